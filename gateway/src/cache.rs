@@ -1,0 +1,3 @@
+//! The cache: lookup, fill, admit, invalidate.
+
+pub mod config;

@@ -1,0 +1,208 @@
+//! What YAML says about the cache: its tiers here, a route's policy and key beside it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteSize, Duration};
+
+/// The cache as a whole.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The tier in the process.
+    pub l1: L1,
+    /// Requests that wait for a load which is already running.
+    pub inflight: Inflight,
+    /// After a load failed with a stale copy at hand.
+    pub backoff: Backoff,
+    /// Purges by tag, prefix, pattern, route and all.
+    pub purge_log: PurgeLog,
+}
+
+/// The tier in the process.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct L1 {
+    /// Bytes in all: bodies, headers, keys and overhead.
+    pub max_bytes: ByteSize,
+    /// Entries in all; unset means bytes alone decide.
+    pub max_entries: Option<u64>,
+    /// Bytes of one object; a larger one streams through and is not stored.
+    pub max_object_bytes: ByteSize,
+}
+
+/// Coalescing.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Inflight {
+    /// How long a request waits for another one's load before it loads by itself.
+    pub wait_timeout: Duration,
+    /// How long a response that may not be shared is remembered, so that requests for it do not queue.
+    pub hit_for_miss: Duration,
+}
+
+/// How long a stale copy is served without asking the origin again after a failure.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Backoff {
+    /// After the first failure; doubles with each further one.
+    pub base: Duration,
+    /// At most.
+    pub max: Duration,
+}
+
+/// Records of purges that entries are compared with.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PurgeLog {
+    /// Records in all; when full, a sweep runs at once and a wider record replaces the rest.
+    pub max_records: usize,
+    /// How often the sweep removes what purges hide, and then the records.
+    pub sweep_interval: Duration,
+}
+
+/// A route's rules for what is stored and for how long.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Whose word counts.
+    pub mode: Option<Mode>,
+    /// Lifetime in every tier: the fallback (respect), the value (override) or the upper bound (cap).
+    pub ttl: Option<Duration>,
+    /// L1 alone.
+    pub l1: Option<TierTtl>,
+    /// L2 alone.
+    pub l2: Option<TierTtl>,
+    /// Serve stale this long after expiry while one request refreshes (RFC 5861).
+    pub stale_while_revalidate: Option<Duration>,
+    /// Serve stale this long after expiry when the load fails (RFC 5861).
+    pub stale_if_error: Option<Duration>,
+    /// Statuses that may be stored by `ttl` in mode override or respect.
+    pub statuses: Option<Vec<u16>>,
+    /// Answers that say *absent*.
+    pub negative_cache: Option<Negative>,
+    /// Spread of lifetimes in percent, against mass expiry.
+    pub jitter: Option<u8>,
+    /// How long a client waits for a load.
+    pub timeouts: Option<Timeouts>,
+    /// What to do with a response that sets a cookie.
+    pub set_cookie: Option<SetCookie>,
+    /// Whether a request's own `Cache-Control` counts.
+    pub request_directives: Option<RequestDirectives>,
+}
+
+/// Whose word counts about lifetime.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// HTTP semantics rule; the route's `ttl` is for responses without explicit freshness.
+    #[default]
+    Respect,
+    /// The route's `ttl` rules, even over `no-store` and `private`.
+    Override,
+    /// HTTP semantics rule, but never longer than the route's `ttl`.
+    Cap,
+}
+
+/// A lifetime for one tier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TierTtl {
+    pub ttl: Duration,
+}
+
+/// Answers that say *absent*, kept for a short time of their own.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Negative {
+    /// How long, where the response gives no explicit freshness. 0 switches it off.
+    pub ttl: Duration,
+    /// Which statuses.
+    #[serde(default = "absent_statuses")]
+    pub statuses: Vec<u16>,
+}
+
+/// How long a client waits for a load.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// With a stale copy at hand: answer stale after this long while the load goes on.
+    pub soft: Option<Duration>,
+    /// Bounds the wait for the response's head in any case.
+    pub hard: Option<Duration>,
+}
+
+/// What to do with a response that sets a cookie.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SetCookie {
+    /// It is not stored.
+    #[default]
+    Private,
+    /// The field is removed, then the response is stored.
+    Strip,
+}
+
+/// Whether a request's own `Cache-Control` counts (RFC 9111 §5.2.1).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestDirectives {
+    /// No: it protects the origin from the public.
+    #[default]
+    Ignore,
+    Honor,
+}
+
+/// What a cache key is made of. The default: scheme, host, port, path, whole query.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Key {
+    /// Which query parameters count.
+    pub query: Query,
+    /// Request headers that become part of the key.
+    pub headers: Vec<String>,
+    /// Cookies that become part of the key.
+    pub cookies: Vec<String>,
+    /// Name of the plugin that derives the key.
+    pub plugin: Option<String>,
+}
+
+/// Which query parameters count in a key.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Query {
+    /// Only these (`*` and `?` are wildcards).
+    pub include: Option<Vec<String>>,
+    /// All but these.
+    pub drop: Vec<String>,
+    /// In alphabetic order.
+    pub sort: bool,
+}
+
+impl Default for L1 {
+    fn default() -> Self {
+        Self { max_bytes: ByteSize::mib(256), max_entries: None, max_object_bytes: ByteSize::mib(8) }
+    }
+}
+
+impl Default for Inflight {
+    fn default() -> Self {
+        Self { wait_timeout: Duration::secs(10), hit_for_miss: Duration::secs(2) }
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { base: Duration::secs(1), max: Duration::secs(30) }
+    }
+}
+
+impl Default for PurgeLog {
+    fn default() -> Self {
+        Self { max_records: 100_000, sweep_interval: Duration::secs(60) }
+    }
+}
+
+fn absent_statuses() -> Vec<u16> {
+    vec![404, 410]
+}

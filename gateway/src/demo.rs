@@ -1,0 +1,1 @@
+//! `lamina demo-origin`: a small web site to try the gateway on.

@@ -1,0 +1,3 @@
+//! HTTP that knows no cache, no plugin and no route: what RFC 9110 and 9112 say about messages.
+
+pub mod config;

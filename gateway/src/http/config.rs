@@ -1,0 +1,77 @@
+//! What YAML says about a listener.
+
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteSize, Duration};
+
+/// One address that clients connect to.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Address and port, as in `0.0.0.0:8080`. Port 0 takes a free one and logs it.
+    pub address: SocketAddr,
+    /// Protocols that are spoken; HTTP/2 by prior knowledge (cleartext).
+    #[serde(default = "both_protocols")]
+    pub protocols: Vec<Protocol>,
+    /// Addresses (CIDR) of proxies in front whose `Forwarded` and `X-Forwarded-*` are believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<String>,
+    /// What a connection and a request may take.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// A protocol of a listener or an upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// What a connection and a request may take; over a limit the client gets a proper status.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once on this listener; over it, accepting pauses.
+    pub max_connections: usize,
+    /// Bytes of request line and headers together (431 above).
+    pub max_header_bytes: ByteSize,
+    /// Header fields of a request (431 above).
+    pub max_headers: usize,
+    /// Bytes of a request target (414 above).
+    pub max_uri_bytes: ByteSize,
+    /// Bytes of a request body (413 above).
+    pub max_body_bytes: ByteSize,
+    /// Time for the whole request head to arrive.
+    pub header_timeout: Duration,
+    /// Time a request body or a response may stand still before the connection is cut.
+    pub body_timeout: Duration,
+    /// Time a kept-alive connection may be idle.
+    pub idle_timeout: Duration,
+    /// HTTP/2 streams at once on one connection.
+    pub max_streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_header_bytes: ByteSize::kib(32),
+            max_headers: 100,
+            max_uri_bytes: ByteSize::kib(8),
+            max_body_bytes: ByteSize::mib(1024),
+            header_timeout: Duration::secs(10),
+            body_timeout: Duration::secs(60),
+            idle_timeout: Duration::secs(75),
+            max_streams: 128,
+        }
+    }
+}
+
+fn both_protocols() -> Vec<Protocol> {
+    vec![Protocol::Http1, Protocol::Http2]
+}

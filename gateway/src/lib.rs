@@ -1,0 +1,18 @@
+//! Lamina, an edge cache gateway.
+//!
+//! Start reading at [`proxy`]: `Proxy::handle` is the path of one request, one
+//! line a step. `ARCHITECTURE.md` draws the modules and who may import whom.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod admin;
+pub mod app;
+pub mod cache;
+pub mod config;
+pub mod demo;
+pub mod http;
+pub mod origin;
+pub mod plugin;
+pub mod proxy;
+pub mod telemetry;
+pub mod units;

@@ -1,0 +1,3 @@
+//! Named upstreams: choose a target, send, keep deadlines.
+
+pub mod config;

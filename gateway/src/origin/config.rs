@@ -1,0 +1,136 @@
+//! What YAML says about upstreams.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::http::config::Protocol;
+use crate::units::Duration;
+
+/// A named group of origin servers: a URL alone, or a map.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(from = "Form")]
+#[schemars(with = "Form")]
+pub struct Upstream {
+    pub targets: Vec<String>,
+    pub protocol: Protocol,
+    pub host_header: HostHeader,
+    pub timeouts: Timeouts,
+    pub pool: Pool,
+    pub load: Load,
+}
+
+/// The two ways to write an upstream.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Form {
+    /// The one target's URL, as in `http://127.0.0.1:9000`.
+    Url(String),
+    Full(Full),
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Full {
+    /// URLs (`http://host:port`) of the servers; requests go round them.
+    targets: Vec<String>,
+    /// What the origin speaks.
+    #[serde(default = "http1")]
+    protocol: Protocol,
+    /// Which `Host` the origin gets.
+    #[serde(default)]
+    host_header: HostHeader,
+    /// Deadlines of one exchange.
+    #[serde(default)]
+    timeouts: Timeouts,
+    /// Idle connections that are kept.
+    #[serde(default)]
+    pool: Pool,
+    /// How much this upstream is asked at once.
+    #[serde(default)]
+    load: Load,
+}
+
+/// Which `Host` the origin gets.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HostHeader {
+    /// The client's.
+    #[default]
+    Preserve,
+    /// The target's own host and port.
+    Upstream,
+}
+
+/// Deadlines of one exchange with an origin.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// To open a connection.
+    pub connect: Duration,
+    /// From the request sent to the response's head.
+    pub first_byte: Duration,
+    /// Between two pieces of a body.
+    pub idle: Duration,
+}
+
+/// Idle connections kept for the next request.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// Idle connections kept per target.
+    pub max_idle: usize,
+    /// How long one is kept.
+    pub idle_timeout: Duration,
+}
+
+/// How much an upstream is asked at once; over it requests queue, then get stale or 503.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Load {
+    /// Requests at once.
+    pub max_concurrent: usize,
+    /// Requests that wait for a place.
+    pub max_queued: usize,
+    /// How long one waits.
+    pub queue_timeout: Duration,
+}
+
+impl From<Form> for Upstream {
+    fn from(form: Form) -> Self {
+        let full = match form {
+            Form::Full(full) => full,
+            Form::Url(url) => Full {
+                targets: vec![url],
+                protocol: http1(),
+                host_header: HostHeader::default(),
+                timeouts: Timeouts::default(),
+                pool: Pool::default(),
+                load: Load::default(),
+            },
+        };
+        let Full { targets, protocol, host_header, timeouts, pool, load } = full;
+        Self { targets, protocol, host_header, timeouts, pool, load }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::secs(2), first_byte: Duration::secs(30), idle: Duration::secs(30) }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { max_idle: 64, idle_timeout: Duration::secs(60) }
+    }
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { max_concurrent: 512, max_queued: 1_024, queue_timeout: Duration::secs(1) }
+    }
+}
+
+fn http1() -> Protocol {
+    Protocol::Http1
+}

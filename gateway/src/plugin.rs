@@ -1,0 +1,3 @@
+//! Sandboxed WASM plugins.
+
+pub mod config;

@@ -1,0 +1,131 @@
+//! What YAML says about routes.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::cache::config::{Key, Policy};
+
+/// One route: which requests, where they go, what is kept. The first that matches counts.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The name in metrics, logs and purges; unique.
+    pub name: String,
+    /// Which requests; empty means all.
+    #[serde(default, rename = "match")]
+    pub matches: Match,
+    /// Where they go: the name of an upstream.
+    #[serde(default)]
+    pub upstream: Option<String>,
+    /// `off` passes everything through.
+    #[serde(default)]
+    pub cache: Switch,
+    /// What is stored and for how long, over `defaults`.
+    #[serde(default)]
+    pub policy: Policy,
+    /// What the cache key is made of.
+    #[serde(default)]
+    pub key: Key,
+    /// The plugin that loads a missing value, in place of a plain request to the upstream.
+    #[serde(default)]
+    pub loader: Option<Loader>,
+    /// Tags that each entry of this route carries.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// What a successful unsafe request purges.
+    #[serde(default)]
+    pub invalidate: Vec<Invalidate>,
+}
+
+/// Which requests a route takes. Every part that is given must hold.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Match {
+    /// Host names; `*` is a wildcard, as in `*.example.com`.
+    pub host: Option<OneOrMany>,
+    /// Paths; `*` is any run of characters, `?` one, `\` takes the next as it is.
+    pub path: Option<OneOrMany>,
+    /// Methods, in capitals.
+    pub method: Option<OneOrMany>,
+    /// Header fields and a pattern for their value.
+    pub header: BTreeMap<String, String>,
+}
+
+/// One text or a list of them.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    #[default]
+    On,
+    Off,
+}
+
+/// The plugin that loads a missing value.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Loader {
+    /// Name of the plugin.
+    pub plugin: String,
+}
+
+/// What a successful unsafe request to this route purges.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Invalidate {
+    /// Which methods.
+    #[serde(default = "unsafe_methods")]
+    pub on: Vec<String>,
+    /// What is purged, several at once if given. `{path}`, `{path.N}` (the Nth segment, from 1), `{query.NAME}`, `{header.NAME}` and `{host}` are taken from the request.
+    pub purge: Vec<PurgeRule>,
+    /// Mark stale instead of removing.
+    #[serde(default)]
+    pub soft: bool,
+}
+
+/// A selector template.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PurgeRule {
+    Url(String),
+    Prefix(String),
+    Pattern(String),
+    Tag(String),
+    Route(String),
+}
+
+/// The `PURGE` method on the listeners. Off unless given.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PurgeMethod {
+    /// Whether `PURGE` is answered at all (405 otherwise).
+    pub enabled: bool,
+    /// Addresses (CIDR) that may purge.
+    pub allow: Vec<String>,
+    /// A token that must come as `Authorization: Bearer …`; unset means the address alone decides.
+    pub token: Option<String>,
+    /// A file with that token.
+    pub token_file: Option<std::path::PathBuf>,
+}
+
+impl OneOrMany {
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+fn unsafe_methods() -> Vec<String> {
+    ["POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec()
+}

@@ -1,0 +1,3 @@
+//! Events, logs and metrics.
+
+pub mod config;
