@@ -1,3 +1,265 @@
-//! The cache: lookup, fill, admit, invalidate.
+//! The cache engine: look-up, coalescing, admission and invalidation over the tiers.
+//!
+//! It knows requests and responses by their keys, headers and purge marks; sending
+//! requests and running plugins is `proxy`'s. Below it stands `http` alone.
+//!
+//! Invariant: admit to L1, then land. Invariant: an entry is shown only after
+//! [`PurgeLog::judge`] compared it with every purge so far.
 
+pub mod backoff;
+pub mod coalesce;
 pub mod config;
+pub mod entry;
+pub mod event;
+pub mod fill;
+pub mod freshness;
+pub mod key;
+mod l1;
+pub mod pattern;
+pub mod policy;
+pub mod purge;
+pub mod tags;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use moka::notification::RemovalCause;
+use prometheus::{IntGauge, Registry};
+
+use crate::http::vary::Vary;
+use backoff::Backoff;
+use coalesce::{Flights, Turn};
+use entry::{Entry, Marks};
+use event::{Event, Eviction, Hooks, Reach};
+use freshness::{State, Windows};
+use key::{Key, KeyBuf};
+use l1::{Found, L1};
+use purge::{Kind, Order, PurgeLog, Selector, Verdict};
+
+pub use l1::variant_key;
+
+/// The cache of one process.
+pub struct Cache {
+    l1: L1,
+    flights: Arc<Flights>,
+    log: PurgeLog,
+    pub backoff: Backoff,
+    hit_for_miss: moka::sync::Cache<Key, (), foldhash::fast::RandomState>,
+    pub hooks: Arc<Hooks>,
+    gauges: Gauges,
+    /// Bytes of one object at most.
+    pub max_object_bytes: usize,
+    /// How long a request follows another's load.
+    pub wait_timeout: Duration,
+}
+
+struct Gauges {
+    bytes: IntGauge,
+    entries: IntGauge,
+    flights: IntGauge,
+    records: IntGauge,
+}
+
+/// What a look-up found.
+pub enum Lookup {
+    Fresh(Arc<Entry>),
+    /// May be served in the windows it names, or validated.
+    Stale(Arc<Entry>, Windows),
+    /// Nothing under this key; a load goes by the key given here.
+    Miss(KeyBuf, Missing),
+}
+
+/// What was missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Missing {
+    Uri,
+    Variant,
+}
+
+/// Keys that are remembered as not shareable.
+const HIT_FOR_MISS_KEYS: u64 = 10_000;
+
+impl Cache {
+    /// An empty cache whose counters stand in `registry`.
+    ///
+    /// # Errors
+    /// When the registry has a cache already.
+    pub fn new(config: &config::Config, registry: &Registry) -> prometheus::Result<Self> {
+        let hooks = Arc::new(Hooks::new(registry)?);
+        let listener = Arc::clone(&hooks);
+        let hit_for_miss = moka::sync::Cache::builder()
+            .max_capacity(HIT_FOR_MISS_KEYS)
+            .time_to_live(config.inflight.hit_for_miss.0)
+            .build_with_hasher(Default::default());
+        Ok(Self {
+            l1: L1::new(&config.l1, move |cause| on_removal(&listener, cause)),
+            flights: Arc::default(),
+            log: PurgeLog::new(config.purge_log.max_records),
+            backoff: Backoff::new(&config.backoff),
+            hit_for_miss,
+            hooks,
+            gauges: Gauges::new(registry)?,
+            max_object_bytes: config.l1.max_object_bytes.as_usize(),
+            wait_timeout: config.inflight.wait_timeout.0,
+        })
+    }
+
+    /// Looks a request up.
+    pub fn lookup(&self, key: &KeyBuf, request: &HeaderMap, now: Instant) -> Lookup {
+        let entry = match self.l1.find(key, request) {
+            Found::Entry(entry) => entry,
+            Found::NoVariant(variant) => return self.missed(variant, Missing::Variant),
+            Found::Nothing => return self.missed(key.clone(), Missing::Uri),
+        };
+        match self.log.judge(&entry) {
+            Verdict::Hidden => {
+                self.l1.remove(&entry.key);
+                self.missed(key.clone(), Missing::Uri)
+            }
+            Verdict::Visible | Verdict::Marked => match entry.state(now) {
+                State::Fresh => {
+                    self.hooks.emit(Event::Hit);
+                    Lookup::Fresh(entry)
+                }
+                State::Stale(windows) => {
+                    self.hooks.emit(Event::Miss);
+                    Lookup::Stale(entry, windows)
+                }
+            },
+        }
+    }
+
+    fn missed(&self, key: KeyBuf, missing: Missing) -> Lookup {
+        self.hooks.emit(Event::Miss);
+        Lookup::Miss(key, missing)
+    }
+
+    /// Looks at the entry under exactly this key once more, as a new leader must.
+    pub fn fresh_again(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
+        let entry = self.l1.get(key)?;
+        let visible = self.log.judge(&entry) == Verdict::Visible;
+        (visible && entry.state(now) == State::Fresh).then_some(entry)
+    }
+
+    /// Leads the load of `key` or follows it.
+    pub fn board(&self, key: &Key, marks: impl FnOnce() -> Marks) -> Turn {
+        self.flights.board(key, marks, &self.log)
+    }
+
+    /// Whether a load that began at `born` may not be shown to somebody who asks now.
+    pub fn hides(&self, marks: &Marks, born: Order) -> bool {
+        self.log.hides(marks, born)
+    }
+
+    /// The place in the order of purges at which something begins now.
+    pub fn order(&self) -> Order {
+        self.log.order()
+    }
+
+    /// Stores an entry, unless a purge overtook it. `primary` is its key without the variant.
+    pub fn admit(&self, primary: Key, vary: &Vary, entry: Arc<Entry>) -> bool {
+        let key = entry.key.clone();
+        if self.log.judge(&entry) == Verdict::Hidden {
+            self.hooks.emit(Event::Overtaken { key: key.as_bytes() });
+            return false;
+        }
+        let bytes = entry.size();
+        self.hit_for_miss.invalidate(key.as_bytes());
+        self.l1.put(primary, vary, entry);
+        self.hooks.emit(Event::Set { key: key.as_bytes(), bytes });
+        true
+    }
+
+    /// Forgets what stands at exactly this key: the origin said that it is no more,
+    /// or that it may not be kept.
+    pub fn drop_entry(&self, key: &Key) {
+        self.l1.remove(key);
+    }
+
+    /// Notes that responses for `key` may not be shared.
+    pub fn mark_private(&self, key: &Key) {
+        self.hit_for_miss.insert(key.clone(), ());
+    }
+
+    /// Whether a response for `key` could not be shared a moment ago.
+    pub fn is_private(&self, key: &KeyBuf) -> bool {
+        self.hit_for_miss.contains_key(key.as_bytes())
+    }
+
+    /// Forgets what `selector` reaches. It holds when this returns, for entries,
+    /// stale copies, variants, and loads under way alike.
+    pub fn purge(&self, selector: &Selector, kind: Kind) -> Order {
+        let order = self.log.record(selector, kind);
+        self.hooks.emit(Event::Purge(reach(selector)));
+        order
+    }
+
+    /// Takes out what purges hide, then forgets the purges. Slow: run it aside.
+    pub fn sweep(&self) {
+        if self.log.records() == 0 {
+            return;
+        }
+        let begun = self.log.begin_sweep();
+        for entry in self.l1.entries() {
+            if self.log.judge(&entry) == Verdict::Hidden {
+                self.l1.remove(&entry.key);
+            }
+        }
+        self.log.end_sweep(begun);
+    }
+
+    /// Lets L1 evict and expire what is due, and sets the gauges.
+    pub fn tend(&self) {
+        self.l1.tend();
+        self.gauges.bytes.set(clamp(self.l1.bytes()));
+        self.gauges.entries.set(clamp(self.l1.len()));
+        self.gauges.flights.set(clamp(self.flights.len() as u64));
+        self.gauges.records.set(clamp(self.log.records() as u64));
+    }
+}
+
+impl Gauges {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let tier = |name: &str, help: &str| {
+            let vec = prometheus::IntGaugeVec::new(prometheus::Opts::new(name, help), &["tier"])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec.with_label_values(&["l1"]))
+        };
+        let one = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        Ok(Self {
+            bytes: tier("lamina_cache_bytes", "Bytes in a tier.")?,
+            entries: tier("lamina_cache_entries", "Entries in a tier.")?,
+            flights: one("lamina_cache_flights", "Loads under way.")?,
+            records: one("lamina_cache_purge_records", "Records in the purge log.")?,
+        })
+    }
+}
+
+fn clamp(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn on_removal(hooks: &Hooks, cause: RemovalCause) {
+    match cause {
+        RemovalCause::Expired => hooks.emit(Event::Evicted(Eviction::Expired)),
+        RemovalCause::Size => hooks.emit(Event::Evicted(Eviction::Size)),
+        RemovalCause::Explicit | RemovalCause::Replaced => {}
+    }
+}
+
+fn reach(selector: &Selector) -> Reach {
+    match selector {
+        Selector::Key(_) => Reach::Key,
+        Selector::Url(_) => Reach::Url,
+        Selector::Prefix(_) => Reach::Prefix,
+        Selector::Pattern(_) => Reach::Pattern,
+        Selector::Tag(_) => Reach::Tag,
+        Selector::Route(_) => Reach::Route,
+        Selector::All => Reach::All,
+    }
+}

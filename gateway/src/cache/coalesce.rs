@@ -1,0 +1,285 @@
+//! One load a key: the first request leads, the others follow its flight.
+//!
+//! A flight is keyed by the look-up key, in a sharded map whose locks are held for
+//! a map operation only. What becomes of it is a [`Landing`]; followers wait for
+//! it and then read the body while it still streams.
+//!
+//! Invariant: a [`Leader`] lands its flight or its Drop abandons it: a lost or
+//! panicked leader frees its followers. Only the leader whose flight is in the map
+//! takes it out, so a late one never removes another's.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use http::StatusCode;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::cache::entry::{Entry, Marks};
+use crate::cache::fill::Fill;
+use crate::cache::key::{Hash64, Key};
+use crate::cache::purge::{Order, PurgeLog};
+
+/// All flights of the process.
+pub struct Flights {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: foldhash::fast::RandomState,
+}
+
+type Shard = HashMap<Key, Arc<Flight>, foldhash::fast::RandomState>;
+
+/// Power of two; more than any machine's cores.
+const SHARDS: usize = 64;
+
+/// One load that is under way.
+struct Flight {
+    born: Order,
+    /// What purges know it by; tags are unknown until the head arrives.
+    marks: Marks,
+    landing: watch::Sender<Landing>,
+}
+
+/// What became of a flight.
+#[derive(Clone)]
+pub enum Landing {
+    /// Nothing yet.
+    InFlight,
+    /// The response may be shared and its body is arriving.
+    Streaming(Arc<Fill>),
+    /// A stored entry, whole: after a 304, or loaded at once.
+    Stored(Arc<Entry>),
+    /// The response belongs to the leader's client alone: go on your own.
+    Private,
+    /// The load failed for all.
+    Failed(Arc<Failure>),
+    /// The leader was lost: ask again.
+    Abandoned,
+}
+
+/// Why a load failed, in words for the client's status and `Proxy-Status` (RFC 9209).
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub status: StatusCode,
+    pub error: &'static str,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u32>,
+    /// For logs; clients never see it.
+    pub detail: String,
+}
+
+/// A request's place at a key.
+pub enum Turn {
+    Lead(Leader),
+    Follow(Follower),
+}
+
+/// The duty to land a flight.
+pub struct Leader {
+    flights: Arc<Flights>,
+    key: Key,
+    flight: Arc<Flight>,
+}
+
+/// A wait for a landing.
+pub struct Follower {
+    landing: watch::Receiver<Landing>,
+    born: Order,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, hasher: Default::default() }
+    }
+}
+
+impl Flights {
+    /// Joins the flight for `key`, or becomes its leader. A flight that began before
+    /// a purge which reaches it takes no more followers: the newcomer leads anew.
+    pub fn board(self: &Arc<Self>, key: &Key, marks: impl FnOnce() -> Marks, log: &PurgeLog) -> Turn {
+        let mut shard = self.shard(key).lock();
+        match shard.entry(key.clone()) {
+            Place::Occupied(mut place) => match place.get() {
+                flight if !log.hides(&flight.marks, flight.born) => Turn::Follow(flight.follow()),
+                _ => {
+                    let flight = Flight::new(log.order(), marks());
+                    place.insert(Arc::clone(&flight));
+                    Turn::Lead(self.leader(key, flight))
+                }
+            },
+            Place::Vacant(place) => {
+                let flight = Flight::new(log.order(), marks());
+                place.insert(Arc::clone(&flight));
+                Turn::Lead(self.leader(key, flight))
+            }
+        }
+    }
+
+    /// How many flights there are.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn leader(self: &Arc<Self>, key: &Key, flight: Arc<Flight>) -> Leader {
+        Leader { flights: Arc::clone(self), key: key.clone(), flight }
+    }
+
+    fn shard(&self, key: &Key) -> &Mutex<Shard> {
+        let hash: Hash64 = self.hasher.hash_one(key);
+        &self.shards[hash as usize & (SHARDS - 1)]
+    }
+
+    fn remove(&self, key: &Key, flight: &Arc<Flight>) {
+        let mut shard = self.shard(key).lock();
+        if shard.get(key).is_some_and(|held| Arc::ptr_eq(held, flight)) {
+            shard.remove(key);
+        }
+    }
+}
+
+impl Flight {
+    fn new(born: Order, marks: Marks) -> Arc<Self> {
+        Arc::new(Self { born, marks, landing: watch::Sender::new(Landing::InFlight) })
+    }
+
+    fn follow(&self) -> Follower {
+        Follower { landing: self.landing.subscribe(), born: self.born }
+    }
+}
+
+impl Leader {
+    /// Where the load stands in the order of purges.
+    pub fn born(&self) -> Order {
+        self.flight.born
+    }
+
+    /// What purges know the load by.
+    pub fn marks(&self) -> &Marks {
+        &self.flight.marks
+    }
+
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The leader's own client waits like a follower.
+    pub fn follow(&self) -> Follower {
+        self.flight.follow()
+    }
+
+    /// Lets followers read what is arriving. The flight stays open for more of them
+    /// until the leader is dropped, which it is once the entry is admitted.
+    pub fn stream(&self, fill: Arc<Fill>) {
+        self.flight.landing.send_replace(Landing::Streaming(fill));
+    }
+
+    /// Ends the flight. What is stored must be in L1 already: a later request
+    /// finds it there or leads anew.
+    pub fn land(self, landing: Landing) {
+        self.flights.remove(&self.key, &self.flight);
+        self.flight.landing.send_replace(landing);
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        self.flights.remove(&self.key, &self.flight);
+        self.flight.landing.send_if_modified(|landing| {
+            let lost = matches!(landing, Landing::InFlight);
+            if lost {
+                *landing = Landing::Abandoned;
+            }
+            lost
+        });
+    }
+}
+
+impl Follower {
+    /// Waits until the flight has come to something.
+    pub async fn landing(&mut self) -> Landing {
+        let landed = self.landing.wait_for(|landing| !matches!(landing, Landing::InFlight)).await;
+        // A closed channel is a leader that went without a word, which its Drop prevents.
+        landed.map_or(Landing::Abandoned, |landing| landing.clone())
+    }
+
+    /// Where the load stands in the order of purges.
+    pub fn born(&self) -> Order {
+        self.born
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::key::{Field, KeyBuf};
+    use crate::cache::purge::{Kind, Selector};
+
+    fn key(text: &str) -> Key {
+        let mut key = KeyBuf::default();
+        key.push(Field::Path, text.as_bytes());
+        key.to_key()
+    }
+
+    fn failed() -> Landing {
+        Landing::Failed(Arc::new(Failure { status: StatusCode::BAD_GATEWAY, error: "x", retry_after: None, detail: String::new() }))
+    }
+
+    fn lead(flights: &Arc<Flights>, log: &PurgeLog) -> Leader {
+        match flights.board(&key("a"), Marks::default, log) {
+            Turn::Lead(leader) => leader,
+            Turn::Follow(_) => panic!("somebody leads already"),
+        }
+    }
+
+    fn follow(flights: &Arc<Flights>, log: &PurgeLog) -> Follower {
+        match flights.board(&key("a"), Marks::default, log) {
+            Turn::Follow(follower) => follower,
+            Turn::Lead(_) => panic!("nobody leads"),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_leads_and_the_others_get_what_it_lands() {
+        let (flights, log) = (Arc::new(Flights::default()), PurgeLog::new(10));
+        let leader = lead(&flights, &log);
+        let mut followers: Vec<_> = (0..100).map(|_| follow(&flights, &log)).collect();
+        leader.land(failed());
+        for follower in &mut followers {
+            assert!(matches!(follower.landing().await, Landing::Failed(_)));
+        }
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_lost_leader_frees_its_followers() {
+        let (flights, log) = (Arc::new(Flights::default()), PurgeLog::new(10));
+        let leader = lead(&flights, &log);
+        let mut follower = follow(&flights, &log);
+        let task = tokio::spawn(async move {
+            let _leader = leader;
+            panic!("as a bug would");
+        });
+        assert!(task.await.is_err());
+        assert!(matches!(follower.landing().await, Landing::Abandoned));
+        drop(lead(&flights, &log));
+    }
+
+    #[test]
+    fn a_flight_that_a_purge_reaches_takes_no_more_followers() {
+        let (flights, log) = (Arc::new(Flights::default()), PurgeLog::new(10));
+        let old = lead(&flights, &log);
+        log.record(&Selector::All, Kind::Hard);
+        let new = lead(&flights, &log);
+        assert!(new.born() > old.born());
+        old.land(failed());
+        drop(follow(&flights, &log));
+        drop(new);
+        assert!(flights.is_empty(), "the old leader did not take the new flight away");
+    }
+}

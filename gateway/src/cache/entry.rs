@@ -1,0 +1,95 @@
+//! One stored response, ready to be served: what a hit needs is computed once, here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ETAG, LAST_MODIFIED};
+use http::{HeaderMap, StatusCode};
+
+use crate::cache::freshness::{Freshness, State};
+use crate::cache::key::{Hash64, Key};
+use crate::cache::purge::Order;
+
+/// A stored response.
+pub struct Entry {
+    pub key: Key,
+    pub status: StatusCode,
+    /// What every client gets, but for `Age`, `Cache-Status` and framing.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub freshness: Freshness,
+    /// What purges know it by.
+    pub marks: Marks,
+    /// Where the load stood in the order of purges when it began.
+    pub born: Order,
+    /// The order up to which it was compared with the purge log, and the soft mark.
+    checked: AtomicU64,
+}
+
+/// What purges know an entry by.
+#[derive(Clone, Debug, Default)]
+pub struct Marks {
+    /// The short name of the key without its variant (see [`crate::cache::key::KeyId`]).
+    pub id: u64,
+    /// The URL, or the text that stands for it, without the parts beside it.
+    pub identity: Hash64,
+    pub route: Hash64,
+    pub tags: Box<[Hash64]>,
+    /// `host[:port]/path[?query]` of the request that loaded it, for prefixes and patterns.
+    pub url: Box<str>,
+}
+
+/// The top bit of `checked`: a soft purge marked the entry stale.
+const SOFT: u64 = 1 << 63;
+
+impl Entry {
+    /// A new entry that no purge has been compared with since `born`.
+    pub fn new(key: Key, status: StatusCode, headers: HeaderMap, body: Bytes, freshness: Freshness, marks: Marks, born: Order) -> Self {
+        Self { key, status, headers, body, freshness, marks, born, checked: AtomicU64::new(born) }
+    }
+
+    /// The order up to which it was compared with the purge log.
+    pub fn checked(&self) -> Order {
+        self.checked.load(Ordering::Relaxed) & !SOFT
+    }
+
+    /// Whether a soft purge marked it stale.
+    pub fn is_marked(&self) -> bool {
+        self.checked.load(Ordering::Relaxed) & SOFT != 0
+    }
+
+    /// Notes that it was compared with the log up to `order`.
+    pub fn set_checked(&self, order: Order, marked: bool) {
+        self.checked.store(order | if marked { SOFT } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Whether it may be used at `now`.
+    pub fn state(&self, now: Instant) -> State {
+        match self.is_marked() {
+            false => self.freshness.state(now),
+            true => self.freshness.state_when_marked(now),
+        }
+    }
+
+    pub fn has_validator(&self) -> bool {
+        self.headers.contains_key(ETAG) || self.headers.contains_key(LAST_MODIFIED)
+    }
+
+    /// How long the tier keeps it, counted from now.
+    pub fn remaining_life(&self, now: Instant) -> Duration {
+        let gone = now.saturating_duration_since(self.freshness.received);
+        self.freshness.hard_life(self.has_validator()).saturating_sub(gone)
+    }
+
+    /// Bytes that it takes: body, headers, key, and what the structures around them cost.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_COST).sum();
+        self.body.len() + headers + self.key.as_bytes().len() + self.marks.url.len() + 8 * self.marks.tags.len() + ENTRY_COST
+    }
+}
+
+/// A header map's share for one field, measured.
+const HEADER_COST: usize = 104;
+/// The entry, its reference counts and moka's node, measured.
+const ENTRY_COST: usize = 480;

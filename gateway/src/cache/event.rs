@@ -1,0 +1,207 @@
+//! What happens in the cache, as one enum that metrics and logs hang on.
+//!
+//! The names are those of the library this engine carries to HTTP. Emitting costs a
+//! counter: no lock, no allocation; the log line exists only at level debug.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+
+use crate::cache::key::KeyId;
+
+/// One event.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    Hit,
+    Miss,
+    /// Stored in L1.
+    Set { key: &'a [u8], bytes: usize },
+    /// A key, a URL, or wider, was asked out.
+    Purge(Reach),
+    /// A load began, went well (after this long), failed, or took too long.
+    LoaderStart { key: &'a [u8] },
+    LoaderSuccess { key: &'a [u8], took: Duration },
+    LoaderError { key: &'a [u8], detail: &'a str },
+    LoaderTimeout { key: &'a [u8] },
+    /// A request followed another's load, or went on its own.
+    InflightReuse,
+    InflightBypass(Alone),
+    /// A stale copy was served.
+    StaleHit(StaleReason),
+    NegativeSet { key: &'a [u8] },
+    /// A load that a purge had overtaken was not stored.
+    Overtaken { key: &'a [u8] },
+    /// A response carried more tags than are kept.
+    TagsDropped(usize),
+    Evicted(Eviction),
+}
+
+/// How far a purge reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    Key,
+    Url,
+    Prefix,
+    Pattern,
+    Tag,
+    Route,
+    All,
+}
+
+/// Why a request did not follow a flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Alone {
+    HitForMiss,
+    Private,
+    OtherVariant,
+    WaitTimeout,
+}
+
+/// Why a stale copy was served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StaleReason {
+    /// Inside `stale_while_revalidate`, or soft-purged.
+    Revalidating,
+    LoaderError,
+    SoftTimeout,
+    /// The key's load failed a moment ago.
+    Backoff,
+}
+
+/// Why L1 let an entry go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Eviction {
+    Expired,
+    Size,
+}
+
+macro_rules! names {
+    ($type:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
+        impl $type {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word in metrics and logs.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+        }
+    };
+}
+
+names!(Reach { Key => "key", Url => "url", Prefix => "prefix", Pattern => "pattern", Tag => "tag", Route => "route", All => "all" });
+names!(Alone { HitForMiss => "hit-for-miss", Private => "private", OtherVariant => "other-variant", WaitTimeout => "wait-timeout" });
+names!(StaleReason { Revalidating => "revalidating", LoaderError => "loader-error", SoftTimeout => "soft-timeout", Backoff => "backoff" });
+names!(Eviction { Expired => "expired", Size => "size" });
+
+/// The events' counters, resolved once.
+pub struct Hooks {
+    hits: IntCounter,
+    misses: IntCounter,
+    sets: IntCounter,
+    purges: Box<[IntCounter]>,
+    loads: [IntCounter; 4],
+    load_seconds: Histogram,
+    coalesced: IntCounter,
+    alone: Box<[IntCounter]>,
+    stale: Box<[IntCounter]>,
+    negative: IntCounter,
+    overtaken: IntCounter,
+    tags_dropped: IntCounter,
+    evictions: Box<[IntCounter]>,
+}
+
+impl Hooks {
+    /// Registers the counters.
+    ///
+    /// # Errors
+    /// When one is registered already: a registry serves one cache.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let lookups = vec(registry, "lamina_cache_lookups_total", "Look-ups by tier and result.", &["tier", "result"])?;
+        let purges = vec(registry, "lamina_cache_purges_total", "Purges by selector.", &["selector"])?;
+        let loads = vec(registry, "lamina_cache_loads_total", "Loads of missing or stale values by outcome.", &["outcome"])?;
+        let alone = vec(registry, "lamina_cache_uncoalesced_total", "Requests that could not follow another's load, by reason.", &["reason"])?;
+        let stale = vec(registry, "lamina_cache_stale_served_total", "Stale answers by reason.", &["reason"])?;
+        let evictions = vec(registry, "lamina_cache_evictions_total", "Entries that a tier let go, by cause.", &["tier", "cause"])?;
+        let load_seconds = HistogramOpts::new("lamina_cache_load_duration_seconds", "Time of successful loads to the response's head.").buckets(LOAD_BUCKETS.to_vec());
+        let load_seconds = Histogram::with_opts(load_seconds)?;
+        registry.register(Box::new(load_seconds.clone()))?;
+        let each = |vec: &IntCounterVec, names: &[&str]| names.iter().map(|name| vec.with_label_values(&[name])).collect::<Box<[_]>>();
+        Ok(Self {
+            hits: lookups.with_label_values(&["l1", "hit"]),
+            misses: lookups.with_label_values(&["l1", "miss"]),
+            sets: one(registry, "lamina_cache_sets_total", "Entries stored.")?,
+            purges: each(&purges, &Reach::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>()),
+            loads: ["start", "success", "error", "timeout"].map(|outcome| loads.with_label_values(&[outcome])),
+            load_seconds,
+            coalesced: one(registry, "lamina_cache_coalesced_requests_total", "Requests that followed another's load.")?,
+            alone: each(&alone, &Alone::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>()),
+            stale: each(&stale, &StaleReason::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>()),
+            negative: one(registry, "lamina_cache_negative_sets_total", "Negative answers stored.")?,
+            overtaken: one(registry, "lamina_cache_overtaken_loads_total", "Loads not stored since a purge came in between.")?,
+            tags_dropped: one(registry, "lamina_cache_tags_dropped_total", "Tags over the limits.")?,
+            evictions: Eviction::ALL.iter().map(|cause| evictions.with_label_values(&["l1", cause.as_str()])).collect(),
+        })
+    }
+
+    /// Tells everybody who wants to know.
+    pub fn emit(&self, event: Event<'_>) {
+        match event {
+            Event::Hit => self.hits.inc(),
+            Event::Miss => self.misses.inc(),
+            Event::Set { .. } => self.sets.inc(),
+            Event::Purge(reach) => self.purges[reach as usize].inc(),
+            Event::LoaderStart { .. } => self.loads[0].inc(),
+            Event::LoaderSuccess { took, .. } => {
+                self.loads[1].inc();
+                self.load_seconds.observe(took.as_secs_f64());
+            }
+            Event::LoaderError { .. } => self.loads[2].inc(),
+            Event::LoaderTimeout { .. } => self.loads[3].inc(),
+            Event::InflightReuse => self.coalesced.inc(),
+            Event::InflightBypass(reason) => self.alone[reason as usize].inc(),
+            Event::StaleHit(reason) => self.stale[reason as usize].inc(),
+            Event::NegativeSet { .. } => self.negative.inc(),
+            Event::Overtaken { .. } => self.overtaken.inc(),
+            Event::TagsDropped(count) => self.tags_dropped.inc_by(count as u64),
+            Event::Evicted(cause) => self.evictions[cause as usize].inc(),
+        }
+        log(event);
+    }
+}
+
+/// One line at level debug for the rarer events.
+fn log(event: Event<'_>) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    match event {
+        Event::Hit | Event::Miss => {}
+        Event::Set { key, bytes } => tracing::debug!(key = %KeyId::of(key), bytes, "set"),
+        Event::Purge(reach) => tracing::debug!(selector = reach.as_str(), "purge"),
+        Event::LoaderStart { key } => tracing::debug!(key = %KeyId::of(key), "loader:start"),
+        Event::LoaderSuccess { key, took } => tracing::debug!(key = %KeyId::of(key), ?took, "loader:success"),
+        Event::LoaderError { key, detail } => tracing::debug!(key = %KeyId::of(key), detail, "loader:error"),
+        Event::LoaderTimeout { key } => tracing::debug!(key = %KeyId::of(key), "loader:timeout"),
+        Event::InflightReuse => tracing::debug!("inflight:reuse"),
+        Event::InflightBypass(reason) => tracing::debug!(reason = reason.as_str(), "inflight:bypass"),
+        Event::StaleHit(reason) => tracing::debug!(reason = reason.as_str(), "stale:hit"),
+        Event::NegativeSet { key } => tracing::debug!(key = %KeyId::of(key), "negative:set"),
+        Event::Overtaken { key } => tracing::debug!(key = %KeyId::of(key), "a purge overtook the load"),
+        Event::TagsDropped(count) => tracing::debug!(count, "tags dropped"),
+        Event::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
+    }
+}
+
+const LOAD_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+fn vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn one(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}

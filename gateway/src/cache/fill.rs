@@ -1,0 +1,292 @@
+//! A body that arrives once and is read by many, each at its own pace.
+//!
+//! While the object fits `max_object_bytes`, everything that arrived is kept, since
+//! it is the entry in the making: late and slow readers find it all. Once it grows
+//! beyond, it can't be stored; then the last `limit` bytes are kept, the load goes
+//! as fast as its fastest reader, and a reader who falls behind the window is cut
+//! loose. So a slow reader never slows the load or the others.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
+
+use crate::cache::entry::Marks;
+use crate::cache::freshness::Freshness;
+use crate::cache::key::Key;
+use crate::http::body::BodyError;
+use crate::http::vary::Vary;
+
+/// A response whose body is arriving.
+pub struct Fill {
+    /// The key that it will be stored under, its variant included.
+    pub key: Key,
+    pub status: StatusCode,
+    /// As in [`crate::cache::entry::Entry`].
+    pub headers: HeaderMap,
+    /// What `Content-Length` promised.
+    pub length: Option<u64>,
+    pub freshness: Freshness,
+    /// With tags.
+    pub marks: Marks,
+    /// Which request fields chose this variant.
+    pub vary: Vary,
+    limit: usize,
+    stream: Mutex<Stream>,
+}
+
+#[derive(Default)]
+struct Stream {
+    chunks: VecDeque<Bytes>,
+    /// Number of the first chunk that is still here.
+    first: usize,
+    /// Bytes before that chunk.
+    dropped: u64,
+    /// Bytes that arrived in all.
+    arrived: u64,
+    /// How far the fastest reader is.
+    fastest: u64,
+    readers: usize,
+    trailers: Option<HeaderMap>,
+    end: Option<End>,
+    waiting: Vec<Waker>,
+    /// Grows when the waiting are woken: tells a reader whether it still stands in the list.
+    woken: u64,
+    filler: Option<Waker>,
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Complete,
+    /// The origin broke off, or nobody was left to read what can't be stored.
+    Failed,
+}
+
+/// How far a load that can't be stored may run ahead of its fastest reader.
+const AHEAD: u64 = 256 << 10;
+
+/// The pieces of a response that a [`Fill`] is made of.
+pub struct Head {
+    pub key: Key,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub length: Option<u64>,
+    pub freshness: Freshness,
+    pub marks: Marks,
+    pub vary: Vary,
+}
+
+impl Fill {
+    pub fn new(head: Head, limit: usize) -> Arc<Self> {
+        let Head { key, status, headers, length, freshness, marks, vary } = head;
+        Arc::new(Self { key, status, headers, length, freshness, marks, vary, limit, stream: Mutex::default() })
+    }
+
+    /// Adds what arrived and wakes the readers.
+    pub fn push(&self, data: Bytes) {
+        let mut stream = self.stream.lock();
+        stream.arrived += data.len() as u64;
+        stream.chunks.push_back(data);
+        if stream.arrived > self.limit as u64 {
+            stream.trim(self.limit as u64);
+        }
+        stream.wake();
+    }
+
+    /// Waits until more may be pushed. False: nobody reads what can't be stored.
+    pub async fn room(&self) -> bool {
+        std::future::poll_fn(|cx| {
+            let mut stream = self.stream.lock();
+            if stream.arrived <= self.limit as u64 || (stream.readers > 0 && stream.arrived < stream.fastest + AHEAD) {
+                return Poll::Ready(true);
+            }
+            if stream.readers == 0 {
+                return Poll::Ready(false);
+            }
+            stream.filler = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Ends the body. Some: all of it, to be stored.
+    pub fn complete(&self, trailers: Option<HeaderMap>) -> Option<Bytes> {
+        let short = {
+            let stream = self.stream.lock();
+            self.length.is_some_and(|promised| promised != stream.arrived)
+        };
+        if short {
+            self.fail();
+            return None;
+        }
+        let mut stream = self.stream.lock();
+        let has_trailers = trailers.is_some();
+        stream.trailers = trailers;
+        stream.end = Some(End::Complete);
+        stream.wake();
+        // Trailers would be lost in an entry, so such a response is not kept.
+        (stream.arrived <= self.limit as u64 && !has_trailers).then(|| stream.whole())
+    }
+
+    /// Ends the body in the middle: every reader's connection breaks off as the origin's did.
+    pub fn fail(&self) {
+        let mut stream = self.stream.lock();
+        stream.end.get_or_insert(End::Failed);
+        stream.wake();
+    }
+
+    /// Whether it grew beyond what may be stored.
+    pub fn outgrown(&self) -> bool {
+        self.stream.lock().arrived > self.limit as u64
+    }
+
+    /// A reader from the start, or None when the start is gone already.
+    pub fn reader(self: &Arc<Self>) -> Option<Reader> {
+        let mut stream = self.stream.lock();
+        if stream.first > 0 {
+            return None;
+        }
+        stream.readers += 1;
+        drop(stream);
+        Some(Reader { fill: Arc::clone(self), next: 0, position: 0, window: None, listed: None, trailers_sent: false })
+    }
+}
+
+impl Stream {
+    /// Drops the oldest chunks until at most `limit` bytes are held.
+    fn trim(&mut self, limit: u64) {
+        while self.arrived - self.dropped > limit {
+            let Some(chunk) = self.chunks.pop_front() else { return };
+            self.first += 1;
+            self.dropped += chunk.len() as u64;
+        }
+    }
+
+    fn wake(&mut self) {
+        self.woken += 1;
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    fn wake_filler(&mut self) {
+        if let Some(waker) = self.filler.take() {
+            waker.wake();
+        }
+    }
+
+    /// One buffer of the exact size: chunks are slices of larger read buffers.
+    fn whole(&self) -> Bytes {
+        let mut body = BytesMut::with_capacity(self.arrived as usize);
+        self.chunks.iter().for_each(|chunk| body.extend_from_slice(chunk));
+        body.freeze()
+    }
+}
+
+/// One client's view of a [`Fill`].
+pub struct Reader {
+    fill: Arc<Fill>,
+    /// Number of the next chunk.
+    next: usize,
+    /// Bytes before that chunk.
+    position: u64,
+    /// First and last byte that the client asked for.
+    window: Option<(u64, u64)>,
+    /// When it put itself into the list of the waiting, and by which waker.
+    listed: Option<(u64, Waker)>,
+    trailers_sent: bool,
+}
+
+impl Reader {
+    /// Restricts it to the bytes `first..=last`.
+    pub fn window(mut self, first: u64, last: u64) -> Self {
+        self.window = Some((first, last));
+        self
+    }
+
+    /// The part of a chunk at `at` that is inside the window.
+    fn clip(&self, at: u64, chunk: Bytes) -> Bytes {
+        let Some((first, last)) = self.window else { return chunk };
+        let end = at + chunk.len() as u64;
+        let (from, to) = (first.clamp(at, end) - at, (last + 1).clamp(at, end) - at);
+        if from >= to { Bytes::new() } else { chunk.slice(from as usize..to as usize) }
+    }
+
+    fn past_window(&self) -> bool {
+        self.window.is_some_and(|(_, last)| self.position > last)
+    }
+}
+
+impl HttpBody for Reader {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let me = self.get_mut();
+        let fill = Arc::clone(&me.fill);
+        loop {
+            if me.past_window() {
+                return Poll::Ready(None);
+            }
+            let mut stream = fill.stream.lock();
+            if me.next < stream.first {
+                return Poll::Ready(Some(Err(BodyError::Aborted)));
+            }
+            if let Some(chunk) = stream.chunks.get(me.next - stream.first).cloned() {
+                let at = me.position;
+                me.next += 1;
+                me.position += chunk.len() as u64;
+                if me.position > stream.fastest {
+                    stream.fastest = me.position;
+                    stream.wake_filler();
+                }
+                drop(stream);
+                let part = me.clip(at, chunk);
+                if part.is_empty() {
+                    continue;
+                }
+                return Poll::Ready(Some(Ok(Frame::data(part))));
+            }
+            return match stream.end {
+                Some(End::Failed) => Poll::Ready(Some(Err(BodyError::Aborted))),
+                Some(End::Complete) if me.trailers_sent || me.window.is_some() => Poll::Ready(None),
+                Some(End::Complete) => {
+                    me.trailers_sent = true;
+                    Poll::Ready(stream.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))))
+                }
+                None => {
+                    let listed = me.listed.as_ref().is_some_and(|(woken, waker)| *woken == stream.woken && waker.will_wake(cx.waker()));
+                    if !listed {
+                        stream.waiting.push(cx.waker().clone());
+                        me.listed = Some((stream.woken, cx.waker().clone()));
+                    }
+                    Poll::Pending
+                }
+            };
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (self.window, self.fill.length) {
+            (Some((first, last)), _) => SizeHint::with_exact((last + 1 - first).min(last + 1 - self.position.clamp(first, last + 1))),
+            (None, Some(length)) => SizeHint::with_exact(length.saturating_sub(self.position)),
+            (None, None) => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut stream = self.fill.stream.lock();
+        stream.readers -= 1;
+        // The load may be waiting for somebody who has just left.
+        stream.wake_filler();
+    }
+}
+
+#[cfg(test)]
+mod tests;

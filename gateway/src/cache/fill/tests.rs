@@ -1,0 +1,104 @@
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use proptest::prelude::*;
+
+use super::*;
+
+fn fill(limit: usize, length: Option<u64>) -> Arc<Fill> {
+    let freshness = Freshness {
+        received: Instant::now(),
+        initial_age: Duration::ZERO,
+        lifetime: Duration::from_secs(1),
+        while_revalidate: Duration::ZERO,
+        if_error: Duration::ZERO,
+        must_revalidate: false,
+    };
+    let key = crate::cache::key::KeyBuf::default().to_key();
+    let head = Head { key, status: StatusCode::OK, headers: HeaderMap::new(), length, freshness, marks: Marks::default(), vary: Vary::None };
+    Fill::new(head, limit)
+}
+
+fn read(reader: &mut Reader) -> Option<Result<Bytes, ()>> {
+    let frame = reader.frame().now_or_never()??;
+    Some(frame.map(|f| f.into_data().unwrap_or_default()).map_err(|_| ()))
+}
+
+#[test]
+fn early_and_late_readers_see_the_same_bytes() {
+    let fill = fill(100, None);
+    let mut early = fill.reader().unwrap();
+    assert_eq!(read(&mut early), None);
+    fill.push(Bytes::from_static(b"abc"));
+    assert_eq!(read(&mut early), Some(Ok(Bytes::from_static(b"abc"))));
+    fill.push(Bytes::from_static(b"def"));
+    let late = fill.reader().unwrap();
+    assert_eq!(fill.complete(None), Some(Bytes::from_static(b"abcdef")));
+    assert_eq!(late.collect().now_or_never().unwrap().unwrap().to_bytes(), "abcdef");
+    assert_eq!(read(&mut early), Some(Ok(Bytes::from_static(b"def"))));
+}
+
+#[test]
+fn a_body_that_broke_off_is_an_error_for_readers_and_nothing_to_store() {
+    let fill = fill(100, Some(6));
+    let mut reader = fill.reader().unwrap();
+    fill.push(Bytes::from_static(b"abc"));
+    assert_eq!(fill.complete(None), None, "three of six bytes");
+    assert!(read(&mut reader).unwrap().is_ok());
+    assert_eq!(read(&mut reader), Some(Err(())));
+}
+
+#[test]
+fn an_outgrown_body_paces_to_the_fastest_and_cuts_the_slowest_loose() {
+    let limit = 1 << 20;
+    let fill = fill(limit, None);
+    let chunk = Bytes::from(vec![0; 128 << 10]);
+    let mut slow = fill.reader().unwrap();
+    let mut fast = fill.reader().unwrap();
+    let mut pushed = 0;
+    while pushed < 4 * limit {
+        while fill.room().now_or_never() != Some(true) {
+            assert!(read(&mut fast).unwrap().is_ok());
+        }
+        fill.push(chunk.clone());
+        pushed += chunk.len();
+    }
+    assert!(fill.outgrown());
+    assert_eq!(read(&mut slow), Some(Err(())), "it fell behind the window");
+    assert!(read(&mut fast).unwrap().is_ok());
+    assert!(fill.reader().is_none(), "its start is gone");
+    drop(slow);
+    drop(fast);
+    assert_eq!(fill.room().now_or_never(), Some(false), "nobody reads and it can't be stored");
+}
+
+#[test]
+fn what_fits_is_kept_though_nobody_reads() {
+    let fill = fill(10, None);
+    drop(fill.reader());
+    assert_eq!(fill.room().now_or_never(), Some(true));
+    fill.push(Bytes::from_static(b"abc"));
+    assert_eq!(fill.complete(None).unwrap(), "abc");
+}
+
+proptest! {
+    #[test]
+    fn a_window_is_exactly_its_bytes(pieces in prop::collection::vec(1usize..8, 1..10), first in 0u64..40, length in 1u64..40) {
+        let total: usize = pieces.iter().sum();
+        let all: Vec<u8> = (0..total as u8).collect();
+        let last = (first + length - 1).min(total as u64 - 1);
+        prop_assume!(first <= last);
+        let fill = fill(1_000, Some(total as u64));
+        let reader = fill.reader().unwrap().window(first, last);
+        prop_assert_eq!(reader.size_hint().exact(), Some(last - first + 1));
+        let mut at = 0;
+        for piece in pieces {
+            fill.push(Bytes::copy_from_slice(&all[at..at + piece]));
+            at += piece;
+        }
+        fill.complete(None);
+        let got = reader.collect().now_or_never().unwrap().unwrap().to_bytes();
+        prop_assert_eq!(&got[..], &all[first as usize..=last as usize]);
+    }
+}

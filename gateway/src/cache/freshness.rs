@@ -1,0 +1,172 @@
+//! How old an entry is and whether it may be used (RFC 9111 §4.2, RFC 5861).
+//!
+//! Pure: `now` is an argument. Everything that a hit needs was computed when the
+//! entry was made; a hit compares durations.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use http::HeaderMap;
+use http::header::DATE;
+
+use crate::http::{age, date};
+
+/// An entry's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// When the response arrived, by the process's monotonic clock.
+    pub received: Instant,
+    /// `corrected_initial_age` of RFC 9111 §4.2.3: how old it was then.
+    pub initial_age: Duration,
+    /// Counted like age: it is fresh while `age < lifetime`.
+    pub lifetime: Duration,
+    /// After expiry: served while one request refreshes.
+    pub while_revalidate: Duration,
+    /// After expiry: served when the load fails.
+    pub if_error: Duration,
+    /// Never served stale (`must-revalidate`, `proxy-revalidate`, `no-cache`, `s-maxage`).
+    pub must_revalidate: bool,
+}
+
+/// Whether an entry may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Fresh,
+    Stale(Windows),
+}
+
+/// Which of the stale windows an entry is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    pub while_revalidate: bool,
+    pub if_error: bool,
+}
+
+impl Windows {
+    /// Of use for validation alone.
+    pub const NONE: Self = Self { while_revalidate: false, if_error: false };
+}
+
+impl Freshness {
+    /// `current_age` (RFC 9111 §4.2.3).
+    pub fn age(&self, now: Instant) -> Duration {
+        self.initial_age + now.saturating_duration_since(self.received)
+    }
+
+    /// Seconds of freshness left; negative once stale.
+    pub fn ttl(&self, now: Instant) -> i64 {
+        let (age, lifetime) = (self.age(now), self.lifetime);
+        match lifetime.checked_sub(age) {
+            Some(left) => left.as_secs() as i64,
+            None => -((age - lifetime).as_secs() as i64),
+        }
+    }
+
+    /// Whether it is fresh, and if not, which window it is in. The windows count from expiry.
+    pub fn state(&self, now: Instant) -> State {
+        let age = self.age(now);
+        if age < self.lifetime {
+            return State::Fresh;
+        }
+        State::Stale(self.windows(age - self.lifetime))
+    }
+
+    /// As [`state`](Self::state), for an entry that a soft purge marked stale: it
+    /// may be served while it refreshes for as long as it would have lived.
+    pub fn state_when_marked(&self, now: Instant) -> State {
+        match self.state(now) {
+            State::Fresh if self.must_revalidate => State::Stale(Windows::NONE),
+            State::Fresh => State::Stale(Windows { while_revalidate: true, if_error: true }),
+            stale => stale,
+        }
+    }
+
+    fn windows(&self, past: Duration) -> Windows {
+        if self.must_revalidate {
+            return Windows::NONE;
+        }
+        Windows { while_revalidate: past < self.while_revalidate, if_error: past < self.if_error }
+    }
+
+    /// How long after `received` the entry is of no use at all. One that can be
+    /// validated is kept a while longer: a 304 is cheaper than the whole again.
+    pub fn hard_life(&self, has_validator: bool) -> Duration {
+        let fresh = self.lifetime.saturating_sub(self.initial_age);
+        let keep = if has_validator { VALIDATION_WINDOW } else { Duration::ZERO };
+        fresh + self.while_revalidate.max(self.if_error).max(keep)
+    }
+}
+
+/// How long past expiry an entry is kept for revalidation alone.
+const VALIDATION_WINDOW: Duration = Duration::from_secs(3_600);
+
+/// `corrected_initial_age` of a response (RFC 9111 §4.2.3).
+///
+/// `delay` is the time from sending the request to the response's head.
+pub fn initial_age(headers: &HeaderMap, received: SystemTime, delay: Duration) -> Duration {
+    let apparent = headers
+        .get(DATE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| date::parse(text, received))
+        .and_then(|sent| received.duration_since(sent).ok())
+        .unwrap_or_default();
+    let age = Duration::from_secs(u64::from(age::age_value(headers).unwrap_or(0)));
+    // A Date has whole seconds: half a second of it is rounding, not age.
+    let apparent = Duration::from_secs(apparent.as_secs());
+    apparent.max(age + delay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn freshness(received: Instant) -> Freshness {
+        Freshness { received, initial_age: secs(5), lifetime: secs(60), while_revalidate: secs(10), if_error: secs(100), must_revalidate: false }
+    }
+
+    #[test]
+    fn windows_count_from_expiry() {
+        let t = Instant::now();
+        let f = freshness(t);
+        let stale = |r, e| State::Stale(Windows { while_revalidate: r, if_error: e });
+        assert_eq!(f.state(t + secs(54)), State::Fresh);
+        assert_eq!(f.state(t + secs(55)), stale(true, true), "60 s of lifetime less 5 s of age");
+        assert_eq!(f.state(t + secs(65)), stale(false, true));
+        assert_eq!(f.state(t + secs(155)), stale(false, false));
+        assert_eq!(f.ttl(t + secs(50)), 5);
+        assert_eq!(f.ttl(t + secs(58)), -3);
+        assert_eq!(f.hard_life(false), secs(155));
+    }
+
+    #[test]
+    fn must_revalidate_has_no_windows() {
+        let t = Instant::now();
+        let f = Freshness { must_revalidate: true, ..freshness(t) };
+        assert_eq!(f.state(t + secs(56)), State::Stale(Windows::NONE));
+        assert_eq!(f.state_when_marked(t), State::Stale(Windows::NONE));
+    }
+
+    #[test]
+    fn age_is_the_greater_of_date_and_age() {
+        let now = SystemTime::UNIX_EPOCH + secs(784_111_777 + 30);
+        let mut headers = HeaderMap::new();
+        headers.insert(DATE, "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap());
+        assert_eq!(initial_age(&headers, now, Duration::ZERO), secs(30));
+        headers.insert("age", "100".parse().unwrap());
+        assert_eq!(initial_age(&headers, now, secs(2)), secs(102));
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_never_grows_fresh_again(at in 0u64..400, later in 0u64..400) {
+            let t = Instant::now();
+            let f = freshness(t);
+            let rank = |s| match s { State::Fresh => 0, State::Stale(w) => 1 + u8::from(!w.while_revalidate) + u8::from(!w.if_error) };
+            prop_assert!(rank(f.state(t + secs(at))) <= rank(f.state(t + secs(at + later))));
+        }
+    }
+}

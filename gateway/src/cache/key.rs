@@ -1,0 +1,363 @@
+//! Cache keys: what two requests must agree on to share an entry.
+//!
+//! A key is a run of tagged, length-prefixed fields, so that `a|b` + `c` never
+//! equals `a` + `b|c`. It has two parts: the *identity* (the URL, or the text a
+//! key plugin gave) and the *parts* beside it (route, headers, cookies, plugin
+//! parts, later the variant). A purge by URL goes by the identity and so covers
+//! every combination of the parts.
+//!
+//! Built into a [`KeyBuf`] on the stack: a hit allocates nothing for it.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::{Arc, LazyLock};
+
+use http::HeaderMap;
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+
+use crate::cache::pattern::Pattern;
+
+/// The whole key, shared between the tier, flights and entries.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Arc<[u8]>);
+
+/// A key under construction, or for one look-up.
+#[derive(Clone, Default)]
+pub struct KeyBuf {
+    bytes: SmallVec<[u8; 256]>,
+    identity_end: usize,
+}
+
+/// What a field of a key holds. The discriminant is its byte in the key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Field {
+    Scheme = b's',
+    Host = b'h',
+    Path = b'p',
+    Query = b'q',
+    Text = b't',
+    Route = b'r',
+    Header = b'H',
+    Cookie = b'C',
+    Part = b'P',
+    Variant = b'V',
+}
+
+/// A number that stands for a text or key inside this process. Equal things have
+/// equal hashes; a collision makes a purge reach too much, never too little.
+pub type Hash64 = u64;
+
+/// Random per process, so that nobody can prepare collisions.
+static HASHER: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
+
+/// The process's hash of `bytes`.
+pub fn hash64(bytes: &[u8]) -> Hash64 {
+    HASHER.hash_one(bytes)
+}
+
+impl KeyBuf {
+    /// Appends one field.
+    pub fn push(&mut self, field: Field, value: &[u8]) {
+        self.bytes.push(field as u8);
+        self.bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(value);
+    }
+
+    /// Ends the identity: what follows are parts.
+    pub fn end_identity(&mut self) {
+        self.identity_end = self.bytes.len();
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The hash of the identity alone, which purges by URL go by.
+    pub fn identity(&self) -> Hash64 {
+        hash64(&self.bytes[..self.identity_end])
+    }
+
+    pub fn to_key(&self) -> Key {
+        Key(Arc::from(self.as_bytes()))
+    }
+
+    /// This key for one variant of the response (RFC 9111 §4.1): the names and the
+    /// selecting values of the request, in a form that can't be ambiguous.
+    pub fn variant(&self, fields: &[http::HeaderName], request: &HeaderMap) -> Self {
+        let mut values = Vec::new();
+        for name in fields {
+            values.extend_from_slice(name.as_str().as_bytes());
+            values.push(0);
+        }
+        crate::http::vary::selecting_values(fields, request, &mut values);
+        let mut variant = self.clone();
+        variant.push(Field::Variant, &values);
+        variant
+    }
+}
+
+impl Key {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The key's short name for people, logs and the `key` selector: the same on
+    /// every node, 16 hexadecimal digits.
+    pub fn id(&self) -> KeyId {
+        KeyId::of(&self.0)
+    }
+}
+
+/// The first 64 bits of a key's SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KeyId(pub u64);
+
+impl KeyId {
+    /// The name of the key with these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let digest = Sha256::digest(bytes);
+        Self(u64::from_be_bytes(std::array::from_fn(|i| digest[i])))
+    }
+
+    /// Reads what [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self))?
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        describe(&self.0).fmt(f)
+    }
+}
+
+/// A key's fields as people read them, for `explain`: `host=shop.example path=/a?…`.
+pub fn describe(key: &[u8]) -> String {
+    let mut out = String::new();
+    for (field, value) in fields(key) {
+        let name = match field {
+            b's' => "scheme",
+            b'h' => "host",
+            b'p' => "path",
+            b'q' => "query",
+            b't' => "text",
+            b'r' => "route",
+            b'H' => "header",
+            b'C' => "cookie",
+            b'P' => "part",
+            _ => "variant",
+        };
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(name);
+        out.push('=');
+        out.push_str(&value.escape_ascii().to_string());
+    }
+    out
+}
+
+fn fields(key: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = key;
+    std::iter::from_fn(move || {
+        let (&field, tail) = rest.split_first()?;
+        let (length, tail) = tail.split_first_chunk::<4>()?;
+        let (value, tail) = tail.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        rest = tail;
+        Some((field, value))
+    })
+}
+
+/// A route's `key` rules, compiled.
+#[derive(Clone, Debug, Default)]
+pub struct Template {
+    include: Option<Box<[Pattern]>>,
+    drop: Box<[Pattern]>,
+    sort: bool,
+    headers: Box<[http::HeaderName]>,
+    cookies: Box<[Box<str>]>,
+}
+
+/// The request as keys see it.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    pub scheme: &'a str,
+    /// Lower case, with the port unless it is the scheme's own.
+    pub host: &'a str,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+    pub route: &'a str,
+}
+
+impl Template {
+    /// Compiles the rules; `config` has checked the names, one that is none is left out.
+    pub fn new(config: &crate::cache::config::Key) -> Self {
+        let patterns = |list: &[String]| list.iter().map(|p| Pattern::new(p)).collect();
+        Self {
+            include: config.query.include.as_deref().map(patterns),
+            drop: patterns(&config.query.drop),
+            sort: config.query.sort,
+            headers: config.headers.iter().filter_map(|name| name.parse().ok()).collect(),
+            cookies: config.cookies.iter().map(|name| name.as_str().into()).collect(),
+        }
+    }
+
+    /// Whether `name` is a header that the key covers.
+    pub fn covers(&self, name: &http::HeaderName) -> bool {
+        self.headers.contains(name)
+    }
+
+    /// The native key of a request.
+    pub fn build(&self, subject: &Subject<'_>) -> KeyBuf {
+        let mut key = KeyBuf::default();
+        key.push(Field::Scheme, subject.scheme.as_bytes());
+        key.push(Field::Host, subject.host.as_bytes());
+        key.push(Field::Path, subject.path.as_bytes());
+        if let Some(query) = subject.query {
+            self.push_query(&mut key, query);
+        }
+        self.finish(key, subject)
+    }
+
+    /// The key of a request whose identity is `text` (a key plugin's), within the same host.
+    pub fn build_text(&self, text: &str, parts: &[String], subject: &Subject<'_>) -> KeyBuf {
+        let mut key = KeyBuf::default();
+        key.push(Field::Scheme, subject.scheme.as_bytes());
+        key.push(Field::Host, subject.host.as_bytes());
+        key.push(Field::Text, text.as_bytes());
+        let mut key = self.finish(key, subject);
+        for part in parts {
+            key.push(Field::Part, part.as_bytes());
+        }
+        key
+    }
+
+    fn finish(&self, mut key: KeyBuf, subject: &Subject<'_>) -> KeyBuf {
+        key.end_identity();
+        // Two routes may differ by header or method alone and lead to different origins.
+        key.push(Field::Route, subject.route.as_bytes());
+        for name in &self.headers {
+            for value in subject.headers.get_all(name) {
+                key.push(Field::Header, name.as_str().as_bytes());
+                key.push(Field::Header, value.as_bytes());
+            }
+        }
+        for name in &self.cookies {
+            if let Some(value) = cookie(subject.headers, name) {
+                key.push(Field::Cookie, name.as_bytes());
+                key.push(Field::Cookie, value.as_bytes());
+            }
+        }
+        key
+    }
+
+    fn push_query(&self, key: &mut KeyBuf, query: &str) {
+        if self.include.is_none() && self.drop.is_empty() && !self.sort {
+            return key.push(Field::Query, query.as_bytes());
+        }
+        let mut kept: SmallVec<[&str; 16]> = query.split('&').filter(|pair| self.keeps(pair)).collect();
+        if self.sort {
+            kept.sort_unstable();
+        }
+        if !kept.is_empty() {
+            key.push(Field::Query, kept.join("&").as_bytes());
+        }
+    }
+
+    fn keeps(&self, pair: &str) -> bool {
+        let name = pair.split('=').next().unwrap_or(pair);
+        let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+        let included = self.include.as_ref().is_none_or(|list| list.iter().any(|p| p.matches(&name)));
+        included && !self.drop.iter().any(|p| p.matches(&name))
+    }
+}
+
+/// The value of the first cookie called `name` (RFC 6265 §4.2).
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(http::header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).find_map(|pair| {
+        let (key, value) = pair.trim().split_once('=')?;
+        (key == name).then_some(value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::config;
+    use proptest::prelude::*;
+
+    fn subject<'a>(path: &'a str, query: Option<&'a str>, headers: &'a HeaderMap) -> Subject<'a> {
+        Subject { scheme: "http", host: "a.example", path, query, headers, route: "r" }
+    }
+
+    fn build(template: &Template, path: &str, query: Option<&str>) -> Key {
+        template.build(&subject(path, query, &HeaderMap::new())).to_key()
+    }
+
+    #[test]
+    fn the_default_key_tells_apart_what_http_tells_apart() {
+        let t = Template::default();
+        assert_ne!(build(&t, "/a", None), build(&t, "/a", Some("")), "no query and an empty one");
+        assert_ne!(build(&t, "/a", Some("b")), build(&t, "/a?b", None), "a query and a path that holds a question mark");
+        assert_ne!(build(&t, "/a", Some("x=1&y=2")), build(&t, "/a", Some("y=2&x=1")));
+    }
+
+    #[test]
+    fn rules_drop_include_and_sort_parameters() {
+        let rules = |query: config::Query| Template::new(&config::Key { query, ..Default::default() });
+        let drop = rules(config::Query { drop: vec!["utm_*".into()], sort: true, ..Default::default() });
+        assert_eq!(build(&drop, "/a", Some("b=2&utm_source=x&a=1")), build(&drop, "/a", Some("a=1&b=2")));
+        assert_eq!(build(&drop, "/a", Some("utm%5Fsource=x")), build(&drop, "/a", None), "an encoded name is the same name");
+        let include = rules(config::Query { include: Some(vec!["id".into()]), ..Default::default() });
+        assert_eq!(build(&include, "/a", Some("x=1&id=7")), build(&include, "/a", Some("id=7")));
+    }
+
+    #[test]
+    fn headers_and_cookies_are_parts_and_leave_the_identity_alone() {
+        let t = Template::new(&config::Key { headers: vec!["x-plan".into()], cookies: vec!["ab".into()], ..Default::default() });
+        let mut headers = HeaderMap::new();
+        headers.insert("x-plan", "gold".parse().unwrap());
+        headers.insert("cookie", "xab=9; ab=1".parse().unwrap());
+        let with = t.build(&subject("/a", None, &headers));
+        let without = t.build(&subject("/a", None, &HeaderMap::new()).clone());
+        assert_ne!(with.to_key(), without.to_key());
+        assert_eq!(with.identity(), without.identity());
+        assert_eq!(cookie(&headers, "ab"), Some("1"));
+    }
+
+    #[test]
+    fn a_key_reads_as_its_fields() {
+        let key = build(&Template::default(), "/a", Some("x=1"));
+        assert_eq!(describe(key.as_bytes()), "scheme=http host=a.example path=/a query=x=1 route=r");
+        assert_eq!(KeyId::parse(&key.id().to_string()), Some(key.id()));
+    }
+
+    proptest! {
+        #[test]
+        fn different_field_lists_make_different_keys(a in prop::collection::vec("[ab|]{0,3}", 0..4), b in prop::collection::vec("[ab|]{0,3}", 0..4)) {
+            let make = |list: &[String]| {
+                let mut key = KeyBuf::default();
+                list.iter().for_each(|text| key.push(Field::Part, text.as_bytes()));
+                key.to_key()
+            };
+            prop_assert_eq!(make(&a) == make(&b), a == b);
+        }
+    }
+}

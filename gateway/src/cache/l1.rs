@@ -1,0 +1,181 @@
+//! The tier in the process: moka, bounded by bytes.
+//!
+//! moka's own clock holds the *hard* end of an entry's life; freshness is in the
+//! entry. A key that varies holds a list of what it varies by, and each variant has
+//! an entry of its own under the longer key.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName};
+use moka::notification::RemovalCause;
+use moka::sync::Cache;
+
+use crate::cache::config;
+use crate::cache::entry::Entry;
+use crate::cache::key::{Key, KeyBuf};
+use crate::http::vary::Vary;
+
+/// The tier.
+pub struct L1 {
+    slots: Cache<Key, Slot, foldhash::fast::RandomState>,
+}
+
+/// What stands at a key.
+#[derive(Clone)]
+enum Slot {
+    Entry(Arc<Entry>),
+    /// The field lists that responses here varied by, newest first.
+    Varies(Arc<[Fields]>),
+}
+
+type Fields = Arc<[HeaderName]>;
+
+/// What a look-up found.
+pub enum Found {
+    Entry(Arc<Entry>),
+    /// The key varies and no variant fits; this is the key that a load should use.
+    NoVariant(KeyBuf),
+    Nothing,
+}
+
+/// Different `Vary` lists remembered for one key.
+const VARY_LISTS: usize = 4;
+/// How long a list is kept; without it the variants are not found.
+const VARY_LIFE: Duration = Duration::from_secs(7 * 86_400);
+
+struct Life;
+
+impl moka::Expiry<Key, Slot> for Life {
+    fn expire_after_create(&self, _: &Key, slot: &Slot, now: Instant) -> Option<Duration> {
+        Some(slot.life(now))
+    }
+
+    fn expire_after_update(&self, _: &Key, slot: &Slot, now: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(slot.life(now))
+    }
+}
+
+impl Slot {
+    fn life(&self, now: Instant) -> Duration {
+        match self {
+            Self::Entry(entry) => entry.remaining_life(now),
+            Self::Varies(_) => VARY_LIFE,
+        }
+    }
+
+    fn size(&self, key: &Key) -> usize {
+        match self {
+            Self::Entry(entry) => entry.size(),
+            Self::Varies(lists) => key.as_bytes().len() + 200 + lists.iter().map(|fields| fields.len() * 40).sum::<usize>(),
+        }
+    }
+}
+
+impl L1 {
+    /// A new tier. `on_evict` is told what the size bound pushed out.
+    pub fn new(config: &config::L1, on_evict: impl Fn(RemovalCause) + Send + Sync + 'static) -> Self {
+        // moka counts one number. With a bound on entries too, each weighs at least its share of the bytes.
+        let max = config.max_bytes.0;
+        let least = config.max_entries.map_or(1, |entries| max.div_ceil(entries.max(1)));
+        let slots = Cache::builder()
+            .max_capacity(max)
+            .weigher(move |key: &Key, slot: &Slot| u32::try_from((slot.size(key) as u64).max(least)).unwrap_or(u32::MAX))
+            .expire_after(Life)
+            .eviction_listener(move |_, _, cause| on_evict(cause))
+            .build_with_hasher(Default::default());
+        Self { slots }
+    }
+
+    /// Looks a request up.
+    pub fn find(&self, key: &KeyBuf, request: &HeaderMap) -> Found {
+        match self.slots.get(key.as_bytes()) {
+            None => Found::Nothing,
+            Some(Slot::Entry(entry)) => Found::Entry(entry),
+            Some(Slot::Varies(lists)) => self.find_variant(key, &lists, request),
+        }
+    }
+
+    /// The newest variant that fits (RFC 9111 §4.1).
+    fn find_variant(&self, key: &KeyBuf, lists: &[Fields], request: &HeaderMap) -> Found {
+        let fitting = lists.iter().filter_map(|fields| match self.slots.get(key.variant(fields, request).as_bytes())? {
+            Slot::Entry(entry) => Some(entry),
+            Slot::Varies(_) => None,
+        });
+        match fitting.max_by_key(|entry| entry.freshness.received) {
+            Some(entry) => Found::Entry(entry),
+            None => Found::NoVariant(lists.first().map_or_else(|| key.clone(), |fields| key.variant(fields, request))),
+        }
+    }
+
+    /// Puts an entry in, under `primary` or the variant's key as its `Vary` says;
+    /// `entry.key` must be the same (see [`variant_key`]).
+    pub fn put(&self, primary: Key, vary: &Vary, entry: Arc<Entry>) {
+        if let Vary::Fields(fields) = vary {
+            self.note_vary(primary, fields);
+        }
+        self.slots.insert(entry.key.clone(), Slot::Entry(entry));
+    }
+
+    fn note_vary(&self, primary: Key, fields: &[HeaderName]) {
+        self.slots.entry(primary).and_upsert_with(|held| {
+            let known = match held.map(|h| h.into_value()) {
+                Some(Slot::Varies(lists)) => lists.to_vec(),
+                _ => Vec::new(),
+            };
+            if known.first().is_some_and(|newest| **newest == *fields) {
+                return Slot::Varies(known.into());
+            }
+            let others = known.into_iter().filter(|list| **list != *fields).take(VARY_LISTS - 1);
+            Slot::Varies(std::iter::once(fields.into()).chain(others).collect())
+        });
+    }
+
+    /// The entry at exactly this key.
+    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        match self.slots.get(key.as_bytes())? {
+            Slot::Entry(entry) => Some(entry),
+            Slot::Varies(_) => None,
+        }
+    }
+
+    /// Takes out what stands at `key`.
+    pub fn remove(&self, key: &Key) {
+        self.slots.invalidate(key.as_bytes());
+    }
+
+    /// Every entry, for the sweep. Slow: never on a request.
+    pub fn entries(&self) -> impl Iterator<Item = Arc<Entry>> + '_ {
+        self.slots.iter().filter_map(|(_, slot)| match slot {
+            Slot::Entry(entry) => Some(entry),
+            Slot::Varies(_) => None,
+        })
+    }
+
+    /// Lets moka evict and expire what is due.
+    pub fn tend(&self) {
+        self.slots.run_pending_tasks();
+    }
+
+    /// Entries, as of the last tending.
+    pub fn len(&self) -> u64 {
+        self.slots.entry_count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes, as of the last tending.
+    pub fn bytes(&self) -> u64 {
+        self.slots.weighted_size()
+    }
+}
+
+/// The key that a response with this `Vary` is stored under.
+pub fn variant_key(primary: &KeyBuf, vary: &Vary, request: &HeaderMap) -> Key {
+    match vary {
+        Vary::Fields(fields) => primary.variant(fields, request).to_key(),
+        Vary::None | Vary::Any => primary.to_key(),
+    }
+}

@@ -1,0 +1,326 @@
+//! May a response be stored, and for how long (RFC 9111 §3, §4.2; a route's `policy`).
+//!
+//! Pure: the clock and the dice are arguments. The answer is [`Terms`] or a
+//! [`Refusal`] with the reason that `Cache-Status`, `explain` and the tests read.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{AUTHORIZATION, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
+use http::{HeaderMap, StatusCode};
+
+use crate::cache::config;
+use crate::http::cache_control::{FieldForm, RequestDirectives, ResponseDirectives};
+use crate::http::date;
+use crate::http::vary::Vary;
+
+/// A route's policy with the defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub mode: config::Mode,
+    pub ttl: Option<Duration>,
+    pub while_revalidate: Option<Duration>,
+    pub if_error: Option<Duration>,
+    pub statuses: Box<[StatusCode]>,
+    pub negative: Option<(Duration, Box<[StatusCode]>)>,
+    pub jitter: u8,
+    pub soft_timeout: Option<Duration>,
+    pub hard_timeout: Option<Duration>,
+    pub set_cookie: config::SetCookie,
+    pub request_directives: config::RequestDirectives,
+    /// The key covers `Authorization`: an answer to one user is never another's.
+    pub keyed_by_authorization: bool,
+}
+
+/// What is known when a response's head has arrived.
+pub struct Exchange<'a> {
+    pub request: &'a HeaderMap,
+    pub status: StatusCode,
+    pub response: &'a HeaderMap,
+    pub received: SystemTime,
+    /// A plugin's own word on the lifetime: it goes before everything else.
+    pub plugin_ttl: Option<Duration>,
+}
+
+/// For how long a response is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// Counted from the origin's generation of the response, like `Age`, or from its arrival.
+    pub lifetime: Lifetime,
+    pub while_revalidate: Duration,
+    pub if_error: Duration,
+    pub must_revalidate: bool,
+    pub source: Source,
+}
+
+/// From when a lifetime counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lifetime {
+    /// HTTP's way: the age that the response had on arrival is used up already.
+    OfResponse(Duration),
+    /// A route's or plugin's way: from arrival.
+    FromArrival(Duration),
+}
+
+/// Which rule gave the lifetime.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    Plugin,
+    Route,
+    Negative,
+    SMaxage,
+    MaxAge,
+    Expires,
+    Heuristic,
+    /// No freshness at all: kept for validation.
+    Validator,
+}
+
+/// Why a response is not stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    RequestNoStore,
+    NoStore,
+    Private,
+    SetCookie,
+    Authorization,
+    Status,
+    VaryAny,
+    NoFreshness,
+    TooLarge,
+}
+
+impl Refusal {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestNoStore => "request-no-store",
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::SetCookie => "set-cookie",
+            Self::Authorization => "authorization",
+            Self::Status => "status",
+            Self::VaryAny => "vary-any",
+            Self::NoFreshness => "no-freshness",
+            Self::TooLarge => "too-large",
+        }
+    }
+}
+
+impl Source {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plugin => "plugin",
+            Self::Route => "route",
+            Self::Negative => "negative",
+            Self::SMaxage => "s-maxage",
+            Self::MaxAge => "max-age",
+            Self::Expires => "expires",
+            Self::Heuristic => "heuristic",
+            Self::Validator => "validator",
+        }
+    }
+}
+
+/// Statuses that a cache may keep without explicit freshness (RFC 9110 §15.1), but
+/// 206: parts are stored by rules of their own.
+const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+/// Statuses that a route's `ttl` is for, unless `statuses` says otherwise.
+const TTL_STATUSES: [u16; 4] = [200, 203, 301, 308];
+/// The heuristic share of the time since `Last-Modified` (RFC 9111 §4.2.2), and its bound.
+const HEURISTIC_SHARE: u32 = 10;
+const HEURISTIC_MAX: Duration = Duration::from_secs(86_400);
+
+impl Policy {
+    /// The route's words over the defaults'.
+    pub fn new(route: &config::Policy, defaults: &config::Policy, keyed_by_authorization: bool) -> Self {
+        let ttl = |p: &config::Policy| p.l1.map(|tier| tier.ttl).or(p.ttl);
+        let negative = route.negative_cache.as_ref().or(defaults.negative_cache.as_ref());
+        let timeouts = route.timeouts.or(defaults.timeouts).unwrap_or_default();
+        let statuses = route.statuses.as_deref().or(defaults.statuses.as_deref()).unwrap_or(&TTL_STATUSES);
+        Self {
+            mode: route.mode.or(defaults.mode).unwrap_or_default(),
+            ttl: ttl(route).or(ttl(defaults)).map(Into::into),
+            while_revalidate: route.stale_while_revalidate.or(defaults.stale_while_revalidate).map(Into::into),
+            if_error: route.stale_if_error.or(defaults.stale_if_error).map(Into::into),
+            statuses: codes(statuses),
+            negative: negative.filter(|n| !n.ttl.0.is_zero()).map(|n| (n.ttl.into(), codes(&n.statuses))),
+            jitter: route.jitter.or(defaults.jitter).unwrap_or(0),
+            soft_timeout: timeouts.soft.map(Into::into),
+            hard_timeout: timeouts.hard.map(Into::into),
+            set_cookie: route.set_cookie.or(defaults.set_cookie).unwrap_or_default(),
+            request_directives: route.request_directives.or(defaults.request_directives).unwrap_or_default(),
+            keyed_by_authorization,
+        }
+    }
+
+    /// Judges a response. `dice` is any number; it decides the jitter.
+    pub fn judge(&self, exchange: &Exchange<'_>, dice: u32) -> Result<Terms, Refusal> {
+        let directives = ResponseDirectives::parse(exchange.response);
+        self.may_store(exchange, &directives)?;
+        let (lifetime, source) = self.lifetime(exchange, &directives).ok_or(Refusal::NoFreshness)?;
+        let by_route = matches!(lifetime, Lifetime::FromArrival(_));
+        Ok(Terms {
+            lifetime: self.jittered(lifetime, dice),
+            while_revalidate: self.window(directives.stale_while_revalidate, self.while_revalidate),
+            if_error: self.window(directives.stale_if_error, self.if_error),
+            must_revalidate: !by_route && forbids_stale(&directives),
+            source,
+        })
+    }
+
+    /// RFC 9111 §3, in its order.
+    fn may_store(&self, exchange: &Exchange<'_>, d: &ResponseDirectives) -> Result<(), Refusal> {
+        let overriding = self.mode == config::Mode::Override;
+        if self.honors_requests() && RequestDirectives::parse(exchange.request).no_store {
+            return Err(Refusal::RequestNoStore);
+        }
+        if !storable_status(exchange.status) || (d.must_understand && !understood(exchange.status)) {
+            return Err(Refusal::Status);
+        }
+        if d.no_store && !d.must_understand && !overriding {
+            return Err(Refusal::NoStore);
+        }
+        if d.private == FieldForm::Whole && !overriding {
+            return Err(Refusal::Private);
+        }
+        let shared = d.public || d.s_maxage.is_some() || d.must_revalidate;
+        if exchange.request.contains_key(AUTHORIZATION) && !shared && !self.keyed_by_authorization {
+            return Err(Refusal::Authorization);
+        }
+        if exchange.response.contains_key(SET_COOKIE) && self.set_cookie == config::SetCookie::Private {
+            return Err(Refusal::SetCookie);
+        }
+        if Vary::parse(exchange.response) == Vary::Any {
+            return Err(Refusal::VaryAny);
+        }
+        Ok(())
+    }
+
+    fn lifetime(&self, exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Lifetime, Source)> {
+        if let Some(ttl) = exchange.plugin_ttl {
+            return Some((Lifetime::FromArrival(ttl), Source::Plugin));
+        }
+        let route = self.route_ttl(exchange.status);
+        if let (config::Mode::Override, Some((ttl, source))) = (self.mode, route) {
+            return Some((Lifetime::FromArrival(ttl), source));
+        }
+        let (stated, source) = match explicit(exchange, d) {
+            Some((ttl, source)) => (Lifetime::OfResponse(ttl), source),
+            None if d.no_cache == FieldForm::Whole => (Lifetime::OfResponse(Duration::ZERO), Source::Validator),
+            None => match (route, self.mode) {
+                (Some((ttl, source)), config::Mode::Respect) => (Lifetime::FromArrival(ttl), source),
+                (Some((ttl, Source::Negative)), _) => (Lifetime::FromArrival(ttl), Source::Negative),
+                _ => heuristic(exchange, d)?,
+            },
+        };
+        Some((self.capped(stated), source))
+    }
+
+    fn route_ttl(&self, status: StatusCode) -> Option<(Duration, Source)> {
+        match (&self.negative, self.ttl) {
+            (Some((ttl, statuses)), _) if statuses.contains(&status) => Some((*ttl, Source::Negative)),
+            (_, Some(ttl)) if self.statuses.contains(&status) => Some((ttl, Source::Route)),
+            _ => None,
+        }
+    }
+
+    fn capped(&self, lifetime: Lifetime) -> Lifetime {
+        match (self.mode, self.ttl, lifetime) {
+            (config::Mode::Cap, Some(cap), Lifetime::OfResponse(ttl)) => Lifetime::OfResponse(ttl.min(cap)),
+            _ => lifetime,
+        }
+    }
+
+    /// A stale window: the response's own word, else the route's; in mode override the route's alone.
+    fn window(&self, stated: Option<u32>, route: Option<Duration>) -> Duration {
+        let stated = stated.map(|secs| Duration::from_secs(secs.into()));
+        match self.mode {
+            config::Mode::Override => route.or(stated),
+            _ => stated.or(route),
+        }
+        .unwrap_or_default()
+    }
+
+    /// Spreads lifetimes. The origin's word is never exceeded, only a route's own.
+    fn jittered(&self, lifetime: Lifetime, dice: u32) -> Lifetime {
+        let share = |ttl: Duration| ttl * u32::from(self.jitter.min(100)) / 100;
+        let part = f64::from(dice) / f64::from(u32::MAX);
+        match lifetime {
+            _ if self.jitter == 0 => lifetime,
+            Lifetime::OfResponse(ttl) => Lifetime::OfResponse(ttl - share(ttl).mul_f64(part)),
+            Lifetime::FromArrival(ttl) => Lifetime::FromArrival(ttl - share(ttl) + (share(ttl) * 2).mul_f64(part)),
+        }
+    }
+
+    pub fn honors_requests(&self) -> bool {
+        self.request_directives == config::RequestDirectives::Honor
+    }
+}
+
+/// RFC 9111 §4.2.4: directives that forbid stale answers. A response that names a
+/// stale window of its own beside `s-maxage` has said otherwise (RFC 5861 §3).
+fn forbids_stale(d: &ResponseDirectives) -> bool {
+    let own_window = d.stale_while_revalidate.is_some() || d.stale_if_error.is_some();
+    d.must_revalidate || d.proxy_revalidate || d.no_cache == FieldForm::Whole || (d.s_maxage.is_some() && !own_window)
+}
+
+/// Explicit freshness (RFC 9111 §4.2.1).
+fn explicit(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Duration, Source)> {
+    if d.no_cache == FieldForm::Whole {
+        return None;
+    }
+    let secs = |n: u32| Duration::from_secs(n.into());
+    if let Some(n) = d.s_maxage {
+        return Some((secs(n), Source::SMaxage));
+    }
+    if let Some(n) = d.max_age {
+        return Some((secs(n), Source::MaxAge));
+    }
+    expires(exchange.response, exchange.received).map(|ttl| (ttl, Source::Expires))
+}
+
+/// `Expires` less `Date`; several lines or an invalid one mean already expired (RFC 9111 §5.3).
+fn expires(headers: &HeaderMap, received: SystemTime) -> Option<Duration> {
+    let mut lines = headers.get_all(EXPIRES).iter();
+    let line = lines.next()?;
+    let at = line.to_str().ok().and_then(|text| date::parse(text, received));
+    let (Some(at), None) = (at, lines.next()) else { return Some(Duration::ZERO) };
+    let sent = parsed(headers, DATE, received).unwrap_or(received);
+    Some(at.duration_since(sent).unwrap_or_default())
+}
+
+/// Heuristic freshness (RFC 9111 §4.2.2), or none but a validator to ask with.
+fn heuristic(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Lifetime, Source)> {
+    if !HEURISTIC.contains(&exchange.status.as_u16()) && !d.public {
+        return None;
+    }
+    let headers = exchange.response;
+    let modified = parsed(headers, LAST_MODIFIED, exchange.received);
+    let sent = parsed(headers, DATE, exchange.received).unwrap_or(exchange.received);
+    let share = modified.and_then(|at| sent.duration_since(at).ok()).map(|d| (d / HEURISTIC_SHARE).min(HEURISTIC_MAX));
+    match share {
+        Some(ttl) => Some((Lifetime::OfResponse(ttl), Source::Heuristic)),
+        None if headers.contains_key(http::header::ETAG) || modified.is_some() => Some((Lifetime::OfResponse(Duration::ZERO), Source::Validator)),
+        None => None,
+    }
+}
+
+fn parsed(headers: &HeaderMap, name: http::HeaderName, now: SystemTime) -> Option<SystemTime> {
+    headers.get(name).and_then(|value| value.to_str().ok()).and_then(|text| date::parse(text, now))
+}
+
+/// Final statuses but for parts and validation answers.
+fn storable_status(status: StatusCode) -> bool {
+    status.as_u16() >= 200 && !matches!(status.as_u16(), 206 | 304)
+}
+
+/// Statuses whose meaning for a cache we know (RFC 9111 §5.2.2.3).
+fn understood(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308 | 404 | 405 | 410 | 414 | 501)
+}
+
+fn codes(list: &[u16]) -> Box<[StatusCode]> {
+    list.iter().filter_map(|code| StatusCode::from_u16(*code).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests;

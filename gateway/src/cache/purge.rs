@@ -1,0 +1,266 @@
+//! The purge log: what was asked to be forgotten, in which order.
+//!
+//! `order` is one growing number. A load notes `born = order` when it begins and
+//! the entry carries it; a purge leaves a record (selector, n = order + 1). **An
+//! entry is visible only if no matching record has n > born.** So no purge looks
+//! for entries, whatever its selector reaches: it costs one map insertion, and an
+//! entry that is written late, by a slow load or a revalidation, is hidden from
+//! the start. An entry remembers up to which order it was compared, so a hit costs
+//! one comparison of two numbers while no purge came in.
+//!
+//! Invariant: a record is in place before `order` shows its number, hence whoever
+//! reads order n sees every record up to n. Records go when a sweep has compared
+//! every entry with them; `floor` then tells which loads began too early to be
+//! judged, and those are not admitted.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::cache::entry::{Entry, Marks};
+use crate::cache::key::{Hash64, KeyId, hash64};
+use crate::cache::pattern::Pattern;
+
+/// A place in the order of purges.
+pub type Order = u64;
+
+/// What a purge reaches.
+#[derive(Clone, Debug)]
+pub enum Selector {
+    /// One key with all its variants, by its short name.
+    Key(KeyId),
+    /// One URL with every combination of headers, cookies and plugin parts.
+    Url(Hash64),
+    /// URLs (`host/path?query`, or `/path?query` on every host) that begin with this.
+    Prefix(String),
+    /// URLs, likewise, that match as a whole.
+    Pattern(Pattern),
+    Tag(String),
+    Route(String),
+    All,
+}
+
+/// How a purge leaves an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Gone.
+    Hard,
+    /// Stale: served while it refreshes.
+    Soft,
+}
+
+/// What the log says of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Visible,
+    /// Visible, but stale by a soft purge.
+    Marked,
+    Hidden,
+}
+
+/// The log.
+pub struct PurgeLog {
+    order: AtomicU64,
+    records: RwLock<Records>,
+    max_records: usize,
+}
+
+#[derive(Default)]
+struct Records {
+    exact: HashMap<(Facet, Hash64), Stamp, foldhash::fast::RandomState>,
+    urls: Vec<(Urls, Stamp)>,
+    all: Stamp,
+    /// Entries and loads born before this can't be judged any more.
+    floor: Order,
+    /// Where the sweep before the last began: what it saw, the next one may drop.
+    swept: Order,
+}
+
+/// By what an exact record is looked up.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Facet {
+    Key,
+    Url,
+    Tag,
+    Route,
+}
+
+/// A selector that is compared with an entry's URL.
+#[derive(Clone, PartialEq, Debug)]
+enum Urls {
+    Prefix(String),
+    Pattern(Pattern),
+}
+
+/// The newest purges of one selector; 0 is none.
+#[derive(Clone, Copy, Default, Debug)]
+struct Stamp {
+    hard: Order,
+    soft: Order,
+}
+
+impl PurgeLog {
+    pub fn new(max_records: usize) -> Self {
+        // Order 1, not 0: a stamp of 0 means none.
+        Self { order: AtomicU64::new(1), records: RwLock::default(), max_records }
+    }
+
+    /// The newest purge's number. A load reads it when it begins.
+    pub fn order(&self) -> Order {
+        self.order.load(Ordering::Acquire)
+    }
+
+    /// Leaves a record. From the return on no read shows what it reaches.
+    pub fn record(&self, selector: &Selector, kind: Kind) -> Order {
+        let mut records = self.records.write();
+        let n = self.order.load(Ordering::Relaxed) + 1;
+        if records.count() >= self.max_records {
+            // A wider record in place of all: it hides too much, and never too little.
+            records.collapse(n);
+        }
+        records.insert(selector, kind, n);
+        self.order.store(n, Ordering::Release);
+        n
+    }
+
+    /// How many records there are.
+    pub fn records(&self) -> usize {
+        self.records.read().count()
+    }
+
+    /// Compares an entry with all that came since it was last compared.
+    pub fn judge(&self, entry: &Entry) -> Verdict {
+        let order = self.order();
+        if entry.checked() == order {
+            return if entry.is_marked() { Verdict::Marked } else { Verdict::Visible };
+        }
+        let records = self.records.read();
+        if entry.checked() < records.floor {
+            return Verdict::Hidden;
+        }
+        let stamp = records.reaching(&entry.marks);
+        if stamp.hard > entry.born {
+            return Verdict::Hidden;
+        }
+        let marked = entry.is_marked() || stamp.soft > entry.born;
+        entry.set_checked(order, marked);
+        if marked { Verdict::Marked } else { Verdict::Visible }
+    }
+
+    /// Whether a load that began at `born` may still be shown to somebody who asks now.
+    pub fn hides(&self, marks: &Marks, born: Order) -> bool {
+        if born == self.order() {
+            return false;
+        }
+        let records = self.records.read();
+        let stamp = records.reaching(marks);
+        born < records.floor || stamp.hard.max(stamp.soft) > born
+    }
+
+    /// Begins a sweep: every entry is now to be judged. Hand the answer to [`end_sweep`](Self::end_sweep).
+    pub fn begin_sweep(&self) -> Order {
+        self.order()
+    }
+
+    /// Ends a sweep that judged every entry since `begun`. Records that the sweep
+    /// before had already applied are dropped: loads had a whole interval to end.
+    pub fn end_sweep(&self, begun: Order) {
+        let mut records = self.records.write();
+        let done = records.swept;
+        records.forget(done);
+        records.swept = begun;
+    }
+}
+
+impl Records {
+    fn count(&self) -> usize {
+        self.exact.len() + self.urls.len()
+    }
+
+    fn insert(&mut self, selector: &Selector, kind: Kind, n: Order) {
+        let stamp = match selector {
+            Selector::Key(id) => self.exact.entry((Facet::Key, id.0)).or_default(),
+            Selector::Url(identity) => self.exact.entry((Facet::Url, *identity)).or_default(),
+            Selector::Tag(tag) => self.exact.entry((Facet::Tag, hash64(tag.as_bytes()))).or_default(),
+            Selector::Route(route) => self.exact.entry((Facet::Route, hash64(route.as_bytes()))).or_default(),
+            Selector::Prefix(prefix) => self.url_stamp(Urls::Prefix(strip_scheme(prefix).to_owned())),
+            Selector::Pattern(pattern) => self.url_stamp(Urls::Pattern(Pattern::new(strip_scheme(pattern.as_str())))),
+            Selector::All if kind == Kind::Hard => {
+                // The widest record swallows the rest.
+                self.exact.clear();
+                self.urls.clear();
+                &mut self.all
+            }
+            Selector::All => &mut self.all,
+        };
+        match kind {
+            Kind::Hard => stamp.hard = n,
+            Kind::Soft => stamp.soft = n,
+        }
+    }
+
+    fn url_stamp(&mut self, urls: Urls) -> &mut Stamp {
+        let at = self.urls.iter().position(|(known, _)| *known == urls).unwrap_or_else(|| {
+            self.urls.push((urls, Stamp::default()));
+            self.urls.len() - 1
+        });
+        &mut self.urls[at].1
+    }
+
+    fn collapse(&mut self, n: Order) {
+        self.exact.clear();
+        self.urls.clear();
+        self.all.hard = n;
+    }
+
+    /// The newest purges that match an entry with these marks.
+    fn reaching(&self, marks: &Marks) -> Stamp {
+        let mut newest = self.all;
+        let facets = [(Facet::Key, marks.id), (Facet::Url, marks.identity), (Facet::Route, marks.route)];
+        let tags = marks.tags.iter().map(|tag| (Facet::Tag, *tag));
+        if !self.exact.is_empty() {
+            facets.into_iter().chain(tags).filter_map(|facet| self.exact.get(&facet)).for_each(|s| newest.take(s));
+        }
+        self.urls.iter().filter(|(urls, _)| urls.matches(&marks.url)).for_each(|(_, s)| newest.take(s));
+        newest
+    }
+
+    fn forget(&mut self, up_to: Order) {
+        self.exact.retain(|_, stamp| stamp.newest() > up_to);
+        self.urls.retain(|(_, stamp)| stamp.newest() > up_to);
+        self.floor = self.floor.max(up_to);
+    }
+}
+
+impl Stamp {
+    fn take(&mut self, other: &Self) {
+        self.hard = self.hard.max(other.hard);
+        self.soft = self.soft.max(other.soft);
+    }
+
+    fn newest(&self) -> Order {
+        self.hard.max(self.soft)
+    }
+}
+
+impl Urls {
+    fn matches(&self, url: &str) -> bool {
+        let (text, any_host) = match self {
+            Self::Prefix(prefix) => (prefix.as_str(), prefix.starts_with('/')),
+            Self::Pattern(pattern) => (pattern.as_str(), pattern.as_str().starts_with('/')),
+        };
+        let subject = if any_host { url.find('/').map_or("", |at| &url[at..]) } else { url };
+        match self {
+            Self::Prefix(_) => subject.starts_with(text),
+            Self::Pattern(pattern) => pattern.matches(subject),
+        }
+    }
+}
+
+fn strip_scheme(url: &str) -> &str {
+    url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).unwrap_or(url)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! Tags (surrogate keys): the names that a purge by tag reaches an entry by.
+//!
+//! They come from `Surrogate-Key` (separated by spaces), `Cache-Tag` and
+//! `Edge-Cache-Tag` (by commas), from the route and from plugins. The three fields
+//! are between the origin and us: clients do not get them.
+
+use http::{HeaderMap, HeaderName};
+
+use crate::cache::key::{Hash64, hash64};
+
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+const EDGE_CACHE_TAG: HeaderName = HeaderName::from_static("edge-cache-tag");
+
+/// Tags of one entry at most; more are dropped and counted.
+pub const MAX_TAGS: usize = 1_024;
+/// Bytes of one tag at most; a longer one is dropped and counted.
+pub const MAX_TAG_BYTES: usize = 1_024;
+
+/// An entry's tags.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub struct Tags {
+    pub hashes: Vec<Hash64>,
+    /// How many were too long or too many.
+    pub dropped: usize,
+}
+
+impl Tags {
+    /// Adds one tag.
+    pub fn add(&mut self, tag: &str) {
+        if tag.is_empty() {
+            return;
+        }
+        if tag.len() > MAX_TAG_BYTES || self.hashes.len() >= MAX_TAGS {
+            self.dropped += 1;
+            return;
+        }
+        self.hashes.push(hash64(tag.as_bytes()));
+    }
+
+    /// Takes the tag fields out of a response and adds what they say.
+    pub fn take_from(&mut self, headers: &mut HeaderMap) {
+        for (name, by_space) in [(SURROGATE_KEY, true), (CACHE_TAG, false), (EDGE_CACHE_TAG, false)] {
+            let lines = headers.get_all(&name).into_iter().filter_map(|line| line.to_str().ok());
+            for line in lines {
+                match by_space {
+                    true => line.split_ascii_whitespace().for_each(|tag| self.add(tag)),
+                    false => line.split(',').for_each(|tag| self.add(tag.trim())),
+                }
+            }
+            headers.remove(name);
+        }
+    }
+}
+
+/// Takes the tag fields out of a response that is not stored.
+pub fn strip(headers: &mut HeaderMap) {
+    for name in [SURROGATE_KEY, CACHE_TAG, EDGE_CACHE_TAG] {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_three_fields_count_and_none_goes_on() {
+        let mut headers = HeaderMap::new();
+        headers.append("surrogate-key", "a  b".parse().unwrap());
+        headers.append("surrogate-key", "c".parse().unwrap());
+        headers.append("cache-tag", "d e, f,".parse().unwrap());
+        headers.append("edge-cache-tag", "g".parse().unwrap());
+        let mut tags = Tags::default();
+        tags.take_from(&mut headers);
+        let want: Vec<_> = ["a", "b", "c", "d e", "f", "g"].iter().map(|t| hash64(t.as_bytes())).collect();
+        assert_eq!((tags.hashes, tags.dropped), (want, 0));
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn what_is_too_much_is_counted() {
+        let mut tags = Tags::default();
+        tags.add(&"x".repeat(MAX_TAG_BYTES + 1));
+        (0..MAX_TAGS + 3).for_each(|i| tags.add(&i.to_string()));
+        assert_eq!((tags.hashes.len(), tags.dropped), (MAX_TAGS, 4));
+    }
+}

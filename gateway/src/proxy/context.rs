@@ -1,0 +1,124 @@
+//! One request as the steps see it: where it is addressed to, by whom, since when.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{Request, Uri};
+
+use crate::cache::entry::Marks;
+use crate::cache::key::{Hash64, KeyBuf, KeyId, Subject};
+use crate::http::body::Body;
+use crate::http::forward;
+use crate::http::server::Peer;
+use crate::proxy::route::Route;
+
+/// A request on its way to an origin or a loader: shared by its client's task and the load's.
+pub struct Ask {
+    pub parts: Parts,
+    pub host: String,
+    pub scheme: &'static str,
+    pub peer: Peer,
+    pub route: Arc<Route>,
+    pub started: Instant,
+}
+
+/// A key with what its derivation said beside it.
+pub struct Keyed {
+    pub key: KeyBuf,
+    /// Tags that the key plugin gave.
+    pub tags: Box<[Hash64]>,
+}
+
+/// The host that a request is addressed to: lower case, without the scheme's own port
+/// (RFC 9110 §4.2.3). An absolute target's or HTTP/2's authority goes before `Host`.
+pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
+    let host = match parts.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => parts.headers.get(http::header::HOST).and_then(|value| value.to_str().ok()).unwrap_or(""),
+    };
+    let default_port = if scheme == "https" { ":443" } else { ":80" };
+    let host = host.strip_suffix(default_port).unwrap_or(host);
+    match host.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
+    }
+}
+
+/// The scheme that the client used: what a trusted proxy in front says, else ours.
+pub fn scheme(parts: &Parts, peer: &Peer) -> &'static str {
+    let said = || parts.headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
+    match peer.trusted && said().is_some_and(|proto| proto.eq_ignore_ascii_case("https")) {
+        true => "https",
+        false => "http",
+    }
+}
+
+/// The request as keys see it.
+pub fn subject<'a>(parts: &'a Parts, scheme: &'a str, host: &'a str, route: &'a Route) -> Subject<'a> {
+    Subject { scheme, host, path: parts.uri.path(), query: parts.uri.query(), headers: &parts.headers, route: &route.name }
+}
+
+impl Ask {
+    /// What purges know the load by; tags of the response are added at its head.
+    pub fn marks(&self, keyed: &Keyed) -> Marks {
+        let path = self.parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        Marks {
+            id: KeyId::of(keyed.key.as_bytes()).0,
+            identity: keyed.key.identity(),
+            route: self.route.hash,
+            tags: self.route.tags.iter().chain(&keyed.tags).copied().collect(),
+            url: format!("{}{path}", self.host).into(),
+        }
+    }
+
+    /// The request for the origin: hop-by-hop fields gone, who asked said.
+    pub fn for_origin(&self, body: Body) -> Request<Body> {
+        let mut headers = self.parts.headers.clone();
+        forward::strip_hop_by_hop(&mut headers);
+        forward::set_forwarded(&mut headers, self.peer.address.ip(), self.scheme, &self.host, self.peer.trusted);
+        forward::append_via(&mut headers, self.parts.version, PSEUDONYM);
+        if !self.host.is_empty() && !headers.contains_key(http::header::HOST) {
+            // HTTP/2 has it in the pseudo-header alone.
+            headers.extend(self.host.parse().ok().map(|host| (http::header::HOST, host)));
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = self.parts.method.clone();
+        *request.uri_mut() = origin_form(&self.parts.uri);
+        *request.headers_mut() = headers;
+        request
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.peer.address
+    }
+}
+
+/// The name by which we stand in `Via`, `Cache-Status` and `Proxy-Status`.
+pub const PSEUDONYM: &str = "lamina";
+
+/// Path and query alone (RFC 9112 §3.2.1).
+pub fn origin_form(uri: &Uri) -> Uri {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    Uri::from(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(uri: &str, host: &str) -> Parts {
+        Request::builder().uri(uri).header("host", host).body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn one_host_has_one_spelling() {
+        for (uri, line) in [("/", "A.example"), ("/", "a.example:80"), ("http://a.EXAMPLE/", "other")] {
+            assert_eq!(host(&parts(uri, line), "http"), "a.example", "{uri} {line}");
+        }
+        assert_eq!(host(&parts("/", "a.example:8080"), "http"), "a.example:8080");
+        assert_eq!(host(&parts("/", "a.example:80"), "https"), "a.example:80");
+    }
+}

@@ -1,0 +1,121 @@
+//! `explain`: what would be done with a request, and why, without doing it.
+
+use http::Request;
+use http::request::Parts;
+use serde::Serialize;
+
+use crate::cache::config::Mode;
+use crate::cache::key::{KeyId, describe};
+use crate::http::cache_status::Forward;
+use crate::proxy::plan::{self, Plan};
+use crate::proxy::route::Route;
+use crate::proxy::{Proxy, context};
+
+/// What would be done with a request.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    pub url: String,
+    /// None: 404.
+    pub route: Option<String>,
+    /// `cache`, `pass (…)` or `refuse (…)`.
+    pub decision: String,
+    pub key: Option<ExplainedKey>,
+    /// Which rule gives the lifetime, in order.
+    pub lifetime: Vec<String>,
+    pub stale: Vec<String>,
+    /// Where a missing value comes from.
+    pub source: Option<String>,
+}
+
+/// The key and what it is made of.
+#[derive(Debug, Serialize)]
+pub struct ExplainedKey {
+    /// The short name, for `POST /v1/purge {"key": …}`.
+    pub id: String,
+    pub parts: String,
+    /// The plugin that derived it.
+    pub plugin: Option<String>,
+}
+
+impl Proxy {
+    /// Explains a request to `url`.
+    pub fn explain(&self, request: Request<()>) -> Explanation {
+        let (parts, ()) = request.into_parts();
+        let scheme = if parts.uri.scheme_str() == Some("https") { "https" } else { "http" };
+        let host = context::host(&parts, scheme);
+        let url = format!("{scheme}://{host}{}", parts.uri.path_and_query().map_or("/", |p| p.as_str()));
+        match self.routes.find(&host, &parts) {
+            Some(route) => explain(url, route, &parts, &host, scheme),
+            None => Explanation {
+                url,
+                route: None,
+                decision: "404: no route matches".into(),
+                key: None,
+                lifetime: Vec::new(),
+                stale: Vec::new(),
+                source: None,
+            },
+        }
+    }
+}
+
+fn explain(url: String, route: &Route, parts: &Parts, host: &str, scheme: &str) -> Explanation {
+    let (decision, key) = match plan::plan(route, parts, &crate::http::body::Body::empty(), host, scheme) {
+        Plan::Cache(keyed) => {
+            let key = ExplainedKey {
+                id: KeyId::of(keyed.key.as_bytes()).to_string(),
+                parts: describe(keyed.key.as_bytes()),
+                plugin: route.key_plugin.as_ref().map(|(plugin, _)| plugin.name().to_owned()),
+            };
+            ("cache".to_owned(), Some(key))
+        }
+        Plan::Pass(reason, detail) => (passes(reason, detail), None),
+        Plan::Refuse(status) => (format!("refuse ({status})"), None),
+    };
+    Explanation { url, route: Some(route.name.to_string()), decision, key, lifetime: lifetime(route), stale: stale(route), source: Some(source(route)) }
+}
+
+fn passes(reason: Forward, detail: Option<&str>) -> String {
+    match detail {
+        Some(detail) => format!("pass ({}: {detail})", reason.as_str()),
+        None => format!("pass ({})", reason.as_str()),
+    }
+}
+
+fn lifetime(route: &Route) -> Vec<String> {
+    let policy = &route.policy;
+    let ttl = policy.ttl.map(|ttl| format!("{ttl:?}"));
+    let mut rules = Vec::new();
+    if route.loader.is_some() {
+        rules.push("the loader's own ttl, if it gives one".to_owned());
+    }
+    match (policy.mode, ttl) {
+        (Mode::Override, Some(ttl)) => rules.push(format!("policy.ttl {ttl}, whatever the response says (mode: override)")),
+        (Mode::Cap, Some(ttl)) => rules.push(format!("the response's freshness (RFC 9111), at most policy.ttl {ttl} (mode: cap)")),
+        (_, Some(ttl)) => {
+            rules.push("the response's explicit freshness (s-maxage, max-age, Expires)".to_owned());
+            rules.push(format!("else policy.ttl {ttl}, for the statuses {:?}", policy.statuses));
+        }
+        (_, None) => rules.push("the response's freshness (RFC 9111); none is invented".to_owned()),
+    }
+    if let Some((ttl, statuses)) = &policy.negative {
+        rules.push(format!("for {statuses:?} without explicit freshness: negative_cache.ttl {ttl:?}"));
+    }
+    rules
+}
+
+fn stale(route: &Route) -> Vec<String> {
+    let line = |name: &str, window: Option<std::time::Duration>| match window {
+        Some(window) => format!("{name}: {window:?} after expiry, unless the response says otherwise"),
+        None => format!("{name}: as the response says"),
+    };
+    vec![line("stale_while_revalidate", route.policy.while_revalidate), line("stale_if_error", route.policy.if_error)]
+}
+
+fn source(route: &Route) -> String {
+    match (&route.loader, &route.origin) {
+        (Some((plugin, _)), _) => format!("loader plugin {}", plugin.name()),
+        (None, Some(origin)) => format!("upstream {}", origin.name()),
+        (None, None) => "nothing: the route has neither upstream nor loader".to_owned(),
+    }
+}

@@ -1,0 +1,96 @@
+//! What is to be done with a request: look under this key, go past the cache, refuse.
+
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{Method, StatusCode};
+
+use crate::cache::entry::Entry;
+use crate::cache::key::hash64;
+use crate::http::body::Body;
+use crate::http::cache_control::RequestDirectives;
+use crate::http::cache_status::Forward;
+use crate::http::forward;
+use crate::plugin::KeyDecision;
+use crate::plugin::config::KeyError;
+use crate::proxy::context::{Keyed, subject};
+use crate::proxy::route::Route;
+
+/// What is to be done with a request.
+pub enum Plan {
+    Cache(Keyed),
+    /// Past the cache, with the reason and its detail for `Cache-Status`.
+    Pass(Forward, Option<&'static str>),
+    Refuse(StatusCode),
+}
+
+/// Decides from the request alone.
+pub fn plan(route: &Route, parts: &Parts, body: &Body, host: &str, scheme: &str) -> Plan {
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        return Plan::Pass(Forward::Method, None);
+    }
+    if !route.cached {
+        return Plan::Pass(Forward::Bypass, None);
+    }
+    if !body.is_empty() {
+        // The key can't cover it (RFC 9110 §9.3.1 gives it no meaning).
+        return Plan::Pass(Forward::Bypass, Some("request-body"));
+    }
+    if forward::wants_upgrade(&parts.headers).is_some() {
+        return Plan::Pass(Forward::Bypass, Some("upgrade"));
+    }
+    key(route, parts, host, scheme)
+}
+
+/// Derives the key, natively or by the route's plugin.
+pub fn key(route: &Route, parts: &Parts, host: &str, scheme: &str) -> Plan {
+    let subject = subject(parts, scheme, host, route);
+    let native = || Plan::Cache(Keyed { key: route.key.build(&subject), tags: Box::default() });
+    let Some((plugin, on_error)) = &route.key_plugin else { return native() };
+    let decision = match plugin.key(parts, host) {
+        Ok(decision) => decision,
+        Err(error) => {
+            tracing::warn!(plugin = plugin.name(), route = &*route.name, %error, "a key plugin failed");
+            return match on_error {
+                KeyError::Bypass => Plan::Pass(Forward::Bypass, Some("key-plugin-failed")),
+                KeyError::DefaultKey => native(),
+                KeyError::Refuse => Plan::Refuse(StatusCode::INTERNAL_SERVER_ERROR),
+            };
+        }
+    };
+    match &*decision {
+        KeyDecision::Default => native(),
+        KeyDecision::Key { text, parts, tags } => {
+            let key = route.key.build_text(text, parts, &subject);
+            Plan::Cache(Keyed { key, tags: tags.iter().map(|tag| hash64(tag.as_bytes())).collect() })
+        }
+        KeyDecision::Bypass { .. } => Plan::Pass(Forward::Bypass, Some("key-plugin")),
+        KeyDecision::Refuse { status } => Plan::Refuse(*status),
+    }
+}
+
+/// Whether a fresh entry is what the request accepts (RFC 9111 §5.2.1), where the route listens to it.
+pub fn satisfies(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> bool {
+    if !route.policy.honors_requests() {
+        return true;
+    }
+    let asked = RequestDirectives::parse(&parts.headers);
+    let secs = |n: u32| Duration::from_secs(n.into());
+    let age = entry.freshness.age(now);
+    !asked.no_cache
+        && asked.max_age.is_none_or(|max| age <= secs(max))
+        && asked.min_fresh.is_none_or(|min| age + secs(min) <= entry.freshness.lifetime)
+}
+
+/// Whether the request asked for nothing stale, where the route listens to it.
+pub fn wants_fresh(route: &Route, parts: &Parts) -> bool {
+    route.policy.honors_requests() && {
+        let asked = RequestDirectives::parse(&parts.headers);
+        asked.no_cache || asked.max_age.is_some() || asked.min_fresh.is_some()
+    }
+}
+
+/// Whether the request wants a stored response or none (RFC 9111 §5.2.1.7).
+pub fn only_if_cached(route: &Route, parts: &Parts) -> bool {
+    route.policy.honors_requests() && RequestDirectives::parse(&parts.headers).only_if_cached
+}

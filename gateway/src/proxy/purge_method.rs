@@ -1,0 +1,76 @@
+//! The `PURGE` method on the listeners: off by default, by address and token.
+
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use subtle::ConstantTimeEq;
+
+use crate::cache::purge::Kind;
+use crate::http::body::Body;
+use crate::http::cidr::Cidr;
+use crate::http::server::Peer;
+use crate::proxy::{Proxy, config, respond};
+
+/// Who may purge by method.
+pub struct PurgeMethod {
+    enabled: bool,
+    allow: Box<[Cidr]>,
+    token: Option<Box<str>>,
+    method: Method,
+}
+
+/// Why the purge method can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("purge_method.allow: {0}")]
+    Address(#[from] crate::http::cidr::CidrError),
+    #[error("the method PURGE can't be made: {0}")]
+    Method(#[from] http::method::InvalidMethod),
+}
+
+impl PurgeMethod {
+    pub fn new(config: &config::PurgeMethod) -> Result<Self, TokenError> {
+        Ok(Self {
+            enabled: config.enabled,
+            allow: config.allow.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            token: config.token.as_deref().map(Into::into),
+            method: Method::from_bytes(b"PURGE")?,
+        })
+    }
+
+    /// Whether this request is one. It never reaches an origin.
+    pub fn takes(&self, parts: &Parts) -> bool {
+        parts.method == self.method
+    }
+
+    /// Purges the request's URL; soft with `X-Purge: soft`.
+    pub fn answer(&self, proxy: &Proxy, parts: &Parts, host: &str, scheme: &str, peer: &Peer) -> Response<Body> {
+        if !self.enabled {
+            return respond::plain(StatusCode::METHOD_NOT_ALLOWED, "405 PURGE is off\n");
+        }
+        if !self.allows(parts, peer) {
+            tracing::warn!(peer = %peer.address, "a PURGE was refused");
+            return respond::plain(StatusCode::FORBIDDEN, "403 not allowed to purge\n");
+        }
+        let soft = parts.headers.get("x-purge").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"soft"));
+        let kind = if soft { Kind::Soft } else { Kind::Hard };
+        match proxy.url_selector(scheme, host, &parts.uri) {
+            Some(selector) => {
+                proxy.cache.purge(&selector, kind);
+                respond::plain(StatusCode::OK, "purged\n")
+            }
+            None => respond::plain(StatusCode::NOT_FOUND, "404 no route caches this\n"),
+        }
+    }
+
+    fn allows(&self, parts: &Parts, peer: &Peer) -> bool {
+        let address = self.allow.is_empty() || self.allow.iter().any(|cidr| cidr.contains(peer.address.ip()));
+        let token = self.token.as_ref().is_none_or(|token| {
+            let given = parts.headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+            let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
+            // In constant time, so that the answer's delay says nothing about the token.
+            bool::from(given.ct_eq(token.as_bytes()))
+        });
+        address && token && (!self.allow.is_empty() || self.token.is_some())
+    }
+}

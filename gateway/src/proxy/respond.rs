@@ -1,0 +1,166 @@
+//! Answers to the client: from an entry, from a body that is arriving, or our own.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+
+use crate::cache::coalesce::Failure;
+use crate::cache::entry::Entry;
+use crate::cache::fill::Fill;
+use crate::cache::freshness::Freshness;
+use crate::http::body::Body;
+use crate::http::cache_status::CacheStatus;
+use crate::http::conditional::{self, Precondition};
+use crate::http::range::{self, RangeAnswer};
+use crate::http::date;
+
+/// Answers from an entry: 304, 206, 416 or the whole.
+pub fn from_entry(request: &Parts, entry: &Entry, now: Instant, status: &CacheStatus<'_>) -> Response<Body> {
+    let mut response = match special(request, entry.status, &entry.headers, Some(entry.body.len() as u64)) {
+        Special::NotModified => not_modified(&entry.headers),
+        Special::Unsatisfiable(length) => unsatisfiable(length),
+        Special::Part(first, last) => part(entry, first, last),
+        Special::Parts(parts) => multipart(entry, &parts),
+        Special::Whole if request.method == Method::HEAD => head_only(entry),
+        Special::Whole => whole(entry.status, entry.headers.clone(), Body::full(entry.body.clone())),
+    };
+    finish(&mut response, &entry.freshness, now, status);
+    response
+}
+
+/// Answers from a body that is arriving. None: its start is gone.
+pub fn from_fill(request: &Parts, fill: &Arc<Fill>, now: Instant, status: &CacheStatus<'_>) -> Option<Response<Body>> {
+    let mut response = match special(request, fill.status, &fill.headers, fill.length) {
+        Special::NotModified => not_modified(&fill.headers),
+        Special::Unsatisfiable(length) => unsatisfiable(length),
+        Special::Part(first, last) => {
+            let body = Body::boxed(fill.reader()?.window(first, last));
+            let mut response = whole(StatusCode::PARTIAL_CONTENT, fill.headers.clone(), body);
+            let length = fill.length.unwrap_or(last + 1);
+            response.headers_mut().insert(CONTENT_RANGE, range::content_range(first, last, length));
+            response
+        }
+        // Several parts of what is not here yet: the whole is a right answer too (RFC 9110 §14.2).
+        Special::Whole | Special::Parts(_) => whole(fill.status, fill.headers.clone(), Body::boxed(fill.reader()?)),
+    };
+    finish(&mut response, &fill.freshness, now, status);
+    Some(response)
+}
+
+/// A response that goes straight on to its client.
+pub fn passed(mut response: Response<Body>, status: &CacheStatus<'_>) -> Response<Body> {
+    crate::cache::tags::strip(response.headers_mut());
+    append_status(response.headers_mut(), status);
+    response
+}
+
+/// An error of ours, with its cause in RFC 9209's words.
+pub fn failed(failure: &Failure, status: &CacheStatus<'_>) -> Response<Body> {
+    let mut response = plain(failure.status, reason(failure.status));
+    if let Ok(value) = HeaderValue::from_str(&format!("{}; error={}", super::context::PSEUDONYM, failure.error)) {
+        response.headers_mut().insert("proxy-status", value);
+    }
+    if let Some(seconds) = failure.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    append_status(response.headers_mut(), status);
+    response
+}
+
+/// A short answer of ours.
+pub fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+pub fn append_status(headers: &mut HeaderMap, status: &CacheStatus<'_>) {
+    headers.append("cache-status", status.to_value());
+}
+
+/// What a request's preconditions and ranges make of a response.
+enum Special {
+    Whole,
+    NotModified,
+    Part(u64, u64),
+    Parts(Vec<(u64, u64)>),
+    Unsatisfiable(u64),
+}
+
+fn special(request: &Parts, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Special {
+    let asks = conditional::is_conditional(&request.headers);
+    if status != StatusCode::OK || !asks {
+        return Special::Whole;
+    }
+    let wall = SystemTime::now();
+    let etag = headers.get(ETAG);
+    let modified = headers.get(LAST_MODIFIED).and_then(|v| v.to_str().ok()).and_then(|text| date::parse(text, wall));
+    if conditional::evaluate(&request.method, &request.headers, etag, modified, wall) == Precondition::NotModified {
+        return Special::NotModified;
+    }
+    let Some(length) = length else { return Special::Whole };
+    match range::evaluate(&request.headers, &request.method, etag, modified, length, wall) {
+        RangeAnswer::Whole => Special::Whole,
+        RangeAnswer::Part { first, last } => Special::Part(first, last),
+        RangeAnswer::Parts(parts) => Special::Parts(parts),
+        RangeAnswer::Unsatisfiable => Special::Unsatisfiable(length),
+    }
+}
+
+fn whole(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn head_only(entry: &Entry) -> Response<Body> {
+    let mut response = whole(entry.status, entry.headers.clone(), Body::empty());
+    response.headers_mut().insert(CONTENT_LENGTH, (entry.body.len() as u64).into());
+    response
+}
+
+fn not_modified(stored: &HeaderMap) -> Response<Body> {
+    whole(StatusCode::NOT_MODIFIED, conditional::not_modified_headers(stored), Body::empty())
+}
+
+fn unsatisfiable(length: u64) -> Response<Body> {
+    let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE, "416 range not satisfiable\n");
+    response.headers_mut().insert(CONTENT_RANGE, range::unsatisfied_range(length));
+    response
+}
+
+fn part(entry: &Entry, first: u64, last: u64) -> Response<Body> {
+    let body = entry.body.slice(first as usize..=last as usize);
+    let mut response = whole(StatusCode::PARTIAL_CONTENT, entry.headers.clone(), Body::full(body));
+    response.headers_mut().insert(CONTENT_RANGE, range::content_range(first, last, entry.body.len() as u64));
+    response
+}
+
+fn multipart(entry: &Entry, parts: &[(u64, u64)]) -> Response<Body> {
+    // Unguessable is not needed, unique within the body is: the key's hash and the length make it so in practice.
+    let boundary = format!("lamina-{:016x}{:x}", entry.marks.id, entry.body.len());
+    let (content_type, body) = range::multipart(parts, &entry.body, entry.headers.get(CONTENT_TYPE), &boundary);
+    let mut response = whole(StatusCode::PARTIAL_CONTENT, entry.headers.clone(), Body::full(body));
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// `Age` (RFC 9111 §5.1) and `Cache-Status` (RFC 9211).
+fn finish(response: &mut Response<Body>, freshness: &Freshness, now: Instant, status: &CacheStatus<'_>) {
+    response.headers_mut().insert(AGE, freshness.age(now).as_secs().into());
+    append_status(response.headers_mut(), status);
+}
+
+fn reason(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => "503 service unavailable\n",
+        StatusCode::GATEWAY_TIMEOUT => "504 gateway timeout\n",
+        StatusCode::INTERNAL_SERVER_ERROR => "500 internal error\n",
+        _ => "502 bad gateway\n",
+    }
+}

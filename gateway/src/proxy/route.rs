@@ -1,0 +1,173 @@
+//! Routes, compiled: which one takes a request, and what it does with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderName, Method};
+
+use crate::cache::config::Policy as PolicyConfig;
+use crate::cache::key::{Hash64, Template, hash64};
+use crate::cache::pattern::Pattern;
+use crate::cache::policy::Policy;
+use crate::origin::{Origin, Origins};
+use crate::plugin::config::{KeyError, LoaderError, OnError};
+use crate::plugin::{Plugin, Plugins};
+use crate::proxy::config;
+use crate::proxy::invalidate::Rule;
+use crate::proxy::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::metrics::Registry;
+
+/// One route.
+pub struct Route {
+    pub name: Arc<str>,
+    pub hash: Hash64,
+    matches: Match,
+    pub origin: Option<Arc<Origin>>,
+    pub cached: bool,
+    pub policy: Policy,
+    pub key: Template,
+    pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
+    pub loader: Option<(Arc<Plugin>, LoaderError)>,
+    pub tags: Box<[Hash64]>,
+    pub invalidate: Box<[Rule]>,
+    pub metrics: RouteMetrics,
+}
+
+/// All routes, in their order.
+pub struct Routes(Box<[Arc<Route>]>);
+
+struct Match {
+    hosts: Box<[Pattern]>,
+    paths: Box<[Pattern]>,
+    methods: Box<[Method]>,
+    headers: Box<[(HeaderName, Pattern)]>,
+}
+
+/// What a route needs and does not find; configuration checks should have said so before.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    #[error("route {route}: there is no upstream {upstream:?}")]
+    NoUpstream { route: String, upstream: String },
+    #[error("route {route}: there is no plugin {plugin:?}")]
+    NoPlugin { route: String, plugin: String },
+    #[error("route {route}: plugin {plugin:?} has no `{hook}` hook: it exports no such function")]
+    NoHook { route: String, plugin: String, hook: &'static str },
+    #[error("metrics can't be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// What routes are built from.
+pub struct Needs<'a> {
+    pub defaults: &'a PolicyConfig,
+    pub origins: &'a Origins,
+    pub plugins: &'a Plugins,
+    pub on_error: &'a BTreeMap<String, OnError>,
+    pub registry: &'a Registry,
+}
+
+impl Routes {
+    /// Compiles the routes.
+    ///
+    /// # Errors
+    /// When one names an upstream or plugin that is not there, or a plugin without the hook.
+    pub fn new(routes: &[config::Route], parts: &Needs<'_>) -> Result<Self, RouteError> {
+        let metrics = Metrics::new(parts.registry)?;
+        routes.iter().map(|route| Route::new(route, parts, &metrics).map(Arc::new)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The first route that takes a request to `host`.
+    pub fn find(&self, host: &str, parts: &Parts) -> Option<&Arc<Route>> {
+        self.0.iter().find(|route| route.matches.takes(host, parts))
+    }
+}
+
+impl Route {
+    fn new(config: &config::Route, parts: &Needs<'_>, metrics: &Metrics) -> Result<Self, RouteError> {
+        let name = &config.name;
+        let origin = config.upstream.as_ref().map(|upstream| {
+            parts.origins.get(upstream).ok_or_else(|| RouteError::NoUpstream { route: name.clone(), upstream: upstream.clone() })
+        });
+        let plugin = |plugin: &String, hook: &'static str, exports: fn(&Plugin) -> bool| {
+            let found = parts.plugins.get(plugin).ok_or_else(|| RouteError::NoPlugin { route: name.clone(), plugin: plugin.clone() })?;
+            if !exports(&found) {
+                return Err(RouteError::NoHook { route: name.clone(), plugin: plugin.clone(), hook });
+            }
+            Ok((found, parts.on_error.get(plugin).copied().unwrap_or_default()))
+        };
+        let key_plugin = config.key.plugin.as_ref().map(|p| plugin(p, "key", Plugin::exports_key)).transpose()?;
+        let loader = config.loader.as_ref().map(|l| plugin(&l.plugin, "load", Plugin::exports_load)).transpose()?;
+        let key = Template::new(&config.key);
+        Ok(Self {
+            name: name.as_str().into(),
+            hash: hash64(name.as_bytes()),
+            matches: Match::new(&config.matches),
+            origin: origin.transpose()?,
+            cached: config.cache == config::Switch::On,
+            policy: Policy::new(&config.policy, parts.defaults, key.covers(&http::header::AUTHORIZATION)),
+            key,
+            key_plugin: key_plugin.map(|(plugin, on_error)| (plugin, on_error.key)),
+            loader: loader.map(|(plugin, on_error)| (plugin, on_error.loader)),
+            tags: config.tags.iter().map(|tag| hash64(tag.as_bytes())).collect(),
+            invalidate: config.invalidate.iter().map(Rule::new).collect(),
+            metrics: metrics.route(name),
+        })
+    }
+}
+
+impl Match {
+    fn new(config: &config::Match) -> Self {
+        let patterns = |list: &Option<config::OneOrMany>, lower: bool| -> Box<[Pattern]> {
+            let texts = list.as_ref().map_or(&[][..], config::OneOrMany::as_slice);
+            texts.iter().map(|t| if lower { Pattern::new(&t.to_ascii_lowercase()) } else { Pattern::new(t) }).collect()
+        };
+        let methods = config.method.as_ref().map_or(&[][..], config::OneOrMany::as_slice);
+        Self {
+            hosts: patterns(&config.host, true),
+            paths: patterns(&config.path, false),
+            methods: methods.iter().filter_map(|m| m.parse().ok()).collect(),
+            headers: config.header.iter().filter_map(|(name, value)| Some((name.parse().ok()?, Pattern::new(value)))).collect(),
+        }
+    }
+
+    fn takes(&self, host: &str, parts: &Parts) -> bool {
+        let any = |patterns: &[Pattern], text: &str| patterns.is_empty() || patterns.iter().any(|p| p.matches(text));
+        any(&self.paths, parts.uri.path())
+            && any(&self.hosts, without_port(host))
+            && (self.methods.is_empty() || self.methods.contains(&parts.method))
+            && self.headers.iter().all(|(name, pattern)| {
+                parts.headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|text| pattern.matches(text)))
+            })
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
+        let builder = http::Request::builder().method(method).uri(path);
+        headers.iter().fold(builder, |b, (name, value)| b.header(*name, *value)).body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn every_given_part_must_hold() {
+        let config: config::Match =
+            serde_yaml::from_str("{host: '*.Example.com', path: [/a/*, /b], method: GET, header: {x-beta: 'on*'}}").unwrap();
+        let matches = Match::new(&config);
+        let beta = [("x-beta", "only")];
+        assert!(matches.takes("www.example.com:8080", &parts("GET", "/a/1", &beta)));
+        assert!(!matches.takes("example.com", &parts("GET", "/a/1", &beta)));
+        assert!(!matches.takes("www.example.com", &parts("GET", "/c", &beta)));
+        assert!(!matches.takes("www.example.com", &parts("POST", "/b", &beta)));
+        assert!(!matches.takes("www.example.com", &parts("GET", "/b", &[])));
+        assert!(Match::new(&config::Match::default()).takes("", &parts("PUT", "/", &[])));
+    }
+}

@@ -1,0 +1,156 @@
+//! Where a missing value comes from: the origin, or a loader plugin.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::{Method, Request, Response, StatusCode};
+
+use crate::cache::coalesce::Failure;
+use crate::cache::entry::Entry;
+use crate::http::body::Body;
+use crate::http::{conditional, forward};
+use crate::origin::{Origin, OriginError};
+use crate::plugin::config::LoaderError;
+use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin};
+use crate::proxy::context::Ask;
+
+/// What a source answered.
+pub enum Loaded {
+    Response(Answer),
+    /// There is no such thing: the stale copy goes, too.
+    Absent,
+    /// The loader wants the stale copy served.
+    Stale,
+    Failed(Failure),
+}
+
+/// A response whose body is still arriving.
+pub struct Answer {
+    pub response: Response<Body>,
+    /// A plugin's word on the lifetime.
+    pub ttl: Option<Duration>,
+    /// A plugin's tags.
+    pub tags: Vec<String>,
+}
+
+/// How long a load may take where the route sets no hard timeout: the upstream's own
+/// deadlines hold then, this one catches what they can't see.
+const LONGEST_LOAD: Duration = Duration::from_secs(300);
+
+/// Loads the whole of what `ask` is about, as a GET without preconditions of the
+/// client's. A stale entry's validators go along, so that a 304 may answer.
+pub async fn load(ask: &Ask, stale: Option<&Entry>) -> Loaded {
+    let deadline = Instant::now() + ask.route.policy.hard_timeout.unwrap_or(LONGEST_LOAD);
+    let load = async {
+        match &ask.route.loader {
+            Some((plugin, on_error)) => by_plugin(ask, plugin, *on_error, deadline).await,
+            None => by_origin(ask, stale).await,
+        }
+    };
+    match tokio::time::timeout_at(deadline.into(), load).await {
+        Ok(loaded) => loaded,
+        Err(_) => Loaded::Failed(timed_out()),
+    }
+}
+
+async fn by_origin(ask: &Ask, stale: Option<&Entry>) -> Loaded {
+    let Some(origin) = &ask.route.origin else { return Loaded::Failed(no_origin()) };
+    let mut request = ask.for_origin(Body::empty());
+    *request.method_mut() = Method::GET;
+    conditional::strip_conditionals(request.headers_mut());
+    if let Some(entry) = stale {
+        add_validators(&mut request, entry);
+    }
+    match origin.send(request).await {
+        Ok(response) => Loaded::Response(Answer { response, ttl: None, tags: Vec::new() }),
+        Err(error) => Loaded::Failed(origin_failure(origin, &error)),
+    }
+}
+
+/// RFC 9111 §4.3.1.
+fn add_validators(request: &mut Request<Body>, entry: &Entry) {
+    for (validator, precondition) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
+        if let Some(value) = entry.headers.get(validator) {
+            request.headers_mut().insert(precondition, value.clone());
+        }
+    }
+}
+
+async fn by_plugin(ask: &Ask, plugin: &Arc<Plugin>, on_error: LoaderError, deadline: Instant) -> Loaded {
+    let mut headers = ask.parts.headers.clone();
+    forward::strip_hop_by_hop(&mut headers);
+    conditional::strip_conditionals(&mut headers);
+    let request = LoadRequest {
+        method: Method::GET,
+        scheme: ask.scheme.into(),
+        host: ask.host.clone(),
+        path_and_query: ask.parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned(),
+        headers,
+        body: bytes::Bytes::new(),
+        route: Arc::clone(&ask.route.name),
+        deadline,
+    };
+    match plugin.load(request).await {
+        Ok(LoadDecision::Response(response)) => Loaded::Response(composed(response)),
+        Ok(LoadDecision::Pass(request)) => passed_on(ask, request.map(Body::full)).await,
+        Ok(LoadDecision::Absent) => Loaded::Absent,
+        Ok(LoadDecision::Stale { .. }) => Loaded::Stale,
+        Ok(LoadDecision::Error { reason }) => plugin_failed(ask, plugin, on_error, StatusCode::BAD_GATEWAY, reason).await,
+        Err(error) => plugin_failed(ask, plugin, on_error, call_status(&error), error.to_string()).await,
+    }
+}
+
+fn composed(loaded: LoadedResponse) -> Answer {
+    let mut response = Response::new(Body::full(loaded.body));
+    *response.status_mut() = loaded.status;
+    *response.headers_mut() = loaded.headers;
+    Answer { response, ttl: loaded.ttl, tags: loaded.tags }
+}
+
+/// The plugin rewrote the request; the host streams the answer from the origin itself.
+async fn passed_on(ask: &Ask, mut request: Request<Body>) -> Loaded {
+    let Some(origin) = &ask.route.origin else { return Loaded::Failed(no_origin()) };
+    forward::strip_hop_by_hop(request.headers_mut());
+    match origin.send(request).await {
+        Ok(response) => Loaded::Response(Answer { response, ttl: None, tags: Vec::new() }),
+        Err(error) => Loaded::Failed(origin_failure(origin, &error)),
+    }
+}
+
+async fn plugin_failed(ask: &Ask, plugin: &Plugin, on_error: LoaderError, status: StatusCode, detail: String) -> Loaded {
+    tracing::warn!(plugin = plugin.name(), route = &*ask.route.name, detail, "a loader plugin failed");
+    match on_error {
+        LoaderError::Origin => by_origin(ask, None).await,
+        LoaderError::StaleThenError | LoaderError::Error => {
+            let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+            Loaded::Failed(Failure { status, error: "proxy_internal_error", retry_after, detail })
+        }
+    }
+}
+
+fn call_status(error: &CallError) -> StatusCode {
+    match error {
+        CallError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        CallError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// An origin's failure in the words of the client.
+pub fn origin_failure(origin: &Origin, error: &OriginError) -> Failure {
+    let status = error.status();
+    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+    Failure { status, error: error.proxy_status(), retry_after, detail: format!("upstream {}: {error}", origin.name()) }
+}
+
+fn timed_out() -> Failure {
+    let detail = "the load took longer than the hard timeout".to_owned();
+    Failure { status: StatusCode::GATEWAY_TIMEOUT, error: "http_response_timeout", retry_after: None, detail }
+}
+
+/// A route without upstream whose loader handed the request back.
+pub fn no_origin() -> Failure {
+    let detail = "the route has no upstream to pass the request to".to_owned();
+    Failure { status: StatusCode::BAD_GATEWAY, error: "destination_not_found", retry_after: None, detail }
+}
