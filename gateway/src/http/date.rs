@@ -122,9 +122,10 @@ fn imf_fixdate(text: &[u8]) -> Option<(usize, Civil)> {
 /// `Sunday, 06-Nov-94 08:49:37 GMT`
 fn rfc_850(text: &[u8], now: SystemTime) -> Option<(usize, Civil)> {
     let mut read = Reader(text);
+    let length = memchr::memchr(b',', text)?;
     let weekday = read
-        .weekday(memchr::memchr(b',', text)?)
-        .filter(|&day| text[DAYS[day].len()] == b',')?;
+        .weekday(length)
+        .filter(|&day| DAYS[day].len() == length)?;
     read.literal(b", ")?;
     let day = read.digits(2)?;
     read.literal(b"-")?;
@@ -447,9 +448,28 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_panic(text in ".{0,40}", near in "[A-Za-z]{1,9},? [0-9 -]{2,4}[A-Za-z]{3}[ -][0-9]{2,4} [0-9:]{8}( GMT)?") {
+        fn any_text_is_read_without_panic(text in ".{0,40}", near in "[A-Za-z]{0,9},? ?[0-9 -]{0,4}[A-Za-z]{0,3}[ -]?[0-9]{0,4} ?[0-9:]{0,8}( GMT)?") {
             parse(&text, now());
             parse(&near, now());
+        }
+
+        #[test]
+        fn a_cut_or_altered_date_is_read_without_panic(
+            form in prop::sample::select(vec!["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]),
+            start in 0usize..30, end in 0usize..31, at in 0usize..30, octet in " -~",
+        ) {
+            let mut text = form.to_owned();
+            if let Some(was) = text.get(at..=at).map(str::len) { text.replace_range(at..at + was, &octet); }
+            parse(&text, now());
+            parse(text.get(start..end.min(text.len())).unwrap_or(&text[start.min(text.len())..]), now());
+        }
+    }
+
+    /// Guards against an index past the end: the empty prefix of every day's name is empty.
+    #[test]
+    fn a_text_that_begins_with_a_comma_is_no_date() {
+        for text in [",", ", ", ",,", "S,", "Sun,"] {
+            assert_eq!(parse(text, now()), None, "{text}");
         }
     }
 }
