@@ -1,3 +1,22 @@
 //! HTTP that knows no cache, no plugin and no route: what RFC 9110 and 9112 say about messages.
+//!
+//! The pure half is functions over header maps that read no clock (`now` is an
+//! argument) and never fail: what cannot be read has a defined meaning.
+//! [`cache_control`], [`date`], [`age`], [`vary`], [`etag`] say what a message
+//! means; [`conditional`] and [`range`] say which answer a stored response gives;
+//! [`forward`] says what may pass a proxy, and for whom; [`cidr`] is whom we
+//! believe; [`cache_status`] and [`proxy_status`] tell the client what happened.
 
+pub mod age;
+pub mod cache_control;
+pub mod cache_status;
+pub mod cidr;
+pub mod conditional;
 pub mod config;
+pub mod date;
+pub mod etag;
+pub mod forward;
+mod list;
+pub mod proxy_status;
+pub mod range;
+pub mod vary;

@@ -1,0 +1,271 @@
+//! What a response, a request, or a targeted field says about caching (RFC 9111 §5.2, RFC 9213).
+//!
+//! Directives are case-insensitive, their arguments tokens or quoted strings, over
+//! any number of lines; unknown ones are ignored. Where the text leaves a choice we
+//! take the careful one: an argument that is no number, or a second one that differs
+//! from the first, makes the lifetime `Some(0)` (§4.2.1 encourages to call such a
+//! response stale); a field list that cannot be read counts as the whole response.
+//! A restricting directive holds even with an argument that it should not have.
+//! [`directive`] reads the syntax, [`request`] and [`targeted`] the other sources.
+
+use http::{HeaderMap, HeaderName, header};
+
+mod directive;
+mod request;
+mod targeted;
+
+pub use request::{MaxStale, RequestDirectives};
+pub use targeted::targeted;
+
+pub(super) use directive::delta_seconds;
+
+use directive::Argument;
+
+/// The greatest number of seconds that a directive can say; larger ones mean this (RFC 9111 §1.2.2).
+pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
+
+/// Cache directives of a response (RFC 9111 §5.2.2, RFC 5861, RFC 8246). Times are in seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseDirectives {
+    pub max_age: Option<u32>,
+    pub s_maxage: Option<u32>,
+    /// Not to be used without revalidation; the field form names headers only.
+    pub no_cache: FieldForm,
+    /// Not for a shared cache; the field form names headers only.
+    pub private: FieldForm,
+    pub no_store: bool,
+    pub public: bool,
+    pub must_revalidate: bool,
+    pub proxy_revalidate: bool,
+    pub must_understand: bool,
+    pub immutable: bool,
+    pub no_transform: bool,
+    pub stale_while_revalidate: Option<u32>,
+    pub stale_if_error: Option<u32>,
+}
+
+/// `no-cache` and `private` speak of the whole response, or of some fields of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FieldForm {
+    #[default]
+    Absent,
+    Whole,
+    /// These fields must not be stored (`private`) or reused unvalidated (`no-cache`).
+    Fields(Vec<HeaderName>),
+}
+
+impl ResponseDirectives {
+    /// Reads `Cache-Control` of a response. Absent and unreadable directives stay at their default.
+    pub fn parse(headers: &HeaderMap) -> Self {
+        let mut directives = Self::default();
+        for line in headers.get_all(header::CACHE_CONTROL) {
+            directive::each(line.as_bytes(), |name, argument| {
+                directives.apply(name, argument)
+            });
+        }
+        directives
+    }
+
+    fn apply(&mut self, name: &str, argument: &Argument<'_>) {
+        match name {
+            "max-age" => merge_seconds(&mut self.max_age, argument),
+            "s-maxage" => merge_seconds(&mut self.s_maxage, argument),
+            "stale-while-revalidate" => merge_seconds(&mut self.stale_while_revalidate, argument),
+            "stale-if-error" => merge_seconds(&mut self.stale_if_error, argument),
+            "no-cache" => self.no_cache.merge(argument),
+            "private" => self.private.merge(argument),
+            "no-store" => self.no_store = true,
+            "must-revalidate" => self.must_revalidate = true,
+            "proxy-revalidate" => self.proxy_revalidate = true,
+            "no-transform" => self.no_transform = true,
+            // These allow something, so they must be spelled as the RFC spells them.
+            "public" => self.public |= argument.is_none(),
+            "immutable" => self.immutable |= argument.is_none(),
+            "must-understand" => self.must_understand |= argument.is_none(),
+            _ => {}
+        }
+    }
+}
+
+impl FieldForm {
+    /// True unless the directive is absent, in whichever form.
+    pub fn is_present(&self) -> bool {
+        *self != Self::Absent
+    }
+
+    /// The wider of what was said before and what is said now.
+    fn merge(&mut self, argument: &Argument<'_>) {
+        let named = argument.field_names();
+        *self = match (std::mem::take(self), named) {
+            (Self::Whole, _) | (_, None) => Self::Whole,
+            (Self::Absent, Some(names)) => Self::Fields(names),
+            (Self::Fields(mut names), Some(more)) => {
+                names.extend(more);
+                names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+                names.dedup();
+                Self::Fields(names)
+            }
+        };
+    }
+}
+
+/// A second value is fine only if it agrees; anything invalid means 0 from then on.
+fn merge_seconds(slot: &mut Option<u32>, argument: &Argument<'_>) {
+    let value = argument.seconds().unwrap_or(0);
+    *slot = match *slot {
+        Some(before) if before != value => Some(0),
+        _ => Some(value),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn parse(lines: &[&str]) -> ResponseDirectives {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::CACHE_CONTROL, HeaderValue::from_str(line).unwrap());
+        }
+        ResponseDirectives::parse(&headers)
+    }
+
+    fn names(list: &[&'static str]) -> FieldForm {
+        FieldForm::Fields(
+            list.iter()
+                .map(|name| HeaderName::from_static(name))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn seconds_are_read_as_rfc_9111_says() {
+        for (line, max_age, section) in [
+            ("", None, "5.2"),
+            ("max-age=60", Some(60), "5.2.2.1"),
+            ("MaX-aGe=60", Some(60), "5.2: case-insensitive"),
+            ("max-age=\"60\"", Some(60), "5.2: quoted form accepted"),
+            ("max-age=0060", Some(60), "1.2.2: 1*DIGIT"),
+            ("max-age=2147483648", Some(MAX_DELTA_SECONDS), "1.2.2"),
+            (
+                "max-age=3000000000",
+                Some(MAX_DELTA_SECONDS),
+                "1.2.2: saturates",
+            ),
+            (
+                "max-age=99999999999999999999999",
+                Some(MAX_DELTA_SECONDS),
+                "1.2.2: saturates",
+            ),
+            ("max-age=60, max-age=60", Some(60), "4.2.1: the same twice"),
+            (
+                "max-age=60, max-age=10",
+                Some(0),
+                "4.2.1: differing are stale",
+            ),
+            ("max-age=60, max-age=oops, max-age=60", Some(0), "4.2.1"),
+            ("max-age", Some(0), "4.2.1"),
+            ("max-age=", Some(0), "4.2.1"),
+            ("max-age=-1", Some(0), "4.2.1"),
+            ("max-age=+1", Some(0), "4.2.1"),
+            ("max-age=60.0", Some(0), "4.2.1"),
+            ("max-age=60s", Some(0), "4.2.1"),
+            ("max-age='60'", Some(0), "4.2.1"),
+            ("max-age =60", Some(0), "5.2: no space around ="),
+            ("max-age= 60", Some(0), "5.2: no space around ="),
+            (
+                "extension=\"max-age=60\"",
+                None,
+                "5.2.3: an argument of something else",
+            ),
+            (
+                "x-max-age=60, max-ages=60",
+                None,
+                "5.2.3: unknown is ignored",
+            ),
+        ] {
+            assert_eq!(
+                parse(&[line]).max_age,
+                max_age,
+                "{line}: RFC 9111 §{section}"
+            );
+        }
+    }
+
+    #[test]
+    fn directives_over_several_lines_are_one_list() {
+        let all = parse(&[
+            "public, s-maxage=5",
+            "",
+            "Must-Revalidate,, proxy-revalidate",
+            "no-transform,immutable",
+        ]);
+        let expected = ResponseDirectives {
+            s_maxage: Some(5),
+            public: true,
+            must_revalidate: true,
+            proxy_revalidate: true,
+            no_transform: true,
+            immutable: true,
+            ..Default::default()
+        };
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn stale_windows_are_read() {
+        let windows = parse(&["max-age=1, stale-while-revalidate=2, stale-if-error=3"]);
+        assert_eq!(
+            (windows.stale_while_revalidate, windows.stale_if_error),
+            (Some(2), Some(3))
+        );
+    }
+
+    #[test]
+    fn field_forms_keep_the_names_and_the_whole_form_wins() {
+        for (line, form) in [
+            ("no-cache", FieldForm::Whole),
+            ("no-cache=\"Set-Cookie\"", names(&["set-cookie"])),
+            ("no-cache=set-cookie", names(&["set-cookie"])),
+            ("no-cache=\"b, A\"", names(&["b", "a"])),
+            ("no-cache=\"b\", no-cache=\"a,b\"", names(&["a", "b"])),
+            ("no-cache=\"a\", no-cache", FieldForm::Whole),
+            ("no-cache, no-cache=\"a\"", FieldForm::Whole),
+            ("no-cache=\"\"", FieldForm::Whole),
+            ("no-cache=\"a b\"", FieldForm::Whole),
+            ("no-cache=\"a", FieldForm::Whole),
+            ("no-cached", FieldForm::Absent),
+        ] {
+            assert_eq!(parse(&[line]).no_cache, form, "{line}: RFC 9111 §5.2.2.4");
+        }
+        assert_eq!(parse(&["private=\"x-user\""]).private, names(&["x-user"]));
+    }
+
+    #[test]
+    fn an_unexpected_argument_restricts_but_never_allows() {
+        let odd = parse(&["no-store=1, public=1, must-understand=1, immutable=1"]);
+        assert!(odd.no_store);
+        assert!(!odd.public && !odd.must_understand && !odd.immutable);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse(value in proptest::collection::vec(any::<u8>(), 0..120)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let mut headers = HeaderMap::new();
+                headers.insert(header::CACHE_CONTROL, value);
+                let parsed = ResponseDirectives::parse(&headers);
+                prop_assert!(parsed.max_age.is_none_or(|s| s <= MAX_DELTA_SECONDS));
+            }
+        }
+
+        #[test]
+        fn a_restriction_is_seen_wherever_it_stands(before in "[a-z =\",]{0,20}", after in "[a-z =\",]{0,20}") {
+            prop_assume!(before.matches('"').count() % 2 == 0);
+            let line = format!("{before},no-store,{after}");
+            prop_assert!(parse(&[&line]).no_store, "{}", line);
+        }
+    }
+}

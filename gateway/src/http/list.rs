@@ -1,0 +1,141 @@
+//! Comma-separated lists, `#rule` (RFC 9110 §5.6.1), as nearly every field is one.
+//!
+//! Commas inside quoted strings do not separate. A quote that never closes is not
+//! a quote: its text ends at the next comma, so that nothing behind it is hidden
+//! (a `no-store` after a broken extension still counts).
+
+use http::{HeaderMap, HeaderName};
+
+/// How a quoted member ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quotes {
+    /// quoted-string: a backslash takes the next octet literally (RFC 9110 §5.6.4).
+    Escaped,
+    /// opaque-tag: a backslash is an octet like any other (RFC 9110 §8.8.3).
+    Verbatim,
+}
+
+/// The members of one field line, trimmed, in order; empty ones are skipped.
+pub(super) struct Members<'a> {
+    rest: &'a [u8],
+    quotes: Quotes,
+}
+
+pub(super) fn members(line: &[u8], quotes: Quotes) -> Members<'_> {
+    Members { rest: line, quotes }
+}
+
+/// The members of a field over all its lines (RFC 9110 §5.3).
+pub(super) fn field<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .flat_map(|line| members(line.as_bytes(), Quotes::Escaped))
+}
+
+/// Without optional white space (SP, HTAB) at both ends.
+pub(super) fn trim(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+/// Index of the quote that closes the quoted text beginning at `open`.
+pub(super) fn closing_quote(text: &[u8], open: usize, quotes: Quotes) -> Option<usize> {
+    let mut at = open + 1;
+    while at < text.len() {
+        match text[at] {
+            b'"' => return Some(at),
+            b'\\' if quotes == Quotes::Escaped => at += 2,
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while !self.rest.is_empty() {
+            let end = member_end(self.rest, self.quotes);
+            let member = trim(&self.rest[..end]);
+            self.rest = self.rest.get(end + 1..).unwrap_or_default();
+            if !member.is_empty() {
+                return Some(member);
+            }
+        }
+        None
+    }
+}
+
+fn member_end(text: &[u8], quotes: Quotes) -> usize {
+    let mut at = 0;
+    while at < text.len() {
+        match text[at] {
+            b',' => return at,
+            b'"' => match closing_quote(text, at, quotes) {
+                Some(close) => at = close + 1,
+                // No quote behind this one either: the next comma ends the member.
+                None => {
+                    return memchr::memchr(b',', &text[at..]).map_or(text.len(), |comma| at + comma);
+                }
+            },
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn split(line: &str, quotes: Quotes) -> Vec<&str> {
+        members(line.as_bytes(), quotes)
+            .map(|m| std::str::from_utf8(m).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn members_are_trimmed_and_empty_ones_skipped() {
+        assert_eq!(split(" , a ,\t,b c,,", Quotes::Escaped), ["a", "b c"]);
+        assert!(split(" ,\t,", Quotes::Escaped).is_empty());
+    }
+
+    #[test]
+    fn a_comma_in_quotes_does_not_separate() {
+        assert_eq!(
+            split(r#"a="x, \", y", b"#, Quotes::Escaped),
+            [r#"a="x, \", y""#, "b"]
+        );
+        assert_eq!(
+            split(r#""a\", "b""#, Quotes::Verbatim),
+            [r#""a\""#, r#""b""#]
+        );
+    }
+
+    #[test]
+    fn a_quote_that_never_closes_hides_nothing() {
+        assert_eq!(
+            split(r#"ext="oops, no-store"#, Quotes::Escaped),
+            [r#"ext="oops"#, "no-store"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_split_into_trimmed_members(line in proptest::collection::vec(any::<u8>(), 0..80)) {
+            for quotes in [Quotes::Escaped, Quotes::Verbatim] {
+                for member in members(&line, quotes) {
+                    prop_assert!(!member.is_empty() && trim(member) == member);
+                }
+            }
+        }
+    }
+}

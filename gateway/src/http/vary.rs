@@ -1,0 +1,251 @@
+//! `Vary`: which request fields chose a response, and their values in a comparable form
+//! (RFC 9110 §12.5.5, RFC 9111 §4.1).
+//!
+//! Values are compared after the normalisation that §4.1 allows for any field: lines
+//! joined, members trimmed, runs of white space made one space, quoted text untouched.
+//! The `Accept-*` fields, whose grammar is known, also lose their case and the space
+//! around `;`. Their order stays: some origins read it as a preference.
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::list::{self, Quotes};
+
+/// What a response's `Vary` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Vary {
+    /// The same for every request.
+    #[default]
+    None,
+    /// `*`, or a member that is no field name: no later request matches.
+    Any,
+    /// These fields must match. Lower case, sorted, each once, never empty.
+    Fields(Vec<HeaderName>),
+}
+
+impl Vary {
+    /// Reads all lines of `Vary`; allocates only when it names fields.
+    pub fn parse(headers: &HeaderMap) -> Self {
+        let mut fields = Vec::new();
+        for member in list::field(headers, &header::VARY) {
+            match HeaderName::from_bytes(member) {
+                // `*` is a token, so it would pass as a name.
+                Ok(name) if member != b"*" => fields.push(name),
+                _ => return Self::Any,
+            }
+        }
+        if fields.is_empty() {
+            return Self::None;
+        }
+        fields.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        fields.dedup();
+        Self::Fields(fields)
+    }
+}
+
+/// Appends what `request` has in `fields`, so that two requests match if and only if the bytes are equal.
+///
+/// Each field gives its name and either `;` (absent) or `:`, the length (four octets, little-endian)
+/// and the normalised value. An absent field differs from an empty one; a name cannot hold `;` or `:`.
+pub fn selecting_values(fields: &[HeaderName], request: &HeaderMap, out: &mut Vec<u8>) {
+    for name in fields {
+        out.extend_from_slice(name.as_str().as_bytes());
+        if !request.contains_key(name) {
+            out.push(b';');
+            continue;
+        }
+        out.push(b':');
+        let length_at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        let value_at = out.len();
+        let known = is_known_grammar(name);
+        for member in list::field(request, name) {
+            if out.len() > value_at {
+                out.push(b',');
+            }
+            append_normalised(member, known, out);
+        }
+        // Header blocks are limited to far less than 4 GiB.
+        let length = u32::try_from(out.len() - value_at).unwrap_or(u32::MAX);
+        out[length_at..value_at].copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+/// Fields whose members are case-insensitive, with white space allowed around `;`
+/// (RFC 9110 §12.5.2, §12.5.3, §12.5.4).
+fn is_known_grammar(name: &HeaderName) -> bool {
+    [
+        header::ACCEPT_LANGUAGE,
+        header::ACCEPT_ENCODING,
+        header::ACCEPT_CHARSET,
+    ]
+    .contains(name)
+}
+
+fn append_normalised(member: &[u8], known: bool, out: &mut Vec<u8>) {
+    let mut at = 0;
+    let mut space = false;
+    while let Some(&octet) = member.get(at) {
+        at += 1;
+        if matches!(octet, b' ' | b'\t') {
+            space = true;
+            continue;
+        }
+        let around_semicolon = octet == b';' || out.last() == Some(&b';');
+        if std::mem::take(&mut space) && !(known && around_semicolon) {
+            out.push(b' ');
+        }
+        out.push(if known {
+            octet.to_ascii_lowercase()
+        } else {
+            octet
+        });
+        if octet == b'"'
+            && let Some(close) = list::closing_quote(member, at - 1, Quotes::Escaped)
+        {
+            out.extend_from_slice(&member[at..=close]);
+            at = close + 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn vary(lines: &[&'static str]) -> Vary {
+        Vary::parse(
+            &lines
+                .iter()
+                .map(|line| (header::VARY, HeaderValue::from_static(line)))
+                .collect(),
+        )
+    }
+
+    fn fields(names: &[&'static str]) -> Vec<HeaderName> {
+        names
+            .iter()
+            .map(|name| HeaderName::from_static(name))
+            .collect()
+    }
+
+    fn selected(name: &'static str, lines: &[&str]) -> Vec<u8> {
+        let name = HeaderName::from_static(name);
+        let lines = lines
+            .iter()
+            .map(|line| (name.clone(), HeaderValue::from_str(line).unwrap()));
+        let mut out = Vec::new();
+        selecting_values(std::slice::from_ref(&name), &lines.collect(), &mut out);
+        out
+    }
+
+    #[test]
+    fn vary_is_read_over_lines_without_regard_to_case_or_order() {
+        assert_eq!(vary(&[]), Vary::None);
+        assert_eq!(vary(&["", " , "]), Vary::None);
+        assert_eq!(
+            vary(&["Foo, accept-language", "FOO,Bar"]),
+            Vary::Fields(fields(&["accept-language", "bar", "foo"]))
+        );
+    }
+
+    #[test]
+    fn a_star_anywhere_matches_nothing() {
+        for lines in [
+            &["*"][..],
+            &["*, *"],
+            &["*", "*"],
+            &[", *"],
+            &["", "*"],
+            &["*, Foo"],
+            &["Foo, *"],
+            &["Foo", "*"],
+        ] {
+            assert_eq!(vary(lines), Vary::Any, "{lines:?}: RFC 9111 §4.1");
+        }
+        assert_eq!(vary(&["Foo Bar"]), Vary::Any);
+    }
+
+    #[test]
+    fn equal_lists_give_equal_values() {
+        for (one, other) in [
+            (&["1, 2"][..], &["1,2"][..]),
+            (&["1, 2"], &["1", "2"]),
+            (&["1 ,\t2"], &["", "1", ",2"]),
+            (&["a  b"], &[" a\tb "]),
+        ] {
+            assert_eq!(
+                selected("foo", one),
+                selected("foo", other),
+                "{one:?} {other:?}: RFC 9111 §4.1"
+            );
+        }
+        assert_eq!(
+            selected("accept-language", &["en-GB; q=0.5, DE"]),
+            selected("accept-language", &["en-gb;q=0.5,de"])
+        );
+    }
+
+    #[test]
+    fn different_values_differ() {
+        for (one, other) in [
+            (&[][..], &[""][..]),
+            (&["1,2"], &["2,1"]),
+            (&["a b"], &["ab"]),
+            (&["\"a  b\""], &["\"a b\""]),
+            (&["\"a, b\""], &["\"a,b\""]),
+            (&["A"], &["a"]),
+            (&["x; y"], &["x;y"]),
+        ] {
+            assert_ne!(
+                selected("foo", one),
+                selected("foo", other),
+                "{one:?} {other:?}"
+            );
+        }
+        assert_ne!(
+            selected("accept-language", &["en, de"]),
+            selected("accept-language", &["de, en"])
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn values_cannot_run_into_each_other(
+            one in proptest::array::uniform2(proptest::option::of("[ab,;: ]{0,6}")),
+            other in proptest::array::uniform2(proptest::option::of("[ab,;: ]{0,6}")),
+        ) {
+            let names = fields(&["x", "x-y"]);
+            let all = |values: &[Option<String>; 2]| {
+                let mut headers = HeaderMap::new();
+                for (name, value) in names.iter().zip(values) {
+                    if let Some(value) = value { headers.insert(name, HeaderValue::from_str(value).unwrap()); }
+                }
+                let each: Vec<_> = names.iter().map(|name| { let mut out = Vec::new(); selecting_values(std::slice::from_ref(name), &headers, &mut out); out }).collect();
+                let mut out = Vec::new();
+                selecting_values(&names, &headers, &mut out);
+                (each, out)
+            };
+            let (one, other) = (all(&one), all(&other));
+            prop_assert_eq!(one.0 == other.0, one.1 == other.1);
+        }
+
+        #[test]
+        fn normalising_twice_changes_nothing(value in "[a-zA-Z,;=\" \t\\\\]{0,30}", known in any::<bool>()) {
+            let name = if known { "accept-language" } else { "foo" };
+            let once = selected(name, &[&value]);
+            let text = std::str::from_utf8(&once[name.len() + 5..]).unwrap();
+            prop_assert_eq!(selected(name, &[text]), once);
+        }
+
+        #[test]
+        fn any_bytes_parse(value in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let headers = HeaderMap::from_iter([(header::VARY, value)]);
+                Vary::parse(&headers);
+                selecting_values(&[header::VARY], &headers, &mut Vec::new());
+            }
+        }
+    }
+}
