@@ -5,6 +5,7 @@
 //! stream; who is at the far end (a client, an origin, a flight of the cache) does not
 //! matter here.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -108,6 +109,19 @@ impl http_body::Body for Body {
             }
             Self::Boxed(stream) => stream.size_hint(),
         }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The content may be large or private.
+        let form = match self {
+            Self::Empty => "Empty",
+            Self::Full(_) => "Full",
+            Self::Boxed(_) => "Boxed",
+        };
+        let size = http_body::Body::size_hint(self);
+        f.debug_tuple(form).field(&size).finish()
     }
 }
 
