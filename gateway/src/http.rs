@@ -6,8 +6,12 @@
 //! means; [`conditional`] and [`range`] say which answer a stored response gives;
 //! [`forward`] says what may pass a proxy, and for whom; [`cidr`] is whom we
 //! believe; [`cache_status`] and [`proxy_status`] tell the client what happened.
+//!
+//! The other half moves bytes: [`server`] is the listener, [`guard`] refuses what a
+//! request must not be, [`body`] is the one type of body.
 
 pub mod age;
+pub mod body;
 pub mod cache_control;
 pub mod cache_status;
 pub mod cidr;
@@ -16,7 +20,9 @@ pub mod config;
 pub mod date;
 pub mod etag;
 pub mod forward;
+pub mod guard;
 mod list;
 pub mod proxy_status;
 pub mod range;
+pub mod server;
 pub mod vary;

@@ -1,3 +1,162 @@
 //! Named upstreams: choose a target, send, keep deadlines.
+//!
+//! Inside: `admission` bounds what an upstream is asked at once, `target` goes round the
+//! servers, `client` holds the connections, `exchange` watches the body that goes out and
+//! the one that comes back, `error` names what went wrong. The caller has already made
+//! the request what the origin shall see; here only `Host` (by `host_header`) and the
+//! address are set, nothing is added.
+//!
+//! Decision: a request is sent twice only when nothing of it was sent the first time: a
+//! pooled connection that turned out closed, or a target that could not be connected to
+//! while another is there and the request has no body.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+
+use self::admission::{Admission, Place};
+use self::client::{Clients, SendError};
+use self::config::{HostHeader, Timeouts, Upstream};
+use self::target::{Target, Targets};
+use crate::http::body::{Body, Bounded};
+
+mod admission;
+mod client;
 pub mod config;
+mod error;
+mod exchange;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use self::error::{BuildError, OriginError, Overload, TimeoutPhase};
+
+/// All upstreams by name.
+pub struct Origins(HashMap<String, Arc<Origin>>);
+
+/// One upstream.
+pub struct Origin {
+    name: String,
+    host_header: HostHeader,
+    timeouts: Timeouts,
+    admission: Admission,
+    targets: Targets,
+    clients: Clients,
+}
+
+impl Origins {
+    /// Reads the targets; connects to nothing yet.
+    ///
+    /// # Errors
+    /// Which upstream and target cannot be used, and why.
+    pub fn new(upstreams: &BTreeMap<String, Upstream>) -> Result<Self, BuildError> {
+        let origins = upstreams.iter().map(|(name, upstream)| {
+            let origin = Origin::new(name, upstream)?;
+            Ok((name.clone(), Arc::new(origin)))
+        });
+        origins.collect::<Result<_, _>>().map(Self)
+    }
+
+    pub fn get(&self, name: &str) -> Option<Arc<Origin>> {
+        self.0.get(name).cloned()
+    }
+}
+
+impl Origin {
+    fn new(name: &str, upstream: &Upstream) -> Result<Self, BuildError> {
+        Ok(Self {
+            name: name.to_owned(),
+            host_header: upstream.host_header,
+            timeouts: upstream.timeouts.clone(),
+            admission: Admission::new(&upstream.load),
+            targets: Targets::parse(name, &upstream.targets)?,
+            clients: Clients::new(upstream),
+        })
+    }
+
+    /// The name that the configuration gives.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sends a request, whose URI needs a path only, and returns the response's head with
+    /// a body that streams. The place among `max_concurrent` is held until that body ends
+    /// or is dropped; a 101 gives it back at once.
+    ///
+    /// # Errors
+    /// What [`OriginError`] lists; [`OriginError::status`] says what the client gets.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
+        let place = self.admission.enter().await?;
+        let again = (self.targets.len() > 1).then(|| bodiless_copy(&request)).flatten();
+        let target = self.targets.next();
+        let response = match (self.exchange(request, target).await, again) {
+            (Err(OriginError::Connect { .. }), Some(request)) => {
+                self.exchange(request, self.targets.next()).await
+            }
+            (outcome, _) => outcome,
+        };
+        response.map(|response| self.hold(response, place))
+    }
+
+    /// One request to one target, up to the response's head.
+    async fn exchange(
+        &self,
+        mut request: Request<Body>,
+        target: &Target,
+    ) -> Result<Response<hyper::body::Incoming>, OriginError> {
+        self.address(&mut request, target)?;
+        let (request, sending) = exchange::watched(request);
+        let response = self.clients.send(request);
+        match sending.limit(response, self.timeouts.first_byte.0).await {
+            None => Err(OriginError::Timeout { phase: TimeoutPhase::FirstByte }),
+            Some(Ok(response)) => Ok(response),
+            Some(Err(error)) => {
+                let error = error::classify(error);
+                if matches!(error, OriginError::Connect { .. }) {
+                    self.targets.failed(target);
+                    tracing::warn!(upstream = self.name, target = %target.authority, %error, "cannot connect to an origin");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Sets where the request goes and which host it names.
+    fn address(&self, request: &mut Request<Body>, target: &Target) -> Result<(), OriginError> {
+        let uri = target.uri(request.uri()).map_err(|_| OriginError::Request)?;
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        if self.host_header == HostHeader::Upstream || !headers.contains_key(HOST) {
+            headers.insert(HOST, target.host.clone());
+        }
+        *request.version_mut() = self.clients.version();
+        // What the listener left there is about the client's connection.
+        request.extensions_mut().clear();
+        Ok(())
+    }
+
+    /// Puts the deadline and the place around the response's body.
+    fn hold(&self, response: Response<hyper::body::Incoming>, place: Place) -> Response<Body> {
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        response.map(|incoming| {
+            if switching || http_body::Body::is_end_stream(&incoming) {
+                return Body::empty();
+            }
+            let body = Bounded::new(incoming, u64::MAX, self.timeouts.idle.0);
+            Body::boxed(exchange::Held::new(body, place))
+        })
+    }
+}
+
+/// The same request once more, if it has no body.
+fn bodiless_copy(request: &Request<Body>) -> Option<Request<Body>> {
+    request.body().is_empty().then(|| {
+        let mut copy = Request::new(Body::empty());
+        *copy.method_mut() = Method::clone(request.method());
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = HeaderMap::clone(request.headers());
+        copy
+    })
+}

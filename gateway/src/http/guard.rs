@@ -1,0 +1,191 @@
+//! What is refused before anybody looks at a request: ambiguous or oversized heads.
+//!
+//! Neighbours: `server` asks it for each request. It sees what hyper lets through; what
+//! hyper repairs in silence (`Content-Length` beside `Transfer-Encoding`) can only be
+//! seen in the raw bytes.
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::uri::Authority;
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+
+use super::config::Limits;
+
+/// A request that is refused: the status, and the reason in words for the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    pub status: StatusCode,
+    pub reason: &'static str,
+}
+
+/// Checks the head of a request against `limits` and RFC 9110/9112.
+///
+/// # Errors
+/// The refusal to answer with; the connection is to be closed after it.
+pub fn check<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
+    sizes(request, limits)?;
+    framing(request.headers())?;
+    target(request)?;
+    host(request)
+}
+
+fn sizes<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
+    if target_length(request.uri()) as u64 > limits.max_uri_bytes.0 {
+        return refuse(StatusCode::URI_TOO_LONG, "the request target is too long");
+    }
+    if request.headers().len() > limits.max_headers {
+        return refuse(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the request has too many header fields",
+        );
+    }
+    // hyper has checked the number; one that does not fit is over any limit.
+    if let Some(announced) = request.headers().get(CONTENT_LENGTH) {
+        let length = announced.to_str().ok().and_then(|text| text.parse().ok());
+        if length.unwrap_or(u64::MAX) > limits.max_body_bytes.0 {
+            return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large");
+        }
+    }
+    Ok(())
+}
+
+/// RFC 9112 §6.1: a coding that we do not know, or two of them, is not ours to decode.
+fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => refuse(
+            StatusCode::NOT_IMPLEMENTED,
+            "only the transfer coding chunked is understood",
+        ),
+    }
+}
+
+fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let uri = request.uri();
+    if request.method() == Method::CONNECT {
+        return refuse(StatusCode::NOT_IMPLEMENTED, "this is not a forward proxy");
+    }
+    if uri.path() == "*" && request.method() != Method::OPTIONS {
+        return refuse(StatusCode::BAD_REQUEST, "* is a target of OPTIONS only");
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return refuse(StatusCode::BAD_REQUEST, "the target names a user");
+    }
+    Ok(())
+}
+
+/// RFC 9112 §3.2: exactly one valid Host, and the one of an absolute target.
+fn host<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (host, another) = (hosts.next(), hosts.next());
+    if another.is_some() {
+        return refuse(StatusCode::BAD_REQUEST, "more than one Host");
+    }
+    let authority = request.uri().authority();
+    let Some(host) = host else {
+        return match (request.version(), authority) {
+            (Version::HTTP_11, _) | (Version::HTTP_2, None) => {
+                refuse(StatusCode::BAD_REQUEST, "Host is missing")
+            }
+            _ => Ok(()),
+        };
+    };
+    let host = host.as_bytes();
+    if !is_host(host) {
+        return refuse(StatusCode::BAD_REQUEST, "Host is not a host and port");
+    }
+    match authority {
+        Some(authority) if !same_host(authority, host) => {
+            refuse(StatusCode::BAD_REQUEST, "Host and the target disagree")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `uri-host [ ":" port ]`, not empty, no user, nothing that could end up in a path.
+fn is_host(host: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(b);
+    !host.is_empty() && host.iter().all(plain) && host[0] != b':'
+}
+
+fn same_host(authority: &Authority, host: &[u8]) -> bool {
+    let bare = |name: &[u8]| name.strip_suffix(b":80").map_or(name.len(), <[u8]>::len);
+    let target = authority.as_str().as_bytes();
+    target[..bare(target)].eq_ignore_ascii_case(&host[..bare(host)])
+}
+
+fn target_length(uri: &Uri) -> usize {
+    uri.path_and_query().map_or(0, |path| path.as_str().len())
+        + uri.authority().map_or(0, |authority| authority.as_str().len())
+}
+
+fn refuse(status: StatusCode, reason: &'static str) -> Result<(), Refusal> {
+    Err(Refusal { status, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, StatusCode, Version};
+
+    use super::{Limits, check};
+
+    fn status(version: Version, method: &str, uri: &str, headers: &[(&str, &str)]) -> Option<u16> {
+        let mut request = Request::builder().version(version).method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
+        check(&request, &Limits::default()).err().map(|refusal| refusal.status.as_u16())
+    }
+
+    fn get(uri: &str, headers: &[(&str, &str)]) -> Option<u16> {
+        status(Version::HTTP_11, "GET", uri, headers)
+    }
+
+    #[test]
+    fn plain_requests_pass() {
+        assert_eq!(get("/a?b", &[("host", "example.com:8080")]), None);
+        assert_eq!(get("/", &[("host", "[::1]:80")]), None);
+        assert_eq!(get("http://Example.com/", &[("host", "example.com:80")]), None);
+        assert_eq!(status(Version::HTTP_10, "GET", "/", &[]), None);
+        assert_eq!(status(Version::HTTP_2, "GET", "http://a/", &[]), None);
+        assert_eq!(status(Version::HTTP_11, "OPTIONS", "*", &[("host", "a")]), None);
+    }
+
+    #[test]
+    fn a_host_that_is_missing_doubled_odd_or_another_is_refused() {
+        for headers in [
+            &[][..],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "")],
+            &[("host", ":80")],
+            &[("host", "user@a")],
+            &[("host", "a/b")],
+        ] {
+            assert_eq!(get("/", headers), Some(400), "{headers:?}");
+        }
+        assert_eq!(get("http://a/", &[("host", "b")]), Some(400));
+        assert_eq!(get("http://u@a/", &[("host", "a")]), Some(400));
+        assert_eq!(status(Version::HTTP_2, "GET", "http://a/", &[("host", "b")]), Some(400));
+    }
+
+    #[test]
+    fn sizes_over_a_limit_have_their_own_status() {
+        let long = format!("/{}", "x".repeat(9_000));
+        assert_eq!(get(&long, &[("host", "a")]), Some(414));
+        let many: Vec<_> = (0..101).map(|_| ("x", "y")).collect();
+        assert_eq!(get("/", &many), Some(431));
+        assert_eq!(get("/", &[("host", "a"), ("content-length", "9999999999")]), Some(413));
+    }
+
+    #[test]
+    fn strange_framing_and_methods_are_refused() {
+        for coding in ["gzip, chunked", "xchunked", "identity"] {
+            let headers = [("host", "a"), ("transfer-encoding", coding)];
+            assert_eq!(get("/", &headers), Some(StatusCode::NOT_IMPLEMENTED.as_u16()));
+        }
+        assert_eq!(status(Version::HTTP_11, "CONNECT", "a:80", &[("host", "a:80")]), Some(501));
+        assert_eq!(get("*", &[("host", "a")]), Some(400));
+    }
+}

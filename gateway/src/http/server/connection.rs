@@ -1,0 +1,190 @@
+//! One connection from accept to end: which protocol, serve, deadlines, drain.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::select;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::service::{Served, Service};
+use super::signal::{Signal, Stage};
+use super::watch::Watch;
+use super::wire::{Activity, Wire};
+use super::{Body, Limits, Peer, Port, Protocol};
+
+/// The first bytes of HTTP/2 (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What hyper may keep of one response that the client does not take yet.
+const WRITE_BUFFER: usize = 128 << 10;
+
+/// HTTP/2: resets that a client may cause before the connection is closed (rapid reset).
+const RESETS: usize = 64;
+
+/// HTTP/2: a silent connection is asked whether it lives, and how long it may take.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that waits for its first byte.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: Peer,
+    pub(super) place: OwnedSemaphorePermit,
+    pub(super) port: Arc<Port>,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<H, F>(accepted: Accepted, handler: H, signal: Arc<Signal>)
+where
+    H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let Accepted { mut stream, peer, place, port } = accepted;
+    // Fails only on a connection that is gone, which the next read shows.
+    let _ = stream.set_nodelay(true);
+    let first_bytes = select! {
+        biased;
+        told = timeout(port.limits.header_timeout.0, tell(&mut stream, &port.protocols)) => told,
+        () = signal.reached(Stage::Drain) => return,
+    };
+    let Ok(Ok((protocol, first))) = first_bytes else { return };
+    let activity = Arc::new(Activity::new(protocol));
+    let wire = TokioIo::new(Wire::new(stream, first, Arc::clone(&activity), place));
+    let service = Service {
+        handler,
+        peer,
+        limits: Arc::clone(&port.limits),
+        activity: Arc::clone(&activity),
+    };
+    let service = service_fn(move |request| service.answer(request));
+    let watch = Watch::new(&port.limits);
+    match protocol {
+        Protocol::Http1 => {
+            let connection = http1_builder(&port.limits).serve_connection(wire, service);
+            run(connection.with_upgrades(), watch, &activity, &signal).await;
+        }
+        Protocol::Http2 => {
+            let connection = http2_builder(&port.limits).serve_connection(wire, service);
+            run(connection, watch, &activity, &signal).await;
+        }
+    }
+}
+
+/// Tells the protocol by the first bytes, which are returned to be read again.
+async fn tell(stream: &mut TcpStream, spoken: &[Protocol]) -> io::Result<(Protocol, Vec<u8>)> {
+    if let [only] = spoken {
+        return Ok((*only, Vec::new()));
+    }
+    let mut first = Vec::with_capacity(PREFACE.len());
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        let missing = (PREFACE.len() - first.len()) as u64;
+        if (&mut *stream).take(missing).read_buf(&mut first).await? == 0 {
+            break;
+        }
+    }
+    match (first.as_slice(), first.is_empty()) {
+        (_, true) => Err(io::ErrorKind::UnexpectedEof.into()),
+        (PREFACE, _) => Ok((Protocol::Http2, first)),
+        _ => Ok((Protocol::Http1, first)),
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let head = limits.max_header_bytes.as_usize();
+    builder
+        // `watch` keeps this deadline.
+        .header_read_timeout(None)
+        // A client that has sent all it wants to send may close its side (RFC 9112 §9.6).
+        .half_close(true)
+        .max_header_size(head)
+        .max_buf_size(head.max(WRITE_BUFFER));
+    if limits.max_headers > 100 {
+        // Up to hyper's default of 100 its parser needs no memory; `guard` counts too.
+        builder.max_headers(limits.max_headers);
+    }
+    builder
+}
+
+fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let head = u32::try_from(limits.max_header_bytes.0).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(head)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(RESETS)
+        .max_send_buf_size(WRITE_BUFFER)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// Drives a connection until it ends, is drained, or breaks a deadline.
+async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, signal: &Signal) {
+    let mut connection = pin!(connection);
+    let mut changed = pin!(signal.changed());
+    let mut registered = false;
+    let mut draining = false;
+    poll_fn(|cx| {
+        loop {
+            // First, so that a request that has arrived is answered before the drain.
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if !registered {
+                // Once is enough: the waker of a task never changes.
+                registered = true;
+                let _ = changed.as_mut().poll(cx);
+            }
+            if draining || !signal.is(Stage::Drain) {
+                break;
+            }
+            draining = true;
+            connection.as_mut().drain();
+        }
+        watch.poll(cx, activity).map(|phase| {
+            tracing::debug!(?phase, "a client was too slow and is cut");
+        })
+    })
+    .await;
+}
+
+/// hyper's connections have no common trait for what both can do.
+trait Drains: Future {
+    /// Ends after what is under way.
+    fn drain(self: Pin<&mut Self>);
+}
+
+impl<S> Drains for http1::UpgradeableConnection<TokioIo<Wire>, S>
+where
+    S: HttpService<hyper::body::Incoming, ResBody = Served> + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Drains for http2::Connection<TokioIo<Wire>, S, TokioExecutor>
+where
+    S: HttpService<hyper::body::Incoming, ResBody = Served> + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}

@@ -1,0 +1,122 @@
+//! From hyper to the handler and back: guard, body, panic.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::wire::{Activity, InFlight};
+use super::{Limits, Peer};
+use crate::http::body::{Body, BodyError, Bounded};
+use crate::http::guard::{self, Refusal};
+
+/// What answers the requests of one connection.
+pub(super) struct Service<H> {
+    pub(super) handler: H,
+    pub(super) peer: Peer,
+    pub(super) limits: Arc<Limits>,
+    pub(super) activity: Arc<Activity>,
+}
+
+/// A response's body that is under way until it is dropped.
+pub(super) struct Served {
+    body: Body,
+    in_flight: InFlight,
+}
+
+impl<H, F> Service<H>
+where
+    H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    pub(super) fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Served>, Infallible>> + Send + use<H, F> {
+        let in_flight = InFlight::begin(&self.activity);
+        let version = request.version();
+        let admitted = admit(request, &self.limits);
+        let (handler, peer) = (self.handler.clone(), self.peer);
+        async move {
+            let response = match admitted {
+                // The call itself may panic as well as its future.
+                Ok(request) => AssertUnwindSafe(async move { handler(request, peer).await })
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|_| panicked(peer)),
+                Err(refusal) => refused(refusal, version),
+            };
+            Ok(response.map(|body| Served { body, in_flight }))
+        }
+    }
+}
+
+/// Passes a request on with its body under the limits, or not at all.
+fn admit(request: Request<Incoming>, limits: &Limits) -> Result<Request<Body>, Refusal> {
+    guard::check(&request, limits)?;
+    Ok(request.map(|incoming| {
+        if incoming.is_end_stream() {
+            return Body::empty();
+        }
+        let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
+        Body::boxed(Bounded::new(incoming, size, pause))
+    }))
+}
+
+fn refused(refusal: Refusal, version: Version) -> Response<Body> {
+    tracing::debug!(status = refusal.status.as_u16(), reason = refusal.reason, "request refused");
+    let mut response = plain(refusal.status, refusal.reason);
+    // Where the next request begins is in doubt. A stream of HTTP/2 ends by itself.
+    if version != Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn panicked(peer: Peer) -> Response<Body> {
+    tracing::error!(client = %peer.address, "the handler of a request panicked");
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::full(format!("{text}\n")));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+impl http_body::Body for Served {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        this.in_flight.asked();
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
+            this.in_flight.handed();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,53 @@
+//! Tells workers and connections to drain, then to stop.
+//!
+//! Decision: an atomic beside a `Notify`, not a channel: a connection registers once and
+//! afterwards only reads the atomic each time that it is polled.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// How far the end has come, after 0 for not at all; it only goes forward.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Stage {
+    Drain = 1,
+    Cut = 2,
+}
+
+#[derive(Default)]
+pub(super) struct Signal {
+    stage: AtomicU8,
+    changed: Notify,
+}
+
+impl Signal {
+    /// Goes on to `stage` and wakes everybody who waits.
+    pub(super) fn raise(&self, stage: Stage) {
+        if self.stage.fetch_max(stage as u8, Ordering::SeqCst) < stage as u8 {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Whether `stage` has come.
+    pub(super) fn is(&self, stage: Stage) -> bool {
+        self.stage.load(Ordering::SeqCst) >= stage as u8
+    }
+
+    /// Completes at the next change. Make it, look at [`Signal::is`], then wait.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Waits until `stage` has come.
+    pub(super) async fn reached(&self, stage: Stage) {
+        loop {
+            // Made before the look: a change between the two still wakes it.
+            let changed = self.changed();
+            if self.is(stage) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What can go wrong with an origin, and what the client is told.
+
+use std::error::Error as StdError;
+use std::io;
+
+use http::StatusCode;
+
+use super::SendError;
+use crate::http::body::BodyError;
+
+/// Why there is no response from the origin.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    #[error("the upstream is asked too much at once ({reason})")]
+    Overloaded { reason: Overload },
+    #[error("cannot connect")]
+    Connect { source: SendError },
+    #[error("no name server knows the host")]
+    Dns { source: SendError },
+    #[error("time ran out {phase}")]
+    Timeout { phase: TimeoutPhase },
+    #[error("the origin closed the connection before its response")]
+    Closed { source: SendError },
+    #[error("the origin broke the protocol")]
+    Protocol { source: SendError },
+    #[error("the request body is larger than {limit} bytes")]
+    BodyTooLarge { limit: u64 },
+    #[error("the request body stood still for too long")]
+    BodyTimeout,
+    #[error("the request ended early or cannot be sent")]
+    Request,
+}
+
+/// Why a request was not let in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Overload {
+    /// `max_queued` wait already.
+    QueueFull,
+    /// No place came free within `queue_timeout`.
+    QueueTimeout,
+}
+
+/// What took too long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimeoutPhase {
+    Connect,
+    FirstByte,
+}
+
+/// Why the upstreams cannot be used as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("upstream {upstream:?} has no targets: list at least one, as http://host:port")]
+    NoTargets { upstream: String },
+    #[error("upstream {upstream:?}: {target:?} is not of the form http://host:port")]
+    Target { upstream: String, target: String },
+    #[error(
+        "upstream {upstream:?}: {target:?}: TLS to origins is not in this release; \
+         use http:// to the origin, or to a TLS proxy beside the gateway"
+    )]
+    Tls { upstream: String, target: String },
+}
+
+impl OriginError {
+    /// The status that the client gets (RFC 9110 §15.6), unless something stale is there.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect { .. } | Self::Dns { .. } => StatusCode::BAD_GATEWAY,
+            Self::Closed { .. } | Self::Protocol { .. } => StatusCode::BAD_GATEWAY,
+            Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Request => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The error type of `Proxy-Status` (RFC 9209 §2.3).
+    pub fn proxy_status(&self) -> &'static str {
+        match self {
+            Self::Overloaded { .. } => "connection_limit_reached",
+            Self::Connect { source } => match io_kind(source) {
+                Some(io::ErrorKind::ConnectionRefused) => "connection_refused",
+                Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+                    "destination_ip_unroutable"
+                }
+                _ => "destination_unavailable",
+            },
+            Self::Dns { .. } => "dns_error",
+            Self::Timeout { phase: TimeoutPhase::Connect } => "connection_timeout",
+            Self::Timeout { phase: TimeoutPhase::FirstByte } => "http_response_timeout",
+            Self::Closed { .. } => "connection_terminated",
+            Self::Protocol { .. } => "http_protocol_error",
+            Self::BodyTooLarge { .. } | Self::BodyTimeout | Self::Request => "http_request_error",
+        }
+    }
+}
+
+impl std::fmt::Display for Overload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::QueueFull => "the queue is full",
+            Self::QueueTimeout => "the wait was too long",
+        })
+    }
+}
+
+impl std::fmt::Display for TimeoutPhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connecting to the origin",
+            Self::FirstByte => "waiting for the origin's response",
+        })
+    }
+}
+
+/// Finds out from the client's error, which is a chain, whose fault it is.
+pub(super) fn classify(source: SendError) -> OriginError {
+    if let Some(body) = cause::<BodyError>(&source) {
+        return match body {
+            BodyError::TooLarge { limit } => OriginError::BodyTooLarge { limit: *limit },
+            BodyError::Timeout => OriginError::BodyTimeout,
+            BodyError::Aborted | BodyError::Transport(_) => OriginError::Request,
+        };
+    }
+    if source.is_connect() {
+        return classify_connect(source);
+    }
+    match cause::<hyper::Error>(&source) {
+        Some(error) if error.is_parse() => OriginError::Protocol { source },
+        Some(error) if error.is_user() => OriginError::Request,
+        _ if h2_broken(&source) => OriginError::Protocol { source },
+        _ => OriginError::Closed { source },
+    }
+}
+
+fn classify_connect(source: SendError) -> OriginError {
+    // hyper-util's connector keeps its own error private; its words are all there is.
+    let dns = chain(&source).any(|error| error.to_string() == "dns error");
+    match io_kind(&source) {
+        _ if dns => OriginError::Dns { source },
+        Some(io::ErrorKind::TimedOut) => OriginError::Timeout { phase: TimeoutPhase::Connect },
+        _ => OriginError::Connect { source },
+    }
+}
+
+/// An HTTP/2 error that is no end of the connection.
+fn h2_broken(error: &SendError) -> bool {
+    io_kind(error).is_none()
+        && cause::<hyper::Error>(error)
+            .is_some_and(|error| !error.is_incomplete_message() && !error.is_closed() && !error.is_canceled())
+}
+
+fn io_kind(error: &SendError) -> Option<io::ErrorKind> {
+    cause::<io::Error>(error).map(io::Error::kind)
+}
+
+fn cause<'a, E: StdError + 'static>(error: &'a SendError) -> Option<&'a E> {
+    chain(error).find_map(|error| error.downcast_ref::<E>())
+}
+
+fn chain(error: &SendError) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(error.source(), |&error| error.source())
+}

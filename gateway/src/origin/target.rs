@@ -1,0 +1,133 @@
+//! The servers of one upstream, and whose turn it is.
+//!
+//! Decision: round-robin, with one piece of memory: a target that could not be connected
+//! to is passed over for a second if another is there.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Uri};
+
+use super::BuildError;
+
+/// How long a target is passed over after a failed connect.
+const PASS_OVER: Duration = Duration::from_secs(1);
+
+pub(super) struct Targets {
+    targets: Vec<Target>,
+    turn: AtomicUsize,
+    born: Instant,
+}
+
+pub(super) struct Target {
+    pub(super) authority: Authority,
+    /// The authority as a `Host`.
+    pub(super) host: HeaderValue,
+    /// Milliseconds after `born` until which it is passed over.
+    passed_over: AtomicU64,
+}
+
+impl Targets {
+    /// Reads the URLs of the upstream `name`.
+    pub(super) fn parse(name: &str, urls: &[String]) -> Result<Self, BuildError> {
+        if urls.is_empty() {
+            return Err(BuildError::NoTargets { upstream: name.to_owned() });
+        }
+        let targets = urls.iter().map(|url| Target::parse(name, url));
+        Ok(Self {
+            targets: targets.collect::<Result<_, _>>()?,
+            turn: AtomicUsize::new(0),
+            born: Instant::now(),
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// The next target that is not passed over, or the next if all are.
+    pub(super) fn next(&self) -> &Target {
+        let count = self.targets.len();
+        let first = self.turn.fetch_add(1, Relaxed) % count;
+        if count == 1 {
+            return &self.targets[0];
+        }
+        let now = self.now();
+        let in_turn = (0..count).map(|step| &self.targets[(first + step) % count]);
+        let mut well = in_turn.filter(|target| target.passed_over.load(Relaxed) <= now);
+        well.next().unwrap_or(&self.targets[first])
+    }
+
+    /// Notes that a connect to `target` failed.
+    pub(super) fn failed(&self, target: &Target) {
+        let until = self.now() + PASS_OVER.as_millis() as u64;
+        target.passed_over.store(until, Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        self.born.elapsed().as_millis() as u64
+    }
+}
+
+impl Target {
+    fn parse(upstream: &str, url: &str) -> Result<Self, BuildError> {
+        let bad = || BuildError::Target { upstream: upstream.to_owned(), target: url.to_owned() };
+        let uri: Uri = url.parse().map_err(|_| bad())?;
+        if uri.scheme() == Some(&Scheme::HTTPS) {
+            return Err(BuildError::Tls { upstream: upstream.to_owned(), target: url.to_owned() });
+        }
+        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+        let plain = bare && uri.scheme() == Some(&Scheme::HTTP);
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
+        let (Some(authority), true) = (authority, plain) else {
+            return Err(bad());
+        };
+        Ok(Self {
+            host: HeaderValue::from_str(authority.as_str()).map_err(|_| bad())?,
+            authority: authority.clone(),
+            passed_over: AtomicU64::new(0),
+        })
+    }
+
+    /// The absolute URI of `request`'s path at this target.
+    pub(super) fn uri(&self, request: &Uri) -> Result<Uri, http::Error> {
+        let root = PathAndQuery::from_static("/");
+        Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query(request.path_and_query().cloned().unwrap_or(root))
+            .build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BuildError, Targets};
+
+    fn targets(urls: &[&str]) -> Result<Targets, BuildError> {
+        let urls: Vec<_> = urls.iter().map(|url| (*url).to_owned()).collect();
+        Targets::parse("shop", &urls)
+    }
+
+    #[test]
+    fn targets_take_turns_and_a_failed_one_is_passed_over() {
+        let targets = targets(&["http://a", "http://b:81/"]).unwrap();
+        let next = || targets.next().authority.as_str().to_owned();
+        assert_eq!([next(), next(), next()], ["a", "b:81", "a"]);
+        targets.failed(&targets.targets[1]);
+        assert_eq!([next(), next()], ["a", "a"]);
+        targets.failed(&targets.targets[0]);
+        assert_eq!([next(), next()], ["b:81", "a"], "all failed: in turn again");
+    }
+
+    #[test]
+    fn urls_that_cannot_be_used_are_named() {
+        let said = |url: &str| targets(&[url]).err().unwrap().to_string();
+        assert!(said("https://a").contains("TLS"));
+        for url in ["a", "a:80", "ftp://a", "http://a/path", "http://a/?q", "http://u@a", "http://", ""] {
+            assert!(said(url).contains("http://host:port"), "{url}");
+        }
+        assert!(matches!(targets(&[]), Err(BuildError::NoTargets { .. })));
+    }
+}
