@@ -22,6 +22,8 @@ mod problem;
 mod schema;
 mod secret;
 #[cfg(test)]
+mod shipped;
+#[cfg(test)]
 mod tests;
 mod tree;
 

@@ -10,14 +10,14 @@ use serde::de::{DeserializeOwned, Deserializer, Error, Expected, IntoDeserialize
 use serde::forward_to_deserialize_any;
 use serde_path_to_error::Segment;
 
-use super::problem::{Finding, Path, nearest, one_of};
+use super::problem::{Finding, Path, Place, nearest, one_of};
 use super::tree::{Body, Key, Node, Scalar};
 
 /// Reads a `T` from the tree.
 pub fn read<T: DeserializeOwned>(root: &Node) -> Result<T, Finding> {
     serde_path_to_error::deserialize(Reader(root)).map_err(|e| {
         let path = steps(root, e.path());
-        e.into_inner().finding(path)
+        e.into_inner().finding(path, root)
     })
 }
 
@@ -84,14 +84,18 @@ impl Error for Fault {
 }
 
 impl Fault {
-    fn finding(self, path: Path) -> Finding {
+    fn finding(self, path: Path, root: &Node) -> Finding {
         let secret = path.is_secret();
         match self {
             Self::UnknownKey { given, allowed } => {
                 Finding::key(path, format!("unknown key; expected {}", one_of(allowed))).near(nearest(&given, allowed))
             }
             Self::UnknownWord { given, allowed } => {
-                Finding::value(path, format!("unknown word `{given}`; expected {}", one_of(allowed))).near(nearest(&given, allowed))
+                // The word is a key where the variant has a value, as in `tag: x`.
+                let is_key = root.node(&path).is_some_and(|node| node.get(&given).is_some());
+                let (path, place) = if is_key { (path.key(&*given), Place::Key) } else { (path, Place::Value) };
+                let finding = Finding { path, place, message: format!("unknown word `{given}`; expected {}", one_of(allowed)) };
+                finding.near(nearest(&given, allowed))
             }
             Self::MissingKey(name) => {
                 // Shown at the block that lacks it, named by its own path.
@@ -201,6 +205,29 @@ impl<'de> Reader<'de> {
     }
 }
 
+/// A variable's value is a number or truth value where one is wanted, quoted or not: inside `{ }` YAML demands the quotes.
+macro_rules! number_or_bool {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            match &self.0.body {
+                Body::Scalar(s) if s.expanded => visit(resolve(&s.text), &s.text, visitor),
+                _ => self.deserialize_any(visitor),
+            }
+        }
+    )*};
+}
+
+fn visit<'de, V: Visitor<'de>>(value: Plain, text: &'de str, visitor: V) -> Result<V::Value, Fault> {
+    match value {
+        Plain::Null => visitor.visit_unit(),
+        Plain::Bool(truth) => visitor.visit_bool(truth),
+        Plain::Unsigned(n) => visitor.visit_u64(n),
+        Plain::Signed(n) => visitor.visit_i64(n),
+        Plain::Float(n) => visitor.visit_f64(n),
+        Plain::Text => visitor.visit_borrowed_str(text),
+    }
+}
+
 impl<'de> Deserializer<'de> for Reader<'de> {
     type Error = Fault;
 
@@ -208,14 +235,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         match &self.0.body {
             Body::List(items) => visitor.visit_seq(SeqDeserializer::new(items.iter().map(Reader))),
             Body::Map(map) => visitor.visit_map(MapDeserializer::new(entries(map))),
-            Body::Scalar(scalar) => match scalar.plain() {
-                Plain::Null => visitor.visit_unit(),
-                Plain::Bool(truth) => visitor.visit_bool(truth),
-                Plain::Unsigned(n) => visitor.visit_u64(n),
-                Plain::Signed(n) => visitor.visit_i64(n),
-                Plain::Float(n) => visitor.visit_f64(n),
-                Plain::Text => visitor.visit_borrowed_str(&scalar.text),
-            },
+            Body::Scalar(scalar) => visit(scalar.plain(), &scalar.text, visitor),
         }
     }
 
@@ -271,9 +291,13 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         }
     }
 
+    number_or_bool! {
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8
+        deserialize_u16 deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf
-        unit unit_struct tuple tuple_struct identifier ignored_any
+        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
     }
 }
 

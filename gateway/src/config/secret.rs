@@ -24,9 +24,7 @@ pub fn is_secret_name(name: &str) -> bool {
 pub fn find_secret_value(line: &str) -> Option<usize> {
     line.match_indices(':').find_map(|(colon, _)| {
         let before = line[..colon].trim_end().trim_end_matches(['"', '\'']);
-        let name_start = before.rfind(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).map_or(0, |i| i + 1);
-        // `rfind` gives the start of a character that may be wider than a byte.
-        let name = before.get(name_start..).unwrap_or_default();
+        let name = before.rsplit(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).next().unwrap_or_default();
         is_secret_name(name).then_some(colon + 1)
     })
 }
@@ -105,8 +103,8 @@ mod tests {
     #[test]
     fn the_value_of_a_secret_is_found_on_its_line() {
         assert_eq!(find_secret_value("  token: abc"), Some(8));
-        assert_eq!(find_secret_value("x: {\"api-key\": abc}"), Some(13));
+        assert_eq!(find_secret_value("x: {\"api-key\": abc}"), Some(14));
         assert_eq!(find_secret_value("  token_file: /run/t"), None);
-        assert_eq!(find_secret_value("é—token: x").is_some(), true);
+        assert_eq!(find_secret_value("é—token: x"), Some(11));
     }
 }

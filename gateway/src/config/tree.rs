@@ -77,6 +77,15 @@ impl Node {
         (node.at, key)
     }
 
+    /// The node at `path`.
+    pub fn node(&self, path: &Path) -> Option<&Self> {
+        path.0.iter().try_fold(self, |node, step| match (step, &node.body) {
+            (Step::Key(name), _) => node.get(name),
+            (Step::Index(n), Body::List(items)) => items.get(*n),
+            (Step::Index(_), _) => None,
+        })
+    }
+
     /// The value of a key, if this is a mapping that has it.
     pub fn get(&self, name: &str) -> Option<&Self> {
         match &self.body {
@@ -137,7 +146,11 @@ struct Builder {
 
 impl Builder {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Finding> {
-        let at = mark(span);
+        let mut at = mark(span);
+        if !matches!(event, Event::Scalar(..) | Event::Alias(_)) {
+            // Of a list or mapping only the first character is known here.
+            at.width = 1;
+        }
         match event {
             Event::Scalar(_, _, _, Some(tag)) | Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) => {
                 Err(self.wrong(at, format!("the YAML tag `{}{}` is not supported; expected a plain value", tag.handle, tag.suffix)))
@@ -159,7 +172,7 @@ impl Builder {
 
     fn open(&mut self, at: Mark, anchor: usize, open: Open) -> Result<(), Finding> {
         if self.stack.len() == MAX_DEPTH {
-            return Err(Finding::at(at, format!("nested too deep; expected at most {MAX_DEPTH} levels")));
+            return Err(Finding::at(at, too_deep()));
         }
         self.stack.push(Frame { at, anchor, open });
         Ok(())
@@ -252,6 +265,10 @@ fn mark(span: Span) -> Mark {
     Mark { line: start.line(), column: start.col() + 1, width: width.max(1) }
 }
 
+fn too_deep() -> String {
+    format!("nested too deep; expected at most {MAX_DEPTH} levels")
+}
+
 /// The parser's complaint, with the usual cause where the line shows it.
 fn syntax(text: &str, error: &ScanError) -> Finding {
     let lines = text.lines().count().max(1);
@@ -262,5 +279,7 @@ fn syntax(text: &str, error: &ScanError) -> Finding {
     if let Some(tab) = indent.chars().position(|c| c == '\t') {
         return Finding::at(Mark { line, column: tab + 1, width: 1 }, "a tab in the indentation; YAML is indented with spaces");
     }
-    Finding::at(Mark { line, column, width: 1 }, format!("not valid YAML: {}", error.info()))
+    // The parser looks ahead, so its own limit may come before ours.
+    let message = if error.info().contains("recursion limit") { too_deep() } else { format!("not valid YAML: {}", error.info()) };
+    Finding::at(Mark { line, column, width: 1 }, message)
 }
