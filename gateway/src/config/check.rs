@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Config;
-use super::problem::{Finding, Path, nearest, one_of, path};
+use super::problem::{Finding, MAX_FINDINGS, Path, nearest, one_of, path};
 
 mod form;
 mod policy;
@@ -34,11 +34,22 @@ struct Report {
 
 impl Report {
     fn add(&mut self, at: Path, message: impl Into<String>) {
-        self.findings.push(Finding::value(at, message));
+        self.push(Finding::value(at, message));
     }
 
     fn add_near(&mut self, at: Path, message: String, near: Option<&str>) {
-        self.findings.push(Finding::value(at, message).near(near));
+        self.push(Finding::value(at, message).near(near));
+    }
+
+    fn push(&mut self, finding: Finding) {
+        if !self.is_full() {
+            self.findings.push(finding);
+        }
+    }
+
+    /// Then nothing more need be looked for.
+    fn is_full(&self) -> bool {
+        self.findings.len() >= MAX_FINDINGS
     }
 
     fn form(&mut self, at: &Path, checked: Result<(), String>) {
@@ -49,7 +60,7 @@ impl Report {
 
     fn form_of_key(&mut self, at: &Path, checked: Result<(), String>) {
         if let Err(message) = checked {
-            self.findings.push(Finding::key(at.clone(), message));
+            self.push(Finding::key(at.clone(), message));
         }
     }
 
@@ -61,7 +72,7 @@ impl Report {
 
     /// `name` must be a key of `all`.
     fn known<T>(&mut self, at: Path, kind: &str, name: &str, all: &BTreeMap<String, T>) {
-        if all.contains_key(name) {
+        if all.contains_key(name) || self.is_full() {
             return;
         }
         let names: Vec<&String> = all.keys().collect();

@@ -164,6 +164,11 @@ fn resolve(text: &str) -> Plain {
     if !text.starts_with(['-', '+', '.', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) {
         return Plain::Text;
     }
+    // Octal in YAML 1.1, decimal in 1.2, and mostly meant as it stands.
+    let digits = text.trim_start_matches(['-', '+']);
+    if digits.starts_with('0') && digits[1..].starts_with(|c: char| c.is_ascii_digit()) {
+        return Plain::Text;
+    }
     if let Ok(n) = text.parse() {
         return Plain::Unsigned(n);
     }
@@ -171,9 +176,9 @@ fn resolve(text: &str) -> Plain {
         return Plain::Signed(n);
     }
     // Rust would also read `+inf` and `-nan` as numbers.
-    let digits = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
+    let numeric = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
     match text.parse() {
-        Ok(n) if digits => Plain::Float(n),
+        Ok(n) if numeric => Plain::Float(n),
         _ => Plain::Text,
     }
 }
@@ -261,6 +266,10 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+        // serde would also take a list of the fields' values in order; nobody means that.
+        if matches!(self.0.body, Body::List(_)) {
+            return Err(Fault::invalid_type(Unexpected::Seq, &visitor));
+        }
         self.deserialize_map(visitor)
     }
 

@@ -5,7 +5,7 @@
 //! A `$` before anything but `{` and `$` stands for itself. The default holds
 //! for a variable that is unset or empty, as in a shell, and ends at the first `}`.
 
-use super::problem::{Finding, Path};
+use super::problem::{Finding, MAX_FINDINGS, Path};
 use super::tree::{Body, Node, Scalar};
 
 /// Bytes that all values of variables may add together.
@@ -37,20 +37,24 @@ impl Walk<'_> {
     }
 
     fn scalar(&mut self, scalar: &mut Scalar, path: &Path) {
-        if !scalar.text.contains('$') {
+        if !scalar.text.contains('$') || self.findings.len() >= MAX_FINDINGS {
             return;
         }
         match substitute(&scalar.text, self.env) {
-            Ok(text) => match self.budget.checked_sub(text.len()) {
-                Some(rest) => {
-                    self.budget = rest;
-                    scalar.expanded = true;
-                    scalar.text = text;
-                }
-                None => self.findings.push(Finding::value(path.clone(), "variables make the file too large; expected at most 1 MiB of them")),
-            },
-            Err(message) => self.findings.push(Finding::value(path.clone(), message)),
+            Ok(text) if text.len() <= self.budget => {
+                self.budget -= text.len();
+                scalar.expanded = true;
+                scalar.text = text;
+            }
+            Ok(_) => self.wrong(path, "variables make the file too large; expected at most 1 MiB of them"),
+            Err(message) => self.wrong(path, message),
         }
+    }
+}
+
+impl Walk<'_> {
+    fn wrong(&mut self, path: &Path, message: impl Into<String>) {
+        self.findings.push(Finding::value(path.clone(), message));
     }
 }
 

@@ -54,7 +54,10 @@ pub struct Problem {
     excerpt: Option<String>,
 }
 
-/// All that is wrong with a configuration; never empty.
+/// Findings that are kept; who has more starts with these.
+pub const MAX_FINDINGS: usize = 100;
+
+/// All that is wrong with a configuration (the first hundred); never empty.
 #[derive(Clone, Debug)]
 pub struct Problems(Vec<Problem>);
 
@@ -140,7 +143,7 @@ impl Finding {
 
     /// The finding with its place in `text`.
     pub fn locate(self, file: &str, text: &str, root: Option<&Node>) -> Problem {
-        let mark = self.mark(root);
+        let mark = self.mark(root).map(|mark| inside(text, mark));
         Problem {
             file: file.to_owned(),
             position: mark.map(|m| (m.line, m.column)),
@@ -205,8 +208,26 @@ impl fmt::Display for Problem {
 /// Characters of a source line that are shown at most, so that a file of one long line stays readable.
 const SHOWN: usize = 100;
 
+/// The lines of a text as YAML counts them: a carriage return alone ends one too.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
+}
+
+/// The parser may point behind the end of the file; the last line is the nearest place that can be shown.
+fn inside(text: &str, mark: Mark) -> Mark {
+    let (mut last, mut column) = (1, 1);
+    for (n, line) in lines(text).enumerate().take(mark.line) {
+        // The empty piece behind the last line break is no line.
+        if n == 0 || !line.is_empty() || n + 1 < mark.line {
+            (last, column) = (n + 1, line.chars().count() + 1);
+        }
+    }
+    let column = if last < mark.line { column } else { column.min(mark.column) };
+    Mark { line: last, column, width: mark.width }
+}
+
 fn excerpt(text: &str, mark: Mark) -> Option<String> {
-    let line = text.lines().nth(mark.line.checked_sub(1)?)?;
+    let line = lines(text).nth(mark.line.checked_sub(1)?)?;
     let masked = mask(line);
     let column = mark.column.saturating_sub(1);
     let skip = if column < SHOWN - 20 { 0 } else { column - 20 };

@@ -25,7 +25,8 @@ pub fn find_secret_value(line: &str) -> Option<usize> {
     line.match_indices(':').find_map(|(colon, _)| {
         let before = line[..colon].trim_end().trim_end_matches(['"', '\'']);
         let name = before.rsplit(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).next().unwrap_or_default();
-        is_secret_name(name).then_some(colon + 1)
+        let after = &line[colon + 1..];
+        is_secret_name(name).then_some(line.len() - after.trim_start().len())
     })
 }
 
@@ -102,9 +103,9 @@ mod tests {
 
     #[test]
     fn the_value_of_a_secret_is_found_on_its_line() {
-        assert_eq!(find_secret_value("  token: abc"), Some(8));
-        assert_eq!(find_secret_value("x: {\"api-key\": abc}"), Some(14));
+        assert_eq!(find_secret_value("  token: abc"), Some(9));
+        assert_eq!(find_secret_value("x: {\"api-key\": abc}"), Some(15));
         assert_eq!(find_secret_value("  token_file: /run/t"), None);
-        assert_eq!(find_secret_value("é—token: x"), Some(11));
+        assert_eq!(find_secret_value("é—token: x"), Some(12));
     }
 }

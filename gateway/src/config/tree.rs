@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
-use super::problem::{Finding, Path, Place, Step};
+use super::problem::{Finding, Path, Place, Step, lines};
 
 /// Levels of nesting; the format itself needs eight.
 const MAX_DEPTH: usize = 64;
@@ -271,15 +271,22 @@ fn too_deep() -> String {
 
 /// The parser's complaint, with the usual cause where the line shows it.
 fn syntax(text: &str, error: &ScanError) -> Finding {
-    let lines = text.lines().count().max(1);
-    let line = error.marker().line().clamp(1, lines);
-    let source = text.lines().nth(line - 1).unwrap_or_default();
-    let column = (error.marker().col() + 1).min(source.chars().count() + 1);
+    let at = Mark { line: error.marker().line(), column: error.marker().col() + 1, width: 1 };
+    let source = lines(text).nth(at.line.saturating_sub(1)).unwrap_or_default();
     let indent = &source[..source.len() - source.trim_start().len()];
     if let Some(tab) = indent.chars().position(|c| c == '\t') {
-        return Finding::at(Mark { line, column: tab + 1, width: 1 }, "a tab in the indentation; YAML is indented with spaces");
+        return Finding::at(Mark { column: tab + 1, ..at }, "a tab in the indentation; YAML is indented with spaces");
     }
     // The parser looks ahead, so its own limit may come before ours.
-    let message = if error.info().contains("recursion limit") { too_deep() } else { format!("not valid YAML: {}", error.info()) };
-    Finding::at(Mark { line, column, width: 1 }, message)
+    if error.info().contains("recursion limit") {
+        return Finding::at(at, too_deep());
+    }
+    let hint = if lines(text).skip(at.line.saturating_sub(1)).all(|line| line.trim().is_empty()) {
+        "; the file ends here"
+    } else if source.contains("${") && error.info().contains("flow") {
+        "; inside { } and [ ] put quotes around ${…}"
+    } else {
+        ""
+    };
+    Finding::at(at, format!("not valid YAML: {}{hint}", error.info()))
 }

@@ -1,6 +1,6 @@
 //! The meaning of routes: their references, and whether each can be reached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Report, form};
 use crate::config::Config;
@@ -12,20 +12,32 @@ pub fn check(config: &Config, report: &mut Report) {
     if config.routes.is_empty() {
         report.add(path(&["routes"]), "no routes; expected at least one");
     }
+    let mut earlier = Earlier { names: HashMap::new(), matches: HashMap::new() };
     for (i, route) in config.routes.iter().enumerate() {
         let at = path(&["routes"]).index(i);
         let whole = Scope { config, route, at: &at };
-        whole.name(i, report);
+        if let Some(first) = earlier.names.get(route.name.as_str()) {
+            report.add(at.key("name"), format!("`{}` is the name of routes[{first}] too; expected a name of its own", route.name));
+        }
+        report.form(&at.key("name"), form::name(&route.name));
         whole.references(report);
         whole.matches(report);
-        whole.reachable(i, report);
+        whole.reachable(&earlier, report);
         whole.key(report);
         for (n, rule) in route.invalidate.iter().enumerate() {
             whole.invalidate(rule, &at.key("invalidate").index(n), report);
         }
         report.each(&at.key("tags"), &route.tags, form::tag);
         super::policy::check(&route.policy, &config.defaults, &at.key("policy"), report);
+        earlier.names.entry(&route.name).or_insert(i);
+        earlier.matches.entry(normal(&route.matches)).or_insert(i);
     }
+}
+
+/// The routes before one, by what must be unique.
+struct Earlier<'a> {
+    names: HashMap<&'a str, usize>,
+    matches: HashMap<Normal, usize>,
 }
 
 /// One route and where it stands.
@@ -36,14 +48,6 @@ struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    fn name(&self, i: usize, report: &mut Report) {
-        let at = self.at.key("name");
-        report.form(&at, form::name(&self.route.name));
-        if let Some(first) = self.config.routes[..i].iter().position(|r| r.name == self.route.name) {
-            report.add(at, format!("`{}` is the name of routes[{first}] too; expected a name of its own", self.route.name));
-        }
-    }
-
     fn references(&self, report: &mut Report) {
         let plugins = &self.config.plugins;
         if let Some(name) = &self.route.upstream {
@@ -93,18 +97,17 @@ impl Scope<'_> {
     }
 
     /// The first route that matches counts, so a second one with the same match, or one behind a match of all, never does.
-    fn reachable(&self, i: usize, report: &mut Report) {
-        let own = normal(&self.route.matches);
-        let all = normal(&Match::default());
-        for (n, earlier) in self.config.routes[..i].iter().enumerate() {
-            let theirs = normal(&earlier.matches);
-            if theirs == own || theirs == all {
-                let how = if theirs == own { "has the same match" } else { "matches every request" };
-                let at = if self.route.matches == Match::default() { self.at.clone() } else { self.at.key("match") };
-                report.add(at, format!("never reached: routes[{n}] (`{}`) {how} and comes first; expected the narrower route first", earlier.name));
-                return;
-            }
-        }
+    fn reachable(&self, earlier: &Earlier<'_>, report: &mut Report) {
+        let same = earlier.matches.get(&normal(&self.route.matches));
+        let all = earlier.matches.get(&normal(&Match::default()));
+        let (n, how) = match (same, all) {
+            (Some(n), _) => (*n, "has the same match"),
+            (None, Some(n)) => (*n, "matches every request"),
+            (None, None) => return,
+        };
+        let at = if self.route.matches == Match::default() { self.at.clone() } else { self.at.key("match") };
+        let name = &self.config.routes[n].name;
+        report.add(at, format!("never reached: routes[{n}] (`{name}`) {how} and comes first; expected the narrower route first"));
     }
 
     fn key(&self, report: &mut Report) {
@@ -138,15 +141,19 @@ impl Scope<'_> {
 
     fn purged_route(&self, template: &str, at: Path, report: &mut Report) {
         report.form(&at, form::template(template));
-        let names: Vec<&str> = self.config.routes.iter().map(|r| r.name.as_str()).collect();
-        if !template.contains(['{', '}']) && !template.is_empty() && !names.contains(&template) {
+        let routes = &self.config.routes;
+        let fixed = !template.is_empty() && !template.contains(['{', '}']);
+        if fixed && !report.is_full() && routes.iter().all(|r| r.name != template) {
+            let names: Vec<&str> = routes.iter().map(|r| r.name.as_str()).collect();
             report.add_near(at, format!("no route is named `{template}`; expected {}", one_of(&names)), nearest(template, &names));
         }
     }
 }
 
-/// A match in a form where equal ones compare equal.
-fn normal(given: &Match) -> (Vec<String>, Vec<String>, Vec<String>, BTreeMap<String, String>) {
+/// Hosts, paths, methods and headers of a match, in a form where equal ones compare equal.
+type Normal = (Vec<String>, Vec<String>, Vec<String>, BTreeMap<String, String>);
+
+fn normal(given: &Match) -> Normal {
     let sorted = |part: &Option<OneOrMany>, lower: bool| {
         let texts = part.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
         let mut texts: Vec<String> = texts.iter().map(|t| if lower { t.to_lowercase() } else { t.clone() }).collect();
