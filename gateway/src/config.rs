@@ -1,12 +1,40 @@
 //! Reads YAML, expands variables, checks, and explains errors.
+//!
+//! Text → [`tree`] → [`expand`] → [`de`] into [`Config`] → [`secret`] → [`check`].
+//! Syntax and types are reported one at a time, missing variables and what is
+//! wrong in meaning all together. Each module's own part of [`Config`] lives in
+//! that module; this one knows those types and nothing else of it.
 
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::units::Duration;
 use crate::{admin, cache, http, origin, plugin, proxy, telemetry};
+
+mod check;
+mod de;
+mod expand;
+mod problem;
+mod schema;
+mod secret;
+#[cfg(test)]
+mod shipped;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use problem::{Problem, Problems};
+pub use schema::schema;
+pub use secret::redacted;
+
+use problem::Finding;
+
+/// Bytes of a configuration file; more is a mistake.
+const MAX_BYTES: usize = 1 << 20;
 
 /// The whole configuration file.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -58,4 +86,71 @@ impl Default for Server {
     fn default() -> Self {
         Self { threads: None, drain_timeout: Duration::secs(30) }
     }
+}
+
+/// Reads and checks the file, with the variables of the process.
+pub fn load(file: &Path) -> Result<Config, Problems> {
+    let name = file.display().to_string();
+    let whole = |message: String| Problems::one(Finding::file(message).locate(&name, "", None));
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|f| f.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|e| whole(format!("cannot be read: {e}")))?;
+    if bytes.len() > MAX_BYTES {
+        return Err(whole(TOO_LARGE.to_owned()));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| not_utf8(&name, e.as_bytes(), e.utf8_error().valid_up_to()))?;
+    parse(&text, &name, &|variable| std::env::var(variable).ok())
+}
+
+/// Reads and checks `text`. `file` names it in messages, and files that it names are relative to its folder.
+pub fn parse(text: &str, file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let one = |finding: Finding, root: Option<&tree::Node>| Problems::one(finding.locate(file, text, root));
+    if text.len() > MAX_BYTES {
+        return Err(one(Finding::file(TOO_LARGE), None));
+    }
+    let mut root = tree::parse(text).map_err(|e| one(e, None))?;
+    shape(&root).map_err(|e| one(e, Some(&root)))?;
+    let all = |findings: Vec<Finding>, root: &tree::Node| {
+        Problems::new(findings.into_iter().map(|f| f.locate(file, text, Some(root))).collect())
+    };
+    let findings = expand::expand(&mut root, env);
+    all(findings, &root).map_or(Ok(()), Err)?;
+    let mut config: Config = de::read(&root).map_err(|e| one(e, Some(&root)))?;
+    let base = Path::new(file).parent().unwrap_or(Path::new(""));
+    let mut findings = secret::read_files(&mut config, base);
+    for plugin in config.plugins.values_mut() {
+        plugin.file = base.join(&plugin.file);
+    }
+    findings.extend(check::check(&config));
+    all(findings, &root).map_or(Ok(config), Err)
+}
+
+const TOO_LARGE: &str = "larger than 1 MiB; expected a configuration file";
+
+/// What must be right before anything else can be judged: a mapping, and a version that we know.
+fn shape(root: &tree::Node) -> Result<(), Finding> {
+    match &root.body {
+        tree::Body::Map(_) => {}
+        tree::Body::Scalar(scalar) if scalar.text.is_empty() => return Err(Finding::file(tree::EMPTY)),
+        _ => return Err(Finding::at(root.at, "not a mapping; expected `version: 1` and further keys")),
+    }
+    match root.get("version").map(|node| &node.body) {
+        Some(tree::Body::Scalar(scalar)) if scalar.text.parse().is_ok_and(|n: u64| n != 1) => {
+            let message = format!("version {} of the format is not known; expected 1", scalar.text);
+            Err(Finding::value(problem::path(&["version"]), message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn not_utf8(file: &str, bytes: &[u8], valid: usize) -> Problems {
+    let text = String::from_utf8_lossy(bytes);
+    // What is valid is the same in both, so the place holds in the repaired text.
+    let before = text.get(..valid).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let finding = Finding::at(tree::Mark { line, column, width: 1 }, "not UTF-8; expected a text file in UTF-8");
+    Problems::one(finding.locate(file, &text, None))
 }

@@ -94,8 +94,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let total = (value * millis).round();
-    // A hundred years is the most anybody means.
-    (total.is_finite() && total <= 3.2e12).then(|| Duration::millis(total as u64))
+    // A hundred years is the most anybody means; what would round to nothing is not meant either.
+    let meant = total <= 3.2e12 && (total >= 1.0 || value == 0.0);
+    meant.then(|| Duration::millis(total as u64))
 }
 
 fn parse_size(text: &str) -> Option<ByteSize> {
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_bad_duration_or_size_says_what_is_expected() {
-        for bad in ["", "5", "5 parsecs", "-1s", "1e400d", "s"] {
+        for bad in ["", "5", "5 parsecs", "-1s", "1e400d", "s", "0.1ms", "1.2.3s"] {
             assert!(bad.parse::<Duration>().is_err_and(|e| e.to_string().contains("250ms")), "{bad}");
         }
         for bad in ["", "1.5KiB", "64Kib", "-1", "99999999999GiB"] {

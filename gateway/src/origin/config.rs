@@ -1,15 +1,18 @@
 //! What YAML says about upstreams.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::http::config::Protocol;
 use crate::units::Duration;
 
 /// A named group of origin servers: a URL alone, or a map.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(from = "Form")]
-#[schemars(with = "Form")]
+#[derive(Clone, Debug, Serialize)]
 pub struct Upstream {
     pub targets: Vec<String>,
     pub protocol: Protocol,
@@ -19,15 +22,7 @@ pub struct Upstream {
     pub load: Load,
 }
 
-/// The two ways to write an upstream.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum Form {
-    /// The one target's URL, as in `http://127.0.0.1:9000`.
-    Url(String),
-    Full(Full),
-}
-
+/// The long way to write an upstream.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Full {
@@ -95,21 +90,63 @@ pub struct Load {
     pub queue_timeout: Duration,
 }
 
-impl From<Form> for Upstream {
-    fn from(form: Form) -> Self {
-        let full = match form {
-            Form::Full(full) => full,
-            Form::Url(url) => Full {
-                targets: vec![url],
-                protocol: http1(),
-                host_header: HostHeader::default(),
-                timeouts: Timeouts::default(),
-                pool: Pool::default(),
-                load: Load::default(),
-            },
-        };
+impl From<Full> for Upstream {
+    fn from(full: Full) -> Self {
         let Full { targets, protocol, host_header, timeouts, pool, load } = full;
         Self { targets, protocol, host_header, timeouts, pool, load }
+    }
+}
+
+impl Upstream {
+    /// One target, everything else by default.
+    pub fn from_url(url: impl Into<String>) -> Self {
+        Self {
+            targets: vec![url.into()],
+            protocol: http1(),
+            host_header: HostHeader::default(),
+            timeouts: Timeouts::default(),
+            pool: Pool::default(),
+            load: Load::default(),
+        }
+    }
+}
+
+/// By hand, since serde's untagged enums lose the reason and the place of an error.
+impl<'de> Deserialize<'de> for Upstream {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(UrlOrMap)
+    }
+}
+
+struct UrlOrMap;
+
+impl<'de> Visitor<'de> for UrlOrMap {
+    type Value = Upstream;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a URL, as in http://127.0.0.1:9000, or a mapping with `targets`")
+    }
+
+    fn visit_str<E>(self, url: &str) -> Result<Upstream, E> {
+        Ok(Upstream::from_url(url))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Upstream, A::Error> {
+        Full::deserialize(MapAccessDeserializer::new(map)).map(Upstream::from)
+    }
+}
+
+impl JsonSchema for Upstream {
+    fn schema_name() -> Cow<'static, str> {
+        "Upstream".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let full = generator.subschema_for::<Full>();
+        json_schema!({
+            "description": "A named group of origin servers: a URL alone, or a map.",
+            "anyOf": [{ "type": "string", "description": "The one target's URL, as in `http://127.0.0.1:9000`." }, full]
+        })
     }
 }
 

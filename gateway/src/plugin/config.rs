@@ -14,7 +14,7 @@ pub struct Plugin {
     /// The `.wasm` file: a component, or a core module with an embedded component type. Relative to the YAML file.
     pub file: PathBuf,
     /// Handed to the plugin's `manifest` as JSON text.
-    #[serde(default)]
+    #[serde(default = "empty_map")]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub config: serde_json::Value,
     /// Names of the upstreams that it may fetch from.
@@ -108,4 +108,8 @@ impl Default for Limits {
             memo_entries: 65_536,
         }
     }
+}
+
+fn empty_map() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
 }

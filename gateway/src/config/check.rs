@@ -1,0 +1,200 @@
+//! The meaning of a configuration whose syntax and types are right.
+//!
+//! Everything that is wrong is reported together, each thing at its own path.
+//! Reads no clock, no file and no network: secrets have been read before.
+
+use std::collections::BTreeMap;
+
+use super::Config;
+use super::problem::{Finding, MAX_FINDINGS, Path, nearest, one_of, path};
+
+mod form;
+mod policy;
+mod routes;
+
+/// Everything in `config` that cannot work or cannot be meant.
+pub fn check(config: &Config) -> Vec<Finding> {
+    let mut report = Report::default();
+    server(config, &mut report);
+    listeners(config, &mut report);
+    upstreams(config, &mut report);
+    cache(config, &mut report);
+    policy::check(&config.defaults, &Default::default(), &path(&["defaults"]), &mut report);
+    routes::check(config, &mut report);
+    plugins(config, &mut report);
+    access(config, &mut report);
+    report.findings
+}
+
+/// Collects findings.
+#[derive(Default)]
+struct Report {
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    fn add(&mut self, at: Path, message: impl Into<String>) {
+        self.push(Finding::value(at, message));
+    }
+
+    fn add_near(&mut self, at: Path, message: String, near: Option<&str>) {
+        self.push(Finding::value(at, message).near(near));
+    }
+
+    fn push(&mut self, finding: Finding) {
+        if !self.is_full() {
+            self.findings.push(finding);
+        }
+    }
+
+    /// Then nothing more need be looked for.
+    fn is_full(&self) -> bool {
+        self.findings.len() >= MAX_FINDINGS
+    }
+
+    fn form(&mut self, at: &Path, checked: Result<(), String>) {
+        if let Err(message) = checked {
+            self.add(at.clone(), message);
+        }
+    }
+
+    fn form_of_key(&mut self, at: &Path, checked: Result<(), String>) {
+        if let Err(message) = checked {
+            self.push(Finding::key(at.clone(), message));
+        }
+    }
+
+    fn each(&mut self, at: &Path, texts: &[String], check: impl Fn(&str) -> Result<(), String>) {
+        for (n, text) in texts.iter().enumerate() {
+            self.form(&at.index(n), check(text));
+        }
+    }
+
+    /// `name` must be a key of `all`.
+    fn known<T>(&mut self, at: Path, kind: &str, name: &str, all: &BTreeMap<String, T>) {
+        if all.contains_key(name) || self.is_full() {
+            return;
+        }
+        let names: Vec<&String> = all.keys().collect();
+        let expected = if names.is_empty() { format!("but `{kind}s` defines none") } else { format!("expected {}", one_of(&names)) };
+        self.add_near(at, format!("no {kind} is named `{name}`; {expected}"), nearest(name, &names));
+    }
+
+    fn positive(&mut self, at: Path, n: u64) {
+        if n == 0 {
+            self.add(at, "0 would let nothing through; expected more");
+        }
+    }
+}
+
+fn server(config: &Config, report: &mut Report) {
+    if let Some(threads) = config.server.threads.filter(|n| !(1..=1024).contains(n)) {
+        report.add(path(&["server", "threads"]), format!("{threads} threads; expected 1 to 1024, or no key for one per core"));
+    }
+}
+
+fn listeners(config: &Config, report: &mut Report) {
+    let all = path(&["listeners"]);
+    if config.listeners.is_empty() {
+        report.add(all.clone(), "no listeners; expected at least one, as in `- address: 127.0.0.1:8080`");
+    }
+    for (i, listener) in config.listeners.iter().enumerate() {
+        let at = all.index(i);
+        let (address, earlier) = (listener.address, &config.listeners[..i]);
+        if address.port() != 0 && earlier.iter().any(|l| l.address == address) {
+            report.add(at.key("address"), format!("{address} is another listener's address; expected one of its own"));
+        }
+        if address.port() != 0 && address == config.admin.address {
+            report.add(at.key("address"), format!("{address} is the admin listener's address; expected one of its own"));
+        }
+        if listener.protocols.is_empty() {
+            report.add(at.key("protocols"), "no protocols; expected `http1`, `http2` or both");
+        }
+        report.each(&at.key("trusted_proxies"), &listener.trusted_proxies, form::cidr);
+        limits(&listener.limits, &at.key("limits"), report);
+    }
+}
+
+fn limits(limits: &crate::http::config::Limits, at: &Path, report: &mut Report) {
+    let all = [
+        ("max_connections", limits.max_connections as u64),
+        ("max_header_bytes", limits.max_header_bytes.0),
+        ("max_headers", limits.max_headers as u64),
+        ("max_uri_bytes", limits.max_uri_bytes.0),
+        ("header_timeout", limits.header_timeout.0.as_millis() as u64),
+        ("body_timeout", limits.body_timeout.0.as_millis() as u64),
+        ("idle_timeout", limits.idle_timeout.0.as_millis() as u64),
+        ("max_streams", u64::from(limits.max_streams)),
+    ];
+    for (key, n) in all {
+        report.positive(at.key(key), n);
+    }
+}
+
+fn upstreams(config: &Config, report: &mut Report) {
+    for (name, upstream) in &config.upstreams {
+        let at = path(&["upstreams"]).key(name);
+        report.form_of_key(&at, form::name(name));
+        if upstream.targets.is_empty() {
+            report.add(at.key("targets"), "no targets; expected at least one URL, as in http://127.0.0.1:9000");
+        }
+        report.each(&at.key("targets"), &upstream.targets, form::target);
+        report.positive(at.key("timeouts").key("connect"), upstream.timeouts.connect.0.as_millis() as u64);
+        report.positive(at.key("timeouts").key("first_byte"), upstream.timeouts.first_byte.0.as_millis() as u64);
+        report.positive(at.key("timeouts").key("idle"), upstream.timeouts.idle.0.as_millis() as u64);
+        report.positive(at.key("load").key("max_concurrent"), upstream.load.max_concurrent as u64);
+    }
+}
+
+fn cache(config: &Config, report: &mut Report) {
+    let (cache, at) = (&config.cache, path(&["cache"]));
+    let (object, all) = (cache.l1.max_object_bytes, cache.l1.max_bytes);
+    if object > all {
+        let message = format!("an object of {object} does not fit into max_bytes ({all}); expected at most that");
+        report.add(at.key("l1").key("max_object_bytes"), message);
+    }
+    if cache.backoff.base > cache.backoff.max {
+        let message = format!("base ({}) is longer than max ({}); expected at most that", cache.backoff.base, cache.backoff.max);
+        report.add(at.key("backoff").key("base"), message);
+    }
+    report.positive(at.key("purge_log").key("max_records"), cache.purge_log.max_records as u64);
+    report.positive(at.key("purge_log").key("sweep_interval"), cache.purge_log.sweep_interval.0.as_millis() as u64);
+}
+
+fn plugins(config: &Config, report: &mut Report) {
+    for (name, plugin) in &config.plugins {
+        let at = path(&["plugins"]).key(name);
+        report.form_of_key(&at, form::name(name));
+        if !(plugin.config.is_null() || plugin.config.is_object()) {
+            report.add(at.key("config"), "not a mapping; expected keys and values for the plugin");
+        }
+        for (n, upstream) in plugin.fetch.iter().enumerate() {
+            report.known(at.key("fetch").index(n), "upstream", upstream, &config.upstreams);
+        }
+        let limits = &plugin.limits;
+        if limits.recycle_memory > limits.max_memory {
+            let message = format!("never reached: above max_memory ({}); expected at most that", limits.max_memory);
+            report.add(at.key("limits").key("recycle_memory"), message);
+        }
+        report.positive(at.key("limits").key("key_timeout"), limits.key_timeout.0.as_millis() as u64);
+        report.positive(at.key("limits").key("load_timeout"), limits.load_timeout.0.as_millis() as u64);
+        report.positive(at.key("limits").key("max_memory"), limits.max_memory.0);
+        report.positive(at.key("limits").key("max_stack"), limits.max_stack.0);
+        report.positive(at.key("limits").key("max_requests"), limits.max_requests);
+        report.positive(at.key("limits").key("max_concurrent"), limits.max_concurrent as u64);
+    }
+}
+
+/// Who may change things: the admin listener and `PURGE`.
+fn access(config: &Config, report: &mut Report) {
+    let admin = &config.admin;
+    if !admin.address.ip().is_loopback() && admin.token.is_none() {
+        let message = format!("{} can be reached from outside; expected `admin.token` or `admin.token_file`, or a loopback address", admin.address);
+        report.add(path(&["admin", "address"]), message);
+    }
+    let purge = &config.purge_method;
+    report.each(&path(&["purge_method", "allow"]), &purge.allow, form::cidr);
+    if purge.enabled && purge.allow.is_empty() && purge.token.is_none() {
+        report.add(path(&["purge_method", "enabled"]), "anybody could purge; expected `allow` (addresses) or `token` beside it");
+    }
+}

@@ -1,0 +1,40 @@
+//! The JSON Schema that editors use, from the types and their doc comments.
+//!
+//! Numbers and truth values may also be written as `${VAR}`; the schema says so,
+//! otherwise an editor would mark what the gateway accepts.
+
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{Schema, generate::SchemaSettings};
+use serde_json::{Value, json};
+
+use super::Config;
+
+/// The JSON Schema (draft 2020-12) of the configuration file.
+pub fn schema() -> Value {
+    let generator = SchemaSettings::draft2020_12().with_transform(Variables).into_generator();
+    let mut schema = generator.into_root_schema_for::<Config>();
+    schema.insert("title".to_owned(), json!("Lamina configuration"));
+    schema.to_value()
+}
+
+#[derive(Clone, Debug)]
+struct Variables;
+
+impl Transform for Variables {
+    fn transform(&mut self, schema: &mut Schema) {
+        if let Some(types) = schema.get_mut("type") {
+            let mut all = match types {
+                Value::String(one) => vec![json!(one)],
+                Value::Array(many) => many.clone(),
+                _ => Vec::new(),
+            };
+            let scalar = all.iter().any(|t| ["integer", "number", "boolean"].iter().any(|s| t == s));
+            if scalar && !all.contains(&json!("string")) {
+                all.push(json!("string"));
+                *types = Value::Array(all);
+                schema.insert("pattern".to_owned(), json!(r"\$\{"));
+            }
+        }
+        transform_subschemas(self, schema);
+    }
+}
