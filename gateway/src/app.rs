@@ -1,1 +1,195 @@
-//! Composition root: configuration in, running gateway out.
+//! Composition root: configuration in, running gateway out. The one place that names
+//! every concrete type.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use crate::admin::Admin;
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::http::body::{self, Body};
+use crate::http::config::{Limits, Listener, Protocol};
+use crate::http::server::{BindError, Bound, Running};
+use crate::origin::{BuildError, Origins};
+use crate::plugin::{Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
+use crate::proxy::Proxy;
+use crate::proxy::route::{Needs, RouteError, Routes};
+use crate::telemetry::logs::DroppedLines;
+use crate::telemetry::metrics::{self, Registry};
+
+/// A gateway at work.
+pub struct App {
+    listeners: Running,
+    admin: Running,
+    ready: Arc<AtomicBool>,
+    drain_timeout: Duration,
+    /// Where clients are served, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
+    pub admin_address: SocketAddr,
+    // Kept alive for as long as the gateway runs.
+    _tending: tokio::task::JoinHandle<()>,
+}
+
+/// Why a gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("a listener can't be opened")]
+    Bind(#[from] BindError),
+    #[error("the admin listener can't be opened")]
+    Admin(#[source] BindError),
+    #[error("upstreams")]
+    Upstream(#[from] BuildError),
+    #[error("plugins")]
+    Plugin(#[from] LoadError),
+    #[error("routes")]
+    Route(#[from] RouteError),
+    #[error("purge_method")]
+    PurgeMethod(#[from] crate::proxy::TokenError),
+    #[error("metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// The parts that exist without a listener: what `explain` needs.
+pub struct Engine {
+    pub proxy: Arc<Proxy>,
+    pub cache: Arc<Cache>,
+    pub registry: Registry,
+}
+
+/// How often L1 is tended and gauges are set.
+const TEND: Duration = Duration::from_secs(1);
+
+/// Builds the engine. `base` is the folder that plugin files are relative to.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn build(config: &Config, base: &Path) -> Result<Engine, StartError> {
+    let registry = metrics::registry()?;
+    let cache = Arc::new(Cache::new(&config.cache, &registry)?);
+    let origins = Arc::new(Origins::new(&config.upstreams)?);
+    let options = Options { base: base.to_owned(), cache_dir: code_cache(), fetch: fetch(Arc::clone(&origins)), registry: &registry };
+    let plugins = Plugins::load(&config.plugins, options).await?;
+    let on_error = config.plugins.iter().map(|(name, plugin)| (name.clone(), plugin.on_error)).collect();
+    let needs = Needs { defaults: &config.defaults, origins: &origins, plugins: &plugins, on_error: &on_error, registry: &registry };
+    let routes = Routes::new(&config.routes, &needs)?;
+    let access = config.telemetry.access_log == crate::telemetry::config::AccessLog::On;
+    let proxy = Arc::new(Proxy::new(Arc::clone(&cache), routes, &config.purge_method, access)?);
+    Ok(Engine { proxy, cache, registry })
+}
+
+impl App {
+    /// Opens the listeners and begins to serve.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running then.
+    pub async fn start(config: &Config, base: &Path, dropped: Option<DroppedLines>) -> Result<Self, StartError> {
+        let Engine { proxy, cache, registry } = build(config, base).await?;
+        let threads = config.server.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let bound = Bound::bind(&config.listeners, threads)?;
+        let admin_bound = Bound::bind(&[admin_listener(config.admin.address)], 1).map_err(StartError::Admin)?;
+        let (addresses, admin_addresses) = (bound.addresses(), admin_bound.addresses());
+        let ready = Arc::new(AtomicBool::new(true));
+        let scraped = Arc::clone(&cache);
+        let admin = Arc::new(Admin {
+            proxy: Arc::clone(&proxy),
+            registry,
+            token: config.admin.token.clone(),
+            ready: Arc::clone(&ready),
+            refresh: Box::new(move || {
+                scraped.tend();
+                if let Some(lines) = &dropped {
+                    lines.update();
+                }
+            }),
+        });
+        Ok(Self {
+            listeners: bound.start(move |request, peer| Arc::clone(&proxy).handle(request, peer)),
+            admin: admin_bound.start(move |request, _| Arc::clone(&admin).handle(request)),
+            ready,
+            drain_timeout: config.server.drain_timeout.0,
+            addresses,
+            admin_address: admin_addresses.first().copied().unwrap_or(config.admin.address),
+            _tending: tokio::spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
+        })
+    }
+
+    /// Says not ready, lets what is under way finish, then ends.
+    pub async fn drain(self) {
+        self.ready.store(false, Ordering::Release);
+        self.listeners.drain(self.drain_timeout).await;
+        self.admin.drain(Duration::from_millis(100)).await;
+    }
+}
+
+/// Keeps the cache in order, aside from requests.
+async fn tend(cache: Arc<Cache>, sweep: Duration) {
+    let mut ticks = tokio::time::interval(TEND);
+    let mut swept = tokio::time::Instant::now();
+    loop {
+        ticks.tick().await;
+        let due = swept.elapsed() >= sweep;
+        let cache = Arc::clone(&cache);
+        // A sweep touches every entry: not on a thread that serves requests.
+        let work = tokio::task::spawn_blocking(move || {
+            cache.tend();
+            if due {
+                cache.sweep();
+            }
+        });
+        if work.await.is_err() {
+            tracing::error!("tending the cache failed; it goes on at the next tick");
+        }
+        if due {
+            swept = tokio::time::Instant::now();
+        }
+    }
+}
+
+/// How plugins reach the origins: only by the names that YAML granted, which the plugin host checks.
+fn fetch(origins: Arc<Origins>) -> Fetch {
+    Arc::new(move |call: FetchCall| {
+        let origins = Arc::clone(&origins);
+        async move {
+            let FetchCall { upstream, request, max_body, deadline } = call;
+            let origin = origins.get(&upstream).ok_or(FetchError::Failed { reason: format!("there is no upstream {upstream}") })?;
+            let exchange = async {
+                let response = origin.send(request.map(Body::full)).await.map_err(|error| FetchError::Failed { reason: error.to_string() })?;
+                let (parts, body) = response.into_parts();
+                let body = body::collect(body, max_body).await.map_err(|error| FetchError::Failed { reason: error.to_string() })?;
+                Ok(http::Response::from_parts(parts, body))
+            };
+            tokio::time::timeout_at(deadline.into(), exchange).await.unwrap_or(Err(FetchError::Timeout))
+        }
+        .boxed()
+    })
+}
+
+/// Where compiled plugins are kept between starts: a folder of the user's own.
+fn code_cache() -> Option<PathBuf> {
+    let home = |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
+    home("LAMINA_CACHE_DIR", "code").or_else(|| home("XDG_CACHE_HOME", "lamina")).or_else(|| home("HOME", ".cache/lamina"))
+}
+
+fn admin_listener(address: SocketAddr) -> Listener {
+    Listener { address, protocols: vec![Protocol::Http1, Protocol::Http2], trusted_proxies: Vec::new(), limits: Limits { max_connections: 256, ..Limits::default() } }
+}
+
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the process may not handle signals.
+pub async fn stop_signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}

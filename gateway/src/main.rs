@@ -1,1 +1,185 @@
-fn main() {}
+//! Arguments, exit codes, signals; no logic.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use lamina::app::{self, App};
+use lamina::config::{self, Config};
+use lamina::telemetry::config::{Config as Telemetry, LogFormat};
+use lamina::telemetry::{logs, metrics};
+use lamina::{demo, proxy};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An edge cache gateway with sandboxed WASM plugins.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  lamina run -c config/quickstart.yaml
+  lamina validate -c lamina.yaml
+  lamina explain -c lamina.yaml 'http://shop.example/search?q=tea&utm_source=x' -H 'Accept-Language: de'
+  lamina schema > lamina.schema.json
+  lamina demo-origin --listen 127.0.0.1:8081
+
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+    Run {
+        #[command(flatten)]
+        file: File,
+        /// Overrides telemetry.log_format.
+        #[arg(long, value_enum)]
+        log_format: Option<LogFormat>,
+    },
+    /// Check a configuration, with all its plugins, and say what is wrong.
+    Validate {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Print the JSON Schema of the configuration.
+    Schema,
+    /// Say what would be done with a request: route, key and its parts, lifetime and the rule that gives it.
+    Explain {
+        #[command(flatten)]
+        file: File,
+        /// The absolute URL.
+        url: String,
+        /// A request header, as `Name: value`.
+        #[arg(short = 'H', long = "header")]
+        headers: Vec<String>,
+        /// The method.
+        #[arg(short = 'X', long, default_value = "GET")]
+        method: http::Method,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Serve a small web site to try the gateway on.
+    DemoOrigin {
+        /// Address and port.
+        #[arg(long, default_value = "127.0.0.1:8081")]
+        listen: SocketAddr,
+    },
+    /// Print the version.
+    Version,
+}
+
+#[derive(clap::Args)]
+struct File {
+    /// The configuration file.
+    #[arg(short, long, env = "LAMINA_CONFIG", default_value = "lamina.yaml")]
+    config: PathBuf,
+}
+
+/// What a command came to.
+enum Done {
+    Well,
+    /// The command line or the configuration is wrong; it has been said.
+    Wrong,
+}
+
+fn main() -> ExitCode {
+    match execute(Arguments::parse().command) {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::Wrong) => ExitCode::from(2),
+        Err(error) => {
+            eprintln!("lamina: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<Done> {
+    match command {
+        Command::Run { file, log_format } => with_config(&file.config, |mut config| {
+            config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
+            runtime()?.block_on(run(&config, &file.config))
+        }),
+        Command::Validate { file } => with_config(&file.config, |config| {
+            runtime()?.block_on(app::build(&config, folder(&file.config))).context("the file is well formed, but")?;
+            println!("{}: ok, {} routes, {} upstreams, {} plugins", file.config.display(), config.routes.len(), config.upstreams.len(), config.plugins.len());
+            Ok(())
+        }),
+        Command::Explain { file, url, headers, method, json } => with_config(&file.config, |config| {
+            let request = request(&url, &headers, method)?;
+            let engine = runtime()?.block_on(app::build(&config, folder(&file.config)))?;
+            print_explanation(&engine.proxy.explain(request), json)
+        }),
+        Command::Schema => {
+            println!("{:#}", config::schema());
+            Ok(Done::Well)
+        }
+        Command::DemoOrigin { listen } => {
+            let _logs = logs::start(&Telemetry::default());
+            runtime()?.block_on(demo::run(&[listen]))?;
+            Ok(Done::Well)
+        }
+        Command::Version => {
+            println!("lamina {}", env!("CARGO_PKG_VERSION"));
+            Ok(Done::Well)
+        }
+    }
+}
+
+fn with_config(file: &Path, act: impl FnOnce(Config) -> anyhow::Result<()>) -> anyhow::Result<Done> {
+    match config::load(file) {
+        Ok(config) => act(config).map(|()| Done::Well),
+        Err(problems) => {
+            eprintln!("{problems}");
+            Ok(Done::Wrong)
+        }
+    }
+}
+
+async fn run(config: &Config, file: &Path) -> anyhow::Result<()> {
+    let logs = logs::start(&config.telemetry);
+    let app = App::start(config, folder(file), &logs).await?;
+    for address in &app.addresses {
+        tracing::info!("lamina listening on http://{address}");
+    }
+    tracing::info!("lamina admin on http://{}", app.admin_address);
+    app::stop_signal().await?;
+    tracing::info!("draining; a second signal ends at once");
+    tokio::select! {
+        () = app.drain() => tracing::info!("drained"),
+        _ = app::stop_signal() => tracing::warn!("ended before everything was answered"),
+    }
+    Ok(())
+}
+
+fn request(url: &str, headers: &[String], method: http::Method) -> anyhow::Result<http::Request<()>> {
+    let mut request = http::Request::builder().method(method).uri(url);
+    for header in headers {
+        let (name, value) = header.split_once(':').with_context(|| format!("{header:?} is not of the form `Name: value`"))?;
+        request = request.header(name.trim(), value.trim());
+    }
+    request.body(()).with_context(|| format!("{url:?} and its headers are no request"))
+}
+
+fn print_explanation(explanation: &proxy::Explanation, json: bool) -> anyhow::Result<()> {
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(explanation)?),
+        false => print!("{explanation}"),
+    }
+    Ok(())
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// The folder that names in the file are relative to. `config` has resolved plugin files already.
+fn folder(_file: &Path) -> &Path {
+    Path::new("")
+}

@@ -1,3 +1,5 @@
-//! Events, logs and metrics.
+//! Logs and the metric registry: the leaf that every module may use.
 
 pub mod config;
+pub mod logs;
+pub mod metrics;

@@ -3,7 +3,7 @@
 //! Inside: `socket` opens the ports, `worker` is one thread with its runtime and accept
 //! loops, `connection` serves one client, `wire` is its transport, `watch` its deadlines,
 //! `service` the step from hyper to the handler, `signal` tells everybody to drain,
-//! `network` is a list of trusted addresses. What a request may look like is `guard`'s.
+//! What a request may look like is `guard`'s.
 //!
 //! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket
 //! for each port, so that a request stays on the thread (and the core) that accepted it;
@@ -19,14 +19,13 @@ use http::{Request, Response};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
-use self::network::Networks;
 use self::signal::{Signal, Stage};
 use self::worker::Worker;
 use super::body::Body;
+use super::cidr::{Cidr, CidrError};
 use super::config::{Limits, Listener, Protocol};
 
 mod connection;
-mod network;
 mod service;
 mod signal;
 mod socket;
@@ -72,8 +71,8 @@ pub enum BindError {
     NotHere { address: SocketAddr },
     #[error("cannot listen on {address}")]
     Socket { address: SocketAddr, source: io::Error },
-    #[error("listener {address}: trusted_proxies: {network:?} is not an address or a network such as 10.0.0.0/8")]
-    Network { address: SocketAddr, network: String },
+    #[error("listener {address}: trusted_proxies")]
+    Network { address: SocketAddr, source: CidrError },
     #[error("cannot start the runtime of a worker thread")]
     Runtime { source: io::Error },
 }
@@ -83,7 +82,7 @@ struct Port {
     address: SocketAddr,
     protocols: Vec<Protocol>,
     limits: Arc<Limits>,
-    trusted: Networks,
+    trusted: Box<[Cidr]>,
     /// One for each connection that may be open, over all workers.
     places: Arc<Semaphore>,
     capacity: u32,
@@ -164,8 +163,10 @@ impl Drop for Running {
 
 impl Port {
     fn new(listener: &Listener, address: SocketAddr) -> Result<Self, BindError> {
-        let trusted = Networks::parse(&listener.trusted_proxies)
-            .map_err(|network| BindError::Network { address: listener.address, network })?;
+        let trusted = listener.trusted_proxies.iter().map(|text| text.parse());
+        let trusted = trusted
+            .collect::<Result<_, _>>()
+            .map_err(|source| BindError::Network { address: listener.address, source })?;
         let capacity = listener.limits.max_connections.clamp(1, u32::MAX as usize >> 4);
         Ok(Self {
             address,

@@ -1,0 +1,62 @@
+//! Reads what `POST /v1/purge` asks for.
+
+use http::Uri;
+use serde_json::Value;
+
+use crate::cache::key::KeyId;
+use crate::cache::pattern::Pattern;
+use crate::cache::purge::{Kind, Selector};
+use crate::proxy::Proxy;
+
+const EXPECTED: &str = "expected one or more of key, url, prefix, pattern, tag, route (a text or a list of texts), or \"all\": true; and optionally \"soft\": true";
+
+/// The selectors and how they leave what they reach.
+///
+/// # Errors
+/// What is wrong with the request, and what is expected.
+pub fn read(body: &Value, proxy: &Proxy) -> Result<(Vec<Selector>, Kind), String> {
+    let map = body.as_object().ok_or(EXPECTED)?;
+    let mut selectors = Vec::new();
+    let mut kind = Kind::Hard;
+    for (name, value) in map {
+        match (name.as_str(), value) {
+            ("soft", Value::Bool(soft)) => kind = if *soft { Kind::Soft } else { Kind::Hard },
+            ("all", Value::Bool(true)) => selectors.push(Selector::All),
+            (_, Value::String(text)) => selectors.push(selector(name, text, proxy)?),
+            (_, Value::Array(texts)) => {
+                for text in texts {
+                    let text = text.as_str().ok_or_else(|| format!("{name}: expected texts"))?;
+                    selectors.push(selector(name, text, proxy)?);
+                }
+            }
+            _ => return Err(format!("{name}: {EXPECTED}")),
+        }
+    }
+    match selectors.is_empty() {
+        true => Err(EXPECTED.to_owned()),
+        false => Ok((selectors, kind)),
+    }
+}
+
+fn selector(name: &str, text: &str, proxy: &Proxy) -> Result<Selector, String> {
+    if text.is_empty() {
+        return Err(format!("{name}: empty; to purge everything say \"all\": true"));
+    }
+    match name {
+        "key" => KeyId::parse(text).map(Selector::Key).ok_or_else(|| format!("key: {text:?} is not 16 hexadecimal digits, as `explain` shows them")),
+        "url" => url(text, proxy),
+        "prefix" => Ok(Selector::Prefix(text.to_owned())),
+        "pattern" => Ok(Selector::Pattern(Pattern::new(text))),
+        "tag" => Ok(Selector::Tag(text.to_owned())),
+        "route" => Ok(Selector::Route(text.to_owned())),
+        _ => Err(format!("{name}: {EXPECTED}")),
+    }
+}
+
+fn url(text: &str, proxy: &Proxy) -> Result<Selector, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("url: {text:?}: {error}"))?;
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err(format!("url: {text:?} is not absolute; expected http://host/path"));
+    };
+    proxy.url_selector(scheme, authority.as_str(), &uri).ok_or_else(|| format!("url: no route caches {text:?}"))
+}

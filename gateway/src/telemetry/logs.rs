@@ -1,0 +1,73 @@
+//! Where log lines go: standard error, as text or JSON.
+//!
+//! A line never makes a request wait: lines go through a bounded queue to a thread,
+//! and what does not fit is dropped and counted.
+
+use std::io::IsTerminal;
+
+use prometheus::IntGauge;
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+use crate::telemetry::config::{Config, LogFormat, LogLevel};
+use crate::telemetry::metrics::Registry;
+
+/// Lines that may wait to be written.
+const QUEUE: usize = 16_384;
+
+/// Keeps the writing thread; dropping it writes what waits.
+pub struct Logs {
+    _guard: WorkerGuard,
+    dropped: ErrorCounter,
+}
+
+/// Starts logging for the whole process. `RUST_LOG` goes before the configured level.
+///
+/// A second call in one process keeps the first's settings.
+pub fn start(config: &Config) -> Logs {
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true).finish(std::io::stderr());
+    let dropped = writer.error_counter();
+    let filter = EnvFilter::builder().with_default_directive(level(config.log_level).into()).from_env_lossy();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    // An error means that another subscriber is set already, as in tests of the library.
+    let _ = match config.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+    Logs { _guard: guard, dropped }
+}
+
+impl Logs {
+    /// Registers the count of lines that did not fit.
+    ///
+    /// # Errors
+    /// When the registry has it already.
+    pub fn register(&self, registry: &Registry) -> prometheus::Result<DroppedLines> {
+        let gauge = IntGauge::new("lamina_log_lines_dropped", "Log lines dropped since the writer could not keep up.")?;
+        registry.register(Box::new(gauge.clone()))?;
+        Ok(DroppedLines { counter: self.dropped.clone(), gauge })
+    }
+}
+
+/// Brings the count of dropped lines into the metrics.
+pub struct DroppedLines {
+    counter: ErrorCounter,
+    gauge: IntGauge,
+}
+
+impl DroppedLines {
+    pub fn update(&self) {
+        self.gauge.set(i64::try_from(self.counter.dropped_lines()).unwrap_or(i64::MAX));
+    }
+}
+
+fn level(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
