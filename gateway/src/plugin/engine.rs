@@ -1,0 +1,142 @@
+//! The wasmtime engine of one set of plugins, its clock, and the threads of loaders.
+//!
+//! One engine serves both hooks. It has no support for concurrent components, which
+//! would cost each `key` call 0.35 µs; loaders still suspend on a fetch, each on a
+//! stack of its own. A thread of the engine moves its epoch: that is how a guest that
+//! never returns is noticed. Loaders run on threads of their own, a little nicer than
+//! the listeners, so that a busy guest does not delay those.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::config::{Limits, Plugin};
+
+/// The time between two looks at a running guest's deadline.
+pub(super) const TICK: Duration = Duration::from_millis(2);
+/// Stack for the host functions that a guest on a stack of its own calls.
+const HOST_STACK: usize = 512 << 10;
+/// Elements that the tables of a guest may have.
+pub(super) const MAX_TABLE_ELEMENTS: usize = 100_000;
+/// Core instances that one component may consist of: the module, the shims that
+/// make it a component, and a few more for other languages' runtimes.
+const CORE_INSTANCES: u32 = 8;
+/// Instances of all plugins together, whatever `max_concurrent` says.
+const MAX_INSTANCES: usize = 4_096;
+
+/// Sets up the engine that `plugins` need together, and starts its clock.
+pub(super) fn start(plugins: &BTreeMap<String, Plugin>) -> wasmtime::Result<Engine> {
+    let engine = Engine::new(&pooled(plugins)).or_else(|error| {
+        // Little address space, as under `ulimit -v`: slower, but it works.
+        tracing::warn!(%error, "no memory pool for plugins, allocating on demand");
+        Engine::new(&base(plugins))
+    })?;
+    tick(&engine).map_err(|e| wasmtime::format_err!("{e}"))?;
+    Ok(engine)
+}
+
+fn base(plugins: &BTreeMap<String, Plugin>) -> Config {
+    let stack = largest(plugins, |l| l.max_stack.as_usize());
+    let mut config = Config::new();
+    config.concurrency_support(false);
+    config.epoch_interruption(true);
+    config.max_wasm_stack(stack);
+    config.async_stack_size(stack + HOST_STACK);
+    // A pure hook answers the same on every machine.
+    config.cranelift_nan_canonicalization(true);
+    config.relaxed_simd_deterministic(true);
+    config.wasm_memory64(false);
+    config
+}
+
+fn pooled(plugins: &BTreeMap<String, Plugin>) -> Config {
+    let instances = instances(plugins);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances);
+    pool.total_core_instances(instances * CORE_INSTANCES);
+    pool.max_core_instances_per_component(CORE_INSTANCES);
+    pool.total_memories(instances);
+    pool.max_memories_per_component(2);
+    pool.total_tables(instances * 4);
+    pool.max_tables_per_component(8);
+    pool.table_elements(MAX_TABLE_ELEMENTS);
+    pool.total_stacks(instances);
+    pool.max_memory_size(largest(plugins, |l| l.max_memory.as_usize()));
+    pool.linear_memory_keep_resident(1 << 20);
+    pool.pagemap_scan(Enabled::Auto);
+    let mut config = base(plugins);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// An instance a thread and plugin for keys, and what loaders may use at once; some
+/// more for threads that only come and go.
+fn instances(plugins: &BTreeMap<String, Plugin>) -> u32 {
+    let threads = cores() * 4 + 16;
+    let wanted: usize = plugins.values().map(|p| threads + p.limits.max_concurrent).sum();
+    u32::try_from(wanted.clamp(16, MAX_INSTANCES)).unwrap_or(16)
+}
+
+fn largest(plugins: &BTreeMap<String, Plugin>, size: impl Fn(&Limits) -> usize) -> usize {
+    let largest = plugins.values().map(|p| size(&p.limits)).max();
+    largest.unwrap_or_else(|| size(&Limits::default()))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Moves the epoch until the engine is gone.
+fn tick(engine: &Engine) -> std::io::Result<()> {
+    let engine = engine.weak();
+    let run = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    };
+    std::thread::Builder::new().name("plugin-clock".into()).spawn(run).map(drop)
+}
+
+/// The threads that loaders run on. They end with the last plugin that uses them.
+pub(super) struct Loaders {
+    /// Present until it is dropped.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Loaders {
+    /// Starts a thread a core.
+    pub(super) fn start() -> std::io::Result<Arc<Self>> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores())
+            .thread_name("plugin-loader")
+            .on_thread_start(|| {
+                // On Linux this is the thread's own priority. It is a courtesy: if it
+                // is refused, loaders compete on equal terms.
+                _ = rustix::process::nice(5);
+            })
+            .enable_all()
+            .build()?;
+        Ok(Arc::new(Self { runtime: Some(runtime) }))
+    }
+
+    /// Runs a call there.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.as_ref().expect("present until it is dropped").spawn(call)
+    }
+}
+
+impl Drop for Loaders {
+    fn drop(&mut self) {
+        // Not waited for: the last plugin may go on a thread that must not block.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

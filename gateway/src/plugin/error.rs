@@ -1,0 +1,124 @@
+//! What can go wrong: when a plugin is loaded, and when it is called.
+
+use std::path::PathBuf;
+
+use super::Hook;
+
+/// Why a plugin was not loaded. The gateway keeps what it had.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin `{plugin}`: {cause}")]
+pub struct LoadError {
+    /// The plugin's name in the YAML.
+    pub plugin: String,
+    /// What is wrong with it.
+    pub cause: Cause,
+}
+
+/// What is wrong with a plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    #[error("can't read {}: {error}", file.display())]
+    Unreadable { file: PathBuf, error: std::io::Error },
+    #[error("{} is {bytes} bytes; at most {limit} are accepted", file.display())]
+    TooLarge { file: PathBuf, bytes: u64, limit: u64 },
+    #[error("not a WebAssembly file: it does not begin with `\\0asm`")]
+    NotWasm,
+    #[error("the core module can't be made a component: {0}. Was it built against the WIT package `{package}`?", package = super::contract::PACKAGE)]
+    NotAComponent(String),
+    #[error("the code is not valid: {0}")]
+    Compile(String),
+    #[error("it imports `{0}`, which does not exist; known are `{log}` and `{fetch}`", log = super::contract::LOG, fetch = super::contract::FETCH)]
+    UnknownImport(String),
+    #[error("it imports `{0}`: WASI is not offered to plugins")]
+    Wasi(String),
+    #[error("`{0}` is not of contract version {version}", version = super::contract::VERSION)]
+    UnknownVersion(String),
+    #[error("it imports `{fetch}`, but its `fetch` names no upstream in the YAML", fetch = super::contract::FETCH)]
+    FetchNotGranted,
+    #[error("it does not export `{0}`")]
+    MissingExport(String),
+    #[error("`{interface}` does not have the types of the contract: {reason}")]
+    WrongType { interface: String, reason: String },
+    #[error("it failed while it was started: {0}")]
+    Start(CallError),
+    #[error("its `describe` failed: {0}")]
+    Describe(CallError),
+    #[error("it refuses its configuration: {0}")]
+    Config(String),
+    #[error("its manifest is not valid: {0}")]
+    Manifest(String),
+    #[error("a route uses it as `{0}`, which it does not export")]
+    MissingHook(Hook),
+    #[error("the WebAssembly engine can't be set up: {0}")]
+    Engine(String),
+}
+
+/// Why one call gave no answer. The instance is gone; the next call gets a fresh one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The guest trapped: `unreachable`, a panic, exhausted stack, and so on.
+    #[error("trap: {reason}")]
+    Trap { reason: String },
+    /// The guest used up its time.
+    #[error("deadline exceeded")]
+    Timeout,
+    /// The guest wanted more memory or larger tables than its limits allow.
+    #[error("out of memory: it asked for {asked} where {limit} are allowed")]
+    OutOfMemory { asked: usize, limit: usize },
+    /// All instances are busy.
+    #[error("all instances are busy")]
+    Overloaded,
+    /// The guest called an import that this hook may not use.
+    #[error("it called `{import}`, which this hook may not use")]
+    Refused { import: &'static str },
+    /// The guest answered something that the contract does not allow.
+    #[error("the answer is not valid: {what}")]
+    Invalid { what: String },
+}
+
+/// [`CallError`] without its details, for metrics and for choosing what to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallErrorKind {
+    Trap,
+    Timeout,
+    OutOfMemory,
+    Overloaded,
+    Refused,
+    Invalid,
+}
+
+impl CallError {
+    /// The kind of failure.
+    pub fn kind(&self) -> CallErrorKind {
+        match self {
+            Self::Trap { .. } => CallErrorKind::Trap,
+            Self::Timeout => CallErrorKind::Timeout,
+            Self::OutOfMemory { .. } => CallErrorKind::OutOfMemory,
+            Self::Overloaded => CallErrorKind::Overloaded,
+            Self::Refused { .. } => CallErrorKind::Refused,
+            Self::Invalid { .. } => CallErrorKind::Invalid,
+        }
+    }
+
+    pub(super) fn invalid(what: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into() }
+    }
+}
+
+impl CallErrorKind {
+    /// Every kind, in the order of its index.
+    pub const ALL: [Self; 6] =
+        [Self::Trap, Self::Timeout, Self::OutOfMemory, Self::Overloaded, Self::Refused, Self::Invalid];
+
+    /// The value of the label `outcome`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Timeout => "timeout",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Overloaded => "overloaded",
+            Self::Refused => "refused",
+            Self::Invalid => "invalid",
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The import `fetch`: requests of a guest, to upstreams that the YAML grants.
+//!
+//! The guest names an upstream, never an address; who answers to that name is for
+//! `origin` to say. Redirects are handed back, not followed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
+use http::{Request, Response};
+
+use super::bindings::fetch::{FetchError as GuestError, FetchRequest, FetchResponse, Host};
+use super::bindings::types::Header;
+use super::check;
+use super::contract::FETCH;
+use super::error::CallError;
+use super::guest::{NotAllowed, State};
+
+/// Time that a guest keeps, after the last fetch has timed out, to make something of
+/// what it has: at most this, and at most a tenth of what is left.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// How the program sends a request to an upstream and reads the whole answer; `app`
+/// makes it of `origin`. It runs on the threads of the loaders.
+pub type Fetch = Arc<dyn Fn(FetchCall) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> + Send + Sync>;
+
+/// A request of a plugin.
+#[derive(Debug)]
+pub struct FetchCall {
+    /// The name of the upstream; one of those that the YAML grants.
+    pub upstream: Arc<str>,
+    /// In origin form, without `Host` and without headers of the connection.
+    pub request: Request<Bytes>,
+    /// Bytes that the answer's body may have.
+    pub max_body: usize,
+    /// When nobody waits for the answer any more.
+    pub deadline: Instant,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No answer before the deadline.
+    #[error("no answer in time")]
+    Timeout,
+    /// The body is larger than `max_body`.
+    #[error("the body is too large")]
+    TooLarge,
+    /// No connection, or it broke. The text goes to the plugin: no secrets in it.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// What one `load` call may fetch.
+#[derive(Clone)]
+pub(super) struct Fetches {
+    pub(super) send: Fetch,
+    /// Names of upstreams.
+    pub(super) granted: Arc<[Arc<str>]>,
+    /// Fetches that are left.
+    pub(super) left: usize,
+    pub(super) max_body: usize,
+}
+
+impl Host for State {
+    async fn fetch(&mut self, request: FetchRequest) -> wasmtime::Result<Result<FetchResponse, GuestError>> {
+        let mut answers = self.fetch_all(vec![request]).await?;
+        Ok(answers.pop().unwrap_or(Err(GuestError::TooMany)))
+    }
+
+    async fn fetch_all(
+        &mut self,
+        requests: Vec<FetchRequest>,
+    ) -> wasmtime::Result<Vec<Result<FetchResponse, GuestError>>> {
+        let deadline = self.deadline();
+        let Some(fetches) = &mut self.fetches else {
+            return Err(wasmtime::Error::new(NotAllowed(FETCH)));
+        };
+        let calls: Vec<_> = requests.into_iter().map(|request| fetches.admit(request, deadline)).collect();
+        let send = fetches.send.clone();
+        Ok(join_all(calls.into_iter().map(|call| answer(&send, call))).await)
+    }
+}
+
+impl Fetches {
+    /// Checks one request and takes it off the account.
+    fn admit(&mut self, request: FetchRequest, deadline: Instant) -> Result<FetchCall, GuestError> {
+        let upstream = self.granted.iter().find(|name| ***name == *request.upstream);
+        let upstream = upstream.ok_or(GuestError::Denied)?.clone();
+        self.left = self.left.checked_sub(1).ok_or(GuestError::TooMany)?;
+        let deadline = fetch_deadline(Instant::now(), deadline, request.timeout_ms);
+        let request = check::request(&request.method, &request.path_and_query, request.headers, request.body);
+        let request = request.map_err(|error| match error {
+            CallError::Invalid { what } => GuestError::Invalid(what),
+            other => GuestError::Invalid(other.to_string()),
+        })?;
+        Ok(FetchCall { upstream, request, max_body: self.max_body, deadline })
+    }
+}
+
+fn fetch_deadline(now: Instant, call: Instant, timeout_ms: Option<u32>) -> Instant {
+    let left = call.saturating_duration_since(now);
+    let left = left - MARGIN.min(left / 10);
+    now + timeout_ms.map_or(left, |ms| left.min(Duration::from_millis(ms.into())))
+}
+
+async fn answer(send: &Fetch, call: Result<FetchCall, GuestError>) -> Result<FetchResponse, GuestError> {
+    let call = call?;
+    let (deadline, max_body) = (call.deadline, call.max_body);
+    // The sender keeps the deadline as well; this one holds whatever it does.
+    let response = tokio::time::timeout_at(deadline.into(), send(call)).await;
+    let response = response.map_err(|_| GuestError::Timeout)?.map_err(|error| match error {
+        FetchError::Timeout => GuestError::Timeout,
+        FetchError::TooLarge => GuestError::TooLarge,
+        FetchError::Unavailable(reason) => GuestError::Unavailable(reason),
+    })?;
+    if response.body().len() > max_body {
+        return Err(GuestError::TooLarge);
+    }
+    Ok(for_guest(response))
+}
+
+fn for_guest(response: Response<Bytes>) -> FetchResponse {
+    let (head, body) = response.into_parts();
+    let lines = head.headers.iter().filter(|(name, _)| !check::is_of_the_connection(name));
+    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| Header {
+        name: name.as_str().to_owned(),
+        value: value.as_bytes().to_owned(),
+    };
+    FetchResponse { status: head.status.as_u16(), headers: lines.map(header).collect(), body: body.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_ends_before_its_call() {
+        let now = Instant::now();
+        let within = |call, timeout| fetch_deadline(now, now + Duration::from_millis(call), timeout) - now;
+        assert_eq!(within(10_000, None), Duration::from_millis(9_900));
+        assert_eq!(within(100, None), Duration::from_millis(90));
+        assert_eq!(within(10_000, Some(5)), Duration::from_millis(5));
+        assert_eq!(within(100, Some(5_000)), Duration::from_millis(90));
+        assert_eq!(within(0, None), Duration::ZERO);
+    }
+}

@@ -1,0 +1,281 @@
+//! One instance of a plugin: made, started, limited, and thrown away.
+//!
+//! Invariant: a guest runs only while its deadline is armed and its memory counted;
+//! after any failed call its instance is dropped, never used again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus::IntGauge;
+use wasmtime::component::{Instance, InstancePre, TypedFunc};
+use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
+
+use super::bindings::types;
+use super::config::Limits;
+use super::contract::{self, Exports};
+use super::engine::MAX_TABLE_ELEMENTS;
+use super::error::{CallError, Cause};
+use super::fetch::Fetches;
+use super::log::Limiter as LogLimiter;
+use super::metrics::Metrics;
+
+/// Time that the start of an instance may take, besides the call's own.
+pub(super) const START: Duration = Duration::from_millis(500);
+/// Bytes that a hook other than `load` may hand to the host in one go; without it a
+/// small guest could name one long text a million times.
+const HANDED_OVER: usize = 1 << 20;
+
+pub(super) type Describe = (Result<types::Manifest, String>,);
+pub(super) type Derive = TypedFunc<(types::KeyInputs,), (types::KeyDecision,)>;
+pub(super) type Load = TypedFunc<(types::Request, types::Context), (types::LoadDecision,)>;
+
+/// What instances of one plugin are made from.
+pub(super) struct Blueprint {
+    pub(super) name: Arc<str>,
+    /// With the imports that may be called on a listener's thread.
+    pub(super) key: InstancePre<State>,
+    /// With the imports that may wait.
+    pub(super) load: InstancePre<State>,
+    pub(super) exports: Exports,
+    /// The plugin's `config` as JSON text.
+    pub(super) config: String,
+    pub(super) limits: Limits,
+    pub(super) log: Arc<LogLimiter>,
+    pub(super) metrics: Metrics,
+}
+
+/// A live instance.
+pub(super) struct Guest {
+    pub(super) store: Store<State>,
+    pub(super) derive: Option<Derive>,
+    pub(super) load: Option<Load>,
+    calls: u64,
+    born: Instant,
+}
+
+/// What the host knows of a running guest.
+pub(super) struct State {
+    pub(super) plugin: Arc<str>,
+    pub(super) log: Arc<LogLimiter>,
+    /// Present during a `load`.
+    pub(super) fetches: Option<Fetches>,
+    deadline: Instant,
+    memory: Memory,
+    /// Counts this instance while it lives.
+    _live: Live,
+}
+
+/// Why an instance did not start.
+pub(super) enum StartError {
+    Instantiate(CallError),
+    Describe(CallError),
+    Config(String),
+    Type { interface: &'static str, reason: String },
+}
+
+impl Blueprint {
+    /// Makes an instance for `key`, and asks it for its manifest.
+    pub(super) fn start(&self) -> Result<(Guest, types::Manifest), StartError> {
+        let mut store = self.store(|_| UpdateDeadline::Continue(1), HANDED_OVER);
+        let instance = self.key.instantiate(&mut store);
+        let instance = instance.map_err(|e| StartError::Instantiate(explain(&store, &e)))?;
+        let describe = describe(&mut store, &instance, &self.exports)?;
+        let answer = describe.call(&mut store, (&self.config,));
+        let manifest = read_manifest(&store, answer)?;
+        Ok((self.guest(store, &instance)?, manifest))
+    }
+
+    /// Makes an instance for `load`.
+    pub(super) async fn start_async(&self) -> Result<Guest, StartError> {
+        let handed_over = self.limits.max_body.as_usize().saturating_mul(2).saturating_add(HANDED_OVER);
+        let mut store = self.store(|_| UpdateDeadline::Yield(1), handed_over);
+        let instance = self.load.instantiate_async(&mut store).await;
+        let instance = instance.map_err(|e| StartError::Instantiate(explain(&store, &e)))?;
+        let describe = describe(&mut store, &instance, &self.exports)?;
+        let answer = describe.call_async(&mut store, (&self.config,)).await;
+        read_manifest(&store, answer)?;
+        self.guest(store, &instance)
+    }
+
+    /// A store whose guest is interrupted at its deadline, and goes on by `go_on` when
+    /// it was only looked at.
+    fn store(&self, go_on: impl Fn(()) -> UpdateDeadline + Send + Sync + 'static, handed_over: usize) -> Store<State> {
+        let state = State {
+            plugin: self.name.clone(),
+            log: self.log.clone(),
+            fetches: None,
+            deadline: Instant::now() + START,
+            memory: Memory { used: 0, limit: self.limits.max_memory.as_usize(), exceeded: None },
+            _live: Live::new(&self.metrics.instances),
+        };
+        let mut store = Store::new(self.key.engine(), state);
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(handed_over);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(move |context| match Instant::now() >= context.data().deadline {
+            true => Err(wasmtime::Error::new(TimedOut)),
+            false => Ok(go_on(())),
+        });
+        store
+    }
+
+    fn guest(&self, mut store: Store<State>, instance: &Instance) -> Result<Guest, StartError> {
+        let derive = self.exports.derive.map(|index| instance.get_typed_func(&mut store, index));
+        let derive = derive.transpose().map_err(|e| wrong_type(contract::KEY, &e))?;
+        let load = self.exports.load.map(|index| instance.get_typed_func(&mut store, index));
+        let load = load.transpose().map_err(|e| wrong_type(contract::LOAD, &e))?;
+        Ok(Guest { store, derive, load, calls: 0, born: Instant::now() })
+    }
+}
+
+impl Guest {
+    /// Makes ready for one call.
+    pub(super) fn arm(&mut self, deadline: Instant) {
+        self.calls += 1;
+        self.store.data_mut().deadline = deadline;
+        self.store.set_epoch_deadline(1);
+    }
+
+    /// Whether it is time for a fresh one: runtimes of some languages leak.
+    pub(super) fn is_worn_out(&self, limits: &Limits) -> bool {
+        self.calls >= limits.max_requests
+            || self.store.data().memory.used > limits.recycle_memory.as_usize()
+            || self.born.elapsed() >= limits.max_age.0
+    }
+}
+
+impl State {
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+fn describe<'a>(
+    store: &mut Store<State>,
+    instance: &Instance,
+    exports: &Exports,
+) -> Result<TypedFunc<(&'a str,), Describe>, StartError> {
+    instance.get_typed_func(store, exports.describe).map_err(|e| wrong_type(contract::MANIFEST, &e))
+}
+
+fn read_manifest(store: &Store<State>, answer: wasmtime::Result<Describe>) -> Result<types::Manifest, StartError> {
+    let (manifest,) = answer.map_err(|e| StartError::Describe(explain(store, &e)))?;
+    manifest.map_err(StartError::Config)
+}
+
+fn wrong_type(interface: &'static str, error: &wasmtime::Error) -> StartError {
+    StartError::Type { interface, reason: format!("{error:#}") }
+}
+
+/// What a failed call means.
+pub(super) fn explain(store: &Store<State>, error: &wasmtime::Error) -> CallError {
+    if let Some((asked, limit)) = store.data().memory.exceeded {
+        return CallError::OutOfMemory { asked, limit };
+    }
+    if error.is::<TimedOut>() {
+        return CallError::Timeout;
+    }
+    if let Some(NotAllowed(import)) = error.downcast_ref() {
+        return CallError::Refused { import };
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return CallError::Overloaded;
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => CallError::Timeout,
+        Some(trap) => CallError::Trap { reason: format!("{trap}{}", place(error)) },
+        // Not a trap: what the guest handed over could not be read.
+        None => CallError::invalid(error.root_cause().to_string()),
+    }
+}
+
+/// ` in NAME`: the function that trapped, when the module names its functions.
+fn place(error: &wasmtime::Error) -> String {
+    let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    frames.iter().find_map(|frame| frame.func_name()).map_or(String::new(), |name| format!(" in `{name}`"))
+}
+
+impl From<StartError> for CallError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Instantiate(error) | StartError::Describe(error) => error,
+            StartError::Config(reason) => Self::invalid(format!("a fresh instance refuses the configuration: {reason}")),
+            StartError::Type { interface, reason } => Self::invalid(format!("`{interface}`: {reason}")),
+        }
+    }
+}
+
+impl From<StartError> for Cause {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Instantiate(error) => Self::Start(error),
+            StartError::Describe(error) => Self::Describe(error),
+            StartError::Config(reason) => Self::Config(reason),
+            StartError::Type { interface, reason } => Self::WrongType { interface: interface.into(), reason },
+        }
+    }
+}
+
+/// Ends a guest whose time is up.
+#[derive(Debug, thiserror::Error)]
+#[error("deadline exceeded")]
+struct TimedOut;
+
+/// Ends a guest that calls an import which its hook may not use.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` may not be called here")]
+pub(super) struct NotAllowed(pub(super) &'static str);
+
+/// Ends a guest that wants too much.
+#[derive(Debug, thiserror::Error)]
+#[error("out of memory")]
+struct Exceeded;
+
+/// Counts the linear memory of one instance.
+struct Memory {
+    used: usize,
+    limit: usize,
+    /// What was asked for and what is allowed, once that was too much.
+    exceeded: Option<(usize, usize)>,
+}
+
+impl Memory {
+    fn exceed(&mut self, asked: usize, limit: usize) -> wasmtime::Result<bool> {
+        self.exceeded = Some((asked, limit));
+        Err(wasmtime::Error::new(Exceeded))
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let asked = (self.used - current.min(self.used)).saturating_add(desired);
+        if asked > self.limit {
+            return self.exceed(asked, self.limit);
+        }
+        self.used = asked;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        match desired > MAX_TABLE_ELEMENTS {
+            true => self.exceed(desired, MAX_TABLE_ELEMENTS),
+            false => Ok(true),
+        }
+    }
+}
+
+/// One in the gauge of live instances, until it is dropped.
+struct Live(IntGauge);
+
+impl Live {
+    fn new(instances: &IntGauge) -> Self {
+        instances.inc();
+        Self(instances.clone())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

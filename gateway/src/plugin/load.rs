@@ -1,0 +1,130 @@
+//! The hook `load`, called on the loaders' own threads.
+//!
+//! Instances are kept and used again; as many calls run at once as `max_concurrent`
+//! allows, and one more is refused at once instead of waiting in a queue. A caller
+//! that goes away ends its call.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, Method};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::bindings::types;
+use super::engine::{Loaders, TICK};
+use super::error::CallError;
+use super::fetch::Fetches;
+use super::guest::{Blueprint, Guest, explain};
+use super::{Hook, LoadDecision, check};
+
+/// A request that a loader is to answer.
+#[derive(Clone, Debug)]
+pub struct LoadRequest {
+    pub method: Method,
+    pub scheme: Scheme,
+    /// The host that the client named.
+    pub host: String,
+    pub path_and_query: PathAndQuery,
+    pub headers: HeaderMap,
+    /// The body, whole. Over the plugin's `max_body` the call fails.
+    pub body: Bytes,
+    /// The name of the route.
+    pub route: Arc<str>,
+    /// When nobody waits for the answer any more; the plugin's own `load_timeout`
+    /// may come before it.
+    pub deadline: Instant,
+}
+
+/// The load hook of one plugin.
+pub(super) struct Loader {
+    pub(super) blueprint: Arc<Blueprint>,
+    threads: Arc<Loaders>,
+    /// What a fresh call may fetch.
+    fetches: Fetches,
+    /// Instances that wait for work; never more than there are permits.
+    idle: Mutex<Vec<Guest>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Loader {
+    pub(super) fn new(blueprint: Arc<Blueprint>, threads: Arc<Loaders>, fetches: Fetches) -> Arc<Self> {
+        let permits = blueprint.limits.max_concurrent.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self { blueprint, threads, fetches, idle: Mutex::default(), permits: Arc::new(Semaphore::new(permits)) })
+    }
+
+    /// The guest's decision about a request.
+    pub(super) async fn load(self: &Arc<Self>, request: LoadRequest) -> Result<LoadDecision, CallError> {
+        let started = Instant::now();
+        let answer = self.admit(request, started).await;
+        self.blueprint.metrics.called(Hook::Load, &answer, started.elapsed().as_secs_f64());
+        answer
+    }
+
+    async fn admit(self: &Arc<Self>, request: LoadRequest, now: Instant) -> Result<LoadDecision, CallError> {
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| CallError::Overloaded)?;
+        let deadline = request.deadline.min(now + self.blueprint.limits.load_timeout.0);
+        let this = self.clone();
+        let call = async move {
+            // The guest itself is ended at its deadline; this ends whatever waits.
+            let answer = tokio::time::timeout_at((deadline + 2 * TICK).into(), this.call(request, deadline)).await;
+            drop(permit);
+            answer.unwrap_or(Err(CallError::Timeout))
+        };
+        let ended = AbortOnDropHandle::new(self.threads.spawn(call)).await;
+        ended.unwrap_or_else(|error| Err(CallError::Trap { reason: format!("the host failed: {error}") }))
+    }
+
+    async fn call(&self, request: LoadRequest, deadline: Instant) -> Result<LoadDecision, CallError> {
+        let limits = &self.blueprint.limits;
+        let max_body = limits.max_body.as_usize();
+        if request.body.len() > max_body {
+            return Err(CallError::invalid(format!("the request's body is over {max_body} bytes")));
+        }
+        let mut guest = self.guest().await?;
+        guest.arm(deadline);
+        guest.store.data_mut().fetches = Some(self.fetches.clone());
+        let load = guest.load.clone().ok_or_else(|| CallError::invalid("there is no `load` hook"))?;
+        let call = load.call_async(&mut guest.store, for_guest(request, deadline, max_body));
+        let answer = call.await;
+        let (decision,) = answer.map_err(|error| explain(&guest.store, &error))?;
+        guest.store.data_mut().fetches = None;
+        if !guest.is_worn_out(limits) {
+            self.idle.lock().push(guest);
+        }
+        check::load(decision, max_body)
+    }
+
+    async fn guest(&self) -> Result<Guest, CallError> {
+        let idle = self.idle.lock().pop();
+        match idle {
+            Some(guest) => Ok(guest),
+            None => Ok(self.blueprint.start_async().await?),
+        }
+    }
+}
+
+fn for_guest(request: LoadRequest, deadline: Instant, max_body: usize) -> (types::Request, types::Context) {
+    let left: Duration = deadline.saturating_duration_since(Instant::now());
+    let context = types::Context {
+        route: request.route.to_string(),
+        deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+        max_body: max_body as u64,
+    };
+    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| types::Header {
+        name: name.as_str().to_owned(),
+        value: value.as_bytes().to_owned(),
+    };
+    let request = types::Request {
+        method: request.method.to_string(),
+        scheme: request.scheme.to_string(),
+        host: request.host,
+        path_and_query: request.path_and_query.to_string(),
+        headers: request.headers.iter().map(header).collect(),
+        body: request.body.into(),
+    };
+    (request, context)
+}

@@ -1,0 +1,109 @@
+//! What a plugin says about itself, checked.
+
+use http::HeaderName;
+
+use super::bindings::types;
+use super::declared::KeyRules;
+use super::error::Cause;
+use super::pattern::NamePattern;
+
+/// Bytes of a name or version.
+const MAX_NAME: usize = 64;
+/// Names in one list of a manifest.
+const MAX_NAMES: usize = 64;
+
+/// A plugin's manifest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Manifest {
+    /// Its own name, for logs.
+    pub name: String,
+    /// Its own version, for logs.
+    pub version: String,
+    /// What its key depends on.
+    pub needs: KeyNeeds,
+    /// The key that the gateway derives without calling it.
+    pub declarative: Option<KeyRules>,
+}
+
+/// The parts of a request that a key is made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyNeeds {
+    pub method: bool,
+    pub host: bool,
+    pub path: bool,
+    pub query: QueryNeed,
+    pub headers: Vec<HeaderNeed>,
+    pub cookies: Vec<NamePattern>,
+}
+
+/// How much of the query a key needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum QueryNeed {
+    None,
+    Whole,
+    Parameters(Vec<NamePattern>),
+}
+
+/// One header, or all whose names begin so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HeaderNeed {
+    Exact(HeaderName),
+    Prefix(Box<str>),
+}
+
+impl Manifest {
+    /// Checks what a guest returned.
+    pub(super) fn read(given: types::Manifest) -> Result<Self, Cause> {
+        let printable = |s: &str| s.len() <= MAX_NAME && !s.chars().any(char::is_control);
+        if given.name.is_empty() || !printable(&given.name) || !printable(&given.version) {
+            return Err(bad("name and version are at most 64 bytes without control characters, and the name is not empty"));
+        }
+        Ok(Self {
+            name: given.name,
+            version: given.version,
+            needs: KeyNeeds::read(given.inputs)?,
+            declarative: given.declarative.map(KeyRules::read).transpose()?,
+        })
+    }
+}
+
+impl KeyNeeds {
+    fn read(given: types::KeyNeeds) -> Result<Self, Cause> {
+        Ok(Self {
+            method: given.method,
+            host: given.host,
+            path: given.path,
+            query: match given.query {
+                types::QueryNeed::None => QueryNeed::None,
+                types::QueryNeed::Whole => QueryNeed::Whole,
+                types::QueryNeed::Parameters(names) => QueryNeed::Parameters(patterns(&names)?),
+            },
+            headers: headers(&given.headers)?,
+            cookies: patterns(&given.cookies)?,
+        })
+    }
+}
+
+/// Reads a list of names of parameters or cookies.
+pub(super) fn patterns(names: &[String]) -> Result<Vec<NamePattern>, Cause> {
+    read_all(names, NamePattern::parse)
+}
+
+/// Reads a list of names of headers.
+pub(super) fn headers(names: &[String]) -> Result<Vec<HeaderNeed>, Cause> {
+    read_all(names, |name| match NamePattern::parse(name)? {
+        NamePattern::Exact(name) => HeaderName::from_bytes(name.as_bytes()).ok().map(HeaderNeed::Exact),
+        NamePattern::Prefix(prefix) => Some(HeaderNeed::Prefix(prefix.to_ascii_lowercase().into())),
+    })
+}
+
+fn read_all<T>(names: &[String], read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Cause> {
+    if names.len() > MAX_NAMES {
+        return Err(bad(&format!("a list has {} names; at most {MAX_NAMES} are accepted", names.len())));
+    }
+    names.iter().map(|name| read(name).ok_or_else(|| bad(&format!("{name:?} is not a name")))).collect()
+}
+
+fn bad(what: &str) -> Cause {
+    Cause::Manifest(what.to_owned())
+}

@@ -1,0 +1,108 @@
+//! What Prometheus sees of plugins. Labels are configured names and fieldless enums;
+//! children are resolved when a plugin is loaded, not when it is called.
+
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use super::Hook;
+use super::error::{CallError, CallErrorKind};
+
+/// From a microsecond, a warm `key`, to ten seconds, the deadline of a `load`.
+const BUCKETS: &[f64] =
+    &[1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 2.5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The families of metrics.
+pub(super) struct Families {
+    calls: IntCounterVec,
+    duration: HistogramVec,
+    instances: IntGaugeVec,
+    memo: IntCounterVec,
+}
+
+/// The metrics of one plugin.
+pub(super) struct Metrics {
+    key: Calls,
+    load: Calls,
+    pub(super) instances: IntGauge,
+    pub(super) memo_hits: IntCounter,
+    pub(super) memo_misses: IntCounter,
+}
+
+/// The metrics of one hook of one plugin.
+struct Calls {
+    ok: IntCounter,
+    failed: [IntCounter; CallErrorKind::ALL.len()],
+    duration: Histogram,
+}
+
+impl Families {
+    pub(super) fn new() -> prometheus::Result<Self> {
+        let duration = HistogramOpts::new("lamina_plugin_call_duration_seconds", "Duration of calls into plugins.");
+        Ok(Self {
+            calls: counter("lamina_plugin_calls_total", "Calls into plugins.", &["plugin", "phase", "outcome"])?,
+            duration: HistogramVec::new(duration.buckets(BUCKETS.to_vec()), &["plugin", "phase"])?,
+            instances: IntGaugeVec::new(Opts::new("lamina_plugin_instances", "Live instances of plugins."), &["plugin"])?,
+            memo: counter("lamina_plugin_memo_total", "Look-ups of remembered keys.", &["plugin", "result"])?,
+        })
+    }
+
+    /// Puts the families in the place of those of an earlier set of plugins, whose
+    /// series disappear.
+    pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        let families: [Box<dyn Collector>; 4] = [
+            Box::new(self.calls.clone()),
+            Box::new(self.duration.clone()),
+            Box::new(self.instances.clone()),
+            Box::new(self.memo.clone()),
+        ];
+        let earlier: [Box<dyn Collector>; 4] = [
+            Box::new(self.calls.clone()),
+            Box::new(self.duration.clone()),
+            Box::new(self.instances.clone()),
+            Box::new(self.memo.clone()),
+        ];
+        for family in earlier {
+            // Found by name; the first set of plugins has no predecessor.
+            _ = registry.unregister(family);
+        }
+        families.into_iter().try_for_each(|family| registry.register(family))
+    }
+
+    pub(super) fn of(&self, plugin: &str) -> Metrics {
+        Metrics {
+            key: self.calls(plugin, Hook::Key),
+            load: self.calls(plugin, Hook::Load),
+            instances: self.instances.with_label_values(&[plugin]),
+            memo_hits: self.memo.with_label_values(&[plugin, "hit"]),
+            memo_misses: self.memo.with_label_values(&[plugin, "miss"]),
+        }
+    }
+
+    fn calls(&self, plugin: &str, hook: Hook) -> Calls {
+        let phase = hook.as_str();
+        Calls {
+            ok: self.calls.with_label_values(&[plugin, phase, "ok"]),
+            failed: CallErrorKind::ALL.map(|kind| self.calls.with_label_values(&[plugin, phase, kind.as_str()])),
+            duration: self.duration.with_label_values(&[plugin, phase]),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts a call that took `seconds`.
+    pub(super) fn called<T>(&self, hook: Hook, result: &Result<T, CallError>, seconds: f64) {
+        let calls = match hook {
+            Hook::Key => &self.key,
+            Hook::Load => &self.load,
+        };
+        match result {
+            Ok(_) => calls.ok.inc(),
+            Err(error) => calls.failed[error.kind() as usize].inc(),
+        }
+        calls.duration.observe(seconds);
+    }
+}
+
+fn counter(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(name, help), labels)
+}

@@ -1,0 +1,74 @@
+//! Names as a manifest writes them: `utm_source`, or `utm_*` for all that begin so.
+
+/// One name or one beginning of names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NamePattern {
+    /// This name.
+    Exact(Box<str>),
+    /// Every name that begins so.
+    Prefix(Box<str>),
+}
+
+impl NamePattern {
+    /// Reads a pattern; a `*` may stand at its end only. `None` when it is empty, or
+    /// has a `*` elsewhere.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text.strip_suffix('*') {
+            Some(prefix) if !prefix.contains('*') => Some(Self::Prefix(prefix.into())),
+            None if !text.is_empty() && !text.contains('*') => Some(Self::Exact(text.into())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn matches(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Exact(exact) => name == exact.as_bytes(),
+            Self::Prefix(prefix) => name.starts_with(prefix.as_bytes()),
+        }
+    }
+}
+
+/// The pieces of a query for whose name `wanted` says so, as the request spells them.
+/// The name is compared decoded: `utm%5Fsource` is `utm_source` to every origin.
+pub(super) fn parameters<'a>(query: &'a str, wanted: impl Fn(&[u8]) -> bool) -> impl Iterator<Item = &'a str> {
+    query.split('&').filter(move |piece| {
+        let name = piece.split('=').next().unwrap_or(piece);
+        let decoded: std::borrow::Cow<'_, [u8]> = percent_encoding::percent_decode_str(name).into();
+        !piece.is_empty() && wanted(&decoded)
+    })
+}
+
+/// The pairs of a `Cookie` header's value (RFC 6265 §4.2.1).
+pub(super) fn cookies(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    value.split(|b| *b == b';').filter_map(|pair| {
+        let pair = pair.trim_ascii();
+        let at = memchr::memchr(b'=', pair)?;
+        Some((&pair[..at], &pair[at + 1..]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_at_the_end_or_nowhere() {
+        assert_eq!(NamePattern::parse("utm_*"), Some(NamePattern::Prefix("utm_".into())));
+        assert_eq!(NamePattern::parse("*"), Some(NamePattern::Prefix("".into())));
+        assert_eq!(NamePattern::parse("a"), Some(NamePattern::Exact("a".into())));
+        assert_eq!([NamePattern::parse(""), NamePattern::parse("a*b"), NamePattern::parse("**")], [None, None, None]);
+    }
+
+    #[test]
+    fn an_encoded_name_is_still_that_name() {
+        let drop = NamePattern::parse("utm_*").unwrap();
+        let kept: Vec<_> = parameters("utm%5Fsource=1&a=%3D&&utm_x&b", |n| !drop.matches(n)).collect();
+        assert_eq!(kept, ["a=%3D", "b"]);
+    }
+
+    #[test]
+    fn cookies_are_split_leniently() {
+        let pairs: Vec<_> = cookies(b" a=1;b=x=y ;;junk; c=").collect();
+        assert_eq!(pairs, [(&b"a"[..], &b"1"[..]), (b"b", b"x=y"), (b"c", b"")]);
+    }
+}

@@ -1,0 +1,1 @@
+//! Facts about plugins, shown with real WebAssembly.
