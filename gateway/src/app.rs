@@ -13,14 +13,14 @@ use futures_util::FutureExt;
 use crate::admin::Admin;
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::http::body::{self, Body};
+use crate::http::body::{self, Body, BodyError};
 use crate::http::config::{Limits, Listener, Protocol};
 use crate::http::server::{BindError, Bound, Running};
 use crate::origin::{BuildError, Origins};
 use crate::plugin::{Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
 use crate::proxy::Proxy;
 use crate::proxy::route::{Needs, RouteError, Routes};
-use crate::telemetry::logs::DroppedLines;
+use crate::telemetry::logs::Logs;
 use crate::telemetry::metrics::{self, Registry};
 
 /// A gateway at work.
@@ -88,7 +88,7 @@ impl App {
     ///
     /// # Errors
     /// See [`StartError`]; nothing is left running then.
-    pub async fn start(config: &Config, base: &Path, dropped: Option<DroppedLines>) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, base: &Path, logs: &Logs) -> Result<Self, StartError> {
         let Engine { proxy, cache, registry } = build(config, base).await?;
         let threads = config.server.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let bound = Bound::bind(&config.listeners, threads)?;
@@ -96,6 +96,7 @@ impl App {
         let (addresses, admin_addresses) = (bound.addresses(), admin_bound.addresses());
         let ready = Arc::new(AtomicBool::new(true));
         let scraped = Arc::clone(&cache);
+        let dropped = logs.register(&registry)?;
         let admin = Arc::new(Admin {
             proxy: Arc::clone(&proxy),
             registry,
@@ -103,9 +104,7 @@ impl App {
             ready: Arc::clone(&ready),
             refresh: Box::new(move || {
                 scraped.tend();
-                if let Some(lines) = &dropped {
-                    lines.update();
-                }
+                dropped.update();
             }),
         });
         Ok(Self {
@@ -157,17 +156,25 @@ fn fetch(origins: Arc<Origins>) -> Fetch {
         let origins = Arc::clone(&origins);
         async move {
             let FetchCall { upstream, request, max_body, deadline } = call;
-            let origin = origins.get(&upstream).ok_or(FetchError::Failed { reason: format!("there is no upstream {upstream}") })?;
+            let origin = origins.get(&upstream).ok_or(FetchError::Unavailable(format!("there is no upstream {upstream}")))?;
             let exchange = async {
-                let response = origin.send(request.map(Body::full)).await.map_err(|error| FetchError::Failed { reason: error.to_string() })?;
+                let response = origin.send(request.map(Body::full)).await.map_err(|error| FetchError::Unavailable(error.to_string()))?;
                 let (parts, body) = response.into_parts();
-                let body = body::collect(body, max_body).await.map_err(|error| FetchError::Failed { reason: error.to_string() })?;
+                let body = body::collect(body, max_body).await.map_err(unreadable)?;
                 Ok(http::Response::from_parts(parts, body))
             };
             tokio::time::timeout_at(deadline.into(), exchange).await.unwrap_or(Err(FetchError::Timeout))
         }
         .boxed()
     })
+}
+
+fn unreadable(error: BodyError) -> FetchError {
+    match error {
+        BodyError::TooLarge { .. } => FetchError::TooLarge,
+        BodyError::Timeout => FetchError::Timeout,
+        BodyError::Aborted | BodyError::Transport(_) => FetchError::Unavailable(error.to_string()),
+    }
 }
 
 /// Where compiled plugins are kept between starts: a folder of the user's own.

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use lamina::app::{self, App};
 use lamina::config::{self, Config};
 use lamina::telemetry::config::{Config as Telemetry, LogFormat};
-use lamina::telemetry::{logs, metrics};
+use lamina::telemetry::logs;
 use lamina::{demo, proxy};
 
 #[global_allocator]
