@@ -82,7 +82,8 @@ fn member_end(text: &[u8], quotes: Quotes) -> usize {
                 Some(close) => at = close + 1,
                 // No quote behind this one either: the next comma ends the member.
                 None => {
-                    return memchr::memchr(b',', &text[at..]).map_or(text.len(), |comma| at + comma);
+                    return memchr::memchr(b',', &text[at..])
+                        .map_or(text.len(), |comma| at + comma);
                 }
             },
             _ => at += 1,
