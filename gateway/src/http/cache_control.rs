@@ -261,9 +261,9 @@ mod tests {
             }
         }
 
+        /// Even a quote that never closes hides nothing.
         #[test]
-        fn a_restriction_is_seen_wherever_it_stands(before in "[a-z =\",]{0,20}", after in "[a-z =\",]{0,20}") {
-            prop_assume!(before.matches('"').count() % 2 == 0);
+        fn a_restriction_is_seen_wherever_it_stands(before in "[a-z =\",]{0,20}", after in "[a-z =,]{0,20}") {
             let line = format!("{before},no-store,{after}");
             prop_assert!(parse(&[&line]).no_store, "{}", line);
         }

@@ -5,9 +5,13 @@
 //! (RFC 9111 §4.2). What is not a date here means "already expired" or "ignore" to
 //! the caller; a lenient reader would guess lifetimes that nobody promised.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+mod civil;
+
+use civil::Civil;
 
 const DAYS: [&str; 7] = [
     "Sunday",
@@ -21,7 +25,6 @@ const DAYS: [&str; 7] = [
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
-const SECONDS_PER_DAY: i64 = 86_400;
 
 /// What a field that holds one date says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,17 +85,6 @@ pub fn format(at: SystemTime) -> HeaderValue {
         text[at + 1] = b'0' + (number % 10) as u8;
     }
     HeaderValue::from_bytes(&text).expect("an IMF-fixdate is visible ASCII")
-}
-
-/// A point in time by calendar; field order makes comparison chronological.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Civil {
-    year: i64,
-    /// 1 to 12.
-    month: u32,
-    day: u32,
-    /// Of the day; a leap second counts as the next minute's first.
-    second: u32,
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
@@ -231,95 +223,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Civil {
-    fn from_time(at: SystemTime) -> Self {
-        const END_OF_9999: u64 = 253_402_300_799;
-        let seconds = at
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs().min(END_OF_9999)) as i64;
-        Self::from_days(
-            seconds / SECONDS_PER_DAY,
-            (seconds % SECONDS_PER_DAY) as u32,
-        )
-    }
-
-    /// Days since 1970 to a date, by eras of 400 years that begin on 1 March.
-    fn from_days(days: i64, second: u32) -> Self {
-        let days = days + 719_468;
-        let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let shifted = (5 * day + 2) / 153;
-        let month = if shifted < 10 {
-            shifted + 3
-        } else {
-            shifted - 9
-        };
-        let day = day - (153 * shifted + 2) / 5 + 1;
-        Self {
-            year: era * 400 + year + i64::from(month <= 2),
-            month: month as u32,
-            day: day as u32,
-            second,
-        }
-    }
-
-    fn days(self) -> i64 {
-        let year = self.year - i64::from(self.month <= 2);
-        let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
-        let shifted = i64::from((self.month + 9) % 12);
-        let day = (153 * shifted + 2) / 5 + i64::from(self.day) - 1;
-        era * 146_097 + year * 365 + year / 4 - year / 100 + day - 719_468
-    }
-
-    fn to_time(self) -> Option<SystemTime> {
-        let seconds = self.days() * SECONDS_PER_DAY + i64::from(self.second);
-        let distance = Duration::from_secs(seconds.unsigned_abs());
-        if seconds < 0 {
-            UNIX_EPOCH.checked_sub(distance)
-        } else {
-            UNIX_EPOCH.checked_add(distance)
-        }
-    }
-
-    /// Sunday is 0. 1 January 1970 was a Thursday.
-    fn weekday(self) -> usize {
-        (self.days() + 4).rem_euclid(7) as usize
-    }
-
-    /// False for the 30th of February and the like, which come back as another date.
-    fn is_valid(self) -> bool {
-        Self::from_days(self.days(), self.second) == self
-    }
-
-    /// The latest year with these two digits that is not more than 50 years ahead (RFC 9110 §5.6.7).
-    fn in_century(self, now: SystemTime) -> Self {
-        let now = Self::from_time(now);
-        let limit = Self {
-            year: now.year + 50,
-            ..now
-        };
-        let century = limit.year - limit.year.rem_euclid(100);
-        let candidate = Self {
-            year: century + self.year,
-            ..self
-        };
-        if candidate > limit {
-            Self {
-                year: candidate.year - 100,
-                ..candidate
-            }
-        } else {
-            candidate
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::header;
     use proptest::prelude::*;
+    use std::time::{Duration, UNIX_EPOCH};
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)

@@ -2,7 +2,9 @@
 //!
 //! Commas inside quoted strings do not separate. A quote that never closes is not
 //! a quote: its text ends at the next comma, so that nothing behind it is hidden
-//! (a `no-store` after a broken extension still counts).
+//! (a `no-store` after a broken extension still counts). From there on the line has
+//! no quotes at all, so that it is searched for a closing one only once: reading is
+//! linear in the line, whatever is in it.
 
 use http::{HeaderMap, HeaderName};
 
@@ -18,11 +20,15 @@ pub(super) enum Quotes {
 /// The members of one field line, trimmed, in order; empty ones are skipped.
 pub(super) struct Members<'a> {
     rest: &'a [u8],
-    quotes: Quotes,
+    /// `None` behind a quote that never closes.
+    quotes: Option<Quotes>,
 }
 
 pub(super) fn members(line: &[u8], quotes: Quotes) -> Members<'_> {
-    Members { rest: line, quotes }
+    Members {
+        rest: line,
+        quotes: Some(quotes),
+    }
 }
 
 /// The members of a field over all its lines (RFC 9110 §5.3).
@@ -62,7 +68,7 @@ impl<'a> Iterator for Members<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         while !self.rest.is_empty() {
-            let end = member_end(self.rest, self.quotes);
+            let end = self.member_end();
             let member = trim(&self.rest[..end]);
             self.rest = self.rest.get(end + 1..).unwrap_or_default();
             if !member.is_empty() {
@@ -73,22 +79,21 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-fn member_end(text: &[u8], quotes: Quotes) -> usize {
-    let mut at = 0;
-    while at < text.len() {
-        match text[at] {
-            b',' => return at,
-            b'"' => match closing_quote(text, at, quotes) {
-                Some(close) => at = close + 1,
-                // No quote behind this one either: the next comma ends the member.
-                None => {
-                    return memchr::memchr(b',', &text[at..]).map_or(text.len(), |comma| at + comma);
-                }
-            },
-            _ => at += 1,
+impl Members<'_> {
+    fn member_end(&mut self) -> usize {
+        let mut at = 0;
+        while let Some(&octet) = self.rest.get(at) {
+            match (octet, self.quotes) {
+                (b',', _) => return at,
+                (b'"', Some(quotes)) => match closing_quote(self.rest, at, quotes) {
+                    Some(close) => at = close + 1,
+                    None => self.quotes = None,
+                },
+                _ => at += 1,
+            }
         }
+        at
     }
-    text.len()
 }
 
 #[cfg(test)]
@@ -126,6 +131,13 @@ mod tests {
             split(r#"ext="oops, no-store"#, Quotes::Escaped),
             [r#"ext="oops"#, "no-store"]
         );
+    }
+
+    /// Guards against searching the rest of the line anew for each member.
+    #[test]
+    fn a_line_of_broken_quotes_is_read_in_linear_time() {
+        let line = [&b"\""[..], &br#"\","#.repeat(300_000)].concat();
+        assert_eq!(members(&line, Quotes::Escaped).count(), 300_000);
     }
 
     proptest! {

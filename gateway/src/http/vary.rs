@@ -84,6 +84,8 @@ fn is_known_grammar(name: &HeaderName) -> bool {
 fn append_normalised(member: &[u8], known: bool, out: &mut Vec<u8>) {
     let mut at = 0;
     let mut space = false;
+    // False behind a quote that never closes, see `list`.
+    let mut quotes = true;
     while let Some(&octet) = member.get(at) {
         at += 1;
         if matches!(octet, b' ' | b'\t') {
@@ -99,11 +101,12 @@ fn append_normalised(member: &[u8], known: bool, out: &mut Vec<u8>) {
         } else {
             octet
         });
-        if octet == b'"'
-            && let Some(close) = list::closing_quote(member, at - 1, Quotes::Escaped)
-        {
-            out.extend_from_slice(&member[at..=close]);
-            at = close + 1;
+        if octet == b'"' && quotes {
+            let close = list::closing_quote(member, at - 1, Quotes::Escaped);
+            let quoted = close.map_or(&[][..], |close| &member[at..=close]);
+            out.extend_from_slice(quoted);
+            at += quoted.len();
+            quotes = close.is_some();
         }
     }
 }
@@ -207,6 +210,16 @@ mod tests {
         assert_ne!(
             selected("accept-language", &["en, de"]),
             selected("accept-language", &["de, en"])
+        );
+    }
+
+    /// Guards against searching the rest of the value anew for each quote.
+    #[test]
+    fn a_value_of_broken_quotes_is_normalised_in_linear_time() {
+        let value = format!("\"{}", r#"\""#.repeat(500_000));
+        assert_eq!(
+            selected("foo", &[&value]).len(),
+            "foo:".len() + 4 + value.len()
         );
     }
 

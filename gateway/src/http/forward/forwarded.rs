@@ -68,7 +68,24 @@ pub fn client(headers: &HeaderMap, peer: IpAddr, https: bool, trusted: &[Cidr]) 
     if !is_trusted(peer) {
         return client;
     }
-    for hop in hops(headers).into_iter().rev() {
+    let by_forwarded = !headers.contains_key(FOR) && headers.contains_key(header::FORWARDED);
+    // One statement for the whole chain, by the proxy next to us; `Forwarded` has one for each hop.
+    if !by_forwarded && let Some(proto) = list::field(headers, &PROTO).last() {
+        client.https = is_https(proto);
+    }
+    let hops: SmallVec<[Hop; 4]> = if by_forwarded {
+        list::field(headers, &header::FORWARDED)
+            .map(forwarded_element)
+            .collect()
+    } else {
+        list::field(headers, &FOR)
+            .map(|node| Hop {
+                address: node_address(node),
+                https: None,
+            })
+            .collect()
+    };
+    for hop in hops.into_iter().rev() {
         let Some(address) = hop.address else { break };
         client.address = address.to_canonical();
         client.https = hop.https.unwrap_or(client.https);
@@ -160,25 +177,6 @@ fn quoted(text: &str) -> String {
 struct Hop {
     address: Option<IpAddr>,
     https: Option<bool>,
-}
-
-fn hops(headers: &HeaderMap) -> SmallVec<[Hop; 4]> {
-    if !headers.contains_key(FOR) {
-        return list::field(headers, &header::FORWARDED)
-            .map(forwarded_element)
-            .collect();
-    }
-    let mut hops: SmallVec<[Hop; 4]> = list::field(headers, &FOR)
-        .map(|node| Hop {
-            address: node_address(node),
-            https: None,
-        })
-        .collect();
-    // One statement for the whole chain, by the proxy next to us.
-    if let (Some(last), Some(proto)) = (hops.last_mut(), list::field(headers, &PROTO).last()) {
-        last.https = Some(is_https(proto));
-    }
-    hops
 }
 
 /// `for=…;proto=…;…` (RFC 7239 §4).
@@ -343,6 +341,10 @@ mod tests {
             client("203.0.113.9", false)
         );
         assert_eq!(found(&[], "10.0.0.1"), client("10.0.0.1", false));
+        assert_eq!(
+            found(&[("x-forwarded-proto", "http, https")], "10.0.0.1"),
+            client("10.0.0.1", true)
+        );
     }
 
     #[test]
