@@ -89,7 +89,9 @@ impl Origin {
     /// What [`OriginError`] lists; [`OriginError::status`] says what the client gets.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
         let place = self.admission.enter().await?;
-        let again = (self.targets.len() > 1).then(|| bodiless_copy(&request)).flatten();
+        let again = (self.targets.len() > 1)
+            .then(|| bodiless_copy(&request))
+            .flatten();
         let target = self.targets.next();
         let response = match (self.exchange(request, target).await, again) {
             (Err(OriginError::Connect { .. }), Some(request)) => {
@@ -110,7 +112,9 @@ impl Origin {
         let (request, sending) = exchange::watched(request);
         let response = self.clients.send(request);
         match sending.limit(response, self.timeouts.first_byte.0).await {
-            None => Err(OriginError::Timeout { phase: TimeoutPhase::FirstByte }),
+            None => Err(OriginError::Timeout {
+                phase: TimeoutPhase::FirstByte,
+            }),
             Some(Ok(response)) => Ok(response),
             Some(Err(error)) => {
                 let error = error::classify(error);
@@ -125,7 +129,9 @@ impl Origin {
 
     /// Sets where the request goes and which host it names.
     fn address(&self, request: &mut Request<Body>, target: &Target) -> Result<(), OriginError> {
-        let uri = target.uri(request.uri()).map_err(|_| OriginError::Request)?;
+        let uri = target
+            .uri(request.uri())
+            .map_err(|_| OriginError::Request)?;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         if self.host_header == HostHeader::Upstream || !headers.contains_key(HOST) {

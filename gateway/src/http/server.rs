@@ -66,14 +66,24 @@ pub struct Running {
 pub enum BindError {
     #[error("{address} is in use: stop the program that listens there, or choose another port")]
     InUse { address: SocketAddr },
-    #[error("{address} needs a privilege: choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE")]
+    #[error(
+        "{address} needs a privilege: choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
+    )]
     Denied { address: SocketAddr },
     #[error("{address} is no address of this machine: try 0.0.0.0 or 127.0.0.1")]
     NotHere { address: SocketAddr },
     #[error("cannot listen on {address}")]
-    Socket { address: SocketAddr, source: io::Error },
-    #[error("listener {address}: trusted_proxies: {network:?} is not an address or a network such as 10.0.0.0/8")]
-    Network { address: SocketAddr, network: String },
+    Socket {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(
+        "listener {address}: trusted_proxies: {network:?} is not an address or a network such as 10.0.0.0/8"
+    )]
+    Network {
+        address: SocketAddr,
+        network: String,
+    },
     #[error("cannot start the runtime of a worker thread")]
     Runtime { source: io::Error },
 }
@@ -128,9 +138,19 @@ impl Bound {
         let (accepts, accepting) = mpsc::channel(1);
         let (lives, alive) = mpsc::channel(1);
         for worker in self.workers {
-            worker.start(handler.clone(), Arc::clone(&signal), accepts.clone(), lives.clone());
+            worker.start(
+                handler.clone(),
+                Arc::clone(&signal),
+                accepts.clone(),
+                lives.clone(),
+            );
         }
-        Running { signal, ports: self.ports, accepting, alive }
+        Running {
+            signal,
+            ports: self.ports,
+            accepting,
+            alive,
+        }
     }
 }
 
@@ -164,9 +184,15 @@ impl Drop for Running {
 
 impl Port {
     fn new(listener: &Listener, address: SocketAddr) -> Result<Self, BindError> {
-        let trusted = Networks::parse(&listener.trusted_proxies)
-            .map_err(|network| BindError::Network { address: listener.address, network })?;
-        let capacity = listener.limits.max_connections.clamp(1, u32::MAX as usize >> 4);
+        let trusted =
+            Networks::parse(&listener.trusted_proxies).map_err(|network| BindError::Network {
+                address: listener.address,
+                network,
+            })?;
+        let capacity = listener
+            .limits
+            .max_connections
+            .clamp(1, u32::MAX as usize >> 4);
         Ok(Self {
             address,
             protocols: listener.protocols.clone(),

@@ -45,7 +45,10 @@ impl Clients {
     pub(super) fn new(upstream: &Upstream) -> Self {
         let count = available_parallelism().map_or(1, usize::from);
         let lanes = (0..count).map(|_| client(upstream, count)).collect();
-        Self { lanes, protocol: upstream.protocol }
+        Self {
+            lanes,
+            protocol: upstream.protocol,
+        }
     }
 
     /// The version that a request to this upstream must have.

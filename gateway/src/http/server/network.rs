@@ -19,7 +19,9 @@ impl Networks {
     /// # Errors
     /// The text that is none of these.
     pub(super) fn parse(texts: &[String]) -> Result<Self, String> {
-        let networks = texts.iter().map(|text| parse(text).ok_or_else(|| text.clone()));
+        let networks = texts
+            .iter()
+            .map(|text| parse(text).ok_or_else(|| text.clone()));
         networks.collect::<Result<_, _>>().map(Self)
     }
 
@@ -62,24 +64,52 @@ mod tests {
     use super::Networks;
 
     fn networks(texts: &[&str]) -> Result<Networks, String> {
-        Networks::parse(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
+        Networks::parse(
+            &texts
+                .iter()
+                .map(|text| (*text).to_owned())
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn addresses_are_in_their_networks() {
-        let list = networks(&["10.0.0.0/8", "192.0.2.7", "2001:db8::/33", "203.0.113.0/32"]).unwrap();
-        for inside in ["10.255.1.2", "192.0.2.7", "::ffff:10.0.0.1", "2001:db8:7fff::1"] {
+        let list =
+            networks(&["10.0.0.0/8", "192.0.2.7", "2001:db8::/33", "203.0.113.0/32"]).unwrap();
+        for inside in [
+            "10.255.1.2",
+            "192.0.2.7",
+            "::ffff:10.0.0.1",
+            "2001:db8:7fff::1",
+        ] {
             assert!(list.contains(inside.parse().unwrap()), "{inside}");
         }
-        for outside in ["11.0.0.0", "192.0.2.8", "2001:db8:8000::1", "::1", "203.0.113.1"] {
+        for outside in [
+            "11.0.0.0",
+            "192.0.2.8",
+            "2001:db8:8000::1",
+            "::1",
+            "203.0.113.1",
+        ] {
             assert!(!list.contains(outside.parse().unwrap()), "{outside}");
         }
-        assert!(networks(&["0.0.0.0/0"]).unwrap().contains("8.8.8.8".parse().unwrap()));
+        assert!(
+            networks(&["0.0.0.0/0"])
+                .unwrap()
+                .contains("8.8.8.8".parse().unwrap())
+        );
     }
 
     #[test]
     fn what_is_no_network_is_named() {
-        for text in ["10.0.0.0/33", "10.0.0.0/", "10.0.0", "::/129", "example.com", ""] {
+        for text in [
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0",
+            "::/129",
+            "example.com",
+            "",
+        ] {
             assert_eq!(networks(&[text]).unwrap_err(), text);
         }
     }
