@@ -17,7 +17,7 @@ use http::header::HOST;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use self::admission::{Admission, Place};
-use self::client::{Clients, SendError};
+use self::client::Clients;
 use self::config::{HostHeader, Timeouts, Upstream};
 use self::target::{Target, Targets};
 use crate::http::body::{Body, Bounded};
@@ -27,10 +27,12 @@ mod client;
 pub mod config;
 mod error;
 mod exchange;
+mod http2;
 mod target;
 #[cfg(test)]
 mod tests;
 
+pub use self::client::SendError;
 pub use self::error::{BuildError, OriginError, Overload, TimeoutPhase};
 
 /// All upstreams by name.
@@ -110,7 +112,7 @@ impl Origin {
     ) -> Result<Response<hyper::body::Incoming>, OriginError> {
         self.address(&mut request, target)?;
         let (request, sending) = exchange::watched(request);
-        let response = self.clients.send(request);
+        let response = self.clients.send(request, target);
         match sending.limit(response, self.timeouts.first_byte.0).await {
             None => Err(OriginError::Timeout {
                 phase: TimeoutPhase::FirstByte,

@@ -127,8 +127,12 @@ pub(super) fn classify(source: SendError) -> OriginError {
             BodyError::Aborted | BodyError::Transport(_) => OriginError::Request,
         };
     }
-    if source.is_connect() {
-        return classify_connect(source);
+    match &source {
+        SendError::Host(_) => return OriginError::Request,
+        SendError::Dns(_) => return OriginError::Dns { source },
+        SendError::Connect(_) => return classify_connect(source),
+        SendError::Http1(error) if error.is_connect() => return classify_connect(source),
+        SendError::Http1(_) | SendError::Http2(_) => {}
     }
     match cause::<hyper::Error>(&source) {
         Some(error) if error.is_parse() => OriginError::Protocol { source },

@@ -139,7 +139,7 @@ async fn an_http2_origin_is_spoken_to_by_prior_knowledge() {
     tokio::spawn(async move {
         let (stream, _) = socket.accept().await.unwrap();
         let echo = service_fn(|request: Request<Incoming>| async move {
-            let seen = format!("{:?} {}", request.version(), request.uri().path());
+            let seen = format!("{:?} {}", request.version(), request.uri());
             Ok::<_, Infallible>(Response::new(Body::full(seen)))
         });
         let server = http2::Builder::new(TokioExecutor::new());
@@ -149,7 +149,7 @@ async fn an_http2_origin_is_spoken_to_by_prior_knowledge() {
         let response = timeout(LIMIT, origin.send(get())).await.unwrap().unwrap();
         assert_eq!(
             collect(response.into_body(), 99).await.unwrap(),
-            "HTTP/2.0 /path"
+            "HTTP/2.0 http://example.com/path?q=1"
         );
     }
 }
