@@ -17,7 +17,7 @@ use http::header::HOST;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use self::admission::{Admission, Place};
-use self::client::{Clients, SendError};
+use self::client::Clients;
 use self::config::{HostHeader, Timeouts, Upstream};
 use self::target::{Target, Targets};
 use crate::http::body::{Body, Bounded};
@@ -27,10 +27,12 @@ mod client;
 pub mod config;
 mod error;
 mod exchange;
+mod http2;
 mod target;
 #[cfg(test)]
 mod tests;
 
+pub use self::client::SendError;
 pub use self::error::{BuildError, OriginError, Overload, TimeoutPhase};
 
 /// All upstreams by name.
@@ -89,7 +91,9 @@ impl Origin {
     /// What [`OriginError`] lists; [`OriginError::status`] says what the client gets.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
         let place = self.admission.enter().await?;
-        let again = (self.targets.len() > 1).then(|| bodiless_copy(&request)).flatten();
+        let again = (self.targets.len() > 1)
+            .then(|| bodiless_copy(&request))
+            .flatten();
         let target = self.targets.next();
         let response = match (self.exchange(request, target).await, again) {
             (Err(OriginError::Connect { .. }), Some(request)) => {
@@ -108,9 +112,11 @@ impl Origin {
     ) -> Result<Response<hyper::body::Incoming>, OriginError> {
         self.address(&mut request, target)?;
         let (request, sending) = exchange::watched(request);
-        let response = self.clients.send(request);
+        let response = self.clients.send(request, target);
         match sending.limit(response, self.timeouts.first_byte.0).await {
-            None => Err(OriginError::Timeout { phase: TimeoutPhase::FirstByte }),
+            None => Err(OriginError::Timeout {
+                phase: TimeoutPhase::FirstByte,
+            }),
             Some(Ok(response)) => Ok(response),
             Some(Err(error)) => {
                 let error = error::classify(error);
@@ -125,7 +131,9 @@ impl Origin {
 
     /// Sets where the request goes and which host it names.
     fn address(&self, request: &mut Request<Body>, target: &Target) -> Result<(), OriginError> {
-        let uri = target.uri(request.uri()).map_err(|_| OriginError::Request)?;
+        let uri = target
+            .uri(request.uri())
+            .map_err(|_| OriginError::Request)?;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         if self.host_header == HostHeader::Upstream || !headers.contains_key(HOST) {

@@ -37,23 +37,39 @@ pub(super) fn cached(
          <p>version {version}</p>\n<p>rendered {made}, request number {number}</p>\n",
         name = escaped(name),
     ));
-    let validators = Validators { etag: format!("\"{}-{version}\"", token(name)), modified };
+    let validators = Validators {
+        etag: format!("\"{}-{version}\"", token(name)),
+        modified,
+    };
     let mut page = cacheable(page, asked, "max-age=30", &validators);
-    set(&mut page, SURROGATE_KEY, &format!("pages page-{}", token(name)));
+    set(
+        &mut page,
+        SURROGATE_KEY,
+        &format!("pages page-{}", token(name)),
+    );
     page
 }
 
 pub(super) async fn slow(asked: &Asked) -> Response<Body> {
     let delay = asked.number_in_query("ms").unwrap_or(800).min(MAX_DELAY_MS);
     sleep(Duration::from_millis(delay)).await;
-    let page = text(StatusCode::OK, format!("took {delay} ms, request number {}\n", asked.number));
+    let page = text(
+        StatusCode::OK,
+        format!("took {delay} ms, request number {}\n", asked.number),
+    );
     cacheable(page, asked, "max-age=30", &fixed("slow"))
 }
 
 /// The length is announced, so that a cut stream shows.
 pub(super) fn stream(asked: &Asked) -> Response<Body> {
-    let bytes = asked.number_in_query("bytes").unwrap_or(1 << 20).min(MAX_STREAM_BYTES);
-    let seconds = asked.number_in_query("seconds").unwrap_or(2).min(MAX_DELAY_MS / 1_000);
+    let bytes = asked
+        .number_in_query("bytes")
+        .unwrap_or(1 << 20)
+        .min(MAX_STREAM_BYTES);
+    let seconds = asked
+        .number_in_query("seconds")
+        .unwrap_or(2)
+        .min(MAX_DELAY_MS / 1_000);
     let mut page = text(StatusCode::OK, "");
     set(&mut page, CONTENT_LENGTH, &bytes.to_string());
     *page.body_mut() = paced(bytes, Duration::from_secs(seconds));
@@ -84,7 +100,10 @@ fn paced(bytes: u64, length: Duration) -> Body {
 pub(super) fn flaky(asked: &Asked, attempt: u64) -> Response<Body> {
     let every = asked.number_in_query("every").unwrap_or(2).max(1);
     if attempt.is_multiple_of(every) {
-        return text(StatusCode::SERVICE_UNAVAILABLE, format!("attempt {attempt} fails\n"));
+        return text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("attempt {attempt} fails\n"),
+        );
     }
     let mut page = text(StatusCode::OK, format!("attempt {attempt} works\n"));
     set(&mut page, CACHE_CONTROL, "max-age=1, stale-if-error=60");
@@ -99,7 +118,10 @@ pub(super) fn vary(asked: &Asked) -> Response<Body> {
         Some("es") => "Buenos días",
         _ => "Hello",
     };
-    let page = text(StatusCode::OK, format!("{greeting}, request number {}\n", asked.number));
+    let page = text(
+        StatusCode::OK,
+        format!("{greeting}, request number {}\n", asked.number),
+    );
     let mut page = cacheable(page, asked, "max-age=30", &fixed(&token(language)));
     set(&mut page, VARY, "Accept-Language");
     page
@@ -107,14 +129,21 @@ pub(super) fn vary(asked: &Asked) -> Response<Body> {
 
 /// A page with a `Cache-Control` that shows what a shared cache makes of it.
 pub(super) fn policy(asked: &Asked, policy: &str) -> Response<Body> {
-    let mut page = text(StatusCode::OK, format!("{policy}, request number {}\n", asked.number));
+    let mut page = text(
+        StatusCode::OK,
+        format!("{policy}, request number {}\n", asked.number),
+    );
     set(&mut page, CACHE_CONTROL, policy);
     page
 }
 
 pub(super) fn cookie(asked: &Asked) -> Response<Body> {
     let mut page = policy(asked, "max-age=30");
-    set(&mut page, SET_COOKIE, &format!("visit={}; Path=/", asked.number));
+    set(
+        &mut page,
+        SET_COOKIE,
+        &format!("visit={}; Path=/", asked.number),
+    );
     page
 }
 
@@ -146,13 +175,19 @@ fn api(value: serde_json::Value) -> Response<Body> {
 pub(super) fn search(asked: &Asked) -> Response<Body> {
     let query = asked.head.uri.query().unwrap_or("");
     let number = asked.number;
-    let mut page = text(StatusCode::OK, format!("query {query}\nrequest number {number}\n"));
+    let mut page = text(
+        StatusCode::OK,
+        format!("query {query}\nrequest number {number}\n"),
+    );
     set(&mut page, CACHE_CONTROL, "max-age=30");
     page
 }
 
 pub(super) fn echo(asked: &Asked) -> Response<Body> {
-    let mut lines = format!("{} {} {:?}\n", asked.head.method, asked.head.uri, asked.head.version);
+    let mut lines = format!(
+        "{} {} {:?}\n",
+        asked.head.method, asked.head.uri, asked.head.version
+    );
     for (name, value) in &asked.head.headers {
         lines += &format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()));
     }
@@ -163,14 +198,21 @@ pub(super) fn echo(asked: &Asked) -> Response<Body> {
 
 /// Validators of a page whose content changes only with its name.
 fn fixed(name: &str) -> Validators {
-    Validators { etag: format!("\"{name}\""), modified: UNIX_EPOCH }
+    Validators {
+        etag: format!("\"{name}\""),
+        modified: UNIX_EPOCH,
+    }
 }
 
 /// A name as it may stand in a header: what is not plain becomes a dash.
 fn token(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+    name.chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect()
 }
 
 fn escaped(name: &str) -> String {
-    name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    name.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

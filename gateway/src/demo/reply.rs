@@ -44,10 +44,14 @@ impl Validators {
     /// there (RFC 9110 §13.2.2).
     fn unchanged(&self, asked: &Asked) -> bool {
         if let Some(known) = asked.header(IF_NONE_MATCH) {
-            let mut tags = known.split(',').map(|tag| tag.trim().trim_start_matches("W/"));
+            let mut tags = known
+                .split(',')
+                .map(|tag| tag.trim().trim_start_matches("W/"));
             return tags.any(|tag| tag == "*" || tag == self.etag);
         }
-        let since = asked.header(IF_MODIFIED_SINCE).and_then(|date| httpdate::parse_http_date(date).ok());
+        let since = asked
+            .header(IF_MODIFIED_SINCE)
+            .and_then(|date| httpdate::parse_http_date(date).ok());
         // A date has whole seconds only: compare what we have sent.
         let sent = httpdate::parse_http_date(&httpdate::fmt_http_date(self.modified)).ok();
         matches!((since, sent), (Some(since), Some(sent)) if sent <= since)

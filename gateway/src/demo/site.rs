@@ -45,26 +45,91 @@ enum Kind {
 }
 
 const fn page(method: Method, path: &'static str, kind: Kind, shows: &'static str) -> Page {
-    Page { method, path, shows, kind }
+    Page {
+        method,
+        path,
+        shows,
+        kind,
+    }
 }
 
 const PAGES: &[Page] = &[
     page(Method::GET, "/", Kind::Index, "this list"),
-    page(Method::GET, "/pages/NAME", Kind::Cached, "cacheable for 30 s, with ETag and tags"),
-    page(Method::POST, "/pages/NAME", Kind::Bump, "changes the page: a new version, 204"),
+    page(
+        Method::GET,
+        "/pages/NAME",
+        Kind::Cached,
+        "cacheable for 30 s, with ETag and tags",
+    ),
+    page(
+        Method::POST,
+        "/pages/NAME",
+        Kind::Bump,
+        "changes the page: a new version, 204",
+    ),
     page(Method::GET, "/slow", Kind::Slow, "cacheable, takes ?ms=800"),
-    page(Method::GET, "/stream", Kind::Stream, "cacheable, ?bytes=1048576 over ?seconds=2"),
+    page(
+        Method::GET,
+        "/stream",
+        Kind::Stream,
+        "cacheable, ?bytes=1048576 over ?seconds=2",
+    ),
     page(Method::GET, "/fail", Kind::Fail, "always 503"),
-    page(Method::GET, "/flaky", Kind::Flaky, "cacheable for 1 s, every ?every=2 fails"),
-    page(Method::GET, "/vary", Kind::Vary, "cacheable, one variant an Accept-Language"),
-    page(Method::GET, "/private", Kind::Private, "for one client only: never shared"),
+    page(
+        Method::GET,
+        "/flaky",
+        Kind::Flaky,
+        "cacheable for 1 s, every ?every=2 fails",
+    ),
+    page(
+        Method::GET,
+        "/vary",
+        Kind::Vary,
+        "cacheable, one variant an Accept-Language",
+    ),
+    page(
+        Method::GET,
+        "/private",
+        Kind::Private,
+        "for one client only: never shared",
+    ),
     page(Method::GET, "/nostore", Kind::NoStore, "never stored"),
-    page(Method::GET, "/cookie", Kind::Cookie, "cacheable, but sets a cookie: not stored"),
-    page(Method::GET, "/missing", Kind::Missing, "404, cacheable for 10 s"),
-    page(Method::GET, "/api/user/ID", Kind::User, "JSON, takes 150 ms"),
-    page(Method::GET, "/api/orders/ID", Kind::Orders, "JSON, takes 150 ms"),
-    page(Method::GET, "/search", Kind::Search, "the query as the origin saw it"),
-    page(Method::GET, "/echo", Kind::Echo, "the headers as the origin saw them"),
+    page(
+        Method::GET,
+        "/cookie",
+        Kind::Cookie,
+        "cacheable, but sets a cookie: not stored",
+    ),
+    page(
+        Method::GET,
+        "/missing",
+        Kind::Missing,
+        "404, cacheable for 10 s",
+    ),
+    page(
+        Method::GET,
+        "/api/user/ID",
+        Kind::User,
+        "JSON, takes 150 ms",
+    ),
+    page(
+        Method::GET,
+        "/api/orders/ID",
+        Kind::Orders,
+        "JSON, takes 150 ms",
+    ),
+    page(
+        Method::GET,
+        "/search",
+        Kind::Search,
+        "the query as the origin saw it",
+    ),
+    page(
+        Method::GET,
+        "/echo",
+        Kind::Echo,
+        "the headers as the origin saw them",
+    ),
 ];
 
 /// The site's memory: what makes caching visible.
@@ -95,7 +160,10 @@ impl Site {
     pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
         if collect(body, BODY_LIMIT).await.is_err() {
-            return text(StatusCode::BAD_REQUEST, "the request body is too large or incomplete\n");
+            return text(
+                StatusCode::BAD_REQUEST,
+                "the request body is too large or incomplete\n",
+            );
         }
         let asked = Asked {
             number: self.requests.fetch_add(1, Relaxed) + 1,
@@ -132,7 +200,11 @@ impl Site {
 
     /// A page's version and the time since which it has it.
     fn version(&self, name: &str) -> (u64, SystemTime) {
-        self.versions.lock().get(name).copied().unwrap_or((1, self.started))
+        self.versions
+            .lock()
+            .get(name)
+            .copied()
+            .unwrap_or((1, self.started))
     }
 
     fn bump(&self, name: &str, now: SystemTime) -> Response<Body> {
@@ -153,7 +225,11 @@ enum Found<'a> {
 
 fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
     // The listener leaves the body of a response to HEAD out.
-    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let method = if method == Method::HEAD {
+        &Method::GET
+    } else {
+        method
+    };
     let mut found = Found::Nothing;
     for page in PAGES {
         match matches(page.path, path) {

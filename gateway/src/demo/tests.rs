@@ -27,12 +27,18 @@ impl Demo {
     }
 
     async fn ask(&self, method: &str, path: &str, header: Option<(&str, &str)>) -> Response<Body> {
-        let mut request = Request::builder().method(method).uri(path).header("host", "demo");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "demo");
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
         let origin = self.origins.get("demo").unwrap();
-        origin.send(request.body(Body::empty()).unwrap()).await.unwrap()
+        origin
+            .send(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap()
     }
 
     async fn text(&self, path: &str) -> String {
@@ -51,7 +57,10 @@ async fn the_index_lists_pages_that_all_answer() {
     let demo = Demo::start();
     let index = demo.text("/").await;
     assert!(index.lines().count() <= 40);
-    let pages: Vec<_> = index.lines().filter(|line| line.starts_with("GET")).collect();
+    let pages: Vec<_> = index
+        .lines()
+        .filter(|line| line.starts_with("GET"))
+        .collect();
     assert_eq!(pages.len(), 15);
     for page in pages {
         let path = page.split_whitespace().nth(1).unwrap();
@@ -74,12 +83,20 @@ async fn a_page_is_revalidated_until_it_is_changed() {
     let page = demo.ask("GET", "/pages/news", None).await;
     assert_eq!(header(&page, "cache-control"), "max-age=30");
     assert_eq!(header(&page, "surrogate-key"), "pages page-news");
-    let (etag, date) = (header(&page, "etag").to_owned(), header(&page, "last-modified").to_owned());
+    let (etag, date) = (
+        header(&page, "etag").to_owned(),
+        header(&page, "last-modified").to_owned(),
+    );
     for known in [("if-none-match", &*etag), ("if-modified-since", &*date)] {
-        assert_eq!(demo.ask("GET", "/pages/news", Some(known)).await.status(), 304);
+        assert_eq!(
+            demo.ask("GET", "/pages/news", Some(known)).await.status(),
+            304
+        );
     }
     assert_eq!(demo.ask("POST", "/pages/news", None).await.status(), 204);
-    let changed = demo.ask("GET", "/pages/news", Some(("if-none-match", &etag))).await;
+    let changed = demo
+        .ask("GET", "/pages/news", Some(("if-none-match", &etag)))
+        .await;
     assert_eq!(changed.status(), 200);
     assert!(demo.text("/pages/news").await.contains("version 2"));
 }
@@ -88,7 +105,10 @@ async fn a_page_is_revalidated_until_it_is_changed() {
 async fn a_stream_has_the_length_and_the_time_that_were_asked_for() {
     let demo = Demo::start();
     let begun = Instant::now();
-    assert_eq!(demo.text("/stream?seconds=1&bytes=100000").await.len(), 100_000);
+    assert_eq!(
+        demo.text("/stream?seconds=1&bytes=100000").await.len(),
+        100_000
+    );
     assert!(begun.elapsed().as_millis() >= 900);
     assert_eq!(demo.text("/stream?bytes=0").await, "");
 }
@@ -98,10 +118,21 @@ async fn flaky_fails_every_nth_time_and_search_shows_its_query() {
     let demo = Demo::start();
     let mut statuses = Vec::new();
     for _ in 0..4 {
-        statuses.push(demo.ask("GET", "/flaky?every=2", None).await.status().as_u16());
+        statuses.push(
+            demo.ask("GET", "/flaky?every=2", None)
+                .await
+                .status()
+                .as_u16(),
+        );
     }
     assert_eq!(statuses, [200, 503, 200, 503]);
-    assert!(demo.text("/search?b=2&a=1").await.starts_with("query b=2&a=1\n"));
-    let french = demo.ask("GET", "/vary", Some(("accept-language", "fr-CH"))).await;
+    assert!(
+        demo.text("/search?b=2&a=1")
+            .await
+            .starts_with("query b=2&a=1\n")
+    );
+    let french = demo
+        .ask("GET", "/vary", Some(("accept-language", "fr-CH")))
+        .await;
     assert_eq!(header(&french, "vary"), "Accept-Language");
 }

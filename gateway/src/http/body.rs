@@ -169,9 +169,8 @@ pub async fn collect(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
 /// The next piece of content; `None` at the end.
 async fn next_data(body: &mut Body) -> Result<Option<Bytes>, BodyError> {
     loop {
-        let frame = std::future::poll_fn(|cx| {
-            http_body::Body::poll_frame(Pin::new(&mut *body), cx)
-        });
+        let frame =
+            std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut *body), cx));
         match frame.await {
             None => return Ok(None),
             Some(Err(error)) => return Err(error),
@@ -201,7 +200,9 @@ mod tests {
 
     #[tokio::test]
     async fn collecting_joins_the_pieces() {
-        let all = collect(pieces(&["one ", "two ", "three"]), 64).await.unwrap();
+        let all = collect(pieces(&["one ", "two ", "three"]), 64)
+            .await
+            .unwrap();
         assert_eq!(all, "one two three");
         assert_eq!(collect(Body::full("whole"), 5).await.unwrap(), "whole");
         assert_eq!(collect(Body::empty(), 0).await.unwrap(), "");
@@ -209,7 +210,11 @@ mod tests {
 
     #[tokio::test]
     async fn collecting_stops_at_the_limit() {
-        for body in [pieces(&["12345", "6"]), pieces(&["123456"]), Body::full("123456")] {
+        for body in [
+            pieces(&["12345", "6"]),
+            pieces(&["123456"]),
+            Body::full("123456"),
+        ] {
             let error = collect(body, 5).await.unwrap_err();
             assert!(matches!(error, BodyError::TooLarge { limit: 5 }));
         }

@@ -42,7 +42,10 @@ fn sizes<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
     if let Some(announced) = request.headers().get(CONTENT_LENGTH) {
         let length = announced.to_str().ok().and_then(|text| text.parse().ok());
         if length.unwrap_or(u64::MAX) > limits.max_body_bytes.0 {
-            return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large");
+            return refuse(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the request body is too large",
+            );
         }
     }
     Ok(())
@@ -69,7 +72,10 @@ fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
     if uri.path() == "*" && request.method() != Method::OPTIONS {
         return refuse(StatusCode::BAD_REQUEST, "* is a target of OPTIONS only");
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
         return refuse(StatusCode::BAD_REQUEST, "the target names a user");
     }
     Ok(())
@@ -117,7 +123,9 @@ fn same_host(authority: &Authority, host: &[u8]) -> bool {
 
 fn target_length(uri: &Uri) -> usize {
     uri.path_and_query().map_or(0, |path| path.as_str().len())
-        + uri.authority().map_or(0, |authority| authority.as_str().len())
+        + uri
+            .authority()
+            .map_or(0, |authority| authority.as_str().len())
 }
 
 fn refuse(status: StatusCode, reason: &'static str) -> Result<(), Refusal> {
@@ -136,7 +144,9 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(()).unwrap();
-        check(&request, &Limits::default()).err().map(|refusal| refusal.status.as_u16())
+        check(&request, &Limits::default())
+            .err()
+            .map(|refusal| refusal.status.as_u16())
     }
 
     fn get(uri: &str, headers: &[(&str, &str)]) -> Option<u16> {
@@ -147,10 +157,16 @@ mod tests {
     fn plain_requests_pass() {
         assert_eq!(get("/a?b", &[("host", "example.com:8080")]), None);
         assert_eq!(get("/", &[("host", "[::1]:80")]), None);
-        assert_eq!(get("http://Example.com/", &[("host", "example.com:80")]), None);
+        assert_eq!(
+            get("http://Example.com/", &[("host", "example.com:80")]),
+            None
+        );
         assert_eq!(status(Version::HTTP_10, "GET", "/", &[]), None);
         assert_eq!(status(Version::HTTP_2, "GET", "http://a/", &[]), None);
-        assert_eq!(status(Version::HTTP_11, "OPTIONS", "*", &[("host", "a")]), None);
+        assert_eq!(
+            status(Version::HTTP_11, "OPTIONS", "*", &[("host", "a")]),
+            None
+        );
     }
 
     #[test]
@@ -167,7 +183,10 @@ mod tests {
         }
         assert_eq!(get("http://a/", &[("host", "b")]), Some(400));
         assert_eq!(get("http://u@a/", &[("host", "a")]), Some(400));
-        assert_eq!(status(Version::HTTP_2, "GET", "http://a/", &[("host", "b")]), Some(400));
+        assert_eq!(
+            status(Version::HTTP_2, "GET", "http://a/", &[("host", "b")]),
+            Some(400)
+        );
     }
 
     #[test]
@@ -176,16 +195,25 @@ mod tests {
         assert_eq!(get(&long, &[("host", "a")]), Some(414));
         let many: Vec<_> = (0..101).map(|_| ("x", "y")).collect();
         assert_eq!(get("/", &many), Some(431));
-        assert_eq!(get("/", &[("host", "a"), ("content-length", "9999999999")]), Some(413));
+        assert_eq!(
+            get("/", &[("host", "a"), ("content-length", "9999999999")]),
+            Some(413)
+        );
     }
 
     #[test]
     fn strange_framing_and_methods_are_refused() {
         for coding in ["gzip, chunked", "xchunked", "identity"] {
             let headers = [("host", "a"), ("transfer-encoding", coding)];
-            assert_eq!(get("/", &headers), Some(StatusCode::NOT_IMPLEMENTED.as_u16()));
+            assert_eq!(
+                get("/", &headers),
+                Some(StatusCode::NOT_IMPLEMENTED.as_u16())
+            );
         }
-        assert_eq!(status(Version::HTTP_11, "CONNECT", "a:80", &[("host", "a:80")]), Some(501));
+        assert_eq!(
+            status(Version::HTTP_11, "CONNECT", "a:80", &[("host", "a:80")]),
+            Some(501)
+        );
         assert_eq!(get("*", &[("host", "a")]), Some(400));
     }
 }

@@ -1,15 +1,15 @@
 //! The connections to an upstream's targets.
 //!
-//! Decision: hyper-util's pooled client, one per worker thread ("lane"): a connection's
-//! task lives on the runtime that opened it, so a pool shared by the workers would send
-//! most misses across threads and back. hyper drops an idle connection on which stray
-//! bytes arrive, and gives back a request that a closed one could not begin to send.
+//! Decision: one pool per worker thread ("lane"): a connection's task lives on the runtime
+//! that opened it, so a pool shared by the workers would send most misses across threads
+//! and back. For HTTP/1 it is hyper-util's pooled client: it drops an idle connection on
+//! which stray bytes arrive, and sends again what a closed one could not begin to send.
 
 use std::cell::Cell;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::available_parallelism;
 
-use http::header::HOST;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -17,21 +17,40 @@ use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::config::Upstream;
+use super::http2::Http2;
+use super::target::Target;
 use crate::http::body::Body;
 use crate::http::config::Protocol;
-
-/// What the client fails with.
-pub(super) type SendError = Error;
 
 /// Header fields of a response.
 const MAX_HEADERS: usize = 256;
 /// Bytes of a response's head, and what is read ahead of a slow reader.
 const BUFFER: usize = 256 << 10;
 
-/// One pooled client a lane.
+/// What the client fails with; `error` makes the names for it.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error("no response by HTTP/1")]
+    Http1(#[source] Error),
+    #[error("no response by HTTP/2")]
+    Http2(#[source] hyper::Error),
+    #[error("no connection")]
+    Connect(#[source] io::Error),
+    #[error("no address")]
+    Dns(#[source] io::Error),
+    #[error("the Host is no authority")]
+    Host(#[source] http::Error),
+}
+
+/// The pools, one a lane.
 pub(super) struct Clients {
-    lanes: Vec<Client<HttpConnector, Body>>,
+    lanes: Vec<Lane>,
     protocol: Protocol,
+}
+
+enum Lane {
+    Http1(Box<Client<HttpConnector, Body>>),
+    Http2(Http2),
 }
 
 static NEXT_LANE: AtomicUsize = AtomicUsize::new(0);
@@ -44,8 +63,14 @@ thread_local! {
 impl Clients {
     pub(super) fn new(upstream: &Upstream) -> Self {
         let count = available_parallelism().map_or(1, usize::from);
-        let lanes = (0..count).map(|_| client(upstream, count)).collect();
-        Self { lanes, protocol: upstream.protocol }
+        let lane = |_| match upstream.protocol {
+            Protocol::Http1 => Lane::Http1(Box::new(http1_client(upstream, count))),
+            Protocol::Http2 => Lane::Http2(Http2::new(upstream)),
+        };
+        Self {
+            lanes: (0..count).map(lane).collect(),
+            protocol: upstream.protocol,
+        }
     }
 
     /// The version that a request to this upstream must have.
@@ -56,20 +81,20 @@ impl Clients {
         }
     }
 
+    /// Sends a request whose URI and `Host` are set.
     pub(super) async fn send(
         &self,
-        mut request: Request<Body>,
+        request: Request<Body>,
+        target: &Target,
     ) -> Result<Response<Incoming>, SendError> {
-        if self.protocol == Protocol::Http2 {
-            // HTTP/2 says it in :authority, which a Host may not contradict (RFC 9113 §8.3.1).
-            request.headers_mut().remove(HOST);
+        match &self.lanes[LANE.with(Cell::get) % self.lanes.len()] {
+            Lane::Http1(client) => client.request(request).await.map_err(SendError::Http1),
+            Lane::Http2(client) => client.send(request, target).await,
         }
-        let lane = LANE.with(Cell::get) % self.lanes.len();
-        self.lanes[lane].request(request).await
     }
 }
 
-fn client(upstream: &Upstream, lanes: usize) -> Client<HttpConnector, Body> {
+fn http1_client(upstream: &Upstream, lanes: usize) -> Client<HttpConnector, Body> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(upstream.timeouts.connect.0));
@@ -78,13 +103,11 @@ fn client(upstream: &Upstream, lanes: usize) -> Client<HttpConnector, Body> {
         all => (all / lanes).max(1),
     };
     Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(upstream.pool.idle_timeout.0)
         .pool_max_idle_per_host(idle)
         .set_host(false)
         .http1_max_headers(MAX_HEADERS)
         .http1_max_buf_size(BUFFER)
-        .http2_only(upstream.protocol == Protocol::Http2)
         .build(connector)
 }

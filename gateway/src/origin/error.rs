@@ -87,8 +87,12 @@ impl OriginError {
                 _ => "destination_unavailable",
             },
             Self::Dns { .. } => "dns_error",
-            Self::Timeout { phase: TimeoutPhase::Connect } => "connection_timeout",
-            Self::Timeout { phase: TimeoutPhase::FirstByte } => "http_response_timeout",
+            Self::Timeout {
+                phase: TimeoutPhase::Connect,
+            } => "connection_timeout",
+            Self::Timeout {
+                phase: TimeoutPhase::FirstByte,
+            } => "http_response_timeout",
             Self::Closed { .. } => "connection_terminated",
             Self::Protocol { .. } => "http_protocol_error",
             Self::BodyTooLarge { .. } | Self::BodyTimeout | Self::Request => "http_request_error",
@@ -123,8 +127,12 @@ pub(super) fn classify(source: SendError) -> OriginError {
             BodyError::Aborted | BodyError::Transport(_) => OriginError::Request,
         };
     }
-    if source.is_connect() {
-        return classify_connect(source);
+    match &source {
+        SendError::Host(_) => return OriginError::Request,
+        SendError::Dns(_) => return OriginError::Dns { source },
+        SendError::Connect(_) => return classify_connect(source),
+        SendError::Http1(error) if error.is_connect() => return classify_connect(source),
+        SendError::Http1(_) | SendError::Http2(_) => {}
     }
     match cause::<hyper::Error>(&source) {
         Some(error) if error.is_parse() => OriginError::Protocol { source },
@@ -139,7 +147,9 @@ fn classify_connect(source: SendError) -> OriginError {
     let dns = chain(&source).any(|error| error.to_string() == "dns error");
     match io_kind(&source) {
         _ if dns => OriginError::Dns { source },
-        Some(io::ErrorKind::TimedOut) => OriginError::Timeout { phase: TimeoutPhase::Connect },
+        Some(io::ErrorKind::TimedOut) => OriginError::Timeout {
+            phase: TimeoutPhase::Connect,
+        },
         _ => OriginError::Connect { source },
     }
 }
@@ -147,15 +157,16 @@ fn classify_connect(source: SendError) -> OriginError {
 /// An HTTP/2 error that is no end of the connection.
 fn h2_broken(error: &SendError) -> bool {
     io_kind(error).is_none()
-        && cause::<hyper::Error>(error)
-            .is_some_and(|error| !error.is_incomplete_message() && !error.is_closed() && !error.is_canceled())
+        && cause::<hyper::Error>(error).is_some_and(|error| {
+            !error.is_incomplete_message() && !error.is_closed() && !error.is_canceled()
+        })
 }
 
 fn io_kind(error: &SendError) -> Option<io::ErrorKind> {
     cause::<io::Error>(error).map(io::Error::kind)
 }
 
-fn cause<'a, E: StdError + 'static>(error: &'a SendError) -> Option<&'a E> {
+fn cause<E: StdError + 'static>(error: &SendError) -> Option<&E> {
     chain(error).find_map(|error| error.downcast_ref::<E>())
 }
 

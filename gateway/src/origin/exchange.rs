@@ -88,7 +88,10 @@ impl http_body::Body for Noted {
 
 impl Held {
     pub(super) fn new(body: Bounded<Incoming>, place: Place) -> Self {
-        Self { body, place: Some(place) }
+        Self {
+            body,
+            place: Some(place),
+        }
     }
 }
 

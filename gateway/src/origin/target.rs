@@ -32,7 +32,9 @@ impl Targets {
     /// Reads the URLs of the upstream `name`.
     pub(super) fn parse(name: &str, urls: &[String]) -> Result<Self, BuildError> {
         if urls.is_empty() {
-            return Err(BuildError::NoTargets { upstream: name.to_owned() });
+            return Err(BuildError::NoTargets {
+                upstream: name.to_owned(),
+            });
         }
         let targets = urls.iter().map(|url| Target::parse(name, url));
         Ok(Self {
@@ -72,14 +74,22 @@ impl Targets {
 
 impl Target {
     fn parse(upstream: &str, url: &str) -> Result<Self, BuildError> {
-        let bad = || BuildError::Target { upstream: upstream.to_owned(), target: url.to_owned() };
+        let bad = || BuildError::Target {
+            upstream: upstream.to_owned(),
+            target: url.to_owned(),
+        };
         let uri: Uri = url.parse().map_err(|_| bad())?;
         if uri.scheme() == Some(&Scheme::HTTPS) {
-            return Err(BuildError::Tls { upstream: upstream.to_owned(), target: url.to_owned() });
+            return Err(BuildError::Tls {
+                upstream: upstream.to_owned(),
+                target: url.to_owned(),
+            });
         }
         let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
         let plain = bare && uri.scheme() == Some(&Scheme::HTTP);
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
+        let authority = uri
+            .authority()
+            .filter(|authority| !authority.as_str().contains('@'));
         let (Some(authority), true) = (authority, plain) else {
             return Err(bad());
         };
@@ -125,7 +135,16 @@ mod tests {
     fn urls_that_cannot_be_used_are_named() {
         let said = |url: &str| targets(&[url]).err().unwrap().to_string();
         assert!(said("https://a").contains("TLS"));
-        for url in ["a", "a:80", "ftp://a", "http://a/path", "http://a/?q", "http://u@a", "http://", ""] {
+        for url in [
+            "a",
+            "a:80",
+            "ftp://a",
+            "http://a/path",
+            "http://a/?q",
+            "http://u@a",
+            "http://",
+            "",
+        ] {
             assert!(said(url).contains("http://host:port"), "{url}");
         }
         assert!(matches!(targets(&[]), Err(BuildError::NoTargets { .. })));

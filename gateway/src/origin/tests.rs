@@ -1,12 +1,16 @@
 //! Exchanges with origins that are real sockets, some of them ill-behaved.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -15,6 +19,7 @@ use tokio::time::timeout;
 use super::config::{HostHeader, Load, Timeouts, Upstream};
 use super::{BuildError, Origin, OriginError, Origins, Overload, TimeoutPhase};
 use crate::http::body::{Body, BodyError, collect};
+use crate::http::config::Protocol;
 use crate::units;
 
 /// No condition that is waited for may take longer.
@@ -39,18 +44,28 @@ async fn listen() -> (TcpListener, Upstream) {
 
 /// An address where nobody listens.
 async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 fn get() -> Request<Body> {
-    Request::get("/path?q=1").header("host", "example.com").body(Body::empty()).unwrap()
+    Request::get("/path?q=1")
+        .header("host", "example.com")
+        .body(Body::empty())
+        .unwrap()
 }
 
 /// Reads one head, which must be there in time.
 async fn head(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n") {
-        let count = timeout(LIMIT, stream.read_buf(&mut read)).await.unwrap().unwrap();
+        let count = timeout(LIMIT, stream.read_buf(&mut read))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(count > 0, "the connection ended in a head");
     }
     String::from_utf8(read).unwrap()
@@ -61,13 +76,22 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 #[tokio::test]
 async fn the_origin_gets_the_path_the_host_and_nothing_added() {
     let (socket, preserve) = listen().await;
-    let named = Upstream { host_header: HostHeader::Upstream, ..preserve.clone() };
-    for (upstream, host) in [(preserve, "example.com".to_owned()), (named, socket.local_addr().unwrap().to_string())] {
+    let named = Upstream {
+        host_header: HostHeader::Upstream,
+        ..preserve.clone()
+    };
+    for (upstream, host) in [
+        (preserve, "example.com".to_owned()),
+        (named, socket.local_addr().unwrap().to_string()),
+    ] {
         let origin = origin(upstream).unwrap();
         let send = tokio::spawn(async move { origin.send(get()).await });
         let (mut stream, _) = socket.accept().await.unwrap();
         let seen = head(&mut stream).await;
-        assert_eq!(seen, format!("GET /path?q=1 HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+        assert_eq!(
+            seen,
+            format!("GET /path?q=1 HTTP/1.1\r\nhost: {host}\r\n\r\n")
+        );
         stream.write_all(OK).await.unwrap();
         let response = send.await.unwrap().unwrap();
         assert_eq!(collect(response.into_body(), 10).await.unwrap(), "ok");
@@ -88,7 +112,10 @@ async fn one_each(socket: TcpListener, after: &'static [u8], done: mpsc::Unbound
 
 #[tokio::test]
 async fn an_idle_connection_that_was_closed_or_has_stray_bytes_is_not_used_again() {
-    for after in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray"] {
+    for after in [
+        &b""[..],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray",
+    ] {
         let (socket, upstream) = listen().await;
         let origin = origin(upstream).unwrap();
         let (done, mut closed) = mpsc::unbounded_channel();
@@ -102,6 +129,32 @@ async fn an_idle_connection_that_was_closed_or_has_stray_bytes_is_not_used_again
 }
 
 #[tokio::test]
+async fn an_http2_origin_is_spoken_to_by_prior_knowledge() {
+    let (socket, upstream) = listen().await;
+    let origin = origin(Upstream {
+        protocol: Protocol::Http2,
+        ..upstream
+    })
+    .unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = socket.accept().await.unwrap();
+        let echo = service_fn(|request: Request<Incoming>| async move {
+            let seen = format!("{:?} {}", request.version(), request.uri());
+            Ok::<_, Infallible>(Response::new(Body::full(seen)))
+        });
+        let server = http2::Builder::new(TokioExecutor::new());
+        server.serve_connection(TokioIo::new(stream), echo).await
+    });
+    for _ in 0..2 {
+        let response = timeout(LIMIT, origin.send(get())).await.unwrap().unwrap();
+        assert_eq!(
+            collect(response.into_body(), 99).await.unwrap(),
+            "HTTP/2.0 http://example.com/path?q=1"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_refused_connection_is_told_and_another_target_is_tried() {
     let refused = nobody().await;
     let alone = origin(upstream(&[format!("http://{refused}")])).unwrap();
@@ -110,7 +163,10 @@ async fn a_refused_connection_is_told_and_another_target_is_tried() {
     assert_eq!(error.status(), StatusCode::BAD_GATEWAY);
 
     let (socket, _) = listen().await;
-    let both = [format!("http://{refused}"), format!("http://{}", socket.local_addr().unwrap())];
+    let both = [
+        format!("http://{refused}"),
+        format!("http://{}", socket.local_addr().unwrap()),
+    ];
     let origin = origin(upstream(&both)).unwrap();
     tokio::spawn(one_each(socket, b"", mpsc::unbounded_channel().0));
     assert_eq!(origin.send(get()).await.unwrap().status(), StatusCode::OK);
@@ -127,24 +183,46 @@ async fn a_name_that_nobody_knows_is_a_dns_error() {
 async fn silence_before_the_head_and_within_the_body_has_a_deadline() {
     let (socket, upstream) = listen().await;
     let brief = units::Duration::millis(100);
-    let timeouts = Timeouts { first_byte: brief, idle: brief, ..Timeouts::default() };
-    let origin = origin(Upstream { timeouts, ..upstream }).unwrap();
+    let timeouts = Timeouts {
+        first_byte: brief,
+        idle: brief,
+        ..Timeouts::default()
+    };
+    let origin = origin(Upstream {
+        timeouts,
+        ..upstream
+    })
+    .unwrap();
     let first = tokio::spawn({
         let origin = Arc::clone(&origin);
         async move { origin.send(get()).await }
     });
     let (mut silent, _) = socket.accept().await.unwrap();
     let error = timeout(LIMIT, first).await.unwrap().unwrap().unwrap_err();
-    assert!(matches!(error, OriginError::Timeout { phase: TimeoutPhase::FirstByte }));
-    assert_eq!((error.status().as_u16(), error.proxy_status()), (504, "http_response_timeout"));
+    assert!(matches!(
+        error,
+        OriginError::Timeout {
+            phase: TimeoutPhase::FirstByte
+        }
+    ));
+    assert_eq!(
+        (error.status().as_u16(), error.proxy_status()),
+        (504, "http_response_timeout")
+    );
     head(&mut silent).await;
 
     let second = tokio::spawn(async move { origin.send(get()).await });
     let (mut stuck, _) = socket.accept().await.unwrap();
     head(&mut stuck).await;
-    stuck.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
+    stuck
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+        .await
+        .unwrap();
     let body = second.await.unwrap().unwrap().into_body();
-    let error = timeout(LIMIT, collect(body, 10)).await.unwrap().unwrap_err();
+    let error = timeout(LIMIT, collect(body, 10))
+        .await
+        .unwrap()
+        .unwrap_err();
     assert!(matches!(error, BodyError::Timeout), "{error:?}");
 }
 
@@ -152,24 +230,39 @@ async fn silence_before_the_head_and_within_the_body_has_a_deadline() {
 async fn a_place_is_held_until_the_body_ends_and_the_queue_is_bounded() {
     let (socket, upstream) = listen().await;
     let brief = units::Duration::millis(50);
-    let load = Load { max_concurrent: 1, max_queued: 1, queue_timeout: brief };
+    let load = Load {
+        max_concurrent: 1,
+        max_queued: 1,
+        queue_timeout: brief,
+    };
     let origin = origin(Upstream { load, ..upstream }).unwrap();
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = socket.accept().await.unwrap();
             tokio::spawn(async move {
-                head(&mut stream).await;
-                stream.write_all(OK).await.unwrap();
-                stream.read_to_end(&mut Vec::new()).await
+                loop {
+                    head(&mut stream).await;
+                    stream.write_all(OK).await.unwrap();
+                }
             });
         }
     });
     let held = origin.send(get()).await.unwrap();
     // Two more at once: one waits in vain, the other finds the queue full.
     let (waits, full) = tokio::join!(origin.send(get()), origin.send(get()));
-    assert!(matches!(waits, Err(OriginError::Overloaded { reason: Overload::QueueTimeout })));
+    assert!(matches!(
+        waits,
+        Err(OriginError::Overloaded {
+            reason: Overload::QueueTimeout
+        })
+    ));
     let full = full.unwrap_err();
-    assert!(matches!(full, OriginError::Overloaded { reason: Overload::QueueFull }));
+    assert!(matches!(
+        full,
+        OriginError::Overloaded {
+            reason: Overload::QueueFull
+        }
+    ));
     assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(collect(held.into_body(), 10).await.unwrap(), "ok");
     assert_eq!(origin.send(get()).await.unwrap().status(), StatusCode::OK);
@@ -179,7 +272,10 @@ async fn a_place_is_held_until_the_body_ends_and_the_queue_is_bounded() {
 async fn what_is_no_http_and_what_ends_early_have_their_names() {
     for (answer, name) in [
         (&b"SSH-2.0-OpenSSH\r\n\r\n"[..], "http_protocol_error"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "http_protocol_error"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+            "http_protocol_error",
+        ),
         (b"HTTP/1.1 200 OK\r\nConte", "connection_terminated"),
         (b"", "connection_terminated"),
     ] {
@@ -207,22 +303,33 @@ async fn a_body_that_is_cut_is_an_error_not_an_end() {
     stream.write_all(half).await.unwrap();
     drop(stream);
     let body = send.await.unwrap().unwrap().into_body();
-    assert!(matches!(collect(body, 10).await, Err(BodyError::Transport(_))));
+    assert!(matches!(
+        collect(body, 10).await,
+        Err(BodyError::Transport(_))
+    ));
 }
 
 #[tokio::test]
 async fn an_upgrade_hands_over_the_connection_and_gives_the_place_back() {
     let (socket, upstream) = listen().await;
-    let load = Load { max_concurrent: 1, ..Load::default() };
+    let load = Load {
+        max_concurrent: 1,
+        ..Load::default()
+    };
     let origin = origin(Upstream { load, ..upstream }).unwrap();
     let mut request = get();
-    request.headers_mut().insert("connection", "upgrade".parse().unwrap());
-    request.headers_mut().insert("upgrade", "echo".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("connection", "upgrade".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("upgrade", "echo".parse().unwrap());
     let sender = Arc::clone(&origin);
     let send = tokio::spawn(async move { sender.send(request).await });
     let (mut stream, _) = socket.accept().await.unwrap();
     head(&mut stream).await;
-    let switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    let switching =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
     stream.write_all(switching).await.unwrap();
     let mut response = send.await.unwrap().unwrap();
     let mut io = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());

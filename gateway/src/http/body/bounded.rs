@@ -129,7 +129,7 @@ mod tests {
     use futures_util::{StreamExt, stream};
     use http_body_util::{BodyExt, StreamBody};
 
-    use super::{Bounded, BodyError, Bytes, Duration, Frame};
+    use super::{BodyError, Bounded, Bytes, Duration, Frame};
 
     type Piece = Result<Frame<Bytes>, BodyError>;
 
@@ -158,7 +158,10 @@ mod tests {
             data("a")
         });
         let body = Bounded::new(StreamBody::new(slow), 10, Duration::from_secs(5));
-        assert_eq!(Box::pin(body).collect().await.unwrap().to_bytes(), "aaaaaaaaaa");
+        assert_eq!(
+            Box::pin(body).collect().await.unwrap().to_bytes(),
+            "aaaaaaaaaa"
+        );
     }
 
     #[tokio::test]

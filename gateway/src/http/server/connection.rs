@@ -50,7 +50,12 @@ where
     H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let Accepted { mut stream, peer, place, port } = accepted;
+    let Accepted {
+        mut stream,
+        peer,
+        place,
+        port,
+    } = accepted;
     // Fails only on a connection that is gone, which the next read shows.
     let _ = stream.set_nodelay(true);
     let first_bytes = select! {
@@ -58,7 +63,9 @@ where
         told = timeout(port.limits.header_timeout.0, tell(&mut stream, &port.protocols)) => told,
         () = signal.reached(Stage::Drain) => return,
     };
-    let Ok(Ok((protocol, first))) = first_bytes else { return };
+    let Ok(Ok((protocol, first))) = first_bytes else {
+        return;
+    };
     let activity = Arc::new(Activity::new(protocol));
     let wire = TokioIo::new(Wire::new(stream, first, Arc::clone(&activity), place));
     let service = Service {

@@ -73,11 +73,17 @@ fn admit(request: Request<Incoming>, limits: &Limits) -> Result<Request<Body>, R
 }
 
 fn refused(refusal: Refusal, version: Version) -> Response<Body> {
-    tracing::debug!(status = refusal.status.as_u16(), reason = refusal.reason, "request refused");
+    tracing::debug!(
+        status = refusal.status.as_u16(),
+        reason = refusal.reason,
+        "request refused"
+    );
     let mut response = plain(refusal.status, refusal.reason);
     // Where the next request begins is in doubt. A stream of HTTP/2 ends by itself.
     if version != Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

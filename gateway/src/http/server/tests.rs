@@ -65,7 +65,9 @@ async fn read_until(stream: &mut TcpStream, until: &str) -> String {
     let mut read = Vec::new();
     let seen = |read: &[u8]| String::from_utf8_lossy(read).into_owned();
     while until.is_empty() || !seen(&read).contains(until) {
-        let count = timeout(LIMIT, stream.read_buf(&mut read)).await.expect("an answer in time");
+        let count = timeout(LIMIT, stream.read_buf(&mut read))
+            .await
+            .expect("an answer in time");
         if !count.is_ok_and(|count| count > 0) {
             break;
         }
@@ -82,17 +84,28 @@ async fn a_connection_serves_several_requests_and_bodies() {
         let answer = talk(&mut client, get, "got:").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
-    let post = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let post =
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     assert!(talk(&mut client, post, "abc").await.ends_with("got:abc"));
-    let pipelined = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    assert_eq!(talk(&mut client, pipelined, "").await.matches("got:").count(), 2);
+    let pipelined =
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert_eq!(
+        talk(&mut client, pipelined, "")
+            .await
+            .matches("got:")
+            .count(),
+        2
+    );
 }
 
 #[tokio::test]
 async fn a_client_that_closed_its_side_still_gets_its_answer() {
     let (_running, address) = start(Limits::default());
     let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
     client.shutdown().await.unwrap();
     assert!(read_until(&mut client, "").await.ends_with("got:"));
 }
@@ -101,19 +114,26 @@ async fn a_client_that_closed_its_side_still_gets_its_answer() {
 async fn http2_is_told_by_its_preface() {
     let (_running, address) = start(Limits::default());
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream)
+        .await
+        .unwrap();
     tokio::spawn(connection);
     for _ in 0..2 {
         let uri = format!("http://{address}/");
         let request = Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "got:");
+        assert_eq!(
+            response.into_body().collect().await.unwrap().to_bytes(),
+            "got:"
+        );
     }
     let long = format!("http://{address}/{}", "x".repeat(9_000));
     let request = Request::get(long).body(Empty::<Bytes>::new()).unwrap();
-    assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::URI_TOO_LONG);
+    assert_eq!(
+        sender.send_request(request).await.unwrap().status(),
+        StatusCode::URI_TOO_LONG
+    );
 }
 
 #[tokio::test]
@@ -122,35 +142,68 @@ async fn heads_and_bodies_over_a_limit_get_their_status() {
     let large = "x".repeat(40_000);
     let many = "x: y\r\n".repeat(150);
     for (head, status) in [
-        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &large[..9_000]), "414"),
-        (format!("GET / HTTP/1.1\r\nHost: a\r\nx: {large}\r\n\r\n"), "431"),
+        (
+            format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &large[..9_000]),
+            "414",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\nx: {large}\r\n\r\n"),
+            "431",
+        ),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), "431"),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\n\r\n".into(), "413"),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\n\r\n".into(),
+            "413",
+        ),
         ("GET / HTTP/1.1\r\n\r\n".into(), "400"),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n".into(), "400"),
-        ("GET / HTTP/1.1\r\nHost: a\r\nbad name: x\r\n\r\n".into(), "400"),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nbad name: x\r\n\r\n".into(),
+            "400",
+        ),
     ] {
         let mut client = TcpStream::connect(address).await.unwrap();
         let answer = talk(&mut client, &head, "").await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{status}: {answer}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_body_without_length_is_cut_at_the_limit() {
-    let limits = Limits { max_body_bytes: units::ByteSize(4), ..Limits::default() };
+    let limits = Limits {
+        max_body_bytes: units::ByteSize(4),
+        ..Limits::default()
+    };
     let (_running, address) = start(limits);
     let mut client = TcpStream::connect(address).await.unwrap();
-    let post = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n";
-    assert!(talk(&mut client, post, "4 bytes").await.contains("larger than 4 bytes"));
+    let post =
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n";
+    assert!(
+        talk(&mut client, post, "4 bytes")
+            .await
+            .contains("larger than 4 bytes")
+    );
 }
 
 #[tokio::test]
 async fn clients_that_stand_still_are_cut() {
     let brief = units::Duration::millis(100);
-    let limits = Limits { header_timeout: brief, body_timeout: brief, idle_timeout: brief, ..Limits::default() };
+    let limits = Limits {
+        header_timeout: brief,
+        body_timeout: brief,
+        idle_timeout: brief,
+        ..Limits::default()
+    };
     let (_running, address) = start(limits);
-    for head in ["", "PRI * HT", "GET / HTTP/1.1\r\nHo", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+    for head in [
+        "",
+        "PRI * HT",
+        "GET / HTTP/1.1\r\nHo",
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
         let mut client = TcpStream::connect(address).await.unwrap();
         talk(&mut client, head, "").await;
     }
@@ -161,10 +214,16 @@ async fn clients_that_stand_still_are_cut() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_cut() {
-    let limits = Limits { body_timeout: units::Duration::millis(100), ..Limits::default() };
+    let limits = Limits {
+        body_timeout: units::Duration::millis(100),
+        ..Limits::default()
+    };
     let (running, address) = start(limits);
     let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
     let places = running.ports[0].places.clone();
     let all = running.ports[0].capacity;
     let free = async {
@@ -182,9 +241,17 @@ async fn a_handler_that_panics_costs_its_own_request_only() {
     let (_running, address) = start(Limits::default());
     let mut client = TcpStream::connect(address).await.unwrap();
     let panicking = "GET /panic HTTP/1.1\r\nHost: a\r\n\r\n";
-    assert!(talk(&mut client, panicking, "internal error\n").await.starts_with("HTTP/1.1 500 "));
+    assert!(
+        talk(&mut client, panicking, "internal error\n")
+            .await
+            .starts_with("HTTP/1.1 500 ")
+    );
     let next = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    assert!(talk(&mut client, next, "got:").await.starts_with("HTTP/1.1 200 "));
+    assert!(
+        talk(&mut client, next, "got:")
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
 }
 
 #[tokio::test]
@@ -203,13 +270,22 @@ async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
     });
     let mut idle = TcpStream::connect(address).await.unwrap();
     let mut busy = TcpStream::connect(address).await.unwrap();
-    busy.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    busy.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
     let go_on = arrived.recv().await.unwrap();
     let drained = tokio::spawn(running.drain(LIMIT));
-    assert_eq!(read_until(&mut idle, "").await, "", "the idle connection is closed");
+    assert_eq!(
+        read_until(&mut idle, "").await,
+        "",
+        "the idle connection is closed"
+    );
     go_on.send(()).unwrap();
     let answer = read_until(&mut busy, "").await;
-    assert!(answer.contains("connection: close") && answer.ends_with("done"), "{answer}");
+    assert!(
+        answer.contains("connection: close") && answer.ends_with("done"),
+        "{answer}"
+    );
     timeout(LIMIT, drained).await.unwrap().unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens");
 }
@@ -218,14 +294,22 @@ async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
 async fn draining_cuts_what_does_not_end() {
     let (running, address) = start(Limits::default());
     let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
     client.readable().await.unwrap();
-    timeout(LIMIT, running.drain(Duration::from_millis(50))).await.unwrap();
+    timeout(LIMIT, running.drain(Duration::from_millis(50)))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn over_max_connections_accepting_waits_for_a_place() {
-    let limits = Limits { max_connections: 1, ..Limits::default() };
+    let limits = Limits {
+        max_connections: 1,
+        ..Limits::default()
+    };
     let bound = Bound::bind(&[listener(limits)], 1).unwrap();
     let address = bound.addresses()[0];
     let _running = bound.start(|_request, _peer| async { Response::new(Body::full("got:")) });
@@ -253,19 +337,30 @@ async fn an_upgrade_hands_the_connection_over() {
             io.read_exact(&mut line).await.unwrap();
             io.write_all(&line).await.unwrap();
         });
-        let response = Response::builder().status(101).header("connection", "upgrade");
-        response.header("upgrade", "echo").body(Body::empty()).unwrap()
+        let response = Response::builder()
+            .status(101)
+            .header("connection", "upgrade");
+        response
+            .header("upgrade", "echo")
+            .body(Body::empty())
+            .unwrap()
     });
     let mut client = TcpStream::connect(address).await.unwrap();
     let ask = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nping";
     let answer = talk(&mut client, ask, "ping").await;
-    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("ping"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("ping"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     let (_running, address) = start(Limits::default());
-    let taken = Listener { address, ..listener(Limits::default()) };
+    let taken = Listener {
+        address,
+        ..listener(Limits::default())
+    };
     let error = Bound::bind(&[taken], 1).err().unwrap();
     assert!(matches!(error, BindError::InUse { address: at } if at == address));
 }

@@ -66,7 +66,12 @@ impl Wire {
         activity: Arc<Activity>,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        Self { stream, first, activity, _place: place }
+        Self {
+            stream,
+            first,
+            activity,
+            _place: place,
+        }
     }
 }
 
@@ -87,7 +92,9 @@ impl Activity {
         let served = self.served.load(Relaxed);
         let idle = self.in_flight.load(Relaxed) == 0;
         if self.blocked.load(Relaxed) || self.parked.load(Relaxed) > 0 {
-            return Phase::Stalled { progress: self.progress.load(Relaxed) };
+            return Phase::Stalled {
+                progress: self.progress.load(Relaxed),
+            };
         }
         match idle {
             false => Phase::Serving,
@@ -116,7 +123,10 @@ impl InFlight {
     pub(super) fn begin(activity: &Arc<Activity>) -> Self {
         activity.in_flight.fetch_add(1, Relaxed);
         activity.head_begun.store(false, Relaxed);
-        Self { activity: Arc::clone(activity), parked: false }
+        Self {
+            activity: Arc::clone(activity),
+            parked: false,
+        }
     }
 
     /// The stream asks for a piece.

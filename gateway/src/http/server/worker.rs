@@ -32,7 +32,10 @@ impl Worker {
     pub(super) fn new() -> Result<Self, BindError> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| BindError::Runtime { source })?;
-        Ok(Self { runtime: Some(runtime), sockets: Vec::new() })
+        Ok(Self {
+            runtime: Some(runtime),
+            sockets: Vec::new(),
+        })
     }
 
     pub(super) fn add(&mut self, port: Arc<Port>, socket: StdListener) {
@@ -52,7 +55,9 @@ impl Worker {
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let sockets = std::mem::take(&mut self.sockets);
-        let Some(runtime) = self.runtime.take() else { return };
+        let Some(runtime) = self.runtime.take() else {
+            return;
+        };
         thread::spawn(move || {
             runtime.block_on(async {
                 let mut loops = JoinSet::new();
@@ -86,9 +91,21 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let serve = |(stream, address): (TcpStream, SocketAddr), place: OwnedSemaphorePermit| {
-        let peer = Peer { address, trusted: port.trusted.contains(address.ip()) };
-        let accepted = Accepted { stream, peer, place, port: Arc::clone(&port) };
-        tokio::spawn(connection::serve(accepted, handler.clone(), Arc::clone(&signal)));
+        let peer = Peer {
+            address,
+            trusted: port.trusted.contains(address.ip()),
+        };
+        let accepted = Accepted {
+            stream,
+            peer,
+            place,
+            port: Arc::clone(&port),
+        };
+        tokio::spawn(connection::serve(
+            accepted,
+            handler.clone(),
+            Arc::clone(&signal),
+        ));
     };
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
@@ -109,9 +126,13 @@ where
             () = signal.reached(Stage::Drain) => break,
         }
     }
-    let Ok(socket) = socket.into_std() else { return };
+    let Ok(socket) = socket.into_std() else {
+        return;
+    };
     while let Ok(place) = Arc::clone(&port.places).try_acquire_owned() {
-        let Some(accepted) = next_in_queue(&socket) else { break };
+        let Some(accepted) = next_in_queue(&socket) else {
+            break;
+        };
         serve(accepted, place);
     }
 }
@@ -126,7 +147,10 @@ fn next_in_queue(socket: &StdListener) -> Option<(TcpStream, SocketAddr)> {
 /// A client that left while it waited is nothing; without descriptors, trying again at
 /// once would only spin.
 async fn pause(port: &Port, error: &io::Error) {
-    let gone = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
+    let gone = [
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::ConnectionReset,
+    ];
     if !gone.contains(&error.kind()) {
         tracing::warn!(address = %port.address, %error, "accepting pauses");
         sleep(EXHAUSTED_PAUSE).await;

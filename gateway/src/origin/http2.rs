@@ -1,0 +1,119 @@
+//! HTTP/2 to an upstream: one connection a target, shared by the requests of a lane.
+//!
+//! Decision: not the pooled client, which connects to whatever `:authority` names: with
+//! `host_header: preserve` that is the client's word, and each name would be a
+//! connection. Two requests may connect at once; the connection that comes second serves
+//! its own request and ends.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::uri::Authority;
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use super::client::SendError;
+use super::config::Upstream;
+use super::target::Target;
+use crate::http::body::Body;
+
+/// A connection with requests on it that says nothing is asked whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The connections of one lane.
+pub(super) struct Http2 {
+    connect_timeout: Duration,
+    senders: Mutex<HashMap<Authority, SendRequest<Body>>>,
+}
+
+impl Http2 {
+    pub(super) fn new(upstream: &Upstream) -> Self {
+        Self {
+            connect_timeout: upstream.timeouts.connect.0,
+            senders: Mutex::default(),
+        }
+    }
+
+    /// Sends a request; once more on a new connection if the shared one turned out closed
+    /// before it was begun.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<Body>,
+        target: &Target,
+    ) -> Result<Response<Incoming>, SendError> {
+        name_authority(&mut request).map_err(SendError::Host)?;
+        let open = self.senders.lock().get(&target.authority).cloned();
+        if let Some(mut sender) = open.filter(|sender| !sender.is_closed()) {
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(SendError::Http2(error.into_error())),
+                },
+            }
+        }
+        let mut sender = self.connect(target).await?;
+        sender.send_request(request).await.map_err(SendError::Http2)
+    }
+
+    async fn connect(&self, target: &Target) -> Result<SendRequest<Body>, SendError> {
+        let stream = timeout(self.connect_timeout, open(target)).await;
+        let stream = stream.map_err(|_| SendError::Connect(io::ErrorKind::TimedOut.into()))??;
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(SendError::Http2)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an HTTP/2 connection to an origin failed");
+            }
+        });
+        let mut senders = self.senders.lock();
+        if senders
+            .get(&target.authority)
+            .is_none_or(SendRequest::is_closed)
+        {
+            senders.insert(target.authority.clone(), sender.clone());
+        }
+        Ok(sender)
+    }
+}
+
+async fn open(target: &Target) -> Result<TcpStream, SendError> {
+    let port = target.authority.port_u16().unwrap_or(80);
+    let host = target.authority.host().trim_matches(['[', ']']);
+    let addresses = lookup_host((host, port)).await.map_err(SendError::Dns)?;
+    let mut refused = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true).map_err(SendError::Connect)?;
+                return Ok(stream);
+            }
+            Err(error) => refused = error,
+        }
+    }
+    Err(SendError::Connect(refused))
+}
+
+/// HTTP/2 says `Host` in `:authority`, and not twice (RFC 9113 §8.3.1).
+fn name_authority(request: &mut Request<Body>) -> Result<(), http::Error> {
+    let Some(host) = request.headers_mut().remove(HOST) else {
+        return Ok(());
+    };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.authority = Some(Authority::try_from(host.as_bytes())?);
+    *request.uri_mut() = Uri::from_parts(parts)?;
+    Ok(())
+}
