@@ -11,7 +11,8 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
-use super::problem::{Finding, Path, Place, Step, lines};
+use super::excerpt::lines;
+use super::problem::{Finding, Path, Place, Step};
 
 /// Levels of nesting; the format itself needs eight.
 const MAX_DEPTH: usize = 64;
@@ -65,7 +66,10 @@ impl Node {
         let (mut node, mut key) = (self, self.at);
         for step in &path.0 {
             let next = match (step, &node.body) {
-                (Step::Key(name), Body::Map(entries)) => entries.iter().find(|(k, _)| k.name == *name).map(|(k, v)| (v, k.at)),
+                (Step::Key(name), Body::Map(entries)) => entries
+                    .iter()
+                    .find(|(k, _)| k.name == *name)
+                    .map(|(k, v)| (v, k.at)),
                 (Step::Index(n), Body::List(items)) => items.get(*n).map(|item| (item, item.at)),
                 _ => None,
             };
@@ -79,11 +83,13 @@ impl Node {
 
     /// The node at `path`.
     pub fn node(&self, path: &Path) -> Option<&Self> {
-        path.0.iter().try_fold(self, |node, step| match (step, &node.body) {
-            (Step::Key(name), _) => node.get(name),
-            (Step::Index(n), Body::List(items)) => items.get(*n),
-            (Step::Index(_), _) => None,
-        })
+        path.0
+            .iter()
+            .try_fold(self, |node, step| match (step, &node.body) {
+                (Step::Key(name), _) => node.get(name),
+                (Step::Index(n), Body::List(items)) => items.get(*n),
+                (Step::Index(_), _) => None,
+            })
     }
 
     /// The value of a key, if this is a mapping that has it.
@@ -99,7 +105,12 @@ impl Node {
         match &self.body {
             Body::Scalar(s) => 1 + s.text.len(),
             Body::List(items) => 1 + items.iter().map(Self::weight).sum::<usize>(),
-            Body::Map(entries) => 1 + entries.iter().map(|(k, v)| 1 + k.name.len() + v.weight()).sum::<usize>(),
+            Body::Map(entries) => {
+                1 + entries
+                    .iter()
+                    .map(|(k, v)| 1 + k.name.len() + v.weight())
+                    .sum::<usize>()
+            }
         }
     }
 }
@@ -114,7 +125,12 @@ fn key_or_own(node: &Node, key: Mark) -> Mark {
 
 /// Reads one YAML document.
 pub fn parse(text: &str) -> Result<Node, Finding> {
-    let mut builder = Builder { stack: Vec::new(), anchors: HashMap::new(), budget: ALIAS_BUDGET, root: None };
+    let mut builder = Builder {
+        stack: Vec::new(),
+        anchors: HashMap::new(),
+        budget: ALIAS_BUDGET,
+        root: None,
+    };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|e| syntax(text, &e))?;
@@ -134,7 +150,11 @@ struct Frame {
 
 enum Open {
     List(Vec<Node>),
-    Map { entries: Vec<(Key, Node)>, names: HashSet<String>, key: Option<Key> },
+    Map {
+        entries: Vec<(Key, Node)>,
+        names: HashSet<String>,
+        key: Option<Key>,
+    },
 }
 
 struct Builder {
@@ -152,21 +172,49 @@ impl Builder {
             at.width = 1;
         }
         match event {
-            Event::Scalar(_, _, _, Some(tag)) | Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) => {
-                Err(self.wrong(at, format!("the YAML tag `{}{}` is not supported; expected a plain value", tag.handle, tag.suffix)))
-            }
+            Event::Scalar(_, _, _, Some(tag))
+            | Event::SequenceStart(_, Some(tag))
+            | Event::MappingStart(_, Some(tag)) => Err(self.wrong(
+                at,
+                format!(
+                    "the YAML tag `{}{}` is not supported; expected a plain value",
+                    tag.handle, tag.suffix
+                ),
+            )),
             Event::Scalar(text, style, anchor, None) => {
-                let scalar = Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain, expanded: false };
-                self.add(Node { at, body: Body::Scalar(scalar) }, anchor)
+                let scalar = Scalar {
+                    text: text.into_owned(),
+                    plain: style == ScalarStyle::Plain,
+                    expanded: false,
+                };
+                self.add(
+                    Node {
+                        at,
+                        body: Body::Scalar(scalar),
+                    },
+                    anchor,
+                )
             }
             Event::SequenceStart(anchor, None) => self.open(at, anchor, Open::List(Vec::new())),
-            Event::MappingStart(anchor, None) => {
-                self.open(at, anchor, Open::Map { entries: Vec::new(), names: HashSet::new(), key: None })
-            }
+            Event::MappingStart(anchor, None) => self.open(
+                at,
+                anchor,
+                Open::Map {
+                    entries: Vec::new(),
+                    names: HashSet::new(),
+                    key: None,
+                },
+            ),
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => self.alias(at, anchor),
-            Event::DocumentStart(_) if self.root.is_some() => Err(self.wrong(at, "a second YAML document; expected one in a file")),
-            Event::DocumentStart(_) | Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Nothing => Ok(()),
+            Event::DocumentStart(_) if self.root.is_some() => {
+                Err(self.wrong(at, "a second YAML document; expected one in a file"))
+            }
+            Event::DocumentStart(_)
+            | Event::DocumentEnd
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::Nothing => Ok(()),
         }
     }
 
@@ -179,7 +227,9 @@ impl Builder {
     }
 
     fn close(&mut self) -> Result<(), Finding> {
-        let Some(Frame { at, anchor, open }) = self.stack.pop() else { return Ok(()) };
+        let Some(Frame { at, anchor, open }) = self.stack.pop() else {
+            return Ok(());
+        };
         let body = match open {
             Open::List(items) => Body::List(items),
             Open::Map { entries, .. } => Body::Map(entries),
@@ -189,10 +239,16 @@ impl Builder {
 
     fn alias(&mut self, at: Mark, anchor: usize) -> Result<(), Finding> {
         let Some((node, weight)) = self.anchors.get(&anchor) else {
-            return Err(self.wrong(at, "this alias stands inside the value that it names; expected a finished value"));
+            return Err(self.wrong(
+                at,
+                "this alias stands inside the value that it names; expected a finished value",
+            ));
         };
         let Some(rest) = self.budget.checked_sub(*weight) else {
-            return Err(self.wrong(at, "aliases make the file too large; expected fewer or smaller ones"));
+            return Err(self.wrong(
+                at,
+                "aliases make the file too large; expected fewer or smaller ones",
+            ));
         };
         let node = node.clone();
         self.budget = rest;
@@ -203,10 +259,12 @@ impl Builder {
         if anchor != 0 {
             // Nested anchors copy their content too, so they are paid for as well.
             let weight = node.weight();
-            self.budget = self
-                .budget
-                .checked_sub(weight)
-                .ok_or_else(|| self.wrong(node.at, "anchors hold too much; expected fewer or smaller ones"))?;
+            self.budget = self.budget.checked_sub(weight).ok_or_else(|| {
+                self.wrong(
+                    node.at,
+                    "anchors hold too much; expected fewer or smaller ones",
+                )
+            })?;
             self.anchors.insert(anchor, (node.clone(), weight));
         }
         match self.stack.last_mut().map(|frame| &mut frame.open) {
@@ -230,7 +288,13 @@ impl Builder {
             finding.path = finding.path.key(key.name);
             return Err(finding);
         }
-        if let Some(Frame { open: Open::Map { names, key: slot, .. }, .. }) = self.stack.last_mut() {
+        if let Some(Frame {
+            open: Open::Map {
+                names, key: slot, ..
+            },
+            ..
+        }) = self.stack.last_mut()
+        {
             names.insert(key.name.clone());
             *slot = Some(key);
         }
@@ -238,14 +302,26 @@ impl Builder {
     }
 
     fn refuse_key(&self, key: &Key) -> Option<String> {
-        let Some(Frame { open: Open::Map { entries, names, .. }, .. }) = self.stack.last() else { return None };
+        let Some(Frame {
+            open: Open::Map { entries, names, .. },
+            ..
+        }) = self.stack.last()
+        else {
+            return None;
+        };
         if key.name == "<<" {
-            return Some("merge keys are not supported; expected values for all routes under `defaults`".to_owned());
+            return Some(
+                "merge keys are not supported; expected values for all routes under `defaults`"
+                    .to_owned(),
+            );
         }
         if !names.contains(&key.name) {
             return None;
         }
-        let first = entries.iter().find(|(k, _)| k.name == key.name).map_or(0, |(k, _)| k.at.line);
+        let first = entries
+            .iter()
+            .find(|(k, _)| k.name == key.name)
+            .map_or(0, |(k, _)| k.at.line);
         Some(format!("given twice, first in line {first}; expected once"))
     }
 
@@ -255,14 +331,26 @@ impl Builder {
             Open::List(items) => Some(Step::Index(items.len())),
             Open::Map { key, .. } => key.as_ref().map(|k| Step::Key(k.name.clone())),
         });
-        Finding { path: Path(steps.collect()), place: Place::At(at), message: message.into() }
+        Finding {
+            path: Path(steps.collect()),
+            place: Place::At(at),
+            message: message.into(),
+        }
     }
 }
 
 fn mark(span: Span) -> Mark {
     let (start, end) = (span.start, span.end);
-    let width = if start.line() == end.line() { end.col().saturating_sub(start.col()) } else { usize::MAX };
-    Mark { line: start.line(), column: start.col() + 1, width: width.max(1) }
+    let width = if start.line() == end.line() {
+        end.col().saturating_sub(start.col())
+    } else {
+        usize::MAX
+    };
+    Mark {
+        line: start.line(),
+        column: start.col() + 1,
+        width: width.max(1),
+    }
 }
 
 fn too_deep() -> String {
@@ -271,17 +359,32 @@ fn too_deep() -> String {
 
 /// The parser's complaint, with the usual cause where the line shows it.
 fn syntax(text: &str, error: &ScanError) -> Finding {
-    let at = Mark { line: error.marker().line(), column: error.marker().col() + 1, width: 1 };
-    let source = lines(text).nth(at.line.saturating_sub(1)).unwrap_or_default();
+    let at = Mark {
+        line: error.marker().line(),
+        column: error.marker().col() + 1,
+        width: 1,
+    };
+    let source = lines(text)
+        .nth(at.line.saturating_sub(1))
+        .unwrap_or_default();
     let indent = &source[..source.len() - source.trim_start().len()];
     if let Some(tab) = indent.chars().position(|c| c == '\t') {
-        return Finding::at(Mark { column: tab + 1, ..at }, "a tab in the indentation; YAML is indented with spaces");
+        return Finding::at(
+            Mark {
+                column: tab + 1,
+                ..at
+            },
+            "a tab in the indentation; YAML is indented with spaces",
+        );
     }
     // The parser looks ahead, so its own limit may come before ours.
     if error.info().contains("recursion limit") {
         return Finding::at(at, too_deep());
     }
-    let hint = if lines(text).skip(at.line.saturating_sub(1)).all(|line| line.trim().is_empty()) {
+    let hint = if lines(text)
+        .skip(at.line.saturating_sub(1))
+        .all(|line| line.trim().is_empty())
+    {
         "; the file ends here"
     } else if source.contains("${") && error.info().contains("flow") {
         "; inside { } and [ ] put quotes around ${…}"
