@@ -1,6 +1,6 @@
 //! Reads YAML, expands variables, checks, and explains errors.
 //!
-//! Text → [`tree`] → [`expand`] → [`de`] into [`Config`] → [`secret`] → [`check`].
+//! Text → [`parser`] → [`tree`] → [`expand`] → [`de`] into [`Config`] → [`secret`] → [`check`].
 //! Syntax and types are reported one at a time, missing variables and what is
 //! wrong in meaning all together. Each module's own part of [`Config`] lives in
 //! that module; this one knows those types and nothing else of it.
@@ -20,6 +20,7 @@ mod de;
 mod excerpt;
 mod expand;
 mod fault;
+mod parser;
 mod problem;
 mod schema;
 mod secret;
@@ -122,7 +123,7 @@ pub fn parse(
     if text.len() > MAX_BYTES {
         return Err(one(Finding::file(TOO_LARGE), None));
     }
-    let mut root = tree::parse(text).map_err(|e| one(e, None))?;
+    let mut root = parser::parse(text).map_err(|e| one(e, None))?;
     shape(&root).map_err(|e| one(e, Some(&root)))?;
     let all = |findings: Vec<Finding>, root: &tree::Node| {
         Problems::new(
@@ -151,7 +152,7 @@ fn shape(root: &tree::Node) -> Result<(), Finding> {
     match &root.body {
         tree::Body::Map(_) => {}
         tree::Body::Scalar(scalar) if scalar.text.is_empty() => {
-            return Err(Finding::file(tree::EMPTY));
+            return Err(Finding::file(parser::EMPTY));
         }
         _ => {
             return Err(Finding::at(

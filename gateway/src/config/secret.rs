@@ -27,17 +27,21 @@ pub fn is_secret_name(name: &str) -> bool {
     SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
 }
 
-/// Where the value of the first secret on a line begins.
+/// Where the value of the first secret on a line begins: behind such a key, or in a URL before `@`.
 pub fn find_secret_value(line: &str) -> Option<usize> {
-    line.match_indices(':').find_map(|(colon, _)| {
+    let behind_key = line.match_indices(':').find_map(|(colon, _)| {
         let before = line[..colon].trim_end().trim_end_matches(['"', '\'']);
-        let name = before
-            .rsplit(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))
-            .next()
-            .unwrap_or_default();
+        let part_of_name = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+        let name = before.rsplit(|c: char| !part_of_name(c)).next();
         let after = &line[colon + 1..];
-        is_secret_name(name).then_some(line.len() - after.trim_start().len())
-    })
+        name.is_some_and(is_secret_name)
+            .then_some(line.len() - after.trim_start().len())
+    });
+    let in_url = line
+        .find("://")
+        .map(|i| i + 3)
+        .filter(|i| line[*i..].contains('@'));
+    [behind_key, in_url].into_iter().flatten().min()
 }
 
 /// Puts the content of `admin.token_file` and `purge_method.token_file` in place.
@@ -144,6 +148,7 @@ mod tests {
         assert_eq!(find_secret_value("  token: abc"), Some(9));
         assert_eq!(find_secret_value("x: {\"api-key\": abc}"), Some(15));
         assert_eq!(find_secret_value("  token_file: /run/t"), None);
+        assert_eq!(find_secret_value("  o: http://me:pw@h"), Some(12));
         assert_eq!(find_secret_value("é—token: x"), Some(12));
     }
 }

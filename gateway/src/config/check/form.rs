@@ -38,6 +38,10 @@ pub fn cidr(text: &str) -> Result<(), String> {
 /// The URL of an origin server: `http://host:port` and nothing more.
 pub fn target(text: &str) -> Result<(), String> {
     const FORM: &str = "expected a URL as in http://127.0.0.1:9000";
+    // First, since the other messages repeat the text, which here holds a password.
+    if text.contains('@') {
+        return Err("user information in a URL; expected scheme, host and port only".to_owned());
+    }
     if text.starts_with("https://") {
         return Err(format!(
             "{text:?}: TLS to origins is not supported yet; expected http://"
@@ -51,9 +55,6 @@ pub fn target(text: &str) -> Result<(), String> {
         return Err(format!(
             "{text:?} has a path; expected scheme, host and port only, as in http://127.0.0.1:9000"
         ));
-    }
-    if authority.contains('@') {
-        return Err("user information in a URL; expected scheme, host and port only".to_owned());
     }
     let parsed: ::http::uri::Authority = authority
         .parse()

@@ -123,7 +123,7 @@ impl Scope<'_> {
 
     fn matches(&self, report: &mut Report) {
         let (given, at) = (&self.route.matches, self.at.key("match"));
-        let parts: [(&str, &Option<OneOrMany>, fn(&str) -> Result<(), String>); 3] = [
+        let parts: [(&str, &Option<OneOrMany>, Form); 3] = [
             ("host", &given.host, form::host),
             ("path", &given.path, form::path_pattern),
             ("method", &given.method, form::method),
@@ -217,6 +217,9 @@ impl Scope<'_> {
         }
     }
 }
+
+/// Judges a single value.
+type Form = fn(&str) -> Result<(), String>;
 
 /// Hosts, paths, methods and headers of a match, in a form where equal ones compare equal.
 type Normal = (
