@@ -1,6 +1,6 @@
 //! Reads YAML, expands variables, checks, and explains errors.
 //!
-//! Text → [`tree`] → [`expand`] → [`de`] into [`Config`] → [`secret`] → [`check`].
+//! Text → [`parser`] → [`tree`] → [`expand`] → [`de`] into [`Config`] → [`secret`] → [`check`].
 //! Syntax and types are reported one at a time, missing variables and what is
 //! wrong in meaning all together. Each module's own part of [`Config`] lives in
 //! that module; this one knows those types and nothing else of it.
@@ -17,7 +17,10 @@ use crate::{admin, cache, http, origin, plugin, proxy, telemetry};
 
 mod check;
 mod de;
+mod excerpt;
 mod expand;
+mod fault;
+mod parser;
 mod problem;
 mod schema;
 mod secret;
@@ -84,7 +87,10 @@ pub struct Server {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { threads: None, drain_timeout: Duration::secs(30) }
+        Self {
+            threads: None,
+            drain_timeout: Duration::secs(30),
+        }
     }
 }
 
@@ -99,21 +105,33 @@ pub fn load(file: &Path) -> Result<Config, Problems> {
     if bytes.len() > MAX_BYTES {
         return Err(whole(TOO_LARGE.to_owned()));
     }
-    let text = String::from_utf8(bytes).map_err(|e| not_utf8(&name, e.as_bytes(), e.utf8_error().valid_up_to()))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| not_utf8(&name, e.as_bytes(), e.utf8_error().valid_up_to()))?;
     parse(&text, &name, &|variable| std::env::var(variable).ok())
 }
 
 /// Reads and checks `text`. `file` names it in messages, and files that it names are relative to its folder.
-pub fn parse(text: &str, file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+pub fn parse(
+    text: &str,
+    file: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Problems> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let one = |finding: Finding, root: Option<&tree::Node>| Problems::one(finding.locate(file, text, root));
+    let one = |finding: Finding, root: Option<&tree::Node>| {
+        Problems::one(finding.locate(file, text, root))
+    };
     if text.len() > MAX_BYTES {
         return Err(one(Finding::file(TOO_LARGE), None));
     }
-    let mut root = tree::parse(text).map_err(|e| one(e, None))?;
+    let mut root = parser::parse(text).map_err(|e| one(e, None))?;
     shape(&root).map_err(|e| one(e, Some(&root)))?;
     let all = |findings: Vec<Finding>, root: &tree::Node| {
-        Problems::new(findings.into_iter().map(|f| f.locate(file, text, Some(root))).collect())
+        Problems::new(
+            findings
+                .into_iter()
+                .map(|f| f.locate(file, text, Some(root)))
+                .collect(),
+        )
     };
     let findings = expand::expand(&mut root, env);
     all(findings, &root).map_or(Ok(()), Err)?;
@@ -133,12 +151,22 @@ const TOO_LARGE: &str = "larger than 1 MiB; expected a configuration file";
 fn shape(root: &tree::Node) -> Result<(), Finding> {
     match &root.body {
         tree::Body::Map(_) => {}
-        tree::Body::Scalar(scalar) if scalar.text.is_empty() => return Err(Finding::file(tree::EMPTY)),
-        _ => return Err(Finding::at(root.at, "not a mapping; expected `version: 1` and further keys")),
+        tree::Body::Scalar(scalar) if scalar.text.is_empty() => {
+            return Err(Finding::file(parser::EMPTY));
+        }
+        _ => {
+            return Err(Finding::at(
+                root.at,
+                "not a mapping; expected `version: 1` and further keys",
+            ));
+        }
     }
     match root.get("version").map(|node| &node.body) {
         Some(tree::Body::Scalar(scalar)) if scalar.text.parse().is_ok_and(|n: u64| n != 1) => {
-            let message = format!("version {} of the format is not known; expected 1", scalar.text);
+            let message = format!(
+                "version {} of the format is not known; expected 1",
+                scalar.text
+            );
             Err(Finding::value(problem::path(&["version"]), message))
         }
         _ => Ok(()),
@@ -150,7 +178,20 @@ fn not_utf8(file: &str, bytes: &[u8], valid: usize) -> Problems {
     // What is valid is the same in both, so the place holds in the repaired text.
     let before = text.get(..valid).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    let finding = Finding::at(tree::Mark { line, column, width: 1 }, "not UTF-8; expected a text file in UTF-8");
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
+    let finding = Finding::at(
+        tree::Mark {
+            line,
+            column,
+            width: 1,
+        },
+        "not UTF-8; expected a text file in UTF-8",
+    );
     Problems::one(finding.locate(file, &text, None))
 }

@@ -25,7 +25,8 @@ pub struct ParseError {
 }
 
 const DURATION_FORM: &str = "a duration: a number with ms, s, m, h or d, as in 250ms, 5s or 1h";
-const SIZE_FORM: &str = "a size: a whole number with B, KB, MB, GB, KiB, MiB or GiB, as in 64KiB or 256MiB";
+const SIZE_FORM: &str =
+    "a size: a whole number with B, KB, MB, GB, KiB, MiB or GiB, as in 64KiB or 256MiB";
 
 impl Duration {
     pub const ZERO: Self = Self(std::time::Duration::ZERO);
@@ -64,7 +65,10 @@ impl FromStr for Duration {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        parse_duration(text.trim()).ok_or_else(|| ParseError { given: text.to_owned(), expected: DURATION_FORM })
+        parse_duration(text.trim()).ok_or_else(|| ParseError {
+            given: text.to_owned(),
+            expected: DURATION_FORM,
+        })
     }
 }
 
@@ -72,12 +76,17 @@ impl FromStr for ByteSize {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        parse_size(text.trim()).ok_or_else(|| ParseError { given: text.to_owned(), expected: SIZE_FORM })
+        parse_size(text.trim()).ok_or_else(|| ParseError {
+            given: text.to_owned(),
+            expected: SIZE_FORM,
+        })
     }
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     (&text[..end], text[end..].trim())
 }
 
@@ -120,10 +129,10 @@ impl fmt::Display for Duration {
         let ms = self.0.as_millis();
         match ms {
             0 => f.write_str("0s"),
-            _ if ms % 86_400_000 == 0 => write!(f, "{}d", ms / 86_400_000),
-            _ if ms % 3_600_000 == 0 => write!(f, "{}h", ms / 3_600_000),
-            _ if ms % 60_000 == 0 => write!(f, "{}m", ms / 60_000),
-            _ if ms % 1_000 == 0 => write!(f, "{}s", ms / 1_000),
+            _ if ms.is_multiple_of(86_400_000) => write!(f, "{}d", ms / 86_400_000),
+            _ if ms.is_multiple_of(3_600_000) => write!(f, "{}h", ms / 3_600_000),
+            _ if ms.is_multiple_of(60_000) => write!(f, "{}m", ms / 60_000),
+            _ if ms.is_multiple_of(1_000) => write!(f, "{}s", ms / 1_000),
             _ => write!(f, "{ms}ms"),
         }
     }
@@ -186,8 +195,16 @@ macro_rules! yaml_text {
     };
 }
 
-yaml_text!(Duration, DURATION_FORM, r"^(0|[0-9]+(\.[0-9]+)?(ms|s|m|h|d))$");
-yaml_text!(ByteSize, SIZE_FORM, r"^[0-9]+(B|KB|kB|MB|GB|KiB|MiB|GiB)?$");
+yaml_text!(
+    Duration,
+    DURATION_FORM,
+    r"^(0|[0-9]+(\.[0-9]+)?(ms|s|m|h|d)|.*\$\{.*)$"
+);
+yaml_text!(
+    ByteSize,
+    SIZE_FORM,
+    r"^([0-9]+(B|KB|kB|MB|GB|KiB|MiB|GiB)?|.*\$\{.*)$"
+);
 
 #[cfg(test)]
 mod tests {
@@ -196,18 +213,42 @@ mod tests {
 
     #[test]
     fn durations_read_as_people_write_them() {
-        for (text, ms) in [("250ms", 250), ("5s", 5_000), ("1.5m", 90_000), ("2h", 7_200_000), ("1d", 86_400_000), ("0", 0)] {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("5s", 5_000),
+            ("1.5m", 90_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+            ("0", 0),
+        ] {
             assert_eq!(text.parse(), Ok(Duration::millis(ms)), "{text}");
         }
     }
 
     #[test]
     fn a_bad_duration_or_size_says_what_is_expected() {
-        for bad in ["", "5", "5 parsecs", "-1s", "1e400d", "s", "0.1ms", "1.2.3s"] {
-            assert!(bad.parse::<Duration>().is_err_and(|e| e.to_string().contains("250ms")), "{bad}");
+        for bad in [
+            "",
+            "5",
+            "5 parsecs",
+            "-1s",
+            "1e400d",
+            "s",
+            "0.1ms",
+            "1.2.3s",
+        ] {
+            assert!(
+                bad.parse::<Duration>()
+                    .is_err_and(|e| e.to_string().contains("250ms")),
+                "{bad}"
+            );
         }
         for bad in ["", "1.5KiB", "64Kib", "-1", "99999999999GiB"] {
-            assert!(bad.parse::<ByteSize>().is_err_and(|e| e.to_string().contains("64KiB")), "{bad}");
+            assert!(
+                bad.parse::<ByteSize>()
+                    .is_err_and(|e| e.to_string().contains("64KiB")),
+                "{bad}"
+            );
         }
     }
 

@@ -20,6 +20,10 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9180)), token: None, token_file: None }
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9180)),
+            token: None,
+            token_file: None,
+        }
     }
 }

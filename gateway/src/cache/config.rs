@@ -181,25 +181,38 @@ pub struct Query {
 
 impl Default for L1 {
     fn default() -> Self {
-        Self { max_bytes: ByteSize::mib(256), max_entries: None, max_object_bytes: ByteSize::mib(8) }
+        Self {
+            max_bytes: ByteSize::mib(256),
+            max_entries: None,
+            max_object_bytes: ByteSize::mib(8),
+        }
     }
 }
 
 impl Default for Inflight {
     fn default() -> Self {
-        Self { wait_timeout: Duration::secs(10), hit_for_miss: Duration::secs(2) }
+        Self {
+            wait_timeout: Duration::secs(10),
+            hit_for_miss: Duration::secs(2),
+        }
     }
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { base: Duration::secs(1), max: Duration::secs(30) }
+        Self {
+            base: Duration::secs(1),
+            max: Duration::secs(30),
+        }
     }
 }
 
 impl Default for PurgeLog {
     fn default() -> Self {
-        Self { max_records: 100_000, sweep_interval: Duration::secs(60) }
+        Self {
+            max_records: 100_000,
+            sweep_interval: Duration::secs(60),
+        }
     }
 }
 

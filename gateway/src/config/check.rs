@@ -19,7 +19,12 @@ pub fn check(config: &Config) -> Vec<Finding> {
     listeners(config, &mut report);
     upstreams(config, &mut report);
     cache(config, &mut report);
-    policy::check(&config.defaults, &Default::default(), &path(&["defaults"]), &mut report);
+    policy::check(
+        &config.defaults,
+        &Default::default(),
+        &path(&["defaults"]),
+        &mut report,
+    );
     routes::check(config, &mut report);
     plugins(config, &mut report);
     access(config, &mut report);
@@ -76,8 +81,16 @@ impl Report {
             return;
         }
         let names: Vec<&String> = all.keys().collect();
-        let expected = if names.is_empty() { format!("but `{kind}s` defines none") } else { format!("expected {}", one_of(&names)) };
-        self.add_near(at, format!("no {kind} is named `{name}`; {expected}"), nearest(name, &names));
+        let expected = if names.is_empty() {
+            format!("but `{kind}s` defines none")
+        } else {
+            format!("expected {}", one_of(&names))
+        };
+        self.add_near(
+            at,
+            format!("no {kind} is named `{name}`; {expected}"),
+            nearest(name, &names),
+        );
     }
 
     fn positive(&mut self, at: Path, n: u64) {
@@ -89,28 +102,47 @@ impl Report {
 
 fn server(config: &Config, report: &mut Report) {
     if let Some(threads) = config.server.threads.filter(|n| !(1..=1024).contains(n)) {
-        report.add(path(&["server", "threads"]), format!("{threads} threads; expected 1 to 1024, or no key for one per core"));
+        report.add(
+            path(&["server", "threads"]),
+            format!("{threads} threads; expected 1 to 1024, or no key for one per core"),
+        );
     }
 }
 
 fn listeners(config: &Config, report: &mut Report) {
     let all = path(&["listeners"]);
     if config.listeners.is_empty() {
-        report.add(all.clone(), "no listeners; expected at least one, as in `- address: 127.0.0.1:8080`");
+        report.add(
+            all.clone(),
+            "no listeners; expected at least one, as in `- address: 127.0.0.1:8080`",
+        );
     }
     for (i, listener) in config.listeners.iter().enumerate() {
         let at = all.index(i);
         let (address, earlier) = (listener.address, &config.listeners[..i]);
         if address.port() != 0 && earlier.iter().any(|l| l.address == address) {
-            report.add(at.key("address"), format!("{address} is another listener's address; expected one of its own"));
+            report.add(
+                at.key("address"),
+                format!("{address} is another listener's address; expected one of its own"),
+            );
         }
         if address.port() != 0 && address == config.admin.address {
-            report.add(at.key("address"), format!("{address} is the admin listener's address; expected one of its own"));
+            report.add(
+                at.key("address"),
+                format!("{address} is the admin listener's address; expected one of its own"),
+            );
         }
         if listener.protocols.is_empty() {
-            report.add(at.key("protocols"), "no protocols; expected `http1`, `http2` or both");
+            report.add(
+                at.key("protocols"),
+                "no protocols; expected `http1`, `http2` or both",
+            );
         }
-        report.each(&at.key("trusted_proxies"), &listener.trusted_proxies, form::cidr);
+        report.each(
+            &at.key("trusted_proxies"),
+            &listener.trusted_proxies,
+            form::cidr,
+        );
         limits(&listener.limits, &at.key("limits"), report);
     }
 }
@@ -136,13 +168,28 @@ fn upstreams(config: &Config, report: &mut Report) {
         let at = path(&["upstreams"]).key(name);
         report.form_of_key(&at, form::name(name));
         if upstream.targets.is_empty() {
-            report.add(at.key("targets"), "no targets; expected at least one URL, as in http://127.0.0.1:9000");
+            report.add(
+                at.key("targets"),
+                "no targets; expected at least one URL, as in http://127.0.0.1:9000",
+            );
         }
         report.each(&at.key("targets"), &upstream.targets, form::target);
-        report.positive(at.key("timeouts").key("connect"), upstream.timeouts.connect.0.as_millis() as u64);
-        report.positive(at.key("timeouts").key("first_byte"), upstream.timeouts.first_byte.0.as_millis() as u64);
-        report.positive(at.key("timeouts").key("idle"), upstream.timeouts.idle.0.as_millis() as u64);
-        report.positive(at.key("load").key("max_concurrent"), upstream.load.max_concurrent as u64);
+        report.positive(
+            at.key("timeouts").key("connect"),
+            upstream.timeouts.connect.0.as_millis() as u64,
+        );
+        report.positive(
+            at.key("timeouts").key("first_byte"),
+            upstream.timeouts.first_byte.0.as_millis() as u64,
+        );
+        report.positive(
+            at.key("timeouts").key("idle"),
+            upstream.timeouts.idle.0.as_millis() as u64,
+        );
+        report.positive(
+            at.key("load").key("max_concurrent"),
+            upstream.load.max_concurrent as u64,
+        );
     }
 }
 
@@ -150,15 +197,26 @@ fn cache(config: &Config, report: &mut Report) {
     let (cache, at) = (&config.cache, path(&["cache"]));
     let (object, all) = (cache.l1.max_object_bytes, cache.l1.max_bytes);
     if object > all {
-        let message = format!("an object of {object} does not fit into max_bytes ({all}); expected at most that");
+        let message = format!(
+            "an object of {object} does not fit into max_bytes ({all}); expected at most that"
+        );
         report.add(at.key("l1").key("max_object_bytes"), message);
     }
     if cache.backoff.base > cache.backoff.max {
-        let message = format!("base ({}) is longer than max ({}); expected at most that", cache.backoff.base, cache.backoff.max);
+        let message = format!(
+            "base ({}) is longer than max ({}); expected at most that",
+            cache.backoff.base, cache.backoff.max
+        );
         report.add(at.key("backoff").key("base"), message);
     }
-    report.positive(at.key("purge_log").key("max_records"), cache.purge_log.max_records as u64);
-    report.positive(at.key("purge_log").key("sweep_interval"), cache.purge_log.sweep_interval.0.as_millis() as u64);
+    report.positive(
+        at.key("purge_log").key("max_records"),
+        cache.purge_log.max_records as u64,
+    );
+    report.positive(
+        at.key("purge_log").key("sweep_interval"),
+        cache.purge_log.sweep_interval.0.as_millis() as u64,
+    );
 }
 
 fn plugins(config: &Config, report: &mut Report) {
@@ -166,22 +224,42 @@ fn plugins(config: &Config, report: &mut Report) {
         let at = path(&["plugins"]).key(name);
         report.form_of_key(&at, form::name(name));
         if !(plugin.config.is_null() || plugin.config.is_object()) {
-            report.add(at.key("config"), "not a mapping; expected keys and values for the plugin");
+            report.add(
+                at.key("config"),
+                "not a mapping; expected keys and values for the plugin",
+            );
         }
         for (n, upstream) in plugin.fetch.iter().enumerate() {
-            report.known(at.key("fetch").index(n), "upstream", upstream, &config.upstreams);
+            report.known(
+                at.key("fetch").index(n),
+                "upstream",
+                upstream,
+                &config.upstreams,
+            );
         }
         let limits = &plugin.limits;
         if limits.recycle_memory > limits.max_memory {
-            let message = format!("never reached: above max_memory ({}); expected at most that", limits.max_memory);
+            let message = format!(
+                "never reached: above max_memory ({}); expected at most that",
+                limits.max_memory
+            );
             report.add(at.key("limits").key("recycle_memory"), message);
         }
-        report.positive(at.key("limits").key("key_timeout"), limits.key_timeout.0.as_millis() as u64);
-        report.positive(at.key("limits").key("load_timeout"), limits.load_timeout.0.as_millis() as u64);
+        report.positive(
+            at.key("limits").key("key_timeout"),
+            limits.key_timeout.0.as_millis() as u64,
+        );
+        report.positive(
+            at.key("limits").key("load_timeout"),
+            limits.load_timeout.0.as_millis() as u64,
+        );
         report.positive(at.key("limits").key("max_memory"), limits.max_memory.0);
         report.positive(at.key("limits").key("max_stack"), limits.max_stack.0);
         report.positive(at.key("limits").key("max_requests"), limits.max_requests);
-        report.positive(at.key("limits").key("max_concurrent"), limits.max_concurrent as u64);
+        report.positive(
+            at.key("limits").key("max_concurrent"),
+            limits.max_concurrent as u64,
+        );
     }
 }
 
@@ -189,12 +267,18 @@ fn plugins(config: &Config, report: &mut Report) {
 fn access(config: &Config, report: &mut Report) {
     let admin = &config.admin;
     if !admin.address.ip().is_loopback() && admin.token.is_none() {
-        let message = format!("{} can be reached from outside; expected `admin.token` or `admin.token_file`, or a loopback address", admin.address);
+        let message = format!(
+            "{} can be reached from outside; expected `admin.token` or `admin.token_file`, or a loopback address",
+            admin.address
+        );
         report.add(path(&["admin", "address"]), message);
     }
     let purge = &config.purge_method;
     report.each(&path(&["purge_method", "allow"]), &purge.allow, form::cidr);
     if purge.enabled && purge.allow.is_empty() && purge.token.is_none() {
-        report.add(path(&["purge_method", "enabled"]), "anybody could purge; expected `allow` (addresses) or `token` beside it");
+        report.add(
+            path(&["purge_method", "enabled"]),
+            "anybody could purge; expected `allow` (addresses) or `token` beside it",
+        );
     }
 }

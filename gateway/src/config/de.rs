@@ -2,15 +2,15 @@
 //!
 //! A `serde` deserialiser of our own, for two reasons: an expanded variable
 //! becomes what the wanted type needs (`threads: ${N}` a number, `token: ${T}`
-//! a text even if it is all digits), and [`Fault`] keeps what serde knows about
-//! an error as data, so that the message can name the nearest word.
+//! a text even if it is all digits), and [`Fault`] keeps an error as data.
 
 use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer, StrDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, Error, Expected, IntoDeserializer, Unexpected, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_path_to_error::Segment;
 
-use super::problem::{Finding, Path, Place, nearest, one_of};
+use super::fault::Fault;
+use super::problem::{Finding, Path, one_of};
 use super::tree::{Body, Key, Node, Scalar};
 
 /// Reads a `T` from the tree.
@@ -28,10 +28,21 @@ fn steps(root: &Node, path: &serde_path_to_error::Path) -> Path {
         match segment {
             Segment::Seq { index } => {
                 out = out.index(*index);
-                node = node.and_then(|n| if let Body::List(items) = &n.body { items.get(*index) } else { None });
+                node = node.and_then(|n| {
+                    if let Body::List(items) = &n.body {
+                        items.get(*index)
+                    } else {
+                        None
+                    }
+                });
             }
             Segment::Map { key: name } | Segment::Enum { variant: name } => {
-                let Some(Node { body: Body::Map(_), .. }) = node else { break };
+                let Some(Node {
+                    body: Body::Map(_), ..
+                }) = node
+                else {
+                    break;
+                };
                 // A map that is an enum is reported by both its key and its variant.
                 out = out.key(name.clone());
                 node = node.and_then(|n| n.get(name));
@@ -40,108 +51,6 @@ fn steps(root: &Node, path: &serde_path_to_error::Path) -> Path {
         }
     }
     out
-}
-
-/// Why a value does not fit, as data.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    #[error("unknown key `{given}`")]
-    UnknownKey { given: String, allowed: &'static [&'static str] },
-    #[error("unknown word `{given}`")]
-    UnknownWord { given: String, allowed: &'static [&'static str] },
-    #[error("missing key `{0}`")]
-    MissingKey(&'static str),
-    #[error("found {found}, expected {expected}")]
-    WrongType { found: String, expected: String },
-    #[error("{0}")]
-    Other(String),
-}
-
-impl Error for Fault {
-    fn custom<T: std::fmt::Display>(message: T) -> Self {
-        Self::Other(message.to_string())
-    }
-
-    fn unknown_field(field: &str, allowed: &'static [&'static str]) -> Self {
-        Self::UnknownKey { given: field.to_owned(), allowed }
-    }
-
-    fn unknown_variant(variant: &str, allowed: &'static [&'static str]) -> Self {
-        Self::UnknownWord { given: variant.to_owned(), allowed }
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self::MissingKey(field)
-    }
-
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::WrongType { found: describe(found), expected: plain_words(&expected.to_string()) }
-    }
-
-    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::invalid_type(found, expected)
-    }
-}
-
-impl Fault {
-    fn finding(self, path: Path, root: &Node) -> Finding {
-        let secret = path.is_secret();
-        match self {
-            Self::UnknownKey { given, allowed } => {
-                Finding::key(path, format!("unknown key; expected {}", one_of(allowed))).near(nearest(&given, allowed))
-            }
-            Self::UnknownWord { given, allowed } => {
-                // The word is a key where the variant has a value, as in `tag: x`.
-                let is_key = root.node(&path).is_some_and(|node| node.get(&given).is_some());
-                let (path, place) = if is_key { (path.key(&*given), Place::Key) } else { (path, Place::Value) };
-                let finding = Finding { path, place, message: format!("unknown word `{given}`; expected {}", one_of(allowed)) };
-                finding.near(nearest(&given, allowed))
-            }
-            Self::MissingKey(name) => {
-                // Shown at the block that lacks it, named by its own path.
-                Finding::value(path.key(name), "missing; this key is required")
-            }
-            Self::WrongType { expected, .. } if secret => Finding::value(path, format!("wrong type; expected {expected}")),
-            Self::WrongType { found, expected } => Finding::value(path, format!("found {found}; expected {expected}")),
-            Self::Other(message) => Finding::value(path, explain(message)),
-        }
-    }
-}
-
-/// What the standard library says about an address is too short to help.
-fn explain(message: String) -> String {
-    match message.as_str() {
-        "invalid socket address syntax" => "not an address; expected an IP address and a port, as in 127.0.0.1:8080".to_owned(),
-        _ => message,
-    }
-}
-
-fn describe(found: Unexpected<'_>) -> String {
-    match found {
-        Unexpected::Unit | Unexpected::Option => "nothing".to_owned(),
-        Unexpected::Map => "a mapping".to_owned(),
-        Unexpected::Seq => "a list".to_owned(),
-        Unexpected::Str(text) => format!("the text {:?}", text.chars().take(80).collect::<String>()),
-        Unexpected::Bool(truth) => format!("`{truth}`"),
-        Unexpected::Unsigned(n) => format!("the number {n}"),
-        Unexpected::Signed(n) => format!("the number {n}"),
-        Unexpected::Float(n) => format!("the number {n}"),
-        other => other.to_string(),
-    }
-}
-
-fn plain_words(expected: &str) -> String {
-    match expected {
-        "u8" => "a whole number from 0 to 255".to_owned(),
-        "u16" => "a whole number from 0 to 65535".to_owned(),
-        "u32" | "u64" | "usize" => "a whole number, 0 or more".to_owned(),
-        "a boolean" => "`true` or `false`".to_owned(),
-        "a string" | "path string" => "a text (in quotes if it looks like a number)".to_owned(),
-        "a sequence" => "a list".to_owned(),
-        "a map" => "a mapping".to_owned(),
-        _ if expected.starts_with("struct ") => "a mapping".to_owned(),
-        _ => expected.to_owned(),
-    }
 }
 
 /// What an unquoted scalar is in YAML's core schema.
@@ -161,7 +70,9 @@ fn resolve(text: &str) -> Plain {
         "false" | "False" | "FALSE" => return Plain::Bool(false),
         _ => {}
     }
-    if !text.starts_with(['-', '+', '.', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) {
+    if !text.starts_with([
+        '-', '+', '.', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9',
+    ]) {
         return Plain::Text;
     }
     // Octal in YAML 1.1, decimal in 1.2, and mostly meant as it stands.
@@ -176,7 +87,9 @@ fn resolve(text: &str) -> Plain {
         return Plain::Signed(n);
     }
     // Rust would also read `+inf` and `-nan` as numbers.
-    let numeric = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
+    let numeric = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
     match text.parse() {
         Ok(n) if numeric => Plain::Float(n),
         _ => Plain::Text,
@@ -195,13 +108,19 @@ impl<'de> IntoDeserializer<'de, Fault> for Reader<'de> {
 
 impl Scalar {
     fn plain(&self) -> Plain {
-        if self.plain { resolve(&self.text) } else { Plain::Text }
+        if self.plain {
+            resolve(&self.text)
+        } else {
+            Plain::Text
+        }
     }
 }
 
 /// The entries of a mapping as serde wants them.
 fn entries(entries: &[(Key, Node)]) -> impl Iterator<Item = (&str, Reader<'_>)> {
-    entries.iter().map(|(key, value)| (key.name.as_str(), Reader(value)))
+    entries
+        .iter()
+        .map(|(key, value)| (key.name.as_str(), Reader(value)))
 }
 
 impl<'de> Reader<'de> {
@@ -222,7 +141,11 @@ macro_rules! number_or_bool {
     )*};
 }
 
-fn visit<'de, V: Visitor<'de>>(value: Plain, text: &'de str, visitor: V) -> Result<V::Value, Fault> {
+fn visit<'de, V: Visitor<'de>>(
+    value: Plain,
+    text: &'de str,
+    visitor: V,
+) -> Result<V::Value, Fault> {
     match value {
         Plain::Null => visitor.visit_unit(),
         Plain::Bool(truth) => visitor.visit_bool(truth),
@@ -257,15 +180,28 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.is_null() {
+            visitor.visit_none()
+        } else {
+            visitor.visit_some(self)
+        }
     }
 
     /// `server:` with all its keys commented out is an empty mapping.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        if self.is_null() { visitor.visit_map(MapDeserializer::new(entries(&[]))) } else { self.deserialize_any(visitor) }
+        if self.is_null() {
+            visitor.visit_map(MapDeserializer::new(entries(&[])))
+        } else {
+            self.deserialize_any(visitor)
+        }
     }
 
-    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         // serde would also take a list of the fields' values in order; nobody means that.
         if matches!(self.0.body, Body::List(_)) {
             return Err(Fault::invalid_type(Unexpected::Seq, &visitor));
@@ -274,10 +210,18 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        if self.is_null() { visitor.visit_seq(SeqDeserializer::new(std::iter::empty::<Reader<'de>>())) } else { self.deserialize_any(visitor) }
+        if self.is_null() {
+            visitor.visit_seq(SeqDeserializer::new(std::iter::empty::<Reader<'de>>()))
+        } else {
+            self.deserialize_any(visitor)
+        }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -291,12 +235,24 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         let one = || format!("one of {}", one_of(variants));
         match &self.0.body {
             Body::Map(map) if map.len() == 1 => {
-                MapAccessDeserializer::new(MapDeserializer::new(entries(map))).deserialize_enum(name, variants, visitor)
+                MapAccessDeserializer::new(MapDeserializer::new(entries(map)))
+                    .deserialize_enum(name, variants, visitor)
             }
-            Body::Map(map) => Err(Fault::WrongType { found: format!("a mapping with {} keys", map.len()), expected: one() }),
-            Body::List(_) => Err(Fault::WrongType { found: "a list".to_owned(), expected: one() }),
-            Body::Scalar(_) if self.is_null() => Err(Fault::WrongType { found: "nothing".to_owned(), expected: one() }),
-            Body::Scalar(s) => StrDeserializer::new(s.text.as_str()).deserialize_enum(name, variants, visitor),
+            Body::Map(map) => Err(Fault::WrongType {
+                found: format!("a mapping with {} keys", map.len()),
+                expected: one(),
+            }),
+            Body::List(_) => Err(Fault::WrongType {
+                found: "a list".to_owned(),
+                expected: one(),
+            }),
+            Body::Scalar(_) if self.is_null() => Err(Fault::WrongType {
+                found: "nothing".to_owned(),
+                expected: one(),
+            }),
+            Body::Scalar(s) => {
+                StrDeserializer::new(s.text.as_str()).deserialize_enum(name, variants, visitor)
+            }
         }
     }
 
@@ -309,4 +265,3 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
     }
 }
-

@@ -16,7 +16,11 @@ pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Expands every scalar below `root`; all that is wrong is reported together.
 pub fn expand(root: &mut Node, env: Env<'_>) -> Vec<Finding> {
-    let mut walk = Walk { env, budget: BUDGET, findings: Vec::new() };
+    let mut walk = Walk {
+        env,
+        budget: BUDGET,
+        findings: Vec::new(),
+    };
     walk.node(root, &Path::default());
     walk.findings
 }
@@ -31,8 +35,13 @@ impl Walk<'_> {
     fn node(&mut self, node: &mut Node, path: &Path) {
         match &mut node.body {
             Body::Scalar(scalar) => self.scalar(scalar, path),
-            Body::List(items) => items.iter_mut().enumerate().for_each(|(i, item)| self.node(item, &path.index(i))),
-            Body::Map(entries) => entries.iter_mut().for_each(|(key, value)| self.node(value, &path.key(&*key.name))),
+            Body::List(items) => items
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, item)| self.node(item, &path.index(i))),
+            Body::Map(entries) => entries
+                .iter_mut()
+                .for_each(|(key, value)| self.node(value, &path.key(&*key.name))),
         }
     }
 
@@ -46,7 +55,10 @@ impl Walk<'_> {
                 scalar.expanded = true;
                 scalar.text = text;
             }
-            Ok(_) => self.wrong(path, "variables make the file too large; expected at most 1 MiB of them"),
+            Ok(_) => self.wrong(
+                path,
+                "variables make the file too large; expected at most 1 MiB of them",
+            ),
             Err(message) => self.wrong(path, message),
         }
     }
@@ -69,7 +81,9 @@ pub fn substitute(text: &str, env: Env<'_>) -> Result<String, String> {
             out.push('$');
             rest = tail;
         } else if let Some(inner) = after.strip_prefix('{') {
-            let end = inner.find('}').ok_or("`${` without `}`; expected `${NAME}`, or `$$` for a dollar sign")?;
+            let end = inner
+                .find('}')
+                .ok_or("`${` without `}`; expected `${NAME}`, or `$$` for a dollar sign")?;
             out.push_str(&variable(&inner[..end], env)?);
             rest = &inner[end + 1..];
         } else {
@@ -85,9 +99,14 @@ pub fn substitute(text: &str, env: Env<'_>) -> Result<String, String> {
 fn variable(inner: &str, env: Env<'_>) -> Result<String, String> {
     let name_end = inner.find(':').unwrap_or(inner.len());
     let (name, rule) = inner.split_at(name_end);
-    let good = name.chars().enumerate().all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
+    let good = name
+        .chars()
+        .enumerate()
+        .all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
     if name.is_empty() || !good {
-        return Err(format!("`${{{inner}}}` names no variable; expected letters, digits and `_`, as in `${{PORT:-8080}}`"));
+        return Err(format!(
+            "`${{{inner}}}` names no variable; expected letters, digits and `_`, as in `${{PORT:-8080}}`"
+        ));
     }
     let value = env(name);
     let filled = || value.clone().filter(|v| !v.is_empty());
@@ -95,11 +114,18 @@ fn variable(inner: &str, env: Env<'_>) -> Result<String, String> {
         return Ok(filled().unwrap_or_else(|| default.to_owned()));
     }
     if let Some(message) = rule.strip_prefix(":?") {
-        let reason = if message.is_empty() { "required" } else { message };
-        return filled().ok_or_else(|| format!("environment variable `{name}` is not set: {reason}"));
+        let reason = if message.is_empty() {
+            "required"
+        } else {
+            message
+        };
+        return filled()
+            .ok_or_else(|| format!("environment variable `{name}` is not set: {reason}"));
     }
     if !rule.is_empty() {
-        return Err(format!("`${{{inner}}}` is not understood; expected `${{{name}}}`, `${{{name}:-default}}` or `${{{name}:?message}}`"));
+        return Err(format!(
+            "`${{{inner}}}` is not understood; expected `${{{name}}}`, `${{{name}:-default}}` or `${{{name}:?message}}`"
+        ));
     }
     value.ok_or_else(|| format!("environment variable `{name}` is not set; expected it, or a default as in `${{{name}:-value}}`"))
 }

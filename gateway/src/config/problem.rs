@@ -2,10 +2,11 @@
 //!
 //! A [`Finding`] names a path and a message; once its place in the text is
 //! known it becomes a [`Problem`] with file, line, column and the source line.
-//! Secrets never show: the excerpt is masked behind `token:`.
+//! Secrets never show: [`super::excerpt`] masks the line.
 
 use std::fmt;
 
+use super::excerpt::{excerpt, inside};
 use super::tree::{Mark, Node};
 
 /// One step of the way to a value: `routes[2].match` has three.
@@ -94,8 +95,15 @@ impl fmt::Display for Path {
                 Step::Index(n) => write!(f, "[{n}]")?,
                 Step::Key(name) => {
                     let dot = if i == 0 { "" } else { "." };
-                    let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-/*".contains(c));
-                    if plain { write!(f, "{dot}{name}")? } else { write!(f, "{dot}{name:?}")? }
+                    let plain = !name.is_empty()
+                        && name
+                            .chars()
+                            .all(|c| c.is_alphanumeric() || "_-/*".contains(c));
+                    if plain {
+                        write!(f, "{dot}{name}")?
+                    } else {
+                        write!(f, "{dot}{name:?}")?
+                    }
                 }
             }
         }
@@ -106,22 +114,38 @@ impl fmt::Display for Path {
 impl Finding {
     /// A finding about the value at `path`.
     pub fn value(path: Path, message: impl Into<String>) -> Self {
-        Self { path, place: Place::Value, message: message.into() }
+        Self {
+            path,
+            place: Place::Value,
+            message: message.into(),
+        }
     }
 
     /// A finding about the last key of `path`.
     pub fn key(path: Path, message: impl Into<String>) -> Self {
-        Self { path, place: Place::Key, message: message.into() }
+        Self {
+            path,
+            place: Place::Key,
+            message: message.into(),
+        }
     }
 
     /// A finding at a known place.
     pub fn at(mark: Mark, message: impl Into<String>) -> Self {
-        Self { path: Path::default(), place: Place::At(mark), message: message.into() }
+        Self {
+            path: Path::default(),
+            place: Place::At(mark),
+            message: message.into(),
+        }
     }
 
     /// A finding about the file as a whole.
     pub fn file(message: impl Into<String>) -> Self {
-        Self { path: Path::default(), place: Place::File, message: message.into() }
+        Self {
+            path: Path::default(),
+            place: Place::File,
+            message: message.into(),
+        }
     }
 
     /// Adds the nearest known word as a question.
@@ -205,49 +229,6 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Characters of a source line that are shown at most, so that a file of one long line stays readable.
-const SHOWN: usize = 100;
-
-/// The lines of a text as YAML counts them: a carriage return alone ends one too.
-pub fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
-}
-
-/// The parser may point behind the end of the file; the last line is the nearest place that can be shown.
-fn inside(text: &str, mark: Mark) -> Mark {
-    let (mut last, mut column) = (1, 1);
-    for (n, line) in lines(text).enumerate().take(mark.line) {
-        // The empty piece behind the last line break is no line.
-        if n == 0 || !line.is_empty() || n + 1 < mark.line {
-            (last, column) = (n + 1, line.chars().count() + 1);
-        }
-    }
-    let column = if last < mark.line { column } else { column.min(mark.column) };
-    Mark { line: last, column, width: mark.width }
-}
-
-fn excerpt(text: &str, mark: Mark) -> Option<String> {
-    let line = lines(text).nth(mark.line.checked_sub(1)?)?;
-    let masked = mask(line);
-    let column = mark.column.saturating_sub(1);
-    let skip = if column < SHOWN - 20 { 0 } else { column - 20 };
-    let shown: String = masked.chars().skip(skip).take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let shown = shown.trim_end();
-    let indent = column - skip;
-    let width = mark.width.min(shown.chars().count().saturating_sub(indent)).max(1);
-    let number = mark.line.to_string();
-    let margin = " ".repeat(number.len());
-    Some(format!("{margin} |\n{number} | {shown}\n{margin} | {}{}", " ".repeat(indent), "^".repeat(width)))
-}
-
-/// Hides what follows the key of a secret.
-fn mask(line: &str) -> String {
-    match super::secret::find_secret_value(line) {
-        Some(start) => format!("{}***", &line[..start]),
-        None => line.to_owned(),
-    }
-}
-
 /// `a`, `b` or `c`.
 pub fn one_of<S: AsRef<str>>(words: &[S]) -> String {
     let quoted: Vec<String> = words.iter().map(|w| format!("`{}`", w.as_ref())).collect();
@@ -265,7 +246,12 @@ pub fn nearest<'a, S: AsRef<str>>(given: &str, known: &'a [S]) -> Option<&'a str
     let bound = (given.chars().count() / 3).max(1);
     known
         .iter()
-        .map(|word| (strsim::damerau_levenshtein(&given, &word.as_ref().to_lowercase()), word.as_ref()))
+        .map(|word| {
+            (
+                strsim::damerau_levenshtein(&given, &word.as_ref().to_lowercase()),
+                word.as_ref(),
+            )
+        })
         .filter(|(distance, word)| *distance <= bound && *distance < word.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)
@@ -288,20 +274,5 @@ mod tests {
     fn a_path_reads_as_it_is_written_in_code() {
         let p = path(&["plugins", "a.b"]).key("fetch").index(1);
         assert_eq!(p.to_string(), "plugins.\"a.b\".fetch[1]");
-    }
-
-    #[test]
-    fn the_caret_stands_below_the_value_even_in_a_long_line() {
-        let text = format!("{}x: bad", " ".repeat(300));
-        let shown = excerpt(&text, Mark { line: 1, column: 304, width: 3 }).unwrap();
-        let lines: Vec<&str> = shown.lines().collect();
-        assert_eq!(lines[1].find("bad"), lines[2].find("^^^"));
-        assert!(lines[1].len() < 120);
-    }
-
-    #[test]
-    fn an_excerpt_hides_a_secret() {
-        let shown = excerpt("admin: { token: s3cret }", Mark { line: 1, column: 1, width: 5 }).unwrap();
-        assert!(!shown.contains("s3cret"), "{shown}");
     }
 }

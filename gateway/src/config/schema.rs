@@ -11,7 +11,9 @@ use super::Config;
 
 /// The JSON Schema (draft 2020-12) of the configuration file.
 pub fn schema() -> Value {
-    let generator = SchemaSettings::draft2020_12().with_transform(Variables).into_generator();
+    let generator = SchemaSettings::draft2020_12()
+        .with_transform(Variables)
+        .into_generator();
     let mut schema = generator.into_root_schema_for::<Config>();
     schema.insert("title".to_owned(), json!("Lamina configuration"));
     schema.to_value()
@@ -28,7 +30,9 @@ impl Transform for Variables {
                 Value::Array(many) => many.clone(),
                 _ => Vec::new(),
             };
-            let scalar = all.iter().any(|t| ["integer", "number", "boolean"].iter().any(|s| t == s));
+            let scalar = all
+                .iter()
+                .any(|t| ["integer", "number", "boolean"].iter().any(|s| t == s));
             if scalar && !all.contains(&json!("string")) {
                 all.push(json!("string"));
                 *types = Value::Array(all);

@@ -12,7 +12,14 @@ use super::problem::{Finding, Path, path};
 /// Bytes of a secret; more is a wrong path.
 const MAX_SECRET: u64 = 64 << 10;
 
-const SECRET_NAMES: [&str; 6] = ["token", "secret", "password", "passwd", "api_key", "private_key"];
+const SECRET_NAMES: [&str; 6] = [
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "api_key",
+    "private_key",
+];
 
 /// Whether the value of a key with this name must not be shown.
 pub fn is_secret_name(name: &str) -> bool {
@@ -20,31 +27,61 @@ pub fn is_secret_name(name: &str) -> bool {
     SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
 }
 
-/// Where the value of the first secret on a line begins.
+/// Where the value of the first secret on a line begins: behind such a key, or in a URL before `@`.
 pub fn find_secret_value(line: &str) -> Option<usize> {
-    line.match_indices(':').find_map(|(colon, _)| {
+    let behind_key = line.match_indices(':').find_map(|(colon, _)| {
         let before = line[..colon].trim_end().trim_end_matches(['"', '\'']);
-        let name = before.rsplit(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).next().unwrap_or_default();
+        let part_of_name = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+        let name = before.rsplit(|c: char| !part_of_name(c)).next();
         let after = &line[colon + 1..];
-        is_secret_name(name).then_some(line.len() - after.trim_start().len())
-    })
+        name.is_some_and(is_secret_name)
+            .then_some(line.len() - after.trim_start().len())
+    });
+    let in_url = line
+        .find("://")
+        .map(|i| i + 3)
+        .filter(|i| line[*i..].contains('@'));
+    [behind_key, in_url].into_iter().flatten().min()
 }
 
 /// Puts the content of `admin.token_file` and `purge_method.token_file` in place.
 pub fn read_files(config: &mut Config, base: &FilePath) -> Vec<Finding> {
-    let admin = fill(&mut config.admin.token, config.admin.token_file.as_ref(), base, &path(&["admin"]));
+    let admin = fill(
+        &mut config.admin.token,
+        config.admin.token_file.as_ref(),
+        base,
+        &path(&["admin"]),
+    );
     let purge = &mut config.purge_method;
-    let purge = fill(&mut purge.token, purge.token_file.as_ref(), base, &path(&["purge_method"]));
+    let purge = fill(
+        &mut purge.token,
+        purge.token_file.as_ref(),
+        base,
+        &path(&["purge_method"]),
+    );
     [admin, purge].into_iter().flatten().collect()
 }
 
-fn fill(token: &mut Option<String>, file: Option<&PathBuf>, base: &FilePath, parent: &Path) -> Option<Finding> {
+fn fill(
+    token: &mut Option<String>,
+    file: Option<&PathBuf>,
+    base: &FilePath,
+    parent: &Path,
+) -> Option<Finding> {
     let Some(file) = file else {
         let empty = token.as_ref().is_some_and(|t| t.trim().is_empty());
-        return empty.then(|| Finding::value(parent.key("token"), "an empty token; expected a long random text, or no key at all"));
+        return empty.then(|| {
+            Finding::value(
+                parent.key("token"),
+                "an empty token; expected a long random text, or no key at all",
+            )
+        });
     };
     if token.is_some() {
-        return Some(Finding::key(parent.key("token_file"), "given beside `token`; expected one of the two"));
+        return Some(Finding::key(
+            parent.key("token_file"),
+            "given beside `token`; expected one of the two",
+        ));
     }
     match read(&base.join(file)) {
         Ok(text) => *token = Some(text),
@@ -59,9 +96,13 @@ fn read(file: &FilePath) -> Result<String, String> {
         .and_then(|f| f.take(MAX_SECRET + 1).read_to_end(&mut bytes))
         .map_err(|e| format!("cannot read {}: {e}", file.display()))?;
     if bytes.len() as u64 > MAX_SECRET {
-        return Err(format!("{} is larger than 64 KiB; expected a file with one secret", file.display()));
+        return Err(format!(
+            "{} is larger than 64 KiB; expected a file with one secret",
+            file.display()
+        ));
     }
-    let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", file.display()))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", file.display()))?;
     let secret = text.trim_end_matches(['\n', '\r']);
     if secret.trim().is_empty() {
         return Err(format!("{} is empty; expected a secret", file.display()));
@@ -71,7 +112,8 @@ fn read(file: &FilePath) -> Result<String, String> {
 
 /// The configuration as YAML, every default filled in, every secret as `***`.
 pub fn redacted(config: &Config) -> String {
-    let value = serde_yaml::with::singleton_map_recursive::serialize(config, serde_yaml::value::Serializer);
+    let value =
+        serde_yaml::with::singleton_map_recursive::serialize(config, serde_yaml::value::Serializer);
     match value {
         Ok(mut value) => {
             hide(&mut value);
@@ -106,6 +148,7 @@ mod tests {
         assert_eq!(find_secret_value("  token: abc"), Some(9));
         assert_eq!(find_secret_value("x: {\"api-key\": abc}"), Some(15));
         assert_eq!(find_secret_value("  token_file: /run/t"), None);
+        assert_eq!(find_secret_value("  o: http://me:pw@h"), Some(12));
         assert_eq!(find_secret_value("é—token: x"), Some(12));
     }
 }

@@ -18,10 +18,18 @@ fn read_file(name: &Path) -> String {
 
 /// Every file with this ending below `folder`.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let paths = entries.map(|e| e.unwrap().path());
     let mut found: Vec<PathBuf> = paths
-        .flat_map(|p| if p.is_dir() { files(&p, ending) } else { vec![p] })
+        .flat_map(|p| {
+            if p.is_dir() {
+                files(&p, ending)
+            } else {
+                vec![p]
+            }
+        })
         .filter(|p| p.extension().is_some_and(|e| e == ending))
         .collect();
     found.sort();
@@ -53,8 +61,16 @@ fn every_shipped_file_is_valid_and_names_the_schema() {
     for file in ours {
         let text = read_file(file);
         valid(&text, &file.display().to_string());
-        let schema = text.lines().next().and_then(|l| l.strip_prefix("# yaml-language-server: $schema="));
-        let schema = schema.unwrap_or_else(|| panic!("{} does not name the schema in its first line", file.display()));
+        let schema = text
+            .lines()
+            .next()
+            .and_then(|l| l.strip_prefix("# yaml-language-server: $schema="));
+        let schema = schema.unwrap_or_else(|| {
+            panic!(
+                "{} does not name the schema in its first line",
+                file.display()
+            )
+        });
         assert!(file.with_file_name(schema).exists(), "{}", file.display());
     }
 }
@@ -81,7 +97,10 @@ fn the_checked_in_schema_is_the_codes() {
     if std::env::var_os("LAMINA_BLESS").is_some() {
         std::fs::write(&file, &want).unwrap();
     }
-    assert!(read_file(&file) == want, "config/lamina.schema.json is old; write it anew with LAMINA_BLESS=1");
+    assert!(
+        read_file(&file) == want,
+        "config/lamina.schema.json is old; write it anew with LAMINA_BLESS=1"
+    );
 }
 
 /// The reference with only what it must give: all else is filled in by the code.
@@ -101,7 +120,11 @@ fn reference() -> String {
 fn pruned(value: Value) -> Value {
     let empty = |v: &Value| v.is_null() || v.as_object().is_some_and(|m| m.is_empty());
     match value {
-        Value::Object(map) => map.into_iter().map(|(k, v)| (k, pruned(v))).filter(|(_, v)| !empty(v)).collect(),
+        Value::Object(map) => map
+            .into_iter()
+            .map(|(k, v)| (k, pruned(v)))
+            .filter(|(_, v)| !empty(v))
+            .collect(),
         Value::Array(items) => items.into_iter().map(pruned).collect(),
         other => other,
     }
@@ -119,7 +142,10 @@ fn the_reference_gives_exactly_the_codes_defaults() {
     for (key, value) in code.as_object().unwrap() {
         assert_eq!(written.get(key), Some(value), "{key}");
     }
-    assert_eq!(written.as_object().unwrap().len(), code.as_object().unwrap().len());
+    assert_eq!(
+        written.as_object().unwrap().len(),
+        code.as_object().unwrap().len()
+    );
 }
 
 /// The reference with its `# key: example` lines made real.
@@ -129,7 +155,11 @@ fn uncommented() -> String {
         let indent = &line[..line.len() - body.len()];
         let example = body.strip_prefix("# ").filter(|rest| {
             let key = rest.split(':').next().unwrap_or_default();
-            !indent.is_empty() && rest.contains(':') && key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
+            !indent.is_empty()
+                && rest.contains(':')
+                && key
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
         });
         example.map_or_else(|| line.to_owned(), |rest| format!("{indent}{rest}"))
     };
@@ -140,10 +170,21 @@ fn uncommented() -> String {
 
 #[test]
 fn every_example_of_the_reference_is_read() {
-    let text = uncommented().replace("my-key", "example").replace("my-loader", "example");
-    let problems = parse(&text, "reference.yaml", &|_| Some("x".repeat(32))).err().map(|p| p.to_string()).unwrap_or_default();
+    let text = uncommented()
+        .replace("my-key", "example")
+        .replace("my-loader", "example");
+    let problems = parse(&text, "reference.yaml", &|_| Some("x".repeat(32)))
+        .err()
+        .map(|p| p.to_string())
+        .unwrap_or_default();
     // The one thing the examples cannot all be at once: a token and the file that holds it.
-    assert!(problems.lines().filter(|l| l.starts_with("reference.yaml:")).all(|l| l.contains("given beside `token`")), "{problems}");
+    assert!(
+        problems
+            .lines()
+            .filter(|l| l.starts_with("reference.yaml:"))
+            .all(|l| l.contains("given beside `token`")),
+        "{problems}"
+    );
 }
 
 #[test]
@@ -156,7 +197,13 @@ fn every_key_of_the_schema_stands_in_the_reference_and_explained() {
 }
 
 /// Follows the schema and all values that stand at the same place; notes keys that no value has.
-fn walk(schema: &Value, top: &Value, values: &[&Value], path: &str, missing: &mut BTreeSet<String>) {
+fn walk(
+    schema: &Value,
+    top: &Value,
+    values: &[&Value],
+    path: &str,
+    missing: &mut BTreeSet<String>,
+) {
     if let Some(name) = schema["$ref"].as_str() {
         let target = top.pointer(name.trim_start_matches('#')).unwrap();
         return walk(target, top, values, path, missing);
@@ -175,21 +222,43 @@ fn walk(schema: &Value, top: &Value, values: &[&Value], path: &str, missing: &mu
         }
     }
     if schema["items"].is_object() {
-        let below: Vec<&Value> = values.iter().filter_map(|v| v.as_array()).flatten().collect();
+        let below: Vec<&Value> = values
+            .iter()
+            .filter_map(|v| v.as_array())
+            .flatten()
+            .collect();
         walk(&schema["items"], top, &below, &format!("{path}[]"), missing);
     }
     if schema["additionalProperties"].is_object() {
-        let below: Vec<&Value> = values.iter().filter_map(|v| v.as_object()).flat_map(|m| m.values()).collect();
-        walk(&schema["additionalProperties"], top, &below, &format!("{path}.*"), missing);
+        let below: Vec<&Value> = values
+            .iter()
+            .filter_map(|v| v.as_object())
+            .flat_map(|m| m.values())
+            .collect();
+        walk(
+            &schema["additionalProperties"],
+            top,
+            &below,
+            &format!("{path}.*"),
+            missing,
+        );
     }
-    for alternative in ["anyOf", "oneOf"].iter().filter_map(|k| schema[*k].as_array()).flatten() {
+    for alternative in ["anyOf", "oneOf"]
+        .iter()
+        .filter_map(|k| schema[*k].as_array())
+        .flatten()
+    {
         walk(alternative, top, values, path, missing);
     }
 }
 
 #[test]
 fn every_line_of_the_reference_says_what_it_is_for() {
-    for line in reference().lines().skip(1).filter(|l| l.contains(": ") || l.ends_with(':')) {
+    for line in reference()
+        .lines()
+        .skip(1)
+        .filter(|l| l.contains(": ") || l.ends_with(':'))
+    {
         let commented = line.trim_start().starts_with('#') || line.contains(" # ");
         // The example map's own name needs no explanation.
         assert!(commented || line.trim() == "example:", "{line}");

@@ -1,23 +1,8 @@
-//! The YAML text as a tree whose nodes know their place.
+//! A YAML value whose parts know their place in the text.
 //!
-//! Decision: the tree is built from the events of `saphyr-parser`, in one pass,
-//! so that values, places and quoting can never disagree as they could between
-//! two parsers. Aliases are copied within a budget, nesting has a limit,
-//! duplicate keys and tags are refused. A test compares with `serde_yaml`.
-//!
-//! Invariant: memory is bounded by the size of the text plus `ALIAS_BUDGET`.
+//! Built by [`super::parser`], changed by [`super::expand`], read by [`super::de`].
 
-use std::collections::{HashMap, HashSet};
-
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
-
-use super::problem::{Finding, Path, Place, Step, lines};
-
-/// Levels of nesting; the format itself needs eight.
-const MAX_DEPTH: usize = 64;
-
-/// Nodes and bytes that aliases may add together.
-const ALIAS_BUDGET: usize = 1 << 20;
+use super::problem::{Path, Step};
 
 /// A place in the text: line and column from 1, in characters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +50,10 @@ impl Node {
         let (mut node, mut key) = (self, self.at);
         for step in &path.0 {
             let next = match (step, &node.body) {
-                (Step::Key(name), Body::Map(entries)) => entries.iter().find(|(k, _)| k.name == *name).map(|(k, v)| (v, k.at)),
+                (Step::Key(name), Body::Map(entries)) => entries
+                    .iter()
+                    .find(|(k, _)| k.name == *name)
+                    .map(|(k, v)| (v, k.at)),
                 (Step::Index(n), Body::List(items)) => items.get(*n).map(|item| (item, item.at)),
                 _ => None,
             };
@@ -79,11 +67,13 @@ impl Node {
 
     /// The node at `path`.
     pub fn node(&self, path: &Path) -> Option<&Self> {
-        path.0.iter().try_fold(self, |node, step| match (step, &node.body) {
-            (Step::Key(name), _) => node.get(name),
-            (Step::Index(n), Body::List(items)) => items.get(*n),
-            (Step::Index(_), _) => None,
-        })
+        path.0
+            .iter()
+            .try_fold(self, |node, step| match (step, &node.body) {
+                (Step::Key(name), _) => node.get(name),
+                (Step::Index(n), Body::List(items)) => items.get(*n),
+                (Step::Index(_), _) => None,
+            })
     }
 
     /// The value of a key, if this is a mapping that has it.
@@ -95,11 +85,16 @@ impl Node {
     }
 
     /// Nodes and bytes, the price of copying.
-    fn weight(&self) -> usize {
+    pub fn weight(&self) -> usize {
         match &self.body {
             Body::Scalar(s) => 1 + s.text.len(),
             Body::List(items) => 1 + items.iter().map(Self::weight).sum::<usize>(),
-            Body::Map(entries) => 1 + entries.iter().map(|(k, v)| 1 + k.name.len() + v.weight()).sum::<usize>(),
+            Body::Map(entries) => {
+                1 + entries
+                    .iter()
+                    .map(|(k, v)| 1 + k.name.len() + v.weight())
+                    .sum::<usize>()
+            }
         }
     }
 }
@@ -110,183 +105,4 @@ fn key_or_own(node: &Node, key: Mark) -> Mark {
         Body::Scalar(_) => node.at,
         Body::List(_) | Body::Map(_) => key,
     }
-}
-
-/// Reads one YAML document.
-pub fn parse(text: &str) -> Result<Node, Finding> {
-    let mut builder = Builder { stack: Vec::new(), anchors: HashMap::new(), budget: ALIAS_BUDGET, root: None };
-    let mut parser = Parser::new_from_str(text);
-    while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|e| syntax(text, &e))?;
-        builder.take(event, span)?;
-    }
-    builder.root.ok_or_else(|| Finding::file(EMPTY))
-}
-
-pub const EMPTY: &str = "the file is empty; expected at least `version`, `listeners` and `routes`";
-
-/// A list or mapping that is not closed yet.
-struct Frame {
-    at: Mark,
-    anchor: usize,
-    open: Open,
-}
-
-enum Open {
-    List(Vec<Node>),
-    Map { entries: Vec<(Key, Node)>, names: HashSet<String>, key: Option<Key> },
-}
-
-struct Builder {
-    stack: Vec<Frame>,
-    anchors: HashMap<usize, (Node, usize)>,
-    budget: usize,
-    root: Option<Node>,
-}
-
-impl Builder {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Finding> {
-        let mut at = mark(span);
-        if !matches!(event, Event::Scalar(..) | Event::Alias(_)) {
-            // Of a list or mapping only the first character is known here.
-            at.width = 1;
-        }
-        match event {
-            Event::Scalar(_, _, _, Some(tag)) | Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) => {
-                Err(self.wrong(at, format!("the YAML tag `{}{}` is not supported; expected a plain value", tag.handle, tag.suffix)))
-            }
-            Event::Scalar(text, style, anchor, None) => {
-                let scalar = Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain, expanded: false };
-                self.add(Node { at, body: Body::Scalar(scalar) }, anchor)
-            }
-            Event::SequenceStart(anchor, None) => self.open(at, anchor, Open::List(Vec::new())),
-            Event::MappingStart(anchor, None) => {
-                self.open(at, anchor, Open::Map { entries: Vec::new(), names: HashSet::new(), key: None })
-            }
-            Event::SequenceEnd | Event::MappingEnd => self.close(),
-            Event::Alias(anchor) => self.alias(at, anchor),
-            Event::DocumentStart(_) if self.root.is_some() => Err(self.wrong(at, "a second YAML document; expected one in a file")),
-            Event::DocumentStart(_) | Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Nothing => Ok(()),
-        }
-    }
-
-    fn open(&mut self, at: Mark, anchor: usize, open: Open) -> Result<(), Finding> {
-        if self.stack.len() == MAX_DEPTH {
-            return Err(Finding::at(at, too_deep()));
-        }
-        self.stack.push(Frame { at, anchor, open });
-        Ok(())
-    }
-
-    fn close(&mut self) -> Result<(), Finding> {
-        let Some(Frame { at, anchor, open }) = self.stack.pop() else { return Ok(()) };
-        let body = match open {
-            Open::List(items) => Body::List(items),
-            Open::Map { entries, .. } => Body::Map(entries),
-        };
-        self.add(Node { at, body }, anchor)
-    }
-
-    fn alias(&mut self, at: Mark, anchor: usize) -> Result<(), Finding> {
-        let Some((node, weight)) = self.anchors.get(&anchor) else {
-            return Err(self.wrong(at, "this alias stands inside the value that it names; expected a finished value"));
-        };
-        let Some(rest) = self.budget.checked_sub(*weight) else {
-            return Err(self.wrong(at, "aliases make the file too large; expected fewer or smaller ones"));
-        };
-        let node = node.clone();
-        self.budget = rest;
-        self.add(node, 0)
-    }
-
-    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Finding> {
-        if anchor != 0 {
-            // Nested anchors copy their content too, so they are paid for as well.
-            let weight = node.weight();
-            self.budget = self
-                .budget
-                .checked_sub(weight)
-                .ok_or_else(|| self.wrong(node.at, "anchors hold too much; expected fewer or smaller ones"))?;
-            self.anchors.insert(anchor, (node.clone(), weight));
-        }
-        match self.stack.last_mut().map(|frame| &mut frame.open) {
-            None => self.root = Some(node),
-            Some(Open::List(items)) => items.push(node),
-            Some(Open::Map { entries, key, .. }) if key.is_some() => {
-                entries.extend(key.take().map(|key| (key, node)));
-            }
-            Some(Open::Map { .. }) => return self.add_key(node),
-        }
-        Ok(())
-    }
-
-    fn add_key(&mut self, node: Node) -> Result<(), Finding> {
-        let Body::Scalar(Scalar { text: name, .. }) = node.body else {
-            return Err(self.wrong(node.at, "a list or mapping as a key; expected a name"));
-        };
-        let key = Key { name, at: node.at };
-        if let Some(complaint) = self.refuse_key(&key) {
-            let mut finding = self.wrong(key.at, complaint);
-            finding.path = finding.path.key(key.name);
-            return Err(finding);
-        }
-        if let Some(Frame { open: Open::Map { names, key: slot, .. }, .. }) = self.stack.last_mut() {
-            names.insert(key.name.clone());
-            *slot = Some(key);
-        }
-        Ok(())
-    }
-
-    fn refuse_key(&self, key: &Key) -> Option<String> {
-        let Some(Frame { open: Open::Map { entries, names, .. }, .. }) = self.stack.last() else { return None };
-        if key.name == "<<" {
-            return Some("merge keys are not supported; expected values for all routes under `defaults`".to_owned());
-        }
-        if !names.contains(&key.name) {
-            return None;
-        }
-        let first = entries.iter().find(|(k, _)| k.name == key.name).map_or(0, |(k, _)| k.at.line);
-        Some(format!("given twice, first in line {first}; expected once"))
-    }
-
-    /// A finding at `at`, with the path to where the builder stands.
-    fn wrong(&self, at: Mark, message: impl Into<String>) -> Finding {
-        let steps = self.stack.iter().filter_map(|frame| match &frame.open {
-            Open::List(items) => Some(Step::Index(items.len())),
-            Open::Map { key, .. } => key.as_ref().map(|k| Step::Key(k.name.clone())),
-        });
-        Finding { path: Path(steps.collect()), place: Place::At(at), message: message.into() }
-    }
-}
-
-fn mark(span: Span) -> Mark {
-    let (start, end) = (span.start, span.end);
-    let width = if start.line() == end.line() { end.col().saturating_sub(start.col()) } else { usize::MAX };
-    Mark { line: start.line(), column: start.col() + 1, width: width.max(1) }
-}
-
-fn too_deep() -> String {
-    format!("nested too deep; expected at most {MAX_DEPTH} levels")
-}
-
-/// The parser's complaint, with the usual cause where the line shows it.
-fn syntax(text: &str, error: &ScanError) -> Finding {
-    let at = Mark { line: error.marker().line(), column: error.marker().col() + 1, width: 1 };
-    let source = lines(text).nth(at.line.saturating_sub(1)).unwrap_or_default();
-    let indent = &source[..source.len() - source.trim_start().len()];
-    if let Some(tab) = indent.chars().position(|c| c == '\t') {
-        return Finding::at(Mark { column: tab + 1, ..at }, "a tab in the indentation; YAML is indented with spaces");
-    }
-    // The parser looks ahead, so its own limit may come before ours.
-    if error.info().contains("recursion limit") {
-        return Finding::at(at, too_deep());
-    }
-    let hint = if lines(text).skip(at.line.saturating_sub(1)).all(|line| line.trim().is_empty()) {
-        "; the file ends here"
-    } else if source.contains("${") && error.info().contains("flow") {
-        "; inside { } and [ ] put quotes around ${…}"
-    } else {
-        ""
-    };
-    Finding::at(at, format!("not valid YAML: {}{hint}", error.info()))
 }

@@ -92,8 +92,22 @@ pub struct Load {
 
 impl From<Full> for Upstream {
     fn from(full: Full) -> Self {
-        let Full { targets, protocol, host_header, timeouts, pool, load } = full;
-        Self { targets, protocol, host_header, timeouts, pool, load }
+        let Full {
+            targets,
+            protocol,
+            host_header,
+            timeouts,
+            pool,
+            load,
+        } = full;
+        Self {
+            targets,
+            protocol,
+            host_header,
+            timeouts,
+            pool,
+            load,
+        }
     }
 }
 
@@ -152,19 +166,30 @@ impl JsonSchema for Upstream {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::secs(2), first_byte: Duration::secs(30), idle: Duration::secs(30) }
+        Self {
+            connect: Duration::secs(2),
+            first_byte: Duration::secs(30),
+            idle: Duration::secs(30),
+        }
     }
 }
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { max_idle: 64, idle_timeout: Duration::secs(60) }
+        Self {
+            max_idle: 64,
+            idle_timeout: Duration::secs(60),
+        }
     }
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Self { max_concurrent: 512, max_queued: 1_024, queue_timeout: Duration::secs(1) }
+        Self {
+            max_concurrent: 512,
+            max_queued: 1_024,
+            queue_timeout: Duration::secs(1),
+        }
     }
 }
 

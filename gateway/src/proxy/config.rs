@@ -155,5 +155,7 @@ impl<'de> Visitor<'de> for TextOrList {
 }
 
 fn unsafe_methods() -> Vec<String> {
-    ["POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec()
+    ["POST", "PUT", "PATCH", "DELETE"]
+        .map(str::to_owned)
+        .to_vec()
 }

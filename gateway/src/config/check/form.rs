@@ -5,36 +5,65 @@ use std::net::IpAddr;
 
 use crate::config::problem::nearest;
 
-const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PURGE"];
+const METHODS: [&str; 10] = [
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PURGE",
+];
 
 /// An address or a block of addresses in CIDR notation.
 pub fn cidr(text: &str) -> Result<(), String> {
-    let (address, length) = text.split_once('/').map_or((text, None), |(a, l)| (a, Some(l)));
+    let (address, length) = text
+        .split_once('/')
+        .map_or((text, None), |(a, l)| (a, Some(l)));
     let bits = match address.parse() {
         Ok(IpAddr::V4(_)) => 32,
         Ok(IpAddr::V6(_)) => 128,
-        Err(_) => return Err(format!("{text:?} is not a block of addresses; expected CIDR, as in 10.0.0.0/8 or ::1/128")),
+        Err(_) => {
+            return Err(format!(
+                "{text:?} is not a block of addresses; expected CIDR, as in 10.0.0.0/8 or ::1/128"
+            ));
+        }
     };
-    let good = length.is_none_or(|l| l.bytes().all(|b| b.is_ascii_digit()) && l.parse::<u8>().is_ok_and(|n| n <= bits));
-    if good { Ok(()) } else { Err(format!("bad prefix length in {text:?}; expected 0 to {bits}")) }
+    let good = length.is_none_or(|l| {
+        l.bytes().all(|b| b.is_ascii_digit()) && l.parse::<u8>().is_ok_and(|n| n <= bits)
+    });
+    if good {
+        Ok(())
+    } else {
+        Err(format!(
+            "bad prefix length in {text:?}; expected 0 to {bits}"
+        ))
+    }
 }
 
 /// The URL of an origin server: `http://host:port` and nothing more.
 pub fn target(text: &str) -> Result<(), String> {
     const FORM: &str = "expected a URL as in http://127.0.0.1:9000";
-    if text.starts_with("https://") {
-        return Err(format!("{text:?}: TLS to origins is not supported yet; expected http://"));
-    }
-    let Some(rest) = text.strip_prefix("http://") else { return Err(format!("{text:?} is not a URL; {FORM}")) };
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    if authority.contains(['/', '?', '#']) {
-        return Err(format!("{text:?} has a path; expected scheme, host and port only, as in http://127.0.0.1:9000"));
-    }
-    if authority.contains('@') {
+    // First, since the other messages repeat the text, which here holds a password.
+    if text.contains('@') {
         return Err("user information in a URL; expected scheme, host and port only".to_owned());
     }
-    let parsed: ::http::uri::Authority = authority.parse().map_err(|_| format!("{text:?} is not a URL; {FORM}"))?;
-    let port_text = authority.rsplit_once(']').map_or(authority, |(_, tail)| tail).split_once(':').map(|(_, port)| port);
+    if text.starts_with("https://") {
+        return Err(format!(
+            "{text:?}: TLS to origins is not supported yet; expected http://"
+        ));
+    }
+    let Some(rest) = text.strip_prefix("http://") else {
+        return Err(format!("{text:?} is not a URL; {FORM}"));
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#']) {
+        return Err(format!(
+            "{text:?} has a path; expected scheme, host and port only, as in http://127.0.0.1:9000"
+        ));
+    }
+    let parsed: ::http::uri::Authority = authority
+        .parse()
+        .map_err(|_| format!("{text:?} is not a URL; {FORM}"))?;
+    let port_text = authority
+        .rsplit_once(']')
+        .map_or(authority, |(_, tail)| tail)
+        .split_once(':')
+        .map(|(_, port)| port);
     let good_port = port_text.is_none_or(|_| parsed.port_u16().is_some_and(|port| port > 0));
     if parsed.host().is_empty() || !good_port {
         return Err(format!("{text:?} has a bad host or port; {FORM}"));
@@ -48,8 +77,12 @@ pub fn method(text: &str) -> Result<(), String> {
     let bad = text.is_empty() || ::http::Method::from_bytes(text.as_bytes()).is_err();
     // Methods are case-sensitive (RFC 9110 §9.1), and nobody means `post`.
     if bad || text != upper {
-        let hint = nearest(&upper, &METHODS).map(|m| format!("; did you mean `{m}`?")).unwrap_or_default();
-        return Err(format!("{text:?} is not a method; expected capitals, as in POST{hint}"));
+        let hint = nearest(&upper, &METHODS)
+            .map(|m| format!("; did you mean `{m}`?"))
+            .unwrap_or_default();
+        return Err(format!(
+            "{text:?} is not a method; expected capitals, as in POST{hint}"
+        ));
     }
     Ok(())
 }
@@ -63,7 +96,11 @@ pub fn header_name(text: &str) -> Result<(), String> {
 
 /// A status that an origin may answer with (RFC 9110 §15).
 pub fn status(code: u16) -> Result<(), String> {
-    if (100..=999).contains(&code) { Ok(()) } else { Err(format!("{code} is not a status; expected 100 to 999")) }
+    if (100..=999).contains(&code) {
+        Ok(())
+    } else {
+        Err(format!("{code} is not a status; expected 100 to 999"))
+    }
 }
 
 /// A name that we put into metrics, logs and file names.
@@ -72,22 +109,30 @@ pub fn name(text: &str) -> Result<(), String> {
     if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
         return Ok(());
     }
-    Err(format!("{text:?} is not a name; expected 1 to 64 letters, digits, `-`, `_` or `.`"))
+    Err(format!(
+        "{text:?} is not a name; expected 1 to 64 letters, digits, `-`, `_` or `.`"
+    ))
 }
 
 /// A tag; headers separate tags by spaces and commas, so it may hold neither.
 pub fn tag(text: &str) -> Result<(), String> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || c == ',';
     if text.is_empty() || text.contains(bad) {
-        return Err(format!("{text:?} is not a tag; expected a text without spaces and commas"));
+        return Err(format!(
+            "{text:?} is not a tag; expected a text without spaces and commas"
+        ));
     }
     Ok(())
 }
 
 /// A pattern for a host name.
 pub fn host(text: &str) -> Result<(), String> {
-    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || "/:@?#".contains(c)) {
-        return Err(format!("{text:?} is not a host; expected a name without scheme, port and path, as in *.example.com"));
+    if text.is_empty()
+        || text.contains(|c: char| c.is_whitespace() || c.is_control() || "/:@?#".contains(c))
+    {
+        return Err(format!(
+            "{text:?} is not a host; expected a name without scheme, port and path, as in *.example.com"
+        ));
     }
     Ok(())
 }
@@ -95,10 +140,14 @@ pub fn host(text: &str) -> Result<(), String> {
 /// A pattern for a path.
 pub fn path_pattern(text: &str) -> Result<(), String> {
     if !text.starts_with(['/', '*']) {
-        return Err(format!("{text:?} can match no path; expected a `/` at the start, as in /{text}"));
+        return Err(format!(
+            "{text:?} can match no path; expected a `/` at the start, as in /{text}"
+        ));
     }
     if text.contains(['?', '#']) && text.contains('=') {
-        return Err(format!("{text:?} holds a query; a path is matched without it (`?` stands for one character)"));
+        return Err(format!(
+            "{text:?} holds a query; a path is matched without it (`?` stands for one character)"
+        ));
     }
     Ok(())
 }
@@ -111,16 +160,24 @@ pub fn template(text: &str) -> Result<(), String> {
     }
     let mut rest = text;
     while let Some(brace) = rest.find(['{', '}']) {
-        let inner = rest[brace..].strip_prefix('{').ok_or_else(|| format!("`}}` without `{{` in {text:?}; {KNOWN}"))?;
-        let end = inner.find('}').ok_or_else(|| format!("`{{` without `}}` in {text:?}; {KNOWN}"))?;
-        placeholder(&inner[..end]).map_err(|hint| format!("unknown placeholder `{{{}}}`; {KNOWN}{hint}", &inner[..end]))?;
+        let inner = rest[brace..]
+            .strip_prefix('{')
+            .ok_or_else(|| format!("`}}` without `{{` in {text:?}; {KNOWN}"))?;
+        let end = inner
+            .find('}')
+            .ok_or_else(|| format!("`{{` without `}}` in {text:?}; {KNOWN}"))?;
+        placeholder(&inner[..end]).map_err(|hint| {
+            format!("unknown placeholder `{{{}}}`; {KNOWN}{hint}", &inner[..end])
+        })?;
         rest = &inner[end + 1..];
     }
     Ok(())
 }
 
 fn placeholder(inner: &str) -> Result<(), String> {
-    let (word, argument) = inner.split_once('.').map_or((inner, None), |(w, a)| (w, Some(a)));
+    let (word, argument) = inner
+        .split_once('.')
+        .map_or((inner, None), |(w, a)| (w, Some(a)));
     let good = match (word, argument) {
         ("path" | "host", None) => true,
         ("path", Some(n)) => n.parse::<u16>().is_ok_and(|n| n > 0),
@@ -129,7 +186,12 @@ fn placeholder(inner: &str) -> Result<(), String> {
         _ => false,
     };
     let known = ["path", "query", "header", "host"];
-    let hint = || nearest(word, &known).filter(|w| *w != word).map(|w| format!("; did you mean `{w}`?")).unwrap_or_default();
+    let hint = || {
+        nearest(word, &known)
+            .filter(|w| *w != word)
+            .map(|w| format!("; did you mean `{w}`?"))
+            .unwrap_or_default()
+    };
     if good { Ok(()) } else { Err(hint()) }
 }
 
@@ -142,17 +204,41 @@ mod tests {
         for good in ["10.0.0.0/8", "127.0.0.1", "::1/128", "::/0"] {
             assert_eq!(cidr(good), Ok(()), "{good}");
         }
-        for bad in ["", "10.0.0.0/33", "10.0.0/8", "::1/129", "1.2.3.4/", "1.2.3.4/+8", "host"] {
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "::1/129",
+            "1.2.3.4/",
+            "1.2.3.4/+8",
+            "host",
+        ] {
             assert!(cidr(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_target_is_scheme_host_and_port() {
-        for good in ["http://127.0.0.1:8081", "http://origin", "http://[::1]:80", "http://o.example/"] {
+        for good in [
+            "http://127.0.0.1:8081",
+            "http://origin",
+            "http://[::1]:80",
+            "http://o.example/",
+        ] {
             assert_eq!(target(good), Ok(()), "{good}");
         }
-        for bad in ["", "http://", "origin:80", "http://h:99999", "http://h:0", "http://h:", "http://h/x", "http://u:p@h", "ftp://h", "http://a b"] {
+        for bad in [
+            "",
+            "http://",
+            "origin:80",
+            "http://h:99999",
+            "http://h:0",
+            "http://h:",
+            "http://h/x",
+            "http://u:p@h",
+            "ftp://h",
+            "http://a b",
+        ] {
             assert!(target(bad).is_err(), "{bad}");
         }
         assert!(target("https://h").is_err_and(|m| m.contains("TLS")));
@@ -160,10 +246,26 @@ mod tests {
 
     #[test]
     fn templates_know_their_placeholders() {
-        for good in ["/items", "{path}", "item-{path.2}", "{host}{path}?id={query.id}", "u-{header.x-user}"] {
+        for good in [
+            "/items",
+            "{path}",
+            "item-{path.2}",
+            "{host}{path}?id={query.id}",
+            "u-{header.x-user}",
+        ] {
             assert_eq!(template(good), Ok(()), "{good}");
         }
-        for bad in ["", "{", "}", "{paht}", "{path.0}", "{path.x}", "{query}", "{header.a b}", "{}"] {
+        for bad in [
+            "",
+            "{",
+            "}",
+            "{paht}",
+            "{path.0}",
+            "{path.x}",
+            "{query}",
+            "{header.a b}",
+            "{}",
+        ] {
             assert!(template(bad).is_err(), "{bad}");
         }
     }

@@ -9,23 +9,41 @@ pub fn check(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
     lifetime(own, defaults, at, report);
     timeouts(own, defaults, at, report);
     if let Some(jitter) = own.jitter.filter(|percent| *percent > 100) {
-        report.add(at.key("jitter"), format!("{jitter} is more than everything; expected 0 to 100 (percent)"));
+        report.add(
+            at.key("jitter"),
+            format!("{jitter} is more than everything; expected 0 to 100 (percent)"),
+        );
     }
     if let Some(statuses) = &own.statuses {
         self::statuses(statuses, &at.key("statuses"), report);
     }
     if let Some(negative) = &own.negative_cache {
-        statuses(&negative.statuses, &at.key("negative_cache").key("statuses"), report);
+        statuses(
+            &negative.statuses,
+            &at.key("negative_cache").key("statuses"),
+            report,
+        );
     }
 }
 
 /// Override and cap need a lifetime: none is invented where nobody gave one.
 fn lifetime(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
-    let Some(mode @ (Mode::Override | Mode::Cap)) = own.mode else { return };
-    let given = [own, defaults].iter().any(|p| p.ttl.is_some() || p.l1.is_some() || p.l2.is_some());
+    let Some(mode @ (Mode::Override | Mode::Cap)) = own.mode else {
+        return;
+    };
+    let given = [own, defaults]
+        .iter()
+        .any(|p| p.ttl.is_some() || p.l1.is_some() || p.l2.is_some());
     if !given {
-        let word = if mode == Mode::Override { "override" } else { "cap" };
-        report.add(at.key("mode"), format!("mode `{word}` without a lifetime; expected `ttl` beside it, as in `ttl: 60s`"));
+        let word = if mode == Mode::Override {
+            "override"
+        } else {
+            "cap"
+        };
+        report.add(
+            at.key("mode"),
+            format!("mode `{word}` without a lifetime; expected `ttl` beside it, as in `ttl: 60s`"),
+        );
     }
 }
 
@@ -37,10 +55,16 @@ fn timeouts(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
         && soft >= hard
     {
         let key = if given.soft.is_some() { "soft" } else { "hard" };
-        report.add(at.key("timeouts").key(key), format!("soft ({soft}) is not below hard ({hard}); expected soft < hard"));
+        report.add(
+            at.key("timeouts").key(key),
+            format!("soft ({soft}) is not below hard ({hard}); expected soft < hard"),
+        );
     }
     if hard.is_some_and(|h| h.0.is_zero()) {
-        report.add(at.key("timeouts").key("hard"), "0 lets no load finish; expected a duration, as in 30s");
+        report.add(
+            at.key("timeouts").key("hard"),
+            "0 lets no load finish; expected a duration, as in 30s",
+        );
     }
 }
 

@@ -12,12 +12,25 @@ pub fn check(config: &Config, report: &mut Report) {
     if config.routes.is_empty() {
         report.add(path(&["routes"]), "no routes; expected at least one");
     }
-    let mut earlier = Earlier { names: HashMap::new(), matches: HashMap::new() };
+    let mut earlier = Earlier {
+        names: HashMap::new(),
+        matches: HashMap::new(),
+    };
     for (i, route) in config.routes.iter().enumerate() {
         let at = path(&["routes"]).index(i);
-        let whole = Scope { config, route, at: &at };
+        let whole = Scope {
+            config,
+            route,
+            at: &at,
+        };
         if let Some(first) = earlier.names.get(route.name.as_str()) {
-            report.add(at.key("name"), format!("`{}` is the name of routes[{first}] too; expected a name of its own", route.name));
+            report.add(
+                at.key("name"),
+                format!(
+                    "`{}` is the name of routes[{first}] too; expected a name of its own",
+                    route.name
+                ),
+            );
         }
         report.form(&at.key("name"), form::name(&route.name));
         whole.references(report);
@@ -51,10 +64,20 @@ impl Scope<'_> {
     fn references(&self, report: &mut Report) {
         let plugins = &self.config.plugins;
         if let Some(name) = &self.route.upstream {
-            report.known(self.at.key("upstream"), "upstream", name, &self.config.upstreams);
+            report.known(
+                self.at.key("upstream"),
+                "upstream",
+                name,
+                &self.config.upstreams,
+            );
         }
         if let Some(loader) = &self.route.loader {
-            report.known(self.at.key("loader").key("plugin"), "plugin", &loader.plugin, plugins);
+            report.known(
+                self.at.key("loader").key("plugin"),
+                "plugin",
+                &loader.plugin,
+                plugins,
+            );
         }
         if let Some(name) = &self.route.key.plugin {
             report.known(self.at.key("key").key("plugin"), "plugin", name, plugins);
@@ -67,26 +90,51 @@ impl Scope<'_> {
     /// A loader can stand in for an upstream, unless its failure sends the request there.
     fn without_upstream(&self, report: &mut Report) {
         let names: Vec<&String> = self.config.upstreams.keys().collect();
-        let choice = if names.is_empty() { "one, after defining it under `upstreams`".to_owned() } else { one_of(&names) };
+        let choice = if names.is_empty() {
+            "one, after defining it under `upstreams`".to_owned()
+        } else {
+            one_of(&names)
+        };
         let at = self.at.key("upstream");
         let Some(loader) = &self.route.loader else {
-            report.add(at, format!("the route has neither `upstream` nor `loader`; expected an upstream: {choice}"));
+            report.add(
+                at,
+                format!(
+                    "the route has neither `upstream` nor `loader`; expected an upstream: {choice}"
+                ),
+            );
             return;
         };
-        let asks_origin = self.config.plugins.get(&loader.plugin).is_some_and(|p| p.on_error.loader == LoaderError::Origin);
+        let asks_origin = self
+            .config
+            .plugins
+            .get(&loader.plugin)
+            .is_some_and(|p| p.on_error.loader == LoaderError::Origin);
         if asks_origin {
-            report.add(at, format!("missing, but plugin `{}` has `on_error.loader: origin`; expected {choice}", loader.plugin));
+            report.add(
+                at,
+                format!(
+                    "missing, but plugin `{}` has `on_error.loader: origin`; expected {choice}",
+                    loader.plugin
+                ),
+            );
         }
     }
 
     fn matches(&self, report: &mut Report) {
         let (given, at) = (&self.route.matches, self.at.key("match"));
-        let parts: [(&str, &Option<OneOrMany>, fn(&str) -> Result<(), String>); 3] =
-            [("host", &given.host, form::host), ("path", &given.path, form::path_pattern), ("method", &given.method, form::method)];
+        let parts: [(&str, &Option<OneOrMany>, Form); 3] = [
+            ("host", &given.host, form::host),
+            ("path", &given.path, form::path_pattern),
+            ("method", &given.method, form::method),
+        ];
         for (key, value, check) in parts {
             match value {
                 Some(OneOrMany::One(text)) => report.form(&at.key(key), check(text)),
-                Some(OneOrMany::Many(texts)) if texts.is_empty() => report.add(at.key(key), "an empty list matches nothing; expected at least one"),
+                Some(OneOrMany::Many(texts)) if texts.is_empty() => report.add(
+                    at.key(key),
+                    "an empty list matches nothing; expected at least one",
+                ),
                 Some(OneOrMany::Many(texts)) => report.each(&at.key(key), texts, check),
                 None => {}
             }
@@ -105,7 +153,11 @@ impl Scope<'_> {
             (None, Some(n)) => (*n, "matches every request"),
             (None, None) => return,
         };
-        let at = if self.route.matches == Match::default() { self.at.clone() } else { self.at.key("match") };
+        let at = if self.route.matches == Match::default() {
+            self.at.clone()
+        } else {
+            self.at.key("match")
+        };
         let name = &self.config.routes[n].name;
         report.add(at, format!("never reached: routes[{n}] (`{name}`) {how} and comes first; expected the narrower route first"));
     }
@@ -114,14 +166,23 @@ impl Scope<'_> {
         let (key, at) = (&self.route.key, self.at.key("key"));
         report.each(&at.key("headers"), &key.headers, form::header_name);
         report.each(&at.key("cookies"), &key.cookies, |name| {
-            let bad = name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || "=;,".contains(c));
-            if bad { Err(format!("{name:?} is not the name of a cookie")) } else { Ok(()) }
+            let bad = name.is_empty()
+                || name
+                    .contains(|c: char| c.is_whitespace() || c.is_control() || "=;,".contains(c));
+            if bad {
+                Err(format!("{name:?} is not the name of a cookie"))
+            } else {
+                Ok(())
+            }
         });
     }
 
     fn invalidate(&self, rule: &Invalidate, at: &Path, report: &mut Report) {
         if rule.on.is_empty() {
-            report.add(at.key("on"), "an empty list never purges; expected at least one method");
+            report.add(
+                at.key("on"),
+                "an empty list never purges; expected at least one method",
+            );
         }
         if rule.purge.is_empty() {
             report.add(at.key("purge"), "nothing to purge; expected at least one of `url`, `prefix`, `pattern`, `tag` or `route`");
@@ -145,23 +206,54 @@ impl Scope<'_> {
         let fixed = !template.is_empty() && !template.contains(['{', '}']);
         if fixed && !report.is_full() && routes.iter().all(|r| r.name != template) {
             let names: Vec<&str> = routes.iter().map(|r| r.name.as_str()).collect();
-            report.add_near(at, format!("no route is named `{template}`; expected {}", one_of(&names)), nearest(template, &names));
+            report.add_near(
+                at,
+                format!(
+                    "no route is named `{template}`; expected {}",
+                    one_of(&names)
+                ),
+                nearest(template, &names),
+            );
         }
     }
 }
 
+/// Judges a single value.
+type Form = fn(&str) -> Result<(), String>;
+
 /// Hosts, paths, methods and headers of a match, in a form where equal ones compare equal.
-type Normal = (Vec<String>, Vec<String>, Vec<String>, BTreeMap<String, String>);
+type Normal = (
+    Vec<String>,
+    Vec<String>,
+    Vec<String>,
+    BTreeMap<String, String>,
+);
 
 fn normal(given: &Match) -> Normal {
     let sorted = |part: &Option<OneOrMany>, lower: bool| {
         let texts = part.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
-        let mut texts: Vec<String> = texts.iter().map(|t| if lower { t.to_lowercase() } else { t.clone() }).collect();
+        let mut texts: Vec<String> = texts
+            .iter()
+            .map(|t| if lower { t.to_lowercase() } else { t.clone() })
+            .collect();
         texts.sort();
         texts.dedup();
         // A list with a bare `*` takes everything, as no list does.
-        if texts.iter().any(|t| t == "*") { Vec::new() } else { texts }
+        if texts.iter().any(|t| t == "*") {
+            Vec::new()
+        } else {
+            texts
+        }
     };
-    let header = given.header.iter().map(|(k, v)| (k.to_lowercase(), v.clone())).collect();
-    (sorted(&given.host, true), sorted(&given.path, false), sorted(&given.method, false), header)
+    let header = given
+        .header
+        .iter()
+        .map(|(k, v)| (k.to_lowercase(), v.clone()))
+        .collect();
+    (
+        sorted(&given.host, true),
+        sorted(&given.path, false),
+        sorted(&given.method, false),
+        header,
+    )
 }

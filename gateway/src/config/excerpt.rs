@@ -1,0 +1,106 @@
+//! The source line of a problem with a caret below, as compilers show it.
+//!
+//! What follows the key of a secret is hidden; a long line is cut to a window
+//! around the place; control characters become spaces.
+
+use super::tree::Mark;
+
+/// Characters of a source line that are shown at most, so that a file of one long line stays readable.
+const SHOWN: usize = 100;
+
+/// The lines of a text as YAML counts them: a carriage return alone ends one too.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n')
+        .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
+}
+
+/// The parser may point behind the end of the file; the last line is the nearest place that can be shown.
+pub fn inside(text: &str, mark: Mark) -> Mark {
+    let (mut last, mut column) = (1, 1);
+    for (n, line) in lines(text).enumerate().take(mark.line) {
+        // The empty piece behind the last line break is no line.
+        if n == 0 || !line.is_empty() || n + 1 < mark.line {
+            (last, column) = (n + 1, line.chars().count() + 1);
+        }
+    }
+    let column = if last < mark.line {
+        column
+    } else {
+        column.min(mark.column)
+    };
+    Mark {
+        line: last,
+        column,
+        width: mark.width,
+    }
+}
+
+pub fn excerpt(text: &str, mark: Mark) -> Option<String> {
+    let line = lines(text).nth(mark.line.checked_sub(1)?)?;
+    let masked = mask(line);
+    let column = mark.column.saturating_sub(1);
+    let skip = if column < SHOWN - 20 { 0 } else { column - 20 };
+    let shown: String = masked
+        .chars()
+        .skip(skip)
+        .take(SHOWN)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let shown = shown.trim_end();
+    let indent = column - skip;
+    let width = mark
+        .width
+        .min(shown.chars().count().saturating_sub(indent))
+        .max(1);
+    let number = mark.line.to_string();
+    let margin = " ".repeat(number.len());
+    Some(format!(
+        "{margin} |\n{number} | {shown}\n{margin} | {}{}",
+        " ".repeat(indent),
+        "^".repeat(width)
+    ))
+}
+
+/// Hides what follows the key of a secret.
+fn mask(line: &str) -> String {
+    match super::secret::find_secret_value(line) {
+        Some(start) => format!("{}***", &line[..start]),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caret_stands_below_the_value_even_in_a_long_line() {
+        let text = format!("{}x: bad", " ".repeat(300));
+        let shown = excerpt(
+            &text,
+            Mark {
+                line: 1,
+                column: 304,
+                width: 3,
+            },
+        )
+        .unwrap();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[1].find("bad"), lines[2].find("^^^"));
+        assert!(lines[1].len() < 120);
+    }
+
+    #[test]
+    fn an_excerpt_hides_a_secret() {
+        let shown = excerpt(
+            "admin: { token: s3cret }",
+            Mark {
+                line: 1,
+                column: 1,
+                width: 5,
+            },
+        )
+        .unwrap();
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}
