@@ -24,6 +24,8 @@ target=wasm32-unknown-unknown
 rust_plugins=(normalize-query device-class api-compose)
 c_plugins=(strip-trailing-slash)
 mkdir -p dist target
+# Tests in several processes may build at once.
+if command -v flock >/dev/null; then exec 8>target/.building && flock 8; fi
 
 skip() {
     echo "plugins/build.sh: skipped $1: $2" >&2
@@ -102,7 +104,7 @@ fi
 if compiler=$(c_compiler); then
     for name in "${c_plugins[@]}"; do
         # The second file holds the component type; see plugin-sdk/c/README.md.
-        $compiler -std=c11 -O2 -Wall -Wextra -Werror -I ../plugin-sdk/c -Wl,--no-entry \
+        $compiler -std=c11 -O2 -mbulk-memory -Wall -Wextra -Werror -I ../plugin-sdk/c -Wl,--no-entry \
             -o "target/$name.wasm" "$name/plugin.c" ../plugin-sdk/c/key_plugin_component_type.s
         ship "target/$name.wasm" "$name"
     done

@@ -137,8 +137,13 @@ pub struct LoadedResponse {
 impl Plugins {
     /// Reads, compiles, checks and starts every plugin. One that is bad fails all,
     /// with its name and the reason, and leaves nothing behind.
-    pub async fn load(configs: &BTreeMap<String, config::Plugin>, options: Options<'_>) -> Result<Self, LoadError> {
-        setup::load(configs, options).await.map(|by_name| Self { by_name })
+    pub async fn load(
+        configs: &BTreeMap<String, config::Plugin>,
+        options: Options<'_>,
+    ) -> Result<Self, LoadError> {
+        setup::load(configs, options)
+            .await
+            .map(|by_name| Self { by_name })
     }
 
     /// The plugin of this name in the YAML.
@@ -181,7 +186,10 @@ impl Plugin {
         };
         match has {
             true => Ok(()),
-            false => Err(LoadError { plugin: self.name.to_string(), cause: Cause::MissingHook(hook) }),
+            false => Err(LoadError {
+                plugin: self.name.to_string(),
+                cause: Cause::MissingHook(hook),
+            }),
         }
     }
 
@@ -202,7 +210,9 @@ impl Plugin {
     pub async fn load(&self, request: LoadRequest) -> Result<LoadDecision, CallError> {
         match &self.loader {
             Some(loader) => loader.load(request).await,
-            None => Err(CallError::Invalid { what: "there is no `load` hook".into() }),
+            None => Err(CallError::Invalid {
+                what: "there is no `load` hook".into(),
+            }),
         }
     }
 }
@@ -225,6 +235,9 @@ impl fmt::Display for Hook {
 
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plugin").field("name", &self.name).field("manifest", &self.manifest).finish_non_exhaustive()
+        f.debug_struct("Plugin")
+            .field("name", &self.name)
+            .field("manifest", &self.manifest)
+            .finish_non_exhaustive()
     }
 }

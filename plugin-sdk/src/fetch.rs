@@ -15,9 +15,11 @@
 //! }
 //! ```
 
-pub use crate::bindings::loading::lamina::plugin::fetch::{FetchError, FetchRequest, FetchResponse};
-use crate::bindings::loading::lamina::plugin::fetch as import;
 use crate::Header;
+use crate::bindings::loading::lamina::plugin::fetch as import;
+pub use crate::bindings::loading::lamina::plugin::fetch::{
+    FetchError, FetchRequest, FetchResponse,
+};
 
 /// Sends one request and waits for the whole answer.
 pub fn one(request: &FetchRequest) -> Result<FetchResponse, FetchError> {
@@ -45,7 +47,10 @@ impl FetchRequest {
 
     /// Adds a header line.
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.push(Header { name: name.into(), value: value.into() });
+        self.headers.push(Header {
+            name: name.into(),
+            value: value.into(),
+        });
         self
     }
 

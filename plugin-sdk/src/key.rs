@@ -17,7 +17,12 @@ impl KeyNeeds {
 
     /// Host, path and the whole query: what [`KeyInputs::url`] needs.
     pub fn url() -> Self {
-        Self { host: true, path: true, query: QueryNeed::Whole, ..Self::nothing() }
+        Self {
+            host: true,
+            path: true,
+            query: QueryNeed::Whole,
+            ..Self::nothing()
+        }
     }
 
     /// No query.
@@ -60,26 +65,39 @@ impl KeyInputs {
 
     /// `host/path?query` with another query; without the `?` when it is empty.
     pub fn url_with_query(&self, query: &str) -> String {
-        let (host, path) = (self.host.as_deref().unwrap_or(""), self.path.as_deref().unwrap_or("/"));
+        let (host, path) = (
+            self.host.as_deref().unwrap_or(""),
+            self.path.as_deref().unwrap_or("/"),
+        );
         let mark = if query.is_empty() { "" } else { "?" };
         [host, path, mark, query].concat()
     }
 
     /// The first line of a declared header; the name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|f| f.name == name).map(|f| f.value.as_str())
+        self.headers
+            .iter()
+            .find(|f| f.name == name)
+            .map(|f| f.value.as_str())
     }
 
     /// A declared cookie.
     pub fn cookie(&self, name: &str) -> Option<&str> {
-        self.cookies.iter().find(|f| f.name == name).map(|f| f.value.as_str())
+        self.cookies
+            .iter()
+            .find(|f| f.name == name)
+            .map(|f| f.value.as_str())
     }
 }
 
 impl CacheKey {
     /// A key for a URL, written `host/path?query`.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { text: url.into(), parts: Vec::new(), tags: Vec::new() }
+        Self {
+            text: url.into(),
+            parts: Vec::new(),
+            tags: Vec::new(),
+        }
     }
 
     /// Adds a part: what separates variants of the URL.

@@ -16,12 +16,18 @@ impl Request {
 
     /// The query without the `?`.
     pub fn query(&self) -> &str {
-        self.path_and_query.split_once('?').map_or("", |(_, query)| query)
+        self.path_and_query
+            .split_once('?')
+            .map_or("", |(_, query)| query)
     }
 
     /// The Nth segment of the path, from 0: 1 is `42` in `/account/42`.
     pub fn segment(&self, n: usize) -> Option<&str> {
-        self.path().trim_start_matches('/').split('/').nth(n).filter(|s| !s.is_empty())
+        self.path()
+            .trim_start_matches('/')
+            .split('/')
+            .nth(n)
+            .filter(|s| !s.is_empty())
     }
 
     /// The first header line of this name, when it is text.
@@ -33,13 +39,22 @@ impl Request {
 impl Response {
     /// A response with a body of this media type.
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        let response = Self { status, headers: Vec::new(), body: body.into(), ttl_ms: None, tags: Vec::new() };
+        let response = Self {
+            status,
+            headers: Vec::new(),
+            body: body.into(),
+            ttl_ms: None,
+            tags: Vec::new(),
+        };
         response.header("content-type", content_type)
     }
 
     /// Adds a header line.
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.push(Header { name: name.into(), value: value.into() });
+        self.headers.push(Header {
+            name: name.into(),
+            value: value.into(),
+        });
         self
     }
 
@@ -72,7 +87,10 @@ mod tests {
             scheme: "http".into(),
             host: "shop".into(),
             path_and_query: path_and_query.into(),
-            headers: vec![Header { name: "Accept".into(), value: b"text/html".to_vec() }],
+            headers: vec![Header {
+                name: "Accept".into(),
+                value: b"text/html".to_vec(),
+            }],
             body: Vec::new(),
         }
     }
@@ -81,7 +99,10 @@ mod tests {
     fn a_request_is_read_by_its_parts() {
         let request = request("/account/42?full=1");
         assert_eq!((request.path(), request.query()), ("/account/42", "full=1"));
-        assert_eq!((request.segment(0), request.segment(1), request.segment(2)), (Some("account"), Some("42"), None));
+        assert_eq!(
+            (request.segment(0), request.segment(1), request.segment(2)),
+            (Some("account"), Some("42"), None)
+        );
         assert_eq!(request.header("accept"), Some("text/html"));
     }
 

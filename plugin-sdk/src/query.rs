@@ -22,17 +22,23 @@ impl<'a> Query<'a> {
     /// Reads a query without its `?`. Empty parameters (`a&&b`) are left out.
     pub fn parse(query: &'a str) -> Self {
         let whole = query.split('&').filter(|p| !p.is_empty());
-        Self { parameters: whole.map(|p| (p, p.find('=').unwrap_or(p.len()))).collect() }
+        Self {
+            parameters: whole.map(|p| (p, p.find('=').unwrap_or(p.len()))).collect(),
+        }
     }
 
     /// The value of the first parameter of this name; empty when it has no `=`.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+        self.iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, value)| value)
     }
 
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.parameters.iter().map(|&(whole, end)| split(whole, end))
+        self.parameters
+            .iter()
+            .map(|&(whole, end)| split(whole, end))
     }
 
     /// Keeps the parameters for which `keep` says so.
@@ -73,7 +79,10 @@ mod tests {
     #[test]
     fn a_parameter_may_lack_a_value_or_hold_an_equals_sign() {
         let query = Query::parse("flag&x=1=2&&e=");
-        assert_eq!(query.iter().collect::<Vec<_>>(), [("flag", ""), ("x", "1=2"), ("e", "")]);
+        assert_eq!(
+            query.iter().collect::<Vec<_>>(),
+            [("flag", ""), ("x", "1=2"), ("e", "")]
+        );
         assert_eq!(query.to_string(), "flag&x=1=2&e=");
     }
 

@@ -28,20 +28,38 @@ const DIGEST: usize = 32;
 
 /// Reads a plugin's file; what is not WebAssembly, or too large, is refused unread.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Cause> {
-    let unreadable = |error| Cause::Unreadable { file: file.to_owned(), error };
+    let unreadable = |error| Cause::Unreadable {
+        file: file.to_owned(),
+        error,
+    };
     let source = fs::File::open(file).map_err(unreadable)?;
     let bytes = source.metadata().map_err(unreadable)?.len();
     if bytes > MAX_FILE {
-        return Err(Cause::TooLarge { file: file.to_owned(), bytes, limit: MAX_FILE });
+        return Err(Cause::TooLarge {
+            file: file.to_owned(),
+            bytes,
+            limit: MAX_FILE,
+        });
     }
     let mut wasm = Vec::new();
     // Bounded again: the file may grow, or be no ordinary file.
-    source.take(MAX_FILE).read_to_end(&mut wasm).map_err(unreadable)?;
-    if wasm.starts_with(MAGIC) { Ok(wasm) } else { Err(Cause::NotWasm) }
+    source
+        .take(MAX_FILE)
+        .read_to_end(&mut wasm)
+        .map_err(unreadable)?;
+    if wasm.starts_with(MAGIC) {
+        Ok(wasm)
+    } else {
+        Err(Cause::NotWasm)
+    }
 }
 
 /// Compiles, or takes from the cache what was compiled before.
-pub(super) fn compile(engine: &Engine, wasm: &[u8], cache: Option<&Path>) -> Result<Component, Cause> {
+pub(super) fn compile(
+    engine: &Engine,
+    wasm: &[u8],
+    cache: Option<&Path>,
+) -> Result<Component, Cause> {
     let stored = cache.map(|folder| folder.join(file_name(engine, wasm)));
     if let Some(component) = stored.as_deref().and_then(|file| load(engine, file)) {
         return Ok(component);
@@ -67,7 +85,9 @@ fn componentize(wasm: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, Cause> {
     }
     let encoder = ComponentEncoder::default().module(wasm);
     let component = encoder.and_then(|e| e.validate(true).encode());
-    component.map(Into::into).map_err(|e| Cause::NotAComponent(format!("{e:#}")))
+    component
+        .map(Into::into)
+        .map_err(|e| Cause::NotAComponent(format!("{e:#}")))
 }
 
 /// Names content and engine, so that neither a changed plugin nor another version of
@@ -92,11 +112,22 @@ fn file_name(engine: &Engine, wasm: &[u8]) -> String {
 /// nothing.
 fn store(folder: &Path, file: &Path, component: &Component) -> std::io::Result<()> {
     let code = component.serialize().map_err(std::io::Error::other)?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     let part = part_name(file);
-    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    let written = out.write_all(&Sha256::digest(&code)).and_then(|()| out.write_all(&code));
-    written.and_then(|()| fs::rename(&part, file)).inspect_err(|_| _ = fs::remove_file(&part))
+    let mut out = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)?;
+    let written = out
+        .write_all(&Sha256::digest(&code))
+        .and_then(|()| out.write_all(&code));
+    written
+        .and_then(|()| fs::rename(&part, file))
+        .inspect_err(|_| _ = fs::remove_file(&part))
 }
 
 fn part_name(file: &Path) -> PathBuf {

@@ -41,8 +41,12 @@ pub(super) fn key(decision: types::KeyDecision) -> Result<KeyDecision, CallError
     match decision {
         types::KeyDecision::Default => Ok(KeyDecision::Default),
         types::KeyDecision::Key(key) => cache_key(key),
-        types::KeyDecision::Bypass(reason) => Ok(KeyDecision::Bypass { reason: one_line(&reason, MAX_REASON) }),
-        types::KeyDecision::Refuse(code) => Ok(KeyDecision::Refuse { status: status(code, 400)? }),
+        types::KeyDecision::Bypass(reason) => Ok(KeyDecision::Bypass {
+            reason: one_line(&reason, MAX_REASON),
+        }),
+        types::KeyDecision::Refuse(code) => Ok(KeyDecision::Refuse {
+            status: status(code, 400)?,
+        }),
     }
 }
 
@@ -56,17 +60,30 @@ fn cache_key(key: types::CacheKey) -> Result<KeyDecision, CallError> {
         within("bytes of a part of the key", part.len(), MAX_PART)?;
     }
     tags(&key.tags)?;
-    Ok(KeyDecision::Key { text: key.text, parts: key.parts, tags: key.tags })
+    Ok(KeyDecision::Key {
+        text: key.text,
+        parts: key.parts,
+        tags: key.tags,
+    })
 }
 
 /// Checks what `load` answered; a body may have `max_body` bytes.
-pub(super) fn load(decision: types::LoadDecision, max_body: usize) -> Result<LoadDecision, CallError> {
+pub(super) fn load(
+    decision: types::LoadDecision,
+    max_body: usize,
+) -> Result<LoadDecision, CallError> {
     match decision {
-        types::LoadDecision::Response(response) => loaded(response, max_body).map(LoadDecision::Response),
+        types::LoadDecision::Response(response) => {
+            loaded(response, max_body).map(LoadDecision::Response)
+        }
         types::LoadDecision::Pass(pass) => passed(pass, max_body).map(LoadDecision::Pass),
         types::LoadDecision::Absent => Ok(LoadDecision::Absent),
-        types::LoadDecision::Stale(reason) => Ok(LoadDecision::Stale { reason: one_line(&reason, MAX_REASON) }),
-        types::LoadDecision::Error(reason) => Ok(LoadDecision::Error { reason: one_line(&reason, MAX_REASON) }),
+        types::LoadDecision::Stale(reason) => Ok(LoadDecision::Stale {
+            reason: one_line(&reason, MAX_REASON),
+        }),
+        types::LoadDecision::Error(reason) => Ok(LoadDecision::Error {
+            reason: one_line(&reason, MAX_REASON),
+        }),
     }
 }
 
@@ -97,7 +114,10 @@ fn passed(pass: types::Request, max_body: usize) -> Result<Request<Bytes>, CallE
     }
     let mut request = request(&pass.method, &pass.path_and_query, pass.headers, pass.body)?;
     let mut uri = std::mem::take(request.uri_mut()).into_parts();
-    let host = pass.host.parse().map_err(|_| CallError::invalid(format!("the host {:?}", pass.host)))?;
+    let host = pass
+        .host
+        .parse()
+        .map_err(|_| CallError::invalid(format!("the host {:?}", pass.host)))?;
     uri.scheme = pass.scheme.parse().ok();
     uri.authority = Some(host);
     *request.uri_mut() = uri.try_into().map_err(|_| CallError::invalid("the URL"))?;
@@ -111,10 +131,17 @@ pub(super) fn request(
     lines: Vec<types::Header>,
     body: Vec<u8>,
 ) -> Result<Request<Bytes>, CallError> {
-    let method = Method::from_bytes(method.as_bytes()).ok().filter(|m| *m != Method::CONNECT);
+    let method = Method::from_bytes(method.as_bytes())
+        .ok()
+        .filter(|m| *m != Method::CONNECT);
     let method = method.ok_or_else(|| CallError::invalid("the method"))?;
-    let path = path_and_query.parse::<http::uri::PathAndQuery>().ok().filter(|_| path_and_query.starts_with('/'));
-    let path = path.ok_or_else(|| CallError::invalid(format!("the path {:?}", one_line(path_and_query, 100))))?;
+    let path = path_and_query
+        .parse::<http::uri::PathAndQuery>()
+        .ok()
+        .filter(|_| path_and_query.starts_with('/'));
+    let path = path.ok_or_else(|| {
+        CallError::invalid(format!("the path {:?}", one_line(path_and_query, 100)))
+    })?;
     let mut request = Request::new(body.into());
     *request.method_mut() = method;
     *request.uri_mut() = path.into();
@@ -130,7 +157,8 @@ fn headers(lines: Vec<types::Header>) -> Result<HeaderMap, CallError> {
     for line in lines {
         let bad = || CallError::invalid(format!("the header {:?}", one_line(&line.name, 100)));
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| bad())?;
-        let value = HeaderValue::from_maybe_shared(Bytes::from(line.value.clone())).map_err(|_| bad())?;
+        let value =
+            HeaderValue::from_maybe_shared(Bytes::from(line.value.clone())).map_err(|_| bad())?;
         if !is_of_the_connection(&name) {
             headers.append(name, value);
         }
@@ -144,19 +172,31 @@ pub(super) fn is_of_the_connection(name: &HeaderName) -> bool {
 }
 
 fn status(code: u16, least: u16) -> Result<StatusCode, CallError> {
-    let status = StatusCode::from_u16(code).ok().filter(|_| (least..600).contains(&code));
-    status.ok_or_else(|| CallError::invalid(format!("the status {code}; {least} to 599 are allowed")))
+    let status = StatusCode::from_u16(code)
+        .ok()
+        .filter(|_| (least..600).contains(&code));
+    status
+        .ok_or_else(|| CallError::invalid(format!("the status {code}; {least} to 599 are allowed")))
 }
 
 fn tags(tags: &[String]) -> Result<(), CallError> {
     within("tags", tags.len(), MAX_TAGS)?;
-    let bad = tags.iter().find(|t| t.is_empty() || t.len() > MAX_TAG || !t.bytes().all(|b| b.is_ascii_graphic()));
-    bad.map_or(Ok(()), |tag| Err(CallError::invalid(format!("the tag {:?}", one_line(tag, 100)))))
+    let bad = tags
+        .iter()
+        .find(|t| t.is_empty() || t.len() > MAX_TAG || !t.bytes().all(|b| b.is_ascii_graphic()));
+    bad.map_or(Ok(()), |tag| {
+        Err(CallError::invalid(format!(
+            "the tag {:?}",
+            one_line(tag, 100)
+        )))
+    })
 }
 
 fn within(what: &str, given: usize, limit: usize) -> Result<(), CallError> {
     match given > limit {
-        true => Err(CallError::invalid(format!("{given} {what}; {limit} are allowed"))),
+        true => Err(CallError::invalid(format!(
+            "{given} {what}; {limit} are allowed"
+        ))),
         false => Ok(()),
     }
 }
@@ -168,7 +208,10 @@ pub(super) fn one_line(text: &str, max: usize) -> String {
     while !text.is_char_boundary(kept) {
         kept -= 1;
     }
-    text[..kept].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text[..kept]
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -176,9 +219,18 @@ mod tests {
     use super::*;
 
     fn response(status: u16, headers: &[(&str, &str)], body: &[u8]) -> types::LoadDecision {
-        let line = |(n, v): &(&str, &str)| types::Header { name: n.to_string(), value: v.as_bytes().to_vec() };
+        let line = |(n, v): &(&str, &str)| types::Header {
+            name: n.to_string(),
+            value: v.as_bytes().to_vec(),
+        };
         let headers = headers.iter().map(line).collect();
-        types::LoadDecision::Response(types::Response { status, headers, body: body.to_vec(), ttl_ms: None, tags: vec![] })
+        types::LoadDecision::Response(types::Response {
+            status,
+            headers,
+            body: body.to_vec(),
+            ttl_ms: None,
+            tags: vec![],
+        })
     }
 
     fn refused(decision: types::LoadDecision) -> String {
@@ -190,9 +242,23 @@ mod tests {
 
     #[test]
     fn a_length_that_lies_is_corrected_and_the_connection_is_ours() {
-        let given = response(200, &[("Content-Length", "999"), ("Connection", "close"), ("X-A", "1")], b"body");
-        let Ok(LoadDecision::Response(response)) = load(given, 10) else { panic!("refused") };
-        let names: Vec<_> = response.headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        let given = response(
+            200,
+            &[
+                ("Content-Length", "999"),
+                ("Connection", "close"),
+                ("X-A", "1"),
+            ],
+            b"body",
+        );
+        let Ok(LoadDecision::Response(response)) = load(given, 10) else {
+            panic!("refused")
+        };
+        let names: Vec<_> = response
+            .headers
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
+            .collect();
         assert_eq!(names, [("x-a", "1"), ("content-length", "4")]);
     }
 
@@ -221,7 +287,9 @@ mod tests {
                 10,
             )
         };
-        let Ok(LoadDecision::Pass(request)) = pass("http", "shop:81", "/a?b") else { panic!("refused") };
+        let Ok(LoadDecision::Pass(request)) = pass("http", "shop:81", "/a?b") else {
+            panic!("refused")
+        };
         assert_eq!(request.uri(), "http://shop:81/a?b");
         assert!(pass("file", "shop", "/").is_err());
         assert!(pass("http", "sh op", "/").is_err());
@@ -251,6 +319,9 @@ mod tests {
     fn a_message_stays_on_one_line_and_is_bounded() {
         assert_eq!(one_line("a\r\nforged\x1b[0m", 2_048), "a  forged [0m");
         assert_eq!(one_line(&"é".repeat(2_000), 2_048).len(), 2_048);
-        assert_eq!(one_line(&format!("x{}", "é".repeat(2_000)), 2_048).len(), 2_047);
+        assert_eq!(
+            one_line(&format!("x{}", "é".repeat(2_000)), 2_048).len(),
+            2_047
+        );
     }
 }

@@ -29,7 +29,11 @@ pub(super) struct Exports {
 }
 
 /// Checks imports and exports by name; `may_fetch` is what the YAML grants.
-pub(super) fn check(engine: &Engine, component: &Component, may_fetch: bool) -> Result<Exports, Cause> {
+pub(super) fn check(
+    engine: &Engine,
+    component: &Component,
+    may_fetch: bool,
+) -> Result<Exports, Cause> {
     let ty = component.component_type();
     for (name, _) in ty.imports(engine) {
         check_import(name, may_fetch)?;
@@ -50,7 +54,9 @@ fn check_import(name: &str, may_fetch: bool) -> Result<(), Cause> {
         LOG | TYPES => Ok(()),
         FETCH if may_fetch => Ok(()),
         FETCH => Err(Cause::FetchNotGranted),
-        _ if name.starts_with("wasi:") || name.starts_with("wasi_") => Err(Cause::Wasi(name.into())),
+        _ if name.starts_with("wasi:") || name.starts_with("wasi_") => {
+            Err(Cause::Wasi(name.into()))
+        }
         _ if is_other_version(name) => Err(Cause::UnknownVersion(name.into())),
         _ => Err(Cause::UnknownImport(name.into())),
     }
@@ -70,10 +76,16 @@ fn is_other_version(name: &str) -> bool {
 }
 
 /// The function of an exported interface; `None` when the interface is not exported.
-fn function(component: &Component, interface: &str, function: &str) -> Result<Option<ComponentExportIndex>, Cause> {
+fn function(
+    component: &Component,
+    interface: &str,
+    function: &str,
+) -> Result<Option<ComponentExportIndex>, Cause> {
     let Some(instance) = component.get_export_index(None, interface) else {
         return Ok(None);
     };
     let index = component.get_export_index(Some(&instance), function);
-    index.map(Some).ok_or_else(|| Cause::MissingExport(format!("{interface}#{function}")))
+    index
+        .map(Some)
+        .ok_or_else(|| Cause::MissingExport(format!("{interface}#{function}")))
 }

@@ -39,12 +39,18 @@ impl KeyRules {
         let mut parts = Vec::new();
         self.header_parts(request, &mut parts);
         self.cookie_parts(request, &mut parts);
-        KeyDecision::Key { text, parts, tags: Vec::new() }
+        KeyDecision::Key {
+            text,
+            parts,
+            tags: Vec::new(),
+        }
     }
 
     fn push_query(&self, text: &mut String, query: &str) {
         let any = |names: &[NamePattern], name: &[u8]| names.iter().any(|n| n.matches(name));
-        let wanted = |name: &[u8]| self.keep.as_deref().is_none_or(|keep| any(keep, name)) && !any(&self.drop, name);
+        let wanted = |name: &[u8]| {
+            self.keep.as_deref().is_none_or(|keep| any(keep, name)) && !any(&self.drop, name)
+        };
         let mut pieces: Vec<_> = pattern::parameters(query, wanted).collect();
         if self.sort {
             // Stable: the order of one name's values may mean something.
@@ -104,7 +110,9 @@ mod tests {
     }
 
     fn key(rules: &KeyRules, uri: &str) -> (String, Vec<String>) {
-        let request = http::Request::get(uri).header("accept-language", "d%e").header("cookie", "a=1; cur=EUR");
+        let request = http::Request::get(uri)
+            .header("accept-language", "d%e")
+            .header("cookie", "a=1; cur=EUR");
         match rules.derive(&request.body(()).unwrap().into_parts().0, "shop") {
             KeyDecision::Key { text, parts, .. } => (text, parts),
             other => panic!("not a key: {other:?}"),
@@ -113,19 +121,31 @@ mod tests {
 
     #[test]
     fn the_query_is_filtered_and_sorted() {
-        assert_eq!(key(&rules(None, &["utm_*"]), "/p?b=2&utm_x=1&a=3&a=1").0, "shop/p?a=3&a=1&b=2");
+        assert_eq!(
+            key(&rules(None, &["utm_*"]), "/p?b=2&utm_x=1&a=3&a=1").0,
+            "shop/p?a=3&a=1&b=2"
+        );
         assert_eq!(key(&rules(Some(&["a"]), &[]), "/p?b=2&a=3").0, "shop/p?a=3");
         assert_eq!(key(&rules(Some(&[]), &[]), "/p?b=2").0, "shop/p");
     }
 
     #[test]
     fn headers_and_cookies_are_parts() {
-        assert_eq!(key(&rules(None, &[]), "/").1, ["accept-language:d%25e", "cur=EUR"]);
+        assert_eq!(
+            key(&rules(None, &[]), "/").1,
+            ["accept-language:d%25e", "cur=EUR"]
+        );
     }
 
     #[test]
     fn a_name_with_a_star_inside_is_refused() {
-        let given = types::KeyRules { keep: None, drop: vec!["a*b".into()], sort: false, headers: vec![], cookies: vec![] };
+        let given = types::KeyRules {
+            keep: None,
+            drop: vec!["a*b".into()],
+            sort: false,
+            headers: vec![],
+            cookies: vec![],
+        };
         assert!(KeyRules::read(given).is_err_and(|e| e.to_string().contains("a*b")));
     }
 }

@@ -75,7 +75,10 @@ fn pooled(plugins: &BTreeMap<String, Plugin>) -> Config {
 /// more for threads that only come and go.
 fn instances(plugins: &BTreeMap<String, Plugin>) -> u32 {
     let threads = cores() * 4 + 16;
-    let wanted: usize = plugins.values().map(|p| threads + p.limits.max_concurrent).sum();
+    let wanted: usize = plugins
+        .values()
+        .map(|p| threads + p.limits.max_concurrent)
+        .sum();
     u32::try_from(wanted.clamp(16, MAX_INSTANCES)).unwrap_or(16)
 }
 
@@ -98,7 +101,10 @@ fn tick(engine: &Engine) -> std::io::Result<()> {
             std::thread::sleep(TICK);
         }
     };
-    std::thread::Builder::new().name("plugin-clock".into()).spawn(run).map(drop)
+    std::thread::Builder::new()
+        .name("plugin-clock".into())
+        .spawn(run)
+        .map(drop)
 }
 
 /// The threads that loaders run on. They end with the last plugin that uses them.
@@ -120,7 +126,9 @@ impl Loaders {
             })
             .enable_all()
             .build()?;
-        Ok(Arc::new(Self { runtime: Some(runtime) }))
+        Ok(Arc::new(Self {
+            runtime: Some(runtime),
+        }))
     }
 
     /// Runs a call there.
@@ -128,7 +136,10 @@ impl Loaders {
         &self,
         call: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
-        self.runtime.as_ref().expect("present until it is dropped").spawn(call)
+        self.runtime
+            .as_ref()
+            .expect("present until it is dropped")
+            .spawn(call)
     }
 }
 

@@ -18,9 +18,16 @@ pub struct LoadError {
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     #[error("can't read {}: {error}", file.display())]
-    Unreadable { file: PathBuf, error: std::io::Error },
+    Unreadable {
+        file: PathBuf,
+        error: std::io::Error,
+    },
     #[error("{} is {bytes} bytes; at most {limit} are accepted", file.display())]
-    TooLarge { file: PathBuf, bytes: u64, limit: u64 },
+    TooLarge {
+        file: PathBuf,
+        bytes: u64,
+        limit: u64,
+    },
     #[error("not a WebAssembly file: it does not begin with `\\0asm`")]
     NotWasm,
     #[error("the core module can't be made a component: {0}. Was it built against the WIT package `{package}`?", package = super::contract::PACKAGE)]
@@ -107,8 +114,14 @@ impl CallError {
 
 impl CallErrorKind {
     /// Every kind, in the order of its index.
-    pub const ALL: [Self; 6] =
-        [Self::Trap, Self::Timeout, Self::OutOfMemory, Self::Overloaded, Self::Refused, Self::Invalid];
+    pub const ALL: [Self; 6] = [
+        Self::Trap,
+        Self::Timeout,
+        Self::OutOfMemory,
+        Self::Overloaded,
+        Self::Refused,
+        Self::Invalid,
+    ];
 
     /// The value of the label `outcome`.
     pub fn as_str(self) -> &'static str {

@@ -23,7 +23,8 @@ const MARGIN: Duration = Duration::from_millis(100);
 
 /// How the program sends a request to an upstream and reads the whole answer; `app`
 /// makes it of `origin`. It runs on the threads of the loaders.
-pub type Fetch = Arc<dyn Fn(FetchCall) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> + Send + Sync>;
+pub type Fetch =
+    Arc<dyn Fn(FetchCall) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> + Send + Sync>;
 
 /// A request of a plugin.
 #[derive(Debug)]
@@ -64,7 +65,10 @@ pub(super) struct Fetches {
 }
 
 impl Host for State {
-    async fn fetch(&mut self, request: FetchRequest) -> wasmtime::Result<Result<FetchResponse, GuestError>> {
+    async fn fetch(
+        &mut self,
+        request: FetchRequest,
+    ) -> wasmtime::Result<Result<FetchResponse, GuestError>> {
         let mut answers = self.fetch_all(vec![request]).await?;
         Ok(answers.pop().unwrap_or(Err(GuestError::TooMany)))
     }
@@ -77,7 +81,10 @@ impl Host for State {
         let Some(fetches) = &mut self.fetches else {
             return Err(wasmtime::Error::new(NotAllowed(FETCH)));
         };
-        let calls: Vec<_> = requests.into_iter().map(|request| fetches.admit(request, deadline)).collect();
+        let calls: Vec<_> = requests
+            .into_iter()
+            .map(|request| fetches.admit(request, deadline))
+            .collect();
         let send = fetches.send.clone();
         Ok(join_all(calls.into_iter().map(|call| answer(&send, call))).await)
     }
@@ -86,16 +93,29 @@ impl Host for State {
 impl Fetches {
     /// Checks one request and takes it off the account.
     fn admit(&mut self, request: FetchRequest, deadline: Instant) -> Result<FetchCall, GuestError> {
-        let upstream = self.granted.iter().find(|name| ***name == *request.upstream);
+        let upstream = self
+            .granted
+            .iter()
+            .find(|name| ***name == *request.upstream);
         let upstream = upstream.ok_or(GuestError::Denied)?.clone();
         self.left = self.left.checked_sub(1).ok_or(GuestError::TooMany)?;
         let deadline = fetch_deadline(Instant::now(), deadline, request.timeout_ms);
-        let request = check::request(&request.method, &request.path_and_query, request.headers, request.body);
+        let request = check::request(
+            &request.method,
+            &request.path_and_query,
+            request.headers,
+            request.body,
+        );
         let request = request.map_err(|error| match error {
             CallError::Invalid { what } => GuestError::Invalid(what),
             other => GuestError::Invalid(other.to_string()),
         })?;
-        Ok(FetchCall { upstream, request, max_body: self.max_body, deadline })
+        Ok(FetchCall {
+            upstream,
+            request,
+            max_body: self.max_body,
+            deadline,
+        })
     }
 }
 
@@ -105,16 +125,21 @@ fn fetch_deadline(now: Instant, call: Instant, timeout_ms: Option<u32>) -> Insta
     now + timeout_ms.map_or(left, |ms| left.min(Duration::from_millis(ms.into())))
 }
 
-async fn answer(send: &Fetch, call: Result<FetchCall, GuestError>) -> Result<FetchResponse, GuestError> {
+async fn answer(
+    send: &Fetch,
+    call: Result<FetchCall, GuestError>,
+) -> Result<FetchResponse, GuestError> {
     let call = call?;
     let (deadline, max_body) = (call.deadline, call.max_body);
     // The sender keeps the deadline as well; this one holds whatever it does.
     let response = tokio::time::timeout_at(deadline.into(), send(call)).await;
-    let response = response.map_err(|_| GuestError::Timeout)?.map_err(|error| match error {
-        FetchError::Timeout => GuestError::Timeout,
-        FetchError::TooLarge => GuestError::TooLarge,
-        FetchError::Unavailable(reason) => GuestError::Unavailable(reason),
-    })?;
+    let response = response
+        .map_err(|_| GuestError::Timeout)?
+        .map_err(|error| match error {
+            FetchError::Timeout => GuestError::Timeout,
+            FetchError::TooLarge => GuestError::TooLarge,
+            FetchError::Unavailable(reason) => GuestError::Unavailable(reason),
+        })?;
     if response.body().len() > max_body {
         return Err(GuestError::TooLarge);
     }
@@ -123,12 +148,19 @@ async fn answer(send: &Fetch, call: Result<FetchCall, GuestError>) -> Result<Fet
 
 fn for_guest(response: Response<Bytes>) -> FetchResponse {
     let (head, body) = response.into_parts();
-    let lines = head.headers.iter().filter(|(name, _)| !check::is_of_the_connection(name));
+    let lines = head
+        .headers
+        .iter()
+        .filter(|(name, _)| !check::is_of_the_connection(name));
     let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| Header {
         name: name.as_str().to_owned(),
         value: value.as_bytes().to_owned(),
     };
-    FetchResponse { status: head.status.as_u16(), headers: lines.map(header).collect(), body: body.into() }
+    FetchResponse {
+        status: head.status.as_u16(),
+        headers: lines.map(header).collect(),
+        body: body.into(),
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +170,8 @@ mod tests {
     #[test]
     fn a_fetch_ends_before_its_call() {
         let now = Instant::now();
-        let within = |call, timeout| fetch_deadline(now, now + Duration::from_millis(call), timeout) - now;
+        let within =
+            |call, timeout| fetch_deadline(now, now + Duration::from_millis(call), timeout) - now;
         assert_eq!(within(10_000, None), Duration::from_millis(9_900));
         assert_eq!(within(100, None), Duration::from_millis(90));
         assert_eq!(within(10_000, Some(5)), Duration::from_millis(5));

@@ -70,7 +70,10 @@ pub(super) enum StartError {
     Instantiate(CallError),
     Describe(CallError),
     Config(String),
-    Type { interface: &'static str, reason: String },
+    Type {
+        interface: &'static str,
+        reason: String,
+    },
 }
 
 impl Blueprint {
@@ -87,7 +90,12 @@ impl Blueprint {
 
     /// Makes an instance for `load`.
     pub(super) async fn start_async(&self) -> Result<Guest, StartError> {
-        let handed_over = self.limits.max_body.as_usize().saturating_mul(2).saturating_add(HANDED_OVER);
+        let handed_over = self
+            .limits
+            .max_body
+            .as_usize()
+            .saturating_mul(2)
+            .saturating_add(HANDED_OVER);
         let mut store = self.store(|_| UpdateDeadline::Yield(1), handed_over);
         let instance = self.load.instantiate_async(&mut store).await;
         let instance = instance.map_err(|e| StartError::Instantiate(explain(&store, &e)))?;
@@ -99,32 +107,58 @@ impl Blueprint {
 
     /// A store whose guest is interrupted at its deadline, and goes on by `go_on` when
     /// it was only looked at.
-    fn store(&self, go_on: impl Fn(()) -> UpdateDeadline + Send + Sync + 'static, handed_over: usize) -> Store<State> {
+    fn store(
+        &self,
+        go_on: impl Fn(()) -> UpdateDeadline + Send + Sync + 'static,
+        handed_over: usize,
+    ) -> Store<State> {
         let state = State {
             plugin: self.name.clone(),
             log: self.log.clone(),
             fetches: None,
             deadline: Instant::now() + START,
-            memory: Memory { used: 0, limit: self.limits.max_memory.as_usize(), exceeded: None },
+            memory: Memory {
+                used: 0,
+                limit: self.limits.max_memory.as_usize(),
+                exceeded: None,
+            },
             _live: Live::new(&self.metrics.instances),
         };
         let mut store = Store::new(self.key.engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(handed_over);
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(move |context| match Instant::now() >= context.data().deadline {
-            true => Err(wasmtime::Error::new(TimedOut)),
-            false => Ok(go_on(())),
+        store.epoch_deadline_callback(move |context| {
+            match Instant::now() >= context.data().deadline {
+                true => Err(wasmtime::Error::new(TimedOut)),
+                false => Ok(go_on(())),
+            }
         });
         store
     }
 
     fn guest(&self, mut store: Store<State>, instance: &Instance) -> Result<Guest, StartError> {
-        let derive = self.exports.derive.map(|index| instance.get_typed_func(&mut store, index));
-        let derive = derive.transpose().map_err(|e| wrong_type(contract::KEY, &e))?;
-        let load = self.exports.load.map(|index| instance.get_typed_func(&mut store, index));
-        let load = load.transpose().map_err(|e| wrong_type(contract::LOAD, &e))?;
-        Ok(Guest { store, derive, load, calls: 0, born: Instant::now() })
+        let derive = self
+            .exports
+            .derive
+            .map(|index| instance.get_typed_func(&mut store, index));
+        let derive = derive
+            .transpose()
+            .map_err(|e| wrong_type(contract::KEY, &e))?;
+        let load = self
+            .exports
+            .load
+            .map(|index| instance.get_typed_func(&mut store, index));
+        let load = load
+            .transpose()
+            .map_err(|e| wrong_type(contract::LOAD, &e))?;
+        Ok(Guest {
+            store,
+            derive,
+            load,
+            calls: 0,
+            born: Instant::now(),
+        })
     }
 }
 
@@ -155,16 +189,24 @@ fn describe<'a>(
     instance: &Instance,
     exports: &Exports,
 ) -> Result<TypedFunc<(&'a str,), Describe>, StartError> {
-    instance.get_typed_func(store, exports.describe).map_err(|e| wrong_type(contract::MANIFEST, &e))
+    instance
+        .get_typed_func(store, exports.describe)
+        .map_err(|e| wrong_type(contract::MANIFEST, &e))
 }
 
-fn read_manifest(store: &Store<State>, answer: wasmtime::Result<Describe>) -> Result<types::Manifest, StartError> {
+fn read_manifest(
+    store: &Store<State>,
+    answer: wasmtime::Result<Describe>,
+) -> Result<types::Manifest, StartError> {
     let (manifest,) = answer.map_err(|e| StartError::Describe(explain(store, &e)))?;
     manifest.map_err(StartError::Config)
 }
 
 fn wrong_type(interface: &'static str, error: &wasmtime::Error) -> StartError {
-    StartError::Type { interface, reason: format!("{error:#}") }
+    StartError::Type {
+        interface,
+        reason: format!("{error:#}"),
+    }
 }
 
 /// What a failed call means.
@@ -183,7 +225,9 @@ pub(super) fn explain(store: &Store<State>, error: &wasmtime::Error) -> CallErro
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => CallError::Timeout,
-        Some(trap) => CallError::Trap { reason: format!("{trap}{}", place(error)) },
+        Some(trap) => CallError::Trap {
+            reason: format!("{trap}{}", place(error)),
+        },
         // Not a trap: what the guest handed over could not be read.
         None => CallError::invalid(error.root_cause().to_string()),
     }
@@ -191,16 +235,25 @@ pub(super) fn explain(store: &Store<State>, error: &wasmtime::Error) -> CallErro
 
 /// ` in NAME`: the function that trapped, when the module names its functions.
 fn place(error: &wasmtime::Error) -> String {
-    let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
-    frames.iter().find_map(|frame| frame.func_name()).map_or(String::new(), |name| format!(" in `{name}`"))
+    let frames = error
+        .downcast_ref::<WasmBacktrace>()
+        .map_or(&[][..], WasmBacktrace::frames);
+    frames
+        .iter()
+        .find_map(|frame| frame.func_name())
+        .map_or(String::new(), |name| format!(" in `{name}`"))
 }
 
 impl From<StartError> for CallError {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Instantiate(error) | StartError::Describe(error) => error,
-            StartError::Config(reason) => Self::invalid(format!("a fresh instance refuses the configuration: {reason}")),
-            StartError::Type { interface, reason } => Self::invalid(format!("`{interface}`: {reason}")),
+            StartError::Config(reason) => Self::invalid(format!(
+                "a fresh instance refuses the configuration: {reason}"
+            )),
+            StartError::Type { interface, reason } => {
+                Self::invalid(format!("`{interface}`: {reason}"))
+            }
         }
     }
 }
@@ -211,7 +264,10 @@ impl From<StartError> for Cause {
             StartError::Instantiate(error) => Self::Start(error),
             StartError::Describe(error) => Self::Describe(error),
             StartError::Config(reason) => Self::Config(reason),
-            StartError::Type { interface, reason } => Self::WrongType { interface: interface.into(), reason },
+            StartError::Type { interface, reason } => Self::WrongType {
+                interface: interface.into(),
+                reason,
+            },
         }
     }
 }
@@ -247,7 +303,12 @@ impl Memory {
 }
 
 impl ResourceLimiter for Memory {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let asked = (self.used - current.min(self.used)).saturating_add(desired);
         if asked > self.limit {
             return self.exceed(asked, self.limit);
@@ -256,7 +317,12 @@ impl ResourceLimiter for Memory {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         match desired > MAX_TABLE_ELEMENTS {
             true => self.exceed(desired, MAX_TABLE_ELEMENTS),
             false => Ok(true),

@@ -43,7 +43,8 @@ impl KeyNeeds {
             }
             (QueryNeed::Parameters(names), Some(query)) => {
                 out.push(MORE);
-                let pieces = pattern::parameters(query, |name| names.iter().any(|n| n.matches(name)));
+                let pieces =
+                    pattern::parameters(query, |name| names.iter().any(|n| n.matches(name)));
                 put_joined(out, pieces);
             }
         }
@@ -58,7 +59,11 @@ impl KeyNeeds {
                     }
                 }
                 HeaderNeed::Prefix(prefix) => {
-                    for (name, value) in request.headers.iter().filter(|(n, _)| n.as_str().starts_with(&**prefix)) {
+                    for (name, value) in request
+                        .headers
+                        .iter()
+                        .filter(|(n, _)| n.as_str().starts_with(&**prefix))
+                    {
                         put_field(out, name.as_str().as_bytes(), value.as_bytes());
                     }
                 }
@@ -122,13 +127,19 @@ struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
     fn byte(&mut self) -> u8 {
-        let (first, rest) = self.0.split_first().expect("decoded by the needs that gathered it");
+        let (first, rest) = self
+            .0
+            .split_first()
+            .expect("decoded by the needs that gathered it");
         self.0 = rest;
         *first
     }
 
     fn text(&mut self) -> String {
-        let (length, rest) = self.0.split_first_chunk().expect("decoded by the needs that gathered it");
+        let (length, rest) = self
+            .0
+            .split_first_chunk()
+            .expect("decoded by the needs that gathered it");
         let (text, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
         self.0 = rest;
         escape(text)
@@ -137,7 +148,10 @@ impl Reader<'_> {
     fn fields(&mut self) -> Vec<Field> {
         let mut fields = Vec::new();
         while self.byte() == MORE {
-            fields.push(Field { name: self.text(), value: self.text() });
+            fields.push(Field {
+                name: self.text(),
+                value: self.text(),
+            });
         }
         fields
     }
@@ -167,7 +181,10 @@ mod tests {
             host: true,
             path: true,
             query: QueryNeed::Whole,
-            headers: vec![HeaderNeed::Exact(http::HeaderName::from_static("accept")), HeaderNeed::Prefix("x-".into())],
+            headers: vec![
+                HeaderNeed::Exact(http::HeaderName::from_static("accept")),
+                HeaderNeed::Prefix("x-".into()),
+            ],
             cookies: vec![NamePattern::Prefix("".into())],
         }
     }
@@ -188,20 +205,56 @@ mod tests {
 
     #[test]
     fn the_guest_sees_what_it_declared_and_nothing_else() {
-        let request = parts("/p?a=1", &[("accept", b"x"), ("x-a", b"1"), ("x-a", b"\xff2"), ("via", b"no"), ("cookie", b"k=v")]);
+        let request = parts(
+            "/p?a=1",
+            &[
+                ("accept", b"x"),
+                ("x-a", b"1"),
+                ("x-a", b"\xff2"),
+                ("via", b"no"),
+                ("cookie", b"k=v"),
+            ],
+        );
         let all = inputs(&everything(), &request);
-        assert_eq!((all.method.as_deref(), all.host.as_deref(), all.path.as_deref()), (Some("GET"), Some("shop"), Some("/p")));
+        assert_eq!(
+            (
+                all.method.as_deref(),
+                all.host.as_deref(),
+                all.path.as_deref()
+            ),
+            (Some("GET"), Some("shop"), Some("/p"))
+        );
         assert_eq!(all.query.as_deref(), Some("a=1"));
-        let headers: Vec<_> = all.headers.iter().map(|f| (f.name.as_str(), f.value.as_str())).collect();
+        let headers: Vec<_> = all
+            .headers
+            .iter()
+            .map(|f| (f.name.as_str(), f.value.as_str()))
+            .collect();
         assert_eq!(headers, [("accept", "x"), ("x-a", "1"), ("x-a", "%FF2")]);
-        assert_eq!(all.cookies, [Field { name: "k".into(), value: "v".into() }]);
+        assert_eq!(
+            all.cookies,
+            [Field {
+                name: "k".into(),
+                value: "v".into()
+            }]
+        );
     }
 
     #[test]
     fn single_parameters_come_in_the_spelling_of_the_request() {
-        let parameters = ["id", "p_*"].map(|n| NamePattern::parse(n).unwrap()).to_vec();
-        let needs = KeyNeeds { query: QueryNeed::Parameters(parameters), ..everything() };
-        assert_eq!(inputs(&needs, &parts("/?x=1&p_b=%20&id=7", &[])).query.as_deref(), Some("p_b=%20&id=7"));
+        let parameters = ["id", "p_*"]
+            .map(|n| NamePattern::parse(n).unwrap())
+            .to_vec();
+        let needs = KeyNeeds {
+            query: QueryNeed::Parameters(parameters),
+            ..everything()
+        };
+        assert_eq!(
+            inputs(&needs, &parts("/?x=1&p_b=%20&id=7", &[]))
+                .query
+                .as_deref(),
+            Some("p_b=%20&id=7")
+        );
         assert_eq!(inputs(&needs, &parts("/", &[])).query, None);
     }
 

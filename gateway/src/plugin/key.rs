@@ -49,11 +49,20 @@ pub(super) struct Keys {
 
 impl Keys {
     /// The decision for a request, from memory or from the guest.
-    pub(super) fn derive(self: &Arc<Self>, request: &Parts, host: &str) -> Result<Arc<KeyDecision>, CallError> {
+    pub(super) fn derive(
+        self: &Arc<Self>,
+        request: &Parts,
+        host: &str,
+    ) -> Result<Arc<KeyDecision>, CallError> {
         SLOTS.with_borrow_mut(|slots| self.derive_in(slots.of(self), request, host))
     }
 
-    fn derive_in(&self, slot: &mut Slot, request: &Parts, host: &str) -> Result<Arc<KeyDecision>, CallError> {
+    fn derive_in(
+        &self,
+        slot: &mut Slot,
+        request: &Parts,
+        host: &str,
+    ) -> Result<Arc<KeyDecision>, CallError> {
         slot.inputs.clear();
         self.needs.gather(request, host, &mut slot.inputs);
         let metrics = &self.blueprint.metrics;
@@ -77,7 +86,10 @@ impl Keys {
             None => self.blueprint.start()?.0,
         };
         guest.arm(now + limits.key_timeout.0);
-        let derive = guest.derive.clone().ok_or_else(|| CallError::invalid("there is no `key` hook"))?;
+        let derive = guest
+            .derive
+            .clone()
+            .ok_or_else(|| CallError::invalid("there is no `key` hook"))?;
         let answer = derive.call(&mut guest.store, (self.needs.decode(&slot.inputs),));
         let (decision,) = answer.map_err(|error| explain(&guest.store, &error))?;
         if !guest.is_worn_out(limits) {
@@ -112,6 +124,11 @@ impl Slots {
 impl Slot {
     fn new(keys: &Arc<Keys>) -> Self {
         let entries = usize::try_from(keys.blueprint.limits.memo_entries).unwrap_or(usize::MAX);
-        Self { plugin: Arc::downgrade(keys), guest: None, memo: Memo::new(entries), inputs: Vec::new() }
+        Self {
+            plugin: Arc::downgrade(keys),
+            guest: None,
+            memo: Memo::new(entries),
+            inputs: Vec::new(),
+        }
     }
 }

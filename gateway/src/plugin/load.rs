@@ -51,43 +51,83 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    pub(super) fn new(blueprint: Arc<Blueprint>, threads: Arc<Loaders>, fetches: Fetches) -> Arc<Self> {
+    pub(super) fn new(
+        blueprint: Arc<Blueprint>,
+        threads: Arc<Loaders>,
+        fetches: Fetches,
+    ) -> Arc<Self> {
         let permits = blueprint.limits.max_concurrent.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { blueprint, threads, fetches, idle: Mutex::default(), permits: Arc::new(Semaphore::new(permits)) })
+        Arc::new(Self {
+            blueprint,
+            threads,
+            fetches,
+            idle: Mutex::default(),
+            permits: Arc::new(Semaphore::new(permits)),
+        })
     }
 
     /// The guest's decision about a request.
-    pub(super) async fn load(self: &Arc<Self>, request: LoadRequest) -> Result<LoadDecision, CallError> {
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        request: LoadRequest,
+    ) -> Result<LoadDecision, CallError> {
         let started = Instant::now();
         let answer = self.admit(request, started).await;
-        self.blueprint.metrics.called(Hook::Load, &answer, started.elapsed().as_secs_f64());
+        self.blueprint
+            .metrics
+            .called(Hook::Load, &answer, started.elapsed().as_secs_f64());
         answer
     }
 
-    async fn admit(self: &Arc<Self>, request: LoadRequest, now: Instant) -> Result<LoadDecision, CallError> {
-        let permit = self.permits.clone().try_acquire_owned().map_err(|_| CallError::Overloaded)?;
-        let deadline = request.deadline.min(now + self.blueprint.limits.load_timeout.0);
+    async fn admit(
+        self: &Arc<Self>,
+        request: LoadRequest,
+        now: Instant,
+    ) -> Result<LoadDecision, CallError> {
+        let permit = self
+            .permits
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| CallError::Overloaded)?;
+        let deadline = request
+            .deadline
+            .min(now + self.blueprint.limits.load_timeout.0);
         let this = self.clone();
         let call = async move {
             // The guest itself is ended at its deadline; this ends whatever waits.
-            let answer = tokio::time::timeout_at((deadline + 2 * TICK).into(), this.call(request, deadline)).await;
+            let answer =
+                tokio::time::timeout_at((deadline + 2 * TICK).into(), this.call(request, deadline))
+                    .await;
             drop(permit);
             answer.unwrap_or(Err(CallError::Timeout))
         };
         let ended = AbortOnDropHandle::new(self.threads.spawn(call)).await;
-        ended.unwrap_or_else(|error| Err(CallError::Trap { reason: format!("the host failed: {error}") }))
+        ended.unwrap_or_else(|error| {
+            Err(CallError::Trap {
+                reason: format!("the host failed: {error}"),
+            })
+        })
     }
 
-    async fn call(&self, request: LoadRequest, deadline: Instant) -> Result<LoadDecision, CallError> {
+    async fn call(
+        &self,
+        request: LoadRequest,
+        deadline: Instant,
+    ) -> Result<LoadDecision, CallError> {
         let limits = &self.blueprint.limits;
         let max_body = limits.max_body.as_usize();
         if request.body.len() > max_body {
-            return Err(CallError::invalid(format!("the request's body is over {max_body} bytes")));
+            return Err(CallError::invalid(format!(
+                "the request's body is over {max_body} bytes"
+            )));
         }
         let mut guest = self.guest().await?;
         guest.arm(deadline);
         guest.store.data_mut().fetches = Some(self.fetches.clone());
-        let load = guest.load.clone().ok_or_else(|| CallError::invalid("there is no `load` hook"))?;
+        let load = guest
+            .load
+            .clone()
+            .ok_or_else(|| CallError::invalid("there is no `load` hook"))?;
         let call = load.call_async(&mut guest.store, for_guest(request, deadline, max_body));
         let answer = call.await;
         let (decision,) = answer.map_err(|error| explain(&guest.store, &error))?;
@@ -107,7 +147,11 @@ impl Loader {
     }
 }
 
-fn for_guest(request: LoadRequest, deadline: Instant, max_body: usize) -> (types::Request, types::Context) {
+fn for_guest(
+    request: LoadRequest,
+    deadline: Instant,
+    max_body: usize,
+) -> (types::Request, types::Context) {
     let left: Duration = deadline.saturating_duration_since(Instant::now());
     let context = types::Context {
         route: request.route.to_string(),

@@ -30,14 +30,24 @@ struct Bucket {
 
 impl Limiter {
     pub(super) fn new(now: Instant) -> Self {
-        let bucket = Mutex::new(Bucket { tokens: BURST, filled: now });
-        Self { bucket, dropped: AtomicU64::new(0), written: AtomicU64::new(0) }
+        let bucket = Mutex::new(Bucket {
+            tokens: BURST,
+            filled: now,
+        });
+        Self {
+            bucket,
+            dropped: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        }
     }
 
     /// Lines that went to the log, and lines that were too much.
     #[cfg(test)]
     pub(super) fn counts(&self) -> (u64, u64) {
-        (self.written.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
+        (
+            self.written.load(Ordering::Relaxed),
+            self.dropped.load(Ordering::Relaxed),
+        )
     }
 
     /// Whether a line may be written; then with the number of lines dropped since the
@@ -60,7 +70,12 @@ impl Limiter {
 impl Host for State {
     fn write(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
         if let Some(dropped) = self.log.admit(Instant::now()) {
-            emit(&self.plugin, level, &one_line(&message, MAX_MESSAGE), dropped);
+            emit(
+                &self.plugin,
+                level,
+                &one_line(&message, MAX_MESSAGE),
+                dropped,
+            );
         }
         Ok(())
     }
@@ -87,6 +102,9 @@ mod tests {
         let log = Limiter::new(start);
         let written = (0..100_000).filter(|_| log.admit(start).is_some()).count();
         assert_eq!(written, BURST as usize);
-        assert_eq!(log.admit(start + Duration::from_secs(1)), Some(100_000 - 20));
+        assert_eq!(
+            log.admit(start + Duration::from_secs(1)),
+            Some(100_000 - 20)
+        );
     }
 }

@@ -56,7 +56,9 @@ impl Manifest {
     pub(super) fn read(given: types::Manifest) -> Result<Self, Cause> {
         let printable = |s: &str| s.len() <= MAX_NAME && !s.chars().any(char::is_control);
         if given.name.is_empty() || !printable(&given.name) || !printable(&given.version) {
-            return Err(bad("name and version are at most 64 bytes without control characters, and the name is not empty"));
+            return Err(bad(
+                "name and version are at most 64 bytes without control characters, and the name is not empty",
+            ));
         }
         Ok(Self {
             name: given.name,
@@ -92,16 +94,24 @@ pub(super) fn patterns(names: &[String]) -> Result<Vec<NamePattern>, Cause> {
 /// Reads a list of names of headers.
 pub(super) fn headers(names: &[String]) -> Result<Vec<HeaderNeed>, Cause> {
     read_all(names, |name| match NamePattern::parse(name)? {
-        NamePattern::Exact(name) => HeaderName::from_bytes(name.as_bytes()).ok().map(HeaderNeed::Exact),
+        NamePattern::Exact(name) => HeaderName::from_bytes(name.as_bytes())
+            .ok()
+            .map(HeaderNeed::Exact),
         NamePattern::Prefix(prefix) => Some(HeaderNeed::Prefix(prefix.to_ascii_lowercase().into())),
     })
 }
 
 fn read_all<T>(names: &[String], read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Cause> {
     if names.len() > MAX_NAMES {
-        return Err(bad(&format!("a list has {} names; at most {MAX_NAMES} are accepted", names.len())));
+        return Err(bad(&format!(
+            "a list has {} names; at most {MAX_NAMES} are accepted",
+            names.len()
+        )));
     }
-    names.iter().map(|name| read(name).ok_or_else(|| bad(&format!("{name:?} is not a name")))).collect()
+    names
+        .iter()
+        .map(|name| read(name).ok_or_else(|| bad(&format!("{name:?} is not a name"))))
+        .collect()
 }
 
 fn bad(what: &str) -> Cause {

@@ -25,7 +25,12 @@ impl<V> Memo<V> {
     /// Remembers up to `entries` answers; none when 0.
     pub(super) fn new(entries: usize) -> Self {
         let capacity = entries.div_ceil(2);
-        Self { young: Generation::default(), old: Generation::default(), young_bytes: 0, capacity }
+        Self {
+            young: Generation::default(),
+            old: Generation::default(),
+            young_bytes: 0,
+            capacity,
+        }
     }
 
     pub(super) fn get(&mut self, inputs: &[u8]) -> Option<Arc<V>> {
@@ -81,7 +86,12 @@ mod tests {
         for i in 0..10_000u32 {
             memo.put(&[&i.to_le_bytes()[..], &[0; 4_000]].concat(), Arc::new(i));
         }
-        let bytes: usize = memo.young.keys().chain(memo.old.keys()).map(|k| k.len()).sum();
+        let bytes: usize = memo
+            .young
+            .keys()
+            .chain(memo.old.keys())
+            .map(|k| k.len())
+            .sum();
         assert!(bytes <= 2 * (memo.max_bytes() + 4_004), "{bytes}");
         memo.put(&[0; 1 << 20], Arc::new(0));
         assert_eq!(memo.get(&[0; 1 << 20]), None);

@@ -2,14 +2,19 @@
 //! children are resolved when a plugin is loaded, not when it is called.
 
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
 
 use super::Hook;
 use super::error::{CallError, CallErrorKind};
 
 /// From a microsecond, a warm `key`, to ten seconds, the deadline of a `load`.
-const BUCKETS: &[f64] =
-    &[1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 2.5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BUCKETS: &[f64] = &[
+    1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 2.5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0,
+    2.5, 5.0, 10.0,
+];
 
 /// The families of metrics.
 pub(super) struct Families {
@@ -37,12 +42,26 @@ struct Calls {
 
 impl Families {
     pub(super) fn new() -> prometheus::Result<Self> {
-        let duration = HistogramOpts::new("lamina_plugin_call_duration_seconds", "Duration of calls into plugins.");
+        let duration = HistogramOpts::new(
+            "lamina_plugin_call_duration_seconds",
+            "Duration of calls into plugins.",
+        );
         Ok(Self {
-            calls: counter("lamina_plugin_calls_total", "Calls into plugins.", &["plugin", "phase", "outcome"])?,
+            calls: counter(
+                "lamina_plugin_calls_total",
+                "Calls into plugins.",
+                &["plugin", "phase", "outcome"],
+            )?,
             duration: HistogramVec::new(duration.buckets(BUCKETS.to_vec()), &["plugin", "phase"])?,
-            instances: IntGaugeVec::new(Opts::new("lamina_plugin_instances", "Live instances of plugins."), &["plugin"])?,
-            memo: counter("lamina_plugin_memo_total", "Look-ups of remembered keys.", &["plugin", "result"])?,
+            instances: IntGaugeVec::new(
+                Opts::new("lamina_plugin_instances", "Live instances of plugins."),
+                &["plugin"],
+            )?,
+            memo: counter(
+                "lamina_plugin_memo_total",
+                "Look-ups of remembered keys.",
+                &["plugin", "result"],
+            )?,
         })
     }
 
@@ -65,7 +84,9 @@ impl Families {
             // Found by name; the first set of plugins has no predecessor.
             _ = registry.unregister(family);
         }
-        families.into_iter().try_for_each(|family| registry.register(family))
+        families
+            .into_iter()
+            .try_for_each(|family| registry.register(family))
     }
 
     pub(super) fn of(&self, plugin: &str) -> Metrics {
@@ -82,7 +103,10 @@ impl Families {
         let phase = hook.as_str();
         Calls {
             ok: self.calls.with_label_values(&[plugin, phase, "ok"]),
-            failed: CallErrorKind::ALL.map(|kind| self.calls.with_label_values(&[plugin, phase, kind.as_str()])),
+            failed: CallErrorKind::ALL.map(|kind| {
+                self.calls
+                    .with_label_values(&[plugin, phase, kind.as_str()])
+            }),
             duration: self.duration.with_label_values(&[plugin, phase]),
         }
     }

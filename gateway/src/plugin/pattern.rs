@@ -30,7 +30,10 @@ impl NamePattern {
 
 /// The pieces of a query for whose name `wanted` says so, as the request spells them.
 /// The name is compared decoded: `utm%5Fsource` is `utm_source` to every origin.
-pub(super) fn parameters<'a>(query: &'a str, wanted: impl Fn(&[u8]) -> bool) -> impl Iterator<Item = &'a str> {
+pub(super) fn parameters<'a>(
+    query: &'a str,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> impl Iterator<Item = &'a str> {
     query.split('&').filter(move |piece| {
         let name = piece.split('=').next().unwrap_or(piece);
         let decoded: std::borrow::Cow<'_, [u8]> = percent_encoding::percent_decode_str(name).into();
@@ -53,16 +56,33 @@ mod tests {
 
     #[test]
     fn a_star_stands_at_the_end_or_nowhere() {
-        assert_eq!(NamePattern::parse("utm_*"), Some(NamePattern::Prefix("utm_".into())));
-        assert_eq!(NamePattern::parse("*"), Some(NamePattern::Prefix("".into())));
-        assert_eq!(NamePattern::parse("a"), Some(NamePattern::Exact("a".into())));
-        assert_eq!([NamePattern::parse(""), NamePattern::parse("a*b"), NamePattern::parse("**")], [None, None, None]);
+        assert_eq!(
+            NamePattern::parse("utm_*"),
+            Some(NamePattern::Prefix("utm_".into()))
+        );
+        assert_eq!(
+            NamePattern::parse("*"),
+            Some(NamePattern::Prefix("".into()))
+        );
+        assert_eq!(
+            NamePattern::parse("a"),
+            Some(NamePattern::Exact("a".into()))
+        );
+        assert_eq!(
+            [
+                NamePattern::parse(""),
+                NamePattern::parse("a*b"),
+                NamePattern::parse("**")
+            ],
+            [None, None, None]
+        );
     }
 
     #[test]
     fn an_encoded_name_is_still_that_name() {
         let drop = NamePattern::parse("utm_*").unwrap();
-        let kept: Vec<_> = parameters("utm%5Fsource=1&a=%3D&&utm_x&b", |n| !drop.matches(n)).collect();
+        let kept: Vec<_> =
+            parameters("utm%5Fsource=1&a=%3D&&utm_x&b", |n| !drop.matches(n)).collect();
         assert_eq!(kept, ["a=%3D", "b"]);
     }
 

@@ -42,14 +42,20 @@ pub(super) async fn load(
     configs: &BTreeMap<String, config::Plugin>,
     options: Options<'_>,
 ) -> Result<BTreeMap<String, Arc<Plugin>>, LoadError> {
-    let general = |cause| LoadError { plugin: configs.keys().cloned().collect::<Vec<_>>().join("`, `"), cause };
+    let general = |cause| LoadError {
+        plugin: configs.keys().cloned().collect::<Vec<_>>().join("`, `"),
+        cause,
+    };
     let families = Families::new().map_err(|e| general(Cause::Engine(e.to_string())))?;
     let mut plugins = BTreeMap::new();
     if !configs.is_empty() {
-        let engine = engine::start(configs).map_err(|e| general(Cause::Engine(format!("{e:#}"))))?;
+        let engine =
+            engine::start(configs).map_err(|e| general(Cause::Engine(format!("{e:#}"))))?;
         let prepared = prepare_all(configs, &options, &engine, &families).await?;
         let threads = match prepared.iter().any(|p| p.blueprint.exports.load.is_some()) {
-            true => Some(engine::Loaders::start().map_err(|e| general(Cause::Engine(e.to_string())))?),
+            true => {
+                Some(engine::Loaders::start().map_err(|e| general(Cause::Engine(e.to_string())))?)
+            }
             false => None,
         };
         for prepared in prepared {
@@ -57,7 +63,9 @@ pub(super) async fn load(
             plugins.insert(plugin.name.to_string(), Arc::new(plugin));
         }
     }
-    families.register(options.registry).map_err(|e| general(Cause::Engine(e.to_string())))?;
+    families
+        .register(options.registry)
+        .map_err(|e| general(Cause::Engine(e.to_string())))?;
     Ok(plugins)
 }
 
@@ -82,8 +90,13 @@ async fn prepare_all(
     let running: Vec<_> = configs.iter().map(prepare).collect();
     let mut prepared = Vec::with_capacity(running.len());
     for (run, name) in running.into_iter().zip(configs.keys()) {
-        let ended = run.await.unwrap_or_else(|e| Err(Cause::Engine(e.to_string())));
-        prepared.push(ended.map_err(|cause| LoadError { plugin: name.clone(), cause })?);
+        let ended = run
+            .await
+            .unwrap_or_else(|e| Err(Cause::Engine(e.to_string())));
+        prepared.push(ended.map_err(|cause| LoadError {
+            plugin: name.clone(),
+            cause,
+        })?);
     }
     Ok(prepared)
 }
@@ -93,7 +106,12 @@ impl Preparation {
         let wasm = artifact::read(&self.base.join(&self.config.file))?;
         let component = artifact::compile(&self.engine, &wasm, self.cache_dir.as_deref())?;
         let exports = contract::check(&self.engine, &component, !self.config.fetch.is_empty())?;
-        let granted: Vec<Arc<str>> = self.config.fetch.iter().map(|name| name.as_str().into()).collect();
+        let granted: Vec<Arc<str>> = self
+            .config
+            .fetch
+            .iter()
+            .map(|name| name.as_str().into())
+            .collect();
         let blueprint = Blueprint {
             key: link(&self.engine, &component, deny_fetch)?,
             load: link(&self.engine, &component, grant_fetch)?,
@@ -107,15 +125,27 @@ impl Preparation {
         let (_, manifest) = blueprint.start()?;
         let manifest = Manifest::read(manifest)?;
         if exports.derive.is_none() && exports.load.is_none() && manifest.declarative.is_none() {
-            return Err(Cause::MissingExport(format!("{}` or `{}", contract::KEY, contract::LOAD)));
+            return Err(Cause::MissingExport(format!(
+                "{}` or `{}",
+                contract::KEY,
+                contract::LOAD
+            )));
         }
-        Ok(Prepared { blueprint: Arc::new(blueprint), manifest, granted: granted.into() })
+        Ok(Prepared {
+            blueprint: Arc::new(blueprint),
+            manifest,
+            granted: granted.into(),
+        })
     }
 }
 
 impl Prepared {
     fn finish(self, threads: Option<&Arc<engine::Loaders>>, send: &Fetch) -> Plugin {
-        let Self { blueprint, manifest, granted } = self;
+        let Self {
+            blueprint,
+            manifest,
+            granted,
+        } = self;
         let fetches = Fetches {
             send: send.clone(),
             granted,
@@ -123,7 +153,10 @@ impl Prepared {
             max_body: blueprint.limits.max_body.as_usize(),
         };
         let loads = blueprint.exports.load.and(threads);
-        let keys = Keys { blueprint: blueprint.clone(), needs: manifest.needs.clone() };
+        let keys = Keys {
+            blueprint: blueprint.clone(),
+            needs: manifest.needs.clone(),
+        };
         Plugin {
             name: blueprint.name.clone(),
             keys: blueprint.exports.derive.map(|_| Arc::new(keys)),
@@ -143,10 +176,12 @@ fn link(
     log::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)
         .and_then(|()| fetch(&mut linker))
         .map_err(|e| Cause::Engine(format!("{e:#}")))?;
-    linker.instantiate_pre(component).map_err(|e| Cause::WrongType {
-        interface: format!("{}` or `{}", contract::LOG, contract::FETCH),
-        reason: format!("{e:#}"),
-    })
+    linker
+        .instantiate_pre(component)
+        .map_err(|e| Cause::WrongType {
+            interface: format!("{}` or `{}", contract::LOG, contract::FETCH),
+            reason: format!("{e:#}"),
+        })
 }
 
 fn grant_fetch(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -158,8 +193,14 @@ fn deny_fetch(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     type Answer = Result<fetch::FetchResponse, fetch::FetchError>;
     let denied = || wasmtime::Error::new(NotAllowed(contract::FETCH));
     let mut instance = linker.instance(contract::FETCH)?;
-    instance.func_wrap("fetch", move |_, _: (fetch::FetchRequest,)| -> wasmtime::Result<(Answer,)> { Err(denied()) })?;
-    instance.func_wrap("fetch-all", move |_, _: (Vec<fetch::FetchRequest>,)| -> wasmtime::Result<(Vec<Answer>,)> {
-        Err(denied())
-    })
+    instance.func_wrap(
+        "fetch",
+        move |_, _: (fetch::FetchRequest,)| -> wasmtime::Result<(Answer,)> { Err(denied()) },
+    )?;
+    instance.func_wrap(
+        "fetch-all",
+        move |_, _: (Vec<fetch::FetchRequest>,)| -> wasmtime::Result<(Vec<Answer>,)> {
+            Err(denied())
+        },
+    )
 }

@@ -76,7 +76,11 @@ impl ApiCompose {
         }
         let response = Response::new(200, "application/json", Value::Object(object).to_string());
         // Half an answer is better than none, but only for this one client.
-        if complete { response.into() } else { response.header("cache-control", "no-store").into() }
+        if complete {
+            response.into()
+        } else {
+            response.header("cache-control", "no-store").into()
+        }
     }
 }
 
@@ -133,7 +137,11 @@ mod tests {
     }
 
     fn ok(body: &str) -> Result<FetchResponse, FetchError> {
-        Ok(FetchResponse { status: 200, headers: Vec::new(), body: body.into() })
+        Ok(FetchResponse {
+            status: 200,
+            headers: Vec::new(),
+            body: body.into(),
+        })
     }
 
     fn body(decision: LoadDecision) -> String {
@@ -145,7 +153,9 @@ mod tests {
 
     #[test]
     fn each_part_is_fetched_for_the_segment_of_the_request() {
-        let requests = plugin().requests(&request("/account/42?x=1")).expect("a whole path");
+        let requests = plugin()
+            .requests(&request("/account/42?x=1"))
+            .expect("a whole path");
         let paths: Vec<_> = requests.iter().map(|r| r.path_and_query.as_str()).collect();
         assert_eq!(paths, ["/api/orders/42?all", "/api/user/42"]);
     }
@@ -164,9 +174,14 @@ mod tests {
     #[test]
     fn a_part_that_fails_is_null_and_named_and_not_stored() {
         let composed = plugin().compose(vec![Err(FetchError::Timeout), ok("1")]);
-        let LoadDecision::Response(response) = &composed else { panic!("not a response") };
+        let LoadDecision::Response(response) = &composed else {
+            panic!("not a response")
+        };
         assert!(response.headers.iter().any(|h| h.value == b"no-store"));
-        assert_eq!(body(composed), r#"{"errors":{"orders":"timeout"},"orders":null,"user":1}"#);
+        assert_eq!(
+            body(composed),
+            r#"{"errors":{"orders":"timeout"},"orders":null,"user":1}"#
+        );
     }
 
     #[test]

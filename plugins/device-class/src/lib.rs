@@ -16,7 +16,10 @@ impl KeyPlugin for DeviceClass {
     fn new(config: &str) -> Result<Self, String> {
         let config: Option<Self> = serde_json::from_str(config).map_err(|e| e.to_string())?;
         let mut plugin = config.unwrap_or_default();
-        plugin.languages.iter_mut().for_each(|l| l.make_ascii_lowercase());
+        plugin
+            .languages
+            .iter_mut()
+            .for_each(|l| l.make_ascii_lowercase());
         Ok(plugin)
     }
 
@@ -29,7 +32,8 @@ impl KeyPlugin for DeviceClass {
     }
 
     fn key(&self, inputs: &KeyInputs) -> KeyDecision {
-        let key = CacheKey::new(inputs.url()).part(device(inputs.header("user-agent").unwrap_or("")));
+        let key =
+            CacheKey::new(inputs.url()).part(device(inputs.header("user-agent").unwrap_or("")));
         match self.language(inputs.header("accept-language").unwrap_or("")) {
             Some(language) => key.part(language).into(),
             None => key.into(),
@@ -43,7 +47,9 @@ impl DeviceClass {
     fn language(&self, accept: &str) -> Option<&str> {
         let mut wanted: Vec<_> = accept.split(',').filter_map(language_range).collect();
         wanted.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
-        let chosen = wanted.iter().find_map(|(range, _)| self.languages.iter().find(|has| covers(range, has)));
+        let chosen = wanted
+            .iter()
+            .find_map(|(range, _)| self.languages.iter().find(|has| covers(range, has)));
         chosen.or(self.languages.first()).map(String::as_str)
     }
 }
@@ -51,7 +57,12 @@ impl DeviceClass {
 /// `mobile`, `tablet` or `desktop`.
 fn device(agent: &str) -> &'static str {
     let has = |word: &str| agent.contains(word);
-    if has("iPad") || has("Tablet") || has("Kindle") || has("Silk/") || (has("Android") && !has("Mobile")) {
+    if has("iPad")
+        || has("Tablet")
+        || has("Kindle")
+        || has("Silk/")
+        || (has("Android") && !has("Mobile"))
+    {
         "tablet"
     } else if has("Mobi") || has("iPhone") || has("iPod") {
         "mobile"
@@ -64,9 +75,14 @@ fn device(agent: &str) -> &'static str {
 /// thousandths. `None` when it is refused (`q=0`) or empty.
 fn language_range(element: &str) -> Option<(String, u16)> {
     let mut pieces = element.split(';').map(str::trim);
-    let range = pieces.next().filter(|r| !r.is_empty())?.to_ascii_lowercase();
+    let range = pieces
+        .next()
+        .filter(|r| !r.is_empty())?
+        .to_ascii_lowercase();
     let weight = pieces.find_map(|p| p.strip_prefix("q=").or(p.strip_prefix("Q=")));
-    let weight = weight.map_or(Some(1.0), |w| w.parse::<f32>().ok())?.clamp(0.0, 1.0);
+    let weight = weight
+        .map_or(Some(1.0), |w| w.parse::<f32>().ok())?
+        .clamp(0.0, 1.0);
     (weight > 0.0).then_some((range, (weight * 1_000.0) as u16))
 }
 
@@ -83,20 +99,31 @@ mod tests {
     use super::*;
 
     const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) Mobile/15E148";
-    const PIXEL: &str = "Mozilla/5.0 (Linux; Android 14; Pixel 8) Chrome/120.0 Mobile Safari/537.36";
+    const PIXEL: &str =
+        "Mozilla/5.0 (Linux; Android 14; Pixel 8) Chrome/120.0 Mobile Safari/537.36";
     const GALAXY_TAB: &str = "Mozilla/5.0 (Linux; Android 13; SM-X700) Chrome/120.0 Safari/537.36";
     const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0";
 
     #[test]
     fn agents_fall_into_three_classes() {
         assert_eq!([device(IPHONE), device(PIXEL)], ["mobile", "mobile"]);
-        assert_eq!([device(GALAXY_TAB), device("Mozilla/5.0 (iPad; CPU OS 16_0)")], ["tablet", "tablet"]);
-        assert_eq!([device(FIREFOX), device("curl/8.0"), device("")], ["desktop", "desktop", "desktop"]);
+        assert_eq!(
+            [
+                device(GALAXY_TAB),
+                device("Mozilla/5.0 (iPad; CPU OS 16_0)")
+            ],
+            ["tablet", "tablet"]
+        );
+        assert_eq!(
+            [device(FIREFOX), device("curl/8.0"), device("")],
+            ["desktop", "desktop", "desktop"]
+        );
     }
 
     #[test]
     fn the_language_is_one_that_the_site_has() {
-        let plugin = DeviceClass::new(r#"{"languages": ["en", "de", "pt-BR"]}"#).expect("a good config");
+        let plugin =
+            DeviceClass::new(r#"{"languages": ["en", "de", "pt-BR"]}"#).expect("a good config");
         let cases = [
             ("de-AT,de;q=0.9,en;q=0.8", "de"),
             ("fr;q=1.0, en;q=0.3, de;q=0.7", "de"),

@@ -1,7 +1,9 @@
 //! One cache entry for URLs that differ only in tracking parameters or in the order
 //! of parameters. See README.md for its configuration.
 
-use lamina_plugin::{CacheKey, KeyDecision, KeyInputs, KeyNeeds, KeyPlugin, KeyRules, Manifest, Query};
+use lamina_plugin::{
+    CacheKey, KeyDecision, KeyInputs, KeyNeeds, KeyPlugin, KeyRules, Manifest, Query,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize, Default)]
@@ -22,11 +24,16 @@ impl KeyPlugin for NormalizeQuery {
     }
 
     fn manifest(&self) -> Manifest {
-        let manifest = Manifest::new("normalize-query", env!("CARGO_PKG_VERSION")).needs(KeyNeeds::url());
+        let manifest =
+            Manifest::new("normalize-query", env!("CARGO_PKG_VERSION")).needs(KeyNeeds::url());
         if !self.declarative {
             return manifest;
         }
-        manifest.declarative(KeyRules { drop: self.drop.clone(), sort: self.sort, ..KeyRules::url() })
+        manifest.declarative(KeyRules {
+            drop: self.drop.clone(),
+            sort: self.sort,
+            ..KeyRules::url()
+        })
     }
 
     fn key(&self, inputs: &KeyInputs) -> KeyDecision {
@@ -63,7 +70,10 @@ mod tests {
             headers: Vec::new(),
             cookies: Vec::new(),
         };
-        match NormalizeQuery::new(config).expect("a good config").key(&inputs) {
+        match NormalizeQuery::new(config)
+            .expect("a good config")
+            .key(&inputs)
+        {
             KeyDecision::Key(key) => key.text,
             other => panic!("not a key: {other:?}"),
         }
@@ -71,7 +81,10 @@ mod tests {
 
     #[test]
     fn tracking_parameters_are_dropped_and_the_rest_is_sorted() {
-        assert_eq!(key(CONFIG, Some("b=2&utm_source=x&a=1&fbclid=9&utm_medium=y")), "shop/p?a=1&b=2");
+        assert_eq!(
+            key(CONFIG, Some("b=2&utm_source=x&a=1&fbclid=9&utm_medium=y")),
+            "shop/p?a=1&b=2"
+        );
     }
 
     #[test]

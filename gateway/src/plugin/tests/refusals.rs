@@ -1,0 +1,303 @@
+//! What is refused when it is loaded, and whether the message helps.
+
+use super::*;
+
+async fn refusal(code: Vec<u8>) -> String {
+    match load_code(code).await {
+        Ok(_) => panic!("it was loaded"),
+        Err(error) => error.to_string(),
+    }
+}
+
+async fn component_refusal(wat: &str) -> String {
+    refusal(wat::parse_str(wat).unwrap_or_else(|e| panic!("{e}"))).await
+}
+
+#[tokio::test]
+async fn what_is_not_webassembly_is_refused() {
+    assert!(
+        refusal(b"#!/bin/sh".to_vec())
+            .await
+            .contains("not a WebAssembly file")
+    );
+    assert!(refusal(Vec::new()).await.contains("not a WebAssembly file"));
+    assert!(
+        refusal(b"\0asm\x0d\0\x01\0garbage".to_vec())
+            .await
+            .contains("not valid")
+    );
+    assert!(
+        refusal(b"\0asm\x01\0\0\0".to_vec())
+            .await
+            .contains("does not export `lamina:plugin/manifest@1.0.0`")
+    );
+}
+
+#[tokio::test]
+async fn a_huge_file_is_refused_unread() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("huge.wasm");
+    std::fs::File::create(&file)
+        .unwrap()
+        .set_len(100_000_000)
+        .unwrap();
+    let error = super::super::artifact::read(&file).unwrap_err().to_string();
+    assert!(error.contains("100000000 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_file_is_named() {
+    let config = serde_json::from_value(json!({ "file": "nowhere.wasm" })).unwrap();
+    let configs = BTreeMap::from([("shop".to_owned(), config)]);
+    let registry = prometheus::Registry::new();
+    let options = Options {
+        base: "/tmp".into(),
+        cache_dir: None,
+        fetch: no_fetch(),
+        registry: &registry,
+    };
+    let Err(error) = Plugins::load(&configs, options).await else {
+        panic!("it was loaded")
+    };
+    assert!(
+        error
+            .to_string()
+            .starts_with("plugin `shop`: can't read /tmp/nowhere.wasm"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_import_that_does_not_exist_is_named() {
+    let unknown = r#"(component (import "acme:shop/prices@1.0.0" (instance)))"#;
+    assert!(
+        component_refusal(unknown)
+            .await
+            .contains("imports `acme:shop/prices@1.0.0`")
+    );
+    let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#;
+    assert!(
+        component_refusal(wasi)
+            .await
+            .contains("`wasi:cli/environment@0.2.0`: WASI is not offered")
+    );
+    let kv = r#"(component (import "lamina:plugin/kv@1.0.0" (instance)))"#;
+    assert!(
+        component_refusal(kv)
+            .await
+            .contains("imports `lamina:plugin/kv@1.0.0`")
+    );
+}
+
+#[tokio::test]
+async fn another_version_of_the_contract_is_named() {
+    let import = r#"(component (import "lamina:plugin/log@2.0.0" (instance)))"#;
+    assert!(
+        component_refusal(import)
+            .await
+            .contains("`lamina:plugin/log@2.0.0` is not of contract version 1.0.0")
+    );
+    let export = r#"(component (instance $i) (export "lamina:plugin/key@0.9.0" (instance $i)))"#;
+    assert!(
+        component_refusal(export)
+            .await
+            .contains("`lamina:plugin/key@0.9.0` is not of contract version 1.0.0")
+    );
+}
+
+#[tokio::test]
+async fn a_missing_export_is_named() {
+    assert!(
+        component_refusal("(component)")
+            .await
+            .contains("does not export `lamina:plugin/manifest@1.0.0`")
+    );
+    let empty =
+        r#"(component (instance $i) (export "lamina:plugin/manifest@1.0.0" (instance $i)))"#;
+    assert!(
+        component_refusal(empty)
+            .await
+            .contains("`lamina:plugin/manifest@1.0.0#describe`")
+    );
+    let no_hook = refusal(core_guest(MANIFEST, &module("", ""))).await;
+    assert!(
+        no_hook.contains("`lamina:plugin/key@1.0.0` or `lamina:plugin/load@1.0.0`"),
+        "{no_hook}"
+    );
+}
+
+#[tokio::test]
+async fn an_export_of_another_type_is_named() {
+    let wat = r#"(component
+        (core module $m (func (export "f") (result i32) i32.const 0))
+        (core instance $i (instantiate $m))
+        (func $f (result u32) (canon lift (core func $i "f")))
+        (instance $e (export "describe" (func $f)))
+        (export "lamina:plugin/manifest@1.0.0" (instance $e)))"#;
+    assert!(
+        component_refusal(wat)
+            .await
+            .contains("`lamina:plugin/manifest@1.0.0` does not have the types")
+    );
+}
+
+#[tokio::test]
+async fn a_hook_that_a_route_wants_but_the_plugin_lacks_is_named() {
+    let site = load_shipped("normalize-query", Value::Null).await;
+    let plugin = site.plugin("normalize-query");
+    assert!(plugin.exports_key() && !plugin.exports_load());
+    assert!(plugin.require(super::super::Hook::Key).is_ok());
+    let error = plugin.require(super::super::Hook::Load).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "plugin `normalize-query`: a route uses it as `load`, which it does not export"
+    );
+}
+
+#[tokio::test]
+async fn a_fetch_that_the_yaml_does_not_grant_is_refused() {
+    let yaml = json!({ "config": { "parts": { "a": { "upstream": "demo", "path": "/" } } } });
+    let loaded = Site::load(
+        &[("compose", Guest::Shipped("api-compose"), yaml)],
+        no_fetch(),
+    )
+    .await;
+    let Err(error) = loaded else {
+        panic!("it was loaded")
+    };
+    assert!(
+        error.to_string().contains("its `fetch` names no upstream"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_trap_in_the_start_is_told() {
+    let items = format!("{MANIFEST}{KEY}");
+    let derive = r#"(func (export "lamina:plugin/key@1.0.0#derive")
+        (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 3072))"#;
+    let traps = format!("{derive} (func $start unreachable) (start $start)");
+    let message = refusal(core_guest(&items, &module("", &traps))).await;
+    assert!(
+        message.contains("failed while it was started: trap"),
+        "{message}"
+    );
+    let hangs = format!("{derive} (func $start {LOOP}) (start $start)");
+    let message = refusal(core_guest(&items, &module("", &hangs))).await;
+    assert!(
+        message.contains("failed while it was started: deadline exceeded"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_huge_table_or_memory_is_refused() {
+    let table = refusal(key_guest("", "(table 100000000 funcref)")).await;
+    assert!(table.contains("table"), "{table}");
+    let items = format!("{MANIFEST}{KEY}");
+    let wat = module(
+        "",
+        r#"(func (export "lamina:plugin/key@1.0.0#derive")
+        (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 3072))"#,
+    );
+    let memory = refusal(core_guest(
+        &items,
+        &wat.replace(r#"(export "memory") 4"#, r#"(export "memory") 60000"#),
+    ))
+    .await;
+    assert!(memory.contains("memory"), "{memory}");
+}
+
+#[tokio::test]
+async fn a_bad_configuration_is_explained_by_the_plugin() {
+    let yaml = json!({ "config": { "dorp": [] } });
+    let loaded = Site::load(
+        &[("normal", Guest::Shipped("normalize-query"), yaml)],
+        no_fetch(),
+    )
+    .await;
+    let Err(error) = loaded else {
+        panic!("it was loaded")
+    };
+    let message = error.to_string();
+    assert!(
+        message.contains("refuses its configuration") && message.contains("dorp"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn one_bad_plugin_keeps_the_metrics_of_the_earlier_set() {
+    let site = load_shipped("normalize-query", Value::Null).await;
+    let config = serde_json::from_value(json!({ "file": "nowhere.wasm" })).unwrap();
+    let configs = BTreeMap::from([("shop".to_owned(), config)]);
+    let options = |registry| Options {
+        base: "/tmp".into(),
+        cache_dir: None,
+        fetch: no_fetch(),
+        registry,
+    };
+    assert!(
+        Plugins::load(&configs, options(&site.registry))
+            .await
+            .is_err()
+    );
+    key_of(&site, "normalize-query", &get("/", &[]));
+    assert_eq!(
+        site.metric("lamina_plugin_calls_total", &["key", "ok"]),
+        1.0
+    );
+    assert!(
+        Plugins::load(&BTreeMap::new(), options(&site.registry))
+            .await
+            .is_ok()
+    );
+    assert!(site.registry.gather().is_empty());
+}
+
+#[tokio::test]
+async fn compiled_code_is_kept_and_damage_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let load = async || {
+        let config = serde_json::from_value(json!({ "file": shipped("normalize-query") })).unwrap();
+        let configs = BTreeMap::from([("normalize-query".to_owned(), config)]);
+        let registry = prometheus::Registry::new();
+        let options = Options {
+            base: "/".into(),
+            cache_dir: Some(cache.clone()),
+            fetch: no_fetch(),
+            registry: &registry,
+        };
+        let plugins = Plugins::load(&configs, options).await.unwrap();
+        key_of(
+            &Site { plugins, registry },
+            "normalize-query",
+            &get("/", &[]),
+        );
+    };
+    let files = || {
+        std::fs::read_dir(&cache)
+            .unwrap()
+            .map(|f| f.unwrap().path())
+            .collect::<Vec<_>>()
+    };
+    load().await;
+    let [file] = &files()[..] else {
+        panic!("{:?}", files())
+    };
+    let whole = std::fs::read(file).unwrap();
+    load().await;
+    // A damaged file is not run; it is written anew.
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    for bad in [damaged, whole[..1_000].to_vec(), Vec::new()] {
+        std::fs::write(file, bad).unwrap();
+        load().await;
+        assert_eq!(std::fs::read(file).unwrap().len(), whole.len());
+    }
+    // Nor is one that others could have written.
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o777)).unwrap();
+    load().await;
+}
