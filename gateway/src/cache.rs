@@ -183,7 +183,7 @@ impl Cache {
     }
 
     /// Whether a response for `key` could not be shared a moment ago.
-    pub fn is_private(&self, key: &KeyBuf) -> bool {
+    pub fn is_private(&self, key: &Key) -> bool {
         self.hit_for_miss.contains_key(key.as_bytes())
     }
 
@@ -213,8 +213,8 @@ impl Cache {
     pub fn tend(&self) {
         self.l1.tend();
         self.gauges.bytes.set(clamp(self.l1.bytes()));
-        self.gauges.entries.set(clamp(self.l1.len()));
-        self.gauges.flights.set(clamp(self.flights.len() as u64));
+        self.gauges.entries.set(clamp(self.l1.entry_count()));
+        self.gauges.flights.set(clamp(self.flights.count() as u64));
         self.gauges.records.set(clamp(self.log.records() as u64));
     }
 }

@@ -118,12 +118,8 @@ impl Flights {
     }
 
     /// How many flights there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn leader(self: &Arc<Self>, key: &Key, flight: Arc<Flight>) -> Leader {
@@ -253,7 +249,7 @@ mod tests {
         for follower in &mut followers {
             assert!(matches!(follower.landing().await, Landing::Failed(_)));
         }
-        assert!(flights.is_empty());
+        assert_eq!(flights.count(), 0);
     }
 
     #[tokio::test]
@@ -280,6 +276,6 @@ mod tests {
         old.land(failed());
         drop(follow(&flights, &log));
         drop(new);
-        assert!(flights.is_empty(), "the old leader did not take the new flight away");
+        assert_eq!(flights.count(), 0, "the old leader did not take the new flight away");
     }
 }

@@ -159,10 +159,12 @@ impl Fill {
 }
 
 impl Stream {
-    /// Drops the oldest chunks until at most `limit` bytes are held.
+    /// Drops the oldest chunks until at most `limit` bytes are held, but none that
+    /// the fastest reader still has to read.
     fn trim(&mut self, limit: u64) {
         while self.arrived - self.dropped > limit {
-            let Some(chunk) = self.chunks.pop_front() else { return };
+            let read = |chunk: &mut Bytes| self.dropped + chunk.len() as u64 <= self.fastest;
+            let Some(chunk) = self.chunks.pop_front_if(read) else { return };
             self.first += 1;
             self.dropped += chunk.len() as u64;
         }

@@ -52,12 +52,13 @@ impl Freshness {
         self.initial_age + now.saturating_duration_since(self.received)
     }
 
-    /// Seconds of freshness left; negative once stale.
+    /// Seconds of freshness left, begun ones counted; negative once stale.
     pub fn ttl(&self, now: Instant) -> i64 {
+        let begun = |d: Duration| (d + Duration::from_millis(999)).as_secs() as i64;
         let (age, lifetime) = (self.age(now), self.lifetime);
         match lifetime.checked_sub(age) {
-            Some(left) => left.as_secs() as i64,
-            None => -((age - lifetime).as_secs() as i64),
+            Some(left) => begun(left),
+            None => -begun(age - lifetime),
         }
     }
 
@@ -103,10 +104,8 @@ const VALIDATION_WINDOW: Duration = Duration::from_secs(3_600);
 ///
 /// `delay` is the time from sending the request to the response's head.
 pub fn initial_age(headers: &HeaderMap, received: SystemTime, delay: Duration) -> Duration {
-    let apparent = headers
-        .get(DATE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| date::parse(text, received))
+    let apparent = date::field(headers, &DATE, received)
+        .at()
         .and_then(|sent| received.duration_since(sent).ok())
         .unwrap_or_default();
     let age = Duration::from_secs(u64::from(age::age_value(headers).unwrap_or(0)));

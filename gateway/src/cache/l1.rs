@@ -158,12 +158,8 @@ impl L1 {
     }
 
     /// Entries, as of the last tending.
-    pub fn len(&self) -> u64 {
+    pub fn entry_count(&self) -> u64 {
         self.slots.entry_count()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Bytes, as of the last tending.

@@ -9,8 +9,9 @@ use http::header::{AUTHORIZATION, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
 use http::{HeaderMap, StatusCode};
 
 use crate::cache::config;
+use crate::units;
 use crate::http::cache_control::{FieldForm, RequestDirectives, ResponseDirectives};
-use crate::http::date;
+use crate::http::date::{self, FieldDate};
 use crate::http::vary::Vary;
 
 /// A route's policy with the defaults filled in.
@@ -134,7 +135,10 @@ impl Policy {
     pub fn new(route: &config::Policy, defaults: &config::Policy, keyed_by_authorization: bool) -> Self {
         let ttl = |p: &config::Policy| p.l1.map(|tier| tier.ttl).or(p.ttl);
         let negative = route.negative_cache.as_ref().or(defaults.negative_cache.as_ref());
-        let timeouts = route.timeouts.or(defaults.timeouts).unwrap_or_default();
+        let timeout = |which: fn(&config::Timeouts) -> Option<units::Duration>| {
+            let of = |p: &config::Policy| p.timeouts.as_ref().and_then(which);
+            of(route).or(of(defaults)).map(Into::into)
+        };
         let statuses = route.statuses.as_deref().or(defaults.statuses.as_deref()).unwrap_or(&TTL_STATUSES);
         Self {
             mode: route.mode.or(defaults.mode).unwrap_or_default(),
@@ -144,8 +148,8 @@ impl Policy {
             statuses: codes(statuses),
             negative: negative.filter(|n| !n.ttl.0.is_zero()).map(|n| (n.ttl.into(), codes(&n.statuses))),
             jitter: route.jitter.or(defaults.jitter).unwrap_or(0),
-            soft_timeout: timeouts.soft.map(Into::into),
-            hard_timeout: timeouts.hard.map(Into::into),
+            soft_timeout: timeout(|t| t.soft),
+            hard_timeout: timeout(|t| t.hard),
             set_cookie: route.set_cookie.or(defaults.set_cookie).unwrap_or_default(),
             request_directives: route.request_directives.or(defaults.request_directives).unwrap_or_default(),
             keyed_by_authorization,
@@ -280,12 +284,14 @@ fn explicit(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Duration
 
 /// `Expires` less `Date`; several lines or an invalid one mean already expired (RFC 9111 §5.3).
 fn expires(headers: &HeaderMap, received: SystemTime) -> Option<Duration> {
-    let mut lines = headers.get_all(EXPIRES).iter();
-    let line = lines.next()?;
-    let at = line.to_str().ok().and_then(|text| date::parse(text, received));
-    let (Some(at), None) = (at, lines.next()) else { return Some(Duration::ZERO) };
-    let sent = parsed(headers, DATE, received).unwrap_or(received);
-    Some(at.duration_since(sent).unwrap_or_default())
+    match date::field(headers, &EXPIRES, received) {
+        FieldDate::Absent => None,
+        FieldDate::Invalid => Some(Duration::ZERO),
+        FieldDate::At(at) => {
+            let sent = date::field(headers, &DATE, received).at().unwrap_or(received);
+            Some(at.duration_since(sent).unwrap_or_default())
+        }
+    }
 }
 
 /// Heuristic freshness (RFC 9111 §4.2.2), or none but a validator to ask with.
@@ -294,18 +300,14 @@ fn heuristic(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Lifetim
         return None;
     }
     let headers = exchange.response;
-    let modified = parsed(headers, LAST_MODIFIED, exchange.received);
-    let sent = parsed(headers, DATE, exchange.received).unwrap_or(exchange.received);
+    let modified = date::field(headers, &LAST_MODIFIED, exchange.received).at();
+    let sent = date::field(headers, &DATE, exchange.received).at().unwrap_or(exchange.received);
     let share = modified.and_then(|at| sent.duration_since(at).ok()).map(|d| (d / HEURISTIC_SHARE).min(HEURISTIC_MAX));
     match share {
         Some(ttl) => Some((Lifetime::OfResponse(ttl), Source::Heuristic)),
         None if headers.contains_key(http::header::ETAG) || modified.is_some() => Some((Lifetime::OfResponse(Duration::ZERO), Source::Validator)),
         None => None,
     }
-}
-
-fn parsed(headers: &HeaderMap, name: http::HeaderName, now: SystemTime) -> Option<SystemTime> {
-    headers.get(name).and_then(|value| value.to_str().ok()).and_then(|text| date::parse(text, now))
 }
 
 /// Final statuses but for parts and validation answers.

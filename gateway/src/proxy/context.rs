@@ -1,7 +1,6 @@
 //! One request as the steps see it: where it is addressed to, by whom, since when.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -89,10 +88,6 @@ impl Ask {
         *request.uri_mut() = origin_form(&self.parts.uri);
         *request.headers_mut() = headers;
         request
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.peer.address
     }
 }
 

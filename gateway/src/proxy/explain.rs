@@ -1,5 +1,7 @@
 //! `explain`: what would be done with a request, and why, without doing it.
 
+use std::fmt;
+
 use http::Request;
 use http::request::Parts;
 use serde::Serialize;
@@ -35,6 +37,22 @@ pub struct ExplainedKey {
     pub parts: String,
     /// The plugin that derived it.
     pub plugin: Option<String>,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "url       {}", self.url)?;
+        writeln!(f, "route     {}", self.route.as_deref().unwrap_or("none"))?;
+        writeln!(f, "decision  {}", self.decision)?;
+        if let Some(key) = &self.key {
+            writeln!(f, "key       {}", key.id)?;
+            writeln!(f, "  of      {}", key.parts)?;
+            writeln!(f, "  by      {}", key.plugin.as_deref().map_or_else(|| "the route's key rules".into(), |p| format!("plugin {p}")))?;
+        }
+        self.lifetime.iter().try_for_each(|rule| writeln!(f, "lifetime  {rule}"))?;
+        self.stale.iter().try_for_each(|rule| writeln!(f, "stale     {rule}"))?;
+        self.source.iter().try_for_each(|source| writeln!(f, "source    {source}"))
+    }
 }
 
 impl Proxy {

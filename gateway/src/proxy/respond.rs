@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, RETRY_AFTER};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, RANGE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
@@ -92,18 +92,20 @@ enum Special {
 }
 
 fn special(request: &Parts, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Special {
-    let asks = conditional::is_conditional(&request.headers);
+    let asks = conditional::is_conditional(&request.headers) || request.headers.contains_key(RANGE);
     if status != StatusCode::OK || !asks {
         return Special::Whole;
     }
     let wall = SystemTime::now();
     let etag = headers.get(ETAG);
-    let modified = headers.get(LAST_MODIFIED).and_then(|v| v.to_str().ok()).and_then(|text| date::parse(text, wall));
+    // RFC 9111 §4.3.2: without Last-Modified the stored Date stands for it.
+    let modified = date::field(headers, &LAST_MODIFIED, wall).at().or_else(|| date::field(headers, &DATE, wall).at());
     if conditional::evaluate(&request.method, &request.headers, etag, modified, wall) == Precondition::NotModified {
         return Special::NotModified;
     }
     let Some(length) = length else { return Special::Whole };
-    match range::evaluate(&request.headers, &request.method, etag, modified, length, wall) {
+    let strong = conditional::strong_last_modified(headers, wall);
+    match range::evaluate(&request.headers, &request.method, etag, strong, length, wall) {
         RangeAnswer::Whole => Special::Whole,
         RangeAnswer::Part { first, last } => Special::Part(first, last),
         RangeAnswer::Parts(parts) => Special::Parts(parts),

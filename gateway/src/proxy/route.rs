@@ -12,7 +12,7 @@ use crate::cache::pattern::Pattern;
 use crate::cache::policy::Policy;
 use crate::origin::{Origin, Origins};
 use crate::plugin::config::{KeyError, LoaderError, OnError};
-use crate::plugin::{Plugin, Plugins};
+use crate::plugin::{Hook, LoadError, Plugin, Plugins};
 use crate::proxy::config;
 use crate::proxy::invalidate::Rule;
 use crate::proxy::metrics::{Metrics, RouteMetrics};
@@ -51,8 +51,8 @@ pub enum RouteError {
     NoUpstream { route: String, upstream: String },
     #[error("route {route}: there is no plugin {plugin:?}")]
     NoPlugin { route: String, plugin: String },
-    #[error("route {route}: plugin {plugin:?} has no `{hook}` hook: it exports no such function")]
-    NoHook { route: String, plugin: String, hook: &'static str },
+    #[error("route {route}")]
+    NoHook { route: String, source: LoadError },
     #[error("metrics can't be registered: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -88,15 +88,13 @@ impl Route {
         let origin = config.upstream.as_ref().map(|upstream| {
             parts.origins.get(upstream).ok_or_else(|| RouteError::NoUpstream { route: name.clone(), upstream: upstream.clone() })
         });
-        let plugin = |plugin: &String, hook: &'static str, exports: fn(&Plugin) -> bool| {
+        let plugin = |plugin: &String, hook: Hook| -> Result<_, RouteError> {
             let found = parts.plugins.get(plugin).ok_or_else(|| RouteError::NoPlugin { route: name.clone(), plugin: plugin.clone() })?;
-            if !exports(&found) {
-                return Err(RouteError::NoHook { route: name.clone(), plugin: plugin.clone(), hook });
-            }
+            found.require(hook).map_err(|source| RouteError::NoHook { route: name.clone(), source })?;
             Ok((found, parts.on_error.get(plugin).copied().unwrap_or_default()))
         };
-        let key_plugin = config.key.plugin.as_ref().map(|p| plugin(p, "key", Plugin::exports_key)).transpose()?;
-        let loader = config.loader.as_ref().map(|l| plugin(&l.plugin, "load", Plugin::exports_load)).transpose()?;
+        let key_plugin = config.key.plugin.as_ref().map(|p| plugin(p, Hook::Key)).transpose()?;
+        let loader = config.loader.as_ref().map(|l| plugin(&l.plugin, Hook::Load)).transpose()?;
         let key = Template::new(&config.key);
         Ok(Self {
             name: name.as_str().into(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode};
 
 use crate::cache::coalesce::Failure;
@@ -83,9 +84,9 @@ async fn by_plugin(ask: &Ask, plugin: &Arc<Plugin>, on_error: LoaderError, deadl
     conditional::strip_conditionals(&mut headers);
     let request = LoadRequest {
         method: Method::GET,
-        scheme: ask.scheme.into(),
+        scheme: if ask.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP },
         host: ask.host.clone(),
-        path_and_query: ask.parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned(),
+        path_and_query: ask.parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
         headers,
         body: bytes::Bytes::new(),
         route: Arc::clone(&ask.route.name),

@@ -1,5 +1,4 @@
 use super::*;
-use crate::units;
 use proptest::prelude::*;
 
 const NOW: u64 = 784_111_777;

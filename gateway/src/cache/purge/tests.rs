@@ -49,7 +49,7 @@ fn every_selector_hides_what_was_born_before_it_and_not_what_came_after() {
     for selector in selectors() {
         let log = PurgeLog::new(100);
         let old = entry(marks("a.example/x/1", &["t1"]), log.order());
-        let other = Entry { marks: Marks { id: 8, identity: 0, route: 0, tags: Box::default(), url: "b.example/y".into() }, ..entry(Marks::default(), log.order()) };
+        let other = entry(Marks { id: 8, url: "b.example/y".into(), ..Marks::default() }, log.order());
         assert_eq!(log.judge(&old), Verdict::Visible);
         log.record(&selector, Kind::Hard);
         assert_eq!(log.judge(&old), Verdict::Hidden, "{selector:?}");

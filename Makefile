@@ -1,0 +1,53 @@
+# The same entry points for people and for .ci/run.
+#
+#   make run        build everything and serve config/quickstart.yaml with a demo origin
+#   make test       install what the tests need, run all of them
+#   make check      fmt, clippy, deny
+#   make bench      measure against floor, HAProxy, nginx and Varnish (BENCHMARKS.md)
+
+.PHONY: run build plugins test test-install test-plugins check fmt clippy deny bench bench-install clean
+
+CARGO ?= cargo
+
+run: build
+	@scripts/run.sh
+
+build: plugins
+	$(CARGO) build --release --locked -p lamina
+
+plugins:
+	@plugins/build.sh
+
+# Idempotent: the wasm target and a C compiler for the plugins.
+test-install:
+	@plugins/build.sh --install --strict
+
+test: test-install test-plugins
+	$(CARGO) build --locked -p lamina
+	$(CARGO) test --locked --workspace
+
+# The plugins' own unit tests run natively, in their own workspace.
+test-plugins:
+	$(CARGO) test --locked --quiet --manifest-path plugins/Cargo.toml --target-dir plugins/target
+
+check: fmt clippy deny
+
+fmt:
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path plugins/Cargo.toml --all --check
+
+clippy:
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+deny:
+	@scripts/deny.sh
+
+bench-install:
+	@tests/bench-install.sh
+
+bench: build bench-install
+	$(CARGO) run --release --locked -p e2e --bin bench
+
+clean:
+	$(CARGO) clean
+	rm -rf plugins/target plugins/dist

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Starts the demo origin and the gateway on config/quickstart.yaml, says what to try,
+# and ends both together.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+lamina=${LAMINA_BIN:-target/release/lamina}
+
+"$lamina" demo-origin --listen 127.0.0.1:8081 &
+origin=$!
+"$lamina" run -c config/quickstart.yaml &
+gateway=$!
+trap 'kill $origin $gateway 2>/dev/null || true; wait || true' EXIT
+trap 'exit 0' INT TERM
+
+# Ready when the admin port says so; a gateway that ended has said why.
+until (exec 3<>/dev/tcp/127.0.0.1/9180) 2>/dev/null; do
+    kill -0 $gateway 2>/dev/null || { wait $gateway; exit $?; }
+    sleep 0.1
+done
+
+cat <<'TRY'
+
+Lamina serves http://127.0.0.1:8080, admin on http://127.0.0.1:9180. In another terminal:
+
+  curl -i http://127.0.0.1:8080/pages/hello                     # twice: fwd=uri-miss … stored, then hit with Age
+  curl -i 'http://127.0.0.1:8080/search?q=tea&utm_source=mail'  # a key plugin drops utm_*: …
+  curl -i 'http://127.0.0.1:8080/search?utm_source=ad&q=tea'    # … one entry for both
+  curl -i http://127.0.0.1:8080/account/42                      # a loader plugin: two origin calls at once, one answer
+  curl -X POST http://127.0.0.1:9180/v1/purge -d '{"tag": "pages"}'
+  curl http://127.0.0.1:9180/metrics
+
+http://127.0.0.1:8080/ lists the other pages. Ctrl-C ends it.
+
+TRY
+wait $gateway
