@@ -1,0 +1,1 @@
+//! Every suite, in one binary.
