@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::gateway::Gateway;
-use crate::origin::Origin;
+use crate::origin::{Origin, Seen};
+use crate::reply::Reply;
 
 /// A configuration that is being put together.
 ///
@@ -118,6 +119,14 @@ impl Setup {
             block(text, key, yaml);
         }
     }
+}
+
+/// An origin whose every answer is what `page` makes, and a gateway before it with one
+/// route, `site`, under this policy.
+pub async fn site(policy: &str, page: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (Origin, Gateway) {
+    let origin = Origin::pages(page).await;
+    let gateway = Setup::new(&origin).policy(policy).start().await;
+    (origin, gateway)
 }
 
 /// Writes `lamina.yaml` into `dir`.
