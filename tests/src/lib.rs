@@ -18,6 +18,7 @@ pub mod cli;
 pub mod client;
 pub mod gate;
 pub mod gateway;
+pub mod guest;
 pub mod metrics;
 pub mod origin;
 pub mod random;

@@ -78,6 +78,21 @@ async fn each_selector_removes_what_it_names_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_key_as_explain_shows_it_can_be_purged() {
+    let (_origin, gateway) = tagged().await;
+    for path in PATHS {
+        gateway.client().get(path).await;
+    }
+    let url = json!({"url": format!("http://{}/news/1", gateway.address)});
+    let explained = gateway.admin(Method::POST, "/v1/explain", &url.to_string()).await;
+    let explained: Value = serde_json::from_str(&explained.text).unwrap();
+    gateway.purge(json!({"key": explained["key"]["id"]})).await;
+    for path in PATHS {
+        assert_eq!(gateway.client().get(path).await.is_hit(), path != "/news/1", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn each_selector_can_mark_stale_instead() {
     let version = Arc::new(AtomicUsize::new(0));
     let now = version.clone();
@@ -196,7 +211,7 @@ async fn rules_purge_after_a_successful_unsafe_request() {
         .await;
     let client = gateway.client();
     let pages = ["/list", "/item/7", "/item/8", "/extra"];
-    let mut kept = async |when: &str, wanted: [bool; 4]| {
+    let kept = async |when: &str, wanted: [bool; 4]| {
         for (path, wanted) in pages.into_iter().zip(wanted) {
             assert_eq!(client.get(path).await.is_hit(), wanted, "{when}: {path}");
         }
