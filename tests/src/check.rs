@@ -19,14 +19,28 @@ pub struct Context<'a> {
 
 /// Fields that end at the next hop (RFC 9110 §7.6.1). `Connection` and
 /// `Transfer-Encoding` are the gateway's own on HTTP/1 and looked at by value.
-const HOP_BY_HOP: [&str; 5] = ["keep-alive", "proxy-connection", "te", "proxy-authenticate", "proxy-authorization"];
+const HOP_BY_HOP: [&str; 5] = [
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "proxy-authenticate",
+    "proxy-authorization",
+];
 
 /// Fields that are for caches on the way, not for clients (cache.md, Invalidation).
 const TAG_FIELDS: [&str; 3] = ["surrogate-key", "cache-tag", "edge-cache-tag"];
 
 /// Fields of which a response has one line at most.
-const SINGLE: [&str; 8] =
-    ["date", "content-length", "age", "etag", "last-modified", "content-type", "expires", "location"];
+const SINGLE: [&str; 8] = [
+    "date",
+    "content-length",
+    "age",
+    "etag",
+    "last-modified",
+    "content-type",
+    "expires",
+    "location",
+];
 
 /// Panics with the head and every violation in it.
 pub fn response(context: &Context<'_>) {
@@ -38,8 +52,17 @@ pub fn response(context: &Context<'_>) {
     tags(context, &mut faults);
     length(context, &mut faults);
     if !faults.is_empty() {
-        let Context { method, target, status, headers, .. } = context;
-        panic!("{method} {target} was answered {status} with {headers:#?}\nfaults:\n- {}", faults.join("\n- "));
+        let Context {
+            method,
+            target,
+            status,
+            headers,
+            ..
+        } = context;
+        panic!(
+            "{method} {target} was answered {status} with {headers:#?}\nfaults:\n- {}",
+            faults.join("\n- ")
+        );
     }
 }
 
@@ -55,12 +78,21 @@ fn hop_by_hop(context: &Context<'_>, faults: &mut Vec<String>) {
     }
     for value in context.headers.get_all("connection") {
         let value = value.to_str().unwrap_or("");
-        let known = |token: &str| matches!(token, "close" | "keep-alive") || (switching && token == "upgrade");
-        if !value.split(',').all(|token| known(token.trim().to_ascii_lowercase().as_str())) {
+        let known = |token: &str| {
+            matches!(token, "close" | "keep-alive") || (switching && token == "upgrade")
+        };
+        if !value
+            .split(',')
+            .all(|token| known(token.trim().to_ascii_lowercase().as_str()))
+        {
             faults.push(format!("`Connection: {value}` reached the client"));
         }
     }
-    let codings: Vec<_> = context.headers.get_all("transfer-encoding").iter().collect();
+    let codings: Vec<_> = context
+        .headers
+        .get_all("transfer-encoding")
+        .iter()
+        .collect();
     if codings.len() > 1 || codings.iter().any(|coding| *coding != "chunked") {
         faults.push(format!("odd Transfer-Encoding {codings:?}"));
     }
@@ -76,9 +108,13 @@ fn duplicates(context: &Context<'_>, faults: &mut Vec<String>) {
 }
 
 fn age(context: &Context<'_>, faults: &mut Vec<String>) {
-    let Some(age) = context.headers.get("age") else { return };
+    let Some(age) = context.headers.get("age") else {
+        return;
+    };
     if age.is_empty() || !age.as_bytes().iter().all(u8::is_ascii_digit) {
-        faults.push(format!("`Age: {age:?}` is not a non-negative integer (RFC 9111 §5.1)"));
+        faults.push(format!(
+            "`Age: {age:?}` is not a non-negative integer (RFC 9111 §5.1)"
+        ));
     }
 }
 
@@ -98,7 +134,10 @@ fn cache_status(context: &Context<'_>, faults: &mut Vec<String>) {
     if has("key") {
         faults.push(format!("the key was shown in `Cache-Status: {ours}`"));
     }
-    if has("hit") && !context.headers.contains_key("age") && context.status != StatusCode::NOT_MODIFIED {
+    if has("hit")
+        && !context.headers.contains_key("age")
+        && context.status != StatusCode::NOT_MODIFIED
+    {
         faults.push("a hit without Age (RFC 9111 §4)".to_owned());
     }
     if has("hit") && context.headers.contains_key("set-cookie") {
@@ -120,7 +159,8 @@ fn length(context: &Context<'_>, faults: &mut Vec<String>) {
     if has_length && context.headers.contains_key("transfer-encoding") {
         faults.push("both Content-Length and Transfer-Encoding".to_owned());
     }
-    if has_length && (context.status.is_informational() || context.status == StatusCode::NO_CONTENT) {
+    if has_length && (context.status.is_informational() || context.status == StatusCode::NO_CONTENT)
+    {
         faults.push(format!("Content-Length on {}", context.status));
     }
 }
@@ -133,14 +173,21 @@ pub fn ours(headers: &HeaderMap) -> Option<String> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .filter(|member| member.split(';').next().is_some_and(|name| name.trim().trim_matches('"') == "lamina"))
-        .next_back()
+        .rfind(|member| {
+            member
+                .split(';')
+                .next()
+                .is_some_and(|name| name.trim().trim_matches('"') == "lamina")
+        })
         .map(str::to_owned)
 }
 
 /// The parameters of a `Cache-Status` member: name and value (empty when there is none).
 pub fn parameters(member: &str) -> impl Iterator<Item = (&str, &str)> {
-    member.split(';').skip(1).map(|part| part.trim().split_once('=').unwrap_or((part.trim(), "")))
+    member
+        .split(';')
+        .skip(1)
+        .map(|part| part.trim().split_once('=').unwrap_or((part.trim(), "")))
 }
 
 #[cfg(test)]
@@ -165,8 +212,14 @@ mod tests {
 
     #[test]
     fn a_clean_head_passes() {
-        assert!(!faults_of(&[("cache-status", "lamina; hit; ttl=3"), ("age", "1")]));
-        assert!(!faults_of(&[("cache-status", "up; hit, lamina; fwd=uri-miss; stored")]));
+        assert!(!faults_of(&[
+            ("cache-status", "lamina; hit; ttl=3"),
+            ("age", "1")
+        ]));
+        assert!(!faults_of(&[(
+            "cache-status",
+            "up; hit, lamina; fwd=uri-miss; stored"
+        )]));
     }
 
     #[test]
@@ -186,6 +239,10 @@ mod tests {
         }
         assert!(faults_of(&[]), "Cache-Status missing");
         assert!(faults_of(&[status, ("date", "x"), ("date", "x")]));
-        assert!(faults_of(&[("cache-status", "lamina; hit"), ("age", "1"), ("set-cookie", "a=b")]));
+        assert!(faults_of(&[
+            ("cache-status", "lamina; hit"),
+            ("age", "1"),
+            ("set-cookie", "a=b")
+        ]));
     }
 }

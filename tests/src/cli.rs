@@ -24,7 +24,11 @@ pub fn binary() -> PathBuf {
         Some(given) => PathBuf::from(given),
         None => beside_this_program(),
     };
-    assert!(path.exists(), "{} is not there: `cargo build -p lamina` first, or set LAMINA_BIN", path.display());
+    assert!(
+        path.exists(),
+        "{} is not there: `cargo build -p lamina` first, or set LAMINA_BIN",
+        path.display()
+    );
     path
 }
 
@@ -53,6 +57,10 @@ pub fn repository() -> PathBuf {
 pub fn beside_this_program() -> PathBuf {
     let this = std::env::current_exe().expect("a running program has a path");
     let folder = this.parent().expect("a file is in a folder");
-    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    let folder = if folder.ends_with("deps") {
+        folder.parent().unwrap_or(folder)
+    } else {
+        folder
+    };
     folder.join("lamina")
 }

@@ -102,7 +102,10 @@ impl Client {
 
     /// The same, but with connections of its own.
     pub fn apart(&self) -> Self {
-        Self { cache_status_due: self.cache_status_due, ..Self::build(self.address, self.version) }
+        Self {
+            cache_status_due: self.cache_status_due,
+            ..Self::build(self.address, self.version)
+        }
     }
 
     pub fn ask(&self, method: Method, target: &str) -> Ask {
@@ -140,7 +143,12 @@ impl Client {
             // A repeated request would spoil the counts that tests make at the origin.
             .retry_canceled_requests(false)
             .build(connector);
-        Self { address, pool, version, cache_status_due: true }
+        Self {
+            address,
+            pool,
+            version,
+            cache_status_due: true,
+        }
     }
 }
 
@@ -148,7 +156,8 @@ impl Ask {
     /// Adds a field line.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-        self.headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        self.headers
+            .append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         self
     }
 
@@ -181,7 +190,10 @@ impl Ask {
     /// Sends it and reads the whole answer.
     pub async fn try_send(self) -> Result<Answer, Failure> {
         let what = format!("{} {}", self.method, self.target);
-        within(&what, SOON * 3, async { self.try_open().await?.into_answer().await }).await
+        within(&what, SOON * 3, async {
+            self.try_open().await?.into_answer().await
+        })
+        .await
     }
 
     /// Sends it and waits for the head alone.
@@ -195,7 +207,13 @@ impl Ask {
 
     /// Sends it and waits for the head alone, as long as it takes.
     pub async fn try_open(self) -> Result<Streaming, Failure> {
-        let Self { client, method, target, headers, body } = self;
+        let Self {
+            client,
+            method,
+            target,
+            headers,
+            body,
+        } = self;
         let mut request = Request::builder()
             .method(method.clone())
             .uri(format!("http://{}{target}", client.address))
@@ -203,7 +221,11 @@ impl Ask {
             .body(body)
             .unwrap();
         *request.headers_mut() = headers;
-        let response = client.pool.request(request).await.map_err(|error| Failure::NoAnswer(chain(&error)))?;
+        let response = client
+            .pool
+            .request(request)
+            .await
+            .map_err(|error| Failure::NoAnswer(chain(&error)))?;
         check::response(&Context {
             method: &method,
             target: &target,
@@ -213,7 +235,12 @@ impl Ask {
             tags_allowed: false,
         });
         let (head, body) = response.into_parts();
-        Ok(Streaming { status: head.status, version: head.version, headers: head.headers, body })
+        Ok(Streaming {
+            status: head.status,
+            version: head.version,
+            headers: head.headers,
+            body,
+        })
     }
 }
 
@@ -250,7 +277,10 @@ impl Streaming {
         let (mut bytes, mut trailers) = (BytesMut::new(), None);
         while let Some(frame) = self.body.frame().await {
             let Ok(frame) = frame else {
-                return Err(Failure::Cut { status: self.status, so_far: bytes.freeze() });
+                return Err(Failure::Cut {
+                    status: self.status,
+                    so_far: bytes.freeze(),
+                });
             };
             match frame.into_data() {
                 Ok(data) => bytes.extend_from_slice(&data),
@@ -271,7 +301,9 @@ impl Streaming {
 impl Answer {
     /// A header's value as text; empty when absent.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(not text)"))
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap_or("(not text)"))
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -283,7 +315,8 @@ impl Answer {
     }
 
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {:?}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in {:?}", self.text()))
     }
 
     /// What our cache says about it.
@@ -305,7 +338,9 @@ impl CacheStatus {
     /// Our member of `Cache-Status`; nothing set when there is none.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut status = Self::default();
-        let Some(member) = check::ours(headers) else { return status };
+        let Some(member) = check::ours(headers) else {
+            return status;
+        };
         for (name, value) in check::parameters(&member) {
             match name {
                 "hit" => status.hit = true,
@@ -367,6 +402,8 @@ impl http_body::Body for UploadBody {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, BoxError>>> {
-        self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(hyper::body::Frame::data(piece))))
+        self.0
+            .poll_recv(cx)
+            .map(|piece| piece.map(|piece| Ok(hyper::body::Frame::data(piece))))
     }
 }

@@ -18,7 +18,10 @@ pub struct Gate {
 impl Gate {
     /// A shut gate.
     pub fn new() -> Self {
-        Self { open: Arc::new(watch::Sender::new(false)), waiting: Arc::default() }
+        Self {
+            open: Arc::new(watch::Sender::new(false)),
+            waiting: Arc::default(),
+        }
     }
 
     /// Stands at the gate until it is open.

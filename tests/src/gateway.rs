@@ -63,7 +63,10 @@ impl Gateway {
     pub async fn start(dir: TempDir, config: &Path, environment: &[(String, String)]) -> Self {
         match Self::try_start(dir, config, environment).await {
             Ok(gateway) => gateway,
-            Err(refused) => panic!("lamina ended with {:?} instead of getting ready:\n{}", refused.code, refused.log),
+            Err(refused) => panic!(
+                "lamina ended with {:?} instead of getting ready:\n{}",
+                refused.code, refused.log
+            ),
         }
     }
 
@@ -73,7 +76,11 @@ impl Gateway {
         config: &Path,
         environment: &[(String, String)],
     ) -> Result<Self, Refused> {
-        let place = PLACES.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let place = PLACES
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let mut process = spawn(config, environment);
         let log = Log::default();
         log.follow(process.stdout.take().expect("stdout is piped"));
@@ -87,10 +94,23 @@ impl Gateway {
         let Some((address, admin)) = found else {
             let code = process.wait().ok().and_then(|status| status.code());
             log.settled().await;
-            return Err(Refused { code, log: log.text() });
+            return Err(Refused {
+                code,
+                log: log.text(),
+            });
         };
-        let admin_client = legacy::Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-        let gateway = Self { process, log, address, admin, admin_client, token: None, dir, _place: place };
+        let admin_client =
+            legacy::Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+        let gateway = Self {
+            process,
+            log,
+            address,
+            admin,
+            admin_client,
+            token: None,
+            dir,
+            _place: place,
+        };
         wait_for("/readyz says ready", SOON, || gateway.ready()).await;
         Ok(gateway)
     }
@@ -123,7 +143,10 @@ impl Gateway {
 
     /// Waits for a log line that `wanted` accepts.
     pub async fn logged(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        wait_for(what, SOON, || async { self.log().into_iter().find(|line| wanted(line)) }).await
+        wait_for(what, SOON, || async {
+            self.log().into_iter().find(|line| wanted(line))
+        })
+        .await
     }
 
     /// The folder of its YAML.
@@ -137,9 +160,17 @@ impl Gateway {
 
     /// Resident memory in bytes, from the kernel.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or("");
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))
+            .unwrap_or_default();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap_or("");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .unwrap_or(0)
+            * 1024
     }
 
     /// Asks the admin listener.
@@ -152,17 +183,32 @@ impl Gateway {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Full::from(body.to_owned())).unwrap();
-        let response = self.admin_client.request(request).await.expect("the admin listener answers");
+        let response = self
+            .admin_client
+            .request(request)
+            .await
+            .expect("the admin listener answers");
         let status = response.status().as_u16();
-        let body = response.into_body().collect().await.expect("the admin's body is whole").to_bytes();
-        AdminAnswer { status, text: String::from_utf8_lossy(&body).into_owned() }
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("the admin's body is whole")
+            .to_bytes();
+        AdminAnswer {
+            status,
+            text: String::from_utf8_lossy(&body).into_owned(),
+        }
     }
 
     /// Purges; panics unless it was acknowledged. Answers the receipt.
     pub async fn purge(&self, selector: Value) -> Value {
-        let answer = self.admin(Method::POST, "/v1/purge", &selector.to_string()).await;
+        let answer = self
+            .admin(Method::POST, "/v1/purge", &selector.to_string())
+            .await;
         assert_eq!(answer.status, 200, "purge {selector}: {}", answer.text);
-        serde_json::from_str(&answer.text).unwrap_or_else(|error| panic!("{error} in {}", answer.text))
+        serde_json::from_str(&answer.text)
+            .unwrap_or_else(|error| panic!("{error} in {}", answer.text))
     }
 
     pub async fn scrape(&self) -> Scrape {
@@ -175,9 +221,17 @@ impl Gateway {
     }
 
     /// Waits until a metric fulfils `holds`.
-    pub async fn metric_until(&self, name: &str, labels: &[(&str, &str)], holds: impl Fn(f64) -> bool) {
+    pub async fn metric_until(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        holds: impl Fn(f64) -> bool,
+    ) {
         let what = format!("{name}{labels:?} is as it should be");
-        wait_for(&what, SOON, || async { holds(self.metric(name, labels).await).then_some(()) }).await;
+        wait_for(&what, SOON, || async {
+            holds(self.metric(name, labels).await).then_some(())
+        })
+        .await;
     }
 
     /// SIGTERM.
@@ -207,7 +261,9 @@ impl Gateway {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        let id = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let id = i32::try_from(self.process.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         let _ = rustix::process::kill_process(id.expect("a process has an id"), signal);
     }
 
@@ -221,9 +277,16 @@ impl Drop for Gateway {
         let _ = self.process.kill();
         let _ = self.process.wait();
         if std::thread::panicking() {
-            let log = self.log.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let log = self
+                .log
+                .0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             let from = log.len().saturating_sub(60);
-            eprintln!("--- the gateway's last log lines\n{}\n---", log[from..].join("\n"));
+            eprintln!(
+                "--- the gateway's last log lines\n{}\n---",
+                log[from..].join("\n")
+            );
         }
     }
 }
@@ -234,7 +297,10 @@ impl Log {
         let lines = self.0.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
+                lines
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .push(line);
             }
             // The thread's clone of the log goes with it: `settled` waits for that.
         });
@@ -242,7 +308,10 @@ impl Log {
 
     /// Waits until both pipes are read to their end.
     async fn settled(&self) {
-        wait_until("the log is complete", SOON, || Arc::strong_count(&self.0) == 1).await;
+        wait_until("the log is complete", SOON, || {
+            Arc::strong_count(&self.0) == 1
+        })
+        .await;
     }
 
     fn text(&self) -> String {
@@ -253,7 +322,10 @@ impl Log {
     fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         let lines = self.0.lock().unwrap();
         let after = |words: &str| lines.iter().find_map(|line| address_after(line, words));
-        Some((after("lamina listening on http://")?, after("lamina admin on http://")?))
+        Some((
+            after("lamina listening on http://")?,
+            after("lamina admin on http://")?,
+        ))
     }
 }
 
@@ -274,7 +346,9 @@ fn spawn(config: &Path, environment: &[(String, String)]) -> Child {
 /// The address that follows `words` in a log line of any form.
 fn address_after(line: &str, words: &str) -> Option<SocketAddr> {
     let rest = &line[line.find(words)? + words.len()..];
-    let end = rest.find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))).unwrap_or(rest.len());
+    let end = rest
+        .find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
+        .unwrap_or(rest.len());
     rest[..end].trim_end_matches('.').parse().ok()
 }
 
@@ -286,8 +360,17 @@ mod tests {
     fn an_address_is_found_in_text_and_in_json() {
         let words = "lamina listening on http://";
         let wanted = Some("127.0.0.1:4711".parse().unwrap());
-        assert_eq!(address_after("INFO lamina listening on http://127.0.0.1:4711", words), wanted);
-        assert_eq!(address_after(r#"{"message":"lamina listening on http://127.0.0.1:4711"}"#, words), wanted);
+        assert_eq!(
+            address_after("INFO lamina listening on http://127.0.0.1:4711", words),
+            wanted
+        );
+        assert_eq!(
+            address_after(
+                r#"{"message":"lamina listening on http://127.0.0.1:4711"}"#,
+                words
+            ),
+            wanted
+        );
         assert_eq!(address_after("nothing here", words), None);
     }
 }

@@ -34,8 +34,12 @@ pub fn bad(body: &str) -> Vec<u8> {
     let mut module = wat::parse_str(&text).expect("the guest's text is well formed");
     let mut contract = Resolve::default();
     let wit = repository().join("plugin-sdk/wit");
-    let (package, _) = contract.push_dir(&wit).unwrap_or_else(|error| panic!("{}: {error:#}", wit.display()));
-    let world = contract.select_world(&[package], Some("plugin")).expect("the contract has a world `plugin`");
+    let (package, _) = contract
+        .push_dir(&wit)
+        .unwrap_or_else(|error| panic!("{}: {error:#}", wit.display()));
+    let world = contract
+        .select_world(&[package], Some("plugin"))
+        .expect("the contract has a world `plugin`");
     wit_component::embed_component_metadata(&mut module, &contract, world, StringEncoding::UTF8)
         .expect("the contract can be embedded");
     module
@@ -57,7 +61,9 @@ mod tests {
 
     #[test]
     fn a_bad_guest_is_a_proper_component() {
-        let encoder = ComponentEncoder::default().module(&super::trapping()).unwrap();
+        let encoder = ComponentEncoder::default()
+            .module(&super::trapping())
+            .unwrap();
         let component = encoder.validate(true).encode().unwrap();
         assert!(component.starts_with(b"\0asm"));
     }

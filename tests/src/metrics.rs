@@ -15,7 +15,12 @@ pub struct Scrape(pub Vec<Sample>);
 impl Scrape {
     /// Takes the text apart; comments and lines that are not samples are left out.
     pub fn parse(text: &str) -> Self {
-        Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
+        Self(
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .filter_map(sample)
+                .collect(),
+        )
     }
 
     /// The sum of the series with this name that carry all these labels; 0 when there is none.
@@ -33,9 +38,15 @@ impl Scrape {
         self.0.iter().map(|sample| sample.name.as_str()).collect()
     }
 
-    fn series<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {
+    fn series<'a>(
+        &'a self,
+        name: &'a str,
+        labels: &'a [(&str, &str)],
+    ) -> impl Iterator<Item = &'a Sample> {
         self.0.iter().filter(move |sample| {
-            let carries = |(key, value): &(&str, &str)| sample.labels.iter().any(|(k, v)| k == key && v == value);
+            let carries = |(key, value): &(&str, &str)| {
+                sample.labels.iter().any(|(k, v)| k == key && v == value)
+            };
             sample.name == name && labels.iter().all(carries)
         })
     }
@@ -48,14 +59,23 @@ fn sample(line: &str) -> Option<Sample> {
         Some((name, rest)) => (name, labels(rest.strip_suffix('}')?)),
         None => (series, Vec::new()),
     };
-    Some(Sample { name: name.to_owned(), labels, value })
+    Some(Sample {
+        name: name.to_owned(),
+        labels,
+        value,
+    })
 }
 
 /// `a="x",b="y"`; values with an escaped quote do not occur, since labels are configured names.
 fn labels(text: &str) -> Vec<(String, String)> {
     text.split("\",")
         .filter_map(|pair| pair.split_once("=\""))
-        .map(|(key, value)| (key.trim().to_owned(), value.trim_end_matches('"').to_owned()))
+        .map(|(key, value)| {
+            (
+                key.trim().to_owned(),
+                value.trim_end_matches('"').to_owned(),
+            )
+        })
         .collect()
 }
 
@@ -65,7 +85,9 @@ mod tests {
 
     #[test]
     fn series_are_summed_over_labels_not_named() {
-        let scrape = Scrape::parse("# HELP x y\nx{a=\"1\",b=\"2\"} 3\nx{a=\"1\",b=\"3\"} 4\nx{a=\"2\"} 9\ny 1.5\n");
+        let scrape = Scrape::parse(
+            "# HELP x y\nx{a=\"1\",b=\"2\"} 3\nx{a=\"1\",b=\"3\"} 4\nx{a=\"2\"} 9\ny 1.5\n",
+        );
         assert_eq!(scrape.sum("x", &[("a", "1")]), 7.0);
         assert_eq!(scrape.sum("x", &[]), 16.0);
         assert_eq!(scrape.sum("y", &[]), 1.5);

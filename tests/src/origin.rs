@@ -81,7 +81,11 @@ impl Origin {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = Some(tokio::spawn(accept(listener, shared.clone())));
-        Self { address, shared, accepting }
+        Self {
+            address,
+            shared,
+            accepting,
+        }
     }
 
     /// Starts an origin whose every answer is what `page` makes; request bodies are read first.
@@ -127,12 +131,24 @@ impl Origin {
 
     /// How many of them had this path and query.
     pub fn count_of(&self, path: &str) -> usize {
-        self.shared.log.lock().unwrap().iter().filter(|seen| seen.path == path).count()
+        self.shared
+            .log
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|seen| seen.path == path)
+            .count()
     }
 
     /// The last request.
     pub fn last(&self) -> Seen {
-        self.shared.log.lock().unwrap().last().cloned().expect("the origin saw a request")
+        self.shared
+            .log
+            .lock()
+            .unwrap()
+            .last()
+            .cloned()
+            .expect("the origin saw a request")
     }
 
     /// How many connections were opened to it.
@@ -163,9 +179,10 @@ impl Origin {
     pub async fn start_again(&mut self) {
         assert!(self.accepting.is_none(), "the origin was not stopped");
         let address = self.address;
-        let listener =
-            wait_for("the origin has its port again", SOON, || async move { TcpListener::bind(address).await.ok() })
-                .await;
+        let listener = wait_for("the origin has its port again", SOON, || async move {
+            TcpListener::bind(address).await.ok()
+        })
+        .await;
         self.accepting = Some(tokio::spawn(accept(listener, self.shared.clone())));
     }
 }
@@ -181,7 +198,9 @@ impl Drop for Origin {
 impl Seen {
     /// A header's value as text; empty when absent.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("(not text)"))
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap_or("(not text)"))
     }
 
     /// The path without the query.
@@ -194,7 +213,12 @@ impl Asked {
     /// Reads the request's body to its end and notes it in the log.
     pub async fn read(self) -> Seen {
         let mut seen = self.seen;
-        let body = self.body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let body = self
+            .body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
         seen.body = Some(body.clone());
         if let Some(logged) = self.shared.log.lock().unwrap().get_mut(self.number) {
             logged.body = Some(body);
@@ -215,7 +239,9 @@ where
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            return;
+        };
         shared.connections.fetch_add(1, Ordering::SeqCst);
         let _ = stream.set_nodelay(true);
         connections.spawn(serve(stream, shared.clone()));
@@ -227,7 +253,9 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(move |request| answer(request, shared.clone()));
     let server = auto::Builder::new(TokioExecutor::new());
     // A connection that ends in an error is a thing tests do on purpose.
-    let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+    let _ = server
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn answer(
@@ -250,7 +278,9 @@ async fn answer(
                     on_tunnel(TokioIo::new(tunnel)).await;
                 }
             });
-            Empty::new().map_err(|never: Infallible| match never {}).boxed()
+            Empty::new()
+                .map_err(|never: Infallible| match never {})
+                .boxed()
         }
     };
     let mut response = Response::new(body);
@@ -264,11 +294,19 @@ impl Shared {
         let (head, body) = request.into_parts();
         let authority = match head.uri.authority() {
             Some(authority) => authority.to_string(),
-            None => head.headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or("").to_owned(),
+            None => head
+                .headers
+                .get("host")
+                .and_then(|host| host.to_str().ok())
+                .unwrap_or("")
+                .to_owned(),
         };
         let seen = Seen {
             method: head.method,
-            path: head.uri.path_and_query().map_or_else(|| head.uri.to_string(), ToString::to_string),
+            path: head
+                .uri
+                .path_and_query()
+                .map_or_else(|| head.uri.to_string(), ToString::to_string),
             version: head.version,
             headers: head.headers,
             body: None,
@@ -279,7 +317,12 @@ impl Shared {
             log.push(seen.clone());
             log.len() - 1
         };
-        Asked { seen, number, body, shared: self }
+        Asked {
+            seen,
+            number,
+            body,
+            shared: self,
+        }
     }
 }
 

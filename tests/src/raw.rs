@@ -22,43 +22,70 @@ pub struct RawHead {
 
 impl RawConnection {
     pub async fn open(address: SocketAddr) -> Self {
-        let stream = within("connecting", SOON, TcpStream::connect(address)).await.expect("the listener accepts");
+        let stream = within("connecting", SOON, TcpStream::connect(address))
+            .await
+            .expect("the listener accepts");
         stream.set_nodelay(true).unwrap();
-        Self { stream, unread: Vec::new() }
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
     }
 
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        within("writing", SOON, self.stream.write_all(bytes.as_ref())).await.expect("the connection takes bytes");
+        within("writing", SOON, self.stream.write_all(bytes.as_ref()))
+            .await
+            .expect("the connection takes bytes");
     }
 
     /// Writes; false when the other side has closed.
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
-        within("writing", SOON, self.stream.write_all(bytes)).await.is_ok()
+        within("writing", SOON, self.stream.write_all(bytes))
+            .await
+            .is_ok()
     }
 
     /// Reads a head up to its empty line; panics when the connection ends first.
     pub async fn head(&mut self) -> RawHead {
         let text = self.until(b"\r\n\r\n").await;
         let text = String::from_utf8_lossy(&text).into_owned();
-        let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
-        RawHead { status: status.unwrap_or_else(|| panic!("no status in {text:?}")), text }
+        let status = text
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        RawHead {
+            status: status.unwrap_or_else(|| panic!("no status in {text:?}")),
+            text,
+        }
     }
 
     /// Reads up to and with `end`.
     pub async fn until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
-            if let Some(at) = self.unread.windows(end.len()).position(|window| window == end) {
+            if let Some(at) = self
+                .unread
+                .windows(end.len())
+                .position(|window| window == end)
+            {
                 return self.unread.drain(..at + end.len()).collect();
             }
             let more = self.fill().await;
-            assert!(more, "the connection ended after {:?}", String::from_utf8_lossy(&self.unread));
+            assert!(
+                more,
+                "the connection ended after {:?}",
+                String::from_utf8_lossy(&self.unread)
+            );
         }
     }
 
     /// Reads exactly `n` bytes.
     pub async fn exactly(&mut self, n: usize) -> Vec<u8> {
         while self.unread.len() < n {
-            assert!(self.fill().await, "the connection ended after {} of {n} bytes", self.unread.len());
+            assert!(
+                self.fill().await,
+                "the connection ended after {} of {n} bytes",
+                self.unread.len()
+            );
         }
         self.unread.drain(..n).collect()
     }

@@ -46,7 +46,9 @@ enum Piece {
 impl Reply {
     /// 200 with a body and no headers but what is added.
     pub fn ok(body: impl Into<Bytes>) -> Self {
-        let body = Full::new(body.into()).map_err(|never| match never {}).boxed();
+        let body = Full::new(body.into())
+            .map_err(|never| match never {})
+            .boxed();
         Self::with(Content::Body(body))
     }
 
@@ -65,7 +67,11 @@ impl Reply {
         // One piece at a time: a sender that gets ahead of the reader has to wait,
         // which is what makes back-pressure visible.
         let (send, receive) = mpsc::channel(1);
-        let body = StreamedBody { receive, ended: false }.boxed();
+        let body = StreamedBody {
+            receive,
+            ended: false,
+        }
+        .boxed();
         (Self::with(Content::Body(body)), Pieces(send))
     }
 
@@ -94,12 +100,17 @@ impl Reply {
     /// Adds a field line.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-        self.headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        self.headers
+            .append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         self
     }
 
     fn with(content: Content) -> Self {
-        Self { status: StatusCode::OK, headers: HeaderMap::new(), content }
+        Self {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            content,
+        }
     }
 }
 
@@ -107,13 +118,19 @@ impl Pieces {
     /// Sends a piece; waits while the reader has not taken the one before.
     /// False when nobody reads any more.
     pub async fn send(&self, piece: impl Into<Bytes>) -> bool {
-        self.0.send(Piece::Frame(Frame::data(piece.into()))).await.is_ok()
+        self.0
+            .send(Piece::Frame(Frame::data(piece.into())))
+            .await
+            .is_ok()
     }
 
     pub async fn trailer(&self, name: &'static str, value: &'static str) -> bool {
         let mut trailers = HeaderMap::new();
         trailers.insert(name, HeaderValue::from_static(value));
-        self.0.send(Piece::Frame(Frame::trailers(trailers))).await.is_ok()
+        self.0
+            .send(Piece::Frame(Frame::trailers(trailers)))
+            .await
+            .is_ok()
     }
 
     /// The proper end of the body.

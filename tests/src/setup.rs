@@ -92,9 +92,16 @@ impl Setup {
     /// The configuration as text.
     pub fn yaml(&self) -> String {
         let mut text = String::from("version: 1\n");
-        let listener = self.listener.iter().fold(String::new(), |all, one| format!("{all}, {one}"));
+        let listener = self
+            .listener
+            .iter()
+            .fold(String::new(), |all, one| format!("{all}, {one}"));
         self.fallback(&mut text, "server", "{threads: 2, drain_timeout: 10s}");
-        self.fallback(&mut text, "listeners", &format!("[{{address: \"127.0.0.1:0\"{listener}}}]"));
+        self.fallback(
+            &mut text,
+            "listeners",
+            &format!("[{{address: \"127.0.0.1:0\"{listener}}}]"),
+        );
         self.fallback(&mut text, "admin", "{address: \"127.0.0.1:0\"}");
         self.fallback(&mut text, "telemetry", "{log_format: json}");
         for (key, yaml) in &self.top {
@@ -123,7 +130,10 @@ impl Setup {
 
 /// An origin whose every answer is what `page` makes, and a gateway before it with one
 /// route, `site`, under this policy.
-pub async fn site(policy: &str, page: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (Origin, Gateway) {
+pub async fn site(
+    policy: &str,
+    page: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+) -> (Origin, Gateway) {
     let origin = Origin::pages(page).await;
     let gateway = Setup::new(&origin).policy(policy).start().await;
     (origin, gateway)

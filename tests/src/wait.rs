@@ -13,7 +13,10 @@ const POLL: Duration = Duration::from_millis(5);
 pub async fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");
+        assert!(
+            start.elapsed() < limit,
+            "waited {limit:?} in vain until {what}"
+        );
         tokio::time::sleep(POLL).await;
     }
 }
@@ -28,7 +31,10 @@ where
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");
+        assert!(
+            start.elapsed() < limit,
+            "waited {limit:?} in vain until {what}"
+        );
         tokio::time::sleep(POLL).await;
     }
 }

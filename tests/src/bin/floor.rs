@@ -17,8 +17,11 @@ const LISTENER: Token = Token(usize::MAX);
 const BODY_BYTES: usize = 1024;
 
 fn main() -> anyhow::Result<()> {
-    let address: SocketAddr =
-        std::env::args().nth(1).context("usage: floor ADDRESS:PORT")?.parse().context("not an address")?;
+    let address: SocketAddr = std::env::args()
+        .nth(1)
+        .context("usage: floor ADDRESS:PORT")?
+        .parse()
+        .context("not an address")?;
     serve(address).with_context(|| format!("serving {address}"))
 }
 
@@ -26,7 +29,8 @@ fn serve(address: SocketAddr) -> io::Result<()> {
     let response = response();
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(address)?;
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    poll.registry()
+        .register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut events = Events::with_capacity(1024);
     let mut connections: Vec<Option<TcpStream>> = Vec::new();
     loop {
@@ -41,7 +45,11 @@ fn serve(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-fn accept(listener: &TcpListener, poll: &Poll, connections: &mut Vec<Option<TcpStream>>) -> io::Result<()> {
+fn accept(
+    listener: &TcpListener,
+    poll: &Poll,
+    connections: &mut Vec<Option<TcpStream>>,
+) -> io::Result<()> {
     loop {
         let mut stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -49,8 +57,12 @@ fn accept(listener: &TcpListener, poll: &Poll, connections: &mut Vec<Option<TcpS
             Err(error) => return Err(error),
         };
         stream.set_nodelay(true)?;
-        let place = connections.iter().position(Option::is_none).unwrap_or(connections.len());
-        poll.registry().register(&mut stream, Token(place), Interest::READABLE)?;
+        let place = connections
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(connections.len());
+        poll.registry()
+            .register(&mut stream, Token(place), Interest::READABLE)?;
         if place == connections.len() {
             connections.push(Some(stream));
         } else {
@@ -61,7 +73,9 @@ fn accept(listener: &TcpListener, poll: &Poll, connections: &mut Vec<Option<TcpS
 
 /// One read, one write; false when the connection is over.
 fn answer(connection: Option<&mut TcpStream>, response: &[u8]) -> bool {
-    let Some(stream) = connection else { return true };
+    let Some(stream) = connection else {
+        return true;
+    };
     let mut request = [0; 4096];
     match stream.read(&mut request) {
         Ok(0) => false,

@@ -14,8 +14,31 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("lib", &["*"]),
     ("app", &["*"]),
     ("config", &["telemetry", "units"]),
-    ("proxy", &["cache", "plugin", "origin", "cluster", "http", "telemetry", "units"]),
-    ("admin", &["cluster", "cache", "plugin", "bus", "proxy", "http", "telemetry", "units"]),
+    (
+        "proxy",
+        &[
+            "cache",
+            "plugin",
+            "origin",
+            "cluster",
+            "http",
+            "telemetry",
+            "units",
+        ],
+    ),
+    (
+        "admin",
+        &[
+            "cluster",
+            "cache",
+            "plugin",
+            "bus",
+            "proxy",
+            "http",
+            "telemetry",
+            "units",
+        ],
+    ),
     ("cluster", &["cache", "bus", "telemetry", "units"]),
     ("cache", &["http", "telemetry", "units"]),
     ("plugin", &["http", "telemetry", "units"]),
@@ -45,7 +68,11 @@ fn modules_import_only_along_the_table() {
     let mut faults = Vec::new();
     for source in &sources {
         let Some(may) = allowed.get(source.module.as_str()) else {
-            faults.push(format!("{}: module `{}` is not in the table", source.path.display(), source.module));
+            faults.push(format!(
+                "{}: module `{}` is not in the table",
+                source.path.display(),
+                source.module
+            ));
             continue;
         };
         for path in crate_paths(&source.code) {
@@ -54,7 +81,11 @@ fn modules_import_only_along_the_table() {
             let configures = source.module == "config" && path.split("::").nth(1) == Some("config");
             let grouped = source.module == "config" && !path.contains("::");
             if !(own || configures || grouped || may.contains(&"*") || may.contains(&target)) {
-                faults.push(format!("{}: {} may not import {path}", source.path.display(), source.module));
+                faults.push(format!(
+                    "{}: {} may not import {path}",
+                    source.path.display(),
+                    source.module
+                ));
             }
         }
     }
@@ -72,8 +103,14 @@ fn config_takes_nothing_but_config_types() {
             }
             for rest in after_word(&source.code, &format!("{module}::")) {
                 if !rest.starts_with("config::") && !rest.starts_with("config}") {
-                    let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
-                    faults.push(format!("{}: {module}::{}", source.path.display(), &rest[..end]));
+                    let end = rest
+                        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+                        .unwrap_or(rest.len());
+                    faults.push(format!(
+                        "{}: {module}::{}",
+                        source.path.display(),
+                        &rest[..end]
+                    ));
                 }
             }
         }
@@ -83,8 +120,11 @@ fn config_takes_nothing_but_config_types() {
 
 #[test]
 fn every_file_opens_with_its_duty() {
-    let silent: Vec<_> =
-        sources().into_iter().filter(|source| !source.text.starts_with("//!")).map(|source| source.path).collect();
+    let silent: Vec<_> = sources()
+        .into_iter()
+        .filter(|source| !source.text.starts_with("//!"))
+        .map(|source| source.path)
+        .collect();
     assert!(silent.is_empty(), "without a `//!` at the top: {silent:#?}");
 }
 
@@ -98,7 +138,11 @@ fn nothing_is_left_for_later_and_nothing_unwraps() {
             }
         }
         for word in ["TODO", "FIXME", "XXX"] {
-            if source.text.split(|c: char| !c.is_alphanumeric()).any(|found| found == word) {
+            if source
+                .text
+                .split(|c: char| !c.is_alphanumeric())
+                .any(|found| found == word)
+            {
                 faults.push(format!("{}: {word}", source.path.display()));
             }
         }
@@ -130,7 +174,10 @@ fn sources() -> Vec<Source> {
 }
 
 fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+    for entry in fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
         if entry.is_dir() {
             collect(&entry, found);
         } else if entry.extension().is_some_and(|ending| ending == "rs") {
@@ -141,12 +188,35 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
 
 fn source(root: &Path, path: PathBuf) -> Source {
     let text = fs::read_to_string(&path).unwrap();
-    let first = path.strip_prefix(root).unwrap().components().next().unwrap();
-    let module = Path::new(first.as_os_str()).file_stem().unwrap().to_str().unwrap().to_owned();
+    let first = path
+        .strip_prefix(root)
+        .unwrap()
+        .components()
+        .next()
+        .unwrap();
+    let module = Path::new(first.as_os_str())
+        .file_stem()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
     // A whole file of tests (`tests.rs`, `tests/x.rs`) is named so.
-    let is_test = path.components().any(|part| Path::new(part.as_os_str()).file_stem().is_some_and(|s| s == "tests"));
-    let code = if is_test { String::new() } else { without_comments(&without_tests(&text)) };
-    Source { path, module, text, code }
+    let is_test = path.components().any(|part| {
+        Path::new(part.as_os_str())
+            .file_stem()
+            .is_some_and(|s| s == "tests")
+    });
+    let code = if is_test {
+        String::new()
+    } else {
+        without_comments(&without_tests(&text))
+    };
+    Source {
+        path,
+        module,
+        text,
+        code,
+    }
 }
 
 /// Leaves out each item under `#[cfg(test)]`: rustfmt closes it with a `}` (or ends it
@@ -165,7 +235,9 @@ fn without_tests(text: &str) -> String {
         let mut first = true;
         for inside in lines.by_ref() {
             let attribute = inside.trim_start().starts_with("#[");
-            if inside == close || (first && !attribute && (inside.ends_with(';') || inside.ends_with("{}"))) {
+            if inside == close
+                || (first && !attribute && (inside.ends_with(';') || inside.ends_with("{}")))
+            {
                 break;
             }
             first = first && attribute;
@@ -175,7 +247,9 @@ fn without_tests(text: &str) -> String {
 }
 
 fn without_comments(text: &str) -> String {
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |all, line| all + line + "\n")
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// Every `crate::a::b…`; a group `crate::{a, b::c}` is taken apart at its top level.
@@ -194,13 +268,18 @@ fn crate_paths(code: &str) -> Vec<String> {
 /// What follows each place where `word` begins a path.
 fn after_word<'a>(code: &'a str, word: &str) -> Vec<&'a str> {
     code.match_indices(word)
-        .filter(|(at, _)| !code[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '$'))
+        .filter(|(at, _)| {
+            !code[..*at]
+                .ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '$')
+        })
         .map(|(at, _)| &code[at + word.len()..])
         .collect()
 }
 
 fn path_at(text: &str) -> String {
-    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+        .unwrap_or(text.len());
     text[..end].trim_end_matches(':').to_owned()
 }
 
@@ -217,13 +296,21 @@ fn members(group: &str) -> Vec<String> {
         }
     }
     found.push(member);
-    found.iter().map(|member| path_at(member.trim())).filter(|path| !path.is_empty()).collect()
+    found
+        .iter()
+        .map(|member| path_at(member.trim()))
+        .filter(|path| !path.is_empty())
+        .collect()
 }
 
 #[test]
 fn edges_are_read_from_every_form() {
     let code = "use crate::cache::Key;\nuse crate::{http, proxy::{a, b}, units};\nlet x = crate::origin::f();";
-    assert_eq!(crate_paths(code), ["cache::Key", "http", "proxy", "units", "origin::f"]);
-    let guarded = "a\n#[cfg(test)]\nmod tests {\n    use crate::bus;\n}\nb\n#[cfg(test)]\nuse crate::x;\nc\n";
+    assert_eq!(
+        crate_paths(code),
+        ["cache::Key", "http", "proxy", "units", "origin::f"]
+    );
+    let guarded =
+        "a\n#[cfg(test)]\nmod tests {\n    use crate::bus;\n}\nb\n#[cfg(test)]\nuse crate::x;\nc\n";
     assert_eq!(without_tests(guarded), "a\nb\nc\n");
 }

@@ -19,10 +19,18 @@ const PIECES: usize = 16;
 /// An origin whose first answer the test streams; further ones say `again`.
 async fn one_stream(headers: &[(&str, &str)]) -> (Origin, Pieces) {
     let (reply, pieces) = Reply::stream();
-    let reply = headers.iter().fold(reply, |reply, (name, value)| reply.header(name, value));
+    let reply = headers
+        .iter()
+        .fold(reply, |reply, (name, value)| reply.header(name, value));
     let reply = Mutex::new(Some(reply));
-    let origin =
-        Origin::pages(move |_| reply.lock().unwrap().take().unwrap_or_else(|| Reply::fresh("again"))).await;
+    let origin = Origin::pages(move |_| {
+        reply
+            .lock()
+            .unwrap()
+            .take()
+            .unwrap_or_else(|| Reply::fresh("again"))
+    })
+    .await;
     (origin, pieces)
 }
 
@@ -35,7 +43,9 @@ struct Readers {
 impl Readers {
     fn start(client: &Client, n: usize, target: &'static str) -> Self {
         let started = Arc::new(AtomicUsize::new(0));
-        let reading = (0..n).map(|_| tokio::spawn(read(client.clone(), target, started.clone()))).collect();
+        let reading = (0..n)
+            .map(|_| tokio::spawn(read(client.clone(), target, started.clone())))
+            .collect();
         Self { started, reading }
     }
 
@@ -55,7 +65,11 @@ impl Readers {
     }
 }
 
-async fn read(client: Client, target: &'static str, started: Arc<AtomicUsize>) -> Result<Bytes, Failure> {
+async fn read(
+    client: Client,
+    target: &'static str,
+    started: Arc<AtomicUsize>,
+) -> Result<Bytes, Failure> {
     let mut streaming = client.request(target).try_open().await?;
     let first = streaming.at_least(1).await;
     started.fetch_add(1, Ordering::SeqCst);
@@ -73,7 +87,10 @@ fn page() -> Bytes {
 
 async fn the_rest_of(page: Pieces) {
     for number in 1..PIECES {
-        assert!(page.send(piece(number)).await, "piece {number} found no reader");
+        assert!(
+            page.send(piece(number)).await,
+            "piece {number} found no reader"
+        );
     }
     page.finish().await;
 }
@@ -182,8 +199,12 @@ async fn an_answer_that_may_not_be_shared_frees_its_followers() {
     let asking = tokio::spawn(async move { herd(&client, 20, "/").await });
     gate.reached_by(1).await;
     gate.open();
-    let mut bodies: Vec<_> =
-        asking.await.unwrap().into_iter().map(|answer| answer.unwrap().text().to_owned()).collect();
+    let mut bodies: Vec<_> = asking
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|answer| answer.unwrap().text().to_owned())
+        .collect();
     bodies.sort();
     bodies.dedup();
     assert_eq!(bodies.len(), 20, "an answer was shared");
@@ -201,7 +222,13 @@ async fn after_it_the_next_burst_goes_side_by_side() {
     let asking = tokio::spawn(async move { herd(&client, 10, "/").await });
     gate.reached_by(10).await;
     gate.open();
-    assert!(asking.await.unwrap().into_iter().all(|answer| answer.is_ok()));
+    assert!(
+        asking
+            .await
+            .unwrap()
+            .into_iter()
+            .all(|answer| answer.is_ok())
+    );
 }
 
 #[tokio::test]
@@ -222,7 +249,9 @@ async fn a_slow_reader_slows_nobody() {
         }
         pieces.finish().await;
     });
-    within("the load beside a slow reader", SOON, sending).await.unwrap();
+    within("the load beside a slow reader", SOON, sending)
+        .await
+        .unwrap();
     for body in others.bodies().await {
         assert_eq!(body.unwrap().len(), PIECE + rest);
     }
@@ -241,18 +270,25 @@ async fn a_follower_of_another_variant_gets_its_own() {
         let held = held.clone();
         async move {
             held.pass().await;
-            Reply::fresh(format!("in {}", asked.seen.header("accept-language"))).header("vary", "accept-language")
+            Reply::fresh(format!("in {}", asked.seen.header("accept-language")))
+                .header("vary", "accept-language")
         }
     })
     .await;
     let gateway = Setup::new(&origin).start().await;
     let ask = |language: &'static str| {
-        let ask = gateway.client().request("/").header("accept-language", language);
+        let ask = gateway
+            .client()
+            .request("/")
+            .header("accept-language", language);
         tokio::spawn(ask.send())
     };
     let english = ask("en");
     gate.reached_by(1).await;
-    let others: Vec<_> = ["de", "en", "fr", "de"].map(|language| (language, ask(language))).into_iter().collect();
+    let others: Vec<_> = ["de", "en", "fr", "de"]
+        .map(|language| (language, ask(language)))
+        .into_iter()
+        .collect();
     gate.open();
     assert_eq!(english.await.unwrap().text(), "in en");
     for (language, asking) in others {
@@ -277,7 +313,8 @@ async fn a_body_that_breaks_off_is_cut_for_all_and_never_stored() {
 
 #[tokio::test]
 async fn a_body_shorter_than_announced_is_never_stored() {
-    let (origin, pieces) = one_stream(&[("cache-control", "max-age=60"), ("content-length", "100")]).await;
+    let (origin, pieces) =
+        one_stream(&[("cache-control", "max-age=60"), ("content-length", "100")]).await;
     let gateway = Setup::new(&origin).start().await;
     let readers = Readers::start(&gateway.client(), 1, "/");
     pieces.send("half").await;
@@ -302,7 +339,10 @@ async fn waiting_has_a_deadline_after_which_a_follower_loads_by_itself() {
         }
     })
     .await;
-    let gateway = Setup::new(&origin).top("cache", "{inflight: {wait_timeout: 200ms}}").start().await;
+    let gateway = Setup::new(&origin)
+        .top("cache", "{inflight: {wait_timeout: 200ms}}")
+        .start()
+        .await;
     let client = gateway.client();
     let leading = tokio::spawn(async move { client.get("/").await });
     gate.reached_by(1).await;

@@ -17,10 +17,16 @@ fn validated(_: &Seen) -> Reply {
 #[tokio::test]
 async fn a_304_renews_the_stored_response_and_its_headers() {
     let (origin, gateway) = site("{}", |seen| {
-        let base = |reply: Reply| reply.header("etag", "\"v1\"").header("cache-control", "no-cache");
+        let base = |reply: Reply| {
+            reply
+                .header("etag", "\"v1\"")
+                .header("cache-control", "no-cache")
+        };
         match seen.header("if-none-match") {
             "\"v1\"" => base(Reply::status_only(304)).header("x-rev", "2"),
-            _ => base(Reply::ok("body")).header("x-rev", "1").header("content-type", "text/plain"),
+            _ => base(Reply::ok("body"))
+                .header("x-rev", "1")
+                .header("content-type", "text/plain"),
         }
     })
     .await;
@@ -28,9 +34,15 @@ async fn a_304_renews_the_stored_response_and_its_headers() {
     for _ in 0..2 {
         let renewed = gateway.client().get("/").await;
         assert_eq!((renewed.status.as_u16(), renewed.text()), (200, "body"));
-        assert_eq!((renewed.header("x-rev"), renewed.header("content-type")), ("2", "text/plain"));
+        assert_eq!(
+            (renewed.header("x-rev"), renewed.header("content-type")),
+            ("2", "text/plain")
+        );
         let cache = renewed.cache();
-        assert!(cache.forwarded_as("stale") && cache.fwd_status == Some(304), "{cache:?}");
+        assert!(
+            cache.forwarded_as("stale") && cache.fwd_status == Some(304),
+            "{cache:?}"
+        );
     }
     assert_eq!(origin.last().header("if-none-match"), "\"v1\"");
     assert_eq!(origin.count(), 3);
@@ -39,8 +51,14 @@ async fn a_304_renews_the_stored_response_and_its_headers() {
 #[tokio::test]
 async fn a_revalidation_that_brings_a_new_body_replaces_the_old() {
     let (origin, gateway) = site("{}", |seen| {
-        let version = if seen.header("if-none-match").is_empty() { 1 } else { 2 };
-        Reply::ok(format!("v{version}")).header("etag", &format!("\"{version}\"")).header("cache-control", "no-cache")
+        let version = if seen.header("if-none-match").is_empty() {
+            1
+        } else {
+            2
+        };
+        Reply::ok(format!("v{version}"))
+            .header("etag", &format!("\"{version}\""))
+            .header("cache-control", "no-cache")
     })
     .await;
     assert_eq!(gateway.client().get("/").await.text(), "v1");
@@ -88,14 +106,23 @@ async fn a_clients_condition_is_answered_from_the_store() {
 async fn if_none_match_beats_if_modified_since() {
     let (_origin, gateway) = site("{}", validated).await;
     gateway.client().get("/").await;
-    let ask = gateway.client().request("/").header("if-none-match", "\"v2\"").header("if-modified-since", MODIFIED);
+    let ask = gateway
+        .client()
+        .request("/")
+        .header("if-none-match", "\"v2\"")
+        .header("if-modified-since", MODIFIED);
     assert_eq!(ask.send().await.status, 200);
 }
 
 #[tokio::test]
 async fn a_conditional_miss_loads_the_whole_for_everybody() {
     let (origin, gateway) = site("{}", validated).await;
-    let first = gateway.client().request("/").header("if-none-match", "\"v1\"").send().await;
+    let first = gateway
+        .client()
+        .request("/")
+        .header("if-none-match", "\"v1\"")
+        .send()
+        .await;
     assert_eq!(first.status, 304);
     assert_eq!(origin.last().header("if-none-match"), "");
     let second = gateway.client().get("/").await;
@@ -108,7 +135,10 @@ async fn head_is_answered_from_a_stored_get() {
     gateway.client().get("/").await;
     let head = gateway.client().head("/").await;
     assert!(head.is_hit() && head.body.is_empty());
-    assert_eq!((head.header("content-length"), head.header("etag")), ("10", "\"v1\""));
+    assert_eq!(
+        (head.header("content-length"), head.header("etag")),
+        ("10", "\"v1\"")
+    );
     assert_eq!(origin.count(), 1);
 }
 
@@ -149,16 +179,28 @@ async fn ranges_are_cut_from_the_store() {
 async fn several_ranges_come_as_multipart() {
     let (_origin, gateway) = site("{}", validated).await;
     gateway.client().get("/").await;
-    let answer = gateway.client().request("/").header("range", "bytes=0-1,8-9").send().await;
+    let answer = gateway
+        .client()
+        .request("/")
+        .header("range", "bytes=0-1,8-9")
+        .send()
+        .await;
     assert_eq!(answer.status, 206);
     let kind = answer.header("content-type");
     assert!(kind.starts_with("multipart/byteranges"), "{kind}");
     let boundary = kind.split("boundary=").nth(1).unwrap().trim_matches('"');
     let parts: Vec<_> = answer.text().split(&format!("--{boundary}")).collect();
     assert_eq!(parts.len(), 4, "{}", answer.text());
-    for (part, range, body) in [(parts[1], "bytes 0-1/10", "01"), (parts[2], "bytes 8-9/10", "89")] {
+    for (part, range, body) in [
+        (parts[1], "bytes 0-1/10", "01"),
+        (parts[2], "bytes 8-9/10", "89"),
+    ] {
         let (head, content) = part.split_once("\r\n\r\n").unwrap();
-        assert!(head.to_ascii_lowercase().contains(&format!("content-range: {range}")), "{head}");
+        assert!(
+            head.to_ascii_lowercase()
+                .contains(&format!("content-range: {range}")),
+            "{head}"
+        );
         assert_eq!(content, format!("{body}\r\n"));
     }
     assert!(parts[3].starts_with("--"));
@@ -169,7 +211,11 @@ async fn if_range_guards_a_range() {
     let (_origin, gateway) = site("{}", validated).await;
     gateway.client().get("/").await;
     for (guard, status) in [("\"v1\"", 206), ("\"v2\"", 200), ("W/\"v1\"", 200)] {
-        let ask = gateway.client().request("/").header("range", "bytes=0-3").header("if-range", guard);
+        let ask = gateway
+            .client()
+            .request("/")
+            .header("range", "bytes=0-3")
+            .header("if-range", guard);
         assert_eq!(ask.send().await.status, status, "{guard}");
     }
 }
@@ -177,7 +223,12 @@ async fn if_range_guards_a_range() {
 #[tokio::test]
 async fn a_range_miss_loads_the_whole_once() {
     let (origin, gateway) = site("{}", validated).await;
-    let first = gateway.client().request("/").header("range", "bytes=2-4").send().await;
+    let first = gateway
+        .client()
+        .request("/")
+        .header("range", "bytes=2-4")
+        .send()
+        .await;
     assert_eq!((first.status.as_u16(), first.text()), (206, "234"));
     assert_eq!(origin.last().header("range"), "");
     assert_eq!(gateway.client().get("/").await.text(), DIGITS);

@@ -6,9 +6,15 @@ use e2e::setup::{Setup, site};
 
 async fn seen_after(listener: (&str, &str), head: &str) -> Seen {
     let origin = Origin::pages(|_| Reply::ok("x")).await;
-    let gateway = Setup::new(&origin).listener(listener.0, listener.1).start().await;
+    let gateway = Setup::new(&origin)
+        .listener(listener.0, listener.1)
+        .start()
+        .await;
     let mut raw = gateway.raw().await;
-    raw.write(format!("GET /p HTTP/1.1\r\nhost: shop.example\r\n{head}\r\n")).await;
+    raw.write(format!(
+        "GET /p HTTP/1.1\r\nhost: shop.example\r\n{head}\r\n"
+    ))
+    .await;
     assert_eq!(raw.head().await.status, 200);
     origin.last()
 }
@@ -56,7 +62,11 @@ async fn hop_by_hop_fields_of_a_response_end_here_and_are_not_stored() {
     .await;
     for _ in 0..2 {
         let answer = gateway.client().get("/").await;
-        assert!(!answer.has("x-hop") && answer.header("x-end") == "1", "{:?}", answer.headers);
+        assert!(
+            !answer.has("x-hop") && answer.header("x-end") == "1",
+            "{:?}",
+            answer.headers
+        );
     }
     assert_eq!(origin.count(), 1);
 }
@@ -73,7 +83,10 @@ async fn forwarding_fields_from_strangers_are_replaced() {
     assert_eq!(seen.header("x-forwarded-for"), "127.0.0.1");
     assert_eq!(seen.header("x-forwarded-proto"), "http");
     assert_eq!(seen.header("x-forwarded-host"), "shop.example");
-    assert!(!seen.header("forwarded").contains("6.6.6.6") && !seen.header("forwarded").contains("https"));
+    assert!(
+        !seen.header("forwarded").contains("6.6.6.6")
+            && !seen.header("forwarded").contains("https")
+    );
     for name in ["x-original-url", "x-rewrite-url", "x-http-method-override"] {
         assert_eq!(seen.header(name), "", "{name}");
     }
@@ -94,11 +107,23 @@ async fn forwarding_fields_from_trusted_proxies_are_continued() {
 #[tokio::test]
 async fn via_is_appended_in_both_directions() {
     let (origin, gateway) = site("{}", |_| Reply::fresh("x").header("via", "1.1 behind")).await;
-    let answer = gateway.client().request("/").header("via", "1.0 before").send().await;
+    let answer = gateway
+        .client()
+        .request("/")
+        .header("via", "1.0 before")
+        .send()
+        .await;
     let via = |values: http::header::GetAll<'_, http::HeaderValue>| {
-        values.iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(", ")
+        values
+            .iter()
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+            .join(", ")
     };
-    let (up, down) = (via(origin.last().headers.get_all("via")), via(answer.headers.get_all("via")));
+    let (up, down) = (
+        via(origin.last().headers.get_all("via")),
+        via(answer.headers.get_all("via")),
+    );
     assert!(up.starts_with("1.0 before, 1.1 lamina"), "{up}");
     assert!(down.starts_with("1.1 behind, 1.1 lamina"), "{down}");
 }
@@ -113,20 +138,37 @@ async fn the_clients_host_is_kept_unless_the_upstream_says_otherwise() {
         .route("{name: rest, upstream: origin}")
         .start()
         .await;
-    gateway.client().request("/").host("shop.example").send().await;
+    gateway
+        .client()
+        .request("/")
+        .host("shop.example")
+        .send()
+        .await;
     assert_eq!(origin.last().authority, "shop.example");
-    gateway.client().request("/own").host("shop.example").send().await;
+    gateway
+        .client()
+        .request("/own")
+        .host("shop.example")
+        .send()
+        .await;
     assert_eq!(origin.last().authority, origin.address().to_string());
 }
 
 #[tokio::test]
 async fn nothing_is_added_to_vary_and_nothing_re_compressed() {
     let (_origin, gateway) = site("{}", |_| {
-        Reply::fresh("not really gzip").header("content-encoding", "gzip").header("vary", "Accept-Encoding")
+        Reply::fresh("not really gzip")
+            .header("content-encoding", "gzip")
+            .header("vary", "Accept-Encoding")
     })
     .await;
     for _ in 0..2 {
-        let answer = gateway.client().request("/").header("accept-encoding", "gzip").send().await;
+        let answer = gateway
+            .client()
+            .request("/")
+            .header("accept-encoding", "gzip")
+            .send()
+            .await;
         assert_eq!(answer.text(), "not really gzip");
         assert_eq!(answer.header("content-encoding"), "gzip");
         assert_eq!(answer.header("vary"), "Accept-Encoding");

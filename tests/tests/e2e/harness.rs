@@ -18,12 +18,31 @@ fn direct(origin: &Origin) -> Client {
 #[tokio::test]
 async fn an_origin_answers_and_notes_what_it_saw() {
     let origin = Origin::pages(|seen| Reply::fresh(seen.body.clone().unwrap_or_default())).await;
-    let answer = direct(&origin).ask(Method::PUT, "/a?b=c").header("x-one", "1").body("hello").send().await;
+    let answer = direct(&origin)
+        .ask(Method::PUT, "/a?b=c")
+        .header("x-one", "1")
+        .body("hello")
+        .send()
+        .await;
     assert_eq!(answer.text(), "hello");
     let seen = origin.last();
-    assert_eq!((seen.method.as_str(), seen.path.as_str(), seen.header("x-one")), ("PUT", "/a?b=c", "1"));
+    assert_eq!(
+        (
+            seen.method.as_str(),
+            seen.path.as_str(),
+            seen.header("x-one")
+        ),
+        ("PUT", "/a?b=c", "1")
+    );
     assert_eq!(seen.body.as_deref(), Some(&b"hello"[..]));
-    assert_eq!((origin.count(), origin.count_of("/a?b=c"), origin.count_of("/a")), (1, 1, 0));
+    assert_eq!(
+        (
+            origin.count(),
+            origin.count_of("/a?b=c"),
+            origin.count_of("/a")
+        ),
+        (1, 1, 0)
+    );
 }
 
 #[tokio::test]
@@ -81,7 +100,13 @@ async fn a_gate_holds_handlers_and_the_most_at_once_is_counted() {
     let asking = tokio::spawn(async move { e2e::client::herd(&client, 5, "/").await });
     gate.reached_by(5).await;
     gate.open();
-    assert!(asking.await.unwrap().into_iter().all(|answer| answer.unwrap().text() == "through"));
+    assert!(
+        asking
+            .await
+            .unwrap()
+            .into_iter()
+            .all(|answer| answer.unwrap().text() == "through")
+    );
     assert_eq!(origin.most_at_once(), 5);
 }
 
@@ -91,7 +116,10 @@ async fn a_stopped_origin_refuses_and_comes_back_on_its_port() {
     let client = direct(&origin);
     assert_eq!(client.get("/").await.text(), "here");
     origin.stop().await;
-    assert!(matches!(client.request("/").try_send().await, Err(Failure::NoAnswer(_))));
+    assert!(matches!(
+        client.request("/").try_send().await,
+        Err(Failure::NoAnswer(_))
+    ));
     origin.start_again().await;
     assert_eq!(client.apart().get("/").await.text(), "here");
 }
@@ -99,7 +127,10 @@ async fn a_stopped_origin_refuses_and_comes_back_on_its_port() {
 #[tokio::test]
 async fn an_origin_can_hang_up_and_change_its_mind() {
     let origin = Origin::pages(|_| Reply::hang_up()).await;
-    assert!(matches!(direct(&origin).request("/").try_send().await, Err(Failure::NoAnswer(_))));
+    assert!(matches!(
+        direct(&origin).request("/").try_send().await,
+        Err(Failure::NoAnswer(_))
+    ));
     origin.behave(|_| async { Reply::status_only(204) });
     assert_eq!(direct(&origin).get("/").await.status, 204);
 }
@@ -117,7 +148,8 @@ async fn a_tunnel_carries_bytes_both_ways() {
     })
     .await;
     let mut raw = RawConnection::open(origin.address()).await;
-    raw.write("GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await;
+    raw.write("GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await;
     assert_eq!(raw.head().await.status, 101);
     raw.write("ping").await;
     assert_eq!(raw.exactly(4).await, b"ping");

@@ -62,7 +62,9 @@ async fn a_body_that_says_it_is_too_long_is_413() {
 #[tokio::test]
 async fn a_body_that_grows_too_long_never_arrives_whole() {
     let (origin, gateway) = limited("{max_body_bytes: 1KiB}").await;
-    origin.behave(|asked| async move { Reply::ok(asked.read().await.body.unwrap().len().to_string()) });
+    origin.behave(
+        |asked| async move { Reply::ok(asked.read().await.body.unwrap().len().to_string()) },
+    );
     let (ask, pieces) = gateway.client().ask(Method::POST, "/").upload();
     let asking = tokio::spawn(ask.try_send());
     for _ in 0..8 {
@@ -70,11 +72,22 @@ async fn a_body_that_grows_too_long_never_arrives_whole() {
     }
     drop(pieces);
     match asking.await.unwrap() {
-        Ok(answer) => assert!(answer.status == 413 || answer.status == 502, "{}", answer.status),
+        Ok(answer) => assert!(
+            answer.status == 413 || answer.status == 502,
+            "{}",
+            answer.status
+        ),
         Err(e2e::client::Failure::NoAnswer(_)) => {}
         Err(other) => panic!("{other:?}"),
     }
-    assert_ne!(origin.seen().last().and_then(|seen| seen.body.clone()).map(|body| body.len()), Some(4_096));
+    assert_ne!(
+        origin
+            .seen()
+            .last()
+            .and_then(|seen| seen.body.clone())
+            .map(|body| body.len()),
+        Some(4_096)
+    );
 }
 
 #[tokio::test]
@@ -83,7 +96,10 @@ async fn a_head_that_does_not_arrive_in_time_ends_the_connection() {
     let mut raw = gateway.raw().await;
     raw.write("GET / HTTP/1.1\r\nhost:").await;
     let rest = String::from_utf8(raw.to_end().await).unwrap();
-    assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
+    assert!(
+        rest.is_empty() || rest.starts_with("HTTP/1.1 408"),
+        "{rest}"
+    );
     assert_eq!(origin.count(), 0);
 }
 
@@ -121,7 +137,10 @@ async fn over_the_connection_limit_accepting_pauses_and_goes_on() {
     }
     let mut third = gateway.raw().await;
     third.write(get("/", "")).await;
-    assert!(third.is_silent(), "a third connection was served beside two open ones");
+    assert!(
+        third.is_silent(),
+        "a third connection was served beside two open ones"
+    );
     held.pop();
     assert_eq!(third.head().await.status, 200);
 }
@@ -131,7 +150,8 @@ async fn pipelined_requests_are_answered_in_order() {
     let (origin, gateway) = limited("{}").await;
     origin.behave(|asked| async move { Reply::ok(asked.seen.path).header("content-length", "2") });
     let mut raw = gateway.raw().await;
-    raw.write([get("/1", ""), get("/2", ""), get("/3", "")].concat()).await;
+    raw.write([get("/1", ""), get("/2", ""), get("/3", "")].concat())
+        .await;
     for body in ["/1", "/2", "/3"] {
         assert_eq!(raw.head().await.status, 200);
         assert_eq!(raw.exactly(2).await, body.as_bytes());

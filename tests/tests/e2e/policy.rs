@@ -50,8 +50,14 @@ async fn cap_shortens_and_never_invents() {
     for path in ["/long", "/short", "/silent"] {
         gateway.client().get(path).await;
     }
-    assert!(matches!(gateway.client().get("/long").await.cache().ttl, Some(8..=10)));
-    assert!(matches!(gateway.client().get("/short").await.cache().ttl, Some(3..=5)));
+    assert!(matches!(
+        gateway.client().get("/long").await.cache().ttl,
+        Some(8..=10)
+    ));
+    assert!(matches!(
+        gateway.client().get("/short").await.cache().ttl,
+        Some(3..=5)
+    ));
     assert!(!gateway.client().get("/silent").await.is_hit());
 }
 
@@ -61,7 +67,12 @@ async fn only_the_statuses_named_get_the_routes_ttl() {
         Reply::ok("x").status(seen.path.trim_start_matches('/').parse().unwrap())
     })
     .await;
-    for (path, kept) in [("/200", true), ("/203", true), ("/404", false), ("/500", false)] {
+    for (path, kept) in [
+        ("/200", true),
+        ("/203", true),
+        ("/404", false),
+        ("/500", false),
+    ] {
         gateway.client().get(path).await;
         assert_eq!(gateway.client().get(path).await.is_hit(), kept, "{path}");
     }
@@ -80,13 +91,22 @@ async fn defaults_hold_for_routes_that_do_not_say_otherwise() {
     for path in ["/own", "/rest"] {
         gateway.client().get(path).await;
     }
-    assert!(matches!(gateway.client().get("/own").await.cache().ttl, Some(8..=10)));
-    assert!(matches!(gateway.client().get("/rest").await.cache().ttl, Some(50..=60)));
+    assert!(matches!(
+        gateway.client().get("/own").await.cache().ttl,
+        Some(8..=10)
+    ));
+    assert!(matches!(
+        gateway.client().get("/rest").await.cache().ttl,
+        Some(50..=60)
+    ));
 }
 
 #[tokio::test]
 async fn jitter_spreads_lifetimes_within_its_bounds() {
-    let (_origin, gateway) = site("{mode: override, ttl: 1000s, jitter: 20}", |_| Reply::ok("x")).await;
+    let (_origin, gateway) = site("{mode: override, ttl: 1000s, jitter: 20}", |_| {
+        Reply::ok("x")
+    })
+    .await;
     let mut seen = BTreeSet::new();
     for i in 0..40 {
         let path = format!("/{i}");
@@ -101,10 +121,13 @@ async fn jitter_spreads_lifetimes_within_its_bounds() {
 #[tokio::test]
 async fn an_absent_page_is_remembered_for_a_short_time_of_its_own() {
     let (origin, gateway) =
-        site("{negative_cache: {ttl: 400ms, statuses: [404]}}", |seen| match seen.path.as_str() {
-            "/gone" => Reply::status_only(410),
-            _ => Reply::ok("no such page").status(404),
-        })
+        site(
+            "{negative_cache: {ttl: 400ms, statuses: [404]}}",
+            |seen| match seen.path.as_str() {
+                "/gone" => Reply::status_only(410),
+                _ => Reply::ok("no such page").status(404),
+            },
+        )
         .await;
     let miss = gateway.client().get("/missing").await;
     let again = gateway.client().get("/missing").await;
@@ -115,13 +138,19 @@ async fn an_absent_page_is_remembered_for_a_short_time_of_its_own() {
     for _ in 0..2 {
         gateway.client().get("/gone").await;
     }
-    assert_eq!(origin.count_of("/gone"), 2, "410 is not among this route's statuses");
+    assert_eq!(
+        origin.count_of("/gone"),
+        2,
+        "410 is not among this route's statuses"
+    );
 }
 
 #[tokio::test]
 async fn a_cookie_is_stripped_before_storing_where_the_route_says_so() {
-    let (origin, gateway) =
-        site("{set_cookie: strip}", |_| Reply::fresh("x").header("set-cookie", "session=secret")).await;
+    let (origin, gateway) = site("{set_cookie: strip}", |_| {
+        Reply::fresh("x").header("set-cookie", "session=secret")
+    })
+    .await;
     for _ in 0..2 {
         assert!(!gateway.client().get("/").await.has("set-cookie"));
     }
@@ -137,7 +166,11 @@ async fn request_directives_count_only_where_the_route_honours_them() {
         .start()
         .await;
     let ask = |path: &'static str, directive: &'static str| {
-        gateway.client().request(path).header("cache-control", directive).send()
+        gateway
+            .client()
+            .request(path)
+            .header("cache-control", directive)
+            .send()
     };
     for path in ["/open", "/rest"] {
         gateway.client().get(path).await;
@@ -154,7 +187,10 @@ async fn request_directives_count_only_where_the_route_honours_them() {
 #[tokio::test]
 async fn a_route_without_a_cache_stores_nothing() {
     let origin = Origin::pages(|_| Reply::fresh("x")).await;
-    let gateway = Setup::new(&origin).route("{name: off, upstream: origin, cache: off}").start().await;
+    let gateway = Setup::new(&origin)
+        .route("{name: off, upstream: origin, cache: off}")
+        .start()
+        .await;
     for _ in 0..3 {
         assert!(!gateway.client().uncached().get("/").await.is_hit());
     }
@@ -164,11 +200,17 @@ async fn a_route_without_a_cache_stores_nothing() {
 #[tokio::test]
 async fn the_cache_keeps_to_its_bytes() {
     let origin = Origin::pages(|_| Reply::fresh(vec![b'a'; 64 << 10])).await;
-    let gateway =
-        Setup::new(&origin).top("cache", "{l1: {max_bytes: 4MiB, max_object_bytes: 1MiB}}").start().await;
+    let gateway = Setup::new(&origin)
+        .top("cache", "{l1: {max_bytes: 4MiB, max_object_bytes: 1MiB}}")
+        .start()
+        .await;
     let client = gateway.client();
     for i in 0..400 {
         client.get(&format!("/{i}")).await;
     }
-    gateway.metric_until("lamina_cache_bytes", &[("tier", "l1")], |bytes| bytes > 0.0 && bytes <= 4_194_304.0).await;
+    gateway
+        .metric_until("lamina_cache_bytes", &[("tier", "l1")], |bytes| {
+            bytes > 0.0 && bytes <= 4_194_304.0
+        })
+        .await;
 }

@@ -16,18 +16,37 @@ async fn every_method_reaches_the_origin_with_its_body() {
     let (origin, gateway) = site("{}", echo).await;
     for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {
         let method: Method = method.parse().unwrap();
-        let answer = gateway.client().ask(method.clone(), "/thing?a=1").body(format!("{method} it")).send().await;
+        let answer = gateway
+            .client()
+            .ask(method.clone(), "/thing?a=1")
+            .body(format!("{method} it"))
+            .send()
+            .await;
         assert_eq!(answer.text(), format!("{method} it"));
-        assert_eq!((origin.last().method, origin.last().path), (method, "/thing?a=1".to_owned()));
+        assert_eq!(
+            (origin.last().method, origin.last().path),
+            (method, "/thing?a=1".to_owned())
+        );
     }
 }
 
 #[tokio::test]
 async fn a_body_on_get_is_forwarded_and_its_answer_not_shared() {
-    let (origin, gateway) =
-        site("{}", |seen| Reply::fresh(seen.body.clone().unwrap_or_default())).await;
+    let (origin, gateway) = site("{}", |seen| {
+        Reply::fresh(seen.body.clone().unwrap_or_default())
+    })
+    .await;
     for body in ["one", "two"] {
-        assert_eq!(gateway.client().request("/search").body(body).send().await.text(), body);
+        assert_eq!(
+            gateway
+                .client()
+                .request("/search")
+                .body(body)
+                .send()
+                .await
+                .text(),
+            body
+        );
     }
     assert_eq!(origin.count(), 2);
 }
@@ -35,7 +54,14 @@ async fn a_body_on_get_is_forwarded_and_its_answer_not_shared() {
 #[tokio::test]
 async fn path_and_query_arrive_as_they_were_sent() {
     let (origin, gateway) = site("{}", |_| Reply::fresh("x")).await;
-    for target in ["/a%2Fb", "/a//b", "/a;x=1/b.css", "/p?x=1&&y=%20&x=1", "/p?", "/%E2%82%AC"] {
+    for target in [
+        "/a%2Fb",
+        "/a//b",
+        "/a;x=1/b.css",
+        "/p?x=1&&y=%20&x=1",
+        "/p?",
+        "/%E2%82%AC",
+    ] {
         gateway.client().get(target).await;
         assert_eq!(origin.last().path, target);
     }
@@ -45,7 +71,11 @@ async fn path_and_query_arrive_as_they_were_sent() {
 async fn odd_statuses_and_headers_pass() {
     let (_origin, gateway) = site("{}", |seen| {
         let status = seen.path_only().trim_start_matches('/').parse().unwrap();
-        Reply::ok("").status(status).header("x-odd", "a; b=\"c\"").header("link", "<a>").header("link", "<b>")
+        Reply::ok("")
+            .status(status)
+            .header("x-odd", "a; b=\"c\"")
+            .header("link", "<a>")
+            .header("link", "<b>")
     })
     .await;
     for status in [299, 307, 418, 451, 499, 599, 999] {
@@ -62,7 +92,11 @@ async fn an_unreachable_origin_is_a_502_with_its_reason() {
     origin.stop().await;
     let answer = gateway.client().get("/").await;
     assert_eq!(answer.status, 502);
-    assert!(answer.header("proxy-status").contains("connection_refused"), "{:?}", answer.headers);
+    assert!(
+        answer.header("proxy-status").contains("connection_refused"),
+        "{:?}",
+        answer.headers
+    );
 }
 
 #[tokio::test]
@@ -70,7 +104,11 @@ async fn an_origin_that_hangs_up_is_a_502() {
     let (_origin, gateway) = site("{}", |_| Reply::hang_up()).await;
     let answer = gateway.client().get("/").await;
     assert_eq!(answer.status, 502);
-    assert!(answer.header("proxy-status").contains("lamina"), "{:?}", answer.headers);
+    assert!(
+        answer.header("proxy-status").contains("lamina"),
+        "{:?}",
+        answer.headers
+    );
 }
 
 #[tokio::test]
@@ -85,8 +123,14 @@ async fn an_origin_that_never_answers_is_a_504() {
         }
     })
     .await;
-    let upstream = format!("{{targets: [\"{}\"], timeouts: {{first_byte: 300ms}}}}", origin.url());
-    let gateway = Setup::new(&origin).upstream("origin", &upstream).start().await;
+    let upstream = format!(
+        "{{targets: [\"{}\"], timeouts: {{first_byte: 300ms}}}}",
+        origin.url()
+    );
+    let gateway = Setup::new(&origin)
+        .upstream("origin", &upstream)
+        .start()
+        .await;
     assert_eq!(gateway.client().get("/").await.status, 504);
 }
 
@@ -104,7 +148,10 @@ async fn above_its_load_limit_an_upstream_is_a_503_with_retry_after() {
     .await;
     let load = "{max_concurrent: 1, max_queued: 0, queue_timeout: 100ms}";
     let upstream = format!("{{targets: [\"{}\"], load: {load}}}", origin.url());
-    let gateway = Setup::new(&origin).upstream("origin", &upstream).start().await;
+    let gateway = Setup::new(&origin)
+        .upstream("origin", &upstream)
+        .start()
+        .await;
     let client = gateway.client();
     let first = tokio::spawn(async move { client.get("/one").await });
     gate.reached_by(1).await;
@@ -118,8 +165,10 @@ async fn above_its_load_limit_an_upstream_is_a_503_with_retry_after() {
 #[tokio::test]
 async fn without_a_route_it_is_a_404() {
     let origin = Origin::pages(|_| Reply::fresh("x")).await;
-    let gateway =
-        Setup::new(&origin).route("{name: only, match: {path: /only/*}, upstream: origin}").start().await;
+    let gateway = Setup::new(&origin)
+        .route("{name: only, match: {path: /only/*}, upstream: origin}")
+        .start()
+        .await;
     assert_eq!(gateway.client().uncached().get("/other").await.status, 404);
     assert_eq!(gateway.client().get("/only/x").await.status, 200);
     assert_eq!(origin.count(), 1);
@@ -140,9 +189,25 @@ async fn the_first_route_that_matches_counts() {
         .await;
     let client = gateway.client();
     assert_eq!(client.get("/").await.text(), "one");
-    assert_eq!(client.request("/").host("www.example.com").send().await.text(), "two");
+    assert_eq!(
+        client
+            .request("/")
+            .host("www.example.com")
+            .send()
+            .await
+            .text(),
+        "two"
+    );
     assert_eq!(client.ask(Method::PUT, "/").send().await.text(), "two");
-    assert_eq!(client.request("/").header("x-beta", "yes").send().await.text(), "two");
+    assert_eq!(
+        client
+            .request("/")
+            .header("x-beta", "yes")
+            .send()
+            .await
+            .text(),
+        "two"
+    );
     assert_eq!(client.get("/a/x").await.text(), "two");
     assert_eq!(client.get("/b1").await.text(), "two");
     assert_eq!(client.get("/b12").await.text(), "one");
@@ -155,14 +220,20 @@ async fn http2_clients_are_served_and_share_the_cache() {
     assert_eq!((miss.version, miss.text()), (Version::HTTP_2, "page"));
     assert!(gateway.client().get("/").await.is_hit());
     assert!(gateway.client_http2().get("/").await.is_hit());
-    assert_eq!((origin.count(), origin.last().version), (1, Version::HTTP_11));
+    assert_eq!(
+        (origin.count(), origin.last().version),
+        (1, Version::HTTP_11)
+    );
 }
 
 #[tokio::test]
 async fn an_http2_upstream_is_spoken_to_in_http2() {
     let origin = Origin::pages(|seen| Reply::fresh(seen.body.clone().unwrap())).await;
     let upstream = format!("{{targets: [\"{}\"], protocol: http2}}", origin.url());
-    let gateway = Setup::new(&origin).upstream("origin", &upstream).start().await;
+    let gateway = Setup::new(&origin)
+        .upstream("origin", &upstream)
+        .start()
+        .await;
     assert_eq!(gateway.client().post("/", "body").await.text(), "body");
     assert_eq!(origin.last().version, Version::HTTP_2);
 }
@@ -186,7 +257,9 @@ async fn an_upgrade_becomes_a_tunnel_after_the_origins_101() {
     })
     .await;
     let gateway = Setup::new(&origin).start().await;
-    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    let ask = |path: &str| {
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+    };
     let mut raw = gateway.raw().await;
     raw.write(ask("/chat")).await;
     let head = raw.head().await;

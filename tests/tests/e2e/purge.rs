@@ -40,12 +40,27 @@ fn selectors(gateway: &Gateway) -> Vec<(Value, &'static [&'static str])> {
     let base = format!("http://{}", gateway.address);
     vec![
         (json!({"url": format!("{base}/news/1")}), &["/news/1"]),
-        (json!({"url": format!("{base}/shop/1?x=1")}), &["/shop/1?x=1"]),
+        (
+            json!({"url": format!("{base}/shop/1?x=1")}),
+            &["/shop/1?x=1"],
+        ),
         (json!({"url": format!("{base}/shop/1")}), &[]),
-        (json!({"prefix": format!("{base}/news/")}), &["/news/1", "/news/2"]),
-        (json!({"pattern": format!("{base}/*/1*")}), &["/news/1", "/shop/1?x=1"]),
-        (json!({"pattern": format!("{base}/news/?")}), &["/news/1", "/news/2"]),
-        (json!({"pattern": format!("{base}/shop/1\\?x=1")}), &["/shop/1?x=1"]),
+        (
+            json!({"prefix": format!("{base}/news/")}),
+            &["/news/1", "/news/2"],
+        ),
+        (
+            json!({"pattern": format!("{base}/*/1*")}),
+            &["/news/1", "/shop/1?x=1"],
+        ),
+        (
+            json!({"pattern": format!("{base}/news/?")}),
+            &["/news/1", "/news/2"],
+        ),
+        (
+            json!({"pattern": format!("{base}/shop/1\\?x=1")}),
+            &["/shop/1?x=1"],
+        ),
         (json!({"tag": "news"}), &["/news/1", "/news/2"]),
         (json!({"tag": "first"}), &["/news/1"]),
         (json!({"tag": "second"}), &["/news/2", "/shop/1?x=1"]),
@@ -84,11 +99,17 @@ async fn a_key_as_explain_shows_it_can_be_purged() {
         gateway.client().get(path).await;
     }
     let url = json!({"url": format!("http://{}/news/1", gateway.address)});
-    let explained = gateway.admin(Method::POST, "/v1/explain", &url.to_string()).await;
+    let explained = gateway
+        .admin(Method::POST, "/v1/explain", &url.to_string())
+        .await;
     let explained: Value = serde_json::from_str(&explained.text).unwrap();
     gateway.purge(json!({"key": explained["key"]["id"]})).await;
     for path in PATHS {
-        assert_eq!(gateway.client().get(path).await.is_hit(), path != "/news/1", "{path}");
+        assert_eq!(
+            gateway.client().get(path).await.is_hit(),
+            path != "/news/1",
+            "{path}"
+        );
     }
 }
 
@@ -118,7 +139,12 @@ async fn each_selector_can_mark_stale_instead() {
         let new = (version.load(Ordering::SeqCst)).to_string();
         gateway.purge(selector.clone()).await;
         let stale = client.get("/p").await;
-        assert!(stale.is_hit() && stale.text() == old, "{selector}: {:?} {}", stale.cache(), stale.text());
+        assert!(
+            stale.is_hit() && stale.text() == old,
+            "{selector}: {:?} {}",
+            stale.cache(),
+            stale.text()
+        );
         wait_for(&format!("{selector}: refreshed"), SOON, || async {
             (client.get("/p").await.text() == new).then_some(())
         })
@@ -130,11 +156,19 @@ async fn each_selector_can_mark_stale_instead() {
 async fn a_url_takes_all_its_variants_along() {
     let origin = Origin::pages(|_| Reply::fresh("x").header("vary", "accept-language")).await;
     let gateway = Setup::new(&origin).start().await;
-    let ask = |language: &'static str| gateway.client().request("/").header("accept-language", language).send();
+    let ask = |language: &'static str| {
+        gateway
+            .client()
+            .request("/")
+            .header("accept-language", language)
+            .send()
+    };
     for language in ["en", "de"] {
         ask(language).await;
     }
-    gateway.purge(json!({"url": format!("http://{}/", gateway.address)})).await;
+    gateway
+        .purge(json!({"url": format!("http://{}/", gateway.address)}))
+        .await;
     for language in ["en", "de"] {
         assert!(!ask(language).await.is_hit(), "{language}");
     }
@@ -145,7 +179,9 @@ async fn receipts_carry_growing_numbers() {
     let (_origin, gateway) = tagged().await;
     let mut last = 0;
     for _ in 0..3 {
-        let order = gateway.purge(json!({"tag": "news"})).await["order"].as_u64().expect("a number");
+        let order = gateway.purge(json!({"tag": "news"})).await["order"]
+            .as_u64()
+            .expect("a number");
         assert!(order > last);
         last = order;
     }
@@ -154,9 +190,21 @@ async fn receipts_carry_growing_numbers() {
 #[tokio::test]
 async fn a_purge_that_names_nothing_or_something_unknown_is_refused() {
     let (_origin, gateway) = tagged().await;
-    for body in ["", "{}", "{\"tagg\": \"x\"}", "[]", "{\"tag\": 1}", "{\"all\": false}", "not json"] {
+    for body in [
+        "",
+        "{}",
+        "{\"tagg\": \"x\"}",
+        "[]",
+        "{\"tag\": 1}",
+        "{\"all\": false}",
+        "not json",
+    ] {
         let answer = gateway.admin(Method::POST, "/v1/purge", body).await;
-        assert!((400..500).contains(&answer.status), "{body:?}: {}", answer.status);
+        assert!(
+            (400..500).contains(&answer.status),
+            "{body:?}: {}",
+            answer.status
+        );
     }
     assert!((400..500).contains(&gateway.admin(Method::GET, "/v1/purge", "").await.status));
 }
@@ -166,7 +214,10 @@ async fn the_purge_method_is_off_unless_configured() {
     let (origin, gateway) = tagged().await;
     let purge: Method = "PURGE".parse().unwrap();
     gateway.client().get("/about").await;
-    assert_eq!(gateway.client().ask(purge, "/about").send().await.status, 405);
+    assert_eq!(
+        gateway.client().ask(purge, "/about").send().await.status,
+        405
+    );
     assert!(gateway.client().get("/about").await.is_hit());
     assert_eq!(origin.count(), 1);
 }
@@ -177,12 +228,23 @@ async fn the_purge_method_obeys_its_allow_list_and_token() {
     for (config, token, status) in [
         ("{enabled: true, allow: [\"127.0.0.0/8\"]}", "", 200),
         ("{enabled: true, allow: [\"10.0.0.0/8\"]}", "", 403),
-        ("{enabled: true, allow: [\"127.0.0.0/8\"], token: sesame}", "", 401),
-        ("{enabled: true, allow: [\"127.0.0.0/8\"], token: sesame}", "Bearer wrong", 401),
+        (
+            "{enabled: true, allow: [\"127.0.0.0/8\"], token: sesame}",
+            "",
+            401,
+        ),
+        (
+            "{enabled: true, allow: [\"127.0.0.0/8\"], token: sesame}",
+            "Bearer wrong",
+            401,
+        ),
         ("{enabled: true, token: sesame}", "Bearer sesame", 200),
     ] {
         let origin = Origin::pages(|_| Reply::fresh("x")).await;
-        let gateway = Setup::new(&origin).top("purge_method", config).start().await;
+        let gateway = Setup::new(&origin)
+            .top("purge_method", config)
+            .start()
+            .await;
         gateway.client().get("/p").await;
         let mut ask = gateway.client().uncached().ask(purge.clone(), "/p");
         if !token.is_empty() {
@@ -190,15 +252,26 @@ async fn the_purge_method_obeys_its_allow_list_and_token() {
         }
         let got = ask.send().await.status.as_u16();
         // 401 and 403 both refuse; which one is the gateway's taste.
-        assert_eq!((got == 200, (400..404).contains(&got)), (status == 200, status != 200), "{config} {token}: {got}");
-        assert_eq!(gateway.client().get("/p").await.is_hit(), status != 200, "{config} {token}");
+        assert_eq!(
+            (got == 200, (400..404).contains(&got)),
+            (status == 200, status != 200),
+            "{config} {token}: {got}"
+        );
+        assert_eq!(
+            gateway.client().get("/p").await.is_hit(),
+            status != 200,
+            "{config} {token}"
+        );
     }
 }
 
 #[tokio::test]
 async fn rules_purge_after_a_successful_unsafe_request() {
     let origin = Origin::pages(|seen| match (seen.method.as_str(), seen.header("x-fail")) {
-        ("GET", _) => Reply::fresh("x").header("surrogate-key", &format!("at{}", seen.path.replace('/', "-"))),
+        ("GET", _) => Reply::fresh("x").header(
+            "surrogate-key",
+            &format!("at{}", seen.path.replace('/', "-")),
+        ),
         (_, "") => Reply::status_only(204),
         _ => Reply::status_only(500),
     })
@@ -206,7 +279,9 @@ async fn rules_purge_after_a_successful_unsafe_request() {
     let rules = "[{on: [POST], purge: [{url: \"/list\"}, {tag: \"at-item-{path.2}\"}, {tag: \"at-{header.x-also}\"}]}, \
                  {on: [PUT], purge: [{prefix: \"/item/\"}], soft: false}]";
     let gateway = Setup::new(&origin)
-        .route(&format!("{{name: site, upstream: origin, invalidate: {rules}}}"))
+        .route(&format!(
+            "{{name: site, upstream: origin, invalidate: {rules}}}"
+        ))
         .start()
         .await;
     let client = gateway.client();
@@ -217,9 +292,17 @@ async fn rules_purge_after_a_successful_unsafe_request() {
         }
     };
     kept("first", [false; 4]).await;
-    client.ask(Method::POST, "/edit/7").header("x-fail", "1").send().await;
+    client
+        .ask(Method::POST, "/edit/7")
+        .header("x-fail", "1")
+        .send()
+        .await;
     kept("after a failed POST", [true; 4]).await;
-    client.ask(Method::POST, "/edit/7").header("x-also", "extra").send().await;
+    client
+        .ask(Method::POST, "/edit/7")
+        .header("x-also", "extra")
+        .send()
+        .await;
     kept("after a POST", [false, false, true, false]).await;
     client.ask(Method::PUT, "/anything").send().await;
     kept("after a PUT", [true, false, false, true]).await;
@@ -247,7 +330,10 @@ async fn a_load_that_began_before_a_purge_is_never_seen_after_it() {
     for selector in ["tag", "all", "url", "prefix", "pattern", "route"] {
         let gate = Gate::new();
         let (origin, version) = gated_versions(&gate).await;
-        let gateway = Setup::new(&origin).policy("{mode: override, ttl: 60s}").start().await;
+        let gateway = Setup::new(&origin)
+            .policy("{mode: override, ttl: 60s}")
+            .start()
+            .await;
         let client = gateway.client();
         let early = tokio::spawn(async move { client.get("/p").await });
         gate.reached_by(1).await;
@@ -264,7 +350,11 @@ async fn a_load_that_began_before_a_purge_is_never_seen_after_it() {
             })
             .await;
         gate.open();
-        assert_eq!(early.await.unwrap().text(), "v1", "{selector}: who asked before may get the old one");
+        assert_eq!(
+            early.await.unwrap().text(),
+            "v1",
+            "{selector}: who asked before may get the old one"
+        );
         let late = gateway.client().get("/p").await;
         assert_eq!((late.text(), origin.count()), ("v2", 2), "{selector}");
         assert!(gateway.client().get("/p").await.is_hit(), "{selector}");
@@ -275,7 +365,10 @@ async fn a_load_that_began_before_a_purge_is_never_seen_after_it() {
 async fn who_asks_after_a_purge_does_not_join_a_load_from_before_it() {
     let gate = Gate::new();
     let (origin, version) = gated_versions(&gate).await;
-    let gateway = Setup::new(&origin).policy("{mode: override, ttl: 60s}").start().await;
+    let gateway = Setup::new(&origin)
+        .policy("{mode: override, ttl: 60s}")
+        .start()
+        .await;
     let ask = || {
         let client = gateway.client();
         tokio::spawn(async move { client.get("/p").await })
@@ -287,7 +380,10 @@ async fn who_asks_after_a_purge_does_not_join_a_load_from_before_it() {
     let late = ask();
     gate.reached_by(2).await;
     gate.open();
-    assert_eq!((early.await.unwrap().text(), late.await.unwrap().text()), ("v1", "v2"));
+    assert_eq!(
+        (early.await.unwrap().text(), late.await.unwrap().text()),
+        ("v1", "v2")
+    );
     assert_eq!(origin.count(), 2);
     assert_eq!(gateway.client().get("/p").await.text(), "v2");
 }
@@ -331,8 +427,10 @@ async fn a_refresh_that_began_before_a_purge_is_never_seen_after_it() {
 #[tokio::test]
 async fn a_failed_refresh_after_a_purge_does_not_fall_back_on_the_old_copy() {
     let origin = Origin::pages(|_| Reply::ok("old")).await;
-    let gateway =
-        Setup::new(&origin).policy("{mode: override, ttl: 60s, stale_if_error: 60s}").start().await;
+    let gateway = Setup::new(&origin)
+        .policy("{mode: override, ttl: 60s, stale_if_error: 60s}")
+        .start()
+        .await;
     gateway.client().get("/p").await;
     origin.behave(|_| async { Reply::status_only(500) });
     gateway.purge(json!({"all": true})).await;

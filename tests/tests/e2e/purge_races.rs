@@ -32,7 +32,12 @@ struct World {
 
 async fn origin(world: Arc<World>) -> Origin {
     Origin::start(move |asked| {
-        let page: usize = asked.seen.path.trim_start_matches("/page/").parse().unwrap();
+        let page: usize = asked
+            .seen
+            .path
+            .trim_start_matches("/page/")
+            .parse()
+            .unwrap();
         let version = world.current[page].load(Ordering::SeqCst);
         let mut random = Random::new(version << 8 | page as u64);
         async move {
@@ -49,8 +54,15 @@ async fn origin(world: Arc<World>) -> Origin {
 async fn read(client: &Client, world: &World, page: usize, seed: u64) {
     let floor = world.floor[page].load(Ordering::SeqCst);
     let answer = client.get(&format!("/page/{page}")).await;
-    let seen: u64 = answer.text().parse().unwrap_or_else(|_| panic!("page {page} said {:?}", answer.text()));
-    assert!(seen >= floor, "seed {seed}: page {page} showed {seen} after {floor} was acknowledged: {:?}", answer.cache());
+    let seen: u64 = answer
+        .text()
+        .parse()
+        .unwrap_or_else(|_| panic!("page {page} said {:?}", answer.text()));
+    assert!(
+        seen >= floor,
+        "seed {seed}: page {page} showed {seen} after {floor} was acknowledged: {:?}",
+        answer.cache()
+    );
     world.checked.fetch_add(1, Ordering::SeqCst);
 }
 
@@ -70,7 +82,9 @@ async fn rounds(worker: u64, gateway: Arc<Gateway>, world: Arc<World>) {
     let mut random = Random::new(worker);
     let client = gateway.client();
     // A page has one owner, so that a floor is raised by one task only.
-    let mine: Vec<usize> = (0..PAGES).filter(|page| *page as u64 % WORKERS == worker).collect();
+    let mine: Vec<usize> = (0..PAGES)
+        .filter(|page| *page as u64 % WORKERS == worker)
+        .collect();
     for round in 0..ROUNDS / WORKERS {
         let page = mine[random.below(mine.len() as u64) as usize];
         let seed = worker << 32 | round;
@@ -97,13 +111,25 @@ async fn rounds(worker: u64, gateway: Arc<Gateway>, world: Arc<World>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_old_value_is_seen_after_an_acknowledged_purge() {
     let numbers = || (0..PAGES).map(|_| AtomicU64::new(0)).collect();
-    let world = Arc::new(World { current: numbers(), floor: numbers(), checked: AtomicU64::new(0) });
+    let world = Arc::new(World {
+        current: numbers(),
+        floor: numbers(),
+        checked: AtomicU64::new(0),
+    });
     let origin = origin(world.clone()).await;
-    let gateway = Arc::new(Setup::new(&origin).top("telemetry", "{access_log: off}").start().await);
-    let workers: Vec<_> =
-        (0..WORKERS).map(|worker| tokio::spawn(rounds(worker, gateway.clone(), world.clone()))).collect();
+    let gateway = Arc::new(
+        Setup::new(&origin)
+            .top("telemetry", "{access_log: off}")
+            .start()
+            .await,
+    );
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|worker| tokio::spawn(rounds(worker, gateway.clone(), world.clone())))
+        .collect();
     for worker in workers {
-        within("10,000 rounds", std::time::Duration::from_secs(240), worker).await.unwrap();
+        within("10,000 rounds", std::time::Duration::from_secs(240), worker)
+            .await
+            .unwrap();
     }
     assert!(world.checked.load(Ordering::SeqCst) >= 2 * (ROUNDS / WORKERS) * WORKERS);
     assert!(origin.count() >= PAGES, "the pages were loaded");

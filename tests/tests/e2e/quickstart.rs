@@ -35,8 +35,12 @@ async fn quickstart() -> (Demo, Gateway) {
     })
     .await;
     let shipped = repository().join("config/quickstart.yaml");
-    let text = std::fs::read_to_string(&shipped).unwrap_or_else(|error| panic!("{}: {error}", shipped.display()));
-    let dist = repository().join("plugins/dist").canonicalize().expect("plugins/build.sh has been run");
+    let text = std::fs::read_to_string(&shipped)
+        .unwrap_or_else(|error| panic!("{}: {error}", shipped.display()));
+    let dist = repository()
+        .join("plugins/dist")
+        .canonicalize()
+        .expect("plugins/build.sh has been run");
     let text = text
         .replace("127.0.0.1:8081", &address.to_string())
         .replace("127.0.0.1:8080", "127.0.0.1:0")
@@ -48,7 +52,10 @@ async fn quickstart() -> (Demo, Gateway) {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -58,15 +65,28 @@ async fn a_page_is_a_miss_then_a_hit_with_its_age() {
     let cache = miss.cache();
     assert!(cache.forwarded_as("uri-miss") && cache.stored, "{cache:?}");
     let hit = gateway.client().get("/pages/hello").await;
-    assert!(hit.is_hit() && hit.cache().ttl.is_some() && hit.age().is_some(), "{:?}", hit.headers);
+    assert!(
+        hit.is_hit() && hit.cache().ttl.is_some() && hit.age().is_some(),
+        "{:?}",
+        hit.headers
+    );
     assert_eq!(hit.body, miss.body);
 }
 
 #[tokio::test]
 async fn tracking_parameters_share_one_entry_through_the_key_plugin() {
     let (_demo, gateway) = quickstart().await;
-    gateway.client().get("/search?q=tea&utm_source=letter").await;
-    assert!(gateway.client().get("/search?q=tea&utm_source=banner").await.is_hit());
+    gateway
+        .client()
+        .get("/search?q=tea&utm_source=letter")
+        .await;
+    assert!(
+        gateway
+            .client()
+            .get("/search?q=tea&utm_source=banner")
+            .await
+            .is_hit()
+    );
 }
 
 #[tokio::test]
@@ -74,7 +94,11 @@ async fn the_composed_route_shows_both_origins_data() {
     let (_demo, gateway) = quickstart().await;
     let answer = gateway.client().get("/account/42").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert!(answer.json()["user"].is_object() && !answer.json()["orders"].is_null(), "{}", answer.text());
+    assert!(
+        answer.json()["user"].is_object() && !answer.json()["orders"].is_null(),
+        "{}",
+        answer.text()
+    );
     assert!(gateway.client().get("/account/42").await.is_hit());
 }
 
@@ -82,7 +106,14 @@ async fn the_composed_route_shows_both_origins_data() {
 async fn a_post_to_a_page_purges_it() {
     let (_demo, gateway) = quickstart().await;
     let before = gateway.client().get("/pages/hello").await;
-    assert!(gateway.client().post("/pages/hello", "").await.status.is_success());
+    assert!(
+        gateway
+            .client()
+            .post("/pages/hello", "")
+            .await
+            .status
+            .is_success()
+    );
     let after = gateway.client().get("/pages/hello").await;
     assert!(!after.is_hit() && after.body != before.body);
 }
@@ -90,7 +121,15 @@ async fn a_post_to_a_page_purges_it() {
 #[tokio::test]
 async fn every_page_of_the_demo_answers() {
     let (_demo, gateway) = quickstart().await;
-    for path in ["/", "/slow?ms=10", "/vary", "/private", "/nostore", "/cookie", "/echo"] {
+    for path in [
+        "/",
+        "/slow?ms=10",
+        "/vary",
+        "/private",
+        "/nostore",
+        "/cookie",
+        "/echo",
+    ] {
         assert_eq!(gateway.client().get(path).await.status, 200, "{path}");
     }
     assert_eq!(gateway.client().get("/missing").await.status, 404);

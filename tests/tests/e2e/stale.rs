@@ -82,13 +82,19 @@ async fn a_stale_hit_says_so() {
     let gateway = gateway(&origin, "stale_while_revalidate: 60s").await;
     expired(&gateway).await;
     let stale = gateway.client().get("/").await;
-    assert!(stale.is_hit() && stale.cache().ttl.is_none_or(|ttl| ttl <= 0), "{:?}", stale.cache());
+    assert!(
+        stale.is_hit() && stale.cache().ttl.is_none_or(|ttl| ttl <= 0),
+        "{:?}",
+        stale.cache()
+    );
 }
 
 #[tokio::test]
 async fn the_window_in_the_response_counts_as_well() {
-    let origin =
-        Origin::pages(|_| Reply::ok("x").header("cache-control", "max-age=1, stale-while-revalidate=60")).await;
+    let origin = Origin::pages(|_| {
+        Reply::ok("x").header("cache-control", "max-age=1, stale-while-revalidate=60")
+    })
+    .await;
     let gateway = Setup::new(&origin).start().await;
     let first = gateway.client().get("/").await;
     passed(first.at, Duration::from_millis(1_200)).await;
@@ -130,12 +136,20 @@ async fn every_failure_status_is_covered_by_the_stale_copy() {
     })
     .await;
     let policy = "{mode: override, ttl: 300ms, stale_if_error: 60s, statuses: [200]}";
-    let gateway = Setup::new(&origin).top("cache", "{backoff: {base: 1ms, max: 1ms}}").policy(policy).start().await;
+    let gateway = Setup::new(&origin)
+        .top("cache", "{backoff: {base: 1ms, max: 1ms}}")
+        .policy(policy)
+        .start()
+        .await;
     expired(&gateway).await;
     for failure in [500, 502, 503, 504] {
         status.store(failure, Ordering::SeqCst);
         let answer = gateway.client().get("/").await;
-        assert_eq!((answer.status.as_u16(), answer.text()), (200, "good"), "{failure}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (200, "good"),
+            "{failure}"
+        );
     }
 }
 
@@ -184,9 +198,12 @@ async fn the_back_off_also_covers_refreshes_behind_the_reader() {
     expired(&gateway).await;
     origin.behave(|_| async { Reply::status_only(500) });
     for _ in 0..10 {
-        herd(&gateway.client(), 30, "/").await.into_iter().for_each(|answer| {
-            assert_eq!(answer.unwrap().text(), "v1");
-        });
+        herd(&gateway.client(), 30, "/")
+            .await
+            .into_iter()
+            .for_each(|answer| {
+                assert_eq!(answer.unwrap().text(), "v1");
+            });
     }
     assert!((2..=8).contains(&origin.count()), "{}", origin.count());
 }
@@ -195,14 +212,26 @@ async fn the_back_off_also_covers_refreshes_behind_the_reader() {
 async fn after_the_soft_timeout_stale_is_served_while_the_load_goes_on_and_is_stored() {
     let gate = open_gate();
     let origin = versions(&gate).await;
-    let gateway = gateway(&origin, "stale_if_error: 60s, timeouts: {soft: 100ms, hard: 20s}").await;
+    let gateway = gateway(
+        &origin,
+        "stale_if_error: 60s, timeouts: {soft: 100ms, hard: 20s}",
+    )
+    .await;
     expired(&gateway).await;
     gate.shut();
     let answer = gateway.client().get("/").await;
-    assert_eq!((answer.text(), gate.waiting()), ("v1", 1), "stale, with the load still at the origin");
+    assert_eq!(
+        (answer.text(), gate.waiting()),
+        ("v1", 1),
+        "stale, with the load still at the origin"
+    );
     gate.open();
     becomes(&gateway, "v2").await;
-    assert_eq!(origin.count(), 2, "the load that was left behind was stored, not repeated");
+    assert_eq!(
+        origin.count(),
+        2,
+        "the load that was left behind was stored, not repeated"
+    );
 }
 
 #[tokio::test]
@@ -212,7 +241,11 @@ async fn the_hard_timeout_is_a_504() {
     let gateway = gateway(&origin, "timeouts: {hard: 300ms}").await;
     let answer = gateway.client().get("/").await;
     assert_eq!(answer.status, 504);
-    assert!(answer.header("proxy-status").contains("timeout"), "{:?}", answer.headers);
+    assert!(
+        answer.header("proxy-status").contains("timeout"),
+        "{:?}",
+        answer.headers
+    );
 }
 
 #[tokio::test]
@@ -229,7 +262,11 @@ async fn the_hard_timeout_serves_stale_where_there_is_a_copy() {
 async fn a_deleted_page_is_not_served_from_the_grave() {
     let gate = open_gate();
     let mut origin = versions(&gate).await;
-    let gateway = gateway(&origin, "stale_if_error: 60s, statuses: [200], negative_cache: {ttl: 100ms}").await;
+    let gateway = gateway(
+        &origin,
+        "stale_if_error: 60s, statuses: [200], negative_cache: {ttl: 100ms}",
+    )
+    .await;
     expired(&gateway).await;
     origin.behave(|_| async { Reply::status_only(404) });
     let gone = gateway.client().get("/").await;
@@ -247,15 +284,22 @@ async fn the_stale_window_counts_from_expiry_and_ends() {
     let loaded = expired(&gateway).await;
     origin.stop().await;
     let client = gateway.client();
-    wait_for("the stale window ends", SOON, || async { (client.get("/").await.status == 502).then_some(()) }).await;
+    wait_for("the stale window ends", SOON, || async {
+        (client.get("/").await.status == 502).then_some(())
+    })
+    .await;
     let window = loaded.at.elapsed();
-    assert!(window >= Duration::from_millis(900), "it ended after {window:?} although reads went on");
+    assert!(
+        window >= Duration::from_millis(900),
+        "it ended after {window:?} although reads went on"
+    );
 }
 
 #[tokio::test]
 async fn must_revalidate_forbids_stale() {
     let mut origin =
-        Origin::pages(|_| Reply::ok("x").header("cache-control", "max-age=1, must-revalidate")).await;
+        Origin::pages(|_| Reply::ok("x").header("cache-control", "max-age=1, must-revalidate"))
+            .await;
     let policy = "{stale_if_error: 60s, stale_while_revalidate: 60s}";
     let gateway = Setup::new(&origin).policy(policy).start().await;
     let first = gateway.client().get("/").await;
@@ -276,5 +320,8 @@ async fn pages_differ_in_their_back_off() {
     gateway.client().get("/bad").await;
     expired(&gateway).await;
     gateway.client().get("/").await;
-    wait_until("the good page was loaded again", SOON, || origin.count_of("/") >= 2).await;
+    wait_until("the good page was loaded again", SOON, || {
+        origin.count_of("/") >= 2
+    })
+    .await;
 }

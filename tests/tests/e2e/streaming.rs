@@ -21,7 +21,11 @@ async fn one_stream(shape: impl FnOnce(Reply) -> Reply) -> (Origin, Pieces) {
     let (reply, pieces) = Reply::stream();
     let reply = Mutex::new(Some(shape(reply)));
     let page = move |_: &e2e::origin::Seen| {
-        reply.lock().unwrap().take().unwrap_or_else(|| Reply::status_only(500))
+        reply
+            .lock()
+            .unwrap()
+            .take()
+            .unwrap_or_else(|| Reply::status_only(500))
     };
     (Origin::pages(page).await, pieces)
 }
@@ -48,7 +52,14 @@ async fn an_upload_reaches_the_origin_before_it_is_complete() {
     let origin = Origin::start(move |mut asked| {
         let noted = noted.clone();
         async move {
-            let piece = asked.body.frame().await.unwrap().unwrap().into_data().unwrap();
+            let piece = asked
+                .body
+                .frame()
+                .await
+                .unwrap()
+                .unwrap()
+                .into_data()
+                .unwrap();
             noted.open();
             let rest = asked.body.collect().await.unwrap().to_bytes();
             Reply::ok([piece, rest].concat())
@@ -89,7 +100,10 @@ async fn an_origin_that_does_not_read_stops_the_client() {
 #[tokio::test]
 async fn a_client_that_does_not_read_stops_the_origin() {
     let (origin, pieces) = one_stream(|reply| reply).await;
-    let gateway = Setup::new(&origin).route("{name: big, upstream: origin, cache: off}").start().await;
+    let gateway = Setup::new(&origin)
+        .route("{name: big, upstream: origin, cache: off}")
+        .start()
+        .await;
     let client = gateway.client().uncached();
     let opening = tokio::spawn(async move { client.request("/big").open().await });
     assert!(pieces.send("head").await);
@@ -99,28 +113,45 @@ async fn a_client_that_does_not_read_stops_the_origin() {
     pieces.finish().await;
     // A piece that was offered when it got stuck may have been taken or not.
     let got = reading.await.unwrap().unwrap().body.len();
-    assert!(got >= sent + 4 && got <= sent + 4 + PIECE, "sent {sent}, got {got}");
+    assert!(
+        got >= sent + 4 && got <= sent + 4 + PIECE,
+        "sent {sent}, got {got}"
+    );
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_ends_a_stream_that_nobody_stores() {
     let (origin, pieces) = one_stream(|reply| reply).await;
-    let gateway = Setup::new(&origin).route("{name: live, upstream: origin, cache: off}").start().await;
+    let gateway = Setup::new(&origin)
+        .route("{name: live, upstream: origin, cache: off}")
+        .start()
+        .await;
     let client = gateway.client().uncached();
     let opening = tokio::spawn(async move { client.request("/live").open().await });
     assert!(pieces.send("head").await);
     drop(opening.await.unwrap());
     let piece = Bytes::from(vec![b'.'; PIECE]);
-    wait_until("the origin's stream is abandoned", SOON, || pieces.is_abandoned()).await;
+    wait_until("the origin's stream is abandoned", SOON, || {
+        pieces.is_abandoned()
+    })
+    .await;
     assert!(!pieces.send(piece).await);
 }
 
 #[tokio::test]
 async fn trailers_pass_in_http2() {
-    let (origin, pieces) = one_stream(|reply| reply.header("content-type", "application/grpc")).await;
+    let (origin, pieces) =
+        one_stream(|reply| reply.header("content-type", "application/grpc")).await;
     let upstream = format!("{{targets: [\"{}\"], protocol: http2}}", origin.url());
-    let gateway = Setup::new(&origin).upstream("origin", &upstream).start().await;
-    let ask = gateway.client_http2().ask(Method::POST, "/pkg.Service/Call").header("te", "trailers").body("message");
+    let gateway = Setup::new(&origin)
+        .upstream("origin", &upstream)
+        .start()
+        .await;
+    let ask = gateway
+        .client_http2()
+        .ask(Method::POST, "/pkg.Service/Call")
+        .header("te", "trailers")
+        .body("message");
     let asking = tokio::spawn(ask.send());
     pieces.send("answer").await;
     pieces.trailer("grpc-status", "0").await;
@@ -135,7 +166,13 @@ async fn trailers_pass_in_http2() {
 async fn trailers_pass_in_http1_to_a_client_that_takes_them() {
     let (origin, pieces) = one_stream(|reply| reply.header("trailer", "x-sum")).await;
     let gateway = Setup::new(&origin).start().await;
-    let asking = tokio::spawn(gateway.client().request("/").header("te", "trailers").send());
+    let asking = tokio::spawn(
+        gateway
+            .client()
+            .request("/")
+            .header("te", "trailers")
+            .send(),
+    );
     pieces.send("answer").await;
     pieces.trailer("x-sum", "42").await;
     pieces.finish().await;
@@ -148,7 +185,8 @@ async fn expect_100_continue_gets_its_100_before_the_body() {
     let origin = Origin::pages(|seen| Reply::ok(seen.body.clone().unwrap())).await;
     let gateway = Setup::new(&origin).start().await;
     let mut raw = gateway.raw().await;
-    raw.write("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n").await;
+    raw.write("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n")
+        .await;
     assert_eq!(raw.head().await.status, 100);
     raw.write("hello").await;
     assert_eq!(raw.head().await.status, 200);
@@ -158,13 +196,19 @@ async fn expect_100_continue_gets_its_100_before_the_body() {
 #[tokio::test]
 async fn a_body_that_the_origin_cuts_is_cut_for_the_client_too() {
     let (origin, pieces) = one_stream(|reply| reply).await;
-    let gateway = Setup::new(&origin).route("{name: big, upstream: origin, cache: off}").start().await;
+    let gateway = Setup::new(&origin)
+        .route("{name: big, upstream: origin, cache: off}")
+        .start()
+        .await;
     let client = gateway.client().uncached();
     let opening = tokio::spawn(async move { client.request("/").open().await });
     pieces.send("half").await;
     let streaming = opening.await.unwrap();
     pieces.cut();
-    assert!(matches!(streaming.into_answer().await, Err(e2e::client::Failure::Cut { .. })));
+    assert!(matches!(
+        streaming.into_answer().await,
+        Err(e2e::client::Failure::Cut { .. })
+    ));
 }
 
 #[tokio::test]
@@ -178,20 +222,29 @@ async fn sigterm_lets_a_response_under_way_finish() {
     gateway.terminate();
     let address = gateway.address;
     e2e::wait::wait_for("the listener is closed", SOON, || async move {
-        tokio::net::TcpStream::connect(address).await.is_err().then_some(())
+        tokio::net::TcpStream::connect(address)
+            .await
+            .is_err()
+            .then_some(())
     })
     .await;
     assert!(gateway.is_running(), "it left with a response under way");
     pieces.send("after").await;
     pieces.finish().await;
-    assert_eq!(streaming.into_answer().await.unwrap().text(), "before after");
+    assert_eq!(
+        streaming.into_answer().await.unwrap().text(),
+        "before after"
+    );
     assert_eq!(gateway.ended(SOON).await.code(), Some(0));
 }
 
 #[tokio::test]
 async fn a_drain_has_an_end() {
     let (origin, pieces) = one_stream(|reply| reply).await;
-    let mut gateway = Setup::new(&origin).top("server", "{threads: 1, drain_timeout: 500ms}").start().await;
+    let mut gateway = Setup::new(&origin)
+        .top("server", "{threads: 1, drain_timeout: 500ms}")
+        .start()
+        .await;
     let client = gateway.client();
     let opening = tokio::spawn(async move { client.request("/").open().await });
     pieces.send("forever").await;

@@ -39,8 +39,16 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Measures every server once a round. One that cannot run is named and left out.
-fn compare(kinds: &[Kind], options: &Options, measure: impl Fn(Kind) -> anyhow::Result<Sample>) -> Vec<Row> {
-    let mut rows: Vec<Row> = kinds.iter().filter(|kind| options.wants(**kind)).map(|kind| Row::new(*kind)).collect();
+fn compare(
+    kinds: &[Kind],
+    options: &Options,
+    measure: impl Fn(Kind) -> anyhow::Result<Sample>,
+) -> Vec<Row> {
+    let mut rows: Vec<Row> = kinds
+        .iter()
+        .filter(|kind| options.wants(**kind))
+        .map(|kind| Row::new(*kind))
+        .collect();
     for round in 1..=options.rounds {
         for row in &mut rows {
             if row.problem.is_some() {

@@ -19,15 +19,26 @@ pub struct Options {
 
 impl Options {
     pub fn from_arguments() -> anyhow::Result<Self> {
-        let mut options = Self { rounds: 3, seconds: 5, only: Vec::new(), lamina: e2e::cli::beside_this_program() };
+        let mut options = Self {
+            rounds: 3,
+            seconds: 5,
+            only: Vec::new(),
+            lamina: e2e::cli::beside_this_program(),
+        };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
-            let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
+            let value = arguments
+                .next()
+                .with_context(|| format!("{name} needs a value"))?;
             match name.as_str() {
                 "--rounds" => options.rounds = value.parse().context("--rounds takes a number")?,
-                "--seconds" => options.seconds = value.parse().context("--seconds takes a number")?,
+                "--seconds" => {
+                    options.seconds = value.parse().context("--seconds takes a number")?
+                }
                 "--only" => options.only = value.split(',').map(str::to_owned).collect(),
-                _ => bail!("{name} is unknown; bench [--rounds N] [--seconds N] [--only NAME,NAME]"),
+                _ => {
+                    bail!("{name} is unknown; bench [--rounds N] [--seconds N] [--only NAME,NAME]")
+                }
             }
         }
         Ok(options)

@@ -27,8 +27,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const HITS: &[Self] =
-        &[Self::Floor, Self::Lamina, Self::LaminaKeyPlugin, Self::Haproxy, Self::Nginx, Self::Varnish];
+    pub const HITS: &[Self] = &[
+        Self::Floor,
+        Self::Lamina,
+        Self::LaminaKeyPlugin,
+        Self::Haproxy,
+        Self::Nginx,
+        Self::Varnish,
+    ];
     pub const MISSES: &[Self] = &[Self::Lamina, Self::Nginx];
 
     pub fn name(self) -> &'static str {
@@ -49,7 +55,12 @@ pub fn start_origin() -> anyhow::Result<Server> {
 }
 
 /// Starts a server of this kind with an empty cache.
-pub fn start(kind: Kind, origin: &Server, work: &Path, options: &Options) -> anyhow::Result<Server> {
+pub fn start(
+    kind: Kind,
+    origin: &Server,
+    work: &Path,
+    options: &Options,
+) -> anyhow::Result<Server> {
     let dir = work.join(kind.name());
     if dir.exists() {
         fs::remove_dir_all(&dir).context("the last round's files")?;
@@ -85,10 +96,16 @@ fn lamina(
     let (key, plugins) = match key_plugin {
         None => (String::new(), String::new()),
         Some(name) => {
-            let file = e2e::cli::repository().join("plugins/dist").join(format!("{name}.wasm"));
-            let file = file.canonicalize().with_context(|| format!("{} is not built", file.display()))?;
-            let plugins =
-                format!("plugins:\n  key: {{file: \"{}\", config: {{drop: [\"utm_*\"]}}}}\n", file.display());
+            let file = e2e::cli::repository()
+                .join("plugins/dist")
+                .join(format!("{name}.wasm"));
+            let file = file
+                .canonicalize()
+                .with_context(|| format!("{} is not built", file.display()))?;
+            let plugins = format!(
+                "plugins:\n  key: {{file: \"{}\", config: {{drop: [\"utm_*\"]}}}}\n",
+                file.display()
+            );
             (", key: {plugin: key}".to_owned(), plugins)
         }
     };
@@ -101,7 +118,12 @@ fn lamina(
         origin.address
     );
     let config = write(dir, "lamina.yaml", &yaml)?;
-    Server::start(SERVER_CORE, address, text(&options.lamina)?, &["run", "-c", &config])
+    Server::start(
+        SERVER_CORE,
+        address,
+        text(&options.lamina)?,
+        &["run", "-c", &config],
+    )
 }
 
 fn haproxy(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<Server> {
@@ -114,7 +136,12 @@ fn haproxy(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<S
         origin.address
     );
     let config = write(dir, "haproxy.cfg", &config)?;
-    Server::start(SERVER_CORE, address, "/usr/sbin/haproxy", &["-db", "-f", &config])
+    Server::start(
+        SERVER_CORE,
+        address,
+        "/usr/sbin/haproxy",
+        &["-db", "-f", &config],
+    )
 }
 
 fn nginx(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<Server> {
@@ -132,7 +159,12 @@ fn nginx(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<Ser
         origin = origin.address
     );
     let config = write(dir, "nginx.conf", &config)?;
-    Server::start(SERVER_CORE, address, "/usr/sbin/nginx", &["-p", home, "-c", &config])
+    Server::start(
+        SERVER_CORE,
+        address,
+        "/usr/sbin/nginx",
+        &["-p", home, "-c", &config],
+    )
 }
 
 fn varnish(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<Server> {
@@ -146,7 +178,9 @@ fn varnish(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<S
         ["-p", "thread_pools=1"],
         ["-p", "thread_pool_min=100"],
     ];
-    let arguments: Vec<&str> = std::iter::once("-F").chain(arguments.into_iter().flatten()).collect();
+    let arguments: Vec<&str> = std::iter::once("-F")
+        .chain(arguments.into_iter().flatten())
+        .collect();
     Server::start(SERVER_CORE, address, "/usr/sbin/varnishd", &arguments)
 }
 
@@ -157,5 +191,6 @@ fn write(dir: &Path, name: &str, content: &str) -> anyhow::Result<String> {
 }
 
 fn text(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
+    path.to_str()
+        .with_context(|| format!("{} is not UTF-8", path.display()))
 }

@@ -19,7 +19,12 @@ pub struct Server {
 
 impl Server {
     /// Starts `command` on core `core` and waits until it accepts at `address`.
-    pub fn start(core: usize, address: SocketAddr, program: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+    pub fn start(
+        core: usize,
+        address: SocketAddr,
+        program: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         let process = pinned(core, program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -28,13 +33,18 @@ impl Server {
             .spawn()
             .with_context(|| format!("starting {program}"))?;
         let mut server = Self { address, process };
-        server.wait_until_it_accepts().with_context(|| format!("{program} {}", arguments.join(" ")))?;
+        server
+            .wait_until_it_accepts()
+            .with_context(|| format!("{program} {}", arguments.join(" ")))?;
         Ok(server)
     }
 
     /// User and system time of the whole tree so far.
     pub fn cpu(&self) -> Duration {
-        let ticks: u64 = tree(self.process.id()).into_iter().filter_map(ticks_of).sum();
+        let ticks: u64 = tree(self.process.id())
+            .into_iter()
+            .filter_map(ticks_of)
+            .sum();
         Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND)
     }
 
@@ -59,7 +69,9 @@ impl Drop for Server {
         let all = tree(self.process.id());
         signal(self.process.id(), Signal::TERM);
         let start = Instant::now();
-        while matches!(self.process.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(3) {
+        while matches!(self.process.try_wait(), Ok(None))
+            && start.elapsed() < Duration::from_secs(3)
+        {
             std::thread::sleep(Duration::from_millis(20));
         }
         for id in all.into_iter().filter(|id| parent_of(*id).is_some()) {
@@ -98,7 +110,12 @@ fn tree(root: u32) -> Vec<u32> {
     let mut next = 0;
     while next < found.len() {
         let parent = found[next];
-        found.extend(everyone.iter().filter(|(_, its)| *its == parent).map(|(id, _)| *id));
+        found.extend(
+            everyone
+                .iter()
+                .filter(|(_, its)| *its == parent)
+                .map(|(id, _)| *id),
+        );
         next += 1;
     }
     found

@@ -16,16 +16,25 @@ pub struct Row {
 
 impl Row {
     pub fn new(kind: Kind) -> Self {
-        Self { kind, samples: Vec::new(), problem: None }
+        Self {
+            kind,
+            samples: Vec::new(),
+            problem: None,
+        }
     }
 
     /// The round with the least CPU a request.
     fn best(&self) -> Option<&Sample> {
-        self.samples.iter().min_by(|a, b| a.cpu_micros.total_cmp(&b.cpu_micros))
+        self.samples
+            .iter()
+            .min_by(|a, b| a.cpu_micros.total_cmp(&b.cpu_micros))
     }
 
     fn most(&self) -> f64 {
-        self.samples.iter().map(|sample| sample.cpu_micros).fold(0.0, f64::max)
+        self.samples
+            .iter()
+            .map(|sample| sample.cpu_micros)
+            .fold(0.0, f64::max)
     }
 }
 
@@ -36,7 +45,13 @@ pub fn hits(rows: &[Row], options: &Options) -> String {
 
 /// Misses, as multiples of nginx.
 pub fn misses(rows: &[Row], options: &Options) -> String {
-    table("1 KiB miss, proxied and stored", "nginx", rows, Kind::Nginx, options)
+    table(
+        "1 KiB miss, proxied and stored",
+        "nginx",
+        rows,
+        Kind::Nginx,
+        options,
+    )
 }
 
 fn table(title: &str, unit: &str, rows: &[Row], base: Kind, options: &Options) -> String {
@@ -45,18 +60,34 @@ fn table(title: &str, unit: &str, rows: &[Row], base: Kind, options: &Options) -
          | server | CPU µs a request | most | × {unit} | requests/s | p99 ms |\n|---|---|---|---|---|---|\n",
         options.rounds, options.seconds
     );
-    let base = rows.iter().find(|row| row.kind == base).and_then(Row::best).map(|sample| sample.cpu_micros);
+    let base = rows
+        .iter()
+        .find(|row| row.kind == base)
+        .and_then(Row::best)
+        .map(|sample| sample.cpu_micros);
     for row in rows {
         let name = row.kind.name();
         let _ = match (row.best(), &row.problem) {
             (Some(best), _) => {
-                let times = base.map_or("–".to_owned(), |base| format!("{:.2}", best.cpu_micros / base));
-                let Sample { cpu_micros, per_second, p99 } = best;
+                let times = base.map_or("–".to_owned(), |base| {
+                    format!("{:.2}", best.cpu_micros / base)
+                });
+                let Sample {
+                    cpu_micros,
+                    per_second,
+                    p99,
+                } = best;
                 let most = row.most();
-                writeln!(text, "| {name} | {cpu_micros:.2} | {most:.2} | {times} | {per_second:.0} | {p99:.2} |")
+                writeln!(
+                    text,
+                    "| {name} | {cpu_micros:.2} | {most:.2} | {times} | {per_second:.0} | {p99:.2} |"
+                )
             }
             (None, problem) => {
-                let why = problem.as_deref().unwrap_or("not run").replace(['|', '\n'], " ");
+                let why = problem
+                    .as_deref()
+                    .unwrap_or("not run")
+                    .replace(['|', '\n'], " ");
                 writeln!(text, "| {name} | left out: {why} | | | | |")
             }
         };
