@@ -34,9 +34,15 @@ pub fn binary() -> PathBuf {
 
 /// Runs it with these arguments and waits for its end.
 pub fn run(arguments: &[&str]) -> Ran {
+    run_with(arguments, &[])
+}
+
+/// The same with environment variables.
+pub fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
     let output = Command::new(binary())
         .args(arguments)
         .env("NO_COLOR", "1")
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
         .expect("lamina starts");

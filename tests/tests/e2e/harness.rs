@@ -85,6 +85,18 @@ async fn a_cut_body_is_told_from_a_whole_one() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_is_noticed_at_the_origin() {
+    let (reply, pieces) = Reply::stream();
+    let reply = std::sync::Mutex::new(Some(reply));
+    let origin = Origin::pages(move |_| reply.lock().unwrap().take().unwrap()).await;
+    let client = direct(&origin);
+    let opening = tokio::spawn(async move { client.request("/").open().await });
+    pieces.send("head").await;
+    drop(opening.await.unwrap());
+    wait_until("the stream is abandoned", SOON, || pieces.is_abandoned()).await;
+}
+
+#[tokio::test]
 async fn a_gate_holds_handlers_and_the_most_at_once_is_counted() {
     let gate = Gate::new();
     let at = gate.clone();
