@@ -1,1 +1,28 @@
-//! e2e.
+//! The harness of Lamina's tests through the front door.
+//!
+//! A test starts an [`origin::Origin`] (its behaviour is a closure), a
+//! [`gateway::Gateway`] (the real binary, as a process, from YAML), asks through
+//! a [`client::Client`] and then looks at what the origin saw. Decision: every
+//! answer that a client reads goes through [`check`], so that each test guards
+//! against leaked and illegal headers without saying so.
+//!
+//! Invariant: nothing here sleeps to let something happen. Tests wait for a
+//! condition with a limit ([`wait`]) or hold a [`gate::Gate`] shut until they
+//! have seen what they wanted to see.
+
+// This is test code: a panic is a failed test with a place and a message.
+#![allow(clippy::unwrap_used)]
+
+pub mod check;
+pub mod cli;
+pub mod client;
+pub mod gate;
+pub mod gateway;
+pub mod guest;
+pub mod metrics;
+pub mod origin;
+pub mod random;
+pub mod raw;
+pub mod reply;
+pub mod setup;
+pub mod wait;

@@ -1,0 +1,178 @@
+//! Load by `wrk`, and what it cost the server.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::options::Options;
+use crate::peers::OTHER_CORE;
+use crate::process::{Server, pinned};
+
+const CONNECTIONS: usize = 64;
+const HIT_TARGET: &str = "/bench?id=1&utm_source=letter";
+
+/// One measurement of one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Server CPU (user and system) a request, in microseconds.
+    pub cpu_micros: f64,
+    pub per_second: f64,
+    /// In milliseconds.
+    pub p99: f64,
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.2} µs CPU, {:.0}/s, p99 {:.2} ms",
+            self.cpu_micros, self.per_second, self.p99
+        )
+    }
+}
+
+/// One page, over and over.
+pub fn hits(server: &Server, options: &Options) -> anyhow::Result<Sample> {
+    let url = format!("http://{}{HIT_TARGET}", server.address);
+    for _ in 0..3 {
+        fetch(server)?;
+    }
+    wrk(&url, 1, None)?;
+    measure(server, &url, options.seconds, None)
+}
+
+/// A page of its own for every request.
+pub fn misses(server: &Server, work: &Path, options: &Options) -> anyhow::Result<Sample> {
+    let script = work.join("unique.lua");
+    // The start time keeps a second run over the same cache from hitting.
+    let lua = "local n = 0\nlocal start = os.time() .. '-' .. math.floor(os.clock() * 1e6)\n\
+               request = function()\n  n = n + 1\n  return wrk.format('GET', '/miss/' .. start .. '/' .. n)\nend\n";
+    std::fs::write(&script, lua).context("the wrk script")?;
+    fetch(server)?;
+    measure(
+        server,
+        &format!("http://{}/", server.address),
+        options.seconds,
+        Some(&script),
+    )
+}
+
+fn measure(
+    server: &Server,
+    url: &str,
+    seconds: u64,
+    script: Option<&Path>,
+) -> anyhow::Result<Sample> {
+    let before = server.cpu();
+    let ran = wrk(url, seconds, script)?;
+    let spent = server.cpu().saturating_sub(before);
+    if ran.requests == 0 {
+        bail!("no request was answered");
+    }
+    Ok(Sample {
+        cpu_micros: spent.as_secs_f64() * 1e6 / ran.requests as f64,
+        per_second: ran.per_second,
+        p99: ran.p99,
+    })
+}
+
+/// What wrk reports.
+struct Ran {
+    requests: u64,
+    per_second: f64,
+    p99: f64,
+}
+
+fn wrk(url: &str, seconds: u64, script: Option<&Path>) -> anyhow::Result<Ran> {
+    let mut command = pinned(OTHER_CORE, "wrk");
+    command.args([
+        "-t1",
+        &format!("-c{CONNECTIONS}"),
+        &format!("-d{seconds}s"),
+        "--latency",
+    ]);
+    if let Some(script) = script {
+        command.arg("-s").arg(script);
+    }
+    let output = command
+        .arg(url)
+        .output()
+        .context("wrk (tests/bench-install.sh installs it)")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!(
+            "wrk ended with {}: {text}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    if let Some(line) = text
+        .lines()
+        .find(|line| line.contains("Non-2xx") || line.contains("Socket errors"))
+    {
+        bail!("wrk saw errors: {}", line.trim());
+    }
+    parse(&text).with_context(|| format!("wrk's report was not understood:\n{text}"))
+}
+
+fn parse(text: &str) -> Option<Ran> {
+    let line = |mark: &str| text.lines().map(str::trim).find(|line| line.contains(mark));
+    let requests = line(" requests in ")?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()?;
+    let per_second = line("Requests/sec:")?
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()?;
+    let p99 = milliseconds(line("99%")?.split_whitespace().nth(1)?)?;
+    Some(Ran {
+        requests,
+        per_second,
+        p99,
+    })
+}
+
+fn milliseconds(text: &str) -> Option<f64> {
+    let number = |unit: &str| text.strip_suffix(unit)?.parse::<f64>().ok();
+    number("us")
+        .map(|us| us / 1e3)
+        .or_else(|| number("ms"))
+        .or_else(|| number("s").map(|s| s * 1e3))
+}
+
+/// One request by hand, so that a server which answers wrongly is not measured.
+fn fetch(server: &Server) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect(server.address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(
+        stream,
+        "GET {HIT_TARGET} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+        server.address
+    )?;
+    let mut seen = Vec::new();
+    let mut piece = [0; 4096];
+    while !seen.ends_with(&[b'x'; 1024]) {
+        let n = stream
+            .read(&mut piece)
+            .context("the server's first answer")?;
+        if n == 0 {
+            break;
+        }
+        seen.extend_from_slice(&piece[..n]);
+    }
+    let _ = stream.shutdown(Shutdown::Both);
+    if !seen.starts_with(b"HTTP/1.1 200") || !seen.ends_with(&[b'x'; 1024]) {
+        bail!(
+            "answered {:?}",
+            String::from_utf8_lossy(&seen[..seen.len().min(200)])
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! `bench`: the whole-program comparison of `make bench`.
+//!
+//! Servers run in turn, several rounds, each with one worker on core 0; `wrk` and
+//! the origin sit on the other core. What counts is the server's CPU time per
+//! request (user and system, from /proc) and its ratio to [`floor`]; requests per
+//! second and p99 stand beside it. Prints Markdown. Decision: the least of the
+//! rounds is the figure, since other work on the machine only ever adds.
+//!
+//! [`floor`]: ../floor/index.html
+
+mod load;
+mod options;
+mod peers;
+mod process;
+mod report;
+
+use anyhow::Context;
+
+use load::Sample;
+use options::Options;
+use peers::Kind;
+use report::Row;
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::from_arguments()?;
+    let work = tempfile::tempdir().context("a folder for the servers' files")?;
+    let origin = peers::start_origin()?;
+    let hits = compare(Kind::HITS, &options, |kind| {
+        let server = peers::start(kind, &origin, work.path(), &options)?;
+        load::hits(&server, &options)
+    });
+    println!("{}", report::hits(&hits, &options));
+    let misses = compare(Kind::MISSES, &options, |kind| {
+        let server = peers::start(kind, &origin, work.path(), &options)?;
+        load::misses(&server, work.path(), &options)
+    });
+    println!("{}", report::misses(&misses, &options));
+    Ok(())
+}
+
+/// Measures every server once a round. One that cannot run is named and left out.
+fn compare(
+    kinds: &[Kind],
+    options: &Options,
+    measure: impl Fn(Kind) -> anyhow::Result<Sample>,
+) -> Vec<Row> {
+    let mut rows: Vec<Row> = kinds
+        .iter()
+        .filter(|kind| options.wants(**kind))
+        .map(|kind| Row::new(*kind))
+        .collect();
+    for round in 1..=options.rounds {
+        for row in &mut rows {
+            if row.problem.is_some() {
+                continue;
+            }
+            match measure(row.kind) {
+                Ok(sample) => {
+                    eprintln!("round {round} {}: {sample}", row.kind.name());
+                    row.samples.push(sample);
+                }
+                Err(problem) => {
+                    eprintln!("round {round} {}: left out: {problem:#}", row.kind.name());
+                    row.problem = Some(format!("{problem:#}"));
+                }
+            }
+        }
+    }
+    rows
+}

@@ -1,0 +1,50 @@
+//! What to run: `bench [--rounds N] [--seconds N] [--only NAME,NAME]`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+use crate::peers::Kind;
+
+/// The command line.
+pub struct Options {
+    pub rounds: usize,
+    /// Length of one measurement.
+    pub seconds: u64,
+    /// Names of servers; empty means all.
+    pub only: Vec<String>,
+    /// The release build of `lamina`.
+    pub lamina: PathBuf,
+}
+
+impl Options {
+    pub fn from_arguments() -> anyhow::Result<Self> {
+        let mut options = Self {
+            rounds: 3,
+            seconds: 5,
+            only: Vec::new(),
+            lamina: e2e::cli::beside_this_program(),
+        };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(name) = arguments.next() {
+            let value = arguments
+                .next()
+                .with_context(|| format!("{name} needs a value"))?;
+            match name.as_str() {
+                "--rounds" => options.rounds = value.parse().context("--rounds takes a number")?,
+                "--seconds" => {
+                    options.seconds = value.parse().context("--seconds takes a number")?
+                }
+                "--only" => options.only = value.split(',').map(str::to_owned).collect(),
+                _ => {
+                    bail!("{name} is unknown; bench [--rounds N] [--seconds N] [--only NAME,NAME]")
+                }
+            }
+        }
+        Ok(options)
+    }
+
+    pub fn wants(&self, kind: Kind) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == kind.name())
+    }
+}

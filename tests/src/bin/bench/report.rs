@@ -1,0 +1,96 @@
+//! Markdown tables of what was measured.
+
+use std::fmt::Write as _;
+
+use crate::load::Sample;
+use crate::options::Options;
+use crate::peers::Kind;
+
+/// All measurements of one server.
+pub struct Row {
+    pub kind: Kind,
+    pub samples: Vec<Sample>,
+    /// Why it is left out.
+    pub problem: Option<String>,
+}
+
+impl Row {
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            samples: Vec::new(),
+            problem: None,
+        }
+    }
+
+    /// The round with the least CPU a request.
+    fn best(&self) -> Option<&Sample> {
+        self.samples
+            .iter()
+            .min_by(|a, b| a.cpu_micros.total_cmp(&b.cpu_micros))
+    }
+
+    fn most(&self) -> f64 {
+        self.samples
+            .iter()
+            .map(|sample| sample.cpu_micros)
+            .fold(0.0, f64::max)
+    }
+}
+
+/// Hits, as multiples of the floor.
+pub fn hits(rows: &[Row], options: &Options) -> String {
+    table("1 KiB hit", "floor", rows, Kind::Floor, options)
+}
+
+/// Misses, as multiples of nginx.
+pub fn misses(rows: &[Row], options: &Options) -> String {
+    table(
+        "1 KiB miss, proxied and stored",
+        "nginx",
+        rows,
+        Kind::Nginx,
+        options,
+    )
+}
+
+fn table(title: &str, unit: &str, rows: &[Row], base: Kind, options: &Options) -> String {
+    let mut text = format!(
+        "### {title}\n\nOne worker on one core, wrk with 64 connections on another; least of {} rounds of {} s.\n\n\
+         | server | CPU µs a request | most | × {unit} | requests/s | p99 ms |\n|---|---|---|---|---|---|\n",
+        options.rounds, options.seconds
+    );
+    let base = rows
+        .iter()
+        .find(|row| row.kind == base)
+        .and_then(Row::best)
+        .map(|sample| sample.cpu_micros);
+    for row in rows {
+        let name = row.kind.name();
+        let _ = match (row.best(), &row.problem) {
+            (Some(best), _) => {
+                let times = base.map_or("–".to_owned(), |base| {
+                    format!("{:.2}", best.cpu_micros / base)
+                });
+                let Sample {
+                    cpu_micros,
+                    per_second,
+                    p99,
+                } = best;
+                let most = row.most();
+                writeln!(
+                    text,
+                    "| {name} | {cpu_micros:.2} | {most:.2} | {times} | {per_second:.0} | {p99:.2} |"
+                )
+            }
+            (None, problem) => {
+                let why = problem
+                    .as_deref()
+                    .unwrap_or("not run")
+                    .replace(['|', '\n'], " ");
+                writeln!(text, "| {name} | left out: {why} | | | | |")
+            }
+        };
+    }
+    text
+}

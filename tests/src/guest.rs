@@ -1,0 +1,70 @@
+//! Bad guests: core modules written as text, with the contract's type embedded, so
+//! that the gateway takes them for plugins until they are called.
+
+use wit_component::StringEncoding;
+use wit_parser::Resolve;
+
+use crate::cli::repository;
+
+/// A plugin whose `manifest` answers properly and whose `derive` and `load` do `body`,
+/// an instruction sequence that does not return.
+///
+/// The manifest (name `bad`, version `1`, `inputs` of the path alone) lies in the data
+/// segments as the canonical ABI lays out `result<manifest, string>`: the tag, then
+/// name, version, the three flags, `query`, `headers`, `cookies` and `declarative`.
+pub fn bad(body: &str) -> Vec<u8> {
+    let strings = |n: usize| "i32 ".repeat(n);
+    let text = format!(
+        r#"(module
+  (memory (export "memory") 1)
+  (global $free (mut i32) (i32.const 4096))
+  (data (i32.const 1024) "bad")
+  (data (i32.const 1028) "1")
+  (data (i32.const 2048) "\00\00\00\00" "\00\04\00\00\03\00\00\00" "\04\04\00\00\01\00\00\00" "\00\00\01\00")
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    (global.set $free (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+    (global.get $free)
+    (global.set $free (i32.add (global.get $free) (local.get 3))))
+  (func (export "lamina:plugin/manifest@1.0.0#describe") (param i32 i32) (result i32) (i32.const 2048))
+  (func (export "lamina:plugin/key@1.0.0#derive") (param {key}) (result i32) {body})
+  (func (export "lamina:plugin/load@1.0.0#load") (param {request} i32 i32 i32 i64) (result i32) {body}))"#,
+        key = strings(16),
+        request = strings(12),
+    );
+    let mut module = wat::parse_str(&text).expect("the guest's text is well formed");
+    let mut contract = Resolve::default();
+    let wit = repository().join("plugin-sdk/wit");
+    let (package, _) = contract
+        .push_dir(&wit)
+        .unwrap_or_else(|error| panic!("{}: {error:#}", wit.display()));
+    let world = contract
+        .select_world(&[package], Some("plugin"))
+        .expect("the contract has a world `plugin`");
+    wit_component::embed_component_metadata(&mut module, &contract, world, StringEncoding::UTF8)
+        .expect("the contract can be embedded");
+    module
+}
+
+/// Traps at once.
+pub fn trapping() -> Vec<u8> {
+    bad("unreachable")
+}
+
+/// Never returns.
+pub fn looping() -> Vec<u8> {
+    bad("(loop $again (br $again)) unreachable")
+}
+
+#[cfg(test)]
+mod tests {
+    use wit_component::ComponentEncoder;
+
+    #[test]
+    fn a_bad_guest_is_a_proper_component() {
+        let encoder = ComponentEncoder::default()
+            .module(&super::trapping())
+            .unwrap();
+        let component = encoder.validate(true).encode().unwrap();
+        assert!(component.starts_with(b"\0asm"));
+    }
+}

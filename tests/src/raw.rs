@@ -1,0 +1,126 @@
+//! A socket on which the test writes its own bytes: for what a proper client would never send.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::wait::{SOON, within};
+
+/// A plain TCP connection with what was read from it but not yet asked for.
+pub struct RawConnection {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// A response's head as it came over the wire.
+#[derive(Debug)]
+pub struct RawHead {
+    pub status: u16,
+    pub text: String,
+}
+
+impl RawConnection {
+    pub async fn open(address: SocketAddr) -> Self {
+        let stream = within("connecting", SOON, TcpStream::connect(address))
+            .await
+            .expect("the listener accepts");
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        within("writing", SOON, self.stream.write_all(bytes.as_ref()))
+            .await
+            .expect("the connection takes bytes");
+    }
+
+    /// Writes; false when the other side has closed.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        within("writing", SOON, self.stream.write_all(bytes))
+            .await
+            .is_ok()
+    }
+
+    /// Reads a head up to its empty line; panics when the connection ends first.
+    pub async fn head(&mut self) -> RawHead {
+        let text = self.until(b"\r\n\r\n").await;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let status = text
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        RawHead {
+            status: status.unwrap_or_else(|| panic!("no status in {text:?}")),
+            text,
+        }
+    }
+
+    /// Reads up to and with `end`.
+    pub async fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        loop {
+            if let Some(at) = self
+                .unread
+                .windows(end.len())
+                .position(|window| window == end)
+            {
+                return self.unread.drain(..at + end.len()).collect();
+            }
+            let more = self.fill().await;
+            assert!(
+                more,
+                "the connection ended after {:?}",
+                String::from_utf8_lossy(&self.unread)
+            );
+        }
+    }
+
+    /// Reads exactly `n` bytes.
+    pub async fn exactly(&mut self, n: usize) -> Vec<u8> {
+        while self.unread.len() < n {
+            assert!(
+                self.fill().await,
+                "the connection ended after {} of {n} bytes",
+                self.unread.len()
+            );
+        }
+        self.unread.drain(..n).collect()
+    }
+
+    /// Reads until the other side closes.
+    pub async fn to_end(&mut self) -> Vec<u8> {
+        while self.fill().await {}
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Whether nothing at all has come so far (does not wait).
+    pub fn is_silent(&mut self) -> bool {
+        let mut buffer = [0; 1024];
+        match self.stream.try_read(&mut buffer) {
+            Ok(n) => self.unread.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
+        }
+        self.unread.is_empty()
+    }
+
+    /// One read into the buffer; false at the end or on a reset.
+    async fn fill(&mut self) -> bool {
+        let read = within("reading", SOON, self.stream.read_buf(&mut self.unread)).await;
+        read.is_ok_and(|n| n > 0)
+    }
+}
+
+impl RawHead {
+    /// A field's value; empty when absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.text
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map_or("", |(_, value)| value.trim())
+    }
+}

@@ -1,0 +1,44 @@
+//! Every suite, in one binary: what Lamina does, seen from outside.
+//!
+//! One file an area under `e2e/`. Each test starts its own gateway and origin, so
+//! any of them runs alone: `cargo test -p e2e coalescing::`.
+
+// A failed unwrap in a test is a failed test.
+#![allow(clippy::unwrap_used)]
+
+#[path = "e2e/architecture.rs"]
+mod architecture;
+#[path = "e2e/cli.rs"]
+mod cli;
+#[path = "e2e/coalescing.rs"]
+mod coalescing;
+#[path = "e2e/conditional.rs"]
+mod conditional;
+#[path = "e2e/forwarding.rs"]
+mod forwarding;
+#[path = "e2e/harness.rs"]
+mod harness;
+#[path = "e2e/key.rs"]
+mod key;
+#[path = "e2e/limits.rs"]
+mod limits;
+#[path = "e2e/observability.rs"]
+mod observability;
+#[path = "e2e/plugins.rs"]
+mod plugins;
+#[path = "e2e/policy.rs"]
+mod policy;
+#[path = "e2e/proxying.rs"]
+mod proxying;
+#[path = "e2e/purge.rs"]
+mod purge;
+#[path = "e2e/purge_races.rs"]
+mod purge_races;
+#[path = "e2e/quickstart.rs"]
+mod quickstart;
+#[path = "e2e/stale.rs"]
+mod stale;
+#[path = "e2e/storage.rs"]
+mod storage;
+#[path = "e2e/streaming.rs"]
+mod streaming;

@@ -1,0 +1,159 @@
+//! What a client may send, and what it gets for more (http.md, Bad input; the cheap part).
+
+use e2e::gateway::Gateway;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use http::Method;
+
+async fn limited(limits: &str) -> (Origin, Gateway) {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let gateway = Setup::new(&origin).listener("limits", limits).start().await;
+    (origin, gateway)
+}
+
+async fn status_of(gateway: &Gateway, request: &str) -> u16 {
+    let mut raw = gateway.raw().await;
+    raw.write(request).await;
+    raw.head().await.status
+}
+
+fn get(target: &str, fields: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nhost: x\r\n{fields}\r\n")
+}
+
+#[tokio::test]
+async fn too_many_headers_are_431() {
+    let (origin, gateway) = limited("{max_headers: 20}").await;
+    let fields = |n| (0..n).map(|i| format!("x-{i}: 1\r\n")).collect::<String>();
+    assert_eq!(status_of(&gateway, &get("/", &fields(10))).await, 200);
+    assert_eq!(status_of(&gateway, &get("/", &fields(40))).await, 431);
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn headers_that_are_too_long_are_431() {
+    let (origin, gateway) = limited("{max_header_bytes: 16KiB}").await;
+    let field = |n| format!("x-long: {}\r\n", "a".repeat(n));
+    assert_eq!(status_of(&gateway, &get("/", &field(4 << 10))).await, 200);
+    assert_eq!(status_of(&gateway, &get("/", &field(20 << 10))).await, 431);
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn a_target_that_is_too_long_is_414() {
+    let (origin, gateway) = limited("{max_uri_bytes: 1KiB}").await;
+    let target = |n| format!("/{}", "a".repeat(n));
+    assert_eq!(status_of(&gateway, &get(&target(900), "")).await, 200);
+    assert_eq!(status_of(&gateway, &get(&target(2_000), "")).await, 414);
+    assert_eq!(gateway.client_http2().get(&target(2_000)).await.status, 414);
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_says_it_is_too_long_is_413() {
+    let (origin, gateway) = limited("{max_body_bytes: 1KiB}").await;
+    assert_eq!(gateway.client().post("/", vec![0; 1_000]).await.status, 200);
+    let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2000\r\n\r\n";
+    assert_eq!(status_of(&gateway, head).await, 413);
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_grows_too_long_never_arrives_whole() {
+    let (origin, gateway) = limited("{max_body_bytes: 1KiB}").await;
+    origin.behave(
+        |asked| async move { Reply::ok(asked.read().await.body.unwrap().len().to_string()) },
+    );
+    let (ask, pieces) = gateway.client().ask(Method::POST, "/").upload();
+    let asking = tokio::spawn(ask.try_send());
+    for _ in 0..8 {
+        let _ = pieces.send(vec![0; 512].into()).await;
+    }
+    drop(pieces);
+    match asking.await.unwrap() {
+        Ok(answer) => assert!(
+            answer.status == 413 || answer.status == 502,
+            "{}",
+            answer.status
+        ),
+        Err(e2e::client::Failure::NoAnswer(_)) => {}
+        Err(other) => panic!("{other:?}"),
+    }
+    assert_ne!(
+        origin
+            .seen()
+            .last()
+            .and_then(|seen| seen.body.clone())
+            .map(|body| body.len()),
+        Some(4_096)
+    );
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_arrive_in_time_ends_the_connection() {
+    let (origin, gateway) = limited("{header_timeout: 300ms}").await;
+    let mut raw = gateway.raw().await;
+    raw.write("GET / HTTP/1.1\r\nhost:").await;
+    let rest = String::from_utf8(raw.to_end().await).unwrap();
+    assert!(
+        rest.is_empty() || rest.starts_with("HTTP/1.1 408"),
+        "{rest}"
+    );
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let (_origin, gateway) = limited("{idle_timeout: 300ms}").await;
+    let mut raw = gateway.raw().await;
+    raw.write(get("/", "")).await;
+    assert_eq!(raw.head().await.status, 200);
+    assert_eq!(raw.to_end().await, b"x");
+}
+
+#[tokio::test]
+async fn a_host_that_is_missing_double_or_contradicted_is_400() {
+    let (origin, gateway) = limited("{}").await;
+    for head in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        "GET http://a/ HTTP/1.1\r\nhost: b\r\n\r\n",
+    ] {
+        assert_eq!(status_of(&gateway, head).await, 400, "{head:?}");
+    }
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn over_the_connection_limit_accepting_pauses_and_goes_on() {
+    let (_origin, gateway) = limited("{max_connections: 2}").await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut raw = gateway.raw().await;
+        raw.write(get("/", "")).await;
+        assert_eq!(raw.head().await.status, 200);
+        held.push(raw);
+    }
+    let mut third = gateway.raw().await;
+    third.write(get("/", "")).await;
+    assert!(
+        third.is_silent(),
+        "a third connection was served beside two open ones"
+    );
+    held.pop();
+    assert_eq!(third.head().await.status, 200);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let (origin, gateway) = limited("{}").await;
+    origin.behave(|asked| async move { Reply::ok(asked.seen.path).header("content-length", "2") });
+    let mut raw = gateway.raw().await;
+    raw.write([get("/1", ""), get("/2", ""), get("/3", "")].concat())
+        .await;
+    for body in ["/1", "/2", "/3"] {
+        assert_eq!(raw.head().await.status, 200);
+        assert_eq!(raw.exactly(2).await, body.as_bytes());
+    }
+}

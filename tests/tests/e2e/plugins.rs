@@ -1,0 +1,282 @@
+//! Plugins seen from outside: the shipped ones do their work, a bad one harms only its own route.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use e2e::client::herd;
+use e2e::gate::meet;
+use e2e::gateway::Gateway;
+use e2e::guest;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use tokio::sync::Barrier;
+
+/// A shipped plugin that `plugins/build.sh` has built.
+fn shipped(name: &str) -> PathBuf {
+    let file = e2e::cli::repository()
+        .join("plugins/dist")
+        .join(format!("{name}.wasm"));
+    assert!(
+        file.exists(),
+        "{} is not there: run plugins/build.sh first",
+        file.display()
+    );
+    file.canonicalize().unwrap()
+}
+
+/// One plugin, named `p`, and one route that derives its key with it.
+async fn keyed(origin: &Origin, file: &str, config: &str) -> Gateway {
+    Setup::new(origin)
+        .top(
+            "plugins",
+            &format!("{{p: {{file: \"{file}\", config: {config}}}}}"),
+        )
+        .route("{name: site, upstream: origin, key: {plugin: p}}")
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn normalize_query_makes_one_entry_of_urls_that_differ_in_tracking_alone() {
+    let origin = Origin::pages(|seen| Reply::fresh(seen.path.clone())).await;
+    let file = shipped("normalize-query");
+    let gateway = keyed(
+        &origin,
+        file.to_str().unwrap(),
+        "{drop: [\"utm_*\", gclid]}",
+    )
+    .await;
+    let client = gateway.client();
+    let first = client.get("/search?q=tea&utm_source=letter").await;
+    assert!(
+        first.cache().forwarded_as("uri-miss"),
+        "{:?}",
+        first.cache()
+    );
+    for same in [
+        "/search?utm_campaign=x&q=tea",
+        "/search?q=tea",
+        "/search?q=tea&gclid=123",
+    ] {
+        assert!(client.get(same).await.is_hit(), "{same}");
+    }
+    for other in ["/search?q=coffee", "/search", "/Search?q=tea"] {
+        assert!(!client.get(other).await.is_hit(), "{other}");
+    }
+    assert_eq!(origin.count(), 4);
+    assert_eq!(
+        origin.seen()[0].path,
+        "/search?q=tea&utm_source=letter",
+        "the origin gets the URL as it was"
+    );
+}
+
+#[tokio::test]
+async fn device_class_keeps_phones_and_desktops_apart() {
+    let origin = Origin::pages(|seen| Reply::fresh(seen.header("user-agent").to_owned())).await;
+    let file = shipped("device-class");
+    let gateway = keyed(&origin, file.to_str().unwrap(), "{languages: [en, de]}").await;
+    let ask = |agent: &'static str, language: &'static str| {
+        gateway
+            .client()
+            .request("/")
+            .header("user-agent", agent)
+            .header("accept-language", language)
+            .send()
+    };
+    let phone =
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148";
+    let desktop = "Mozilla/5.0 (X11; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0";
+    let other_desktop =
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:126.0) Gecko/20100101 Firefox/126.0";
+    assert_eq!(ask(phone, "en").await.text(), phone);
+    assert_eq!(ask(desktop, "en").await.text(), desktop);
+    assert!(ask(phone, "en-GB, de;q=0.5").await.is_hit());
+    assert!(ask(other_desktop, "en").await.is_hit());
+    assert!(!ask(desktop, "de").await.is_hit());
+    assert_eq!(origin.count(), 3);
+}
+
+#[tokio::test]
+async fn api_compose_fetches_both_parts_at_once_into_one_document() {
+    let both = Arc::new(Barrier::new(2));
+    let origin = Origin::start(move |asked| {
+        let both = both.clone();
+        async move {
+            meet(&both).await;
+            Reply::ok(format!("{{\"at\": \"{}\"}}", asked.seen.path))
+                .header("content-type", "application/json")
+        }
+    })
+    .await;
+    let parts = "{user: {upstream: origin, path: \"/api/user/{1}\"}, orders: {upstream: origin, path: \"/api/orders/{1}\"}}";
+    let file = shipped("api-compose");
+    let gateway = Setup::new(&origin)
+        .top(
+            "plugins",
+            &format!("{{compose: {{file: \"{}\", fetch: [origin], config: {{parts: {parts}}}}}}}", file.display()),
+        )
+        .route("{name: account, match: {path: /account/*}, loader: {plugin: compose}, policy: {mode: override, ttl: 60s}}")
+        .start()
+        .await;
+    let miss = gateway.client().get("/account/42").await;
+    assert_eq!(miss.status, 200, "{}", miss.text());
+    assert_eq!(miss.json()["user"]["at"], "/api/user/42");
+    assert_eq!(miss.json()["orders"]["at"], "/api/orders/42");
+    assert_eq!(origin.most_at_once(), 2);
+    let hit = gateway.client().get("/account/42").await;
+    assert!(hit.is_hit());
+    assert_eq!((hit.json(), origin.count()), (miss.json(), 2));
+}
+
+#[tokio::test]
+async fn a_herd_on_a_composed_page_is_one_load() {
+    let origin =
+        Origin::pages(|_| Reply::ok("{}").header("content-type", "application/json")).await;
+    let parts = "{one: {upstream: origin, path: \"/one\"}}";
+    let file = shipped("api-compose");
+    let gateway = Setup::new(&origin)
+        .top(
+            "plugins",
+            &format!(
+                "{{c: {{file: \"{}\", fetch: [origin], config: {{parts: {parts}}}}}}}",
+                file.display()
+            ),
+        )
+        .route("{name: page, loader: {plugin: c}, policy: {mode: override, ttl: 60s}}")
+        .start()
+        .await;
+    for answer in herd(&gateway.client(), 100, "/account/1").await {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn a_missing_file_stops_the_start_and_is_named() {
+    let origin = Origin::pages(|_| Reply::ok("x")).await;
+    let setup = Setup::new(&origin)
+        .top("plugins", "{ghost: {file: nowhere.wasm}}")
+        .route("{name: site, upstream: origin, key: {plugin: ghost}}");
+    let (dir, config) = setup.write();
+    let refused = Gateway::try_start(dir, &config, &[])
+        .await
+        .err()
+        .expect("it must not start");
+    assert!(refused.code.is_some_and(|code| code != 0));
+    assert!(
+        refused.log.contains("ghost") && refused.log.contains("nowhere.wasm"),
+        "{}",
+        refused.log
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_wasm_stops_the_start_and_is_named() {
+    let origin = Origin::pages(|_| Reply::ok("x")).await;
+    let setup = Setup::new(&origin)
+        .file("text.wasm", "hello")
+        .top("plugins", "{odd: {file: text.wasm}}")
+        .route("{name: site, upstream: origin, key: {plugin: odd}}");
+    let (dir, config) = setup.write();
+    let refused = Gateway::try_start(dir, &config, &[])
+        .await
+        .err()
+        .expect("it must not start");
+    assert!(refused.log.contains("odd"), "{}", refused.log);
+}
+
+/// A bad guest as key and as loader, and a plain route beside it.
+async fn beside_a_bad_guest(wasm: Vec<u8>, on_error: &str) -> (Origin, Gateway) {
+    let origin = Origin::pages(|seen| Reply::fresh(seen.path.clone())).await;
+    let gateway = Setup::new(&origin)
+        .file("bad.wasm", wasm)
+        .top(
+            "plugins",
+            &format!(
+                "{{bad: {{file: bad.wasm, limits: {{load_timeout: 200ms}}, on_error: {on_error}}}}}"
+            ),
+        )
+        .route("{name: keyed, match: {path: /keyed/*}, upstream: origin, key: {plugin: bad}}")
+        .route("{name: loaded, match: {path: /loaded/*}, upstream: origin, loader: {plugin: bad}}")
+        .route("{name: plain, upstream: origin}")
+        .start()
+        .await;
+    (origin, gateway)
+}
+
+#[tokio::test]
+async fn a_trap_in_a_key_bypasses_the_cache_and_in_a_loader_is_a_502() {
+    let (origin, gateway) = beside_a_bad_guest(guest::trapping(), "{}").await;
+    for _ in 0..2 {
+        let answer = gateway.client().get("/keyed/x").await;
+        assert_eq!(answer.text(), "/keyed/x");
+        assert!(
+            answer.cache().forwarded_as("bypass"),
+            "{:?}",
+            answer.cache()
+        );
+    }
+    assert_eq!(gateway.client().get("/loaded/x").await.status, 502);
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test]
+async fn on_error_decides_what_a_failed_call_becomes() {
+    let (_origin, gateway) =
+        beside_a_bad_guest(guest::trapping(), "{key: default_key, loader: origin}").await;
+    gateway.client().get("/keyed/x").await;
+    assert!(gateway.client().get("/keyed/x").await.is_hit());
+    assert_eq!(gateway.client().get("/loaded/x").await.text(), "/loaded/x");
+    let (_origin, gateway) =
+        beside_a_bad_guest(guest::trapping(), "{key: refuse, loader: error}").await;
+    assert_eq!(gateway.client().get("/keyed/x").await.status, 500);
+    assert_eq!(gateway.client().get("/loaded/x").await.status, 502);
+}
+
+#[tokio::test]
+async fn a_thousand_trapping_calls_harm_only_their_route_and_leave_memory_flat() {
+    let (_origin, gateway) = beside_a_bad_guest(guest::trapping(), "{}").await;
+    let client = gateway.client();
+    let trap = async |from: usize| {
+        for i in from..from + 250 {
+            assert_eq!(client.get(&format!("/keyed/{i}")).await.status, 200);
+            assert_eq!(client.get(&format!("/loaded/{i}")).await.status, 502);
+        }
+    };
+    trap(0).await;
+    let before = gateway.resident_bytes();
+    trap(250).await;
+    trap(500).await;
+    let grown = gateway.resident_bytes().saturating_sub(before);
+    assert!(grown < 32 << 20, "memory grew by {grown} bytes");
+    for i in 0..50 {
+        assert_eq!(client.get(&format!("/plain/{i}")).await.status, 200);
+    }
+    let traps = gateway
+        .metric(
+            "lamina_plugin_calls_total",
+            &[("plugin", "bad"), ("outcome", "trap")],
+        )
+        .await;
+    assert!(traps >= 1_000.0, "{traps}");
+}
+
+#[tokio::test]
+async fn a_guest_that_loops_is_stopped_and_others_go_on_meanwhile() {
+    let (_origin, gateway) = beside_a_bad_guest(guest::looping(), "{}").await;
+    let client = gateway.client();
+    let looping = tokio::spawn(async move { herd(&client, 8, "/loaded/x").await });
+    for i in 0..50 {
+        assert_eq!(
+            gateway.client().get(&format!("/plain/{i}")).await.status,
+            200
+        );
+    }
+    for answer in looping.await.unwrap() {
+        let status = answer.unwrap().status;
+        assert!(status == 502 || status == 504, "{status}");
+    }
+    assert_eq!(gateway.client().get("/keyed/x").await.text(), "/keyed/x");
+}

@@ -1,0 +1,216 @@
+//! What a route's policy changes about lifetime and storage.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::{Setup, site};
+use e2e::wait::passed;
+
+#[tokio::test]
+async fn respect_gives_the_routes_ttl_to_responses_that_say_nothing() {
+    let (origin, gateway) = site("{ttl: 60s}", |seen| match seen.path.as_str() {
+        "/silent" => Reply::ok("x"),
+        "/explicit" => Reply::ok("x").header("cache-control", "max-age=5"),
+        _ => Reply::ok("x").header("cache-control", "no-store"),
+    })
+    .await;
+    for path in ["/silent", "/explicit", "/no-store"] {
+        gateway.client().get(path).await;
+    }
+    assert!(gateway.client().get("/silent").await.cache().ttl.unwrap() > 50);
+    assert!(gateway.client().get("/explicit").await.cache().ttl.unwrap() <= 5);
+    assert!(!gateway.client().get("/no-store").await.is_hit());
+    assert_eq!(origin.count(), 4);
+}
+
+#[tokio::test]
+async fn override_rules_over_what_the_response_says() {
+    let (_origin, gateway) = site("{mode: override, ttl: 60s}", |seen| {
+        Reply::ok("x").header("cache-control", seen.path.trim_start_matches('/'))
+    })
+    .await;
+    for said in ["no-store", "private", "max-age=5", "max-age=9999"] {
+        let path = format!("/{said}");
+        gateway.client().get(&path).await;
+        let ttl = gateway.client().get(&path).await.cache().ttl;
+        assert!(matches!(ttl, Some(50..=60)), "{said}: {ttl:?}");
+    }
+}
+
+#[tokio::test]
+async fn cap_shortens_and_never_invents() {
+    let (_origin, gateway) = site("{mode: cap, ttl: 10s}", |seen| match seen.path.as_str() {
+        "/long" => Reply::ok("x").header("cache-control", "max-age=9999"),
+        "/short" => Reply::ok("x").header("cache-control", "max-age=5"),
+        _ => Reply::ok("x"),
+    })
+    .await;
+    for path in ["/long", "/short", "/silent"] {
+        gateway.client().get(path).await;
+    }
+    assert!(matches!(
+        gateway.client().get("/long").await.cache().ttl,
+        Some(8..=10)
+    ));
+    assert!(matches!(
+        gateway.client().get("/short").await.cache().ttl,
+        Some(3..=5)
+    ));
+    assert!(!gateway.client().get("/silent").await.is_hit());
+}
+
+#[tokio::test]
+async fn only_the_statuses_named_get_the_routes_ttl() {
+    let (origin, gateway) = site("{mode: override, ttl: 60s, statuses: [200, 203]}", |seen| {
+        Reply::ok("x").status(seen.path.trim_start_matches('/').parse().unwrap())
+    })
+    .await;
+    for (path, kept) in [
+        ("/200", true),
+        ("/203", true),
+        ("/404", false),
+        ("/500", false),
+    ] {
+        gateway.client().get(path).await;
+        assert_eq!(gateway.client().get(path).await.is_hit(), kept, "{path}");
+    }
+    assert_eq!(origin.count(), 6);
+}
+
+#[tokio::test]
+async fn defaults_hold_for_routes_that_do_not_say_otherwise() {
+    let origin = Origin::pages(|_| Reply::ok("x")).await;
+    let gateway = Setup::new(&origin)
+        .top("defaults", "{mode: override, ttl: 60s}")
+        .route("{name: own, match: {path: /own}, upstream: origin, policy: {ttl: 10s}}")
+        .route("{name: rest, upstream: origin}")
+        .start()
+        .await;
+    for path in ["/own", "/rest"] {
+        gateway.client().get(path).await;
+    }
+    assert!(matches!(
+        gateway.client().get("/own").await.cache().ttl,
+        Some(8..=10)
+    ));
+    assert!(matches!(
+        gateway.client().get("/rest").await.cache().ttl,
+        Some(50..=60)
+    ));
+}
+
+#[tokio::test]
+async fn jitter_spreads_lifetimes_within_its_bounds() {
+    let (_origin, gateway) = site("{mode: override, ttl: 1000s, jitter: 20}", |_| {
+        Reply::ok("x")
+    })
+    .await;
+    let mut seen = BTreeSet::new();
+    for i in 0..40 {
+        let path = format!("/{i}");
+        gateway.client().get(&path).await;
+        let ttl = gateway.client().get(&path).await.cache().ttl.unwrap();
+        assert!((790..=1_200).contains(&ttl), "{ttl}");
+        seen.insert(ttl);
+    }
+    assert!(seen.len() > 10, "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_absent_page_is_remembered_for_a_short_time_of_its_own() {
+    let (origin, gateway) =
+        site(
+            "{negative_cache: {ttl: 400ms, statuses: [404]}}",
+            |seen| match seen.path.as_str() {
+                "/gone" => Reply::status_only(410),
+                _ => Reply::ok("no such page").status(404),
+            },
+        )
+        .await;
+    let miss = gateway.client().get("/missing").await;
+    let again = gateway.client().get("/missing").await;
+    assert_eq!((again.status.as_u16(), again.text()), (404, "no such page"));
+    assert!(again.is_hit() || miss.at.elapsed() > Duration::from_millis(350));
+    passed(miss.at, Duration::from_millis(500)).await;
+    assert!(!gateway.client().get("/missing").await.is_hit());
+    for _ in 0..2 {
+        gateway.client().get("/gone").await;
+    }
+    assert_eq!(
+        origin.count_of("/gone"),
+        2,
+        "410 is not among this route's statuses"
+    );
+}
+
+#[tokio::test]
+async fn a_cookie_is_stripped_before_storing_where_the_route_says_so() {
+    let (origin, gateway) = site("{set_cookie: strip}", |_| {
+        Reply::fresh("x").header("set-cookie", "session=secret")
+    })
+    .await;
+    for _ in 0..2 {
+        assert!(!gateway.client().get("/").await.has("set-cookie"));
+    }
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn request_directives_count_only_where_the_route_honours_them() {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let gateway = Setup::new(&origin)
+        .route("{name: open, match: {path: /open*}, upstream: origin, policy: {request_directives: honor}}")
+        .route("{name: rest, upstream: origin}")
+        .start()
+        .await;
+    let ask = |path: &'static str, directive: &'static str| {
+        gateway
+            .client()
+            .request(path)
+            .header("cache-control", directive)
+            .send()
+    };
+    for path in ["/open", "/rest"] {
+        gateway.client().get(path).await;
+    }
+    assert!(ask("/rest", "no-cache").await.is_hit());
+    assert!(ask("/rest", "no-store").await.is_hit());
+    assert!(!ask("/open", "no-cache").await.is_hit());
+    assert!(!ask("/open", "max-age=0").await.is_hit());
+    assert!(ask("/open", "max-age=60").await.is_hit());
+    assert_eq!(ask("/open-cold", "only-if-cached").await.status, 504);
+    assert_eq!(ask("/rest-cold", "only-if-cached").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_route_without_a_cache_stores_nothing() {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let gateway = Setup::new(&origin)
+        .route("{name: off, upstream: origin, cache: off}")
+        .start()
+        .await;
+    for _ in 0..3 {
+        assert!(!gateway.client().uncached().get("/").await.is_hit());
+    }
+    assert_eq!(origin.count(), 3);
+}
+
+#[tokio::test]
+async fn the_cache_keeps_to_its_bytes() {
+    let origin = Origin::pages(|_| Reply::fresh(vec![b'a'; 64 << 10])).await;
+    let gateway = Setup::new(&origin)
+        .top("cache", "{l1: {max_bytes: 4MiB, max_object_bytes: 1MiB}}")
+        .start()
+        .await;
+    let client = gateway.client();
+    for i in 0..400 {
+        client.get(&format!("/{i}")).await;
+    }
+    gateway
+        .metric_until("lamina_cache_bytes", &[("tier", "l1")], |bytes| {
+            bytes > 0.0 && bytes <= 4_194_304.0
+        })
+        .await;
+}
