@@ -88,7 +88,6 @@ impl Keys {
         guest.arm(now + limits.key_timeout.0);
         let derive = guest
             .derive
-            .clone()
             .ok_or_else(|| CallError::invalid("there is no `key` hook"))?;
         let answer = derive.call(&mut guest.store, (self.needs.decode(&slot.inputs),));
         let (decision,) = answer.map_err(|error| explain(&guest.store, &error))?;

@@ -126,7 +126,6 @@ impl Loader {
         guest.store.data_mut().fetches = Some(self.fetches.clone());
         let load = guest
             .load
-            .clone()
             .ok_or_else(|| CallError::invalid("there is no `load` hook"))?;
         let call = load.call_async(&mut guest.store, for_guest(request, deadline, max_body));
         let answer = call.await;
