@@ -3,9 +3,10 @@
 //!
 //! [`Plugins::load`] compiles and checks; [`Plugin::key`] and [`Plugin::load`] call.
 //! A plugin returns a decision and does nothing else: `proxy` acts on it. Inside:
-//! `artifact` (file to code), `contract` (imports and exports), `engine` (wasmtime,
-//! threads), `guest` (one instance and its limits), `inputs`, `memo` and `key` (the
-//! key hook), `load` and `fetch` (the load hook), `check` (what guests answer).
+//! `setup`, `artifact` (file to code), `contract` (imports and exports), `engine`
+//! (wasmtime, threads), `guest` (one instance), `meter` and `outcome` (its limits, and
+//! what a failed call means), `inputs`, `memo` and `key` (the key hook), `load` and
+//! `fetch` (the load hook), `check` (what guests answer).
 //!
 //! Invariant: every guest call has a deadline, a memory cap, and only the imports that
 //! the YAML grants; a failed call costs that one call and its instance.
@@ -26,7 +27,9 @@ mod load;
 mod log;
 mod manifest;
 mod memo;
+mod meter;
 mod metrics;
+mod outcome;
 mod pattern;
 mod setup;
 #[cfg(test)]

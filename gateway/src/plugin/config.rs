@@ -52,7 +52,7 @@ pub struct Limits {
     pub max_concurrent: usize,
     /// Fetches in one `load` call.
     pub max_fetches: usize,
-    /// Keys that are remembered per plugin, so that equal inputs cost no call. 0 switches it off.
+    /// Keys that each worker thread remembers, so that equal inputs cost no call. 0 switches it off.
     pub memo_entries: u64,
 }
 

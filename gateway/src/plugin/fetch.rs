@@ -15,7 +15,8 @@ use super::bindings::types::Header;
 use super::check;
 use super::contract::FETCH;
 use super::error::CallError;
-use super::guest::{NotAllowed, State};
+use super::guest::State;
+use super::outcome::NotAllowed;
 
 /// Time that a guest keeps, after the last fetch has timed out, to make something of
 /// what it has: at most this, and at most a tenth of what is left.

@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::IntGauge;
 use wasmtime::component::{Instance, InstancePre, TypedFunc};
-use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::types;
 use super::config::Limits;
 use super::contract::{self, Exports};
-use super::engine::MAX_TABLE_ELEMENTS;
 use super::error::{CallError, Cause};
 use super::fetch::Fetches;
 use super::log::Limiter as LogLimiter;
+use super::meter::{Live, Memory};
 use super::metrics::Metrics;
+use super::outcome::{TimedOut, explain};
 
 /// Time that the start of an instance may take, besides the call's own.
 pub(super) const START: Duration = Duration::from_millis(500);
@@ -79,9 +79,9 @@ pub(super) enum StartError {
 impl Blueprint {
     /// Makes an instance for `key`, and asks it for its manifest.
     pub(super) fn start(&self) -> Result<(Guest, types::Manifest), StartError> {
-        let mut store = self.store(|_| UpdateDeadline::Continue(1), HANDED_OVER);
+        let mut store = self.store(|| UpdateDeadline::Continue(1), HANDED_OVER);
         let instance = self.key.instantiate(&mut store);
-        let instance = instance.map_err(|e| StartError::Instantiate(explain(&store, &e)))?;
+        let instance = instance.map_err(|e| StartError::Instantiate(store.data().explain(&e)))?;
         let describe = describe(&mut store, &instance, &self.exports)?;
         let answer = describe.call(&mut store, (&self.config,));
         let manifest = read_manifest(&store, answer)?;
@@ -96,20 +96,20 @@ impl Blueprint {
             .as_usize()
             .saturating_mul(2)
             .saturating_add(HANDED_OVER);
-        let mut store = self.store(|_| UpdateDeadline::Yield(1), handed_over);
+        let mut store = self.store(|| UpdateDeadline::Yield(1), handed_over);
         let instance = self.load.instantiate_async(&mut store).await;
-        let instance = instance.map_err(|e| StartError::Instantiate(explain(&store, &e)))?;
+        let instance = instance.map_err(|e| StartError::Instantiate(store.data().explain(&e)))?;
         let describe = describe(&mut store, &instance, &self.exports)?;
         let answer = describe.call_async(&mut store, (&self.config,)).await;
         read_manifest(&store, answer)?;
         self.guest(store, &instance)
     }
 
-    /// A store whose guest is interrupted at its deadline, and goes on by `go_on` when
-    /// it was only looked at.
+    /// A store whose guest is ended at its deadline, and goes on by `go_on` when it was
+    /// only looked at.
     fn store(
         &self,
-        go_on: impl Fn(()) -> UpdateDeadline + Send + Sync + 'static,
+        go_on: impl Fn() -> UpdateDeadline + Send + Sync + 'static,
         handed_over: usize,
     ) -> Store<State> {
         let state = State {
@@ -117,11 +117,7 @@ impl Blueprint {
             log: self.log.clone(),
             fetches: None,
             deadline: Instant::now() + START,
-            memory: Memory {
-                used: 0,
-                limit: self.limits.max_memory.as_usize(),
-                exceeded: None,
-            },
+            memory: Memory::new(self.limits.max_memory.as_usize()),
             _live: Live::new(&self.metrics.instances),
         };
         let mut store = Store::new(self.key.engine(), state);
@@ -131,7 +127,7 @@ impl Blueprint {
         store.epoch_deadline_callback(move |context| {
             match Instant::now() >= context.data().deadline {
                 true => Err(wasmtime::Error::new(TimedOut)),
-                false => Ok(go_on(())),
+                false => Ok(go_on()),
             }
         });
         store
@@ -182,6 +178,11 @@ impl State {
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
+
+    /// What a failed call of this guest means.
+    pub(super) fn explain(&self, error: &wasmtime::Error) -> CallError {
+        explain(&self.memory, error)
+    }
 }
 
 fn describe<'a>(
@@ -198,7 +199,7 @@ fn read_manifest(
     store: &Store<State>,
     answer: wasmtime::Result<Describe>,
 ) -> Result<types::Manifest, StartError> {
-    let (manifest,) = answer.map_err(|e| StartError::Describe(explain(store, &e)))?;
+    let (manifest,) = answer.map_err(|e| StartError::Describe(store.data().explain(&e)))?;
     manifest.map_err(StartError::Config)
 }
 
@@ -207,41 +208,6 @@ fn wrong_type(interface: &'static str, error: &wasmtime::Error) -> StartError {
         interface,
         reason: format!("{error:#}"),
     }
-}
-
-/// What a failed call means.
-pub(super) fn explain(store: &Store<State>, error: &wasmtime::Error) -> CallError {
-    if let Some((asked, limit)) = store.data().memory.exceeded {
-        return CallError::OutOfMemory { asked, limit };
-    }
-    if error.is::<TimedOut>() {
-        return CallError::Timeout;
-    }
-    if let Some(NotAllowed(import)) = error.downcast_ref() {
-        return CallError::Refused { import };
-    }
-    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        return CallError::Overloaded;
-    }
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => CallError::Timeout,
-        Some(trap) => CallError::Trap {
-            reason: format!("{trap}{}", place(error)),
-        },
-        // Not a trap: what the guest handed over could not be read.
-        None => CallError::invalid(error.root_cause().to_string()),
-    }
-}
-
-/// ` in NAME`: the function that trapped, when the module names its functions.
-fn place(error: &wasmtime::Error) -> String {
-    let frames = error
-        .downcast_ref::<WasmBacktrace>()
-        .map_or(&[][..], WasmBacktrace::frames);
-    frames
-        .iter()
-        .find_map(|frame| frame.func_name())
-        .map_or(String::new(), |name| format!(" in `{name}`"))
 }
 
 impl From<StartError> for CallError {
@@ -269,79 +235,5 @@ impl From<StartError> for Cause {
                 reason,
             },
         }
-    }
-}
-
-/// Ends a guest whose time is up.
-#[derive(Debug, thiserror::Error)]
-#[error("deadline exceeded")]
-struct TimedOut;
-
-/// Ends a guest that calls an import which its hook may not use.
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` may not be called here")]
-pub(super) struct NotAllowed(pub(super) &'static str);
-
-/// Ends a guest that wants too much.
-#[derive(Debug, thiserror::Error)]
-#[error("out of memory")]
-struct Exceeded;
-
-/// Counts the linear memory of one instance.
-struct Memory {
-    used: usize,
-    limit: usize,
-    /// What was asked for and what is allowed, once that was too much.
-    exceeded: Option<(usize, usize)>,
-}
-
-impl Memory {
-    fn exceed(&mut self, asked: usize, limit: usize) -> wasmtime::Result<bool> {
-        self.exceeded = Some((asked, limit));
-        Err(wasmtime::Error::new(Exceeded))
-    }
-}
-
-impl ResourceLimiter for Memory {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let asked = (self.used - current.min(self.used)).saturating_add(desired);
-        if asked > self.limit {
-            return self.exceed(asked, self.limit);
-        }
-        self.used = asked;
-        Ok(true)
-    }
-
-    fn table_growing(
-        &mut self,
-        _: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        match desired > MAX_TABLE_ELEMENTS {
-            true => self.exceed(desired, MAX_TABLE_ELEMENTS),
-            false => Ok(true),
-        }
-    }
-}
-
-/// One in the gauge of live instances, until it is dropped.
-struct Live(IntGauge);
-
-impl Live {
-    fn new(instances: &IntGauge) -> Self {
-        instances.inc();
-        Self(instances.clone())
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -13,7 +13,7 @@ use http::request::Parts;
 
 use super::check;
 use super::error::CallError;
-use super::guest::{Blueprint, Guest, explain};
+use super::guest::{Blueprint, Guest};
 use super::manifest::KeyNeeds;
 use super::memo::Memo;
 use super::{Hook, KeyDecision};
@@ -82,16 +82,15 @@ impl Keys {
     fn call(&self, slot: &mut Slot, now: Instant) -> Result<KeyDecision, CallError> {
         let limits = &self.blueprint.limits;
         let mut guest = match slot.guest.take() {
-            Some(guest) => guest,
-            None => self.blueprint.start()?.0,
+            Some(guest) if !guest.is_worn_out(limits) => guest,
+            _ => self.blueprint.start()?.0,
         };
         guest.arm(now + limits.key_timeout.0);
         let derive = guest
             .derive
-            .clone()
             .ok_or_else(|| CallError::invalid("there is no `key` hook"))?;
         let answer = derive.call(&mut guest.store, (self.needs.decode(&slot.inputs),));
-        let (decision,) = answer.map_err(|error| explain(&guest.store, &error))?;
+        let (decision,) = answer.map_err(|error| guest.store.data().explain(&error))?;
         if !guest.is_worn_out(limits) {
             slot.guest = Some(guest);
         }

@@ -18,8 +18,11 @@ use super::bindings::types;
 use super::engine::{Loaders, TICK};
 use super::error::CallError;
 use super::fetch::Fetches;
-use super::guest::{Blueprint, Guest, explain};
+use super::guest::{Blueprint, Guest};
 use super::{Hook, LoadDecision, check};
+
+/// Instances that wait for work after a burst; the rest give their memory back.
+const MAX_IDLE: usize = 32;
 
 /// A request that a loader is to answer.
 #[derive(Clone, Debug)]
@@ -45,7 +48,7 @@ pub(super) struct Loader {
     threads: Arc<Loaders>,
     /// What a fresh call may fetch.
     fetches: Fetches,
-    /// Instances that wait for work; never more than there are permits.
+    /// Instances that wait for work; the youngest is used first.
     idle: Mutex<Vec<Guest>>,
     permits: Arc<Semaphore>,
 }
@@ -126,23 +129,32 @@ impl Loader {
         guest.store.data_mut().fetches = Some(self.fetches.clone());
         let load = guest
             .load
-            .clone()
             .ok_or_else(|| CallError::invalid("there is no `load` hook"))?;
         let call = load.call_async(&mut guest.store, for_guest(request, deadline, max_body));
         let answer = call.await;
-        let (decision,) = answer.map_err(|error| explain(&guest.store, &error))?;
+        let (decision,) = answer.map_err(|error| guest.store.data().explain(&error))?;
         guest.store.data_mut().fetches = None;
-        if !guest.is_worn_out(limits) {
-            self.idle.lock().push(guest);
-        }
+        self.keep(guest);
         check::load(decision, max_body)
     }
 
+    /// An instance that waits for work, or a fresh one.
     async fn guest(&self) -> Result<Guest, CallError> {
-        let idle = self.idle.lock().pop();
-        match idle {
-            Some(guest) => Ok(guest),
-            None => Ok(self.blueprint.start_async().await?),
+        // The lock is gone before anything waits.
+        while let Some(guest) = { self.idle.lock().pop() } {
+            if !guest.is_worn_out(&self.blueprint.limits) {
+                return Ok(guest);
+            }
+        }
+        Ok(self.blueprint.start_async().await?)
+    }
+
+    fn keep(&self, guest: Guest) {
+        if !guest.is_worn_out(&self.blueprint.limits) {
+            let mut idle = self.idle.lock();
+            if idle.len() < MAX_IDLE {
+                idle.push(guest);
+            }
         }
     }
 }

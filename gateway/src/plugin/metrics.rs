@@ -68,23 +68,19 @@ impl Families {
     /// Puts the families in the place of those of an earlier set of plugins, whose
     /// series disappear.
     pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        let families: [Box<dyn Collector>; 4] = [
-            Box::new(self.calls.clone()),
-            Box::new(self.duration.clone()),
-            Box::new(self.instances.clone()),
-            Box::new(self.memo.clone()),
-        ];
-        let earlier: [Box<dyn Collector>; 4] = [
-            Box::new(self.calls.clone()),
-            Box::new(self.duration.clone()),
-            Box::new(self.instances.clone()),
-            Box::new(self.memo.clone()),
-        ];
-        for family in earlier {
+        let all = || -> [Box<dyn Collector>; 4] {
+            [
+                Box::new(self.calls.clone()),
+                Box::new(self.duration.clone()),
+                Box::new(self.instances.clone()),
+                Box::new(self.memo.clone()),
+            ]
+        };
+        for family in all() {
             // Found by name; the first set of plugins has no predecessor.
             _ = registry.unregister(family);
         }
-        families
+        all()
             .into_iter()
             .try_for_each(|family| registry.register(family))
     }

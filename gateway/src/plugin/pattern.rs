@@ -30,10 +30,10 @@ impl NamePattern {
 
 /// The pieces of a query for whose name `wanted` says so, as the request spells them.
 /// The name is compared decoded: `utm%5Fsource` is `utm_source` to every origin.
-pub(super) fn parameters<'a>(
-    query: &'a str,
+pub(super) fn parameters(
+    query: &str,
     wanted: impl Fn(&[u8]) -> bool,
-) -> impl Iterator<Item = &'a str> {
+) -> impl Iterator<Item = &str> {
     query.split('&').filter(move |piece| {
         let name = piece.split('=').next().unwrap_or(piece);
         let decoded: std::borrow::Cow<'_, [u8]> = percent_encoding::percent_decode_str(name).into();

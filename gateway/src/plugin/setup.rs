@@ -14,11 +14,12 @@ use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use super::bindings::{fetch, log};
 use super::error::{Cause, LoadError};
 use super::fetch::{Fetch, Fetches};
-use super::guest::{Blueprint, NotAllowed, State};
+use super::guest::{Blueprint, State};
 use super::key::Keys;
 use super::load::Loader;
 use super::manifest::Manifest;
 use super::metrics::{Families, Metrics};
+use super::outcome::NotAllowed;
 use super::{Options, Plugin, artifact, config, contract, engine};
 
 /// What one plugin is prepared from.

@@ -1,0 +1,51 @@
+//! What a failed call means: from wasmtime's errors to [`CallError`].
+
+use wasmtime::{Trap, WasmBacktrace};
+
+use super::error::CallError;
+use super::meter::Memory;
+
+/// What a failed call means.
+pub(super) fn explain(memory: &Memory, error: &wasmtime::Error) -> CallError {
+    if let Some((asked, limit)) = memory.exceeded {
+        return CallError::OutOfMemory { asked, limit };
+    }
+    if error.is::<TimedOut>() {
+        return CallError::Timeout;
+    }
+    if let Some(NotAllowed(import)) = error.downcast_ref() {
+        return CallError::Refused { import };
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return CallError::Overloaded;
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => CallError::Timeout,
+        Some(trap) => CallError::Trap {
+            reason: format!("{trap}{}", place(error)),
+        },
+        // Not a trap: what the guest handed over could not be read.
+        None => CallError::invalid(error.root_cause().to_string()),
+    }
+}
+
+/// ` in NAME`: the function that trapped, when the module names its functions.
+fn place(error: &wasmtime::Error) -> String {
+    let frames = error
+        .downcast_ref::<WasmBacktrace>()
+        .map_or(&[][..], WasmBacktrace::frames);
+    frames
+        .iter()
+        .find_map(|frame| frame.func_name())
+        .map_or(String::new(), |name| format!(" in `{name}`"))
+}
+
+/// Ends a guest whose time is up.
+#[derive(Debug, thiserror::Error)]
+#[error("deadline exceeded")]
+pub(super) struct TimedOut;
+
+/// Ends a guest that calls an import which its hook may not use.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` may not be called here")]
+pub(super) struct NotAllowed(pub(super) &'static str);
