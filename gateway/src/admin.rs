@@ -38,21 +38,33 @@ impl Admin {
     pub async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         match (&method, path.as_str()) {
-            (&Method::GET | &Method::HEAD, "/livez") => answer(StatusCode::OK, &json!({"live": true})),
+            (&Method::GET | &Method::HEAD, "/livez") => {
+                answer(StatusCode::OK, &json!({"live": true}))
+            }
             (&Method::GET | &Method::HEAD, "/readyz") => self.ready(),
             (&Method::GET | &Method::HEAD, "/metrics") => self.metrics(),
             (&Method::POST, "/v1/purge") => self.guarded(request, Self::purge).await,
             (&Method::POST, "/v1/explain") => self.guarded(request, Self::explain).await,
             (_, "/v1/purge" | "/v1/explain") => wrong_method("POST"),
             (_, "/livez" | "/readyz" | "/metrics") => wrong_method("GET, HEAD"),
-            _ => answer(StatusCode::NOT_FOUND, &json!({"error": "no such page; there are /livez, /readyz, /metrics, /v1/purge and /v1/explain"})),
+            _ => answer(
+                StatusCode::NOT_FOUND,
+                &json!({"error": "no such page; there are /livez, /readyz, /metrics, /v1/purge and /v1/explain"}),
+            ),
         }
     }
 
     fn ready(&self) -> Response<Body> {
         let ready = self.ready.load(Ordering::Acquire);
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        answer(status, &json!({"ready": ready, "state": if ready { "serving" } else { "draining" }}))
+        let status = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        answer(
+            status,
+            &json!({"ready": ready, "state": if ready { "serving" } else { "draining" }}),
+        )
     }
 
     fn metrics(&self) -> Response<Body> {
@@ -60,27 +72,45 @@ impl Admin {
         match metrics::text(&self.registry) {
             Ok(text) => {
                 let mut response = Response::new(Body::full(text));
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::MEDIA_TYPE));
+                response
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static(metrics::MEDIA_TYPE));
                 response
             }
             Err(error) => {
                 tracing::error!(%error, "metrics can't be encoded");
-                answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": "metrics can't be encoded"}))
+                answer(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    &json!({"error": "metrics can't be encoded"}),
+                )
             }
         }
     }
 
     /// Checks the token, reads the JSON body, and acts.
-    async fn guarded(&self, request: Request<Body>, act: fn(&Self, &Value) -> Result<Value, String>) -> Response<Body> {
+    async fn guarded(
+        &self,
+        request: Request<Body>,
+        act: fn(&Self, &Value) -> Result<Value, String>,
+    ) -> Response<Body> {
         if !self.allows(&request) {
-            let mut response = answer(StatusCode::UNAUTHORIZED, &json!({"error": "a valid `Authorization: Bearer` token is needed"}));
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let mut response = answer(
+                StatusCode::UNAUTHORIZED,
+                &json!({"error": "a valid `Authorization: Bearer` token is needed"}),
+            );
+            response
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return response;
         }
         let Ok(bytes) = collect(request.into_body(), MAX_BODY).await else {
-            return answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({"error": "the body is larger than 64 KiB or broke off"}));
+            return answer(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                &json!({"error": "the body is larger than 64 KiB or broke off"}),
+            );
         };
-        let parsed = serde_json::from_slice(&bytes).map_err(|error| format!("the body is not JSON: {error}"));
+        let parsed = serde_json::from_slice(&bytes)
+            .map_err(|error| format!("the body is not JSON: {error}"));
         match parsed.and_then(|body| act(self, &body)) {
             Ok(value) => answer(StatusCode::OK, &value),
             Err(error) => answer(StatusCode::BAD_REQUEST, &json!({"error": error})),
@@ -88,25 +118,48 @@ impl Admin {
     }
 
     fn allows(&self, request: &Request<Body>) -> bool {
-        let Some(token) = &self.token else { return true };
-        let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-        given.strip_prefix(b"Bearer ").unwrap_or_default().ct_eq(token.as_bytes()).into()
+        let Some(token) = &self.token else {
+            return true;
+        };
+        let given = request
+            .headers()
+            .get(AUTHORIZATION)
+            .map_or(&b""[..], |value| value.as_bytes());
+        given
+            .strip_prefix(b"Bearer ")
+            .unwrap_or_default()
+            .ct_eq(token.as_bytes())
+            .into()
     }
 
     fn purge(&self, body: &Value) -> Result<Value, String> {
         let (selectors, kind) = purge::read(body, &self.proxy)?;
-        let order = selectors.iter().map(|selector| self.proxy.cache.purge(selector, kind)).max().unwrap_or(0);
+        let order = selectors
+            .iter()
+            .map(|selector| self.proxy.cache.purge(selector, kind))
+            .max()
+            .unwrap_or(0);
         tracing::info!(request = %body, order, "purged");
         Ok(json!({"order": order, "selectors": selectors.len(), "applied": true}))
     }
 
     fn explain(&self, body: &Value) -> Result<Value, String> {
-        let url = body.get("url").and_then(Value::as_str).ok_or("expected {\"url\": \"http://host/path\", \"headers\": {…}}")?;
+        let url = body
+            .get("url")
+            .and_then(Value::as_str)
+            .ok_or("expected {\"url\": \"http://host/path\", \"headers\": {…}}")?;
         let mut request = Request::builder().uri(url);
-        for (name, value) in body.get("headers").and_then(Value::as_object).into_iter().flatten() {
+        for (name, value) in body
+            .get("headers")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
             request = request.header(name, value.as_str().unwrap_or_default());
         }
-        let request = request.body(()).map_err(|error| format!("not a request: {error}"))?;
+        let request = request
+            .body(())
+            .map_err(|error| format!("not a request: {error}"))?;
         serde_json::to_value(self.proxy.explain(request)).map_err(|error| error.to_string())
     }
 }
@@ -114,12 +167,19 @@ impl Admin {
 fn answer(status: StatusCode, value: &Value) -> Response<Body> {
     let mut response = Response::new(Body::full(format!("{value}\n")));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 fn wrong_method(allowed: &'static str) -> Response<Body> {
-    let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": format!("use {allowed}")}));
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    let mut response = answer(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &json!({"error": format!("use {allowed}")}),
+    );
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }

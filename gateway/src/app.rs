@@ -73,14 +73,38 @@ pub async fn build(config: &Config, base: &Path) -> Result<Engine, StartError> {
     let registry = metrics::registry()?;
     let cache = Arc::new(Cache::new(&config.cache, &registry)?);
     let origins = Arc::new(Origins::new(&config.upstreams)?);
-    let options = Options { base: base.to_owned(), cache_dir: code_cache(), fetch: fetch(Arc::clone(&origins)), registry: &registry };
+    let options = Options {
+        base: base.to_owned(),
+        cache_dir: code_cache(),
+        fetch: fetch(Arc::clone(&origins)),
+        registry: &registry,
+    };
     let plugins = Plugins::load(&config.plugins, options).await?;
-    let on_error = config.plugins.iter().map(|(name, plugin)| (name.clone(), plugin.on_error)).collect();
-    let needs = Needs { defaults: &config.defaults, origins: &origins, plugins: &plugins, on_error: &on_error, registry: &registry };
+    let on_error = config
+        .plugins
+        .iter()
+        .map(|(name, plugin)| (name.clone(), plugin.on_error))
+        .collect();
+    let needs = Needs {
+        defaults: &config.defaults,
+        origins: &origins,
+        plugins: &plugins,
+        on_error: &on_error,
+        registry: &registry,
+    };
     let routes = Routes::new(&config.routes, &needs)?;
     let access = config.telemetry.access_log == crate::telemetry::config::AccessLog::On;
-    let proxy = Arc::new(Proxy::new(Arc::clone(&cache), routes, &config.purge_method, access)?);
-    Ok(Engine { proxy, cache, registry })
+    let proxy = Arc::new(Proxy::new(
+        Arc::clone(&cache),
+        routes,
+        &config.purge_method,
+        access,
+    )?);
+    Ok(Engine {
+        proxy,
+        cache,
+        registry,
+    })
 }
 
 impl App {
@@ -89,10 +113,18 @@ impl App {
     /// # Errors
     /// See [`StartError`]; nothing is left running then.
     pub async fn start(config: &Config, base: &Path, logs: &Logs) -> Result<Self, StartError> {
-        let Engine { proxy, cache, registry } = build(config, base).await?;
-        let threads = config.server.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let Engine {
+            proxy,
+            cache,
+            registry,
+        } = build(config, base).await?;
+        let threads = config
+            .server
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let bound = Bound::bind(&config.listeners, threads)?;
-        let admin_bound = Bound::bind(&[admin_listener(config.admin.address)], 1).map_err(StartError::Admin)?;
+        let admin_bound =
+            Bound::bind(&[admin_listener(config.admin.address)], 1).map_err(StartError::Admin)?;
         let (addresses, admin_addresses) = (bound.addresses(), admin_bound.addresses());
         let ready = Arc::new(AtomicBool::new(true));
         let scraped = Arc::clone(&cache);
@@ -113,7 +145,10 @@ impl App {
             ready,
             drain_timeout: config.server.drain_timeout.0,
             addresses,
-            admin_address: admin_addresses.first().copied().unwrap_or(config.admin.address),
+            admin_address: admin_addresses
+                .first()
+                .copied()
+                .unwrap_or(config.admin.address),
             _tending: tokio::spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
         })
     }
@@ -155,15 +190,29 @@ fn fetch(origins: Arc<Origins>) -> Fetch {
     Arc::new(move |call: FetchCall| {
         let origins = Arc::clone(&origins);
         async move {
-            let FetchCall { upstream, request, max_body, deadline } = call;
-            let origin = origins.get(&upstream).ok_or(FetchError::Unavailable(format!("there is no upstream {upstream}")))?;
+            let FetchCall {
+                upstream,
+                request,
+                max_body,
+                deadline,
+            } = call;
+            let origin = origins
+                .get(&upstream)
+                .ok_or(FetchError::Unavailable(format!(
+                    "there is no upstream {upstream}"
+                )))?;
             let exchange = async {
-                let response = origin.send(request.map(Body::full)).await.map_err(|error| FetchError::Unavailable(error.to_string()))?;
+                let response = origin
+                    .send(request.map(Body::full))
+                    .await
+                    .map_err(|error| FetchError::Unavailable(error.to_string()))?;
                 let (parts, body) = response.into_parts();
                 let body = body::collect(body, max_body).await.map_err(unreadable)?;
                 Ok(http::Response::from_parts(parts, body))
             };
-            tokio::time::timeout_at(deadline.into(), exchange).await.unwrap_or(Err(FetchError::Timeout))
+            tokio::time::timeout_at(deadline.into(), exchange)
+                .await
+                .unwrap_or(Err(FetchError::Timeout))
         }
         .boxed()
     })
@@ -179,12 +228,23 @@ fn unreadable(error: BodyError) -> FetchError {
 
 /// Where compiled plugins are kept between starts: a folder of the user's own.
 fn code_cache() -> Option<PathBuf> {
-    let home = |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
-    home("LAMINA_CACHE_DIR", "code").or_else(|| home("XDG_CACHE_HOME", "lamina")).or_else(|| home("HOME", ".cache/lamina"))
+    let home =
+        |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
+    home("LAMINA_CACHE_DIR", "code")
+        .or_else(|| home("XDG_CACHE_HOME", "lamina"))
+        .or_else(|| home("HOME", ".cache/lamina"))
 }
 
 fn admin_listener(address: SocketAddr) -> Listener {
-    Listener { address, protocols: vec![Protocol::Http1, Protocol::Http2], trusted_proxies: Vec::new(), limits: Limits { max_connections: 256, ..Limits::default() } }
+    Listener {
+        address,
+        protocols: vec![Protocol::Http1, Protocol::Http2],
+        trusted_proxies: Vec::new(),
+        limits: Limits {
+            max_connections: 256,
+            ..Limits::default()
+        },
+    }
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -193,7 +253,10 @@ fn admin_listener(address: SocketAddr) -> Listener {
 /// When the process may not handle signals.
 pub async fn stop_signal() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}

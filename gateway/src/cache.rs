@@ -161,13 +161,18 @@ impl Cache {
     pub fn admit(&self, primary: Key, vary: &Vary, entry: Arc<Entry>) -> bool {
         let key = entry.key.clone();
         if self.log.judge(&entry) == Verdict::Hidden {
-            self.hooks.emit(Event::Overtaken { key: key.as_bytes() });
+            self.hooks.emit(Event::Overtaken {
+                key: key.as_bytes(),
+            });
             return false;
         }
         let bytes = entry.size();
         self.hit_for_miss.invalidate(key.as_bytes());
         self.l1.put(primary, vary, entry);
-        self.hooks.emit(Event::Set { key: key.as_bytes(), bytes });
+        self.hooks.emit(Event::Set {
+            key: key.as_bytes(),
+            bytes,
+        });
         true
     }
 

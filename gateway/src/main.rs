@@ -107,11 +107,25 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             runtime()?.block_on(run(&config, &file.config))
         }),
         Command::Validate { file } => with_config(&file.config, |config| {
-            runtime()?.block_on(app::build(&config, folder(&file.config))).context("the file is well formed, but")?;
-            println!("{}: ok, {} routes, {} upstreams, {} plugins", file.config.display(), config.routes.len(), config.upstreams.len(), config.plugins.len());
+            runtime()?
+                .block_on(app::build(&config, folder(&file.config)))
+                .context("the file is well formed, but")?;
+            println!(
+                "{}: ok, {} routes, {} upstreams, {} plugins",
+                file.config.display(),
+                config.routes.len(),
+                config.upstreams.len(),
+                config.plugins.len()
+            );
             Ok(())
         }),
-        Command::Explain { file, url, headers, method, json } => with_config(&file.config, |config| {
+        Command::Explain {
+            file,
+            url,
+            headers,
+            method,
+            json,
+        } => with_config(&file.config, |config| {
             let request = request(&url, &headers, method)?;
             let engine = runtime()?.block_on(app::build(&config, folder(&file.config)))?;
             print_explanation(&engine.proxy.explain(request), json)
@@ -132,7 +146,10 @@ fn execute(command: Command) -> anyhow::Result<Done> {
     }
 }
 
-fn with_config(file: &Path, act: impl FnOnce(Config) -> anyhow::Result<()>) -> anyhow::Result<Done> {
+fn with_config(
+    file: &Path,
+    act: impl FnOnce(Config) -> anyhow::Result<()>,
+) -> anyhow::Result<Done> {
     match config::load(file) {
         Ok(config) => act(config).map(|()| Done::Well),
         Err(problems) => {
@@ -158,13 +175,21 @@ async fn run(config: &Config, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn request(url: &str, headers: &[String], method: http::Method) -> anyhow::Result<http::Request<()>> {
+fn request(
+    url: &str,
+    headers: &[String],
+    method: http::Method,
+) -> anyhow::Result<http::Request<()>> {
     let mut request = http::Request::builder().method(method).uri(url);
     for header in headers {
-        let (name, value) = header.split_once(':').with_context(|| format!("{header:?} is not of the form `Name: value`"))?;
+        let (name, value) = header
+            .split_once(':')
+            .with_context(|| format!("{header:?} is not of the form `Name: value`"))?;
         request = request.header(name.trim(), value.trim());
     }
-    request.body(()).with_context(|| format!("{url:?} and its headers are no request"))
+    request
+        .body(())
+        .with_context(|| format!("{url:?} and its headers are no request"))
 }
 
 fn print_explanation(explanation: &proxy::Explanation, json: bool) -> anyhow::Result<()> {
@@ -176,7 +201,10 @@ fn print_explanation(explanation: &proxy::Explanation, json: bool) -> anyhow::Re
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
 }
 
 /// The folder that names in the file are relative to. `config` has resolved plugin files already.

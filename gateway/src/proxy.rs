@@ -66,8 +66,18 @@ impl Served {
 impl Proxy {
     /// # Errors
     /// When the `PURGE` method's addresses or token can't be used.
-    pub fn new(cache: Arc<Cache>, routes: Routes, purge_method: &config::PurgeMethod, access: bool) -> Result<Self, TokenError> {
-        Ok(Self { cache, routes, purge_method: PurgeMethod::new(purge_method)?, access: AccessLog::new(access) })
+    pub fn new(
+        cache: Arc<Cache>,
+        routes: Routes,
+        purge_method: &config::PurgeMethod,
+        access: bool,
+    ) -> Result<Self, TokenError> {
+        Ok(Self {
+            cache,
+            routes,
+            purge_method: PurgeMethod::new(purge_method)?,
+            access: AccessLog::new(access),
+        })
     }
 
     /// Answers one request; counts and logs it.
@@ -77,20 +87,27 @@ impl Proxy {
         let scheme = context::scheme(&parts, &peer);
         let host = context::host(&parts, scheme);
         if self.purge_method.takes(&parts) {
-            return self.purge_method.answer(&self, &parts, &host, scheme, &peer);
+            return self
+                .purge_method
+                .answer(&self, &parts, &host, scheme, &peer);
         }
         let Some(route) = self.routes.find(&host, &parts) else {
             return respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
         };
         let (route, host) = (Arc::clone(route), host.into_owned());
         let line = self.access.begin(&parts, &route, &peer);
-        let served = self.serve(&route, host, scheme, parts, body, peer, started).await;
+        let served = self
+            .serve(&route, host, scheme, parts, body, peer, started)
+            .await;
         route.metrics.count(served.outcome, started.elapsed());
         self.access.end(line, served, started)
     }
 
     /// The steps. Each `return` is an exit.
-    #[allow(clippy::too_many_arguments, reason = "what `handle` found out, handed on")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what `handle` found out, handed on"
+    )]
     async fn serve(
         self: &Arc<Self>,
         route: &Arc<Route>,
@@ -102,21 +119,45 @@ impl Proxy {
         started: Instant,
     ) -> Served {
         let plan = plan::plan(route, &parts, &body, &host, scheme);
-        let ask = |parts, route: &Arc<Route>| Ask { parts, host, scheme, peer, route: Arc::clone(route), started };
+        let ask = |parts, route: &Arc<Route>| Ask {
+            parts,
+            host,
+            scheme,
+            peer,
+            route: Arc::clone(route),
+            started,
+        };
         let keyed = match plan {
             Plan::Cache(keyed) => keyed,
-            Plan::Pass(reason, detail) => return Box::pin(self.pass(ask(parts, route), body, reason, detail)).await,
-            Plan::Refuse(status) => return Served::new(respond::plain(status, "refused\n"), Outcome::Error),
+            Plan::Pass(reason, detail) => {
+                return Box::pin(self.pass(ask(parts, route), body, reason, detail)).await;
+            }
+            Plan::Refuse(status) => {
+                return Served::new(respond::plain(status, "refused\n"), Outcome::Error);
+            }
         };
         match self.cache.lookup(&keyed.key, &parts.headers, started) {
             Lookup::Fresh(entry) if plan::satisfies(route, &parts, &entry, started) => {
-                let status = CacheStatus::Hit { ttl: entry.freshness.ttl(started), detail: None };
-                Served::new(respond::from_entry(&parts, &entry, started, &status), Outcome::Hit)
+                let status = CacheStatus::Hit {
+                    ttl: entry.freshness.ttl(started),
+                    detail: None,
+                };
+                Served::new(
+                    respond::from_entry(&parts, &entry, started, &status),
+                    Outcome::Hit,
+                )
             }
-            Lookup::Stale(entry, windows) if windows.while_revalidate && !plan::wants_fresh(route, &parts) => {
-                let status = CacheStatus::Hit { ttl: entry.freshness.ttl(started), detail: Some("stale-while-revalidate") };
+            Lookup::Stale(entry, windows)
+                if windows.while_revalidate && !plan::wants_fresh(route, &parts) =>
+            {
+                let status = CacheStatus::Hit {
+                    ttl: entry.freshness.ttl(started),
+                    detail: Some("stale-while-revalidate"),
+                };
                 let response = respond::from_entry(&parts, &entry, started, &status);
-                self.cache.hooks.emit(Event::StaleHit(StaleReason::Revalidating));
+                self.cache
+                    .hooks
+                    .emit(Event::StaleHit(StaleReason::Revalidating));
                 self.refresh(ask(parts, route), keyed, entry);
                 Served::new(response, Outcome::Stale)
             }
@@ -127,7 +168,10 @@ impl Proxy {
     /// What a purge of this URL has to reach: its identity under the route and key
     /// rules that a GET for it meets. None: no route takes it, so nothing is stored.
     pub fn url_selector(&self, scheme: &str, host: &str, uri: &Uri) -> Option<Selector> {
-        let request = Request::builder().uri(context::origin_form(uri)).body(()).ok()?;
+        let request = Request::builder()
+            .uri(context::origin_form(uri))
+            .body(())
+            .ok()?;
         let (parts, ()) = request.into_parts();
         let host = host.to_ascii_lowercase();
         let route = self.routes.find(&host, &parts)?;

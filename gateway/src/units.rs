@@ -142,9 +142,9 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => f.write_str("0B"),
-            n if n % (1 << 30) == 0 => write!(f, "{}GiB", n >> 30),
-            n if n % (1 << 20) == 0 => write!(f, "{}MiB", n >> 20),
-            n if n % (1 << 10) == 0 => write!(f, "{}KiB", n >> 10),
+            n if n.is_multiple_of(1 << 30) => write!(f, "{}GiB", n >> 30),
+            n if n.is_multiple_of(1 << 20) => write!(f, "{}MiB", n >> 20),
+            n if n.is_multiple_of(1 << 10) => write!(f, "{}KiB", n >> 10),
             n => write!(f, "{n}B"),
         }
     }

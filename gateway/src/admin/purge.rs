@@ -25,7 +25,9 @@ pub fn read(body: &Value, proxy: &Proxy) -> Result<(Vec<Selector>, Kind), String
             (_, Value::String(text)) => selectors.push(selector(name, text, proxy)?),
             (_, Value::Array(texts)) => {
                 for text in texts {
-                    let text = text.as_str().ok_or_else(|| format!("{name}: expected texts"))?;
+                    let text = text
+                        .as_str()
+                        .ok_or_else(|| format!("{name}: expected texts"))?;
                     selectors.push(selector(name, text, proxy)?);
                 }
             }
@@ -40,10 +42,14 @@ pub fn read(body: &Value, proxy: &Proxy) -> Result<(Vec<Selector>, Kind), String
 
 fn selector(name: &str, text: &str, proxy: &Proxy) -> Result<Selector, String> {
     if text.is_empty() {
-        return Err(format!("{name}: empty; to purge everything say \"all\": true"));
+        return Err(format!(
+            "{name}: empty; to purge everything say \"all\": true"
+        ));
     }
     match name {
-        "key" => KeyId::parse(text).map(Selector::Key).ok_or_else(|| format!("key: {text:?} is not 16 hexadecimal digits, as `explain` shows them")),
+        "key" => KeyId::parse(text).map(Selector::Key).ok_or_else(|| {
+            format!("key: {text:?} is not 16 hexadecimal digits, as `explain` shows them")
+        }),
         "url" => url(text, proxy),
         "prefix" => Ok(Selector::Prefix(text.to_owned())),
         "pattern" => Ok(Selector::Pattern(Pattern::new(text))),
@@ -54,9 +60,15 @@ fn selector(name: &str, text: &str, proxy: &Proxy) -> Result<Selector, String> {
 }
 
 fn url(text: &str, proxy: &Proxy) -> Result<Selector, String> {
-    let uri: Uri = text.parse().map_err(|error| format!("url: {text:?}: {error}"))?;
+    let uri: Uri = text
+        .parse()
+        .map_err(|error| format!("url: {text:?}: {error}"))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(format!("url: {text:?} is not absolute; expected http://host/path"));
+        return Err(format!(
+            "url: {text:?} is not absolute; expected http://host/path"
+        ));
     };
-    proxy.url_selector(scheme, authority.as_str(), &uri).ok_or_else(|| format!("url: no route caches {text:?}"))
+    proxy
+        .url_selector(scheme, authority.as_str(), &uri)
+        .ok_or_else(|| format!("url: no route caches {text:?}"))
 }

@@ -33,19 +33,31 @@ impl Backoff {
             .max_capacity(KEYS)
             .time_to_live(config.max.0 * 4 + Duration::from_secs(1))
             .build_with_hasher(Default::default());
-        Self { failures, base: config.base.0, max: config.max.0 }
+        Self {
+            failures,
+            base: config.base.0,
+            max: config.max.0,
+        }
     }
 
     /// Whether `key` is in a pause.
     pub fn pauses(&self, key: &[u8], now: Instant) -> bool {
-        self.failures.get(key).is_some_and(|pause| now < pause.until)
+        self.failures
+            .get(key)
+            .is_some_and(|pause| now < pause.until)
     }
 
     /// Notes a failed load. `dice` is any number; it decides the jitter.
     pub fn failed(&self, key: &Key, now: Instant, dice: u32) {
         let failures = self.failures.get(key).map_or(0, |pause| pause.failures);
         let pause = pause(self.base, self.max, failures, dice);
-        self.failures.insert(key.clone(), Pause { until: now + pause, failures: failures.saturating_add(1) });
+        self.failures.insert(
+            key.clone(),
+            Pause {
+                until: now + pause,
+                failures: failures.saturating_add(1),
+            },
+        );
     }
 
     /// Notes a load that succeeded.
@@ -69,14 +81,20 @@ mod tests {
 
     #[test]
     fn a_key_pauses_after_a_failure_until_a_success() {
-        let backoff = Backoff::new(&config::Backoff { base: units::Duration::secs(1), max: units::Duration::secs(30) });
+        let backoff = Backoff::new(&config::Backoff {
+            base: units::Duration::secs(1),
+            max: units::Duration::secs(30),
+        });
         let (key, now) = (KeyBuf::default().to_key(), Instant::now());
         assert!(!backoff.pauses(key.as_bytes(), now));
         backoff.failed(&key, now, u32::MAX);
         assert!(backoff.pauses(key.as_bytes(), now + Duration::from_millis(999)));
         assert!(!backoff.pauses(key.as_bytes(), now + Duration::from_millis(1_001)));
         backoff.failed(&key, now, u32::MAX);
-        assert!(backoff.pauses(key.as_bytes(), now + Duration::from_millis(1_999)), "it doubled");
+        assert!(
+            backoff.pauses(key.as_bytes(), now + Duration::from_millis(1_999)),
+            "it doubled"
+        );
         backoff.succeeded(&key);
         assert!(!backoff.pauses(key.as_bytes(), now));
     }

@@ -91,14 +91,22 @@ pub struct Follower {
 impl Default for Flights {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hasher: Default::default() }
+        Self {
+            shards,
+            hasher: Default::default(),
+        }
     }
 }
 
 impl Flights {
     /// Joins the flight for `key`, or becomes its leader. A flight that began before
     /// a purge which reaches it takes no more followers: the newcomer leads anew.
-    pub fn board(self: &Arc<Self>, key: &Key, marks: impl FnOnce() -> Marks, log: &PurgeLog) -> Turn {
+    pub fn board(
+        self: &Arc<Self>,
+        key: &Key,
+        marks: impl FnOnce() -> Marks,
+        log: &PurgeLog,
+    ) -> Turn {
         let mut shard = self.shard(key).lock();
         match shard.entry(key.clone()) {
             Place::Occupied(mut place) => match place.get() {
@@ -123,7 +131,11 @@ impl Flights {
     }
 
     fn leader(self: &Arc<Self>, key: &Key, flight: Arc<Flight>) -> Leader {
-        Leader { flights: Arc::clone(self), key: key.clone(), flight }
+        Leader {
+            flights: Arc::clone(self),
+            key: key.clone(),
+            flight,
+        }
     }
 
     fn shard(&self, key: &Key) -> &Mutex<Shard> {
@@ -141,11 +153,18 @@ impl Flights {
 
 impl Flight {
     fn new(born: Order, marks: Marks) -> Arc<Self> {
-        Arc::new(Self { born, marks, landing: watch::Sender::new(Landing::InFlight) })
+        Arc::new(Self {
+            born,
+            marks,
+            landing: watch::Sender::new(Landing::InFlight),
+        })
     }
 
     fn follow(&self) -> Follower {
-        Follower { landing: self.landing.subscribe(), born: self.born }
+        Follower {
+            landing: self.landing.subscribe(),
+            born: self.born,
+        }
     }
 }
 
@@ -199,7 +218,10 @@ impl Drop for Leader {
 impl Follower {
     /// Waits until the flight has come to something.
     pub async fn landing(&mut self) -> Landing {
-        let landed = self.landing.wait_for(|landing| !matches!(landing, Landing::InFlight)).await;
+        let landed = self
+            .landing
+            .wait_for(|landing| !matches!(landing, Landing::InFlight))
+            .await;
         // A closed channel is a leader that went without a word, which its Drop prevents.
         landed.map_or(Landing::Abandoned, |landing| landing.clone())
     }
@@ -223,7 +245,12 @@ mod tests {
     }
 
     fn failed() -> Landing {
-        Landing::Failed(Arc::new(Failure { status: StatusCode::BAD_GATEWAY, error: "x", retry_after: None, detail: String::new() }))
+        Landing::Failed(Arc::new(Failure {
+            status: StatusCode::BAD_GATEWAY,
+            error: "x",
+            retry_after: None,
+            detail: String::new(),
+        }))
     }
 
     fn lead(flights: &Arc<Flights>, log: &PurgeLog) -> Leader {
@@ -276,6 +303,10 @@ mod tests {
         old.land(failed());
         drop(follow(&flights, &log));
         drop(new);
-        assert_eq!(flights.count(), 0, "the old leader did not take the new flight away");
+        assert_eq!(
+            flights.count(),
+            0,
+            "the old leader did not take the new flight away"
+        );
     }
 }

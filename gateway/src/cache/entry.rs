@@ -45,8 +45,25 @@ const SOFT: u64 = 1 << 63;
 
 impl Entry {
     /// A new entry that no purge has been compared with since `born`.
-    pub fn new(key: Key, status: StatusCode, headers: HeaderMap, body: Bytes, freshness: Freshness, marks: Marks, born: Order) -> Self {
-        Self { key, status, headers, body, freshness, marks, born, checked: AtomicU64::new(born) }
+    pub fn new(
+        key: Key,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+        freshness: Freshness,
+        marks: Marks,
+        born: Order,
+    ) -> Self {
+        Self {
+            key,
+            status,
+            headers,
+            body,
+            freshness,
+            marks,
+            born,
+            checked: AtomicU64::new(born),
+        }
     }
 
     /// The order up to which it was compared with the purge log.
@@ -61,7 +78,8 @@ impl Entry {
 
     /// Notes that it was compared with the log up to `order`.
     pub fn set_checked(&self, order: Order, marked: bool) {
-        self.checked.store(order | if marked { SOFT } else { 0 }, Ordering::Relaxed);
+        self.checked
+            .store(order | if marked { SOFT } else { 0 }, Ordering::Relaxed);
     }
 
     /// Whether it may be used at `now`.
@@ -79,13 +97,24 @@ impl Entry {
     /// How long the tier keeps it, counted from now.
     pub fn remaining_life(&self, now: Instant) -> Duration {
         let gone = now.saturating_duration_since(self.freshness.received);
-        self.freshness.hard_life(self.has_validator()).saturating_sub(gone)
+        self.freshness
+            .hard_life(self.has_validator())
+            .saturating_sub(gone)
     }
 
     /// Bytes that it takes: body, headers, key, and what the structures around them cost.
     pub fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_COST).sum();
-        self.body.len() + headers + self.key.as_bytes().len() + self.marks.url.len() + 8 * self.marks.tags.len() + ENTRY_COST
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + HEADER_COST)
+            .sum();
+        self.body.len()
+            + headers
+            + self.key.as_bytes().len()
+            + self.marks.url.len()
+            + 8 * self.marks.tags.len()
+            + ENTRY_COST
     }
 }
 

@@ -15,22 +15,39 @@ pub enum Event<'a> {
     Hit,
     Miss,
     /// Stored in L1.
-    Set { key: &'a [u8], bytes: usize },
+    Set {
+        key: &'a [u8],
+        bytes: usize,
+    },
     /// A key, a URL, or wider, was asked out.
     Purge(Reach),
     /// A load began, went well (after this long), failed, or took too long.
-    LoaderStart { key: &'a [u8] },
-    LoaderSuccess { key: &'a [u8], took: Duration },
-    LoaderError { key: &'a [u8], detail: &'a str },
-    LoaderTimeout { key: &'a [u8] },
+    LoaderStart {
+        key: &'a [u8],
+    },
+    LoaderSuccess {
+        key: &'a [u8],
+        took: Duration,
+    },
+    LoaderError {
+        key: &'a [u8],
+        detail: &'a str,
+    },
+    LoaderTimeout {
+        key: &'a [u8],
+    },
     /// A request followed another's load, or went on its own.
     InflightReuse,
     InflightBypass(Alone),
     /// A stale copy was served.
     StaleHit(StaleReason),
-    NegativeSet { key: &'a [u8] },
+    NegativeSet {
+        key: &'a [u8],
+    },
     /// A load that a purge had overtaken was not stored.
-    Overtaken { key: &'a [u8] },
+    Overtaken {
+        key: &'a [u8],
+    },
     /// A response carried more tags than are kept.
     TagsDropped(usize),
     Evicted(Eviction),
@@ -116,30 +133,101 @@ impl Hooks {
     /// # Errors
     /// When one is registered already: a registry serves one cache.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let lookups = vec(registry, "lamina_cache_lookups_total", "Look-ups by tier and result.", &["tier", "result"])?;
-        let purges = vec(registry, "lamina_cache_purges_total", "Purges by selector.", &["selector"])?;
-        let loads = vec(registry, "lamina_cache_loads_total", "Loads of missing or stale values by outcome.", &["outcome"])?;
-        let alone = vec(registry, "lamina_cache_uncoalesced_total", "Requests that could not follow another's load, by reason.", &["reason"])?;
-        let stale = vec(registry, "lamina_cache_stale_served_total", "Stale answers by reason.", &["reason"])?;
-        let evictions = vec(registry, "lamina_cache_evictions_total", "Entries that a tier let go, by cause.", &["tier", "cause"])?;
-        let load_seconds = HistogramOpts::new("lamina_cache_load_duration_seconds", "Time of successful loads to the response's head.").buckets(LOAD_BUCKETS.to_vec());
+        let lookups = vec(
+            registry,
+            "lamina_cache_lookups_total",
+            "Look-ups by tier and result.",
+            &["tier", "result"],
+        )?;
+        let purges = vec(
+            registry,
+            "lamina_cache_purges_total",
+            "Purges by selector.",
+            &["selector"],
+        )?;
+        let loads = vec(
+            registry,
+            "lamina_cache_loads_total",
+            "Loads of missing or stale values by outcome.",
+            &["outcome"],
+        )?;
+        let alone = vec(
+            registry,
+            "lamina_cache_uncoalesced_total",
+            "Requests that could not follow another's load, by reason.",
+            &["reason"],
+        )?;
+        let stale = vec(
+            registry,
+            "lamina_cache_stale_served_total",
+            "Stale answers by reason.",
+            &["reason"],
+        )?;
+        let evictions = vec(
+            registry,
+            "lamina_cache_evictions_total",
+            "Entries that a tier let go, by cause.",
+            &["tier", "cause"],
+        )?;
+        let load_seconds = HistogramOpts::new(
+            "lamina_cache_load_duration_seconds",
+            "Time of successful loads to the response's head.",
+        )
+        .buckets(LOAD_BUCKETS.to_vec());
         let load_seconds = Histogram::with_opts(load_seconds)?;
         registry.register(Box::new(load_seconds.clone()))?;
-        let each = |vec: &IntCounterVec, names: &[&str]| names.iter().map(|name| vec.with_label_values(&[name])).collect::<Box<[_]>>();
+        let each = |vec: &IntCounterVec, names: &[&str]| {
+            names
+                .iter()
+                .map(|name| vec.with_label_values(&[name]))
+                .collect::<Box<[_]>>()
+        };
         Ok(Self {
             hits: lookups.with_label_values(&["l1", "hit"]),
             misses: lookups.with_label_values(&["l1", "miss"]),
             sets: one(registry, "lamina_cache_sets_total", "Entries stored.")?,
-            purges: each(&purges, &Reach::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>()),
-            loads: ["start", "success", "error", "timeout"].map(|outcome| loads.with_label_values(&[outcome])),
+            purges: each(
+                &purges,
+                &Reach::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
+            ),
+            loads: ["start", "success", "error", "timeout"]
+                .map(|outcome| loads.with_label_values(&[outcome])),
             load_seconds,
-            coalesced: one(registry, "lamina_cache_coalesced_requests_total", "Requests that followed another's load.")?,
-            alone: each(&alone, &Alone::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>()),
-            stale: each(&stale, &StaleReason::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>()),
-            negative: one(registry, "lamina_cache_negative_sets_total", "Negative answers stored.")?,
-            overtaken: one(registry, "lamina_cache_overtaken_loads_total", "Loads not stored since a purge came in between.")?,
-            tags_dropped: one(registry, "lamina_cache_tags_dropped_total", "Tags over the limits.")?,
-            evictions: Eviction::ALL.iter().map(|cause| evictions.with_label_values(&["l1", cause.as_str()])).collect(),
+            coalesced: one(
+                registry,
+                "lamina_cache_coalesced_requests_total",
+                "Requests that followed another's load.",
+            )?,
+            alone: each(
+                &alone,
+                &Alone::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
+            ),
+            stale: each(
+                &stale,
+                &StaleReason::ALL
+                    .iter()
+                    .map(|r| r.as_str())
+                    .collect::<Vec<_>>(),
+            ),
+            negative: one(
+                registry,
+                "lamina_cache_negative_sets_total",
+                "Negative answers stored.",
+            )?,
+            overtaken: one(
+                registry,
+                "lamina_cache_overtaken_loads_total",
+                "Loads not stored since a purge came in between.",
+            )?,
+            tags_dropped: one(
+                registry,
+                "lamina_cache_tags_dropped_total",
+                "Tags over the limits.",
+            )?,
+            evictions: Eviction::ALL
+                .iter()
+                .map(|cause| evictions.with_label_values(&["l1", cause.as_str()]))
+                .collect(),
         })
     }
 
@@ -179,22 +267,37 @@ fn log(event: Event<'_>) {
         Event::Set { key, bytes } => tracing::debug!(key = %KeyId::of(key), bytes, "set"),
         Event::Purge(reach) => tracing::debug!(selector = reach.as_str(), "purge"),
         Event::LoaderStart { key } => tracing::debug!(key = %KeyId::of(key), "loader:start"),
-        Event::LoaderSuccess { key, took } => tracing::debug!(key = %KeyId::of(key), ?took, "loader:success"),
-        Event::LoaderError { key, detail } => tracing::debug!(key = %KeyId::of(key), detail, "loader:error"),
+        Event::LoaderSuccess { key, took } => {
+            tracing::debug!(key = %KeyId::of(key), ?took, "loader:success")
+        }
+        Event::LoaderError { key, detail } => {
+            tracing::debug!(key = %KeyId::of(key), detail, "loader:error")
+        }
         Event::LoaderTimeout { key } => tracing::debug!(key = %KeyId::of(key), "loader:timeout"),
         Event::InflightReuse => tracing::debug!("inflight:reuse"),
-        Event::InflightBypass(reason) => tracing::debug!(reason = reason.as_str(), "inflight:bypass"),
+        Event::InflightBypass(reason) => {
+            tracing::debug!(reason = reason.as_str(), "inflight:bypass")
+        }
         Event::StaleHit(reason) => tracing::debug!(reason = reason.as_str(), "stale:hit"),
         Event::NegativeSet { key } => tracing::debug!(key = %KeyId::of(key), "negative:set"),
-        Event::Overtaken { key } => tracing::debug!(key = %KeyId::of(key), "a purge overtook the load"),
+        Event::Overtaken { key } => {
+            tracing::debug!(key = %KeyId::of(key), "a purge overtook the load")
+        }
         Event::TagsDropped(count) => tracing::debug!(count, "tags dropped"),
         Event::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
     }
 }
 
-const LOAD_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+const LOAD_BUCKETS: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
+];
 
-fn vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+fn vec(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
     let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(vec.clone()))?;
     Ok(vec)

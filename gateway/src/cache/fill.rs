@@ -84,8 +84,26 @@ pub struct Head {
 
 impl Fill {
     pub fn new(head: Head, limit: usize) -> Arc<Self> {
-        let Head { key, status, headers, length, freshness, marks, vary } = head;
-        Arc::new(Self { key, status, headers, length, freshness, marks, vary, limit, stream: Mutex::default() })
+        let Head {
+            key,
+            status,
+            headers,
+            length,
+            freshness,
+            marks,
+            vary,
+        } = head;
+        Arc::new(Self {
+            key,
+            status,
+            headers,
+            length,
+            freshness,
+            marks,
+            vary,
+            limit,
+            stream: Mutex::default(),
+        })
     }
 
     /// Adds what arrived and wakes the readers.
@@ -103,7 +121,9 @@ impl Fill {
     pub async fn room(&self) -> bool {
         std::future::poll_fn(|cx| {
             let mut stream = self.stream.lock();
-            if stream.arrived <= self.limit as u64 || (stream.readers > 0 && stream.arrived < stream.fastest + AHEAD) {
+            if stream.arrived <= self.limit as u64
+                || (stream.readers > 0 && stream.arrived < stream.fastest + AHEAD)
+            {
                 return Poll::Ready(true);
             }
             if stream.readers == 0 {
@@ -119,7 +139,8 @@ impl Fill {
     pub fn complete(&self, trailers: Option<HeaderMap>) -> Option<Bytes> {
         let short = {
             let stream = self.stream.lock();
-            self.length.is_some_and(|promised| promised != stream.arrived)
+            self.length
+                .is_some_and(|promised| promised != stream.arrived)
         };
         if short {
             self.fail();
@@ -154,7 +175,14 @@ impl Fill {
         }
         stream.readers += 1;
         drop(stream);
-        Some(Reader { fill: Arc::clone(self), next: 0, position: 0, window: None, listed: None, trailers_sent: false })
+        Some(Reader {
+            fill: Arc::clone(self),
+            next: 0,
+            position: 0,
+            window: None,
+            listed: None,
+            trailers_sent: false,
+        })
     }
 }
 
@@ -164,7 +192,9 @@ impl Stream {
     fn trim(&mut self, limit: u64) {
         while self.arrived - self.dropped > limit {
             let read = |chunk: &mut Bytes| self.dropped + chunk.len() as u64 <= self.fastest;
-            let Some(chunk) = self.chunks.pop_front_if(read) else { return };
+            let Some(chunk) = self.chunks.pop_front_if(read) else {
+                return;
+            };
             self.first += 1;
             self.dropped += chunk.len() as u64;
         }
@@ -184,7 +214,9 @@ impl Stream {
     /// One buffer of the exact size: chunks are slices of larger read buffers.
     fn whole(&self) -> Bytes {
         let mut body = BytesMut::with_capacity(self.arrived as usize);
-        self.chunks.iter().for_each(|chunk| body.extend_from_slice(chunk));
+        self.chunks
+            .iter()
+            .for_each(|chunk| body.extend_from_slice(chunk));
         body.freeze()
     }
 }
@@ -212,10 +244,16 @@ impl Reader {
 
     /// The part of a chunk at `at` that is inside the window.
     fn clip(&self, at: u64, chunk: Bytes) -> Bytes {
-        let Some((first, last)) = self.window else { return chunk };
+        let Some((first, last)) = self.window else {
+            return chunk;
+        };
         let end = at + chunk.len() as u64;
         let (from, to) = (first.clamp(at, end) - at, (last + 1).clamp(at, end) - at);
-        if from >= to { Bytes::new() } else { chunk.slice(from as usize..to as usize) }
+        if from >= to {
+            Bytes::new()
+        } else {
+            chunk.slice(from as usize..to as usize)
+        }
     }
 
     fn past_window(&self) -> bool {
@@ -227,7 +265,10 @@ impl HttpBody for Reader {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let me = self.get_mut();
         let fill = Arc::clone(&me.fill);
         loop {
@@ -258,10 +299,17 @@ impl HttpBody for Reader {
                 Some(End::Complete) if me.trailers_sent || me.window.is_some() => Poll::Ready(None),
                 Some(End::Complete) => {
                     me.trailers_sent = true;
-                    Poll::Ready(stream.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))))
+                    Poll::Ready(
+                        stream
+                            .trailers
+                            .clone()
+                            .map(|trailers| Ok(Frame::trailers(trailers))),
+                    )
                 }
                 None => {
-                    let listed = me.listed.as_ref().is_some_and(|(woken, waker)| *woken == stream.woken && waker.will_wake(cx.waker()));
+                    let listed = me.listed.as_ref().is_some_and(|(woken, waker)| {
+                        *woken == stream.woken && waker.will_wake(cx.waker())
+                    });
                     if !listed {
                         stream.waiting.push(cx.waker().clone());
                         me.listed = Some((stream.woken, cx.waker().clone()));
@@ -274,7 +322,9 @@ impl HttpBody for Reader {
 
     fn size_hint(&self) -> SizeHint {
         match (self.window, self.fill.length) {
-            (Some((first, last)), _) => SizeHint::with_exact((last + 1 - first).min(last + 1 - self.position.clamp(first, last + 1))),
+            (Some((first, last)), _) => SizeHint::with_exact(
+                (last + 1 - first).min(last + 1 - self.position.clamp(first, last + 1)),
+            ),
             (None, Some(length)) => SizeHint::with_exact(length.saturating_sub(self.position)),
             (None, None) => SizeHint::default(),
         }

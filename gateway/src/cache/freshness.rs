@@ -43,7 +43,10 @@ pub struct Windows {
 
 impl Windows {
     /// Of use for validation alone.
-    pub const NONE: Self = Self { while_revalidate: false, if_error: false };
+    pub const NONE: Self = Self {
+        while_revalidate: false,
+        if_error: false,
+    };
 }
 
 impl Freshness {
@@ -76,7 +79,10 @@ impl Freshness {
     pub fn state_when_marked(&self, now: Instant) -> State {
         match self.state(now) {
             State::Fresh if self.must_revalidate => State::Stale(Windows::NONE),
-            State::Fresh => State::Stale(Windows { while_revalidate: true, if_error: true }),
+            State::Fresh => State::Stale(Windows {
+                while_revalidate: true,
+                if_error: true,
+            }),
             stale => stale,
         }
     }
@@ -85,14 +91,21 @@ impl Freshness {
         if self.must_revalidate {
             return Windows::NONE;
         }
-        Windows { while_revalidate: past < self.while_revalidate, if_error: past < self.if_error }
+        Windows {
+            while_revalidate: past < self.while_revalidate,
+            if_error: past < self.if_error,
+        }
     }
 
     /// How long after `received` the entry is of no use at all. One that can be
     /// validated is kept a while longer: a 304 is cheaper than the whole again.
     pub fn hard_life(&self, has_validator: bool) -> Duration {
         let fresh = self.lifetime.saturating_sub(self.initial_age);
-        let keep = if has_validator { VALIDATION_WINDOW } else { Duration::ZERO };
+        let keep = if has_validator {
+            VALIDATION_WINDOW
+        } else {
+            Duration::ZERO
+        };
         fresh + self.while_revalidate.max(self.if_error).max(keep)
     }
 }
@@ -124,16 +137,32 @@ mod tests {
     }
 
     fn freshness(received: Instant) -> Freshness {
-        Freshness { received, initial_age: secs(5), lifetime: secs(60), while_revalidate: secs(10), if_error: secs(100), must_revalidate: false }
+        Freshness {
+            received,
+            initial_age: secs(5),
+            lifetime: secs(60),
+            while_revalidate: secs(10),
+            if_error: secs(100),
+            must_revalidate: false,
+        }
     }
 
     #[test]
     fn windows_count_from_expiry() {
         let t = Instant::now();
         let f = freshness(t);
-        let stale = |r, e| State::Stale(Windows { while_revalidate: r, if_error: e });
+        let stale = |r, e| {
+            State::Stale(Windows {
+                while_revalidate: r,
+                if_error: e,
+            })
+        };
         assert_eq!(f.state(t + secs(54)), State::Fresh);
-        assert_eq!(f.state(t + secs(55)), stale(true, true), "60 s of lifetime less 5 s of age");
+        assert_eq!(
+            f.state(t + secs(55)),
+            stale(true, true),
+            "60 s of lifetime less 5 s of age"
+        );
         assert_eq!(f.state(t + secs(65)), stale(false, true));
         assert_eq!(f.state(t + secs(155)), stale(false, false));
         assert_eq!(f.ttl(t + secs(50)), 5);
@@ -144,7 +173,10 @@ mod tests {
     #[test]
     fn must_revalidate_has_no_windows() {
         let t = Instant::now();
-        let f = Freshness { must_revalidate: true, ..freshness(t) };
+        let f = Freshness {
+            must_revalidate: true,
+            ..freshness(t)
+        };
         assert_eq!(f.state(t + secs(56)), State::Stale(Windows::NONE));
         assert_eq!(f.state_when_marked(t), State::Stale(Windows::NONE));
     }

@@ -62,7 +62,8 @@ impl KeyBuf {
     /// Appends one field.
     pub fn push(&mut self, field: Field, value: &[u8]) {
         self.bytes.push(field as u8);
-        self.bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.bytes
+            .extend_from_slice(&(value.len() as u32).to_le_bytes());
         self.bytes.extend_from_slice(value);
     }
 
@@ -213,8 +214,16 @@ impl Template {
             include: config.query.include.as_deref().map(patterns),
             drop: patterns(&config.query.drop),
             sort: config.query.sort,
-            headers: config.headers.iter().filter_map(|name| name.parse().ok()).collect(),
-            cookies: config.cookies.iter().map(|name| name.as_str().into()).collect(),
+            headers: config
+                .headers
+                .iter()
+                .filter_map(|name| name.parse().ok())
+                .collect(),
+            cookies: config
+                .cookies
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
         }
     }
 
@@ -271,7 +280,8 @@ impl Template {
         if self.include.is_none() && self.drop.is_empty() && !self.sort {
             return key.push(Field::Query, query.as_bytes());
         }
-        let mut kept: SmallVec<[&str; 16]> = query.split('&').filter(|pair| self.keeps(pair)).collect();
+        let mut kept: SmallVec<[&str; 16]> =
+            query.split('&').filter(|pair| self.keeps(pair)).collect();
         if self.sort {
             kept.sort_unstable();
         }
@@ -283,14 +293,20 @@ impl Template {
     fn keeps(&self, pair: &str) -> bool {
         let name = pair.split('=').next().unwrap_or(pair);
         let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
-        let included = self.include.as_ref().is_none_or(|list| list.iter().any(|p| p.matches(&name)));
+        let included = self
+            .include
+            .as_ref()
+            .is_none_or(|list| list.iter().any(|p| p.matches(&name)));
         included && !self.drop.iter().any(|p| p.matches(&name))
     }
 }
 
 /// The value of the first cookie called `name` (RFC 6265 §4.2).
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(http::header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    let lines = headers
+        .get_all(http::header::COOKIE)
+        .into_iter()
+        .filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(';')).find_map(|pair| {
         let (key, value) = pair.trim().split_once('=')?;
         (key == name).then_some(value)
@@ -304,34 +320,80 @@ mod tests {
     use proptest::prelude::*;
 
     fn subject<'a>(path: &'a str, query: Option<&'a str>, headers: &'a HeaderMap) -> Subject<'a> {
-        Subject { scheme: "http", host: "a.example", path, query, headers, route: "r" }
+        Subject {
+            scheme: "http",
+            host: "a.example",
+            path,
+            query,
+            headers,
+            route: "r",
+        }
     }
 
     fn build(template: &Template, path: &str, query: Option<&str>) -> Key {
-        template.build(&subject(path, query, &HeaderMap::new())).to_key()
+        template
+            .build(&subject(path, query, &HeaderMap::new()))
+            .to_key()
     }
 
     #[test]
     fn the_default_key_tells_apart_what_http_tells_apart() {
         let t = Template::default();
-        assert_ne!(build(&t, "/a", None), build(&t, "/a", Some("")), "no query and an empty one");
-        assert_ne!(build(&t, "/a", Some("b")), build(&t, "/a?b", None), "a query and a path that holds a question mark");
-        assert_ne!(build(&t, "/a", Some("x=1&y=2")), build(&t, "/a", Some("y=2&x=1")));
+        assert_ne!(
+            build(&t, "/a", None),
+            build(&t, "/a", Some("")),
+            "no query and an empty one"
+        );
+        assert_ne!(
+            build(&t, "/a", Some("b")),
+            build(&t, "/a?b", None),
+            "a query and a path that holds a question mark"
+        );
+        assert_ne!(
+            build(&t, "/a", Some("x=1&y=2")),
+            build(&t, "/a", Some("y=2&x=1"))
+        );
     }
 
     #[test]
     fn rules_drop_include_and_sort_parameters() {
-        let rules = |query: config::Query| Template::new(&config::Key { query, ..Default::default() });
-        let drop = rules(config::Query { drop: vec!["utm_*".into()], sort: true, ..Default::default() });
-        assert_eq!(build(&drop, "/a", Some("b=2&utm_source=x&a=1")), build(&drop, "/a", Some("a=1&b=2")));
-        assert_eq!(build(&drop, "/a", Some("utm%5Fsource=x")), build(&drop, "/a", None), "an encoded name is the same name");
-        let include = rules(config::Query { include: Some(vec!["id".into()]), ..Default::default() });
-        assert_eq!(build(&include, "/a", Some("x=1&id=7")), build(&include, "/a", Some("id=7")));
+        let rules = |query: config::Query| {
+            Template::new(&config::Key {
+                query,
+                ..Default::default()
+            })
+        };
+        let drop = rules(config::Query {
+            drop: vec!["utm_*".into()],
+            sort: true,
+            ..Default::default()
+        });
+        assert_eq!(
+            build(&drop, "/a", Some("b=2&utm_source=x&a=1")),
+            build(&drop, "/a", Some("a=1&b=2"))
+        );
+        assert_eq!(
+            build(&drop, "/a", Some("utm%5Fsource=x")),
+            build(&drop, "/a", None),
+            "an encoded name is the same name"
+        );
+        let include = rules(config::Query {
+            include: Some(vec!["id".into()]),
+            ..Default::default()
+        });
+        assert_eq!(
+            build(&include, "/a", Some("x=1&id=7")),
+            build(&include, "/a", Some("id=7"))
+        );
     }
 
     #[test]
     fn headers_and_cookies_are_parts_and_leave_the_identity_alone() {
-        let t = Template::new(&config::Key { headers: vec!["x-plan".into()], cookies: vec!["ab".into()], ..Default::default() });
+        let t = Template::new(&config::Key {
+            headers: vec!["x-plan".into()],
+            cookies: vec!["ab".into()],
+            ..Default::default()
+        });
         let mut headers = HeaderMap::new();
         headers.insert("x-plan", "gold".parse().unwrap());
         headers.insert("cookie", "xab=9; ab=1".parse().unwrap());
@@ -345,7 +407,10 @@ mod tests {
     #[test]
     fn a_key_reads_as_its_fields() {
         let key = build(&Template::default(), "/a", Some("x=1"));
-        assert_eq!(describe(key.as_bytes()), "scheme=http host=a.example path=/a query=x=1 route=r");
+        assert_eq!(
+            describe(key.as_bytes()),
+            "scheme=http host=a.example path=/a query=x=1 route=r"
+        );
         assert_eq!(KeyId::parse(&key.id().to_string()), Some(key.id()));
     }
 

@@ -51,7 +51,13 @@ impl moka::Expiry<Key, Slot> for Life {
         Some(slot.life(now))
     }
 
-    fn expire_after_update(&self, _: &Key, slot: &Slot, now: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        _: &Key,
+        slot: &Slot,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         Some(slot.life(now))
     }
 }
@@ -67,20 +73,31 @@ impl Slot {
     fn size(&self, key: &Key) -> usize {
         match self {
             Self::Entry(entry) => entry.size(),
-            Self::Varies(lists) => key.as_bytes().len() + 200 + lists.iter().map(|fields| fields.len() * 40).sum::<usize>(),
+            Self::Varies(lists) => {
+                key.as_bytes().len()
+                    + 200
+                    + lists.iter().map(|fields| fields.len() * 40).sum::<usize>()
+            }
         }
     }
 }
 
 impl L1 {
     /// A new tier. `on_evict` is told what the size bound pushed out.
-    pub fn new(config: &config::L1, on_evict: impl Fn(RemovalCause) + Send + Sync + 'static) -> Self {
+    pub fn new(
+        config: &config::L1,
+        on_evict: impl Fn(RemovalCause) + Send + Sync + 'static,
+    ) -> Self {
         // moka counts one number. With a bound on entries too, each weighs at least its share of the bytes.
         let max = config.max_bytes.0;
-        let least = config.max_entries.map_or(1, |entries| max.div_ceil(entries.max(1)));
+        let least = config
+            .max_entries
+            .map_or(1, |entries| max.div_ceil(entries.max(1)));
         let slots = Cache::builder()
             .max_capacity(max)
-            .weigher(move |key: &Key, slot: &Slot| u32::try_from((slot.size(key) as u64).max(least)).unwrap_or(u32::MAX))
+            .weigher(move |key: &Key, slot: &Slot| {
+                u32::try_from((slot.size(key) as u64).max(least)).unwrap_or(u32::MAX)
+            })
             .expire_after(Life)
             .eviction_listener(move |_, _, cause| on_evict(cause))
             .build_with_hasher(Default::default());
@@ -98,13 +115,19 @@ impl L1 {
 
     /// The newest variant that fits (RFC 9111 §4.1).
     fn find_variant(&self, key: &KeyBuf, lists: &[Fields], request: &HeaderMap) -> Found {
-        let fitting = lists.iter().filter_map(|fields| match self.slots.get(key.variant(fields, request).as_bytes())? {
-            Slot::Entry(entry) => Some(entry),
-            Slot::Varies(_) => None,
+        let fitting = lists.iter().filter_map(|fields| {
+            match self.slots.get(key.variant(fields, request).as_bytes())? {
+                Slot::Entry(entry) => Some(entry),
+                Slot::Varies(_) => None,
+            }
         });
         match fitting.max_by_key(|entry| entry.freshness.received) {
             Some(entry) => Found::Entry(entry),
-            None => Found::NoVariant(lists.first().map_or_else(|| key.clone(), |fields| key.variant(fields, request))),
+            None => Found::NoVariant(
+                lists
+                    .first()
+                    .map_or_else(|| key.clone(), |fields| key.variant(fields, request)),
+            ),
         }
     }
 
@@ -126,7 +149,10 @@ impl L1 {
             if known.first().is_some_and(|newest| **newest == *fields) {
                 return Slot::Varies(known.into());
             }
-            let others = known.into_iter().filter(|list| **list != *fields).take(VARY_LISTS - 1);
+            let others = known
+                .into_iter()
+                .filter(|list| **list != *fields)
+                .take(VARY_LISTS - 1);
             Slot::Varies(std::iter::once(fields.into()).chain(others).collect())
         });
     }

@@ -35,7 +35,10 @@ impl Pattern {
                 c => Token::Char(c),
             });
         }
-        Self { source: source.into(), tokens: tokens.into() }
+        Self {
+            source: source.into(),
+            tokens: tokens.into(),
+        }
     }
 
     /// Whether the whole of `text` matches.
@@ -54,11 +57,17 @@ impl Pattern {
                     }
                 }
                 (Some(Token::One), Some(c)) => (token, rest) = (token + 1, &rest[c.len_utf8()..]),
-                (Some(Token::Char(want)), Some(c)) if *want == c => (token, rest) = (token + 1, &rest[c.len_utf8()..]),
+                (Some(Token::Char(want)), Some(c)) if *want == c => {
+                    (token, rest) = (token + 1, &rest[c.len_utf8()..])
+                }
                 (None, None) => return true,
                 _ => {
-                    let Some((after, from)) = retry else { return false };
-                    let Some(c) = from.chars().next() else { return false };
+                    let Some((after, from)) = retry else {
+                        return false;
+                    };
+                    let Some(c) = from.chars().next() else {
+                        return false;
+                    };
                     rest = &from[c.len_utf8()..];
                     token = after;
                     retry = Some((after, rest));
@@ -103,7 +112,11 @@ mod tests {
             ("a*b*c", "a-b-b-c", true),
             ("a*b*c", "a-b-b-d", false),
         ] {
-            assert_eq!(Pattern::new(pattern).matches(text), want, "{pattern:?} on {text:?}");
+            assert_eq!(
+                Pattern::new(pattern).matches(text),
+                want,
+                "{pattern:?} on {text:?}"
+            );
         }
     }
 
@@ -118,7 +131,9 @@ mod tests {
     fn slow(tokens: &[Token], text: &[char]) -> bool {
         match (tokens.first(), text.first()) {
             (None, None) => true,
-            (Some(Token::Run), _) => slow(&tokens[1..], text) || (!text.is_empty() && slow(tokens, &text[1..])),
+            (Some(Token::Run), _) => {
+                slow(&tokens[1..], text) || (!text.is_empty() && slow(tokens, &text[1..]))
+            }
             (Some(Token::One), Some(_)) => slow(&tokens[1..], &text[1..]),
             (Some(Token::Char(want)), Some(c)) => want == c && slow(&tokens[1..], &text[1..]),
             _ => false,

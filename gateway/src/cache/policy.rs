@@ -9,10 +9,10 @@ use http::header::{AUTHORIZATION, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
 use http::{HeaderMap, StatusCode};
 
 use crate::cache::config;
-use crate::units;
 use crate::http::cache_control::{FieldForm, RequestDirectives, ResponseDirectives};
 use crate::http::date::{self, FieldDate};
 use crate::http::vary::Vary;
+use crate::units;
 
 /// A route's policy with the defaults filled in.
 #[derive(Clone, Debug)]
@@ -132,26 +132,48 @@ const HEURISTIC_MAX: Duration = Duration::from_secs(86_400);
 
 impl Policy {
     /// The route's words over the defaults'.
-    pub fn new(route: &config::Policy, defaults: &config::Policy, keyed_by_authorization: bool) -> Self {
+    pub fn new(
+        route: &config::Policy,
+        defaults: &config::Policy,
+        keyed_by_authorization: bool,
+    ) -> Self {
         let ttl = |p: &config::Policy| p.l1.map(|tier| tier.ttl).or(p.ttl);
-        let negative = route.negative_cache.as_ref().or(defaults.negative_cache.as_ref());
+        let negative = route
+            .negative_cache
+            .as_ref()
+            .or(defaults.negative_cache.as_ref());
         let timeout = |which: fn(&config::Timeouts) -> Option<units::Duration>| {
             let of = |p: &config::Policy| p.timeouts.as_ref().and_then(which);
             of(route).or(of(defaults)).map(Into::into)
         };
-        let statuses = route.statuses.as_deref().or(defaults.statuses.as_deref()).unwrap_or(&TTL_STATUSES);
+        let statuses = route
+            .statuses
+            .as_deref()
+            .or(defaults.statuses.as_deref())
+            .unwrap_or(&TTL_STATUSES);
         Self {
             mode: route.mode.or(defaults.mode).unwrap_or_default(),
             ttl: ttl(route).or(ttl(defaults)).map(Into::into),
-            while_revalidate: route.stale_while_revalidate.or(defaults.stale_while_revalidate).map(Into::into),
-            if_error: route.stale_if_error.or(defaults.stale_if_error).map(Into::into),
+            while_revalidate: route
+                .stale_while_revalidate
+                .or(defaults.stale_while_revalidate)
+                .map(Into::into),
+            if_error: route
+                .stale_if_error
+                .or(defaults.stale_if_error)
+                .map(Into::into),
             statuses: codes(statuses),
-            negative: negative.filter(|n| !n.ttl.0.is_zero()).map(|n| (n.ttl.into(), codes(&n.statuses))),
+            negative: negative
+                .filter(|n| !n.ttl.0.is_zero())
+                .map(|n| (n.ttl.into(), codes(&n.statuses))),
             jitter: route.jitter.or(defaults.jitter).unwrap_or(0),
             soft_timeout: timeout(|t| t.soft),
             hard_timeout: timeout(|t| t.hard),
             set_cookie: route.set_cookie.or(defaults.set_cookie).unwrap_or_default(),
-            request_directives: route.request_directives.or(defaults.request_directives).unwrap_or_default(),
+            request_directives: route
+                .request_directives
+                .or(defaults.request_directives)
+                .unwrap_or_default(),
             keyed_by_authorization,
         }
     }
@@ -160,7 +182,9 @@ impl Policy {
     pub fn judge(&self, exchange: &Exchange<'_>, dice: u32) -> Result<Terms, Refusal> {
         let directives = ResponseDirectives::parse(exchange.response);
         self.may_store(exchange, &directives)?;
-        let (lifetime, source) = self.lifetime(exchange, &directives).ok_or(Refusal::NoFreshness)?;
+        let (lifetime, source) = self
+            .lifetime(exchange, &directives)
+            .ok_or(Refusal::NoFreshness)?;
         let by_route = matches!(lifetime, Lifetime::FromArrival(_));
         Ok(Terms {
             lifetime: self.jittered(lifetime, dice),
@@ -177,7 +201,8 @@ impl Policy {
         if self.honors_requests() && RequestDirectives::parse(exchange.request).no_store {
             return Err(Refusal::RequestNoStore);
         }
-        if !storable_status(exchange.status) || (d.must_understand && !understood(exchange.status)) {
+        if !storable_status(exchange.status) || (d.must_understand && !understood(exchange.status))
+        {
             return Err(Refusal::Status);
         }
         if d.no_store && !d.must_understand && !overriding {
@@ -190,7 +215,9 @@ impl Policy {
         if exchange.request.contains_key(AUTHORIZATION) && !shared && !self.keyed_by_authorization {
             return Err(Refusal::Authorization);
         }
-        if exchange.response.contains_key(SET_COOKIE) && self.set_cookie == config::SetCookie::Private {
+        if exchange.response.contains_key(SET_COOKIE)
+            && self.set_cookie == config::SetCookie::Private
+        {
             return Err(Refusal::SetCookie);
         }
         if Vary::parse(exchange.response) == Vary::Any {
@@ -199,7 +226,11 @@ impl Policy {
         Ok(())
     }
 
-    fn lifetime(&self, exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Lifetime, Source)> {
+    fn lifetime(
+        &self,
+        exchange: &Exchange<'_>,
+        d: &ResponseDirectives,
+    ) -> Option<(Lifetime, Source)> {
         if let Some(ttl) = exchange.plugin_ttl {
             return Some((Lifetime::FromArrival(ttl), Source::Plugin));
         }
@@ -209,10 +240,16 @@ impl Policy {
         }
         let (stated, source) = match explicit(exchange, d) {
             Some((ttl, source)) => (Lifetime::OfResponse(ttl), source),
-            None if d.no_cache == FieldForm::Whole => (Lifetime::OfResponse(Duration::ZERO), Source::Validator),
+            None if d.no_cache == FieldForm::Whole => {
+                (Lifetime::OfResponse(Duration::ZERO), Source::Validator)
+            }
             None => match (route, self.mode) {
-                (Some((ttl, source)), config::Mode::Respect) => (Lifetime::FromArrival(ttl), source),
-                (Some((ttl, Source::Negative)), _) => (Lifetime::FromArrival(ttl), Source::Negative),
+                (Some((ttl, source)), config::Mode::Respect) => {
+                    (Lifetime::FromArrival(ttl), source)
+                }
+                (Some((ttl, Source::Negative)), _) => {
+                    (Lifetime::FromArrival(ttl), Source::Negative)
+                }
                 _ => heuristic(exchange, d)?,
             },
         };
@@ -221,7 +258,9 @@ impl Policy {
 
     fn route_ttl(&self, status: StatusCode) -> Option<(Duration, Source)> {
         match (&self.negative, self.ttl) {
-            (Some((ttl, statuses)), _) if statuses.contains(&status) => Some((*ttl, Source::Negative)),
+            (Some((ttl, statuses)), _) if statuses.contains(&status) => {
+                Some((*ttl, Source::Negative))
+            }
             (_, Some(ttl)) if self.statuses.contains(&status) => Some((ttl, Source::Route)),
             _ => None,
         }
@@ -229,7 +268,9 @@ impl Policy {
 
     fn capped(&self, lifetime: Lifetime) -> Lifetime {
         match (self.mode, self.ttl, lifetime) {
-            (config::Mode::Cap, Some(cap), Lifetime::OfResponse(ttl)) => Lifetime::OfResponse(ttl.min(cap)),
+            (config::Mode::Cap, Some(cap), Lifetime::OfResponse(ttl)) => {
+                Lifetime::OfResponse(ttl.min(cap))
+            }
             _ => lifetime,
         }
     }
@@ -251,7 +292,9 @@ impl Policy {
         match lifetime {
             _ if self.jitter == 0 => lifetime,
             Lifetime::OfResponse(ttl) => Lifetime::OfResponse(ttl - share(ttl).mul_f64(part)),
-            Lifetime::FromArrival(ttl) => Lifetime::FromArrival(ttl - share(ttl) + (share(ttl) * 2).mul_f64(part)),
+            Lifetime::FromArrival(ttl) => {
+                Lifetime::FromArrival(ttl - share(ttl) + (share(ttl) * 2).mul_f64(part))
+            }
         }
     }
 
@@ -264,7 +307,10 @@ impl Policy {
 /// stale window of its own beside `s-maxage` has said otherwise (RFC 5861 §3).
 fn forbids_stale(d: &ResponseDirectives) -> bool {
     let own_window = d.stale_while_revalidate.is_some() || d.stale_if_error.is_some();
-    d.must_revalidate || d.proxy_revalidate || d.no_cache == FieldForm::Whole || (d.s_maxage.is_some() && !own_window)
+    d.must_revalidate
+        || d.proxy_revalidate
+        || d.no_cache == FieldForm::Whole
+        || (d.s_maxage.is_some() && !own_window)
 }
 
 /// Explicit freshness (RFC 9111 §4.2.1).
@@ -288,7 +334,9 @@ fn expires(headers: &HeaderMap, received: SystemTime) -> Option<Duration> {
         FieldDate::Absent => None,
         FieldDate::Invalid => Some(Duration::ZERO),
         FieldDate::At(at) => {
-            let sent = date::field(headers, &DATE, received).at().unwrap_or(received);
+            let sent = date::field(headers, &DATE, received)
+                .at()
+                .unwrap_or(received);
             Some(at.duration_since(sent).unwrap_or_default())
         }
     }
@@ -301,11 +349,17 @@ fn heuristic(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Lifetim
     }
     let headers = exchange.response;
     let modified = date::field(headers, &LAST_MODIFIED, exchange.received).at();
-    let sent = date::field(headers, &DATE, exchange.received).at().unwrap_or(exchange.received);
-    let share = modified.and_then(|at| sent.duration_since(at).ok()).map(|d| (d / HEURISTIC_SHARE).min(HEURISTIC_MAX));
+    let sent = date::field(headers, &DATE, exchange.received)
+        .at()
+        .unwrap_or(exchange.received);
+    let share = modified
+        .and_then(|at| sent.duration_since(at).ok())
+        .map(|d| (d / HEURISTIC_SHARE).min(HEURISTIC_MAX));
     match share {
         Some(ttl) => Some((Lifetime::OfResponse(ttl), Source::Heuristic)),
-        None if headers.contains_key(http::header::ETAG) || modified.is_some() => Some((Lifetime::OfResponse(Duration::ZERO), Source::Validator)),
+        None if headers.contains_key(http::header::ETAG) || modified.is_some() => {
+            Some((Lifetime::OfResponse(Duration::ZERO), Source::Validator))
+        }
         None => None,
     }
 }
@@ -317,11 +371,16 @@ fn storable_status(status: StatusCode) -> bool {
 
 /// Statuses whose meaning for a cache we know (RFC 9111 §5.2.2.3).
 fn understood(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308 | 404 | 405 | 410 | 414 | 501)
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308 | 404 | 405 | 410 | 414 | 501
+    )
 }
 
 fn codes(list: &[u16]) -> Box<[StatusCode]> {
-    list.iter().filter_map(|code| StatusCode::from_u16(*code).ok()).collect()
+    list.iter()
+        .filter_map(|code| StatusCode::from_u16(*code).ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -103,7 +103,11 @@ struct Stamp {
 impl PurgeLog {
     pub fn new(max_records: usize) -> Self {
         // Order 1, not 0: a stamp of 0 means none.
-        Self { order: AtomicU64::new(1), records: RwLock::default(), max_records }
+        Self {
+            order: AtomicU64::new(1),
+            records: RwLock::default(),
+            max_records,
+        }
     }
 
     /// The newest purge's number. A load reads it when it begins.
@@ -133,7 +137,11 @@ impl PurgeLog {
     pub fn judge(&self, entry: &Entry) -> Verdict {
         let order = self.order();
         if entry.checked() == order {
-            return if entry.is_marked() { Verdict::Marked } else { Verdict::Visible };
+            return if entry.is_marked() {
+                Verdict::Marked
+            } else {
+                Verdict::Visible
+            };
         }
         let records = self.records.read();
         if entry.checked() < records.floor {
@@ -145,7 +153,11 @@ impl PurgeLog {
         }
         let marked = entry.is_marked() || stamp.soft > entry.born;
         entry.set_checked(order, marked);
-        if marked { Verdict::Marked } else { Verdict::Visible }
+        if marked {
+            Verdict::Marked
+        } else {
+            Verdict::Visible
+        }
     }
 
     /// Whether a load that began at `born` may still be shown to somebody who asks now.
@@ -182,10 +194,20 @@ impl Records {
         let stamp = match selector {
             Selector::Key(id) => self.exact.entry((Facet::Key, id.0)).or_default(),
             Selector::Url(identity) => self.exact.entry((Facet::Url, *identity)).or_default(),
-            Selector::Tag(tag) => self.exact.entry((Facet::Tag, hash64(tag.as_bytes()))).or_default(),
-            Selector::Route(route) => self.exact.entry((Facet::Route, hash64(route.as_bytes()))).or_default(),
-            Selector::Prefix(prefix) => self.url_stamp(Urls::Prefix(strip_scheme(prefix).to_owned())),
-            Selector::Pattern(pattern) => self.url_stamp(Urls::Pattern(Pattern::new(strip_scheme(pattern.as_str())))),
+            Selector::Tag(tag) => self
+                .exact
+                .entry((Facet::Tag, hash64(tag.as_bytes())))
+                .or_default(),
+            Selector::Route(route) => self
+                .exact
+                .entry((Facet::Route, hash64(route.as_bytes())))
+                .or_default(),
+            Selector::Prefix(prefix) => {
+                self.url_stamp(Urls::Prefix(strip_scheme(prefix).to_owned()))
+            }
+            Selector::Pattern(pattern) => {
+                self.url_stamp(Urls::Pattern(Pattern::new(strip_scheme(pattern.as_str()))))
+            }
             Selector::All if kind == Kind::Hard => {
                 // The widest record swallows the rest.
                 self.exact.clear();
@@ -201,10 +223,14 @@ impl Records {
     }
 
     fn url_stamp(&mut self, urls: Urls) -> &mut Stamp {
-        let at = self.urls.iter().position(|(known, _)| *known == urls).unwrap_or_else(|| {
-            self.urls.push((urls, Stamp::default()));
-            self.urls.len() - 1
-        });
+        let at = self
+            .urls
+            .iter()
+            .position(|(known, _)| *known == urls)
+            .unwrap_or_else(|| {
+                self.urls.push((urls, Stamp::default()));
+                self.urls.len() - 1
+            });
         &mut self.urls[at].1
     }
 
@@ -217,12 +243,23 @@ impl Records {
     /// The newest purges that match an entry with these marks.
     fn reaching(&self, marks: &Marks) -> Stamp {
         let mut newest = self.all;
-        let facets = [(Facet::Key, marks.id), (Facet::Url, marks.identity), (Facet::Route, marks.route)];
+        let facets = [
+            (Facet::Key, marks.id),
+            (Facet::Url, marks.identity),
+            (Facet::Route, marks.route),
+        ];
         let tags = marks.tags.iter().map(|tag| (Facet::Tag, *tag));
         if !self.exact.is_empty() {
-            facets.into_iter().chain(tags).filter_map(|facet| self.exact.get(&facet)).for_each(|s| newest.take(s));
+            facets
+                .into_iter()
+                .chain(tags)
+                .filter_map(|facet| self.exact.get(&facet))
+                .for_each(|s| newest.take(s));
         }
-        self.urls.iter().filter(|(urls, _)| urls.matches(&marks.url)).for_each(|(_, s)| newest.take(s));
+        self.urls
+            .iter()
+            .filter(|(urls, _)| urls.matches(&marks.url))
+            .for_each(|(_, s)| newest.take(s));
         newest
     }
 
@@ -250,7 +287,11 @@ impl Urls {
             Self::Prefix(prefix) => (prefix.as_str(), prefix.starts_with('/')),
             Self::Pattern(pattern) => (pattern.as_str(), pattern.as_str().starts_with('/')),
         };
-        let subject = if any_host { url.find('/').map_or("", |at| &url[at..]) } else { url };
+        let subject = if any_host {
+            url.find('/').map_or("", |at| &url[at..])
+        } else {
+            url
+        };
         match self {
             Self::Prefix(_) => subject.starts_with(text),
             Self::Pattern(pattern) => pattern.matches(subject),
@@ -259,7 +300,9 @@ impl Urls {
 }
 
 fn strip_scheme(url: &str) -> &str {
-    url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).unwrap_or(url)
+    url.strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+        .unwrap_or(url)
 }
 
 #[cfg(test)]

@@ -40,8 +40,15 @@ impl Tags {
 
     /// Takes the tag fields out of a response and adds what they say.
     pub fn take_from(&mut self, headers: &mut HeaderMap) {
-        for (name, by_space) in [(SURROGATE_KEY, true), (CACHE_TAG, false), (EDGE_CACHE_TAG, false)] {
-            let lines = headers.get_all(&name).into_iter().filter_map(|line| line.to_str().ok());
+        for (name, by_space) in [
+            (SURROGATE_KEY, true),
+            (CACHE_TAG, false),
+            (EDGE_CACHE_TAG, false),
+        ] {
+            let lines = headers
+                .get_all(&name)
+                .into_iter()
+                .filter_map(|line| line.to_str().ok());
             for line in lines {
                 match by_space {
                     true => line.split_ascii_whitespace().for_each(|tag| self.add(tag)),
@@ -73,7 +80,10 @@ mod tests {
         headers.append("edge-cache-tag", "g".parse().unwrap());
         let mut tags = Tags::default();
         tags.take_from(&mut headers);
-        let want: Vec<_> = ["a", "b", "c", "d e", "f", "g"].iter().map(|t| hash64(t.as_bytes())).collect();
+        let want: Vec<_> = ["a", "b", "c", "d e", "f", "g"]
+            .iter()
+            .map(|t| hash64(t.as_bytes()))
+            .collect();
         assert_eq!((tags.hashes, tags.dropped), (want, 0));
         assert!(headers.is_empty());
     }

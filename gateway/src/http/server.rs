@@ -65,14 +65,22 @@ pub struct Running {
 pub enum BindError {
     #[error("{address} is in use: stop the program that listens there, or choose another port")]
     InUse { address: SocketAddr },
-    #[error("{address} needs a privilege: choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE")]
+    #[error(
+        "{address} needs a privilege: choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
+    )]
     Denied { address: SocketAddr },
     #[error("{address} is no address of this machine: try 0.0.0.0 or 127.0.0.1")]
     NotHere { address: SocketAddr },
     #[error("cannot listen on {address}")]
-    Socket { address: SocketAddr, source: io::Error },
+    Socket {
+        address: SocketAddr,
+        source: io::Error,
+    },
     #[error("listener {address}: trusted_proxies")]
-    Network { address: SocketAddr, source: CidrError },
+    Network {
+        address: SocketAddr,
+        source: CidrError,
+    },
     #[error("cannot start the runtime of a worker thread")]
     Runtime { source: io::Error },
 }
@@ -127,9 +135,19 @@ impl Bound {
         let (accepts, accepting) = mpsc::channel(1);
         let (lives, alive) = mpsc::channel(1);
         for worker in self.workers {
-            worker.start(handler.clone(), Arc::clone(&signal), accepts.clone(), lives.clone());
+            worker.start(
+                handler.clone(),
+                Arc::clone(&signal),
+                accepts.clone(),
+                lives.clone(),
+            );
         }
-        Running { signal, ports: self.ports, accepting, alive }
+        Running {
+            signal,
+            ports: self.ports,
+            accepting,
+            alive,
+        }
     }
 }
 
@@ -166,8 +184,14 @@ impl Port {
         let trusted = listener.trusted_proxies.iter().map(|text| text.parse());
         let trusted = trusted
             .collect::<Result<_, _>>()
-            .map_err(|source| BindError::Network { address: listener.address, source })?;
-        let capacity = listener.limits.max_connections.clamp(1, u32::MAX as usize >> 4);
+            .map_err(|source| BindError::Network {
+                address: listener.address,
+                source,
+            })?;
+        let capacity = listener
+            .limits
+            .max_connections
+            .clamp(1, u32::MAX as usize >> 4);
         Ok(Self {
             address,
             protocols: listener.protocols.clone(),

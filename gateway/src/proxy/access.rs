@@ -45,7 +45,10 @@ struct Pending {
 
 impl AccessLog {
     pub fn new(on: bool) -> Self {
-        Self { on, next: AtomicU64::new(1) }
+        Self {
+            on,
+            next: AtomicU64::new(1),
+        }
     }
 
     /// Notes what is known now; nothing when the log is off.
@@ -54,7 +57,11 @@ impl AccessLog {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             method: parts.method.to_string(),
             host: header(parts, "host"),
-            path: parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned(),
+            path: parts
+                .uri
+                .path_and_query()
+                .map_or("/", |p| p.as_str())
+                .to_owned(),
             client: peer.address,
             route: Arc::clone(&route.name),
             agent: header(parts, "user-agent"),
@@ -68,7 +75,15 @@ impl AccessLog {
         let length = response.body().size_hint().exact();
         let whole = matches!(response.body(), Body::Empty | Body::Full(_));
         let status = response.status().as_u16();
-        let mut pending = Pending { line, status, outcome, started, head: started.elapsed(), bytes: 0, complete: false };
+        let mut pending = Pending {
+            line,
+            status,
+            outcome,
+            started,
+            head: started.elapsed(),
+            bytes: 0,
+            complete: false,
+        };
         if whole {
             pending.bytes = length.unwrap_or(0);
             pending.complete = true;
@@ -79,12 +94,22 @@ impl AccessLog {
 }
 
 fn header(parts: &Parts, name: &str) -> String {
-    parts.headers.get(name).map_or_else(String::new, |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    parts.headers.get(name).map_or_else(String::new, |value| {
+        String::from_utf8_lossy(value.as_bytes()).into_owned()
+    })
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let Self { line, status, outcome, started, head, bytes, complete } = self;
+        let Self {
+            line,
+            status,
+            outcome,
+            started,
+            head,
+            bytes,
+            complete,
+        } = self;
         tracing::info!(
             target: "lamina::access",
             id = line.id,
@@ -122,7 +147,9 @@ impl http_body::Body for Logged {
         let me = self.get_mut();
         let polled = std::pin::Pin::new(&mut me.body).poll_frame(cx);
         match &polled {
-            std::task::Poll::Ready(Some(Ok(frame))) => me.pending.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            std::task::Poll::Ready(Some(Ok(frame))) => {
+                me.pending.bytes += frame.data_ref().map_or(0, |data| data.len() as u64)
+            }
             std::task::Poll::Ready(None) => me.pending.complete = true,
             std::task::Poll::Ready(Some(Err(_))) | std::task::Poll::Pending => {}
         }

@@ -36,7 +36,11 @@ pub struct Keyed {
 pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
     let host = match parts.uri.authority() {
         Some(authority) => authority.as_str(),
-        None => parts.headers.get(http::header::HOST).and_then(|value| value.to_str().ok()).unwrap_or(""),
+        None => parts
+            .headers
+            .get(http::header::HOST)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or(""),
     };
     let default_port = if scheme == "https" { ":443" } else { ":80" };
     let host = host.strip_suffix(default_port).unwrap_or(host);
@@ -48,7 +52,12 @@ pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
 
 /// The scheme that the client used: what a trusted proxy in front says, else ours.
 pub fn scheme(parts: &Parts, peer: &Peer) -> &'static str {
-    let said = || parts.headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
+    let said = || {
+        parts
+            .headers
+            .get("x-forwarded-proto")
+            .and_then(|value| value.to_str().ok())
+    };
     match peer.trusted && said().is_some_and(|proto| proto.eq_ignore_ascii_case("https")) {
         true => "https",
         false => "http",
@@ -56,8 +65,20 @@ pub fn scheme(parts: &Parts, peer: &Peer) -> &'static str {
 }
 
 /// The request as keys see it.
-pub fn subject<'a>(parts: &'a Parts, scheme: &'a str, host: &'a str, route: &'a Route) -> Subject<'a> {
-    Subject { scheme, host, path: parts.uri.path(), query: parts.uri.query(), headers: &parts.headers, route: &route.name }
+pub fn subject<'a>(
+    parts: &'a Parts,
+    scheme: &'a str,
+    host: &'a str,
+    route: &'a Route,
+) -> Subject<'a> {
+    Subject {
+        scheme,
+        host,
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        headers: &parts.headers,
+        route: &route.name,
+    }
 }
 
 impl Ask {
@@ -77,11 +98,22 @@ impl Ask {
     pub fn for_origin(&self, body: Body) -> Request<Body> {
         let mut headers = self.parts.headers.clone();
         forward::strip_hop_by_hop(&mut headers);
-        forward::set_forwarded(&mut headers, self.peer.address.ip(), self.scheme, &self.host, self.peer.trusted);
+        forward::set_forwarded(
+            &mut headers,
+            self.peer.address.ip(),
+            self.scheme,
+            &self.host,
+            self.peer.trusted,
+        );
         forward::append_via(&mut headers, self.parts.version, PSEUDONYM);
         if !self.host.is_empty() && !headers.contains_key(http::header::HOST) {
             // HTTP/2 has it in the pseudo-header alone.
-            headers.extend(self.host.parse().ok().map(|host| (http::header::HOST, host)));
+            headers.extend(
+                self.host
+                    .parse()
+                    .ok()
+                    .map(|host| (http::header::HOST, host)),
+            );
         }
         let mut request = Request::new(body);
         *request.method_mut() = self.parts.method.clone();
@@ -96,7 +128,10 @@ pub const PSEUDONYM: &str = "lamina";
 
 /// Path and query alone (RFC 9112 §3.2.1).
 pub fn origin_form(uri: &Uri) -> Uri {
-    let path = uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    let path = uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
     Uri::from(path)
 }
 
@@ -105,15 +140,28 @@ mod tests {
     use super::*;
 
     fn parts(uri: &str, host: &str) -> Parts {
-        Request::builder().uri(uri).header("host", host).body(()).unwrap().into_parts().0
+        Request::builder()
+            .uri(uri)
+            .header("host", host)
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0
     }
 
     #[test]
     fn one_host_has_one_spelling() {
-        for (uri, line) in [("/", "A.example"), ("/", "a.example:80"), ("http://a.EXAMPLE/", "other")] {
+        for (uri, line) in [
+            ("/", "A.example"),
+            ("/", "a.example:80"),
+            ("http://a.EXAMPLE/", "other"),
+        ] {
             assert_eq!(host(&parts(uri, line), "http"), "a.example", "{uri} {line}");
         }
-        assert_eq!(host(&parts("/", "a.example:8080"), "http"), "a.example:8080");
+        assert_eq!(
+            host(&parts("/", "a.example:8080"), "http"),
+            "a.example:8080"
+        );
         assert_eq!(host(&parts("/", "a.example:80"), "https"), "a.example:80");
     }
 }

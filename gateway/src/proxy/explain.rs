@@ -47,11 +47,23 @@ impl fmt::Display for Explanation {
         if let Some(key) = &self.key {
             writeln!(f, "key       {}", key.id)?;
             writeln!(f, "  of      {}", key.parts)?;
-            writeln!(f, "  by      {}", key.plugin.as_deref().map_or_else(|| "the route's key rules".into(), |p| format!("plugin {p}")))?;
+            writeln!(
+                f,
+                "  by      {}",
+                key.plugin
+                    .as_deref()
+                    .map_or_else(|| "the route's key rules".into(), |p| format!("plugin {p}"))
+            )?;
         }
-        self.lifetime.iter().try_for_each(|rule| writeln!(f, "lifetime  {rule}"))?;
-        self.stale.iter().try_for_each(|rule| writeln!(f, "stale     {rule}"))?;
-        self.source.iter().try_for_each(|source| writeln!(f, "source    {source}"))
+        self.lifetime
+            .iter()
+            .try_for_each(|rule| writeln!(f, "lifetime  {rule}"))?;
+        self.stale
+            .iter()
+            .try_for_each(|rule| writeln!(f, "stale     {rule}"))?;
+        self.source
+            .iter()
+            .try_for_each(|source| writeln!(f, "source    {source}"))
     }
 }
 
@@ -59,9 +71,16 @@ impl Proxy {
     /// Explains a request to `url`.
     pub fn explain(&self, request: Request<()>) -> Explanation {
         let (parts, ()) = request.into_parts();
-        let scheme = if parts.uri.scheme_str() == Some("https") { "https" } else { "http" };
+        let scheme = if parts.uri.scheme_str() == Some("https") {
+            "https"
+        } else {
+            "http"
+        };
         let host = context::host(&parts, scheme);
-        let url = format!("{scheme}://{host}{}", parts.uri.path_and_query().map_or("/", |p| p.as_str()));
+        let url = format!(
+            "{scheme}://{host}{}",
+            parts.uri.path_and_query().map_or("/", |p| p.as_str())
+        );
         match self.routes.find(&host, &parts) {
             Some(route) => explain(url, route, &parts, &host, scheme),
             None => Explanation {
@@ -78,19 +97,36 @@ impl Proxy {
 }
 
 fn explain(url: String, route: &Route, parts: &Parts, host: &str, scheme: &str) -> Explanation {
-    let (decision, key) = match plan::plan(route, parts, &crate::http::body::Body::empty(), host, scheme) {
+    let (decision, key) = match plan::plan(
+        route,
+        parts,
+        &crate::http::body::Body::empty(),
+        host,
+        scheme,
+    ) {
         Plan::Cache(keyed) => {
             let key = ExplainedKey {
                 id: KeyId::of(keyed.key.as_bytes()).to_string(),
                 parts: describe(keyed.key.as_bytes()),
-                plugin: route.key_plugin.as_ref().map(|(plugin, _)| plugin.name().to_owned()),
+                plugin: route
+                    .key_plugin
+                    .as_ref()
+                    .map(|(plugin, _)| plugin.name().to_owned()),
             };
             ("cache".to_owned(), Some(key))
         }
         Plan::Pass(reason, detail) => (passes(reason, detail), None),
         Plan::Refuse(status) => (format!("refuse ({status})"), None),
     };
-    Explanation { url, route: Some(route.name.to_string()), decision, key, lifetime: lifetime(route), stale: stale(route), source: Some(source(route)) }
+    Explanation {
+        url,
+        route: Some(route.name.to_string()),
+        decision,
+        key,
+        lifetime: lifetime(route),
+        stale: stale(route),
+        source: Some(source(route)),
+    }
 }
 
 fn passes(reason: Forward, detail: Option<&str>) -> String {
@@ -108,26 +144,40 @@ fn lifetime(route: &Route) -> Vec<String> {
         rules.push("the loader's own ttl, if it gives one".to_owned());
     }
     match (policy.mode, ttl) {
-        (Mode::Override, Some(ttl)) => rules.push(format!("policy.ttl {ttl}, whatever the response says (mode: override)")),
-        (Mode::Cap, Some(ttl)) => rules.push(format!("the response's freshness (RFC 9111), at most policy.ttl {ttl} (mode: cap)")),
+        (Mode::Override, Some(ttl)) => rules.push(format!(
+            "policy.ttl {ttl}, whatever the response says (mode: override)"
+        )),
+        (Mode::Cap, Some(ttl)) => rules.push(format!(
+            "the response's freshness (RFC 9111), at most policy.ttl {ttl} (mode: cap)"
+        )),
         (_, Some(ttl)) => {
             rules.push("the response's explicit freshness (s-maxage, max-age, Expires)".to_owned());
-            rules.push(format!("else policy.ttl {ttl}, for the statuses {:?}", policy.statuses));
+            rules.push(format!(
+                "else policy.ttl {ttl}, for the statuses {:?}",
+                policy.statuses
+            ));
         }
         (_, None) => rules.push("the response's freshness (RFC 9111); none is invented".to_owned()),
     }
     if let Some((ttl, statuses)) = &policy.negative {
-        rules.push(format!("for {statuses:?} without explicit freshness: negative_cache.ttl {ttl:?}"));
+        rules.push(format!(
+            "for {statuses:?} without explicit freshness: negative_cache.ttl {ttl:?}"
+        ));
     }
     rules
 }
 
 fn stale(route: &Route) -> Vec<String> {
     let line = |name: &str, window: Option<std::time::Duration>| match window {
-        Some(window) => format!("{name}: {window:?} after expiry, unless the response says otherwise"),
+        Some(window) => {
+            format!("{name}: {window:?} after expiry, unless the response says otherwise")
+        }
         None => format!("{name}: as the response says"),
     };
-    vec![line("stale_while_revalidate", route.policy.while_revalidate), line("stale_if_error", route.policy.if_error)]
+    vec![
+        line("stale_while_revalidate", route.policy.while_revalidate),
+        line("stale_if_error", route.policy.if_error),
+    ]
 }
 
 fn source(route: &Route) -> String {

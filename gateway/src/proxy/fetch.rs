@@ -54,14 +54,28 @@ impl Fetch {
     /// Loads and lands `leader`.
     pub async fn run(self, leader: Leader) {
         let key = leader.key().clone();
-        self.cache.hooks.emit(Event::LoaderStart { key: key.as_bytes() });
+        self.cache.hooks.emit(Event::LoaderStart {
+            key: key.as_bytes(),
+        });
         let began = Instant::now();
         match source::load(&self.ask, self.stale.as_deref()).await {
             Loaded::Response(answer) => {
                 let at = Instant::now();
                 let delay = at - began;
-                self.cache.hooks.emit(Event::LoaderSuccess { key: key.as_bytes(), took: delay });
-                self.arrived(leader, Arrived { answer, at, wall: SystemTime::now(), delay }).await;
+                self.cache.hooks.emit(Event::LoaderSuccess {
+                    key: key.as_bytes(),
+                    took: delay,
+                });
+                self.arrived(
+                    leader,
+                    Arrived {
+                        answer,
+                        at,
+                        wall: SystemTime::now(),
+                        delay,
+                    },
+                )
+                .await;
             }
             Loaded::Absent => self.absent(leader).await,
             Loaded::Stale => self.failed(leader, asked_for_stale()),
@@ -73,9 +87,15 @@ impl Fetch {
         let status = arrived.answer.response.status();
         let stale = self.stale.clone();
         match stale {
-            Some(entry) if status == StatusCode::NOT_MODIFIED => return self.revalidated(leader, &entry, &arrived),
-            None if status == StatusCode::NOT_MODIFIED => return self.failed(leader, unasked_304()),
-            Some(entry) if ERRORS.contains(&status.as_u16()) && usable(&entry) => return self.failed(leader, answered_badly(status)),
+            Some(entry) if status == StatusCode::NOT_MODIFIED => {
+                return self.revalidated(leader, &entry, &arrived);
+            }
+            None if status == StatusCode::NOT_MODIFIED => {
+                return self.failed(leader, unasked_304());
+            }
+            Some(entry) if ERRORS.contains(&status.as_u16()) && usable(&entry) => {
+                return self.failed(leader, answered_badly(status));
+            }
             _ => self.cache.backoff.succeeded(leader.key()),
         }
         prepare(&self.ask, &mut arrived);
@@ -103,7 +123,12 @@ impl Fetch {
 
     /// Streams the body to whoever follows, then stores it.
     async fn share(self, leader: Leader, arrived: Arrived, terms: Terms) {
-        let Arrived { answer, at, wall, delay } = arrived;
+        let Arrived {
+            answer,
+            at,
+            wall,
+            delay,
+        } = arrived;
         let (parts, body) = answer.response.into_parts();
         let mut headers = parts.headers;
         let age = initial_age(&headers, wall, delay);
@@ -119,7 +144,9 @@ impl Fetch {
             vary,
         };
         if terms.source == Source::Negative {
-            self.cache.hooks.emit(Event::NegativeSet { key: leader.key().as_bytes() });
+            self.cache.hooks.emit(Event::NegativeSet {
+                key: leader.key().as_bytes(),
+            });
         }
         let fill = Fill::new(head, self.cache.max_object_bytes);
         leader.stream(Arc::clone(&fill));
@@ -131,8 +158,17 @@ impl Fetch {
     }
 
     fn store(&self, leader: &Leader, fill: &Fill, body: Bytes) {
-        let entry = Entry::new(fill.key.clone(), fill.status, compact(&fill.headers), body, fill.freshness, fill.marks.clone(), leader.born());
-        self.cache.admit(self.primary.to_key(), &fill.vary, Arc::new(entry));
+        let entry = Entry::new(
+            fill.key.clone(),
+            fill.status,
+            compact(&fill.headers),
+            body,
+            fill.freshness,
+            fill.marks.clone(),
+            leader.born(),
+        );
+        self.cache
+            .admit(self.primary.to_key(), &fill.vary, Arc::new(entry));
     }
 
     /// The origin says that the stored response still holds (RFC 9111 §4.3.4).
@@ -154,12 +190,30 @@ impl Fetch {
         let terms = self.ask.route.policy.judge(&exchange, dice(arrived.wall));
         let keep = terms.is_ok();
         let terms = terms.unwrap_or(ONCE);
-        let marks = Marks { tags: if marks.tags.is_empty() { stale.marks.tags.clone() } else { marks.tags }, ..marks };
+        let marks = Marks {
+            tags: if marks.tags.is_empty() {
+                stale.marks.tags.clone()
+            } else {
+                marks.tags
+            },
+            ..marks
+        };
         let vary = Vary::parse(&headers);
         let freshness = freshness(&terms, arrived.at, age);
-        let entry = Arc::new(Entry::new(stale.key.clone(), stale.status, compact(&headers), stale.body.clone(), freshness, marks, leader.born()));
+        let entry = Arc::new(Entry::new(
+            stale.key.clone(),
+            stale.status,
+            compact(&headers),
+            stale.body.clone(),
+            freshness,
+            marks,
+            leader.born(),
+        ));
         match keep {
-            true => drop(self.cache.admit(self.primary.to_key(), &vary, Arc::clone(&entry))),
+            true => drop(
+                self.cache
+                    .admit(self.primary.to_key(), &vary, Arc::clone(&entry)),
+            ),
             false => self.cache.drop_entry(&stale.key),
         }
         leader.land(Landing::Stored(entry));
@@ -168,7 +222,11 @@ impl Fetch {
     /// Not to be shared: the leader's client gets it, the others go on their own, and so
     /// do the next ones for a moment.
     fn keep_private(self, leader: Leader, arrived: Arrived, refusal: Refusal) {
-        tracing::debug!(route = &*self.ask.route.name, refusal = refusal.as_str(), "not stored");
+        tracing::debug!(
+            route = &*self.ask.route.name,
+            refusal = refusal.as_str(),
+            "not stored"
+        );
         if let Some(stale) = &self.stale {
             // The origin has something else to say now; the copy must not come back.
             self.cache.drop_entry(&stale.key);
@@ -191,32 +249,58 @@ impl Fetch {
         }
         let mut response = Response::new(Body::full("404 not found\n"));
         *response.status_mut() = StatusCode::NOT_FOUND;
-        let answer = Answer { response, ttl: None, tags: Vec::new() };
+        let answer = Answer {
+            response,
+            ttl: None,
+            tags: Vec::new(),
+        };
         let now = Instant::now();
-        self.arrived(leader, Arrived { answer, at: now, wall: SystemTime::now(), delay: std::time::Duration::ZERO }).await;
+        self.arrived(
+            leader,
+            Arrived {
+                answer,
+                at: now,
+                wall: SystemTime::now(),
+                delay: std::time::Duration::ZERO,
+            },
+        )
+        .await;
     }
 
     fn failed(self, leader: Leader, failure: Failure) {
         let key = leader.key().clone();
         let event = match failure.status {
-            StatusCode::GATEWAY_TIMEOUT => Event::LoaderTimeout { key: key.as_bytes() },
-            _ => Event::LoaderError { key: key.as_bytes(), detail: &failure.detail },
+            StatusCode::GATEWAY_TIMEOUT => Event::LoaderTimeout {
+                key: key.as_bytes(),
+            },
+            _ => Event::LoaderError {
+                key: key.as_bytes(),
+                detail: &failure.detail,
+            },
         };
         self.cache.hooks.emit(event);
         if self.stale.is_some() {
-            self.cache.backoff.failed(&key, Instant::now(), dice(SystemTime::now()));
+            self.cache
+                .backoff
+                .failed(&key, Instant::now(), dice(SystemTime::now()));
         }
         leader.land(Landing::Failed(Arc::new(failure)));
     }
 
     fn marks(&self, leader: &Leader, headers: &mut HeaderMap, plugin_tags: &[String]) -> Marks {
-        let mut tags = Tags { hashes: leader.marks().tags.to_vec(), dropped: 0 };
+        let mut tags = Tags {
+            hashes: leader.marks().tags.to_vec(),
+            dropped: 0,
+        };
         tags.take_from(headers);
         plugin_tags.iter().for_each(|tag| tags.add(tag));
         if tags.dropped > 0 {
             self.cache.hooks.emit(Event::TagsDropped(tags.dropped));
         }
-        Marks { tags: tags.hashes.into(), ..leader.marks().clone() }
+        Marks {
+            tags: tags.hashes.into(),
+            ..leader.marks().clone()
+        }
     }
 }
 
@@ -278,8 +362,20 @@ fn freshness(terms: &Terms, received: Instant, initial_age: std::time::Duration)
         Lifetime::OfResponse(lifetime) => lifetime,
         Lifetime::FromArrival(ttl) => initial_age + ttl,
     };
-    let Terms { while_revalidate, if_error, must_revalidate, .. } = *terms;
-    Freshness { received, initial_age, lifetime, while_revalidate, if_error, must_revalidate }
+    let Terms {
+        while_revalidate,
+        if_error,
+        must_revalidate,
+        ..
+    } = *terms;
+    Freshness {
+        received,
+        initial_age,
+        lifetime,
+        while_revalidate,
+        if_error,
+        must_revalidate,
+    }
 }
 
 /// The fields that are kept: `Age` and the length are made anew for each answer, and
@@ -301,7 +397,9 @@ fn stored_headers(mut headers: HeaderMap) -> HeaderMap {
 fn compact(headers: &HeaderMap) -> HeaderMap {
     let total = headers.values().map(HeaderValue::len).sum();
     let mut all = bytes::BytesMut::with_capacity(total);
-    headers.values().for_each(|value| all.extend_from_slice(value.as_bytes()));
+    headers
+        .values()
+        .for_each(|value| all.extend_from_slice(value.as_bytes()));
     let mut all = all.freeze();
     let mut out = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
@@ -333,22 +431,39 @@ fn usable(stale: &Entry) -> bool {
 }
 
 fn answered_badly(status: StatusCode) -> Failure {
-    Failure { status, error: "http_response_incomplete", retry_after: None, detail: format!("the origin answered {status}") }
+    Failure {
+        status,
+        error: "http_response_incomplete",
+        retry_after: None,
+        detail: format!("the origin answered {status}"),
+    }
 }
 
 /// We asked for the whole; there is nothing that this 304 could be about.
 fn unasked_304() -> Failure {
     let detail = "the origin answered 304 to a request without preconditions".to_owned();
-    Failure { status: StatusCode::BAD_GATEWAY, error: "http_protocol_error", retry_after: None, detail }
+    Failure {
+        status: StatusCode::BAD_GATEWAY,
+        error: "http_protocol_error",
+        retry_after: None,
+        detail,
+    }
 }
 
 fn asked_for_stale() -> Failure {
     let detail = "the loader asked for the stale copy".to_owned();
-    Failure { status: StatusCode::SERVICE_UNAVAILABLE, error: "proxy_internal_response", retry_after: Some(1), detail }
+    Failure {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        error: "proxy_internal_response",
+        retry_after: Some(1),
+        detail,
+    }
 }
 
 /// A number that nobody can foresee, for jitter.
 fn dice(at: SystemTime) -> u32 {
-    let nanos = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+    let nanos = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.subsec_nanos());
     crate::cache::key::hash64(&nanos.to_le_bytes()) as u32
 }

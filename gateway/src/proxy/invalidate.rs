@@ -19,7 +19,11 @@ pub struct Rule {
 impl Rule {
     pub fn new(config: &config::Invalidate) -> Self {
         Self {
-            on: config.on.iter().filter_map(|method| method.parse().ok()).collect(),
+            on: config
+                .on
+                .iter()
+                .filter_map(|method| method.parse().ok())
+                .collect(),
             purge: config.purge.clone().into(),
             kind: if config.soft { Kind::Soft } else { Kind::Hard },
         }
@@ -28,7 +32,15 @@ impl Rule {
 
 /// Purges what a request with this answer makes invalid. Safe methods and failures
 /// purge nothing; an unknown method counts as unsafe.
-pub fn after(proxy: &Proxy, request: &Parts, host: &str, scheme: &str, rules: &[Rule], status: StatusCode, response: &HeaderMap) {
+pub fn after(
+    proxy: &Proxy,
+    request: &Parts,
+    host: &str,
+    scheme: &str,
+    rules: &[Rule],
+    status: StatusCode,
+    response: &HeaderMap,
+) {
     let failed = !(status.is_success() || status.is_redirection());
     if failed {
         return;
@@ -36,24 +48,46 @@ pub fn after(proxy: &Proxy, request: &Parts, host: &str, scheme: &str, rules: &[
     if !request.method.is_safe() {
         purge_url(proxy, scheme, host, &request.uri, Kind::Hard);
         for name in [http::header::LOCATION, http::header::CONTENT_LOCATION] {
-            named_uri(response, &name, host, &request.uri).into_iter().for_each(|uri| purge_url(proxy, scheme, host, &uri, Kind::Hard));
+            named_uri(response, &name, host, &request.uri)
+                .into_iter()
+                .for_each(|uri| purge_url(proxy, scheme, host, &uri, Kind::Hard));
         }
     }
-    for rule in rules.iter().filter(|rule| rule.on.contains(&request.method)) {
+    for rule in rules
+        .iter()
+        .filter(|rule| rule.on.contains(&request.method))
+    {
         for purge in &rule.purge {
             apply(proxy, purge, rule.kind, request, host, scheme);
         }
     }
 }
 
-fn apply(proxy: &Proxy, purge: &config::PurgeRule, kind: Kind, request: &Parts, host: &str, scheme: &str) {
+fn apply(
+    proxy: &Proxy,
+    purge: &config::PurgeRule,
+    kind: Kind,
+    request: &Parts,
+    host: &str,
+    scheme: &str,
+) {
     use config::PurgeRule::{Pattern as ByPattern, Prefix, Route, Tag, Url};
-    let (Url(template) | Prefix(template) | ByPattern(template) | Tag(template) | Route(template)) = purge;
+    let (Url(template) | Prefix(template) | ByPattern(template) | Tag(template) | Route(template)) =
+        purge;
     let Some(text) = expand(template, request, host, matches!(purge, ByPattern(_))) else {
-        tracing::debug!(template, "an invalidate rule names what the request lacks; it purges nothing");
+        tracing::debug!(
+            template,
+            "an invalidate rule names what the request lacks; it purges nothing"
+        );
         return;
     };
-    let here = |text: &str| if text.starts_with('/') { format!("{host}{text}") } else { text.to_owned() };
+    let here = |text: &str| {
+        if text.starts_with('/') {
+            format!("{host}{text}")
+        } else {
+            text.to_owned()
+        }
+    };
     let selector = match purge {
         Url(_) => match text.parse::<Uri>() {
             Ok(uri) => return purge_url(proxy, scheme, host, &uri, kind),
@@ -81,9 +115,13 @@ fn named_uri(response: &HeaderMap, name: &HeaderName, host: &str, base: &Uri) ->
     let uri: Uri = match text.starts_with('/') || text.contains("://") {
         true => text.parse().ok()?,
         // A relative reference stands for its place beside the request's path (RFC 3986 §5.2.3).
-        false => format!("{}{text}", &base.path()[..=base.path().rfind('/')?]).parse().ok()?,
+        false => format!("{}{text}", &base.path()[..=base.path().rfind('/')?])
+            .parse()
+            .ok()?,
     };
-    let same = uri.authority().is_none_or(|authority| authority.as_str().eq_ignore_ascii_case(host));
+    let same = uri
+        .authority()
+        .is_none_or(|authority| authority.as_str().eq_ignore_ascii_case(host));
     same.then_some(uri)
 }
 
@@ -116,12 +154,21 @@ fn placeholder(name: &str, request: &Parts, host: &str) -> Option<String> {
     match name.split_once('.') {
         None if name == "path" => Some(path.to_owned()),
         None if name == "host" => Some(host.to_owned()),
-        Some(("path", n)) => path.split('/').nth(n.parse().ok()?).filter(|segment| !segment.is_empty()).map(str::to_owned),
+        Some(("path", n)) => path
+            .split('/')
+            .nth(n.parse().ok()?)
+            .filter(|segment| !segment.is_empty())
+            .map(str::to_owned),
         Some(("query", wanted)) => request.uri.query()?.split('&').find_map(|pair| {
             let (key, value) = pair.split_once('=')?;
             (key == wanted).then(|| value.to_owned())
         }),
-        Some(("header", wanted)) => request.headers.get(wanted)?.to_str().ok().map(str::to_owned),
+        Some(("header", wanted)) => request
+            .headers
+            .get(wanted)?
+            .to_str()
+            .ok()
+            .map(str::to_owned),
         _ => None,
     }
 }
@@ -131,7 +178,13 @@ mod tests {
     use super::*;
 
     fn parts(uri: &str) -> Parts {
-        http::Request::builder().uri(uri).header("x-sku", "a*b").body(()).unwrap().into_parts().0
+        http::Request::builder()
+            .uri(uri)
+            .header("x-sku", "a*b")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0
     }
 
     #[test]
@@ -139,10 +192,17 @@ mod tests {
         let request = parts("/shop/items/7?lang=de");
         let text = |template| expand(template, &request, "a.example", false);
         assert_eq!(text("item-{path.3}").as_deref(), Some("item-7"));
-        assert_eq!(text("{host}{path}?l={query.lang}").as_deref(), Some("a.example/shop/items/7?l=de"));
+        assert_eq!(
+            text("{host}{path}?l={query.lang}").as_deref(),
+            Some("a.example/shop/items/7?l=de")
+        );
         assert_eq!(text("{path.9}"), None);
         assert_eq!(text("{query.none}"), None);
-        assert_eq!(expand("/x/{header.x-sku}/*", &request, "", true).as_deref(), Some(r"/x/a\*b/*"), "a client's star is a star");
+        assert_eq!(
+            expand("/x/{header.x-sku}/*", &request, "", true).as_deref(),
+            Some(r"/x/a\*b/*"),
+            "a client's star is a star"
+        );
     }
 
     #[test]
@@ -150,7 +210,8 @@ mod tests {
         let base: Uri = "/a/b".parse().unwrap();
         let named = |value: &str| {
             let headers = HeaderMap::from_iter([(http::header::LOCATION, value.parse().unwrap())]);
-            named_uri(&headers, &http::header::LOCATION, "a.example", &base).map(|uri| uri.path().to_owned())
+            named_uri(&headers, &http::header::LOCATION, "a.example", &base)
+                .map(|uri| uri.path().to_owned())
         };
         assert_eq!(named("/x").as_deref(), Some("/x"));
         assert_eq!(named("c").as_deref(), Some("/a/c"));

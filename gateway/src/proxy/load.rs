@@ -55,20 +55,40 @@ impl Proxy {
             return;
         }
         if let Turn::Lead(leader) = self.cache.board(&key, || ask.marks(&keyed)) {
-            let fetch = Fetch { cache: Arc::clone(&self.cache), ask: Arc::new(ask), primary: keyed.key, stale: Some(stale), private: None };
+            let fetch = Fetch {
+                cache: Arc::clone(&self.cache),
+                ask: Arc::new(ask),
+                primary: keyed.key,
+                stale: Some(stale),
+                private: None,
+            };
             tokio::spawn(fetch.run(leader));
         }
     }
 
     /// Gets what L1 did not have.
-    pub(super) async fn load(self: &Arc<Self>, ask: Arc<Ask>, keyed: Keyed, found: Lookup) -> Served {
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        ask: Arc<Ask>,
+        keyed: Keyed,
+        found: Lookup,
+    ) -> Served {
         let reason = missing(&found);
         if plan::only_if_cached(&ask.route, &ask.parts) {
             return self.unsatisfied(reason);
         }
         let (mut key, stale) = match found {
             Lookup::Miss(key, _) => (key.to_key(), None),
-            Lookup::Fresh(entry) => (entry.key.clone(), Some(Fallback { entry, windows: Windows { while_revalidate: false, if_error: true } })),
+            Lookup::Fresh(entry) => (
+                entry.key.clone(),
+                Some(Fallback {
+                    entry,
+                    windows: Windows {
+                        while_revalidate: false,
+                        if_error: true,
+                    },
+                }),
+            ),
             Lookup::Stale(entry, windows) => (entry.key.clone(), Some(Fallback { entry, windows })),
         };
         if let Some(fallback) = stale.as_ref().filter(|f| f.windows.if_error)
@@ -81,7 +101,9 @@ impl Proxy {
             return self.pass_shared(&ask, reason, None).await;
         }
         if self.cache.is_private(&key) {
-            self.cache.hooks.emit(Event::InflightBypass(Alone::HitForMiss));
+            self.cache
+                .hooks
+                .emit(Event::InflightBypass(Alone::HitForMiss));
             return self.pass_shared(&ask, reason, Some("hit-for-miss")).await;
         }
         for _ in 0..ROUNDS {
@@ -93,16 +115,22 @@ impl Proxy {
             match self.wait(&ask, &mut place, stale.as_ref()).await {
                 Waited::Soft(entry) => return self.stale(&ask, &entry, StaleReason::SoftTimeout),
                 Waited::Long => return self.alone(&ask, reason, Alone::WaitTimeout).await,
-                Waited::Landed(Landing::Streaming(fill)) => match self.join(&ask, &keyed, &fill, reason, &place) {
-                    Joined::Served(served) => return served,
-                    Joined::Other(variant) => key = variant,
-                    Joined::Again => {}
-                },
-                Waited::Landed(Landing::Stored(entry)) if leads || !self.cache.hides(&entry.marks, entry.born) => {
+                Waited::Landed(Landing::Streaming(fill)) => {
+                    match self.join(&ask, &keyed, &fill, reason, &place) {
+                        Joined::Served(served) => return served,
+                        Joined::Other(variant) => key = variant,
+                        Joined::Again => {}
+                    }
+                }
+                Waited::Landed(Landing::Stored(entry))
+                    if leads || !self.cache.hides(&entry.marks, entry.born) =>
+                {
                     return self.stored(&ask, &entry, reason, leads);
                 }
                 Waited::Landed(Landing::Private) => return self.private(&ask, place, reason).await,
-                Waited::Landed(Landing::Failed(failure)) => return self.stale_or_error(&ask, stale.as_ref(), reason, &failure),
+                Waited::Landed(Landing::Failed(failure)) => {
+                    return self.stale_or_error(&ask, stale.as_ref(), reason, &failure);
+                }
                 Waited::Landed(Landing::Stored(_) | Landing::Abandoned | Landing::InFlight) => {}
             }
         }
@@ -110,24 +138,45 @@ impl Proxy {
     }
 
     /// Leads or follows; or an entry, when one was stored since the look-up.
-    fn board(self: &Arc<Self>, ask: &Arc<Ask>, keyed: &Keyed, key: &Key, stale: Option<&Fallback>) -> Result<Place, Arc<Entry>> {
+    fn board(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        keyed: &Keyed,
+        key: &Key,
+        stale: Option<&Fallback>,
+    ) -> Result<Place, Arc<Entry>> {
         let leader = match self.cache.board(key, || ask.marks(keyed)) {
             Turn::Follow(follower) => {
                 self.cache.hooks.emit(Event::InflightReuse);
-                return Ok(Place { follower, private: None });
+                return Ok(Place {
+                    follower,
+                    private: None,
+                });
             }
             Turn::Lead(leader) => leader,
         };
         // A load may have ended between the look-up and here.
-        let again = self.cache.fresh_again(key, Instant::now()).filter(|entry| plan::satisfies(&ask.route, &ask.parts, entry, Instant::now()));
+        let again = self
+            .cache
+            .fresh_again(key, Instant::now())
+            .filter(|entry| plan::satisfies(&ask.route, &ask.parts, entry, Instant::now()));
         if let Some(entry) = again {
             leader.land(Landing::Stored(Arc::clone(&entry)));
             return Err(entry);
         }
         let (private, receiver) = oneshot::channel();
-        let place = Place { follower: leader.follow(), private: Some(receiver) };
+        let place = Place {
+            follower: leader.follow(),
+            private: Some(receiver),
+        };
         let stale = stale.map(|fallback| Arc::clone(&fallback.entry));
-        let fetch = Fetch { cache: Arc::clone(&self.cache), ask: Arc::clone(ask), primary: keyed.key.clone(), stale, private: Some(private) };
+        let fetch = Fetch {
+            cache: Arc::clone(&self.cache),
+            ask: Arc::clone(ask),
+            primary: keyed.key.clone(),
+            stale,
+            private: Some(private),
+        };
         tokio::spawn(fetch.run(leader));
         Ok(place)
     }
@@ -152,11 +201,20 @@ impl Proxy {
     ///
     /// Invariant: a flight is keyed before `Vary` is known, so a follower takes the
     /// leader's answer only if its own request selects the same variant.
-    fn join(&self, ask: &Ask, keyed: &Keyed, fill: &Arc<Fill>, reason: Forward, place: &Place) -> Joined {
+    fn join(
+        &self,
+        ask: &Ask,
+        keyed: &Keyed,
+        fill: &Arc<Fill>,
+        reason: Forward,
+        place: &Place,
+    ) -> Joined {
         let leads = place.private.is_some();
         let variant = variant_key(&keyed.key, &fill.vary, &ask.parts.headers);
         if variant != fill.key {
-            self.cache.hooks.emit(Event::InflightBypass(Alone::OtherVariant));
+            self.cache
+                .hooks
+                .emit(Event::InflightBypass(Alone::OtherVariant));
             return Joined::Other(variant);
         }
         if !leads && self.cache.hides(&fill.marks, place.follower.born()) {
@@ -172,15 +230,28 @@ impl Proxy {
             detail: None,
         };
         match respond::from_fill(&ask.parts, fill, now, &status) {
-            Some(response) => Joined::Served(Served::new(response, if leads { Outcome::Miss } else { Outcome::Coalesced })),
+            Some(response) => Joined::Served(Served::new(
+                response,
+                if leads {
+                    Outcome::Miss
+                } else {
+                    Outcome::Coalesced
+                },
+            )),
             None => Joined::Again,
         }
     }
 
     fn hit(&self, ask: &Ask, entry: &Entry) -> Served {
         let now = Instant::now();
-        let status = CacheStatus::Hit { ttl: entry.freshness.ttl(now), detail: None };
-        Served::new(respond::from_entry(&ask.parts, entry, now, &status), Outcome::Hit)
+        let status = CacheStatus::Hit {
+            ttl: entry.freshness.ttl(now),
+            detail: None,
+        };
+        Served::new(
+            respond::from_entry(&ask.parts, entry, now, &status),
+            Outcome::Hit,
+        )
     }
 
     /// After a 304, or when the leader found the entry there.
@@ -194,13 +265,27 @@ impl Proxy {
             ttl: Some(entry.freshness.ttl(now)),
             detail: None,
         };
-        Served::new(respond::from_entry(&ask.parts, entry, now, &status), if leads { Outcome::Revalidated } else { Outcome::Coalesced })
+        Served::new(
+            respond::from_entry(&ask.parts, entry, now, &status),
+            if leads {
+                Outcome::Revalidated
+            } else {
+                Outcome::Coalesced
+            },
+        )
     }
 
     async fn private(self: &Arc<Self>, ask: &Arc<Ask>, place: Place, reason: Forward) -> Served {
-        let Some(receiver) = place.private else { return self.alone(ask, reason, Alone::Private).await };
-        let Ok(response) = receiver.await else { return self.error(reason, &lost()) };
-        let refusal = response.extensions().get::<Refusal>().map(|refusal| refusal.as_str());
+        let Some(receiver) = place.private else {
+            return self.alone(ask, reason, Alone::Private).await;
+        };
+        let Ok(response) = receiver.await else {
+            return self.error(reason, &lost());
+        };
+        let refusal = response
+            .extensions()
+            .get::<Refusal>()
+            .map(|refusal| refusal.as_str());
         let status = CacheStatus::Fwd {
             reason,
             fwd_status: Some(response.status().as_u16()),
@@ -217,7 +302,13 @@ impl Proxy {
         self.pass_shared(ask, reason, Some(why.as_str())).await
     }
 
-    fn stale_or_error(&self, ask: &Ask, stale: Option<&Fallback>, reason: Forward, failure: &Failure) -> Served {
+    fn stale_or_error(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        reason: Forward,
+        failure: &Failure,
+    ) -> Served {
         match stale.filter(|fallback| fallback.windows.if_error) {
             Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
             None => self.error(reason, failure),
@@ -230,7 +321,10 @@ impl Proxy {
         let ttl = entry.freshness.ttl(now);
         let status = match why {
             // Nothing was asked of the origin.
-            StaleReason::Backoff | StaleReason::Revalidating => CacheStatus::Hit { ttl, detail: Some(why.as_str()) },
+            StaleReason::Backoff | StaleReason::Revalidating => CacheStatus::Hit {
+                ttl,
+                detail: Some(why.as_str()),
+            },
             StaleReason::LoaderError | StaleReason::SoftTimeout => CacheStatus::Fwd {
                 reason: Forward::Stale,
                 fwd_status: None,
@@ -240,18 +334,40 @@ impl Proxy {
                 detail: Some(why.as_str()),
             },
         };
-        Served::new(respond::from_entry(&ask.parts, entry, now, &status), Outcome::Stale)
+        Served::new(
+            respond::from_entry(&ask.parts, entry, now, &status),
+            Outcome::Stale,
+        )
     }
 
     pub(super) fn error(&self, reason: Forward, failure: &Failure) -> Served {
-        tracing::warn!(status = failure.status.as_u16(), error = failure.error, detail = failure.detail, "a load failed");
-        let status = CacheStatus::Fwd { reason, fwd_status: None, stored: false, collapsed: false, ttl: None, detail: None };
+        tracing::warn!(
+            status = failure.status.as_u16(),
+            error = failure.error,
+            detail = failure.detail,
+            "a load failed"
+        );
+        let status = CacheStatus::Fwd {
+            reason,
+            fwd_status: None,
+            stored: false,
+            collapsed: false,
+            ttl: None,
+            detail: None,
+        };
         Served::new(respond::failed(failure, &status), Outcome::Error)
     }
 
     /// 504 to `only-if-cached` (RFC 9111 §5.2.1.7).
     fn unsatisfied(&self, reason: Forward) -> Served {
-        let status = CacheStatus::Fwd { reason, fwd_status: None, stored: false, collapsed: false, ttl: None, detail: Some("only-if-cached") };
+        let status = CacheStatus::Fwd {
+            reason,
+            fwd_status: None,
+            stored: false,
+            collapsed: false,
+            ttl: None,
+            detail: Some("only-if-cached"),
+        };
         let mut response = respond::plain(StatusCode::GATEWAY_TIMEOUT, "504 not in the cache\n");
         respond::append_status(response.headers_mut(), &status);
         Served::new(response, Outcome::Error)
@@ -277,5 +393,10 @@ async fn after(time: Option<Duration>) {
 
 fn lost() -> Failure {
     let detail = "the load ended without an answer".to_owned();
-    Failure { status: StatusCode::BAD_GATEWAY, error: "proxy_internal_error", retry_after: None, detail }
+    Failure {
+        status: StatusCode::BAD_GATEWAY,
+        error: "proxy_internal_error",
+        retry_after: None,
+        detail,
+    }
 }

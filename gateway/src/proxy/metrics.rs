@@ -23,8 +23,15 @@ pub enum Outcome {
     Error,
 }
 
-const OUTCOMES: [Outcome; 7] =
-    [Outcome::Hit, Outcome::Stale, Outcome::Miss, Outcome::Revalidated, Outcome::Coalesced, Outcome::Pass, Outcome::Error];
+const OUTCOMES: [Outcome; 7] = [
+    Outcome::Hit,
+    Outcome::Stale,
+    Outcome::Miss,
+    Outcome::Revalidated,
+    Outcome::Coalesced,
+    Outcome::Pass,
+    Outcome::Error,
+];
 
 impl Outcome {
     pub fn as_str(self) -> &'static str {
@@ -52,14 +59,26 @@ pub struct RouteMetrics {
 }
 
 /// From a hit's tens of microseconds to a slow origin's seconds.
-const BUCKETS: [f64; 14] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
+const BUCKETS: [f64; 14] = [
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0,
+];
 
 impl Metrics {
     /// # Errors
     /// When the registry has them already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let requests = IntCounterVec::new(Opts::new("lamina_requests_total", "Requests by route and cache result."), &["route", "result"])?;
-        let seconds = HistogramOpts::new("lamina_request_duration_seconds", "Time from the request's head to the response's head.").buckets(BUCKETS.to_vec());
+        let requests = IntCounterVec::new(
+            Opts::new(
+                "lamina_requests_total",
+                "Requests by route and cache result.",
+            ),
+            &["route", "result"],
+        )?;
+        let seconds = HistogramOpts::new(
+            "lamina_request_duration_seconds",
+            "Time from the request's head to the response's head.",
+        )
+        .buckets(BUCKETS.to_vec());
         let seconds = HistogramVec::new(seconds, &["route", "result"])?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
@@ -70,7 +89,10 @@ impl Metrics {
     pub fn route(&self, name: &str) -> RouteMetrics {
         let by_outcome = OUTCOMES.map(|outcome| {
             let labels = [name, outcome.as_str()];
-            (self.requests.with_label_values(&labels), self.seconds.with_label_values(&labels))
+            (
+                self.requests.with_label_values(&labels),
+                self.seconds.with_label_values(&labels),
+            )
         });
         RouteMetrics { by_outcome }
     }

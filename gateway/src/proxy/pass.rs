@@ -17,40 +17,82 @@ use crate::proxy::{Proxy, Served, invalidate, loops, respond, source};
 impl Proxy {
     /// Sends the request on as it is and streams the answer back; what it makes invalid
     /// is purged before the client sees the answer.
-    pub(super) async fn pass(&self, ask: Ask, body: Body, reason: Forward, detail: Option<&'static str>) -> Served {
+    pub(super) async fn pass(
+        &self,
+        ask: Ask,
+        body: Body,
+        reason: Forward,
+        detail: Option<&'static str>,
+    ) -> Served {
         if loops(&ask.parts) {
-            return Served::new(respond::plain(StatusCode::LOOP_DETECTED, "508 loop detected\n"), Outcome::Error);
+            return Served::new(
+                respond::plain(StatusCode::LOOP_DETECTED, "508 loop detected\n"),
+                Outcome::Error,
+            );
         }
-        let upgrade = forward::wants_upgrade(&ask.parts.headers).zip(ask.parts.extensions.get::<OnUpgrade>().cloned());
-        let Some(origin) = &ask.route.origin else { return self.error(reason, &source::no_origin()) };
+        let upgrade = forward::wants_upgrade(&ask.parts.headers)
+            .zip(ask.parts.extensions.get::<OnUpgrade>().cloned());
+        let Some(origin) = &ask.route.origin else {
+            return self.error(reason, &source::no_origin());
+        };
         let mut request = ask.for_origin(body);
         if let Some((protocol, _)) = &upgrade {
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            request
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(UPGRADE, protocol.clone());
         }
         let response = match origin.send(request).await {
             Ok(response) => response,
             Err(error) => return self.error(reason, &source::origin_failure(origin, &error)),
         };
-        invalidate::after(self, &ask.parts, &ask.host, ask.scheme, &ask.route.invalidate, response.status(), response.headers());
+        invalidate::after(
+            self,
+            &ask.parts,
+            &ask.host,
+            ask.scheme,
+            &ask.route.invalidate,
+            response.status(),
+            response.headers(),
+        );
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return switch(response, upgrade.map(|(_, client)| client));
         }
-        Served::new(respond::passed(cleaned(response), &status(reason, detail)), Outcome::Pass)
+        Served::new(
+            respond::passed(cleaned(response), &status(reason, detail)),
+            Outcome::Pass,
+        )
     }
 
     /// The same for a request without body whose `Ask` a load may share.
-    pub(super) async fn pass_shared(&self, ask: &Arc<Ask>, reason: Forward, detail: Option<&'static str>) -> Served {
-        let Some(origin) = &ask.route.origin else { return self.error(reason, &source::no_origin()) };
+    pub(super) async fn pass_shared(
+        &self,
+        ask: &Arc<Ask>,
+        reason: Forward,
+        detail: Option<&'static str>,
+    ) -> Served {
+        let Some(origin) = &ask.route.origin else {
+            return self.error(reason, &source::no_origin());
+        };
         match origin.send(ask.for_origin(Body::empty())).await {
-            Ok(response) => Served::new(respond::passed(cleaned(response), &status(reason, detail)), Outcome::Pass),
+            Ok(response) => Served::new(
+                respond::passed(cleaned(response), &status(reason, detail)),
+                Outcome::Pass,
+            ),
             Err(error) => self.error(reason, &source::origin_failure(origin, &error)),
         }
     }
 }
 
 fn status(reason: Forward, detail: Option<&'static str>) -> CacheStatus<'static> {
-    CacheStatus::Fwd { reason, fwd_status: None, stored: false, collapsed: false, ttl: None, detail }
+    CacheStatus::Fwd {
+        reason,
+        fwd_status: None,
+        stored: false,
+        collapsed: false,
+        ttl: None,
+        detail,
+    }
 }
 
 fn cleaned(mut response: Response<Body>) -> Response<Body> {
@@ -64,11 +106,16 @@ fn cleaned(mut response: Response<Body>) -> Response<Body> {
 /// A 101 that nobody asked for is the origin's mistake.
 fn switch(mut response: Response<Body>, client: Option<OnUpgrade>) -> Served {
     let Some(client) = client else {
-        return Served::new(respond::plain(StatusCode::BAD_GATEWAY, "502 bad gateway\n"), Outcome::Error);
+        return Served::new(
+            respond::plain(StatusCode::BAD_GATEWAY, "502 bad gateway\n"),
+            Outcome::Error,
+        );
     };
     let origin = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
-        let (Ok(client), Ok(origin)) = (client.await, origin.await) else { return };
+        let (Ok(client), Ok(origin)) = (client.await, origin.await) else {
+            return;
+        };
         let (mut client, mut origin) = (TokioIo::new(client), TokioIo::new(origin));
         if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut origin).await {
             tracing::debug!(%error, "a tunnel broke off");

@@ -45,8 +45,15 @@ pub fn plan(route: &Route, parts: &Parts, body: &Body, host: &str, scheme: &str)
 /// Derives the key, natively or by the route's plugin.
 pub fn key(route: &Route, parts: &Parts, host: &str, scheme: &str) -> Plan {
     let subject = subject(parts, scheme, host, route);
-    let native = || Plan::Cache(Keyed { key: route.key.build(&subject), tags: Box::default() });
-    let Some((plugin, on_error)) = &route.key_plugin else { return native() };
+    let native = || {
+        Plan::Cache(Keyed {
+            key: route.key.build(&subject),
+            tags: Box::default(),
+        })
+    };
+    let Some((plugin, on_error)) = &route.key_plugin else {
+        return native();
+    };
     let decision = match plugin.key(parts, host) {
         Ok(decision) => decision,
         Err(error) => {
@@ -62,7 +69,10 @@ pub fn key(route: &Route, parts: &Parts, host: &str, scheme: &str) -> Plan {
         KeyDecision::Default => native(),
         KeyDecision::Key { text, parts, tags } => {
             let key = route.key.build_text(text, parts, &subject);
-            Plan::Cache(Keyed { key, tags: tags.iter().map(|tag| hash64(tag.as_bytes())).collect() })
+            Plan::Cache(Keyed {
+                key,
+                tags: tags.iter().map(|tag| hash64(tag.as_bytes())).collect(),
+            })
         }
         KeyDecision::Bypass { .. } => Plan::Pass(Forward::Bypass, Some("key-plugin")),
         KeyDecision::Refuse { status } => Plan::Refuse(*status),
@@ -79,7 +89,9 @@ pub fn satisfies(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> b
     let age = entry.freshness.age(now);
     !asked.no_cache
         && asked.max_age.is_none_or(|max| age <= secs(max))
-        && asked.min_fresh.is_none_or(|min| age + secs(min) <= entry.freshness.lifetime)
+        && asked
+            .min_fresh
+            .is_none_or(|min| age + secs(min) <= entry.freshness.lifetime)
 }
 
 /// Whether the request asked for nothing stale, where the route listens to it.

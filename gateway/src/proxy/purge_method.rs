@@ -32,7 +32,11 @@ impl PurgeMethod {
     pub fn new(config: &config::PurgeMethod) -> Result<Self, TokenError> {
         Ok(Self {
             enabled: config.enabled,
-            allow: config.allow.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            allow: config
+                .allow
+                .iter()
+                .map(|text| text.parse())
+                .collect::<Result<_, _>>()?,
             token: config.token.as_deref().map(Into::into),
             method: Method::from_bytes(b"PURGE")?,
         })
@@ -44,7 +48,14 @@ impl PurgeMethod {
     }
 
     /// Purges the request's URL; soft with `X-Purge: soft`.
-    pub fn answer(&self, proxy: &Proxy, parts: &Parts, host: &str, scheme: &str, peer: &Peer) -> Response<Body> {
+    pub fn answer(
+        &self,
+        proxy: &Proxy,
+        parts: &Parts,
+        host: &str,
+        scheme: &str,
+        peer: &Peer,
+    ) -> Response<Body> {
         if !self.enabled {
             return respond::plain(StatusCode::METHOD_NOT_ALLOWED, "405 PURGE is off\n");
         }
@@ -52,7 +63,10 @@ impl PurgeMethod {
             tracing::warn!(peer = %peer.address, "a PURGE was refused");
             return respond::plain(StatusCode::FORBIDDEN, "403 not allowed to purge\n");
         }
-        let soft = parts.headers.get("x-purge").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"soft"));
+        let soft = parts
+            .headers
+            .get("x-purge")
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"soft"));
         let kind = if soft { Kind::Soft } else { Kind::Hard };
         match proxy.url_selector(scheme, host, &parts.uri) {
             Some(selector) => {
@@ -64,9 +78,16 @@ impl PurgeMethod {
     }
 
     fn allows(&self, parts: &Parts, peer: &Peer) -> bool {
-        let address = self.allow.is_empty() || self.allow.iter().any(|cidr| cidr.contains(peer.address.ip()));
+        let address = self.allow.is_empty()
+            || self
+                .allow
+                .iter()
+                .any(|cidr| cidr.contains(peer.address.ip()));
         let token = self.token.as_ref().is_none_or(|token| {
-            let given = parts.headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+            let given = parts
+                .headers
+                .get(AUTHORIZATION)
+                .map_or(&b""[..], |value| value.as_bytes());
             let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
             // In constant time, so that the answer's delay says nothing about the token.
             bool::from(given.ct_eq(token.as_bytes()))

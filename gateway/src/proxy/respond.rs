@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, RANGE, RETRY_AFTER};
+use http::header::{
+    AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, RANGE, RETRY_AFTER,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
@@ -14,25 +16,44 @@ use crate::cache::freshness::Freshness;
 use crate::http::body::Body;
 use crate::http::cache_status::CacheStatus;
 use crate::http::conditional::{self, Precondition};
-use crate::http::range::{self, RangeAnswer};
 use crate::http::date;
+use crate::http::range::{self, RangeAnswer};
 
 /// Answers from an entry: 304, 206, 416 or the whole.
-pub fn from_entry(request: &Parts, entry: &Entry, now: Instant, status: &CacheStatus<'_>) -> Response<Body> {
-    let mut response = match special(request, entry.status, &entry.headers, Some(entry.body.len() as u64)) {
+pub fn from_entry(
+    request: &Parts,
+    entry: &Entry,
+    now: Instant,
+    status: &CacheStatus<'_>,
+) -> Response<Body> {
+    let mut response = match special(
+        request,
+        entry.status,
+        &entry.headers,
+        Some(entry.body.len() as u64),
+    ) {
         Special::NotModified => not_modified(&entry.headers),
         Special::Unsatisfiable(length) => unsatisfiable(length),
         Special::Part(first, last) => part(entry, first, last),
         Special::Parts(parts) => multipart(entry, &parts),
         Special::Whole if request.method == Method::HEAD => head_only(entry),
-        Special::Whole => whole(entry.status, entry.headers.clone(), Body::full(entry.body.clone())),
+        Special::Whole => whole(
+            entry.status,
+            entry.headers.clone(),
+            Body::full(entry.body.clone()),
+        ),
     };
     finish(&mut response, &entry.freshness, now, status);
     response
 }
 
 /// Answers from a body that is arriving. None: its start is gone.
-pub fn from_fill(request: &Parts, fill: &Arc<Fill>, now: Instant, status: &CacheStatus<'_>) -> Option<Response<Body>> {
+pub fn from_fill(
+    request: &Parts,
+    fill: &Arc<Fill>,
+    now: Instant,
+    status: &CacheStatus<'_>,
+) -> Option<Response<Body>> {
     let mut response = match special(request, fill.status, &fill.headers, fill.length) {
         Special::NotModified => not_modified(&fill.headers),
         Special::Unsatisfiable(length) => unsatisfiable(length),
@@ -40,11 +61,17 @@ pub fn from_fill(request: &Parts, fill: &Arc<Fill>, now: Instant, status: &Cache
             let body = Body::boxed(fill.reader()?.window(first, last));
             let mut response = whole(StatusCode::PARTIAL_CONTENT, fill.headers.clone(), body);
             let length = fill.length.unwrap_or(last + 1);
-            response.headers_mut().insert(CONTENT_RANGE, range::content_range(first, last, length));
+            response
+                .headers_mut()
+                .insert(CONTENT_RANGE, range::content_range(first, last, length));
             response
         }
         // Several parts of what is not here yet: the whole is a right answer too (RFC 9110 §14.2).
-        Special::Whole | Special::Parts(_) => whole(fill.status, fill.headers.clone(), Body::boxed(fill.reader()?)),
+        Special::Whole | Special::Parts(_) => whole(
+            fill.status,
+            fill.headers.clone(),
+            Body::boxed(fill.reader()?),
+        ),
     };
     finish(&mut response, &fill.freshness, now, status);
     Some(response)
@@ -60,7 +87,11 @@ pub fn passed(mut response: Response<Body>, status: &CacheStatus<'_>) -> Respons
 /// An error of ours, with its cause in RFC 9209's words.
 pub fn failed(failure: &Failure, status: &CacheStatus<'_>) -> Response<Body> {
     let mut response = plain(failure.status, reason(failure.status));
-    if let Ok(value) = HeaderValue::from_str(&format!("{}; error={}", super::context::PSEUDONYM, failure.error)) {
+    if let Ok(value) = HeaderValue::from_str(&format!(
+        "{}; error={}",
+        super::context::PSEUDONYM,
+        failure.error
+    )) {
         response.headers_mut().insert("proxy-status", value);
     }
     if let Some(seconds) = failure.retry_after {
@@ -74,7 +105,10 @@ pub fn failed(failure: &Failure, status: &CacheStatus<'_>) -> Response<Body> {
 pub fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 
@@ -91,7 +125,12 @@ enum Special {
     Unsatisfiable(u64),
 }
 
-fn special(request: &Parts, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Special {
+fn special(
+    request: &Parts,
+    status: StatusCode,
+    headers: &HeaderMap,
+    length: Option<u64>,
+) -> Special {
     let asks = conditional::is_conditional(&request.headers) || request.headers.contains_key(RANGE);
     if status != StatusCode::OK || !asks {
         return Special::Whole;
@@ -99,13 +138,26 @@ fn special(request: &Parts, status: StatusCode, headers: &HeaderMap, length: Opt
     let wall = SystemTime::now();
     let etag = headers.get(ETAG);
     // RFC 9111 §4.3.2: without Last-Modified the stored Date stands for it.
-    let modified = date::field(headers, &LAST_MODIFIED, wall).at().or_else(|| date::field(headers, &DATE, wall).at());
-    if conditional::evaluate(&request.method, &request.headers, etag, modified, wall) == Precondition::NotModified {
+    let modified = date::field(headers, &LAST_MODIFIED, wall)
+        .at()
+        .or_else(|| date::field(headers, &DATE, wall).at());
+    if conditional::evaluate(&request.method, &request.headers, etag, modified, wall)
+        == Precondition::NotModified
+    {
         return Special::NotModified;
     }
-    let Some(length) = length else { return Special::Whole };
+    let Some(length) = length else {
+        return Special::Whole;
+    };
     let strong = conditional::strong_last_modified(headers, wall);
-    match range::evaluate(&request.headers, &request.method, etag, strong, length, wall) {
+    match range::evaluate(
+        &request.headers,
+        &request.method,
+        etag,
+        strong,
+        length,
+        wall,
+    ) {
         RangeAnswer::Whole => Special::Whole,
         RangeAnswer::Part { first, last } => Special::Part(first, last),
         RangeAnswer::Parts(parts) => Special::Parts(parts),
@@ -122,39 +174,73 @@ fn whole(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
 
 fn head_only(entry: &Entry) -> Response<Body> {
     let mut response = whole(entry.status, entry.headers.clone(), Body::empty());
-    response.headers_mut().insert(CONTENT_LENGTH, (entry.body.len() as u64).into());
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, (entry.body.len() as u64).into());
     response
 }
 
 fn not_modified(stored: &HeaderMap) -> Response<Body> {
-    whole(StatusCode::NOT_MODIFIED, conditional::not_modified_headers(stored), Body::empty())
+    whole(
+        StatusCode::NOT_MODIFIED,
+        conditional::not_modified_headers(stored),
+        Body::empty(),
+    )
 }
 
 fn unsatisfiable(length: u64) -> Response<Body> {
-    let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE, "416 range not satisfiable\n");
-    response.headers_mut().insert(CONTENT_RANGE, range::unsatisfied_range(length));
+    let mut response = plain(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "416 range not satisfiable\n",
+    );
+    response
+        .headers_mut()
+        .insert(CONTENT_RANGE, range::unsatisfied_range(length));
     response
 }
 
 fn part(entry: &Entry, first: u64, last: u64) -> Response<Body> {
     let body = entry.body.slice(first as usize..=last as usize);
-    let mut response = whole(StatusCode::PARTIAL_CONTENT, entry.headers.clone(), Body::full(body));
-    response.headers_mut().insert(CONTENT_RANGE, range::content_range(first, last, entry.body.len() as u64));
+    let mut response = whole(
+        StatusCode::PARTIAL_CONTENT,
+        entry.headers.clone(),
+        Body::full(body),
+    );
+    response.headers_mut().insert(
+        CONTENT_RANGE,
+        range::content_range(first, last, entry.body.len() as u64),
+    );
     response
 }
 
 fn multipart(entry: &Entry, parts: &[(u64, u64)]) -> Response<Body> {
     // Unguessable is not needed, unique within the body is: the key's hash and the length make it so in practice.
     let boundary = format!("lamina-{:016x}{:x}", entry.marks.id, entry.body.len());
-    let (content_type, body) = range::multipart(parts, &entry.body, entry.headers.get(CONTENT_TYPE), &boundary);
-    let mut response = whole(StatusCode::PARTIAL_CONTENT, entry.headers.clone(), Body::full(body));
+    let (content_type, body) = range::multipart(
+        parts,
+        &entry.body,
+        entry.headers.get(CONTENT_TYPE),
+        &boundary,
+    );
+    let mut response = whole(
+        StatusCode::PARTIAL_CONTENT,
+        entry.headers.clone(),
+        Body::full(body),
+    );
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
 
 /// `Age` (RFC 9111 §5.1) and `Cache-Status` (RFC 9211).
-fn finish(response: &mut Response<Body>, freshness: &Freshness, now: Instant, status: &CacheStatus<'_>) {
-    response.headers_mut().insert(AGE, freshness.age(now).as_secs().into());
+fn finish(
+    response: &mut Response<Body>,
+    freshness: &Freshness,
+    now: Instant,
+    status: &CacheStatus<'_>,
+) {
+    response
+        .headers_mut()
+        .insert(AGE, freshness.age(now).as_secs().into());
     append_status(response.headers_mut(), status);
 }
 

@@ -73,7 +73,11 @@ impl Routes {
     /// When one names an upstream or plugin that is not there, or a plugin without the hook.
     pub fn new(routes: &[config::Route], parts: &Needs<'_>) -> Result<Self, RouteError> {
         let metrics = Metrics::new(parts.registry)?;
-        routes.iter().map(|route| Route::new(route, parts, &metrics).map(Arc::new)).collect::<Result<_, _>>().map(Self)
+        routes
+            .iter()
+            .map(|route| Route::new(route, parts, &metrics).map(Arc::new))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The first route that takes a request to `host`.
@@ -83,18 +87,49 @@ impl Routes {
 }
 
 impl Route {
-    fn new(config: &config::Route, parts: &Needs<'_>, metrics: &Metrics) -> Result<Self, RouteError> {
+    fn new(
+        config: &config::Route,
+        parts: &Needs<'_>,
+        metrics: &Metrics,
+    ) -> Result<Self, RouteError> {
         let name = &config.name;
         let origin = config.upstream.as_ref().map(|upstream| {
-            parts.origins.get(upstream).ok_or_else(|| RouteError::NoUpstream { route: name.clone(), upstream: upstream.clone() })
+            parts
+                .origins
+                .get(upstream)
+                .ok_or_else(|| RouteError::NoUpstream {
+                    route: name.clone(),
+                    upstream: upstream.clone(),
+                })
         });
         let plugin = |plugin: &String, hook: Hook| -> Result<_, RouteError> {
-            let found = parts.plugins.get(plugin).ok_or_else(|| RouteError::NoPlugin { route: name.clone(), plugin: plugin.clone() })?;
-            found.require(hook).map_err(|source| RouteError::NoHook { route: name.clone(), source })?;
-            Ok((found, parts.on_error.get(plugin).copied().unwrap_or_default()))
+            let found = parts
+                .plugins
+                .get(plugin)
+                .ok_or_else(|| RouteError::NoPlugin {
+                    route: name.clone(),
+                    plugin: plugin.clone(),
+                })?;
+            found.require(hook).map_err(|source| RouteError::NoHook {
+                route: name.clone(),
+                source,
+            })?;
+            Ok((
+                found,
+                parts.on_error.get(plugin).copied().unwrap_or_default(),
+            ))
         };
-        let key_plugin = config.key.plugin.as_ref().map(|p| plugin(p, Hook::Key)).transpose()?;
-        let loader = config.loader.as_ref().map(|l| plugin(&l.plugin, Hook::Load)).transpose()?;
+        let key_plugin = config
+            .key
+            .plugin
+            .as_ref()
+            .map(|p| plugin(p, Hook::Key))
+            .transpose()?;
+        let loader = config
+            .loader
+            .as_ref()
+            .map(|l| plugin(&l.plugin, Hook::Load))
+            .transpose()?;
         let key = Template::new(&config.key);
         Ok(Self {
             name: name.as_str().into(),
@@ -102,11 +137,19 @@ impl Route {
             matches: Match::new(&config.matches),
             origin: origin.transpose()?,
             cached: config.cache == config::Switch::On,
-            policy: Policy::new(&config.policy, parts.defaults, key.covers(&http::header::AUTHORIZATION)),
+            policy: Policy::new(
+                &config.policy,
+                parts.defaults,
+                key.covers(&http::header::AUTHORIZATION),
+            ),
             key,
             key_plugin: key_plugin.map(|(plugin, on_error)| (plugin, on_error.key)),
             loader: loader.map(|(plugin, on_error)| (plugin, on_error.loader)),
-            tags: config.tags.iter().map(|tag| hash64(tag.as_bytes())).collect(),
+            tags: config
+                .tags
+                .iter()
+                .map(|tag| hash64(tag.as_bytes()))
+                .collect(),
             invalidate: config.invalidate.iter().map(Rule::new).collect(),
             metrics: metrics.route(name),
         })
@@ -117,24 +160,46 @@ impl Match {
     fn new(config: &config::Match) -> Self {
         let patterns = |list: &Option<config::OneOrMany>, lower: bool| -> Box<[Pattern]> {
             let texts = list.as_ref().map_or(&[][..], config::OneOrMany::as_slice);
-            texts.iter().map(|t| if lower { Pattern::new(&t.to_ascii_lowercase()) } else { Pattern::new(t) }).collect()
+            texts
+                .iter()
+                .map(|t| {
+                    if lower {
+                        Pattern::new(&t.to_ascii_lowercase())
+                    } else {
+                        Pattern::new(t)
+                    }
+                })
+                .collect()
         };
-        let methods = config.method.as_ref().map_or(&[][..], config::OneOrMany::as_slice);
+        let methods = config
+            .method
+            .as_ref()
+            .map_or(&[][..], config::OneOrMany::as_slice);
         Self {
             hosts: patterns(&config.host, true),
             paths: patterns(&config.path, false),
             methods: methods.iter().filter_map(|m| m.parse().ok()).collect(),
-            headers: config.header.iter().filter_map(|(name, value)| Some((name.parse().ok()?, Pattern::new(value)))).collect(),
+            headers: config
+                .header
+                .iter()
+                .filter_map(|(name, value)| Some((name.parse().ok()?, Pattern::new(value))))
+                .collect(),
         }
     }
 
     fn takes(&self, host: &str, parts: &Parts) -> bool {
-        let any = |patterns: &[Pattern], text: &str| patterns.is_empty() || patterns.iter().any(|p| p.matches(text));
+        let any = |patterns: &[Pattern], text: &str| {
+            patterns.is_empty() || patterns.iter().any(|p| p.matches(text))
+        };
         any(&self.paths, parts.uri.path())
             && any(&self.hosts, without_port(host))
             && (self.methods.is_empty() || self.methods.contains(&parts.method))
             && self.headers.iter().all(|(name, pattern)| {
-                parts.headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|text| pattern.matches(text)))
+                parts
+                    .headers
+                    .get_all(name)
+                    .iter()
+                    .any(|value| value.to_str().is_ok_and(|text| pattern.matches(text)))
             })
     }
 }
@@ -152,13 +217,21 @@ mod tests {
 
     fn parts(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
         let builder = http::Request::builder().method(method).uri(path);
-        headers.iter().fold(builder, |b, (name, value)| b.header(*name, *value)).body(()).unwrap().into_parts().0
+        headers
+            .iter()
+            .fold(builder, |b, (name, value)| b.header(*name, *value))
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0
     }
 
     #[test]
     fn every_given_part_must_hold() {
-        let config: config::Match =
-            serde_yaml::from_str("{host: '*.Example.com', path: [/a/*, /b], method: GET, header: {x-beta: 'on*'}}").unwrap();
+        let config: config::Match = serde_yaml::from_str(
+            "{host: '*.Example.com', path: [/a/*, /b], method: GET, header: {x-beta: 'on*'}}",
+        )
+        .unwrap();
         let matches = Match::new(&config);
         let beta = [("x-beta", "only")];
         assert!(matches.takes("www.example.com:8080", &parts("GET", "/a/1", &beta)));

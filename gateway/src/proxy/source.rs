@@ -56,7 +56,9 @@ pub async fn load(ask: &Ask, stale: Option<&Entry>) -> Loaded {
 }
 
 async fn by_origin(ask: &Ask, stale: Option<&Entry>) -> Loaded {
-    let Some(origin) = &ask.route.origin else { return Loaded::Failed(no_origin()) };
+    let Some(origin) = &ask.route.origin else {
+        return Loaded::Failed(no_origin());
+    };
     let mut request = ask.for_origin(Body::empty());
     *request.method_mut() = Method::GET;
     conditional::strip_conditionals(request.headers_mut());
@@ -64,7 +66,11 @@ async fn by_origin(ask: &Ask, stale: Option<&Entry>) -> Loaded {
         add_validators(&mut request, entry);
     }
     match origin.send(request).await {
-        Ok(response) => Loaded::Response(Answer { response, ttl: None, tags: Vec::new() }),
+        Ok(response) => Loaded::Response(Answer {
+            response,
+            ttl: None,
+            tags: Vec::new(),
+        }),
         Err(error) => Loaded::Failed(origin_failure(origin, &error)),
     }
 }
@@ -78,15 +84,29 @@ fn add_validators(request: &mut Request<Body>, entry: &Entry) {
     }
 }
 
-async fn by_plugin(ask: &Ask, plugin: &Arc<Plugin>, on_error: LoaderError, deadline: Instant) -> Loaded {
+async fn by_plugin(
+    ask: &Ask,
+    plugin: &Arc<Plugin>,
+    on_error: LoaderError,
+    deadline: Instant,
+) -> Loaded {
     let mut headers = ask.parts.headers.clone();
     forward::strip_hop_by_hop(&mut headers);
     conditional::strip_conditionals(&mut headers);
     let request = LoadRequest {
         method: Method::GET,
-        scheme: if ask.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP },
+        scheme: if ask.scheme == "https" {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        },
         host: ask.host.clone(),
-        path_and_query: ask.parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        path_and_query: ask
+            .parts
+            .uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/")),
         headers,
         body: bytes::Bytes::new(),
         route: Arc::clone(&ask.route.name),
@@ -97,8 +117,19 @@ async fn by_plugin(ask: &Ask, plugin: &Arc<Plugin>, on_error: LoaderError, deadl
         Ok(LoadDecision::Pass(request)) => passed_on(ask, request.map(Body::full)).await,
         Ok(LoadDecision::Absent) => Loaded::Absent,
         Ok(LoadDecision::Stale { .. }) => Loaded::Stale,
-        Ok(LoadDecision::Error { reason }) => plugin_failed(ask, plugin, on_error, StatusCode::BAD_GATEWAY, reason).await,
-        Err(error) => plugin_failed(ask, plugin, on_error, call_status(&error), error.to_string()).await,
+        Ok(LoadDecision::Error { reason }) => {
+            plugin_failed(ask, plugin, on_error, StatusCode::BAD_GATEWAY, reason).await
+        }
+        Err(error) => {
+            plugin_failed(
+                ask,
+                plugin,
+                on_error,
+                call_status(&error),
+                error.to_string(),
+            )
+            .await
+        }
     }
 }
 
@@ -106,26 +137,52 @@ fn composed(loaded: LoadedResponse) -> Answer {
     let mut response = Response::new(Body::full(loaded.body));
     *response.status_mut() = loaded.status;
     *response.headers_mut() = loaded.headers;
-    Answer { response, ttl: loaded.ttl, tags: loaded.tags }
+    Answer {
+        response,
+        ttl: loaded.ttl,
+        tags: loaded.tags,
+    }
 }
 
 /// The plugin rewrote the request; the host streams the answer from the origin itself.
 async fn passed_on(ask: &Ask, mut request: Request<Body>) -> Loaded {
-    let Some(origin) = &ask.route.origin else { return Loaded::Failed(no_origin()) };
+    let Some(origin) = &ask.route.origin else {
+        return Loaded::Failed(no_origin());
+    };
     forward::strip_hop_by_hop(request.headers_mut());
     match origin.send(request).await {
-        Ok(response) => Loaded::Response(Answer { response, ttl: None, tags: Vec::new() }),
+        Ok(response) => Loaded::Response(Answer {
+            response,
+            ttl: None,
+            tags: Vec::new(),
+        }),
         Err(error) => Loaded::Failed(origin_failure(origin, &error)),
     }
 }
 
-async fn plugin_failed(ask: &Ask, plugin: &Plugin, on_error: LoaderError, status: StatusCode, detail: String) -> Loaded {
-    tracing::warn!(plugin = plugin.name(), route = &*ask.route.name, detail, "a loader plugin failed");
+async fn plugin_failed(
+    ask: &Ask,
+    plugin: &Plugin,
+    on_error: LoaderError,
+    status: StatusCode,
+    detail: String,
+) -> Loaded {
+    tracing::warn!(
+        plugin = plugin.name(),
+        route = &*ask.route.name,
+        detail,
+        "a loader plugin failed"
+    );
     match on_error {
         LoaderError::Origin => by_origin(ask, None).await,
         LoaderError::StaleThenError | LoaderError::Error => {
             let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
-            Loaded::Failed(Failure { status, error: "proxy_internal_error", retry_after, detail })
+            Loaded::Failed(Failure {
+                status,
+                error: "proxy_internal_error",
+                retry_after,
+                detail,
+            })
         }
     }
 }
@@ -142,16 +199,31 @@ fn call_status(error: &CallError) -> StatusCode {
 pub fn origin_failure(origin: &Origin, error: &OriginError) -> Failure {
     let status = error.status();
     let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
-    Failure { status, error: error.proxy_status(), retry_after, detail: format!("upstream {}: {error}", origin.name()) }
+    Failure {
+        status,
+        error: error.proxy_status(),
+        retry_after,
+        detail: format!("upstream {}: {error}", origin.name()),
+    }
 }
 
 fn timed_out() -> Failure {
     let detail = "the load took longer than the hard timeout".to_owned();
-    Failure { status: StatusCode::GATEWAY_TIMEOUT, error: "http_response_timeout", retry_after: None, detail }
+    Failure {
+        status: StatusCode::GATEWAY_TIMEOUT,
+        error: "http_response_timeout",
+        retry_after: None,
+        detail,
+    }
 }
 
 /// A route without upstream whose loader handed the request back.
 pub fn no_origin() -> Failure {
     let detail = "the route has no upstream to pass the request to".to_owned();
-    Failure { status: StatusCode::BAD_GATEWAY, error: "destination_not_found", retry_after: None, detail }
+    Failure {
+        status: StatusCode::BAD_GATEWAY,
+        error: "destination_not_found",
+        retry_after: None,
+        detail,
+    }
 }

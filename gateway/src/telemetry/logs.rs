@@ -26,16 +26,33 @@ pub struct Logs {
 ///
 /// A second call in one process keeps the first's settings.
 pub fn start(config: &Config) -> Logs {
-    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true).finish(std::io::stderr());
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(QUEUE)
+        .lossy(true)
+        .finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let filter = EnvFilter::builder().with_default_directive(level(config.log_level).into()).from_env_lossy();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    let filter = EnvFilter::builder()
+        .with_default_directive(level(config.log_level).into())
+        .from_env_lossy();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_target(false);
     // An error means that another subscriber is set already, as in tests of the library.
     let _ = match config.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init(),
     };
-    Logs { _guard: guard, dropped }
+    Logs {
+        _guard: guard,
+        dropped,
+    }
 }
 
 impl Logs {
@@ -44,9 +61,15 @@ impl Logs {
     /// # Errors
     /// When the registry has it already.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<DroppedLines> {
-        let gauge = IntGauge::new("lamina_log_lines_dropped", "Log lines dropped since the writer could not keep up.")?;
+        let gauge = IntGauge::new(
+            "lamina_log_lines_dropped",
+            "Log lines dropped since the writer could not keep up.",
+        )?;
         registry.register(Box::new(gauge.clone()))?;
-        Ok(DroppedLines { counter: self.dropped.clone(), gauge })
+        Ok(DroppedLines {
+            counter: self.dropped.clone(),
+            gauge,
+        })
     }
 }
 
@@ -58,7 +81,8 @@ pub struct DroppedLines {
 
 impl DroppedLines {
     pub fn update(&self) {
-        self.gauge.set(i64::try_from(self.counter.dropped_lines()).unwrap_or(i64::MAX));
+        self.gauge
+            .set(i64::try_from(self.counter.dropped_lines()).unwrap_or(i64::MAX));
     }
 }
 

@@ -10,8 +10,13 @@ pub use prometheus::Registry;
 /// Never in practice: the names are fixed and the registry is new.
 pub fn registry() -> prometheus::Result<Registry> {
     let registry = Registry::new();
-    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-    let build = IntGaugeVec::new(Opts::new("lamina_build_info", "The version that runs; always 1."), &["version"])?;
+    registry.register(Box::new(
+        prometheus::process_collector::ProcessCollector::for_self(),
+    ))?;
+    let build = IntGaugeVec::new(
+        Opts::new("lamina_build_info", "The version that runs; always 1."),
+        &["version"],
+    )?;
     registry.register(Box::new(build.clone()))?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     Ok(registry)

@@ -1,3 +1,5 @@
+//! Tests of `cache::fill`.
+
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -16,13 +18,25 @@ fn fill(limit: usize, length: Option<u64>) -> Arc<Fill> {
         must_revalidate: false,
     };
     let key = crate::cache::key::KeyBuf::default().to_key();
-    let head = Head { key, status: StatusCode::OK, headers: HeaderMap::new(), length, freshness, marks: Marks::default(), vary: Vary::None };
+    let head = Head {
+        key,
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        length,
+        freshness,
+        marks: Marks::default(),
+        vary: Vary::None,
+    };
     Fill::new(head, limit)
 }
 
 fn read(reader: &mut Reader) -> Option<Result<Bytes, ()>> {
     let frame = reader.frame().now_or_never()??;
-    Some(frame.map(|f| f.into_data().unwrap_or_default()).map_err(|_| ()))
+    Some(
+        frame
+            .map(|f| f.into_data().unwrap_or_default())
+            .map_err(|_| ()),
+    )
 }
 
 #[test]
@@ -35,7 +49,10 @@ fn early_and_late_readers_see_the_same_bytes() {
     fill.push(Bytes::from_static(b"def"));
     let late = fill.reader().unwrap();
     assert_eq!(fill.complete(None), Some(Bytes::from_static(b"abcdef")));
-    assert_eq!(late.collect().now_or_never().unwrap().unwrap().to_bytes(), "abcdef");
+    assert_eq!(
+        late.collect().now_or_never().unwrap().unwrap().to_bytes(),
+        "abcdef"
+    );
     assert_eq!(read(&mut early), Some(Ok(Bytes::from_static(b"def"))));
 }
 
@@ -70,7 +87,11 @@ fn an_outgrown_body_paces_to_the_fastest_and_cuts_the_slowest_loose() {
     assert!(fill.reader().is_none(), "its start is gone");
     drop(slow);
     drop(fast);
-    assert_eq!(fill.room().now_or_never(), Some(false), "nobody reads and it can't be stored");
+    assert_eq!(
+        fill.room().now_or_never(),
+        Some(false),
+        "nobody reads and it can't be stored"
+    );
 }
 
 #[test]

@@ -1,13 +1,28 @@
+//! Tests of `cache::policy`.
+
 use super::*;
 use proptest::prelude::*;
 
 const NOW: u64 = 784_111_777;
 
 fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-    lines.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect()
+    lines
+        .iter()
+        .map(|(name, value)| {
+            (
+                name.parse::<http::HeaderName>().unwrap(),
+                value.parse().unwrap(),
+            )
+        })
+        .collect()
 }
 
-fn judge_as(policy: &config::Policy, status: u16, request: &[(&str, &str)], response: &[(&str, &str)]) -> Result<Terms, Refusal> {
+fn judge_as(
+    policy: &config::Policy,
+    status: u16,
+    request: &[(&str, &str)],
+    response: &[(&str, &str)],
+) -> Result<Terms, Refusal> {
     let policy = Policy::new(policy, &config::Policy::default(), false);
     let exchange = Exchange {
         request: &headers(request),
@@ -37,15 +52,27 @@ const DATED: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
 fn explicit_freshness_goes_by_s_maxage_then_max_age_then_expires() {
     let expires = ("expires", "Sun, 06 Nov 1994 08:50:37 GMT");
     let table: [(&[(&str, &str)], Lifetime, Source); 5] = [
-        (&[("cache-control", "max-age=60, s-maxage=20")], of_response(20), Source::SMaxage),
-        (&[("cache-control", "max-age=60"), expires], of_response(60), Source::MaxAge),
+        (
+            &[("cache-control", "max-age=60, s-maxage=20")],
+            of_response(20),
+            Source::SMaxage,
+        ),
+        (
+            &[("cache-control", "max-age=60"), expires],
+            of_response(60),
+            Source::MaxAge,
+        ),
         (&[DATED, expires], of_response(60), Source::Expires),
         (&[DATED, ("expires", "0")], of_response(0), Source::Expires),
         (&[DATED, expires, expires], of_response(0), Source::Expires),
     ];
     for (response, lifetime, source) in table {
         let terms = judge(response).unwrap();
-        assert_eq!((terms.lifetime, terms.source), (lifetime, source), "{response:?}");
+        assert_eq!(
+            (terms.lifetime, terms.source),
+            (lifetime, source),
+            "{response:?}"
+        );
     }
 }
 
@@ -53,8 +80,14 @@ fn explicit_freshness_goes_by_s_maxage_then_max_age_then_expires() {
 fn what_must_not_be_shared_is_refused_with_its_reason() {
     let fresh = ("cache-control", "max-age=60");
     let table: [(&[(&str, &str)], Refusal); 5] = [
-        (&[("cache-control", "no-store, max-age=60")], Refusal::NoStore),
-        (&[("cache-control", "private, max-age=60")], Refusal::Private),
+        (
+            &[("cache-control", "no-store, max-age=60")],
+            Refusal::NoStore,
+        ),
+        (
+            &[("cache-control", "private, max-age=60")],
+            Refusal::Private,
+        ),
         (&[fresh, ("set-cookie", "a=1")], Refusal::SetCookie),
         (&[fresh, ("vary", "accept, *")], Refusal::VaryAny),
         (&[], Refusal::NoFreshness),
@@ -64,32 +97,71 @@ fn what_must_not_be_shared_is_refused_with_its_reason() {
     }
     let default = config::Policy::default();
     let auth = [("authorization", "Basic x")];
-    assert_eq!(judge_as(&default, 200, &auth, &[fresh]), Err(Refusal::Authorization));
-    for shared in ["public, max-age=1", "s-maxage=1", "must-revalidate, max-age=1"] {
-        assert!(judge_as(&default, 200, &auth, &[("cache-control", shared)]).is_ok(), "{shared}");
+    assert_eq!(
+        judge_as(&default, 200, &auth, &[fresh]),
+        Err(Refusal::Authorization)
+    );
+    for shared in [
+        "public, max-age=1",
+        "s-maxage=1",
+        "must-revalidate, max-age=1",
+    ] {
+        assert!(
+            judge_as(&default, 200, &auth, &[("cache-control", shared)]).is_ok(),
+            "{shared}"
+        );
     }
     assert_eq!(judge_as(&default, 206, &[], &[fresh]), Err(Refusal::Status));
-    assert_eq!(judge_as(&default, 299, &[], &[("cache-control", "must-understand, no-store, max-age=9")]), Err(Refusal::Status));
+    assert_eq!(
+        judge_as(
+            &default,
+            299,
+            &[],
+            &[("cache-control", "must-understand, no-store, max-age=9")]
+        ),
+        Err(Refusal::Status)
+    );
     assert!(judge(&[("cache-control", "must-understand, no-store, max-age=9")]).is_ok());
 }
 
 #[test]
 fn no_lifetime_is_invented() {
-    assert_eq!(judge(&[("etag", "\"a\"")]).unwrap().lifetime, of_response(0));
+    assert_eq!(
+        judge(&[("etag", "\"a\"")]).unwrap().lifetime,
+        of_response(0)
+    );
     let modified = ("last-modified", "Sun, 06 Nov 1994 08:48:37 GMT");
-    assert_eq!(judge(&[DATED, modified]).unwrap().lifetime, of_response(6), "a tenth of a minute");
-    assert_eq!(judge_as(&config::Policy::default(), 500, &[], &[DATED, modified]), Err(Refusal::NoFreshness));
-    assert_eq!(judge(&[DATED, modified, ("cache-control", "no-cache")]).unwrap().lifetime, of_response(0));
+    assert_eq!(
+        judge(&[DATED, modified]).unwrap().lifetime,
+        of_response(6),
+        "a tenth of a minute"
+    );
+    assert_eq!(
+        judge_as(&config::Policy::default(), 500, &[], &[DATED, modified]),
+        Err(Refusal::NoFreshness)
+    );
+    assert_eq!(
+        judge(&[DATED, modified, ("cache-control", "no-cache")])
+            .unwrap()
+            .lifetime,
+        of_response(0)
+    );
 }
 
 #[test]
 fn modes_respect_override_and_cap_differ_as_documented() {
-    let policy = |mode| config::Policy { mode: Some(mode), ttl: Some(units::Duration::secs(30)), ..Default::default() };
+    let policy = |mode| config::Policy {
+        mode: Some(mode),
+        ttl: Some(units::Duration::secs(30)),
+        ..Default::default()
+    };
     let short = [("cache-control", "max-age=5")];
     let long = [("cache-control", "max-age=500")];
     let secret = [("cache-control", "no-store")];
     let cookie = [("cache-control", "max-age=5"), ("set-cookie", "a=1")];
-    let with = |mode, response: &[(&str, &str)]| judge_as(&policy(mode), 200, &[], response).map(|t| t.lifetime);
+    let with = |mode, response: &[(&str, &str)]| {
+        judge_as(&policy(mode), 200, &[], response).map(|t| t.lifetime)
+    };
     use config::Mode::{Cap, Override, Respect};
     assert_eq!(with(Respect, &short), Ok(of_response(5)));
     assert_eq!(with(Respect, &[]), Ok(from_arrival(30)));
@@ -98,27 +170,72 @@ fn modes_respect_override_and_cap_differ_as_documented() {
     assert_eq!(with(Cap, &[]), Err(Refusal::NoFreshness));
     assert_eq!(with(Override, &long), Ok(from_arrival(30)));
     assert_eq!(with(Override, &secret), Ok(from_arrival(30)));
-    assert_eq!(with(Override, &cookie), Err(Refusal::SetCookie), "a cookie is somebody's, whatever the route says");
+    assert_eq!(
+        with(Override, &cookie),
+        Err(Refusal::SetCookie),
+        "a cookie is somebody's, whatever the route says"
+    );
 }
 
 #[test]
 fn negative_answers_have_a_ttl_of_their_own() {
-    let negative = config::Negative { ttl: units::Duration::secs(3), statuses: vec![404] };
-    let policy = config::Policy { negative_cache: Some(negative), ttl: Some(units::Duration::secs(30)), ..Default::default() };
+    let negative = config::Negative {
+        ttl: units::Duration::secs(3),
+        statuses: vec![404],
+    };
+    let policy = config::Policy {
+        negative_cache: Some(negative),
+        ttl: Some(units::Duration::secs(30)),
+        ..Default::default()
+    };
     let terms = judge_as(&policy, 404, &[], &[]).unwrap();
-    assert_eq!((terms.lifetime, terms.source), (from_arrival(3), Source::Negative));
-    assert_eq!(judge_as(&policy, 404, &[], &[("cache-control", "max-age=9")]).unwrap().lifetime, of_response(9));
-    assert_eq!(judge_as(&policy, 404, &[], &[("cache-control", "no-store")]), Err(Refusal::NoStore));
+    assert_eq!(
+        (terms.lifetime, terms.source),
+        (from_arrival(3), Source::Negative)
+    );
+    assert_eq!(
+        judge_as(&policy, 404, &[], &[("cache-control", "max-age=9")])
+            .unwrap()
+            .lifetime,
+        of_response(9)
+    );
+    assert_eq!(
+        judge_as(&policy, 404, &[], &[("cache-control", "no-store")]),
+        Err(Refusal::NoStore)
+    );
     assert_eq!(judge_as(&policy, 500, &[], &[]), Err(Refusal::NoFreshness));
 }
 
 #[test]
 fn stale_windows_come_from_the_response_then_the_route() {
-    let policy = config::Policy { stale_if_error: Some(units::Duration::secs(100)), ..Default::default() };
-    let terms = judge_as(&policy, 200, &[], &[("cache-control", "max-age=1, stale-while-revalidate=7")]).unwrap();
-    assert_eq!((terms.while_revalidate, terms.if_error), (Duration::from_secs(7), Duration::from_secs(100)));
-    for strict in ["max-age=1, must-revalidate", "max-age=1, proxy-revalidate", "s-maxage=1", "no-cache"] {
-        let terms = judge_as(&policy, 200, &[], &[("cache-control", strict), ("etag", "\"a\"")]).unwrap();
+    let policy = config::Policy {
+        stale_if_error: Some(units::Duration::secs(100)),
+        ..Default::default()
+    };
+    let terms = judge_as(
+        &policy,
+        200,
+        &[],
+        &[("cache-control", "max-age=1, stale-while-revalidate=7")],
+    )
+    .unwrap();
+    assert_eq!(
+        (terms.while_revalidate, terms.if_error),
+        (Duration::from_secs(7), Duration::from_secs(100))
+    );
+    for strict in [
+        "max-age=1, must-revalidate",
+        "max-age=1, proxy-revalidate",
+        "s-maxage=1",
+        "no-cache",
+    ] {
+        let terms = judge_as(
+            &policy,
+            200,
+            &[],
+            &[("cache-control", strict), ("etag", "\"a\"")],
+        )
+        .unwrap();
         assert!(terms.must_revalidate, "{strict}");
     }
 }

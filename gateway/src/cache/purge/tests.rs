@@ -1,3 +1,5 @@
+//! Tests of `cache::purge`.
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,7 +29,15 @@ fn entry(marks: Marks, born: Order) -> Entry {
         if_error: Duration::ZERO,
         must_revalidate: false,
     };
-    Entry::new(KeyBuf::default().to_key(), StatusCode::OK, HeaderMap::new(), Bytes::new(), freshness, marks, born)
+    Entry::new(
+        KeyBuf::default().to_key(),
+        StatusCode::OK,
+        HeaderMap::new(),
+        Bytes::new(),
+        freshness,
+        marks,
+        born,
+    )
 }
 
 fn selectors() -> Vec<Selector> {
@@ -49,13 +59,28 @@ fn every_selector_hides_what_was_born_before_it_and_not_what_came_after() {
     for selector in selectors() {
         let log = PurgeLog::new(100);
         let old = entry(marks("a.example/x/1", &["t1"]), log.order());
-        let other = entry(Marks { id: 8, url: "b.example/y".into(), ..Marks::default() }, log.order());
+        let other = entry(
+            Marks {
+                id: 8,
+                url: "b.example/y".into(),
+                ..Marks::default()
+            },
+            log.order(),
+        );
         assert_eq!(log.judge(&old), Verdict::Visible);
         log.record(&selector, Kind::Hard);
         assert_eq!(log.judge(&old), Verdict::Hidden, "{selector:?}");
         let reaches_all = matches!(selector, Selector::All);
-        assert_eq!(log.judge(&other) == Verdict::Hidden, reaches_all, "{selector:?} and another page");
-        assert_eq!(log.judge(&entry(marks("a.example/x/1", &["t1"]), log.order())), Verdict::Visible, "{selector:?}");
+        assert_eq!(
+            log.judge(&other) == Verdict::Hidden,
+            reaches_all,
+            "{selector:?} and another page"
+        );
+        assert_eq!(
+            log.judge(&entry(marks("a.example/x/1", &["t1"]), log.order())),
+            Verdict::Visible,
+            "{selector:?}"
+        );
     }
 }
 
@@ -84,7 +109,11 @@ fn a_load_older_than_the_forgotten_records_is_not_admitted() {
     }
     assert_eq!(log.records(), 0);
     let late = entry(marks("a/1", &["t"]), born);
-    assert_eq!(log.judge(&late), Verdict::Hidden, "its record is gone, so it can't be judged");
+    assert_eq!(
+        log.judge(&late),
+        Verdict::Hidden,
+        "its record is gone, so it can't be judged"
+    );
     assert!(log.hides(&late.marks, born));
 }
 
@@ -96,7 +125,11 @@ fn a_full_log_becomes_one_wider_record() {
         log.record(&Selector::Tag(format!("t{i}")), Kind::Hard);
     }
     assert!(log.records() <= 3);
-    assert_eq!(log.judge(&old), Verdict::Hidden, "the purge of t0 is not lost");
+    assert_eq!(
+        log.judge(&old),
+        Verdict::Hidden,
+        "the purge of t0 is not lost"
+    );
 }
 
 #[test]

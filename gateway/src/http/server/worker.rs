@@ -93,7 +93,10 @@ where
     let serve = |(stream, address): (TcpStream, SocketAddr), place: OwnedSemaphorePermit| {
         let peer = Peer {
             address,
-            trusted: port.trusted.iter().any(|network| network.contains(address.ip())),
+            trusted: port
+                .trusted
+                .iter()
+                .any(|network| network.contains(address.ip())),
         };
         let accepted = Accepted {
             stream,
