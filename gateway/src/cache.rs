@@ -67,7 +67,7 @@ pub enum Lookup {
     /// May be served in the windows it names, or validated.
     Stale(Arc<Entry>, Windows),
     /// Nothing under this key; a load goes by the key given here.
-    Miss(KeyBuf, Missing),
+    Miss(Key, Missing),
 }
 
 /// What was missing.
@@ -110,12 +110,12 @@ impl Cache {
         let entry = match self.l1.find(key, request) {
             Found::Entry(entry) => entry,
             Found::NoVariant(variant) => return self.missed(variant, Missing::Variant),
-            Found::Nothing => return self.missed(key.clone(), Missing::Uri),
+            Found::Nothing => return self.missed(key.to_key(), Missing::Uri),
         };
         match self.log.judge(&entry) {
             Verdict::Hidden => {
                 self.l1.remove(&entry.key);
-                self.missed(key.clone(), Missing::Uri)
+                self.missed(key.to_key(), Missing::Uri)
             }
             Verdict::Visible | Verdict::Marked => match entry.state(now) {
                 State::Fresh => {
@@ -130,7 +130,7 @@ impl Cache {
         }
     }
 
-    fn missed(&self, key: KeyBuf, missing: Missing) -> Lookup {
+    fn missed(&self, key: Key, missing: Missing) -> Lookup {
         self.hooks.emit(Event::Miss);
         Lookup::Miss(key, missing)
     }

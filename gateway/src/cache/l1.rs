@@ -35,7 +35,7 @@ type Fields = Arc<[HeaderName]>;
 pub enum Found {
     Entry(Arc<Entry>),
     /// The key varies and no variant fits; this is the key that a load should use.
-    NoVariant(KeyBuf),
+    NoVariant(Key),
     Nothing,
 }
 
@@ -123,11 +123,10 @@ impl L1 {
         });
         match fitting.max_by_key(|entry| entry.freshness.received) {
             Some(entry) => Found::Entry(entry),
-            None => Found::NoVariant(
-                lists
-                    .first()
-                    .map_or_else(|| key.clone(), |fields| key.variant(fields, request)),
-            ),
+            None => Found::NoVariant(lists.first().map_or_else(
+                || key.to_key(),
+                |fields| key.variant(fields, request).to_key(),
+            )),
         }
     }
 

@@ -78,7 +78,7 @@ impl Proxy {
             return self.unsatisfied(reason);
         }
         let (mut key, stale) = match found {
-            Lookup::Miss(key, _) => (key.to_key(), None),
+            Lookup::Miss(key, _) => (key, None),
             Lookup::Fresh(entry) => (
                 entry.key.clone(),
                 Some(Fallback {

@@ -17,6 +17,10 @@ use crate::proxy::context::{Keyed, subject};
 use crate::proxy::route::Route;
 
 /// What is to be done with a request.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a key on the stack is what spares each hit an allocation"
+)]
 pub enum Plan {
     Cache(Keyed),
     /// Past the cache, with the reason and its detail for `Cache-Status`.

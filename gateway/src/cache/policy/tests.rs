@@ -3,6 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 const NOW: u64 = 784_111_777;
 
 fn headers(lines: &[(&str, &str)]) -> HeaderMap {
@@ -51,7 +53,7 @@ const DATED: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
 #[test]
 fn explicit_freshness_goes_by_s_maxage_then_max_age_then_expires() {
     let expires = ("expires", "Sun, 06 Nov 1994 08:50:37 GMT");
-    let table: [(&[(&str, &str)], Lifetime, Source); 5] = [
+    let table: [(Fields<'_>, Lifetime, Source); 5] = [
         (
             &[("cache-control", "max-age=60, s-maxage=20")],
             of_response(20),
@@ -79,7 +81,7 @@ fn explicit_freshness_goes_by_s_maxage_then_max_age_then_expires() {
 #[test]
 fn what_must_not_be_shared_is_refused_with_its_reason() {
     let fresh = ("cache-control", "max-age=60");
-    let table: [(&[(&str, &str)], Refusal); 5] = [
+    let table: [(Fields<'_>, Refusal); 5] = [
         (
             &[("cache-control", "no-store, max-age=60")],
             Refusal::NoStore,

@@ -115,16 +115,24 @@ where
         Err(error) => return tracing::error!(address = %port.address, %error, "cannot accept"),
     };
     loop {
-        let place = select! {
-            place = Arc::clone(&port.places).acquire_owned() => place,
+        // The place is taken after the connection: a worker that held one while it
+        // waits for its own socket would keep it from those whose sockets are busy.
+        let accepted = select! {
+            accepted = socket.accept() => accepted,
             () = signal.reached(Stage::Drain) => break,
         };
-        // The semaphore is never closed.
-        let Ok(place) = place else { break };
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause(&port, &error).await;
+                continue;
+            }
+        };
         select! {
-            accepted = socket.accept() => match accepted {
-                Ok(accepted) => serve(accepted, place),
-                Err(error) => pause(&port, &error).await,
+            place = Arc::clone(&port.places).acquire_owned() => match place {
+                Ok(place) => serve(accepted, place),
+                // The semaphore is never closed.
+                Err(_) => break,
             },
             () = signal.reached(Stage::Drain) => break,
         }
