@@ -140,7 +140,7 @@ impl App {
             }),
         });
         Ok(Self {
-            listeners: bound.start(move |request, peer| Arc::clone(&proxy).handle(request, peer)),
+            listeners: bound.start(move |request, peer| proxy.handle(request, peer)),
             admin: admin_bound.start(move |request, _| Arc::clone(&admin).handle(request)),
             ready,
             drain_timeout: config.server.drain_timeout.0,

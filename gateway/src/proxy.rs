@@ -23,9 +23,11 @@ mod source;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Uri};
 
+use crate::cache::entry::Entry;
 use crate::cache::event::{Event, StaleReason};
 use crate::cache::purge::Selector;
 use crate::cache::{Cache, Lookup};
@@ -33,7 +35,7 @@ use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward;
 use crate::http::server::Peer;
-use access::AccessLog;
+use access::{AccessLog, Line};
 use context::{Ask, Keyed};
 use metrics::Outcome;
 use plan::Plan;
@@ -49,6 +51,43 @@ pub struct Proxy {
     routes: Routes,
     purge_method: PurgeMethod,
     access: AccessLog,
+}
+
+/// An answer that is here, or comes.
+pub type Answer = Either<Ready<Response<Body>>, BoxFuture<'static, Response<Body>>>;
+
+/// A request that has found its route.
+#[derive(Clone, Copy)]
+struct Visit<'a> {
+    parts: &'a Parts,
+    body: &'a Body,
+    host: &'a str,
+    scheme: &'a str,
+    route: &'a Arc<Route>,
+    started: Instant,
+}
+
+/// What the cache made of a request.
+enum Step {
+    Answer(Served),
+    Further(Further),
+}
+
+/// What remains to be done.
+enum Further {
+    /// Answered stale; this entry is to be refreshed behind the reader.
+    Refresh(Served, Box<Keyed>, Arc<Entry>),
+    Work(Work),
+}
+
+/// What takes an origin or a plugin.
+enum Work {
+    Pass(Forward, Option<&'static str>),
+    Load(Box<(Keyed, Lookup)>),
+}
+
+fn at_once(response: Response<Body>) -> Answer {
+    Answer::Left(ready(response))
 }
 
 /// An answer and what it counts as.
@@ -80,89 +119,133 @@ impl Proxy {
         })
     }
 
-    /// Answers one request; counts and logs it.
-    pub async fn handle(self: Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
+    /// Answers one request: at once from the cache, else later. Counts and logs it.
+    ///
+    /// A hit is no future of its own: on the hottest path nothing is boxed or spawned.
+    pub fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Answer {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let scheme = context::scheme(&parts, &peer);
         let host = context::host(&parts, scheme);
         if self.purge_method.takes(&parts) {
-            return self
-                .purge_method
-                .answer(&self, &parts, &host, scheme, &peer);
+            return at_once(self.purge_method.answer(self, &parts, &host, scheme, &peer));
         }
         let Some(route) = self.routes.find(&host, &parts) else {
-            return respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
+            return at_once(respond::plain(StatusCode::NOT_FOUND, "404 no route\n"));
+        };
+        let line = self.access.begin(&parts, route, &peer);
+        let visit = Visit {
+            parts: &parts,
+            body: &body,
+            host: &host,
+            scheme,
+            route,
+            started,
+        };
+        let further = match self.look(&visit) {
+            Step::Answer(served) => return at_once(self.finish(route, line, served, started)),
+            Step::Further(further) => further,
         };
         let (route, host) = (Arc::clone(route), host.into_owned());
-        let line = self.access.begin(&parts, &route, &peer);
-        let served = self
-            .serve(&route, host, scheme, parts, body, peer, started)
-            .await;
-        route.metrics.count(served.outcome, started.elapsed());
-        self.access.end(line, served, started)
-    }
-
-    /// The steps. Each `return` is an exit.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "what `handle` found out, handed on"
-    )]
-    async fn serve(
-        self: &Arc<Self>,
-        route: &Arc<Route>,
-        host: String,
-        scheme: &'static str,
-        parts: Parts,
-        body: Body,
-        peer: Peer,
-        started: Instant,
-    ) -> Served {
-        let plan = plan::plan(route, &parts, &body, &host, scheme);
-        let ask = |parts, route: &Arc<Route>| Ask {
+        let ask = Ask {
             parts,
             host,
             scheme,
             peer,
-            route: Arc::clone(route),
+            route,
             started,
         };
-        let keyed = match plan {
+        match further {
+            Further::Refresh(served, keyed, stale) => {
+                let answer = self.finish(&ask.route, line, served, started);
+                self.refresh(ask, *keyed, stale);
+                at_once(answer)
+            }
+            Further::Work(work) => {
+                Answer::Right(Box::pin(Arc::clone(self).go(ask, body, work, line)))
+            }
+        }
+    }
+
+    /// What the cache can answer by itself. Each `return` is an exit.
+    fn look(&self, visit: &Visit<'_>) -> Step {
+        let Visit {
+            parts,
+            route,
+            started,
+            ..
+        } = *visit;
+        let keyed = match plan::plan(visit) {
             Plan::Cache(keyed) => keyed,
             Plan::Pass(reason, detail) => {
-                return Box::pin(self.pass(ask(parts, route), body, reason, detail)).await;
+                return Step::Further(Further::Work(Work::Pass(reason, detail)));
             }
             Plan::Refuse(status) => {
-                return Served::new(respond::plain(status, "refused\n"), Outcome::Error);
+                let refusal = respond::plain(status, "refused\n");
+                return Step::Answer(Served::new(refusal, Outcome::Error));
             }
         };
         match self.cache.lookup(&keyed.key, &parts.headers, started) {
-            Lookup::Fresh(entry) if plan::satisfies(route, &parts, &entry, started) => {
-                let status = CacheStatus::Hit {
-                    ttl: entry.freshness.ttl(started),
-                    detail: None,
-                };
-                Served::new(
-                    respond::from_entry(&parts, &entry, started, &status),
-                    Outcome::Hit,
-                )
+            Lookup::Fresh(entry) if plan::satisfies(route, parts, &entry, started) => {
+                Step::Answer(self.hit(parts, &entry, None, Outcome::Hit, started))
             }
             Lookup::Stale(entry, windows)
-                if windows.while_revalidate && !plan::wants_fresh(route, &parts) =>
+                if windows.while_revalidate && !plan::wants_fresh(route, parts) =>
             {
-                let status = CacheStatus::Hit {
-                    ttl: entry.freshness.ttl(started),
-                    detail: Some("stale-while-revalidate"),
-                };
-                let response = respond::from_entry(&parts, &entry, started, &status);
-                self.cache
-                    .hooks
-                    .emit(Event::StaleHit(StaleReason::Revalidating));
-                self.refresh(ask(parts, route), keyed, entry);
-                Served::new(response, Outcome::Stale)
+                let why = StaleReason::Revalidating;
+                self.cache.hooks.emit(Event::StaleHit(why));
+                let detail = Some(why.as_str());
+                let served = self.hit(parts, &entry, detail, Outcome::Stale, started);
+                Step::Further(Further::Refresh(served, Box::new(keyed), entry))
             }
-            found => Box::pin(self.load(Arc::new(ask(parts, route)), keyed, found)).await,
+            found => {
+                let work = Work::Load(Box::new((keyed, found)));
+                Step::Further(Further::Work(work))
+            }
         }
+    }
+
+    /// What takes an origin or a plugin.
+    async fn go(
+        self: Arc<Self>,
+        ask: Ask,
+        body: Body,
+        work: Work,
+        line: Option<Line>,
+    ) -> Response<Body> {
+        let (route, started) = (Arc::clone(&ask.route), ask.started);
+        let served = match work {
+            Work::Pass(reason, detail) => self.pass(ask, body, reason, detail).await,
+            Work::Load(looked) => self.load(Arc::new(ask), looked.0, looked.1).await,
+        };
+        self.finish(&route, line, served, started)
+    }
+
+    fn finish(
+        &self,
+        route: &Route,
+        line: Option<Line>,
+        served: Served,
+        started: Instant,
+    ) -> Response<Body> {
+        route.metrics.count(served.outcome, started.elapsed());
+        self.access.end(line, served, started)
+    }
+
+    /// Answers with an entry, without asking anybody.
+    fn hit(
+        &self,
+        parts: &Parts,
+        entry: &Entry,
+        detail: Option<&str>,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Served {
+        let status = CacheStatus::Hit {
+            ttl: entry.freshness.ttl(now),
+            detail,
+        };
+        Served::new(respond::from_entry(parts, entry, now, &status), outcome)
     }
 
     /// What a purge of this URL has to reach: its identity under the route and key
@@ -170,12 +253,20 @@ impl Proxy {
     pub fn url_selector(&self, scheme: &str, host: &str, uri: &Uri) -> Option<Selector> {
         let request = Request::builder()
             .uri(context::origin_form(uri))
-            .body(())
+            .body(Body::empty())
             .ok()?;
-        let (parts, ()) = request.into_parts();
-        let host = host.to_ascii_lowercase();
-        let route = self.routes.find(&host, &parts)?;
-        match plan::key(route, &parts, &host, scheme) {
+        let (parts, body) = request.into_parts();
+        let host = &*host.to_ascii_lowercase();
+        let route = self.routes.find(host, &parts)?;
+        let started = Instant::now();
+        match plan::key(&Visit {
+            parts: &parts,
+            body: &body,
+            host,
+            scheme,
+            route,
+            started,
+        }) {
             Plan::Cache(Keyed { key, .. }) => Some(Selector::Url(key.identity())),
             Plan::Pass(..) | Plan::Refuse(_) => None,
         }

@@ -9,7 +9,8 @@ use smallvec::SmallVec;
 /// Our name in `Cache-Status` and `Proxy-Status`.
 pub const CACHE_NAME: &str = "lamina";
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// The field's name.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Parameters after the name stay on the stack up to this size.
 type Buffer = SmallVec<[u8; 192]>;

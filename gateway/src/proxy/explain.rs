@@ -1,17 +1,18 @@
 //! `explain`: what would be done with a request, and why, without doing it.
 
 use std::fmt;
+use std::time::Instant;
 
 use http::Request;
-use http::request::Parts;
 use serde::Serialize;
 
 use crate::cache::config::Mode;
 use crate::cache::key::{KeyId, describe};
+use crate::http::body::Body;
 use crate::http::cache_status::Forward;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
-use crate::proxy::{Proxy, context};
+use crate::proxy::{Proxy, Visit, context};
 
 /// What would be done with a request.
 #[derive(Debug, Serialize)]
@@ -70,7 +71,7 @@ impl fmt::Display for Explanation {
 impl Proxy {
     /// Explains a request to `url`.
     pub fn explain(&self, request: Request<()>) -> Explanation {
-        let (parts, ()) = request.into_parts();
+        let (parts, body) = request.map(|()| Body::empty()).into_parts();
         let scheme = if parts.uri.scheme_str() == Some("https") {
             "https"
         } else {
@@ -82,7 +83,17 @@ impl Proxy {
             parts.uri.path_and_query().map_or("/", |p| p.as_str())
         );
         match self.routes.find(&host, &parts) {
-            Some(route) => explain(url, route, &parts, &host, scheme),
+            Some(route) => explain(
+                url,
+                &Visit {
+                    parts: &parts,
+                    body: &body,
+                    host: &host,
+                    scheme,
+                    route,
+                    started: Instant::now(),
+                },
+            ),
             None => Explanation {
                 url,
                 route: None,
@@ -96,14 +107,9 @@ impl Proxy {
     }
 }
 
-fn explain(url: String, route: &Route, parts: &Parts, host: &str, scheme: &str) -> Explanation {
-    let (decision, key) = match plan::plan(
-        route,
-        parts,
-        &crate::http::body::Body::empty(),
-        host,
-        scheme,
-    ) {
+fn explain(url: String, visit: &Visit<'_>) -> Explanation {
+    let route = &**visit.route;
+    let (decision, key) = match plan::plan(visit) {
         Plan::Cache(keyed) => {
             let key = ExplainedKey {
                 id: KeyId::of(keyed.key.as_bytes()).to_string(),

@@ -22,6 +22,7 @@ use crate::cache::tags::Tags;
 use crate::cache::{Cache, variant_key};
 use crate::http::body::Body;
 use crate::http::cache_control::{FieldForm, ResponseDirectives};
+use crate::http::cache_status::CACHE_STATUS;
 use crate::http::vary::Vary;
 use crate::http::{date, forward};
 use crate::proxy::context::{Ask, PSEUDONYM};
@@ -382,7 +383,11 @@ fn freshness(terms: &Terms, received: Instant, initial_age: std::time::Duration)
 /// fields named by `private` or `no-cache` are not for sharing (RFC 9111 §5.2.2.4, §5.2.2.7).
 fn stored_headers(mut headers: HeaderMap) -> HeaderMap {
     let directives = ResponseDirectives::parse(&headers);
-    headers.remove(AGE);
+    // A place for what each answer sets, so that a hit's copy need not grow.
+    headers.insert(AGE, HeaderValue::from_static("0"));
+    headers
+        .entry(CACHE_STATUS)
+        .or_insert(HeaderValue::from_static(""));
     headers.remove(CONTENT_LENGTH);
     for form in [directives.private, directives.no_cache] {
         if let FieldForm::Fields(names) = form {

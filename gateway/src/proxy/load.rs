@@ -109,7 +109,9 @@ impl Proxy {
         for _ in 0..ROUNDS {
             let mut place = match self.board(&ask, &keyed, &key, stale.as_ref()) {
                 Ok(place) => place,
-                Err(entry) => return self.hit(&ask, &entry),
+                Err(entry) => {
+                    return self.hit(&ask.parts, &entry, None, Outcome::Hit, Instant::now());
+                }
             };
             let leads = place.private.is_some();
             match self.wait(&ask, &mut place, stale.as_ref()).await {
@@ -240,18 +242,6 @@ impl Proxy {
             )),
             None => Joined::Again,
         }
-    }
-
-    fn hit(&self, ask: &Ask, entry: &Entry) -> Served {
-        let now = Instant::now();
-        let status = CacheStatus::Hit {
-            ttl: entry.freshness.ttl(now),
-            detail: None,
-        };
-        Served::new(
-            respond::from_entry(&ask.parts, entry, now, &status),
-            Outcome::Hit,
-        )
     }
 
     /// After a 304, or when the leader found the entry there.

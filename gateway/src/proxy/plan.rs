@@ -7,12 +7,12 @@ use http::{Method, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::cache::key::hash64;
-use crate::http::body::Body;
 use crate::http::cache_control::RequestDirectives;
 use crate::http::cache_status::Forward;
 use crate::http::forward;
 use crate::plugin::KeyDecision;
 use crate::plugin::config::KeyError;
+use crate::proxy::Visit;
 use crate::proxy::context::{Keyed, subject};
 use crate::proxy::route::Route;
 
@@ -29,25 +29,32 @@ pub enum Plan {
 }
 
 /// Decides from the request alone.
-pub fn plan(route: &Route, parts: &Parts, body: &Body, host: &str, scheme: &str) -> Plan {
-    if !matches!(parts.method, Method::GET | Method::HEAD) {
+pub(super) fn plan(visit: &Visit<'_>) -> Plan {
+    if !matches!(visit.parts.method, Method::GET | Method::HEAD) {
         return Plan::Pass(Forward::Method, None);
     }
-    if !route.cached {
+    if !visit.route.cached {
         return Plan::Pass(Forward::Bypass, None);
     }
-    if !body.is_empty() {
+    if !visit.body.is_empty() {
         // The key can't cover it (RFC 9110 §9.3.1 gives it no meaning).
         return Plan::Pass(Forward::Bypass, Some("request-body"));
     }
-    if forward::wants_upgrade(&parts.headers).is_some() {
+    if forward::wants_upgrade(&visit.parts.headers).is_some() {
         return Plan::Pass(Forward::Bypass, Some("upgrade"));
     }
-    key(route, parts, host, scheme)
+    key(visit)
 }
 
 /// Derives the key, natively or by the route's plugin.
-pub fn key(route: &Route, parts: &Parts, host: &str, scheme: &str) -> Plan {
+pub(super) fn key(visit: &Visit<'_>) -> Plan {
+    let Visit {
+        parts,
+        host,
+        scheme,
+        route,
+        ..
+    } = *visit;
     let subject = subject(parts, scheme, host, route);
     let native = || {
         Plan::Cache(Keyed {

@@ -14,7 +14,7 @@ use crate::cache::entry::Entry;
 use crate::cache::fill::Fill;
 use crate::cache::freshness::Freshness;
 use crate::http::body::Body;
-use crate::http::cache_status::CacheStatus;
+use crate::http::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::http::conditional::{self, Precondition};
 use crate::http::date;
 use crate::http::range::{self, RangeAnswer};
@@ -113,7 +113,12 @@ pub fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
 }
 
 pub fn append_status(headers: &mut HeaderMap, status: &CacheStatus<'_>) {
-    headers.append("cache-status", status.to_value());
+    let value = status.to_value();
+    match headers.get_mut(CACHE_STATUS) {
+        // The place that a stored response keeps for it.
+        Some(place) if place.is_empty() => *place = value,
+        _ => drop(headers.append(CACHE_STATUS, value)),
+    }
 }
 
 /// What a request's preconditions and ranges make of a response.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -43,17 +43,21 @@ where
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Served>, Infallible>> + Send + use<H, F> {
         let in_flight = InFlight::begin(&self.activity);
+        let peer = self.peer;
         let version = request.version();
-        let admitted = admit(request, &self.limits);
-        let (handler, peer) = (self.handler.clone(), self.peer);
+        let called = match admit(request, &self.limits) {
+            // The call itself may panic as well as its future.
+            Ok(request) => catch_unwind(AssertUnwindSafe(|| (self.handler)(request, peer)))
+                .map_err(|_| panicked(peer)),
+            Err(refusal) => Err(refused(refusal, version)),
+        };
         async move {
-            let response = match admitted {
-                // The call itself may panic as well as its future.
-                Ok(request) => AssertUnwindSafe(async move { handler(request, peer).await })
+            let response = match called {
+                Ok(answer) => AssertUnwindSafe(answer)
                     .catch_unwind()
                     .await
                     .unwrap_or_else(|_| panicked(peer)),
-                Err(refusal) => refused(refusal, version),
+                Err(response) => response,
             };
             Ok(response.map(|body| Served { body, in_flight }))
         }
