@@ -10,11 +10,11 @@ mod purge;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq;
 
+use crate::http::bearer;
 use crate::http::body::{Body, collect};
 use crate::proxy::Proxy;
 use crate::telemetry::metrics::{self, Registry};
@@ -118,18 +118,8 @@ impl Admin {
     }
 
     fn allows(&self, request: &Request<Body>) -> bool {
-        let Some(token) = &self.token else {
-            return true;
-        };
-        let given = request
-            .headers()
-            .get(AUTHORIZATION)
-            .map_or(&b""[..], |value| value.as_bytes());
-        given
-            .strip_prefix(b"Bearer ")
-            .unwrap_or_default()
-            .ct_eq(token.as_bytes())
-            .into()
+        let token = self.token.as_ref();
+        token.is_none_or(|token| bearer::brings(request.headers(), token))
     }
 
     fn purge(&self, body: &Value) -> Result<Value, String> {

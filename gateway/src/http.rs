@@ -11,6 +11,7 @@
 //! request must not be, [`body`] is the one type of body.
 
 pub mod age;
+pub mod bearer;
 pub mod body;
 pub mod cache_control;
 pub mod cache_status;

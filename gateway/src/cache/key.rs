@@ -61,9 +61,8 @@ pub fn hash64(bytes: &[u8]) -> Hash64 {
 impl KeyBuf {
     /// Appends one field.
     pub fn push(&mut self, field: Field, value: &[u8]) {
-        self.bytes.push(field as u8);
-        self.bytes
-            .extend_from_slice(&(value.len() as u32).to_le_bytes());
+        let [a, b, c, d] = (value.len() as u32).to_le_bytes();
+        self.bytes.extend_from_slice(&[field as u8, a, b, c, d]);
         self.bytes.extend_from_slice(value);
     }
 

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -16,6 +17,19 @@ use super::config::{Limits, Plugin};
 
 /// The time between two looks at a running guest's deadline.
 pub(super) const TICK: Duration = Duration::from_millis(2);
+/// The same while no guest runs, and how many ticks without one make it so: a process
+/// whose keys are all remembered need not wake 500 times a second.
+const IDLE_TICK: Duration = Duration::from_millis(40);
+const IDLE_AFTER: u32 = 500;
+
+/// Grows with everything that guests do. Clocks only look whether it has moved.
+static WORK: AtomicU64 = AtomicU64::new(0);
+
+/// Tells the clocks that a guest runs.
+pub(super) fn guest_runs() {
+    WORK.fetch_add(1, Ordering::Relaxed);
+}
+
 /// Stack for the host functions that a guest on a stack of its own calls.
 const HOST_STACK: usize = 512 << 10;
 /// Elements that the tables of a guest may have.
@@ -91,14 +105,24 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Moves the epoch until the engine is gone.
+/// Moves the epoch until the engine is gone. The first guest after a pause may be looked
+/// at late, by `IDLE_TICK` at most.
 fn tick(engine: &Engine) -> std::io::Result<()> {
     let engine = engine.weak();
     let run = move || {
+        let (mut seen, mut quiet) = (0, 0_u32);
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
-            std::thread::sleep(TICK);
+            let work = WORK.load(Ordering::Relaxed);
+            quiet = if work == seen {
+                quiet.saturating_add(1)
+            } else {
+                0
+            };
+            seen = work;
+            let idle = quiet >= IDLE_AFTER;
+            std::thread::sleep(if idle { IDLE_TICK } else { TICK });
         }
     };
     std::thread::Builder::new()

@@ -12,6 +12,7 @@ use wasmtime::{Store, UpdateDeadline};
 use super::bindings::types;
 use super::config::Limits;
 use super::contract::{self, Exports};
+use super::engine::guest_runs;
 use super::error::{CallError, Cause};
 use super::fetch::Fetches;
 use super::log::Limiter as LogLimiter;
@@ -120,11 +121,13 @@ impl Blueprint {
             memory: Memory::new(self.limits.max_memory.as_usize()),
             _live: Live::new(&self.metrics.instances),
         };
+        guest_runs();
         let mut store = Store::new(self.key.engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(handed_over);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(move |context| {
+            guest_runs();
             match Instant::now() >= context.data().deadline {
                 true => Err(wasmtime::Error::new(TimedOut)),
                 false => Ok(go_on()),
@@ -162,6 +165,7 @@ impl Guest {
     /// Makes ready for one call.
     pub(super) fn arm(&mut self, deadline: Instant) {
         self.calls += 1;
+        guest_runs();
         self.store.data_mut().deadline = deadline;
         self.store.set_epoch_deadline(1);
     }

@@ -1,11 +1,10 @@
 //! The `PURGE` method on the listeners: off by default, by address and token.
 
-use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use subtle::ConstantTimeEq;
 
 use crate::cache::purge::Kind;
+use crate::http::bearer;
 use crate::http::body::Body;
 use crate::http::cidr::Cidr;
 use crate::http::server::Peer;
@@ -83,15 +82,8 @@ impl PurgeMethod {
                 .allow
                 .iter()
                 .any(|cidr| cidr.contains(peer.address.ip()));
-        let token = self.token.as_ref().is_none_or(|token| {
-            let given = parts
-                .headers
-                .get(AUTHORIZATION)
-                .map_or(&b""[..], |value| value.as_bytes());
-            let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
-            // In constant time, so that the answer's delay says nothing about the token.
-            bool::from(given.ct_eq(token.as_bytes()))
-        });
+        let token = self.token.as_ref();
+        let token = token.is_none_or(|token| bearer::brings(&parts.headers, token));
         address && token && (!self.allow.is_empty() || self.token.is_some())
     }
 }
