@@ -12,11 +12,11 @@ gateway=$!
 trap 'kill $origin $gateway 2>/dev/null || true; wait || true' EXIT
 trap 'exit 0' INT TERM
 
-# Ready when the admin port says so; a gateway that ended has said why.
-until (exec 3<>/dev/tcp/127.0.0.1/9180) 2>/dev/null; do
-    kill -0 $gateway 2>/dev/null || { wait $gateway; exit $?; }
-    sleep 0.1
+# Ready when the admin port answers and both still run; one that ended has said why.
+until sleep 0.3 && (exec 3<>/dev/tcp/127.0.0.1/9180) 2>/dev/null; do
+    kill -0 $gateway $origin 2>/dev/null || exit 1
 done
+kill -0 $gateway $origin 2>/dev/null || exit 1
 
 cat <<'TRY'
 
