@@ -1,0 +1,43 @@
+# syntax=docker/dockerfile:1
+# Lamina in a small image: no shell, user 65532, nothing written but /var/cache/lamina.
+#
+#   docker build -t lamina .
+#   docker run --read-only -e ORIGIN=http://origin:9000 -p 8080:8080 lamina
+#   docker run --read-only -v lamina-cache:/var/cache/lamina \
+#       -v ./lamina.yaml:/etc/lamina/lamina.yaml:ro -p 8080:8080 lamina
+#
+# There is no HEALTHCHECK, for the image has no program that could ask; let the
+# orchestrator ask /livez and /readyz. The admin listener is on loopback unless your
+# configuration gives it another address and a token.
+
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends clang lld \
+    && rm -rf /var/lib/apt/lists/* \
+    && rustup target add wasm32-unknown-unknown
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    --mount=type=cache,target=/src/plugins/target \
+    plugins/build.sh --strict \
+    && cargo build --release --locked -p lamina \
+    && install -D -m 0755 target/release/lamina /out/usr/local/bin/lamina \
+    && install -D -m 0644 -t /out/usr/share/lamina/plugins plugins/dist/*.wasm \
+    && install -D -m 0644 config/examples/minimal.yaml /out/etc/lamina/lamina.yaml \
+    && install -D -m 0644 -t /out/usr/share/lamina LICENSE config/reference.yaml \
+    && mkdir -m 0700 /empty
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /out/ /
+# Compiled plugins are kept here; it must be the process's own, with mode 0700.
+COPY --from=build --chown=65532:65532 /empty /var/cache/lamina
+ENV LAMINA_CONFIG=/etc/lamina/lamina.yaml \
+    LAMINA_CACHE_DIR=/var/cache/lamina \
+    LISTEN=0.0.0.0:8080
+USER 65532:65532
+VOLUME /var/cache/lamina
+EXPOSE 8080 9180
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/lamina"]
+CMD ["run"]
