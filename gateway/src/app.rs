@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -55,6 +55,16 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
+impl StartError {
+    /// Whether the configuration is at fault, and not the machine.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Upstream(_) | Self::Plugin(_) | Self::Route(_) | Self::PurgeMethod(_) => true,
+            Self::Bind(_) | Self::Admin(_) | Self::Metrics(_) => false,
+        }
+    }
+}
+
 /// The parts that exist without a listener: what `explain` needs.
 pub struct Engine {
     pub proxy: Arc<Proxy>,
@@ -65,16 +75,16 @@ pub struct Engine {
 /// How often L1 is tended and gauges are set.
 const TEND: Duration = Duration::from_secs(1);
 
-/// Builds the engine. `base` is the folder that plugin files are relative to.
+/// Builds the engine. `config` has resolved the names of plugin files.
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn build(config: &Config, base: &Path) -> Result<Engine, StartError> {
+pub async fn build(config: &Config) -> Result<Engine, StartError> {
     let registry = metrics::registry()?;
     let cache = Arc::new(Cache::new(&config.cache, &registry)?);
     let origins = Arc::new(Origins::new(&config.upstreams)?);
     let options = Options {
-        base: base.to_owned(),
+        base: PathBuf::new(),
         cache_dir: code_cache(),
         fetch: fetch(Arc::clone(&origins)),
         registry: &registry,
@@ -112,12 +122,12 @@ impl App {
     ///
     /// # Errors
     /// See [`StartError`]; nothing is left running then.
-    pub async fn start(config: &Config, base: &Path, logs: &Logs) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, logs: &Logs) -> Result<Self, StartError> {
         let Engine {
             proxy,
             cache,
             registry,
-        } = build(config, base).await?;
+        } = build(config).await?;
         let threads = config
             .server
             .threads

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use lamina::app::{self, App};
+use lamina::app::{self, App, StartError};
 use lamina::config::{self, Config};
 use lamina::telemetry::config::{Config as Telemetry, LogFormat};
 use lamina::telemetry::logs;
@@ -95,7 +95,11 @@ fn main() -> ExitCode {
         Ok(Done::Wrong) => ExitCode::from(2),
         Err(error) => {
             eprintln!("lamina: {error:#}");
-            ExitCode::FAILURE
+            let start = error.downcast_ref::<StartError>();
+            match start.is_some_and(StartError::is_configuration) {
+                true => ExitCode::from(2),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -104,11 +108,11 @@ fn execute(command: Command) -> anyhow::Result<Done> {
     match command {
         Command::Run { file, log_format } => with_config(&file.config, |mut config| {
             config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
-            runtime()?.block_on(run(&config, &file.config))
+            runtime()?.block_on(run(&config))
         }),
         Command::Validate { file } => with_config(&file.config, |config| {
             runtime()?
-                .block_on(app::build(&config, folder(&file.config)))
+                .block_on(app::build(&config))
                 .context("the file is well formed, but")?;
             println!(
                 "{}: ok, {} routes, {} upstreams, {} plugins",
@@ -127,7 +131,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             json,
         } => with_config(&file.config, |config| {
             let request = request(&url, &headers, method)?;
-            let engine = runtime()?.block_on(app::build(&config, folder(&file.config)))?;
+            let engine = runtime()?.block_on(app::build(&config))?;
             print_explanation(&engine.proxy.explain(request), json)
         }),
         Command::Schema => {
@@ -159,9 +163,9 @@ fn with_config(
     }
 }
 
-async fn run(config: &Config, file: &Path) -> anyhow::Result<()> {
+async fn run(config: &Config) -> anyhow::Result<()> {
     let logs = logs::start(&config.telemetry);
-    let app = App::start(config, folder(file), &logs).await?;
+    let app = App::start(config, &logs).await?;
     for address in &app.addresses {
         tracing::info!("lamina listening on http://{address}");
     }
@@ -180,6 +184,10 @@ fn request(
     headers: &[String],
     method: http::Method,
 ) -> anyhow::Result<http::Request<()>> {
+    anyhow::ensure!(
+        url.contains("://"),
+        "{url:?} is not absolute; expected http://host/path"
+    );
     let mut request = http::Request::builder().method(method).uri(url);
     for header in headers {
         let (name, value) = header
@@ -205,9 +213,4 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .worker_threads(2)
         .enable_all()
         .build()?)
-}
-
-/// The folder that names in the file are relative to. `config` has resolved plugin files already.
-fn folder(_file: &Path) -> &Path {
-    Path::new("")
 }

@@ -48,7 +48,7 @@ pub use query::Query;
 
 /// Hook: derives the cache key.
 pub trait KeyPlugin: Sized {
-    /// Reads the plugin's `config`: JSON text, `null` when the YAML has none. The
+    /// Reads the plugin's `config`: JSON text, `{}` when the YAML has none. The
     /// error is shown to whoever starts the gateway.
     fn new(config: &str) -> Result<Self, String>;
 

@@ -71,7 +71,7 @@ pub struct Policy {
     pub ttl: Option<Duration>,
     /// L1 alone.
     pub l1: Option<TierTtl>,
-    /// L2 alone.
+    /// L2 alone; without effect before there is an L2.
     pub l2: Option<TierTtl>,
     /// Serve stale this long after expiry while one request refreshes (RFC 5861).
     pub stale_while_revalidate: Option<Duration>,

@@ -5,7 +5,7 @@
 
 use std::io::IsTerminal;
 
-use prometheus::IntGauge;
+use prometheus::IntCounter;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -61,28 +61,28 @@ impl Logs {
     /// # Errors
     /// When the registry has it already.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<DroppedLines> {
-        let gauge = IntGauge::new(
-            "lamina_log_lines_dropped",
+        let counter = IntCounter::new(
+            "lamina_log_lines_dropped_total",
             "Log lines dropped since the writer could not keep up.",
         )?;
-        registry.register(Box::new(gauge.clone()))?;
+        registry.register(Box::new(counter.clone()))?;
         Ok(DroppedLines {
-            counter: self.dropped.clone(),
-            gauge,
+            seen: self.dropped.clone(),
+            counter,
         })
     }
 }
 
 /// Brings the count of dropped lines into the metrics.
 pub struct DroppedLines {
-    counter: ErrorCounter,
-    gauge: IntGauge,
+    seen: ErrorCounter,
+    counter: IntCounter,
 }
 
 impl DroppedLines {
     pub fn update(&self) {
-        self.gauge
-            .set(i64::try_from(self.counter.dropped_lines()).unwrap_or(i64::MAX));
+        let seen = self.seen.dropped_lines() as u64;
+        self.counter.inc_by(seen.saturating_sub(self.counter.get()));
     }
 }
 

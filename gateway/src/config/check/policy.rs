@@ -33,7 +33,7 @@ fn lifetime(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
     };
     let given = [own, defaults]
         .iter()
-        .any(|p| p.ttl.is_some() || p.l1.is_some() || p.l2.is_some());
+        .any(|p| p.ttl.is_some() || p.l1.is_some());
     if !given {
         let word = if mode == Mode::Override {
             "override"
