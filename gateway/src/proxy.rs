@@ -17,6 +17,7 @@ mod pass;
 mod plan;
 mod purge_method;
 mod respond;
+mod revalidate;
 pub mod route;
 mod source;
 

@@ -2,22 +2,23 @@
 //! client hanging up ends nobody else's load.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, SET_COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::header::{AGE, CONTENT_LENGTH, DATE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 
 use crate::cache::coalesce::{Failure, Landing, Leader};
+use crate::cache::config::SetCookie;
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::event::Event;
 use crate::cache::fill::{Fill, Head};
 use crate::cache::freshness::{Freshness, initial_age};
 use crate::cache::key::{Key, KeyBuf};
-use crate::cache::policy::{Exchange, Lifetime, Refusal, Source, Terms};
+use crate::cache::policy::{Exchange, Lifetime, Policy, Refusal, Source, Terms};
 use crate::cache::tags::Tags;
 use crate::cache::{Cache, variant_key};
 use crate::http::body::Body;
@@ -41,11 +42,12 @@ pub struct Fetch {
 }
 
 /// What a response brought, before it is judged.
-struct Arrived {
-    answer: Answer,
-    at: Instant,
-    wall: SystemTime,
-    delay: std::time::Duration,
+pub(super) struct Arrived {
+    pub answer: Answer,
+    pub at: Instant,
+    pub wall: SystemTime,
+    /// From sending the request to the response's head.
+    pub delay: Duration,
 }
 
 /// Statuses that count as a failed load while a stale copy is there (RFC 5861 §4).
@@ -58,25 +60,23 @@ impl Fetch {
         self.cache.hooks.emit(Event::LoaderStart {
             key: key.as_bytes(),
         });
-        let began = Instant::now();
-        match source::load(&self.ask, self.stale.as_deref()).await {
+        let mut began = Instant::now();
+        let mut loaded = source::load(&self.ask, self.stale.as_deref()).await;
+        if self.is_about_another(&loaded) {
+            // RFC 9111 §4.3.4: nothing that we have may be updated by it.
+            began = Instant::now();
+            loaded = source::load(&self.ask, None).await;
+        }
+        match loaded {
             Loaded::Response(answer) => {
                 let at = Instant::now();
-                let delay = at - began;
-                self.cache.hooks.emit(Event::LoaderSuccess {
-                    key: key.as_bytes(),
-                    took: delay,
-                });
-                self.arrived(
-                    leader,
-                    Arrived {
-                        answer,
-                        at,
-                        wall: SystemTime::now(),
-                        delay,
-                    },
-                )
-                .await;
+                let arrived = Arrived {
+                    answer,
+                    at,
+                    wall: SystemTime::now(),
+                    delay: at - began,
+                };
+                self.arrived(leader, arrived).await;
             }
             Loaded::Absent => self.absent(leader).await,
             Loaded::Stale => self.failed(leader, asked_for_stale()),
@@ -86,27 +86,36 @@ impl Fetch {
 
     async fn arrived(self, leader: Leader, mut arrived: Arrived) {
         let status = arrived.answer.response.status();
-        let stale = self.stale.clone();
-        match stale {
-            Some(entry) if status == StatusCode::NOT_MODIFIED => {
-                return self.revalidated(leader, &entry, &arrived);
+        match self.stale.clone() {
+            Some(entry) if status == StatusCode::NOT_MODIFIED && arrived.answer.validates => {
+                return self.revalidated(leader, &entry, arrived);
             }
-            None if status == StatusCode::NOT_MODIFIED => {
+            _ if status == StatusCode::NOT_MODIFIED => {
                 return self.failed(leader, unasked_304());
             }
             Some(entry) if ERRORS.contains(&status.as_u16()) && usable(&entry) => {
                 return self.failed(leader, answered_badly(status));
             }
-            _ => self.cache.backoff.succeeded(leader.key()),
+            _ => self.succeeded(&leader, arrived.delay),
         }
-        prepare(&self.ask, &mut arrived);
+        prepare(&mut arrived);
         match self.judge(&arrived) {
             Ok(terms) => self.share(leader, arrived, terms).await,
             Err(refusal) => self.keep_private(leader, arrived, refusal),
         }
     }
 
-    fn judge(&self, arrived: &Arrived) -> Result<Terms, Refusal> {
+    /// Notes a load that went well.
+    pub(super) fn succeeded(&self, leader: &Leader, took: Duration) {
+        let key = leader.key();
+        self.cache.backoff.succeeded(key);
+        self.cache.hooks.emit(Event::LoaderSuccess {
+            key: key.as_bytes(),
+            took,
+        });
+    }
+
+    pub(super) fn judge(&self, arrived: &Arrived) -> Result<Terms, Refusal> {
         let response = &arrived.answer.response;
         let exchange = Exchange {
             request: &self.ask.parts.headers,
@@ -140,7 +149,7 @@ impl Fetch {
             status: parts.status,
             freshness: freshness(&terms, at, age),
             marks: self.marks(&leader, &mut headers, &answer.tags),
-            headers: stored_headers(headers),
+            headers: stored_headers(headers, &self.ask.route.policy),
             length,
             vary,
         };
@@ -172,57 +181,9 @@ impl Fetch {
             .admit(self.primary.to_key(), &fill.vary, Arc::new(entry));
     }
 
-    /// The origin says that the stored response still holds (RFC 9111 §4.3.4).
-    fn revalidated(self, leader: Leader, stale: &Entry, arrived: &Arrived) {
-        self.cache.backoff.succeeded(leader.key());
-        let mut headers = stale.headers.clone();
-        let mut news = arrived.answer.response.headers().clone();
-        let age = initial_age(&news, arrived.wall, arrived.delay);
-        forward::strip_hop_by_hop(&mut news);
-        let marks = self.marks(&leader, &mut news, &arrived.answer.tags);
-        update(&mut headers, &news);
-        let exchange = Exchange {
-            request: &self.ask.parts.headers,
-            status: stale.status,
-            response: &headers,
-            received: arrived.wall,
-            plugin_ttl: None,
-        };
-        let terms = self.ask.route.policy.judge(&exchange, dice(arrived.wall));
-        let keep = terms.is_ok();
-        let terms = terms.unwrap_or(ONCE);
-        let marks = Marks {
-            tags: if marks.tags.is_empty() {
-                stale.marks.tags.clone()
-            } else {
-                marks.tags
-            },
-            ..marks
-        };
-        let vary = Vary::parse(&headers);
-        let freshness = freshness(&terms, arrived.at, age);
-        let entry = Arc::new(Entry::new(
-            stale.key.clone(),
-            stale.status,
-            compact(&headers),
-            stale.body.clone(),
-            freshness,
-            marks,
-            leader.born(),
-        ));
-        match keep {
-            true => drop(
-                self.cache
-                    .admit(self.primary.to_key(), &vary, Arc::clone(&entry)),
-            ),
-            false => self.cache.drop_entry(&stale.key),
-        }
-        leader.land(Landing::Stored(entry));
-    }
-
     /// Not to be shared: the leader's client gets it, the others go on their own, and so
     /// do the next ones for a moment.
-    fn keep_private(self, leader: Leader, arrived: Arrived, refusal: Refusal) {
+    pub(super) fn keep_private(self, leader: Leader, arrived: Arrived, refusal: Refusal) {
         tracing::debug!(
             route = &*self.ask.route.name,
             refusal = refusal.as_str(),
@@ -254,6 +215,7 @@ impl Fetch {
             response,
             ttl: None,
             tags: Vec::new(),
+            validates: false,
         };
         let now = Instant::now();
         self.arrived(
@@ -262,7 +224,7 @@ impl Fetch {
                 answer,
                 at: now,
                 wall: SystemTime::now(),
-                delay: std::time::Duration::ZERO,
+                delay: Duration::ZERO,
             },
         )
         .await;
@@ -288,7 +250,12 @@ impl Fetch {
         leader.land(Landing::Failed(Arc::new(failure)));
     }
 
-    fn marks(&self, leader: &Leader, headers: &mut HeaderMap, plugin_tags: &[String]) -> Marks {
+    pub(super) fn marks(
+        &self,
+        leader: &Leader,
+        headers: &mut HeaderMap,
+        plugin_tags: &[String],
+    ) -> Marks {
         let mut tags = Tags {
             hashes: leader.marks().tags.to_vec(),
             dropped: 0,
@@ -304,15 +271,6 @@ impl Fetch {
         }
     }
 }
-
-/// Terms for a response that may be served once, to those who wait for it.
-const ONCE: Terms = Terms {
-    lifetime: Lifetime::OfResponse(std::time::Duration::ZERO),
-    while_revalidate: std::time::Duration::ZERO,
-    if_error: std::time::Duration::ZERO,
-    must_revalidate: true,
-    source: Source::Validator,
-};
 
 /// Moves the body into the fill as it comes. Some: all of it, to be stored.
 async fn pump(cache: &Cache, key: &Key, fill: &Fill, mut body: Body) -> Option<Bytes> {
@@ -344,7 +302,7 @@ async fn pump(cache: &Cache, key: &Key, fill: &Fill, mut body: Body) -> Option<B
 }
 
 /// What every response gets on its way in, stored or not.
-fn prepare(ask: &Ask, arrived: &mut Arrived) {
+pub(super) fn prepare(arrived: &mut Arrived) {
     let version = arrived.answer.response.version();
     let headers = arrived.answer.response.headers_mut();
     forward::strip_hop_by_hop(headers);
@@ -353,12 +311,9 @@ fn prepare(ask: &Ask, arrived: &mut Arrived) {
         // RFC 9110 §6.6.1: a recipient with a clock adds it.
         headers.insert(DATE, date::format(arrived.wall));
     }
-    if ask.route.policy.set_cookie == crate::cache::config::SetCookie::Strip {
-        headers.remove(SET_COOKIE);
-    }
 }
 
-fn freshness(terms: &Terms, received: Instant, initial_age: std::time::Duration) -> Freshness {
+pub(super) fn freshness(terms: &Terms, received: Instant, initial_age: Duration) -> Freshness {
     let lifetime = match terms.lifetime {
         Lifetime::OfResponse(lifetime) => lifetime,
         Lifetime::FromArrival(ttl) => initial_age + ttl,
@@ -381,7 +336,7 @@ fn freshness(terms: &Terms, received: Instant, initial_age: std::time::Duration)
 
 /// The fields that are kept: `Age` and the length are made anew for each answer, and
 /// fields named by `private` or `no-cache` are not for sharing (RFC 9111 §5.2.2.4, §5.2.2.7).
-fn stored_headers(mut headers: HeaderMap) -> HeaderMap {
+pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderMap {
     let directives = ResponseDirectives::parse(&headers);
     // A place for what each answer sets, so that a hit's copy need not grow.
     headers.insert(AGE, HeaderValue::from_static("0"));
@@ -389,6 +344,9 @@ fn stored_headers(mut headers: HeaderMap) -> HeaderMap {
         .entry(CACHE_STATUS)
         .or_insert(HeaderValue::from_static(""));
     headers.remove(CONTENT_LENGTH);
+    if policy.set_cookie == SetCookie::Strip {
+        headers.remove(SET_COOKIE);
+    }
     for form in [directives.private, directives.no_cache] {
         if let FieldForm::Fields(names) = form {
             names.iter().for_each(|name| drop(headers.remove(name)));
@@ -399,7 +357,7 @@ fn stored_headers(mut headers: HeaderMap) -> HeaderMap {
 
 /// Header values of one buffer of their own: those that arrived are slices of read
 /// buffers many times their size.
-fn compact(headers: &HeaderMap) -> HeaderMap {
+pub(super) fn compact(headers: &HeaderMap) -> HeaderMap {
     let total = headers.values().map(HeaderValue::len).sum();
     let mut all = bytes::BytesMut::with_capacity(total);
     headers
@@ -413,18 +371,6 @@ fn compact(headers: &HeaderMap) -> HeaderMap {
         out.append(name.clone(), copy);
     }
     out
-}
-
-/// RFC 9111 §3.2: a 304's fields replace the stored ones, but for those that describe
-/// the stored bytes.
-fn update(stored: &mut HeaderMap, news: &HeaderMap) {
-    const KEPT: [HeaderName; 4] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, AGE];
-    for name in news.keys().filter(|name| !KEPT.contains(name)) {
-        stored.remove(name);
-    }
-    for (name, value) in news.iter().filter(|(name, _)| !KEPT.contains(name)) {
-        stored.append(name, value.clone());
-    }
 }
 
 /// Whether an error may be answered with this entry.

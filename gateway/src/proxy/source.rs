@@ -33,6 +33,8 @@ pub struct Answer {
     pub ttl: Option<Duration>,
     /// A plugin's tags.
     pub tags: Vec<String>,
+    /// The request carried the stale copy's validators: a 304 is about it.
+    pub validates: bool,
 }
 
 /// How long a load may take where the route sets no hard timeout: the upstream's own
@@ -62,6 +64,7 @@ async fn by_origin(ask: &Ask, stale: Option<&Entry>) -> Loaded {
     let mut request = ask.for_origin(Body::empty());
     *request.method_mut() = Method::GET;
     conditional::strip_conditionals(request.headers_mut());
+    let stale = stale.filter(|entry| entry.has_validator());
     if let Some(entry) = stale {
         add_validators(&mut request, entry);
     }
@@ -70,6 +73,7 @@ async fn by_origin(ask: &Ask, stale: Option<&Entry>) -> Loaded {
             response,
             ttl: None,
             tags: Vec::new(),
+            validates: stale.is_some(),
         }),
         Err(error) => Loaded::Failed(origin_failure(origin, &error)),
     }
@@ -141,6 +145,7 @@ fn composed(loaded: LoadedResponse) -> Answer {
         response,
         ttl: loaded.ttl,
         tags: loaded.tags,
+        validates: false,
     }
 }
 
@@ -155,6 +160,7 @@ async fn passed_on(ask: &Ask, mut request: Request<Body>) -> Loaded {
             response,
             ttl: None,
             tags: Vec::new(),
+            validates: false,
         }),
         Err(error) => Loaded::Failed(origin_failure(origin, &error)),
     }

@@ -1,0 +1,193 @@
+//! What belongs to one client never reaches another: through a validation, a flight, or a marker.
+
+use std::time::Duration;
+
+use e2e::client::Answer;
+use e2e::gate::Gate;
+use e2e::gateway::Gateway;
+use e2e::origin::{Asked, Origin, Seen};
+use e2e::reply::Reply;
+use e2e::setup::{Setup, site};
+use e2e::wait::{SOON, passed, wait_for};
+
+/// A page that must be validated each time; a validation is answered with `not_modified`.
+fn validated(seen: &Seen, not_modified: Reply) -> Reply {
+    match seen.header("if-none-match") {
+        "" => Reply::ok("page")
+            .header("etag", "\"a\"")
+            .header("cache-control", "max-age=0"),
+        _ => not_modified.status(304).header("etag", "\"a\""),
+    }
+}
+
+async fn second_of_two(gateway: &Gateway) -> Answer {
+    gateway.client().get("/").await;
+    gateway.client().get("/").await
+}
+
+#[tokio::test]
+async fn a_cookie_in_a_304_is_not_stored_where_cookies_are_stripped() {
+    let (_origin, gateway) = site("{set_cookie: strip}", |seen| {
+        let news = Reply::ok("")
+            .header("set-cookie", "user=2")
+            .header("cache-control", "max-age=60");
+        validated(seen, news)
+    })
+    .await;
+    second_of_two(&gateway).await;
+    let hit = gateway.client().get("/").await;
+    assert!(hit.is_hit() && !hit.has("set-cookie"), "{:?}", hit.headers);
+}
+
+#[tokio::test]
+async fn a_field_that_a_304_calls_private_is_not_stored() {
+    let (_origin, gateway) = site("{}", |seen| {
+        let news = Reply::ok("")
+            .header("x-user", "2")
+            .header("cache-control", "max-age=60, private=\"x-user\"");
+        validated(seen, news)
+    })
+    .await;
+    second_of_two(&gateway).await;
+    let hit = gateway.client().get("/").await;
+    assert!(hit.is_hit() && !hit.has("x-user"), "{:?}", hit.headers);
+}
+
+/// An origin that answers by `page` once the gate is open; the first request passes.
+async fn held(gate: &Gate, page: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Origin {
+    let (gate, page) = (gate.clone(), std::sync::Arc::new(page));
+    Origin::start(move |asked| {
+        let (gate, page) = (gate.clone(), page.clone());
+        async move {
+            if asked.number > 0 {
+                gate.pass().await;
+            }
+            page(&asked)
+        }
+    })
+    .await
+}
+
+/// One request that leads, and one that follows it before the gate opens.
+async fn leader_and_follower(gateway: &Gateway, gate: &Gate) -> [Answer; 2] {
+    let client = gateway.client();
+    let leader = tokio::spawn(async move { client.get("/").await });
+    gate.reached_by(1).await;
+    let client = gateway.client();
+    let follower = tokio::spawn(async move { client.get("/").await });
+    gateway
+        .metric_until("lamina_cache_coalesced_requests_total", &[], |n| n >= 1.0)
+        .await;
+    gate.open();
+    [leader.await.unwrap(), follower.await.unwrap()]
+}
+
+#[tokio::test]
+async fn a_cookie_in_a_304_goes_to_the_client_who_asked_and_to_no_follower() {
+    let gate = Gate::new();
+    let origin = held(&gate, |asked| {
+        validated(
+            &asked.seen,
+            Reply::ok("").header("set-cookie", &format!("user={}", asked.number)),
+        )
+    })
+    .await;
+    let gateway = Setup::new(&origin).start().await;
+    gateway.client().get("/").await;
+    let [leader, follower] = leader_and_follower(&gateway, &gate).await;
+    assert_eq!((leader.status.as_u16(), leader.text()), (200, "page"));
+    assert_eq!(leader.header("set-cookie"), "user=1");
+    assert_ne!(follower.header("set-cookie"), "user=1");
+    assert_eq!(follower.text(), "page");
+}
+
+#[tokio::test]
+async fn a_cookie_of_a_response_that_is_not_stored_reaches_its_client() {
+    let (_origin, gateway) = site("{set_cookie: strip}", |_| {
+        Reply::ok("hello")
+            .header("set-cookie", "user=1")
+            .header("cache-control", "private")
+    })
+    .await;
+    let answer = gateway.client().get("/").await;
+    assert_eq!(answer.header("set-cookie"), "user=1");
+}
+
+#[tokio::test]
+async fn tags_of_the_origin_outlive_a_304_on_a_route_with_tags() {
+    let origin = Origin::pages(|seen| {
+        let etag = Reply::ok("page").header("etag", "\"a\"");
+        match seen.header("if-none-match") {
+            "" => etag.header("surrogate-key", "product-7"),
+            _ => etag.status(304),
+        }
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .route("{name: site, upstream: origin, tags: [all], policy: {mode: override, ttl: 1s}}")
+        .start()
+        .await;
+    let first = gateway.client().get("/").await;
+    passed(first.at, Duration::from_millis(1_100)).await;
+    let second = gateway.client().get("/").await;
+    assert_eq!(second.cache().fwd_status, Some(304), "{:?}", second.cache());
+    gateway.purge(serde_json::json!({"tag": "product-7"})).await;
+    assert!(!gateway.client().get("/").await.is_hit());
+}
+
+#[tokio::test]
+async fn a_304_that_begins_to_vary_is_stored_for_its_own_variant() {
+    let (_origin, gateway) = site("{}", |seen| {
+        let news = Reply::ok("")
+            .header("vary", "x-plan")
+            .header("cache-control", "max-age=60");
+        validated(seen, news)
+    })
+    .await;
+    let client = gateway.client();
+    let plan = |plan: &'static str| client.request("/").header("x-plan", plan).send();
+    plan("gold").await;
+    plan("gold").await;
+    assert!(plan("gold").await.is_hit());
+    assert!(!plan("free").await.is_hit(), "RFC 9111 §4.1");
+}
+
+#[tokio::test]
+async fn a_304_that_nobody_asked_for_refreshes_nothing() {
+    let (origin, gateway) = site("{mode: override, ttl: 300ms, stale_if_error: 60s}", |_| {
+        Reply::ok("old")
+    })
+    .await;
+    let first = gateway.client().get("/").await;
+    passed(first.at, Duration::from_millis(400)).await;
+    origin.behave(|_| async { Reply::status_only(304) });
+    let second = gateway.client().get("/").await;
+    assert_eq!(
+        second.text(),
+        "old",
+        "an error, for which a stale copy is there"
+    );
+    assert!(!second.cache().stored, "{:?}", second.cache());
+}
+
+#[tokio::test]
+async fn a_304_for_another_etag_leads_to_a_load_of_the_whole() {
+    let (origin, gateway) = site("{}", |_| {
+        Reply::ok("old")
+            .header("etag", "\"a\"")
+            .header("cache-control", "max-age=0")
+    })
+    .await;
+    gateway.client().get("/").await;
+    origin.behave(|asked| async move {
+        let new = Reply::ok("new")
+            .header("etag", "\"b\"")
+            .header("cache-control", "max-age=0");
+        match asked.seen.header("if-none-match") {
+            "" => new,
+            _ => Reply::status_only(304).header("etag", "\"b\""),
+        }
+    });
+    let second = gateway.client().get("/").await;
+    assert_eq!(second.text(), "new", "RFC 9111 §4.3.4");
+}
