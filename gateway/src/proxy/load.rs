@@ -121,8 +121,14 @@ impl Proxy {
                     match self.join(&ask, &keyed, &fill, reason, &place) {
                         Joined::Served(served) => return served,
                         Joined::Other(variant) => key = variant,
+                        Joined::Unshared => return self.alone(&ask, reason, Alone::Private).await,
                         Joined::Again => {}
                     }
+                }
+                Waited::Landed(Landing::Stored(entry))
+                    if !leads && !entry.freshness.serves_others(Instant::now()) =>
+                {
+                    return self.alone(&ask, reason, Alone::Private).await;
                 }
                 Waited::Landed(Landing::Stored(entry))
                     if leads || !self.cache.hides(&entry.marks, entry.born) =>
@@ -223,6 +229,9 @@ impl Proxy {
             return Joined::Again;
         }
         let now = Instant::now();
+        if !leads && !fill.freshness.serves_others(now) {
+            return Joined::Unshared;
+        }
         let status = CacheStatus::Fwd {
             reason,
             fwd_status: Some(fill.status.as_u16()),
@@ -369,6 +378,8 @@ enum Joined {
     Served(Served),
     /// The answer is of another variant; this is the key of ours.
     Other(Key),
+    /// It is for the leader's client alone: each of the others asks the origin.
+    Unshared,
     /// A purge overtook it, or its start is gone: ask again.
     Again,
 }

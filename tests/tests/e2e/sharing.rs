@@ -102,6 +102,46 @@ async fn a_cookie_in_a_304_goes_to_the_client_who_asked_and_to_no_follower() {
 }
 
 #[tokio::test]
+async fn a_response_that_needs_validation_each_time_is_not_handed_to_followers() {
+    for control in ["no-cache", "max-age=0"] {
+        let gate = Gate::new();
+        let origin = held(&gate, move |asked| {
+            Reply::ok(format!("for {}", asked.number))
+                .header("cache-control", control)
+                .header("etag", &format!("\"{}\"", asked.number))
+        })
+        .await;
+        let gateway = Setup::new(&origin).start().await;
+        gateway.client().get("/other").await;
+        let [leader, follower] = leader_and_follower(&gateway, &gate).await;
+        assert_ne!(
+            leader.text(),
+            follower.text(),
+            "{control}: RFC 9111 §5.2.2.4"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_validation_for_one_client_is_not_the_validation_for_another() {
+    let gate = Gate::new();
+    let origin = held(&gate, |asked| {
+        let bare = Reply::ok("page")
+            .header("etag", "\"a\"")
+            .header("cache-control", "no-cache");
+        match asked.seen.header("if-none-match") {
+            "" => bare,
+            _ => bare.status(304),
+        }
+    })
+    .await;
+    let gateway = Setup::new(&origin).start().await;
+    gateway.client().get("/").await;
+    leader_and_follower(&gateway, &gate).await;
+    assert_eq!(origin.count(), 3, "the follower asked for itself");
+}
+
+#[tokio::test]
 async fn a_cookie_of_a_response_that_is_not_stored_reaches_its_client() {
     let (_origin, gateway) = site("{set_cookie: strip}", |_| {
         Reply::ok("hello")
