@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use moka::notification::RemovalCause;
 use prometheus::{IntGauge, Registry};
 
@@ -45,7 +46,7 @@ pub struct Cache {
     flights: Arc<Flights>,
     log: PurgeLog,
     pub backoff: Backoff,
-    hit_for_miss: moka::sync::Cache<Key, (), foldhash::fast::RandomState>,
+    hit_for_miss: moka::sync::Cache<Key, Unshared, foldhash::fast::RandomState>,
     pub hooks: Arc<Hooks>,
     gauges: Gauges,
     /// Bytes of one object at most.
@@ -75,6 +76,14 @@ pub enum Lookup {
 pub enum Missing {
     Uri,
     Variant,
+}
+
+/// Whose responses for a key may not be shared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unshared {
+    Everybody,
+    /// Those of requests with `Authorization`; the others' may be.
+    Authorized,
 }
 
 /// Keys that are remembered as not shareable.
@@ -182,14 +191,18 @@ impl Cache {
         self.l1.remove(key);
     }
 
-    /// Notes that responses for `key` may not be shared.
-    pub fn mark_private(&self, key: &Key) {
-        self.hit_for_miss.insert(key.clone(), ());
+    /// Notes whose responses for `key` may not be shared.
+    pub fn mark_private(&self, key: &Key, whose: Unshared) {
+        self.hit_for_miss.insert(key.clone(), whose);
     }
 
-    /// Whether a response for `key` could not be shared a moment ago.
-    pub fn is_private(&self, key: &Key) -> bool {
-        self.hit_for_miss.contains_key(key.as_bytes())
+    /// Whether a response to such a request for `key` could not be shared a moment ago.
+    pub fn is_private(&self, key: &Key, request: &HeaderMap) -> bool {
+        match self.hit_for_miss.get(key.as_bytes()) {
+            Some(Unshared::Everybody) => true,
+            Some(Unshared::Authorized) => request.contains_key(AUTHORIZATION),
+            None => false,
+        }
     }
 
     /// Forgets what `selector` reaches. It holds when this returns, for entries,

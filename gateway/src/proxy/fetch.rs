@@ -20,7 +20,7 @@ use crate::cache::freshness::{Freshness, initial_age};
 use crate::cache::key::{Key, KeyBuf};
 use crate::cache::policy::{Exchange, Lifetime, Policy, Refusal, Source, Terms};
 use crate::cache::tags::Tags;
-use crate::cache::{Cache, variant_key};
+use crate::cache::{Cache, Unshared, variant_key};
 use crate::http::body::Body;
 use crate::http::cache_control::{FieldForm, ResponseDirectives};
 use crate::http::cache_status::CACHE_STATUS;
@@ -189,11 +189,20 @@ impl Fetch {
             refusal = refusal.as_str(),
             "not stored"
         );
-        if let Some(stale) = &self.stale {
-            // The origin has something else to say now; the copy must not come back.
-            self.cache.drop_entry(&stale.key);
+        match refusal {
+            // The request's own doing: it says nothing about the stored copy or others' requests.
+            Refusal::RequestNoStore => {}
+            Refusal::Authorization => {
+                self.cache.mark_private(leader.key(), Unshared::Authorized);
+            }
+            _ => {
+                if let Some(stale) = &self.stale {
+                    // The origin has something else to say now; the copy must not come back.
+                    self.cache.drop_entry(&stale.key);
+                }
+                self.cache.mark_private(leader.key(), Unshared::Everybody);
+            }
         }
-        self.cache.mark_private(leader.key());
         leader.land(Landing::Private);
         if let Some(client) = self.private {
             let mut response = arrived.answer.response;
@@ -294,7 +303,7 @@ async fn pump(cache: &Cache, key: &Key, fill: &Fill, mut body: Body) -> Option<B
         if !outgrown && fill.outgrown() {
             // Learnt late: the next requests need not queue for it.
             outgrown = true;
-            cache.mark_private(key);
+            cache.mark_private(key, Unshared::Everybody);
         }
     }
     fill.fail();

@@ -100,7 +100,7 @@ impl Proxy {
             // A HEAD loads nothing for others (RFC 9110 §9.3.2): it is answered from a GET or passed.
             return self.pass_shared(&ask, reason, None).await;
         }
-        if self.cache.is_private(&key) {
+        if self.cache.is_private(&key, &ask.parts.headers) {
             self.cache
                 .hooks
                 .emit(Event::InflightBypass(Alone::HitForMiss));

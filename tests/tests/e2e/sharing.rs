@@ -142,6 +142,20 @@ async fn a_validation_for_one_client_is_not_the_validation_for_another() {
 }
 
 #[tokio::test]
+async fn a_login_on_one_request_does_not_mark_the_page_as_private_for_all() {
+    let (_origin, gateway) = site("{}", |_| Reply::fresh("page")).await;
+    let client = gateway.client();
+    let own = client
+        .request("/")
+        .header("authorization", "Basic x")
+        .send()
+        .await;
+    assert!(!own.cache().stored, "{:?}", own.cache());
+    client.get("/").await;
+    assert!(client.get("/").await.is_hit());
+}
+
+#[tokio::test]
 async fn a_cookie_of_a_response_that_is_not_stored_reaches_its_client() {
     let (_origin, gateway) = site("{set_cookie: strip}", |_| {
         Reply::ok("hello")
