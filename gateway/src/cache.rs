@@ -144,9 +144,21 @@ impl Cache {
         Lookup::Miss(key, missing)
     }
 
-    /// Looks at the entry under exactly this key once more, as a new leader must.
-    pub fn fresh_again(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
-        let entry = self.l1.get(key)?;
+    /// Whether an entry that was looked up a while ago may still be shown.
+    pub fn shows(&self, entry: &Entry) -> bool {
+        self.log.judge(entry) != Verdict::Hidden
+    }
+
+    /// Looks for a fresh entry once more, as a new leader must.
+    pub fn fresh_again(
+        &self,
+        key: &KeyBuf,
+        request: &HeaderMap,
+        now: Instant,
+    ) -> Option<Arc<Entry>> {
+        let Found::Entry(entry) = self.l1.find(key, request) else {
+            return None;
+        };
         let visible = self.log.judge(&entry) == Verdict::Visible;
         (visible && entry.state(now) == State::Fresh).then_some(entry)
     }

@@ -156,14 +156,6 @@ impl L1 {
         });
     }
 
-    /// The entry at exactly this key.
-    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        match self.slots.get(key.as_bytes())? {
-            Slot::Entry(entry) => Some(entry),
-            Slot::Varies(_) => None,
-        }
-    }
-
     /// Takes out what stands at `key`.
     pub fn remove(&self, key: &Key) {
         self.slots.invalidate(key.as_bytes());

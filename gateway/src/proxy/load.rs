@@ -54,16 +54,25 @@ impl Proxy {
         if self.cache.backoff.pauses(key.as_bytes(), ask.started) {
             return;
         }
-        if let Turn::Lead(leader) = self.cache.board(&key, || ask.marks(&keyed)) {
-            let fetch = Fetch {
-                cache: Arc::clone(&self.cache),
-                ask: Arc::new(ask),
-                primary: keyed.key,
-                stale: Some(stale),
-                private: None,
-            };
-            tokio::spawn(fetch.run(leader));
+        let Turn::Lead(leader) = self.cache.board(&key, || ask.marks(&keyed)) else {
+            return;
+        };
+        let again = self
+            .cache
+            .fresh_again(&keyed.key, &ask.parts.headers, Instant::now());
+        if let Some(entry) = again {
+            // Another refresh ended between the look-up and here.
+            return leader.land(Landing::Stored(entry));
         }
+        let stale = self.cache.shows(&stale).then_some(stale);
+        let fetch = Fetch {
+            cache: Arc::clone(&self.cache),
+            ask: Arc::new(ask),
+            primary: keyed.key,
+            stale,
+            private: None,
+        };
+        tokio::spawn(fetch.run(leader));
     }
 
     /// Gets what L1 did not have.
@@ -166,7 +175,7 @@ impl Proxy {
         // A load may have ended between the look-up and here.
         let again = self
             .cache
-            .fresh_again(key, Instant::now())
+            .fresh_again(&keyed.key, &ask.parts.headers, Instant::now())
             .filter(|entry| plan::satisfies(&ask.route, &ask.parts, entry, Instant::now()));
         if let Some(entry) = again {
             leader.land(Landing::Stored(Arc::clone(&entry)));
@@ -177,7 +186,11 @@ impl Proxy {
             follower: leader.follow(),
             private: Some(receiver),
         };
-        let stale = stale.map(|fallback| Arc::clone(&fallback.entry));
+        // Looked at after the load's place in the order is known: a copy that was purged
+        // before must not come back by way of a validation.
+        let stale = self
+            .shown(stale)
+            .map(|fallback| Arc::clone(&fallback.entry));
         let fetch = Fetch {
             cache: Arc::clone(&self.cache),
             ask: Arc::clone(ask),
@@ -197,7 +210,7 @@ impl Proxy {
         tokio::select! {
             biased;
             landing = place.follower.landing() => Waited::Landed(landing),
-            () = after(soft.map(|(time, _)| time)) => match usable {
+            () = after(soft.map(|(time, _)| time)) => match self.shown(usable) {
                 Some(fallback) => Waited::Soft(Arc::clone(&fallback.entry)),
                 None => Waited::Long,
             },
@@ -308,10 +321,15 @@ impl Proxy {
         reason: Forward,
         failure: &Failure,
     ) -> Served {
-        match stale.filter(|fallback| fallback.windows.if_error) {
+        match self.shown(stale).filter(|f| f.windows.if_error) {
             Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
             None => self.error(reason, failure),
         }
+    }
+
+    /// The stale copy, unless a purge came since it was looked up.
+    fn shown<'a>(&self, stale: Option<&'a Fallback>) -> Option<&'a Fallback> {
+        stale.filter(|fallback| self.cache.shows(&fallback.entry))
     }
 
     fn stale(&self, ask: &Ask, entry: &Entry, why: StaleReason) -> Served {

@@ -245,3 +245,25 @@ async fn a_304_for_another_etag_leads_to_a_load_of_the_whole() {
     let second = gateway.client().get("/").await;
     assert_eq!(second.text(), "new", "RFC 9111 §4.3.4");
 }
+
+#[tokio::test]
+async fn a_stale_copy_that_was_purged_during_the_load_does_not_come_back() {
+    let gate = Gate::new();
+    let origin = held(&gate, |asked| match asked.number {
+        0 => Reply::ok("old"),
+        _ => Reply::status_only(503),
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .policy("{mode: override, ttl: 300ms, stale_if_error: 60s}")
+        .start()
+        .await;
+    let first = gateway.client().get("/").await;
+    passed(first.at, Duration::from_millis(400)).await;
+    let client = gateway.client();
+    let asking = tokio::spawn(async move { client.get("/").await });
+    gate.reached_by(1).await;
+    gateway.purge(serde_json::json!({"all": true})).await;
+    gate.open();
+    assert_eq!(asking.await.unwrap().status, 503);
+}
