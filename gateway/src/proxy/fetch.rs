@@ -11,7 +11,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 
-use crate::cache::coalesce::{Failure, Landing, Leader};
+use crate::cache::coalesce::{Failure, Landing, Leader, StaleUse};
 use crate::cache::config::SetCookie;
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::event::Event;
@@ -27,6 +27,7 @@ use crate::http::cache_status::CACHE_STATUS;
 use crate::http::vary::Vary;
 use crate::http::{date, forward};
 use crate::proxy::context::{Ask, PSEUDONYM};
+use crate::proxy::respond;
 use crate::proxy::source::{self, Answer, Loaded};
 
 /// One load.
@@ -51,7 +52,7 @@ pub(super) struct Arrived {
 }
 
 /// Statuses that count as a failed load while a stale copy is there (RFC 5861 §4).
-const ERRORS: [u16; 4] = [500, 502, 503, 504];
+pub(super) const ERRORS: [u16; 4] = [500, 502, 503, 504];
 
 impl Fetch {
     /// Loads and lands `leader`.
@@ -79,7 +80,7 @@ impl Fetch {
                 self.arrived(leader, arrived).await;
             }
             Loaded::Absent => self.absent(leader).await,
-            Loaded::Stale => self.failed(leader, asked_for_stale()),
+            Loaded::Stale => self.failed(leader, source::asked_for_stale()),
             Loaded::Failed(failure) => self.failed(leader, failure),
         }
     }
@@ -218,10 +219,8 @@ impl Fetch {
         if let Some(stale) = &self.stale {
             self.cache.drop_entry(&stale.key);
         }
-        let mut response = Response::new(Body::full("404 not found\n"));
-        *response.status_mut() = StatusCode::NOT_FOUND;
         let answer = Answer {
-            response,
+            response: respond::absent(),
             ttl: None,
             tags: Vec::new(),
             validates: false,
@@ -251,7 +250,7 @@ impl Fetch {
             },
         };
         self.cache.hooks.emit(event);
-        if self.stale.is_some() {
+        if self.stale.is_some() && failure.stale != StaleUse::Never {
             self.cache
                 .backoff
                 .failed(&key, Instant::now(), dice(SystemTime::now()));
@@ -391,33 +390,14 @@ fn usable(stale: &Entry) -> bool {
 }
 
 fn answered_badly(status: StatusCode) -> Failure {
-    Failure {
-        status,
-        error: "http_response_incomplete",
-        retry_after: None,
-        detail: format!("the origin answered {status}"),
-    }
+    let detail = format!("the origin answered {status}");
+    Failure::new(status, "http_response_incomplete", detail)
 }
 
 /// We asked for the whole; there is nothing that this 304 could be about.
 fn unasked_304() -> Failure {
-    let detail = "the origin answered 304 to a request without preconditions".to_owned();
-    Failure {
-        status: StatusCode::BAD_GATEWAY,
-        error: "http_protocol_error",
-        retry_after: None,
-        detail,
-    }
-}
-
-fn asked_for_stale() -> Failure {
-    let detail = "the loader asked for the stale copy".to_owned();
-    Failure {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        error: "proxy_internal_response",
-        retry_after: Some(1),
-        detail,
-    }
+    let detail = "the origin answered 304 to a request without preconditions";
+    Failure::new(StatusCode::BAD_GATEWAY, "http_protocol_error", detail)
 }
 
 /// A number that nobody can foresee, for jitter.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 
-use crate::cache::coalesce::{Failure, Follower, Landing, Turn};
+use crate::cache::coalesce::{Failure, Follower, Landing, StaleUse, Turn};
 use crate::cache::entry::Entry;
 use crate::cache::event::{Alone, Event, StaleReason};
 use crate::cache::fill::Fill;
@@ -18,7 +18,7 @@ use crate::cache::{Lookup, variant_key};
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::proxy::context::{Ask, Keyed};
-use crate::proxy::fetch::Fetch;
+use crate::proxy::fetch::{ERRORS, Fetch};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::{Proxy, Served, missing, plan, respond};
 
@@ -107,13 +107,14 @@ impl Proxy {
         }
         if ask.parts.method == Method::HEAD {
             // A HEAD loads nothing for others (RFC 9110 §9.3.2): it is answered from a GET or passed.
-            return self.pass_shared(&ask, reason, None).await;
+            return self.past(&ask, stale.as_ref(), reason, None).await;
         }
         if self.cache.is_private(&key, &ask.parts.headers) {
             self.cache
                 .hooks
                 .emit(Event::InflightBypass(Alone::HitForMiss));
-            return self.pass_shared(&ask, reason, Some("hit-for-miss")).await;
+            let detail = Some(Alone::HitForMiss.as_str());
+            return self.past(&ask, stale.as_ref(), reason, detail).await;
         }
         for _ in 0..ROUNDS {
             let mut place = match self.board(&ask, &keyed, &key, stale.as_ref()) {
@@ -125,33 +126,46 @@ impl Proxy {
             let leads = place.private.is_some();
             match self.wait(&ask, &mut place, stale.as_ref()).await {
                 Waited::Soft(entry) => return self.stale(&ask, &entry, StaleReason::SoftTimeout),
-                Waited::Long => return self.alone(&ask, reason, Alone::WaitTimeout).await,
+                Waited::Long => {
+                    return self
+                        .alone(&ask, stale.as_ref(), reason, Alone::WaitTimeout)
+                        .await;
+                }
                 Waited::Landed(Landing::Streaming(fill)) => {
                     match self.join(&ask, &keyed, &fill, reason, &place) {
                         Joined::Served(served) => return served,
                         Joined::Other(variant) => key = variant,
-                        Joined::Unshared => return self.alone(&ask, reason, Alone::Private).await,
+                        Joined::Unshared => {
+                            return self
+                                .alone(&ask, stale.as_ref(), reason, Alone::Private)
+                                .await;
+                        }
                         Joined::Again => {}
                     }
                 }
                 Waited::Landed(Landing::Stored(entry))
                     if !leads && !entry.freshness.serves_others(Instant::now()) =>
                 {
-                    return self.alone(&ask, reason, Alone::Private).await;
+                    return self
+                        .alone(&ask, stale.as_ref(), reason, Alone::Private)
+                        .await;
                 }
                 Waited::Landed(Landing::Stored(entry))
                     if leads || !self.cache.hides(&entry.marks, entry.born) =>
                 {
                     return self.stored(&ask, &entry, reason, leads);
                 }
-                Waited::Landed(Landing::Private) => return self.private(&ask, place, reason).await,
+                Waited::Landed(Landing::Private) => {
+                    return self.private(&ask, stale.as_ref(), place, reason).await;
+                }
                 Waited::Landed(Landing::Failed(failure)) => {
                     return self.stale_or_error(&ask, stale.as_ref(), reason, &failure);
                 }
                 Waited::Landed(Landing::Stored(_) | Landing::Abandoned | Landing::InFlight) => {}
             }
         }
-        self.pass_shared(&ask, reason, Some("unsettled")).await
+        self.past(&ask, stale.as_ref(), reason, Some("unsettled"))
+            .await
     }
 
     /// Leads or follows; or an entry, when one was stored since the look-up.
@@ -287,9 +301,15 @@ impl Proxy {
         )
     }
 
-    async fn private(self: &Arc<Self>, ask: &Arc<Ask>, place: Place, reason: Forward) -> Served {
+    async fn private(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        place: Place,
+        reason: Forward,
+    ) -> Served {
         let Some(receiver) = place.private else {
-            return self.alone(ask, reason, Alone::Private).await;
+            return self.alone(ask, stale, reason, Alone::Private).await;
         };
         let Ok(response) = receiver.await else {
             return self.error(reason, &lost());
@@ -309,9 +329,35 @@ impl Proxy {
         Served::new(respond::passed(response, &status), Outcome::Miss)
     }
 
-    async fn alone(self: &Arc<Self>, ask: &Arc<Ask>, reason: Forward, why: Alone) -> Served {
+    async fn alone(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        reason: Forward,
+        why: Alone,
+    ) -> Served {
         self.cache.hooks.emit(Event::InflightBypass(why));
-        self.pass_shared(ask, reason, Some(why.as_str())).await
+        self.past(ask, stale, reason, Some(why.as_str())).await
+    }
+
+    /// Asks for this request alone; a stale copy stands in for a failure here, too.
+    async fn past(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        reason: Forward,
+        detail: Option<&'static str>,
+    ) -> Served {
+        match self.pass_shared(ask, reason, detail).await {
+            Ok(served) if ERRORS.contains(&served.response.status().as_u16()) => {
+                match self.shown(stale).filter(|f| f.windows.if_error) {
+                    Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
+                    None => served,
+                }
+            }
+            Ok(served) => served,
+            Err(failure) => self.stale_or_error(ask, stale, reason, &failure),
+        }
     }
 
     fn stale_or_error(
@@ -321,7 +367,12 @@ impl Proxy {
         reason: Forward,
         failure: &Failure,
     ) -> Served {
-        match self.shown(stale).filter(|f| f.windows.if_error) {
+        let may = |fallback: &&Fallback| match failure.stale {
+            StaleUse::InWindow => fallback.windows.if_error,
+            StaleUse::Asked => !fallback.entry.freshness.must_revalidate,
+            StaleUse::Never => false,
+        };
+        match self.shown(stale).filter(may) {
             Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
             None => self.error(reason, failure),
         }
@@ -411,11 +462,6 @@ async fn after(time: Option<Duration>) {
 }
 
 fn lost() -> Failure {
-    let detail = "the load ended without an answer".to_owned();
-    Failure {
-        status: StatusCode::BAD_GATEWAY,
-        error: "proxy_internal_error",
-        retry_after: None,
-        detail,
-    }
+    let detail = "the load ended without an answer";
+    Failure::new(StatusCode::BAD_GATEWAY, "proxy_internal_error", detail)
 }

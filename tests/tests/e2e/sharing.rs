@@ -267,3 +267,33 @@ async fn a_stale_copy_that_was_purged_during_the_load_does_not_come_back() {
     gate.open();
     assert_eq!(asking.await.unwrap().status, 503);
 }
+
+#[tokio::test]
+async fn head_requests_get_the_stale_copy_as_get_requests_do() {
+    let (mut origin, gateway) = site("{mode: override, ttl: 300ms, stale_if_error: 60s}", |_| {
+        Reply::ok("old")
+    })
+    .await;
+    let first = gateway.client().get("/").await;
+    passed(first.at, Duration::from_millis(400)).await;
+    origin.stop().await;
+    let head = gateway.client().head("/").await;
+    assert_eq!(
+        (head.status.as_u16(), head.header("content-length")),
+        (200, "3")
+    );
+}
+
+#[tokio::test]
+async fn a_204_has_no_length_in_answer_to_head_either() {
+    let (_origin, gateway) = site("{}", |_| {
+        Reply::status_only(204).header("cache-control", "max-age=60")
+    })
+    .await;
+    gateway.client().get("/").await;
+    let head = gateway.client_http2().head("/").await;
+    assert!(
+        head.is_hit() && !head.has("content-length"),
+        "RFC 9110 §8.6"
+    );
+}
