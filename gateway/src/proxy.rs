@@ -216,6 +216,11 @@ impl Proxy {
     ) -> Response<Body> {
         let (route, started) = (Arc::clone(&ask.route), ask.started);
         let served = match work {
+            // A flight that waits for itself would hang.
+            _ if loops(&ask.parts) => {
+                let refusal = respond::plain(StatusCode::LOOP_DETECTED, "508 loop detected\n");
+                Served::new(refusal, Outcome::Error)
+            }
             Work::Pass(reason, detail) => self.pass(ask, body, reason, detail).await,
             Work::Load(looked) => self.load(Arc::new(ask), looked.0, looked.1).await,
         };
@@ -276,7 +281,7 @@ impl Proxy {
 
 /// Whether the request came round to us again (RFC 8586).
 fn loops(parts: &Parts) -> bool {
-    forward::loops(&parts.headers, context::PSEUDONYM)
+    forward::loops(&parts.headers, &context::CDN_ID)
 }
 
 /// Why a request goes to the origin, in RFC 9211's words.

@@ -1,11 +1,12 @@
 //! One request as the steps see it: where it is addressed to, by whom, since when.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::hash::BuildHasher;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{Request, Uri};
+use http::{HeaderMap, Request, Uri};
 
 use crate::cache::entry::Marks;
 use crate::cache::key::{Hash64, KeyBuf, KeyId, Subject};
@@ -94,18 +95,25 @@ impl Ask {
         }
     }
 
-    /// The request for the origin: hop-by-hop fields gone, who asked said.
-    pub fn for_origin(&self, body: Body) -> Request<Body> {
-        let mut headers = self.parts.headers.clone();
-        forward::strip_hop_by_hop(&mut headers);
+    /// What every request to an origin goes through, also one that a plugin rewrote:
+    /// hop-by-hop fields gone, who asked said, our own place on the way named.
+    pub fn forward(&self, headers: &mut HeaderMap) {
+        forward::strip_hop_by_hop(headers);
         forward::set_forwarded(
-            &mut headers,
+            headers,
             self.peer.address.ip(),
             self.scheme,
             &self.host,
             self.peer.trusted,
         );
-        forward::append_via(&mut headers, self.parts.version, PSEUDONYM);
+        forward::append_via(headers, self.parts.version, PSEUDONYM);
+        forward::append_cdn_loop(headers, &CDN_ID);
+    }
+
+    /// The request for the origin: hop-by-hop fields gone, who asked said.
+    pub fn for_origin(&self, body: Body) -> Request<Body> {
+        let mut headers = self.parts.headers.clone();
+        self.forward(&mut headers);
         if !self.host.is_empty() && !headers.contains_key(http::header::HOST) {
             // HTTP/2 has it in the pseudo-header alone.
             headers.extend(
@@ -125,6 +133,13 @@ impl Ask {
 
 /// The name by which we stand in `Via`, `Cache-Status` and `Proxy-Status`.
 pub const PSEUDONYM: &str = "lamina";
+
+/// This process in `CDN-Loop` (RFC 8586). Its own name, so that one gateway may stand
+/// before another.
+pub static CDN_ID: LazyLock<String> = LazyLock::new(|| {
+    let number = std::hash::RandomState::new().hash_one(std::process::id());
+    format!("{PSEUDONYM}-{number:016x}")
+});
 
 /// Path and query alone (RFC 9112 §3.2.1).
 pub fn origin_form(uri: &Uri) -> Uri {

@@ -12,7 +12,7 @@ use crate::http::forward;
 use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::source::Loaded;
-use crate::proxy::{Proxy, Served, invalidate, loops, respond, source};
+use crate::proxy::{Proxy, Served, invalidate, respond, source};
 
 impl Proxy {
     /// Sends the request on as it is and streams the answer back; what it makes invalid
@@ -24,12 +24,6 @@ impl Proxy {
         reason: Forward,
         detail: Option<&'static str>,
     ) -> Served {
-        if loops(&ask.parts) {
-            return Served::new(
-                respond::plain(StatusCode::LOOP_DETECTED, "508 loop detected\n"),
-                Outcome::Error,
-            );
-        }
         let upgrade = forward::wants_upgrade(&ask.parts.headers)
             .zip(ask.parts.extensions.get::<OnUpgrade>().cloned());
         let reads = matches!(ask.parts.method, Method::GET | Method::HEAD);

@@ -178,7 +178,7 @@ async fn passed_on(ask: &Ask, mut request: Request<Body>) -> Loaded {
     let Some(origin) = &ask.route.origin else {
         return Loaded::Failed(no_origin());
     };
-    forward::strip_hop_by_hop(request.headers_mut());
+    ask.forward(request.headers_mut());
     sent(origin, request, false).await
 }
 

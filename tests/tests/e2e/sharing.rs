@@ -247,6 +247,21 @@ async fn a_304_for_another_etag_leads_to_a_load_of_the_whole() {
 }
 
 #[tokio::test]
+async fn what_a_client_forwarded_comes_round_as_a_loop() {
+    let (origin, gateway) = site("{}", |_| Reply::fresh("page")).await;
+    gateway.client().get("/a").await;
+    let line = origin.last().header("cdn-loop").to_owned();
+    assert!(!line.is_empty());
+    let again = gateway
+        .client()
+        .request("/b")
+        .header("cdn-loop", &line)
+        .send();
+    assert_eq!(again.await.status, 508);
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
 async fn a_stale_copy_that_was_purged_during_the_load_does_not_come_back() {
     let gate = Gate::new();
     let origin = held(&gate, |asked| match asked.number {
