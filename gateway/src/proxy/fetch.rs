@@ -94,7 +94,11 @@ impl Fetch {
             _ if status == StatusCode::NOT_MODIFIED => {
                 return self.failed(leader, unasked_304());
             }
-            Some(entry) if ERRORS.contains(&status.as_u16()) && usable(&entry) => {
+            // Behind a reader nobody waits for the error; the copy keeps its window.
+            Some(entry)
+                if ERRORS.contains(&status.as_u16())
+                    && (usable(&entry) || self.private.is_none()) =>
+            {
                 return self.failed(leader, answered_badly(status));
             }
             _ => self.succeeded(&leader, arrived.delay),

@@ -300,6 +300,33 @@ async fn head_requests_get_the_stale_copy_as_get_requests_do() {
 }
 
 #[tokio::test]
+async fn an_error_behind_a_stale_page_ends_neither_the_page_nor_its_window() {
+    let (origin, gateway) = site(
+        "{mode: override, ttl: 300ms, stale_while_revalidate: 60s}",
+        |_| Reply::ok("old"),
+    )
+    .await;
+    let first = gateway.client().get("/").await;
+    passed(first.at, Duration::from_millis(400)).await;
+    origin.behave(|_| async { Reply::status_only(503) });
+    let client = gateway.client();
+    assert_eq!(client.get("/").await.text(), "old");
+    wait_for("the refresh failed", SOON, || async {
+        let failed = [("outcome", "error")];
+        (gateway.metric("lamina_cache_loads_total", &failed).await >= 1.0).then_some(())
+    })
+    .await;
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.text(), "old");
+    }
+    assert!(
+        origin.count() <= 3,
+        "the back-off holds: {}",
+        origin.count()
+    );
+}
+
+#[tokio::test]
 async fn a_204_has_no_length_in_answer_to_head_either() {
     let (_origin, gateway) = site("{}", |_| {
         Reply::status_only(204).header("cache-control", "max-age=60")
