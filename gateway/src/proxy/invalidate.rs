@@ -81,6 +81,10 @@ fn apply(
         );
         return;
     };
+    if text.is_empty() {
+        // Every URL begins with nothing.
+        return;
+    }
     let here = |text: &str| {
         if text.starts_with('/') {
             format!("{host}{text}")

@@ -327,6 +327,23 @@ async fn an_error_behind_a_stale_page_ends_neither_the_page_nor_its_window() {
 }
 
 #[tokio::test]
+async fn a_rule_filled_with_nothing_purges_nothing() {
+    let origin = Origin::pages(|_| Reply::fresh("page")).await;
+    let gateway = Setup::new(&origin)
+        .route("{name: site, upstream: origin, invalidate: [{on: [POST], purge: [{prefix: \"{header.x-where}\"}]}]}")
+        .start()
+        .await;
+    let client = gateway.client();
+    client.get("/kept").await;
+    client
+        .ask(http::Method::POST, "/form")
+        .header("x-where", "")
+        .send()
+        .await;
+    assert!(client.get("/kept").await.is_hit());
+}
+
+#[tokio::test]
 async fn a_204_has_no_length_in_answer_to_head_either() {
     let (_origin, gateway) = site("{}", |_| {
         Reply::status_only(204).header("cache-control", "max-age=60")
