@@ -123,7 +123,7 @@ impl Cache {
         };
         match self.log.judge(&entry) {
             Verdict::Hidden => {
-                self.l1.remove(&entry.key);
+                self.l1.remove(&entry);
                 self.missed(key.to_key(), Missing::Uri)
             }
             Verdict::Visible | Verdict::Marked => match entry.state(now) {
@@ -197,10 +197,9 @@ impl Cache {
         true
     }
 
-    /// Forgets what stands at exactly this key: the origin said that it is no more,
-    /// or that it may not be kept.
-    pub fn drop_entry(&self, key: &Key) {
-        self.l1.remove(key);
+    /// Forgets this entry: the origin said that it is no more, or that it may not be kept.
+    pub fn drop_entry(&self, entry: &Arc<Entry>) {
+        self.l1.remove(entry);
     }
 
     /// Notes whose responses for `key` may not be shared.
@@ -233,7 +232,7 @@ impl Cache {
         let begun = self.log.begin_sweep();
         for entry in self.l1.entries() {
             if self.log.judge(&entry) == Verdict::Hidden {
-                self.l1.remove(&entry.key);
+                self.l1.remove(&entry);
             }
         }
         self.log.end_sweep(begun);

@@ -203,7 +203,7 @@ impl Fetch {
             _ => {
                 if let Some(stale) = &self.stale {
                     // The origin has something else to say now; the copy must not come back.
-                    self.cache.drop_entry(&stale.key);
+                    self.cache.drop_entry(stale);
                 }
                 self.cache.mark_private(leader.key(), Unshared::Everybody);
             }
@@ -221,7 +221,7 @@ impl Fetch {
     /// A loader says that there is no such thing.
     async fn absent(self, leader: Leader) {
         if let Some(stale) = &self.stale {
-            self.cache.drop_entry(&stale.key);
+            self.cache.drop_entry(stale);
         }
         let answer = Answer {
             response: respond::absent(),
