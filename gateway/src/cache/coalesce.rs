@@ -218,6 +218,11 @@ impl Leader {
         self.flight.landing.send_replace(Landing::Streaming(fill));
     }
 
+    /// Waits until nobody waits for the landing any more: each has gone on with it, or left.
+    pub async fn all_followed(&self) {
+        self.flight.landing.closed().await;
+    }
+
     /// Ends the flight. What is stored must be in L1 already: a later request
     /// finds it there or leads anew.
     pub fn land(self, landing: Landing) {

@@ -17,7 +17,7 @@ use crate::cache::entry::{Entry, Marks};
 use crate::cache::event::Event;
 use crate::cache::fill::{Fill, Head};
 use crate::cache::freshness::{Freshness, initial_age};
-use crate::cache::key::{Key, KeyBuf};
+use crate::cache::key::KeyBuf;
 use crate::cache::policy::{Exchange, Lifetime, Policy, Refusal, Source, Terms};
 use crate::cache::tags::Tags;
 use crate::cache::{Cache, Unshared, variant_key};
@@ -165,7 +165,7 @@ impl Fetch {
         }
         let fill = Fill::new(head, self.cache.max_object_bytes);
         leader.stream(Arc::clone(&fill));
-        if let Some(body) = pump(&self.cache, leader.key(), &fill, body).await {
+        if let Some(body) = pump(&self.cache, &leader, &fill, body).await {
             self.store(&leader, &fill, body);
         }
         // The flight ends here, after the entry is in L1: a late request finds one or the other.
@@ -285,12 +285,16 @@ impl Fetch {
 }
 
 /// Moves the body into the fill as it comes. Some: all of it, to be stored.
-async fn pump(cache: &Cache, key: &Key, fill: &Fill, mut body: Body) -> Option<Bytes> {
+async fn pump(cache: &Cache, leader: &Leader, fill: &Fill, mut body: Body) -> Option<Bytes> {
     let mut trailers = None;
     let mut outgrown = false;
     loop {
         if !fill.room().await {
-            break;
+            // Who waits for this flight may not have begun to read.
+            leader.all_followed().await;
+            if !fill.room().await {
+                break;
+            }
         }
         match body.frame().await {
             None => return fill.complete(trailers),
@@ -306,7 +310,7 @@ async fn pump(cache: &Cache, key: &Key, fill: &Fill, mut body: Body) -> Option<B
         if !outgrown && fill.outgrown() {
             // Learnt late: the next requests need not queue for it.
             outgrown = true;
-            cache.mark_private(key, Unshared::Everybody);
+            cache.mark_private(leader.key(), Unshared::Everybody);
         }
     }
     fill.fail();
@@ -410,4 +414,54 @@ fn dice(at: SystemTime) -> u32 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |d| d.subsec_nanos());
     crate::cache::key::hash64(&nanos.to_le_bytes()) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::coalesce::Turn;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    fn cache() -> Cache {
+        Cache::new(&Default::default(), &prometheus::Registry::new()).unwrap()
+    }
+
+    /// Guards against taking a client that has not begun to read for one that has left.
+    #[tokio::test]
+    async fn a_body_that_outgrows_the_cache_at_once_waits_for_its_first_reader() {
+        let cache = cache();
+        let key = KeyBuf::default().to_key();
+        let Turn::Lead(leader) = cache.board(&key, Marks::default) else {
+            panic!("nobody else leads");
+        };
+        let head = Head {
+            key,
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            length: None,
+            freshness: Freshness {
+                received: Instant::now(),
+                initial_age: Duration::ZERO,
+                lifetime: Duration::ZERO,
+                while_revalidate: Duration::ZERO,
+                if_error: Duration::ZERO,
+                must_revalidate: false,
+            },
+            marks: Marks::default(),
+            vary: Vary::None,
+        };
+        let fill = Fill::new(head, 4);
+        let pieces =
+            ["12345", "6789"].map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
+        let body = Body::boxed(StreamBody::new(futures_util::stream::iter(pieces)));
+        let waiting = leader.follow();
+        let reading = async {
+            let reader = fill.reader().unwrap();
+            drop(waiting);
+            reader.collect().await.unwrap().to_bytes()
+        };
+        let (stored, read) = tokio::join!(pump(&cache, &leader, &fill, body), reading);
+        assert_eq!((stored, &read[..]), (None, &b"123456789"[..]));
+    }
 }
