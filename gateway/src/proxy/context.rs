@@ -9,10 +9,11 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Uri};
 
 use crate::cache::entry::Marks;
-use crate::cache::key::{Hash64, KeyBuf, KeyId, Subject};
+use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
 use crate::http::body::Body;
 use crate::http::forward;
 use crate::http::server::Peer;
+use crate::plugin::KeyDecision;
 use crate::proxy::route::Route;
 
 /// A request on its way to an origin or a loader: shared by its client's task and the load's.
@@ -28,8 +29,18 @@ pub struct Ask {
 /// A key with what its derivation said beside it.
 pub struct Keyed {
     pub key: KeyBuf,
-    /// Tags that the key plugin gave.
-    pub tags: Box<[Hash64]>,
+    /// The key plugin's decision, for what it says beside the key.
+    pub plugin: Option<Arc<KeyDecision>>,
+}
+
+impl Keyed {
+    /// The text that stands for the URL, and the tags, that the key plugin gave.
+    fn said(&self) -> (Option<&str>, &[String]) {
+        match self.plugin.as_deref() {
+            Some(KeyDecision::Key { text, tags, .. }) => (Some(text), tags),
+            _ => (None, &[]),
+        }
+    }
 }
 
 /// The host that a request is addressed to: lower case, without the scheme's own port
@@ -85,13 +96,15 @@ pub fn subject<'a>(
 impl Ask {
     /// What purges know the load by; tags of the response are added at its head.
     pub fn marks(&self, keyed: &Keyed) -> Marks {
+        let (text, tags) = keyed.said();
         let path = self.parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        let tags = tags.iter().map(|tag| hash64(tag.as_bytes()));
         Marks {
             id: KeyId::of(keyed.key.as_bytes()).0,
             identity: keyed.key.identity(),
             route: self.route.hash,
-            tags: self.route.tags.iter().chain(&keyed.tags).copied().collect(),
-            url: format!("{}{path}", self.host).into(),
+            tags: self.route.tags.iter().copied().chain(tags).collect(),
+            url: text.map_or_else(|| format!("{}{path}", self.host).into(), Into::into),
         }
     }
 

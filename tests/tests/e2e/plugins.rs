@@ -377,3 +377,18 @@ async fn a_failed_loader_is_answered_as_on_error_says() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_purge_by_pattern_goes_by_the_url_that_the_key_plugin_made() {
+    let origin = Origin::pages(|seen| Reply::fresh(seen.path.clone())).await;
+    let file = shipped("normalize-query");
+    let gateway = keyed(&origin, file.to_str().unwrap(), "{drop: [\"utm_*\"]}").await;
+    gateway
+        .client()
+        .get("/search?q=tea&utm_source=letter")
+        .await;
+    gateway
+        .purge(serde_json::json!({"pattern": "*/search\\?q=tea"}))
+        .await;
+    assert!(!gateway.client().get("/search?q=tea").await.is_hit());
+}
