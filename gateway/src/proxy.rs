@@ -262,7 +262,7 @@ impl Proxy {
             .body(Body::empty())
             .ok()?;
         let (parts, body) = request.into_parts();
-        let host = &*host.to_ascii_lowercase();
+        let host = &*context::normal_host(host, scheme);
         let route = self.routes.find(host, &parts)?;
         let started = Instant::now();
         match plan::key(&Visit {

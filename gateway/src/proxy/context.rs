@@ -54,6 +54,11 @@ pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
             .and_then(|value| value.to_str().ok())
             .unwrap_or(""),
     };
+    normal_host(host, scheme)
+}
+
+/// A host's one spelling: lower case, without the scheme's own port.
+pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
     let default_port = if scheme == "https" { ":443" } else { ":80" };
     let host = host.strip_suffix(default_port).unwrap_or(host);
     match host.bytes().any(|b| b.is_ascii_uppercase()) {
