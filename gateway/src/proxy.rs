@@ -129,12 +129,18 @@ impl Proxy {
         let scheme = context::scheme(&parts, &peer);
         let host = context::host(&parts, scheme);
         if self.purge_method.takes(&parts) {
-            return at_once(self.purge_method.answer(self, &parts, &host, scheme, &peer));
+            let answer = self.purge_method.answer(self, &parts, &host, scheme, &peer);
+            let line = self.access.begin(&parts, &host, None, &peer);
+            let served = Served::new(answer, Outcome::Pass);
+            return at_once(self.access.end(line, served, started));
         }
         let Some(route) = self.routes.find(&host, &parts) else {
-            return at_once(respond::plain(StatusCode::NOT_FOUND, "404 no route\n"));
+            let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
+            let line = self.access.begin(&parts, &host, None, &peer);
+            let served = Served::new(answer, Outcome::Error);
+            return at_once(self.access.end(line, served, started));
         };
-        let line = self.access.begin(&parts, route, &peer);
+        let line = self.access.begin(&parts, &host, Some(route), &peer);
         let visit = Visit {
             parts: &parts,
             body: &body,
