@@ -15,7 +15,6 @@ pub mod fill;
 pub mod freshness;
 pub mod key;
 mod l1;
-pub mod pattern;
 pub mod policy;
 pub mod purge;
 pub mod tags;

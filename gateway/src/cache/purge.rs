@@ -20,7 +20,7 @@ use parking_lot::RwLock;
 
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::key::{Hash64, KeyId, hash64};
-use crate::cache::pattern::Pattern;
+use crate::pattern::Pattern;
 
 /// A place in the order of purges.
 pub type Order = u64;

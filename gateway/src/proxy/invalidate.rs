@@ -4,8 +4,8 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 
-use crate::cache::pattern::Pattern;
 use crate::cache::purge::{Kind, Selector};
+use crate::pattern::Pattern;
 use crate::proxy::Proxy;
 use crate::proxy::config;
 use crate::proxy::context::normal_host;
