@@ -15,7 +15,6 @@ pub mod fill;
 pub mod freshness;
 pub mod key;
 mod l1;
-pub mod pattern;
 pub mod policy;
 pub mod purge;
 pub mod tags;
@@ -24,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use moka::notification::RemovalCause;
 use prometheus::{IntGauge, Registry};
 
@@ -45,7 +45,7 @@ pub struct Cache {
     flights: Arc<Flights>,
     log: PurgeLog,
     pub backoff: Backoff,
-    hit_for_miss: moka::sync::Cache<Key, (), foldhash::fast::RandomState>,
+    hit_for_miss: moka::sync::Cache<Key, Unshared, foldhash::fast::RandomState>,
     pub hooks: Arc<Hooks>,
     gauges: Gauges,
     /// Bytes of one object at most.
@@ -75,6 +75,14 @@ pub enum Lookup {
 pub enum Missing {
     Uri,
     Variant,
+}
+
+/// Whose responses for a key may not be shared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unshared {
+    Everybody,
+    /// Those of requests with `Authorization`; the others' may be.
+    Authorized,
 }
 
 /// Keys that are remembered as not shareable.
@@ -114,7 +122,7 @@ impl Cache {
         };
         match self.log.judge(&entry) {
             Verdict::Hidden => {
-                self.l1.remove(&entry.key);
+                self.l1.remove(&entry);
                 self.missed(key.to_key(), Missing::Uri)
             }
             Verdict::Visible | Verdict::Marked => match entry.state(now) {
@@ -135,9 +143,21 @@ impl Cache {
         Lookup::Miss(key, missing)
     }
 
-    /// Looks at the entry under exactly this key once more, as a new leader must.
-    pub fn fresh_again(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
-        let entry = self.l1.get(key)?;
+    /// Whether an entry that was looked up a while ago may still be shown.
+    pub fn shows(&self, entry: &Entry) -> bool {
+        self.log.judge(entry) != Verdict::Hidden
+    }
+
+    /// Looks for a fresh entry once more, as a new leader must.
+    pub fn fresh_again(
+        &self,
+        key: &KeyBuf,
+        request: &HeaderMap,
+        now: Instant,
+    ) -> Option<Arc<Entry>> {
+        let Found::Entry(entry) = self.l1.find(key, request) else {
+            return None;
+        };
         let visible = self.log.judge(&entry) == Verdict::Visible;
         (visible && entry.state(now) == State::Fresh).then_some(entry)
     }
@@ -176,20 +196,23 @@ impl Cache {
         true
     }
 
-    /// Forgets what stands at exactly this key: the origin said that it is no more,
-    /// or that it may not be kept.
-    pub fn drop_entry(&self, key: &Key) {
-        self.l1.remove(key);
+    /// Forgets this entry: the origin said that it is no more, or that it may not be kept.
+    pub fn drop_entry(&self, entry: &Arc<Entry>) {
+        self.l1.remove(entry);
     }
 
-    /// Notes that responses for `key` may not be shared.
-    pub fn mark_private(&self, key: &Key) {
-        self.hit_for_miss.insert(key.clone(), ());
+    /// Notes whose responses for `key` may not be shared.
+    pub fn mark_private(&self, key: &Key, whose: Unshared) {
+        self.hit_for_miss.insert(key.clone(), whose);
     }
 
-    /// Whether a response for `key` could not be shared a moment ago.
-    pub fn is_private(&self, key: &Key) -> bool {
-        self.hit_for_miss.contains_key(key.as_bytes())
+    /// Whether a response to such a request for `key` could not be shared a moment ago.
+    pub fn is_private(&self, key: &Key, request: &HeaderMap) -> bool {
+        match self.hit_for_miss.get(key.as_bytes()) {
+            Some(Unshared::Everybody) => true,
+            Some(Unshared::Authorized) => request.contains_key(AUTHORIZATION),
+            None => false,
+        }
     }
 
     /// Forgets what `selector` reaches. It holds when this returns, for entries,
@@ -208,7 +231,7 @@ impl Cache {
         let begun = self.log.begin_sweep();
         for entry in self.l1.entries() {
             if self.log.judge(&entry) == Verdict::Hidden {
-                self.l1.remove(&entry.key);
+                self.l1.remove(&entry);
             }
         }
         self.log.end_sweep(begun);

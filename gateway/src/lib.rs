@@ -12,6 +12,7 @@ pub mod config;
 pub mod demo;
 pub mod http;
 pub mod origin;
+pub mod pattern;
 pub mod plugin;
 pub mod proxy;
 pub mod telemetry;

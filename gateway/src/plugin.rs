@@ -29,8 +29,8 @@ mod manifest;
 mod memo;
 mod meter;
 mod metrics;
+mod names;
 mod outcome;
-mod pattern;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -49,7 +49,7 @@ pub use error::{CallError, CallErrorKind, Cause, LoadError};
 pub use fetch::{Fetch, FetchCall, FetchError};
 pub use load::LoadRequest;
 pub use manifest::{HeaderNeed, KeyNeeds, Manifest, QueryNeed};
-pub use pattern::NamePattern;
+pub use names::NamePattern;
 
 /// The plugins of one configuration.
 #[derive(Default)]

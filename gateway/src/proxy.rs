@@ -17,6 +17,7 @@ mod pass;
 mod plan;
 mod purge_method;
 mod respond;
+mod revalidate;
 pub mod route;
 mod source;
 
@@ -128,12 +129,18 @@ impl Proxy {
         let scheme = context::scheme(&parts, &peer);
         let host = context::host(&parts, scheme);
         if self.purge_method.takes(&parts) {
-            return at_once(self.purge_method.answer(self, &parts, &host, scheme, &peer));
+            let answer = self.purge_method.answer(self, &parts, &host, scheme, &peer);
+            let line = self.access.begin(&parts, &host, None, &peer);
+            let served = Served::new(answer, Outcome::Pass);
+            return at_once(self.access.end(line, served, started));
         }
         let Some(route) = self.routes.find(&host, &parts) else {
-            return at_once(respond::plain(StatusCode::NOT_FOUND, "404 no route\n"));
+            let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
+            let line = self.access.begin(&parts, &host, None, &peer);
+            let served = Served::new(answer, Outcome::Error);
+            return at_once(self.access.end(line, served, started));
         };
-        let line = self.access.begin(&parts, route, &peer);
+        let line = self.access.begin(&parts, &host, Some(route), &peer);
         let visit = Visit {
             parts: &parts,
             body: &body,
@@ -215,6 +222,11 @@ impl Proxy {
     ) -> Response<Body> {
         let (route, started) = (Arc::clone(&ask.route), ask.started);
         let served = match work {
+            // A flight that waits for itself would hang.
+            _ if loops(&ask.parts) => {
+                let refusal = respond::plain(StatusCode::LOOP_DETECTED, "508 loop detected\n");
+                Served::new(refusal, Outcome::Error)
+            }
             Work::Pass(reason, detail) => self.pass(ask, body, reason, detail).await,
             Work::Load(looked) => self.load(Arc::new(ask), looked.0, looked.1).await,
         };
@@ -256,7 +268,7 @@ impl Proxy {
             .body(Body::empty())
             .ok()?;
         let (parts, body) = request.into_parts();
-        let host = &*host.to_ascii_lowercase();
+        let host = &*context::normal_host(host, scheme);
         let route = self.routes.find(host, &parts)?;
         let started = Instant::now();
         match plan::key(&Visit {
@@ -275,7 +287,7 @@ impl Proxy {
 
 /// Whether the request came round to us again (RFC 8586).
 fn loops(parts: &Parts) -> bool {
-    forward::loops(&parts.headers, context::PSEUDONYM)
+    forward::loops(&parts.headers, &context::CDN_ID)
 }
 
 /// Why a request goes to the origin, in RFC 9211's words.

@@ -36,6 +36,8 @@ mod purge;
 mod purge_races;
 #[path = "e2e/quickstart.rs"]
 mod quickstart;
+#[path = "e2e/sharing.rs"]
+mod sharing;
 #[path = "e2e/stale.rs"]
 mod stale;
 #[path = "e2e/storage.rs"]

@@ -4,8 +4,8 @@ use http::Uri;
 use serde_json::Value;
 
 use crate::cache::key::KeyId;
-use crate::cache::pattern::Pattern;
 use crate::cache::purge::{Kind, Selector};
+use crate::pattern::Pattern;
 use crate::proxy::Proxy;
 
 const EXPECTED: &str = "expected one or more of key, url, prefix, pattern, tag, route (a text or a list of texts), or \"all\": true; and optionally \"soft\": true";

@@ -67,6 +67,17 @@ pub struct Failure {
     pub retry_after: Option<u32>,
     /// For logs; clients never see it.
     pub detail: String,
+    pub stale: StaleUse,
+}
+
+/// Whether a stale copy may stand in for what could not be loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StaleUse {
+    /// In its `stale_if_error` window.
+    InWindow,
+    /// In any case but where the response forbade it: a loader asked for it.
+    Asked,
+    Never,
 }
 
 /// A request's place at a key.
@@ -86,6 +97,19 @@ pub struct Leader {
 pub struct Follower {
     landing: watch::Receiver<Landing>,
     born: Order,
+}
+
+impl Failure {
+    /// A failure that a stale copy may stand in for in its window.
+    pub fn new(status: StatusCode, error: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            error,
+            retry_after: None,
+            detail: detail.into(),
+            stale: StaleUse::InWindow,
+        }
+    }
 }
 
 impl Default for Flights {
@@ -194,6 +218,11 @@ impl Leader {
         self.flight.landing.send_replace(Landing::Streaming(fill));
     }
 
+    /// Waits until nobody waits for the landing any more: each has gone on with it, or left.
+    pub async fn all_followed(&self) {
+        self.flight.landing.closed().await;
+    }
+
     /// Ends the flight. What is stored must be in L1 already: a later request
     /// finds it there or leads anew.
     pub fn land(self, landing: Landing) {
@@ -245,12 +274,7 @@ mod tests {
     }
 
     fn failed() -> Landing {
-        Landing::Failed(Arc::new(Failure {
-            status: StatusCode::BAD_GATEWAY,
-            error: "x",
-            retry_after: None,
-            detail: String::new(),
-        }))
+        Landing::Failed(Arc::new(Failure::new(StatusCode::BAD_GATEWAY, "x", "")))
     }
 
     fn lead(flights: &Arc<Flights>, log: &PurgeLog) -> Leader {

@@ -55,7 +55,7 @@ pub struct Backoff {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PurgeLog {
-    /// Records in all; when full, a sweep runs at once and a wider record replaces the rest.
+    /// Records in all; when full, one wider record replaces them, which purges everything.
     pub max_records: usize,
     /// How often the sweep removes what purges hide, and then the records.
     pub sweep_interval: Duration,

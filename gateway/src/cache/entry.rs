@@ -36,7 +36,8 @@ pub struct Marks {
     pub identity: Hash64,
     pub route: Hash64,
     pub tags: Box<[Hash64]>,
-    /// `host[:port]/path[?query]` of the request that loaded it, for prefixes and patterns.
+    /// `host[:port]/path[?query]` of the request that loaded it, or what a key plugin put
+    /// in its place; for prefixes and patterns.
     pub url: Box<str>,
 }
 

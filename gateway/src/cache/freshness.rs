@@ -87,6 +87,15 @@ impl Freshness {
         }
     }
 
+    /// Whether an answer that was loaded for one request serves others who waited for
+    /// it: what must be validated each time does not (RFC 9111 §5.2.2.4).
+    pub fn serves_others(&self, now: Instant) -> bool {
+        match self.state(now) {
+            State::Fresh => true,
+            State::Stale(windows) => windows.while_revalidate,
+        }
+    }
+
     fn windows(&self, past: Duration) -> Windows {
         if self.must_revalidate {
             return Windows::NONE;

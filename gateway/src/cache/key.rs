@@ -17,7 +17,7 @@ use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
-use crate::cache::pattern::Pattern;
+use crate::pattern::Pattern;
 
 /// The whole key, shared between the tier, flights and entries.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName};
 use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use crate::cache::config;
@@ -156,17 +157,13 @@ impl L1 {
         });
     }
 
-    /// The entry at exactly this key.
-    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        match self.slots.get(key.as_bytes())? {
-            Slot::Entry(entry) => Some(entry),
-            Slot::Varies(_) => None,
-        }
-    }
-
-    /// Takes out what stands at `key`.
-    pub fn remove(&self, key: &Key) {
-        self.slots.invalidate(key.as_bytes());
+    /// Takes this entry out, and not one that has replaced it.
+    pub fn remove(&self, entry: &Arc<Entry>) {
+        let slot = self.slots.entry(entry.key.clone());
+        slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
+            Some(Slot::Entry(held)) if Arc::ptr_eq(&held, entry) => Op::Remove,
+            _ => Op::Nop,
+        });
     }
 
     /// Every entry, for the sweep. Slow: never on a request.
@@ -198,5 +195,46 @@ pub fn variant_key(primary: &KeyBuf, vary: &Vary, request: &HeaderMap) -> Key {
     match vary {
         Vary::Fields(fields) => primary.variant(fields, request).to_key(),
         Vary::None | Vary::Any => primary.to_key(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::freshness::Freshness;
+    use http::StatusCode;
+
+    fn entry() -> Arc<Entry> {
+        let freshness = Freshness {
+            received: Instant::now(),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::from_secs(60),
+            while_revalidate: Duration::ZERO,
+            if_error: Duration::ZERO,
+            must_revalidate: false,
+        };
+        Arc::new(Entry::new(
+            KeyBuf::default().to_key(),
+            StatusCode::OK,
+            HeaderMap::new(),
+            bytes::Bytes::new(),
+            freshness,
+            Default::default(),
+            1,
+        ))
+    }
+
+    /// Guards against a sweep, or a late load, that takes a newer load's entry away.
+    #[test]
+    fn removing_an_entry_leaves_the_one_that_replaced_it() {
+        let l1 = L1::new(&config::L1::default(), |_| {});
+        let (old, new) = (entry(), entry());
+        let put = |entry: &Arc<Entry>| l1.put(entry.key.clone(), &Vary::None, Arc::clone(entry));
+        put(&old);
+        put(&new);
+        l1.remove(&old);
+        assert_eq!(l1.entries().count(), 1);
+        l1.remove(&new);
+        assert_eq!(l1.entries().count(), 0);
     }
 }

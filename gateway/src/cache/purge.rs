@@ -20,7 +20,7 @@ use parking_lot::RwLock;
 
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::key::{Hash64, KeyId, hash64};
-use crate::cache::pattern::Pattern;
+use crate::pattern::Pattern;
 
 /// A place in the order of purges.
 pub type Order = u64;
@@ -187,7 +187,7 @@ impl PurgeLog {
 
 impl Records {
     fn count(&self) -> usize {
-        self.exact.len() + self.urls.len()
+        self.exact.len() + self.urls.len() + usize::from(self.all.newest() > 0)
     }
 
     fn insert(&mut self, selector: &Selector, kind: Kind, n: Order) {
@@ -266,6 +266,9 @@ impl Records {
     fn forget(&mut self, up_to: Order) {
         self.exact.retain(|_, stamp| stamp.newest() > up_to);
         self.urls.retain(|(_, stamp)| stamp.newest() > up_to);
+        if self.all.newest() <= up_to {
+            self.all = Stamp::default();
+        }
         self.floor = self.floor.max(up_to);
     }
 }

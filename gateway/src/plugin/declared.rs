@@ -7,7 +7,7 @@ use super::KeyDecision;
 use super::bindings::types;
 use super::error::Cause;
 use super::manifest::{HeaderNeed, headers, patterns};
-use super::pattern::{self, NamePattern};
+use super::names::{self, NamePattern};
 
 /// How the gateway derives the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,7 +51,7 @@ impl KeyRules {
         let wanted = |name: &[u8]| {
             self.keep.as_deref().is_none_or(|keep| any(keep, name)) && !any(&self.drop, name)
         };
-        let mut pieces: Vec<_> = pattern::parameters(query, wanted).collect();
+        let mut pieces: Vec<_> = names::parameters(query, wanted).collect();
         if self.sort {
             // Stable: the order of one name's values may mean something.
             pieces.sort_by_key(|piece| piece.split('=').next());
@@ -79,7 +79,7 @@ impl KeyRules {
             return;
         }
         let lines = request.headers.get_all(COOKIE).iter();
-        for (name, value) in lines.flat_map(|line| pattern::cookies(line.as_bytes())) {
+        for (name, value) in lines.flat_map(|line| names::cookies(line.as_bytes())) {
             if self.cookies.iter().any(|wanted| wanted.matches(name)) {
                 parts.push(format!("{}={}", escape(name), escape(value)));
             }

@@ -10,7 +10,7 @@ use http::request::Parts;
 
 use super::bindings::types::{Field, KeyInputs};
 use super::manifest::{HeaderNeed, KeyNeeds, QueryNeed};
-use super::pattern;
+use super::names;
 
 /// Marks one more header or cookie, or the end of them.
 const MORE: u8 = 1;
@@ -43,8 +43,7 @@ impl KeyNeeds {
             }
             (QueryNeed::Parameters(names), Some(query)) => {
                 out.push(MORE);
-                let pieces =
-                    pattern::parameters(query, |name| names.iter().any(|n| n.matches(name)));
+                let pieces = names::parameters(query, |name| names.iter().any(|n| n.matches(name)));
                 put_joined(out, pieces);
             }
         }
@@ -75,7 +74,7 @@ impl KeyNeeds {
     fn gather_cookies(&self, request: &Parts, out: &mut Vec<u8>) {
         if !self.cookies.is_empty() {
             let lines = request.headers.get_all(COOKIE).iter();
-            for (name, value) in lines.flat_map(|line| pattern::cookies(line.as_bytes())) {
+            for (name, value) in lines.flat_map(|line| names::cookies(line.as_bytes())) {
                 if self.cookies.iter().any(|wanted| wanted.matches(name)) {
                     put_field(out, name, value);
                 }
@@ -171,7 +170,7 @@ fn escape(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pattern::NamePattern;
+    use super::super::names::NamePattern;
     use super::*;
     use proptest::prelude::*;
 

@@ -5,7 +5,7 @@ use http::HeaderName;
 use super::bindings::types;
 use super::declared::KeyRules;
 use super::error::Cause;
-use super::pattern::NamePattern;
+use super::names::NamePattern;
 
 /// Bytes of a name or version.
 const MAX_NAME: usize = 64;

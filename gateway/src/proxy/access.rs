@@ -28,7 +28,8 @@ pub struct Line {
     host: String,
     path: String,
     client: std::net::SocketAddr,
-    route: Arc<str>,
+    /// None: no route took it.
+    route: Option<Arc<str>>,
     agent: String,
 }
 
@@ -52,18 +53,24 @@ impl AccessLog {
     }
 
     /// Notes what is known now; nothing when the log is off.
-    pub fn begin(&self, parts: &Parts, route: &Route, peer: &Peer) -> Option<Line> {
+    pub fn begin(
+        &self,
+        parts: &Parts,
+        host: &str,
+        route: Option<&Route>,
+        peer: &Peer,
+    ) -> Option<Line> {
         self.on.then(|| Line {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             method: parts.method.to_string(),
-            host: header(parts, "host"),
+            host: host.to_owned(),
             path: parts
                 .uri
                 .path_and_query()
                 .map_or("/", |p| p.as_str())
                 .to_owned(),
             client: peer.address,
-            route: Arc::clone(&route.name),
+            route: route.map(|route| Arc::clone(&route.name)),
             agent: header(parts, "user-agent"),
         })
     }
@@ -117,7 +124,7 @@ impl Drop for Pending {
             method = line.method,
             host = line.host,
             path = line.path,
-            route = &*line.route,
+            route = line.route.as_deref().unwrap_or("-"),
             status,
             cache = outcome.as_str(),
             bytes,

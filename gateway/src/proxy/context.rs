@@ -1,17 +1,19 @@
 //! One request as the steps see it: where it is addressed to, by whom, since when.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::hash::BuildHasher;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{Request, Uri};
+use http::{HeaderMap, Request, Uri};
 
 use crate::cache::entry::Marks;
-use crate::cache::key::{Hash64, KeyBuf, KeyId, Subject};
+use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
 use crate::http::body::Body;
 use crate::http::forward;
 use crate::http::server::Peer;
+use crate::plugin::KeyDecision;
 use crate::proxy::route::Route;
 
 /// A request on its way to an origin or a loader: shared by its client's task and the load's.
@@ -27,8 +29,18 @@ pub struct Ask {
 /// A key with what its derivation said beside it.
 pub struct Keyed {
     pub key: KeyBuf,
-    /// Tags that the key plugin gave.
-    pub tags: Box<[Hash64]>,
+    /// The key plugin's decision, for what it says beside the key.
+    pub plugin: Option<Arc<KeyDecision>>,
+}
+
+impl Keyed {
+    /// The text that stands for the URL, and the tags, that the key plugin gave.
+    fn said(&self) -> (Option<&str>, &[String]) {
+        match self.plugin.as_deref() {
+            Some(KeyDecision::Key { text, tags, .. }) => (Some(text), tags),
+            _ => (None, &[]),
+        }
+    }
 }
 
 /// The host that a request is addressed to: lower case, without the scheme's own port
@@ -42,6 +54,11 @@ pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
             .and_then(|value| value.to_str().ok())
             .unwrap_or(""),
     };
+    normal_host(host, scheme)
+}
+
+/// A host's one spelling: lower case, without the scheme's own port.
+pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
     let default_port = if scheme == "https" { ":443" } else { ":80" };
     let host = host.strip_suffix(default_port).unwrap_or(host);
     match host.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -84,28 +101,37 @@ pub fn subject<'a>(
 impl Ask {
     /// What purges know the load by; tags of the response are added at its head.
     pub fn marks(&self, keyed: &Keyed) -> Marks {
+        let (text, tags) = keyed.said();
         let path = self.parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        let tags = tags.iter().map(|tag| hash64(tag.as_bytes()));
         Marks {
             id: KeyId::of(keyed.key.as_bytes()).0,
             identity: keyed.key.identity(),
             route: self.route.hash,
-            tags: self.route.tags.iter().chain(&keyed.tags).copied().collect(),
-            url: format!("{}{path}", self.host).into(),
+            tags: self.route.tags.iter().copied().chain(tags).collect(),
+            url: text.map_or_else(|| format!("{}{path}", self.host).into(), Into::into),
         }
     }
 
-    /// The request for the origin: hop-by-hop fields gone, who asked said.
-    pub fn for_origin(&self, body: Body) -> Request<Body> {
-        let mut headers = self.parts.headers.clone();
-        forward::strip_hop_by_hop(&mut headers);
+    /// What every request to an origin goes through, also one that a plugin rewrote:
+    /// hop-by-hop fields gone, who asked said, our own place on the way named.
+    pub fn forward(&self, headers: &mut HeaderMap) {
+        forward::strip_hop_by_hop(headers);
         forward::set_forwarded(
-            &mut headers,
+            headers,
             self.peer.address.ip(),
             self.scheme,
             &self.host,
             self.peer.trusted,
         );
-        forward::append_via(&mut headers, self.parts.version, PSEUDONYM);
+        forward::append_via(headers, self.parts.version, PSEUDONYM);
+        forward::append_cdn_loop(headers, &CDN_ID);
+    }
+
+    /// The request for the origin: hop-by-hop fields gone, who asked said.
+    pub fn for_origin(&self, body: Body) -> Request<Body> {
+        let mut headers = self.parts.headers.clone();
+        self.forward(&mut headers);
         if !self.host.is_empty() && !headers.contains_key(http::header::HOST) {
             // HTTP/2 has it in the pseudo-header alone.
             headers.extend(
@@ -125,6 +151,13 @@ impl Ask {
 
 /// The name by which we stand in `Via`, `Cache-Status` and `Proxy-Status`.
 pub const PSEUDONYM: &str = "lamina";
+
+/// This process in `CDN-Loop` (RFC 8586). Its own name, so that one gateway may stand
+/// before another.
+pub static CDN_ID: LazyLock<String> = LazyLock::new(|| {
+    let number = std::hash::RandomState::new().hash_one(std::process::id());
+    format!("{PSEUDONYM}-{number:016x}")
+});
 
 /// Path and query alone (RFC 9112 §3.2.1).
 pub fn origin_form(uri: &Uri) -> Uri {

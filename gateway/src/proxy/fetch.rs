@@ -2,30 +2,32 @@
 //! client hanging up ends nobody else's load.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, SET_COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::header::{AGE, CONTENT_LENGTH, DATE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 
-use crate::cache::coalesce::{Failure, Landing, Leader};
+use crate::cache::coalesce::{Failure, Landing, Leader, StaleUse};
+use crate::cache::config::SetCookie;
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::event::Event;
 use crate::cache::fill::{Fill, Head};
 use crate::cache::freshness::{Freshness, initial_age};
-use crate::cache::key::{Key, KeyBuf};
-use crate::cache::policy::{Exchange, Lifetime, Refusal, Source, Terms};
+use crate::cache::key::KeyBuf;
+use crate::cache::policy::{Exchange, Lifetime, Policy, Refusal, Source, Terms};
 use crate::cache::tags::Tags;
-use crate::cache::{Cache, variant_key};
+use crate::cache::{Cache, Unshared, variant_key};
 use crate::http::body::Body;
 use crate::http::cache_control::{FieldForm, ResponseDirectives};
 use crate::http::cache_status::CACHE_STATUS;
 use crate::http::vary::Vary;
 use crate::http::{date, forward};
 use crate::proxy::context::{Ask, PSEUDONYM};
+use crate::proxy::respond;
 use crate::proxy::source::{self, Answer, Loaded};
 
 /// One load.
@@ -41,15 +43,16 @@ pub struct Fetch {
 }
 
 /// What a response brought, before it is judged.
-struct Arrived {
-    answer: Answer,
-    at: Instant,
-    wall: SystemTime,
-    delay: std::time::Duration,
+pub(super) struct Arrived {
+    pub answer: Answer,
+    pub at: Instant,
+    pub wall: SystemTime,
+    /// From sending the request to the response's head.
+    pub delay: Duration,
 }
 
 /// Statuses that count as a failed load while a stale copy is there (RFC 5861 §4).
-const ERRORS: [u16; 4] = [500, 502, 503, 504];
+pub(super) const ERRORS: [u16; 4] = [500, 502, 503, 504];
 
 impl Fetch {
     /// Loads and lands `leader`.
@@ -58,55 +61,66 @@ impl Fetch {
         self.cache.hooks.emit(Event::LoaderStart {
             key: key.as_bytes(),
         });
-        let began = Instant::now();
-        match source::load(&self.ask, self.stale.as_deref()).await {
+        let mut began = Instant::now();
+        let mut loaded = source::load(&self.ask, self.stale.as_deref()).await;
+        if self.is_about_another(&loaded) {
+            // RFC 9111 §4.3.4: nothing that we have may be updated by it.
+            began = Instant::now();
+            loaded = source::load(&self.ask, None).await;
+        }
+        match loaded {
             Loaded::Response(answer) => {
                 let at = Instant::now();
-                let delay = at - began;
-                self.cache.hooks.emit(Event::LoaderSuccess {
-                    key: key.as_bytes(),
-                    took: delay,
-                });
-                self.arrived(
-                    leader,
-                    Arrived {
-                        answer,
-                        at,
-                        wall: SystemTime::now(),
-                        delay,
-                    },
-                )
-                .await;
+                let arrived = Arrived {
+                    answer,
+                    at,
+                    wall: SystemTime::now(),
+                    delay: at - began,
+                };
+                self.arrived(leader, arrived).await;
             }
             Loaded::Absent => self.absent(leader).await,
-            Loaded::Stale => self.failed(leader, asked_for_stale()),
+            Loaded::Stale => self.failed(leader, source::asked_for_stale()),
             Loaded::Failed(failure) => self.failed(leader, failure),
         }
     }
 
     async fn arrived(self, leader: Leader, mut arrived: Arrived) {
         let status = arrived.answer.response.status();
-        let stale = self.stale.clone();
-        match stale {
-            Some(entry) if status == StatusCode::NOT_MODIFIED => {
-                return self.revalidated(leader, &entry, &arrived);
+        match self.stale.clone() {
+            Some(entry) if status == StatusCode::NOT_MODIFIED && arrived.answer.validates => {
+                return self.revalidated(leader, &entry, arrived);
             }
-            None if status == StatusCode::NOT_MODIFIED => {
+            _ if status == StatusCode::NOT_MODIFIED => {
                 return self.failed(leader, unasked_304());
             }
-            Some(entry) if ERRORS.contains(&status.as_u16()) && usable(&entry) => {
+            // Behind a reader nobody waits for the error; the copy keeps its window.
+            Some(entry)
+                if ERRORS.contains(&status.as_u16())
+                    && (usable(&entry) || self.private.is_none()) =>
+            {
                 return self.failed(leader, answered_badly(status));
             }
-            _ => self.cache.backoff.succeeded(leader.key()),
+            _ => self.succeeded(&leader, arrived.delay),
         }
-        prepare(&self.ask, &mut arrived);
+        prepare(&mut arrived);
         match self.judge(&arrived) {
             Ok(terms) => self.share(leader, arrived, terms).await,
             Err(refusal) => self.keep_private(leader, arrived, refusal),
         }
     }
 
-    fn judge(&self, arrived: &Arrived) -> Result<Terms, Refusal> {
+    /// Notes a load that went well.
+    pub(super) fn succeeded(&self, leader: &Leader, took: Duration) {
+        let key = leader.key();
+        self.cache.backoff.succeeded(key);
+        self.cache.hooks.emit(Event::LoaderSuccess {
+            key: key.as_bytes(),
+            took,
+        });
+    }
+
+    pub(super) fn judge(&self, arrived: &Arrived) -> Result<Terms, Refusal> {
         let response = &arrived.answer.response;
         let exchange = Exchange {
             request: &self.ask.parts.headers,
@@ -140,7 +154,7 @@ impl Fetch {
             status: parts.status,
             freshness: freshness(&terms, at, age),
             marks: self.marks(&leader, &mut headers, &answer.tags),
-            headers: stored_headers(headers),
+            headers: stored_headers(headers, &self.ask.route.policy),
             length,
             vary,
         };
@@ -151,7 +165,7 @@ impl Fetch {
         }
         let fill = Fill::new(head, self.cache.max_object_bytes);
         leader.stream(Arc::clone(&fill));
-        if let Some(body) = pump(&self.cache, leader.key(), &fill, body).await {
+        if let Some(body) = pump(&self.cache, &leader, &fill, body).await {
             self.store(&leader, &fill, body);
         }
         // The flight ends here, after the entry is in L1: a late request finds one or the other.
@@ -172,67 +186,28 @@ impl Fetch {
             .admit(self.primary.to_key(), &fill.vary, Arc::new(entry));
     }
 
-    /// The origin says that the stored response still holds (RFC 9111 §4.3.4).
-    fn revalidated(self, leader: Leader, stale: &Entry, arrived: &Arrived) {
-        self.cache.backoff.succeeded(leader.key());
-        let mut headers = stale.headers.clone();
-        let mut news = arrived.answer.response.headers().clone();
-        let age = initial_age(&news, arrived.wall, arrived.delay);
-        forward::strip_hop_by_hop(&mut news);
-        let marks = self.marks(&leader, &mut news, &arrived.answer.tags);
-        update(&mut headers, &news);
-        let exchange = Exchange {
-            request: &self.ask.parts.headers,
-            status: stale.status,
-            response: &headers,
-            received: arrived.wall,
-            plugin_ttl: None,
-        };
-        let terms = self.ask.route.policy.judge(&exchange, dice(arrived.wall));
-        let keep = terms.is_ok();
-        let terms = terms.unwrap_or(ONCE);
-        let marks = Marks {
-            tags: if marks.tags.is_empty() {
-                stale.marks.tags.clone()
-            } else {
-                marks.tags
-            },
-            ..marks
-        };
-        let vary = Vary::parse(&headers);
-        let freshness = freshness(&terms, arrived.at, age);
-        let entry = Arc::new(Entry::new(
-            stale.key.clone(),
-            stale.status,
-            compact(&headers),
-            stale.body.clone(),
-            freshness,
-            marks,
-            leader.born(),
-        ));
-        match keep {
-            true => drop(
-                self.cache
-                    .admit(self.primary.to_key(), &vary, Arc::clone(&entry)),
-            ),
-            false => self.cache.drop_entry(&stale.key),
-        }
-        leader.land(Landing::Stored(entry));
-    }
-
     /// Not to be shared: the leader's client gets it, the others go on their own, and so
     /// do the next ones for a moment.
-    fn keep_private(self, leader: Leader, arrived: Arrived, refusal: Refusal) {
+    pub(super) fn keep_private(self, leader: Leader, arrived: Arrived, refusal: Refusal) {
         tracing::debug!(
             route = &*self.ask.route.name,
             refusal = refusal.as_str(),
             "not stored"
         );
-        if let Some(stale) = &self.stale {
-            // The origin has something else to say now; the copy must not come back.
-            self.cache.drop_entry(&stale.key);
+        match refusal {
+            // The request's own doing: it says nothing about the stored copy or others' requests.
+            Refusal::RequestNoStore => {}
+            Refusal::Authorization => {
+                self.cache.mark_private(leader.key(), Unshared::Authorized);
+            }
+            _ => {
+                if let Some(stale) = &self.stale {
+                    // The origin has something else to say now; the copy must not come back.
+                    self.cache.drop_entry(stale);
+                }
+                self.cache.mark_private(leader.key(), Unshared::Everybody);
+            }
         }
-        self.cache.mark_private(leader.key());
         leader.land(Landing::Private);
         if let Some(client) = self.private {
             let mut response = arrived.answer.response;
@@ -246,14 +221,13 @@ impl Fetch {
     /// A loader says that there is no such thing.
     async fn absent(self, leader: Leader) {
         if let Some(stale) = &self.stale {
-            self.cache.drop_entry(&stale.key);
+            self.cache.drop_entry(stale);
         }
-        let mut response = Response::new(Body::full("404 not found\n"));
-        *response.status_mut() = StatusCode::NOT_FOUND;
         let answer = Answer {
-            response,
+            response: respond::absent(),
             ttl: None,
             tags: Vec::new(),
+            validates: false,
         };
         let now = Instant::now();
         self.arrived(
@@ -262,7 +236,7 @@ impl Fetch {
                 answer,
                 at: now,
                 wall: SystemTime::now(),
-                delay: std::time::Duration::ZERO,
+                delay: Duration::ZERO,
             },
         )
         .await;
@@ -280,7 +254,7 @@ impl Fetch {
             },
         };
         self.cache.hooks.emit(event);
-        if self.stale.is_some() {
+        if self.stale.is_some() && failure.stale != StaleUse::Never {
             self.cache
                 .backoff
                 .failed(&key, Instant::now(), dice(SystemTime::now()));
@@ -288,7 +262,12 @@ impl Fetch {
         leader.land(Landing::Failed(Arc::new(failure)));
     }
 
-    fn marks(&self, leader: &Leader, headers: &mut HeaderMap, plugin_tags: &[String]) -> Marks {
+    pub(super) fn marks(
+        &self,
+        leader: &Leader,
+        headers: &mut HeaderMap,
+        plugin_tags: &[String],
+    ) -> Marks {
         let mut tags = Tags {
             hashes: leader.marks().tags.to_vec(),
             dropped: 0,
@@ -305,22 +284,17 @@ impl Fetch {
     }
 }
 
-/// Terms for a response that may be served once, to those who wait for it.
-const ONCE: Terms = Terms {
-    lifetime: Lifetime::OfResponse(std::time::Duration::ZERO),
-    while_revalidate: std::time::Duration::ZERO,
-    if_error: std::time::Duration::ZERO,
-    must_revalidate: true,
-    source: Source::Validator,
-};
-
 /// Moves the body into the fill as it comes. Some: all of it, to be stored.
-async fn pump(cache: &Cache, key: &Key, fill: &Fill, mut body: Body) -> Option<Bytes> {
+async fn pump(cache: &Cache, leader: &Leader, fill: &Fill, mut body: Body) -> Option<Bytes> {
     let mut trailers = None;
     let mut outgrown = false;
     loop {
         if !fill.room().await {
-            break;
+            // Who waits for this flight may not have begun to read.
+            leader.all_followed().await;
+            if !fill.room().await {
+                break;
+            }
         }
         match body.frame().await {
             None => return fill.complete(trailers),
@@ -336,7 +310,7 @@ async fn pump(cache: &Cache, key: &Key, fill: &Fill, mut body: Body) -> Option<B
         if !outgrown && fill.outgrown() {
             // Learnt late: the next requests need not queue for it.
             outgrown = true;
-            cache.mark_private(key);
+            cache.mark_private(leader.key(), Unshared::Everybody);
         }
     }
     fill.fail();
@@ -344,7 +318,7 @@ async fn pump(cache: &Cache, key: &Key, fill: &Fill, mut body: Body) -> Option<B
 }
 
 /// What every response gets on its way in, stored or not.
-fn prepare(ask: &Ask, arrived: &mut Arrived) {
+pub(super) fn prepare(arrived: &mut Arrived) {
     let version = arrived.answer.response.version();
     let headers = arrived.answer.response.headers_mut();
     forward::strip_hop_by_hop(headers);
@@ -353,12 +327,9 @@ fn prepare(ask: &Ask, arrived: &mut Arrived) {
         // RFC 9110 §6.6.1: a recipient with a clock adds it.
         headers.insert(DATE, date::format(arrived.wall));
     }
-    if ask.route.policy.set_cookie == crate::cache::config::SetCookie::Strip {
-        headers.remove(SET_COOKIE);
-    }
 }
 
-fn freshness(terms: &Terms, received: Instant, initial_age: std::time::Duration) -> Freshness {
+pub(super) fn freshness(terms: &Terms, received: Instant, initial_age: Duration) -> Freshness {
     let lifetime = match terms.lifetime {
         Lifetime::OfResponse(lifetime) => lifetime,
         Lifetime::FromArrival(ttl) => initial_age + ttl,
@@ -381,7 +352,7 @@ fn freshness(terms: &Terms, received: Instant, initial_age: std::time::Duration)
 
 /// The fields that are kept: `Age` and the length are made anew for each answer, and
 /// fields named by `private` or `no-cache` are not for sharing (RFC 9111 §5.2.2.4, §5.2.2.7).
-fn stored_headers(mut headers: HeaderMap) -> HeaderMap {
+pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderMap {
     let directives = ResponseDirectives::parse(&headers);
     // A place for what each answer sets, so that a hit's copy need not grow.
     headers.insert(AGE, HeaderValue::from_static("0"));
@@ -389,6 +360,9 @@ fn stored_headers(mut headers: HeaderMap) -> HeaderMap {
         .entry(CACHE_STATUS)
         .or_insert(HeaderValue::from_static(""));
     headers.remove(CONTENT_LENGTH);
+    if policy.set_cookie == SetCookie::Strip {
+        headers.remove(SET_COOKIE);
+    }
     for form in [directives.private, directives.no_cache] {
         if let FieldForm::Fields(names) = form {
             names.iter().for_each(|name| drop(headers.remove(name)));
@@ -399,7 +373,7 @@ fn stored_headers(mut headers: HeaderMap) -> HeaderMap {
 
 /// Header values of one buffer of their own: those that arrived are slices of read
 /// buffers many times their size.
-fn compact(headers: &HeaderMap) -> HeaderMap {
+pub(super) fn compact(headers: &HeaderMap) -> HeaderMap {
     let total = headers.values().map(HeaderValue::len).sum();
     let mut all = bytes::BytesMut::with_capacity(total);
     headers
@@ -415,18 +389,6 @@ fn compact(headers: &HeaderMap) -> HeaderMap {
     out
 }
 
-/// RFC 9111 §3.2: a 304's fields replace the stored ones, but for those that describe
-/// the stored bytes.
-fn update(stored: &mut HeaderMap, news: &HeaderMap) {
-    const KEPT: [HeaderName; 4] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, AGE];
-    for name in news.keys().filter(|name| !KEPT.contains(name)) {
-        stored.remove(name);
-    }
-    for (name, value) in news.iter().filter(|(name, _)| !KEPT.contains(name)) {
-        stored.append(name, value.clone());
-    }
-}
-
 /// Whether an error may be answered with this entry.
 fn usable(stale: &Entry) -> bool {
     match stale.state(Instant::now()) {
@@ -436,33 +398,14 @@ fn usable(stale: &Entry) -> bool {
 }
 
 fn answered_badly(status: StatusCode) -> Failure {
-    Failure {
-        status,
-        error: "http_response_incomplete",
-        retry_after: None,
-        detail: format!("the origin answered {status}"),
-    }
+    let detail = format!("the origin answered {status}");
+    Failure::new(status, "http_response_incomplete", detail)
 }
 
 /// We asked for the whole; there is nothing that this 304 could be about.
 fn unasked_304() -> Failure {
-    let detail = "the origin answered 304 to a request without preconditions".to_owned();
-    Failure {
-        status: StatusCode::BAD_GATEWAY,
-        error: "http_protocol_error",
-        retry_after: None,
-        detail,
-    }
-}
-
-fn asked_for_stale() -> Failure {
-    let detail = "the loader asked for the stale copy".to_owned();
-    Failure {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        error: "proxy_internal_response",
-        retry_after: Some(1),
-        detail,
-    }
+    let detail = "the origin answered 304 to a request without preconditions";
+    Failure::new(StatusCode::BAD_GATEWAY, "http_protocol_error", detail)
 }
 
 /// A number that nobody can foresee, for jitter.
@@ -471,4 +414,54 @@ fn dice(at: SystemTime) -> u32 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |d| d.subsec_nanos());
     crate::cache::key::hash64(&nanos.to_le_bytes()) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::coalesce::Turn;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    fn cache() -> Cache {
+        Cache::new(&Default::default(), &prometheus::Registry::new()).unwrap()
+    }
+
+    /// Guards against taking a client that has not begun to read for one that has left.
+    #[tokio::test]
+    async fn a_body_that_outgrows_the_cache_at_once_waits_for_its_first_reader() {
+        let cache = cache();
+        let key = KeyBuf::default().to_key();
+        let Turn::Lead(leader) = cache.board(&key, Marks::default) else {
+            panic!("nobody else leads");
+        };
+        let head = Head {
+            key,
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            length: None,
+            freshness: Freshness {
+                received: Instant::now(),
+                initial_age: Duration::ZERO,
+                lifetime: Duration::ZERO,
+                while_revalidate: Duration::ZERO,
+                if_error: Duration::ZERO,
+                must_revalidate: false,
+            },
+            marks: Marks::default(),
+            vary: Vary::None,
+        };
+        let fill = Fill::new(head, 4);
+        let pieces =
+            ["12345", "6789"].map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
+        let body = Body::boxed(StreamBody::new(futures_util::stream::iter(pieces)));
+        let waiting = leader.follow();
+        let reading = async {
+            let reader = fill.reader().unwrap();
+            drop(waiting);
+            reader.collect().await.unwrap().to_bytes()
+        };
+        let (stored, read) = tokio::join!(pump(&cache, &leader, &fill, body), reading);
+        assert_eq!((stored, &read[..]), (None, &b"123456789"[..]));
+    }
 }

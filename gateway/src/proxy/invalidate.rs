@@ -4,10 +4,11 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 
-use crate::cache::pattern::Pattern;
 use crate::cache::purge::{Kind, Selector};
+use crate::pattern::Pattern;
 use crate::proxy::Proxy;
 use crate::proxy::config;
+use crate::proxy::context::normal_host;
 
 /// One `invalidate` rule, compiled.
 pub struct Rule {
@@ -48,7 +49,7 @@ pub fn after(
     if !request.method.is_safe() {
         purge_url(proxy, scheme, host, &request.uri, Kind::Hard);
         for name in [http::header::LOCATION, http::header::CONTENT_LOCATION] {
-            named_uri(response, &name, host, &request.uri)
+            named_uri(response, &name, (scheme, host), &request.uri)
                 .into_iter()
                 .for_each(|uri| purge_url(proxy, scheme, host, &uri, Kind::Hard));
         }
@@ -81,6 +82,10 @@ fn apply(
         );
         return;
     };
+    if text.is_empty() {
+        // Every URL begins with nothing.
+        return;
+    }
     let here = |text: &str| {
         if text.starts_with('/') {
             format!("{host}{text}")
@@ -110,7 +115,12 @@ fn purge_url(proxy: &Proxy, scheme: &str, host: &str, uri: &Uri, kind: Kind) {
 }
 
 /// The URI in `Location` or `Content-Location`, if it is of the same origin.
-fn named_uri(response: &HeaderMap, name: &HeaderName, host: &str, base: &Uri) -> Option<Uri> {
+fn named_uri(
+    response: &HeaderMap,
+    name: &HeaderName,
+    (scheme, host): (&str, &str),
+    base: &Uri,
+) -> Option<Uri> {
     let text = response.get(name)?.to_str().ok()?;
     let uri: Uri = match text.starts_with('/') || text.contains("://") {
         true => text.parse().ok()?,
@@ -119,9 +129,10 @@ fn named_uri(response: &HeaderMap, name: &HeaderName, host: &str, base: &Uri) ->
             .parse()
             .ok()?,
     };
-    let same = uri
-        .authority()
-        .is_none_or(|authority| authority.as_str().eq_ignore_ascii_case(host));
+    let same = uri.scheme_str().is_none_or(|named| named == scheme)
+        && uri
+            .authority()
+            .is_none_or(|named| normal_host(named.as_str(), scheme) == host);
     same.then_some(uri)
 }
 
@@ -210,12 +221,19 @@ mod tests {
         let base: Uri = "/a/b".parse().unwrap();
         let named = |value: &str| {
             let headers = HeaderMap::from_iter([(http::header::LOCATION, value.parse().unwrap())]);
-            named_uri(&headers, &http::header::LOCATION, "a.example", &base)
-                .map(|uri| uri.path().to_owned())
+            named_uri(
+                &headers,
+                &http::header::LOCATION,
+                ("http", "a.example"),
+                &base,
+            )
+            .map(|uri| uri.path().to_owned())
         };
         assert_eq!(named("/x").as_deref(), Some("/x"));
         assert_eq!(named("c").as_deref(), Some("/a/c"));
         assert_eq!(named("http://a.example/x").as_deref(), Some("/x"));
+        assert_eq!(named("http://A.example:80/x").as_deref(), Some("/x"));
         assert_eq!(named("http://evil.example/x"), None);
+        assert_eq!(named("https://a.example/x"), None, "RFC 9111 §4.4");
     }
 }

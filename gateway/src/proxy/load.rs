@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 
-use crate::cache::coalesce::{Failure, Follower, Landing, Turn};
+use crate::cache::coalesce::{Failure, Follower, Landing, StaleUse, Turn};
 use crate::cache::entry::Entry;
 use crate::cache::event::{Alone, Event, StaleReason};
 use crate::cache::fill::Fill;
@@ -18,7 +18,7 @@ use crate::cache::{Lookup, variant_key};
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::proxy::context::{Ask, Keyed};
-use crate::proxy::fetch::Fetch;
+use crate::proxy::fetch::{ERRORS, Fetch};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::{Proxy, Served, missing, plan, respond};
 
@@ -54,16 +54,25 @@ impl Proxy {
         if self.cache.backoff.pauses(key.as_bytes(), ask.started) {
             return;
         }
-        if let Turn::Lead(leader) = self.cache.board(&key, || ask.marks(&keyed)) {
-            let fetch = Fetch {
-                cache: Arc::clone(&self.cache),
-                ask: Arc::new(ask),
-                primary: keyed.key,
-                stale: Some(stale),
-                private: None,
-            };
-            tokio::spawn(fetch.run(leader));
+        let Turn::Lead(leader) = self.cache.board(&key, || ask.marks(&keyed)) else {
+            return;
+        };
+        let again = self
+            .cache
+            .fresh_again(&keyed.key, &ask.parts.headers, Instant::now());
+        if let Some(entry) = again {
+            // Another refresh ended between the look-up and here.
+            return leader.land(Landing::Stored(entry));
         }
+        let stale = self.cache.shows(&stale).then_some(stale);
+        let fetch = Fetch {
+            cache: Arc::clone(&self.cache),
+            ask: Arc::new(ask),
+            primary: keyed.key,
+            stale,
+            private: None,
+        };
+        tokio::spawn(fetch.run(leader));
     }
 
     /// Gets what L1 did not have.
@@ -98,13 +107,14 @@ impl Proxy {
         }
         if ask.parts.method == Method::HEAD {
             // A HEAD loads nothing for others (RFC 9110 §9.3.2): it is answered from a GET or passed.
-            return self.pass_shared(&ask, reason, None).await;
+            return self.past(&ask, stale.as_ref(), reason, None).await;
         }
-        if self.cache.is_private(&key) {
+        if self.cache.is_private(&key, &ask.parts.headers) {
             self.cache
                 .hooks
                 .emit(Event::InflightBypass(Alone::HitForMiss));
-            return self.pass_shared(&ask, reason, Some("hit-for-miss")).await;
+            let detail = Some(Alone::HitForMiss.as_str());
+            return self.past(&ask, stale.as_ref(), reason, detail).await;
         }
         for _ in 0..ROUNDS {
             let mut place = match self.board(&ask, &keyed, &key, stale.as_ref()) {
@@ -116,27 +126,46 @@ impl Proxy {
             let leads = place.private.is_some();
             match self.wait(&ask, &mut place, stale.as_ref()).await {
                 Waited::Soft(entry) => return self.stale(&ask, &entry, StaleReason::SoftTimeout),
-                Waited::Long => return self.alone(&ask, reason, Alone::WaitTimeout).await,
+                Waited::Long => {
+                    return self
+                        .alone(&ask, stale.as_ref(), reason, Alone::WaitTimeout)
+                        .await;
+                }
                 Waited::Landed(Landing::Streaming(fill)) => {
                     match self.join(&ask, &keyed, &fill, reason, &place) {
                         Joined::Served(served) => return served,
                         Joined::Other(variant) => key = variant,
+                        Joined::Unshared => {
+                            return self
+                                .alone(&ask, stale.as_ref(), reason, Alone::Private)
+                                .await;
+                        }
                         Joined::Again => {}
                     }
+                }
+                Waited::Landed(Landing::Stored(entry))
+                    if !leads && !entry.freshness.serves_others(Instant::now()) =>
+                {
+                    return self
+                        .alone(&ask, stale.as_ref(), reason, Alone::Private)
+                        .await;
                 }
                 Waited::Landed(Landing::Stored(entry))
                     if leads || !self.cache.hides(&entry.marks, entry.born) =>
                 {
                     return self.stored(&ask, &entry, reason, leads);
                 }
-                Waited::Landed(Landing::Private) => return self.private(&ask, place, reason).await,
+                Waited::Landed(Landing::Private) => {
+                    return self.private(&ask, stale.as_ref(), place, reason).await;
+                }
                 Waited::Landed(Landing::Failed(failure)) => {
                     return self.stale_or_error(&ask, stale.as_ref(), reason, &failure);
                 }
                 Waited::Landed(Landing::Stored(_) | Landing::Abandoned | Landing::InFlight) => {}
             }
         }
-        self.pass_shared(&ask, reason, Some("unsettled")).await
+        self.past(&ask, stale.as_ref(), reason, Some("unsettled"))
+            .await
     }
 
     /// Leads or follows; or an entry, when one was stored since the look-up.
@@ -160,7 +189,7 @@ impl Proxy {
         // A load may have ended between the look-up and here.
         let again = self
             .cache
-            .fresh_again(key, Instant::now())
+            .fresh_again(&keyed.key, &ask.parts.headers, Instant::now())
             .filter(|entry| plan::satisfies(&ask.route, &ask.parts, entry, Instant::now()));
         if let Some(entry) = again {
             leader.land(Landing::Stored(Arc::clone(&entry)));
@@ -171,7 +200,11 @@ impl Proxy {
             follower: leader.follow(),
             private: Some(receiver),
         };
-        let stale = stale.map(|fallback| Arc::clone(&fallback.entry));
+        // Looked at after the load's place in the order is known: a copy that was purged
+        // before must not come back by way of a validation.
+        let stale = self
+            .shown(stale)
+            .map(|fallback| Arc::clone(&fallback.entry));
         let fetch = Fetch {
             cache: Arc::clone(&self.cache),
             ask: Arc::clone(ask),
@@ -191,7 +224,7 @@ impl Proxy {
         tokio::select! {
             biased;
             landing = place.follower.landing() => Waited::Landed(landing),
-            () = after(soft.map(|(time, _)| time)) => match usable {
+            () = after(soft.map(|(time, _)| time)) => match self.shown(usable) {
                 Some(fallback) => Waited::Soft(Arc::clone(&fallback.entry)),
                 None => Waited::Long,
             },
@@ -223,6 +256,9 @@ impl Proxy {
             return Joined::Again;
         }
         let now = Instant::now();
+        if !leads && !fill.freshness.serves_others(now) {
+            return Joined::Unshared;
+        }
         let status = CacheStatus::Fwd {
             reason,
             fwd_status: Some(fill.status.as_u16()),
@@ -265,9 +301,15 @@ impl Proxy {
         )
     }
 
-    async fn private(self: &Arc<Self>, ask: &Arc<Ask>, place: Place, reason: Forward) -> Served {
+    async fn private(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        place: Place,
+        reason: Forward,
+    ) -> Served {
         let Some(receiver) = place.private else {
-            return self.alone(ask, reason, Alone::Private).await;
+            return self.alone(ask, stale, reason, Alone::Private).await;
         };
         let Ok(response) = receiver.await else {
             return self.error(reason, &lost());
@@ -287,9 +329,35 @@ impl Proxy {
         Served::new(respond::passed(response, &status), Outcome::Miss)
     }
 
-    async fn alone(self: &Arc<Self>, ask: &Arc<Ask>, reason: Forward, why: Alone) -> Served {
+    async fn alone(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        reason: Forward,
+        why: Alone,
+    ) -> Served {
         self.cache.hooks.emit(Event::InflightBypass(why));
-        self.pass_shared(ask, reason, Some(why.as_str())).await
+        self.past(ask, stale, reason, Some(why.as_str())).await
+    }
+
+    /// Asks for this request alone; a stale copy stands in for a failure here, too.
+    async fn past(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        reason: Forward,
+        detail: Option<&'static str>,
+    ) -> Served {
+        match self.pass_shared(ask, reason, detail).await {
+            Ok(served) if ERRORS.contains(&served.response.status().as_u16()) => {
+                match self.shown(stale).filter(|f| f.windows.if_error) {
+                    Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
+                    None => served,
+                }
+            }
+            Ok(served) => served,
+            Err(failure) => self.stale_or_error(ask, stale, reason, &failure),
+        }
     }
 
     fn stale_or_error(
@@ -299,10 +367,20 @@ impl Proxy {
         reason: Forward,
         failure: &Failure,
     ) -> Served {
-        match stale.filter(|fallback| fallback.windows.if_error) {
+        let may = |fallback: &&Fallback| match failure.stale {
+            StaleUse::InWindow => fallback.windows.if_error,
+            StaleUse::Asked => !fallback.entry.freshness.must_revalidate,
+            StaleUse::Never => false,
+        };
+        match self.shown(stale).filter(may) {
             Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
             None => self.error(reason, failure),
         }
+    }
+
+    /// The stale copy, unless a purge came since it was looked up.
+    fn shown<'a>(&self, stale: Option<&'a Fallback>) -> Option<&'a Fallback> {
+        stale.filter(|fallback| self.cache.shows(&fallback.entry))
     }
 
     fn stale(&self, ask: &Ask, entry: &Entry, why: StaleReason) -> Served {
@@ -369,6 +447,8 @@ enum Joined {
     Served(Served),
     /// The answer is of another variant; this is the key of ours.
     Other(Key),
+    /// It is for the leader's client alone: each of the others asks the origin.
+    Unshared,
     /// A purge overtook it, or its start is gone: ask again.
     Again,
 }
@@ -382,11 +462,6 @@ async fn after(time: Option<Duration>) {
 }
 
 fn lost() -> Failure {
-    let detail = "the load ended without an answer".to_owned();
-    Failure {
-        status: StatusCode::BAD_GATEWAY,
-        error: "proxy_internal_error",
-        retry_after: None,
-        detail,
-    }
+    let detail = "the load ended without an answer";
+    Failure::new(StatusCode::BAD_GATEWAY, "proxy_internal_error", detail)
 }

@@ -1,18 +1,18 @@
 //! Past the cache: methods, routes and requests that are not for it, and upgrades.
 
-use std::sync::Arc;
-
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use crate::cache::coalesce::Failure;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward;
 use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::metrics::Outcome;
-use crate::proxy::{Proxy, Served, invalidate, loops, respond, source};
+use crate::proxy::source::Loaded;
+use crate::proxy::{Proxy, Served, invalidate, respond, source};
 
 impl Proxy {
     /// Sends the request on as it is and streams the answer back; what it makes invalid
@@ -24,14 +24,13 @@ impl Proxy {
         reason: Forward,
         detail: Option<&'static str>,
     ) -> Served {
-        if loops(&ask.parts) {
-            return Served::new(
-                respond::plain(StatusCode::LOOP_DETECTED, "508 loop detected\n"),
-                Outcome::Error,
-            );
-        }
         let upgrade = forward::wants_upgrade(&ask.parts.headers)
             .zip(ask.parts.extensions.get::<OnUpgrade>().cloned());
+        let reads = matches!(ask.parts.method, Method::GET | Method::HEAD);
+        if ask.route.loader.is_some() && reads && body.is_empty() && upgrade.is_none() {
+            let passed = self.pass_shared(&ask, reason, detail).await;
+            return passed.unwrap_or_else(|failure| self.error(reason, &failure));
+        }
         let Some(origin) = &ask.route.origin else {
             return self.error(reason, &source::no_origin());
         };
@@ -64,23 +63,28 @@ impl Proxy {
         )
     }
 
-    /// The same for a request without body whose `Ask` a load may share.
+    /// The same for a request without body whose `Ask` a load may share. On a route with
+    /// a loader the loader answers.
     pub(super) async fn pass_shared(
         &self,
-        ask: &Arc<Ask>,
+        ask: &Ask,
         reason: Forward,
         detail: Option<&'static str>,
-    ) -> Served {
-        let Some(origin) = &ask.route.origin else {
-            return self.error(reason, &source::no_origin());
+    ) -> Result<Served, Failure> {
+        let response = match source::for_one(ask).await {
+            Loaded::Response(answer) => cleaned(answer.response),
+            Loaded::Absent => respond::absent(),
+            Loaded::Stale => return Err(source::asked_for_stale()),
+            Loaded::Failed(failure) => return Err(failure),
         };
-        match origin.send(ask.for_origin(Body::empty())).await {
-            Ok(response) => Served::new(
-                respond::passed(cleaned(response), &status(reason, detail)),
-                Outcome::Pass,
-            ),
-            Err(error) => self.error(reason, &source::origin_failure(origin, &error)),
-        }
+        let response = match ask.route.loader.is_some() && ask.parts.method == Method::HEAD {
+            true => respond::head_of(response),
+            false => response,
+        };
+        Ok(Served::new(
+            respond::passed(response, &status(reason, detail)),
+            Outcome::Pass,
+        ))
     }
 }
 

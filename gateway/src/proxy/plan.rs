@@ -1,12 +1,12 @@
 //! What is to be done with a request: look under this key, go past the cache, refuse.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::cache::entry::Entry;
-use crate::cache::key::hash64;
 use crate::http::cache_control::RequestDirectives;
 use crate::http::cache_status::Forward;
 use crate::http::forward;
@@ -59,7 +59,7 @@ pub(super) fn key(visit: &Visit<'_>) -> Plan {
     let native = || {
         Plan::Cache(Keyed {
             key: route.key.build(&subject),
-            tags: Box::default(),
+            plugin: None,
         })
     };
     let Some((plugin, on_error)) = &route.key_plugin else {
@@ -78,13 +78,10 @@ pub(super) fn key(visit: &Visit<'_>) -> Plan {
     };
     match &*decision {
         KeyDecision::Default => native(),
-        KeyDecision::Key { text, parts, tags } => {
-            let key = route.key.build_text(text, parts, &subject);
-            Plan::Cache(Keyed {
-                key,
-                tags: tags.iter().map(|tag| hash64(tag.as_bytes())).collect(),
-            })
-        }
+        KeyDecision::Key { text, parts, .. } => Plan::Cache(Keyed {
+            key: route.key.build_text(text, parts, &subject),
+            plugin: Some(Arc::clone(&decision)),
+        }),
         KeyDecision::Bypass { .. } => Plan::Pass(Forward::Bypass, Some("key-plugin")),
         KeyDecision::Refuse { status } => Plan::Refuse(*status),
     }

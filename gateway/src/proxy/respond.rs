@@ -8,6 +8,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body::Body as _;
 
 use crate::cache::coalesce::Failure;
 use crate::cache::entry::Entry;
@@ -101,6 +102,26 @@ pub fn failed(failure: &Failure, status: &CacheStatus<'_>) -> Response<Body> {
     response
 }
 
+/// What a loader's *absent* is to clients.
+pub fn absent() -> Response<Body> {
+    plain(StatusCode::NOT_FOUND, "404 not found\n")
+}
+
+/// The answer to HEAD that this answer to GET stands for.
+pub fn head_of(mut response: Response<Body>) -> Response<Body> {
+    if let Some(length) = response.body().size_hint().exact() {
+        set_length(&mut response, length);
+    }
+    response.map(|_| Body::empty())
+}
+
+/// The length that a GET's answer would have; a 204 has none (RFC 9110 §8.6).
+fn set_length(response: &mut Response<Body>, length: u64) {
+    if response.status() != StatusCode::NO_CONTENT {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+}
+
 /// A short answer of ours.
 pub fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::full(text));
@@ -179,9 +200,7 @@ fn whole(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
 
 fn head_only(entry: &Entry) -> Response<Body> {
     let mut response = whole(entry.status, entry.headers.clone(), Body::empty());
-    response
-        .headers_mut()
-        .insert(CONTENT_LENGTH, (entry.body.len() as u64).into());
+    set_length(&mut response, entry.body.len() as u64);
     response
 }
 

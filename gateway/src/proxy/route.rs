@@ -8,9 +8,9 @@ use http::{HeaderName, Method};
 
 use crate::cache::config::Policy as PolicyConfig;
 use crate::cache::key::{Hash64, Template, hash64};
-use crate::cache::pattern::Pattern;
 use crate::cache::policy::Policy;
 use crate::origin::{Origin, Origins};
+use crate::pattern::Pattern;
 use crate::plugin::config::{KeyError, LoaderError, OnError};
 use crate::plugin::{Hook, LoadError, Plugin, Plugins};
 use crate::proxy::config;

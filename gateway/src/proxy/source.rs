@@ -7,7 +7,7 @@ use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode};
 
-use crate::cache::coalesce::Failure;
+use crate::cache::coalesce::{Failure, StaleUse};
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::{conditional, forward};
@@ -33,6 +33,8 @@ pub struct Answer {
     pub ttl: Option<Duration>,
     /// A plugin's tags.
     pub tags: Vec<String>,
+    /// The request carried the stale copy's validators: a 304 is about it.
+    pub validates: bool,
 }
 
 /// How long a load may take where the route sets no hard timeout: the upstream's own
@@ -42,16 +44,48 @@ const LONGEST_LOAD: Duration = Duration::from_secs(300);
 /// Loads the whole of what `ask` is about, as a GET without preconditions of the
 /// client's. A stale entry's validators go along, so that a 304 may answer.
 pub async fn load(ask: &Ask, stale: Option<&Entry>) -> Loaded {
-    let deadline = Instant::now() + ask.route.policy.hard_timeout.unwrap_or(LONGEST_LOAD);
-    let load = async {
-        match &ask.route.loader {
-            Some((plugin, on_error)) => by_plugin(ask, plugin, *on_error, deadline).await,
-            None => by_origin(ask, stale).await,
+    let deadline = deadline(ask);
+    match &ask.route.loader {
+        Some((plugin, on_error)) => {
+            until(deadline, by_plugin(ask, plugin, *on_error, deadline)).await
         }
-    };
+        None => until(deadline, by_origin(ask, stale)).await,
+    }
+}
+
+/// Loads what is for this client alone: from the loader where the route has one, else by
+/// the client's own request as it is.
+pub async fn for_one(ask: &Ask) -> Loaded {
+    match (&ask.route.loader, &ask.route.origin) {
+        (Some(_), _) => load(ask, None).await,
+        (None, Some(origin)) => {
+            let request = ask.for_origin(Body::empty());
+            until(deadline(ask), sent(origin, request, false)).await
+        }
+        (None, None) => Loaded::Failed(no_origin()),
+    }
+}
+
+fn deadline(ask: &Ask) -> Instant {
+    Instant::now() + ask.route.policy.hard_timeout.unwrap_or(LONGEST_LOAD)
+}
+
+async fn until(deadline: Instant, load: impl Future<Output = Loaded>) -> Loaded {
     match tokio::time::timeout_at(deadline.into(), load).await {
         Ok(loaded) => loaded,
         Err(_) => Loaded::Failed(timed_out()),
+    }
+}
+
+async fn sent(origin: &Origin, request: Request<Body>, validates: bool) -> Loaded {
+    match origin.send(request).await {
+        Ok(response) => Loaded::Response(Answer {
+            response,
+            ttl: None,
+            tags: Vec::new(),
+            validates,
+        }),
+        Err(error) => Loaded::Failed(origin_failure(origin, &error)),
     }
 }
 
@@ -62,17 +96,11 @@ async fn by_origin(ask: &Ask, stale: Option<&Entry>) -> Loaded {
     let mut request = ask.for_origin(Body::empty());
     *request.method_mut() = Method::GET;
     conditional::strip_conditionals(request.headers_mut());
+    let stale = stale.filter(|entry| entry.has_validator());
     if let Some(entry) = stale {
         add_validators(&mut request, entry);
     }
-    match origin.send(request).await {
-        Ok(response) => Loaded::Response(Answer {
-            response,
-            ttl: None,
-            tags: Vec::new(),
-        }),
-        Err(error) => Loaded::Failed(origin_failure(origin, &error)),
-    }
+    sent(origin, request, stale.is_some()).await
 }
 
 /// RFC 9111 §4.3.1.
@@ -141,6 +169,7 @@ fn composed(loaded: LoadedResponse) -> Answer {
         response,
         ttl: loaded.ttl,
         tags: loaded.tags,
+        validates: false,
     }
 }
 
@@ -149,15 +178,8 @@ async fn passed_on(ask: &Ask, mut request: Request<Body>) -> Loaded {
     let Some(origin) = &ask.route.origin else {
         return Loaded::Failed(no_origin());
     };
-    forward::strip_hop_by_hop(request.headers_mut());
-    match origin.send(request).await {
-        Ok(response) => Loaded::Response(Answer {
-            response,
-            ttl: None,
-            tags: Vec::new(),
-        }),
-        Err(error) => Loaded::Failed(origin_failure(origin, &error)),
-    }
+    ask.forward(request.headers_mut());
+    sent(origin, request, false).await
 }
 
 async fn plugin_failed(
@@ -175,16 +197,23 @@ async fn plugin_failed(
     );
     match on_error {
         LoaderError::Origin => by_origin(ask, None).await,
-        LoaderError::StaleThenError | LoaderError::Error => {
-            let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
-            Loaded::Failed(Failure {
-                status,
-                error: "proxy_internal_error",
-                retry_after,
-                detail,
-            })
-        }
+        LoaderError::StaleThenError => Loaded::Failed(unloaded(status, detail)),
+        LoaderError::Error => Loaded::Failed(Failure {
+            stale: StaleUse::Never,
+            ..unloaded(status, detail)
+        }),
     }
+}
+
+fn unloaded(status: StatusCode, detail: String) -> Failure {
+    Failure {
+        retry_after: retry_after(status),
+        ..Failure::new(status, "proxy_internal_error", detail)
+    }
+}
+
+fn retry_after(status: StatusCode) -> Option<u32> {
+    (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1)
 }
 
 fn call_status(error: &CallError) -> StatusCode {
@@ -198,32 +227,31 @@ fn call_status(error: &CallError) -> StatusCode {
 /// An origin's failure in the words of the client.
 pub fn origin_failure(origin: &Origin, error: &OriginError) -> Failure {
     let status = error.status();
-    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+    let detail = format!("upstream {}: {error}", origin.name());
     Failure {
-        status,
-        error: error.proxy_status(),
-        retry_after,
-        detail: format!("upstream {}: {error}", origin.name()),
+        retry_after: retry_after(status),
+        ..Failure::new(status, error.proxy_status(), detail)
     }
 }
 
 fn timed_out() -> Failure {
-    let detail = "the load took longer than the hard timeout".to_owned();
+    let detail = "the load took longer than the hard timeout";
+    Failure::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", detail)
+}
+
+/// A loader wants the stale copy served.
+pub fn asked_for_stale() -> Failure {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let detail = "the loader asked for the stale copy";
     Failure {
-        status: StatusCode::GATEWAY_TIMEOUT,
-        error: "http_response_timeout",
-        retry_after: None,
-        detail,
+        retry_after: retry_after(status),
+        stale: StaleUse::Asked,
+        ..Failure::new(status, "proxy_internal_response", detail)
     }
 }
 
 /// A route without upstream whose loader handed the request back.
 pub fn no_origin() -> Failure {
-    let detail = "the route has no upstream to pass the request to".to_owned();
-    Failure {
-        status: StatusCode::BAD_GATEWAY,
-        error: "destination_not_found",
-        retry_after: None,
-        detail,
-    }
+    let detail = "the route has no upstream to pass the request to";
+    Failure::new(StatusCode::BAD_GATEWAY, "destination_not_found", detail)
 }

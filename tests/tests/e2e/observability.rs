@@ -185,3 +185,21 @@ async fn purges_and_stale_answers_are_counted() {
         scrape.names()
     );
 }
+
+#[tokio::test]
+async fn requests_without_a_route_have_their_line_with_the_host_of_http2() {
+    let origin = Origin::pages(|_| Reply::ok("x")).await;
+    let gateway = Setup::new(&origin)
+        .route("{name: site, match: {path: /site/*}, upstream: origin}")
+        .start()
+        .await;
+    let lost = gateway.client_http2().uncached();
+    assert_eq!(lost.get("/nowhere").await.status, 404);
+    gateway
+        .logged("the access line of a 404", |line| {
+            line.contains("/nowhere")
+                && line.contains("404")
+                && line.contains("\"host\":\"127.0.0.1")
+        })
+        .await;
+}

@@ -280,3 +280,115 @@ async fn a_guest_that_loops_is_stopped_and_others_go_on_meanwhile() {
     }
     assert_eq!(gateway.client().get("/keyed/x").await.text(), "/keyed/x");
 }
+
+/// A route whose pages `api-compose` makes, with this policy, and no upstream of its own.
+async fn composed(policy: &str) -> (Origin, Gateway) {
+    let origin =
+        Origin::pages(|_| Reply::ok("{}").header("content-type", "application/json")).await;
+    let file = shipped("api-compose");
+    let gateway = Setup::new(&origin)
+        .top(
+            "plugins",
+            &format!(
+                "{{c: {{file: \"{}\", fetch: [origin], config: {{parts: {{one: {{upstream: origin, path: \"/one\"}}}}}}}}}}",
+                file.display()
+            ),
+        )
+        .route(&format!("{{name: page, loader: {{plugin: c}}, policy: {policy}}}"))
+        .start()
+        .await;
+    (origin, gateway)
+}
+
+#[tokio::test]
+async fn a_loaders_page_that_is_not_stored_comes_from_the_loader_each_time() {
+    let (origin, gateway) = composed("{}").await;
+    for round in 1..=3 {
+        let answer = gateway.client().get("/").await;
+        assert_eq!(answer.status, 200, "round {round}: {:?}", answer.cache());
+    }
+    assert_eq!(origin.count(), 3);
+}
+
+#[tokio::test]
+async fn a_head_request_on_a_cold_page_asks_the_loader() {
+    let (_origin, gateway) = composed("{mode: override, ttl: 60s}").await;
+    let head = gateway.client().head("/").await;
+    assert_eq!(head.status, 200);
+    let get = gateway.client().get("/").await;
+    assert_eq!(head.header("content-length"), get.body.len().to_string());
+}
+
+/// A loader that returns a page for 300 ms once, and `then` ever after.
+fn once_then(discriminant: u8) -> Vec<u8> {
+    // A `load-decision` at 3000: the case, at 8 the response, whose ttl-ms is at 24.
+    guest::bad(&format!(
+        "(if (i32.load (i32.const 3200))
+           (then (i32.store8 (i32.const 3000) (i32.const {discriminant})) (i32.store (i32.const 3008) (i32.const 0)) (i32.store (i32.const 3012) (i32.const 0)))
+           (else
+             (i32.store (i32.const 3200) (i32.const 1))
+             (i32.store16 (i32.const 3008) (i32.const 200))
+             (i32.store8 (i32.const 3032) (i32.const 1))
+             (i64.store (i32.const 3040) (i64.const 300))))
+         (i32.const 3000)"
+    ))
+}
+
+/// Loads the page once, waits until it has expired, and asks again.
+async fn after_expiry(wasm: Vec<u8>, on_error: &str, policy: &str) -> u16 {
+    let origin = Origin::pages(|_| Reply::ok("x")).await;
+    let gateway = Setup::new(&origin)
+        .file("guest.wasm", wasm)
+        .top(
+            "plugins",
+            &format!("{{g: {{file: guest.wasm, on_error: {on_error}}}}}"),
+        )
+        .route(&format!(
+            "{{name: page, loader: {{plugin: g}}, policy: {policy}}}"
+        ))
+        .start()
+        .await;
+    let first = gateway.client().get("/").await;
+    assert_eq!(first.status, 200, "{}", gateway.log().join("\n"));
+    e2e::wait::passed(first.at, std::time::Duration::from_millis(400)).await;
+    gateway.client().get("/").await.status.as_u16()
+}
+
+const STALE: u8 = 3;
+const ERROR: u8 = 4;
+
+#[tokio::test]
+async fn a_loader_that_says_stale_gets_the_stale_copy_served() {
+    let policy = "{stale_if_error: 60s}";
+    assert_eq!(after_expiry(once_then(STALE), "{}", policy).await, 200);
+}
+
+#[tokio::test]
+async fn a_failed_loader_is_answered_as_on_error_says() {
+    for (on_error, status) in [
+        ("{loader: stale_then_error}", 200),
+        ("{loader: error}", 502),
+    ] {
+        let policy = "{stale_if_error: 60s}";
+        assert_eq!(
+            after_expiry(once_then(ERROR), on_error, policy).await,
+            status,
+            "{on_error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_purge_by_pattern_goes_by_the_url_that_the_key_plugin_made() {
+    let origin = Origin::pages(|seen| Reply::fresh(seen.path.clone())).await;
+    let file = shipped("normalize-query");
+    let gateway = keyed(&origin, file.to_str().unwrap(), "{drop: [\"utm_*\"]}").await;
+    gateway
+        .client()
+        .get("/search?q=tea&utm_source=letter")
+        .await;
+    gateway
+        .purge(serde_json::json!({"pattern": "*/search\\?q=tea"}))
+        .await;
+    assert!(!gateway.client().get("/search?q=tea").await.is_hit());
+}

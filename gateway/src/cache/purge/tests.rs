@@ -142,6 +142,21 @@ fn purging_one_tag_again_and_again_keeps_one_record() {
     assert_eq!(log.records(), 2);
 }
 
+#[test]
+fn a_purge_of_all_waits_for_the_sweep_like_every_other() {
+    let log = PurgeLog::new(100);
+    let old = entry(marks("a/1", &[]), log.order());
+    log.record(&Selector::All, Kind::Hard);
+    assert_eq!(log.records(), 1);
+    for _ in 0..2 {
+        let begun = log.begin_sweep();
+        assert_eq!(log.judge(&old), Verdict::Hidden);
+        log.end_sweep(begun);
+    }
+    assert_eq!(log.records(), 0);
+    assert_eq!(log.judge(&old), Verdict::Hidden);
+}
+
 proptest! {
     /// The rule itself, against a plain list of everything that ever happened.
     #[test]

@@ -1,4 +1,5 @@
-//! The one pattern language of purges, routes and key rules.
+//! The one pattern language of purges, routes and key rules: a leaf that every module
+//! may use. What a plugin's manifest names is narrower, see `plugin::names`.
 //!
 //! `*` is any run of characters (also none, also `/` and newline), `?` is one
 //! character, `\` takes the next one as it is; all else stands for itself. The

@@ -1,0 +1,113 @@
+//! What a 304 makes of the stored response (RFC 9111 §4.3.4).
+//!
+//! The stored response with the 304's fields in it is an answer like any other: it is
+//! judged anew, and shared or kept for its own client as [`Fetch`] does with every
+//! answer. So nothing that belongs to one client comes in by way of a validation.
+
+use std::sync::Arc;
+
+use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::cache::coalesce::{Landing, Leader};
+use crate::cache::entry::{Entry, Marks};
+use crate::cache::freshness::initial_age;
+use crate::cache::policy::Terms;
+use crate::cache::variant_key;
+use crate::http::body::Body;
+use crate::http::etag::EntityTag;
+use crate::http::vary::Vary;
+use crate::proxy::fetch::{Arrived, Fetch, compact, freshness, prepare, stored_headers};
+use crate::proxy::source::Loaded;
+
+impl Fetch {
+    /// Whether this is a 304 for some other response than the one that we have.
+    pub(super) fn is_about_another(&self, loaded: &Loaded) -> bool {
+        let (Loaded::Response(answer), Some(stale)) = (loaded, &self.stale) else {
+            return false;
+        };
+        let response = &answer.response;
+        response.status() == StatusCode::NOT_MODIFIED
+            && answer.validates
+            && !is_for(&stale.headers, response.headers())
+    }
+
+    /// The origin says that the stored response still holds.
+    pub(super) fn revalidated(self, leader: Leader, stale: &Entry, mut arrived: Arrived) {
+        self.succeeded(&leader, arrived.delay);
+        prepare(&mut arrived);
+        let mut headers = stale.headers.clone();
+        update(&mut headers, arrived.answer.response.headers());
+        let response = &mut arrived.answer.response;
+        *response.status_mut() = stale.status;
+        *response.headers_mut() = headers;
+        *response.body_mut() = Body::full(stale.body.clone());
+        match self.judge(&arrived) {
+            Ok(terms) => self.renew(leader, stale, arrived, &terms),
+            Err(refusal) => self.keep_private(leader, arrived, refusal),
+        }
+    }
+
+    /// Stores the renewed entry, under the variant that its `Vary` now makes it.
+    fn renew(self, leader: Leader, stale: &Entry, arrived: Arrived, terms: &Terms) {
+        let mut headers = arrived.answer.response.into_parts().0.headers;
+        let age = initial_age(&headers, arrived.wall, arrived.delay);
+        let vary = Vary::parse(&headers);
+        let marks = self.renewed_marks(&leader, stale, &mut headers, &arrived.answer.tags);
+        let entry = Arc::new(Entry::new(
+            variant_key(&self.primary, &vary, &self.ask.parts.headers),
+            stale.status,
+            compact(&stored_headers(headers, &self.ask.route.policy)),
+            stale.body.clone(),
+            freshness(terms, arrived.at, age),
+            marks,
+            leader.born(),
+        ));
+        self.cache
+            .admit(self.primary.to_key(), &vary, Arc::clone(&entry));
+        leader.land(Landing::Stored(entry));
+    }
+
+    /// A 304 that names no tags leaves those that the response came with.
+    fn renewed_marks(
+        &self,
+        leader: &Leader,
+        stale: &Entry,
+        headers: &mut HeaderMap,
+        plugin_tags: &[String],
+    ) -> Marks {
+        let marks = self.marks(leader, headers, plugin_tags);
+        if marks.tags.len() > leader.marks().tags.len() {
+            return marks;
+        }
+        Marks {
+            tags: stale.marks.tags.clone(),
+            ..marks
+        }
+    }
+}
+
+/// Whether a 304 with these fields is about the stored response: a strong validator
+/// must be the stored one's, a weak one may be.
+fn is_for(stored: &HeaderMap, news: &HeaderMap) -> bool {
+    let Some(tag) = news.get(ETAG).map(EntityTag::of) else {
+        return true;
+    };
+    stored
+        .get(ETAG)
+        .map(EntityTag::of)
+        .is_some_and(|held| held.strong_eq(tag) || (tag.weak && held.weak_eq(tag)))
+}
+
+/// RFC 9111 §3.2: a 304's fields replace the stored ones, but for those that describe
+/// the stored bytes. The stored `Age` is of the past in any case.
+fn update(stored: &mut HeaderMap, news: &HeaderMap) {
+    const KEPT: [HeaderName; 3] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE];
+    stored.remove(AGE);
+    for name in news.keys().filter(|name| !KEPT.contains(name)) {
+        stored.remove(name);
+    }
+    for (name, value) in news.iter().filter(|(name, _)| !KEPT.contains(name)) {
+        stored.append(name, value.clone());
+    }
+}
