@@ -38,7 +38,7 @@ pub struct Fetch {
     pub primary: KeyBuf,
     /// What is there to validate or to fall back on.
     pub stale: Option<Arc<Entry>>,
-    /// Takes a response that belongs to the leader's client alone; none in the background.
+    /// Takes a response that belongs to the leader's client alone; none behind a reader.
     pub private: Option<oneshot::Sender<Response<Body>>>,
 }
 
