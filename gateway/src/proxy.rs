@@ -1,4 +1,4 @@
-//! The path of one request, one line a step: [`Proxy::serve`].
+//! The path of one request, one line a step: [`Proxy::handle`].
 //!
 //! Route, key, L1, then either the answer from there or a place in a flight
 //! ([`load`]). What may not be cached goes past the cache ([`pass`]). The leader's work

@@ -29,6 +29,8 @@ pub struct Fill {
     pub status: StatusCode,
     /// As in [`crate::cache::entry::Entry`].
     pub headers: HeaderMap,
+    /// Fields for the client alone that it was loaded for (RFC 9111 §5.2.2.7).
+    pub own: HeaderMap,
     /// What `Content-Length` promised.
     pub length: Option<u64>,
     pub freshness: Freshness,
@@ -76,6 +78,7 @@ pub struct Head {
     pub key: Key,
     pub status: StatusCode,
     pub headers: HeaderMap,
+    pub own: HeaderMap,
     pub length: Option<u64>,
     pub freshness: Freshness,
     pub marks: Marks,
@@ -88,6 +91,7 @@ impl Fill {
             key,
             status,
             headers,
+            own,
             length,
             freshness,
             marks,
@@ -97,6 +101,7 @@ impl Fill {
             key,
             status,
             headers,
+            own,
             length,
             freshness,
             marks,

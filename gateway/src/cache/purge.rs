@@ -160,7 +160,7 @@ impl PurgeLog {
         }
     }
 
-    /// Whether a load that began at `born` may still be shown to somebody who asks now.
+    /// Whether a load that began at `born` may not be shown to somebody who asks now.
     pub fn hides(&self, marks: &Marks, born: Order) -> bool {
         if born == self.order() {
             return false;

@@ -38,7 +38,7 @@ pub struct Fetch {
     pub primary: KeyBuf,
     /// What is there to validate or to fall back on.
     pub stale: Option<Arc<Entry>>,
-    /// Takes a response that belongs to the leader's client alone; none in the background.
+    /// Takes a response that belongs to the leader's client alone; none behind a reader.
     pub private: Option<oneshot::Sender<Response<Body>>>,
 }
 
@@ -154,6 +154,7 @@ impl Fetch {
             status: parts.status,
             freshness: freshness(&terms, at, age),
             marks: self.marks(&leader, &mut headers, &answer.tags),
+            own: private_fields(&headers),
             headers: stored_headers(headers, &self.ask.route.policy),
             length,
             vary,
@@ -371,6 +372,18 @@ pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderM
     headers
 }
 
+/// The fields that `private` names: for the client who asked, and not for the store.
+fn private_fields(headers: &HeaderMap) -> HeaderMap {
+    let FieldForm::Fields(names) = ResponseDirectives::parse(headers).private else {
+        return HeaderMap::new();
+    };
+    let lines = |name| headers.get_all(name).iter().cloned();
+    let all = names
+        .iter()
+        .flat_map(|name| lines(name).map(|line| (name.clone(), line)));
+    all.collect()
+}
+
 /// Header values of one buffer of their own: those that arrived are slices of read
 /// buffers many times their size.
 pub(super) fn compact(headers: &HeaderMap) -> HeaderMap {
@@ -439,6 +452,7 @@ mod tests {
             key,
             status: StatusCode::OK,
             headers: HeaderMap::new(),
+            own: HeaderMap::new(),
             length: None,
             freshness: Freshness {
                 received: Instant::now(),

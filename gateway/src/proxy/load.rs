@@ -268,14 +268,11 @@ impl Proxy {
             detail: None,
         };
         match respond::from_fill(&ask.parts, fill, now, &status) {
-            Some(response) => Joined::Served(Served::new(
-                response,
-                if leads {
-                    Outcome::Miss
-                } else {
-                    Outcome::Coalesced
-                },
-            )),
+            Some(mut response) if leads => {
+                response.headers_mut().extend(fill.own.clone());
+                Joined::Served(Served::new(response, Outcome::Miss))
+            }
+            Some(response) => Joined::Served(Served::new(response, Outcome::Coalesced)),
             None => Joined::Again,
         }
     }

@@ -356,3 +356,16 @@ async fn a_204_has_no_length_in_answer_to_head_either() {
         "RFC 9110 §8.6"
     );
 }
+
+#[tokio::test]
+async fn a_private_field_reaches_the_client_it_was_for_and_nobody_else() {
+    let (_origin, gateway) = site("{}", |_| {
+        Reply::ok("page")
+            .header("x-user", "1")
+            .header("cache-control", "max-age=60, private=\"x-user\"")
+    })
+    .await;
+    assert_eq!(gateway.client().get("/").await.header("x-user"), "1");
+    let hit = gateway.client().get("/").await;
+    assert!(hit.is_hit() && !hit.has("x-user"), "RFC 9111 §5.2.2.7");
+}

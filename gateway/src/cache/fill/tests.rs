@@ -22,6 +22,7 @@ fn fill(limit: usize, length: Option<u64>) -> Arc<Fill> {
         key,
         status: StatusCode::OK,
         headers: HeaderMap::new(),
+        own: HeaderMap::new(),
         length,
         freshness,
         marks: Marks::default(),
