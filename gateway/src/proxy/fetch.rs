@@ -397,9 +397,9 @@ fn stored_headers(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Header values of one buffer of their own: those that arrived are slices of read
-/// buffers many times their size.
-fn compact(headers: &HeaderMap) -> HeaderMap {
+/// Header values of one buffer of their own, as an entry keeps them: those that arrived
+/// are slices of read buffers many times their size.
+pub fn compact(headers: &HeaderMap) -> HeaderMap {
     let total = headers.values().map(HeaderValue::len).sum();
     let mut all = bytes::BytesMut::with_capacity(total);
     headers
