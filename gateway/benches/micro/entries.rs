@@ -45,7 +45,10 @@ pub fn cache(mib: u64) -> anyhow::Result<Arc<Cache>> {
 pub fn request_headers() -> HeaderMap {
     let fields = [
         ("host", "shop.example"),
-        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101"),
+        (
+            "user-agent",
+            "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101",
+        ),
         ("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"),
         ("accept-encoding", "gzip, br"),
         ("accept-language", "en-GB,en;q=0.5"),

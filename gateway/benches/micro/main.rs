@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
     rows.extend(timed::all()?);
     rows.push(once::loader_cpu()?);
     rows.extend(once::purge_by_tag()?);
-    rows.push(once::herd()?);
+    rows.extend(once::herds()?);
     println!("{}", report::table(&rows));
     Ok(())
 }

@@ -16,6 +16,7 @@ use lamina::cache::key::KeyBuf;
 use lamina::cache::purge::{Kind, Selector};
 use lamina::cache::{Cache, Lookup};
 use lamina::http::vary::Vary;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -41,10 +42,17 @@ pub fn memory() -> anyhow::Result<Row> {
     cache.tend();
     let each = (resident_kib()? - before) as f64 / OBJECTS as f64;
     let headers = HeaderMap::new();
-    let all = (0..OBJECTS).all(|i| is_hit(&cache, &entries::page_key(i), &headers));
-    ensure!(all, "an entry was pushed out");
-    let what = "resident memory a cached 1 KiB object, 100,000 of them";
-    Ok(Row::new(what, format!("{each:.2} KiB"), "≤ 1.5 KiB"))
+    let mut counted = 0;
+    for i in 0..OBJECTS {
+        match cache.lookup(&entries::page_key(i), &headers, Instant::now()) {
+            Lookup::Fresh(entry) => counted += entry.size(),
+            Lookup::Stale(..) | Lookup::Miss(..) => anyhow::bail!("an entry was pushed out"),
+        }
+    }
+    let counted = counted as f64 / OBJECTS as f64 / 1_024.0;
+    let what = "resident memory a cached 1 KiB object, 100,000 of them (what L1's bound counts)";
+    let figure = format!("{each:.2} KiB ({counted:.2} KiB)");
+    Ok(Row::new(what, figure, "≤ 1.5 KiB"))
 }
 
 /// CPU of the whole process a loader call, many at once so that threads stay awake.
@@ -92,30 +100,60 @@ pub fn purge_by_tag() -> anyhow::Result<Vec<Row>> {
         .collect();
     let all = || kept.iter().all(|key| is_hit(&cache, key, &headers));
     let ((first, judged), (second, again)) = (timed(all), timed(all));
-    ensure!(judged && again && hits().count() == kept.len(), "only the tagged go");
+    ensure!(
+        judged && again && hits().count() == kept.len(),
+        "only the tagged go"
+    );
     let (sweep, ()) = timed(|| cache.sweep());
     let each = |time: Duration| report::time(time.as_nanos() as f64 / kept.len() as f64);
     Ok(vec![
-        Row::new("purge by tag, 100,000 of 1,000,000 entries: the call", report::spread(purges), "< 1 ms"),
-        Row::new("its first look-up of a purged entry", report::spread(firsts), "at once"),
-        Row::new("first look-up of another entry after purges, 100,000 cold ones (each again)", format!("{} ({})", each(first), each(second)), ""),
-        Row::new("the sweep that takes 900,000 out afterwards, aside", report::time(sweep.as_nanos() as f64), ""),
+        Row::new(
+            "purge by tag, 100,000 of 1,000,000 entries: the call",
+            report::spread(purges),
+            "< 1 ms",
+        ),
+        Row::new(
+            "its first look-up of a purged entry",
+            report::spread(firsts),
+            "at once",
+        ),
+        Row::new(
+            "first look-up of another entry after purges, 100,000 cold ones (each again)",
+            format!("{} ({})", each(first), each(second)),
+            "",
+        ),
+        Row::new(
+            "the sweep that takes 900,000 out afterwards, aside",
+            report::time(sweep.as_nanos() as f64),
+            "",
+        ),
     ])
 }
 
-/// Ten thousand callers on one cold key: the origin answers when all have asked.
-pub fn herd() -> anyhow::Result<Row> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+/// Ten thousand callers on one cold key: the origin answers when all have asked. Once
+/// on one thread, as on each listener of the program, once on all cores.
+pub fn herds() -> anyhow::Result<Vec<Row>> {
+    let all = Builder::new_multi_thread().enable_all().build()?;
+    Ok(vec![
+        herd("one thread", &plugins::runtime()?)?,
+        herd("all cores", &all)?,
+    ])
+}
+
+fn herd(place: &str, runtime: &Runtime) -> anyhow::Result<Row> {
     let cache = entries::cache(64)?;
     let mut times = Vec::new();
     for round in 0..HERDS {
         let herd = Arc::new(Herd::new(Arc::clone(&cache), round));
         let (time, served) = timed(|| runtime.block_on(Arc::clone(&herd).run()));
-        ensure!(served? == CALLERS * entries::BODY_BYTES, "everybody has the whole body");
+        ensure!(
+            served? == CALLERS * entries::BODY_BYTES,
+            "everybody has the whole body"
+        );
         ensure!(herd.loads.load(Ordering::SeqCst) == 1, "one load for all");
         times.push(time);
     }
-    let what = "herd: 10,000 callers on one cold key, 1 load";
+    let what = format!("herd: 10,000 callers on one cold key, 1 load, {place}");
     Ok(Row::new(what, report::spread(times), "< 15 ms"))
 }
 
@@ -211,7 +249,8 @@ impl Herd {
             fill.marks.clone(),
             leader.born(),
         );
-        self.cache.admit(self.key.to_key(), &fill.vary, Arc::new(entry));
+        self.cache
+            .admit(self.key.to_key(), &fill.vary, Arc::new(entry));
     }
 }
 
@@ -243,7 +282,11 @@ fn cpu() -> anyhow::Result<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let (_, rest) = stat.rsplit_once(')').context("/proc/self/stat")?;
     // utime and stime, fields 14 and 15 of proc(5); `rest` begins with field 3.
-    let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let ticks = rest
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(str::parse::<u64>);
     let ticks = ticks.sum::<Result<u64, _>>().context("ticks")?;
     Ok(Duration::from_millis(10 * ticks))
 }

@@ -43,13 +43,13 @@ const FIGURES: [(&str, &str, &str); 9] = [
     ),
     ("key-declared", "key plugin, declarative", ""),
     (
-        "loader",
-        "loader plugin that fetches and returns 1 KiB, one at a time (two thread hops included)",
+        "clock",
+        "for scale: reading the clock, which a request does once",
         "",
     ),
     (
-        "clock",
-        "for scale: reading the clock, which a request does once",
+        "loader",
+        "loader plugin that fetches and returns 1 KiB, one at a time (two thread hops included)",
         "",
     ),
 ];

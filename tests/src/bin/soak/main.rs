@@ -70,7 +70,11 @@ async fn soak(options: &Options) -> Report {
     report.odd = odd;
     let plain = Plain::start(gateway.address);
     let loops = neighbours::loops(&gateway.client(), span).await;
-    report.phase(&format!("beside {LOOPERS} loaders that never return"), plain.stop(), loops);
+    report.phase(
+        &format!("beside {LOOPERS} loaders that never return"),
+        plain.stop(),
+        loops,
+    );
     let plain = Plain::start(gateway.address);
     tokio::time::sleep(span).await;
     report.phase("alone again", plain.stop(), 0);

@@ -65,7 +65,11 @@ impl Report {
         for (calls, bytes) in &self.memory {
             let _ = writeln!(text, "| {calls} | {:.1} |", *bytes as f64 / 1_048_576.0);
         }
-        let _ = writeln!(text, "\nTraps answered otherwise than configured: {}.\n", self.odd);
+        let _ = writeln!(
+            text,
+            "\nTraps answered otherwise than configured: {}.\n",
+            self.odd
+        );
         self.plugins(&mut text);
         text
     }
