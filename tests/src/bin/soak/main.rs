@@ -2,17 +2,18 @@
 //!
 //! The real gateway has a plain cached route under steady load ([`plain`]) beside
 //! routes whose key or loader plugin traps, and one whose loader never returns
-//! ([`neighbours`]). Phases: the plain route alone, beside harmless requests at the
-//! traps' own pace, beside N traps, beside loops, alone again. Prints Markdown and
-//! fails when one plain request failed. Decision: harmless neighbours are the control,
-//! since any traffic on two cores costs the plain route something; what counts is what
-//! traps cost beyond that.
+//! ([`neighbours`]). A round has the plain route alone, beside harmless requests at the
+//! traps' own pace, beside traps, and beside loops; rounds follow until all traps are
+//! done. Prints Markdown and fails when one plain request failed. Decision: harmless
+//! neighbours are the control, since any traffic on two cores costs the plain route
+//! something; and all four take turns, since what else the machine does changes.
 
 mod neighbours;
 mod options;
 mod plain;
 mod report;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use e2e::gateway::Gateway;
@@ -21,13 +22,13 @@ use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 
-use neighbours::{LOOPERS, Traffic};
+use neighbours::Traffic;
 use options::Options;
 use plain::{Latencies, PLAIN, Plain};
 use report::Report;
 
-/// How often the gateway's memory is noted, in calls.
-const EVERY: u64 = 10_000;
+/// Traps of one round; the gateway's memory is noted after them.
+const ROUND: u64 = 10_000;
 
 fn main() -> anyhow::Result<()> {
     let options = Options::from_arguments()?;
@@ -51,48 +52,50 @@ async fn soak(options: &Options) -> Report {
     .await;
     let gateway = start(&origin).await;
     gateway.client().get(PLAIN).await;
-    let mut report = Report::default();
     let span = Duration::from_secs(options.seconds);
-    for name in ["alone, to warm up", "alone"] {
-        let plain = Plain::start(gateway.address);
-        tokio::time::sleep(span).await;
-        report.phase(name, plain.stop(), 0);
+    // Not counted: the first seconds warm the processor and the connections.
+    alone(&gateway, span).await;
+    let mut report = Report::default();
+    report.memory.push((0, gateway.resident_bytes()));
+    for from in (0..options.calls).step_by(ROUND as usize) {
+        let calls = from..(from + ROUND).min(options.calls);
+        round(&gateway, options, calls.clone(), &mut report).await;
+        report.memory.push((calls.end, gateway.resident_bytes()));
+        eprintln!("{} of {} traps", calls.end, options.calls);
     }
-    let calls = options.rate * options.seconds;
-    let (plain, _) = beside(&gateway, options, calls, Traffic::Harmless, |_| {}).await;
-    report.phase("beside harmless requests", plain, calls);
-    let resident = |at| (at, gateway.resident_bytes());
-    let mut memory = vec![resident(0)];
-    let note = |at| memory.push((at, gateway.resident_bytes()));
-    let (plain, odd) = beside(&gateway, options, options.calls, Traffic::Traps, note).await;
-    report.phase("beside traps", plain, options.calls);
-    report.memory = memory;
-    report.odd = odd;
-    let plain = Plain::start(gateway.address);
-    let loops = neighbours::loops(&gateway.client(), span).await;
-    report.phase(
-        &format!("beside {LOOPERS} loaders that never return"),
-        plain.stop(),
-        loops,
-    );
-    let plain = Plain::start(gateway.address);
-    tokio::time::sleep(span).await;
-    report.phase("alone again", plain.stop(), 0);
     report.scrape = gateway.scrape().await;
     report
 }
 
-/// The plain route beside `calls` requests of a kind; its times, and unexpected answers.
+async fn round(gateway: &Gateway, options: &Options, calls: Range<u64>, report: &mut Report) {
+    let span = Duration::from_secs(options.seconds);
+    report.alone.push(alone(gateway, span).await);
+    let (plain, _) = beside(gateway, Traffic::Harmless, calls.clone(), options.rate).await;
+    report.harmless.push(plain);
+    let (plain, odd) = beside(gateway, Traffic::Traps, calls, options.rate).await;
+    report.traps.push(plain);
+    report.odd += odd;
+    let plain = Plain::start(gateway.address);
+    neighbours::loops(&gateway.client(), span).await;
+    report.loops.push(plain.stop());
+}
+
+/// The plain route by itself.
+async fn alone(gateway: &Gateway, span: Duration) -> Latencies {
+    let plain = Plain::start(gateway.address);
+    tokio::time::sleep(span).await;
+    plain.stop()
+}
+
+/// The plain route beside requests of a kind; its times, and unexpected answers.
 async fn beside(
     gateway: &Gateway,
-    options: &Options,
-    calls: u64,
     traffic: Traffic,
-    note: impl FnMut(u64),
+    calls: Range<u64>,
+    rate: u64,
 ) -> (Latencies, u64) {
     let plain = Plain::start(gateway.address);
-    let client = gateway.client();
-    let odd = neighbours::pace(&client, traffic, calls, options.rate, EVERY, note).await;
+    let odd = neighbours::pace(&gateway.client(), traffic, calls, rate).await;
     (plain.stop(), odd)
 }
 

@@ -1,5 +1,6 @@
 //! The requests beside the plain route's: harmless ones, traps and loops.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,41 +32,17 @@ impl Traffic {
     }
 }
 
-/// Makes `calls` requests, `rate` a second, and says so to `note` whenever `every` more
-/// are done. How many had another status than they should.
-pub async fn pace(
-    client: &Client,
-    traffic: Traffic,
-    calls: u64,
-    rate: u64,
-    every: u64,
-    mut note: impl FnMut(u64),
-) -> u64 {
-    let mut odd = 0;
+/// Makes these calls, `rate` a second. How many had another status than they should.
+pub async fn pace(client: &Client, traffic: Traffic, calls: Range<u64>, rate: u64) -> u64 {
     let start = Instant::now();
-    for from in (0..calls).step_by(every.max(1) as usize) {
-        let to = (from + every).min(calls);
-        odd += stretch(client, traffic, from..to, rate, start).await;
-        note(to);
-    }
-    odd
-}
-
-async fn stretch(
-    client: &Client,
-    traffic: Traffic,
-    calls: std::ops::Range<u64>,
-    rate: u64,
-    start: Instant,
-) -> u64 {
     let (next, odd) = (AtomicU64::new(calls.start), AtomicU64::new(0));
     let worker = async || loop {
         let n = next.fetch_add(1, Ordering::Relaxed);
         if n >= calls.end {
             return;
         }
-        let due = start + Duration::from_secs_f64(n as f64 / rate as f64);
-        tokio::time::sleep_until(due.into()).await;
+        let due = Duration::from_secs_f64((n - calls.start) as f64 / rate as f64);
+        tokio::time::sleep_until((start + due).into()).await;
         let (target, status) = traffic.request(n);
         let answer = client.request(&target).try_send().await;
         if !answer.is_ok_and(|answer| answer.status == status) {
@@ -76,8 +53,8 @@ async fn stretch(
     odd.into_inner()
 }
 
-/// Keeps loaders that never return busy for `span`; how many calls that were.
-pub async fn loops(client: &Client, span: Duration) -> u64 {
+/// Keeps loaders that never return busy for `span`.
+pub async fn loops(client: &Client, span: Duration) {
     let (calls, end) = (AtomicU64::new(0), Instant::now() + span);
     let worker = async || {
         while Instant::now() < end {
@@ -87,5 +64,4 @@ pub async fn loops(client: &Client, span: Duration) -> u64 {
         }
     };
     join_all((0..LOOPERS).map(|_| worker())).await;
-    calls.into_inner()
 }

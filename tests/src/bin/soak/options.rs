@@ -8,7 +8,7 @@ pub struct Options {
     pub calls: u64,
     /// Calls a second.
     pub rate: u64,
-    /// Length of each phase without traps.
+    /// Length of a round's parts without and with loops.
     pub seconds: u64,
 }
 
@@ -17,7 +17,7 @@ impl Options {
         let mut options = Self {
             calls: 100_000,
             rate: 2_000,
-            seconds: 10,
+            seconds: 3,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
