@@ -3,9 +3,12 @@
 #   make run        build everything and serve config/quickstart.yaml with a demo origin
 #   make test       install what the tests need, run all of them
 #   make check      fmt, clippy, deny
-#   make bench      measure against floor, HAProxy, nginx and Varnish (BENCHMARKS.md)
+#   make bench      every figure of BENCHMARKS.md: the three below, one after the other
+#   make bench-program   against floor, HAProxy, nginx and Varnish
+#   make bench-micro     the parts, in process
+#   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build plugins test test-install test-plugins check fmt clippy deny bench bench-install clean
+.PHONY: run build plugins test test-install test-plugins check fmt clippy deny bench bench-install bench-program bench-micro soak clean
 
 CARGO ?= cargo
 
@@ -45,8 +48,20 @@ deny:
 bench-install:
 	@tests/bench-install.sh
 
-bench: build bench-install
+# In turn, never side by side, also under `make -j`: each wants the machine for itself.
+bench:
+	$(MAKE) bench-program
+	$(MAKE) bench-micro
+	$(MAKE) soak
+
+bench-program: build bench-install
 	$(CARGO) run --release --locked -p e2e --bin bench
+
+bench-micro: plugins
+	$(CARGO) bench --locked -p lamina --bench micro
+
+soak: build
+	$(CARGO) run --release --locked -p e2e --bin soak
 
 clean:
 	$(CARGO) clean

@@ -44,6 +44,7 @@ use purge_method::PurgeMethod;
 use route::{Route, Routes};
 
 pub use explain::Explanation;
+pub use fetch::compact;
 pub use purge_method::TokenError;
 
 /// Everything that a request needs.

@@ -384,9 +384,9 @@ fn private_fields(headers: &HeaderMap) -> HeaderMap {
     all.collect()
 }
 
-/// Header values of one buffer of their own: those that arrived are slices of read
-/// buffers many times their size.
-pub(super) fn compact(headers: &HeaderMap) -> HeaderMap {
+/// Header values of one buffer of their own, as an entry keeps them: those that arrived
+/// are slices of read buffers many times their size.
+pub fn compact(headers: &HeaderMap) -> HeaderMap {
     let total = headers.values().map(HeaderValue::len).sum();
     let mut all = bytes::BytesMut::with_capacity(total);
     headers
