@@ -220,6 +220,7 @@ impl Herd {
             key: leader.key().clone(),
             status: StatusCode::OK,
             headers: entries::response_headers(),
+            own: http::HeaderMap::new(),
             length: Some(entries::BODY_BYTES as u64),
             freshness: entries::freshness(),
             marks: leader.marks().clone(),

@@ -7,7 +7,6 @@ mod keys;
 mod kit;
 mod loaders;
 mod refusals;
-mod speed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::service::{Served, Service};
 use super::signal::{Signal, Stage};
 use super::watch::Watch;
-use super::wire::{Activity, Wire};
+use super::wire::{Activity, Phase, Wire};
 use super::{Body, Limits, Peer, Port, Protocol};
 
 /// The first bytes of HTTP/2 (RFC 9113 §3.4).
@@ -147,7 +147,12 @@ async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, si
     let mut draining = false;
     poll_fn(|cx| {
         loop {
-            // First, so that a request that has arrived is answered before the drain.
+            // An answer that is under way still learns that it is the last.
+            if !draining && signal.is(Stage::Drain) && activity.phase() == Phase::Serving {
+                draining = true;
+                connection.as_mut().drain();
+            }
+            // Before an idle one is drained, so that a request that has arrived is answered.
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
