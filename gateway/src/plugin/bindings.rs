@@ -10,4 +10,4 @@ wasmtime::component::bindgen!({
     additional_derives: [PartialEq, Clone],
 });
 
-pub use lamina::plugin::{fetch, log, types};
+pub use self::lamina::plugin::{fetch, log, types};
