@@ -1,16 +1,19 @@
 //! The path of one request, one line a step: [`Proxy::handle`].
 //!
 //! Route, key, L1, then either the answer from there or a place in a flight
-//! ([`load`]). What may not be cached goes past the cache ([`pass`]). The leader's work
-//! is in [`fetch`], where a value comes from in [`source`], what the client gets in
+//! ([`load`], [`landing`]). What may not be cached goes past the cache ([`pass`]). The
+//! leader's work is in [`fetch`] and [`share`], where a value comes from in [`source`], what the client gets in
 //! [`respond`]. Plugins and policies decide; the acting is here.
 
 mod access;
 pub mod config;
 mod context;
 mod explain;
+mod fallback;
 mod fetch;
+mod head;
 mod invalidate;
+mod landing;
 mod load;
 mod metrics;
 mod pass;
@@ -19,6 +22,7 @@ mod purge_method;
 mod respond;
 mod revalidate;
 pub mod route;
+mod share;
 mod source;
 
 use std::sync::Arc;
@@ -44,7 +48,7 @@ use purge_method::PurgeMethod;
 use route::{Route, Routes};
 
 pub use explain::Explanation;
-pub use fetch::compact;
+pub use head::compact;
 pub use purge_method::TokenError;
 
 /// Everything that a request needs.

@@ -236,16 +236,16 @@ impl Herd {
 
     fn store(&self, leader: &Leader, fill: &Fill, body: Bytes) {
         let entry = Entry::new(
-            fill.key.clone(),
-            fill.status,
-            fill.headers.clone(),
+            fill.head.key.clone(),
+            fill.head.status,
+            fill.head.headers.clone(),
             body,
-            fill.freshness,
-            fill.marks.clone(),
+            fill.head.freshness,
+            fill.head.marks.clone(),
             leader.born(),
         );
         self.cache
-            .admit(self.key.to_key(), &fill.vary, Arc::new(entry));
+            .admit(self.key.to_key(), &fill.head.vary, Arc::new(entry));
     }
 }
 

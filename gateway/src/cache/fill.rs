@@ -24,6 +24,13 @@ use crate::http::vary::Vary;
 
 /// A response whose body is arriving.
 pub struct Fill {
+    pub head: Head,
+    limit: usize,
+    stream: Mutex<Stream>,
+}
+
+/// What is known of the response before its body.
+pub struct Head {
     /// The key that it will be stored under, its variant included.
     pub key: Key,
     pub status: StatusCode,
@@ -38,8 +45,6 @@ pub struct Fill {
     pub marks: Marks,
     /// Which request fields chose this variant.
     pub vary: Vary,
-    limit: usize,
-    stream: Mutex<Stream>,
 }
 
 #[derive(Default)]
@@ -73,39 +78,10 @@ enum End {
 /// How far a load that can't be stored may run ahead of its fastest reader.
 const AHEAD: u64 = 256 << 10;
 
-/// The pieces of a response that a [`Fill`] is made of.
-pub struct Head {
-    pub key: Key,
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub own: HeaderMap,
-    pub length: Option<u64>,
-    pub freshness: Freshness,
-    pub marks: Marks,
-    pub vary: Vary,
-}
-
 impl Fill {
     pub fn new(head: Head, limit: usize) -> Arc<Self> {
-        let Head {
-            key,
-            status,
-            headers,
-            own,
-            length,
-            freshness,
-            marks,
-            vary,
-        } = head;
         Arc::new(Self {
-            key,
-            status,
-            headers,
-            own,
-            length,
-            freshness,
-            marks,
-            vary,
+            head,
             limit,
             stream: Mutex::default(),
         })
@@ -144,7 +120,8 @@ impl Fill {
     pub fn complete(&self, trailers: Option<HeaderMap>) -> Option<Bytes> {
         let short = {
             let stream = self.stream.lock();
-            self.length
+            self.head
+                .length
                 .is_some_and(|promised| promised != stream.arrived)
         };
         if short {
@@ -326,7 +303,7 @@ impl HttpBody for Reader {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (self.window, self.fill.length) {
+        match (self.window, self.fill.head.length) {
             (Some((first, last)), _) => SizeHint::with_exact(
                 (last + 1 - first).min(last + 1 - self.position.clamp(first, last + 1)),
             ),

@@ -1,32 +1,23 @@
-//! The leader's work: load, judge, store, land. It runs in a task of its own, so that a
-//! client hanging up ends nobody else's load.
+//! The leader's work: load, judge, then [`share`](super::share) or keep for one client.
+//! It runs in a task of its own, so that a client hanging up ends nobody else's load.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, DATE, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 
 use crate::cache::coalesce::{Failure, Landing, Leader, StaleUse};
-use crate::cache::config::SetCookie;
-use crate::cache::entry::{Entry, Marks};
+use crate::cache::entry::Entry;
 use crate::cache::event::Event;
-use crate::cache::fill::{Fill, Head};
-use crate::cache::freshness::{Freshness, initial_age};
+use crate::cache::freshness::State;
 use crate::cache::key::KeyBuf;
-use crate::cache::policy::{Exchange, Lifetime, Policy, Refusal, Source, Terms};
-use crate::cache::tags::Tags;
-use crate::cache::{Cache, Unshared, variant_key};
+use crate::cache::policy::{Exchange, Refusal, Terms};
+use crate::cache::{Cache, Unshared};
 use crate::http::body::Body;
-use crate::http::cache_control::{FieldForm, ResponseDirectives};
-use crate::http::cache_status::CACHE_STATUS;
-use crate::http::vary::Vary;
-use crate::http::{date, forward};
-use crate::proxy::context::{Ask, PSEUDONYM};
+use crate::proxy::context::Ask;
+use crate::proxy::head::prepare;
 use crate::proxy::respond;
 use crate::proxy::source::{self, Answer, Loaded};
 
@@ -136,57 +127,6 @@ impl Fetch {
         }
     }
 
-    /// Streams the body to whoever follows, then stores it.
-    async fn share(self, leader: Leader, arrived: Arrived, terms: Terms) {
-        let Arrived {
-            answer,
-            at,
-            wall,
-            delay,
-        } = arrived;
-        let (parts, body) = answer.response.into_parts();
-        let mut headers = parts.headers;
-        let age = initial_age(&headers, wall, delay);
-        let vary = Vary::parse(&headers);
-        let length = body.size_hint().exact();
-        let head = Head {
-            key: variant_key(&self.primary, &vary, &self.ask.parts.headers),
-            status: parts.status,
-            freshness: freshness(&terms, at, age),
-            marks: self.marks(&leader, &mut headers, &answer.tags),
-            own: private_fields(&headers),
-            headers: stored_headers(headers, &self.ask.route.policy),
-            length,
-            vary,
-        };
-        if terms.source == Source::Negative {
-            self.cache.hooks.emit(Event::NegativeSet {
-                key: leader.key().as_bytes(),
-            });
-        }
-        let fill = Fill::new(head, self.cache.max_object_bytes);
-        leader.stream(Arc::clone(&fill));
-        if let Some(body) = pump(&self.cache, &leader, &fill, body).await {
-            self.store(&leader, &fill, body);
-        }
-        // The flight ends here, after the entry is in L1: a late request finds one or the other.
-        drop(leader);
-    }
-
-    fn store(&self, leader: &Leader, fill: &Fill, body: Bytes) {
-        let entry = Entry::new(
-            fill.key.clone(),
-            fill.status,
-            compact(&fill.headers),
-            body,
-            fill.freshness,
-            fill.marks.clone(),
-            leader.born(),
-        );
-        self.cache
-            .admit(self.primary.to_key(), &fill.vary, Arc::new(entry));
-    }
-
     /// Not to be shared: the leader's client gets it, the others go on their own, and so
     /// do the next ones for a moment.
     pub(super) fn keep_private(self, leader: Leader, arrived: Arrived, refusal: Refusal) {
@@ -262,151 +202,13 @@ impl Fetch {
         }
         leader.land(Landing::Failed(Arc::new(failure)));
     }
-
-    pub(super) fn marks(
-        &self,
-        leader: &Leader,
-        headers: &mut HeaderMap,
-        plugin_tags: &[String],
-    ) -> Marks {
-        let mut tags = Tags {
-            hashes: leader.marks().tags.to_vec(),
-            dropped: 0,
-        };
-        tags.take_from(headers);
-        plugin_tags.iter().for_each(|tag| tags.add(tag));
-        if tags.dropped > 0 {
-            self.cache.hooks.emit(Event::TagsDropped(tags.dropped));
-        }
-        Marks {
-            tags: tags.hashes.into(),
-            ..leader.marks().clone()
-        }
-    }
-}
-
-/// Moves the body into the fill as it comes. Some: all of it, to be stored.
-async fn pump(cache: &Cache, leader: &Leader, fill: &Fill, mut body: Body) -> Option<Bytes> {
-    let mut trailers = None;
-    let mut outgrown = false;
-    loop {
-        if !fill.room().await {
-            // Who waits for this flight may not have begun to read.
-            leader.all_followed().await;
-            if !fill.room().await {
-                break;
-            }
-        }
-        match body.frame().await {
-            None => return fill.complete(trailers),
-            Some(Err(error)) => {
-                tracing::warn!(%error, "an origin's response broke off");
-                break;
-            }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => fill.push(data),
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            },
-        }
-        if !outgrown && fill.outgrown() {
-            // Learnt late: the next requests need not queue for it.
-            outgrown = true;
-            cache.mark_private(leader.key(), Unshared::Everybody);
-        }
-    }
-    fill.fail();
-    None
-}
-
-/// What every response gets on its way in, stored or not.
-pub(super) fn prepare(arrived: &mut Arrived) {
-    let version = arrived.answer.response.version();
-    let headers = arrived.answer.response.headers_mut();
-    forward::strip_hop_by_hop(headers);
-    forward::append_via(headers, version, PSEUDONYM);
-    if !headers.contains_key(DATE) {
-        // RFC 9110 §6.6.1: a recipient with a clock adds it.
-        headers.insert(DATE, date::format(arrived.wall));
-    }
-}
-
-pub(super) fn freshness(terms: &Terms, received: Instant, initial_age: Duration) -> Freshness {
-    let lifetime = match terms.lifetime {
-        Lifetime::OfResponse(lifetime) => lifetime,
-        Lifetime::FromArrival(ttl) => initial_age + ttl,
-    };
-    let Terms {
-        while_revalidate,
-        if_error,
-        must_revalidate,
-        ..
-    } = *terms;
-    Freshness {
-        received,
-        initial_age,
-        lifetime,
-        while_revalidate,
-        if_error,
-        must_revalidate,
-    }
-}
-
-/// The fields that are kept: `Age` and the length are made anew for each answer, and
-/// fields named by `private` or `no-cache` are not for sharing (RFC 9111 §5.2.2.4, §5.2.2.7).
-pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderMap {
-    let directives = ResponseDirectives::parse(&headers);
-    // A place for what each answer sets, so that a hit's copy need not grow.
-    headers.insert(AGE, HeaderValue::from_static("0"));
-    headers
-        .entry(CACHE_STATUS)
-        .or_insert(HeaderValue::from_static(""));
-    headers.remove(CONTENT_LENGTH);
-    if policy.set_cookie == SetCookie::Strip {
-        headers.remove(SET_COOKIE);
-    }
-    for form in [directives.private, directives.no_cache] {
-        if let FieldForm::Fields(names) = form {
-            names.iter().for_each(|name| drop(headers.remove(name)));
-        }
-    }
-    headers
-}
-
-/// The fields that `private` names: for the client who asked, and not for the store.
-fn private_fields(headers: &HeaderMap) -> HeaderMap {
-    let FieldForm::Fields(names) = ResponseDirectives::parse(headers).private else {
-        return HeaderMap::new();
-    };
-    let lines = |name| headers.get_all(name).iter().cloned();
-    let all = names
-        .iter()
-        .flat_map(|name| lines(name).map(|line| (name.clone(), line)));
-    all.collect()
-}
-
-/// Header values of one buffer of their own, as an entry keeps them: those that arrived
-/// are slices of read buffers many times their size.
-pub fn compact(headers: &HeaderMap) -> HeaderMap {
-    let total = headers.values().map(HeaderValue::len).sum();
-    let mut all = bytes::BytesMut::with_capacity(total);
-    headers
-        .values()
-        .for_each(|value| all.extend_from_slice(value.as_bytes()));
-    let mut all = all.freeze();
-    let mut out = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
-        let bytes = all.split_to(value.len());
-        let copy = HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone());
-        out.append(name.clone(), copy);
-    }
-    out
 }
 
 /// Whether an error may be answered with this entry.
 fn usable(stale: &Entry) -> bool {
     match stale.state(Instant::now()) {
-        crate::cache::freshness::State::Fresh => true,
-        crate::cache::freshness::State::Stale(windows) => windows.if_error,
+        State::Fresh => true,
+        State::Stale(windows) => windows.if_error,
     }
 }
 
@@ -427,55 +229,4 @@ fn dice(at: SystemTime) -> u32 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |d| d.subsec_nanos());
     crate::cache::key::hash64(&nanos.to_le_bytes()) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cache::coalesce::Turn;
-    use http_body::Frame;
-    use http_body_util::StreamBody;
-
-    fn cache() -> Cache {
-        Cache::new(&Default::default(), &prometheus::Registry::new()).unwrap()
-    }
-
-    /// Guards against taking a client that has not begun to read for one that has left.
-    #[tokio::test]
-    async fn a_body_that_outgrows_the_cache_at_once_waits_for_its_first_reader() {
-        let cache = cache();
-        let key = KeyBuf::default().to_key();
-        let Turn::Lead(leader) = cache.board(&key, Marks::default) else {
-            panic!("nobody else leads");
-        };
-        let head = Head {
-            key,
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            own: HeaderMap::new(),
-            length: None,
-            freshness: Freshness {
-                received: Instant::now(),
-                initial_age: Duration::ZERO,
-                lifetime: Duration::ZERO,
-                while_revalidate: Duration::ZERO,
-                if_error: Duration::ZERO,
-                must_revalidate: false,
-            },
-            marks: Marks::default(),
-            vary: Vary::None,
-        };
-        let fill = Fill::new(head, 4);
-        let pieces =
-            ["12345", "6789"].map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
-        let body = Body::boxed(StreamBody::new(futures_util::stream::iter(pieces)));
-        let waiting = leader.follow();
-        let reading = async {
-            let reader = fill.reader().unwrap();
-            drop(waiting);
-            reader.collect().await.unwrap().to_bytes()
-        };
-        let (stored, read) = tokio::join!(pump(&cache, &leader, &fill, body), reading);
-        assert_eq!((stored, &read[..]), (None, &b"123456789"[..]));
-    }
 }

@@ -55,13 +55,18 @@ pub fn from_fill(
     now: Instant,
     status: &CacheStatus<'_>,
 ) -> Option<Response<Body>> {
-    let mut response = match special(request, fill.status, &fill.headers, fill.length) {
-        Special::NotModified => not_modified(&fill.headers),
+    let mut response = match special(
+        request,
+        fill.head.status,
+        &fill.head.headers,
+        fill.head.length,
+    ) {
+        Special::NotModified => not_modified(&fill.head.headers),
         Special::Unsatisfiable(length) => unsatisfiable(length),
         Special::Part(first, last) => {
             let body = Body::boxed(fill.reader()?.window(first, last));
-            let mut response = whole(StatusCode::PARTIAL_CONTENT, fill.headers.clone(), body);
-            let length = fill.length.unwrap_or(last + 1);
+            let mut response = whole(StatusCode::PARTIAL_CONTENT, fill.head.headers.clone(), body);
+            let length = fill.head.length.unwrap_or(last + 1);
             response
                 .headers_mut()
                 .insert(CONTENT_RANGE, range::content_range(first, last, length));
@@ -69,12 +74,12 @@ pub fn from_fill(
         }
         // Several parts of what is not here yet: the whole is a right answer too (RFC 9110 §14.2).
         Special::Whole | Special::Parts(_) => whole(
-            fill.status,
-            fill.headers.clone(),
+            fill.head.status,
+            fill.head.headers.clone(),
             Body::boxed(fill.reader()?),
         ),
     };
-    finish(&mut response, &fill.freshness, now, status);
+    finish(&mut response, &fill.head.freshness, now, status);
     Some(response)
 }
 

@@ -17,7 +17,8 @@ use crate::cache::variant_key;
 use crate::http::body::Body;
 use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
-use crate::proxy::fetch::{Arrived, Fetch, compact, freshness, prepare, stored_headers};
+use crate::proxy::fetch::{Arrived, Fetch};
+use crate::proxy::head::{compact, freshness, prepare, stored_headers};
 use crate::proxy::source::Loaded;
 
 impl Fetch {

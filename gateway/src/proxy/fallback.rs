@@ -1,0 +1,105 @@
+//! What stands in for an answer that could not be loaded: a stale copy in its window
+//! (RFC 5861), else an error of ours.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+
+use crate::cache::coalesce::{Failure, StaleUse};
+use crate::cache::entry::Entry;
+use crate::cache::event::{Event, StaleReason};
+use crate::cache::freshness::Windows;
+use crate::http::cache_status::{CacheStatus, Forward};
+use crate::proxy::context::Ask;
+use crate::proxy::metrics::Outcome;
+use crate::proxy::{Proxy, Served, respond};
+
+/// A stale copy and what it may be used for.
+pub struct Fallback {
+    pub entry: Arc<Entry>,
+    pub windows: Windows,
+}
+
+impl Proxy {
+    pub(super) fn stale_or_error(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        reason: Forward,
+        failure: &Failure,
+    ) -> Served {
+        let may = |fallback: &&Fallback| match failure.stale {
+            StaleUse::InWindow => fallback.windows.if_error,
+            StaleUse::Asked => !fallback.entry.freshness.must_revalidate,
+            StaleUse::Never => false,
+        };
+        match self.shown(stale).filter(may) {
+            Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
+            None => self.error(reason, failure),
+        }
+    }
+
+    /// The stale copy, unless a purge came since it was looked up.
+    pub(super) fn shown<'a>(&self, stale: Option<&'a Fallback>) -> Option<&'a Fallback> {
+        stale.filter(|fallback| self.cache.shows(&fallback.entry))
+    }
+
+    pub(super) fn stale(&self, ask: &Ask, entry: &Entry, why: StaleReason) -> Served {
+        self.cache.hooks.emit(Event::StaleHit(why));
+        let now = Instant::now();
+        let ttl = entry.freshness.ttl(now);
+        let status = match why {
+            // Nothing was asked of the origin.
+            StaleReason::Backoff | StaleReason::Revalidating => CacheStatus::Hit {
+                ttl,
+                detail: Some(why.as_str()),
+            },
+            StaleReason::LoaderError | StaleReason::SoftTimeout => CacheStatus::Fwd {
+                reason: Forward::Stale,
+                fwd_status: None,
+                stored: false,
+                collapsed: false,
+                ttl: Some(ttl),
+                detail: Some(why.as_str()),
+            },
+        };
+        Served::new(
+            respond::from_entry(&ask.parts, entry, now, &status),
+            Outcome::Stale,
+        )
+    }
+
+    pub(super) fn error(&self, reason: Forward, failure: &Failure) -> Served {
+        tracing::warn!(
+            status = failure.status.as_u16(),
+            error = failure.error,
+            detail = failure.detail,
+            "a load failed"
+        );
+        let status = CacheStatus::Fwd {
+            reason,
+            fwd_status: None,
+            stored: false,
+            collapsed: false,
+            ttl: None,
+            detail: None,
+        };
+        Served::new(respond::failed(failure, &status), Outcome::Error)
+    }
+
+    /// 504 to `only-if-cached` (RFC 9111 §5.2.1.7).
+    pub(super) fn unsatisfied(&self, reason: Forward) -> Served {
+        let status = CacheStatus::Fwd {
+            reason,
+            fwd_status: None,
+            stored: false,
+            collapsed: false,
+            ttl: None,
+            detail: Some("only-if-cached"),
+        };
+        let mut response = respond::plain(StatusCode::GATEWAY_TIMEOUT, "504 not in the cache\n");
+        respond::append_status(response.headers_mut(), &status);
+        Served::new(response, Outcome::Error)
+    }
+}

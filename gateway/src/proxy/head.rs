@@ -1,0 +1,101 @@
+//! What is made of a response's head on its way in: the fields that every client gets,
+//! those that are kept, and the clock of the entry to be. Beside [`fetch`](super::fetch)
+//! and [`revalidate`](super::revalidate), which do the same with different bodies.
+
+use std::time::{Duration, Instant};
+
+use http::header::{AGE, CONTENT_LENGTH, DATE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
+
+use crate::cache::config::SetCookie;
+use crate::cache::freshness::Freshness;
+use crate::cache::policy::{Lifetime, Policy, Terms};
+use crate::http::cache_control::{FieldForm, ResponseDirectives};
+use crate::http::cache_status::CACHE_STATUS;
+use crate::http::{date, forward};
+use crate::proxy::context::PSEUDONYM;
+use crate::proxy::fetch::Arrived;
+
+/// What every response gets on its way in, stored or not.
+pub(super) fn prepare(arrived: &mut Arrived) {
+    let version = arrived.answer.response.version();
+    let headers = arrived.answer.response.headers_mut();
+    forward::strip_hop_by_hop(headers);
+    forward::append_via(headers, version, PSEUDONYM);
+    if !headers.contains_key(DATE) {
+        // RFC 9110 §6.6.1: a recipient with a clock adds it.
+        headers.insert(DATE, date::format(arrived.wall));
+    }
+}
+
+pub(super) fn freshness(terms: &Terms, received: Instant, initial_age: Duration) -> Freshness {
+    let lifetime = match terms.lifetime {
+        Lifetime::OfResponse(lifetime) => lifetime,
+        Lifetime::FromArrival(ttl) => initial_age + ttl,
+    };
+    let Terms {
+        while_revalidate,
+        if_error,
+        must_revalidate,
+        ..
+    } = *terms;
+    Freshness {
+        received,
+        initial_age,
+        lifetime,
+        while_revalidate,
+        if_error,
+        must_revalidate,
+    }
+}
+
+/// The fields that are kept: `Age` and the length are made anew for each answer, and
+/// fields named by `private` or `no-cache` are not for sharing (RFC 9111 §5.2.2.4, §5.2.2.7).
+pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderMap {
+    let directives = ResponseDirectives::parse(&headers);
+    // A place for what each answer sets, so that a hit's copy need not grow.
+    headers.insert(AGE, HeaderValue::from_static("0"));
+    headers
+        .entry(CACHE_STATUS)
+        .or_insert(HeaderValue::from_static(""));
+    headers.remove(CONTENT_LENGTH);
+    if policy.set_cookie == SetCookie::Strip {
+        headers.remove(SET_COOKIE);
+    }
+    for form in [directives.private, directives.no_cache] {
+        if let FieldForm::Fields(names) = form {
+            names.iter().for_each(|name| drop(headers.remove(name)));
+        }
+    }
+    headers
+}
+
+/// The fields that `private` names: for the client who asked, and not for the store.
+pub(super) fn private_fields(headers: &HeaderMap) -> HeaderMap {
+    let FieldForm::Fields(names) = ResponseDirectives::parse(headers).private else {
+        return HeaderMap::new();
+    };
+    let lines = |name| headers.get_all(name).iter().cloned();
+    let all = names
+        .iter()
+        .flat_map(|name| lines(name).map(|line| (name.clone(), line)));
+    all.collect()
+}
+
+/// Header values of one buffer of their own, as an entry keeps them: those that arrived
+/// are slices of read buffers many times their size.
+pub fn compact(headers: &HeaderMap) -> HeaderMap {
+    let total = headers.values().map(HeaderValue::len).sum();
+    let mut all = bytes::BytesMut::with_capacity(total);
+    headers
+        .values()
+        .for_each(|value| all.extend_from_slice(value.as_bytes()));
+    let mut all = all.freeze();
+    let mut out = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let bytes = all.split_to(value.len());
+        let copy = HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone());
+        out.append(name.clone(), copy);
+    }
+    out
+}

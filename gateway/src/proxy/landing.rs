@@ -1,0 +1,165 @@
+//! What a flight's landing is to one of the requests that waited for it: the shared
+//! answer, its own, or none, so that it asks the origin alone.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+
+use crate::cache::coalesce::Failure;
+use crate::cache::entry::Entry;
+use crate::cache::event::{Alone, Event, StaleReason};
+use crate::cache::fill::Fill;
+use crate::cache::key::Key;
+use crate::cache::policy::Refusal;
+use crate::cache::variant_key;
+use crate::http::cache_status::{CacheStatus, Forward};
+use crate::proxy::context::{Ask, Keyed};
+use crate::proxy::fallback::Fallback;
+use crate::proxy::fetch::ERRORS;
+use crate::proxy::load::Place;
+use crate::proxy::metrics::Outcome;
+use crate::proxy::{Proxy, Served, respond};
+
+/// What a streaming flight is to this request.
+pub enum Joined {
+    Served(Served),
+    /// The answer is of another variant; this is the key of ours.
+    Other(Key),
+    /// It is for the leader's client alone: each of the others asks the origin.
+    Unshared,
+    /// A purge overtook it, or its start is gone: ask again.
+    Again,
+}
+
+impl Proxy {
+    /// Reads along while the body arrives, if it is this request's variant and no purge came since.
+    ///
+    /// Invariant: a flight is keyed before `Vary` is known, so a follower takes the
+    /// leader's answer only if its own request selects the same variant.
+    pub(super) fn join(
+        &self,
+        ask: &Ask,
+        keyed: &Keyed,
+        fill: &Arc<Fill>,
+        reason: Forward,
+        place: &Place,
+    ) -> Joined {
+        let leads = place.private.is_some();
+        let variant = variant_key(&keyed.key, &fill.head.vary, &ask.parts.headers);
+        if variant != fill.head.key {
+            self.cache
+                .hooks
+                .emit(Event::InflightBypass(Alone::OtherVariant));
+            return Joined::Other(variant);
+        }
+        if !leads && self.cache.hides(&fill.head.marks, place.follower.born()) {
+            return Joined::Again;
+        }
+        let now = Instant::now();
+        if !leads && !fill.head.freshness.serves_others(now) {
+            return Joined::Unshared;
+        }
+        let status = CacheStatus::Fwd {
+            reason,
+            fwd_status: Some(fill.head.status.as_u16()),
+            stored: true,
+            collapsed: !leads,
+            ttl: Some(fill.head.freshness.ttl(now)),
+            detail: None,
+        };
+        match respond::from_fill(&ask.parts, fill, now, &status) {
+            Some(mut response) if leads => {
+                response.headers_mut().extend(fill.head.own.clone());
+                Joined::Served(Served::new(response, Outcome::Miss))
+            }
+            Some(response) => Joined::Served(Served::new(response, Outcome::Coalesced)),
+            None => Joined::Again,
+        }
+    }
+
+    /// After a 304, or when the leader found the entry there.
+    pub(super) fn stored(&self, ask: &Ask, entry: &Entry, reason: Forward, leads: bool) -> Served {
+        let now = Instant::now();
+        let status = CacheStatus::Fwd {
+            reason,
+            fwd_status: Some(StatusCode::NOT_MODIFIED.as_u16()),
+            stored: true,
+            collapsed: !leads,
+            ttl: Some(entry.freshness.ttl(now)),
+            detail: None,
+        };
+        Served::new(
+            respond::from_entry(&ask.parts, entry, now, &status),
+            if leads {
+                Outcome::Revalidated
+            } else {
+                Outcome::Coalesced
+            },
+        )
+    }
+
+    pub(super) async fn private(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        place: Place,
+        reason: Forward,
+    ) -> Served {
+        let Some(receiver) = place.private else {
+            return self.alone(ask, stale, reason, Alone::Private).await;
+        };
+        let Ok(response) = receiver.await else {
+            return self.error(reason, &lost());
+        };
+        let refusal = response
+            .extensions()
+            .get::<Refusal>()
+            .map(|refusal| refusal.as_str());
+        let status = CacheStatus::Fwd {
+            reason,
+            fwd_status: Some(response.status().as_u16()),
+            stored: false,
+            collapsed: false,
+            ttl: None,
+            detail: refusal,
+        };
+        Served::new(respond::passed(response, &status), Outcome::Miss)
+    }
+
+    pub(super) async fn alone(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        reason: Forward,
+        why: Alone,
+    ) -> Served {
+        self.cache.hooks.emit(Event::InflightBypass(why));
+        self.past(ask, stale, reason, Some(why.as_str())).await
+    }
+
+    /// Asks for this request alone; a stale copy stands in for a failure here, too.
+    pub(super) async fn past(
+        &self,
+        ask: &Ask,
+        stale: Option<&Fallback>,
+        reason: Forward,
+        detail: Option<&'static str>,
+    ) -> Served {
+        match self.pass_shared(ask, reason, detail).await {
+            Ok(served) if ERRORS.contains(&served.response.status().as_u16()) => {
+                match self.shown(stale).filter(|f| f.windows.if_error) {
+                    Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
+                    None => served,
+                }
+            }
+            Ok(served) => served,
+            Err(failure) => self.stale_or_error(ask, stale, reason, &failure),
+        }
+    }
+}
+
+fn lost() -> Failure {
+    let detail = "the load ended without an answer";
+    Failure::new(StatusCode::BAD_GATEWAY, "proxy_internal_error", detail)
+}

@@ -1,0 +1,185 @@
+//! A response that may be shared: its body streams to all who follow the flight, and is
+//! stored when whole. The flight ends after that, so that a late request finds one or the other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Body as _;
+use http_body_util::BodyExt;
+
+use crate::cache::coalesce::Leader;
+use crate::cache::entry::{Entry, Marks};
+use crate::cache::event::Event;
+use crate::cache::fill::{Fill, Head};
+use crate::cache::freshness::initial_age;
+use crate::cache::policy::{Source, Terms};
+use crate::cache::tags::Tags;
+use crate::cache::{Cache, Unshared, variant_key};
+use crate::http::body::Body;
+use crate::http::vary::Vary;
+use crate::proxy::fetch::{Arrived, Fetch};
+use crate::proxy::head::{compact, freshness, private_fields, stored_headers};
+
+impl Fetch {
+    /// Streams the body to whoever follows, then stores it.
+    pub(super) async fn share(self, leader: Leader, arrived: Arrived, terms: Terms) {
+        let Arrived {
+            answer,
+            at,
+            wall,
+            delay,
+        } = arrived;
+        let (parts, body) = answer.response.into_parts();
+        let mut headers = parts.headers;
+        let age = initial_age(&headers, wall, delay);
+        let vary = Vary::parse(&headers);
+        let length = body.size_hint().exact();
+        let head = Head {
+            key: variant_key(&self.primary, &vary, &self.ask.parts.headers),
+            status: parts.status,
+            freshness: freshness(&terms, at, age),
+            marks: self.marks(&leader, &mut headers, &answer.tags),
+            own: private_fields(&headers),
+            headers: stored_headers(headers, &self.ask.route.policy),
+            length,
+            vary,
+        };
+        if terms.source == Source::Negative {
+            self.cache.hooks.emit(Event::NegativeSet {
+                key: leader.key().as_bytes(),
+            });
+        }
+        let fill = Fill::new(head, self.cache.max_object_bytes);
+        leader.stream(Arc::clone(&fill));
+        if let Some(body) = pump(&self.cache, &leader, &fill, body).await {
+            self.store(&leader, &fill, body);
+        }
+        // The flight ends here, after the entry is in L1: a late request finds one or the other.
+        drop(leader);
+    }
+
+    fn store(&self, leader: &Leader, fill: &Fill, body: Bytes) {
+        let head = &fill.head;
+        let entry = Entry::new(
+            head.key.clone(),
+            head.status,
+            compact(&head.headers),
+            body,
+            head.freshness,
+            head.marks.clone(),
+            leader.born(),
+        );
+        self.cache
+            .admit(self.primary.to_key(), &head.vary, Arc::new(entry));
+    }
+
+    pub(super) fn marks(
+        &self,
+        leader: &Leader,
+        headers: &mut HeaderMap,
+        plugin_tags: &[String],
+    ) -> Marks {
+        let mut tags = Tags {
+            hashes: leader.marks().tags.to_vec(),
+            dropped: 0,
+        };
+        tags.take_from(headers);
+        plugin_tags.iter().for_each(|tag| tags.add(tag));
+        if tags.dropped > 0 {
+            self.cache.hooks.emit(Event::TagsDropped(tags.dropped));
+        }
+        Marks {
+            tags: tags.hashes.into(),
+            ..leader.marks().clone()
+        }
+    }
+}
+
+/// Moves the body into the fill as it comes. Some: all of it, to be stored.
+async fn pump(cache: &Cache, leader: &Leader, fill: &Fill, mut body: Body) -> Option<Bytes> {
+    let mut trailers = None;
+    let mut outgrown = false;
+    loop {
+        if !fill.room().await {
+            // Who waits for this flight may not have begun to read.
+            leader.all_followed().await;
+            if !fill.room().await {
+                break;
+            }
+        }
+        match body.frame().await {
+            None => return fill.complete(trailers),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "an origin's response broke off");
+                break;
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => fill.push(data),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            },
+        }
+        if !outgrown && fill.outgrown() {
+            // Learnt late: the next requests need not queue for it.
+            outgrown = true;
+            cache.mark_private(leader.key(), Unshared::Everybody);
+        }
+    }
+    fill.fail();
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::coalesce::Turn;
+    use crate::cache::freshness::Freshness;
+    use crate::cache::key::KeyBuf;
+    use http::StatusCode;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use std::time::{Duration, Instant};
+
+    fn cache() -> Cache {
+        Cache::new(&Default::default(), &prometheus::Registry::new()).unwrap()
+    }
+
+    /// Guards against taking a client that has not begun to read for one that has left.
+    #[tokio::test]
+    async fn a_body_that_outgrows_the_cache_at_once_waits_for_its_first_reader() {
+        let cache = cache();
+        let key = KeyBuf::default().to_key();
+        let Turn::Lead(leader) = cache.board(&key, Marks::default) else {
+            panic!("nobody else leads");
+        };
+        let head = Head {
+            key,
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            own: HeaderMap::new(),
+            length: None,
+            freshness: Freshness {
+                received: Instant::now(),
+                initial_age: Duration::ZERO,
+                lifetime: Duration::ZERO,
+                while_revalidate: Duration::ZERO,
+                if_error: Duration::ZERO,
+                must_revalidate: false,
+            },
+            marks: Marks::default(),
+            vary: Vary::None,
+        };
+        let fill = Fill::new(head, 4);
+        let pieces =
+            ["12345", "6789"].map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
+        let body = Body::boxed(StreamBody::new(futures_util::stream::iter(pieces)));
+        let waiting = leader.follow();
+        let reading = async {
+            let reader = fill.reader().unwrap();
+            drop(waiting);
+            reader.collect().await.unwrap().to_bytes()
+        };
+        let (stored, read) = tokio::join!(pump(&cache, &leader, &fill, body), reading);
+        assert_eq!((stored, &read[..]), (None, &b"123456789"[..]));
+    }
+}
