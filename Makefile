@@ -2,13 +2,14 @@
 #
 #   make run        build everything and serve config/quickstart.yaml with a demo origin
 #   make test       install what the tests need, run all of them
+#   make conformance  the public conformance suite for HTTP caches (needs Node.js)
 #   make check      fmt, clippy, deny
 #   make bench      every figure of BENCHMARKS.md: the three below, one after the other
 #   make bench-program   against floor, HAProxy, nginx and Varnish
 #   make bench-micro     the parts, in process
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build plugins test test-install test-plugins check fmt clippy deny bench bench-install bench-program bench-micro soak clean
+.PHONY: run build plugins test test-install test-plugins conformance check fmt clippy deny bench bench-install bench-program bench-micro soak clean
 
 CARGO ?= cargo
 
@@ -32,6 +33,11 @@ test: test-install test-plugins
 # The plugins' own unit tests run natively, in their own workspace.
 test-plugins:
 	$(CARGO) test --locked --quiet --manifest-path plugins/Cargo.toml --target-dir plugins/target
+
+# Installs the suite into target/conformance the first time.
+conformance:
+	$(CARGO) build --locked -p lamina
+	@tests/conformance/run.sh
 
 check: fmt clippy deny
 

@@ -141,6 +141,8 @@ pub enum SetCookie {
     Private,
     /// The field is removed, then the response is stored.
     Strip,
+    /// It is stored as it is, if HTTP's rules allow: everybody gets the same cookie (RFC 9111 §7.3).
+    Keep,
 }
 
 /// Whether a request's own `Cache-Control` counts (RFC 9111 §5.2.1).
