@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
+use http::header::{AUTHORIZATION, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE};
 use http::{HeaderMap, StatusCode};
 
 use crate::cache::config;
@@ -240,9 +240,7 @@ impl Policy {
         }
         let (stated, source) = match explicit(exchange, d) {
             Some((ttl, source)) => (Lifetime::OfResponse(ttl), source),
-            None if d.no_cache == FieldForm::Whole => {
-                (Lifetime::OfResponse(Duration::ZERO), Source::Validator)
-            }
+            None if d.no_cache == FieldForm::Whole => never_unvalidated(exchange, d)?,
             None => match (route, self.mode) {
                 (Some((ttl, source)), config::Mode::Respect) => {
                     (Lifetime::FromArrival(ttl), source)
@@ -328,6 +326,26 @@ fn explicit(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Duration
     expires(exchange.response, exchange.received).map(|ttl| (ttl, Source::Expires))
 }
 
+/// A response to be validated before each use (RFC 9111 §5.2.2.4): what §3 lets us store at all,
+/// and only with a validator, since nothing else can ever make it usable.
+fn never_unvalidated(
+    exchange: &Exchange<'_>,
+    d: &ResponseDirectives,
+) -> Option<(Lifetime, Source)> {
+    let explicit =
+        d.max_age.is_some() || d.s_maxage.is_some() || exchange.response.contains_key(EXPIRES);
+    let heuristic = d.public || HEURISTIC.contains(&exchange.status.as_u16());
+    let validator = has_validator(exchange);
+    ((explicit || heuristic) && validator)
+        .then_some((Lifetime::OfResponse(Duration::ZERO), Source::Validator))
+}
+
+/// A validator that a later request can be made with (RFC 9111 §4.3.1).
+fn has_validator(exchange: &Exchange<'_>) -> bool {
+    let modified = || date::field(exchange.response, &LAST_MODIFIED, exchange.received).at();
+    exchange.response.contains_key(ETAG) || modified().is_some()
+}
+
 /// `Expires` less `Date`; several lines or an invalid one mean already expired (RFC 9111 §5.3).
 fn expires(headers: &HeaderMap, received: SystemTime) -> Option<Duration> {
     match date::field(headers, &EXPIRES, received) {
@@ -357,10 +375,8 @@ fn heuristic(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Lifetim
         .map(|d| (d / HEURISTIC_SHARE).min(HEURISTIC_MAX));
     match share {
         Some(ttl) => Some((Lifetime::OfResponse(ttl), Source::Heuristic)),
-        None if headers.contains_key(http::header::ETAG) || modified.is_some() => {
-            Some((Lifetime::OfResponse(Duration::ZERO), Source::Validator))
-        }
-        None => None,
+        None => has_validator(exchange)
+            .then_some((Lifetime::OfResponse(Duration::ZERO), Source::Validator)),
     }
 }
 
@@ -383,5 +399,7 @@ fn codes(list: &[u16]) -> Box<[StatusCode]> {
         .collect()
 }
 
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

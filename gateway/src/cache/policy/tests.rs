@@ -150,6 +150,25 @@ fn no_lifetime_is_invented() {
     );
 }
 
+/// Guards against a store full of responses that nothing can make usable, and against
+/// one that RFC 9111 §3 does not let in.
+#[test]
+fn no_cache_is_kept_for_validation_alone() {
+    let no_cache = ("cache-control", "no-cache");
+    let tag = ("etag", "\"a\"");
+    let as_status = |status, response: &[(&str, &str)]| {
+        judge_as(&config::Policy::default(), status, &[], response).map(|terms| terms.source)
+    };
+    assert_eq!(as_status(200, &[no_cache]), Err(Refusal::NoFreshness));
+    assert_eq!(as_status(302, &[no_cache, tag]), Err(Refusal::NoFreshness));
+    assert_eq!(as_status(200, &[no_cache, tag]), Ok(Source::Validator));
+    let explicit = ("cache-control", "max-age=60");
+    assert_eq!(
+        as_status(302, &[no_cache, tag, explicit]),
+        Ok(Source::Validator)
+    );
+}
+
 #[test]
 fn modes_respect_override_and_cap_differ_as_documented() {
     let policy = |mode| config::Policy {
