@@ -44,3 +44,5 @@ mod stale;
 mod storage;
 #[path = "e2e/streaming.rs"]
 mod streaming;
+#[path = "e2e/targeted.rs"]
+mod targeted;

@@ -89,6 +89,8 @@ pub struct Policy {
     pub set_cookie: Option<SetCookie>,
     /// Whether a request's own `Cache-Control` counts.
     pub request_directives: Option<RequestDirectives>,
+    /// Fields of a response that replace its `Cache-Control` and `Expires`, the first valid one (RFC 9213).
+    pub targeted: Option<Vec<String>>,
 }
 
 /// Whose word counts about lifetime.

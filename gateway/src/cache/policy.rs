@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::cache::config;
 use crate::http::cache_control::{FieldForm, RequestDirectives, ResponseDirectives};
@@ -28,6 +28,8 @@ pub struct Policy {
     pub hard_timeout: Option<Duration>,
     pub set_cookie: config::SetCookie,
     pub request_directives: config::RequestDirectives,
+    /// Fields that replace `Cache-Control` and `Expires`, the first valid one (RFC 9213).
+    pub targeted: Box<[HeaderName]>,
     /// The key covers `Authorization`: an answer to one user is never another's.
     pub keyed_by_authorization: bool,
 }
@@ -126,6 +128,8 @@ impl Source {
 const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
 /// Statuses that a route's `ttl` is for, unless `statuses` says otherwise.
 const TTL_STATUSES: [u16; 4] = [200, 203, 301, 308];
+/// The target that every CDN listens to (RFC 9213 §3.1), and the default one.
+const CDN_CACHE_CONTROL: &str = "cdn-cache-control";
 /// The heuristic share of the time since `Last-Modified` (RFC 9111 §4.2.2), and its bound.
 const HEURISTIC_SHARE: u32 = 10;
 const HEURISTIC_MAX: Duration = Duration::from_secs(86_400);
@@ -174,13 +178,14 @@ impl Policy {
                 .request_directives
                 .or(defaults.request_directives)
                 .unwrap_or_default(),
+            targeted: targets(route.targeted.as_ref().or(defaults.targeted.as_ref())),
             keyed_by_authorization,
         }
     }
 
     /// Judges a response. `dice` is any number; it decides the jitter.
     pub fn judge(&self, exchange: &Exchange<'_>, dice: u32) -> Result<Terms, Refusal> {
-        let directives = ResponseDirectives::parse(exchange.response);
+        let directives = self.directives(exchange.response);
         self.may_store(exchange, &directives)?;
         let (lifetime, source) = self
             .lifetime(exchange, &directives)
@@ -193,6 +198,11 @@ impl Policy {
             must_revalidate: !by_route && forbids_stale(&directives),
             source,
         })
+    }
+
+    /// What governs a response here: everything that asks for its directives asks this.
+    pub fn directives(&self, response: &HeaderMap) -> ResponseDirectives {
+        ResponseDirectives::governing(response, &self.targeted)
     }
 
     /// RFC 9111 §3, in its order.
@@ -323,6 +333,9 @@ fn explicit(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Duration
     if let Some(n) = d.max_age {
         return Some((secs(n), Source::MaxAge));
     }
+    if d.targeted {
+        return None;
+    }
     expires(exchange.response, exchange.received).map(|ttl| (ttl, Source::Expires))
 }
 
@@ -391,6 +404,14 @@ fn understood(status: StatusCode) -> bool {
         status.as_u16(),
         200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308 | 404 | 405 | 410 | 414 | 501
     )
+}
+
+/// The fields that a route listens to; configuration has checked the names.
+fn targets(names: Option<&Vec<String>>) -> Box<[HeaderName]> {
+    match names {
+        Some(names) => names.iter().filter_map(|name| name.parse().ok()).collect(),
+        None => Box::new([HeaderName::from_static(CDN_CACHE_CONTROL)]),
+    }
 }
 
 fn codes(list: &[u16]) -> Box<[StatusCode]> {

@@ -42,6 +42,8 @@ pub struct ResponseDirectives {
     pub no_transform: bool,
     pub stale_while_revalidate: Option<u32>,
     pub stale_if_error: Option<u32>,
+    /// They come from a field for our class of caches: `Expires` is silent, too (RFC 9213 §2.2).
+    pub targeted: bool,
 }
 
 /// `no-cache` and `private` speak of the whole response, or of some fields of it.
@@ -55,6 +57,12 @@ pub enum FieldForm {
 }
 
 impl ResponseDirectives {
+    /// What governs a cache that listens to `targets`: the first of these fields that is
+    /// valid, else `Cache-Control` (RFC 9213 §2.2).
+    pub fn governing(headers: &HeaderMap, targets: &[HeaderName]) -> Self {
+        targeted(headers, targets).unwrap_or_else(|| Self::parse(headers))
+    }
+
     /// Reads `Cache-Control` of a response. Absent and unreadable directives stay at their default.
     pub fn parse(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();

@@ -165,6 +165,11 @@ fn lifetime(route: &Route) -> Vec<String> {
         }
         (_, None) => rules.push("the response's freshness (RFC 9111); none is invented".to_owned()),
     }
+    for target in &policy.targeted {
+        rules.push(format!(
+            "a valid {target} stands for Cache-Control and Expires (RFC 9213)"
+        ));
+    }
     if let Some((ttl, statuses)) = &policy.negative {
         rules.push(format!(
             "for {statuses:?} without explicit freshness: negative_cache.ttl {ttl:?}"

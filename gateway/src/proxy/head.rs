@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::cache::config::SetCookie;
 use crate::cache::freshness::Freshness;
 use crate::cache::policy::{Lifetime, Policy, Terms};
-use crate::http::cache_control::{FieldForm, ResponseDirectives};
+use crate::http::cache_control::FieldForm;
 use crate::http::cache_status::CACHE_STATUS;
 use crate::http::{date, forward};
 use crate::proxy::context::PSEUDONYM;
@@ -52,7 +52,7 @@ pub(super) fn freshness(terms: &Terms, received: Instant, initial_age: Duration)
 /// The fields that are kept: `Age` and the length are made anew for each answer, and
 /// fields named by `private` or `no-cache` are not for sharing (RFC 9111 §5.2.2.4, §5.2.2.7).
 pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderMap {
-    let directives = ResponseDirectives::parse(&headers);
+    let directives = policy.directives(&headers);
     // A place for what each answer sets, so that a hit's copy need not grow.
     headers.insert(AGE, HeaderValue::from_static("0"));
     headers
@@ -71,8 +71,8 @@ pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderM
 }
 
 /// The fields that `private` names: for the client who asked, and not for the store.
-pub(super) fn private_fields(headers: &HeaderMap) -> HeaderMap {
-    let FieldForm::Fields(names) = ResponseDirectives::parse(headers).private else {
+pub(super) fn private_fields(headers: &HeaderMap, policy: &Policy) -> HeaderMap {
+    let FieldForm::Fields(names) = policy.directives(headers).private else {
         return HeaderMap::new();
     };
     let lines = |name| headers.get_all(name).iter().cloned();

@@ -40,7 +40,7 @@ impl Fetch {
             status: parts.status,
             freshness: freshness(&terms, at, age),
             marks: self.marks(&leader, &mut headers, &answer.tags),
-            own: private_fields(&headers),
+            own: private_fields(&headers, &self.ask.route.policy),
             headers: stored_headers(headers, &self.ask.route.policy),
             length,
             vary,

@@ -17,6 +17,9 @@ pub fn check(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
     if let Some(statuses) = &own.statuses {
         self::statuses(statuses, &at.key("statuses"), report);
     }
+    if let Some(targeted) = &own.targeted {
+        report.each(&at.key("targeted"), targeted, form::header_name);
+    }
     if let Some(negative) = &own.negative_cache {
         statuses(
             &negative.statuses,

@@ -33,7 +33,10 @@ fn parse(headers: &HeaderMap, target: &HeaderName) -> Option<ResponseDirectives>
     if dictionary.is_empty() {
         return None;
     }
-    let mut directives = ResponseDirectives::default();
+    let mut directives = ResponseDirectives {
+        targeted: true,
+        ..Default::default()
+    };
     for (key, entry) in &dictionary {
         let Some(kind) = kind(key.as_str()) else {
             continue;
