@@ -12,7 +12,15 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pattern {
     source: Box<str>,
-    tokens: Box<[Token]>,
+    form: Form,
+}
+
+/// Nearly every pattern is a text or a prefix, which routes compare on every request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Form {
+    Text(Box<str>),
+    Prefix(Box<str>),
+    Tokens(Box<[Token]>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,61 +33,93 @@ enum Token {
 impl Pattern {
     /// Compiles `source`; every text is a pattern (a trailing `\` stands for itself).
     pub fn new(source: &str) -> Self {
-        let mut tokens = Vec::with_capacity(source.len());
-        let mut chars = source.chars();
-        while let Some(c) = chars.next() {
-            tokens.push(match c {
-                '*' if tokens.last() == Some(&Token::Run) => continue,
-                '*' => Token::Run,
-                '?' => Token::One,
-                '\\' => Token::Char(chars.next().unwrap_or('\\')),
-                c => Token::Char(c),
-            });
-        }
         Self {
             source: source.into(),
-            tokens: tokens.into(),
+            form: Form::of(tokens(source)),
         }
     }
 
     /// Whether the whole of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
-        // Greedy with one backtrack point: on a mismatch only the last `*` needs to take one character more.
-        let (mut token, mut rest) = (0, text);
-        let mut retry: Option<(usize, &str)> = None;
-        loop {
-            let next = rest.chars().next();
-            match (self.tokens.get(token), next) {
-                (Some(Token::Run), _) => {
-                    token += 1;
-                    retry = Some((token, rest));
-                    if token == self.tokens.len() {
-                        return true;
-                    }
-                }
-                (Some(Token::One), Some(c)) => (token, rest) = (token + 1, &rest[c.len_utf8()..]),
-                (Some(Token::Char(want)), Some(c)) if *want == c => {
-                    (token, rest) = (token + 1, &rest[c.len_utf8()..])
-                }
-                (None, None) => return true,
-                _ => {
-                    let Some((after, from)) = retry else {
-                        return false;
-                    };
-                    let Some(c) = from.chars().next() else {
-                        return false;
-                    };
-                    rest = &from[c.len_utf8()..];
-                    token = after;
-                    retry = Some((after, rest));
-                }
-            }
+        match &self.form {
+            Form::Text(whole) => text == &**whole,
+            Form::Prefix(prefix) => text.starts_with(&**prefix),
+            Form::Tokens(tokens) => matches(tokens, text),
         }
     }
 
     /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.source
+    }
+}
+
+impl Form {
+    fn of(tokens: Vec<Token>) -> Self {
+        let literal = |tokens: &[Token]| -> Option<Box<str>> {
+            let chars = tokens.iter().map(|token| match token {
+                Token::Char(c) => Some(*c),
+                Token::Run | Token::One => None,
+            });
+            Some(chars.collect::<Option<String>>()?.into())
+        };
+        if let Some(whole) = literal(&tokens) {
+            return Self::Text(whole);
+        }
+        let prefix = match tokens.split_last() {
+            Some((Token::Run, before)) => literal(before),
+            _ => None,
+        };
+        prefix.map_or_else(|| Self::Tokens(tokens.into()), Self::Prefix)
+    }
+}
+
+fn tokens(source: &str) -> Vec<Token> {
+    let mut tokens = Vec::with_capacity(source.len());
+    let mut chars = source.chars();
+    while let Some(c) = chars.next() {
+        tokens.push(match c {
+            '*' if tokens.last() == Some(&Token::Run) => continue,
+            '*' => Token::Run,
+            '?' => Token::One,
+            '\\' => Token::Char(chars.next().unwrap_or('\\')),
+            c => Token::Char(c),
+        });
+    }
+    tokens
+}
+
+fn matches(tokens: &[Token], text: &str) -> bool {
+    // Greedy with one backtrack point: on a mismatch only the last `*` needs to take one character more.
+    let (mut token, mut rest) = (0, text);
+    let mut retry: Option<(usize, &str)> = None;
+    loop {
+        let next = rest.chars().next();
+        match (tokens.get(token), next) {
+            (Some(Token::Run), _) => {
+                token += 1;
+                retry = Some((token, rest));
+                if token == tokens.len() {
+                    return true;
+                }
+            }
+            (Some(Token::One), Some(c)) => (token, rest) = (token + 1, &rest[c.len_utf8()..]),
+            (Some(Token::Char(want)), Some(c)) if *want == c => {
+                (token, rest) = (token + 1, &rest[c.len_utf8()..])
+            }
+            (None, None) => return true,
+            _ => {
+                let Some((after, from)) = retry else {
+                    return false;
+                };
+                let Some(c) = from.chars().next() else {
+                    return false;
+                };
+                rest = &from[c.len_utf8()..];
+                token = after;
+                retry = Some((after, rest));
+            }
+        }
     }
 }
 
@@ -146,7 +186,7 @@ mod tests {
         fn agrees_with_the_plain_definition(pattern in r"[ab*?\\]{0,8}", text in "[ab*]{0,10}") {
             let compiled = Pattern::new(&pattern);
             let chars: Vec<char> = text.chars().collect();
-            prop_assert_eq!(compiled.matches(&text), slow(&compiled.tokens, &chars));
+            prop_assert_eq!(compiled.matches(&text), slow(&tokens(&pattern), &chars));
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! The `Age` field of a response that another cache gave us (RFC 9111 §5.1).
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use super::cache_control::delta_seconds;
 
@@ -14,10 +14,15 @@ pub fn age_value(headers: &HeaderMap) -> Option<u32> {
     delta_seconds(super::list::trim(first))
 }
 
+/// The field's value for a response that is this old.
+pub fn to_value(seconds: u64) -> HeaderValue {
+    let mut digits = itoa::Buffer::new();
+    HeaderValue::from_bytes(digits.format(seconds).as_bytes()).expect("digits")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn the_first_value_counts_if_it_is_a_number() {

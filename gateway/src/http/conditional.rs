@@ -19,7 +19,7 @@ pub enum Precondition {
     NotModified,
 }
 
-const CONDITIONS: [HeaderName; 5] = [
+static CONDITIONS: [HeaderName; 5] = [
     header::IF_MATCH,
     header::IF_NONE_MATCH,
     header::IF_MODIFIED_SINCE,
@@ -68,14 +68,17 @@ fn none_match_names(request: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
     tags.any(|tag| tag.opaque == b"*" || etag.is_some_and(|etag| tag.weak_eq(EntityTag::of(etag))))
 }
 
-/// True if any precondition field is there, `If-Range` included.
-pub fn is_conditional(request: &HeaderMap) -> bool {
-    CONDITIONS.iter().any(|name| request.contains_key(name))
+/// True if the request may be answered with less than the whole: it has a precondition
+/// or `Range`. Every hit asks: one pass costs less than six look-ups by hash.
+pub fn asks_for_less(request: &HeaderMap) -> bool {
+    request
+        .keys()
+        .any(|name| CONDITIONS.contains(name) || *name == header::RANGE)
 }
 
 /// Makes a request that fetches the whole, whatever its client has: no precondition, no `Range`.
 pub fn strip_conditionals(request: &mut HeaderMap) {
-    for name in CONDITIONS {
+    for name in &CONDITIONS {
         request.remove(name);
     }
     request.remove(header::RANGE);
@@ -275,9 +278,9 @@ mod tests {
             (header::RANGE, "bytes=0-1"),
             (header::ACCEPT, "*/*"),
         ]);
-        assert!(is_conditional(&request));
+        assert!(asks_for_less(&request));
         strip_conditionals(&mut request);
-        assert!(!is_conditional(&request));
+        assert!(!asks_for_less(&request));
         assert_eq!(request, map(&[(header::ACCEPT, "*/*")]));
     }
 

@@ -15,10 +15,10 @@ use super::contract::{self, Exports};
 use super::engine::guest_runs;
 use super::error::{CallError, Cause};
 use super::fetch::Fetches;
-use super::log::Limiter as LogLimiter;
 use super::meter::{Live, Memory};
 use super::metrics::Metrics;
 use super::outcome::{TimedOut, explain};
+use crate::telemetry::limit::LineLimiter;
 
 /// Time that the start of an instance may take, besides the call's own.
 pub(super) const START: Duration = Duration::from_millis(500);
@@ -41,7 +41,7 @@ pub(super) struct Blueprint {
     /// The plugin's `config` as JSON text.
     pub(super) config: String,
     pub(super) limits: Limits,
-    pub(super) log: Arc<LogLimiter>,
+    pub(super) log: Arc<LineLimiter>,
     pub(super) metrics: Metrics,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Guest {
 /// What the host knows of a running guest.
 pub(super) struct State {
     pub(super) plugin: Arc<str>,
-    pub(super) log: Arc<LogLimiter>,
+    pub(super) log: Arc<LineLimiter>,
     /// Present during a `load`.
     pub(super) fetches: Option<Fetches>,
     deadline: Instant,

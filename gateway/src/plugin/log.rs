@@ -1,71 +1,13 @@
-//! The import `log`: lines of a guest in the gateway's log, so many a second.
+//! The import `log`: lines of a guest in the gateway's log, under its plugin's limit.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use super::bindings::log::{Host, Level};
 use super::check::one_line;
 use super::guest::State;
 
-/// Lines that may come at once.
-const BURST: f64 = 20.0;
-/// Lines a second that may come for ever.
-const PER_SECOND: f64 = 10.0;
 /// Bytes of a message that are kept.
 const MAX_MESSAGE: usize = 2 << 10;
-
-/// The bucket of one plugin: every line takes a token, time brings them back.
-pub(super) struct Limiter {
-    bucket: Mutex<Bucket>,
-    dropped: AtomicU64,
-    written: AtomicU64,
-}
-
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Limiter {
-    pub(super) fn new(now: Instant) -> Self {
-        let bucket = Mutex::new(Bucket {
-            tokens: BURST,
-            filled: now,
-        });
-        Self {
-            bucket,
-            dropped: AtomicU64::new(0),
-            written: AtomicU64::new(0),
-        }
-    }
-
-    /// Lines that went to the log, and lines that were too much.
-    #[cfg(test)]
-    pub(super) fn counts(&self) -> (u64, u64) {
-        (
-            self.written.load(Ordering::Relaxed),
-            self.dropped.load(Ordering::Relaxed),
-        )
-    }
-
-    /// Whether a line may be written; then with the number of lines dropped since the
-    /// last one.
-    fn admit(&self, now: Instant) -> Option<u64> {
-        let mut bucket = self.bucket.lock();
-        let passed = now.saturating_duration_since(bucket.filled).as_secs_f64();
-        bucket.tokens = (bucket.tokens + passed * PER_SECOND).min(BURST);
-        bucket.filled = now;
-        if bucket.tokens < 1.0 {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        bucket.tokens -= 1.0;
-        self.written.fetch_add(1, Ordering::Relaxed);
-        Some(self.dropped.swap(0, Ordering::Relaxed))
-    }
-}
 
 impl Host for State {
     fn write(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
@@ -87,24 +29,5 @@ fn emit(plugin: &str, level: Level, message: &str, dropped: u64) {
         Level::Info => tracing::info!(plugin, dropped, "{message}"),
         Level::Warn => tracing::warn!(plugin, dropped, "{message}"),
         Level::Error => tracing::error!(plugin, dropped, "{message}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_storm_is_cut_to_a_burst_and_comes_back_with_time() {
-        let start = Instant::now();
-        let log = Limiter::new(start);
-        let written = (0..100_000).filter(|_| log.admit(start).is_some()).count();
-        assert_eq!(written, BURST as usize);
-        assert_eq!(
-            log.admit(start + Duration::from_secs(1)),
-            Some(100_000 - 20)
-        );
     }
 }

@@ -21,6 +21,7 @@ use super::manifest::Manifest;
 use super::metrics::{Families, Metrics};
 use super::outcome::NotAllowed;
 use super::{Options, Plugin, artifact, config, contract, engine};
+use crate::telemetry::limit::LineLimiter;
 
 /// What one plugin is prepared from.
 struct Preparation {
@@ -120,7 +121,7 @@ impl Preparation {
             exports,
             config: self.config.config.to_string(),
             limits: self.config.limits,
-            log: Arc::new(super::log::Limiter::new(Instant::now())),
+            log: Arc::new(LineLimiter::new(Instant::now())),
             metrics: self.metrics,
         };
         let (_, manifest) = blueprint.start()?;

@@ -13,6 +13,7 @@ use crate::cache::freshness::Windows;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::proxy::context::Ask;
 use crate::proxy::metrics::Outcome;
+use crate::proxy::route::Route;
 use crate::proxy::{Proxy, Served, respond};
 
 /// A stale copy and what it may be used for.
@@ -36,7 +37,7 @@ impl Proxy {
         };
         match self.shown(stale).filter(may) {
             Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
-            None => self.error(reason, failure),
+            None => self.error(&ask.route, reason, failure),
         }
     }
 
@@ -70,13 +71,17 @@ impl Proxy {
         )
     }
 
-    pub(super) fn error(&self, reason: Forward, failure: &Failure) -> Served {
-        tracing::warn!(
-            status = failure.status.as_u16(),
-            error = failure.error,
-            detail = failure.detail,
-            "a load failed"
-        );
+    pub(super) fn error(&self, route: &Route, reason: Forward, failure: &Failure) -> Served {
+        if let Some(dropped) = route.warnings.admit(Instant::now()) {
+            tracing::warn!(
+                route = &*route.name,
+                status = failure.status.as_u16(),
+                error = failure.error,
+                detail = failure.detail,
+                dropped,
+                "a load failed"
+            );
+        }
         let status = CacheStatus::Fwd {
             reason,
             fwd_status: None,

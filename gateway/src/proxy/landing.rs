@@ -110,7 +110,7 @@ impl Proxy {
             return self.alone(ask, stale, reason, Alone::Private).await;
         };
         let Ok(response) = receiver.await else {
-            return self.error(reason, &lost());
+            return self.error(&ask.route, reason, &lost());
         };
         let refusal = response
             .extensions()

@@ -29,10 +29,10 @@ impl Proxy {
         let reads = matches!(ask.parts.method, Method::GET | Method::HEAD);
         if ask.route.loader.is_some() && reads && body.is_empty() && upgrade.is_none() {
             let passed = self.pass_shared(&ask, reason, detail).await;
-            return passed.unwrap_or_else(|failure| self.error(reason, &failure));
+            return passed.unwrap_or_else(|failure| self.error(&ask.route, reason, &failure));
         }
         let Some(origin) = &ask.route.origin else {
-            return self.error(reason, &source::no_origin());
+            return self.error(&ask.route, reason, &source::no_origin());
         };
         let mut request = ask.for_origin(body);
         if let Some((protocol, _)) = &upgrade {
@@ -43,7 +43,9 @@ impl Proxy {
         }
         let response = match origin.send(request).await {
             Ok(response) => response,
-            Err(error) => return self.error(reason, &source::origin_failure(origin, &error)),
+            Err(error) => {
+                return self.error(&ask.route, reason, &source::origin_failure(origin, &error));
+            }
         };
         invalidate::after(
             self,

@@ -68,7 +68,10 @@ pub(super) fn key(visit: &Visit<'_>) -> Plan {
     let decision = match plugin.key(parts, host) {
         Ok(decision) => decision,
         Err(error) => {
-            tracing::warn!(plugin = plugin.name(), route = &*route.name, %error, "a key plugin failed");
+            if let Some(dropped) = route.warnings.admit(visit.started) {
+                let (plugin, route) = (plugin.name(), &*route.name);
+                tracing::warn!(plugin, route, %error, dropped, "a key plugin failed");
+            }
             return match on_error {
                 KeyError::Bypass => Plan::Pass(Forward::Bypass, Some("key-plugin-failed")),
                 KeyError::DefaultKey => native(),

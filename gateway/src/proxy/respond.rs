@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::header::{
-    AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, RANGE, RETRY_AFTER,
+    AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, RETRY_AFTER,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -14,6 +14,7 @@ use crate::cache::coalesce::Failure;
 use crate::cache::entry::Entry;
 use crate::cache::fill::Fill;
 use crate::cache::freshness::Freshness;
+use crate::http::age;
 use crate::http::body::Body;
 use crate::http::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::http::conditional::{self, Precondition};
@@ -162,8 +163,7 @@ fn special(
     headers: &HeaderMap,
     length: Option<u64>,
 ) -> Special {
-    let asks = conditional::is_conditional(&request.headers) || request.headers.contains_key(RANGE);
-    if status != StatusCode::OK || !asks {
+    if status != StatusCode::OK || !conditional::asks_for_less(&request.headers) {
         return Special::Whole;
     }
     let wall = SystemTime::now();
@@ -269,7 +269,7 @@ fn finish(
 ) {
     response
         .headers_mut()
-        .insert(AGE, freshness.age(now).as_secs().into());
+        .insert(AGE, age::to_value(freshness.age(now).as_secs()));
     append_status(response.headers_mut(), status);
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderName, Method};
@@ -16,6 +17,7 @@ use crate::plugin::{Hook, LoadError, Plugin, Plugins};
 use crate::proxy::config;
 use crate::proxy::invalidate::Rule;
 use crate::proxy::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::limit::LineLimiter;
 use crate::telemetry::metrics::Registry;
 
 /// One route.
@@ -32,6 +34,8 @@ pub struct Route {
     pub tags: Box<[Hash64]>,
     pub invalidate: Box<[Rule]>,
     pub metrics: RouteMetrics,
+    /// Of warnings about failed requests; the access log and the metrics have them all.
+    pub warnings: LineLimiter,
 }
 
 /// All routes, in their order.
@@ -152,6 +156,7 @@ impl Route {
                 .collect(),
             invalidate: config.invalidate.iter().map(Rule::new).collect(),
             metrics: metrics.route(name),
+            warnings: LineLimiter::new(Instant::now()),
         })
     }
 }

@@ -189,12 +189,10 @@ async fn plugin_failed(
     status: StatusCode,
     detail: String,
 ) -> Loaded {
-    tracing::warn!(
-        plugin = plugin.name(),
-        route = &*ask.route.name,
-        detail,
-        "a loader plugin failed"
-    );
+    if let Some(dropped) = ask.route.warnings.admit(Instant::now()) {
+        let (plugin, route) = (plugin.name(), &*ask.route.name);
+        tracing::warn!(plugin, route, detail, dropped, "a loader plugin failed");
+    }
     match on_error {
         LoaderError::Origin => by_origin(ask, None).await,
         LoaderError::StaleThenError => Loaded::Failed(unloaded(status, detail)),
