@@ -33,7 +33,7 @@ use coalesce::{Flights, Turn};
 use entry::{Entry, Marks};
 use event::{Event, Eviction, Hooks, Reach};
 use freshness::{State, Windows};
-use key::{Key, KeyBuf};
+use key::{Hash64, Key, KeyBuf};
 use l1::{Found, L1};
 use purge::{Kind, Order, PurgeLog, Selector, Verdict};
 
@@ -162,6 +162,14 @@ impl Cache {
         (visible && entry.state(now) == State::Fresh).then_some(entry)
     }
 
+    /// The groups of the entry that such a request finds, fresh or not (RFC 9875 §2.2.1).
+    pub fn groups_at(&self, key: &KeyBuf, request: &HeaderMap) -> Box<[Hash64]> {
+        match self.l1.find(key, request) {
+            Found::Entry(entry) if self.shows(&entry) => entry.marks.groups.clone(),
+            _ => Box::default(),
+        }
+    }
+
     /// Leads the load of `key` or follows it.
     pub fn board(&self, key: &Key, marks: impl FnOnce() -> Marks) -> Turn {
         self.flights.board(key, marks, &self.log)
@@ -287,6 +295,7 @@ fn reach(selector: &Selector) -> Reach {
         Selector::Prefix(_) => Reach::Prefix,
         Selector::Pattern(_) => Reach::Pattern,
         Selector::Tag(_) => Reach::Tag,
+        Selector::Group(_) => Reach::Group,
         Selector::Route(_) => Reach::Route,
         Selector::All => Reach::All,
     }

@@ -2,7 +2,7 @@
 //!
 //! The pure half is functions over header maps that read no clock (`now` is an
 //! argument) and never fail: what cannot be read has a defined meaning.
-//! [`cache_control`], [`date`], [`age`], [`vary`], [`etag`] say what a message
+//! [`cache_control`], [`cache_groups`], [`date`], [`age`], [`vary`], [`etag`] say what a message
 //! means; [`conditional`] and [`range`] say which answer a stored response gives;
 //! [`forward`] says what may pass a proxy, and for whom; [`cidr`] is whom we
 //! believe; [`cache_status`] and [`proxy_status`] tell the client what happened.
@@ -14,6 +14,7 @@ pub mod age;
 pub mod bearer;
 pub mod body;
 pub mod cache_control;
+pub mod cache_groups;
 pub mod cache_status;
 pub mod cidr;
 pub mod conditional;

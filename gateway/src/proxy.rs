@@ -30,10 +30,11 @@ use std::time::Instant;
 
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 
 use crate::cache::entry::Entry;
 use crate::cache::event::{Event, StaleReason};
+use crate::cache::key::KeyBuf;
 use crate::cache::purge::Selector;
 use crate::cache::{Cache, Lookup};
 use crate::http::body::Body;
@@ -268,10 +269,21 @@ impl Proxy {
     /// What a purge of this URL has to reach: its identity under the route and key
     /// rules that a GET for it meets. None: no route takes it, so nothing is stored.
     pub fn url_selector(&self, scheme: &str, host: &str, uri: &Uri) -> Option<Selector> {
-        let request = Request::builder()
-            .uri(context::origin_form(uri))
-            .body(Body::empty())
-            .ok()?;
+        let key = self.key_of_get(scheme, host, uri, HeaderMap::new())?;
+        Some(Selector::Url(key.identity()))
+    }
+
+    /// The key of a GET for this URL with these headers. None: it is not cached.
+    fn key_of_get(
+        &self,
+        scheme: &str,
+        host: &str,
+        uri: &Uri,
+        headers: HeaderMap,
+    ) -> Option<KeyBuf> {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = context::origin_form(uri);
+        *request.headers_mut() = headers;
         let (parts, body) = request.into_parts();
         let host = &*context::normal_host(host, scheme);
         let route = self.routes.find(host, &parts)?;
@@ -284,7 +296,7 @@ impl Proxy {
             route,
             started,
         }) {
-            Plan::Cache(Keyed { key, .. }) => Some(Selector::Url(key.identity())),
+            Plan::Cache(Keyed { key, .. }) => Some(key),
             Plan::Pass(..) | Plan::Refuse(_) => None,
         }
     }

@@ -16,6 +16,8 @@ mod coalescing;
 mod conditional;
 #[path = "e2e/forwarding.rs"]
 mod forwarding;
+#[path = "e2e/groups.rs"]
+mod groups;
 #[path = "e2e/harness.rs"]
 mod harness;
 #[path = "e2e/key.rs"]

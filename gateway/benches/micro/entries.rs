@@ -98,6 +98,7 @@ pub fn marks(key: &KeyBuf, i: usize, tag: &str) -> Marks {
         identity: key.identity(),
         route: hash64(b"bench"),
         tags: [hash64(tag.as_bytes())].into(),
+        groups: Box::default(),
         url: format!("shop.example/catalogue/products/{i}").into(),
     }
 }

@@ -36,6 +36,8 @@ pub struct Marks {
     pub identity: Hash64,
     pub route: Hash64,
     pub tags: Box<[Hash64]>,
+    /// Groups of its own origin that it belongs to (RFC 9875).
+    pub groups: Box<[Hash64]>,
     /// `host[:port]/path[?query]` of the request that loaded it, or what a key plugin put
     /// in its place; for prefixes and patterns.
     pub url: Box<str>,
@@ -114,7 +116,7 @@ impl Entry {
             + headers
             + self.key.as_bytes().len()
             + self.marks.url.len()
-            + 8 * self.marks.tags.len()
+            + 8 * (self.marks.tags.len() + self.marks.groups.len())
             + ENTRY_COST
     }
 }

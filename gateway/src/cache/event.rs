@@ -61,6 +61,7 @@ pub enum Reach {
     Prefix,
     Pattern,
     Tag,
+    Group,
     Route,
     All,
 }
@@ -105,7 +106,7 @@ macro_rules! names {
     };
 }
 
-names!(Reach { Key => "key", Url => "url", Prefix => "prefix", Pattern => "pattern", Tag => "tag", Route => "route", All => "all" });
+names!(Reach { Key => "key", Url => "url", Prefix => "prefix", Pattern => "pattern", Tag => "tag", Group => "group", Route => "route", All => "all" });
 names!(Alone { HitForMiss => "hit-for-miss", Private => "private", OtherVariant => "other-variant", WaitTimeout => "wait-timeout" });
 names!(StaleReason { Revalidating => "revalidating", LoaderError => "loader-error", SoftTimeout => "soft-timeout", Backoff => "backoff" });
 names!(Eviction { Expired => "expired", Size => "size" });

@@ -37,6 +37,8 @@ pub enum Selector {
     /// URLs, likewise, that match as a whole.
     Pattern(Pattern),
     Tag(String),
+    /// Responses of one origin that share a group (see [`crate::cache::tags::group`]).
+    Group(Hash64),
     Route(String),
     All,
 }
@@ -83,6 +85,7 @@ enum Facet {
     Key,
     Url,
     Tag,
+    Group,
     Route,
 }
 
@@ -198,6 +201,7 @@ impl Records {
                 .exact
                 .entry((Facet::Tag, hash64(tag.as_bytes())))
                 .or_default(),
+            Selector::Group(group) => self.exact.entry((Facet::Group, *group)).or_default(),
             Selector::Route(route) => self
                 .exact
                 .entry((Facet::Route, hash64(route.as_bytes())))
@@ -249,10 +253,12 @@ impl Records {
             (Facet::Route, marks.route),
         ];
         let tags = marks.tags.iter().map(|tag| (Facet::Tag, *tag));
+        let groups = marks.groups.iter().map(|group| (Facet::Group, *group));
         if !self.exact.is_empty() {
             facets
                 .into_iter()
                 .chain(tags)
+                .chain(groups)
                 .filter_map(|facet| self.exact.get(&facet))
                 .for_each(|s| newest.take(s));
         }

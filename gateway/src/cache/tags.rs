@@ -3,10 +3,14 @@
 //! They come from `Surrogate-Key` (separated by spaces), `Cache-Tag` and
 //! `Edge-Cache-Tag` (by commas), from the route and from plugins. The three fields
 //! are between the origin and us: clients do not get them.
+//!
+//! Groups (RFC 9875) are tags of an origin's own, which unsafe requests purge; the
+//! client's caches have a use for them, so that field goes on.
 
 use http::{HeaderMap, HeaderName};
 
-use crate::cache::key::{Hash64, hash64};
+use crate::cache::key::{Field, Hash64, KeyBuf, hash64};
+use crate::http::cache_groups;
 
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
@@ -58,6 +62,21 @@ impl Tags {
             headers.remove(name);
         }
     }
+}
+
+/// A group's mark: groups of different origins have nothing to do with each other (RFC 9875 §2.1).
+pub fn group(scheme: &str, host: &str, name: &str) -> Hash64 {
+    let mut all = KeyBuf::default();
+    all.push(Field::Scheme, scheme.as_bytes());
+    all.push(Field::Host, host.as_bytes());
+    all.push(Field::Text, name.as_bytes());
+    hash64(all.as_bytes())
+}
+
+/// The groups that a field of a response from `scheme://host` names.
+pub fn groups(headers: &HeaderMap, field: &HeaderName, scheme: &str, host: &str) -> Box<[Hash64]> {
+    let names = cache_groups::named(headers, field);
+    names.iter().map(|name| group(scheme, host, name)).collect()
 }
 
 /// Takes the tag fields out of a response that is not stored.

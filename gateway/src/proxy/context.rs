@@ -109,6 +109,7 @@ impl Ask {
             identity: keyed.key.identity(),
             route: self.route.hash,
             tags: self.route.tags.iter().copied().chain(tags).collect(),
+            groups: Box::default(),
             url: text.map_or_else(|| format!("{}{path}", self.host).into(), Into::into),
         }
     }

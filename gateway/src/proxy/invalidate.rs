@@ -1,10 +1,14 @@
 //! What a successful unsafe request makes the cache forget: the URL itself and the
-//! ones its answer names (RFC 9111 §4.4), and what the route's `invalidate` rules say.
+//! ones its answer names (RFC 9111 §4.4), their groups and the groups that the answer
+//! names (RFC 9875), and what the route's `invalidate` rules say.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 
+use crate::cache::key::Hash64;
 use crate::cache::purge::{Kind, Selector};
+use crate::cache::tags::groups;
+use crate::http::cache_groups::CACHE_GROUP_INVALIDATION;
 use crate::pattern::Pattern;
 use crate::proxy::Proxy;
 use crate::proxy::config;
@@ -42,16 +46,23 @@ pub fn after(
     status: StatusCode,
     response: &HeaderMap,
 ) {
+    if !request.method.is_safe() {
+        // RFC 9875 §3: whatever the status, the origin has named them.
+        purge_groups(
+            proxy,
+            &groups(response, &CACHE_GROUP_INVALIDATION, scheme, host),
+        );
+    }
     let failed = !(status.is_success() || status.is_redirection());
     if failed {
         return;
     }
     if !request.method.is_safe() {
-        purge_url(proxy, scheme, host, &request.uri, Kind::Hard);
+        purge_resource(proxy, scheme, host, &request.uri, &request.headers);
         for name in [http::header::LOCATION, http::header::CONTENT_LOCATION] {
             named_uri(response, &name, (scheme, host), &request.uri)
                 .into_iter()
-                .for_each(|uri| purge_url(proxy, scheme, host, &uri, Kind::Hard));
+                .for_each(|uri| purge_resource(proxy, scheme, host, &uri, &request.headers));
         }
     }
     for rule in rules
@@ -61,6 +72,21 @@ pub fn after(
         for purge in &rule.purge {
             apply(proxy, purge, rule.kind, request, host, scheme);
         }
+    }
+}
+
+/// Purges a URL that an unsafe request changed, and what shares a group with what is
+/// stored there. That goes one step: the purged have no say (RFC 9875 §2.2.1).
+fn purge_resource(proxy: &Proxy, scheme: &str, host: &str, uri: &Uri, headers: &HeaderMap) {
+    if let Some(key) = proxy.key_of_get(scheme, host, uri, headers.clone()) {
+        purge_groups(proxy, &proxy.cache.groups_at(&key, headers));
+    }
+    purge_url(proxy, scheme, host, uri, Kind::Hard);
+}
+
+fn purge_groups(proxy: &Proxy, groups: &[Hash64]) {
+    for group in groups {
+        proxy.cache.purge(&Selector::Group(*group), Kind::Hard);
     }
 }
 

@@ -14,9 +14,10 @@ use crate::cache::event::Event;
 use crate::cache::fill::{Fill, Head};
 use crate::cache::freshness::initial_age;
 use crate::cache::policy::{Source, Terms};
-use crate::cache::tags::Tags;
+use crate::cache::tags::{Tags, groups};
 use crate::cache::{Cache, Unshared, variant_key};
 use crate::http::body::Body;
+use crate::http::cache_groups::CACHE_GROUPS;
 use crate::http::vary::Vary;
 use crate::proxy::fetch::{Arrived, Fetch};
 use crate::proxy::head::{compact, freshness, private_fields, stored_headers};
@@ -90,6 +91,7 @@ impl Fetch {
             self.cache.hooks.emit(Event::TagsDropped(tags.dropped));
         }
         Marks {
+            groups: groups(headers, &CACHE_GROUPS, self.ask.scheme, &self.ask.host),
             tags: tags.hashes.into(),
             ..leader.marks().clone()
         }

@@ -16,6 +16,7 @@ fn marks(url: &str, tags: &[&str]) -> Marks {
         identity: hash64(url.as_bytes()),
         route: hash64(b"pages"),
         tags: tags.iter().map(|t| hash64(t.as_bytes())).collect(),
+        groups: [5].into(),
         url: url.into(),
     }
 }
@@ -49,6 +50,7 @@ fn selectors() -> Vec<Selector> {
         Selector::Prefix("http://a.example/x".into()),
         Selector::Pattern(Pattern::new("/x/?")),
         Selector::Tag("t1".into()),
+        Selector::Group(5),
         Selector::Route("pages".into()),
         Selector::All,
     ]
