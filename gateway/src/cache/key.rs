@@ -10,8 +10,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::BuildHasher;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
@@ -46,16 +45,15 @@ pub enum Field {
     Variant = b'V',
 }
 
-/// A number that stands for a text or key inside this process. Equal things have
-/// equal hashes; a collision makes a purge reach too much, never too little.
+/// A number that stands for a tag, route or URL. Equal things have equal numbers on
+/// every node and after a restart, since what is stored is purged by them; a collision
+/// makes a purge reach too much, never too little.
 pub type Hash64 = u64;
 
-/// Random per process, so that nobody can prepare collisions.
-static HASHER: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
-
-/// The process's hash of `bytes`.
+/// The first 64 bits of `bytes`' SHA-256. Taken by loads and purges, never by a hit.
 pub fn hash64(bytes: &[u8]) -> Hash64 {
-    HASHER.hash_one(bytes)
+    let digest = Sha256::digest(bytes);
+    u64::from_be_bytes(std::array::from_fn(|i| digest[i]))
 }
 
 impl KeyBuf {
@@ -111,15 +109,14 @@ impl Key {
     }
 }
 
-/// The first 64 bits of a key's SHA-256.
+/// The [`hash64`] of a whole key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct KeyId(pub u64);
 
 impl KeyId {
     /// The name of the key with these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        let digest = Sha256::digest(bytes);
-        Self(u64::from_be_bytes(std::array::from_fn(|i| digest[i])))
+        Self(hash64(bytes))
     }
 
     /// Reads what [`fmt::Display`] writes.

@@ -1,6 +1,7 @@
 //! The leader's work: load, judge, then [`share`](super::share) or keep for one client.
 //! It runs in a task of its own, so that a client hanging up ends nobody else's load.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -120,7 +121,7 @@ impl Fetch {
             received: arrived.wall,
             plugin_ttl: arrived.answer.ttl,
         };
-        let terms = self.ask.route.policy.judge(&exchange, dice(arrived.wall))?;
+        let terms = self.ask.route.policy.judge(&exchange, dice())?;
         match response.body().size_hint().lower() > self.cache.max_object_bytes as u64 {
             true => Err(Refusal::TooLarge),
             false => Ok(terms),
@@ -196,9 +197,7 @@ impl Fetch {
         };
         self.cache.hooks.emit(event);
         if self.stale.is_some() && failure.stale != StaleUse::Never {
-            self.cache
-                .backoff
-                .failed(&key, Instant::now(), dice(SystemTime::now()));
+            self.cache.backoff.failed(&key, Instant::now(), dice());
         }
         leader.land(Landing::Failed(Arc::new(failure)));
     }
@@ -224,9 +223,7 @@ fn unasked_304() -> Failure {
 }
 
 /// A number that nobody can foresee, for jitter.
-fn dice(at: SystemTime) -> u32 {
-    let nanos = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| d.subsec_nanos());
-    crate::cache::key::hash64(&nanos.to_le_bytes()) as u32
+fn dice() -> u32 {
+    // Each state has random keys of its own.
+    RandomState::new().hash_one(0) as u32
 }
