@@ -150,8 +150,8 @@ impl App {
             }),
         });
         Ok(Self {
-            listeners: bound.start(move |request, peer| proxy.handle(request, peer)),
-            admin: admin_bound.start(move |request, _| Arc::clone(&admin).handle(request)),
+            listeners: bound.start(move |request, peer, early| proxy.handle(request, peer, early)),
+            admin: admin_bound.start(move |request, _, _| Arc::clone(&admin).handle(request)),
             ready,
             drain_timeout: config.server.drain_timeout.0,
             addresses,

@@ -46,7 +46,7 @@ pub fn start(listen: &[SocketAddr]) -> Result<(Running, Vec<SocketAddr>), BindEr
     let bound = Bound::bind(&listeners, 1)?;
     let addresses = bound.addresses();
     let site = Arc::new(Site::default());
-    let running = bound.start(move |request, _peer| {
+    let running = bound.start(move |request, _peer, _early| {
         let site = Arc::clone(&site);
         async move { site.answer(request).await }
     });

@@ -25,7 +25,9 @@ pub mod route;
 mod share;
 mod source;
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use futures_util::future::{BoxFuture, Either, Ready, ready};
@@ -40,7 +42,7 @@ use crate::cache::{Cache, Lookup};
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward;
-use crate::http::server::Peer;
+use crate::http::server::{Early, Peer};
 use access::{AccessLog, Line};
 use context::{Ask, Keyed};
 use metrics::Outcome;
@@ -129,7 +131,7 @@ impl Proxy {
     /// Answers one request: at once from the cache, else later. Counts and logs it.
     ///
     /// A hit is no future of its own: on the hottest path nothing is boxed or spawned.
-    pub fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer) -> Answer {
+    pub fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer, early: &Early) -> Answer {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let scheme = context::scheme(&parts, &peer);
@@ -167,6 +169,7 @@ impl Proxy {
             peer,
             route,
             started,
+            interim: None,
         };
         match further {
             Further::Refresh(served, keyed, stale) => {
@@ -174,9 +177,13 @@ impl Proxy {
                 self.refresh(ask, *keyed, stale);
                 at_once(answer)
             }
-            Further::Work(work) => {
-                Answer::Right(Box::pin(Arc::clone(self).go(ask, body, work, line)))
-            }
+            Further::Work(work) => Answer::Right(Box::pin(Arc::clone(self).go(
+                ask,
+                body,
+                work,
+                line,
+                early.clone(),
+            ))),
         }
     }
 
@@ -221,11 +228,13 @@ impl Proxy {
     /// What takes an origin or a plugin.
     async fn go(
         self: Arc<Self>,
-        ask: Ask,
+        mut ask: Ask,
         body: Body,
         work: Work,
         line: Option<Line>,
+        early: Early,
     ) -> Response<Body> {
+        ask.interim = poll_fn(|cx| Poll::Ready(early.open(ask.parts.version, cx.waker()))).await;
         let (route, started) = (Arc::clone(&ask.route), ask.started);
         let served = match work {
             // A flight that waits for itself would hang.

@@ -20,6 +20,8 @@ mod forwarding;
 mod groups;
 #[path = "e2e/harness.rs"]
 mod harness;
+#[path = "e2e/interim.rs"]
+mod interim;
 #[path = "e2e/key.rs"]
 mod key;
 #[path = "e2e/limits.rs"]

@@ -2,7 +2,8 @@
 //!
 //! Inside: `socket` opens the ports, `worker` is one thread with its runtime and accept
 //! loops, `connection` serves one client, `wire` is its transport, `watch` its deadlines,
-//! `service` the step from hyper to the handler, `signal` tells everybody to drain,
+//! `early` what is sent before an
+//! answer, `service` the step from hyper to the handler, `signal` tells everybody to drain,
 //! What a request may look like is `guard`'s.
 //!
 //! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket
@@ -26,6 +27,7 @@ use super::cidr::{Cidr, CidrError};
 use super::config::{Limits, Listener, Protocol};
 
 mod connection;
+mod early;
 mod service;
 mod signal;
 mod socket;
@@ -34,6 +36,8 @@ mod tests;
 mod watch;
 mod wire;
 mod worker;
+
+pub use self::early::{Early, Interim};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,7 +132,7 @@ impl Bound {
     /// When the system refuses a thread.
     pub fn start<H, F>(self, handler: H) -> Running
     where
-        H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Body>, Peer, &Early) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let signal = Arc::new(Signal::default());

@@ -6,13 +6,13 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{HeaderMap, Request, Uri};
+use http::{HeaderMap, Request, StatusCode, Uri};
 
 use crate::cache::entry::Marks;
 use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
 use crate::http::body::Body;
 use crate::http::forward;
-use crate::http::server::Peer;
+use crate::http::server::{Interim, Peer};
 use crate::plugin::KeyDecision;
 use crate::proxy::route::Route;
 
@@ -24,6 +24,8 @@ pub struct Ask {
     pub peer: Peer,
     pub route: Arc<Route>,
     pub started: Instant,
+    /// The way to the client for an origin's interim answers.
+    pub interim: Option<Interim>,
 }
 
 /// A key with what its derivation said beside it.
@@ -146,8 +148,31 @@ impl Ask {
         *request.method_mut() = self.parts.method.clone();
         *request.uri_mut() = origin_form(&self.parts.uri);
         *request.headers_mut() = headers;
+        if let Some(interim) = self.interim.clone() {
+            pass_interim(&mut request, interim);
+        }
         request
     }
+}
+
+/// Passes the origin's 1xx on (RFC 9110 §15.2): not 100, which each hop gives by itself,
+/// nor 101, which is no interim answer.
+fn pass_interim(request: &mut Request<Body>, interim: Interim) {
+    hyper::ext::on_informational(request, move |response| {
+        let status = response.status();
+        if matches!(
+            status,
+            StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS
+        ) {
+            return;
+        }
+        let mut headers = response.headers().clone();
+        forward::strip_hop_by_hop(&mut headers);
+        // It has no content (RFC 9110 §15.2).
+        headers.remove(http::header::CONTENT_LENGTH);
+        forward::append_via(&mut headers, response.version(), PSEUDONYM);
+        interim.send(status, &headers);
+    });
 }
 
 /// The name by which we stand in `Via`, `Cache-Status` and `Proxy-Status`.

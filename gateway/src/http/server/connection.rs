@@ -21,7 +21,7 @@ use super::service::{Served, Service};
 use super::signal::{Signal, Stage};
 use super::watch::Watch;
 use super::wire::{Activity, Phase, Wire};
-use super::{Body, Limits, Peer, Port, Protocol};
+use super::{Body, Early, Limits, Peer, Port, Protocol};
 
 /// The first bytes of HTTP/2 (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -47,7 +47,7 @@ pub(super) struct Accepted {
 /// Serves a connection to its end.
 pub(super) async fn serve<H, F>(accepted: Accepted, handler: H, signal: Arc<Signal>)
 where
-    H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Peer, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let Accepted {
@@ -72,7 +72,7 @@ where
         handler,
         peer,
         limits: Arc::clone(&port.limits),
-        activity: Arc::clone(&activity),
+        early: Early(Arc::clone(&activity)),
     };
     let service = service_fn(move |request| service.answer(request));
     let watch = Watch::new(&port.limits);

@@ -14,8 +14,8 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::wire::{Activity, InFlight};
-use super::{Limits, Peer};
+use super::wire::InFlight;
+use super::{Early, Limits, Peer};
 use crate::http::body::{Body, BodyError, Bounded};
 use crate::http::guard::{self, Refusal};
 
@@ -24,7 +24,7 @@ pub(super) struct Service<H> {
     pub(super) handler: H,
     pub(super) peer: Peer,
     pub(super) limits: Arc<Limits>,
-    pub(super) activity: Arc<Activity>,
+    pub(super) early: Early,
 }
 
 /// A response's body that is under way until it is dropped.
@@ -35,20 +35,22 @@ pub(super) struct Served {
 
 impl<H, F> Service<H>
 where
-    H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Peer, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     pub(super) fn answer(
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Served>, Infallible>> + Send + use<H, F> {
-        let in_flight = InFlight::begin(&self.activity);
+        let in_flight = InFlight::begin(&self.early.0);
         let peer = self.peer;
         let version = request.version();
         let called = match admit(request, &self.limits) {
             // The call itself may panic as well as its future.
-            Ok(request) => catch_unwind(AssertUnwindSafe(|| (self.handler)(request, peer)))
-                .map_err(|_| panicked(peer)),
+            Ok(request) => catch_unwind(AssertUnwindSafe(|| {
+                (self.handler)(request, peer, &self.early)
+            }))
+            .map_err(|_| panicked(peer)),
             Err(refusal) => Err(refused(refusal, version)),
         };
         async move {
@@ -59,6 +61,7 @@ where
                     .unwrap_or_else(|_| panicked(peer)),
                 Err(response) => response,
             };
+            in_flight.answered();
             Ok(response.map(|body| Served { body, in_flight }))
         }
     }

@@ -35,7 +35,7 @@ fn listener(limits: Limits) -> Listener {
 fn start(limits: Limits) -> (Running, std::net::SocketAddr) {
     let bound = Bound::bind(&[listener(limits)], 2).unwrap();
     let address = bound.addresses()[0];
-    let running = bound.start(|request: Request<Body>, peer| async move {
+    let running = bound.start(|request: Request<Body>, peer, _early| async move {
         assert!(peer.trusted);
         match request.uri().path() {
             "/panic" => panic!("a handler that panics on purpose"),
@@ -259,7 +259,7 @@ async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
     let bound = Bound::bind(&[listener(Limits::default())], 1).unwrap();
     let address = bound.addresses()[0];
     let (arrivals, mut arrived) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
-    let running = bound.start(move |_request, _peer| {
+    let running = bound.start(move |_request, _peer, _early| {
         let arrivals = arrivals.clone();
         async move {
             let (go_on, wait) = oneshot::channel();
@@ -312,7 +312,8 @@ async fn over_max_connections_accepting_waits_for_a_place() {
     };
     let bound = Bound::bind(&[listener(limits)], 1).unwrap();
     let address = bound.addresses()[0];
-    let _running = bound.start(|_request, _peer| async { Response::new(Body::full("got:")) });
+    let _running =
+        bound.start(|_request, _peer, _early| async { Response::new(Body::full("got:")) });
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut first = TcpStream::connect(address).await.unwrap();
     talk(&mut first, get, "got:").await;
@@ -329,7 +330,7 @@ async fn over_max_connections_accepting_waits_for_a_place() {
 async fn an_upgrade_hands_the_connection_over() {
     let bound = Bound::bind(&[listener(Limits::default())], 1).unwrap();
     let address = bound.addresses()[0];
-    let _running = bound.start(|mut request, _peer| async move {
+    let _running = bound.start(|mut request, _peer, _early| async move {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let mut io = TokioIo::new(upgraded.await.unwrap());

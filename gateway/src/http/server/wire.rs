@@ -10,13 +10,14 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Protocol;
+use super::early::Waiting;
 
 /// A TCP stream with its first bytes put back.
 pub(super) struct Wire {
@@ -24,6 +25,11 @@ pub(super) struct Wire {
     /// Bytes that were read already and are to be read again.
     first: Vec<u8>,
     activity: Arc<Activity>,
+    /// hyper had nothing to write at its last flush and has written nothing since, so that
+    /// what it writes next is the beginning of a head: other heads may go before it.
+    at_rest: bool,
+    /// Interim heads on their way out.
+    early: Vec<u8>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -33,7 +39,9 @@ const GATHERED: usize = 4 << 10;
 
 /// What happens on a connection, in counters; no clock is read here.
 pub(super) struct Activity {
-    protocol: Protocol,
+    pub(super) protocol: Protocol,
+    /// Interim answers that wait for their moment.
+    pub(super) early: Waiting,
     in_flight: AtomicU32,
     served: AtomicU64,
     /// HTTP/1: bytes of a head that is not whole yet.
@@ -75,8 +83,34 @@ impl Wire {
             stream,
             first,
             activity,
+            at_rest: true,
+            early: Vec::new(),
             _place: place,
         }
+    }
+
+    /// Sends interim heads where they may stand. `flushing`: hyper has nothing to write.
+    fn send_early(&mut self, cx: &mut Context<'_>, flushing: bool) -> Poll<io::Result<()>> {
+        self.at_rest |= flushing;
+        let early = &self.activity.early;
+        if early.is_filled() {
+            // Answered: what waits may stand right before the answer's head and nowhere later.
+            let answered = !early.is_open();
+            if self.at_rest && !(flushing && answered) {
+                self.early.append(&mut early.take());
+            } else if answered {
+                drop(early.take());
+            }
+        }
+        while !self.early.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.early);
+            match ready!(self.activity.wrote(written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => drop(self.early.drain(..count)),
+            }
+        }
+        self.at_rest = flushing;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -84,6 +118,7 @@ impl Activity {
     pub(super) fn new(protocol: Protocol) -> Self {
         Self {
             protocol,
+            early: Waiting::default(),
             in_flight: AtomicU32::new(0),
             served: AtomicU64::new(0),
             head_begun: AtomicBool::new(false),
@@ -132,6 +167,11 @@ impl InFlight {
             activity: Arc::clone(activity),
             parked: false,
         }
+    }
+
+    /// The final answer is here: nothing may go before it any more.
+    pub(super) fn answered(&self) {
+        self.activity.early.close();
     }
 
     /// The stream asks for a piece.
@@ -188,6 +228,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.send_early(cx, false))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.activity.wrote(written)
     }
@@ -197,6 +238,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.send_early(cx, false))?;
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
         if total > GATHERED {
             let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
@@ -214,6 +256,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.send_early(cx, true))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

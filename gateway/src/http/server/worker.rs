@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::connection::{self, Accepted};
 use super::signal::{Signal, Stage};
-use super::{BindError, Body, Peer, Port};
+use super::{BindError, Body, Early, Peer, Port};
 
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -51,7 +51,7 @@ impl Worker {
         accepts: mpsc::Sender<()>,
         lives: mpsc::Sender<()>,
     ) where
-        H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Body>, Peer, &Early) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let sockets = std::mem::take(&mut self.sockets);
@@ -87,7 +87,7 @@ impl Drop for Worker {
 /// Accepts on one socket until the signal, then what is still in its queue.
 async fn accept<H, F>(port: Arc<Port>, socket: StdListener, handler: H, signal: Arc<Signal>)
 where
-    H: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Peer, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let serve = |(stream, address): (TcpStream, SocketAddr), place: OwnedSemaphorePermit| {
