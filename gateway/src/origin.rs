@@ -85,7 +85,8 @@ impl Origin {
 
     /// Sends a request, whose URI needs a path only, and returns the response's head with
     /// a body that streams. The place among `max_concurrent` is held until that body ends
-    /// or is dropped; a 101 gives it back at once.
+    /// or is dropped; a 101 gives it back at once. Extensions go along: hyper looks there
+    /// for who is told of interim answers, so those of a client's request must not be in it.
     ///
     /// # Errors
     /// What [`OriginError`] lists; [`OriginError::status`] says what the client gets.
@@ -140,8 +141,6 @@ impl Origin {
             headers.insert(HOST, target.host.clone());
         }
         *request.version_mut() = self.clients.version();
-        // What the listener left there is about the client's connection.
-        request.extensions_mut().clear();
         Ok(())
     }
 
@@ -165,6 +164,7 @@ fn bodiless_copy(request: &Request<Body>) -> Option<Request<Body>> {
         *copy.method_mut() = Method::clone(request.method());
         *copy.uri_mut() = request.uri().clone();
         *copy.headers_mut() = HeaderMap::clone(request.headers());
+        *copy.extensions_mut() = request.extensions().clone();
         copy
     })
 }

@@ -18,6 +18,7 @@ mod load;
 mod metrics;
 mod pass;
 mod plan;
+mod post;
 mod purge_method;
 mod respond;
 mod revalidate;

@@ -141,7 +141,7 @@ fn purge_url(proxy: &Proxy, scheme: &str, host: &str, uri: &Uri, kind: Kind) {
 }
 
 /// The URI in `Location` or `Content-Location`, if it is of the same origin.
-fn named_uri(
+pub fn named_uri(
     response: &HeaderMap,
     name: &HeaderName,
     (scheme, host): (&str, &str),

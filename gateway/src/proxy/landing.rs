@@ -159,7 +159,7 @@ impl Proxy {
     }
 }
 
-fn lost() -> Failure {
+pub fn lost() -> Failure {
     let detail = "the load ended without an answer";
     Failure::new(StatusCode::BAD_GATEWAY, "proxy_internal_error", detail)
 }

@@ -1,5 +1,7 @@
 //! Past the cache: methods, routes and requests that are not for it, and upgrades.
 
+use std::time::Instant;
+
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -41,6 +43,7 @@ impl Proxy {
                 .insert(CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(UPGRADE, protocol.clone());
         }
+        let sent = Instant::now();
         let response = match origin.send(request).await {
             Ok(response) => response,
             Err(error) => {
@@ -59,10 +62,13 @@ impl Proxy {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return switch(response, upgrade.map(|(_, client)| client));
         }
-        Served::new(
-            respond::passed(cleaned(response), &status(reason, detail)),
-            Outcome::Pass,
-        )
+        match self.keep_post(&ask, response, sent).await {
+            Ok(served) => served,
+            Err(response) => Served::new(
+                respond::passed(cleaned(response), &status(reason, detail)),
+                Outcome::Pass,
+            ),
+        }
     }
 
     /// The same for a request without body whose `Ask` a load may share. On a route with

@@ -27,7 +27,7 @@ async fn gateway(pieces: Vec<String>, go: &'static Notify) -> Gateway {
     });
     Setup::default()
         .upstream("origin", &target)
-        .policy("{request_directives: ignore}")
+        .policy("{}")
         .start()
         .await
 }

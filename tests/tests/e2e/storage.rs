@@ -381,3 +381,39 @@ async fn an_object_over_the_limit_streams_through_and_is_not_stored() {
         assert_eq!(origin.count_of(path), 2);
     }
 }
+
+/// RFC 9110 §9.3.3: the answer to a POST that says it is the URL's own.
+#[tokio::test]
+async fn an_answer_to_a_post_that_names_its_url_serves_later_gets() {
+    let page = |seen: &Seen| match (seen.method.as_str(), &*seen.path) {
+        ("GET", _) => Reply::fresh("got"),
+        (_, "/names-itself") => Reply::fresh("made").header("content-location", "/names-itself"),
+        (_, "/names-another") => Reply::fresh("made").header("content-location", "/x"),
+        (_, "/says-nothing") => Reply::fresh("made"),
+        (_, "/no-lifetime") => Reply::ok("made")
+            .header("content-location", "/no-lifetime")
+            .header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        (_, "/created") => Reply::fresh("made")
+            .status(201)
+            .header("content-location", "/created"),
+        (_, path) => panic!("nobody asks for {path}"),
+    };
+    let (origin, gateway) = site("{}", page).await;
+    let client = gateway.client();
+    for (path, then) in [
+        ("/names-itself", "made"),
+        ("/names-another", "got"),
+        ("/says-nothing", "got"),
+        ("/no-lifetime", "got"),
+        ("/created", "got"),
+    ] {
+        client.get(path).await;
+        let made = client.post(path, "body").await;
+        assert_eq!(made.text(), "made", "{path}");
+        assert!(made.cache().forwarded_as("method"), "{path}");
+        let answer = client.get(path).await;
+        assert_eq!(answer.text(), then, "{path}");
+        assert_eq!(answer.is_hit(), then == "made", "{path}");
+    }
+    assert_eq!(origin.count(), 5 + 5 + 4);
+}

@@ -1,0 +1,145 @@
+//! The answer to a POST that says it is what a GET would get (RFC 9110 §9.3.3): a 200 with
+//! explicit freshness and a `Content-Location` that names the URL itself it is stored.
+//!
+//! It goes the way of any load: a flight whose leader began after the POST's own purge
+//! of the URL, so that requests which come meanwhile follow it. Key, route and policy
+//! are those of a GET. A flight that is under way already stays what it is.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::header::CONTENT_LOCATION;
+use http::{Method, Response, StatusCode, Uri};
+
+use crate::cache::coalesce::{Landing, Turn};
+use crate::cache::policy::Source;
+use crate::http::body::Body;
+use crate::http::cache_status::{CacheStatus, Forward};
+use crate::proxy::context::{Ask, Keyed};
+use crate::proxy::fetch::{Arrived, Fetch};
+use crate::proxy::head::prepare;
+use crate::proxy::landing::lost;
+use crate::proxy::metrics::Outcome;
+use crate::proxy::plan::{self, Plan};
+use crate::proxy::source::Answer;
+use crate::proxy::{Proxy, Served, Visit, invalidate, respond};
+
+impl Proxy {
+    /// Stores the answer to a POST while its client reads it, or gives it back.
+    pub(super) async fn keep_post(
+        &self,
+        ask: &Ask,
+        response: Response<Body>,
+        sent: Instant,
+    ) -> Result<Served, Response<Body>> {
+        let fits = response.status() == StatusCode::OK && names_itself(ask, &response);
+        if ask.parts.method != Method::POST || !fits {
+            return Err(response);
+        }
+        let Some((get, keyed)) = self.as_get(ask) else {
+            return Err(response);
+        };
+        let (get, at) = (Arc::new(get), Instant::now());
+        let mut arrived = Arrived {
+            answer: Answer {
+                response,
+                ttl: None,
+                tags: Vec::new(),
+                validates: false,
+            },
+            at,
+            wall: SystemTime::now(),
+            delay: at - sent,
+        };
+        let fetch = Fetch {
+            cache: Arc::clone(&self.cache),
+            ask: Arc::clone(&get),
+            primary: keyed.key.clone(),
+            stale: None,
+            private: None,
+        };
+        let terms = match fetch.judge(&arrived) {
+            Ok(terms) if is_explicit(terms.source) => terms,
+            Ok(_) | Err(_) => return Err(arrived.answer.response),
+        };
+        let leader = match self.cache.board(&keyed.key.to_key(), || get.marks(&keyed)) {
+            Turn::Lead(leader) => leader,
+            Turn::Follow(_) => return Err(arrived.answer.response),
+        };
+        prepare(&mut arrived);
+        let mut follower = leader.follow();
+        tokio::spawn(fetch.share(leader, arrived, terms));
+        Ok(self.while_stored(ask, follower.landing().await))
+    }
+
+    /// The request as the GET that it stands for, on the route that a GET meets.
+    fn as_get(&self, ask: &Ask) -> Option<(Ask, Keyed)> {
+        let mut parts = ask.parts.clone();
+        parts.method = Method::GET;
+        let route = Arc::clone(self.routes.find(&ask.host, &parts)?);
+        let visit = Visit {
+            parts: &parts,
+            body: &Body::empty(),
+            host: &ask.host,
+            scheme: ask.scheme,
+            route: &route,
+            started: ask.started,
+        };
+        let Plan::Cache(keyed) = plan::key(&visit) else {
+            return None;
+        };
+        let get = Ask {
+            parts,
+            host: ask.host.clone(),
+            scheme: ask.scheme,
+            peer: ask.peer,
+            started: ask.started,
+            interim: None,
+            route,
+        };
+        get.route.cached.then_some((get, keyed))
+    }
+
+    /// What the POST's client gets: the whole, whatever its preconditions say.
+    fn while_stored(&self, ask: &Ask, landing: Landing) -> Served {
+        let now = Instant::now();
+        let Landing::Streaming(fill) = landing else {
+            return self.error(Forward::Method, &lost());
+        };
+        let status = CacheStatus::Fwd {
+            reason: Forward::Method,
+            fwd_status: Some(fill.head.status.as_u16()),
+            stored: true,
+            collapsed: false,
+            ttl: Some(fill.head.freshness.ttl(now)),
+            detail: None,
+        };
+        match respond::from_fill(&ask.parts, &fill, now, &status) {
+            Some(mut response) => {
+                response.headers_mut().extend(fill.head.own.clone());
+                Served::new(response, Outcome::Pass)
+            }
+            None => self.error(Forward::Method, &lost()),
+        }
+    }
+}
+
+fn is_explicit(source: Source) -> bool {
+    matches!(source, Source::SMaxage | Source::MaxAge | Source::Expires)
+}
+
+/// Whether `Content-Location` is the URL that was asked.
+fn names_itself(ask: &Ask, response: &Response<Body>) -> bool {
+    let origin = (ask.scheme, &*ask.host);
+    let named = invalidate::named_uri(
+        response.headers(),
+        &CONTENT_LOCATION,
+        origin,
+        &ask.parts.uri,
+    );
+    named.is_some_and(|uri| target(&uri) == target(&ask.parts.uri))
+}
+
+fn target(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |target| target.as_str())
+}
