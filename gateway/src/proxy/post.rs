@@ -104,7 +104,7 @@ impl Proxy {
     fn while_stored(&self, ask: &Ask, landing: Landing) -> Served {
         let now = Instant::now();
         let Landing::Streaming(fill) = landing else {
-            return self.error(Forward::Method, &lost());
+            return self.error(&ask.route, Forward::Method, &lost());
         };
         let status = CacheStatus::Fwd {
             reason: Forward::Method,
@@ -119,7 +119,7 @@ impl Proxy {
                 response.headers_mut().extend(fill.head.own.clone());
                 Served::new(response, Outcome::Pass)
             }
-            None => self.error(Forward::Method, &lost()),
+            None => self.error(&ask.route, Forward::Method, &lost()),
         }
     }
 }
