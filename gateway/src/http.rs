@@ -8,7 +8,8 @@
 //! believe; [`cache_status`] and [`proxy_status`] tell the client what happened.
 //!
 //! The other half moves bytes: [`server`] is the listener, [`guard`] refuses what a
-//! request must not be, [`body`] is the one type of body.
+//! request must not be, [`proxy_protocol`] is how a proxy without HTTP names the client,
+//! [`body`] is the one type of body.
 
 pub mod age;
 pub mod bearer;
@@ -24,6 +25,7 @@ pub mod etag;
 pub mod forward;
 pub mod guard;
 mod list;
+pub mod proxy_protocol;
 pub mod proxy_status;
 pub mod range;
 pub mod server;

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -81,6 +82,11 @@ impl Origin {
     /// The name that the configuration gives.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How long a tunnel to it may be silent.
+    pub fn tunnel_timeout(&self) -> Duration {
+        self.timeouts.tunnel.0
     }
 
     /// Sends a request, whose URI needs a path only, and returns the response's head with

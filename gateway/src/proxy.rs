@@ -25,6 +25,7 @@ mod revalidate;
 pub mod route;
 mod share;
 mod source;
+mod tunnel;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -54,6 +55,9 @@ use route::{Route, Routes};
 pub use explain::Explanation;
 pub use head::compact;
 pub use purge_method::TokenError;
+
+/// Gateways of our name that a request may come through.
+const MOST_PASSES: usize = 10;
 
 /// Everything that a request needs.
 pub struct Proxy {
@@ -312,9 +316,11 @@ impl Proxy {
     }
 }
 
-/// Whether the request came round to us again (RFC 8586).
+/// Whether the request came round to us again (RFC 8586), or goes round somewhere: where
+/// `CDN-Loop` gets lost on the way, `Via` still grows.
 fn loops(parts: &Parts) -> bool {
     forward::loops(&parts.headers, &context::CDN_ID)
+        || forward::passes(&parts.headers, context::PSEUDONYM) >= MOST_PASSES
 }
 
 /// Why a request goes to the origin, in RFC 9211's words.

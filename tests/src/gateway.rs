@@ -173,6 +173,12 @@ impl Gateway {
             * 1024
     }
 
+    /// Open descriptors, from the kernel.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))
+            .map_or(0, |entries| entries.count())
+    }
+
     /// Asks the admin listener.
     pub async fn admin(&self, method: Method, path: &str, body: &str) -> AdminAnswer {
         let mut request = Request::builder()

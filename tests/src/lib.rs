@@ -13,6 +13,7 @@
 // This is test code: a panic is a failed test with a place and a message.
 #![allow(clippy::unwrap_used)]
 
+pub mod attack;
 pub mod check;
 pub mod cli;
 pub mod client;
