@@ -217,11 +217,11 @@ impl Proxy {
             Lookup::Stale(entry, windows)
                 if windows.while_revalidate && !plan::wants_fresh(route, parts) =>
             {
-                let why = StaleReason::Revalidating;
-                self.cache.hooks.emit(Event::StaleHit(why));
-                let detail = Some(why.as_str());
-                let served = self.hit(parts, &entry, detail, Outcome::Stale, started);
+                let served = self.stale_hit(parts, &entry, StaleReason::Revalidating, started);
                 Step::Further(Further::Refresh(served, Box::new(keyed), entry))
+            }
+            Lookup::Stale(entry, _) if plan::tolerates(route, parts, &entry, started) => {
+                Step::Answer(self.stale_hit(parts, &entry, StaleReason::Tolerated, started))
             }
             found => {
                 let work = Work::Load(Box::new((keyed, found)));
@@ -278,6 +278,12 @@ impl Proxy {
             detail,
         };
         Served::new(respond::from_entry(parts, entry, now, &status), outcome)
+    }
+
+    /// Answers with an entry past its lifetime, without waiting for anybody.
+    fn stale_hit(&self, parts: &Parts, entry: &Entry, why: StaleReason, now: Instant) -> Served {
+        self.cache.hooks.emit(Event::StaleHit(why));
+        self.hit(parts, entry, Some(why.as_str()), Outcome::Stale, now)
     }
 
     /// What a purge of this URL has to reach: its identity under the route and key
