@@ -15,7 +15,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::{Limits, Listener, Protocol};
-use crate::http::server::{BindError, Bound, Running};
+use crate::http::server::{self, BindError, Bound, Running};
 use crate::origin::{BuildError, Origins};
 use crate::plugin::{Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
 use crate::proxy::Proxy;
@@ -132,9 +132,10 @@ impl App {
             .server
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        raise_limits(config);
         let bound = Bound::bind(&config.listeners, threads)?;
-        let admin_bound =
-            Bound::bind(&[admin_listener(config.admin.address)], 1).map_err(StartError::Admin)?;
+        let admin_bound = Bound::bind_reserved(&admin_listener(config.admin.address))
+            .map_err(StartError::Admin)?;
         let (addresses, admin_addresses) = (bound.addresses(), admin_bound.addresses());
         let ready = Arc::new(AtomicBool::new(true));
         let scraped = Arc::clone(&cache);
@@ -168,6 +169,23 @@ impl App {
         self.ready.store(false, Ordering::Release);
         self.listeners.drain(self.drain_timeout).await;
         self.admin.drain(Duration::from_millis(100)).await;
+    }
+}
+
+/// Takes as many descriptors as the system allows; says when that is too few for the
+/// connections that may come.
+fn raise_limits(config: &Config) {
+    let limits = config.listeners.iter().map(|listener| &listener.limits);
+    let connections: usize = limits.map(|limits| limits.max_connections).sum();
+    let Some(descriptors) = server::raise_limit() else {
+        return;
+    };
+    if descriptors < connections as u64 {
+        tracing::warn!(
+            descriptors,
+            connections,
+            "fewer descriptors than max_connections: accepting will pause before that limit"
+        );
     }
 }
 
@@ -250,6 +268,7 @@ fn admin_listener(address: SocketAddr) -> Listener {
         address,
         protocols: vec![Protocol::Http1, Protocol::Http2],
         trusted_proxies: Vec::new(),
+        proxy_protocol: false,
         limits: Limits {
             max_connections: 256,
             ..Limits::default()

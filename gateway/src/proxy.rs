@@ -25,6 +25,7 @@ mod revalidate;
 pub mod route;
 mod share;
 mod source;
+mod tunnel;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -54,6 +55,9 @@ use route::{Route, Routes};
 pub use explain::Explanation;
 pub use head::compact;
 pub use purge_method::TokenError;
+
+/// Gateways of our name that a request may come through.
+const MOST_PASSES: usize = 10;
 
 /// Everything that a request needs.
 pub struct Proxy {
@@ -213,11 +217,11 @@ impl Proxy {
             Lookup::Stale(entry, windows)
                 if windows.while_revalidate && !plan::wants_fresh(route, parts) =>
             {
-                let why = StaleReason::Revalidating;
-                self.cache.hooks.emit(Event::StaleHit(why));
-                let detail = Some(why.as_str());
-                let served = self.hit(parts, &entry, detail, Outcome::Stale, started);
+                let served = self.stale_hit(parts, &entry, StaleReason::Revalidating, started);
                 Step::Further(Further::Refresh(served, Box::new(keyed), entry))
+            }
+            Lookup::Stale(entry, _) if plan::tolerates(route, parts, &entry, started) => {
+                Step::Answer(self.stale_hit(parts, &entry, StaleReason::Tolerated, started))
             }
             found => {
                 let work = Work::Load(Box::new((keyed, found)));
@@ -276,6 +280,12 @@ impl Proxy {
         Served::new(respond::from_entry(parts, entry, now, &status), outcome)
     }
 
+    /// Answers with an entry past its lifetime, without waiting for anybody.
+    fn stale_hit(&self, parts: &Parts, entry: &Entry, why: StaleReason, now: Instant) -> Served {
+        self.cache.hooks.emit(Event::StaleHit(why));
+        self.hit(parts, entry, Some(why.as_str()), Outcome::Stale, now)
+    }
+
     /// What a purge of this URL has to reach: its identity under the route and key
     /// rules that a GET for it meets. None: no route takes it, so nothing is stored.
     pub fn url_selector(&self, scheme: &str, host: &str, uri: &Uri) -> Option<Selector> {
@@ -312,9 +322,11 @@ impl Proxy {
     }
 }
 
-/// Whether the request came round to us again (RFC 8586).
+/// Whether the request came round to us again (RFC 8586), or goes round somewhere: where
+/// `CDN-Loop` gets lost on the way, `Via` still grows.
 fn loops(parts: &Parts) -> bool {
     forward::loops(&parts.headers, &context::CDN_ID)
+        || forward::passes(&parts.headers, context::PSEUDONYM) >= MOST_PASSES
 }
 
 /// Why a request goes to the origin, in RFC 9211's words.

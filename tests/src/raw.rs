@@ -45,6 +45,18 @@ impl RawConnection {
             .is_ok()
     }
 
+    /// Closes the side for writing; what comes can still be read.
+    pub async fn finish(&mut self) {
+        // Nothing to close on a connection that was reset.
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// Ends the connection by a reset.
+    pub fn reset(self) {
+        // A lingering time of zero makes the kernel send RST.
+        let _ = self.stream.set_zero_linger();
+    }
+
     /// Reads a head up to its empty line; panics when the connection ends first.
     pub async fn head(&mut self) -> RawHead {
         let text = self.until(b"\r\n\r\n").await;

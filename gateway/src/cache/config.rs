@@ -77,7 +77,8 @@ pub struct Policy {
     pub stale_while_revalidate: Option<Duration>,
     /// Serve stale this long after expiry when the load fails (RFC 5861).
     pub stale_if_error: Option<Duration>,
-    /// Statuses that may be stored by `ttl` in mode override or respect.
+    /// Statuses that may be stored by `ttl` in mode override or respect. 400, 413, 414 and 431
+    /// are stored only when listed, even with freshness of their own.
     pub statuses: Option<Vec<u16>>,
     /// Answers that say *absent*.
     pub negative_cache: Option<Negative>,

@@ -84,6 +84,8 @@ pub enum StaleReason {
     SoftTimeout,
     /// The key's load failed a moment ago.
     Backoff,
+    /// The client said `max-stale`.
+    Tolerated,
 }
 
 /// Why L1 let an entry go.
@@ -108,7 +110,7 @@ macro_rules! names {
 
 names!(Reach { Key => "key", Url => "url", Prefix => "prefix", Pattern => "pattern", Tag => "tag", Group => "group", Route => "route", All => "all" });
 names!(Alone { HitForMiss => "hit-for-miss", Private => "private", OtherVariant => "other-variant", WaitTimeout => "wait-timeout" });
-names!(StaleReason { Revalidating => "revalidating", LoaderError => "loader-error", SoftTimeout => "soft-timeout", Backoff => "backoff" });
+names!(StaleReason { Revalidating => "revalidating", LoaderError => "loader-error", SoftTimeout => "soft-timeout", Backoff => "backoff", Tolerated => "max-stale" });
 names!(Eviction { Expired => "expired", Size => "size" });
 
 /// The events' counters, resolved once.

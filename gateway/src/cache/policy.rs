@@ -126,6 +126,11 @@ impl Source {
 /// Statuses that a cache may keep without explicit freshness (RFC 9110 §15.1), but
 /// 206: parts are stored by rules of their own.
 const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+/// What an origin answers to a request that it finds strange or too large. The next client
+/// may ask for the same URL in a sane way, so without being listed these are never stored,
+/// whatever the response says: one client could take a page from all (RFC 9111 §3 lets a
+/// cache store less).
+const STRANGE: [u16; 4] = [400, 413, 414, 431];
 /// Statuses that a route's `ttl` is for, unless `statuses` says otherwise.
 const TTL_STATUSES: [u16; 4] = [200, 203, 301, 308];
 /// The target that every CDN listens to (RFC 9213 §3.1), and the default one.
@@ -215,6 +220,12 @@ impl Policy {
         {
             return Err(Refusal::Status);
         }
+        if STRANGE.contains(&exchange.status.as_u16())
+            && exchange.plugin_ttl.is_none()
+            && !self.names(exchange.status)
+        {
+            return Err(Refusal::Status);
+        }
         if d.no_store && !d.must_understand && !overriding {
             return Err(Refusal::NoStore);
         }
@@ -262,6 +273,12 @@ impl Policy {
             },
         };
         Some((self.capped(stated), source))
+    }
+
+    /// Whether the configuration lists the status as one to store.
+    fn names(&self, status: StatusCode) -> bool {
+        let absent = self.negative.as_ref().map(|(_, statuses)| statuses);
+        self.statuses.contains(&status) || absent.is_some_and(|all| all.contains(&status))
     }
 
     fn route_ttl(&self, status: StatusCode) -> Option<(Duration, Source)> {

@@ -143,6 +143,13 @@ fn listeners(config: &Config, report: &mut Report) {
             &listener.trusted_proxies,
             form::cidr,
         );
+        if listener.proxy_protocol && listener.trusted_proxies.is_empty() {
+            report.add(
+                at.key("proxy_protocol"),
+                "no trusted_proxies, so that every connection would be refused; \
+                 expected the addresses of the proxies that speak it",
+            );
+        }
         limits(&listener.limits, &at.key("limits"), report);
     }
 }
@@ -156,6 +163,8 @@ fn limits(limits: &crate::http::config::Limits, at: &Path, report: &mut Report) 
         ("header_timeout", limits.header_timeout.0.as_millis() as u64),
         ("body_timeout", limits.body_timeout.0.as_millis() as u64),
         ("idle_timeout", limits.idle_timeout.0.as_millis() as u64),
+        ("upload_timeout", limits.upload_timeout.0.as_millis() as u64),
+        ("min_rate_grace", limits.min_rate_grace.0.as_millis() as u64),
         ("max_streams", u64::from(limits.max_streams)),
     ];
     for (key, n) in all {
@@ -185,6 +194,10 @@ fn upstreams(config: &Config, report: &mut Report) {
         report.positive(
             at.key("timeouts").key("idle"),
             upstream.timeouts.idle.0.as_millis() as u64,
+        );
+        report.positive(
+            at.key("timeouts").key("tunnel"),
+            upstream.timeouts.tunnel.0.as_millis() as u64,
         );
         report.positive(
             at.key("load").key("max_concurrent"),

@@ -13,8 +13,10 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
 mod bounded;
+mod pace;
 
 pub use bounded::Bounded;
+pub use pace::Pace;
 
 /// A stream behind [`Body::Boxed`].
 pub type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
@@ -37,8 +39,9 @@ pub enum BodyError {
     /// The sender gave up; what has arrived is not the whole.
     #[error("the body was cut short by its sender")]
     Aborted,
-    /// No piece arrived for the time that is allowed between two pieces.
-    #[error("the body stood still for too long")]
+    /// No piece arrived for the time that is allowed between two pieces, the pieces came
+    /// too slowly, or the whole took too long.
+    #[error("the body stood still or came too slowly")]
     Timeout,
     /// The body is larger than `limit` bytes.
     #[error("the body is larger than {limit} bytes")]

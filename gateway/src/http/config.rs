@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::body::Pace;
 use crate::units::{ByteSize, Duration};
 
 /// One address that clients connect to.
@@ -19,9 +20,20 @@ pub struct Listener {
     /// Addresses (CIDR) of proxies in front whose `Forwarded` and `X-Forwarded-*` are believed.
     #[serde(default)]
     pub trusted_proxies: Vec<String>,
+    /// Each connection begins with a PROXY protocol header (v1 or v2) that names the client;
+    /// connections from others than `trusted_proxies` are refused.
+    #[serde(default)]
+    pub proxy_protocol: bool,
     /// What a connection and a request may take.
     #[serde(default)]
     pub limits: Limits,
+}
+
+impl Limits {
+    /// The lowest rate of a client that is waited for.
+    pub fn pace(&self) -> Option<Pace> {
+        Pace::new(self.min_rate.0, self.min_rate_grace.0)
+    }
 }
 
 /// A protocol of a listener or an upstream.
@@ -50,6 +62,13 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Time a request body or a response may stand still before the connection is cut.
     pub body_timeout: Duration,
+    /// Bytes a second that a client must send of a body, or take of a response, while it
+    /// is waited for; 0 asks for none.
+    pub min_rate: ByteSize,
+    /// Time over which `min_rate` is measured; before it nobody is too slow.
+    pub min_rate_grace: Duration,
+    /// Time for a whole request body to arrive.
+    pub upload_timeout: Duration,
     /// Time a kept-alive connection may be idle.
     pub idle_timeout: Duration,
     /// HTTP/2 streams at once on one connection.
@@ -66,6 +85,9 @@ impl Default for Limits {
             max_body_bytes: ByteSize::mib(1024),
             header_timeout: Duration::secs(10),
             body_timeout: Duration::secs(60),
+            min_rate: ByteSize(240),
+            min_rate_grace: Duration::secs(10),
+            upload_timeout: Duration::secs(3_600),
             idle_timeout: Duration::secs(75),
             max_streams: 128,
         }

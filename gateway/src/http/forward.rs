@@ -59,6 +59,16 @@ const PROTECTED: [HeaderName; 25] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
+/// Fields besides those above that say nothing good behind a body.
+const NO_TRAILERS: [HeaderName; 2] = [header::TRAILER, header::MAX_FORWARDS];
+
+/// Protected fields that are made for trailers: their value is known at the end.
+const TRAILERS: [HeaderName; 3] = [
+    header::ETAG,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+];
+
 const PROTECTED_PREFIXES: [&str; 5] =
     ["content-", "if-", "x-forwarded-", "access-control-", "sec-"];
 
@@ -78,6 +88,22 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes what must not stand behind a body: what frames, routes, authenticates or says how
+/// to read the message (RFC 9110 §6.5.1). Whoever merges trailers into the head would believe it.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let forbidden: SmallVec<[HeaderName; 4]> = trailers
+        .keys()
+        .filter(|name| {
+            HOP_BY_HOP.contains(name) || NO_TRAILERS.contains(name) || is_protected(name)
+        })
+        .filter(|name| !TRAILERS.contains(name))
+        .cloned()
+        .collect();
+    for name in forbidden {
+        trailers.remove(name);
     }
 }
 
@@ -118,6 +144,19 @@ pub fn append_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
         _ => "1.1",
     };
     append_text(headers, header::VIA, &format!("{protocol} {pseudonym}"));
+}
+
+/// How many times `pseudonym` stands in `Via`.
+pub fn passes(headers: &HeaderMap, pseudonym: &str) -> usize {
+    list::field(headers, &header::VIA)
+        .filter(|hop| {
+            let by = hop
+                .split(u8::is_ascii_whitespace)
+                .filter(|word| !word.is_empty())
+                .nth(1);
+            by.is_some_and(|by| by.eq_ignore_ascii_case(pseudonym.as_bytes()))
+        })
+        .count()
 }
 
 /// True if a request has been here before: `CDN-Loop` names us (RFC 8586 §2).
@@ -222,6 +261,24 @@ mod tests {
     }
 
     #[test]
+    fn trailers_say_nothing_of_framing_or_authority() {
+        let mut trailers = map(&[
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "a"),
+            ("authorization", "Basic x"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("trailer", "x"),
+            ("x-sum", "1"),
+            ("grpc-status", "0"),
+            ("etag", "\"a\""),
+        ]);
+        strip_trailers(&mut trailers);
+        let kept = map(&[("x-sum", "1"), ("grpc-status", "0"), ("etag", "\"a\"")]);
+        assert_eq!(trailers, kept, "RFC 9110 §6.5.1");
+    }
+
+    #[test]
     fn an_upgrade_is_asked_for_in_two_fields() {
         assert_eq!(
             wants_upgrade(&map(&[
@@ -257,6 +314,12 @@ mod tests {
         append_via(&mut headers, Version::HTTP_2, "lamina");
         let hops: Vec<_> = headers.get_all(header::VIA).iter().collect();
         assert_eq!(hops, ["1.0 fred", "1.1 lamina", "2 lamina"]);
+        let odd = map(&[(
+            "via",
+            "1.1  Lamina (x, lamina), lamina, 1.1 lamina2,, 2 lamina",
+        )]);
+        assert_eq!(passes(&headers, "lamina"), 2);
+        assert_eq!(passes(&odd, "lamina"), 2);
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! What is refused before anybody looks at a request: ambiguous or oversized heads.
 //!
-//! Neighbours: `server` asks it for each request. It sees what hyper lets through; what
-//! hyper repairs in silence (`Content-Length` beside `Transfer-Encoding`) can only be
-//! seen in the raw bytes.
+//! Neighbours: `server` asks it for each request. [`check`] sees what hyper lets through;
+//! what hyper repairs in silence (`Content-Length` beside `Transfer-Encoding`) can only be
+//! seen in the raw bytes, which [`framing`] looks at before hyper does.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
+use self::framing::Fault;
 use super::config::Limits;
+
+mod chunks;
+pub mod framing;
 
 /// A request that is refused: the status, and the reason in words for the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +30,14 @@ pub fn check<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
     framing(request.headers())?;
     target(request)?;
     host(request)
+}
+
+/// The refusal of a request whose framing has a fault.
+pub fn broken(fault: Fault) -> Refusal {
+    Refusal {
+        status: StatusCode::BAD_REQUEST,
+        reason: fault.reason(),
+    }
 }
 
 fn sizes<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
@@ -69,6 +81,17 @@ fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
     if request.method() == Method::CONNECT {
         return refuse(StatusCode::NOT_IMPLEMENTED, "this is not a forward proxy");
     }
+    // Without a scheme only CONNECT may name an authority (RFC 9112 §3.2.3).
+    let alone = uri.scheme().is_none() && uri.authority().is_some();
+    let foreign = uri
+        .scheme_str()
+        .is_some_and(|scheme| scheme != "http" && scheme != "https");
+    if alone || foreign {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "the target is neither a path nor an http URI",
+        );
+    }
     if uri.path() == "*" && request.method() != Method::OPTIONS {
         return refuse(StatusCode::BAD_REQUEST, "* is a target of OPTIONS only");
     }
@@ -109,10 +132,26 @@ fn host<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
 }
 
-/// `uri-host [ ":" port ]`, not empty, no user, nothing that could end up in a path.
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2), not empty, no user, nothing that could end up
+/// in a path.
 fn is_host(host: &[u8]) -> bool {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(b);
-    !host.is_empty() && host.iter().all(plain) && host[0] != b':'
+    let (name, port) = match host.first() {
+        // An IPv6 address has colons of its own.
+        Some(b'[') => match host.iter().position(|&b| b == b']') {
+            Some(end) => (&host[1..end], &host[end + 1..]),
+            None => return false,
+        },
+        _ => host.split_at(host.iter().position(|&b| b == b':').unwrap_or(host.len())),
+    };
+    let literal = host.first() == Some(&b'[');
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(b);
+    let named = name.iter().all(|b| plain(b) || literal && *b == b':');
+    let numbered = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    !name.is_empty() && named && numbered
 }
 
 fn same_host(authority: &Authority, host: &[u8]) -> bool {
@@ -178,6 +217,11 @@ mod tests {
             &[("host", ":80")],
             &[("host", "user@a")],
             &[("host", "a/b")],
+            &[("host", "a:b")],
+            &[("host", "a:1:2")],
+            &[("host", "[::1")],
+            &[("host", "[::1]a")],
+            &[("host", "a]")],
         ] {
             assert_eq!(get("/", headers), Some(400), "{headers:?}");
         }
@@ -215,5 +259,7 @@ mod tests {
             Some(501)
         );
         assert_eq!(get("*", &[("host", "a")]), Some(400));
+        assert_eq!(get("a", &[("host", "a")]), Some(400));
+        assert_eq!(get("ftp://a/", &[("host", "a")]), Some(400));
     }
 }

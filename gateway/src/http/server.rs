@@ -1,10 +1,10 @@
 //! The listener: accepts connections, keeps their limits, hands each request to a handler.
 //!
-//! Inside: `socket` opens the ports, `worker` is one thread with its runtime and accept
-//! loops, `connection` serves one client, `wire` is its transport, `watch` its deadlines,
-//! `early` what is sent before an
-//! answer, `service` the step from hyper to the handler, `signal` tells everybody to drain,
-//! What a request may look like is `guard`'s.
+//! Inside: `socket` opens the ports, `worker` is one thread with its runtime, `accept` its
+//! loops, `descriptors` what they leave for others. `arrival` tells who comes, `connection`
+//! serves one client, `wire` is its transport, `activity` what happens on it, `watch` its
+//! deadlines, `service` the step from hyper to the handler, `early` what is sent before an
+//! answer. `signal` tells everybody to drain. What a request may look like is `guard`'s.
 //!
 //! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket
 //! for each port, so that a request stays on the thread (and the core) that accepted it;
@@ -26,7 +26,11 @@ use super::body::Body;
 use super::cidr::{Cidr, CidrError};
 use super::config::{Limits, Listener, Protocol};
 
+mod accept;
+mod activity;
+mod arrival;
 mod connection;
+mod descriptors;
 mod early;
 mod service;
 mod signal;
@@ -37,12 +41,14 @@ mod watch;
 mod wire;
 mod worker;
 
+pub use self::descriptors::raise_limit;
 pub use self::early::{Early, Interim};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
-    /// Address and port that the connection comes from.
+    /// Address and port that the connection comes from; behind a proxy that speaks the
+    /// PROXY protocol, the client's.
     pub address: SocketAddr,
     /// Whether `trusted_proxies` of the listener has the address.
     pub trusted: bool,
@@ -95,6 +101,9 @@ struct Port {
     protocols: Vec<Protocol>,
     limits: Arc<Limits>,
     trusted: Box<[Cidr]>,
+    proxy_protocol: bool,
+    /// Whether it leaves the last descriptors to others.
+    spares: bool,
     /// One for each connection that may be open, over all workers.
     places: Arc<Semaphore>,
     capacity: u32,
@@ -106,13 +115,26 @@ impl Bound {
     /// # Errors
     /// Which address, and what to do about it.
     pub fn bind(listeners: &[Listener], threads: usize) -> Result<Self, BindError> {
+        Self::open(listeners, threads, true)
+    }
+
+    /// Opens a listener, for one worker, that may take the descriptors which the others
+    /// leave: it answers when they can't.
+    ///
+    /// # Errors
+    /// As for [`Bound::bind`].
+    pub fn bind_reserved(listener: &Listener) -> Result<Self, BindError> {
+        Self::open(std::slice::from_ref(listener), 1, false)
+    }
+
+    fn open(listeners: &[Listener], threads: usize, spares: bool) -> Result<Self, BindError> {
         let mut workers = (0..threads.max(1))
             .map(|_| Worker::new())
             .collect::<Result<Vec<_>, _>>()?;
         let mut ports = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let (address, sockets) = socket::open(listener.address, workers.len())?;
-            let port = Arc::new(Port::new(listener, address)?);
+            let port = Arc::new(Port::new(listener, address, spares)?);
             for (worker, socket) in workers.iter_mut().zip(sockets) {
                 worker.add(Arc::clone(&port), socket);
             }
@@ -184,7 +206,7 @@ impl Drop for Running {
 }
 
 impl Port {
-    fn new(listener: &Listener, address: SocketAddr) -> Result<Self, BindError> {
+    fn new(listener: &Listener, address: SocketAddr, spares: bool) -> Result<Self, BindError> {
         let trusted = listener.trusted_proxies.iter().map(|text| text.parse());
         let trusted = trusted
             .collect::<Result<_, _>>()
@@ -201,8 +223,19 @@ impl Port {
             protocols: listener.protocols.clone(),
             limits: Arc::new(listener.limits.clone()),
             trusted,
+            proxy_protocol: listener.proxy_protocol,
+            spares,
             places: Arc::new(Semaphore::new(capacity)),
             capacity: capacity as u32,
         })
+    }
+
+    /// Who is at `address`.
+    fn peer(&self, address: SocketAddr) -> Peer {
+        let trusted = |network: &Cidr| network.contains(address.ip());
+        Peer {
+            address,
+            trusted: self.trusted.iter().any(trusted),
+        }
     }
 }

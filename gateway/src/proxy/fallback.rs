@@ -52,10 +52,12 @@ impl Proxy {
         let ttl = entry.freshness.ttl(now);
         let status = match why {
             // Nothing was asked of the origin.
-            StaleReason::Backoff | StaleReason::Revalidating => CacheStatus::Hit {
-                ttl,
-                detail: Some(why.as_str()),
-            },
+            StaleReason::Backoff | StaleReason::Revalidating | StaleReason::Tolerated => {
+                CacheStatus::Hit {
+                    ttl,
+                    detail: Some(why.as_str()),
+                }
+            }
             StaleReason::LoaderError | StaleReason::SoftTimeout => CacheStatus::Fwd {
                 reason: Forward::Stale,
                 fwd_status: None,

@@ -70,16 +70,26 @@ pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderM
     headers
 }
 
-/// The fields that `private` names: for the client who asked, and not for the store.
-pub(super) fn private_fields(headers: &HeaderMap, policy: &Policy) -> HeaderMap {
-    let FieldForm::Fields(names) = policy.directives(headers).private else {
-        return HeaderMap::new();
+/// The fields that `private` or `no-cache` names: for the client who asked, and not for the store.
+pub(super) fn own_fields(headers: &HeaderMap, policy: &Policy) -> HeaderMap {
+    let directives = policy.directives(headers);
+    let named = |form| match form {
+        FieldForm::Fields(names) => names,
+        FieldForm::Absent | FieldForm::Whole => Vec::new(),
     };
+    let mut names = named(directives.private);
+    names.append(&mut named(directives.no_cache));
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
     let lines = |name| headers.get_all(name).iter().cloned();
-    let all = names
+    let mut own: HeaderMap = names
         .iter()
-        .flat_map(|name| lines(name).map(|line| (name.clone(), line)));
-    all.collect()
+        .flat_map(|name| lines(name).map(|line| (name.clone(), line)))
+        .collect();
+    if policy.set_cookie == SetCookie::Strip {
+        own.remove(SET_COOKIE);
+    }
+    own
 }
 
 /// Header values of one buffer of their own, as an entry keeps them: those that arrived

@@ -1,6 +1,6 @@
 //! Past the cache: methods, routes and requests that are not for it, and upgrades.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -14,7 +14,7 @@ use crate::http::forward;
 use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::source::Loaded;
-use crate::proxy::{Proxy, Served, invalidate, respond, source};
+use crate::proxy::{Proxy, Served, invalidate, respond, source, tunnel};
 
 impl Proxy {
     /// Sends the request on as it is and streams the answer back; what it makes invalid
@@ -60,7 +60,8 @@ impl Proxy {
             response.headers(),
         );
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return switch(response, upgrade.map(|(_, client)| client));
+            let idle = origin.tunnel_timeout();
+            return switch(response, upgrade.map(|(_, client)| client), idle);
         }
         match self.keep_post(&ask, response, sent).await {
             Ok(served) => served,
@@ -114,9 +115,9 @@ fn cleaned(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// The origin switched protocols: from here on bytes go both ways until one side ends.
-/// A 101 that nobody asked for is the origin's mistake.
-fn switch(mut response: Response<Body>, client: Option<OnUpgrade>) -> Served {
+/// The origin switched protocols: from here on bytes go both ways. A 101 that nobody asked
+/// for is the origin's mistake.
+fn switch(mut response: Response<Body>, client: Option<OnUpgrade>, idle: Duration) -> Served {
     let Some(client) = client else {
         return Served::new(
             respond::plain(StatusCode::BAD_GATEWAY, "502 bad gateway\n"),
@@ -128,8 +129,8 @@ fn switch(mut response: Response<Body>, client: Option<OnUpgrade>) -> Served {
         let (Ok(client), Ok(origin)) = (client.await, origin.await) else {
             return;
         };
-        let (mut client, mut origin) = (TokioIo::new(client), TokioIo::new(origin));
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut origin).await {
+        let (client, origin) = (TokioIo::new(client), TokioIo::new(origin));
+        if let Err(error) = tunnel::run(client, origin, idle).await {
             tracing::debug!(%error, "a tunnel broke off");
         }
     });

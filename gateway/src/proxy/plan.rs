@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::cache::entry::Entry;
-use crate::http::cache_control::RequestDirectives;
+use crate::http::cache_control::{MaxStale, RequestDirectives};
 use crate::http::cache_status::Forward;
 use crate::http::forward;
 use crate::plugin::KeyDecision;
@@ -111,6 +111,27 @@ pub fn wants_fresh(route: &Route, parts: &Parts) -> bool {
         let asked = RequestDirectives::parse(&parts.headers);
         asked.no_cache || asked.max_age.is_some() || asked.min_fresh.is_some()
     }
+}
+
+/// Whether the request takes an entry that is this stale (RFC 9111 §5.2.1.2), where the
+/// route listens to it and the response allows it. What a soft purge marked is stale for
+/// a reason that no client can weigh.
+pub fn tolerates(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> bool {
+    if !route.policy.honors_requests() || entry.freshness.must_revalidate || entry.is_marked() {
+        return false;
+    }
+    let asked = RequestDirectives::parse(&parts.headers);
+    let secs = |n: u32| Duration::from_secs(n.into());
+    let age = entry.freshness.age(now);
+    let enough = match asked.max_stale {
+        None => false,
+        Some(MaxStale::Any) => true,
+        Some(MaxStale::Seconds(most)) => age <= entry.freshness.lifetime + secs(most),
+    };
+    enough
+        && !asked.no_cache
+        && asked.min_fresh.is_none()
+        && asked.max_age.is_none_or(|max| age <= secs(max))
 }
 
 /// Whether the request wants a stored response or none (RFC 9111 §5.2.1.7).

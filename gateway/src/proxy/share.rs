@@ -20,7 +20,7 @@ use crate::http::body::Body;
 use crate::http::cache_groups::CACHE_GROUPS;
 use crate::http::vary::Vary;
 use crate::proxy::fetch::{Arrived, Fetch};
-use crate::proxy::head::{compact, freshness, private_fields, stored_headers};
+use crate::proxy::head::{compact, freshness, own_fields, stored_headers};
 
 impl Fetch {
     /// Streams the body to whoever follows, then stores it.
@@ -41,7 +41,7 @@ impl Fetch {
             status: parts.status,
             freshness: freshness(&terms, at, age),
             marks: self.marks(&leader, &mut headers, &answer.tags),
-            own: private_fields(&headers, &self.ask.route.policy),
+            own: own_fields(&headers, &self.ask.route.policy),
             headers: stored_headers(headers, &self.ask.route.policy),
             length,
             vary,

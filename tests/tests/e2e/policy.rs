@@ -185,6 +185,40 @@ async fn request_directives_count_only_where_the_route_honours_them() {
 }
 
 #[tokio::test]
+async fn max_stale_is_what_the_client_takes_unless_the_response_forbids_it() {
+    let (_origin, gateway) = site("{request_directives: honor, stale_if_error: 1h}", |seen| {
+        let strict = if seen.path == "/strict" {
+            ", must-revalidate"
+        } else {
+            ""
+        };
+        Reply::ok("x")
+            .header("cache-control", &format!("max-age=60{strict}"))
+            .header("age", "100")
+    })
+    .await;
+    for (path, directive, hit) in [
+        ("/", "max-stale", true),
+        ("/", "max-stale=600", true),
+        ("/", "max-stale=600, max-age=600", true),
+        ("/", "max-stale=600, max-age=80", false),
+        ("/", "max-stale=600, no-cache", false),
+        ("/", "max-stale=10", false),
+        ("/", "max-age=600", false),
+        ("/strict", "max-stale", false),
+    ] {
+        gateway.client().get(path).await;
+        let ask = gateway.client().request(path);
+        let answer = ask.header("cache-control", directive).send().await;
+        assert_eq!(
+            answer.is_hit(),
+            hit,
+            "{path} {directive}: RFC 9111 §5.2.1.2"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_route_without_a_cache_stores_nothing() {
     let origin = Origin::pages(|_| Reply::fresh("x")).await;
     let gateway = Setup::new(&origin)

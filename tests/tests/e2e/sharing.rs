@@ -358,14 +358,23 @@ async fn a_204_has_no_length_in_answer_to_head_either() {
 }
 
 #[tokio::test]
-async fn a_private_field_reaches_the_client_it_was_for_and_nobody_else() {
-    let (_origin, gateway) = site("{}", |_| {
-        Reply::ok("page")
-            .header("x-user", "1")
-            .header("cache-control", "max-age=60, private=\"x-user\"")
-    })
-    .await;
-    assert_eq!(gateway.client().get("/").await.header("x-user"), "1");
-    let hit = gateway.client().get("/").await;
-    assert!(hit.is_hit() && !hit.has("x-user"), "RFC 9111 §5.2.2.7");
+async fn named_fields_reach_the_client_they_were_for_and_nobody_else() {
+    for directive in ["private", "no-cache"] {
+        let (_origin, gateway) = site("{}", move |_| {
+            let named = format!("max-age=60, {directive}=\"x-user, x-more\"");
+            Reply::ok("page")
+                .header("x-user", "1")
+                .header("x-user", "2")
+                .header("cache-control", &named)
+        })
+        .await;
+        let first = gateway.client().get("/").await;
+        let lines: Vec<_> = first.headers.get_all("x-user").iter().collect();
+        assert_eq!(lines, ["1", "2"], "{directive}");
+        let hit = gateway.client().get("/").await;
+        assert!(
+            hit.is_hit() && !hit.has("x-user"),
+            "{directive}: RFC 9111 §5.2.2.4, §5.2.2.7"
+        );
+    }
 }

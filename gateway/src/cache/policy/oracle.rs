@@ -42,6 +42,8 @@ fn at(seconds: u64) -> SystemTime {
 fn ours(case: &Case) -> Verdict {
     let policy = config::Policy {
         request_directives: Some(config::RequestDirectives::Honor),
+        // Else these are kept out, whatever the RFC allows.
+        statuses: Some(STRANGE.to_vec()),
         ..Default::default()
     };
     let (request, response) = (map(&case.asked), fields(case, |form| form.wire));

@@ -51,6 +51,21 @@ fn from_arrival(secs: u64) -> Lifetime {
 const DATED: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
 
 #[test]
+fn what_an_origin_says_of_a_strange_request_is_kept_only_when_configured() {
+    let fresh = [("cache-control", "max-age=60")];
+    for status in [400, 413, 414, 431] {
+        let listed = config::Policy {
+            statuses: Some(vec![status]),
+            ..Default::default()
+        };
+        let by_default = judge_as(&config::Policy::default(), status, &[], &fresh);
+        assert_eq!(by_default, Err(Refusal::Status), "{status}");
+        assert!(judge_as(&listed, status, &[], &fresh).is_ok(), "{status}");
+    }
+    assert!(judge_as(&config::Policy::default(), 404, &[], &fresh).is_ok());
+}
+
+#[test]
 fn explicit_freshness_goes_by_s_maxage_then_max_age_then_expires() {
     let expires = ("expires", "Sun, 06 Nov 1994 08:50:37 GMT");
     let table: [(Fields<'_>, Lifetime, Source); 5] = [

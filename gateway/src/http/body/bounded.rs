@@ -1,9 +1,11 @@
-//! Limits around a stream: bytes in all, and the longest pause between two pieces.
+//! Limits around a stream: bytes in all, the longest pause between two pieces, and, where
+//! asked for, a lowest rate and a deadline for the whole. Trailers that must not be ones
+//! end here, in both directions.
 //!
 //! Neighbours: the listener puts it around request bodies, `origin` around response
-//! bodies. The pause is counted only while the reader waits: a slow reader does not make
-//! its sender late. The timer is made at the first wait; a body that is always ready has
-//! none.
+//! bodies; [`Pace`] is the rate. Pauses are counted only while the reader waits: a slow
+//! reader does not make its sender late. The timer is made at the first wait; a body that
+//! is always ready has none.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,23 +14,33 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::BodyError;
+use super::{BodyError, Pace};
+use crate::http::forward;
 
 pin_project! {
-    /// A body with a limit on its bytes and on the pauses in it.
+    /// A body with a limit on its bytes, its time and the pauses in it.
     pub struct Bounded<B> {
         #[pin]
         inner: B,
         limit: u64,
         seen: u64,
         pause: Duration,
+        pace: Option<Pace>,
+        end: Option<Instant>,
         // Boxed: most bodies never wait, and the body would grow by the timer's size.
         timer: Option<Pin<Box<Sleep>>>,
-        waiting: bool,
+        wait: Option<Wait>,
         ended: bool,
     }
+}
+
+/// A wait for one piece.
+struct Wait {
+    since: Instant,
+    /// Up to here `pace` has counted it.
+    counted: Instant,
 }
 
 impl<B> Bounded<B> {
@@ -39,10 +51,24 @@ impl<B> Bounded<B> {
             limit,
             seen: 0,
             pause,
+            pace: None,
+            end: None,
             timer: None,
-            waiting: false,
+            wait: None,
             ended: false,
         }
+    }
+
+    /// Also keeps a lowest rate.
+    pub fn at_pace(self, pace: Option<Pace>) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// Also ends when `total` has passed from now on, however fast it comes.
+    pub fn within(self, total: Duration) -> Self {
+        // A time beyond what the clock can count means no deadline.
+        let end = Instant::now().checked_add(total);
+        Self { end, ..self }
     }
 }
 
@@ -62,15 +88,14 @@ where
             return Poll::Ready(None);
         }
         let outcome = match self.as_mut().project().inner.poll_frame(cx) {
+            Poll::Ready(Some(_)) if self.as_mut().arrived_late() => Some(Err(BodyError::Timeout)),
             Poll::Ready(frame) => self.as_mut().count(frame),
             Poll::Pending => {
-                ready!(self.as_mut().poll_pause(cx));
+                ready!(self.as_mut().poll_wait(cx));
                 Some(Err(BodyError::Timeout))
             }
         };
-        let this = self.project();
-        *this.waiting = false;
-        *this.ended = !matches!(outcome, Some(Ok(_)));
+        *self.project().ended = !matches!(outcome, Some(Ok(_)));
         Poll::Ready(outcome)
     }
 
@@ -94,31 +119,76 @@ where
         frame: Option<Result<Frame<Bytes>, B::Error>>,
     ) -> Option<Result<Frame<Bytes>, BodyError>> {
         let this = self.project();
-        let frame = match frame? {
+        let mut frame = match frame? {
             Ok(frame) => frame,
             Err(error) => return Some(Err(error.into())),
         };
+        if let Some(trailers) = frame.trailers_mut() {
+            forward::strip_trailers(trailers);
+        }
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
         *this.seen = this.seen.saturating_add(length);
+        if let Some(pace) = this.pace {
+            pace.moved(length);
+        }
         if *this.seen > *this.limit {
             return Some(Err(BodyError::TooLarge { limit: *this.limit }));
         }
         Some(Ok(frame))
     }
 
-    /// Ready when the wait for this piece has become too long.
-    fn poll_pause(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ends a wait, if there was one; true when too much time had passed in it.
+    fn arrived_late(self: Pin<&mut Self>) -> bool {
         let this = self.project();
-        let pause = *this.pause;
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(pause)));
-        if !*this.waiting {
-            *this.waiting = true;
-            // A pause beyond what the clock can count means no deadline.
-            if let Some(deadline) = Instant::now().checked_add(pause) {
-                timer.as_mut().reset(deadline);
+        let (Some(wait), false) = (this.wait.take(), this.pace.is_none() && this.end.is_none())
+        else {
+            return false;
+        };
+        let now = Instant::now();
+        let slow = this
+            .pace
+            .as_mut()
+            .is_some_and(|pace| pace.waited(now - wait.counted));
+        slow || this.end.is_some_and(|end| end <= now)
+    }
+
+    /// Ready when the wait for this piece has become too long.
+    fn poll_wait(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let wait = this.wait.get_or_insert_with(Wait::begin);
+        loop {
+            let by_pause = wait.since.checked_add(*this.pause);
+            let by_pace = this.pace.as_ref().map(Pace::left);
+            let by_pace = by_pace.and_then(|left| wait.counted.checked_add(left));
+            let Some(due) = [by_pause, by_pace, *this.end].into_iter().flatten().min() else {
+                return Poll::Pending;
+            };
+            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
+            ready!(timer.as_mut().poll(cx));
+            let now = Instant::now();
+            let slow = this
+                .pace
+                .as_mut()
+                .is_some_and(|pace| pace.waited(now - wait.counted));
+            wait.counted = now;
+            let passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+            if slow || passed(by_pause) || passed(*this.end) {
+                return Poll::Ready(());
             }
         }
-        timer.as_mut().poll(cx)
+    }
+}
+
+impl Wait {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self {
+            since: now,
+            counted: now,
+        }
     }
 }
 
@@ -171,5 +241,44 @@ mod tests {
         assert!(body.frame().await.unwrap().is_ok());
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(matches!(error, BodyError::TooLarge { limit: 5 }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_too_slow_however_short_its_pauses() {
+        let pace = super::Pace::new(2, Duration::from_secs(3));
+        let drip = stream::iter(0..10).then(|_| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            data("a")
+        });
+        let body = Bounded::new(StreamBody::new(drip), 10, Duration::from_secs(5)).at_pace(pace);
+        let error = Box::pin(body).collect().await.unwrap_err();
+        assert!(matches!(error, BodyError::Timeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_end_in_time_is_a_timeout() {
+        let endless = stream::repeat(()).then(|()| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            data("a")
+        });
+        let body = Bounded::new(StreamBody::new(endless), u64::MAX, Duration::from_secs(5));
+        let started = tokio::time::Instant::now();
+        let body = body.within(Duration::from_secs(60));
+        let error = Box::pin(body).collect().await.unwrap_err();
+        assert!(matches!(error, BodyError::Timeout));
+        assert_eq!(started.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_does_not_make_its_sender_slow() {
+        let pace = super::Pace::new(2, Duration::from_secs(3));
+        let ready = stream::iter((0..10).map(|_| data("a")));
+        let mut body = Box::pin(
+            Bounded::new(StreamBody::new(ready), 10, Duration::from_secs(5)).at_pace(pace),
+        );
+        while let Some(frame) = body.frame().await {
+            assert!(frame.is_ok());
+            tokio::time::sleep(Duration::from_secs(9)).await;
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! One connection from accept to end: which protocol, serve, deadlines, drain.
+//! One connection from accept to end: serve, deadlines, drain. Who comes, and with which
+//! protocol, is told by `arrival`.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -11,33 +11,24 @@ use http::{Request, Response};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::activity::{Activity, Phase};
+use super::arrival::Arrival;
 use super::service::{Served, Service};
 use super::signal::{Signal, Stage};
 use super::watch::Watch;
-use super::wire::{Activity, Phase, Wire};
+use super::wire::{TOO_SLOW, Wire};
 use super::{Body, Early, Limits, Peer, Port, Protocol};
-use crate::http::frames::Metered;
-
-/// The first bytes of HTTP/2 (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What hyper may keep of one response that the client does not take yet.
 const WRITE_BUFFER: usize = 128 << 10;
 
-/// HTTP/2: streams that wait to be accepted and were reset meanwhile (rapid reset; those
-/// that were accepted are counted by [`Metered`]).
-const RESETS_UNSEEN: usize = 64;
-
-/// HTTP/2: streams that a client may make us reset in a connection's life, by errors or by
-/// more of them than it may have at once (made-you-reset). Those that it opens before it
-/// has read our limit are among them.
-const RESETS_CAUSED: usize = 256;
+/// HTTP/2: resets that a client may cause before the connection is closed (rapid reset).
+const RESETS: usize = 64;
 
 /// HTTP/2: a silent connection is asked whether it lives, and how long it may take.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -65,16 +56,32 @@ where
     } = accepted;
     // Fails only on a connection that is gone, which the next read shows.
     let _ = stream.set_nodelay(true);
-    let first_bytes = select! {
+    let since = Instant::now();
+    let mut arrival = Arrival {
+        peer,
+        first: Vec::new(),
+    };
+    let told = select! {
         biased;
-        told = timeout(port.limits.header_timeout.0, tell(&mut stream, &port.protocols)) => told,
+        told = timeout(
+            port.limits.header_timeout.0,
+            arrival.tell(&mut stream, &port),
+        ) => told,
         () = signal.reached(Stage::Drain) => return,
     };
-    let Ok(Ok((protocol, first))) = first_bytes else {
-        return;
+    let protocol = match told {
+        Ok(Ok(protocol)) => protocol,
+        Ok(Err(error)) => return tracing::debug!(%peer.address, %error, "a client is turned away"),
+        Err(_) => {
+            if !arrival.first.is_empty() {
+                let _ = stream.try_write(TOO_SLOW);
+            }
+            return;
+        }
     };
+    let Arrival { peer, first } = arrival;
     let activity = Arc::new(Activity::new(protocol));
-    let wire = Wire::new(stream, first, Arc::clone(&activity), place);
+    let wire = TokioIo::new(Wire::new(stream, first, Arc::clone(&activity), place));
     let service = Service {
         handler,
         peer,
@@ -82,37 +89,16 @@ where
         early: Early(Arc::clone(&activity)),
     };
     let service = service_fn(move |request| service.answer(request));
-    let watch = Watch::new(&port.limits);
+    let watch = Watch::new(&port.limits, since);
     match protocol {
         Protocol::Http1 => {
-            let connection =
-                http1_builder(&port.limits).serve_connection(TokioIo::new(wire), service);
+            let connection = http1_builder(&port.limits).serve_connection(wire, service);
             run(connection.with_upgrades(), watch, &activity, &signal).await;
         }
         Protocol::Http2 => {
-            let wire = TokioIo::new(Metered::client(wire));
             let connection = http2_builder(&port.limits).serve_connection(wire, service);
             run(connection, watch, &activity, &signal).await;
         }
-    }
-}
-
-/// Tells the protocol by the first bytes, which are returned to be read again.
-async fn tell(stream: &mut TcpStream, spoken: &[Protocol]) -> io::Result<(Protocol, Vec<u8>)> {
-    if let [only] = spoken {
-        return Ok((*only, Vec::new()));
-    }
-    let mut first = Vec::with_capacity(PREFACE.len());
-    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
-        let missing = (PREFACE.len() - first.len()) as u64;
-        if (&mut *stream).take(missing).read_buf(&mut first).await? == 0 {
-            break;
-        }
-    }
-    match (first.as_slice(), first.is_empty()) {
-        (_, true) => Err(io::ErrorKind::UnexpectedEof.into()),
-        (PREFACE, _) => Ok((Protocol::Http2, first)),
-        _ => Ok((Protocol::Http1, first)),
     }
 }
 
@@ -140,8 +126,8 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(head)
-        .max_pending_accept_reset_streams(RESETS_UNSEEN)
-        .max_local_error_reset_streams(RESETS_CAUSED)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(RESETS)
         .max_send_buf_size(WRITE_BUFFER)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
@@ -178,6 +164,10 @@ async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, si
         }
         watch.poll(cx, activity).map(|phase| {
             tracing::debug!(?phase, "a client was too slow and is cut");
+            if phase == Phase::Head && activity.expire() {
+                // Once more: its read gives the answer and ends.
+                let _ = connection.as_mut().poll(cx);
+            }
         })
     })
     .await;
@@ -199,7 +189,7 @@ where
     }
 }
 
-impl<S> Drains for http2::Connection<TokioIo<Metered<Wire>>, S, TokioExecutor>
+impl<S> Drains for http2::Connection<TokioIo<Wire>, S, TokioExecutor>
 where
     S: HttpService<hyper::body::Incoming, ResBody = Served> + 'static,
     S::Future: Send + 'static,

@@ -17,7 +17,7 @@ use http::{HeaderMap, StatusCode, Version};
 use parking_lot::Mutex;
 
 use super::Protocol;
-use super::wire::Activity;
+use super::activity::Activity;
 
 /// Bytes of interim answers for one request; further ones are dropped.
 const MAX_BYTES: usize = 32 << 10;

@@ -14,7 +14,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::wire::InFlight;
+use super::activity::InFlight;
 use super::{Early, Limits, Peer};
 use crate::http::body::{Body, BodyError, Bounded};
 use crate::http::guard::{self, Refusal};
@@ -45,7 +45,11 @@ where
         let in_flight = InFlight::begin(&self.early.0);
         let peer = self.peer;
         let version = request.version();
-        let called = match admit(request, &self.limits) {
+        let admitted = match self.early.0.fault() {
+            None => admit(request, &self.limits),
+            Some(fault) => Err(guard::broken(fault)),
+        };
+        let called = match admitted {
             // The call itself may panic as well as its future.
             Ok(request) => catch_unwind(AssertUnwindSafe(|| {
                 (self.handler)(request, peer, &self.early)
@@ -62,6 +66,9 @@ where
                 Err(response) => response,
             };
             in_flight.answered();
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                in_flight.tunnel();
+            }
             Ok(response.map(|body| Served { body, in_flight }))
         }
     }
@@ -75,7 +82,10 @@ fn admit(request: Request<Incoming>, limits: &Limits) -> Result<Request<Body>, R
             return Body::empty();
         }
         let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
-        Body::boxed(Bounded::new(incoming, size, pause))
+        let body = Bounded::new(incoming, size, pause)
+            .at_pace(limits.pace())
+            .within(limits.upload_timeout.0);
+        Body::boxed(body)
     }))
 }
 

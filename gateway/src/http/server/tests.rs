@@ -27,6 +27,7 @@ fn listener(limits: Limits) -> Listener {
         address: "127.0.0.1:0".parse().unwrap(),
         protocols: vec![Protocol::Http1, Protocol::Http2],
         trusted_proxies: vec!["127.0.0.0/8".to_owned()],
+        proxy_protocol: false,
         limits,
     }
 }

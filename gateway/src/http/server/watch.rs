@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Limits;
-use super::wire::{Activity, Phase};
+use super::activity::{Activity, Phase};
+use crate::http::body::Pace;
 
 pub(super) struct Watch {
     header: Duration,
@@ -20,22 +21,29 @@ pub(super) struct Watch {
     idle: Duration,
     phase: Phase,
     since: Instant,
+    /// The client's, while it is waited for; up to `counted` it has seen the time.
+    pace: Option<Pace>,
+    counted: Instant,
     timer: Pin<Box<Sleep>>,
     /// When the timer fires; `None` when it has fired and waits for nothing.
     armed: Option<Instant>,
 }
 
+/// How long a client may go on sending what is not wanted any more.
+const LINGER: Duration = Duration::from_secs(2);
+
 impl Watch {
-    /// Watches a connection that was accepted just now.
-    pub(super) fn new(limits: &Limits) -> Self {
-        let now = Instant::now();
+    /// Watches a connection that was accepted at `accepted`.
+    pub(super) fn new(limits: &Limits, accepted: Instant) -> Self {
         Self {
             header: limits.header_timeout.0,
             body: limits.body_timeout.0,
             idle: limits.idle_timeout.0,
             phase: Phase::Head,
-            since: now,
-            timer: Box::pin(sleep_until(now)),
+            since: accepted,
+            pace: limits.pace(),
+            counted: accepted,
+            timer: Box::pin(sleep_until(accepted)),
             armed: None,
         }
     }
@@ -44,13 +52,17 @@ impl Watch {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Phase> {
         let phase = activity.phase();
         if phase != self.phase {
-            self.phase = phase;
-            self.since = Instant::now();
+            let now = Instant::now();
+            let slow = self.count(now, activity.progress());
+            (self.phase, self.since, self.counted) = (phase, now, now);
+            if slow {
+                return Poll::Ready(phase);
+            }
         }
-        let Some(deadline) = self.deadline() else {
-            return Poll::Pending;
-        };
         loop {
+            let Some(deadline) = self.deadline() else {
+                return Poll::Pending;
+            };
             if self.armed.is_none_or(|armed| deadline < armed) {
                 self.armed = Some(deadline);
                 self.timer.as_mut().reset(deadline);
@@ -61,17 +73,41 @@ impl Watch {
                 return Poll::Pending;
             }
             self.armed = None;
-            if Instant::now() >= deadline {
+            let now = Instant::now();
+            let slow = self.count(now, activity.progress());
+            self.counted = now;
+            if slow || self.stop().is_some_and(|stop| stop <= now) {
                 return Poll::Ready(phase);
             }
         }
     }
 
+    /// Counts the time since the last look, if the client was waited for; true when it
+    /// took too little. `progress` is all that it ever took.
+    fn count(&mut self, now: Instant, progress: u64) -> bool {
+        let (Phase::Stalled { progress: before }, Some(pace)) = (self.phase, &mut self.pace) else {
+            return false;
+        };
+        pace.moved(progress.saturating_sub(before));
+        pace.waited(now - self.counted)
+    }
+
+    /// When there is to be looked again.
     fn deadline(&self) -> Option<Instant> {
+        let window = match (self.phase, &self.pace) {
+            (Phase::Stalled { .. }, Some(pace)) => self.counted.checked_add(pace.left()),
+            _ => None,
+        };
+        [self.stop(), window].into_iter().flatten().min()
+    }
+
+    /// When the phase has taken too long.
+    fn stop(&self) -> Option<Instant> {
         let allowed = match self.phase {
             Phase::Head => self.header,
             Phase::Idle { .. } => self.idle,
             Phase::Stalled { .. } => self.body,
+            Phase::Closing => LINGER,
             // The handler has deadlines of its own.
             Phase::Serving => return None,
         };

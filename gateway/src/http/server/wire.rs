@@ -1,15 +1,18 @@
-//! The transport of one connection, and what `watch` must know of it.
+//! The transport of one connection: bytes in and out, and the last words.
 //!
-//! The wire gives back the bytes that were read to tell the protocol, notes when a write
-//! is blocked, and holds the connection's place among `max_connections`, also after an
-//! upgrade. [`Activity`] is read by the connection's own task only, mostly; its fields
-//! are atomics because HTTP/2 streams are tasks of their own.
+//! Neighbours: `activity` is what `watch` and `service` must know of it, `guard::framing`
+//! sees every byte of HTTP/1 before hyper does. The wire gives back the bytes that were
+//! read to tell the protocol, and holds the connection's place among `max_connections`,
+//! also after an upgrade.
+//!
+//! Decision: a connection that ends in the middle of what the client sends is closed for
+//! writing first and read for a while (RFC 9112 §9.6): a reset, which unread bytes cause,
+//! may take the refusal away from a client that is still sending.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,61 +20,47 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Protocol;
-use super::early::Waiting;
-use crate::http::fair;
+use super::activity::{Activity, Mode};
+use crate::http::guard::framing::{Framing, Verdict};
 
 /// A TCP stream with its first bytes put back.
 pub(super) struct Wire {
     stream: TcpStream,
     /// Bytes that were read already and are to be read again.
     first: Vec<u8>,
+    /// None where the bytes are no HTTP/1 (any more).
+    framing: Option<Framing>,
     activity: Arc<Activity>,
     /// hyper had nothing to write at its last flush and has written nothing since, so that
     /// what it writes next is the beginning of a head: other heads may go before it.
     at_rest: bool,
     /// Interim heads on their way out.
     early: Vec<u8>,
+    input: Input,
+    /// Bytes that may still be read behind the end of what was written.
+    linger: usize,
     _place: OwnedSemaphorePermit,
+}
+
+/// How far the client's side has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Open,
+    /// A body broke off: what follows is not read as HTTP.
+    Cut,
+    Ended,
 }
 
 /// Head and body up to this size go out as one piece: a copy of so few bytes is cheaper
 /// than what the kernel does for a list of pieces.
 const GATHERED: usize = 4 << 10;
 
-/// What happens on a connection, in counters; no clock is read here.
-pub(super) struct Activity {
-    pub(super) protocol: Protocol,
-    /// Interim answers that wait for their moment.
-    pub(super) early: Waiting,
-    in_flight: AtomicU32,
-    served: AtomicU64,
-    /// HTTP/1: bytes of a head that is not whole yet.
-    head_begun: AtomicBool,
-    blocked: AtomicBool,
-    /// HTTP/2: streams whose last piece was handed out and that ask for no more.
-    parked: AtomicU32,
-    /// Bytes went out or a stream took a piece.
-    progress: AtomicU64,
-}
+/// What a client may still send that we do not want, before it is reset.
+const LINGER: usize = 4 << 20;
 
-/// What a connection is waiting for. An equal value means that nothing has moved.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Phase {
-    /// The client's head.
-    Head,
-    /// The client's next request, after `served` of them.
-    Idle { served: u64 },
-    /// The handler.
-    Serving,
-    /// The client, which must take what we have for it.
-    Stalled { progress: u64 },
-}
-
-/// A request under way, from its head to the end of its response.
-pub(super) struct InFlight {
-    activity: Arc<Activity>,
-    parked: bool,
-}
+/// The answer to a head that took too long (RFC 9110 §15.5.9). hyper can't give it.
+pub(super) const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 impl Wire {
     pub(super) fn new(
@@ -83,9 +72,12 @@ impl Wire {
         Self {
             stream,
             first,
+            framing: (activity.protocol == Protocol::Http1).then(Framing::default),
             activity,
             at_rest: true,
             early: Vec::new(),
+            input: Input::Open,
+            linger: LINGER,
             _place: place,
         }
     }
@@ -113,91 +105,67 @@ impl Wire {
         self.at_rest = flushing;
         Poll::Ready(Ok(()))
     }
-}
 
-impl Activity {
-    pub(super) fn new(protocol: Protocol) -> Self {
-        Self {
-            protocol,
-            early: Waiting::default(),
-            in_flight: AtomicU32::new(0),
-            served: AtomicU64::new(0),
-            head_begun: AtomicBool::new(false),
-            blocked: AtomicBool::new(false),
-            parked: AtomicU32::new(0),
-            progress: AtomicU64::new(0),
+    /// Reads what was put back, or from the socket.
+    fn poll_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, into);
         }
+        let count = into.remaining().min(self.first.len());
+        into.put_slice(&self.first[..count]);
+        self.first.drain(..count);
+        Poll::Ready(Ok(()))
     }
 
-    pub(super) fn phase(&self) -> Phase {
-        let served = self.served.load(Relaxed);
-        let idle = self.in_flight.load(Relaxed) == 0;
-        if self.blocked.load(Relaxed) || self.parked.load(Relaxed) > 0 {
-            return Phase::Stalled {
-                progress: self.progress.load(Relaxed),
-            };
+    /// Shows the bytes from `before` on to the guard, and takes back what it withholds.
+    fn guard(&mut self, before: usize, into: &mut ReadBuf<'_>) -> io::Result<()> {
+        let Some(framing) = &mut self.framing else {
+            return Ok(());
+        };
+        let verdict = framing.feed(&into.filled()[before..]);
+        if let Some((message, fault)) = framing.fault() {
+            self.activity.found(message, fault);
         }
-        match idle {
-            false => Phase::Serving,
-            true if served == 0 || self.head_begun.load(Relaxed) => Phase::Head,
-            true => Phase::Idle { served },
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Hold(shown) => {
+                let rest = &into.filled()[before + shown..];
+                self.first.splice(..0, rest.iter().copied());
+                into.set_filled(before + shown);
+            }
+            Verdict::Cut(shown) => {
+                self.input = Input::Cut;
+                into.set_filled(before + shown);
+                if shown == 0 {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
         }
+        Ok(())
     }
 
-    fn arrived(&self) {
-        // Frames of HTTP/2 tell nothing of heads; PINGs must not look like one.
-        if self.protocol == Protocol::Http1 && self.in_flight.load(Relaxed) == 0 {
-            self.head_begun.store(true, Relaxed);
+    /// Whether the client may be in the middle of something that is to be read to its end.
+    fn lingers(&self) -> bool {
+        let between = self.framing.as_ref().is_none_or(Framing::is_between);
+        self.input != Input::Ended && self.linger > 0 && !between
+    }
+
+    /// Reads on without looking, until the client closes or has sent too much.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waste = [MaybeUninit::uninit(); GATHERED];
+        while self.lingers() {
+            let mut waste = ReadBuf::uninit(&mut waste);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut waste));
+            match (read, waste.filled().len()) {
+                (Ok(()), count @ 1..) => self.linger = self.linger.saturating_sub(count),
+                _ => self.input = Input::Ended,
+            }
         }
-    }
-
-    fn wrote<T>(&self, written: Poll<T>) -> Poll<T> {
-        self.blocked.store(written.is_pending(), Relaxed);
-        if written.is_ready() {
-            self.progress.fetch_add(1, Relaxed);
-        }
-        written
-    }
-}
-
-impl InFlight {
-    pub(super) fn begin(activity: &Arc<Activity>) -> Self {
-        activity.in_flight.fetch_add(1, Relaxed);
-        activity.head_begun.store(false, Relaxed);
-        Self {
-            activity: Arc::clone(activity),
-            parked: false,
-        }
-    }
-
-    /// The final answer is here: nothing may go before it any more.
-    pub(super) fn answered(&self) {
-        self.activity.early.close();
-    }
-
-    /// The stream asks for a piece.
-    pub(super) fn asked(&mut self) {
-        if std::mem::take(&mut self.parked) {
-            self.activity.parked.fetch_sub(1, Relaxed);
-            self.activity.progress.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// A piece was handed to the stream. HTTP/1 shows a client that takes nothing by a
-    /// blocked write; HTTP/2 only by asking for no more, its window being closed.
-    pub(super) fn handed(&mut self) {
-        if self.activity.protocol == Protocol::Http2 {
-            self.parked = true;
-            self.activity.parked.fetch_add(1, Relaxed);
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.asked();
-        self.activity.served.fetch_add(1, Relaxed);
-        self.activity.in_flight.fetch_sub(1, Relaxed);
+        Poll::Ready(())
     }
 }
 
@@ -207,21 +175,27 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.first.is_empty() {
-            let count = into.remaining().min(self.first.len());
-            into.put_slice(&self.first[..count]);
-            self.first.drain(..count);
-            self.activity.arrived();
-            return Poll::Ready(Ok(()));
+        let this = &mut *self;
+        match this.activity.mode() {
+            Mode::Plain => {}
+            Mode::Tunnel => this.framing = None,
+            Mode::Expired => {
+                // A buffer that takes nothing has nothing to lose any more.
+                let _ = this.stream.try_write(TOO_SLOW);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if this.input == Input::Cut {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let before = into.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, into);
-        let count = into.filled().len() - before;
-        if count > 0 {
-            self.activity.arrived();
+        ready!(this.poll_source(cx, into))?;
+        if into.filled().len() == before {
+            this.input = Input::Ended;
+            return Poll::Ready(Ok(()));
         }
-        fair::charge(cx, count);
-        read
+        this.activity.arrived();
+        Poll::Ready(this.guard(before, into))
     }
 }
 
@@ -264,6 +238,14 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        if !this.activity.is_closing() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.lingers() {
+                return Poll::Ready(Ok(()));
+            }
+            this.activity.close();
+        }
+        this.poll_linger(cx).map(Ok)
     }
 }

@@ -1,0 +1,117 @@
+//! The chunked coding, strictly (RFC 9112 §7.1), up to its trailers.
+//!
+//! Only `framing` uses it. Nothing is decoded: it finds the place where the last chunk's
+//! line ends, or where the coding is broken. Data is skipped in one step, so only the
+//! lines between cost a look at each byte.
+
+/// The state between two reads.
+#[derive(Clone, Copy)]
+pub(super) enum Chunks {
+    /// In the size, which has `digits` digits so far.
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    /// Behind the size, `length` bytes.
+    Extension {
+        size: u64,
+        length: u16,
+    },
+    /// CR was seen.
+    SizeEnd {
+        size: u64,
+    },
+    /// So many bytes of data are still to come.
+    Data {
+        left: u64,
+    },
+    /// Behind the data.
+    DataCr,
+    DataLf,
+}
+
+/// How far bytes led.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// All are taken, and more are to come.
+    More,
+    /// The line of the last chunk ends here; trailers follow.
+    Last(usize),
+    /// Here the coding is broken.
+    Broken(usize),
+}
+
+/// Digits of a size: 64 bits. More, even zeros, are no client's honest work.
+const DIGITS: u8 = 16;
+
+/// Bytes of an extension, of which no meaning is known to us.
+const EXTENSION: u16 = 1_024;
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self::Size { size: 0, digits: 0 }
+    }
+}
+
+impl Chunks {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Step {
+        let mut at = 0;
+        while at < bytes.len() {
+            if let Self::Data { left } = self {
+                at += skip(left, bytes.len() - at);
+                if *left == 0 {
+                    *self = Self::DataCr;
+                }
+                continue;
+            }
+            *self = match self.next(bytes[at]) {
+                Some(Self::SizeEnd { size: 0 }) if bytes[at] == b'\n' => return Step::Last(at + 1),
+                Some(next) => next,
+                None => return Step::Broken(at),
+            };
+            at += 1;
+        }
+        Step::More
+    }
+
+    /// The state behind one byte outside of data; none if it must not stand there.
+    fn next(self, byte: u8) -> Option<Self> {
+        match (self, byte) {
+            (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() && digits < DIGITS => {
+                let digit = char::from(byte).to_digit(16)?;
+                Some(Self::Size {
+                    size: size << 4 | u64::from(digit),
+                    digits: digits + 1,
+                })
+            }
+            (Self::Size { digits: 0, .. }, _) => None,
+            (Self::Size { size, .. } | Self::Extension { size, .. }, b'\r') => {
+                Some(Self::SizeEnd { size })
+            }
+            (Self::Size { size, .. }, b';' | b' ' | b'\t') => {
+                Some(Self::Extension { size, length: 0 })
+            }
+            (Self::Extension { size, length }, b'\t' | 0x20..=0x7e | 0x80..)
+                if length < EXTENSION =>
+            {
+                Some(Self::Extension {
+                    size,
+                    length: length + 1,
+                })
+            }
+            // The caller sees that this was the last chunk.
+            (Self::SizeEnd { size: 0 }, b'\n') => Some(self),
+            (Self::SizeEnd { size }, b'\n') => Some(Self::Data { left: size }),
+            (Self::DataCr, b'\r') => Some(Self::DataLf),
+            (Self::DataLf, b'\n') => Some(Self::default()),
+            _ => None,
+        }
+    }
+}
+
+/// Counts `left` down by as much as is `there`; how much that is.
+pub(super) fn skip(left: &mut u64, there: usize) -> usize {
+    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(there);
+    *left -= taken as u64;
+    taken
+}

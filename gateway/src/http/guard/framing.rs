@@ -1,0 +1,440 @@
+//! Where messages begin and end on an HTTP/1 connection, seen before hyper sees the bytes.
+//!
+//! hyper refuses most of what is malformed by itself (see the table in
+//! `tests/tests/e2e/attack_http1.rs`). This is for what it repairs in silence, where a
+//! proxy before us may have read another message: both lengths at once, a length twice,
+//! lines that end in a bare LF (RFC 9112 §2.2), a fragment in the target, loose trailers.
+//! The neighbour `server/wire` hands over every byte that it reads and acts on the
+//! [`Verdict`]; a fault in a head is answered by `server/service` in its turn.
+//!
+//! Decision: it follows the framing itself, in place of looking at the kept bytes of odd
+//! requests only: the head behind a body or another head is seen as well, and no byte is
+//! copied. A small head costs one `memchr` a line. It need not know everything that makes
+//! a head bad: what it lets pass, hyper and [`check`](super::check) still judge, and after
+//! a refusal the connection ends, so that both never go on from different places.
+
+use memchr::{memchr, memrchr};
+
+use super::chunks::{Chunks, Step, skip};
+
+/// The state between two reads.
+#[derive(Default)]
+pub struct Framing {
+    state: State,
+    /// Heads that were whole so far.
+    heads: u64,
+    /// What the lines of the head so far said.
+    head: Head,
+    /// The part of a line that came with an earlier read.
+    begun: Begun,
+    fault: Option<Fault>,
+}
+
+/// What the reader may see of the bytes that were handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// All of them.
+    Pass,
+    /// Those before this place; the rest is to be handed over again when the request
+    /// before it was answered, for it asks for an upgrade: what follows may be no HTTP.
+    Hold(usize),
+    /// Those before this place: there a body breaks off.
+    Cut(usize),
+}
+
+/// What is wrong with a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Fault {
+    LengthAndCoding = 1,
+    Lengths,
+    Length,
+    BareLf,
+    Fragment,
+    Chunk,
+}
+
+#[derive(Clone, Copy, Default)]
+enum State {
+    /// Before a request line; empty lines may stand there (RFC 9112 §2.2).
+    #[default]
+    Start,
+    Fields,
+    /// So many bytes of content are still to come.
+    Content(u64),
+    Chunks(Chunks),
+    Trailers,
+    /// After a fault: nothing that follows has a meaning.
+    Lost,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Head {
+    length: Option<u64>,
+    coded: bool,
+    upgrade: bool,
+}
+
+/// Bytes of a line that is not whole yet; of a long one the first and the last.
+#[derive(Default)]
+struct Begun(Vec<u8>);
+
+/// Of a line that comes in pieces so much is kept. No field that is looked at is longer.
+const KEPT: usize = 512;
+
+impl Fault {
+    /// The reason in words for the client.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::LengthAndCoding => "Content-Length beside Transfer-Encoding",
+            Self::Lengths => "more than one Content-Length",
+            Self::Length => "Content-Length is no number",
+            Self::BareLf => "a line ends without CR",
+            Self::Fragment => "the target has a fragment",
+            Self::Chunk => "the chunks are malformed",
+        }
+    }
+
+    /// The fault that `self as u8` stands for.
+    pub fn of(code: u8) -> Option<Self> {
+        let all = [
+            Self::LengthAndCoding,
+            Self::Lengths,
+            Self::Length,
+            Self::BareLf,
+            Self::Fragment,
+            Self::Chunk,
+        ];
+        all.into_iter().find(|fault| *fault as u8 == code)
+    }
+}
+
+impl Framing {
+    /// Takes the next bytes of the connection.
+    pub fn feed(&mut self, bytes: &[u8]) -> Verdict {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let taken = match &mut self.state {
+                State::Start | State::Fields | State::Trailers => self.line(rest),
+                State::Content(left) => {
+                    let taken = skip(left, rest.len());
+                    if *left == 0 {
+                        self.state = State::Start;
+                    }
+                    Ok(taken)
+                }
+                State::Chunks(chunks) => match chunks.take(rest) {
+                    Step::More => Ok(rest.len()),
+                    Step::Last(taken) => {
+                        self.state = State::Trailers;
+                        Ok(taken)
+                    }
+                    Step::Broken(place) => {
+                        at += place;
+                        Err(Fault::Chunk)
+                    }
+                },
+                State::Lost => return Verdict::Pass,
+            };
+            match taken {
+                Ok(taken) => at += taken,
+                Err(fault) => return self.lost(fault, at),
+            }
+            if self.head.upgrade && matches!(self.state, State::Start) {
+                self.head.upgrade = false;
+                if at < bytes.len() {
+                    return Verdict::Hold(at);
+                }
+            }
+        }
+        Verdict::Pass
+    }
+
+    /// The first message with a fault, counted from 1, and the fault. A broken body counts
+    /// for the message after it: its own reader has been told.
+    pub fn fault(&self) -> Option<(u64, Fault)> {
+        self.fault.map(|fault| (self.heads + 1, fault))
+    }
+
+    /// Whether what has been read ends where a message ends.
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::Start) && self.begun.0.is_empty()
+    }
+
+    /// Takes one line, or what is there of it; how many bytes that is.
+    fn line(&mut self, rest: &[u8]) -> Result<usize, Fault> {
+        let Some(end) = memchr(b'\n', rest) else {
+            self.begun.add(rest);
+            return Ok(rest.len());
+        };
+        let line = &rest[..end];
+        if self.begun.0.is_empty() {
+            self.judge(line)?;
+        } else {
+            let mut begun = std::mem::take(&mut self.begun);
+            begun.add(line);
+            self.judge(&begun.0)?;
+        }
+        Ok(end + 1)
+    }
+
+    /// Judges a line that comes without its LF.
+    fn judge(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let line = line.strip_suffix(b"\r").ok_or(Fault::BareLf)?;
+        match (self.state, line.is_empty()) {
+            (State::Start, true) | (State::Trailers, false) => {}
+            (State::Start, false) => {
+                if has_fragment(line) {
+                    return Err(Fault::Fragment);
+                }
+                self.head = Head::default();
+                self.state = State::Fields;
+            }
+            (State::Trailers, true) => self.state = State::Start,
+            (_, false) => self.head.field(line)?,
+            (_, true) => {
+                self.state = self.head.content()?;
+                self.heads += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// A bad head is passed on to be refused in its turn; a bad body ends where it is bad.
+    fn lost(&mut self, fault: Fault, at: usize) -> Verdict {
+        let in_body = matches!(self.state, State::Chunks(_) | State::Trailers);
+        self.state = State::Lost;
+        self.fault = Some(fault);
+        if in_body {
+            Verdict::Cut(at)
+        } else {
+            Verdict::Pass
+        }
+    }
+}
+
+impl Head {
+    fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
+        match line[0] | 0x20 {
+            b'c' => {
+                if let Some(value) = value(line, b"content-length") {
+                    let length = number(value).ok_or(Fault::Length)?;
+                    if self.length.replace(length).is_some() {
+                        return Err(Fault::Lengths);
+                    }
+                }
+            }
+            b't' => self.coded |= value(line, b"transfer-encoding").is_some(),
+            b'u' => self.upgrade |= value(line, b"upgrade").is_some(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What follows the head (RFC 9112 §6.3).
+    fn content(self) -> Result<State, Fault> {
+        match (self.length, self.coded) {
+            (Some(_), true) => Err(Fault::LengthAndCoding),
+            (None, true) => Ok(State::Chunks(Chunks::default())),
+            (None | Some(0), false) => Ok(State::Start),
+            (Some(length), false) => Ok(State::Content(length)),
+        }
+    }
+}
+
+impl Begun {
+    fn add(&mut self, bytes: &[u8]) {
+        let room = KEPT.saturating_sub(self.0.len()).min(bytes.len());
+        self.0.extend_from_slice(&bytes[..room]);
+        // The last one tells a bare LF.
+        if let (true, Some(last), Some(end)) = (room < bytes.len(), bytes.last(), self.0.last_mut())
+        {
+            *end = *last;
+        }
+    }
+}
+
+/// The value of the field if it is `name` (in lower case), white space and all.
+fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (given, rest) = line.split_at_checked(name.len())?;
+    rest.strip_prefix(b":")
+        .filter(|_| given.eq_ignore_ascii_case(name))
+}
+
+/// `1*DIGIT` that fits (RFC 9110 §8.6).
+fn number(value: &[u8]) -> Option<u64> {
+    let digits = value.trim_ascii();
+    let plain = digits.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(digits).ok().filter(|_| plain)?;
+    text.parse().ok()
+}
+
+/// A `#` behind the method: http's `Uri` drops it and what follows without a word.
+fn has_fragment(line: &[u8]) -> bool {
+    memrchr(b'#', line).is_some_and(|at| memchr(b' ', &line[..at]).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Fault, Framing, KEPT, Verdict};
+
+    fn fed(text: &str) -> (Verdict, Option<(u64, Fault)>) {
+        let mut framing = Framing::default();
+        let verdict = framing.feed(text.as_bytes());
+        (verdict, framing.fault())
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    #[test]
+    fn plain_messages_pass_one_after_the_other() {
+        let sized = "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nG\n#\r\n";
+        let chunked = format!("{POST}5;a=\"b\"\r\n#\n\n\r\n\r\n00\r\nx-sum: 1\r\n\r\n");
+        for text in [GET, sized, &chunked] {
+            let mut framing = Framing::default();
+            let text = format!("\r\n{text}{GET}{text}");
+            assert_eq!(framing.feed(text.as_bytes()), Verdict::Pass);
+            assert_eq!(framing.fault(), None, "{text}");
+            assert!(framing.is_between());
+        }
+    }
+
+    #[test]
+    fn what_hyper_repairs_is_a_fault_of_its_own_request() {
+        let head = |fields: &str| format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n");
+        for (head, fault) in [
+            (
+                head("Content-Length: 5\r\nTransfer-Encoding: chunked"),
+                Fault::LengthAndCoding,
+            ),
+            (
+                head("transfer-encoding:x\r\nA: b\r\nCONTENT-LENGTH:0"),
+                Fault::LengthAndCoding,
+            ),
+            (
+                head("Content-Length: 5\r\nContent-Length: 5"),
+                Fault::Lengths,
+            ),
+            (head("Content-Length: +5"), Fault::Length),
+            (head("Content-Length: 18446744073709551616"), Fault::Length),
+            (head("Content-Length:"), Fault::Length),
+            (head("A: b\nC: d"), Fault::BareLf),
+            ("GET / HTTP/1.1\n\n".to_owned(), Fault::BareLf),
+            ("\nGET / HTTP/1.1\r\n\r\n".to_owned(), Fault::BareLf),
+            ("GET /a#b HTTP/1.1\r\n\r\n".to_owned(), Fault::Fragment),
+        ] {
+            let text = format!("{GET}{POST}0\r\n\r\n{head}{GET}");
+            assert_eq!(fed(&text), (Verdict::Pass, Some((3, fault))), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_body_ends_where_its_chunks_are_malformed() {
+        for (good, bad) in [
+            ("0", "x5\r\nabcde\r\n"),
+            ("", "+5\r\n"),
+            ("", "\r\n"),
+            ("5", "\nabcde\r\n"),
+            ("5\r", "abcde"),
+            ("5\r\nabcde", "f\r\n"),
+            ("5\r\nabcde\r", "0\r\n"),
+            ("5;a", "\n\r\n"),
+            ("5;a", "\0\r\n"),
+            ("0000000000000000", "5\r\n"),
+        ] {
+            let wanted = Verdict::Cut(POST.len() + good.len());
+            let fault = Some((2, Fault::Chunk));
+            assert_eq!(
+                fed(&format!("{POST}{good}{bad}")),
+                (wanted, fault),
+                "{good:?} {bad:?}"
+            );
+        }
+        let trailers = format!("{POST}0\r\na: b\r\n");
+        assert_eq!(
+            fed(&format!("{trailers}c: d\n\r\n")),
+            (Verdict::Cut(trailers.len()), Some((2, Fault::BareLf)))
+        );
+    }
+
+    #[test]
+    fn what_follows_an_upgrade_waits_for_its_answer() {
+        let upgrade = "GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n";
+        let text = format!("{upgrade}\n\n");
+        assert_eq!(fed(&text), (Verdict::Hold(upgrade.len()), None));
+        assert_eq!(fed(upgrade), (Verdict::Pass, None));
+        let mut framing = Framing::default();
+        assert_eq!(framing.feed(upgrade.as_bytes()), Verdict::Pass);
+        assert_eq!(
+            framing.feed(GET.as_bytes()),
+            Verdict::Pass,
+            "it was refused"
+        );
+        assert_eq!(framing.fault(), None);
+    }
+
+    #[test]
+    fn a_line_that_comes_in_pieces_takes_little_memory() {
+        let mut framing = Framing::default();
+        framing.feed(b"GET /");
+        for _ in 0..10_000 {
+            framing.feed(b"aaaaaaaaaa");
+        }
+        assert!(framing.begun.0.len() <= KEPT);
+        framing.feed(b" HTTP/1.1\r");
+        assert_eq!(framing.feed(b"\n\r\n"), Verdict::Pass);
+        assert!(framing.fault().is_none() && framing.is_between());
+    }
+
+    /// Feeds `text` in pieces that end at `cuts`; holds are handed over again.
+    fn in_pieces(text: &[u8], cuts: &[usize]) -> (usize, Option<(u64, Fault)>) {
+        let mut framing = Framing::default();
+        let (mut at, mut ends) = (0, cuts.to_vec());
+        ends.push(text.len());
+        ends.sort_unstable();
+        for end in ends {
+            let end = end.min(text.len());
+            while at < end {
+                match framing.feed(&text[at..end]) {
+                    Verdict::Pass => at = end,
+                    Verdict::Hold(shown) => at += shown,
+                    Verdict::Cut(shown) => return (at + shown, framing.fault()),
+                }
+            }
+        }
+        (at, framing.fault())
+    }
+
+    fn messages() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(GET.as_bytes().to_vec()),
+            Just(POST.as_bytes().to_vec()),
+            Just(b"POST / HTTP/1.1\r\nContent-Length: 7\r\n\r\n".to_vec()),
+            Just(b"GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n".to_vec()),
+            Just(b"3\r\nabc\r\n".to_vec()),
+            Just(b"0\r\n\r\n".to_vec()),
+            Just(b"0\r\na: b\r\n\r\n".to_vec()),
+            Just(b"Content-Length: 1\r\n".to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..6),
+        ];
+        proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn how_the_bytes_are_cut_makes_no_difference(
+            text in messages(),
+            cuts in proptest::collection::vec(0_usize..300, 0..6),
+        ) {
+            let (whole, fault) = in_pieces(&text, &[]);
+            let (cut, same) = in_pieces(&text, &cuts);
+            prop_assert_eq!(fault, same);
+            // A bad trailer line is shown as far as it came with earlier reads.
+            prop_assert!(cut == whole || fault.is_some_and(|(_, fault)| fault == Fault::BareLf));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What happens on a connection, in counters and flags; no clock is read here.
+//!
+//! Neighbours: `wire` and `service` write it, `watch` reads it after each poll of the
+//! connection. One task does all of that, mostly; the fields are atomics because HTTP/2
+//! streams are tasks of their own.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
+
+use super::Protocol;
+use super::early::Waiting;
+use crate::http::guard::framing::Fault;
+
+/// What happens on a connection.
+pub(super) struct Activity {
+    pub(super) protocol: Protocol,
+    /// Interim answers that wait for their moment.
+    pub(super) early: Waiting,
+    in_flight: AtomicU32,
+    served: AtomicU64,
+    /// HTTP/1: bytes of a head that is not whole yet.
+    head_begun: AtomicBool,
+    blocked: AtomicBool,
+    /// HTTP/2: streams whose last piece was handed out and that ask for no more.
+    parked: AtomicU32,
+    /// Bytes that went out, and pieces that streams took.
+    progress: AtomicU64,
+    mode: AtomicU8,
+    closing: AtomicBool,
+    /// HTTP/1: the first message with a fault, counted from 1, and the fault; 0 for none.
+    faulty: AtomicU64,
+    fault: AtomicU8,
+}
+
+/// What a connection is waiting for. An equal value means that nothing has moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// The client's head.
+    Head,
+    /// The client's next request, after `served` of them.
+    Idle { served: u64 },
+    /// The handler.
+    Serving,
+    /// The client, which must take what we have for it.
+    Stalled { progress: u64 },
+    /// The client's end, after ours.
+    Closing,
+}
+
+/// What the bytes on the wire are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Mode {
+    Plain,
+    /// The protocol was switched.
+    Tunnel,
+    /// The time for a head is over: there is nothing more to read.
+    Expired,
+}
+
+/// A request under way, from its head to the end of its response.
+pub(super) struct InFlight {
+    activity: Arc<Activity>,
+    parked: bool,
+}
+
+impl Activity {
+    pub(super) fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            early: Waiting::default(),
+            in_flight: AtomicU32::new(0),
+            served: AtomicU64::new(0),
+            head_begun: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            parked: AtomicU32::new(0),
+            progress: AtomicU64::new(0),
+            mode: AtomicU8::new(Mode::Plain as u8),
+            closing: AtomicBool::new(false),
+            faulty: AtomicU64::new(0),
+            fault: AtomicU8::new(0),
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        let served = self.served.load(Relaxed);
+        let idle = self.in_flight.load(Relaxed) == 0;
+        if self.blocked.load(Relaxed) || self.parked.load(Relaxed) > 0 {
+            return Phase::Stalled {
+                progress: self.progress(),
+            };
+        }
+        match idle {
+            _ if self.is_closing() => Phase::Closing,
+            false => Phase::Serving,
+            true if served == 0 || self.head_begun.load(Relaxed) => Phase::Head,
+            true => Phase::Idle { served },
+        }
+    }
+
+    pub(super) fn progress(&self) -> u64 {
+        self.progress.load(Relaxed)
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        match self.mode.load(Relaxed) {
+            mode if mode == Mode::Plain as u8 => Mode::Plain,
+            mode if mode == Mode::Tunnel as u8 => Mode::Tunnel,
+            _ => Mode::Expired,
+        }
+    }
+
+    /// The time for a head is over; true when one had begun, so that it is to be answered.
+    pub(super) fn expire(&self) -> bool {
+        let begun = self.head_begun.load(Relaxed);
+        if begun {
+            self.mode.store(Mode::Expired as u8, Relaxed);
+        }
+        begun
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.store(true, Relaxed);
+    }
+
+    /// The guard found a fault in the message with this number.
+    pub(super) fn found(&self, message: u64, fault: Fault) {
+        self.fault.store(fault as u8, Relaxed);
+        self.faulty.store(message, Relaxed);
+    }
+
+    /// The fault of the request that began last, if there is one (HTTP/1).
+    pub(super) fn fault(&self) -> Option<Fault> {
+        let faulty = self.faulty.load(Relaxed);
+        if faulty == 0 {
+            return None;
+        }
+        let begun = self.served.load(Relaxed) + u64::from(self.in_flight.load(Relaxed));
+        Fault::of(self.fault.load(Relaxed)).filter(|_| begun >= faulty)
+    }
+
+    pub(super) fn arrived(&self) {
+        // Frames of HTTP/2 tell nothing of heads; PINGs must not look like one.
+        if self.protocol == Protocol::Http1 && self.in_flight.load(Relaxed) == 0 {
+            self.head_begun.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.blocked.store(written.is_pending(), Relaxed);
+        if let Poll::Ready(Ok(count)) = written {
+            self.progress.fetch_add(count as u64, Relaxed);
+        }
+        written
+    }
+}
+
+impl InFlight {
+    pub(super) fn begin(activity: &Arc<Activity>) -> Self {
+        activity.in_flight.fetch_add(1, Relaxed);
+        activity.head_begun.store(false, Relaxed);
+        Self {
+            activity: Arc::clone(activity),
+            parked: false,
+        }
+    }
+
+    /// The response switches protocols: from here on the bytes are no HTTP.
+    pub(super) fn tunnel(&self) {
+        self.activity.mode.store(Mode::Tunnel as u8, Relaxed);
+    }
+
+    /// The final answer is here: nothing may go before it any more.
+    pub(super) fn answered(&self) {
+        self.activity.early.close();
+    }
+
+    /// The stream asks for a piece.
+    pub(super) fn asked(&mut self) {
+        if std::mem::take(&mut self.parked) {
+            self.activity.parked.fetch_sub(1, Relaxed);
+            self.activity.progress.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A piece was handed to the stream. HTTP/1 shows a client that takes nothing by a
+    /// blocked write; HTTP/2 only by asking for no more, its window being closed.
+    pub(super) fn handed(&mut self) {
+        if self.activity.protocol == Protocol::Http2 {
+            self.parked = true;
+            self.activity.parked.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.asked();
+        self.activity.served.fetch_add(1, Relaxed);
+        self.activity.in_flight.fetch_sub(1, Relaxed);
+    }
+}

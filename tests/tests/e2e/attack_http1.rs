@@ -1,0 +1,126 @@
+//! What a hostile client may write on an HTTP/1 connection, and what comes of it
+//! (http.md, Bad input: framing, sizes). The bytes are in `e2e::attack::http1`.
+//!
+//! Who refuses what: hyper by itself what has no other reading (names, values, folds,
+//! coded HTTP/1.0, broken chunks); `http::guard::framing` what hyper repairs (a length
+//! beside a coding or twice, bare LF, fragments, loose trailers); `http::guard` what is
+//! well-formed and still refused (Host, targets, codings, sizes).
+
+use std::sync::{Arc, Mutex};
+
+use e2e::attack::bytes::{Case, Expected, SMUGGLED};
+use e2e::attack::{Before, http1, http1_bodies};
+use e2e::gateway::Gateway;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use http_body_util::BodyExt;
+
+/// A path for the requests between attacks.
+const SANE: &str = "/sane";
+
+/// An origin that notes the path of every request and whether its body came to its end.
+struct Site {
+    origin: Origin,
+    gateway: Gateway,
+    whole: Arc<Mutex<Vec<String>>>,
+}
+
+impl Site {
+    async fn start() -> Self {
+        let whole = Arc::new(Mutex::new(Vec::new()));
+        let noted = whole.clone();
+        let origin = Origin::start(move |asked| {
+            let noted = noted.clone();
+            async move {
+                let path = asked.seen.path.clone();
+                if asked.body.collect().await.is_ok() {
+                    noted.lock().unwrap().push(path);
+                }
+                Reply::ok("x").header("cache-control", "no-store")
+            }
+        })
+        .await;
+        let gateway = Setup::new(&origin).start().await;
+        Self {
+            origin,
+            gateway,
+            whole,
+        }
+    }
+
+    fn paths_but_sane(paths: impl IntoIterator<Item = String>) -> Vec<String> {
+        paths.into_iter().filter(|path| path != SANE).collect()
+    }
+
+    /// Runs one after the other; the gateway must be as before after each.
+    async fn withstands(&self, attacks: Vec<Case>) {
+        let (mut failures, client) = (Vec::new(), self.gateway.client());
+        // Opens the connections that stay.
+        assert_eq!(client.get(SANE).await.status, 200);
+        for attack in attacks {
+            let held = Before::of(&self.gateway);
+            let (before, whole) = (self.begun().len(), self.ended().len());
+            let outcome = attack.run(self.gateway.address).await;
+            failures.extend(attack.judge(&outcome).err());
+            assert_eq!(client.get(SANE).await.status, 200, "after {}", attack.name);
+            held.is_back(&self.gateway, attack.name).await;
+            let (begun, ended) = (&self.begun()[before..], self.ended().len() - whole);
+            let untouched = match attack.expected {
+                Expected::Refused(_) => begun.is_empty(),
+                Expected::BrokenOff(_) => ended == 0,
+                Expected::Answered(_) => true,
+            };
+            if !untouched || begun.iter().any(|path| path.starts_with(SMUGGLED)) {
+                failures.push(format!("{}: the origin saw {begun:?}", attack.name));
+            }
+        }
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+    }
+
+    fn begun(&self) -> Vec<String> {
+        Self::paths_but_sane(self.origin.seen().into_iter().map(|seen| seen.path))
+    }
+
+    fn ended(&self) -> Vec<String> {
+        Self::paths_but_sane(self.whole.lock().unwrap().clone())
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_has_two_readings_is_refused_and_nothing_is_smuggled() {
+    Site::start().await.withstands(http1::heads()).await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_never_ends_at_the_origin() {
+    Site::start().await.withstands(http1_bodies::bodies()).await;
+}
+
+#[tokio::test]
+async fn an_attack_that_comes_byte_by_byte_fares_no_better() {
+    let site = Site::start().await;
+    for attack in http1::heads() {
+        if attack.bytes.len() > 400 {
+            continue;
+        }
+        let mut raw = site.gateway.raw().await;
+        for byte in &attack.bytes {
+            if !raw.try_write(&[*byte]).await {
+                break;
+            }
+        }
+        raw.finish().await;
+        let text = String::from_utf8_lossy(&raw.to_end().await).into_owned();
+        // Reset while it still writes, a client may lose the answer.
+        if let (Expected::Refused(any), false) = (attack.expected, text.is_empty()) {
+            let status = text.get(9..12).and_then(|status| status.parse().ok());
+            assert!(
+                status.is_some_and(|status| any.contains(&status)),
+                "{}: {text}",
+                attack.name
+            );
+        }
+    }
+    assert!(!site.begun().iter().any(|path| path.starts_with(SMUGGLED)));
+}
