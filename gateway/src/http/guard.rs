@@ -6,7 +6,7 @@
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Authority;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 use self::framing::Fault;
 use super::config::Limits;
@@ -26,10 +26,38 @@ pub struct Refusal {
 /// # Errors
 /// The refusal to answer with; the connection is to be closed after it.
 pub fn check<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
-    sizes(request, limits)?;
-    framing(request.headers())?;
+    let seen = Seen::of(request.headers());
+    sizes(request, &seen, limits)?;
+    framing(&seen)?;
     target(request)?;
-    host(request)
+    host(request, &seen)
+}
+
+/// The fields that decide, found in one pass: a look-up by hash for each costs more.
+#[derive(Default)]
+struct Seen<'a> {
+    host: Option<&'a HeaderValue>,
+    length: Option<&'a HeaderValue>,
+    coding: Option<&'a HeaderValue>,
+    /// Whether `Host`, or `Transfer-Encoding`, is there more than once.
+    hosts: bool,
+    codings: bool,
+}
+
+impl<'a> Seen<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            if *name == HOST {
+                seen.hosts = seen.host.replace(value).is_some();
+            } else if *name == CONTENT_LENGTH {
+                seen.length = Some(value);
+            } else if *name == TRANSFER_ENCODING {
+                seen.codings = seen.coding.replace(value).is_some();
+            }
+        }
+        seen
+    }
 }
 
 /// The refusal of a request whose framing has a fault.
@@ -40,7 +68,7 @@ pub fn broken(fault: Fault) -> Refusal {
     }
 }
 
-fn sizes<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
+fn sizes<B>(request: &Request<B>, seen: &Seen<'_>, limits: &Limits) -> Result<(), Refusal> {
     if target_length(request.uri()) as u64 > limits.max_uri_bytes.0 {
         return refuse(StatusCode::URI_TOO_LONG, "the request target is too long");
     }
@@ -51,7 +79,7 @@ fn sizes<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
         );
     }
     // hyper has checked the number; one that does not fit is over any limit.
-    if let Some(announced) = request.headers().get(CONTENT_LENGTH) {
+    if let Some(announced) = seen.length {
         let length = announced.to_str().ok().and_then(|text| text.parse().ok());
         if length.unwrap_or(u64::MAX) > limits.max_body_bytes.0 {
             return refuse(
@@ -64,11 +92,10 @@ fn sizes<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
 }
 
 /// RFC 9112 §6.1: a coding that we do not know, or two of them, is not ours to decode.
-fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
+fn framing(seen: &Seen<'_>) -> Result<(), Refusal> {
+    match (seen.coding, seen.codings) {
         (None, _) => Ok(()),
-        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(one), false) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
         _ => refuse(
             StatusCode::NOT_IMPLEMENTED,
             "only the transfer coding chunked is understood",
@@ -105,14 +132,12 @@ fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
 }
 
 /// RFC 9112 §3.2: exactly one valid Host, and the one of an absolute target.
-fn host<B>(request: &Request<B>) -> Result<(), Refusal> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let (host, another) = (hosts.next(), hosts.next());
-    if another.is_some() {
+fn host<B>(request: &Request<B>, seen: &Seen<'_>) -> Result<(), Refusal> {
+    if seen.hosts {
         return refuse(StatusCode::BAD_REQUEST, "more than one Host");
     }
     let authority = request.uri().authority();
-    let Some(host) = host else {
+    let Some(host) = seen.host else {
         return match (request.version(), authority) {
             (Version::HTTP_11, _) | (Version::HTTP_2, None) => {
                 refuse(StatusCode::BAD_REQUEST, "Host is missing")
@@ -132,6 +157,35 @@ fn host<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
 }
 
+/// `reg-name` (RFC 3986 §3.2.2), as a table: every request's host is looked at.
+static HOST_OCTETS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 128 {
+        let punctuation = matches!(
+            b as u8,
+            b'-' | b'.'
+                | b'_'
+                | b'~'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b';'
+                | b'='
+                | b'%'
+        );
+        table[b] = (b as u8).is_ascii_alphanumeric() || punctuation;
+        b += 1;
+    }
+    table
+};
+
 /// `uri-host [ ":" port ]` (RFC 9110 §7.2), not empty, no user, nothing that could end up
 /// in a path.
 fn is_host(host: &[u8]) -> bool {
@@ -144,7 +198,7 @@ fn is_host(host: &[u8]) -> bool {
         _ => host.split_at(host.iter().position(|&b| b == b':').unwrap_or(host.len())),
     };
     let literal = host.first() == Some(&b'[');
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(b);
+    let plain = |b: &u8| HOST_OCTETS[usize::from(*b)];
     let named = name.iter().all(|b| plain(b) || literal && *b == b':');
     let numbered = match port {
         [] => true,

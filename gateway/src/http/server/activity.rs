@@ -1,8 +1,8 @@
 //! What happens on a connection, in counters and flags; no clock is read here.
 //!
 //! Neighbours: `wire` and `service` write it, `watch` reads it after each poll of the
-//! connection. One task does all of that, mostly; the fields are atomics because HTTP/2
-//! streams are tasks of their own.
+//! connection. HTTP/2 streams are tasks of their own, hence atomics; but all tasks of a
+//! connection run on the thread that accepted it, hence no atomic additions.
 
 use std::io;
 use std::sync::Arc;
@@ -155,7 +155,8 @@ impl Activity {
     pub(super) fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.blocked.store(written.is_pending(), Relaxed);
         if let Poll::Ready(Ok(count)) = written {
-            self.progress.fetch_add(count as u64, Relaxed);
+            let progress = self.progress() + count as u64;
+            self.progress.store(progress, Relaxed);
         }
         written
     }
@@ -163,7 +164,9 @@ impl Activity {
 
 impl InFlight {
     pub(super) fn begin(activity: &Arc<Activity>) -> Self {
-        activity.in_flight.fetch_add(1, Relaxed);
+        activity
+            .in_flight
+            .store(activity.in_flight.load(Relaxed) + 1, Relaxed);
         activity.head_begun.store(false, Relaxed);
         Self {
             activity: Arc::clone(activity),
@@ -202,7 +205,10 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.asked();
-        self.activity.served.fetch_add(1, Relaxed);
-        self.activity.in_flight.fetch_sub(1, Relaxed);
+        let Activity {
+            served, in_flight, ..
+        } = &*self.activity;
+        served.store(served.load(Relaxed) + 1, Relaxed);
+        in_flight.store(in_flight.load(Relaxed) - 1, Relaxed);
     }
 }

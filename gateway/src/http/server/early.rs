@@ -101,7 +101,8 @@ impl Waiting {
 
     /// The final answer is here; what waits goes out before it.
     pub(super) fn close(&self) {
-        if self.open.swap(false, Relaxed) {
+        if self.open.load(Relaxed) {
+            self.open.store(false, Relaxed);
             let mut state = self.state.lock();
             state.open = false;
             state.waker = None;
