@@ -15,6 +15,7 @@ pub mod fill;
 pub mod freshness;
 pub mod key;
 mod l1;
+pub mod parts;
 pub mod policy;
 pub mod purge;
 pub mod tags;
@@ -160,6 +161,15 @@ impl Cache {
         };
         let visible = self.log.judge(&entry) == Verdict::Visible;
         (visible && entry.state(now) == State::Fresh).then_some(entry)
+    }
+
+    /// The stored parts that such a request may be answered from or add to: those under
+    /// [`KeyBuf::of_parts`], not purged, fresh or not.
+    pub fn parts(&self, key: &KeyBuf, request: &HeaderMap) -> Option<Arc<Entry>> {
+        match self.l1.find(key, request) {
+            Found::Entry(entry) if self.shows(&entry) => Some(entry),
+            _ => None,
+        }
     }
 
     /// The groups of the entry that such a request finds, fresh or not (RFC 9875 §2.2.1).

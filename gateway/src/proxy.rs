@@ -6,6 +6,7 @@
 //! [`respond`]. Plugins and policies decide; the acting is here.
 
 mod access;
+mod combine;
 pub mod config;
 mod context;
 mod explain;
@@ -16,6 +17,7 @@ mod invalidate;
 mod landing;
 mod load;
 mod metrics;
+mod parts;
 mod pass;
 mod plan;
 mod post;

@@ -105,6 +105,12 @@ impl Reply {
         self
     }
 
+    /// Takes a field out again.
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers.remove(name);
+        self
+    }
+
     fn with(content: Content) -> Self {
         Self {
             status: StatusCode::OK,

@@ -30,6 +30,8 @@ mod key;
 mod limits;
 #[path = "e2e/observability.rs"]
 mod observability;
+#[path = "e2e/parts.rs"]
+mod parts;
 #[path = "e2e/plugins.rs"]
 mod plugins;
 #[path = "e2e/policy.rs"]

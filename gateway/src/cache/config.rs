@@ -90,6 +90,8 @@ pub struct Policy {
     pub set_cookie: Option<SetCookie>,
     /// Whether a request's own `Cache-Control` counts.
     pub request_directives: Option<RequestDirectives>,
+    /// How a request for a range of what is not stored is loaded.
+    pub ranges: Option<Ranges>,
     /// Fields of a response that replace its `Cache-Control` and `Expires`, the first valid one (RFC 9213).
     pub targeted: Option<Vec<String>>,
 }
@@ -156,6 +158,17 @@ pub enum RequestDirectives {
     #[default]
     Ignore,
     Honor,
+}
+
+/// How a request for a range of what is not stored is loaded (RFC 9110 §14, RFC 9111 §3.3).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ranges {
+    /// The whole is loaded once and answers every range.
+    #[default]
+    Whole,
+    /// The range alone is loaded; parts are kept, added to, and completed.
+    Parts,
 }
 
 /// What a cache key is made of. The default: scheme, host, port, path, whole query.

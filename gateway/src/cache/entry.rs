@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::cache::freshness::{Freshness, State};
 use crate::cache::key::{Hash64, Key};
+use crate::cache::parts::Parts;
 use crate::cache::purge::Order;
 
 /// A stored response.
@@ -17,7 +18,11 @@ pub struct Entry {
     pub status: StatusCode,
     /// What every client gets, but for `Age`, `Cache-Status` and framing.
     pub headers: HeaderMap,
+    /// The whole; empty where there are `parts`.
     pub body: Bytes,
+    /// Some: not the whole is held. Such an entry has a key of its own, which no look-up
+    /// for the whole finds (see [`crate::cache::key::KeyBuf::of_parts`]).
+    pub parts: Option<Box<Parts>>,
     pub freshness: Freshness,
     /// What purges know it by.
     pub marks: Marks,
@@ -62,10 +67,19 @@ impl Entry {
             status,
             headers,
             body,
+            parts: None,
             freshness,
             marks,
             born,
             checked: AtomicU64::new(born),
+        }
+    }
+
+    /// The same with parts in place of the whole.
+    pub fn holding(self, parts: Parts) -> Self {
+        Self {
+            parts: Some(Box::new(parts)),
+            ..self
         }
     }
 
@@ -113,6 +127,7 @@ impl Entry {
             .map(|(name, value)| name.as_str().len() + value.len() + HEADER_COST)
             .sum();
         self.body.len()
+            + self.parts.as_ref().map_or(0, |parts| parts.size())
             + headers
             + self.key.as_bytes().len()
             + self.marks.url.len()

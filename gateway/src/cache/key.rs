@@ -43,6 +43,8 @@ pub enum Field {
     Cookie = b'C',
     Part = b'P',
     Variant = b'V',
+    /// Parts of the content are kept here, not the whole.
+    Octets = b'O',
 }
 
 /// A number that stands for a tag, route or URL. Equal things have equal numbers on
@@ -82,6 +84,13 @@ impl KeyBuf {
         Key(Arc::from(self.as_bytes()))
     }
 
+    /// The key under which parts of the content are kept.
+    pub fn of_parts(&self) -> Self {
+        let mut parts = self.clone();
+        parts.push(Field::Octets, b"");
+        parts
+    }
+
     /// This key for one variant of the response (RFC 9111 §4.1): the names and the
     /// selecting values of the request, in a form that can't be ambiguous.
     pub fn variant(&self, fields: &[http::HeaderName], request: &HeaderMap) -> Self {
@@ -100,6 +109,15 @@ impl KeyBuf {
 impl Key {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The key of a load that asks for the octets that `range` names.
+    pub fn of_range(&self, range: &[u8], if_range: &[u8]) -> Self {
+        let mut key = KeyBuf::default();
+        key.bytes.extend_from_slice(&self.0);
+        key.push(Field::Octets, range);
+        key.push(Field::Octets, if_range);
+        key.to_key()
     }
 
     /// The key's short name for people, logs and the `key` selector: the same on
@@ -157,6 +175,7 @@ pub fn describe(key: &[u8]) -> String {
             b'H' => "header",
             b'C' => "cookie",
             b'P' => "part",
+            b'O' => "octets",
             _ => "variant",
         };
         if !out.is_empty() {

@@ -28,6 +28,7 @@ pub struct Policy {
     pub hard_timeout: Option<Duration>,
     pub set_cookie: config::SetCookie,
     pub request_directives: config::RequestDirectives,
+    pub ranges: config::Ranges,
     /// Fields that replace `Cache-Control` and `Expires`, the first valid one (RFC 9213).
     pub targeted: Box<[HeaderName]>,
     /// The key covers `Authorization`: an answer to one user is never another's.
@@ -90,6 +91,8 @@ pub enum Refusal {
     VaryAny,
     NoFreshness,
     TooLarge,
+    /// A part that does not say which, or an answer to a range that is none to others.
+    Part,
 }
 
 impl Refusal {
@@ -104,6 +107,7 @@ impl Refusal {
             Self::VaryAny => "vary-any",
             Self::NoFreshness => "no-freshness",
             Self::TooLarge => "too-large",
+            Self::Part => "part",
         }
     }
 }
@@ -183,6 +187,7 @@ impl Policy {
                 .request_directives
                 .or(defaults.request_directives)
                 .unwrap_or_default(),
+            ranges: route.ranges.or(defaults.ranges).unwrap_or_default(),
             targeted: targets(route.targeted.as_ref().or(defaults.targeted.as_ref())),
             keyed_by_authorization,
         }

@@ -92,6 +92,35 @@ pub fn strong_last_modified(stored: &HeaderMap, now: SystemTime) -> Option<Syste
     (modified.checked_add(Duration::from_secs(1))? <= sent).then_some(modified)
 }
 
+/// The validator that names exact octets, as `If-Range` takes it: a strong `ETag`, or,
+/// where there is none at all, a strong `Last-Modified` (RFC 9110 §8.8, §13.1.5).
+pub fn strong_validator(stored: &HeaderMap, now: SystemTime) -> Option<&HeaderValue> {
+    match stored.get(header::ETAG) {
+        Some(tag) => (!EntityTag::of(tag).weak).then_some(tag),
+        None => strong_last_modified(stored, now).and_then(|_| stored.get(header::LAST_MODIFIED)),
+    }
+}
+
+/// Whether two responses have the same strong validator, so that their parts belong
+/// together (RFC 9110 §15.3.7.3).
+pub fn same_representation(one: &HeaderMap, other: &HeaderMap, now: SystemTime) -> bool {
+    match (one.get(header::ETAG), other.get(header::ETAG)) {
+        (Some(a), Some(b)) => EntityTag::of(a).strong_eq(EntityTag::of(b)),
+        (None, None) => {
+            let modified = strong_last_modified(one, now);
+            modified.is_some() && modified == strong_last_modified(other, now)
+        }
+        _ => false,
+    }
+}
+
+/// True if the request has a precondition other than `If-Range`.
+pub fn has_preconditions(request: &HeaderMap) -> bool {
+    CONDITIONS
+        .iter()
+        .any(|name| *name != header::IF_RANGE && request.contains_key(name))
+}
+
 /// The header of a 304 for a stored response (RFC 9110 §15.4.5).
 ///
 /// All that the 200 would carry, without what describes the content that is not sent: caches

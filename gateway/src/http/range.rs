@@ -30,6 +30,48 @@ pub enum RangeAnswer {
     Unsatisfiable,
 }
 
+/// Which octets a 206 brings (RFC 9110 §14.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContentRange {
+    pub first: u64,
+    pub last: u64,
+    /// Of the whole; None is `*`.
+    pub length: Option<u64>,
+}
+
+impl ContentRange {
+    /// The single `Content-Range` of a response, if it is valid and in octets.
+    pub fn of(response: &HeaderMap) -> Option<Self> {
+        let mut lines = response.get_all(header::CONTENT_RANGE).iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else {
+            return None;
+        };
+        let (unit, rest) = line.as_bytes().split_at_checked(6)?;
+        if !unit.eq_ignore_ascii_case(b"bytes ") {
+            return None;
+        }
+        let slash = memchr::memchr(b'/', rest)?;
+        let dash = memchr::memchr(b'-', &rest[..slash])?;
+        let (first, last) = (number(&rest[..dash])?, number(&rest[dash + 1..slash])?);
+        let length = match &rest[slash + 1..] {
+            b"*" => None,
+            digits => Some(number(digits)?),
+        };
+        // What no number here can reach is no place of an octet either.
+        let valid = first <= last && last < length.unwrap_or(u64::MAX);
+        valid.then_some(Self {
+            first,
+            last,
+            length,
+        })
+    }
+
+    /// How many octets it promises.
+    pub fn octets(self) -> u64 {
+        self.last - self.first + 1
+    }
+}
+
 /// A range as the client wrote it.
 #[derive(Clone, Copy)]
 enum Spec {
@@ -62,9 +104,26 @@ pub fn evaluate(
     parse(range.as_bytes()).map_or(RangeAnswer::Whole, |specs| resolve(&specs, length))
 }
 
-/// `Content-Range` of a single part.
-pub fn content_range(first: u64, last: u64, length: u64) -> HeaderValue {
-    ascii_value(format!("bytes {first}-{last}/{length}"))
+/// Whether the request asks for one range, and nothing but octets.
+pub fn is_single(request: &HeaderMap) -> bool {
+    let mut lines = request.get_all(header::RANGE).iter();
+    match (lines.next(), lines.next()) {
+        (Some(range), None) => parse(range.as_bytes()).is_some_and(|specs| specs.len() == 1),
+        _ => false,
+    }
+}
+
+/// `Range` for the octets from `first` to `last`, both included.
+pub fn request_range(first: u64, last: u64) -> HeaderValue {
+    ascii_value(format!("bytes={first}-{last}"))
+}
+
+/// `Content-Range` of a single part; without `length` nobody knows how long the whole is.
+pub fn content_range(first: u64, last: u64, length: impl Into<Option<u64>>) -> HeaderValue {
+    ascii_value(match length.into() {
+        Some(length) => format!("bytes {first}-{last}/{length}"),
+        None => format!("bytes {first}-{last}/*"),
+    })
 }
 
 /// `Content-Range` of a 416.
@@ -237,6 +296,28 @@ mod tests {
         let request =
             HeaderMap::from_iter([(header::RANGE, HeaderValue::from_str(range).unwrap())]);
         evaluate(&request, &Method::GET, None, None, length, now())
+    }
+
+    #[test]
+    fn a_content_range_is_valid_or_nothing() {
+        for (line, octets) in [
+            ("bytes 0-0/1", Some((0, 0, Some(1)))),
+            ("Bytes 4-9/10", Some((4, 9, Some(10)))),
+            ("bytes 4-9/*", Some((4, 9, None))),
+            ("bytes 4-9/9", None),
+            ("bytes 9-4/10", None),
+            ("bytes */10", None),
+            ("bytes 4-9", None),
+            ("bytes 4-/10", None),
+            ("bytes=4-9/10", None),
+            ("lines 4-9/10", None),
+            ("bytes 0-99999999999999999999999/*", None),
+        ] {
+            let headers =
+                HeaderMap::from_iter([(header::CONTENT_RANGE, HeaderValue::from_static(line))]);
+            let read = ContentRange::of(&headers).map(|r| (r.first, r.last, r.length));
+            assert_eq!(read, octets, "{line}: RFC 9110 §14.4");
+        }
     }
 
     #[test]

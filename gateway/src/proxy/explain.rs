@@ -10,6 +10,7 @@ use crate::cache::config::Mode;
 use crate::cache::key::{KeyId, describe};
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
+use crate::proxy::parts;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
 use crate::proxy::{Proxy, Visit, context};
@@ -192,6 +193,14 @@ fn stale(route: &Route) -> Vec<String> {
 }
 
 fn source(route: &Route) -> String {
+    let whole = whole_source(route);
+    match parts::kept(route) {
+        true => format!("{whole}; of a range that is not stored, the parts that are missing"),
+        false => whole,
+    }
+}
+
+fn whole_source(route: &Route) -> String {
     match (&route.loader, &route.origin) {
         (Some((plugin, _)), _) => format!("loader plugin {}", plugin.name()),
         (None, Some(origin)) => format!("upstream {}", origin.name()),

@@ -17,6 +17,7 @@ use crate::cache::key::KeyBuf;
 use crate::cache::policy::{Exchange, Refusal, Terms};
 use crate::cache::{Cache, Unshared};
 use crate::http::body::Body;
+use crate::http::range::ContentRange;
 use crate::proxy::context::Ask;
 use crate::proxy::head::prepare;
 use crate::proxy::respond;
@@ -30,6 +31,8 @@ pub struct Fetch {
     pub primary: KeyBuf,
     /// What is there to validate or to fall back on.
     pub stale: Option<Arc<Entry>>,
+    /// Only the range that the request asks for is loaded (see [`parts`](super::parts)).
+    pub part: bool,
     /// Takes a response that belongs to the leader's client alone; none behind a reader.
     pub private: Option<oneshot::Sender<Response<Body>>>,
 }
@@ -54,7 +57,7 @@ impl Fetch {
             key: key.as_bytes(),
         });
         let mut began = Instant::now();
-        let mut loaded = source::load(&self.ask, self.stale.as_deref()).await;
+        let mut loaded = self.load().await;
         if self.is_about_another(&loaded) {
             // RFC 9111 §4.3.4: nothing that we have may be updated by it.
             began = Instant::now();
@@ -116,7 +119,7 @@ impl Fetch {
         let response = &arrived.answer.response;
         let exchange = Exchange {
             request: &self.ask.parts.headers,
-            status: response.status(),
+            status: self.meant(response)?,
             response: response.headers(),
             received: arrived.wall,
             plugin_ttl: arrived.answer.ttl,
@@ -125,6 +128,18 @@ impl Fetch {
         match response.body().size_hint().lower() > self.cache.max_object_bytes as u64 {
             true => Err(Refusal::TooLarge),
             false => Ok(terms),
+        }
+    }
+
+    /// The status that the policy judges: a part is kept on the terms of the whole. Other
+    /// answers to a range alone are nobody else's (RFC 9111 §3.3).
+    fn meant(&self, response: &Response<Body>) -> Result<StatusCode, Refusal> {
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT if self.part => ContentRange::of(response.headers())
+                .map(|_| StatusCode::OK)
+                .ok_or(Refusal::Part),
+            StatusCode::RANGE_NOT_SATISFIABLE if self.part => Err(Refusal::Part),
+            status => Ok(status),
         }
     }
 
@@ -167,9 +182,7 @@ impl Fetch {
         }
         let answer = Answer {
             response: respond::absent(),
-            ttl: None,
-            tags: Vec::new(),
-            validates: false,
+            ..Answer::default()
         };
         let now = Instant::now();
         self.arrived(

@@ -19,6 +19,7 @@ use crate::proxy::fallback::Fallback;
 use crate::proxy::fetch::ERRORS;
 use crate::proxy::load::Place;
 use crate::proxy::metrics::Outcome;
+use crate::proxy::share::kept_under;
 use crate::proxy::{Proxy, Served, respond};
 
 /// What a streaming flight is to this request.
@@ -46,7 +47,11 @@ impl Proxy {
         place: &Place,
     ) -> Joined {
         let leads = place.private.is_some();
-        let variant = variant_key(&keyed.key, &fill.head.vary, &ask.parts.headers);
+        let variant = variant_key(
+            &kept_under(&keyed.key, fill.head.status),
+            &fill.head.vary,
+            &ask.parts.headers,
+        );
         if variant != fill.head.key {
             self.cache
                 .hooks

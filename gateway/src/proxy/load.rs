@@ -14,11 +14,13 @@ use crate::cache::event::{Alone, Event, StaleReason};
 use crate::cache::freshness::Windows;
 use crate::cache::key::Key;
 use crate::http::body::Body;
+use crate::http::cache_status::Forward;
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fallback::Fallback;
 use crate::proxy::fetch::Fetch;
 use crate::proxy::landing::Joined;
 use crate::proxy::metrics::Outcome;
+use crate::proxy::parts::{self, Held};
 use crate::proxy::{Proxy, Served, missing, plan};
 
 /// How often a request asks again when a flight was lost or turned out not to be for it.
@@ -29,6 +31,13 @@ pub(super) struct Place {
     pub(super) follower: Follower,
     /// Some: it leads, and a response that is not to be shared comes here.
     pub(super) private: Option<oneshot::Receiver<http::Response<Body>>>,
+}
+
+/// What came of asking for a place.
+enum Boarded {
+    Aboard(Place),
+    /// The answer was stored since the look-up.
+    Served(Served),
 }
 
 /// What a wait came to.
@@ -63,6 +72,7 @@ impl Proxy {
             ask: Arc::new(ask),
             primary: keyed.key,
             stale,
+            part: false,
             private: None,
         };
         tokio::spawn(fetch.run(leader));
@@ -75,7 +85,14 @@ impl Proxy {
         keyed: Keyed,
         found: Lookup,
     ) -> Served {
-        let reason = missing(&found);
+        let mut reason = missing(&found);
+        if matches!(found, Lookup::Miss(..)) {
+            match self.held(&ask, &keyed.key) {
+                Held::Answer(served) => return served,
+                Held::TooLittle => reason = Forward::Partial,
+                Held::Nothing => {}
+            }
+        }
         if plan::only_if_cached(&ask.route, &ask.parts) {
             return self.unsatisfied(reason);
         }
@@ -102,6 +119,10 @@ impl Proxy {
             // A HEAD loads nothing for others (RFC 9110 §9.3.2): it is answered from a GET or passed.
             return self.past(&ask, stale.as_ref(), reason, None).await;
         }
+        let part = stale.is_none() && parts::loadable(&ask);
+        if part {
+            key = parts::load_key(&key, &ask.parts);
+        }
         if self.cache.is_private(&key, &ask.parts.headers) {
             self.cache
                 .hooks
@@ -110,11 +131,9 @@ impl Proxy {
             return self.past(&ask, stale.as_ref(), reason, detail).await;
         }
         for _ in 0..ROUNDS {
-            let mut place = match self.board(&ask, &keyed, &key, stale.as_ref()) {
-                Ok(place) => place,
-                Err(entry) => {
-                    return self.hit(&ask.parts, &entry, None, Outcome::Hit, Instant::now());
-                }
+            let mut place = match self.board(&ask, &keyed, &key, stale.as_ref(), part) {
+                Boarded::Aboard(place) => place,
+                Boarded::Served(served) => return served,
             };
             let leads = place.private.is_some();
             match self.wait(&ask, &mut place, stale.as_ref()).await {
@@ -127,6 +146,9 @@ impl Proxy {
                 Waited::Landed(Landing::Streaming(fill)) => {
                     match self.join(&ask, &keyed, &fill, reason, &place) {
                         Joined::Served(served) => return served,
+                        Joined::Other(variant) if part => {
+                            key = parts::load_key(&variant, &ask.parts);
+                        }
                         Joined::Other(variant) => key = variant,
                         Joined::Unshared => {
                             return self
@@ -161,18 +183,19 @@ impl Proxy {
             .await
     }
 
-    /// Leads or follows; or an entry, when one was stored since the look-up.
+    /// Leads or follows; or the answer, when one was stored since the look-up.
     fn board(
         self: &Arc<Self>,
         ask: &Arc<Ask>,
         keyed: &Keyed,
         key: &Key,
         stale: Option<&Fallback>,
-    ) -> Result<Place, Arc<Entry>> {
+        part: bool,
+    ) -> Boarded {
         let leader = match self.cache.board(key, || ask.marks(keyed)) {
             Turn::Follow(follower) => {
                 self.cache.hooks.emit(Event::InflightReuse);
-                return Ok(Place {
+                return Boarded::Aboard(Place {
                     follower,
                     private: None,
                 });
@@ -186,7 +209,12 @@ impl Proxy {
             .filter(|entry| plan::satisfies(&ask.route, &ask.parts, entry, Instant::now()));
         if let Some(entry) = again {
             leader.land(Landing::Stored(Arc::clone(&entry)));
-            return Err(entry);
+            let served = self.hit(&ask.parts, &entry, None, Outcome::Hit, Instant::now());
+            return Boarded::Served(served);
+        }
+        if part && let Held::Answer(served) = self.held(ask, &keyed.key) {
+            // The leader's Drop sends the followers to look, too.
+            return Boarded::Served(served);
         }
         let (private, receiver) = oneshot::channel();
         let place = Place {
@@ -203,10 +231,11 @@ impl Proxy {
             ask: Arc::clone(ask),
             primary: keyed.key.clone(),
             stale,
+            part,
             private: Some(private),
         };
         tokio::spawn(fetch.run(leader));
-        Ok(place)
+        Boarded::Aboard(place)
     }
 
     async fn wait(&self, ask: &Ask, place: &mut Place, stale: Option<&Fallback>) -> Waited {

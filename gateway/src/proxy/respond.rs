@@ -149,7 +149,7 @@ pub fn append_status(headers: &mut HeaderMap, status: &CacheStatus<'_>) {
 }
 
 /// What a request's preconditions and ranges make of a response.
-enum Special {
+pub(super) enum Special {
     Whole,
     NotModified,
     Part(u64, u64),
@@ -157,7 +157,7 @@ enum Special {
     Unsatisfiable(u64),
 }
 
-fn special(
+pub(super) fn special(
     request: &Parts,
     status: StatusCode,
     headers: &HeaderMap,
@@ -196,7 +196,7 @@ fn special(
     }
 }
 
-fn whole(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+pub(super) fn whole(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -209,7 +209,7 @@ fn head_only(entry: &Entry) -> Response<Body> {
     response
 }
 
-fn not_modified(stored: &HeaderMap) -> Response<Body> {
+pub(super) fn not_modified(stored: &HeaderMap) -> Response<Body> {
     whole(
         StatusCode::NOT_MODIFIED,
         conditional::not_modified_headers(stored),
@@ -217,7 +217,7 @@ fn not_modified(stored: &HeaderMap) -> Response<Body> {
     )
 }
 
-fn unsatisfiable(length: u64) -> Response<Body> {
+pub(super) fn unsatisfiable(length: u64) -> Response<Body> {
     let mut response = plain(
         StatusCode::RANGE_NOT_SATISFIABLE,
         "416 range not satisfiable\n",
@@ -261,7 +261,7 @@ fn multipart(entry: &Entry, parts: &[(u64, u64)]) -> Response<Body> {
 }
 
 /// `Age` (RFC 9111 §5.1) and `Cache-Status` (RFC 9211).
-fn finish(
+pub(super) fn finish(
     response: &mut Response<Body>,
     freshness: &Freshness,
     now: Instant,

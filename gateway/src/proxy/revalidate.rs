@@ -102,7 +102,7 @@ fn is_for(stored: &HeaderMap, news: &HeaderMap) -> bool {
 
 /// RFC 9111 §3.2: a 304's fields replace the stored ones, but for those that describe
 /// the stored bytes. The stored `Age` is of the past in any case.
-fn update(stored: &mut HeaderMap, news: &HeaderMap) {
+pub(super) fn update(stored: &mut HeaderMap, news: &HeaderMap) {
     const KEPT: [HeaderName; 3] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE];
     stored.remove(AGE);
     for name in news.keys().filter(|name| !KEPT.contains(name)) {

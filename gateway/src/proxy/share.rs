@@ -1,10 +1,11 @@
 //! A response that may be shared: its body streams to all who follow the flight, and is
 //! stored when whole. The flight ends after that, so that a late request finds one or the other.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 
@@ -13,6 +14,7 @@ use crate::cache::entry::{Entry, Marks};
 use crate::cache::event::Event;
 use crate::cache::fill::{Fill, Head};
 use crate::cache::freshness::initial_age;
+use crate::cache::key::KeyBuf;
 use crate::cache::policy::{Source, Terms};
 use crate::cache::tags::{Tags, groups};
 use crate::cache::{Cache, Unshared, variant_key};
@@ -36,11 +38,19 @@ impl Fetch {
         let age = initial_age(&headers, wall, delay);
         let vary = Vary::parse(&headers);
         let length = body.size_hint().exact();
+        let mut marks = self.marks(&leader, &mut headers, &answer.tags);
+        if let Some(held) = &answer.continues {
+            marks.tags = marks.tags.iter().chain(&held.marks.tags).copied().collect();
+        }
         let head = Head {
-            key: variant_key(&self.primary, &vary, &self.ask.parts.headers),
+            key: variant_key(
+                &kept_under(&self.primary, parts.status),
+                &vary,
+                &self.ask.parts.headers,
+            ),
             status: parts.status,
             freshness: freshness(&terms, at, age),
-            marks: self.marks(&leader, &mut headers, &answer.tags),
+            marks,
             own: own_fields(&headers, &self.ask.route.policy),
             headers: stored_headers(headers, &self.ask.route.policy),
             length,
@@ -62,6 +72,10 @@ impl Fetch {
 
     fn store(&self, leader: &Leader, fill: &Fill, body: Bytes) {
         let head = &fill.head;
+        if head.status == StatusCode::PARTIAL_CONTENT {
+            return self.store_part(leader, head, body);
+        }
+        self.forget_parts();
         let entry = Entry::new(
             head.key.clone(),
             head.status,
@@ -95,6 +109,14 @@ impl Fetch {
             tags: tags.hashes.into(),
             ..leader.marks().clone()
         }
+    }
+}
+
+/// Where an answer with this status is kept: parts have a key of their own.
+pub(super) fn kept_under(primary: &KeyBuf, status: StatusCode) -> Cow<'_, KeyBuf> {
+    match status {
+        StatusCode::PARTIAL_CONTENT => Cow::Owned(primary.of_parts()),
+        _ => Cow::Borrowed(primary),
     }
 }
 
@@ -136,8 +158,6 @@ mod tests {
     use super::*;
     use crate::cache::coalesce::Turn;
     use crate::cache::freshness::Freshness;
-    use crate::cache::key::KeyBuf;
-    use http::StatusCode;
     use http_body::Frame;
     use http_body_util::StreamBody;
     use std::time::{Duration, Instant};

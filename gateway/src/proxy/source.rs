@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::uri::{PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::cache::coalesce::{Failure, StaleUse};
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
-use crate::http::{conditional, forward};
+use crate::http::{conditional, forward, range};
 use crate::origin::{Origin, OriginError};
 use crate::plugin::config::LoaderError;
 use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin};
@@ -27,6 +27,7 @@ pub enum Loaded {
 }
 
 /// A response whose body is still arriving.
+#[derive(Default)]
 pub struct Answer {
     pub response: Response<Body>,
     /// A plugin's word on the lifetime.
@@ -35,6 +36,8 @@ pub struct Answer {
     pub tags: Vec<String>,
     /// The request carried the stale copy's validators: a 304 is about it.
     pub validates: bool,
+    /// Stored parts that the response continues: what marks them marks it.
+    pub continues: Option<Arc<Entry>>,
 }
 
 /// How long a load may take where the route sets no hard timeout: the upstream's own
@@ -81,9 +84,8 @@ async fn sent(origin: &Origin, request: Request<Body>, validates: bool) -> Loade
     match origin.send(request).await {
         Ok(response) => Loaded::Response(Answer {
             response,
-            ttl: None,
-            tags: Vec::new(),
             validates,
+            ..Answer::default()
         }),
         Err(error) => Loaded::Failed(origin_failure(origin, &error)),
     }
@@ -101,6 +103,21 @@ async fn by_origin(ask: &Ask, stale: Option<&Entry>) -> Loaded {
         add_validators(&mut request, entry);
     }
     sent(origin, request, stale.is_some()).await
+}
+
+/// Loads the octets from the first to the second of `gap`, both included, if `validator`
+/// still holds; else the whole comes (RFC 9110 §13.1.5).
+pub async fn load_range(ask: &Ask, gap: (u64, u64), validator: HeaderValue) -> Loaded {
+    let Some(origin) = &ask.route.origin else {
+        return Loaded::Failed(no_origin());
+    };
+    let mut request = ask.for_origin(Body::empty());
+    *request.method_mut() = Method::GET;
+    let headers = request.headers_mut();
+    conditional::strip_conditionals(headers);
+    headers.insert(RANGE, range::request_range(gap.0, gap.1));
+    headers.insert(IF_RANGE, validator);
+    until(deadline(ask), sent(origin, request, false)).await
 }
 
 /// RFC 9111 §4.3.1.
@@ -169,7 +186,7 @@ fn composed(loaded: LoadedResponse) -> Answer {
         response,
         ttl: loaded.ttl,
         tags: loaded.tags,
-        validates: false,
+        ..Answer::default()
     }
 }
 

@@ -1,0 +1,305 @@
+//! The octets that are held of a representation, when not all are (RFC 9111 §3.3, §3.4).
+//!
+//! A value: adding makes another one, so that an entry stays what it is while others
+//! read it. Segments never overlap: of what arrives only the octets that are missing are
+//! taken, and copied, so that no segment keeps a larger buffer alive than it accounts for.
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+
+/// Parts of one representation.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// By their place; they may touch.
+    segments: Vec<Segment>,
+    /// Octets of the whole, where the origin said how many.
+    pub length: Option<u64>,
+    /// The `Range` that the newest part answered, and its first and last octet: an
+    /// equal request is answered by it even where the whole's length is unknown.
+    answered: Option<(HeaderValue, u64, u64)>,
+}
+
+#[derive(Clone, Debug)]
+struct Segment {
+    first: u64,
+    bytes: Bytes,
+}
+
+/// Segments of one representation at most; touching ones are joined then, and what is
+/// still too much is dropped.
+const MAX_SEGMENTS: usize = 64;
+
+impl Segment {
+    /// The place behind its last octet.
+    fn end(&self) -> u64 {
+        self.first + self.bytes.len() as u64
+    }
+}
+
+impl Parts {
+    /// Nothing of a representation of this length.
+    pub fn of(length: Option<u64>) -> Self {
+        Self {
+            length,
+            ..Self::default()
+        }
+    }
+
+    /// These and what arrived, at most `limit` octets: what was there before goes first.
+    pub fn with(&self, first: u64, bytes: Bytes, limit: usize) -> Self {
+        let mut all = self.clone();
+        let room = (limit as u64).saturating_sub(bytes.len() as u64);
+        all.shrink(room);
+        let end = first + bytes.len() as u64;
+        let mut from = first;
+        let mut missing = Vec::new();
+        for held in &all.segments {
+            let gap_end = held.first.clamp(from, end);
+            missing.push((from, gap_end));
+            from = held.end().clamp(from, end);
+        }
+        missing.push((from, end));
+        for (from, to) in missing.into_iter().filter(|(from, to)| from < to) {
+            let piece = match (from, to) == (first, end) {
+                true => bytes.clone(),
+                false => {
+                    Bytes::copy_from_slice(&bytes[(from - first) as usize..(to - first) as usize])
+                }
+            };
+            all.segments.push(Segment {
+                first: from,
+                bytes: piece,
+            });
+        }
+        all.segments.sort_unstable_by_key(|segment| segment.first);
+        all.settle(first);
+        all
+    }
+
+    /// Notes which request the octets from `first` to `last` answered.
+    pub fn answering(mut self, range: HeaderValue, first: u64, last: u64) -> Self {
+        self.answered = Some((range, first, last));
+        self
+    }
+
+    /// What a request with this `Range` was answered with before.
+    pub fn answered(&self, range: &HeaderValue) -> Option<(u64, u64)> {
+        let (known, first, last) = self.answered.as_ref()?;
+        (known == range).then_some((*first, *last))
+    }
+
+    /// The octets from `first` to `last`, both included, if all are held.
+    pub fn slice(&self, first: u64, last: u64) -> Option<Bytes> {
+        if self.missing(first, last).is_some() {
+            return None;
+        }
+        let mut pieces = self.segments.iter().filter_map(|segment| {
+            let from = first.max(segment.first);
+            let to = last.saturating_add(1).min(segment.end());
+            (from < to).then(|| {
+                segment
+                    .bytes
+                    .slice((from - segment.first) as usize..(to - segment.first) as usize)
+            })
+        });
+        let one = pieces.next()?;
+        let Some(second) = pieces.next() else {
+            return Some(one);
+        };
+        let mut joined = BytesMut::from(&one[..]);
+        joined.extend_from_slice(&second);
+        pieces.for_each(|piece| joined.extend_from_slice(&piece));
+        Some(joined.freeze())
+    }
+
+    /// The smallest range that holds all that is missing of `first..=last`.
+    pub fn missing(&self, first: u64, last: u64) -> Option<(u64, u64)> {
+        let end = last.saturating_add(1);
+        let mut from = first;
+        for segment in &self.segments {
+            if segment.first <= from {
+                from = from.max(segment.end());
+            }
+        }
+        let mut to = end;
+        for segment in self.segments.iter().rev() {
+            if segment.end() >= to {
+                to = to.min(segment.first);
+            }
+        }
+        (from < to).then(|| (from, to - 1))
+    }
+
+    /// All octets, if all are held.
+    pub fn whole(&self) -> Option<Bytes> {
+        match self.length? {
+            0 => Some(Bytes::new()),
+            length => self.slice(0, length - 1),
+        }
+    }
+
+    /// Bytes that it takes beside the entry.
+    pub fn size(&self) -> usize {
+        self.octets() as usize + self.segments.capacity() * size_of::<Segment>() + size_of::<Self>()
+    }
+
+    fn octets(&self) -> u64 {
+        self.segments
+            .iter()
+            .map(|segment| segment.bytes.len() as u64)
+            .sum()
+    }
+
+    /// Drops segments from the front until at most `room` octets are left.
+    fn shrink(&mut self, room: u64) {
+        let mut octets = self.octets();
+        let too_much = self
+            .segments
+            .iter()
+            .take_while(|segment| {
+                let over = octets > room;
+                octets -= if over { segment.bytes.len() as u64 } else { 0 };
+                over
+            })
+            .count();
+        self.segments.drain(..too_much);
+    }
+
+    /// Keeps the number of segments in bounds, and the one with octet `newest` in any case.
+    fn settle(&mut self, newest: u64) {
+        if self.segments.len() <= MAX_SEGMENTS {
+            return;
+        }
+        self.join();
+        while self.segments.len() > MAX_SEGMENTS {
+            let front = self.segments[0].end() > newest;
+            self.segments
+                .remove(if front { self.segments.len() - 1 } else { 0 });
+        }
+    }
+
+    fn join(&mut self) {
+        let mut joined: Vec<Segment> = Vec::new();
+        let mut run: Vec<Segment> = Vec::new();
+        for segment in self.segments.drain(..) {
+            if run.last().is_some_and(|last| last.end() != segment.first) {
+                joined.extend(melt(&mut run));
+            }
+            run.push(segment);
+        }
+        joined.extend(melt(&mut run));
+        self.segments = joined;
+    }
+}
+
+/// One segment of several that touch.
+fn melt(run: &mut Vec<Segment>) -> Option<Segment> {
+    let first = run.first()?.first;
+    if run.len() == 1 {
+        return run.pop();
+    }
+    let mut bytes = BytesMut::new();
+    run.drain(..)
+        .for_each(|segment| bytes.extend_from_slice(&segment.bytes));
+    Some(Segment {
+        first,
+        bytes: bytes.freeze(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WHOLE: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    const LIMIT: usize = 1_000;
+
+    fn add(parts: &Parts, first: usize, last: usize) -> Parts {
+        parts.with(
+            first as u64,
+            Bytes::from_static(&WHOLE[first..=last]),
+            LIMIT,
+        )
+    }
+
+    fn empty() -> Parts {
+        Parts::of(Some(WHOLE.len() as u64))
+    }
+
+    #[test]
+    fn parts_that_touch_or_overlap_answer_as_one() {
+        let parts = add(&add(&add(&empty(), 0, 4), 8, 10), 3, 8);
+        assert_eq!(parts.slice(1, 9).as_deref(), Some(&WHOLE[1..=9]));
+        assert_eq!(parts.slice(1, 11), None);
+        assert_eq!(parts.octets(), 11, "what was there is not held twice");
+    }
+
+    #[test]
+    fn what_is_missing_is_one_range() {
+        let parts = add(&add(&empty(), 0, 4), 10, 14);
+        for ((first, last), missing) in [
+            ((0, 4), None),
+            ((2, 7), Some((5, 7))),
+            ((2, 12), Some((5, 9))),
+            ((6, 8), Some((6, 8))),
+            ((6, 20), Some((6, 20))),
+            ((12, 20), Some((15, 20))),
+            ((0, u64::MAX), Some((5, u64::MAX - 1))),
+        ] {
+            assert_eq!(parts.missing(first, last), missing, "{first}-{last}");
+        }
+    }
+
+    #[test]
+    fn all_parts_are_the_whole() {
+        let parts = add(&add(&empty(), 0, 20), 20, 35);
+        assert_eq!(parts.whole().as_deref(), Some(WHOLE));
+        let unknown = Parts::of(None).with(0, Bytes::from_static(WHOLE), LIMIT);
+        assert_eq!(unknown.whole(), None, "nobody said that this is all");
+    }
+
+    #[test]
+    fn the_same_range_is_answered_again_without_knowing_the_length() {
+        let range = HeaderValue::from_static("bytes=-3");
+        let parts = Parts::of(None)
+            .with(33, Bytes::from_static(&WHOLE[33..]), LIMIT)
+            .answering(range.clone(), 33, 35);
+        assert_eq!(parts.answered(&range), Some((33, 35)));
+        assert_eq!(parts.answered(&HeaderValue::from_static("bytes=-4")), None);
+    }
+
+    #[test]
+    fn octets_and_segments_are_bounded_and_the_newest_stay() {
+        let byte = |parts: &Parts, at: u64| parts.with(at, Bytes::from_static(b"x"), 300);
+        let apart = (0..200).fold(Parts::of(None), |parts, n| byte(&parts, n * 2));
+        assert_eq!(apart.segments.len(), MAX_SEGMENTS);
+        assert!(apart.slice(398, 398).is_some());
+        let backwards = (0..200)
+            .rev()
+            .fold(Parts::of(None), |parts, n| byte(&parts, n * 2));
+        assert!(backwards.segments.len() == MAX_SEGMENTS && backwards.slice(0, 0).is_some());
+        let touching = (0..500).fold(Parts::of(None), |parts, n| byte(&parts, n));
+        assert!(touching.octets() <= 300 && touching.slice(499, 499).is_some());
+    }
+
+    proptest! {
+        /// Against a plain map of octets.
+        #[test]
+        fn what_is_held_is_what_arrived(adds in prop::collection::vec((0usize..36, 0usize..36), 0..12), ask in (0usize..36, 0usize..36)) {
+            let mut parts = empty();
+            let mut held = [false; 36];
+            for (a, b) in adds {
+                let (first, last) = (a.min(b), a.max(b));
+                parts = add(&parts, first, last);
+                held[first..=last].fill(true);
+            }
+            let (first, last) = (ask.0.min(ask.1), ask.0.max(ask.1));
+            let all = held[first..=last].iter().all(|h| *h);
+            prop_assert_eq!(parts.slice(first as u64, last as u64), all.then(|| Bytes::from_static(&WHOLE[first..=last])));
+            let missing: Vec<u64> = (first..=last).filter(|at| !held[*at]).map(|at| at as u64).collect();
+            prop_assert_eq!(parts.missing(first as u64, last as u64), missing.first().copied().zip(missing.last().copied()));
+            prop_assert_eq!(parts.octets(), held.iter().filter(|h| **h).count() as u64);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The leader's part in ranges: asks the origin for what stored parts lack, puts both
+//! together, and keeps what came (RFC 9111 §3.3, §3.4; RFC 9110 §15.3.7.3).
+//!
+//! Parts are put together only where both have the same strong validator; what came is
+//! then an answer like any other, judged and shared as [`Fetch`] does with every one.
+//!
+//! Invariant: stored parts are looked up after the load's place in the order of purges is
+//! known, so that purged octets can't come back in a newer entry.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE, VIA};
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, Limited};
+
+use crate::cache::coalesce::{Failure, Leader};
+use crate::cache::entry::Entry;
+use crate::cache::fill::Head;
+use crate::cache::parts::Parts;
+use crate::cache::variant_key;
+use crate::http::body::Body;
+use crate::http::range::{ContentRange, RangeAnswer};
+use crate::http::{conditional, forward, range};
+use crate::proxy::fetch::Fetch;
+use crate::proxy::head::compact;
+use crate::proxy::parts;
+use crate::proxy::revalidate::update;
+use crate::proxy::source::{self, Answer, Loaded};
+
+/// Octets from the first to the second, both included.
+type Span = (u64, u64);
+
+impl Fetch {
+    /// Loads what is missing: the whole, a part, or what parts that are stored lack of either.
+    pub(super) async fn load(&self) -> Loaded {
+        let held = match self.stale {
+            None if parts::kept(&self.ask.route) => self.held(),
+            _ => None,
+        };
+        let wanted = held.as_deref().and_then(|held| self.wanted(held));
+        match held.zip(wanted) {
+            Some((held, wanted)) => self.lacking(&held, wanted).await,
+            None => self.plainly().await,
+        }
+    }
+
+    async fn plainly(&self) -> Loaded {
+        match self.part {
+            true => source::for_one(&self.ask).await,
+            false => source::load(&self.ask, self.stale.as_deref()).await,
+        }
+    }
+
+    /// Stored parts that others may be added to.
+    fn held(&self) -> Option<Arc<Entry>> {
+        let key = self.primary.of_parts();
+        let found = self.cache.parts(&key, &self.ask.parts.headers)?;
+        conditional::strong_validator(&found.headers, SystemTime::now()).map(drop)?;
+        Some(found)
+    }
+
+    /// The octets that are to be loaded, if it can be told from what is held.
+    fn wanted(&self, held: &Entry) -> Option<Span> {
+        let length = held.parts.as_ref()?.length?;
+        let last = length.checked_sub(1)?;
+        if !self.part {
+            return (length <= self.cache.max_object_bytes as u64).then_some((0, last));
+        }
+        let now = SystemTime::now();
+        let request = &self.ask.parts;
+        match range::evaluate(
+            &request.headers,
+            &request.method,
+            held.headers.get(http::header::ETAG),
+            conditional::strong_last_modified(&held.headers, now),
+            length,
+            now,
+        ) {
+            RangeAnswer::Part { first, last } => Some((first, last)),
+            RangeAnswer::Whole | RangeAnswer::Parts(_) | RangeAnswer::Unsatisfiable => None,
+        }
+    }
+
+    /// Asks for what of `wanted` is not held, on condition that nothing has changed.
+    async fn lacking(&self, held: &Arc<Entry>, wanted: Span) -> Loaded {
+        let now = SystemTime::now();
+        let parts = held.parts.as_ref();
+        let gap = parts
+            .and_then(|parts| parts.missing(wanted.0, wanted.1))
+            // All is there, but stale.
+            .unwrap_or(wanted);
+        let Some(validator) = conditional::strong_validator(&held.headers, now) else {
+            return self.plainly().await;
+        };
+        let loaded = source::load_range(&self.ask, gap, validator.clone()).await;
+        let Loaded::Response(answer) = loaded else {
+            return loaded;
+        };
+        match answer.response.status() {
+            StatusCode::PARTIAL_CONTENT if fits(held, gap, answer.response.headers(), now) => {
+                self.combined(held, wanted, gap, answer).await
+            }
+            StatusCode::PARTIAL_CONTENT
+            | StatusCode::RANGE_NOT_SATISFIABLE
+            | StatusCode::NOT_MODIFIED
+            | StatusCode::PRECONDITION_FAILED => {
+                // It is not what it was, or was never what it said.
+                self.cache.drop_entry(held);
+                self.plainly().await
+            }
+            _ => Loaded::Response(answer),
+        }
+    }
+
+    /// The answer that what is held and what came are together.
+    async fn combined(&self, held: &Arc<Entry>, wanted: Span, gap: Span, answer: Answer) -> Loaded {
+        let (mut parts, body) = answer.response.into_parts();
+        forward::strip_hop_by_hop(&mut parts.headers);
+        let mut headers = held.headers.clone();
+        // This answer's way is its own.
+        headers.remove(VIA);
+        update(&mut headers, &parts.headers);
+        let body = match (wanted == gap, &held.parts) {
+            (false, Some(known)) => match joined(known, wanted, gap, body).await {
+                Some(octets) => Body::full(octets),
+                None => return Loaded::Failed(broken_off()),
+            },
+            _ => body,
+        };
+        let length = held.parts.as_ref().and_then(|parts| parts.length);
+        parts.status = StatusCode::OK;
+        if self.part {
+            parts.status = StatusCode::PARTIAL_CONTENT;
+            headers.insert(
+                CONTENT_RANGE,
+                range::content_range(wanted.0, wanted.1, length),
+            );
+        }
+        headers.insert(CONTENT_LENGTH, (wanted.1 - wanted.0 + 1).into());
+        parts.headers = headers;
+        Loaded::Response(Answer {
+            response: http::Response::from_parts(parts, body),
+            continues: Some(Arc::clone(held)),
+            ..Answer::default()
+        })
+    }
+
+    /// Keeps a part beside those that belong to it, in place of any others.
+    pub(super) fn store_part(&self, leader: &Leader, head: &Head, body: Bytes) {
+        let Some(place) = ContentRange::of(&head.headers) else {
+            return;
+        };
+        let octets = body.len() as u64;
+        if octets == 0 || octets > place.octets() {
+            return;
+        }
+        let mut headers = compact(&head.headers);
+        headers.remove(CONTENT_RANGE);
+        let belongs = |held: &Arc<Entry>| {
+            octets == place.octets()
+                && held
+                    .parts
+                    .as_ref()
+                    .is_some_and(|parts| parts.length == place.length)
+                && conditional::same_representation(&held.headers, &headers, SystemTime::now())
+        };
+        let key = self.primary.of_parts();
+        let held = self.cache.parts(&key, &self.ask.parts.headers);
+        let fresh = Parts::of(place.length);
+        let known = held.as_ref().filter(|held| belongs(held));
+        let known = known
+            .and_then(|held| held.parts.as_deref())
+            .unwrap_or(&fresh);
+        // What came is what is held, even where a little more was promised.
+        let mut all = known.with(place.first, body, self.cache.max_object_bytes);
+        if let Some(range) = self.ask.parts.headers.get(RANGE) {
+            all = all.answering(range.clone(), place.first, place.first + octets - 1);
+        }
+        self.admit_parts(leader, head, headers, all);
+    }
+
+    fn admit_parts(&self, leader: &Leader, head: &Head, headers: HeaderMap, parts: Parts) {
+        let whole = parts.whole();
+        let (primary, status) = match whole {
+            Some(_) => (self.primary.clone(), StatusCode::OK),
+            None => (self.primary.of_parts(), StatusCode::PARTIAL_CONTENT),
+        };
+        let is_whole = whole.is_some();
+        let entry = Entry::new(
+            variant_key(&primary, &head.vary, &self.ask.parts.headers),
+            status,
+            headers,
+            whole.unwrap_or_default(),
+            head.freshness,
+            head.marks.clone(),
+            leader.born(),
+        );
+        let entry = match is_whole {
+            true => entry,
+            false => entry.holding(parts),
+        };
+        if is_whole {
+            self.forget_parts();
+        }
+        self.cache
+            .admit(primary.to_key(), &head.vary, Arc::new(entry));
+    }
+
+    /// Parts are of no use beside the whole, and may be of something older.
+    pub(super) fn forget_parts(&self) {
+        if !parts::kept(&self.ask.route) {
+            return;
+        }
+        let key = self.primary.of_parts();
+        if let Some(held) = self.cache.parts(&key, &self.ask.parts.headers) {
+            self.cache.drop_entry(&held);
+        }
+    }
+}
+
+/// Whether a 206 is the part that was asked for, of the representation that is held.
+fn fits(held: &Entry, gap: Span, headers: &HeaderMap, now: SystemTime) -> bool {
+    let place = ContentRange::of(headers);
+    let length = held.parts.as_ref().and_then(|parts| parts.length);
+    place.is_some_and(|p| (p.first, p.last) == gap && p.length == length)
+        && conditional::same_representation(&held.headers, headers, now)
+}
+
+/// The octets of `wanted` out of what is held and what arrives. None: less or more arrived
+/// than was promised.
+async fn joined(held: &Parts, wanted: Span, gap: Span, body: Body) -> Option<Bytes> {
+    let promised = usize::try_from(gap.1 - gap.0 + 1).ok()?;
+    let came = Limited::new(body, promised)
+        .collect()
+        .await
+        .ok()?
+        .to_bytes();
+    if came.len() != promised {
+        return None;
+    }
+    held.with(gap.0, came, usize::MAX).slice(wanted.0, wanted.1)
+}
+
+fn broken_off() -> Failure {
+    let detail = "the origin's answer to a range is not as long as it says";
+    Failure::new(StatusCode::BAD_GATEWAY, "http_response_incomplete", detail)
+}

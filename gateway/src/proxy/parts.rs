@@ -1,0 +1,112 @@
+//! Ranges of what is not stored as a whole, on routes with `ranges: parts`: answered from
+//! stored parts where these hold all that is asked for (RFC 9111 §3.3). What is missing is
+//! loaded like everything else, but by a key of its own; see [`combine`](super::combine).
+
+use std::time::Instant;
+
+use http::header::{CONTENT_RANGE, IF_RANGE, RANGE};
+use http::request::Parts as Request;
+use http::{HeaderValue, Method, Response, StatusCode};
+
+use crate::cache::config::Ranges;
+use crate::cache::entry::Entry;
+use crate::cache::freshness::State;
+use crate::cache::key::{Key, KeyBuf};
+use crate::http::body::Body;
+use crate::http::cache_status::CacheStatus;
+use crate::http::{conditional, range};
+use crate::proxy::context::Ask;
+use crate::proxy::metrics::Outcome;
+use crate::proxy::respond::{self, Special};
+use crate::proxy::route::Route;
+use crate::proxy::{Proxy, Served, plan};
+
+/// What stored parts are to a request.
+pub enum Held {
+    /// None, or none that is fresh.
+    Nothing,
+    /// Some, but not all that is asked for.
+    TooLittle,
+    Answer(Served),
+}
+
+/// Whether a route keeps parts. A loader is asked for the whole always.
+pub fn kept(route: &Route) -> bool {
+    route.policy.ranges == Ranges::Parts && route.loader.is_none()
+}
+
+/// Whether the request's range may be loaded by itself: one range, and no precondition
+/// that would make the answer something else than a part or the whole.
+pub fn loadable(ask: &Ask) -> bool {
+    kept(&ask.route)
+        && ask.parts.method == Method::GET
+        && range::is_single(&ask.parts.headers)
+        && !conditional::has_preconditions(&ask.parts.headers)
+}
+
+/// The key of a load for the request's range; two such requests share an answer only if
+/// they ask for the same octets under the same condition.
+pub fn load_key(key: &Key, request: &Request) -> Key {
+    let line = |name| {
+        request
+            .headers
+            .get(name)
+            .map_or(&b""[..], HeaderValue::as_bytes)
+    };
+    key.of_range(line(RANGE), line(IF_RANGE))
+}
+
+impl Proxy {
+    /// What the stored parts are to a request for a range.
+    pub(super) fn held(&self, ask: &Ask, key: &KeyBuf) -> Held {
+        let asks = ask.parts.method == Method::GET && ask.parts.headers.contains_key(RANGE);
+        if !asks || !kept(&ask.route) {
+            return Held::Nothing;
+        }
+        let now = Instant::now();
+        let fresh = |entry: &Entry| {
+            entry.state(now) == State::Fresh && plan::satisfies(&ask.route, &ask.parts, entry, now)
+        };
+        let found = self.cache.parts(&key.of_parts(), &ask.parts.headers);
+        let Some(entry) = found.filter(|entry| fresh(entry)) else {
+            return Held::Nothing;
+        };
+        match answer(&ask.parts, &entry, now) {
+            Some(response) => Held::Answer(Served::new(response, Outcome::Hit)),
+            None => Held::TooLittle,
+        }
+    }
+}
+
+/// The answer from stored parts, if all of it is there.
+fn answer(request: &Request, entry: &Entry, now: Instant) -> Option<Response<Body>> {
+    let held = entry.parts.as_ref()?;
+    // Where nobody knows the length, no place is behind the end.
+    let length = held.length.unwrap_or(u64::MAX);
+    let (first, last) =
+        match respond::special(request, StatusCode::OK, &entry.headers, Some(length)) {
+            Special::NotModified => {
+                return Some(closed(respond::not_modified(&entry.headers), entry, now));
+            }
+            Special::Unsatisfiable(length) => {
+                return Some(closed(respond::unsatisfiable(length), entry, now));
+            }
+            Special::Part(first, last) if held.missing(first, last).is_none() => (first, last),
+            Special::Part(..) => held.answered(request.headers.get(RANGE)?)?,
+            Special::Whole | Special::Parts(_) => return None,
+        };
+    let body = Body::full(held.slice(first, last)?);
+    let mut response = respond::whole(StatusCode::PARTIAL_CONTENT, entry.headers.clone(), body);
+    let place = range::content_range(first, last, held.length);
+    response.headers_mut().insert(CONTENT_RANGE, place);
+    Some(closed(response, entry, now))
+}
+
+fn closed(mut response: Response<Body>, entry: &Entry, now: Instant) -> Response<Body> {
+    let status = CacheStatus::Hit {
+        ttl: entry.freshness.ttl(now),
+        detail: None,
+    };
+    respond::finish(&mut response, &entry.freshness, now, &status);
+    response
+}
