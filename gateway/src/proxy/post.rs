@@ -43,9 +43,7 @@ impl Proxy {
         let mut arrived = Arrived {
             answer: Answer {
                 response,
-                ttl: None,
-                tags: Vec::new(),
-                validates: false,
+                ..Answer::default()
             },
             at,
             wall: SystemTime::now(),
@@ -56,6 +54,7 @@ impl Proxy {
             ask: Arc::clone(&get),
             primary: keyed.key.clone(),
             stale: None,
+            part: false,
             private: None,
         };
         let terms = match fetch.judge(&arrived) {
