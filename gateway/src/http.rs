@@ -8,8 +8,9 @@
 //! believe; [`cache_status`] and [`proxy_status`] tell the client what happened.
 //!
 //! The other half moves bytes: [`server`] is the listener, [`guard`] refuses what a
-//! request must not be, [`proxy_protocol`] is how a proxy without HTTP names the client,
-//! [`body`] is the one type of body.
+//! request must not be, [`frames`] counts what an HTTP/2 peer sends for nothing, [`fair`]
+//! ends the turn of a connection that is fed without end, [`proxy_protocol`] is how a proxy
+//! without HTTP names the client, [`body`] is the one type of body.
 
 pub mod age;
 pub mod bearer;
@@ -22,7 +23,9 @@ pub mod conditional;
 pub mod config;
 pub mod date;
 pub mod etag;
+pub mod fair;
 pub mod forward;
+pub mod frames;
 pub mod guard;
 mod list;
 pub mod proxy_protocol;

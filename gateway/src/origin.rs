@@ -1,8 +1,9 @@
 //! Named upstreams: choose a target, send, keep deadlines.
 //!
 //! Inside: `admission` bounds what an upstream is asked at once, `target` goes round the
-//! servers, `client` holds the connections, `exchange` watches the body that goes out and
-//! the one that comes back, `error` names what went wrong. The caller has already made
+//! servers, `client` holds the connections, `response` refuses heads that are ambiguous,
+//! `exchange` watches the body that goes out and the one that comes back, `error` names
+//! what went wrong. The caller has already made
 //! the request what the origin shall see; here only `Host` (by `host_header`) and the
 //! address are set, nothing is added.
 //!
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::time::Instant;
 
 use self::admission::{Admission, Place};
 use self::client::Clients;
@@ -29,12 +31,14 @@ pub mod config;
 mod error;
 mod exchange;
 mod http2;
+mod response;
 mod target;
 #[cfg(test)]
 mod tests;
 
 pub use self::client::SendError;
 pub use self::error::{BuildError, OriginError, Overload, TimeoutPhase};
+pub use self::response::OnInterim;
 
 /// All upstreams by name.
 pub struct Origins(HashMap<String, Arc<Origin>>);
@@ -91,13 +95,14 @@ impl Origin {
 
     /// Sends a request, whose URI needs a path only, and returns the response's head with
     /// a body that streams. The place among `max_concurrent` is held until that body ends
-    /// or is dropped; a 101 gives it back at once. Extensions go along: hyper looks there
-    /// for who is told of interim answers, so those of a client's request must not be in it.
+    /// or is dropped; a 101 gives it back at once. Of extensions [`OnInterim`] is known;
+    /// those of a client's request must not be in it, since hyper looks there, too.
     ///
     /// # Errors
     /// What [`OriginError`] lists; [`OriginError::status`] says what the client gets.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
         let place = self.admission.enter().await?;
+        let deadline = self.deadline();
         let again = (self.targets.len() > 1)
             .then(|| bodiless_copy(&request))
             .flatten();
@@ -108,7 +113,15 @@ impl Origin {
             }
             (outcome, _) => outcome,
         };
-        response.map(|response| self.hold(response, place))
+        response.map(|response| self.hold(response, place, deadline))
+    }
+
+    /// When the exchange that begins now has to be over; `None` for `total: 0`.
+    fn deadline(&self) -> Option<Instant> {
+        let total = self.timeouts.total.0;
+        Instant::now()
+            .checked_add(total)
+            .filter(|_| !total.is_zero())
     }
 
     /// One request to one target, up to the response's head.
@@ -150,15 +163,20 @@ impl Origin {
         Ok(())
     }
 
-    /// Puts the deadline and the place around the response's body.
-    fn hold(&self, response: Response<hyper::body::Incoming>, place: Place) -> Response<Body> {
+    /// Puts the deadlines and the place around the response's body.
+    fn hold(
+        &self,
+        response: Response<hyper::body::Incoming>,
+        place: Place,
+        deadline: Option<Instant>,
+    ) -> Response<Body> {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         response.map(|incoming| {
             if switching || http_body::Body::is_end_stream(&incoming) {
                 return Body::empty();
             }
             let body = Bounded::new(incoming, u64::MAX, self.timeouts.idle.0);
-            Body::boxed(exchange::Held::new(body, place))
+            Body::boxed(exchange::Held::new(body, place, deadline))
         })
     }
 }

@@ -10,22 +10,26 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::available_parallelism;
 
+use http::header::UPGRADE;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
+use tokio::select;
 
 use super::config::Upstream;
 use super::http2::Http2;
+use super::response::{self, Interim};
 use super::target::Target;
 use crate::http::body::Body;
 use crate::http::config::Protocol;
+use crate::http::fair::ShortTurns;
 
 /// Header fields of a response.
 const MAX_HEADERS: usize = 256;
 /// Bytes of a response's head, and what is read ahead of a slow reader.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 64 << 10;
 
 /// What the client fails with; `error` makes the names for it.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,8 @@ pub enum SendError {
     Dns(#[source] io::Error),
     #[error("the Host is no authority")]
     Host(#[source] http::Error),
+    #[error("the response is not to be trusted: {0}")]
+    Response(&'static str),
 }
 
 /// The pools, one a lane.
@@ -88,10 +94,26 @@ impl Clients {
         target: &Target,
     ) -> Result<Response<Incoming>, SendError> {
         match &self.lanes[LANE.with(Cell::get) % self.lanes.len()] {
-            Lane::Http1(client) => client.request(request).await.map_err(SendError::Http1),
+            Lane::Http1(client) => by_http1(client, request).await,
             Lane::Http2(client) => client.send(request, target).await,
         }
     }
+}
+
+async fn by_http1(
+    client: &Client<HttpConnector, Body>,
+    mut request: Request<Body>,
+) -> Result<Response<Incoming>, SendError> {
+    let upgrading = request.headers().contains_key(UPGRADE);
+    let interim = Interim::count(&mut request);
+    let mut response = select! {
+        biased;
+        response = client.request(request) => response.map_err(SendError::Http1)?,
+        // Giving up the response closes its connection.
+        flood = interim.too_many() => return Err(flood),
+    };
+    response::check(&mut response, upgrading)?;
+    Ok(response)
 }
 
 fn http1_client(upstream: &Upstream, lanes: usize) -> Client<HttpConnector, Body> {
@@ -102,7 +124,7 @@ fn http1_client(upstream: &Upstream, lanes: usize) -> Client<HttpConnector, Body
         0 => 0,
         all => (all / lanes).max(1),
     };
-    Client::builder(TokioExecutor::new())
+    Client::builder(ShortTurns)
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(upstream.pool.idle_timeout.0)
         .pool_max_idle_per_host(idle)

@@ -66,6 +66,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of a body.
     pub idle: Duration,
+    /// The whole exchange, to the last byte of the body; 0 is no limit.
+    pub total: Duration,
     /// After a switch of protocols (WebSocket): silence on both sides.
     pub tunnel: Duration,
 }
@@ -172,6 +174,7 @@ impl Default for Timeouts {
             connect: Duration::secs(2),
             first_byte: Duration::secs(30),
             idle: Duration::secs(30),
+            total: Duration::secs(24 * 3_600),
             tunnel: Duration::secs(600),
         }
     }

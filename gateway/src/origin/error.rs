@@ -129,6 +129,7 @@ pub(super) fn classify(source: SendError) -> OriginError {
     }
     match &source {
         SendError::Host(_) => return OriginError::Request,
+        SendError::Response(_) => return OriginError::Protocol { source },
         SendError::Dns(_) => return OriginError::Dns { source },
         SendError::Connect(_) => return classify_connect(source),
         SendError::Http1(error) if error.is_connect() => return classify_connect(source),

@@ -23,6 +23,7 @@ use super::client::SendError;
 use super::config::Upstream;
 use super::target::Target;
 use crate::http::body::Body;
+use crate::http::frames::Metered;
 
 /// A connection with requests on it that says nothing is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -72,7 +73,9 @@ impl Http2 {
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let handshake = builder
+            .handshake(TokioIo::new(Metered::origin(stream)))
+            .await;
         let (sender, connection) = handshake.map_err(SendError::Http2)?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {

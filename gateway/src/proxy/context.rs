@@ -13,6 +13,7 @@ use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
 use crate::http::body::Body;
 use crate::http::forward;
 use crate::http::server::{Interim, Peer};
+use crate::origin::OnInterim;
 use crate::plugin::KeyDecision;
 use crate::proxy::route::Route;
 
@@ -158,21 +159,21 @@ impl Ask {
 /// Passes the origin's 1xx on (RFC 9110 §15.2): not 100, which each hop gives by itself,
 /// nor 101, which is no interim answer.
 fn pass_interim(request: &mut Request<Body>, interim: Interim) {
-    hyper::ext::on_informational(request, move |response| {
-        let status = response.status();
+    let told = OnInterim::new(move |status, version, headers| {
         if matches!(
             status,
             StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS
         ) {
             return;
         }
-        let mut headers = response.headers().clone();
+        let mut headers = headers.clone();
         forward::strip_hop_by_hop(&mut headers);
         // It has no content (RFC 9110 §15.2).
         headers.remove(http::header::CONTENT_LENGTH);
-        forward::append_via(&mut headers, response.version(), PSEUDONYM);
+        forward::append_via(&mut headers, version, PSEUDONYM);
         interim.send(status, &headers);
     });
+    request.extensions_mut().insert(told);
 }
 
 /// The name by which we stand in `Via`, `Cache-Status` and `Proxy-Status`.

@@ -23,12 +23,19 @@ use super::signal::{Signal, Stage};
 use super::watch::Watch;
 use super::wire::{TOO_SLOW, Wire};
 use super::{Body, Early, Limits, Peer, Port, Protocol};
+use crate::http::frames::Metered;
 
 /// What hyper may keep of one response that the client does not take yet.
 const WRITE_BUFFER: usize = 128 << 10;
 
-/// HTTP/2: resets that a client may cause before the connection is closed (rapid reset).
-const RESETS: usize = 64;
+/// HTTP/2: streams that wait to be accepted and were reset meanwhile (rapid reset; those
+/// that were accepted are counted by [`Metered`]).
+const RESETS_UNSEEN: usize = 64;
+
+/// HTTP/2: streams that a client may make us reset in a connection's life, by errors or by
+/// more of them than it may have at once (made-you-reset). Those that it opens before it
+/// has read our limit are among them.
+const RESETS_CAUSED: usize = 256;
 
 /// HTTP/2: a silent connection is asked whether it lives, and how long it may take.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -81,7 +88,7 @@ where
     };
     let Arrival { peer, first } = arrival;
     let activity = Arc::new(Activity::new(protocol));
-    let wire = TokioIo::new(Wire::new(stream, first, Arc::clone(&activity), place));
+    let wire = Wire::new(stream, first, Arc::clone(&activity), place);
     let service = Service {
         handler,
         peer,
@@ -92,10 +99,12 @@ where
     let watch = Watch::new(&port.limits, since);
     match protocol {
         Protocol::Http1 => {
-            let connection = http1_builder(&port.limits).serve_connection(wire, service);
+            let connection =
+                http1_builder(&port.limits).serve_connection(TokioIo::new(wire), service);
             run(connection.with_upgrades(), watch, &activity, &signal).await;
         }
         Protocol::Http2 => {
+            let wire = TokioIo::new(Metered::client(wire));
             let connection = http2_builder(&port.limits).serve_connection(wire, service);
             run(connection, watch, &activity, &signal).await;
         }
@@ -126,8 +135,8 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(head)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(RESETS)
+        .max_pending_accept_reset_streams(RESETS_UNSEEN)
+        .max_local_error_reset_streams(RESETS_CAUSED)
         .max_send_buf_size(WRITE_BUFFER)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
@@ -189,7 +198,7 @@ where
     }
 }
 
-impl<S> Drains for http2::Connection<TokioIo<Wire>, S, TokioExecutor>
+impl<S> Drains for http2::Connection<TokioIo<Metered<Wire>>, S, TokioExecutor>
 where
     S: HttpService<hyper::body::Incoming, ResBody = Served> + 'static,
     S::Future: Send + 'static,

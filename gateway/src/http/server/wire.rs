@@ -21,6 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Protocol;
 use super::activity::{Activity, Mode};
+use crate::http::fair;
 use crate::http::guard::framing::{Framing, Verdict};
 
 /// A TCP stream with its first bytes put back.
@@ -190,11 +191,13 @@ impl AsyncRead for Wire {
         }
         let before = into.filled().len();
         ready!(this.poll_source(cx, into))?;
-        if into.filled().len() == before {
+        let count = into.filled().len() - before;
+        if count == 0 {
             this.input = Input::Ended;
             return Poll::Ready(Ok(()));
         }
         this.activity.arrived();
+        fair::charge(cx, count);
         Poll::Ready(this.guard(before, into))
     }
 }

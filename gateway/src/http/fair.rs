@@ -1,0 +1,101 @@
+//! Turns for connections that are fed without end.
+//!
+//! tokio makes a task give way after 128 reads, however large they are. That is late for
+//! one that hyper drives: it takes a chunk's size byte by byte and without a limit on its
+//! digits, so a peer that sends zeros for ever held a worker, and all clients on it, for
+//! the time of 128 full buffers (32 MiB) at a stretch. Here large reads count for more.
+//! Neighbours: `server` charges what its wires read; `origin`, which cannot see the bytes,
+//! lets its connections begin each turn with less.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use hyper::rt::Executor;
+use tokio::task::coop;
+
+/// Bytes that are one of a turn's 128 steps: half a MiB is a turn.
+const STEP: usize = 4 << 10;
+
+/// Steps that a connection to an origin does without: what is left are 16 reads.
+const WITHOUT: usize = 112;
+
+/// Takes from the turn of this task what reading so many bytes is worth. Small reads are free.
+pub fn charge(cx: &mut Context<'_>, bytes: usize) {
+    spend(cx, bytes / STEP);
+}
+
+/// Runs connections in short turns.
+#[derive(Clone, Copy)]
+pub struct ShortTurns;
+
+impl<F> Executor<F> for ShortTurns
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, connection: F) {
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            poll_fn(|cx| {
+                spend(cx, WITHOUT);
+                connection.as_mut().poll(cx)
+            })
+            .await;
+        });
+    }
+}
+
+fn spend(cx: &mut Context<'_>, steps: usize) {
+    for _ in 0..steps {
+        match coop::poll_proceed(cx) {
+            Poll::Ready(step) => step.made_progress(),
+            // The turn is over; the next read says so, and the task is woken already.
+            Poll::Pending => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+
+    /// How many steps a task has left after `first`.
+    async fn left(first: impl Fn(&mut Context<'_>) + Send + 'static) -> usize {
+        let left = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&left);
+        let counted = poll_fn(move |cx| {
+            first(cx);
+            while let Poll::Ready(step) = coop::poll_proceed(cx) {
+                step.made_progress();
+                counting.fetch_add(1, Relaxed);
+            }
+            Poll::Ready(())
+        });
+        tokio::spawn(counted).await.unwrap();
+        left.load(Relaxed)
+    }
+
+    #[tokio::test]
+    async fn large_reads_shorten_the_turn_and_small_ones_do_not() {
+        let whole = left(|_| {}).await;
+        assert_eq!(left(|cx| charge(cx, STEP - 1)).await, whole);
+        assert_eq!(left(|cx| charge(cx, 10 * STEP)).await, whole - 10);
+        assert_eq!(left(|cx| charge(cx, usize::MAX)).await, 0);
+    }
+
+    #[tokio::test]
+    async fn short_turns_leave_some_steps() {
+        assert_eq!(left(|_| {}).await - WITHOUT, 16);
+        let (done, ended) = tokio::sync::oneshot::channel();
+        ShortTurns.execute(async move {
+            for _ in 0..1_000 {
+                coop::consume_budget().await;
+            }
+            done.send(()).unwrap();
+        });
+        ended.await.unwrap();
+    }
+}

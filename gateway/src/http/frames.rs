@@ -1,0 +1,361 @@
+//! HTTP/2 frames that cost the reader work and the sender nothing: counted as they pass.
+//!
+//! h2 bounds what frames keep in memory, the resets of streams that nobody has accepted
+//! yet, and those that its own errors cause. It does not count what it answers or drops at
+//! once (PING, SETTINGS, PRIORITY, empty DATA, WINDOW_UPDATE, unknown kinds), nor the
+//! reset of a stream that is being worked on, for which an origin was asked. Here only the
+//! nine bytes that begin a frame are looked at; no byte is changed or kept. Neighbours:
+//! `server` puts it around its HTTP/2 connections, `origin` around its own.
+//!
+//! Decision: bytes that we send earn frames, so that a peer that is served may confirm
+//! each piece; the answer to a PING earns less than a PING costs. A frame too many ends the
+//! connection through h2: what it reads from there on is one header block in more
+//! CONTINUATION frames than it takes, to which its answer is GOAWAY with
+//! ENHANCE_YOUR_CALM and the last stream it worked on. To say so from here, the frames on
+//! the way out would have to be followed as well.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// Bytes that begin a frame (RFC 9113 §4.1).
+const HEAD: usize = 9;
+/// Bytes that a client sends before its first frame (RFC 9113 §3.4).
+const PREFACE: u32 = 24;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const CONTINUATION: u8 = 9;
+/// The flag of DATA.
+const END_STREAM: u8 = 1;
+
+/// Resets by the peer: more than a client that changes its mind, less than an attack.
+const RESETS: Allowance = Allowance {
+    burst: 256,
+    per_second: 64,
+    bytes_each: 512,
+};
+/// Frames that carry nothing. Bytes: two windows may be opened for each small message.
+const IDLE: Allowance = Allowance {
+    burst: 1_024,
+    per_second: 256,
+    bytes_each: 48,
+};
+/// The same for an origin, whose HEADERS count as well: it may send one head after
+/// another (1xx). The shortest request earns its response and trailers.
+const IDLE_OF_ORIGIN: Allowance = Allowance {
+    bytes_each: 12,
+    ..IDLE
+};
+
+/// A connection that ends when its peer sends too many frames that do nothing.
+pub struct Metered<T> {
+    io: T,
+    scan: Scan,
+    /// How much was read of what h2 gets in place of further frames.
+    ended: Option<usize>,
+}
+
+/// Where frames begin in the bytes that pass, and what is left for them.
+struct Scan {
+    /// Bytes up to the end of the frame.
+    skip: u32,
+    head: [u8; HEAD],
+    /// How much of `head` is there.
+    have: usize,
+    counts_headers: bool,
+    resets: Bucket,
+    idle: Bucket,
+    spent: bool,
+}
+
+/// How many frames are free, and what earns more.
+#[derive(Clone, Copy)]
+struct Allowance {
+    burst: u32,
+    per_second: u32,
+    /// Bytes sent that earn one more.
+    bytes_each: u64,
+}
+
+/// A token bucket that looks at the clock only when it is empty.
+struct Bucket {
+    allowance: Allowance,
+    left: u32,
+    filled: Instant,
+    sent: u64,
+}
+
+impl<T> Metered<T> {
+    /// What a client sends, from its first byte.
+    pub fn client(io: T) -> Self {
+        Self::new(io, PREFACE, IDLE, false)
+    }
+
+    /// What an origin sends.
+    pub fn origin(io: T) -> Self {
+        Self::new(io, 0, IDLE_OF_ORIGIN, true)
+    }
+
+    fn new(io: T, preface: u32, idle: Allowance, counts_headers: bool) -> Self {
+        let now = Instant::now();
+        let scan = Scan {
+            skip: preface,
+            head: [0; HEAD],
+            have: 0,
+            counts_headers,
+            resets: Bucket::full(RESETS, now),
+            idle: Bucket::full(idle, now),
+            spent: false,
+        };
+        Self {
+            io,
+            scan,
+            ended: None,
+        }
+    }
+
+    fn sent(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.scan.resets.sent += bytes as u64;
+            self.scan.idle.sent += bytes as u64;
+        }
+        written
+    }
+}
+
+impl Scan {
+    /// Looks at the frames that begin in `bytes`. Where one was too many: the end of it.
+    fn pass(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut rest = bytes;
+        loop {
+            let skipped = rest.len().min(self.skip as usize);
+            rest = &rest[skipped..];
+            self.skip -= skipped as u32;
+            if self.spent && self.skip == 0 {
+                return Some(bytes.len() - rest.len());
+            }
+            let taken = rest.len().min(HEAD - self.have);
+            self.head[self.have..self.have + taken].copy_from_slice(&rest[..taken]);
+            self.have += taken;
+            rest = &rest[taken..];
+            if self.have < HEAD {
+                return None;
+            }
+            self.have = 0;
+            self.begin_frame();
+        }
+    }
+
+    fn begin_frame(&mut self) {
+        let [high, middle, low, kind, flags, ..] = self.head;
+        self.skip = u32::from_be_bytes([0, high, middle, low]);
+        let free = match kind {
+            DATA => self.skip > 0 || flags & END_STREAM != 0,
+            HEADERS => !self.counts_headers,
+            _ => false,
+        };
+        let bucket = match kind {
+            RST_STREAM => &mut self.resets,
+            _ => &mut self.idle,
+        };
+        self.spent |= !free && !bucket.take();
+    }
+}
+
+impl Bucket {
+    fn full(allowance: Allowance, now: Instant) -> Self {
+        Self {
+            allowance,
+            left: allowance.burst,
+            filled: now,
+            sent: 0,
+        }
+    }
+
+    fn take(&mut self) -> bool {
+        if self.left == 0 {
+            self.fill();
+        }
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What time and bytes have earned since the last time.
+    fn fill(&mut self) {
+        let now = Instant::now();
+        let Allowance {
+            burst,
+            per_second,
+            bytes_each,
+        } = self.allowance;
+        // Longer than a minute fills it anyway.
+        let waited = (now - self.filled).min(Duration::from_secs(60));
+        let by_time = waited.as_millis() as u64 * u64::from(per_second) / 1_000;
+        let earned = by_time + self.sent / bytes_each;
+        self.left = earned.min(u64::from(burst)) as u32;
+        self.filled = now;
+        self.sent = 0;
+    }
+}
+
+/// Gives out what ends a connection of h2, on from the byte `at`: HEADERS of stream 1 and
+/// CONTINUATION without end, all empty.
+fn put_endless_block(at: usize, into: &mut ReadBuf<'_>) -> usize {
+    let mut bytes = [0; 64 * HEAD];
+    for (n, head) in bytes.chunks_exact_mut(HEAD).enumerate() {
+        let first = at < HEAD && n == 0;
+        head[3] = if first { HEADERS } else { CONTINUATION };
+        head[HEAD - 1] = 1;
+    }
+    let from = at % HEAD;
+    let count = into.remaining().min(bytes.len() - from);
+    into.put_slice(&bytes[from..from + count]);
+    at + count
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ended.is_none() {
+            let before = into.filled().len();
+            ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
+            let Some(whole) = self.scan.pass(&into.filled()[before..]) else {
+                return Poll::Ready(Ok(()));
+            };
+            tracing::debug!("an HTTP/2 peer sent too many frames that do nothing and is cut");
+            into.set_filled(before + whole);
+            self.ended = Some(0);
+        }
+        self.ended = self.ended.map(|at| put_endless_block(at, into));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.sent(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
+        self.sent(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let mut frame = vec![0, 0, payload as u8, kind, flags, 0, 0, 0, 3];
+        frame.resize(HEAD + payload, 7);
+        frame
+    }
+
+    const PING: u8 = 6;
+
+    /// What h2 would read of these bytes, and whether the connection was ended.
+    async fn read(bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
+        let mut read = Vec::new();
+        let mut metered = Metered::origin(bytes);
+        let mut piece = vec![0; step];
+        loop {
+            let count = metered.read(&mut piece).await.unwrap();
+            read.extend_from_slice(&piece[..count]);
+            if count == 0 || metered.ended.is_some_and(|at| at > 5 * HEAD) {
+                return (read, metered.ended.is_some());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_that_carry_something_are_free_however_they_are_cut_into_reads() {
+        let frames = [frame(DATA, 0, 200), frame(DATA, END_STREAM, 0)].concat();
+        let bytes = frames.repeat(3_000);
+        for step in [1, 7, 9, 218, 4_096] {
+            assert_eq!(read(&bytes, step).await, (bytes.clone(), false), "{step}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_too_many_is_the_last_and_an_endless_header_block_follows() {
+        for (kind, burst, payload) in [
+            (PING, IDLE.burst, 8),
+            (DATA, IDLE.burst, 0),
+            (0x77, IDLE.burst, 200),
+            (HEADERS, IDLE.burst, 1),
+            (RST_STREAM, RESETS.burst, 4),
+        ] {
+            let flood = frame(kind, 0, payload).repeat(2 * burst as usize);
+            let allowed = (burst as usize + 1) * (HEAD + payload);
+            for step in [1, 10, 16_384] {
+                let (read, ended) = read(&flood, step).await;
+                assert!(ended, "kind {kind}, {step} bytes at a time");
+                assert_eq!(read[..allowed], flood[..allowed]);
+                let block = &read[allowed..];
+                assert_eq!(block[..HEAD], [0, 0, 0, HEADERS, 0, 0, 0, 0, 1]);
+                let more = block[HEAD..].chunks_exact(HEAD);
+                assert!(more.len() >= 4 && more.into_iter().all(|head| head[3] == CONTINUATION));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_and_bytes_sent_earn_frames() {
+        let mut bucket = Bucket::full(IDLE, Instant::now());
+        assert!((0..IDLE.burst).all(|_| bucket.take()) && !bucket.take());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!((0..IDLE.per_second).all(|_| bucket.take()) && !bucket.take());
+        bucket.sent = 10 * IDLE.bytes_each;
+        assert!((0..10).all(|_| bucket.take()) && !bucket.take());
+        tokio::time::advance(Duration::from_secs(100_000)).await;
+        bucket.sent = u64::MAX;
+        assert!((0..IDLE.burst).all(|_| bucket.take()));
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_counted_and_passes() {
+        let mut metered = Metered::client(Vec::new());
+        metered.write_all(&[1; 1_000]).await.unwrap();
+        assert_eq!((metered.io.len(), metered.scan.idle.sent), (1_000, 1_000));
+        assert_eq!(metered.scan.pass(&frame(PING, 0, 15)), None, "the preface");
+        assert_eq!(metered.scan.idle.left, IDLE.burst);
+    }
+}

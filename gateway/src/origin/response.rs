@@ -1,0 +1,213 @@
+//! What the head of an origin's response must not be, where hyper lets it pass.
+//!
+//! Neighbours: `client` counts heads of 1xx by [`Interim`] while it waits for the
+//! response, `origin` looks at each response by [`check`]. HTTP/2 has no such ambiguities:
+//! h2 refuses them, and `http::frames` counts its heads.
+//!
+//! Decision: a response that says its length in two ways is refused, not repaired
+//! (RFC 9112 §6.3 lets Transfer-Encoding win): who gets it wrong may be splitting it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use tokio::sync::Notify;
+
+use super::SendError;
+
+/// Heads of 1xx before the response; a 100 and some 102 or 103 are what origins send.
+const MAX_INTERIM: u32 = 16;
+
+/// Who is told of the 1xx before a response: an extension of the request.
+#[derive(Clone)]
+pub struct OnInterim(Arc<Told>);
+
+type Told = dyn Fn(StatusCode, Version, &HeaderMap) + Send + Sync;
+
+/// Counts the 1xx of one exchange.
+#[derive(Default)]
+pub(super) struct Interim {
+    heads: AtomicU32,
+    too_many: Notify,
+}
+
+impl OnInterim {
+    pub fn new(told: impl Fn(StatusCode, Version, &HeaderMap) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+}
+
+impl Interim {
+    /// Counts what comes before the response to `request`, by HTTP/1, and passes it on.
+    pub(super) fn count<B>(request: &mut Request<B>) -> Arc<Self> {
+        let told = request.extensions_mut().remove::<OnInterim>();
+        let interim = Arc::new(Self::default());
+        let counting = Arc::clone(&interim);
+        hyper::ext::on_informational(request, move |head| {
+            if counting.heads.fetch_add(1, Relaxed) >= MAX_INTERIM {
+                counting.too_many.notify_one();
+            } else if let Some(OnInterim(told)) = &told {
+                told(head.status(), head.version(), head.headers());
+            }
+        });
+        interim
+    }
+
+    /// Waits until there were too many.
+    pub(super) async fn too_many(&self) -> SendError {
+        self.too_many.notified().await;
+        SendError::Response("too many heads of 1xx")
+    }
+}
+
+/// Refuses what is ambiguous, and makes `Content-Length` one line, or none where there
+/// must be none. `upgrading` is whether the request asked for another protocol.
+pub(super) fn check<B>(response: &mut Response<B>, upgrading: bool) -> Result<(), SendError> {
+    let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS && !upgrading {
+        return Err(SendError::Response("101 that nobody asked for"));
+    }
+    let headers = response.headers_mut();
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return coding(headers);
+    }
+    match length(headers)? {
+        // RFC 9110 §8.6.
+        Some(_) if status == StatusCode::NO_CONTENT || status.is_informational() => {
+            headers.remove(CONTENT_LENGTH);
+        }
+        Some(one) => {
+            headers.insert(CONTENT_LENGTH, one);
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// RFC 9112 §6.1: `chunked` alone, and no length beside it.
+fn coding(headers: &HeaderMap) -> Result<(), SendError> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let one = (codings.next(), codings.next());
+    let chunked =
+        matches!(one, (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    match chunked {
+        true if headers.contains_key(CONTENT_LENGTH) => Err(SendError::Response(
+            "Content-Length beside Transfer-Encoding",
+        )),
+        true => Ok(()),
+        false => Err(SendError::Response("a transfer coding that is not chunked")),
+    }
+}
+
+/// The one length of all lines, if it has to be written anew. hyper does not look at the
+/// lines of a response without a body (HEAD, 204, 304); the client would.
+fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, SendError> {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else {
+        return Ok(None);
+    };
+    let number = |text: &[u8]| -> Option<u64> {
+        let digits = text.trim_ascii();
+        let all = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        all.then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
+    };
+    let mut numbers = std::iter::once(first)
+        .chain(lines)
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(number);
+    let length = numbers.next().flatten();
+    match length {
+        Some(length) if numbers.all(|other| other == Some(length)) => {
+            Ok(Some(HeaderValue::from(length)))
+        }
+        _ => Err(SendError::Response("more than one Content-Length, or none")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The length that is left, or why not.
+    fn checked(
+        status: u16,
+        fields: &[(&'static str, &str)],
+    ) -> Result<Option<String>, &'static str> {
+        let mut response = Response::builder().status(status);
+        for (name, value) in fields {
+            response = response.header(*name, *value);
+        }
+        let mut response = response.body(()).unwrap();
+        match check(&mut response, false) {
+            Ok(()) => Ok(response
+                .headers()
+                .get(CONTENT_LENGTH)
+                .map(|length| length.to_str().unwrap().to_owned())),
+            Err(SendError::Response(why)) => Err(why),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_length_said_twice_is_said_once() {
+        for lines in [&["5"][..], &["5", "5"], &["5, 5"], &["5 ,5", "005"]] {
+            let fields: Vec<_> = lines.iter().map(|line| ("content-length", *line)).collect();
+            assert_eq!(checked(200, &fields), Ok(Some("5".to_owned())), "{lines:?}");
+        }
+        assert_eq!(
+            checked(304, &[("content-length", "9")]),
+            Ok(Some("9".to_owned()))
+        );
+        assert_eq!(
+            checked(204, &[("content-length", "9")]),
+            Ok(None),
+            "RFC 9110 §8.6"
+        );
+        assert_eq!(checked(200, &[]), Ok(None));
+    }
+
+    #[test]
+    fn lengths_that_differ_or_are_none_are_refused() {
+        for lines in [
+            &["5", "6"][..],
+            &["5, 6"],
+            &["5,"],
+            &[""],
+            &["+5"],
+            &["0x5"],
+            &["-1"],
+        ] {
+            let fields: Vec<_> = lines.iter().map(|line| ("content-length", *line)).collect();
+            assert!(checked(200, &fields).is_err(), "{lines:?}");
+        }
+        assert!(checked(200, &[("content-length", "18446744073709551616")]).is_err());
+    }
+
+    #[test]
+    fn codings_but_chunked_and_a_length_beside_it_are_refused() {
+        let chunked = ("transfer-encoding", "Chunked");
+        assert_eq!(checked(200, &[chunked]), Ok(None));
+        assert!(checked(200, &[chunked, ("content-length", "5")]).is_err());
+        assert!(checked(200, &[chunked, chunked]).is_err());
+        for coding in [
+            "gzip, chunked",
+            "identity",
+            "xchunked",
+            "",
+            "chunked, chunked",
+        ] {
+            assert!(
+                checked(200, &[("transfer-encoding", coding)]).is_err(),
+                "{coding}"
+            );
+        }
+    }
+
+    #[test]
+    fn switching_protocols_unasked_is_refused() {
+        assert!(checked(101, &[]).is_err());
+        let mut asked = Response::builder().status(101).body(()).unwrap();
+        assert!(check(&mut asked, true).is_ok());
+    }
+}
