@@ -2,8 +2,13 @@
 //! and look closely; the soak runs them all beside normal load.
 //!
 //! [`bytes`] is what a client writes on an HTTP/1 connection, in the tables [`http1`] and
-//! [`http1_bodies`]. [`Before`] is what a gateway held before an attack, and has to be
-//! down to after it.
+//! [`http1_bodies`]; [`http2`] and [`http2_floods`] are clients that misbehave frame by
+//! frame, [`origin`] is origins that do. [`Before`] is what a gateway held before an
+//! attack, and has to be down to after it.
+
+use std::net::SocketAddr;
+
+use futures_util::future::BoxFuture;
 
 use crate::gateway::Gateway;
 use crate::wait::{SOON, wait_until};
@@ -11,6 +16,15 @@ use crate::wait::{SOON, wait_until};
 pub mod bytes;
 pub mod http1;
 pub mod http1_bodies;
+pub mod http2;
+pub mod http2_floods;
+pub mod origin;
+
+/// A client's attack that is more than bytes; it panics when it gets what it must not.
+pub struct Attack {
+    pub name: &'static str,
+    pub run: fn(SocketAddr) -> BoxFuture<'static, ()>,
+}
 
 /// What a gateway holds.
 #[derive(Clone, Copy, Debug)]

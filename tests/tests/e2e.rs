@@ -10,6 +10,12 @@
 mod architecture;
 #[path = "e2e/attack_http1.rs"]
 mod attack_http1;
+#[path = "e2e/attack_http2.rs"]
+mod attack_http2;
+#[path = "e2e/attack_http2_floods.rs"]
+mod attack_http2_floods;
+#[path = "e2e/attack_origin.rs"]
+mod attack_origin;
 #[path = "e2e/cli.rs"]
 mod cli;
 #[path = "e2e/coalescing.rs"]

@@ -1,0 +1,84 @@
+//! HTTP/2 requests that are malformed: each gets what its RFC says, and nothing of them
+//! reaches an HTTP/1 origin (http.md, Bad input). The requests are in `e2e::attack::http2`.
+
+use e2e::attack::Before;
+use e2e::attack::http2::{self, Gets, Malformed};
+use e2e::gateway::Gateway;
+use e2e::h2raw::{End, get};
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use e2e::tap::Tap;
+
+/// An origin behind a tap, and a gateway before it.
+async fn tapped() -> (Origin, Tap, Gateway) {
+    let origin = Origin::pages(|_| Reply::ok("page")).await;
+    let tap = Tap::before(origin.address()).await;
+    let upstream = format!("\"{}\"", tap.url());
+    let gateway = Setup::new(&origin)
+        .upstream("origin", &upstream)
+        .start()
+        .await;
+    (origin, tap, gateway)
+}
+
+/// Sends each of a table and looks at what it gets, what the origin got, what is left.
+async fn each(table: &[Malformed]) {
+    let (origin, tap, gateway) = tapped().await;
+    gateway.client().get("/").await;
+    let before = Before::of(&gateway);
+    let mut faults = Vec::new();
+    for attack in table {
+        tap.forget();
+        let (gets, mut h2) = http2::send(gateway.address, attack).await;
+        if gets != Some(attack.gets) {
+            faults.push(format!("{}: {gets:?}, not {:?}", attack.name, attack.gets));
+        }
+        if matches!(gets, Some(Gets::Reset | Gets::Status(_))) {
+            h2.write(get(101, "/after")).await;
+            let after = h2.end_of(101).await;
+            let body = b"page".to_vec();
+            if after != (End::Answered { status: 200, body }) {
+                faults.push(format!("{}: afterwards {after:?}", attack.name));
+            }
+        }
+        let heard = tap.text();
+        if heard.to_ascii_lowercase().contains("smuggled") && !is_cut(attack, &origin) {
+            faults.push(format!("{}: the origin got {heard:?}", attack.name));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert_eq!(gateway.client().get("/").await.text(), "page");
+    before.is_back(&gateway, "malformed requests").await;
+}
+
+/// A body that turns out wrong after its head was passed on: the origin must have been
+/// cut off, so that it never saw the request whole.
+fn is_cut(attack: &Malformed, origin: &Origin) -> bool {
+    let body = http2::BODIES.iter().any(|body| body.name == attack.name);
+    let seen = origin.seen();
+    let whole = |seen: &e2e::origin::Seen| {
+        seen.path == "/smuggled" && seen.body.as_deref() == Some(b"whole")
+    };
+    body && !seen.iter().any(whole)
+}
+
+#[tokio::test]
+async fn malformed_heads_are_refused_and_nothing_of_them_is_forwarded() {
+    each(http2::HEADS).await;
+}
+
+#[tokio::test]
+async fn malformed_fields_are_refused_and_nothing_of_them_is_forwarded() {
+    each(http2::FIELDS).await;
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_as_announced_never_arrive_whole() {
+    each(http2::BODIES).await;
+}
+
+#[tokio::test]
+async fn frames_out_of_place_end_the_connection() {
+    each(http2::FRAMES).await;
+}
