@@ -15,6 +15,10 @@ const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 /// A gateway before an origin that answers each request with these bytes, piece by
 /// piece; it waits for `go` after the first.
 async fn gateway(pieces: Vec<String>, go: &'static Notify) -> Gateway {
+    gateway_with("{}", pieces, go).await
+}
+
+async fn gateway_with(policy: &str, pieces: Vec<String>, go: &'static Notify) -> Gateway {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = format!(
         "{{targets: [\"http://{}\"]}}",
@@ -27,7 +31,7 @@ async fn gateway(pieces: Vec<String>, go: &'static Notify) -> Gateway {
     });
     Setup::default()
         .upstream("origin", &target)
-        .policy("{}")
+        .policy(policy)
         .start()
         .await
 }
@@ -131,20 +135,29 @@ async fn old_clients_and_http2_get_the_final_answer_alone() {
     assert_eq!(gateway.client_http2().get("/").await.text(), "final");
 }
 
-/// Guards against a hint inside of what went out for a request that is answered.
+/// Guards against a hint in the middle or behind of what is answered already.
 #[tokio::test]
 async fn a_hint_that_comes_after_the_answer_is_dropped() {
     let go = signal();
-    let gateway = gateway(vec![String::new(), format!("{HINT}{FINAL}")], go).await;
+    let expired = FINAL.replace("max-age=60", "max-age=0");
+    let pieces = vec![String::new(), format!("{HINT}{expired}")];
+    let policy = "{stale_if_error: 1h, timeouts: {soft: 50ms}}";
+    let gateway = gateway_with(policy, pieces, go).await;
     let mut raw = gateway.raw().await;
-    // A client that goes away: the load goes on without it.
-    raw.write(GET).await;
-    gateway
-        .metric_until("lamina_cache_flights", &[], |flights| flights > 0.0)
-        .await;
-    drop(raw);
-    let mut other = gateway.raw().await;
-    other.write(GET).await;
     go.notify_one();
-    finally(&mut other).await;
+    raw.write(GET).await;
+    assert_eq!(raw.head().await.status, 103);
+    finally(&mut raw).await;
+    raw.write(GET).await;
+    let stale = finally(&mut raw).await;
+    assert!(stale.contains("soft-timeout"), "{stale}");
+    go.notify_one();
+    gateway
+        .metric_until("lamina_cache_flights", &[], |flights| flights == 0.0)
+        .await;
+    assert!(raw.is_silent());
+    go.notify_one();
+    raw.write("GET /other HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(raw.head().await.status, 103);
+    finally(&mut raw).await;
 }
