@@ -21,8 +21,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     --mount=type=cache,target=/src/plugins/target \
     plugins/build.sh --strict \
-    && cargo build --release --locked -p lamina \
-    && install -D -m 0755 target/release/lamina /out/usr/local/bin/lamina \
+    && cargo build --profile dist --locked -p lamina \
+    && install -D -m 0755 target/dist/lamina /out/usr/local/bin/lamina \
     && install -D -m 0644 -t /out/usr/share/lamina/plugins plugins/dist/*.wasm \
     && install -D -m 0644 config/examples/minimal.yaml /out/etc/lamina/lamina.yaml \
     && install -D -m 0644 -t /out/usr/share/lamina LICENSE config/reference.yaml \

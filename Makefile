@@ -9,7 +9,7 @@
 #   make bench-micro     the parts, in process
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build plugins test test-install test-plugins conformance check fmt clippy deny bench bench-install bench-program bench-micro soak clean
+.PHONY: run build build-dist plugins test test-install test-plugins conformance check fmt clippy deny bench bench-install bench-program bench-micro soak clean
 
 CARGO ?= cargo
 
@@ -18,6 +18,10 @@ run: build
 
 build: plugins
 	$(CARGO) build --release --locked -p lamina
+
+# As it is shipped (see Cargo.toml), with the programs that measure it beside it.
+build-dist: plugins
+	$(CARGO) build --profile dist --locked -p lamina -p e2e --bins
 
 plugins:
 	@plugins/build.sh
@@ -60,14 +64,14 @@ bench:
 	$(MAKE) bench-micro
 	$(MAKE) soak
 
-bench-program: build bench-install
-	$(CARGO) run --release --locked -p e2e --bin bench
+bench-program: build-dist bench-install
+	$(CARGO) run --profile dist --locked -p e2e --bin bench
 
 bench-micro: plugins
 	$(CARGO) bench --locked -p lamina --bench micro
 
-soak: build
-	$(CARGO) run --release --locked -p e2e --bin soak
+soak: build-dist
+	$(CARGO) run --profile dist --locked -p e2e --bin soak
 
 clean:
 	$(CARGO) clean

@@ -256,7 +256,8 @@ impl Template {
         if let Some(query) = subject.query {
             self.push_query(&mut key, query);
         }
-        self.finish(key, subject)
+        self.finish(&mut key, subject);
+        key
     }
 
     /// The key of a request whose identity is `text` (a key plugin's), within the same host.
@@ -265,14 +266,14 @@ impl Template {
         key.push(Field::Scheme, subject.scheme.as_bytes());
         key.push(Field::Host, subject.host.as_bytes());
         key.push(Field::Text, text.as_bytes());
-        let mut key = self.finish(key, subject);
+        self.finish(&mut key, subject);
         for part in parts {
             key.push(Field::Part, part.as_bytes());
         }
         key
     }
 
-    fn finish(&self, mut key: KeyBuf, subject: &Subject<'_>) -> KeyBuf {
+    fn finish(&self, key: &mut KeyBuf, subject: &Subject<'_>) {
         key.end_identity();
         // Two routes may differ by header or method alone and lead to different origins.
         key.push(Field::Route, subject.route.as_bytes());
@@ -288,7 +289,6 @@ impl Template {
                 key.push(Field::Cookie, value.as_bytes());
             }
         }
-        key
     }
 
     fn push_query(&self, key: &mut KeyBuf, query: &str) {
