@@ -8,12 +8,18 @@
 
 #[path = "e2e/architecture.rs"]
 mod architecture;
+#[path = "e2e/attack_cache.rs"]
+mod attack_cache;
 #[path = "e2e/attack_http1.rs"]
 mod attack_http1;
+#[path = "e2e/attack_http1_slow.rs"]
+mod attack_http1_slow;
 #[path = "e2e/attack_http2.rs"]
 mod attack_http2;
 #[path = "e2e/attack_http2_floods.rs"]
 mod attack_http2_floods;
+#[path = "e2e/attack_listener.rs"]
+mod attack_listener;
 #[path = "e2e/attack_origin.rs"]
 mod attack_origin;
 #[path = "e2e/cli.rs"]

@@ -162,6 +162,15 @@ impl Framing {
         matches!(self.state, State::Start) && self.begun.0.is_empty()
     }
 
+    /// Whether a head has begun and has not come to its end.
+    pub fn is_in_head(&self) -> bool {
+        match self.state {
+            State::Start => !self.begun.0.is_empty(),
+            State::Fields | State::Lost => true,
+            State::Content(_) | State::Chunks(_) | State::Trailers => false,
+        }
+    }
+
     /// Takes one line, or what is there of it; how many bytes that is.
     fn line(&mut self, rest: &[u8]) -> Result<usize, Fault> {
         let Some(end) = memchr(b'\n', rest) else {
@@ -299,7 +308,9 @@ mod tests {
             let text = format!("\r\n{text}{GET}{text}");
             assert_eq!(framing.feed(text.as_bytes()), Verdict::Pass);
             assert_eq!(framing.fault(), None, "{text}");
-            assert!(framing.is_between());
+            assert!(framing.is_between() && !framing.is_in_head());
+            framing.feed(b"G");
+            assert!(framing.is_in_head() && !framing.is_between());
         }
     }
 

@@ -145,11 +145,9 @@ impl Activity {
         Fault::of(self.fault.load(Relaxed)).filter(|_| begun >= faulty)
     }
 
-    pub(super) fn arrived(&self) {
-        // Frames of HTTP/2 tell nothing of heads; PINGs must not look like one.
-        if self.protocol == Protocol::Http1 && self.in_flight.load(Relaxed) == 0 {
-            self.head_begun.store(true, Relaxed);
-        }
+    /// What was read ends in a head, or does not (HTTP/1).
+    pub(super) fn reads_head(&self, begun: bool) {
+        self.head_begun.store(begun, Relaxed);
     }
 
     pub(super) fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -167,7 +165,6 @@ impl InFlight {
         activity
             .in_flight
             .store(activity.in_flight.load(Relaxed) + 1, Relaxed);
-        activity.head_begun.store(false, Relaxed);
         Self {
             activity: Arc::clone(activity),
             parked: false,

@@ -128,6 +128,7 @@ impl Wire {
             return Ok(());
         };
         let verdict = framing.feed(&into.filled()[before..]);
+        self.activity.reads_head(framing.is_in_head());
         if let Some((message, fault)) = framing.fault() {
             self.activity.found(message, fault);
         }
@@ -196,7 +197,6 @@ impl AsyncRead for Wire {
             this.input = Input::Ended;
             return Poll::Ready(Ok(()));
         }
-        this.activity.arrived();
         fair::charge(cx, count);
         Poll::Ready(this.guard(before, into))
     }

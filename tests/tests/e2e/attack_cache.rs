@@ -1,0 +1,265 @@
+//! What an attacker would have others get from the cache (http.md, Bad input: cache
+//! safety): keys that cover too little, paths that look harmless, answers to strange
+//! requests, loops.
+
+use e2e::gateway::Gateway;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+
+const TRUST: (&str, &str) = ("trusted_proxies", "[127.0.0.0/8]");
+
+/// An origin that says back how it was addressed, fresh for an hour.
+async fn echo() -> Origin {
+    Origin::pages(|seen| {
+        let addressed = ["x-forwarded-host", "x-original-url", "x-forwarded-proto"]
+            .map(|name| seen.header(name).to_owned());
+        let body = format!("{} {} {addressed:?}", seen.authority, seen.path);
+        Reply::ok(body).header("cache-control", "max-age=3600")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_same_path_on_another_host_port_or_scheme_is_another_entry() {
+    let origin = echo().await;
+    let gateway = Setup::new(&origin).listener(TRUST.0, TRUST.1).start().await;
+    let client = gateway.client();
+    for (n, (host, proto)) in [
+        ("a.test", "http"),
+        ("b.test", "http"),
+        ("a.test:8080", "http"),
+        ("a.test", "https"),
+        ("a.test:443", "http"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let ask = || {
+            client
+                .request("/x")
+                .host(host)
+                .header("x-forwarded-proto", proto)
+        };
+        let first = ask().send().await;
+        assert!(!first.is_hit(), "{host} {proto}");
+        assert_eq!(ask().send().await.body, first.body);
+        assert_eq!(origin.count(), n + 1, "{host} {proto}");
+    }
+}
+
+#[tokio::test]
+async fn a_strangers_fields_poison_no_entry() {
+    let origin = echo().await;
+    let gateway = Setup::new(&origin).start().await;
+    let client = gateway.client();
+    let poison = [
+        ("x-forwarded-host", "evil.test"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-scheme", "https"),
+        ("x-forwarded-port", "1"),
+        ("x-forwarded-prefix", "/evil"),
+        ("x-host", "evil.test"),
+        ("x-original-url", "/evil"),
+        ("x-rewrite-url", "/evil"),
+        ("x-original-host", "evil.test"),
+        ("x-http-method-override", "POST"),
+        ("forwarded", "host=evil.test;proto=https"),
+        ("x_forwarded_host", "evil.test"),
+    ];
+    for (name, value) in poison {
+        let path = format!("/{name}");
+        let attack = client.request(&path).header(name, value).send().await;
+        let seen = origin.last();
+        assert!(!attack.text().contains("evil"), "{name}");
+        for line in seen.headers.values() {
+            let line = line.to_str().unwrap();
+            assert!(!line.contains("evil"), "{name}: {:?}", seen.headers);
+        }
+        let victim = client.get(&path).await;
+        assert!(victim.is_hit() && !victim.text().contains("evil"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_looks_like_a_file_is_cached_no_sooner_for_it() {
+    let origin = Origin::pages(|seen| match seen.path.contains("said-so") {
+        true => Reply::ok("me").header("cache-control", "private, max-age=60"),
+        false => Reply::ok("me"),
+    })
+    .await;
+    let gateway = Setup::new(&origin).start().await;
+    for (n, path) in [
+        "/account/x.css",
+        "/account;x.css",
+        "/account%2Fx.css",
+        "/account/..%2Fx.css",
+        "/account/../x.css",
+        "/account%00.css",
+        "/account%0a.css",
+        "/account%23x.css",
+        "/account%3Fx.css",
+        "/account/x.css?said-so",
+        "//account/x.css",
+        "/static/..%2faccount",
+        "/static/..\\account",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for _ in 0..2 {
+            let mut raw = gateway.raw().await;
+            raw.write(format!(
+                "GET {path} HTTP/1.1\r\nHost: a\r\nCookie: me=1\r\n\r\n"
+            ))
+            .await;
+            assert_eq!(raw.head().await.status, 200, "{path}");
+            assert_eq!(origin.last().path, path, "the origin gets it as it came");
+        }
+        assert_eq!(origin.count(), 2 * (n + 1), "{path} was cached");
+    }
+}
+
+#[tokio::test]
+async fn two_spellings_of_a_path_are_two_entries() {
+    let origin = echo().await;
+    let gateway = Setup::new(&origin).start().await;
+    let paths = [
+        "/a/b",
+        "/a%2Fb",
+        "/a%2fb",
+        "/a//b",
+        "//a/b",
+        "/a/./b",
+        "/a/c/../b",
+        "/a/b/",
+        "/a/b?",
+        "/A/b",
+        "/a/b;x",
+        "/a/b%00",
+        "/a\\b",
+    ];
+    for path in paths {
+        for _ in 0..2 {
+            let mut raw = gateway.raw().await;
+            raw.write(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+                .await;
+            let head = raw.head().await;
+            let length = head.header("content-length").parse().unwrap();
+            let body = String::from_utf8(raw.exactly(length).await).unwrap();
+            assert!(body.starts_with(&format!("a {path} ")), "{path}: {body}");
+        }
+    }
+    assert_eq!(origin.count(), paths.len());
+}
+
+#[tokio::test]
+async fn what_an_origin_says_of_a_strange_request_is_nobody_elses() {
+    let origin = Origin::pages(|seen| {
+        match seen.headers.contains_key("x-strange") {
+            true => Reply::status_only(seen.header("x-strange").parse().unwrap()),
+            false => Reply::ok("fine"),
+        }
+        .header("cache-control", "max-age=3600")
+    })
+    .await;
+    let gateway = Setup::new(&origin).start().await;
+    let client = gateway.client();
+    for status in ["400", "413", "414", "431"] {
+        let path = format!("/{status}");
+        let attack = client
+            .request(&path)
+            .header("x-strange", status)
+            .send()
+            .await;
+        assert_eq!(attack.status.as_str(), status);
+        assert_eq!(client.get(&path).await.text(), "fine", "{status}");
+    }
+}
+
+/// A gateway whose origin is the gateway itself.
+async fn loop_of_one() -> Gateway {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!(
+        "{{targets: [\"http://{}\"]}}",
+        listener.local_addr().unwrap()
+    );
+    let gateway = Setup::default().upstream("origin", &upstream).start().await;
+    let address = gateway.address;
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(address).await.unwrap();
+                let _ = copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    gateway
+}
+
+#[tokio::test]
+async fn a_request_that_comes_round_again_is_a_508() {
+    let gateway = loop_of_one().await;
+    assert_eq!(gateway.client().get("/x").await.status, 508);
+    assert_eq!(gateway.client().post("/x", "y").await.status, 508);
+}
+
+#[tokio::test]
+async fn where_cdn_loop_is_lost_via_still_ends_the_loop() {
+    let origin = echo().await;
+    let gateway = Setup::new(&origin).start().await;
+    let ask = |hops: usize| {
+        let via = ["1.1 lamina"; 20][..hops].join(", ");
+        gateway
+            .client()
+            .request(&format!("/{hops}"))
+            .header("via", &via)
+    };
+    assert_eq!(ask(9).send().await.status, 200);
+    assert_eq!(ask(10).send().await.status, 508);
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn ranges_without_end_cost_no_more_than_the_page() {
+    let page = "0123456789".repeat(1_000);
+    let length = page.len();
+    let origin = Origin::pages(move |_| Reply::fresh(page.clone())).await;
+    let gateway = Setup::new(&origin)
+        .listener("limits", "{max_header_bytes: 128KiB}")
+        .start()
+        .await;
+    gateway.client().get("/").await;
+    let many = format!("bytes={}", vec!["0-"; 10_000].join(","));
+    let tiny = format!("bytes={}", vec!["0-0"; 10_000].join(","));
+    let nested = (0..5_000).map(|n| format!("{n}-9999")).collect::<Vec<_>>();
+    let nested = format!("bytes={}", nested.join(","));
+    let reverse = (0..5_000).rev().map(|n| format!("{}-{}", 2 * n, 2 * n));
+    let reverse = format!("bytes={}", reverse.collect::<Vec<_>>().join(","));
+    for range in [
+        &many,
+        &tiny,
+        &nested,
+        &reverse,
+        "bytes=",
+        "bytes=,",
+        "bytes=9-1",
+        "bytes=-0",
+    ] {
+        let answer = gateway
+            .client()
+            .request("/")
+            .header("range", range)
+            .send()
+            .await;
+        let short = &range[..range.len().min(20)];
+        assert!([200, 206, 416].contains(&answer.status.as_u16()), "{short}");
+        assert!(
+            answer.body.len() <= 2 * length,
+            "{short}: {}",
+            answer.body.len()
+        );
+    }
+}
