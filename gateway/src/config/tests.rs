@@ -335,6 +335,10 @@ fn listeners_and_targets_are_checked() {
         "2:12: listeners: no listeners",
     );
     says(
+        &file("").replace("8080\n", "8080\n    proxy_protocol: true\n"),
+        "4:21: listeners[0].proxy_protocol: no trusted_proxies",
+    );
+    says(
         &file("").replace("8080\n", "8080\n  - address: 127.0.0.1:8080\n"),
         "4:14: listeners[1].address: 127.0.0.1:8080 is another listener's address",
     );
