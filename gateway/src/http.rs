@@ -4,8 +4,9 @@
 //! argument) and never fail: what cannot be read has a defined meaning.
 //! [`cache_control`], [`cache_groups`], [`date`], [`age`], [`vary`], [`etag`] say what a message
 //! means; [`conditional`] and [`range`] say which answer a stored response gives;
-//! [`forward`] says what may pass a proxy, and for whom; [`cidr`] is whom we
-//! believe; [`cache_status`] and [`proxy_status`] tell the client what happened.
+//! [`forward`] and [`max_forwards`] say what may pass a proxy, how far, and for whom;
+//! [`reference`] is the URI that a field names; [`cidr`] is whom we believe;
+//! [`cache_status`] and [`proxy_status`] tell the client what happened.
 //!
 //! The other half moves bytes: [`server`] is the listener, [`guard`] refuses what a
 //! request must not be, [`frames`] counts what an HTTP/2 peer sends for nothing, [`fair`]
@@ -28,8 +29,10 @@ pub mod forward;
 pub mod frames;
 pub mod guard;
 mod list;
+pub mod max_forwards;
 pub mod proxy_protocol;
 pub mod proxy_status;
 pub mod range;
+pub mod reference;
 pub mod server;
 pub mod vary;

@@ -3,6 +3,7 @@
 //! Pure: `now` is an argument. Everything that a hit needs was computed when the
 //! entry was made; a hit compares durations.
 
+use std::cmp::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
@@ -53,6 +54,12 @@ impl Freshness {
     /// `current_age` (RFC 9111 §4.2.3).
     pub fn age(&self, now: Instant) -> Duration {
         self.initial_age + now.saturating_duration_since(self.received)
+    }
+
+    /// Which of two was generated later, as far as `Date` and `Age` tell (RFC 9111 §4).
+    pub fn compare_origin(&self, other: &Self) -> Ordering {
+        // Each side's arrival less its age then, without subtracting from an instant.
+        (self.received + other.initial_age).cmp(&(other.received + self.initial_age))
     }
 
     /// Seconds of freshness left, begun ones counted; negative once stale.

@@ -122,7 +122,7 @@ impl L1 {
                 Slot::Varies(_) => None,
             }
         });
-        match fitting.max_by_key(|entry| entry.freshness.received) {
+        match fitting.max_by(|one, other| one.freshness.compare_origin(&other.freshness)) {
             Some(entry) => Found::Entry(entry),
             None => Found::NoVariant(lists.first().map_or_else(
                 || key.to_key(),

@@ -72,22 +72,28 @@ const TRAILERS: [HeaderName; 3] = [
 const PROTECTED_PREFIXES: [&str; 5] =
     ["content-", "if-", "x-forwarded-", "access-control-", "sec-"];
 
-/// Removes what is for this connection only, from a request or a response.
+/// Removes from a request what is for this connection only.
 ///
-/// `TE: trailers` stays, reduced to that: we pass trailers on, and gRPC asks for it. `Trailer`
-/// stays, as it announces what we pass on. On HTTP/1.1 the sender names `TE` in `Connection` anew.
+/// `TE: trailers` stays, reduced to that: we pass trailers on, and gRPC asks for it. On
+/// HTTP/1.1 the sender names `TE` in `Connection` anew.
+pub fn strip_request(headers: &mut HeaderMap) {
+    let trailers =
+        list::field(headers, &header::TE).any(|member| member.eq_ignore_ascii_case(b"trailers"));
+    strip_hop_by_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes from a response what is for this connection only. `Trailer` stays, as it
+/// announces what we pass on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: SmallVec<[HeaderName; 4]> = list::field(headers, &header::CONNECTION)
         .filter_map(|member| HeaderName::from_bytes(member).ok())
         .filter(|name| !is_protected(name))
         .collect();
-    let trailers =
-        list::field(headers, &header::TE).any(|member| member.eq_ignore_ascii_case(b"trailers"));
     for name in HOP_BY_HOP.iter().chain(&named) {
         headers.remove(name);
-    }
-    if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -115,7 +121,7 @@ fn is_protected(name: &HeaderName) -> bool {
 }
 
 /// The protocols that a request wants to change to (RFC 9110 §7.8), for the caller to send on to the
-/// origin; ask before [`strip_hop_by_hop`].
+/// origin; ask before [`strip_request`].
 ///
 /// Never `h2c`: behind such an upgrade the client would speak to the origin unseen.
 pub fn wants_upgrade(request: &HeaderMap) -> Option<HeaderValue> {
@@ -201,7 +207,7 @@ mod tests {
 
     fn stripped(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = map(fields);
-        strip_hop_by_hop(&mut headers);
+        strip_request(&mut headers);
         headers
     }
 
@@ -248,7 +254,7 @@ mod tests {
         let names = fields.map(|(name, _)| name).join(",");
         let mut headers = map(&fields);
         headers.insert(header::CONNECTION, HeaderValue::from_str(&names).unwrap());
-        strip_hop_by_hop(&mut headers);
+        strip_request(&mut headers);
         assert_eq!(headers, map(&fields));
     }
 
@@ -350,7 +356,7 @@ mod tests {
                 headers.insert(header::CONNECTION, value.clone());
                 headers.insert(header::UPGRADE, value);
                 wants_upgrade(&headers);
-                strip_hop_by_hop(&mut headers);
+                strip_request(&mut headers);
                 prop_assert_eq!(headers, map(&[("host", "a"), ("authorization", "b")]));
             }
         }

@@ -120,7 +120,7 @@ impl Ask {
     /// What every request to an origin goes through, also one that a plugin rewrote:
     /// hop-by-hop fields gone, who asked said, our own place on the way named.
     pub fn forward(&self, headers: &mut HeaderMap) {
-        forward::strip_hop_by_hop(headers);
+        forward::strip_request(headers);
         forward::set_forwarded(
             headers,
             self.peer.address.ip(),

@@ -20,8 +20,8 @@ use crate::http::body::Body;
 use crate::http::range::ContentRange;
 use crate::proxy::context::Ask;
 use crate::proxy::head::prepare;
-use crate::proxy::respond;
 use crate::proxy::source::{self, Answer, Loaded};
+use crate::proxy::{plan, respond};
 
 /// One load.
 pub struct Fetch {
@@ -92,7 +92,7 @@ impl Fetch {
             // Behind a reader nobody waits for the error; the copy keeps its window.
             Some(entry)
                 if ERRORS.contains(&status.as_u16())
-                    && (usable(&entry) || self.private.is_none()) =>
+                    && (self.usable(&entry) || self.private.is_none()) =>
             {
                 return self.failed(leader, answered_badly(status));
             }
@@ -102,6 +102,17 @@ impl Fetch {
         match self.judge(&arrived) {
             Ok(terms) => self.share(leader, arrived, terms).await,
             Err(refusal) => self.keep_private(leader, arrived, refusal),
+        }
+    }
+
+    /// Whether an error may be answered with this entry.
+    fn usable(&self, stale: &Entry) -> bool {
+        let (ask, now) = (&self.ask, Instant::now());
+        match stale.state(now) {
+            State::Fresh => true,
+            State::Stale(windows) => {
+                windows.if_error || plan::accepts_on_error(&ask.route, &ask.parts, stale, now)
+            }
         }
     }
 
@@ -154,6 +165,10 @@ impl Fetch {
         match refusal {
             // The request's own doing: it says nothing about the stored copy or others' requests.
             Refusal::RequestNoStore => {}
+            // RFC 9111 §4.3.3: an error is passed on, but says nothing about what is stored.
+            _ if arrived.answer.response.status().is_server_error() => {
+                self.cache.mark_private(leader.key(), Unshared::Everybody);
+            }
             Refusal::Authorization => {
                 self.cache.mark_private(leader.key(), Unshared::Authorized);
             }
@@ -213,14 +228,6 @@ impl Fetch {
             self.cache.backoff.failed(&key, Instant::now(), dice());
         }
         leader.land(Landing::Failed(Arc::new(failure)));
-    }
-}
-
-/// Whether an error may be answered with this entry.
-fn usable(stale: &Entry) -> bool {
-    match stale.state(Instant::now()) {
-        State::Fresh => true,
-        State::Stale(windows) => windows.if_error,
     }
 }
 

@@ -92,6 +92,14 @@ pub(super) fn own_fields(headers: &HeaderMap, policy: &Policy) -> HeaderMap {
     own
 }
 
+/// Whether fields that an entry's response came with are not in it: a 304 would not bring
+/// them back, so that it can only be loaded anew.
+pub(super) fn withholds(stored: &HeaderMap, policy: &Policy) -> bool {
+    let directives = policy.directives(stored);
+    let names = |form: FieldForm| matches!(form, FieldForm::Fields(_));
+    names(directives.private) || names(directives.no_cache)
+}
+
 /// Header values of one buffer of their own, as an entry keeps them: those that arrived
 /// are slices of read buffers many times their size.
 pub fn compact(headers: &HeaderMap) -> HeaderMap {

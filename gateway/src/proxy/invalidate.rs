@@ -9,6 +9,7 @@ use crate::cache::key::Hash64;
 use crate::cache::purge::{Kind, Selector};
 use crate::cache::tags::groups;
 use crate::http::cache_groups::CACHE_GROUP_INVALIDATION;
+use crate::http::reference;
 use crate::pattern::Pattern;
 use crate::proxy::Proxy;
 use crate::proxy::config;
@@ -148,13 +149,7 @@ pub fn named_uri(
     base: &Uri,
 ) -> Option<Uri> {
     let text = response.get(name)?.to_str().ok()?;
-    let uri: Uri = match text.starts_with('/') || text.contains("://") {
-        true => text.parse().ok()?,
-        // A relative reference stands for its place beside the request's path (RFC 3986 §5.2.3).
-        false => format!("{}{text}", &base.path()[..=base.path().rfind('/')?])
-            .parse()
-            .ok()?,
-    };
+    let uri = reference::resolve(base, text)?;
     let same = uri.scheme_str().is_none_or(|named| named == scheme)
         && uri
             .authority()

@@ -108,7 +108,11 @@ impl Proxy {
                     },
                 }),
             ),
-            Lookup::Stale(entry, windows) => (entry.key.clone(), Some(Fallback { entry, windows })),
+            Lookup::Stale(entry, mut windows) => {
+                windows.if_error |=
+                    plan::accepts_on_error(&ask.route, &ask.parts, &entry, ask.started);
+                (entry.key.clone(), Some(Fallback { entry, windows }))
+            }
         };
         if let Some(fallback) = stale.as_ref().filter(|f| f.windows.if_error)
             && self.cache.backoff.pauses(key.as_bytes(), ask.started)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -11,6 +11,7 @@ use crate::cache::coalesce::Failure;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward;
+use crate::http::max_forwards::{self, Hops};
 use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::source::Loaded;
@@ -21,11 +22,14 @@ impl Proxy {
     /// is purged before the client sees the answer.
     pub(super) async fn pass(
         &self,
-        ask: Ask,
+        mut ask: Ask,
         body: Body,
         reason: Forward,
         detail: Option<&'static str>,
     ) -> Served {
+        if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == Hops::Spent {
+            return Served::new(last_hop(&ask), Outcome::Pass);
+        }
         let upgrade = forward::wants_upgrade(&ask.parts.headers)
             .zip(ask.parts.extensions.get::<OnUpgrade>().cloned());
         let reads = matches!(ask.parts.method, Method::GET | Method::HEAD);
@@ -95,6 +99,19 @@ impl Proxy {
             Outcome::Pass,
         ))
     }
+}
+
+/// What TRACE and OPTIONS get when they may go no further (RFC 9110 §7.6.2).
+fn last_hop(ask: &Ask) -> Response<Body> {
+    if ask.parts.method != Method::TRACE {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return response;
+    }
+    let mut response = Response::new(Body::full(max_forwards::trace(&ask.parts)));
+    let kind = HeaderValue::from_static("message/http");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 fn status(reason: Forward, detail: Option<&'static str>) -> CacheStatus<'static> {

@@ -105,6 +105,17 @@ pub fn satisfies(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> b
             .is_none_or(|min| age + secs(min) <= entry.freshness.lifetime)
 }
 
+/// Whether the request accepts this stale entry in place of an error (`stale-if-error`,
+/// RFC 5861 §4), where the route listens to it.
+pub fn accepts_on_error(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> bool {
+    if !route.policy.honors_requests() || entry.is_marked() || entry.freshness.must_revalidate {
+        return false;
+    }
+    let window = RequestDirectives::parse(&parts.headers).stale_if_error;
+    let secs = |n: u32| Duration::from_secs(n.into());
+    window.is_some_and(|n| entry.freshness.age(now) < entry.freshness.lifetime + secs(n))
+}
+
 /// Whether the request asked for nothing stale, where the route listens to it.
 pub fn wants_fresh(route: &Route, parts: &Parts) -> bool {
     route.policy.honors_requests() && {

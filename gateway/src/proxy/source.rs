@@ -15,6 +15,7 @@ use crate::origin::{Origin, OriginError};
 use crate::plugin::config::LoaderError;
 use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin};
 use crate::proxy::context::Ask;
+use crate::proxy::head::withholds;
 
 /// What a source answered.
 pub enum Loaded {
@@ -98,7 +99,8 @@ async fn by_origin(ask: &Ask, stale: Option<&Entry>) -> Loaded {
     let mut request = ask.for_origin(Body::empty());
     *request.method_mut() = Method::GET;
     conditional::strip_conditionals(request.headers_mut());
-    let stale = stale.filter(|entry| entry.has_validator());
+    let stale = stale
+        .filter(|entry| entry.has_validator() && !withholds(&entry.headers, &ask.route.policy));
     if let Some(entry) = stale {
         add_validators(&mut request, entry);
     }
@@ -136,7 +138,7 @@ async fn by_plugin(
     deadline: Instant,
 ) -> Loaded {
     let mut headers = ask.parts.headers.clone();
-    forward::strip_hop_by_hop(&mut headers);
+    forward::strip_request(&mut headers);
     conditional::strip_conditionals(&mut headers);
     let request = LoadRequest {
         method: Method::GET,

@@ -1,0 +1,109 @@
+//! What a reference in a header field means beside the request's URI (RFC 3986 §5.2).
+//!
+//! For `Location` and `Content-Location`, whose URIs an unsafe request may have changed.
+//! Fragments are cut, dot segments resolved; nothing else is normalised, since keys are
+//! made of what the client wrote.
+
+use http::Uri;
+
+/// The URI that `reference` names, as a path and query alone unless it names an authority.
+/// `None` when it is none.
+pub fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
+    let reference = reference.split('#').next().unwrap_or("");
+    let (scheme, rest) = match reference.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => (Some(scheme), Some(rest)),
+        _ => (None, reference.strip_prefix("//")),
+    };
+    let Some(rest) = rest else {
+        return joined(base, reference).parse().ok();
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let scheme = scheme.or(base.scheme_str()).unwrap_or("http");
+    let path = normal(if path.starts_with('/') { "" } else { "/" }, path);
+    format!("{scheme}://{authority}{path}").parse().ok()
+}
+
+/// A reference without an authority, beside the base's path.
+fn joined(base: &Uri, reference: &str) -> String {
+    let path = base.path();
+    let beside = &path[..path.rfind('/').map_or(0, |slash| slash + 1)];
+    match reference.bytes().next() {
+        None => base
+            .path_and_query()
+            .map_or("/", |all| all.as_str())
+            .to_owned(),
+        Some(b'?') => format!("{path}{reference}"),
+        Some(b'/') => normal("", reference),
+        Some(_) => normal(beside, reference),
+    }
+}
+
+/// Path and query with the path's dot segments resolved (RFC 3986 §5.2.4).
+fn normal(before: &str, reference: &str) -> String {
+    let (path, query) = match reference.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (reference, None),
+    };
+    let path = format!("{before}{path}");
+    let mut segments: Vec<&str> = Vec::new();
+    let mut rest = path.split('/').skip(1).peekable();
+    while let Some(segment) = rest.next() {
+        let last = rest.peek().is_none();
+        match segment {
+            ".." => drop(segments.pop()),
+            "." => {}
+            _ => segments.push(segment),
+        }
+        // What ends in dots is a folder: its slash stays.
+        if last && matches!(segment, "." | "..") {
+            segments.push("");
+        }
+    }
+    let query = query.map_or_else(String::new, |query| format!("?{query}"));
+    format!("/{}{query}", segments.join("/"))
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From RFC 3986 §5.4, with the base `/b/c/d?q`.
+    #[test]
+    fn references_are_resolved_as_rfc_3986_has_it() {
+        let base: Uri = "/b/c/d?q".parse().unwrap();
+        for (reference, uri) in [
+            ("g", "/b/c/g"),
+            ("./g", "/b/c/g"),
+            ("g/", "/b/c/g/"),
+            ("/g", "/g"),
+            ("//g", "http://g/"),
+            ("?y", "/b/c/d?y"),
+            ("g?y/../x", "/b/c/g?y/../x"),
+            ("#s", "/b/c/d?q"),
+            ("g#s/../x", "/b/c/g"),
+            ("", "/b/c/d?q"),
+            (".", "/b/c/"),
+            ("..", "/b/"),
+            ("../g", "/b/g"),
+            ("../../../../g", "/g"),
+            ("/./g", "/g"),
+            ("g..", "/b/c/g.."),
+            ("./g/.", "/b/c/g/"),
+            ("g/../h", "/b/c/h"),
+            ("https://a.example?x", "https://a.example/?x"),
+            ("http://a.example/x/../y", "http://a.example/y"),
+        ] {
+            let found = resolve(&base, reference);
+            assert_eq!(found, uri.parse().ok(), "{reference}");
+        }
+        assert_eq!(resolve(&base, "http://"), None);
+    }
+}
