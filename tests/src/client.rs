@@ -233,6 +233,7 @@ impl Ask {
             headers: response.headers(),
             cache_status_due: client.cache_status_due,
             tags_allowed: false,
+            duplicates_allowed: false,
         });
         let (head, body) = response.into_parts();
         Ok(Streaming {

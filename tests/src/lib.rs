@@ -26,6 +26,7 @@ pub mod origin;
 pub mod random;
 pub mod raw;
 pub mod reply;
+pub mod rfc;
 pub mod rogue;
 pub mod setup;
 pub mod tap;
