@@ -85,19 +85,32 @@ pub(super) fn check<B>(response: &mut Response<B>, upgrading: bool) -> Result<()
     Ok(())
 }
 
-/// RFC 9112 §6.1: `chunked` alone, and no length beside it.
+/// RFC 9112 §6.1: `chunked` alone, and no length beside it. A word that names no coding
+/// changes nothing: such a body goes on until the connection closes (§6.3), as hyper reads it.
 fn coding(headers: &HeaderMap) -> Result<(), SendError> {
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err(SendError::Response(
+            "Content-Length beside Transfer-Encoding",
+        ));
+    }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let one = (codings.next(), codings.next());
-    let chunked =
-        matches!(one, (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    match chunked {
-        true if headers.contains_key(CONTENT_LENGTH) => Err(SendError::Response(
-            "Content-Length beside Transfer-Encoding",
-        )),
-        true => Ok(()),
-        false => Err(SendError::Response("a transfer coding that is not chunked")),
+    match one {
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(one), None) if !encodes(one.as_bytes()) => Ok(()),
+        _ => Err(SendError::Response("a transfer coding that is not chunked")),
     }
+}
+
+/// Whether a body under this coding may be something else than its bytes: the registered
+/// codings (RFC 9112 §7), and whatever resembles `chunked` to some reader.
+fn encodes(coding: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(coding).to_ascii_lowercase();
+    let word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    !word
+        || ["chunk", "zip", "deflate", "compress"]
+            .iter()
+            .any(|known| text.contains(known))
 }
 
 /// The one length of all lines, if it has to be written anew. hyper does not look at the
@@ -192,15 +205,21 @@ mod tests {
         assert!(checked(200, &[chunked, chunked]).is_err());
         for coding in [
             "gzip, chunked",
-            "identity",
+            "gzip",
+            "x-compress",
+            "identity, chunked",
             "xchunked",
             "",
+            "\"a\"",
             "chunked, chunked",
         ] {
             assert!(
                 checked(200, &[("transfer-encoding", coding)]).is_err(),
                 "{coding}"
             );
+        }
+        for word in ["identity", "sparkle"] {
+            assert_eq!(checked(200, &[("transfer-encoding", word)]), Ok(None));
         }
     }
 
