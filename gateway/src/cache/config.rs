@@ -185,7 +185,7 @@ pub struct Key {
     pub plugin: Option<String>,
 }
 
-/// Which query parameters count in a key.
+/// Which query parameters count in a key. One that holds `;` always does: some origins part parameters there.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Query {

@@ -139,7 +139,9 @@ impl KeyId {
 
     /// Reads what [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self))?
+        // `from_str_radix` takes a sign as well.
+        let digits = text.len() == 16 && text.bytes().all(|octet| octet.is_ascii_hexdigit());
+        digits.then(|| u64::from_str_radix(text, 16).ok().map(Self))?
     }
 }
 
@@ -284,9 +286,9 @@ impl Template {
             }
         }
         for name in &self.cookies {
-            if let Some(value) = cookie(subject.headers, name) {
+            for value in cookies(subject.headers, name.as_bytes()) {
                 key.push(Field::Cookie, name.as_bytes());
-                key.push(Field::Cookie, value.as_bytes());
+                key.push(Field::Cookie, value);
             }
         }
     }
@@ -306,6 +308,10 @@ impl Template {
     }
 
     fn keeps(&self, pair: &str) -> bool {
+        // Some origins part parameters at `;` too, and would find one here that we do not see.
+        if pair.contains(';') {
+            return true;
+        }
         let name = pair.split('=').next().unwrap_or(pair);
         let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
         let included = self
@@ -316,15 +322,15 @@ impl Template {
     }
 }
 
-/// The value of the first cookie called `name` (RFC 6265 §4.2).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers
-        .get_all(http::header::COOKIE)
-        .into_iter()
-        .filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).find_map(|pair| {
-        let (key, value) = pair.trim().split_once('=')?;
-        (key == name).then_some(value)
+/// The values of all cookies called `name`, in octets (RFC 6265 §4.2): of several, one origin
+/// takes the first and another the last, so all of them count.
+fn cookies<'a>(headers: &'a HeaderMap, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(http::header::COOKIE).into_iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|&octet| octet == b';'));
+    pairs.filter_map(move |pair| {
+        let pair = pair.trim_ascii();
+        let equals = memchr::memchr(b'=', pair)?;
+        (pair[..equals].trim_ascii_end() == name).then(|| &pair[equals + 1..])
     })
 }
 
@@ -416,7 +422,51 @@ mod tests {
         let without = t.build(&subject("/a", None, &HeaderMap::new()).clone());
         assert_ne!(with.to_key(), without.to_key());
         assert_eq!(with.identity(), without.identity());
-        assert_eq!(cookie(&headers, "ab"), Some("1"));
+        assert_eq!(cookies(&headers, b"ab").collect::<Vec<_>>(), [b"1"]);
+    }
+
+    /// Guards against a response to `ab=evil` that is stored for everybody without that cookie.
+    #[test]
+    fn a_cookie_that_some_origin_would_find_is_in_the_key() {
+        let t = Template::new(&config::Key {
+            cookies: vec!["ab".into()],
+            ..Default::default()
+        });
+        let key = |line: &'static [u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("cookie", http::HeaderValue::from_bytes(line).unwrap());
+            t.build(&subject("/a", None, &headers)).to_key()
+        };
+        let plain: &[u8] = b"x=1";
+        for line in [&b"ab=evil; x=\xff"[..], b"ab =evil", b"ab=\xff"] {
+            assert_ne!(key(line), key(plain), "{}", line.escape_ascii());
+        }
+        assert_ne!(key(b"ab=1; ab=evil"), key(b"ab=1"));
+        assert_ne!(key(b"ab=evil; ab=1"), key(b"ab=1"));
+    }
+
+    /// Guards against `utm_x=1;id=evil` being dropped as a whole where the origin sees an `id`.
+    #[test]
+    fn a_parameter_with_a_semicolon_always_counts() {
+        for query in [
+            config::Query {
+                drop: vec!["utm_*".into()],
+                ..Default::default()
+            },
+            config::Query {
+                include: Some(vec!["id".into()]),
+                ..Default::default()
+            },
+        ] {
+            let t = Template::new(&config::Key {
+                query,
+                ..Default::default()
+            });
+            assert_ne!(
+                build(&t, "/a", Some("utm_x=1;id=evil")),
+                build(&t, "/a", None)
+            );
+        }
     }
 
     #[test]
@@ -427,6 +477,9 @@ mod tests {
             "scheme=http host=a.example path=/a query=x=1 route=r"
         );
         assert_eq!(KeyId::parse(&key.id().to_string()), Some(key.id()));
+        for other in ["+123456789abcdef", "0123456789abcde", "0123456789abcdeg"] {
+            assert_eq!(KeyId::parse(other), None, "{other}");
+        }
     }
 
     proptest! {

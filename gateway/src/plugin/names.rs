@@ -33,7 +33,9 @@ impl NamePattern {
 }
 
 /// The pieces of a query for whose name `wanted` says so, as the request spells them.
-/// The name is compared decoded: `utm%5Fsource` is `utm_source` to every origin.
+/// The name is compared decoded: `utm%5Fsource` is `utm_source` to every origin. A piece
+/// that holds `;` is always one of them: some origins part parameters there, and would
+/// find one that nobody asked `wanted` for.
 pub(super) fn parameters(
     query: &str,
     wanted: impl Fn(&[u8]) -> bool,
@@ -41,7 +43,7 @@ pub(super) fn parameters(
     query.split('&').filter(move |piece| {
         let name = piece.split('=').next().unwrap_or(piece);
         let decoded: std::borrow::Cow<'_, [u8]> = percent_encoding::percent_decode_str(name).into();
-        !piece.is_empty() && wanted(&decoded)
+        !piece.is_empty() && (piece.contains(';') || wanted(&decoded))
     })
 }
 
@@ -50,7 +52,7 @@ pub(super) fn cookies(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     value.split(|b| *b == b';').filter_map(|pair| {
         let pair = pair.trim_ascii();
         let at = memchr::memchr(b'=', pair)?;
-        Some((&pair[..at], &pair[at + 1..]))
+        Some((pair[..at].trim_ascii_end(), &pair[at + 1..]))
     })
 }
 
@@ -90,9 +92,16 @@ mod tests {
         assert_eq!(kept, ["a=%3D", "b"]);
     }
 
+    /// Guards against `utm_x=1;id=evil` being dropped as a whole where the origin sees an `id`.
+    #[test]
+    fn a_piece_with_a_semicolon_is_always_wanted() {
+        let kept: Vec<_> = parameters("utm_x=1;id=2&b", |_| false).collect();
+        assert_eq!(kept, ["utm_x=1;id=2"]);
+    }
+
     #[test]
     fn cookies_are_split_leniently() {
-        let pairs: Vec<_> = cookies(b" a=1;b=x=y ;;junk; c=").collect();
+        let pairs: Vec<_> = cookies(b" a=1;b =x=y ;;junk; c=").collect();
         assert_eq!(pairs, [(&b"a"[..], &b"1"[..]), (b"b", b"x=y"), (b"c", b"")]);
     }
 }
