@@ -45,6 +45,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Request, StatusCode};
 
+pub use bindings::types;
+pub use declared::KeyRules;
 pub use error::{CallError, CallErrorKind, Cause, LoadError};
 pub use fetch::{Fetch, FetchCall, FetchError};
 pub use load::LoadRequest;

@@ -31,7 +31,7 @@ impl KeyRules {
     }
 
     /// `host/path?query`, and a part a header line and cookie.
-    pub(super) fn derive(&self, request: &Parts, host: &str) -> KeyDecision {
+    pub fn derive(&self, request: &Parts, host: &str) -> KeyDecision {
         let mut text = String::with_capacity(host.len() + request.uri.path().len() + 64);
         text.push_str(host);
         text.push_str(request.uri.path());
@@ -81,7 +81,8 @@ impl KeyRules {
         let lines = request.headers.get_all(COOKIE).iter();
         for (name, value) in lines.flat_map(|line| names::cookies(line.as_bytes())) {
             if self.cookies.iter().any(|wanted| wanted.matches(name)) {
-                parts.push(format!("{}={}", escape(name), escape(value)));
+                // The space tells it from a header's part, whose name has none.
+                parts.push(format!("cookie {}={}", escape(name), escape(value)));
             }
         }
     }
@@ -133,8 +134,26 @@ mod tests {
     fn headers_and_cookies_are_parts() {
         assert_eq!(
             key(&rules(None, &[]), "/").1,
-            ["accept-language:d%25e", "cur=EUR"]
+            ["accept-language:d%25e", "cookie cur=EUR"]
         );
+    }
+
+    /// Guards against a cookie `accept-language:de=1` that passes for the header.
+    #[test]
+    fn a_cookie_never_passes_for_a_header() {
+        let rules = KeyRules::read(types::KeyRules {
+            keep: None,
+            drop: vec![],
+            sort: false,
+            headers: vec!["a".into()],
+            cookies: vec!["*".into()],
+        })
+        .unwrap();
+        let key = |name: &str, value: &str| {
+            let request = http::Request::get("/").header(name, value);
+            rules.derive(&request.body(()).unwrap().into_parts().0, "shop")
+        };
+        assert_ne!(key("a", "b=c"), key("cookie", "a:b=c"));
     }
 
     #[test]

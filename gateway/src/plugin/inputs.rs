@@ -18,7 +18,7 @@ const END: u8 = 0;
 
 impl KeyNeeds {
     /// Appends to `out` what the key of this request depends on.
-    pub(super) fn gather(&self, request: &Parts, host: &str, out: &mut Vec<u8>) {
+    pub fn gather(&self, request: &Parts, host: &str, out: &mut Vec<u8>) {
         if self.method {
             put(out, request.method.as_str().as_bytes());
         }
@@ -84,7 +84,7 @@ impl KeyNeeds {
     }
 
     /// What the guest gets: [`Self::gather`]'s bytes, read again.
-    pub(super) fn decode(&self, gathered: &[u8]) -> KeyInputs {
+    pub fn decode(&self, gathered: &[u8]) -> KeyInputs {
         let mut rest = Reader(gathered);
         KeyInputs {
             method: self.method.then(|| rest.text()),

@@ -53,7 +53,7 @@ pub enum HeaderNeed {
 
 impl Manifest {
     /// Checks what a guest returned.
-    pub(super) fn read(given: types::Manifest) -> Result<Self, Cause> {
+    pub fn read(given: types::Manifest) -> Result<Self, Cause> {
         let printable = |s: &str| s.len() <= MAX_NAME && !s.chars().any(char::is_control);
         if given.name.is_empty() || !printable(&given.name) || !printable(&given.version) {
             return Err(bad(
