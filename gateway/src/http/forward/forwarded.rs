@@ -117,6 +117,14 @@ pub fn set_forwarded(
         peer.to_string()
     };
     let element = format!("for={node};host={};proto={scheme}", quoted(host));
+    if headers
+        .get_all(header::FORWARDED)
+        .iter()
+        .any(leaves_a_quote_open)
+    {
+        // It would take our element in.
+        headers.remove(header::FORWARDED);
+    }
     append_member(headers, header::FORWARDED, &element);
     append_member(headers, FOR, &peer.to_string());
     set_if_absent(headers, PROTO, scheme);
@@ -154,6 +162,18 @@ fn append_member(headers: &mut HeaderMap, name: HeaderName, member: &str) {
     set(headers, name, &line);
 }
 
+fn leaves_a_quote_open(line: &HeaderValue) -> bool {
+    let line = line.as_bytes();
+    let mut at = 0;
+    while let Some(open) = line.get(at..).and_then(|rest| memchr::memchr(b'"', rest)) {
+        match list::closing_quote(line, at + open, Quotes::Escaped) {
+            Some(close) => at = close + 1,
+            None => return true,
+        }
+    }
+    false
+}
+
 fn set_if_absent(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     if !headers.contains_key(&name) {
         set(headers, name, text.as_bytes());
@@ -179,34 +199,58 @@ struct Hop {
     https: Option<bool>,
 }
 
-/// `for=…;proto=…;…` (RFC 7239 §4).
+/// `for=…;proto=…;…` (RFC 7239 §4). A proxy repeats its client's words in quotes (`host`, `by`),
+/// so an element that has a quote where none belongs, or `for` twice, says nothing at all.
 fn forwarded_element(element: &[u8]) -> Hop {
+    read_element(element).unwrap_or_default()
+}
+
+fn read_element(mut rest: &[u8]) -> Option<Hop> {
     let mut hop = Hop::default();
-    for pair in element.split(|&octet| octet == b';') {
+    let mut named = false;
+    while !rest.is_empty() {
+        let pair;
+        (pair, rest) = split_pair(rest)?;
         let Some(equals) = memchr::memchr(b'=', pair) else {
             continue;
         };
         let (name, value) = (
             list::trim(&pair[..equals]),
-            unquoted(list::trim(&pair[equals + 1..])),
+            unquoted(list::trim(&pair[equals + 1..]))?,
         );
-        match name {
-            _ if name.eq_ignore_ascii_case(b"for") => hop.address = node_address(value),
-            _ if name.eq_ignore_ascii_case(b"proto") => hop.https = Some(is_https(value)),
-            _ => {}
+        if name.eq_ignore_ascii_case(b"for") {
+            if std::mem::replace(&mut named, true) {
+                return None;
+            }
+            hop.address = node_address(value);
+        } else if name.eq_ignore_ascii_case(b"proto") {
+            hop.https = Some(is_https(value));
         }
     }
-    hop
+    Some(hop)
 }
 
-fn unquoted(text: &[u8]) -> &[u8] {
-    match text {
-        [b'"', inner @ ..]
-            if list::closing_quote(text, 0, Quotes::Escaped) == Some(inner.len()) =>
-        {
-            &inner[..inner.len() - 1]
+/// Up to the next `;` outside quotes, and what is behind it; `None` where a quote does not close.
+fn split_pair(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut at = 0;
+    while let Some(&octet) = text.get(at) {
+        match octet {
+            b';' => return Some((&text[..at], &text[at + 1..])),
+            b'"' => at = list::closing_quote(text, at, Quotes::Escaped)? + 1,
+            _ => at += 1,
         }
-        _ => text,
+    }
+    Some((text, &[]))
+}
+
+/// A value without its quotes; `None` where they are not around the whole of it.
+fn unquoted(text: &[u8]) -> Option<&[u8]> {
+    match text {
+        [b'"', inner @ ..] => {
+            let whole = list::closing_quote(text, 0, Quotes::Escaped)? == inner.len();
+            whole.then(|| &inner[..inner.len() - 1])
+        }
+        _ => (!text.contains(&b'"')).then_some(text),
     }
 }
 
@@ -356,6 +400,38 @@ mod tests {
         );
         let both = [("forwarded", "for=9.9.9.9"), ("x-forwarded-for", "8.8.8.8")];
         assert_eq!(found(&both, "10.0.0.1").0, "8.8.8.8");
+    }
+
+    /// Guards against a client's `Host`, which its proxy repeats in quotes, that names an address.
+    #[test]
+    fn what_a_proxy_repeats_in_quotes_names_nobody() {
+        for (line, address) in [
+            ("for=203.0.113.9;host=\"a;for=9.9.9.9;b\"", "203.0.113.9"),
+            (
+                "for=203.0.113.9;host=\"a\\\";for=9.9.9.9;b\"",
+                "203.0.113.9",
+            ),
+            ("for=203.0.113.9;for=9.9.9.9", "10.0.0.1"),
+            ("for=203.0.113.9;host=\"a", "10.0.0.1"),
+            ("for=9.9.9.9;x=\", for=203.0.113.9;host=\"a\"", "10.0.0.1"),
+            ("for=\"203.0.113.9\"x", "10.0.0.1"),
+        ] {
+            assert_eq!(
+                found(&[("forwarded", line)], "10.0.0.1").0,
+                address,
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_open_quote_does_not_take_our_element_in() {
+        let mut headers = map(&[("forwarded", "for=1.1.1.1, for=\"x")]);
+        set_forwarded(&mut headers, ip("203.0.113.9"), "http", "a", true);
+        assert_eq!(
+            headers["forwarded"],
+            "for=203.0.113.9;host=\"a\";proto=http"
+        );
     }
 
     #[test]
