@@ -49,11 +49,9 @@ impl Tags {
             (CACHE_TAG, false),
             (EDGE_CACHE_TAG, false),
         ] {
-            let lines = headers
-                .get_all(&name)
-                .into_iter()
-                .filter_map(|line| line.to_str().ok());
-            for line in lines {
+            for line in headers.get_all(&name) {
+                // Names are UTF-8; a broken one must not take its neighbours along.
+                let line = String::from_utf8_lossy(line.as_bytes());
                 match by_space {
                     true => line.split_ascii_whitespace().for_each(|tag| self.add(tag)),
                     false => line.split(',').for_each(|tag| self.add(tag.trim())),
@@ -105,6 +103,22 @@ mod tests {
             .collect();
         assert_eq!((tags.hashes, tags.dropped), (want, 0));
         assert!(headers.is_empty());
+    }
+
+    /// Guards against a purge by `a` that misses an entry with the tags `é` and `a`.
+    #[test]
+    fn names_beyond_ascii_count_and_hide_none() {
+        for (line, names) in [
+            ("é, a".as_bytes(), &["é", "a"][..]),
+            (b"\xff, a", &["\u{fffd}", "a"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("cache-tag", http::HeaderValue::from_bytes(line).unwrap());
+            let mut tags = Tags::default();
+            tags.take_from(&mut headers);
+            let want: Vec<_> = names.iter().map(|name| hash64(name.as_bytes())).collect();
+            assert_eq!(tags.hashes, want, "{}", line.escape_ascii());
+        }
     }
 
     #[test]

@@ -59,6 +59,10 @@ fn parse(text: &str) -> Option<Cidr> {
         Some(_) => return None,
     };
     let canonical = address.to_canonical();
+    if canonical.is_ipv4() && address.is_ipv6() && prefix < 96 {
+        // Bits of the address count, and yet no address like it would be in the network.
+        return None;
+    }
     // A mapped network narrower than all of IPv4 is the IPv4 network.
     let (network, prefix) = match canonical {
         IpAddr::V4(_) if address.is_ipv6() && prefix >= 96 => (canonical, prefix - 96),
@@ -134,6 +138,7 @@ mod tests {
             "10.0.0.0/-1",
             "example.org",
             "10.0.0.0/8/8",
+            "::ffff:10.0.0.0/8",
         ] {
             assert!(
                 bad.parse::<Cidr>()
