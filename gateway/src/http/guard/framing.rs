@@ -75,11 +75,13 @@ struct Head {
     upgrade: bool,
 }
 
-/// Bytes of a line that is not whole yet; of a long one the first and the last.
+/// Bytes of a line that is not whole yet; of a long one the first, a `#` if there is one
+/// behind them, and the last.
 #[derive(Default)]
 struct Begun(Vec<u8>);
 
-/// Of a line that comes in pieces so much is kept. No field that is looked at is longer.
+/// Of a line that comes in pieces so much is kept. A `Content-Length` that is longer is refused
+/// in any case, so that it makes no difference how it comes.
 const KEPT: usize = 512;
 
 impl Fault {
@@ -228,7 +230,8 @@ impl Head {
         match line[0] | 0x20 {
             b'c' => {
                 if let Some(value) = value(line, b"content-length") {
-                    let length = number(value).ok_or(Fault::Length)?;
+                    let length = number(value).filter(|_| line.len() + 1 < KEPT);
+                    let length = length.ok_or(Fault::Length)?;
                     if self.length.replace(length).is_some() {
                         return Err(Fault::Lengths);
                     }
@@ -256,9 +259,12 @@ impl Begun {
     fn add(&mut self, bytes: &[u8]) {
         let room = KEPT.saturating_sub(self.0.len()).min(bytes.len());
         self.0.extend_from_slice(&bytes[..room]);
-        // The last one tells a bare LF.
-        if let (true, Some(last), Some(end)) = (room < bytes.len(), bytes.last(), self.0.last_mut())
-        {
+        let dropped = &bytes[room..];
+        if let (Some(last), [.., mark, end]) = (dropped.last(), &mut self.0[..]) {
+            if *end == b'#' || memchr(b'#', dropped).is_some() {
+                *mark = b'#';
+            }
+            // The last one tells a bare LF.
             *end = *last;
         }
     }
@@ -399,6 +405,25 @@ mod tests {
         framing.feed(b" HTTP/1.1\r");
         assert_eq!(framing.feed(b"\n\r\n"), Verdict::Pass);
         assert!(framing.fault().is_none() && framing.is_between());
+    }
+
+    /// Guards against a head that hides from the guard behind a long line in two reads.
+    #[test]
+    fn a_long_line_means_the_same_in_pieces() {
+        let long = "a".repeat(KEPT);
+        let zeros = "0".repeat(KEPT);
+        for (text, fault) in [
+            (format!("GET /{long}#b HTTP/1.1\r\n\r\n"), Fault::Fragment),
+            (
+                format!("POST / HTTP/1.1\r\nContent-Length: {zeros}5\r\n\r\n"),
+                Fault::Length,
+            ),
+        ] {
+            for cut in 0..text.len() {
+                let (_, found) = in_pieces(text.as_bytes(), &[cut]);
+                assert_eq!(found, Some((1, fault)), "cut at {cut}");
+            }
+        }
     }
 
     /// Feeds `text` in pieces that end at `cuts`; holds are handed over again.
