@@ -3,13 +3,14 @@
 #   make run        build everything and serve config/quickstart.yaml with a demo origin
 #   make test       install what the tests need, run all of them
 #   make conformance  the public conformance suite for HTTP caches (needs Node.js)
+#   make fuzz       every fuzz target for FUZZ_SECONDS (60) each, see tests/fuzz/run.sh
 #   make check      fmt, clippy, deny
 #   make bench      every figure of BENCHMARKS.md: the three below, one after the other
 #   make bench-program   against floor, HAProxy, nginx and Varnish
 #   make bench-micro     the parts, in process
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build build-dist plugins test test-install test-plugins conformance check fmt clippy deny bench bench-install bench-program bench-micro soak clean
+.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny bench bench-install bench-program bench-micro soak clean
 
 CARGO ?= cargo
 
@@ -43,11 +44,16 @@ conformance:
 	$(CARGO) build --locked -p lamina
 	@tests/conformance/run.sh
 
+# A workspace of its own: libFuzzer and coverage on the stable toolchain.
+fuzz:
+	@tests/fuzz/run.sh
+
 check: fmt clippy deny
 
 fmt:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path plugins/Cargo.toml --all --check
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 
 clippy:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings

@@ -1,0 +1,200 @@
+//! The purge log against a plain model: what a purge reached stays hidden, whatever comes after.
+//!
+//! Input: lines, one operation each: `load URL [TAG…]` (stored at once), `begin URL [TAG…]`
+//! (stored by `end`), `end`, `tag|key|url|route|prefix|pattern|all NAME`, `group HOST NAME` (with `soft-` before it), `sweep`.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use lamina::cache::entry::{Entry, Marks};
+use lamina::cache::freshness::Freshness;
+use lamina::cache::key::{Field, Key, KeyBuf, hash64};
+use lamina::cache::purge::{Kind, Order, PurgeLog, Selector, Verdict};
+use lamina::cache::tags;
+use lamina::pattern::Pattern;
+
+use crate::input;
+
+/// More records than this become one that reaches everything.
+const MAX_RECORDS: usize = 8;
+
+struct Stored {
+    entry: Entry,
+    url: String,
+    tags: Vec<String>,
+    /// What the model says.
+    hidden: bool,
+    marked: bool,
+    /// Still being loaded: nobody sees it yet.
+    loading: bool,
+}
+
+pub fn check(data: &[u8]) {
+    let log = PurgeLog::new(MAX_RECORDS);
+    let mut stored: Vec<Stored> = Vec::new();
+    let mut exact = true;
+    for line in input::texts(data).take(64) {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "load" | "begin" => stored.push(load(&log, rest, word == "begin")),
+            "end" => stored.iter_mut().for_each(|one| one.loading = false),
+            "sweep" => exact &= sweep(&log, &stored),
+            _ => exact &= purge(&log, &mut stored, word, rest),
+        }
+        for one in stored.iter().filter(|one| !one.loading) {
+            judged(&log, one, exact);
+        }
+    }
+}
+
+/// The log may hide more than was asked for once it was full or swept; never less.
+fn judged(log: &PurgeLog, one: &Stored, exact: bool) {
+    let verdict = log.judge(&one.entry);
+    let expected = match (one.hidden, one.marked) {
+        (true, _) => Verdict::Hidden,
+        (false, true) => Verdict::Marked,
+        (false, false) => Verdict::Visible,
+    };
+    assert!(
+        verdict == expected || !exact && verdict == Verdict::Hidden,
+        "{}: {verdict:?}",
+        one.url
+    );
+    let shared = log.hides(&one.entry.marks, one.entry.born);
+    assert!(
+        shared || verdict == Verdict::Visible,
+        "what is hidden or marked is not handed on"
+    );
+}
+
+fn load(log: &PurgeLog, rest: &str, loading: bool) -> Stored {
+    let mut words = rest.split(' ');
+    let url = words.next().unwrap_or_default().to_owned();
+    let tags: Vec<_> = words.map(str::to_owned).collect();
+    let key = key(&url);
+    let marks = Marks {
+        id: key.id().0,
+        identity: hash64(url.as_bytes()),
+        route: hash64(route(&url).as_bytes()),
+        tags: tags.iter().map(|tag| hash64(tag.as_bytes())).collect(),
+        groups: tags
+            .iter()
+            .map(|name| tags::group("http", route(&url), name))
+            .collect(),
+        url: url.as_str().into(),
+    };
+    let freshness = Freshness {
+        received: Instant::now(),
+        initial_age: Duration::ZERO,
+        lifetime: Duration::from_secs(60),
+        while_revalidate: Duration::ZERO,
+        if_error: Duration::ZERO,
+        must_revalidate: false,
+    };
+    let (headers, order) = (HeaderMap::new(), log.order());
+    let entry = Entry::new(
+        key,
+        StatusCode::OK,
+        headers,
+        Bytes::new(),
+        freshness,
+        marks,
+        order,
+    );
+    Stored {
+        entry,
+        url,
+        tags,
+        hidden: false,
+        marked: false,
+        loading,
+    }
+}
+
+fn key(url: &str) -> Key {
+    let mut key = KeyBuf::default();
+    key.push(Field::Text, url.as_bytes());
+    key.to_key()
+}
+
+/// Each host is a route of its own here.
+fn route(url: &str) -> &str {
+    url.split('/').next().unwrap_or_default()
+}
+
+fn purge(log: &PurgeLog, stored: &mut [Stored], word: &str, name: &str) -> bool {
+    let (kind, word) = match word.strip_prefix("soft-") {
+        Some(word) => (Kind::Soft, word),
+        None => (Kind::Hard, word),
+    };
+    let selector = match word {
+        "key" => Selector::Key(key(name).id()),
+        "url" => Selector::Url(hash64(name.as_bytes())),
+        "tag" => Selector::Tag(name.to_owned()),
+        "group" => {
+            let (host, group) = name.split_once(' ').unwrap_or((name, ""));
+            Selector::Group(tags::group("http", host, group))
+        }
+        "route" => Selector::Route(name.to_owned()),
+        "prefix" => Selector::Prefix(name.to_owned()),
+        "pattern" => Selector::Pattern(Pattern::new(name)),
+        "all" => Selector::All,
+        _ => return true,
+    };
+    let room = log.records() < MAX_RECORDS;
+    let order: Order = log.record(&selector, kind);
+    assert_eq!(order, log.order());
+    assert!(log.records() <= MAX_RECORDS + 1, "the log has a bound");
+    for one in stored.iter_mut().filter(|one| reaches(&selector, one)) {
+        match kind {
+            Kind::Hard => one.hidden = true,
+            Kind::Soft => one.marked = true,
+        }
+    }
+    room
+}
+
+fn reaches(selector: &Selector, one: &Stored) -> bool {
+    match selector {
+        Selector::Key(id) => key(&one.url).id() == *id,
+        Selector::Url(identity) => hash64(one.url.as_bytes()) == *identity,
+        Selector::Tag(tag) => one.tags.contains(tag),
+        Selector::Group(mark) => {
+            let marks = |name: &String| tags::group("http", route(&one.url), name);
+            one.tags.iter().any(|name| marks(name) == *mark)
+        }
+        Selector::Route(name) => route(&one.url) == name,
+        Selector::Prefix(prefix) => subject(&one.url, prefix).starts_with(bare(prefix)),
+        Selector::Pattern(pattern) => {
+            let source = bare(pattern.as_str());
+            Pattern::new(source).matches(subject(&one.url, pattern.as_str()))
+        }
+        Selector::All => true,
+    }
+}
+
+fn bare(url: &str) -> &str {
+    let http = url.strip_prefix("http://");
+    http.or_else(|| url.strip_prefix("https://")).unwrap_or(url)
+}
+
+/// With a host, or on every host.
+fn subject<'a>(url: &'a str, selector: &str) -> &'a str {
+    match (bare(selector).starts_with('/'), url.find('/')) {
+        (true, Some(at)) => &url[at..],
+        (true, None) => "",
+        (false, _) => url,
+    }
+}
+
+/// As the cache sweeps: every entry that can be seen is judged.
+fn sweep(log: &PurgeLog, stored: &[Stored]) -> bool {
+    let begun = log.begin_sweep();
+    for one in stored.iter().filter(|one| !one.loading) {
+        log.judge(&one.entry);
+    }
+    log.end_sweep(begun);
+    // A load from before two sweeps can't be judged any more.
+    stored.iter().all(|one| !one.loading)
+}
