@@ -1,8 +1,8 @@
 //! Our own tables of what the RFCs ask of a shared cache and proxy (`tests/data/rfc*.yaml`).
 //!
-//! The route has no words of its own about lifetimes, so that the RFC's rules alone
-//! decide; it heeds request directives, and nothing is remembered about an answer that
-//! was not shareable, so that each step stands by itself.
+//! The routes have no words of their own about lifetimes, so that the RFC's rules alone
+//! decide; they heed request directives, and nothing is remembered about an answer that
+//! was not shareable, so that each step stands by itself. Below `/parts/` parts are kept.
 
 use std::path::Path;
 
@@ -37,7 +37,12 @@ async fn every_rule_of_the_tables_holds() {
             "cache",
             "{inflight: {hit_for_miss: 0s}, backoff: {base: 0s, max: 0s}}",
         )
-        .policy("{request_directives: honor}")
+        .top(
+            "defaults",
+            "{request_directives: honor, statuses: [200, 414]}",
+        )
+        .route("{name: parts, match: {path: /parts/*}, upstream: origin, policy: {ranges: parts}}")
+        .route("{name: site, upstream: origin}")
         .start()
         .await;
     let faults = rfc::play(tables, gateway.address, &stage).await;
