@@ -13,6 +13,7 @@ mod explain;
 mod fallback;
 mod fetch;
 mod head;
+mod head_update;
 mod invalidate;
 mod landing;
 mod load;

@@ -61,12 +61,18 @@ impl Fetch {
         Some(found)
     }
 
-    /// The octets that are to be loaded, if it can be told from what is held.
+    /// The octets that are to be loaded, if it can be told from what is held. No more than
+    /// an entry may have: they may have to be put together in memory.
     fn wanted(&self, held: &Entry) -> Option<Span> {
+        let fits = |span: &Span| span.1 - span.0 < self.cache.max_object_bytes as u64;
+        self.octets(held).filter(fits)
+    }
+
+    fn octets(&self, held: &Entry) -> Option<Span> {
         let length = held.parts.as_ref()?.length?;
         let last = length.checked_sub(1)?;
         if !self.part {
-            return (length <= self.cache.max_object_bytes as u64).then_some((0, last));
+            return Some((0, last));
         }
         let now = SystemTime::now();
         let request = &self.ask.parts;

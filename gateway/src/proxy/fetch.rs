@@ -173,10 +173,11 @@ impl Fetch {
                 self.cache.mark_private(leader.key(), Unshared::Authorized);
             }
             _ => {
-                if let Some(stale) = &self.stale {
-                    // The origin has something else to say now; the copy must not come back.
-                    self.cache.drop_entry(stale);
-                }
+                // The origin has something else to say now; the copy must not come back.
+                let held = [&self.stale, &arrived.answer.continues];
+                held.into_iter()
+                    .flatten()
+                    .for_each(|entry| self.cache.drop_entry(entry));
                 self.cache.mark_private(leader.key(), Unshared::Everybody);
             }
         }
@@ -243,7 +244,7 @@ fn unasked_304() -> Failure {
 }
 
 /// A number that nobody can foresee, for jitter.
-fn dice() -> u32 {
+pub(super) fn dice() -> u32 {
     // Each state has random keys of its own.
     RandomState::new().hash_one(0) as u32
 }

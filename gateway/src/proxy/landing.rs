@@ -151,7 +151,10 @@ impl Proxy {
         reason: Forward,
         detail: Option<&'static str>,
     ) -> Served {
-        match self.pass_shared(ask, reason, detail).await {
+        match self
+            .pass_shared(ask, self.shown(stale).map(|f| &f.entry), reason, detail)
+            .await
+        {
             Ok(served) if ERRORS.contains(&served.response.status().as_u16()) => {
                 match self.shown(stale).filter(|f| f.windows.if_error) {
                     Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),

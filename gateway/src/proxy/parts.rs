@@ -88,12 +88,12 @@ fn answer(request: &Request, entry: &Entry, now: Instant) -> Option<Response<Bod
             Special::NotModified => {
                 return Some(closed(respond::not_modified(&entry.headers), entry, now));
             }
-            Special::Unsatisfiable(length) => {
+            Special::Unsatisfiable(length) if held.length.is_some() => {
                 return Some(closed(respond::unsatisfiable(length), entry, now));
             }
             Special::Part(first, last) if held.missing(first, last).is_none() => (first, last),
             Special::Part(..) => held.answered(request.headers.get(RANGE)?)?,
-            Special::Whole | Special::Parts(_) => return None,
+            Special::Whole | Special::Parts(_) | Special::Unsatisfiable(_) => return None,
         };
     let body = Body::full(held.slice(first, last)?);
     let mut response = respond::whole(StatusCode::PARTIAL_CONTENT, entry.headers.clone(), body);

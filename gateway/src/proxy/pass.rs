@@ -1,5 +1,6 @@
 //! Past the cache: methods, routes and requests that are not for it, and upgrades.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
@@ -8,11 +9,13 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::cache::coalesce::Failure;
+use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward;
 use crate::http::max_forwards::{self, Hops};
 use crate::proxy::context::{Ask, PSEUDONYM};
+use crate::proxy::head_update::Sent;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::source::Loaded;
 use crate::proxy::{Proxy, Served, invalidate, respond, source, tunnel};
@@ -34,7 +37,7 @@ impl Proxy {
             .zip(ask.parts.extensions.get::<OnUpgrade>().cloned());
         let reads = matches!(ask.parts.method, Method::GET | Method::HEAD);
         if ask.route.loader.is_some() && reads && body.is_empty() && upgrade.is_none() {
-            let passed = self.pass_shared(&ask, reason, detail).await;
+            let passed = self.pass_shared(&ask, None, reason, detail).await;
             return passed.unwrap_or_else(|failure| self.error(&ask.route, reason, &failure));
         }
         let Some(origin) = &ask.route.origin else {
@@ -77,15 +80,26 @@ impl Proxy {
     }
 
     /// The same for a request without body whose `Ask` a load may share. On a route with
-    /// a loader the loader answers.
+    /// a loader the loader answers. To a HEAD the answer is news about what is `stored`.
     pub(super) async fn pass_shared(
         &self,
         ask: &Ask,
+        stored: Option<&Arc<Entry>>,
         reason: Forward,
         detail: Option<&'static str>,
     ) -> Result<Served, Failure> {
+        let sent = Sent {
+            at: Instant::now(),
+            born: self.cache.order(),
+        };
         let response = match source::for_one(ask).await {
-            Loaded::Response(answer) => cleaned(answer.response),
+            Loaded::Response(answer) => {
+                let response = cleaned(answer.response);
+                if let Some(stored) = stored.filter(|_| asks_origin_for_head(ask)) {
+                    self.learn_from_head(ask, stored, &response, sent);
+                }
+                response
+            }
             Loaded::Absent => respond::absent(),
             Loaded::Stale => return Err(source::asked_for_stale()),
             Loaded::Failed(failure) => return Err(failure),
@@ -112,6 +126,11 @@ fn last_hop(ask: &Ask) -> Response<Body> {
     let kind = HeaderValue::from_static("message/http");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
+}
+
+/// A loader is asked for the whole even then, and says nothing new about what is stored.
+fn asks_origin_for_head(ask: &Ask) -> bool {
+    ask.parts.method == Method::HEAD && ask.route.loader.is_none()
 }
 
 fn status(reason: Forward, detail: Option<&'static str>) -> CacheStatus<'static> {

@@ -1,5 +1,6 @@
 //! Validators, conditional requests and ranges (RFC 9110 §13, §14; RFC 9111 §4.3).
 
+use e2e::gateway::Gateway;
 use e2e::origin::{Origin, Seen};
 use e2e::reply::Reply;
 use e2e::setup::{Setup, site};
@@ -147,6 +148,83 @@ async fn a_head_miss_does_not_become_an_empty_get() {
     let (_origin, gateway) = site("{}", validated).await;
     assert_eq!(gateway.client().head("/").await.status, 200);
     assert_eq!(gateway.client().get("/").await.text(), DIGITS);
+}
+
+/// What `answer` makes of a stored, stale page by way of a HEAD.
+async fn after_head(answer: fn(Reply) -> Reply) -> (Origin, Gateway) {
+    let (origin, gateway) = site("{}", move |seen| match seen.method.as_str() {
+        "HEAD" => answer(Reply::status_only(200).header("x-rev", "2")),
+        _ => Reply::ok(DIGITS)
+            .header("etag", "\"v1\"")
+            .header("last-modified", MODIFIED)
+            .header("cache-control", "max-age=10")
+            .header("age", "20")
+            .header("x-rev", "1"),
+    })
+    .await;
+    gateway.client().get("/").await;
+    assert_eq!(gateway.client().head("/").await.header("x-rev"), "2");
+    (origin, gateway)
+}
+
+#[tokio::test]
+async fn a_head_that_matches_renews_the_stored_get() {
+    let (origin, gateway) = after_head(|reply| {
+        let reply = reply.header("cache-control", "max-age=60");
+        reply
+            .header("etag", "\"v1\"")
+            .header("content-length", "10")
+    })
+    .await;
+    let get = gateway.client().get("/").await;
+    assert!(get.is_hit());
+    assert_eq!((get.text(), get.header("x-rev")), (DIGITS, "2"));
+    assert_eq!(get.header("last-modified"), MODIFIED, "it was not updated");
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_match_ends_the_stored_get() {
+    let other: [fn(Reply) -> Reply; 4] = [
+        |reply| reply.header("etag", "\"v2\""),
+        |reply| reply.header("last-modified", "Wed, 02 Oct 2024 10:00:00 GMT"),
+        |reply| reply.header("content-length", "11"),
+        |reply| reply.header("cache-control", "no-store"),
+    ];
+    for answer in other {
+        let (origin, gateway) = after_head(answer).await;
+        gateway.client().get("/").await;
+        assert_eq!(origin.last().header("if-none-match"), "");
+    }
+}
+
+#[tokio::test]
+async fn a_304_leaves_alone_what_describes_the_stored_octets() {
+    let (_origin, gateway) = site("{}", |seen| {
+        let reply = match seen.header("if-none-match") {
+            "" => Reply::ok("body").header("x-old", "kept"),
+            _ => Reply::status_only(304)
+                .header("content-encoding", "gzip")
+                .header("content-range", "bytes 0-1/2")
+                .header("content-type", "text/new"),
+        };
+        reply
+            .header("etag", "\"v1\"")
+            .header("cache-control", "no-cache")
+    })
+    .await;
+    gateway.client().get("/").await;
+    let renewed = gateway.client().get("/").await;
+    assert_eq!((renewed.status.as_u16(), renewed.text()), (200, "body"));
+    for (name, value) in [
+        ("content-encoding", ""),
+        ("content-range", ""),
+        ("content-type", "text/new"),
+        ("x-old", "kept"),
+        ("content-length", "4"),
+    ] {
+        assert_eq!(renewed.header(name), value, "{name}: RFC 9111 §3.2");
+    }
 }
 
 #[tokio::test]

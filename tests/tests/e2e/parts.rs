@@ -340,6 +340,54 @@ async fn a_part_that_broke_off_is_not_kept() {
     is_part(&again, "0123456789", "bytes 0-9/20");
 }
 
+/// What is put together is put together in memory.
+#[tokio::test]
+async fn a_range_larger_than_an_object_may_be_goes_to_the_origin_as_it_is() {
+    let origin = Origin::pages(pages).await;
+    let gateway = Setup::new(&origin)
+        .policy(PARTS)
+        .top("cache", "{l1: {max_object_bytes: 10B}}")
+        .start()
+        .await;
+    range(&gateway, "bytes=0-4").await;
+    is_part(
+        &range(&gateway, "bytes=2-11").await,
+        "23456789ab",
+        "bytes 2-11/20",
+    );
+    assert_eq!(origin.last().header("range"), "bytes=5-11");
+    is_part(
+        &range(&gateway, "bytes=2-15").await,
+        "23456789abcdef",
+        "bytes 2-15/20",
+    );
+    assert_eq!(origin.last().header("range"), "bytes=2-15");
+    assert_eq!(gateway.client().get("/").await.text(), WHOLE);
+    assert_eq!(origin.last().header("range"), "");
+}
+
+#[tokio::test]
+async fn parts_end_when_the_origin_says_that_they_must_not_be_kept() {
+    let (origin, gateway) = site(PARTS, |seen| {
+        let reply = pages(seen);
+        match seen.header("range") {
+            "bytes=5-9" => reply
+                .without("cache-control")
+                .header("cache-control", "no-store"),
+            _ => reply,
+        }
+    })
+    .await;
+    range(&gateway, "bytes=0-4").await;
+    is_part(
+        &range(&gateway, "bytes=0-9").await,
+        "0123456789",
+        "bytes 0-9/20",
+    );
+    assert!(!range(&gateway, "bytes=0-4").await.is_hit());
+    assert_eq!(origin.count(), 3);
+}
+
 #[tokio::test]
 async fn a_purge_takes_the_parts() {
     let (origin, gateway) = site(PARTS, pages).await;

@@ -1,0 +1,114 @@
+//! What the origin's answer to a HEAD says about the stored answer to GET: it still holds
+//! and gets the new fields, or it is no more (RFC 9111 §4.3.5).
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::header::{CONTENT_LENGTH, DATE, ETAG, LAST_MODIFIED, VIA};
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::cache::entry::Entry;
+use crate::cache::freshness::initial_age;
+use crate::cache::policy::{Exchange, Refusal};
+use crate::cache::purge::Order;
+use crate::cache::tags;
+use crate::http::body::Body;
+use crate::http::date;
+use crate::http::etag::EntityTag;
+use crate::http::vary::Vary;
+use crate::proxy::Proxy;
+use crate::proxy::context::Ask;
+use crate::proxy::fetch::dice;
+use crate::proxy::head::{compact, freshness, stored_headers};
+use crate::proxy::revalidate::update;
+
+/// When a HEAD was sent: by the clock, and in the order of purges.
+#[derive(Clone, Copy)]
+pub struct Sent {
+    pub at: Instant,
+    pub born: Order,
+}
+
+impl Proxy {
+    /// Renews what is stored for GET by the answer to HEAD, or forgets it.
+    pub(super) fn learn_from_head(
+        &self,
+        ask: &Ask,
+        stored: &Arc<Entry>,
+        answer: &Response<Body>,
+        sent: Sent,
+    ) {
+        let both = (answer.status(), stored.status);
+        // Read after the HEAD's place in the order: a purge since then hides the renewed, too.
+        if both != (StatusCode::OK, StatusCode::OK) || !self.cache.shows(stored) {
+            return;
+        }
+        let renewed = match is_same(stored, answer.headers()) {
+            true => self.renewed(ask, stored, answer.headers(), sent),
+            false => Ok(None),
+        };
+        match renewed {
+            Ok(Some(entry)) => {
+                let key = entry.key.clone();
+                self.cache.admit(key, &Vary::None, Arc::new(entry));
+            }
+            // This one request's doing: it says nothing about the copy.
+            Err(Refusal::RequestNoStore | Refusal::Authorization) => {}
+            Ok(None) | Err(_) => self.cache.drop_entry(stored),
+        }
+    }
+
+    /// None: it is another variant now.
+    fn renewed(
+        &self,
+        ask: &Ask,
+        stored: &Entry,
+        news: &HeaderMap,
+        sent: Sent,
+    ) -> Result<Option<Entry>, Refusal> {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut headers = stored.headers.clone();
+        headers.remove(VIA);
+        headers.insert(DATE, date::format(wall));
+        update(&mut headers, news);
+        tags::strip(&mut headers);
+        if Vary::parse(&headers) != Vary::parse(&stored.headers) {
+            return Ok(None);
+        }
+        let policy = &ask.route.policy;
+        let exchange = Exchange {
+            request: &ask.parts.headers,
+            status: stored.status,
+            response: &headers,
+            received: wall,
+            plugin_ttl: None,
+        };
+        let terms = policy.judge(&exchange, dice())?;
+        let age = initial_age(&headers, wall, now - sent.at);
+        Ok(Some(Entry::new(
+            stored.key.clone(),
+            stored.status,
+            compact(&stored_headers(headers, policy)),
+            stored.body.clone(),
+            freshness(&terms, now, age),
+            stored.marks.clone(),
+            sent.born,
+        )))
+    }
+}
+
+/// Whether each validator that came, and the length, are those of what is stored.
+fn is_same(stored: &Entry, news: &HeaderMap) -> bool {
+    let held = &stored.headers;
+    let tag = news.get(ETAG).is_none_or(|came| {
+        let held = held.get(ETAG).map(EntityTag::of);
+        held == Some(EntityTag::of(came))
+    });
+    let modified = news
+        .get(LAST_MODIFIED)
+        .is_none_or(|came| held.get(LAST_MODIFIED) == Some(came));
+    let length = news
+        .get(CONTENT_LENGTH)
+        .is_none_or(|came| came.as_bytes() == stored.body.len().to_string().as_bytes());
+    tag && modified && length
+}
