@@ -193,7 +193,7 @@ async fn a_head_that_does_not_match_ends_the_stored_get() {
     ];
     for answer in other {
         let (origin, gateway) = after_head(answer).await;
-        gateway.client().get("/").await;
+        assert!(!gateway.client().get("/").await.is_hit());
         assert_eq!(origin.last().header("if-none-match"), "");
     }
 }
