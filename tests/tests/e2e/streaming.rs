@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
+use e2e::client::Failure;
 use e2e::gate::Gate;
 use e2e::origin::Origin;
 use e2e::reply::{Pieces, Reply};
@@ -214,8 +215,30 @@ async fn a_body_that_the_origin_cuts_is_cut_for_the_client_too() {
     pieces.cut();
     assert!(matches!(
         streaming.into_answer().await,
-        Err(e2e::client::Failure::Cut { .. })
+        Err(Failure::Cut { .. })
     ));
+}
+
+/// Guards against a connection that closes without a word: the head had come, the cut came
+/// before it was written.
+#[tokio::test]
+async fn a_body_that_is_cut_at_once_leaves_its_head_and_what_had_come() {
+    let origin = Origin::start(|_| async {
+        let (reply, pieces) = Reply::stream();
+        tokio::spawn(async move {
+            pieces.send("half").await;
+            pieces.cut();
+        });
+        reply.header("cache-control", "max-age=60")
+    })
+    .await;
+    let gateway = Setup::new(&origin).start().await;
+    for n in 0..100 {
+        match gateway.client().request(&format!("/{n}")).try_send().await {
+            Err(Failure::Cut { status, .. }) => assert_eq!(status, 200),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]

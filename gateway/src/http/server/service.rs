@@ -28,9 +28,13 @@ pub(super) struct Service<H> {
 }
 
 /// A response's body that is under way until it is dropped.
+///
+/// An error of it waits for one turn of the connection: hyper drops what it has not written
+/// yet, and a client that sees neither head nor bytes can't tell a cut answer from none.
 pub(super) struct Served {
     body: Body,
     in_flight: InFlight,
+    error: Option<BodyError>,
 }
 
 impl<H, F> Service<H>
@@ -69,7 +73,11 @@ where
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 in_flight.tunnel();
             }
-            Ok(response.map(|body| Served { body, in_flight }))
+            Ok(response.map(|body| Served {
+                body,
+                in_flight,
+                error: None,
+            }))
         }
     }
 }
@@ -127,12 +135,23 @@ impl http_body::Body for Served {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        this.in_flight.asked();
-        let frame = Pin::new(&mut this.body).poll_frame(cx);
-        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
-            this.in_flight.handed();
+        if let Some(error) = this.error.take() {
+            return Poll::Ready(Some(Err(error)));
         }
-        frame
+        this.in_flight.asked();
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                this.error = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => {
+                if matches!(frame, Poll::Ready(Some(Ok(_)))) {
+                    this.in_flight.handed();
+                }
+                frame
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
