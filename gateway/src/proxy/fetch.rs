@@ -89,9 +89,11 @@ impl Fetch {
             _ if status == StatusCode::NOT_MODIFIED => {
                 return self.failed(leader, unasked_304());
             }
-            // Behind a reader nobody waits for the error; the copy keeps its window.
+            // Behind a reader nobody waits for the error; the copy keeps its window. A copy that
+            // is an error itself covers none: the newer one says more.
             Some(entry)
                 if ERRORS.contains(&status.as_u16())
+                    && !ERRORS.contains(&entry.status.as_u16())
                     && (self.usable(&entry) || self.private.is_none()) =>
             {
                 return self.failed(leader, answered_badly(status));

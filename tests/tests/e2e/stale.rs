@@ -325,3 +325,21 @@ async fn pages_differ_in_their_back_off() {
     })
     .await;
 }
+
+/// Guards against an old error in place of a newer one.
+#[tokio::test]
+async fn a_stored_error_covers_no_newer_one() {
+    let count = AtomicUsize::new(0);
+    let origin = Origin::pages(move |_| {
+        let version = count.fetch_add(1, Ordering::SeqCst) + 1;
+        Reply::ok(format!("v{version}"))
+            .status(503)
+            .header("cache-control", "max-age=60, stale-if-error=3600")
+            .header("age", "100")
+    })
+    .await;
+    let gateway = Setup::new(&origin).start().await;
+    let client = gateway.client();
+    assert_eq!(client.get("/").await.text(), "v1");
+    assert_eq!(client.get("/").await.text(), "v2");
+}
