@@ -23,6 +23,8 @@ pub mod guest;
 pub mod h2raw;
 pub mod metrics;
 pub mod origin;
+pub mod peers;
+pub mod process;
 pub mod random;
 pub mod raw;
 pub mod reply;

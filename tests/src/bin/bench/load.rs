@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 
 use crate::options::Options;
 use crate::peers::OTHER_CORE;
-use crate::process::{Server, pinned};
+use e2e::process::{Server, pinned};
 
 const CONNECTIONS: usize = 64;
 const HIT_TARGET: &str = "/bench?id=1&utm_source=letter";

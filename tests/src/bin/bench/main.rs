@@ -11,7 +11,6 @@
 mod load;
 mod options;
 mod peers;
-mod process;
 mod report;
 
 use anyhow::Context;

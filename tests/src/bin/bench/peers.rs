@@ -7,13 +7,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use e2e::peers;
+use e2e::process::{Server, free_address};
 
 use crate::options::Options;
-use crate::process::{Server, free_address};
 
 /// Core of the server under measurement; wrk and the origin have the other.
 pub const SERVER_CORE: usize = 0;
 pub const OTHER_CORE: usize = 1;
+
+/// Varnish for one core; its default is for machines with many.
+const THREADS: [&str; 2] = ["thread_pools=1", "thread_pool_min=100"];
 
 /// A server under measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,15 +76,20 @@ pub fn start(
         Kind::Lamina => lamina(address, origin, &dir, options, None),
         Kind::LaminaKeyPlugin => lamina(address, origin, &dir, options, Some("normalize-query")),
         Kind::Haproxy => haproxy(address, origin, &dir),
-        Kind::Nginx => nginx(address, origin, &dir),
-        Kind::Varnish => varnish(address, origin, &dir),
+        Kind::Nginx => peers::nginx(Some(SERVER_CORE), origin.address, &dir, ""),
+        Kind::Varnish => peers::varnish(Some(SERVER_CORE), origin.address, &dir, &THREADS),
     }
 }
 
 fn floor(core: usize) -> anyhow::Result<Server> {
     let program = e2e::cli::beside_this_program().with_file_name("floor");
     let address = free_address()?;
-    Server::start(core, address, text(&program)?, &[&address.to_string()])
+    Server::start(
+        Some(core),
+        address,
+        text(&program)?,
+        &[&address.to_string()],
+    )
 }
 
 fn lamina(
@@ -119,7 +128,7 @@ fn lamina(
     );
     let config = write(dir, "lamina.yaml", &yaml)?;
     Server::start(
-        SERVER_CORE,
+        Some(SERVER_CORE),
         address,
         text(&options.lamina)?,
         &["run", "-c", &config],
@@ -137,51 +146,11 @@ fn haproxy(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<S
     );
     let config = write(dir, "haproxy.cfg", &config)?;
     Server::start(
-        SERVER_CORE,
+        Some(SERVER_CORE),
         address,
         "/usr/sbin/haproxy",
         &["-db", "-f", &config],
     )
-}
-
-fn nginx(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<Server> {
-    let home = text(dir)?;
-    let config = format!(
-        "user root;\nworker_processes 1;\ndaemon off;\npid {home}/nginx.pid;\nerror_log {home}/error.log;\n\
-         worker_rlimit_nofile 8192;\nevents {{ worker_connections 4096; }}\n\
-         http {{\n  access_log off;\n  sendfile on;\n  keepalive_requests 1000000000;\n\
-         \x20 client_body_temp_path {home}/body;\n  proxy_temp_path {home}/proxy;\n  fastcgi_temp_path {home}/f;\n\
-         \x20 uwsgi_temp_path {home}/u;\n  scgi_temp_path {home}/s;\n\
-         \x20 proxy_cache_path {home}/cache levels=1:2 keys_zone=small:64m max_size=4g inactive=1h use_temp_path=off;\n\
-         \x20 upstream origin {{ server {origin}; keepalive 64; keepalive_requests 1000000000; }}\n\
-         \x20 server {{\n    listen {address};\n    location / {{\n      proxy_pass http://origin;\n\
-         \x20     proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      proxy_cache small;\n    }}\n  }}\n}}\n",
-        origin = origin.address
-    );
-    let config = write(dir, "nginx.conf", &config)?;
-    Server::start(
-        SERVER_CORE,
-        address,
-        "/usr/sbin/nginx",
-        &["-p", home, "-c", &config],
-    )
-}
-
-fn varnish(address: SocketAddr, origin: &Server, dir: &Path) -> anyhow::Result<Server> {
-    let (listen, behind, home) = (address.to_string(), origin.address.to_string(), text(dir)?);
-    let arguments = [
-        ["-j", "none"],
-        ["-n", home],
-        ["-a", &listen],
-        ["-b", &behind],
-        ["-s", "malloc,256m"],
-        ["-p", "thread_pools=1"],
-        ["-p", "thread_pool_min=100"],
-    ];
-    let arguments: Vec<&str> = std::iter::once("-F")
-        .chain(arguments.into_iter().flatten())
-        .collect();
-    Server::start(SERVER_CORE, address, "/usr/sbin/varnishd", &arguments)
 }
 
 fn write(dir: &Path, name: &str, content: &str) -> anyhow::Result<String> {

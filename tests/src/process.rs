@@ -1,4 +1,5 @@
-//! A server's process tree: started on a core, its CPU time read, ended with all its children.
+//! A server's process tree: started, on a core if wanted, its CPU time read, ended with all
+//! its children. For the benchmark and the differential run, which start servers of others.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -18,14 +19,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `command` on core `core` and waits until it accepts at `address`.
+    /// Starts `program`, on `core` if there is one, and waits until it accepts at `address`.
+    ///
+    /// # Errors
+    /// When it can't be started, ends, or does not listen within 20 s.
     pub fn start(
-        core: usize,
+        core: Option<usize>,
         address: SocketAddr,
         program: &str,
         arguments: &[&str],
     ) -> anyhow::Result<Self> {
-        let process = pinned(core, program)
+        let process = core
+            .map_or_else(|| Command::new(program), |core| pinned(core, program))
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -93,6 +98,9 @@ pub fn pinned(core: usize, program: &str) -> Command {
 }
 
 /// A port that is free now.
+///
+/// # Errors
+/// When the machine has none.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?;
     Ok(listener.local_addr()?)

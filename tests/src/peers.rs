@@ -1,0 +1,71 @@
+//! The caches of others, from Debian (`tests/bench-install.sh`), each with one worker or
+//! pool and a cache before one origin; their files lie in a folder of the caller's.
+//!
+//! Shared by the benchmark and the differential run, so that both speak of the same servers.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::process::{Server, free_address};
+
+/// nginx; `location` are further lines for its one location, as in `proxy_cache_revalidate on;`.
+///
+/// # Errors
+/// When it is not installed or does not start.
+pub fn nginx(
+    core: Option<usize>,
+    origin: SocketAddr,
+    dir: &Path,
+    location: &str,
+) -> anyhow::Result<Server> {
+    let (address, home) = (free_address()?, text(dir)?);
+    let config = format!(
+        "user root;\nworker_processes 1;\ndaemon off;\npid {home}/nginx.pid;\nerror_log {home}/error.log;\n\
+         worker_rlimit_nofile 8192;\nevents {{ worker_connections 4096; }}\n\
+         http {{\n  access_log off;\n  sendfile on;\n  keepalive_requests 1000000000;\n\
+         \x20 client_body_temp_path {home}/body;\n  proxy_temp_path {home}/proxy;\n  fastcgi_temp_path {home}/f;\n\
+         \x20 uwsgi_temp_path {home}/u;\n  scgi_temp_path {home}/s;\n\
+         \x20 proxy_cache_path {home}/cache levels=1:2 keys_zone=small:64m max_size=4g inactive=1h use_temp_path=off;\n\
+         \x20 upstream origin {{ server {origin}; keepalive 64; keepalive_requests 1000000000; }}\n\
+         \x20 server {{\n    listen {address};\n    location / {{\n      proxy_pass http://origin;\n\
+         \x20     proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      proxy_cache small;\n\
+         \x20     {location}\n    }}\n  }}\n}}\n"
+    );
+    let file = dir.join("nginx.conf");
+    fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
+    let arguments = ["-p", home, "-c", text(&file)?];
+    Server::start(core, address, "/usr/sbin/nginx", &arguments)
+}
+
+/// Varnish; `parameters` are for `-p`, as in `default_ttl=0`.
+///
+/// # Errors
+/// When it is not installed or does not start.
+pub fn varnish(
+    core: Option<usize>,
+    origin: SocketAddr,
+    dir: &Path,
+    parameters: &[&str],
+) -> anyhow::Result<Server> {
+    let address = free_address()?;
+    let (listen, behind, home) = (address.to_string(), origin.to_string(), text(dir)?);
+    let fixed = [
+        ["-j", "none"],
+        ["-n", home],
+        ["-a", &listen],
+        ["-b", &behind],
+        ["-s", "malloc,256m"],
+    ];
+    let mut arguments = vec!["-F"];
+    arguments.extend(fixed.into_iter().flatten());
+    arguments.extend(parameters.iter().flat_map(|parameter| ["-p", parameter]));
+    Server::start(core, address, "/usr/sbin/varnishd", &arguments)
+}
+
+fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str()
+        .with_context(|| format!("{} is not UTF-8", path.display()))
+}
