@@ -5,12 +5,13 @@
 #   make conformance  the public conformance suite for HTTP caches (needs Node.js)
 #   make fuzz       every fuzz target for FUZZ_SECONDS (60) each, see tests/fuzz/run.sh
 #   make check      fmt, clippy, deny
+#   make differential    ours beside nginx and Varnish: each difference explained or shown
 #   make bench      every figure of BENCHMARKS.md: the three below, one after the other
 #   make bench-program   against floor, HAProxy, nginx and Varnish
 #   make bench-micro     the parts, in process
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny bench bench-install bench-program bench-micro soak clean
+.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro soak clean
 
 CARGO ?= cargo
 
@@ -63,6 +64,14 @@ deny:
 
 bench-install:
 	@tests/bench-install.sh
+
+# SEED and REQUESTS choose another stream, as in `make differential SEED=7`.
+SEED ?= 1
+REQUESTS ?= 12000
+
+differential: bench-install
+	$(CARGO) build --locked -p lamina
+	$(CARGO) run --locked -p e2e --bin differential -- --seed $(SEED) --requests $(REQUESTS)
 
 # In turn, never side by side, also under `make -j`: each wants the machine for itself.
 bench:

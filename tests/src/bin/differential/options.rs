@@ -1,0 +1,35 @@
+//! The command line.
+
+use anyhow::{Context, bail};
+
+/// What to run.
+pub struct Options {
+    /// The same seed gives the same stream.
+    pub seed: u64,
+    /// Requests of the stream, to each server.
+    pub requests: usize,
+}
+
+impl Options {
+    pub fn from_arguments() -> anyhow::Result<Self> {
+        let mut options = Self {
+            seed: 1,
+            requests: 12_000,
+        };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(name) = arguments.next() {
+            let value = arguments
+                .next()
+                .with_context(|| format!("{name} needs a value"))?;
+            let number = value
+                .parse()
+                .with_context(|| format!("{name} takes a number"))?;
+            match name.as_str() {
+                "--seed" => options.seed = number,
+                "--requests" => options.requests = number as usize,
+                _ => bail!("{name} is unknown; differential [--seed N] [--requests N]"),
+            }
+        }
+        Ok(options)
+    }
+}

@@ -1,0 +1,81 @@
+//! What came out: classes and their counts, and each unexplained difference at its smallest.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::compare::{Case, Likeness, cases};
+use crate::rules;
+use crate::run::Played;
+use crate::servers::Peer;
+use crate::table::Table;
+
+/// Counts of a run.
+#[derive(Default)]
+pub struct Report {
+    pub sequences: usize,
+    pub slow: usize,
+    /// Steps compared, by peer.
+    compared: BTreeMap<Peer, usize>,
+    explained: BTreeMap<&'static str, usize>,
+    /// Each with the number of the played sequence.
+    pub unexplained: Vec<(Likeness, usize)>,
+}
+
+impl Report {
+    pub fn of(all: &[Played]) -> Self {
+        let mut report = Self {
+            sequences: all.len(),
+            ..Self::default()
+        };
+        for (number, played) in all.iter().enumerate() {
+            if played.slow {
+                report.slow += 1;
+                continue;
+            }
+            for peer in Peer::ALL {
+                let (found, compared) = cases(played, peer);
+                *report.compared.entry(peer).or_default() += compared;
+                found.iter().for_each(|case| report.count(case, number));
+            }
+        }
+        report
+    }
+
+    fn count(&mut self, case: &Case<'_>, number: usize) {
+        match rules::explaining(case) {
+            Some(rule) => *self.explained.entry(rule.id).or_default() += 1,
+            None => self.unexplained.push((case.likeness(), number)),
+        }
+    }
+
+    /// Markdown: what was compared, and each class with its explanation.
+    pub fn text(&self, table: &Table) -> String {
+        let mut text = format!(
+            "{} sequences, {} left out because the machine was slow\n\n",
+            self.sequences, self.slow
+        );
+        for (peer, steps) in &self.compared {
+            let _ = writeln!(text, "- {}: {steps} requests compared", peer.name());
+        }
+        text.push_str("\n| class | times | behaviour | ours | theirs | RFC | why |\n|---|---|---|---|---|---|---|\n");
+        for rule in Peer::ALL.into_iter().flat_map(rules::of) {
+            let times = self.explained.get(rule.id).unwrap_or(&0);
+            if let Some(known) = table.get(rule.id) {
+                let _ = writeln!(text, "| {} | {times} | {known} |", rule.id);
+            }
+        }
+        text
+    }
+}
+
+/// A sequence step by step, with what each server made of it.
+pub fn steps(played: &Played) -> String {
+    let mut text = String::new();
+    for (at, step) in played.sequence.steps.iter().enumerate() {
+        let _ = writeln!(text, "  {}. {step}", at + 1);
+        for (name, seen) in ["lamina", "nginx", "varnish"].iter().zip(&played.seen) {
+            let _ = writeln!(text, "       {name:8} {}", seen[at]);
+        }
+    }
+    text
+}

@@ -1,0 +1,151 @@
+//! Predicates that more than one peer has rules of.
+
+use http::Method;
+
+use crate::compare::{Case, Difference};
+use crate::observe::Source;
+use crate::sequence::{Answer, Field, Step, Value, Way};
+
+/// Ours reused an answer like this, or validated it; theirs asked as if it had none.
+pub fn kept_by_us(case: &Case<'_>, like: fn(&Answer) -> bool) -> bool {
+    had_nothing(case) && kept(case).is_some_and(|step| like(&step.answer))
+}
+
+/// Theirs reused an answer like this, ours asked.
+pub fn kept_by_them(case: &Case<'_>, like: fn(&Answer) -> bool) -> bool {
+    case.only_theirs_reused() && case.reused().is_some_and(|step| like(&step.answer))
+}
+
+/// Ours used a stored answer; theirs asked for another one, or goes on with an older one.
+pub fn had_nothing(case: &Case<'_>) -> bool {
+    let used = !matches!(case.ours().source, Source::Origin | Source::Own);
+    case.difference == Difference::Source
+        && used
+        && !matches!(case.theirs().source, Source::Store | Source::Validated)
+}
+
+/// The step whose answer ours used; after a validation the one before.
+fn kept<'a>(case: &Case<'a>) -> Option<&'a Step> {
+    match case.ours().source {
+        Source::Validated => case.before().find(|step| step.ask.reads()),
+        _ => case.reused(),
+    }
+}
+
+pub fn is_targeted(case: &Case<'_>) -> bool {
+    let mut so_far = case.before().chain([case.step()]);
+    so_far.any(|step| step.answer.has("cdn-cache-control"))
+}
+
+/// Freshness that is stated in the plain way.
+pub fn is_explicit(answer: &Answer) -> bool {
+    let quoted = answer.says("x=\"max-age");
+    (answer.says("max-age") && !quoted) || answer.says("s-maxage") || answer.has("expires")
+}
+
+pub fn is_heuristic(answer: &Answer) -> bool {
+    !is_explicit(answer) && answer.has("last-modified")
+}
+
+/// Two lifetimes that differ.
+pub fn contradicts_itself(answer: &Answer) -> bool {
+    let lines = answer.all("cache-control").count();
+    answer.says("max-age=3600, max-age=0") || (lines > 1 && answer.says("max-age=0"))
+}
+
+pub fn has_several_expires(answer: &Answer) -> bool {
+    answer.all("expires").count() > 1
+}
+
+/// Theirs goes on with what came with an age, by `Date` or by `Age`.
+pub fn came_old(case: &Case<'_>) -> bool {
+    let past = |field: &Field| matches!(field.value, Value::Date(..0));
+    let old = |answer: &Answer| answer.all("date").any(past) || answer.has("age");
+    goes_on_with_older(case) && case.before().any(|step| old(&step.answer))
+}
+
+/// A lifetime that is no number of seconds.
+pub fn is_malformed(answer: &Answer) -> bool {
+    ["max-age=3600s", "max-age=-1", "max-age =3600"]
+        .iter()
+        .any(|form| answer.says(form))
+        || answer
+            .all("cache-control")
+            .any(|field| matches!(field.value, Value::Text("max-age=")))
+}
+
+/// Theirs answers with an older copy than ours, or ours has none at all.
+fn goes_on_with_older(case: &Case<'_>) -> bool {
+    let (ours, theirs) = (case.ours(), case.theirs());
+    let copy = matches!(
+        theirs.source,
+        Source::Store | Source::Validated | Source::StaleCopy
+    );
+    copy && (!ours.is_reused() || theirs.from < ours.from)
+}
+
+/// Something before was unsafe; theirs goes on with what it has.
+pub fn outlived_unsafe(case: &Case<'_>) -> bool {
+    let earlier = &case.sequence.steps[..case.at];
+    goes_on_with_older(case) && earlier.iter().any(|step| !step.ask.reads())
+}
+
+/// Theirs made a GET of a HEAD and kept the answer.
+pub fn loaded_by_head(case: &Case<'_>) -> bool {
+    goes_on_with_older(case) && case.before().any(|step| step.ask.method == Method::HEAD)
+}
+
+/// Theirs passed such a request by, ours stored the answer or used what it had.
+pub fn passed_by(case: &Case<'_>, field: &str) -> bool {
+    let so_far = &case.sequence.steps[..=case.at];
+    let has_more = case.theirs().is_reused() && case.difference == Difference::Source;
+    !matches!(case.difference, Difference::Status | Difference::Age)
+        && !has_more
+        && so_far.iter().any(|step| step.ask.has(field))
+}
+
+/// Ours sends a HEAD on as it is, theirs validates its copy with it.
+pub fn asks_by_head(case: &Case<'_>) -> bool {
+    case.ask().method == Method::HEAD
+        && matches!(case.ours().source, Source::Origin | Source::Validated)
+        && case.theirs().asked.iter().any(|asked| asked.conditional)
+}
+
+/// Ours goes on with its copy after a refresh behind a reader failed.
+pub fn outlives_a_failed_refresh(case: &Case<'_>) -> bool {
+    let fails = |step: &Step| step.answer.status >= 500 || step.answer.way != Way::Whole;
+    case.ours().source == Source::StaleCopy
+        && case.sequence.refreshes_behind()
+        && case.before().any(fails)
+}
+
+/// Theirs kept what the origin said of a request that it could not take.
+pub fn keeps_a_refusal(case: &Case<'_>) -> bool {
+    let refusal = |step: &Step| matches!(step.answer.status, 400 | 413 | 414 | 431);
+    goes_on_with_older(case) && case.before().any(refusal)
+}
+
+/// Ours answers with a copy whose window for errors is open.
+pub fn covers_an_error(case: &Case<'_>) -> bool {
+    case.ours().source == Source::StaleCopy
+        && case.theirs().source != Source::StaleCopy
+        && case.before().any(|step| step.answer.says("stale-if-error"))
+}
+
+/// Ours goes on with a stored GET that the answer to a HEAD renewed.
+pub fn renewed_by_head(case: &Case<'_>) -> bool {
+    let by_head = |at: usize| case.sequence.steps[at].ask.method == Method::HEAD;
+    case.ours().is_reused() && case.ours().from.is_some_and(by_head)
+}
+
+/// Ours took no 304 that names another strong validator.
+pub fn refused_304(case: &Case<'_>) -> bool {
+    let ours = case.ours();
+    ours.source != Source::Validated
+        && case.theirs().source == Source::Validated
+        && ours.asked.first().is_some_and(|asked| asked.not_modified)
+}
+
+pub fn is_cut(case: &Case<'_>) -> bool {
+    case.answer().way == Way::Cut && matches!(case.ours().source, Source::Own | Source::Origin)
+}
