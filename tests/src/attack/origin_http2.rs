@@ -77,7 +77,7 @@ pub const PLAYS: &[Play] = plays! {
     "a-status-twice": Error(502), Hold, |s| headers(s, flag::END_STREAM, &[(":status", "200"), (":status", "404")]);
     "a-status-that-is-none": Error(502), Hold, |s| headers(s, flag::END_STREAM, &[(":status", "ok")]);
     "a-path-in-the-answer": Error(502), Hold, |s| headers(s, flag::END_STREAM, &[(":status", "200"), (":path", "/"), ("a", "b"), (":status", "200")]);
-    "switching-protocols": Error(502), Hold, |s| headers(s, 0, &[(":status", "101")]);
+    "switching-protocols": Error(504), Hold, |s| headers(s, 0, &[(":status", "101")]);
     "a-connection-field": Error(502), Hold, |s| [ok(s, &[("connection", "close")]), data(s, flag::END_STREAM, "ok")].concat();
     "transfer-encoding": Error(502), Hold, |s| [ok(s, &[("transfer-encoding", "chunked")]), data(s, flag::END_STREAM, "ok")].concat();
     "an-upper-case-name": Error(502), Hold, |s| [ok(s, &[("X-Evil", "1")]), data(s, flag::END_STREAM, "ok")].concat();
