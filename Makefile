@@ -9,9 +9,10 @@
 #   make bench      every figure of BENCHMARKS.md: the three below, one after the other
 #   make bench-program   against floor, HAProxy, nginx and Varnish
 #   make bench-micro     the parts, in process
+#   make soak-attacks    ten minutes of attacks beside normal load (DURATION=60 for a minute)
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro soak clean
+.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro soak soak-attacks clean
 
 CARGO ?= cargo
 
@@ -87,6 +88,9 @@ bench-micro: plugins
 
 soak: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak
+
+soak-attacks: build-dist
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_attacks -- $(or $(DURATION),600)
 
 clean:
 	$(CARGO) clean

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use self::admission::{Admission, Place};
@@ -171,12 +171,17 @@ impl Origin {
         deadline: Option<Instant>,
     ) -> Response<Body> {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let http2 = response.version() == Version::HTTP_2;
         response.map(|incoming| {
             if switching || http_body::Body::is_end_stream(&incoming) {
                 return Body::empty();
             }
-            let body = Bounded::new(incoming, u64::MAX, self.timeouts.idle.0);
-            Body::boxed(exchange::Held::new(body, place, deadline))
+            let mut body =
+                Bounded::new(incoming, u64::MAX, self.timeouts.idle.0).with_marked_end(http2);
+            if let Some(deadline) = deadline {
+                body = body.within(deadline.saturating_duration_since(Instant::now()));
+            }
+            Body::boxed(exchange::Held::new(body, place))
         })
     }
 }

@@ -273,24 +273,31 @@ impl H2 {
         .await
     }
 
-    /// The next frame; `None` at the end of the connection.
+    /// The next frame, within the usual limit; `None` at the end of the connection.
     pub async fn frame(&mut self) -> Option<Frame> {
-        within("reading a frame", SOON, async {
-            self.fill(9).await?;
-            let head = &self.unread[..9];
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let (kind, flags) = (head[3], head[4]);
-            let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
-            self.fill(9 + length).await?;
-            let payload = self.unread.drain(..9 + length).skip(9).collect();
-            Some(Frame {
-                kind,
-                flags,
-                stream,
-                payload,
-            })
+        within("reading a frame", SOON, self.arrived()).await
+    }
+
+    /// The next frame, whenever it comes.
+    pub async fn arrived(&mut self) -> Option<Frame> {
+        self.fill(9).await?;
+        let head = &self.unread[..9];
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let (kind, flags) = (head[3], head[4]);
+        let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
+        self.fill(9 + length).await?;
+        let payload = self.unread.drain(..9 + length).skip(9).collect();
+        Some(Frame {
+            kind,
+            flags,
+            stream,
+            payload,
         })
-        .await
+    }
+
+    /// Forgets what was read while a flood was written.
+    pub fn forget(&mut self) {
+        self.unread.clear();
     }
 
     /// Reads on to the end of this stream, or of the connection. Opens windows as they

@@ -22,6 +22,8 @@ mod attack_http2_floods;
 mod attack_listener;
 #[path = "e2e/attack_origin.rs"]
 mod attack_origin;
+#[path = "e2e/attack_origin_http2.rs"]
+mod attack_origin_http2;
 #[path = "e2e/cli.rs"]
 mod cli;
 #[path = "e2e/coalescing.rs"]

@@ -11,7 +11,7 @@ use http::Request;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Place;
 use crate::http::body::{Body, BodyError, Bounded};
@@ -25,11 +25,10 @@ struct Noted {
     moved: Arc<Mutex<Instant>>,
 }
 
-/// A response body that holds a place among `max_concurrent`, for so long at most.
+/// A response body that holds a place among `max_concurrent`.
 pub(super) struct Held {
     body: Bounded<Incoming>,
     place: Option<Place>,
-    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// Makes the request's body note when it moves.
@@ -88,19 +87,10 @@ impl http_body::Body for Noted {
 }
 
 impl Held {
-    pub(super) fn new(body: Bounded<Incoming>, place: Place, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(body: Bounded<Incoming>, place: Place) -> Self {
         Self {
             body,
             place: Some(place),
-            deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
-        }
-    }
-
-    /// Ready when the exchange has taken too long.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.deadline {
-            Some(deadline) => deadline.as_mut().poll(cx),
-            None => Poll::Pending,
         }
     }
 }
@@ -113,13 +103,9 @@ impl http_body::Body for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.place.is_some() && self.poll_deadline(cx).is_ready() {
-            (self.place, self.deadline) = (None, None);
-            return Poll::Ready(Some(Err(BodyError::Timeout)));
-        }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if self.body.is_end_stream() || matches!(frame, Poll::Ready(None)) {
-            (self.place, self.deadline) = (None, None);
+            self.place = None;
         }
         frame
     }

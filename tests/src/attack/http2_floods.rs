@@ -20,6 +20,7 @@ macro_rules! attacks {
 /// Clients that are stopped: GOAWAY, or the end of the connection.
 pub const STOPPED: &[Attack] = attacks! {
     "rapid reset" => rapid_reset;
+    "reset of streams that are being worked on" => reset_accepted;
     "rapid reset of one stream in two" => reset_half;
     "made-you-reset by windows" => made_you_reset_by_windows;
     "made-you-reset by lengths" => made_you_reset_by_lengths;
@@ -92,6 +93,23 @@ async fn rapid_reset(address: SocketAddr) {
         }
     }
     panic!("{MANY} streams were opened and reset");
+}
+
+/// Each batch is accepted, which the answer to a PING shows, before it is reset: h2 counts
+/// only those that it had not accepted yet.
+async fn reset_accepted(address: SocketAddr) {
+    let mut h2 = H2::open(address).await;
+    for batch in streams(MANY).collect::<Vec<_>>().chunks(100) {
+        let open = batch
+            .iter()
+            .flat_map(|stream| get(*stream, &format!("/attack/slow/{stream}")));
+        let close = batch.iter().flat_map(|stream| reset(*stream, code::CANCEL));
+        let (open, close) = (open.collect::<Vec<u8>>(), close.collect::<Vec<u8>>());
+        if !h2.flood(&open).await || !h2.lives().await || !h2.flood(&close).await {
+            return;
+        }
+    }
+    panic!("{MANY} streams were accepted and reset");
 }
 
 async fn reset_half(address: SocketAddr) {

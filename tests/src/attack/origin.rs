@@ -3,6 +3,9 @@
 //! [`Rogue`](crate::rogue::Rogue) plays them; the last part of a path names the play.
 //! Every answer says that it may be stored, so that only its fault can forbid that.
 
+use http::Method;
+
+use crate::client::{Client, Failure};
 use crate::rogue::{Act, After, Play};
 
 /// What a client may see.
@@ -193,6 +196,34 @@ pub const ENDLESS: &[Play] = &[
 
 /// Every table that a client survives without leaving.
 pub const TABLES: [&[Play]; 5] = [HEADS, BODIES, MORE, ODD, FLOODS];
+
+/// Asks once.
+///
+/// # Errors
+/// What is wrong with what came.
+pub async fn look(client: &Client, method: &Method, path: &str, sees: Sees) -> Result<(), String> {
+    let seen = client.ask(method.clone(), path).try_send().await;
+    let fits = match (&seen, sees) {
+        (Ok(answer), Sees::Error(status)) => {
+            answer.status == status && answer.header("proxy-status").contains("error=")
+        }
+        (Ok(answer), Sees::Broken) => {
+            matches!(answer.status.as_u16(), 502 | 504) && answer.has("proxy-status")
+        }
+        (Ok(answer), Sees::Whole(status, body)) => {
+            answer.status == status && (answer.text() == body || method == Method::HEAD)
+        }
+        // A head that was on its way when the rest turned out wrong.
+        (Err(Failure::Cut { .. } | Failure::NoAnswer(_)), Sees::Broken) => true,
+        (Err(_), _) => false,
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(format!(
+            "{method} {path}: {sees:?} was due, but {seen:?} came"
+        )),
+    }
+}
 
 const fn flood(name: &'static str, sees: Sees, begin: &'static [u8], more: &'static [u8]) -> Play {
     Play {

@@ -4,11 +4,13 @@
 use e2e::attack::Before;
 use e2e::attack::http2::{self, Gets, Malformed};
 use e2e::gateway::Gateway;
-use e2e::h2raw::{End, get};
+use e2e::h2raw::{End, H2, code, frame, get, kind, post, reset};
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::tap::Tap;
+use e2e::wait::{SOON, within};
+use http_body_util::BodyExt;
 
 /// An origin behind a tap, and a gateway before it.
 async fn tapped() -> (Origin, Tap, Gateway) {
@@ -81,4 +83,31 @@ async fn bodies_that_are_not_as_announced_never_arrive_whole() {
 #[tokio::test]
 async fn frames_out_of_place_end_the_connection() {
     each(http2::FRAMES).await;
+}
+
+/// hyper takes a reset with NO_ERROR for the end of the body; the origin must not.
+#[tokio::test]
+async fn an_upload_that_its_client_resets_never_arrives_whole() {
+    let (send, mut whole) = tokio::sync::mpsc::unbounded_channel();
+    let origin = Origin::start(move |asked| {
+        let send = send.clone();
+        async move {
+            let _ = send.send(asked.body.collect().await.is_ok());
+            Reply::ok("page")
+        }
+    })
+    .await;
+    let gateway = Setup::new(&origin).start().await;
+    for (n, code) in [code::NO_ERROR, code::CANCEL].into_iter().enumerate() {
+        let mut h2 = H2::open(gateway.address).await;
+        let begin = [
+            post(1, "/upload", &[]),
+            frame(kind::DATA, 0, 1, b"half of it"),
+        ];
+        h2.write(begin.concat()).await;
+        origin.saw(n + 1).await;
+        h2.write(reset(1, code)).await;
+        let whole = within("the upload's end", SOON, whole.recv()).await;
+        assert_eq!(whole, Some(false), "code {code}");
+    }
 }

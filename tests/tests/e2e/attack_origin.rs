@@ -3,8 +3,8 @@
 //! `e2e::attack::origin`.
 
 use e2e::attack::Before;
-use e2e::attack::origin::{self, Sees};
-use e2e::client::{Client, Failure};
+use e2e::attack::origin::{self, Sees, look};
+use e2e::client::Client;
 use e2e::gateway::Gateway;
 use e2e::rogue::{Play, Rogue};
 use e2e::setup::Setup;
@@ -28,31 +28,6 @@ async fn before(rogue: &Rogue) -> Gateway {
         .route("{name: site, upstream: origin}")
         .start()
         .await
-}
-
-/// Asks once and says what is wrong with what came.
-async fn look(client: &Client, method: &Method, path: &str, sees: Sees) -> Result<(), String> {
-    let seen = client.ask(method.clone(), path).try_send().await;
-    let fits = match (&seen, sees) {
-        (Ok(answer), Sees::Error(status)) => {
-            answer.status == status && answer.header("proxy-status").contains("error=")
-        }
-        (Ok(answer), Sees::Broken) => {
-            matches!(answer.status.as_u16(), 502 | 504) && answer.has("proxy-status")
-        }
-        (Ok(answer), Sees::Whole(status, body)) => {
-            answer.status == status && (answer.text() == body || method == Method::HEAD)
-        }
-        // A head that was on its way when the rest turned out wrong.
-        (Err(Failure::Cut { .. } | Failure::NoAnswer(_)), Sees::Broken) => true,
-        (Err(_), _) => false,
-    };
-    match fits {
-        true => Ok(()),
-        false => Err(format!(
-            "{method} {path}: {sees:?} was due, but {seen:?} came"
-        )),
-    }
 }
 
 /// Plays at once: many of them take as long as a deadline.

@@ -1,5 +1,5 @@
 //! Limits around a stream: bytes in all, the longest pause between two pieces, and, where
-//! asked for, a lowest rate and a deadline for the whole. Trailers that must not be ones
+//! asked for, a lowest rate, a deadline for the whole and a mark at the end. Trailers that must not be ones
 //! end here, in both directions.
 //!
 //! Neighbours: the listener puts it around request bodies, `origin` around response
@@ -29,6 +29,7 @@ pin_project! {
         pause: Duration,
         pace: Option<Pace>,
         end: Option<Instant>,
+        marked_end: bool,
         // Boxed: most bodies never wait, and the body would grow by the timer's size.
         timer: Option<Pin<Box<Sleep>>>,
         wait: Option<Wait>,
@@ -53,6 +54,7 @@ impl<B> Bounded<B> {
             pause,
             pace: None,
             end: None,
+            marked_end: false,
             timer: None,
             wait: None,
             ended: false,
@@ -62,6 +64,12 @@ impl<B> Bounded<B> {
     /// Also keeps a lowest rate.
     pub fn at_pace(self, pace: Option<Pace>) -> Self {
         Self { pace, ..self }
+    }
+
+    /// For a body by HTTP/2, whose end is marked: hyper also ends it, as if it were whole,
+    /// at RST_STREAM or GOAWAY with NO_ERROR. Such an end is an error.
+    pub fn with_marked_end(self, marked_end: bool) -> Self {
+        Self { marked_end, ..self }
     }
 
     /// Also ends when `total` has passed from now on, however fast it comes.
@@ -89,6 +97,9 @@ where
         }
         let outcome = match self.as_mut().project().inner.poll_frame(cx) {
             Poll::Ready(Some(_)) if self.as_mut().arrived_late() => Some(Err(BodyError::Timeout)),
+            Poll::Ready(None) if self.marked_end && !self.inner.is_end_stream() => {
+                Some(Err(BodyError::Aborted))
+            }
             Poll::Ready(frame) => self.as_mut().count(frame),
             Poll::Pending => {
                 ready!(self.as_mut().poll_wait(cx));
@@ -232,6 +243,22 @@ mod tests {
             Box::pin(body).collect().await.unwrap().to_bytes(),
             "aaaaaaaaaa"
         );
+    }
+
+    #[tokio::test]
+    async fn an_end_that_has_to_be_marked_and_is_not_is_an_error() {
+        // A stream of pieces never says that it is at its end.
+        let bounded = || {
+            let pieces = StreamBody::new(stream::iter([data("ok")]));
+            Bounded::new(pieces, 10, Duration::from_secs(5))
+        };
+        let whole = Box::pin(bounded()).collect().await.unwrap();
+        assert_eq!(whole.to_bytes(), "ok");
+        let cut = bounded().with_marked_end(true).collect().await;
+        assert!(matches!(cut, Err(BodyError::Aborted)));
+        let whole = crate::http::body::Body::full("ok");
+        let marked = Bounded::new(whole, 10, Duration::from_secs(5)).with_marked_end(true);
+        assert_eq!(marked.collect().await.unwrap().to_bytes(), "ok");
     }
 
     #[tokio::test]

@@ -85,12 +85,14 @@ where
 /// Passes a request on with its body under the limits, or not at all.
 fn admit(request: Request<Incoming>, limits: &Limits) -> Result<Request<Body>, Refusal> {
     guard::check(&request, limits)?;
+    let http2 = request.version() == Version::HTTP_2;
     Ok(request.map(|incoming| {
         if incoming.is_end_stream() {
             return Body::empty();
         }
         let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
         let body = Bounded::new(incoming, size, pause)
+            .with_marked_end(http2)
             .at_pace(limits.pace())
             .within(limits.upload_timeout.0);
         Body::boxed(body)

@@ -1,0 +1,108 @@
+//! Every attack of the suites, in turn and for minutes, beside normal load: no body of
+//! the load may be wrong, the gateway may not end, and memory and descriptors must be
+//! what they were.
+//!
+//! `soak_attacks [SECONDS]`, by default 600. Inside: `load` is the clients that behave and
+//! check each byte, `attackers` those that do not, `report` what was seen.
+
+// A panic here is a soak that ended, with a place and a message.
+#![allow(clippy::unwrap_used)]
+
+mod attackers;
+mod load;
+mod report;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use e2e::attack::origin;
+use e2e::gateway::Gateway;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::rogue::Rogue;
+use e2e::setup::Setup;
+
+use report::{Report, Sample};
+
+/// Between two looks at the gateway.
+const LOOK: Duration = Duration::from_secs(1);
+/// The load alone, before the first look: connections are opened, the cache is filled.
+const WARM_UP: Duration = Duration::from_secs(5);
+/// The load alone, before the last look: longer than any deadline of the gateway's.
+const CALM: Duration = Duration::from_secs(8);
+
+fn main() -> anyhow::Result<()> {
+    let seconds = match std::env::args().nth(1) {
+        Some(given) => given.parse().context("soak_attacks [SECONDS]")?,
+        None => 600,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let report = runtime.block_on(soak(Duration::from_secs(seconds)));
+    println!("{}", report.text());
+    ensure!(report.is_good(), "the soak found something");
+    Ok(())
+}
+
+async fn soak(span: Duration) -> Arc<Report> {
+    let origin = Origin::pages(|seen| match load::page(&seen.path) {
+        Some(reply) => reply,
+        None => Reply::ok("page").header("cache-control", "no-store"),
+    })
+    .await;
+    let rogue = Rogue::start(origin::TABLES.into_iter().flatten()).await;
+    let mut gateway = start(&origin, &rogue).await;
+    let report = Arc::new(Report::default());
+    report::catch_panics(&report);
+    let load = load::start(&gateway, &report);
+    tokio::time::sleep(WARM_UP).await;
+    report.sample(sample(&gateway));
+    let attackers = attackers::start(&gateway, &report);
+    let end = Instant::now() + span;
+    while Instant::now() < end && report.note_alive(&mut gateway) {
+        tokio::time::sleep(LOOK).await;
+        report.sample(sample(&gateway));
+    }
+    drop(attackers);
+    tokio::time::sleep(CALM).await;
+    report.note_alive(&mut gateway);
+    drop(load);
+    report.sample(sample(&gateway));
+    report
+}
+
+fn sample(gateway: &Gateway) -> Sample {
+    Sample {
+        memory: gateway.resident_bytes(),
+        files: gateway.open_files(),
+    }
+}
+
+/// Deadlines are short, so that what stalls is shed within the calm; the upstreams are
+/// apart, so that rogue answers take no place of the load's.
+async fn start(origin: &Origin, rogue: &Rogue) -> Gateway {
+    let pool = "pool: {max_idle: 16, idle_timeout: 2s}";
+    let timeouts = "timeouts: {first_byte: 2s, idle: 1s, total: 3s}";
+    Setup::new(origin)
+        .listener(
+            "limits",
+            "{header_timeout: 2s, body_timeout: 3s, idle_timeout: 5s}",
+        )
+        .top("telemetry", "{log_format: json, access_log: off}")
+        .upstream(
+            "origin",
+            &format!("{{targets: [\"{}\"], {pool}}}", origin.url()),
+        )
+        .upstream(
+            "rogue",
+            &format!("{{targets: [\"{}\"], {pool}, {timeouts}}}", rogue.url()),
+        )
+        .route("{name: off, match: {path: /off/*}, upstream: rogue, cache: off}")
+        .route("{name: play, match: {path: /play/*}, upstream: rogue}")
+        .route("{name: page, upstream: origin}")
+        .start()
+        .await
+}

@@ -1,0 +1,101 @@
+//! HTTP/2 origins that misbehave, and origins that accept nobody: an error or a cut
+//! answer, never stored, and other upstreams do not notice. The plays are in
+//! `e2e::attack::origin_http2`.
+
+use e2e::attack::Before;
+use e2e::attack::origin::{Sees, look};
+use e2e::attack::origin_http2::{PLAYS, Play, Rogue};
+use e2e::gateway::Gateway;
+use e2e::setup::Setup;
+use futures_util::{StreamExt, stream};
+use http::Method;
+use tokio::net::TcpSocket;
+
+/// Plays at once: many of them take as long as a deadline.
+const AT_ONCE: usize = 8;
+
+/// A gateway with an upstream and a route for each play.
+async fn before(rogues: &[(&Play, Rogue)]) -> Gateway {
+    let timeouts = "{first_byte: 1500ms, idle: 700ms, total: 2s}";
+    let mut setup = Setup::default();
+    for (play, rogue) in rogues {
+        let (name, url) = (play.name, rogue.url());
+        setup = setup
+            .upstream(
+                name,
+                &format!("{{targets: [\"{url}\"], protocol: http2, timeouts: {timeouts}}}"),
+            )
+            .route(&format!(
+                "{{name: {name}, match: {{path: /{name}/*}}, upstream: {name}}}"
+            ));
+    }
+    setup.start().await
+}
+
+#[tokio::test]
+async fn what_an_http2_origin_sends_wrong_is_an_error_or_cut() {
+    let mut rogues = Vec::new();
+    for play in PLAYS {
+        rogues.push((play, Rogue::start(play).await));
+    }
+    let gateway = before(&rogues).await;
+    gateway.client().get("/right/0").await;
+    let before = Before::of(&gateway);
+    let looks = PLAYS.iter().map(|play| one(&gateway, play));
+    let faults: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).concat().await;
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let right = Sees::Whole(200, "ok");
+    look(&gateway.client(), &Method::GET, "/right/end", right)
+        .await
+        .unwrap();
+    // Connections to origins that hold theirs stay; there is one for each worker.
+    drop(rogues);
+    before.is_back(&gateway, "rogue HTTP/2 origins").await;
+}
+
+/// One play twice on each protocol: what was stored would be served the second time.
+async fn one(gateway: &Gateway, play: &Play) -> Vec<String> {
+    let mut faults = Vec::new();
+    let path = format!("/{}/page", play.name);
+    for client in [gateway.client(), gateway.client_http2()] {
+        for _ in 0..2 {
+            faults.extend(look(&client, &Method::GET, &path, play.sees).await.err());
+        }
+    }
+    faults
+}
+
+#[tokio::test]
+async fn an_origin_that_accepts_nobody_is_a_504_by_the_connect_deadline() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    // Fill what the kernel accepts on its behalf; the next one waits for ever.
+    let mut waiting = Vec::new();
+    let patience = std::time::Duration::from_millis(300);
+    while let Ok(connected) =
+        tokio::time::timeout(patience, tokio::net::TcpStream::connect(address)).await
+    {
+        waiting.push(connected.unwrap());
+        assert!(waiting.len() < 64, "the kernel accepts without end");
+    }
+    let upstream = |protocol| {
+        format!(
+            "{{targets: [\"http://{address}\"], protocol: {protocol}, timeouts: {{connect: 300ms}}}}"
+        )
+    };
+    let gateway = Setup::default()
+        .upstream("one", &upstream("http1"))
+        .upstream("two", &upstream("http2"))
+        .route("{name: one, match: {path: /one}, upstream: one}")
+        .route("{name: two, match: {path: /two}, upstream: two}")
+        .start()
+        .await;
+    for path in ["/one", "/two"] {
+        let answer = gateway.client().get(path).await;
+        let said = answer.header("proxy-status");
+        assert_eq!(answer.status, 504, "{path}: {said}");
+        assert!(said.contains("connection_timeout"), "{path}: {said}");
+    }
+}
