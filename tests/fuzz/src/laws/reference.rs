@@ -9,7 +9,9 @@ use crate::input;
 
 pub fn check(data: &[u8]) {
     let mut lines = input::texts(data);
-    let Some(base) = lines.next().and_then(|text| text.parse::<Uri>().ok()) else {
+    let http = |base: &Uri| matches!(base.scheme_str(), None | Some("http" | "https"));
+    let base = lines.next().and_then(|text| text.parse::<Uri>().ok());
+    let Some(base) = base.filter(http) else {
         return;
     };
     for reference in lines {
