@@ -31,7 +31,7 @@ pub mod config;
 mod error;
 mod exchange;
 mod http2;
-mod response;
+pub mod response;
 mod target;
 #[cfg(test)]
 mod tests;

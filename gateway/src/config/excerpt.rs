@@ -1,7 +1,8 @@
 //! The source line of a problem with a caret below, as compilers show it.
 //!
-//! What follows the key of a secret is hidden; a long line is cut to a window
-//! around the place; control characters become spaces.
+//! What follows the key of a secret is hidden, on its line and on those that its value
+//! goes on in; a long line is cut to a window around the place; control characters
+//! become spaces.
 
 use super::tree::Mark;
 
@@ -36,8 +37,12 @@ pub fn inside(text: &str, mark: Mark) -> Mark {
 }
 
 pub fn excerpt(text: &str, mark: Mark) -> Option<String> {
-    let line = lines(text).nth(mark.line.checked_sub(1)?)?;
-    let masked = mask(line);
+    let above: Vec<&str> = lines(text).take(mark.line.checked_sub(1)?).collect();
+    let line = lines(text).nth(above.len())?;
+    let masked = match continues_secret(&above, line) {
+        true => "***".to_owned(),
+        false => mask(line),
+    };
     let column = mark.column.saturating_sub(1);
     let skip = if column < SHOWN - 20 { 0 } else { column - 20 };
     let shown: String = masked
@@ -67,6 +72,32 @@ fn mask(line: &str) -> String {
         Some(start) => format!("{}***", &line[..start]),
         None => line.to_owned(),
     }
+}
+
+/// Whether a line is part of a secret whose key stands above it: right above without a value,
+/// or on a line that it is indented under.
+fn continues_secret(above: &[&str], line: &str) -> bool {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut level = indent(line);
+    let mut nearest = true;
+    for line in above.iter().rev().filter(|line| !line.trim().is_empty()) {
+        let value = super::secret::find_secret_value(line).map(|start| line[start..].trim());
+        let inside = indent(line) < level;
+        if value.is_some_and(|value| inside || nearest && is_to_come(value)) {
+            return true;
+        }
+        nearest = false;
+        level = level.min(indent(line));
+        if level == 0 {
+            break;
+        }
+    }
+    false
+}
+
+/// Whether a value begins on a later line: there is none yet, or only what announces it.
+fn is_to_come(value: &str) -> bool {
+    value.starts_with('#') || value.chars().all(|c| c.is_ascii_punctuation())
 }
 
 #[cfg(test)]
@@ -102,5 +133,27 @@ mod tests {
         )
         .unwrap();
         assert!(!shown.contains("s3cret"), "{shown}");
+    }
+
+    #[test]
+    fn an_excerpt_hides_a_secret_that_began_on_a_line_above() {
+        let shown = |text: &str, line: usize| {
+            let mark = Mark {
+                line,
+                column: 1,
+                width: 1,
+            };
+            excerpt(text, mark).unwrap()
+        };
+        for (text, line) in [
+            ("token:\n  s3cret", 2),
+            ("a: {token: # here\n\ns3cret}", 3),
+            ("secret: |\n  one\n    two\n  s3cret", 4),
+            ("  password: \"x\n    s3cret\"", 2),
+        ] {
+            assert!(!shown(text, line).contains("s3cret"), "{text}");
+        }
+        let sibling = "admin:\n  token: s3cret\n  address: x";
+        assert!(shown(sibling, 3).contains("address: x"));
     }
 }

@@ -63,7 +63,7 @@ impl Interim {
 
 /// Refuses what is ambiguous, and makes `Content-Length` one line, or none where there
 /// must be none. `upgrading` is whether the request asked for another protocol.
-pub(super) fn check<B>(response: &mut Response<B>, upgrading: bool) -> Result<(), SendError> {
+pub fn check<B>(response: &mut Response<B>, upgrading: bool) -> Result<(), SendError> {
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS && !upgrading {
         return Err(SendError::Response("101 that nobody asked for"));

@@ -9,15 +9,19 @@ mod config;
 mod date;
 mod forward;
 mod forwarded;
+mod frames;
 mod framing;
 mod guard;
 mod key;
+mod origin_head;
+mod parts;
 mod pattern;
 mod plugin_key;
 mod policy;
 mod proxy_protocol;
 mod purge;
 mod range;
+mod reference;
 mod status;
 mod tags;
 mod targeted;
@@ -31,21 +35,25 @@ pub type Law = fn(&[u8]);
 pub type Target = (&'static str, &'static [Law]);
 
 /// Every target.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 21] = [
     ("cache_control", &[cache_control::check]),
     ("clock", &[age::check, date::check]),
     ("conditional", &[conditional::check]),
     ("config", &[config::check]),
     ("forward", &[forward::check, forwarded::check]),
+    ("frames", &[frames::check]),
     ("framing", &[framing::check]),
     ("guard", &[guard::check]),
     ("key", &[key::check]),
+    ("origin_head", &[origin_head::check]),
+    ("parts", &[parts::check]),
     ("pattern", &[pattern::check]),
     ("plugin_key", &[plugin_key::check]),
     ("policy", &[policy::check, tags::check]),
     ("proxy_protocol", &[proxy_protocol::check]),
     ("purge", &[purge::check]),
     ("range", &[range::check]),
+    ("reference", &[reference::check]),
     ("structured", &[targeted::check, cache_groups::check]),
     ("texts", &[units::check, status::check]),
     ("vary", &[vary::check]),

@@ -1,4 +1,5 @@
-//! The configuration: any text is read or explained, in bounded time, and what is shown reads back.
+//! The configuration: any text is read or explained, in bounded time, what is shown reads back,
+//! and no message repeats a secret.
 //!
 //! Input: the text of a file.
 
@@ -12,6 +13,15 @@ pub fn check(data: &[u8]) {
     if text.contains("_file") {
         return;
     }
+    for key in [
+        "token: ",
+        "'api-key' : ",
+        "- { x_password: ",
+        "secret: |\n    ",
+        "token:\n      ",
+    ] {
+        hidden(text, key);
+    }
     match parse(text, "/nowhere/lamina.yaml", &variable) {
         Ok(config) => shown(&redacted(&config)),
         Err(problems) => {
@@ -23,6 +33,16 @@ pub fn check(data: &[u8]) {
             );
             problems.iter().for_each(|problem| placed(problem, text));
         }
+    }
+}
+
+/// What stands behind the key of a secret is never repeated, whatever stands before it.
+fn hidden(text: &str, key: &str) {
+    const SECRET: &str = "Zq8w3cretZq8w";
+    let text = format!("{text}\nadmin:\n  {key}{SECRET}\n");
+    if let Err(problems) = parse(&text, "/nowhere/lamina.yaml", &variable) {
+        let message = problems.to_string();
+        assert!(!message.contains(SECRET), "{message}");
     }
 }
 

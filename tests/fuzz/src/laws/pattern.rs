@@ -33,7 +33,7 @@ pub fn check(data: &[u8]) {
             Pattern::new(&format!("*{source}")).matches(text),
             "a star more matches no less"
         );
-        if trailing_backslashes(source) % 2 == 0 {
+        if trailing_backslashes(source).is_multiple_of(2) {
             assert!(Pattern::new(&format!("{source}*")).matches(&format!("{text}more")));
         }
     }

@@ -18,7 +18,7 @@ pub fn check(data: &[u8]) {
     let Some(dictionary) = parsed.ok().filter(|dictionary| !dictionary.is_empty()) else {
         return assert_eq!(directives, None, "what does not parse is not there");
     };
-    let seconds = |name: &str| dictionary.get(name).map(|entry| integer(entry));
+    let seconds = |name: &str| dictionary.get(name).map(integer);
     for name in [
         "max-age",
         "s-maxage",
