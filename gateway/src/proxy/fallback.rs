@@ -68,7 +68,7 @@ impl Proxy {
             },
         };
         Served::new(
-            respond::from_entry(&ask.parts, entry, now, &status),
+            respond::from_entry(&ask.parts, entry, entry.freshness.age(now), &status),
             Outcome::Stale,
         )
     }
