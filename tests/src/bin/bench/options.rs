@@ -20,8 +20,8 @@ pub struct Options {
 impl Options {
     pub fn from_arguments() -> anyhow::Result<Self> {
         let mut options = Self {
-            rounds: 3,
-            seconds: 5,
+            rounds: 10,
+            seconds: 2,
             only: Vec::new(),
             lamina: e2e::cli::beside_this_program(),
         };
