@@ -84,6 +84,12 @@ impl Rogue {
         format!("http://{}", self.address)
     }
 
+    /// Forgets what it saw: for runs that ask it a million times.
+    pub fn forget(&self) {
+        let mut heads = self.shared.heads.lock().expect("no panic holds the log");
+        heads.clear();
+    }
+
     /// How many requests had this path.
     pub fn count_of(&self, path: &str) -> usize {
         let heads = self.shared.heads.lock().expect("no panic holds the log");

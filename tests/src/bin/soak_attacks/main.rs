@@ -64,6 +64,8 @@ async fn soak(span: Duration) -> Arc<Report> {
     let end = Instant::now() + span;
     while Instant::now() < end && report.note_alive(&mut gateway) {
         tokio::time::sleep(LOOK).await;
+        origin.forget();
+        rogue.forget();
         report.sample(sample(&gateway));
     }
     drop(attackers);
