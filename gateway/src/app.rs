@@ -1,6 +1,8 @@
 //! Composition root: configuration in, running gateway out. The one place that names
 //! every concrete type.
 
+pub mod doctor;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +14,10 @@ use futures_util::FutureExt;
 
 use crate::admin::Admin;
 use crate::cache::Cache;
+use crate::cache::config::L2;
+use crate::cache::l2::store::Store;
+use crate::cache::l2::{disk, redis};
+use crate::cache::record::Seal;
 use crate::config::Config;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::{Limits, Listener, Protocol};
@@ -27,6 +33,7 @@ use crate::telemetry::metrics::{self, Registry};
 pub struct App {
     listeners: Running,
     admin: Running,
+    cache: Arc<Cache>,
     ready: Arc<AtomicBool>,
     drain_timeout: Duration,
     /// Where clients are served, in the order of the configuration.
@@ -51,6 +58,10 @@ pub enum StartError {
     Route(#[from] RouteError),
     #[error("purge_method")]
     PurgeMethod(#[from] crate::proxy::TokenError),
+    #[error(transparent)]
+    Disk(#[from] disk::OpenError),
+    #[error("cache.l2.redis")]
+    Redis(#[from] redis::OpenError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }
@@ -59,8 +70,12 @@ impl StartError {
     /// Whether the configuration is at fault, and not the machine.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Upstream(_) | Self::Plugin(_) | Self::Route(_) | Self::PurgeMethod(_) => true,
-            Self::Bind(_) | Self::Admin(_) | Self::Metrics(_) => false,
+            Self::Upstream(_)
+            | Self::Plugin(_)
+            | Self::Route(_)
+            | Self::PurgeMethod(_)
+            | Self::Redis(_) => true,
+            Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Metrics(_) => false,
         }
     }
 }
@@ -74,14 +89,30 @@ pub struct Engine {
 
 /// How often L1 is tended and gauges are set.
 const TEND: Duration = Duration::from_secs(1);
+/// How long a start waits for the second tier's purge log: with it the first requests
+/// find what is there.
+const KNOWN: Duration = Duration::from_millis(500);
+/// How long a drain waits for what is on its way to the second tier.
+const FINISH: Duration = Duration::from_secs(3);
 
 /// Builds the engine. `config` has resolved the names of plugin files.
 ///
 /// # Errors
 /// See [`StartError`].
 pub async fn build(config: &Config) -> Result<Engine, StartError> {
+    assemble(config, None).await
+}
+
+/// As [`build`], with the store of the second tier.
+async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engine, StartError> {
     let registry = metrics::registry()?;
-    let cache = Arc::new(Cache::new(&config.cache, &registry)?);
+    let mut cache = Cache::new(&config.cache, &registry)?;
+    if let Some(store) = store {
+        let secret = config.cache.l2.seal_key.as_ref();
+        let seal = secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()));
+        cache.attach(store, &config.cache, seal, &registry)?.run();
+    }
+    let cache = Arc::new(cache);
     let origins = Arc::new(Origins::new(&config.upstreams)?);
     let options = Options {
         base: PathBuf::new(),
@@ -127,7 +158,16 @@ impl App {
             proxy,
             cache,
             registry,
-        } = build(config).await?;
+        } = assemble(config, open_store(&config.cache.l2)?).await?;
+        if let Some(tier) = cache.below()
+            && !tier.known(KNOWN).await
+        {
+            let kind = tier.kind();
+            tracing::warn!(
+                kind,
+                "the second tier does not answer; serving without it for now"
+            );
+        }
         let threads = config
             .server
             .threads
@@ -153,6 +193,7 @@ impl App {
         Ok(Self {
             listeners: bound.start(move |request, peer, early| proxy.handle(request, peer, early)),
             admin: admin_bound.start(move |request, _, _| Arc::clone(&admin).handle(request)),
+            cache: Arc::clone(&cache),
             ready,
             drain_timeout: config.server.drain_timeout.0,
             addresses,
@@ -168,6 +209,9 @@ impl App {
     pub async fn drain(self) {
         self.ready.store(false, Ordering::Release);
         self.listeners.drain(self.drain_timeout).await;
+        if let Some(tier) = self.cache.below() {
+            tier.finish(FINISH).await;
+        }
         self.admin.drain(Duration::from_millis(100)).await;
     }
 }
@@ -186,6 +230,15 @@ fn raise_limits(config: &Config) {
             connections,
             "fewer descriptors than max_connections: accepting will pause before that limit"
         );
+    }
+}
+
+/// Opens what the second tier keeps its records in.
+fn open_store(config: &L2) -> Result<Option<Arc<dyn Store>>, StartError> {
+    match (&config.redis, &config.disk) {
+        (Some(redis), _) => Ok(Some(redis::open(redis)?)),
+        (None, Some(disk)) => Ok(Some(disk::open(disk)?)),
+        (None, None) => Ok(None),
     }
 }
 

@@ -141,6 +141,18 @@ pub fn parse(
     for plugin in config.plugins.values_mut() {
         plugin.file = base.join(&plugin.file);
     }
+    if let Some(disk) = &mut config.cache.l2.disk {
+        disk.path = base.join(&disk.path);
+    }
+    if let Some(file) = config
+        .cache
+        .l2
+        .redis
+        .as_mut()
+        .and_then(|r| r.ca_file.as_mut())
+    {
+        *file = base.join(&*file);
+    }
     findings.extend(check::check(&config));
     all(findings, &root).map_or(Ok(config), Err)
 }

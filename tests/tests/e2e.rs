@@ -40,6 +40,14 @@ mod harness;
 mod interim;
 #[path = "e2e/key.rs"]
 mod key;
+#[path = "e2e/l2.rs"]
+mod l2;
+#[path = "e2e/l2_redis.rs"]
+mod l2_redis;
+#[path = "e2e/l2_redis_faults.rs"]
+mod l2_redis_faults;
+#[path = "e2e/l2_redis_groups.rs"]
+mod l2_redis_groups;
 #[path = "e2e/limits.rs"]
 mod limits;
 #[path = "e2e/observability.rs"]
@@ -58,6 +66,8 @@ mod purge;
 mod purge_races;
 #[path = "e2e/quickstart.rs"]
 mod quickstart;
+#[path = "e2e/record.rs"]
+mod record;
 #[path = "e2e/rfc.rs"]
 mod rfc;
 #[path = "e2e/sharing.rs"]

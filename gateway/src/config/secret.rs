@@ -12,13 +12,14 @@ use super::problem::{Finding, Path, path};
 /// Bytes of a secret; more is a wrong path.
 const MAX_SECRET: u64 = 64 << 10;
 
-const SECRET_NAMES: [&str; 6] = [
+const SECRET_NAMES: [&str; 7] = [
     "token",
     "secret",
     "password",
     "passwd",
     "api_key",
     "private_key",
+    "seal_key",
 ];
 
 /// Whether the value of a key with this name must not be shown.
@@ -44,48 +45,87 @@ pub fn find_secret_value(line: &str) -> Option<usize> {
     [behind_key, in_url].into_iter().flatten().min()
 }
 
-/// Puts the content of `admin.token_file` and `purge_method.token_file` in place.
+/// Puts the content of the files that `*_file` keys name in place.
 pub fn read_files(config: &mut Config, base: &FilePath) -> Vec<Finding> {
-    let admin = fill(
-        &mut config.admin.token,
-        config.admin.token_file.as_ref(),
-        base,
-        &path(&["admin"]),
-    );
-    let purge = &mut config.purge_method;
-    let purge = fill(
-        &mut purge.token,
-        purge.token_file.as_ref(),
-        base,
-        &path(&["purge_method"]),
-    );
-    [admin, purge].into_iter().flatten().collect()
+    secrets(config)
+        .into_iter()
+        .filter_map(|secret| fill(secret, base))
+        .collect()
 }
 
-fn fill(
-    token: &mut Option<String>,
-    file: Option<&PathBuf>,
-    base: &FilePath,
-    parent: &Path,
-) -> Option<Finding> {
-    let Some(file) = file else {
-        let empty = token.as_ref().is_some_and(|t| t.trim().is_empty());
-        return empty.then(|| {
-            Finding::value(
-                parent.key("token"),
-                "an empty token; expected a long random text, or no key at all",
-            )
-        });
+/// A secret and the file that may hold it.
+struct Secret<'a> {
+    parent: Path,
+    /// The key of the secret itself; its file's has `_file` behind it.
+    name: &'static str,
+    value: &'a mut Option<String>,
+    file: &'a Option<PathBuf>,
+}
+
+fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
+    let (admin, purge) = (&mut config.admin, &mut config.purge_method);
+    let l2 = &mut config.cache.l2;
+    let of = |parent: &[&str], name, value, file| Secret {
+        parent: path(parent),
+        name,
+        value,
+        file,
     };
-    if token.is_some() {
-        return Some(Finding::key(
-            parent.key("token_file"),
-            "given beside `token`; expected one of the two",
+    let below = ["cache", "l2", "redis"];
+    let mut all = vec![
+        of(&["admin"], "token", &mut admin.token, &admin.token_file),
+        of(
+            &["purge_method"],
+            "token",
+            &mut purge.token,
+            &purge.token_file,
+        ),
+        of(
+            &["cache", "l2"],
+            "seal_key",
+            &mut l2.seal_key,
+            &l2.seal_key_file,
+        ),
+    ];
+    if let Some(redis) = &mut l2.redis {
+        all.push(of(
+            &below,
+            "password",
+            &mut redis.password,
+            &redis.password_file,
+        ));
+        all.push(of(
+            &below,
+            "sentinel_password",
+            &mut redis.sentinel_password,
+            &redis.sentinel_password_file,
         ));
     }
-    match read(&base.join(file)) {
-        Ok(text) => *token = Some(text),
-        Err(reason) => return Some(Finding::value(parent.key("token_file"), reason)),
+    all
+}
+
+fn fill(of: Secret<'_>, base: &FilePath) -> Option<Finding> {
+    let Secret {
+        parent,
+        name,
+        value: secret,
+        file,
+    } = of;
+    let file = file.as_ref().map(|file| base.join(file));
+    let key = parent.key(name);
+    let Some(file) = file else {
+        let empty = secret.as_ref().is_some_and(|t| t.trim().is_empty());
+        let message = format!("an empty {name}; expected a long random text, or no key at all");
+        return empty.then(|| Finding::value(key, message));
+    };
+    let file_key = parent.key(format!("{name}_file"));
+    if secret.is_some() {
+        let message = format!("given beside `{name}`; expected one of the two");
+        return Some(Finding::key(file_key, message));
+    }
+    match read(&file) {
+        Ok(text) => *secret = Some(text),
+        Err(reason) => return Some(Finding::value(file_key, reason)),
     }
     None
 }

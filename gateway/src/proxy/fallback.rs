@@ -22,6 +22,13 @@ pub struct Fallback {
     pub windows: Windows,
 }
 
+impl Fallback {
+    /// Whether it may be served at all.
+    pub fn is_usable(&self) -> bool {
+        self.windows.if_error || self.windows.while_revalidate
+    }
+}
+
 /// Whether a copy is there that may not be used unvalidated: where its origin can't be
 /// reached, 504 says so (RFC 9111 §5.2.2.2).
 fn must_ask(stale: Option<&Fallback>) -> bool {

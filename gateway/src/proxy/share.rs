@@ -15,6 +15,7 @@ use crate::cache::event::Event;
 use crate::cache::fill::{Fill, Head};
 use crate::cache::freshness::initial_age;
 use crate::cache::key::KeyBuf;
+use crate::cache::l2::Held;
 use crate::cache::policy::{Source, Terms};
 use crate::cache::tags::{Tags, groups};
 use crate::cache::{Cache, Unshared, variant_key};
@@ -26,7 +27,7 @@ use crate::proxy::head::{compact, freshness, own_fields, stored_headers};
 
 impl Fetch {
     /// Streams the body to whoever follows, then stores it.
-    pub(super) async fn share(self, leader: Leader, arrived: Arrived, terms: Terms) {
+    pub(super) async fn share(mut self, leader: Leader, arrived: Arrived, terms: Terms) {
         let Arrived {
             answer,
             at,
@@ -63,17 +64,24 @@ impl Fetch {
         }
         let fill = Fill::new(head, self.cache.max_object_bytes);
         leader.stream(Arc::clone(&fill));
-        if let Some(body) = pump(&self.cache, &leader, &fill, body).await {
-            self.store(&leader, &fill, body);
-        }
+        let whole = pump(&self.cache, &leader, &fill, body, &mut self.lease).await;
+        let stored = whole.and_then(|body| self.store(&leader, &fill, body));
         // The flight ends here, after the entry is in L1: a late request finds one or the other.
         drop(leader);
+        if let Some(entry) = stored {
+            let below = self.ask.route.policy.below(&terms);
+            let lifetime = freshness(&below, at, age).lifetime;
+            self.hand_down(&entry, lifetime).await;
+        }
     }
 
-    fn store(&self, leader: &Leader, fill: &Fill, body: Bytes) {
+    /// None: a purge overtook it.
+    fn store(&self, leader: &Leader, fill: &Fill, body: Bytes) -> Option<Arc<Entry>> {
         let head = &fill.head;
         if head.status == StatusCode::PARTIAL_CONTENT {
-            return self.store_part(leader, head, body);
+            // Parts grow with every load, and stay in L1 while they do.
+            self.store_part(leader, head, body);
+            return None;
         }
         self.forget_parts();
         let entry = Entry::new(
@@ -85,8 +93,10 @@ impl Fetch {
             head.marks.clone(),
             leader.born(),
         );
+        let entry = Arc::new(entry);
         self.cache
-            .admit(self.primary.to_key(), &head.vary, Arc::new(entry));
+            .admit(self.primary.to_key(), &head.vary, Arc::clone(&entry))
+            .then_some(entry)
     }
 
     pub(super) fn marks(
@@ -121,7 +131,13 @@ pub(super) fn kept_under(primary: &KeyBuf, status: StatusCode) -> Cow<'_, KeyBuf
 }
 
 /// Moves the body into the fill as it comes. Some: all of it, to be stored.
-async fn pump(cache: &Cache, leader: &Leader, fill: &Fill, mut body: Body) -> Option<Bytes> {
+async fn pump(
+    cache: &Cache,
+    leader: &Leader,
+    fill: &Fill,
+    mut body: Body,
+    lease: &mut Option<Held>,
+) -> Option<Bytes> {
     let mut trailers = None;
     let mut outgrown = false;
     loop {
@@ -144,8 +160,9 @@ async fn pump(cache: &Cache, leader: &Leader, fill: &Fill, mut body: Body) -> Op
             },
         }
         if !outgrown && fill.outgrown() {
-            // Learnt late: the next requests need not queue for it.
+            // Learnt late: the next requests need not queue for it, here and elsewhere.
             outgrown = true;
+            *lease = None;
             cache.mark_private(leader.key(), Unshared::Everybody);
         }
     }
@@ -195,13 +212,13 @@ mod tests {
         let pieces =
             ["12345", "6789"].map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
         let body = Body::boxed(StreamBody::new(futures_util::stream::iter(pieces)));
-        let waiting = leader.follow();
+        let (waiting, mut lease) = (leader.follow(), None);
         let reading = async {
             let reader = fill.reader().unwrap();
             drop(waiting);
             reader.collect().await.unwrap().to_bytes()
         };
-        let (stored, read) = tokio::join!(pump(&cache, &leader, &fill, body), reading);
+        let (stored, read) = tokio::join!(pump(&cache, &leader, &fill, body, &mut lease), reading);
         assert_eq!((stored, &read[..]), (None, &b"123456789"[..]));
     }
 }

@@ -1,0 +1,140 @@
+//! The second tier: what outlives L1, and what nodes share.
+//!
+//! Inside: `store` (the trait), `redis` (what nodes share), `disk` (for one node); `find` and
+//! `put` (what requests come with), `convert` (entries and records); `guard` (deadline,
+//! breaker, gate), `writer` (write-behind), `removals`, `feed` (the purge log of the store),
+//! `lease` (one load a key among nodes). What a record is, [`super::record`] knows.
+//!
+//! Invariant: whatever happens here, the request goes on: a failure, a damaged or foreign
+//! record, and what can't be judged for want of the purge log, are misses. Nothing is
+//! read or written before the log was read, and nothing of another log's generation is
+//! believed.
+
+mod breaker;
+pub mod config;
+mod convert;
+pub mod disk;
+mod feed;
+mod find;
+mod guard;
+mod lease;
+mod put;
+pub mod redis;
+mod removals;
+pub mod store;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::sync::oneshot;
+
+use crate::cache::event::Hooks;
+use crate::cache::purge::{Kind, PurgeLog, Selector};
+use crate::cache::record::{self, Limits, Seal};
+use feed::Feed;
+use guard::Guard;
+use removals::Removals;
+use store::Store;
+use writer::Writer;
+
+pub use breaker::Passage;
+pub use find::{Below, Sought};
+pub use lease::{Held, Turn};
+
+/// The tier.
+pub struct L2 {
+    guard: Guard,
+    writer: Writer,
+    removals: Removals,
+    feed: Feed,
+    codec: record::Options,
+    max_life: Duration,
+    lease: config::LeaseRules,
+    hooks: Arc<Hooks>,
+}
+
+/// Writes under way at once.
+const WRITERS: usize = 4;
+
+impl L2 {
+    /// The tier over `store`. Call [`run`](Self::run) to set it to work.
+    ///
+    /// # Errors
+    /// When the registry has a second tier already.
+    pub fn new(
+        store: Arc<dyn Store>,
+        config: &config::L2,
+        seal: Seal,
+        max_object_bytes: usize,
+        log: Arc<PurgeLog>,
+        hooks: Arc<Hooks>,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
+        let codec = record::Options {
+            compression: convert::compression(config.compress),
+            limits: Limits::for_objects(max_object_bytes),
+            seal,
+        };
+        Ok(Self {
+            guard: Guard::new(store, config, Arc::clone(&hooks), registry)?,
+            writer: Writer::new(config.write_queue.as_usize(), registry)?,
+            removals: Removals::new(registry)?,
+            feed: Feed::new(log, Arc::clone(&hooks), registry)?,
+            codec,
+            max_life: config.max_life.into(),
+            lease: config.lease,
+            hooks,
+        })
+    }
+
+    /// Writes behind, appends purges and follows the log, on the runtime that calls it.
+    pub fn run(self: &Arc<Self>) {
+        for _ in 0..WRITERS {
+            let tier = Arc::clone(self);
+            tokio::spawn(async move { tier.write_behind().await });
+        }
+        let tier = Arc::clone(self);
+        tokio::spawn(async move { tier.feed.append(&tier.guard).await });
+        let tier = Arc::clone(self);
+        tokio::spawn(async move { tier.feed.follow(&tier.guard).await });
+    }
+
+    /// The kind of store.
+    pub fn kind(&self) -> &'static str {
+        self.guard.store.kind()
+    }
+
+    /// Waits until the purge log was read, so that the tier can be, or until `patience` is over.
+    pub async fn known(&self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.feed.known())
+            .await
+            .is_ok()
+    }
+
+    /// Brings to an end what waits to be written and appended, and makes it last, as far as
+    /// `patience` allows.
+    pub async fn finish(&self, patience: Duration) {
+        let all = async {
+            self.feed.settled().await;
+            self.writer.settled().await;
+            self.guard.store.sync().await
+        };
+        match tokio::time::timeout(patience, all).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the second tier could not be brought to an end");
+            }
+            Err(_) => tracing::warn!("the second tier took too long to be brought to an end"),
+        }
+    }
+
+    /// Tells all nodes of a purge that holds here already. The receiver gets its number.
+    pub fn purge(&self, selector: &Selector, kind: Kind) -> oneshot::Receiver<u64> {
+        self.feed.push(selector, kind)
+    }
+}
+
+#[cfg(test)]
+mod tests;

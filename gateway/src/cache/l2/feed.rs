@@ -1,0 +1,352 @@
+//! The purge log of the store and ours: every purge of ours goes into it, and every
+//! purge in it is applied here.
+//!
+//! A purge holds here at once, by a local step; it is appended behind the caller, tried
+//! again until it is in, and applied once more with the number it got there: that
+//! reaches a little more and never less. Numbers come in order and without holes
+//! ([`Log`]). Where some are missing, all that was born before is hidden.
+//!
+//! Invariant: a purge that was taken in is appended before anything is forgotten of it;
+//! when too many wait, one purge of everything takes the place of all.
+//! Invariant: what waits for its number comes after every number that is known here, since
+//! it will get a later one. So it hides whatever the store has, wherever that was born
+//! ([`Feed::hides`]), and a record born at a number that was not applied yet can't be judged.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGauge, Registry};
+use tokio::sync::{Notify, oneshot};
+
+use super::guard::{Call, Guard};
+use super::store::{Log, Logged, Purge};
+use crate::cache::entry::Marks;
+use crate::cache::event::{Event, Hooks};
+use crate::cache::purge::{Kind, Order, PurgeLog, Selector, numbered};
+
+/// Different purges that wait to be appended at most.
+const WAITING: usize = 10_000;
+/// Purges that are appended side by side.
+const BATCH: usize = 32;
+/// Between two attempts to append, growing.
+const RETRY: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long one look at the log waits for news.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What a look at the log may take beyond its patience.
+const WATCH_MARGIN: Duration = Duration::from_secs(2);
+
+/// Both directions.
+pub(super) struct Feed {
+    log: Arc<PurgeLog>,
+    hooks: Arc<Hooks>,
+    queue: Mutex<Queue>,
+    wake: Notify,
+    /// Purges were appended, or the log was read for the first time.
+    news: Notify,
+    position: Mutex<Position>,
+    /// The log's generation; 0 while none was read.
+    generation: AtomicU64,
+    /// The newest number that was applied.
+    applied: AtomicU64,
+    depth: IntGauge,
+    gaps: IntCounter,
+}
+
+/// Who waits for a purge's number.
+type Tellers = Vec<oneshot::Sender<u64>>;
+
+/// Purges that are not in the store's log yet. Their order among each other has no
+/// meaning: each gets its number when it's appended.
+struct Queue {
+    waiting: HashMap<Purge, Tellers>,
+    under_way: usize,
+    /// All that waited since none did; an order of its own.
+    pending: PurgeLog,
+}
+
+/// How far the store's log was applied.
+#[derive(Default)]
+struct Position {
+    generation: u64,
+    applied: u64,
+}
+
+impl Position {
+    /// No log was read yet.
+    fn is_none(&self) -> bool {
+        self.generation == 0
+    }
+}
+
+impl Feed {
+    pub(super) fn new(
+        log: Arc<PurgeLog>,
+        hooks: Arc<Hooks>,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
+        let depth = IntGauge::new(
+            "lamina_l2_purges_waiting",
+            "Purges that hold here and wait to be appended to the second tier's log.",
+        )?;
+        let gaps = IntCounter::new(
+            "lamina_l2_purge_log_gaps_total",
+            "Times that purges may have been missed, so that everything older was hidden.",
+        )?;
+        registry.register(Box::new(depth.clone()))?;
+        registry.register(Box::new(gaps.clone()))?;
+        Ok(Self {
+            log,
+            hooks,
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            news: Notify::new(),
+            position: Mutex::default(),
+            generation: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            depth,
+            gaps,
+        })
+    }
+
+    /// The generation of the log that was read last; none before the first.
+    pub(super) fn generation(&self) -> Option<u64> {
+        match self.generation.load(Ordering::Acquire) {
+            0 => None,
+            generation => Some(generation),
+        }
+    }
+
+    /// Whether every purge up to this place in the order was applied.
+    pub(super) fn knows(&self, born: Order) -> bool {
+        born <= numbered(self.applied.load(Ordering::Acquire))
+    }
+
+    /// Whether a purge that waits for its number reaches what has these marks.
+    pub(super) fn hides(&self, marks: &Marks) -> bool {
+        let queue = self.queue.lock();
+        queue.depth() > 0 && queue.pending.hides(marks, 0)
+    }
+
+    /// Waits until the log was read once.
+    pub(super) async fn known(&self) {
+        self.until(|| self.generation().is_some()).await;
+    }
+
+    /// Waits until no purge waits any more.
+    pub(super) async fn settled(&self) {
+        self.until(|| {
+            let queue = self.queue.lock();
+            queue.depth() == 0
+        })
+        .await;
+    }
+
+    async fn until(&self, reached: impl Fn() -> bool) {
+        loop {
+            // From here on no news are missed.
+            let news = self.news.notified();
+            if reached() {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// Takes in a purge, to be noted here next. The receiver gets its number in time.
+    pub(super) fn push(&self, selector: &Selector, kind: Kind) -> oneshot::Receiver<u64> {
+        let (done, receiver) = oneshot::channel();
+        let purge = Purge {
+            selector: selector.to_string(),
+            soft: kind == Kind::Soft,
+        };
+        self.queue.lock().pending.record(selector, Kind::Hard);
+        self.wait_for(purge, vec![done]);
+        self.wake.notify_one();
+        receiver
+    }
+
+    /// A purge that waits already is one with this: its number comes after both.
+    fn wait_for(&self, purge: Purge, tellers: Tellers) {
+        let mut queue = self.queue.lock();
+        let purge = match queue.waiting.contains_key(&purge) || queue.waiting.len() < WAITING {
+            true => purge,
+            false => {
+                let all = queue.waiting.drain().flat_map(|(_, tellers)| tellers);
+                let all = all.collect();
+                queue.waiting.insert(everything(), all);
+                everything()
+            }
+        };
+        queue.waiting.entry(purge).or_default().extend(tellers);
+        self.depth.set(queue.depth());
+    }
+
+    /// Appends what waits, for ever.
+    pub(super) async fn append(&self, guard: &Guard) {
+        let mut pause = RETRY;
+        loop {
+            let batch = self.batch();
+            if batch.is_empty() {
+                self.wake.notified().await;
+                continue;
+            }
+            let appends = batch
+                .into_iter()
+                .map(|(purge, tellers)| self.append_one(guard, purge, tellers));
+            let well = join_all(appends).await.into_iter().all(|well| well);
+            self.news.notify_waiters();
+            if well {
+                pause = RETRY;
+            } else {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+        }
+    }
+
+    fn batch(&self) -> Vec<(Purge, Tellers)> {
+        let mut queue = self.queue.lock();
+        let first: Vec<Purge> = queue.waiting.keys().take(BATCH).cloned().collect();
+        let batch: Vec<_> = first
+            .into_iter()
+            .filter_map(|purge| queue.waiting.remove_entry(&purge))
+            .collect();
+        queue.under_way += batch.len();
+        batch
+    }
+
+    /// False: it waits again.
+    async fn append_one(&self, guard: &Guard, purge: Purge, tellers: Tellers) -> bool {
+        let last = self.position.lock().applied;
+        let appended = guard
+            .call(Call::Log, |store| store.append(&purge, last))
+            .await;
+        let well = appended.is_ok();
+        match appended {
+            Ok(log) => {
+                let newest = log.newest;
+                self.apply(log);
+                // Who waited for the number may have left.
+                for teller in tellers {
+                    let _ = teller.send(newest);
+                }
+            }
+            Err(_) => self.wait_for(purge, tellers),
+        }
+        let mut queue = self.queue.lock();
+        queue.under_way -= 1;
+        if queue.depth() == 0 {
+            queue.pending = pending();
+        }
+        self.depth.set(queue.depth());
+        well
+    }
+
+    /// Applies what others append, for ever. Not by way of the guard: a look at the log
+    /// takes as long as nothing happens.
+    pub(super) async fn follow(&self, guard: &Guard) {
+        let mut pause = RETRY;
+        loop {
+            let after = self.position.lock().applied;
+            let look = match self.generation() {
+                None => guard.store.read_log(after),
+                Some(_) => guard.store.watch_log(after, PATIENCE),
+            };
+            match tokio::time::timeout(PATIENCE + WATCH_MARGIN, look).await {
+                Ok(Ok(log)) => {
+                    pause = RETRY;
+                    self.apply(log);
+                }
+                Ok(Err(_)) | Err(_) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    /// Applies a stretch of the log that begins where some look at it had ended.
+    fn apply(&self, log: Log) {
+        let mut position = self.position.lock();
+        let begins = position.is_none();
+        let known = log.generation == position.generation;
+        if known && log.newest <= position.applied {
+            return;
+        }
+        if !known && !begins {
+            tracing::warn!("the second tier's purge log was lost; older copies are not shown");
+            self.gap(position.applied.max(log.newest));
+        }
+        if !log.whole {
+            let first = log.purges.first().map_or(log.newest + 1, |p| p.number);
+            self.log.raise_floor(first.saturating_sub(1));
+            if !begins {
+                self.note_gap();
+            }
+        }
+        let after = if begins { 0 } else { position.applied };
+        let news = log.purges.iter().filter(|p| p.number > after);
+        news.for_each(|logged| self.note(logged));
+        self.log.advance(log.newest);
+        position.generation = log.generation;
+        position.applied = position.applied.max(log.newest);
+        self.applied.store(position.applied, Ordering::Release);
+        self.generation.store(log.generation, Ordering::Release);
+        if begins {
+            self.news.notify_waiters();
+        }
+    }
+
+    fn note(&self, logged: &Logged) {
+        let purge = &logged.purge;
+        let kind = if purge.soft { Kind::Soft } else { Kind::Hard };
+        // A selector that a newer version knows: what it reaches is unknown, so all.
+        let parsed = purge.selector.parse().map(|selector| (selector, kind));
+        let (selector, kind) = parsed.unwrap_or((Selector::All, Kind::Hard));
+        self.log.record_numbered(&selector, kind, logged.number);
+    }
+
+    /// Hides what was born before now.
+    fn gap(&self, newest: u64) {
+        self.note_gap();
+        self.log.record(&Selector::All, Kind::Hard);
+        self.log.advance(newest);
+    }
+
+    fn note_gap(&self) {
+        self.gaps.inc();
+        self.hooks.emit(Event::Gap);
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            waiting: HashMap::new(),
+            under_way: 0,
+            pending: pending(),
+        }
+    }
+}
+
+impl Queue {
+    fn depth(&self) -> i64 {
+        (self.waiting.len() + self.under_way) as i64
+    }
+}
+
+fn pending() -> PurgeLog {
+    PurgeLog::new(WAITING, Duration::ZERO)
+}
+
+fn everything() -> Purge {
+    Purge {
+        selector: Selector::All.to_string(),
+        soft: false,
+    }
+}

@@ -1,0 +1,207 @@
+//! What a leader does before it asks the origin: it looks in the second tier, and takes
+//! its turn among the nodes that share it.
+//!
+//! Invariant: a store that does not tell holds nobody up: after the first call that came
+//! to nothing no other is made.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use crate::cache::coalesce::{Failure, Landing, Leader, Turn as Board};
+use crate::cache::entry::Entry;
+use crate::cache::event::{Event, Leased};
+use crate::cache::freshness::State;
+use crate::cache::key::KeyId;
+use crate::cache::l2::config::OnTimeout;
+use crate::cache::l2::{Held, L2, Sought, Turn};
+use crate::proxy::fetch::Fetch;
+use crate::proxy::plan;
+
+/// What came of it.
+pub enum Below {
+    /// There it was.
+    Found(Arc<Entry>),
+    /// It may be served while it is refreshed.
+    Stale(Arc<Entry>),
+    /// It is to be loaded, under a lease where there is one.
+    Load(Option<Held>),
+    /// Another node takes too long, and the configuration says not to load then.
+    Waited(Failure),
+}
+
+/// What a look at the second tier came to.
+enum Seen {
+    Fresh(Arc<Entry>),
+    Stale(Arc<Entry>),
+    /// Nothing that may be served; perhaps something to validate.
+    Nothing,
+    Unknown,
+}
+
+impl Fetch {
+    /// Looks below L1. A stale copy from there becomes what is validated.
+    pub(super) async fn below(&mut self, leader: &Leader) -> Below {
+        let Some(tier) = self.cache.below().cloned() else {
+            return Below::Load(None);
+        };
+        match self.seen(&tier).await {
+            Seen::Fresh(entry) => Below::Found(entry),
+            Seen::Stale(entry) => Below::Stale(entry),
+            Seen::Unknown => Below::Load(None),
+            Seen::Nothing => self.take_turn(&tier, leader).await,
+        }
+    }
+
+    /// Gives all who wait a stale copy. Some: its refresh behind them is ours.
+    pub(super) fn go_behind(&mut self, leader: Leader, entry: Arc<Entry>) -> Option<Leader> {
+        let marks = leader.marks().clone();
+        leader.land(Landing::Promoted(Arc::clone(&entry)));
+        self.private = None;
+        let now = Instant::now();
+        if self.cache.backoff.pauses(entry.key.as_bytes(), now) {
+            return None;
+        }
+        let Board::Lead(leader) = self.cache.board(&entry.key, || marks) else {
+            return None;
+        };
+        // As every new leader: another refresh may have ended, a purge may have come.
+        let headers = &self.ask.parts.headers;
+        if let Some(fresh) = self.cache.fresh_again(&self.primary, headers, now) {
+            leader.land(Landing::Stored(fresh));
+            return None;
+        }
+        self.stale = self.cache.shows(&entry).then_some(entry);
+        Some(leader)
+    }
+
+    /// The turn to refresh behind readers.
+    pub(super) async fn turn_behind(&mut self, leader: &Leader) -> Below {
+        match self.cache.below().cloned() {
+            Some(tier) => self.take_turn(&tier, leader).await,
+            None => Below::Load(None),
+        }
+    }
+
+    /// Gives a stored entry to the second tier: at once under the lease that it was loaded
+    /// with, else by and by.
+    pub(super) async fn hand_down(self, entry: &Entry, lifetime: Duration) {
+        let Some(tier) = self.cache.below() else {
+            return;
+        };
+        let primary = self.primary.to_key();
+        let lists = match entry.key == primary {
+            true => Vec::new(),
+            false => self.cache.vary_lists(&primary),
+        };
+        match self.lease {
+            Some(held) => tier.publish(&primary, &lists, entry, lifetime, held).await,
+            None => tier.put(&primary, &lists, entry, lifetime),
+        }
+    }
+
+    async fn take_turn(&mut self, tier: &Arc<L2>, leader: &Leader) -> Below {
+        // Parts stay in L1: nobody else gains from waiting for them.
+        if self.part || !tier.leases() {
+            return Below::Load(None);
+        }
+        let (home, key) = (KeyId(leader.marks().id), leader.key().clone());
+        let (patience, then) = tier.patience();
+        let patience = self
+            .ask
+            .route
+            .policy
+            .hard_timeout
+            .map_or(patience, |hard| hard.min(patience));
+        let began = Instant::now();
+        let mut freed = tier.freed(home, &key);
+        loop {
+            let held = match tier.turn(home, &key).await {
+                Turn::Mine(held) => Some(held),
+                Turn::Unknown => return Below::Load(None),
+                Turn::Others if began.elapsed() >= patience => return self.waited(then),
+                Turn::Others => {
+                    freed.wait().await;
+                    None
+                }
+            };
+            // Whoever had it may have published just before.
+            match (self.seen(tier).await, held) {
+                (Seen::Fresh(entry), _) => return Below::Found(entry),
+                (Seen::Stale(entry), _) => return Below::Stale(entry),
+                (Seen::Unknown, held) => return Below::Load(held),
+                (Seen::Nothing, Some(held)) => return Below::Load(Some(held)),
+                (Seen::Nothing, None) => {}
+            }
+        }
+    }
+
+    fn waited(&self, then: OnTimeout) -> Below {
+        self.cache.hooks.emit(Event::Leased(Leased::Timeout));
+        match then {
+            OnTimeout::Load => Below::Load(None),
+            OnTimeout::Fail => Below::Waited(too_long()),
+        }
+    }
+
+    /// Looks once, and takes what is there into L1.
+    async fn seen(&mut self, tier: &L2) -> Seen {
+        let found = match tier.find(&self.primary, &self.ask.parts.headers).await {
+            Sought::Found(found) => *found,
+            Sought::Miss => return Seen::Nothing,
+            Sought::Unknown => return Seen::Unknown,
+        };
+        let (mut entry, vary) = (found.entry, found.vary);
+        if let Some(cap) = self.ask.route.policy.l1_cap {
+            entry.freshness.lifetime = cap_of(&entry, cap);
+        }
+        let entry = Arc::new(entry);
+        let primary = self.primary.to_key();
+        let Some(state) = self.cache.promote(primary, &vary, &entry) else {
+            return Seen::Nothing;
+        };
+        self.weigh(entry, state)
+    }
+
+    fn weigh(&mut self, entry: Arc<Entry>, state: State) -> Seen {
+        let (route, parts) = (&self.ask.route, &self.ask.parts);
+        match state {
+            State::Fresh if plan::satisfies(route, parts, &entry, Instant::now()) => {
+                return Seen::Fresh(entry);
+            }
+            // Behind a reader it is the refresh that is wanted.
+            State::Stale(windows)
+                if windows.while_revalidate
+                    && self.private.is_some()
+                    && !plan::wants_fresh(route, parts) =>
+            {
+                return Seen::Stale(entry);
+            }
+            State::Fresh | State::Stale(_) => {}
+        }
+        let newer = |held: &Arc<Entry>| held.born <= entry.born;
+        if self.stale.as_ref().is_none_or(newer) {
+            self.stale = Some(entry);
+        }
+        Seen::Nothing
+    }
+}
+
+/// L1 keeps it for `cap` from now on, and never longer than below.
+fn cap_of(entry: &Entry, cap: Duration) -> Duration {
+    let age = entry.freshness.initial_age;
+    entry.freshness.lifetime.min(age.saturating_add(cap))
+}
+
+fn too_long() -> Failure {
+    let detail = "another node loads, and takes longer than lease.wait_timeout";
+    Failure {
+        retry_after: Some(1),
+        ..Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "proxy_internal_response",
+            detail,
+        )
+    }
+}
