@@ -9,15 +9,19 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
+use crate::cache::Cache;
 use crate::cache::coalesce::{Failure, Landing, Leader, Turn as Board};
 use crate::cache::entry::Entry;
 use crate::cache::event::{Event, Leased};
 use crate::cache::freshness::State;
-use crate::cache::key::KeyId;
+use crate::cache::key::{KeyBuf, KeyId};
 use crate::cache::l2::config::OnTimeout;
-use crate::cache::l2::{Held, L2, Sought, Turn};
+use crate::cache::l2::{self, Held, L2, Sought, Turn};
+use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fetch::Fetch;
-use crate::proxy::plan;
+use crate::proxy::metrics::Outcome;
+use crate::proxy::route::Route;
+use crate::proxy::{Proxy, Served, plan};
 
 /// What came of it.
 pub enum Below {
@@ -147,21 +151,16 @@ impl Fetch {
 
     /// Looks once, and takes what is there into L1.
     async fn seen(&mut self, tier: &L2) -> Seen {
-        let found = match tier.find(&self.primary, &self.ask.parts.headers).await {
-            Sought::Found(found) => *found,
-            Sought::Miss => return Seen::Nothing,
-            Sought::Unknown => return Seen::Unknown,
-        };
-        let (mut entry, vary) = (found.entry, found.vary);
-        if let Some(cap) = self.ask.route.policy.l1_cap {
-            entry.freshness.lifetime = cap_of(&entry, cap);
+        match tier.find(&self.primary, &self.ask.parts.headers).await {
+            Sought::Found(found) => {
+                match take_up(&self.cache, &self.ask.route, &self.primary, *found) {
+                    Some((entry, state)) => self.weigh(entry, state),
+                    None => Seen::Nothing,
+                }
+            }
+            Sought::Miss => Seen::Nothing,
+            Sought::Unknown => Seen::Unknown,
         }
-        let entry = Arc::new(entry);
-        let primary = self.primary.to_key();
-        let Some(state) = self.cache.promote(primary, &vary, &entry) else {
-            return Seen::Nothing;
-        };
-        self.weigh(entry, state)
     }
 
     fn weigh(&mut self, entry: Arc<Entry>, state: State) -> Seen {
@@ -186,6 +185,36 @@ impl Fetch {
         }
         Seen::Nothing
     }
+}
+
+impl Proxy {
+    /// What the second tier has for a request that loads nothing for others.
+    pub(super) async fn held_below(&self, ask: &Ask, keyed: &Keyed) -> Option<Served> {
+        let (route, parts) = (&ask.route, &ask.parts);
+        let Sought::Found(found) = self.cache.below()?.find(&keyed.key, &parts.headers).await else {
+            return None;
+        };
+        let (entry, state) = take_up(&self.cache, route, &keyed.key, *found)?;
+        let now = Instant::now();
+        let usable = state == State::Fresh && plan::satisfies(route, parts, &entry, now);
+        usable.then(|| self.hit(parts, &entry, Some("l2"), Outcome::Hit, now))
+    }
+}
+
+/// Takes what was found below into L1, unless a purge hides it.
+fn take_up(
+    cache: &Cache,
+    route: &Route,
+    primary: &KeyBuf,
+    found: l2::Below,
+) -> Option<(Arc<Entry>, State)> {
+    let l2::Below { mut entry, vary } = found;
+    if let Some(cap) = route.policy.l1_cap {
+        entry.freshness.lifetime = cap_of(&entry, cap);
+    }
+    let entry = Arc::new(entry);
+    let state = cache.promote(primary.to_key(), &vary, &entry)?;
+    Some((entry, state))
 }
 
 /// L1 keeps it for `cap` from now on, and never longer than below.

@@ -95,7 +95,13 @@ impl Proxy {
                 Held::Nothing => {}
             }
         }
-        if plan::only_if_cached(&ask.route, &ask.parts) {
+        let only_if_cached = plan::only_if_cached(&ask.route, &ask.parts);
+        if (only_if_cached || ask.parts.method == Method::HEAD)
+            && let Some(served) = self.held_below(&ask, &keyed).await
+        {
+            return served;
+        }
+        if only_if_cached {
             return self.unsatisfied(reason);
         }
         let (mut key, stale) = match found {

@@ -88,6 +88,28 @@ async fn a_restart_on_a_disk_begins_warm() {
     assert_eq!(ask(&third, "/b").await.text(), "v2");
 }
 
+/// What loads nothing for others is answered from below as well.
+#[tokio::test]
+async fn head_and_only_if_cached_find_what_is_below() {
+    let folder = tempfile::tempdir().unwrap();
+    let l2 = format!("{{disk: {{path: \"{}/l2\"}}}}", folder.path().display());
+    let policy = "{mode: override, ttl: 60s, request_directives: honor}";
+    let origin = versions().await;
+    let first = over(&origin, &l2, policy).await;
+    ask(&first, "/a").await;
+    ask(&first, "/b").await;
+    stop(first).await;
+    let again = over(&origin, &l2, policy).await;
+    let asked = |method, path| again.client().ask(method, path).host("site.example");
+    let head = asked(Method::HEAD, "/a").send().await;
+    assert!(head.is_hit(), "{:?}", head.headers);
+    let only = || asked(Method::GET, "/b").header("cache-control", "only-if-cached");
+    assert_eq!(only().send().await.text(), "v2");
+    let missing = asked(Method::GET, "/c").header("cache-control", "only-if-cached");
+    assert_eq!(missing.send().await.status, 504);
+    assert_eq!(origin.count(), 2);
+}
+
 #[tokio::test]
 async fn a_disk_that_another_gateway_uses_is_refused_in_words() {
     let folder = tempfile::tempdir().unwrap();
