@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, ETAG, EXPIRES, LAST_MODIFIED, S
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use lamina::cache::config::{self, Mode};
 use lamina::cache::policy::{Exchange, Lifetime, Policy, Refusal, Source, Terms};
-use lamina::http::cache_control::{MAX_DELTA_SECONDS, ResponseDirectives};
+use lamina::http::cache_control::MAX_DELTA_SECONDS;
 use lamina::units;
 
 use crate::input;
@@ -71,7 +71,7 @@ impl Case {
 
     /// What follows from a response's being stored.
     fn allowed(&self, terms: &Terms) {
-        let said = ResponseDirectives::parse(&self.response);
+        let said = self.policy.directives(&self.response);
         let overriding = self.policy.mode == Mode::Override;
         let understood = said.must_understand;
         assert!(
@@ -124,8 +124,9 @@ impl Case {
             )
         };
         assert!(adding(VARY, "*").is_err(), "RFC 9111 §4.1");
-        let said = ResponseDirectives::parse(&self.response);
-        if self.policy.mode != Mode::Override {
+        let said = self.policy.directives(&self.response);
+        // RFC 9213 §2.1: a valid targeted field stands in Cache-Control's place.
+        if self.policy.mode != Mode::Override && !said.targeted {
             assert!(said.must_understand || adding(CACHE_CONTROL, "no-store").is_err());
             assert!(
                 adding(CACHE_CONTROL, "private").is_err(),
