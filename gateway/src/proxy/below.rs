@@ -191,7 +191,8 @@ impl Proxy {
     /// What the second tier has for a request that loads nothing for others.
     pub(super) async fn held_below(&self, ask: &Ask, keyed: &Keyed) -> Option<Served> {
         let (route, parts) = (&ask.route, &ask.parts);
-        let Sought::Found(found) = self.cache.below()?.find(&keyed.key, &parts.headers).await else {
+        let Sought::Found(found) = self.cache.below()?.find(&keyed.key, &parts.headers).await
+        else {
             return None;
         };
         let (entry, state) = take_up(&self.cache, route, &keyed.key, *found)?;

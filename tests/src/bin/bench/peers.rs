@@ -25,6 +25,8 @@ pub enum Kind {
     Floor,
     Lamina,
     LaminaKeyPlugin,
+    /// With the second tier on disk.
+    LaminaL2,
     Haproxy,
     Nginx,
     Varnish,
@@ -35,17 +37,19 @@ impl Kind {
         Self::Floor,
         Self::Lamina,
         Self::LaminaKeyPlugin,
+        Self::LaminaL2,
         Self::Haproxy,
         Self::Nginx,
         Self::Varnish,
     ];
-    pub const MISSES: &[Self] = &[Self::Lamina, Self::Nginx];
+    pub const MISSES: &[Self] = &[Self::Lamina, Self::LaminaL2, Self::Nginx];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
             Self::Lamina => "lamina",
             Self::LaminaKeyPlugin => "lamina-key-plugin",
+            Self::LaminaL2 => "lamina-l2",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Varnish => "varnish",
@@ -73,8 +77,9 @@ pub fn start(
     let address = free_address()?;
     match kind {
         Kind::Floor => floor(SERVER_CORE),
-        Kind::Lamina => lamina(address, origin, &dir, options, None),
-        Kind::LaminaKeyPlugin => lamina(address, origin, &dir, options, Some("normalize-query")),
+        Kind::Lamina | Kind::LaminaKeyPlugin | Kind::LaminaL2 => {
+            lamina(kind, address, origin, &dir, options)
+        }
         Kind::Haproxy => haproxy(address, origin, &dir),
         Kind::Nginx => peers::nginx(Some(SERVER_CORE), origin.address, &dir, ""),
         Kind::Varnish => peers::varnish(Some(SERVER_CORE), origin.address, &dir, &THREADS),
@@ -93,21 +98,18 @@ fn floor(core: usize) -> anyhow::Result<Server> {
 }
 
 fn lamina(
+    kind: Kind,
     address: SocketAddr,
     origin: &Server,
     dir: &Path,
     options: &Options,
-    key_plugin: Option<&str>,
 ) -> anyhow::Result<Server> {
     if !options.lamina.exists() {
         bail!("{} is not built", options.lamina.display());
     }
-    let (key, plugins) = match key_plugin {
-        None => (String::new(), String::new()),
-        Some(name) => {
-            let file = e2e::cli::repository()
-                .join("plugins/dist")
-                .join(format!("{name}.wasm"));
+    let (key, more) = match kind {
+        Kind::LaminaKeyPlugin => {
+            let file = e2e::cli::repository().join("plugins/dist/normalize-query.wasm");
             let file = file
                 .canonicalize()
                 .with_context(|| format!("{} is not built", file.display()))?;
@@ -115,13 +117,22 @@ fn lamina(
                 "plugins:\n  key: {{file: \"{}\", config: {{drop: [\"utm_*\"]}}}}\n",
                 file.display()
             );
-            (", key: {plugin: key}".to_owned(), plugins)
+            (", key: {plugin: key}", plugins)
         }
+        Kind::LaminaL2 => {
+            let path = dir.join("l2");
+            let disk = format!(
+                "cache: {{l2: {{disk: {{path: \"{}\"}}}}}}\n",
+                path.display()
+            );
+            ("", disk)
+        }
+        _ => ("", String::new()),
     };
     let yaml = format!(
         "version: 1\nserver: {{threads: 1}}\nlisteners: [{{address: \"{address}\"}}]\n\
          admin: {{address: \"127.0.0.1:0\"}}\ntelemetry: {{access_log: off, log_level: warn}}\n\
-         upstreams: {{origin: \"http://{}\"}}\n{plugins}\
+         upstreams: {{origin: \"http://{}\"}}\n{more}\
          routes:\n  - {{name: other, match: {{path: /other/*}}, upstream: origin, cache: off}}\n\
          \x20 - {{name: bench, match: {{path: /*}}, upstream: origin, tags: [bench]{key}}}\n",
         origin.address
