@@ -15,6 +15,7 @@ pub mod fill;
 pub mod freshness;
 pub mod key;
 mod l1;
+pub mod l2;
 pub mod policy;
 pub mod purge;
 pub mod tags;
@@ -103,7 +104,7 @@ impl Cache {
         Ok(Self {
             l1: L1::new(&config.l1, move |cause| on_removal(&listener, cause)),
             flights: Arc::default(),
-            log: PurgeLog::new(config.purge_log.max_records),
+            log: PurgeLog::new(config.purge_log.max_records, Duration::ZERO),
             backoff: Backoff::new(&config.backoff),
             hit_for_miss,
             hooks,
@@ -242,7 +243,7 @@ impl Cache {
                 self.l1.remove(&entry);
             }
         }
-        self.log.end_sweep(begun);
+        self.log.end_sweep(begun, Instant::now());
     }
 
     /// Lets L1 evict and expire what is due, and sets the gauges.

@@ -102,6 +102,11 @@ impl Key {
         &self.0
     }
 
+    /// The bytes, to be kept elsewhere too.
+    pub fn shared(&self) -> Arc<[u8]> {
+        Arc::clone(&self.0)
+    }
+
     /// The key's short name for people, logs and the `key` selector: the same on
     /// every node, 16 hexadecimal digits.
     pub fn id(&self) -> KeyId {

@@ -1,0 +1,6 @@
+//! The second tier: what outlives L1, and what nodes share.
+//!
+//! Inside: `store` (the trait of what holds records), `breaker`.
+
+pub mod breaker;
+pub mod store;
