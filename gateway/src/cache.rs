@@ -18,6 +18,7 @@ mod l1;
 pub mod l2;
 pub mod policy;
 pub mod purge;
+pub mod record;
 pub mod tags;
 
 use std::sync::Arc;
