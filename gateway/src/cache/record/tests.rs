@@ -1,5 +1,6 @@
-//! What the format promises. Hostile input is in `hostile`.
+//! What the format promises. Hostile input is in `hostile`, Node.js in `control`.
 
+mod control;
 mod hostile;
 #[path = "../../../benches/micro/listing.rs"]
 mod listing;
