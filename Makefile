@@ -4,12 +4,13 @@
 #   make test       install what the tests need, run all of them
 #   make conformance  the public conformance suite for HTTP caches (needs Node.js)
 #   make check      fmt, clippy, deny
-#   make bench      every figure of BENCHMARKS.md: the three below, one after the other
+#   make bench      every figure of BENCHMARKS.md: the four below, one after the other
 #   make bench-program   against floor, HAProxy, nginx and Varnish
 #   make bench-micro     the parts, in process
+#   make bench-record    records of the second tier, against Node.js
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build plugins test test-install test-plugins conformance check fmt clippy deny bench bench-install bench-program bench-micro soak clean
+.PHONY: run build plugins test test-install test-plugins conformance check fmt clippy deny bench bench-install bench-program bench-micro bench-record soak clean
 
 CARGO ?= cargo
 
@@ -22,9 +23,11 @@ build: plugins
 plugins:
 	@plugins/build.sh
 
-# Idempotent: the wasm target and a C compiler for the plugins.
+# Idempotent: the wasm target and a C compiler for the plugins; Node.js and msgpackr,
+# which the record format is compared with.
 test-install:
 	@plugins/build.sh --install --strict
+	@tests/record/control.sh --install
 
 test: test-install test-plugins
 	$(CARGO) build --locked -p lamina
@@ -58,6 +61,7 @@ bench-install:
 bench:
 	$(MAKE) bench-program
 	$(MAKE) bench-micro
+	$(MAKE) bench-record
 	$(MAKE) soak
 
 bench-program: build bench-install
@@ -65,6 +69,10 @@ bench-program: build bench-install
 
 bench-micro: plugins
 	$(CARGO) bench --locked -p lamina --bench micro
+
+bench-record:
+	@tests/record/control.sh --install
+	$(CARGO) bench --locked -p lamina --bench record
 
 soak: build
 	$(CARGO) run --release --locked -p e2e --bin soak

@@ -42,6 +42,8 @@ mod purge;
 mod purge_races;
 #[path = "e2e/quickstart.rs"]
 mod quickstart;
+#[path = "e2e/record.rs"]
+mod record;
 #[path = "e2e/sharing.rs"]
 mod sharing;
 #[path = "e2e/stale.rs"]

@@ -173,6 +173,14 @@ impl Limits {
     /// Room for headers, key and marks beside a body.
     const BESIDE: usize = 1 << 20;
 
+    /// For a person who looks at one record: whatever the file has, expanded to 1 GiB.
+    pub fn of_inspection() -> Self {
+        Self {
+            encoded: usize::MAX,
+            expanded: 1 << 30,
+        }
+    }
+
     /// Limits under which every object of `max_object_bytes` can be stored.
     pub fn for_objects(max_object_bytes: usize) -> Self {
         let least = Self::default();

@@ -2,7 +2,7 @@
 
 mod control;
 mod hostile;
-#[path = "../../../benches/micro/listing.rs"]
+#[path = "../../../benches/record/listing.rs"]
 mod listing;
 
 use std::time::Duration;
