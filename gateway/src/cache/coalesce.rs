@@ -50,6 +50,8 @@ pub enum Landing {
     Streaming(Arc<Fill>),
     /// A stored entry, whole: after a 304, or loaded at once.
     Stored(Arc<Entry>),
+    /// The second tier had it.
+    Promoted(Arc<Entry>),
     /// The response belongs to the leader's client alone: go on your own.
     Private,
     /// The load failed for all.

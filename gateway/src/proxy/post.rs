@@ -57,6 +57,7 @@ impl Proxy {
             primary: keyed.key.clone(),
             stale: None,
             private: None,
+            lease: None,
         };
         let terms = match fetch.judge(&arrived) {
             Ok(terms) if is_explicit(terms.source) => terms,
