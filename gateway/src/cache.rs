@@ -24,8 +24,8 @@ pub mod tags;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName};
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 use moka::notification::RemovalCause;
 use prometheus::{IntGauge, Registry};
 
@@ -39,9 +39,9 @@ use key::{Hash64, Key, KeyBuf};
 use l1::{Found, L1};
 use l2::L2;
 use l2::store::Store;
+use purge::{Kind, Order, PurgeLog, Selector, Verdict};
 use record::Seal;
 use tokio::sync::oneshot;
-use purge::{Kind, Order, PurgeLog, Selector, Verdict};
 
 pub use l1::variant_key;
 

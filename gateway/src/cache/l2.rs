@@ -1,6 +1,6 @@
 //! The second tier: what outlives L1, and what nodes share.
 //!
-//! Inside: `store` (the trait), `redis` and `disk` (its two kinds), `guard` (deadline,
+//! Inside: `store` (the trait), `disk` (the kind for one node), `guard` (deadline,
 //! breaker, gate), `writer` (write-behind), `removals`, `feed` (the purge log of the store), `lease`
 //! (one load a key among nodes). What a record is, `record` knows.
 //!
@@ -15,7 +15,6 @@ pub mod disk;
 mod feed;
 mod guard;
 mod lease;
-pub mod redis;
 mod removals;
 pub mod store;
 mod writer;
@@ -181,7 +180,9 @@ impl L2 {
         }
         let found = self
             .guard
-            .call(Call::Get, |store| store.get(&name, self.codec.limits.encoded))
+            .call(Call::Get, |store| {
+                store.get(&name, self.codec.limits.encoded)
+            })
             .await;
         let found = match found {
             Ok(Some(found)) => found,
@@ -190,7 +191,11 @@ impl L2 {
                 return None;
             }
             Err(error) => {
-                self.count(if matches!(error, Failed::Store(_)) { "error" } else { "skipped" });
+                self.count(if matches!(error, Failed::Store(_)) {
+                    "error"
+                } else {
+                    "skipped"
+                });
                 return None;
             }
         };
@@ -308,7 +313,12 @@ impl L2 {
 }
 
 /// What the store holds of an entry. None: it would be of no use there.
-fn stored(entry: &Entry, lifetime: Duration, generation: u64, max_life: Duration) -> Option<Stored> {
+fn stored(
+    entry: &Entry,
+    lifetime: Duration,
+    generation: u64,
+    max_life: Duration,
+) -> Option<Stored> {
     let now = Instant::now();
     let freshness = Freshness {
         lifetime,
@@ -394,8 +404,8 @@ async fn decode(key: &[u8], bytes: Bytes, options: &record::Options) -> Result<R
 fn compression(config: config::Compress) -> Option<Compression> {
     let codec = match config.codec {
         config::Codec::None => return None,
-        config::Codec::Gzip => record::Codec::Gzip,
-        config::Codec::Zstd => record::Codec::Zstd,
+        config::Codec::Gzip => record::Codec::GZIP,
+        config::Codec::Zstd => record::Codec::ZSTD,
     };
     Some(Compression {
         codec,

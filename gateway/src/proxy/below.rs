@@ -93,14 +93,16 @@ impl Fetch {
             entry.freshness.lifetime = cap_of(&entry, cap);
         }
         let entry = Arc::new(entry);
-        let state = self
-            .cache
-            .promote(self.primary.to_key(), &vary, &entry)?;
+        let state = self.cache.promote(self.primary.to_key(), &vary, &entry)?;
         let now = Instant::now();
         if state == State::Fresh && plan::satisfies(&self.ask.route, &self.ask.parts, &entry, now) {
             return Some(entry);
         }
-        if self.stale.as_ref().is_none_or(|held| held.born <= entry.born) {
+        if self
+            .stale
+            .as_ref()
+            .is_none_or(|held| held.born <= entry.born)
+        {
             self.stale = Some(entry);
         }
         None

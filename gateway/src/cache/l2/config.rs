@@ -1,5 +1,7 @@
 //! What YAML says about the second tier.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +11,7 @@ use crate::units::{ByteSize, Duration};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct L2 {
-    /// A Redis that nodes share. Either this or `disk`.
-    pub redis: Option<super::redis::config::Redis>,
-    /// A database of this node's own. Either this or `redis`.
+    /// A database of this node's own.
     pub disk: Option<super::disk::config::Disk>,
     /// Life of a record at most; purges are remembered as long.
     pub max_life: Duration,
@@ -27,8 +27,10 @@ pub struct L2 {
     pub write_queue: ByteSize,
     /// Compression of records.
     pub compress: Compress,
-    /// File with a secret that seals records, so that nobody else's are believed.
-    pub seal_key_file: Option<String>,
+    /// A secret that seals records, so that nobody else's are believed.
+    pub seal_key: Option<String>,
+    /// A file with that secret.
+    pub seal_key_file: Option<PathBuf>,
     /// One load a key among all nodes.
     pub lease: LeaseRules,
 }
@@ -91,14 +93,13 @@ pub enum OnTimeout {
 impl L2 {
     /// Whether there is a second tier.
     pub fn is_configured(&self) -> bool {
-        self.redis.is_some() || self.disk.is_some()
+        self.disk.is_some()
     }
 }
 
 impl Default for L2 {
     fn default() -> Self {
         Self {
-            redis: None,
             disk: None,
             max_life: Duration::secs(86_400),
             read_timeout: Duration::millis(50),
@@ -107,6 +108,7 @@ impl Default for L2 {
             breaker: Breaker::default(),
             write_queue: ByteSize::mib(32),
             compress: Compress::default(),
+            seal_key: None,
             seal_key_file: None,
             lease: LeaseRules::default(),
         }

@@ -182,17 +182,28 @@ impl Feed {
                 self.gaps.inc();
             }
         }
-        for logged in log.purges.iter().filter(|p| p.number > position.applied || begins) {
-            let kind = if logged.purge.soft { Kind::Soft } else { Kind::Hard };
+        for logged in log
+            .purges
+            .iter()
+            .filter(|p| p.number > position.applied || begins)
+        {
+            let kind = if logged.purge.soft {
+                Kind::Soft
+            } else {
+                Kind::Hard
+            };
             match logged.purge.selector.parse() {
                 Ok(selector) => self.log.record_numbered(&selector, kind, logged.number),
                 // A selector that a newer version knows: what it reaches is unknown, so all.
-                Err(_) => self.log.record_numbered(&Selector::All, Kind::Hard, logged.number),
+                Err(_) => self
+                    .log
+                    .record_numbered(&Selector::All, Kind::Hard, logged.number),
             }
         }
         self.log.advance(log.newest);
         position.applied = position.applied.max(log.newest);
-        self.generation.store(position.generation, Ordering::Release);
+        self.generation
+            .store(position.generation, Ordering::Release);
     }
 
     /// Hides what was born before now.

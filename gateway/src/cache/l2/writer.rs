@@ -93,10 +93,6 @@ impl Writer {
     pub(super) fn waiting(&self, key: &StoreKey) -> Option<Arc<Write>> {
         self.queue.lock().writes.get(key).cloned()
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.lock().order.is_empty()
-    }
 }
 
 impl Queue {
@@ -135,7 +131,7 @@ mod tests {
         writer.push(write(1, 12));
         assert_eq!(writer.next().await.born, 12);
         assert_eq!(writer.next().await.born, 11);
-        assert!(writer.is_empty());
+        assert!(writer.queue.lock().order.is_empty());
         assert_eq!(writer.queue.lock().bytes, 0);
     }
 
