@@ -6,13 +6,14 @@
 #   make fuzz       every fuzz target for FUZZ_SECONDS (60) each, see tests/fuzz/run.sh
 #   make check      fmt, clippy, deny
 #   make differential    ours beside nginx and Varnish: each difference explained or shown
-#   make bench      every figure of BENCHMARKS.md: the three below, one after the other
+#   make bench      every figure of BENCHMARKS.md: the four below, one after the other
 #   make bench-program   against floor, HAProxy, nginx and Varnish
 #   make bench-micro     the parts, in process
+#   make bench-record    records of the second tier, against Node.js
 #   make soak-attacks    ten minutes of attacks beside normal load (DURATION=60 for a minute)
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro soak soak-attacks clean
+.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-record soak soak-attacks clean
 
 CARGO ?= cargo
 
@@ -29,9 +30,11 @@ build-dist: plugins
 plugins:
 	@plugins/build.sh
 
-# Idempotent: the wasm target and a C compiler for the plugins.
+# Idempotent: the wasm target and a C compiler for the plugins; Node.js and msgpackr,
+# which the record format is compared with.
 test-install:
 	@plugins/build.sh --install --strict
+	@tests/record/control.sh --install
 
 test: test-install test-plugins
 	$(CARGO) build --locked -p lamina
@@ -78,6 +81,7 @@ differential: bench-install
 bench:
 	$(MAKE) bench-program
 	$(MAKE) bench-micro
+	$(MAKE) bench-record
 	$(MAKE) soak
 
 bench-program: build-dist bench-install
@@ -85,6 +89,10 @@ bench-program: build-dist bench-install
 
 bench-micro: plugins
 	$(CARGO) bench --locked -p lamina --bench micro
+
+bench-record:
+	@tests/record/control.sh --install
+	$(CARGO) bench --locked -p lamina --bench record
 
 soak: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak

@@ -12,6 +12,10 @@ use futures_util::FutureExt;
 
 use crate::admin::Admin;
 use crate::cache::Cache;
+use crate::cache::config::L2;
+use crate::cache::l2::disk;
+use crate::cache::l2::store::Store;
+use crate::cache::record::Seal;
 use crate::config::Config;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::{Limits, Listener, Protocol};
@@ -51,6 +55,8 @@ pub enum StartError {
     Route(#[from] RouteError),
     #[error("purge_method")]
     PurgeMethod(#[from] crate::proxy::TokenError),
+    #[error(transparent)]
+    Disk(#[from] disk::OpenError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }
@@ -60,7 +66,7 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Upstream(_) | Self::Plugin(_) | Self::Route(_) | Self::PurgeMethod(_) => true,
-            Self::Bind(_) | Self::Admin(_) | Self::Metrics(_) => false,
+            Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Metrics(_) => false,
         }
     }
 }
@@ -80,8 +86,19 @@ const TEND: Duration = Duration::from_secs(1);
 /// # Errors
 /// See [`StartError`].
 pub async fn build(config: &Config) -> Result<Engine, StartError> {
+    assemble(config, None).await
+}
+
+/// As [`build`], with the store of the second tier.
+async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engine, StartError> {
     let registry = metrics::registry()?;
-    let cache = Arc::new(Cache::new(&config.cache, &registry)?);
+    let mut cache = Cache::new(&config.cache, &registry)?;
+    if let Some(store) = store {
+        let secret = config.cache.l2.seal_key.as_ref();
+        let seal = secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()));
+        cache.attach(store, &config.cache, seal, &registry)?.run();
+    }
+    let cache = Arc::new(cache);
     let origins = Arc::new(Origins::new(&config.upstreams)?);
     let options = Options {
         base: PathBuf::new(),
@@ -127,7 +144,7 @@ impl App {
             proxy,
             cache,
             registry,
-        } = build(config).await?;
+        } = assemble(config, open_store(&config.cache.l2)?).await?;
         let threads = config
             .server
             .threads
@@ -186,6 +203,14 @@ fn raise_limits(config: &Config) {
             connections,
             "fewer descriptors than max_connections: accepting will pause before that limit"
         );
+    }
+}
+
+/// Opens what the second tier keeps its records in.
+fn open_store(config: &L2) -> Result<Option<Arc<dyn Store>>, StartError> {
+    match &config.disk {
+        Some(disk) => Ok(Some(disk::open(disk)?)),
+        None => Ok(None),
     }
 }
 

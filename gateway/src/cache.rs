@@ -15,16 +15,18 @@ pub mod fill;
 pub mod freshness;
 pub mod key;
 mod l1;
+pub mod l2;
 pub mod parts;
 pub mod policy;
 pub mod purge;
+pub mod record;
 pub mod tags;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 use moka::notification::RemovalCause;
 use prometheus::{IntGauge, Registry};
 
@@ -36,7 +38,11 @@ use event::{Event, Eviction, Hooks, Reach};
 use freshness::{State, Windows};
 use key::{Hash64, Key, KeyBuf};
 use l1::{Found, L1};
+use l2::L2;
+use l2::store::Store;
 use purge::{Kind, Order, PurgeLog, Selector, Verdict};
+use record::Seal;
+use tokio::sync::oneshot;
 
 pub use l1::variant_key;
 
@@ -44,7 +50,8 @@ pub use l1::variant_key;
 pub struct Cache {
     l1: L1,
     flights: Arc<Flights>,
-    log: PurgeLog,
+    log: Arc<PurgeLog>,
+    below: Option<Arc<L2>>,
     pub backoff: Backoff,
     hit_for_miss: moka::sync::Cache<Key, Unshared, foldhash::fast::RandomState>,
     pub hooks: Arc<Hooks>,
@@ -96,6 +103,11 @@ impl Cache {
     /// When the registry has a cache already.
     pub fn new(config: &config::Config, registry: &Registry) -> prometheus::Result<Self> {
         let hooks = Arc::new(Hooks::new(registry)?);
+        // What was born before a purge may come back from below for so long.
+        let keep = match config.l2.is_configured() {
+            true => config.l2.max_life.into(),
+            false => Duration::ZERO,
+        };
         let listener = Arc::clone(&hooks);
         let hit_for_miss = moka::sync::Cache::builder()
             .max_capacity(HIT_FOR_MISS_KEYS)
@@ -104,7 +116,8 @@ impl Cache {
         Ok(Self {
             l1: L1::new(&config.l1, move |cause| on_removal(&listener, cause)),
             flights: Arc::default(),
-            log: PurgeLog::new(config.purge_log.max_records),
+            log: Arc::new(PurgeLog::new(config.purge_log.max_records, keep)),
+            below: None,
             backoff: Backoff::new(&config.backoff),
             hit_for_miss,
             hooks,
@@ -112,6 +125,39 @@ impl Cache {
             max_object_bytes: config.l1.max_object_bytes.as_usize(),
             wait_timeout: config.inflight.wait_timeout.0,
         })
+    }
+
+    /// Puts a second tier below L1.
+    ///
+    /// # Errors
+    /// When the registry has one already.
+    pub fn attach(
+        &mut self,
+        store: Arc<dyn Store>,
+        config: &config::Config,
+        seal: Seal,
+        registry: &Registry,
+    ) -> prometheus::Result<Arc<L2>> {
+        let log = Arc::clone(&self.log);
+        let object = self.max_object_bytes;
+        let tier = Arc::new(L2::new(store, &config.l2, seal, object, log, registry)?);
+        self.below = Some(Arc::clone(&tier));
+        Ok(tier)
+    }
+
+    /// The second tier.
+    pub fn below(&self) -> Option<&Arc<L2>> {
+        self.below.as_ref()
+    }
+
+    /// Takes in what the second tier had. None: a purge came since it was loaded.
+    pub fn promote(&self, primary: Key, vary: &Vary, entry: &Arc<Entry>) -> Option<State> {
+        let now = Instant::now();
+        if self.log.judge(entry) == Verdict::Hidden {
+            return None;
+        }
+        self.l1.put(primary, vary, Arc::clone(entry));
+        Some(entry.state(now))
     }
 
     /// Looks a request up.
@@ -217,6 +263,14 @@ impl Cache {
     /// Forgets this entry: the origin said that it is no more, or that it may not be kept.
     pub fn drop_entry(&self, entry: &Arc<Entry>) {
         self.l1.remove(entry);
+        if let Some(tier) = &self.below {
+            tier.forget(&entry.key, self.log.order());
+        }
+    }
+
+    /// What the key's responses vary by, as the second tier is to know it.
+    pub fn vary_lists(&self, primary: &Key) -> Vec<Vec<HeaderName>> {
+        self.l1.lists(primary)
     }
 
     /// Notes whose responses for `key` may not be shared.
@@ -236,9 +290,20 @@ impl Cache {
     /// Forgets what `selector` reaches. It holds when this returns, for entries,
     /// stale copies, variants, and loads under way alike.
     pub fn purge(&self, selector: &Selector, kind: Kind) -> Order {
+        self.purge_everywhere(selector, kind).0
+    }
+
+    /// As [`purge`](Self::purge). With a second tier, the receiver gets the purge's number
+    /// when its log has it.
+    pub fn purge_everywhere(
+        &self,
+        selector: &Selector,
+        kind: Kind,
+    ) -> (Order, Option<oneshot::Receiver<u64>>) {
         let order = self.log.record(selector, kind);
         self.hooks.emit(Event::Purge(reach(selector)));
-        order
+        let told = self.below.as_ref().map(|tier| tier.purge(selector, kind));
+        (order, told)
     }
 
     /// Takes out what purges hide, then forgets the purges. Slow: run it aside.
@@ -252,7 +317,7 @@ impl Cache {
                 self.l1.remove(&entry);
             }
         }
-        self.log.end_sweep(begun);
+        self.log.end_sweep(begun, Instant::now());
     }
 
     /// Lets L1 evict and expire what is due, and sets the gauges.

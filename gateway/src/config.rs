@@ -141,6 +141,9 @@ pub fn parse(
     for plugin in config.plugins.values_mut() {
         plugin.file = base.join(&plugin.file);
     }
+    if let Some(disk) = &mut config.cache.l2.disk {
+        disk.path = base.join(&disk.path);
+    }
     findings.extend(check::check(&config));
     all(findings, &root).map_or(Ok(config), Err)
 }

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use lamina::app::{self, App, StartError};
+use lamina::cache::key::KeyId;
+use lamina::cache::record::{self, Corrupt, Limits, Seal};
 use lamina::config::{self, Config};
 use lamina::telemetry::config::{Config as Telemetry, LogFormat};
 use lamina::telemetry::logs;
@@ -28,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   lamina validate -c lamina.yaml
   lamina explain -c lamina.yaml 'http://shop.example/search?q=tea&utm_source=x' -H 'Accept-Language: de'
   lamina schema > lamina.schema.json
+  lamina record inspect stored.bin --seal-key-file /run/secrets/seal
   lamina demo-origin --listen 127.0.0.1:8081
 
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.";
@@ -65,6 +68,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Records of a second tier.
+    Record {
+        #[command(subcommand)]
+        command: RecordCommand,
+    },
     /// Serve a small web site to try the gateway on.
     DemoOrigin {
         /// Address and port.
@@ -73,6 +81,21 @@ enum Command {
     },
     /// Print the version.
     Version,
+}
+
+#[derive(Subcommand)]
+enum RecordCommand {
+    /// Say what a record holds: form, sizes, key, seal, status, headers, times, marks.
+    Inspect {
+        /// A file with the bytes that stand in the store.
+        file: PathBuf,
+        /// The key that it should be for, by its 16 digits as `lamina explain` prints them.
+        #[arg(long, value_parser = key_id)]
+        key: Option<KeyId>,
+        /// A file with the secret that records are sealed by.
+        #[arg(long)]
+        seal_key_file: Option<PathBuf>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -138,6 +161,14 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             println!("{:#}", config::schema());
             Ok(Done::Well)
         }
+        Command::Record {
+            command:
+                RecordCommand::Inspect {
+                    file,
+                    key,
+                    seal_key_file,
+                },
+        } => inspect(&file, key, seal_key_file.as_deref()).map(|()| Done::Well),
         Command::DemoOrigin { listen } => {
             let _logs = logs::start(&Telemetry::default());
             runtime()?.block_on(demo::run(&[listen]))?;
@@ -177,6 +208,26 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         _ = app::stop_signal() => tracing::warn!("ended before everything was answered"),
     }
     Ok(())
+}
+
+/// Prints what a record holds; an error when a gateway would not take it.
+fn inspect(file: &Path, key: Option<KeyId>, seal_key_file: Option<&Path>) -> anyhow::Result<()> {
+    let read = |file: &Path| std::fs::read(file).with_context(|| file.display().to_string());
+    let seal = match seal_key_file {
+        Some(secret) => Seal::new(read(secret)?.trim_ascii()),
+        None => Seal::public(),
+    };
+    let told = record::inspect(&read(file)?.into(), &Limits::of_inspection(), &seal)
+        .with_context(|| format!("{}: not a record", file.display()))?;
+    print!("{told}");
+    let bound = key.is_none_or(|key| key == KeyId::of(&told.key));
+    anyhow::ensure!(bound, "{}: {}", file.display(), Corrupt::AnotherKey);
+    anyhow::ensure!(told.sealed, "{}: {}", file.display(), Corrupt::Seal);
+    Ok(())
+}
+
+fn key_id(text: &str) -> Result<KeyId, &'static str> {
+    KeyId::parse(text).ok_or("expected 16 hexadecimal digits")
 }
 
 fn request(

@@ -6,6 +6,7 @@
 //! [`respond`]. Plugins and policies decide; the acting is here.
 
 mod access;
+mod below;
 mod combine;
 pub mod config;
 mod context;

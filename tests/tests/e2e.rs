@@ -58,6 +58,8 @@ mod purge;
 mod purge_races;
 #[path = "e2e/quickstart.rs"]
 mod quickstart;
+#[path = "e2e/record.rs"]
+mod record;
 #[path = "e2e/rfc.rs"]
 mod rfc;
 #[path = "e2e/sharing.rs"]

@@ -50,6 +50,8 @@ pub enum Landing {
     Streaming(Arc<Fill>),
     /// A stored entry, whole: after a 304, or loaded at once.
     Stored(Arc<Entry>),
+    /// The second tier had it.
+    Promoted(Arc<Entry>),
     /// The response belongs to the leader's client alone: go on your own.
     Private,
     /// The load failed for all.
@@ -293,7 +295,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_leads_and_the_others_get_what_it_lands() {
-        let (flights, log) = (Arc::new(Flights::default()), PurgeLog::new(10));
+        let (flights, log) = (
+            Arc::new(Flights::default()),
+            PurgeLog::new(10, std::time::Duration::ZERO),
+        );
         let leader = lead(&flights, &log);
         let mut followers: Vec<_> = (0..100).map(|_| follow(&flights, &log)).collect();
         leader.land(failed());
@@ -305,7 +310,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_leader_frees_its_followers() {
-        let (flights, log) = (Arc::new(Flights::default()), PurgeLog::new(10));
+        let (flights, log) = (
+            Arc::new(Flights::default()),
+            PurgeLog::new(10, std::time::Duration::ZERO),
+        );
         let leader = lead(&flights, &log);
         let mut follower = follow(&flights, &log);
         let task = tokio::spawn(async move {
@@ -319,7 +327,10 @@ mod tests {
 
     #[test]
     fn a_flight_that_a_purge_reaches_takes_no_more_followers() {
-        let (flights, log) = (Arc::new(Flights::default()), PurgeLog::new(10));
+        let (flights, log) = (
+            Arc::new(Flights::default()),
+            PurgeLog::new(10, std::time::Duration::ZERO),
+        );
         let old = lead(&flights, &log);
         log.record(&Selector::All, Kind::Hard);
         let new = lead(&flights, &log);

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::cache::l2::config::L2;
 use crate::units::{ByteSize, Duration};
 
 /// The cache as a whole.
@@ -11,6 +12,8 @@ use crate::units::{ByteSize, Duration};
 pub struct Config {
     /// The tier in the process.
     pub l1: L1,
+    /// The tier behind it: a store that nodes share, or a disk.
+    pub l2: L2,
     /// Requests that wait for a load which is already running.
     pub inflight: Inflight,
     /// After a load failed with a stale copy at hand.
@@ -71,7 +74,7 @@ pub struct Policy {
     pub ttl: Option<Duration>,
     /// L1 alone.
     pub l1: Option<TierTtl>,
-    /// L2 alone; without effect before there is an L2.
+    /// L2 alone.
     pub l2: Option<TierTtl>,
     /// Serve stale this long after expiry while one request refreshes (RFC 5861).
     pub stale_while_revalidate: Option<Duration>,

@@ -33,7 +33,7 @@ pub struct Entry {
 }
 
 /// What purges know an entry by.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Marks {
     /// The short name of the key without its variant (see [`crate::cache::key::KeyId`]).
     pub id: u64,

@@ -120,6 +120,11 @@ impl Key {
         key.to_key()
     }
 
+    /// The bytes, to be kept elsewhere too.
+    pub fn shared(&self) -> Arc<[u8]> {
+        Arc::clone(&self.0)
+    }
+
     /// The key's short name for people, logs and the `key` selector: the same on
     /// every node, 16 hexadecimal digits.
     pub fn id(&self) -> KeyId {

@@ -157,6 +157,14 @@ impl L1 {
         });
     }
 
+    /// The lists of fields that the responses of `primary` vary by, the newest first.
+    pub fn lists(&self, primary: &Key) -> Vec<Vec<HeaderName>> {
+        match self.slots.get(primary.as_bytes()) {
+            Some(Slot::Varies(lists)) => lists.iter().map(|fields| fields.to_vec()).collect(),
+            Some(Slot::Entry(_)) | None => Vec::new(),
+        }
+    }
+
     /// Takes this entry out, and not one that has replaced it.
     pub fn remove(&self, entry: &Arc<Entry>) {
         let slot = self.slots.entry(entry.key.clone());

@@ -19,6 +19,10 @@ use crate::units;
 pub struct Policy {
     pub mode: config::Mode,
     pub ttl: Option<Duration>,
+    /// `ttl` in the second tier.
+    pub ttl_below: Option<Duration>,
+    /// How long L1 keeps what the second tier gave it, where the route says so.
+    pub l1_cap: Option<Duration>,
     pub while_revalidate: Option<Duration>,
     pub if_error: Option<Duration>,
     pub statuses: Box<[StatusCode]>,
@@ -151,6 +155,7 @@ impl Policy {
         keyed_by_authorization: bool,
     ) -> Self {
         let ttl = |p: &config::Policy| p.l1.map(|tier| tier.ttl).or(p.ttl);
+        let below = |p: &config::Policy| p.l2.map(|tier| tier.ttl).or(p.ttl);
         let negative = route
             .negative_cache
             .as_ref()
@@ -167,6 +172,8 @@ impl Policy {
         Self {
             mode: route.mode.or(defaults.mode).unwrap_or_default(),
             ttl: ttl(route).or(ttl(defaults)).map(Into::into),
+            ttl_below: below(route).or(below(defaults)).map(Into::into),
+            l1_cap: route.l1.or(defaults.l1).map(|tier| tier.ttl.into()),
             while_revalidate: route
                 .stale_while_revalidate
                 .or(defaults.stale_while_revalidate)
@@ -208,6 +215,15 @@ impl Policy {
             must_revalidate: !by_route && forbids_stale(&directives),
             source,
         })
+    }
+
+    /// The terms in the second tier, of a response that has these in L1.
+    pub fn below(&self, terms: &Terms) -> Terms {
+        let lifetime = match (terms.source, self.ttl_below) {
+            (Source::Route, Some(ttl)) => Lifetime::FromArrival(ttl),
+            _ => terms.lifetime,
+        };
+        Terms { lifetime, ..*terms }
     }
 
     /// What governs a response here: everything that asks for its directives asks this.

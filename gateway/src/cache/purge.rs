@@ -13,8 +13,11 @@
 //! every entry with them; `floor` then tells which loads began too early to be
 //! judged, and those are not admitted.
 
-use std::collections::HashMap;
+mod text;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
@@ -22,8 +25,22 @@ use crate::cache::entry::{Entry, Marks};
 use crate::cache::key::{Hash64, KeyId, hash64};
 use crate::pattern::Pattern;
 
-/// A place in the order of purges.
+/// A place in the order of purges: a number of the log that nodes share, where there is
+/// one, and the local steps since (see [`numbered`]).
 pub type Order = u64;
+
+/// Low bits of an order that count local purges.
+const STEP_BITS: u32 = 28;
+
+/// The order of a number of the shared log.
+pub fn numbered(number: u64) -> Order {
+    number << STEP_BITS
+}
+
+/// An order without its local step, which says nothing on other nodes.
+pub fn shared(order: Order) -> Order {
+    order >> STEP_BITS << STEP_BITS
+}
 
 /// What a purge reaches.
 #[derive(Clone, Debug)]
@@ -66,6 +83,8 @@ pub struct PurgeLog {
     order: AtomicU64,
     records: RwLock<Records>,
     max_records: usize,
+    /// How long records stay after a sweep, for what a second tier still holds.
+    keep: Duration,
 }
 
 #[derive(Default)]
@@ -75,8 +94,9 @@ struct Records {
     all: Stamp,
     /// Entries and loads born before this can't be judged any more.
     floor: Order,
-    /// Where the sweep before the last began: what it saw, the next one may drop.
-    swept: Order,
+    /// When sweeps ended and where they had begun: what they saw may be dropped once the
+    /// next one has ended and `keep` is over.
+    swept: VecDeque<(Instant, Order)>,
 }
 
 /// By what an exact record is looked up.
@@ -104,12 +124,15 @@ struct Stamp {
 }
 
 impl PurgeLog {
-    pub fn new(max_records: usize) -> Self {
+    /// Keeps up to `max_records`, each for `keep` after a sweep has applied it: as long as
+    /// a second tier may hold what was born before.
+    pub fn new(max_records: usize, keep: Duration) -> Self {
         // Order 1, not 0: a stamp of 0 means none.
         Self {
             order: AtomicU64::new(1),
             records: RwLock::default(),
             max_records,
+            keep,
         }
     }
 
@@ -122,13 +145,39 @@ impl PurgeLog {
     pub fn record(&self, selector: &Selector, kind: Kind) -> Order {
         let mut records = self.records.write();
         let n = self.order.load(Ordering::Relaxed) + 1;
+        self.insert(&mut records, selector, kind, n);
+        n
+    }
+
+    /// Leaves a record of the shared log, which may be a purge of our own come back.
+    pub fn record_numbered(&self, selector: &Selector, kind: Kind, number: u64) {
+        let mut records = self.records.write();
+        self.insert(&mut records, selector, kind, numbered(number));
+    }
+
+    /// Notes that every purge up to `number` of the shared log is in.
+    pub fn advance(&self, number: u64) {
+        let _records = self.records.write();
+        self.order.fetch_max(numbered(number), Ordering::Release);
+    }
+
+    /// Says that purges up to `number` of the shared log are unknown: what was born
+    /// before can't be judged.
+    pub fn raise_floor(&self, number: u64) {
+        let mut records = self.records.write();
+        records.floor = records.floor.max(numbered(number));
+        // Whoever was compared already is to look again.
+        self.order.fetch_max(numbered(number), Ordering::Release);
+    }
+
+    fn insert(&self, records: &mut Records, selector: &Selector, kind: Kind, n: Order) {
         if records.count() >= self.max_records {
             // A wider record in place of all: it hides too much, and never too little.
-            records.collapse(n);
+            let newest = self.order.load(Ordering::Relaxed).max(n);
+            records.collapse(newest);
         }
         records.insert(selector, kind, n);
-        self.order.store(n, Ordering::Release);
-        n
+        self.order.fetch_max(n, Ordering::Release);
     }
 
     /// How many records there are.
@@ -180,11 +229,13 @@ impl PurgeLog {
 
     /// Ends a sweep that judged every entry since `begun`. Records that the sweep
     /// before had already applied are dropped: loads had a whole interval to end.
-    pub fn end_sweep(&self, begun: Order) {
+    pub fn end_sweep(&self, begun: Order, now: Instant) {
         let mut records = self.records.write();
-        let done = records.swept;
-        records.forget(done);
-        records.swept = begun;
+        let over = |ended: Instant| now.saturating_duration_since(ended) >= self.keep;
+        while let Some((_, done)) = records.swept.pop_front_if(|(ended, _)| over(*ended)) {
+            records.forget(done);
+        }
+        records.swept.push_back((now, begun));
     }
 }
 
@@ -221,8 +272,8 @@ impl Records {
             Selector::All => &mut self.all,
         };
         match kind {
-            Kind::Hard => stamp.hard = n,
-            Kind::Soft => stamp.soft = n,
+            Kind::Hard => stamp.hard = stamp.hard.max(n),
+            Kind::Soft => stamp.soft = stamp.soft.max(n),
         }
     }
 
@@ -241,7 +292,7 @@ impl Records {
     fn collapse(&mut self, n: Order) {
         self.exact.clear();
         self.urls.clear();
-        self.all.hard = n;
+        self.all.hard = self.all.hard.max(n);
     }
 
     /// The newest purges that match an entry with these marks.

@@ -222,6 +222,17 @@ fn cache(config: &Config, report: &mut Report) {
         );
         report.add(at.key("backoff").key("base"), message);
     }
+    let l2 = &cache.l2;
+    for (key, number) in [
+        ("max_life", l2.max_life.0.as_millis()),
+        ("read_timeout", l2.read_timeout.0.as_millis()),
+        ("write_timeout", l2.write_timeout.0.as_millis()),
+        ("max_concurrent", l2.max_concurrent as u128),
+    ] {
+        report.positive(at.key("l2").key(key), number as u64);
+    }
+    let lease = at.key("l2").key("lease").key("ttl");
+    report.positive(lease, l2.lease.ttl.0.as_millis() as u64);
     report.positive(
         at.key("purge_log").key("max_records"),
         cache.purge_log.max_records as u64,

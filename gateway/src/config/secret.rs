@@ -12,13 +12,14 @@ use super::problem::{Finding, Path, path};
 /// Bytes of a secret; more is a wrong path.
 const MAX_SECRET: u64 = 64 << 10;
 
-const SECRET_NAMES: [&str; 6] = [
+const SECRET_NAMES: [&str; 7] = [
     "token",
     "secret",
     "password",
     "passwd",
     "api_key",
     "private_key",
+    "seal_key",
 ];
 
 /// Whether the value of a key with this name must not be shown.
@@ -44,48 +45,67 @@ pub fn find_secret_value(line: &str) -> Option<usize> {
     [behind_key, in_url].into_iter().flatten().min()
 }
 
-/// Puts the content of `admin.token_file` and `purge_method.token_file` in place.
+/// Puts the content of the files that `*_file` keys name in place.
 pub fn read_files(config: &mut Config, base: &FilePath) -> Vec<Finding> {
-    let admin = fill(
-        &mut config.admin.token,
-        config.admin.token_file.as_ref(),
-        base,
-        &path(&["admin"]),
+    let (admin, purge, l2) = (
+        &mut config.admin,
+        &mut config.purge_method,
+        &mut config.cache.l2,
     );
-    let purge = &mut config.purge_method;
-    let purge = fill(
-        &mut purge.token,
-        purge.token_file.as_ref(),
-        base,
-        &path(&["purge_method"]),
-    );
-    [admin, purge].into_iter().flatten().collect()
+    let secrets = [
+        (
+            &mut admin.token,
+            &admin.token_file,
+            path(&["admin"]),
+            "token",
+        ),
+        (
+            &mut purge.token,
+            &purge.token_file,
+            path(&["purge_method"]),
+            "token",
+        ),
+        (
+            &mut l2.seal_key,
+            &l2.seal_key_file,
+            path(&["cache", "l2"]),
+            "seal_key",
+        ),
+    ];
+    secrets
+        .into_iter()
+        .filter_map(|(secret, file, parent, name)| {
+            fill(
+                secret,
+                file.as_ref().map(|file| base.join(file)),
+                &parent,
+                name,
+            )
+        })
+        .collect()
 }
 
+/// `name` is the key of the secret itself; its file's has `_file` behind it.
 fn fill(
-    token: &mut Option<String>,
-    file: Option<&PathBuf>,
-    base: &FilePath,
+    secret: &mut Option<String>,
+    file: Option<PathBuf>,
     parent: &Path,
+    name: &str,
 ) -> Option<Finding> {
+    let key = parent.key(name);
     let Some(file) = file else {
-        let empty = token.as_ref().is_some_and(|t| t.trim().is_empty());
-        return empty.then(|| {
-            Finding::value(
-                parent.key("token"),
-                "an empty token; expected a long random text, or no key at all",
-            )
-        });
+        let empty = secret.as_ref().is_some_and(|t| t.trim().is_empty());
+        let message = format!("an empty {name}; expected a long random text, or no key at all");
+        return empty.then(|| Finding::value(key, message));
     };
-    if token.is_some() {
-        return Some(Finding::key(
-            parent.key("token_file"),
-            "given beside `token`; expected one of the two",
-        ));
+    let file_key = parent.key(&format!("{name}_file"));
+    if secret.is_some() {
+        let message = format!("given beside `{name}`; expected one of the two");
+        return Some(Finding::key(file_key, message));
     }
-    match read(&base.join(file)) {
-        Ok(text) => *token = Some(text),
-        Err(reason) => return Some(Finding::value(parent.key("token_file"), reason)),
+    match read(&file) {
+        Ok(text) => *secret = Some(text),
+        Err(reason) => return Some(Finding::value(file_key, reason)),
     }
     None
 }

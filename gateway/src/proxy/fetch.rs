@@ -14,10 +14,12 @@ use crate::cache::entry::Entry;
 use crate::cache::event::Event;
 use crate::cache::freshness::State;
 use crate::cache::key::KeyBuf;
+use crate::cache::l2::Held;
 use crate::cache::policy::{Exchange, Refusal, Terms};
 use crate::cache::{Cache, Unshared};
 use crate::http::body::Body;
 use crate::http::range::ContentRange;
+use crate::proxy::below::Below;
 use crate::proxy::context::Ask;
 use crate::proxy::head::prepare;
 use crate::proxy::source::{self, Answer, Loaded};
@@ -35,6 +37,8 @@ pub struct Fetch {
     pub part: bool,
     /// Takes a response that belongs to the leader's client alone; none behind a reader.
     pub private: Option<oneshot::Sender<Response<Body>>>,
+    /// The turn to load, among the nodes that share the second tier.
+    pub lease: Option<Held>,
 }
 
 /// What a response brought, before it is judged.
@@ -51,7 +55,12 @@ pub(super) const ERRORS: [u16; 4] = [500, 502, 503, 504];
 
 impl Fetch {
     /// Loads and lands `leader`.
-    pub async fn run(self, leader: Leader) {
+    pub async fn run(mut self, leader: Leader) {
+        match self.below().await {
+            Below::Found(entry) => return leader.land(Landing::Promoted(entry)),
+            Below::Waited(failure) => return self.failed(leader, failure),
+            Below::Load(lease) => self.lease = lease,
+        }
         let key = leader.key().clone();
         self.cache.hooks.emit(Event::LoaderStart {
             key: key.as_bytes(),
@@ -84,7 +93,7 @@ impl Fetch {
         let status = arrived.answer.response.status();
         match self.stale.clone() {
             Some(entry) if status == StatusCode::NOT_MODIFIED && arrived.answer.validates => {
-                return self.revalidated(leader, &entry, arrived);
+                return self.revalidated(leader, &entry, arrived).await;
             }
             _ if status == StatusCode::NOT_MODIFIED => {
                 return self.failed(leader, unasked_304());

@@ -104,6 +104,16 @@ impl Proxy {
         )
     }
 
+    /// From the second tier: no origin was asked.
+    pub(super) fn promoted(&self, ask: &Ask, entry: &Entry, leads: bool) -> Served {
+        let outcome = if leads {
+            Outcome::Hit
+        } else {
+            Outcome::Coalesced
+        };
+        self.hit(&ask.parts, entry, Some("l2"), outcome, Instant::now())
+    }
+
     pub(super) async fn private(
         &self,
         ask: &Ask,

@@ -74,6 +74,7 @@ impl Proxy {
             stale,
             part: false,
             private: None,
+            lease: None,
         };
         tokio::spawn(fetch.run(leader));
     }
@@ -174,13 +175,23 @@ impl Proxy {
                 {
                     return self.stored(&ask, &entry, reason, leads);
                 }
+                Waited::Landed(Landing::Promoted(entry))
+                    if leads || !self.cache.hides(&entry.marks, entry.born) =>
+                {
+                    return self.promoted(&ask, &entry, leads);
+                }
                 Waited::Landed(Landing::Private) => {
                     return self.private(&ask, stale.as_ref(), place, reason).await;
                 }
                 Waited::Landed(Landing::Failed(failure)) => {
                     return self.stale_or_error(&ask, stale.as_ref(), reason, &failure);
                 }
-                Waited::Landed(Landing::Stored(_) | Landing::Abandoned | Landing::InFlight) => {}
+                Waited::Landed(
+                    Landing::Stored(_)
+                    | Landing::Promoted(_)
+                    | Landing::Abandoned
+                    | Landing::InFlight,
+                ) => {}
             }
         }
         self.past(&ask, stale.as_ref(), reason, Some("unsettled"))
@@ -237,6 +248,7 @@ impl Proxy {
             stale,
             part,
             private: Some(private),
+            lease: None,
         };
         tokio::spawn(fetch.run(leader));
         Boarded::Aboard(place)

@@ -56,6 +56,7 @@ impl Proxy {
             stale: None,
             part: false,
             private: None,
+            lease: None,
         };
         let terms = match fetch.judge(&arrived) {
             Ok(terms) if is_explicit(terms.source) => terms,

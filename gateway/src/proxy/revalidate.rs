@@ -34,7 +34,7 @@ impl Fetch {
     }
 
     /// The origin says that the stored response still holds.
-    pub(super) fn revalidated(self, leader: Leader, stale: &Entry, mut arrived: Arrived) {
+    pub(super) async fn revalidated(self, leader: Leader, stale: &Entry, mut arrived: Arrived) {
         self.succeeded(&leader, arrived.delay);
         prepare(&mut arrived);
         let mut headers = stale.headers.clone();
@@ -44,13 +44,13 @@ impl Fetch {
         *response.headers_mut() = headers;
         *response.body_mut() = Body::full(stale.body.clone());
         match self.judge(&arrived) {
-            Ok(terms) => self.renew(leader, stale, arrived, &terms),
+            Ok(terms) => self.renew(leader, stale, arrived, &terms).await,
             Err(refusal) => self.keep_private(leader, arrived, refusal),
         }
     }
 
     /// Stores the renewed entry, under the variant that its `Vary` now makes it.
-    fn renew(self, leader: Leader, stale: &Entry, arrived: Arrived, terms: &Terms) {
+    async fn renew(self, leader: Leader, stale: &Entry, arrived: Arrived, terms: &Terms) {
         let mut headers = arrived.answer.response.into_parts().0.headers;
         let age = initial_age(&headers, arrived.wall, arrived.delay);
         let vary = Vary::parse(&headers);
@@ -64,9 +64,15 @@ impl Fetch {
             marks,
             leader.born(),
         ));
-        self.cache
+        let admitted = self
+            .cache
             .admit(self.primary.to_key(), &vary, Arc::clone(&entry));
-        leader.land(Landing::Stored(entry));
+        leader.land(Landing::Stored(Arc::clone(&entry)));
+        if admitted {
+            let below = self.ask.route.policy.below(terms);
+            let lifetime = freshness(&below, arrived.at, age).lifetime;
+            self.hand_down(&entry, lifetime).await;
+        }
     }
 
     /// A 304 that names no tags leaves those that the response came with.

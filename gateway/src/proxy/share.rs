@@ -63,17 +63,24 @@ impl Fetch {
         }
         let fill = Fill::new(head, self.cache.max_object_bytes);
         leader.stream(Arc::clone(&fill));
-        if let Some(body) = pump(&self.cache, &leader, &fill, body).await {
-            self.store(&leader, &fill, body);
-        }
+        let whole = pump(&self.cache, &leader, &fill, body).await;
+        let stored = whole.and_then(|body| self.store(&leader, &fill, body));
         // The flight ends here, after the entry is in L1: a late request finds one or the other.
         drop(leader);
+        if let Some(entry) = stored {
+            let below = self.ask.route.policy.below(&terms);
+            let lifetime = freshness(&below, at, age).lifetime;
+            self.hand_down(&entry, lifetime).await;
+        }
     }
 
-    fn store(&self, leader: &Leader, fill: &Fill, body: Bytes) {
+    /// None: a purge overtook it.
+    fn store(&self, leader: &Leader, fill: &Fill, body: Bytes) -> Option<Arc<Entry>> {
         let head = &fill.head;
         if head.status == StatusCode::PARTIAL_CONTENT {
-            return self.store_part(leader, head, body);
+            // Parts grow with every load, and stay in L1 while they do.
+            self.store_part(leader, head, body);
+            return None;
         }
         self.forget_parts();
         let entry = Entry::new(
@@ -85,8 +92,10 @@ impl Fetch {
             head.marks.clone(),
             leader.born(),
         );
+        let entry = Arc::new(entry);
         self.cache
-            .admit(self.primary.to_key(), &head.vary, Arc::new(entry));
+            .admit(self.primary.to_key(), &head.vary, Arc::clone(&entry))
+            .then_some(entry)
     }
 
     pub(super) fn marks(

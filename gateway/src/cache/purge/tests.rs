@@ -59,7 +59,7 @@ fn selectors() -> Vec<Selector> {
 #[test]
 fn every_selector_hides_what_was_born_before_it_and_not_what_came_after() {
     for selector in selectors() {
-        let log = PurgeLog::new(100);
+        let log = PurgeLog::new(100, Duration::ZERO);
         let old = entry(marks("a.example/x/1", &["t1"]), log.order());
         let other = entry(
             Marks {
@@ -88,14 +88,14 @@ fn every_selector_hides_what_was_born_before_it_and_not_what_came_after() {
 
 #[test]
 fn a_soft_purge_marks_and_the_mark_stays_when_the_record_goes() {
-    let log = PurgeLog::new(100);
+    let log = PurgeLog::new(100, Duration::ZERO);
     let old = entry(marks("a/1", &["t"]), log.order());
     log.record(&Selector::Tag("t".into()), Kind::Soft);
     assert_eq!(log.judge(&old), Verdict::Marked);
     for _ in 0..2 {
         let begun = log.begin_sweep();
         assert_eq!(log.judge(&old), Verdict::Marked);
-        log.end_sweep(begun);
+        log.end_sweep(begun, Instant::now());
     }
     assert_eq!(log.records(), 0);
     assert_eq!(log.judge(&old), Verdict::Marked);
@@ -103,11 +103,11 @@ fn a_soft_purge_marks_and_the_mark_stays_when_the_record_goes() {
 
 #[test]
 fn a_load_older_than_the_forgotten_records_is_not_admitted() {
-    let log = PurgeLog::new(100);
+    let log = PurgeLog::new(100, Duration::ZERO);
     let born = log.order();
     log.record(&Selector::Tag("t".into()), Kind::Hard);
     for _ in 0..2 {
-        log.end_sweep(log.begin_sweep());
+        log.end_sweep(log.begin_sweep(), Instant::now());
     }
     assert_eq!(log.records(), 0);
     let late = entry(marks("a/1", &["t"]), born);
@@ -121,7 +121,7 @@ fn a_load_older_than_the_forgotten_records_is_not_admitted() {
 
 #[test]
 fn a_full_log_becomes_one_wider_record() {
-    let log = PurgeLog::new(3);
+    let log = PurgeLog::new(3, Duration::ZERO);
     let old = entry(marks("a/1", &["t0"]), log.order());
     for i in 0..10 {
         log.record(&Selector::Tag(format!("t{i}")), Kind::Hard);
@@ -136,7 +136,7 @@ fn a_full_log_becomes_one_wider_record() {
 
 #[test]
 fn purging_one_tag_again_and_again_keeps_one_record() {
-    let log = PurgeLog::new(1_000);
+    let log = PurgeLog::new(1_000, Duration::ZERO);
     for _ in 0..100 {
         log.record(&Selector::Tag("t".into()), Kind::Hard);
         log.record(&Selector::Prefix("/x".into()), Kind::Soft);
@@ -146,14 +146,14 @@ fn purging_one_tag_again_and_again_keeps_one_record() {
 
 #[test]
 fn a_purge_of_all_waits_for_the_sweep_like_every_other() {
-    let log = PurgeLog::new(100);
+    let log = PurgeLog::new(100, Duration::ZERO);
     let old = entry(marks("a/1", &[]), log.order());
     log.record(&Selector::All, Kind::Hard);
     assert_eq!(log.records(), 1);
     for _ in 0..2 {
         let begun = log.begin_sweep();
         assert_eq!(log.judge(&old), Verdict::Hidden);
-        log.end_sweep(begun);
+        log.end_sweep(begun, Instant::now());
     }
     assert_eq!(log.records(), 0);
     assert_eq!(log.judge(&old), Verdict::Hidden);
@@ -163,7 +163,7 @@ proptest! {
     /// The rule itself, against a plain list of everything that ever happened.
     #[test]
     fn visible_exactly_when_no_matching_purge_came_after_birth(steps in prop::collection::vec((0usize..9, any::<bool>(), 0u8..4), 1..40)) {
-        let log = PurgeLog::new(1_000);
+        let log = PurgeLog::new(1_000, Duration::ZERO);
         let mut alive: Vec<(Entry, bool, bool)> = Vec::new();
         for (which, hard, action) in steps {
             match action {
@@ -171,7 +171,7 @@ proptest! {
                 1 => {
                     let begun = log.begin_sweep();
                     alive.retain(|(e, ..)| log.judge(e) != Verdict::Hidden);
-                    log.end_sweep(begun);
+                    log.end_sweep(begun, Instant::now());
                 }
                 _ => {
                     log.record(&selectors()[which], if hard { Kind::Hard } else { Kind::Soft });

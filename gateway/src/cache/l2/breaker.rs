@@ -1,0 +1,205 @@
+//! A circuit breaker: after some failures in a row nobody is sent into the wall for a
+//! while; then one call tries, and its outcome decides for all.
+//!
+//! Pure: `now` is an argument, and monotonic. Invariant: an outcome counts only in the
+//! epoch its call was admitted in, so that a late answer from before a transition
+//! changes nothing.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// The breaker.
+pub struct Breaker {
+    state: Mutex<State>,
+    threshold: u32,
+    cooldown: Duration,
+}
+
+struct State {
+    position: Position,
+    /// Grows with every transition.
+    epoch: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Position {
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    /// One call tries.
+    Probing {
+        since: Instant,
+    },
+}
+
+/// Leave to make one call, whose outcome is to be told.
+#[must_use = "the breaker waits for the outcome"]
+#[derive(Debug)]
+pub struct Permit {
+    epoch: u64,
+}
+
+/// Whether calls pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Passage {
+    Closed,
+    HalfOpen,
+    Open,
+}
+
+impl Breaker {
+    /// Opens after `threshold` failures in a row (0: never), for `cooldown`.
+    pub fn new(threshold: u32, cooldown: Duration) -> Self {
+        let state = State {
+            position: Position::Closed { failures: 0 },
+            epoch: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            threshold,
+            cooldown,
+        }
+    }
+
+    /// Leave for a call, or none while open.
+    pub fn admit(&self, now: Instant) -> Option<Permit> {
+        let mut state = self.state.lock();
+        let probe = match state.position {
+            Position::Closed { .. } => false,
+            Position::Open { until } => now >= until,
+            // A probe that was lost must not shut the door for ever.
+            Position::Probing { since } => now.saturating_duration_since(since) >= self.cooldown,
+        };
+        match (probe, state.position) {
+            (true, _) => state.go(Position::Probing { since: now }),
+            (false, Position::Closed { .. }) => {}
+            (false, _) => return None,
+        }
+        Some(Permit { epoch: state.epoch })
+    }
+
+    /// The call went well.
+    pub fn succeeded(&self, permit: &Permit) {
+        let mut state = self.state.lock();
+        if state.epoch != permit.epoch {
+            return;
+        }
+        match state.position {
+            Position::Closed { ref mut failures } => *failures = 0,
+            Position::Probing { .. } | Position::Open { .. } => {
+                state.go(Position::Closed { failures: 0 });
+            }
+        }
+    }
+
+    /// The call failed. True: this opened the breaker.
+    pub fn failed(&self, permit: &Permit, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        if state.epoch != permit.epoch {
+            return false;
+        }
+        let opens = match state.position {
+            Position::Closed { ref mut failures } => {
+                *failures += 1;
+                self.threshold > 0 && *failures >= self.threshold
+            }
+            Position::Probing { .. } => true,
+            Position::Open { .. } => false,
+        };
+        if opens {
+            state.go(Position::Open {
+                until: now + self.cooldown,
+            });
+        }
+        opens
+    }
+
+    /// Where it stands.
+    pub fn passage(&self) -> Passage {
+        match self.state.lock().position {
+            Position::Closed { .. } => Passage::Closed,
+            Position::Probing { .. } => Passage::HalfOpen,
+            Position::Open { .. } => Passage::Open,
+        }
+    }
+}
+
+impl State {
+    fn go(&mut self, position: Position) {
+        self.position = position;
+        self.epoch += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COOLDOWN: Duration = Duration::from_secs(30);
+
+    fn open(now: Instant) -> Breaker {
+        let breaker = Breaker::new(3, COOLDOWN);
+        for n in 1..=3 {
+            let permit = breaker.admit(now).unwrap();
+            assert_eq!(breaker.failed(&permit, now), n == 3);
+        }
+        breaker
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_a_success_between_them_does_not() {
+        let now = Instant::now();
+        let breaker = Breaker::new(3, COOLDOWN);
+        for _ in 0..10 {
+            for _ in 0..2 {
+                let permit = breaker.admit(now).unwrap();
+                breaker.failed(&permit, now);
+            }
+            breaker.succeeded(&breaker.admit(now).unwrap());
+        }
+        assert_eq!(breaker.passage(), Passage::Closed);
+        assert!(open(now).admit(now).is_none());
+    }
+
+    /// Guards against a half-open breaker that lets the herd in.
+    #[test]
+    fn after_the_cooldown_one_call_tries_and_decides() {
+        let now = Instant::now();
+        let later = now + COOLDOWN;
+        for well in [true, false] {
+            let breaker = open(now);
+            let probe = breaker.admit(later).unwrap();
+            assert!((0..100).all(|_| breaker.admit(later).is_none()));
+            match well {
+                true => breaker.succeeded(&probe),
+                false => assert!(breaker.failed(&probe, later)),
+            }
+            assert_eq!(breaker.admit(later).is_some(), well);
+        }
+    }
+
+    #[test]
+    fn an_answer_from_before_a_transition_counts_for_nothing() {
+        let now = Instant::now();
+        let breaker = Breaker::new(3, COOLDOWN);
+        let late = breaker.admit(now).unwrap();
+        for _ in 0..3 {
+            let permit = breaker.admit(now).unwrap();
+            breaker.failed(&permit, now);
+        }
+        breaker.succeeded(&late);
+        assert_eq!(breaker.passage(), Passage::Open);
+    }
+
+    #[test]
+    fn a_lost_probe_does_not_shut_the_door_for_ever() {
+        let now = Instant::now();
+        let breaker = open(now);
+        let _lost = breaker.admit(now + COOLDOWN).unwrap();
+        assert!(breaker.admit(now + COOLDOWN * 2).is_some());
+    }
+}

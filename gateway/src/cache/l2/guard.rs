@@ -1,0 +1,168 @@
+//! A store behind a deadline, a breaker and a gate: what a slow or dead one may cost.
+//!
+//! Invariant: no call outlives its deadline, and while the breaker is open none is made.
+//! A gate that is full is *busy*, not broken: it does not count against the store. What
+//! the store refuses in words of its own doesn't either, for then it is alive.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use tokio::sync::Semaphore;
+
+use super::breaker::{Breaker, Passage};
+use super::config;
+use super::store::{Store, StoreError};
+
+/// The store and what guards it.
+pub struct Guard {
+    pub store: Arc<dyn Store>,
+    breaker: Breaker,
+    gate: Semaphore,
+    read_timeout: Duration,
+    write_timeout: Duration,
+    calls: IntCounterVec,
+    seconds: [Histogram; CALLS.len()],
+    opened: IntGauge,
+}
+
+/// What a call is for: its deadline and its label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    Get,
+    Put,
+    Delete,
+    Log,
+    Lease,
+}
+
+const CALLS: [&str; 5] = ["get", "put", "delete", "log", "lease"];
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The breaker is open: not tried.
+    #[error("skipped: the store failed a moment ago")]
+    Skipped,
+    /// Too many calls are under way: not tried.
+    #[error("skipped: too many calls are under way")]
+    Busy,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+const BUCKETS: [f64; 12] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+];
+
+impl Guard {
+    /// # Errors
+    /// When the registry has a second tier already.
+    pub fn new(
+        store: Arc<dyn Store>,
+        config: &config::L2,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
+        let calls = IntCounterVec::new(
+            Opts::new(
+                "lamina_l2_calls_total",
+                "Calls to the second tier by operation and outcome.",
+            ),
+            &["operation", "outcome"],
+        )?;
+        let seconds = HistogramOpts::new(
+            "lamina_l2_call_duration_seconds",
+            "Time of calls to the second tier that were answered.",
+        );
+        let seconds = HistogramVec::new(seconds.buckets(BUCKETS.to_vec()), &["operation"])?;
+        let opened = IntGauge::new(
+            "lamina_l2_breaker_open",
+            "1 while calls to the second tier are not tried.",
+        )?;
+        registry.register(Box::new(calls.clone()))?;
+        registry.register(Box::new(seconds.clone()))?;
+        registry.register(Box::new(opened.clone()))?;
+        Ok(Self {
+            store,
+            breaker: Breaker::new(
+                config.breaker.failure_threshold,
+                config.breaker.cooldown.into(),
+            ),
+            gate: Semaphore::new(config.max_concurrent),
+            read_timeout: config.read_timeout.into(),
+            write_timeout: config.write_timeout.into(),
+            calls,
+            seconds: CALLS.map(|call| seconds.with_label_values(&[call])),
+            opened,
+        })
+    }
+
+    /// Makes a call: `what` gets the store.
+    ///
+    /// # Errors
+    /// See [`Failed`]; each is counted here.
+    pub async fn call<'a, T, F>(
+        &'a self,
+        call: Call,
+        what: impl FnOnce(&'a dyn Store) -> F,
+    ) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, StoreError>> + 'a,
+    {
+        let began = Instant::now();
+        let answer = self.admitted(call, what, began).await;
+        let outcome = match &answer {
+            Ok(_) => "ok",
+            Err(Failed::Skipped) => "skipped",
+            Err(Failed::Busy) => "busy",
+            Err(Failed::Store(error)) => error.reason(),
+        };
+        self.calls
+            .with_label_values(&[CALLS[call as usize], outcome])
+            .inc();
+        if answer.is_ok() {
+            self.seconds[call as usize].observe(began.elapsed().as_secs_f64());
+        }
+        answer
+    }
+
+    async fn admitted<'a, T, F>(
+        &'a self,
+        call: Call,
+        what: impl FnOnce(&'a dyn Store) -> F,
+        began: Instant,
+    ) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, StoreError>> + 'a,
+    {
+        // A read must not queue; what is written behind may.
+        let _place = match call {
+            Call::Get | Call::Lease => self.gate.try_acquire().map_err(|_| Failed::Busy)?,
+            Call::Put | Call::Delete | Call::Log => {
+                self.gate.acquire().await.map_err(|_| Failed::Busy)?
+            }
+        };
+        let permit = self.breaker.admit(began).ok_or(Failed::Skipped)?;
+        let answer = tokio::time::timeout(self.deadline(call), what(&*self.store)).await;
+        let answer = answer.unwrap_or(Err(StoreError::Timeout));
+        match &answer {
+            Err(error @ (StoreError::Down(_) | StoreError::Timeout)) => {
+                if self.breaker.failed(&permit, Instant::now()) {
+                    tracing::warn!(store = self.store.kind(), %error, "the second tier is given a rest");
+                }
+            }
+            Ok(_) | Err(_) => self.breaker.succeeded(&permit),
+        }
+        self.opened
+            .set(i64::from(self.breaker.passage() != Passage::Closed));
+        Ok(answer?)
+    }
+
+    fn deadline(&self, call: Call) -> Duration {
+        match call {
+            Call::Get | Call::Lease => self.read_timeout,
+            Call::Put | Call::Delete | Call::Log => self.write_timeout,
+        }
+    }
+}

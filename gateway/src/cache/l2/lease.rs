@@ -1,0 +1,150 @@
+//! One load a key among all nodes: a lease in the store, renewed while the load runs.
+//!
+//! Three answers: mine, another's, nobody knows. *Nobody knows* means load at once: a
+//! store that is down must not hold anybody up. Who waits looks again when a lease is
+//! given back, and now and then in any case, for such a word can be missed.
+//!
+//! Invariant: what was loaded under a lease is written only while the lease holds; a
+//! former owner never overwrites what the next one wrote.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio::task::AbortHandle;
+
+use super::L2;
+use super::config::OnTimeout;
+use super::guard::Call;
+use super::store::{Acquired, Lease, StoreKey};
+use crate::cache::key::Key;
+
+/// Whose turn it is to load.
+pub enum Turn {
+    Mine(Held),
+    Others,
+    /// The store does not tell: load.
+    Unknown,
+}
+
+/// A lease that is renewed until it is dropped, and given back then.
+pub struct Held {
+    tier: Arc<L2>,
+    lease: Lease,
+    renewal: AbortHandle,
+}
+
+/// Word of leases that were given back.
+pub struct Freed {
+    key: StoreKey,
+    word: Option<broadcast::Receiver<StoreKey>>,
+}
+
+/// Between two looks while somebody else loads, and its random share.
+const LOOK: Duration = Duration::from_millis(40);
+const LOOK_SPREAD: u32 = 40;
+
+impl L2 {
+    /// Whether nodes load one at a time.
+    pub fn leases(&self) -> bool {
+        self.lease.enabled && self.is_known()
+    }
+
+    /// How long to wait for another node's load, and what to do then.
+    pub fn patience(&self) -> (Duration, OnTimeout) {
+        (self.lease.wait_timeout.into(), self.lease.on_timeout)
+    }
+
+    /// Asks whose turn it is.
+    pub async fn turn(self: &Arc<Self>, key: &Key) -> Turn {
+        let name = StoreKey::of(key.as_bytes());
+        let ttl = self.lease.ttl.into();
+        let asked = self
+            .guard
+            .call(Call::Lease, |store| store.acquire(&name, ttl));
+        match asked.await {
+            Ok(Acquired::Owned(lease)) => Turn::Mine(Held::new(Arc::clone(self), lease, ttl)),
+            Ok(Acquired::Busy) => Turn::Others,
+            Err(_) => Turn::Unknown,
+        }
+    }
+
+    /// Listens for the lease of `key` to be given back: begin before asking for it.
+    pub fn freed(&self, key: &Key) -> Freed {
+        Freed {
+            key: StoreKey::of(key.as_bytes()),
+            word: self.guard.store.freed(),
+        }
+    }
+}
+
+impl Freed {
+    /// Waits for the word, or a moment.
+    pub async fn wait(&mut self) {
+        let spread = RandomState::new().hash_one(0) as u32 % LOOK_SPREAD;
+        let moment = LOOK + Duration::from_millis(spread.into());
+        // Either way it's time to look again.
+        let _ = tokio::time::timeout(moment, self.told()).await;
+    }
+
+    async fn told(&mut self) {
+        let Some(word) = &mut self.word else {
+            return std::future::pending().await;
+        };
+        loop {
+            match word.recv().await {
+                Ok(key) if key != self.key => {}
+                // Some were missed: perhaps ours.
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+                Err(broadcast::error::RecvError::Closed) => break,
+            }
+        }
+        self.word = None;
+        std::future::pending().await
+    }
+}
+
+impl Held {
+    fn new(tier: Arc<L2>, lease: Lease, ttl: Duration) -> Self {
+        let renewal = tokio::spawn(renew(Arc::clone(&tier), lease.clone(), ttl)).abort_handle();
+        Self {
+            tier,
+            lease,
+            renewal,
+        }
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.renewal.abort();
+        let (tier, lease) = (Arc::clone(&self.tier), self.lease.clone());
+        tokio::spawn(async move {
+            // What isn't given back runs out.
+            let _ = tier
+                .guard
+                .call(Call::Lease, |store| store.release(&lease))
+                .await;
+        });
+    }
+}
+
+async fn renew(tier: Arc<L2>, lease: Lease, ttl: Duration) {
+    loop {
+        tokio::time::sleep(ttl / 3).await;
+        let renewed = tier
+            .guard
+            .call(Call::Lease, |store| store.renew(&lease, ttl))
+            .await;
+        if matches!(renewed, Ok(false)) {
+            // It's another's: the store will refuse what we write under it.
+            tier.count("lease-lost");
+            return;
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Records that are to go: hidden here at once, removed from the store when it can be.
+//!
+//! A removal that failed is not swallowed: it is tried again until it is done, and the
+//! key is a miss here meanwhile. Over the bound, one purge of the key in the log takes
+//! the place of the removal (see [`super::L2::forget`]).
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus::{IntGauge, Registry};
+
+use super::guard::{Call, Guard};
+use super::store::StoreKey;
+use crate::cache::purge::Order;
+
+/// Removals that may be under way.
+const UNDER_WAY: usize = 10_000;
+/// Between two attempts, growing.
+const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The removals that are not done.
+pub(super) struct Removals {
+    keys: Mutex<HashSet<StoreKey>>,
+    waiting: IntGauge,
+}
+
+impl Removals {
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let waiting = IntGauge::new(
+            "lamina_l2_removals_waiting",
+            "Records that are hidden here and not yet removed from the second tier.",
+        )?;
+        registry.register(Box::new(waiting.clone()))?;
+        Ok(Self {
+            keys: Mutex::default(),
+            waiting,
+        })
+    }
+
+    /// Hides a key. False: there are too many.
+    pub(super) fn begin(&self, key: StoreKey) -> bool {
+        let mut keys = self.keys.lock();
+        if keys.len() >= UNDER_WAY {
+            return false;
+        }
+        keys.insert(key);
+        self.waiting.set(keys.len() as i64);
+        true
+    }
+
+    pub(super) fn hides(&self, key: &StoreKey) -> bool {
+        self.keys.lock().contains(key)
+    }
+
+    /// Removes the record, however often that takes.
+    pub(super) async fn carry_out(&self, guard: &Guard, key: StoreKey, at: Order) {
+        let mut pause = RETRY;
+        while guard
+            .call(Call::Delete, |store| store.delete(&key, at))
+            .await
+            .is_err()
+        {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+        let mut keys = self.keys.lock();
+        keys.remove(&key);
+        self.waiting.set(keys.len() as i64);
+    }
+}

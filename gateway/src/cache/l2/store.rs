@@ -1,0 +1,184 @@
+//! What a second tier needs of the thing that holds its records: [`Store`].
+//!
+//! Records are bytes here; `record` knows what they mean. Each method is a trip to a
+//! network or a disk; deadlines and a breaker are the caller's. Decision: time is told by the store alone: a write says how long
+//! the record lives, a read says how much of that is left, so that no two nodes' clocks
+//! are ever compared.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use sha2::{Digest, Sha256};
+use tokio::sync::broadcast;
+
+use crate::cache::purge::Order;
+
+/// A cache key as stores know it: the first 128 bits of its SHA-256. The record carries
+/// the whole key and is bound to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct StoreKey(pub [u8; 16]);
+
+/// A record and how long it has left to live.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    pub record: Bytes,
+    pub left: Duration,
+}
+
+/// A record to be written.
+#[derive(Clone, Debug)]
+pub struct Put<'a> {
+    pub key: &'a StoreKey,
+    pub record: Bytes,
+    /// How long it lives from now on.
+    pub life: Duration,
+    /// Where its load stood in the order of purges, without the local step.
+    pub born: Order,
+    /// Write only while this is held.
+    pub lease: Option<&'a Lease>,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Written {
+    Stored,
+    /// A tombstone or a record of a later load is there.
+    Overtaken,
+    /// The lease is another's now.
+    NotOwner,
+}
+
+/// A purge as the log holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Purge {
+    /// As [`crate::cache::purge::Selector`] writes itself.
+    pub selector: String,
+    pub soft: bool,
+}
+
+/// A purge with its place in the order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Logged {
+    pub number: u64,
+    pub purge: Purge,
+}
+
+/// A stretch of the purge log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// Random, made when the log was: another one tells that the old log was lost.
+    pub generation: u64,
+    pub newest: u64,
+    /// False: of what came after the number asked for, some is not there any more.
+    pub whole: bool,
+    /// In ascending order.
+    pub purges: Vec<Logged>,
+}
+
+/// The right to load one key for all nodes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lease {
+    pub key: StoreKey,
+    pub token: [u8; 16],
+}
+
+/// Who may load. An error of the call is the third answer: nobody knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Acquired {
+    Owned(Lease),
+    Busy,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It can't be reached.
+    #[error("not reachable: {0}")]
+    Down(String),
+    #[error("no answer in time")]
+    Timeout,
+    /// Its own word: out of memory, read-only, loading, another type of value.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// What it holds is damaged.
+    #[error("damaged: {0}")]
+    Corrupt(String),
+    #[error("{size} bytes, over the limit of {limit}")]
+    TooLarge { size: usize, limit: usize },
+}
+
+/// Holds records, the purge log and leases.
+pub trait Store: Send + Sync + 'static {
+    /// `redis` or `disk`: the word in metrics and logs.
+    fn kind(&self) -> &'static str;
+
+    /// The record of `key`, if it has at most `max` bytes; a longer one is not fetched.
+    fn get<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>>;
+
+    /// Writes, unless something later is there.
+    fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>>;
+
+    /// Removes the record of `key` and keeps out, for a while, what was born before `at`.
+    fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Appends to the purge log, with a number above `last` and every one in the log.
+    /// Answers with all that came after `last`, the new purge included.
+    fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>>;
+
+    /// What came after `after`. Numbers given out later are above `after` in any case.
+    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>>;
+
+    /// As [`read_log`](Self::read_log), once something came or `patience` is over.
+    fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>>;
+
+    /// Asks for the right to load `key`, for `ttl`.
+    fn acquire<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Acquired, StoreError>>;
+
+    /// Prolongs a lease. False: it is another's now, or nobody's.
+    fn renew<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// Gives a lease back, if it still is ours, and says so to those who wait.
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Keys whose leases were given back, by whichever node. A hint: some may be missed.
+    fn freed(&self) -> Option<broadcast::Receiver<StoreKey>> {
+        None
+    }
+
+    /// Returns when all that was written survives a crash of the process and the machine.
+    fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+impl StoreKey {
+    /// The name of a whole cache key.
+    pub fn of(key: &[u8]) -> Self {
+        let digest = Sha256::digest(key);
+        Self(std::array::from_fn(|i| digest[i]))
+    }
+}
+
+impl StoreError {
+    /// The word in metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Down(_) => "down",
+            Self::Timeout => "timeout",
+            Self::Refused(_) => "refused",
+            Self::Corrupt(_) => "corrupt",
+            Self::TooLarge { .. } => "too-large",
+        }
+    }
+}

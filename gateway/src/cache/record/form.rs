@@ -1,0 +1,121 @@
+//! Parts of a record's msgpack that must not take more than they may: numbers as several
+//! writers write them, lists with a bound, and what a fault in them is called.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use rmp::decode::{NumValueReadError, ValueReadError};
+use rmp_serde::decode::Error as Fault;
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{Corrupt, MAX_FIELDS};
+
+/// A whole number that is not negative.
+#[derive(Clone, Copy, Serialize)]
+#[serde(transparent)]
+pub struct Whole(pub u64);
+
+/// At most [`MAX_FIELDS`] things.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct List<T>(pub Vec<T>);
+
+impl<T> List<T> {
+    /// None if there are too many.
+    pub fn of(items: impl Iterator<Item = T>) -> Option<Self> {
+        let list: Vec<_> = items.take(MAX_FIELDS + 1).collect();
+        (list.len() <= MAX_FIELDS).then_some(Self(list))
+    }
+}
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_u64(WholeVisitor)
+    }
+}
+
+struct WholeVisitor;
+
+impl Visitor<'_> for WholeVisitor {
+    type Value = Whole;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Whole, E> {
+        Ok(Whole(number))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Whole, E> {
+        let number = u64::try_from(number).map_err(|_| E::custom("a negative number"))?;
+        Ok(Whole(number))
+    }
+
+    /// JavaScript's numbers, as far as they are exact.
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Whole, E> {
+        const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+        match number.fract() == 0.0 && (0.0..EXACT).contains(&number) {
+            true => Ok(Whole(number as u64)),
+            false => Err(E::custom("not a whole number")),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(ListVisitor(PhantomData))
+    }
+}
+
+struct ListVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+    type Value = List<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MAX_FIELDS}")
+    }
+
+    /// The declared length is not believed: room is made for what comes.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            if list.len() == MAX_FIELDS {
+                return Err(A::Error::custom("too many"));
+            }
+            list.push(item);
+        }
+        Ok(List(list))
+    }
+}
+
+/// What a fault of the record's msgpack is called.
+pub fn of_record(fault: Fault) -> Corrupt {
+    match fault {
+        Fault::InvalidMarkerRead(_) | Fault::InvalidDataRead(_) => Corrupt::Truncated,
+        Fault::DepthLimitExceeded => Corrupt::TooDeep,
+        _ => Corrupt::Form,
+    }
+}
+
+/// What a fault of the envelope's msgpack is called.
+pub fn of_value(fault: ValueReadError) -> Corrupt {
+    match fault {
+        ValueReadError::InvalidMarkerRead(_) | ValueReadError::InvalidDataRead(_) => {
+            Corrupt::Truncated
+        }
+        ValueReadError::TypeMismatch(_) => Corrupt::Form,
+    }
+}
+
+/// The same for a number.
+pub fn of_number(fault: NumValueReadError) -> Corrupt {
+    match fault {
+        NumValueReadError::InvalidMarkerRead(_) | NumValueReadError::InvalidDataRead(_) => {
+            Corrupt::Truncated
+        }
+        NumValueReadError::TypeMismatch(_) | NumValueReadError::OutOfRange => Corrupt::Form,
+    }
+}
