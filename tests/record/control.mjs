@@ -27,7 +27,9 @@ const bytes = (text) => Buffer.from(text, "base64");
 const number = (text) => (Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text));
 
 function seal(key, record, secret) {
-  return createHmac("sha256", secret).update(key).update(record).digest().subarray(0, 16);
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64BE(BigInt(key.length));
+  return createHmac("sha256", secret).update(length).update(key).update(record).digest().subarray(0, 16);
 }
 
 function open(file, secret) {

@@ -1,7 +1,9 @@
 //! The seal: what binds a record to its key, and with a secret to those who know it.
 //!
-//! The first 16 bytes of HMAC-SHA256 over key and record. Without a secret the word below
-//! stands in for it: that keeps damaged and swapped records out, not forged ones.
+//! The first 16 bytes of HMAC-SHA256 over the key's length (8 bytes, big end first), the
+//! key and the record. The length keeps them apart: without it a key that ends like a
+//! record would lend its seal to a shorter key. Where no secret is configured the word
+//! below stands in for it: that keeps damaged and swapped records out, not forged ones.
 
 use std::fmt;
 
@@ -40,7 +42,9 @@ impl Seal {
     }
 
     fn begin(&self, key: &[u8], record: &[u8]) -> Hmac<Sha256> {
-        self.0.clone().chain_update(key).chain_update(record)
+        let length = (key.len() as u64).to_be_bytes();
+        let begun = self.0.clone().chain_update(length);
+        begun.chain_update(key).chain_update(record)
     }
 }
 
