@@ -24,6 +24,8 @@ pub mod metrics;
 pub mod origin;
 pub mod random;
 pub mod raw;
+pub mod redis;
 pub mod reply;
 pub mod setup;
 pub mod wait;
+pub mod wire;
