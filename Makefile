@@ -30,9 +30,10 @@ build-dist: plugins
 plugins:
 	@plugins/build.sh
 
-# Idempotent: the wasm target and a C compiler for the plugins; Node.js and msgpackr,
-# which the record format is compared with.
+# Idempotent: the wasm target and a C compiler for the plugins; Redis for the second tier;
+# Node.js and msgpackr, which the record format is compared with.
 test-install:
+	@tests/install.sh
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install
 

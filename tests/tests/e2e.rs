@@ -40,6 +40,12 @@ mod harness;
 mod interim;
 #[path = "e2e/key.rs"]
 mod key;
+#[path = "e2e/l2_redis.rs"]
+mod l2_redis;
+#[path = "e2e/l2_redis_faults.rs"]
+mod l2_redis_faults;
+#[path = "e2e/l2_redis_groups.rs"]
+mod l2_redis_groups;
 #[path = "e2e/limits.rs"]
 mod limits;
 #[path = "e2e/observability.rs"]

@@ -1,8 +1,8 @@
 //! The second tier: what outlives L1, and what nodes share.
 //!
-//! Inside: `store` (the trait), `disk` (the kind for one node), `guard` (deadline,
-//! breaker, gate), `writer` (write-behind), `removals`, `feed` (the purge log of the store), `lease`
-//! (one load a key among nodes). What a record is, `record` knows.
+//! Inside: `store` (the trait), `redis` (what nodes share), `disk` (for one node), `guard`
+//! (deadline, breaker, gate), `writer` (write-behind), `removals`, `feed` (the purge log of
+//! the store), `lease` (one load a key among nodes). What a record is, `record` knows.
 //!
 //! Invariant: whatever happens here, the request goes on: a failure, a damaged or foreign
 //! record, and what can't be judged for want of the purge log, are misses. Nothing is
@@ -15,6 +15,7 @@ pub mod disk;
 mod feed;
 mod guard;
 mod lease;
+pub mod redis;
 mod removals;
 pub mod store;
 mod writer;

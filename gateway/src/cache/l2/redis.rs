@@ -1,0 +1,266 @@
+//! The second tier that nodes share: Redis alone, behind Sentinel, or as a Cluster.
+//!
+//! Inside: `config`, `target` (the URL), `link` (a connection kept up), `script`, `log` (the
+//! purge log), `lease`, `freed` (word of leases), `names`, `fault`. Decision: every write is a
+//! script that looks before it writes, so that a late one never beats a purge, a newer
+//! record or the owner of a lease; no command ever walks over keys. Invariant: nothing here
+//! waits for a connection.
+
+pub mod config;
+mod fault;
+mod freed;
+mod lease;
+mod link;
+mod log;
+mod names;
+mod script;
+mod target;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::Error;
+use fred::types::Value;
+use fred::types::scripts::Script;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::broadcast;
+
+use super::store::{Acquired, Found, Lease, Log, Purge, Put, Store, StoreError, StoreKey, Written};
+use crate::cache::purge::Order;
+use fault::{fault, is_demotion, unexpected};
+use link::{Duty, Link, Plan};
+use names::Names;
+
+pub use target::OpenError;
+
+/// How long a deleted key keeps out what was born before: longer than any load.
+const TOMBSTONE: Duration = Duration::from_secs(600);
+
+/// The store.
+struct Redis {
+    names: Names,
+    /// For what answers at once.
+    asking: Vec<Link>,
+    turn: AtomicUsize,
+    /// For what waits on the server.
+    waiting: Link,
+    _listening: Link,
+    freed: broadcast::Sender<StoreKey>,
+    purge_log_length: u64,
+}
+
+/// A store that connects by itself, now and whenever the connection is lost; needs a tokio
+/// runtime.
+///
+/// # Errors
+/// When the configuration can't mean a Redis. One that is down is no error.
+pub fn open(config: &config::Redis) -> Result<Arc<dyn Store>, OpenError> {
+    if config.connections == 0 {
+        return Err(OpenError::Connections);
+    }
+    if config.prefix.contains(['{', '}']) {
+        return Err(OpenError::Prefix(config.prefix.clone()));
+    }
+    let target = target::target(config)?;
+    let names = Names::new(&config.prefix);
+    let (freed, _) = broadcast::channel(freed::BEHIND);
+    let link = |duty| Link::open(Plan::new(&target, config, duty));
+    Ok(Arc::new(Redis {
+        asking: (0..config.connections).map(|_| link(Duty::Ask)).collect(),
+        turn: AtomicUsize::new(0),
+        waiting: link(Duty::Wait),
+        _listening: link(Duty::Listen(freed::greeting(names.freed(), freed.clone()))),
+        freed,
+        names,
+        purge_log_length: config.purge_log_length.max(1),
+    }))
+}
+
+impl Redis {
+    /// A connected client, each in its turn.
+    fn client(&self) -> Result<Client, StoreError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let links = (0..self.asking.len()).map(|i| &self.asking[(turn + i) % self.asking.len()]);
+        let mut down = StoreError::Down("no connection".to_owned());
+        for link in links {
+            match link.client() {
+                Ok(client) => return Ok(client),
+                Err(why) => down = why,
+            }
+        }
+        Err(down)
+    }
+
+    async fn run(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> Result<Value, StoreError> {
+        let client = self.client()?;
+        let answer = script::run(script, &client, keys, arguments).await;
+        answer.map_err(|error| self.failed(&error))
+    }
+
+    /// The failure of a command. A master that became a replica is left for the new one.
+    fn failed(&self, error: &Error) -> StoreError {
+        if is_demotion(error) {
+            self.asking.iter().for_each(Link::reset);
+            self.waiting.reset();
+        }
+        fault(error)
+    }
+
+    async fn read(&self, key: &StoreKey, max: usize) -> Result<Option<Found>, StoreError> {
+        let keys = vec![self.names.record(key)];
+        match self.run(&script::GET, keys, vec![size(max)]).await? {
+            Value::Null => Ok(None),
+            Value::Array(parts) => found(parts, max),
+            _ => Err(unexpected("GET")),
+        }
+    }
+
+    async fn write(&self, put: Put<'_>) -> Result<Written, StoreError> {
+        let token = put
+            .lease
+            .map_or(Bytes::new(), |l| Bytes::copy_from_slice(&l.token));
+        let keys = vec![
+            self.names.record(put.key),
+            self.names.born(put.key),
+            self.names.tombstone(put.key),
+            self.names.lease(put.key),
+        ];
+        let arguments = vec![
+            Value::Bytes(put.record),
+            millis(put.life).into(),
+            order(put.born),
+            Value::Bytes(token),
+        ];
+        match self.run(&script::PUT, keys, arguments).await?.as_i64() {
+            Some(1) => Ok(Written::Stored),
+            Some(0) => Ok(Written::Overtaken),
+            Some(-1) => Ok(Written::NotOwner),
+            _ => Err(unexpected("SET")),
+        }
+    }
+
+    async fn bury(&self, key: &StoreKey, at: Order) -> Result<(), StoreError> {
+        let keys = vec![
+            self.names.record(key),
+            self.names.born(key),
+            self.names.tombstone(key),
+        ];
+        let arguments = vec![order(at), millis(TOMBSTONE).into()];
+        let answer = self.run(&script::DELETE, keys, arguments).await?;
+        done(&answer, "UNLINK").map(drop)
+    }
+}
+
+impl Store for Redis {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
+        self.read(key, max).boxed()
+    }
+
+    fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
+        self.write(put).boxed()
+    }
+
+    fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.bury(key, at).boxed()
+    }
+
+    fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>> {
+        self.append_purge(purge, last).boxed()
+    }
+
+    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>> {
+        self.read_purges(after).boxed()
+    }
+
+    fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>> {
+        self.watch_purges(after, patience).boxed()
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
+        self.lease(key, ttl).boxed()
+    }
+
+    fn renew<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.prolong(lease, ttl).boxed()
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.give_back(lease).boxed()
+    }
+
+    fn freed(&self) -> Option<broadcast::Receiver<StoreKey>> {
+        Some(self.freed.subscribe())
+    }
+
+    /// What survives is Redis's own affair (`appendonly`, replicas).
+    fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+}
+
+/// `[bytes]` or `[bytes, ms left, record]`. What has no end of life is not ours.
+fn found(parts: Vec<Value>, limit: usize) -> Result<Option<Found>, StoreError> {
+    let mut parts = parts.into_iter();
+    let bytes = parts.next().and_then(|n| n.as_u64());
+    let bytes = bytes.ok_or_else(|| unexpected("STRLEN"))?;
+    let (Some(left), Some(record)) = (parts.next(), parts.next()) else {
+        let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+        return Err(StoreError::TooLarge { size, limit });
+    };
+    let left = left.as_i64().ok_or_else(|| unexpected("PTTL"))?;
+    let record = record.into_bytes().ok_or_else(|| unexpected("GET"))?;
+    let left = u64::try_from(left).ok().filter(|left| *left > 0);
+    Ok(left.map(|ms| Found {
+        record,
+        left: Duration::from_millis(ms),
+    }))
+}
+
+/// As a text that compares as the number does.
+fn order(order: Order) -> Value {
+    format!("{order:020}").into()
+}
+
+/// Whole milliseconds, at least one and not for ever: Redis refuses neither.
+fn millis(span: Duration) -> i64 {
+    const MOST: i64 = u32::MAX as i64 * 1_000;
+    i64::try_from(span.as_millis()).map_or(MOST, |ms| ms.clamp(1, MOST))
+}
+
+fn size(bytes: usize) -> Value {
+    bytes.to_string().into()
+}
+
+/// An answer that is 1 or 0.
+fn done(answer: &Value, command: &str) -> Result<bool, StoreError> {
+    match answer.as_i64() {
+        Some(1) => Ok(true),
+        Some(0) => Ok(false),
+        _ => Err(unexpected(command)),
+    }
+}

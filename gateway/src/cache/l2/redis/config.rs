@@ -1,0 +1,67 @@
+//! What YAML says about Redis as the second tier.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::Duration;
+
+/// One server, a Sentinel group or a Cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redis {
+    /// Where: `redis://host:6379/0`, `redis-sentinel://s1:26379,s2:26379/0` or
+    /// `redis-cluster://n1:6379,n2:6379`; `rediss…` speaks TLS.
+    pub url: String,
+    /// The name under which Sentinel knows the master.
+    pub service: String,
+    /// An ACL user; unset is Redis's `default`.
+    pub username: Option<String>,
+    /// The password of the servers.
+    pub password: Option<String>,
+    /// A file with the password, in place of `password`.
+    pub password_file: Option<PathBuf>,
+    /// An ACL user of the Sentinels.
+    pub sentinel_username: Option<String>,
+    /// The password of the Sentinels.
+    pub sentinel_password: Option<String>,
+    /// A file with the password of the Sentinels, in place of `sentinel_password`.
+    pub sentinel_password_file: Option<PathBuf>,
+    /// Certificates (PEM) that vouch for the servers, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// In front of every key; what doesn't begin so is never touched.
+    pub prefix: String,
+    /// Connections for reading and writing; one more waits for purges, one for freed leases.
+    pub connections: usize,
+    /// To open a connection and introduce ourselves.
+    pub connect_timeout: Duration,
+    /// A connection that gives no answer for so long is given up.
+    pub silence_timeout: Duration,
+    /// Between two attempts to connect; they begin at a tenth of a second and grow, with jitter, to this.
+    pub reconnect_max: Duration,
+    /// Purges that the shared log keeps, about.
+    pub purge_log_length: u64,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            service: "mymaster".to_owned(),
+            username: None,
+            password: None,
+            password_file: None,
+            sentinel_username: None,
+            sentinel_password: None,
+            sentinel_password_file: None,
+            ca_file: None,
+            prefix: "lamina:".to_owned(),
+            connections: 2,
+            connect_timeout: Duration::secs(2),
+            silence_timeout: Duration::secs(2),
+            reconnect_max: Duration::secs(2),
+            purge_log_length: 100_000,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The names of everything we keep in Redis.
+//!
+//! Decision: what one script touches shares a hash tag, and so a slot of a Cluster; braces
+//! in the prefix would take that away, so there are none. Names are exact, never patterns,
+//! so no character of the prefix means anything.
+
+use std::fmt::Write;
+
+use crate::cache::l2::store::StoreKey;
+
+/// Names below one prefix.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    prefix: String,
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// The record itself, nothing else: other readers GET it.
+    pub(super) fn record(&self, key: &StoreKey) -> String {
+        self.of(key, 'r')
+    }
+
+    /// Where the load of the record stood in the order of purges.
+    pub(super) fn born(&self, key: &StoreKey) -> String {
+        self.of(key, 'b')
+    }
+
+    pub(super) fn tombstone(&self, key: &StoreKey) -> String {
+        self.of(key, 't')
+    }
+
+    pub(super) fn lease(&self, key: &StoreKey) -> String {
+        self.of(key, 'l')
+    }
+
+    /// The stream of purges.
+    pub(super) fn log(&self) -> String {
+        format!("{}{{log}}", self.prefix)
+    }
+
+    /// What is known of the stream: generation, counter, floor.
+    pub(super) fn log_head(&self) -> String {
+        format!("{}{{log}}h", self.prefix)
+    }
+
+    /// The channel on which keys of freed leases are told.
+    pub(super) fn freed(&self) -> String {
+        format!("{}freed", self.prefix)
+    }
+
+    fn of(&self, key: &StoreKey, kind: char) -> String {
+        let mut name = String::with_capacity(self.prefix.len() + 35);
+        name.push_str(&self.prefix);
+        name.push('{');
+        for byte in key.0 {
+            // Writing to a String can't fail.
+            let _ = write!(name, "{byte:02x}");
+        }
+        name.push('}');
+        name.push(kind);
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keys_names_share_one_hash_tag() {
+        let names = Names::new("lamina:");
+        let key = StoreKey([0xab; 16]);
+        let tag = "{abababababababababababababababab}";
+        assert_eq!(names.record(&key), format!("lamina:{tag}r"));
+        assert_eq!(names.lease(&key), format!("lamina:{tag}l"));
+        assert_eq!(names.log(), "lamina:{log}");
+        assert_eq!(names.log_head(), "lamina:{log}h");
+    }
+}

@@ -1,0 +1,250 @@
+//! From the configuration's URL to what fred connects to.
+//!
+//! Decision: an own reading of the URL, since several hosts in one authority
+//! (`redis-sentinel://a:26379,b:26379/0`) are what people write and no URL parser takes.
+//! Credentials in it are refused: a URL is shown in dumps and logs, a password never.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use fred::rustls::crypto::ring;
+use fred::rustls::pki_types::CertificateDer;
+use fred::rustls::pki_types::pem::PemObject;
+use fred::rustls::{ClientConfig, RootCertStore};
+use fred::types::config::{
+    ClusterDiscoveryPolicy, Config as Fred, Server, ServerConfig, TlsConfig, TlsConnector,
+};
+
+use super::config::Redis;
+
+/// Why Redis can't be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "{0:?} is not where a Redis is; expected redis://host:6379/0, redis-sentinel://a:26379,b:26379/0 \
+         or redis-cluster://a:6379,b:6379 (rediss… for TLS)"
+    )]
+    Url(String),
+    #[error("credentials in the URL; expected `username` and `password_file`")]
+    Credentials,
+    #[error("prefix {0:?}: braces would decide which keys a Cluster holds together")]
+    Prefix(String),
+    #[error("`connections` is 0; expected 1 or more")]
+    Connections,
+    #[error("{file}: {reason}")]
+    Certificates { file: String, reason: String },
+    #[error("the system's certificates: {0}")]
+    System(String),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Alone,
+    Sentinel,
+    Cluster,
+}
+
+/// What a URL says.
+#[derive(PartialEq, Eq, Debug)]
+struct Place {
+    kind: Kind,
+    tls: bool,
+    hosts: Vec<(String, u16)>,
+    database: Option<u8>,
+}
+
+/// The target for fred, without anything that could wait or retry.
+pub(super) fn target(config: &Redis) -> Result<Fred, OpenError> {
+    let place = read(&config.url)?;
+    let tls = place.tls.then(|| tls(config.ca_file.as_deref()));
+    Ok(Fred {
+        fail_fast: true,
+        username: config.username.clone(),
+        password: config.password.clone(),
+        database: place.database,
+        tls: tls.transpose()?,
+        server: server(place, config),
+        ..Fred::default()
+    })
+}
+
+fn server(place: Place, config: &Redis) -> ServerConfig {
+    let hosts = place.hosts.into_iter();
+    let mut hosts: Vec<_> = hosts.map(|(host, port)| Server::new(host, port)).collect();
+    match place.kind {
+        Kind::Alone => ServerConfig::Centralized {
+            server: hosts.swap_remove(0),
+        },
+        Kind::Cluster => ServerConfig::Clustered {
+            hosts,
+            policy: ClusterDiscoveryPolicy::ConfigEndpoint,
+        },
+        Kind::Sentinel => ServerConfig::Sentinel {
+            hosts,
+            service_name: config.service.clone(),
+            username: config.sentinel_username.clone(),
+            password: config.sentinel_password.clone(),
+        },
+    }
+}
+
+fn read(url: &str) -> Result<Place, OpenError> {
+    let wrong = || OpenError::Url(url.to_owned());
+    if url.contains('@') {
+        return Err(OpenError::Credentials);
+    }
+    let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+    let (kind, tls) = kind(scheme).ok_or_else(wrong)?;
+    let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let database = match database {
+        "" => None,
+        number => Some(number.parse().map_err(|_| wrong())?),
+    };
+    let port = if kind == Kind::Sentinel { 26379 } else { 6379 };
+    let hosts = hosts.split(',').map(|one| host(one, port));
+    let hosts: Vec<_> = hosts.collect::<Option<_>>().ok_or_else(wrong)?;
+    let fits = (kind != Kind::Alone || hosts.len() == 1)
+        && (kind != Kind::Cluster || database.unwrap_or(0) == 0);
+    fits.then_some(Place {
+        kind,
+        tls,
+        hosts,
+        database,
+    })
+    .ok_or_else(wrong)
+}
+
+fn kind(scheme: &str) -> Option<(Kind, bool)> {
+    let (base, kind) = match scheme.split_once('-') {
+        None => (scheme, Kind::Alone),
+        Some((base, "sentinel")) => (base, Kind::Sentinel),
+        Some((base, "cluster")) => (base, Kind::Cluster),
+        Some(_) => return None,
+    };
+    match base {
+        "redis" => Some((kind, false)),
+        "rediss" => Some((kind, true)),
+        _ => None,
+    }
+}
+
+/// `host`, `host:port`, `[::1]` or `[::1]:port`.
+fn host(text: &str, default_port: u16) -> Option<(String, u16)> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()?),
+        _ => (text, default_port),
+    };
+    let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let legal = match bare {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.chars().all(plain),
+    };
+    (legal && port != 0).then(|| (bare.unwrap_or(name).to_owned(), port))
+}
+
+fn tls(ca_file: Option<&Path>) -> Result<TlsConfig, OpenError> {
+    let roots = match ca_file {
+        Some(file) => roots_of(file)?,
+        None => roots_of_the_system()?,
+    };
+    let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| OpenError::System(e.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(client).into())
+}
+
+fn roots_of(file: &Path) -> Result<RootCertStore, OpenError> {
+    let wrong = |reason: String| OpenError::Certificates {
+        file: file.display().to_string(),
+        reason,
+    };
+    let text = fs::read(file).map_err(|e| wrong(e.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
+        roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong("no certificate in it".to_owned()));
+    }
+    Ok(roots)
+}
+
+fn roots_of_the_system() -> Result<RootCertStore, OpenError> {
+    let found = fred::rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let reason = found.errors.first().map(ToString::to_string);
+        return Err(OpenError::System(
+            reason.unwrap_or_else(|| "there are none".to_owned()),
+        ));
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(url: &str) -> Option<(Kind, bool, Vec<(String, u16)>, Option<u8>)> {
+        let place = read(url).ok()?;
+        Some((place.kind, place.tls, place.hosts, place.database))
+    }
+
+    #[test]
+    fn a_url_says_where_and_what() {
+        let at = |host: &str, port| (host.to_owned(), port);
+        assert_eq!(
+            place("redis://r"),
+            Some((Kind::Alone, false, vec![at("r", 6379)], None))
+        );
+        assert_eq!(
+            place("rediss://[::1]:7000/3"),
+            Some((Kind::Alone, true, vec![at("::1", 7000)], Some(3)))
+        );
+        assert_eq!(
+            place("redis-sentinel://a,b:1/0"),
+            Some((
+                Kind::Sentinel,
+                false,
+                vec![at("a", 26379), at("b", 1)],
+                Some(0)
+            ))
+        );
+        assert_eq!(
+            place("rediss-cluster://a:1,b:2"),
+            Some((Kind::Cluster, true, vec![at("a", 1), at("b", 2)], None))
+        );
+    }
+
+    #[test]
+    fn a_wrong_url_is_told_and_a_password_in_it_refused() {
+        for url in [
+            "",
+            "redis",
+            "http://a",
+            "redis://",
+            "redis://a,b",
+            "redis://a:0",
+            "redis://a:99999",
+            "redis://a/x",
+            "redis://a/300",
+            "redis-cluster://a/1",
+            "redis-x://a",
+            "redis://a b",
+            "redis://[::1",
+            "redis://a?x=y",
+        ] {
+            assert!(matches!(read(url), Err(OpenError::Url(_))), "{url}");
+        }
+        assert!(matches!(
+            read("redis://me:pw@a"),
+            Err(OpenError::Credentials)
+        ));
+    }
+}

@@ -1,0 +1,152 @@
+//! Real Redis servers, each a process with a folder and a port of its own.
+//!
+//! One server here, a Sentinel group and a Cluster inside. A server can be killed, frozen
+//! (SIGSTOP: connections stand, answers never come) and started again with or without its
+//! data. Dropping kills it.
+
+mod cluster;
+mod sentinel;
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::wait::{SOON, wait_for, within};
+
+pub use cluster::Cluster;
+pub use sentinel::Sentinels;
+
+/// A running (or killed) server.
+pub struct Redis {
+    process: Child,
+    dir: TempDir,
+    pub port: u16,
+    arguments: Vec<String>,
+}
+
+impl Redis {
+    /// A server without persistence.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A server with more arguments, as on its command line.
+    pub async fn start_with(arguments: &[&str]) -> Self {
+        let redis = Self::spawn(free_port(), arguments);
+        redis.ready().await;
+        redis
+    }
+
+    /// A server that is not waited for.
+    pub fn spawn(port: u16, arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        Self {
+            process: spawn_server(port, &dir, &arguments),
+            dir,
+            port,
+            arguments,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Waits until it answers.
+    pub async fn ready(&self) {
+        wait_for("redis answers PING", SOON, || async {
+            (self.try_cli(&["PING"]).await? == "PONG").then_some(())
+        })
+        .await;
+    }
+
+    /// What `redis-cli` prints.
+    pub async fn cli(&self, arguments: &[&str]) -> String {
+        let said = within("redis-cli", SOON, self.try_cli(arguments)).await;
+        said.expect("redis-cli reaches the server")
+    }
+
+    async fn try_cli(&self, arguments: &[&str]) -> Option<String> {
+        let output = tokio::process::Command::new("redis-cli")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(arguments)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("redis-cli is installed (make test-install)");
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success().then_some(said)
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Freezes it.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Starts it again on its port, with what its folder holds.
+    pub async fn restart(&mut self) {
+        self.respawn(&[]);
+        self.ready().await;
+    }
+
+    /// Starts it again, with further arguments, and doesn't wait.
+    pub fn respawn(&mut self, more: &[&str]) {
+        self.kill();
+        let mut arguments = self.arguments.clone();
+        arguments.extend(more.iter().map(|a| (*a).to_owned()));
+        self.process = spawn_server(self.port, &self.dir, &arguments);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, signal).expect("the server runs");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that nobody had a moment ago.
+pub fn free_port() -> u16 {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port()
+}
+
+fn spawn_server(port: u16, dir: &TempDir, arguments: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args([
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--enable-debug-command",
+            "yes",
+        ])
+        .args(["--repl-diskless-sync-delay", "0"])
+        .arg("--dir")
+        .arg(dir.path())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed (make test-install)")
+}

@@ -1,0 +1,98 @@
+//! A TCP proxy in front of anything: bytes come late, or not at all, or the line is cut.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The proxy; dropping it ends every connection.
+pub struct Wire {
+    pub address: SocketAddr,
+    delay: Arc<AtomicU64>,
+    cuts: Arc<watch::Sender<u64>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Wire {
+    /// Listens in front of `127.0.0.1:port`.
+    pub async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let delay = Arc::new(AtomicU64::new(0));
+        let cuts = Arc::new(watch::Sender::new(0));
+        let accepting = tokio::spawn(accept(listener, port, delay.clone(), cuts.clone()));
+        Self {
+            address,
+            delay,
+            cuts,
+            accepting,
+        }
+    }
+
+    /// Every piece of data is late by `delay`, in either direction.
+    pub fn slow(&self, delay: Duration) {
+        let millis = u64::try_from(delay.as_millis()).unwrap();
+        self.delay.store(millis, Ordering::SeqCst);
+    }
+
+    /// Ends all connections that stand; new ones are taken.
+    pub fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.cut();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    port: u16,
+    delay: Arc<AtomicU64>,
+    cuts: Arc<watch::Sender<u64>>,
+) {
+    while let Ok((near, _)) = listener.accept().await {
+        let (delay, mut cut) = (delay.clone(), cuts.subscribe());
+        tokio::spawn(async move {
+            let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else {
+                return;
+            };
+            let (mut near_in, mut near_out) = near.into_split();
+            let (mut far_in, mut far_out) = far.into_split();
+            tokio::select! {
+                () = pump(&mut near_in, &mut far_out, &delay) => {}
+                () = pump(&mut far_in, &mut near_out, &delay) => {}
+                _ = cut.changed() => {}
+            }
+        });
+    }
+}
+
+async fn pump(
+    from: &mut (impl AsyncReadExt + Unpin),
+    to: &mut (impl AsyncWriteExt + Unpin),
+    delay: &AtomicU64,
+) {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let n = match from.read(&mut piece).await {
+            Ok(0) | Err(_) => return,
+            Ok(n) => n,
+        };
+        let late = delay.load(Ordering::SeqCst);
+        if late > 0 {
+            tokio::time::sleep(Duration::from_millis(late)).await;
+        }
+        if to.write_all(&piece[..n]).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The Redis store when the server is down, silent, full, loading or suspicious.
+
+use std::time::{Duration, Instant};
+
+use e2e::redis::{Redis, free_port};
+use e2e::wait::{SOON, wait_for, within};
+use e2e::wire::Wire;
+use lamina::cache::l2::redis::{OpenError, config, open};
+use lamina::cache::l2::store::{Acquired, Put, Store, StoreError, Written};
+
+use crate::l2_redis::{MAX, MINUTE, back, config_of, connected, key, name, purge, put};
+
+/// Calls that nobody answers must not take longer than this to say so.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Waits until a call says that the server is not there.
+async fn down(store: &dyn Store) {
+    wait_for("calls answer down", SOON, || async {
+        match within("a call", AT_ONCE * 5, store.get(&key(1), MAX)).await {
+            Err(StoreError::Down(_)) => Some(()),
+            _ => None,
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_at_the_start_is_found_when_it_comes() {
+    let port = free_port();
+    let store = open(&config_of(&format!("redis://127.0.0.1:{port}"))).unwrap();
+    let start = Instant::now();
+    for _ in 0..100 {
+        let answer = store.get(&key(1), MAX).await;
+        assert!(matches!(answer, Err(StoreError::Down(_))), "{answer:?}");
+        let answer = store.append(&purge("all"), 0).await;
+        assert!(matches!(answer, Err(StoreError::Down(_))), "{answer:?}");
+        let answer = store.watch_log(0, MINUTE).await;
+        assert!(matches!(answer, Err(StoreError::Down(_))), "{answer:?}");
+    }
+    assert!(start.elapsed() < AT_ONCE, "nothing waits for a connection");
+    let redis = Redis::spawn(port, &[]);
+    redis.ready().await;
+    back(&*store).await;
+}
+
+#[tokio::test]
+async fn a_killed_server_fails_calls_at_once_and_they_come_back_with_it() {
+    let mut redis = Redis::start().await;
+    let store = connected(&config_of(&redis.url())).await;
+    let log = store.append(&purge("tag:a"), 41).await.unwrap();
+    redis.kill();
+    down(&*store).await;
+    let start = Instant::now();
+    for _ in 0..1_000 {
+        assert!(store.get(&key(1), MAX).await.is_err());
+    }
+    assert!(start.elapsed() < AT_ONCE);
+    redis.restart().await;
+    back(&*store).await;
+    let empty = store.read_log(log.newest).await.unwrap();
+    assert_ne!(empty.generation, log.generation, "the log was lost");
+    let next = store.append(&purge("tag:b"), 0).await.unwrap();
+    assert!(next.newest > log.newest, "numbers never fall");
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_with_its_data_keeps_the_log() {
+    let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let store = connected(&config_of(&redis.url())).await;
+    let log = store.append(&purge("tag:a"), 0).await.unwrap();
+    store.put(put(&key(1), b"kept", 1)).await.unwrap();
+    redis.restart().await;
+    back(&*store).await;
+    assert_eq!(store.read_log(0).await.unwrap(), log);
+    let found = store.get(&key(1), MAX).await.unwrap().unwrap();
+    assert_eq!(found.record, "kept");
+}
+
+#[tokio::test]
+async fn a_frozen_server_delays_nobody_for_long_and_is_used_again_when_it_thaws() {
+    let redis = Redis::start().await;
+    let store = connected(&config_of(&redis.url())).await;
+    redis.freeze();
+    let deadline = Duration::from_millis(50);
+    let mut downs = 0;
+    let start = Instant::now();
+    while downs < 100 {
+        assert!(start.elapsed() < SOON, "the silence was never noticed");
+        match tokio::time::timeout(deadline, store.get(&key(1), MAX)).await {
+            Ok(Err(StoreError::Down(_))) => downs += 1,
+            Ok(Ok(_)) => panic!("a frozen server answered"),
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+    redis.thaw();
+    back(&*store).await;
+}
+
+/// Writes fill the socket of a server that doesn't read: the store must notice even so.
+#[tokio::test]
+async fn a_frozen_server_is_noticed_behind_a_full_socket() {
+    let redis = Redis::start().await;
+    let store = connected(&config_of(&redis.url())).await;
+    redis.freeze();
+    let one = key(1);
+    let large = Put {
+        record: bytes::Bytes::from(vec![0; 8 << 20]),
+        ..put(&one, b"", 0)
+    };
+    for _ in 0..4 {
+        let _ = tokio::time::timeout(Duration::from_millis(50), store.put(large.clone())).await;
+    }
+    down(&*store).await;
+    redis.thaw();
+    back(&*store).await;
+}
+
+#[tokio::test]
+async fn a_slow_line_is_only_slow_and_a_cut_one_is_made_anew() {
+    let redis = Redis::start().await;
+    let wire = Wire::to(redis.port).await;
+    let store = connected(&config_of(&format!("redis://{}", wire.address))).await;
+    wire.slow(Duration::from_millis(200));
+    let start = Instant::now();
+    assert!(store.get(&key(1), MAX).await.unwrap().is_none());
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    wire.slow(Duration::ZERO);
+    wire.cut();
+    back(&*store).await;
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_writes_and_still_reads() {
+    let redis = Redis::start_with(&["--maxmemory-policy", "noeviction"]).await;
+    let store = connected(&config_of(&redis.url())).await;
+    store.put(put(&key(1), b"there", 1)).await.unwrap();
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    match store.put(put(&key(2), b"new", 1)).await {
+        Err(StoreError::Refused(word)) => assert!(word.contains("OOM"), "{word}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(store.get(&key(2), MAX).await.unwrap().is_none());
+    let there = store.get(&key(1), MAX).await.unwrap().unwrap();
+    assert_eq!(there.record, "there");
+    store
+        .delete(&key(1), lamina::cache::purge::numbered(2))
+        .await
+        .unwrap();
+    assert!(store.get(&key(1), MAX).await.unwrap().is_none());
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let written = store.put(put(&key(2), b"new", 1)).await.unwrap();
+    assert_eq!(written, Written::Stored);
+}
+
+#[tokio::test]
+async fn a_loading_server_refuses_and_is_used_when_it_has_loaded() {
+    let mut redis = Redis::start().await;
+    let store = connected(&config_of(&redis.url())).await;
+    redis.cli(&["DEBUG", "POPULATE", "3000"]).await;
+    redis.cli(&["SAVE"]).await;
+    // A thousandth of a second for each key, with a look at the sockets now and then.
+    redis.respawn(&[
+        "--key-load-delay",
+        "1000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ]);
+    wait_for("the store meets LOADING", SOON, || async {
+        match store.get(&key(1), MAX).await {
+            Err(StoreError::Refused(word)) if word.contains("LOADING") => Some(()),
+            Err(_) => None,
+            Ok(_) => panic!("it had loaded before it was asked"),
+        }
+    })
+    .await;
+    back(&*store).await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_named_and_a_right_one_lets_in() {
+    let redis = Redis::start().await;
+    redis.cli(&["CONFIG", "SET", "requirepass", "right"]).await;
+    for (password, word) in [(None, "NOAUTH"), (Some("wrong"), "WRONGPASS")] {
+        let config = config::Redis {
+            password: password.map(str::to_owned),
+            ..config_of(&redis.url())
+        };
+        let store = open(&config).unwrap();
+        wait_for("the server's word", SOON, || async {
+            match store.get(&key(1), MAX).await {
+                Err(StoreError::Refused(said)) if said.contains(word) => Some(()),
+                Err(_) => None,
+                Ok(_) => panic!("it let us in"),
+            }
+        })
+        .await;
+    }
+    let config = config::Redis {
+        password: Some("right".to_owned()),
+        ..config_of(&redis.url())
+    };
+    connected(&config).await;
+}
+
+#[tokio::test]
+async fn an_acl_user_needs_no_more_than_the_prefix() {
+    let redis = Redis::start().await;
+    let rules = "ACL SETUSER edge on >secret ~lamina:* &lamina:* -@all +@read +@write +@scripting \
+                 +@pubsub +@connection +@fast +info +cluster";
+    redis
+        .cli(&rules.split_whitespace().collect::<Vec<_>>())
+        .await;
+    let config = config::Redis {
+        username: Some("edge".to_owned()),
+        password: Some("secret".to_owned()),
+        ..config_of(&redis.url())
+    };
+    let store = connected(&config).await;
+    let Acquired::Owned(lease) = store.acquire(&key(1), MINUTE).await.unwrap() else {
+        panic!("the lease is free");
+    };
+    store.release(&lease).await.unwrap();
+    store.append(&purge("all"), 0).await.unwrap();
+    let length = redis.cli(&["XLEN", "lamina:{log}"]).await;
+    assert_eq!(length, "1");
+    assert_eq!(redis.cli(&["EXISTS", &name(&key(1), 'l')]).await, "0");
+}
+
+#[tokio::test]
+async fn what_can_be_no_redis_is_refused_at_once() {
+    let refused = |config: config::Redis| open(&config).err().expect("refused");
+    let url = |url: &str| refused(config_of(url));
+    assert!(matches!(url("http://a"), OpenError::Url(_)));
+    assert!(matches!(url("redis://me:pw@a"), OpenError::Credentials));
+    let braces = config::Redis {
+        prefix: "{}".to_owned(),
+        ..config_of("redis://a")
+    };
+    assert!(matches!(refused(braces), OpenError::Prefix(_)));
+    let none = config::Redis {
+        connections: 0,
+        ..config_of("redis://a")
+    };
+    assert!(matches!(refused(none), OpenError::Connections));
+    let file = config::Redis {
+        ca_file: Some("/nowhere/ca.pem".into()),
+        ..config_of("rediss://a")
+    };
+    assert!(matches!(refused(file), OpenError::Certificates { .. }));
+}
