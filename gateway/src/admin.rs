@@ -43,8 +43,14 @@ impl Admin {
             }
             (&Method::GET | &Method::HEAD, "/readyz") => self.ready(),
             (&Method::GET | &Method::HEAD, "/metrics") => self.metrics(),
-            (&Method::POST, "/v1/purge") => self.guarded(request, Self::purge).await,
-            (&Method::POST, "/v1/explain") => self.guarded(request, Self::explain).await,
+            (&Method::POST, "/v1/purge") => match self.asked(request).await {
+                Ok(body) => told(self.purge(&body).await),
+                Err(refusal) => refusal,
+            },
+            (&Method::POST, "/v1/explain") => match self.asked(request).await {
+                Ok(body) => told(self.explain(&body).await),
+                Err(refusal) => refusal,
+            },
             (_, "/v1/purge" | "/v1/explain") => wrong_method("POST"),
             (_, "/livez" | "/readyz" | "/metrics") => wrong_method("GET, HEAD"),
             _ => answer(
@@ -87,12 +93,8 @@ impl Admin {
         }
     }
 
-    /// Checks the token, reads the JSON body, and acts.
-    async fn guarded(
-        &self,
-        request: Request<Body>,
-        act: fn(&Self, &Value) -> Result<Value, String>,
-    ) -> Response<Body> {
+    /// Checks the token and reads the JSON body.
+    async fn asked(&self, request: Request<Body>) -> Result<Value, Response<Body>> {
         if !self.allows(&request) {
             let mut response = answer(
                 StatusCode::UNAUTHORIZED,
@@ -101,20 +103,16 @@ impl Admin {
             response
                 .headers_mut()
                 .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return response;
+            return Err(response);
         }
         let Ok(bytes) = collect(request.into_body(), MAX_BODY).await else {
-            return answer(
+            return Err(answer(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 &json!({"error": "the body is larger than 64 KiB or broke off"}),
-            );
+            ));
         };
-        let parsed = serde_json::from_slice(&bytes)
-            .map_err(|error| format!("the body is not JSON: {error}"));
-        match parsed.and_then(|body| act(self, &body)) {
-            Ok(value) => answer(StatusCode::OK, &value),
-            Err(error) => answer(StatusCode::BAD_REQUEST, &json!({"error": error})),
-        }
+        serde_json::from_slice(&bytes)
+            .map_err(|error| told(Err(format!("the body is not JSON: {error}"))))
     }
 
     fn allows(&self, request: &Request<Body>) -> bool {
@@ -122,18 +120,23 @@ impl Admin {
         token.is_none_or(|token| bearer::brings(request.headers(), token))
     }
 
-    fn purge(&self, body: &Value) -> Result<Value, String> {
+    /// Holds here at once; with a second tier the answer waits for its log, for a while.
+    async fn purge(&self, body: &Value) -> Result<Value, String> {
         let (selectors, kind) = purge::read(body, &self.proxy)?;
-        let order = selectors
+        let purges = selectors
             .iter()
-            .map(|selector| self.proxy.cache.purge(selector, kind))
-            .max()
-            .unwrap_or(0);
-        tracing::info!(request = %body, order, "purged");
-        Ok(json!({"order": order, "selectors": selectors.len(), "applied": true}))
+            .map(|selector| self.proxy.cache.purge_everywhere(selector, kind));
+        let (orders, told): (Vec<_>, Vec<_>) = purges.unzip();
+        let order = orders.into_iter().max().unwrap_or(0);
+        let mut receipt = json!({"order": order, "selectors": selectors.len(), "applied": true});
+        if let Some(l2) = purge::shared(told.into_iter().flatten()).await {
+            receipt["l2"] = l2;
+        }
+        tracing::info!(request = %body, %receipt, "purged");
+        Ok(receipt)
     }
 
-    fn explain(&self, body: &Value) -> Result<Value, String> {
+    async fn explain(&self, body: &Value) -> Result<Value, String> {
         let url = body
             .get("url")
             .and_then(Value::as_str)
@@ -150,7 +153,15 @@ impl Admin {
         let request = request
             .body(())
             .map_err(|error| format!("not a request: {error}"))?;
-        serde_json::to_value(self.proxy.explain(request)).map_err(|error| error.to_string())
+        let explanation = self.proxy.explain_here(request).await;
+        serde_json::to_value(explanation).map_err(|error| error.to_string())
+    }
+}
+
+fn told(outcome: Result<Value, String>) -> Response<Body> {
+    match outcome {
+        Ok(value) => answer(StatusCode::OK, &value),
+        Err(error) => answer(StatusCode::BAD_REQUEST, &json!({"error": error})),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Composition root: configuration in, running gateway out. The one place that names
 //! every concrete type.
 
+pub mod doctor;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,8 +15,8 @@ use futures_util::FutureExt;
 use crate::admin::Admin;
 use crate::cache::Cache;
 use crate::cache::config::L2;
-use crate::cache::l2::disk;
 use crate::cache::l2::store::Store;
+use crate::cache::l2::{disk, redis};
 use crate::cache::record::Seal;
 use crate::config::Config;
 use crate::http::body::{self, Body, BodyError};
@@ -31,6 +33,7 @@ use crate::telemetry::metrics::{self, Registry};
 pub struct App {
     listeners: Running,
     admin: Running,
+    cache: Arc<Cache>,
     ready: Arc<AtomicBool>,
     drain_timeout: Duration,
     /// Where clients are served, in the order of the configuration.
@@ -57,6 +60,8 @@ pub enum StartError {
     PurgeMethod(#[from] crate::proxy::TokenError),
     #[error(transparent)]
     Disk(#[from] disk::OpenError),
+    #[error("cache.l2.redis")]
+    Redis(#[from] redis::OpenError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }
@@ -65,7 +70,11 @@ impl StartError {
     /// Whether the configuration is at fault, and not the machine.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Upstream(_) | Self::Plugin(_) | Self::Route(_) | Self::PurgeMethod(_) => true,
+            Self::Upstream(_)
+            | Self::Plugin(_)
+            | Self::Route(_)
+            | Self::PurgeMethod(_)
+            | Self::Redis(_) => true,
             Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Metrics(_) => false,
         }
     }
@@ -80,6 +89,11 @@ pub struct Engine {
 
 /// How often L1 is tended and gauges are set.
 const TEND: Duration = Duration::from_secs(1);
+/// How long a start waits for the second tier's purge log: with it the first requests
+/// find what is there.
+const KNOWN: Duration = Duration::from_millis(500);
+/// How long a drain waits for what is on its way to the second tier.
+const FINISH: Duration = Duration::from_secs(3);
 
 /// Builds the engine. `config` has resolved the names of plugin files.
 ///
@@ -145,6 +159,15 @@ impl App {
             cache,
             registry,
         } = assemble(config, open_store(&config.cache.l2)?).await?;
+        if let Some(tier) = cache.below()
+            && !tier.known(KNOWN).await
+        {
+            let kind = tier.kind();
+            tracing::warn!(
+                kind,
+                "the second tier does not answer; serving without it for now"
+            );
+        }
         let threads = config
             .server
             .threads
@@ -170,6 +193,7 @@ impl App {
         Ok(Self {
             listeners: bound.start(move |request, peer, early| proxy.handle(request, peer, early)),
             admin: admin_bound.start(move |request, _, _| Arc::clone(&admin).handle(request)),
+            cache: Arc::clone(&cache),
             ready,
             drain_timeout: config.server.drain_timeout.0,
             addresses,
@@ -185,6 +209,9 @@ impl App {
     pub async fn drain(self) {
         self.ready.store(false, Ordering::Release);
         self.listeners.drain(self.drain_timeout).await;
+        if let Some(tier) = self.cache.below() {
+            tier.finish(FINISH).await;
+        }
         self.admin.drain(Duration::from_millis(100)).await;
     }
 }
@@ -208,9 +235,10 @@ fn raise_limits(config: &Config) {
 
 /// Opens what the second tier keeps its records in.
 fn open_store(config: &L2) -> Result<Option<Arc<dyn Store>>, StartError> {
-    match &config.disk {
-        Some(disk) => Ok(Some(disk::open(disk)?)),
-        None => Ok(None),
+    match (&config.redis, &config.disk) {
+        (Some(redis), _) => Ok(Some(redis::open(redis)?)),
+        (None, Some(disk)) => Ok(Some(disk::open(disk)?)),
+        (None, None) => Ok(None),
     }
 }
 

@@ -140,7 +140,15 @@ impl Cache {
     ) -> prometheus::Result<Arc<L2>> {
         let log = Arc::clone(&self.log);
         let object = self.max_object_bytes;
-        let tier = Arc::new(L2::new(store, &config.l2, seal, object, log, registry)?);
+        let tier = Arc::new(L2::new(
+            store,
+            &config.l2,
+            seal,
+            object,
+            log,
+            Arc::clone(&self.hooks),
+            registry,
+        )?);
         self.below = Some(Arc::clone(&tier));
         Ok(tier)
     }
@@ -150,14 +158,38 @@ impl Cache {
         self.below.as_ref()
     }
 
-    /// Takes in what the second tier had. None: a purge came since it was loaded.
+    /// Takes in what the second tier had, unless L1 has something newer by now. None: a
+    /// purge came since it was loaded.
     pub fn promote(&self, primary: Key, vary: &Vary, entry: &Arc<Entry>) -> Option<State> {
-        let now = Instant::now();
         if self.log.judge(entry) == Verdict::Hidden {
             return None;
         }
-        self.l1.put(primary, vary, Arc::clone(entry));
-        Some(entry.state(now))
+        self.l1.put_older(primary, vary, Arc::clone(entry));
+        Some(entry.state(Instant::now()))
+    }
+
+    /// A copy that may be of use where a load failed or takes long: what is there now,
+    /// which a load may have found below since a look-up.
+    pub fn fallback(
+        &self,
+        key: &KeyBuf,
+        request: &HeaderMap,
+        now: Instant,
+    ) -> Option<(Arc<Entry>, Windows)> {
+        let Found::Entry(entry) = self.l1.find(key, request) else {
+            return None;
+        };
+        if self.log.judge(&entry) == Verdict::Hidden {
+            return None;
+        }
+        let windows = match entry.state(now) {
+            State::Stale(windows) => windows,
+            State::Fresh => Windows {
+                while_revalidate: true,
+                if_error: true,
+            },
+        };
+        Some((entry, windows))
     }
 
     /// Looks a request up.
@@ -263,8 +295,9 @@ impl Cache {
     /// Forgets this entry: the origin said that it is no more, or that it may not be kept.
     pub fn drop_entry(&self, entry: &Arc<Entry>) {
         self.l1.remove(entry);
-        if let Some(tier) = &self.below {
-            tier.forget(&entry.key, self.log.order());
+        // Parts are not kept below.
+        if let Some(tier) = self.below.as_ref().filter(|_| entry.parts.is_none()) {
+            tier.forget(entry, self.log.order());
         }
     }
 
@@ -300,9 +333,10 @@ impl Cache {
         selector: &Selector,
         kind: Kind,
     ) -> (Order, Option<oneshot::Receiver<u64>>) {
+        // Taken in first: what is applied in between notes it as well.
+        let told = self.below.as_ref().map(|tier| tier.purge(selector, kind));
         let order = self.log.record(selector, kind);
         self.hooks.emit(Event::Purge(reach(selector)));
-        let told = self.below.as_ref().map(|tier| tier.purge(selector, kind));
         (order, told)
     }
 

@@ -144,6 +144,15 @@ pub fn parse(
     if let Some(disk) = &mut config.cache.l2.disk {
         disk.path = base.join(&disk.path);
     }
+    if let Some(file) = config
+        .cache
+        .l2
+        .redis
+        .as_mut()
+        .and_then(|r| r.ca_file.as_mut())
+    {
+        *file = base.join(&*file);
+    }
     findings.extend(check::check(&config));
     all(findings, &root).map_or(Ok(config), Err)
 }

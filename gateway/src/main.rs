@@ -29,6 +29,7 @@ const EXAMPLES: &str = "Examples:
   lamina run -c config/quickstart.yaml
   lamina validate -c lamina.yaml
   lamina explain -c lamina.yaml 'http://shop.example/search?q=tea&utm_source=x' -H 'Accept-Language: de'
+  lamina doctor -c lamina.yaml
   lamina schema > lamina.schema.json
   lamina record inspect stored.bin --seal-key-file /run/secrets/seal
   lamina demo-origin --listen 127.0.0.1:8081
@@ -67,6 +68,11 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Make real round trips to the second tier, and say what the configuration guarantees.
+    Doctor {
+        #[command(flatten)]
+        file: File,
     },
     /// Records of a second tier.
     Record {
@@ -156,6 +162,12 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             let request = request(&url, &headers, method)?;
             let engine = runtime()?.block_on(app::build(&config))?;
             print_explanation(&engine.proxy.explain(request), json)
+        }),
+        Command::Doctor { file } => with_config(&file.config, |config| {
+            let report = runtime()?.block_on(app::doctor::examine(&config))?;
+            print!("{report}");
+            anyhow::ensure!(report.is_well(), "the second tier is not well");
+            Ok(())
         }),
         Command::Schema => {
             println!("{:#}", config::schema());

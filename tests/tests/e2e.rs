@@ -40,6 +40,8 @@ mod harness;
 mod interim;
 #[path = "e2e/key.rs"]
 mod key;
+#[path = "e2e/l2.rs"]
+mod l2;
 #[path = "e2e/l2_redis.rs"]
 mod l2_redis;
 #[path = "e2e/l2_redis_faults.rs"]

@@ -1,12 +1,19 @@
 //! Reads what `POST /v1/purge` asks for.
 
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
 use http::Uri;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::cache::key::KeyId;
 use crate::cache::purge::{Kind, Selector};
 use crate::pattern::Pattern;
 use crate::proxy::Proxy;
+
+/// How long an answer waits for the second tier's log.
+const RECEIPT: Duration = Duration::from_secs(1);
 
 const EXPECTED: &str = "expected one or more of key, url, prefix, pattern, tag, route (a text or a list of texts), or \"all\": true; and optionally \"soft\": true";
 
@@ -38,6 +45,23 @@ pub fn read(body: &Value, proxy: &Proxy) -> Result<(Vec<Selector>, Kind), String
         true => Err(EXPECTED.to_owned()),
         false => Ok((selectors, kind)),
     }
+}
+
+/// What the receipt says of the second tier: the number that its log gave the last of the
+/// purges, or that it did not in time. None without a second tier.
+pub async fn shared(told: impl Iterator<Item = oneshot::Receiver<u64>>) -> Option<Value> {
+    let told: Vec<_> = told.collect();
+    if told.is_empty() {
+        return None;
+    }
+    let told = tokio::time::timeout(RECEIPT, try_join_all(told)).await;
+    Some(match told {
+        Ok(Ok(numbers)) => json!({"logged": true, "number": numbers.iter().max()}),
+        Ok(Err(_)) | Err(_) => json!({
+            "logged": false,
+            "note": "it holds on this node; the second tier's log did not take it yet, which is tried again until it does",
+        }),
+    })
 }
 
 fn selector(name: &str, text: &str, proxy: &Proxy) -> Result<Selector, String> {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::cache::key::KeyId;
+use crate::cache::l2::Passage;
+use crate::cache::record::Corrupt;
 
 /// One event.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +53,18 @@ pub enum Event<'a> {
     /// A response carried more tags than are kept.
     TagsDropped(usize),
     Evicted(Eviction),
+    /// The second tier was asked for a request.
+    Below(Look),
+    /// A record was given to the second tier, or not.
+    Wrote(Wrote),
+    /// A node asked whose turn it is to load, or lost its turn.
+    Leased(Leased),
+    /// A record of the second tier that can't be used.
+    Corrupt(Corrupt),
+    /// Purges may have been missed: all that is older is hidden.
+    Gap,
+    /// Calls to the second tier are tried again, or not any more.
+    Breaker(Passage),
 }
 
 /// How far a purge reaches.
@@ -95,6 +109,48 @@ pub enum Eviction {
     Size,
 }
 
+/// What came of a look-up in the second tier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    Hit,
+    Miss,
+    /// The store failed.
+    Error,
+    /// The store was not asked: it failed a moment ago, is too busy, or its log is not known.
+    Skipped,
+    Corrupt,
+    /// Born under a purge log that is no more.
+    Outdated,
+    /// Born after purges that are not known here yet.
+    Ahead,
+}
+
+/// What became of a write to the second tier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wrote {
+    Stored,
+    /// Something later is there.
+    Overtaken,
+    /// The lease is another's now.
+    NotOwner,
+    TooLarge,
+    Error,
+    Skipped,
+}
+
+/// What came of asking for a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leased {
+    Owned,
+    Busy,
+    /// The store does not tell.
+    Unknown,
+    /// It was not renewed in time.
+    Lost,
+    /// Another node's load took longer than one waits.
+    Timeout,
+}
+
 macro_rules! names {
     ($type:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
         impl $type {
@@ -112,6 +168,9 @@ names!(Reach { Key => "key", Url => "url", Prefix => "prefix", Pattern => "patte
 names!(Alone { HitForMiss => "hit-for-miss", Private => "private", OtherVariant => "other-variant", WaitTimeout => "wait-timeout" });
 names!(StaleReason { Revalidating => "revalidating", LoaderError => "loader-error", SoftTimeout => "soft-timeout", Backoff => "backoff", Tolerated => "max-stale" });
 names!(Eviction { Expired => "expired", Size => "size" });
+names!(Look { Hit => "hit", Miss => "miss", Error => "error", Skipped => "skipped", Corrupt => "corrupt", Outdated => "outdated", Ahead => "ahead" });
+names!(Wrote { Stored => "stored", Overtaken => "overtaken", NotOwner => "not-owner", TooLarge => "too-large", Error => "error", Skipped => "skipped" });
+names!(Leased { Owned => "owned", Busy => "busy", Unknown => "unknown", Lost => "lost", Timeout => "timeout" });
 
 /// The events' counters, resolved once.
 pub struct Hooks {
@@ -128,6 +187,10 @@ pub struct Hooks {
     overtaken: IntCounter,
     tags_dropped: IntCounter,
     evictions: Box<[IntCounter]>,
+    below: Box<[IntCounter]>,
+    writes: Box<[IntCounter]>,
+    leases: Box<[IntCounter]>,
+    corrupt: IntCounterVec,
 }
 
 impl Hooks {
@@ -171,6 +234,24 @@ impl Hooks {
             "lamina_cache_evictions_total",
             "Entries that a tier let go, by cause.",
             &["tier", "cause"],
+        )?;
+        let writes = vec(
+            registry,
+            "lamina_l2_writes_total",
+            "Records given to the second tier, by outcome.",
+            &["outcome"],
+        )?;
+        let leases = vec(
+            registry,
+            "lamina_l2_leases_total",
+            "Turns to load that were asked for among nodes, by outcome.",
+            &["outcome"],
+        )?;
+        let corrupt = vec(
+            registry,
+            "lamina_l2_records_corrupt_total",
+            "Records of the second tier that could not be used, by reason.",
+            &["reason"],
         )?;
         let load_seconds = HistogramOpts::new(
             "lamina_cache_load_duration_seconds",
@@ -231,6 +312,19 @@ impl Hooks {
                 .iter()
                 .map(|cause| evictions.with_label_values(&["l1", cause.as_str()]))
                 .collect(),
+            below: Look::ALL
+                .iter()
+                .map(|look| lookups.with_label_values(&["l2", look.as_str()]))
+                .collect(),
+            writes: each(
+                &writes,
+                &Wrote::ALL.iter().map(|w| w.as_str()).collect::<Vec<_>>(),
+            ),
+            leases: each(
+                &leases,
+                &Leased::ALL.iter().map(|l| l.as_str()).collect::<Vec<_>>(),
+            ),
+            corrupt,
         })
     }
 
@@ -255,6 +349,12 @@ impl Hooks {
             Event::Overtaken { .. } => self.overtaken.inc(),
             Event::TagsDropped(count) => self.tags_dropped.inc_by(count as u64),
             Event::Evicted(cause) => self.evictions[cause as usize].inc(),
+            Event::Below(look) => self.below[look as usize].inc(),
+            Event::Wrote(wrote) => self.writes[wrote as usize].inc(),
+            Event::Leased(leased) => self.leases[leased as usize].inc(),
+            Event::Corrupt(corrupt) => self.corrupt.with_label_values(&[corrupt.as_str()]).inc(),
+            // Counted where they happen.
+            Event::Gap | Event::Breaker(_) => {}
         }
         log(event);
     }
@@ -288,6 +388,12 @@ fn log(event: Event<'_>) {
         }
         Event::TagsDropped(count) => tracing::debug!(count, "tags dropped"),
         Event::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
+        Event::Below(look) => tracing::debug!(result = look.as_str(), "l2"),
+        Event::Wrote(wrote) => tracing::debug!(outcome = wrote.as_str(), "l2:set"),
+        Event::Leased(leased) => tracing::debug!(outcome = leased.as_str(), "lock"),
+        Event::Corrupt(corrupt) => tracing::debug!(reason = corrupt.as_str(), "l2: corrupt record"),
+        Event::Gap => tracing::debug!("a gap opened: what is older is hidden"),
+        Event::Breaker(passage) => tracing::debug!(passage = passage.as_str(), "breaker"),
     }
 }
 

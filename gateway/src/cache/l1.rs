@@ -4,6 +4,7 @@
 //! entry. A key that varies holds a list of what it varies by, and each variant has
 //! an entry of its own under the longer key.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ use moka::sync::Cache;
 
 use crate::cache::config;
 use crate::cache::entry::Entry;
+use crate::cache::freshness::State;
 use crate::cache::key::{Key, KeyBuf};
+use crate::cache::purge::shared;
 use crate::http::vary::Vary;
 
 /// The tier.
@@ -138,6 +141,25 @@ impl L1 {
             self.note_vary(primary, fields);
         }
         self.slots.insert(entry.key.clone(), Slot::Entry(entry));
+    }
+
+    /// As [`put`](Self::put), for what was stored elsewhere a while ago: an entry that is
+    /// fresh by now, or of a load after later purges, stays.
+    pub fn put_older(&self, primary: Key, vary: &Vary, entry: Arc<Entry>) {
+        if let Vary::Fields(fields) = vary {
+            self.note_vary(primary, fields);
+        }
+        let slot = self.slots.entry(entry.key.clone());
+        let now = Instant::now();
+        let stays = |held: &Entry| match shared(held.born).cmp(&shared(entry.born)) {
+            Ordering::Greater => true,
+            Ordering::Equal => held.state(now) == State::Fresh,
+            Ordering::Less => false,
+        };
+        slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
+            Some(Slot::Entry(held)) if stays(&held) => Op::Nop,
+            _ => Op::Put(Slot::Entry(Arc::clone(&entry))),
+        });
     }
 
     fn note_vary(&self, primary: Key, fields: &[HeaderName]) {

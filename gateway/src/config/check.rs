@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Config;
 use super::problem::{Finding, MAX_FINDINGS, Path, nearest, one_of, path};
+use crate::cache::config::L2;
 
 mod form;
 mod policy;
@@ -222,17 +223,7 @@ fn cache(config: &Config, report: &mut Report) {
         );
         report.add(at.key("backoff").key("base"), message);
     }
-    let l2 = &cache.l2;
-    for (key, number) in [
-        ("max_life", l2.max_life.0.as_millis()),
-        ("read_timeout", l2.read_timeout.0.as_millis()),
-        ("write_timeout", l2.write_timeout.0.as_millis()),
-        ("max_concurrent", l2.max_concurrent as u128),
-    ] {
-        report.positive(at.key("l2").key(key), number as u64);
-    }
-    let lease = at.key("l2").key("lease").key("ttl");
-    report.positive(lease, l2.lease.ttl.0.as_millis() as u64);
+    second_tier(&cache.l2, &at.key("l2"), report);
     report.positive(
         at.key("purge_log").key("max_records"),
         cache.purge_log.max_records as u64,
@@ -241,6 +232,26 @@ fn cache(config: &Config, report: &mut Report) {
         at.key("purge_log").key("sweep_interval"),
         cache.purge_log.sweep_interval.0.as_millis() as u64,
     );
+}
+
+fn second_tier(l2: &L2, at: &Path, report: &mut Report) {
+    if l2.redis.is_some() && l2.disk.is_some() {
+        let message = "given beside `redis`; expected one of the two";
+        report.push(Finding::key(at.key("disk"), message));
+    }
+    for (key, number) in [
+        ("max_life", l2.max_life.0.as_millis()),
+        ("read_timeout", l2.read_timeout.0.as_millis()),
+        ("write_timeout", l2.write_timeout.0.as_millis()),
+        ("max_concurrent", l2.max_concurrent as u128),
+    ] {
+        report.positive(at.key(key), number as u64);
+    }
+    let lease = l2.lease.ttl.0.as_millis() as u64;
+    report.positive(at.key("lease").key("ttl"), lease);
+    if let Some(Err(error)) = l2.redis.as_ref().map(|redis| redis.check()) {
+        report.add(at.key("redis").key(error.key()), error.to_string());
+    }
 }
 
 fn plugins(config: &Config, report: &mut Report) {

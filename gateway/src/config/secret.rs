@@ -47,51 +47,71 @@ pub fn find_secret_value(line: &str) -> Option<usize> {
 
 /// Puts the content of the files that `*_file` keys name in place.
 pub fn read_files(config: &mut Config, base: &FilePath) -> Vec<Finding> {
-    let (admin, purge, l2) = (
-        &mut config.admin,
-        &mut config.purge_method,
-        &mut config.cache.l2,
-    );
-    let secrets = [
-        (
-            &mut admin.token,
-            &admin.token_file,
-            path(&["admin"]),
-            "token",
-        ),
-        (
-            &mut purge.token,
-            &purge.token_file,
-            path(&["purge_method"]),
-            "token",
-        ),
-        (
-            &mut l2.seal_key,
-            &l2.seal_key_file,
-            path(&["cache", "l2"]),
-            "seal_key",
-        ),
-    ];
-    secrets
+    secrets(config)
         .into_iter()
-        .filter_map(|(secret, file, parent, name)| {
-            fill(
-                secret,
-                file.as_ref().map(|file| base.join(file)),
-                &parent,
-                name,
-            )
-        })
+        .filter_map(|secret| fill(secret, base))
         .collect()
 }
 
-/// `name` is the key of the secret itself; its file's has `_file` behind it.
-fn fill(
-    secret: &mut Option<String>,
-    file: Option<PathBuf>,
-    parent: &Path,
-    name: &str,
-) -> Option<Finding> {
+/// A secret and the file that may hold it.
+struct Secret<'a> {
+    parent: Path,
+    /// The key of the secret itself; its file's has `_file` behind it.
+    name: &'static str,
+    value: &'a mut Option<String>,
+    file: &'a Option<PathBuf>,
+}
+
+fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
+    let (admin, purge) = (&mut config.admin, &mut config.purge_method);
+    let l2 = &mut config.cache.l2;
+    let of = |parent: &[&str], name, value, file| Secret {
+        parent: path(parent),
+        name,
+        value,
+        file,
+    };
+    let below = ["cache", "l2", "redis"];
+    let mut all = vec![
+        of(&["admin"], "token", &mut admin.token, &admin.token_file),
+        of(
+            &["purge_method"],
+            "token",
+            &mut purge.token,
+            &purge.token_file,
+        ),
+        of(
+            &["cache", "l2"],
+            "seal_key",
+            &mut l2.seal_key,
+            &l2.seal_key_file,
+        ),
+    ];
+    if let Some(redis) = &mut l2.redis {
+        all.push(of(
+            &below,
+            "password",
+            &mut redis.password,
+            &redis.password_file,
+        ));
+        all.push(of(
+            &below,
+            "sentinel_password",
+            &mut redis.sentinel_password,
+            &redis.sentinel_password_file,
+        ));
+    }
+    all
+}
+
+fn fill(of: Secret<'_>, base: &FilePath) -> Option<Finding> {
+    let Secret {
+        parent,
+        name,
+        value: secret,
+        file,
+    } = of;
+    let file = file.as_ref().map(|file| base.join(file));
     let key = parent.key(name);
     let Some(file) = file else {
         let empty = secret.as_ref().is_some_and(|t| t.trim().is_empty());

@@ -177,12 +177,13 @@ fn every_example_of_the_reference_is_read() {
         .err()
         .map(|p| p.to_string())
         .unwrap_or_default();
-    // The one thing the examples cannot all be at once: a token and the file that holds it.
+    // What the examples cannot all be at once: a secret and the file that holds it, two
+    // kinds of a thing.
     assert!(
         problems
             .lines()
             .filter(|l| l.starts_with("reference.yaml:"))
-            .all(|l| l.contains("given beside `token`")),
+            .all(|l| l.contains("given beside `")),
         "{problems}"
     );
 }

@@ -614,6 +614,56 @@ fn secrets_come_from_files_beside_the_configuration() {
 }
 
 #[test]
+fn what_the_second_tier_names_lies_beside_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("pw"), "s3cret\n").unwrap();
+    let name = dir.path().join("lamina.yaml");
+    let with = |l2: &str| {
+        std::fs::write(&name, file(&format!("cache: {{ l2: {l2} }}\n"))).unwrap();
+        load(&name)
+    };
+    let redis = "{ redis: { password_file: pw, sentinel_password_file: pw, ca_file: ca.pem }, seal_key_file: pw }";
+    let l2 = with(redis).unwrap().cache.l2;
+    let redis = l2.redis.unwrap();
+    assert_eq!(l2.seal_key.as_deref(), Some("s3cret"));
+    assert_eq!(redis.password.as_deref(), Some("s3cret"));
+    assert_eq!(redis.sentinel_password.as_deref(), Some("s3cret"));
+    assert_eq!(redis.ca_file, Some(dir.path().join("ca.pem")));
+    let disk = with("{ disk: { path: x.l2 } }").unwrap().cache.l2.disk;
+    assert_eq!(disk.unwrap().path, dir.path().join("x.l2"));
+    for (l2, want) in [
+        (
+            "{ redis: {}, disk: {} }",
+            "cache.l2.disk: given beside `redis`",
+        ),
+        (
+            "{ redis: { password: x, password_file: pw } }",
+            "cache.l2.redis.password_file: given beside `password`",
+        ),
+        (
+            "{ redis: { url: x } }",
+            "cache.l2.redis.url: \"x\" is not where a Redis is",
+        ),
+        (
+            "{ redis: { url: 'redis://me:s3cret@h' } }",
+            "cache.l2.redis.url: credentials in the URL",
+        ),
+        ("{ redis: { prefix: '{a}' } }", "cache.l2.redis.prefix: "),
+        (
+            "{ redis: { connections: 0 } }",
+            "cache.l2.redis.connections: ",
+        ),
+        ("{ max_concurrent: 0 }", "cache.l2.max_concurrent: "),
+    ] {
+        let message = with(l2).unwrap_err().to_string();
+        assert!(
+            message.contains(want) && !message.contains("s3cret"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn no_dump_and_no_message_shows_a_secret() {
     let text = file("admin: { token: s3cret }\n")
         .replace("c.wasm }", "c.wasm, config: { api_key: s3cret, n: 1 } }");

@@ -1,16 +1,21 @@
 //! What a leader does before it asks the origin: it looks in the second tier, and takes
 //! its turn among the nodes that share it.
+//!
+//! Invariant: a store that does not tell holds nobody up: after the first call that came
+//! to nothing no other is made.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use crate::cache::coalesce::Failure;
+use crate::cache::coalesce::{Failure, Landing, Leader, Turn as Board};
 use crate::cache::entry::Entry;
+use crate::cache::event::{Event, Leased};
 use crate::cache::freshness::State;
+use crate::cache::key::KeyId;
 use crate::cache::l2::config::OnTimeout;
-use crate::cache::l2::{Held, L2, Turn};
+use crate::cache::l2::{Held, L2, Sought, Turn};
 use crate::proxy::fetch::Fetch;
 use crate::proxy::plan;
 
@@ -18,24 +23,64 @@ use crate::proxy::plan;
 pub enum Below {
     /// There it was.
     Found(Arc<Entry>),
+    /// It may be served while it is refreshed.
+    Stale(Arc<Entry>),
     /// It is to be loaded, under a lease where there is one.
     Load(Option<Held>),
     /// Another node takes too long, and the configuration says not to load then.
     Waited(Failure),
 }
 
+/// What a look at the second tier came to.
+enum Seen {
+    Fresh(Arc<Entry>),
+    Stale(Arc<Entry>),
+    /// Nothing that may be served; perhaps something to validate.
+    Nothing,
+    Unknown,
+}
+
 impl Fetch {
     /// Looks below L1. A stale copy from there becomes what is validated.
-    pub(super) async fn below(&mut self) -> Below {
+    pub(super) async fn below(&mut self, leader: &Leader) -> Below {
         let Some(tier) = self.cache.below().cloned() else {
             return Below::Load(None);
         };
-        if let Some(entry) = self.look(&tier).await {
-            return Below::Found(entry);
+        match self.seen(&tier).await {
+            Seen::Fresh(entry) => Below::Found(entry),
+            Seen::Stale(entry) => Below::Stale(entry),
+            Seen::Unknown => Below::Load(None),
+            Seen::Nothing => self.take_turn(&tier, leader).await,
         }
-        match tier.leases() {
-            true => self.take_turn(&tier).await,
-            false => Below::Load(None),
+    }
+
+    /// Gives all who wait a stale copy. Some: its refresh behind them is ours.
+    pub(super) fn go_behind(&mut self, leader: Leader, entry: Arc<Entry>) -> Option<Leader> {
+        let marks = leader.marks().clone();
+        leader.land(Landing::Promoted(Arc::clone(&entry)));
+        self.private = None;
+        let now = Instant::now();
+        if self.cache.backoff.pauses(entry.key.as_bytes(), now) {
+            return None;
+        }
+        let Board::Lead(leader) = self.cache.board(&entry.key, || marks) else {
+            return None;
+        };
+        // As every new leader: another refresh may have ended, a purge may have come.
+        let headers = &self.ask.parts.headers;
+        if let Some(fresh) = self.cache.fresh_again(&self.primary, headers, now) {
+            leader.land(Landing::Stored(fresh));
+            return None;
+        }
+        self.stale = self.cache.shows(&entry).then_some(entry);
+        Some(leader)
+    }
+
+    /// The turn to refresh behind readers.
+    pub(super) async fn turn_behind(&mut self, leader: &Leader) -> Below {
+        match self.cache.below().cloned() {
+            Some(tier) => self.take_turn(&tier, leader).await,
+            None => Below::Load(None),
         }
     }
 
@@ -56,56 +101,90 @@ impl Fetch {
         }
     }
 
-    async fn take_turn(&mut self, tier: &Arc<L2>) -> Below {
-        let key = self.primary.to_key();
+    async fn take_turn(&mut self, tier: &Arc<L2>, leader: &Leader) -> Below {
+        // Parts stay in L1: nobody else gains from waiting for them.
+        if self.part || !tier.leases() {
+            return Below::Load(None);
+        }
+        let (home, key) = (KeyId(leader.marks().id), leader.key().clone());
         let (patience, then) = tier.patience();
+        let patience = self
+            .ask
+            .route
+            .policy
+            .hard_timeout
+            .map_or(patience, |hard| hard.min(patience));
         let began = Instant::now();
-        let mut freed = tier.freed(&key);
+        let mut freed = tier.freed(home, &key);
         loop {
-            match tier.turn(&key).await {
-                Turn::Mine(held) => {
-                    // Whoever had it may have published just before.
-                    return match self.look(tier).await {
-                        Some(entry) => Below::Found(entry),
-                        None => Below::Load(Some(held)),
-                    };
-                }
+            let held = match tier.turn(home, &key).await {
+                Turn::Mine(held) => Some(held),
                 Turn::Unknown => return Below::Load(None),
-                Turn::Others if began.elapsed() >= patience => {
-                    return match then {
-                        OnTimeout::Load => Below::Load(None),
-                        OnTimeout::Fail => Below::Waited(waited()),
-                    };
+                Turn::Others if began.elapsed() >= patience => return self.waited(then),
+                Turn::Others => {
+                    freed.wait().await;
+                    None
                 }
-                Turn::Others => freed.wait().await,
-            }
-            if let Some(entry) = self.look(tier).await {
-                return Below::Found(entry);
+            };
+            // Whoever had it may have published just before.
+            match (self.seen(tier).await, held) {
+                (Seen::Fresh(entry), _) => return Below::Found(entry),
+                (Seen::Stale(entry), _) => return Below::Stale(entry),
+                (Seen::Unknown, held) => return Below::Load(held),
+                (Seen::Nothing, Some(held)) => return Below::Load(Some(held)),
+                (Seen::Nothing, None) => {}
             }
         }
     }
 
-    /// A copy that may be served.
-    async fn look(&mut self, tier: &L2) -> Option<Arc<Entry>> {
-        let below = tier.find(&self.primary, &self.ask.parts.headers).await?;
-        let (mut entry, vary) = (below.entry, below.vary);
+    fn waited(&self, then: OnTimeout) -> Below {
+        self.cache.hooks.emit(Event::Leased(Leased::Timeout));
+        match then {
+            OnTimeout::Load => Below::Load(None),
+            OnTimeout::Fail => Below::Waited(too_long()),
+        }
+    }
+
+    /// Looks once, and takes what is there into L1.
+    async fn seen(&mut self, tier: &L2) -> Seen {
+        let found = match tier.find(&self.primary, &self.ask.parts.headers).await {
+            Sought::Found(found) => *found,
+            Sought::Miss => return Seen::Nothing,
+            Sought::Unknown => return Seen::Unknown,
+        };
+        let (mut entry, vary) = (found.entry, found.vary);
         if let Some(cap) = self.ask.route.policy.l1_cap {
             entry.freshness.lifetime = cap_of(&entry, cap);
         }
         let entry = Arc::new(entry);
-        let state = self.cache.promote(self.primary.to_key(), &vary, &entry)?;
-        let now = Instant::now();
-        if state == State::Fresh && plan::satisfies(&self.ask.route, &self.ask.parts, &entry, now) {
-            return Some(entry);
+        let primary = self.primary.to_key();
+        let Some(state) = self.cache.promote(primary, &vary, &entry) else {
+            return Seen::Nothing;
+        };
+        self.weigh(entry, state)
+    }
+
+    fn weigh(&mut self, entry: Arc<Entry>, state: State) -> Seen {
+        let (route, parts) = (&self.ask.route, &self.ask.parts);
+        match state {
+            State::Fresh if plan::satisfies(route, parts, &entry, Instant::now()) => {
+                return Seen::Fresh(entry);
+            }
+            // Behind a reader it is the refresh that is wanted.
+            State::Stale(windows)
+                if windows.while_revalidate
+                    && self.private.is_some()
+                    && !plan::wants_fresh(route, parts) =>
+            {
+                return Seen::Stale(entry);
+            }
+            State::Fresh | State::Stale(_) => {}
         }
-        if self
-            .stale
-            .as_ref()
-            .is_none_or(|held| held.born <= entry.born)
-        {
+        let newer = |held: &Arc<Entry>| held.born <= entry.born;
+        if self.stale.as_ref().is_none_or(newer) {
             self.stale = Some(entry);
         }
-        None
+        Seen::Nothing
     }
 }
 
@@ -115,7 +194,7 @@ fn cap_of(entry: &Entry, cap: Duration) -> Duration {
     entry.freshness.lifetime.min(age.saturating_add(cap))
 }
 
-fn waited() -> Failure {
+fn too_long() -> Failure {
     let detail = "another node loads, and takes longer than lease.wait_timeout";
     Failure {
         retry_after: Some(1),

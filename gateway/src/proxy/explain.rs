@@ -4,12 +4,17 @@ use std::fmt;
 use std::time::Instant;
 
 use http::Request;
+use http::request::Parts;
 use serde::Serialize;
 
 use crate::cache::config::Mode;
+use crate::cache::entry::Entry;
+use crate::cache::freshness::State;
 use crate::cache::key::{KeyId, describe};
+use crate::cache::l2::Sought;
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
+use crate::proxy::context::Keyed;
 use crate::proxy::parts;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
@@ -29,6 +34,9 @@ pub struct Explanation {
     pub stale: Vec<String>,
     /// Where a missing value comes from.
     pub source: Option<String>,
+    /// What each tier holds; of a running gateway alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<String>,
 }
 
 /// The key and what it is made of.
@@ -65,29 +73,64 @@ impl fmt::Display for Explanation {
             .try_for_each(|rule| writeln!(f, "stale     {rule}"))?;
         self.source
             .iter()
-            .try_for_each(|source| writeln!(f, "source    {source}"))
+            .try_for_each(|source| writeln!(f, "source    {source}"))?;
+        self.tiers
+            .iter()
+            .try_for_each(|tier| writeln!(f, "tier      {tier}"))
     }
 }
 
 impl Proxy {
-    /// Explains a request to `url`.
+    /// Explains a request.
     pub fn explain(&self, request: Request<()>) -> Explanation {
-        let (parts, body) = request.map(|()| Body::empty()).into_parts();
+        self.explained(&request.into_parts().0).0
+    }
+
+    /// Explains a request, and looks into the tiers of this node.
+    pub async fn explain_here(&self, request: Request<()>) -> Explanation {
+        let parts = request.into_parts().0;
+        let (mut explanation, keyed) = self.explained(&parts);
+        if let Some(keyed) = keyed {
+            let now = Instant::now();
+            let held = self.cache.fallback(&keyed.key, &parts.headers, now);
+            let held = held.map(|(entry, _)| state(&entry, now));
+            explanation.tiers.push(tier("l1", held));
+            if let Some(below) = self.cache.below() {
+                let found = below.find(&keyed.key, &parts.headers).await;
+                explanation.tiers.push(self.told(below.kind(), found));
+            }
+        }
+        explanation
+    }
+
+    fn told(&self, kind: &str, found: Sought) -> String {
+        match found {
+            Sought::Found(found) if self.cache.shows(&found.entry) => {
+                tier(kind, Some(state(&found.entry, Instant::now())))
+            }
+            Sought::Found(_) => tier(kind, Some("hidden by a purge".to_owned())),
+            Sought::Miss => tier(kind, None),
+            Sought::Unknown => tier(kind, Some("not to be read now".to_owned())),
+        }
+    }
+
+    fn explained(&self, parts: &Parts) -> (Explanation, Option<Keyed>) {
+        let body = Body::empty();
         let scheme = if parts.uri.scheme_str() == Some("https") {
             "https"
         } else {
             "http"
         };
-        let host = context::host(&parts, scheme);
+        let host = context::host(parts, scheme);
         let url = format!(
             "{scheme}://{host}{}",
             parts.uri.path_and_query().map_or("/", |p| p.as_str())
         );
-        match self.routes.find(&host, &parts) {
+        match self.routes.find(&host, parts) {
             Some(route) => explain(
                 url,
                 &Visit {
-                    parts: &parts,
+                    parts,
                     body: &body,
                     host: &host,
                     scheme,
@@ -95,22 +138,26 @@ impl Proxy {
                     started: Instant::now(),
                 },
             ),
-            None => Explanation {
-                url,
-                route: None,
-                decision: "404: no route matches".into(),
-                key: None,
-                lifetime: Vec::new(),
-                stale: Vec::new(),
-                source: None,
-            },
+            None => {
+                let explanation = Explanation {
+                    url,
+                    route: None,
+                    decision: "404: no route matches".into(),
+                    key: None,
+                    lifetime: Vec::new(),
+                    stale: Vec::new(),
+                    source: None,
+                    tiers: Vec::new(),
+                };
+                (explanation, None)
+            }
         }
     }
 }
 
-fn explain(url: String, visit: &Visit<'_>) -> Explanation {
+fn explain(url: String, visit: &Visit<'_>) -> (Explanation, Option<Keyed>) {
     let route = &**visit.route;
-    let (decision, key) = match plan::plan(visit) {
+    let (decision, key, keyed) = match plan::plan(visit) {
         Plan::Cache(keyed) => {
             let key = ExplainedKey {
                 id: KeyId::of(keyed.key.as_bytes()).to_string(),
@@ -120,12 +167,12 @@ fn explain(url: String, visit: &Visit<'_>) -> Explanation {
                     .as_ref()
                     .map(|(plugin, _)| plugin.name().to_owned()),
             };
-            ("cache".to_owned(), Some(key))
+            ("cache".to_owned(), Some(key), Some(keyed))
         }
-        Plan::Pass(reason, detail) => (passes(reason, detail), None),
-        Plan::Refuse(status) => (format!("refuse ({status})"), None),
+        Plan::Pass(reason, detail) => (passes(reason, detail), None, None),
+        Plan::Refuse(status) => (format!("refuse ({status})"), None, None),
     };
-    Explanation {
+    let explanation = Explanation {
         url,
         route: Some(route.name.to_string()),
         decision,
@@ -133,7 +180,25 @@ fn explain(url: String, visit: &Visit<'_>) -> Explanation {
         lifetime: lifetime(route),
         stale: stale(route),
         source: Some(source(route)),
-    }
+        tiers: Vec::new(),
+    };
+    (explanation, keyed)
+}
+
+fn tier(name: &str, holds: Option<String>) -> String {
+    format!("{name}: {}", holds.as_deref().unwrap_or("nothing"))
+}
+
+/// An entry in a few words.
+fn state(entry: &Entry, now: Instant) -> String {
+    let ttl = entry.freshness.ttl(now);
+    let age = entry.freshness.age(now).as_secs();
+    let what = match entry.state(now) {
+        State::Fresh => "fresh",
+        State::Stale(_) => "stale",
+    };
+    let (status, bytes) = (entry.status.as_u16(), entry.body.len());
+    format!("{what}, {status}, {bytes} bytes, age {age} s, ttl {ttl} s")
 }
 
 fn passes(reason: Forward, detail: Option<&str>) -> String {
@@ -169,6 +234,16 @@ fn lifetime(route: &Route) -> Vec<String> {
     for target in &policy.targeted {
         rules.push(format!(
             "a valid {target} stands for Cache-Control and Expires (RFC 9213)"
+        ));
+    }
+    if let Some(cap) = policy.l1_cap {
+        rules.push(format!(
+            "in L1, of what the second tier has, at most {cap:?} at a time"
+        ));
+    }
+    if let Some(below) = policy.ttl_below.filter(|below| Some(*below) != policy.ttl) {
+        rules.push(format!(
+            "where policy.ttl counts, {below:?} in the second tier"
         ));
     }
     if let Some((ttl, statuses)) = &policy.negative {

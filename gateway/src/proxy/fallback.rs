@@ -22,6 +22,13 @@ pub struct Fallback {
     pub windows: Windows,
 }
 
+impl Fallback {
+    /// Whether it may be served at all.
+    pub fn is_usable(&self) -> bool {
+        self.windows.if_error || self.windows.while_revalidate
+    }
+}
+
 impl Proxy {
     pub(super) fn stale_or_error(
         &self,

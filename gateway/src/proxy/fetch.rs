@@ -56,11 +56,9 @@ pub(super) const ERRORS: [u16; 4] = [500, 502, 503, 504];
 impl Fetch {
     /// Loads and lands `leader`.
     pub async fn run(mut self, leader: Leader) {
-        match self.below().await {
-            Below::Found(entry) => return leader.land(Landing::Promoted(entry)),
-            Below::Waited(failure) => return self.failed(leader, failure),
-            Below::Load(lease) => self.lease = lease,
-        }
+        let Some(leader) = self.unless_below(leader).await else {
+            return;
+        };
         let key = leader.key().clone();
         self.cache.hooks.emit(Event::LoaderStart {
             key: key.as_bytes(),
@@ -86,6 +84,30 @@ impl Fetch {
             Loaded::Absent => self.absent(leader).await,
             Loaded::Stale => self.failed(leader, source::asked_for_stale()),
             Loaded::Failed(failure) => self.failed(leader, failure),
+        }
+    }
+
+    /// Lands what the second tier has. Some: it is to be loaded, for clients who wait or
+    /// behind them.
+    async fn unless_below(&mut self, mut leader: Leader) -> Option<Leader> {
+        let mut below = self.below(&leader).await;
+        if let Below::Stale(entry) = below {
+            leader = self.go_behind(leader, entry)?;
+            below = self.turn_behind(&leader).await;
+        }
+        match below {
+            Below::Found(entry) | Below::Stale(entry) => {
+                leader.land(Landing::Promoted(entry));
+                None
+            }
+            Below::Waited(failure) => {
+                self.failed(leader, failure);
+                None
+            }
+            Below::Load(lease) => {
+                self.lease = lease;
+                Some(leader)
+            }
         }
     }
 
@@ -224,7 +246,7 @@ impl Fetch {
         .await;
     }
 
-    fn failed(self, leader: Leader, failure: Failure) {
+    fn failed(&self, leader: Leader, failure: Failure) {
         let key = leader.key().clone();
         let event = match failure.status {
             StatusCode::GATEWAY_TIMEOUT => Event::LoaderTimeout {

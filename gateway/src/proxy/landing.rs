@@ -10,17 +10,19 @@ use crate::cache::coalesce::Failure;
 use crate::cache::entry::Entry;
 use crate::cache::event::{Alone, Event, StaleReason};
 use crate::cache::fill::Fill;
+use crate::cache::freshness::State;
 use crate::cache::key::Key;
 use crate::cache::policy::Refusal;
 use crate::cache::variant_key;
 use crate::http::cache_status::{CacheStatus, Forward};
+use crate::http::vary::Vary;
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fallback::Fallback;
 use crate::proxy::fetch::ERRORS;
 use crate::proxy::load::Place;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::share::kept_under;
-use crate::proxy::{Proxy, Served, respond};
+use crate::proxy::{Proxy, Served, plan, respond};
 
 /// What a streaming flight is to this request.
 pub enum Joined {
@@ -105,13 +107,48 @@ impl Proxy {
     }
 
     /// From the second tier: no origin was asked.
-    pub(super) fn promoted(&self, ask: &Ask, entry: &Entry, leads: bool) -> Served {
-        let outcome = if leads {
-            Outcome::Hit
-        } else {
-            Outcome::Coalesced
-        };
-        self.hit(&ask.parts, entry, Some("l2"), outcome, Instant::now())
+    pub(super) fn promoted(&self, ask: &Ask, entry: &Entry, leads: bool) -> Joined {
+        let now = Instant::now();
+        if !leads && !self.cache.shows(entry) {
+            return Joined::Again;
+        }
+        let (route, parts) = (&ask.route, &ask.parts);
+        match entry.state(now) {
+            State::Fresh if leads => {
+                Joined::Served(self.hit(parts, entry, Some("l2"), Outcome::Hit, now))
+            }
+            State::Fresh if plan::satisfies(route, parts, entry, now) => {
+                Joined::Served(self.hit(parts, entry, Some("l2"), Outcome::Coalesced, now))
+            }
+            State::Stale(windows)
+                if windows.while_revalidate && !plan::wants_fresh(route, parts) =>
+            {
+                Joined::Served(self.stale_hit(parts, entry, StaleReason::Revalidating, now))
+            }
+            State::Fresh | State::Stale(_) => Joined::Again,
+        }
+    }
+
+    /// The key of this request's variant, where a stored answer is of another one.
+    pub(super) fn other_variant(&self, ask: &Ask, keyed: &Keyed, entry: &Entry) -> Option<Key> {
+        let vary = Vary::parse(&entry.headers);
+        let key = variant_key(&keyed.key, &vary, &ask.parts.headers);
+        (key != entry.key).then(|| {
+            let event = Event::InflightBypass(Alone::OtherVariant);
+            self.cache.hooks.emit(event);
+            key
+        })
+    }
+
+    /// What is there to fall back on now: a load may have found it below.
+    pub(super) fn fallback_now(&self, ask: &Ask, keyed: &Keyed) -> Option<Fallback> {
+        self.cache.below()?;
+        let now = Instant::now();
+        let found = self.cache.fallback(&keyed.key, &ask.parts.headers, now);
+        found.map(|(entry, mut windows)| {
+            windows.if_error |= plan::accepts_on_error(&ask.route, &ask.parts, &entry, now);
+            Fallback { entry, windows }
+        })
     }
 
     pub(super) async fn private(

@@ -1,6 +1,7 @@
 //! A request that L1 could not answer: it leads a load or follows one, and gets what
 //! that comes to ([`landing`](super::landing), or a stale copy: [`fallback`](super::fallback)).
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -141,7 +142,18 @@ impl Proxy {
                 Boarded::Served(served) => return served,
             };
             let leads = place.private.is_some();
-            match self.wait(&ask, &mut place, stale.as_ref()).await {
+            let waited = self.wait(&ask, &keyed, &mut place, stale.as_ref()).await;
+            if let Waited::Landed(Landing::Stored(entry) | Landing::Promoted(entry)) = &waited
+                && !leads
+                && let Some(variant) = self.other_variant(&ask, &keyed, entry)
+            {
+                key = variant;
+                if part {
+                    key = parts::load_key(&key, &ask.parts);
+                }
+                continue;
+            }
+            match waited {
                 Waited::Soft(entry) => return self.stale(&ask, &entry, StaleReason::SoftTimeout),
                 Waited::Long => {
                     return self
@@ -175,23 +187,19 @@ impl Proxy {
                 {
                     return self.stored(&ask, &entry, reason, leads);
                 }
-                Waited::Landed(Landing::Promoted(entry))
-                    if leads || !self.cache.hides(&entry.marks, entry.born) =>
-                {
-                    return self.promoted(&ask, &entry, leads);
+                Waited::Landed(Landing::Promoted(entry)) => {
+                    if let Joined::Served(served) = self.promoted(&ask, &entry, leads) {
+                        return served;
+                    }
                 }
                 Waited::Landed(Landing::Private) => {
                     return self.private(&ask, stale.as_ref(), place, reason).await;
                 }
                 Waited::Landed(Landing::Failed(failure)) => {
+                    let stale = self.fallback_now(&ask, &keyed).or(stale);
                     return self.stale_or_error(&ask, stale.as_ref(), reason, &failure);
                 }
-                Waited::Landed(
-                    Landing::Stored(_)
-                    | Landing::Promoted(_)
-                    | Landing::Abandoned
-                    | Landing::InFlight,
-                ) => {}
+                Waited::Landed(Landing::Stored(_) | Landing::Abandoned | Landing::InFlight) => {}
             }
         }
         self.past(&ask, stale.as_ref(), reason, Some("unsettled"))
@@ -254,19 +262,35 @@ impl Proxy {
         Boarded::Aboard(place)
     }
 
-    async fn wait(&self, ask: &Ask, place: &mut Place, stale: Option<&Fallback>) -> Waited {
-        let usable = stale.filter(|f| f.windows.if_error || f.windows.while_revalidate);
-        let soft = ask.route.policy.soft_timeout.zip(usable);
+    async fn wait(
+        &self,
+        ask: &Ask,
+        keyed: &Keyed,
+        place: &mut Place,
+        stale: Option<&Fallback>,
+    ) -> Waited {
+        let usable = stale.filter(|fallback| fallback.is_usable());
+        let may_come = usable.is_some() || self.cache.below().is_some();
+        let soft = ask.route.policy.soft_timeout.filter(|_| may_come);
         // A leader's client waits for its load, which has a deadline of its own.
         let long = place.private.is_none().then_some(self.cache.wait_timeout);
-        tokio::select! {
-            biased;
-            landing = place.follower.landing() => Waited::Landed(landing),
-            () = after(soft.map(|(time, _)| time)) => match self.shown(usable) {
-                Some(fallback) => Waited::Soft(Arc::clone(&fallback.entry)),
-                None => Waited::Long,
-            },
-            () = after(long) => Waited::Long,
+        let (mut soft, mut long) = (pin!(after(soft)), pin!(after(long)));
+        let mut patient = true;
+        loop {
+            tokio::select! {
+                biased;
+                landing = place.follower.landing() => return Waited::Landed(landing),
+                () = &mut soft, if patient => match (self.shown(usable), usable) {
+                    (Some(fallback), _) => return Waited::Soft(Arc::clone(&fallback.entry)),
+                    (None, Some(_)) => return Waited::Long,
+                    // The load may have found one below by now.
+                    (None, None) => match self.fallback_now(ask, keyed).filter(Fallback::is_usable) {
+                        Some(fallback) => return Waited::Soft(fallback.entry),
+                        None => patient = false,
+                    },
+                },
+                () = &mut long => return Waited::Long,
+            }
         }
     }
 }

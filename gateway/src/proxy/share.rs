@@ -15,6 +15,7 @@ use crate::cache::event::Event;
 use crate::cache::fill::{Fill, Head};
 use crate::cache::freshness::initial_age;
 use crate::cache::key::KeyBuf;
+use crate::cache::l2::Held;
 use crate::cache::policy::{Source, Terms};
 use crate::cache::tags::{Tags, groups};
 use crate::cache::{Cache, Unshared, variant_key};
@@ -26,7 +27,7 @@ use crate::proxy::head::{compact, freshness, own_fields, stored_headers};
 
 impl Fetch {
     /// Streams the body to whoever follows, then stores it.
-    pub(super) async fn share(self, leader: Leader, arrived: Arrived, terms: Terms) {
+    pub(super) async fn share(mut self, leader: Leader, arrived: Arrived, terms: Terms) {
         let Arrived {
             answer,
             at,
@@ -63,7 +64,7 @@ impl Fetch {
         }
         let fill = Fill::new(head, self.cache.max_object_bytes);
         leader.stream(Arc::clone(&fill));
-        let whole = pump(&self.cache, &leader, &fill, body).await;
+        let whole = pump(&self.cache, &leader, &fill, body, &mut self.lease).await;
         let stored = whole.and_then(|body| self.store(&leader, &fill, body));
         // The flight ends here, after the entry is in L1: a late request finds one or the other.
         drop(leader);
@@ -130,7 +131,13 @@ pub(super) fn kept_under(primary: &KeyBuf, status: StatusCode) -> Cow<'_, KeyBuf
 }
 
 /// Moves the body into the fill as it comes. Some: all of it, to be stored.
-async fn pump(cache: &Cache, leader: &Leader, fill: &Fill, mut body: Body) -> Option<Bytes> {
+async fn pump(
+    cache: &Cache,
+    leader: &Leader,
+    fill: &Fill,
+    mut body: Body,
+    lease: &mut Option<Held>,
+) -> Option<Bytes> {
     let mut trailers = None;
     let mut outgrown = false;
     loop {
@@ -153,8 +160,9 @@ async fn pump(cache: &Cache, leader: &Leader, fill: &Fill, mut body: Body) -> Op
             },
         }
         if !outgrown && fill.outgrown() {
-            // Learnt late: the next requests need not queue for it.
+            // Learnt late: the next requests need not queue for it, here and elsewhere.
             outgrown = true;
+            *lease = None;
             cache.mark_private(leader.key(), Unshared::Everybody);
         }
     }
@@ -204,13 +212,13 @@ mod tests {
         let pieces =
             ["12345", "6789"].map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
         let body = Body::boxed(StreamBody::new(futures_util::stream::iter(pieces)));
-        let waiting = leader.follow();
+        let (waiting, mut lease) = (leader.follow(), None);
         let reading = async {
             let reader = fill.reader().unwrap();
             drop(waiting);
             reader.collect().await.unwrap().to_bytes()
         };
-        let (stored, read) = tokio::join!(pump(&cache, &leader, &fill, body), reading);
+        let (stored, read) = tokio::join!(pump(&cache, &leader, &fill, body, &mut lease), reading);
         assert_eq!((stored, &read[..]), (None, &b"123456789"[..]));
     }
 }

@@ -68,8 +68,8 @@ pub fn numbers(log: &Log) -> Vec<u64> {
 
 /// The name of a key's record, lease and so on, as other programs find it.
 pub fn name(key: &StoreKey, kind: char) -> String {
-    let hex: String = key.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("lamina:{{{hex}}}{kind}")
+    let hex: String = key.id.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("lamina:{{{}}}{hex}{kind}", key.home)
 }
 
 async fn record(store: &dyn Store, key: &StoreKey) -> Option<Bytes> {

@@ -45,7 +45,8 @@ async fn quickstart() -> (Demo, Gateway) {
         .replace("127.0.0.1:8081", &address.to_string())
         .replace("127.0.0.1:8080", "127.0.0.1:0")
         .replace("127.0.0.1:9180", "127.0.0.1:0")
-        .replace("../plugins/dist", dist.to_str().unwrap());
+        .replace("../plugins/dist", dist.to_str().unwrap())
+        .replace("../.lamina/", "");
     let dir = tempfile::tempdir().unwrap();
     let config = e2e::setup::write_config(dir.path(), &text);
     (demo, Gateway::start(dir, &config, &[]).await)

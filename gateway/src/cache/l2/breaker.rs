@@ -51,6 +51,17 @@ pub enum Passage {
     Open,
 }
 
+impl Passage {
+    /// The word in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
+}
+
 impl Breaker {
     /// Opens after `threshold` failures in a row (0: never), for `cooldown`.
     pub fn new(threshold: u32, cooldown: Duration) -> Self {

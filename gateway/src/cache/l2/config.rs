@@ -11,6 +11,8 @@ use crate::units::{ByteSize, Duration};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct L2 {
+    /// A Redis that nodes share.
+    pub redis: Option<super::redis::config::Redis>,
     /// A database of this node's own.
     pub disk: Option<super::disk::config::Disk>,
     /// Life of a record at most; purges are remembered as long.
@@ -93,13 +95,14 @@ pub enum OnTimeout {
 impl L2 {
     /// Whether there is a second tier.
     pub fn is_configured(&self) -> bool {
-        self.disk.is_some()
+        self.redis.is_some() || self.disk.is_some()
     }
 }
 
 impl Default for L2 {
     fn default() -> Self {
         Self {
+            redis: None,
             disk: None,
             max_life: Duration::secs(86_400),
             read_timeout: Duration::millis(50),

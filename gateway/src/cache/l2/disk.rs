@@ -65,6 +65,10 @@ impl Store for Disk {
         "disk"
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn get<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -74,7 +78,7 @@ impl Store for Disk {
         let read = move |database: &Database| {
             let read = database.begin_read()?;
             let now = millis(SystemTime::now());
-            tables::get(&read, &key.0, |row| {
+            tables::get(&read, &key.id, |row| {
                 let size = row.record.len();
                 if size > max {
                     return Err(StoreError::TooLarge { size, limit: max });

@@ -7,23 +7,30 @@
 //! ([`Log`]). Where some are missing, all that was born before is hidden.
 //!
 //! Invariant: a purge that was taken in is appended before anything is forgotten of it;
-//! when the queue is full, one purge of everything takes the place of all that wait.
+//! when too many wait, one purge of everything takes the place of all.
+//! Invariant: what waits for its number comes after every number that is known here, since
+//! it will get a later one. So it is noted anew with each stretch that is applied, and a
+//! record born at a number that was not applied yet can't be judged ([`Feed::knows`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::{Notify, oneshot};
 
 use super::guard::{Call, Guard};
 use super::store::{Log, Purge};
-use crate::cache::purge::{Kind, PurgeLog, Selector};
+use crate::cache::event::{Event, Hooks};
+use crate::cache::purge::{Kind, Order, PurgeLog, Selector, numbered};
 
-/// Purges that wait to be appended at most.
+/// Different purges that wait to be appended at most.
 const WAITING: usize = 10_000;
+/// Purges that are appended side by side.
+const BATCH: usize = 32;
 /// Between two attempts to append, growing.
 const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -35,18 +42,29 @@ const WATCH_MARGIN: Duration = Duration::from_secs(2);
 /// Both directions.
 pub(super) struct Feed {
     log: Arc<PurgeLog>,
-    waiting: Mutex<VecDeque<Waiting>>,
+    hooks: Arc<Hooks>,
+    queue: Mutex<Queue>,
     wake: Notify,
+    /// Purges were appended, or the log was read for the first time.
+    news: Notify,
     position: Mutex<Position>,
     /// The log's generation; 0 while none was read.
     generation: AtomicU64,
+    /// The newest number that was applied.
+    applied: AtomicU64,
     depth: IntGauge,
     gaps: IntCounter,
 }
 
-struct Waiting {
-    purge: Purge,
-    done: Option<oneshot::Sender<u64>>,
+/// Who waits for a purge's number.
+type Tellers = Vec<oneshot::Sender<u64>>;
+
+/// Purges that are not in the store's log yet. Their order among each other has no
+/// meaning: each gets its number when it's appended.
+#[derive(Default)]
+struct Queue {
+    waiting: HashMap<Purge, Tellers>,
+    under_way: HashSet<Purge>,
 }
 
 /// How far the store's log was applied.
@@ -56,8 +74,19 @@ struct Position {
     applied: u64,
 }
 
+impl Position {
+    /// No log was read yet.
+    fn is_none(&self) -> bool {
+        self.generation == 0
+    }
+}
+
 impl Feed {
-    pub(super) fn new(log: Arc<PurgeLog>, registry: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn new(
+        log: Arc<PurgeLog>,
+        hooks: Arc<Hooks>,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
         let depth = IntGauge::new(
             "lamina_l2_purges_waiting",
             "Purges that hold here and wait to be appended to the second tier's log.",
@@ -70,10 +99,13 @@ impl Feed {
         registry.register(Box::new(gaps.clone()))?;
         Ok(Self {
             log,
-            waiting: Mutex::default(),
+            hooks,
+            queue: Mutex::default(),
             wake: Notify::new(),
+            news: Notify::new(),
             position: Mutex::default(),
             generation: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
             depth,
             gaps,
         })
@@ -87,56 +119,122 @@ impl Feed {
         }
     }
 
-    /// Takes in a purge that holds here already. The receiver gets its number in time.
+    /// Whether every purge up to this place in the order was applied.
+    pub(super) fn knows(&self, born: Order) -> bool {
+        born <= numbered(self.applied.load(Ordering::Acquire))
+    }
+
+    /// Waits until the log was read once.
+    pub(super) async fn known(&self) {
+        self.until(|| self.generation().is_some()).await;
+    }
+
+    /// Waits until no purge waits any more.
+    pub(super) async fn settled(&self) {
+        self.until(|| {
+            let queue = self.queue.lock();
+            queue.depth() == 0
+        })
+        .await;
+    }
+
+    async fn until(&self, reached: impl Fn() -> bool) {
+        loop {
+            // From here on no news are missed.
+            let news = self.news.notified();
+            if reached() {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// Takes in a purge, to be noted here next. The receiver gets its number in time.
     pub(super) fn push(&self, selector: &Selector, kind: Kind) -> oneshot::Receiver<u64> {
         let (done, receiver) = oneshot::channel();
         let purge = Purge {
             selector: selector.to_string(),
             soft: kind == Kind::Soft,
         };
-        let mut waiting = self.waiting.lock();
-        if waiting.len() >= WAITING {
-            waiting.clear();
-            waiting.push_back(Waiting {
-                purge: everything(),
-                done: None,
-            });
-        }
-        waiting.push_back(Waiting {
-            purge,
-            done: Some(done),
-        });
-        self.depth.set(waiting.len() as i64);
-        drop(waiting);
+        self.wait_for(purge, vec![done]);
         self.wake.notify_one();
         receiver
+    }
+
+    /// A purge that waits already is one with this: its number comes after both.
+    fn wait_for(&self, purge: Purge, tellers: Tellers) {
+        let mut queue = self.queue.lock();
+        let purge = match queue.waiting.contains_key(&purge) || queue.waiting.len() < WAITING {
+            true => purge,
+            false => {
+                let all = queue.waiting.drain().flat_map(|(_, tellers)| tellers);
+                let all = all.collect();
+                queue.waiting.insert(everything(), all);
+                everything()
+            }
+        };
+        queue.waiting.entry(purge).or_default().extend(tellers);
+        self.depth.set(queue.depth());
     }
 
     /// Appends what waits, for ever.
     pub(super) async fn append(&self, guard: &Guard) {
         let mut pause = RETRY;
         loop {
-            let Some(purge) = self.first() else {
+            let batch = self.batch();
+            if batch.is_empty() {
                 self.wake.notified().await;
                 continue;
-            };
-            let last = self.position.lock().applied;
-            match guard
-                .call(Call::Log, |store| store.append(&purge, last))
-                .await
-            {
-                Ok(log) => {
-                    pause = RETRY;
-                    let newest = log.newest;
-                    self.apply(log);
-                    self.appended(&purge, newest);
-                }
-                Err(_) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_MAX);
-                }
+            }
+            let appends = batch
+                .into_iter()
+                .map(|(purge, tellers)| self.append_one(guard, purge, tellers));
+            let well = join_all(appends).await.into_iter().all(|well| well);
+            self.news.notify_waiters();
+            if well {
+                pause = RETRY;
+            } else {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
             }
         }
+    }
+
+    fn batch(&self) -> Vec<(Purge, Tellers)> {
+        let mut queue = self.queue.lock();
+        let first: Vec<Purge> = queue.waiting.keys().take(BATCH).cloned().collect();
+        let batch: Vec<_> = first
+            .into_iter()
+            .filter_map(|purge| queue.waiting.remove_entry(&purge))
+            .collect();
+        queue
+            .under_way
+            .extend(batch.iter().map(|(purge, _)| purge.clone()));
+        batch
+    }
+
+    /// False: it waits again.
+    async fn append_one(&self, guard: &Guard, purge: Purge, tellers: Tellers) -> bool {
+        let last = self.position.lock().applied;
+        let appended = guard
+            .call(Call::Log, |store| store.append(&purge, last))
+            .await;
+        let well = appended.is_ok();
+        match appended {
+            Ok(log) => {
+                let newest = log.newest;
+                self.apply(log);
+                // Who waited for the number may have left.
+                for teller in tellers {
+                    let _ = teller.send(newest);
+                }
+            }
+            Err(_) => self.wait_for(purge.clone(), tellers),
+        }
+        let mut queue = self.queue.lock();
+        queue.under_way.remove(&purge);
+        self.depth.set(queue.depth());
+        well
     }
 
     /// Applies what others append, for ever. Not by way of the guard: a look at the log
@@ -165,67 +263,69 @@ impl Feed {
     /// Applies a stretch of the log that begins where some look at it had ended.
     fn apply(&self, log: Log) {
         let mut position = self.position.lock();
-        let begins = position.generation == 0;
-        if log.generation != position.generation {
-            if !begins {
-                tracing::warn!("the second tier's purge log was lost; older copies are not shown");
-                self.gap(position.applied.max(log.newest));
-            }
-            position.generation = log.generation;
-        } else if log.newest <= position.applied {
+        let begins = position.is_none();
+        let known = log.generation == position.generation;
+        if known && log.newest <= position.applied {
             return;
+        }
+        if !known && !begins {
+            tracing::warn!("the second tier's purge log was lost; older copies are not shown");
+            self.gap(position.applied.max(log.newest));
         }
         if !log.whole {
             let first = log.purges.first().map_or(log.newest + 1, |p| p.number);
             self.log.raise_floor(first.saturating_sub(1));
             if !begins {
-                self.gaps.inc();
+                self.note_gap();
             }
         }
-        for logged in log
-            .purges
-            .iter()
-            .filter(|p| p.number > position.applied || begins)
-        {
-            let kind = if logged.purge.soft {
-                Kind::Soft
-            } else {
-                Kind::Hard
-            };
-            match logged.purge.selector.parse() {
-                Ok(selector) => self.log.record_numbered(&selector, kind, logged.number),
-                // A selector that a newer version knows: what it reaches is unknown, so all.
-                Err(_) => self
-                    .log
-                    .record_numbered(&Selector::All, Kind::Hard, logged.number),
-            }
-        }
+        let after = if begins { 0 } else { position.applied };
+        let news = log.purges.iter().filter(|p| p.number > after);
+        news.for_each(|logged| self.note(&logged.purge, Some(logged.number)));
         self.log.advance(log.newest);
+        let queue = self.queue.lock();
+        let pending = queue.waiting.keys().chain(&queue.under_way);
+        pending.for_each(|purge| self.note(purge, None));
+        drop(queue);
+        position.generation = log.generation;
         position.applied = position.applied.max(log.newest);
-        self.generation
-            .store(position.generation, Ordering::Release);
+        self.applied.store(position.applied, Ordering::Release);
+        self.generation.store(log.generation, Ordering::Release);
+        if begins {
+            self.news.notify_waiters();
+        }
+    }
+
+    /// Notes a purge here: with its number, or after all that is known.
+    fn note(&self, purge: &Purge, number: Option<u64>) {
+        let kind = if purge.soft { Kind::Soft } else { Kind::Hard };
+        // A selector that a newer version knows: what it reaches is unknown, so all.
+        let parsed = purge.selector.parse().map(|selector| (selector, kind));
+        let (selector, kind) = parsed.unwrap_or((Selector::All, Kind::Hard));
+        match number {
+            Some(number) => self.log.record_numbered(&selector, kind, number),
+            None => {
+                self.log.record(&selector, kind);
+            }
+        }
     }
 
     /// Hides what was born before now.
     fn gap(&self, newest: u64) {
-        self.gaps.inc();
+        self.note_gap();
         self.log.record(&Selector::All, Kind::Hard);
         self.log.advance(newest);
     }
 
-    fn first(&self) -> Option<Purge> {
-        self.waiting.lock().front().map(|w| w.purge.clone())
+    fn note_gap(&self) {
+        self.gaps.inc();
+        self.hooks.emit(Event::Gap);
     }
+}
 
-    /// Takes the appended purge out, unless the queue was replaced meanwhile.
-    fn appended(&self, purge: &Purge, number: u64) {
-        let mut waiting = self.waiting.lock();
-        if waiting.front().is_some_and(|first| first.purge == *purge) {
-            let done = waiting.pop_front().and_then(|first| first.done);
-            // Who waited for the number may have left.
-            let _ = done.map(|done| done.send(number));
-        }
-        self.depth.set(waiting.len() as i64);
+impl Queue {
+    fn depth(&self) -> i64 {
+        (self.waiting.len() + self.under_way.len()) as i64
     }
 }
 

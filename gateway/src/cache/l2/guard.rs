@@ -8,12 +8,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 use tokio::sync::Semaphore;
 
 use super::breaker::{Breaker, Passage};
 use super::config;
 use super::store::{Store, StoreError};
+use crate::cache::event::{Event, Hooks};
 
 /// The store and what guards it.
 pub struct Guard {
@@ -22,7 +25,8 @@ pub struct Guard {
     gate: Semaphore,
     read_timeout: Duration,
     write_timeout: Duration,
-    calls: IntCounterVec,
+    hooks: Arc<Hooks>,
+    calls: [[IntCounter; OUTCOMES.len()]; CALLS.len()],
     seconds: [Histogram; CALLS.len()],
     opened: IntGauge,
 }
@@ -38,6 +42,16 @@ pub enum Call {
 }
 
 const CALLS: [&str; 5] = ["get", "put", "delete", "log", "lease"];
+const OUTCOMES: [&str; 8] = [
+    "ok",
+    "skipped",
+    "busy",
+    "down",
+    "timeout",
+    "refused",
+    "corrupt",
+    "too-large",
+];
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +76,7 @@ impl Guard {
     pub fn new(
         store: Arc<dyn Store>,
         config: &config::L2,
+        hooks: Arc<Hooks>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
         let calls = IntCounterVec::new(
@@ -92,7 +107,9 @@ impl Guard {
             gate: Semaphore::new(config.max_concurrent),
             read_timeout: config.read_timeout.into(),
             write_timeout: config.write_timeout.into(),
-            calls,
+            hooks,
+            calls: CALLS
+                .map(|call| OUTCOMES.map(|outcome| calls.with_label_values(&[call, outcome]))),
             seconds: CALLS.map(|call| seconds.with_label_values(&[call])),
             opened,
         })
@@ -118,9 +135,8 @@ impl Guard {
             Err(Failed::Busy) => "busy",
             Err(Failed::Store(error)) => error.reason(),
         };
-        self.calls
-            .with_label_values(&[CALLS[call as usize], outcome])
-            .inc();
+        let outcome = OUTCOMES.iter().position(|known| *known == outcome);
+        self.calls[call as usize][outcome.unwrap_or(0)].inc();
         if answer.is_ok() {
             self.seconds[call as usize].observe(began.elapsed().as_secs_f64());
         }
@@ -154,9 +170,16 @@ impl Guard {
             }
             Ok(_) | Err(_) => self.breaker.succeeded(&permit),
         }
-        self.opened
-            .set(i64::from(self.breaker.passage() != Passage::Closed));
+        self.note(self.breaker.passage());
         Ok(answer?)
+    }
+
+    fn note(&self, passage: Passage) {
+        let open = i64::from(passage != Passage::Closed);
+        if self.opened.get() != open {
+            self.opened.set(open);
+            self.hooks.emit(Event::Breaker(passage));
+        }
     }
 
     fn deadline(&self, call: Call) -> Duration {

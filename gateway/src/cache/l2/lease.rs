@@ -18,7 +18,8 @@ use super::L2;
 use super::config::OnTimeout;
 use super::guard::Call;
 use super::store::{Acquired, Lease, StoreKey};
-use crate::cache::key::Key;
+use crate::cache::event::{Event, Leased};
+use crate::cache::key::{Key, KeyId};
 
 /// Whose turn it is to load.
 pub enum Turn {
@@ -48,7 +49,7 @@ const LOOK_SPREAD: u32 = 40;
 impl L2 {
     /// Whether nodes load one at a time.
     pub fn leases(&self) -> bool {
-        self.lease.enabled && self.is_known()
+        self.lease.enabled && self.guard.store.is_shared() && self.feed.generation().is_some()
     }
 
     /// How long to wait for another node's load, and what to do then.
@@ -56,24 +57,29 @@ impl L2 {
         (self.lease.wait_timeout.into(), self.lease.on_timeout)
     }
 
-    /// Asks whose turn it is.
-    pub async fn turn(self: &Arc<Self>, key: &Key) -> Turn {
-        let name = StoreKey::of(key.as_bytes());
+    /// Asks whose turn it is to load `key`, which belongs to `home`.
+    pub async fn turn(self: &Arc<Self>, home: KeyId, key: &Key) -> Turn {
+        let name = StoreKey::below(home, key.as_bytes());
         let ttl = self.lease.ttl.into();
         let asked = self
             .guard
             .call(Call::Lease, |store| store.acquire(&name, ttl));
-        match asked.await {
-            Ok(Acquired::Owned(lease)) => Turn::Mine(Held::new(Arc::clone(self), lease, ttl)),
-            Ok(Acquired::Busy) => Turn::Others,
-            Err(_) => Turn::Unknown,
-        }
+        let (turn, leased) = match asked.await {
+            Ok(Acquired::Owned(lease)) => {
+                let held = Held::new(Arc::clone(self), lease, ttl);
+                (Turn::Mine(held), Leased::Owned)
+            }
+            Ok(Acquired::Busy) => (Turn::Others, Leased::Busy),
+            Err(_) => (Turn::Unknown, Leased::Unknown),
+        };
+        self.hooks.emit(Event::Leased(leased));
+        turn
     }
 
     /// Listens for the lease of `key` to be given back: begin before asking for it.
-    pub fn freed(&self, key: &Key) -> Freed {
+    pub fn freed(&self, home: KeyId, key: &Key) -> Freed {
         Freed {
-            key: StoreKey::of(key.as_bytes()),
+            key: StoreKey::below(home, key.as_bytes()),
             word: self.guard.store.freed(),
         }
     }
@@ -124,7 +130,11 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.renewal.abort();
         let (tier, lease) = (Arc::clone(&self.tier), self.lease.clone());
-        tokio::spawn(async move {
+        // None when the runtime ends with us: then the lease runs out.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
             // What isn't given back runs out.
             let _ = tier
                 .guard
@@ -143,7 +153,7 @@ async fn renew(tier: Arc<L2>, lease: Lease, ttl: Duration) {
             .await;
         if matches!(renewed, Ok(false)) {
             // It's another's: the store will refuse what we write under it.
-            tier.count("lease-lost");
+            tier.hooks.emit(Event::Leased(Leased::Lost));
             return;
         }
     }

@@ -59,12 +59,7 @@ struct Redis {
 /// # Errors
 /// When the configuration can't mean a Redis. One that is down is no error.
 pub fn open(config: &config::Redis) -> Result<Arc<dyn Store>, OpenError> {
-    if config.connections == 0 {
-        return Err(OpenError::Connections);
-    }
-    if config.prefix.contains(['{', '}']) {
-        return Err(OpenError::Prefix(config.prefix.clone()));
-    }
+    config.check()?;
     let target = target::target(config)?;
     let names = Names::new(&config.prefix);
     let (freed, _) = broadcast::channel(freed::BEHIND);
@@ -132,7 +127,8 @@ impl Redis {
             self.names.record(put.key),
             self.names.born(put.key),
             self.names.tombstone(put.key),
-            self.names.lease(put.key),
+            self.names
+                .lease(put.lease.map_or(put.key, |lease| &lease.key)),
         ];
         let arguments = vec![
             Value::Bytes(put.record),

@@ -1,9 +1,9 @@
 //! What a second tier needs of the thing that holds its records: [`Store`].
 //!
 //! Records are bytes here; `record` knows what they mean. Each method is a trip to a
-//! network or a disk; deadlines and a breaker are the caller's. Decision: time is told by the store alone: a write says how long
-//! the record lives, a read says how much of that is left, so that no two nodes' clocks
-//! are ever compared.
+//! network or a disk; deadlines and a breaker are the caller's. Decision: time is told by
+//! the store alone: a write says how long the record lives, a read says how much of that is
+//! left, so that no two nodes' clocks are ever compared.
 
 use std::time::Duration;
 
@@ -12,12 +12,18 @@ use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
 
+use crate::cache::key::KeyId;
 use crate::cache::purge::Order;
 
-/// A cache key as stores know it: the first 128 bits of its SHA-256. The record carries
-/// the whole key and is bound to it.
+/// A cache key as stores know it. The record carries the whole key and is bound to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct StoreKey(pub [u8; 16]);
+pub struct StoreKey {
+    /// The first 128 bits of the key's SHA-256.
+    pub id: [u8; 16],
+    /// The key without its variant, by its short name: what has the same home can be
+    /// touched by one script, wherever a store spreads its keys.
+    pub home: KeyId,
+}
 
 /// A record and how long it has left to live.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,7 +41,7 @@ pub struct Put<'a> {
     pub life: Duration,
     /// Where its load stood in the order of purges, without the local step.
     pub born: Order,
-    /// Write only while this is held.
+    /// Write only while this is held; it has the same home.
     pub lease: Option<&'a Lease>,
 }
 
@@ -50,7 +56,7 @@ pub enum Written {
 }
 
 /// A purge as the log holds it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Purge {
     /// As [`crate::cache::purge::Selector`] writes itself.
     pub selector: String,
@@ -113,6 +119,11 @@ pub trait Store: Send + Sync + 'static {
     /// `redis` or `disk`: the word in metrics and logs.
     fn kind(&self) -> &'static str;
 
+    /// Whether several nodes use it, so that leases and word of purges have a meaning.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     /// The record of `key`, if it has at most `max` bytes; a longer one is not fetched.
     fn get<'a>(
         &'a self,
@@ -123,7 +134,8 @@ pub trait Store: Send + Sync + 'static {
     /// Writes, unless something later is there.
     fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>>;
 
-    /// Removes the record of `key` and keeps out, for a while, what was born before `at`.
+    /// Removes the record of `key`, unless its load began after `at`, and keeps out, for a
+    /// while, what was born before `at`.
     fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Appends to the purge log, with a number above `last` and every one in the log.
@@ -163,10 +175,32 @@ pub trait Store: Send + Sync + 'static {
 }
 
 impl StoreKey {
-    /// The name of a whole cache key.
+    /// The name of a key without variant.
     pub fn of(key: &[u8]) -> Self {
+        Self::below(KeyId::of(key), key)
+    }
+
+    /// The name of the whole key of something that belongs to `home`.
+    pub fn below(home: KeyId, key: &[u8]) -> Self {
         let digest = Sha256::digest(key);
-        Self(std::array::from_fn(|i| digest[i]))
+        Self {
+            id: std::array::from_fn(|i| digest[i]),
+            home,
+        }
+    }
+
+    /// As it travels.
+    pub fn to_bytes(self) -> [u8; 24] {
+        let home = self.home.0.to_be_bytes();
+        std::array::from_fn(|i| if i < 16 { self.id[i] } else { home[i - 16] })
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) writes.
+    pub fn from_bytes(bytes: [u8; 24]) -> Self {
+        Self {
+            id: std::array::from_fn(|i| bytes[i]),
+            home: KeyId(u64::from_be_bytes(std::array::from_fn(|i| bytes[16 + i]))),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A queue with a bound in bytes. A newer value of a key takes the older one's place in
 //! it, and what doesn't fit pushes out the oldest: a response that isn't shared is a
 //! load elsewhere, never a wrong answer. What waits can be read ([`Writer::waiting`]).
+//! What is under way counts as well, and is known by its key ([`Writer::ended`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,13 +12,15 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::Notify;
 
-use super::Write;
+use super::put::Write;
 use super::store::StoreKey;
 
 /// What waits to be written.
 pub(super) struct Writer {
     queue: Mutex<Queue>,
     wake: Notify,
+    /// A write ended.
+    ended: Notify,
     max_bytes: usize,
     dropped: IntCounter,
     bytes: IntGauge,
@@ -28,6 +31,17 @@ struct Queue {
     /// In the order of arrival; a key stands here once.
     order: VecDeque<StoreKey>,
     writes: HashMap<StoreKey, Arc<Write>>,
+    /// Keys of writes under way, and how many of each.
+    busy: HashMap<StoreKey, usize>,
+    /// Of both.
+    bytes: usize,
+}
+
+/// A write that is under way until this is dropped.
+#[must_use = "the write counts as under way while this lives"]
+pub(super) struct Busy<'a> {
+    writer: &'a Writer,
+    key: StoreKey,
     bytes: usize,
 }
 
@@ -39,13 +53,14 @@ impl Writer {
         )?;
         let bytes = IntGauge::new(
             "lamina_l2_write_queue_bytes",
-            "Bytes of responses that wait to be written to the second tier.",
+            "Bytes of responses on their way to the second tier.",
         )?;
         registry.register(Box::new(dropped.clone()))?;
         registry.register(Box::new(bytes.clone()))?;
         Ok(Self {
             queue: Mutex::default(),
             wake: Notify::new(),
+            ended: Notify::new(),
             max_bytes,
             dropped,
             bytes,
@@ -70,28 +85,97 @@ impl Writer {
     }
 
     /// The next write, as soon as there is one.
-    pub(super) async fn next(&self) -> Arc<Write> {
+    pub(super) async fn next(&self) -> (Arc<Write>, Busy<'_>) {
         loop {
-            let write = {
+            let taken = {
                 let mut queue = self.queue.lock();
-                let write = queue.pop();
-                self.bytes.set(queue.bytes as i64);
-                write
+                queue.pop().map(|write| {
+                    let busy = self.counted(&mut queue, &write);
+                    (write, busy)
+                })
             };
-            match write {
-                Some(write) => {
+            match taken {
+                Some(taken) => {
                     // Another worker may take the next one meanwhile.
                     self.wake.notify_one();
-                    return write;
+                    return taken;
                 }
                 None => self.wake.notified().await,
             }
         }
     }
 
+    /// Begins a write that does not wait. None: too much is on its way already.
+    pub(super) fn begin(&self, write: &Write) -> Option<Busy<'_>> {
+        let mut queue = self.queue.lock();
+        if queue.bytes.saturating_add(write.size()) > self.max_bytes {
+            self.dropped.inc();
+            return None;
+        }
+        Some(self.counted(&mut queue, write))
+    }
+
+    /// Lets go of what waits under `key`.
+    pub(super) fn cancel(&self, key: &StoreKey) {
+        let mut queue = self.queue.lock();
+        if let Some(write) = queue.writes.remove(key) {
+            queue.bytes -= write.size();
+            queue.order.retain(|other| other != key);
+        }
+    }
+
     /// What waits under `key`.
     pub(super) fn waiting(&self, key: &StoreKey) -> Option<Arc<Write>> {
         self.queue.lock().writes.get(key).cloned()
+    }
+
+    /// Waits until no write of `key` is under way.
+    pub(super) async fn ended(&self, key: &StoreKey) {
+        self.until(|queue| !queue.busy.contains_key(key)).await;
+    }
+
+    /// Waits until nothing waits and nothing is under way.
+    pub(super) async fn settled(&self) {
+        self.until(|queue| queue.order.is_empty() && queue.busy.is_empty())
+            .await;
+    }
+
+    async fn until(&self, reached: impl Fn(&Queue) -> bool) {
+        loop {
+            // From here on no end is missed.
+            let ended = self.ended.notified();
+            if reached(&self.queue.lock()) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn counted(&self, queue: &mut Queue, write: &Write) -> Busy<'_> {
+        *queue.busy.entry(write.key).or_default() += 1;
+        queue.bytes += write.size();
+        self.bytes.set(queue.bytes as i64);
+        Busy {
+            writer: self,
+            key: write.key,
+            bytes: write.size(),
+        }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.writer.queue.lock();
+        queue.bytes -= self.bytes;
+        self.writer.bytes.set(queue.bytes as i64);
+        if let Some(writes) = queue.busy.get_mut(&self.key) {
+            *writes -= 1;
+            if *writes == 0 {
+                queue.busy.remove(&self.key);
+            }
+        }
+        drop(queue);
+        self.writer.ended.notify_waiters();
     }
 }
 
@@ -107,41 +191,51 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::record::Record;
 
     fn writer(max_bytes: usize) -> Writer {
         Writer::new(max_bytes, &Registry::new()).unwrap()
     }
 
-    fn write(key: u8, born: u64) -> Write {
-        Write {
-            key: StoreKey([key; 16]),
-            whole_key: Arc::from([key].as_slice()),
-            record: Record::Varies(Vec::new()),
-            life: std::time::Duration::from_secs(1),
-            born,
-        }
-    }
-
     #[tokio::test]
     async fn a_newer_value_takes_the_place_of_an_older_one() {
         let writer = writer(1 << 20);
-        writer.push(write(1, 10));
-        writer.push(write(2, 11));
-        writer.push(write(1, 12));
-        assert_eq!(writer.next().await.born, 12);
-        assert_eq!(writer.next().await.born, 11);
-        assert!(writer.queue.lock().order.is_empty());
+        writer.push(Write::of(1, 10));
+        writer.push(Write::of(2, 11));
+        writer.push(Write::of(1, 12));
+        assert_eq!(writer.next().await.0.born, 12);
+        assert_eq!(writer.next().await.0.born, 11);
+        writer.settled().await;
         assert_eq!(writer.queue.lock().bytes, 0);
     }
 
     #[tokio::test]
     async fn the_oldest_goes_when_the_bound_is_reached() {
-        let size = write(1, 1).size();
+        let size = Write::of(1, 1).size();
         let writer = writer(2 * size);
-        (1..=5).for_each(|key| writer.push(write(key, 1)));
+        (1..=5).for_each(|key| writer.push(Write::of(key, 1)));
         assert_eq!(writer.dropped.get(), 3);
-        assert!(writer.waiting(&StoreKey([3; 16])).is_none());
-        assert_eq!(writer.next().await.key, StoreKey([4; 16]));
+        assert!(writer.waiting(&Write::of(3, 1).key).is_none());
+        let (write, busy) = writer.next().await;
+        assert_eq!(write.key, Write::of(4, 1).key);
+        assert!(writer.begin(&Write::of(6, 1)).is_none(), "both still count");
+        drop(busy);
+        assert!(writer.begin(&Write::of(6, 1)).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_write_is_gone_and_one_under_way_is_waited_for() {
+        let writer = writer(1 << 20);
+        let key = Write::of(1, 1).key;
+        writer.push(Write::of(1, 1));
+        writer.cancel(&key);
+        assert!(writer.waiting(&key).is_none());
+        writer.push(Write::of(1, 2));
+        let (_, busy) = writer.next().await;
+        let ended = writer.ended(&key);
+        tokio::pin!(ended);
+        let early = futures_util::poll!(ended.as_mut());
+        assert!(early.is_pending(), "it is under way");
+        drop(busy);
+        ended.await;
     }
 }

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cache::key::KeyId;
 use crate::cache::l2::store::Logged;
 
 const LIFE: Duration = Duration::from_secs(60);
@@ -17,7 +18,10 @@ fn store(folder: &std::path::Path, max_bytes: u64) -> Arc<dyn Store> {
 }
 
 fn key(n: u8) -> StoreKey {
-    StoreKey([n; 16])
+    StoreKey {
+        id: [n; 16],
+        home: KeyId(n.into()),
+    }
 }
 
 async fn put(store: &dyn Store, n: u8, record: &[u8], born: Order) -> Written {

@@ -158,7 +158,7 @@ impl Writer {
             Command::Delete { key, at, done } => {
                 self.bury(key, at);
                 replies.push(Box::new(move |outcome| drop(done.send(outcome))));
-                tables::delete(write, &key.0)
+                tables::delete(write, &key.id)
             }
             Command::Append { purge, last, done } => {
                 replies.push(Box::new(move |outcome| drop(done.send(outcome))));
@@ -180,11 +180,11 @@ impl Writer {
         record: &[u8],
     ) -> Result<Written, redb::Error> {
         let buried = self.tombstones.get(&key).is_some_and(|(at, _)| *at > born);
-        let newer = tables::born(write, &key.0)?.is_some_and(|there| there > born);
+        let newer = tables::born(write, &key.id)?.is_some_and(|there| there > born);
         if buried || newer {
             return Ok(Written::Overtaken);
         }
-        tables::put(write, &key.0, expires, born, record)?;
+        tables::put(write, &key.id, expires, born, record)?;
         Ok(Written::Stored)
     }
 

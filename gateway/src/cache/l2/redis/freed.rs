@@ -44,7 +44,7 @@ async fn forward(mut messages: broadcast::Receiver<Message>, keys: broadcast::Se
             Ok(message) => {
                 let key = message.value.as_bytes().and_then(|b| b.try_into().ok());
                 // Nobody may listen.
-                let _ = key.map(|key| keys.send(StoreKey(key)));
+                let _ = key.map(|key| keys.send(StoreKey::from_bytes(key)));
             }
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,

@@ -54,7 +54,7 @@ impl Redis {
         let arguments = vec![
             lease.token.as_slice().into(),
             self.names.freed().into(),
-            lease.key.0.as_slice().into(),
+            lease.key.to_bytes().as_slice().into(),
         ];
         let answer = self.run(&script::RELEASE, keys, arguments).await?;
         done(&answer, "DEL").map(drop)

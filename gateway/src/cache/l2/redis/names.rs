@@ -54,15 +54,14 @@ impl Names {
         format!("{}freed", self.prefix)
     }
 
+    /// In braces what `lamina explain` calls the key; behind them the variant's own name.
     fn of(&self, key: &StoreKey, kind: char) -> String {
-        let mut name = String::with_capacity(self.prefix.len() + 35);
-        name.push_str(&self.prefix);
-        name.push('{');
-        for byte in key.0 {
-            // Writing to a String can't fail.
+        let mut name = String::with_capacity(self.prefix.len() + 51);
+        // Writing to a String can't fail.
+        let _ = write!(name, "{}{{{}}}", self.prefix, key.home);
+        for byte in key.id {
             let _ = write!(name, "{byte:02x}");
         }
-        name.push('}');
         name.push(kind);
         name
     }
@@ -71,14 +70,18 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::key::KeyId;
 
     #[test]
-    fn a_keys_names_share_one_hash_tag() {
+    fn the_names_of_a_key_and_its_variants_share_one_hash_tag() {
         let names = Names::new("lamina:");
-        let key = StoreKey([0xab; 16]);
-        let tag = "{abababababababababababababababab}";
-        assert_eq!(names.record(&key), format!("lamina:{tag}r"));
-        assert_eq!(names.lease(&key), format!("lamina:{tag}l"));
+        let key = StoreKey {
+            id: [0xab; 16],
+            home: KeyId(0x1f),
+        };
+        let name = "lamina:{000000000000001f}abababababababababababababababab";
+        assert_eq!(names.record(&key), format!("{name}r"));
+        assert_eq!(names.lease(&key), format!("{name}l"));
         assert_eq!(names.log(), "lamina:{log}");
         assert_eq!(names.log_head(), "lamina:{log}h");
     }

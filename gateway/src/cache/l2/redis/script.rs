@@ -42,13 +42,13 @@ return 1",
 });
 
 /// Keys: record, born, tombstone. Arguments: order, life of the tombstone in ms.
-/// A record of a later load stays: a delete that is tried again must not reach it.
+/// A record of a load after the order stays: a delete that is tried again must not reach it.
 pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
         "local born = redis.call('GET', KEYS[2])
 local tomb = redis.call('GET', KEYS[3])
 if not tomb or tomb < ARGV[1] then tomb = ARGV[1] end
-if not born or born < ARGV[1] then redis.call('UNLINK', KEYS[1], KEYS[2]) end
+if not born or born <= ARGV[1] then redis.call('UNLINK', KEYS[1], KEYS[2]) end
 redis.call('SET', KEYS[3], tomb, 'PX', ARGV[2])
 return 1",
     )

@@ -38,6 +38,34 @@ pub enum OpenError {
     System(String),
 }
 
+impl OpenError {
+    /// The key of the configuration that it is about.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Url(_) | Self::Credentials | Self::System(_) => "url",
+            Self::Prefix(_) => "prefix",
+            Self::Connections => "connections",
+            Self::Certificates { .. } => "ca_file",
+        }
+    }
+}
+
+impl Redis {
+    /// Whether this can be a Redis, as far as can be told without files and network.
+    ///
+    /// # Errors
+    /// What can't be meant.
+    pub fn check(&self) -> Result<(), OpenError> {
+        if self.connections == 0 {
+            return Err(OpenError::Connections);
+        }
+        if self.prefix.contains(['{', '}']) {
+            return Err(OpenError::Prefix(self.prefix.clone()));
+        }
+        read(&self.url).map(drop)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Alone,

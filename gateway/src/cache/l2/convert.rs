@@ -1,0 +1,136 @@
+//! Entries as records and back, and the work on their bytes.
+//!
+//! Invariant: age only grows: by the time in L1, in the queue, and in the store, each by a
+//! clock of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::config;
+use super::put::Write;
+use crate::cache::entry::Entry;
+use crate::cache::freshness::Freshness;
+use crate::cache::key::Key;
+use crate::cache::purge::shared;
+use crate::cache::record::{self, Compression, Corrupt, Record, Stored};
+
+/// Records from this size on are encoded and decoded off the runtime's threads.
+const LARGE: usize = 32 << 10;
+/// The same for compressed ones: they grow.
+const LARGE_COMPRESSED: usize = 2 << 10;
+
+/// What the store holds of an entry. None: it would be of no use there.
+pub(super) fn stored(
+    entry: &Entry,
+    lifetime: Duration,
+    generation: u64,
+    max_life: Duration,
+) -> Option<Stored> {
+    let now = Instant::now();
+    let freshness = Freshness {
+        lifetime,
+        ..entry.freshness
+    };
+    let gone = now.saturating_duration_since(freshness.received);
+    let life = freshness
+        .hard_life(entry.has_validator())
+        .saturating_sub(gone)
+        .min(max_life);
+    (!life.is_zero()).then(|| Stored {
+        status: entry.status,
+        headers: entry.headers.clone(),
+        body: entry.body.clone(),
+        marks: entry.marks.clone(),
+        born: shared(entry.born),
+        generation,
+        age: freshness.age(now),
+        life,
+        lifetime,
+        while_revalidate: freshness.while_revalidate,
+        if_error: freshness.if_error,
+        must_revalidate: freshness.must_revalidate,
+    })
+}
+
+/// Its age counted on while it had `left` to live yet.
+pub(super) fn resided(stored: Stored, left: Duration) -> Stored {
+    let gone = stored.life.saturating_sub(left);
+    Stored {
+        age: stored.age + gone,
+        life: stored.life.min(left),
+        ..stored
+    }
+}
+
+pub(super) fn entry(key: Key, stored: Stored) -> Entry {
+    let freshness = Freshness {
+        received: Instant::now(),
+        initial_age: stored.age,
+        lifetime: stored.lifetime,
+        while_revalidate: stored.while_revalidate,
+        if_error: stored.if_error,
+        must_revalidate: stored.must_revalidate,
+    };
+    Entry::new(
+        key,
+        stored.status,
+        stored.headers,
+        stored.body,
+        freshness,
+        stored.marks,
+        stored.born,
+    )
+}
+
+/// The record and how long it lives from now. None: it is too large for one, or has lived.
+pub(super) async fn encode(
+    write: &Arc<Write>,
+    options: &record::Options,
+) -> Option<(Bytes, Duration)> {
+    let encode = |write: &Write, options: &record::Options| {
+        let record = write.aged()?;
+        let life = write.left();
+        let bytes = record::encode(&write.whole_key, &record, options).ok()?;
+        Some((bytes, life))
+    };
+    if write.size() < LARGE {
+        return encode(write, options);
+    }
+    let (write, options) = (Arc::clone(write), options.clone());
+    tokio::task::spawn_blocking(move || encode(&write, &options))
+        .await
+        .ok()?
+}
+
+pub(super) async fn decode(
+    key: &[u8],
+    bytes: Bytes,
+    options: &record::Options,
+) -> Result<Record, Corrupt> {
+    let large = match bytes.starts_with(b"HC1M") {
+        true => LARGE,
+        false => LARGE_COMPRESSED,
+    };
+    if bytes.len() < large {
+        return record::decode(key, &bytes, &options.limits, &options.seal);
+    }
+    let (key, options) = (key.to_vec(), options.clone());
+    let decode = move || record::decode(&key, &bytes, &options.limits, &options.seal);
+    tokio::task::spawn_blocking(decode)
+        .await
+        .unwrap_or(Err(Corrupt::Form))
+}
+
+pub(super) fn compression(config: config::Compress) -> Option<Compression> {
+    let codec = match config.codec {
+        config::Codec::None => return None,
+        config::Codec::Gzip => record::Codec::GZIP,
+        config::Codec::Zstd => record::Codec::ZSTD,
+    };
+    Some(Compression {
+        codec,
+        min_bytes: config.min_bytes.as_usize(),
+    })
+}

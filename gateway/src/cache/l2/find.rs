@@ -1,0 +1,109 @@
+//! Looking a request up in the second tier.
+
+use http::{HeaderMap, HeaderName};
+
+use super::L2;
+use super::convert;
+use super::guard::{Call, Failed};
+use super::store::StoreKey;
+use crate::cache::entry::Entry;
+use crate::cache::event::{Event, Look};
+use crate::cache::key::{Key, KeyBuf, KeyId};
+use crate::cache::record::{Record, Stored};
+use crate::http::vary::Vary;
+
+/// What came of a look-up.
+pub enum Sought {
+    Found(Box<Below>),
+    Miss,
+    /// The store does not tell, so that asking it for anything else is in vain, too.
+    Unknown,
+}
+
+/// What was found below L1. It was not compared with purges.
+pub struct Below {
+    pub entry: Entry,
+    pub vary: Vary,
+}
+
+/// Field lists of one key that are looked under at most.
+const LISTS: usize = 4;
+
+impl L2 {
+    /// Looks a request up.
+    pub async fn find(&self, primary: &KeyBuf, request: &HeaderMap) -> Sought {
+        let home = KeyId::of(primary.as_bytes());
+        let found = match self.read(home, primary.as_bytes()).await {
+            Ok(Record::Entry(stored)) => Ok((primary.to_key(), stored)),
+            Ok(Record::Varies(lists)) => self.variant(home, primary, &lists, request).await,
+            Err(look) => Err(look),
+        };
+        let look = found.as_ref().map_or_else(|look| *look, |_| Look::Hit);
+        self.hooks.emit(Event::Below(look));
+        match found {
+            Ok((key, stored)) => Sought::Found(Box::new(Below {
+                vary: Vary::parse(&stored.headers),
+                entry: convert::entry(key, stored),
+            })),
+            Err(Look::Error | Look::Skipped) => Sought::Unknown,
+            Err(_) => Sought::Miss,
+        }
+    }
+
+    async fn variant(
+        &self,
+        home: KeyId,
+        primary: &KeyBuf,
+        lists: &[Vec<HeaderName>],
+        request: &HeaderMap,
+    ) -> Result<(Key, Stored), Look> {
+        for fields in lists.iter().take(LISTS) {
+            let key = primary.variant(fields, request);
+            match self.read(home, key.as_bytes()).await {
+                Ok(Record::Entry(stored)) => return Ok((key.to_key(), stored)),
+                Err(look @ (Look::Error | Look::Skipped)) => return Err(look),
+                Ok(Record::Varies(_)) | Err(_) => {}
+            }
+        }
+        Err(Look::Miss)
+    }
+
+    /// The record under a whole key: what waits to be written, else what the store has.
+    async fn read(&self, home: KeyId, key: &[u8]) -> Result<Record, Look> {
+        let generation = self.feed.generation().ok_or(Look::Skipped)?;
+        let name = StoreKey::below(home, key);
+        if self.removals.hides(&name) {
+            return Err(Look::Miss);
+        }
+        let record = match self.writer.waiting(&name) {
+            Some(waiting) => waiting.aged().ok_or(Look::Miss)?,
+            None => self.fetched(&name, key).await?,
+        };
+        match record {
+            Record::Entry(stored) if stored.generation != generation => Err(Look::Outdated),
+            Record::Entry(stored) if !self.feed.knows(stored.born) => Err(Look::Ahead),
+            record => Ok(record),
+        }
+    }
+
+    async fn fetched(&self, name: &StoreKey, key: &[u8]) -> Result<Record, Look> {
+        let limit = self.codec.limits.encoded;
+        let found = self
+            .guard
+            .call(Call::Get, |store| store.get(name, limit))
+            .await;
+        let found = found.map_err(|error| match error {
+            Failed::Store(_) => Look::Error,
+            Failed::Skipped | Failed::Busy => Look::Skipped,
+        })?;
+        let found = found.ok_or(Look::Miss)?;
+        match convert::decode(key, found.record, &self.codec).await {
+            Ok(Record::Entry(stored)) => Ok(Record::Entry(convert::resided(stored, found.left))),
+            Ok(varies) => Ok(varies),
+            Err(corrupt) => {
+                self.hooks.emit(Event::Corrupt(corrupt));
+                Err(Look::Corrupt)
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The tier over a store that several nodes share, and that fails as the tests want it.
+
+mod memory;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use prometheus::Registry;
+
+use super::store::StoreKey;
+use super::*;
+use crate::cache::entry::{Entry, Marks};
+use crate::cache::freshness::{Freshness, State};
+use crate::cache::key::{Field, Key, KeyBuf, KeyId, hash64};
+use crate::cache::purge::Order;
+use crate::cache::{Cache, Lookup};
+use crate::http::vary::Vary;
+use memory::Memory;
+
+const LIFE: Duration = Duration::from_secs(600);
+
+/// One node over the store.
+struct Node {
+    cache: Cache,
+    tier: Arc<L2>,
+}
+
+impl Node {
+    async fn over(store: &Arc<Memory>) -> Self {
+        let mut config = crate::cache::config::Config::default();
+        config.l2.disk = Some(Default::default());
+        let registry = Registry::new();
+        let mut cache = Cache::new(&config, &registry).unwrap();
+        let store: Arc<dyn Store> = Arc::clone(store) as _;
+        let tier = cache
+            .attach(store, &config, Seal::public(), &registry)
+            .unwrap();
+        tier.run();
+        Self { cache, tier }
+    }
+
+    async fn known(store: &Arc<Memory>) -> Self {
+        let node = Self::over(store).await;
+        assert!(node.tier.known(LIFE).await);
+        node
+    }
+
+    /// Writes what was loaded at `born`, and waits until it is written.
+    async fn put(&self, entry: &Entry) {
+        self.tier
+            .put(&entry.key, &[], entry, entry.freshness.lifetime);
+        self.tier.writer.settled().await;
+    }
+
+    async fn find(&self, key: &KeyBuf) -> Option<Arc<Entry>> {
+        match self.tier.find(key, &HeaderMap::new()).await {
+            Sought::Found(below) => Some(Arc::new(below.entry)),
+            Sought::Miss | Sought::Unknown => None,
+        }
+    }
+
+    /// What a request would be shown of it.
+    async fn shown(&self, key: &KeyBuf) -> Option<State> {
+        let entry = self.find(key).await?;
+        self.cache.promote(key.to_key(), &Vary::None, &entry)
+    }
+
+    async fn hears(&self, number: u64) {
+        while !self.tier.feed.knows(crate::cache::purge::numbered(number)) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn key(text: &str) -> KeyBuf {
+    let mut key = KeyBuf::default();
+    key.push(Field::Path, text.as_bytes());
+    key
+}
+
+fn entry(key: &KeyBuf, age: Duration, born: Order) -> Entry {
+    let marks = Marks {
+        id: KeyId::of(key.as_bytes()).0,
+        tags: Box::new([hash64(b"x")]),
+        ..Marks::default()
+    };
+    let freshness = Freshness {
+        received: Instant::now(),
+        initial_age: age,
+        lifetime: LIFE,
+        while_revalidate: Duration::ZERO,
+        if_error: Duration::ZERO,
+        must_revalidate: false,
+    };
+    let body = Bytes::from_static(b"body");
+    Entry::new(
+        key.to_key(),
+        StatusCode::OK,
+        HeaderMap::new(),
+        body,
+        freshness,
+        marks,
+        born,
+    )
+}
+
+#[tokio::test]
+async fn what_one_node_stored_another_finds_with_the_age_it_has() {
+    let store = Arc::new(Memory::default());
+    let (one, other) = (Node::known(&store).await, Node::known(&store).await);
+    let old = Duration::from_secs(100);
+    one.put(&entry(&key("a"), old, one.cache.order())).await;
+    let found = other.find(&key("a")).await.unwrap();
+    let age = found.freshness.age(Instant::now());
+    assert!(age >= old && age < old + Duration::from_secs(5), "{age:?}");
+    assert_eq!(found.body, "body");
+}
+
+/// Guards against a queue that makes what waits in it younger.
+#[tokio::test]
+async fn what_waited_to_be_written_is_older_by_that() {
+    let waited = Duration::from_secs(40);
+    let stored = convert::stored(&entry(&key("a"), Duration::ZERO, 1), LIFE, 1, LIFE).unwrap();
+    let aged = convert::resided(stored, LIFE - waited);
+    assert!(aged.age >= waited && aged.life <= LIFE - waited);
+}
+
+#[tokio::test]
+async fn nothing_is_read_or_written_before_the_purge_log_was_read() {
+    let store = Arc::new(Memory::default());
+    store.down.store(true, SeqCst);
+    let node = Node::over(&store).await;
+    node.put(&entry(&key("a"), Duration::ZERO, 1)).await;
+    assert!(matches!(
+        node.tier.find(&key("a"), &HeaderMap::new()).await,
+        Sought::Unknown
+    ));
+    assert_eq!(store.reads.load(SeqCst), 0);
+    store.down.store(false, SeqCst);
+    assert!(node.tier.known(LIFE).await);
+    assert!(node.find(&key("a")).await.is_none());
+}
+
+#[tokio::test]
+async fn a_purge_on_one_node_hides_the_record_on_all() {
+    let store = Arc::new(Memory::default());
+    let (one, other) = (Node::known(&store).await, Node::known(&store).await);
+    one.put(&entry(&key("a"), Duration::ZERO, one.cache.order()))
+        .await;
+    assert!(other.shown(&key("a")).await.is_some());
+    let (_, told) = one
+        .cache
+        .purge_everywhere(&Selector::Tag("x".into()), Kind::Hard);
+    assert!(
+        one.shown(&key("a")).await.is_none(),
+        "at once, before it's logged"
+    );
+    let number = told.unwrap().await.unwrap();
+    other.hears(number).await;
+    assert!(other.shown(&key("a")).await.is_none());
+    let found = other
+        .cache
+        .lookup(&key("a"), &HeaderMap::new(), Instant::now());
+    assert!(matches!(found, Lookup::Miss(..)), "nor from its L1");
+}
+
+/// A purge of ours gets a later number than any that is given while it waits.
+#[tokio::test]
+async fn a_purge_that_waits_for_its_number_hides_what_was_born_at_earlier_ones() {
+    let store = Arc::new(Memory::default());
+    let (one, other) = (Node::known(&store).await, Node::known(&store).await);
+    store.mute.store(true, SeqCst);
+    one.cache.purge(&Selector::Tag("x".into()), Kind::Hard);
+    let number = store.purge("tag:else");
+    other.hears(number).await;
+    other
+        .put(&entry(&key("a"), Duration::ZERO, other.cache.order()))
+        .await;
+    one.hears(number).await;
+    assert!(
+        one.find(&key("a")).await.is_some(),
+        "it is there, and known by its number"
+    );
+    assert!(one.shown(&key("a")).await.is_none());
+    store.mute.store(false, SeqCst);
+    one.tier.feed.settled().await;
+    assert!(one.shown(&key("a")).await.is_none(), "for ever");
+}
+
+#[tokio::test]
+async fn a_record_born_after_purges_that_are_not_known_here_is_a_miss() {
+    let store = Arc::new(Memory::default());
+    let node = Node::known(&store).await;
+    let ahead = crate::cache::purge::numbered(1_000);
+    node.put(&entry(&key("a"), Duration::ZERO, ahead)).await;
+    assert_eq!(store.records(), 1);
+    assert!(node.find(&key("a")).await.is_none());
+}
+
+#[tokio::test]
+async fn a_log_that_was_lost_hides_all_that_is_older_here_and_below() {
+    let store = Arc::new(Memory::default());
+    let node = Node::known(&store).await;
+    store.purge("tag:else");
+    node.hears(1).await;
+    let old = Arc::new(entry(&key("a"), Duration::ZERO, node.cache.order()));
+    node.put(&old).await;
+    let kept = store.get(&StoreKey::of(key("a").as_bytes()), 1 << 20).await;
+    assert!(node.shown(&key("a")).await.is_some());
+    store.lose();
+    while node.tier.feed.generation() == Some(1) {
+        tokio::task::yield_now().await;
+    }
+    let found = node
+        .cache
+        .lookup(&key("a"), &HeaderMap::new(), Instant::now());
+    assert!(matches!(found, Lookup::Miss(..)));
+    // A replica may have kept the record that the log was lost beside.
+    let name = StoreKey::of(key("a").as_bytes());
+    let again = store::Put {
+        key: &name,
+        record: kept.unwrap().unwrap().record,
+        life: LIFE,
+        born: 0,
+        lease: None,
+    };
+    store.put(again).await.unwrap();
+    assert!(node.find(&key("a")).await.is_none());
+    let next = node.cache.purge_everywhere(&Selector::All, Kind::Hard);
+    assert!(next.1.unwrap().await.unwrap() > 1, "numbers never fall");
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_gone_and_does_not_come_back_from_the_queue() {
+    let store = Arc::new(Memory::default());
+    let node = Node::known(&store).await;
+    let old = Arc::new(entry(&key("a"), Duration::ZERO, node.cache.order()));
+    node.put(&old).await;
+    // As a write that waits.
+    node.tier.put(&old.key, &[], &old, LIFE);
+    store.down.store(true, SeqCst);
+    node.cache.drop_entry(&old);
+    assert!(node.find(&key("a")).await.is_none(), "hidden at once");
+    store.down.store(false, SeqCst);
+    while node.tier.removals.hides(&StoreKey::of(key("a").as_bytes())) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    node.tier.writer.settled().await;
+    assert_eq!(store.records(), 0);
+    node.put(&old).await;
+    assert_eq!(store.records(), 1, "the next load may be stored");
+}
+
+#[tokio::test]
+async fn a_former_owner_does_not_overwrite_the_winner_of_a_variant() {
+    let store = Arc::new(Memory::default());
+    let node = Node::known(&store).await;
+    let (home, primary) = (KeyId::of(key("a").as_bytes()), key("a").to_key());
+    let Turn::Mine(late) = node.tier.turn(home, &primary).await else {
+        panic!("it is free");
+    };
+    // Its lease ran out and another one has it.
+    store.release(late.lease()).await.unwrap();
+    let Turn::Mine(owner) = node.tier.turn(home, &primary).await else {
+        panic!("it is free again");
+    };
+    let fields = ["accept".parse().unwrap()];
+    let variant: Key = key("a").variant(&fields, &HeaderMap::new()).to_key();
+    let mut loaded = entry(&key("a"), Duration::ZERO, 1);
+    loaded.key = variant;
+    let lists = [fields.to_vec()];
+    node.tier
+        .publish(&primary, &lists, &loaded, LIFE, late)
+        .await;
+    assert_eq!(store.records(), 0);
+    node.tier
+        .publish(&primary, &lists, &loaded, LIFE, owner)
+        .await;
+    assert_eq!(
+        store.records(),
+        2,
+        "the variant, and what the key varies by"
+    );
+    assert!(node.find(&key("a")).await.is_some());
+}
+
+#[tokio::test]
+async fn equal_purges_that_wait_are_one_and_too_many_are_a_purge_of_everything() {
+    let store = Arc::new(Memory::default());
+    store.down.store(true, SeqCst);
+    let node = Node::over(&store).await;
+    let tag = |n: usize| Selector::Tag(format!("t{n}"));
+    let first: Vec<_> = (0..3)
+        .map(|_| node.tier.purge(&tag(0), Kind::Hard))
+        .collect();
+    let many: Vec<_> = (0..10_100)
+        .map(|n| node.tier.purge(&tag(n), Kind::Hard))
+        .collect();
+    store.down.store(false, SeqCst);
+    for told in first.into_iter().chain(many) {
+        told.await.unwrap();
+    }
+    let log = store.read_log(0).await.unwrap();
+    assert!(log.purges.len() < 200, "{}", log.purges.len());
+    assert!(log.purges.iter().any(|p| p.purge.selector == "all"));
+}

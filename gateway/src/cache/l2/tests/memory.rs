@@ -1,0 +1,224 @@
+//! A store in memory that tests can break: what several tiers share as several nodes would.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::cache::l2::store::{
+    Acquired, Found, Lease, Log, Logged, Purge, Put, Store, StoreError, StoreKey, Written,
+};
+use crate::cache::purge::Order;
+
+#[derive(Default)]
+pub struct Memory {
+    held: Mutex<Held>,
+    appended: Notify,
+    /// Every call fails.
+    pub down: AtomicBool,
+    /// Appends fail.
+    pub mute: AtomicBool,
+    pub reads: AtomicUsize,
+    pub leases: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Held {
+    records: HashMap<StoreKey, (Bytes, Instant, Order)>,
+    tombstones: HashMap<StoreKey, Order>,
+    owners: HashMap<StoreKey, [u8; 16]>,
+    generation: u64,
+    purges: Vec<Logged>,
+    newest: u64,
+}
+
+impl Memory {
+    /// As a server that was restarted without its data.
+    pub fn lose(&self) {
+        let mut held = self.held.lock();
+        let generation = held.generation + 1;
+        *held = Held {
+            generation,
+            ..Held::default()
+        };
+        self.appended.notify_waiters();
+    }
+
+    /// A purge by somebody else.
+    pub fn purge(&self, selector: &str) -> u64 {
+        let purge = Purge {
+            selector: selector.into(),
+            soft: false,
+        };
+        self.held.lock().append(purge, 0)
+    }
+
+    pub fn records(&self) -> usize {
+        self.held.lock().records.len()
+    }
+
+    fn alive(&self) -> Result<(), StoreError> {
+        match self.down.load(Ordering::SeqCst) {
+            true => Err(StoreError::Down("as the test wants it".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn log(&self, after: u64) -> Result<Log, StoreError> {
+        self.alive()?;
+        let held = self.held.lock();
+        Ok(Log {
+            generation: held.generation + 1,
+            newest: held.newest,
+            whole: true,
+            purges: held
+                .purges
+                .iter()
+                .filter(|p| p.number > after)
+                .cloned()
+                .collect(),
+        })
+    }
+}
+
+impl Held {
+    fn append(&mut self, purge: Purge, last: u64) -> u64 {
+        self.newest = self.newest.max(last) + 1;
+        self.purges.push(Logged {
+            number: self.newest,
+            purge,
+        });
+        self.newest
+    }
+
+    fn put(&mut self, put: &Put<'_>) -> Written {
+        let owns = |lease: &Lease| self.owners.get(&lease.key) == Some(&lease.token);
+        if !put.lease.is_none_or(owns) {
+            return Written::NotOwner;
+        }
+        let buried = self
+            .tombstones
+            .get(put.key)
+            .is_some_and(|at| *at > put.born);
+        let newer = self
+            .records
+            .get(put.key)
+            .is_some_and(|(.., born)| *born > put.born);
+        if buried || newer {
+            return Written::Overtaken;
+        }
+        let record = (put.record.clone(), Instant::now() + put.life, put.born);
+        self.records.insert(*put.key, record);
+        Written::Stored
+    }
+}
+
+fn ready<'a, T: Send + 'a>(outcome: Result<T, StoreError>) -> BoxFuture<'a, Result<T, StoreError>> {
+    std::future::ready(outcome).boxed()
+}
+
+impl Store for Memory {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        _max: usize,
+    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let held = self.held.lock();
+        let found = held.records.get(key).map(|(record, ends, _)| Found {
+            record: record.clone(),
+            left: ends.saturating_duration_since(Instant::now()),
+        });
+        ready(self.alive().map(|()| found.filter(|f| !f.left.is_zero())))
+    }
+
+    fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
+        ready(self.alive().map(|()| self.held.lock().put(&put)))
+    }
+
+    fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>> {
+        ready(self.alive().map(|()| {
+            let mut held = self.held.lock();
+            if held.records.get(key).is_some_and(|(.., born)| *born <= at) {
+                held.records.remove(key);
+            }
+            held.tombstones.insert(*key, at);
+        }))
+    }
+
+    fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>> {
+        if self.mute.load(Ordering::SeqCst) {
+            return ready(Err(StoreError::Refused("OOM".into())));
+        }
+        if let Err(error) = self.alive() {
+            return ready(Err(error));
+        }
+        self.held.lock().append(purge.clone(), last);
+        self.appended.notify_waiters();
+        ready(self.log(last))
+    }
+
+    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>> {
+        ready(self.log(after))
+    }
+
+    fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>> {
+        async move {
+            let appended = self.appended.notified();
+            let log = self.log(after)?;
+            if !log.purges.is_empty() {
+                return Ok(log);
+            }
+            // Either way the log is read again. A loss is not told: it's looked for often.
+            let often = patience.min(Duration::from_millis(5));
+            let _ = tokio::time::timeout(often, appended).await;
+            self.log(after)
+        }
+        .boxed()
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
+        let turn = self.leases.fetch_add(1, Ordering::SeqCst) as u128;
+        ready(self.alive().map(|()| {
+            let mut held = self.held.lock();
+            if held.owners.contains_key(key) {
+                return Acquired::Busy;
+            }
+            let token = turn.to_be_bytes();
+            held.owners.insert(*key, token);
+            Acquired::Owned(Lease { key: *key, token })
+        }))
+    }
+
+    fn renew<'a>(
+        &'a self,
+        lease: &'a Lease,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let owned = self.held.lock().owners.get(&lease.key) == Some(&lease.token);
+        ready(self.alive().map(|()| owned))
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>> {
+        ready(self.alive().map(|()| {
+            self.held.lock().owners.remove(&lease.key);
+        }))
+    }
+
+    fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        ready(Ok(()))
+    }
+}

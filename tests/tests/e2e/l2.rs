@@ -1,0 +1,335 @@
+//! The second tier through the front door: what a restart keeps, what nodes share, and
+//! that nobody notices when it is not there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use e2e::client::herd;
+use e2e::gate::Gate;
+use e2e::gateway::Gateway;
+use e2e::origin::Origin;
+use e2e::redis::{Redis, free_port};
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use e2e::wait::{SOON, passed, wait_for};
+use serde_json::json;
+
+/// A gateway in front of `origin`, over the store that `l2` says.
+async fn over(origin: &Origin, l2: &str, policy: &str) -> Gateway {
+    Setup::new(origin)
+        .top("cache", &format!("{{l2: {l2}}}"))
+        .policy(policy)
+        .start()
+        .await
+}
+
+fn redis_at(url: &str) -> String {
+    format!("{{redis: {{url: \"{url}\"}}, lease: {{ttl: 2s}}}}")
+}
+
+const MINUTE: &str = "{mode: override, ttl: 60s}";
+
+/// An origin whose page says `v1`, `v2`, … by request.
+async fn versions() -> Origin {
+    let count = AtomicUsize::new(0);
+    Origin::pages(move |_| Reply::ok(format!("v{}", count.fetch_add(1, Ordering::SeqCst) + 1)))
+        .await
+}
+
+/// Waits until `n` records were written.
+async fn written(gateway: &Gateway, n: f64) {
+    let labels = [("outcome", "stored")];
+    gateway
+        .metric_until("lamina_l2_writes_total", &labels, |count| count >= n)
+        .await;
+}
+
+async fn stop(mut gateway: Gateway) {
+    gateway.terminate();
+    assert!(gateway.ended(SOON).await.success());
+}
+
+#[tokio::test]
+async fn a_restart_on_a_disk_begins_warm() {
+    let folder = tempfile::tempdir().unwrap();
+    let l2 = format!("{{disk: {{path: \"{}/l2\"}}}}", folder.path().display());
+    let origin = versions().await;
+    let first = over(&origin, &l2, MINUTE).await;
+    let loaded = first.client().get("/a").await;
+    first.client().get("/b").await;
+    stop(first).await;
+    passed(loaded.at, Duration::from_millis(1_100)).await;
+    let again = over(&origin, &l2, MINUTE).await;
+    let answer = again.client().get("/a").await;
+    assert_eq!(answer.text(), "v1");
+    assert!(
+        answer.is_hit() && answer.age() >= Some(1),
+        "{:?}",
+        answer.headers
+    );
+    assert_eq!(again.client().get("/b").await.text(), "v2");
+    assert_eq!(origin.count(), 2);
+    again
+        .purge(json!({"url": format!("http://{}/a", again.address)}))
+        .await;
+    stop(again).await;
+    let third = over(&origin, &l2, MINUTE).await;
+    let host = |gateway: &Gateway| gateway.address.to_string();
+    assert_ne!(
+        third.client().get("/a").await.text(),
+        "v1",
+        "{}",
+        host(&third)
+    );
+}
+
+#[tokio::test]
+async fn a_disk_that_another_gateway_uses_is_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let l2 = format!("{{disk: {{path: \"{}/l2\"}}}}", folder.path().display());
+    let origin = versions().await;
+    let _first = over(&origin, &l2, MINUTE).await;
+    let setup = Setup::new(&origin).top("cache", &format!("{{l2: {l2}}}"));
+    let (dir, config) = setup.write();
+    let Err(refused) = Gateway::try_start(dir, &config, &[]).await else {
+        panic!("two gateways on one file");
+    };
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.log.contains("in use by another process"),
+        "{}",
+        refused.log
+    );
+}
+
+#[tokio::test]
+async fn a_cold_herd_on_two_nodes_is_one_load() {
+    let redis = Redis::start().await;
+    let (gate, count) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+    let origin = {
+        let (gate, count) = (gate.clone(), Arc::clone(&count));
+        Origin::start(move |_| {
+            let (gate, count) = (gate.clone(), Arc::clone(&count));
+            async move {
+                gate.pass().await;
+                Reply::ok(format!("v{}", count.fetch_add(1, Ordering::SeqCst) + 1))
+            }
+        })
+        .await
+    };
+    let l2 = redis_at(&redis.url());
+    let one = over(&origin, &l2, MINUTE).await;
+    let other = over(&origin, &l2, MINUTE).await;
+    let (one_client, other_client) = (one.client(), other.client());
+    let herds = async { tokio::join!(herd(&one_client, 200, "/"), herd(&other_client, 200, "/")) };
+    let opening = async {
+        gate.reached_by(1).await;
+        let busy = [("outcome", "busy")];
+        wait_for("the other node waits", SOON, || async {
+            let waits = one.metric("lamina_l2_leases_total", &busy).await
+                + other.metric("lamina_l2_leases_total", &busy).await;
+            (waits > 0.0).then_some(())
+        })
+        .await;
+        gate.open();
+    };
+    let ((here, there), ()) = tokio::join!(herds, opening);
+    for answer in here.into_iter().chain(there) {
+        assert_eq!(answer.unwrap().text(), "v1");
+    }
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn without_the_store_each_node_loads_once_and_nobody_waits() {
+    let origin = versions().await;
+    let l2 = redis_at(&format!("redis://127.0.0.1:{}", free_port()));
+    for n in 1..=2 {
+        let gateway = over(&origin, &l2, MINUTE).await;
+        let began = Instant::now();
+        for answer in herd(&gateway.client(), 100, "/").await {
+            assert_eq!(answer.unwrap().text(), format!("v{n}"));
+        }
+        assert!(began.elapsed() < SOON / 4, "{:?}", began.elapsed());
+        let receipt = gateway.purge(json!({"tag": "x"})).await;
+        assert_eq!(receipt["applied"], true);
+        assert_eq!(receipt["l2"]["logged"], false, "{receipt}");
+    }
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test]
+async fn a_purge_on_one_node_is_followed_by_the_other() {
+    let redis = Redis::start().await;
+    let origin = versions().await;
+    let policy = "{mode: override, ttl: 60s}";
+    let l2 = redis_at(&redis.url());
+    let one = over(&origin, &l2, policy).await;
+    let other = over(&origin, &l2, policy).await;
+    let ask = |gateway: &Gateway| gateway.client().request("/").host("site.example").send();
+    assert_eq!(ask(&one).await.text(), "v1");
+    written(&one, 1.0).await;
+    let shared = ask(&other).await;
+    assert_eq!(shared.text(), "v1");
+    assert!(shared.is_hit(), "{:?}", shared.headers);
+    let receipt = one.purge(json!({"url": "http://site.example/"})).await;
+    assert_eq!(receipt["l2"]["logged"], true, "{receipt}");
+    wait_for("the other node heard of it", SOON, || async {
+        (ask(&other).await.text() != "v1").then_some(())
+    })
+    .await;
+    assert_ne!(ask(&one).await.text(), "v1");
+    assert_eq!(origin.count(), 2, "one load for both");
+}
+
+#[tokio::test]
+async fn variants_are_found_by_another_node_and_never_mixed() {
+    let redis = Redis::start().await;
+    let origin = Origin::pages(|seen| {
+        Reply::fresh(format!("in {}", seen.header("accept-language")))
+            .header("vary", "accept-language")
+    })
+    .await;
+    let l2 = redis_at(&redis.url());
+    let one = over(&origin, &l2, "{}").await;
+    let other = over(&origin, &l2, "{}").await;
+    for (gateway, hit) in [(&one, false), (&other, true)] {
+        for language in ["de", "fr"] {
+            let ask = gateway.client().request("/").host("site.example");
+            let answer = ask.header("accept-language", language).send().await;
+            assert_eq!(answer.text(), format!("in {language}"));
+            assert_eq!(answer.is_hit(), hit, "{:?}", answer.headers);
+        }
+        written(&one, 4.0).await;
+    }
+    assert_eq!(origin.count(), 2);
+    // A herd on a cold node: leader and followers want different variants.
+    let third = over(&origin, &l2, "{}").await;
+    let asks = (0..40).map(|n| {
+        let language = if n % 2 == 0 { "de" } else { "fr" };
+        let ask = third.client().request("/").host("site.example");
+        async move {
+            let answer = ask.header("accept-language", language).send().await;
+            assert_eq!(answer.text(), format!("in {language}"));
+        }
+    });
+    futures_util::future::join_all(asks).await;
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test]
+async fn a_stale_copy_from_below_is_served_while_it_is_refreshed() {
+    let redis = Redis::start().await;
+    let origin = versions().await;
+    let policy = "{mode: override, ttl: 300ms, stale_while_revalidate: 60s}";
+    let l2 = redis_at(&redis.url());
+    let one = over(&origin, &l2, policy).await;
+    let ask = |gateway: &Gateway| gateway.client().request("/").host("site.example").send();
+    let loaded = ask(&one).await;
+    written(&one, 1.0).await;
+    passed(loaded.at, Duration::from_millis(400)).await;
+    let cold = over(&origin, &l2, policy).await;
+    let answer = ask(&cold).await;
+    assert_eq!(answer.text(), "v1");
+    assert!(answer.is_hit(), "{:?}", answer.headers);
+    origin.saw(2).await;
+    wait_for("the refresh is there", SOON, || async {
+        (ask(&cold).await.text() != "v1").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stale_copy_from_below_stands_in_for_a_failed_load() {
+    let redis = Redis::start().await;
+    let fails = Arc::new(AtomicBool::new(false));
+    let origin = {
+        let fails = Arc::clone(&fails);
+        Origin::pages(move |_| match fails.load(Ordering::SeqCst) {
+            true => Reply::status_only(503),
+            false => Reply::ok("v1"),
+        })
+        .await
+    };
+    let policy = "{mode: override, ttl: 300ms, stale_if_error: 60s}";
+    let l2 = redis_at(&redis.url());
+    let one = over(&origin, &l2, policy).await;
+    let ask = |gateway: &Gateway| gateway.client().request("/").host("site.example").send();
+    let loaded = ask(&one).await;
+    written(&one, 1.0).await;
+    passed(loaded.at, Duration::from_millis(400)).await;
+    fails.store(true, Ordering::SeqCst);
+    let cold = over(&origin, &l2, policy).await;
+    let answer = ask(&cold).await;
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "v1"));
+}
+
+#[tokio::test]
+async fn a_frozen_store_costs_one_deadline_and_is_used_again_when_it_thaws() {
+    let redis = Redis::start().await;
+    let origin = versions().await;
+    let l2 = format!(
+        "{{redis: {{url: \"{}\", silence_timeout: 500ms}}, breaker: {{cooldown: 500ms}}}}",
+        redis.url()
+    );
+    let gateway = over(&origin, &l2, MINUTE).await;
+    let client = gateway.client();
+    client.get("/warm").await;
+    written(&gateway, 1.0).await;
+    redis.freeze();
+    for n in 0..20 {
+        let began = Instant::now();
+        assert_eq!(client.get(&format!("/{n}")).await.status.as_u16(), 200);
+        let took = began.elapsed();
+        assert!(
+            took < Duration::from_millis(150),
+            "one deadline of 50 ms: {took:?}"
+        );
+        assert!(client.get("/warm").await.is_hit());
+    }
+    redis.thaw();
+    let mut n = 100;
+    wait_for("it is used again", SOON, || {
+        n += 1;
+        let path = format!("/{n}");
+        let (client, gateway) = (&client, &gateway);
+        async move {
+            let before = gateway
+                .metric("lamina_l2_writes_total", &[("outcome", "stored")])
+                .await;
+            client.get(&path).await;
+            let after = gateway
+                .metric("lamina_l2_writes_total", &[("outcome", "stored")])
+                .await;
+            (after > before).then_some(())
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_that_is_gone_leaves_no_copy_below() {
+    let redis = Redis::start().await;
+    let gone = Arc::new(AtomicBool::new(false));
+    let origin = {
+        let gone = Arc::clone(&gone);
+        Origin::pages(move |_| match gone.load(Ordering::SeqCst) {
+            true => Reply::status_only(404).header("cache-control", "no-store"),
+            false => Reply::ok("v1").header("cache-control", "max-age=0, stale-if-error=60"),
+        })
+        .await
+    };
+    let l2 = redis_at(&redis.url());
+    let one = over(&origin, &l2, "{}").await;
+    let ask = |gateway: &Gateway| gateway.client().request("/").host("site.example").send();
+    ask(&one).await;
+    written(&one, 1.0).await;
+    gone.store(true, Ordering::SeqCst);
+    assert_eq!(ask(&one).await.status.as_u16(), 404);
+    wait_for("the record is gone", SOON, || async {
+        let keys = redis.cli(&["--scan", "--pattern", "lamina:*r"]).await;
+        keys.is_empty().then_some(())
+    })
+    .await;
+}
