@@ -42,7 +42,7 @@ impl Cluster {
             let fields: Vec<_> = line.split(' ').collect();
             let alive = fields[2].contains("master") && !fields[2].contains("fail");
             let holds = fields[8..].iter().any(|range| contains(range, slot));
-            let port = fields[1].split(['@', ':']).nth(1)?.parse().ok()?;
+            let port = fields[1].split(['@', ':']).nth(1)?.parse::<u16>().ok()?;
             (alive && holds).then(|| self.nodes.iter().position(|node| node.port == port))?
         })
     }

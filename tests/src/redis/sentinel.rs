@@ -46,7 +46,7 @@ impl Sentinels {
         let said = self.sentinels[0]
             .ask(&["SENTINEL", "get-master-addr-by-name", "mymaster"])
             .await?;
-        let port = said.lines().nth(1)?.parse().ok()?;
+        let port = said.lines().nth(1)?.parse::<u16>().ok()?;
         self.servers.iter().position(|server| server.port == port)
     }
 

@@ -9,10 +9,10 @@
 //! Invariant: a purge that was taken in is appended before anything is forgotten of it;
 //! when too many wait, one purge of everything takes the place of all.
 //! Invariant: what waits for its number comes after every number that is known here, since
-//! it will get a later one. So it is noted anew with each stretch that is applied, and a
-//! record born at a number that was not applied yet can't be judged ([`Feed::knows`]).
+//! it will get a later one. So it hides whatever the store has, wherever that was born
+//! ([`Feed::hides`]), and a record born at a number that was not applied yet can't be judged.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,7 +23,8 @@ use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::{Notify, oneshot};
 
 use super::guard::{Call, Guard};
-use super::store::{Log, Purge};
+use super::store::{Log, Logged, Purge};
+use crate::cache::entry::Marks;
 use crate::cache::event::{Event, Hooks};
 use crate::cache::purge::{Kind, Order, PurgeLog, Selector, numbered};
 
@@ -61,10 +62,11 @@ type Tellers = Vec<oneshot::Sender<u64>>;
 
 /// Purges that are not in the store's log yet. Their order among each other has no
 /// meaning: each gets its number when it's appended.
-#[derive(Default)]
 struct Queue {
     waiting: HashMap<Purge, Tellers>,
-    under_way: HashSet<Purge>,
+    under_way: usize,
+    /// All that waited since none did; an order of its own.
+    pending: PurgeLog,
 }
 
 /// How far the store's log was applied.
@@ -124,6 +126,12 @@ impl Feed {
         born <= numbered(self.applied.load(Ordering::Acquire))
     }
 
+    /// Whether a purge that waits for its number reaches what has these marks.
+    pub(super) fn hides(&self, marks: &Marks) -> bool {
+        let queue = self.queue.lock();
+        queue.depth() > 0 && queue.pending.hides(marks, 0)
+    }
+
     /// Waits until the log was read once.
     pub(super) async fn known(&self) {
         self.until(|| self.generation().is_some()).await;
@@ -156,6 +164,7 @@ impl Feed {
             selector: selector.to_string(),
             soft: kind == Kind::Soft,
         };
+        self.queue.lock().pending.record(selector, Kind::Hard);
         self.wait_for(purge, vec![done]);
         self.wake.notify_one();
         receiver
@@ -207,9 +216,7 @@ impl Feed {
             .into_iter()
             .filter_map(|purge| queue.waiting.remove_entry(&purge))
             .collect();
-        queue
-            .under_way
-            .extend(batch.iter().map(|(purge, _)| purge.clone()));
+        queue.under_way += batch.len();
         batch
     }
 
@@ -229,10 +236,13 @@ impl Feed {
                     let _ = teller.send(newest);
                 }
             }
-            Err(_) => self.wait_for(purge.clone(), tellers),
+            Err(_) => self.wait_for(purge, tellers),
         }
         let mut queue = self.queue.lock();
-        queue.under_way.remove(&purge);
+        queue.under_way -= 1;
+        if queue.depth() == 0 {
+            queue.pending = pending();
+        }
         self.depth.set(queue.depth());
         well
     }
@@ -281,12 +291,8 @@ impl Feed {
         }
         let after = if begins { 0 } else { position.applied };
         let news = log.purges.iter().filter(|p| p.number > after);
-        news.for_each(|logged| self.note(&logged.purge, Some(logged.number)));
+        news.for_each(|logged| self.note(logged));
         self.log.advance(log.newest);
-        let queue = self.queue.lock();
-        let pending = queue.waiting.keys().chain(&queue.under_way);
-        pending.for_each(|purge| self.note(purge, None));
-        drop(queue);
         position.generation = log.generation;
         position.applied = position.applied.max(log.newest);
         self.applied.store(position.applied, Ordering::Release);
@@ -296,18 +302,13 @@ impl Feed {
         }
     }
 
-    /// Notes a purge here: with its number, or after all that is known.
-    fn note(&self, purge: &Purge, number: Option<u64>) {
+    fn note(&self, logged: &Logged) {
+        let purge = &logged.purge;
         let kind = if purge.soft { Kind::Soft } else { Kind::Hard };
         // A selector that a newer version knows: what it reaches is unknown, so all.
         let parsed = purge.selector.parse().map(|selector| (selector, kind));
         let (selector, kind) = parsed.unwrap_or((Selector::All, Kind::Hard));
-        match number {
-            Some(number) => self.log.record_numbered(&selector, kind, number),
-            None => {
-                self.log.record(&selector, kind);
-            }
-        }
+        self.log.record_numbered(&selector, kind, logged.number);
     }
 
     /// Hides what was born before now.
@@ -323,10 +324,24 @@ impl Feed {
     }
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            waiting: HashMap::new(),
+            under_way: 0,
+            pending: pending(),
+        }
+    }
+}
+
 impl Queue {
     fn depth(&self) -> i64 {
-        (self.waiting.len() + self.under_way.len()) as i64
+        (self.waiting.len() + self.under_way) as i64
     }
+}
+
+fn pending() -> PurgeLog {
+    PurgeLog::new(WAITING, Duration::ZERO)
 }
 
 fn everything() -> Purge {

@@ -82,6 +82,7 @@ impl L2 {
         match record {
             Record::Entry(stored) if stored.generation != generation => Err(Look::Outdated),
             Record::Entry(stored) if !self.feed.knows(stored.born) => Err(Look::Ahead),
+            Record::Entry(stored) if self.feed.hides(&stored.marks) => Err(Look::Miss),
             record => Ok(record),
         }
     }
