@@ -154,7 +154,8 @@ async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (Trip, u64) {
 async fn connected(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
     let began = Instant::now();
     loop {
-        match store.get(key, 1 << 20).await {
+        let answer = tokio::time::timeout(PATIENCE, store.get(key, 1 << 20)).await;
+        match answer.unwrap_or(Err(StoreError::Timeout)) {
             Ok(_) => return Ok(()),
             Err(error) if began.elapsed() >= CONNECT => return Err(error),
             Err(_) => tokio::time::sleep(AGAIN).await,
@@ -211,7 +212,7 @@ fn promises(l2: &L2) -> Vec<String> {
                 "what was stored is there after a restart; after a crash, what was stored {} before it",
                 disk.sync_interval
             ),
-            "a purge that was answered is never lost, not even in a crash".to_owned(),
+            "a purge whose receipt says `logged` is never lost, not even in a crash".to_owned(),
             "nothing is shared: each gateway needs a file of its own, and purges reach this node alone"
                 .to_owned(),
         ],

@@ -118,7 +118,7 @@ fn fill(of: Secret<'_>, base: &FilePath) -> Option<Finding> {
         let message = format!("an empty {name}; expected a long random text, or no key at all");
         return empty.then(|| Finding::value(key, message));
     };
-    let file_key = parent.key(&format!("{name}_file"));
+    let file_key = parent.key(format!("{name}_file"));
     if secret.is_some() {
         let message = format!("given beside `{name}`; expected one of the two");
         return Some(Finding::key(file_key, message));

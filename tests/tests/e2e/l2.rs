@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use e2e::cli;
 use e2e::client::{Answer, herd};
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
@@ -14,7 +15,8 @@ use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, passed, wait_for};
 use futures_util::future::join_all;
-use serde_json::json;
+use http::Method;
+use serde_json::{Value, json};
 
 /// A gateway in front of `origin`, over the store that `l2` says.
 async fn over(origin: &Origin, l2: &str, policy: &str) -> Gateway {
@@ -326,4 +328,59 @@ async fn a_page_that_is_gone_leaves_no_copy_below() {
         keys.is_empty().then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn explain_tells_what_each_tier_holds() {
+    let redis = Redis::start().await;
+    let origin = versions().await;
+    let l2 = redis_at(&redis.url());
+    let one = over(&origin, &l2, MINUTE).await;
+    ask(&one, "/").await;
+    written(&one, 1.0).await;
+    let cold = over(&origin, &l2, MINUTE).await;
+    let body = json!({"url": "http://site.example/"}).to_string();
+    let answer = cold.admin(Method::POST, "/v1/explain", &body).await;
+    let told: Value = serde_json::from_str(&answer.text).unwrap();
+    assert_eq!(told["tiers"][0], "l1: nothing", "{told}");
+    let below = told["tiers"][1].as_str().unwrap();
+    assert!(
+        below.starts_with("redis: fresh, 200, 2 bytes, age 0 s, ttl "),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn doctor_measures_the_store_and_says_what_it_guarantees() {
+    let redis = Redis::start().await;
+    let origin = versions().await;
+    let doctor = |l2: &str| {
+        let setup = Setup::new(&origin).top("cache", &format!("{{l2: {l2}}}"));
+        let (_dir, config) = setup.write();
+        let ran = cli::run(&["doctor", "-c", config.to_str().unwrap()]);
+        (ran.code, ran.output())
+    };
+    let patient = format!(
+        "{{redis: {{url: \"{}\"}}, read_timeout: 5s, write_timeout: 5s}}",
+        redis.url()
+    );
+    let (code, said) = doctor(&patient);
+    assert_eq!(code, Some(0), "{said}");
+    for word in [
+        "get 1 KiB",
+        "append purge",
+        "one load a key among all nodes",
+        "seal_key_file",
+    ] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let (code, said) = doctor(&redis_at(&format!("redis://127.0.0.1:{}", free_port())));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("connect        FAILED  not reachable"),
+        "{said}"
+    );
+    let (code, said) = doctor("{}");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("a restart begins empty"), "{said}");
 }

@@ -1,3 +1,5 @@
+//! The store on disk: what it keeps, what it refuses, and what it does with a damaged file.
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

@@ -219,7 +219,9 @@ fn roots_of_the_system() -> Result<RootCertStore, OpenError> {
 mod tests {
     use super::*;
 
-    fn place(url: &str) -> Option<(Kind, bool, Vec<(String, u16)>, Option<u8>)> {
+    type Parts = (Kind, bool, Vec<(String, u16)>, Option<u8>);
+
+    fn place(url: &str) -> Option<Parts> {
         let place = read(url).ok()?;
         Some((place.kind, place.tls, place.hosts, place.database))
     }
