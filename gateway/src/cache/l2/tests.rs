@@ -246,6 +246,8 @@ async fn what_is_forgotten_is_gone_and_does_not_come_back_from_the_queue() {
     node.tier.put(&old.key, &[], &old, LIFE);
     store.down.store(true, SeqCst);
     node.cache.drop_entry(&old);
+    let name = StoreKey::of(key("a").as_bytes());
+    assert!(node.tier.writer.waiting(&name).is_none());
     assert!(node.find(&key("a")).await.is_none(), "hidden at once");
     store.down.store(false, SeqCst);
     while node.tier.removals.hides(&StoreKey::of(key("a").as_bytes())) {
