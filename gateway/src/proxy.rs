@@ -141,7 +141,7 @@ impl Proxy {
     ///
     /// A hit is no future of its own: on the hottest path nothing is boxed or spawned.
     pub fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer, early: &Early) -> Answer {
-        let started = Instant::now();
+        let started = early.began();
         let (parts, body) = request.into_parts();
         let scheme = context::scheme(&parts, &peer);
         let host = context::host(&parts, scheme);
@@ -277,11 +277,10 @@ impl Proxy {
         outcome: Outcome,
         now: Instant,
     ) -> Served {
-        let status = CacheStatus::Hit {
-            ttl: entry.freshness.ttl(now),
-            detail,
-        };
-        Served::new(respond::from_entry(parts, entry, now, &status), outcome)
+        let age = entry.freshness.age(now);
+        let ttl = entry.freshness.ttl_at(age);
+        let status = CacheStatus::Hit { ttl, detail };
+        Served::new(respond::from_entry(parts, entry, age, &status), outcome)
     }
 
     /// Answers with an entry past its lifetime, without waiting for anybody.

@@ -70,6 +70,8 @@ pub struct Failure {
     /// For logs; clients never see it.
     pub detail: String,
     pub stale: StaleUse,
+    /// Nobody answered at all: no address, no connection, or it was closed.
+    pub disconnected: bool,
 }
 
 /// Whether a stale copy may stand in for what could not be loaded.
@@ -110,6 +112,7 @@ impl Failure {
             retry_after: None,
             detail: detail.into(),
             stale: StaleUse::InWindow,
+            disconnected: false,
         }
     }
 }

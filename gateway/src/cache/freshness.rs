@@ -64,11 +64,15 @@ impl Freshness {
 
     /// Seconds of freshness left, begun ones counted; negative once stale.
     pub fn ttl(&self, now: Instant) -> i64 {
+        self.ttl_at(self.age(now))
+    }
+
+    /// [`ttl`](Self::ttl) at this age.
+    pub fn ttl_at(&self, age: Duration) -> i64 {
         let begun = |d: Duration| (d + Duration::from_millis(999)).as_secs() as i64;
-        let (age, lifetime) = (self.age(now), self.lifetime);
-        match lifetime.checked_sub(age) {
+        match self.lifetime.checked_sub(age) {
             Some(left) => begun(left),
-            None => -begun(age - lifetime),
+            None => -begun(age - self.lifetime),
         }
     }
 

@@ -23,9 +23,12 @@ use crate::pattern::Pattern;
 pub struct Key(Arc<[u8]>);
 
 /// A key under construction, or for one look-up.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct KeyBuf {
-    bytes: SmallVec<[u8; 256]>,
+    /// The first `length` octets, while all of them fit; else they are in `spilled`.
+    inline: [u8; 256],
+    length: usize,
+    spilled: Vec<u8>,
     identity_end: usize,
 }
 
@@ -58,26 +61,57 @@ pub fn hash64(bytes: &[u8]) -> Hash64 {
     u64::from_be_bytes(std::array::from_fn(|i| digest[i]))
 }
 
+impl Default for KeyBuf {
+    fn default() -> Self {
+        Self {
+            inline: [0; 256],
+            length: 0,
+            spilled: Vec::new(),
+            identity_end: 0,
+        }
+    }
+}
+
 impl KeyBuf {
     /// Appends one field.
     pub fn push(&mut self, field: Field, value: &[u8]) {
         let [a, b, c, d] = (value.len() as u32).to_le_bytes();
-        self.bytes.extend_from_slice(&[field as u8, a, b, c, d]);
-        self.bytes.extend_from_slice(value);
+        self.append(&[field as u8, a, b, c, d], value);
+    }
+
+    fn append(&mut self, head: &[u8], value: &[u8]) {
+        let end = self.length + head.len() + value.len();
+        match self.inline.get_mut(self.length..end) {
+            Some(room) => {
+                room[..head.len()].copy_from_slice(head);
+                room[head.len()..].copy_from_slice(value);
+            }
+            None => self.spill(head, value),
+        }
+        self.length = end;
+    }
+
+    #[cold]
+    fn spill(&mut self, head: &[u8], value: &[u8]) {
+        if self.spilled.is_empty() {
+            self.spilled.extend_from_slice(&self.inline[..self.length]);
+        }
+        self.spilled.extend_from_slice(head);
+        self.spilled.extend_from_slice(value);
     }
 
     /// Ends the identity: what follows are parts.
     pub fn end_identity(&mut self) {
-        self.identity_end = self.bytes.len();
+        self.identity_end = self.length;
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        self.inline.get(..self.length).unwrap_or(&self.spilled)
     }
 
     /// The hash of the identity alone, which purges by URL go by.
     pub fn identity(&self) -> Hash64 {
-        hash64(&self.bytes[..self.identity_end])
+        hash64(&self.as_bytes()[..self.identity_end])
     }
 
     pub fn to_key(&self) -> Key {
@@ -114,7 +148,7 @@ impl Key {
     /// The key of a load that asks for the octets that `range` names.
     pub fn of_range(&self, range: &[u8], if_range: &[u8]) -> Self {
         let mut key = KeyBuf::default();
-        key.bytes.extend_from_slice(&self.0);
+        key.append(&[], &self.0);
         key.push(Field::Octets, range);
         key.push(Field::Octets, if_range);
         key.to_key()
@@ -428,6 +462,16 @@ mod tests {
         assert_ne!(with.to_key(), without.to_key());
         assert_eq!(with.identity(), without.identity());
         assert_eq!(cookies(&headers, b"ab").collect::<Vec<_>>(), [b"1"]);
+    }
+
+    #[test]
+    fn a_key_beyond_its_place_on_the_stack_is_the_same_key() {
+        for long in [240, 245, 246, 247, 256, 257, 1000] {
+            let (path, query) = ("/".repeat(long), "x".repeat(long));
+            let key = build(&Template::default(), &path, Some(&query));
+            let whole = format!("scheme=http host=a.example path={path} query={query} route=r");
+            assert_eq!(describe(key.as_bytes()), whole);
+        }
     }
 
     /// Guards against a response to `ab=evil` that is stored for everybody without that cookie.

@@ -12,6 +12,9 @@ pub const CACHE_NAME: &str = "lamina";
 /// The field's name.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// The range of a structured field's integer (RFC 9651 §3.3.1).
+const LIMIT: i64 = 999_999_999_999_999;
+
 /// Parameters after the name stay on the stack up to this size.
 type Buffer = SmallVec<[u8; 192]>;
 
@@ -76,6 +79,7 @@ impl CacheStatus<'_> {
         let mut out = Buffer::new();
         out.extend_from_slice(CACHE_NAME.as_bytes());
         match *self {
+            Self::Hit { ttl, detail: None } => return plain_hit(ttl),
             Self::Hit { ttl, detail } => {
                 out.extend_from_slice(b"; hit");
                 push_end(&mut out, Some(ttl), detail);
@@ -105,6 +109,17 @@ impl CacheStatus<'_> {
     }
 }
 
+/// `lamina; hit; ttl=…`, what most responses carry.
+fn plain_hit(ttl: i64) -> HeaderValue {
+    const START: &[u8] = b"lamina; hit; ttl=";
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(ttl.clamp(-LIMIT, LIMIT)).as_bytes();
+    let mut out = [0; START.len() + 16];
+    out[..START.len()].copy_from_slice(START);
+    out[START.len()..][..digits.len()].copy_from_slice(digits);
+    HeaderValue::from_bytes(&out[..START.len() + digits.len()]).expect("visible ASCII")
+}
+
 fn push_end(out: &mut Buffer, ttl: Option<i64>, detail: Option<&str>) {
     push_integer(out, "; ttl=", ttl);
     if let Some(detail) = detail {
@@ -114,8 +129,6 @@ fn push_end(out: &mut Buffer, ttl: Option<i64>, detail: Option<&str>) {
 }
 
 fn push_integer(out: &mut Buffer, label: &str, number: Option<i64>) {
-    // The range of a structured field's integer (RFC 9651 §3.3.1).
-    const LIMIT: i64 = 999_999_999_999_999;
     if let Some(number) = number {
         out.extend_from_slice(label.as_bytes());
         out.extend_from_slice(

@@ -189,23 +189,33 @@ static HOST_OCTETS: [bool; 256] = {
 /// `uri-host [ ":" port ]` (RFC 9110 §7.2), not empty, no user, nothing that could end up
 /// in a path.
 fn is_host(host: &[u8]) -> bool {
-    let (name, port) = match host.first() {
-        // An IPv6 address has colons of its own.
-        Some(b'[') => match host.iter().position(|&b| b == b']') {
-            Some(end) => (&host[1..end], &host[end + 1..]),
-            None => return false,
-        },
-        _ => host.split_at(host.iter().position(|&b| b == b':').unwrap_or(host.len())),
-    };
     let literal = host.first() == Some(&b'[');
-    let plain = |b: &u8| HOST_OCTETS[usize::from(*b)];
-    let named = name.iter().all(|b| plain(b) || literal && *b == b':');
+    let end = match literal {
+        // An IPv6 address has colons of its own.
+        true => host.iter().position(|&b| b == b']').map(|end| end + 1),
+        false => host.iter().position(|&b| !HOST_OCTETS[usize::from(b)]),
+    };
+    let (name, port) = host.split_at(end.unwrap_or(host.len()));
     let numbered = match port {
         [] => true,
         [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    !name.is_empty() && named && numbered
+    numbered
+        && if literal {
+            is_literal(name)
+        } else {
+            !name.is_empty()
+        }
+}
+
+/// `IP-literal`, as far as it matters here: something in brackets that no path could hold.
+fn is_literal(name: &[u8]) -> bool {
+    let inner = name
+        .strip_prefix(b"[")
+        .and_then(|name| name.strip_suffix(b"]"));
+    let plain = |&b: &u8| b == b':' || HOST_OCTETS[usize::from(b)];
+    inner.is_some_and(|inner| !inner.is_empty() && inner.iter().all(plain))
 }
 
 fn same_host(authority: &Authority, host: &[u8]) -> bool {

@@ -17,6 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::TokioTimer;
 use tokio::select;
+use tokio::task::yield_now;
 
 use super::config::Upstream;
 use super::http2::Http2;
@@ -104,6 +105,9 @@ async fn by_http1(
     client: &Client<HttpConnector, Body>,
     mut request: Request<Body>,
 ) -> Result<Response<Incoming>, SendError> {
+    // What arrived meanwhile is read first, so that a pooled connection that its origin has
+    // closed is known to be: what goes down there can't always be sent again.
+    yield_now().await;
     let upgrading = request.headers().contains_key(UPGRADE);
     let interim = Interim::count(&mut request);
     let mut response = select! {

@@ -75,6 +75,14 @@ impl OriginError {
         }
     }
 
+    /// Whether nobody answered at all.
+    pub fn is_disconnect(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Dns { .. } | Self::Closed { .. }
+        )
+    }
+
     /// The error type of `Proxy-Status` (RFC 9209 §2.3).
     pub fn proxy_status(&self) -> &'static str {
         match self {

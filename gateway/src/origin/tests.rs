@@ -98,6 +98,42 @@ async fn the_origin_gets_the_path_the_host_and_nothing_added() {
     }
 }
 
+/// Guards against a 502 where the origin has just closed a pooled connection, and the
+/// process was too busy to have read the end yet.
+#[tokio::test]
+async fn no_request_goes_down_a_connection_that_was_closed_meanwhile() {
+    let (socket, upstream) = listen().await;
+    let socket = socket.into_std().unwrap();
+    socket.set_nonblocking(false).unwrap();
+    let (close, closes) = std::sync::mpsc::channel();
+    let (closed, is_closed) = std::sync::mpsc::channel();
+    let served = std::thread::spawn(move || {
+        for _ in 0..3 {
+            let (mut stream, _) = socket.accept().unwrap();
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]).unwrap();
+            std::io::Write::write_all(&mut stream, OK).unwrap();
+            closes.recv().unwrap();
+            drop(stream);
+            closed.send(()).unwrap();
+        }
+    });
+    let origin = origin(upstream).unwrap();
+    for method in ["GET", "POST", "GET"] {
+        let mut request = get();
+        *request.method_mut() = method.parse().unwrap();
+        let response = origin.send(request).await.expect(method);
+        assert_eq!(collect(response.into_body(), 10).await.unwrap(), "ok");
+        // The connection goes back into the pool.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        close.send(()).unwrap();
+        // Blocks the runtime on purpose.
+        is_closed.recv().unwrap();
+    }
+    served.join().unwrap();
+}
+
 /// Answers one request on each connection, then does `after` to it.
 async fn one_each(socket: TcpListener, after: &'static [u8], done: mpsc::UnboundedSender<()>) {
     loop {

@@ -29,6 +29,12 @@ impl Fallback {
     }
 }
 
+/// Whether a copy is there that may not be used unvalidated: where its origin can't be
+/// reached, 504 says so (RFC 9111 §5.2.2.2).
+fn must_ask(stale: Option<&Fallback>) -> bool {
+    stale.is_some_and(|fallback| fallback.entry.freshness.must_revalidate)
+}
+
 impl Proxy {
     pub(super) fn stale_or_error(
         &self,
@@ -44,6 +50,13 @@ impl Proxy {
         };
         match self.shown(stale).filter(may) {
             Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
+            None if failure.disconnected && must_ask(stale) => {
+                let failure = Failure {
+                    status: StatusCode::GATEWAY_TIMEOUT,
+                    ..failure.clone()
+                };
+                self.error(&ask.route, reason, &failure)
+            }
             None => self.error(&ask.route, reason, failure),
         }
     }
@@ -75,7 +88,7 @@ impl Proxy {
             },
         };
         Served::new(
-            respond::from_entry(&ask.parts, entry, now, &status),
+            respond::from_entry(&ask.parts, entry, entry.freshness.age(now), &status),
             Outcome::Stale,
         )
     }

@@ -97,7 +97,7 @@ impl Proxy {
             detail: None,
         };
         Served::new(
-            respond::from_entry(&ask.parts, entry, now, &status),
+            respond::from_entry(&ask.parts, entry, entry.freshness.age(now), &status),
             if leads {
                 Outcome::Revalidated
             } else {

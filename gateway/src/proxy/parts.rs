@@ -107,6 +107,6 @@ fn closed(mut response: Response<Body>, entry: &Entry, now: Instant) -> Response
         ttl: entry.freshness.ttl(now),
         detail: None,
     };
-    respond::finish(&mut response, &entry.freshness, now, &status);
+    respond::finish(&mut response, entry.freshness.age(now), &status);
     response
 }

@@ -1,7 +1,7 @@
 //! Answers to the client: from an entry, from a body that is arriving, or our own.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{
     AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, RETRY_AFTER,
@@ -13,7 +13,6 @@ use http_body::Body as _;
 use crate::cache::coalesce::Failure;
 use crate::cache::entry::Entry;
 use crate::cache::fill::Fill;
-use crate::cache::freshness::Freshness;
 use crate::http::age;
 use crate::http::body::Body;
 use crate::http::cache_status::{CACHE_STATUS, CacheStatus};
@@ -21,11 +20,11 @@ use crate::http::conditional::{self, Precondition};
 use crate::http::date;
 use crate::http::range::{self, RangeAnswer};
 
-/// Answers from an entry: 304, 206, 416 or the whole.
+/// Answers from an entry of this age: 304, 206, 416 or the whole.
 pub fn from_entry(
     request: &Parts,
     entry: &Entry,
-    now: Instant,
+    age: Duration,
     status: &CacheStatus<'_>,
 ) -> Response<Body> {
     let mut response = match special(
@@ -45,7 +44,7 @@ pub fn from_entry(
             Body::full(entry.body.clone()),
         ),
     };
-    finish(&mut response, &entry.freshness, now, status);
+    finish(&mut response, age, status);
     response
 }
 
@@ -80,7 +79,7 @@ pub fn from_fill(
             Body::boxed(fill.reader()?),
         ),
     };
-    finish(&mut response, &fill.head.freshness, now, status);
+    finish(&mut response, fill.head.freshness.age(now), status);
     Some(response)
 }
 
@@ -261,15 +260,10 @@ fn multipart(entry: &Entry, parts: &[(u64, u64)]) -> Response<Body> {
 }
 
 /// `Age` (RFC 9111 §5.1) and `Cache-Status` (RFC 9211).
-pub(super) fn finish(
-    response: &mut Response<Body>,
-    freshness: &Freshness,
-    now: Instant,
-    status: &CacheStatus<'_>,
-) {
+pub(super) fn finish(response: &mut Response<Body>, age: Duration, status: &CacheStatus<'_>) {
     response
         .headers_mut()
-        .insert(AGE, age::to_value(freshness.age(now).as_secs()));
+        .insert(AGE, age::to_value(age.as_secs()));
     append_status(response.headers_mut(), status);
 }
 

@@ -107,9 +107,17 @@ fn is_for(stored: &HeaderMap, news: &HeaderMap) -> bool {
 }
 
 /// RFC 9111 §3.2: a 304's fields replace the stored ones, but for those that describe
-/// the stored bytes. The stored `Age` is of the past in any case.
+/// the stored octets: a digest of others would make clients refuse what is right. The
+/// stored `Age` is of the past in any case.
 pub(super) fn update(stored: &mut HeaderMap, news: &HeaderMap) {
-    const KEPT: [HeaderName; 3] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE];
+    const KEPT: [HeaderName; 5] = [
+        CONTENT_LENGTH,
+        CONTENT_ENCODING,
+        CONTENT_RANGE,
+        HeaderName::from_static("content-md5"),
+        // RFC 9530 §2: of the content of the message, of which a 304 has none.
+        HeaderName::from_static("content-digest"),
+    ];
     stored.remove(AGE);
     for name in news.keys().filter(|name| !KEPT.contains(name)) {
         stored.remove(name);

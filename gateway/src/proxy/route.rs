@@ -197,7 +197,7 @@ impl Match {
             patterns.is_empty() || patterns.iter().any(|p| p.matches(text))
         };
         any(&self.paths, parts.uri.path())
-            && any(&self.hosts, without_port(host))
+            && (self.hosts.is_empty() || any(&self.hosts, without_port(host)))
             && (self.methods.is_empty() || self.methods.contains(&parts.method))
             && self.headers.iter().all(|(name, pattern)| {
                 parts

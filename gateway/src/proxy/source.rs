@@ -247,6 +247,7 @@ pub fn origin_failure(origin: &Origin, error: &OriginError) -> Failure {
     let detail = format!("upstream {}: {error}", origin.name());
     Failure {
         retry_after: retry_after(status),
+        disconnected: error.is_disconnect(),
         ..Failure::new(status, error.proxy_status(), detail)
     }
 }

@@ -1,4 +1,4 @@
-//! What happens on a connection, in counters and flags; no clock is read here.
+//! What happens on a connection, in counters and flags. The clock is read once a request.
 //!
 //! Neighbours: `wire` and `service` write it, `watch` reads it after each poll of the
 //! connection. HTTP/2 streams are tasks of their own, hence atomics; but all tasks of a
@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use super::Protocol;
 use super::early::Waiting;
@@ -18,6 +19,9 @@ pub(super) struct Activity {
     pub(super) protocol: Protocol,
     /// Interim answers that wait for their moment.
     pub(super) early: Waiting,
+    opened: Instant,
+    /// When the last request began, in nanoseconds since `opened`.
+    began: AtomicU64,
     in_flight: AtomicU32,
     served: AtomicU64,
     /// HTTP/1: bytes of a head that is not whole yet.
@@ -71,6 +75,8 @@ impl Activity {
         Self {
             protocol,
             early: Waiting::default(),
+            opened: Instant::now(),
+            began: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             served: AtomicU64::new(0),
             head_begun: AtomicBool::new(false),
@@ -98,6 +104,11 @@ impl Activity {
             true if served == 0 || self.head_begun.load(Relaxed) => Phase::Head,
             true => Phase::Idle { served },
         }
+    }
+
+    /// When the last request began.
+    pub(super) fn began(&self) -> Instant {
+        self.opened + Duration::from_nanos(self.began.load(Relaxed))
     }
 
     pub(super) fn progress(&self) -> u64 {
@@ -162,6 +173,8 @@ impl Activity {
 
 impl InFlight {
     pub(super) fn begin(activity: &Arc<Activity>) -> Self {
+        let began = activity.opened.elapsed().as_nanos() as u64;
+        activity.began.store(began, Relaxed);
         activity
             .in_flight
             .store(activity.in_flight.load(Relaxed) + 1, Relaxed);

@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Waker;
+use std::time::Instant;
 
 use http::{HeaderMap, StatusCode, Version};
 use parking_lot::Mutex;
@@ -54,6 +55,11 @@ struct State {
 }
 
 impl Early {
+    /// When the request under way began; a look at the clock that was paid for already.
+    pub fn began(&self) -> Instant {
+        self.0.began()
+    }
+
     /// For the request under way, whose connection's task has this waker. None: its
     /// protocol has no way for interim answers.
     pub fn open(&self, version: Version, waker: &Waker) -> Option<Interim> {

@@ -3,7 +3,7 @@
 //! Decision: not hyper's header timer, which also counts the idle time between requests
 //! and makes a timer for each of them. Here the phase is looked at after each poll of the
 //! connection; the timer is only moved when a deadline comes nearer, and looks again when
-//! it fires too early. A request that is answered at once costs one look at the clock.
+//! it fires too early. A request that is answered at once costs no look at the clock.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -52,7 +52,11 @@ impl Watch {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Phase> {
         let phase = activity.phase();
         if phase != self.phase {
-            let now = Instant::now();
+            let now = match (self.phase, phase) {
+                // Answered at once: as long as the request is gone, it has been idle.
+                (Phase::Idle { .. }, Phase::Idle { .. }) => activity.began().into(),
+                _ => Instant::now(),
+            };
             let slow = self.count(now, activity.progress());
             (self.phase, self.since, self.counted) = (phase, now, now);
             if slow {
