@@ -58,7 +58,7 @@ pub struct Backoff {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PurgeLog {
-    /// Records in all; when full, one wider record replaces them, which purges everything.
+    /// Records in all; when full, the older half goes, and what was stored before it.
     pub max_records: usize,
     /// How often the sweep removes what purges hide, and then the records.
     pub sweep_interval: Duration,

@@ -172,9 +172,7 @@ impl PurgeLog {
 
     fn insert(&self, records: &mut Records, selector: &Selector, kind: Kind, n: Order) {
         if records.count() >= self.max_records {
-            // A wider record in place of all: it hides too much, and never too little.
-            let newest = self.order.load(Ordering::Relaxed).max(n);
-            records.collapse(newest);
+            records.shed();
         }
         records.insert(selector, kind, n);
         self.order.fetch_max(n, Ordering::Release);
@@ -289,10 +287,17 @@ impl Records {
         &mut self.urls[at].1
     }
 
-    fn collapse(&mut self, n: Order) {
-        self.exact.clear();
-        self.urls.clear();
-        self.all.hard = self.all.hard.max(n);
+    /// Lets the older half go. What was not compared with it can't be judged any more: that
+    /// hides too much, and never too little.
+    fn shed(&mut self) {
+        let exact = self.exact.values().map(Stamp::newest);
+        let urls = self.urls.iter().map(|(_, stamp)| stamp.newest());
+        let mut orders: Vec<Order> = exact.chain(urls).collect();
+        orders.push(self.all.newest());
+        let middle = orders.len() / 2;
+        let (_, median, _) = orders.select_nth_unstable(middle);
+        let median = *median;
+        self.forget(median);
     }
 
     /// The newest purges that match an entry with these marks.

@@ -120,18 +120,24 @@ fn a_load_older_than_the_forgotten_records_is_not_admitted() {
 }
 
 #[test]
-fn a_full_log_becomes_one_wider_record() {
-    let log = PurgeLog::new(3, Duration::ZERO);
+fn a_full_log_lets_the_older_half_go_and_hides_what_was_not_compared_with_it() {
+    let log = PurgeLog::new(8, Duration::ZERO);
     let old = entry(marks("a/1", &["t0"]), log.order());
-    for i in 0..10 {
-        log.record(&Selector::Tag(format!("t{i}")), Kind::Hard);
-    }
-    assert!(log.records() <= 3);
-    assert_eq!(
-        log.judge(&old),
-        Verdict::Hidden,
-        "the purge of t0 is not lost"
-    );
+    let tag = |i: usize| Selector::Tag(format!("t{i}"));
+    let purge = |range: std::ops::Range<usize>| {
+        for i in range {
+            log.record(&tag(i), Kind::Hard);
+        }
+    };
+    purge(0..6);
+    let young = entry(marks("b/1", &["u"]), log.order());
+    let purged = entry(marks("b/2", &["t7"]), log.order());
+    purge(6..10);
+    assert!(log.records() <= 8);
+    let hidden = |entry: &Entry| log.judge(entry) == Verdict::Hidden;
+    assert!(hidden(&old), "the purge of t0 is not lost");
+    assert!(hidden(&purged));
+    assert!(!hidden(&young), "no purge reached it");
 }
 
 #[test]
