@@ -27,8 +27,9 @@ async fn over(origin: &Origin, l2: &str, policy: &str) -> Gateway {
         .await
 }
 
+/// With patience, for tests run side by side on few cores.
 fn redis_at(url: &str) -> String {
-    format!("{{redis: {{url: \"{url}\"}}, lease: {{ttl: 2s}}}}")
+    format!("{{redis: {{url: \"{url}\"}}, read_timeout: 5s, write_timeout: 5s}}")
 }
 
 const MINUTE: &str = "{mode: override, ttl: 60s}";
@@ -61,7 +62,9 @@ async fn stop(mut gateway: Gateway) {
 #[tokio::test]
 async fn a_restart_on_a_disk_begins_warm() {
     let folder = tempfile::tempdir().unwrap();
-    let l2 = format!("{{disk: {{path: \"{}/l2\"}}}}", folder.path().display());
+    let path = folder.path().display();
+    // Nothing is made durable by the clock: the drain has to.
+    let l2 = format!("{{disk: {{path: \"{path}/l2\", sync_interval: 1h}}}}");
     let origin = versions().await;
     let first = over(&origin, &l2, MINUTE).await;
     let loaded = ask(&first, "/a").await;
@@ -279,12 +282,12 @@ async fn a_frozen_store_costs_one_deadline_and_is_used_again_when_it_thaws() {
         let began = Instant::now();
         assert_eq!(client.get(&format!("/{n}")).await.status.as_u16(), 200);
         let took = began.elapsed();
-        assert!(
-            took < Duration::from_millis(150),
-            "one deadline of 50 ms: {took:?}"
-        );
+        assert!(took < SOON / 10, "as long as the silence lasts: {took:?}");
         assert!(client.get("/warm").await.is_hit());
     }
+    let unknown = [("outcome", "unknown")];
+    let asked = gateway.metric("lamina_l2_leases_total", &unknown).await;
+    assert_eq!(asked, 0.0, "after a call in vain no other is made");
     redis.thaw();
     let mut n = 100;
     wait_for("it is used again", SOON, || {
