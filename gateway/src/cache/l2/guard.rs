@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::Semaphore;
 
 use super::breaker::{Breaker, Passage};
 use super::config;
@@ -157,14 +157,10 @@ impl Guard {
     {
         // What a request waits for must not queue; what is done behind it may.
         let _place = match call.is_waited_for() {
-            true => self.gate.try_acquire(),
-            false => self
-                .gate
-                .acquire()
-                .await
-                .map_err(|_| TryAcquireError::Closed),
+            true => self.gate.try_acquire().ok(),
+            false => self.gate.acquire().await.ok(),
         }
-        .map_err(|_| Failed::Busy)?;
+        .ok_or(Failed::Busy)?;
         let permit = self.breaker.admit(began).ok_or(Failed::Skipped)?;
         let answer = tokio::time::timeout(self.deadline(call), what(&*self.store)).await;
         let answer = answer.unwrap_or(Err(StoreError::Timeout));
