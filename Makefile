@@ -11,9 +11,10 @@
 #   make bench-micro     the parts, in process
 #   make bench-record    records of the second tier, against Node.js
 #   make soak-attacks    ten minutes of attacks beside normal load (DURATION=60 for a minute)
+#   make soak-l2    Redis frozen under load; a hundred kills with a disk
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-record soak soak-attacks clean
+.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-record soak soak-attacks soak-l2 clean
 
 CARGO ?= cargo
 
@@ -100,6 +101,10 @@ soak: build-dist
 
 soak-attacks: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_attacks -- $(or $(DURATION),600)
+
+soak-l2: build-dist
+	@tests/install.sh
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_l2
 
 clean:
 	$(CARGO) clean

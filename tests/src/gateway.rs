@@ -250,6 +250,16 @@ impl Gateway {
         self.signal(rustix::process::Signal::KILL);
     }
 
+    /// SIGSTOP: connections stand, answers never come.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
     /// Waits for the process to end.
     pub async fn ended(&mut self, limit: Duration) -> ExitStatus {
         let mut status = None;

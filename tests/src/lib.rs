@@ -17,6 +17,7 @@ pub mod attack;
 pub mod check;
 pub mod cli;
 pub mod client;
+pub mod crash;
 pub mod gate;
 pub mod gateway;
 pub mod guest;

@@ -42,12 +42,20 @@ mod interim;
 mod key;
 #[path = "e2e/l2.rs"]
 mod l2;
+#[path = "e2e/l2_crash.rs"]
+mod l2_crash;
+#[path = "e2e/l2_frozen.rs"]
+mod l2_frozen;
+#[path = "e2e/l2_races.rs"]
+mod l2_races;
 #[path = "e2e/l2_redis.rs"]
 mod l2_redis;
 #[path = "e2e/l2_redis_faults.rs"]
 mod l2_redis_faults;
 #[path = "e2e/l2_redis_groups.rs"]
 mod l2_redis_groups;
+#[path = "e2e/l2_turns.rs"]
+mod l2_turns;
 #[path = "e2e/limits.rs"]
 mod limits;
 #[path = "e2e/observability.rs"]

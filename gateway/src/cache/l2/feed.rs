@@ -54,6 +54,7 @@ pub(super) struct Feed {
     /// The newest number that was applied.
     applied: AtomicU64,
     depth: IntGauge,
+    number: IntGauge,
     gaps: IntCounter,
 }
 
@@ -93,11 +94,16 @@ impl Feed {
             "lamina_l2_purges_waiting",
             "Purges that hold here and wait to be appended to the second tier's log.",
         )?;
+        let number = IntGauge::new(
+            "lamina_l2_purge_log_number",
+            "The newest purge of the second tier's log that was applied here.",
+        )?;
         let gaps = IntCounter::new(
             "lamina_l2_purge_log_gaps_total",
             "Times that purges may have been missed, so that everything older was hidden.",
         )?;
         registry.register(Box::new(depth.clone()))?;
+        registry.register(Box::new(number.clone()))?;
         registry.register(Box::new(gaps.clone()))?;
         Ok(Self {
             log,
@@ -109,6 +115,7 @@ impl Feed {
             generation: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             depth,
+            number,
             gaps,
         })
     }
@@ -296,6 +303,8 @@ impl Feed {
         position.generation = log.generation;
         position.applied = position.applied.max(log.newest);
         self.applied.store(position.applied, Ordering::Release);
+        self.number
+            .set(i64::try_from(position.applied).unwrap_or(i64::MAX));
         self.generation.store(log.generation, Ordering::Release);
         if begins {
             self.news.notify_waiters();

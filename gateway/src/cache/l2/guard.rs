@@ -39,9 +39,12 @@ pub enum Call {
     Delete,
     Log,
     Lease,
+    /// Of a lease that is held.
+    Renew,
+    Release,
 }
 
-const CALLS: [&str; 5] = ["get", "put", "delete", "log", "lease"];
+const CALLS: [&str; 7] = ["get", "put", "delete", "log", "lease", "renew", "release"];
 const OUTCOMES: [&str; 8] = [
     "ok",
     "skipped",
@@ -152,13 +155,12 @@ impl Guard {
     where
         F: Future<Output = Result<T, StoreError>> + 'a,
     {
-        // A read must not queue; what is written behind may.
-        let _place = match call {
-            Call::Get | Call::Lease => self.gate.try_acquire().map_err(|_| Failed::Busy)?,
-            Call::Put | Call::Delete | Call::Log => {
-                self.gate.acquire().await.map_err(|_| Failed::Busy)?
-            }
-        };
+        // What a request waits for must not queue; what is done behind it may.
+        let _place = match call.is_waited_for() {
+            true => self.gate.try_acquire().ok(),
+            false => self.gate.acquire().await.ok(),
+        }
+        .ok_or(Failed::Busy)?;
         let permit = self.breaker.admit(began).ok_or(Failed::Skipped)?;
         let answer = tokio::time::timeout(self.deadline(call), what(&*self.store)).await;
         let answer = answer.unwrap_or(Err(StoreError::Timeout));
@@ -183,9 +185,15 @@ impl Guard {
     }
 
     fn deadline(&self, call: Call) -> Duration {
-        match call {
-            Call::Get | Call::Lease => self.read_timeout,
-            Call::Put | Call::Delete | Call::Log => self.write_timeout,
+        match call.is_waited_for() {
+            true => self.read_timeout,
+            false => self.write_timeout,
         }
+    }
+}
+
+impl Call {
+    fn is_waited_for(self) -> bool {
+        matches!(self, Self::Get | Self::Lease)
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Three answers: mine, another's, nobody knows. *Nobody knows* means load at once: a
 //! store that is down must not hold anybody up. Who waits looks again when a lease is
-//! given back, and now and then in any case, for such a word can be missed.
+//! given back, and now and then in any case, for such a word can be missed. So giving it
+//! back is tried again while it could hold: a busy or failing store must not make the next
+//! load of the key wait until the lease runs out.
 //!
 //! Invariant: what was loaded under a lease is written only while the lease holds; a
 //! former owner never overwrites what the next one wrote.
@@ -13,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use super::L2;
 use super::config::OnTimeout;
@@ -33,6 +36,7 @@ pub enum Turn {
 pub struct Held {
     tier: Arc<L2>,
     lease: Lease,
+    ttl: Duration,
     renewal: AbortHandle,
 }
 
@@ -45,6 +49,8 @@ pub struct Freed {
 /// Between two looks while somebody else loads, and its random share.
 const LOOK: Duration = Duration::from_millis(40);
 const LOOK_SPREAD: u32 = 40;
+/// Between two attempts to give a lease back, doubled each time.
+const RETRY: Duration = Duration::from_millis(100);
 
 impl L2 {
     /// Whether nodes load one at a time.
@@ -117,6 +123,7 @@ impl Held {
         Self {
             tier,
             lease,
+            ttl,
             renewal,
         }
     }
@@ -129,18 +136,26 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.renewal.abort();
-        let (tier, lease) = (Arc::clone(&self.tier), self.lease.clone());
+        let (tier, lease, ttl) = (Arc::clone(&self.tier), self.lease.clone(), self.ttl);
         // None when the runtime ends with us: then the lease runs out.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        runtime.spawn(async move {
-            // What isn't given back runs out.
-            let _ = tier
-                .guard
-                .call(Call::Lease, |store| store.release(&lease))
-                .await;
-        });
+        // What isn't given back in time has run out.
+        runtime.spawn(async move { timeout(ttl, give_back(&tier, &lease)).await });
+    }
+}
+
+async fn give_back(tier: &L2, lease: &Lease) {
+    let mut pause = RETRY;
+    while tier
+        .guard
+        .call(Call::Release, |store| store.release(lease))
+        .await
+        .is_err()
+    {
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 
@@ -149,7 +164,7 @@ async fn renew(tier: Arc<L2>, lease: Lease, ttl: Duration) {
         tokio::time::sleep(ttl / 3).await;
         let renewed = tier
             .guard
-            .call(Call::Lease, |store| store.renew(&lease, ttl))
+            .call(Call::Renew, |store| store.renew(&lease, ttl))
             .await;
         if matches!(renewed, Ok(false)) {
             // It's another's: the store will refuse what we write under it.
