@@ -182,6 +182,11 @@ impl Guard {
         }
     }
 
+    /// How long an answer to a read may take.
+    pub fn read_timeout(&self) -> Duration {
+        self.read_timeout
+    }
+
     fn deadline(&self, call: Call) -> Duration {
         match call {
             Call::Get | Call::Lease => self.read_timeout,
