@@ -42,12 +42,16 @@ mod interim;
 mod key;
 #[path = "e2e/l2.rs"]
 mod l2;
+#[path = "e2e/l2_holes.rs"]
+mod l2_holes;
 #[path = "e2e/l2_redis.rs"]
 mod l2_redis;
 #[path = "e2e/l2_redis_faults.rs"]
 mod l2_redis_faults;
 #[path = "e2e/l2_redis_groups.rs"]
 mod l2_redis_groups;
+#[path = "e2e/l2_tls.rs"]
+mod l2_tls;
 #[path = "e2e/limits.rs"]
 mod limits;
 #[path = "e2e/observability.rs"]
