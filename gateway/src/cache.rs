@@ -159,13 +159,22 @@ impl Cache {
     }
 
     /// Takes in what the second tier had, unless L1 has something newer by now. None: a
-    /// purge came since it was loaded.
+    /// purge came since it was loaded, or it was removed since it was read.
     pub fn promote(&self, primary: Key, vary: &Vary, entry: &Arc<Entry>) -> Option<State> {
-        if self.log.judge(entry) == Verdict::Hidden {
+        if self.log.judge(entry) == Verdict::Hidden || self.removes(entry) {
             return None;
         }
         self.l1.put_older(primary, vary, Arc::clone(entry));
+        // A removal that began meanwhile did not see this copy.
+        if self.removes(entry) {
+            self.l1.remove(entry);
+            return None;
+        }
         Some(entry.state(Instant::now()))
+    }
+
+    fn removes(&self, entry: &Entry) -> bool {
+        self.below.as_ref().is_some_and(|tier| tier.removes(entry))
     }
 
     /// A copy that may be of use where a load failed or takes long: what is there now,
@@ -294,11 +303,11 @@ impl Cache {
 
     /// Forgets this entry: the origin said that it is no more, or that it may not be kept.
     pub fn drop_entry(&self, entry: &Arc<Entry>) {
-        self.l1.remove(entry);
-        // Parts are not kept below.
+        // Below first: what comes up from there meanwhile must know. Parts are not kept there.
         if let Some(tier) = self.below.as_ref().filter(|_| entry.parts.is_none()) {
             tier.forget(entry, self.log.order());
         }
+        self.l1.remove(entry);
     }
 
     /// What the key's responses vary by, as the second tier is to know it.

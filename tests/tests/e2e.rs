@@ -46,6 +46,8 @@ mod l2;
 mod l2_crash;
 #[path = "e2e/l2_frozen.rs"]
 mod l2_frozen;
+#[path = "e2e/l2_holes.rs"]
+mod l2_holes;
 #[path = "e2e/l2_races.rs"]
 mod l2_races;
 #[path = "e2e/l2_redis.rs"]
@@ -54,6 +56,8 @@ mod l2_redis;
 mod l2_redis_faults;
 #[path = "e2e/l2_redis_groups.rs"]
 mod l2_redis_groups;
+#[path = "e2e/l2_tls.rs"]
+mod l2_tls;
 #[path = "e2e/l2_turns.rs"]
 mod l2_turns;
 #[path = "e2e/limits.rs"]

@@ -21,6 +21,7 @@ mod policy;
 mod proxy_protocol;
 mod purge;
 mod range;
+mod record;
 mod reference;
 mod status;
 mod tags;
@@ -35,7 +36,7 @@ pub type Law = fn(&[u8]);
 pub type Target = (&'static str, &'static [Law]);
 
 /// Every target.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 22] = [
     ("cache_control", &[cache_control::check]),
     ("clock", &[age::check, date::check]),
     ("conditional", &[conditional::check]),
@@ -53,6 +54,7 @@ pub const TARGETS: [Target; 21] = [
     ("proxy_protocol", &[proxy_protocol::check]),
     ("purge", &[purge::check]),
     ("range", &[range::check]),
+    ("record", &[record::check]),
     ("reference", &[reference::check]),
     ("structured", &[targeted::check, cache_groups::check]),
     ("texts", &[units::check, status::check]),

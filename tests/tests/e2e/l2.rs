@@ -19,7 +19,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 /// A gateway in front of `origin`, over the store that `l2` says.
-async fn over(origin: &Origin, l2: &str, policy: &str) -> Gateway {
+pub async fn over(origin: &Origin, l2: &str, policy: &str) -> Gateway {
     Setup::new(origin)
         .top("cache", &format!("{{l2: {l2}}}"))
         .policy(policy)
@@ -28,28 +28,28 @@ async fn over(origin: &Origin, l2: &str, policy: &str) -> Gateway {
 }
 
 /// With patience, for tests run side by side on few cores.
-fn redis_at(url: &str) -> String {
+pub fn redis_at(url: &str) -> String {
     format!("{{redis: {{url: \"{url}\"}}, read_timeout: 5s, write_timeout: 5s}}")
 }
 
-const MINUTE: &str = "{mode: override, ttl: 60s}";
+pub const MINUTE: &str = "{mode: override, ttl: 60s}";
 
 /// An origin whose page says `v1`, `v2`, … by request.
-async fn versions() -> Origin {
+pub async fn versions() -> Origin {
     let count = AtomicUsize::new(0);
     Origin::pages(move |_| Reply::ok(format!("v{}", count.fetch_add(1, Ordering::SeqCst) + 1)))
         .await
 }
 
 /// Waits until `n` records were written.
-async fn written(gateway: &Gateway, n: f64) {
+pub async fn written(gateway: &Gateway, n: f64) {
     let labels = [("outcome", "stored")];
     gateway
         .metric_until("lamina_l2_writes_total", &labels, |count| count >= n)
         .await;
 }
 
-async fn ask(gateway: &Gateway, path: &str) -> Answer {
+pub async fn ask(gateway: &Gateway, path: &str) -> Answer {
     let request = gateway.client().request(path).host("site.example");
     request.send().await
 }

@@ -184,6 +184,11 @@ impl Guard {
         }
     }
 
+    /// How long an answer to a read may take.
+    pub fn read_timeout(&self) -> Duration {
+        self.read_timeout
+    }
+
     fn deadline(&self, call: Call) -> Duration {
         match call.is_waited_for() {
             true => self.read_timeout,

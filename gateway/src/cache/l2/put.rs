@@ -144,6 +144,14 @@ impl L2 {
     }
 }
 
+impl L2 {
+    /// Whether the entry's record is being removed, so that no copy of it may come up.
+    pub fn removes(&self, entry: &Entry) -> bool {
+        let name = || StoreKey::below(KeyId(entry.marks.id), entry.key.as_bytes());
+        !self.removals.is_empty() && self.removals.hides(&name())
+    }
+}
+
 impl Write {
     /// The record as it is now. None: it has lived.
     pub(super) fn aged(&self) -> Option<Record> {

@@ -1,10 +1,11 @@
 //! Records that are to go: hidden here at once, removed from the store when it can be.
 //!
 //! A removal that failed is not swallowed: it is tried again until it is done, and the
-//! key is a miss here meanwhile. Over the bound, one purge of the key in the log takes
-//! the place of the removal (see [`super::L2::forget`]).
+//! key is a miss here meanwhile, and a little longer: an answer that left the store before
+//! the record went may still be on its way to L1. Over the bound, one purge of the key in
+//! the log takes the place of the removal (see [`super::L2::forget`]).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,10 +20,13 @@ const UNDER_WAY: usize = 10_000;
 /// Between two attempts, growing.
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// From an answer of the store to its place in L1, at most.
+const PROMOTION: Duration = Duration::from_secs(1);
 
 /// The removals that are not done.
 pub(super) struct Removals {
-    keys: Mutex<HashSet<StoreKey>>,
+    /// And how many of each.
+    keys: Mutex<HashMap<StoreKey, usize>>,
     waiting: IntGauge,
 }
 
@@ -30,7 +34,7 @@ impl Removals {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let waiting = IntGauge::new(
             "lamina_l2_removals_waiting",
-            "Records that are hidden here and not yet removed from the second tier.",
+            "Records that are hidden here while they are removed from the second tier.",
         )?;
         registry.register(Box::new(waiting.clone()))?;
         Ok(Self {
@@ -45,13 +49,17 @@ impl Removals {
         if keys.len() >= UNDER_WAY {
             return false;
         }
-        keys.insert(key);
+        *keys.entry(key).or_default() += 1;
         self.waiting.set(keys.len() as i64);
         true
     }
 
     pub(super) fn hides(&self, key: &StoreKey) -> bool {
-        self.keys.lock().contains(key)
+        self.keys.lock().contains_key(key)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.lock().is_empty()
     }
 
     /// Removes the record, however often that takes.
@@ -65,8 +73,14 @@ impl Removals {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
+        tokio::time::sleep(guard.read_timeout() + PROMOTION).await;
         let mut keys = self.keys.lock();
-        keys.remove(&key);
+        if let Some(removals) = keys.get_mut(&key) {
+            *removals -= 1;
+            if *removals == 0 {
+                keys.remove(&key);
+            }
+        }
         self.waiting.set(keys.len() as i64);
     }
 }

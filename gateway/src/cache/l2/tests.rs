@@ -1,5 +1,7 @@
 //! The tier over a store that several nodes share, and that fails as the tests want it.
 
+mod holes;
+mod holes_outage;
 mod memory;
 
 use std::sync::Arc;
@@ -26,12 +28,18 @@ const LIFE: Duration = Duration::from_secs(600);
 struct Node {
     cache: Cache,
     tier: Arc<L2>,
+    registry: Registry,
 }
 
 impl Node {
     async fn over(store: &Arc<Memory>) -> Self {
+        Self::with(store, |_| {}).await
+    }
+
+    async fn with(store: &Arc<Memory>, change: impl Fn(&mut config::L2)) -> Self {
         let mut config = crate::cache::config::Config::default();
         config.l2.disk = Some(Default::default());
+        change(&mut config.l2);
         let registry = Registry::new();
         let mut cache = Cache::new(&config, &registry).unwrap();
         let store: Arc<dyn Store> = Arc::clone(store) as _;
@@ -39,7 +47,11 @@ impl Node {
             .attach(store, &config, Seal::public(), &registry)
             .unwrap();
         tier.run();
-        Self { cache, tier }
+        Self {
+            cache,
+            tier,
+            registry,
+        }
     }
 
     async fn known(store: &Arc<Memory>) -> Self {
@@ -66,6 +78,15 @@ impl Node {
     async fn shown(&self, key: &KeyBuf) -> Option<State> {
         let entry = self.find(key).await?;
         self.cache.promote(key.to_key(), &Vary::None, &entry)
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let samples = families.iter().filter(|family| family.name() == name);
+        let samples = samples.flat_map(|family| family.get_metric());
+        samples
+            .map(|m| m.get_counter().get_value() + m.get_gauge().get_value())
+            .sum()
     }
 
     async fn hears(&self, number: u64) {

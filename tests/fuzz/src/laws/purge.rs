@@ -31,7 +31,7 @@ struct Stored {
 }
 
 pub fn check(data: &[u8]) {
-    let log = PurgeLog::new(MAX_RECORDS);
+    let log = PurgeLog::new(MAX_RECORDS, Duration::ZERO);
     let mut stored: Vec<Stored> = Vec::new();
     let mut exact = true;
     for line in input::texts(data).take(64) {
@@ -194,7 +194,7 @@ fn sweep(log: &PurgeLog, stored: &[Stored]) -> bool {
     for one in stored.iter().filter(|one| !one.loading) {
         log.judge(&one.entry);
     }
-    log.end_sweep(begun);
+    log.end_sweep(begun, Instant::now());
     // A load from before two sweeps can't be judged any more.
     stored.iter().all(|one| !one.loading)
 }

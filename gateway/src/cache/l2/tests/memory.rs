@@ -25,13 +25,16 @@ pub struct Memory {
     pub mute: AtomicBool,
     pub reads: AtomicUsize,
     pub leases: AtomicUsize,
+    pub deletes: AtomicUsize,
+    /// While it is written, answers to reads are on their way.
+    pub answers: tokio::sync::RwLock<()>,
 }
 
 #[derive(Default)]
 struct Held {
     records: HashMap<StoreKey, (Bytes, Instant, Order)>,
     tombstones: HashMap<StoreKey, Order>,
-    owners: HashMap<StoreKey, [u8; 16]>,
+    owners: HashMap<StoreKey, ([u8; 16], tokio::time::Instant)>,
     generation: u64,
     purges: Vec<Logged>,
     newest: u64,
@@ -56,6 +59,20 @@ impl Memory {
             soft: false,
         };
         self.held.lock().append(purge, 0)
+    }
+
+    /// As if so much time had gone by for what it holds.
+    pub fn pass(&self, span: Duration) {
+        let mut held = self.held.lock();
+        let ends = held.records.values_mut().map(|(_, ends, _)| ends);
+        ends.for_each(|ends| *ends = ends.checked_sub(span).unwrap_or_else(Instant::now));
+    }
+
+    /// Puts other bytes in the place of each record.
+    pub fn spoil(&self, change: impl Fn(&Bytes) -> Bytes) {
+        let mut held = self.held.lock();
+        let records = held.records.values_mut().map(|(record, ..)| record);
+        records.for_each(|record| *record = change(record));
     }
 
     pub fn records(&self) -> usize {
@@ -96,9 +113,18 @@ impl Held {
         self.newest
     }
 
+    fn owner(&self, key: &StoreKey) -> Option<[u8; 16]> {
+        let now = tokio::time::Instant::now();
+        let holding = self.owners.get(key).filter(|(_, until)| *until > now);
+        holding.map(|(token, _)| *token)
+    }
+
+    fn owns(&self, lease: &Lease) -> bool {
+        self.owner(&lease.key) == Some(lease.token)
+    }
+
     fn put(&mut self, put: &Put<'_>) -> Written {
-        let owns = |lease: &Lease| self.owners.get(&lease.key) == Some(&lease.token);
-        if !put.lease.is_none_or(owns) {
+        if !put.lease.is_none_or(|lease| self.owns(lease)) {
             return Written::NotOwner;
         }
         let buried = self
@@ -138,7 +164,13 @@ impl Store for Memory {
             record: record.clone(),
             left: ends.saturating_duration_since(Instant::now()),
         });
-        ready(self.alive().map(|()| found.filter(|f| !f.left.is_zero())))
+        drop(held);
+        let answer = self.alive().map(|()| found.filter(|f| !f.left.is_zero()));
+        async move {
+            let _arrived = self.answers.read().await;
+            answer
+        }
+        .boxed()
     }
 
     fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
@@ -146,6 +178,7 @@ impl Store for Memory {
     }
 
     fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.deletes.fetch_add(1, Ordering::SeqCst);
         ready(self.alive().map(|()| {
             let mut held = self.held.lock();
             if held.records.get(key).is_some_and(|(.., born)| *born <= at) {
@@ -189,16 +222,17 @@ impl Store for Memory {
     fn acquire<'a>(
         &'a self,
         key: &'a StoreKey,
-        _ttl: Duration,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
         let turn = self.leases.fetch_add(1, Ordering::SeqCst) as u128;
         ready(self.alive().map(|()| {
             let mut held = self.held.lock();
-            if held.owners.contains_key(key) {
+            if held.owner(key).is_some() {
                 return Acquired::Busy;
             }
             let token = turn.to_be_bytes();
-            held.owners.insert(*key, token);
+            let until = tokio::time::Instant::now() + ttl;
+            held.owners.insert(*key, (token, until));
             Acquired::Owned(Lease { key: *key, token })
         }))
     }
@@ -206,15 +240,25 @@ impl Store for Memory {
     fn renew<'a>(
         &'a self,
         lease: &'a Lease,
-        _ttl: Duration,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let owned = self.held.lock().owners.get(&lease.key) == Some(&lease.token);
-        ready(self.alive().map(|()| owned))
+        ready(self.alive().map(|()| {
+            let mut held = self.held.lock();
+            let owned = held.owns(lease);
+            if owned {
+                let until = tokio::time::Instant::now() + ttl;
+                held.owners.insert(lease.key, (lease.token, until));
+            }
+            owned
+        }))
     }
 
     fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>> {
         ready(self.alive().map(|()| {
-            self.held.lock().owners.remove(&lease.key);
+            let mut held = self.held.lock();
+            if held.owns(lease) {
+                held.owners.remove(&lease.key);
+            }
         }))
     }
 

@@ -1,0 +1,93 @@
+//! Records of the second tier: damaged, foreign and forged ones are misses, never another
+//! record, never more memory than the limits allow.
+//!
+//! Input: one character, then bytes. `r`: they are a record as a store holds it. `s`: they
+//! are the content of one, which is sealed here for [`KEY`], so that what stands behind
+//! the seal is reached too; `g` and `z`: the same, written again with gzip or zstd.
+
+use bytes::Bytes;
+use hmac::{Hmac, Mac};
+use lamina::cache::record::{
+    Codec, Compression, Limits, Options, Record, Seal, decode, encode, inspect,
+};
+use sha2::Sha256;
+
+/// What each record here is bound to.
+const KEY: &[u8] = b"k";
+const LIMITS: Limits = Limits {
+    encoded: 1 << 16,
+    expanded: 1 << 20,
+};
+
+pub fn check(data: &[u8]) {
+    let Some((form, content)) = data.split_first() else {
+        return;
+    };
+    let (bytes, codec) = match form {
+        b'r' => (Bytes::copy_from_slice(content), None),
+        b's' => (sealed(content), None),
+        b'g' => (sealed(content), Some(Codec::GZIP)),
+        b'z' => (sealed(content), Some(Codec::ZSTD)),
+        _ => return,
+    };
+    let _ = inspect(&bytes, &LIMITS, &Seal::public());
+    let Ok(record) = read(KEY, &bytes) else {
+        return;
+    };
+    assert!(read(b"another", &bytes).is_err(), "it is bound to its key");
+    assert!(
+        decode(KEY, &bytes, &LIMITS, &Seal::new(b"secret")).is_err(),
+        "and to the secret"
+    );
+    again(&record, codec, content);
+}
+
+fn read(key: &[u8], bytes: &Bytes) -> Result<Record, lamina::cache::record::Corrupt> {
+    decode(key, bytes, &LIMITS, &Seal::public())
+}
+
+/// What was read is written, read again, and damaged.
+fn again(record: &Record, codec: Option<Codec>, content: &[u8]) {
+    let compression = codec.map(|codec| Compression {
+        codec,
+        min_bytes: 0,
+    });
+    let options = Options {
+        compression,
+        limits: LIMITS,
+        seal: Seal::public(),
+    };
+    let Ok(written) = encode(KEY, record, &options) else {
+        return;
+    };
+    assert_eq!(read(KEY, &written).as_ref(), Ok(record));
+    let place: usize = content.iter().map(|octet| usize::from(*octet)).sum();
+    for (octet, bit) in [(place, place % 8), (place * 31, place % 7)] {
+        let mut flipped = written.to_vec();
+        flipped[octet % written.len()] ^= 1 << bit;
+        let found = read(KEY, &flipped.into());
+        // A gzip header has bits that mean nothing.
+        assert!(found.is_err() || (codec.is_some() && found.as_ref() == Ok(record)));
+    }
+    let short = written.slice(..place % written.len());
+    assert!(read(KEY, &short).is_err(), "truncated");
+}
+
+/// `HC1M`, `[1, seal, content]`, as the first lines of `cache::record` say.
+fn sealed(content: &[u8]) -> Bytes {
+    let mut mac = Hmac::<Sha256>::new_from_slice(b"lamina record 1").expect("of any length");
+    mac.update(&(KEY.len() as u64).to_be_bytes());
+    mac.update(KEY);
+    mac.update(content);
+    let seal = mac.finalize().into_bytes();
+    let length = (content.len() as u32).to_be_bytes();
+    [
+        b"HC1M\x93\x01\xc4\x10".as_slice(),
+        &seal[..16],
+        b"\xc6",
+        &length,
+        content,
+    ]
+    .concat()
+    .into()
+}
