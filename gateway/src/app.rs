@@ -2,6 +2,7 @@
 //! every concrete type.
 
 pub mod doctor;
+pub mod records;
 
 use std::io;
 use std::net::SocketAddr;

@@ -32,6 +32,7 @@ const EXAMPLES: &str = "Examples:
   lamina doctor -c lamina.yaml
   lamina schema > lamina.schema.json
   lamina record inspect stored.bin --seal-key-file /run/secrets/seal
+  lamina record inspect http://shop.example/search?q=tea -c lamina.yaml
   lamina demo-origin --listen 127.0.0.1:8081
 
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.";
@@ -93,14 +94,20 @@ enum Command {
 enum RecordCommand {
     /// Say what a record holds: form, sizes, key, seal, status, headers, times, marks.
     Inspect {
-        /// A file with the bytes that stand in the store.
-        file: PathBuf,
-        /// The key that it should be for, by its 16 digits as `lamina explain` prints them.
+        /// A file with the bytes that stand in the store; or an absolute URL, whose record
+        /// is read from the store that the configuration names.
+        what: String,
+        /// Of a file: the key that it should be for, by its 16 digits as `lamina explain` prints them.
         #[arg(long, value_parser = key_id)]
         key: Option<KeyId>,
-        /// A file with the secret that records are sealed by.
+        /// Of a file: another one, with the secret that records are sealed by.
         #[arg(long)]
         seal_key_file: Option<PathBuf>,
+        #[command(flatten)]
+        file: File,
+        /// Of a URL: a request header, as `Name: value`.
+        #[arg(short = 'H', long = "header")]
+        headers: Vec<String>,
     },
 }
 
@@ -176,11 +183,19 @@ fn execute(command: Command) -> anyhow::Result<Done> {
         Command::Record {
             command:
                 RecordCommand::Inspect {
-                    file,
+                    what,
                     key,
                     seal_key_file,
+                    file,
+                    headers,
                 },
-        } => inspect(&file, key, seal_key_file.as_deref()).map(|()| Done::Well),
+        } => match what.contains("://") {
+            true => with_config(&file.config, |config| {
+                let request = request(&what, &headers, http::Method::GET)?;
+                inspect_stored(&config, request)
+            }),
+            false => inspect(Path::new(&what), key, seal_key_file.as_deref()).map(|()| Done::Well),
+        },
         Command::DemoOrigin { listen } => {
             let _logs = logs::start(&Telemetry::default());
             runtime()?.block_on(demo::run(&[listen]))?;
@@ -235,6 +250,20 @@ fn inspect(file: &Path, key: Option<KeyId>, seal_key_file: Option<&Path>) -> any
     let bound = key.is_none_or(|key| key == KeyId::of(&told.key));
     anyhow::ensure!(bound, "{}: {}", file.display(), Corrupt::AnotherKey);
     anyhow::ensure!(told.sealed, "{}: {}", file.display(), Corrupt::Seal);
+    Ok(())
+}
+
+/// Prints what the second tier holds for a request.
+fn inspect_stored(config: &Config, request: http::Request<()>) -> anyhow::Result<()> {
+    let records = runtime()?.block_on(app::records::of(config, request))?;
+    anyhow::ensure!(!records.is_empty(), "nothing is stored for this request");
+    let secret = config.cache.l2.seal_key.as_ref();
+    let seal = secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()));
+    for bytes in &records {
+        let told = record::inspect(bytes, &Limits::of_inspection(), &seal)?;
+        println!("{told}");
+        anyhow::ensure!(told.sealed, Corrupt::Seal);
+    }
     Ok(())
 }
 

@@ -151,7 +151,7 @@ async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (Trip, u64) {
 }
 
 /// The first answer, which may be long in coming.
-async fn connected(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
+pub(super) async fn connected(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
     let began = Instant::now();
     loop {
         let answer = tokio::time::timeout(PATIENCE, store.get(key, 1 << 20)).await;

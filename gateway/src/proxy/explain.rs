@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cache::config::Mode;
 use crate::cache::entry::Entry;
 use crate::cache::freshness::State;
-use crate::cache::key::{KeyId, describe};
+use crate::cache::key::{KeyBuf, KeyId, describe};
 use crate::cache::l2::Sought;
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
@@ -84,6 +84,12 @@ impl Proxy {
     /// Explains a request.
     pub fn explain(&self, request: Request<()>) -> Explanation {
         self.explained(&request.into_parts().0).0
+    }
+
+    /// The key of a request, where it is cached.
+    pub fn key(&self, request: Request<()>) -> Option<KeyBuf> {
+        let keyed = self.explained(&request.into_parts().0).1;
+        keyed.map(|keyed| keyed.key)
     }
 
     /// Explains a request, and looks into the tiers of this node.

@@ -409,3 +409,35 @@ async fn doctor_measures_the_store_and_says_what_it_guarantees() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("a restart begins empty"), "{said}");
 }
+
+#[tokio::test]
+async fn record_inspect_shows_what_the_store_holds_for_a_url() {
+    let redis = Redis::start().await;
+    let origin = Origin::pages(|_| Reply::fresh("page").header("vary", "accept-language")).await;
+    let l2 = redis_at(&redis.url());
+    let gateway = over(&origin, &l2, "{}").await;
+    let ask = gateway.client().request("/a").host("site.example");
+    ask.header("accept-language", "de").send().await;
+    written(&gateway, 2.0).await;
+    let setup = Setup::new(&origin).top("cache", &format!("{{l2: {l2}}}"));
+    let (_dir, config) = setup.write();
+    let inspect = |url: &str, language: &str| {
+        let config = config.to_str().unwrap();
+        let header = format!("Accept-Language: {language}");
+        let ran = cli::run(&["record", "inspect", url, "-c", config, "-H", &header]);
+        (ran.code, ran.output())
+    };
+    let (code, said) = inspect("http://site.example/a", "de");
+    assert_eq!(code, Some(0), "{said}");
+    for word in ["varies    accept-language", "status    200", "seal      ok"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let (_, said) = inspect("http://site.example/a", "fr");
+    assert!(!said.contains("status    200"), "not this variant: {said}");
+    let (code, said) = inspect("http://site.example/b", "de");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("nothing is stored for this request"),
+        "{said}"
+    );
+}
