@@ -342,9 +342,13 @@ impl Cache {
         selector: &Selector,
         kind: Kind,
     ) -> (Order, Option<oneshot::Receiver<u64>>) {
-        // Taken in first: what is applied in between notes it as well.
-        let told = self.below.as_ref().map(|tier| tier.purge(selector, kind));
-        let order = self.log.record(selector, kind);
+        let (order, told) = match &self.below {
+            Some(tier) => {
+                let (order, told) = tier.purge(selector, kind);
+                (order, Some(told))
+            }
+            None => (self.log.record(selector, kind), None),
+        };
         self.hooks.emit(Event::Purge(reach(selector)));
         (order, told)
     }

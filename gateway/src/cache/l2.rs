@@ -31,7 +31,7 @@ use prometheus::Registry;
 use tokio::sync::oneshot;
 
 use crate::cache::event::Hooks;
-use crate::cache::purge::{Kind, PurgeLog, Selector};
+use crate::cache::purge::{Kind, Order, PurgeLog, Selector};
 use crate::cache::record::{self, Limits, Seal};
 use feed::Feed;
 use guard::Guard;
@@ -130,8 +130,8 @@ impl L2 {
         }
     }
 
-    /// Tells all nodes of a purge that holds here already. The receiver gets its number.
-    pub fn purge(&self, selector: &Selector, kind: Kind) -> oneshot::Receiver<u64> {
+    /// Notes a purge in our log, and tells all nodes. The receiver gets its number.
+    pub fn purge(&self, selector: &Selector, kind: Kind) -> (Order, oneshot::Receiver<u64>) {
         self.feed.push(selector, kind)
     }
 }

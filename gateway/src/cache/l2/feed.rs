@@ -1,7 +1,7 @@
 //! The purge log of the store and ours: every purge of ours goes into it, and every
 //! purge in it is applied here.
 //!
-//! A purge holds here at once, by a local step; it is appended behind the caller, tried
+//! A purge holds here at once, by a local step, and first; it is appended behind the caller, tried
 //! again until it is in, and applied once more with the number it got there: that
 //! reaches a little more and never less. Numbers come in order and without holes
 //! ([`Log`]). Where some are missing, all that was born before is hidden.
@@ -164,22 +164,27 @@ impl Feed {
         }
     }
 
-    /// Takes in a purge, to be noted here next. The receiver gets its number in time.
-    pub(super) fn push(&self, selector: &Selector, kind: Kind) -> oneshot::Receiver<u64> {
+    /// Takes in a purge, which holds here when this returns. The receiver gets its number
+    /// in time. Nobody can append it before it is noted here: it would be noted after its
+    /// own number then, and reach what others loaded since.
+    pub(super) fn push(&self, selector: &Selector, kind: Kind) -> (Order, oneshot::Receiver<u64>) {
         let (done, receiver) = oneshot::channel();
         let purge = Purge {
             selector: selector.to_string(),
             soft: kind == Kind::Soft,
         };
-        self.queue.lock().pending.record(selector, Kind::Hard);
-        self.wait_for(purge, vec![done]);
+        let mut queue = self.queue.lock();
+        // First: what is applied in between does not come before it.
+        queue.pending.record(selector, Kind::Hard);
+        let order = self.log.record(selector, kind);
+        self.wait_for(&mut queue, purge, vec![done]);
+        drop(queue);
         self.wake.notify_one();
-        receiver
+        (order, receiver)
     }
 
     /// A purge that waits already is one with this: its number comes after both.
-    fn wait_for(&self, purge: Purge, tellers: Tellers) {
-        let mut queue = self.queue.lock();
+    fn wait_for(&self, queue: &mut Queue, purge: Purge, tellers: Tellers) {
         let purge = match queue.waiting.contains_key(&purge) || queue.waiting.len() < WAITING {
             true => purge,
             false => {
@@ -233,25 +238,33 @@ impl Feed {
         let appended = guard
             .call(Call::Log, |store| store.append(&purge, last))
             .await;
-        let well = appended.is_ok();
         match appended {
             Ok(log) => {
                 let newest = log.newest;
                 self.apply(log);
+                self.came_back(|_| {});
                 // Who waited for the number may have left.
                 for teller in tellers {
                     let _ = teller.send(newest);
                 }
+                true
             }
-            Err(_) => self.wait_for(purge, tellers),
+            Err(_) => {
+                self.came_back(|queue| self.wait_for(queue, purge, tellers));
+                false
+            }
         }
+    }
+
+    /// A purge that was under way is so no more; `then` is done in the same moment.
+    fn came_back(&self, then: impl FnOnce(&mut Queue)) {
         let mut queue = self.queue.lock();
+        then(&mut queue);
         queue.under_way -= 1;
         if queue.depth() == 0 {
             queue.pending = pending();
         }
         self.depth.set(queue.depth());
-        well
     }
 
     /// Applies what others append, for ever. Not by way of the guard: a look at the log

@@ -257,6 +257,20 @@ async fn a_log_that_was_lost_hides_all_that_is_older_here_and_below() {
     assert!(next.1.unwrap().await.unwrap() > 1, "numbers never fall");
 }
 
+/// Guards against a purge that is appended before it is noted here: noted after its own
+/// number, it reached what other nodes had loaded since, and they loaded it once more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_leaves_what_was_loaded_after_its_number() {
+    let store = Arc::new(Memory::default());
+    let node = Node::known(&store).await;
+    for _ in 0..2_000 {
+        let tag = Selector::Tag("x".into());
+        let told = node.cache.purge_everywhere(&tag, Kind::Hard).1;
+        let born = crate::cache::purge::numbered(told.unwrap().await.unwrap());
+        assert!(node.cache.shows(&entry(&key("a"), Duration::ZERO, born)));
+    }
+}
+
 #[tokio::test]
 async fn what_is_forgotten_is_gone_and_does_not_come_back_from_the_queue() {
     let store = Arc::new(Memory::default());
@@ -320,10 +334,10 @@ async fn equal_purges_that_wait_are_one_and_too_many_are_a_purge_of_everything()
     let node = Node::over(&store).await;
     let tag = |n: usize| Selector::Tag(format!("t{n}"));
     let first: Vec<_> = (0..3)
-        .map(|_| node.tier.purge(&tag(0), Kind::Hard))
+        .map(|_| node.tier.purge(&tag(0), Kind::Hard).1)
         .collect();
     let many: Vec<_> = (0..10_100)
-        .map(|n| node.tier.purge(&tag(n), Kind::Hard))
+        .map(|n| node.tier.purge(&tag(n), Kind::Hard).1)
         .collect();
     store.down.store(false, SeqCst);
     for told in first.into_iter().chain(many) {
