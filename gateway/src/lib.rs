@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod bus;
 pub mod cache;
 pub mod config;
 pub mod demo;

@@ -1,0 +1,125 @@
+//! What carries events between nodes: opaque bytes out, bytes in, and an honest word on
+//! how it stands.
+//!
+//! A transport supervises itself: it connects, subscribes, and after any failure does both
+//! again, for ever, with growing and jittered pauses, whether or not its server was there at the
+//! start. It knows nothing of events: numbering, duplicates, retry and gaps stand once,
+//! above it, in `outbox` and `inbox`.
+//!
+//! Invariant: *up* means that this node is subscribed and consuming, not that a socket is open.
+//! Invariant: whatever may have been lost is told as [`Word::Lost`], before anything that
+//! came after the loss.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+/// A way to all nodes. Dropping it ends its tasks and connections.
+pub trait Transport: Send + Sync {
+    /// Its name in metrics, logs and `lamina doctor`.
+    fn kind(&self) -> &'static str;
+
+    /// What it guarantees as it is configured.
+    fn guarantee(&self) -> Guarantee;
+
+    /// Publishes messages in their order and answers how many of the first of them the
+    /// broker has taken (for a durable one: confirmed), and why the next was not. Never
+    /// waits for a connection: while there is none the answer is at once
+    /// `(0, Some(Down))`. The caller bounds the whole by a deadline and drops the future
+    /// then, after which each message may or may not have been sent.
+    fn publish<'a>(&'a self, messages: &'a [Bytes])
+    -> BoxFuture<'a, (usize, Option<PublishError>)>;
+
+    /// Begins to connect and to consume; words come by the receiver until the transport is
+    /// dropped. Called once. The channel is bounded by [`Mail::new`]; a transport that finds
+    /// it full waits with what is durable, and tells of a loss where it can't wait.
+    fn run(&self, mail: Mail);
+}
+
+/// Where a transport puts what it has to tell.
+#[derive(Clone)]
+pub struct Mail {
+    words: mpsc::Sender<Word>,
+}
+
+/// What a transport tells.
+#[derive(Debug)]
+pub enum Word {
+    /// A message came.
+    Message(Delivery),
+    /// Consuming from now on, where it was not before. `behind`: so many messages that
+    /// were kept for this node come next, and nothing was lost; none: whatever was
+    /// published while it was down may be lost.
+    Up { behind: Option<u64> },
+    /// Not consuming any more, and why; told once for each time.
+    Down(String),
+    /// Messages were lost while up: a slow consumer, a lagging receiver, one that was given
+    /// up after too many deliveries.
+    Lost(&'static str),
+}
+
+/// A message, and how to say what became of it.
+pub struct Delivery {
+    pub bytes: Bytes,
+    /// None where the broker wants no word.
+    pub receipt: Option<Box<dyn Receipt>>,
+}
+
+/// Says to a durable broker what became of a message. Dropped without a word, it is
+/// delivered again.
+pub trait Receipt: Send {
+    /// It was applied, or is of no use to anybody.
+    fn done(self: Box<Self>);
+    /// It could not be applied: again, a bounded number of times.
+    fn again(self: Box<Self>);
+}
+
+/// What a transport guarantees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Guarantee {
+    /// Each message comes once or not at all; losses are noticed above.
+    AtMostOnce,
+    /// Kept for this node while it is away, and delivered until it says that it was applied.
+    Durable,
+}
+
+/// Why messages were not published.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("not connected: {0}")]
+    Down(String),
+    #[error("no answer in time")]
+    Timeout,
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// Words that wait to be read at most.
+const WAITING: usize = 8_192;
+
+impl Mail {
+    /// The channel of a transport.
+    pub fn new() -> (Self, mpsc::Receiver<Word>) {
+        let (words, receiver) = mpsc::channel(WAITING);
+        (Self { words }, receiver)
+    }
+
+    /// Tells, waiting for room. False: nobody listens any more.
+    pub async fn tell(&self, word: Word) -> bool {
+        self.words.send(word).await.is_ok()
+    }
+
+    /// Tells without waiting. False: there is no room, or nobody listens; what was to be
+    /// told is lost then.
+    pub fn try_tell(&self, word: Word) -> bool {
+        self.words.try_send(word).is_ok()
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery")
+            .field("bytes", &self.bytes.len())
+            .finish_non_exhaustive()
+    }
+}
