@@ -30,6 +30,17 @@ pub trait Transport: Send + Sync {
     fn publish<'a>(&'a self, messages: &'a [Bytes])
     -> BoxFuture<'a, (usize, Option<PublishError>)>;
 
+    /// As [`publish`](Self::publish), for what is of the moment (who is there, what was just
+    /// loaded): a durable transport keeps it for nobody who is away, so that streams and
+    /// queues don't grow by it, and waits for no confirmation. It may be lost, and may
+    /// overtake what was published.
+    fn whisper<'a>(
+        &'a self,
+        messages: &'a [Bytes],
+    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+        self.publish(messages)
+    }
+
     /// Begins to connect and to consume; words come by the receiver until the transport is
     /// dropped. Called once. The channel is bounded by [`Mail::new`]; a transport that finds
     /// it full waits with what is durable, and tells of a loss where it can't wait.
