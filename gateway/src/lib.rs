@@ -11,6 +11,7 @@ pub mod bus;
 pub mod cache;
 pub mod config;
 pub mod demo;
+pub mod hc1;
 pub mod http;
 pub mod origin;
 pub mod pattern;
