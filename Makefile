@@ -32,11 +32,13 @@ plugins:
 	@plugins/build.sh
 
 # Idempotent: the wasm target and a C compiler for the plugins; Redis for the second tier;
-# Node.js and msgpackr, which the record format is compared with.
+# Node.js with msgpackr, which the forms of records and events are compared with, and with
+# clients of the brokers.
 test-install:
 	@tests/install.sh
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install
+	@tests/bus/control.sh --install
 
 test: test-install test-plugins
 	$(CARGO) build --locked -p lamina
