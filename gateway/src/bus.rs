@@ -5,5 +5,9 @@
 //! caller, tried again until it is out) and `inbox` (from bytes to what is to be applied:
 //! namespace, own echo, duplicates, holes). What is done about an event is `cluster`'s.
 
+pub mod config;
+mod dedupe;
 pub mod event;
+pub mod inbox;
+pub mod outbox;
 pub mod transport;

@@ -7,8 +7,10 @@
 
 pub mod admin;
 pub mod app;
+pub mod breaker;
 pub mod bus;
 pub mod cache;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod hc1;

@@ -224,7 +224,10 @@ impl Proxy {
                 let served = self.stale_hit(parts, &entry, StaleReason::Revalidating, started);
                 Step::Further(Further::Refresh(served, Box::new(keyed), entry))
             }
-            Lookup::Stale(entry, _) if plan::tolerates(route, parts, &entry, started) => {
+            Lookup::Stale(entry, _)
+                if plan::tolerates(route, parts, &entry, started)
+                    && self.cache.is_sure(&entry) =>
+            {
                 Step::Answer(self.stale_hit(parts, &entry, StaleReason::Tolerated, started))
             }
             found => {

@@ -187,6 +187,11 @@ impl L1 {
         }
     }
 
+    /// Whether an entry stands at this whole key, purged or not.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.slots.contains_key(key.as_bytes())
+    }
+
     /// Takes this entry out, and not one that has replaced it.
     pub fn remove(&self, entry: &Arc<Entry>) {
         let slot = self.slots.entry(entry.key.clone());

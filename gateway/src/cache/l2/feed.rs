@@ -290,6 +290,18 @@ impl Feed {
         }
     }
 
+    /// Applies what is in the log by now. False: the store does not tell.
+    pub(super) async fn catch_up(&self, guard: &Guard) -> bool {
+        let after = self.position.lock().applied;
+        match guard.call(Call::Log, |store| store.read_log(after)).await {
+            Ok(log) => {
+                self.apply(log);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Applies a stretch of the log that begins where some look at it had ended.
     fn apply(&self, log: Log) {
         let mut position = self.position.lock();

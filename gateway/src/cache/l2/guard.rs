@@ -13,7 +13,7 @@ use prometheus::{
 };
 use tokio::sync::Semaphore;
 
-use super::breaker::{Breaker, Passage};
+use crate::breaker::{Breaker, Passage};
 use super::config;
 use super::store::{Store, StoreError};
 use crate::cache::event::{Event, Hooks};
