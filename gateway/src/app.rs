@@ -183,6 +183,7 @@ impl App {
         let dropped = logs.register(&registry)?;
         let admin = Arc::new(Admin {
             proxy: Arc::clone(&proxy),
+            cluster: None,
             registry,
             token: config.admin.token.clone(),
             ready: Arc::clone(&ready),

@@ -192,18 +192,16 @@ impl Cluster {
         });
         let purges: Vec<_> = purges.collect();
         let nodes = &nodes;
-        let told = purges
-            .into_iter()
-            .map(async |(order, logged, awaited)| {
-                let answers = awaited.all(nodes, patience).await;
-                let nodes = nodes.iter();
-                let nodes = nodes.map(|node| (node.clone(), answers.get(node).copied()));
-                Told {
-                    order,
-                    logged,
-                    nodes: nodes.collect(),
-                }
-            });
+        let told = purges.into_iter().map(async |(order, logged, awaited)| {
+            let answers = awaited.all(nodes, patience).await;
+            let nodes = nodes.iter();
+            let nodes = nodes.map(|node| (node.clone(), answers.get(node).copied()));
+            Told {
+                order,
+                logged,
+                nodes: nodes.collect(),
+            }
+        });
         join_all(told).await
     }
 
@@ -248,3 +246,6 @@ impl Standing {
         self.hears && self.publishes && !self.doubts
     }
 }
+
+#[cfg(test)]
+mod tests;

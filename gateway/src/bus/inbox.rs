@@ -96,8 +96,14 @@ impl Inbox {
         while let Some(told) = told.next().await {
             match told {
                 Told::Event(event, receipt) => {
+                    // What a broker kept wants a receipt.
+                    let kept = receipt.is_some();
                     self.take(event, receipt);
-                    behind = self.counted_down(behind);
+                    behind = if kept {
+                        self.counted_down(behind)
+                    } else {
+                        behind
+                    };
                 }
                 Told::Word(word) => behind = self.pass_on(word, behind),
             }
@@ -188,7 +194,10 @@ impl Inbox {
     /// An echo of what we said. Who else says it under our name is heard, with a warning: the
     /// other nodes can't tell the two apart. It may be our own life before.
     fn is_own(&self, event: &Event) -> bool {
-        let Some(ours) = event.ours.as_ref().filter(|_| event.source == self.identity.source)
+        let Some(ours) = event
+            .ours
+            .as_ref()
+            .filter(|_| event.source == self.identity.source)
         else {
             return false;
         };

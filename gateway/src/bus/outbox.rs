@@ -14,12 +14,13 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::config;
 use super::event::{Event, Message, Ours, Shape};
@@ -76,9 +77,6 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Between two attempts, growing, of which half by the dice.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// What readers of the seed's kind see of an event that is not for them: the deletion of a
-/// key that nobody has.
-pub const INERT: &str = "lamina:";
 
 impl Outbox {
     /// # Errors
@@ -240,9 +238,6 @@ impl Outbox {
 
     /// The event, with its number if it is a purge. None: it is not to be told.
     fn outgoing(&self, next: Next) -> Option<Outgoing> {
-        let inert = || Shape::Del {
-            keys: vec![INERT.to_owned()],
-        };
         let (kind, id, shape, message) = match next {
             Next::Purge(purge) => {
                 let number = self.purges.fetch_add(1, Ordering::AcqRel) + 1;
@@ -254,8 +249,13 @@ impl Outbox {
                 };
                 (Kind::Purge, purge.receipt, purge.shape, message)
             }
-            Next::Say(message) => (Kind::Word, None, inert(), message),
-            Next::Value(value) => (Kind::Value, None, inert(), Message::Prime((value.make)()?)),
+            Next::Say(message) => (Kind::Word, None, Shape::inert(), message),
+            Next::Value(value) => (
+                Kind::Value,
+                None,
+                Shape::inert(),
+                Message::Prime((value.make)()?),
+            ),
         };
         let bytes = self.event(id, shape, message).encode();
         if kind == Kind::Value && bytes.len() > self.max_value_bytes {
@@ -285,7 +285,7 @@ impl Outbox {
     async fn send(&self, batch: &mut VecDeque<Outgoing>) -> Result<(), PublishError> {
         while let Some(first) = batch.front() {
             let kept = first.kind == Kind::Purge;
-            let Some(permit) = self.breaker.admit(Instant::now()) else {
+            let Some(permit) = self.breaker.admit(Instant::now().into_std()) else {
                 self.metrics.skipped(batch.len());
                 return Err(PublishError::Down("it failed a moment ago".to_owned()));
             };
@@ -325,7 +325,7 @@ impl Outbox {
             }
             Some(error) => {
                 self.metrics.failed();
-                if self.breaker.failed(permit, Instant::now()) {
+                if self.breaker.failed(permit, Instant::now().into_std()) {
                     let transport = self.transport.kind();
                     tracing::warn!(transport, %error, "publishing is given a rest; purges wait");
                 }

@@ -38,7 +38,6 @@ use removals::Removals;
 use store::Store;
 use writer::Writer;
 
-
 pub use find::{Below, Sought};
 pub use lease::{Held, Turn};
 

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use super::entry::Entry;
 use super::event::Event;
 use super::key::{Key, KeyBuf, KeyId};
@@ -17,6 +16,7 @@ use super::purge::{Kind, Order, Selector, Verdict, numbered};
 use super::record::{self, Corrupt, Record, Stored};
 use super::{Cache, reach};
 use crate::http::vary::Vary;
+use bytes::Bytes;
 
 /// Told what other nodes should know. Never blocks, and costs next to nothing: it is
 /// called on the path of requests.

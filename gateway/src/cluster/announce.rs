@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Cluster, values};
 use crate::bus::event::Shape;
-use crate::bus::outbox::{INERT, Purge};
+use crate::bus::outbox::Purge;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
 use crate::cache::peers::Peers;
@@ -56,6 +56,8 @@ fn shape(selector: &Selector) -> Shape {
             None => Shape::Pattern(pattern.as_str().to_owned()),
         },
         Selector::All => Shape::Pattern("*".to_owned()),
-        Selector::Key(_) | Selector::Url(_) | Selector::Group(_) | Selector::Route(_) => del(INERT),
+        Selector::Key(_) | Selector::Url(_) | Selector::Group(_) | Selector::Route(_) => {
+            Shape::inert()
+        }
     }
 }

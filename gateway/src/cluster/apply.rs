@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::nodes::{Arrival, State};
 use super::Cluster;
+use super::nodes::{Arrival, State};
 use crate::bus::config::ForeignPatterns;
 use crate::bus::event::{Event, Message, Ours, Shape};
 use crate::bus::inbox::{Listener, NotApplied};
@@ -75,14 +75,7 @@ impl Cluster {
     }
 
     /// Answers its place in our order.
-    fn hear_purge(
-        &self,
-        source: &str,
-        boot: u64,
-        number: u64,
-        selector: &str,
-        soft: bool,
-    ) -> u64 {
+    fn hear_purge(&self, source: &str, boot: u64, number: u64, selector: &str, soft: bool) -> u64 {
         let kind = if soft { Kind::Soft } else { Kind::Hard };
         // A selector that a newer version knows: what it reaches is unknown, so all.
         let parsed = selector.parse().map(|selector| (selector, kind));
@@ -180,9 +173,8 @@ mod tests {
 
     #[test]
     fn a_foreign_key_is_a_tag_and_a_url_where_it_looks_like_one() {
-        let texts = |key: &str| -> Vec<String> {
-            named(&key.to_owned()).map(|s| s.to_string()).collect()
-        };
+        let texts =
+            |key: &str| -> Vec<String> { named(&key.to_owned()).map(|s| s.to_string()).collect() };
         assert_eq!(texts("user:1"), ["tag:user:1"]);
         assert_eq!(texts("/p/*"), ["tag:/p/*", r"pattern:/p/\*"]);
     }

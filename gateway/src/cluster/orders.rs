@@ -75,7 +75,10 @@ impl Orders {
     }
 
     fn make_room(&mut self, now: Instant) {
-        let over = |ring: &Ring| ring.newest().is_none_or(|at| now.duration_since(at) >= KEEP);
+        let over = |ring: &Ring| {
+            ring.newest()
+                .is_none_or(|at| now.duration_since(at) >= KEEP)
+        };
         if self.publishers.len() >= PUBLISHERS {
             self.publishers.retain(|_, ring| !over(ring));
         }
@@ -157,7 +160,12 @@ impl Ring {
         let news = self.notes.iter().rev();
         let news = news.take_while(|note| note.number > known);
         let recent = news.filter(|note| now.duration_since(note.at) < KEEP);
-        Some(recent.map(|note| note.order - 1).min().unwrap_or(Order::MAX))
+        Some(
+            recent
+                .map(|note| note.order - 1)
+                .min()
+                .unwrap_or(Order::MAX),
+        )
     }
 }
 

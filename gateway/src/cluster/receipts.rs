@@ -61,10 +61,7 @@ impl Receipts {
         };
         let after = open.began.elapsed();
         let answer = Answer { order, after };
-        open.answers
-            .lock()
-            .entry(node.to_owned())
-            .or_insert(answer);
+        open.answers.lock().entry(node.to_owned()).or_insert(answer);
         open.changed.notify_waiters();
     }
 }

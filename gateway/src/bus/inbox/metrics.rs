@@ -59,8 +59,10 @@ impl Metrics {
             "lamina_bus_lost_total",
             "Times that the transport told of lost messages.",
         )?;
-        let consuming =
-            IntGauge::new("lamina_bus_consuming", "1 while this node hears the others.")?;
+        let consuming = IntGauge::new(
+            "lamina_bus_consuming",
+            "1 while this node hears the others.",
+        )?;
         registry.register(Box::new(heard.clone()))?;
         registry.register(Box::new(malformed.clone()))?;
         registry.register(Box::new(lost.clone()))?;

@@ -166,7 +166,8 @@ impl Queue {
     pub fn push_word(&mut self, word: Message) {
         if matches!(word, Message::Heartbeat { .. }) {
             // The last one says it all.
-            self.words.retain(|w| !matches!(w, Message::Heartbeat { .. }));
+            self.words
+                .retain(|w| !matches!(w, Message::Heartbeat { .. }));
         }
         if self.words.len() >= WORDS {
             self.words.pop_front();

@@ -13,9 +13,9 @@ use prometheus::{
 };
 use tokio::sync::Semaphore;
 
-use crate::breaker::{Breaker, Passage};
 use super::config;
 use super::store::{Store, StoreError};
+use crate::breaker::{Breaker, Passage};
 use crate::cache::event::{Event, Hooks};
 
 /// The store and what guards it.
