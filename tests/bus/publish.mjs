@@ -38,7 +38,12 @@ function bytes(event) {
 }
 
 const bus = await connect(transport, url, channel, options);
+// So many under way at once.
+const WINDOW = 1_000;
+const waiting = [];
 for (let round = 0; round < Number(options.repeat); round++) {
-  for (const event of events) await bus.publish(bytes(event.replaceAll("%d", round)));
+  for (const event of events) waiting.push(bus.publish(bytes(event.replaceAll("%d", round))));
+  if (waiting.length >= WINDOW) await Promise.all(waiting.splice(0));
 }
+await Promise.all(waiting);
 await bus.close();
