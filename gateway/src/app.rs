@@ -3,6 +3,7 @@
 
 pub mod doctor;
 pub mod records;
+pub mod remote;
 
 use std::io;
 use std::net::SocketAddr;
