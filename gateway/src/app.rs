@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod records;
 pub mod remote;
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,11 +16,15 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use crate::admin::Admin;
+use crate::bus::config::Bus;
+use crate::bus::outbox::Identity;
+use crate::bus;
 use crate::cache::Cache;
 use crate::cache::config::L2;
 use crate::cache::l2::store::Store;
 use crate::cache::l2::{disk, redis};
-use crate::cache::record::Seal;
+use crate::cache::record::{self, Limits, Seal};
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::{Limits, Listener, Protocol};
@@ -36,6 +41,7 @@ pub struct App {
     listeners: Running,
     admin: Running,
     cache: Arc<Cache>,
+    cluster: Option<Arc<Cluster>>,
     ready: Arc<AtomicBool>,
     drain_timeout: Duration,
     /// Where clients are served, in the order of the configuration.
@@ -64,6 +70,8 @@ pub enum StartError {
     Disk(#[from] disk::OpenError),
     #[error("cache.l2.redis")]
     Redis(#[from] redis::OpenError),
+    #[error("bus")]
+    Bus(#[from] bus::OpenError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }
@@ -76,7 +84,8 @@ impl StartError {
             | Self::Plugin(_)
             | Self::Route(_)
             | Self::PurgeMethod(_)
-            | Self::Redis(_) => true,
+            | Self::Redis(_)
+            | Self::Bus(_) => true,
             Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Metrics(_) => false,
         }
     }
@@ -110,9 +119,7 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
     let registry = metrics::registry()?;
     let mut cache = Cache::new(&config.cache, &registry)?;
     if let Some(store) = store {
-        let secret = config.cache.l2.seal_key.as_ref();
-        let seal = secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()));
-        cache.attach(store, &config.cache, seal, &registry)?.run();
+        cache.attach(store, &config.cache, seal(config), &registry)?.run();
     }
     let cache = Arc::new(cache);
     let origins = Arc::new(Origins::new(&config.upstreams)?);
@@ -170,6 +177,12 @@ impl App {
                 "the second tier does not answer; serving without it for now"
             );
         }
+        let cluster = config
+            .bus
+            .as_ref()
+            .map(|bus| join(bus, config, &cache, &registry))
+            .transpose()?
+            .flatten();
         let threads = config
             .server
             .threads
@@ -184,7 +197,7 @@ impl App {
         let dropped = logs.register(&registry)?;
         let admin = Arc::new(Admin {
             proxy: Arc::clone(&proxy),
-            cluster: None,
+            cluster: cluster.clone(),
             registry,
             token: config.admin.token.clone(),
             ready: Arc::clone(&ready),
@@ -197,6 +210,7 @@ impl App {
             listeners: bound.start(move |request, peer, early| proxy.handle(request, peer, early)),
             admin: admin_bound.start(move |request, _, _| Arc::clone(&admin).handle(request)),
             cache: Arc::clone(&cache),
+            cluster,
             ready,
             drain_timeout: config.server.drain_timeout.0,
             addresses,
@@ -212,6 +226,9 @@ impl App {
     pub async fn drain(self) {
         self.ready.store(false, Ordering::Release);
         self.listeners.drain(self.drain_timeout).await;
+        if let Some(cluster) = &self.cluster {
+            cluster.finish(FINISH).await;
+        }
         if let Some(tier) = self.cache.below() {
             tier.finish(FINISH).await;
         }
@@ -233,6 +250,44 @@ fn raise_limits(config: &Config) {
             connections,
             "fewer descriptors than max_connections: accepting will pause before that limit"
         );
+    }
+}
+
+/// What binds records to their keys, in the second tier and on the way to peers.
+fn seal(config: &Config) -> Seal {
+    let secret = config.cache.l2.seal_key.as_ref();
+    secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()))
+}
+
+/// Joins the other nodes. None: no transport is configured.
+fn join(
+    bus: &Bus,
+    config: &Config,
+    cache: &Arc<Cache>,
+    registry: &Registry,
+) -> Result<Option<Arc<Cluster>>, StartError> {
+    let Some(transport) = bus::open(bus)? else {
+        return Ok(None);
+    };
+    let codec = record::Options {
+        compression: None,
+        limits: Limits::for_objects(bus.broadcast_set_max_bytes.as_usize()),
+        seal: seal(config),
+    };
+    let identity = identity(bus);
+    tracing::info!(node = identity.source, transport = transport.kind(), "joining the other nodes");
+    let cache = Arc::clone(cache);
+    let cluster = Cluster::join(cache, transport, identity, bus, codec, registry)?;
+    Ok(Some(cluster))
+}
+
+fn identity(bus: &Bus) -> Identity {
+    let boot = RandomState::new().hash_one(std::process::id());
+    let host = || std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty());
+    Identity {
+        source: bus.source.clone().or_else(host).unwrap_or_else(|| format!("{boot:016x}")),
+        boot,
+        namespace: bus.namespace.clone(),
     }
 }
 

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::units::Duration;
-use crate::{admin, cache, http, origin, plugin, proxy, telemetry};
+use crate::{admin, bus, cache, http, origin, plugin, proxy, telemetry};
 
 mod check;
 mod de;
@@ -64,6 +64,9 @@ pub struct Config {
     /// Plugins by name.
     #[serde(default)]
     pub plugins: BTreeMap<String, plugin::config::Plugin>,
+    /// The event bus between nodes.
+    #[serde(default)]
+    pub bus: Option<bus::config::Bus>,
     /// The `PURGE` method on the listeners.
     #[serde(default)]
     pub purge_method: proxy::config::PurgeMethod,
