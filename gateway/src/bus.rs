@@ -1,6 +1,6 @@
 //! The event bus: what one node tells all others.
 //!
-//! Inside: `transport` (the trait) and its four kinds `redis`, `nats`, `jetstream` and
+//! Inside: `transport` (the trait) and its four kinds `redis`, `nats` (core and JetStream) and
 //! `rabbitmq`; `event` (what is said, and its bytes); `outbox` (publishing behind the
 //! caller, tried again until it is out) and `inbox` (from bytes to what is to be applied:
 //! namespace, own echo, duplicates, holes). What is done about an event is `cluster`'s.
@@ -9,5 +9,6 @@ pub mod config;
 mod dedupe;
 pub mod event;
 pub mod inbox;
+pub mod nats;
 pub mod outbox;
 pub mod transport;

@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod guest;
 pub mod h2raw;
 pub mod metrics;
+pub mod nats;
 pub mod origin;
 pub mod peers;
 pub mod process;

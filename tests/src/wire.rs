@@ -15,6 +15,7 @@ pub struct Wire {
     pub address: SocketAddr,
     delay: Arc<AtomicU64>,
     cuts: Arc<watch::Sender<u64>>,
+    parted: Arc<watch::Sender<bool>>,
     accepting: JoinHandle<()>,
 }
 
@@ -25,11 +26,14 @@ impl Wire {
         let address = listener.local_addr().unwrap();
         let delay = Arc::new(AtomicU64::new(0));
         let cuts = Arc::new(watch::Sender::new(0));
-        let accepting = tokio::spawn(accept(listener, port, delay.clone(), cuts.clone()));
+        let parted = Arc::new(watch::Sender::new(false));
+        let accepting = accept(listener, port, delay.clone(), cuts.clone(), parted.clone());
+        let accepting = tokio::spawn(accepting);
         Self {
             address,
             delay,
             cuts,
+            parted,
             accepting,
         }
     }
@@ -38,6 +42,16 @@ impl Wire {
     pub fn slow(&self, delay: Duration) {
         let millis = u64::try_from(delay.as_millis()).unwrap();
         self.delay.store(millis, Ordering::SeqCst);
+    }
+
+    /// From now on nothing passes, and nobody is told: connections stand, new ones too.
+    pub fn part(&self) {
+        self.parted.send_replace(true);
+    }
+
+    /// What was held back by `part` goes on its way.
+    pub fn heal(&self) {
+        self.parted.send_replace(false);
     }
 
     /// Ends all connections that stand; new ones are taken.
@@ -58,9 +72,11 @@ async fn accept(
     port: u16,
     delay: Arc<AtomicU64>,
     cuts: Arc<watch::Sender<u64>>,
+    parted: Arc<watch::Sender<bool>>,
 ) {
     while let Ok((near, _)) = listener.accept().await {
         let (delay, mut cut) = (delay.clone(), cuts.subscribe());
+        let parted = parted.clone();
         tokio::spawn(async move {
             let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else {
                 return;
@@ -68,8 +84,8 @@ async fn accept(
             let (mut near_in, mut near_out) = near.into_split();
             let (mut far_in, mut far_out) = far.into_split();
             tokio::select! {
-                () = pump(&mut near_in, &mut far_out, &delay) => {}
-                () = pump(&mut far_in, &mut near_out, &delay) => {}
+                () = pump(&mut near_in, &mut far_out, &delay, &parted) => {}
+                () = pump(&mut far_in, &mut near_out, &delay, &parted) => {}
                 _ = cut.changed() => {}
             }
         });
@@ -80,7 +96,9 @@ async fn pump(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
     delay: &AtomicU64,
+    parted: &watch::Sender<bool>,
 ) {
+    let mut whole = parted.subscribe();
     let mut piece = vec![0; 64 << 10];
     loop {
         let n = match from.read(&mut piece).await {
@@ -91,6 +109,8 @@ async fn pump(
         if late > 0 {
             tokio::time::sleep(Duration::from_millis(late)).await;
         }
+        // The sender lives as long as the pump.
+        let _ = whole.wait_for(|parted| !parted).await;
         if to.write_all(&piece[..n]).await.is_err() {
             return;
         }

@@ -24,6 +24,10 @@ mod attack_listener;
 mod attack_origin;
 #[path = "e2e/attack_origin_http2.rs"]
 mod attack_origin_http2;
+#[path = "e2e/bus_nats.rs"]
+mod bus_nats;
+#[path = "e2e/bus_transport.rs"]
+mod bus_transport;
 #[path = "e2e/cli.rs"]
 mod cli;
 #[path = "e2e/coalescing.rs"]

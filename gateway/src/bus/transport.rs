@@ -10,9 +10,12 @@
 //! Invariant: whatever may have been lost is told as [`Word::Lost`], before anything that
 //! came after the loss.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use futures_util::{Stream, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// A way to all nodes. Dropping it ends its tasks and connections.
 pub trait Transport: Send + Sync {
@@ -42,15 +45,28 @@ pub trait Transport: Send + Sync {
     }
 
     /// Begins to connect and to consume; words come by the receiver until the transport is
-    /// dropped. Called once. The channel is bounded by [`Mail::new`]; a transport that finds
-    /// it full waits with what is durable, and tells of a loss where it can't wait.
+    /// dropped. Called once, in a tokio runtime. The channel is bounded, in words and in bytes; a
+    /// transport that finds it full waits with what is durable, and tells of a loss where it
+    /// can't wait ([`Mail::forward`]).
     fn run(&self, mail: Mail);
 }
 
 /// Where a transport puts what it has to tell.
 #[derive(Clone)]
 pub struct Mail {
-    words: mpsc::Sender<Word>,
+    words: mpsc::Sender<Letter>,
+    room: Arc<Semaphore>,
+}
+
+/// The other end of [`Mail`].
+pub struct Words {
+    letters: mpsc::Receiver<Letter>,
+}
+
+/// A word, and the room that it takes until it is read.
+struct Letter {
+    word: Word,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// What a transport tells.
@@ -107,23 +123,78 @@ pub enum PublishError {
 
 /// Words that wait to be read at most.
 const WAITING: usize = 8_192;
+/// Bytes of the messages among them at most; one that is larger takes it all.
+const ROOM: u32 = 32 << 20;
 
 impl Mail {
     /// The channel of a transport.
-    pub fn new() -> (Self, mpsc::Receiver<Word>) {
-        let (words, receiver) = mpsc::channel(WAITING);
-        (Self { words }, receiver)
+    pub fn new() -> (Self, Words) {
+        let (words, letters) = mpsc::channel(WAITING);
+        let room = Arc::new(Semaphore::new(ROOM as usize));
+        (Self { words, room }, Words { letters })
     }
 
     /// Tells, waiting for room. False: nobody listens any more.
     pub async fn tell(&self, word: Word) -> bool {
-        self.words.send(word).await.is_ok()
+        let room = match need(&word) {
+            0 => None,
+            // The semaphore is never closed.
+            need => Arc::clone(&self.room).acquire_many_owned(need).await.ok(),
+        };
+        self.words.send(Letter { word, _room: room }).await.is_ok()
     }
 
     /// Tells without waiting. False: there is no room, or nobody listens; what was to be
     /// told is lost then.
     pub fn try_tell(&self, word: Word) -> bool {
-        self.words.try_send(word).is_ok()
+        let room = match need(&word) {
+            0 => None,
+            need => match Arc::clone(&self.room).try_acquire_many_owned(need) {
+                Ok(room) => Some(room),
+                Err(_) => return false,
+            },
+        };
+        self.words.try_send(Letter { word, _room: room }).is_ok()
+    }
+
+    /// Passes on messages that nobody keeps, never letting them wait: those without room
+    /// are dropped, and so told as lost. None in the stream: some were lost before. Returns
+    /// when the stream ends or nobody listens any more.
+    pub async fn forward(&self, messages: impl Stream<Item = Option<Bytes>>) {
+        let mut messages = std::pin::pin!(messages);
+        while let Some(came) = messages.next().await {
+            let passed = came.is_some_and(|bytes| {
+                let receipt = None;
+                self.try_tell(Word::Message(Delivery { bytes, receipt }))
+            });
+            if passed {
+                continue;
+            }
+            // Dropping all the while, so that what is told covers it.
+            let told =
+                std::pin::pin!(self.tell(Word::Lost("they came faster than they were read")));
+            let dropping = messages.by_ref().for_each(|_| std::future::ready(()));
+            let left = futures_util::future::select(told, dropping).await;
+            if !matches!(left, futures_util::future::Either::Left((true, _))) {
+                return;
+            }
+        }
+    }
+}
+
+impl Words {
+    /// The next word; none when the transport is gone.
+    pub async fn recv(&mut self) -> Option<Word> {
+        self.letters.recv().await.map(|letter| letter.word)
+    }
+}
+
+fn need(word: &Word) -> u32 {
+    match word {
+        Word::Message(delivery) => {
+            u32::try_from(delivery.bytes.len()).map_or(ROOM, |n| n.min(ROOM))
+        }
+        Word::Up { .. } | Word::Down(_) | Word::Lost(_) => 0,
     }
 }
 
