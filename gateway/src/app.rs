@@ -2,10 +2,10 @@
 //! every concrete type.
 
 pub mod doctor;
+mod joining;
 pub mod records;
 pub mod remote;
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,14 +16,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use crate::admin::Admin;
-use crate::bus::config::Bus;
-use crate::bus::outbox::Identity;
 use crate::bus;
 use crate::cache::Cache;
 use crate::cache::config::L2;
 use crate::cache::l2::store::Store;
 use crate::cache::l2::{disk, redis};
-use crate::cache::record::{self, Limits, Seal};
+use crate::cache::record::Seal;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::http::body::{self, Body, BodyError};
@@ -119,7 +117,9 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
     let registry = metrics::registry()?;
     let mut cache = Cache::new(&config.cache, &registry)?;
     if let Some(store) = store {
-        cache.attach(store, &config.cache, seal(config), &registry)?.run();
+        cache
+            .attach(store, &config.cache, seal(config), &registry)?
+            .run();
     }
     let cache = Arc::new(cache);
     let origins = Arc::new(Origins::new(&config.upstreams)?);
@@ -180,7 +180,7 @@ impl App {
         let cluster = config
             .bus
             .as_ref()
-            .map(|bus| join(bus, config, &cache, &registry))
+            .map(|bus| joining::join(bus, config, &cache, &registry))
             .transpose()?
             .flatten();
         let threads = config
@@ -257,38 +257,6 @@ fn raise_limits(config: &Config) {
 fn seal(config: &Config) -> Seal {
     let secret = config.cache.l2.seal_key.as_ref();
     secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()))
-}
-
-/// Joins the other nodes. None: no transport is configured.
-fn join(
-    bus: &Bus,
-    config: &Config,
-    cache: &Arc<Cache>,
-    registry: &Registry,
-) -> Result<Option<Arc<Cluster>>, StartError> {
-    let Some(transport) = bus::open(bus)? else {
-        return Ok(None);
-    };
-    let codec = record::Options {
-        compression: None,
-        limits: Limits::for_objects(bus.broadcast_set_max_bytes.as_usize()),
-        seal: seal(config),
-    };
-    let identity = identity(bus);
-    tracing::info!(node = identity.source, transport = transport.kind(), "joining the other nodes");
-    let cache = Arc::clone(cache);
-    let cluster = Cluster::join(cache, transport, identity, bus, codec, registry)?;
-    Ok(Some(cluster))
-}
-
-fn identity(bus: &Bus) -> Identity {
-    let boot = RandomState::new().hash_one(std::process::id());
-    let host = || std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty());
-    Identity {
-        source: bus.source.clone().or_else(host).unwrap_or_else(|| format!("{boot:016x}")),
-        boot,
-        namespace: bus.namespace.clone(),
-    }
 }
 
 /// Opens what the second tier keeps its records in.

@@ -12,3 +12,26 @@ pub mod inbox;
 pub mod nats;
 pub mod outbox;
 pub mod transport;
+
+use std::sync::Arc;
+
+use config::Bus;
+use transport::Transport;
+
+/// Why the bus can't be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("bus.nats")]
+    Nats(#[from] nats::OpenError),
+}
+
+/// The transport that is configured; it does not connect yet.
+///
+/// # Errors
+/// What can't be meant, or a file that can't be read.
+pub fn open(config: &Bus) -> Result<Option<Arc<dyn Transport>>, OpenError> {
+    if let Some(nats) = &config.nats {
+        return Ok(Some(nats::open(nats)?));
+    }
+    Ok(None)
+}

@@ -234,11 +234,17 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             Ok(())
         }),
         Command::Purge(purge) => {
-            let (asked, wait) = (purge.asked(), purge.wait.map_or_else(Default::default, Into::into));
+            let (asked, wait) = (
+                purge.asked(),
+                purge.wait.map_or_else(Default::default, Into::into),
+            );
             let remote = purge.admin.remote()?;
             let receipt = runtime()?.block_on(remote.purge(&asked, wait))?;
             print!("{receipt}");
-            anyhow::ensure!(receipt.is_complete(), "not every node has said that it holds there");
+            anyhow::ensure!(
+                receipt.is_complete(),
+                "not every node has said that it holds there"
+            );
             Ok(Done::Well)
         }
         Command::Nodes { admin } => {

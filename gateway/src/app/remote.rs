@@ -134,7 +134,11 @@ impl fmt::Display for Purged {
             l2 if l2["logged"] == true => {
                 writeln!(f, "second tier: logged, number {}", l2["number"])?;
             }
-            l2 => writeln!(f, "second tier: {}", l2["note"].as_str().unwrap_or_default())?,
+            l2 => writeln!(
+                f,
+                "second tier: {}",
+                l2["note"].as_str().unwrap_or_default()
+            )?,
         }
         let Some(nodes) = receipt["peers"]["nodes"].as_array() else {
             return Ok(());
@@ -164,10 +168,22 @@ impl fmt::Display for Listed {
             "{}: this node; {}: {}, {}, {} purges waiting{}",
             list["node"].as_str().unwrap_or_default(),
             bus["transport"].as_str().unwrap_or_default(),
-            if bus["hears"] == true { "hears" } else { "hears nothing" },
-            if bus["publishes"] == true { "publishes" } else { "publishing fails" },
+            if bus["hears"] == true {
+                "hears"
+            } else {
+                "hears nothing"
+            },
+            if bus["publishes"] == true {
+                "publishes"
+            } else {
+                "publishing fails"
+            },
             bus["purges_waiting"],
-            if bus["gap_open"] == true { ", a gap is open" } else { "" },
+            if bus["gap_open"] == true {
+                ", a gap is open"
+            } else {
+                ""
+            },
         )?;
         for node in list["nodes"].as_array().into_iter().flatten() {
             writeln!(
@@ -175,7 +191,11 @@ impl fmt::Display for Listed {
                 "{}: {}, {}, heard {} ms ago",
                 node["node"].as_str().unwrap_or_default(),
                 node["version"].as_str().unwrap_or_default(),
-                if node["healthy"] == true { "healthy" } else { "degraded" },
+                if node["healthy"] == true {
+                    "healthy"
+                } else {
+                    "degraded"
+                },
                 node["silent_ms"]
             )?;
         }

@@ -10,6 +10,8 @@ use crate::units::{ByteSize, Duration};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bus {
+    /// NATS, core or JetStream.
+    pub nats: Option<super::nats::config::Nats>,
     /// Whom events are for: nodes with another namespace, or none, ignore them.
     pub namespace: Option<String>,
     /// This node's name, one for each; unset takes `$HOSTNAME`, else one is made up.
@@ -90,6 +92,7 @@ pub struct RetryQueue {
 impl Default for Bus {
     fn default() -> Self {
         Self {
+            nats: None,
             namespace: None,
             source: None,
             subscribe_to_events: true,

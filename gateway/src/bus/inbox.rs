@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use prometheus::Registry;
-use tokio::sync::mpsc;
 
 use super::config;
 use super::dedupe::Dedupe;
 use super::event::{Event, Malformed, Message};
 use super::outbox::Identity;
-use super::transport::{Delivery, Receipt, Word};
+use super::transport::{Delivery, Receipt, Word, Words};
 use crate::telemetry::limit::LineLimiter;
 use metrics::{Heard, Metrics};
 
@@ -85,7 +84,7 @@ impl Inbox {
     }
 
     /// Hears, until the transport is dropped.
-    pub async fn run(&self, words: mpsc::Receiver<Word>) {
+    pub async fn run(&self, words: Words) {
         let words = stream::unfold(words, async |mut words| {
             let word = words.recv().await?;
             Some((word, words))
