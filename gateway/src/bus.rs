@@ -21,8 +21,35 @@ use transport::Transport;
 /// Why the bus can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("bus.nats")]
+    #[error(transparent)]
     Nats(#[from] nats::OpenError),
+}
+
+impl OpenError {
+    /// The part of the configuration that it is about, and the key in it.
+    pub fn place(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Nats(error) => ("nats", error.key()),
+        }
+    }
+}
+
+impl Bus {
+    /// How many transports are given.
+    pub fn transports(&self) -> usize {
+        usize::from(self.nats.is_some())
+    }
+
+    /// Whether the transport can be meant, as far as can be told without files and network.
+    ///
+    /// # Errors
+    /// What can't be.
+    pub fn check(&self) -> Result<(), OpenError> {
+        if let Some(nats) = &self.nats {
+            nats.check()?;
+        }
+        Ok(())
+    }
 }
 
 /// The transport that is configured; it does not connect yet.

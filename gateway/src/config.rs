@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,20 @@ pub struct Config {
     pub telemetry: telemetry::config::Config,
 }
 
+impl Config {
+    /// Files and folders that it names, but for those with secrets.
+    fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let plugins = self.plugins.values_mut().map(|plugin| &mut plugin.file);
+        let l2 = &mut self.cache.l2;
+        let disk = l2.disk.as_mut().map(|disk| &mut disk.path);
+        let redis = l2.redis.as_mut().and_then(|redis| redis.ca_file.as_mut());
+        let nats = self.bus.as_mut().and_then(|bus| bus.nats.as_mut());
+        let nats = nats.map(|nats| [nats.ca_file.as_mut(), nats.credentials_file.as_mut()]);
+        let nats = nats.into_iter().flatten().flatten();
+        plugins.chain(disk).chain(redis).chain(nats)
+    }
+}
+
 /// The process.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -141,19 +155,7 @@ pub fn parse(
     let mut config: Config = de::read(&root).map_err(|e| one(e, Some(&root)))?;
     let base = Path::new(file).parent().unwrap_or(Path::new(""));
     let mut findings = secret::read_files(&mut config, base);
-    for plugin in config.plugins.values_mut() {
-        plugin.file = base.join(&plugin.file);
-    }
-    if let Some(disk) = &mut config.cache.l2.disk {
-        disk.path = base.join(&disk.path);
-    }
-    if let Some(file) = config
-        .cache
-        .l2
-        .redis
-        .as_mut()
-        .and_then(|r| r.ca_file.as_mut())
-    {
+    for file in config.files() {
         *file = base.join(&*file);
     }
     findings.extend(check::check(&config));

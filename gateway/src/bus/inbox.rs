@@ -55,7 +55,7 @@ pub struct Inbox {
 
 /// A word whose message has been decoded.
 enum Told {
-    Event(Result<Event, Malformed>, Option<Box<dyn Receipt>>),
+    Event(Box<Result<Event, Malformed>>, Option<Box<dyn Receipt>>),
     Word(Word),
 }
 
@@ -97,7 +97,7 @@ impl Inbox {
                 Told::Event(event, receipt) => {
                     // What a broker kept wants a receipt.
                     let kept = receipt.is_some();
-                    self.take(event, receipt);
+                    self.take(*event, receipt);
                     behind = if kept {
                         self.counted_down(behind)
                     } else {
@@ -229,5 +229,5 @@ async fn decoded(word: Word) -> Told {
             .await
             .unwrap_or(Err(Malformed::Form)),
     };
-    Told::Event(event, receipt)
+    Told::Event(Box::new(event), receipt)
 }

@@ -122,7 +122,9 @@ impl Cluster {
     /// look like one.
     fn hear_foreign(&self, shape: Shape) {
         let selectors: Vec<Selector> = match shape {
-            Shape::Del { keys } | Shape::Set { keys } => keys.iter().flat_map(named).collect(),
+            Shape::Del { keys } | Shape::Set { keys } => {
+                keys.iter().flat_map(|key| named(key)).collect()
+            }
             Shape::Pattern(pattern) => vec![self.widened(&pattern)],
         };
         for selector in selectors {
@@ -142,9 +144,9 @@ impl Cluster {
     }
 }
 
-fn named(key: &String) -> impl Iterator<Item = Selector> {
+fn named(key: &str) -> impl Iterator<Item = Selector> {
     let url = looks_like_url(key).then(|| Selector::Pattern(Pattern::exactly(key)));
-    [Selector::Tag(key.clone())].into_iter().chain(url)
+    [Selector::Tag(key.to_owned())].into_iter().chain(url)
 }
 
 fn looks_like_url(text: &str) -> bool {
@@ -173,8 +175,7 @@ mod tests {
 
     #[test]
     fn a_foreign_key_is_a_tag_and_a_url_where_it_looks_like_one() {
-        let texts =
-            |key: &str| -> Vec<String> { named(&key.to_owned()).map(|s| s.to_string()).collect() };
+        let texts = |key: &str| -> Vec<String> { named(key).map(|s| s.to_string()).collect() };
         assert_eq!(texts("user:1"), ["tag:user:1"]);
         assert_eq!(texts("/p/*"), ["tag:/p/*", r"pattern:/p/\*"]);
     }

@@ -64,7 +64,7 @@ struct Secret<'a> {
 
 fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
     let (admin, purge) = (&mut config.admin, &mut config.purge_method);
-    let l2 = &mut config.cache.l2;
+    let (l2, bus) = (&mut config.cache.l2, &mut config.bus);
     let of = |parent: &[&str], name, value, file| Secret {
         parent: path(parent),
         name,
@@ -100,6 +100,12 @@ fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
             &mut redis.sentinel_password,
             &redis.sentinel_password_file,
         ));
+    }
+    if let Some(nats) = bus.as_mut().and_then(|bus| bus.nats.as_mut()) {
+        let at = ["bus", "nats"];
+        let (password, token) = (&nats.password_file, &nats.token_file);
+        all.push(of(&at, "password", &mut nats.password, password));
+        all.push(of(&at, "token", &mut nats.token, token));
     }
     all
 }
