@@ -18,6 +18,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod crash;
+pub mod fleet;
 pub mod gate;
 pub mod gateway;
 pub mod guest;

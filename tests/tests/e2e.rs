@@ -30,6 +30,8 @@ mod bus_nats;
 mod bus_transport;
 #[path = "e2e/cli.rs"]
 mod cli;
+#[path = "e2e/cluster.rs"]
+mod cluster;
 #[path = "e2e/coalescing.rs"]
 mod coalescing;
 #[path = "e2e/conditional.rs"]

@@ -111,6 +111,13 @@ pub enum Message {
         /// Its place in the order of the node that applied it.
         order: u64,
     },
+    /// Purges of this publisher did not come, from this number on: it is to say them again.
+    Missing {
+        of: String,
+        /// The life of the publisher that they are of.
+        life: u64,
+        from: u64,
+    },
 }
 
 /// A value for peers, with all they need to judge it.

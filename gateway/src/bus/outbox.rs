@@ -7,6 +7,7 @@
 //! Invariant: no purge is dropped while the retry queue is on: it waits, or a wider one
 //! waits for it. A timer tries again, and so does the transport's word that it is up.
 
+mod history;
 mod metrics;
 mod queue;
 
@@ -26,6 +27,7 @@ use super::config;
 use super::event::{Event, Message, Ours, Shape};
 use super::transport::{PublishError, Transport};
 use crate::breaker::{Breaker, Passage, Permit};
+use history::History;
 use metrics::{Kind, Metrics};
 use queue::{Dropped, Next, Queue};
 
@@ -52,6 +54,7 @@ pub struct Outbox {
     up: Notify,
     idle: Notify,
     breaker: Breaker,
+    history: Mutex<History>,
     on_number: OnNumber,
     /// Purges that were numbered.
     purges: AtomicU64,
@@ -101,6 +104,7 @@ impl Outbox {
                 breaker.failure_threshold,
                 Duration::from_millis(breaker.cooldown_ms),
             ),
+            history: Mutex::default(),
             on_number,
             purges: AtomicU64::new(0),
             made: AtomicU64::new(0),
@@ -142,6 +146,13 @@ impl Outbox {
                 "too many purges wait for the event bus; one of everything takes their place"
             );
         }
+        self.wake.notify_one();
+    }
+
+    /// Says purges again, from this number on: somebody did not hear them. Those that were
+    /// said too long ago are not; who misses them knows that there were some.
+    pub fn say_again(&self, from: u64) {
+        self.history.lock().ask(from);
         self.wake.notify_one();
     }
 
@@ -219,6 +230,16 @@ impl Outbox {
     fn fill(&self, batch: &mut VecDeque<Outgoing>) {
         let mut bytes: usize = batch.iter().map(|outgoing| outgoing.bytes.len()).sum();
         while batch.len() < BATCH && bytes < BATCH_BYTES {
+            let Some(again) = self.history.lock().next() else {
+                break;
+            };
+            bytes += again.len();
+            batch.push_back(Outgoing {
+                bytes: again,
+                kind: Kind::Again,
+            });
+        }
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
             let next = {
                 let mut queue = self.queue.lock();
                 let next = queue.pop();
@@ -262,6 +283,10 @@ impl Outbox {
             self.metrics.oversize();
             return None;
         }
+        if kind == Kind::Purge {
+            let number = self.purges.load(Ordering::Acquire);
+            self.history.lock().note(number, bytes.clone());
+        }
         Some(Outgoing { bytes, kind })
     }
 
@@ -284,7 +309,7 @@ impl Outbox {
     /// Hands the batch to the transport and takes out what the broker has.
     async fn send(&self, batch: &mut VecDeque<Outgoing>) -> Result<(), PublishError> {
         while let Some(first) = batch.front() {
-            let kept = first.kind == Kind::Purge;
+            let kept = first.kind.is_kept();
             let Some(permit) = self.breaker.admit(Instant::now().into_std()) else {
                 self.metrics.skipped(batch.len());
                 return Err(PublishError::Down("it failed a moment ago".to_owned()));
@@ -304,7 +329,7 @@ impl Outbox {
         batch: &VecDeque<Outgoing>,
         kept: bool,
     ) -> (usize, Option<PublishError>) {
-        let alike = batch.iter().take_while(|o| (o.kind == Kind::Purge) == kept);
+        let alike = batch.iter().take_while(|o| o.kind.is_kept() == kept);
         let messages: Vec<Bytes> = alike.map(|outgoing| outgoing.bytes.clone()).collect();
         let publish = match kept {
             true => self.transport.publish(&messages),

@@ -64,6 +64,12 @@ impl Cluster {
             }
             Message::Prime(prime) => self.take_value(prime, ts),
             Message::Applied { of, order } => self.receipts.answered(&of, source, order),
+            Message::Missing { of, life, from } => {
+                let own = &self.outbox.identity;
+                if of == own.source && life == own.boot {
+                    self.outbox.say_again(from);
+                }
+            }
             Message::Heartbeat { healthy, version } => {
                 self.count(source, boot, ours.purges, now);
                 let state = State { healthy, version };
@@ -84,12 +90,12 @@ impl Cluster {
         let now = Instant::now();
         let arrival = self.nodes.lock().purged(source, boot, number, now);
         let mut orders = self.orders.lock();
-        if let Arrival::Hole(first) = arrival {
+        if let Some(first) = arrival.first_missing() {
             orders.note(source, boot, first, order, now);
         }
         orders.note(source, boot, number, order, now);
         drop(orders);
-        self.miss(arrival);
+        self.miss(arrival, source, boot);
         self.metrics.purge(arrival);
         order
     }
@@ -104,17 +110,28 @@ impl Cluster {
         }
         let arrival = nodes.counted(source, boot, purges, now);
         drop(nodes);
-        if let Arrival::Hole(first) = arrival {
+        if let Some(first) = arrival.first_missing() {
             let order = self.cache.order();
             let mut orders = self.orders.lock();
             orders.note(source, boot, first, order + 1, now);
         }
-        self.miss(arrival);
+        self.miss(arrival, source, boot);
     }
 
-    fn miss(&self, arrival: Arrival) {
-        if matches!(arrival, Arrival::Hole(_)) {
-            self.doubts.open("purges of a node did not come");
+    /// What is missing is asked for; a stranger's past is only doubted, as each of its purges
+    /// may be older than all that is here.
+    fn miss(&self, arrival: Arrival, source: &str, boot: u64) {
+        match arrival {
+            Arrival::Whole | Arrival::Late => {}
+            Arrival::Stranger => self.doubts.open("a node was not heard before"),
+            Arrival::Hole(from) => {
+                self.doubts.open("purges of a node did not come");
+                self.outbox.say(Message::Missing {
+                    of: source.to_owned(),
+                    life: boot,
+                    from,
+                });
+            }
         }
     }
 

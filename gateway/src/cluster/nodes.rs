@@ -35,10 +35,23 @@ pub struct State {
 pub enum Arrival {
     /// Nothing is missing.
     Whole,
+    /// It was not heard before, and has purged: how much of that matters here is unknown.
+    Stranger,
     /// From this number on some did not come.
     Hole(u64),
     /// It was known to be missing, or came already.
     Late,
+}
+
+impl Arrival {
+    /// The first number that did not come.
+    pub fn first_missing(self) -> Option<u64> {
+        match self {
+            Self::Whole | Self::Late => None,
+            Self::Stranger => Some(1),
+            Self::Hole(first) => Some(first),
+        }
+    }
 }
 
 /// After this silence a node is forgotten.
@@ -50,26 +63,28 @@ impl Nodes {
     /// A purge with this number came.
     pub fn purged(&mut self, source: &str, boot: u64, number: u64, now: Instant) -> Arrival {
         let before = number.saturating_sub(1);
-        let Some(node) = self.node(source, boot, now) else {
-            return Arrival::Hole(1);
+        let Some((node, is_new)) = self.node(source, boot, now) else {
+            return Arrival::Stranger;
         };
         let known = node.purges;
         node.purges = known.max(number);
         match known {
             known if known == before => Arrival::Whole,
             known if known > before => Arrival::Late,
+            _ if is_new => Arrival::Stranger,
             known => Arrival::Hole(known + 1),
         }
     }
 
     /// An event came that says how many purges there were before it.
     pub fn counted(&mut self, source: &str, boot: u64, purges: u64, now: Instant) -> Arrival {
-        let Some(node) = self.node(source, boot, now) else {
-            return Arrival::Hole(1);
+        let Some((node, is_new)) = self.node(source, boot, now) else {
+            return Arrival::Stranger;
         };
         let known = node.purges;
         node.purges = known.max(purges);
         match known < purges {
+            true if is_new => Arrival::Stranger,
             true => Arrival::Hole(known + 1),
             false => Arrival::Whole,
         }
@@ -87,8 +102,10 @@ impl Nodes {
         }
     }
 
-    fn node(&mut self, source: &str, boot: u64, now: Instant) -> Option<&mut Node> {
-        if !self.known.contains_key(source) && self.known.len() >= NODES {
+    /// The node, and whether this is the first word of this life of it.
+    fn node(&mut self, source: &str, boot: u64, now: Instant) -> Option<(&mut Node, bool)> {
+        let mut is_new = !self.known.contains_key(source);
+        if is_new && self.known.len() >= NODES {
             self.forget(now);
             if self.known.len() >= NODES {
                 return None;
@@ -103,9 +120,10 @@ impl Nodes {
         if node.boot != boot {
             node.boot = boot;
             node.purges = 0;
+            is_new = true;
         }
         node.heard = now;
-        Some(node)
+        Some((node, is_new))
     }
 
     fn forget(&mut self, now: Instant) {
@@ -148,7 +166,8 @@ mod tests {
         nodes.purged("a", 1, 1, now);
         assert_eq!(nodes.counted("a", 2, 0, now), Arrival::Whole);
         assert_eq!(nodes.purged("a", 2, 1, now), Arrival::Whole);
-        assert_eq!(nodes.counted("a", 3, 2, now), Arrival::Hole(1));
+        assert_eq!(nodes.counted("a", 3, 2, now), Arrival::Stranger);
+        assert_eq!(nodes.counted("a", 3, 3, now), Arrival::Hole(3));
     }
 
     #[test]

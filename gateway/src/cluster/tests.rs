@@ -251,7 +251,7 @@ async fn a_lost_purge_is_noticed_by_the_next_one() {
     settle().await;
     two.load("/p/1", "old");
     two.port.set_deaf(true);
-    one.purge("tag:t");
+    one.purge("tag:lost");
     settle().await;
     two.port.set_deaf(false);
     assert_eq!(two.look("/p/1"), Met::Fresh, "nobody can know yet");
@@ -268,13 +268,30 @@ async fn a_lost_purge_is_noticed_by_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_purge_is_said_again() {
+    let hub = Arc::default();
+    let (one, two) = (Site::join(&hub, "one", 1), Site::join(&hub, "two", 2));
+    after(BEAT).await;
+    two.port.set_deaf(true);
+    for n in 0..100 {
+        one.purge(&format!("tag:{n}"));
+        settle().await;
+    }
+    two.port.set_deaf(false);
+    after(BEAT).await;
+    let late = two.metric("lamina_cluster_purges_total", "late");
+    assert_eq!(late, 100.0);
+    assert_eq!(one.metric("lamina_bus_published_total", "again"), 100.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_last_purge_is_noticed_by_the_heartbeat() {
     let hub = Arc::default();
     let (one, two) = (Site::join(&hub, "one", 1), Site::join(&hub, "two", 2));
     settle().await;
     two.load("/p/1", "old");
     two.port.set_deaf(true);
-    one.purge("tag:t");
+    one.purge("tag:lost");
     settle().await;
     two.port.set_deaf(false);
     after(BEAT).await;

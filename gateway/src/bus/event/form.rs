@@ -89,6 +89,8 @@ pub struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub life: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<u64>,
 }
 

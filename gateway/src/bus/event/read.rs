@@ -174,6 +174,11 @@ fn message(packed: &Bytes, told: Told<'_>) -> Option<Message> {
             of: owned(told.of)?,
             order: told.order?,
         },
+        "missing" => Message::Missing {
+            of: owned(told.of)?,
+            life: told.life?,
+            from: told.order?,
+        },
         _ => return None,
     })
 }

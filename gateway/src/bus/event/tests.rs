@@ -97,6 +97,11 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<bool>(), ".{0,20}")
             .prop_map(|(healthy, version)| Message::Heartbeat { healthy, version }),
         (".{0,60}", any::<u64>()).prop_map(|(of, order)| Message::Applied { of, order }),
+        (".{0,60}", any::<u64>(), any::<u64>()).prop_map(|(of, life, from)| Message::Missing {
+            of,
+            life,
+            from
+        }),
     ]
 }
 

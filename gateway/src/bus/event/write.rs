@@ -65,6 +65,13 @@ fn told(ours: &Ours) -> Told<'_> {
             order: Some(*order),
             ..Told::default()
         },
+        Message::Missing { of, life, from } => Told {
+            kind: "missing",
+            of: Some(of),
+            life: Some(*life),
+            order: Some(*from),
+            ..Told::default()
+        },
     };
     Told {
         boot,

@@ -11,11 +11,20 @@ pub enum Kind {
     Purge,
     Value,
     Word,
+    /// A purge that somebody did not hear.
+    Again,
+}
+
+impl Kind {
+    /// Whether who is away is to get it later.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Purge | Self::Again)
+    }
 }
 
 /// The counters, resolved once.
 pub struct Metrics {
-    published: [IntCounter; 3],
+    published: [IntCounter; 4],
     failures: IntCounter,
     skipped: IntCounter,
     oversize: IntCounter,
@@ -49,7 +58,8 @@ impl Metrics {
             Ok::<_, prometheus::Error>(gauge)
         };
         Ok(Self {
-            published: ["purge", "value", "word"].map(|kind| published.with_label_values(&[kind])),
+            published: ["purge", "value", "word", "again"]
+                .map(|kind| published.with_label_values(&[kind])),
             failures: counter(
                 "lamina_bus_publish_errors_total",
                 "Attempts to publish that failed.",

@@ -72,6 +72,9 @@ fn told(event: &Event) -> Value {
         Message::Applied { of, order } => {
             json!({"kind": "applied", "of": of, "order": number(*order)})
         }
+        Message::Missing { of, life, from } => {
+            json!({"kind": "missing", "of": of, "life": number(*life), "order": number(*from)})
+        }
     };
     lamina["boot"] = number(ours.boot);
     lamina["purges"] = number(ours.purges);
