@@ -185,6 +185,24 @@ pub async fn everybody_gets_everything_in_its_order<B: Broker>() {
     publishing.await.unwrap();
 }
 
+pub async fn what_is_whispered_reaches_who_is_there_and_waits_for_nobody<B: Broker>() {
+    let (broker, a, mut b) = pair::<B>().await;
+    let said = within("whispering", DEADLINE, a.transport.whisper(&numbers(0..3))).await;
+    assert!(matches!(said, (3, None)), "{said:?}");
+    for n in 0..3 {
+        assert_eq!(b.message().await, number(n));
+    }
+    drop(b);
+    a.transport.whisper(&numbers(3..6)).await;
+    a.publish(&[number(6)]).await;
+    let mut b = Node::begin(B::open(broker.port(), "b"));
+    let behind = b.up().await;
+    if B::DURABLE {
+        assert_eq!(behind, Some(1));
+        assert_eq!(b.message().await, number(6));
+    }
+}
+
 pub async fn bytes_are_untouched<B: Broker>() {
     let (_broker, a, mut b) = pair::<B>().await;
     for size in [0, 1, 255, 65_536, 900 << 10] {
@@ -355,6 +373,7 @@ macro_rules! conformance {
     ($name:ident, $broker:ty) => {
         conformance!($name, $broker:
             everybody_gets_everything_in_its_order
+            what_is_whispered_reaches_who_is_there_and_waits_for_nobody
             bytes_are_untouched
             a_server_that_is_down_at_the_start_is_found_when_it_comes
             a_killed_server_is_noticed_and_found_again
@@ -366,6 +385,7 @@ macro_rules! conformance {
     ($name:ident, durable $broker:ty) => {
         conformance!($name, $broker:
             everybody_gets_everything_in_its_order
+            what_is_whispered_reaches_who_is_there_and_waits_for_nobody
             bytes_are_untouched
             a_server_that_is_down_at_the_start_is_found_when_it_comes
             a_killed_server_is_noticed_and_found_again

@@ -16,7 +16,7 @@ pub struct Nats {
     pub servers: Vec<String>,
     /// `core` delivers at most once to who is there; `jetstream` keeps messages for each node until it has applied them.
     pub mode: Mode,
-    /// What nodes publish to and listen on; the same on all of them.
+    /// What nodes publish to and listen on; the same on all of them. With JetStream also the word `now` below it.
     pub subject: String,
     /// How the server lists this node; unset is `lamina`.
     pub name: Option<String>,

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::Subject;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
 use async_nats::jetstream::{self, AckKind, Context};
+use async_nats::{Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -110,6 +110,13 @@ impl Transport for JetStream {
         Box::pin(self.inner.publish(messages))
     }
 
+    fn whisper<'a>(
+        &'a self,
+        messages: &'a [Bytes],
+    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+        Box::pin(self.inner.whisper(messages))
+    }
+
     fn run(&self, mail: Mail) {
         self.keeper.start(&self.inner, mail);
     }
@@ -136,7 +143,7 @@ impl Session for Inner {
             begun = self.begin(&context) => begun,
             why = line.ended() => return why,
         };
-        let (place, messages) = match begun {
+        let (place, messages, whispers) = match begun {
             Ok(begun) => begun,
             Err(why) => return why,
         };
@@ -152,6 +159,7 @@ impl Session for Inner {
             why = line.ended() => why,
             why = self.answer(line) => why,
             why = self.pull(line, messages, place.last, mail) => why,
+            () = overhear(whispers, mail) => "the subscription ended".to_owned(),
         }
     }
 }
@@ -177,6 +185,25 @@ impl Inner {
         (taken, None)
     }
 
+    async fn whisper(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+        let way = match self.standing.get() {
+            Ok(way) => way,
+            Err(down) => return (0, Some(down)),
+        };
+        for (sent, message) in messages.iter().enumerate() {
+            let said = way.line.client.publish(self.whispered(), message.clone());
+            if let Err(error) = said.await {
+                return (sent, Some(PublishError::Refused(chain(&error))));
+            }
+        }
+        (messages.len(), None)
+    }
+
+    /// The subject beside the stream's, which no stream of ours takes.
+    fn whispered(&self) -> String {
+        format!("{}.now", self.config.subject)
+    }
+
     async fn send(&self, context: &Context, messages: &[Bytes]) -> (usize, Option<PublishError>) {
         let mut acks = Vec::with_capacity(messages.len());
         let mut failed = None;
@@ -200,7 +227,10 @@ impl Inner {
         (taken, failed)
     }
 
-    async fn begin(&self, context: &Context) -> Result<(Place, pull::Stream), String> {
+    async fn begin(&self, context: &Context) -> Result<(Place, pull::Stream, Subscriber), String> {
+        // First, so that it stands when the server has answered about the rest.
+        let whispers = context.client().subscribe(self.whispered()).await;
+        let whispers = whispers.map_err(|e| chain(&e))?;
         let held = self.held.load(Ordering::Acquire);
         let place = place(context, &self.config, held, &self.said).await?;
         let heartbeat = self.config.ping_interval.0;
@@ -215,7 +245,7 @@ impl Inner {
             .messages()
             .await
             .map_err(|e| chain(&e))?;
-        Ok((place, messages))
+        Ok((place, messages, whispers))
     }
 
     /// Passes answers on to the server.
@@ -326,6 +356,14 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Passes on what is of the moment; what has no room is gone.
+async fn overhear(mut whispers: Subscriber, mail: &Mail) {
+    while let Some(message) = whispers.next().await {
+        let (bytes, receipt) = (message.payload, None);
+        let _ = mail.try_tell(Word::Message(Delivery { bytes, receipt }));
     }
 }
 
