@@ -24,7 +24,6 @@ pub fn config_of(port: u16, mode: Mode, node: &str) -> config::Nats {
         reconnect_max: Duration::millis(500),
         jetstream: config::JetStream {
             durable_name: Some(node.to_owned()),
-            ack_wait_ms: 1_000,
             max_deliver: DELIVERIES,
             ..config::JetStream::default()
         },

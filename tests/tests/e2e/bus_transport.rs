@@ -11,8 +11,8 @@ use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
 use lamina::bus::transport::{Delivery, Guarantee, Mail, PublishError, Transport, Word, Words};
 
-/// A kind of server, and how nodes use it here: what is not answered comes again after about a
-/// second, and [`DELIVERIES`] times at most.
+/// A kind of server, and how nodes use it here: what is not applied comes [`DELIVERIES`] times
+/// at most.
 pub trait Broker: Sized {
     /// Whether messages are kept for who is away.
     const DURABLE: bool;

@@ -8,7 +8,6 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
@@ -22,7 +21,7 @@ use tokio::sync::mpsc;
 
 use super::config::Nats;
 use super::link::{Keeper, Line, Session, Standing, chain};
-use super::stream::{Place, Said, UNANSWERED, place};
+use super::stream::{Hands, PATIENCE, Place, Said, UNANSWERED, place};
 use crate::bus::transport::{Delivery, Guarantee, Mail, PublishError, Receipt, Transport, Word};
 
 pub(super) struct JetStream {
@@ -34,7 +33,7 @@ struct Inner {
     config: Nats,
     standing: Standing<Way>,
     said: Said,
-    held: Arc<AtomicU64>,
+    hands: Arc<Hands>,
     answers: mpsc::Sender<Answer>,
     answered: tokio::sync::Mutex<mpsc::Receiver<Answer>>,
 }
@@ -52,8 +51,11 @@ struct Answer {
     _held: Held,
 }
 
-/// A message that this process has taken and not answered yet.
-struct Held(Arc<AtomicU64>);
+/// One message in our hands.
+struct Held {
+    number: u64,
+    hands: Arc<Hands>,
+}
 
 /// Answers a message.
 struct Taken {
@@ -69,8 +71,6 @@ const WINDOW: usize = 1_000;
 const BATCH: usize = 256;
 /// Bytes that are asked for at once, unless one message may be larger.
 const BATCH_BYTES: usize = 16 << 20;
-/// For the server's answers about stream and consumer.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Before a message is delivered again that could not be applied; doubled with each time.
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ impl JetStream {
             config,
             standing: Standing::new(),
             said: Said::default(),
-            held: Arc::default(),
+            hands: Arc::default(),
             answers,
             answered: tokio::sync::Mutex::new(answered),
         };
@@ -231,8 +231,7 @@ impl Inner {
         // First, so that it stands when the server has answered about the rest.
         let whispers = context.client().subscribe(self.whispered()).await;
         let whispers = whispers.map_err(|e| chain(&e))?;
-        let held = self.held.load(Ordering::Acquire);
-        let place = place(context, &self.config, held, &self.said).await?;
+        let place = place(context, &self.config, &self.hands, &self.said).await?;
         let heartbeat = self.config.ping_interval.0;
         let largest = context.client().max_payload().saturating_mul(2);
         let messages = place
@@ -305,7 +304,7 @@ impl Inner {
             to,
             delivered,
             answers: self.answers.clone(),
-            held: Held::new(&self.held),
+            held: Held::new(number, &self.hands),
         };
         if delivered > self.config.jetstream.max_deliver {
             taken.answer(AckKind::Term);
@@ -347,15 +346,16 @@ impl Receipt for Taken {
 }
 
 impl Held {
-    fn new(count: &Arc<AtomicU64>) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(count))
+    fn new(number: u64, hands: &Arc<Hands>) -> Self {
+        hands.take(number);
+        let hands = Arc::clone(hands);
+        Self { number, hands }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.hands.give(self.number);
     }
 }
 

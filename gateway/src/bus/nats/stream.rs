@@ -2,8 +2,12 @@
 //!
 //! Decision: what exists is used, whoever made it; where it differs from the configuration
 //! that is said once. The consumer is this node's own, so it is changed to what is
-//! configured. A new consumer begins with what comes next: its node's cache is empty.
+//! configured. A new consumer begins with what comes next: its node's cache is empty. What
+//! was delivered to a connection that is gone is asked for again at once, since the server
+//! would wait for `ack_wait`, and newer messages would be taken for it.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
@@ -13,7 +17,9 @@ use async_nats::jetstream::consumer::{
 };
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{self, Stream};
+use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use super::config::{JetStream, Nats, Storage};
 use super::link::chain;
@@ -28,18 +34,29 @@ pub(super) struct Place {
     pub(super) last: Option<u64>,
 }
 
+/// Messages that this process has taken and not answered yet, by their numbers in the
+/// stream: they are not to come again.
+#[derive(Default)]
+pub(super) struct Hands(Mutex<HashMap<u64, u32>>);
+
 /// What was last said about differences, so that it is said once.
 #[derive(Default)]
 pub(super) struct Said(Mutex<String>);
 
 /// Messages that this node may have taken and not yet answered.
 pub(super) const UNANSWERED: i64 = 4_096;
+/// For the server's answers about stream and consumer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// Numbers that are gone through for messages that were not answered.
+const RANGE: u64 = 4 * UNANSWERED as u64;
+/// The word for it, on the wire.
+const NOT_APPLIED: Bytes = Bytes::from_static(b"-NAK");
 
-/// Finds or makes both. `held`: messages that this process has taken and will still answer.
+/// Finds or makes both.
 pub(super) async fn place(
     context: &Context,
     config: &Nats,
-    held: u64,
+    hands: &Hands,
     said: &Said,
 ) -> Result<Place, String> {
     let jetstream = &config.jetstream;
@@ -68,7 +85,7 @@ pub(super) async fn place(
     }
     said.say(jetstream, &differences);
     Ok(Place {
-        behind: behind(&info, &stream, held),
+        behind: again(context, &info, &stream, hands).await,
         last: alone(&stream, config).then_some(info.delivered.stream_sequence),
         consumer: match changed {
             Ok(Some(consumer)) => consumer,
@@ -232,19 +249,83 @@ async fn begin(stream: &Stream, config: &Nats, name: &str) -> Result<Place, Stri
     })
 }
 
-/// None where the stream dropped messages that this node had not acknowledged.
-fn behind(info: &Info, stream: &Stream, held: u64) -> Option<u64> {
-    let first = stream.cached_info().state.first_sequence;
+/// How many messages come next, what was delivered in vain among them. None where some
+/// won't, or not next.
+async fn again(context: &Context, info: &Info, stream: &Stream, hands: &Hands) -> Option<u64> {
+    let (floor, last) = (
+        info.ack_floor.stream_sequence,
+        info.delivered.stream_sequence,
+    );
+    if floor.saturating_add(1) < stream.cached_info().state.first_sequence {
+        return None;
+    }
     let unanswered = u64::try_from(info.num_ack_pending).unwrap_or(u64::MAX);
-    let waits = info
-        .num_pending
-        .saturating_add(unanswered.saturating_sub(held));
-    (info.ack_floor.stream_sequence.saturating_add(1) >= first).then_some(waits)
+    let held = hands.count();
+    if unanswered > held {
+        if last.saturating_sub(floor) > RANGE {
+            return None;
+        }
+        let missing = (floor + 1..=last).filter(|number| !hands.hold(*number));
+        let asked = timeout(PATIENCE, ask_again(context, info, missing)).await;
+        asked.ok()??;
+    }
+    Some(
+        info.num_pending
+            .saturating_add(unanswered.saturating_sub(held)),
+    )
+}
+
+/// Says of each message that it was not applied; the server skips those that were.
+async fn ask_again(
+    context: &Context,
+    info: &Info,
+    missing: impl Iterator<Item = u64>,
+) -> Option<()> {
+    let client = context.client();
+    let (stream, name, place) = (
+        &info.stream_name,
+        &info.name,
+        info.delivered.consumer_sequence,
+    );
+    let mut last = None;
+    for number in missing {
+        let to = format!("$JS.ACK.{stream}.{name}.1.{number}.{place}.0.0");
+        if let Some(to) = last.replace(to) {
+            client.publish(to, NOT_APPLIED).await.ok()?;
+        }
+    }
+    // It's answered when all before it were handled.
+    let done = client.request(last?, NOT_APPLIED).await;
+    done.ok().map(drop)
 }
 
 /// Whether the stream takes nothing but what this node consumes.
 fn alone(stream: &Stream, config: &Nats) -> bool {
     stream.cached_info().config.subjects == [config.subject.as_str()]
+}
+
+impl Hands {
+    pub(super) fn take(&self, number: u64) {
+        *self.0.lock().entry(number).or_default() += 1;
+    }
+
+    pub(super) fn give(&self, number: u64) {
+        let mut hands = self.0.lock();
+        if let Entry::Occupied(mut held) = hands.entry(number) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+
+    fn hold(&self, number: u64) -> bool {
+        self.0.lock().contains_key(&number)
+    }
+
+    fn count(&self) -> u64 {
+        self.0.lock().len() as u64
+    }
 }
 
 impl Said {
