@@ -11,6 +11,7 @@ pub mod event;
 pub mod inbox;
 pub mod nats;
 pub mod outbox;
+pub mod rabbitmq;
 pub mod transport;
 
 use std::sync::Arc;
