@@ -28,6 +28,7 @@ pub mod nats;
 pub mod origin;
 pub mod peers;
 pub mod process;
+pub mod rabbit;
 pub mod random;
 pub mod raw;
 pub mod redis;

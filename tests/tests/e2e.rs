@@ -26,6 +26,10 @@ mod attack_origin;
 mod attack_origin_http2;
 #[path = "e2e/bus_nats.rs"]
 mod bus_nats;
+#[path = "e2e/bus_rabbitmq.rs"]
+mod bus_rabbitmq;
+#[path = "e2e/bus_rabbitmq_outage.rs"]
+mod bus_rabbitmq_outage;
 #[path = "e2e/bus_transport.rs"]
 mod bus_transport;
 #[path = "e2e/cli.rs"]
