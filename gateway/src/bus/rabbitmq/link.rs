@@ -88,7 +88,7 @@ impl Link {
                 if let Some(word) = word
                     && !mail.tell(word).await
                 {
-                    return Ok(());
+                    return Ok::<_, Fault>(());
                 }
             }
         };
