@@ -14,6 +14,7 @@ pub mod outbox;
 pub mod rabbitmq;
 pub mod transport;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::Bus;
@@ -24,6 +25,8 @@ use transport::Transport;
 pub enum OpenError {
     #[error(transparent)]
     Nats(#[from] nats::OpenError),
+    #[error(transparent)]
+    Rabbitmq(#[from] rabbitmq::OpenError),
 }
 
 impl OpenError {
@@ -31,14 +34,24 @@ impl OpenError {
     pub fn place(&self) -> (&'static str, &'static str) {
         match self {
             Self::Nats(error) => ("nats", error.key()),
+            Self::Rabbitmq(error) => ("rabbitmq", error.key()),
         }
     }
 }
 
 impl Bus {
+    /// Files that it names, but for those with secrets.
+    pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let nats = self.nats.as_mut();
+        let nats = nats.map(|nats| [nats.ca_file.as_mut(), nats.credentials_file.as_mut()]);
+        let rabbitmq = self.rabbitmq.as_mut().and_then(|r| r.ca_file.as_mut());
+        let nats = nats.into_iter().flatten().flatten();
+        nats.chain(rabbitmq)
+    }
+
     /// How many transports are given.
     pub fn transports(&self) -> usize {
-        usize::from(self.nats.is_some())
+        usize::from(self.nats.is_some()) + usize::from(self.rabbitmq.is_some())
     }
 
     /// Whether the transport can be meant, as far as can be told without files and network.
@@ -48,6 +61,9 @@ impl Bus {
     pub fn check(&self) -> Result<(), OpenError> {
         if let Some(nats) = &self.nats {
             nats.check()?;
+        }
+        if let Some(rabbitmq) = &self.rabbitmq {
+            rabbitmq.check()?;
         }
         Ok(())
     }
@@ -60,6 +76,9 @@ impl Bus {
 pub fn open(config: &Bus) -> Result<Option<Arc<dyn Transport>>, OpenError> {
     if let Some(nats) = &config.nats {
         return Ok(Some(nats::open(nats)?));
+    }
+    if let Some(rabbitmq) = &config.rabbitmq {
+        return Ok(Some(rabbitmq::open(rabbitmq)?));
     }
     Ok(None)
 }

@@ -12,6 +12,8 @@ use crate::units::{ByteSize, Duration};
 pub struct Bus {
     /// NATS, core or JetStream.
     pub nats: Option<super::nats::config::Nats>,
+    /// RabbitMQ, plain or durable.
+    pub rabbitmq: Option<super::rabbitmq::config::Config>,
     /// Whom events are for: nodes with another namespace, or none, ignore them.
     pub namespace: Option<String>,
     /// This node's name, one for each; unset takes `$HOSTNAME`, else one is made up.
@@ -93,6 +95,7 @@ impl Default for Bus {
     fn default() -> Self {
         Self {
             nats: None,
+            rabbitmq: None,
             namespace: None,
             source: None,
             subscribe_to_events: true,

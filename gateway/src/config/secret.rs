@@ -101,7 +101,14 @@ fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
             &redis.sentinel_password_file,
         ));
     }
-    if let Some(nats) = bus.as_mut().and_then(|bus| bus.nats.as_mut()) {
+    let Some(bus) = bus else {
+        return all;
+    };
+    if let Some(rabbitmq) = &mut bus.rabbitmq {
+        let (at, file) = (["bus", "rabbitmq"], &rabbitmq.password_file);
+        all.push(of(&at, "password", &mut rabbitmq.password, file));
+    }
+    if let Some(nats) = &mut bus.nats {
         let at = ["bus", "nats"];
         let (password, token) = (&nats.password_file, &nats.token_file);
         all.push(of(&at, "password", &mut nats.password, password));
