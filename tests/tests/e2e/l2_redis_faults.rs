@@ -161,9 +161,9 @@ async fn a_full_server_refuses_writes_and_still_reads() {
 async fn a_loading_server_refuses_and_is_used_when_it_has_loaded() {
     let mut redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
-    redis.cli(&["DEBUG", "POPULATE", "3000"]).await;
+    redis.cli(&["DEBUG", "POPULATE", "30000"]).await;
     redis.cli(&["SAVE"]).await;
-    // Half a minute, with a look at the sockets now and then.
+    // Five minutes, with a look at the sockets now and then.
     redis.respawn(&[
         "--key-load-delay",
         "10000",
