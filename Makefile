@@ -34,7 +34,7 @@ plugins:
 # Idempotent: the wasm target and a C compiler for the plugins; Redis for the second tier;
 # Node.js and msgpackr, which the record format is compared with.
 test-install:
-	@tests/install.sh
+	@tests/install.sh test-install redis-server redis-sentinel redis-tools
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install
 
@@ -69,7 +69,7 @@ deny:
 	@scripts/deny.sh
 
 bench-install:
-	@tests/bench-install.sh
+	@tests/install.sh bench-install wrk nginx haproxy varnish
 
 # SEED and REQUESTS choose another stream, as in `make differential SEED=7`.
 SEED ?= 1
@@ -103,7 +103,7 @@ soak-attacks: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_attacks -- $(or $(DURATION),600)
 
 soak-l2: build-dist
-	@tests/install.sh
+	@tests/install.sh test-install redis-server redis-sentinel redis-tools
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_l2
 
 clean:
