@@ -55,13 +55,20 @@ pub async fn told(node: &Gateway, (name, labels): Tells<'_>) {
     .await;
 }
 
-/// Serves a new page until it comes from below.
+/// Serves a new page until it was written, and then until it comes from below.
 pub async fn used_again(node: &Gateway) {
-    let hit = [("tier", "l2"), ("result", "hit")];
+    let (stored, hit) = ([("outcome", "stored")], [("tier", "l2"), ("result", "hit")]);
+    let writes = || node.metric("lamina_l2_writes_total", &stored);
     let hits = || node.metric("lamina_cache_lookups_total", &hit);
+    let path = format!("/again/{}", hits().await);
+    let before = writes().await;
+    wait_for("the store is written to again", SOON * 3, || async {
+        served(node, &path).await;
+        (writes().await > before).then_some(())
+    })
+    .await;
     let before = hits().await;
-    let path = format!("/again/{before}");
-    wait_for("the store is used again", SOON * 3, || async {
+    wait_for("the store is read again", SOON * 3, || async {
         served(node, &path).await;
         (hits().await > before).then_some(())
     })
