@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 
 use crate::wait::{SOON, wait_for, within};
 
@@ -69,11 +70,36 @@ impl Redis {
         said.expect("redis-cli reaches the server")
     }
 
-    async fn try_cli(&self, arguments: &[&str]) -> Option<String> {
-        let output = tokio::process::Command::new("redis-cli")
+    /// The same, with bytes to read.
+    pub async fn cli_with(&self, arguments: &[&str], input: &[u8]) -> String {
+        let mut child = self
+            .cli_command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-cli is installed (make test-install)");
+        let mut pipe = child.stdin.take().expect("stdin is piped");
+        let work = async {
+            pipe.write_all(input).await.unwrap();
+            drop(pipe);
+            child.wait_with_output().await.unwrap().stdout
+        };
+        let said = within("redis-cli", SOON, work).await;
+        String::from_utf8_lossy(&said).trim().to_owned()
+    }
+
+    fn cli_command(&self, arguments: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("redis-cli");
+        command
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(arguments)
-            .kill_on_drop(true)
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn try_cli(&self, arguments: &[&str]) -> Option<String> {
+        let output = self
+            .cli_command(arguments)
             .output()
             .await
             .expect("redis-cli is installed (make test-install)");

@@ -56,6 +56,12 @@ mod l2;
 mod l2_crash;
 #[path = "e2e/l2_frozen.rs"]
 mod l2_frozen;
+#[path = "e2e/l2_gateway_damage.rs"]
+mod l2_gateway_damage;
+#[path = "e2e/l2_gateway_faults.rs"]
+mod l2_gateway_faults;
+#[path = "e2e/l2_gateway_groups.rs"]
+mod l2_gateway_groups;
 #[path = "e2e/l2_holes.rs"]
 mod l2_holes;
 #[path = "e2e/l2_races.rs"]

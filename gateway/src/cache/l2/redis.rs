@@ -219,7 +219,7 @@ impl Store for Redis {
     }
 }
 
-/// `[bytes]` or `[bytes, ms left, record]`. What has no end of life is not ours.
+/// `[bytes]` or `[bytes, ms left, record]`.
 fn found(parts: Vec<Value>, limit: usize) -> Result<Option<Found>, StoreError> {
     let mut parts = parts.into_iter();
     let bytes = parts.next().and_then(|n| n.as_u64());
@@ -229,6 +229,11 @@ fn found(parts: Vec<Value>, limit: usize) -> Result<Option<Found>, StoreError> {
         return Err(StoreError::TooLarge { size, limit });
     };
     let left = left.as_i64().ok_or_else(|| unexpected("PTTL"))?;
+    if left == -1 {
+        return Err(StoreError::Foreign(
+            "a value without an end of life".to_owned(),
+        ));
+    }
     let record = record.into_bytes().ok_or_else(|| unexpected("GET"))?;
     let left = u64::try_from(left).ok().filter(|left| *left > 0);
     Ok(left.map(|ms| Found {

@@ -5,17 +5,21 @@
 
 use fred::error::{Error, ErrorKind};
 
-use crate::cache::l2::store::StoreError;
+use crate::cache::l2::store::{Refusal, StoreError};
 
 /// The failure of a command.
 pub(super) fn fault(error: &Error) -> StoreError {
     let said = error.details();
     match error.kind() {
         ErrorKind::Timeout => StoreError::Timeout,
-        ErrorKind::Auth | ErrorKind::Backpressure => StoreError::Refused(said.to_owned()),
+        ErrorKind::Auth => StoreError::Refused(Refusal::NoAccess, said.to_owned()),
+        ErrorKind::Backpressure => StoreError::Refused(Refusal::Other, said.to_owned()),
         ErrorKind::Protocol | ErrorKind::Parse => StoreError::Corrupt(said.to_owned()),
         _ if said.starts_with("CLUSTERDOWN") => StoreError::Down(said.to_owned()),
-        _ if is_servers_word(said) => StoreError::Refused(said.to_owned()),
+        _ if is_servers_word(said) && says(said, "WRONGTYPE") => {
+            StoreError::Foreign(said.to_owned())
+        }
+        _ if is_servers_word(said) => StoreError::Refused(refusal(said), said.to_owned()),
         _ => StoreError::Down(said.to_owned()),
     }
 }
@@ -25,11 +29,30 @@ pub(super) fn unexpected(command: &str) -> StoreError {
     StoreError::Corrupt(format!("an answer to {command} of a foreign form"))
 }
 
+fn refusal(said: &str) -> Refusal {
+    const WORDS: [(&str, Refusal); 7] = [
+        ("OOM", Refusal::OutOfMemory),
+        ("READONLY", Refusal::ReadOnly),
+        ("MASTERDOWN", Refusal::ReadOnly),
+        ("LOADING", Refusal::Loading),
+        ("NOAUTH", Refusal::NoAccess),
+        ("WRONGPASS", Refusal::NoAccess),
+        ("NOPERM", Refusal::NoAccess),
+    ];
+    let known = WORDS.iter().find(|(word, _)| says(said, word));
+    known.map_or(Refusal::Other, |(_, refusal)| *refusal)
+}
+
+/// Whether a word is among what was said: Redis before 7 wraps the word of a command in a
+/// script.
+fn says(said: &str, word: &str) -> bool {
+    said.split([' ', '-']).any(|one| one == word)
+}
+
 /// Whether this server is no master any more, so that another one is to be looked for.
-/// Redis before 7 wraps the word of a command in a script.
 pub(super) fn is_demotion(error: &Error) -> bool {
     let said = error.details();
-    is_servers_word(said) && ["READONLY", "MASTERDOWN"].iter().any(|w| said.contains(w))
+    is_servers_word(said) && refusal(said) == Refusal::ReadOnly
 }
 
 /// Whether a script is to be sent whole.
@@ -54,13 +77,28 @@ mod tests {
             of(ErrorKind::Unknown, "LOADING Redis is loading"),
             "refused"
         );
-        assert_eq!(of(ErrorKind::InvalidArgument, "WRONGTYPE Op"), "refused");
+        assert_eq!(of(ErrorKind::InvalidArgument, "WRONGTYPE Op"), "foreign");
         assert_eq!(of(ErrorKind::Auth, "WRONGPASS invalid"), "refused");
         assert_eq!(of(ErrorKind::Cluster, "CLUSTERDOWN Hash slot"), "down");
         assert_eq!(of(ErrorKind::Unknown, "Failed to route command."), "down");
         assert_eq!(of(ErrorKind::IO, "Connection closed."), "down");
         assert_eq!(of(ErrorKind::Timeout, "Request timed out."), "timeout");
         assert_eq!(of(ErrorKind::Protocol, "Invalid frame."), "corrupt");
+    }
+
+    #[test]
+    fn a_refusal_is_known_by_its_word() {
+        for (said, why) in [
+            ("OOM command not allowed when used memory", "out-of-memory"),
+            ("ERR Error running script: -OOM command", "out-of-memory"),
+            ("READONLY You can't write", "read-only"),
+            ("LOADING Redis is loading", "loading"),
+            ("NOAUTH Authentication required.", "no-access"),
+            ("NOPERM this user has no permissions", "no-access"),
+            ("MISCONF Redis is configured to save", "other"),
+        ] {
+            assert_eq!(refusal(said).as_str(), why, "{said}");
+        }
     }
 
     #[test]
