@@ -10,4 +10,5 @@ mod dedupe;
 pub mod event;
 pub mod inbox;
 pub mod outbox;
+pub mod rabbitmq;
 pub mod transport;
