@@ -5,7 +5,7 @@
 set -euo pipefail
 
 wanted=()
-for package in redis-server redis-sentinel redis-tools; do
+for package in redis-server redis-sentinel redis-tools rabbitmq-server; do
   dpkg -s "$package" >/dev/null 2>&1 || wanted+=("$package")
 done
 if [ "${#wanted[@]}" -eq 0 ]; then

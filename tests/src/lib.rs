@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod origin;
 pub mod peers;
 pub mod process;
+pub mod rabbit;
 pub mod random;
 pub mod raw;
 pub mod redis;

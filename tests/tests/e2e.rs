@@ -24,6 +24,10 @@ mod attack_listener;
 mod attack_origin;
 #[path = "e2e/attack_origin_http2.rs"]
 mod attack_origin_http2;
+#[path = "e2e/bus_rabbitmq.rs"]
+mod bus_rabbitmq;
+#[path = "e2e/bus_rabbitmq_outage.rs"]
+mod bus_rabbitmq_outage;
 #[path = "e2e/cli.rs"]
 mod cli;
 #[path = "e2e/coalescing.rs"]
