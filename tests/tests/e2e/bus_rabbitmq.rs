@@ -8,19 +8,18 @@ use bytes::Bytes;
 use e2e::rabbit::{Rabbit, shared};
 use e2e::wait::{SOON, wait_for, within};
 use lamina::bus::rabbitmq::{Config, ExchangeType, open};
-use lamina::bus::transport::{Delivery, Mail, PublishError, Transport, Word};
+use lamina::bus::transport::{Delivery, Mail, PublishError, Transport, Word, Words};
 use lamina::units;
 use lapin::options::{
     ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
-use tokio::sync::mpsc;
 
 /// A transport and what it tells.
 pub struct Node {
     pub transport: Arc<dyn Transport>,
-    words: mpsc::Receiver<Word>,
+    words: Words,
 }
 
 impl Node {
