@@ -183,7 +183,8 @@ impl Cache {
         if self.log.judge(entry) == Verdict::Hidden || self.removes(entry) {
             return None;
         }
-        self.l1.put_older(primary, vary, Arc::clone(entry));
+        let shown = |held: &Entry| self.is_sure(held);
+        self.l1.put_older(primary, vary, Arc::clone(entry), shown);
         // A removal that began meanwhile did not see this copy.
         if self.removes(entry) {
             self.l1.remove(entry);
@@ -390,8 +391,12 @@ impl Cache {
         selector: &Selector,
         kind: Kind,
     ) -> (Order, Option<oneshot::Receiver<u64>>) {
+        let peers = self.peers.get();
+        if let Some(peers) = peers {
+            peers.purging();
+        }
         let (order, told) = self.purge_untold(selector, kind);
-        if let Some(peers) = self.peers.get() {
+        if let Some(peers) = peers {
             peers.purged(selector, kind, order);
         }
         (order, told)

@@ -32,6 +32,7 @@ use crate::bus::inbox::Inbox;
 use crate::bus::outbox::{self, Identity, Outbox};
 use crate::bus::transport::{Guarantee, Mail, Transport};
 use crate::cache::Cache;
+use crate::cache::peers::Peers;
 use crate::cache::purge::{Kind, Order, Selector};
 use crate::cache::record;
 use doubts::Doubts;
@@ -111,9 +112,10 @@ impl Cluster {
         let orders: Arc<Mutex<Orders>> = Arc::default();
         let noted = Arc::clone(&orders);
         let (source, boot) = (identity.source.clone(), identity.boot);
-        let on_number = Box::new(move |number, order| {
+        let on_number = Box::new(move |number, purge: &outbox::Purge| {
             let mut orders = noted.lock();
-            orders.note(&source, boot, number, order, Instant::now());
+            orders.note(&source, boot, number, purge.order, Instant::now());
+            orders.end_own(purge.count);
         });
         let outbox = Outbox::new(
             identity.clone(),
@@ -144,7 +146,7 @@ impl Cluster {
         let listener = Arc::clone(&cluster);
         let inbox = Inbox::new(identity, listener, config, registry)?;
         cache.set_cut_off(true);
-        cache.announce_to(Arc::clone(&cluster) as Arc<dyn crate::cache::peers::Peers>);
+        cache.announce_to(Arc::clone(&cluster) as Arc<dyn Peers>);
         let (mail, words) = Mail::new();
         let publishing = Arc::clone(&cluster.outbox);
         tokio::spawn(async move { publishing.run().await });
@@ -183,6 +185,7 @@ impl Cluster {
         let purges = selectors.iter().map(|selector| {
             let id = self.outbox.new_id();
             let awaited = self.receipts.open(id.clone());
+            self.purging();
             let (order, logged) = self.cache.purge_untold(selector, kind);
             self.outbox.purge(outbox::Purge {
                 receipt: Some(id),

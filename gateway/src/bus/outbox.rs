@@ -42,8 +42,8 @@ pub struct Identity {
     pub namespace: Option<String>,
 }
 
-/// Told each purge's number and its place in our order, before anybody hears of it.
-pub type OnNumber = Box<dyn Fn(u64, u64) + Send + Sync>;
+/// Told each purge's number, before anybody hears of it.
+pub type OnNumber = Box<dyn Fn(u64, &Purge) + Send + Sync>;
 
 /// Publishes.
 pub struct Outbox {
@@ -262,7 +262,7 @@ impl Outbox {
         let (kind, id, shape, message) = match next {
             Next::Purge(purge) => {
                 let number = self.purges.fetch_add(1, Ordering::AcqRel) + 1;
-                (self.on_number)(number, purge.order);
+                (self.on_number)(number, &purge);
                 let message = Message::Purge {
                     selector: purge.selector,
                     soft: purge.soft,

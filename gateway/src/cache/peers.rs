@@ -21,6 +21,9 @@ use bytes::Bytes;
 /// Told what other nodes should know. Never blocks, and costs next to nothing: it is
 /// called on the path of requests.
 pub trait Peers: Send + Sync {
+    /// Something is about to be purged here; [`purged`](Self::purged) follows. From now on no
+    /// value of a peer may be put after it.
+    fn purging(&self);
     /// This was purged here, at this place in our order.
     fn purged(&self, selector: &Selector, kind: Kind, order: Order);
     /// This was loaded here and stored.
@@ -175,7 +178,8 @@ impl Cache {
         if self.log.judge(&entry) != Verdict::Visible {
             return Taken::Overtaken;
         }
-        self.l1.put_older(primary, &vary, entry);
+        let shown = |held: &Entry| self.is_sure(held);
+        self.l1.put_older(primary, &vary, entry, shown);
         Taken::Stored
     }
 

@@ -12,6 +12,11 @@ use crate::cache::purge::{Kind, Order, Selector};
 use crate::pattern::Pattern;
 
 impl Peers for Cluster {
+    fn purging(&self) {
+        let mut orders = self.orders.lock();
+        orders.begin_own(self.cache.order());
+    }
+
     fn purged(&self, selector: &Selector, kind: Kind, order: Order) {
         self.outbox.purge(purge(selector, kind, order));
     }
@@ -35,6 +40,7 @@ pub fn purge(selector: &Selector, kind: Kind, order: Order) -> Purge {
         soft: kind == Kind::Soft,
         shape: shape(selector),
         order,
+        count: 1,
         receipt: None,
     }
 }

@@ -21,8 +21,18 @@ pub type Heard = Vec<(String, u64, u64)>;
 #[derive(Default)]
 pub struct Orders {
     publishers: HashMap<(String, u64), Ring>,
+    /// Purges of our own that have no number yet: nobody has heard of them.
+    own: Own,
     /// A publisher was forgotten: nothing can be judged before then.
     blind_until: Option<Instant>,
+}
+
+/// Purges of our own on their way to a number.
+#[derive(Default)]
+struct Own {
+    count: u64,
+    /// They all come after this place.
+    after: Order,
 }
 
 /// One life of a publisher.
@@ -74,6 +84,19 @@ impl Orders {
         ring.notes.insert(at, note);
     }
 
+    /// A purge of our own begins, and will come after this place.
+    pub fn begin_own(&mut self, after: Order) {
+        if self.own.count == 0 {
+            self.own.after = after;
+        }
+        self.own.count += 1;
+    }
+
+    /// So many of them have a number now.
+    pub fn end_own(&mut self, count: u64) {
+        self.own.count = self.own.count.saturating_sub(count);
+    }
+
     fn make_room(&mut self, now: Instant) {
         let over = |ring: &Ring| {
             ring.newest()
@@ -110,7 +133,10 @@ impl Orders {
             .iter()
             .map(|(source, boot, number)| ((source.as_str(), *boot), *number))
             .collect();
-        let mut place = newest;
+        let mut place = match self.own.count {
+            0 => newest,
+            _ => newest.min(self.own.after),
+        };
         for ((source, boot), ring) in &self.publishers {
             let known = heard.get(&(source.as_str(), *boot)).copied().unwrap_or(0);
             place = place.min(ring.before_news(known, now)?);
@@ -225,6 +251,19 @@ mod tests {
         }
         assert_eq!(orders.place(&Vec::new(), 20_000, now), None);
         assert!(orders.place(&Vec::new(), 20_000, now + KEEP).is_some());
+    }
+
+    /// Guards against a value that was told while our own purge waited for its number.
+    #[test]
+    fn nothing_is_put_after_a_purge_of_our_own_that_nobody_has_heard_of() {
+        let (mut orders, now) = (Orders::default(), Instant::now());
+        orders.begin_own(10);
+        orders.begin_own(20);
+        assert_eq!(orders.place(&Vec::new(), 40, now), Some(10));
+        orders.end_own(1);
+        assert_eq!(orders.place(&Vec::new(), 40, now), Some(10));
+        orders.end_own(1);
+        assert_eq!(orders.place(&Vec::new(), 40, now), Some(40));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Purge {
     pub shape: Shape,
     /// Its place in our order; of several that became one, the last.
     pub order: u64,
+    /// How many became this one, itself included.
+    pub count: u64,
     /// The event id that answers are awaited for.
     pub receipt: Option<String>,
 }
@@ -96,6 +98,7 @@ impl Queue {
             && let Some(waiting) = self.purges.get_mut(&waiting)
         {
             waiting.order = waiting.order.max(purge.order);
+            waiting.count += purge.count;
             return Dropped::default();
         }
         let mut dropped = self.make_room(cost(&purge));
@@ -118,6 +121,7 @@ impl Queue {
     /// One purge of everything in the place of all. Who waits for an answer gets none.
     fn widen(&mut self, last: &Purge) -> usize {
         let many = self.purges.len() + 1;
+        let count: u64 = self.purges.values().map(|purge| purge.count).sum();
         self.bytes -= self.purges.values().map(cost).sum::<usize>();
         self.purges.clear();
         self.turns.clear();
@@ -127,6 +131,7 @@ impl Queue {
             soft: false,
             shape: Shape::Pattern("*".to_owned()),
             order: last.order,
+            count: count + last.count,
             receipt: None,
         };
         self.insert((all.selector.clone(), false), all);
@@ -212,6 +217,7 @@ mod tests {
                 keys: vec![selector.to_owned()],
             },
             order,
+            count: 1,
             receipt: None,
         }
     }
