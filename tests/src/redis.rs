@@ -9,6 +9,7 @@ mod sentinel;
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -149,10 +150,21 @@ impl Drop for Redis {
     }
 }
 
-/// A port that nobody had a moment ago.
+/// A port that nobody has, and that nobody else gets: each is given out once in a process, and
+/// they are below those that the kernel gives to clients. So a server that is down for a
+/// while finds its port free.
 pub fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
+    const FIRST: u32 = 10_240;
+    const COUNT: u32 = 20_000;
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Far from where another process of tests began.
+        let turn = TURN.fetch_add(1, Ordering::Relaxed) + std::process::id() * 97;
+        let port = u16::try_from(FIRST + turn % COUNT).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn spawn_server(port: u16, dir: &TempDir, arguments: &[String]) -> Child {

@@ -321,9 +321,13 @@ pub async fn what_came_while_a_node_was_away_waits_for_it<B: Broker>() {
     a.publish(&numbers(0..50)).await;
     let mut b = Node::begin(B::open(broker.port(), "b"));
     assert_eq!(b.up().await, Some(50));
-    for n in 0..50 {
-        assert_eq!(b.message().await, number(n));
+    // In any order: some were sent to the connection that was just gone.
+    let mut came = Vec::new();
+    for _ in 0..50 {
+        came.push(b.message().await);
     }
+    came.sort();
+    assert_eq!(came, numbers(0..50));
 }
 
 pub async fn a_new_node_begins_with_what_comes_next<B: Broker>() {

@@ -300,11 +300,14 @@ impl Inner {
             .reply
             .clone()
             .ok_or("a message without an address for its answer")?;
+        let Some(held) = Held::new(number, &self.hands) else {
+            return Ok((None, None));
+        };
         let taken = Taken {
             to,
             delivered,
             answers: self.answers.clone(),
-            held: Held::new(number, &self.hands),
+            held,
         };
         if delivered > self.config.jetstream.max_deliver {
             taken.answer(AckKind::Term);
@@ -346,10 +349,12 @@ impl Receipt for Taken {
 }
 
 impl Held {
-    fn new(number: u64, hands: &Arc<Hands>) -> Self {
-        hands.take(number);
-        let hands = Arc::clone(hands);
-        Self { number, hands }
+    /// None for what is in our hands already: its answer is to come.
+    fn new(number: u64, hands: &Arc<Hands>) -> Option<Self> {
+        hands.take(number).then(|| Self {
+            number,
+            hands: Arc::clone(hands),
+        })
     }
 }
 

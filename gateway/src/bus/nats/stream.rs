@@ -6,8 +6,7 @@
 //! was delivered to a connection that is gone is asked for again at once, since the server
 //! would wait for `ack_wait`, and newer messages would be taken for it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
@@ -37,7 +36,7 @@ pub(super) struct Place {
 /// Messages that this process has taken and not answered yet, by their numbers in the
 /// stream: they are not to come again.
 #[derive(Default)]
-pub(super) struct Hands(Mutex<HashMap<u64, u32>>);
+pub(super) struct Hands(Mutex<HashSet<u64>>);
 
 /// What was last said about differences, so that it is said once.
 #[derive(Default)]
@@ -259,28 +258,23 @@ async fn again(context: &Context, info: &Info, stream: &Stream, hands: &Hands) -
     if floor.saturating_add(1) < stream.cached_info().state.first_sequence {
         return None;
     }
-    let unanswered = u64::try_from(info.num_ack_pending).unwrap_or(u64::MAX);
-    let held = hands.count();
-    if unanswered > held {
-        if last.saturating_sub(floor) > RANGE {
-            return None;
-        }
-        let missing = (floor + 1..=last).filter(|number| !hands.hold(*number));
-        let asked = timeout(PATIENCE, ask_again(context, info, missing)).await;
-        asked.ok()??;
+    let unanswered = info.num_ack_pending.saturating_sub(hands.count());
+    if unanswered == 0 {
+        return Some(info.num_pending);
     }
-    Some(
-        info.num_pending
-            .saturating_add(unanswered.saturating_sub(held)),
-    )
+    if last.saturating_sub(floor) > RANGE {
+        return None;
+    }
+    let missing: Vec<_> = (floor + 1..=last).filter(|n| !hands.hold(*n)).collect();
+    // A server counts what it could not deliver twice: as pending and as unanswered.
+    let unanswered = unanswered.min(missing.len()) as u64;
+    let asked = timeout(PATIENCE, ask_again(context, info, missing)).await;
+    asked.ok()??;
+    Some(info.num_pending.saturating_add(unanswered))
 }
 
 /// Says of each message that it was not applied; the server skips those that were.
-async fn ask_again(
-    context: &Context,
-    info: &Info,
-    missing: impl Iterator<Item = u64>,
-) -> Option<()> {
+async fn ask_again(context: &Context, info: &Info, missing: Vec<u64>) -> Option<()> {
     let client = context.client();
     let (stream, name, place) = (
         &info.stream_name,
@@ -294,9 +288,11 @@ async fn ask_again(
             client.publish(to, NOT_APPLIED).await.ok()?;
         }
     }
-    // It's answered when all before it were handled.
-    let done = client.request(last?, NOT_APPLIED).await;
-    done.ok().map(drop)
+    match last {
+        // It's answered when all before it were handled.
+        Some(to) => client.request(to, NOT_APPLIED).await.ok().map(drop),
+        None => Some(()),
+    }
 }
 
 /// Whether the stream takes nothing but what this node consumes.
@@ -305,26 +301,21 @@ fn alone(stream: &Stream, config: &Nats) -> bool {
 }
 
 impl Hands {
-    pub(super) fn take(&self, number: u64) {
-        *self.0.lock().entry(number).or_default() += 1;
+    /// False: it is in them already.
+    pub(super) fn take(&self, number: u64) -> bool {
+        self.0.lock().insert(number)
     }
 
     pub(super) fn give(&self, number: u64) {
-        let mut hands = self.0.lock();
-        if let Entry::Occupied(mut held) = hands.entry(number) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
-            }
-        }
+        self.0.lock().remove(&number);
     }
 
     fn hold(&self, number: u64) -> bool {
-        self.0.lock().contains_key(&number)
+        self.0.lock().contains(&number)
     }
 
-    fn count(&self) -> u64 {
-        self.0.lock().len() as u64
+    fn count(&self) -> usize {
+        self.0.lock().len()
     }
 }
 
