@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::redis::free_port;
 use crate::wait::{SOON, wait_for};
@@ -49,6 +49,21 @@ static SHARED: OnceCell<Rabbit> = OnceCell::const_new();
 /// their own.
 pub async fn shared() -> &'static Rabbit {
     SHARED.get_or_init(Rabbit::start).await
+}
+
+static HARMED: OnceCell<Mutex<Rabbit>> = OnceCell::const_new();
+
+/// A server that one test at a time may kill and freeze, under names of its own.
+pub async fn harmed() -> MutexGuard<'static, Rabbit> {
+    let harmed = HARMED.get_or_init(|| async { Mutex::new(Rabbit::spawn()) });
+    let mut rabbit = harmed.await.lock().await;
+    // As a test that failed may have left it.
+    rabbit.thaw();
+    if !rabbit.lives() {
+        rabbit.respawn();
+    }
+    rabbit.ready().await;
+    rabbit
 }
 
 impl Rabbit {
@@ -98,6 +113,11 @@ impl Rabbit {
             greets.await.unwrap().then_some(())
         })
         .await;
+    }
+
+    /// Whether it was started and not ended since.
+    fn lives(&mut self) -> bool {
+        self.server.try_wait().is_ok_and(|ended| ended.is_none())
     }
 
     /// Ends it at once, as a crash does.

@@ -28,6 +28,8 @@ mod attack_origin_http2;
 mod bus_nats;
 #[path = "e2e/bus_rabbitmq.rs"]
 mod bus_rabbitmq;
+#[path = "e2e/bus_rabbitmq_broker.rs"]
+mod bus_rabbitmq_broker;
 #[path = "e2e/bus_rabbitmq_outage.rs"]
 mod bus_rabbitmq_outage;
 #[path = "e2e/bus_transport.rs"]

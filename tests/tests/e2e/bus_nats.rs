@@ -60,7 +60,7 @@ macro_rules! broker {
                 self.0.thaw();
             }
 
-            fn open(port: u16, node: &str) -> Arc<dyn Transport> {
+            fn open(&self, port: u16, node: &str) -> Arc<dyn Transport> {
                 open(&config_of(port, $mode, node)).unwrap()
             }
         }

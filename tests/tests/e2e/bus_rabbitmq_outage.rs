@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use e2e::rabbit::Rabbit;
+use e2e::rabbit::harmed;
 use e2e::redis::free_port;
 use e2e::wait::{SOON, within};
 use lamina::bus::rabbitmq::Config;
@@ -13,10 +13,11 @@ use lamina::units;
 
 use crate::bus_rabbitmq::{Node, durable, messages, plain};
 
-/// One server, which takes seconds to start, for all that may happen to it.
+/// One story, since the server takes seconds to start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_stands_still_or_is_killed_is_noticed_and_nothing_confirmed_is_lost() {
-    let mut rabbit = Rabbit::spawn();
+    let mut rabbit = harmed().await;
+    rabbit.respawn();
     let config = |queue: &str| Config {
         heartbeat: units::Duration::secs(3),
         ..durable(&rabbit, "outage", queue)

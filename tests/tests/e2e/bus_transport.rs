@@ -16,9 +16,16 @@ use lamina::bus::transport::{Delivery, Guarantee, Mail, PublishError, Transport,
 pub trait Broker: Sized {
     /// Whether messages are kept for who is away.
     const DURABLE: bool;
+    /// Whether messages wait for who is there and does not read.
+    const WAITS: bool = Self::DURABLE;
 
-    /// A server that runs.
+    /// A server that runs, and that may be harmed.
     async fn start() -> Self;
+
+    /// A server that is left as it is; may be one for several tests.
+    async fn shared() -> Self {
+        Self::start().await
+    }
 
     fn port(&self) -> u16;
 
@@ -32,7 +39,7 @@ pub trait Broker: Sized {
     fn thaw(&self);
 
     /// A node's way to the server behind `port`.
-    fn open(port: u16, node: &str) -> Arc<dyn Transport>;
+    fn open(&self, port: u16, node: &str) -> Arc<dyn Transport>;
 }
 
 /// Deliveries of one message at most.
@@ -156,15 +163,14 @@ fn noise(length: usize) -> Bytes {
     (0..length).map(|_| next()).collect()
 }
 
-async fn pair<B: Broker>() -> (B, Node, Node) {
-    let broker = B::start().await;
-    let a = Node::join(B::open(broker.port(), "a")).await;
-    let b = Node::join(B::open(broker.port(), "b")).await;
+async fn pair<B: Broker>(broker: B) -> (B, Node, Node) {
+    let a = Node::join(broker.open(broker.port(), "a")).await;
+    let b = Node::join(broker.open(broker.port(), "b")).await;
     (broker, a, b)
 }
 
 pub async fn everybody_gets_everything_in_its_order<B: Broker>() {
-    let (_broker, mut a, mut b) = pair::<B>().await;
+    let (_broker, mut a, mut b) = pair(B::shared().await).await;
     let guarantee = if B::DURABLE {
         Guarantee::Durable
     } else {
@@ -186,7 +192,7 @@ pub async fn everybody_gets_everything_in_its_order<B: Broker>() {
 }
 
 pub async fn what_is_whispered_reaches_who_is_there_and_waits_for_nobody<B: Broker>() {
-    let (broker, a, mut b) = pair::<B>().await;
+    let (broker, a, mut b) = pair(B::shared().await).await;
     let said = within("whispering", DEADLINE, a.transport.whisper(&numbers(0..3))).await;
     assert!(matches!(said, (3, None)), "{said:?}");
     for n in 0..3 {
@@ -195,7 +201,7 @@ pub async fn what_is_whispered_reaches_who_is_there_and_waits_for_nobody<B: Brok
     drop(b);
     a.transport.whisper(&numbers(3..6)).await;
     a.publish(&[number(6)]).await;
-    let mut b = Node::begin(B::open(broker.port(), "b"));
+    let mut b = Node::begin(broker.open(broker.port(), "b"));
     let behind = b.up().await;
     if B::DURABLE {
         assert_eq!(behind, Some(1));
@@ -204,7 +210,7 @@ pub async fn what_is_whispered_reaches_who_is_there_and_waits_for_nobody<B: Brok
 }
 
 pub async fn bytes_are_untouched<B: Broker>() {
-    let (_broker, a, mut b) = pair::<B>().await;
+    let (_broker, a, mut b) = pair(B::shared().await).await;
     for size in [0, 1, 255, 65_536, 900 << 10] {
         let message = noise(size);
         a.publish(std::slice::from_ref(&message)).await;
@@ -215,7 +221,7 @@ pub async fn bytes_are_untouched<B: Broker>() {
 pub async fn a_server_that_is_down_at_the_start_is_found_when_it_comes<B: Broker>() {
     let mut broker = B::start().await;
     broker.kill();
-    let mut node = Node::begin(B::open(broker.port(), "a"));
+    let mut node = Node::begin(broker.open(broker.port(), "a"));
     for _ in 0..100 {
         let said = within("an answer", AT_ONCE, node.transport.publish(&[number(1)])).await;
         assert!(matches!(said, (0, Some(PublishError::Down(_)))), "{said:?}");
@@ -227,7 +233,7 @@ pub async fn a_server_that_is_down_at_the_start_is_found_when_it_comes<B: Broker
 }
 
 pub async fn a_killed_server_is_noticed_and_found_again<B: Broker>() {
-    let (mut broker, mut a, mut b) = pair::<B>().await;
+    let (mut broker, mut a, mut b) = pair(B::start().await).await;
     broker.kill();
     assert!(!a.down().await.is_empty());
     b.down().await;
@@ -246,7 +252,7 @@ pub async fn a_killed_server_is_noticed_and_found_again<B: Broker>() {
 }
 
 pub async fn a_frozen_server_holds_up_nobody_and_is_used_again<B: Broker>() {
-    let (broker, mut a, mut b) = pair::<B>().await;
+    let (broker, mut a, mut b) = pair(B::start().await).await;
     broker.freeze();
     let big = vec![noise(900 << 10); 8];
     for _ in 0..4 {
@@ -267,9 +273,9 @@ pub async fn a_frozen_server_holds_up_nobody_and_is_used_again<B: Broker>() {
 }
 
 pub async fn a_partition_is_noticed_and_healed<B: Broker>() {
-    let (broker, a, _b) = pair::<B>().await;
+    let (broker, a, _b) = pair(B::shared().await).await;
     let wire = Wire::to(broker.port()).await;
-    let mut far = Node::join(B::open(wire.address.port(), "far")).await;
+    let mut far = Node::join(broker.open(wire.address.port(), "far")).await;
     wire.part();
     assert!(!far.down().await.is_empty());
     a.publish(&[number(1)]).await;
@@ -289,12 +295,12 @@ pub async fn a_partition_is_noticed_and_healed<B: Broker>() {
 }
 
 pub async fn who_does_not_read_loses_or_waits_but_keeps_little<B: Broker>() {
-    let (_broker, a, mut b) = pair::<B>().await;
+    let (_broker, a, mut b) = pair(B::shared().await).await;
     let (big, count) = (noise(900 << 10), 100);
     for _ in 0..count / 4 {
         a.publish(&vec![big.clone(); 4]).await;
     }
-    if B::DURABLE {
+    if B::WAITS {
         for _ in 0..count {
             assert!(b.message().await == big);
         }
@@ -316,10 +322,10 @@ pub async fn who_does_not_read_loses_or_waits_but_keeps_little<B: Broker>() {
 }
 
 pub async fn what_came_while_a_node_was_away_waits_for_it<B: Broker>() {
-    let (broker, a, b) = pair::<B>().await;
+    let (broker, a, b) = pair(B::shared().await).await;
     drop(b);
     a.publish(&numbers(0..50)).await;
-    let mut b = Node::begin(B::open(broker.port(), "b"));
+    let mut b = Node::begin(broker.open(broker.port(), "b"));
     assert_eq!(b.up().await, Some(50));
     // In any order: some were sent to the connection that was just gone.
     let mut came = Vec::new();
@@ -331,22 +337,22 @@ pub async fn what_came_while_a_node_was_away_waits_for_it<B: Broker>() {
 }
 
 pub async fn a_new_node_begins_with_what_comes_next<B: Broker>() {
-    let (broker, a, _b) = pair::<B>().await;
+    let (broker, a, _b) = pair(B::shared().await).await;
     a.publish(&numbers(0..5)).await;
-    let mut new = Node::begin(B::open(broker.port(), "new"));
+    let mut new = Node::begin(broker.open(broker.port(), "new"));
     assert_eq!(new.up().await, None);
     a.publish(&[number(5)]).await;
     assert_eq!(new.message().await, number(5));
 }
 
 pub async fn what_was_not_answered_comes_again<B: Broker>() {
-    let (broker, a, mut b) = pair::<B>().await;
+    let (broker, a, mut b) = pair(B::shared().await).await;
     a.publish(&numbers(0..3)).await;
     for n in 0..3 {
         assert_eq!(b.delivery().await.bytes, number(n));
     }
     drop(b);
-    let mut b = Node::begin(B::open(broker.port(), "b"));
+    let mut b = Node::begin(broker.open(broker.port(), "b"));
     assert_eq!(b.up().await, Some(3));
     let mut again = Vec::new();
     for _ in 0..3 {
@@ -357,7 +363,7 @@ pub async fn what_was_not_answered_comes_again<B: Broker>() {
 }
 
 pub async fn what_could_not_be_applied_comes_again_until_it_is_given_up<B: Broker>() {
-    let (_broker, a, mut b) = pair::<B>().await;
+    let (_broker, a, mut b) = pair(B::shared().await).await;
     a.publish(&[number(1)]).await;
     for _ in 0..DELIVERIES {
         let delivery = b.delivery().await;
@@ -416,3 +422,5 @@ macro_rules! conformance {
 
 conformance!(nats, crate::bus_nats::Core);
 conformance!(jetstream, durable crate::bus_nats::JetStream);
+conformance!(rabbitmq, crate::bus_rabbitmq_broker::Plain);
+conformance!(rabbitmq_durable, durable crate::bus_rabbitmq_broker::Durable);

@@ -253,7 +253,7 @@ pub async fn garbage_on_the_bus_harms_nobody<B: Configured>() {
     let (broker, fleet) = fleet::<B>(1).await;
     let node = &fleet.nodes[0];
     assert_eq!(shown(node, "/p").await, 1);
-    let attacker = Node::join(B::open(broker.port(), "attacker")).await;
+    let attacker = Node::join(broker.open(broker.port(), "attacker")).await;
     let foreign = Event {
         id: String::new(),
         source: "x".to_owned(),

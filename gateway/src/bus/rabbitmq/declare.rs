@@ -53,6 +53,11 @@ pub(super) async fn declare(
     let queue = channel
         .queue_declare(name.into(), options, arguments(config))
         .await?;
+    if kept && queue.consumer_count() > 0 {
+        // Our own connection of before, perhaps. What it was sent counts here once it is gone.
+        let word = format!("queue '{name}' has a consumer already");
+        return Err(Fault::Locked(word));
+    }
     let moment = match config.durable_invalidation_mode {
         true => Some(declare_moment(config, channel).await?),
         false => None,
