@@ -56,6 +56,19 @@ impl Sentinels {
         }
     }
 
+    /// Tells the Sentinels who the master is, as one does who failed over by hand.
+    pub async fn follow(&self, server: usize) {
+        let port = self.servers[server].port.to_string();
+        for sentinel in &self.sentinels {
+            for command in [
+                &["SENTINEL", "REMOVE", "mymaster"][..],
+                &["SENTINEL", "MONITOR", "mymaster", "127.0.0.1", &port, "2"],
+            ] {
+                assert_eq!(sentinel.ask(command).await.as_deref(), Some("OK"));
+            }
+        }
+    }
+
     /// Which of `servers` the Sentinels call the master.
     pub async fn master(&self) -> Option<usize> {
         let said = self.sentinels[0]

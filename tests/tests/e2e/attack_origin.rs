@@ -19,7 +19,10 @@ const POOL: &str = "{max_idle: 4, idle_timeout: 300ms}";
 const TIMELESS: [&str; 3] = ["silence", "in-drips", "a-chunk-size-without-end"];
 
 /// For those; not so short that a busy machine misses one.
-const HASTY: &str = "{first_byte: 3500ms, idle: 3500ms, total: 4s}";
+const HASTY: &str = "{first_byte: 8s, idle: 8s, total: 9s}";
+
+/// For all others: parsing a flood up to a limit may take a while.
+const PATIENT: &str = "{first_byte: 10m, idle: 10m}";
 
 /// A gateway with a route that caches and one, `/off/*`, that does not; the same again
 /// below `/hasty/`, with deadlines that end soon.
@@ -30,7 +33,7 @@ async fn before(rogue: &Rogue) -> Gateway {
     };
     Setup::default()
         .upstream("hasty", &upstream(HASTY))
-        .upstream("origin", &upstream("{}"))
+        .upstream("origin", &upstream(PATIENT))
         .route("{name: hasty-off, match: {path: /hasty/off/*}, upstream: hasty, cache: off}")
         .route("{name: hasty, match: {path: /hasty/*}, upstream: hasty}")
         .route("{name: off, match: {path: /off/*}, upstream: origin, cache: off}")

@@ -23,6 +23,9 @@ const AT_ONCE: usize = 8;
 /// For plays that only a deadline ends: not so short that a busy machine misses one.
 const HASTY: &str = "{first_byte: 3500ms, idle: 3500ms, total: 4s}";
 
+/// For all others: taking a flood up to a limit may take a while.
+const PATIENT: &str = "{first_byte: 10m, idle: 10m}";
+
 /// A gateway with an upstream and a route for each play.
 async fn before(rogues: &[(&Play, Rogue)]) -> Gateway {
     let mut setup = Setup::default();
@@ -32,7 +35,7 @@ async fn before(rogues: &[(&Play, Rogue)]) -> Gateway {
             "silence" | "silence-in-the-body" | "switching-protocols" | "bytes-without-end" => {
                 HASTY
             }
-            _ => "{}",
+            _ => PATIENT,
         };
         setup = setup
             .upstream(

@@ -1,6 +1,7 @@
 //! The second tier through the front door: what a restart keeps, what nodes share, and
 //! that nobody notices when it is not there.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -48,6 +49,12 @@ pub fn redis_at(url: &str) -> String {
     format!("{{redis: {{url: \"{url}\", connect_timeout: 1m, silence_timeout: 10m}}, {PATIENCE}}}")
 }
 
+/// A disk that is waited for.
+fn disk_at(folder: &Path) -> String {
+    let path = folder.join("l2");
+    format!("{{disk: {{path: \"{}\"}}, {PATIENCE}}}", path.display())
+}
+
 /// Longer than any test takes.
 pub const LASTING: &str = "{mode: override, ttl: 1d}";
 
@@ -92,7 +99,7 @@ async fn a_restart_on_a_disk_begins_warm() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().display();
     // Nothing is made durable by the clock: the drain has to.
-    let l2 = format!("{{disk: {{path: \"{path}/l2\", sync_interval: 1h}}}}");
+    let l2 = format!("{{disk: {{path: \"{path}/l2\", sync_interval: 1h}}, {PATIENCE}}}");
     let origin = versions().await;
     let first = over(&origin, &l2, LASTING).await;
     let loaded = ask(&first, "/a").await;
@@ -120,7 +127,7 @@ async fn a_restart_on_a_disk_begins_warm() {
 #[tokio::test]
 async fn head_and_only_if_cached_find_what_is_below() {
     let folder = tempfile::tempdir().unwrap();
-    let l2 = format!("{{disk: {{path: \"{}/l2\"}}}}", folder.path().display());
+    let l2 = disk_at(folder.path());
     let policy = "{mode: override, ttl: 1d, request_directives: honor}";
     let origin = versions().await;
     let first = over(&origin, &l2, policy).await;
@@ -141,7 +148,7 @@ async fn head_and_only_if_cached_find_what_is_below() {
 #[tokio::test]
 async fn a_disk_that_another_gateway_uses_is_refused_in_words() {
     let folder = tempfile::tempdir().unwrap();
-    let l2 = format!("{{disk: {{path: \"{}/l2\"}}}}", folder.path().display());
+    let l2 = disk_at(folder.path());
     let origin = versions().await;
     let _first = over(&origin, &l2, LASTING).await;
     let setup = Setup::new(&origin).top("cache", &format!("{{l2: {l2}}}"));

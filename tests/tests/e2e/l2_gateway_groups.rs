@@ -39,14 +39,15 @@ async fn a_master_that_became_a_replica_is_left_for_the_new_one() {
     used_again(&node).await;
     let first = group.master().await.expect("there is a master");
     group.servers[first].cli(&["WAIT", "2", "20000"]).await;
-    let other = &group.servers[(first + 1) % 3];
+    let next = (first + 1) % 3;
+    let other = &group.servers[next];
     other.cli(&["REPLICAOF", "NO", "ONE"]).await;
     let port = other.port.to_string();
     group.servers[first]
         .cli(&["REPLICAOF", "127.0.0.1", &port])
         .await;
     told(&node, refused(&[("reason", "read-only")])).await;
-    group.impatient().await;
+    group.follow(next).await;
     used_again(&node).await;
 }
 
