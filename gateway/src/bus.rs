@@ -11,6 +11,7 @@ pub mod event;
 pub mod inbox;
 pub mod nats;
 pub mod outbox;
+pub mod redis;
 pub mod transport;
 
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use transport::Transport;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
+    Redis(#[from] redis::OpenError),
+    #[error(transparent)]
     Nats(#[from] nats::OpenError),
 }
 
@@ -29,6 +32,7 @@ impl OpenError {
     /// The part of the configuration that it is about, and the key in it.
     pub fn place(&self) -> (&'static str, &'static str) {
         match self {
+            Self::Redis(error) => ("redis", error.key()),
             Self::Nats(error) => ("nats", error.key()),
         }
     }
@@ -37,7 +41,7 @@ impl OpenError {
 impl Bus {
     /// How many transports are given.
     pub fn transports(&self) -> usize {
-        usize::from(self.nats.is_some())
+        usize::from(self.redis.is_some()) + usize::from(self.nats.is_some())
     }
 
     /// Whether the transport can be meant, as far as can be told without files and network.
@@ -45,6 +49,9 @@ impl Bus {
     /// # Errors
     /// What can't be.
     pub fn check(&self) -> Result<(), OpenError> {
+        if let Some(redis) = &self.redis {
+            redis.check()?;
+        }
         if let Some(nats) = &self.nats {
             nats.check()?;
         }
@@ -57,6 +64,9 @@ impl Bus {
 /// # Errors
 /// What can't be meant, or a file that can't be read.
 pub fn open(config: &Bus) -> Result<Option<Arc<dyn Transport>>, OpenError> {
+    if let Some(redis) = &config.redis {
+        return Ok(Some(redis::open(redis)?));
+    }
     if let Some(nats) = &config.nats {
         return Ok(Some(nats::open(nats)?));
     }

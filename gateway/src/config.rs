@@ -85,10 +85,14 @@ impl Config {
         let l2 = &mut self.cache.l2;
         let disk = l2.disk.as_mut().map(|disk| &mut disk.path);
         let redis = l2.redis.as_mut().and_then(|redis| redis.ca_file.as_mut());
-        let nats = self.bus.as_mut().and_then(|bus| bus.nats.as_mut());
+        let (pubsub, nats) = match &mut self.bus {
+            Some(bus) => (bus.redis.as_mut(), bus.nats.as_mut()),
+            None => (None, None),
+        };
+        let pubsub = pubsub.and_then(|redis| redis.ca_file.as_mut());
         let nats = nats.map(|nats| [nats.ca_file.as_mut(), nats.credentials_file.as_mut()]);
         let nats = nats.into_iter().flatten().flatten();
-        plugins.chain(disk).chain(redis).chain(nats)
+        plugins.chain(disk).chain(redis).chain(pubsub).chain(nats)
     }
 }
 

@@ -26,6 +26,8 @@ mod attack_origin;
 mod attack_origin_http2;
 #[path = "e2e/bus_nats.rs"]
 mod bus_nats;
+#[path = "e2e/bus_redis.rs"]
+mod bus_redis;
 #[path = "e2e/bus_transport.rs"]
 mod bus_transport;
 #[path = "e2e/cli.rs"]

@@ -88,20 +88,22 @@ fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
         ),
     ];
     if let Some(redis) = &mut l2.redis {
-        all.push(of(
-            &below,
-            "password",
-            &mut redis.password,
-            &redis.password_file,
-        ));
-        all.push(of(
-            &below,
-            "sentinel_password",
-            &mut redis.sentinel_password,
-            &redis.sentinel_password_file,
-        ));
+        let (password, sentinel) = (&redis.password_file, &redis.sentinel_password_file);
+        all.push(of(&below, "password", &mut redis.password, password));
+        let value = &mut redis.sentinel_password;
+        all.push(of(&below, "sentinel_password", value, sentinel));
     }
-    if let Some(nats) = bus.as_mut().and_then(|bus| bus.nats.as_mut()) {
+    let (redis, nats) = bus
+        .as_mut()
+        .map_or((None, None), |bus| (bus.redis.as_mut(), bus.nats.as_mut()));
+    if let Some(redis) = redis {
+        let at = ["bus", "redis"];
+        let (password, sentinel) = (&redis.password_file, &redis.sentinel_password_file);
+        all.push(of(&at, "password", &mut redis.password, password));
+        let value = &mut redis.sentinel_password;
+        all.push(of(&at, "sentinel_password", value, sentinel));
+    }
+    if let Some(nats) = nats {
         let at = ["bus", "nats"];
         let (password, token) = (&nats.password_file, &nats.token_file);
         all.push(of(&at, "password", &mut nats.password, password));

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may import whom. `*` is everything; `config` may name each module's `config` alone.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("main", &["*"]),
     ("lib", &["*"]),
     ("app", &["*"]),
@@ -45,14 +45,18 @@ const ALLOWED: [(&str, &[&str]); 18] = [
         "cluster",
         &["cache", "bus", "telemetry", "units", "pattern"],
     ),
-    ("cache", &["hc1", "http", "telemetry", "units", "pattern"]),
+    (
+        "cache",
+        &["hc1", "redis", "http", "telemetry", "units", "pattern"],
+    ),
     ("plugin", &["http", "telemetry", "units", "pattern"]),
     ("origin", &["http", "telemetry", "units", "pattern"]),
-    ("bus", &["hc1", "telemetry", "units", "pattern"]),
+    ("bus", &["hc1", "redis", "telemetry", "units", "pattern"]),
     ("http", &["telemetry", "units", "pattern"]),
     ("telemetry", &["units", "pattern"]),
     ("demo", &["http", "units", "pattern"]),
     ("hc1", &[]),
+    ("redis", &["units"]),
     ("units", &[]),
     ("pattern", &[]),
     ("allocator", &[]),

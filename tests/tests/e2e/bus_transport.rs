@@ -392,3 +392,4 @@ macro_rules! conformance {
 
 conformance!(nats, crate::bus_nats::Core);
 conformance!(jetstream, durable crate::bus_nats::JetStream);
+conformance!(redis, crate::bus_redis::PubSub);
