@@ -12,6 +12,7 @@ pub mod inbox;
 pub mod nats;
 pub mod outbox;
 pub mod rabbitmq;
+pub mod redis;
 pub mod transport;
 
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ use transport::Transport;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
+    Redis(#[from] redis::OpenError),
+    #[error(transparent)]
     Nats(#[from] nats::OpenError),
     #[error(transparent)]
     Rabbitmq(#[from] rabbitmq::OpenError),
@@ -33,6 +36,7 @@ impl OpenError {
     /// The part of the configuration that it is about, and the key in it.
     pub fn place(&self) -> (&'static str, &'static str) {
         match self {
+            Self::Redis(error) => ("redis", error.key()),
             Self::Nats(error) => ("nats", error.key()),
             Self::Rabbitmq(error) => ("rabbitmq", error.key()),
         }
@@ -46,12 +50,18 @@ impl Bus {
         let nats = nats.map(|nats| [nats.ca_file.as_mut(), nats.credentials_file.as_mut()]);
         let rabbitmq = self.rabbitmq.as_mut().and_then(|r| r.ca_file.as_mut());
         let nats = nats.into_iter().flatten().flatten();
-        nats.chain(rabbitmq)
+        let redis = self.redis.as_mut().and_then(|r| r.ca_file.as_mut());
+        nats.chain(rabbitmq).chain(redis)
     }
 
     /// How many transports are given.
     pub fn transports(&self) -> usize {
-        usize::from(self.nats.is_some()) + usize::from(self.rabbitmq.is_some())
+        let given = [
+            self.redis.is_some(),
+            self.nats.is_some(),
+            self.rabbitmq.is_some(),
+        ];
+        given.into_iter().filter(|given| *given).count()
     }
 
     /// Whether the transport can be meant, as far as can be told without files and network.
@@ -59,6 +69,9 @@ impl Bus {
     /// # Errors
     /// What can't be.
     pub fn check(&self) -> Result<(), OpenError> {
+        if let Some(redis) = &self.redis {
+            redis.check()?;
+        }
         if let Some(nats) = &self.nats {
             nats.check()?;
         }
@@ -74,6 +87,9 @@ impl Bus {
 /// # Errors
 /// What can't be meant, or a file that can't be read.
 pub fn open(config: &Bus) -> Result<Option<Arc<dyn Transport>>, OpenError> {
+    if let Some(redis) = &config.redis {
+        return Ok(Some(redis::open(redis)?));
+    }
     if let Some(nats) = &config.nats {
         return Ok(Some(nats::open(nats)?));
     }

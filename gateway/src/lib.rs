@@ -19,5 +19,6 @@ pub mod origin;
 pub mod pattern;
 pub mod plugin;
 pub mod proxy;
+pub mod redis;
 pub mod telemetry;
 pub mod units;

@@ -32,6 +32,8 @@ mod bus_rabbitmq;
 mod bus_rabbitmq_broker;
 #[path = "e2e/bus_rabbitmq_outage.rs"]
 mod bus_rabbitmq_outage;
+#[path = "e2e/bus_redis.rs"]
+mod bus_redis;
 #[path = "e2e/bus_transport.rs"]
 mod bus_transport;
 #[path = "e2e/cli.rs"]

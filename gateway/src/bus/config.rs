@@ -10,6 +10,8 @@ use crate::units::{ByteSize, Duration};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bus {
+    /// Redis Pub/Sub.
+    pub redis: Option<super::redis::config::Redis>,
     /// NATS, core or JetStream.
     pub nats: Option<super::nats::config::Nats>,
     /// RabbitMQ, plain or durable.
@@ -94,6 +96,7 @@ pub struct RetryQueue {
 impl Default for Bus {
     fn default() -> Self {
         Self {
+            redis: None,
             nats: None,
             rabbitmq: None,
             namespace: None,

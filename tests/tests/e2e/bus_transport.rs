@@ -424,3 +424,4 @@ conformance!(nats, crate::bus_nats::Core);
 conformance!(jetstream, durable crate::bus_nats::JetStream);
 conformance!(rabbitmq, crate::bus_rabbitmq_broker::Plain);
 conformance!(rabbitmq_durable, durable crate::bus_rabbitmq_broker::Durable);
+conformance!(redis, crate::bus_redis::PubSub);

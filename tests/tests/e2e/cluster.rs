@@ -402,5 +402,15 @@ impl Configured for crate::bus_nats::JetStream {
     }
 }
 
+impl Configured for crate::bus_redis::PubSub {
+    fn yaml(port: u16, _node: &str) -> String {
+        format!(
+            "redis: {{url: \"redis://127.0.0.1:{port}\", connect_timeout: 1s, silence_timeout: 1s, \
+             reconnect_max: 500ms}}"
+        )
+    }
+}
+
 cluster!(nats, crate::bus_nats::Core);
 cluster!(jetstream, crate::bus_nats::JetStream);
+cluster!(redis, crate::bus_redis::PubSub);

@@ -7,6 +7,7 @@ use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
 use lamina::cache::l2::redis::{OpenError, config, open};
 use lamina::cache::l2::store::{Acquired, Put, Store, StoreError, Written};
+use lamina::redis;
 
 use crate::l2_redis::{MAX, MINUTE, back, config_of, connected, key, name, purge, put};
 
@@ -236,8 +237,14 @@ async fn an_acl_user_needs_no_more_than_the_prefix() {
 async fn what_can_be_no_redis_is_refused_at_once() {
     let refused = |config: config::Redis| open(&config).err().expect("refused");
     let url = |url: &str| refused(config_of(url));
-    assert!(matches!(url("http://a"), OpenError::Url(_)));
-    assert!(matches!(url("redis://me:pw@a"), OpenError::Credentials));
+    assert!(matches!(
+        url("http://a"),
+        OpenError::Server(redis::OpenError::Url(_))
+    ));
+    assert!(matches!(
+        url("redis://me:pw@a"),
+        OpenError::Server(redis::OpenError::Credentials)
+    ));
     let braces = config::Redis {
         prefix: "{}".to_owned(),
         ..config_of("redis://a")
@@ -252,5 +259,8 @@ async fn what_can_be_no_redis_is_refused_at_once() {
         ca_file: Some("/nowhere/ca.pem".into()),
         ..config_of("rediss://a")
     };
-    assert!(matches!(refused(file), OpenError::Certificates { .. }));
+    assert!(matches!(
+        refused(file),
+        OpenError::Server(redis::OpenError::Certificates { .. })
+    ));
 }
