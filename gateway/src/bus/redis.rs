@@ -112,7 +112,10 @@ async fn keep(inner: Arc<Inner>, mail: Mail) {
                 tracing::info!(bus = "redis", "connected");
                 inner.live(session, &mail).await
             }
-            Err(why) => (why, true),
+            Err(why) => {
+                *inner.standing.write() = Err(why.to_string());
+                (why, true)
+            }
         };
         if !listened {
             return;
