@@ -18,7 +18,7 @@ use crate::bus_transport::{Broker, DELIVERIES};
 /// RabbitMQ, in durable mode or not.
 pub struct Of<const DURABLE: bool> {
     server: Server,
-    exchange: String,
+    pub exchange: String,
 }
 
 pub type Plain = Of<false>;

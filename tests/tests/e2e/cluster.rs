@@ -18,13 +18,22 @@ use crate::bus_transport::{Broker, Node};
 
 /// How a gateway's YAML names the broker.
 pub trait Configured: Broker {
-    fn yaml(port: u16, node: &str) -> String;
+    fn yaml(&self, port: u16, node: &str) -> String;
 }
 
+/// Nodes over a broker that is left as it is.
 async fn fleet<B: Configured>(size: usize) -> (B, Fleet) {
-    let broker = B::start().await;
+    over(B::shared().await, size).await
+}
+
+/// Nodes over a broker that may be harmed.
+async fn frail<B: Configured>(size: usize) -> (B, Fleet) {
+    over(B::start().await, size).await
+}
+
+async fn over<B: Configured>(broker: B, size: usize) -> (B, Fleet) {
     let port = broker.port();
-    let fleet = Fleet::start(size, |name| B::yaml(port, name)).await;
+    let fleet = Fleet::start(size, |name| broker.yaml(port, name)).await;
     (broker, fleet)
 }
 
@@ -116,7 +125,7 @@ pub async fn a_value_that_one_node_loaded_is_there_on_the_others<B: Configured>(
 
 /// With no further traffic at all.
 pub async fn what_was_purged_while_the_broker_was_dead_arrives<B: Configured>() {
-    let (mut broker, fleet) = fleet::<B>(2).await;
+    let (mut broker, fleet) = frail::<B>(2).await;
     broker.kill();
     is(&fleet.nodes[0], "degraded").await;
     let before = applied(&fleet.nodes[1]).await;
@@ -129,7 +138,7 @@ pub async fn what_was_purged_while_the_broker_was_dead_arrives<B: Configured>() 
 }
 
 pub async fn what_was_purged_while_the_broker_stood_still_arrives<B: Configured>() {
-    let (broker, fleet) = fleet::<B>(2).await;
+    let (broker, fleet) = frail::<B>(2).await;
     let before = applied(&fleet.nodes[1]).await;
     broker.freeze();
     for n in 0..50 {
@@ -142,11 +151,11 @@ pub async fn what_was_purged_while_the_broker_stood_still_arrives<B: Configured>
 /// What was purged meanwhile is not shown; what was not is asked for, or known to be good,
 /// and is in L1 still.
 pub async fn who_was_cut_off_shows_nothing_old_unchecked<B: Configured>() {
-    let broker = B::start().await;
+    let broker = B::shared().await;
     let (port, wire) = (broker.port(), Wire::to(broker.port()).await);
     let fleet = Fleet::start(2, |name| match name {
-        "a" => B::yaml(port, name),
-        _ => B::yaml(wire.address.port(), name),
+        "a" => broker.yaml(port, name),
+        _ => broker.yaml(wire.address.port(), name),
     })
     .await;
     let [a, b] = &fleet.nodes[..] else { panic!() };
@@ -182,7 +191,7 @@ pub async fn a_node_that_was_killed_brings_nothing_old_back<B: Configured>() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("l2");
     let disk = format!("{{l2: {{disk: {{path: \"{}\"}}}}}}", file.display());
-    let setup = node(&fleet.origin, "b", &B::yaml(broker.port(), "b")).top("cache", &disk);
+    let setup = node(&fleet.origin, "b", &broker.yaml(broker.port(), "b")).top("cache", &disk);
     let get = async |node: &Gateway, path: &str| {
         let answer = node
             .client()
@@ -216,7 +225,7 @@ pub async fn a_broker_that_is_down_at_the_start_is_joined_when_it_comes<B: Confi
     let pages = e2e::fleet::Pages::default();
     let origin = pages.origin().await;
     let start = async |name: &str| {
-        let setup = node(&origin, name, &B::yaml(broker.port(), name));
+        let setup = node(&origin, name, &broker.yaml(broker.port(), name));
         setup.start().await
     };
     let nodes = vec![start("a").await, start("b").await];
@@ -386,7 +395,7 @@ macro_rules! cluster {
 }
 
 impl Configured for crate::bus_nats::Core {
-    fn yaml(port: u16, _node: &str) -> String {
+    fn yaml(&self, port: u16, _node: &str) -> String {
         format!(
             "nats: {{servers: [\"nats://127.0.0.1:{port}\"], ping_interval: 300ms, reconnect_max: 500ms}}"
         )
@@ -394,7 +403,7 @@ impl Configured for crate::bus_nats::Core {
 }
 
 impl Configured for crate::bus_nats::JetStream {
-    fn yaml(port: u16, node: &str) -> String {
+    fn yaml(&self, port: u16, node: &str) -> String {
         format!(
             "nats: {{servers: [\"nats://127.0.0.1:{port}\"], mode: jetstream, ping_interval: 300ms, \
              reconnect_max: 500ms, jetstream: {{durable_name: {node}}}}}"
@@ -403,7 +412,7 @@ impl Configured for crate::bus_nats::JetStream {
 }
 
 impl Configured for crate::bus_redis::PubSub {
-    fn yaml(port: u16, _node: &str) -> String {
+    fn yaml(&self, port: u16, _node: &str) -> String {
         format!(
             "redis: {{url: \"redis://127.0.0.1:{port}\", connect_timeout: 1s, silence_timeout: 1s, \
              reconnect_max: 500ms}}"
@@ -411,6 +420,22 @@ impl Configured for crate::bus_redis::PubSub {
     }
 }
 
+impl<const DURABLE: bool> Configured for crate::bus_rabbitmq_broker::Of<DURABLE> {
+    fn yaml(&self, port: u16, node: &str) -> String {
+        let exchange = &self.exchange;
+        let durable = match DURABLE {
+            true => format!(", durable_invalidation_mode: true, queue_name: {exchange}-{node}"),
+            false => String::new(),
+        };
+        format!(
+            "rabbitmq: {{url: \"amqp://127.0.0.1:{port}\", exchange: {exchange}, heartbeat: 2s, \
+             connect_timeout: 10s, reconnect_max: 1s{durable}}}"
+        )
+    }
+}
+
 cluster!(nats, crate::bus_nats::Core);
 cluster!(jetstream, crate::bus_nats::JetStream);
 cluster!(redis, crate::bus_redis::PubSub);
+cluster!(rabbitmq, crate::bus_rabbitmq_broker::Plain);
+cluster!(rabbitmq_durable, crate::bus_rabbitmq_broker::Durable);
