@@ -23,6 +23,11 @@ fn config_of(url: String) -> config::Redis {
     }
 }
 
+/// A node's way to the server behind `port`.
+fn at(port: u16) -> Arc<dyn Transport> {
+    open(&config_of(format!("redis://127.0.0.1:{port}"))).unwrap()
+}
+
 impl Broker for PubSub {
     const DURABLE: bool = false;
 
@@ -51,7 +56,7 @@ impl Broker for PubSub {
     }
 
     fn open(&self, port: u16, _node: &str) -> Arc<dyn Transport> {
-        open(&config_of(format!("redis://127.0.0.1:{port}"))).unwrap()
+        at(port)
     }
 }
 
@@ -105,7 +110,7 @@ async fn who_may_not_listen_is_not_up_and_told_why() {
     redis
         .cli(&["ACL", "SETUSER", "default", "resetchannels"])
         .await;
-    let mut node = Node::begin(PubSub::open(redis.port, "a"));
+    let mut node = Node::begin(at(redis.port));
     wait_for("the refusal is told", SOON, || async {
         let said = node.transport.publish(&[number(1)]).await;
         let (0, Some(PublishError::Down(why))) = said else {
