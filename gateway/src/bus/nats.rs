@@ -31,7 +31,7 @@ pub enum OpenError {
     #[error("{given:?} is no subject; expected words with dots between them, without wildcards")]
     Subject { key: &'static str, given: String },
     #[error(
-        "more than one way to introduce ourselves; expected a user, a token or a credentials file"
+        "one way to introduce ourselves is given beside `username`, `token` or `credentials_file`; expected one of them"
     )]
     Ways,
     #[error("`ping_interval` is 0; expected a time after which silence is suspicious")]

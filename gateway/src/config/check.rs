@@ -260,9 +260,14 @@ fn second_tier(l2: &L2, at: &Path, report: &mut Report) {
 
 fn bus(bus: &Bus, report: &mut Report) {
     let at = path(&["bus"]);
-    if bus.transports() != 1 {
-        let message =
-            "not one way to the other nodes; expected one of `redis`, `nats` and `rabbitmq`";
+    let problem = match bus.transports() {
+        0 => Some("no way to the other nodes; expected `redis`, `nats` or `rabbitmq`"),
+        1 => None,
+        _ => {
+            Some("one way is given beside `redis`, `nats` or `rabbitmq`; expected one of the three")
+        }
+    };
+    if let Some(message) = problem {
         report.push(Finding::key(at.clone(), message));
     }
     for (key, number) in [
