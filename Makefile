@@ -31,12 +31,17 @@ build-dist: plugins
 plugins:
 	@plugins/build.sh
 
+# Real servers that the tests start themselves.
+BROKERS := redis-server redis-sentinel redis-tools nats-server rabbitmq-server
+
 # Idempotent: the wasm target and a C compiler for the plugins; Redis for the second tier;
-# Node.js and msgpackr, which the record format is compared with.
+# Node.js with msgpackr, which the forms of records and events are compared with, and with
+# clients of the brokers.
 test-install:
-	@tests/install.sh
+	@tests/install.sh test-install $(BROKERS)
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install
+	@tests/bus/control.sh --install
 
 test: test-install test-plugins
 	$(CARGO) build --locked -p lamina
@@ -69,7 +74,7 @@ deny:
 	@scripts/deny.sh
 
 bench-install:
-	@tests/bench-install.sh
+	@tests/install.sh bench-install wrk nginx haproxy varnish
 
 # SEED and REQUESTS choose another stream, as in `make differential SEED=7`.
 SEED ?= 1
@@ -103,7 +108,7 @@ soak-attacks: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_attacks -- $(or $(DURATION),600)
 
 soak-l2: build-dist
-	@tests/install.sh
+	@tests/install.sh test-install $(BROKERS)
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_l2
 
 clean:

@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Rust: Redis with its Sentinel and redis-cli, from
-# Debian. Idempotent. No service is started: policy-rc.d forbids it while apt runs, the
-# tests start their own servers on their own ports.
+# install.sh LABEL PACKAGE...: installs Debian packages that tests or benchmarks need.
+# Idempotent. No service is started: policy-rc.d forbids it while apt runs. Tests and
+# benchmarks start their own servers on their own ports, and a machine's port 80 is
+# nobody's business here.
 set -euo pipefail
 
+label=$1
+shift
 wanted=()
-for package in redis-server redis-sentinel redis-tools; do
+for package in "$@"; do
   dpkg -s "$package" >/dev/null 2>&1 || wanted+=("$package")
 done
 if [ "${#wanted[@]}" -eq 0 ]; then
-  echo "test-install: redis is here"
+  echo "$label: here are $*"
   exit 0
 fi
 
@@ -26,4 +29,4 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 "${as_root[@]}" apt-get update -qq
 "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${wanted[@]}"
-echo "test-install: installed ${wanted[*]}"
+echo "$label: installed ${wanted[*]}"

@@ -9,19 +9,24 @@ mod purge;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::cluster::{Cluster, Standing};
 use crate::http::bearer;
 use crate::http::body::{Body, collect};
 use crate::proxy::Proxy;
 use crate::telemetry::metrics::{self, Registry};
+use purge::Asked;
 
 /// What the admin listener answers from.
 pub struct Admin {
     pub proxy: Arc<Proxy>,
+    /// The other nodes, where there is an event bus.
+    pub cluster: Option<Arc<Cluster>>,
     pub registry: Registry,
     pub token: Option<String>,
     /// Whether requests are taken: false from the moment a drain begins.
@@ -43,6 +48,7 @@ impl Admin {
             }
             (&Method::GET | &Method::HEAD, "/readyz") => self.ready(),
             (&Method::GET | &Method::HEAD, "/metrics") => self.metrics(),
+            (&Method::GET | &Method::HEAD, "/v1/nodes") => self.nodes(),
             (&Method::POST, "/v1/purge") => match self.asked(request).await {
                 Ok(body) => told(self.purge(&body).await),
                 Err(refusal) => refusal,
@@ -52,25 +58,53 @@ impl Admin {
                 Err(refusal) => refusal,
             },
             (_, "/v1/purge" | "/v1/explain") => wrong_method("POST"),
-            (_, "/livez" | "/readyz" | "/metrics") => wrong_method("GET, HEAD"),
+            (_, "/livez" | "/readyz" | "/metrics" | "/v1/nodes") => wrong_method("GET, HEAD"),
             _ => answer(
                 StatusCode::NOT_FOUND,
-                &json!({"error": "no such page; there are /livez, /readyz, /metrics, /v1/purge and /v1/explain"}),
+                &json!({"error": "no such page; there are /livez, /readyz, /metrics, /v1/nodes, /v1/purge and /v1/explain"}),
             ),
         }
     }
 
+    /// Ready while requests are taken, degraded or not: who is cut off from the others
+    /// still serves.
     fn ready(&self) -> Response<Body> {
         let ready = self.ready.load(Ordering::Acquire);
-        let status = if ready {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
+        let standing = self.cluster.as_ref().map(|cluster| cluster.standing());
+        let (status, state) = match (ready, &standing) {
+            (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            (true, Some(standing)) if !standing.is_whole() => (StatusCode::OK, "degraded"),
+            (true, _) => (StatusCode::OK, "serving"),
         };
-        answer(
-            status,
-            &json!({"ready": ready, "state": if ready { "serving" } else { "draining" }}),
-        )
+        let mut body = json!({"ready": ready, "state": state});
+        if let Some(standing) = standing {
+            body["bus"] = bus(&standing);
+        }
+        answer(status, &body)
+    }
+
+    /// Who is there.
+    fn nodes(&self) -> Response<Body> {
+        let Some(cluster) = &self.cluster else {
+            let error = "there is no event bus (`bus` in the configuration)";
+            return answer(StatusCode::NOT_FOUND, &json!({"error": error}));
+        };
+        let now = Instant::now();
+        let nodes: Vec<Value> = cluster
+            .nodes(now)
+            .into_iter()
+            .map(|(name, node)| {
+                json!({
+                    "node": name,
+                    "healthy": node.state.as_ref().map(|state| state.healthy),
+                    "version": node.state.as_ref().map(|state| &state.version),
+                    "silent_ms": now.saturating_duration_since(node.heard).as_millis() as u64,
+                })
+            })
+            .collect();
+        let standing = bus(&cluster.standing());
+        let body = json!({"node": cluster.name(), "bus": standing, "nodes": nodes});
+        answer(StatusCode::OK, &body)
     }
 
     fn metrics(&self) -> Response<Body> {
@@ -120,17 +154,39 @@ impl Admin {
         token.is_none_or(|token| bearer::brings(request.headers(), token))
     }
 
-    /// Holds here at once; with a second tier the answer waits for its log, for a while.
+    /// Holds here at once; with a second tier the answer waits for its log, for a while, and
+    /// with `wait` for the other nodes.
     async fn purge(&self, body: &Value) -> Result<Value, String> {
-        let (selectors, kind) = purge::read(body, &self.proxy)?;
-        let purges = selectors
-            .iter()
-            .map(|selector| self.proxy.cache.purge_everywhere(selector, kind));
-        let (orders, told): (Vec<_>, Vec<_>) = purges.unzip();
-        let order = orders.into_iter().max().unwrap_or(0);
+        let Asked {
+            selectors,
+            kind,
+            wait,
+        } = purge::read(body, &self.proxy)?;
+        let (order, logged, peers) = match (&self.cluster, wait) {
+            (Some(cluster), Some(wait)) => {
+                let told = cluster.purge_and_wait(&selectors, kind, wait).await;
+                let peers = purge::nodes(&told);
+                let (orders, logged): (Vec<_>, Vec<_>) =
+                    told.into_iter().map(|t| (t.order, t.logged)).unzip();
+                (orders, logged, Some(peers))
+            }
+            (None, Some(_)) => {
+                return Err("wait: there is no event bus, so no other node to wait for".to_owned());
+            }
+            (_, None) => {
+                let cache = &self.proxy.cache;
+                let purges = selectors.iter().map(|s| cache.purge_everywhere(s, kind));
+                let (orders, logged): (Vec<_>, Vec<_>) = purges.unzip();
+                (orders, logged, None)
+            }
+        };
+        let order = order.into_iter().max().unwrap_or(0);
         let mut receipt = json!({"order": order, "selectors": selectors.len(), "applied": true});
-        if let Some(l2) = purge::shared(told.into_iter().flatten()).await {
+        if let Some(l2) = purge::shared(logged.into_iter().flatten()).await {
             receipt["l2"] = l2;
+        }
+        if let Some(peers) = peers {
+            receipt["peers"] = peers;
         }
         tracing::info!(request = %body, %receipt, "purged");
         Ok(receipt)
@@ -156,6 +212,16 @@ impl Admin {
         let explanation = self.proxy.explain_here(request).await;
         serde_json::to_value(explanation).map_err(|error| error.to_string())
     }
+}
+
+fn bus(standing: &Standing) -> Value {
+    json!({
+        "transport": standing.transport,
+        "hears": standing.hears,
+        "publishes": standing.publishes,
+        "purges_waiting": standing.unsent,
+        "gap_open": standing.doubts,
+    })
 }
 
 fn told(outcome: Result<Value, String>) -> Response<Body> {

@@ -2,7 +2,9 @@
 //! every concrete type.
 
 pub mod doctor;
+mod joining;
 pub mod records;
+pub mod remote;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,11 +16,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use crate::admin::Admin;
+use crate::bus;
 use crate::cache::Cache;
 use crate::cache::config::L2;
 use crate::cache::l2::store::Store;
 use crate::cache::l2::{disk, redis};
 use crate::cache::record::Seal;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::{Limits, Listener, Protocol};
@@ -35,6 +39,7 @@ pub struct App {
     listeners: Running,
     admin: Running,
     cache: Arc<Cache>,
+    cluster: Option<Arc<Cluster>>,
     ready: Arc<AtomicBool>,
     drain_timeout: Duration,
     /// Where clients are served, in the order of the configuration.
@@ -63,6 +68,8 @@ pub enum StartError {
     Disk(#[from] disk::OpenError),
     #[error("cache.l2.redis")]
     Redis(#[from] redis::OpenError),
+    #[error("bus")]
+    Bus(#[from] bus::OpenError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }
@@ -75,7 +82,8 @@ impl StartError {
             | Self::Plugin(_)
             | Self::Route(_)
             | Self::PurgeMethod(_)
-            | Self::Redis(_) => true,
+            | Self::Redis(_)
+            | Self::Bus(_) => true,
             Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Metrics(_) => false,
         }
     }
@@ -109,9 +117,9 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
     let registry = metrics::registry()?;
     let mut cache = Cache::new(&config.cache, &registry)?;
     if let Some(store) = store {
-        let secret = config.cache.l2.seal_key.as_ref();
-        let seal = secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()));
-        cache.attach(store, &config.cache, seal, &registry)?.run();
+        cache
+            .attach(store, &config.cache, seal(config), &registry)?
+            .run();
     }
     let cache = Arc::new(cache);
     let origins = Arc::new(Origins::new(&config.upstreams)?);
@@ -169,6 +177,12 @@ impl App {
                 "the second tier does not answer; serving without it for now"
             );
         }
+        let cluster = config
+            .bus
+            .as_ref()
+            .map(|bus| joining::join(bus, config, &cache, &registry))
+            .transpose()?
+            .flatten();
         let threads = config
             .server
             .threads
@@ -183,6 +197,7 @@ impl App {
         let dropped = logs.register(&registry)?;
         let admin = Arc::new(Admin {
             proxy: Arc::clone(&proxy),
+            cluster: cluster.clone(),
             registry,
             token: config.admin.token.clone(),
             ready: Arc::clone(&ready),
@@ -195,6 +210,7 @@ impl App {
             listeners: bound.start(move |request, peer, early| proxy.handle(request, peer, early)),
             admin: admin_bound.start(move |request, _, _| Arc::clone(&admin).handle(request)),
             cache: Arc::clone(&cache),
+            cluster,
             ready,
             drain_timeout: config.server.drain_timeout.0,
             addresses,
@@ -210,6 +226,9 @@ impl App {
     pub async fn drain(self) {
         self.ready.store(false, Ordering::Release);
         self.listeners.drain(self.drain_timeout).await;
+        if let Some(cluster) = &self.cluster {
+            cluster.finish(FINISH).await;
+        }
         if let Some(tier) = self.cache.below() {
             tier.finish(FINISH).await;
         }
@@ -232,6 +251,12 @@ fn raise_limits(config: &Config) {
             "fewer descriptors than max_connections: accepting will pause before that limit"
         );
     }
+}
+
+/// What binds records to their keys, in the second tier and on the way to peers.
+fn seal(config: &Config) -> Seal {
+    let secret = config.cache.l2.seal_key.as_ref();
+    secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()))
 }
 
 /// Opens what the second tier keeps its records in.

@@ -17,12 +17,14 @@ pub mod key;
 mod l1;
 pub mod l2;
 pub mod parts;
+pub mod peers;
 pub mod policy;
 pub mod purge;
 pub mod record;
 pub mod tags;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::header::AUTHORIZATION;
@@ -40,6 +42,7 @@ use key::{Hash64, Key, KeyBuf};
 use l1::{Found, L1};
 use l2::L2;
 use l2::store::Store;
+use peers::Peers;
 use purge::{Kind, Order, PurgeLog, Selector, Verdict};
 use record::Seal;
 use tokio::sync::oneshot;
@@ -52,9 +55,15 @@ pub struct Cache {
     flights: Arc<Flights>,
     log: Arc<PurgeLog>,
     below: Option<Arc<L2>>,
+    /// Other nodes, where there may be some.
+    peers: OnceLock<Arc<dyn Peers>>,
+    /// Primary keys that somebody missed a moment ago; kept only with peers.
+    asked: moka::sync::Cache<u64, (), foldhash::fast::RandomState>,
     pub backoff: Backoff,
     hit_for_miss: moka::sync::Cache<Key, Unshared, foldhash::fast::RandomState>,
     pub hooks: Arc<Hooks>,
+    /// What other nodes purge is not heard here at the moment.
+    cut_off: AtomicBool,
     gauges: Gauges,
     /// Bytes of one object at most.
     pub max_object_bytes: usize,
@@ -96,6 +105,10 @@ pub enum Unshared {
 /// Keys that are remembered as not shareable.
 const HIT_FOR_MISS_KEYS: u64 = 10_000;
 
+/// Keys that are remembered as asked for, and how long: a peer's value is wanted then.
+const ASKED_KEYS: u64 = 10_000;
+const ASKED_LATELY: Duration = Duration::from_secs(60);
+
 impl Cache {
     /// An empty cache whose counters stand in `registry`.
     ///
@@ -118,9 +131,15 @@ impl Cache {
             flights: Arc::default(),
             log: Arc::new(PurgeLog::new(config.purge_log.max_records, keep)),
             below: None,
+            peers: OnceLock::new(),
+            asked: moka::sync::Cache::builder()
+                .max_capacity(ASKED_KEYS)
+                .time_to_live(ASKED_LATELY)
+                .build_with_hasher(Default::default()),
             backoff: Backoff::new(&config.backoff),
             hit_for_miss,
             hooks,
+            cut_off: AtomicBool::new(false),
             gauges: Gauges::new(registry)?,
             max_object_bytes: config.l1.max_object_bytes.as_usize(),
             wait_timeout: config.inflight.wait_timeout.0,
@@ -164,13 +183,18 @@ impl Cache {
         if self.log.judge(entry) == Verdict::Hidden || self.removes(entry) {
             return None;
         }
-        self.l1.put_older(primary, vary, Arc::clone(entry));
+        let shown = |held: &Entry| self.is_sure(held);
+        self.l1.put_older(primary, vary, Arc::clone(entry), shown);
         // A removal that began meanwhile did not see this copy.
         if self.removes(entry) {
             self.l1.remove(entry);
             return None;
         }
-        Some(entry.state(Instant::now()))
+        let now = Instant::now();
+        Some(match self.log.judge(entry) {
+            Verdict::Doubted => State::Stale(entry.freshness.when_doubted(now)),
+            _ => entry.state(now),
+        })
     }
 
     fn removes(&self, entry: &Entry) -> bool {
@@ -188,12 +212,12 @@ impl Cache {
         let Found::Entry(entry) = self.l1.find(key, request) else {
             return None;
         };
-        if self.log.judge(&entry) == Verdict::Hidden {
-            return None;
-        }
-        let windows = match entry.state(now) {
-            State::Stale(windows) => windows,
-            State::Fresh => Windows {
+        let verdict = self.log.judge(&entry);
+        let windows = match (verdict, entry.state(now)) {
+            (Verdict::Hidden, _) => return None,
+            (Verdict::Doubted, _) => entry.freshness.when_doubted(now),
+            (_, State::Stale(windows)) => windows,
+            (_, State::Fresh) => Windows {
                 while_revalidate: true,
                 if_error: true,
             },
@@ -205,13 +229,18 @@ impl Cache {
     pub fn lookup(&self, key: &KeyBuf, request: &HeaderMap, now: Instant) -> Lookup {
         let entry = match self.l1.find(key, request) {
             Found::Entry(entry) => entry,
-            Found::NoVariant(variant) => return self.missed(variant, Missing::Variant),
-            Found::Nothing => return self.missed(key.to_key(), Missing::Uri),
+            Found::NoVariant(variant) => return self.missed(key, variant, Missing::Variant),
+            Found::Nothing => return self.missed(key, key.to_key(), Missing::Uri),
         };
         match self.log.judge(&entry) {
             Verdict::Hidden => {
                 self.l1.remove(&entry);
-                self.missed(key.to_key(), Missing::Uri)
+                self.missed(key, key.to_key(), Missing::Uri)
+            }
+            Verdict::Doubted => {
+                self.hooks.emit(Event::Miss);
+                let windows = entry.freshness.when_doubted(now);
+                Lookup::Stale(entry, windows)
             }
             Verdict::Visible | Verdict::Marked => match entry.state(now) {
                 State::Fresh => {
@@ -226,9 +255,25 @@ impl Cache {
         }
     }
 
-    fn missed(&self, key: Key, missing: Missing) -> Lookup {
+    fn missed(&self, primary: &KeyBuf, load: Key, missing: Missing) -> Lookup {
         self.hooks.emit(Event::Miss);
-        Lookup::Miss(key, missing)
+        self.note_asked(primary);
+        Lookup::Miss(load, missing)
+    }
+
+    /// Whether what other nodes purge is not heard here at the moment.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Notes that.
+    pub fn set_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Relaxed);
+    }
+
+    /// Whether an entry may be shown without asking its origin.
+    pub fn is_sure(&self, entry: &Entry) -> bool {
+        matches!(self.log.judge(entry), Verdict::Visible | Verdict::Marked)
     }
 
     /// Whether an entry that was looked up a while ago may still be shown.
@@ -254,7 +299,7 @@ impl Cache {
     /// [`KeyBuf::of_parts`], not purged, fresh or not.
     pub fn parts(&self, key: &KeyBuf, request: &HeaderMap) -> Option<Arc<Entry>> {
         match self.l1.find(key, request) {
-            Found::Entry(entry) if self.shows(&entry) => Some(entry),
+            Found::Entry(entry) if self.is_sure(&entry) => Some(entry),
             _ => None,
         }
     }
@@ -293,6 +338,10 @@ impl Cache {
         }
         let bytes = entry.size();
         self.hit_for_miss.invalidate(key.as_bytes());
+        // Parts grow with every load, and are nobody else's.
+        if let Some(peers) = self.peers.get().filter(|_| entry.parts.is_none()) {
+            peers.loaded(&primary, &entry);
+        }
         self.l1.put(primary, vary, entry);
         self.hooks.emit(Event::Set {
             key: key.as_bytes(),
@@ -338,6 +387,23 @@ impl Cache {
     /// As [`purge`](Self::purge). With a second tier, the receiver gets the purge's number
     /// when its log has it.
     pub fn purge_everywhere(
+        &self,
+        selector: &Selector,
+        kind: Kind,
+    ) -> (Order, Option<oneshot::Receiver<u64>>) {
+        let peers = self.peers.get();
+        if let Some(peers) = peers {
+            peers.purging();
+        }
+        let (order, told) = self.purge_untold(selector, kind);
+        if let Some(peers) = peers {
+            peers.purged(selector, kind, order);
+        }
+        (order, told)
+    }
+
+    /// As [`purge_everywhere`](Self::purge_everywhere), for a caller who tells peers itself.
+    pub fn purge_untold(
         &self,
         selector: &Selector,
         kind: Kind,

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::units::Duration;
-use crate::{admin, cache, http, origin, plugin, proxy, telemetry};
+use crate::{admin, bus, cache, http, origin, plugin, proxy, telemetry};
 
 mod check;
 mod de;
@@ -64,6 +64,9 @@ pub struct Config {
     /// Plugins by name.
     #[serde(default)]
     pub plugins: BTreeMap<String, plugin::config::Plugin>,
+    /// The event bus between nodes.
+    #[serde(default)]
+    pub bus: Option<bus::config::Bus>,
     /// The `PURGE` method on the listeners.
     #[serde(default)]
     pub purge_method: proxy::config::PurgeMethod,
@@ -73,6 +76,22 @@ pub struct Config {
     /// Logs and metrics.
     #[serde(default)]
     pub telemetry: telemetry::config::Config,
+}
+
+impl Config {
+    /// Files and folders that it names, but for those with secrets.
+    fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let plugins = self.plugins.values_mut().map(|plugin| &mut plugin.file);
+        let l2 = &mut self.cache.l2;
+        let disk = l2.disk.as_mut().map(|disk| &mut disk.path);
+        let redis = l2.redis.as_mut().and_then(|redis| redis.ca_file.as_mut());
+        let bus = self
+            .bus
+            .as_mut()
+            .into_iter()
+            .flat_map(bus::config::Bus::files);
+        plugins.chain(disk).chain(redis).chain(bus)
+    }
 }
 
 /// The process.
@@ -138,19 +157,7 @@ pub fn parse(
     let mut config: Config = de::read(&root).map_err(|e| one(e, Some(&root)))?;
     let base = Path::new(file).parent().unwrap_or(Path::new(""));
     let mut findings = secret::read_files(&mut config, base);
-    for plugin in config.plugins.values_mut() {
-        plugin.file = base.join(&plugin.file);
-    }
-    if let Some(disk) = &mut config.cache.l2.disk {
-        disk.path = base.join(&disk.path);
-    }
-    if let Some(file) = config
-        .cache
-        .l2
-        .redis
-        .as_mut()
-        .and_then(|r| r.ca_file.as_mut())
-    {
+    for file in config.files() {
         *file = base.join(&*file);
     }
     findings.extend(check::check(&config));

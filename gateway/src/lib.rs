@@ -7,13 +7,18 @@
 
 pub mod admin;
 pub mod app;
+pub mod breaker;
+pub mod bus;
 pub mod cache;
+pub mod cluster;
 pub mod config;
 pub mod demo;
+pub mod hc1;
 pub mod http;
 pub mod origin;
 pub mod pattern;
 pub mod plugin;
 pub mod proxy;
+pub mod redis;
 pub mod telemetry;
 pub mod units;

@@ -6,13 +6,16 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use lamina::app::remote::Remote;
 use lamina::app::{self, App, StartError};
 use lamina::cache::key::KeyId;
 use lamina::cache::record::{self, Corrupt, Limits, Seal};
 use lamina::config::{self, Config};
 use lamina::telemetry::config::{Config as Telemetry, LogFormat};
 use lamina::telemetry::logs;
+use lamina::units::Duration;
 use lamina::{demo, proxy};
+use serde_json::{Value, json};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,6 +33,8 @@ const EXAMPLES: &str = "Examples:
   lamina validate -c lamina.yaml
   lamina explain -c lamina.yaml 'http://shop.example/search?q=tea&utm_source=x' -H 'Accept-Language: de'
   lamina doctor -c lamina.yaml
+  lamina purge --tag user-7 --wait 2s
+  lamina nodes --admin 127.0.0.1:9180
   lamina schema > lamina.schema.json
   lamina record inspect stored.bin --seal-key-file /run/secrets/seal
   lamina record inspect http://shop.example/search?q=tea -c lamina.yaml
@@ -75,6 +80,13 @@ enum Command {
         #[command(flatten)]
         file: File,
     },
+    /// Ask a running gateway to forget, here and on every node.
+    Purge(Purge),
+    /// Ask a running gateway which other nodes it hears.
+    Nodes {
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// Records of a second tier.
     Record {
         #[command(subcommand)]
@@ -109,6 +121,51 @@ enum RecordCommand {
         #[arg(short = 'H', long = "header")]
         headers: Vec<String>,
     },
+}
+
+/// What to forget; each of these may be given several times.
+#[derive(clap::Args)]
+struct Purge {
+    /// A tag.
+    #[arg(long)]
+    tag: Vec<String>,
+    /// An absolute URL, with all its variants.
+    #[arg(long)]
+    url: Vec<String>,
+    /// URLs that begin so: `host/path` or `/path`.
+    #[arg(long)]
+    prefix: Vec<String>,
+    /// URLs that match: `*` is any run of characters, `?` one.
+    #[arg(long)]
+    pattern: Vec<String>,
+    /// A route by its name.
+    #[arg(long)]
+    route: Vec<String>,
+    /// A key by its 16 digits, as `lamina explain` prints them.
+    #[arg(long)]
+    key: Vec<String>,
+    /// Everything.
+    #[arg(long)]
+    all: bool,
+    /// Leave it stale: served while it refreshes.
+    #[arg(long)]
+    soft: bool,
+    /// Wait so long for the other nodes, and fail if one does not answer.
+    #[arg(long)]
+    wait: Option<Duration>,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Where the gateway is.
+#[derive(clap::Args)]
+struct Admin {
+    /// Its admin listener.
+    #[arg(long, env = "LAMINA_ADMIN", default_value = "127.0.0.1:9180")]
+    admin: SocketAddr,
+    /// A file with the admin token.
+    #[arg(long)]
+    token_file: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -176,6 +233,24 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             anyhow::ensure!(report.is_well(), "the second tier is not well");
             Ok(())
         }),
+        Command::Purge(purge) => {
+            let (asked, wait) = (
+                purge.asked(),
+                purge.wait.map_or_else(Default::default, Into::into),
+            );
+            let remote = purge.admin.remote()?;
+            let receipt = runtime()?.block_on(remote.purge(&asked, wait))?;
+            print!("{receipt}");
+            anyhow::ensure!(
+                receipt.is_complete(),
+                "not every node has said that it holds there"
+            );
+            Ok(Done::Well)
+        }
+        Command::Nodes { admin } => {
+            print!("{}", runtime()?.block_on(admin.remote()?.nodes())?);
+            Ok(Done::Well)
+        }
         Command::Schema => {
             println!("{:#}", config::schema());
             Ok(Done::Well)
@@ -235,6 +310,47 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         _ = app::stop_signal() => tracing::warn!("ended before everything was answered"),
     }
     Ok(())
+}
+
+impl Purge {
+    /// As `POST /v1/purge` takes it.
+    fn asked(&self) -> Value {
+        let mut asked = serde_json::Map::new();
+        for (name, texts) in [
+            ("tag", &self.tag),
+            ("url", &self.url),
+            ("prefix", &self.prefix),
+            ("pattern", &self.pattern),
+            ("route", &self.route),
+            ("key", &self.key),
+        ] {
+            if !texts.is_empty() {
+                asked.insert(name.to_owned(), json!(texts));
+            }
+        }
+        for (name, given) in [("all", self.all), ("soft", self.soft)] {
+            if given {
+                asked.insert(name.to_owned(), json!(true));
+            }
+        }
+        if let Some(wait) = self.wait {
+            asked.insert("wait".to_owned(), json!(wait.to_string()));
+        }
+        Value::Object(asked)
+    }
+}
+
+impl Admin {
+    fn remote(&self) -> anyhow::Result<Remote> {
+        let token = self.token_file.as_ref().map(|file| {
+            let text = std::fs::read_to_string(file);
+            text.with_context(|| file.display().to_string())
+        });
+        Ok(Remote {
+            admin: self.admin,
+            token: token.transpose()?.map(|text| text.trim().to_owned()),
+        })
+    }
 }
 
 /// Prints what a record holds; an error when a gateway would not take it.

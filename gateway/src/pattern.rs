@@ -48,6 +48,26 @@ impl Pattern {
         }
     }
 
+    /// The one text that matches, where there is just one.
+    pub fn literal(&self) -> Option<&str> {
+        match &self.form {
+            Form::Text(whole) => Some(whole),
+            Form::Prefix(_) | Form::Tokens(_) => None,
+        }
+    }
+
+    /// A pattern that this text alone matches.
+    pub fn exactly(text: &str) -> Self {
+        let mut source = String::with_capacity(text.len());
+        for c in text.chars() {
+            if matches!(c, '*' | '?' | '\\') {
+                source.push('\\');
+            }
+            source.push(c);
+        }
+        Self::new(&source)
+    }
+
     /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.source

@@ -214,7 +214,14 @@ impl Proxy {
                 return Step::Answer(Served::new(refusal, Outcome::Error));
             }
         };
-        match self.cache.lookup(&keyed.key, &parts.headers, started) {
+        let found = match self.cache.lookup(&keyed.key, &parts.headers, started) {
+            Lookup::Fresh(entry) if self.overstays(route, &entry, started) => {
+                let windows = entry.freshness.when_doubted(started);
+                Lookup::Stale(entry, windows)
+            }
+            found => found,
+        };
+        match found {
             Lookup::Fresh(entry) if plan::satisfies(route, parts, &entry, started) => {
                 Step::Answer(self.hit(parts, &entry, None, Outcome::Hit, started))
             }
@@ -224,7 +231,9 @@ impl Proxy {
                 let served = self.stale_hit(parts, &entry, StaleReason::Revalidating, started);
                 Step::Further(Further::Refresh(served, Box::new(keyed), entry))
             }
-            Lookup::Stale(entry, _) if plan::tolerates(route, parts, &entry, started) => {
+            Lookup::Stale(entry, _)
+                if plan::tolerates(route, parts, &entry, started) && self.cache.is_sure(&entry) =>
+            {
                 Step::Answer(self.stale_hit(parts, &entry, StaleReason::Tolerated, started))
             }
             found => {
@@ -232,6 +241,12 @@ impl Proxy {
                 Step::Further(Further::Work(work))
             }
         }
+    }
+
+    /// Whether an entry is too old to be served unchecked while peers are not heard.
+    fn overstays(&self, route: &Route, entry: &Entry, now: Instant) -> bool {
+        let most = route.policy.max_staleness;
+        most.is_some_and(|most| self.cache.is_cut_off() && entry.freshness.age(now) > most)
     }
 
     /// What takes an origin or a plugin.

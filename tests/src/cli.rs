@@ -53,6 +53,15 @@ pub fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
     }
 }
 
+/// Whether this program was asked for help; then it has told how it is used.
+pub fn helped(usage: &str) -> bool {
+    let asked = std::env::args().any(|word| word == "--help" || word == "-h");
+    if asked {
+        println!("usage: {usage}");
+    }
+    asked
+}
+
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))

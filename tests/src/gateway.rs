@@ -255,6 +255,17 @@ impl Gateway {
         self.signal(rustix::process::Signal::STOP);
     }
 
+    /// Whether all its threads stand still, which takes a moment.
+    pub fn is_frozen(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id()));
+        threads.into_iter().flatten().flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')')
+                .next()
+                .is_some_and(|rest| rest.starts_with(" T"))
+        })
+    }
+
     /// SIGCONT.
     pub fn thaw(&self) {
         self.signal(rustix::process::Signal::CONT);

@@ -1,4 +1,4 @@
-//! The caches of others, from Debian (`tests/bench-install.sh`), each with one worker or
+//! The caches of others, from Debian (`make bench-install`), each with one worker or
 //! pool and a cache before one origin; their files lie in a folder of the caller's.
 //!
 //! Shared by the benchmark and the differential run, so that both speak of the same servers.

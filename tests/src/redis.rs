@@ -9,9 +9,11 @@ mod sentinel;
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 
 use crate::wait::{SOON, wait_for, within};
 
@@ -69,11 +71,36 @@ impl Redis {
         said.expect("redis-cli reaches the server")
     }
 
-    async fn try_cli(&self, arguments: &[&str]) -> Option<String> {
-        let output = tokio::process::Command::new("redis-cli")
+    /// The same, with bytes to read.
+    pub async fn cli_with(&self, arguments: &[&str], input: &[u8]) -> String {
+        let mut child = self
+            .cli_command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-cli is installed (make test-install)");
+        let mut pipe = child.stdin.take().expect("stdin is piped");
+        let work = async {
+            pipe.write_all(input).await.unwrap();
+            drop(pipe);
+            child.wait_with_output().await.unwrap().stdout
+        };
+        let said = within("redis-cli", SOON, work).await;
+        String::from_utf8_lossy(&said).trim().to_owned()
+    }
+
+    fn cli_command(&self, arguments: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("redis-cli");
+        command
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(arguments)
-            .kill_on_drop(true)
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn try_cli(&self, arguments: &[&str]) -> Option<String> {
+        let output = self
+            .cli_command(arguments)
             .output()
             .await
             .expect("redis-cli is installed (make test-install)");
@@ -123,10 +150,21 @@ impl Drop for Redis {
     }
 }
 
-/// A port that nobody had a moment ago.
+/// A port that nobody has, and that nobody else gets: each is given out once in a process, and
+/// they are below those that the kernel gives to clients. So a server that is down for a
+/// while finds its port free.
 pub fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
+    const FIRST: u32 = 10_240;
+    const COUNT: u32 = 20_000;
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Far from where another process of tests began.
+        let turn = TURN.fetch_add(1, Ordering::Relaxed) + std::process::id() * 97;
+        let port = u16::try_from(FIRST + turn % COUNT).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn spawn_server(port: u16, dir: &TempDir, arguments: &[String]) -> Child {

@@ -96,13 +96,15 @@ impl Setup {
             .listener
             .iter()
             .fold(String::new(), |all, one| format!("{all}, {one}"));
-        self.fallback(&mut text, "server", "{threads: 2, drain_timeout: 10s}");
+        self.fallback(&mut text, "server", "{threads: 2, drain_timeout: 1m}");
         self.fallback(
             &mut text,
             "listeners",
             &format!("[{{address: \"127.0.0.1:0\"{listener}}}]"),
         );
         self.fallback(&mut text, "admin", "{address: \"127.0.0.1:0\"}");
+        // Who follows a load waits for it, however slow the machine is.
+        self.fallback(&mut text, "cache", "{inflight: {wait_timeout: 10m}}");
         self.fallback(&mut text, "telemetry", "{log_format: json}");
         for (key, yaml) in &self.top {
             block(&mut text, key, yaml);

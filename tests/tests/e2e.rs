@@ -24,8 +24,22 @@ mod attack_listener;
 mod attack_origin;
 #[path = "e2e/attack_origin_http2.rs"]
 mod attack_origin_http2;
+#[path = "e2e/bus_nats.rs"]
+mod bus_nats;
+#[path = "e2e/bus_rabbitmq.rs"]
+mod bus_rabbitmq;
+#[path = "e2e/bus_rabbitmq_broker.rs"]
+mod bus_rabbitmq_broker;
+#[path = "e2e/bus_rabbitmq_outage.rs"]
+mod bus_rabbitmq_outage;
+#[path = "e2e/bus_redis.rs"]
+mod bus_redis;
+#[path = "e2e/bus_transport.rs"]
+mod bus_transport;
 #[path = "e2e/cli.rs"]
 mod cli;
+#[path = "e2e/cluster.rs"]
+mod cluster;
 #[path = "e2e/coalescing.rs"]
 mod coalescing;
 #[path = "e2e/conditional.rs"]
@@ -46,6 +60,12 @@ mod l2;
 mod l2_crash;
 #[path = "e2e/l2_frozen.rs"]
 mod l2_frozen;
+#[path = "e2e/l2_gateway_damage.rs"]
+mod l2_gateway_damage;
+#[path = "e2e/l2_gateway_faults.rs"]
+mod l2_gateway_faults;
+#[path = "e2e/l2_gateway_groups.rs"]
+mod l2_gateway_groups;
 #[path = "e2e/l2_holes.rs"]
 mod l2_holes;
 #[path = "e2e/l2_races.rs"]

@@ -9,24 +9,40 @@ use tokio::sync::oneshot;
 
 use crate::cache::key::KeyId;
 use crate::cache::purge::{Kind, Selector};
+use crate::cluster::{Answer, Told};
 use crate::pattern::Pattern;
 use crate::proxy::Proxy;
+use crate::units;
 
 /// How long an answer waits for the second tier's log.
 const RECEIPT: Duration = Duration::from_secs(1);
 
-const EXPECTED: &str = "expected one or more of key, url, prefix, pattern, tag, route (a text or a list of texts), or \"all\": true; and optionally \"soft\": true";
+const EXPECTED: &str = "expected one or more of key, url, prefix, pattern, tag, route (a text or a list of texts), or \"all\": true; and optionally \"soft\": true and \"wait\": \"2s\"";
 
-/// The selectors and how they leave what they reach.
+/// How long somebody may wait for the other nodes at most.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// What is asked for.
+pub struct Asked {
+    pub selectors: Vec<Selector>,
+    /// How they leave what they reach.
+    pub kind: Kind,
+    /// How long to wait for the other nodes; none is not at all.
+    pub wait: Option<Duration>,
+}
+
+/// Reads the request.
 ///
 /// # Errors
-/// What is wrong with the request, and what is expected.
-pub fn read(body: &Value, proxy: &Proxy) -> Result<(Vec<Selector>, Kind), String> {
+/// What is wrong with it, and what is expected.
+pub fn read(body: &Value, proxy: &Proxy) -> Result<Asked, String> {
     let map = body.as_object().ok_or(EXPECTED)?;
     let mut selectors = Vec::new();
     let mut kind = Kind::Hard;
+    let mut wait = None;
     for (name, value) in map {
         match (name.as_str(), value) {
+            ("wait", Value::String(text)) => wait = Some(patience(text)?),
             ("soft", Value::Bool(soft)) => kind = if *soft { Kind::Soft } else { Kind::Hard },
             ("all", Value::Bool(true)) => selectors.push(Selector::All),
             (_, Value::String(text)) => selectors.push(selector(name, text, proxy)?),
@@ -43,8 +59,50 @@ pub fn read(body: &Value, proxy: &Proxy) -> Result<(Vec<Selector>, Kind), String
     }
     match selectors.is_empty() {
         true => Err(EXPECTED.to_owned()),
-        false => Ok((selectors, kind)),
+        false => Ok(Asked {
+            selectors,
+            kind,
+            wait,
+        }),
     }
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    let wait: units::Duration = text.parse().map_err(|error| format!("wait: {error}"))?;
+    match wait.0 <= MAX_WAIT {
+        true => Ok(wait.0),
+        false => Err(format!("wait: {text:?}; expected at most {MAX_WAIT:?}")),
+    }
+}
+
+/// What the receipt says of the other nodes: each that was known, whether all the purges
+/// hold there, the place of the last in its order, and how late it said so.
+pub fn nodes(told: &[Told]) -> Value {
+    let names = told.first().map_or(&[][..], |first| &first.nodes);
+    let nodes: Vec<Value> = names.iter().map(|(name, _)| node(name, told)).collect();
+    let complete = nodes.iter().all(|node| node["applied"] == true);
+    json!({"complete": complete, "nodes": nodes})
+}
+
+fn node(name: &str, told: &[Told]) -> Value {
+    let answers = told.iter().map(|told| {
+        let of = told.nodes.iter().find(|(node, _)| node == name);
+        of.and_then(|(_, answer)| *answer)
+    });
+    let answers: Option<Vec<Answer>> = answers.collect();
+    match answers {
+        Some(answers) => json!({
+            "node": name,
+            "applied": true,
+            "order": answers.iter().map(|answer| answer.order).max(),
+            "after_ms": answers.iter().map(|a| a.after).max().map(milliseconds),
+        }),
+        None => json!({"node": name, "applied": false}),
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// What the receipt says of the second tier: the number that its log gave the last of the

@@ -93,6 +93,9 @@ pub struct Policy {
     pub set_cookie: Option<SetCookie>,
     /// Whether a request's own `Cache-Control` counts.
     pub request_directives: Option<RequestDirectives>,
+    /// While what other nodes purge is not heard here: what is older than this is
+    /// validated before it is served. Unset: it is served as ever.
+    pub max_staleness: Option<Duration>,
     /// How a request for a range of what is not stored is loaded.
     pub ranges: Option<Ranges>,
     /// Fields of a response that replace its `Cache-Control` and `Expires`, the first valid one (RFC 9213).

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
 
+use crate::breaker::Passage;
 use crate::cache::key::KeyId;
-use crate::cache::l2::Passage;
 use crate::cache::record::Corrupt;
 
 /// One event.

@@ -98,6 +98,20 @@ impl Freshness {
         }
     }
 
+    /// What may be done with an entry that is in doubt: nobody gets it before its origin
+    /// was asked; should that fail, it is as one that has just expired.
+    pub fn when_doubted(&self, now: Instant) -> Windows {
+        let windows = match self.state(now) {
+            State::Fresh if self.must_revalidate => Windows::NONE,
+            State::Fresh => self.windows(Duration::ZERO),
+            State::Stale(windows) => windows,
+        };
+        Windows {
+            while_revalidate: false,
+            ..windows
+        }
+    }
+
     /// Whether an answer that was loaded for one request serves others who waited for
     /// it: what must be validated each time does not (RFC 9111 §5.2.2.4).
     pub fn serves_others(&self, now: Instant) -> bool {

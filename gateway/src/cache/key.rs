@@ -141,6 +141,11 @@ impl KeyBuf {
 }
 
 impl Key {
+    /// A key from its bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -144,8 +144,14 @@ impl L1 {
     }
 
     /// As [`put`](Self::put), for what was stored elsewhere a while ago: an entry that is
-    /// fresh by now, or of a load after later purges, stays.
-    pub fn put_older(&self, primary: Key, vary: &Vary, entry: Arc<Entry>) {
+    /// fresh by now and `shown`, or of a load after later purges, stays.
+    pub fn put_older(
+        &self,
+        primary: Key,
+        vary: &Vary,
+        entry: Arc<Entry>,
+        shown: impl Fn(&Entry) -> bool,
+    ) {
         if let Vary::Fields(fields) = vary {
             self.note_vary(primary, fields);
         }
@@ -153,7 +159,7 @@ impl L1 {
         let now = Instant::now();
         let stays = |held: &Entry| match shared(held.born).cmp(&shared(entry.born)) {
             Ordering::Greater => true,
-            Ordering::Equal => held.state(now) == State::Fresh,
+            Ordering::Equal => held.state(now) == State::Fresh && shown(held),
             Ordering::Less => false,
         };
         slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
@@ -185,6 +191,11 @@ impl L1 {
             Some(Slot::Varies(lists)) => lists.iter().map(|fields| fields.to_vec()).collect(),
             Some(Slot::Entry(_)) | None => Vec::new(),
         }
+    }
+
+    /// Whether an entry stands at this whole key, purged or not.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.slots.contains_key(key.as_bytes())
     }
 
     /// Takes this entry out, and not one that has replaced it.

@@ -10,9 +10,8 @@
 //! read or written before the log was read, and nothing of another log's generation is
 //! believed.
 
-mod breaker;
 pub mod config;
-mod convert;
+pub(super) mod convert;
 pub mod disk;
 mod feed;
 mod find;
@@ -39,7 +38,6 @@ use removals::Removals;
 use store::Store;
 use writer::Writer;
 
-pub use breaker::Passage;
 pub use find::{Below, Sought};
 pub use lease::{Held, Turn};
 
@@ -99,6 +97,26 @@ impl L2 {
         tokio::spawn(async move { tier.feed.append(&tier.guard).await });
         let tier = Arc::clone(self);
         tokio::spawn(async move { tier.feed.follow(&tier.guard).await });
+    }
+
+    /// Whether all nodes use the store, and follow its purge log.
+    pub fn is_shared(&self) -> bool {
+        self.guard.store.is_shared()
+    }
+
+    /// The generation of the purge log; none before it was read.
+    pub fn generation(&self) -> Option<u64> {
+        self.feed.generation()
+    }
+
+    /// Whether every purge up to this place in the order was applied.
+    pub fn knows(&self, born: Order) -> bool {
+        self.feed.knows(born)
+    }
+
+    /// Reads what is new in the purge log. False: the store does not tell.
+    pub async fn catch_up(&self) -> bool {
+        self.feed.catch_up(&self.guard).await
     }
 
     /// The kind of store.

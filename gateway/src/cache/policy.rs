@@ -32,6 +32,8 @@ pub struct Policy {
     pub hard_timeout: Option<Duration>,
     pub set_cookie: config::SetCookie,
     pub request_directives: config::RequestDirectives,
+    /// The age up to which an entry is served unchecked while peers are not heard.
+    pub max_staleness: Option<Duration>,
     pub ranges: config::Ranges,
     /// Fields that replace `Cache-Control` and `Expires`, the first valid one (RFC 9213).
     pub targeted: Box<[HeaderName]>,
@@ -194,6 +196,10 @@ impl Policy {
                 .request_directives
                 .or(defaults.request_directives)
                 .unwrap_or_default(),
+            max_staleness: route
+                .max_staleness
+                .or(defaults.max_staleness)
+                .map(Into::into),
             ranges: route.ranges.or(defaults.ranges).unwrap_or_default(),
             targeted: targets(route.targeted.as_ref().or(defaults.targeted.as_ref())),
             keyed_by_authorization,

@@ -75,6 +75,8 @@ pub enum Verdict {
     Visible,
     /// Visible, but stale by a soft purge.
     Marked,
+    /// Purges that reach it may have been missed: of use only once its origin said so.
+    Doubted,
     Hidden,
 }
 
@@ -91,7 +93,11 @@ pub struct PurgeLog {
 struct Records {
     exact: HashMap<(Facet, Hash64), Stamp, foldhash::fast::RandomState>,
     urls: Vec<(Urls, Stamp)>,
+    /// Whether there has been one, so that URLs must be looked up.
+    has_addresses: bool,
     all: Stamp,
+    /// What was born before this is in doubt (see [`PurgeLog::doubt`]); 0 is nothing.
+    doubted: Order,
     /// Entries and loads born before this can't be judged any more.
     floor: Order,
     /// When sweeps ended and where they had begun: what they saw may be dropped once the
@@ -107,6 +113,8 @@ enum Facet {
     Tag,
     Group,
     Route,
+    /// A pattern that one URL alone matches: `host/path?query`, or `/path?query` on every host.
+    Address,
 }
 
 /// A selector that is compared with an entry's URL.
@@ -170,6 +178,29 @@ impl PurgeLog {
         self.order.fetch_max(numbered(number), Ordering::Release);
     }
 
+    /// Says that purges may have been missed until now. What was born before is in doubt,
+    /// until it is loaded again or [`trust`](Self::trust) clears it.
+    pub fn doubt(&self) -> Order {
+        let mut records = self.records.write();
+        let n = self.order.load(Ordering::Relaxed) + 1;
+        records.doubted = n;
+        self.order.fetch_max(n, Ordering::Release);
+        n
+    }
+
+    /// Puts a doubt at another place in the order, unless another one came since.
+    pub fn move_doubt(&self, doubt: Order, to: Order) {
+        let mut records = self.records.write();
+        if records.doubted == doubt {
+            records.doubted = to;
+        }
+    }
+
+    /// Clears a doubt: what had been missed is in by now. Not one that came later.
+    pub fn trust(&self, doubt: Order) {
+        self.move_doubt(doubt, 0);
+    }
+
     fn insert(&self, records: &mut Records, selector: &Selector, kind: Kind, n: Order) {
         if records.count() >= self.max_records {
             records.shed();
@@ -202,6 +233,10 @@ impl PurgeLog {
             return Verdict::Hidden;
         }
         let marked = entry.is_marked() || stamp.soft > entry.born;
+        // Not noted as compared: the doubt may be cleared.
+        if entry.born < records.doubted {
+            return Verdict::Doubted;
+        }
         entry.set_checked(order, marked);
         if marked {
             Verdict::Marked
@@ -217,7 +252,8 @@ impl PurgeLog {
         }
         let records = self.records.read();
         let stamp = records.reaching(marks);
-        born < records.floor || stamp.hard.max(stamp.soft) > born
+        let unsure = records.floor.max(records.doubted);
+        born < unsure || stamp.hard.max(stamp.soft) > born
     }
 
     /// Begins a sweep: every entry is now to be judged. Hand the answer to [`end_sweep`](Self::end_sweep).
@@ -259,7 +295,15 @@ impl Records {
                 self.url_stamp(Urls::Prefix(strip_scheme(prefix).to_owned()))
             }
             Selector::Pattern(pattern) => {
-                self.url_stamp(Urls::Pattern(Pattern::new(strip_scheme(pattern.as_str()))))
+                let pattern = Pattern::new(strip_scheme(pattern.as_str()));
+                match pattern.literal() {
+                    Some(address) => {
+                        self.has_addresses = true;
+                        let address = (Facet::Address, hash64(address.as_bytes()));
+                        self.exact.entry(address).or_default()
+                    }
+                    None => self.url_stamp(Urls::Pattern(pattern)),
+                }
             }
             Selector::All if kind == Kind::Hard => {
                 // The widest record swallows the rest.
@@ -318,6 +362,13 @@ impl Records {
                 .filter_map(|facet| self.exact.get(&facet))
                 .for_each(|s| newest.take(s));
         }
+        if self.has_addresses {
+            let addresses = [&*marks.url, path(&marks.url)];
+            addresses
+                .into_iter()
+                .filter_map(|url| self.exact.get(&(Facet::Address, hash64(url.as_bytes()))))
+                .for_each(|s| newest.take(s));
+        }
         self.urls
             .iter()
             .filter(|(urls, _)| urls.matches(&marks.url))
@@ -352,16 +403,17 @@ impl Urls {
             Self::Prefix(prefix) => (prefix.as_str(), prefix.starts_with('/')),
             Self::Pattern(pattern) => (pattern.as_str(), pattern.as_str().starts_with('/')),
         };
-        let subject = if any_host {
-            url.find('/').map_or("", |at| &url[at..])
-        } else {
-            url
-        };
+        let subject = if any_host { path(url) } else { url };
         match self {
             Self::Prefix(_) => subject.starts_with(text),
             Self::Pattern(pattern) => pattern.matches(subject),
         }
     }
+}
+
+/// Of `host/path?query` what is without the host.
+fn path(url: &str) -> &str {
+    url.find('/').map_or("", |at| &url[at..])
 }
 
 fn strip_scheme(url: &str) -> &str {

@@ -1,7 +1,8 @@
 //! The L2 record: what a store outside the process holds for a key, as bytes.
 //!
 //! Pure: no clock, no I/O. [`pack`] has the msgpack form, [`seal`] binds it to its key,
-//! [`compress`] shrinks it and undoes that within bounds, [`inspect`] tells a person.
+//! [`crate::hc1`] shrinks it and undoes that within bounds, [`compress`] says when that is
+//! worth it, [`inspect`] tells a person.
 //! A record that can't be read is a [`Corrupt`] with its reason; the tier makes a miss of it.
 //!
 //! | bytes | |
@@ -26,8 +27,9 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::cache::entry::Marks;
 use crate::cache::purge::Order;
+use crate::hc1::{self, Fault};
 
-pub use compress::{Codec, Compression};
+pub use crate::hc1::{Codec, Compression};
 pub use inspect::{Inspection, inspect};
 pub use seal::Seal;
 
@@ -132,12 +134,14 @@ pub struct TooLarge;
 /// When the record exceeds `options.limits` or has more than 1,024 fields.
 pub fn encode(key: &[u8], record: &Record, options: &Options) -> Result<Bytes, TooLarge> {
     let plain = pack::pack(key, record, &options.seal).ok_or(TooLarge)?;
-    if plain.len() - compress::TAG > options.limits.expanded {
+    if plain.len() - hc1::TAG > options.limits.expanded {
         return Err(TooLarge);
     }
     let compressed = options
         .compression
-        .filter(|compression| compression.is_worth_trying(record, plain.len() - compress::TAG))
+        .filter(|compression| {
+            compress::is_worth_trying(compression, record, plain.len() - hc1::TAG)
+        })
         .and_then(|compression| compression.shrink(&plain));
     let bytes = compressed.unwrap_or(plain);
     match bytes.len() > options.limits.encoded {
@@ -152,7 +156,7 @@ pub fn encode(key: &[u8], record: &Record, options: &Options) -> Result<Bytes, T
 /// # Errors
 /// Everything that is not such a record, with the reason.
 pub fn decode(key: &[u8], bytes: &Bytes, limits: &Limits, seal: &Seal) -> Result<Record, Corrupt> {
-    let packed = compress::expand(bytes, limits)?;
+    let packed = expand(bytes, limits)?;
     let envelope = pack::open(&packed)?;
     if !seal.holds(key, &envelope.record, &envelope.seal) {
         // Only to tell people why; either is a miss.
@@ -166,6 +170,24 @@ pub fn decode(key: &[u8], bytes: &Bytes, limits: &Limits, seal: &Seal) -> Result
     match pack::key(&envelope.record)? == key {
         true => pack::unpack(&envelope.record),
         false => Err(Corrupt::AnotherKey),
+    }
+}
+
+fn expand(bytes: &Bytes, limits: &Limits) -> Result<Bytes, Corrupt> {
+    match bytes.len() > limits.encoded {
+        true => Err(Corrupt::TooLarge),
+        false => Ok(hc1::expand(bytes, limits.expanded)?),
+    }
+}
+
+impl From<Fault> for Corrupt {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Tag => Self::Tag,
+            Fault::Truncated => Self::Truncated,
+            Fault::TooLarge => Self::TooLarge,
+            Fault::Damaged => Self::Compression,
+        }
     }
 }
 

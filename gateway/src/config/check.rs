@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Config;
 use super::problem::{Finding, MAX_FINDINGS, Path, nearest, one_of, path};
+use crate::bus::config::Bus;
 use crate::cache::config::L2;
 
 mod form;
@@ -28,6 +29,9 @@ pub fn check(config: &Config) -> Vec<Finding> {
     );
     routes::check(config, &mut report);
     plugins(config, &mut report);
+    if let Some(given) = &config.bus {
+        bus(given, &mut report);
+    }
     access(config, &mut report);
     report.findings
 }
@@ -251,6 +255,37 @@ fn second_tier(l2: &L2, at: &Path, report: &mut Report) {
     report.positive(at.key("lease").key("ttl"), lease);
     if let Some(Err(error)) = l2.redis.as_ref().map(|redis| redis.check()) {
         report.add(at.key("redis").key(error.key()), error.to_string());
+    }
+}
+
+fn bus(bus: &Bus, report: &mut Report) {
+    let at = path(&["bus"]);
+    let problem = match bus.transports() {
+        0 => Some("no way to the other nodes; expected `redis`, `nats` or `rabbitmq`"),
+        1 => None,
+        _ => {
+            Some("one way is given beside `redis`, `nats` or `rabbitmq`; expected one of the three")
+        }
+    };
+    if let Some(message) = problem {
+        report.push(Finding::key(at.clone(), message));
+    }
+    for (key, number) in [
+        (
+            "heartbeat_interval",
+            bus.heartbeat_interval.0.as_millis() as u64,
+        ),
+        ("publish_timeout", bus.publish_timeout.0.as_millis() as u64),
+        ("handler_concurrency", bus.handler_concurrency as u64),
+    ] {
+        report.positive(at.key(key), number);
+    }
+    if let Err(error) = bus.check() {
+        let (transport, key) = error.place();
+        let at = key
+            .split('.')
+            .fold(at.key(transport), |at, key| at.key(key));
+        report.add(at, error.to_string());
     }
 }
 

@@ -64,7 +64,7 @@ struct Secret<'a> {
 
 fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
     let (admin, purge) = (&mut config.admin, &mut config.purge_method);
-    let l2 = &mut config.cache.l2;
+    let (l2, bus) = (&mut config.cache.l2, &mut config.bus);
     let of = |parent: &[&str], name, value, file| Secret {
         parent: path(parent),
         name,
@@ -88,18 +88,30 @@ fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
         ),
     ];
     if let Some(redis) = &mut l2.redis {
-        all.push(of(
-            &below,
-            "password",
-            &mut redis.password,
-            &redis.password_file,
-        ));
-        all.push(of(
-            &below,
-            "sentinel_password",
-            &mut redis.sentinel_password,
-            &redis.sentinel_password_file,
-        ));
+        let (password, sentinel) = (&redis.password_file, &redis.sentinel_password_file);
+        all.push(of(&below, "password", &mut redis.password, password));
+        let value = &mut redis.sentinel_password;
+        all.push(of(&below, "sentinel_password", value, sentinel));
+    }
+    let Some(bus) = bus else {
+        return all;
+    };
+    if let Some(redis) = &mut bus.redis {
+        let at = ["bus", "redis"];
+        let (password, sentinel) = (&redis.password_file, &redis.sentinel_password_file);
+        all.push(of(&at, "password", &mut redis.password, password));
+        let value = &mut redis.sentinel_password;
+        all.push(of(&at, "sentinel_password", value, sentinel));
+    }
+    if let Some(rabbitmq) = &mut bus.rabbitmq {
+        let (at, file) = (["bus", "rabbitmq"], &rabbitmq.password_file);
+        all.push(of(&at, "password", &mut rabbitmq.password, file));
+    }
+    if let Some(nats) = &mut bus.nats {
+        let at = ["bus", "nats"];
+        let (password, token) = (&nats.password_file, &nats.token_file);
+        all.push(of(&at, "password", &mut nats.password, password));
+        all.push(of(&at, "token", &mut nats.token, token));
     }
     all
 }

@@ -827,3 +827,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_bus_has_one_way_to_the_other_nodes_and_what_that_needs() {
+    let with = |bus: &str| {
+        let text = format!(
+            "version: 1\nlisteners: [{{ address: 127.0.0.1:8080 }}]\nbus: {bus}\n\
+             upstreams: {{ origin: http://127.0.0.1:9000 }}\nroutes: [{{ name: site, upstream: origin }}]\n"
+        );
+        parse(&text, "lamina.yaml", &|_| None).map_err(|problems| problems.to_string())
+    };
+    assert!(with("{ nats: {} }").is_ok());
+    for (bus, problem) in [
+        ("{ source: a }", "bus: no way to the other nodes"),
+        (
+            "{ nats: {}, redis: {} }",
+            "bus: one way is given beside `redis`",
+        ),
+        ("{ nats: {}, publish_timeout: 0s }", "bus.publish_timeout: "),
+        (
+            "{ nats: { mode: jetstream } }",
+            "bus.nats.jetstream.durable_name: no durable name",
+        ),
+        (
+            "{ rabbitmq: { durable_invalidation_mode: true } }",
+            "bus.rabbitmq.queue_name: ",
+        ),
+        (
+            "{ redis: { url: 'redis://me:s3cret@h' } }",
+            "bus.redis.url: credentials",
+        ),
+    ] {
+        let told = with(bus).unwrap_err();
+        assert!(told.contains(problem), "{bus}: {told}");
+    }
+}

@@ -31,9 +31,7 @@ pub fn start(config: &Config) -> Logs {
         .lossy(true)
         .finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let filter = EnvFilter::builder()
-        .with_default_directive(level(config.log_level).into())
-        .from_env_lossy();
+    let filter = filter(level(config.log_level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
@@ -83,6 +81,19 @@ impl DroppedLines {
     pub fn update(&self) {
         let seen = self.seen.dropped_lines() as u64;
         self.counter.inc_by(seen.saturating_sub(self.counter.get()));
+    }
+}
+
+fn filter(level: LevelFilter) -> EnvFilter {
+    let filter = EnvFilter::builder()
+        .with_default_directive(level.into())
+        .from_env_lossy();
+    let asked = std::env::var("RUST_LOG").is_ok_and(|asked| asked.contains("lapin"));
+    // It calls each step of a lost connection an error, and prints whole messages; what it
+    // comes to is told by the bus.
+    match "lapin=off".parse() {
+        Ok(quiet) if !asked => filter.add_directive(quiet),
+        _ => filter,
     }
 }
 

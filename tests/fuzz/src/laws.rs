@@ -7,6 +7,7 @@ mod cache_groups;
 mod conditional;
 mod config;
 mod date;
+mod event;
 mod forward;
 mod forwarded;
 mod frames;
@@ -36,11 +37,12 @@ pub type Law = fn(&[u8]);
 pub type Target = (&'static str, &'static [Law]);
 
 /// Every target.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     ("cache_control", &[cache_control::check]),
     ("clock", &[age::check, date::check]),
     ("conditional", &[conditional::check]),
     ("config", &[config::check]),
+    ("event", &[event::check]),
     ("forward", &[forward::check, forwarded::check]),
     ("frames", &[frames::check]),
     ("framing", &[framing::check]),

@@ -183,6 +183,14 @@ pub const FLOODS: &[Play] = &[
     ),
 ];
 
+/// A chunk of 1 KiB.
+const CHUNK: [u8; 1_031] = {
+    let mut chunk = [b'e'; 1_031];
+    [chunk[0], chunk[1], chunk[2], chunk[3], chunk[4]] = *b"400\r\n";
+    [chunk[1_029], chunk[1_030]] = *b"\r\n";
+    chunk
+};
+
 /// A body that never ends; its client leaves.
 pub const ENDLESS: &[Play] = &[
     flood("an-endless-body", Broken, ok!("\r\n"), &[b'e'; 4_096]),
@@ -190,7 +198,7 @@ pub const ENDLESS: &[Play] = &[
         "endless-chunks",
         Broken,
         ok!("transfer-encoding: chunked\r\n\r\n"),
-        b"a\r\neeeeeeeeee\r\n",
+        &CHUNK,
     ),
 ];
 

@@ -17,6 +17,9 @@ const LISTENER: Token = Token(usize::MAX);
 const BODY_BYTES: usize = 1024;
 
 fn main() -> anyhow::Result<()> {
+    if e2e::cli::helped("floor ADDRESS:PORT") {
+        return Ok(());
+    }
     let address: SocketAddr = std::env::args()
         .nth(1)
         .context("usage: floor ADDRESS:PORT")?

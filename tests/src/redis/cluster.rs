@@ -1,4 +1,5 @@
-//! A Cluster of three masters with a replica each, which fails over within seconds.
+//! A Cluster of three masters with a replica each, which fails over within seconds once it
+//! is told to be impatient.
 
 use super::{Redis, free_port};
 use crate::wait::{SOON, wait_for};
@@ -19,8 +20,9 @@ impl Cluster {
                 "yes",
                 "--cluster-port",
                 &bus,
+                // A busy machine must not look like a dead node.
                 "--cluster-node-timeout",
-                "1500",
+                "15000",
             ];
             nodes.push(Redis::start_with(&arguments).await);
         }
@@ -32,6 +34,15 @@ impl Cluster {
     /// As the store's configuration takes it.
     pub fn url(&self) -> String {
         format!("redis-cluster://{}", self.hosts().join(","))
+    }
+
+    /// From now on a node that doesn't answer is soon taken for dead.
+    pub async fn impatient(&self) {
+        for node in &self.nodes {
+            // A killed one can't be told.
+            let brief = ["CONFIG", "SET", "cluster-node-timeout", "1500"];
+            let _ = node.try_cli(&brief).await;
+        }
     }
 
     /// Which of `nodes` holds `key` as a master, in the eyes of node `asked`.

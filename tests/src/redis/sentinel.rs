@@ -1,4 +1,5 @@
-//! A master with two replicas, watched by three Sentinels that fail over within seconds.
+//! A master with two replicas, watched by three Sentinels that fail over within seconds once
+//! they are told to be impatient.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -41,6 +42,33 @@ impl Sentinels {
         format!("redis-sentinel://{}", hosts.join(","))
     }
 
+    /// From now on a server that doesn't answer is soon taken for dead.
+    pub async fn impatient(&self) {
+        let brief = [
+            "SENTINEL",
+            "SET",
+            "mymaster",
+            "down-after-milliseconds",
+            "1000",
+        ];
+        for sentinel in &self.sentinels {
+            assert_eq!(sentinel.ask(&brief).await.as_deref(), Some("OK"));
+        }
+    }
+
+    /// Tells the Sentinels who the master is, as one does who failed over by hand.
+    pub async fn follow(&self, server: usize) {
+        let port = self.servers[server].port.to_string();
+        for sentinel in &self.sentinels {
+            for command in [
+                &["SENTINEL", "REMOVE", "mymaster"][..],
+                &["SENTINEL", "MONITOR", "mymaster", "127.0.0.1", &port, "2"],
+            ] {
+                assert_eq!(sentinel.ask(command).await.as_deref(), Some("OK"));
+            }
+        }
+    }
+
     /// Which of `servers` the Sentinels call the master.
     pub async fn master(&self) -> Option<usize> {
         let said = self.sentinels[0]
@@ -69,9 +97,10 @@ impl Sentinel {
         let file = dir.path().join("sentinel.conf");
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor mymaster 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 3000\n",
+             sentinel down-after-milliseconds mymaster 15000\nsentinel failover-timeout mymaster 3000\n",
             dir.path().display()
         );
+        // A busy machine must not look like a dead server.
         fs::write(&file, text).unwrap();
         let process = Command::new("redis-sentinel")
             .arg(&file)

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may import whom. `*` is everything; `config` may name each module's `config` alone.
-const ALLOWED: [(&str, &[&str]); 17] = [
+const ALLOWED: [(&str, &[&str]); 20] = [
     ("main", &["*"]),
     ("lib", &["*"]),
     ("app", &["*"]),
@@ -45,13 +45,30 @@ const ALLOWED: [(&str, &[&str]); 17] = [
         "cluster",
         &["cache", "bus", "telemetry", "units", "pattern"],
     ),
-    ("cache", &["http", "telemetry", "units", "pattern"]),
+    (
+        "cache",
+        &[
+            "breaker",
+            "hc1",
+            "redis",
+            "http",
+            "telemetry",
+            "units",
+            "pattern",
+        ],
+    ),
     ("plugin", &["http", "telemetry", "units", "pattern"]),
     ("origin", &["http", "telemetry", "units", "pattern"]),
-    ("bus", &["telemetry", "units", "pattern"]),
+    (
+        "bus",
+        &["breaker", "hc1", "redis", "telemetry", "units", "pattern"],
+    ),
     ("http", &["telemetry", "units", "pattern"]),
     ("telemetry", &["units", "pattern"]),
     ("demo", &["http", "units", "pattern"]),
+    ("breaker", &[]),
+    ("hc1", &[]),
+    ("redis", &["units"]),
     ("units", &[]),
     ("pattern", &[]),
     ("allocator", &[]),

@@ -15,15 +15,27 @@ use http::Method;
 /// Idle connections end soon, so that those that are left over show.
 const POOL: &str = "{max_idle: 4, idle_timeout: 300ms}";
 
-/// A gateway with a route that caches and one, `/off/*`, that does not.
+/// Parts of names of plays that only a deadline ends.
+const TIMELESS: [&str; 3] = ["silence", "in-drips", "a-chunk-size-without-end"];
+
+/// For those; not so short that a busy machine misses one.
+const HASTY: &str = "{first_byte: 8s, idle: 8s, total: 9s}";
+
+/// For all others: parsing a flood up to a limit may take a while.
+const PATIENT: &str = "{first_byte: 10m, idle: 10m}";
+
+/// A gateway with a route that caches and one, `/off/*`, that does not; the same again
+/// below `/hasty/`, with deadlines that end soon.
 async fn before(rogue: &Rogue) -> Gateway {
-    let timeouts = "{first_byte: 1500ms, idle: 700ms, total: 2s}";
-    let upstream = format!(
-        "{{targets: [\"{}\"], timeouts: {timeouts}, pool: {POOL}}}",
-        rogue.url()
-    );
+    let upstream = |timeouts: &str| {
+        let url = rogue.url();
+        format!("{{targets: [\"{url}\"], timeouts: {timeouts}, pool: {POOL}}}")
+    };
     Setup::default()
-        .upstream("origin", &upstream)
+        .upstream("hasty", &upstream(HASTY))
+        .upstream("origin", &upstream(PATIENT))
+        .route("{name: hasty-off, match: {path: /hasty/off/*}, upstream: hasty, cache: off}")
+        .route("{name: hasty, match: {path: /hasty/*}, upstream: hasty}")
         .route("{name: off, match: {path: /off/*}, upstream: origin, cache: off}")
         .route("{name: site, upstream: origin}")
         .start()
@@ -48,21 +60,31 @@ async fn each(plays: &'static [Play]) {
 
 /// One play over each protocol and route; after each, good requests get their own answers.
 async fn one(gateway: &Gateway, rogue: &Rogue, play: &Play) -> Vec<String> {
+    let hasty = TIMELESS.iter().any(|word| play.name.contains(word));
+    let base = if hasty { "/hasty" } else { "" };
+    let (path, off) = (
+        format!("{base}/play/{}", play.name),
+        format!("{base}/off/{}", play.name),
+    );
+    let (faults, more) = tokio::join!(over(gateway, play, &path), over(gateway, play, &off));
+    let mut faults = [faults, more].concat();
+    let whole = matches!(play.sees, Sees::Whole(..));
+    if !whole && rogue.count_of(&path) < 2 {
+        faults.push(format!("{path} was stored"));
+    }
+    faults
+}
+
+/// One play at one path, over each protocol.
+async fn over(gateway: &Gateway, play: &Play, path: &str) -> Vec<String> {
     let mut faults = Vec::new();
-    let path = format!("/play/{}", play.name);
     for (m, client) in [gateway.client(), gateway.client_http2()]
         .iter()
         .enumerate()
     {
-        for path in [&path, &format!("/off/{}", play.name)] {
-            let seen = look(client, &Method::GET, path, play.sees).await;
-            faults.extend(seen.err());
-            faults.extend(good(client, &format!("/good{path}/{m}")).await);
-        }
-    }
-    let whole = matches!(play.sees, Sees::Whole(..));
-    if !whole && rogue.count_of(&path) < 2 {
-        faults.push(format!("{path} was stored"));
+        let seen = look(client, &Method::GET, path, play.sees).await;
+        faults.extend(seen.err());
+        faults.extend(good(client, &format!("{path}/good/{m}")).await);
     }
     faults
 }
@@ -142,7 +164,7 @@ async fn an_endless_body_ends_when_its_client_leaves() {
         .upstream("origin", &upstream)
         .route("{name: off, match: {path: /off/*}, upstream: origin, cache: off}")
         .route("{name: site, upstream: origin}")
-        .top("cache", "{l1: {max_object_bytes: 1MiB}}")
+        .top("cache", "{l1: {max_object_bytes: 256KiB}}")
         .start()
         .await;
     gateway.client().get("/good/1").await;
@@ -154,7 +176,7 @@ async fn an_endless_body_ends_when_its_client_leaves() {
         ] {
             for client in [gateway.client(), gateway.client_http2()] {
                 let mut answer = client.request(&path).open().await;
-                assert!(answer.at_least(3 << 20).await.len() >= 3 << 20);
+                assert!(answer.at_least(1 << 20).await.len() >= 1 << 20);
                 drop((answer, client));
             }
             wait_until("its connections are closed", SOON, || rogue.open() <= 1).await;

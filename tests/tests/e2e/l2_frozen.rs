@@ -76,7 +76,9 @@ async fn stored(gateway: &Gateway) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_freezes_under_load_harms_no_client_and_is_used_again() {
     let redis = Redis::start().await;
-    let origin = Origin::pages(|seen| Reply::fresh(seen.path.clone())).await;
+    let origin =
+        Origin::pages(|seen| Reply::ok(seen.path.clone()).header("cache-control", "max-age=86400"))
+            .await;
     let l2 = format!(
         "{{redis: {{url: \"{}\", silence_timeout: 500ms}}, breaker: {{cooldown: 1s}}}}",
         redis.url()

@@ -297,7 +297,7 @@ async fn races(nodes: &Arc<Nodes>, world: &Arc<World>, seed: u64, races: u64) {
             }
         })
     });
-    let all = within("all races", Duration::from_secs(400), join_all(workers));
+    let all = within("all races", Duration::from_secs(900), join_all(workers));
     tokio::select! {
         ended = all => ended.into_iter().for_each(|worker| worker.unwrap()),
         never = nodes.follow() => match never {},

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use e2e::client::Answer;
 use e2e::gate::Gate;
@@ -14,21 +13,25 @@ use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
 use futures_util::future::join_all;
-use http::Method;
 use serde_json::json;
+
+use crate::l2::reads_below;
 
 const HERD: usize = 1_000;
 /// Longer than any test waits: whoever waits for a lease without need fails it.
-const PATIENT: &str = "{ttl: 120s, wait_timeout: 120s}";
+const PATIENT: &str = "{ttl: 10m, wait_timeout: 10m}";
 
 /// A Redis that works is waited for, however busy the machine is.
-const SLOW: &str = ", read_timeout: 10s, write_timeout: 10s";
+const SLOW: &str = ", read_timeout: 10m, write_timeout: 10m";
 
 async fn node(origin: &Origin, redis: &str, lease: &str, more: &str) -> Gateway {
-    let l2 = format!("{{redis: {{url: \"{redis}\"}}, lease: {lease}{more}}}");
+    let redis = format!("{{url: \"{redis}\", connect_timeout: 1m, silence_timeout: 10m}}");
+    let l2 = format!("{{redis: {redis}, lease: {lease}{more}}}");
+    // Who waits for a load of this node's own waits as long as for a lease.
+    let inflight = "inflight: {wait_timeout: 10m}";
     Setup::new(origin)
-        .top("cache", &format!("{{l2: {l2}}}"))
-        .policy("{mode: override, ttl: 600s}")
+        .top("cache", &format!("{{l2: {l2}, {inflight}}}"))
+        .policy("{mode: override, ttl: 1d}")
         .start()
         .await
 }
@@ -107,6 +110,9 @@ async fn without_redis_a_thousand_clients_on_each_node_are_two_loads_and_none_wa
     let one = node(&origin, &nowhere, PATIENT, "").await;
     let other = node(&origin, &nowhere, PATIENT, "").await;
     two_loads(&one, &other, &gate, &origin).await;
+    let receipt = one.purge(json!({"tag": "x"})).await;
+    assert_eq!(receipt["applied"], true);
+    assert_eq!(receipt["l2"]["logged"], false, "{receipt}");
 }
 
 #[tokio::test]
@@ -122,14 +128,12 @@ async fn with_a_frozen_redis_a_thousand_clients_on_each_node_are_two_loads_and_n
 }
 
 async fn two_loads(one: &Gateway, other: &Gateway, gate: &Gate, origin: &Origin) {
-    let began = Instant::now();
     let opening = async {
         gate.reached_by(2).await;
         tokio::join!(all_follow(one), all_follow(other));
         gate.open();
     };
     let (first, second, ()) = tokio::join!(herd(one), herd(other), opening);
-    assert!(began.elapsed() < SOON * 3, "a lease holds for two minutes");
     assert_ne!(first, second);
     assert_eq!(origin.count(), 2);
 }
@@ -139,7 +143,7 @@ async fn two_loads(one: &Gateway, other: &Gateway, gate: &Gate, origin: &Origin)
 async fn leases_are_given_back_however_many_calls_are_under_way() {
     let redis = Redis::start().await;
     let origin = Origin::pages(|_| Reply::ok("page").header("cache-control", "no-store")).await;
-    let narrow = ", max_concurrent: 2, breaker: {failure_threshold: 0}, read_timeout: 10s";
+    let narrow = ", max_concurrent: 2, breaker: {failure_threshold: 0}, read_timeout: 10m";
     let node = node(&origin, &redis.url(), PATIENT, narrow).await;
     reads_below(&node).await;
     let client = node.client();
@@ -160,7 +164,9 @@ async fn a_lease_that_could_not_be_given_back_is_when_redis_answers_again() {
     let redis = Redis::start().await;
     let gate = Gate::new();
     let origin = gated([gate.clone(), gate.clone()]).await;
-    let brittle = ", breaker: {failure_threshold: 1, cooldown: 500ms}";
+    // The first calls have to get through.
+    let brittle =
+        ", breaker: {failure_threshold: 1, cooldown: 500ms}, read_timeout: 5s, write_timeout: 5s";
     let node = node(&origin, &redis.url(), PATIENT, brittle).await;
     reads_below(&node).await;
     let events = async {
@@ -179,8 +185,8 @@ async fn a_lease_that_could_not_be_given_back_is_when_redis_answers_again() {
     no_lease_is_left(&redis).await;
 }
 
-/// Each would hold for two minutes.
-async fn no_lease_is_left(redis: &Redis) {
+/// Each would hold for minutes.
+pub async fn no_lease_is_left(redis: &Redis) {
     wait_for("no lease is left", SOON, || async {
         let held = redis.cli(&["--scan", "--pattern", "lamina:*l"]).await;
         held.is_empty().then_some(())
@@ -204,16 +210,15 @@ async fn frozen_holder(after_the_winner: bool) {
     let redis = Redis::start().await;
     let gates = [Gate::new(), Gate::new()];
     let origin = gated(gates.clone()).await;
-    let short = "{ttl: 600ms, wait_timeout: 120s}";
-    let loser = node(&origin, &redis.url(), short, SLOW).await;
-    let winner = node(&origin, &redis.url(), short, SLOW).await;
+    let loser = node(&origin, &redis.url(), PATIENT, SLOW).await;
+    let winner = node(&origin, &redis.url(), PATIENT, SLOW).await;
     tokio::join!(reads_below(&loser), reads_below(&winner));
     let asks = async {
         let loses = ask(&loser);
         let wins = async {
             gates[0].reached_by(1).await;
             loser.freeze();
-            ask(&winner).await
+            tokio::join!(ask(&winner), its_lease_ends(&redis, &winner)).0
         };
         tokio::join!(loses, wins)
     };
@@ -235,7 +240,7 @@ async fn frozen_holder(after_the_winner: bool) {
     };
     let ((lost, won), ()) = tokio::join!(asks, events);
     assert_eq!((lost.text(), won.text()), ("v1", "v2"));
-    let cold = node(&origin, &redis.url(), short, SLOW).await;
+    let cold = node(&origin, &redis.url(), PATIENT, SLOW).await;
     reads_below(&cold).await;
     assert_eq!(ask(&cold).await.text(), "v2");
     assert_eq!(origin.count(), 2);
@@ -243,14 +248,15 @@ async fn frozen_holder(after_the_winner: bool) {
     assert_eq!(lost.await, 0.0);
 }
 
-/// Waits until a node has read Redis's log of purges, before which it reads nothing else.
-async fn reads_below(gateway: &Gateway) {
-    wait_for("it reads below", SOON, || async {
-        let url = json!({"url": "http://site.example/"}).to_string();
-        let told = gateway.admin(Method::POST, "/v1/explain", &url).await;
-        (!told.text.contains("not to be read now")).then_some(())
-    })
-    .await;
+/// Once somebody waits for the lease, Redis ends it, as it would in time: a lease short
+/// enough to wait for would now and then end under the winner, too.
+async fn its_lease_ends(redis: &Redis, winner: &Gateway) {
+    let busy = [("outcome", "busy")];
+    winner
+        .metric_until("lamina_l2_leases_total", &busy, |busy| busy >= 1.0)
+        .await;
+    let lease = redis.cli(&["--scan", "--pattern", "lamina:*l"]).await;
+    assert_eq!(redis.cli(&["PEXPIRE", &lease, "1"]).await, "1");
 }
 
 async fn written(gateway: &Gateway, outcome: &str) {

@@ -25,12 +25,15 @@ fn shipped(name: &str) -> PathBuf {
     file.canonicalize().unwrap()
 }
 
+/// The default is for keys that are made in microseconds, not on a busy machine.
+const PATIENT: &str = "{key_timeout: 10s, load_timeout: 10m}";
+
 /// One plugin, named `p`, and one route that derives its key with it.
 async fn keyed(origin: &Origin, file: &str, config: &str) -> Gateway {
     Setup::new(origin)
         .top(
             "plugins",
-            &format!("{{p: {{file: \"{file}\", config: {config}}}}}"),
+            &format!("{{p: {{file: \"{file}\", config: {config}, limits: {PATIENT}}}}}"),
         )
         .route("{name: site, upstream: origin, key: {plugin: p}}")
         .start()
@@ -115,9 +118,9 @@ async fn api_compose_fetches_both_parts_at_once_into_one_document() {
     let gateway = Setup::new(&origin)
         .top(
             "plugins",
-            &format!("{{compose: {{file: \"{}\", fetch: [origin], config: {{parts: {parts}}}}}}}", file.display()),
+            &format!("{{compose: {{file: \"{}\", fetch: [origin], limits: {PATIENT}, config: {{parts: {parts}}}}}}}", file.display()),
         )
-        .route("{name: account, match: {path: /account/*}, loader: {plugin: compose}, policy: {mode: override, ttl: 60s}}")
+        .route("{name: account, match: {path: /account/*}, loader: {plugin: compose}, policy: {mode: override, ttl: 1d}}")
         .start()
         .await;
     let miss = gateway.client().get("/account/42").await;
@@ -140,11 +143,11 @@ async fn a_herd_on_a_composed_page_is_one_load() {
         .top(
             "plugins",
             &format!(
-                "{{c: {{file: \"{}\", fetch: [origin], config: {{parts: {parts}}}}}}}",
+                "{{c: {{file: \"{}\", fetch: [origin], limits: {PATIENT}, config: {{parts: {parts}}}}}}}",
                 file.display()
             ),
         )
-        .route("{name: page, loader: {plugin: c}, policy: {mode: override, ttl: 60s}}")
+        .route("{name: page, loader: {plugin: c}, policy: {mode: override, ttl: 1d}}")
         .start()
         .await;
     for answer in herd(&gateway.client(), 100, "/account/1").await {
@@ -188,15 +191,13 @@ async fn a_file_that_is_not_wasm_stops_the_start_and_is_named() {
 }
 
 /// A bad guest as key and as loader, and a plain route beside it.
-async fn beside_a_bad_guest(wasm: Vec<u8>, on_error: &str) -> (Origin, Gateway) {
+async fn beside_a_bad_guest(wasm: Vec<u8>, limits: &str, on_error: &str) -> (Origin, Gateway) {
     let origin = Origin::pages(|seen| Reply::fresh(seen.path.clone())).await;
     let gateway = Setup::new(&origin)
         .file("bad.wasm", wasm)
         .top(
             "plugins",
-            &format!(
-                "{{bad: {{file: bad.wasm, limits: {{load_timeout: 200ms}}, on_error: {on_error}}}}}"
-            ),
+            &format!("{{bad: {{file: bad.wasm, limits: {limits}, on_error: {on_error}}}}}"),
         )
         .route("{name: keyed, match: {path: /keyed/*}, upstream: origin, key: {plugin: bad}}")
         .route("{name: loaded, match: {path: /loaded/*}, upstream: origin, loader: {plugin: bad}}")
@@ -208,7 +209,7 @@ async fn beside_a_bad_guest(wasm: Vec<u8>, on_error: &str) -> (Origin, Gateway) 
 
 #[tokio::test]
 async fn a_trap_in_a_key_bypasses_the_cache_and_in_a_loader_is_a_502() {
-    let (origin, gateway) = beside_a_bad_guest(guest::trapping(), "{}").await;
+    let (origin, gateway) = beside_a_bad_guest(guest::trapping(), PATIENT, "{}").await;
     for _ in 0..2 {
         let answer = gateway.client().get("/keyed/x").await;
         assert_eq!(answer.text(), "/keyed/x");
@@ -224,20 +225,24 @@ async fn a_trap_in_a_key_bypasses_the_cache_and_in_a_loader_is_a_502() {
 
 #[tokio::test]
 async fn on_error_decides_what_a_failed_call_becomes() {
-    let (_origin, gateway) =
-        beside_a_bad_guest(guest::trapping(), "{key: default_key, loader: origin}").await;
+    let (_origin, gateway) = beside_a_bad_guest(
+        guest::trapping(),
+        PATIENT,
+        "{key: default_key, loader: origin}",
+    )
+    .await;
     gateway.client().get("/keyed/x").await;
     assert!(gateway.client().get("/keyed/x").await.is_hit());
     assert_eq!(gateway.client().get("/loaded/x").await.text(), "/loaded/x");
     let (_origin, gateway) =
-        beside_a_bad_guest(guest::trapping(), "{key: refuse, loader: error}").await;
+        beside_a_bad_guest(guest::trapping(), PATIENT, "{key: refuse, loader: error}").await;
     assert_eq!(gateway.client().get("/keyed/x").await.status, 500);
     assert_eq!(gateway.client().get("/loaded/x").await.status, 502);
 }
 
 #[tokio::test]
 async fn a_thousand_trapping_calls_harm_only_their_route_and_leave_memory_flat() {
-    let (_origin, gateway) = beside_a_bad_guest(guest::trapping(), "{}").await;
+    let (_origin, gateway) = beside_a_bad_guest(guest::trapping(), PATIENT, "{}").await;
     let client = gateway.client();
     let trap = async |from: usize| {
         for i in from..from + 250 {
@@ -265,7 +270,8 @@ async fn a_thousand_trapping_calls_harm_only_their_route_and_leave_memory_flat()
 
 #[tokio::test]
 async fn a_guest_that_loops_is_stopped_and_others_go_on_meanwhile() {
-    let (_origin, gateway) = beside_a_bad_guest(guest::looping(), "{}").await;
+    let (_origin, gateway) =
+        beside_a_bad_guest(guest::looping(), "{load_timeout: 200ms}", "{}").await;
     let client = gateway.client();
     let looping = tokio::spawn(async move { herd(&client, 8, "/loaded/x").await });
     for i in 0..50 {
@@ -290,7 +296,7 @@ async fn composed(policy: &str) -> (Origin, Gateway) {
         .top(
             "plugins",
             &format!(
-                "{{c: {{file: \"{}\", fetch: [origin], config: {{parts: {{one: {{upstream: origin, path: \"/one\"}}}}}}}}}}",
+                "{{c: {{file: \"{}\", fetch: [origin], limits: {PATIENT}, config: {{parts: {{one: {{upstream: origin, path: \"/one\"}}}}}}}}}}",
                 file.display()
             ),
         )
@@ -312,7 +318,7 @@ async fn a_loaders_page_that_is_not_stored_comes_from_the_loader_each_time() {
 
 #[tokio::test]
 async fn a_head_request_on_a_cold_page_asks_the_loader() {
-    let (_origin, gateway) = composed("{mode: override, ttl: 60s}").await;
+    let (_origin, gateway) = composed("{mode: override, ttl: 1d}").await;
     let head = gateway.client().head("/").await;
     assert_eq!(head.status, 200);
     let get = gateway.client().get("/").await;
@@ -341,7 +347,7 @@ async fn after_expiry(wasm: Vec<u8>, on_error: &str, policy: &str) -> u16 {
         .file("guest.wasm", wasm)
         .top(
             "plugins",
-            &format!("{{g: {{file: guest.wasm, on_error: {on_error}}}}}"),
+            &format!("{{g: {{file: guest.wasm, limits: {PATIENT}, on_error: {on_error}}}}}"),
         )
         .route(&format!(
             "{{name: page, loader: {{plugin: g}}, policy: {policy}}}"
@@ -359,7 +365,7 @@ const ERROR: u8 = 4;
 
 #[tokio::test]
 async fn a_loader_that_says_stale_gets_the_stale_copy_served() {
-    let policy = "{stale_if_error: 60s}";
+    let policy = "{stale_if_error: 1d}";
     assert_eq!(after_expiry(once_then(STALE), "{}", policy).await, 200);
 }
 
@@ -369,7 +375,7 @@ async fn a_failed_loader_is_answered_as_on_error_says() {
         ("{loader: stale_then_error}", 200),
         ("{loader: error}", 502),
     ] {
-        let policy = "{stale_if_error: 60s}";
+        let policy = "{stale_if_error: 1d}";
         assert_eq!(
             after_expiry(once_then(ERROR), on_error, policy).await,
             status,

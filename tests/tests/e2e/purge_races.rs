@@ -127,7 +127,7 @@ async fn no_old_value_is_seen_after_an_acknowledged_purge() {
         .map(|worker| tokio::spawn(rounds(worker, gateway.clone(), world.clone())))
         .collect();
     for worker in workers {
-        within("10,000 rounds", std::time::Duration::from_secs(240), worker)
+        within("10,000 rounds", std::time::Duration::from_secs(900), worker)
             .await
             .unwrap();
     }

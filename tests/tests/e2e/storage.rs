@@ -1,6 +1,6 @@
 //! What a shared cache stores and for how long by HTTP's own rules (RFC 9111 §3, §4.2).
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use e2e::origin::{Origin, Seen};
 use e2e::reply::Reply;
@@ -209,10 +209,16 @@ async fn cache_status_is_appended_after_those_of_caches_behind() {
 #[tokio::test]
 async fn age_goes_on_from_the_origins_and_date_stays() {
     let (_origin, gateway) = site("{}", |_| Reply::fresh("x").header("age", "10")).await;
+    let began = Instant::now();
     let miss = gateway.client().get("/").await;
     passed(miss.at, Duration::from_millis(1_100)).await;
     let hit = gateway.client().get("/").await;
-    assert!((11..=20).contains(&hit.age().unwrap()), "{:?}", hit.headers);
+    let most = 11 + began.elapsed().as_secs();
+    assert!(
+        (11..=most).contains(&hit.age().unwrap()),
+        "{:?}",
+        hit.headers
+    );
     assert_eq!(hit.header("date"), miss.header("date"));
     assert!(hit.cache().ttl.unwrap() < 50);
 }
@@ -224,9 +230,7 @@ async fn a_lifetime_ends() {
     })
     .await;
     let miss = gateway.client().get("/").await;
-    assert!(
-        gateway.client().get("/").await.is_hit() || miss.at.elapsed() > Duration::from_millis(900)
-    );
+    assert!(miss.cache().stored, "{:?}", miss.cache());
     passed(miss.at, Duration::from_millis(1_100)).await;
     let again = gateway.client().get("/").await;
     assert!(!again.is_hit());

@@ -22,7 +22,7 @@ const LARGE: usize = 32 << 10;
 const LARGE_COMPRESSED: usize = 2 << 10;
 
 /// What the store holds of an entry. None: it would be of no use there.
-pub(super) fn stored(
+pub(in crate::cache) fn stored(
     entry: &Entry,
     lifetime: Duration,
     generation: u64,
@@ -55,7 +55,7 @@ pub(super) fn stored(
 }
 
 /// Its age counted on while it had `left` to live yet.
-pub(super) fn resided(stored: Stored, left: Duration) -> Stored {
+pub(in crate::cache) fn resided(stored: Stored, left: Duration) -> Stored {
     let gone = stored.life.saturating_sub(left);
     Stored {
         age: stored.age + gone,
@@ -64,7 +64,7 @@ pub(super) fn resided(stored: Stored, left: Duration) -> Stored {
     }
 }
 
-pub(super) fn entry(key: Key, stored: Stored) -> Entry {
+pub(in crate::cache) fn entry(key: Key, stored: Stored) -> Entry {
     let freshness = Freshness {
         received: Instant::now(),
         initial_age: stored.age,

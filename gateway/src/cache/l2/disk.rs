@@ -22,7 +22,9 @@ use futures_util::future::BoxFuture;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{Notify, oneshot};
 
-use super::store::{Acquired, Found, Lease, Log, Purge, Put, Store, StoreError, StoreKey, Written};
+use super::store::{
+    Acquired, Found, Lease, Log, Purge, Put, Refusal, Store, StoreError, StoreKey, Written,
+};
 use crate::cache::purge::Order;
 use writer::{Command, Done};
 
@@ -178,7 +180,7 @@ fn millis(at: SystemTime) -> u64 {
 
 fn failed(error: &redb::Error) -> StoreError {
     match error {
-        redb::Error::Io(error) => StoreError::Refused(error.to_string()),
+        redb::Error::Io(error) => StoreError::Refused(Refusal::Other, error.to_string()),
         other => StoreError::Corrupt(other.to_string()),
     }
 }

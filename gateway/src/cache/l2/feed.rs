@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::{Notify, oneshot};
 
-use super::guard::{Call, Guard};
-use super::store::{Log, Logged, Purge};
+use super::guard::{Call, Failed, Guard};
+use super::store::{Log, Logged, Purge, StoreError};
 use crate::cache::entry::Marks;
 use crate::cache::event::{Event, Hooks};
 use crate::cache::purge::{Kind, Order, PurgeLog, Selector, numbered};
@@ -277,16 +277,33 @@ impl Feed {
                 None => guard.store.read_log(after),
                 Some(_) => guard.store.watch_log(after, PATIENCE),
             };
-            match tokio::time::timeout(PATIENCE + WATCH_MARGIN, look).await {
-                Ok(Ok(log)) => {
+            let look = tokio::time::timeout(PATIENCE + WATCH_MARGIN, look).await;
+            let look = look
+                .unwrap_or(Err(StoreError::Timeout))
+                .map_err(Failed::Store);
+            guard.count(Call::Watch, &look);
+            match look {
+                Ok(log) => {
                     pause = RETRY;
                     self.apply(log);
                 }
-                Ok(Err(_)) | Err(_) => {
+                Err(_) => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
             }
+        }
+    }
+
+    /// Applies what is in the log by now. False: the store does not tell.
+    pub(super) async fn catch_up(&self, guard: &Guard) -> bool {
+        let after = self.position.lock().applied;
+        match guard.call(Call::Log, |store| store.read_log(after)).await {
+            Ok(log) => {
+                self.apply(log);
+                true
+            }
+            Err(_) => false,
         }
     }
 

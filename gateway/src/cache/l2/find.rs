@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName};
 use super::L2;
 use super::convert;
 use super::guard::{Call, Failed};
-use super::store::StoreKey;
+use super::store::{StoreError, StoreKey};
 use crate::cache::entry::Entry;
 use crate::cache::event::{Event, Look};
 use crate::cache::key::{Key, KeyBuf, KeyId};
@@ -94,6 +94,8 @@ impl L2 {
             .call(Call::Get, |store| store.get(name, limit))
             .await;
         let found = found.map_err(|error| match error {
+            // It answers, and a write will put this right.
+            Failed::Store(StoreError::Foreign(_) | StoreError::TooLarge { .. }) => Look::Corrupt,
             Failed::Store(_) => Look::Error,
             Failed::Skipped | Failed::Busy => Look::Skipped,
         })?;

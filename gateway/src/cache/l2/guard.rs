@@ -13,9 +13,9 @@ use prometheus::{
 };
 use tokio::sync::Semaphore;
 
-use super::breaker::{Breaker, Passage};
 use super::config;
-use super::store::{Store, StoreError};
+use super::store::{Refusal, Store, StoreError};
+use crate::breaker::{Breaker, Passage};
 use crate::cache::event::{Event, Hooks};
 
 /// The store and what guards it.
@@ -28,6 +28,7 @@ pub struct Guard {
     hooks: Arc<Hooks>,
     calls: [[IntCounter; OUTCOMES.len()]; CALLS.len()],
     seconds: [Histogram; CALLS.len()],
+    refusals: [IntCounter; Refusal::ALL.len()],
     opened: IntGauge,
 }
 
@@ -38,20 +39,25 @@ pub enum Call {
     Put,
     Delete,
     Log,
+    /// Reading what others append to the log; it passes no guard.
+    Watch,
     Lease,
     /// Of a lease that is held.
     Renew,
     Release,
 }
 
-const CALLS: [&str; 7] = ["get", "put", "delete", "log", "lease", "renew", "release"];
-const OUTCOMES: [&str; 8] = [
+const CALLS: [&str; 8] = [
+    "get", "put", "delete", "log", "watch", "lease", "renew", "release",
+];
+const OUTCOMES: [&str; 9] = [
     "ok",
     "skipped",
     "busy",
     "down",
     "timeout",
     "refused",
+    "foreign",
     "corrupt",
     "too-large",
 ];
@@ -94,12 +100,20 @@ impl Guard {
             "Time of calls to the second tier that were answered.",
         );
         let seconds = HistogramVec::new(seconds.buckets(BUCKETS.to_vec()), &["operation"])?;
+        let refusals = IntCounterVec::new(
+            Opts::new(
+                "lamina_l2_refusals_total",
+                "Calls that the second tier refused in words of its own, by reason.",
+            ),
+            &["reason"],
+        )?;
         let opened = IntGauge::new(
             "lamina_l2_breaker_open",
             "1 while calls to the second tier are not tried.",
         )?;
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
+        registry.register(Box::new(refusals.clone()))?;
         registry.register(Box::new(opened.clone()))?;
         Ok(Self {
             store,
@@ -114,6 +128,7 @@ impl Guard {
             calls: CALLS
                 .map(|call| OUTCOMES.map(|outcome| calls.with_label_values(&[call, outcome]))),
             seconds: CALLS.map(|call| seconds.with_label_values(&[call])),
+            refusals: Refusal::ALL.map(|why| refusals.with_label_values(&[why.as_str()])),
             opened,
         })
     }
@@ -132,7 +147,16 @@ impl Guard {
     {
         let began = Instant::now();
         let answer = self.admitted(call, what, began).await;
-        let outcome = match &answer {
+        self.count(call, &answer);
+        if answer.is_ok() {
+            self.seconds[call as usize].observe(began.elapsed().as_secs_f64());
+        }
+        answer
+    }
+
+    /// Counts what came of a call.
+    pub fn count<T>(&self, call: Call, answer: &Result<T, Failed>) {
+        let outcome = match answer {
             Ok(_) => "ok",
             Err(Failed::Skipped) => "skipped",
             Err(Failed::Busy) => "busy",
@@ -140,10 +164,9 @@ impl Guard {
         };
         let outcome = OUTCOMES.iter().position(|known| *known == outcome);
         self.calls[call as usize][outcome.unwrap_or(0)].inc();
-        if answer.is_ok() {
-            self.seconds[call as usize].observe(began.elapsed().as_secs_f64());
+        if let Err(Failed::Store(StoreError::Refused(why, _))) = answer {
+            self.refusals[*why as usize].inc();
         }
-        answer
     }
 
     async fn admitted<'a, T, F>(

@@ -1,7 +1,7 @@
 //! The second tier that nodes share: Redis alone, behind Sentinel, or as a Cluster.
 //!
-//! Inside: `config`, `target` (the URL), `link` (a connection kept up), `script`, `log` (the
-//! purge log), `lease`, `freed` (word of leases), `names`, `fault`. Decision: every write is a
+//! Inside: `config`, `link` (a connection kept up), `script`, `log` (the purge log), `lease`,
+//! `freed` (word of leases), `names`, `fault`; connecting is `crate::redis`'s. Decision: every write is a
 //! script that looks before it writes, so that a late one never beats a purge, a newer
 //! record or the owner of a lease; no command ever walks over keys. Invariant: nothing here
 //! waits for a connection.
@@ -14,7 +14,6 @@ mod link;
 mod log;
 mod names;
 mod script;
-mod target;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,14 +30,35 @@ use tokio::sync::broadcast;
 
 use super::store::{Acquired, Found, Lease, Log, Purge, Put, Store, StoreError, StoreKey, Written};
 use crate::cache::purge::Order;
-use fault::{fault, is_demotion, unexpected};
-use link::{Duty, Link, Plan};
+use crate::redis::{self, Plan, is_demotion};
+use fault::{fault, unexpected};
+use link::{Duty, Link};
 use names::Names;
-
-pub use target::OpenError;
 
 /// How long a deleted key keeps out what was born before: longer than any load.
 const TOMBSTONE: Duration = Duration::from_secs(600);
+
+/// Why Redis can't be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Server(#[from] redis::OpenError),
+    #[error("prefix {0:?}: braces would decide which keys a Cluster holds together")]
+    Prefix(String),
+    #[error("`connections` is 0; expected 1 or more")]
+    Connections,
+}
+
+impl OpenError {
+    /// The key of the configuration that it is about.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Server(error) => error.key(),
+            Self::Prefix(_) => "prefix",
+            Self::Connections => "connections",
+        }
+    }
+}
 
 /// The store.
 struct Redis {
@@ -60,10 +80,10 @@ struct Redis {
 /// When the configuration can't mean a Redis. One that is down is no error.
 pub fn open(config: &config::Redis) -> Result<Arc<dyn Store>, OpenError> {
     config.check()?;
-    let target = target::target(config)?;
+    let plan = Plan::new(&config.settings())?;
     let names = Names::new(&config.prefix);
     let (freed, _) = broadcast::channel(freed::BEHIND);
-    let link = |duty| Link::open(Plan::new(&target, config, duty));
+    let link = |duty| Link::open(plan.clone(), duty);
     Ok(Arc::new(Redis {
         asking: (0..config.connections).map(|_| link(Duty::Ask)).collect(),
         turn: AtomicUsize::new(0),
@@ -219,7 +239,7 @@ impl Store for Redis {
     }
 }
 
-/// `[bytes]` or `[bytes, ms left, record]`. What has no end of life is not ours.
+/// `[bytes]` or `[bytes, ms left, record]`.
 fn found(parts: Vec<Value>, limit: usize) -> Result<Option<Found>, StoreError> {
     let mut parts = parts.into_iter();
     let bytes = parts.next().and_then(|n| n.as_u64());
@@ -229,6 +249,11 @@ fn found(parts: Vec<Value>, limit: usize) -> Result<Option<Found>, StoreError> {
         return Err(StoreError::TooLarge { size, limit });
     };
     let left = left.as_i64().ok_or_else(|| unexpected("PTTL"))?;
+    if left == -1 {
+        return Err(StoreError::Foreign(
+            "a value without an end of life".to_owned(),
+        ));
+    }
     let record = record.into_bytes().ok_or_else(|| unexpected("GET"))?;
     let left = u64::try_from(left).ok().filter(|left| *left > 0);
     Ok(left.map(|ms| Found {

@@ -104,14 +104,30 @@ pub enum StoreError {
     Down(String),
     #[error("no answer in time")]
     Timeout,
-    /// Its own word: out of memory, read-only, loading, another type of value.
-    #[error("refused: {0}")]
-    Refused(String),
+    /// It answered that it won't, in its own words.
+    #[error("refused: {1}")]
+    Refused(Refusal, String),
+    /// What it holds under our name is somebody else's: of another type, or without an end.
+    #[error("not ours: {0}")]
+    Foreign(String),
     /// What it holds is damaged.
     #[error("damaged: {0}")]
     Corrupt(String),
     #[error("{size} bytes, over the limit of {limit}")]
     TooLarge { size: usize, limit: usize },
+}
+
+/// Why a store won't: each asks for another remedy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    OutOfMemory,
+    /// A replica: another server is the master now.
+    ReadOnly,
+    /// It has just started and reads its data.
+    Loading,
+    /// No password, a wrong one, or a user without the right.
+    NoAccess,
+    Other,
 }
 
 /// Holds records, the purge log and leases.
@@ -210,9 +226,31 @@ impl StoreError {
         match self {
             Self::Down(_) => "down",
             Self::Timeout => "timeout",
-            Self::Refused(_) => "refused",
+            Self::Refused(..) => "refused",
+            Self::Foreign(_) => "foreign",
             Self::Corrupt(_) => "corrupt",
             Self::TooLarge { .. } => "too-large",
+        }
+    }
+}
+
+impl Refusal {
+    pub const ALL: [Self; 5] = [
+        Self::OutOfMemory,
+        Self::ReadOnly,
+        Self::Loading,
+        Self::NoAccess,
+        Self::Other,
+    ];
+
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => "out-of-memory",
+            Self::ReadOnly => "read-only",
+            Self::Loading => "loading",
+            Self::NoAccess => "no-access",
+            Self::Other => "other",
         }
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::compress::{self, TAG};
-use super::{Corrupt, Limits, Record, Seal, Stored, VERSION, pack};
+use super::{Corrupt, Limits, Record, Seal, Stored, VERSION, expand, pack};
 use crate::cache::key::{KeyId, describe};
+use crate::hc1::TAG;
 
 /// What is known of stored bytes.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Inspection {
 /// # Errors
 /// As [`super::decode`], but not for the seal and the key.
 pub fn inspect(bytes: &Bytes, limits: &Limits, seal: &Seal) -> Result<Inspection, Corrupt> {
-    let packed = compress::expand(bytes, limits)?;
+    let packed = expand(bytes, limits)?;
     let envelope = pack::open(&packed)?;
     let key = envelope.record.slice_ref(pack::key(&envelope.record)?);
     Ok(Inspection {

@@ -30,12 +30,13 @@ use serde_bytes::Bytes as Bin;
 
 use super::form::{List, Whole, of_number, of_record, of_value};
 use super::seal::{SEAL, Seal};
-use super::{Corrupt, LONGEST, MAX_DEPTH, Record, Stored, VERSION, compress};
+use super::{Corrupt, LONGEST, MAX_DEPTH, Record, Stored, VERSION};
 use crate::cache::entry::Marks;
 use crate::cache::key::Hash64;
+use crate::hc1;
 
 /// What stands before the record: tag, array of three, version, seal, the record's length.
-const AHEAD: usize = compress::TAG + 1 + 1 + 2 + SEAL + 5;
+const AHEAD: usize = hc1::TAG + 1 + 1 + 2 + SEAL + 5;
 
 /// A record as it came, its seal not yet compared.
 pub struct Envelope {
@@ -121,9 +122,9 @@ pub fn pack(key: &[u8], record: &Record, seal: &Seal) -> Option<Vec<u8>> {
 
 fn envelope(seal: &[u8; SEAL], length: u32) -> [u8; AHEAD] {
     let mut out = [0; AHEAD];
-    let (front, rest) = out.split_at_mut(compress::TAG + 4);
-    front[..compress::TAG].copy_from_slice(compress::PLAIN);
-    front[compress::TAG..].copy_from_slice(&[
+    let (front, rest) = out.split_at_mut(hc1::TAG + 4);
+    front[..hc1::TAG].copy_from_slice(hc1::PLAIN);
+    front[hc1::TAG..].copy_from_slice(&[
         Marker::FixArray(3).to_u8(),
         VERSION as u8,
         Marker::Bin8.to_u8(),

@@ -101,7 +101,7 @@ fn wrk(url: &str, seconds: u64, script: Option<&Path>) -> anyhow::Result<Ran> {
     let output = command
         .arg(url)
         .output()
-        .context("wrk (tests/bench-install.sh installs it)")?;
+        .context("wrk (make bench-install installs it)")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         bail!(

@@ -21,6 +21,9 @@ use peers::Kind;
 use report::Row;
 
 fn main() -> anyhow::Result<()> {
+    if e2e::cli::helped(options::USAGE) {
+        return Ok(());
+    }
     let options = Options::from_arguments()?;
     let work = tempfile::tempdir().context("a folder for the servers' files")?;
     let origin = peers::start_origin()?;

@@ -6,6 +6,9 @@ use anyhow::{Context, bail};
 
 use crate::peers::Kind;
 
+/// How it is called.
+pub const USAGE: &str = "bench [--rounds N] [--seconds N] [--only NAME,NAME]";
+
 /// The command line.
 pub struct Options {
     pub rounds: usize,
@@ -37,7 +40,7 @@ impl Options {
                 }
                 "--only" => options.only = value.split(',').map(str::to_owned).collect(),
                 _ => {
-                    bail!("{name} is unknown; bench [--rounds N] [--seconds N] [--only NAME,NAME]")
+                    bail!("{name} is unknown; {USAGE}")
                 }
             }
         }

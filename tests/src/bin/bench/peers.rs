@@ -1,6 +1,6 @@
 //! The servers that are compared, each with one worker and a cache in front of the same origin.
 //!
-//! Peers come from Debian (`tests/bench-install.sh`); their files lie in a temporary folder.
+//! Peers come from Debian (`make bench-install`); their files lie in a temporary folder.
 
 use std::fs;
 use std::net::SocketAddr;

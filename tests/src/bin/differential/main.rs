@@ -37,6 +37,9 @@ const SHOWN: usize = 40;
 const SHRUNK_AT_ONCE: usize = 8;
 
 fn main() -> anyhow::Result<()> {
+    if e2e::cli::helped(options::USAGE) {
+        return Ok(());
+    }
     let options = Options::from_arguments()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -2,6 +2,9 @@
 
 use anyhow::{Context, bail};
 
+/// How it is called.
+pub const USAGE: &str = "differential [--seed N] [--requests N]";
+
 /// What to run.
 pub struct Options {
     /// The same seed gives the same stream.
@@ -27,7 +30,7 @@ impl Options {
             match name.as_str() {
                 "--seed" => options.seed = number,
                 "--requests" => options.requests = number as usize,
-                _ => bail!("{name} is unknown; differential [--seed N] [--requests N]"),
+                _ => bail!("{name} is unknown; {USAGE}"),
             }
         }
         Ok(options)

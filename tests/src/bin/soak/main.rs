@@ -31,6 +31,9 @@ use report::Report;
 const ROUND: u64 = 10_000;
 
 fn main() -> anyhow::Result<()> {
+    if e2e::cli::helped(options::USAGE) {
+        return Ok(());
+    }
     let options = Options::from_arguments()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

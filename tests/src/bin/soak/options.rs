@@ -2,6 +2,9 @@
 
 use anyhow::{Context, bail};
 
+/// How it is called.
+pub const USAGE: &str = "soak [--calls N] [--rate N] [--seconds N]";
+
 /// What to run.
 pub struct Options {
     /// Trapping calls, half of them of a key and half of a loader.
@@ -31,7 +34,7 @@ impl Options {
                 "--calls" => options.calls = number,
                 "--rate" => options.rate = number,
                 "--seconds" => options.seconds = number,
-                _ => bail!("{name} is unknown; soak [--calls N] [--rate N] [--seconds N]"),
+                _ => bail!("{name} is unknown; {USAGE}"),
             }
         }
         if options.rate == 0 || options.seconds == 0 {

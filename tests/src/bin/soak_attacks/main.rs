@@ -25,6 +25,8 @@ use e2e::setup::Setup;
 
 use report::{Report, Sample};
 
+/// How it is called.
+const USAGE: &str = "soak_attacks [SECONDS]";
 /// Between two looks at the gateway.
 const LOOK: Duration = Duration::from_secs(1);
 /// The load alone, before the first look: connections are opened, the cache is filled.
@@ -33,8 +35,11 @@ const WARM_UP: Duration = Duration::from_secs(5);
 const CALM: Duration = Duration::from_secs(8);
 
 fn main() -> anyhow::Result<()> {
+    if e2e::cli::helped(USAGE) {
+        return Ok(());
+    }
     let seconds = match std::env::args().nth(1) {
-        Some(given) => given.parse().context("soak_attacks [SECONDS]")?,
+        Some(given) => given.parse().context(USAGE)?,
         None => 600,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

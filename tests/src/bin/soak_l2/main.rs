@@ -44,6 +44,9 @@ struct Phases {
 }
 
 fn main() -> anyhow::Result<()> {
+    if e2e::cli::helped("soak_l2 [--rounds N] [--kills N]") {
+        return Ok(());
+    }
     let (mut rounds, mut kills) = (5, 100);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::OpenError;
+use crate::redis::{self, Settings};
 use crate::units::Duration;
 
 /// One server, a Sentinel group or a Cluster.
@@ -42,6 +44,38 @@ pub struct Redis {
     pub reconnect_max: Duration,
     /// Purges that the shared log keeps, about.
     pub purge_log_length: u64,
+}
+
+impl Redis {
+    /// Whether this can be a Redis, as far as can be told without files and network.
+    ///
+    /// # Errors
+    /// What can't be meant.
+    pub fn check(&self) -> Result<(), OpenError> {
+        if self.connections == 0 {
+            return Err(OpenError::Connections);
+        }
+        if self.prefix.contains(['{', '}']) {
+            return Err(OpenError::Prefix(self.prefix.clone()));
+        }
+        Ok(redis::check(&self.url)?)
+    }
+
+    /// What is needed to connect.
+    pub(super) fn settings(&self) -> Settings<'_> {
+        Settings {
+            url: &self.url,
+            service: &self.service,
+            username: self.username.as_deref(),
+            password: self.password.as_deref(),
+            sentinel_username: self.sentinel_username.as_deref(),
+            sentinel_password: self.sentinel_password.as_deref(),
+            ca_file: self.ca_file.as_deref(),
+            connect_timeout: self.connect_timeout.0,
+            silence_timeout: self.silence_timeout.0,
+            reconnect_max: self.reconnect_max.0,
+        }
+    }
 }
 
 impl Default for Redis {

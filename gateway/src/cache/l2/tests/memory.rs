@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::cache::l2::store::{
-    Acquired, Found, Lease, Log, Logged, Purge, Put, Store, StoreError, StoreKey, Written,
+    Acquired, Found, Lease, Log, Logged, Purge, Put, Refusal, Store, StoreError, StoreKey, Written,
 };
 use crate::cache::purge::Order;
 
@@ -190,7 +190,7 @@ impl Store for Memory {
 
     fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>> {
         if self.mute.load(Ordering::SeqCst) {
-            return ready(Err(StoreError::Refused("OOM".into())));
+            return ready(Err(StoreError::Refused(Refusal::OutOfMemory, "OOM".into())));
         }
         if let Err(error) = self.alive() {
             return ready(Err(error));

@@ -12,11 +12,12 @@ use fred::rustls::crypto::ring;
 use fred::rustls::pki_types::CertificateDer;
 use fred::rustls::pki_types::pem::PemObject;
 use fred::rustls::{ClientConfig, RootCertStore};
+use fred::types::RespVersion;
 use fred::types::config::{
     ClusterDiscoveryPolicy, Config as Fred, Server, ServerConfig, TlsConfig, TlsConnector,
 };
 
-use super::config::Redis;
+use super::Settings;
 
 /// Why Redis can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
@@ -28,10 +29,6 @@ pub enum OpenError {
     Url(String),
     #[error("credentials in the URL; expected `username` and `password_file`")]
     Credentials,
-    #[error("prefix {0:?}: braces would decide which keys a Cluster holds together")]
-    Prefix(String),
-    #[error("`connections` is 0; expected 1 or more")]
-    Connections,
     #[error("{file}: {reason}")]
     Certificates { file: String, reason: String },
     #[error("the system's certificates: {0}")]
@@ -43,27 +40,17 @@ impl OpenError {
     pub fn key(&self) -> &'static str {
         match self {
             Self::Url(_) | Self::Credentials | Self::System(_) => "url",
-            Self::Prefix(_) => "prefix",
-            Self::Connections => "connections",
             Self::Certificates { .. } => "ca_file",
         }
     }
 }
 
-impl Redis {
-    /// Whether this can be a Redis, as far as can be told without files and network.
-    ///
-    /// # Errors
-    /// What can't be meant.
-    pub fn check(&self) -> Result<(), OpenError> {
-        if self.connections == 0 {
-            return Err(OpenError::Connections);
-        }
-        if self.prefix.contains(['{', '}']) {
-            return Err(OpenError::Prefix(self.prefix.clone()));
-        }
-        read(&self.url).map(drop)
-    }
+/// Whether a URL can be a Redis, as far as can be told without files and network.
+///
+/// # Errors
+/// What can't be meant.
+pub fn check(url: &str) -> Result<(), OpenError> {
+    read(url).map(drop)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,21 +70,23 @@ struct Place {
 }
 
 /// The target for fred, without anything that could wait or retry.
-pub(super) fn target(config: &Redis) -> Result<Fred, OpenError> {
-    let place = read(&config.url)?;
-    let tls = place.tls.then(|| tls(config.ca_file.as_deref()));
+pub(super) fn target(settings: &Settings<'_>) -> Result<Fred, OpenError> {
+    let place = read(settings.url)?;
+    let tls = place.tls.then(|| tls(settings.ca_file));
     Ok(Fred {
         fail_fast: true,
-        username: config.username.clone(),
-        password: config.password.clone(),
+        // A PING tells a subscriber from others in this one alone; `bus::redis` needs it.
+        version: RespVersion::RESP2,
+        username: settings.username.map(str::to_owned),
+        password: settings.password.map(str::to_owned),
         database: place.database,
         tls: tls.transpose()?,
-        server: server(place, config),
+        server: server(place, settings),
         ..Fred::default()
     })
 }
 
-fn server(place: Place, config: &Redis) -> ServerConfig {
+fn server(place: Place, settings: &Settings<'_>) -> ServerConfig {
     let hosts = place.hosts.into_iter();
     let mut hosts: Vec<_> = hosts.map(|(host, port)| Server::new(host, port)).collect();
     match place.kind {
@@ -110,9 +99,9 @@ fn server(place: Place, config: &Redis) -> ServerConfig {
         },
         Kind::Sentinel => ServerConfig::Sentinel {
             hosts,
-            service_name: config.service.clone(),
-            username: config.sentinel_username.clone(),
-            password: config.sentinel_password.clone(),
+            service_name: settings.service.to_owned(),
+            username: settings.sentinel_username.map(str::to_owned),
+            password: settings.sentinel_password.map(str::to_owned),
         },
     }
 }

@@ -129,6 +129,14 @@ impl Breaker {
         opens
     }
 
+    /// What was broken is known to work again: calls pass.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        if !matches!(state.position, Position::Closed { .. }) {
+            state.go(Position::Closed { failures: 0 });
+        }
+    }
+
     /// Where it stands.
     pub fn passage(&self) -> Passage {
         match self.state.lock().position {

@@ -1,0 +1,204 @@
+//! `lamina purge` and `lamina nodes`: asks a running gateway by its admin listener.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// Where a gateway's admin listener is, and what opens it.
+pub struct Remote {
+    pub admin: SocketAddr,
+    pub token: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    #[error("{0} does not answer; expected a gateway's admin listener (--admin): {1}")]
+    Connect(SocketAddr, #[source] std::io::Error),
+    #[error("{0} does not answer in time")]
+    Timeout(SocketAddr),
+    #[error("the exchange with the admin listener broke off: {0}")]
+    Broken(String),
+    #[error("{status}: {message}")]
+    Refused { status: StatusCode, message: String },
+}
+
+/// What a purge came to.
+pub struct Purged(Value);
+
+/// Who is there.
+pub struct Listed(Value);
+
+/// How long an answer may take beyond what it waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of an answer at most.
+const MAX_ANSWER: usize = 16 << 20;
+
+impl Remote {
+    /// Purges; `asked` is the body of `POST /v1/purge`, and `wait` how long that waits.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub async fn purge(&self, asked: &Value, wait: Duration) -> Result<Purged, RemoteError> {
+        let answer = self.ask(Method::POST, "/v1/purge", asked.to_string(), wait);
+        answer.await.map(Purged)
+    }
+
+    /// Lists the nodes.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub async fn nodes(&self) -> Result<Listed, RemoteError> {
+        let answer = self.ask(Method::GET, "/v1/nodes", String::new(), Duration::ZERO);
+        answer.await.map(Listed)
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+        wait: Duration,
+    ) -> Result<Value, RemoteError> {
+        tokio::time::timeout(wait + PATIENCE, self.exchange(method, path, body))
+            .await
+            .map_err(|_| RemoteError::Timeout(self.admin))?
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<Value, RemoteError> {
+        let stream = TcpStream::connect(self.admin).await;
+        let stream = stream.map_err(|error| RemoteError::Connect(self.admin, error))?;
+        let broken = |error: &dyn fmt::Display| RemoteError::Broken(error.to_string());
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(&error))?;
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, self.admin.to_string());
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| broken(&error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| broken(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| broken(&error))?;
+        let answer: Value =
+            serde_json::from_slice(&body.to_bytes()).map_err(|error| broken(&error))?;
+        match status {
+            StatusCode::OK => Ok(answer),
+            _ => Err(RemoteError::Refused {
+                status,
+                message: answer["error"].as_str().unwrap_or_default().to_owned(),
+            }),
+        }
+    }
+}
+
+impl Purged {
+    /// Whether every known node has said that it holds there.
+    pub fn is_complete(&self) -> bool {
+        self.0["peers"]["complete"] != false
+    }
+}
+
+impl fmt::Display for Purged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(receipt) = self;
+        writeln!(f, "purged at {} on this node", receipt["order"])?;
+        match &receipt["l2"] {
+            Value::Null => {}
+            l2 if l2["logged"] == true => {
+                writeln!(f, "second tier: logged, number {}", l2["number"])?;
+            }
+            l2 => writeln!(
+                f,
+                "second tier: {}",
+                l2["note"].as_str().unwrap_or_default()
+            )?,
+        }
+        let Some(nodes) = receipt["peers"]["nodes"].as_array() else {
+            return Ok(());
+        };
+        for node in nodes {
+            let name = node["node"].as_str().unwrap_or_default();
+            match node["applied"] == true {
+                true => writeln!(
+                    f,
+                    "{name}: applied at {}, after {} ms",
+                    node["order"], node["after_ms"]
+                )?,
+                false => writeln!(f, "{name}: did not answer")?,
+            }
+        }
+        let held = nodes.iter().filter(|node| node["applied"] == true).count();
+        writeln!(f, "{held} of {} other nodes", nodes.len())
+    }
+}
+
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(list) = self;
+        let bus = &list["bus"];
+        writeln!(
+            f,
+            "{}: this node; {}: {}, {}, {} purges waiting{}",
+            list["node"].as_str().unwrap_or_default(),
+            bus["transport"].as_str().unwrap_or_default(),
+            if bus["hears"] == true {
+                "hears"
+            } else {
+                "hears nothing"
+            },
+            if bus["publishes"] == true {
+                "publishes"
+            } else {
+                "publishing fails"
+            },
+            bus["purges_waiting"],
+            if bus["gap_open"] == true {
+                ", a gap is open"
+            } else {
+                ""
+            },
+        )?;
+        for node in list["nodes"].as_array().into_iter().flatten() {
+            writeln!(
+                f,
+                "{}: {}, {}, heard {} ms ago",
+                node["node"].as_str().unwrap_or_default(),
+                node["version"].as_str().unwrap_or_default(),
+                if node["healthy"] == true {
+                    "healthy"
+                } else {
+                    "degraded"
+                },
+                node["silent_ms"]
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,224 @@
+//! Bytes that are made to cost much, or damaged.
+
+use std::io::Write;
+
+use flate2::write::GzEncoder;
+
+use super::*;
+
+fn read(bytes: impl Into<Bytes>) -> Result<Event, Malformed> {
+    Event::decode(&bytes.into())
+}
+
+/// A `del` with these keys, one more field and its msgpack, without a tag.
+fn del(keys: &[u8], more: &[u8]) -> Vec<u8> {
+    [
+        b"\x86\xa2id\xa1i\xa4type\xa3del\xa6source\xa1s\xa2ts\x01\xa4keys",
+        keys,
+        b"\xa4more",
+        more,
+    ]
+    .concat()
+}
+
+fn gzipped(plain: &[u8]) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(b"HC1G".to_vec(), flate2::Compression::best());
+    gzip.write_all(plain).unwrap();
+    gzip.finish().unwrap()
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    for event in each() {
+        let bytes = event.encode();
+        for end in 0..bytes.len() {
+            assert!(read(bytes.slice(..end)).is_err(), "{event:?} up to {end}");
+        }
+    }
+    let json = br#"{"id":"i","type":"del","source":"s","ts":1,"keys":["a"]}"#;
+    assert!(read(&json[..]).is_ok());
+    for end in 0..json.len() {
+        assert!(read(&json[..end]).is_err(), "up to {end}");
+    }
+}
+
+#[test]
+fn bytes_after_the_end_are_an_error() {
+    let plain = purge().encode();
+    for more in [&b"\0"[..], b"\xc1", b"\xd9", b"{}"] {
+        let longer = [&plain[..], more].concat();
+        assert_eq!(read(longer), Err(Malformed::Form), "{more:x?}");
+    }
+    let longer = [&gzipped(&plain[4..])[..], b"\0"].concat();
+    assert_eq!(read(longer), Err(Malformed::Compression));
+    assert_eq!(read("{} {}"), Err(Malformed::Form));
+}
+
+#[test]
+fn what_is_no_map_is_told() {
+    for bytes in ["", "HC", "HC1"] {
+        assert_eq!(read(bytes), Err(Malformed::Truncated), "{bytes}");
+    }
+    assert_eq!(read("HC1M"), Err(Malformed::Truncated));
+    assert_eq!(read("HC1L...."), Err(Malformed::Tag));
+    assert_eq!(read("hello"), Err(Malformed::Tag));
+    assert_eq!(read("[{}]"), Err(Malformed::Tag));
+    // Lists would do for maps.
+    for bytes in ["HC1M\u{1}", "HC1J[]", "HC1Jnull"] {
+        assert_eq!(read(bytes), Err(Malformed::Form), "{bytes}");
+    }
+    let list = b"HC1M\x97\xa1i\xa3del\xa1s\x01\x91\xa1k\xc0\xc0";
+    assert_eq!(read(&list[..]), Err(Malformed::Form));
+}
+
+#[test]
+fn larger_than_the_limit_is_an_error_before_anything_is_expanded() {
+    let bin = |length: usize| {
+        [
+            b"\xc6",
+            &(length as u32).to_be_bytes()[..],
+            &vec![0; length],
+        ]
+        .concat()
+    };
+    assert!(read(del(b"\x90", &bin(MAX_BYTES - 100))).is_ok());
+    assert_eq!(
+        read(del(b"\x90", &bin(MAX_BYTES))),
+        Err(Malformed::TooLarge)
+    );
+    let mut bomb = gzipped(&del(b"\x90", &bin(64 << 20)));
+    assert!(bomb.len() < 100_000);
+    for length in [0_u32, 1, 1 << 20, u32::MAX] {
+        let end = bomb.len() - 4;
+        bomb[end..].copy_from_slice(&length.to_le_bytes());
+        assert_eq!(read(bomb.clone()), Err(Malformed::TooLarge), "{length}");
+    }
+}
+
+#[test]
+fn keys_and_texts_are_bounded() {
+    let keys = |count: usize| {
+        let list = [
+            &b"\xdc"[..],
+            &(count as u16).to_be_bytes(),
+            &b"\xa1a".repeat(count),
+        ]
+        .concat();
+        read(del(&list, b"\xc0"))
+    };
+    assert!(keys(MAX_KEYS).is_ok());
+    assert_eq!(keys(MAX_KEYS + 1), Err(Malformed::TooMany));
+    let long = |field: &str, length: usize| {
+        let text = "a".repeat(length);
+        let event = match field {
+            "keys" => serde_json::json!({"type": "del", "source": "s", "ts": 1, "keys": [text]}),
+            _ => {
+                serde_json::json!({"type": "pattern", "source": "s", "ts": 1, "pattern": "", field: text})
+            }
+        };
+        read(event.to_string())
+    };
+    for field in ["id", "source", "pattern", "namespace", "keys"] {
+        let text = long(field, MAX_TEXT);
+        assert!(text.is_ok(), "{field}");
+        assert_eq!(
+            long(field, MAX_TEXT + 1),
+            Err(Malformed::TooLong),
+            "{field}"
+        );
+    }
+}
+
+#[test]
+fn declared_lengths_that_the_input_lacks_are_errors() {
+    for value in [
+        &b"\xdd\xff\xff\xff\xff"[..],
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+        b"\xc9\xff\xff\xff\xff\x01",
+    ] {
+        assert_eq!(
+            read(del(b"\x90", value)),
+            Err(Malformed::Truncated),
+            "{value:x?}"
+        );
+    }
+    let keys = del(b"\xdd\xff\xff\xff\xff\xa1a", b"");
+    assert!(read(keys).is_err());
+}
+
+#[test]
+fn nesting_is_bounded_in_msgpack_and_harmless_in_json() {
+    let nested = [vec![0x91; MAX_BYTES - 100], vec![0xc0]].concat();
+    assert_eq!(read(del(b"\x90", &nested)), Err(Malformed::TooDeep));
+    let extensions = [0xc7, 1].repeat(1_000);
+    assert!(read(del(b"\x90", &extensions)).is_err());
+    let half = MAX_BYTES / 2 - 100;
+    let (open, close) = ("[".repeat(half), "]".repeat(half));
+    let json = |field: &str| {
+        let json =
+            format!(r#"{{"{field}":{open}{close},"type":"del","source":"s","ts":1,"keys":[]}}"#);
+        read(json)
+    };
+    assert!(json("value").is_ok());
+    for field in ["id", "pattern"] {
+        assert_eq!(json(field), Err(Malformed::Form), "{field}");
+    }
+}
+
+#[test]
+fn a_field_that_comes_twice_is_an_error() {
+    let twice = r#"{"type":"del","source":"s","ts":1,"keys":["a"],"keys":["b"]}"#;
+    assert_eq!(read(twice), Err(Malformed::Form));
+    let mut packed = del(b"\x90", b"\xc0");
+    packed[0] += 1;
+    packed.extend_from_slice(b"\xa4keys\x90");
+    assert_eq!(read(packed), Err(Malformed::Form));
+}
+
+#[test]
+fn text_must_be_utf_8() {
+    assert_eq!(read(del(b"\x91\xa1\xff", b"\xc0")), Err(Malformed::Form));
+    assert!(
+        read(del(b"\x91\xa1a", b"\xa1\xff")).is_ok(),
+        "what is skipped may be anything"
+    );
+}
+
+fn within_limits(event: &Event) -> bool {
+    let keys = match &event.shape {
+        Shape::Del { keys } | Shape::Set { keys } => &keys[..],
+        Shape::Pattern(pattern) => std::slice::from_ref(pattern),
+    };
+    keys.len() <= MAX_KEYS && keys.iter().all(|key| key.len() <= MAX_TEXT)
+}
+
+/// Mutated bytes that are still an event are one that can be written again.
+fn holds(bytes: Vec<u8>) -> Result<(), TestCaseError> {
+    let Ok(event) = read(bytes) else {
+        return Ok(());
+    };
+    prop_assert!(within_limits(&event));
+    let again = Event::decode(&event.encode()).unwrap();
+    prop_assert_eq!(again.id, event.id);
+    prop_assert_eq!(again.ours, event.ours);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_do_not_panic(tag in prop::sample::select(vec!["HC1M", "HC1G", "HC1Z", "HC1J", "{", ""]), rest in prop::collection::vec(any::<u8>(), 0..400)) {
+        holds([tag.as_bytes(), &rest].concat())?;
+    }
+
+    #[test]
+    fn an_event_with_arbitrary_changes_does_not_panic(event in any_event(), tagged: bool, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut bytes = event.encode().to_vec();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        holds(bytes.split_off(if tagged { 0 } else { 4 }))?;
+    }
+}

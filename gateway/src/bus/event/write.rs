@@ -1,0 +1,108 @@
+//! From an event to its bytes.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_bytes::Bytes as Bin;
+
+use super::form::{Bounded, Told, Written};
+use super::{Event, MAX_KEYS, Message, Ours, Prime, Seen, Shape};
+use crate::hc1::{self, Compression};
+
+/// See [`Event::encode`].
+pub fn event(event: &Event) -> Bytes {
+    let mut plain = hc1::PLAIN.to_vec();
+    written(event)
+        .serialize(&mut rmp_serde::Serializer::new(&mut plain).with_struct_map())
+        .expect("maps of text and numbers have a form, and a vector takes all of it");
+    let compression = Compression::default();
+    match plain.len() - hc1::TAG >= compression.min_bytes {
+        true => compression.shrink(&plain).unwrap_or(plain).into(),
+        false => plain.into(),
+    }
+}
+
+fn written(event: &Event) -> Written<'_> {
+    let (r#type, keys, pattern) = match &event.shape {
+        Shape::Del { keys } | Shape::Set { keys } => ("del", Some(&**keys), None),
+        Shape::Pattern(pattern) => ("pattern", None, Some(&**pattern)),
+    };
+    Written {
+        id: &event.id,
+        r#type,
+        source: &event.source,
+        ts: event.ts as f64,
+        keys,
+        pattern,
+        namespace: event.namespace.as_deref(),
+        lamina: event.ours.as_ref().map(told),
+    }
+}
+
+fn told(ours: &Ours) -> Told<'_> {
+    let (boot, purges) = (ours.boot, ours.purges);
+    let of_message = match &ours.message {
+        Message::Purge {
+            selector,
+            soft,
+            receipt,
+        } => Told {
+            kind: "purge",
+            selector: Some(selector),
+            soft: Some(*soft),
+            receipt: Some(*receipt),
+            ..Told::default()
+        },
+        Message::Prime(prime) => told_prime(prime),
+        Message::Heartbeat { healthy, version } => Told {
+            kind: "heartbeat",
+            healthy: Some(*healthy),
+            version: Some(version),
+            ..Told::default()
+        },
+        Message::Applied { of, order } => Told {
+            kind: "applied",
+            of: Some(of),
+            order: Some(*order),
+            ..Told::default()
+        },
+        Message::Missing { of, life, from } => Told {
+            kind: "missing",
+            of: Some(of),
+            life: Some(*life),
+            order: Some(*from),
+            ..Told::default()
+        },
+    };
+    Told {
+        boot,
+        purges,
+        ..of_message
+    }
+}
+
+fn told_prime(prime: &Prime) -> Told<'_> {
+    let (log, publishers) = match &prime.seen {
+        Seen::Log { generation } => (Some(*generation), None),
+        Seen::Publishers(known) => (None, Some(list(known))),
+    };
+    Told {
+        kind: "prime",
+        key: Some(Bin::new(&prime.key)),
+        primary: Some(Bin::new(&prime.primary)),
+        record: Some(Bin::new(&prime.record)),
+        log,
+        publishers,
+        ..Told::default()
+    }
+}
+
+/// The first [`MAX_KEYS`]: a receiver refuses a value that knew of fewer purges than it does.
+fn list(known: &[(String, u64, u64)]) -> Bounded<(&str, u64, u64)> {
+    let known = known.iter().take(MAX_KEYS);
+    Bounded {
+        items: known
+            .map(|(source, boot, purges)| (&**source, *boot, *purges))
+            .collect(),
+        more: false,
+    }
+}

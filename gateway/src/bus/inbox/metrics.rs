@@ -1,0 +1,93 @@
+//! What hearing comes to, in numbers.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::bus::event::Malformed;
+
+/// What became of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    Applied,
+    /// Our own words come back.
+    Own,
+    Duplicate,
+    OtherNamespace,
+    Malformed,
+    /// It could not be applied.
+    Failed,
+    /// This node does not subscribe.
+    NotListening,
+}
+
+const HEARD: [&str; 7] = [
+    "applied",
+    "own",
+    "duplicate",
+    "other-namespace",
+    "malformed",
+    "failed",
+    "not-listening",
+];
+
+/// The counters, resolved once.
+pub struct Metrics {
+    heard: [IntCounter; HEARD.len()],
+    malformed: IntCounterVec,
+    lost: IntCounter,
+    consuming: IntGauge,
+}
+
+impl Metrics {
+    /// # Errors
+    /// When the registry has them already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let heard = IntCounterVec::new(
+            Opts::new(
+                "lamina_bus_received_total",
+                "Messages by what became of them.",
+            ),
+            &["outcome"],
+        )?;
+        let malformed = IntCounterVec::new(
+            Opts::new(
+                "lamina_bus_malformed_total",
+                "Messages that are no events, by reason.",
+            ),
+            &["reason"],
+        )?;
+        let lost = IntCounter::new(
+            "lamina_bus_lost_total",
+            "Times that the transport told of lost messages.",
+        )?;
+        let consuming = IntGauge::new(
+            "lamina_bus_consuming",
+            "1 while this node hears the others.",
+        )?;
+        registry.register(Box::new(heard.clone()))?;
+        registry.register(Box::new(malformed.clone()))?;
+        registry.register(Box::new(lost.clone()))?;
+        registry.register(Box::new(consuming.clone()))?;
+        Ok(Self {
+            heard: HEARD.map(|outcome| heard.with_label_values(&[outcome])),
+            malformed,
+            lost,
+            consuming,
+        })
+    }
+
+    pub fn heard(&self, heard: Heard) {
+        self.heard[heard as usize].inc();
+    }
+
+    pub fn malformed(&self, reason: Malformed) {
+        self.malformed.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub fn lost(&self) {
+        self.lost.inc();
+    }
+
+    pub fn consuming(&self, consuming: bool) {
+        self.consuming.set(i64::from(consuming));
+    }
+}

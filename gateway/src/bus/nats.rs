@@ -1,0 +1,119 @@
+//! NATS as the bus: plain, or with JetStream.
+//!
+//! Inside: `config`, `link` (connections, one after another), `core` (at most once),
+//! `jetstream` (durable) and `stream` (what it needs on the server).
+
+pub mod config;
+mod core;
+mod jetstream;
+mod link;
+mod stream;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_nats::ConnectOptions;
+use async_nats::rustls::pki_types::CertificateDer;
+use async_nats::rustls::pki_types::pem::PemObject;
+
+use super::transport::Transport;
+use config::Mode;
+
+/// Why NATS can't be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("no servers; expected one at least, as in nats://host:4222")]
+    Servers,
+    #[error("{0:?} is not where a NATS is; expected nats://host:4222, or tls://host:4222 for TLS")]
+    Server(String),
+    #[error("credentials in the URL; expected `username` and `password_file`, or `token_file`")]
+    InUrl,
+    #[error("{given:?} is no subject; expected words with dots between them, without wildcards")]
+    Subject { key: &'static str, given: String },
+    #[error(
+        "one way to introduce ourselves is given beside `username`, `token` or `credentials_file`; expected one of them"
+    )]
+    Ways,
+    #[error("`ping_interval` is 0; expected a time after which silence is suspicious")]
+    Ping,
+    #[error(
+        "no durable name; JetStream keeps this node's place under it, so expected a name that this node \
+         alone has and keeps over restarts"
+    )]
+    DurableName,
+    #[error("{given:?} is no name for the server; expected no spaces and none of . * > / \\")]
+    Name { key: &'static str, given: String },
+    #[error("`{0}` is out of its range")]
+    Number(&'static str),
+    #[error("{file}: {reason}")]
+    File {
+        key: &'static str,
+        file: String,
+        reason: String,
+    },
+}
+
+impl OpenError {
+    /// The key of the configuration that it is about.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Servers | Self::Server(_) | Self::InUrl => "servers",
+            Self::Subject { key, .. } | Self::File { key, .. } => key,
+            Self::Ways => "username",
+            Self::Ping => "ping_interval",
+            Self::DurableName
+            | Self::Name {
+                key: "durable_name",
+                ..
+            } => "jetstream.durable_name",
+            Self::Name { .. } => "jetstream.stream",
+            Self::Number("replicas") => "jetstream.replicas",
+            Self::Number("max_deliver") => "jetstream.max_deliver",
+            Self::Number("ack_wait_ms") => "jetstream.ack_wait_ms",
+            Self::Number("max_age_ms") => "jetstream.max_age_ms",
+            Self::Number(_) => "jetstream.max_msgs",
+        }
+    }
+}
+
+/// A transport that connects by itself, from `run` on and whenever the connection is lost.
+///
+/// # Errors
+/// When the configuration can't mean a NATS. One that is down is no error.
+pub fn open(config: &config::Nats) -> Result<Arc<dyn Transport>, OpenError> {
+    config.check()?;
+    if let Some(file) = &config.ca_file {
+        certificates(file).map_err(|reason| unreadable("ca_file", file, reason))?;
+    }
+    if let Some(file) = &config.credentials_file {
+        credentials(file).map_err(|reason| unreadable("credentials_file", file, reason))?;
+    }
+    let config = config.clone();
+    Ok(match config.mode {
+        Mode::Core => Arc::new(core::Core::new(config)),
+        Mode::Jetstream => Arc::new(jetstream::JetStream::new(config)),
+    })
+}
+
+fn unreadable(key: &'static str, file: &Path, reason: String) -> OpenError {
+    let file = file.display().to_string();
+    OpenError::File { key, file, reason }
+}
+
+fn certificates(file: &Path) -> Result<(), String> {
+    let text = std::fs::read(file).map_err(|e| e.to_string())?;
+    let mut all = CertificateDer::pem_slice_iter(&text);
+    match all.next() {
+        None => Err("no certificate in it".to_owned()),
+        Some(first) => std::iter::once(first)
+            .chain(all)
+            .try_for_each(|one| one.map(drop))
+            .map_err(|e| e.to_string()),
+    }
+}
+
+fn credentials(file: &Path) -> Result<(), String> {
+    let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
+    let read = ConnectOptions::with_credentials(&text);
+    read.map(drop).map_err(|e| e.to_string())
+}

@@ -1,0 +1,293 @@
+//! What YAML says about NATS as the bus.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::OpenError;
+use crate::units::Duration;
+
+/// A NATS server or cluster, plain (at most once) or with JetStream (durable).
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nats {
+    /// Where: `nats://host:4222`, `tls://…` for TLS; further servers of a cluster are found through them.
+    pub servers: Vec<String>,
+    /// `core` delivers at most once to who is there; `jetstream` keeps messages for each node until it has applied them.
+    pub mode: Mode,
+    /// What nodes publish to and listen on; the same on all of them. With JetStream also the word `now` below it.
+    pub subject: String,
+    /// How the server lists this node; unset is `lamina`.
+    pub name: Option<String>,
+    /// A user of the server.
+    pub username: Option<String>,
+    /// The user's password.
+    pub password: Option<String>,
+    /// A file with the password, in place of `password`.
+    pub password_file: Option<PathBuf>,
+    /// A token, in place of a user.
+    pub token: Option<String>,
+    /// A file with the token, in place of `token`.
+    pub token_file: Option<PathBuf>,
+    /// A credentials file (JWT and seed), read anew for each connection.
+    pub credentials_file: Option<PathBuf>,
+    /// Certificates (PEM) that vouch for the servers, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Where answers to this node come; its user needs the right to publish and to subscribe below it.
+    pub inbox_prefix: String,
+    /// To open a connection and introduce ourselves, for each server.
+    pub connect_timeout: Duration,
+    /// Between two pings; a server that answers none of three is given up.
+    pub ping_interval: Duration,
+    /// Between two attempts to connect; they begin at a tenth of a second and grow, with jitter, to this.
+    pub reconnect_max: Duration,
+    /// With `mode: jetstream`.
+    pub jetstream: JetStream,
+}
+
+/// How messages are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// At most once, to who is connected.
+    #[default]
+    Core,
+    /// Kept in a stream, until each node has acknowledged them.
+    Jetstream,
+}
+
+/// The stream that keeps messages, and this node's place in it.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct JetStream {
+    /// The stream; one for all nodes.
+    pub stream: String,
+    /// This node's own, and the same after its restart: from there it goes on. Required.
+    pub durable_name: Option<String>,
+    /// Where the stream is kept; `memory` is lost with the server.
+    pub storage: Storage,
+    /// Servers of a cluster that keep the stream, 1 to 5.
+    pub replicas: usize,
+    /// Older messages are dropped; unset is never.
+    pub max_age_ms: Option<u64>,
+    /// Messages that the stream keeps; -1 is without limit.
+    pub max_msgs: i64,
+    /// A message that this node has not acknowledged for so long is delivered again.
+    pub ack_wait_ms: u64,
+    /// Deliveries of one message, until it is given up and counted as lost. The server's own limit is set one higher: that delivery only tells of it.
+    pub max_deliver: u32,
+    /// Whether a missing stream is made.
+    pub ensure_stream: bool,
+    /// Whether this node's consumer is made when missing, and kept as configured here.
+    pub ensure_consumer: bool,
+    /// A node that was away for so long is forgotten, so that its place doesn't hold up anything.
+    pub inactive_threshold: Duration,
+}
+
+/// Where a stream is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    #[default]
+    File,
+    Memory,
+}
+
+impl Default for Nats {
+    fn default() -> Self {
+        Self {
+            servers: vec!["nats://127.0.0.1:4222".to_owned()],
+            mode: Mode::Core,
+            subject: "cache.invalidations".to_owned(),
+            name: None,
+            username: None,
+            password: None,
+            password_file: None,
+            token: None,
+            token_file: None,
+            credentials_file: None,
+            ca_file: None,
+            inbox_prefix: "_INBOX".to_owned(),
+            connect_timeout: Duration::secs(2),
+            ping_interval: Duration::secs(2),
+            reconnect_max: Duration::secs(2),
+            jetstream: JetStream::default(),
+        }
+    }
+}
+
+impl Default for JetStream {
+    fn default() -> Self {
+        Self {
+            stream: "CACHE_INVALIDATIONS".to_owned(),
+            durable_name: None,
+            storage: Storage::File,
+            replicas: 1,
+            max_age_ms: None,
+            max_msgs: -1,
+            ack_wait_ms: 30_000,
+            max_deliver: 10,
+            ensure_stream: true,
+            ensure_consumer: true,
+            inactive_threshold: Duration::secs(24 * 60 * 60),
+        }
+    }
+}
+
+impl Nats {
+    /// Whether this can be a NATS, as far as can be told without files and network.
+    ///
+    /// # Errors
+    /// What can't be meant.
+    pub fn check(&self) -> Result<(), OpenError> {
+        if self.servers.is_empty() {
+            return Err(OpenError::Servers);
+        }
+        for server in &self.servers {
+            super::link::address(server)?;
+        }
+        let subjects = [
+            ("subject", &self.subject),
+            ("inbox_prefix", &self.inbox_prefix),
+        ];
+        for (key, given) in subjects {
+            if !is_subject(given) {
+                let given = given.clone();
+                return Err(OpenError::Subject { key, given });
+            }
+        }
+        let ways = [
+            self.username.is_some() || self.password.is_some() || self.password_file.is_some(),
+            self.token.is_some() || self.token_file.is_some(),
+            self.credentials_file.is_some(),
+        ];
+        if ways.into_iter().filter(|way| *way).count() > 1 {
+            return Err(OpenError::Ways);
+        }
+        if self.ping_interval == Duration::ZERO {
+            return Err(OpenError::Ping);
+        }
+        match self.mode {
+            Mode::Core => Ok(()),
+            Mode::Jetstream => self.jetstream.check(),
+        }
+    }
+}
+
+impl JetStream {
+    fn check(&self) -> Result<(), OpenError> {
+        let durable = self.durable_name.as_ref();
+        let durable = durable.ok_or(OpenError::DurableName)?;
+        for (key, given) in [("stream", &self.stream), ("durable_name", durable)] {
+            if !is_name(given) {
+                let given = given.clone();
+                return Err(OpenError::Name { key, given });
+            }
+        }
+        let numbers = [
+            ("replicas", (1..=5).contains(&self.replicas)),
+            ("max_deliver", self.max_deliver > 0),
+            ("ack_wait_ms", self.ack_wait_ms > 0),
+            ("max_age_ms", self.max_age_ms != Some(0)),
+            ("max_msgs", self.max_msgs == -1 || self.max_msgs > 0),
+        ];
+        match numbers.into_iter().find(|(_, fits)| !fits) {
+            Some((key, _)) => Err(OpenError::Number(key)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One subject, without wildcards.
+fn is_subject(text: &str) -> bool {
+    let token =
+        |t: &str| !t.is_empty() && t.chars().all(|c| !c.is_whitespace() && !"*>".contains(c));
+    text.split('.').all(token)
+}
+
+/// The name of a stream or consumer.
+fn is_name(text: &str) -> bool {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !".*>/\\".contains(c);
+    !text.is_empty() && text.chars().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(change: impl FnOnce(&mut Nats)) -> Option<&'static str> {
+        let mut nats = Nats {
+            mode: Mode::Jetstream,
+            ..Nats::default()
+        };
+        nats.jetstream.durable_name = Some("node-1".to_owned());
+        change(&mut nats);
+        nats.check().err().map(|error| error.key())
+    }
+
+    #[test]
+    fn what_can_be_no_nats_is_told_with_its_key() {
+        assert_eq!(key(|_| {}), None);
+        assert_eq!(key(|n| n.servers.clear()), Some("servers"));
+        for wrong in ["", "http://a", "nats://me:pw@a", "nats://me@a", "nats://"] {
+            assert_eq!(
+                key(|n| n.servers[0] = wrong.to_owned()),
+                Some("servers"),
+                "{wrong}"
+            );
+        }
+        for fine in ["a", "a:4223", "tls://a:1", "nats://[::1]:4222"] {
+            assert_eq!(key(|n| n.servers[0] = fine.to_owned()), None, "{fine}");
+        }
+        for wrong in ["", "a..b", "a.*", ">", "a b", "a.\r\nPUB"] {
+            assert_eq!(
+                key(|n| n.subject = wrong.to_owned()),
+                Some("subject"),
+                "{wrong}"
+            );
+        }
+        assert_eq!(
+            key(|n| n.inbox_prefix = String::new()),
+            Some("inbox_prefix")
+        );
+        let two = |n: &mut Nats| {
+            n.username = Some("a".to_owned());
+            n.token = Some("b".to_owned());
+        };
+        assert_eq!(key(two), Some("username"));
+        assert_eq!(
+            key(|n| n.ping_interval = Duration::ZERO),
+            Some("ping_interval")
+        );
+        assert_eq!(
+            key(|n| n.jetstream.durable_name = None),
+            Some("jetstream.durable_name")
+        );
+        assert_eq!(
+            key(|n| n.jetstream.durable_name = Some("a.b".to_owned())),
+            Some("jetstream.durable_name")
+        );
+        assert_eq!(
+            key(|n| n.jetstream.stream = "a/b".to_owned()),
+            Some("jetstream.stream")
+        );
+        assert_eq!(
+            key(|n| n.jetstream.replicas = 0),
+            Some("jetstream.replicas")
+        );
+        assert_eq!(
+            key(|n| n.jetstream.max_deliver = 0),
+            Some("jetstream.max_deliver")
+        );
+        assert_eq!(
+            key(|n| n.jetstream.max_msgs = 0),
+            Some("jetstream.max_msgs")
+        );
+        let core = |n: &mut Nats| {
+            n.mode = Mode::Core;
+            n.jetstream.durable_name = None;
+        };
+        assert_eq!(key(core), None, "only JetStream needs a durable name");
+    }
+}

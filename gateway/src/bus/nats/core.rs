@@ -1,0 +1,206 @@
+//! NATS without a store: at most once, to who is there.
+//!
+//! Decision: a batch is published when its mark has come back. The mark is a message to
+//! ourselves behind the batch; the server handles what one client sends in order, so by then
+//! it has taken the batch. A flush alone says that bytes were written to a socket.
+//! A mark also tells that a subscription stands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_nats::Subscriber;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::config::Nats;
+use super::link::{Keeper, Line, Session, Standing, chain};
+use crate::bus::transport::{Guarantee, Mail, PublishError, Transport};
+
+pub(super) struct Core {
+    inner: Arc<Inner>,
+    keeper: Keeper,
+}
+
+struct Inner {
+    config: Nats,
+    standing: Standing<Way>,
+}
+
+/// A connection, and how its marks go.
+#[derive(Clone)]
+struct Way {
+    line: Line,
+    marks: Arc<Marks>,
+}
+
+struct Marks {
+    inbox: String,
+    sent: AtomicU64,
+    back: watch::Sender<u64>,
+}
+
+impl Core {
+    pub(super) fn new(config: Nats) -> Self {
+        let standing = Standing::new();
+        Self {
+            inner: Arc::new(Inner { config, standing }),
+            keeper: Keeper::default(),
+        }
+    }
+}
+
+impl Transport for Core {
+    fn kind(&self) -> &'static str {
+        "nats"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtMostOnce
+    }
+
+    fn publish<'a>(
+        &'a self,
+        messages: &'a [Bytes],
+    ) -> futures_util::future::BoxFuture<'a, (usize, Option<PublishError>)> {
+        Box::pin(self.inner.publish(messages))
+    }
+
+    fn run(&self, mail: Mail) {
+        self.keeper.start(&self.inner, mail);
+    }
+}
+
+impl Session for Inner {
+    type Way = Way;
+
+    fn config(&self) -> &Nats {
+        &self.config
+    }
+
+    fn standing(&self) -> &Standing<Way> {
+        &self.standing
+    }
+
+    async fn consume(&self, line: &Line, mail: &Mail) -> String {
+        let begun = tokio::select! {
+            begun = timeout(self.config.connect_timeout.0, self.begin(line)) => begun,
+            why = line.ended() => return why,
+        };
+        let (messages, marks, way) = match begun {
+            Ok(Ok(begun)) => begun,
+            Ok(Err(why)) => return why,
+            Err(_) => return "no answer to the subscription".to_owned(),
+        };
+        if !self.standing.up(way.clone(), None, mail).await {
+            return "nobody listens".to_owned();
+        }
+        let dropped = stream::repeat(()).then(|()| line.dropped());
+        let messages = stream::select(messages.map(|m| Some(m.payload)), dropped.map(|()| None));
+        tokio::select! {
+            biased;
+            why = line.ended() => why,
+            () = way.marks.come_back(marks) => "the subscription ended".to_owned(),
+            () = mail.forward(messages) => "the subscription ended".to_owned(),
+        }
+    }
+}
+
+impl Inner {
+    async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+        let way = match self.standing.get() {
+            Ok(way) => way,
+            Err(down) => return (0, Some(down)),
+        };
+        tokio::select! {
+            done = self.send(&way, messages) => done,
+            why = way.line.ended() => (0, Some(PublishError::Down(why))),
+        }
+    }
+
+    async fn send(&self, way: &Way, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+        let mut refused = None;
+        let mut sent = 0;
+        for message in messages {
+            let subject = self.config.subject.clone();
+            if let Err(error) = way.line.client.publish(subject, message.clone()).await {
+                refused = Some(PublishError::Refused(chain(&error)));
+                break;
+            }
+            sent += 1;
+        }
+        if let Err(why) = way.there_and_back().await {
+            return (0, Some(PublishError::Down(why)));
+        }
+        match way.line.refusal() {
+            Some(said) => (0, Some(PublishError::Refused(said))),
+            None => (sent, refused),
+        }
+    }
+
+    /// Subscribes, and waits until the server says so.
+    async fn begin(&self, line: &Line) -> Result<(Subscriber, Subscriber, Way), String> {
+        let client = &line.client;
+        let inbox = client.new_inbox();
+        let mut marks = client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|e| chain(&e))?;
+        let messages = client.subscribe(self.config.subject.clone()).await;
+        let messages = messages.map_err(|e| chain(&e))?;
+        let way = Way {
+            line: line.clone(),
+            marks: Arc::new(Marks {
+                inbox,
+                sent: AtomicU64::new(0),
+                back: watch::Sender::new(0),
+            }),
+        };
+        // Twice: a refusal came before the first, but is told by another task.
+        for _ in 0..2 {
+            way.send_mark().await?;
+            marks.next().await.ok_or("the subscription ended")?;
+        }
+        Ok((messages, marks, way))
+    }
+}
+
+impl Way {
+    /// Returns when the server has handled all that was sent before.
+    async fn there_and_back(&self) -> Result<(), String> {
+        let mut back = self.marks.back.subscribe();
+        let mark = self.send_mark().await?;
+        let came = back.wait_for(|number| *number >= mark).await;
+        came.map(drop)
+            .map_err(|_| "the connection ended".to_owned())
+    }
+
+    async fn send_mark(&self) -> Result<u64, String> {
+        let mark = self.marks.sent.fetch_add(1, Ordering::Relaxed) + 1;
+        let payload = Bytes::copy_from_slice(&mark.to_be_bytes());
+        let sent = self
+            .line
+            .client
+            .publish(self.marks.inbox.clone(), payload)
+            .await;
+        sent.map(|()| mark).map_err(|e| chain(&e))
+    }
+}
+
+impl Marks {
+    /// Notes the marks that come, until the subscription ends.
+    async fn come_back(&self, mut marks: Subscriber) {
+        while let Some(mark) = marks.next().await {
+            if let Ok(number) = <[u8; 8]>::try_from(&*mark.payload) {
+                let number = u64::from_be_bytes(number);
+                self.back.send_if_modified(|back| {
+                    let newer = number > *back;
+                    *back = number.max(*back);
+                    newer
+                });
+            }
+        }
+    }
+}

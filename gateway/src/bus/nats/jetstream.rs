@@ -1,0 +1,388 @@
+//! NATS with JetStream: kept for each node until the node has applied it.
+//!
+//! Decision: one durable pull consumer for each node, and an answer to each message. The
+//! server is told to deliver once more than configured: that delivery only tells us that
+//! the message is given up, so that none ends in silence, however its deliveries failed.
+//! Answers belong to the transport and not to a connection, so what was taken before a
+//! disconnect is acknowledged after it and not delivered again.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
+use async_nats::jetstream::{self, AckKind, Context};
+use async_nats::{Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::config::Nats;
+use super::link::{Keeper, Line, Session, Standing, chain};
+use super::stream::{Hands, PATIENCE, Place, Said, UNANSWERED, place};
+use crate::bus::transport::{Delivery, Guarantee, Mail, PublishError, Receipt, Transport, Word};
+
+pub(super) struct JetStream {
+    inner: Arc<Inner>,
+    keeper: Keeper,
+}
+
+struct Inner {
+    config: Nats,
+    standing: Standing<Way>,
+    said: Said,
+    hands: Arc<Hands>,
+    answers: mpsc::Sender<Answer>,
+    answered: tokio::sync::Mutex<mpsc::Receiver<Answer>>,
+}
+
+#[derive(Clone)]
+struct Way {
+    line: Line,
+    context: Context,
+}
+
+/// What became of a message.
+struct Answer {
+    to: Subject,
+    kind: AckKind,
+    _held: Held,
+}
+
+/// One message in our hands.
+struct Held {
+    number: u64,
+    hands: Arc<Hands>,
+}
+
+/// Answers a message.
+struct Taken {
+    to: Subject,
+    delivered: u32,
+    answers: mpsc::Sender<Answer>,
+    held: Held,
+}
+
+/// Messages that are on their way to the stream at once.
+const WINDOW: usize = 1_000;
+/// Messages that are asked for at once.
+const BATCH: usize = 256;
+/// Bytes that are asked for at once, unless one message may be larger.
+const BATCH_BYTES: usize = 16 << 20;
+/// Before a message is delivered again that could not be applied; doubled with each time.
+const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(10);
+
+impl JetStream {
+    pub(super) fn new(config: Nats) -> Self {
+        // Twice, for answers to what was taken before the server forgot us.
+        let (answers, answered) = mpsc::channel(2 * UNANSWERED as usize);
+        let inner = Inner {
+            config,
+            standing: Standing::new(),
+            said: Said::default(),
+            hands: Arc::default(),
+            answers,
+            answered: tokio::sync::Mutex::new(answered),
+        };
+        Self {
+            inner: Arc::new(inner),
+            keeper: Keeper::default(),
+        }
+    }
+}
+
+impl Transport for JetStream {
+    fn kind(&self) -> &'static str {
+        "jetstream"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::Durable
+    }
+
+    fn publish<'a>(
+        &'a self,
+        messages: &'a [Bytes],
+    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+        Box::pin(self.inner.publish(messages))
+    }
+
+    fn whisper<'a>(
+        &'a self,
+        messages: &'a [Bytes],
+    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+        Box::pin(self.inner.whisper(messages))
+    }
+
+    fn run(&self, mail: Mail) {
+        self.keeper.start(&self.inner, mail);
+    }
+}
+
+impl Session for Inner {
+    type Way = Way;
+
+    fn config(&self) -> &Nats {
+        &self.config
+    }
+
+    fn standing(&self) -> &Standing<Way> {
+        &self.standing
+    }
+
+    async fn consume(&self, line: &Line, mail: &Mail) -> String {
+        let context = ContextBuilder::new()
+            .timeout(PATIENCE)
+            .ack_timeout(PATIENCE)
+            .max_ack_inflight(WINDOW * 8)
+            .build(line.client.clone());
+        let begun = tokio::select! {
+            begun = self.begin(&context) => begun,
+            why = line.ended() => return why,
+        };
+        let (place, messages, whispers) = match begun {
+            Ok(begun) => begun,
+            Err(why) => return why,
+        };
+        let way = Way {
+            line: line.clone(),
+            context,
+        };
+        if !self.standing.up(way, place.behind, mail).await {
+            return "nobody listens".to_owned();
+        }
+        tokio::select! {
+            biased;
+            why = line.ended() => why,
+            why = self.answer(line) => why,
+            why = self.pull(line, messages, place.last, mail) => why,
+            () = overhear(whispers, mail) => "the subscription ended".to_owned(),
+        }
+    }
+}
+
+impl Inner {
+    async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+        let way = match self.standing.get() {
+            Ok(way) => way,
+            Err(down) => return (0, Some(down)),
+        };
+        let mut taken = 0;
+        for window in messages.chunks(WINDOW) {
+            let (count, failed) = tokio::select! {
+                biased;
+                why = way.line.ended() => (0, Some(PublishError::Down(why))),
+                done = self.send(&way.context, window) => done,
+            };
+            taken += count;
+            if failed.is_some() {
+                return (taken, failed);
+            }
+        }
+        (taken, None)
+    }
+
+    async fn whisper(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+        let way = match self.standing.get() {
+            Ok(way) => way,
+            Err(down) => return (0, Some(down)),
+        };
+        for (sent, message) in messages.iter().enumerate() {
+            let said = way.line.client.publish(self.whispered(), message.clone());
+            if let Err(error) = said.await {
+                return (sent, Some(PublishError::Refused(chain(&error))));
+            }
+        }
+        (messages.len(), None)
+    }
+
+    /// The subject beside the stream's, which no stream of ours takes.
+    fn whispered(&self) -> String {
+        format!("{}.now", self.config.subject)
+    }
+
+    async fn send(&self, context: &Context, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+        let mut acks = Vec::with_capacity(messages.len());
+        let mut failed = None;
+        for message in messages {
+            let subject = self.config.subject.clone();
+            match context.publish(subject, message.clone()).await {
+                Ok(ack) => acks.push(ack),
+                Err(error) => {
+                    failed = Some(refusal(&error));
+                    break;
+                }
+            }
+        }
+        let mut taken = 0;
+        for ack in acks {
+            if let Err(error) = ack.await {
+                return (taken, Some(refusal(&error)));
+            }
+            taken += 1;
+        }
+        (taken, failed)
+    }
+
+    async fn begin(&self, context: &Context) -> Result<(Place, pull::Stream, Subscriber), String> {
+        // First, so that it stands when the server has answered about the rest.
+        let whispers = context.client().subscribe(self.whispered()).await;
+        let whispers = whispers.map_err(|e| chain(&e))?;
+        let place = place(context, &self.config, &self.hands, &self.said).await?;
+        let heartbeat = self.config.ping_interval.0;
+        let largest = context.client().max_payload().saturating_mul(2);
+        let messages = place
+            .consumer
+            .stream()
+            .max_messages_per_batch(BATCH)
+            .max_bytes_per_batch(BATCH_BYTES.max(largest))
+            .expires(heartbeat.saturating_mul(10))
+            .heartbeat(heartbeat)
+            .messages()
+            .await
+            .map_err(|e| chain(&e))?;
+        Ok((place, messages, whispers))
+    }
+
+    /// Passes answers on to the server.
+    async fn answer(&self, line: &Line) -> String {
+        let mut answered = self.answered.lock().await;
+        while let Some(answer) = answered.recv().await {
+            let said = line.client.publish(answer.to, answer.kind.into()).await;
+            if let Err(error) = said {
+                return chain(&error);
+            }
+        }
+        "nobody answers".to_owned()
+    }
+
+    async fn pull(
+        &self,
+        line: &Line,
+        mut messages: pull::Stream,
+        mut last: Option<u64>,
+        mail: &Mail,
+    ) -> String {
+        while let Some(message) = messages.next().await {
+            let word = match message {
+                Ok(message) => self.word(message, &mut last),
+                Err(error) => return chain(&error),
+            };
+            let (lost, word) = match word {
+                Ok(word) => word,
+                Err(why) => return why,
+            };
+            for word in [lost.map(Word::Lost), word.map(Word::Message)]
+                .into_iter()
+                .flatten()
+            {
+                if !mail.tell(word).await {
+                    return "nobody listens".to_owned();
+                }
+            }
+        }
+        line.client.connection_state().to_string()
+    }
+
+    /// What is to be told of a message: a loss before it, and the message.
+    fn word(
+        &self,
+        message: jetstream::Message,
+        last: &mut Option<u64>,
+    ) -> Result<(Option<&'static str>, Option<Delivery>), String> {
+        let info = message.info().map_err(|e| e.to_string())?;
+        let (number, delivered) = (info.stream_sequence, info.delivered);
+        let delivered = u32::try_from(delivered).unwrap_or(u32::MAX);
+        let to = message
+            .reply
+            .clone()
+            .ok_or("a message without an address for its answer")?;
+        let Some(held) = Held::new(number, &self.hands) else {
+            return Ok((None, None));
+        };
+        let taken = Taken {
+            to,
+            delivered,
+            answers: self.answers.clone(),
+            held,
+        };
+        if delivered > self.config.jetstream.max_deliver {
+            taken.answer(AckKind::Term);
+            return Ok((Some("given up after too many deliveries"), None));
+        }
+        let hole = delivered == 1 && last.is_some_and(|last| number > last + 1);
+        if let Some(last) = last {
+            *last = number.max(*last);
+        }
+        let lost = hole.then_some(
+            "the stream dropped them unread, or another node uses the same durable name",
+        );
+        let delivery = Delivery {
+            bytes: message.message.payload,
+            receipt: Some(Box::new(taken)),
+        };
+        Ok((lost, Some(delivery)))
+    }
+}
+
+impl Taken {
+    /// Without room it is not answered, and so delivered again.
+    fn answer(self, kind: AckKind) {
+        let (to, _held) = (self.to, self.held);
+        let _ = self.answers.try_send(Answer { to, kind, _held });
+    }
+}
+
+impl Receipt for Taken {
+    fn done(self: Box<Self>) {
+        self.answer(AckKind::Ack);
+    }
+
+    fn again(self: Box<Self>) {
+        let times = self.delivered.saturating_sub(1).min(16);
+        let pause = AGAIN.saturating_mul(1 << times).min(AGAIN_MAX);
+        self.answer(AckKind::Nak(Some(pause)));
+    }
+}
+
+impl Held {
+    /// None for what is in our hands already: its answer is to come.
+    fn new(number: u64, hands: &Arc<Hands>) -> Option<Self> {
+        hands.take(number).then(|| Self {
+            number,
+            hands: Arc::clone(hands),
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.hands.give(self.number);
+    }
+}
+
+/// Passes on what is of the moment; what has no room is gone.
+async fn overhear(mut whispers: Subscriber, mail: &Mail) {
+    while let Some(message) = whispers.next().await {
+        let (bytes, receipt) = (message.payload, None);
+        let _ = mail.try_tell(Word::Message(Delivery { bytes, receipt }));
+    }
+}
+
+/// Why a message was not taken: for now, or for ever.
+fn refusal(error: &jetstream::context::PublishError) -> PublishError {
+    let said = chain(error);
+    let server = error
+        .source()
+        .and_then(|s| s.downcast_ref::<jetstream::Error>());
+    match error.kind() {
+        PublishErrorKind::TimedOut => PublishError::Timeout,
+        // Also while the servers choose who leads the stream.
+        PublishErrorKind::StreamNotFound | PublishErrorKind::BrokenPipe => PublishError::Down(said),
+        _ if server.is_some_and(|error| error.code() >= 500) => PublishError::Down(said),
+        _ => PublishError::Refused(said),
+    }
+}

@@ -1,0 +1,324 @@
+//! Connections to NATS, one after another, for ever.
+//!
+//! Decision: async-nats reconnects by itself, and then sends what callers gave up long ago
+//! and confirms what was lost with the old socket. So each client lives for one
+//! connection: once connected its list of servers is replaced by one that nobody listens at
+//! ([`NOWHERE`]), and when the connection ends, the client and all that waited in it end.
+//! Attempts follow one another with growing, jittered pauses.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::OpenError;
+use super::config::Nats;
+use crate::bus::transport::{Mail, PublishError, Word};
+
+/// One connection.
+#[derive(Clone)]
+pub(super) struct Line {
+    pub(super) client: Client,
+    events: Arc<Events>,
+}
+
+/// What the client says of its connection.
+struct Events {
+    /// Why the connection is no good any more.
+    end: watch::Sender<Option<String>>,
+    /// The server's last refusal of something published.
+    refusal: Mutex<Option<String>>,
+    dropped: AtomicBool,
+    dropping: Notify,
+}
+
+/// What is known of the connection that stands. `W` is what a publisher needs of it.
+pub(super) struct Standing<W> {
+    way: RwLock<Result<W, String>>,
+}
+
+/// What is done with connections.
+pub(super) trait Session: Send + Sync + 'static {
+    type Way: Clone + Send + Sync;
+
+    fn config(&self) -> &Nats;
+
+    fn standing(&self) -> &Standing<Self::Way>;
+
+    /// Consumes on one connection until it is no good any more; answers why.
+    fn consume(&self, line: &Line, mail: &Mail) -> impl Future<Output = String> + Send;
+}
+
+/// Nobody listens at port 0.
+const NOWHERE: &str = "nats://127.0.0.1:0";
+/// Servers of a cluster that are remembered beside the configured ones.
+const DISCOVERED: usize = 64;
+/// Commands that wait for the socket at most; more of them wait outside.
+const COMMANDS: usize = 256;
+/// Messages that may wait for the task that passes them on.
+const BUFFER: usize = 4_096;
+/// The pause after the first failure.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// A connection that lived so long was no failure.
+const GOOD: Duration = Duration::from_secs(5);
+
+/// A server's address as people write it.
+pub(super) fn address(text: &str) -> Result<ServerAddr, OpenError> {
+    let wrong = || OpenError::Server(text.to_owned());
+    if text.contains('@') {
+        return Err(OpenError::InUrl);
+    }
+    let address: ServerAddr = text.parse().map_err(|_| wrong())?;
+    let speaks = matches!(address.scheme(), "nats" | "tls");
+    (speaks && !address.host().is_empty() && address.port() != 0)
+        .then_some(address)
+        .ok_or_else(wrong)
+}
+
+impl<W: Clone> Standing<W> {
+    pub(super) fn new() -> Self {
+        Self {
+            way: RwLock::new(Err("not connected yet".to_owned())),
+        }
+    }
+
+    /// What stands, or why nothing does.
+    pub(super) fn get(&self) -> Result<W, PublishError> {
+        self.way.read().clone().map_err(PublishError::Down)
+    }
+
+    /// Consuming from now on. False: nobody listens any more.
+    pub(super) async fn up(&self, way: W, behind: Option<u64>, mail: &Mail) -> bool {
+        *self.way.write() = Ok(way);
+        mail.tell(Word::Up { behind }).await
+    }
+
+    /// Not any more; told if it was up.
+    async fn down(&self, why: &str, mail: &Mail) -> bool {
+        let was = std::mem::replace(&mut *self.way.write(), Err(why.to_owned()));
+        was.is_err() || mail.tell(Word::Down(why.to_owned())).await
+    }
+}
+
+/// The task that connects again and again; ends with this.
+#[derive(Default)]
+pub(super) struct Keeper(Mutex<Option<JoinHandle<()>>>);
+
+impl Keeper {
+    pub(super) fn start<S: Session>(&self, session: &Arc<S>, mail: Mail) {
+        let task = tokio::spawn(keep(Arc::clone(session), mail));
+        *self.0.lock() = Some(task);
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.lock().take() {
+            task.abort();
+        }
+    }
+}
+
+/// Connects until nobody listens any more.
+async fn keep<S: Session>(session: Arc<S>, mail: Mail) {
+    let config = session.config();
+    let mut discovered = Vec::new();
+    let mut failures: u32 = 0;
+    loop {
+        let mut began = None;
+        let why = match connect(config, &mut discovered).await {
+            Ok(line) => {
+                began = Some(Instant::now());
+                let why = session.consume(&line, &mail).await;
+                // What ended the connection says more than what failed for it.
+                line.why().unwrap_or(why)
+            }
+            Err(why) => why,
+        };
+        if began.is_some_and(|began| began.elapsed() > GOOD) {
+            failures = 0;
+        }
+        // Once, not with every attempt.
+        if failures == 0 {
+            tracing::warn!(bus = "nats", error = %why, "not connected");
+        }
+        if !session.standing().down(&why, &mail).await {
+            return;
+        }
+        failures = failures.saturating_add(1);
+        let max = config.reconnect_max.0.max(PAUSE_MIN);
+        sleep(pause(failures, max, dice())).await;
+    }
+}
+
+impl Line {
+    /// Waits until the connection is no good any more; answers why.
+    pub(super) async fn ended(&self) -> String {
+        let mut end = self.events.end.subscribe();
+        let end = end.wait_for(Option::is_some).await;
+        // The sender is in `self`.
+        end.ok().and_then(|why| why.clone()).unwrap_or_default()
+    }
+
+    /// The server's refusal of something that was published since the last question.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.events.refusal.lock().take()
+    }
+
+    /// Waits until the client dropped messages that were not taken from it in time.
+    pub(super) async fn dropped(&self) {
+        while !self.events.dropped.swap(false, Ordering::AcqRel) {
+            self.events.dropping.notified().await;
+        }
+    }
+
+    fn why(&self) -> Option<String> {
+        self.events.end.borrow().clone()
+    }
+}
+
+impl Events {
+    fn hear(&self, event: Event) {
+        match event {
+            Event::Disconnected | Event::Closed => self.end("the connection ended"),
+            Event::SlowConsumer(_) => {
+                self.dropped.store(true, Ordering::Release);
+                self.dropping.notify_one();
+            }
+            // A right to publish that is missing concerns that message alone.
+            Event::ServerError(ServerError::Other(said))
+                if said.to_lowercase().contains("publish") =>
+            {
+                *self.refusal.lock() = Some(said);
+            }
+            Event::ServerError(error) => self.end(&error.to_string()),
+            Event::Connected | Event::LameDuckMode | Event::Draining | Event::ClientError(_) => {}
+        }
+    }
+
+    /// The first reason is the reason.
+    fn end(&self, why: &str) {
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            end.get_or_insert_with(|| why.to_owned());
+            first
+        });
+    }
+}
+
+async fn connect(config: &Nats, discovered: &mut Vec<ServerAddr>) -> Result<Line, String> {
+    let servers = servers(config, discovered)?;
+    let events = Arc::new(Events {
+        end: watch::Sender::new(None),
+        refusal: Mutex::new(None),
+        dropped: AtomicBool::new(false),
+        dropping: Notify::new(),
+    });
+    let options = options(config, servers.len(), Arc::clone(&events)).await?;
+    let client = options
+        .connect(servers.as_slice())
+        .await
+        .map_err(|error| chain(&error))?;
+    let line = Line { client, events };
+    timeout(config.connect_timeout.0, bind(&line, config, discovered))
+        .await
+        .map_err(|_| "no answer after connecting".to_owned())??;
+    Ok(line)
+}
+
+/// Notes the servers that are known by now, and binds the client to this connection.
+async fn bind(line: &Line, config: &Nats, discovered: &mut Vec<ServerAddr>) -> Result<(), String> {
+    let pool = line.client.server_pool().await.map_err(|e| chain(&e))?;
+    let found = pool.into_iter().filter(|server| server.is_discovered);
+    for server in found.map(|server| server.addr) {
+        if discovered.len() < DISCOVERED && !discovered.contains(&server) {
+            discovered.push(server);
+        }
+    }
+    let bound = line.client.set_server_pool(NOWHERE).await;
+    bound.map_err(|e| chain(&e))?;
+    tracing::info!(bus = "nats", mode = ?config.mode, "connected");
+    Ok(())
+}
+
+/// The configured servers in any order, behind them those that they told of.
+fn servers(config: &Nats, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, String> {
+    let configured: Result<Vec<_>, _> = config.servers.iter().map(|s| address(s)).collect();
+    let mut servers = configured.map_err(|error| error.to_string())?;
+    let turn = dice() as usize % servers.len().max(1);
+    servers.rotate_left(turn);
+    let new = discovered
+        .iter()
+        .filter(|server| !config.servers.iter().any(|s| s == server.as_url_str()));
+    servers.extend(new.cloned());
+    Ok(servers)
+}
+
+async fn options(
+    config: &Nats,
+    servers: usize,
+    events: Arc<Events>,
+) -> Result<ConnectOptions, String> {
+    let mut options = ConnectOptions::new()
+        .name(config.name.as_deref().unwrap_or("lamina"))
+        .connection_timeout(config.connect_timeout.0)
+        .request_timeout(None)
+        .ping_interval(config.ping_interval.0)
+        .custom_inbox_prefix(&config.inbox_prefix)
+        .client_capacity(COMMANDS)
+        .subscription_capacity(BUFFER)
+        .retain_servers_order()
+        .max_reconnects(servers)
+        .reconnect_delay_callback(|_| Duration::ZERO)
+        .event_callback(move |event| {
+            events.hear(event);
+            std::future::ready(())
+        });
+    if let Some(file) = &config.ca_file {
+        options = options.add_root_certificates(file.clone());
+    }
+    if let Some(user) = &config.username {
+        let password = config.password.clone().unwrap_or_default();
+        options = options.user_and_password(user.clone(), password);
+    }
+    if let Some(token) = &config.token {
+        options = options.token(token.clone());
+    }
+    if let Some(file) = &config.credentials_file {
+        let read = options.credentials_file(file).await;
+        options = read.map_err(|e| format!("{}: {e}", file.display()))?;
+    }
+    Ok(options)
+}
+
+/// An error with what it comes from.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Doubled with each failure, of which 50 to 100 % by the dice.
+fn pause(failures: u32, max: Duration, dice: u32) -> Duration {
+    let full = PAUSE_MIN
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(max);
+    full.mul_f64(0.5 + 0.5 * f64::from(dice) / f64::from(u32::MAX))
+}
+
+fn dice() -> u32 {
+    RandomState::new().hash_one(0) as u32
+}

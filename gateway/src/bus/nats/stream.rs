@@ -1,0 +1,331 @@
+//! What JetStream needs on the server: the stream of all nodes, and this node's consumer.
+//!
+//! Decision: what exists is used, whoever made it; where it differs from the configuration
+//! that is said once. The consumer is this node's own, so it is changed to what is
+//! configured. A new consumer begins with what comes next: its node's cache is empty. What
+//! was delivered to a connection that is gone is asked for again at once, since the server
+//! would wait for `ack_wait`, and newer messages would be taken for it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::{
+    AckPolicy, Consumer, DeliverPolicy, FromConsumer, Info, pull,
+};
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{self, Stream};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use super::config::{JetStream, Nats, Storage};
+use super::link::chain;
+
+/// Where this node is in the stream.
+pub(super) struct Place {
+    pub(super) consumer: Consumer<pull::Config>,
+    /// Messages that wait for this node; none if some may have been dropped unread.
+    pub(super) behind: Option<u64>,
+    /// The number of the last message that was given out; none where a hole in the numbers
+    /// means nothing.
+    pub(super) last: Option<u64>,
+}
+
+/// Messages that this process has taken and not answered yet, by their numbers in the
+/// stream: they are not to come again.
+#[derive(Default)]
+pub(super) struct Hands(Mutex<HashSet<u64>>);
+
+/// What was last said about differences, so that it is said once.
+#[derive(Default)]
+pub(super) struct Said(Mutex<String>);
+
+/// Messages that this node may have taken and not yet answered.
+pub(super) const UNANSWERED: i64 = 4_096;
+/// For the server's answers about stream and consumer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// Numbers that are gone through for messages that were not answered.
+const RANGE: u64 = 4 * UNANSWERED as u64;
+/// The word for it, on the wire.
+const NOT_APPLIED: Bytes = Bytes::from_static(b"-NAK");
+
+/// Finds or makes both.
+pub(super) async fn place(
+    context: &Context,
+    config: &Nats,
+    hands: &Hands,
+    said: &Said,
+) -> Result<Place, String> {
+    let jetstream = &config.jetstream;
+    let stream = find(context, config).await?;
+    let mut differences = differences(&stream.cached_info().config, config);
+    let name = jetstream.durable_name.as_deref().unwrap_or_default();
+    let info = match stream.consumer_info(name).await {
+        Ok(info) => info,
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
+            said.say(jetstream, &differences);
+            return begin(&stream, config, name).await;
+        }
+        Err(error) => return Err(format!("consumer {name}: {}", chain(&error))),
+    };
+    let wanted = consumer(config, name);
+    let had = pull::Config::try_from_consumer_config(info.config.clone());
+    let had = had.map_err(|e| format!("consumer {name}: {e}"))?;
+    let fits = adapted(&had, &wanted) == had;
+    let changed = if fits {
+        Ok(None)
+    } else {
+        adapt(&stream, &had, &wanted, jetstream).await
+    };
+    if let Err(why) = &changed {
+        differences.push(format!("consumer {name}: {why}"));
+    }
+    said.say(jetstream, &differences);
+    Ok(Place {
+        behind: again(context, &info, &stream, hands).await,
+        last: alone(&stream, config).then_some(info.delivered.stream_sequence),
+        consumer: match changed {
+            Ok(Some(consumer)) => consumer,
+            Ok(None) | Err(_) => Consumer::new(had, info, context.clone()),
+        },
+    })
+}
+
+async fn find(context: &Context, config: &Nats) -> Result<Stream, String> {
+    let jetstream = &config.jetstream;
+    let failed =
+        |error: &dyn std::error::Error| format!("stream {}: {}", jetstream.stream, chain(error));
+    match context.get_stream(&jetstream.stream).await {
+        Ok(stream) => Ok(stream),
+        Err(error) if jetstream.ensure_stream && is_missing(&error.kind()) => {
+            let made = context.create_stream(stream(config)).await;
+            made.map_err(|e| failed(&e))?;
+            // Another node may have made it at the same moment.
+            let found = context.get_stream(&jetstream.stream).await;
+            found.map_err(|e| failed(&e))
+        }
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+fn is_missing(kind: &GetStreamErrorKind) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+fn stream(config: &Nats) -> stream::Config {
+    let jetstream = &config.jetstream;
+    stream::Config {
+        name: jetstream.stream.clone(),
+        subjects: vec![config.subject.clone()],
+        storage: storage(jetstream.storage),
+        num_replicas: jetstream.replicas,
+        max_age: Duration::from_millis(jetstream.max_age_ms.unwrap_or(0)),
+        max_messages: jetstream.max_msgs,
+        max_bytes: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        ..stream::Config::default()
+    }
+}
+
+fn storage(storage: Storage) -> stream::StorageType {
+    match storage {
+        Storage::File => stream::StorageType::File,
+        Storage::Memory => stream::StorageType::Memory,
+    }
+}
+
+/// What a stream has otherwise than it is configured here.
+fn differences(has: &stream::Config, config: &Nats) -> Vec<String> {
+    let wants = stream(config);
+    let mut found = Vec::new();
+    let mut compare = |what: &str, has: String, wants: String| {
+        if has != wants {
+            found.push(format!("{what} is {has}, configured is {wants}"));
+        }
+    };
+    compare("subjects", has.subjects.join(" "), wants.subjects.join(" "));
+    compare(
+        "storage",
+        format!("{:?}", has.storage),
+        format!("{:?}", wants.storage),
+    );
+    compare(
+        "replicas",
+        has.num_replicas.to_string(),
+        wants.num_replicas.to_string(),
+    );
+    compare(
+        "max_age",
+        format!("{:?}", has.max_age),
+        format!("{:?}", wants.max_age),
+    );
+    compare(
+        "max_msgs",
+        has.max_messages.to_string(),
+        wants.max_messages.to_string(),
+    );
+    compare(
+        "retention",
+        format!("{:?}", has.retention),
+        format!("{:?}", wants.retention),
+    );
+    compare(
+        "discard",
+        format!("{:?}", has.discard),
+        format!("{:?}", wants.discard),
+    );
+    found
+}
+
+fn consumer(config: &Nats, name: &str) -> pull::Config {
+    let jetstream = &config.jetstream;
+    pull::Config {
+        durable_name: Some(name.to_owned()),
+        deliver_policy: DeliverPolicy::New,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: Duration::from_millis(jetstream.ack_wait_ms),
+        max_deliver: i64::from(jetstream.max_deliver) + 1,
+        filter_subject: config.subject.clone(),
+        max_ack_pending: UNANSWERED,
+        inactive_threshold: jetstream.inactive_threshold.0,
+        ..pull::Config::default()
+    }
+}
+
+/// `had` with what may be changed of a consumer.
+fn adapted(had: &pull::Config, wanted: &pull::Config) -> pull::Config {
+    pull::Config {
+        ack_wait: wanted.ack_wait,
+        max_deliver: wanted.max_deliver,
+        max_ack_pending: wanted.max_ack_pending,
+        inactive_threshold: wanted.inactive_threshold,
+        filter_subject: wanted.filter_subject.clone(),
+        ack_policy: wanted.ack_policy,
+        ..had.clone()
+    }
+}
+
+async fn adapt(
+    stream: &Stream,
+    had: &pull::Config,
+    wanted: &pull::Config,
+    jetstream: &JetStream,
+) -> Result<Option<Consumer<pull::Config>>, String> {
+    if !jetstream.ensure_consumer {
+        return Err(format!("is {}, configured is {}", told(had), told(wanted)));
+    }
+    let changed = stream.create_consumer(adapted(had, wanted)).await;
+    changed.map(Some).map_err(|e| chain(&e))
+}
+
+fn told(config: &pull::Config) -> String {
+    format!(
+        "ack_wait {:?}, max_deliver {}, max_ack_pending {}, inactive_threshold {:?}, filter {:?}, {:?} acks",
+        config.ack_wait,
+        config.max_deliver,
+        config.max_ack_pending,
+        config.inactive_threshold,
+        config.filter_subject,
+        config.ack_policy,
+    )
+}
+
+/// The first time that the server hears of this node, or after it forgot it.
+async fn begin(stream: &Stream, config: &Nats, name: &str) -> Result<Place, String> {
+    if !config.jetstream.ensure_consumer {
+        return Err(format!(
+            "consumer {name}: there is none, and `ensure_consumer` is off"
+        ));
+    }
+    let made = stream.create_consumer(consumer(config, name)).await;
+    Ok(Place {
+        consumer: made.map_err(|e| format!("consumer {name}: {}", chain(&e)))?,
+        behind: None,
+        last: None,
+    })
+}
+
+/// How many messages come next, what was delivered in vain among them. None where some
+/// won't, or not next.
+async fn again(context: &Context, info: &Info, stream: &Stream, hands: &Hands) -> Option<u64> {
+    let (floor, last) = (
+        info.ack_floor.stream_sequence,
+        info.delivered.stream_sequence,
+    );
+    if floor.saturating_add(1) < stream.cached_info().state.first_sequence {
+        return None;
+    }
+    let unanswered = info.num_ack_pending.saturating_sub(hands.count());
+    if unanswered == 0 {
+        return Some(info.num_pending);
+    }
+    if last.saturating_sub(floor) > RANGE {
+        return None;
+    }
+    let missing: Vec<_> = (floor + 1..=last).filter(|n| !hands.hold(*n)).collect();
+    // A server counts what it could not deliver twice: as pending and as unanswered.
+    let unanswered = unanswered.min(missing.len()) as u64;
+    let asked = timeout(PATIENCE, ask_again(context, info, missing)).await;
+    asked.ok()??;
+    Some(info.num_pending.saturating_add(unanswered))
+}
+
+/// Says of each message that it was not applied; the server skips those that were.
+async fn ask_again(context: &Context, info: &Info, missing: Vec<u64>) -> Option<()> {
+    let client = context.client();
+    let (stream, name, place) = (
+        &info.stream_name,
+        &info.name,
+        info.delivered.consumer_sequence,
+    );
+    let mut last = None;
+    for number in missing {
+        let to = format!("$JS.ACK.{stream}.{name}.1.{number}.{place}.0.0");
+        if let Some(to) = last.replace(to) {
+            client.publish(to, NOT_APPLIED).await.ok()?;
+        }
+    }
+    match last {
+        // It's answered when all before it were handled.
+        Some(to) => client.request(to, NOT_APPLIED).await.ok().map(drop),
+        None => Some(()),
+    }
+}
+
+/// Whether the stream takes nothing but what this node consumes.
+fn alone(stream: &Stream, config: &Nats) -> bool {
+    stream.cached_info().config.subjects == [config.subject.as_str()]
+}
+
+impl Hands {
+    /// False: it is in them already.
+    pub(super) fn take(&self, number: u64) -> bool {
+        self.0.lock().insert(number)
+    }
+
+    pub(super) fn give(&self, number: u64) {
+        self.0.lock().remove(&number);
+    }
+
+    fn hold(&self, number: u64) -> bool {
+        self.0.lock().contains(&number)
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+impl Said {
+    fn say(&self, jetstream: &JetStream, differences: &[String]) {
+        let text = differences.join("; ");
+        let mut last = self.0.lock();
+        if *last != text && !text.is_empty() {
+            tracing::warn!(bus = "jetstream", stream = %jetstream.stream, differences = %text, "used as it is");
+        }
+        *last = text;
+    }
+}

@@ -1,0 +1,127 @@
+//! What publishing comes to, in numbers.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use super::queue::Dropped;
+use crate::breaker::Passage;
+
+/// What an event is, for the metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Purge,
+    Value,
+    Word,
+    /// A purge that somebody did not hear.
+    Again,
+}
+
+impl Kind {
+    /// Whether who is away is to get it later.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Purge | Self::Again)
+    }
+}
+
+/// The counters, resolved once.
+pub struct Metrics {
+    published: [IntCounter; 4],
+    failures: IntCounter,
+    skipped: IntCounter,
+    oversize: IntCounter,
+    values_dropped: IntCounter,
+    widened: IntCounter,
+    purges: IntGauge,
+    bytes: IntGauge,
+    open: IntGauge,
+}
+
+impl Metrics {
+    /// # Errors
+    /// When the registry has them already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let published = IntCounterVec::new(
+            Opts::new(
+                "lamina_bus_published_total",
+                "Events that the broker took, by what they are.",
+            ),
+            &["kind"],
+        )?;
+        registry.register(Box::new(published.clone()))?;
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        Ok(Self {
+            published: ["purge", "value", "word", "again"]
+                .map(|kind| published.with_label_values(&[kind])),
+            failures: counter(
+                "lamina_bus_publish_errors_total",
+                "Attempts to publish that failed.",
+            )?,
+            skipped: counter(
+                "lamina_bus_publish_skipped_total",
+                "Events that were not tried while the breaker was open; purges wait.",
+            )?,
+            oversize: counter(
+                "lamina_bus_values_oversize_total",
+                "Values that were too large to be told.",
+            )?,
+            values_dropped: counter(
+                "lamina_bus_values_dropped_total",
+                "Values that were dropped while they waited to be told.",
+            )?,
+            widened: counter(
+                "lamina_bus_purges_widened_total",
+                "Purges that one of everything took the place of, as too many waited.",
+            )?,
+            purges: gauge(
+                "lamina_bus_purges_waiting",
+                "Purges that wait to be published.",
+            )?,
+            bytes: gauge(
+                "lamina_bus_queue_bytes",
+                "Bytes of what waits to be published.",
+            )?,
+            open: gauge(
+                "lamina_bus_breaker_open",
+                "1 while publishes are not tried.",
+            )?,
+        })
+    }
+
+    pub fn published(&self, kind: Kind) {
+        self.published[kind as usize].inc();
+    }
+
+    pub fn failed(&self) {
+        self.failures.inc();
+    }
+
+    pub fn skipped(&self, events: usize) {
+        self.skipped.inc_by(events as u64);
+    }
+
+    pub fn oversize(&self) {
+        self.oversize.inc();
+    }
+
+    pub fn dropped(&self, dropped: Dropped) {
+        self.values_dropped.inc_by(dropped.values as u64);
+        self.widened.inc_by(dropped.widened as u64);
+    }
+
+    pub fn waiting(&self, purges: usize, bytes: usize) {
+        self.purges.set(purges as i64);
+        self.bytes.set(bytes as i64);
+    }
+
+    pub fn breaker(&self, passage: Passage) {
+        self.open.set(i64::from(passage != Passage::Closed));
+    }
+}

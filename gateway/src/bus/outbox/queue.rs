@@ -1,0 +1,293 @@
+//! What waits to be published, within bounds.
+//!
+//! Purges are never lost: one that waits already takes another of the same selector in,
+//! and when too many wait, one purge of everything takes the place of all. Values go
+//! first when bytes run short, and the oldest of them.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::bus::event::{Message, Prime, Shape};
+
+/// A purge to be told.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Purge {
+    /// As text, see `cache::purge`.
+    pub selector: String,
+    pub soft: bool,
+    /// What publishers and readers of the seed's kind make of it.
+    pub shape: Shape,
+    /// Its place in our order; of several that became one, the last.
+    pub order: u64,
+    /// How many became this one, itself included.
+    pub count: u64,
+    /// The event id that answers are awaited for.
+    pub receipt: Option<String>,
+}
+
+/// A value to be told: made when its turn comes, as an event may be dropped before.
+pub struct Value {
+    /// Bytes that it keeps while it waits.
+    pub weight: usize,
+    pub make: Box<dyn FnOnce() -> Option<Prime> + Send>,
+}
+
+/// What is published next.
+pub enum Next {
+    Purge(Purge),
+    Say(Message),
+    Value(Value),
+}
+
+/// What did not fit in.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Dropped {
+    pub values: usize,
+    /// Purges that became one of everything.
+    pub widened: usize,
+}
+
+/// Answers and other words that wait at most; beyond them the oldest goes.
+const WORDS: usize = 4_096;
+/// Values that wait at most.
+const VALUES: usize = 1_024;
+/// Bytes of a purge beside its texts.
+const PURGE_COST: usize = 160;
+
+/// The queue.
+pub struct Queue {
+    /// By number; those of one selector wait once.
+    purges: HashMap<u64, Purge>,
+    turns: VecDeque<u64>,
+    by_selector: HashMap<(String, bool), u64>,
+    next: u64,
+    words: VecDeque<Message>,
+    values: VecDeque<Value>,
+    bytes: usize,
+    max_purges: usize,
+    max_bytes: usize,
+}
+
+impl Queue {
+    pub fn new(max_purges: usize, max_bytes: usize) -> Self {
+        Self {
+            purges: HashMap::new(),
+            turns: VecDeque::new(),
+            by_selector: HashMap::new(),
+            next: 0,
+            words: VecDeque::new(),
+            values: VecDeque::new(),
+            bytes: 0,
+            max_purges: max_purges.max(1),
+            max_bytes,
+        }
+    }
+
+    /// Purges that wait.
+    pub fn purges(&self) -> usize {
+        self.purges.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn push_purge(&mut self, purge: Purge) -> Dropped {
+        let same = (purge.selector.clone(), purge.soft);
+        if purge.receipt.is_none()
+            && let Some(waiting) = self.by_selector.get(&same).copied()
+            && let Some(waiting) = self.purges.get_mut(&waiting)
+        {
+            waiting.order = waiting.order.max(purge.order);
+            waiting.count += purge.count;
+            return Dropped::default();
+        }
+        let mut dropped = self.make_room(cost(&purge));
+        if self.purges.len() >= self.max_purges || self.bytes + cost(&purge) > self.max_bytes {
+            dropped.widened = self.widen(&purge);
+            return dropped;
+        }
+        self.insert(same, purge);
+        dropped
+    }
+
+    fn insert(&mut self, same: (String, bool), purge: Purge) {
+        self.bytes += cost(&purge);
+        self.by_selector.insert(same, self.next);
+        self.turns.push_back(self.next);
+        self.purges.insert(self.next, purge);
+        self.next += 1;
+    }
+
+    /// One purge of everything in the place of all. Who waits for an answer gets none.
+    fn widen(&mut self, last: &Purge) -> usize {
+        let many = self.purges.len() + 1;
+        let count: u64 = self.purges.values().map(|purge| purge.count).sum();
+        self.bytes -= self.purges.values().map(cost).sum::<usize>();
+        self.purges.clear();
+        self.turns.clear();
+        self.by_selector.clear();
+        let all = Purge {
+            selector: "all".to_owned(),
+            soft: false,
+            shape: Shape::Pattern("*".to_owned()),
+            order: last.order,
+            count: count + last.count,
+            receipt: None,
+        };
+        self.insert((all.selector.clone(), false), all);
+        many
+    }
+
+    pub fn push_value(&mut self, value: Value) -> Dropped {
+        let mut dropped = Dropped::default();
+        if self.values.len() >= VALUES {
+            self.drop_value();
+            dropped.values += 1;
+        }
+        dropped.values += self.make_room(value.weight).values;
+        if self.bytes + value.weight > self.max_bytes {
+            dropped.values += 1;
+            return dropped;
+        }
+        self.bytes += value.weight;
+        self.values.push_back(value);
+        dropped
+    }
+
+    fn make_room(&mut self, wanted: usize) -> Dropped {
+        let mut dropped = Dropped::default();
+        while self.bytes + wanted > self.max_bytes && self.drop_value() {
+            dropped.values += 1;
+        }
+        dropped
+    }
+
+    fn drop_value(&mut self) -> bool {
+        let value = self.values.pop_front();
+        self.bytes -= value.as_ref().map_or(0, |value| value.weight);
+        value.is_some()
+    }
+
+    pub fn push_word(&mut self, word: Message) {
+        if matches!(word, Message::Heartbeat { .. }) {
+            // The last one says it all.
+            self.words
+                .retain(|w| !matches!(w, Message::Heartbeat { .. }));
+        }
+        if self.words.len() >= WORDS {
+            self.words.pop_front();
+        }
+        self.words.push_back(word);
+    }
+
+    /// Purges first, then words, then values.
+    pub fn pop(&mut self) -> Option<Next> {
+        while let Some(turn) = self.turns.pop_front() {
+            if let Some(purge) = self.purges.remove(&turn) {
+                self.bytes -= cost(&purge);
+                let same = (purge.selector.clone(), purge.soft);
+                if self.by_selector.get(&same) == Some(&turn) {
+                    self.by_selector.remove(&same);
+                }
+                return Some(Next::Purge(purge));
+            }
+        }
+        if let Some(word) = self.words.pop_front() {
+            return Some(Next::Say(word));
+        }
+        let value = self.values.pop_front()?;
+        self.bytes -= value.weight;
+        Some(Next::Value(value))
+    }
+}
+
+fn cost(purge: &Purge) -> usize {
+    2 * purge.selector.len() + PURGE_COST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purge(selector: &str, order: u64) -> Purge {
+        Purge {
+            selector: selector.to_owned(),
+            soft: false,
+            shape: Shape::Del {
+                keys: vec![selector.to_owned()],
+            },
+            order,
+            count: 1,
+            receipt: None,
+        }
+    }
+
+    fn value(weight: usize) -> Value {
+        Value {
+            weight,
+            make: Box::new(|| None),
+        }
+    }
+
+    fn drain(queue: &mut Queue) -> Vec<String> {
+        std::iter::from_fn(|| queue.pop())
+            .map(|next| match next {
+                Next::Purge(purge) => format!("{}@{}", purge.selector, purge.order),
+                Next::Say(_) => "word".to_owned(),
+                Next::Value(_) => "value".to_owned(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn purges_of_one_selector_wait_once_with_the_last_place_in_the_order() {
+        let mut queue = Queue::new(10, 10_000);
+        for (selector, order) in [("tag:a", 1), ("tag:b", 2), ("tag:a", 3)] {
+            queue.push_purge(purge(selector, order));
+        }
+        assert_eq!(drain(&mut queue), ["tag:a@3", "tag:b@2"]);
+        assert_eq!(queue.bytes(), 0);
+        queue.push_purge(purge("tag:a", 4));
+        assert_eq!(drain(&mut queue), ["tag:a@4"]);
+    }
+
+    #[test]
+    fn a_purge_with_a_receipt_is_told_by_itself() {
+        let mut queue = Queue::new(10, 10_000);
+        queue.push_purge(purge("tag:a", 1));
+        queue.push_purge(Purge {
+            receipt: Some("id".to_owned()),
+            ..purge("tag:a", 2)
+        });
+        assert_eq!(drain(&mut queue), ["tag:a@1", "tag:a@2"]);
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn too_many_purges_become_one_of_everything() {
+        let mut queue = Queue::new(3, 10_000);
+        for n in 1..=3 {
+            queue.push_purge(purge(&format!("tag:{n}"), n));
+        }
+        let dropped = queue.push_purge(purge("tag:4", 4));
+        assert_eq!(dropped.widened, 4);
+        assert_eq!(drain(&mut queue), ["all@4"]);
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn values_make_room_for_purges_and_go_after_them() {
+        let mut queue = Queue::new(100, 1_000);
+        for _ in 0..3 {
+            queue.push_value(value(300));
+        }
+        let dropped = queue.push_purge(purge("tag:a", 1));
+        assert_eq!((dropped.values, dropped.widened), (1, 0));
+        queue.push_word(Message::Applied {
+            of: String::new(),
+            order: 1,
+        });
+        assert_eq!(drain(&mut queue), ["tag:a@1", "word", "value", "value"]);
+        assert_eq!(queue.bytes(), 0);
+    }
+}

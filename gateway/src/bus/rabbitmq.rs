@@ -1,0 +1,104 @@
+//! The bus over RabbitMQ: an exchange, and a queue of each node's own bound to it.
+//!
+//! Inside: `config` and `target` (what YAML says, and what can't be meant); `keeper` (a
+//! connection for ever), `link` (one of them), `line` (its socket), `declare` (exchange,
+//! queue, binding), `desk` (receipts) and `publish`.
+//!
+//! Decision: every message is acknowledged, in plain mode too, since prefetch is what
+//! bounds memory and it doesn't hold for messages that want no acknowledgement. What differs
+//! is the queue: in plain mode it ends with the connection, in durable mode it keeps what
+//! comes while the node is away.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::transport::{Guarantee, Mail, PublishError, Transport};
+
+pub mod config;
+mod declare;
+mod desk;
+mod fault;
+mod keeper;
+mod line;
+mod link;
+mod publish;
+mod target;
+
+pub use config::{Config, ExchangeType};
+pub use target::OpenError;
+
+use keeper::{Keeper, Standing};
+use target::Target;
+
+struct RabbitMq {
+    config: Arc<Config>,
+    target: Arc<Target>,
+    standing: Arc<Standing>,
+    /// Dropped with the transport: the keeper says good-bye then.
+    stop: DropGuard,
+}
+
+/// The transport, which doesn't connect before [`Transport::run`]; never waits.
+///
+/// # Errors
+/// What can't be meant, or certificates that can't be read.
+pub fn open(config: &Config) -> Result<Arc<dyn Transport>, OpenError> {
+    Ok(Arc::new(RabbitMq {
+        target: Arc::new(Target::new(config)?),
+        config: Arc::new(config.clone()),
+        standing: Arc::new(Standing::new()),
+        stop: CancellationToken::new().drop_guard(),
+    }))
+}
+
+impl Transport for RabbitMq {
+    fn kind(&self) -> &'static str {
+        "rabbitmq"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        if self.config.durable_invalidation_mode {
+            Guarantee::Durable
+        } else {
+            Guarantee::AtMostOnce
+        }
+    }
+
+    fn publish<'a>(
+        &'a self,
+        messages: &'a [Bytes],
+    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+        Box::pin(async move {
+            match self.standing.publisher() {
+                Ok(publisher) => publisher.publish(messages).await,
+                Err(why) => (0, Some(PublishError::Down(why))),
+            }
+        })
+    }
+
+    fn whisper<'a>(
+        &'a self,
+        messages: &'a [Bytes],
+    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+        Box::pin(async move {
+            match self.standing.publisher() {
+                Ok(publisher) => publisher.whisper(messages).await,
+                Err(why) => (0, Some(PublishError::Down(why))),
+            }
+        })
+    }
+
+    fn run(&self, mail: Mail) {
+        let keeper = Keeper {
+            config: Arc::clone(&self.config),
+            target: Arc::clone(&self.target),
+            standing: Arc::clone(&self.standing),
+            stop: self.stop.token().clone(),
+            mail,
+        };
+        tokio::spawn(keeper.keep());
+    }
+}

@@ -1,0 +1,176 @@
+//! Exchanges, this node's queues and their bindings: declared with each connection.
+//!
+//! Decision: what is of the moment has, in durable mode, an exchange and queues of its own
+//! that end with their connections. A time to live on the message is not enough:
+//! RabbitMQ drops what has expired only at the head of a queue, and in that of a node that
+//! is away the head is what was kept for it.
+//!
+//! Decision: in durable mode we first ask, on channels that the answer may cost, whether
+//! queue and exchange are there. Declaring alone doesn't tell a queue that kept
+//! everything from one that was just made because the old one was deleted or had expired.
+//!
+//! Not seen here: an exchange that was deleted and made again by others while we were away;
+//! the numbers of events tell that hole.
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Connection, ExchangeKind};
+
+use super::config::{Config, ExchangeType};
+use super::fault::{Fault, is_missing};
+
+/// Queues that are ready to be consumed.
+pub(super) struct Declared {
+    pub(super) queue: ShortString,
+    /// Where what is of the moment comes, if not there too.
+    pub(super) moment: Option<ShortString>,
+    /// So many messages were kept for us; none: what came before may be lost.
+    pub(super) behind: Option<u64>,
+}
+
+/// Behind the exchange's name, for what is of the moment.
+pub(super) const MOMENT: &str = ".moment";
+
+/// Declares all, and says what was kept.
+pub(super) async fn declare(
+    config: &Config,
+    connection: &Connection,
+    channel: &Channel,
+) -> Result<Declared, Fault> {
+    let kept = config.durable_invalidation_mode && was_there(config, connection).await?;
+    let exchange = ExchangeDeclareOptions {
+        durable: config.is_durable(),
+        ..ExchangeDeclareOptions::default()
+    };
+    declare_exchange(config, channel, config.exchange.as_str(), exchange).await?;
+    let name = config.queue_name.as_deref().unwrap_or_default();
+    let options = QueueDeclareOptions {
+        durable: config.is_durable() && !name.is_empty(),
+        exclusive: config.is_exclusive(),
+        auto_delete: config.is_auto_delete(),
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel
+        .queue_declare(name.into(), options, arguments(config))
+        .await?;
+    if kept && queue.consumer_count() > 0 {
+        // Our own connection of before, perhaps. What it was sent counts here once it is gone.
+        let word = format!("queue '{name}' has a consumer already");
+        return Err(Fault::Locked(word));
+    }
+    let moment = match config.durable_invalidation_mode {
+        true => Some(declare_moment(config, channel).await?),
+        false => None,
+    };
+    let declared = Declared {
+        behind: kept.then(|| queue.message_count().into()),
+        queue: queue.name().clone(),
+        moment,
+    };
+    bind(config, channel, &declared).await?;
+    Ok(declared)
+}
+
+async fn declare_moment(config: &Config, channel: &Channel) -> Result<ShortString, Fault> {
+    let options = ExchangeDeclareOptions {
+        auto_delete: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    declare_exchange(config, channel, &moment(config), options).await?;
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel
+        .queue_declare(ShortString::default(), options, FieldTable::default())
+        .await?;
+    Ok(queue.name().clone())
+}
+
+async fn declare_exchange(
+    config: &Config,
+    channel: &Channel,
+    name: &str,
+    options: ExchangeDeclareOptions,
+) -> Result<(), Fault> {
+    let kind = kind(config.exchange_type);
+    channel
+        .exchange_declare(name.into(), kind, options, FieldTable::default())
+        .await?;
+    Ok(())
+}
+
+/// The exchange of what is of the moment: in plain mode the one there is.
+pub(super) fn moment(config: &Config) -> String {
+    match config.durable_invalidation_mode {
+        true => format!("{}{MOMENT}", config.exchange),
+        false => config.exchange.clone(),
+    }
+}
+
+/// Binds the queues; where they are bound already nothing happens.
+pub(super) async fn bind(
+    config: &Config,
+    channel: &Channel,
+    declared: &Declared,
+) -> Result<(), Fault> {
+    let pairs = [
+        (Some(&declared.queue), config.exchange.clone()),
+        (declared.moment.as_ref(), moment(config)),
+    ];
+    for (queue, exchange) in pairs {
+        let Some(queue) = queue else { continue };
+        let key = config.routing_key.as_str().into();
+        let options = QueueBindOptions::default();
+        let none = FieldTable::default();
+        channel
+            .queue_bind(queue.clone(), exchange.into(), key, options, none)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Whether queue and exchange stood before us. A *no* ends the channel that asked.
+async fn was_there(config: &Config, connection: &Connection) -> Result<bool, Fault> {
+    let name = config.queue_name.as_deref().unwrap_or_default();
+    let passive = QueueDeclareOptions::default().passive();
+    let asks = connection.create_channel().await?;
+    let queue = asks.queue_declare(name.into(), passive, FieldTable::default());
+    if !found(queue.await.map(drop))? {
+        return Ok(false);
+    }
+    let passive = ExchangeDeclareOptions {
+        passive: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let exchange = config.exchange.as_str().into();
+    let kind = kind(config.exchange_type);
+    let exchange = asks.exchange_declare(exchange, kind, passive, FieldTable::default());
+    found(exchange.await)
+}
+
+fn found(answer: lapin::Result<()>) -> Result<bool, Fault> {
+    match answer {
+        Ok(()) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn kind(of: ExchangeType) -> ExchangeKind {
+    match of {
+        ExchangeType::Fanout => ExchangeKind::Fanout,
+        ExchangeType::Topic => ExchangeKind::Topic,
+        ExchangeType::Direct => ExchangeKind::Direct,
+    }
+}
+
+fn arguments(config: &Config) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    if let Some(expires) = config.expires() {
+        let millis = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX);
+        arguments.insert("x-expires".into(), AMQPValue::LongLongInt(millis));
+    }
+    arguments
+}

@@ -1,0 +1,55 @@
+//! lapin's errors in words that help, and the one that is about properties.
+
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::{Error, ErrorKind};
+
+/// Why a connection failed or ended.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("no answer while {0}")]
+    Silent(&'static str),
+    #[error("no heartbeat: the broker stands still or the network is cut")]
+    Frozen,
+    #[error(
+        "what is declared exists with other properties: {0}; delete it there, or configure what it has"
+    )]
+    Differs(String),
+    #[error("{0}; is `queue_name` another one on each node?")]
+    Locked(String),
+    #[error("the broker says {0}")]
+    Refused(String),
+    #[error("the broker cancelled the consumer: its queue is gone")]
+    Cancelled,
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let ErrorKind::ProtocolError(said) = error.kind() else {
+            return match error.kind() {
+                ErrorKind::MissingHeartbeatError => Self::Frozen,
+                ErrorKind::IOError(e) => Self::Broken(e.to_string()),
+                _ => Self::Broken(error.to_string()),
+            };
+        };
+        let words = said.get_message().to_string();
+        match said.kind() {
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Self::Differs(words),
+            AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::Locked(words),
+            // An exclusive consumer is there, or wanted where another is.
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if words.contains("exclusive") => {
+                Self::Locked(words)
+            }
+            _ => Self::Refused(words),
+        }
+    }
+}
+
+/// Whether the broker says that there is no such queue or exchange.
+pub(super) fn is_missing(error: &Error) -> bool {
+    let ErrorKind::ProtocolError(said) = error.kind() else {
+        return false;
+    };
+    matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+}

@@ -1,0 +1,140 @@
+//! Keeps a link up, for ever: after each end another one, with growing, jittered pauses.
+//!
+//! lapin's own recovery is off: it gives up after some attempts, and doesn't tell what of
+//! the queue was kept.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::config::Config;
+use super::fault::Fault;
+use super::link::Link;
+use super::publish::Publisher;
+use super::target::Target;
+use crate::bus::transport::{Mail, Word};
+
+/// Whether there is a link, and its publishing side.
+pub(super) struct Standing(RwLock<Result<Arc<Publisher>, String>>);
+
+impl Standing {
+    pub(super) fn new() -> Self {
+        Self(RwLock::new(Err("not connected yet".to_owned())))
+    }
+
+    /// The publisher, or why there is none.
+    pub(super) fn publisher(&self) -> Result<Arc<Publisher>, String> {
+        self.0.read().clone()
+    }
+
+    fn set(&self, standing: Result<Arc<Publisher>, String>) {
+        *self.0.write() = standing;
+    }
+}
+
+/// What a keeper works with.
+pub(super) struct Keeper {
+    pub(super) config: Arc<Config>,
+    pub(super) target: Arc<Target>,
+    pub(super) standing: Arc<Standing>,
+    pub(super) stop: CancellationToken,
+    pub(super) mail: Mail,
+}
+
+/// The pause after the first failure.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+/// A link that lived so long was no failure.
+const GOOD: Duration = Duration::from_secs(10);
+
+impl Keeper {
+    pub(super) async fn keep(self) {
+        let mut failures: u32 = 0;
+        let mut told: Option<Fault> = None;
+        for attempt in 0.. {
+            let began = Instant::now();
+            let Some(why) = self.once(attempt, &mut told).await else {
+                break;
+            };
+            if told.is_none() && !self.mail.tell(Word::Down(why.to_string())).await {
+                break;
+            }
+            // Not with every attempt, but when another reason comes.
+            if told.as_ref() != Some(&why) {
+                tracing::warn!(bus = "rabbitmq", error = %why, "not consuming");
+                told = Some(why);
+            }
+            if began.elapsed() > GOOD {
+                failures = 0;
+            }
+            failures = failures.saturating_add(1);
+            let pause = pause(failures, self.config.reconnect_max.0, dice());
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.stop.cancelled() => break,
+            }
+        }
+        self.standing
+            .set(Err("the transport was closed".to_owned()));
+    }
+
+    /// One link from its beginning to its end: why it ended, or none to end for good.
+    async fn once(&self, attempt: usize, told: &mut Option<Fault>) -> Option<Fault> {
+        let opened = tokio::select! {
+            opened = Link::open(&self.config, &self.target, attempt) => opened,
+            () = self.stop.cancelled() => return None,
+        };
+        let ended = match opened {
+            Ok(link) => {
+                *told = None;
+                let behind = link.behind();
+                tracing::info!(bus = "rabbitmq", behind, "consuming");
+                self.standing.set(Ok(Arc::clone(&link.publisher)));
+                if !self.mail.tell(Word::Up { behind }).await {
+                    return None;
+                }
+                link.serve(&self.mail, &self.stop).await
+            }
+            Err(fault) => Err(fault),
+        };
+        let why = ended.err()?;
+        self.standing.set(Err(why.to_string()));
+        if why == Fault::Cancelled {
+            // What was in the queue came before this word, and nobody will have it.
+            let lost = Word::Lost("the broker deleted the queue");
+            self.mail.tell(lost).await.then_some(why)
+        } else {
+            Some(why)
+        }
+    }
+}
+
+/// Doubled with each failure, of which 50 to 100 % by the dice.
+fn pause(failures: u32, max: Duration, dice: u32) -> Duration {
+    let full = PAUSE_MIN
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(max.max(PAUSE_MIN));
+    full.mul_f64(0.5 + 0.5 * f64::from(dice) / f64::from(u32::MAX))
+}
+
+fn dice() -> u32 {
+    RandomState::new().hash_one(0) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_between_attempts_grow_to_their_bound() {
+        let max = Duration::from_secs(30);
+        assert_eq!(pause(1, max, u32::MAX), PAUSE_MIN);
+        assert_eq!(pause(2, max, u32::MAX), PAUSE_MIN * 2);
+        assert_eq!(pause(1_000, max, u32::MAX), max);
+        assert_eq!(pause(1_000, max, 0), max / 2);
+        assert_eq!(pause(1_000, Duration::ZERO, u32::MAX), PAUSE_MIN);
+    }
+}

@@ -1,0 +1,93 @@
+//! The socket below a connection, kept in hand so that it can be cut.
+//!
+//! lapin runs each connection on a thread of its own, which waits for the broker's answer
+//! even to a close. Decision: we keep a second handle of the socket; where the broker is
+//! silent, shutting it down is what ends that thread, and each attempt at a frozen
+//! broker would leave one behind without it.
+
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, runtime};
+use parking_lot::Mutex;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use super::fault::Fault;
+use super::target::Target;
+
+/// A connection's socket; dropping it cuts the connection.
+#[derive(Default)]
+pub(super) struct Line(Arc<Mutex<Hold>>);
+
+#[derive(Default)]
+enum Hold {
+    #[default]
+    Nothing,
+    Socket(TcpStream),
+    Cut,
+}
+
+impl Line {
+    fn hold(hold: &Mutex<Hold>, socket: TcpStream) {
+        let mut hold = hold.lock();
+        match &*hold {
+            Hold::Cut => cut(&socket),
+            Hold::Nothing | Hold::Socket(_) => *hold = Hold::Socket(socket),
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let held = std::mem::replace(&mut *self.0.lock(), Hold::Cut);
+        if let Hold::Socket(socket) = held {
+            cut(&socket);
+        }
+    }
+}
+
+fn cut(socket: &TcpStream) {
+    // An error says that the other side was first.
+    let _ = socket.shutdown(Shutdown::Both);
+}
+
+/// Connects and introduces ourselves; no retries. The caller bounds it by a deadline.
+pub(super) async fn dial(
+    target: &Target,
+    attempt: usize,
+    limit: Duration,
+    line: &Line,
+) -> Result<Connection, Fault> {
+    let hold = Arc::clone(&line.0);
+    let tls = target.tls.clone();
+    let name = format!("lamina {}", std::process::id());
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let connection = Connection::connector(
+        target.uri(attempt),
+        runtime::default_runtime()?,
+        async move |uri, runtime| {
+            let place = (uri.authority.host.as_str(), uri.authority.port);
+            // This runs on lapin's thread, where nobody but us ends it.
+            let opened = timeout(limit, async {
+                let addresses: Vec<_> = lookup_host(place).await?.collect();
+                let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+                if let AsyncTcpStream::Plain(stream) = &stream {
+                    let socket = stream.get_ref().as_fd().try_clone_to_owned()?;
+                    Line::hold(&hold, TcpStream::from(socket));
+                }
+                match &tls {
+                    Some(connector) => stream.into_rustls(connector, place.0).await,
+                    None => Ok(stream),
+                }
+            });
+            let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+            Ok(opened.await.map_err(late)??)
+        },
+        properties,
+    );
+    Ok(connection.await?)
+}

@@ -1,0 +1,262 @@
+//! Publishing on a channel with confirms.
+//!
+//! Decision: a publish takes the channel out of its place and puts it back only when
+//! every confirm has come. One that failed, or that its caller dropped, takes its channel
+//! along, and with it all that lapin keeps of messages without an answer; the next
+//! opens another.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::config::Config;
+use super::declare::moment;
+use super::fault::{Fault, is_missing};
+use crate::bus::transport::PublishError;
+
+/// The publishing side of a connection.
+pub(super) struct Publisher {
+    config: Arc<Config>,
+    connection: Connection,
+    idle: Mutex<Option<Channel>>,
+    /// Without confirms.
+    aside: Mutex<Option<Channel>>,
+    /// Told when the exchange turns out to be gone: all is to be declared anew.
+    pub(super) lost: Notify,
+}
+
+/// As `basic.properties` say it.
+const TRANSIENT: u8 = 1;
+const PERSISTENT: u8 = 2;
+
+impl Publisher {
+    pub(super) async fn open(config: Arc<Config>, connection: Connection) -> Result<Self, Fault> {
+        let channel = with_confirms(&connection).await?;
+        Ok(Self {
+            config,
+            connection,
+            idle: Mutex::new(Some(channel)),
+            aside: Mutex::new(None),
+            lost: Notify::new(),
+        })
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// How many of the first messages the broker confirmed, and why not the next.
+    pub(super) async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+        if let Some(why) = self.blocked() {
+            return (0, Some(why));
+        }
+        let deadline = self.deadline();
+        let channel = match timeout_at(deadline, self.channel()).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => return (0, Some(self.failed(error))),
+            Err(_) => return (0, Some(PublishError::Timeout)),
+        };
+        let mut batch = Batch::default();
+        self.send(&channel, messages, deadline, &mut batch).await;
+        let (taken, why) = self.settle(batch, messages, deadline).await;
+        if why.is_none() {
+            *self.idle.lock() = Some(channel);
+        }
+        (taken, why)
+    }
+
+    /// How many of the first messages were sent, and why not the next; nobody confirms.
+    pub(super) async fn whisper(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+        if let Some(why) = self.blocked() {
+            return (0, Some(why));
+        }
+        let aside = self.aside.lock().take();
+        let open = aside.filter(|channel| channel.status().connected());
+        let deadline = self.deadline();
+        let work = async {
+            let channel = match open {
+                Some(channel) => channel,
+                None => self.connection.create_channel().await?,
+            };
+            for message in messages {
+                let exchange = moment(&self.config).into();
+                let key = self.config.routing_key.as_str().into();
+                let options = BasicPublishOptions::default();
+                let properties = properties(TRANSIENT);
+                channel
+                    .basic_publish(exchange, key, options, message, properties)
+                    .await?;
+            }
+            Ok(channel)
+        };
+        match timeout_at(deadline, work).await {
+            Ok(Ok(channel)) => {
+                *self.aside.lock() = Some(channel);
+                (messages.len(), None)
+            }
+            Ok(Err(error)) => (0, Some(self.failed(error))),
+            Err(_) => (0, Some(PublishError::Timeout)),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.config.confirm_timeout.0
+    }
+
+    /// A blocked broker doesn't read what we send; lapin would keep it all.
+    fn blocked(&self) -> Option<PublishError> {
+        let blocked = self.connection.status().blocked();
+        blocked.then(|| refused("the broker is short of memory or disk and takes no messages"))
+    }
+
+    async fn channel(&self) -> lapin::Result<Channel> {
+        let idle = self.idle.lock().take();
+        match idle.filter(|channel| channel.status().connected()) {
+            Some(channel) => Ok(channel),
+            None => with_confirms(&self.connection).await,
+        }
+    }
+
+    async fn send(
+        &self,
+        channel: &Channel,
+        messages: &[Bytes],
+        deadline: Instant,
+        batch: &mut Batch,
+    ) {
+        let mode = if self.config.is_persistent() {
+            PERSISTENT
+        } else {
+            TRANSIENT
+        };
+        let properties = properties(mode);
+        // Our own queue is bound, so a message without a queue says that something is wrong.
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        for message in messages {
+            let exchange = self.config.exchange.as_str().into();
+            let key = self.config.routing_key.as_str().into();
+            let sent = channel.basic_publish(exchange, key, options, message, properties.clone());
+            match timeout_at(deadline, sent).await {
+                Ok(Ok(confirm)) => batch.sent.push(confirm),
+                Ok(Err(error)) => batch.why = Some(self.failed(error)),
+                Err(_) => batch.why = Some(PublishError::Timeout),
+            }
+            if batch.why.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the confirms in their order. After a refusal it goes on, since lapin may give
+    /// a returned message along with another message's confirm.
+    async fn settle(
+        &self,
+        batch: Batch,
+        messages: &[Bytes],
+        deadline: Instant,
+    ) -> (usize, Option<PublishError>) {
+        let mut first = First {
+            taken: batch.sent.len(),
+            why: batch.why,
+        };
+        for (at, confirm) in batch.sent.into_iter().enumerate() {
+            let confirmation = match timeout_at(deadline, confirm).await {
+                Ok(Ok(confirmation)) => confirmation,
+                Ok(Err(error)) => {
+                    first.note(at, self.failed(error));
+                    break;
+                }
+                Err(_) => {
+                    first.note(at, PublishError::Timeout);
+                    break;
+                }
+            };
+            if confirmation.is_nack() {
+                first.note(at, refused("the broker could not keep the message"));
+            }
+            if let Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) =
+                confirmation
+            {
+                let same = |message: &Bytes| message[..] == returned.data[..];
+                let of = messages.iter().position(same).unwrap_or(at);
+                first.note(of, refused(returned.reply_text.as_str()));
+            }
+        }
+        (first.taken, first.why)
+    }
+
+    fn failed(&self, error: lapin::Error) -> PublishError {
+        if is_missing(&error) {
+            self.lost.notify_one();
+        }
+        PublishError::Down(Fault::from(error).to_string())
+    }
+}
+
+/// What was sent of some messages, and why not all.
+#[derive(Default)]
+struct Batch {
+    sent: Vec<PublisherConfirm>,
+    why: Option<PublishError>,
+}
+
+/// The first message that was not taken.
+struct First {
+    taken: usize,
+    why: Option<PublishError>,
+}
+
+impl First {
+    fn note(&mut self, at: usize, why: PublishError) {
+        if at < self.taken {
+            *self = Self {
+                taken: at,
+                why: Some(why),
+            };
+        }
+    }
+}
+
+fn properties(mode: u8) -> BasicProperties {
+    BasicProperties::default()
+        .with_content_type("application/msgpack".into())
+        .with_delivery_mode(mode)
+}
+
+fn refused(why: &str) -> PublishError {
+    PublishError::Refused(why.to_owned())
+}
+
+async fn with_confirms(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+    Ok(channel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_message_that_was_not_taken_counts() {
+        let mut first = First {
+            taken: 5,
+            why: None,
+        };
+        first.note(3, refused("b"));
+        first.note(4, refused("c"));
+        first.note(1, refused("a"));
+        assert_eq!(first.taken, 1);
+        assert_eq!(first.why.unwrap().to_string(), "refused: a");
+    }
+}

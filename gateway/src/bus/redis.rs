@@ -1,0 +1,144 @@
+//! Redis Pub/Sub as the bus: at most once, to who is there.
+//!
+//! Inside: `config`, `session` (two connections, and what is done with them). Decision: one
+//! connection listens and another one publishes, and they live and end together, so that
+//! *up* means both and a publisher knows at once when there is no way.
+
+pub mod config;
+mod session;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::transport::{Guarantee, Mail, PublishError, Transport, Word};
+use crate::redis::{self, Fault, Plan};
+use session::{Channel, Mouth, Session};
+
+/// Why Redis can't be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Server(#[from] redis::OpenError),
+    #[error("{0:?} is no channel; expected a name of our own, as `lamina:events`")]
+    Channel(String),
+}
+
+impl OpenError {
+    /// The key of the configuration that it is about.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Server(error) => error.key(),
+            Self::Channel(_) => "channel",
+        }
+    }
+}
+
+struct PubSub {
+    inner: Arc<Inner>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Inner {
+    plan: Plan,
+    channel: Channel,
+    /// What publishes, or why nothing does.
+    standing: RwLock<Result<Mouth, String>>,
+}
+
+/// A transport that connects by itself, from `run` on and whenever a connection is lost.
+///
+/// # Errors
+/// When the configuration can't mean a Redis. One that is down is no error.
+pub fn open(config: &config::Redis) -> Result<Arc<dyn Transport>, OpenError> {
+    config.check()?;
+    Ok(Arc::new(PubSub {
+        inner: Arc::new(Inner {
+            plan: Plan::new(&config.settings())?,
+            channel: Channel::new(&config.channel, config.sharded),
+            standing: RwLock::new(Err("not connected yet".to_owned())),
+        }),
+        keeper: Mutex::default(),
+    }))
+}
+
+impl Transport for PubSub {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtMostOnce
+    }
+
+    fn publish<'a>(
+        &'a self,
+        messages: &'a [Bytes],
+    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+        Box::pin(async move {
+            let mouth = self.inner.standing.read().clone();
+            match mouth {
+                Ok(mouth) => mouth.publish(messages).await,
+                Err(why) => (0, Some(PublishError::Down(why))),
+            }
+        })
+    }
+
+    fn run(&self, mail: Mail) {
+        let task = tokio::spawn(keep(Arc::clone(&self.inner), mail));
+        *self.keeper.lock() = Some(task);
+    }
+}
+
+impl Drop for PubSub {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.lock().take() {
+            keeper.abort();
+        }
+    }
+}
+
+/// Connects until nobody listens any more.
+async fn keep(inner: Arc<Inner>, mail: Mail) {
+    let mut pauses = inner.plan.pauses();
+    loop {
+        let (why, listened) = match Session::begin(&inner.plan, &inner.channel).await {
+            Ok(session) => {
+                pauses.connected();
+                tracing::info!(bus = "redis", "connected");
+                inner.live(session, &mail).await
+            }
+            Err(why) => {
+                *inner.standing.write() = Err(why.to_string());
+                (why, true)
+            }
+        };
+        if !listened {
+            return;
+        }
+        if pauses.failed() {
+            tracing::warn!(bus = "redis", error = %why, "not connected");
+        }
+        sleep(pauses.next()).await;
+    }
+}
+
+impl Inner {
+    /// From *up* to *down*; answers why, and whether anybody still listens.
+    async fn live(&self, session: Session, mail: &Mail) -> (Fault, bool) {
+        *self.standing.write() = Ok(session.mouth());
+        let told = mail.tell(Word::Up { behind: None }).await;
+        let why = if told {
+            session.hold(mail).await
+        } else {
+            Fault::Down("nobody listens".to_owned())
+        };
+        *self.standing.write() = Err(why.to_string());
+        let told = told && mail.tell(Word::Down(why.to_string())).await;
+        (why, told)
+    }
+}

@@ -1,0 +1,100 @@
+//! What YAML says about Redis as the bus.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::OpenError;
+use crate::redis::{self, Settings};
+use crate::units::Duration;
+
+/// Redis Pub/Sub (at most once): one server, a Sentinel group or a Cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redis {
+    /// Where: `redis://host:6379`, `redis-sentinel://s1:26379,s2:26379` or
+    /// `redis-cluster://n1:6379,n2:6379`; `rediss…` speaks TLS.
+    pub url: String,
+    /// The name under which Sentinel knows the master.
+    pub service: String,
+    /// An ACL user; unset is Redis's `default`.
+    pub username: Option<String>,
+    /// The password of the servers.
+    pub password: Option<String>,
+    /// A file with the password, in place of `password`.
+    pub password_file: Option<PathBuf>,
+    /// An ACL user of the Sentinels.
+    pub sentinel_username: Option<String>,
+    /// The password of the Sentinels.
+    pub sentinel_password: Option<String>,
+    /// A file with the password of the Sentinels, in place of `sentinel_password`.
+    pub sentinel_password_file: Option<PathBuf>,
+    /// Certificates (PEM) that vouch for the servers, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What nodes publish to and listen on; the same on all of them.
+    pub channel: String,
+    /// Sharded Pub/Sub (Redis 7): in a Cluster, messages then go through the nodes of one shard
+    /// alone; the same on all nodes.
+    pub sharded: bool,
+    /// To open a connection and introduce ourselves.
+    pub connect_timeout: Duration,
+    /// A connection that gives no answer for so long is given up.
+    pub silence_timeout: Duration,
+    /// Between two attempts to connect; they begin at a tenth of a second and grow, with jitter, to this.
+    pub reconnect_max: Duration,
+}
+
+/// Channels that Redis itself, and its client here, take for news of keys.
+const RESERVED: [&str; 2] = ["__keyspace@", "__keyevent@"];
+
+impl Redis {
+    /// Whether this can be a Redis, as far as can be told without files and network.
+    ///
+    /// # Errors
+    /// What can't be meant.
+    pub fn check(&self) -> Result<(), OpenError> {
+        let reserved = RESERVED.iter().any(|r| self.channel.starts_with(r));
+        if self.channel.is_empty() || reserved {
+            return Err(OpenError::Channel(self.channel.clone()));
+        }
+        Ok(redis::check(&self.url)?)
+    }
+
+    /// What is needed to connect.
+    pub(super) fn settings(&self) -> Settings<'_> {
+        Settings {
+            url: &self.url,
+            service: &self.service,
+            username: self.username.as_deref(),
+            password: self.password.as_deref(),
+            sentinel_username: self.sentinel_username.as_deref(),
+            sentinel_password: self.sentinel_password.as_deref(),
+            ca_file: self.ca_file.as_deref(),
+            connect_timeout: self.connect_timeout.0,
+            silence_timeout: self.silence_timeout.0,
+            reconnect_max: self.reconnect_max.0,
+        }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            service: "mymaster".to_owned(),
+            username: None,
+            password: None,
+            password_file: None,
+            sentinel_username: None,
+            sentinel_password: None,
+            sentinel_password_file: None,
+            ca_file: None,
+            channel: "lamina:events".to_owned(),
+            sharded: false,
+            connect_timeout: Duration::secs(2),
+            silence_timeout: Duration::secs(2),
+            reconnect_max: Duration::secs(2),
+        }
+    }
+}

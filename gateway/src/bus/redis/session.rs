@@ -1,0 +1,202 @@
+//! A pair of connections to Redis, from their beginning to the end of either.
+//!
+//! Decision: whether we are subscribed is asked all the time, since fred says of a
+//! SUBSCRIBE that it was written, drops the server's refusal, and drops the word that a slot
+//! moved away and its subscriptions with it. With RESP2 a PING on a subscriber's connection has
+//! another answer than on any other (`pong` and a text, in place of `PONG`).
+//! Decision: PUBLISH is sent to the node that holds the channel's slot, though any would take
+//! it: fred would take a random one each time, and mix up the order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::{ClusterHash, CustomCommand, Message, Value};
+use fred::util::redis_keyslot;
+use futures_util::{Stream, stream};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
+
+use crate::bus::transport::{Mail, PublishError};
+use crate::redis::{Connection, Fault, Plan, ping, unanswered};
+
+/// Messages that the task which passes them on may be behind.
+const BEHIND: usize = 4_096;
+/// Messages that are sent before the first answer is waited for.
+const BATCH: usize = 256;
+
+/// What nodes publish to and listen on.
+#[derive(Clone)]
+pub(super) struct Channel {
+    name: Arc<str>,
+    sharded: bool,
+}
+
+/// A connection that listens, and one that publishes.
+pub(super) struct Session {
+    channel: Channel,
+    plan: Plan,
+    listening: Connection,
+    publishing: Connection,
+    messages: Receiver<Message>,
+}
+
+/// What publishes.
+#[derive(Clone)]
+pub(super) struct Mouth {
+    channel: Channel,
+    client: Client,
+}
+
+impl Channel {
+    pub(super) fn new(name: &str, sharded: bool) -> Self {
+        let name = Arc::from(name);
+        Self { name, sharded }
+    }
+
+    /// Where publishers go.
+    fn slot(&self) -> ClusterHash {
+        ClusterHash::Custom(redis_keyslot(self.name.as_bytes()))
+    }
+
+    /// Where fred subscribes.
+    fn ear(&self, client: &Client) -> ClusterHash {
+        if self.sharded {
+            return self.slot();
+        }
+        ClusterHash::Custom(redis_keyslot(client.id().as_bytes()))
+    }
+
+    /// Subscribes, and waits until the subscription stands.
+    async fn subscribe(&self, client: &Client) -> Result<(), Fault> {
+        let name = self.name.to_string();
+        let said = if self.sharded {
+            client.ssubscribe(name).await
+        } else {
+            client.subscribe(name).await
+        };
+        said.map_err(|error| Fault::from(&error))?;
+        subscribed(ping(client, &self.ear(client)).await)
+    }
+}
+
+impl Session {
+    /// Connects both, and subscribes.
+    pub(super) async fn begin(plan: &Plan, channel: &Channel) -> Result<Self, Fault> {
+        let listening = plan.clone().messages(BEHIND);
+        let (listening, publishing) = tokio::try_join!(listening.connect(), plan.connect())?;
+        let messages = listening.client.message_rx();
+        timeout(plan.silence(), channel.subscribe(&listening.client))
+            .await
+            .map_err(|_| Fault::Down("no answer to the subscription".to_owned()))??;
+        Ok(Self {
+            channel: channel.clone(),
+            plan: plan.clone(),
+            listening,
+            publishing,
+            messages,
+        })
+    }
+
+    pub(super) fn mouth(&self) -> Mouth {
+        Mouth {
+            channel: self.channel.clone(),
+            client: self.publishing.client.clone(),
+        }
+    }
+
+    /// Passes messages on until a connection is no good any more; answers why.
+    pub(super) async fn hold(self, mail: &Mail) -> Fault {
+        let (mut listening, mut publishing) = (self.listening, self.publishing);
+        let (ear, mouth) = (listening.client.clone(), publishing.client.clone());
+        let (slot, patience) = (self.channel.slot(), self.plan.silence());
+        let messages = bodies(self.messages, Arc::clone(&self.channel.name));
+        tokio::select! {
+            biased;
+            why = listening.ended() => why,
+            why = publishing.ended() => why,
+            why = unanswered(&ear, self.channel.ear(&ear), patience, subscribed) => why,
+            why = unanswered(&mouth, slot, patience, |_| Ok(())) => why,
+            () = mail.forward(messages) => Fault::Down("the subscription ended".to_owned()),
+        }
+    }
+}
+
+impl Mouth {
+    pub(super) async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+        let mut sent = 0;
+        for batch in messages.chunks(BATCH) {
+            let (taken, error) = self.publish_batch(batch).await;
+            sent += taken;
+            if error.is_some() {
+                return (sent, error);
+            }
+        }
+        (sent, None)
+    }
+
+    /// Sends all and then reads the answers.
+    async fn publish_batch(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+        let name = if self.channel.sharded {
+            "SPUBLISH"
+        } else {
+            "PUBLISH"
+        };
+        let pipeline = self.client.pipeline();
+        for message in messages {
+            let command = CustomCommand::new_static(name, self.channel.slot(), false);
+            let channel = Value::from(&*self.channel.name);
+            let arguments = vec![channel, Value::Bytes(message.clone())];
+            // A pipeline keeps commands and answers nothing yet.
+            if let Err(error) = pipeline.custom::<Value, Value>(command, arguments).await {
+                return (0, Some(refusal(Fault::from(&error))));
+            }
+        }
+        let answers = pipeline.try_all::<Value>().await;
+        let taken = answers.iter().take_while(|answer| answer.is_ok()).count();
+        let error = answers.into_iter().find_map(Result::err);
+        match error {
+            Some(error) => (taken, Some(refusal(Fault::from(&error)))),
+            None if taken == messages.len() => (taken, None),
+            None => (
+                taken,
+                Some(PublishError::Down("answers are missing".to_owned())),
+            ),
+        }
+    }
+}
+
+fn refusal(fault: Fault) -> PublishError {
+    match fault {
+        Fault::Down(why) | Fault::Corrupt(why) => PublishError::Down(why),
+        Fault::Timeout => PublishError::Timeout,
+        Fault::Refused(why) => PublishError::Refused(why),
+    }
+}
+
+/// Whether a PING was answered as it is to a subscriber.
+fn subscribed(answer: Result<Value, Fault>) -> Result<(), Fault> {
+    match answer? {
+        Value::Array(_) => Ok(()),
+        _ => Err(Fault::Refused(
+            "the server has no subscription of us".to_owned(),
+        )),
+    }
+}
+
+/// What the messages on `channel` carry; none where some were lost. Ends with the client.
+fn bodies(messages: Receiver<Message>, channel: Arc<str>) -> impl Stream<Item = Option<Bytes>> {
+    stream::unfold((messages, channel), |(mut messages, channel)| async move {
+        loop {
+            let body = match messages.recv().await {
+                Ok(message) if *message.channel != *channel => continue,
+                Ok(message) => message.value.into_bytes(),
+                Err(RecvError::Lagged(_)) => None,
+                Err(RecvError::Closed) => return None,
+            };
+            return Some((body, (messages, channel)));
+        }
+    })
+}

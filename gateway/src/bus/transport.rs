@@ -1,0 +1,207 @@
+//! What carries events between nodes: opaque bytes out, bytes in, and an honest word on
+//! how it stands.
+//!
+//! A transport supervises itself: it connects, subscribes, and after any failure does both
+//! again, for ever, with growing and jittered pauses, whether or not its server was there at the
+//! start. It knows nothing of events: numbering, duplicates, retry and gaps stand once,
+//! above it, in `outbox` and `inbox`.
+//!
+//! Invariant: *up* means that this node is subscribed and consuming, not that a socket is open.
+//! Invariant: whatever may have been lost is told as [`Word::Lost`], before anything that
+//! came after the loss.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{Stream, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// A way to all nodes. Dropping it ends its tasks and connections.
+pub trait Transport: Send + Sync {
+    /// Its name in metrics, logs and `lamina doctor`.
+    fn kind(&self) -> &'static str;
+
+    /// What it guarantees as it is configured.
+    fn guarantee(&self) -> Guarantee;
+
+    /// Publishes messages in their order and answers how many of the first of them the
+    /// broker has taken (for a durable one: confirmed), and why the next was not. Never
+    /// waits for a connection: while there is none the answer is at once
+    /// `(0, Some(Down))`. The caller bounds the whole by a deadline and drops the future
+    /// then, after which each message may or may not have been sent.
+    fn publish<'a>(&'a self, messages: &'a [Bytes])
+    -> BoxFuture<'a, (usize, Option<PublishError>)>;
+
+    /// As [`publish`](Self::publish), for what is of the moment (who is there, what was just
+    /// loaded): a durable transport keeps it for nobody who is away, so that streams and
+    /// queues don't grow by it, and waits for no confirmation. It may be lost, and may
+    /// overtake what was published.
+    fn whisper<'a>(
+        &'a self,
+        messages: &'a [Bytes],
+    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+        self.publish(messages)
+    }
+
+    /// Begins to connect and to consume; words come by the receiver until the transport is
+    /// dropped. Called once, in a tokio runtime. The channel is bounded, in words and in bytes; a
+    /// transport that finds it full waits with what is durable, and tells of a loss where it
+    /// can't wait ([`Mail::forward`]).
+    fn run(&self, mail: Mail);
+}
+
+/// Where a transport puts what it has to tell.
+#[derive(Clone)]
+pub struct Mail {
+    words: mpsc::Sender<Letter>,
+    room: Arc<Semaphore>,
+}
+
+/// The other end of [`Mail`].
+pub struct Words {
+    letters: mpsc::Receiver<Letter>,
+}
+
+/// A word, and the room that it takes until it is read.
+struct Letter {
+    word: Word,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// What a transport tells.
+#[derive(Debug)]
+pub enum Word {
+    /// A message came.
+    Message(Delivery),
+    /// Consuming from now on, where it was not before. `behind`: so many messages that
+    /// were kept for this node come next, and nothing was lost; none: whatever was
+    /// published while it was down may be lost.
+    Up { behind: Option<u64> },
+    /// Not consuming any more, and why; told once for each time.
+    Down(String),
+    /// Messages were lost while up: a slow consumer, a lagging receiver, one that was given
+    /// up after too many deliveries.
+    Lost(&'static str),
+}
+
+/// A message, and how to say what became of it.
+pub struct Delivery {
+    pub bytes: Bytes,
+    /// None where the broker wants no word.
+    pub receipt: Option<Box<dyn Receipt>>,
+}
+
+/// Says to a durable broker what became of a message. Dropped without a word, it is
+/// delivered again.
+pub trait Receipt: Send {
+    /// It was applied, or is of no use to anybody.
+    fn done(self: Box<Self>);
+    /// It could not be applied: again, a bounded number of times.
+    fn again(self: Box<Self>);
+}
+
+/// What a transport guarantees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Guarantee {
+    /// Each message comes once or not at all; losses are noticed above.
+    AtMostOnce,
+    /// Kept for this node while it is away, and delivered until it says that it was applied.
+    Durable,
+}
+
+/// Why messages were not published.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("not connected: {0}")]
+    Down(String),
+    #[error("no answer in time")]
+    Timeout,
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// Words that wait to be read at most.
+const WAITING: usize = 8_192;
+/// Bytes of the messages among them at most; one that is larger takes it all.
+const ROOM: u32 = 32 << 20;
+
+impl Mail {
+    /// The channel of a transport.
+    pub fn new() -> (Self, Words) {
+        let (words, letters) = mpsc::channel(WAITING);
+        let room = Arc::new(Semaphore::new(ROOM as usize));
+        (Self { words, room }, Words { letters })
+    }
+
+    /// Tells, waiting for room. False: nobody listens any more.
+    pub async fn tell(&self, word: Word) -> bool {
+        let room = match need(&word) {
+            0 => None,
+            // The semaphore is never closed.
+            need => Arc::clone(&self.room).acquire_many_owned(need).await.ok(),
+        };
+        self.words.send(Letter { word, _room: room }).await.is_ok()
+    }
+
+    /// Tells without waiting. False: there is no room, or nobody listens; what was to be
+    /// told is lost then.
+    pub fn try_tell(&self, word: Word) -> bool {
+        let room = match need(&word) {
+            0 => None,
+            need => match Arc::clone(&self.room).try_acquire_many_owned(need) {
+                Ok(room) => Some(room),
+                Err(_) => return false,
+            },
+        };
+        self.words.try_send(Letter { word, _room: room }).is_ok()
+    }
+
+    /// Passes on messages that nobody keeps, never letting them wait: those without room
+    /// are dropped, and so told as lost. None in the stream: some were lost before. Returns
+    /// when the stream ends or nobody listens any more.
+    pub async fn forward(&self, messages: impl Stream<Item = Option<Bytes>>) {
+        let mut messages = std::pin::pin!(messages);
+        while let Some(came) = messages.next().await {
+            let passed = came.is_some_and(|bytes| {
+                let receipt = None;
+                self.try_tell(Word::Message(Delivery { bytes, receipt }))
+            });
+            if passed {
+                continue;
+            }
+            // Dropping all the while, so that what is told covers it.
+            let told =
+                std::pin::pin!(self.tell(Word::Lost("they came faster than they were read")));
+            let dropping = messages.by_ref().for_each(|_| std::future::ready(()));
+            let left = futures_util::future::select(told, dropping).await;
+            if !matches!(left, futures_util::future::Either::Left((true, _))) {
+                return;
+            }
+        }
+    }
+}
+
+impl Words {
+    /// The next word; none when the transport is gone.
+    pub async fn recv(&mut self) -> Option<Word> {
+        self.letters.recv().await.map(|letter| letter.word)
+    }
+}
+
+fn need(word: &Word) -> u32 {
+    match word {
+        Word::Message(delivery) => {
+            u32::try_from(delivery.bytes.len()).map_or(ROOM, |n| n.min(ROOM))
+        }
+        Word::Up { .. } | Word::Down(_) | Word::Lost(_) => 0,
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery")
+            .field("bytes", &self.bytes.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! What the cache has to do with other nodes: it tells them ([`Peers`]), and takes from
+//! them what they purged, what they loaded, and that something may have been missed.
+//!
+//! Invariant: a purge of a peer is not told again, and does not go into a log that the
+//! peer has written itself. Invariant: a value of a peer is judged like every entry; it is
+//! shown only where a load of our own that began at `born` would be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::entry::Entry;
+use super::event::Event;
+use super::key::{Key, KeyBuf, KeyId};
+use super::l2::convert;
+use super::purge::{Kind, Order, Selector, Verdict, numbered};
+use super::record::{self, Corrupt, Record, Stored};
+use super::{Cache, reach};
+use crate::http::vary::Vary;
+use bytes::Bytes;
+
+/// Told what other nodes should know. Never blocks, and costs next to nothing: it is
+/// called on the path of requests.
+pub trait Peers: Send + Sync {
+    /// Something is about to be purged here; [`purged`](Self::purged) follows. From now on no
+    /// value of a peer may be put after it.
+    fn purging(&self);
+    /// This was purged here, at this place in our order.
+    fn purged(&self, selector: &Selector, kind: Kind, order: Order);
+    /// This was loaded here and stored.
+    fn loaded(&self, primary: &Key, entry: &Arc<Entry>);
+}
+
+/// A value for peers, or one of theirs.
+pub struct Value {
+    pub key: Bytes,
+    /// The key without its variant.
+    pub primary: Bytes,
+    pub stored: Stored,
+}
+
+/// What became of a peer's value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    Stored,
+    /// Purges hide it, or the shared log does not know it yet.
+    Overtaken,
+    /// Nobody asked for it here lately.
+    Unwanted,
+}
+
+/// A value lives here no longer than this without having been asked for at its origin.
+const MAX_LIFE: Duration = Duration::from_secs(86_400);
+
+impl Cache {
+    /// Has `peers` told from now on; once.
+    pub fn announce_to(&self, peers: Arc<dyn Peers>) {
+        let _ = self.peers.set(peers);
+    }
+
+    /// Whether all nodes follow one purge log.
+    pub fn shares_log(&self) -> bool {
+        self.below().is_some_and(|tier| tier.is_shared())
+    }
+
+    /// The generation of the purge log that all nodes follow, if there is one and it was read.
+    pub fn shared_generation(&self) -> Option<u64> {
+        let tier = self.below().filter(|tier| tier.is_shared())?;
+        tier.generation()
+    }
+
+    /// The order that a peer's value was born at, where all nodes follow one log and this
+    /// one has read as far.
+    pub fn born_in_log(&self, stored: &Stored) -> Option<Order> {
+        let tier = self.below().filter(|tier| tier.is_shared())?;
+        let known = tier.generation() == Some(stored.generation) && tier.knows(stored.born);
+        known.then_some(stored.born)
+    }
+
+    /// Forgets what a peer purged. With a log that all nodes follow, the peer's purge gets its
+    /// number there; until it is read, a step of our own hides.
+    pub fn purge_of_peer(&self, selector: &Selector, kind: Kind) -> Order {
+        let order = match self.below().filter(|tier| !tier.is_shared()) {
+            Some(tier) => tier.purge(selector, kind).0,
+            None => self.log.record(selector, kind),
+        };
+        self.hooks.emit(Event::Purge(reach(selector)));
+        order
+    }
+
+    /// Reads what is new in the log that all nodes follow. False: it does not tell.
+    pub async fn catch_up(&self) -> bool {
+        match self.below().filter(|tier| tier.is_shared()) {
+            Some(tier) => tier.catch_up().await,
+            None => false,
+        }
+    }
+
+    /// Says that purges of peers may have been missed until now: what is stored must be
+    /// validated before it is shown. Hand the answer to [`trust`](Self::trust) once it is
+    /// known what was missed.
+    pub fn doubt(&self) -> Order {
+        let doubt = self.log.doubt();
+        self.hooks.emit(Event::Gap);
+        if let Some(tier) = self.below().filter(|tier| !tier.is_shared()) {
+            // What is stored below counts in numbers of its own log alone: one that
+            // reaches nothing tells before and after apart.
+            let nothing = Selector::Route(String::new());
+            let (_, told) = tier.purge(&nothing, Kind::Hard);
+            let log = Arc::clone(&self.log);
+            tokio::spawn(async move {
+                if let Ok(number) = told.await {
+                    log.move_doubt(doubt, numbered(number));
+                }
+            });
+        }
+        doubt
+    }
+
+    /// Clears a doubt.
+    pub fn trust(&self, doubt: Order) {
+        self.log.trust(doubt);
+    }
+
+    /// What peers would need of an entry. None: it is of no use to them.
+    pub fn value_of(&self, primary: &Key, entry: &Entry, generation: u64) -> Option<Value> {
+        let lifetime = entry.freshness.lifetime;
+        let stored = convert::stored(entry, lifetime, generation, MAX_LIFE)?;
+        Some(Value {
+            key: Bytes::copy_from_slice(entry.key.as_bytes()),
+            primary: Bytes::copy_from_slice(primary.as_bytes()),
+            stored,
+        })
+    }
+
+    /// Reads a peer's record for `key`, which took `transit` at most to get here.
+    ///
+    /// # Errors
+    /// See [`Corrupt`].
+    pub fn read_value(
+        &self,
+        key: Bytes,
+        primary: Bytes,
+        bytes: &Bytes,
+        options: &record::Options,
+        transit: Duration,
+    ) -> Result<Value, Corrupt> {
+        match record::decode(&key, bytes, &options.limits, &options.seal)? {
+            Record::Entry(stored) => {
+                let left = stored.life.saturating_sub(transit);
+                let stored = convert::resided(stored, left);
+                Ok(Value {
+                    key,
+                    primary,
+                    stored,
+                })
+            }
+            Record::Varies(_) => Err(Corrupt::Form),
+        }
+    }
+
+    /// Takes a peer's value in as if a load that began here at `born` had brought it.
+    pub fn prime(&self, value: Value, born: Order, resident_only: bool) -> Taken {
+        let Value {
+            key,
+            primary,
+            stored,
+        } = value;
+        let (key, primary) = (Key::of(&key), Key::of(&primary));
+        if resident_only && !self.is_wanted(&key, &primary) {
+            return Taken::Unwanted;
+        }
+        if stored.life.is_zero() {
+            return Taken::Overtaken;
+        }
+        let vary = Vary::parse(&stored.headers);
+        let entry = convert::entry(key, Stored { born, ..stored });
+        let entry = Arc::new(entry);
+        if self.log.judge(&entry) != Verdict::Visible {
+            return Taken::Overtaken;
+        }
+        let shown = |held: &Entry| self.is_sure(held);
+        self.l1.put_older(primary, &vary, entry, shown);
+        Taken::Stored
+    }
+
+    /// Whether it is held here, or was asked for lately.
+    fn is_wanted(&self, key: &Key, primary: &Key) -> bool {
+        self.l1.holds(key) || self.asked.contains_key(&primary.id().0)
+    }
+
+    /// Notes that somebody asked for what is not here.
+    pub(super) fn note_asked(&self, primary: &KeyBuf) {
+        if self.peers.get().is_some() {
+            self.asked.insert(KeyId::of(primary.as_bytes()).0, ());
+        }
+    }
+}

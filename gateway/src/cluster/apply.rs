@@ -1,0 +1,199 @@
+//! What is heard is done here, at once.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Cluster;
+use super::nodes::{Arrival, State};
+use crate::bus::config::ForeignPatterns;
+use crate::bus::event::{Event, Message, Ours, Shape};
+use crate::bus::inbox::{Listener, NotApplied};
+use crate::bus::transport::Guarantee;
+use crate::cache::purge::{Kind, Selector};
+use crate::pattern::Pattern;
+
+impl Listener for Cluster {
+    fn hear(&self, event: Event) -> Result<(), NotApplied> {
+        match event.ours {
+            Some(ours) => self.hear_node(&event.id, &event.source, event.ts, ours),
+            None => self.hear_foreign(event.shape),
+        }
+        Ok(())
+    }
+
+    fn up(&self, behind: Option<u64>) {
+        self.hears.store(true, Ordering::Release);
+        self.cache.set_cut_off(false);
+        self.outbox.reconnected();
+        match behind {
+            // Whatever was told while nobody listened here is lost.
+            None => self.doubts.open("the bus was not heard for a while"),
+            Some(_) => self.doubts.open_until_caught_up(),
+        }
+    }
+
+    fn down(&self) {
+        self.hears.store(false, Ordering::Release);
+        self.cache.set_cut_off(true);
+    }
+
+    fn lost(&self, what: &'static str) {
+        self.doubts.open(what);
+    }
+
+    fn caught_up(&self) {
+        self.doubts.caught_up();
+    }
+}
+
+impl Cluster {
+    fn hear_node(&self, id: &str, source: &str, ts: u64, ours: Ours) {
+        let (boot, now) = (ours.boot, Instant::now());
+        match ours.message {
+            Message::Purge {
+                selector,
+                soft,
+                receipt,
+            } => {
+                let order = self.hear_purge(source, boot, ours.purges, &selector, soft);
+                if receipt {
+                    let of = id.to_owned();
+                    self.outbox.say(Message::Applied { of, order });
+                }
+                return;
+            }
+            Message::Prime(prime) => self.take_value(prime, ts),
+            Message::Applied { of, order } => self.receipts.answered(&of, source, order),
+            Message::Missing { of, life, from } => {
+                let own = &self.outbox.identity;
+                if of == own.source && life == own.boot {
+                    self.outbox.say_again(from);
+                }
+            }
+            Message::Heartbeat { healthy, version } => {
+                self.count(source, boot, ours.purges, now);
+                let state = State { healthy, version };
+                self.nodes.lock().stated(source, state);
+                return;
+            }
+        }
+        self.count(source, boot, ours.purges, now);
+    }
+
+    /// Answers its place in our order.
+    fn hear_purge(&self, source: &str, boot: u64, number: u64, selector: &str, soft: bool) -> u64 {
+        let kind = if soft { Kind::Soft } else { Kind::Hard };
+        // A selector that a newer version knows: what it reaches is unknown, so all.
+        let parsed = selector.parse().map(|selector| (selector, kind));
+        let (selector, kind) = parsed.unwrap_or((Selector::All, Kind::Hard));
+        let order = self.cache.purge_of_peer(&selector, kind);
+        let now = Instant::now();
+        let arrival = self.nodes.lock().purged(source, boot, number, now);
+        let mut orders = self.orders.lock();
+        if let Some(first) = arrival.first_missing() {
+            orders.note(source, boot, first, order, now);
+        }
+        orders.note(source, boot, number, order, now);
+        drop(orders);
+        self.miss(arrival, source, boot);
+        self.metrics.purge(arrival);
+        order
+    }
+
+    /// A count of purges came with something that may overtake them where the transport is
+    /// durable: it says nothing there, and nothing needs saying.
+    fn count(&self, source: &str, boot: u64, purges: u64, now: Instant) {
+        let mut nodes = self.nodes.lock();
+        if self.transport.guarantee() == Guarantee::Durable {
+            nodes.heard(source, boot, now);
+            return;
+        }
+        let arrival = nodes.counted(source, boot, purges, now);
+        drop(nodes);
+        if let Some(first) = arrival.first_missing() {
+            let order = self.cache.order();
+            let mut orders = self.orders.lock();
+            orders.note(source, boot, first, order + 1, now);
+        }
+        self.miss(arrival, source, boot);
+    }
+
+    /// What is missing is asked for; a stranger's past is only doubted, as each of its purges
+    /// may be older than all that is here.
+    fn miss(&self, arrival: Arrival, source: &str, boot: u64) {
+        match arrival {
+            Arrival::Whole | Arrival::Late => {}
+            Arrival::Stranger => self.doubts.open("a node was not heard before"),
+            Arrival::Hole(from) => {
+                self.doubts.open("purges of a node did not come");
+                self.outbox.say(Message::Missing {
+                    of: source.to_owned(),
+                    life: boot,
+                    from,
+                });
+            }
+        }
+    }
+
+    /// Of a service that runs `lazy-layers-cache`: its keys are tags here, and URLs where they
+    /// look like one.
+    fn hear_foreign(&self, shape: Shape) {
+        let selectors: Vec<Selector> = match shape {
+            Shape::Del { keys } | Shape::Set { keys } => {
+                keys.iter().flat_map(|key| named(key)).collect()
+            }
+            Shape::Pattern(pattern) => vec![self.widened(&pattern)],
+        };
+        for selector in selectors {
+            self.cache.purge_of_peer(&selector, Kind::Hard);
+        }
+        self.metrics.foreign();
+    }
+
+    fn widened(&self, pattern: &str) -> Selector {
+        let is_url = looks_like_url(pattern) || pattern.starts_with("*/");
+        match self.rules.foreign_patterns {
+            ForeignPatterns::All if !is_url => Selector::All,
+            ForeignPatterns::All | ForeignPatterns::Urls => {
+                Selector::Pattern(Pattern::new(&starred(pattern)))
+            }
+        }
+    }
+}
+
+fn named(key: &str) -> impl Iterator<Item = Selector> {
+    let url = looks_like_url(key).then(|| Selector::Pattern(Pattern::exactly(key)));
+    [Selector::Tag(key.to_owned())].into_iter().chain(url)
+}
+
+fn looks_like_url(text: &str) -> bool {
+    text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://")
+}
+
+/// In the seed's patterns `*` alone is special.
+fn starred(pattern: &str) -> String {
+    let parts = pattern.split('*');
+    let parts: Vec<String> = parts
+        .map(|part| Pattern::exactly(part).as_str().to_owned())
+        .collect();
+    parts.join("*")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_foreign_patterns_the_star_alone_is_special() {
+        let pattern = Pattern::new(&starred("/a?b/*"));
+        assert!(pattern.matches("/a?b/c"));
+        assert!(!pattern.matches("/axb/c"));
+    }
+
+    #[test]
+    fn a_foreign_key_is_a_tag_and_a_url_where_it_looks_like_one() {
+        let texts = |key: &str| -> Vec<String> { named(key).map(|s| s.to_string()).collect() };
+        assert_eq!(texts("user:1"), ["tag:user:1"]);
+        assert_eq!(texts("/p/*"), ["tag:/p/*", r"pattern:/p/\*"]);
+    }
+}

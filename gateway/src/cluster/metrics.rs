@@ -1,0 +1,81 @@
+//! What is heard and done, in numbers.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use super::nodes::Arrival;
+use super::values::Outcome;
+
+const ARRIVALS: [&str; 3] = ["in-order", "after-a-hole", "late"];
+const OUTCOMES: [&str; 6] = [
+    "stored",
+    "overtaken",
+    "unwanted",
+    "corrupt",
+    "late",
+    "too-large",
+];
+
+/// The counters, resolved once.
+pub struct Metrics {
+    purges: [IntCounter; ARRIVALS.len()],
+    foreign: IntCounter,
+    values: [IntCounter; OUTCOMES.len()],
+    nodes: IntGauge,
+}
+
+impl Metrics {
+    /// # Errors
+    /// When the registry has them already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let purges = IntCounterVec::new(
+            Opts::new(
+                "lamina_cluster_purges_total",
+                "Purges of other nodes that were applied, by how they came.",
+            ),
+            &["arrival"],
+        )?;
+        let values = IntCounterVec::new(
+            Opts::new(
+                "lamina_cluster_values_total",
+                "Values of other nodes (too-large: of this one) by what became of them.",
+            ),
+            &["outcome"],
+        )?;
+        let foreign = IntCounter::new(
+            "lamina_cluster_foreign_total",
+            "Events of other programs that were applied.",
+        )?;
+        let nodes = IntGauge::new("lamina_cluster_nodes", "Other nodes that are known.")?;
+        registry.register(Box::new(purges.clone()))?;
+        registry.register(Box::new(values.clone()))?;
+        registry.register(Box::new(foreign.clone()))?;
+        registry.register(Box::new(nodes.clone()))?;
+        Ok(Self {
+            purges: ARRIVALS.map(|arrival| purges.with_label_values(&[arrival])),
+            foreign,
+            values: OUTCOMES.map(|outcome| values.with_label_values(&[outcome])),
+            nodes,
+        })
+    }
+
+    pub fn purge(&self, arrival: Arrival) {
+        let at = match arrival {
+            Arrival::Whole => 0,
+            Arrival::Hole(_) | Arrival::Stranger => 1,
+            Arrival::Late => 2,
+        };
+        self.purges[at].inc();
+    }
+
+    pub fn foreign(&self) {
+        self.foreign.inc();
+    }
+
+    pub fn value(&self, outcome: Outcome) {
+        self.values[outcome as usize].inc();
+    }
+
+    pub fn nodes(&self, nodes: usize) {
+        self.nodes.set(nodes as i64);
+    }
+}

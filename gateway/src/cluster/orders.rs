@@ -1,0 +1,276 @@
+//! Which purges of which publisher stand where in our order, so that a value of a peer
+//! can be put where it belongs: before the purges that its load had not heard of.
+//!
+//! Used where nodes follow no common log. Each publisher numbers its purges; we note at
+//! which place of our order each was applied. A load that began at `born` had seen those
+//! that stand before; a receiver puts the value right before the first one that its
+//! publisher had not seen, and from there the purge log judges it like any other.
+//!
+//! Pure: `now` is an argument. Invariant: where the notes don't reach back far enough, the
+//! answer is none, and the value goes nowhere.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::cache::purge::Order;
+
+/// Publishers and how many of their purges had been heard of: source, boot, number.
+pub type Heard = Vec<(String, u64, u64)>;
+
+/// The notes.
+#[derive(Default)]
+pub struct Orders {
+    publishers: HashMap<(String, u64), Ring>,
+    /// Purges of our own that have no number yet: nobody has heard of them.
+    own: Own,
+    /// A publisher was forgotten: nothing can be judged before then.
+    blind_until: Option<Instant>,
+}
+
+/// Purges of our own on their way to a number.
+#[derive(Default)]
+struct Own {
+    count: u64,
+    /// They all come after this place.
+    after: Order,
+}
+
+/// One life of a publisher.
+struct Ring {
+    /// The newest number.
+    last: u64,
+    /// Ascending by number.
+    notes: VecDeque<Note>,
+    /// The newest number and the latest place that were forgotten for want of room.
+    shed: u64,
+    forgotten: Order,
+}
+
+struct Note {
+    number: u64,
+    order: Order,
+    at: Instant,
+}
+
+/// Notes of one publisher at most.
+const NOTES: usize = 256;
+/// Publishers at most, each life counted.
+const PUBLISHERS: usize = 256;
+/// A purge that is older is taken as known to every load: none takes so long.
+const KEEP: Duration = Duration::from_secs(600);
+
+impl Orders {
+    /// Notes that a purge with this number was applied at this place. Of a hole in the
+    /// numbers, note the first that is missing, at the place where the hole was seen.
+    pub fn note(&mut self, source: &str, boot: u64, number: u64, order: Order, now: Instant) {
+        let publisher = (source.to_owned(), boot);
+        if !self.publishers.contains_key(&publisher) {
+            self.make_room(now);
+        }
+        let ring = self.publishers.entry(publisher).or_insert_with(|| Ring {
+            last: 0,
+            notes: VecDeque::new(),
+            shed: 0,
+            forgotten: 0,
+        });
+        ring.forget(now);
+        ring.last = ring.last.max(number);
+        let at = ring.notes.partition_point(|note| note.number < number);
+        let note = Note {
+            number,
+            order,
+            at: now,
+        };
+        ring.notes.insert(at, note);
+    }
+
+    /// A purge of our own begins, and will come after this place.
+    pub fn begin_own(&mut self, after: Order) {
+        if self.own.count == 0 {
+            self.own.after = after;
+        }
+        self.own.count += 1;
+    }
+
+    /// So many of them have a number now.
+    pub fn end_own(&mut self, count: u64) {
+        self.own.count = self.own.count.saturating_sub(count);
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        let over = |ring: &Ring| {
+            ring.newest()
+                .is_none_or(|at| now.duration_since(at) >= KEEP)
+        };
+        if self.publishers.len() >= PUBLISHERS {
+            self.publishers.retain(|_, ring| !over(ring));
+        }
+        if self.publishers.len() >= PUBLISHERS {
+            self.publishers.clear();
+            self.blind_until = Some(now + KEEP);
+        }
+    }
+
+    /// What a load that began at `born` had heard of.
+    pub fn heard_at(&self, born: Order, now: Instant) -> Option<Heard> {
+        if self.is_blind(now) {
+            return None;
+        }
+        let heard = self.publishers.iter().map(|((source, boot), ring)| {
+            let number = ring.heard_at(born)?;
+            Some((source.clone(), *boot, number))
+        });
+        heard.collect()
+    }
+
+    /// Where in our order a value belongs whose load had heard of these; `newest` where it had
+    /// heard of all that we have.
+    pub fn place(&self, heard: &Heard, newest: Order, now: Instant) -> Option<Order> {
+        if self.is_blind(now) {
+            return None;
+        }
+        let heard: HashMap<(&str, u64), u64> = heard
+            .iter()
+            .map(|(source, boot, number)| ((source.as_str(), *boot), *number))
+            .collect();
+        let mut place = match self.own.count {
+            0 => newest,
+            _ => newest.min(self.own.after),
+        };
+        for ((source, boot), ring) in &self.publishers {
+            let known = heard.get(&(source.as_str(), *boot)).copied().unwrap_or(0);
+            place = place.min(ring.before_news(known, now)?);
+        }
+        Some(place)
+    }
+
+    fn is_blind(&self, now: Instant) -> bool {
+        self.blind_until.is_some_and(|until| now < until)
+    }
+}
+
+impl Ring {
+    fn newest(&self) -> Option<Instant> {
+        self.notes.iter().map(|note| note.at).max()
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some(first) = self.notes.front() {
+            let full = self.notes.len() >= NOTES;
+            if !full && now.duration_since(first.at) < KEEP {
+                return;
+            }
+            self.forgotten = self.forgotten.max(first.order);
+            if full {
+                self.shed = self.shed.max(first.number);
+            }
+            self.notes.pop_front();
+        }
+    }
+
+    /// How many of its purges stand at or before `born`, without a hole.
+    fn heard_at(&self, born: Order) -> Option<u64> {
+        if born < self.forgotten {
+            return None;
+        }
+        let news = self.notes.iter().filter(|note| note.order > born);
+        let first = news.map(|note| note.number).min();
+        Some(first.map_or(self.last, |first| first - 1))
+    }
+
+    /// The place before the first purge after `known`.
+    fn before_news(&self, known: u64, now: Instant) -> Option<Order> {
+        if known < self.shed {
+            return None;
+        }
+        let news = self.notes.iter().rev();
+        let news = news.take_while(|note| note.number > known);
+        let recent = news.filter(|note| now.duration_since(note.at) < KEEP);
+        Some(
+            recent
+                .map(|note| note.order - 1)
+                .min()
+                .unwrap_or(Order::MAX),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(of: &[(&str, u64, u64)]) -> Heard {
+        of.iter()
+            .map(|(source, boot, number)| ((*source).to_owned(), *boot, *number))
+            .collect()
+    }
+
+    #[test]
+    fn a_value_stands_before_the_first_purge_that_its_load_had_not_heard_of() {
+        let (mut orders, now) = (Orders::default(), Instant::now());
+        orders.note("a", 1, 1, 10, now);
+        orders.note("a", 1, 2, 20, now);
+        orders.note("b", 7, 1, 30, now);
+        let place = |of: &[_]| orders.place(&heard(of), 40, now);
+        assert_eq!(place(&[("a", 1, 2), ("b", 7, 1)]), Some(40));
+        assert_eq!(place(&[("a", 1, 1), ("b", 7, 1)]), Some(19));
+        assert_eq!(place(&[("a", 1, 2)]), Some(29), "it had not heard of b");
+        assert_eq!(place(&[("a", 2, 9), ("b", 7, 1)]), Some(9), "another life");
+    }
+
+    #[test]
+    fn a_load_had_heard_of_what_stands_before_it() {
+        let (mut orders, now) = (Orders::default(), Instant::now());
+        orders.note("a", 1, 1, 10, now);
+        orders.note("a", 1, 2, 20, now);
+        assert_eq!(orders.heard_at(9, now), Some(heard(&[("a", 1, 0)])));
+        assert_eq!(orders.heard_at(10, now), Some(heard(&[("a", 1, 1)])));
+        assert_eq!(orders.heard_at(25, now), Some(heard(&[("a", 1, 2)])));
+    }
+
+    #[test]
+    fn a_purge_that_came_late_was_not_heard_of_before_it_came() {
+        let (mut orders, now) = (Orders::default(), Instant::now());
+        orders.note("a", 1, 2, 20, now);
+        orders.note("a", 1, 1, 30, now);
+        assert_eq!(orders.heard_at(25, now), Some(heard(&[("a", 1, 0)])));
+        assert_eq!(orders.place(&heard(&[("a", 1, 1)]), 40, now), Some(19));
+    }
+
+    #[test]
+    fn what_can_not_be_told_is_told_of_nothing() {
+        let (mut orders, now) = (Orders::default(), Instant::now());
+        for number in 1..=NOTES as u64 + 10 {
+            orders.note("a", 1, number, number * 10, now);
+        }
+        assert_eq!(orders.heard_at(20, now), None);
+        assert_eq!(orders.place(&heard(&[("a", 1, 2)]), 9_999, now), None);
+        assert!(orders.place(&heard(&[("a", 1, 200)]), 9_999, now).is_some());
+        for n in 0..PUBLISHERS as u64 {
+            orders.note("b", n, 1, 10_000, now);
+        }
+        assert_eq!(orders.place(&Vec::new(), 20_000, now), None);
+        assert!(orders.place(&Vec::new(), 20_000, now + KEEP).is_some());
+    }
+
+    /// Guards against a value that was told while our own purge waited for its number.
+    #[test]
+    fn nothing_is_put_after_a_purge_of_our_own_that_nobody_has_heard_of() {
+        let (mut orders, now) = (Orders::default(), Instant::now());
+        orders.begin_own(10);
+        orders.begin_own(20);
+        assert_eq!(orders.place(&Vec::new(), 40, now), Some(10));
+        orders.end_own(1);
+        assert_eq!(orders.place(&Vec::new(), 40, now), Some(10));
+        orders.end_own(1);
+        assert_eq!(orders.place(&Vec::new(), 40, now), Some(40));
+    }
+
+    #[test]
+    fn an_old_purge_holds_nothing_back() {
+        let (mut orders, now) = (Orders::default(), Instant::now());
+        orders.note("gone", 1, 5, 10, now);
+        assert_eq!(orders.place(&Vec::new(), 40, now), Some(9));
+        assert_eq!(orders.place(&Vec::new(), 40, now + KEEP), Some(40));
+    }
+}

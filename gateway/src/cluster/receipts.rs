@@ -1,0 +1,96 @@
+//! Purges that somebody waits for: which nodes have said that they applied it, and when.
+//!
+//! Invariant: all times are of our own clock, from the purge to the answer; no node's
+//! clock is compared with another's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Answers that are awaited, by the purge's event id.
+#[derive(Default)]
+pub struct Receipts {
+    open: Mutex<HashMap<String, Arc<Open>>>,
+}
+
+struct Open {
+    began: Instant,
+    answers: Mutex<HashMap<String, Answer>>,
+    changed: Notify,
+}
+
+/// A node's answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The place in the order of the node that applied it.
+    pub order: u64,
+    /// From the purge to the answer.
+    pub after: Duration,
+}
+
+/// Answers to one purge; no more are awaited when it is dropped.
+pub struct Awaited<'a> {
+    receipts: &'a Receipts,
+    id: String,
+    open: Arc<Open>,
+}
+
+impl Receipts {
+    /// Begins to await answers.
+    pub fn open(&self, id: String) -> Awaited<'_> {
+        let open = Arc::new(Open {
+            began: Instant::now(),
+            answers: Mutex::default(),
+            changed: Notify::new(),
+        });
+        self.open.lock().insert(id.clone(), Arc::clone(&open));
+        Awaited {
+            receipts: self,
+            id,
+            open,
+        }
+    }
+
+    /// A node said that it applied the purge.
+    pub fn answered(&self, id: &str, node: &str, order: u64) {
+        let Some(open) = self.open.lock().get(id).cloned() else {
+            return;
+        };
+        let after = open.began.elapsed();
+        let answer = Answer { order, after };
+        open.answers.lock().entry(node.to_owned()).or_insert(answer);
+        open.changed.notify_waiters();
+    }
+}
+
+impl Awaited<'_> {
+    /// Waits until all of `nodes` have answered, or until `patience` is over; all answers.
+    pub async fn all(&self, nodes: &[String], patience: Duration) -> HashMap<String, Answer> {
+        let complete = async {
+            loop {
+                // From here on no answer is missed.
+                let changed = self.open.changed.notified();
+                if self.has(nodes) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, complete).await;
+        self.open.answers.lock().clone()
+    }
+
+    fn has(&self, nodes: &[String]) -> bool {
+        let answers = self.open.answers.lock();
+        nodes.iter().all(|node| answers.contains_key(node))
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.receipts.open.lock().remove(&self.id);
+    }
+}

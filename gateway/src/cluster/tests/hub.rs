@@ -1,0 +1,122 @@
+//! A bus in the process that loses and delays what the tests want it to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+
+use crate::bus::transport::{Delivery, Guarantee, Mail, PublishError, Receipt, Transport, Word};
+
+/// What all ports of it hear.
+#[derive(Default)]
+pub struct Hub {
+    ports: Mutex<Vec<Arc<Port>>>,
+}
+
+/// One node's transport.
+pub struct Port {
+    hub: Arc<Hub>,
+    mail: Mutex<Option<Mail>>,
+    /// What is published is refused.
+    down: AtomicBool,
+    /// What others publish does not come here.
+    deaf: AtomicBool,
+    guarantee: Guarantee,
+    pub published: Mutex<Vec<Bytes>>,
+}
+
+/// The receipt of a message that was kept.
+struct Kept;
+
+/// The transport of a port, which the hub keeps as well.
+pub struct Line(pub Arc<Port>);
+
+impl Hub {
+    pub fn port(self: &Arc<Self>, guarantee: Guarantee) -> Arc<Port> {
+        let port = Arc::new(Port {
+            hub: Arc::clone(self),
+            mail: Mutex::new(None),
+            down: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
+            guarantee,
+            published: Mutex::default(),
+        });
+        self.ports.lock().push(Arc::clone(&port));
+        port
+    }
+
+    /// Delivers to all who hear, the publisher included.
+    pub fn deliver(&self, bytes: &Bytes) {
+        for port in self.ports.lock().iter() {
+            if !port.deaf.load(Ordering::SeqCst) {
+                port.hear(bytes, None);
+            }
+        }
+    }
+}
+
+impl Receipt for Kept {
+    fn done(self: Box<Self>) {}
+    fn again(self: Box<Self>) {}
+}
+
+impl Port {
+    /// Delivers what was kept while it was away.
+    pub fn hear_kept(&self, bytes: &Bytes) {
+        self.hear(bytes, Some(Box::new(Kept)));
+    }
+
+    fn hear(&self, bytes: &Bytes, receipt: Option<Box<dyn Receipt>>) {
+        let bytes = bytes.clone();
+        self.tell(Word::Message(Delivery { bytes, receipt }));
+    }
+
+    pub fn tell(&self, word: Word) {
+        if let Some(mail) = &*self.mail.lock() {
+            assert!(mail.try_tell(word));
+        }
+    }
+
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    pub fn set_deaf(&self, deaf: bool) {
+        self.deaf.store(deaf, Ordering::SeqCst);
+    }
+}
+
+impl Transport for Line {
+    fn kind(&self) -> &'static str {
+        "hub"
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        self.0.guarantee
+    }
+
+    fn publish<'a>(
+        &'a self,
+        messages: &'a [Bytes],
+    ) -> BoxFuture<'a, (usize, Option<PublishError>)> {
+        let answer = match self.0.down.load(Ordering::SeqCst) {
+            true => (0, Some(PublishError::Down("by the test".to_owned()))),
+            false => {
+                for message in messages {
+                    self.0.published.lock().push(message.clone());
+                    self.0.hub.deliver(message);
+                }
+                (messages.len(), None)
+            }
+        };
+        std::future::ready(answer).boxed()
+    }
+
+    fn run(&self, mail: Mail) {
+        assert!(mail.try_tell(Word::Up { behind: Some(0) }));
+        *self.0.mail.lock() = Some(mail);
+    }
+}

@@ -1,0 +1,226 @@
+//! The envelope of records and events: a tag of four bytes that names what follows.
+//!
+//! | tag | |
+//! |---|---|
+//! | `HC1M` | msgpack |
+//! | `HC1G` | gzip of it |
+//! | `HC1Z` | zstd of it |
+//!
+//! The names are those of the library `lazy-layers-cache`. What the msgpack says is the
+//! business of `cache::record` and `bus::event`; this module imports nothing of ours.
+//!
+//! Both codecs work on the whole: what compresses is bounded by what it must save, what
+//! expands by the limit and by what an input of this size can hold at all. gzip is written
+//! by libdeflate, which has the whole before it and is smaller in half of zlib's time
+//! (`make bench-record`), and read by zlib-rs, which is Rust, since readers meet anything.
+//!
+//! Invariant: no length that the input declares makes us allocate more than an input of
+//! this size can hold, nor more than the limit.
+
+use bytes::Bytes;
+use flate2::{Decompress, FlushDecompress, Status};
+use libdeflater::{CompressionLvl, Compressor};
+use zstd::bulk;
+use zstd::zstd_safe::{self, find_frame_compressed_size};
+
+/// Bytes of the tag.
+pub const TAG: usize = 4;
+/// The msgpack as it is.
+pub const PLAIN: &[u8; TAG] = b"HC1M";
+const GZIP: &[u8; TAG] = b"HC1G";
+const ZSTD: &[u8; TAG] = b"HC1Z";
+
+/// gzip's window, the largest.
+const WINDOW_BITS: u8 = 15;
+/// No gzip stream expands more (zlib's documentation), and no zstd block: 128 KiB of 4 bytes.
+const GZIP_RATIO: usize = 1_032;
+const ZSTD_RATIO: usize = 1 << 15;
+/// Of a compressed form at most this much of the plain one is kept: it saves 15 %.
+const KEPT_PERCENT: usize = 85;
+
+/// How something is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Codec {
+    /// libdeflate's levels, 1 to 12.
+    Gzip { level: u8 },
+    /// zstd's levels, 1 to 22.
+    Zstd { level: u8 },
+}
+
+/// When and how it is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Compression {
+    pub codec: Codec,
+    /// What has less msgpack is left as it is.
+    pub min_bytes: usize,
+}
+
+/// Why bytes have no such form.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// They do not begin with one of the tags.
+    Tag,
+    /// They end too early.
+    Truncated,
+    /// They are, or declare to be, larger than the limit.
+    TooLarge,
+    /// The compressed data are damaged.
+    Damaged,
+}
+
+impl Default for Compression {
+    /// As the seed does: gzip from 64 KiB on.
+    fn default() -> Self {
+        Self {
+            codec: Codec::GZIP,
+            min_bytes: 64 << 10,
+        }
+    }
+}
+
+impl Codec {
+    /// gzip as it is written unless configured otherwise.
+    pub const GZIP: Self = Self::Gzip { level: 6 };
+    /// zstd likewise.
+    pub const ZSTD: Self = Self::Zstd { level: 3 };
+}
+
+impl Compression {
+    /// The compressed form of `plain`, tags included, if it saves 15 % of the msgpack.
+    pub fn shrink(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let packed = plain.get(TAG..)?;
+        let most = packed.len() / 100 * KEPT_PERCENT + packed.len() % 100 * KEPT_PERCENT / 100;
+        let mut out = match self.codec {
+            Codec::Gzip { level } => gzip(packed, level, most),
+            Codec::Zstd { level } => zstd(packed, level, most),
+        }?;
+        out.shrink_to_fit();
+        Some(out)
+    }
+}
+
+fn gzip(packed: &[u8], level: u8, most: usize) -> Option<Vec<u8>> {
+    let level = CompressionLvl::new(i32::from(level.clamp(1, 12))).ok()?;
+    let mut out = vec![0; TAG + most];
+    let (tag, room) = out.split_at_mut(TAG);
+    tag.copy_from_slice(GZIP);
+    // It ends early where there is too little room, which is where it saves too little.
+    let written = Compressor::new(level).gzip_compress(packed, room).ok()?;
+    out.truncate(TAG + written);
+    Some(out)
+}
+
+fn zstd(packed: &[u8], level: u8, most: usize) -> Option<Vec<u8>> {
+    let mut out = std::io::Cursor::new(room(ZSTD, most));
+    out.set_position(TAG as u64);
+    let written = bulk::Compressor::new(i32::from(level.clamp(1, 22)))
+        .and_then(|mut compressor| compressor.compress_to_buffer(packed, &mut out))
+        .ok()?;
+    (written <= most).then(|| out.into_inner())
+}
+
+fn room(tag: &[u8; TAG], most: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(TAG + most);
+    out.extend_from_slice(tag);
+    out
+}
+
+/// The msgpack inside `bytes`, which may take `limit` bytes at most. As it is, it is a part of `bytes`.
+///
+/// # Errors
+/// Everything that is not such bytes, and what would take more.
+pub fn expand(bytes: &Bytes, limit: usize) -> Result<Bytes, Fault> {
+    let Some((tag, body)) = bytes.split_first_chunk::<TAG>() else {
+        return Err(Fault::Truncated);
+    };
+    match tag {
+        PLAIN if body.len() > limit => Err(Fault::TooLarge),
+        PLAIN => Ok(bytes.slice(TAG..)),
+        GZIP => gunzip(body, limit).map(Bytes::from),
+        ZSTD => unzstd(body, limit).map(Bytes::from),
+        _ => Err(Fault::Tag),
+    }
+}
+
+/// Bytes by which the output grows when the length at gzip's end was wrong.
+const STEP: usize = 64 << 10;
+
+fn gunzip(body: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
+    let mut inflate = Decompress::new_gzip(WINDOW_BITS);
+    // One byte more than fits, so that a full output means that it is too large.
+    let most = limit.saturating_add(1);
+    let mut out = Vec::with_capacity(likely_length(body).min(most));
+    loop {
+        let rest = usize::try_from(inflate.total_in())
+            .ok()
+            .and_then(|read| body.get(read..))
+            .ok_or(Fault::Damaged)?;
+        let status = inflate
+            .decompress_vec(rest, &mut out, FlushDecompress::None)
+            .map_err(|_| Fault::Damaged)?;
+        if out.len() > limit {
+            return Err(Fault::TooLarge);
+        }
+        match status {
+            Status::StreamEnd if inflate.total_in() == body.len() as u64 => return Ok(out),
+            Status::StreamEnd => return Err(Fault::Damaged),
+            Status::Ok | Status::BufError if out.len() < out.capacity() => {
+                return Err(Fault::Truncated);
+            }
+            Status::Ok | Status::BufError => {
+                out.reserve_exact((most - out.len()).min(out.len().max(STEP)));
+            }
+        }
+    }
+}
+
+/// How long the output may become: gzip's own word (its last four bytes), as far as this
+/// input could hold it. Only where the output starts; the limit ends it.
+fn likely_length(body: &[u8]) -> usize {
+    let said = body
+        .last_chunk::<4>()
+        .map_or(0, |end| u32::from_le_bytes(*end) as usize);
+    // One more, so that the end of the stream is seen without growing.
+    said.min(body.len().saturating_mul(GZIP_RATIO)) + 1
+}
+
+fn unzstd(body: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
+    let length = match zstd_safe::get_frame_content_size(body) {
+        Ok(Some(length)) => usize::try_from(length).map_err(|_| Fault::TooLarge)?,
+        Ok(None) | Err(_) => return Err(Fault::Damaged),
+    };
+    if length > limit {
+        return Err(Fault::TooLarge);
+    }
+    match find_frame_compressed_size(body) {
+        Err(_) => return Err(Fault::Truncated),
+        Ok(frame) if frame != body.len() => return Err(Fault::Damaged),
+        Ok(_) if length > body.len().saturating_mul(ZSTD_RATIO) => return Err(Fault::TooLarge),
+        Ok(_) => {}
+    }
+    let out = bulk::decompress(body, length).map_err(|_| Fault::Damaged)?;
+    (out.len() == length).then_some(out).ok_or(Fault::Damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stated_length_makes_no_more_room_than_the_input_can_fill() {
+        let tiny = [&[0; 20][..], &u32::MAX.to_le_bytes()].concat();
+        assert!(likely_length(&tiny) <= 24 * GZIP_RATIO + 1);
+        // A zstd frame of one byte that claims 20 MiB.
+        let claim = (20_u32 << 20).to_le_bytes();
+        let frame = [b"HC1Z\x28\xb5\x2f\xfd\xa0", &claim[..], b"\x09\0\0x"].concat();
+        assert_eq!(expand(&frame.into(), 25 << 20), Err(Fault::TooLarge));
+    }
+
+    #[test]
+    fn what_is_as_it_is_is_a_part_of_what_came() {
+        let bytes = Bytes::from_static(b"HC1M\x80");
+        let packed = expand(&bytes, 1).unwrap();
+        assert!(bytes.as_ptr_range().contains(&packed.as_ptr()));
+        assert_eq!(expand(&bytes, 0), Err(Fault::TooLarge));
+    }
+}

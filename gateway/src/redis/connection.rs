@@ -1,0 +1,262 @@
+//! One connection to Redis (to a Cluster: one to each node), until it ends.
+//!
+//! Decision: fred neither retries nor reconnects here, its queue would hold commands of
+//! callers who left long ago. When a connection ends, so does its client and all that
+//! waited in it. Attempts follow one another with growing, jittered pauses ([`Pauses`]).
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use fred::clients::Client;
+use fred::interfaces::ClientLike;
+use fred::types::config::{
+    Config as Fred, ConnectionConfig, PerformanceConfig, TcpConfig, UnresponsiveConfig,
+};
+use fred::types::{ClusterHash, ConnectHandle, CustomCommand, Value};
+use tokio::task::JoinError;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::target::target;
+use super::{Fault, OpenError, Settings};
+
+/// How connections are made.
+#[derive(Clone)]
+pub struct Plan {
+    target: Fred,
+    connect: Duration,
+    silence: Duration,
+    pause_max: Duration,
+    /// Whether silence is a failure for what is sent.
+    answers: bool,
+    /// Messages that a listener may be behind.
+    messages: usize,
+}
+
+/// A connection that stands, or stood. Dropping it ends it.
+pub struct Connection {
+    pub client: Client,
+    routing: Routing,
+}
+
+/// Ends a connection's task when nobody holds it any more.
+struct Routing(ConnectHandle);
+
+/// The pauses between attempts to connect.
+pub struct Pauses {
+    failures: u32,
+    max: Duration,
+    began: Option<Instant>,
+}
+
+/// Commands that wait for the socket at most; more are refused.
+const QUEUE: usize = 1_024;
+/// Messages that a listener may be behind, if nothing else is said.
+const MESSAGES: usize = 1_024;
+/// Between two pings.
+const PULSE: Duration = Duration::from_millis(500);
+/// The pause after the first failure.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// A connection that lived so long was no failure.
+const GOOD: Duration = Duration::from_secs(5);
+/// TCP asks a silent peer after this long, so that a listener too learns of its death.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+impl Plan {
+    /// Reads the certificates; connects to nobody.
+    ///
+    /// # Errors
+    /// What can't be meant, or read.
+    pub fn new(settings: &Settings<'_>) -> Result<Self, OpenError> {
+        Ok(Self {
+            target: target(settings)?,
+            connect: settings.connect_timeout,
+            silence: settings.silence_timeout,
+            pause_max: settings.reconnect_max.max(PAUSE_MIN),
+            answers: true,
+            messages: MESSAGES,
+        })
+    }
+
+    /// For commands that wait on the server, so that silence is no failure.
+    pub fn waiting(mut self) -> Self {
+        self.answers = false;
+        self
+    }
+
+    /// For a listener that may be so many messages behind.
+    pub fn messages(mut self, behind: usize) -> Self {
+        self.messages = behind;
+        self
+    }
+
+    /// A connection that gives no answer for so long is no good.
+    pub fn silence(&self) -> Duration {
+        self.silence
+    }
+
+    /// Nothing has failed yet.
+    pub fn pauses(&self) -> Pauses {
+        let max = self.pause_max;
+        Pauses {
+            failures: 0,
+            max,
+            began: None,
+        }
+    }
+
+    /// One attempt; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn connect(&self) -> Result<Connection, Fault> {
+        let client = self.client();
+        let mut routing = Routing(client.connect());
+        let up = async {
+            tokio::select! {
+                up = client.wait_for_connect() => up.map_err(|e| Fault::from(&e)),
+                end = &mut routing.0 => Err(ended(end)),
+            }
+        };
+        // Sentinel: one attempt may ask several of them in turn.
+        timeout(self.connect * 4, up)
+            .await
+            .map_err(|_| Fault::Down("no answer while connecting".to_owned()))??;
+        Ok(Connection { client, routing })
+    }
+
+    fn client(&self) -> Client {
+        let keepalive = fred::socket2::TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE);
+        let connection = ConnectionConfig {
+            connection_timeout: self.connect,
+            internal_command_timeout: self.connect,
+            max_command_attempts: 1,
+            max_command_buffer_len: QUEUE,
+            tcp: TcpConfig {
+                nodelay: Some(true),
+                keepalive: Some(keepalive),
+                ..TcpConfig::default()
+            },
+            unresponsive: UnresponsiveConfig {
+                max_timeout: self.answers.then_some(self.silence),
+                interval: PULSE,
+            },
+            ..ConnectionConfig::default()
+        };
+        let performance = PerformanceConfig {
+            broadcast_channel_capacity: self.messages,
+            ..PerformanceConfig::default()
+        };
+        Client::new(
+            self.target.clone(),
+            Some(performance),
+            Some(connection),
+            None,
+        )
+    }
+}
+
+impl Connection {
+    /// Waits until it is no good any more; answers why. Not to be asked again then.
+    pub async fn ended(&mut self) -> Fault {
+        ended((&mut self.routing.0).await)
+    }
+}
+
+impl Drop for Routing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Pauses {
+    /// A connection stands.
+    pub fn connected(&mut self) {
+        self.began = Some(Instant::now());
+    }
+
+    /// There is no connection, or no longer. Answers whether this is news: once for each
+    /// time, not with every attempt.
+    pub fn failed(&mut self) -> bool {
+        if self
+            .began
+            .take()
+            .is_some_and(|began| began.elapsed() > GOOD)
+        {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.failures == 1
+    }
+
+    /// How long to wait before the next attempt.
+    pub fn next(&self) -> Duration {
+        pause(self.failures, self.max, dice())
+    }
+}
+
+/// Pings the node that holds `slot` until an answer stays away for `patience`, or one is not
+/// as `right` wants it; answers why.
+pub async fn unanswered(
+    client: &Client,
+    slot: ClusterHash,
+    patience: Duration,
+    right: impl Fn(Result<Value, Fault>) -> Result<(), Fault>,
+) -> Fault {
+    let mut pulse = interval(PULSE);
+    pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        pulse.tick().await;
+        let checked = match timeout(patience, ping(client, &slot)).await {
+            Ok(answer) => right(answer),
+            Err(_) => Err(Fault::Down("no answer to a ping".to_owned())),
+        };
+        if let Err(why) = checked {
+            return why;
+        }
+    }
+}
+
+/// One ping to the node that holds `slot`.
+///
+/// # Errors
+/// What came in place of an answer. The caller bounds the time.
+pub async fn ping(client: &Client, slot: &ClusterHash) -> Result<Value, Fault> {
+    let ping = CustomCommand::new_static("PING", slot.clone(), false);
+    let answer = client.custom::<Value, Value>(ping, Vec::new()).await;
+    answer.map_err(|error| Fault::from(&error))
+}
+
+fn ended(end: Result<Result<(), fred::error::Error>, JoinError>) -> Fault {
+    match end {
+        Ok(Err(error)) => Fault::from(&error),
+        Ok(Ok(())) | Err(_) => Fault::Down("the connection ended".to_owned()),
+    }
+}
+
+/// Doubled with each failure, of which 50 to 100 % by the dice.
+fn pause(failures: u32, max: Duration, dice: u32) -> Duration {
+    let full = PAUSE_MIN
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(max);
+    full.mul_f64(0.5 + 0.5 * f64::from(dice) / f64::from(u32::MAX))
+}
+
+fn dice() -> u32 {
+    RandomState::new().hash_one(0) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_between_attempts_grow_to_their_bound() {
+        let max = Duration::from_secs(2);
+        assert_eq!(pause(1, max, u32::MAX), PAUSE_MIN);
+        assert_eq!(pause(2, max, u32::MAX), PAUSE_MIN * 2);
+        assert_eq!(pause(1_000, max, u32::MAX), max);
+        assert_eq!(pause(1_000, max, 0), max / 2);
+    }
+}

@@ -1,0 +1,87 @@
+//! What went wrong with Redis.
+//!
+//! Decision: what begins with a word in capitals (`OOM`, `READONLY`, `WRONGTYPE`) is the
+//! server's own, so it answered and refused; all else means that nobody answered.
+
+use fred::error::{Error, ErrorKind};
+
+/// The failure of a command, or of a connection.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    /// Nobody answers.
+    #[error("{0}")]
+    Down(String),
+    #[error("no answer in time")]
+    Timeout,
+    /// The server answered, and didn't want to.
+    #[error("{0}")]
+    Refused(String),
+    /// An answer that is none.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+impl From<&Error> for Fault {
+    fn from(error: &Error) -> Self {
+        let said = error.details();
+        match error.kind() {
+            ErrorKind::Timeout => Self::Timeout,
+            ErrorKind::Auth | ErrorKind::Backpressure => Self::Refused(said.to_owned()),
+            ErrorKind::Protocol | ErrorKind::Parse => Self::Corrupt(said.to_owned()),
+            _ if said.starts_with("CLUSTERDOWN") => Self::Down(said.to_owned()),
+            _ if is_servers_word(said) => Self::Refused(said.to_owned()),
+            _ => Self::Down(said.to_owned()),
+        }
+    }
+}
+
+/// Whether this server is no master any more, so that another one is to be looked for.
+/// Redis before 7 wraps the word of a command in a script.
+pub fn is_demotion(error: &Error) -> bool {
+    let said = error.details();
+    is_servers_word(said) && ["READONLY", "MASTERDOWN"].iter().any(|w| said.contains(w))
+}
+
+fn is_servers_word(said: &str) -> bool {
+    let word = said.split(' ').next().unwrap_or("");
+    word.len() >= 3 && word.bytes().all(|b| b.is_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_refusals_are_told_from_silence() {
+        let of = |kind, said: &'static str| Fault::from(&Error::new(kind, said));
+        let unknown = |said: &'static str| of(ErrorKind::Unknown, said);
+        assert!(matches!(unknown("OOM command not"), Fault::Refused(_)));
+        assert!(matches!(unknown("LOADING Redis is"), Fault::Refused(_)));
+        let wrong_type = of(ErrorKind::InvalidArgument, "WRONGTYPE Op");
+        assert!(matches!(wrong_type, Fault::Refused(_)));
+        let password = of(ErrorKind::Auth, "WRONGPASS invalid");
+        assert!(matches!(password, Fault::Refused(_)));
+        let cluster = of(ErrorKind::Cluster, "CLUSTERDOWN Hash slot");
+        assert!(matches!(cluster, Fault::Down(_)));
+        assert!(matches!(
+            unknown("Failed to route command."),
+            Fault::Down(_)
+        ));
+        let closed = of(ErrorKind::IO, "Connection closed.");
+        assert!(matches!(closed, Fault::Down(_)));
+        let late = of(ErrorKind::Timeout, "Request timed out.");
+        assert_eq!(late, Fault::Timeout);
+        let frame = of(ErrorKind::Protocol, "Invalid frame.");
+        assert!(matches!(frame, Fault::Corrupt(_)));
+    }
+
+    #[test]
+    fn a_demotion_is_seen_through_the_scripts_wrapping() {
+        let said = |text: &'static str| is_demotion(&Error::new(ErrorKind::Unknown, text));
+        assert!(said(
+            "READONLY You can't write against a read only replica."
+        ));
+        assert!(said("ERR Error running script: -READONLY You can't write"));
+        assert!(!said("OOM command not allowed"));
+    }
+}

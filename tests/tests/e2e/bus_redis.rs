@@ -1,0 +1,138 @@
+//! Redis Pub/Sub as the bus: what it alone has. The rest is in `bus_transport`.
+
+use std::sync::Arc;
+
+use e2e::redis::{Cluster, Redis};
+use e2e::wait::{SOON, wait_for};
+use lamina::bus::redis::{config, open};
+use lamina::bus::transport::{PublishError, Transport};
+use lamina::units::Duration;
+
+use crate::bus_transport::{Broker, Node, number};
+
+/// One server.
+pub struct PubSub(Redis);
+
+fn config_of(url: String) -> config::Redis {
+    config::Redis {
+        url,
+        connect_timeout: Duration::secs(1),
+        silence_timeout: Duration::secs(1),
+        reconnect_max: Duration::millis(500),
+        ..config::Redis::default()
+    }
+}
+
+/// A node's way to the server behind `port`.
+fn at(port: u16) -> Arc<dyn Transport> {
+    open(&config_of(format!("redis://127.0.0.1:{port}"))).unwrap()
+}
+
+impl Broker for PubSub {
+    const DURABLE: bool = false;
+
+    async fn start() -> Self {
+        Self(Redis::start().await)
+    }
+
+    fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    fn kill(&mut self) {
+        self.0.kill();
+    }
+
+    fn respawn(&mut self) {
+        self.0.respawn(&[]);
+    }
+
+    fn freeze(&self) {
+        self.0.freeze();
+    }
+
+    fn thaw(&self) {
+        self.0.thaw();
+    }
+
+    fn open(&self, port: u16, _node: &str) -> Arc<dyn Transport> {
+        at(port)
+    }
+}
+
+/// A node of a Cluster.
+fn member(cluster: &Cluster, sharded: bool) -> Arc<dyn Transport> {
+    let config = config_of(cluster.url());
+    open(&config::Redis { sharded, ..config }).unwrap()
+}
+
+async fn everybody_hears_in_order(sharded: bool) {
+    let cluster = Cluster::start().await;
+    let mut a = Node::join(member(&cluster, sharded)).await;
+    let mut b = Node::join(member(&cluster, sharded)).await;
+    let all: Vec<_> = (0..1_000).map(number).collect();
+    a.publish(&all).await;
+    for message in all {
+        assert_eq!(a.message().await, message);
+        assert_eq!(b.message().await, message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_everybody_hears_in_order() {
+    everybody_hears_in_order(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_shards_do_it_too() {
+    everybody_hears_in_order(true).await;
+}
+
+/// The server ends the subscriptions of a slot that moves away, and the client is not told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_moved_away_with_its_slot_is_noticed() {
+    let cluster = Cluster::start().await;
+    let a = Node::join(member(&cluster, true)).await;
+    let mut b = Node::join(member(&cluster, true)).await;
+    let channel = config::Redis::default().channel;
+    let owner = cluster.owner(0, &channel).await.unwrap();
+    let to = Cluster::masters().find(|node| *node != owner).unwrap();
+    cluster.move_slot(&channel, to).await;
+    b.down().await;
+    assert_eq!(b.up().await, None);
+    a.insist(b"hello").await;
+    b.find(b"hello").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_listen_is_not_up_and_told_why() {
+    let redis = Redis::start().await;
+    redis
+        .cli(&["ACL", "SETUSER", "default", "resetchannels"])
+        .await;
+    let mut node = Node::begin(at(redis.port));
+    wait_for("the refusal is told", SOON, || async {
+        let said = node.transport.publish(&[number(1)]).await;
+        let (0, Some(PublishError::Down(why))) = said else {
+            panic!("{said:?}");
+        };
+        (why.contains("NOPERM") || why.contains("no subscription")).then_some(())
+    })
+    .await;
+    redis
+        .cli(&["ACL", "SETUSER", "default", "allchannels"])
+        .await;
+    assert_eq!(node.up().await, None);
+}
+
+#[tokio::test]
+async fn a_channel_of_redis_itself_is_refused() {
+    for channel in ["", "__keyspace@0__:x", "__keyevent@0__:del"] {
+        let config = config::Redis {
+            channel: channel.to_owned(),
+            ..config_of("redis://a".to_owned())
+        };
+        let error = open(&config).err().expect("refused");
+        assert!(error.to_string().contains("channel"), "{error}");
+    }
+}
