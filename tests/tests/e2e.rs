@@ -26,6 +26,8 @@ mod attack_origin;
 mod attack_origin_http2;
 #[path = "e2e/bus_nats.rs"]
 mod bus_nats;
+#[path = "e2e/bus_node.rs"]
+mod bus_node;
 #[path = "e2e/bus_rabbitmq.rs"]
 mod bus_rabbitmq;
 #[path = "e2e/bus_rabbitmq_broker.rs"]
