@@ -55,16 +55,31 @@ pub async fn told(node: &Gateway, (name, labels): Tells<'_>) {
     .await;
 }
 
-/// Serves a new page until it was written, and then until it comes from below.
+/// How often one page is asked for in hope of its being written.
+const TRIES: u32 = 100;
+
+/// Serves new pages until one was written, and then the last of them until it comes from
+/// below. New ones: a write that its caller gave up may have come to the store all the same,
+/// and such a page is never written again. The first is `/again/` and the hits from below
+/// so far.
 pub async fn used_again(node: &Gateway) {
     let (stored, hit) = ([("outcome", "stored")], [("tier", "l2"), ("result", "hit")]);
     let writes = || node.metric("lamina_l2_writes_total", &stored);
     let hits = || node.metric("lamina_cache_lookups_total", &hit);
-    let path = format!("/again/{}", hits().await);
-    let before = writes().await;
-    wait_for("the store is written to again", SOON * 3, || async {
-        served(node, &path).await;
-        (writes().await > before).then_some(())
+    let (before, series) = (writes().await, hits().await);
+    let mut path = format!("/again/{series}");
+    let mut tries = 0;
+    wait_for("the store is written to again", SOON * 3, || {
+        tries += 1;
+        if tries % TRIES == 0 {
+            path = format!("/again/{series}/{tries}");
+        }
+        let path = path.clone();
+        async move {
+            served(node, &path).await;
+            let writes = node.metric("lamina_l2_writes_total", &stored);
+            (writes.await > before).then_some(())
+        }
     })
     .await;
     let before = hits().await;
