@@ -426,7 +426,10 @@ async fn a_refresh_that_began_before_a_purge_is_never_seen_after_it() {
     for _ in 0..5 {
         assert_eq!(gateway.client().get("/p").await.text(), "v2");
     }
-    assert_eq!(origin.count_of("/p"), 3);
+    // The first, the refresh, and the new one. A request that meets the refresh between its
+    // head and its end finds by the tags that it is too old, and may ask the origin alone.
+    let loads = origin.count_of("/p");
+    assert!((3..=4).contains(&loads), "{loads} loads");
 }
 
 #[tokio::test]
