@@ -36,7 +36,7 @@ const SHARDS: usize = 64;
 /// One load that is under way.
 struct Flight {
     born: Order,
-    /// What purges know it by; tags are unknown until the head arrives.
+    /// What purges know it by before its head arrives, and with it its tags.
     marks: Marks,
     landing: watch::Sender<Landing>,
 }
@@ -139,7 +139,7 @@ impl Flights {
         let mut shard = self.shard(key).lock();
         match shard.entry(key.clone()) {
             Place::Occupied(mut place) => match place.get() {
-                flight if !log.hides(&flight.marks, flight.born) => Turn::Follow(flight.follow()),
+                flight if !flight.is_overtaken(log) => Turn::Follow(flight.follow()),
                 _ => {
                     let flight = Flight::new(log.order(), marks());
                     place.insert(Arc::clone(&flight));
@@ -187,6 +187,15 @@ impl Flight {
             marks,
             landing: watch::Sender::new(Landing::InFlight),
         })
+    }
+
+    /// Whether a purge reaches it: by what its response is known by (its tags), once the
+    /// head is here.
+    fn is_overtaken(&self, log: &PurgeLog) -> bool {
+        match &*self.landing.borrow() {
+            Landing::Streaming(fill) => log.hides(&fill.head.marks, self.born),
+            _ => log.hides(&self.marks, self.born),
+        }
     }
 
     fn follow(&self) -> Follower {
