@@ -24,7 +24,8 @@ pub struct Bus {
     pub subscribe_to_events: bool,
     /// Whether values that were loaded here are told.
     pub broadcast_set: bool,
-    /// Bytes of such an event at most; a larger value stays here.
+    /// Bytes of such a value at most. Of a larger one the others hear that it changed: who
+    /// holds another has it validated. At most 768KiB, as an event has 1 MiB.
     pub broadcast_set_max_bytes: ByteSize,
     /// Which values of peers are taken in.
     pub priming: Priming,

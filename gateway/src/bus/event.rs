@@ -14,7 +14,7 @@
 //! | `pattern` | text | `pattern` |
 //! | `namespace` | text | where configured |
 //! | `value`, `ttlMs`, `generation`, `keyTypes`, … | skipped | foreign ones |
-//! | `lamina` | map: `boot`, `purges`, `kind`, and by kind `selector`, `soft`, `receipt`; `key`, `primary`, `record`, `log` or `publishers`; `healthy`, `version`; `of`, `order` | ours |
+//! | `lamina` | map: `boot`, `purges`, `kind`, and by kind `selector`, `soft`, `receipt`; `key`, `primary`, `record`, `log` or `publishers`; `likeness`; `healthy`, `version`; `of`, `order` | ours |
 //!
 //! Decision: **the outer shape is what an event means to whoever does not know its kind.**
 //! Whoever adds a kind, or a field that narrows one, chooses the shape that is safe for
@@ -98,6 +98,14 @@ pub enum Message {
     },
     /// A value that was just loaded.
     Prime(Prime),
+    /// A value was just loaded that is too large to be told: who holds another at this key
+    /// should have it validated.
+    Changed {
+        /// The whole key.
+        key: Bytes,
+        /// Tells whether two values are the same.
+        likeness: u64,
+    },
     /// The node is there; its purges are counted in [`Ours::purges`].
     Heartbeat {
         /// Whether it takes requests, and knows of no gap.
@@ -127,7 +135,7 @@ pub struct Prime {
     pub key: Bytes,
     /// Its key without the variant.
     pub primary: Bytes,
-    /// The record, as the second tier keeps it. Empty: the value changed and is too large.
+    /// The record, as the second tier keeps it.
     pub record: Bytes,
     pub seen: Seen,
 }

@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::config;
-use super::event::{Event, Message, Ours, Shape};
+use super::event::{Event, MAX_BYTES, Message, Ours, Shape};
 use super::transport::{PublishError, Transport};
 use crate::breaker::{Breaker, Passage, Permit};
 use history::History;
@@ -64,7 +64,6 @@ pub struct Outbox {
     under_way: AtomicUsize,
     retries: bool,
     timeout: Duration,
-    max_value_bytes: usize,
     metrics: Metrics,
 }
 
@@ -111,7 +110,6 @@ impl Outbox {
             under_way: AtomicUsize::new(0),
             retries: retry.enabled,
             timeout: config.publish_timeout.into(),
-            max_value_bytes: config.broadcast_set_max_bytes.as_usize(),
             metrics: Metrics::new(registry)?,
         })
     }
@@ -271,15 +269,10 @@ impl Outbox {
                 (Kind::Purge, purge.receipt, purge.shape, message)
             }
             Next::Say(message) => (Kind::Word, None, Shape::inert(), message),
-            Next::Value(value) => (
-                Kind::Value,
-                None,
-                Shape::inert(),
-                Message::Prime((value.make)()?),
-            ),
+            Next::Value(value) => (Kind::Value, None, Shape::inert(), (value.make)()?),
         };
         let bytes = self.event(id, shape, message).encode();
-        if kind == Kind::Value && bytes.len() > self.max_value_bytes {
+        if kind == Kind::Value && bytes.len() > MAX_BYTES {
             self.metrics.oversize();
             return None;
         }

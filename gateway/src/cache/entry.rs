@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{ETAG, LAST_MODIFIED};
 use http::{HeaderMap, StatusCode};
+use sha2::{Digest, Sha256};
 
 use crate::cache::freshness::{Freshness, State};
-use crate::cache::key::{Hash64, Key};
+use crate::cache::key::{Hash64, Key, first_64_bits};
 use crate::cache::parts::Parts;
 use crate::cache::purge::Order;
 
@@ -97,6 +98,24 @@ impl Entry {
     pub fn set_checked(&self, order: Order, marked: bool) {
         self.checked
             .store(order | if marked { SOFT } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Marks it stale, as a soft purge would. One that is compared with the log at the same
+    /// moment may lose the mark.
+    pub fn mark(&self) {
+        self.checked.fetch_or(SOFT, Ordering::Relaxed);
+    }
+
+    /// Tells whether another node's entry is the same: by status and entity tag, or by
+    /// status and content. Slow without a tag: never on a request.
+    pub fn likeness(&self) -> Hash64 {
+        let mut hash = Sha256::new();
+        hash.update(self.status.as_u16().to_be_bytes());
+        match self.headers.get(ETAG) {
+            Some(tag) => hash.update(tag),
+            None => hash.update(&self.body),
+        }
+        first_64_bits(&hash.finalize())
     }
 
     /// Whether it may be used at `now`.

@@ -57,7 +57,11 @@ pub type Hash64 = u64;
 
 /// The first 64 bits of `bytes`' SHA-256. Taken by loads and purges, never by a hit.
 pub fn hash64(bytes: &[u8]) -> Hash64 {
-    let digest = Sha256::digest(bytes);
+    first_64_bits(&Sha256::digest(bytes))
+}
+
+/// What is kept of a longer hash.
+pub fn first_64_bits(digest: &[u8]) -> Hash64 {
     u64::from_be_bytes(std::array::from_fn(|i| digest[i]))
 }
 

@@ -193,9 +193,12 @@ impl L1 {
         }
     }
 
-    /// Whether an entry stands at this whole key, purged or not.
-    pub fn holds(&self, key: &Key) -> bool {
-        self.slots.contains_key(key.as_bytes())
+    /// The entry at this whole key, purged or not.
+    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        match self.slots.get(key.as_bytes()) {
+            Some(Slot::Entry(entry)) => Some(entry),
+            Some(Slot::Varies(_)) | None => None,
+        }
     }
 
     /// Takes this entry out, and not one that has replaced it.

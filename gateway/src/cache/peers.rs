@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::entry::Entry;
 use super::event::Event;
-use super::key::{Key, KeyBuf, KeyId};
+use super::key::{Hash64, Key, KeyBuf, KeyId};
 use super::l2::convert;
 use super::purge::{Kind, Order, Selector, Verdict, numbered};
 use super::record::{self, Corrupt, Record, Stored};
@@ -50,6 +50,10 @@ pub enum Taken {
 
 /// A value lives here no longer than this without having been asked for at its origin.
 const MAX_LIFE: Duration = Duration::from_secs(86_400);
+
+/// A younger entry is not doubted because a peer's differs: an origin whose every answer
+/// differs would have the nodes ask it in turns for ever.
+const SETTLED: Duration = Duration::from_secs(5);
 
 impl Cache {
     /// Has `peers` told from now on; once.
@@ -183,9 +187,23 @@ impl Cache {
         Taken::Stored
     }
 
+    /// A peer loaded a value for this whole key that is not sent along: what is held here and
+    /// is another one is stale from now on. Whether there was one.
+    pub fn changed_elsewhere(&self, key: &[u8], likeness: Hash64) -> bool {
+        let Some(entry) = self.l1.get(&Key::of(key)) else {
+            return false;
+        };
+        let outdated =
+            entry.freshness.received.elapsed() >= SETTLED && entry.likeness() != likeness;
+        if outdated {
+            entry.mark();
+        }
+        outdated
+    }
+
     /// Whether it is held here, or was asked for lately.
     fn is_wanted(&self, key: &Key, primary: &Key) -> bool {
-        self.l1.holds(key) || self.asked.contains_key(&primary.id().0)
+        self.l1.get(key).is_some() || self.asked.contains_key(&primary.id().0)
     }
 
     /// Notes that somebody asked for what is not here.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cluster, values};
+use super::Cluster;
 use crate::bus::event::Shape;
 use crate::bus::outbox::Purge;
 use crate::cache::entry::Entry;
@@ -23,10 +23,6 @@ impl Peers for Cluster {
 
     fn loaded(&self, primary: &Key, entry: &Arc<Entry>) {
         if !self.rules.broadcast {
-            return;
-        }
-        if entry.body.len() > self.rules.max_value_bytes {
-            self.metrics.value(values::Outcome::TooLarge);
             return;
         }
         self.tell_value(primary, entry);

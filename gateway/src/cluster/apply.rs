@@ -63,6 +63,7 @@ impl Cluster {
                 return;
             }
             Message::Prime(prime) => self.take_value(prime, ts),
+            Message::Changed { key, likeness } => self.take_change(&key, likeness),
             Message::Applied { of, order } => self.receipts.answered(&of, source, order),
             Message::Missing { of, life, from } => {
                 let own = &self.outbox.identity;

@@ -6,13 +6,14 @@ use super::nodes::Arrival;
 use super::values::Outcome;
 
 const ARRIVALS: [&str; 3] = ["in-order", "after-a-hole", "late"];
-const OUTCOMES: [&str; 6] = [
+const OUTCOMES: [&str; 7] = [
     "stored",
     "overtaken",
     "unwanted",
     "corrupt",
     "late",
-    "too-large",
+    "changed",
+    "unchanged",
 ];
 
 /// The counters, resolved once.
@@ -37,7 +38,7 @@ impl Metrics {
         let values = IntCounterVec::new(
             Opts::new(
                 "lamina_cluster_values_total",
-                "Values of other nodes (too-large: of this one) by what became of them.",
+                "Values of other nodes by what became of them here (changed, unchanged: those too large to be told).",
             ),
             &["outcome"],
         )?;

@@ -18,6 +18,7 @@ use crate::cache::freshness::Freshness;
 use crate::cache::key::{Field, KeyBuf, KeyId, hash64};
 use crate::cache::record::{Limits, Seal};
 use crate::http::vary::Vary;
+use crate::units::ByteSize;
 use hub::{Hub, Line, Port};
 
 struct Site {
@@ -80,6 +81,15 @@ impl Site {
             port,
             registry,
         }
+    }
+
+    /// Stores what a load brought that long ago.
+    fn held_for(&self, path: &str, body: &'static str, time: Duration) {
+        let key = key(path);
+        let mut entry = entry(&key, body, self.cache.order());
+        entry.freshness.received -= time;
+        let entry = Arc::new(entry);
+        assert!(self.cache.admit(key.to_key(), &Vary::None, entry));
     }
 
     /// Stores what a load brought that began at `born`.
@@ -188,6 +198,32 @@ fn foreign(shape: Shape) -> Bytes {
         ours: None,
     };
     event.encode()
+}
+
+/// Of three bodies held elsewhere: another one, the same, and another one that is young.
+#[tokio::test(start_paused = true)]
+async fn a_value_too_large_to_be_told_has_others_validated() {
+    let hub = Arc::<Hub>::default();
+    let a = Site::with(&hub, "a", 1, Guarantee::AtMostOnce, |bus| {
+        bus.broadcast_set_max_bytes = ByteSize(10);
+    });
+    let b = Site::join(&hub, "b", 2);
+    after(BEAT).await;
+    let minute = Duration::from_secs(60);
+    b.held_for("/other", "an older large body", minute);
+    b.held_for("/same", "the new large body", minute);
+    b.held_for("/young", "another large body", Duration::ZERO);
+    for path in ["/other", "/same", "/young", "/unknown"] {
+        a.load(path, "the new large body");
+    }
+    settle().await;
+    assert_eq!(b.look("/other"), Met::Stale);
+    assert_eq!(b.look("/same"), Met::Fresh);
+    assert_eq!(b.look("/young"), Met::Fresh);
+    assert_eq!(b.look("/unknown"), Met::Nothing);
+    let values = "lamina_cluster_values_total";
+    assert_eq!(b.metric(values, "changed"), 1.0);
+    assert_eq!(b.metric(values, "unchanged"), 3.0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,14 +1,17 @@
 //! Values that were loaded here, for peers, and theirs for us.
 //!
-//! A value travels as the record that the second tier would keep. Decision: a value whose
+//! A value travels as the record that the second tier would keep; of one that is too large
+//! peers hear that it changed. Decision: a value whose
 //! way took long is dropped, and the way counts as age: the publisher's clock is compared
 //! with ours for that alone, and the worst of it is a value that nobody gets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+
 use crate::bus::config::Priming;
-use crate::bus::event::{Prime, Seen};
+use crate::bus::event::{Message, Prime, Seen};
 use crate::bus::outbox::Value;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
@@ -26,7 +29,10 @@ pub enum Outcome {
     Unwanted,
     Corrupt,
     Late,
-    TooLarge,
+    /// It is too large to be told, and another was held here: that one is stale.
+    Changed,
+    /// It is too large to be told, and none was held here, or the same, or a young one.
+    Unchanged,
 }
 
 /// A value that took longer is of no use.
@@ -37,9 +43,12 @@ impl Cluster {
     pub(super) fn tell_value(&self, primary: &Key, entry: &Arc<Entry>) {
         let (cache, orders) = (Arc::clone(&self.cache), Arc::clone(&self.orders));
         let (primary, entry) = (primary.clone(), Arc::clone(entry));
-        let codec = self.codec.clone();
+        let (codec, limit) = (self.codec.clone(), self.rules.max_value_bytes);
         let weight = entry.size();
         let make = move || {
+            if entry.body.len() > limit {
+                return Some(changed(&entry));
+            }
             let (seen, generation) = match cache.shared_generation() {
                 Some(generation) => (Seen::Log { generation }, generation),
                 None if cache.shares_log() => return None,
@@ -50,12 +59,16 @@ impl Cluster {
             };
             let value = cache.value_of(&primary, &entry, generation)?;
             let record = Record::Entry(value.stored);
-            Some(Prime {
-                record: record::encode(&value.key, &record, &codec).ok()?,
+            let record = record::encode(&value.key, &record, &codec).ok()?;
+            if record.len() > limit {
+                return Some(changed(&entry));
+            }
+            Some(Message::Prime(Prime {
+                record,
                 key: value.key,
                 primary: value.primary,
                 seen,
-            })
+            }))
         };
         self.outbox.value(Value {
             weight,
@@ -69,6 +82,15 @@ impl Cluster {
             let outcome = self.judge_value(prime, ts);
             self.metrics.value(outcome);
         }
+    }
+
+    /// A peer's value for this key is too large to be told.
+    pub(super) fn take_change(&self, key: &[u8], likeness: u64) {
+        let outdated = self.cache.changed_elsewhere(key, likeness);
+        self.metrics.value(match outdated {
+            true => Outcome::Changed,
+            false => Outcome::Unchanged,
+        });
     }
 
     fn judge_value(&self, prime: Prime, ts: u64) -> Outcome {
@@ -106,6 +128,13 @@ impl Cluster {
         // Read first: what is applied meanwhile comes after.
         let newest = self.cache.order();
         self.orders.lock().place(heard, newest, Instant::now())
+    }
+}
+
+fn changed(entry: &Entry) -> Message {
+    Message::Changed {
+        key: Bytes::copy_from_slice(entry.key.as_bytes()),
+        likeness: entry.likeness(),
     }
 }
 

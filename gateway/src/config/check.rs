@@ -9,6 +9,7 @@ use super::Config;
 use super::problem::{Finding, MAX_FINDINGS, Path, nearest, one_of, path};
 use crate::bus::config::Bus;
 use crate::cache::config::L2;
+use crate::units::ByteSize;
 
 mod form;
 mod policy;
@@ -279,6 +280,12 @@ fn bus(bus: &Bus, report: &mut Report) {
         ("handler_concurrency", bus.handler_concurrency as u64),
     ] {
         report.positive(at.key(key), number);
+    }
+    if bus.broadcast_set_max_bytes > ByteSize::kib(768) {
+        report.add(
+            at.key("broadcast_set_max_bytes"),
+            "more than 768KiB, which no event has room for; expected less",
+        );
     }
     if let Err(error) = bus.check() {
         let (transport, key) = error.place();

@@ -1,7 +1,7 @@
 //! Purges: every selector, hard and soft, from every source, and what began before them stays hidden.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
@@ -426,7 +426,11 @@ async fn a_refresh_that_began_before_a_purge_is_never_seen_after_it() {
     for _ in 0..5 {
         assert_eq!(gateway.client().get("/p").await.text(), "v2");
     }
-    assert_eq!(origin.count_of("/p"), 3, "the first, the refresh, the new one");
+    assert_eq!(
+        origin.count_of("/p"),
+        3,
+        "the first, the refresh, the new one"
+    );
 }
 
 /// Guards against joining, by what was known before its head, a load whose tags a purge names.

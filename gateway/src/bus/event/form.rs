@@ -79,6 +79,8 @@ pub struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
     pub record: Option<&'a Bin>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub likeness: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
     pub publishers: Option<Bounded<(&'a str, u64, u64)>>,

@@ -166,6 +166,10 @@ fn message(packed: &Bytes, told: Told<'_>) -> Option<Message> {
             receipt: told.receipt?,
         },
         "prime" => Message::Prime(prime(packed, told)?),
+        "changed" => Message::Changed {
+            key: packed.slice_ref(told.key?),
+            likeness: told.likeness?,
+        },
         "heartbeat" => Message::Heartbeat {
             healthy: told.healthy?,
             version: owned(told.version)?,

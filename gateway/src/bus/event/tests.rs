@@ -51,6 +51,10 @@ fn each() -> Vec<Event> {
         healthy: true,
         version: "0.1.0".into(),
     };
+    let changed = Message::Changed {
+        key: Bytes::from_static(b"s\xff"),
+        likeness: u64::MAX,
+    };
     let applied = Message::Applied {
         of: "0191-a".into(),
         order: 5 << 28,
@@ -65,6 +69,7 @@ fn each() -> Vec<Event> {
         event(Shape::Pattern("*".into()), all),
         prime("HC1M…", Seen::Log { generation: 9 }),
         prime("", knows),
+        event(Shape::inert(), changed),
         event(Shape::inert(), heartbeat),
         event(Shape::inert(), applied),
     ]
@@ -94,6 +99,7 @@ fn message() -> impl Strategy<Value = Message> {
             record,
             seen
         })),
+        (bytes(), any::<u64>()).prop_map(|(key, likeness)| Message::Changed { key, likeness }),
         (any::<bool>(), ".{0,20}")
             .prop_map(|(healthy, version)| Message::Heartbeat { healthy, version }),
         (".{0,60}", any::<u64>()).prop_map(|(of, order)| Message::Applied { of, order }),

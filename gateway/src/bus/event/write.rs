@@ -53,6 +53,12 @@ fn told(ours: &Ours) -> Told<'_> {
             ..Told::default()
         },
         Message::Prime(prime) => told_prime(prime),
+        Message::Changed { key, likeness } => Told {
+            kind: "changed",
+            key: Some(Bin::new(key)),
+            likeness: Some(*likeness),
+            ..Told::default()
+        },
         Message::Heartbeat { healthy, version } => Told {
             kind: "heartbeat",
             healthy: Some(*healthy),

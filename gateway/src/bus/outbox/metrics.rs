@@ -70,7 +70,7 @@ impl Metrics {
             )?,
             oversize: counter(
                 "lamina_bus_values_oversize_total",
-                "Values that were too large to be told.",
+                "Values that no event has room for.",
             )?,
             values_dropped: counter(
                 "lamina_bus_values_dropped_total",

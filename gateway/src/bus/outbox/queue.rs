@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::bus::event::{Message, Prime, Shape};
+use crate::bus::event::{Message, Shape};
 
 /// A purge to be told.
 #[derive(Clone, PartialEq, Debug)]
@@ -28,7 +28,7 @@ pub struct Purge {
 pub struct Value {
     /// Bytes that it keeps while it waits.
     pub weight: usize,
-    pub make: Box<dyn FnOnce() -> Option<Prime> + Send>,
+    pub make: Box<dyn FnOnce() -> Option<Message> + Send>,
 }
 
 /// What is published next.

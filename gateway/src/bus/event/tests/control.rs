@@ -66,6 +66,9 @@ fn told(event: &Event) -> Value {
             }
             told
         }
+        Message::Changed { likeness, .. } => {
+            json!({"kind": "changed", "key": "c/8=", "likeness": number(*likeness)})
+        }
         Message::Heartbeat { healthy, version } => {
             json!({"kind": "heartbeat", "healthy": healthy, "version": version})
         }
