@@ -98,6 +98,15 @@ impl Nats {
         tokio::time::timeout(SOON / 4, answer).await.ok().flatten()
     }
 
+    /// How many servers it tells clients of.
+    async fn servers(&self) -> Option<usize> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await.ok()?;
+        let info: serde_json::Value = serde_json::from_str(line.strip_prefix("INFO ")?).ok()?;
+        Some(info["connect_urls"].as_array()?.len())
+    }
+
     /// Ends it at once, as a crash does.
     pub fn kill(&mut self) {
         let _ = self.process.kill();

@@ -10,8 +10,28 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts them and waits until their JetStream has a leader.
+    /// Starts them and waits until their JetStream has a leader, which takes seconds.
     pub async fn start() -> Self {
+        let cluster = Self::start_core().await;
+        for node in &cluster.nodes {
+            node.ready().await;
+        }
+        cluster
+    }
+
+    /// Starts them and waits until each tells clients of all.
+    pub async fn start_core() -> Self {
+        let cluster = Self::spawn();
+        for node in &cluster.nodes {
+            wait_for("a server knows all", SOON, || async {
+                (node.servers().await? == cluster.nodes.len()).then_some(())
+            })
+            .await;
+        }
+        cluster
+    }
+
+    fn spawn() -> Self {
         let ports: Vec<_> = (0..3).map(|_| free_port()).collect();
         let routes: Vec<_> = ports
             .iter()
@@ -32,13 +52,9 @@ impl Cluster {
             ];
             Nats::spawn(free_port(), &arguments)
         });
-        let cluster = Self {
+        Self {
             nodes: nodes.collect(),
-        };
-        for node in &cluster.nodes {
-            node.ready().await;
         }
-        cluster
     }
 
     /// The node that leads `stream`, in the eyes of node `asked`.

@@ -136,7 +136,8 @@ impl Node {
     }
 }
 
-fn applied(delivery: Delivery) -> Bytes {
+/// Says of a message that it was applied.
+pub fn applied(delivery: Delivery) -> Bytes {
     if let Some(receipt) = delivery.receipt {
         receipt.done();
     }

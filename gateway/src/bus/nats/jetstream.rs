@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use super::config::Nats;
 use super::link::{Keeper, Line, Session, Standing, chain};
-use super::stream::{Hands, PATIENCE, Place, Said, UNANSWERED, place};
+use super::stream::{Hands, PATIENCE, Place, Said, Track, UNANSWERED, place};
 use crate::bus::transport::{Delivery, Guarantee, Mail, PublishError, Receipt, Transport, Word};
 
 pub(super) struct JetStream {
@@ -158,7 +158,7 @@ impl Session for Inner {
             biased;
             why = line.ended() => why,
             why = self.answer(line) => why,
-            why = self.pull(line, messages, place.last, mail) => why,
+            why = self.pull(line, messages, place.track, mail) => why,
             () = overhear(whispers, mail) => "the subscription ended".to_owned(),
         }
     }
@@ -263,12 +263,12 @@ impl Inner {
         &self,
         line: &Line,
         mut messages: pull::Stream,
-        mut last: Option<u64>,
+        mut track: Track,
         mail: &Mail,
     ) -> String {
         while let Some(message) = messages.next().await {
             let word = match message {
-                Ok(message) => self.word(message, &mut last),
+                Ok(message) => self.word(message, &mut track),
                 Err(error) => return chain(&error),
             };
             let (lost, word) = match word {
@@ -291,7 +291,7 @@ impl Inner {
     fn word(
         &self,
         message: jetstream::Message,
-        last: &mut Option<u64>,
+        track: &mut Track,
     ) -> Result<(Option<&'static str>, Option<Delivery>), String> {
         let info = message.info().map_err(|e| e.to_string())?;
         let (number, delivered) = (info.stream_sequence, info.delivered);
@@ -313,11 +313,7 @@ impl Inner {
             taken.answer(AckKind::Term);
             return Ok((Some("given up after too many deliveries"), None));
         }
-        let hole = delivered == 1 && last.is_some_and(|last| number > last + 1);
-        if let Some(last) = last {
-            *last = number.max(*last);
-        }
-        let lost = hole.then_some(
+        let lost = track.hole(number, delivered).then_some(
             "the stream dropped them unread, or another node uses the same durable name",
         );
         let delivery = Delivery {

@@ -280,6 +280,10 @@ async fn options(
             events.hear(event);
             std::future::ready(())
         });
+    // Servers that are found through others come without a scheme.
+    if config.servers.iter().all(|s| s.starts_with("tls://")) {
+        options = options.require_tls(true);
+    }
     if let Some(file) = &config.ca_file {
         options = options.add_root_certificates(file.clone());
     }

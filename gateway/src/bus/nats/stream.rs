@@ -28,9 +28,15 @@ pub(super) struct Place {
     pub(super) consumer: Consumer<pull::Config>,
     /// Messages that wait for this node; none if some may have been dropped unread.
     pub(super) behind: Option<u64>,
-    /// The number of the last message that was given out; none where a hole in the numbers
-    /// means nothing.
-    pub(super) last: Option<u64>,
+    pub(super) track: Track,
+}
+
+/// Whether messages come without holes.
+pub(super) enum Track {
+    /// The stream has messages that are not for us, and so holes that mean nothing.
+    Blind,
+    /// The number after which this node's messages come.
+    Last(u64),
 }
 
 /// Messages that this process has taken and not answered yet, by their numbers in the
@@ -85,7 +91,7 @@ pub(super) async fn place(
     said.say(jetstream, &differences);
     Ok(Place {
         behind: again(context, &info, &stream, hands).await,
-        last: alone(&stream, config).then_some(info.delivered.stream_sequence),
+        track: Track::of(&stream, config, info.delivered.stream_sequence),
         consumer: match changed {
             Ok(Some(consumer)) => consumer,
             Ok(None) | Err(_) => Consumer::new(had, info, context.clone()),
@@ -241,10 +247,12 @@ async fn begin(stream: &Stream, config: &Nats, name: &str) -> Result<Place, Stri
         ));
     }
     let made = stream.create_consumer(consumer(config, name)).await;
+    let consumer = made.map_err(|e| format!("consumer {name}: {}", chain(&e)))?;
+    let last = consumer.cached_info().delivered.stream_sequence;
     Ok(Place {
-        consumer: made.map_err(|e| format!("consumer {name}: {}", chain(&e)))?,
+        consumer,
         behind: None,
-        last: None,
+        track: Track::of(stream, config, last),
     })
 }
 
@@ -295,9 +303,22 @@ async fn ask_again(context: &Context, info: &Info, missing: Vec<u64>) -> Option<
     }
 }
 
-/// Whether the stream takes nothing but what this node consumes.
-fn alone(stream: &Stream, config: &Nats) -> bool {
-    stream.cached_info().config.subjects == [config.subject.as_str()]
+impl Track {
+    fn of(stream: &Stream, config: &Nats, last: u64) -> Self {
+        let alone = stream.cached_info().config.subjects == [config.subject.as_str()];
+        if alone { Self::Last(last) } else { Self::Blind }
+    }
+
+    /// Notes a message's number. True: it comes for the first time, and others before it
+    /// never came.
+    pub(super) fn hole(&mut self, number: u64, delivered: u32) -> bool {
+        let Self::Last(last) = self else {
+            return false;
+        };
+        let hole = delivered == 1 && number > *last + 1;
+        *last = number.max(*last);
+        hole
+    }
 }
 
 impl Hands {
@@ -327,5 +348,33 @@ impl Said {
             tracing::warn!(bus = "jetstream", stream = %jetstream.stream, differences = %text, "used as it is");
         }
         *last = text;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_is_told_once_and_from_the_first_message_on() {
+        let mut track = Track::Last(4);
+        assert!(!track.hole(5, 1));
+        assert!(!track.hole(6, 1));
+        assert!(track.hole(8, 1));
+        assert!(!track.hole(9, 1));
+        assert!(!track.hole(7, 2), "late and again, so it is not lost");
+        assert!(!track.hole(10, 1));
+        assert!(Track::Last(4).hole(6, 1), "the first that comes");
+        assert!(!Track::Blind.hole(6, 1), "numbers of others mean nothing");
+    }
+
+    #[test]
+    fn what_is_delivered_again_after_what_never_came_is_no_hole() {
+        let mut track = Track::Last(0);
+        assert!(
+            !track.hole(3, 2),
+            "it was given out before, and so were those before it"
+        );
+        assert!(!track.hole(4, 1));
     }
 }
