@@ -172,15 +172,15 @@ impl Inbox {
         if self.is_own(&event) {
             return Heard::Own;
         }
-        let id = event.id.clone();
         // Held throughout: a second delivery must not be judged while the first is.
         let mut seen = self.seen.lock();
-        if seen.knows(&id, Instant::now()) {
+        let id = seen.mark(&event.id);
+        if seen.knows(id, Instant::now()) {
             return Heard::Duplicate;
         }
         match self.listener.hear(event) {
             Ok(()) => {
-                seen.note(&id, Instant::now());
+                seen.note(id, Instant::now());
                 Heard::Applied
             }
             Err(error) => {
