@@ -41,6 +41,7 @@ use nodes::Nodes;
 use orders::Orders;
 use receipts::Receipts;
 
+pub use announce::can_tell;
 pub use nodes::{Node, State};
 pub use receipts::Answer;
 

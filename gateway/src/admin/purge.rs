@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::cache::key::KeyId;
 use crate::cache::purge::{Kind, Selector};
-use crate::cluster::{Answer, Told};
+use crate::cluster::{self, Answer, Told};
 use crate::pattern::Pattern;
 use crate::proxy::Proxy;
 use crate::units;
@@ -128,6 +128,16 @@ fn selector(name: &str, text: &str, proxy: &Proxy) -> Result<Selector, String> {
             "{name}: empty; to purge everything say \"all\": true"
         ));
     }
+    let selector = parsed(name, text, proxy)?;
+    match cluster::can_tell(&selector) {
+        true => Ok(selector),
+        false => Err(format!(
+            "{name}: too long to tell other nodes, who take 64 KiB of text, each of * ? \\ in a prefix counted twice"
+        )),
+    }
+}
+
+fn parsed(name: &str, text: &str, proxy: &Proxy) -> Result<Selector, String> {
     match name {
         "key" => KeyId::parse(text).map(Selector::Key).ok_or_else(|| {
             format!("key: {text:?} is not 16 hexadecimal digits, as `explain` shows them")

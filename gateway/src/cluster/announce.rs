@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::Cluster;
-use crate::bus::event::Shape;
+use crate::bus::event::{MAX_TEXT, Shape};
 use crate::bus::outbox::Purge;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
 use crate::cache::peers::Peers;
 use crate::cache::purge::{Kind, Order, Selector};
 use crate::pattern::Pattern;
+
+/// More than the words that selectors begin with, as `pattern:`.
+const WORD: usize = 16;
 
 impl Peers for Cluster {
     fn purging(&self) {
@@ -29,8 +32,13 @@ impl Peers for Cluster {
     }
 }
 
-/// The event of a purge.
+/// The event of a purge. Of what is too long for one, everything is purged elsewhere:
+/// receivers drop what exceeds their limits.
 pub fn purge(selector: &Selector, kind: Kind, order: Order) -> Purge {
+    let selector = match can_tell(selector) {
+        true => selector,
+        false => &Selector::All,
+    };
     Purge {
         selector: selector.to_string(),
         soft: kind == Kind::Soft,
@@ -39,6 +47,24 @@ pub fn purge(selector: &Selector, kind: Kind, order: Order) -> Purge {
         count: 1,
         receipt: None,
     }
+}
+
+/// Whether other nodes can be told of a purge as it is: its texts are not too long.
+pub fn can_tell(selector: &Selector) -> bool {
+    let text = match selector {
+        Selector::Prefix(text) | Selector::Tag(text) | Selector::Route(text) => text,
+        Selector::Pattern(pattern) => pattern.as_str(),
+        Selector::Key(_) | Selector::Url(_) | Selector::Group(_) | Selector::All => return true,
+    };
+    // The word before it, or escapes in it, which at most double it.
+    if text.len() < MAX_TEXT / 2 - WORD {
+        return true;
+    }
+    let longest = match shape(selector) {
+        Shape::Pattern(pattern) => pattern.len(),
+        Shape::Del { keys } | Shape::Set { keys } => keys.iter().map(String::len).sum(),
+    };
+    selector.to_string().len().max(longest) <= MAX_TEXT
 }
 
 /// What users of the seed make of it: a tag is a key of theirs, `*` is their one wildcard.
@@ -60,6 +86,69 @@ fn shape(selector: &Selector) -> Shape {
         Selector::All => Shape::Pattern("*".to_owned()),
         Selector::Key(_) | Selector::Url(_) | Selector::Group(_) | Selector::Route(_) => {
             Shape::inert()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bus::event::{Event, Message, Ours};
+
+    /// What receivers read of it.
+    fn heard(purge: Purge) -> Option<Event> {
+        let event = Event {
+            id: "1".to_owned(),
+            source: "a".to_owned(),
+            namespace: None,
+            ts: 0,
+            shape: purge.shape,
+            ours: Some(Ours {
+                boot: 1,
+                purges: 1,
+                message: Message::Purge {
+                    selector: purge.selector,
+                    soft: purge.soft,
+                    receipt: false,
+                },
+            }),
+        };
+        let bytes: Bytes = event.encode();
+        let heard = Event::decode(&bytes).ok()?;
+        (heard == event).then_some(heard)
+    }
+
+    #[test]
+    fn what_is_too_long_to_tell_purges_everything_elsewhere() {
+        let stars = Selector::Prefix("*".repeat(MAX_TEXT / 2 + 1));
+        assert!(!can_tell(&stars));
+        let purge = purge(&stars, Kind::Soft, 1);
+        assert_eq!((&*purge.selector, purge.soft), ("all", true));
+        assert_eq!(purge.shape, Shape::Pattern("*".to_owned()));
+        assert!(can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 4))));
+        assert!(!can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 3))));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_is_told_is_heard(
+            unit in "[a*?\\\\é]{1,4}",
+            bytes in prop_oneof![Just(MAX_TEXT / 2), Just(MAX_TEXT), 0..2 * MAX_TEXT],
+            near in 0..20_usize,
+        ) {
+            let text = unit.repeat((bytes + near) / unit.len() + 1);
+            for selector in [
+                Selector::Prefix(text.clone()),
+                Selector::Pattern(Pattern::new(&text)),
+                Selector::Tag(text.clone()),
+                Selector::Route(text),
+            ] {
+                prop_assert!(heard(purge(&selector, Kind::Hard, 1)).is_some());
+            }
         }
     }
 }

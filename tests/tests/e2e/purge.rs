@@ -209,6 +209,21 @@ async fn a_purge_that_names_nothing_or_something_unknown_is_refused() {
 }
 
 #[tokio::test]
+async fn a_purge_that_other_nodes_could_not_be_told_of_is_refused() {
+    let (_origin, gateway) = tagged().await;
+    let stars = |count: usize| json!({"prefix": "*".repeat(count)}).to_string();
+    let answer = gateway
+        .admin(Method::POST, "/v1/purge", &stars(40_000))
+        .await;
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    assert!(answer.text.contains("prefix: too long"), "{}", answer.text);
+    let answer = gateway
+        .admin(Method::POST, "/v1/purge", &stars(30_000))
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+#[tokio::test]
 async fn the_purge_method_is_off_unless_configured() {
     let (origin, gateway) = tagged().await;
     let purge: Method = "PURGE".parse().unwrap();
