@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use crate::gateway::Gateway;
 use crate::origin::Origin;
+use crate::places::PLACES;
 use crate::reply::Reply;
 use crate::setup::Setup;
 use crate::wait::{SOON, wait_for};
@@ -72,6 +73,7 @@ impl Fleet {
     pub async fn start(size: usize, bus: impl Fn(&str) -> String) -> Self {
         let pages = Pages::default();
         let origin = pages.origin().await;
+        let _places = PLACES.reserve(size).await;
         let mut nodes = Vec::new();
         for name in names(size) {
             nodes.push(node(&origin, &name, &bus(&name)).start().await);

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Method, Request};
@@ -17,16 +17,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::cli;
 use crate::client::Client;
 use crate::metrics::Scrape;
+use crate::places::{PLACES, Place};
 use crate::raw::RawConnection;
 use crate::wait::{SOON, wait_for, wait_until};
-
-/// Gateways at once: tests run side by side, but two cores carry only so many.
-static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(6)));
 
 /// A running gateway.
 pub struct Gateway {
@@ -38,7 +35,7 @@ pub struct Gateway {
     admin_client: legacy::Client<HttpConnector, Full<bytes::Bytes>>,
     token: Option<String>,
     dir: TempDir,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 #[derive(Clone, Default)]
@@ -76,11 +73,7 @@ impl Gateway {
         config: &Path,
         environment: &[(String, String)],
     ) -> Result<Self, Refused> {
-        let place = PLACES
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let place = PLACES.take().await;
         let mut process = spawn(config, environment);
         let log = Log::default();
         log.follow(process.stdout.take().expect("stdout is piped"));

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod nats;
 pub mod origin;
 pub mod peers;
+pub mod places;
 pub mod process;
 pub mod rabbit;
 pub mod random;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use e2e::client::{Client, Failure};
 use e2e::gate::Gate;
 use e2e::origin::Origin;
+use e2e::places::Places;
 use e2e::raw::RawConnection;
 use e2e::reply::Reply;
-use e2e::wait::{SOON, wait_until};
+use e2e::wait::{SOON, wait_until, within};
 use http::{Method, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -184,4 +185,60 @@ async fn an_upload_is_sent_on_command() {
 async fn waiting_has_a_limit() {
     assert!(SOON > Duration::ZERO);
     wait_until("pigs fly", Duration::from_millis(1), || false).await;
+}
+
+/// Runs as one test among several does, in a runtime of its own.
+fn beside(work: impl Future<Output = ()> + Send + 'static) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(within("all get places", SOON, work));
+    })
+}
+
+/// With one place after another, two tests would each hold two of three and wait.
+#[test]
+fn tests_that_need_several_gateways_never_wait_for_each_other() {
+    let places = std::sync::Arc::new(Places::new(3));
+    let (met, fleets) = (std::sync::Arc::new(std::sync::Barrier::new(2)), 20);
+    let tests = (0..2).map(|_| {
+        let (places, met) = (places.clone(), met.clone());
+        beside(async move {
+            for _ in 0..fleets {
+                let one = places.take().await;
+                tokio::task::yield_now().await;
+                let other = places.take().await;
+                drop((one, other));
+                let reservation = places.reserve(2).await;
+                let both = (places.take().await, places.take().await);
+                let third = places.take().await;
+                drop((reservation, both, third));
+            }
+            met.wait();
+            // Everything was given back.
+            drop(places.reserve(3).await);
+        })
+    });
+    for test in tests.collect::<Vec<_>>() {
+        test.join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_fleet_reserved_is_not_given_to_others() {
+    let places = std::sync::Arc::new(Places::new(2));
+    let reservation = places.reserve(2).await;
+    let one = places.take().await;
+    let (taken, waits) = (std::sync::mpsc::channel(), places.clone());
+    let other = beside(async move {
+        let _place = waits.take().await;
+        taken.0.send(()).unwrap();
+    });
+    let two = places.take().await;
+    drop(reservation);
+    assert!(taken.1.try_recv().is_err(), "both places are in use");
+    drop(one);
+    other.join().unwrap();
+    assert!(taken.1.try_recv().is_ok());
+    drop(two);
 }
