@@ -3,6 +3,8 @@
 //! Decision: what begins with a word in capitals (`OOM`, `READONLY`, `WRONGTYPE`) is the
 //! server's own, so it answered and refused; all else means that nobody answered.
 
+use std::borrow::Cow;
+
 use fred::error::{Error, ErrorKind};
 
 /// The failure of a command, or of a connection.
@@ -30,9 +32,22 @@ impl From<&Error> for Fault {
             ErrorKind::Protocol | ErrorKind::Parse => Self::Corrupt(said.to_owned()),
             _ if said.starts_with("CLUSTERDOWN") => Self::Down(said.to_owned()),
             _ if is_servers_word(said) => Self::Refused(said.to_owned()),
-            _ => Self::Down(said.to_owned()),
+            _ => Self::Down(words(said).to_string()),
         }
     }
+}
+
+/// fred has errors of sockets and of TLS in the form of Rust's `Debug`; people get what is said
+/// in it.
+fn words(said: &str) -> Cow<'_, str> {
+    let within = |open, close| {
+        let (_, rest) = said.split_once(open)?;
+        Some(rest.rsplit_once(close)?.0)
+    };
+    if let Some(why) = within("InvalidCertificate(", ") }") {
+        return format!("invalid peer certificate: {why}").into();
+    }
+    within("message: \"", "\" }").map_or(said.into(), Into::into)
 }
 
 /// Whether this server is no master any more, so that another one is to be looked for.
@@ -73,6 +88,18 @@ mod tests {
         assert_eq!(late, Fault::Timeout);
         let frame = of(ErrorKind::Protocol, "Invalid frame.");
         assert!(matches!(frame, Fault::Corrupt(_)));
+    }
+
+    #[test]
+    fn sockets_and_certificates_are_told_in_words() {
+        let of = |said: &'static str| Fault::from(&Error::new(ErrorKind::IO, said)).to_string();
+        let refused = r#"Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }"#;
+        assert_eq!(of(refused), "Connection refused");
+        let unknown = "Custom { kind: InvalidData, error: InvalidCertificate(UnknownIssuer) }";
+        assert_eq!(of(unknown), "invalid peer certificate: UnknownIssuer");
+        let name = "Custom { kind: InvalidData, error: InvalidCertificate(NotValidForNameContext { expected: IpAddress(127.0.0.1), presented: [\"DnsName(\\\"a\\\")\"] }) }";
+        assert!(of(name).starts_with("invalid peer certificate: NotValidForNameContext { exp"));
+        assert_eq!(of("Connection closed."), "Connection closed.");
     }
 
     #[test]

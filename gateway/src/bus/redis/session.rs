@@ -200,3 +200,47 @@ fn bodies(messages: Receiver<Message>, channel: Arc<str>) -> impl Stream<Item = 
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use fred::types::MessageKind;
+    use fred::types::config::Server;
+    use tokio::sync::broadcast;
+
+    use super::*;
+    use crate::bus::transport::Word;
+
+    #[tokio::test]
+    async fn what_a_lagging_receiver_lost_is_told_before_what_came_after_it() {
+        let (sender, receiver) = broadcast::channel(4);
+        for (channel, number) in [
+            ("ours", 0),
+            ("ours", 1),
+            ("ours", 2),
+            ("theirs", 3),
+            ("ours", 4),
+        ] {
+            let message = Message {
+                channel: channel.into(),
+                value: Value::Bytes(Bytes::from(vec![number])),
+                kind: MessageKind::Message,
+                server: Server::new("a", 1),
+            };
+            sender.send(message).unwrap();
+        }
+        drop(sender);
+        let (mail, mut words) = Mail::new();
+        mail.forward(bodies(receiver, "ours".into())).await;
+        drop(mail);
+        let Some(Word::Lost(_)) = words.recv().await else {
+            panic!("no loss is told");
+        };
+        for number in [1, 2, 4] {
+            match words.recv().await {
+                Some(Word::Message(message)) => assert_eq!(*message.bytes, [number]),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(words.recv().await.is_none());
+    }
+}
