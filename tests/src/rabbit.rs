@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
+use crate::certificates;
 use crate::redis::free_port;
 use crate::wait::{SOON, wait_for};
 
@@ -28,6 +29,8 @@ pub struct Rabbit {
     guard: Child,
     place: Place,
     pub port: u16,
+    /// Where it speaks TLS.
+    pub tls_port: u16,
 }
 
 /// Where a server lives.
@@ -76,10 +79,16 @@ impl Rabbit {
             names_port: free_port(),
             links_port: free_port(),
         };
-        // A machine that runs tests may be short of both.
+        certificates::make(place.dir.path());
+        let tls_port = free_port();
+        let [ca, server, key] = ["ca.pem", "server.pem", "server.key"].map(|f| place.path(f));
+        let (ca, server, key) = (ca.display(), server.display(), key.display());
+        // A machine that runs tests may be short of disk and memory.
         let config = format!(
-            "listeners.tcp.1 = 127.0.0.1:{port}\ndisk_free_limit.absolute = 1MB\n\
-             vm_memory_high_watermark.relative = 0.9\n"
+            "listeners.tcp.1 = 127.0.0.1:{port}\nlisteners.ssl.1 = 127.0.0.1:{tls_port}\n\
+             ssl_options.cacertfile = {ca}\nssl_options.certfile = {server}\n\
+             ssl_options.keyfile = {key}\nssl_options.verify = verify_none\n\
+             disk_free_limit.absolute = 1MB\nvm_memory_high_watermark.relative = 0.9\n"
         );
         fs::write(place.path("rabbitmq.conf"), config).unwrap();
         let names = place.start_names();
@@ -90,6 +99,7 @@ impl Rabbit {
             server,
             place,
             port,
+            tls_port,
         }
     }
 
@@ -102,6 +112,11 @@ impl Rabbit {
 
     pub fn url(&self) -> String {
         format!("amqp://127.0.0.1:{}", self.port)
+    }
+
+    /// The certificate of who vouches for it.
+    pub fn authority(&self) -> Vec<u8> {
+        certificates::authority(self.place.dir.path())
     }
 
     /// Waits until it greets.

@@ -8,6 +8,7 @@ mod cluster;
 mod sentinel;
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -38,6 +39,29 @@ impl Redis {
     pub async fn start_with(arguments: &[&str]) -> Self {
         let redis = Self::spawn(free_port(), arguments);
         redis.ready().await;
+        redis
+    }
+
+    /// A server that speaks TLS at this port too, with the certificates of a folder, and
+    /// knows a user `edge`, who may do everything to what is Lamina's, with the password `right`.
+    pub async fn start_sealed(certificates: &Path, port: u16) -> Self {
+        let file = |name: &str| certificates.join(name).to_str().unwrap().to_owned();
+        let redis = Self::start_with(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-cert-file",
+            &file("server.pem"),
+            "--tls-key-file",
+            &file("server.key"),
+            "--tls-ca-cert-file",
+            &file("ca.pem"),
+            "--tls-auth-clients",
+            "no",
+        ])
+        .await;
+        let user = "ACL SETUSER edge on >right ~lamina:* &lamina:* +@all";
+        let user: Vec<_> = user.split(' ').collect();
+        assert_eq!(redis.cli(&user).await, "OK");
         redis
     }
 

@@ -36,6 +36,8 @@ mod bus_rabbitmq_broker;
 mod bus_rabbitmq_outage;
 #[path = "e2e/bus_redis.rs"]
 mod bus_redis;
+#[path = "e2e/bus_tls.rs"]
+mod bus_tls;
 #[path = "e2e/bus_transport.rs"]
 mod bus_transport;
 #[path = "e2e/cli.rs"]

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use e2e::redis::{Cluster, Redis};
+use e2e::fleet::{Fleet, purge_everywhere, shown};
+use e2e::redis::{Cluster, Redis, Sentinels};
 use e2e::wait::{SOON, wait_for};
 use lamina::bus::redis::{config, open};
 use lamina::bus::transport::{PublishError, Transport};
 use lamina::units::Duration;
+use serde_json::json;
 
 use crate::bus_transport::{Broker, Node, number};
 
@@ -123,6 +125,43 @@ async fn who_may_not_listen_is_not_up_and_told_why() {
         .cli(&["ACL", "SETUSER", "default", "allchannels"])
         .await;
     assert_eq!(node.up().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_purged_while_sentinels_chose_another_master_is_not_shown() {
+    let mut group = Sentinels::start().await;
+    group.impatient().await;
+    let brief = "connect_timeout: 1s, silence_timeout: 1s, reconnect_max: 500ms";
+    let fleet = Fleet::start(2, |_| {
+        format!("redis: {{url: \"{}\", {brief}}}", group.url())
+    })
+    .await;
+    let [a, b] = &fleet.nodes[..] else { panic!() };
+    for path in ["/old", "/same"] {
+        assert_eq!(shown(b, path).await, 1);
+    }
+    let master = group.master().await.unwrap();
+    group.servers[master].kill();
+    fleet.pages.change("/old");
+    a.purge(json!({"tag": "/old"})).await;
+    wait_for("there is another master", SOON, || async {
+        (group.master().await? != master).then_some(())
+    })
+    .await;
+    fleet.whole().await;
+    fleet.origin.forget();
+    assert_eq!(shown(b, "/old").await, 2);
+    assert_eq!(shown(b, "/same").await, 1);
+    let seen = fleet.origin.seen();
+    let mut of_same = seen.iter().filter(|seen| seen.path_only() == "/same");
+    assert!(
+        of_same.all(|seen| !seen.header("if-none-match").is_empty()),
+        "it was in L1 still"
+    );
+    fleet.pages.change("/same");
+    let receipt = purge_everywhere(a, json!({"tag": "/same"})).await;
+    assert_eq!(receipt["peers"]["complete"], true, "{receipt}");
+    assert_eq!(shown(b, "/same").await, 2);
 }
 
 #[tokio::test]

@@ -1,9 +1,6 @@
-//! Redis over TLS, with certificates that `openssl` makes in the test's folder.
+//! Redis over TLS, with certificates of the test's own.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-
+use e2e::certificates;
 use e2e::cli;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
@@ -22,31 +19,12 @@ struct Sealed {
 
 impl Sealed {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = authority(folder.path());
-        certify(folder.path());
-        let port = free_port();
-        let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        let redis = Redis::start_with(&[
-            "--tls-port",
-            &port.to_string(),
-            "--tls-cert-file",
-            &file("server.pem"),
-            "--tls-key-file",
-            &file("server.key"),
-            "--tls-ca-cert-file",
-            &file("ca.pem"),
-            "--tls-auth-clients",
-            "no",
-        ])
-        .await;
-        let user = "ACL SETUSER edge on >right ~lamina:* &lamina:* +@all";
-        let user: Vec<_> = user.split(' ').collect();
-        assert_eq!(redis.cli(&user).await, "OK");
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        certificates::make(folder.path());
         Self {
-            redis,
+            redis: Redis::start_sealed(folder.path(), port).await,
             port,
-            authority,
+            authority: certificates::authority(folder.path()),
         }
     }
 
@@ -62,42 +40,6 @@ impl Sealed {
             .file("ca.pem", authority)
             .policy(LASTING)
     }
-}
-
-fn openssl(folder: &Path, arguments: &str) {
-    let ran = Command::new("openssl")
-        .args(arguments.split(' '))
-        .current_dir(folder)
-        .output()
-        .expect("openssl is installed (make test-install)");
-    let said = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "openssl {arguments}: {said}");
-}
-
-const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-
-/// Makes `ca.pem` and `ca.key`; answers with the certificate.
-fn authority(folder: &Path) -> Vec<u8> {
-    let name = "-subj /CN=authority -days 2";
-    openssl(
-        folder,
-        &format!("req -x509 {KEY} {name} -keyout ca.key -out ca.pem"),
-    );
-    fs::read(folder.join("ca.pem")).unwrap()
-}
-
-/// Makes `server.pem` and `server.key`, which the authority vouches for.
-fn certify(folder: &Path) {
-    fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    openssl(
-        folder,
-        &format!("req {KEY} -subj /CN=redis -keyout server.key -out server.csr"),
-    );
-    openssl(
-        folder,
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-         -extfile names -out server.pem",
-    );
 }
 
 async fn connected_users(redis: &Redis) -> usize {
@@ -126,8 +68,7 @@ async fn two_nodes_share_a_redis_over_tls_as_a_named_user() {
 async fn a_server_that_nobody_vouches_for_is_named_and_delays_no_page() {
     let sealed = Sealed::start().await;
     let origin = versions().await;
-    let other = tempfile::tempdir().unwrap();
-    let setup = sealed.trusting(&origin, &authority(other.path()));
+    let setup = sealed.trusting(&origin, &certificates::stranger());
     let gateway: Gateway = setup.start().await;
     // No deadline of a read stands in for an answer that it is not there.
     let answer = within("a page", SOON, ask(&gateway, "/")).await;
