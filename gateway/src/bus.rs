@@ -3,7 +3,8 @@
 //! Inside: `transport` (the trait) and its four kinds `redis`, `nats` (core and JetStream) and
 //! `rabbitmq`; `event` (what is said, and its bytes); `outbox` (publishing behind the
 //! caller, tried again until it is out) and `inbox` (from bytes to what is to be applied:
-//! namespace, own echo, duplicates, holes). What is done about an event is `cluster`'s.
+//! namespace, own echo, duplicates, holes); `trial` (the transport under names of its own, for
+//! `lamina doctor`). What is done about an event is `cluster`'s.
 
 pub mod config;
 mod dedupe;
@@ -14,6 +15,7 @@ pub mod outbox;
 pub mod rabbitmq;
 pub mod redis;
 pub mod transport;
+pub mod trial;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -129,6 +129,17 @@ pub fn load(file: &Path) -> Result<Config, Problems> {
     parse(&text, &name, &|variable| std::env::var(variable).ok())
 }
 
+/// The line of the file on which a key stands, as `bus.nats.servers`; none if it isn't given, or
+/// the file can't be read.
+pub fn line_of(file: &Path, key: &str) -> Option<usize> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let root = parser::parse(text).ok()?;
+    let keys: Vec<&str> = key.split('.').collect();
+    let path = problem::path(&keys);
+    root.node(&path).map(|_| root.find(&path).1.line)
+}
+
 /// Reads and checks `text`. `file` names it in messages, and files that it names are relative to its folder.
 pub fn parse(
     text: &str,

@@ -75,7 +75,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Make real round trips to the second tier, and say what the configuration guarantees.
+    /// Make real round trips to the second tier and over the event bus, and say what the configuration guarantees.
     Doctor {
         #[command(flatten)]
         file: File,
@@ -228,9 +228,9 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             print_explanation(&engine.proxy.explain(request), json)
         }),
         Command::Doctor { file } => with_config(&file.config, |config| {
-            let report = runtime()?.block_on(app::doctor::examine(&config))?;
+            let report = runtime()?.block_on(app::doctor::examine(&config, &file.config))?;
             print!("{report}");
-            anyhow::ensure!(report.is_well(), "the second tier is not well");
+            anyhow::ensure!(report.is_well(), "not well: {}", report.unwell());
             Ok(())
         }),
         Command::Purge(purge) => {

@@ -1,273 +1,127 @@
 //! `lamina doctor`: real round trips to what the configuration names, and in plain words
 //! what this configuration guarantees.
 //!
-//! It opens the store as a gateway does and leaves nothing there but one purge of a key
-//! that nobody has.
+//! Inside: `l2` and `bus` (the round trips), `ends` and `voice` (both ends of the bus, and what
+//! they say), `advice` (what to do
+//! about a failure) and `promises` (the words). A gateway may run beside it: what it leaves is
+//! one purge of a key that nobody has, and events that nodes ignore.
+
+mod advice;
+mod bus;
+mod ends;
+pub(super) mod l2;
+mod promises;
+mod voice;
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::app::{StartError, open_store};
-use crate::cache::config::L2;
-use crate::cache::l2::store::{Acquired, Purge, Put, Store, StoreError, StoreKey};
+use crate::app::StartError;
 use crate::config::Config;
+use advice::Places;
 
 /// What was found.
 pub struct Report {
-    store: String,
-    trips: Vec<Trip>,
+    sections: Vec<Section>,
     promises: Vec<String>,
 }
 
-/// One kind of round trip, made several times.
-struct Trip {
+/// What was found out about one thing.
+struct Section {
     name: &'static str,
-    outcome: Result<Vec<Duration>, StoreError>,
-    /// What the gateway would wait for it.
-    deadline: Duration,
+    /// What the configuration names.
+    what: String,
+    lines: Vec<Line>,
 }
 
-/// How often each trip is made.
-const ROUNDS: usize = 20;
-/// How long one may take here.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How long to wait for the first answer: a store connects behind its callers.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Between two questions whether it has connected.
+struct Line {
+    name: &'static str,
+    outcome: Outcome,
+}
+
+/// What one look came to.
+enum Outcome {
+    /// Round trips of one kind, the quickest first, and what a gateway would wait for one.
+    Took(Vec<Duration>, Duration),
+    Fine(String),
+    Failed(String),
+}
+
+/// Between two questions whether something is there by now.
 const AGAIN: Duration = Duration::from_millis(50);
 
-impl Report {
-    /// Whether everything answered in the time that a gateway would give it.
-    pub fn is_well(&self) -> bool {
-        self.trips.iter().all(Trip::is_well)
-    }
-}
-
-impl Trip {
-    fn worst(&self) -> Option<Duration> {
-        self.outcome.as_ref().ok()?.iter().max().copied()
-    }
-
-    fn is_well(&self) -> bool {
-        self.worst().is_some_and(|worst| worst <= self.deadline)
-    }
-}
-
-/// Looks into the second tier.
+/// Looks into the second tier and the bus; `file` is where the configuration was read from.
 ///
 /// # Errors
-/// When its store can't be opened.
-pub async fn examine(config: &Config) -> Result<Report, StartError> {
-    let l2 = &config.cache.l2;
-    let promises = promises(l2);
-    let Some(store) = open_store(l2)? else {
-        return Ok(Report {
-            store: "none".to_owned(),
-            trips: Vec::new(),
-            promises,
-        });
-    };
+/// When one of them can't be meant as it is configured.
+pub async fn examine(config: &Config, file: &Path) -> Result<Report, StartError> {
+    let places = Places::of(file);
+    let sections = vec![
+        l2::examine(&config.cache.l2, &places).await?,
+        bus::examine(config.bus.as_ref(), &places).await?,
+    ];
     Ok(Report {
-        store: name(l2),
-        trips: trips(&store, l2).await,
-        promises,
+        sections,
+        promises: promises::of(config),
     })
 }
 
-fn name(l2: &L2) -> String {
-    match (&l2.redis, &l2.disk) {
-        (Some(redis), _) => redis.url.clone(),
-        (None, Some(disk)) => format!("disk {}", disk.path.display()),
-        (None, None) => "none".to_owned(),
+impl Report {
+    /// Whether everything is as configured, and answered in the time that a gateway would give it.
+    pub fn is_well(&self) -> bool {
+        self.sections.iter().all(Section::is_well)
+    }
+
+    /// The names of what is not well.
+    pub fn unwell(&self) -> String {
+        let unwell = self.sections.iter().filter(|section| !section.is_well());
+        let names: Vec<_> = unwell.map(|section| section.name).collect();
+        names.join(" and ")
     }
 }
 
-async fn trips(store: &Arc<dyn Store>, l2: &L2) -> Vec<Trip> {
-    let (read, write) = (l2.read_timeout.0, l2.write_timeout.0);
-    let began = Instant::now();
-    let name = format!("lamina doctor {:?} {}", began, std::process::id());
-    let key = &StoreKey::of(name.as_bytes());
-    let first = connected(store, key).await;
-    if let Err(error) = first {
-        return vec![Trip {
-            name: "connect",
-            outcome: Err(error),
-            deadline: CONNECT,
-        }];
+impl Section {
+    fn is_well(&self) -> bool {
+        self.lines.iter().all(|line| line.outcome.is_well())
     }
-    let put = || Put {
-        key,
-        record: Bytes::from_static(&[0; 1_024]),
-        life: Duration::from_secs(60),
-        born: 0,
-        lease: None,
-    };
-    let (append, newest) = append(store, write).await;
-    vec![
-        Trip {
-            name: "connect",
-            outcome: Ok(vec![began.elapsed()]),
-            deadline: CONNECT,
-        },
-        trip("put 1 KiB", write, async || {
-            store.put(put()).await.map(drop)
-        })
-        .await,
-        trip("get 1 KiB", read, async || {
-            store.get(key, 1 << 20).await.map(drop)
-        })
-        .await,
-        trip("lease", read, async || lease(store, key).await).await,
-        trip("delete", write, async || store.delete(key, 0).await).await,
-        append,
-        trip("read purge log", write, async || {
-            store.read_log(newest).await.map(drop)
-        })
-        .await,
-    ]
 }
 
-/// Appends a purge of a key that nobody has; with its number.
-async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (Trip, u64) {
-    let ours = Purge {
-        selector: "key:0000000000000000".to_owned(),
-        soft: false,
-    };
-    let began = Instant::now();
-    let answer = tokio::time::timeout(PATIENCE, store.append(&ours, 0)).await;
-    let (outcome, newest) = match answer.unwrap_or(Err(StoreError::Timeout)) {
-        Ok(log) => (Ok(vec![began.elapsed()]), log.newest),
-        Err(error) => (Err(error), 0),
-    };
-    let trip = Trip {
-        name: "append purge",
-        outcome,
-        deadline,
-    };
-    (trip, newest)
+impl Line {
+    fn took(name: &'static str, mut times: Vec<Duration>, deadline: Duration) -> Self {
+        times.sort_unstable();
+        let outcome = Outcome::Took(times, deadline);
+        Self { name, outcome }
+    }
+
+    fn fine(name: &'static str, says: String) -> Self {
+        let outcome = Outcome::Fine(says);
+        Self { name, outcome }
+    }
+
+    fn failed(name: &'static str, why: String) -> Self {
+        let outcome = Outcome::Failed(why);
+        Self { name, outcome }
+    }
 }
 
-/// The first answer, which may be long in coming.
-pub(super) async fn connected(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
-    let began = Instant::now();
-    loop {
-        let answer = tokio::time::timeout(PATIENCE, store.get(key, 1 << 20)).await;
-        match answer.unwrap_or(Err(StoreError::Timeout)) {
-            Ok(_) => return Ok(()),
-            Err(error) if began.elapsed() >= CONNECT => return Err(error),
-            Err(_) => tokio::time::sleep(AGAIN).await,
+impl Outcome {
+    fn is_well(&self) -> bool {
+        match self {
+            Self::Took(times, deadline) => times.iter().all(|took| took <= deadline),
+            Self::Fine(_) => true,
+            Self::Failed(_) => false,
         }
     }
-}
-
-async fn lease(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
-    match store.acquire(key, PATIENCE).await? {
-        Acquired::Owned(lease) => store.release(&lease).await,
-        Acquired::Busy => Ok(()),
-    }
-}
-
-async fn trip(
-    name: &'static str,
-    deadline: Duration,
-    go: impl AsyncFn() -> Result<(), StoreError>,
-) -> Trip {
-    let mut times = Vec::with_capacity(ROUNDS);
-    for _ in 0..ROUNDS {
-        match timed(&go).await {
-            Ok(took) => times.push(took),
-            Err(error) => {
-                return Trip {
-                    name,
-                    outcome: Err(error),
-                    deadline,
-                };
-            }
-        }
-    }
-    times.sort_unstable();
-    Trip {
-        name,
-        outcome: Ok(times),
-        deadline,
-    }
-}
-
-async fn timed(go: &impl AsyncFn() -> Result<(), StoreError>) -> Result<Duration, StoreError> {
-    let began = Instant::now();
-    let answer = tokio::time::timeout(PATIENCE, go()).await;
-    answer.unwrap_or(Err(StoreError::Timeout))?;
-    Ok(began.elapsed())
-}
-
-/// What this configuration guarantees.
-fn promises(l2: &L2) -> Vec<String> {
-    let mut all = match (&l2.redis, &l2.disk) {
-        (Some(redis), _) => of_redis(l2, &redis.url),
-        (None, Some(disk)) => vec![
-            format!(
-                "what was stored is there after a restart; after a crash, what was stored {} before it",
-                disk.sync_interval
-            ),
-            "a purge whose receipt says `logged` is never lost, not even in a crash".to_owned(),
-            "nothing is shared: each gateway needs a file of its own, and purges reach this node alone"
-                .to_owned(),
-        ],
-        (None, None) => {
-            return vec![
-                "one node, one tier: a restart begins empty; a purge holds from its answer on, here".to_owned(),
-            ];
-        }
-    };
-    all.push(format!(
-        "a request waits at most {} for a read; after {} failures in a row the tier is left alone for {}",
-        l2.read_timeout, l2.breaker.failure_threshold, l2.breaker.cooldown
-    ));
-    all.push(match &l2.seal_key {
-        Some(_) => "records are sealed by your key: what others write there is a miss".to_owned(),
-        None => "records are sealed against damage alone: whoever may write to the store may change them; see seal_key_file".to_owned(),
-    });
-    all
-}
-
-fn of_redis(l2: &L2, url: &str) -> Vec<String> {
-    let mut all = vec![
-        "a purge holds on the node that was asked from its answer on, on each other node when it \
-         has read the log: a round trip later while Redis answers"
-            .to_owned(),
-        "while Redis does not answer, a purge holds on its own node alone; it is told and tried \
-         again until it is in the log"
-            .to_owned(),
-        "a load that began before a purge is shown nowhere after it, whenever it is written"
-            .to_owned(),
-    ];
-    all.push(match l2.lease.enabled {
-        true => format!(
-            "one load a key among all nodes; a node whose load takes longer than {} without a sign of life loses its turn, and what it loaded is not written",
-            l2.lease.ttl
-        ),
-        false => "each node loads for itself (lease.enabled: false)".to_owned(),
-    });
-    if url.contains("-sentinel://") || url.contains("-cluster://") {
-        all.push(
-            "a fail-over may lose the last writes of the old master; if purges were among them, \
-             all that is older is hidden: a load, never an old answer"
-                .to_owned(),
-        );
-    } else {
-        all.push("one server: when it is down, each node has L1 and its own loads".to_owned());
-    }
-    all
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "second tier  {}", self.store)?;
-        for trip in &self.trips {
-            writeln!(f, "  {trip}")?;
+        for section in &self.sections {
+            writeln!(f, "{:11}  {}", section.name, section.what)?;
+            for line in &section.lines {
+                writeln!(f, "  {:15}{}", line.name, line.outcome)?;
+            }
         }
         writeln!(f, "what this configuration guarantees")?;
         self.promises
@@ -276,12 +130,12 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for Trip {
+impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:15}", self.name)?;
-        let times = match &self.outcome {
-            Ok(times) => times,
-            Err(error) => return write!(f, "FAILED  {error}"),
+        let (times, deadline) = match self {
+            Self::Took(times, deadline) => (times, deadline),
+            Self::Fine(says) => return f.write_str(says),
+            Self::Failed(why) => return write!(f, "FAILED  {why}"),
         };
         let ms = |took: Option<&Duration>| took.map_or(0.0, Duration::as_secs_f64) * 1_000.0;
         match times.len() {
@@ -295,7 +149,7 @@ impl fmt::Display for Trip {
         }
         match self.is_well() {
             true => Ok(()),
-            false => write!(f, "  SLOW: a gateway waits {:?}", self.deadline),
+            false => write!(f, "  SLOW: a gateway waits {deadline:?}"),
         }
     }
 }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::Request;
 
-use super::doctor::connected;
+use super::doctor::l2::connected;
 use super::{StartError, build, open_store};
 use crate::cache::key::KeyId;
 use crate::cache::l2::store::{StoreError, StoreKey};

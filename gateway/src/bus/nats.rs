@@ -1,13 +1,15 @@
 //! NATS as the bus: plain, or with JetStream.
 //!
 //! Inside: `config`, `link` (connections, one after another), `core` (at most once),
-//! `jetstream` (durable) and `stream` (what it needs on the server).
+//! `jetstream` (durable), `stream` (what it needs on the server) and `trial` (both under other
+//! names).
 
 pub mod config;
 mod core;
 mod jetstream;
 mod link;
 mod stream;
+pub(super) mod trial;
 
 use std::path::Path;
 use std::sync::Arc;

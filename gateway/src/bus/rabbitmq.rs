@@ -2,7 +2,8 @@
 //!
 //! Inside: `config` and `target` (what YAML says, and what can't be meant); `keeper` (a
 //! connection for ever), `link` (one of them), `line` (its socket), `declare` (exchange,
-//! queue, binding), `desk` (receipts) and `publish`.
+//! queue, binding), `desk` (receipts), `publish`, and `trial` (with a queue of no
+//! gateway).
 //!
 //! Decision: every message is acknowledged, in plain mode too, since prefetch is what
 //! bounds memory and it doesn't hold for messages that want no acknowledgement. What differs
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::transport::{Guarantee, Mail, PublishError, Transport};
+use super::transport::{Guarantee, Knife, Mail, PublishError, Transport};
 
 pub mod config;
 mod declare;
@@ -26,6 +27,7 @@ mod line;
 mod link;
 mod publish;
 mod target;
+pub(super) mod trial;
 
 pub use config::{Config, ExchangeType};
 pub use target::OpenError;
@@ -37,6 +39,7 @@ struct RabbitMq {
     config: Arc<Config>,
     target: Arc<Target>,
     standing: Arc<Standing>,
+    knife: Arc<Knife>,
     /// Dropped with the transport: the keeper says good-bye then.
     stop: DropGuard,
 }
@@ -50,6 +53,7 @@ pub fn open(config: &Config) -> Result<Arc<dyn Transport>, OpenError> {
         target: Arc::new(Target::new(config)?),
         config: Arc::new(config.clone()),
         standing: Arc::new(Standing::new()),
+        knife: Arc::default(),
         stop: CancellationToken::new().drop_guard(),
     }))
 }
@@ -96,9 +100,14 @@ impl Transport for RabbitMq {
             config: Arc::clone(&self.config),
             target: Arc::clone(&self.target),
             standing: Arc::clone(&self.standing),
+            knife: Arc::clone(&self.knife),
             stop: self.stop.token().clone(),
             mail,
         };
         tokio::spawn(keeper.keep());
+    }
+
+    fn cut(&self) {
+        self.knife.cut();
     }
 }

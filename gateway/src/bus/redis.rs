@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::transport::{Guarantee, Mail, PublishError, Transport, Word};
+use super::transport::{Guarantee, Knife, Mail, PublishError, Transport, Word};
 use crate::redis::{self, Fault, Plan};
 use session::{Channel, Mouth, Session};
 
@@ -48,6 +48,7 @@ struct Inner {
     channel: Channel,
     /// What publishes, or why nothing does.
     standing: RwLock<Result<Mouth, String>>,
+    knife: Knife,
 }
 
 /// A transport that connects by itself, from `run` on and whenever a connection is lost.
@@ -61,6 +62,7 @@ pub fn open(config: &config::Redis) -> Result<Arc<dyn Transport>, OpenError> {
             plan: Plan::new(&config.settings())?,
             channel: Channel::new(&config.channel, config.sharded),
             standing: RwLock::new(Err("not connected yet".to_owned())),
+            knife: Knife::default(),
         }),
         keeper: Mutex::default(),
     }))
@@ -91,6 +93,10 @@ impl Transport for PubSub {
     fn run(&self, mail: Mail) {
         let task = tokio::spawn(keep(Arc::clone(&self.inner), mail));
         *self.keeper.lock() = Some(task);
+    }
+
+    fn cut(&self) {
+        self.inner.knife.cut();
     }
 }
 
@@ -133,7 +139,10 @@ impl Inner {
         *self.standing.write() = Ok(session.mouth());
         let told = mail.tell(Word::Up { behind: None }).await;
         let why = if told {
-            session.hold(mail).await
+            tokio::select! {
+                why = session.hold(mail) => why,
+                why = self.knife.falls() => Fault::Down(why.to_owned()),
+            }
         } else {
             Fault::Down("nobody listens".to_owned())
         };

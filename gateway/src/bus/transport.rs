@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// A way to all nodes. Dropping it ends its tasks and connections.
 pub trait Transport: Send + Sync {
@@ -49,7 +49,15 @@ pub trait Transport: Send + Sync {
     /// transport that finds it full waits with what is durable, and tells of a loss where it
     /// can't wait ([`Mail::forward`]).
     fn run(&self, mail: Mail);
+
+    /// Ends the connections that stand without a good-bye, as a network does; what keeps them up
+    /// makes others. For `lamina doctor`, which looks how long that takes.
+    fn cut(&self);
 }
+
+/// Cuts connections when it is told to.
+#[derive(Default)]
+pub struct Knife(Notify);
 
 /// Where a transport puts what it has to tell.
 #[derive(Clone)]
@@ -125,6 +133,19 @@ pub enum PublishError {
 const WAITING: usize = 8_192;
 /// Bytes of the messages among them at most; one that is larger takes it all.
 const ROOM: u32 = 32 << 20;
+
+impl Knife {
+    /// Those connections that wait for it; later ones not.
+    pub fn cut(&self) {
+        self.0.notify_waiters();
+    }
+
+    /// Waits for the next cut; answers why the connection ended.
+    pub async fn falls(&self) -> &'static str {
+        self.0.notified().await;
+        "the connection was cut"
+    }
+}
 
 impl Mail {
     /// The channel of a transport.

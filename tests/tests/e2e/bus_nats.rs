@@ -18,7 +18,7 @@ const STREAM: &str = "CACHE_INVALIDATIONS";
 pub struct Core(Nats);
 
 /// NATS with JetStream.
-pub struct JetStream(Nats);
+pub struct JetStream(pub Nats);
 
 pub fn config_of(port: u16, mode: Mode, node: &str) -> config::Nats {
     config::Nats {

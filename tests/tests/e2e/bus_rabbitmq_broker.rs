@@ -58,6 +58,11 @@ impl<const DURABLE: bool> Of<DURABLE> {
             exchange: format!("conformance-{number}"),
         }
     }
+
+    /// What `rabbitmqctl` prints.
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
+        self.server.ctl(arguments).await
+    }
 }
 
 impl<const DURABLE: bool> Broker for Of<DURABLE> {

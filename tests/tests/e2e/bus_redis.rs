@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::bus_transport::{Broker, Node, number};
 
 /// One server.
-pub struct PubSub(Redis);
+pub struct PubSub(pub Redis);
 
 fn config_of(url: String) -> config::Redis {
     config::Redis {

@@ -71,6 +71,10 @@ impl Transport for Core {
     fn run(&self, mail: Mail) {
         self.keeper.start(&self.inner, mail);
     }
+
+    fn cut(&self) {
+        self.inner.standing.cut();
+    }
 }
 
 impl Session for Inner {

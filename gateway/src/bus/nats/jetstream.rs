@@ -120,6 +120,10 @@ impl Transport for JetStream {
     fn run(&self, mail: Mail) {
         self.keeper.start(&self.inner, mail);
     }
+
+    fn cut(&self) {
+        self.inner.standing.cut();
+    }
 }
 
 impl Session for Inner {

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::OpenError;
 use super::config::Nats;
-use crate::bus::transport::{Mail, PublishError, Word};
+use crate::bus::transport::{Knife, Mail, PublishError, Word};
 
 /// One connection.
 #[derive(Clone)]
@@ -41,6 +41,7 @@ struct Events {
 /// What is known of the connection that stands. `W` is what a publisher needs of it.
 pub(super) struct Standing<W> {
     way: RwLock<Result<W, String>>,
+    knife: Knife,
 }
 
 /// What is done with connections.
@@ -85,7 +86,13 @@ impl<W: Clone> Standing<W> {
     pub(super) fn new() -> Self {
         Self {
             way: RwLock::new(Err("not connected yet".to_owned())),
+            knife: Knife::default(),
         }
+    }
+
+    /// Ends the connection that stands.
+    pub(super) fn cut(&self) {
+        self.knife.cut();
     }
 
     /// What stands, or why nothing does.
@@ -135,7 +142,10 @@ async fn keep<S: Session>(session: Arc<S>, mail: Mail) {
         let why = match connect(config, &mut discovered).await {
             Ok(line) => {
                 began = Some(Instant::now());
-                let why = session.consume(&line, &mail).await;
+                let why = tokio::select! {
+                    why = session.consume(&line, &mail) => why,
+                    why = session.standing().knife.falls() => why.to_owned(),
+                };
                 // What ended the connection says more than what failed for it.
                 line.why().unwrap_or(why)
             }
@@ -212,7 +222,10 @@ impl Events {
     }
 }
 
-async fn connect(config: &Nats, discovered: &mut Vec<ServerAddr>) -> Result<Line, String> {
+pub(super) async fn connect(
+    config: &Nats,
+    discovered: &mut Vec<ServerAddr>,
+) -> Result<Line, String> {
     let servers = servers(config, discovered)?;
     let events = Arc::new(Events {
         end: watch::Sender::new(None),

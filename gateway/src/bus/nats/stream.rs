@@ -116,7 +116,7 @@ async fn find(context: &Context, config: &Nats) -> Result<Stream, String> {
     }
 }
 
-fn is_missing(kind: &GetStreamErrorKind) -> bool {
+pub(super) fn is_missing(kind: &GetStreamErrorKind) -> bool {
     matches!(kind, GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
@@ -144,7 +144,7 @@ fn storage(storage: Storage) -> stream::StorageType {
 }
 
 /// What a stream has otherwise than it is configured here.
-fn differences(has: &stream::Config, config: &Nats) -> Vec<String> {
+pub(super) fn differences(has: &stream::Config, config: &Nats) -> Vec<String> {
     let wants = stream(config);
     let mut found = Vec::new();
     let mut compare = |what: &str, has: String, wants: String| {

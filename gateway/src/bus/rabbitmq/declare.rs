@@ -140,6 +140,11 @@ async fn was_there(config: &Config, connection: &Connection) -> Result<bool, Fau
     if !found(queue.await.map(drop))? {
         return Ok(false);
     }
+    exchange_stands(config, &asks).await
+}
+
+/// Whether the exchange is there, whatever its type. A *no* ends the channel.
+pub(super) async fn exchange_stands(config: &Config, asks: &Channel) -> Result<bool, Fault> {
     let passive = ExchangeDeclareOptions {
         passive: true,
         ..ExchangeDeclareOptions::default()

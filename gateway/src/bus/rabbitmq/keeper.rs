@@ -16,7 +16,7 @@ use super::fault::Fault;
 use super::link::Link;
 use super::publish::Publisher;
 use super::target::Target;
-use crate::bus::transport::{Mail, Word};
+use crate::bus::transport::{Knife, Mail, Word};
 
 /// Whether there is a link, and its publishing side.
 pub(super) struct Standing(RwLock<Result<Arc<Publisher>, String>>);
@@ -41,6 +41,7 @@ pub(super) struct Keeper {
     pub(super) config: Arc<Config>,
     pub(super) target: Arc<Target>,
     pub(super) standing: Arc<Standing>,
+    pub(super) knife: Arc<Knife>,
     pub(super) stop: CancellationToken,
     pub(super) mail: Mail,
 }
@@ -96,7 +97,10 @@ impl Keeper {
                 if !self.mail.tell(Word::Up { behind }).await {
                     return None;
                 }
-                link.serve(&self.mail, &self.stop).await
+                tokio::select! {
+                    ended = link.serve(&self.mail, &self.stop) => ended,
+                    why = self.knife.falls() => Err(Fault::Broken(why.to_owned())),
+                }
             }
             Err(fault) => Err(fault),
         };

@@ -153,6 +153,11 @@ impl Target {
         })
     }
 
+    /// How many servers there are.
+    pub(super) fn servers(&self) -> usize {
+        self.hosts.len()
+    }
+
     /// What the attempt of this number goes to: the hosts in turn.
     pub(super) fn uri(&self, attempt: usize) -> AMQPUri {
         let (host, port) = self.hosts[attempt % self.hosts.len()].clone();

@@ -1,0 +1,145 @@
+//! Round trips to the second tier: its store is opened as a gateway does it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::advice::{self, Places};
+use super::{AGAIN, Line, Section};
+use crate::app::{StartError, open_store};
+use crate::cache::config::L2;
+use crate::cache::l2::store::{Acquired, Purge, Put, Store, StoreError, StoreKey};
+
+/// How often each trip is made.
+const ROUNDS: usize = 20;
+/// How long one may take here.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long to wait for the first answer: a store connects behind its callers.
+const CONNECT: Duration = Duration::from_secs(5);
+
+pub(super) async fn examine(l2: &L2, places: &Places<'_>) -> Result<Section, StartError> {
+    let lines = match open_store(l2) {
+        Ok(Some(store)) => trips(&store, l2, places).await,
+        Ok(None) => Vec::new(),
+        Err(error) if error.is_configuration() => return Err(error),
+        // A gateway has the file, say; the bus is of interest all the same.
+        Err(error) => {
+            let at = places.at("cache.l2.disk.path");
+            vec![Line::failed("open", format!("{error} ({at})"))]
+        }
+    };
+    Ok(Section {
+        name: "second tier",
+        what: name(l2),
+        lines,
+    })
+}
+
+fn name(l2: &L2) -> String {
+    match (&l2.redis, &l2.disk) {
+        (Some(redis), _) => redis.url.clone(),
+        (None, Some(disk)) => format!("disk {}", disk.path.display()),
+        (None, None) => "none".to_owned(),
+    }
+}
+
+async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Line> {
+    let (read, write) = (l2.read_timeout.0, l2.write_timeout.0);
+    let began = Instant::now();
+    let name = format!("lamina doctor {:?} {}", began, std::process::id());
+    let key = &StoreKey::of(name.as_bytes());
+    if let Err(error) = connected(store, key).await {
+        let why = advice::of_store(l2, &error.to_string(), places);
+        return vec![Line::failed("connect", why)];
+    }
+    let put = || Put {
+        key,
+        record: Bytes::from_static(&[0; 1_024]),
+        life: Duration::from_secs(60),
+        born: 0,
+        lease: None,
+    };
+    let (append, newest) = append(store, write).await;
+    vec![
+        Line::took("connect", vec![began.elapsed()], CONNECT),
+        trip("put 1 KiB", write, async || {
+            store.put(put()).await.map(drop)
+        })
+        .await,
+        trip("get 1 KiB", read, async || {
+            store.get(key, 1 << 20).await.map(drop)
+        })
+        .await,
+        trip("lease", read, async || lease(store, key).await).await,
+        trip("delete", write, async || store.delete(key, 0).await).await,
+        append,
+        trip("read purge log", write, async || {
+            store.read_log(newest).await.map(drop)
+        })
+        .await,
+    ]
+}
+
+/// Appends a purge of a key that nobody has; with its number.
+async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (Line, u64) {
+    let ours = Purge {
+        selector: "key:0000000000000000".to_owned(),
+        soft: false,
+    };
+    let began = Instant::now();
+    let answer = tokio::time::timeout(PATIENCE, store.append(&ours, 0)).await;
+    let name = "append purge";
+    match answer.unwrap_or(Err(StoreError::Timeout)) {
+        Ok(log) => (
+            Line::took(name, vec![began.elapsed()], deadline),
+            log.newest,
+        ),
+        Err(error) => (Line::failed(name, error.to_string()), 0),
+    }
+}
+
+/// The first answer, which may be long in coming.
+pub(in crate::app) async fn connected(
+    store: &Arc<dyn Store>,
+    key: &StoreKey,
+) -> Result<(), StoreError> {
+    let began = Instant::now();
+    loop {
+        let answer = tokio::time::timeout(PATIENCE, store.get(key, 1 << 20)).await;
+        match answer.unwrap_or(Err(StoreError::Timeout)) {
+            Ok(_) => return Ok(()),
+            Err(error) if began.elapsed() >= CONNECT => return Err(error),
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
+    }
+}
+
+async fn lease(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
+    match store.acquire(key, PATIENCE).await? {
+        Acquired::Owned(lease) => store.release(&lease).await,
+        Acquired::Busy => Ok(()),
+    }
+}
+
+async fn trip(
+    name: &'static str,
+    deadline: Duration,
+    go: impl AsyncFn() -> Result<(), StoreError>,
+) -> Line {
+    let mut times = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        match timed(&go).await {
+            Ok(took) => times.push(took),
+            Err(error) => return Line::failed(name, error.to_string()),
+        }
+    }
+    Line::took(name, times, deadline)
+}
+
+async fn timed(go: &impl AsyncFn() -> Result<(), StoreError>) -> Result<Duration, StoreError> {
+    let began = Instant::now();
+    let answer = tokio::time::timeout(PATIENCE, go()).await;
+    answer.unwrap_or(Err(StoreError::Timeout))?;
+    Ok(began.elapsed())
+}

@@ -1,0 +1,206 @@
+//! NATS under names that no gateway has.
+//!
+//! Decision: with JetStream each end has a consumer of its own, which the server forgets
+//! by itself where we can't ask it to. What is published stays in the stream until its
+//! limits drop it, as any event does: taken out it would leave holes in the numbers,
+//! which nodes that are away would take for a loss. A stream that is not there yet is not
+//! made: one of our own, below our own subject, is made and deleted in its place.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, ContextBuilder};
+use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
+
+use super::config::{Mode, Nats};
+use super::link::{Line, chain, connect};
+use super::stream::{PATIENCE, differences, is_missing};
+use crate::bus::trial::Seen;
+use crate::units;
+
+/// What the ends are made of.
+pub(in crate::bus) struct Trial {
+    config: Nats,
+    mark: String,
+    /// The stream is of our own.
+    own_stream: bool,
+}
+
+/// The server forgets a consumer that nobody used for so long.
+const FORGOTTEN: units::Duration = units::Duration::secs(60);
+/// Letters of a configured name that ours begin with: rights may go by them.
+const KEPT: usize = 64;
+
+impl Trial {
+    pub(in crate::bus) async fn prepare(
+        config: &Nats,
+        mark: &str,
+    ) -> Result<(Self, Vec<Seen>), String> {
+        let mut trial = Self {
+            config: config.clone(),
+            mark: mark.to_owned(),
+            own_stream: false,
+        };
+        if config.mode == Mode::Core {
+            return Ok((trial, Vec::new()));
+        }
+        let line = connect(config, &mut Vec::new()).await?;
+        let found = find(&context(&line), config).await?;
+        trial.own_stream = found.is_none();
+        let seen = match found {
+            Some(stream) => vec![
+                seen_stream(&stream, config),
+                seen_consumer(&stream, config).await?,
+            ],
+            None => vec![Seen {
+                what: "stream",
+                says: format!(
+                    "{} is not there yet: the first gateway makes it; tried with one of our own",
+                    config.jetstream.stream
+                ),
+                fault: None,
+            }],
+        };
+        Ok((trial, seen))
+    }
+
+    /// How one end is configured.
+    pub(in crate::bus) fn end(&self, name: &str) -> Nats {
+        let mut config = self.config.clone();
+        config.name = Some("lamina doctor".to_owned());
+        let mark = &self.mark;
+        if self.own_stream {
+            config.subject = format!("{}.doctor-{mark}", config.subject);
+            config.jetstream.stream = self.stream();
+        }
+        if config.mode == Mode::Jetstream {
+            config.jetstream.durable_name = Some(self.consumer(name));
+            config.jetstream.ensure_consumer = true;
+            config.jetstream.inactive_threshold = FORGOTTEN;
+        }
+        config
+    }
+
+    fn stream(&self) -> String {
+        let (stream, mark) = (&self.config.jetstream.stream, &self.mark);
+        match self.own_stream {
+            true => format!("{stream:.KEPT$}-doctor-{mark}"),
+            false => stream.clone(),
+        }
+    }
+
+    fn consumer(&self, name: &str) -> String {
+        let durable = self.config.jetstream.durable_name.as_deref();
+        let (durable, mark) = (durable.unwrap_or_default(), &self.mark);
+        format!("{durable:.KEPT$}-doctor-{mark}-{name}")
+    }
+
+    pub(in crate::bus) async fn clear(&self, names: &[&str]) -> Result<(), String> {
+        if self.config.mode == Mode::Core {
+            return Ok(());
+        }
+        let line = connect(&self.config, &mut Vec::new()).await?;
+        let context = context(&line);
+        let name = self.stream();
+        if self.own_stream {
+            let gone = context.delete_stream(&name).await;
+            return gone
+                .map(drop)
+                .map_err(|e| format!("stream {name}: {}", chain(&e)));
+        }
+        let stream = context.get_stream(&name).await;
+        let stream = stream.map_err(|e| format!("stream {name}: {}", chain(&e)))?;
+        for name in names {
+            delete(&stream, &self.consumer(name)).await?;
+        }
+        Ok(())
+    }
+}
+
+fn context(line: &Line) -> Context {
+    ContextBuilder::new()
+        .timeout(PATIENCE)
+        .build(line.client.clone())
+}
+
+async fn find(context: &Context, config: &Nats) -> Result<Option<Stream>, String> {
+    let name = &config.jetstream.stream;
+    match context.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if is_missing(&error.kind()) => match config.jetstream.ensure_stream {
+            true => Ok(None),
+            false => Err(format!(
+                "there is no stream {name}, and `ensure_stream` is off"
+            )),
+        },
+        Err(error) => Err(format!("stream {name}: {}", chain(&error))),
+    }
+}
+
+fn seen_stream(stream: &Stream, config: &Nats) -> Seen {
+    let info = stream.cached_info();
+    let (name, messages) = (&config.jetstream.stream, info.state.messages);
+    let found = differences(&info.config, config);
+    let (says, fault) = match found.is_empty() {
+        true => (
+            format!("{name} is as configured, {messages} messages"),
+            None,
+        ),
+        false => (
+            format!("{name} is used as it is: {}", found.join("; ")),
+            Some("nats.jetstream.stream"),
+        ),
+    };
+    let what = "stream";
+    Seen { what, says, fault }
+}
+
+async fn seen_consumer(stream: &Stream, config: &Nats) -> Result<Seen, String> {
+    let name = config.jetstream.durable_name.as_deref().unwrap_or_default();
+    let (says, fault) = match stream.consumer_info(name).await {
+        Ok(info) => {
+            let (waiting, taken) = (info.num_pending, info.num_ack_pending);
+            (
+                format!(
+                    "{name}: {waiting} messages wait for this node, {taken} are not acknowledged"
+                ),
+                None,
+            )
+        }
+        Err(error) if error.kind() != ConsumerInfoErrorKind::NotFound => {
+            return Err(format!("consumer {name}: {}", chain(&error)));
+        }
+        Err(_) if config.jetstream.ensure_consumer => (
+            format!("{name} is not there yet: this node makes it when it starts"),
+            None,
+        ),
+        Err(_) => (
+            format!("there is no consumer {name}, and `ensure_consumer` is off"),
+            Some("nats.jetstream.ensure_consumer"),
+        ),
+    };
+    let what = "consumer";
+    Ok(Seen { what, says, fault })
+}
+
+/// One that is not there was never made.
+async fn delete(stream: &Stream, name: &str) -> Result<(), String> {
+    let Err(error) = stream.delete_consumer(name).await else {
+        return Ok(());
+    };
+    match error.kind() {
+        ConsumerErrorKind::JetStream(said)
+            if said.error_code() == ErrorCode::CONSUMER_NOT_FOUND =>
+        {
+            Ok(())
+        }
+        _ => {
+            let wait = Duration::from(FORGOTTEN);
+            Err(format!(
+                "consumer {name}, which NATS forgets after {wait:?}: {}",
+                chain(&error)
+            ))
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! RabbitMQ with a queue of no gateway: one that the broker names, and that ends with its
+//! connection, whatever mode is configured.
+//!
+//! Decision: the exchange is the configured one, declared with the configured properties, so
+//! that what a gateway would be refused is refused here. Where it was not there before,
+//! it is deleted again, unless somebody uses it by then. Queues of nodes that are away keep
+//! what is published, as any event: a durable mode can't be tried without.
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Connection, Error, ErrorKind};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::config::Config;
+use super::declare::exchange_stands;
+use super::fault::{Fault, is_missing};
+use super::line::{Line, dial};
+use super::target::Target;
+use crate::bus::trial::Seen;
+use crate::units;
+
+/// What the ends are made of.
+pub(in crate::bus) struct Trial {
+    config: Config,
+    target: Target,
+    /// The exchange was there before us.
+    stood: bool,
+}
+
+/// A connection, and what cuts it when it is dropped.
+struct Open {
+    connection: Connection,
+    _line: Line,
+}
+
+/// Our queues end behind their connections: so long an exchange may be in use by them.
+const IN_USE: Duration = Duration::from_secs(3);
+const AGAIN: Duration = Duration::from_millis(50);
+
+impl Trial {
+    pub(in crate::bus) async fn prepare(config: &Config) -> Result<(Self, Vec<Seen>), String> {
+        let target = Target::new(config).map_err(|e| e.to_string())?;
+        let open = open(config, &target).await.map_err(|e| e.to_string())?;
+        let looked = look(config, &open.connection).await;
+        let (stood, seen) = looked.map_err(|e| e.to_string())?;
+        let config = config.clone();
+        Ok((
+            Self {
+                config,
+                target,
+                stood,
+            },
+            seen,
+        ))
+    }
+
+    /// How each end is configured.
+    pub(in crate::bus) fn end(&self) -> Config {
+        Config {
+            durable: Some(self.config.is_durable()),
+            persistent: Some(self.config.is_persistent()),
+            durable_invalidation_mode: false,
+            queue_name: None,
+            exclusive_queue: Some(true),
+            auto_delete_queue: Some(true),
+            queue_expires: Some(units::Duration::ZERO),
+            ..self.config.clone()
+        }
+    }
+
+    pub(in crate::bus) async fn clear(&self) -> Result<(), String> {
+        if self.stood {
+            return Ok(());
+        }
+        let open = open(&self.config, &self.target).await;
+        let open = open.map_err(|e| e.to_string())?;
+        let began = Instant::now();
+        loop {
+            let gone = delete(&open.connection, &self.config.exchange).await;
+            match gone {
+                Ok(()) => return Ok(()),
+                Err(error) if is_missing(&error) => return Ok(()),
+                Err(error) if !is_refusal(&error) => return Err(Fault::from(error).to_string()),
+                // A gateway began to use it.
+                Err(_) if began.elapsed() >= IN_USE => return Ok(()),
+                Err(_) => sleep(AGAIN).await,
+            }
+        }
+    }
+}
+
+/// A connection to the first server that takes one.
+async fn open(config: &Config, target: &Target) -> Result<Open, Fault> {
+    let limit = config.connect_timeout.0;
+    let mut last = Fault::Silent("connecting");
+    for attempt in 0..target.servers() {
+        let line = Line::default();
+        let dialled = timeout(limit, dial(target, attempt, limit, &line)).await;
+        match dialled.unwrap_or(Err(Fault::Silent("connecting"))) {
+            Ok(connection) => {
+                return Ok(Open {
+                    connection,
+                    _line: line,
+                });
+            }
+            Err(fault) => last = fault,
+        }
+    }
+    Err(last)
+}
+
+/// Whether the exchange is there, and what else there is to tell.
+async fn look(config: &Config, connection: &Connection) -> Result<(bool, Vec<Seen>), Fault> {
+    let asks = connection.create_channel().await?;
+    let stood = exchange_stands(config, &asks).await?;
+    let name = &config.exchange;
+    let says = match stood {
+        // Its type is compared when the ends declare it.
+        true => format!("{name} is there"),
+        false => format!("{name} is not there yet: the first gateway makes it"),
+    };
+    let (what, fault) = ("exchange", None);
+    let mut seen = vec![Seen { what, says, fault }];
+    if config.durable_invalidation_mode {
+        seen.push(look_at_queue(config, connection).await?);
+    }
+    Ok((stood, seen))
+}
+
+async fn look_at_queue(config: &Config, connection: &Connection) -> Result<Seen, Fault> {
+    let name = config.queue_name.as_deref().unwrap_or_default();
+    let asks = connection.create_channel().await?;
+    let passive = QueueDeclareOptions::default().passive();
+    let queue = asks.queue_declare(name.into(), passive, FieldTable::default());
+    let says = match queue.await {
+        Ok(queue) => format!(
+            "{name}: {} messages wait for this node, {}",
+            queue.message_count(),
+            match queue.consumer_count() {
+                0 => "which is away",
+                _ => "which consumes",
+            }
+        ),
+        Err(error) if is_missing(&error) => {
+            format!("{name} is not there yet: this node makes it when it starts")
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (what, fault) = ("queue", None);
+    Ok(Seen { what, says, fault })
+}
+
+async fn delete(connection: &Connection, exchange: &str) -> lapin::Result<()> {
+    let options = ExchangeDeleteOptions {
+        if_unused: true,
+        ..ExchangeDeleteOptions::default()
+    };
+    // A *no* ends the channel.
+    let channel = connection.create_channel().await?;
+    channel.exchange_delete(exchange.into(), options).await
+}
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(_))
+}
