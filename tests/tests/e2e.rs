@@ -24,6 +24,8 @@ mod attack_listener;
 mod attack_origin;
 #[path = "e2e/attack_origin_http2.rs"]
 mod attack_origin_http2;
+#[path = "e2e/bus_doctor.rs"]
+mod bus_doctor;
 #[path = "e2e/bus_nats.rs"]
 mod bus_nats;
 #[path = "e2e/bus_node.rs"]

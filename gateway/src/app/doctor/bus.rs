@@ -190,11 +190,6 @@ async fn size(ends: &mut Ends, bus: &Bus, limit: Duration) -> Result<Vec<Line>, 
     if !bus.broadcast_set || bus.priming == Priming::Off || keeps {
         return Ok(lines);
     }
-    if largest.as_usize() > MAX_BYTES {
-        let why = format!("broadcast_set_max_bytes is {largest}: nodes refuse what is over 1 MiB");
-        lines.push(Line::failed("largest event", why));
-        return Ok(lines);
-    }
     // What stands around the keys is less than a tenth.
     let event = ends.event_of(largest.as_usize() * 9 / 10);
     let took = ends.round_trip_of(event, limit).await?;

@@ -8,7 +8,6 @@ mod bus;
 mod l2;
 mod outage;
 
-use crate::bus::config::Bus;
 use crate::config::Config;
 use crate::proxy::config::Switch;
 use crate::units::Duration;
@@ -71,11 +70,6 @@ fn staleness(case: &Case<'_>) -> String {
             "{silence} it has is served for as long as it is fresh: no route has a max_staleness"
         ),
     }
-}
-
-/// Whether values are told from node to node.
-fn shares_values(bus: &Bus) -> bool {
-    bus.broadcast_set && bus.broadcast_set_max_bytes.as_usize() > 0
 }
 
 #[cfg(test)]

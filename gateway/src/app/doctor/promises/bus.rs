@@ -1,6 +1,6 @@
 //! What the other nodes are told, and how surely.
 
-use super::{Case, shares_values};
+use super::Case;
 use crate::bus::config::{Bus, Priming};
 use crate::bus::nats::config::{JetStream, Mode, Storage};
 use crate::bus::rabbitmq::Config as RabbitMq;
@@ -168,7 +168,7 @@ fn half_durable(rabbitmq: &RabbitMq) -> Option<String> {
 }
 
 fn values(case: &Case<'_>, bus: &Bus) -> String {
-    if !shares_values(bus) {
+    if !bus.broadcast_set {
         return "what is loaded here is not told (broadcast_set): the others load for themselves"
             .to_owned();
     }
@@ -184,5 +184,7 @@ fn values(case: &Case<'_>, bus: &Bus) -> String {
         None => "sealed against damage alone, so that whoever may publish there may put some in",
     };
     let most = bus.broadcast_set_max_bytes;
-    format!("values up to {most} are told, {seal}; this node {taken}")
+    format!(
+        "values up to {most} are told, {seal}, of larger ones that they changed; this node {taken}"
+    )
 }
