@@ -181,10 +181,10 @@ fn values(case: &Case<'_>, bus: &Bus) -> String {
     };
     let seal = match case.config.cache.l2.seal_key {
         Some(_) => "sealed by your key",
-        None => "sealed against damage alone, so that whoever may publish there may put some in",
+        None => "sealed against damage alone, so that whoever may publish there may make some",
     };
     let most = bus.broadcast_set_max_bytes;
     format!(
-        "values up to {most} are told, {seal}, of larger ones that they changed; this node {taken}"
+        "values up to {most} are told, and of larger ones that they changed, {seal}; this node {taken}"
     )
 }

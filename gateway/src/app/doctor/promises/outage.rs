@@ -36,7 +36,7 @@ fn away(case: &Case<'_>, bus: &Bus) -> String {
         (false, true) => "what is purged while a node is away it reads from the log in Redis when it \
                           is back; until then it validates what it has before it is shown"
             .to_owned(),
-        (false, false) => "what is purged while a node is away is not told again: when it is back, \
+        (false, false) => "what is purged while a node is away may not reach it: when it is back, \
                            all that it stored before is validated at its origin, once, before it is shown"
             .to_owned(),
     }
