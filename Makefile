@@ -12,9 +12,10 @@
 #   make bench-record    records of the second tier, against Node.js
 #   make soak-attacks    ten minutes of attacks beside normal load (DURATION=60 for a minute)
 #   make soak-l2    Redis frozen under load; a hundred kills with a disk
+#   make soak-bus   eight nodes and 10,000 purges on each transport; the broker and a node killed
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-record soak soak-attacks soak-l2 clean
+.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-record soak soak-attacks soak-l2 soak-bus clean
 
 CARGO ?= cargo
 
@@ -110,6 +111,13 @@ soak-attacks: build-dist
 soak-l2: build-dist
 	@tests/install.sh test-install $(BROKERS)
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_l2
+
+# SOAK_BUS chooses, as in `make soak-bus SOAK_BUS="--transport nats --faults"`.
+SOAK_BUS ?= --faults --flood 100000
+
+soak-bus: build-dist
+	@tests/install.sh test-install $(BROKERS)
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_bus -- $(SOAK_BUS)
 
 clean:
 	$(CARGO) clean

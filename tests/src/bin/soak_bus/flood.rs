@@ -1,0 +1,231 @@
+//! A publisher that is none of ours: straight to the broker, as quickly as the slowest node
+//! counts it, what is no event, is too large, or is for others.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use e2e::random::Random;
+use lamina::bus::event::{Event, Shape};
+use lamina::bus::transport::{Mail, Transport, Word};
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::nodes::{Nodes, PATIENCE};
+use crate::readers::{Readers, Tally};
+
+/// Events on their way to the slowest node at most. More than twice as many wait nowhere
+/// in a gateway: it would have to say that some were lost, whoever's they were.
+const AHEAD: usize = 4_000;
+const BATCH: usize = 50;
+/// Of the readers, before.
+const BEFORE: Duration = Duration::from_secs(5);
+
+/// What it came to.
+pub struct Flood {
+    pub malformed: usize,
+    pub foreign: usize,
+    /// Counted by all nodes together as that, of the former times the number of nodes.
+    pub counted_malformed: f64,
+    pub counted_foreign: f64,
+    pub nodes: usize,
+    /// Times that a node took messages as lost.
+    pub gaps: f64,
+    pub took: Duration,
+    pub before: Tally,
+    pub during: Tally,
+    /// Resident bytes of each node: before, after half of it, after it.
+    pub memory: [Vec<u64>; 3],
+}
+
+pub async fn flood(count: usize, broker: &Broker, nodes: &Nodes, readers: &Readers) -> Flood {
+    let start = readers.tally();
+    tokio::time::sleep(BEFORE).await;
+    let before = readers.tally().since(start);
+    let transport = joined(broker).await;
+    let [malformed_before, foreign_before, gaps_before] = counts(nodes).await;
+    let memory = nodes.memory();
+    let (start, began) = (readers.tally(), Instant::now());
+    let mut events = Events::new();
+    let mut at_half = None;
+    let (mut malformed, mut foreign) = (0, 0);
+    while malformed + foreign < count {
+        let batch: Vec<(Bytes, bool)> = (0..BATCH).map(|_| events.next()).collect();
+        foreign += batch.iter().filter(|(_, foreign)| *foreign).count();
+        malformed += batch.iter().filter(|(_, foreign)| !foreign).count();
+        let batch: Vec<Bytes> = batch.into_iter().map(|(bytes, _)| bytes).collect();
+        publish(&*transport, &batch).await;
+        if malformed + foreign >= count / 2 {
+            at_half.get_or_insert_with(|| nodes.memory());
+        }
+        if (malformed + foreign) % (AHEAD / 2) == 0 {
+            let sent = malformed + foreign;
+            counted(
+                nodes,
+                malformed_before + foreign_before,
+                sent.saturating_sub(AHEAD / 2),
+            )
+            .await;
+        }
+    }
+    counted(
+        nodes,
+        malformed_before + foreign_before,
+        malformed + foreign,
+    )
+    .await;
+    let [malformed_after, foreign_after, gaps_after] = counts(nodes).await;
+    nodes.origin.forget();
+    Flood {
+        malformed,
+        foreign,
+        counted_malformed: malformed_after - malformed_before,
+        counted_foreign: foreign_after - foreign_before,
+        nodes: nodes.all.len(),
+        gaps: gaps_after - gaps_before,
+        took: began.elapsed(),
+        before,
+        during: readers.tally().since(start),
+        memory: [memory, at_half.unwrap_or_default(), nodes.memory()],
+    }
+}
+
+impl Flood {
+    /// Each counted for what it is, and nothing taken for lost.
+    pub fn is_counted(&self) -> bool {
+        let due = |sent: usize| (sent * self.nodes) as f64;
+        self.counted_malformed == due(self.malformed) && self.counted_foreign == due(self.foreign)
+    }
+
+    /// The most that a node has grown in MiB: in its first half, and in its second.
+    pub fn grown(&self) -> [f64; 2] {
+        let [before, half, after] = &self.memory;
+        [growth(before, half), growth(half, after)]
+    }
+}
+
+fn growth(before: &[u64], after: &[u64]) -> f64 {
+    let grown = before.iter().zip(after);
+    let most = grown.map(|(before, after)| after.saturating_sub(*before));
+    most.max().unwrap_or_default() as f64 / f64::from(1 << 20)
+}
+
+/// A way to the broker, of which nothing is read.
+async fn joined(broker: &Broker) -> Arc<dyn Transport> {
+    let transport = broker.open("flood");
+    let (mail, mut words) = Mail::new();
+    transport.run(mail);
+    while !matches!(words.recv().await, Some(Word::Up { .. })) {}
+    tokio::spawn(async move {
+        while let Some(word) = words.recv().await {
+            if let Word::Message(delivery) = word
+                && let Some(receipt) = delivery.receipt
+            {
+                receipt.done();
+            }
+        }
+    });
+    transport
+}
+
+async fn publish(transport: &dyn Transport, batch: &[Bytes]) {
+    let mut sent = 0;
+    while sent < batch.len() {
+        let (taken, error) = transport.publish(&batch[sent..]).await;
+        sent += taken;
+        if let Some(error) = error {
+            panic!("the flood does not reach the broker: {error}");
+        }
+    }
+}
+
+/// Malformed, of another namespace, gaps.
+async fn counts(nodes: &Nodes) -> [f64; 3] {
+    let received = "lamina_bus_received_total";
+    [
+        nodes.sum(received, &[("outcome", "malformed")]).await,
+        nodes.sum(received, &[("outcome", "other-namespace")]).await,
+        nodes.sum("lamina_cluster_gaps_total", &[]).await,
+    ]
+}
+
+/// Waits until all nodes together have counted as many, each once.
+async fn counted(nodes: &Nodes, before: f64, sent: usize) {
+    let due = before + (sent * nodes.all.len()) as f64;
+    let began = Instant::now();
+    loop {
+        let [malformed, foreign, _] = counts(nodes).await;
+        if malformed + foreign >= due {
+            return;
+        }
+        if began.elapsed() > PATIENCE / 3 {
+            eprintln!("{malformed} + {foreign} were counted of {due}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Every kind in turn.
+struct Events {
+    random: Random,
+    turn: usize,
+    whole: Bytes,
+    bomb: Bytes,
+    large: Bytes,
+}
+
+impl Events {
+    fn new() -> Self {
+        Self {
+            random: Random::new(5),
+            turn: 0,
+            whole: everything(Some("another"), "nobody").encode(),
+            bomb: everything(None, &"x".repeat(4 << 20)).encode(),
+            large: Bytes::from(vec![b'x'; 200_000]),
+        }
+    }
+
+    /// The next, and whether it is a good event of others.
+    fn next(&mut self) -> (Bytes, bool) {
+        self.turn += 1;
+        let bytes = match self.turn % 100 {
+            0 => self.bomb.clone(),
+            50 => self.large.clone(),
+            n => return self.small(n % 6),
+        };
+        (bytes, false)
+    }
+
+    fn small(&mut self, kind: usize) -> (Bytes, bool) {
+        let whole = &self.whole;
+        let bytes = match kind {
+            0 => return (everything(Some("another"), "*").encode(), true),
+            1 => return (everything(None, "*").encode(), true),
+            2 => self.noise(),
+            3 => whole.slice(..1 + self.random.below(whole.len() as u64 - 1) as usize),
+            4 => Bytes::from_static(br#"{"type":"flush","source":"x","ts":1,"namespace":"soak"}"#),
+            _ => Bytes::from_static(b"\x82\xa4type\xa3del\xa9namespace\xa4soak"),
+        };
+        (bytes, false)
+    }
+
+    fn noise(&mut self) -> Bytes {
+        let length = 1 + self.random.below(300);
+        // With the highest bit alone, so that it is never a map by accident.
+        (0..length)
+            .map(|_| 0xa0 | (self.random.below(32) as u8))
+            .collect()
+    }
+}
+
+/// One that would purge everything, were it for these nodes.
+fn everything(namespace: Option<&str>, pattern: &str) -> Event {
+    Event {
+        id: String::new(),
+        source: "flood".to_owned(),
+        namespace: namespace.map(str::to_owned),
+        ts: 1,
+        shape: Shape::Pattern(pattern.to_owned()),
+        ours: None,
+    }
+}

@@ -1,0 +1,123 @@
+//! Many nodes over a real bus, each transport in turn: that no answer is older than was
+//! promised, that every purge comes to every node, and what that takes.
+//!
+//! For each transport: purges that are each awaited on all nodes; with `--faults` the broker is
+//! killed and frozen and a node is killed ([`faults`]); purges without waiting; with
+//! `--flood` events that are none of ours ([`flood`]); at the end every page is looked at on
+//! every node. A reader a node all the while ([`readers`]), judged by [`truth`]. Prints
+//! Markdown; fails when one claim does not hold.
+
+// A panic here is a soak that ended, with a place and a message.
+#![allow(clippy::unwrap_used)]
+
+mod broker;
+mod faults;
+mod flood;
+mod nodes;
+mod options;
+mod purges;
+mod readers;
+mod report;
+mod truth;
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use e2e::gateway::Gateway;
+
+use broker::{Broker, Kind};
+use nodes::Nodes;
+use options::Options;
+use purges::Turns;
+use readers::{HOST, Readers};
+use report::Report;
+use truth::Truth;
+
+/// What a refresh takes at most, of a page that was purged softly.
+const REFRESH: Duration = Duration::from_secs(5);
+
+fn main() -> anyhow::Result<()> {
+    if e2e::cli::helped(options::USAGE) {
+        return Ok(());
+    }
+    let options = Options::from_arguments()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let mut reports = Vec::new();
+    for kind in &options.transports {
+        let began = Instant::now();
+        reports.push(runtime.block_on(soak(*kind, &options)));
+        eprintln!("{}: {:.0?}", kind.name(), began.elapsed());
+    }
+    println!("{}", report::text(&reports));
+    let failures: Vec<String> = reports.iter().flat_map(Report::failures).collect();
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+async fn soak(kind: Kind, options: &Options) -> Report {
+    let mut broker = Broker::start(kind).await;
+    let truth = Truth::new(options.nodes, options.pages);
+    let mut nodes = Nodes::start(options.nodes, &broker, &truth).await;
+    let memory = nodes.memory();
+    let addresses = nodes.all.iter().map(|node| node.address).collect();
+    let readers = Readers::start(&truth, addresses);
+    let (turns, start) = (Turns::new(), readers.tally());
+    let half = options.purges / 2;
+    let receipts = purges::with_receipts(&nodes, &truth, &turns, half).await;
+    let receipts_read = readers.tally().since(start);
+    let reads_a_second = receipts_read.reads as f64 / (receipts_read.at - start.at).as_secs_f64();
+    let faults = match options.faults {
+        true => faults::all(&mut broker, &mut nodes, &truth, &turns, &readers).await,
+        false => Vec::new(),
+    };
+    let rest = options.purges - half;
+    let pipelined = purges::pipelined(&nodes, &truth, &turns, rest).await;
+    truth.settled().await;
+    let shown = shown(&nodes, &truth).await;
+    let flood = match options.flood {
+        0 => None,
+        count => Some(flood::flood(count, &broker, &nodes, &readers).await),
+    };
+    Report {
+        kind,
+        receipts,
+        receipts_read,
+        pipelined,
+        faults,
+        flood,
+        shown,
+        read: readers.tally().since(start),
+        memory: [memory, nodes.memory()],
+        reads_a_second,
+    }
+}
+
+/// Pages of all nodes, and how many are not the newest. Who asks sets off the refresh of what
+/// was purged softly, so each is asked for until it is what it should be.
+async fn shown(nodes: &Nodes, truth: &Truth) -> (usize, usize) {
+    let mut old = 0;
+    for (number, node) in nodes.all.iter().enumerate() {
+        for page in 0..truth.size() {
+            let (path, newest) = (truth.path(page), truth.pages.version(truth.path(page)));
+            let begun = Instant::now();
+            let mut shown = version(node, path).await;
+            while shown != newest && begun.elapsed() < REFRESH {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                shown = version(node, path).await;
+            }
+            if shown != newest {
+                eprintln!("OLD: {path} on node {number}: {shown} of {newest}");
+                old += 1;
+            }
+        }
+    }
+    (nodes.all.len() * truth.size(), old)
+}
+
+async fn version(node: &Gateway, path: &str) -> u64 {
+    let answer = node.client().request(path).host(HOST).send().await;
+    answer.text().parse().unwrap()
+}

@@ -1,0 +1,196 @@
+//! The gateways: small ones, as many share the machine. The last, the *victim*, keeps a
+//! second tier on disk: without one a node that is killed has nothing old to bring back.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use e2e::fleet::{known, names, state};
+use e2e::gateway::Gateway;
+use e2e::metrics::Scrape;
+use e2e::origin::Origin;
+use e2e::setup::Setup;
+use e2e::wait::{SOON, wait_for};
+use futures_util::future::join_all;
+use http::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::broker::Broker;
+use crate::readers::HOST;
+use crate::truth::Truth;
+
+/// Whom the events of these nodes are for.
+pub const NAMESPACE: &str = "soak";
+/// The limit for everything to settle after a fault or a flood.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Gateways over one bus.
+pub struct Nodes {
+    pub all: Vec<Gateway>,
+    pub names: Vec<String>,
+    pub origin: Origin,
+    /// The key of each page, as a purge by key names it.
+    pub keys: Vec<String>,
+    yaml: Vec<Setup>,
+    /// Purges that former lives have published, by node.
+    published_before: Vec<f64>,
+    /// Nodes that have lived through all of it.
+    unharmed: Vec<bool>,
+    _disk: TempDir,
+}
+
+impl Nodes {
+    /// All of which hear each other.
+    pub async fn start(size: usize, broker: &Broker, truth: &Truth) -> Self {
+        let origin = truth.pages.origin().await;
+        let disk = tempfile::tempdir().unwrap();
+        let names: Vec<String> = names(size).collect();
+        let yaml: Vec<Setup> = names
+            .iter()
+            .map(|name| {
+                let victim = names.last() == Some(name);
+                setup(
+                    &origin,
+                    name,
+                    broker,
+                    victim.then(|| disk.path().join("l2")),
+                )
+            })
+            .collect();
+        let all = join_all(yaml.iter().map(Setup::start)).await;
+        let mut nodes = Self {
+            published_before: vec![0.0; all.len()],
+            unharmed: vec![true; all.len()],
+            keys: Vec::new(),
+            all,
+            names,
+            origin,
+            yaml,
+            _disk: disk,
+        };
+        nodes.whole().await;
+        for page in 0..truth.size() {
+            let key = key(&nodes.all[0], truth.path(page)).await;
+            nodes.keys.push(key);
+        }
+        nodes
+    }
+
+    /// Waits until every node hears, tells, and knows all others; answers when it was so.
+    pub async fn whole(&self) -> Instant {
+        for node in &self.all {
+            wait_for(
+                "every node hears and has told everything",
+                PATIENCE,
+                || async {
+                    let standing = standing(node).await;
+                    let tells = standing["purges_waiting"] == 0 && standing["publishes"] == true;
+                    let hears = standing["hears"] == true && state(node).await == "serving";
+                    (tells && hears && known(node).await == self.all.len() - 1).then_some(())
+                },
+            )
+            .await;
+        }
+        Instant::now()
+    }
+
+    /// Purges that were published in all, and how many of them should have come to each node
+    /// that lived through all of it; beside them those that did.
+    pub async fn arrivals(&self) -> Vec<(f64, f64)> {
+        let scrapes: Vec<Scrape> = join_all(self.all.iter().map(Gateway::scrape)).await;
+        let kind = [("kind", "purge")];
+        let published: Vec<f64> = scrapes
+            .iter()
+            .zip(&self.published_before)
+            .map(|(scrape, before)| before + scrape.sum("lamina_bus_published_total", &kind))
+            .collect();
+        let sum: f64 = published.iter().sum();
+        let lived = (0..self.all.len()).filter(|node| self.unharmed[*node]);
+        lived
+            .map(|node| {
+                let applied = scrapes[node].sum("lamina_cluster_purges_total", &[]);
+                (sum - published[node], applied)
+            })
+            .collect()
+    }
+
+    /// Waits until each purge has come to every node; false if that takes too long.
+    pub async fn all_arrived(&self) -> bool {
+        let began = Instant::now();
+        loop {
+            let arrivals = self.arrivals().await;
+            if arrivals.iter().all(|(due, came)| came >= due) {
+                return true;
+            }
+            if began.elapsed() > PATIENCE / 3 {
+                eprintln!("due and come, by node: {arrivals:?}");
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// SIGKILL to the last one.
+    pub async fn kill_the_last(&mut self) {
+        let last = self.all.len() - 1;
+        let kind = [("kind", "purge")];
+        let victim = self.all.pop().expect("there are nodes");
+        let published = victim.metric("lamina_bus_published_total", &kind).await;
+        self.published_before[last] += published;
+        self.unharmed[last] = false;
+        // Dropping it kills it, and waits for its end.
+        drop(victim);
+    }
+
+    /// The last one again, with what is on its disk.
+    pub async fn start_the_last(&self) -> Gateway {
+        let setup = self.yaml.last().expect("there are nodes");
+        setup.start().await
+    }
+
+    /// Resident memory, by node.
+    pub fn memory(&self) -> Vec<u64> {
+        self.all.iter().map(Gateway::resident_bytes).collect()
+    }
+
+    /// The sum of a metric over all nodes.
+    pub async fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let all = join_all(self.all.iter().map(|node| node.metric(name, labels))).await;
+        all.iter().sum()
+    }
+}
+
+fn setup(origin: &Origin, name: &str, broker: &Broker, disk: Option<PathBuf>) -> Setup {
+    let bus = format!(
+        "{{source: {name}, namespace: {NAMESPACE}, {}}}",
+        broker.yaml(name)
+    );
+    let setup = Setup::new(origin)
+        .top("server", "{threads: 1, drain_timeout: 1m}")
+        .top("telemetry", "{log_format: json, access_log: off}")
+        .top("bus", &bus);
+    match disk {
+        None => setup,
+        Some(path) => setup.top(
+            "cache",
+            &format!("{{l2: {{disk: {{path: \"{}\"}}}}}}", path.display()),
+        ),
+    }
+}
+
+async fn standing(node: &Gateway) -> Value {
+    let answer = node.admin(Method::GET, "/v1/nodes", "").await;
+    let body: Value = serde_json::from_str(&answer.text).unwrap();
+    body["bus"].clone()
+}
+
+async fn key(node: &Gateway, path: &str) -> String {
+    let asked = json!({"url": format!("http://{HOST}{path}")}).to_string();
+    let told = e2e::wait::within(
+        "explain",
+        SOON,
+        node.admin(Method::POST, "/v1/explain", &asked),
+    );
+    let told: Value = serde_json::from_str(&told.await.text).unwrap();
+    told["key"]["id"].as_str().expect("a key").to_owned()
+}
