@@ -147,6 +147,11 @@ impl Cluster {
         let listener = Arc::clone(&cluster);
         let inbox = Inbox::new(identity, listener, config, registry)?;
         cache.set_cut_off(true);
+        if cache.outlives_this_node() {
+            cluster
+                .doubts
+                .open("an earlier life of this node stored it");
+        }
         cache.announce_to(Arc::clone(&cluster) as Arc<dyn Peers>);
         let (mail, words) = Mail::new();
         let publishing = Arc::clone(&cluster.outbox);

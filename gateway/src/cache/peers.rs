@@ -12,7 +12,7 @@ use super::entry::Entry;
 use super::event::Event;
 use super::key::{Hash64, Key, KeyBuf, KeyId};
 use super::l2::convert;
-use super::purge::{Kind, Order, Selector, Verdict, numbered};
+use super::purge::{Kind, Lasts, Order, Selector, Verdict, numbered};
 use super::record::{self, Corrupt, Record, Stored};
 use super::{Cache, reach};
 use crate::http::vary::Vary;
@@ -61,6 +61,12 @@ impl Cache {
         let _ = self.peers.set(peers);
     }
 
+    /// Whether it holds what an earlier life of this node stored, which missed what was
+    /// purged meanwhile, and what that life had heard and not yet noted there.
+    pub fn outlives_this_node(&self) -> bool {
+        self.below().is_some_and(|tier| !tier.is_shared())
+    }
+
     /// Whether all nodes follow one purge log.
     pub fn shares_log(&self) -> bool {
         self.below().is_some_and(|tier| tier.is_shared())
@@ -102,8 +108,8 @@ impl Cache {
     /// Says that purges of peers may have been missed until now: what is stored must be
     /// validated before it is shown. Hand the answer to [`trust`](Self::trust) once it is
     /// known what was missed.
-    pub fn doubt(&self) -> Order {
-        let doubt = self.log.doubt();
+    pub fn doubt(&self, lasts: Lasts) -> Order {
+        let doubt = self.log.doubt(lasts);
         self.hooks.emit(Event::Gap);
         if let Some(tier) = self.below().filter(|tier| !tier.is_shared()) {
             // What is stored below counts in numbers of its own log alone: one that

@@ -96,13 +96,30 @@ struct Records {
     /// Whether there has been one, so that URLs must be looked up.
     has_addresses: bool,
     all: Stamp,
-    /// What was born before this is in doubt (see [`PurgeLog::doubt`]); 0 is nothing.
-    doubted: Order,
+    /// See [`PurgeLog::doubt`]: the newest that may be cleared, and the newest that may not.
+    doubts: [Doubt; 2],
     /// Entries and loads born before this can't be judged any more.
     floor: Order,
     /// When sweeps ended and where they had begun: what they saw may be dropped once the
     /// next one has ended and `keep` is over.
     swept: VecDeque<(Instant, Order)>,
+}
+
+/// How long a doubt lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lasts {
+    /// Until what was missed is known ([`PurgeLog::trust`]).
+    UntilKnown,
+    /// Nobody can tell what was missed: until each entry was loaded again.
+    ForGood,
+}
+
+/// What was born before is in doubt; 0 is nothing.
+#[derive(Clone, Copy, Default, Debug)]
+struct Doubt {
+    /// As it was given out.
+    name: Order,
+    before: Order,
 }
 
 /// By what an exact record is looked up.
@@ -178,27 +195,34 @@ impl PurgeLog {
         self.order.fetch_max(numbered(number), Ordering::Release);
     }
 
-    /// Says that purges may have been missed until now. What was born before is in doubt,
-    /// until it is loaded again or [`trust`](Self::trust) clears it.
-    pub fn doubt(&self) -> Order {
+    /// Says that purges may have been missed until now: what was born before is in doubt.
+    /// Answers the doubt's name. One that is cleared leaves those that last.
+    pub fn doubt(&self, lasts: Lasts) -> Order {
         let mut records = self.records.write();
         let n = self.order.load(Ordering::Relaxed) + 1;
-        records.doubted = n;
+        records.doubts[lasts as usize] = Doubt { name: n, before: n };
         self.order.fetch_max(n, Ordering::Release);
         n
     }
 
-    /// Puts a doubt at another place in the order, unless another one came since.
+    /// Puts a doubt at a later place in the order, unless another one came since or it is over.
     pub fn move_doubt(&self, doubt: Order, to: Order) {
         let mut records = self.records.write();
-        if records.doubted == doubt {
-            records.doubted = to;
+        for known in records.doubts.iter_mut().filter(|d| d.name == doubt) {
+            known.before = known.before.max(to);
         }
+        // Whoever was compared with it before it was moved is to look again.
+        let n = self.order.load(Ordering::Relaxed) + 1;
+        self.order.fetch_max(n.max(to), Ordering::Release);
     }
 
     /// Clears a doubt: what had been missed is in by now. Not one that came later.
     pub fn trust(&self, doubt: Order) {
-        self.move_doubt(doubt, 0);
+        let mut records = self.records.write();
+        let known = &mut records.doubts[Lasts::UntilKnown as usize];
+        if known.name == doubt {
+            *known = Doubt::default();
+        }
     }
 
     fn insert(&self, records: &mut Records, selector: &Selector, kind: Kind, n: Order) {
@@ -234,7 +258,7 @@ impl PurgeLog {
         }
         let marked = entry.is_marked() || stamp.soft > entry.born;
         // Not noted as compared: the doubt may be cleared.
-        if entry.born < records.doubted {
+        if entry.born < records.doubted() {
             return Verdict::Doubted;
         }
         entry.set_checked(order, marked);
@@ -252,7 +276,7 @@ impl PurgeLog {
         }
         let records = self.records.read();
         let stamp = records.reaching(marks);
-        let unsure = records.floor.max(records.doubted);
+        let unsure = records.floor.max(records.doubted());
         born < unsure || stamp.hard.max(stamp.soft) > born
     }
 
@@ -274,6 +298,12 @@ impl PurgeLog {
 }
 
 impl Records {
+    /// What was born before this is in doubt.
+    fn doubted(&self) -> Order {
+        let [cleared, lasting] = self.doubts;
+        cleared.before.max(lasting.before)
+    }
+
     fn count(&self) -> usize {
         self.exact.len() + self.urls.len() + usize::from(self.all.newest() > 0)
     }

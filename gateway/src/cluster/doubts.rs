@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 
 use crate::cache::Cache;
-use crate::cache::purge::Order;
+use crate::cache::purge::{Lasts, Order};
 
 /// The doubts of this node.
 pub struct Doubts {
@@ -59,18 +59,20 @@ impl Doubts {
 
     /// Purges may have been missed until now.
     pub fn open(self: &Arc<Self>, why: &'static str) {
-        let doubt = self.begin(why);
         if self.cache.shares_log() {
+            let doubt = self.begin(why, Lasts::UntilKnown);
             tokio::spawn(Arc::clone(self).read_log(doubt));
         } else {
             // Nobody can tell what was missed; it is not being made good.
+            let doubt = self.begin(why, Lasts::ForGood);
             self.end(doubt);
         }
     }
 
     /// Purges have been missed, and the transport delivers them now.
     pub fn open_until_caught_up(self: &Arc<Self>) {
-        let doubt = self.begin("the bus was not heard for a while, and kept what was told");
+        let why = "the bus was not heard for a while, and kept what was told";
+        let doubt = self.begin(why, Lasts::UntilKnown);
         *self.awaits_delivery.lock() = Some(doubt);
     }
 
@@ -82,9 +84,9 @@ impl Doubts {
         }
     }
 
-    fn begin(&self, why: &'static str) -> Order {
+    fn begin(&self, why: &'static str, lasts: Lasts) -> Order {
         let mut open = self.open.lock();
-        let doubt = self.cache.doubt();
+        let doubt = self.cache.doubt(lasts);
         *open = Some(doubt);
         self.gaps.inc();
         self.gauge.set(1);

@@ -388,6 +388,19 @@ async fn a_durable_transport_clears_the_doubt_when_it_has_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_durable_transport_gave_up_stays_in_doubt_after_a_reconnect() {
+    let hub: Arc<Hub> = Arc::default();
+    let site = Site::join(&hub, "one", 1);
+    settle().await;
+    site.load("/p/1", "page");
+    site.port.tell(Word::Lost("delivered too often"));
+    site.port.tell(Word::Down("cut".to_owned()));
+    site.port.tell(Word::Up { behind: Some(0) });
+    settle().await;
+    assert_eq!(site.look("/p/1"), Met::Stale);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_value_reaches_the_nodes_that_want_it() {
     let hub = Arc::default();
     let (one, two) = (Site::join(&hub, "one", 1), Site::join(&hub, "two", 2));

@@ -219,6 +219,43 @@ pub async fn a_node_that_was_killed_brings_nothing_old_back<B: Configured>() {
     assert_eq!(get(&b, "/same").await, "1");
 }
 
+/// A durable broker's word that all was delivered can't tell either what the life before
+/// had heard of and not yet noted on its disk.
+pub async fn who_starts_again_and_hears_nobody_shows_nothing_old_unchecked<B: Configured>() {
+    let (mut broker, fleet) = frail::<B>(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let disk = format!(
+        "{{l2: {{disk: {{path: \"{}\"}}}}}}",
+        dir.path().join("l2").display()
+    );
+    let setup = node(&fleet.origin, "b", &broker.yaml(broker.port(), "b")).top("cache", &disk);
+    let get = async |node: &Gateway, path: &str| {
+        let ask = node.client().request(path).host("site.example");
+        ask.send().await.text().to_owned()
+    };
+    let mut b = setup.start().await;
+    is(&b, "serving").await;
+    for path in ["/old", "/same"] {
+        assert_eq!(get(&b, path).await, "1");
+    }
+    let written = [("outcome", "stored")];
+    b.metric_until("lamina_l2_writes_total", &written, |n| n >= 2.0)
+        .await;
+    b.terminate();
+    b.ended(SOON * 4).await;
+    drop(b);
+    fleet.pages.change("/old");
+    fleet.nodes[0].purge(json!({"tag": "/old"})).await;
+    broker.kill();
+    fleet.origin.forget();
+    let b = setup.start().await;
+    assert_eq!(get(&b, "/old").await, "2");
+    assert_eq!(get(&b, "/same").await, "1");
+    let seen = fleet.origin.seen();
+    let asked = seen.iter().find(|seen| seen.path_only() == "/same");
+    assert_eq!(asked.unwrap().header("if-none-match"), "\"/same-1\"");
+}
+
 pub async fn a_broker_that_is_down_at_the_start_is_joined_when_it_comes<B: Configured>() {
     let mut broker = B::start().await;
     broker.kill();
@@ -376,6 +413,7 @@ macro_rules! cluster {
             what_was_purged_while_the_broker_stood_still_arrives
             who_was_cut_off_shows_nothing_old_unchecked
             a_node_that_was_killed_brings_nothing_old_back
+            who_starts_again_and_hears_nobody_shows_nothing_old_unchecked
             a_broker_that_is_down_at_the_start_is_joined_when_it_comes
             who_does_not_answer_is_named
             garbage_on_the_bus_harms_nobody

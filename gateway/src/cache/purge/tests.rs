@@ -102,6 +102,25 @@ fn a_soft_purge_marks_and_the_mark_stays_when_the_record_goes() {
 }
 
 #[test]
+fn a_doubt_that_is_cleared_leaves_one_that_lasts() {
+    let log = PurgeLog::new(100, Duration::ZERO);
+    let old = entry(marks("a/1", &[]), log.order());
+    let lasting = log.doubt(Lasts::ForGood);
+    let between = entry(marks("a/2", &[]), log.order());
+    let cleared = log.doubt(Lasts::UntilKnown);
+    assert_eq!(log.judge(&between), Verdict::Doubted);
+    log.trust(lasting);
+    log.move_doubt(cleared, log.order() + 10);
+    let moved = entry(marks("a/3", &[]), cleared);
+    assert_eq!(log.judge(&moved), Verdict::Doubted);
+    log.trust(cleared);
+    for entry in [&between, &moved] {
+        assert_eq!(log.judge(entry), Verdict::Visible);
+    }
+    assert_eq!(log.judge(&old), Verdict::Doubted);
+}
+
+#[test]
 fn a_load_older_than_the_forgotten_records_is_not_admitted() {
     let log = PurgeLog::new(100, Duration::ZERO);
     let born = log.order();
