@@ -17,6 +17,7 @@ use crate::readers::{Readers, Tally};
 /// in a gateway: it would have to say that some were lost, whoever's they were.
 const AHEAD: usize = 4_000;
 const BATCH: usize = 50;
+const TENTHS: usize = 10;
 /// Of the readers, before.
 const BEFORE: Duration = Duration::from_secs(5);
 
@@ -33,8 +34,8 @@ pub struct Flood {
     pub took: Duration,
     pub before: Tally,
     pub during: Tally,
-    /// Resident bytes of each node: before, after half of it, after it.
-    pub memory: [Vec<u64>; 3],
+    /// Resident bytes of each node: before, and after each tenth.
+    pub memory: Vec<Vec<u64>>,
 }
 
 pub async fn flood(count: usize, broker: &Broker, nodes: &Nodes, readers: &Readers) -> Flood {
@@ -43,10 +44,9 @@ pub async fn flood(count: usize, broker: &Broker, nodes: &Nodes, readers: &Reade
     let before = readers.tally().since(start);
     let transport = joined(broker).await;
     let [malformed_before, foreign_before, gaps_before] = counts(nodes).await;
-    let memory = nodes.memory();
+    let mut memory = vec![nodes.memory()];
     let (start, began) = (readers.tally(), Instant::now());
     let mut events = Events::new();
-    let mut at_half = None;
     let (mut malformed, mut foreign) = (0, 0);
     while malformed + foreign < count {
         let batch: Vec<(Bytes, bool)> = (0..BATCH).map(|_| events.next()).collect();
@@ -54,8 +54,8 @@ pub async fn flood(count: usize, broker: &Broker, nodes: &Nodes, readers: &Reade
         malformed += batch.iter().filter(|(_, foreign)| !foreign).count();
         let batch: Vec<Bytes> = batch.into_iter().map(|(bytes, _)| bytes).collect();
         publish(&*transport, &batch).await;
-        if malformed + foreign >= count / 2 {
-            at_half.get_or_insert_with(|| nodes.memory());
+        if (malformed + foreign) * TENTHS >= count * memory.len() {
+            memory.push(nodes.memory());
         }
         if (malformed + foreign) % (AHEAD / 2) == 0 {
             let sent = malformed + foreign;
@@ -85,7 +85,7 @@ pub async fn flood(count: usize, broker: &Broker, nodes: &Nodes, readers: &Reade
         took: began.elapsed(),
         before,
         during: readers.tally().since(start),
-        memory: [memory, at_half.unwrap_or_default(), nodes.memory()],
+        memory,
     }
 }
 
@@ -96,17 +96,12 @@ impl Flood {
         self.counted_malformed == due(self.malformed) && self.counted_foreign == due(self.foreign)
     }
 
-    /// The most that a node has grown in MiB: in its first half, and in its second.
-    pub fn grown(&self) -> [f64; 2] {
-        let [before, half, after] = &self.memory;
-        [growth(before, half), growth(half, after)]
+    /// The node that takes most, in MiB: before, and after each tenth.
+    pub fn most(&self) -> Vec<u64> {
+        let most = self.memory.iter().map(|nodes| nodes.iter().max());
+        most.map(|most| most.map_or(0, |bytes| bytes >> 20))
+            .collect()
     }
-}
-
-fn growth(before: &[u64], after: &[u64]) -> f64 {
-    let grown = before.iter().zip(after);
-    let most = grown.map(|(before, after)| after.saturating_sub(*before));
-    most.max().unwrap_or_default() as f64 / f64::from(1 << 20)
 }
 
 /// A way to the broker, of which nothing is read.
