@@ -14,6 +14,9 @@ use crate::truth::{Truth, Wanted};
 /// `all` and `route` once each in so many purges, lest nothing stays in the caches.
 const RARELY: usize = 400;
 
+/// A purge that nobody waits for and that takes longer is told: no broker may hold one up.
+const SLOW: Duration = Duration::from_millis(500);
+
 /// Which purge it is: says the selector, the page and whether it is soft.
 pub struct Turns(AtomicUsize);
 
@@ -150,7 +153,14 @@ pub async fn steadily<T>(
 
 async fn untold(node: &Gateway, at: usize, keys: &[String], truth: &Truth, turns: &Turns) {
     let purge = turns.next(truth, keys);
-    node.purge(purge.body).await;
+    let began = Instant::now();
+    let receipt = node.purge(purge.body).await;
+    if began.elapsed() > SLOW {
+        eprintln!(
+            "node {at} took {:.1?} for a purge: {receipt}",
+            began.elapsed()
+        );
+    }
     truth.taken(at, purge.wanted);
 }
 
