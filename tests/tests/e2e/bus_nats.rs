@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use e2e::fleet::{Fleet, purge_everywhere, shown};
 use e2e::nats::{Cluster, Nats};
 use e2e::wait::{SOON, passed, wait_for};
 use lamina::bus::nats::config::{self, Mode, Storage};
 use lamina::bus::nats::open;
 use lamina::bus::transport::{PublishError, Transport, Word};
 use lamina::units::Duration;
+use serde_json::json;
 
 use crate::bus_transport::{Broker, DELIVERIES, Node, applied, number};
 
@@ -363,4 +365,71 @@ async fn without_a_store_a_cluster_goes_on_through_another_server() {
         () = b.find(b"hello") => {}
         () = again_and_again => {}
     }
+}
+
+/// Gateways over these servers.
+async fn gateways(servers: &[Nats], mode: &str) -> Fleet {
+    let urls: Vec<_> = servers
+        .iter()
+        .map(|server| format!("{:?}", server.url()))
+        .collect();
+    let urls = urls.join(", ");
+    Fleet::start(2, |name| {
+        let jetstream = format!("jetstream: {{durable_name: {name}, max_msgs: 1000}}");
+        format!("nats: {{servers: [{urls}], mode: {mode}, reconnect_max: 500ms, {jetstream}}}")
+    })
+    .await
+}
+
+async fn purges_arrive(fleet: &Fleet) {
+    for node in &fleet.nodes {
+        let receipt = purge_everywhere(node, json!({"tag": "x"})).await;
+        assert_eq!(receipt["peers"]["complete"], true, "{receipt}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_hear_each_other_while_one_server_of_three_lives() {
+    let mut cluster = Cluster::start_core().await;
+    let fleet = gateways(&cluster.nodes, "core").await;
+    purges_arrive(&fleet).await;
+    for dead in 0..2 {
+        cluster.nodes[dead].kill();
+        purges_arrive(&fleet).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_use_a_stream_as_it_is_and_make_it_again_when_it_is_deleted() {
+    let nats = Nats::start().await;
+    let other = json!({"name": STREAM, "subjects": ["cache.invalidations"], "retention": "limits",
+        "storage": "memory", "max_msgs": 7, "num_replicas": 1});
+    let create = format!("$JS.API.STREAM.CREATE.{STREAM}");
+    let said = nats.ask(&create, &other.to_string()).await;
+    assert!(said.contains("\"max_msgs\":7"), "{said}");
+    let servers = [nats];
+    let fleet = gateways(&servers, "jetstream").await;
+    let differs = "max_msgs is 7, configured is 1000";
+    for node in &fleet.nodes {
+        let told = |line: &str| line.contains("used as it is") && line.contains(differs);
+        node.logged("the differences", told).await;
+    }
+    let info = format!("$JS.API.STREAM.INFO.{STREAM}");
+    let said = servers[0].ask(&info, "").await;
+    assert!(said.contains("\"max_msgs\":7"), "{said}");
+    purges_arrive(&fleet).await;
+    let delete = format!("$JS.API.STREAM.DELETE.{STREAM}");
+    assert_eq!(shown(&fleet.nodes[1], "/p").await, 1);
+    servers[0].ask(&delete, "").await;
+    fleet.pages.change("/p");
+    fleet.nodes[0].purge(json!({"tag": "/p"})).await;
+    // The new stream may have taken it before the other node listened.
+    wait_for("what was purged is not shown", SOON, || async {
+        (shown(&fleet.nodes[1], "/p").await == 2).then_some(())
+    })
+    .await;
+    let said = servers[0].ask(&info, "").await;
+    assert!(said.contains("\"max_msgs\":1000"), "{said}");
+    fleet.whole().await;
+    purges_arrive(&fleet).await;
 }
