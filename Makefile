@@ -75,7 +75,7 @@ deny:
 	@scripts/deny.sh
 
 bench-install:
-	@tests/install.sh bench-install wrk nginx haproxy varnish
+	@tests/install.sh bench-install wrk nginx haproxy varnish nats-server
 
 # SEED and REQUESTS choose another stream, as in `make differential SEED=7`.
 SEED ?= 1

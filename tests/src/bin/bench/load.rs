@@ -47,10 +47,21 @@ pub fn hits(server: &Server, options: &Options) -> anyhow::Result<Sample> {
 
 /// A page of its own for every request.
 pub fn misses(server: &Server, work: &Path, options: &Options) -> anyhow::Result<Sample> {
+    unique("GET", server, work, options)
+}
+
+/// A URL of its own is purged by every request.
+pub fn purges(server: &Server, work: &Path, options: &Options) -> anyhow::Result<Sample> {
+    unique("PURGE", server, work, options)
+}
+
+fn unique(method: &str, server: &Server, work: &Path, options: &Options) -> anyhow::Result<Sample> {
     let script = work.join("unique.lua");
     // The start time keeps a second run over the same cache from hitting.
-    let lua = "local n = 0\nlocal start = os.time() .. '-' .. math.floor(os.clock() * 1e6)\n\
-               request = function()\n  n = n + 1\n  return wrk.format('GET', '/miss/' .. start .. '/' .. n)\nend\n";
+    let lua = format!(
+        "local n = 0\nlocal start = os.time() .. '-' .. math.floor(os.clock() * 1e6)\n\
+         request = function()\n  n = n + 1\n  return wrk.format('{method}', '/page/' .. start .. '/' .. n)\nend\n"
+    );
     std::fs::write(&script, lua).context("the wrk script")?;
     fetch(server)?;
     measure(

@@ -17,7 +17,7 @@ use anyhow::Context;
 
 use load::Sample;
 use options::Options;
-use peers::Kind;
+use peers::{Kind, Surroundings};
 use report::Row;
 
 fn main() -> anyhow::Result<()> {
@@ -26,17 +26,20 @@ fn main() -> anyhow::Result<()> {
     }
     let options = Options::from_arguments()?;
     let work = tempfile::tempdir().context("a folder for the servers' files")?;
-    let origin = peers::start_origin()?;
+    let beside = Surroundings::start()?;
+    let start = |kind| peers::start(kind, &beside, work.path(), &options);
     let hits = compare(Kind::HITS, &options, |kind| {
-        let server = peers::start(kind, &origin, work.path(), &options)?;
-        load::hits(&server, &options)
+        load::hits(&start(kind)?, &options)
     });
     println!("{}", report::hits(&hits, &options));
     let misses = compare(Kind::MISSES, &options, |kind| {
-        let server = peers::start(kind, &origin, work.path(), &options)?;
-        load::misses(&server, work.path(), &options)
+        load::misses(&start(kind)?, work.path(), &options)
     });
     println!("{}", report::misses(&misses, &options));
+    let purges = compare(Kind::PURGES, &options, |kind| {
+        load::purges(&start(kind)?, work.path(), &options)
+    });
+    println!("{}", report::purges(&purges, &options));
     Ok(())
 }
 

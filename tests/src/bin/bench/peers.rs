@@ -27,6 +27,8 @@ pub enum Kind {
     LaminaKeyPlugin,
     /// With the second tier on disk.
     LaminaL2,
+    /// One of many: with the event bus over NATS.
+    LaminaBus,
     Haproxy,
     Nginx,
     Varnish,
@@ -38,11 +40,13 @@ impl Kind {
         Self::Lamina,
         Self::LaminaKeyPlugin,
         Self::LaminaL2,
+        Self::LaminaBus,
         Self::Haproxy,
         Self::Nginx,
         Self::Varnish,
     ];
-    pub const MISSES: &[Self] = &[Self::Lamina, Self::LaminaL2, Self::Nginx];
+    pub const MISSES: &[Self] = &[Self::Lamina, Self::LaminaL2, Self::LaminaBus, Self::Nginx];
+    pub const PURGES: &[Self] = &[Self::Lamina, Self::LaminaBus];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -50,6 +54,7 @@ impl Kind {
             Self::Lamina => "lamina",
             Self::LaminaKeyPlugin => "lamina-key-plugin",
             Self::LaminaL2 => "lamina-l2",
+            Self::LaminaBus => "lamina-bus",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Varnish => "varnish",
@@ -57,18 +62,38 @@ impl Kind {
     }
 }
 
-/// The floor program as the origin of all.
-pub fn start_origin() -> anyhow::Result<Server> {
-    floor(OTHER_CORE)
+/// What the servers stand beside.
+pub struct Surroundings {
+    /// The floor program.
+    pub origin: Server,
+    /// NATS; none where it is not installed.
+    bus: Option<Server>,
+}
+
+impl Surroundings {
+    pub fn start() -> anyhow::Result<Self> {
+        Ok(Self {
+            origin: floor(OTHER_CORE)?,
+            bus: nats().ok(),
+        })
+    }
+}
+
+fn nats() -> anyhow::Result<Server> {
+    let address = free_address()?;
+    let port = address.port().to_string();
+    let arguments = ["--addr", "127.0.0.1", "--port", &port];
+    Server::start(Some(OTHER_CORE), address, "nats-server", &arguments)
 }
 
 /// Starts a server of this kind with an empty cache.
 pub fn start(
     kind: Kind,
-    origin: &Server,
+    beside: &Surroundings,
     work: &Path,
     options: &Options,
 ) -> anyhow::Result<Server> {
+    let origin = &beside.origin;
     let dir = work.join(kind.name());
     if dir.exists() {
         fs::remove_dir_all(&dir).context("the last round's files")?;
@@ -77,8 +102,8 @@ pub fn start(
     let address = free_address()?;
     match kind {
         Kind::Floor => floor(SERVER_CORE),
-        Kind::Lamina | Kind::LaminaKeyPlugin | Kind::LaminaL2 => {
-            lamina(kind, address, origin, &dir, options)
+        Kind::Lamina | Kind::LaminaKeyPlugin | Kind::LaminaL2 | Kind::LaminaBus => {
+            lamina(kind, address, beside, &dir, options)
         }
         Kind::Haproxy => haproxy(address, origin, &dir),
         Kind::Nginx => peers::nginx(Some(SERVER_CORE), origin.address, &dir, ""),
@@ -100,7 +125,7 @@ fn floor(core: usize) -> anyhow::Result<Server> {
 fn lamina(
     kind: Kind,
     address: SocketAddr,
-    origin: &Server,
+    beside: &Surroundings,
     dir: &Path,
     options: &Options,
 ) -> anyhow::Result<Server> {
@@ -127,15 +152,25 @@ fn lamina(
             );
             ("", disk)
         }
+        Kind::LaminaBus => {
+            let bus = beside.bus.as_ref();
+            let bus = bus.context("nats-server is not installed (make test-install)")?;
+            let url = bus.address;
+            (
+                "",
+                format!("bus: {{source: a, nats: {{url: \"nats://{url}\"}}}}\n"),
+            )
+        }
         _ => ("", String::new()),
     };
     let yaml = format!(
         "version: 1\nserver: {{threads: 1}}\nlisteners: [{{address: \"{address}\"}}]\n\
          admin: {{address: \"127.0.0.1:0\"}}\ntelemetry: {{access_log: off, log_level: warn}}\n\
          upstreams: {{origin: \"http://{}\"}}\n{more}\
+         purge_method: {{enabled: true, allow: [127.0.0.1/32]}}\n\
          routes:\n  - {{name: other, match: {{path: /other/*}}, upstream: origin, cache: off}}\n\
          \x20 - {{name: bench, match: {{path: /*}}, upstream: origin, tags: [bench]{key}}}\n",
-        origin.address
+        beside.origin.address
     );
     let config = write(dir, "lamina.yaml", &yaml)?;
     Server::start(

@@ -54,6 +54,12 @@ pub fn misses(rows: &[Row], options: &Options) -> String {
     )
 }
 
+/// Purges, as multiples of one without a bus.
+pub fn purges(rows: &[Row], options: &Options) -> String {
+    let title = "One URL purged (`PURGE`)";
+    table(title, "lamina", rows, Kind::Lamina, options)
+}
+
 fn table(title: &str, unit: &str, rows: &[Row], base: Kind, options: &Options) -> String {
     let mut text = format!(
         "### {title}\n\nOne worker on one core, wrk with 64 connections on another; least of {} rounds of {} s.\n\n\
