@@ -1,10 +1,11 @@
-//! The admin listener: health, metrics, purge, explain.
+//! The admin listener: health, metrics, purge, plugins, explain.
 //!
 //! It runs on a thread and a runtime of its own, so that it answers when the listeners
 //! are full. What changes something is POST and asks for the token where one is set;
 //! beyond loopback one must be (`config` refuses to start otherwise).
 
 pub mod config;
+mod plugins;
 mod purge;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, Standing};
 use crate::http::bearer;
 use crate::http::body::{Body, collect};
+use crate::plugin::Plugins;
 use crate::proxy::Proxy;
 use crate::telemetry::metrics::{self, Registry};
 use purge::Asked;
@@ -25,6 +27,7 @@ use purge::Asked;
 /// What the admin listener answers from.
 pub struct Admin {
     pub proxy: Arc<Proxy>,
+    pub plugins: Arc<Plugins>,
     /// The other nodes, where there is an event bus.
     pub cluster: Option<Arc<Cluster>>,
     pub registry: Registry,
@@ -57,11 +60,20 @@ impl Admin {
                 Ok(body) => told(self.explain(&body).await),
                 Err(refusal) => refusal,
             },
+            (&Method::GET | &Method::HEAD, "/v1/plugins") => {
+                answer(StatusCode::OK, &plugins::list(&self.plugins))
+            }
+            (_, path) if plugins::target(path).is_some() => {
+                let allowed = self.allows(&request);
+                self.act_on_plugin(&method, path, allowed).await
+            }
             (_, "/v1/purge" | "/v1/explain") => wrong_method("POST"),
-            (_, "/livez" | "/readyz" | "/metrics" | "/v1/nodes") => wrong_method("GET, HEAD"),
+            (_, "/livez" | "/readyz" | "/metrics" | "/v1/nodes" | "/v1/plugins") => {
+                wrong_method("GET, HEAD")
+            }
             _ => answer(
                 StatusCode::NOT_FOUND,
-                &json!({"error": "no such page; there are /livez, /readyz, /metrics, /v1/nodes, /v1/purge and /v1/explain"}),
+                &json!({"error": "no such page; there are /livez, /readyz, /metrics, /v1/nodes, /v1/plugins, /v1/purge and /v1/explain"}),
             ),
         }
     }
@@ -127,17 +139,22 @@ impl Admin {
         }
     }
 
+    async fn act_on_plugin(&self, method: &Method, path: &str, allowed: bool) -> Response<Body> {
+        let (name, verb) = plugins::target(path).unwrap_or_default();
+        if method != Method::POST {
+            return wrong_method("POST");
+        }
+        if !allowed {
+            return unauthorized();
+        }
+        let (status, body) = plugins::act(&self.plugins, name, verb).await;
+        answer(status, &body)
+    }
+
     /// Checks the token and reads the JSON body.
     async fn asked(&self, request: Request<Body>) -> Result<Value, Response<Body>> {
         if !self.allows(&request) {
-            let mut response = answer(
-                StatusCode::UNAUTHORIZED,
-                &json!({"error": "a valid `Authorization: Bearer` token is needed"}),
-            );
-            response
-                .headers_mut()
-                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return Err(response);
+            return Err(unauthorized());
         }
         let Ok(bytes) = collect(request.into_body(), MAX_BODY).await else {
             return Err(answer(
@@ -237,6 +254,17 @@ fn answer(status: StatusCode, value: &Value) -> Response<Body> {
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn unauthorized() -> Response<Body> {
+    let mut response = answer(
+        StatusCode::UNAUTHORIZED,
+        &json!({"error": "a valid `Authorization: Bearer` token is needed"}),
+    );
+    response
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 

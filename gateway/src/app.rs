@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::Admin;
 use crate::bus;
@@ -45,8 +46,9 @@ pub struct App {
     /// Where clients are served, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
     pub admin_address: SocketAddr,
-    // Kept alive for as long as the gateway runs.
-    _tending: tokio::task::JoinHandle<()>,
+    // Ended with the gateway.
+    _tending: AbortOnDropHandle<()>,
+    _renewing: AbortOnDropHandle<()>,
 }
 
 /// Why a gateway can't start.
@@ -92,6 +94,7 @@ impl StartError {
 /// The parts that exist without a listener: what `explain` needs.
 pub struct Engine {
     pub proxy: Arc<Proxy>,
+    pub plugins: Arc<Plugins>,
     pub cache: Arc<Cache>,
     pub registry: Registry,
 }
@@ -129,7 +132,7 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
         fetch: fetch(Arc::clone(&origins)),
         registry: &registry,
     };
-    let plugins = Plugins::load(&config.plugins, options).await?;
+    let plugins = Arc::new(Plugins::load(&config.plugins, options).await?);
     let on_error = config
         .plugins
         .iter()
@@ -152,6 +155,7 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
     )?);
     Ok(Engine {
         proxy,
+        plugins,
         cache,
         registry,
     })
@@ -165,6 +169,7 @@ impl App {
     pub async fn start(config: &Config, logs: &Logs) -> Result<Self, StartError> {
         let Engine {
             proxy,
+            plugins,
             cache,
             registry,
         } = assemble(config, open_store(&config.cache.l2)?).await?;
@@ -197,6 +202,7 @@ impl App {
         let dropped = logs.register(&registry)?;
         let admin = Arc::new(Admin {
             proxy: Arc::clone(&proxy),
+            plugins: Arc::clone(&plugins),
             cluster: cluster.clone(),
             registry,
             token: config.admin.token.clone(),
@@ -218,7 +224,8 @@ impl App {
                 .first()
                 .copied()
                 .unwrap_or(config.admin.address),
-            _tending: tokio::spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
+            _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
+            _renewing: spawn(renew(plugins)),
         })
     }
 
@@ -266,6 +273,27 @@ fn open_store(config: &L2) -> Result<Option<Arc<dyn Store>>, StartError> {
         (None, Some(disk)) => Ok(Some(disk::open(disk)?)),
         (None, None) => Ok(None),
     }
+}
+
+fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(work))
+}
+
+/// Takes up new plugin files: those that are watched by themselves, all on SIGHUP.
+async fn renew(plugins: Arc<Plugins>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let on_signal = async {
+        match signal(SignalKind::hangup()) {
+            Ok(mut hangups) => {
+                while hangups.recv().await.is_some() {
+                    tracing::info!("SIGHUP: loading plugins anew");
+                    plugins.reload().await;
+                }
+            }
+            Err(error) => tracing::error!(%error, "SIGHUP can't be heard"),
+        }
+    };
+    tokio::join!(plugins.watch(), on_signal);
 }
 
 /// Keeps the cache in order, aside from requests.

@@ -1,12 +1,16 @@
-//! Sandboxed WASM plugins: they derive cache keys (`key`) and load what is missing
-//! (`load`). The contract is WIT, in `plugin-sdk/wit`.
+//! Sandboxed WASM plugins: they derive cache keys (`key`), load what is missing (`load`),
+//! and look at requests and responses. The contract is WIT, in `plugin-sdk/wit`.
 //!
-//! [`Plugins::load`] compiles and checks; [`Plugin::key`] and [`Plugin::load`] call.
-//! A plugin returns a decision and does nothing else: `proxy` acts on it. Inside:
-//! `setup`, `artifact` (file to code), `contract` (imports and exports), `engine`
-//! (wasmtime, threads), `guest` (one instance), `meter` and `outcome` (its limits, and
-//! what a failed call means), `inputs`, `memo` and `key` (the key hook), `load` and
-//! `fetch` (the load hook), `check` (what guests answer).
+//! [`Plugins::load`] compiles and checks; [`Plugin::key`] and its like call. A plugin
+//! returns a decision and does nothing else: `proxy` acts on it. Inside:
+//! - making: `setup`, `artifact` (file to code), `contract` (imports and exports),
+//!   `engine` (wasmtime, threads), `version`, `swap` (one version after another), `health`
+//!   (set aside after failures);
+//! - running: `guest` (one instance), `local` (a thread's instances), `meter` and `outcome`
+//!   (limits, and what a failed call means);
+//! - hooks: `key` with `inputs` and `memo`, `load`, `heads` (requests and responses),
+//!   `reads` (what they see), `check` (what guests answer);
+//! - imports: `log`, `fetch`, `kv`, `impure` (clock and randomness).
 //!
 //! Invariant: every guest call has a deadline, a memory cap, and only the imports that
 //! the YAML grants; a failed call costs that one call and its instance.
@@ -21,9 +25,14 @@ mod engine;
 mod error;
 mod fetch;
 mod guest;
+mod heads;
+mod health;
+mod impure;
 mod inputs;
 mod key;
+mod kv;
 mod load;
+mod local;
 mod log;
 mod manifest;
 mod memo;
@@ -31,27 +40,42 @@ mod meter;
 mod metrics;
 mod names;
 mod outcome;
+mod reads;
 mod setup;
+mod swap;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::request::Parts;
-use http::{HeaderMap, Request, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, Request, StatusCode};
+use parking_lot::Mutex;
+
+use metrics::Families;
+use setup::{Job, Workshop};
+use swap::Versions;
+use version::Version;
 
 pub use bindings::types;
 pub use declared::KeyRules;
 pub use error::{CallError, CallErrorKind, Cause, LoadError};
 pub use fetch::{Fetch, FetchCall, FetchError};
+pub use heads::Head;
+pub use health::Aside;
 pub use load::LoadRequest;
 pub use manifest::{HeaderNeed, KeyNeeds, Manifest, QueryNeed};
 pub use names::NamePattern;
+pub use reads::Reads;
+pub use swap::Reloaded;
 
 /// The plugins of one configuration.
 #[derive(Default)]
@@ -77,14 +101,34 @@ pub struct Options<'a> {
 pub enum Hook {
     Key,
     Load,
+    Request,
+    Response,
 }
 
-/// One plugin, ready to be called.
+/// One plugin, whose versions may change while it is called.
 pub struct Plugin {
-    name: Arc<str>,
-    manifest: Manifest,
-    keys: Option<Arc<key::Keys>>,
-    loader: Option<Arc<load::Loader>>,
+    versions: Arc<Versions>,
+}
+
+/// How a plugin is, for people.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Its name in the YAML.
+    pub plugin: String,
+    /// The version that serves: grows with each that is loaded.
+    pub number: u64,
+    /// What it says of itself.
+    pub name: String,
+    pub version: String,
+    /// Of its file.
+    pub sha256: String,
+    /// When it was loaded.
+    pub made: SystemTime,
+    pub hooks: Vec<&'static str>,
+    /// Instances that live, of all versions.
+    pub instances: i64,
+    /// Some: it is set aside.
+    pub aside: Option<Aside>,
 }
 
 /// What `key` decided.
@@ -108,6 +152,41 @@ pub enum KeyDecision {
     },
     /// Answer with this status, 400 to 599.
     Refuse { status: StatusCode },
+}
+
+/// What `on-request` decided.
+#[derive(Debug)]
+pub enum RequestDecision {
+    /// On with it, as it is.
+    Next,
+    /// On with it, changed.
+    Change {
+        path_and_query: Option<PathAndQuery>,
+        headers: HeaderChange,
+    },
+    /// This answer, at once.
+    Respond(LoadedResponse),
+    /// This status, 400 to 599, at once.
+    Refuse(StatusCode),
+}
+
+/// How `on-response` changes a response.
+#[derive(Debug)]
+pub struct ResponseChange {
+    /// Whether it may be stored, as far as the plugin is concerned.
+    pub store: bool,
+    /// Time to live; counts more than `Cache-Control`.
+    pub ttl: Option<Duration>,
+    /// Further tags.
+    pub tags: Vec<String>,
+    pub headers: HeaderChange,
+}
+
+/// How headers are changed: first these go, then those are set.
+#[derive(Debug, Default)]
+pub struct HeaderChange {
+    pub remove: Vec<HeaderName>,
+    pub set: HeaderMap,
 }
 
 /// What `load` decided.
@@ -140,15 +219,54 @@ pub struct LoadedResponse {
 }
 
 impl Plugins {
-    /// Reads, compiles, checks and starts every plugin. One that is bad fails all,
-    /// with its name and the reason, and leaves nothing behind.
+    /// Reads, compiles, checks and starts every plugin, side by side. One that is bad fails
+    /// all, with its name and the reason, and leaves nothing behind.
     pub async fn load(
         configs: &BTreeMap<String, config::Plugin>,
         options: Options<'_>,
     ) -> Result<Self, LoadError> {
-        setup::load(configs, options)
-            .await
-            .map(|by_name| Self { by_name })
+        let general = |cause| LoadError {
+            plugin: configs.keys().cloned().collect::<Vec<_>>().join("`, `"),
+            cause,
+        };
+        let failed = |e: prometheus::Error| general(Cause::Engine(e.to_string()));
+        let families = Families::new().map_err(failed)?;
+        if configs.is_empty() {
+            families.register(options.registry).map_err(failed)?;
+            return Ok(Self::default());
+        }
+        let engine =
+            engine::start(configs).map_err(|e| general(Cause::Engine(format!("{e:#}"))))?;
+        let workshop = Arc::new(Workshop {
+            engine,
+            families,
+            base: options.base,
+            cache_dir: options.cache_dir,
+            fetch: options.fetch,
+            threads: Mutex::default(),
+        });
+        let make = |(name, config): (&String, &config::Plugin)| {
+            let (job, workshop) = (Job::new(name, config), Arc::clone(&workshop));
+            tokio::task::spawn_blocking(move || {
+                let first = workshop.make(&job);
+                first.map(|first| Plugin {
+                    versions: Arc::new(Versions::new(job, workshop, first)),
+                })
+            })
+        };
+        let making: Vec<_> = configs.iter().map(make).collect();
+        let mut by_name = BTreeMap::new();
+        for (made, name) in join_all(making).await.into_iter().zip(configs.keys()) {
+            let made = made.unwrap_or_else(|e| Err(Cause::Engine(e.to_string())));
+            let plugin = made.map_err(|cause| LoadError {
+                plugin: name.clone(),
+                cause,
+            })?;
+            by_name.insert(name.clone(), Arc::new(plugin));
+        }
+        let families = &workshop.families;
+        families.register(options.registry).map_err(failed)?;
+        Ok(Self { by_name })
     }
 
     /// The plugin of this name in the YAML.
@@ -160,74 +278,179 @@ impl Plugins {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Plugin>> {
         self.by_name.values()
     }
+
+    /// Takes up new files in the place of old ones, for ever; where the YAML lets it.
+    pub async fn watch(&self) {
+        let watched = self
+            .iter()
+            .filter(|plugin| plugin.versions.job.config.watch);
+        let watches = watched.map(|plugin| Arc::clone(&plugin.versions).watch());
+        join_all(watches).await;
+    }
+
+    /// Loads all anew; those that can't be go on as they are, with a line in the log.
+    pub async fn reload(&self) {
+        join_all(self.iter().map(|plugin| plugin.versions.reload_and_say())).await;
+    }
 }
 
 impl Plugin {
     /// Its name in the YAML.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.versions.job.name
     }
 
-    /// What it says about itself.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+    /// What the version that serves says about itself.
+    pub fn manifest(&self) -> Manifest {
+        self.versions.current.load().manifest.clone()
     }
 
-    /// Whether it derives keys, by a call or by declaration.
-    pub fn exports_key(&self) -> bool {
-        self.keys.is_some() || self.manifest.declarative.is_some()
+    /// Whether the version that serves has this hook, by a call or by declaration.
+    pub fn has(&self, hook: Hook) -> bool {
+        self.versions.current.load().has(hook)
     }
 
-    /// Whether it loads.
-    pub fn exports_load(&self) -> bool {
-        self.loader.is_some()
-    }
-
-    /// Fails when a route uses it for a hook that it does not have.
+    /// Notes that a route uses it for this hook: no version without it will serve.
+    ///
+    /// # Errors
+    /// When the version that serves does not have it.
     pub fn require(&self, hook: Hook) -> Result<(), LoadError> {
-        let has = match hook {
-            Hook::Key => self.exports_key(),
-            Hook::Load => self.exports_load(),
-        };
-        match has {
-            true => Ok(()),
-            false => Err(LoadError {
-                plugin: self.name.to_string(),
-                cause: Cause::MissingHook(hook),
-            }),
-        }
+        self.versions.require(hook)
     }
 
     /// The key of a request, derived on the calling thread: from its memory, natively,
     /// or by a call that takes `key_timeout` at most. `host` is the client's, in lower
     /// case, without a default port.
+    ///
+    /// # Errors
+    /// When the call fails, or the plugin is set aside.
     pub fn key(&self, request: &Parts, host: &str) -> Result<Arc<KeyDecision>, CallError> {
-        if let Some(rules) = &self.manifest.declarative {
+        let version = self.versions.current.load();
+        if let Some(rules) = &version.manifest.declarative {
             return Ok(Arc::new(rules.derive(request, host)));
         }
-        match &self.keys {
-            Some(keys) => keys.derive(request, host),
+        match &version.keys {
+            Some(keys) => self.judged(&version, keys.derive(request, host)),
             None => Ok(Arc::new(KeyDecision::Default)),
         }
     }
 
+    /// What becomes of a request, decided on the calling thread within `hook_timeout`.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key).
+    pub fn on_request(&self, head: Head<'_>) -> Result<RequestDecision, CallError> {
+        let version = self.versions.current.load();
+        match &version.heads {
+            Some(heads) => self.judged(&version, heads.on_request(head)),
+            None => Ok(RequestDecision::Next),
+        }
+    }
+
+    /// How a response to `head` is changed, decided on the calling thread within
+    /// `hook_timeout`.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key).
+    pub fn on_response(
+        &self,
+        head: Head<'_>,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<Option<ResponseChange>, CallError> {
+        let version = self.versions.current.load();
+        match &version.heads {
+            Some(heads) => self.judged(&version, heads.on_response(head, status, headers)),
+            None => Ok(None),
+        }
+    }
+
     /// Has the guest answer a request. Dropping the future ends the call.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key), and when too many calls are under way.
     pub async fn load(&self, request: LoadRequest) -> Result<LoadDecision, CallError> {
-        match &self.loader {
-            Some(loader) => loader.load(request).await,
-            None => Err(CallError::Invalid {
-                what: "there is no `load` hook".into(),
-            }),
+        let version = self.versions.current.load_full();
+        match &version.loader {
+            Some(loader) => self.judged(&version, loader.load(request).await),
+            None => Err(CallError::invalid("there is no `load` hook")),
+        }
+    }
+
+    fn judged<T>(
+        &self,
+        version: &Arc<Version>,
+        answer: Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        if answer.is_err() {
+            self.versions.fall_back(version);
+        }
+        answer
+    }
+
+    /// Takes up what the file holds now.
+    ///
+    /// # Errors
+    /// When that can't serve; what served goes on.
+    pub async fn reload(&self) -> Result<Reloaded, LoadError> {
+        self.versions.reload().await
+    }
+
+    /// Sets the version that serves aside until [`resume`](Self::resume).
+    pub fn set_aside(&self) {
+        let version = self.versions.current.load();
+        version.blueprint.health.set_aside(Instant::now());
+    }
+
+    /// Has the version that serves be called again.
+    pub fn resume(&self) {
+        self.versions.current.load().blueprint.health.resume();
+    }
+
+    /// How it is.
+    pub fn report(&self) -> Report {
+        let version = self.versions.current.load();
+        let hooks = Hook::ALL.into_iter().filter(|hook| version.has(*hook));
+        Report {
+            plugin: self.name().to_owned(),
+            number: version.number,
+            name: version.manifest.name.clone(),
+            version: version.manifest.version.clone(),
+            sha256: version.digest.clone(),
+            made: version.made,
+            hooks: hooks.map(Hook::as_str).collect(),
+            instances: version.blueprint.metrics.instances.get(),
+            aside: version.blueprint.health.aside(Instant::now()),
+        }
+    }
+}
+
+impl HeaderChange {
+    /// Makes the change.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for name in self.set.keys() {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.append(name, value.clone());
         }
     }
 }
 
 impl Hook {
+    /// Every hook, in the order of its index.
+    pub const ALL: [Self; 4] = [Self::Key, Self::Load, Self::Request, Self::Response];
+
     /// Its name in the contract, in the YAML and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Key => "key",
             Self::Load => "load",
+            Self::Request => "request",
+            Self::Response => "response",
         }
     }
 }
@@ -241,8 +464,7 @@ impl fmt::Display for Hook {
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Plugin")
-            .field("name", &self.name)
-            .field("manifest", &self.manifest)
+            .field("name", &self.name())
             .finish_non_exhaustive()
     }
 }

@@ -30,7 +30,9 @@ pub mod route;
 mod share;
 mod source;
 mod tunnel;
+mod watch;
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -142,7 +144,7 @@ impl Proxy {
     /// A hit is no future of its own: on the hottest path nothing is boxed or spawned.
     pub fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer, early: &Early) -> Answer {
         let started = early.began();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let scheme = context::scheme(&parts, &peer);
         let host = context::host(&parts, scheme);
         if self.purge_method.takes(&parts) {
@@ -158,6 +160,17 @@ impl Proxy {
             return at_once(self.access.end(line, served, started));
         };
         let line = self.access.begin(&parts, &host, Some(route), &peer);
+        let host = match route.request_plugin {
+            None => host,
+            Some(_) => {
+                let host = host.into_owned();
+                let answer = watch::request(route, &mut parts, scheme, &host, &peer);
+                if let Some(served) = answer {
+                    return at_once(self.finish(route, line, served, started));
+                }
+                Cow::Owned(host)
+            }
+        };
         let visit = Visit {
             parts: &parts,
             body: &body,

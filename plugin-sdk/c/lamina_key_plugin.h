@@ -47,6 +47,7 @@ typedef struct {
     lamina_text name, version;
     lamina_key_needs inputs;
     struct { bool is_some; lamina_key_rules value; } declarative;
+    struct { lamina_texts headers, cookies; } reads; /* of hooks that this kit does not have */
 } lamina_manifest;
 
 /* A manifest, or (`is_error`) what is wrong with the configuration. */

@@ -24,6 +24,36 @@ pub mod keying {
     });
 }
 
+pub mod asking {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "asking",
+        pub_export_macro: true,
+        export_macro_name: "export_asking",
+        default_bindings_module: "lamina_plugin::bindings::asking",
+        with: { "lamina:plugin/types@1.0.0": crate::bindings::lamina::plugin::types },
+    });
+}
+
+pub mod answering {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "answering",
+        pub_export_macro: true,
+        export_macro_name: "export_answering",
+        default_bindings_module: "lamina_plugin::bindings::answering",
+        with: { "lamina:plugin/types@1.0.0": crate::bindings::lamina::plugin::types },
+    });
+}
+
+/// Imports alone: what a plugin does not use, its component does not import.
+pub mod granted {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "granted",
+    });
+}
+
 pub mod loading {
     wit_bindgen::generate!({
         path: "wit",

@@ -35,6 +35,42 @@ macro_rules! export_key_and_loader {
     };
 }
 
+/// Exports a [`RequestPlugin`](crate::RequestPlugin): `lamina_plugin::export_request!(MyType);`
+#[macro_export]
+macro_rules! export_request {
+    ($plugin:ty) => {
+        const _: () = {
+            $crate::__export_manifest!($plugin, $crate::RequestPlugin);
+
+            impl $crate::bindings::asking::exports::lamina::plugin::on_request::Guest for Exported {
+                fn handle(request: $crate::RequestHead) -> $crate::RequestDecision {
+                    with(|plugin| <$plugin as $crate::RequestPlugin>::on_request(plugin, request))
+                }
+            }
+
+            $crate::bindings::asking::export_asking!(Exported with_types_in $crate::bindings::asking);
+        };
+    };
+}
+
+/// Exports a [`ResponsePlugin`](crate::ResponsePlugin): `lamina_plugin::export_response!(MyType);`
+#[macro_export]
+macro_rules! export_response {
+    ($plugin:ty) => {
+        const _: () = {
+            $crate::__export_manifest!($plugin, $crate::ResponsePlugin);
+
+            impl $crate::bindings::answering::exports::lamina::plugin::on_response::Guest for Exported {
+                fn handle(request: $crate::RequestHead, response: $crate::ResponseHead) -> $crate::ResponseDecision {
+                    with(|plugin| <$plugin as $crate::ResponsePlugin>::on_response(plugin, request, response))
+                }
+            }
+
+            $crate::bindings::answering::export_answering!(Exported with_types_in $crate::bindings::answering);
+        };
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_manifest {

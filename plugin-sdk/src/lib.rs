@@ -1,7 +1,7 @@
 //! Write Lamina plugins in Rust.
 //!
-//! A plugin is a type that implements [`KeyPlugin`], [`LoaderPlugin`] or both, and
-//! one line that exports it. Compile it as a `cdylib` for `wasm32-unknown-unknown`;
+//! A plugin is a type that implements [`KeyPlugin`], [`LoaderPlugin`], [`RequestPlugin`] or
+//! [`ResponsePlugin`], and one line that exports it. Compile it as a `cdylib` for `wasm32-unknown-unknown`;
 //! the gateway takes the `.wasm` file as it is.
 //!
 //! ```
@@ -34,6 +34,8 @@
 pub mod bindings;
 mod export;
 pub mod fetch;
+pub mod granted;
+mod heads;
 mod key;
 mod load;
 pub mod log;
@@ -41,7 +43,8 @@ mod query;
 
 pub use bindings::lamina::plugin::types::{
     CacheKey, Context, Field, Header, KeyDecision, KeyInputs, KeyNeeds, KeyRules, LoadDecision,
-    Manifest, QueryNeed, Request, Response,
+    Manifest, QueryNeed, Reads, Request, RequestChange, RequestDecision, RequestHead, Response,
+    ResponseChange, ResponseDecision, ResponseHead,
 };
 pub use export::start;
 pub use query::Query;
@@ -58,6 +61,30 @@ pub trait KeyPlugin: Sized {
     /// The key. A pure function: equal inputs are answered from the gateway's
     /// memory, without a call.
     fn key(&self, inputs: &KeyInputs) -> KeyDecision;
+}
+
+/// Hook: looks at each request before its key is derived.
+pub trait RequestPlugin: Sized {
+    /// As [`KeyPlugin::new`].
+    fn new(config: &str) -> Result<Self, String>;
+
+    /// What the plugin is, and what it reads.
+    fn manifest(&self) -> Manifest;
+
+    /// What becomes of the request.
+    fn on_request(&self, request: RequestHead) -> RequestDecision;
+}
+
+/// Hook: looks at each loaded response before it is judged for the cache.
+pub trait ResponsePlugin: Sized {
+    /// As [`KeyPlugin::new`].
+    fn new(config: &str) -> Result<Self, String>;
+
+    /// What the plugin is, and what it reads.
+    fn manifest(&self) -> Manifest;
+
+    /// What becomes of the response.
+    fn on_response(&self, request: RequestHead, response: ResponseHead) -> ResponseDecision;
 }
 
 /// Hook: loads what the cache does not have.
@@ -80,7 +107,28 @@ impl Manifest {
             version: version.into(),
             inputs: KeyNeeds::nothing(),
             declarative: None,
+            reads: Reads {
+                headers: Vec::new(),
+                cookies: Vec::new(),
+            },
         }
+    }
+
+    /// Declares headers of the client's request that the hooks beside `key` get. A name may
+    /// end in `*`.
+    pub fn reads_headers(mut self, names: &[&str]) -> Self {
+        self.reads
+            .headers
+            .extend(names.iter().map(|name| name.to_string()));
+        self
+    }
+
+    /// Declares cookies that the hooks beside `key` get, likewise.
+    pub fn reads_cookies(mut self, names: &[&str]) -> Self {
+        self.reads
+            .cookies
+            .extend(names.iter().map(|name| name.to_string()));
+        self
     }
 
     /// Declares the inputs of the key.

@@ -99,6 +99,8 @@ pub enum Refusal {
     TooLarge,
     /// A part that does not say which, or an answer to a range that is none to others.
     Part,
+    /// A plugin wants it so.
+    Plugin,
 }
 
 impl Refusal {
@@ -114,6 +116,7 @@ impl Refusal {
             Self::NoFreshness => "no-freshness",
             Self::TooLarge => "too-large",
             Self::Part => "part",
+            Self::Plugin => "plugin",
         }
     }
 }

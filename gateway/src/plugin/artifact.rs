@@ -74,6 +74,11 @@ pub(super) fn compile(
     Ok(component)
 }
 
+/// SHA-256 of a file's content, in hex.
+pub(super) fn digest(wasm: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(wasm))
+}
+
 fn compile_now(engine: &Engine, component: &[u8]) -> Result<Component, Cause> {
     Component::from_binary(engine, component).map_err(|e| Cause::Compile(format!("{e:#}")))
 }

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode};
 
 use super::bindings::types;
 use super::error::CallError;
-use super::{KeyDecision, LoadDecision, LoadedResponse};
+use super::{
+    HeaderChange, KeyDecision, LoadDecision, LoadedResponse, RequestDecision, ResponseChange,
+};
 
 /// Bytes of a key's text.
 const MAX_KEY: usize = 8 << 10;
@@ -124,6 +127,55 @@ fn passed(pass: types::Request, max_body: usize) -> Result<Request<Bytes>, CallE
     Ok(request)
 }
 
+/// Checks what `request` answered; a body may have `max_body` bytes.
+pub(super) fn request_decision(
+    decision: types::RequestDecision,
+    max_body: usize,
+) -> Result<RequestDecision, CallError> {
+    Ok(match decision {
+        types::RequestDecision::Next => RequestDecision::Next,
+        types::RequestDecision::Change(change) => RequestDecision::Change {
+            path_and_query: change.path_and_query.map(|p| path(&p)).transpose()?,
+            headers: header_change(&change.remove_headers, change.set_headers)?,
+        },
+        types::RequestDecision::Respond(response) => {
+            RequestDecision::Respond(loaded(response, max_body)?)
+        }
+        types::RequestDecision::Refuse(code) => RequestDecision::Refuse(status(code, 400)?),
+    })
+}
+
+/// Checks what `response` answered.
+pub(super) fn response_decision(
+    decision: types::ResponseDecision,
+) -> Result<Option<ResponseChange>, CallError> {
+    let types::ResponseDecision::Change(change) = decision else {
+        return Ok(None);
+    };
+    tags(&change.tags)?;
+    Ok(Some(ResponseChange {
+        store: change.store,
+        ttl: change.ttl_ms.map(Duration::from_millis),
+        tags: change.tags,
+        headers: header_change(&change.remove_headers, change.set_headers)?,
+    }))
+}
+
+fn header_change(remove: &[String], set: Vec<types::Header>) -> Result<HeaderChange, CallError> {
+    within("headers to remove", remove.len(), MAX_HEADERS)?;
+    let name = |text: &String| {
+        let bad = || CallError::invalid(format!("the header {:?}", one_line(text, 100)));
+        HeaderName::from_bytes(text.as_bytes()).map_err(|_| bad())
+    };
+    let remove: Result<Vec<_>, _> = remove.iter().map(name).collect();
+    let mut remove = remove?;
+    remove.retain(|name| !is_of_the_connection(name));
+    Ok(HeaderChange {
+        remove,
+        set: headers(set)?,
+    })
+}
+
 /// A request in origin form, without `Host`.
 pub(super) fn request(
     method: &str,
@@ -135,19 +187,17 @@ pub(super) fn request(
         .ok()
         .filter(|m| *m != Method::CONNECT);
     let method = method.ok_or_else(|| CallError::invalid("the method"))?;
-    let path = path_and_query
-        .parse::<http::uri::PathAndQuery>()
-        .ok()
-        .filter(|_| path_and_query.starts_with('/'));
-    let path = path.ok_or_else(|| {
-        CallError::invalid(format!("the path {:?}", one_line(path_and_query, 100)))
-    })?;
     let mut request = Request::new(body.into());
     *request.method_mut() = method;
-    *request.uri_mut() = path.into();
+    *request.uri_mut() = path(path_and_query)?.into();
     *request.headers_mut() = headers(lines)?;
     request.headers_mut().remove(header::HOST);
     Ok(request)
+}
+
+fn path(text: &str) -> Result<PathAndQuery, CallError> {
+    let path = text.parse().ok().filter(|_| text.starts_with('/'));
+    path.ok_or_else(|| CallError::invalid(format!("the path {:?}", one_line(text, 100))))
 }
 
 /// Legal header lines, without those of the connection.

@@ -20,12 +20,77 @@ pub struct Plugin {
     /// Names of the upstreams that it may fetch from.
     #[serde(default)]
     pub fetch: Vec<String>,
+    /// Further imports that it may use.
+    #[serde(default)]
+    pub grant: Vec<Capability>,
+    /// Whether it may import WASI.
+    #[serde(default)]
+    pub wasi: Wasi,
+    /// Whether instances serve more than one call.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// Whether a new file in the place of the old one is taken up by itself.
+    #[serde(default = "yes")]
+    pub watch: bool,
     /// What one call and one instance may take.
     #[serde(default)]
     pub limits: Limits,
+    /// When it is set aside.
+    #[serde(default)]
+    pub quarantine: Quarantine,
     /// What happens to the request when a call fails.
     #[serde(default)]
     pub on_error: OnError,
+}
+
+/// An import that YAML grants by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Capability {
+    /// A small store of its own, in memory.
+    Kv,
+    /// The time.
+    Clock,
+    /// Random bytes.
+    Random,
+}
+
+/// Whether a plugin may import WASI (0.2), as the runtimes of some languages do.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Wasi {
+    /// It may not.
+    #[default]
+    Off,
+    /// Clocks and randomness; what it prints goes to the log. No files, sockets,
+    /// environment or arguments: those calls are there and fail.
+    Minimal,
+}
+
+/// Whether instances serve more than one call.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// They do, until they are worn out (see `limits`) or a call fails.
+    #[default]
+    Reuse,
+    /// Each call gets a fresh one.
+    PerRequest,
+}
+
+/// When a plugin is set aside: from then on its calls fail at once, as `on_error` says,
+/// until a call that is let through as a probe succeeds. Where an earlier version served
+/// well, that one comes back instead.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quarantine {
+    /// Failed calls within `window`; 0 is never.
+    pub failures: usize,
+    /// The time in which they count.
+    pub window: Duration,
+    /// When the first probe is let through; after each that fails it takes twice as long,
+    /// up to 10 minutes.
+    pub probe_after: Duration,
 }
 
 /// What one call and one instance may take.
@@ -34,6 +99,8 @@ pub struct Plugin {
 pub struct Limits {
     /// Time for one `key` call.
     pub key_timeout: Duration,
+    /// Time for one `request` or `response` call.
+    pub hook_timeout: Duration,
     /// Time for one `load` call, its fetches included.
     pub load_timeout: Duration,
     /// Linear memory of one instance.
@@ -52,6 +119,8 @@ pub struct Limits {
     pub max_concurrent: usize,
     /// Fetches in one `load` call.
     pub max_fetches: usize,
+    /// Bytes that the plugin's `kv` store may hold.
+    pub kv_bytes: ByteSize,
     /// Keys that each worker thread remembers, so that equal inputs cost no call. 0 switches it off.
     pub memo_entries: u64,
 }
@@ -64,6 +133,11 @@ pub struct OnError {
     pub key: KeyError,
     /// After a failed `load`.
     pub loader: LoaderError,
+    /// After a failed `request`; must be said where a route uses it, as it may guard
+    /// something.
+    pub request: Option<RequestError>,
+    /// After a failed `response`.
+    pub response: ResponseError,
 }
 
 /// After a failed `key`.
@@ -92,10 +166,42 @@ pub enum LoaderError {
     Error,
 }
 
+/// After a failed `request`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestError {
+    /// Go on with the request as it came.
+    Continue,
+    /// Answer 500.
+    Refuse,
+}
+
+/// After a failed `response`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResponseError {
+    /// Send the response as it came, and don't store it.
+    #[default]
+    RefuseStore,
+    /// As if there were no plugin.
+    Continue,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self {
+            failures: 20,
+            window: Duration::secs(10),
+            probe_after: Duration::secs(5),
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             key_timeout: Duration::millis(5),
+            hook_timeout: Duration::millis(5),
             load_timeout: Duration::secs(10),
             max_memory: ByteSize::mib(64),
             max_stack: ByteSize::kib(512),
@@ -105,9 +211,14 @@ impl Default for Limits {
             recycle_memory: ByteSize::mib(32),
             max_concurrent: 256,
             max_fetches: 32,
+            kv_bytes: ByteSize::mib(1),
             memo_entries: 65_536,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn empty_map() -> serde_json::Value {

@@ -4,6 +4,7 @@
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex};
 
+use super::config::{self, Capability, Wasi};
 use super::error::Cause;
 
 /// The WIT package.
@@ -14,11 +15,17 @@ pub(super) const VERSION: &str = "1.0.0";
 pub(super) const LOG: &str = "lamina:plugin/log@1.0.0";
 /// The import for requests to upstreams.
 pub(super) const FETCH: &str = "lamina:plugin/fetch@1.0.0";
+/// The imports that the YAML grants by name.
+pub(super) const KV: &str = "lamina:plugin/kv@1.0.0";
+pub(super) const CLOCK: &str = "lamina:plugin/clock@1.0.0";
+pub(super) const RANDOM: &str = "lamina:plugin/random@1.0.0";
 /// Types only; nothing to link.
 const TYPES: &str = "lamina:plugin/types@1.0.0";
 pub(super) const MANIFEST: &str = "lamina:plugin/manifest@1.0.0";
 pub(super) const KEY: &str = "lamina:plugin/key@1.0.0";
 pub(super) const LOAD: &str = "lamina:plugin/load@1.0.0";
+pub(super) const ON_REQUEST: &str = "lamina:plugin/on-request@1.0.0";
+pub(super) const ON_RESPONSE: &str = "lamina:plugin/on-response@1.0.0";
 
 /// Where the exported functions of a component are.
 #[derive(Clone, Copy)]
@@ -26,17 +33,27 @@ pub(super) struct Exports {
     pub(super) describe: ComponentExportIndex,
     pub(super) derive: Option<ComponentExportIndex>,
     pub(super) load: Option<ComponentExportIndex>,
+    pub(super) on_request: Option<ComponentExportIndex>,
+    pub(super) on_response: Option<ComponentExportIndex>,
 }
 
-/// Checks imports and exports by name; `may_fetch` is what the YAML grants.
+impl Exports {
+    /// Whether there is a hook to call.
+    pub(super) fn has_hook(&self) -> bool {
+        let hooks = [self.derive, self.load, self.on_request, self.on_response];
+        hooks.iter().any(Option::is_some)
+    }
+}
+
+/// Checks imports and exports by name against what the YAML grants.
 pub(super) fn check(
     engine: &Engine,
     component: &Component,
-    may_fetch: bool,
+    granted: &config::Plugin,
 ) -> Result<Exports, Cause> {
     let ty = component.component_type();
     for (name, _) in ty.imports(engine) {
-        check_import(name, may_fetch)?;
+        check_import(name, granted)?;
     }
     for (name, _) in ty.exports(engine) {
         check_export(name)?;
@@ -46,14 +63,37 @@ pub(super) fn check(
         describe: describe.ok_or_else(|| Cause::MissingExport(MANIFEST.into()))?,
         derive: function(component, KEY, "derive")?,
         load: function(component, LOAD, "load")?,
+        on_request: function(component, ON_REQUEST, "handle")?,
+        on_response: function(component, ON_RESPONSE, "handle")?,
     })
 }
 
-fn check_import(name: &str, may_fetch: bool) -> Result<(), Cause> {
+/// The imports that exist, for messages.
+pub(super) fn known_imports() -> String {
+    [LOG, FETCH, KV, CLOCK, RANDOM]
+        .map(|name| format!("`{name}`"))
+        .join(", ")
+}
+
+/// `kv` of `lamina:plugin/kv@1.0.0`: the name that the YAML grants it by.
+pub(super) fn short(interface: &str) -> &str {
+    let name = interface.rsplit('/').next().unwrap_or(interface);
+    name.split('@').next().unwrap_or(name)
+}
+
+fn check_import(name: &str, granted: &config::Plugin) -> Result<(), Cause> {
+    let of_yaml = |import, capability| match granted.grant.contains(&capability) {
+        true => Ok(()),
+        false => Err(Cause::NotGranted { import }),
+    };
     match name {
         LOG | TYPES => Ok(()),
-        FETCH if may_fetch => Ok(()),
+        FETCH if !granted.fetch.is_empty() => Ok(()),
         FETCH => Err(Cause::FetchNotGranted),
+        KV => of_yaml(KV, Capability::Kv),
+        CLOCK => of_yaml(CLOCK, Capability::Clock),
+        RANDOM => of_yaml(RANDOM, Capability::Random),
+        _ if name.starts_with("wasi:") && granted.wasi == Wasi::Minimal => Ok(()),
         _ if name.starts_with("wasi:") || name.starts_with("wasi_") => {
             Err(Cause::Wasi(name.into()))
         }

@@ -34,14 +34,18 @@ pub enum Cause {
     NotAComponent(String),
     #[error("the code is not valid: {0}")]
     Compile(String),
-    #[error("it imports `{0}`, which does not exist; known are `{log}` and `{fetch}`", log = super::contract::LOG, fetch = super::contract::FETCH)]
+    #[error("it imports `{0}`, which does not exist; known are {known}", known = super::contract::known_imports())]
     UnknownImport(String),
-    #[error("it imports `{0}`: WASI is not offered to plugins")]
+    #[error(
+        "it imports `{0}`: plugins get WASI only with `wasi: minimal` in the YAML, for languages that can't do without"
+    )]
     Wasi(String),
     #[error("`{0}` is not of contract version {version}", version = super::contract::VERSION)]
     UnknownVersion(String),
     #[error("it imports `{fetch}`, but its `fetch` names no upstream in the YAML", fetch = super::contract::FETCH)]
     FetchNotGranted,
+    #[error("it imports `{import}`, which the YAML does not grant; add `grant: [{name}]`", name = super::contract::short(import))]
+    NotGranted { import: &'static str },
     #[error("it does not export `{0}`")]
     MissingExport(String),
     #[error("`{interface}` does not have the types of the contract: {reason}")]
@@ -81,6 +85,9 @@ pub enum CallError {
     /// The guest answered something that the contract does not allow.
     #[error("the answer is not valid: {what}")]
     Invalid { what: String },
+    /// It failed too often and is set aside.
+    #[error("it is in quarantine")]
+    Quarantined,
 }
 
 /// [`CallError`] without its details, for metrics and for choosing what to do.
@@ -92,6 +99,7 @@ pub enum CallErrorKind {
     Overloaded,
     Refused,
     Invalid,
+    Quarantined,
 }
 
 impl CallError {
@@ -104,6 +112,7 @@ impl CallError {
             Self::Overloaded => CallErrorKind::Overloaded,
             Self::Refused { .. } => CallErrorKind::Refused,
             Self::Invalid { .. } => CallErrorKind::Invalid,
+            Self::Quarantined => CallErrorKind::Quarantined,
         }
     }
 
@@ -114,13 +123,14 @@ impl CallError {
 
 impl CallErrorKind {
     /// Every kind, in the order of its index.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Trap,
         Self::Timeout,
         Self::OutOfMemory,
         Self::Overloaded,
         Self::Refused,
         Self::Invalid,
+        Self::Quarantined,
     ];
 
     /// The value of the label `outcome`.
@@ -132,6 +142,7 @@ impl CallErrorKind {
             Self::Overloaded => "overloaded",
             Self::Refused => "refused",
             Self::Invalid => "invalid",
+            Self::Quarantined => "quarantined",
         }
     }
 }

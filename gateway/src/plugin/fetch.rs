@@ -153,13 +153,9 @@ fn for_guest(response: Response<Bytes>) -> FetchResponse {
         .headers
         .iter()
         .filter(|(name, _)| !check::is_of_the_connection(name));
-    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| Header {
-        name: name.as_str().to_owned(),
-        value: value.as_bytes().to_owned(),
-    };
     FetchResponse {
         status: head.status.as_u16(),
-        headers: lines.map(header).collect(),
+        headers: lines.map(Header::from).collect(),
         body: body.into(),
     }
 }

@@ -4,20 +4,27 @@
 //! after any failed call its instance is dropped, never used again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{Instance, InstancePre, TypedFunc};
+use futures_util::FutureExt;
+use wasmtime::component::{
+    ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Lower, TypedFunc,
+};
 use wasmtime::{Store, UpdateDeadline};
 
+use super::Hook;
 use super::bindings::types;
 use super::config::Limits;
 use super::contract::{self, Exports};
 use super::engine::guest_runs;
 use super::error::{CallError, Cause};
 use super::fetch::Fetches;
+use super::health::{Health, Turn};
+use super::kv::Kv;
 use super::meter::{Live, Memory};
 use super::metrics::Metrics;
-use super::outcome::{TimedOut, explain};
+use super::outcome::{NotAllowed, TimedOut, explain};
 use crate::telemetry::limit::LineLimiter;
 
 /// Time that the start of an instance may take, besides the call's own.
@@ -29,20 +36,29 @@ const HANDED_OVER: usize = 1 << 20;
 pub(super) type Describe = (Result<types::Manifest, String>,);
 pub(super) type Derive = TypedFunc<(types::KeyInputs,), (types::KeyDecision,)>;
 pub(super) type Load = TypedFunc<(types::Request, types::Context), (types::LoadDecision,)>;
+pub(super) type OnRequest = TypedFunc<(types::RequestHead,), (types::RequestDecision,)>;
+pub(super) type OnResponse =
+    TypedFunc<(types::RequestHead, types::ResponseHead), (types::ResponseDecision,)>;
 
 /// What instances of one plugin are made from.
 pub(super) struct Blueprint {
     pub(super) name: Arc<str>,
     /// With the imports that may be called on a listener's thread.
-    pub(super) key: InstancePre<State>,
+    pub(super) prompt: InstancePre<State>,
     /// With the imports that may wait.
-    pub(super) load: InstancePre<State>,
+    pub(super) waiting: InstancePre<State>,
+    /// Whether some imports of `prompt` are asynchronous in form.
+    pub(super) uses_wasi: bool,
     pub(super) exports: Exports,
     /// The plugin's `config` as JSON text.
     pub(super) config: String,
     pub(super) limits: Limits,
     pub(super) log: Arc<LineLimiter>,
     pub(super) metrics: Metrics,
+    pub(super) kv: Arc<Kv>,
+    pub(super) health: Health,
+    /// Set when another version has taken its place.
+    pub(super) retired: AtomicBool,
 }
 
 /// A live instance.
@@ -50,6 +66,9 @@ pub(super) struct Guest {
     pub(super) store: Store<State>,
     pub(super) derive: Option<Derive>,
     pub(super) load: Option<Load>,
+    pub(super) on_request: Option<OnRequest>,
+    pub(super) on_response: Option<OnResponse>,
+    uses_wasi: bool,
     calls: u64,
     born: Instant,
 }
@@ -58,8 +77,11 @@ pub(super) struct Guest {
 pub(super) struct State {
     pub(super) plugin: Arc<str>,
     pub(super) log: Arc<LineLimiter>,
+    /// The hook that runs; none while it describes itself.
+    pub(super) hook: Option<Hook>,
     /// Present during a `load`.
     pub(super) fetches: Option<Fetches>,
+    pub(super) kv: Arc<Kv>,
     deadline: Instant,
     memory: Memory,
     /// Counts this instance while it lives.
@@ -78,13 +100,19 @@ pub(super) enum StartError {
 }
 
 impl Blueprint {
-    /// Makes an instance for `key`, and asks it for its manifest.
+    /// Makes an instance for the hooks that may not wait, and asks it for its manifest.
     pub(super) fn start(&self) -> Result<(Guest, types::Manifest), StartError> {
         let mut store = self.store(|| UpdateDeadline::Continue(1), HANDED_OVER);
-        let instance = self.key.instantiate(&mut store);
+        let instance = match self.uses_wasi {
+            false => self.prompt.instantiate(&mut store),
+            true => at_once(self.prompt.instantiate_async(&mut store)),
+        };
         let instance = instance.map_err(|e| StartError::Instantiate(store.data().explain(&e)))?;
         let describe = describe(&mut store, &instance, &self.exports)?;
-        let answer = describe.call(&mut store, (&self.config,));
+        let answer = match self.uses_wasi {
+            false => describe.call(&mut store, (&self.config,)),
+            true => at_once(describe.call_async(&mut store, (&self.config,))),
+        };
         let manifest = read_manifest(&store, answer)?;
         Ok((self.guest(store, &instance)?, manifest))
     }
@@ -98,7 +126,7 @@ impl Blueprint {
             .saturating_mul(2)
             .saturating_add(HANDED_OVER);
         let mut store = self.store(|| UpdateDeadline::Yield(1), handed_over);
-        let instance = self.load.instantiate_async(&mut store).await;
+        let instance = self.waiting.instantiate_async(&mut store).await;
         let instance = instance.map_err(|e| StartError::Instantiate(store.data().explain(&e)))?;
         let describe = describe(&mut store, &instance, &self.exports)?;
         let answer = describe.call_async(&mut store, (&self.config,)).await;
@@ -116,13 +144,15 @@ impl Blueprint {
         let state = State {
             plugin: self.name.clone(),
             log: self.log.clone(),
+            hook: None,
             fetches: None,
+            kv: self.kv.clone(),
             deadline: Instant::now() + START,
             memory: Memory::new(self.limits.max_memory.as_usize()),
             _live: Live::new(&self.metrics.instances),
         };
         guest_runs();
-        let mut store = Store::new(self.key.engine(), state);
+        let mut store = Store::new(self.prompt.engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(handed_over);
         store.set_epoch_deadline(1);
@@ -136,38 +166,78 @@ impl Blueprint {
         store
     }
 
-    fn guest(&self, mut store: Store<State>, instance: &Instance) -> Result<Guest, StartError> {
-        let derive = self
-            .exports
-            .derive
-            .map(|index| instance.get_typed_func(&mut store, index));
-        let derive = derive
-            .transpose()
-            .map_err(|e| wrong_type(contract::KEY, &e))?;
-        let load = self
-            .exports
-            .load
-            .map(|index| instance.get_typed_func(&mut store, index));
-        let load = load
-            .transpose()
-            .map_err(|e| wrong_type(contract::LOAD, &e))?;
-        Ok(Guest {
+    fn guest(&self, store: Store<State>, instance: &Instance) -> Result<Guest, StartError> {
+        let mut guest = Guest {
             store,
-            derive,
-            load,
+            derive: None,
+            load: None,
+            on_request: None,
+            on_response: None,
+            uses_wasi: self.uses_wasi,
             calls: 0,
             born: Instant::now(),
-        })
+        };
+        let (store, exports) = (&mut guest.store, &self.exports);
+        guest.derive = hook(store, instance, exports.derive, contract::KEY)?;
+        guest.load = hook(store, instance, exports.load, contract::LOAD)?;
+        guest.on_request = hook(store, instance, exports.on_request, contract::ON_REQUEST)?;
+        guest.on_response = hook(store, instance, exports.on_response, contract::ON_RESPONSE)?;
+        Ok(guest)
+    }
+
+    /// Whether another version has taken its place.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call may begin.
+    ///
+    /// # Errors
+    /// When the plugin is set aside.
+    pub(super) fn admit(&self) -> Result<Turn, CallError> {
+        let turn = self.health.admit(Instant::now());
+        turn.ok_or(CallError::Quarantined)
+    }
+
+    /// Counts a call that began at `started`.
+    pub(super) fn ended<T>(
+        &self,
+        turn: Turn,
+        hook: Hook,
+        started: Instant,
+        answer: &Result<T, CallError>,
+    ) {
+        let now = Instant::now();
+        self.metrics
+            .called(hook, answer, now.duration_since(started).as_secs_f64());
+        self.health.ended(turn, answer.as_ref().err(), now);
     }
 }
 
 impl Guest {
     /// Makes ready for one call.
-    pub(super) fn arm(&mut self, deadline: Instant) {
+    pub(super) fn arm(&mut self, hook: Hook, deadline: Instant) {
         self.calls += 1;
         guest_runs();
-        self.store.data_mut().deadline = deadline;
+        let state = self.store.data_mut();
+        state.deadline = deadline;
+        state.hook = Some(hook);
         self.store.set_epoch_deadline(1);
+    }
+
+    /// Calls a hook that may not wait.
+    pub(super) fn call<P, R>(&mut self, hook: TypedFunc<P, (R,)>, inputs: P) -> Result<R, CallError>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        R: Send + Sync + 'static,
+        (R,): ComponentNamedList + Lift,
+    {
+        let answer = match self.uses_wasi {
+            false => hook.call(&mut self.store, inputs),
+            true => at_once(hook.call_async(&mut self.store, inputs)),
+        };
+        let (answer,) = answer.map_err(|error| self.store.data().explain(&error))?;
+        Ok(answer)
     }
 
     /// Whether it is time for a fresh one: runtimes of some languages leak.
@@ -176,6 +246,27 @@ impl Guest {
             || self.store.data().memory.used > limits.recycle_memory.as_usize()
             || self.born.elapsed() >= limits.max_age.0
     }
+}
+
+/// What a call comes to that must not wait: an import that would is refused.
+fn at_once<T>(call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+    let refused = || Err(wasmtime::Error::new(NotAllowed("a wait")));
+    call.now_or_never().unwrap_or_else(refused)
+}
+
+/// The function of a hook, if it is exported.
+fn hook<P, R>(
+    store: &mut Store<State>,
+    instance: &Instance,
+    index: Option<ComponentExportIndex>,
+    interface: &'static str,
+) -> Result<Option<TypedFunc<P, R>>, StartError>
+where
+    P: ComponentNamedList + Lower,
+    R: ComponentNamedList + Lift,
+{
+    let function = index.map(|index| instance.get_typed_func(store, index));
+    function.transpose().map_err(|e| wrong_type(interface, &e))
 }
 
 impl State {

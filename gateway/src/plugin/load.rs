@@ -5,7 +5,7 @@
 //! that goes away ends its call.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
@@ -19,6 +19,7 @@ use super::engine::{Loaders, TICK};
 use super::error::CallError;
 use super::fetch::Fetches;
 use super::guest::{Blueprint, Guest};
+use super::reads::Reads;
 use super::{Hook, LoadDecision, check};
 
 /// Instances that wait for work after a burst; the rest give their memory back.
@@ -45,6 +46,7 @@ pub struct LoadRequest {
 /// The load hook of one plugin.
 pub(super) struct Loader {
     pub(super) blueprint: Arc<Blueprint>,
+    reads: Reads,
     threads: Arc<Loaders>,
     /// What a fresh call may fetch.
     fetches: Fetches,
@@ -56,12 +58,14 @@ pub(super) struct Loader {
 impl Loader {
     pub(super) fn new(
         blueprint: Arc<Blueprint>,
+        reads: Reads,
         threads: Arc<Loaders>,
         fetches: Fetches,
     ) -> Arc<Self> {
         let permits = blueprint.limits.max_concurrent.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             blueprint,
+            reads,
             threads,
             fetches,
             idle: Mutex::default(),
@@ -74,11 +78,10 @@ impl Loader {
         self: &Arc<Self>,
         request: LoadRequest,
     ) -> Result<LoadDecision, CallError> {
+        let turn = self.blueprint.admit()?;
         let started = Instant::now();
         let answer = self.admit(request, started).await;
-        self.blueprint
-            .metrics
-            .called(Hook::Load, &answer, started.elapsed().as_secs_f64());
+        self.blueprint.ended(turn, Hook::Load, started, &answer);
         answer
     }
 
@@ -125,17 +128,48 @@ impl Loader {
             )));
         }
         let mut guest = self.guest().await?;
-        guest.arm(deadline);
+        guest.arm(Hook::Load, deadline);
         guest.store.data_mut().fetches = Some(self.fetches.clone());
         let load = guest
             .load
             .ok_or_else(|| CallError::invalid("there is no `load` hook"))?;
-        let call = load.call_async(&mut guest.store, for_guest(request, deadline, max_body));
-        let answer = call.await;
+        let inputs = self.for_guest(&request, deadline);
+        let answer = load.call_async(&mut guest.store, inputs).await;
         let (decision,) = answer.map_err(|error| guest.store.data().explain(&error))?;
         guest.store.data_mut().fetches = None;
         self.keep(guest);
-        check::load(decision, max_body)
+        let mut decision = check::load(decision, max_body)?;
+        if let LoadDecision::Pass(pass) = &mut decision {
+            pass.headers_mut().extend(self.reads.rest(request.headers));
+        }
+        Ok(decision)
+    }
+
+    fn for_guest(
+        &self,
+        request: &LoadRequest,
+        deadline: Instant,
+    ) -> (types::Request, types::Context) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let context = types::Context {
+            route: request.route.to_string(),
+            deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+            max_body: self.blueprint.limits.max_body.0,
+        };
+        let request = types::Request {
+            method: request.method.to_string(),
+            scheme: request.scheme.to_string(),
+            host: request.host.clone(),
+            path_and_query: request.path_and_query.to_string(),
+            headers: self.reads.of(&request.headers),
+            body: request.body.to_vec(),
+        };
+        (request, context)
+    }
+
+    /// Gives back the memory of instances that wait for work.
+    pub(super) fn rest(&self) {
+        self.idle.lock().clear();
     }
 
     /// An instance that waits for work, or a fresh one.
@@ -150,37 +184,11 @@ impl Loader {
     }
 
     fn keep(&self, guest: Guest) {
-        if !guest.is_worn_out(&self.blueprint.limits) {
+        if !guest.is_worn_out(&self.blueprint.limits) && !self.blueprint.is_retired() {
             let mut idle = self.idle.lock();
             if idle.len() < MAX_IDLE {
                 idle.push(guest);
             }
         }
     }
-}
-
-fn for_guest(
-    request: LoadRequest,
-    deadline: Instant,
-    max_body: usize,
-) -> (types::Request, types::Context) {
-    let left: Duration = deadline.saturating_duration_since(Instant::now());
-    let context = types::Context {
-        route: request.route.to_string(),
-        deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
-        max_body: max_body as u64,
-    };
-    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| types::Header {
-        name: name.as_str().to_owned(),
-        value: value.as_bytes().to_owned(),
-    };
-    let request = types::Request {
-        method: request.method.to_string(),
-        scheme: request.scheme.to_string(),
-        host: request.host,
-        path_and_query: request.path_and_query.to_string(),
-        headers: request.headers.iter().map(header).collect(),
-        body: request.body.into(),
-    };
-    (request, context)
 }

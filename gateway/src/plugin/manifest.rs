@@ -6,6 +6,7 @@ use super::bindings::types;
 use super::declared::KeyRules;
 use super::error::Cause;
 use super::names::NamePattern;
+use super::reads::Reads;
 
 /// Bytes of a name or version.
 const MAX_NAME: usize = 64;
@@ -23,6 +24,8 @@ pub struct Manifest {
     pub needs: KeyNeeds,
     /// The key that the gateway derives without calling it.
     pub declarative: Option<KeyRules>,
+    /// What its other hooks see of a request's headers.
+    pub reads: Reads,
 }
 
 /// The parts of a request that a key is made of.
@@ -65,6 +68,7 @@ impl Manifest {
             version: given.version,
             needs: KeyNeeds::read(given.inputs)?,
             declarative: given.declarative.map(KeyRules::read).transpose()?,
+            reads: Reads::read(&given.reads)?,
         })
     }
 }

@@ -26,8 +26,7 @@ pub(super) struct Families {
 
 /// The metrics of one plugin.
 pub(super) struct Metrics {
-    key: Calls,
-    load: Calls,
+    calls: [Calls; Hook::ALL.len()],
     pub(super) instances: IntGauge,
     pub(super) memo_hits: IntCounter,
     pub(super) memo_misses: IntCounter,
@@ -87,8 +86,7 @@ impl Families {
 
     pub(super) fn of(&self, plugin: &str) -> Metrics {
         Metrics {
-            key: self.calls(plugin, Hook::Key),
-            load: self.calls(plugin, Hook::Load),
+            calls: Hook::ALL.map(|hook| self.calls(plugin, hook)),
             instances: self.instances.with_label_values(&[plugin]),
             memo_hits: self.memo.with_label_values(&[plugin, "hit"]),
             memo_misses: self.memo.with_label_values(&[plugin, "miss"]),
@@ -111,10 +109,7 @@ impl Families {
 impl Metrics {
     /// Counts a call that took `seconds`.
     pub(super) fn called<T>(&self, hook: Hook, result: &Result<T, CallError>, seconds: f64) {
-        let calls = match hook {
-            Hook::Key => &self.key,
-            Hook::Load => &self.load,
-        };
+        let calls = &self.calls[hook as usize];
         match result {
             Ok(_) => calls.ok.inc(),
             Err(error) => calls.failed[error.kind() as usize].inc(),

@@ -1,189 +1,202 @@
-//! From the YAML's plugins to plugins that can be called.
+//! From the YAML's plugins to versions that can be called.
 //!
 //! Each is prepared on a thread that may block: compiling takes up to seconds, and the
-//! first instance runs the guest's own code.
+//! first instance runs the guest's own code. What all versions are made with is the
+//! [`Workshop`], which stays for as long as plugins may be loaded anew.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
 
+use parking_lot::Mutex;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
-use super::bindings::{fetch, log};
-use super::error::{Cause, LoadError};
+use super::bindings::{clock, fetch, kv, log, random};
+use super::config::{Isolation, Limits, Plugin as Config};
+use super::engine::Loaders;
+use super::error::Cause;
 use super::fetch::{Fetch, Fetches};
 use super::guest::{Blueprint, State};
+use super::heads::Heads;
+use super::health::Health;
 use super::key::Keys;
+use super::kv::Kv;
 use super::load::Loader;
 use super::manifest::Manifest;
-use super::metrics::{Families, Metrics};
+use super::metrics::Families;
 use super::outcome::NotAllowed;
-use super::{Options, Plugin, artifact, config, contract, engine};
+use super::version::Version;
+use super::{artifact, contract};
 use crate::telemetry::limit::LineLimiter;
 
-/// What one plugin is prepared from.
-struct Preparation {
-    name: Arc<str>,
-    config: config::Plugin,
-    engine: Engine,
-    base: PathBuf,
-    cache_dir: Option<PathBuf>,
-    metrics: Metrics,
+/// What versions are made with.
+pub(super) struct Workshop {
+    pub(super) engine: Engine,
+    pub(super) families: Families,
+    pub(super) base: PathBuf,
+    pub(super) cache_dir: Option<PathBuf>,
+    pub(super) fetch: Fetch,
+    /// Started with the first loader.
+    pub(super) threads: Mutex<Option<Arc<Loaders>>>,
 }
 
-/// What is known of a plugin after its first instance ran.
-struct Prepared {
-    blueprint: Arc<Blueprint>,
-    manifest: Manifest,
-    granted: Arc<[Arc<str>]>,
+/// What one plugin's versions have in common.
+#[derive(Clone)]
+pub(super) struct Job {
+    pub(super) name: Arc<str>,
+    pub(super) config: Arc<Config>,
+    pub(super) kv: Arc<Kv>,
+    pub(super) log: Arc<LineLimiter>,
 }
 
-pub(super) async fn load(
-    configs: &BTreeMap<String, config::Plugin>,
-    options: Options<'_>,
-) -> Result<BTreeMap<String, Arc<Plugin>>, LoadError> {
-    let general = |cause| LoadError {
-        plugin: configs.keys().cloned().collect::<Vec<_>>().join("`, `"),
-        cause,
-    };
-    let families = Families::new().map_err(|e| general(Cause::Engine(e.to_string())))?;
-    let mut plugins = BTreeMap::new();
-    if !configs.is_empty() {
-        let engine =
-            engine::start(configs).map_err(|e| general(Cause::Engine(format!("{e:#}"))))?;
-        let prepared = prepare_all(configs, &options, &engine, &families).await?;
-        let threads = match prepared.iter().any(|p| p.blueprint.exports.load.is_some()) {
-            true => {
-                Some(engine::Loaders::start().map_err(|e| general(Cause::Engine(e.to_string())))?)
-            }
-            false => None,
-        };
-        for prepared in prepared {
-            let plugin = prepared.finish(threads.as_ref(), &options.fetch);
-            plugins.insert(plugin.name.to_string(), Arc::new(plugin));
+impl Job {
+    pub(super) fn new(name: &str, config: &Config) -> Self {
+        Self {
+            name: name.into(),
+            config: Arc::new(config.clone()),
+            kv: Arc::new(Kv::new(config.limits.kv_bytes.as_usize())),
+            log: Arc::new(LineLimiter::new(Instant::now())),
         }
     }
-    families
-        .register(options.registry)
-        .map_err(|e| general(Cause::Engine(e.to_string())))?;
-    Ok(plugins)
 }
 
-/// Prepares all side by side; the first failure counts.
-async fn prepare_all(
-    configs: &BTreeMap<String, config::Plugin>,
-    options: &Options<'_>,
-    engine: &Engine,
-    families: &Families,
-) -> Result<Vec<Prepared>, LoadError> {
-    let prepare = |(name, config): (&String, &config::Plugin)| {
-        let preparation = Preparation {
-            name: name.as_str().into(),
-            config: config.clone(),
-            engine: engine.clone(),
-            base: options.base.clone(),
-            cache_dir: options.cache_dir.clone(),
-            metrics: families.of(name),
-        };
-        tokio::task::spawn_blocking(move || preparation.run())
-    };
-    let running: Vec<_> = configs.iter().map(prepare).collect();
-    let mut prepared = Vec::with_capacity(running.len());
-    for (run, name) in running.into_iter().zip(configs.keys()) {
-        let ended = run
-            .await
-            .unwrap_or_else(|e| Err(Cause::Engine(e.to_string())));
-        prepared.push(ended.map_err(|cause| LoadError {
-            plugin: name.clone(),
-            cause,
-        })?);
-    }
-    Ok(prepared)
-}
-
-impl Preparation {
-    fn run(self) -> Result<Prepared, Cause> {
-        let wasm = artifact::read(&self.base.join(&self.config.file))?;
+impl Workshop {
+    /// Reads, compiles, checks and starts a plugin; blocks for as long as that takes.
+    pub(super) fn make(&self, job: &Job) -> Result<Version, Cause> {
+        let config = &job.config;
+        let wasm = artifact::read(&self.base.join(&config.file))?;
         let component = artifact::compile(&self.engine, &wasm, self.cache_dir.as_deref())?;
-        let exports = contract::check(&self.engine, &component, !self.config.fetch.is_empty())?;
-        let granted: Vec<Arc<str>> = self
-            .config
-            .fetch
-            .iter()
-            .map(|name| name.as_str().into())
-            .collect();
+        let exports = contract::check(&self.engine, &component, config)?;
         let blueprint = Blueprint {
-            key: link(&self.engine, &component, deny_fetch)?,
-            load: link(&self.engine, &component, grant_fetch)?,
-            name: self.name,
+            prompt: self.link(&component, deny_fetch)?,
+            waiting: self.link(&component, grant_fetch)?,
+            uses_wasi: false,
+            name: Arc::clone(&job.name),
             exports,
-            config: self.config.config.to_string(),
-            limits: self.config.limits,
-            log: Arc::new(LineLimiter::new(Instant::now())),
-            metrics: self.metrics,
+            config: config.config.to_string(),
+            limits: limits(config),
+            log: Arc::clone(&job.log),
+            metrics: self.families.of(&job.name),
+            kv: Arc::clone(&job.kv),
+            health: Health::new(config.quarantine.clone()),
+            retired: AtomicBool::new(false),
         };
         let (_, manifest) = blueprint.start()?;
         let manifest = Manifest::read(manifest)?;
-        if exports.derive.is_none() && exports.load.is_none() && manifest.declarative.is_none() {
+        if !exports.has_hook() && manifest.declarative.is_none() {
             return Err(Cause::MissingExport(format!(
-                "{}` or `{}",
+                "{}`, `{}`, `{}` or `{}",
                 contract::KEY,
-                contract::LOAD
+                contract::LOAD,
+                contract::ON_REQUEST,
+                contract::ON_RESPONSE
             )));
         }
-        Ok(Prepared {
-            blueprint: Arc::new(blueprint),
+        self.finish(Arc::new(blueprint), manifest, job, artifact::digest(&wasm))
+    }
+
+    fn finish(
+        &self,
+        blueprint: Arc<Blueprint>,
+        manifest: Manifest,
+        job: &Job,
+        digest: String,
+    ) -> Result<Version, Cause> {
+        let exports = blueprint.exports;
+        let keys = exports.derive.map(|_| Keys {
+            blueprint: Arc::clone(&blueprint),
+            needs: manifest.needs.clone(),
+        });
+        let heads = exports.on_request.or(exports.on_response).map(|_| Heads {
+            blueprint: Arc::clone(&blueprint),
+            reads: manifest.reads.clone(),
+        });
+        let loader = exports
+            .load
+            .map(|_| self.loader(&blueprint, &manifest, job));
+        Ok(Version {
+            number: next_number(),
+            digest,
+            made: SystemTime::now(),
+            keys,
+            heads,
+            loader: loader.transpose()?,
             manifest,
-            granted: granted.into(),
+            blueprint,
         })
     }
-}
 
-impl Prepared {
-    fn finish(self, threads: Option<&Arc<engine::Loaders>>, send: &Fetch) -> Plugin {
-        let Self {
-            blueprint,
-            manifest,
-            granted,
-        } = self;
+    fn loader(
+        &self,
+        blueprint: &Arc<Blueprint>,
+        manifest: &Manifest,
+        job: &Job,
+    ) -> Result<Arc<Loader>, Cause> {
+        let granted = job.config.fetch.iter().map(|name| name.as_str().into());
         let fetches = Fetches {
-            send: send.clone(),
-            granted,
+            send: self.fetch.clone(),
+            granted: granted.collect(),
             left: blueprint.limits.max_fetches,
             max_body: blueprint.limits.max_body.as_usize(),
         };
-        let loads = blueprint.exports.load.and(threads);
-        let keys = Keys {
-            blueprint: blueprint.clone(),
-            needs: manifest.needs.clone(),
-        };
-        Plugin {
-            name: blueprint.name.clone(),
-            keys: blueprint.exports.derive.map(|_| Arc::new(keys)),
-            loader: loads.map(|threads| Loader::new(blueprint, threads.clone(), fetches)),
-            manifest,
+        let (blueprint, reads) = (Arc::clone(blueprint), manifest.reads.clone());
+        Ok(Loader::new(blueprint, reads, self.threads()?, fetches))
+    }
+
+    fn threads(&self) -> Result<Arc<Loaders>, Cause> {
+        let mut threads = self.threads.lock();
+        if let Some(threads) = &*threads {
+            return Ok(Arc::clone(threads));
         }
+        let started = Loaders::start().map_err(|e| Cause::Engine(e.to_string()))?;
+        Ok(Arc::clone(threads.insert(started)))
+    }
+
+    /// Links the imports; what does not fit has other types than the contract.
+    fn link(
+        &self,
+        component: &Component,
+        fetch: fn(&mut Linker<State>) -> wasmtime::Result<()>,
+    ) -> Result<InstancePre<State>, Cause> {
+        let mut linker = Linker::new(&self.engine);
+        add_prompt(&mut linker)
+            .and_then(|()| fetch(&mut linker))
+            .map_err(|e| Cause::Engine(format!("{e:#}")))?;
+        linker
+            .instantiate_pre(component)
+            .map_err(|e| Cause::WrongType {
+                interface: contract::known_imports(),
+                reason: format!("{e:#}"),
+            })
     }
 }
 
-/// Links the imports; what does not fit has other types than the contract.
-fn link(
-    engine: &Engine,
-    component: &Component,
-    fetch: fn(&mut Linker<State>) -> wasmtime::Result<()>,
-) -> Result<InstancePre<State>, Cause> {
-    let mut linker = Linker::new(engine);
-    log::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)
-        .and_then(|()| fetch(&mut linker))
-        .map_err(|e| Cause::Engine(format!("{e:#}")))?;
-    linker
-        .instantiate_pre(component)
-        .map_err(|e| Cause::WrongType {
-            interface: format!("{}` or `{}", contract::LOG, contract::FETCH),
-            reason: format!("{e:#}"),
-        })
+/// Numbers of versions; unique in the process.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn limits(config: &Config) -> Limits {
+    let limits = config.limits.clone();
+    match config.isolation {
+        Isolation::Reuse => limits,
+        Isolation::PerRequest => Limits {
+            max_requests: 1,
+            ..limits
+        },
+    }
+}
+
+/// The imports that never wait. Those that YAML must grant are linked all the same: what
+/// is not granted was refused by name before.
+fn add_prompt(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    log::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    kv::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    clock::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    random::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
 
 fn grant_fetch(linker: &mut Linker<State>) -> wasmtime::Result<()> {

@@ -33,7 +33,13 @@ pub struct Route {
     pub key: Key,
     /// The plugin that loads a missing value, in place of a plain request to the upstream.
     #[serde(default)]
-    pub loader: Option<Loader>,
+    pub loader: Option<Hooked>,
+    /// The plugin that looks at each request before its key is derived.
+    #[serde(default)]
+    pub request: Option<Hooked>,
+    /// The plugin that looks at each response before it is judged for the cache.
+    #[serde(default)]
+    pub response: Option<Hooked>,
     /// Tags that each entry of this route carries.
     #[serde(default)]
     pub tags: Vec<String>,
@@ -73,10 +79,10 @@ pub enum Switch {
     Off,
 }
 
-/// The plugin that loads a missing value.
+/// A plugin in one of a route's places.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Loader {
+pub struct Hooked {
     /// Name of the plugin.
     pub plugin: String,
 }

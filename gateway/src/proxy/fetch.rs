@@ -161,6 +161,9 @@ impl Fetch {
 
     pub(super) fn judge(&self, arrived: &Arrived) -> Result<Terms, Refusal> {
         let response = &arrived.answer.response;
+        if arrived.answer.kept_out {
+            return Err(Refusal::Plugin);
+        }
         let exchange = Exchange {
             request: &self.ask.parts.headers,
             status: self.meant(response)?,

@@ -12,7 +12,7 @@ use crate::cache::key::{Hash64, Template, hash64};
 use crate::cache::policy::Policy;
 use crate::origin::{Origin, Origins};
 use crate::pattern::Pattern;
-use crate::plugin::config::{KeyError, LoaderError, OnError};
+use crate::plugin::config::{KeyError, LoaderError, OnError, RequestError, ResponseError};
 use crate::plugin::{Hook, LoadError, Plugin, Plugins};
 use crate::proxy::config;
 use crate::proxy::invalidate::Rule;
@@ -31,6 +31,8 @@ pub struct Route {
     pub key: Template,
     pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
     pub loader: Option<(Arc<Plugin>, LoaderError)>,
+    pub request_plugin: Option<(Arc<Plugin>, RequestError)>,
+    pub response_plugin: Option<(Arc<Plugin>, ResponseError)>,
     pub tags: Box<[Hash64]>,
     pub invalidate: Box<[Rule]>,
     pub metrics: RouteMetrics,
@@ -55,6 +57,11 @@ pub enum RouteError {
     NoUpstream { route: String, upstream: String },
     #[error("route {route}: there is no plugin {plugin:?}")]
     NoPlugin { route: String, plugin: String },
+    #[error(
+        "route {route}: plugin {plugin:?} looks at requests, and may guard something; say what a \
+         failed call means: `on_error: {{request: refuse}}` or `continue`"
+    )]
+    NoRequestError { route: String, plugin: String },
     #[error("route {route}")]
     NoHook { route: String, source: LoadError },
     #[error("metrics can't be registered: {0}")]
@@ -129,11 +136,21 @@ impl Route {
             .as_ref()
             .map(|p| plugin(p, Hook::Key))
             .transpose()?;
-        let loader = config
-            .loader
-            .as_ref()
-            .map(|l| plugin(&l.plugin, Hook::Load))
-            .transpose()?;
+        let hooked = |hooked: &Option<config::Hooked>, hook| {
+            let found = hooked.as_ref().map(|hooked| plugin(&hooked.plugin, hook));
+            found.transpose()
+        };
+        let loader = hooked(&config.loader, Hook::Load)?;
+        let response = hooked(&config.response, Hook::Response)?;
+        let request = hooked(&config.request, Hook::Request)?;
+        let request = request.map(|(plugin, on_error)| -> Result<_, RouteError> {
+            let silent = || RouteError::NoRequestError {
+                route: name.clone(),
+                plugin: plugin.name().to_owned(),
+            };
+            let on_error = on_error.request.ok_or_else(silent)?;
+            Ok((plugin, on_error))
+        });
         let key = Template::new(&config.key);
         Ok(Self {
             name: name.as_str().into(),
@@ -149,6 +166,8 @@ impl Route {
             key,
             key_plugin: key_plugin.map(|(plugin, on_error)| (plugin, on_error.key)),
             loader: loader.map(|(plugin, on_error)| (plugin, on_error.loader)),
+            request_plugin: request.transpose()?,
+            response_plugin: response.map(|(plugin, on_error)| (plugin, on_error.response)),
             tags: config
                 .tags
                 .iter()

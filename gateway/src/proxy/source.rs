@@ -16,6 +16,7 @@ use crate::plugin::config::LoaderError;
 use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin};
 use crate::proxy::context::Ask;
 use crate::proxy::head::withholds;
+use crate::proxy::watch;
 
 /// What a source answered.
 pub enum Loaded {
@@ -37,6 +38,8 @@ pub struct Answer {
     pub tags: Vec<String>,
     /// The request carried the stale copy's validators: a 304 is about it.
     pub validates: bool,
+    /// A plugin wants it not stored.
+    pub kept_out: bool,
     /// Stored parts that the response continues: what marks them marks it.
     pub continues: Option<Arc<Entry>>,
 }
@@ -49,12 +52,20 @@ const LONGEST_LOAD: Duration = Duration::from_secs(300);
 /// client's. A stale entry's validators go along, so that a 304 may answer.
 pub async fn load(ask: &Ask, stale: Option<&Entry>) -> Loaded {
     let deadline = deadline(ask);
-    match &ask.route.loader {
+    let loaded = match &ask.route.loader {
         Some((plugin, on_error)) => {
             until(deadline, by_plugin(ask, plugin, *on_error, deadline)).await
         }
         None => until(deadline, by_origin(ask, stale)).await,
+    };
+    watched(ask, loaded)
+}
+
+fn watched(ask: &Ask, mut loaded: Loaded) -> Loaded {
+    if let Loaded::Response(answer) = &mut loaded {
+        watch::response(ask, answer);
     }
+    loaded
 }
 
 /// Loads what is for this client alone: from the loader where the route has one, else by
@@ -64,7 +75,10 @@ pub async fn for_one(ask: &Ask) -> Loaded {
         (Some(_), _) => load(ask, None).await,
         (None, Some(origin)) => {
             let request = ask.for_origin(Body::empty());
-            until(deadline(ask), sent(origin, request, false)).await
+            watched(
+                ask,
+                until(deadline(ask), sent(origin, request, false)).await,
+            )
         }
         (None, None) => Loaded::Failed(no_origin()),
     }
@@ -119,7 +133,10 @@ pub async fn load_range(ask: &Ask, gap: (u64, u64), validator: HeaderValue) -> L
     conditional::strip_conditionals(headers);
     headers.insert(RANGE, range::request_range(gap.0, gap.1));
     headers.insert(IF_RANGE, validator);
-    until(deadline(ask), sent(origin, request, false)).await
+    watched(
+        ask,
+        until(deadline(ask), sent(origin, request, false)).await,
+    )
 }
 
 /// RFC 9111 §4.3.1.
@@ -180,7 +197,7 @@ async fn by_plugin(
     }
 }
 
-fn composed(loaded: LoadedResponse) -> Answer {
+pub fn composed(loaded: LoadedResponse) -> Answer {
     let mut response = Response::new(Body::full(loaded.body));
     *response.status_mut() = loaded.status;
     *response.headers_mut() = loaded.headers;

@@ -71,11 +71,17 @@ impl Scope<'_> {
                 &self.config.upstreams,
             );
         }
-        if let Some(loader) = &self.route.loader {
+        let hooks = [
+            ("loader", &self.route.loader),
+            ("request", &self.route.request),
+            ("response", &self.route.response),
+        ];
+        for (key, hooked) in hooks {
+            let Some(hooked) = hooked else { continue };
             report.known(
-                self.at.key("loader").key("plugin"),
+                self.at.key(key).key("plugin"),
                 "plugin",
-                &loader.plugin,
+                &hooked.plugin,
                 plugins,
             );
         }

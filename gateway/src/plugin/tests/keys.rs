@@ -250,9 +250,9 @@ async fn a_storm_of_log_lines_is_cut() {
     site.plugin("bad").key(&get("/", &[]), "shop").unwrap();
     let (written, _) = site
         .plugin("bad")
-        .keys
-        .as_ref()
-        .unwrap()
+        .versions
+        .current
+        .load()
         .blueprint
         .log
         .counts();
@@ -264,7 +264,11 @@ async fn a_storm_of_log_lines_is_cut() {
 
 #[tokio::test]
 async fn a_hundred_thousand_traps_leave_nothing_behind() {
-    let site = load_code(key_guest("unreachable", "")).await.unwrap();
+    let code = Guest::Code(key_guest("unreachable", ""));
+    let yaml = json!({ "quarantine": { "failures": 0 }, "limits": { "key_timeout": "2s" } });
+    let site = Site::load(&[("bad", code, yaml)], no_fetch())
+        .await
+        .unwrap();
     let calls =
         |n: usize| (0..n).for_each(|_| assert!(matches!(key_error(&site), CallError::Trap { .. })));
     calls(1_000);
@@ -313,9 +317,9 @@ async fn a_plugin_that_is_gone_leaves_the_thread() {
     key_of(&first, "normalize-query", &get("/", &[]));
     let instances = first
         .plugin("normalize-query")
-        .keys
-        .as_ref()
-        .unwrap()
+        .versions
+        .current
+        .load()
         .blueprint
         .metrics
         .instances

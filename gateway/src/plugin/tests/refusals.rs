@@ -79,14 +79,12 @@ async fn an_import_that_does_not_exist_is_named() {
     assert!(
         component_refusal(wasi)
             .await
-            .contains("`wasi:cli/environment@0.2.0`: WASI is not offered")
+            .contains("`wasi:cli/environment@0.2.0`: plugins get WASI only with `wasi: minimal`")
     );
     let kv = r#"(component (import "lamina:plugin/kv@1.0.0" (instance)))"#;
-    assert!(
-        component_refusal(kv)
-            .await
-            .contains("imports `lamina:plugin/kv@1.0.0`")
-    );
+    assert!(component_refusal(kv).await.contains(
+        "imports `lamina:plugin/kv@1.0.0`, which the YAML does not grant; add `grant: [kv]`"
+    ));
 }
 
 #[tokio::test]
@@ -121,7 +119,7 @@ async fn a_missing_export_is_named() {
     );
     let no_hook = refusal(core_guest(MANIFEST, &module("", ""))).await;
     assert!(
-        no_hook.contains("`lamina:plugin/key@1.0.0` or `lamina:plugin/load@1.0.0`"),
+        no_hook.contains("`lamina:plugin/key@1.0.0`, `lamina:plugin/load@1.0.0`"),
         "{no_hook}"
     );
 }
@@ -145,7 +143,7 @@ async fn an_export_of_another_type_is_named() {
 async fn a_hook_that_a_route_wants_but_the_plugin_lacks_is_named() {
     let site = load_shipped("normalize-query", Value::Null).await;
     let plugin = site.plugin("normalize-query");
-    assert!(plugin.exports_key() && !plugin.exports_load());
+    assert!(plugin.has(super::super::Hook::Key) && !plugin.has(super::super::Hook::Load));
     assert!(plugin.require(super::super::Hook::Key).is_ok());
     let error = plugin.require(super::super::Hook::Load).unwrap_err();
     assert_eq!(

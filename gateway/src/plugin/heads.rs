@@ -1,0 +1,97 @@
+//! The hooks `request` and `response`, called on the thread that has the message.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+
+use super::bindings::types;
+use super::error::CallError;
+use super::guest::Blueprint;
+use super::reads::Reads;
+use super::{Hook, RequestDecision, ResponseChange, check, local};
+
+/// A request as these hooks see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    pub parts: &'a Parts,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// The host that the client named, in lower case.
+    pub host: &'a str,
+    /// The client's address, where it is known.
+    pub client: Option<IpAddr>,
+    /// The name of the route.
+    pub route: &'a str,
+}
+
+/// The hooks of one version of a plugin.
+pub(super) struct Heads {
+    pub(super) blueprint: Arc<Blueprint>,
+    pub(super) reads: Reads,
+}
+
+impl Heads {
+    pub(super) fn on_request(&self, head: Head<'_>) -> Result<RequestDecision, CallError> {
+        let inputs = (self.for_guest(head),);
+        self.call(Hook::Request, |version| {
+            let timeout = (Hook::Request, version.limits.hook_timeout);
+            let call = |slot: &mut local::Slot| {
+                slot.call(version, timeout, |guest| guest.on_request, inputs)
+            };
+            check::request_decision(
+                local::with(version, call)?,
+                version.limits.max_body.as_usize(),
+            )
+        })
+    }
+
+    pub(super) fn on_response(
+        &self,
+        head: Head<'_>,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<Option<ResponseChange>, CallError> {
+        let response = types::ResponseHead {
+            status: status.as_u16(),
+            headers: headers.iter().map(types::Header::from).collect(),
+        };
+        let inputs = (self.for_guest(head), response);
+        self.call(Hook::Response, |version| {
+            let timeout = (Hook::Response, version.limits.hook_timeout);
+            let call = |slot: &mut local::Slot| {
+                slot.call(version, timeout, |guest| guest.on_response, inputs)
+            };
+            check::response_decision(local::with(version, call)?)
+        })
+    }
+
+    fn call<T>(
+        &self,
+        hook: Hook,
+        call: impl FnOnce(&Arc<Blueprint>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let turn = self.blueprint.admit()?;
+        let started = Instant::now();
+        let answer = call(&self.blueprint);
+        self.blueprint.ended(turn, hook, started, &answer);
+        answer
+    }
+
+    fn for_guest(&self, head: Head<'_>) -> types::RequestHead {
+        let uri = &head.parts.uri;
+        types::RequestHead {
+            method: head.parts.method.to_string(),
+            scheme: head.scheme.to_owned(),
+            host: head.host.to_owned(),
+            path_and_query: uri.path_and_query().map_or("/", |p| p.as_str()).to_owned(),
+            headers: self.reads.of(&head.parts.headers),
+            client: head
+                .client
+                .map_or(String::new(), |address| address.to_string()),
+            route: head.route.to_owned(),
+        }
+    }
+}

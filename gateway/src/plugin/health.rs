@@ -1,0 +1,227 @@
+//! Whether a version of a plugin may be called: served, set aside after too many failures,
+//! let through once in a while as a probe.
+//!
+//! A served call costs one relaxed load. What fails because all instances are busy, or
+//! because the plugin is set aside already, is no failure of the plugin's.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::config::Quarantine;
+use super::error::{CallError, CallErrorKind};
+
+/// Served; set aside; set aside, and a probe is under way.
+const SERVES: u8 = 0;
+const ASIDE: u8 = 1;
+const PROBED: u8 = 2;
+/// Between two probes at most.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// How a version of a plugin has fared.
+pub(super) struct Health {
+    state: AtomicU8,
+    record: Mutex<Record>,
+    rules: Quarantine,
+}
+
+#[derive(Default)]
+struct Record {
+    /// Failed calls within the window.
+    failures: VecDeque<Instant>,
+    /// When the next probe may go; none where an operator set it aside.
+    probe_at: Option<Instant>,
+    /// Probes that failed.
+    probes: u32,
+    since: Option<Instant>,
+    reason: String,
+}
+
+/// What a call is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    Serve,
+    Probe,
+}
+
+/// Why and since when a plugin is set aside.
+#[derive(Clone, Debug)]
+pub struct Aside {
+    pub since: Duration,
+    /// Until the next probe; none where an operator must resume it.
+    pub probe_in: Option<Duration>,
+    pub reason: String,
+}
+
+impl Health {
+    pub(super) fn new(rules: Quarantine) -> Self {
+        Self {
+            state: AtomicU8::new(SERVES),
+            record: Mutex::default(),
+            rules,
+        }
+    }
+
+    /// Whether a call may be made now.
+    pub(super) fn admit(&self, now: Instant) -> Option<Turn> {
+        if self.state.load(Ordering::Relaxed) == SERVES {
+            return Some(Turn::Serve);
+        }
+        let due = self.record.lock().probe_at.is_some_and(|at| now >= at);
+        let probe = || {
+            let (aside, probed) = (ASIDE, PROBED);
+            self.state
+                .compare_exchange(aside, probed, Ordering::AcqRel, Ordering::Relaxed)
+        };
+        (due && probe().is_ok()).then_some(Turn::Probe)
+    }
+
+    /// Notes what a call came to.
+    pub(super) fn ended(&self, turn: Turn, error: Option<&CallError>, now: Instant) {
+        match (turn, error) {
+            (Turn::Serve, None) => {}
+            (Turn::Serve, Some(error)) if is_its_fault(error) => self.failed(error, now),
+            (Turn::Serve, Some(_)) => {}
+            (Turn::Probe, None) => self.resume(),
+            (Turn::Probe, Some(error)) => self.probe_failed(error, now),
+        }
+    }
+
+    /// Whether calls are served.
+    pub(super) fn serves(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == SERVES
+    }
+
+    /// Serves again, with a clean record.
+    pub(super) fn resume(&self) {
+        let mut record = self.record.lock();
+        *record = Record::default();
+        self.state.store(SERVES, Ordering::Release);
+    }
+
+    /// Sets it aside until somebody resumes it.
+    pub(super) fn set_aside(&self, now: Instant) {
+        let mut record = self.record.lock();
+        record.since = Some(now);
+        record.probe_at = None;
+        record.reason = "an operator set it aside".to_owned();
+        self.state.store(ASIDE, Ordering::Release);
+    }
+
+    /// Why and since when it is set aside.
+    pub(super) fn aside(&self, now: Instant) -> Option<Aside> {
+        let record = self.record.lock();
+        let since = record.since.filter(|_| !self.serves())?;
+        Some(Aside {
+            since: now.saturating_duration_since(since),
+            probe_in: record.probe_at.map(|at| at.saturating_duration_since(now)),
+            reason: record.reason.clone(),
+        })
+    }
+
+    fn failed(&self, error: &CallError, now: Instant) {
+        let Quarantine {
+            failures: most,
+            window,
+            probe_after,
+        } = self.rules;
+        let mut record = self.record.lock();
+        let recent = |at: &Instant| now.saturating_duration_since(*at) <= window.0;
+        record.failures.retain(recent);
+        record.failures.push_back(now);
+        if most == 0 || record.failures.len() < most || !self.serves() {
+            return;
+        }
+        record.failures.clear();
+        record.since = Some(now);
+        record.probe_at = Some(now + probe_after.0);
+        record.reason = format!("{most} calls failed within {window}, the last one: {error}");
+        self.state.store(ASIDE, Ordering::Release);
+    }
+
+    fn probe_failed(&self, error: &CallError, now: Instant) {
+        let mut record = self.record.lock();
+        record.probes += 1;
+        let pause = self.rules.probe_after.0;
+        let pause = pause
+            .saturating_mul(1 << record.probes.min(16))
+            .min(LONGEST);
+        record.probe_at = Some(now + pause);
+        record.reason = format!("the last probe failed: {error}");
+        self.state.store(ASIDE, Ordering::Release);
+    }
+}
+
+fn is_its_fault(error: &CallError) -> bool {
+    !matches!(
+        error.kind(),
+        CallErrorKind::Overloaded | CallErrorKind::Quarantined
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units;
+
+    fn health(failures: usize) -> Health {
+        Health::new(Quarantine {
+            failures,
+            window: units::Duration::secs(10),
+            probe_after: units::Duration::secs(5),
+        })
+    }
+
+    fn after(seconds: u64, start: Instant) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    const TRAP: CallError = CallError::Timeout;
+
+    #[test]
+    fn failures_within_the_window_set_it_aside_and_a_good_probe_brings_it_back() {
+        let (health, start) = (health(3), Instant::now());
+        for second in [0, 11, 12] {
+            health.ended(Turn::Serve, Some(&TRAP), after(second, start));
+            assert_eq!(health.admit(after(second, start)), Some(Turn::Serve));
+        }
+        health.ended(Turn::Serve, Some(&TRAP), after(13, start));
+        assert_eq!(health.admit(after(17, start)), None);
+        assert_eq!(health.admit(after(18, start)), Some(Turn::Probe));
+        assert_eq!(health.admit(after(18, start)), None, "one probe at a time");
+        health.ended(Turn::Probe, None, after(18, start));
+        assert_eq!(health.admit(after(18, start)), Some(Turn::Serve));
+    }
+
+    #[test]
+    fn a_probe_that_fails_makes_the_next_one_wait_longer() {
+        let (health, start) = (health(1), Instant::now());
+        health.ended(Turn::Serve, Some(&TRAP), start);
+        assert_eq!(health.admit(after(5, start)), Some(Turn::Probe));
+        health.ended(Turn::Probe, Some(&TRAP), after(5, start));
+        assert_eq!(health.admit(after(14, start)), None);
+        assert_eq!(health.admit(after(15, start)), Some(Turn::Probe));
+    }
+
+    #[test]
+    fn being_busy_is_no_failure_and_zero_means_never() {
+        let (busy, never, now) = (health(1), health(0), Instant::now());
+        busy.ended(Turn::Serve, Some(&CallError::Overloaded), now);
+        assert!(busy.serves());
+        never.ended(Turn::Serve, Some(&TRAP), now);
+        assert!(never.serves());
+    }
+
+    #[test]
+    fn what_an_operator_set_aside_waits_for_an_operator() {
+        let (health, start) = (health(1), Instant::now());
+        health.set_aside(start);
+        assert_eq!(health.admit(after(100_000, start)), None);
+        assert!(health.aside(start).is_some());
+        health.resume();
+        assert_eq!(health.admit(start), Some(Turn::Serve));
+        assert!(health.aside(start).is_none());
+    }
+}

@@ -1,0 +1,143 @@
+//! The import `kv`: a small store of one plugin, shared by its instances and versions.
+//!
+//! Bounded in bytes; what is least recently used goes first.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::sync::Cache;
+
+use super::Hook;
+use super::bindings::kv::{Host, KvError};
+use super::contract::KV;
+use super::guest::State;
+use super::outcome::NotAllowed;
+
+/// Bytes of a key.
+const MAX_KEY: usize = 256;
+/// What an entry costs beside its bytes.
+const ENTRY_COST: usize = 128;
+/// The share of the store that one value may take.
+const LARGEST: usize = 16;
+
+/// The store of one plugin.
+pub(super) struct Kv {
+    entries: Cache<Arc<str>, Held>,
+    max_value: usize,
+}
+
+#[derive(Clone)]
+struct Held {
+    value: Arc<[u8]>,
+    ttl: Option<Duration>,
+}
+
+/// Each entry has the time that its guest gave it.
+struct Lives;
+
+impl Expiry<Arc<str>, Held> for Lives {
+    fn expire_after_create(&self, _: &Arc<str>, held: &Held, _: Instant) -> Option<Duration> {
+        held.ttl
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Arc<str>,
+        held: &Held,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        held.ttl
+    }
+}
+
+impl Kv {
+    /// A store of this many bytes.
+    pub(super) fn new(bytes: usize) -> Self {
+        let weigh = |key: &Arc<str>, held: &Held| {
+            u32::try_from(key.len() + held.value.len() + ENTRY_COST).unwrap_or(u32::MAX)
+        };
+        Self {
+            entries: Cache::builder()
+                .max_capacity(bytes as u64)
+                .weigher(weigh)
+                .expire_after(Lives)
+                .build(),
+            max_value: bytes / LARGEST,
+        }
+    }
+
+    fn set(&self, key: &str, value: Vec<u8>, ttl: Option<Duration>) -> Result<(), KvError> {
+        if key.is_empty() || key.len() > MAX_KEY || value.len() > self.max_value {
+            return Err(KvError::TooLarge);
+        }
+        let value = value.into();
+        self.entries.insert(key.into(), Held { value, ttl });
+        Ok(())
+    }
+
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.entries.get(key).map(|held| held.value.to_vec())
+    }
+}
+
+impl State {
+    /// Imports that make a call's answer depend on more than its inputs.
+    pub(super) fn may_be_impure(&self, import: &'static str) -> wasmtime::Result<()> {
+        match self.hook {
+            None | Some(Hook::Key) => Err(wasmtime::Error::new(NotAllowed(import))),
+            Some(Hook::Load | Hook::Request | Hook::Response) => Ok(()),
+        }
+    }
+}
+
+impl Host for State {
+    fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        self.may_be_impure(KV)?;
+        Ok(self.kv.get(&key))
+    }
+
+    fn set(
+        &mut self,
+        key: String,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> wasmtime::Result<Result<(), KvError>> {
+        self.may_be_impure(KV)?;
+        Ok(self.kv.set(&key, value, ttl_ms.map(Duration::from_millis)))
+    }
+
+    fn delete(&mut self, key: String) -> wasmtime::Result<()> {
+        self.may_be_impure(KV)?;
+        self.kv.entries.invalidate(key.as_str());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_there_for_its_time_and_within_its_bounds() {
+        let kv = Kv::new(64 << 10);
+        assert!(kv.set("a", b"1".to_vec(), None).is_ok());
+        assert!(kv.set("b", b"2".to_vec(), Some(Duration::ZERO)).is_ok());
+        assert_eq!(kv.get("a").as_deref(), Some(&b"1"[..]));
+        assert_eq!(kv.get("b"), None, "its time was nothing");
+        assert!(kv.set("", vec![], None).is_err());
+        assert!(kv.set(&"k".repeat(257), vec![], None).is_err());
+        assert!(kv.set("a", vec![0; 4_097], None).is_err());
+    }
+
+    #[test]
+    fn it_holds_no_more_than_it_may() {
+        let kv = Kv::new(64 << 10);
+        for n in 0..1_000 {
+            assert!(kv.set(&n.to_string(), vec![0; 1_000], None).is_ok());
+        }
+        kv.entries.run_pending_tasks();
+        assert!(kv.entries.weighted_size() <= 64 << 10);
+    }
+}

@@ -1,0 +1,111 @@
+//! What each thread holds for the hooks that run on it: one instance of each plugin, and
+//! the keys that it remembers.
+//!
+//! Threads share nothing here. What belongs to a version of a plugin that is gone, or
+//! retired, is swept when the thread calls a plugin next.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc};
+
+use super::error::CallError;
+use super::guest::{Blueprint, Guest};
+use super::memo::Memo;
+use super::{Hook, KeyDecision};
+use crate::units::Duration;
+
+/// Grows when a version goes, so that threads know when to sweep.
+static GONE: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static SLOTS: RefCell<Slots> = const { RefCell::new(Slots { swept: 0, slots: Vec::new() }) };
+}
+
+/// What one thread holds, for all plugins.
+struct Slots {
+    /// `GONE` when it was last swept.
+    swept: u64,
+    slots: Vec<Slot>,
+}
+
+/// What one thread holds for one version of a plugin.
+pub(super) struct Slot {
+    version: Weak<Blueprint>,
+    guest: Option<Guest>,
+    pub(super) memo: Memo<KeyDecision>,
+    /// The inputs of the current request; kept so that a look-up allocates nothing.
+    pub(super) inputs: Vec<u8>,
+}
+
+/// Tells the threads that a version is gone or retired.
+pub(super) fn sweep() {
+    GONE.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Runs `work` with what this thread holds for a version.
+pub(super) fn with<R>(version: &Arc<Blueprint>, work: impl FnOnce(&mut Slot) -> R) -> R {
+    SLOTS.with_borrow_mut(|slots| work(slots.of(version)))
+}
+
+impl Slots {
+    fn of(&mut self, version: &Arc<Blueprint>) -> &mut Slot {
+        let gone = GONE.load(Ordering::Relaxed);
+        if self.swept != gone {
+            self.slots.retain(Slot::is_needed);
+            self.swept = gone;
+        }
+        let here = |slot: &Slot| std::ptr::eq(slot.version.as_ptr(), Arc::as_ptr(version));
+        let at = self.slots.iter().position(here).unwrap_or_else(|| {
+            self.slots.push(Slot::new(version));
+            self.slots.len() - 1
+        });
+        &mut self.slots[at]
+    }
+}
+
+impl Slot {
+    fn new(version: &Arc<Blueprint>) -> Self {
+        let entries = usize::try_from(version.limits.memo_entries).unwrap_or(usize::MAX);
+        Self {
+            version: Arc::downgrade(version),
+            guest: None,
+            memo: Memo::new(entries),
+            inputs: Vec::new(),
+        }
+    }
+
+    fn is_needed(&self) -> bool {
+        let version = self.version.upgrade();
+        version.is_some_and(|version| !version.is_retired())
+    }
+
+    /// Calls a hook in this thread's instance, or in a fresh one.
+    pub(super) fn call<P, R>(
+        &mut self,
+        version: &Blueprint,
+        (hook, timeout): (Hook, Duration),
+        function: impl FnOnce(&Guest) -> Option<TypedFunc<P, (R,)>>,
+        inputs: P,
+    ) -> Result<R, CallError>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        R: Send + Sync + 'static,
+        (R,): ComponentNamedList + Lift,
+    {
+        let mut guest = match self.guest.take() {
+            Some(guest) if !guest.is_worn_out(&version.limits) => guest,
+            _ => version.start()?.0,
+        };
+        guest.arm(hook, Instant::now() + timeout.0);
+        let function = function(&guest)
+            .ok_or_else(|| CallError::invalid(format!("there is no `{hook}` hook")))?;
+        let answer = guest.call(function, inputs)?;
+        if !guest.is_worn_out(&version.limits) {
+            self.guest = Some(guest);
+        }
+        Ok(answer)
+    }
+}

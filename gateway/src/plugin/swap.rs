@@ -1,0 +1,194 @@
+//! A plugin's versions: a new one is made beside the one that serves, and takes its place
+//! between two calls; one that fails too often gives way to the one before.
+//!
+//! Invariant: a version that can't be made, or lacks a hook that a route uses, changes
+//! nothing. Calls in flight end on the version that they began on.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::Hook;
+use super::error::{Cause, LoadError};
+use super::setup::{Job, Workshop};
+use super::version::Version;
+
+/// The versions of one plugin.
+pub(super) struct Versions {
+    pub(super) job: Job,
+    workshop: Arc<Workshop>,
+    pub(super) current: ArcSwap<Version>,
+    /// The one before, which served well when it was replaced.
+    before: Mutex<Option<Arc<Version>>>,
+    /// Hooks that routes use.
+    needed: Mutex<Vec<Hook>>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+    /// What the file looked like when it was last read.
+    seen: Mutex<Option<Look>>,
+}
+
+/// What came of a reload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reloaded {
+    /// The file's content is what serves.
+    Same,
+    /// The version with this number serves from now on.
+    Swapped(u64),
+}
+
+/// What tells that a file was written anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Look {
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+/// Between two looks at the files.
+const WATCH: Duration = Duration::from_secs(1);
+
+impl Versions {
+    pub(super) fn new(job: Job, workshop: Arc<Workshop>, first: Version) -> Self {
+        let seen = look(&workshop.base.join(&job.config.file));
+        Self {
+            job,
+            workshop,
+            current: ArcSwap::from_pointee(first),
+            before: Mutex::default(),
+            needed: Mutex::default(),
+            reloading: tokio::sync::Mutex::default(),
+            seen: Mutex::new(seen),
+        }
+    }
+
+    /// Notes that a route uses this hook.
+    ///
+    /// # Errors
+    /// When the version that serves does not have it.
+    pub(super) fn require(&self, hook: Hook) -> Result<(), LoadError> {
+        if !self.current.load().has(hook) {
+            return Err(self.error(Cause::MissingHook(hook)));
+        }
+        self.needed.lock().push(hook);
+        Ok(())
+    }
+
+    /// Makes a version of what the file holds now, and has it serve.
+    ///
+    /// # Errors
+    /// When it can't be made; what served goes on.
+    pub(super) async fn reload(self: &Arc<Self>) -> Result<Reloaded, LoadError> {
+        let _one = self.reloading.lock().await;
+        let this = Arc::clone(self);
+        *self.seen.lock() = look(&self.workshop.base.join(&self.job.config.file));
+        let making = tokio::task::spawn_blocking(move || this.workshop.make(&this.job));
+        let made = making
+            .await
+            .unwrap_or_else(|e| Err(Cause::Engine(e.to_string())));
+        let made = made.map_err(|cause| self.error(cause))?;
+        let lacking = self
+            .needed
+            .lock()
+            .iter()
+            .copied()
+            .find(|hook| !made.has(*hook));
+        if let Some(hook) = lacking {
+            return Err(self.error(Cause::MissingHook(hook)));
+        }
+        let current = self.current.load_full();
+        if made.digest == current.digest && current.blueprint.health.serves() {
+            return Ok(Reloaded::Same);
+        }
+        let number = made.number;
+        self.take_over(Arc::new(made));
+        Ok(Reloaded::Swapped(number))
+    }
+
+    fn take_over(&self, version: Arc<Version>) {
+        let (plugin, number) = (&*self.job.name, version.number);
+        let (name, of) = (&version.manifest.name, &version.manifest.version);
+        tracing::info!(
+            plugin,
+            number,
+            name,
+            version = of,
+            "a plugin's new version serves"
+        );
+        let mut before = self.before.lock();
+        let old = self.current.swap(version);
+        old.retire();
+        let good = old.blueprint.health.serves();
+        if good {
+            *before = Some(old);
+        }
+    }
+
+    /// After a failed call: a version that was set aside for it gives way to the one before.
+    pub(super) fn fall_back(&self, failed: &Arc<Version>) {
+        if failed.blueprint.health.serves() {
+            return;
+        }
+        let mut before = self.before.lock();
+        if !Arc::ptr_eq(&self.current.load(), failed) {
+            return;
+        }
+        let Some(good) = before.take() else { return };
+        good.recall();
+        let aside = failed.blueprint.health.aside(Instant::now());
+        let reason = aside.map_or(String::new(), |aside| aside.reason);
+        let (plugin, number) = (&*self.job.name, good.number);
+        tracing::error!(
+            plugin,
+            number,
+            reason,
+            "a plugin's earlier version serves again"
+        );
+        self.current.store(good);
+        failed.retire();
+    }
+
+    /// Reloads it whenever its file was written anew and has been left alone for a while.
+    pub(super) async fn watch(self: Arc<Self>) {
+        let file = self.workshop.base.join(&self.job.config.file);
+        let mut last = *self.seen.lock();
+        loop {
+            tokio::time::sleep(WATCH).await;
+            let now = look(&file);
+            // Whoever writes it may not be done before it looks the same twice.
+            let settled = now.is_some() && now == last;
+            last = now;
+            if settled && now != *self.seen.lock() {
+                self.reload_and_say().await;
+            }
+        }
+    }
+
+    /// Reloads it, with a line in the log where that fails.
+    pub(super) async fn reload_and_say(self: &Arc<Self>) {
+        if let Err(error) = self.reload().await {
+            tracing::error!(%error, "a plugin's new version is refused; the old one serves on");
+        }
+    }
+
+    fn error(&self, cause: Cause) -> LoadError {
+        LoadError {
+            plugin: self.job.name.to_string(),
+            cause,
+        }
+    }
+}
+
+fn look(file: &Path) -> Option<Look> {
+    let about = fs::metadata(file).ok()?;
+    Some(Look {
+        inode: about.ino(),
+        bytes: about.len(),
+        modified: (about.mtime(), about.mtime_nsec()),
+    })
+}

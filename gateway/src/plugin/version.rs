@@ -1,0 +1,59 @@
+//! One version of a plugin: compiled, checked, started once, ready to be called.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use super::guest::Blueprint;
+use super::heads::Heads;
+use super::key::Keys;
+use super::load::Loader;
+use super::manifest::Manifest;
+use super::{Hook, local};
+
+/// A version.
+pub(super) struct Version {
+    /// Grows with every version of every plugin.
+    pub(super) number: u64,
+    /// SHA-256 of the file, in hex.
+    pub(super) digest: String,
+    pub(super) made: SystemTime,
+    pub(super) manifest: Manifest,
+    pub(super) keys: Option<Keys>,
+    pub(super) heads: Option<Heads>,
+    pub(super) loader: Option<Arc<Loader>>,
+    pub(super) blueprint: Arc<Blueprint>,
+}
+
+impl Version {
+    /// Whether it has this hook, by a call or by declaration.
+    pub(super) fn has(&self, hook: Hook) -> bool {
+        let exports = &self.blueprint.exports;
+        match hook {
+            Hook::Key => exports.derive.is_some() || self.manifest.declarative.is_some(),
+            Hook::Load => exports.load.is_some(),
+            Hook::Request => exports.on_request.is_some(),
+            Hook::Response => exports.on_response.is_some(),
+        }
+    }
+
+    /// Another has taken its place: calls in flight end on it, and its instances go.
+    pub(super) fn retire(&self) {
+        self.blueprint.retired.store(true, Ordering::Relaxed);
+        if let Some(loader) = &self.loader {
+            loader.rest();
+        }
+        local::sweep();
+    }
+
+    /// It takes its place again.
+    pub(super) fn recall(&self) {
+        self.blueprint.retired.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Version {
+    fn drop(&mut self) {
+        local::sweep();
+    }
+}

@@ -1,0 +1,104 @@
+//! Plugins that look at what passes: at a request before its key is derived, at a response
+//! before it is judged for the cache.
+
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{Response, StatusCode};
+
+use crate::http::body::Body;
+use crate::http::forward;
+use crate::http::server::Peer;
+use crate::plugin::config::{RequestError, ResponseError};
+use crate::plugin::{CallError, Head, Plugin, RequestDecision};
+use crate::proxy::context::Ask;
+use crate::proxy::metrics::Outcome;
+use crate::proxy::route::Route;
+use crate::proxy::source::{self, Answer};
+use crate::proxy::{Served, respond};
+
+/// Has the route's plugin look at a request, which it may change. Some: the answer.
+pub fn request(
+    route: &Route,
+    parts: &mut Parts,
+    scheme: &str,
+    host: &str,
+    peer: &Peer,
+) -> Option<Served> {
+    let (plugin, on_error) = route.request_plugin.as_ref()?;
+    let head = Head {
+        parts,
+        scheme,
+        host,
+        client: Some(peer.address.ip()),
+        route: &route.name,
+    };
+    match plugin.on_request(head) {
+        Ok(RequestDecision::Next) => None,
+        Ok(RequestDecision::Change {
+            path_and_query,
+            headers,
+        }) => {
+            if let Some(path) = path_and_query {
+                let mut uri = std::mem::take(&mut parts.uri).into_parts();
+                uri.path_and_query = Some(path);
+                parts.uri = uri.try_into().unwrap_or_default();
+            }
+            headers.apply(&mut parts.headers);
+            None
+        }
+        Ok(RequestDecision::Respond(response)) => {
+            let response = source::composed(response).response;
+            Some(Served::new(response, Outcome::Pass))
+        }
+        Ok(RequestDecision::Refuse(status)) => Some(refused(status)),
+        Err(error) => {
+            warn(route, plugin, &error, "a request plugin failed");
+            match on_error {
+                RequestError::Continue => None,
+                RequestError::Refuse => Some(refused(StatusCode::INTERNAL_SERVER_ERROR)),
+            }
+        }
+    }
+}
+
+/// Has the route's plugin look at a response, which it may change.
+pub fn response(ask: &Ask, answer: &mut Answer) {
+    let Some((plugin, on_error)) = &ask.route.response_plugin else {
+        return;
+    };
+    let head = Head {
+        parts: &ask.parts,
+        scheme: ask.scheme,
+        host: &ask.host,
+        client: Some(ask.peer.address.ip()),
+        route: &ask.route.name,
+    };
+    let response: &mut Response<Body> = &mut answer.response;
+    // Fields of the connection are none of a plugin's business.
+    forward::strip_hop_by_hop(response.headers_mut());
+    match plugin.on_response(head, response.status(), response.headers()) {
+        Ok(None) => {}
+        Ok(Some(change)) => {
+            change.headers.apply(response.headers_mut());
+            answer.ttl = change.ttl.or(answer.ttl);
+            answer.tags.extend(change.tags);
+            answer.kept_out |= !change.store;
+        }
+        Err(error) => {
+            warn(&ask.route, plugin, &error, "a response plugin failed");
+            answer.kept_out |= *on_error == ResponseError::RefuseStore;
+        }
+    }
+}
+
+fn refused(status: StatusCode) -> Served {
+    Served::new(respond::plain(status, "refused\n"), Outcome::Error)
+}
+
+fn warn(route: &Route, plugin: &Plugin, error: &CallError, what: &str) {
+    if let Some(dropped) = route.warnings.admit(Instant::now()) {
+        let (plugin, route) = (plugin.name(), &*route.name);
+        tracing::warn!(plugin, route, %error, dropped, "{what}");
+    }
+}
