@@ -6,6 +6,7 @@ mod joining;
 pub mod records;
 pub mod remote;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -130,6 +131,7 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
         base: PathBuf::new(),
         cache_dir: code_cache(),
         fetch: fetch(Arc::clone(&origins)),
+        upstreams: targets(config),
         registry: &registry,
     };
     let plugins = Arc::new(Plugins::load(&config.plugins, options).await?);
@@ -359,6 +361,13 @@ fn unreadable(error: BodyError) -> FetchError {
         BodyError::Timeout => FetchError::Timeout,
         BodyError::Aborted | BodyError::Transport(_) => FetchError::Unavailable(error.to_string()),
     }
+}
+
+/// Where each upstream's servers are.
+fn targets(config: &Config) -> BTreeMap<String, Vec<String>> {
+    let upstreams = config.upstreams.iter();
+    let targets = upstreams.map(|(name, upstream)| (name.clone(), upstream.targets.clone()));
+    targets.collect()
 }
 
 /// Where compiled plugins are kept between starts: a folder of the user's own.

@@ -10,7 +10,8 @@
 //!   (limits, and what a failed call means);
 //! - hooks: `key` with `inputs` and `memo`, `load`, `heads` (requests and responses),
 //!   `reads` (what they see), `check` (what guests answer);
-//! - imports: `log`, `fetch`, `kv`, `impure` (clock and randomness).
+//! - imports: `log`, `fetch`, `kv`, `impure` (clock and randomness), `wasi`; `wasi_http`
+//!   for components of that kind.
 //!
 //! Invariant: every guest call has a deadline, a memory cap, and only the imports that
 //! the YAML grants; a failed call costs that one call and its instance.
@@ -46,6 +47,8 @@ mod swap;
 #[cfg(test)]
 mod tests;
 mod version;
+mod wasi;
+mod wasi_http;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -92,6 +95,8 @@ pub struct Options<'a> {
     pub cache_dir: Option<PathBuf>,
     /// Sends a plugin's requests.
     pub fetch: Fetch,
+    /// URLs of the targets of each upstream.
+    pub upstreams: BTreeMap<String, Vec<String>>,
     /// Gets the plugins' metrics, in the place of those of an earlier set.
     pub registry: &'a prometheus::Registry,
 }
@@ -243,6 +248,7 @@ impl Plugins {
             base: options.base,
             cache_dir: options.cache_dir,
             fetch: options.fetch,
+            upstreams: options.upstreams,
             threads: Mutex::default(),
         });
         let make = |(name, config): (&String, &config::Plugin)| {

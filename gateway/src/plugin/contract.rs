@@ -1,4 +1,4 @@
-//! Does a component speak our contract? Its imports and exports are looked at before
+//! Does a component speak our contract, or `wasi:http`? Its imports and exports are looked at before
 //! anything of it runs, so that a refusal can name the interface.
 
 use wasmtime::Engine;
@@ -6,6 +6,7 @@ use wasmtime::component::{Component, ComponentExportIndex};
 
 use super::config::{self, Capability, Wasi};
 use super::error::Cause;
+use super::wasi_http::HANDLER;
 
 /// The WIT package.
 pub(super) const PACKAGE: &str = "lamina:plugin@1.0.0";
@@ -30,18 +31,28 @@ pub(super) const ON_RESPONSE: &str = "lamina:plugin/on-response@1.0.0";
 /// Where the exported functions of a component are.
 #[derive(Clone, Copy)]
 pub(super) struct Exports {
-    pub(super) describe: ComponentExportIndex,
+    /// None where the component is a `wasi:http` handler, which says nothing of itself.
+    pub(super) describe: Option<ComponentExportIndex>,
     pub(super) derive: Option<ComponentExportIndex>,
     pub(super) load: Option<ComponentExportIndex>,
     pub(super) on_request: Option<ComponentExportIndex>,
     pub(super) on_response: Option<ComponentExportIndex>,
+    /// It answers requests as `wasi:http` has it.
+    pub(super) handles_http: bool,
+    /// It imports WASI.
+    pub(super) uses_wasi: bool,
 }
 
 impl Exports {
     /// Whether there is a hook to call.
     pub(super) fn has_hook(&self) -> bool {
         let hooks = [self.derive, self.load, self.on_request, self.on_response];
-        hooks.iter().any(Option::is_some)
+        self.loads() || hooks.iter().any(Option::is_some)
+    }
+
+    /// Whether it can load what is missing.
+    pub(super) fn loads(&self) -> bool {
+        self.load.is_some() || self.handles_http
     }
 }
 
@@ -52,19 +63,30 @@ pub(super) fn check(
     granted: &config::Plugin,
 ) -> Result<Exports, Cause> {
     let ty = component.component_type();
+    let handles_http = ty
+        .exports(engine)
+        .any(|(name, _)| name.starts_with(HANDLER));
+    let may_use_wasi = handles_http || granted.wasi == Wasi::Minimal;
     for (name, _) in ty.imports(engine) {
-        check_import(name, granted)?;
+        check_import(name, granted, may_use_wasi)?;
     }
     for (name, _) in ty.exports(engine) {
         check_export(name)?;
     }
     let describe = function(component, MANIFEST, "describe")?;
+    if describe.is_none() && !handles_http {
+        return Err(Cause::MissingExport(MANIFEST.into()));
+    }
     Ok(Exports {
-        describe: describe.ok_or_else(|| Cause::MissingExport(MANIFEST.into()))?,
+        describe,
         derive: function(component, KEY, "derive")?,
         load: function(component, LOAD, "load")?,
         on_request: function(component, ON_REQUEST, "handle")?,
         on_response: function(component, ON_RESPONSE, "handle")?,
+        handles_http,
+        uses_wasi: ty
+            .imports(engine)
+            .any(|(name, _)| name.starts_with("wasi:")),
     })
 }
 
@@ -81,7 +103,7 @@ pub(super) fn short(interface: &str) -> &str {
     name.split('@').next().unwrap_or(name)
 }
 
-fn check_import(name: &str, granted: &config::Plugin) -> Result<(), Cause> {
+fn check_import(name: &str, granted: &config::Plugin, may_use_wasi: bool) -> Result<(), Cause> {
     let of_yaml = |import, capability| match granted.grant.contains(&capability) {
         true => Ok(()),
         false => Err(Cause::NotGranted { import }),
@@ -93,7 +115,7 @@ fn check_import(name: &str, granted: &config::Plugin) -> Result<(), Cause> {
         KV => of_yaml(KV, Capability::Kv),
         CLOCK => of_yaml(CLOCK, Capability::Clock),
         RANDOM => of_yaml(RANDOM, Capability::Random),
-        _ if name.starts_with("wasi:") && granted.wasi == Wasi::Minimal => Ok(()),
+        _ if name.starts_with("wasi:") && may_use_wasi => Ok(()),
         _ if name.starts_with("wasi:") || name.starts_with("wasi_") => {
             Err(Cause::Wasi(name.into()))
         }

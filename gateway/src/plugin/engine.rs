@@ -34,9 +34,9 @@ pub(super) fn guest_runs() {
 const HOST_STACK: usize = 512 << 10;
 /// Elements that the tables of a guest may have.
 pub(super) const MAX_TABLE_ELEMENTS: usize = 100_000;
-/// Core instances that one component may consist of: the module, the shims that
-/// make it a component, and a few more for other languages' runtimes.
-const CORE_INSTANCES: u32 = 8;
+/// Core instances that one component may consist of: the module and the shims that make it a
+/// component, or the many libraries of a language's runtime (Python has some 30).
+const CORE_INSTANCES: u32 = 64;
 /// Instances of all plugins together, whatever `max_concurrent` says.
 const MAX_INSTANCES: usize = 4_096;
 

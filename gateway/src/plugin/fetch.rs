@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
+use http::uri::Authority;
 use http::{Request, Response};
+use prometheus::IntCounter;
 
 use super::bindings::fetch::{FetchError as GuestError, FetchRequest, FetchResponse, Host};
 use super::bindings::types::Header;
@@ -17,6 +19,7 @@ use super::contract::FETCH;
 use super::error::CallError;
 use super::guest::State;
 use super::outcome::NotAllowed;
+use crate::telemetry::limit::LineLimiter;
 
 /// Time that a guest keeps, after the last fetch has timed out, to make something of
 /// what it has: at most this, and at most a tenth of what is left.
@@ -58,11 +61,26 @@ pub enum FetchError {
 #[derive(Clone)]
 pub(super) struct Fetches {
     pub(super) send: Fetch,
-    /// Names of upstreams.
-    pub(super) granted: Arc<[Arc<str>]>,
+    pub(super) granted: Arc<[Granted]>,
+    pub(super) denied: Denied,
     /// Fetches that are left.
     pub(super) left: usize,
     pub(super) max_body: usize,
+}
+
+/// An upstream that YAML grants.
+pub(super) struct Granted {
+    pub(super) name: Arc<str>,
+    /// URLs of its servers.
+    pub(super) targets: Vec<String>,
+}
+
+/// Where fetches are told that go to nothing that is granted.
+#[derive(Clone)]
+pub(super) struct Denied {
+    pub(super) plugin: Arc<str>,
+    pub(super) count: IntCounter,
+    pub(super) log: Arc<LineLimiter>,
 }
 
 impl Host for State {
@@ -92,13 +110,45 @@ impl Host for State {
 }
 
 impl Fetches {
+    /// The granted upstream that a URL's scheme and host mean: by its name, or as one of
+    /// its servers.
+    pub(super) fn upstream_at(&self, scheme: Option<&str>, host: &Authority) -> Option<Arc<str>> {
+        let default = if scheme == Some("http") { 80 } else { 443 };
+        let meant = (host.host(), host.port_u16().unwrap_or(default));
+        let is_it = |granted: &&Granted| {
+            *granted.name == *host.host()
+                || granted.targets.iter().any(|url| place(url) == Some(meant))
+        };
+        let granted = self.granted.iter().find(is_it)?;
+        Some(Arc::clone(&granted.name))
+    }
+
+    /// Counts and tells a fetch that goes to nothing that is granted.
+    pub(super) fn denied(&self, to: &str) {
+        let Denied { plugin, count, log } = &self.denied;
+        count.inc();
+        if let Some(dropped) = log.admit(Instant::now()) {
+            let to = check::one_line(to, 256);
+            let plugin = &**plugin;
+            tracing::warn!(
+                plugin,
+                to,
+                dropped,
+                "a fetch to what is not granted was refused"
+            );
+        }
+    }
+
     /// Checks one request and takes it off the account.
     fn admit(&mut self, request: FetchRequest, deadline: Instant) -> Result<FetchCall, GuestError> {
         let upstream = self
             .granted
             .iter()
-            .find(|name| ***name == *request.upstream);
-        let upstream = upstream.ok_or(GuestError::Denied)?.clone();
+            .find(|granted| *granted.name == *request.upstream);
+        let Some(upstream) = upstream.map(|granted| Arc::clone(&granted.name)) else {
+            self.denied(&request.upstream);
+            return Err(GuestError::Denied);
+        };
         self.left = self.left.checked_sub(1).ok_or(GuestError::TooMany)?;
         let deadline = fetch_deadline(Instant::now(), deadline, request.timeout_ms);
         let request = check::request(
@@ -120,7 +170,18 @@ impl Fetches {
     }
 }
 
-fn fetch_deadline(now: Instant, call: Instant, timeout_ms: Option<u32>) -> Instant {
+/// Host and port of a target's URL.
+fn place(url: &str) -> Option<(&str, u16)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split('/').next()?;
+    let default = if scheme == "https" { 443 } else { 80 };
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => Some((name, port.parse().ok()?)),
+        _ => Some((host, default)),
+    }
+}
+
+pub(super) fn fetch_deadline(now: Instant, call: Instant, timeout_ms: Option<u32>) -> Instant {
     let left = call.saturating_duration_since(now);
     let left = left - MARGIN.min(left / 10);
     now + timeout_ms.map_or(left, |ms| left.min(Duration::from_millis(ms.into())))

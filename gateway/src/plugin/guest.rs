@@ -12,6 +12,7 @@ use wasmtime::component::{
     ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Lower, TypedFunc,
 };
 use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::Hook;
 use super::bindings::types;
@@ -25,6 +26,7 @@ use super::kv::Kv;
 use super::meter::{Live, Memory};
 use super::metrics::Metrics;
 use super::outcome::{NotAllowed, TimedOut, explain};
+use super::wasi::Wasi;
 use crate::telemetry::limit::LineLimiter;
 
 /// Time that the start of an instance may take, besides the call's own.
@@ -47,8 +49,8 @@ pub(super) struct Blueprint {
     pub(super) prompt: InstancePre<State>,
     /// With the imports that may wait.
     pub(super) waiting: InstancePre<State>,
-    /// Whether some imports of `prompt` are asynchronous in form.
-    pub(super) uses_wasi: bool,
+    /// Some: it answers requests as `wasi:http` has it.
+    pub(super) handler: Option<ProxyPre<State>>,
     pub(super) exports: Exports,
     /// The plugin's `config` as JSON text.
     pub(super) config: String,
@@ -82,6 +84,8 @@ pub(super) struct State {
     /// Present during a `load`.
     pub(super) fetches: Option<Fetches>,
     pub(super) kv: Arc<Kv>,
+    /// Present where it is imported.
+    wasi: Option<Box<Wasi>>,
     deadline: Instant,
     memory: Memory,
     /// Counts this instance while it lives.
@@ -103,13 +107,15 @@ impl Blueprint {
     /// Makes an instance for the hooks that may not wait, and asks it for its manifest.
     pub(super) fn start(&self) -> Result<(Guest, types::Manifest), StartError> {
         let mut store = self.store(|| UpdateDeadline::Continue(1), HANDED_OVER);
-        let instance = match self.uses_wasi {
+        let instance = match self.exports.uses_wasi {
             false => self.prompt.instantiate(&mut store),
             true => at_once(self.prompt.instantiate_async(&mut store)),
         };
         let instance = instance.map_err(|e| StartError::Instantiate(store.data().explain(&e)))?;
-        let describe = describe(&mut store, &instance, &self.exports)?;
-        let answer = match self.uses_wasi {
+        let Some(describe) = describe(&mut store, &instance, &self.exports)? else {
+            return Ok((self.guest(store, &instance)?, self.silent()));
+        };
+        let answer = match self.exports.uses_wasi {
             false => describe.call(&mut store, (&self.config,)),
             true => at_once(describe.call_async(&mut store, (&self.config,))),
         };
@@ -119,19 +125,42 @@ impl Blueprint {
 
     /// Makes an instance for `load`.
     pub(super) async fn start_async(&self) -> Result<Guest, StartError> {
-        let handed_over = self
-            .limits
-            .max_body
-            .as_usize()
-            .saturating_mul(2)
-            .saturating_add(HANDED_OVER);
-        let mut store = self.store(|| UpdateDeadline::Yield(1), handed_over);
+        let mut store = self.waiting_store();
         let instance = self.waiting.instantiate_async(&mut store).await;
         let instance = instance.map_err(|e| StartError::Instantiate(store.data().explain(&e)))?;
-        let describe = describe(&mut store, &instance, &self.exports)?;
-        let answer = describe.call_async(&mut store, (&self.config,)).await;
-        read_manifest(&store, answer)?;
+        if let Some(describe) = describe(&mut store, &instance, &self.exports)? {
+            let answer = describe.call_async(&mut store, (&self.config,)).await;
+            read_manifest(&store, answer)?;
+        }
         self.guest(store, &instance)
+    }
+
+    /// A store for one that may wait.
+    pub(super) fn waiting_store(&self) -> Store<State> {
+        let body = self.limits.max_body.as_usize();
+        let handed_over = body.saturating_mul(2).saturating_add(HANDED_OVER);
+        self.store(|| UpdateDeadline::Yield(1), handed_over)
+    }
+
+    /// The manifest of one that has none: it reads all, since nobody knows what it reads.
+    fn silent(&self) -> types::Manifest {
+        types::Manifest {
+            name: self.name.to_string(),
+            version: String::new(),
+            inputs: types::KeyNeeds {
+                method: false,
+                host: false,
+                path: false,
+                query: types::QueryNeed::None,
+                headers: Vec::new(),
+                cookies: Vec::new(),
+            },
+            declarative: None,
+            reads: types::Reads {
+                headers: vec!["*".to_owned()],
+                cookies: Vec::new(),
+            },
+        }
     }
 
     /// A store whose guest is ended at its deadline, and goes on by `go_on` when it was
@@ -147,6 +176,10 @@ impl Blueprint {
             hook: None,
             fetches: None,
             kv: self.kv.clone(),
+            wasi: self
+                .exports
+                .uses_wasi
+                .then(|| Box::new(Wasi::new(&self.name, &self.log))),
             deadline: Instant::now() + START,
             memory: Memory::new(self.limits.max_memory.as_usize()),
             _live: Live::new(&self.metrics.instances),
@@ -173,7 +206,7 @@ impl Blueprint {
             load: None,
             on_request: None,
             on_response: None,
-            uses_wasi: self.uses_wasi,
+            uses_wasi: self.exports.uses_wasi,
             calls: 0,
             born: Instant::now(),
         };
@@ -218,10 +251,7 @@ impl Guest {
     /// Makes ready for one call.
     pub(super) fn arm(&mut self, hook: Hook, deadline: Instant) {
         self.calls += 1;
-        guest_runs();
-        let state = self.store.data_mut();
-        state.deadline = deadline;
-        state.hook = Some(hook);
+        self.store.data_mut().begin(hook, deadline);
         self.store.set_epoch_deadline(1);
     }
 
@@ -270,6 +300,18 @@ where
 }
 
 impl State {
+    /// A call begins.
+    pub(super) fn begin(&mut self, hook: Hook, deadline: Instant) {
+        guest_runs();
+        self.deadline = deadline;
+        self.hook = Some(hook);
+    }
+
+    /// What the guest has of WASI.
+    pub(super) fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.as_mut().expect("only who imports WASI calls it")
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -284,10 +326,8 @@ fn describe<'a>(
     store: &mut Store<State>,
     instance: &Instance,
     exports: &Exports,
-) -> Result<TypedFunc<(&'a str,), Describe>, StartError> {
-    instance
-        .get_typed_func(store, exports.describe)
-        .map_err(|e| wrong_type(contract::MANIFEST, &e))
+) -> Result<Option<TypedFunc<(&'a str,), Describe>>, StartError> {
+    hook(store, instance, exports.describe, contract::MANIFEST)
 }
 
 fn read_manifest(

@@ -22,6 +22,7 @@ pub(super) struct Families {
     duration: HistogramVec,
     instances: IntGaugeVec,
     memo: IntCounterVec,
+    denied: IntCounterVec,
 }
 
 /// The metrics of one plugin.
@@ -30,6 +31,7 @@ pub(super) struct Metrics {
     pub(super) instances: IntGauge,
     pub(super) memo_hits: IntCounter,
     pub(super) memo_misses: IntCounter,
+    pub(super) denied: IntCounter,
 }
 
 /// The metrics of one hook of one plugin.
@@ -61,18 +63,24 @@ impl Families {
                 "Look-ups of remembered keys.",
                 &["plugin", "result"],
             )?,
+            denied: counter(
+                "lamina_plugin_denied_fetches_total",
+                "Fetches of plugins to what is not granted.",
+                &["plugin"],
+            )?,
         })
     }
 
     /// Puts the families in the place of those of an earlier set of plugins, whose
     /// series disappear.
     pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        let all = || -> [Box<dyn Collector>; 4] {
+        let all = || -> [Box<dyn Collector>; 5] {
             [
                 Box::new(self.calls.clone()),
                 Box::new(self.duration.clone()),
                 Box::new(self.instances.clone()),
                 Box::new(self.memo.clone()),
+                Box::new(self.denied.clone()),
             ]
         };
         for family in all() {
@@ -90,6 +98,7 @@ impl Families {
             instances: self.instances.with_label_values(&[plugin]),
             memo_hits: self.memo.with_label_values(&[plugin, "hit"]),
             memo_misses: self.memo.with_label_values(&[plugin, "miss"]),
+            denied: self.denied.with_label_values(&[plugin]),
         }
     }
 

@@ -4,6 +4,7 @@
 //! first instance runs the guest's own code. What all versions are made with is the
 //! [`Workshop`], which stays for as long as plugins may be loaded anew.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use super::bindings::{clock, fetch, kv, log, random};
 use super::config::{Isolation, Limits, Plugin as Config};
 use super::engine::Loaders;
 use super::error::Cause;
-use super::fetch::{Fetch, Fetches};
+use super::fetch::{Denied, Fetch, Fetches, Granted};
 use super::guest::{Blueprint, State};
 use super::heads::Heads;
 use super::health::Health;
@@ -28,7 +29,7 @@ use super::manifest::Manifest;
 use super::metrics::Families;
 use super::outcome::NotAllowed;
 use super::version::Version;
-use super::{artifact, contract};
+use super::{artifact, contract, wasi_http};
 use crate::telemetry::limit::LineLimiter;
 
 /// What versions are made with.
@@ -38,6 +39,8 @@ pub(super) struct Workshop {
     pub(super) base: PathBuf,
     pub(super) cache_dir: Option<PathBuf>,
     pub(super) fetch: Fetch,
+    /// URLs of the targets of each upstream.
+    pub(super) upstreams: BTreeMap<String, Vec<String>>,
     /// Started with the first loader.
     pub(super) threads: Mutex<Option<Arc<Loaders>>>,
 }
@@ -69,10 +72,17 @@ impl Workshop {
         let wasm = artifact::read(&self.base.join(&config.file))?;
         let component = artifact::compile(&self.engine, &wasm, self.cache_dir.as_deref())?;
         let exports = contract::check(&self.engine, &component, config)?;
+        let link = |fetch| self.link(&component, exports.uses_wasi, fetch);
+        let waiting = link(grant_fetch)?;
+        let handler = exports.handles_http.then(|| wasi_http::handler(&waiting));
+        let handler = handler.transpose().map_err(|e| Cause::WrongType {
+            interface: wasi_http::HANDLER.to_owned(),
+            reason: format!("{e:#}"),
+        })?;
         let blueprint = Blueprint {
-            prompt: self.link(&component, deny_fetch)?,
-            waiting: self.link(&component, grant_fetch)?,
-            uses_wasi: false,
+            prompt: link(deny_fetch)?,
+            waiting,
+            handler,
             name: Arc::clone(&job.name),
             exports,
             config: config.config.to_string(),
@@ -113,9 +123,8 @@ impl Workshop {
             blueprint: Arc::clone(&blueprint),
             reads: manifest.reads.clone(),
         });
-        let loader = exports
-            .load
-            .map(|_| self.loader(&blueprint, &manifest, job));
+        let loads = exports.loads();
+        let loader = loads.then(|| self.loader(&blueprint, &manifest, job));
         Ok(Version {
             number: next_number(),
             digest,
@@ -134,10 +143,18 @@ impl Workshop {
         manifest: &Manifest,
         job: &Job,
     ) -> Result<Arc<Loader>, Cause> {
-        let granted = job.config.fetch.iter().map(|name| name.as_str().into());
+        let granted = job.config.fetch.iter().map(|name| Granted {
+            name: name.as_str().into(),
+            targets: self.upstreams.get(name).cloned().unwrap_or_default(),
+        });
         let fetches = Fetches {
             send: self.fetch.clone(),
             granted: granted.collect(),
+            denied: Denied {
+                plugin: Arc::clone(&job.name),
+                count: blueprint.metrics.denied.clone(),
+                log: Arc::clone(&job.log),
+            },
             left: blueprint.limits.max_fetches,
             max_body: blueprint.limits.max_body.as_usize(),
         };
@@ -158,11 +175,19 @@ impl Workshop {
     fn link(
         &self,
         component: &Component,
+        wasi: bool,
         fetch: fn(&mut Linker<State>) -> wasmtime::Result<()>,
     ) -> Result<InstancePre<State>, Cause> {
         let mut linker = Linker::new(&self.engine);
         add_prompt(&mut linker)
             .and_then(|()| fetch(&mut linker))
+            .and_then(|()| {
+                if wasi {
+                    super::wasi::add(&mut linker)
+                } else {
+                    Ok(())
+                }
+            })
             .map_err(|e| Cause::Engine(format!("{e:#}")))?;
         linker
             .instantiate_pre(component)

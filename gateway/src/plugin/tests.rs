@@ -148,6 +148,7 @@ impl Site {
             base: folder.path().to_owned(),
             cache_dir,
             fetch,
+            upstreams: BTreeMap::new(),
             registry: &registry,
         };
         Plugins::load(&configs, options)

@@ -31,7 +31,7 @@ impl Version {
         let exports = &self.blueprint.exports;
         match hook {
             Hook::Key => exports.derive.is_some() || self.manifest.declarative.is_some(),
-            Hook::Load => exports.load.is_some(),
+            Hook::Load => exports.loads(),
             Hook::Request => exports.on_request.is_some(),
             Hook::Response => exports.on_response.is_some(),
         }

@@ -54,6 +54,7 @@ async fn a_missing_file_is_named() {
         base: "/tmp".into(),
         cache_dir: None,
         fetch: no_fetch(),
+        upstreams: BTreeMap::new(),
         registry: &registry,
     };
     let Err(error) = Plugins::load(&configs, options).await else {
@@ -233,6 +234,7 @@ async fn one_bad_plugin_keeps_the_metrics_of_the_earlier_set() {
         base: "/tmp".into(),
         cache_dir: None,
         fetch: no_fetch(),
+        upstreams: BTreeMap::new(),
         registry,
     };
     assert!(
@@ -265,6 +267,7 @@ async fn compiled_code_is_kept_and_damage_is_noticed() {
             base: "/".into(),
             cache_dir: Some(cache.clone()),
             fetch: no_fetch(),
+            upstreams: BTreeMap::new(),
             registry: &registry,
         };
         let plugins = Plugins::load(&configs, options).await.unwrap();

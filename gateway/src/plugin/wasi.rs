@@ -1,0 +1,197 @@
+//! WASI 0.2 for languages that can't do without (`wasi: minimal`): clocks and randomness.
+//!
+//! All of its interfaces are there, since runtimes import them unasked; what is not granted
+//! fails: no folder is open, no socket may be made, environment and arguments are empty.
+//! What a guest prints goes to the gateway's log, line by line.
+
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, async_trait};
+use wasmtime_wasi_http::WasiHttpCtx;
+
+use super::check::one_line;
+use super::guest::State;
+use super::wasi_http::Outgoing;
+use crate::telemetry::limit::LineLimiter;
+
+/// Random bytes that one call hands over.
+const MAX_RANDOM: u64 = 64 << 10;
+/// Bytes of a line that are kept.
+const MAX_LINE: usize = 2 << 10;
+
+/// What one instance has of WASI.
+pub(super) struct Wasi {
+    pub(super) context: WasiCtx,
+    pub(super) table: ResourceTable,
+    pub(super) http: WasiHttpCtx,
+    pub(super) outgoing: Outgoing,
+}
+
+impl Wasi {
+    pub(super) fn new(plugin: &Arc<str>, log: &Arc<LineLimiter>) -> Self {
+        let lines = |level| Printed {
+            plugin: Arc::clone(plugin),
+            log: Arc::clone(log),
+            level,
+        };
+        let context = WasiCtxBuilder::new()
+            .stdout(lines(Level::Info))
+            .stderr(lines(Level::Warn))
+            .max_random_size(MAX_RANDOM)
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .build();
+        Self {
+            context,
+            table: ResourceTable::new(),
+            http: WasiHttpCtx::new(),
+            outgoing: Outgoing::default(),
+        }
+    }
+}
+
+/// Links all of it.
+pub(super) fn add(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi();
+        WasiCtxView {
+            ctx: &mut wasi.context,
+            table: &mut wasi.table,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Level {
+    Info,
+    Warn,
+}
+
+/// Where a guest prints to.
+#[derive(Clone)]
+struct Printed {
+    plugin: Arc<str>,
+    log: Arc<LineLimiter>,
+    level: Level,
+}
+
+/// One stream of it: lines as they become whole.
+struct Lines {
+    to: Printed,
+    begun: Vec<u8>,
+}
+
+impl Printed {
+    fn line(&self, line: &[u8]) {
+        let Some(dropped) = self.log.admit(Instant::now()) else {
+            return;
+        };
+        let (plugin, line) = (&*self.plugin, String::from_utf8_lossy(line));
+        let line = one_line(&line, MAX_LINE);
+        match self.level {
+            Level::Info => tracing::info!(plugin, dropped, "{line}"),
+            Level::Warn => tracing::warn!(plugin, dropped, "{line}"),
+        }
+    }
+}
+
+impl Lines {
+    fn take(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            let room = MAX_LINE.saturating_sub(self.begun.len());
+            self.begun
+                .extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                let line = mem::take(&mut self.begun);
+                self.to.line(line.trim_ascii_end());
+            }
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        if !self.begun.is_empty() {
+            self.to.line(&self.begun);
+        }
+    }
+}
+
+impl IsTerminal for Printed {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Printed {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.lines())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.lines())
+    }
+}
+
+impl Printed {
+    fn lines(&self) -> Lines {
+        Lines {
+            to: self.clone(),
+            begun: Vec::new(),
+        }
+    }
+}
+
+impl OutputStream for Lines {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.take(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(MAX_LINE)
+    }
+}
+
+#[async_trait]
+impl Pollable for Lines {
+    async fn ready(&mut self) {}
+}
+
+impl AsyncWrite for Lines {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.take(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
