@@ -37,6 +37,9 @@ pub(super) const MAX_TABLE_ELEMENTS: usize = 100_000;
 /// Core instances that one component may consist of: the module and the shims that make it a
 /// component, or the many libraries of a language's runtime (Python has some 30).
 const CORE_INSTANCES: u32 = 64;
+/// Memories that one component may have: its own, and empty ones of the parts that some
+/// tools compose it of (componentize-qjs: two).
+const MEMORIES: u32 = 4;
 /// Instances of all plugins together, whatever `max_concurrent` says.
 const MAX_INSTANCES: usize = 4_096;
 
@@ -71,8 +74,9 @@ fn pooled(plugins: &BTreeMap<String, Plugin>) -> Config {
     pool.total_component_instances(instances);
     pool.total_core_instances(instances * CORE_INSTANCES);
     pool.max_core_instances_per_component(CORE_INSTANCES);
-    pool.total_memories(instances);
-    pool.max_memories_per_component(2);
+    // Each reserves 4 GiB of addresses, so not `MEMORIES` for each instance.
+    pool.total_memories(instances * 2);
+    pool.max_memories_per_component(MEMORIES);
     pool.total_tables(instances * 4);
     pool.max_tables_per_component(8);
     pool.table_elements(MAX_TABLE_ELEMENTS);
