@@ -21,7 +21,7 @@ for argument in "$@"; do
 done
 
 target=wasm32-unknown-unknown
-rust_plugins=(normalize-query device-class api-compose)
+rust_plugins=(normalize-query device-class api-compose signed-origin)
 c_plugins=(strip-trailing-slash)
 mkdir -p dist target
 # Tests in several processes may build at once.

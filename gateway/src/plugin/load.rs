@@ -147,7 +147,7 @@ impl Loader {
         self.keep(guest);
         let mut decision = check::load(decision, max_body)?;
         if let LoadDecision::Pass(pass) = &mut decision {
-            pass.headers_mut().extend(self.reads.rest(request.headers));
+            keep_unread(pass.headers_mut(), self.reads.rest(request.headers));
         }
         Ok(decision)
     }
@@ -203,5 +203,50 @@ impl Loader {
                 idle.push(guest);
             }
         }
+    }
+}
+
+/// Adds what the guest did not see, but nothing beside what it set itself: a client's own
+/// `Authorization` must not stand in for the plugin's.
+fn keep_unread(given: &mut HeaderMap, unread: HeaderMap) {
+    for name in unread
+        .keys()
+        .filter(|name| !given.contains_key(*name))
+        .cloned()
+        .collect::<Vec<_>>()
+    {
+        for value in unread.get_all(&name) {
+            given.append(&name, value.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_set_stands_alone() {
+        let map = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            let fields = pairs.iter().map(|(name, value)| {
+                (
+                    http::HeaderName::from_static(name),
+                    http::HeaderValue::from_static(value),
+                )
+            });
+            fields.collect()
+        };
+        let mut given = map(&[("authorization", "ours")]);
+        keep_unread(
+            &mut given,
+            map(&[
+                ("authorization", "theirs"),
+                ("accept", "a"),
+                ("accept", "b"),
+            ]),
+        );
+        assert_eq!(given.get_all("authorization").iter().count(), 1);
+        assert_eq!(given["authorization"], "ours");
+        assert_eq!(given.get_all("accept").iter().count(), 2);
     }
 }
