@@ -132,6 +132,8 @@ pub struct Report {
     pub hooks: Vec<&'static str>,
     /// Instances that live, of all versions.
     pub instances: i64,
+    /// Keys that were other ones when they were derived again, of all versions.
+    pub impure: u64,
     /// Some: it is set aside.
     pub aside: Option<Aside>,
 }
@@ -426,6 +428,7 @@ impl Plugin {
             made: version.made,
             hooks: hooks.map(Hook::as_str).collect(),
             instances: version.blueprint.metrics.instances.get(),
+            impure: version.blueprint.metrics.impure.get(),
             aside: version.blueprint.health.aside(Instant::now()),
         }
     }

@@ -8,11 +8,17 @@ use crate::cli::repository;
 
 /// A plugin whose `manifest` answers properly and whose `derive` and `load` do `body`,
 /// an instruction sequence that does not return.
-///
-/// The manifest (name `bad`, version `1`, `inputs` of the path alone) lies in the data
-/// segments as the canonical ABI lays out `result<manifest, string>`: the tag, then
-/// name, version, the three flags, `query`, `headers`, `cookies` and `declarative`.
 pub fn bad(body: &str) -> Vec<u8> {
+    plugin(body, body, "")
+}
+
+/// A plugin whose hooks do `derive` and `load`; `data` are further data segments.
+///
+/// The manifest (name `bad`, version `1`, `inputs` of the path alone) lies at 2048 as the
+/// canonical ABI lays out `result<manifest, string>`: the tag, then name, version, the three
+/// flags, `query`, `headers`, `cookies`, `declarative` (at 52), and at 96 the two lists of
+/// `reads`.
+pub fn plugin(derive: &str, load: &str, data: &str) -> Vec<u8> {
     let strings = |n: usize| "i32 ".repeat(n);
     let text = format!(
         r#"(module
@@ -21,13 +27,14 @@ pub fn bad(body: &str) -> Vec<u8> {
   (data (i32.const 1024) "bad")
   (data (i32.const 1028) "1")
   (data (i32.const 2048) "\00\00\00\00" "\00\04\00\00\03\00\00\00" "\04\04\00\00\01\00\00\00" "\00\00\01\00")
+  {data}
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
     (global.set $free (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
     (global.get $free)
     (global.set $free (i32.add (global.get $free) (local.get 3))))
   (func (export "lamina:plugin/manifest@1.0.0#describe") (param i32 i32) (result i32) (i32.const 2048))
-  (func (export "lamina:plugin/key@1.0.0#derive") (param {key}) (result i32) {body})
-  (func (export "lamina:plugin/load@1.0.0#load") (param {request} i32 i32 i32 i64) (result i32) {body}))"#,
+  (func (export "lamina:plugin/key@1.0.0#derive") (param {key}) (result i32) {derive})
+  (func (export "lamina:plugin/load@1.0.0#load") (param {request} i32 i32 i32 i64) (result i32) {load}))"#,
         key = strings(16),
         request = strings(12),
     );
@@ -53,6 +60,17 @@ pub fn trapping() -> Vec<u8> {
 /// Never returns.
 pub fn looping() -> Vec<u8> {
     bad("(loop $again (br $again)) unreachable")
+}
+
+/// Derives from the same inputs another key each time: `1`, `2` and so on.
+pub fn counting() -> Vec<u8> {
+    // A `key-decision` at 3000: the case `key`, then its text, one digit at 3200.
+    let derive =
+        "(i32.store8 (i32.const 3200) (i32.add (i32.load8_u (i32.const 3200)) (i32.const 1)))
+        (i32.const 3000)";
+    let data = r#"(data (i32.const 3000) "\01\00\00\00" "\80\0c\00\00\01\00\00\00")
+        (data (i32.const 3200) "0")"#;
+    plugin(derive, "unreachable", data)
 }
 
 #[cfg(test)]

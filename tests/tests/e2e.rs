@@ -92,6 +92,8 @@ mod limits;
 mod observability;
 #[path = "e2e/parts.rs"]
 mod parts;
+#[path = "e2e/plugin_watch.rs"]
+mod plugin_watch;
 #[path = "e2e/plugins.rs"]
 mod plugins;
 #[path = "e2e/policy.rs"]

@@ -73,6 +73,7 @@ fn told(report: Report) -> Value {
         "loaded_at": made.map_or(0, |made| made.as_secs()),
         "hooks": report.hooks,
         "instances": report.instances,
+        "impure": report.impure,
         "state": if report.aside.is_some() { "quarantined" } else { "serving" },
     });
     if let Some(aside) = report.aside {

@@ -123,6 +123,8 @@ pub struct Limits {
     pub kv_bytes: ByteSize,
     /// Keys that each worker thread remembers, so that equal inputs cost no call. 0 switches it off.
     pub memo_entries: u64,
+    /// Of so many keys that a thread answers from memory, one is derived anew and compared: a key that is another one by then depends on more than its inputs. 0 switches it off.
+    pub sample_every: u64,
 }
 
 /// What happens to the request when a call fails.
@@ -213,6 +215,7 @@ impl Default for Limits {
             max_fetches: 32,
             kv_bytes: ByteSize::mib(1),
             memo_entries: 65_536,
+            sample_every: 1_024,
         }
     }
 }

@@ -12,6 +12,8 @@ use super::bindings::types::{Field, KeyInputs};
 use super::manifest::{HeaderNeed, KeyNeeds, QueryNeed};
 use super::names;
 
+/// Headers and cookies that are named in the log at most.
+const MAX_NAMED: usize = 32;
 /// Marks one more header or cookie, or the end of them.
 const MORE: u8 = 1;
 const END: u8 = 0;
@@ -94,6 +96,23 @@ impl KeyNeeds {
             headers: rest.fields(),
             cookies: rest.fields(),
         }
+    }
+
+    /// The names of what [`Self::gather`] found, without their values.
+    pub fn names_in(&self, gathered: &[u8]) -> Vec<String> {
+        let inputs = self.decode(gathered);
+        let given = [
+            ("method", inputs.method.is_some()),
+            ("host", inputs.host.is_some()),
+            ("path", inputs.path.is_some()),
+            ("query", inputs.query.is_some()),
+        ];
+        let given = given.into_iter().filter(|(_, is)| *is);
+        let headers = inputs.headers.iter().map(|f| format!("header {}", f.name));
+        let cookies = inputs.cookies.iter().map(|f| format!("cookie {}", f.name));
+        let mut names: Vec<String> = given.map(|(name, _)| name.to_owned()).collect();
+        names.extend(headers.chain(cookies).take(MAX_NAMED));
+        names
     }
 }
 

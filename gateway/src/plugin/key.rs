@@ -12,6 +12,9 @@ use super::local::{self, Slot};
 use super::manifest::KeyNeeds;
 use super::{Hook, KeyDecision, check};
 
+/// Bytes of an answer that the log gets.
+const MAX_TOLD: usize = 512;
+
 /// The key hook of one version of a plugin.
 pub(super) struct Keys {
     pub(super) blueprint: Arc<Blueprint>,
@@ -39,6 +42,9 @@ impl Keys {
         let metrics = &self.blueprint.metrics;
         if let Some(known) = slot.memo.get(&slot.inputs) {
             metrics.memo_hits.inc();
+            if slot.is_sampled(&self.blueprint.limits) {
+                return Ok(self.checked(slot, known));
+            }
             return Ok(known);
         }
         metrics.memo_misses.inc();
@@ -49,6 +55,49 @@ impl Keys {
         let decision = Arc::new(answer?);
         slot.memo.put(&slot.inputs, decision.clone());
         Ok(decision)
+    }
+
+    /// Derives again what is remembered, and remembers what that gives. A call that fails
+    /// counts like any other, but does not harm a request that needed none.
+    #[cold]
+    fn checked(&self, slot: &mut Slot, known: Arc<KeyDecision>) -> Arc<KeyDecision> {
+        let Ok(turn) = self.blueprint.admit() else {
+            return known;
+        };
+        let started = Instant::now();
+        let answer = self.call(slot);
+        self.blueprint.ended(turn, Hook::Key, started, &answer);
+        match answer {
+            Ok(now) if now != *known => {
+                self.impure(&slot.inputs, &known, &now);
+                let now = Arc::new(now);
+                slot.memo.put(&slot.inputs, Arc::clone(&now));
+                now
+            }
+            _ => known,
+        }
+    }
+
+    /// Another answer for the same inputs: entries are stored under keys that nobody may
+    /// ever ask for again, or what differs is shared.
+    fn impure(&self, inputs: &[u8], before: &KeyDecision, now: &KeyDecision) {
+        self.blueprint.metrics.impure.inc();
+        let Some(dropped) = self.blueprint.log.admit(Instant::now()) else {
+            return;
+        };
+        let told = |decision| check::one_line(&format!("{decision:?}"), MAX_TOLD);
+        let (plugin, inputs) = (
+            &*self.blueprint.name,
+            self.needs.names_in(inputs).join(", "),
+        );
+        tracing::warn!(
+            plugin,
+            inputs,
+            before = told(before),
+            now = told(now),
+            dropped,
+            "a key plugin is impure: it answered the same inputs in another way"
+        );
     }
 
     fn call(&self, slot: &mut Slot) -> Result<KeyDecision, CallError> {

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc};
 
+use super::config::Limits;
 use super::error::CallError;
 use super::guest::{Blueprint, Guest};
 use super::memo::Memo;
@@ -38,6 +39,8 @@ pub(super) struct Slot {
     pub(super) memo: Memo<KeyDecision>,
     /// The inputs of the current request; kept so that a look-up allocates nothing.
     pub(super) inputs: Vec<u8>,
+    /// Answers from memory until one is checked.
+    unchecked: u64,
 }
 
 /// Tells the threads that a version is gone or retired.
@@ -74,7 +77,18 @@ impl Slot {
             guest: None,
             memo: Memo::new(entries),
             inputs: Vec::new(),
+            unchecked: sampled(&version.limits),
         }
+    }
+
+    /// Counts an answer from memory; whether it is this one's turn to be checked.
+    pub(super) fn is_sampled(&mut self, limits: &Limits) -> bool {
+        self.unchecked -= 1;
+        let due = self.unchecked == 0;
+        if due {
+            self.unchecked = sampled(limits);
+        }
+        due
     }
 
     fn is_needed(&self) -> bool {
@@ -107,5 +121,14 @@ impl Slot {
             self.guest = Some(guest);
         }
         Ok(answer)
+    }
+}
+
+/// Answers from memory for one that is checked.
+fn sampled(limits: &Limits) -> u64 {
+    match limits.sample_every {
+        // Never, within the life of any thread.
+        0 => u64::MAX,
+        every => every,
     }
 }

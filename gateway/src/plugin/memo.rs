@@ -54,8 +54,10 @@ impl<V> Memo<V> {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
         }
-        self.young_bytes += inputs.len();
-        self.young.insert(inputs, answer);
+        let bytes = inputs.len();
+        if self.young.insert(inputs, answer).is_none() {
+            self.young_bytes += bytes;
+        }
     }
 
     /// Bytes of inputs in one generation.

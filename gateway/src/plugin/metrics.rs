@@ -23,6 +23,7 @@ pub(super) struct Families {
     instances: IntGaugeVec,
     memo: IntCounterVec,
     denied: IntCounterVec,
+    impure: IntCounterVec,
 }
 
 /// The metrics of one plugin.
@@ -32,6 +33,7 @@ pub(super) struct Metrics {
     pub(super) memo_hits: IntCounter,
     pub(super) memo_misses: IntCounter,
     pub(super) denied: IntCounter,
+    pub(super) impure: IntCounter,
 }
 
 /// The metrics of one hook of one plugin.
@@ -68,19 +70,25 @@ impl Families {
                 "Fetches of plugins to what is not granted.",
                 &["plugin"],
             )?,
+            impure: counter(
+                "lamina_plugin_impure_total",
+                "Keys that were derived again from the same inputs and were other ones.",
+                &["plugin"],
+            )?,
         })
     }
 
     /// Puts the families in the place of those of an earlier set of plugins, whose
     /// series disappear.
     pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        let all = || -> [Box<dyn Collector>; 5] {
+        let all = || -> [Box<dyn Collector>; 6] {
             [
                 Box::new(self.calls.clone()),
                 Box::new(self.duration.clone()),
                 Box::new(self.instances.clone()),
                 Box::new(self.memo.clone()),
                 Box::new(self.denied.clone()),
+                Box::new(self.impure.clone()),
             ]
         };
         for family in all() {
@@ -99,6 +107,7 @@ impl Families {
             memo_hits: self.memo.with_label_values(&[plugin, "hit"]),
             memo_misses: self.memo.with_label_values(&[plugin, "miss"]),
             denied: self.denied.with_label_values(&[plugin]),
+            impure: self.impure.with_label_values(&[plugin]),
         }
     }
 
