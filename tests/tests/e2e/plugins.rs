@@ -156,6 +156,43 @@ async fn a_herd_on_a_composed_page_is_one_load() {
     assert_eq!(origin.count(), 1);
 }
 
+/// The body streams past the plugin; no credentials of a client reach the origin.
+#[tokio::test]
+async fn a_signed_load_reaches_the_origin_with_the_plugins_credentials_alone() {
+    let origin = Origin::pages(|_| Reply::fresh("a file")).await;
+    let file = shipped("signed-origin");
+    let config =
+        "{host: files.example, region: eu-1, prefix: /bucket, access_key: AK, secret_key: SK}";
+    let gateway = Setup::new(&origin)
+        .top(
+            "plugins",
+            &format!(
+                "{{sign: {{file: \"{}\", grant: [clock], limits: {PATIENT}, config: {config}}}}}",
+                file.display()
+            ),
+        )
+        .route("{name: files, upstream: origin, loader: {plugin: sign}}")
+        .start()
+        .await;
+    let ask = gateway.client().request("/a.txt?v=1");
+    let answer = ask
+        .header("x-amz-date", "mine")
+        .header("accept", "text/plain")
+        .send()
+        .await;
+    assert_eq!((answer.status, answer.text()), (200, "a file"));
+    let seen = origin.last();
+    assert_eq!(seen.path, "/bucket/a.txt?v=1");
+    assert_eq!(seen.header("accept"), "text/plain");
+    assert_ne!(seen.header("x-amz-date"), "mine");
+    let signed = seen.header("authorization");
+    assert!(
+        signed.starts_with("AWS4-HMAC-SHA256 Credential=AK/"),
+        "{signed}"
+    );
+    assert!(gateway.client().get("/a.txt?v=1").await.is_hit());
+}
+
 #[tokio::test]
 async fn a_missing_file_stops_the_start_and_is_named() {
     let origin = Origin::pages(|_| Reply::ok("x")).await;
