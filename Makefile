@@ -13,9 +13,10 @@
 #   make soak-attacks    ten minutes of attacks beside normal load (DURATION=60 for a minute)
 #   make soak-l2    Redis frozen under load; a hundred kills with a disk
 #   make soak-bus   eight nodes and 10,000 purges on each transport; the broker and a node killed
+#   make soak-plugins  half an hour of plugins in all languages, with new files all the time
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-record soak soak-attacks soak-l2 soak-bus clean
+.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-record soak soak-attacks soak-l2 soak-bus soak-plugins clean
 
 CARGO ?= cargo
 
@@ -118,6 +119,9 @@ SOAK_BUS ?= --faults --flood 100000
 soak-bus: build-dist
 	@tests/install.sh test-install $(BROKERS)
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_bus -- $(SOAK_BUS)
+
+soak-plugins: build-dist plugins
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_plugins
 
 clean:
 	$(CARGO) clean

@@ -180,7 +180,7 @@ async fn a_signed_load_reaches_the_origin_with_the_plugins_credentials_alone() {
         .header("accept", "text/plain")
         .send()
         .await;
-    assert_eq!((answer.status, answer.text()), (200, "a file"));
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "a file"));
     let seen = origin.last();
     assert_eq!(seen.path, "/bucket/a.txt?v=1");
     assert_eq!(seen.header("accept"), "text/plain");
@@ -234,7 +234,7 @@ async fn beside_a_bad_guest(wasm: Vec<u8>, limits: &str, on_error: &str) -> (Ori
         .file("bad.wasm", wasm)
         .top(
             "plugins",
-            &format!("{{bad: {{file: bad.wasm, limits: {limits}, on_error: {on_error}}}}}"),
+            &format!("{{bad: {{file: bad.wasm, quarantine: {{failures: 0}}, limits: {limits}, on_error: {on_error}}}}}"),
         )
         .route("{name: keyed, match: {path: /keyed/*}, upstream: origin, key: {plugin: bad}}")
         .route("{name: loaded, match: {path: /loaded/*}, upstream: origin, loader: {plugin: bad}}")

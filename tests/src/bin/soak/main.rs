@@ -109,8 +109,8 @@ async fn start(origin: &Origin) -> Gateway {
         .top("telemetry", "{log_format: json, access_log: off}")
         .top(
             "plugins",
-            "{trap: {file: trap.wasm, on_error: {key: bypass, loader: error}}, \
-              loop: {file: loop.wasm, limits: {load_timeout: 200ms}, on_error: {loader: error}}}",
+            "{trap: {file: trap.wasm, quarantine: {failures: 0}, on_error: {key: bypass, loader: error}}, \
+              loop: {file: loop.wasm, quarantine: {failures: 0}, limits: {load_timeout: 200ms}, on_error: {loader: error}}}",
         )
         .route("{name: keyed, match: {path: /keyed/*}, upstream: origin, key: {plugin: trap}}")
         .route("{name: loaded, match: {path: /loaded/*}, upstream: origin, loader: {plugin: trap}}")

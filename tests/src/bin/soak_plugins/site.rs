@@ -1,0 +1,117 @@
+//! The gateway with a route for each plugin, and what each route's answers must be.
+
+use anyhow::Context;
+use e2e::gateway::Gateway;
+use e2e::guest;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+
+/// A plugin on a route of its own.
+pub struct Hosted {
+    /// Of the plugin, the route, and the first segment of its paths.
+    pub name: &'static str,
+    /// YAML of the plugin beside its file.
+    yaml: &'static str,
+    /// YAML of the route beside its match.
+    route: &'static str,
+}
+
+/// Answers live this long, so that there are loads and hits.
+const POLICY: &str = "policy: {mode: override, ttl: 2s}";
+
+/// Every shipped plugin, by the name of its file.
+pub const HOSTED: [Hosted; 9] = [
+    Hosted {
+        name: "normalize-query",
+        yaml: "config: {drop: [\"utm_*\"]}",
+        route: "upstream: origin, key: {plugin: normalize-query}",
+    },
+    Hosted {
+        name: "device-class",
+        yaml: "",
+        route: "upstream: origin, key: {plugin: device-class}",
+    },
+    Hosted {
+        name: "strip-trailing-slash",
+        yaml: "",
+        route: "upstream: origin, key: {plugin: strip-trailing-slash}",
+    },
+    Hosted {
+        name: "lowercase-path-zig",
+        yaml: "",
+        route: "upstream: origin, key: {plugin: lowercase-path-zig}",
+    },
+    Hosted {
+        name: "ab-bucket-js",
+        yaml: "config: {experiment: e, cookie: visitor, buckets: {old: 90, new: 10}}, \
+               limits: {key_timeout: 1s}",
+        route: "upstream: origin, key: {plugin: ab-bucket-js}",
+    },
+    Hosted {
+        name: "geo-key-py",
+        yaml: "wasi: minimal, config: {markets: {dach: [DE, AT, CH]}}, limits: {key_timeout: 2s}",
+        route: "upstream: origin, key: {plugin: geo-key-py}",
+    },
+    Hosted {
+        name: "api-compose",
+        yaml: "fetch: [origin], config: {parts: {one: {upstream: origin, path: \"/json/{1}\"}}}",
+        route: "loader: {plugin: api-compose}",
+    },
+    Hosted {
+        name: "signed-origin",
+        yaml: "grant: [clock], config: {host: files.example, region: eu, access_key: A, secret_key: S}",
+        route: "upstream: origin, loader: {plugin: signed-origin}",
+    },
+    Hosted {
+        name: "trap",
+        yaml: "quarantine: {failures: 0}, on_error: {key: bypass}",
+        route: "upstream: origin, key: {plugin: trap}",
+    },
+];
+
+/// The path of a page on a plugin's route.
+pub fn path(hosted: &Hosted, page: usize) -> String {
+    format!("/{}/{page}", hosted.name)
+}
+
+/// Whether this is the answer for that page.
+pub fn is_right(hosted: &Hosted, page: usize, text: &str) -> bool {
+    match hosted.name {
+        "api-compose" => text == format!("{{\"one\":\"/json/{page}\"}}"),
+        _ => text == path(hosted, page),
+    }
+}
+
+pub async fn start() -> anyhow::Result<(Origin, Gateway)> {
+    let origin = Origin::pages(|seen| match seen.path.starts_with("/json/") {
+        true => Reply::ok(format!("\"{}\"", seen.path)).header("content-type", "application/json"),
+        false => Reply::ok(seen.path_only().to_owned()),
+    })
+    .await;
+    let mut setup = Setup::new(&origin).top("telemetry", "{log_format: json, access_log: off}");
+    let mut plugins = Vec::new();
+    for hosted in &HOSTED {
+        let name = hosted.name;
+        setup = setup
+            .file(&format!("{name}.wasm"), code(name)?)
+            .route(&format!(
+                "{{name: {name}, match: {{path: /{name}/*}}, {POLICY}, {}}}",
+                hosted.route
+            ));
+        plugins.push(format!("{name}: {{file: {name}.wasm, {}}}", hosted.yaml));
+    }
+    let gateway = setup
+        .top("plugins", &format!("{{{}}}", plugins.join(", ")))
+        .start()
+        .await;
+    Ok((origin, gateway))
+}
+
+fn code(name: &str) -> anyhow::Result<Vec<u8>> {
+    if name == "trap" {
+        return Ok(guest::trapping());
+    }
+    let file = e2e::cli::repository().join(format!("plugins/dist/{name}.wasm"));
+    std::fs::read(&file).with_context(|| format!("{} (plugins/build.sh --install)", file.display()))
+}
