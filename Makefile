@@ -36,7 +36,8 @@ plugins:
 # Real servers that the tests start themselves.
 BROKERS := redis-server redis-sentinel redis-tools nats-server rabbitmq-server
 
-# Idempotent: the wasm target and a C compiler for the plugins; Redis for the second tier;
+# Idempotent: what the plugins are built with (the wasm target, a C compiler, npm's and
+# PyPI's tools for JavaScript, Python and Zig); Redis for the second tier;
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
 # clients of the brokers.
 test-install:
@@ -49,9 +50,11 @@ test: test-install test-plugins
 	$(CARGO) build --locked -p lamina
 	$(CARGO) test --locked --workspace
 
-# The plugins' own unit tests run natively, in their own workspace.
+# The plugins' own unit tests, each in its language; those in Rust run natively, in their
+# own workspace.
 test-plugins:
 	$(CARGO) test --locked --quiet --manifest-path plugins/Cargo.toml --target-dir plugins/target
+	@plugins/build.sh --install --strict --test
 
 # Installs the suite into target/conformance the first time.
 conformance:
