@@ -1,7 +1,8 @@
 //! The admin listener: health, metrics, purge, plugins, explain.
 //!
 //! It runs on a thread and a runtime of its own, so that it answers when the listeners
-//! are full. What changes something is POST and asks for the token where one is set;
+//! are full. What changes something is POST and asks for the token where one is set, as do
+//! a plugin's failed calls;
 //! beyond loopback one must be (`config` refuses to start otherwise).
 
 pub mod config;
@@ -65,7 +66,7 @@ impl Admin {
             }
             (_, path) if plugins::target(path).is_some() => {
                 let allowed = self.allows(&request);
-                self.act_on_plugin(&method, path, allowed).await
+                self.about_plugin(&method, path, allowed).await
             }
             (_, "/v1/purge" | "/v1/explain") => wrong_method("POST"),
             (_, "/livez" | "/readyz" | "/metrics" | "/v1/nodes" | "/v1/plugins") => {
@@ -73,7 +74,7 @@ impl Admin {
             }
             _ => answer(
                 StatusCode::NOT_FOUND,
-                &json!({"error": "no such page; there are /livez, /readyz, /metrics, /v1/nodes, /v1/plugins, /v1/purge and /v1/explain"}),
+                &json!({"error": "no such page; there are /livez, /readyz, /metrics, /v1/nodes, /v1/plugins, /v1/plugins/NAME/calls, /v1/purge and /v1/explain"}),
             ),
         }
     }
@@ -139,15 +140,23 @@ impl Admin {
         }
     }
 
-    async fn act_on_plugin(&self, method: &Method, path: &str, allowed: bool) -> Response<Body> {
+    async fn about_plugin(&self, method: &Method, path: &str, allowed: bool) -> Response<Body> {
         let (name, verb) = plugins::target(path).unwrap_or_default();
-        if method != Method::POST {
-            return wrong_method("POST");
+        // What clients sent is in the calls: private, though without secrets.
+        let (is_right, methods) = match verb {
+            "calls" => (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD"),
+            _ => (*method == Method::POST, "POST"),
+        };
+        if !is_right {
+            return wrong_method(methods);
         }
         if !allowed {
             return unauthorized();
         }
-        let (status, body) = plugins::act(&self.plugins, name, verb).await;
+        let (status, body) = match verb {
+            "calls" => plugins::calls(&self.plugins, name),
+            _ => plugins::act(&self.plugins, name, verb).await,
+        };
         answer(status, &body)
     }
 

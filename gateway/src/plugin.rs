@@ -5,7 +5,7 @@
 //! returns a decision and does nothing else: `proxy` acts on it. Inside:
 //! - making: `setup`, `artifact` (file to code), `contract` (imports and exports),
 //!   `engine` (wasmtime, threads), `version`, `swap` (one version after another), `health`
-//!   (set aside after failures);
+//!   (set aside after failures), `calls` and `redact` (failed calls, for people);
 //! - running: `guest` (one instance), `local` (a thread's instances), `meter` and `outcome`
 //!   (limits, and what a failed call means);
 //! - hooks: `key` with `inputs` and `memo`, `load`, `heads` (requests and responses),
@@ -18,6 +18,7 @@
 
 mod artifact;
 mod bindings;
+mod calls;
 mod check;
 pub mod config;
 mod contract;
@@ -42,6 +43,7 @@ mod metrics;
 mod names;
 mod outcome;
 mod reads;
+mod redact;
 mod setup;
 mod swap;
 #[cfg(test)]
@@ -69,6 +71,7 @@ use swap::Versions;
 use version::Version;
 
 pub use bindings::types;
+pub use calls::FailedCall;
 pub use declared::KeyRules;
 pub use error::{CallError, CallErrorKind, Cause, LoadError};
 pub use fetch::{Fetch, FetchCall, FetchError};
@@ -415,16 +418,26 @@ impl Plugin {
         self.versions.current.load().blueprint.health.resume();
     }
 
+    /// Its last calls that failed, the newest first.
+    pub fn failed_calls(&self) -> Vec<FailedCall> {
+        self.versions.job.calls.all()
+    }
+
+    /// Its `config` in the YAML, without secrets.
+    pub fn shown_config(&self) -> serde_json::Value {
+        redact::config(&self.versions.job.config.config)
+    }
+
     /// How it is.
     pub fn report(&self) -> Report {
         let version = self.versions.current.load();
         let hooks = Hook::ALL.into_iter().filter(|hook| version.has(*hook));
         Report {
             plugin: self.name().to_owned(),
-            number: version.number,
+            number: version.identity().number,
             name: version.manifest.name.clone(),
             version: version.manifest.version.clone(),
-            sha256: version.digest.clone(),
+            sha256: version.identity().sha256.to_string(),
             made: version.made,
             hooks: hooks.map(Hook::as_str).collect(),
             instances: version.blueprint.metrics.instances.get(),

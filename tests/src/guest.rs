@@ -62,6 +62,10 @@ pub fn looping() -> Vec<u8> {
     bad("(loop $again (br $again)) unreachable")
 }
 
+/// Data of a [`plugin`] whose manifest reads every header: the list of one `*`.
+pub const READS_ALL: &str = r#"(data (i32.const 2144) "\48\0d\00\00\01\00\00\00")
+  (data (i32.const 3400) "\50\0d\00\00\01\00\00\00*")"#;
+
 /// Derives from the same inputs another key each time: `1`, `2` and so on.
 pub fn counting() -> Vec<u8> {
     // A `key-decision` at 3000: the case `key`, then its text, one digit at 3200.

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::plugin::{Plugin, Plugins, Reloaded, Report};
+use crate::plugin::{FailedCall, Plugin, Plugins, Reloaded, Report};
 
 /// Every plugin.
 pub fn list(plugins: &Plugins) -> Value {
@@ -19,15 +19,33 @@ pub fn target(path: &str) -> Option<(&str, &str)> {
     path.strip_prefix("/v1/plugins/")?.rsplit_once('/')
 }
 
+/// The last calls of the plugin of this name that failed, the newest first; each can be
+/// run again with `lamina plugin replay`.
+pub fn calls(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
+    let Some(plugin) = plugins.get(name) else {
+        return unknown(plugins, name);
+    };
+    let config = plugin.shown_config();
+    let told = |call: FailedCall| {
+        let at = call.at.duration_since(UNIX_EPOCH);
+        json!({
+            "hook": call.hook.as_str(),
+            "inputs": call.inputs,
+            "error": call.error,
+            "config": config,
+            "at": at.map_or(0, |at| at.as_secs()),
+            "number": call.number,
+            "sha256": &*call.sha256,
+        })
+    };
+    let calls = plugin.failed_calls().into_iter().map(told);
+    (StatusCode::OK, calls.collect())
+}
+
 /// Does what `verb` says to the plugin of this name.
 pub async fn act(plugins: &Plugins, name: &str, verb: &str) -> (StatusCode, Value) {
     let Some(plugin) = plugins.get(name) else {
-        let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name()).collect();
-        let error = format!(
-            "there is no plugin {name:?}; there are {}",
-            names.join(", ")
-        );
-        return (StatusCode::NOT_FOUND, json!({"error": error}));
+        return unknown(plugins, name);
     };
     match verb {
         "reload" => reload(&plugin).await,
@@ -42,10 +60,21 @@ pub async fn act(plugins: &Plugins, name: &str, verb: &str) -> (StatusCode, Valu
             (StatusCode::OK, told(plugin.report()))
         }
         _ => {
-            let error = format!("{verb:?} is nothing to do; there are reload, quarantine, resume");
+            let error = format!(
+                "{verb:?} is nothing to do; there are reload, quarantine, resume, and calls to GET"
+            );
             (StatusCode::NOT_FOUND, json!({"error": error}))
         }
     }
+}
+
+fn unknown(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
+    let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name()).collect();
+    let error = format!(
+        "there is no plugin {name:?}; there are {}",
+        names.join(", ")
+    );
+    (StatusCode::NOT_FOUND, json!({"error": error}))
 }
 
 async fn reload(plugin: &Arc<Plugin>) -> (StatusCode, Value) {

@@ -116,6 +116,11 @@ impl CallError {
         }
     }
 
+    /// Whether a call was made and failed: being busy or set aside is no failure of it.
+    pub(super) fn is_its_fault(&self) -> bool {
+        !matches!(self, Self::Overloaded | Self::Quarantined)
+    }
+
     pub(super) fn invalid(what: impl Into<String>) -> Self {
         Self::Invalid { what: what.into() }
     }

@@ -16,6 +16,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::Hook;
 use super::bindings::types;
+use super::calls::{Calls, Identity};
 use super::config::Limits;
 use super::contract::{self, Exports};
 use super::engine::guest_runs;
@@ -59,6 +60,9 @@ pub(super) struct Blueprint {
     pub(super) metrics: Metrics,
     pub(super) kv: Arc<Kv>,
     pub(super) health: Health,
+    pub(super) identity: Identity,
+    /// Those that failed.
+    pub(super) calls: Arc<Calls>,
     /// Set when another version has taken its place.
     pub(super) retired: AtomicBool,
 }
@@ -232,18 +236,22 @@ impl Blueprint {
         turn.ok_or(CallError::Quarantined)
     }
 
-    /// Counts a call that began at `started`.
+    /// Counts a call that began at `started`; of one that failed, its inputs are kept.
     pub(super) fn ended<T>(
         &self,
         turn: Turn,
-        hook: Hook,
-        started: Instant,
+        (hook, started): (Hook, Instant),
         answer: &Result<T, CallError>,
+        inputs: impl FnOnce() -> serde_json::Value,
     ) {
         let now = Instant::now();
         self.metrics
             .called(hook, answer, now.duration_since(started).as_secs_f64());
-        self.health.ended(turn, answer.as_ref().err(), now);
+        let error = answer.as_ref().err();
+        self.health.ended(turn, error, now);
+        if let Some(error) = error.filter(|error| error.is_its_fault()) {
+            self.calls.keep(&self.identity, hook, error, inputs());
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::bindings::types;
 use super::error::CallError;
 use super::guest::Blueprint;
 use super::reads::Reads;
-use super::{Hook, RequestDecision, ResponseChange, check, local};
+use super::{Hook, RequestDecision, ResponseChange, calls, check, local};
 
 /// A request as these hooks see it.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,8 @@ pub(super) struct Heads {
 impl Heads {
     pub(super) fn on_request(&self, head: Head<'_>) -> Result<RequestDecision, CallError> {
         let inputs = (self.for_guest(head),);
-        self.call(Hook::Request, |version| {
+        let kept = || calls::head(&self.for_guest(head), None);
+        self.call(Hook::Request, kept, |version| {
             let timeout = (Hook::Request, version.limits.hook_timeout);
             let call = |slot: &mut local::Slot| {
                 slot.call(version, timeout, |guest| guest.on_request, inputs)
@@ -54,12 +55,13 @@ impl Heads {
         status: StatusCode,
         headers: &HeaderMap,
     ) -> Result<Option<ResponseChange>, CallError> {
-        let response = types::ResponseHead {
+        let response = || types::ResponseHead {
             status: status.as_u16(),
             headers: headers.iter().map(types::Header::from).collect(),
         };
-        let inputs = (self.for_guest(head), response);
-        self.call(Hook::Response, |version| {
+        let inputs = (self.for_guest(head), response());
+        let kept = || calls::head(&self.for_guest(head), Some(&response()));
+        self.call(Hook::Response, kept, |version| {
             let timeout = (Hook::Response, version.limits.hook_timeout);
             let call = |slot: &mut local::Slot| {
                 slot.call(version, timeout, |guest| guest.on_response, inputs)
@@ -71,12 +73,13 @@ impl Heads {
     fn call<T>(
         &self,
         hook: Hook,
+        inputs: impl FnOnce() -> serde_json::Value,
         call: impl FnOnce(&Arc<Blueprint>) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
         let turn = self.blueprint.admit()?;
         let started = Instant::now();
         let answer = call(&self.blueprint);
-        self.blueprint.ended(turn, hook, started, &answer);
+        self.blueprint.ended(turn, (hook, started), &answer, inputs);
         answer
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::config::Quarantine;
-use super::error::{CallError, CallErrorKind};
+use super::error::CallError;
 
 /// Served; set aside; set aside, and a probe is under way.
 const SERVES: u8 = 0;
@@ -82,7 +82,7 @@ impl Health {
     pub(super) fn ended(&self, turn: Turn, error: Option<&CallError>, now: Instant) {
         match (turn, error) {
             (Turn::Serve, None) => {}
-            (Turn::Serve, Some(error)) if is_its_fault(error) => self.failed(error, now),
+            (Turn::Serve, Some(error)) if error.is_its_fault() => self.failed(error, now),
             (Turn::Serve, Some(_)) => {}
             (Turn::Probe, None) => self.resume(),
             (Turn::Probe, Some(error)) => self.probe_failed(error, now),
@@ -152,13 +152,6 @@ impl Health {
         record.reason = format!("the last probe failed: {error}");
         self.state.store(ASIDE, Ordering::Release);
     }
-}
-
-fn is_its_fault(error: &CallError) -> bool {
-    !matches!(
-        error.kind(),
-        CallErrorKind::Overloaded | CallErrorKind::Quarantined
-    )
 }
 
 #[cfg(test)]

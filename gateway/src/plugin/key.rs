@@ -10,7 +10,7 @@ use super::error::CallError;
 use super::guest::Blueprint;
 use super::local::{self, Slot};
 use super::manifest::KeyNeeds;
-use super::{Hook, KeyDecision, check};
+use super::{Hook, KeyDecision, calls, check};
 
 /// Bytes of an answer that the log gets.
 const MAX_TOLD: usize = 512;
@@ -28,14 +28,15 @@ impl Keys {
         request: &Parts,
         host: &str,
     ) -> Result<Arc<KeyDecision>, CallError> {
-        local::with(&self.blueprint, |slot| self.derive_in(slot, request, host))
+        local::with(&self.blueprint, |slot| {
+            self.derive_in(slot, (request, host))
+        })
     }
 
     fn derive_in(
         &self,
         slot: &mut Slot,
-        request: &Parts,
-        host: &str,
+        (request, host): (&Parts, &str),
     ) -> Result<Arc<KeyDecision>, CallError> {
         slot.inputs.clear();
         self.needs.gather(request, host, &mut slot.inputs);
@@ -43,7 +44,7 @@ impl Keys {
         if let Some(known) = slot.memo.get(&slot.inputs) {
             metrics.memo_hits.inc();
             if slot.is_sampled(&self.blueprint.limits) {
-                return Ok(self.checked(slot, known));
+                return Ok(self.checked(slot, known, (request, host)));
             }
             return Ok(known);
         }
@@ -51,7 +52,9 @@ impl Keys {
         let turn = self.blueprint.admit()?;
         let started = Instant::now();
         let answer = self.call(slot);
-        self.blueprint.ended(turn, Hook::Key, started, &answer);
+        let inputs = || self.inputs(slot, (request, host));
+        let call = (Hook::Key, started);
+        self.blueprint.ended(turn, call, &answer, inputs);
         let decision = Arc::new(answer?);
         slot.memo.put(&slot.inputs, decision.clone());
         Ok(decision)
@@ -60,13 +63,20 @@ impl Keys {
     /// Derives again what is remembered, and remembers what that gives. A call that fails
     /// counts like any other, but does not harm a request that needed none.
     #[cold]
-    fn checked(&self, slot: &mut Slot, known: Arc<KeyDecision>) -> Arc<KeyDecision> {
+    fn checked(
+        &self,
+        slot: &mut Slot,
+        known: Arc<KeyDecision>,
+        request: (&Parts, &str),
+    ) -> Arc<KeyDecision> {
         let Ok(turn) = self.blueprint.admit() else {
             return known;
         };
         let started = Instant::now();
         let answer = self.call(slot);
-        self.blueprint.ended(turn, Hook::Key, started, &answer);
+        let inputs = || self.inputs(slot, request);
+        let call = (Hook::Key, started);
+        self.blueprint.ended(turn, call, &answer, inputs);
         match answer {
             Ok(now) if now != *known => {
                 self.impure(&slot.inputs, &known, &now);
@@ -98,6 +108,11 @@ impl Keys {
             dropped,
             "a key plugin is impure: it answered the same inputs in another way"
         );
+    }
+
+    /// The inputs of the call that failed last, for people.
+    fn inputs(&self, slot: &Slot, (request, host): (&Parts, &str)) -> serde_json::Value {
+        calls::key(request, host, &self.needs.decode(&slot.inputs))
     }
 
     fn call(&self, slot: &mut Slot) -> Result<KeyDecision, CallError> {

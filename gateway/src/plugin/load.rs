@@ -21,7 +21,7 @@ use super::error::CallError;
 use super::fetch::Fetches;
 use super::guest::{Blueprint, Guest, State};
 use super::reads::Reads;
-use super::{Hook, LoadDecision, check, wasi_http};
+use super::{Hook, LoadDecision, calls, check, wasi_http};
 
 /// Instances that wait for work after a burst; the rest give their memory back.
 const MAX_IDLE: usize = 32;
@@ -81,14 +81,17 @@ impl Loader {
     ) -> Result<LoadDecision, CallError> {
         let turn = self.blueprint.admit()?;
         let started = Instant::now();
-        let answer = self.admit(request, started).await;
-        self.blueprint.ended(turn, Hook::Load, started, &answer);
+        let request = Arc::new(request);
+        let answer = self.admit(Arc::clone(&request), started).await;
+        let inputs = || calls::load(&request, &self.reads.of(&request.headers));
+        let call = (Hook::Load, started);
+        self.blueprint.ended(turn, call, &answer, inputs);
         answer
     }
 
     async fn admit(
         self: &Arc<Self>,
-        request: LoadRequest,
+        request: Arc<LoadRequest>,
         now: Instant,
     ) -> Result<LoadDecision, CallError> {
         let permit = self
@@ -118,7 +121,7 @@ impl Loader {
 
     async fn call(
         &self,
-        request: LoadRequest,
+        request: Arc<LoadRequest>,
         deadline: Instant,
     ) -> Result<LoadDecision, CallError> {
         let limits = &self.blueprint.limits;
@@ -132,7 +135,7 @@ impl Loader {
             let mut store = self.blueprint.waiting_store();
             store.data_mut().begin(Hook::Load, deadline);
             let fetches = (self.fetches.clone(), deadline);
-            return wasi_http::answer(&mut store, handler, request, fetches).await;
+            return wasi_http::answer(&mut store, handler, &request, fetches).await;
         }
         let mut guest = self.guest().await?;
         guest.arm(Hook::Load, deadline);
@@ -147,7 +150,7 @@ impl Loader {
         self.keep(guest);
         let mut decision = check::load(decision, max_body)?;
         if let LoadDecision::Pass(pass) = &mut decision {
-            keep_unread(pass.headers_mut(), self.reads.rest(request.headers));
+            keep_unread(pass.headers_mut(), self.reads.rest(request.headers.clone()));
         }
         Ok(decision)
     }

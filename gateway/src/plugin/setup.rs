@@ -15,6 +15,7 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::bindings::{clock, fetch, kv, log, random};
+use super::calls::{Calls, Identity};
 use super::config::{Isolation, Limits, Plugin as Config};
 use super::engine::Loaders;
 use super::error::Cause;
@@ -52,6 +53,7 @@ pub(super) struct Job {
     pub(super) config: Arc<Config>,
     pub(super) kv: Arc<Kv>,
     pub(super) log: Arc<LineLimiter>,
+    pub(super) calls: Arc<Calls>,
 }
 
 impl Job {
@@ -61,6 +63,7 @@ impl Job {
             config: Arc::new(config.clone()),
             kv: Arc::new(Kv::new(config.limits.kv_bytes.as_usize())),
             log: Arc::new(LineLimiter::new(Instant::now())),
+            calls: Arc::default(),
         }
     }
 }
@@ -91,6 +94,11 @@ impl Workshop {
             metrics: self.families.of(&job.name),
             kv: Arc::clone(&job.kv),
             health: Health::new(config.quarantine.clone()),
+            identity: Identity {
+                number: next_number(),
+                sha256: artifact::digest(&wasm).into(),
+            },
+            calls: Arc::clone(&job.calls),
             retired: AtomicBool::new(false),
         };
         let (_, manifest) = blueprint.start()?;
@@ -104,7 +112,7 @@ impl Workshop {
                 contract::ON_RESPONSE
             )));
         }
-        self.finish(Arc::new(blueprint), manifest, job, artifact::digest(&wasm))
+        self.finish(Arc::new(blueprint), manifest, job)
     }
 
     fn finish(
@@ -112,7 +120,6 @@ impl Workshop {
         blueprint: Arc<Blueprint>,
         manifest: Manifest,
         job: &Job,
-        digest: String,
     ) -> Result<Version, Cause> {
         let exports = blueprint.exports;
         let keys = exports.derive.map(|_| Keys {
@@ -126,8 +133,6 @@ impl Workshop {
         let loads = exports.loads();
         let loader = loads.then(|| self.loader(&blueprint, &manifest, job));
         Ok(Version {
-            number: next_number(),
-            digest,
             made: SystemTime::now(),
             keys,
             heads,

@@ -102,16 +102,17 @@ impl Versions {
             return Err(self.error(Cause::MissingHook(hook)));
         }
         let current = self.current.load_full();
-        if made.digest == current.digest && current.blueprint.health.serves() {
+        if made.identity().sha256 == current.identity().sha256 && current.blueprint.health.serves()
+        {
             return Ok(Reloaded::Same);
         }
-        let number = made.number;
+        let number = made.identity().number;
         self.take_over(Arc::new(made));
         Ok(Reloaded::Swapped(number))
     }
 
     fn take_over(&self, version: Arc<Version>) {
-        let (plugin, number) = (&*self.job.name, version.number);
+        let (plugin, number) = (&*self.job.name, version.identity().number);
         let (name, of) = (&version.manifest.name, &version.manifest.version);
         tracing::info!(
             plugin,
@@ -142,7 +143,7 @@ impl Versions {
         good.recall();
         let aside = failed.blueprint.health.aside(Instant::now());
         let reason = aside.map_or(String::new(), |aside| aside.reason);
-        let (plugin, number) = (&*self.job.name, good.number);
+        let (plugin, number) = (&*self.job.name, good.identity().number);
         tracing::error!(
             plugin,
             number,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use super::calls::Identity;
 use super::guest::Blueprint;
 use super::heads::Heads;
 use super::key::Keys;
@@ -13,10 +14,6 @@ use super::{Hook, local};
 
 /// A version.
 pub(super) struct Version {
-    /// Grows with every version of every plugin.
-    pub(super) number: u64,
-    /// SHA-256 of the file, in hex.
-    pub(super) digest: String,
     pub(super) made: SystemTime,
     pub(super) manifest: Manifest,
     pub(super) keys: Option<Keys>,
@@ -26,6 +23,11 @@ pub(super) struct Version {
 }
 
 impl Version {
+    /// Which one it is.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.blueprint.identity
+    }
+
     /// Whether it has this hook, by a call or by declaration.
     pub(super) fn has(&self, hook: Hook) -> bool {
         let exports = &self.blueprint.exports;

@@ -54,7 +54,7 @@ pub(super) fn handler(component: &InstancePre<State>) -> wasmtime::Result<ProxyP
 pub(super) async fn answer(
     store: &mut Store<State>,
     handler: &ProxyPre<State>,
-    request: LoadRequest,
+    request: &LoadRequest,
     (fetches, deadline): (Fetches, Instant),
 ) -> Result<LoadDecision, CallError> {
     let max_body = fetches.max_body;
@@ -79,16 +79,16 @@ pub(super) async fn answer(
     response.map(LoadDecision::Response)
 }
 
-fn for_guest(request: LoadRequest) -> wasmtime::Result<Request<WasiBody>> {
-    let body = Full::new(request.body).map_err(|never| match never {});
+fn for_guest(request: &LoadRequest) -> wasmtime::Result<Request<WasiBody>> {
+    let body = Full::new(request.body.clone()).map_err(|never| match never {});
     let mut given = Request::new(body.boxed_unsync());
-    *given.method_mut() = request.method;
-    *given.headers_mut() = request.headers;
+    *given.method_mut() = request.method.clone();
+    *given.headers_mut() = request.headers.clone();
     given.headers_mut().remove(HOST);
     let uri = http::Uri::builder()
-        .scheme(request.scheme)
-        .authority(request.host)
-        .path_and_query(request.path_and_query);
+        .scheme(request.scheme.clone())
+        .authority(request.host.as_str())
+        .path_and_query(request.path_and_query.clone());
     *given.uri_mut() = uri.build()?;
     Ok(given)
 }

@@ -1,0 +1,132 @@
+//! Secrets taken out of what people get to see of a request: the values of credentials,
+//! cookies, and whatever has a name that says so.
+//!
+//! By name alone, and rather too much than too little: what is hidden here can't be read
+//! by whoever reads failed calls, and a call can mostly be replayed without it.
+
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use super::names;
+
+/// Stands for what is hidden.
+pub(super) const HIDDEN: &str = "[redacted]";
+/// A name that holds one of these has a secret for a value.
+const SECRET: [&str; 6] = [
+    "token",
+    "secret",
+    "key",
+    "password",
+    "session",
+    "credential",
+];
+/// In a query this says that a URL is signed.
+const SIGNATURE: &str = "sig";
+
+/// A header's value without its secrets. Names are in lower case.
+pub(super) fn header(name: &str, value: &[u8]) -> String {
+    if name == COOKIE || name == SET_COOKIE {
+        return cookies(value);
+    }
+    if name == AUTHORIZATION || name == PROXY_AUTHORIZATION || is_secret(name) {
+        return HIDDEN.to_owned();
+    }
+    // `Referer` and its like hold URLs.
+    url(&String::from_utf8_lossy(value))
+}
+
+/// A URL, or a path with its query, without the secrets in its query.
+pub(super) fn url(url: &str) -> String {
+    let Some((path, query)) = url.split_once('?') else {
+        return url.to_owned();
+    };
+    let mut shown = format!("{path}?");
+    for piece in query.split_inclusive(['&', ';']) {
+        let end = piece.strip_suffix(['&', ';']).unwrap_or(piece);
+        match end.split_once('=').filter(|(name, _)| signs(name)) {
+            Some((name, _)) => {
+                shown.extend([name, "=", HIDDEN, &piece[end.len()..]]);
+            }
+            None => shown.push_str(piece),
+        }
+    }
+    shown
+}
+
+/// A configuration without its secrets.
+pub(super) fn config(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let hidden = |(name, value): (&String, &Value)| {
+                let value = match is_secret(name) {
+                    true => HIDDEN.into(),
+                    false => config(value),
+                };
+                (name.clone(), value)
+            };
+            Value::Object(fields.iter().map(hidden).collect())
+        }
+        Value::Array(items) => items.iter().map(config).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Names of cookies; of a `Set-Cookie` that of its first pair is its name.
+fn cookies(value: &[u8]) -> String {
+    let pairs = names::cookies(value);
+    let shown = pairs.map(|(name, _)| format!("{}={HIDDEN}", String::from_utf8_lossy(name)));
+    shown.collect::<Vec<_>>().join("; ")
+}
+
+fn signs(name: &str) -> bool {
+    let name = percent_decode_str(name).decode_utf8_lossy();
+    is_secret(&name) || name.to_ascii_lowercase().contains(SIGNATURE)
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET.iter().any(|word| name.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_and_what_a_name_gives_away_are_hidden() {
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "x-auth-token",
+            "x-api-key",
+        ] {
+            assert_eq!(header(name, b"s3cret"), HIDDEN, "{name}");
+        }
+        assert_eq!(header("accept", b"text/html"), "text/html");
+        let referer = header("referer", b"http://a/?q=1&access_token=s3cret");
+        assert_eq!(referer, "http://a/?q=1&access_token=[redacted]");
+    }
+
+    #[test]
+    fn cookies_keep_their_names_alone() {
+        assert_eq!(header("cookie", b"a=1; b=2"), "a=[redacted]; b=[redacted]");
+        assert!(!header("set-cookie", b"a=s3cret; Path=/").contains("s3cret"));
+        assert_eq!(header("cookie", b"s3cret"), "");
+    }
+
+    #[test]
+    fn a_query_is_hidden_where_it_may_open_doors() {
+        let given = "/p?id=7&X-Amz-Signature=s&%70assword=s;Token=s&api_key&q=key";
+        let shown = "/p?id=7&X-Amz-Signature=[redacted]&%70assword=[redacted];Token=[redacted]&api_key&q=key";
+        assert_eq!(url(given), shown);
+        assert_eq!(url("/p"), "/p");
+    }
+
+    #[test]
+    fn a_configuration_is_hidden_by_its_names_at_any_depth() {
+        let given = serde_json::json!({"a": [{"secret_key": {"b": 1}, "c": 2}]});
+        let shown = serde_json::json!({"a": [{"secret_key": HIDDEN, "c": 2}]});
+        assert_eq!(config(&given), shown);
+    }
+}
