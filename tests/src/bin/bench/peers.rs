@@ -158,7 +158,7 @@ fn lamina(
             let url = bus.address;
             (
                 "",
-                format!("bus: {{source: a, nats: {{url: \"nats://{url}\"}}}}\n"),
+                format!("bus: {{source: a, nats: {{servers: [\"nats://{url}\"]}}}}\n"),
             )
         }
         _ => ("", String::new()),
