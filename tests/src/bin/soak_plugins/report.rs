@@ -21,6 +21,8 @@ const MIB: f64 = 1_048_576.0;
 /// versions that are gone is given back late.
 const GROWTH: f64 = 1.1;
 const SLACK: f64 = 16.0 * MIB;
+/// A shorter run shows no trend.
+const WARM: Duration = Duration::from_secs(300);
 
 impl Report {
     /// What must not have been.
@@ -32,7 +34,8 @@ impl Report {
             }
         }
         let (before, after) = self.halves();
-        if after > before * GROWTH + SLACK {
+        let long = self.memory.last().is_some_and(|(at, _)| *at >= WARM);
+        if long && after > before * GROWTH + SLACK {
             let (before, after) = (before / MIB, after / MIB);
             faults.push(format!("memory grew from {before:.0} to {after:.0} MiB"));
         }

@@ -9,7 +9,7 @@ use e2e::setup::Setup;
 
 /// A plugin on a route of its own.
 pub struct Hosted {
-    /// Of the plugin, the route, and the first segment of its paths.
+    /// Of the plugin and its route.
     pub name: &'static str,
     /// YAML of the plugin beside its file.
     yaml: &'static str,
@@ -20,8 +20,11 @@ pub struct Hosted {
 /// Answers live this long, so that there are loads and hits.
 const POLICY: &str = "policy: {mode: override, ttl: 2s}";
 
+const FEED: &str = r#"{"items": [{"id": 1, "date_published": "2026-01-01", "title": "first"},
+    {"id": 2, "date_published": "2026-01-02", "title": "second"}]}"#;
+
 /// Every shipped plugin, by the name of its file.
-pub const HOSTED: [Hosted; 9] = [
+pub const HOSTED: [Hosted; 12] = [
     Hosted {
         name: "normalize-query",
         yaml: "config: {drop: [\"utm_*\"]}",
@@ -59,6 +62,23 @@ pub const HOSTED: [Hosted; 9] = [
         route: "loader: {plugin: api-compose}",
     },
     Hosted {
+        name: "render-page-js",
+        yaml: "fetch: [origin], limits: {load_timeout: 20s}, \
+               config: {parts: {one: {upstream: origin, path: \"/json/{1}\"}}, template: \"page {{one}}\"}",
+        route: "loader: {plugin: render-page-js}",
+    },
+    Hosted {
+        name: "feed-merge-py",
+        yaml: "wasi: minimal, fetch: [origin], limits: {load_timeout: 20s}, \
+               config: {feeds: {one: {upstream: origin, path: /feed}}}",
+        route: "loader: {plugin: feed-merge-py}",
+    },
+    Hosted {
+        name: "hello-wasi-http",
+        yaml: "wasi: minimal, fetch: [demo]",
+        route: "loader: {plugin: hello-wasi-http}",
+    },
+    Hosted {
         name: "signed-origin",
         yaml: "grant: [clock], config: {host: files.example, region: eu, access_key: A, secret_key: S}",
         route: "upstream: origin, loader: {plugin: signed-origin}",
@@ -72,31 +92,52 @@ pub const HOSTED: [Hosted; 9] = [
 
 /// The path of a page on a plugin's route.
 pub fn path(hosted: &Hosted, page: usize) -> String {
-    format!("/{}/{page}", hosted.name)
+    format!("/{}/{page}", segment(hosted.name))
+}
+
+/// The first segment of a plugin's paths.
+fn segment(name: &str) -> &str {
+    match name {
+        "hello-wasi-http" => "hello",
+        other => other,
+    }
 }
 
 /// Whether this is the answer for that page.
 pub fn is_right(hosted: &Hosted, page: usize, text: &str) -> bool {
     match hosted.name {
+        "render-page-js" => text == format!("page /json/{page}"),
+        "feed-merge-py" => text.contains("first") && text.contains("second"),
+        "hello-wasi-http" => text.contains(&format!("user {page}")),
         "api-compose" => text == format!("{{\"one\":\"/json/{page}\"}}"),
         _ => text == path(hosted, page),
     }
 }
 
 pub async fn start() -> anyhow::Result<(Origin, Gateway)> {
-    let origin = Origin::pages(|seen| match seen.path.starts_with("/json/") {
-        true => Reply::ok(format!("\"{}\"", seen.path)).header("content-type", "application/json"),
-        false => Reply::ok(seen.path_only().to_owned()),
+    let origin = Origin::pages(|seen| {
+        let page = seen.path.rsplit('/').next().unwrap_or_default();
+        let json = |text: String| Reply::ok(text).header("content-type", "application/json");
+        match seen.path.split('/').nth(1) {
+            Some("json") => json(format!("\"{}\"", seen.path)),
+            Some("feed") => json(FEED.to_owned()),
+            Some("api") => json(format!("{{\"name\": \"user {page}\", \"level\": 1}}")),
+            _ => Reply::ok(seen.path_only().to_owned()),
+        }
     })
     .await;
-    let mut setup = Setup::new(&origin).top("telemetry", "{log_format: json, access_log: off}");
+    let demo = format!("\"{}\"", origin.url());
+    let mut setup = Setup::new(&origin)
+        .upstream("demo", &demo)
+        .top("telemetry", "{log_format: json, access_log: off}");
     let mut plugins = Vec::new();
     for hosted in &HOSTED {
         let name = hosted.name;
         setup = setup
             .file(&format!("{name}.wasm"), code(name)?)
             .route(&format!(
-                "{{name: {name}, match: {{path: /{name}/*}}, {POLICY}, {}}}",
+                "{{name: {name}, match: {{path: /{}/*}}, {POLICY}, {}}}",
+                segment(name),
                 hosted.route
             ));
         plugins.push(format!("{name}: {{file: {name}.wasm, {}}}", hosted.yaml));
