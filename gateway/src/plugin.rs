@@ -60,6 +60,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Request, StatusCode};
@@ -448,6 +449,13 @@ impl Plugin {
 }
 
 impl HeaderChange {
+    /// Without `Host`: route and key went by the one that came.
+    fn but_host(mut self) -> Self {
+        self.remove.retain(|name| *name != HOST);
+        self.set.remove(HOST);
+        self
+    }
+
     /// Makes the change.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {

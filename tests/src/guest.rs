@@ -1,5 +1,9 @@
-//! Bad guests: core modules written as text, with the contract's type embedded, so
-//! that the gateway takes them for plugins until they are called.
+//! Guests: bad ones, core modules written as text with the contract's type embedded, so
+//! that the gateway takes them for plugins until they are called; and those of
+//! `tests/guests`, which do what their configuration says.
+
+use std::process::Command;
+use std::sync::OnceLock;
 
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
@@ -50,6 +54,35 @@ pub fn plugin(derive: &str, load: &str, data: &str) -> Vec<u8> {
     wit_component::embed_component_metadata(&mut module, &contract, world, StringEncoding::UTF8)
         .expect("the contract can be embedded");
     module
+}
+
+/// A guest of `tests/guests`; all are built once.
+pub fn built(name: &str) -> Vec<u8> {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let folder = repository().join("tests/guests");
+    BUILT.get_or_init(|| {
+        let built = Command::new(folder.join("build.sh")).output().unwrap();
+        let told = String::from_utf8_lossy(&built.stderr);
+        assert!(built.status.success(), "tests/guests/build.sh: {told}");
+    });
+    let target = match name {
+        "printer" | "web" => "wasm32-wasip2",
+        _ => "wasm32-unknown-unknown",
+    };
+    let file = folder.join(format!("target/{target}/release/{name}.wasm"));
+    std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// A guest of `tests/guests` as the version `word`, which has three letters, in the place
+/// of `one`: `bad` can't be described, `ill` fails each call.
+pub fn version(name: &str, word: &str) -> Vec<u8> {
+    let (one, other) = (b"version-one", format!("version-{word}"));
+    assert_eq!(one.len(), other.len());
+    let mut wasm = built(name);
+    let at = wasm.windows(one.len()).position(|bytes| bytes == one);
+    let at = at.expect("it holds its version");
+    wasm[at..at + one.len()].copy_from_slice(other.as_bytes());
+    wasm
 }
 
 /// Traps at once.

@@ -92,6 +92,18 @@ mod limits;
 mod observability;
 #[path = "e2e/parts.rs"]
 mod parts;
+#[path = "e2e/plugin_granted.rs"]
+mod plugin_granted;
+#[path = "e2e/plugin_hooks.rs"]
+mod plugin_hooks;
+#[path = "e2e/plugin_quarantine.rs"]
+mod plugin_quarantine;
+#[path = "e2e/plugin_responses.rs"]
+mod plugin_responses;
+#[path = "e2e/plugin_swap.rs"]
+mod plugin_swap;
+#[path = "e2e/plugin_wasi.rs"]
+mod plugin_wasi;
 #[path = "e2e/plugin_watch.rs"]
 mod plugin_watch;
 #[path = "e2e/plugins.rs"]

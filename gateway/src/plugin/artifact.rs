@@ -11,8 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
 use wit_component::ComponentEncoder;
 
 use super::error::Cause;
@@ -64,7 +64,7 @@ pub(super) fn compile(
     if let Some(component) = stored.as_deref().and_then(|file| load(engine, file)) {
         return Ok(component);
     }
-    let component = compile_now(engine, &componentize(wasm)?)?;
+    let component = compile_now(engine, &componentize(engine, wasm)?)?;
     if let (Some(folder), Some(file)) = (cache, stored) {
         // The cache is a convenience; without it the next start takes longer.
         if let Err(error) = store(folder, &file, &component) {
@@ -84,10 +84,12 @@ fn compile_now(engine: &Engine, component: &[u8]) -> Result<Component, Cause> {
 }
 
 /// Makes a core module with an embedded component type a component.
-fn componentize(wasm: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, Cause> {
+fn componentize<'a>(engine: &Engine, wasm: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>, Cause> {
     if wasm.get(MAGIC.len()..MAGIC.len() + CORE_VERSION.len()) != Some(CORE_VERSION) {
         return Ok(wasm.into());
     }
+    // The encoder takes a module at its word.
+    Module::validate(engine, wasm).map_err(|e| Cause::Compile(format!("{e:#}")))?;
     let encoder = ComponentEncoder::default().module(wasm);
     let component = encoder.and_then(|e| e.validate(true).encode());
     component

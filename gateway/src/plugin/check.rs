@@ -136,7 +136,7 @@ pub(super) fn request_decision(
         types::RequestDecision::Next => RequestDecision::Next,
         types::RequestDecision::Change(change) => RequestDecision::Change {
             path_and_query: change.path_and_query.map(|p| path(&p)).transpose()?,
-            headers: header_change(&change.remove_headers, change.set_headers)?,
+            headers: header_change(&change.remove_headers, change.set_headers)?.but_host(),
         },
         types::RequestDecision::Respond(response) => {
             RequestDecision::Respond(loaded(response, max_body)?)

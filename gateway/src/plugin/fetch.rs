@@ -114,10 +114,13 @@ impl Fetches {
     /// its servers.
     pub(super) fn upstream_at(&self, scheme: Option<&str>, host: &Authority) -> Option<Arc<str>> {
         let default = if scheme == Some("http") { 80 } else { 443 };
-        let meant = (host.host(), host.port_u16().unwrap_or(default));
+        let (name, port) = (host.host(), host.port_u16().unwrap_or(default));
+        let is_at = |url: &String| {
+            place(url).is_some_and(|(host, at)| at == port && host.eq_ignore_ascii_case(name))
+        };
+        // Runtimes of some languages write hosts in lower case.
         let is_it = |granted: &&Granted| {
-            *granted.name == *host.host()
-                || granted.targets.iter().any(|url| place(url) == Some(meant))
+            granted.name.eq_ignore_ascii_case(name) || granted.targets.iter().any(is_at)
         };
         let granted = self.granted.iter().find(is_it)?;
         Some(Arc::clone(&granted.name))

@@ -22,7 +22,7 @@ use super::contract::{self, Exports};
 use super::engine::guest_runs;
 use super::error::{CallError, Cause};
 use super::fetch::Fetches;
-use super::health::{Health, Turn};
+use super::health::{Change, Health, Turn};
 use super::kv::Kv;
 use super::meter::{Live, Memory};
 use super::metrics::Metrics;
@@ -231,9 +231,12 @@ impl Blueprint {
     ///
     /// # Errors
     /// When the plugin is set aside.
-    pub(super) fn admit(&self) -> Result<Turn, CallError> {
+    pub(super) fn admit(&self, hook: Hook) -> Result<Turn, CallError> {
         let turn = self.health.admit(Instant::now());
-        turn.ok_or(CallError::Quarantined)
+        turn.ok_or_else(|| {
+            self.metrics.not_called(hook);
+            CallError::Quarantined
+        })
     }
 
     /// Counts a call that began at `started`; of one that failed, its inputs are kept.
@@ -248,9 +251,16 @@ impl Blueprint {
         self.metrics
             .called(hook, answer, now.duration_since(started).as_secs_f64());
         let error = answer.as_ref().err();
-        self.health.ended(turn, error, now);
         if let Some(error) = error.filter(|error| error.is_its_fault()) {
             self.calls.keep(&self.identity, hook, error, inputs());
+        }
+        let plugin = &*self.name;
+        match self.health.ended(turn, error, now) {
+            None => {}
+            Some(Change::Aside { reason }) => {
+                tracing::error!(plugin, reason, "a plugin is set aside");
+            }
+            Some(Change::Healed) => tracing::info!(plugin, "a plugin is called again"),
         }
     }
 }

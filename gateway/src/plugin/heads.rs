@@ -76,7 +76,7 @@ impl Heads {
         inputs: impl FnOnce() -> serde_json::Value,
         call: impl FnOnce(&Arc<Blueprint>) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
-        let turn = self.blueprint.admit()?;
+        let turn = self.blueprint.admit(hook)?;
         let started = Instant::now();
         let answer = call(&self.blueprint);
         self.blueprint.ended(turn, (hook, started), &answer, inputs);

@@ -46,6 +46,15 @@ pub(super) enum Turn {
     Probe,
 }
 
+/// What the end of a call made of the plugin, for the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    /// It failed once too often.
+    Aside { reason: String },
+    /// A probe went well.
+    Healed,
+}
+
 /// Why and since when a plugin is set aside.
 #[derive(Clone, Debug)]
 pub struct Aside {
@@ -79,14 +88,42 @@ impl Health {
     }
 
     /// Notes what a call came to.
-    pub(super) fn ended(&self, turn: Turn, error: Option<&CallError>, now: Instant) {
+    pub(super) fn ended(
+        &self,
+        turn: Turn,
+        error: Option<&CallError>,
+        now: Instant,
+    ) -> Option<Change> {
         match (turn, error) {
-            (Turn::Serve, None) => {}
+            (Turn::Serve, None) => None,
             (Turn::Serve, Some(error)) if error.is_its_fault() => self.failed(error, now),
-            (Turn::Serve, Some(_)) => {}
-            (Turn::Probe, None) => self.resume(),
-            (Turn::Probe, Some(error)) => self.probe_failed(error, now),
+            (Turn::Serve, Some(_)) => None,
+            (Turn::Probe, None) => self.healed(),
+            (Turn::Probe, Some(error)) if error.is_its_fault() => {
+                self.probe_failed(error, now);
+                None
+            }
+            (Turn::Probe, Some(_)) => {
+                self.given_up(turn);
+                None
+            }
         }
+    }
+
+    /// A call ended that says nothing about the plugin: nobody waited for it any more. The
+    /// next one may be the probe in the place of this one.
+    pub(super) fn given_up(&self, turn: Turn) {
+        if turn == Turn::Probe {
+            let (probed, aside) = (PROBED, ASIDE);
+            _ = self
+                .state
+                .compare_exchange(probed, aside, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was set aside for its failures, and not by an operator.
+    pub(super) fn gave_out(&self) -> bool {
+        !self.serves() && self.record.lock().probe_at.is_some()
     }
 
     /// Whether calls are served.
@@ -96,7 +133,23 @@ impl Health {
 
     /// Serves again, with a clean record.
     pub(super) fn resume(&self) {
+        self.serve(&mut self.record.lock());
+    }
+
+    /// A probe went well. An operator's word since it began counts more.
+    fn healed(&self) -> Option<Change> {
         let mut record = self.record.lock();
+        self.is_probed().then(|| {
+            self.serve(&mut record);
+            Change::Healed
+        })
+    }
+
+    fn is_probed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == PROBED
+    }
+
+    fn serve(&self, record: &mut Record) {
         *record = Record::default();
         self.state.store(SERVES, Ordering::Release);
     }
@@ -121,7 +174,7 @@ impl Health {
         })
     }
 
-    fn failed(&self, error: &CallError, now: Instant) {
+    fn failed(&self, error: &CallError, now: Instant) -> Option<Change> {
         let Quarantine {
             failures: most,
             window,
@@ -132,17 +185,22 @@ impl Health {
         record.failures.retain(recent);
         record.failures.push_back(now);
         if most == 0 || record.failures.len() < most || !self.serves() {
-            return;
+            return None;
         }
         record.failures.clear();
         record.since = Some(now);
         record.probe_at = Some(now + probe_after.0);
         record.reason = format!("{most} calls failed within {window}, the last one: {error}");
         self.state.store(ASIDE, Ordering::Release);
+        let reason = record.reason.clone();
+        Some(Change::Aside { reason })
     }
 
     fn probe_failed(&self, error: &CallError, now: Instant) {
         let mut record = self.record.lock();
+        if !self.is_probed() {
+            return;
+        }
         record.probes += 1;
         let pause = self.rules.probe_after.0;
         let pause = pause
@@ -216,5 +274,30 @@ mod tests {
         health.resume();
         assert_eq!(health.admit(start), Some(Turn::Serve));
         assert!(health.aside(start).is_none());
+    }
+
+    #[test]
+    fn a_probe_that_nobody_waits_for_any_more_lets_the_next_call_be_one() {
+        let (health, start) = (health(1), Instant::now());
+        health.ended(Turn::Serve, Some(&TRAP), start);
+        assert_eq!(health.admit(after(5, start)), Some(Turn::Probe));
+        health.given_up(Turn::Probe);
+        assert_eq!(health.admit(after(5, start)), Some(Turn::Probe));
+        health.ended(Turn::Probe, Some(&CallError::Overloaded), after(5, start));
+        assert_eq!(health.admit(after(5, start)), Some(Turn::Probe));
+    }
+
+    #[test]
+    fn an_operators_word_counts_more_than_a_probe_under_way() {
+        for error in [None, Some(&TRAP)] {
+            let (health, start) = (health(1), Instant::now());
+            health.ended(Turn::Serve, Some(&TRAP), start);
+            assert!(health.gave_out());
+            assert_eq!(health.admit(after(5, start)), Some(Turn::Probe));
+            health.set_aside(after(5, start));
+            health.ended(Turn::Probe, error, after(6, start));
+            assert_eq!(health.admit(after(600, start)), None, "{error:?}");
+            assert!(!health.gave_out());
+        }
     }
 }

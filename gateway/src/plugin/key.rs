@@ -49,7 +49,7 @@ impl Keys {
             return Ok(known);
         }
         metrics.memo_misses.inc();
-        let turn = self.blueprint.admit()?;
+        let turn = self.blueprint.admit(Hook::Key)?;
         let started = Instant::now();
         let answer = self.call(slot);
         let inputs = || self.inputs(slot, (request, host));
@@ -69,7 +69,7 @@ impl Keys {
         known: Arc<KeyDecision>,
         request: (&Parts, &str),
     ) -> Arc<KeyDecision> {
-        let Ok(turn) = self.blueprint.admit() else {
+        let Ok(turn) = self.blueprint.admit(Hook::Key) else {
             return known;
         };
         let started = Instant::now();

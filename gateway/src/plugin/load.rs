@@ -20,6 +20,7 @@ use super::engine::{Loaders, TICK};
 use super::error::CallError;
 use super::fetch::Fetches;
 use super::guest::{Blueprint, Guest, State};
+use super::health::Turn;
 use super::reads::Reads;
 use super::{Hook, LoadDecision, calls, check, wasi_http};
 
@@ -56,6 +57,37 @@ pub(super) struct Loader {
     permits: Arc<Semaphore>,
 }
 
+/// A call whose end is counted, also where the caller goes away.
+struct Underway<'a> {
+    loader: &'a Loader,
+    request: &'a LoadRequest,
+    /// Taken when it has ended.
+    turn: Option<Turn>,
+    started: Instant,
+}
+
+impl Underway<'_> {
+    fn ended(&mut self, answer: &Result<LoadDecision, CallError>) {
+        if let Some(turn) = self.turn.take() {
+            let (loader, request) = (self.loader, self.request);
+            let inputs = || calls::load(request, &loader.reads.of(&request.headers));
+            let call = (Hook::Load, self.started);
+            loader.blueprint.ended(turn, call, answer, inputs);
+        }
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        // The caller's patience may end a moment before the call's own deadline is noticed.
+        if Instant::now() >= self.request.deadline {
+            self.ended(&Err(CallError::Timeout));
+        } else if let Some(turn) = self.turn.take() {
+            self.loader.blueprint.health.given_up(turn);
+        }
+    }
+}
+
 impl Loader {
     pub(super) fn new(
         blueprint: Arc<Blueprint>,
@@ -79,13 +111,15 @@ impl Loader {
         self: &Arc<Self>,
         request: LoadRequest,
     ) -> Result<LoadDecision, CallError> {
-        let turn = self.blueprint.admit()?;
-        let started = Instant::now();
         let request = Arc::new(request);
-        let answer = self.admit(Arc::clone(&request), started).await;
-        let inputs = || calls::load(&request, &self.reads.of(&request.headers));
-        let call = (Hook::Load, started);
-        self.blueprint.ended(turn, call, &answer, inputs);
+        let mut call = Underway {
+            loader: self,
+            request: &request,
+            turn: Some(self.blueprint.admit(Hook::Load)?),
+            started: Instant::now(),
+        };
+        let answer = self.admit(Arc::clone(&request), call.started).await;
+        call.ended(&answer);
         answer
     }
 

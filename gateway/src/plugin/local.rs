@@ -117,7 +117,7 @@ impl Slot {
         let function = function(&guest)
             .ok_or_else(|| CallError::invalid(format!("there is no `{hook}` hook")))?;
         let answer = guest.call(function, inputs)?;
-        if !guest.is_worn_out(&version.limits) {
+        if !guest.is_worn_out(&version.limits) && !version.is_retired() {
             self.guest = Some(guest);
         }
         Ok(answer)

@@ -125,6 +125,12 @@ impl Families {
 }
 
 impl Metrics {
+    /// Counts a call that was not made, since the plugin is set aside.
+    pub(super) fn not_called(&self, hook: Hook) {
+        let kind = CallErrorKind::Quarantined as usize;
+        self.calls[hook as usize].failed[kind].inc();
+    }
+
     /// Counts a call that took `seconds`.
     pub(super) fn called<T>(&self, hook: Hook, result: &Result<T, CallError>, seconds: f64) {
         let calls = &self.calls[hook as usize];

@@ -102,8 +102,8 @@ impl Versions {
             return Err(self.error(Cause::MissingHook(hook)));
         }
         let current = self.current.load_full();
-        if made.identity().sha256 == current.identity().sha256 && current.blueprint.health.serves()
-        {
+        let same = made.identity().sha256 == current.identity().sha256;
+        if same && !current.blueprint.health.gave_out() {
             return Ok(Reloaded::Same);
         }
         let number = made.identity().number;
@@ -132,7 +132,7 @@ impl Versions {
 
     /// After a failed call: a version that was set aside for it gives way to the one before.
     pub(super) fn fall_back(&self, failed: &Arc<Version>) {
-        if failed.blueprint.health.serves() {
+        if !failed.blueprint.health.gave_out() {
             return;
         }
         let mut before = self.before.lock();

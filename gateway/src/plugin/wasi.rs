@@ -25,6 +25,9 @@ use crate::telemetry::limit::LineLimiter;
 
 /// Random bytes that one call hands over.
 const MAX_RANDOM: u64 = 64 << 10;
+/// Things of the host that an instance may hold at once: header fields take up to 128 KiB
+/// each, which its memory cap does not see.
+const MAX_RESOURCES: usize = 512;
 /// Bytes of a line that are kept.
 const MAX_LINE: usize = 2 << 10;
 
@@ -51,9 +54,11 @@ impl Wasi {
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
         Self {
             context,
-            table: ResourceTable::new(),
+            table,
             http: WasiHttpCtx::new(),
             outgoing: Outgoing::default(),
         }

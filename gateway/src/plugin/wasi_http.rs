@@ -4,6 +4,9 @@
 //! allow-list, limits and deadline as the import `fetch`: the host of a URL must be the
 //! name of a granted upstream, or a host and port that one of its targets has.
 
+use std::any::Any;
+use std::mem;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +21,7 @@ use wasmtime::Store;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::p2::body::{HostOutgoingBody, HyperOutgoingBody, StreamContext};
 use wasmtime_wasi_http::{
     Error as HttpError, RequestOptions, WasiBody, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
@@ -73,10 +76,37 @@ pub(super) async fn answer(
         let handler = proxy.wasi_http_incoming_handler();
         handler.call_handle(&mut *store, request, out).await
     };
-    // The body comes while the guest still runs.
-    let (ran, response) = tokio::join!(guest, received(receiver, max_body));
-    ran.map_err(|error| store.data().explain(&error))?;
-    response.map(LoadDecision::Response)
+    let mut response = pin!(received(receiver, max_body));
+    // The body comes while the guest still runs. A failed one is not waited for any longer.
+    let ran = {
+        let mut guest = pin!(guest);
+        tokio::select! {
+            ran = &mut guest => ran.map(|()| None),
+            response = &mut response => match response {
+                Ok(response) => guest.await.map(|()| Some(response)),
+                Err(error) => return Err(error),
+            },
+        }
+    };
+    let response = match ran.map_err(|error| store.data().explain(&error))? {
+        Some(response) => response,
+        None => {
+            // What it holds on to without running any more never comes.
+            let mut held = mem::take(&mut store.data_mut().wasi().table);
+            held.iter_mut().for_each(abort);
+            drop(held);
+            response.await?
+        }
+    };
+    Ok(LoadDecision::Response(response))
+}
+
+/// A body that was begun and not finished is cut off, not whole.
+fn abort(held: &mut (dyn Any + Send)) {
+    if let Some(body) = held.downcast_mut::<HostOutgoingBody>() {
+        let (none, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);
+        mem::replace(body, none).abort();
+    }
 }
 
 fn for_guest(request: &LoadRequest) -> wasmtime::Result<Request<WasiBody>> {
@@ -85,9 +115,12 @@ fn for_guest(request: &LoadRequest) -> wasmtime::Result<Request<WasiBody>> {
     *given.method_mut() = request.method.clone();
     *given.headers_mut() = request.headers.clone();
     given.headers_mut().remove(HOST);
+    // An HTTP/1.0 client need not name a host; guests expect one.
+    let host = request.host.parse();
+    let host = host.unwrap_or(Authority::from_static("localhost"));
     let uri = http::Uri::builder()
         .scheme(request.scheme.clone())
-        .authority(request.host.as_str())
+        .authority(host)
         .path_and_query(request.path_and_query.clone());
     *given.uri_mut() = uri.build()?;
     Ok(given)

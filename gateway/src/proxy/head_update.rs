@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::header::{CONTENT_LENGTH, DATE, ETAG, LAST_MODIFIED, VIA};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::cache::freshness::initial_age;
 use crate::cache::policy::{Exchange, Refusal};
 use crate::cache::purge::Order;
 use crate::cache::tags;
-use crate::http::body::Body;
 use crate::http::date;
 use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
@@ -21,6 +20,7 @@ use crate::proxy::context::Ask;
 use crate::proxy::fetch::dice;
 use crate::proxy::head::{compact, freshness, stored_headers};
 use crate::proxy::revalidate::update;
+use crate::proxy::source::Answer;
 
 /// When a HEAD was sent: by the clock, and in the order of purges.
 #[derive(Clone, Copy)]
@@ -35,16 +35,17 @@ impl Proxy {
         &self,
         ask: &Ask,
         stored: &Arc<Entry>,
-        answer: &Response<Body>,
+        answer: &Answer,
         sent: Sent,
     ) {
-        let both = (answer.status(), stored.status);
+        let both = (answer.response.status(), stored.status);
         // Read after the HEAD's place in the order: a purge since then hides the renewed, too.
         if both != (StatusCode::OK, StatusCode::OK) || !self.cache.shows(stored) {
             return;
         }
-        let renewed = match is_same(stored, answer.headers()) {
-            true => self.renewed(ask, stored, answer.headers(), sent),
+        let renewed = match is_same(stored, answer.response.headers()) {
+            true if answer.kept_out => Err(Refusal::Plugin),
+            true => self.renewed(ask, stored, answer, sent),
             false => Ok(None),
         };
         match renewed {
@@ -63,10 +64,11 @@ impl Proxy {
         &self,
         ask: &Ask,
         stored: &Entry,
-        news: &HeaderMap,
+        answer: &Answer,
         sent: Sent,
     ) -> Result<Option<Entry>, Refusal> {
         let (now, wall) = (Instant::now(), SystemTime::now());
+        let news = answer.response.headers();
         let mut headers = stored.headers.clone();
         headers.remove(VIA);
         headers.insert(DATE, date::format(wall));
@@ -81,7 +83,7 @@ impl Proxy {
             status: stored.status,
             response: &headers,
             received: wall,
-            plugin_ttl: None,
+            plugin_ttl: answer.ttl,
         };
         let terms = policy.judge(&exchange, dice())?;
         let age = initial_age(&headers, wall, now - sent.at);

@@ -17,8 +17,8 @@ use crate::http::max_forwards::{self, Hops};
 use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::head_update::Sent;
 use crate::proxy::metrics::Outcome;
-use crate::proxy::source::Loaded;
-use crate::proxy::{Proxy, Served, invalidate, respond, source, tunnel};
+use crate::proxy::source::{Answer, Loaded};
+use crate::proxy::{Proxy, Served, invalidate, respond, source, tunnel, watch};
 
 impl Proxy {
     /// Sends the request on as it is and streams the answer back; what it makes invalid
@@ -70,7 +70,12 @@ impl Proxy {
             let idle = origin.tunnel_timeout();
             return switch(response, upgrade.map(|(_, client)| client), idle);
         }
-        match self.keep_post(&ask, response, sent).await {
+        let mut answer = Answer {
+            response,
+            ..Answer::default()
+        };
+        watch::response(&ask, &mut answer);
+        match self.keep_post(&ask, answer, sent).await {
             Ok(served) => served,
             Err(response) => Served::new(
                 respond::passed(cleaned(response), &status(reason, detail)),
@@ -93,12 +98,12 @@ impl Proxy {
             born: self.cache.order(),
         };
         let response = match source::for_one(ask).await {
-            Loaded::Response(answer) => {
-                let response = cleaned(answer.response);
+            Loaded::Response(mut answer) => {
+                answer.response = cleaned(answer.response);
                 if let Some(stored) = stored.filter(|_| asks_origin_for_head(ask)) {
-                    self.learn_from_head(ask, stored, &response, sent);
+                    self.learn_from_head(ask, stored, &answer, sent);
                 }
-                response
+                answer.response
             }
             Loaded::Absent => respond::absent(),
             Loaded::Stale => return Err(source::asked_for_stale()),

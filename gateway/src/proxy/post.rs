@@ -29,22 +29,20 @@ impl Proxy {
     pub(super) async fn keep_post(
         &self,
         ask: &Ask,
-        response: Response<Body>,
+        answer: Answer,
         sent: Instant,
     ) -> Result<Served, Response<Body>> {
-        let fits = response.status() == StatusCode::OK && names_itself(ask, &response);
+        let response = &answer.response;
+        let fits = response.status() == StatusCode::OK && names_itself(ask, response);
         if ask.parts.method != Method::POST || !fits {
-            return Err(response);
+            return Err(answer.response);
         }
         let Some((get, keyed)) = self.as_get(ask) else {
-            return Err(response);
+            return Err(answer.response);
         };
         let (get, at) = (Arc::new(get), Instant::now());
         let mut arrived = Arrived {
-            answer: Answer {
-                response,
-                ..Answer::default()
-            },
+            answer,
             at,
             wall: SystemTime::now(),
             delay: at - sent,
@@ -97,7 +95,9 @@ impl Proxy {
             interim: None,
             route,
         };
-        get.route.cached.then_some((get, keyed))
+        // What another route's plugin would say of the response is not known.
+        let unseen = get.route.response_plugin.is_some() && !Arc::ptr_eq(&get.route, &ask.route);
+        (get.route.cached && !unseen).then_some((get, keyed))
     }
 
     /// What the POST's client gets: the whole, whatever its preconditions say.

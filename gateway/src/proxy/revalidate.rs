@@ -20,6 +20,7 @@ use crate::http::vary::Vary;
 use crate::proxy::fetch::{Arrived, Fetch};
 use crate::proxy::head::{compact, freshness, prepare, stored_headers};
 use crate::proxy::source::Loaded;
+use crate::proxy::watch;
 
 impl Fetch {
     /// Whether this is a 304 for some other response than the one that we have.
@@ -43,6 +44,7 @@ impl Fetch {
         *response.status_mut() = stale.status;
         *response.headers_mut() = headers;
         *response.body_mut() = Body::full(stale.body.clone());
+        watch::response(&self.ask, &mut arrived.answer);
         match self.judge(&arrived) {
             Ok(terms) => self.renew(leader, stale, arrived, &terms).await,
             Err(refusal) => self.keep_private(leader, arrived, refusal),
@@ -84,11 +86,13 @@ impl Fetch {
         plugin_tags: &[String],
     ) -> Marks {
         let marks = self.marks(leader, headers, plugin_tags);
-        if marks.tags.len() > leader.marks().tags.len() {
+        if marks.tags.len() > leader.marks().tags.len() + plugin_tags.len() {
             return marks;
         }
+        let held = stale.marks.tags.iter();
+        let held = held.filter(|tag| !marks.tags.contains(tag));
         Marks {
-            tags: stale.marks.tags.clone(),
+            tags: marks.tags.iter().chain(held).copied().collect(),
             ..marks
         }
     }

@@ -62,7 +62,10 @@ pub async fn load(ask: &Ask, stale: Option<&Entry>) -> Loaded {
 }
 
 fn watched(ask: &Ask, mut loaded: Loaded) -> Loaded {
-    if let Loaded::Response(answer) = &mut loaded {
+    if let Loaded::Response(answer) = &mut loaded
+        // What a 304 validates is looked at once it is whole: see `revalidate`.
+        && !(answer.validates && answer.response.status() == StatusCode::NOT_MODIFIED)
+    {
         watch::response(ask, answer);
     }
     loaded

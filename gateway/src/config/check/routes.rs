@@ -88,8 +88,28 @@ impl Scope<'_> {
         if let Some(name) = &self.route.key.plugin {
             report.known(self.at.key("key").key("plugin"), "plugin", name, plugins);
         }
+        self.guarded(report);
         if self.route.upstream.is_none() {
             self.without_upstream(report);
+        }
+    }
+
+    /// A plugin that looks at requests may guard something: nothing says by itself what its
+    /// failure means.
+    fn guarded(&self, report: &mut Report) {
+        let Some(hooked) = &self.route.request else {
+            return;
+        };
+        let plugin = self.config.plugins.get(&hooked.plugin);
+        if plugin.is_some_and(|plugin| plugin.on_error.request.is_none()) {
+            report.add(
+                self.at.key("request").key("plugin"),
+                format!(
+                    "plugin `{0}` looks at requests, and may guard something; expected \
+                     `plugins.{0}.on_error.request`: refuse (answer 500 when a call fails) or continue",
+                    hooked.plugin
+                ),
+            );
         }
     }
 
