@@ -119,8 +119,11 @@ async fn a_bad_file_never_replaces_a_good_one_and_the_log_says_why() {
         (b"not wasm".to_vec(), "not a WebAssembly file"),
         (guest::built("answerer"), "a route uses it as `request`"),
         (guest::version("asker", "bad"), "its `describe` failed"),
-        (guest::built("asker")[..5_000].to_vec(), "component"),
-        (start, "component"),
+        (
+            guest::built("asker")[..5_000].to_vec(),
+            "the code is not valid",
+        ),
+        (start, "does not export"),
         (huge, "at most"),
         (guest::built("counter"), "grant: ["),
     ];
