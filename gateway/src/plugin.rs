@@ -9,7 +9,8 @@
 //! - running: `guest` (one instance), `local` (a thread's instances), `meter` and `outcome`
 //!   (limits, and what a failed call means);
 //! - hooks: `key` with `inputs` and `memo`, `load`, `heads` (requests and responses),
-//!   `reads` (what they see), `check` (what guests answer);
+//!   `reads` (what they see), `seen` (what a loader
+//!   saw of a request), `check` (what guests answer);
 //! - imports: `log`, `fetch`, `kv`, `impure` (clock and randomness), `wasi`; `wasi_http`
 //!   for components of that kind.
 //!
@@ -44,6 +45,7 @@ mod names;
 mod outcome;
 mod reads;
 mod redact;
+mod seen;
 mod setup;
 mod swap;
 #[cfg(test)]
@@ -82,6 +84,7 @@ pub use load::LoadRequest;
 pub use manifest::{HeaderNeed, KeyNeeds, Manifest, QueryNeed};
 pub use names::NamePattern;
 pub use reads::Reads;
+pub use seen::{Field, Seen};
 pub use swap::Reloaded;
 
 /// The plugins of one configuration.
@@ -377,11 +380,33 @@ impl Plugin {
         }
     }
 
-    /// Has the guest answer a request. Dropping the future ends the call.
+    /// Whether the key that it derives depends on this.
+    pub fn keys_by(&self, field: &Field) -> bool {
+        let version = self.versions.current.load();
+        match &version.manifest.declarative {
+            Some(rules) => rules.covers(field),
+            None => version.manifest.needs.covers(field),
+        }
+    }
+
+    /// What its loader would see of a request, as far as its manifest says.
+    pub fn would_see(&self, headers: &HeaderMap, query: Option<&str>) -> Seen {
+        let version = self.versions.current.load();
+        match version
+            .loader
+            .as_ref()
+            .filter(|loader| loader.is_declared())
+        {
+            Some(_) => Seen::declared(&version.manifest.reads, headers, query),
+            None => Seen::default(),
+        }
+    }
+
+    /// Has the guest answer a request; with what it saw of it. Dropping the future ends the call.
     ///
     /// # Errors
     /// As [`key`](Self::key), and when too many calls are under way.
-    pub async fn load(&self, request: LoadRequest) -> Result<LoadDecision, CallError> {
+    pub async fn load(&self, request: LoadRequest) -> Result<(LoadDecision, Seen), CallError> {
         let version = self.versions.current.load_full();
         match &version.loader {
             Some(loader) => self.judged(&version, loader.load(request).await),

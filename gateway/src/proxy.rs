@@ -30,6 +30,7 @@ pub mod route;
 mod share;
 mod source;
 mod tunnel;
+mod unkeyed;
 mod watch;
 
 use std::borrow::Cow;

@@ -99,6 +99,20 @@ pub fn looping() -> Vec<u8> {
 pub const READS_ALL: &str = r#"(data (i32.const 2144) "\48\0d\00\00\01\00\00\00")
   (data (i32.const 3400) "\50\0d\00\00\01\00\00\00*")"#;
 
+/// Data of a [`plugin`] whose manifest reads the header `x-lang`.
+pub const READS_LANG: &str = r#"(data (i32.const 2144) "\48\0d\00\00\01\00\00\00")
+  (data (i32.const 3400) "\50\0d\00\00\06\00\00\00x-lang")"#;
+
+/// Loads an empty page that is fresh for a day; `reads` is one of the data above.
+pub fn page(reads: &str) -> Vec<u8> {
+    // A `load-decision` at 3000: the case, at 8 the response, whose ttl-ms is at 24.
+    let load = "(i32.store16 (i32.const 3008) (i32.const 200))
+        (i32.store8 (i32.const 3032) (i32.const 1))
+        (i64.store (i32.const 3040) (i64.const 86400000))
+        (i32.const 3000)";
+    plugin("unreachable", load, reads)
+}
+
 /// Derives from the same inputs another key each time: `1`, `2` and so on.
 pub fn counting() -> Vec<u8> {
     // A `key-decision` at 3000: the case `key`, then its text, one digit at 3200.

@@ -113,6 +113,11 @@ impl KeyBuf {
         self.inline.get(..self.length).unwrap_or(&self.spilled)
     }
 
+    /// Whether its identity is the text of a key plugin.
+    pub fn is_text(&self) -> bool {
+        fields(self.as_bytes()).any(|(field, _)| field == Field::Text as u8)
+    }
+
     /// The hash of the identity alone, which purges by URL go by.
     pub fn identity(&self) -> Hash64 {
         hash64(&self.as_bytes()[..self.identity_end])
@@ -297,6 +302,12 @@ impl Template {
         self.headers.contains(name)
     }
 
+    /// Whether the key covers this cookie.
+    pub fn covers_cookie(&self, name: &[u8]) -> bool {
+        let named = self.cookies.iter().any(|known| known.as_bytes() == name);
+        named || self.covers(&http::header::COOKIE)
+    }
+
     /// The native key of a request.
     pub fn build(&self, subject: &Subject<'_>) -> KeyBuf {
         let mut key = KeyBuf::default();
@@ -355,7 +366,8 @@ impl Template {
         }
     }
 
-    fn keeps(&self, pair: &str) -> bool {
+    /// Whether the native key covers this piece of a query.
+    pub fn keeps(&self, pair: &str) -> bool {
         // Some origins part parameters at `;` too, and would find one here that we do not see.
         if pair.contains(';') {
             return true;

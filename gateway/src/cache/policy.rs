@@ -101,6 +101,8 @@ pub enum Refusal {
     Part,
     /// A plugin wants it so.
     Plugin,
+    /// The loader saw what the key does not cover, and the route does not have that.
+    Unkeyed,
 }
 
 impl Refusal {
@@ -117,6 +119,7 @@ impl Refusal {
             Self::TooLarge => "too-large",
             Self::Part => "part",
             Self::Plugin => "plugin",
+            Self::Unkeyed => "unkeyed",
         }
     }
 }

@@ -8,6 +8,7 @@ use super::bindings::types;
 use super::error::Cause;
 use super::manifest::{HeaderNeed, headers, patterns};
 use super::names::{self, NamePattern};
+use super::seen::Field;
 
 /// How the gateway derives the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,11 +48,7 @@ impl KeyRules {
     }
 
     fn push_query(&self, text: &mut String, query: &str) {
-        let any = |names: &[NamePattern], name: &[u8]| names.iter().any(|n| n.matches(name));
-        let wanted = |name: &[u8]| {
-            self.keep.as_deref().is_none_or(|keep| any(keep, name)) && !any(&self.drop, name)
-        };
-        let mut pieces: Vec<_> = names::parameters(query, wanted).collect();
+        let mut pieces: Vec<_> = self.kept(query).collect();
         if self.sort {
             // Stable: the order of one name's values may mean something.
             pieces.sort_by_key(|piece| piece.split('=').next());
@@ -62,13 +59,27 @@ impl KeyRules {
         }
     }
 
+    /// The pieces of a query that count.
+    fn kept<'a>(&self, query: &'a str) -> impl Iterator<Item = &'a str> {
+        let any = |names: &[NamePattern], name: &[u8]| names.iter().any(|n| n.matches(name));
+        names::parameters(query, move |name| {
+            self.keep.as_deref().is_none_or(|keep| any(keep, name)) && !any(&self.drop, name)
+        })
+    }
+
+    /// Whether the key depends on this.
+    pub(super) fn covers(&self, field: &Field) -> bool {
+        let header = |name| self.headers.iter().any(|need| need.matches(name));
+        match field {
+            Field::Header(name) => header(name),
+            Field::Cookie(name) => header(&COOKIE) || self.cookies.iter().any(|n| n.matches(name)),
+            Field::Parameter(piece) => self.kept(piece).next().is_some(),
+        }
+    }
+
     fn header_parts(&self, request: &Parts, parts: &mut Vec<String>) {
         for (name, value) in &request.headers {
-            let wanted = |need: &HeaderNeed| match need {
-                HeaderNeed::Exact(exact) => exact == name,
-                HeaderNeed::Prefix(prefix) => name.as_str().starts_with(&**prefix),
-            };
-            if self.headers.iter().any(wanted) {
+            if self.headers.iter().any(|need| need.matches(name)) {
                 parts.push(format!("{name}:{}", escape(value.as_bytes())));
             }
         }

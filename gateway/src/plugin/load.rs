@@ -22,6 +22,7 @@ use super::fetch::Fetches;
 use super::guest::{Blueprint, Guest, State};
 use super::health::Turn;
 use super::reads::Reads;
+use super::seen::Seen;
 use super::{Hook, LoadDecision, calls, check, wasi_http};
 
 /// Instances that wait for work after a burst; the rest give their memory back.
@@ -67,7 +68,7 @@ struct Underway<'a> {
 }
 
 impl Underway<'_> {
-    fn ended(&mut self, answer: &Result<LoadDecision, CallError>) {
+    fn ended<T>(&mut self, answer: &Result<T, CallError>) {
         if let Some(turn) = self.turn.take() {
             let (loader, request) = (self.loader, self.request);
             let inputs = || calls::load(request, &loader.reads.of(&request.headers));
@@ -81,7 +82,7 @@ impl Drop for Underway<'_> {
     fn drop(&mut self) {
         // The caller's patience may end a moment before the call's own deadline is noticed.
         if Instant::now() >= self.request.deadline {
-            self.ended(&Err(CallError::Timeout));
+            self.ended::<()>(&Err(CallError::Timeout));
         } else if let Some(turn) = self.turn.take() {
             self.loader.blueprint.health.given_up(turn);
         }
@@ -110,7 +111,7 @@ impl Loader {
     pub(super) async fn load(
         self: &Arc<Self>,
         request: LoadRequest,
-    ) -> Result<LoadDecision, CallError> {
+    ) -> Result<(LoadDecision, Seen), CallError> {
         let request = Arc::new(request);
         let mut call = Underway {
             loader: self,
@@ -127,7 +128,7 @@ impl Loader {
         self: &Arc<Self>,
         request: Arc<LoadRequest>,
         now: Instant,
-    ) -> Result<LoadDecision, CallError> {
+    ) -> Result<(LoadDecision, Seen), CallError> {
         let permit = self
             .permits
             .clone()
@@ -157,7 +158,7 @@ impl Loader {
         &self,
         request: Arc<LoadRequest>,
         deadline: Instant,
-    ) -> Result<LoadDecision, CallError> {
+    ) -> Result<(LoadDecision, Seen), CallError> {
         let limits = &self.blueprint.limits;
         let max_body = limits.max_body.as_usize();
         if request.body.len() > max_body {
@@ -186,7 +187,9 @@ impl Loader {
         if let LoadDecision::Pass(pass) = &mut decision {
             keep_unread(pass.headers_mut(), self.reads.rest(request.headers.clone()));
         }
-        Ok(decision)
+        let query = request.path_and_query.query();
+        let seen = Seen::declared(&self.reads, &request.headers, query);
+        Ok((decision, seen))
     }
 
     fn for_guest(
@@ -214,6 +217,11 @@ impl Loader {
     /// Gives back the memory of instances that wait for work.
     pub(super) fn rest(&self) {
         self.idle.lock().clear();
+    }
+
+    /// Whether its manifest says what it reads.
+    pub(super) fn is_declared(&self) -> bool {
+        self.http_handler().is_none()
     }
 
     /// Where the contract's own hook is there, it goes first.

@@ -1,12 +1,14 @@
 //! What a plugin says about itself, checked.
 
 use http::HeaderName;
+use http::header::COOKIE;
 
 use super::bindings::types;
 use super::declared::KeyRules;
 use super::error::Cause;
-use super::names::NamePattern;
+use super::names::{self, NamePattern};
 use super::reads::Reads;
+use super::seen::Field;
 
 /// Bytes of a name or version.
 const MAX_NAME: usize = 64;
@@ -73,7 +75,34 @@ impl Manifest {
     }
 }
 
+impl HeaderNeed {
+    /// Whether this header is one of them.
+    pub(super) fn matches(&self, name: &HeaderName) -> bool {
+        match self {
+            Self::Exact(exact) => exact == name,
+            Self::Prefix(prefix) => name.as_str().starts_with(&**prefix),
+        }
+    }
+}
+
 impl KeyNeeds {
+    /// Whether this is among them.
+    pub(super) fn covers(&self, field: &Field) -> bool {
+        let header = |name| self.headers.iter().any(|need| need.matches(name));
+        match field {
+            Field::Header(name) => header(name),
+            Field::Cookie(name) => header(&COOKIE) || self.cookies.iter().any(|n| n.matches(name)),
+            Field::Parameter(piece) => match &self.query {
+                QueryNeed::None => false,
+                QueryNeed::Whole => true,
+                QueryNeed::Parameters(wanted) => {
+                    let is = |name: &[u8]| wanted.iter().any(|n| n.matches(name));
+                    names::parameters(piece, is).next().is_some()
+                }
+            },
+        }
+    }
+
     fn read(given: types::KeyNeeds) -> Result<Self, Cause> {
         Ok(Self {
             method: given.method,

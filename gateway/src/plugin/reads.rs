@@ -6,6 +6,7 @@ use super::bindings::types;
 use super::error::Cause;
 use super::manifest::{HeaderNeed, headers, patterns};
 use super::names::{self, NamePattern};
+use super::seen::Field;
 
 /// Headers and cookies by name.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -24,15 +25,25 @@ impl Reads {
 
     /// Whether lines of this name are read as they are.
     pub fn reads_header(&self, name: &HeaderName) -> bool {
-        self.headers.iter().any(|need| match need {
-            HeaderNeed::Exact(exact) => exact == name,
-            HeaderNeed::Prefix(prefix) => name.as_str().starts_with(&**prefix),
-        })
+        self.headers.iter().any(|need| need.matches(name))
     }
 
     /// Whether this cookie is read, other than as part of the whole line.
     pub fn reads_cookie(&self, name: &[u8]) -> bool {
         self.cookies.iter().any(|wanted| wanted.matches(name))
+    }
+
+    /// What is read by its full name; all cookies that are read by another stand as `Cookie`.
+    pub(super) fn named(&self) -> impl Iterator<Item = Field> {
+        let headers = self.headers.iter().filter_map(|need| match need {
+            HeaderNeed::Exact(name) => Some(Field::Header(name.clone())),
+            HeaderNeed::Prefix(_) => None,
+        });
+        let cookies = self.cookies.iter().map(|wanted| match wanted {
+            NamePattern::Exact(name) => Field::Cookie(name.as_bytes().into()),
+            NamePattern::Prefix(_) => Field::Header(COOKIE),
+        });
+        headers.chain(cookies)
     }
 
     /// What a guest gets of `headers`.

@@ -31,6 +31,7 @@ use super::error::CallError;
 use super::fetch::{FetchCall, FetchError, Fetches, fetch_deadline};
 use super::guest::State;
 use super::load::LoadRequest;
+use super::seen::{Handed, Seen};
 use super::{LoadDecision, LoadedResponse};
 
 /// What such a component exports.
@@ -43,6 +44,7 @@ pub(super) struct Outgoing(Option<Granted>);
 struct Granted {
     fetches: Fetches,
     deadline: Instant,
+    handed: Handed,
 }
 
 type Sent = Result<(Response<WasiBody>, Ended), HttpError>;
@@ -57,11 +59,15 @@ pub(super) fn handler(component: &InstancePre<State>) -> wasmtime::Result<ProxyP
 pub(super) async fn answer(
     store: &mut Store<State>,
     handler: &ProxyPre<State>,
-    request: &LoadRequest,
+    request: &Arc<LoadRequest>,
     (fetches, deadline): (Fetches, Instant),
-) -> Result<LoadDecision, CallError> {
+) -> Result<(LoadDecision, Seen), CallError> {
     let max_body = fetches.max_body;
-    let granted = Granted { fetches, deadline };
+    let granted = Granted {
+        fetches,
+        deadline,
+        handed: Handed::of(Arc::clone(request)),
+    };
     store.data_mut().wasi().outgoing = Outgoing(Some(granted));
     let (sender, receiver) = oneshot::channel();
     let guest = async {
@@ -98,7 +104,9 @@ pub(super) async fn answer(
             response.await?
         }
     };
-    Ok(LoadDecision::Response(response))
+    let granted = mem::take(&mut store.data_mut().wasi().outgoing).0;
+    let seen = granted.map_or_else(Seen::default, |granted| granted.handed.seen());
+    Ok((LoadDecision::Response(response), seen))
 }
 
 /// A body that was begun and not finished is cut off, not whole.
@@ -212,6 +220,7 @@ impl Outgoing {
             .left
             .checked_sub(1)
             .ok_or(HttpError::ConnectionLimitReached)?;
+        granted.handed.note(request.headers(), uri.query());
         let timeout = options.and_then(|options| options.first_byte_timeout);
         let timeout = timeout.and_then(|timeout| u32::try_from(timeout.as_millis()).ok());
         let deadline = fetch_deadline(Instant::now(), granted.deadline, timeout);

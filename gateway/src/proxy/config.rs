@@ -34,6 +34,9 @@ pub struct Route {
     /// The plugin that loads a missing value, in place of a plain request to the upstream.
     #[serde(default)]
     pub loader: Option<Hooked>,
+    /// What happens where the loader sees something of a request (headers, cookies, query parameters) that neither the key nor the response's `Vary` covers: two requests that differ in it share an answer.
+    #[serde(default)]
+    pub unkeyed: Unkeyed,
     /// The plugin that looks at each request before its key is derived.
     #[serde(default)]
     pub request: Option<Hooked>,
@@ -46,6 +49,33 @@ pub struct Route {
     /// What a successful unsafe request purges.
     #[serde(default)]
     pub invalidate: Vec<Invalidate>,
+}
+
+/// What happens where a loader sees what the key does not cover.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unkeyed {
+    /// It is stored; the log has a line, once for each field.
+    #[default]
+    Warn,
+    /// The field's name is added to the response's `Vary`; for a query parameter, which can't be there, as `refuse_store`.
+    Vary,
+    /// The response is not stored.
+    RefuseStore,
+    /// Nothing.
+    Allow,
+}
+
+impl Unkeyed {
+    /// As YAML has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warn => "warn",
+            Self::Vary => "vary",
+            Self::RefuseStore => "refuse_store",
+            Self::Allow => "allow",
+        }
+    }
 }
 
 /// Which requests a route takes. Every part that is given must hold.

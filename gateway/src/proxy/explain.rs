@@ -18,7 +18,7 @@ use crate::proxy::context::Keyed;
 use crate::proxy::parts;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
-use crate::proxy::{Proxy, Visit, context};
+use crate::proxy::{Proxy, Visit, context, source as sources};
 
 /// What would be done with a request.
 #[derive(Debug, Serialize)]
@@ -34,6 +34,9 @@ pub struct Explanation {
     pub stale: Vec<String>,
     /// Where a missing value comes from.
     pub source: Option<String>,
+    /// What the loader sees and the key does not cover, unless the response's `Vary` does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unkeyed: Vec<String>,
     /// What each tier holds; of a running gateway alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tiers: Vec<String>,
@@ -74,6 +77,9 @@ impl fmt::Display for Explanation {
         self.source
             .iter()
             .try_for_each(|source| writeln!(f, "source    {source}"))?;
+        self.unkeyed
+            .iter()
+            .try_for_each(|field| writeln!(f, "unkeyed   {field}"))?;
         self.tiers
             .iter()
             .try_for_each(|tier| writeln!(f, "tier      {tier}"))
@@ -153,6 +159,7 @@ impl Proxy {
                     lifetime: Vec::new(),
                     stale: Vec::new(),
                     source: None,
+                    unkeyed: Vec::new(),
                     tiers: Vec::new(),
                 };
                 (explanation, None)
@@ -186,9 +193,22 @@ fn explain(url: String, visit: &Visit<'_>) -> (Explanation, Option<Keyed>) {
         lifetime: lifetime(route),
         stale: stale(route),
         source: Some(source(route)),
+        unkeyed: keyed
+            .as_ref()
+            .map_or_else(Vec::new, |keyed| unkeyed(visit, keyed)),
         tiers: Vec::new(),
     };
     (explanation, keyed)
+}
+
+fn unkeyed(visit: &Visit<'_>, keyed: &Keyed) -> Vec<String> {
+    let route = &**visit.route;
+    let (Some(watch), Some((plugin, _))) = (&route.unkeyed, &route.loader) else {
+        return Vec::new();
+    };
+    let headers = sources::for_loader(visit.parts);
+    let seen = plugin.would_see(&headers, visit.parts.uri.query());
+    watch.explain(route, &keyed.key, &seen)
 }
 
 fn tier(name: &str, holds: Option<String>) -> String {

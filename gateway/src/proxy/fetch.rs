@@ -19,6 +19,7 @@ use crate::cache::policy::{Exchange, Refusal, Terms};
 use crate::cache::{Cache, Unshared};
 use crate::http::body::Body;
 use crate::http::range::ContentRange;
+use crate::plugin::Seen;
 use crate::proxy::below::Below;
 use crate::proxy::context::Ask;
 use crate::proxy::head::prepare;
@@ -81,7 +82,7 @@ impl Fetch {
                 };
                 self.arrived(leader, arrived).await;
             }
-            Loaded::Absent => self.absent(leader).await,
+            Loaded::Absent(seen) => self.absent(leader, seen).await,
             Loaded::Stale => self.failed(leader, source::asked_for_stale()),
             Loaded::Failed(failure) => self.failed(leader, failure),
         }
@@ -132,7 +133,8 @@ impl Fetch {
             _ => self.succeeded(&leader, arrived.delay),
         }
         prepare(&mut arrived);
-        match self.judge(&arrived) {
+        let terms = self.judge(&arrived);
+        match terms.and_then(|terms| self.keyed(&mut arrived.answer).map(|()| terms)) {
             Ok(terms) => self.share(leader, arrived, terms).await,
             Err(refusal) => self.keep_private(leader, arrived, refusal),
         }
@@ -178,6 +180,17 @@ impl Fetch {
         }
     }
 
+    /// Whether the key covers what the loader saw, or the route has it all the same.
+    fn keyed(&self, answer: &mut Answer) -> Result<(), Refusal> {
+        let route = &self.ask.route;
+        match (&route.unkeyed, &answer.seen) {
+            (Some(watch), Some(seen)) => {
+                watch.check(route, &self.primary, seen, answer.response.headers_mut())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The status that the policy judges: a part is kept on the terms of the whole. Other
     /// answers to a range alone are nobody else's (RFC 9111 §3.3).
     fn meant(&self, response: &Response<Body>) -> Result<StatusCode, Refusal> {
@@ -200,7 +213,7 @@ impl Fetch {
         );
         match refusal {
             // The request's own doing: it says nothing about the stored copy or others' requests.
-            Refusal::RequestNoStore => {}
+            Refusal::RequestNoStore | Refusal::Unkeyed => {}
             // RFC 9111 §4.3.3: an error is passed on, but says nothing about what is stored.
             _ if arrived.answer.response.status().is_server_error() => {
                 self.cache.mark_private(leader.key(), Unshared::Everybody);
@@ -228,12 +241,13 @@ impl Fetch {
     }
 
     /// A loader says that there is no such thing.
-    async fn absent(self, leader: Leader) {
+    async fn absent(self, leader: Leader, seen: Seen) {
         if let Some(stale) = &self.stale {
             self.cache.drop_entry(stale);
         }
         let answer = Answer {
             response: respond::absent(),
+            seen: Some(seen),
             ..Answer::default()
         };
         let now = Instant::now();

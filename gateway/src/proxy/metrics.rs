@@ -51,6 +51,7 @@ impl Outcome {
 pub struct Metrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
+    unkeyed: IntCounterVec,
 }
 
 /// One route's, resolved when it is built.
@@ -80,9 +81,26 @@ impl Metrics {
         )
         .buckets(BUCKETS.to_vec());
         let seconds = HistogramVec::new(seconds, &["route", "result"])?;
+        let unkeyed = IntCounterVec::new(
+            Opts::new(
+                "lamina_plugin_unkeyed_total",
+                "Loads in which a plugin saw what the cache key does not cover.",
+            ),
+            &["route", "plugin"],
+        )?;
+        registry.register(Box::new(unkeyed.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Self { requests, seconds })
+        Ok(Self {
+            requests,
+            seconds,
+            unkeyed,
+        })
+    }
+
+    /// Loads of this route whose plugin saw what its key does not cover.
+    pub fn unkeyed(&self, route: &str, plugin: &str) -> IntCounter {
+        self.unkeyed.with_label_values(&[route, plugin])
     }
 
     /// The metrics of the route called `name`.

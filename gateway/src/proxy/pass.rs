@@ -105,7 +105,7 @@ impl Proxy {
                 }
                 answer.response
             }
-            Loaded::Absent => respond::absent(),
+            Loaded::Absent(_) => respond::absent(),
             Loaded::Stale => return Err(source::asked_for_stale()),
             Loaded::Failed(failure) => return Err(failure),
         };

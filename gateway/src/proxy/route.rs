@@ -17,6 +17,7 @@ use crate::plugin::{Hook, LoadError, Plugin, Plugins};
 use crate::proxy::config;
 use crate::proxy::invalidate::Rule;
 use crate::proxy::metrics::{Metrics, RouteMetrics};
+use crate::proxy::unkeyed::Watch;
 use crate::telemetry::limit::LineLimiter;
 use crate::telemetry::metrics::Registry;
 
@@ -31,6 +32,8 @@ pub struct Route {
     pub key: Template,
     pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
     pub loader: Option<(Arc<Plugin>, LoaderError)>,
+    /// Of what the loader sees.
+    pub unkeyed: Option<Watch>,
     pub request_plugin: Option<(Arc<Plugin>, RequestError)>,
     pub response_plugin: Option<(Arc<Plugin>, ResponseError)>,
     pub tags: Box<[Hash64]>,
@@ -151,6 +154,10 @@ impl Route {
             let on_error = on_error.request.ok_or_else(silent)?;
             Ok((plugin, on_error))
         });
+        let unkeyed = loader.as_ref().map(|(plugin, _)| {
+            let count = metrics.unkeyed(name, plugin.name());
+            Watch::new(config.unkeyed, count)
+        });
         let key = Template::new(&config.key);
         Ok(Self {
             name: name.as_str().into(),
@@ -165,6 +172,7 @@ impl Route {
             ),
             key,
             key_plugin: key_plugin.map(|(plugin, on_error)| (plugin, on_error.key)),
+            unkeyed,
             loader: loader.map(|(plugin, on_error)| (plugin, on_error.loader)),
             request_plugin: request.transpose()?,
             response_plugin: response.map(|(plugin, on_error)| (plugin, on_error.response)),

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::cache::coalesce::{Failure, StaleUse};
 use crate::cache::entry::Entry;
@@ -13,7 +14,7 @@ use crate::http::body::Body;
 use crate::http::{conditional, forward, range};
 use crate::origin::{Origin, OriginError};
 use crate::plugin::config::LoaderError;
-use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin};
+use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, Seen};
 use crate::proxy::context::Ask;
 use crate::proxy::head::withholds;
 use crate::proxy::watch;
@@ -21,8 +22,8 @@ use crate::proxy::watch;
 /// What a source answered.
 pub enum Loaded {
     Response(Answer),
-    /// There is no such thing: the stale copy goes, too.
-    Absent,
+    /// There is no such thing: the stale copy goes, too. A loader saw this.
+    Absent(Seen),
     /// The loader wants the stale copy served.
     Stale,
     Failed(Failure),
@@ -38,6 +39,8 @@ pub struct Answer {
     pub tags: Vec<String>,
     /// The request carried the stale copy's validators: a 304 is about it.
     pub validates: bool,
+    /// What a loader saw of the request.
+    pub seen: Option<Seen>,
     /// A plugin wants it not stored.
     pub kept_out: bool,
     /// Stored parts that the response continues: what marks them marks it.
@@ -151,15 +154,22 @@ fn add_validators(request: &mut Request<Body>, entry: &Entry) {
     }
 }
 
+/// The fields of a request that are for a loader: neither those of the connection, nor
+/// what asks for less than the whole.
+pub fn for_loader(parts: &Parts) -> HeaderMap {
+    let mut headers = parts.headers.clone();
+    forward::strip_request(&mut headers);
+    conditional::strip_conditionals(&mut headers);
+    headers
+}
+
 async fn by_plugin(
     ask: &Ask,
     plugin: &Arc<Plugin>,
     on_error: LoaderError,
     deadline: Instant,
 ) -> Loaded {
-    let mut headers = ask.parts.headers.clone();
-    forward::strip_request(&mut headers);
-    conditional::strip_conditionals(&mut headers);
+    let headers = for_loader(&ask.parts);
     let request = LoadRequest {
         method: Method::GET,
         scheme: if ask.scheme == "https" {
@@ -180,11 +190,16 @@ async fn by_plugin(
         deadline,
     };
     match plugin.load(request).await {
-        Ok(LoadDecision::Response(response)) => Loaded::Response(composed(response)),
-        Ok(LoadDecision::Pass(request)) => passed_on(ask, request.map(Body::full)).await,
-        Ok(LoadDecision::Absent) => Loaded::Absent,
-        Ok(LoadDecision::Stale { .. }) => Loaded::Stale,
-        Ok(LoadDecision::Error { reason }) => {
+        Ok((LoadDecision::Response(response), seen)) => {
+            Loaded::Response(composed(response)).after(seen)
+        }
+        Ok((LoadDecision::Pass(request), seen)) => {
+            let passed = passed_on(ask, request.map(Body::full)).await;
+            passed.after(seen)
+        }
+        Ok((LoadDecision::Absent, seen)) => Loaded::Absent(seen),
+        Ok((LoadDecision::Stale { .. }, _)) => Loaded::Stale,
+        Ok((LoadDecision::Error { reason }, _)) => {
             plugin_failed(ask, plugin, on_error, StatusCode::BAD_GATEWAY, reason).await
         }
         Err(error) => {
@@ -197,6 +212,16 @@ async fn by_plugin(
             )
             .await
         }
+    }
+}
+
+impl Loaded {
+    /// The same, after a loader saw this of the request.
+    fn after(mut self, seen: Seen) -> Self {
+        if let Self::Response(answer) = &mut self {
+            answer.seen = Some(seen);
+        }
+        self
     }
 }
 

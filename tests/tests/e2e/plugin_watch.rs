@@ -1,5 +1,7 @@
-//! Plugins are watched: keys that depend on more than their inputs, calls that fail.
+//! Plugins are watched: keys that depend on more than their inputs, calls that fail,
+//! loaders that see what the key does not cover.
 
+use e2e::client::Answer;
 use e2e::gateway::Gateway;
 use e2e::guest;
 use e2e::origin::Origin;
@@ -161,4 +163,104 @@ async fn failed_calls_are_for_who_has_the_token() {
     assert_eq!(gateway.admin(Method::POST, path, "").await.status, 405);
     let unknown = gateway.admin(Method::GET, "/v1/plugins/q/calls", "").await;
     assert_eq!(unknown.status, 404);
+}
+
+/// One route, `page`, whose loader reads this, with more keys of the route.
+async fn loaded(reads: &str, route: &str) -> (Origin, Gateway) {
+    let origin = Origin::pages(|_| Reply::ok("x")).await;
+    let gateway = Setup::new(&origin)
+        .file("guest.wasm", guest::page(reads))
+        .top(
+            "plugins",
+            "{p: {file: guest.wasm, limits: {load_timeout: 10m}}}",
+        )
+        .route(&format!("{{name: page, loader: {{plugin: p}}, {route}}}"))
+        .start()
+        .await;
+    (origin, gateway)
+}
+
+async fn ask(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let request = gateway.client().request(path);
+    let headers = headers.iter();
+    let request = headers.fold(request, |r, (name, value)| r.header(name, value));
+    let answer = request.send().await;
+    assert_eq!(answer.status, 200, "{path}: {}", gateway.log().join("\n"));
+    answer
+}
+
+async fn unkeyed_loads(gateway: &Gateway) -> f64 {
+    let labels = [("route", "page"), ("plugin", "p")];
+    gateway.metric("lamina_plugin_unkeyed_total", &labels).await
+}
+
+const GERMAN: &[(&str, &str)] = &[("x-lang", "de")];
+const ENGLISH: &[(&str, &str)] = &[("x-lang", "en")];
+
+#[tokio::test]
+async fn what_a_loader_sees_and_the_key_lacks_is_told_once_and_counted() {
+    let (_origin, gateway) = loaded(guest::READS_LANG, "cache: on").await;
+    ask(&gateway, "/", GERMAN).await;
+    assert!(ask(&gateway, "/", ENGLISH).await.is_hit(), "it only warns");
+    ask(&gateway, "/other", GERMAN).await;
+    ask(&gateway, "/without", &[]).await;
+    assert_eq!(unkeyed_loads(&gateway).await, 2.0);
+    let told = |line: &str| line.contains("does not hold") && line.contains("header `x-lang`");
+    gateway.logged("the warning", told).await;
+    assert_eq!(gateway.log().iter().filter(|line| told(line)).count(), 1);
+    let question = r#"{"url": "http://a/x", "headers": {"x-lang": "de"}}"#;
+    let explained = gateway.admin(Method::POST, "/v1/explain", question).await;
+    let explained: Value = serde_json::from_str(&explained.text).unwrap();
+    let line = explained["unkeyed"][0].as_str().unwrap();
+    assert!(line.starts_with("header `x-lang`"), "{line}");
+}
+
+#[tokio::test]
+async fn unkeyed_headers_select_a_variant_where_the_route_says_vary() {
+    let (_origin, gateway) = loaded(guest::READS_LANG, "unkeyed: vary").await;
+    let plain = ask(&gateway, "/", &[]).await;
+    assert_eq!(plain.header("vary"), "x-lang", "absent is a value, too");
+    for headers in [GERMAN, ENGLISH] {
+        assert!(!ask(&gateway, "/", headers).await.is_hit());
+        assert!(ask(&gateway, "/", headers).await.is_hit());
+    }
+    assert!(ask(&gateway, "/", &[]).await.is_hit());
+}
+
+#[tokio::test]
+async fn an_unkeyed_parameter_can_be_no_vary_and_is_not_stored() {
+    let route = "unkeyed: vary, key: {query: {drop: [q]}}";
+    let (_origin, gateway) = loaded("", route).await;
+    for _ in 0..2 {
+        let answer = ask(&gateway, "/?q=1", &[]).await;
+        assert_eq!(answer.cache().detail.as_deref(), Some("unkeyed"));
+    }
+    ask(&gateway, "/", &[]).await;
+    assert!(ask(&gateway, "/", &[]).await.is_hit(), "others go on");
+}
+
+#[tokio::test]
+async fn only_what_the_key_lacks_keeps_a_page_out() {
+    let route = "unkeyed: refuse_store, key: {headers: [x-lang], cookies: [id]}";
+    let (_origin, gateway) = loaded(guest::READS_ALL, route).await;
+    let covered = [("x-lang", "de"), ("cookie", "id=1")];
+    for (headers, stored) in [
+        (&[("cookie", "id=1; other=2")][..], false),
+        (&[("x-other", "1")], false),
+        (&covered, true),
+        (&[], true),
+    ] {
+        ask(&gateway, "/", headers).await;
+        let again = ask(&gateway, "/", headers).await;
+        assert_eq!(again.is_hit(), stored, "{headers:?}");
+    }
+    assert_eq!(unkeyed_loads(&gateway).await, 4.0);
+}
+
+#[tokio::test]
+async fn a_route_may_allow_what_is_unkeyed() {
+    let (_origin, gateway) = loaded(guest::READS_LANG, "unkeyed: allow").await;
+    ask(&gateway, "/", GERMAN).await;
+    assert!(ask(&gateway, "/", ENGLISH).await.is_hit());
+    assert_eq!(unkeyed_loads(&gateway).await, 0.0);
 }

@@ -28,7 +28,8 @@ async fn compose(limits: Value, fetch: Fetch) -> Site {
 }
 
 async fn load(site: &Site, name: &str, path: &str) -> Result<LoadDecision, CallError> {
-    site.plugin(name).load(load_request(path)).await
+    let loaded = site.plugin(name).load(load_request(path)).await;
+    loaded.map(|(decision, _)| decision)
 }
 
 fn response(decision: Result<LoadDecision, CallError>) -> LoadedResponse {

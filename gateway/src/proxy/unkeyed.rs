@@ -1,0 +1,172 @@
+//! What a loader saw of a request and the key does not cover: two requests that differ in
+//! it share an answer, which one client may have made for all the others.
+//!
+//! Looked at once a load, after the response was found fit to be stored; a hit knows
+//! nothing of this. The route's `unkeyed` says what follows.
+
+use std::collections::{BTreeSet, HashSet};
+
+use http::header::{COOKIE, VARY};
+use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
+use prometheus::IntCounter;
+
+use crate::cache::key::KeyBuf;
+use crate::cache::policy::Refusal;
+use crate::http::vary::Vary;
+use crate::plugin::{Field, Plugin, Seen};
+use crate::proxy::config::Unkeyed;
+use crate::proxy::route::Route;
+
+/// Fields of a route that are remembered, so that each is told of once. Clients choose
+/// their names.
+const MOST: usize = 64;
+
+/// What a route does about it.
+pub struct Watch {
+    pub rule: Unkeyed,
+    /// Loads that saw something that the key does not cover.
+    count: IntCounter,
+    /// What was seen so far.
+    known: Mutex<HashSet<Field>>,
+}
+
+impl Watch {
+    pub fn new(rule: Unkeyed, count: IntCounter) -> Self {
+        Self {
+            rule,
+            count,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Whether a response whose loader has `seen` this may be stored under `key`. Its
+    /// `Vary` may grow.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn check(
+        &self,
+        route: &Route,
+        key: &KeyBuf,
+        seen: &Seen,
+        response: &mut HeaderMap,
+    ) -> Result<(), Refusal> {
+        if self.rule == Unkeyed::Allow {
+            return Ok(());
+        }
+        let cover = Cover::of(route, key, Vary::parse(response));
+        let bare: Vec<&Field> = seen.fields.iter().filter(|f| !cover.has(f)).collect();
+        if !bare.is_empty() {
+            self.count.inc();
+        }
+        for field in &bare {
+            self.tell(route, field);
+        }
+        match self.rule {
+            Unkeyed::Allow | Unkeyed::Warn => Ok(()),
+            Unkeyed::RefuseStore if bare.is_empty() => Ok(()),
+            Unkeyed::RefuseStore => Err(Refusal::Unkeyed),
+            Unkeyed::Vary => self.vary(&cover, &bare, &seen.absent, response),
+        }
+    }
+
+    /// Lines for `explain`: what is seen of this request, and what was seen of others.
+    pub fn explain(&self, route: &Route, key: &KeyBuf, seen: &Seen) -> Vec<String> {
+        if self.rule == Unkeyed::Allow {
+            return Vec::new();
+        }
+        let cover = Cover::of(route, key, Vary::None);
+        let known = self.known.lock();
+        let fields: HashSet<&Field> = seen.fields.iter().chain(known.iter()).collect();
+        let bare = fields.into_iter().filter(|field| !cover.has(field));
+        let rule = self.rule.as_str();
+        let line = |field: &Field| {
+            format!("{field}: the loader sees it, the key does not hold it (unkeyed: {rule})")
+        };
+        let lines: BTreeSet<String> = bare.map(line).collect();
+        lines.into_iter().collect()
+    }
+
+    /// Once a field, in the log where nothing else is done about it.
+    fn tell(&self, route: &Route, field: &Field) {
+        let mut known = self.known.lock();
+        if known.len() >= MOST || !known.insert(field.clone()) || self.rule != Unkeyed::Warn {
+            return;
+        }
+        let plugin = route.loader.as_ref().map(|(plugin, _)| plugin.name());
+        tracing::warn!(
+            route = &*route.name,
+            plugin,
+            %field,
+            "a loader sees what the cache key does not hold: who differs in it gets what was made for another; \
+             put it into the route's `key` or into the response's `Vary`, or say `unkeyed: vary`, `refuse_store` or `allow`"
+        );
+    }
+
+    /// What was not there, and what others had, selects an answer as well.
+    fn vary(
+        &self,
+        cover: &Cover<'_>,
+        bare: &[&Field],
+        absent: &[Field],
+        response: &mut HeaderMap,
+    ) -> Result<(), Refusal> {
+        if bare
+            .iter()
+            .any(|field| matches!(field, Field::Parameter(_)))
+        {
+            return Err(Refusal::Unkeyed);
+        }
+        let known = self.known.lock();
+        let others = absent.iter().chain(known.iter());
+        let fields = others
+            .filter(|field| !cover.has(field))
+            .chain(bare.iter().copied());
+        let names: BTreeSet<&str> = fields
+            .filter_map(|field| match field {
+                Field::Header(name) => Some(name.as_str()),
+                Field::Cookie(_) => Some(COOKIE.as_str()),
+                Field::Parameter(_) => None,
+            })
+            .collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        if let Ok(line) = HeaderValue::from_str(&names.join(", "))
+            && !names.is_empty()
+        {
+            response.append(VARY, line);
+        }
+        Ok(())
+    }
+}
+
+/// What tells stored answers apart.
+struct Cover<'a> {
+    route: &'a Route,
+    /// Some: the key is this plugin's.
+    plugin: Option<&'a Plugin>,
+    vary: Vary,
+}
+
+impl<'a> Cover<'a> {
+    fn of(route: &'a Route, key: &KeyBuf, vary: Vary) -> Self {
+        let plugin = route.key_plugin.as_ref().filter(|_| key.is_text());
+        Self {
+            route,
+            plugin: plugin.map(|(plugin, _)| &**plugin),
+            vary,
+        }
+    }
+
+    fn has(&self, field: &Field) -> bool {
+        let native = &self.route.key;
+        let varies = |name| matches!(&self.vary, Vary::Fields(names) if names.contains(name));
+        let here = match field {
+            Field::Header(name) => native.covers(name) || varies(name),
+            Field::Cookie(name) => native.covers_cookie(name) || varies(&COOKIE),
+            // The text of a plugin takes the place of the query.
+            Field::Parameter(piece) => self.plugin.is_none() && native.keeps(piece),
+        };
+        here || self.plugin.is_some_and(|plugin| plugin.keys_by(field))
+    }
+}
