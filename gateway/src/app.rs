@@ -3,6 +3,7 @@
 
 pub mod doctor;
 mod joining;
+pub mod plugin_kit;
 pub mod records;
 pub mod remote;
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use lamina::app::remote::Remote;
-use lamina::app::{self, App, StartError};
+use lamina::app::{self, App, StartError, plugin_kit};
 use lamina::cache::key::KeyId;
 use lamina::cache::record::{self, Corrupt, Limits, Seal};
 use lamina::config::{self, Config};
@@ -38,6 +38,8 @@ const EXAMPLES: &str = "Examples:
   lamina schema > lamina.schema.json
   lamina record inspect stored.bin --seal-key-file /run/secrets/seal
   lamina record inspect http://shop.example/search?q=tea -c lamina.yaml
+  lamina plugin new --lang rust my-key && lamina plugin build my-key
+  lamina plugin check plugins/dist/normalize-query.wasm
   lamina demo-origin --listen 127.0.0.1:8081
 
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.";
@@ -92,6 +94,11 @@ enum Command {
         #[command(subcommand)]
         command: RecordCommand,
     },
+    /// Write, build, check, test and measure WASM plugins.
+    Plugin {
+        #[command(subcommand)]
+        command: PluginCommand,
+    },
     /// Serve a small web site to try the gateway on.
     DemoOrigin {
         /// Address and port.
@@ -121,6 +128,78 @@ enum RecordCommand {
         #[arg(short = 'H', long = "header")]
         headers: Vec<String>,
     },
+}
+
+#[derive(Subcommand)]
+enum PluginCommand {
+    /// Write a project that builds, in a new folder.
+    New {
+        /// Its name: lower-case letters, digits and `-`.
+        name: String,
+        #[arg(long, value_enum)]
+        lang: plugin_kit::Language,
+        /// The hook that it begins with.
+        #[arg(long, value_enum, default_value = "key")]
+        hook: plugin_kit::FirstHook,
+        /// Where plugin-sdk is. Otherwise it is looked for upwards from here, and written
+        /// beside the project where it is not found.
+        #[arg(long)]
+        sdk: Option<PathBuf>,
+    },
+    /// Build a project with its language's own tool, to dist/NAME.wasm, and check that.
+    Build {
+        /// The project's folder.
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+        /// The plugin's configuration for the check: JSON, or `@FILE` with JSON or YAML.
+        #[arg(long, value_parser = plugin_kit::config)]
+        config: Option<Value>,
+    },
+    /// Say what a plugin exports, imports and needs, and whether a gateway would take it.
+    Check {
+        #[command(flatten)]
+        plugin: PluginFile,
+    },
+    /// Run hooks on given requests and compare what they decide with what is expected.
+    Test {
+        #[command(flatten)]
+        plugin: PluginFile,
+        /// The file of cases; see plugin-sdk/README.md.
+        #[arg(long, default_value = "cases.yaml")]
+        cases: PathBuf,
+    },
+    /// Measure what calls cost, fresh, reused and remembered, and what an instance holds.
+    Bench {
+        #[command(flatten)]
+        plugin: PluginFile,
+        /// A file of cases, whose requests are made in place of one that is made up.
+        #[arg(long)]
+        cases: Option<PathBuf>,
+        /// How long it may take in all.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a call again, offline, that failed at a gateway.
+    Replay {
+        #[command(flatten)]
+        plugin: PluginFile,
+        /// A file with what `GET /v1/plugins/NAME/calls` gave.
+        #[arg(long)]
+        call: PathBuf,
+    },
+}
+
+/// A plugin to be called here.
+#[derive(clap::Args)]
+struct PluginFile {
+    /// The `.wasm` file.
+    file: PathBuf,
+    /// Its configuration: JSON, or `@FILE` with JSON or YAML.
+    #[arg(long, value_parser = plugin_kit::config)]
+    config: Option<Value>,
 }
 
 /// What to forget; each of these may be given several times.
@@ -178,6 +257,8 @@ struct File {
 /// What a command came to.
 enum Done {
     Well,
+    /// What was looked at is not well; it has been said.
+    Failed,
     /// The command line or the configuration is wrong; it has been said.
     Wrong,
 }
@@ -185,6 +266,7 @@ enum Done {
 fn main() -> ExitCode {
     match execute(Arguments::parse().command) {
         Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::Failed) => ExitCode::FAILURE,
         Ok(Done::Wrong) => ExitCode::from(2),
         Err(error) => {
             eprintln!("lamina: {error:#}");
@@ -271,6 +353,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             }),
             false => inspect(Path::new(&what), key, seal_key_file.as_deref()).map(|()| Done::Well),
         },
+        Command::Plugin { command } => runtime()?.block_on(plugin(command)),
         Command::DemoOrigin { listen } => {
             let _logs = logs::start(&Telemetry::default());
             runtime()?.block_on(demo::run(&[listen]))?;
@@ -281,6 +364,57 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             Ok(Done::Well)
         }
     }
+}
+
+async fn plugin(command: PluginCommand) -> anyhow::Result<Done> {
+    // What the plugin logs.
+    let _logs = logs::start(&Telemetry::default());
+    let well = match command {
+        PluginCommand::New {
+            name,
+            lang,
+            hook,
+            sdk,
+        } => {
+            let project = plugin_kit::new::new(&name, lang, hook, sdk.as_deref());
+            print!("{}", project.map_err(anyhow::Error::msg)?);
+            true
+        }
+        PluginCommand::Build { folder, config } => {
+            let file = plugin_kit::build::build(&folder).map_err(anyhow::Error::msg)?;
+            checked(&file, config).await
+        }
+        PluginCommand::Check { plugin } => checked(&plugin.file, plugin.config).await,
+        PluginCommand::Test { plugin, cases } => {
+            let score = plugin_kit::test::test(&plugin.file, &cases, plugin.config).await;
+            score.map_err(anyhow::Error::msg)?.failed == 0
+        }
+        PluginCommand::Bench {
+            plugin,
+            cases,
+            seconds,
+            json,
+        } => {
+            let PluginFile { file, config } = plugin;
+            let table = plugin_kit::bench::bench(&file, cases.as_deref(), config, seconds).await;
+            match (json, table.map_err(anyhow::Error::msg)?) {
+                (true, table) => println!("{:#}", table.json()),
+                (false, table) => print!("{table}"),
+            }
+            true
+        }
+        PluginCommand::Replay { plugin, call } => {
+            let well = plugin_kit::replay::replay(&plugin.file, &call, plugin.config).await;
+            well.map_err(anyhow::Error::msg)?
+        }
+    };
+    Ok(if well { Done::Well } else { Done::Failed })
+}
+
+async fn checked(file: &Path, config: Option<Value>) -> bool {
+    let report = plugin_kit::check::check(file, config).await;
+    print!("{report}");
+    report.is_accepted()
 }
 
 fn with_config(

@@ -9,8 +9,9 @@
 //! - running: `guest` (one instance), `local` (a thread's instances), `meter` and `outcome`
 //!   (limits, and what a failed call means);
 //! - hooks: `key` with `inputs` and `memo`, `load`, `heads` (requests and responses),
-//!   `reads` (what they see), `seen` (what a loader
-//!   saw of a request), `check` (what guests answer);
+//!   `reads` (what they see), `seen` (what a loader saw of a request), `check` (what guests
+//!   answer);
+//! - for the kit: `inspect` (what a file has and wants), `words` (manifests in words);
 //! - imports: `log`, `fetch`, `kv`, `impure` (clock and randomness), `wasi`; `wasi_http`
 //!   for components of that kind.
 //!
@@ -32,6 +33,7 @@ mod heads;
 mod health;
 mod impure;
 mod inputs;
+mod inspect;
 mod key;
 mod kv;
 mod load;
@@ -53,6 +55,7 @@ mod tests;
 mod version;
 mod wasi;
 mod wasi_http;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -75,11 +78,13 @@ use version::Version;
 
 pub use bindings::types;
 pub use calls::FailedCall;
+pub use contract::PACKAGE as CONTRACT;
 pub use declared::KeyRules;
 pub use error::{CallError, CallErrorKind, Cause, LoadError};
 pub use fetch::{Fetch, FetchCall, FetchError};
 pub use heads::Head;
 pub use health::Aside;
+pub use inspect::{Anatomy, Held, Wants, inspect};
 pub use load::LoadRequest;
 pub use manifest::{HeaderNeed, KeyNeeds, Manifest, QueryNeed};
 pub use names::NamePattern;

@@ -96,6 +96,8 @@ mod parts;
 mod plugin_granted;
 #[path = "e2e/plugin_hooks.rs"]
 mod plugin_hooks;
+#[path = "e2e/plugin_kit.rs"]
+mod plugin_kit;
 #[path = "e2e/plugin_quarantine.rs"]
 mod plugin_quarantine;
 #[path = "e2e/plugin_responses.rs"]

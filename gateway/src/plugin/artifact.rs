@@ -74,6 +74,11 @@ pub(super) fn compile(
     Ok(component)
 }
 
+/// Whether it is a core module, which is yet to be made a component.
+pub(super) fn is_core_module(wasm: &[u8]) -> bool {
+    wasm.get(MAGIC.len()..MAGIC.len() + CORE_VERSION.len()) == Some(CORE_VERSION)
+}
+
 /// SHA-256 of a file's content, in hex.
 pub(super) fn digest(wasm: &[u8]) -> String {
     format!("{:x}", Sha256::digest(wasm))
@@ -85,7 +90,7 @@ fn compile_now(engine: &Engine, component: &[u8]) -> Result<Component, Cause> {
 
 /// Makes a core module with an embedded component type a component.
 fn componentize<'a>(engine: &Engine, wasm: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>, Cause> {
-    if wasm.get(MAGIC.len()..MAGIC.len() + CORE_VERSION.len()) != Some(CORE_VERSION) {
+    if !is_core_module(wasm) {
         return Ok(wasm.into());
     }
     // The encoder takes a module at its word.

@@ -4,12 +4,13 @@
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex};
 
+use super::Hook;
 use super::config::{self, Capability, Wasi};
 use super::error::Cause;
 use super::wasi_http::HANDLER;
 
 /// The WIT package.
-pub(super) const PACKAGE: &str = "lamina:plugin@1.0.0";
+pub const PACKAGE: &str = "lamina:plugin@1.0.0";
 /// Its version.
 pub(super) const VERSION: &str = "1.0.0";
 /// The import for log lines.
@@ -95,6 +96,16 @@ pub(super) fn known_imports() -> String {
     [LOG, FETCH, KV, CLOCK, RANDOM]
         .map(|name| format!("`{name}`"))
         .join(", ")
+}
+
+/// The interface that a plugin exports to have this hook.
+pub(super) fn interface(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Key => KEY,
+        Hook::Load => LOAD,
+        Hook::Request => ON_REQUEST,
+        Hook::Response => ON_RESPONSE,
+    }
 }
 
 /// `kv` of `lamina:plugin/kv@1.0.0`: the name that the YAML grants it by.

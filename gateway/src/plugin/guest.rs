@@ -288,6 +288,11 @@ impl Guest {
         Ok(answer)
     }
 
+    /// Bytes of its linear memories.
+    pub(super) fn linear_memory(&self) -> usize {
+        self.store.data().memory.used
+    }
+
     /// Whether it is time for a fresh one: runtimes of some languages leak.
     pub(super) fn is_worn_out(&self, limits: &Limits) -> bool {
         self.calls >= limits.max_requests

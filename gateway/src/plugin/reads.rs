@@ -11,8 +11,8 @@ use super::seen::Field;
 /// Headers and cookies by name.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Reads {
-    headers: Vec<HeaderNeed>,
-    cookies: Vec<NamePattern>,
+    pub(super) headers: Vec<HeaderNeed>,
+    pub(super) cookies: Vec<NamePattern>,
 }
 
 impl Reads {

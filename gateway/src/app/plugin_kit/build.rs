@@ -1,0 +1,107 @@
+//! `lamina plugin build [DIR]`: calls the language's own tool and leaves `dist/NAME.wasm`.
+//!
+//! How a project is built stands in its own `build.sh`, so that it can be read, changed and
+//! run without this program; without one, cargo and npm know by themselves. What this adds
+//! is to say what is missing before a tool fails in its own words.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use super::language::Language;
+
+/// Where cargo puts what it builds.
+const CARGO_OUT: &str = "target/wasm32-unknown-unknown/release";
+
+/// Builds the project in `folder`; the file that came of it.
+///
+/// # Errors
+/// In words: no project, a tool that is missing or fails, nothing that came of it.
+pub fn build(folder: &Path) -> Result<PathBuf, String> {
+    let shown = folder.display();
+    let language = Language::of(folder).ok_or_else(|| {
+        format!(
+            "{shown}: no project that is known; expected Cargo.toml, package.json, *.py with \
+             requirements.txt, *.zig or *.c. `lamina plugin new --lang rust NAME` writes one"
+        )
+    })?;
+    if let Some(missing) = language.missing() {
+        return Err(missing.to_owned());
+    }
+    let commands = commands(folder, language)?;
+    for command in commands {
+        let (program, arguments) = (command[0], &command[1..]);
+        // Flags of the gateway's own build are none of the plugin's.
+        let ran = Command::new(program)
+            .args(arguments)
+            .current_dir(folder)
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_TARGET_DIR")
+            .status();
+        let words = command.join(" ");
+        let ended = ran.map_err(|error| format!("{shown}: `{words}`: {error}"))?;
+        if !ended.success() {
+            return Err(format!(
+                "{shown}: `{words}` failed ({ended}); what it said stands above"
+            ));
+        }
+    }
+    ship(folder)
+}
+
+fn commands(folder: &Path, language: Language) -> Result<Vec<&'static [&'static str]>, String> {
+    if folder.join("build.sh").is_file() {
+        return Ok(vec![&["sh", "build.sh"]]);
+    }
+    match language {
+        Language::Rust => Ok(vec![&[
+            "cargo",
+            "build",
+            "--release",
+            "--target",
+            "wasm32-unknown-unknown",
+            "--target-dir",
+            "target",
+        ]]),
+        Language::Js => Ok(vec![
+            &["npm", "install", "--no-audit", "--no-fund"],
+            &["npm", "run", "build"],
+        ]),
+        Language::Python | Language::C | Language::Zig => Err(format!(
+            "{}: no build.sh, which says how it is built; `lamina plugin new --lang {} NAME` writes one to begin from",
+            folder.display(),
+            language.folder()
+        )),
+    }
+}
+
+/// Copies the newest file that the tools may have left to `dist`.
+fn ship(folder: &Path) -> Result<PathBuf, String> {
+    let dist = folder.join("dist");
+    let built = [folder.to_owned(), folder.join(CARGO_OUT), dist.clone()];
+    let built = built.iter().flat_map(|folder| wasm_files(folder));
+    let (_, newest) = built.max_by_key(|(modified, _)| *modified).ok_or_else(|| {
+        format!(
+            "{}: the build ended well but left no .wasm file",
+            folder.display()
+        )
+    })?;
+    let name = newest.file_name().unwrap_or_default();
+    // Crates are called with `-`, their files with `_`.
+    let to = dist.join(name.to_string_lossy().replace('_', "-"));
+    if to != newest {
+        let copied = fs::create_dir_all(&dist).and_then(|()| fs::copy(&newest, &to));
+        copied.map_err(|error| format!("{}: {error}", to.display()))?;
+    }
+    Ok(to)
+}
+
+fn wasm_files(folder: &Path) -> Vec<(SystemTime, PathBuf)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path());
+    let files = files.filter(|path| path.extension().is_some_and(|ending| ending == "wasm"));
+    files
+        .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
+        .collect()
+}

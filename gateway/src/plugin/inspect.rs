@@ -1,0 +1,120 @@
+//! What a plugin's file has and wants, found out before anything of it runs; and instances
+//! that are held only to be weighed. For the kit (`lamina plugin …`), not for serving.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use wasmtime::component::Component;
+
+use super::config::{self, Capability};
+use super::error::{CallError, Cause};
+use super::guest::Guest;
+use super::wasi_http::HANDLER;
+use super::{Hook, Plugin, artifact, contract, engine};
+
+/// What a file says by its imports and exports.
+#[derive(Clone, Debug)]
+pub struct Anatomy {
+    /// Of the file.
+    pub bytes: usize,
+    /// SHA-256 of the file, in hex.
+    pub sha256: String,
+    /// Whether the file is a component; else a core module that was made one.
+    pub is_component: bool,
+    /// The hooks that are exported; one that a manifest declares is not among them.
+    pub hooks: Vec<Hook>,
+    /// Whether it is a loader as a `wasi:http` handler.
+    pub handles_http: bool,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+}
+
+/// What the YAML has to grant, by its imports.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wants {
+    /// Upstreams in `fetch`.
+    pub fetch: bool,
+    pub grant: Vec<Capability>,
+    /// `wasi: minimal`.
+    pub wasi: bool,
+}
+
+/// Instances that live until this is dropped.
+pub struct Held(Vec<Guest>);
+
+/// Looks at a file. Nothing of it runs, but its code is compiled: from `cache_dir`, where
+/// it was compiled before.
+///
+/// # Errors
+/// When it is not a component, nor can be made one. Whether the gateway takes it is
+/// for [`super::Plugins::load`] to say.
+pub fn inspect(file: &Path, cache_dir: Option<&Path>) -> Result<Anatomy, Cause> {
+    let wasm = artifact::read(file)?;
+    let engine = engine::start(&BTreeMap::<String, config::Plugin>::new())
+        .map_err(|e| Cause::Engine(format!("{e:#}")))?;
+    let component: Component = artifact::compile(&engine, &wasm, cache_dir)?;
+    let ty = component.component_type();
+    let imports: Vec<String> = ty.imports(&engine).map(|(name, _)| name.into()).collect();
+    let exports: Vec<String> = ty.exports(&engine).map(|(name, _)| name.into()).collect();
+    let handles_http = exports.iter().any(|name| name.starts_with(HANDLER));
+    let has = |hook: Hook| match hook {
+        Hook::Load if handles_http => true,
+        hook => exports.iter().any(|name| name == contract::interface(hook)),
+    };
+    Ok(Anatomy {
+        bytes: wasm.len(),
+        sha256: artifact::digest(&wasm),
+        is_component: !artifact::is_core_module(&wasm),
+        hooks: Hook::ALL.into_iter().filter(|hook| has(*hook)).collect(),
+        handles_http,
+        imports,
+        exports,
+    })
+}
+
+impl Anatomy {
+    /// What the YAML has to grant for these imports.
+    pub fn wants(&self) -> Wants {
+        let imports = |name: &str| self.imports.iter().any(|import| import == name);
+        let by_name = [
+            (contract::KV, Capability::Kv),
+            (contract::CLOCK, Capability::Clock),
+            (contract::RANDOM, Capability::Random),
+        ];
+        let grant = by_name.into_iter().filter(|(name, _)| imports(name));
+        let wasi = |prefix: &str| self.imports.iter().any(|name| name.starts_with(prefix));
+        Wants {
+            fetch: imports(contract::FETCH) || wasi("wasi:http/outgoing-handler"),
+            grant: grant.map(|(_, capability)| capability).collect(),
+            wasi: wasi("wasi:") && !self.handles_http,
+        }
+    }
+}
+
+impl Plugin {
+    /// Starts `count` instances of the version that serves, and holds them.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub async fn hold(&self, count: usize) -> Result<Held, CallError> {
+        let version = self.versions.current.load_full();
+        let mut held = Vec::with_capacity(count);
+        for _ in 0..count {
+            let guest = match version.loader.is_some() {
+                true => version.blueprint.start_async().await?,
+                false => version.blueprint.start()?.0,
+            };
+            held.push(guest);
+        }
+        Ok(Held(held))
+    }
+}
+
+impl Held {
+    /// The linear memory of the largest, in bytes: what `max_memory` bounds. Most of it may
+    /// never have been touched.
+    pub fn linear_memory(&self) -> usize {
+        let each = self.0.iter().map(Guest::linear_memory);
+        each.max().unwrap_or(0)
+    }
+}
