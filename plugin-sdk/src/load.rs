@@ -21,13 +21,16 @@ impl Request {
             .map_or("", |(_, query)| query)
     }
 
-    /// The Nth segment of the path, from 0: 1 is `42` in `/account/42`.
+    /// The Nth segment of the path, from 0: 1 is `42` in `/account/42`. None for one that
+    /// would lead elsewhere in another path: `..`, `.`, or a slash in disguise.
     pub fn segment(&self, n: usize) -> Option<&str> {
-        self.path()
-            .trim_start_matches('/')
-            .split('/')
-            .nth(n)
-            .filter(|s| !s.is_empty())
+        let segment = self.path().trim_start_matches('/').split('/').nth(n)?;
+        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+        let leads_away = matches!(&*plain, "" | "." | "..")
+            || ["%2f", "%5c", "\\"]
+                .iter()
+                .any(|slash| plain.contains(slash));
+        (!leads_away).then_some(segment)
     }
 
     /// The first header line of this name, when it is text.
@@ -104,6 +107,18 @@ mod tests {
             (Some("account"), Some("42"), None)
         );
         assert_eq!(request.header("accept"), Some("text/html"));
+    }
+
+    #[test]
+    fn a_segment_that_leads_elsewhere_is_none() {
+        for segment in ["..", ".", "%2e%2E", ".%2e", "a%2Fb", "a%5cb", "a\\b"] {
+            assert_eq!(
+                request(&format!("/account/{segment}")).segment(1),
+                None,
+                "{segment}"
+            );
+        }
+        assert_eq!(request("/account/a..b").segment(1), Some("a..b"));
     }
 
     #[test]
