@@ -2,6 +2,7 @@
 //! that the gateway takes them for plugins until they are called; and those of
 //! `tests/guests`, which do what their configuration says.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -58,6 +59,23 @@ pub fn plugin(derive: &str, load: &str, data: &str) -> Vec<u8> {
 
 /// A guest of `tests/guests`; all are built once.
 pub fn built(name: &str) -> Vec<u8> {
+    let with_wasi = std::fs::read(file_of(name, "wasm32-wasip2"));
+    with_wasi.unwrap_or_else(|_| {
+        let file = file_of(name, "wasm32-unknown-unknown");
+        std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    })
+}
+
+/// One that needs Rust's WASI target. None where this machine can't get it.
+pub fn built_for_wasi(name: &str) -> Option<Vec<u8>> {
+    let guest = std::fs::read(file_of(name, "wasm32-wasip2")).ok();
+    if guest.is_none() {
+        eprintln!("skipped: rustup could not add the target wasm32-wasip2");
+    }
+    guest
+}
+
+fn file_of(name: &str, target: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     let folder = repository().join("tests/guests");
     BUILT.get_or_init(|| {
@@ -65,12 +83,7 @@ pub fn built(name: &str) -> Vec<u8> {
         let told = String::from_utf8_lossy(&built.stderr);
         assert!(built.status.success(), "tests/guests/build.sh: {told}");
     });
-    let target = match name {
-        "printer" | "web" => "wasm32-wasip2",
-        _ => "wasm32-unknown-unknown",
-    };
-    let file = folder.join(format!("target/{target}/release/{name}.wasm"));
-    std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    folder.join(format!("target/{target}/release/{name}.wasm"))
 }
 
 /// A guest of `tests/guests` as the version `word`, which has three letters, in the place
