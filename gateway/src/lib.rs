@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod backoff;
 pub mod breaker;
 pub mod bus;
 pub mod cache;

@@ -1,4 +1,5 @@
-//! Durations and byte sizes as people write them in YAML: `250ms`, `5s`, `64KiB`.
+//! Durations, byte sizes and addresses as people write them in YAML: `250ms`, `64KiB`,
+//! `host:port`.
 //!
 //! A leaf: every module's `Config` may use it, it imports nothing of ours.
 
@@ -205,6 +206,21 @@ yaml_text!(
     SIZE_FORM,
     r"^([0-9]+(B|KB|kB|MB|GB|KiB|MiB|GiB)?|.*\$\{.*)$"
 );
+
+/// Reads `host`, `host:port`, `[::1]` or `[::1]:port`; none for anything else.
+pub fn host_and_port(text: &str, default_port: u16) -> Option<(String, u16)> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()?),
+        _ => (text, default_port),
+    };
+    let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let legal = match bare {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.chars().all(plain),
+    };
+    (legal && port != 0).then(|| (bare.unwrap_or(name).to_owned(), port))
+}
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,6 @@ mod metrics;
 mod queue;
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,6 +25,7 @@ use tokio::time::Instant;
 use super::config;
 use super::event::{Event, MAX_BYTES, Message, Ours, Shape};
 use super::transport::{PublishError, Transport};
+use crate::backoff;
 use crate::breaker::{Breaker, Passage, Permit};
 use history::History;
 use metrics::{Kind, Metrics};
@@ -214,11 +214,7 @@ impl Outbox {
     }
 
     async fn pause(&self, failures: u32) {
-        let full = PAUSE_MIN
-            .saturating_mul(1 << failures.saturating_sub(1).min(16))
-            .min(PAUSE_MAX);
-        let dice = RandomState::new().hash_one(0) as u32;
-        let pause = full.mul_f64(0.5 + 0.5 * f64::from(dice) / f64::from(u32::MAX));
+        let pause = backoff::pause(failures, PAUSE_MIN, PAUSE_MAX);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = self.up.notified() => {}

@@ -4,7 +4,6 @@
 //! callers who left long ago. When a connection ends, so does its client and all that
 //! waited in it. Attempts follow one another with growing, jittered pauses ([`Pauses`]).
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use fred::clients::Client;
@@ -18,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::target::target;
 use super::{Fault, OpenError, Settings};
+use crate::backoff;
 
 /// How connections are made.
 #[derive(Clone)]
@@ -192,7 +192,7 @@ impl Pauses {
 
     /// How long to wait before the next attempt.
     pub fn next(&self) -> Duration {
-        pause(self.failures, self.max, dice())
+        backoff::pause(self.failures, PAUSE_MIN, self.max)
     }
 }
 
@@ -232,31 +232,5 @@ fn ended(end: Result<Result<(), fred::error::Error>, JoinError>) -> Fault {
     match end {
         Ok(Err(error)) => Fault::from(&error),
         Ok(Ok(())) | Err(_) => Fault::Down("the connection ended".to_owned()),
-    }
-}
-
-/// Doubled with each failure, of which 50 to 100 % by the dice.
-fn pause(failures: u32, max: Duration, dice: u32) -> Duration {
-    let full = PAUSE_MIN
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(max);
-    full.mul_f64(0.5 + 0.5 * f64::from(dice) / f64::from(u32::MAX))
-}
-
-fn dice() -> u32 {
-    RandomState::new().hash_one(0) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_between_attempts_grow_to_their_bound() {
-        let max = Duration::from_secs(2);
-        assert_eq!(pause(1, max, u32::MAX), PAUSE_MIN);
-        assert_eq!(pause(2, max, u32::MAX), PAUSE_MIN * 2);
-        assert_eq!(pause(1_000, max, u32::MAX), max);
-        assert_eq!(pause(1_000, max, 0), max / 2);
     }
 }

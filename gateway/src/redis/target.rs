@@ -18,6 +18,7 @@ use fred::types::config::{
 };
 
 use super::Settings;
+use crate::units::host_and_port;
 
 /// Why Redis can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +120,7 @@ fn read(url: &str) -> Result<Place, OpenError> {
         number => Some(number.parse().map_err(|_| wrong())?),
     };
     let port = if kind == Kind::Sentinel { 26379 } else { 6379 };
-    let hosts = hosts.split(',').map(|one| host(one, port));
+    let hosts = hosts.split(',').map(|one| host_and_port(one, port));
     let hosts: Vec<_> = hosts.collect::<Option<_>>().ok_or_else(wrong)?;
     let fits = (kind != Kind::Alone || hosts.len() == 1)
         && (kind != Kind::Cluster || database.unwrap_or(0) == 0);
@@ -144,21 +145,6 @@ fn kind(scheme: &str) -> Option<(Kind, bool)> {
         "rediss" => Some((kind, true)),
         _ => None,
     }
-}
-
-/// `host`, `host:port`, `[::1]` or `[::1]:port`.
-fn host(text: &str, default_port: u16) -> Option<(String, u16)> {
-    let (name, port) = match text.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()?),
-        _ => (text, default_port),
-    };
-    let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    let legal = match bare {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !name.is_empty() && name.chars().all(plain),
-    };
-    (legal && port != 0).then(|| (bare.unwrap_or(name).to_owned(), port))
 }
 
 fn tls(ca_file: Option<&Path>) -> Result<TlsConfig, OpenError> {

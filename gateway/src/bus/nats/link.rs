@@ -6,7 +6,6 @@
 //! ([`NOWHERE`]), and when the connection ends, the client and all that waited in it end.
 //! Attempts follow one another with growing, jittered pauses.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::OpenError;
 use super::config::Nats;
+use crate::backoff;
 use crate::bus::transport::{Knife, Mail, PublishError, Word};
 
 /// One connection.
@@ -163,7 +163,7 @@ async fn keep<S: Session>(session: Arc<S>, mail: Mail) {
         }
         failures = failures.saturating_add(1);
         let max = config.reconnect_max.0.max(PAUSE_MIN);
-        sleep(pause(failures, max, dice())).await;
+        sleep(backoff::pause(failures, PAUSE_MIN, max)).await;
     }
 }
 
@@ -264,7 +264,7 @@ async fn bind(line: &Line, config: &Nats, discovered: &mut Vec<ServerAddr>) -> R
 fn servers(config: &Nats, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, String> {
     let configured: Result<Vec<_>, _> = config.servers.iter().map(|s| address(s)).collect();
     let mut servers = configured.map_err(|error| error.to_string())?;
-    let turn = dice() as usize % servers.len().max(1);
+    let turn = backoff::dice() as usize % servers.len().max(1);
     servers.rotate_left(turn);
     let new = discovered
         .iter()
@@ -326,16 +326,4 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// Doubled with each failure, of which 50 to 100 % by the dice.
-fn pause(failures: u32, max: Duration, dice: u32) -> Duration {
-    let full = PAUSE_MIN
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(max);
-    full.mul_f64(0.5 + 0.5 * f64::from(dice) / f64::from(u32::MAX))
-}
-
-fn dice() -> u32 {
-    RandomState::new().hash_one(0) as u32
 }

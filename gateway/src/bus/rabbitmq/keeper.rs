@@ -3,7 +3,6 @@
 //! lapin's own recovery is off: it gives up after some attempts, and doesn't tell what of
 //! the queue was kept.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use super::fault::Fault;
 use super::link::Link;
 use super::publish::Publisher;
 use super::target::Target;
+use crate::backoff;
 use crate::bus::transport::{Knife, Mail, Word};
 
 /// Whether there is a link, and its publishing side.
@@ -72,7 +72,7 @@ impl Keeper {
                 failures = 0;
             }
             failures = failures.saturating_add(1);
-            let pause = pause(failures, self.config.reconnect_max.0, dice());
+            let pause = backoff::pause(failures, PAUSE_MIN, self.config.reconnect_max.0);
             tokio::select! {
                 () = sleep(pause) => {}
                 () = self.stop.cancelled() => break,
@@ -113,32 +113,5 @@ impl Keeper {
         } else {
             Some(why)
         }
-    }
-}
-
-/// Doubled with each failure, of which 50 to 100 % by the dice.
-fn pause(failures: u32, max: Duration, dice: u32) -> Duration {
-    let full = PAUSE_MIN
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(max.max(PAUSE_MIN));
-    full.mul_f64(0.5 + 0.5 * f64::from(dice) / f64::from(u32::MAX))
-}
-
-fn dice() -> u32 {
-    RandomState::new().hash_one(0) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_between_attempts_grow_to_their_bound() {
-        let max = Duration::from_secs(30);
-        assert_eq!(pause(1, max, u32::MAX), PAUSE_MIN);
-        assert_eq!(pause(2, max, u32::MAX), PAUSE_MIN * 2);
-        assert_eq!(pause(1_000, max, u32::MAX), max);
-        assert_eq!(pause(1_000, max, 0), max / 2);
-        assert_eq!(pause(1_000, Duration::ZERO, u32::MAX), PAUSE_MIN);
     }
 }

@@ -15,6 +15,7 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 
 use super::config::Config;
 use super::declare::MOMENT;
+use crate::units::host_and_port;
 
 /// Why RabbitMQ can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
@@ -192,24 +193,9 @@ fn read(url: &str) -> Result<(bool, Hosts), OpenError> {
         ("amqps", hosts) => (true, 5671, hosts),
         _ => return Err(wrong()),
     };
-    let hosts = hosts.split(',').map(|one| host(one, port));
+    let hosts = hosts.split(',').map(|one| host_and_port(one, port));
     let hosts = hosts.collect::<Option<_>>().ok_or_else(wrong)?;
     Ok((tls, hosts))
-}
-
-/// `host`, `host:port`, `[::1]` or `[::1]:port`.
-fn host(text: &str, default_port: u16) -> Option<(String, u16)> {
-    let (name, port) = match text.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()?),
-        _ => (text, default_port),
-    };
-    let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    let legal = match bare {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !name.is_empty() && name.chars().all(plain),
-    };
-    (legal && port != 0).then(|| (bare.unwrap_or(name).to_owned(), port))
 }
 
 fn connector(ca_file: Option<&Path>) -> Result<RustlsConnector, OpenError> {
