@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
+use futures_util::FutureExt;
 use lamina::bus::transport::{Delivery, Guarantee, Mail, PublishError, Transport, Word, Words};
 
 /// A kind of server, and how nodes use it here: what is not applied comes [`DELIVERIES`] times
@@ -273,6 +274,20 @@ pub async fn a_frozen_server_holds_up_nobody_and_is_used_again<B: Broker>() {
     b.find(b"hello").await;
 }
 
+pub async fn what_is_under_way_ends_with_its_connection<B: Broker>() {
+    let (broker, mut a, _b) = pair(B::start().await).await;
+    broker.freeze();
+    let message = [number(1)];
+    let mut publishing = a.transport.publish(&message);
+    assert!((&mut publishing).now_or_never().is_none());
+    a.transport.cut();
+    let said = within("an answer", AT_ONCE, publishing).await;
+    assert!(matches!(said, (0, Some(_))), "{said:?}");
+    a.down().await;
+    broker.thaw();
+    a.up().await;
+}
+
 pub async fn a_partition_is_noticed_and_healed<B: Broker>() {
     let (broker, a, _b) = pair(B::shared().await).await;
     let wire = Wire::to(broker.port()).await;
@@ -393,6 +408,7 @@ macro_rules! conformance {
             a_server_that_is_down_at_the_start_is_found_when_it_comes
             a_killed_server_is_noticed_and_found_again
             a_frozen_server_holds_up_nobody_and_is_used_again
+            what_is_under_way_ends_with_its_connection
             a_partition_is_noticed_and_healed
             who_does_not_read_loses_or_waits_but_keeps_little
         );
@@ -405,6 +421,7 @@ macro_rules! conformance {
             a_server_that_is_down_at_the_start_is_found_when_it_comes
             a_killed_server_is_noticed_and_found_again
             a_frozen_server_holds_up_nobody_and_is_used_again
+            what_is_under_way_ends_with_its_connection
             a_partition_is_noticed_and_healed
             who_does_not_read_loses_or_waits_but_keeps_little
             what_came_while_a_node_was_away_waits_for_it

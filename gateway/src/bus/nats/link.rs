@@ -146,7 +146,9 @@ async fn keep<S: Session>(session: Arc<S>, mail: Mail) {
                     why = session.consume(&line, &mail) => why,
                     why = session.standing().knife.falls() => why.to_owned(),
                 };
-                // What ended the connection says more than what failed for it.
+                // What ended the connection says more than what failed for it. Who publishes
+                // on it is told: nobody hears its answers any more.
+                line.events.end(&why);
                 line.why().unwrap_or(why)
             }
             Err(why) => why,
