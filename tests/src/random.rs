@@ -1,4 +1,4 @@
-//! Seeded numbers for the race tests: the same seed gives the same run.
+//! Seeded numbers for races and benchmarks: the same seed gives the same run.
 
 /// SplitMix64: small, good enough to mix schedules.
 #[derive(Clone, Debug)]
@@ -20,5 +20,13 @@ impl Random {
     /// A number below `n`, which is not 0.
     pub fn below(&mut self, n: u64) -> u64 {
         self.number() % n
+    }
+
+    /// Puts `all` into any order.
+    pub fn shuffle<T>(&mut self, all: &mut [T]) {
+        for last in (1..all.len()).rev() {
+            let other = self.below(last as u64 + 1);
+            all.swap(last, other as usize);
+        }
     }
 }

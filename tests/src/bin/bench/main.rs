@@ -14,6 +14,7 @@ mod peers;
 mod report;
 
 use anyhow::Context;
+use e2e::random::Random;
 
 use load::Sample;
 use options::Options;
@@ -43,23 +44,24 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures every server once a round, each round beginning with another one, since
-/// the machine is not the same at each place of a round. One that cannot run is named
-/// and left out.
+/// Measures every server once a round, each round in another order by the dice, since
+/// the machine is not the same at each place of a round, nor behind each other server.
+/// One that cannot run is named and left out.
 fn compare(
     kinds: &[Kind],
     options: &Options,
     measure: impl Fn(Kind) -> anyhow::Result<Sample>,
 ) -> Vec<Row> {
+    let mut dice = Random::new(u64::from(lamina::backoff::dice()));
     let mut rows: Vec<Row> = kinds
         .iter()
         .filter(|kind| options.wants(**kind))
         .map(|kind| Row::new(*kind))
         .collect();
     for round in 1..=options.rounds {
-        let first = round % rows.len().max(1);
-        let (later, sooner) = rows.split_at_mut(first);
-        for row in sooner.iter_mut().chain(later) {
+        let mut order: Vec<&mut Row> = rows.iter_mut().collect();
+        dice.shuffle(&mut order);
+        for row in order {
             if row.problem.is_some() {
                 continue;
             }

@@ -24,6 +24,8 @@ const THREADS: [&str; 2] = ["thread_pools=1", "thread_pool_min=100"];
 pub enum Kind {
     Floor,
     Lamina,
+    /// The same once more: what differs between the two is noise.
+    LaminaAgain,
     LaminaKeyPlugin,
     /// With the second tier on disk.
     LaminaL2,
@@ -38,6 +40,7 @@ impl Kind {
     pub const HITS: &[Self] = &[
         Self::Floor,
         Self::Lamina,
+        Self::LaminaAgain,
         Self::LaminaKeyPlugin,
         Self::LaminaL2,
         Self::LaminaBus,
@@ -52,6 +55,7 @@ impl Kind {
         match self {
             Self::Floor => "floor",
             Self::Lamina => "lamina",
+            Self::LaminaAgain => "lamina-again",
             Self::LaminaKeyPlugin => "lamina-key-plugin",
             Self::LaminaL2 => "lamina-l2",
             Self::LaminaBus => "lamina-bus",
@@ -102,12 +106,10 @@ pub fn start(
     let address = free_address()?;
     match kind {
         Kind::Floor => floor(SERVER_CORE),
-        Kind::Lamina | Kind::LaminaKeyPlugin | Kind::LaminaL2 | Kind::LaminaBus => {
-            lamina(kind, address, beside, &dir, options)
-        }
         Kind::Haproxy => haproxy(address, origin, &dir),
         Kind::Nginx => peers::nginx(Some(SERVER_CORE), origin.address, &dir, ""),
         Kind::Varnish => peers::varnish(Some(SERVER_CORE), origin.address, &dir, &THREADS),
+        _ => lamina(kind, address, beside, &dir, options),
     }
 }
 

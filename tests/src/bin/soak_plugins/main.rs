@@ -14,7 +14,7 @@ mod swap;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -31,7 +31,7 @@ struct Options {
     swap: Duration,
 }
 
-/// Between two looks at the memory, at most.
+/// Looks at the memory.
 const LOOKS: u32 = 60;
 
 fn main() -> anyhow::Result<()> {
@@ -59,17 +59,18 @@ async fn soak(options: &Options) -> anyhow::Result<Report> {
         .map(|n| tokio::spawn(load::ask(gateway.client(), n, stop.clone(), tally.clone())))
         .collect();
     let mut report = Report::default();
-    let began = Instant::now();
-    let mut swapped = began;
+    let began = tokio::time::Instant::now();
+    let mut looks = tokio::time::interval(options.span / LOOKS);
+    let mut swaps = tokio::time::interval_at(began + options.swap, options.swap);
     while began.elapsed() < options.span {
-        tokio::time::sleep(options.span / LOOKS).await;
-        report
-            .memory
-            .push((began.elapsed(), gateway.resident_bytes()));
-        if swapped.elapsed() >= options.swap {
-            swapped = Instant::now();
-            swap::one(gateway.dir(), report.swaps)?;
-            report.swaps += 1;
+        tokio::select! {
+            _ = looks.tick() => {
+                report.memory.push((began.elapsed(), gateway.resident_bytes()));
+            }
+            _ = swaps.tick() => {
+                swap::one(gateway.dir(), report.swaps)?;
+                report.swaps += 1;
+            }
         }
     }
     stop.store(true, Ordering::Relaxed);

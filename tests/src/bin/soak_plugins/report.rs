@@ -17,6 +17,8 @@ pub struct Report {
 }
 
 const MIB: f64 = 1_048_576.0;
+/// Columns of the longest bar.
+const WIDTH: f64 = 50.0;
 /// What memory may grow by in the second half, as a share and in bytes: compiled code of
 /// versions that are gone is given back late.
 const GROWTH: f64 = 1.1;
@@ -74,15 +76,21 @@ impl Report {
                 "| {name} | {right} | {wrong} | {failed} | {calls} | {instances} |"
             );
         }
-        text.push_str("\n| seconds | resident memory, MiB |\n|---|---|\n");
+        text.push_str(&self.plot());
+        text
+    }
+
+    /// Memory over time, a line a look.
+    fn plot(&self) -> String {
+        let most = self.memory.iter().map(|(_, bytes)| *bytes).max();
+        let most = most.unwrap_or(1) as f64;
+        let mut text = String::from("\nResident memory of the gateway:\n\n```text\n");
         for (at, bytes) in &self.memory {
-            let _ = writeln!(
-                text,
-                "| {:.0} | {:.0} |",
-                at.as_secs_f64(),
-                *bytes as f64 / MIB
-            );
+            let (seconds, bytes) = (at.as_secs_f64(), *bytes as f64);
+            let bar = "█".repeat((bytes / most * WIDTH).round() as usize);
+            let _ = writeln!(text, "{seconds:>5.0} s {:>5.0} MiB {bar}", bytes / MIB);
         }
+        text.push_str("```\n");
         text
     }
 
