@@ -12,7 +12,8 @@
 
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends clang lld \
+    && apt-get install -y --no-install-recommends \
+        clang lld nodejs npm python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && rustup target add wasm32-unknown-unknown
 WORKDIR /src
@@ -20,7 +21,7 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     --mount=type=cache,target=/src/plugins/target \
-    plugins/build.sh --strict \
+    plugins/build.sh --install --strict \
     && cargo build --profile dist --locked -p lamina \
     && install -D -m 0755 target/dist/lamina /out/usr/local/bin/lamina \
     && install -D -m 0644 -t /out/usr/share/lamina/plugins plugins/dist/*.wasm \
