@@ -1,6 +1,9 @@
 //! Guests: bad ones, core modules written as text with the contract's type embedded, so
 //! that the gateway takes them for plugins until they are called; and those of
-//! `tests/guests`, which do what their configuration says.
+//! `tests/guests`, which do what their configuration says. [`wrong`] has the bad ones of
+//! plugins.md, one by one.
+
+pub mod wrong;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -24,9 +27,22 @@ pub fn bad(body: &str) -> Vec<u8> {
 /// flags, `query`, `headers`, `cookies`, `declarative` (at 52), and at 96 the two lists of
 /// `reads`.
 pub fn plugin(derive: &str, load: &str, data: &str) -> Vec<u8> {
+    importing("", derive, load, data)
+}
+
+/// The same with `imports`.
+fn importing(imports: &str, derive: &str, load: &str, data: &str) -> Vec<u8> {
+    let mut module = module(imports, derive, load, data);
+    embed_contract(&mut module);
+    module
+}
+
+/// The core module alone.
+fn module(imports: &str, derive: &str, load: &str, data: &str) -> Vec<u8> {
     let strings = |n: usize| "i32 ".repeat(n);
     let text = format!(
         r#"(module
+  {imports}
   (memory (export "memory") 1)
   (global $free (mut i32) (i32.const 4096))
   (data (i32.const 1024) "bad")
@@ -43,7 +59,10 @@ pub fn plugin(derive: &str, load: &str, data: &str) -> Vec<u8> {
         key = strings(16),
         request = strings(12),
     );
-    let mut module = wat::parse_str(&text).expect("the guest's text is well formed");
+    wat::parse_str(&text).expect("the guest's text is well formed")
+}
+
+fn embed_contract(module: &mut Vec<u8>) {
     let mut contract = Resolve::default();
     let wit = repository().join("plugin-sdk/wit");
     let (package, _) = contract
@@ -52,9 +71,8 @@ pub fn plugin(derive: &str, load: &str, data: &str) -> Vec<u8> {
     let world = contract
         .select_world(&[package], Some("plugin"))
         .expect("the contract has a world `plugin`");
-    wit_component::embed_component_metadata(&mut module, &contract, world, StringEncoding::UTF8)
+    wit_component::embed_component_metadata(module, &contract, world, StringEncoding::UTF8)
         .expect("the contract can be embedded");
-    module
 }
 
 /// A guest of `tests/guests`; all are built once.

@@ -92,6 +92,12 @@ mod limits;
 mod observability;
 #[path = "e2e/parts.rs"]
 mod parts;
+#[path = "e2e/plugin_bad.rs"]
+mod plugin_bad;
+#[path = "e2e/plugin_bad_fetches.rs"]
+mod plugin_bad_fetches;
+#[path = "e2e/plugin_bad_files.rs"]
+mod plugin_bad_files;
 #[path = "e2e/plugin_granted.rs"]
 mod plugin_granted;
 #[path = "e2e/plugin_hooks.rs"]

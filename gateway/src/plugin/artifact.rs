@@ -8,6 +8,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -95,11 +96,20 @@ fn componentize<'a>(engine: &Engine, wasm: &'a [u8]) -> Result<std::borrow::Cow<
     }
     // The encoder takes a module at its word.
     Module::validate(engine, wasm).map_err(|e| Cause::Compile(format!("{e:#}")))?;
-    let encoder = ComponentEncoder::default().module(wasm);
-    let component = encoder.and_then(|e| e.validate(true).encode());
-    component
-        .map(Into::into)
-        .map_err(|e| Cause::NotAComponent(format!("{e:#}")))
+    encode(wasm).map(Into::into).map_err(Cause::NotAComponent)
+}
+
+/// The encoder takes the type in the module's custom section at its word, too, and panics
+/// where that is not of the form that it writes itself.
+fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
+    let encode = || {
+        let encoder = ComponentEncoder::default().module(module);
+        encoder.and_then(|e| e.validate(true).encode())
+    };
+    match catch_unwind(encode) {
+        Ok(component) => component.map_err(|e| format!("{e:#}")),
+        Err(_) => Err("its section `component-type` describes no world".to_owned()),
+    }
 }
 
 /// Names content and engine, so that neither a changed plugin nor another version of

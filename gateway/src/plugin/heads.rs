@@ -39,13 +39,11 @@ impl Heads {
         let kept = || calls::head(&self.for_guest(head), None);
         self.call(Hook::Request, kept, |version| {
             let timeout = (Hook::Request, version.limits.hook_timeout);
-            let call = |slot: &mut local::Slot| {
-                slot.call(version, timeout, |guest| guest.on_request, inputs)
-            };
-            check::request_decision(
-                local::with(version, call)?,
-                version.limits.max_body.as_usize(),
-            )
+            let max_body = version.limits.max_body.as_usize();
+            let check = |decision| check::request_decision(decision, max_body);
+            local::with(version, |slot| {
+                slot.call(version, timeout, |guest| guest.on_request, inputs, check)
+            })
         })
     }
 
@@ -63,10 +61,10 @@ impl Heads {
         let kept = || calls::head(&self.for_guest(head), Some(&response()));
         self.call(Hook::Response, kept, |version| {
             let timeout = (Hook::Response, version.limits.hook_timeout);
-            let call = |slot: &mut local::Slot| {
-                slot.call(version, timeout, |guest| guest.on_response, inputs)
-            };
-            check::response_decision(local::with(version, call)?)
+            let check = check::response_decision;
+            local::with(version, |slot| {
+                slot.call(version, timeout, |guest| guest.on_response, inputs, check)
+            })
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::request::Parts;
 
 use super::error::CallError;
-use super::guest::Blueprint;
+use super::guest::{Blueprint, Guest};
 use super::local::{self, Slot};
 use super::manifest::KeyNeeds;
 use super::{Hook, KeyDecision, calls, check};
@@ -118,7 +118,7 @@ impl Keys {
     fn call(&self, slot: &mut Slot) -> Result<KeyDecision, CallError> {
         let timeout = (Hook::Key, self.blueprint.limits.key_timeout);
         let inputs = (self.needs.decode(&slot.inputs),);
-        let decision = slot.call(&self.blueprint, timeout, |guest| guest.derive, inputs)?;
-        check::key(decision)
+        let derive = |guest: &Guest| guest.derive;
+        slot.call(&self.blueprint, timeout, derive, inputs, check::key)
     }
 }

@@ -182,8 +182,8 @@ impl Loader {
         let answer = load.call_async(&mut guest.store, inputs).await;
         let (decision,) = answer.map_err(|error| guest.store.data().explain(&error))?;
         guest.store.data_mut().fetches = None;
-        self.keep(guest);
         let mut decision = check::load(decision, max_body)?;
+        self.keep(guest);
         if let LoadDecision::Pass(pass) = &mut decision {
             keep_unread(pass.headers_mut(), self.reads.rest(request.headers.clone()));
         }

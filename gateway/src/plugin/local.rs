@@ -96,14 +96,16 @@ impl Slot {
         version.is_some_and(|version| !version.is_retired())
     }
 
-    /// Calls a hook in this thread's instance, or in a fresh one.
-    pub(super) fn call<P, R>(
+    /// Calls a hook in this thread's instance, or in a fresh one, and has `check` read the
+    /// answer. An instance whose answer does not pass is thrown away like one that trapped.
+    pub(super) fn call<P, R, T>(
         &mut self,
         version: &Blueprint,
         (hook, timeout): (Hook, Duration),
         function: impl FnOnce(&Guest) -> Option<TypedFunc<P, (R,)>>,
         inputs: P,
-    ) -> Result<R, CallError>
+        check: impl FnOnce(R) -> Result<T, CallError>,
+    ) -> Result<T, CallError>
     where
         P: ComponentNamedList + Lower + Send + Sync,
         R: Send + Sync + 'static,
@@ -116,7 +118,7 @@ impl Slot {
         guest.arm(hook, Instant::now() + timeout.0);
         let function = function(&guest)
             .ok_or_else(|| CallError::invalid(format!("there is no `{hook}` hook")))?;
-        let answer = guest.call(function, inputs)?;
+        let answer = check(guest.call(function, inputs)?)?;
         if !guest.is_worn_out(&version.limits) && !version.is_retired() {
             self.guest = Some(guest);
         }
