@@ -105,6 +105,14 @@ fn told(report: Report) -> Value {
         "impure": report.impure,
         "state": if report.aside.is_some() { "quarantined" } else { "serving" },
     });
+    if let Some(gone) = report.gave_way {
+        told["gave_way"] = json!({
+            "number": gone.number,
+            "version": gone.version,
+            "sha256": &*gone.sha256,
+            "reason": gone.reason,
+        });
+    }
     if let Some(aside) = report.aside {
         told["quarantine"] = json!({
             "reason": aside.reason,

@@ -126,6 +126,13 @@ impl Health {
         !self.serves() && self.record.lock().probe_at.is_some()
     }
 
+    /// Since when an operator has it set aside.
+    pub(super) fn kept_aside(&self) -> Option<Instant> {
+        let record = self.record.lock();
+        let by_operator = !self.serves() && record.probe_at.is_none();
+        record.since.filter(|_| by_operator)
+    }
+
     /// Whether calls are served.
     pub(super) fn serves(&self) -> bool {
         self.state.load(Ordering::Relaxed) == SERVES
@@ -154,10 +161,10 @@ impl Health {
         self.state.store(SERVES, Ordering::Release);
     }
 
-    /// Sets it aside until somebody resumes it.
-    pub(super) fn set_aside(&self, now: Instant) {
+    /// Sets it aside, as it has been since then, until somebody resumes it.
+    pub(super) fn set_aside(&self, since: Instant) {
         let mut record = self.record.lock();
-        record.since = Some(now);
+        record.since = Some(since);
         record.probe_at = None;
         record.reason = "an operator set it aside".to_owned();
         self.state.store(ASIDE, Ordering::Release);

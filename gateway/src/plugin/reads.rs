@@ -23,6 +23,11 @@ impl Reads {
         })
     }
 
+    /// Whether nothing is read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.cookies.is_empty()
+    }
+
     /// Whether lines of this name are read as they are.
     pub fn reads_header(&self, name: &HeaderName) -> bool {
         self.headers.iter().any(|need| need.matches(name))

@@ -69,11 +69,15 @@ impl Job {
 }
 
 impl Workshop {
-    /// Reads, compiles, checks and starts a plugin; blocks for as long as that takes.
-    pub(super) fn make(&self, job: &Job) -> Result<Version, Cause> {
+    /// What a plugin's file holds.
+    pub(super) fn read(&self, job: &Job) -> Result<Vec<u8>, Cause> {
+        artifact::read(&self.base.join(&job.config.file))
+    }
+
+    /// Compiles, checks and starts a plugin; blocks for as long as that takes.
+    pub(super) fn make(&self, job: &Job, wasm: &[u8]) -> Result<Version, Cause> {
         let config = &job.config;
-        let wasm = artifact::read(&self.base.join(&config.file))?;
-        let component = artifact::compile(&self.engine, &wasm, self.cache_dir.as_deref())?;
+        let component = artifact::compile(&self.engine, wasm, self.cache_dir.as_deref())?;
         let exports = contract::check(&self.engine, &component, config)?;
         let link = |fetch| self.link(&component, exports.uses_wasi, fetch);
         let waiting = link(grant_fetch)?;
@@ -96,7 +100,7 @@ impl Workshop {
             health: Health::new(config.quarantine.clone()),
             identity: Identity {
                 number: next_number(),
-                sha256: artifact::digest(&wasm).into(),
+                sha256: artifact::digest(wasm).into(),
             },
             calls: Arc::clone(&job.calls),
             retired: AtomicBool::new(false),

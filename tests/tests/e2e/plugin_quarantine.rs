@@ -1,11 +1,14 @@
 //! A plugin that fails too often is set aside, heals by itself, and obeys its operator.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
 use e2e::gateway::Gateway;
 use e2e::guest;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_for};
+use e2e::wait::{SOON, passed, wait_for};
 use http::Method;
 
 const RULES: &str = "{rules: {/trap: {trap: true}, /marked: {mark: x-mark}}}";
@@ -14,7 +17,7 @@ async fn guarded(quarantine: &str, on_error: &str) -> (Origin, Gateway) {
     let origin = Origin::pages(|seen| Reply::ok(seen.header("x-mark").to_owned())).await;
     let plugin = |name: &str| {
         format!(
-            "{name}: {{file: {name}.wasm, config: {RULES}, on_error: {{request: {on_error}}}, limits: {{hook_timeout: 10s}}, quarantine: {quarantine}}}"
+            "{name}: {{file: {name}.wasm, watch: false, config: {RULES}, on_error: {{request: {on_error}}}, limits: {{hook_timeout: 10s}}, quarantine: {quarantine}}}"
         )
     };
     let gateway = Setup::new(&origin)
@@ -107,12 +110,26 @@ async fn a_probe_that_succeeds_brings_it_back() {
 }
 
 #[tokio::test]
-async fn failures_that_are_far_apart_do_not_count_and_zero_is_never() {
+async fn with_zero_failures_it_is_never_set_aside() {
     let (_origin, gateway) = guarded("{failures: 0, window: 1h, probe_after: 1h}", "refuse").await;
     for _ in 0..50 {
         status(&gateway, "/trap").await;
     }
     assert_eq!(status(&gateway, "/marked").await, 200);
+}
+
+#[tokio::test]
+async fn failures_further_apart_than_the_window_do_not_add_up() {
+    let rules = "{failures: 3, window: WINDOW, probe_after: 1h}";
+    for (window, state) in [("1s", "serving"), ("1h", "quarantined")] {
+        let (_origin, gateway) = guarded(&rules.replace("WINDOW", window), "refuse").await;
+        for _ in 0..2 {
+            assert_eq!(status(&gateway, "/trap").await, 500);
+        }
+        passed(Instant::now(), Duration::from_millis(1_100)).await;
+        assert_eq!(status(&gateway, "/trap").await, 500);
+        assert_eq!(told(&gateway, "p").await["state"], state, "window {window}");
+    }
 }
 
 #[tokio::test]
@@ -154,7 +171,90 @@ async fn a_version_that_fails_gives_way_to_the_good_one_before() {
             line.contains("earlier version serves again")
         })
         .await;
-    assert_eq!(told(&gateway, "p").await["version"], "version-one");
+    let report = told(&gateway, "p").await;
+    assert_eq!(report["version"], "version-one");
+    assert_eq!(report["gave_way"]["version"], "version-ill");
+    let reason = report["gave_way"]["reason"].as_str().unwrap();
+    assert!(reason.contains("3 calls failed"), "{reason}");
+}
+
+/// Sends SIGHUP and waits until all plugins were looked at for it.
+async fn hang_up(gateway: &Gateway) {
+    // The other plugin, which is of no further interest, is swapped by the same signal.
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let mut other = guest::built("asker");
+    other.extend([0, 2, 1, NEXT.fetch_add(1, Ordering::Relaxed)]);
+    let number = told(gateway, "q").await["number"].clone();
+    std::fs::write(gateway.dir().join("q.wasm"), other).unwrap();
+    let id = i32::try_from(gateway.process_id()).unwrap();
+    let id = rustix::process::Pid::from_raw(id).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+    wait_for("the other one is swapped", SOON, || async {
+        (told(gateway, "q").await["number"] != number).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_failed_comes_back_by_an_operators_word_alone() {
+    let (_origin, gateway) = guarded(STAYS, "refuse").await;
+    assert_eq!(status(&gateway, "/marked").await, 200);
+    let file = gateway.dir().join("p.wasm");
+    std::fs::write(&file, guest::version("asker", "ill")).unwrap();
+    assert_eq!(command(&gateway, "reload").await, 200);
+    for _ in 0..3 {
+        assert_eq!(status(&gateway, "/marked").await, 500);
+    }
+    // Written anew with the same bytes, too.
+    std::fs::write(&file, guest::version("asker", "ill")).unwrap();
+    hang_up(&gateway).await;
+    gateway
+        .logged("that it is not taken up", |line| {
+            line.contains("holds the version that failed") && line.contains("\"p\"")
+        })
+        .await;
+    assert_eq!(status(&gateway, "/marked").await, 200);
+    let report = told(&gateway, "p").await;
+    assert_eq!(
+        (&report["version"], &report["state"]),
+        (&"version-one".into(), &"serving".into())
+    );
+    assert_eq!(report["gave_way"]["version"], "version-ill");
+    assert_eq!(command(&gateway, "reload").await, 200);
+    let report = told(&gateway, "p").await;
+    assert_eq!(
+        report["version"], "version-ill",
+        "an operator may try it again"
+    );
+    assert!(report["gave_way"].is_null(), "{report}");
+}
+
+#[tokio::test]
+async fn an_operators_quarantine_holds_for_what_files_bring() {
+    let (_origin, gateway) = guarded(STAYS, "refuse").await;
+    assert_eq!(command(&gateway, "quarantine").await, 200);
+    hang_up(&gateway).await;
+    assert_eq!(status(&gateway, "/marked").await, 500, "the same bytes");
+    std::fs::write(gateway.dir().join("p.wasm"), guest::version("asker", "two")).unwrap();
+    hang_up(&gateway).await;
+    wait_for("the new file is there", SOON, || async {
+        (told(&gateway, "p").await["version"] == "version-two").then_some(())
+    })
+    .await;
+    assert_eq!(told(&gateway, "p").await["state"], "quarantined");
+    assert_eq!(status(&gateway, "/marked").await, 500);
+    assert_eq!(command(&gateway, "resume").await, 200);
+    let answer = gateway.client().uncached().get("/marked").await;
+    assert_eq!(answer.text(), "version-two");
+    assert_eq!(command(&gateway, "quarantine").await, 200);
+    std::fs::write(gateway.dir().join("p.wasm"), guest::version("asker", "tri")).unwrap();
+    assert_eq!(command(&gateway, "reload").await, 200);
+    let answer = gateway.client().uncached().get("/marked").await;
+    assert_eq!(
+        answer.text(),
+        "version-tri",
+        "a new version by an operator's word serves"
+    );
 }
 
 #[tokio::test]
