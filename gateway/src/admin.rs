@@ -187,6 +187,7 @@ impl Admin {
             selectors,
             kind,
             wait,
+            notes,
         } = purge::read(body, &self.proxy)?;
         let (order, logged, peers) = match (&self.cluster, wait) {
             (Some(cluster), Some(wait)) => {
@@ -213,6 +214,9 @@ impl Admin {
         }
         if let Some(peers) = peers {
             receipt["peers"] = peers;
+        }
+        if !notes.is_empty() {
+            receipt["notes"] = notes.into();
         }
         tracing::info!(request = %body, %receipt, "purged");
         Ok(receipt)

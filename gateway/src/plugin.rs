@@ -73,7 +73,7 @@ use parking_lot::Mutex;
 
 use metrics::Families;
 use setup::{Job, Workshop};
-use swap::Versions;
+use swap::{By, Versions};
 use version::Version;
 
 pub use bindings::types;
@@ -90,7 +90,7 @@ pub use manifest::{HeaderNeed, KeyNeeds, Manifest, QueryNeed};
 pub use names::NamePattern;
 pub use reads::Reads;
 pub use seen::{Field, Seen};
-pub use swap::Reloaded;
+pub use swap::{GaveWay, Reloaded};
 
 /// The plugins of one configuration.
 #[derive(Default)]
@@ -148,6 +148,8 @@ pub struct Report {
     pub impure: u64,
     /// Some: it is set aside.
     pub aside: Option<Aside>,
+    /// The version that failed, where the one before it serves again.
+    pub gave_way: Option<GaveWay>,
 }
 
 /// What `key` decided.
@@ -268,7 +270,8 @@ impl Plugins {
         let make = |(name, config): (&String, &config::Plugin)| {
             let (job, workshop) = (Job::new(name, config), Arc::clone(&workshop));
             tokio::task::spawn_blocking(move || {
-                let first = workshop.make(&job);
+                let wasm = workshop.read(&job)?;
+                let first = workshop.make(&job, &wasm);
                 first.map(|first| Plugin {
                     versions: Arc::new(Versions::new(job, workshop, first)),
                 })
@@ -308,7 +311,8 @@ impl Plugins {
         join_all(watches).await;
     }
 
-    /// Loads all anew; those that can't be go on as they are, with a line in the log.
+    /// Loads all anew whose files hold something else; those that can't be go on as they
+    /// are, with a line in the log.
     pub async fn reload(&self) {
         join_all(self.iter().map(|plugin| plugin.versions.reload_and_say())).await;
     }
@@ -394,6 +398,14 @@ impl Plugin {
         }
     }
 
+    /// Whether what it does with a request may go by more than its URL and its client's
+    /// address: headers that it reads, what it keeps, the time, randomness.
+    pub fn sees_more_than_urls(&self) -> bool {
+        let config = &self.versions.job.config;
+        let reads = &self.versions.current.load().manifest.reads;
+        !config.grant.is_empty() || config.wasi == config::Wasi::Minimal || !reads.is_empty()
+    }
+
     /// What its loader would see of a request, as far as its manifest says.
     pub fn would_see(&self, headers: &HeaderMap, query: Option<&str>) -> Seen {
         let version = self.versions.current.load();
@@ -430,18 +442,19 @@ impl Plugin {
         answer
     }
 
-    /// Takes up what the file holds now.
+    /// Takes up what the file holds now, as an operator's word about this plugin: also what
+    /// failed and gave way, and in the place of what was set aside.
     ///
     /// # Errors
     /// When that can't serve; what served goes on.
     pub async fn reload(&self) -> Result<Reloaded, LoadError> {
-        self.versions.reload().await
+        self.versions.reload(By::Operator).await
     }
 
-    /// Sets the version that serves aside until [`resume`](Self::resume).
+    /// Sets the version that serves aside until [`resume`](Self::resume), or until
+    /// [`reload`](Self::reload) brings another; so is one that a new file brings.
     pub fn set_aside(&self) {
-        let version = self.versions.current.load();
-        version.blueprint.health.set_aside(Instant::now());
+        self.versions.set_aside();
     }
 
     /// Has the version that serves be called again.
@@ -474,6 +487,7 @@ impl Plugin {
             instances: version.blueprint.metrics.instances.get(),
             impure: version.blueprint.metrics.impure.get(),
             aside: version.blueprint.health.aside(Instant::now()),
+            gave_way: self.versions.gave_way(),
         }
     }
 }

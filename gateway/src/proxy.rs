@@ -7,6 +7,7 @@
 
 mod access;
 mod below;
+mod by_url;
 mod combine;
 pub mod config;
 mod context;
@@ -41,12 +42,10 @@ use std::time::Instant;
 
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::cache::event::{Event, StaleReason};
-use crate::cache::key::KeyBuf;
-use crate::cache::purge::Selector;
 use crate::cache::{Cache, Lookup};
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
@@ -59,6 +58,7 @@ use plan::Plan;
 use purge_method::PurgeMethod;
 use route::{Route, Routes};
 
+pub use by_url::ByUrl;
 pub use explain::Explanation;
 pub use head::compact;
 pub use purge_method::TokenError;
@@ -316,41 +316,6 @@ impl Proxy {
     fn stale_hit(&self, parts: &Parts, entry: &Entry, why: StaleReason, now: Instant) -> Served {
         self.cache.hooks.emit(Event::StaleHit(why));
         self.hit(parts, entry, Some(why.as_str()), Outcome::Stale, now)
-    }
-
-    /// What a purge of this URL has to reach: its identity under the route and key
-    /// rules that a GET for it meets. None: no route takes it, so nothing is stored.
-    pub fn url_selector(&self, scheme: &str, host: &str, uri: &Uri) -> Option<Selector> {
-        let key = self.key_of_get(scheme, host, uri, HeaderMap::new())?;
-        Some(Selector::Url(key.identity()))
-    }
-
-    /// The key of a GET for this URL with these headers. None: it is not cached.
-    fn key_of_get(
-        &self,
-        scheme: &str,
-        host: &str,
-        uri: &Uri,
-        headers: HeaderMap,
-    ) -> Option<KeyBuf> {
-        let mut request = Request::new(Body::empty());
-        *request.uri_mut() = context::origin_form(uri);
-        *request.headers_mut() = headers;
-        let (parts, body) = request.into_parts();
-        let host = &*context::normal_host(host, scheme);
-        let route = self.routes.find(host, &parts)?;
-        let started = Instant::now();
-        match plan::key(&Visit {
-            parts: &parts,
-            body: &body,
-            host,
-            scheme,
-            route,
-            started,
-        }) {
-            Plan::Cache(Keyed { key, .. }) => Some(key),
-            Plan::Pass(..) | Plan::Refuse(_) => None,
-        }
     }
 }
 

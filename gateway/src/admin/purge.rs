@@ -11,7 +11,7 @@ use crate::cache::key::KeyId;
 use crate::cache::purge::{Kind, Selector};
 use crate::cluster::{self, Answer, Told};
 use crate::pattern::Pattern;
-use crate::proxy::Proxy;
+use crate::proxy::{ByUrl, Proxy};
 use crate::units;
 
 /// How long an answer waits for the second tier's log.
@@ -29,6 +29,8 @@ pub struct Asked {
     pub kind: Kind,
     /// How long to wait for the other nodes; none is not at all.
     pub wait: Option<Duration>,
+    /// What it may not reach.
+    pub notes: Vec<String>,
 }
 
 /// Reads the request.
@@ -40,18 +42,17 @@ pub fn read(body: &Value, proxy: &Proxy) -> Result<Asked, String> {
     let mut selectors = Vec::new();
     let mut kind = Kind::Hard;
     let mut wait = None;
+    let mut notes = Vec::new();
     for (name, value) in map {
         match (name.as_str(), value) {
             ("wait", Value::String(text)) => wait = Some(patience(text)?),
             ("soft", Value::Bool(soft)) => kind = if *soft { Kind::Soft } else { Kind::Hard },
             ("all", Value::Bool(true)) => selectors.push(Selector::All),
-            (_, Value::String(text)) => selectors.push(selector(name, text, proxy)?),
-            (_, Value::Array(texts)) => {
-                for text in texts {
-                    let text = text
-                        .as_str()
-                        .ok_or_else(|| format!("{name}: expected texts"))?;
-                    selectors.push(selector(name, text, proxy)?);
+            (_, Value::String(_) | Value::Array(_)) => {
+                for text in texts(name, value)? {
+                    let more = told(name, text, proxy)?;
+                    selectors.extend(more.selectors);
+                    notes.extend(more.note);
                 }
             }
             _ => return Err(format!("{name}: {EXPECTED}")),
@@ -63,8 +64,18 @@ pub fn read(body: &Value, proxy: &Proxy) -> Result<Asked, String> {
             selectors,
             kind,
             wait,
+            notes,
         }),
     }
+}
+
+/// A text, or a list of them.
+fn texts<'a>(name: &str, value: &'a Value) -> Result<Vec<&'a str>, String> {
+    let list = value
+        .as_array()
+        .map_or(std::slice::from_ref(value), Vec::as_slice);
+    let texts: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
+    texts.ok_or_else(|| format!("{name}: expected texts"))
 }
 
 fn patience(text: &str) -> Result<Duration, String> {
@@ -122,27 +133,32 @@ pub async fn shared(told: impl Iterator<Item = oneshot::Receiver<u64>>) -> Optio
     })
 }
 
-fn selector(name: &str, text: &str, proxy: &Proxy) -> Result<Selector, String> {
+fn told(name: &str, text: &str, proxy: &Proxy) -> Result<ByUrl, String> {
     if text.is_empty() {
         return Err(format!(
             "{name}: empty; to purge everything say \"all\": true"
         ));
     }
-    let selector = parsed(name, text, proxy)?;
-    match cluster::can_tell(&selector) {
-        true => Ok(selector),
+    let asked = match name {
+        "url" => url(text, proxy)?,
+        _ => ByUrl {
+            selectors: vec![selector(name, text)?],
+            note: None,
+        },
+    };
+    match asked.selectors.iter().all(cluster::can_tell) {
+        true => Ok(asked),
         false => Err(format!(
             "{name}: too long to tell other nodes, who take 64 KiB of text, each of * ? \\ in a prefix counted twice"
         )),
     }
 }
 
-fn parsed(name: &str, text: &str, proxy: &Proxy) -> Result<Selector, String> {
+fn selector(name: &str, text: &str) -> Result<Selector, String> {
     match name {
         "key" => KeyId::parse(text).map(Selector::Key).ok_or_else(|| {
             format!("key: {text:?} is not 16 hexadecimal digits, as `explain` shows them")
         }),
-        "url" => url(text, proxy),
         "prefix" => Ok(Selector::Prefix(text.to_owned())),
         "pattern" => Ok(Selector::Pattern(Pattern::new(text))),
         "tag" => Ok(Selector::Tag(text.to_owned())),
@@ -151,7 +167,7 @@ fn parsed(name: &str, text: &str, proxy: &Proxy) -> Result<Selector, String> {
     }
 }
 
-fn url(text: &str, proxy: &Proxy) -> Result<Selector, String> {
+fn url(text: &str, proxy: &Proxy) -> Result<ByUrl, String> {
     let uri: Uri = text
         .parse()
         .map_err(|error| format!("url: {text:?}: {error}"))?;
@@ -160,7 +176,9 @@ fn url(text: &str, proxy: &Proxy) -> Result<Selector, String> {
             "url: {text:?} is not absolute; expected http://host/path"
         ));
     };
-    proxy
-        .url_selector(scheme, authority.as_str(), &uri)
-        .ok_or_else(|| format!("url: no route caches {text:?}"))
+    let reached = proxy.by_url(scheme, authority.as_str(), &uri);
+    match reached.selectors.is_empty() {
+        true => Err(format!("url: no route caches {text:?}")),
+        false => Ok(reached),
+    }
 }

@@ -14,18 +14,24 @@ use crate::cache::key::{KeyBuf, KeyId, describe};
 use crate::cache::l2::Sought;
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
+use crate::plugin::Plugin;
+use crate::plugin::config::RequestError;
 use crate::proxy::context::Keyed;
 use crate::proxy::parts;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
+use crate::proxy::watch::{self, Wish};
 use crate::proxy::{Proxy, Visit, context, source as sources};
 
 /// What would be done with a request.
-#[derive(Debug, Serialize)]
+#[derive(Default, Debug, Serialize)]
 pub struct Explanation {
     pub url: String,
     /// None: 404.
     pub route: Option<String>,
+    /// What the route's request plugin makes of it; what follows is about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// `cache`, `pass (…)` or `refuse (…)`.
     pub decision: String,
     pub key: Option<ExplainedKey>,
@@ -56,6 +62,9 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "url       {}", self.url)?;
         writeln!(f, "route     {}", self.route.as_deref().unwrap_or("none"))?;
+        if let Some(request) = &self.request {
+            writeln!(f, "request   {request}")?;
+        }
         writeln!(f, "decision  {}", self.decision)?;
         if let Some(key) = &self.key {
             writeln!(f, "key       {}", key.id)?;
@@ -89,19 +98,19 @@ impl fmt::Display for Explanation {
 impl Proxy {
     /// Explains a request.
     pub fn explain(&self, request: Request<()>) -> Explanation {
-        self.explained(&request.into_parts().0).0
+        self.explained(&mut request.into_parts().0).0
     }
 
     /// The key of a request, where it is cached.
     pub fn key(&self, request: Request<()>) -> Option<KeyBuf> {
-        let keyed = self.explained(&request.into_parts().0).1;
+        let keyed = self.explained(&mut request.into_parts().0).1;
         keyed.map(|keyed| keyed.key)
     }
 
     /// Explains a request, and looks into the tiers of this node.
     pub async fn explain_here(&self, request: Request<()>) -> Explanation {
-        let parts = request.into_parts().0;
-        let (mut explanation, keyed) = self.explained(&parts);
+        let mut parts = request.into_parts().0;
+        let (mut explanation, keyed) = self.explained(&mut parts);
         if let Some(keyed) = keyed {
             let now = Instant::now();
             let held = self.cache.fallback(&keyed.key, &parts.headers, now);
@@ -126,79 +135,95 @@ impl Proxy {
         }
     }
 
-    fn explained(&self, parts: &Parts) -> (Explanation, Option<Keyed>) {
-        let body = Body::empty();
-        let scheme = if parts.uri.scheme_str() == Some("https") {
-            "https"
-        } else {
-            "http"
+    /// Explains a request, which the route's plugin may change.
+    fn explained(&self, parts: &mut Parts) -> (Explanation, Option<Keyed>) {
+        let scheme = match parts.uri.scheme_str() {
+            Some("https") => "https",
+            _ => "http",
         };
-        let host = context::host(parts, scheme);
-        let url = format!(
-            "{scheme}://{host}{}",
-            parts.uri.path_and_query().map_or("/", |p| p.as_str())
-        );
-        match self.routes.find(&host, parts) {
-            Some(route) => explain(
-                url,
-                &Visit {
-                    parts,
-                    body: &body,
-                    host: &host,
-                    scheme,
-                    route,
-                    started: Instant::now(),
-                },
-            ),
-            None => {
-                let explanation = Explanation {
-                    url,
-                    route: None,
-                    decision: "404: no route matches".into(),
-                    key: None,
-                    lifetime: Vec::new(),
-                    stale: Vec::new(),
-                    source: None,
-                    unkeyed: Vec::new(),
-                    tiers: Vec::new(),
-                };
-                (explanation, None)
+        let host = context::host(parts, scheme).into_owned();
+        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        let mut explanation = Explanation {
+            url: format!("{scheme}://{host}{path}"),
+            decision: "404: no route matches".into(),
+            ..Explanation::default()
+        };
+        let Some(route) = self.routes.find(&host, parts) else {
+            return (explanation, None);
+        };
+        explanation.route = Some(route.name.to_string());
+        if let Some((plugin, on_error)) = &route.request_plugin {
+            let (told, goes_on) = asked(plugin, *on_error, route, parts, (scheme, &host));
+            explanation.request = Some(told);
+            if !goes_on {
+                explanation.decision = "answered by the request plugin".to_owned();
+                return (explanation, None);
             }
         }
+        let visit = Visit {
+            parts,
+            body: &Body::empty(),
+            host: &host,
+            scheme,
+            route,
+            started: Instant::now(),
+        };
+        let keyed = explain(&mut explanation, &visit);
+        (explanation, keyed)
     }
 }
 
-fn explain(url: String, visit: &Visit<'_>) -> (Explanation, Option<Keyed>) {
-    let route = &**visit.route;
-    let (decision, key, keyed) = match plan::plan(visit) {
-        Plan::Cache(keyed) => {
-            let key = ExplainedKey {
-                id: KeyId::of(keyed.key.as_bytes()).to_string(),
-                parts: describe(keyed.key.as_bytes()),
-                plugin: route
-                    .key_plugin
-                    .as_ref()
-                    .map(|(plugin, _)| plugin.name().to_owned()),
-            };
-            ("cache".to_owned(), Some(key), Some(keyed))
+/// What the route's request plugin makes of a request, and whether that goes on.
+fn asked(
+    plugin: &Plugin,
+    on_error: RequestError,
+    route: &Route,
+    parts: &mut Parts,
+    (scheme, host): (&str, &str),
+) -> (String, bool) {
+    let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
+    let wish = watch::ask(plugin, &route.name, parts, (scheme, host, None));
+    let name = plugin.name();
+    let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+    match wish {
+        Ok(Wish::Further) => match (parts.uri == uri, parts.headers == headers) {
+            (true, true) => (format!("plugin {name}: as it is"), true),
+            (true, false) => (format!("plugin {name}: other headers"), true),
+            (false, true) => (format!("plugin {name}: {path}"), true),
+            (false, false) => (format!("plugin {name}: {path}, other headers"), true),
+        },
+        Ok(Wish::Respond(response)) => {
+            (format!("plugin {name}: answers {}", response.status), false)
         }
-        Plan::Pass(reason, detail) => (passes(reason, detail), None, None),
-        Plan::Refuse(status) => (format!("refuse ({status})"), None, None),
+        Ok(Wish::Refuse(status)) => (format!("plugin {name}: refuses ({status})"), false),
+        Err(error) => (
+            format!("plugin {name} failed: {error}"),
+            on_error == RequestError::Continue,
+        ),
+    }
+}
+
+fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
+    let route = &**visit.route;
+    let (decision, keyed) = match plan::plan(visit) {
+        Plan::Cache(keyed) => ("cache".to_owned(), Some(keyed)),
+        Plan::Pass(reason, detail) => (passes(reason, detail), None),
+        Plan::Refuse(status) => (format!("refuse ({status})"), None),
     };
-    let explanation = Explanation {
-        url,
-        route: Some(route.name.to_string()),
-        decision,
-        key,
-        lifetime: lifetime(route),
-        stale: stale(route),
-        source: Some(source(route)),
-        unkeyed: keyed
-            .as_ref()
-            .map_or_else(Vec::new, |keyed| unkeyed(visit, keyed)),
-        tiers: Vec::new(),
-    };
-    (explanation, keyed)
+    explanation.decision = decision;
+    explanation.lifetime = lifetime(route);
+    explanation.stale = stale(route);
+    explanation.source = Some(source(route));
+    if let Some(keyed) = &keyed {
+        let by = route.key_plugin.as_ref();
+        explanation.key = Some(ExplainedKey {
+            id: KeyId::of(keyed.key.as_bytes()).to_string(),
+            parts: describe(keyed.key.as_bytes()),
+            plugin: by.map(|(plugin, _)| plugin.name().to_owned()),
+        });
+        explanation.unkeyed = unkeyed(visit, keyed);
+    }
+    keyed
 }
 
 fn unkeyed(visit: &Visit<'_>, keyed: &Keyed) -> Vec<String> {

@@ -5,7 +5,7 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 
-use crate::cache::key::Hash64;
+use crate::cache::key::{Hash64, KeyBuf};
 use crate::cache::purge::{Kind, Selector};
 use crate::cache::tags::groups;
 use crate::http::cache_groups::CACHE_GROUP_INVALIDATION;
@@ -59,11 +59,14 @@ pub fn after(
         return;
     }
     if !request.method.is_safe() {
-        purge_resource(proxy, scheme, host, &request.uri, &request.headers);
+        // The request came through the route's plugin; what an answer names did not.
+        let own = |headers| proxy.key_of_seen(scheme, host, &request.uri, headers);
+        purge_resource(proxy, &request.headers, own);
         for name in [http::header::LOCATION, http::header::CONTENT_LOCATION] {
-            named_uri(response, &name, (scheme, host), &request.uri)
-                .into_iter()
-                .for_each(|uri| purge_resource(proxy, scheme, host, &uri, &request.headers));
+            if let Some(uri) = named_uri(response, &name, (scheme, host), &request.uri) {
+                let named = |headers| proxy.keys_of_get(scheme, host, &uri, headers).0;
+                purge_resource(proxy, &request.headers, named);
+            }
         }
     }
     for rule in rules
@@ -76,13 +79,21 @@ pub fn after(
     }
 }
 
-/// Purges a URL that an unsafe request changed, and what shares a group with what is
-/// stored there. That goes one step: the purged have no say (RFC 9875 §2.2.1).
-fn purge_resource(proxy: &Proxy, scheme: &str, host: &str, uri: &Uri, headers: &HeaderMap) {
-    if let Some(key) = proxy.key_of_get(scheme, host, uri, headers.clone()) {
+/// Purges a URL that an unsafe request changed, by its keys for given headers, and what
+/// shares a group with what is stored there. That goes one step: the purged have no say
+/// (RFC 9875 §2.2.1).
+fn purge_resource<K: IntoIterator<Item = KeyBuf>>(
+    proxy: &Proxy,
+    headers: &HeaderMap,
+    keys: impl Fn(HeaderMap) -> K,
+) {
+    for key in keys(headers.clone()) {
         purge_groups(proxy, &proxy.cache.groups_at(&key, headers));
     }
-    purge_url(proxy, scheme, host, uri, Kind::Hard);
+    for key in keys(HeaderMap::new()) {
+        let url = Selector::Url(key.identity());
+        proxy.cache.purge(&url, Kind::Hard);
+    }
 }
 
 fn purge_groups(proxy: &Proxy, groups: &[Hash64]) {
@@ -136,7 +147,7 @@ fn apply(
 fn purge_url(proxy: &Proxy, scheme: &str, host: &str, uri: &Uri, kind: Kind) {
     let scheme = uri.scheme_str().unwrap_or(scheme);
     let host = uri.authority().map_or(host, |authority| authority.as_str());
-    if let Some(selector) = proxy.url_selector(scheme, host, uri) {
+    for selector in proxy.by_url(scheme, host, uri).selectors {
         proxy.cache.purge(&selector, kind);
     }
 }

@@ -8,6 +8,7 @@ use crate::http::bearer;
 use crate::http::body::Body;
 use crate::http::cidr::Cidr;
 use crate::http::server::Peer;
+use crate::proxy::by_url::ByUrl;
 use crate::proxy::{Proxy, config, respond};
 
 /// Who may purge by method.
@@ -67,13 +68,18 @@ impl PurgeMethod {
             .get("x-purge")
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"soft"));
         let kind = if soft { Kind::Soft } else { Kind::Hard };
-        match proxy.url_selector(scheme, host, &parts.uri) {
-            Some(selector) => {
-                proxy.cache.purge(&selector, kind);
-                respond::plain(StatusCode::OK, "purged\n")
-            }
-            None => respond::plain(StatusCode::NOT_FOUND, "404 no route caches this\n"),
+        let ByUrl { selectors, note } = proxy.by_url(scheme, host, &parts.uri);
+        if selectors.is_empty() {
+            return respond::plain(StatusCode::NOT_FOUND, "404 no route caches this\n");
         }
+        for selector in &selectors {
+            proxy.cache.purge(selector, kind);
+        }
+        let mut purged = respond::plain(StatusCode::OK, "purged\n");
+        if let Some(note) = note {
+            *purged.body_mut() = Body::full(format!("purged\n{note}\n"));
+        }
+        purged
     }
 
     fn allows(&self, parts: &Parts, peer: &Peer) -> bool {

@@ -1,6 +1,7 @@
 //! Plugins that look at what passes: at a request before its key is derived, at a response
 //! before it is judged for the cache.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use http::request::Parts;
@@ -10,12 +11,20 @@ use crate::http::body::Body;
 use crate::http::forward;
 use crate::http::server::Peer;
 use crate::plugin::config::{RequestError, ResponseError};
-use crate::plugin::{CallError, Head, Plugin, RequestDecision};
+use crate::plugin::{CallError, Head, LoadedResponse, Plugin, RequestDecision};
 use crate::proxy::context::Ask;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::route::Route;
 use crate::proxy::source::{self, Answer};
 use crate::proxy::{Served, respond};
+
+/// What a request plugin wants of a request.
+pub enum Wish {
+    /// On with it, changed or not.
+    Further,
+    Respond(LoadedResponse),
+    Refuse(StatusCode),
+}
 
 /// Has the route's plugin look at a request, which it may change. Some: the answer.
 pub fn request(
@@ -26,32 +35,14 @@ pub fn request(
     peer: &Peer,
 ) -> Option<Served> {
     let (plugin, on_error) = route.request_plugin.as_ref()?;
-    let head = Head {
-        parts,
-        scheme,
-        host,
-        client: Some(peer.address.ip()),
-        route: &route.name,
-    };
-    match plugin.on_request(head) {
-        Ok(RequestDecision::Next) => None,
-        Ok(RequestDecision::Change {
-            path_and_query,
-            headers,
-        }) => {
-            if let Some(path) = path_and_query {
-                let mut uri = std::mem::take(&mut parts.uri).into_parts();
-                uri.path_and_query = Some(path);
-                parts.uri = uri.try_into().unwrap_or_default();
-            }
-            headers.apply(&mut parts.headers);
-            None
-        }
-        Ok(RequestDecision::Respond(response)) => {
+    let client = Some(peer.address.ip());
+    match ask(plugin, &route.name, parts, (scheme, host, client)) {
+        Ok(Wish::Further) => None,
+        Ok(Wish::Respond(response)) => {
             let response = source::composed(response).response;
             Some(Served::new(response, Outcome::Pass))
         }
-        Ok(RequestDecision::Refuse(status)) => Some(refused(status)),
+        Ok(Wish::Refuse(status)) => Some(refused(status)),
         Err(error) => {
             warn(route, plugin, &error, "a request plugin failed");
             match on_error {
@@ -60,6 +51,39 @@ pub fn request(
             }
         }
     }
+}
+
+/// Asks a request plugin and makes the change that it wants. No client: nobody sent it.
+pub fn ask(
+    plugin: &Plugin,
+    route: &str,
+    parts: &mut Parts,
+    (scheme, host, client): (&str, &str, Option<IpAddr>),
+) -> Result<Wish, CallError> {
+    let head = Head {
+        parts,
+        scheme,
+        host,
+        client,
+        route,
+    };
+    Ok(match plugin.on_request(head)? {
+        RequestDecision::Next => Wish::Further,
+        RequestDecision::Change {
+            path_and_query,
+            headers,
+        } => {
+            if let Some(path) = path_and_query {
+                let mut uri = std::mem::take(&mut parts.uri).into_parts();
+                uri.path_and_query = Some(path);
+                parts.uri = uri.try_into().unwrap_or_default();
+            }
+            headers.apply(&mut parts.headers);
+            Wish::Further
+        }
+        RequestDecision::Respond(response) => Wish::Respond(response),
+        RequestDecision::Refuse(status) => Wish::Refuse(status),
+    })
 }
 
 /// Has the route's plugin look at a response, which it may change.

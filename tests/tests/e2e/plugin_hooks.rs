@@ -7,6 +7,7 @@ use e2e::guest;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use serde_json::{Value, json};
 
 /// The default is for calls of microseconds, not for a busy machine.
 const PATIENT: &str = "{key_timeout: 10s, hook_timeout: 10s}";
@@ -41,6 +42,90 @@ async fn a_changed_path_is_what_the_key_and_the_origin_see() {
     );
     assert!(!client.get("/new").await.is_hit());
     assert_eq!(origin.seen()[0].path, "/new?a=1");
+}
+
+#[tokio::test]
+async fn a_purge_by_url_reaches_what_clients_see_there_and_so_does_explain() {
+    let (origin, gateway) = asked("{/old: {path: \"/new?a=1\"}, /no: {refuse: 451}}").await;
+    let client = gateway.client();
+    for (n, url) in ["/old", "/new?a=1"].into_iter().enumerate() {
+        client.get("/old").await;
+        assert!(client.get("/old").await.is_hit());
+        let receipt = gateway
+            .purge(json!({"url": format!("http://{}{url}", gateway.address)}))
+            .await;
+        assert!(
+            receipt["notes"].is_null(),
+            "it goes by the URL alone: {receipt}"
+        );
+        assert!(!client.get("/old").await.is_hit(), "{url}");
+        assert_eq!(origin.count(), n + 2);
+    }
+    let explain = async |url: &str| {
+        let question = json!({"url": format!("http://{}{url}", gateway.address)});
+        let answer = gateway
+            .admin(http::Method::POST, "/v1/explain", &question.to_string())
+            .await;
+        serde_json::from_str::<Value>(&answer.text).unwrap()
+    };
+    let (old, new) = (explain("/old").await, explain("/new?a=1").await);
+    assert_eq!(old["request"], "plugin p: /new?a=1");
+    assert_eq!(old["key"], new["key"]);
+    assert!(old["tiers"][0].as_str().unwrap().contains("fresh"), "{old}");
+    assert_eq!(new["request"], "plugin p: as it is");
+    let refused = explain("/no").await;
+    assert_eq!(
+        refused["decision"], "answered by the request plugin",
+        "{refused}"
+    );
+    assert_eq!(
+        refused["request"],
+        "plugin p: refuses (451 Unavailable For Legal Reasons)"
+    );
+}
+
+#[tokio::test]
+async fn a_purge_by_url_says_what_a_plugin_that_sees_more_than_urls_leaves_open() {
+    let origin = Origin::pages(|_| Reply::ok("x")).await;
+    let rules = "{/old: {path: /new}, /no: {refuse: 451}, /trap: {trap: true}}";
+    let config = format!("{{reads: [accept], rules: {rules}}}");
+    let gateway = asking(&origin, &config, "{request: refuse}").start().await;
+    for (path, why) in [
+        ("/old", "for a client's headers"),
+        ("/no", "answers it by itself"),
+        ("/trap", "can't be asked about it: trap"),
+    ] {
+        let url = format!("http://{}{path}", gateway.address);
+        let receipt = gateway.purge(json!({"url": url})).await;
+        let note = receipt["notes"][0].as_str().unwrap_or_default();
+        assert!(
+            note.contains("plugin `p`") && note.contains(why),
+            "{receipt}"
+        );
+    }
+    gateway.client().get("/old").await;
+    gateway
+        .purge(json!({"url": format!("http://{}/old", gateway.address)}))
+        .await;
+    assert!(!gateway.client().get("/old").await.is_hit());
+}
+
+#[tokio::test]
+async fn what_an_unsafe_request_names_is_purged_as_clients_see_it() {
+    let origin = Origin::pages(|seen| match seen.method.as_str() {
+        "POST" => Reply::status_only(201).header("location", "/old"),
+        _ => Reply::ok(seen.path.clone()),
+    })
+    .await;
+    let config = "{rules: {/old: {path: /new}, /older: {path: /new}}}";
+    let gateway = asking(&origin, config, "{request: refuse}").start().await;
+    let client = gateway.client();
+    for changing in ["/elsewhere", "/older"] {
+        client.get("/old").await;
+        assert!(client.get("/old").await.is_hit());
+        assert_eq!(client.post(changing, "x").await.status, 201);
+        assert!(!client.get("/old").await.is_hit(), "{changing}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,125 @@
+//! What a URL means to the cache: the keys of a GET for it.
+//!
+//! Clients' URLs go through the route's request plugin before their key is derived, and so
+//! do they here. What a plugin makes of one client's request it may not make of another's, and
+//! whoever purges may know either name: so both keys count, that of the URL as it is
+//! written and that of what the plugin makes of it. Purging one too many is never wrong.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{HeaderMap, Request, Uri};
+
+use crate::cache::key::KeyBuf;
+use crate::cache::purge::Selector;
+use crate::http::body::Body;
+use crate::plugin::Plugin;
+use crate::proxy::context::{self, Keyed};
+use crate::proxy::plan::{self, Plan};
+use crate::proxy::route::Route;
+use crate::proxy::watch::{self, Wish};
+use crate::proxy::{Proxy, Visit};
+
+/// What a purge of a URL has to reach.
+#[derive(Default)]
+pub struct ByUrl {
+    /// None: no route caches it, so nothing is stored.
+    pub selectors: Vec<Selector>,
+    /// What it may not reach, for people.
+    pub note: Option<String>,
+}
+
+impl Proxy {
+    /// What a purge of this URL has to reach: its identities under the route, the request
+    /// plugin and the key rules that a GET for it meets.
+    pub fn by_url(&self, scheme: &str, host: &str, uri: &Uri) -> ByUrl {
+        let (keys, note) = self.keys_of_get(scheme, host, uri, HeaderMap::new());
+        let mut identities: Vec<_> = keys.iter().map(KeyBuf::identity).collect();
+        identities.dedup();
+        ByUrl {
+            selectors: identities.into_iter().map(Selector::Url).collect(),
+            note,
+        }
+    }
+
+    /// The key of a GET for this URL with these headers, both as the request plugin left
+    /// them. None: it is not cached.
+    pub fn key_of_seen(
+        &self,
+        scheme: &str,
+        host: &str,
+        uri: &Uri,
+        headers: HeaderMap,
+    ) -> Option<KeyBuf> {
+        let parts = get(uri, headers);
+        let host = &*context::normal_host(host, scheme);
+        key(self.routes.find(host, &parts)?, &parts, scheme, host)
+    }
+
+    /// The keys of a GET for this URL with these headers, as it is and as the route's plugin
+    /// changes it; and what this does not tell.
+    pub fn keys_of_get(
+        &self,
+        scheme: &str,
+        host: &str,
+        uri: &Uri,
+        headers: HeaderMap,
+    ) -> (Vec<KeyBuf>, Option<String>) {
+        let mut parts = get(uri, headers);
+        let host = &*context::normal_host(host, scheme);
+        let Some(route) = self.routes.find(host, &parts) else {
+            return (Vec::new(), None);
+        };
+        let mut keys: Vec<KeyBuf> = key(route, &parts, scheme, host).into_iter().collect();
+        let Some((plugin, _)) = &route.request_plugin else {
+            return (keys, None);
+        };
+        let note = match watch::ask(plugin, &route.name, &mut parts, (scheme, host, None)) {
+            Ok(Wish::Further) => {
+                keys.extend(key(route, &parts, scheme, host));
+                depends(plugin)
+            }
+            Ok(Wish::Respond(_) | Wish::Refuse(_)) => Some("answers it by itself".to_owned()),
+            Err(error) => Some(format!("can't be asked about it: {error}")),
+        };
+        (keys, note.map(|note| told(plugin, &note)))
+    }
+}
+
+/// What the answer of a request plugin goes by besides the URL.
+fn depends(plugin: &Plugin) -> Option<String> {
+    let note = "may make something else of it for a client's headers, or at another time";
+    plugin.sees_more_than_urls().then(|| note.to_owned())
+}
+
+fn told(plugin: &Plugin, note: &str) -> String {
+    let name = plugin.name();
+    format!(
+        "the request plugin `{name}` {note}; what is stored under another URL for that is not \
+         reached: purge it by tag, prefix or pattern"
+    )
+}
+
+fn get(uri: &Uri, headers: HeaderMap) -> Parts {
+    let mut parts = Request::new(()).into_parts().0;
+    parts.uri = context::origin_form(uri);
+    parts.headers = headers;
+    parts
+}
+
+/// None: it is not cached.
+fn key(route: &Arc<Route>, parts: &Parts, scheme: &str, host: &str) -> Option<KeyBuf> {
+    let visit = Visit {
+        parts,
+        body: &Body::empty(),
+        host,
+        scheme,
+        route,
+        started: Instant::now(),
+    };
+    match plan::key(&visit) {
+        Plan::Cache(Keyed { key, .. }) => Some(key),
+        Plan::Pass(..) | Plan::Refuse(_) => None,
+    }
+}
