@@ -24,6 +24,7 @@ use super::error::{CallError, Cause};
 use super::fetch::Fetches;
 use super::health::{Change, Health, Turn};
 use super::kv::Kv;
+use super::local::Places;
 use super::meter::{Live, Memory};
 use super::metrics::Metrics;
 use super::outcome::{NotAllowed, TimedOut, explain};
@@ -65,6 +66,8 @@ pub(super) struct Blueprint {
     pub(super) calls: Arc<Calls>,
     /// Set when another version has taken its place.
     pub(super) retired: AtomicBool,
+    /// Its instances on the threads that call hooks which may not wait.
+    pub(super) places: Places,
 }
 
 /// A live instance.

@@ -242,9 +242,10 @@ impl Loader {
     }
 
     fn keep(&self, guest: Guest) {
-        if !guest.is_worn_out(&self.blueprint.limits) && !self.blueprint.is_retired() {
+        if !guest.is_worn_out(&self.blueprint.limits) {
             let mut idle = self.idle.lock();
-            if idle.len() < MAX_IDLE {
+            // Under the lock, so that `rest` leaves none behind.
+            if idle.len() < MAX_IDLE && !self.blueprint.is_retired() {
                 idle.push(guest);
             }
         }

@@ -1,14 +1,17 @@
 //! What each thread holds for the hooks that run on it: one instance of each plugin, and
 //! the keys that it remembers.
 //!
-//! Threads share nothing here. What belongs to a version of a plugin that is gone, or
-//! retired, is swept when the thread calls a plugin next.
+//! Threads share nothing here, but that whoever retires a version takes its instances out
+//! of all threads' places at once: each place has a lock that nobody else contends for, and
+//! an answer from memory does not take it. The memory of keys is swept when its thread calls
+//! a plugin next.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc};
 
 use super::config::Limits;
@@ -35,12 +38,40 @@ struct Slots {
 /// What one thread holds for one version of a plugin.
 pub(super) struct Slot {
     version: Weak<Blueprint>,
-    guest: Option<Guest>,
+    place: Arc<Place>,
     pub(super) memo: Memo<KeyDecision>,
     /// The inputs of the current request; kept so that a look-up allocates nothing.
     pub(super) inputs: Vec<u8>,
     /// Answers from memory until one is checked.
     unchecked: u64,
+}
+
+/// Where a thread keeps its instance of one version between two calls.
+type Place = Mutex<Option<Guest>>;
+
+/// The places of all threads for one version.
+#[derive(Default)]
+pub(super) struct Places(Mutex<Vec<Weak<Place>>>);
+
+impl Places {
+    /// One more; those of threads that are gone make room.
+    fn open(&self) -> Arc<Place> {
+        let place = Arc::new(Place::default());
+        let mut places = self.0.lock();
+        places.retain(|place| place.strong_count() > 0);
+        places.push(Arc::downgrade(&place));
+        place
+    }
+
+    /// Drops the instances in them. Who marked the version as retired before this finds none
+    /// in them afterwards.
+    pub(super) fn clear(&self) {
+        let places: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
+        for place in places {
+            let guest = place.lock().take();
+            drop(guest);
+        }
+    }
 }
 
 /// Tells the threads that a version is gone or retired.
@@ -74,7 +105,7 @@ impl Slot {
         let entries = usize::try_from(version.limits.memo_entries).unwrap_or(usize::MAX);
         Self {
             version: Arc::downgrade(version),
-            guest: None,
+            place: version.places.open(),
             memo: Memo::new(entries),
             inputs: Vec::new(),
             unchecked: sampled(&version.limits),
@@ -111,7 +142,8 @@ impl Slot {
         R: Send + Sync + 'static,
         (R,): ComponentNamedList + Lift,
     {
-        let mut guest = match self.guest.take() {
+        let kept = self.place.lock().take();
+        let mut guest = match kept {
             Some(guest) if !guest.is_worn_out(&version.limits) => guest,
             _ => version.start()?.0,
         };
@@ -119,8 +151,12 @@ impl Slot {
         let function = function(&guest)
             .ok_or_else(|| CallError::invalid(format!("there is no `{hook}` hook")))?;
         let answer = check(guest.call(function, inputs)?)?;
-        if !guest.is_worn_out(&version.limits) && !version.is_retired() {
-            self.guest = Some(guest);
+        if !guest.is_worn_out(&version.limits) {
+            let mut place = self.place.lock();
+            // Under the lock: see `Places::clear`.
+            if !version.is_retired() {
+                *place = Some(guest);
+            }
         }
         Ok(answer)
     }

@@ -26,6 +26,7 @@ use super::health::Health;
 use super::key::Keys;
 use super::kv::Kv;
 use super::load::Loader;
+use super::local::Places;
 use super::manifest::Manifest;
 use super::metrics::Families;
 use super::outcome::NotAllowed;
@@ -104,6 +105,7 @@ impl Workshop {
             },
             calls: Arc::clone(&job.calls),
             retired: AtomicBool::new(false),
+            places: Places::default(),
         };
         let (_, manifest) = blueprint.start()?;
         let manifest = Manifest::read(manifest)?;

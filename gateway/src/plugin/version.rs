@@ -39,12 +39,14 @@ impl Version {
         }
     }
 
-    /// Another has taken its place: calls in flight end on it, and its instances go.
+    /// Another has taken its place: calls in flight end on it, and its instances go, those
+    /// of threads that may not call it for long among them.
     pub(super) fn retire(&self) {
         self.blueprint.retired.store(true, Ordering::Relaxed);
         if let Some(loader) = &self.loader {
             loader.rest();
         }
+        self.blueprint.places.clear();
         local::sweep();
     }
 
@@ -56,6 +58,7 @@ impl Version {
 
 impl Drop for Version {
     fn drop(&mut self) {
+        self.blueprint.places.clear();
         local::sweep();
     }
 }
