@@ -6,9 +6,10 @@
 #   make fuzz       every fuzz target for FUZZ_SECONDS (60) each, see tests/fuzz/run.sh
 #   make check      fmt, clippy, deny
 #   make differential    ours beside nginx and Varnish: each difference explained or shown
-#   make bench      every figure of BENCHMARKS.md: the four below, one after the other
+#   make bench      every figure of BENCHMARKS.md but those of soaks: the parts below in turn, and `soak`
 #   make bench-program   against floor, HAProxy, nginx and Varnish
 #   make bench-micro     the parts, in process
+#   make bench-plugins   a call of each shipped plugin, in every language
 #   make bench-record    records of the second tier, against Node.js
 #   make soak-attacks    ten minutes of attacks beside normal load (DURATION=60 for a minute)
 #   make soak-l2    Redis frozen under load; a hundred kills with a disk
@@ -16,7 +17,7 @@
 #   make soak-plugins  half an hour of plugins in all languages, with new files all the time
 #   make soak       100,000 trapping plugin calls beside a plain route
 
-.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-record soak soak-attacks soak-l2 soak-bus soak-plugins clean
+.PHONY: run build build-dist plugins test test-install test-plugins conformance fuzz check fmt clippy deny differential bench bench-install bench-program bench-micro bench-plugins bench-record soak soak-attacks soak-l2 soak-bus soak-plugins clean
 
 CARGO ?= cargo
 
@@ -93,6 +94,7 @@ differential: bench-install
 bench:
 	$(MAKE) bench-program
 	$(MAKE) bench-micro
+	$(MAKE) bench-plugins
 	$(MAKE) bench-record
 	$(MAKE) soak
 
@@ -101,6 +103,10 @@ bench-program: build-dist bench-install
 
 bench-micro: plugins
 	$(CARGO) bench --locked -p lamina --bench micro
+
+# What a call of each shipped plugin costs, in every language.
+bench-plugins: build-dist plugins
+	@scripts/bench-plugins.sh
 
 bench-record:
 	@tests/record/control.sh --install

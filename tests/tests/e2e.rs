@@ -108,6 +108,8 @@ mod plugin_kit;
 mod plugin_quarantine;
 #[path = "e2e/plugin_responses.rs"]
 mod plugin_responses;
+#[path = "e2e/plugin_shipped.rs"]
+mod plugin_shipped;
 #[path = "e2e/plugin_swap.rs"]
 mod plugin_swap;
 #[path = "e2e/plugin_wasi.rs"]
