@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(places(&json!("key"), &got), [""; 0]);
         assert_eq!(
             places(&json!({"key": {"text": "a/c", "parts": []}}), &got),
-            ["key.parts", "key.text"]
+            ["key.text", "key.parts"]
         );
     }
 
@@ -164,6 +164,6 @@ mod tests {
     fn a_misspelt_field_names_those_that_there_are() {
         let got = json!({"key": {"text": "a", "parts": [], "tags": []}});
         let found = differences(&json!({"key": {"txt": "a"}}), &got);
-        assert!(found[0].got.contains("parts, tags, text"), "{}", found[0]);
+        assert!(found[0].got.contains("text, parts, tags"), "{}", found[0]);
     }
 }
