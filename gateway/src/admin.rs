@@ -1,11 +1,12 @@
-//! The admin listener: health, metrics, purge, plugins, explain.
+//! The admin listener: health, metrics, purge, plugins, the second tier's keys, explain.
 //!
 //! It runs on a thread and a runtime of its own, so that it answers when the listeners
 //! are full. What changes something is POST and asks for the token where one is set, as do
-//! a plugin's failed calls;
+//! a plugin's failed calls and the keys of the second tier;
 //! beyond loopback one must be (`config` refuses to start otherwise).
 
 pub mod config;
+mod l2;
 mod plugins;
 mod purge;
 
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Standing};
@@ -64,17 +65,22 @@ impl Admin {
             (&Method::GET | &Method::HEAD, "/v1/plugins") => {
                 answer(StatusCode::OK, &plugins::list(&self.plugins))
             }
+            (&Method::GET | &Method::HEAD, "/v1/l2/keys") => {
+                let (allowed, uri) = (self.allows(&request), request.uri().clone());
+                self.keys(allowed, &uri).await
+            }
             (_, path) if plugins::target(path).is_some() => {
                 let allowed = self.allows(&request);
                 self.about_plugin(&method, path, allowed).await
             }
             (_, "/v1/purge" | "/v1/explain") => wrong_method("POST"),
-            (_, "/livez" | "/readyz" | "/metrics" | "/v1/nodes" | "/v1/plugins") => {
-                wrong_method("GET, HEAD")
-            }
+            (
+                _,
+                "/livez" | "/readyz" | "/metrics" | "/v1/nodes" | "/v1/plugins" | "/v1/l2/keys",
+            ) => wrong_method("GET, HEAD"),
             _ => answer(
                 StatusCode::NOT_FOUND,
-                &json!({"error": "no such page; there are /livez, /readyz, /metrics, /v1/nodes, /v1/plugins, /v1/plugins/NAME/calls, /v1/purge and /v1/explain"}),
+                &json!({"error": "no such page; there are /livez, /readyz, /metrics, /v1/nodes, /v1/plugins, /v1/plugins/NAME/calls, /v1/l2/keys, /v1/purge and /v1/explain"}),
             ),
         }
     }
@@ -138,6 +144,16 @@ impl Admin {
                 )
             }
         }
+    }
+
+    /// What the second tier holds: which URLs are asked for is private.
+    async fn keys(&self, allowed: bool, uri: &Uri) -> Response<Body> {
+        if !allowed {
+            return unauthorized();
+        }
+        let tier = self.proxy.cache.below().map(Arc::as_ref);
+        let (status, body) = l2::keys(tier, uri.query().unwrap_or_default()).await;
+        answer(status, &body)
     }
 
     async fn about_plugin(&self, method: &Method, path: &str, allowed: bool) -> Response<Body> {

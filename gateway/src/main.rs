@@ -35,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   lamina doctor -c lamina.yaml
   lamina purge --tag user-7 --wait 2s
   lamina nodes --admin 127.0.0.1:9180
+  lamina l2 keys --pattern 'shop.example/user/*'
   lamina schema > lamina.schema.json
   lamina record inspect stored.bin --seal-key-file /run/secrets/seal
   lamina record inspect http://shop.example/search?q=tea -c lamina.yaml
@@ -89,6 +90,11 @@ enum Command {
         #[command(flatten)]
         admin: Admin,
     },
+    /// The second tier of a running gateway.
+    L2 {
+        #[command(subcommand)]
+        command: L2Command,
+    },
     /// Records of a second tier.
     Record {
         #[command(subcommand)]
@@ -107,6 +113,21 @@ enum Command {
     },
     /// Print the version.
     Version,
+}
+
+#[derive(Subcommand)]
+enum L2Command {
+    /// List what it holds; Redis with `index.enabled` can tell.
+    Keys {
+        /// URLs that match: `*` is any run of characters, `?` one; `/…` is a path on every host.
+        #[arg(long)]
+        pattern: Option<String>,
+        /// Keys at most.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        #[command(flatten)]
+        admin: Admin,
+    },
 }
 
 #[derive(Subcommand)]
@@ -331,6 +352,19 @@ fn execute(command: Command) -> anyhow::Result<Done> {
         }
         Command::Nodes { admin } => {
             print!("{}", runtime()?.block_on(admin.remote()?.nodes())?);
+            Ok(Done::Well)
+        }
+        Command::L2 {
+            command:
+                L2Command::Keys {
+                    pattern,
+                    limit,
+                    admin,
+                },
+        } => {
+            let remote = admin.remote()?;
+            let keys = remote.keys(pattern.as_deref(), limit);
+            print!("{}", runtime()?.block_on(keys)?);
             Ok(Done::Well)
         }
         Command::Schema => {

@@ -56,6 +56,15 @@ impl Pattern {
         }
     }
 
+    /// Whether what matches still does with anything behind it: it ends with a `*`.
+    pub fn is_open(&self) -> bool {
+        match &self.form {
+            Form::Text(_) => false,
+            Form::Prefix(_) => true,
+            Form::Tokens(tokens) => tokens.last() == Some(&Token::Run),
+        }
+    }
+
     /// A pattern that this text alone matches.
     pub fn exactly(text: &str) -> Self {
         let mut source = String::with_capacity(text.len());
@@ -207,6 +216,16 @@ mod tests {
             let compiled = Pattern::new(&pattern);
             let chars: Vec<char> = text.chars().collect();
             prop_assert_eq!(compiled.matches(&text), slow(&tokens(&pattern), &chars));
+        }
+
+        #[test]
+        fn what_an_open_pattern_matches_it_matches_with_anything_behind(pattern in r"[ab*?\\]{0,8}", text in "[ab*]{0,10}", more in "[ab*]{0,4}") {
+            let compiled = Pattern::new(&pattern);
+            if compiled.is_open() && compiled.matches(&text) {
+                let longer = text + &more;
+                prop_assert!(compiled.matches(&longer));
+            }
+            prop_assert_eq!(compiled.is_open(), tokens(&pattern).last() == Some(&Token::Run));
         }
 
         #[test]

@@ -74,6 +74,8 @@ mod l2_gateway_faults;
 mod l2_gateway_groups;
 #[path = "e2e/l2_holes.rs"]
 mod l2_holes;
+#[path = "e2e/l2_index.rs"]
+mod l2_index;
 #[path = "e2e/l2_races.rs"]
 mod l2_races;
 #[path = "e2e/l2_redis.rs"]
@@ -82,6 +84,8 @@ mod l2_redis;
 mod l2_redis_faults;
 #[path = "e2e/l2_redis_groups.rs"]
 mod l2_redis_groups;
+#[path = "e2e/l2_redis_index.rs"]
+mod l2_redis_index;
 #[path = "e2e/l2_tls.rs"]
 mod l2_tls;
 #[path = "e2e/l2_turns.rs"]

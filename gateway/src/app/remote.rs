@@ -1,4 +1,6 @@
-//! `lamina purge` and `lamina nodes`: asks a running gateway by its admin listener.
+//! `lamina purge`, `lamina nodes` and `lamina l2 keys`: asks a running gateway by its admin listener.
+
+mod keys;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,6 +14,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
+
+pub use keys::Keys;
 
 /// Where a gateway's admin listener is, and what opens it.
 pub struct Remote {

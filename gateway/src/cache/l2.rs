@@ -3,20 +3,24 @@
 //! Inside: `store` (the trait), `redis` (what nodes share), `disk` (for one node); `find` and
 //! `put` (what requests come with), `convert` (entries and records); `guard` (deadline,
 //! breaker, gate), `writer` (write-behind), `removals`, `feed` (the purge log of the store),
-//! `lease` (one load a key among nodes). What a record is, [`super::record`] knows.
+//! `lease` (one load a key among nodes); `index`, `list` and `clear` (where the store keeps
+//! an index: noting, listing, freeing what purges hide). What a record is, [`super::record`] knows.
 //!
 //! Invariant: whatever happens here, the request goes on: a failure, a damaged or foreign
 //! record, and what can't be judged for want of the purge log, are misses. Nothing is
 //! read or written before the log was read, and nothing of another log's generation is
 //! believed.
 
+mod clear;
 pub mod config;
 pub(super) mod convert;
 pub mod disk;
 mod feed;
 mod find;
 mod guard;
+mod index;
 mod lease;
+mod list;
 mod put;
 pub mod redis;
 mod removals;
@@ -32,14 +36,17 @@ use tokio::sync::oneshot;
 use crate::cache::event::Hooks;
 use crate::cache::purge::{Kind, Order, PurgeLog, Selector};
 use crate::cache::record::{self, Limits, Seal};
+use clear::Clearing;
 use feed::Feed;
 use guard::Guard;
+use index::Index;
 use removals::Removals;
 use store::Store;
 use writer::Writer;
 
 pub use find::{Below, Sought};
 pub use lease::{Held, Turn};
+pub use list::{Cursor, Listed, Listing, Unlisted};
 
 /// The tier.
 pub struct L2 {
@@ -47,6 +54,10 @@ pub struct L2 {
     writer: Writer,
     removals: Removals,
     feed: Feed,
+    index: Index,
+    clearing: Arc<Clearing>,
+    /// Held by the listing that is under way.
+    listing: tokio::sync::Mutex<()>,
     codec: record::Options,
     max_life: Duration,
     lease: config::LeaseRules,
@@ -75,11 +86,16 @@ impl L2 {
             limits: Limits::for_objects(max_object_bytes),
             seal,
         };
+        let index = Index::new(&*store, registry)?;
+        let clearing = Arc::new(Clearing::new(index.shards() > 0, registry)?);
         Ok(Self {
             guard: Guard::new(store, config, Arc::clone(&hooks), registry)?,
             writer: Writer::new(config.write_queue.as_usize(), registry)?,
             removals: Removals::new(registry)?,
-            feed: Feed::new(log, Arc::clone(&hooks), registry)?,
+            feed: Feed::new(log, Arc::clone(&clearing), Arc::clone(&hooks), registry)?,
+            index,
+            clearing,
+            listing: tokio::sync::Mutex::default(),
             codec,
             max_life: config.max_life.into(),
             lease: config.lease,
@@ -87,7 +103,8 @@ impl L2 {
         })
     }
 
-    /// Writes behind, appends purges and follows the log, on the runtime that calls it.
+    /// Writes behind, notes what was written, appends purges, frees what they hide and
+    /// follows the log, on the runtime that calls it.
     pub fn run(self: &Arc<Self>) {
         for _ in 0..WRITERS {
             let tier = Arc::clone(self);
@@ -97,6 +114,12 @@ impl L2 {
         tokio::spawn(async move { tier.feed.append(&tier.guard).await });
         let tier = Arc::clone(self);
         tokio::spawn(async move { tier.feed.follow(&tier.guard).await });
+        if self.index.shards() > 0 {
+            let tier = Arc::clone(self);
+            tokio::spawn(async move { tier.index.note_behind(&tier.guard).await });
+            let tier = Arc::clone(self);
+            tokio::spawn(async move { tier.clear_behind().await });
+        }
     }
 
     /// Whether all nodes use the store, and follow its purge log.
@@ -137,6 +160,7 @@ impl L2 {
         let all = async {
             self.feed.settled().await;
             self.writer.settled().await;
+            self.index.settled().await;
             self.guard.store.sync().await
         };
         match tokio::time::timeout(patience, all).await {

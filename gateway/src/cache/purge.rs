@@ -136,8 +136,10 @@ enum Facet {
 
 /// A selector that is compared with an entry's URL.
 #[derive(Clone, PartialEq, Debug)]
-enum Urls {
+pub enum Urls {
+    /// Those that begin with this; without a scheme.
     Prefix(String),
+    /// Those that match as a whole; without a scheme.
     Pattern(Pattern),
 }
 
@@ -321,11 +323,9 @@ impl Records {
                 .exact
                 .entry((Facet::Route, hash64(route.as_bytes())))
                 .or_default(),
-            Selector::Prefix(prefix) => {
-                self.url_stamp(Urls::Prefix(strip_scheme(prefix).to_owned()))
-            }
+            Selector::Prefix(prefix) => self.url_stamp(Urls::beginning(prefix)),
             Selector::Pattern(pattern) => {
-                let pattern = Pattern::new(strip_scheme(pattern.as_str()));
+                let pattern = without_scheme(pattern);
                 match pattern.literal() {
                     Some(address) => {
                         self.has_addresses = true;
@@ -428,7 +428,18 @@ impl Stamp {
 }
 
 impl Urls {
-    fn matches(&self, url: &str) -> bool {
+    /// URLs that begin with `prefix`.
+    pub fn beginning(prefix: &str) -> Self {
+        Self::Prefix(strip_scheme(prefix).to_owned())
+    }
+
+    /// URLs that match `pattern`.
+    pub fn like(pattern: &Pattern) -> Self {
+        Self::Pattern(without_scheme(pattern))
+    }
+
+    /// Whether `url` (`host/path?query`) is one of them.
+    pub fn matches(&self, url: &str) -> bool {
         let (text, any_host) = match self {
             Self::Prefix(prefix) => (prefix.as_str(), prefix.starts_with('/')),
             Self::Pattern(pattern) => (pattern.as_str(), pattern.as_str().starts_with('/')),
@@ -439,11 +450,24 @@ impl Urls {
             Self::Pattern(pattern) => pattern.matches(subject),
         }
     }
+
+    /// Whether all URLs that begin with `cut` are sure to be among them.
+    pub fn matches_all_from(&self, cut: &str) -> bool {
+        let is_open = match self {
+            Self::Prefix(_) => true,
+            Self::Pattern(pattern) => pattern.is_open(),
+        };
+        is_open && self.matches(cut)
+    }
 }
 
 /// Of `host/path?query` what is without the host.
 fn path(url: &str) -> &str {
     url.find('/').map_or("", |at| &url[at..])
+}
+
+fn without_scheme(pattern: &Pattern) -> Pattern {
+    Pattern::new(strip_scheme(pattern.as_str()))
 }
 
 fn strip_scheme(url: &str) -> &str {

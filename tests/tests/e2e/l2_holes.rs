@@ -11,7 +11,8 @@
 //! | an event marked as seen before it was applied | holes: a_number_counts_as_known_only_when_its_purges_hold |
 //! | a finished load that removes somebody else's flight | cache/coalesce: a_flight_that_a_purge_reaches_takes_no_more_followers · e2e l2_redis: a_lease_has_one_owner_until_it_ends |
 //! | a herd that reads L2 once each | a_herd_reads_the_store_once |
-//! | index members removed by readers; an index scored by write time | a_look_changes_nothing_in_the_store (there is no index) · e2e l2_redis: every_key_has_an_end_of_life |
+//! | index members removed by readers | a_reader_leaves_the_index_as_it_is · a_look_changes_nothing_in_the_store |
+//! | an index scored by write time | l2_redis_index: a_member_is_scored_by_the_end_of_its_record_and_never_set_back, expired_members_go_by_their_time_along_with_what_is_noted · e2e l2_redis: every_key_has_an_end_of_life |
 //! | a lock error taken for contention | a_lease_that_is_refused_is_no_contention · cache/l2/tests/holes_outage: a_store_that_fails_is_not_another_owner |
 //! | no look at the cache after the lock | who_gets_the_lease_looks_again_before_it_loads |
 //! | no renewal | holes_outage: a_lease_is_held_as_long_as_its_load_runs · a_long_load_keeps_its_lease |
@@ -41,7 +42,7 @@ use e2e::wire::Wire;
 use futures_util::future::join_all;
 use http::Method;
 
-use crate::l2::{LASTING, ask, over, redis_at, versions, written};
+use crate::l2::{LASTING, PATIENCE, ask, over, redis_at, versions, written};
 use crate::l2_redis::{MAX, config_of, connected, key, name, put};
 use crate::l2_turns::no_lease_is_left;
 
@@ -104,6 +105,38 @@ async fn a_look_changes_nothing_in_the_store() {
         assert_eq!(matches!(read, Ok(Some(_))), n == 1, "{read:?}");
     }
     assert_eq!(redis.cli(&["DEBUG", "DIGEST"]).await, before);
+}
+
+/// A record that is gone, a look for it and a listing: another node may store it again and
+/// note it at that very moment, and a member that a reader took out would be lost.
+#[tokio::test]
+async fn a_reader_leaves_the_index_as_it_is() {
+    let redis = Redis::start().await;
+    let origin = versions().await;
+    let url = redis.url();
+    let l2 = format!(
+        "{{redis: {{url: \"{url}\", silence_timeout: 10m, index: {{enabled: true}}}}, {PATIENCE}}}"
+    );
+    let policy = "{mode: override, ttl: 1d, request_directives: honor}";
+    let writer = over(&origin, &l2, policy).await;
+    ask(&writer, "/").await;
+    let noted = [("outcome", "noted")];
+    writer
+        .metric_until("lamina_l2_index_total", &noted, |count| count == 1.0)
+        .await;
+    no_lease_is_left(&redis).await;
+    let records = redis.cli(&["--scan", "--pattern", "lamina:*r"]).await;
+    redis.cli(&["DEL", &records]).await;
+    let reader = over(&origin, &l2, policy).await;
+    let before = redis.cli(&["DEBUG", "DIGEST"]).await;
+    let only = reader.client().request("/").host("site.example");
+    let only = only.header("cache-control", "only-if-cached");
+    assert_eq!(only.send().await.status, 504);
+    let listing = reader.admin(Method::GET, "/v1/l2/keys", "").await;
+    assert!(listing.text.contains("\"keys\":[]"), "{}", listing.text);
+    assert_eq!(redis.cli(&["DEBUG", "DIGEST"]).await, before);
+    let members = redis.cli(&["--scan", "--pattern", "lamina:index:*"]).await;
+    assert_eq!(members.lines().count(), 2, "it is still noted");
 }
 
 /// A full Redis still reads, and refuses leases.

@@ -442,7 +442,8 @@ async fn nothing_outside_the_prefix_is_touched_and_globs_in_it_mean_nothing() {
     store.release(&lease).await.unwrap();
 }
 
-/// Every key but the log's ends by itself: nothing is left behind for ever.
+/// Every key but the log's ends by itself: nothing is left behind for ever. For the index
+/// see l2_redis_index: a_shard_ends_with_its_last_record.
 #[tokio::test]
 async fn every_key_has_an_end_of_life() {
     let redis = Redis::start().await;

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::{Notify, oneshot};
 
+use super::clear::Clearing;
 use super::guard::{Call, Failed, Guard};
 use super::store::{Log, Logged, Purge, StoreError};
 use crate::cache::entry::Marks;
@@ -43,6 +44,8 @@ const WATCH_MARGIN: Duration = Duration::from_secs(2);
 /// Both directions.
 pub(super) struct Feed {
     log: Arc<PurgeLog>,
+    /// Told of each purge of ours that got its number.
+    clearing: Arc<Clearing>,
     hooks: Arc<Hooks>,
     queue: Mutex<Queue>,
     wake: Notify,
@@ -87,6 +90,7 @@ impl Position {
 impl Feed {
     pub(super) fn new(
         log: Arc<PurgeLog>,
+        clearing: Arc<Clearing>,
         hooks: Arc<Hooks>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
@@ -107,6 +111,7 @@ impl Feed {
         registry.register(Box::new(gaps.clone()))?;
         Ok(Self {
             log,
+            clearing,
             hooks,
             queue: Mutex::default(),
             wake: Notify::new(),
@@ -243,6 +248,7 @@ impl Feed {
                 let newest = log.newest;
                 self.apply(log);
                 self.came_back(|_| {});
+                self.clearing.logged(&purge, newest);
                 // Who waited for the number may have left.
                 for teller in tellers {
                     let _ = teller.send(newest);

@@ -45,10 +45,14 @@ pub enum Call {
     /// Of a lease that is held.
     Renew,
     Release,
+    /// Of the index: noting what was written, reading it, removing what purges hide.
+    Note,
+    List,
+    Clear,
 }
 
-const CALLS: [&str; 8] = [
-    "get", "put", "delete", "log", "watch", "lease", "renew", "release",
+const CALLS: [&str; 11] = [
+    "get", "put", "delete", "log", "watch", "lease", "renew", "release", "note", "list", "clear",
 ];
 const OUTCOMES: [&str; 9] = [
     "ok",

@@ -108,6 +108,9 @@ impl L2 {
             }
             None => Wrote::TooLarge,
         };
+        if wrote == Wrote::Stored {
+            self.index.stored(write);
+        }
         self.hooks.emit(Event::Wrote(wrote));
     }
 
@@ -168,6 +171,10 @@ impl Write {
     /// How long it lives yet.
     pub(super) fn left(&self) -> Duration {
         self.life.saturating_sub(self.since.elapsed())
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
     }
 
     /// Bytes that it keeps while it waits.

@@ -1,7 +1,7 @@
 //! The second tier that nodes share: Redis alone, behind Sentinel, or as a Cluster.
 //!
 //! Inside: `config`, `link` (a connection kept up), `script`, `log` (the purge log), `lease`,
-//! `freed` (word of leases), `names`, `fault`; connecting is `crate::redis`'s. Decision: every write is a
+//! `freed` (word of leases), `index`, `names`, `fault`; connecting is `crate::redis`'s. Decision: every write is a
 //! script that looks before it writes, so that a late one never beats a purge, a newer
 //! record or the owner of a lease; no command ever walks over keys. Invariant: nothing here
 //! waits for a connection.
@@ -9,6 +9,7 @@
 pub mod config;
 mod fault;
 mod freed;
+mod index;
 mod lease;
 mod link;
 mod log;
@@ -28,7 +29,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast;
 
-use super::store::{Acquired, Found, Lease, Log, Purge, Put, Store, StoreError, StoreKey, Written};
+use super::store::{
+    Acquired, Found, Lease, Log, Noted, Page, Purge, Put, Store, StoreError, StoreKey, Written,
+};
 use crate::cache::purge::Order;
 use crate::redis::{self, Plan, is_demotion};
 use fault::{fault, unexpected};
@@ -47,6 +50,8 @@ pub enum OpenError {
     Prefix(String),
     #[error("`connections` is 0; expected 1 or more")]
     Connections,
+    #[error("`index.shards` is {0}; expected 1 to 1024")]
+    Shards(u16),
 }
 
 impl OpenError {
@@ -56,6 +61,7 @@ impl OpenError {
             Self::Server(error) => error.key(),
             Self::Prefix(_) => "prefix",
             Self::Connections => "connections",
+            Self::Shards(_) => "index",
         }
     }
 }
@@ -71,6 +77,8 @@ struct Redis {
     _listening: Link,
     freed: broadcast::Sender<StoreKey>,
     purge_log_length: u64,
+    /// 0: there is no index.
+    index_shards: u16,
 }
 
 /// A store that connects by itself, now and whenever the connection is lost; needs a tokio
@@ -92,6 +100,10 @@ pub fn open(config: &config::Redis) -> Result<Arc<dyn Store>, OpenError> {
         freed,
         names,
         purge_log_length: config.purge_log_length.max(1),
+        index_shards: match config.index.enabled {
+            true => config.index.shards,
+            false => 0,
+        },
     }))
 }
 
@@ -236,6 +248,38 @@ impl Store for Redis {
     /// What survives is Redis's own affair (`appendonly`, replicas).
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         std::future::ready(Ok(())).boxed()
+    }
+
+    fn index_shards(&self) -> u16 {
+        self.index_shards
+    }
+
+    fn note<'a>(
+        &'a self,
+        shard: u16,
+        records: &'a [Noted],
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.note_records(shard, records).boxed()
+    }
+
+    fn page(&self, shard: u16, from: u64, size: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
+        self.read_page(shard, from, size).boxed()
+    }
+
+    fn left<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> BoxFuture<'a, Result<Vec<Option<Duration>>, StoreError>> {
+        self.lives(keys).boxed()
+    }
+
+    fn clear<'a>(
+        &'a self,
+        shard: u16,
+        keys: &'a [StoreKey],
+        before: Order,
+    ) -> BoxFuture<'a, Result<usize, StoreError>> {
+        self.clear_records(shard, keys, before).boxed()
     }
 }
 

@@ -5,15 +5,20 @@
 //! the store alone: a write says how long the record lives, a read says how much of that is
 //! left, so that no two nodes' clocks are ever compared.
 
+mod index;
+
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
 
 use crate::cache::key::KeyId;
 use crate::cache::purge::Order;
+
+pub use index::{Member, Noted, Page, Text};
 
 /// A cache key as stores know it. The record carries the whole key and is bound to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -188,6 +193,57 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns when all that was written survives a crash of the process and the machine.
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// How many shards its index of records has; 0: it keeps none, and refuses the calls
+    /// below. No record is read, written or removed by way of the index but by
+    /// [`clear`](Self::clear).
+    fn index_shards(&self) -> u16 {
+        0
+    }
+
+    /// Notes records of one shard that were written, and drops some that have expired.
+    fn note<'a>(
+        &'a self,
+        _shard: u16,
+        _records: &'a [Noted],
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        unindexed()
+    }
+
+    /// About `size` members of a shard, from a place that a page named; 0 is the beginning.
+    /// A member that is there all the while is on some page, and may be on two.
+    fn page(
+        &self,
+        _shard: u16,
+        _from: u64,
+        _size: usize,
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        unindexed()
+    }
+
+    /// How long each record has left to live; none: it is not there. It changes nothing.
+    fn left<'a>(
+        &'a self,
+        _keys: &'a [StoreKey],
+    ) -> BoxFuture<'a, Result<Vec<Option<Duration>>, StoreError>> {
+        unindexed()
+    }
+
+    /// Removes those records of one shard that were born before `before`, and from the
+    /// index what is gone by then; without tombstones. Answers how many it removed.
+    fn clear<'a>(
+        &'a self,
+        _shard: u16,
+        _keys: &'a [StoreKey],
+        _before: Order,
+    ) -> BoxFuture<'a, Result<usize, StoreError>> {
+        unindexed()
+    }
+}
+
+fn unindexed<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
+    let error = StoreError::Refused(Refusal::Other, "there is no index".to_owned());
+    std::future::ready(Err(error)).boxed()
 }
 
 impl StoreKey {

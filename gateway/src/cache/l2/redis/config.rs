@@ -44,7 +44,22 @@ pub struct Redis {
     pub reconnect_max: Duration,
     /// Purges that the shared log keeps, about.
     pub purge_log_length: u64,
+    /// An index of the records, for listing and for freeing what purges hide.
+    pub index: Index,
 }
+
+/// An index of the records, for listing and for freeing what purges hide.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Index {
+    /// Off: records can't be listed, and what a purge hides stays until it expires.
+    pub enabled: bool,
+    /// Sorted sets that it is spread over, 1 to 1024; the same on all nodes.
+    pub shards: u16,
+}
+
+/// Shards at most: a listing looks at every one.
+const MAX_SHARDS: u16 = 1_024;
 
 impl Redis {
     /// Whether this can be a Redis, as far as can be told without files and network.
@@ -57,6 +72,9 @@ impl Redis {
         }
         if self.prefix.contains(['{', '}']) {
             return Err(OpenError::Prefix(self.prefix.clone()));
+        }
+        if !(1..=MAX_SHARDS).contains(&self.index.shards) {
+            return Err(OpenError::Shards(self.index.shards));
         }
         Ok(redis::check(&self.url)?)
     }
@@ -96,6 +114,16 @@ impl Default for Redis {
             silence_timeout: Duration::secs(2),
             reconnect_max: Duration::secs(2),
             purge_log_length: 100_000,
+            index: Index::default(),
+        }
+    }
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            shards: 16,
         }
     }
 }

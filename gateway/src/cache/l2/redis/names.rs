@@ -49,6 +49,17 @@ impl Names {
         format!("{}{{log}}h", self.prefix)
     }
 
+    /// A shard of the index: store keys by when they expire. Both names of a shard share a
+    /// slot; shards are spread.
+    pub(super) fn index(&self, shard: u16) -> String {
+        format!("{}index:{{{shard}}}", self.prefix)
+    }
+
+    /// Births and URLs of a shard's store keys.
+    pub(super) fn index_texts(&self, shard: u16) -> String {
+        format!("{}index:{{{shard}}}u", self.prefix)
+    }
+
     /// The channel on which keys of freed leases are told.
     pub(super) fn freed(&self) -> String {
         format!("{}freed", self.prefix)
@@ -84,5 +95,7 @@ mod tests {
         assert_eq!(names.lease(&key), format!("{name}l"));
         assert_eq!(names.log(), "lamina:{log}");
         assert_eq!(names.log_head(), "lamina:{log}h");
+        assert_eq!(names.index(7), "lamina:index:{7}");
+        assert_eq!(names.index_texts(7), "lamina:index:{7}u");
     }
 }
