@@ -431,6 +431,12 @@ impl Plugin {
         }
     }
 
+    /// What its response hook sees of a request, as its manifest says.
+    pub fn response_sees(&self, headers: &HeaderMap, query: Option<&str>) -> Seen {
+        let version = self.versions.current.load();
+        Seen::declared(&version.manifest.reads, headers, query)
+    }
+
     fn judged<T>(
         &self,
         version: &Arc<Version>,

@@ -34,7 +34,7 @@ pub struct Route {
     /// The plugin that loads a missing value, in place of a plain request to the upstream.
     #[serde(default)]
     pub loader: Option<Hooked>,
-    /// What happens where the loader sees something of a request (headers, cookies, query parameters) that neither the key nor the response's `Vary` covers: two requests that differ in it share an answer.
+    /// What happens where the loader or the response plugin sees something of a request (headers, cookies, query parameters) that neither the key nor the response's `Vary` covers: two requests that differ in it share an answer.
     #[serde(default)]
     pub unkeyed: Unkeyed,
     /// The plugin that looks at each request before its key is derived.
@@ -51,7 +51,7 @@ pub struct Route {
     pub invalidate: Vec<Invalidate>,
 }
 
-/// What happens where a loader sees what the key does not cover.
+/// What happens where a plugin sees what the key does not cover.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unkeyed {

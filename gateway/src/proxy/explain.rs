@@ -40,7 +40,7 @@ pub struct Explanation {
     pub stale: Vec<String>,
     /// Where a missing value comes from.
     pub source: Option<String>,
-    /// What the loader sees and the key does not cover, unless the response's `Vary` does.
+    /// What the loader or the response plugin sees and the key does not cover, unless the response's `Vary` does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unkeyed: Vec<String>,
     /// What each tier holds; of a running gateway alone.
@@ -227,13 +227,18 @@ fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
 }
 
 fn unkeyed(visit: &Visit<'_>, keyed: &Keyed) -> Vec<String> {
-    let route = &**visit.route;
-    let (Some(watch), Some((plugin, _))) = (&route.unkeyed, &route.loader) else {
-        return Vec::new();
-    };
-    let headers = sources::for_loader(visit.parts);
-    let seen = plugin.would_see(&headers, visit.parts.uri.query());
-    watch.explain(route, &keyed.key, &seen)
+    let (route, query) = (&**visit.route, visit.parts.uri.query());
+    let mut lines = Vec::new();
+    if let (Some(watch), Some((plugin, _))) = (&route.unkeyed, &route.loader) {
+        let headers = sources::for_loader(visit.parts);
+        let seen = plugin.would_see(&headers, query);
+        lines.extend(watch.explain(route, &keyed.key, &seen));
+    }
+    if let (Some(watch), Some((plugin, _))) = (&route.looked, &route.response_plugin) {
+        let seen = plugin.response_sees(&visit.parts.headers, query);
+        lines.extend(watch.explain(route, &keyed.key, &seen));
+    }
+    lines
 }
 
 fn tier(name: &str, holds: Option<String>) -> String {

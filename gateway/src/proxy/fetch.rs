@@ -180,15 +180,20 @@ impl Fetch {
         }
     }
 
-    /// Whether the key covers what the loader saw, or the route has it all the same.
-    fn keyed(&self, answer: &mut Answer) -> Result<(), Refusal> {
+    /// Whether the key covers what loader and response plugin saw, or the route has it all
+    /// the same.
+    pub(super) fn keyed(&self, answer: &mut Answer) -> Result<(), Refusal> {
         let route = &self.ask.route;
-        match (&route.unkeyed, &answer.seen) {
-            (Some(watch), Some(seen)) => {
-                watch.check(route, &self.primary, seen, answer.response.headers_mut())
+        let saw = [
+            (&route.unkeyed, &answer.seen),
+            (&route.looked, &answer.looked),
+        ];
+        for (watch, seen) in saw {
+            if let (Some(watch), Some(seen)) = (watch, seen) {
+                watch.check(route, &self.primary, seen, answer.response.headers_mut())?;
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// The status that the policy judges: a part is kept on the terms of the whole. Other

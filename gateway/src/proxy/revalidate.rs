@@ -45,7 +45,8 @@ impl Fetch {
         *response.headers_mut() = headers;
         *response.body_mut() = Body::full(stale.body.clone());
         watch::response(&self.ask, &mut arrived.answer);
-        match self.judge(&arrived) {
+        let terms = self.judge(&arrived);
+        match terms.and_then(|terms| self.keyed(&mut arrived.answer).map(|()| terms)) {
             Ok(terms) => self.renew(leader, stale, arrived, &terms).await,
             Err(refusal) => self.keep_private(leader, arrived, refusal),
         }

@@ -34,6 +34,8 @@ pub struct Route {
     pub loader: Option<(Arc<Plugin>, LoaderError)>,
     /// Of what the loader sees.
     pub unkeyed: Option<Watch>,
+    /// Of what the response plugin sees.
+    pub looked: Option<Watch>,
     pub request_plugin: Option<(Arc<Plugin>, RequestError)>,
     pub response_plugin: Option<(Arc<Plugin>, ResponseError)>,
     pub tags: Box<[Hash64]>,
@@ -154,10 +156,13 @@ impl Route {
             let on_error = on_error.request.ok_or_else(silent)?;
             Ok((plugin, on_error))
         });
-        let unkeyed = loader.as_ref().map(|(plugin, _)| {
+        let watch = |(plugin, _): &(Arc<Plugin>, OnError)| {
             let count = metrics.unkeyed(name, plugin.name());
-            Watch::new(config.unkeyed, count)
-        });
+            Watch::new(config.unkeyed, plugin.name(), count)
+        };
+        let unkeyed = loader.as_ref().map(watch);
+        let looked = response.as_ref().map(watch);
+        let looked = looked.filter(|watch| watch.rule != config::Unkeyed::Allow);
         let key = Template::new(&config.key);
         Ok(Self {
             name: name.as_str().into(),
@@ -173,6 +178,7 @@ impl Route {
             key,
             key_plugin: key_plugin.map(|(plugin, on_error)| (plugin, on_error.key)),
             unkeyed,
+            looked,
             loader: loader.map(|(plugin, on_error)| (plugin, on_error.loader)),
             request_plugin: request.transpose()?,
             response_plugin: response.map(|(plugin, on_error)| (plugin, on_error.response)),

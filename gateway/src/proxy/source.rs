@@ -41,6 +41,8 @@ pub struct Answer {
     pub validates: bool,
     /// What a loader saw of the request.
     pub seen: Option<Seen>,
+    /// What a response plugin saw of it.
+    pub looked: Option<Seen>,
     /// A plugin wants it not stored.
     pub kept_out: bool,
     /// Stored parts that the response continues: what marks them marks it.

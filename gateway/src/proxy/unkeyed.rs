@@ -1,5 +1,6 @@
-//! What a loader saw of a request and the key does not cover: two requests that differ in
-//! it share an answer, which one client may have made for all the others.
+//! What a loader or a response plugin saw of a request and the key does not cover: two
+//! requests that differ in it share an answer, which one client may have made for all the
+//! others.
 //!
 //! Looked at once a load, after the response was found fit to be stored; a hit knows
 //! nothing of this. The route's `unkeyed` says what follows.
@@ -22,9 +23,10 @@ use crate::proxy::route::Route;
 /// their names.
 const MOST: usize = 64;
 
-/// What a route does about it.
+/// What a route does about it, for one of its plugins.
 pub struct Watch {
     pub rule: Unkeyed,
+    plugin: Box<str>,
     /// Loads that saw something that the key does not cover.
     count: IntCounter,
     /// What was seen so far.
@@ -32,15 +34,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(rule: Unkeyed, count: IntCounter) -> Self {
+    pub fn new(rule: Unkeyed, plugin: &str, count: IntCounter) -> Self {
         Self {
             rule,
+            plugin: plugin.into(),
             count,
             known: Mutex::default(),
         }
     }
 
-    /// Whether a response whose loader has `seen` this may be stored under `key`. Its
+    /// Whether a response whose plugin has `seen` this may be stored under `key`. Its
     /// `Vary` may grow.
     ///
     /// # Errors
@@ -82,7 +85,8 @@ impl Watch {
         let bare = fields.into_iter().filter(|field| !cover.has(field));
         let rule = self.rule.as_str();
         let line = |field: &Field| {
-            format!("{field}: the loader sees it, the key does not hold it (unkeyed: {rule})")
+            let plugin = &self.plugin;
+            format!("{field}: plugin {plugin} sees it, the key does not hold it (unkeyed: {rule})")
         };
         let lines: BTreeSet<String> = bare.map(line).collect();
         lines.into_iter().collect()
@@ -94,12 +98,11 @@ impl Watch {
         if known.len() >= MOST || !known.insert(field.clone()) || self.rule != Unkeyed::Warn {
             return;
         }
-        let plugin = route.loader.as_ref().map(|(plugin, _)| plugin.name());
         tracing::warn!(
             route = &*route.name,
-            plugin,
+            plugin = &*self.plugin,
             %field,
-            "a loader sees what the cache key does not hold: who differs in it gets what was made for another; \
+            "a plugin sees what the cache key does not hold: who differs in it gets what was made for another; \
              put it into the route's `key` or into the response's `Vary`, or say `unkeyed: vary`, `refuse_store` or `allow`"
         );
     }

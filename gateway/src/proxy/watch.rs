@@ -98,6 +98,9 @@ pub fn response(ask: &Ask, answer: &mut Answer) {
         client: Some(ask.peer.address.ip()),
         route: &ask.route.name,
     };
+    if ask.route.looked.is_some() {
+        answer.looked = Some(plugin.response_sees(&ask.parts.headers, ask.parts.uri.query()));
+    }
     let response: &mut Response<Body> = &mut answer.response;
     // Fields of the connection are none of a plugin's business.
     forward::strip_hop_by_hop(response.headers_mut());

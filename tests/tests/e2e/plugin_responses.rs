@@ -188,6 +188,90 @@ async fn a_lifetime_of_the_plugins_holds_after_validation_and_head() {
     assert!(origin.count() <= 2);
 }
 
+/// A site whose response plugin reads `x-lang`, under this rule.
+async fn reading(unkeyed: &str) -> (Origin, Gateway) {
+    let origin = Origin::pages(|_| Reply::fresh("x")).await;
+    let gateway = Setup::new(&origin)
+        .file("answerer.wasm", guest::built("answerer"))
+        .top(
+            "plugins",
+            &format!(
+                "{{p: {{file: answerer.wasm, config: {{reads: [x-lang]}}, limits: {PATIENT}}}}}"
+            ),
+        )
+        .route(&format!(
+            "{{name: site, upstream: origin, response: {{plugin: p}}, unkeyed: {unkeyed}}}"
+        ))
+        .start()
+        .await;
+    (origin, gateway)
+}
+
+#[tokio::test]
+async fn what_a_response_plugin_reads_and_the_key_lacks_is_watched_like_a_loaders() {
+    // Whether a German page is a hit for German, for English and for none.
+    for (unkeyed, hits, counted) in [
+        ("warn", [true, true, true], 1.0),
+        ("vary", [true, false, false], 3.0),
+        ("refuse_store", [false, false, false], 3.0),
+        ("allow", [true, true, true], 0.0),
+    ] {
+        let (_origin, gateway) = reading(unkeyed).await;
+        let ask = async |lang: &str| {
+            let ask = gateway.client().request("/a").header("x-lang", lang);
+            ask.send().await
+        };
+        ask("de").await;
+        let got = [
+            ask("de").await.is_hit(),
+            ask("en").await.is_hit(),
+            gateway.client().get("/a").await.is_hit(),
+        ];
+        assert_eq!(got, hits, "{unkeyed}");
+        let labels = [("route", "site"), ("plugin", "p")];
+        let loads = gateway.metric("lamina_plugin_unkeyed_total", &labels).await;
+        assert!(
+            loads <= counted && (loads > 0.0) == (counted > 0.0),
+            "{unkeyed}: {loads}"
+        );
+        let told =
+            |line: &String| line.contains("does not hold") && line.contains("header `x-lang`");
+        if unkeyed == "warn" {
+            gateway
+                .logged("the warning", |line| told(&line.to_owned()))
+                .await;
+        }
+        let question = r#"{"url": "http://a/x", "headers": {"x-lang": "de"}}"#;
+        let explained = gateway
+            .admin(http::Method::POST, "/v1/explain", question)
+            .await;
+        let says = explained.text.contains("header `x-lang`: plugin p sees it");
+        assert_eq!(says, unkeyed != "allow", "{}", explained.text);
+    }
+}
+
+#[tokio::test]
+async fn a_validated_response_is_watched_too() {
+    let origin = Origin::pages(validated).await;
+    let gateway = Setup::new(&origin)
+        .file("answerer.wasm", guest::built("answerer"))
+        .top(
+            "plugins",
+            &format!(
+                "{{p: {{file: answerer.wasm, config: {{reads: [x-lang]}}, limits: {PATIENT}}}}}"
+            ),
+        )
+        .route("{name: site, upstream: origin, response: {plugin: p}, unkeyed: vary}")
+        .start()
+        .await;
+    let client = gateway.client();
+    for round in 0..3 {
+        let answer = client.get("/a").await;
+        assert_eq!(answer.header("vary"), "x-lang", "round {round}");
+    }
+    assert_eq!(origin.last().header("if-none-match"), "\"v\"");
+}
+
 #[tokio::test]
 async fn a_part_of_a_body_is_changed_and_stored_by_the_plugins_word() {
     let (_origin, gateway) = answered("{/a: {set: {x-new: n}, ttl: 3600}}", "{}", |seen| {

@@ -1,7 +1,8 @@
 //! A response plugin: what it does with the response to a path is said by its configuration.
 //!
 //! `{PATH: RULE}`, a rule `trap: true`, or what a change has: `ttl` in seconds, `tag`,
-//! `store: false`, `set`, `remove`, and `told: HEADER`, which tells what the plugin saw.
+//! `store: false`, `set`, `remove`, and `told: HEADER`, which tells what the plugin saw;
+//! `reads: [HEADER]` beside the paths.
 
 use lamina_plugin::{
     Manifest, RequestHead, ResponseChange, ResponseDecision, ResponseHead, ResponsePlugin,
@@ -18,7 +19,9 @@ impl ResponsePlugin for Answerer {
     }
 
     fn manifest(&self) -> Manifest {
-        Manifest::new("answerer", "1")
+        let names = self.0["reads"].as_array().into_iter().flatten();
+        let names: Vec<&str> = names.filter_map(Value::as_str).collect();
+        Manifest::new("answerer", "1").reads_headers(&names)
     }
 
     fn on_response(&self, request: RequestHead, response: ResponseHead) -> ResponseDecision {
