@@ -97,9 +97,9 @@ pub struct Quarantine {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Time for one `key` call.
+    /// Time for one `key` call. The start of an instance, where the call needs a fresh one, has half a second of its own.
     pub key_timeout: Duration,
-    /// Time for one `request` or `response` call.
+    /// Time for one `request` or `response` call; the start likewise.
     pub hook_timeout: Duration,
     /// Time for one `load` call, its fetches included.
     pub load_timeout: Duration,
