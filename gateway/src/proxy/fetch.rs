@@ -252,7 +252,7 @@ impl Fetch {
         }
         let answer = Answer {
             response: respond::absent(),
-            seen: Some(seen),
+            seen: Some(Box::new(seen)),
             ..Answer::default()
         };
         let now = Instant::now();

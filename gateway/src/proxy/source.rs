@@ -40,9 +40,9 @@ pub struct Answer {
     /// The request carried the stale copy's validators: a 304 is about it.
     pub validates: bool,
     /// What a loader saw of the request.
-    pub seen: Option<Seen>,
+    pub seen: Option<Box<Seen>>,
     /// What a response plugin saw of it.
-    pub looked: Option<Seen>,
+    pub looked: Option<Box<Seen>>,
     /// A plugin wants it not stored.
     pub kept_out: bool,
     /// Stored parts that the response continues: what marks them marks it.
@@ -221,7 +221,7 @@ impl Loaded {
     /// The same, after a loader saw this of the request.
     fn after(mut self, seen: Seen) -> Self {
         if let Self::Response(answer) = &mut self {
-            answer.seen = Some(seen);
+            answer.seen = Some(Box::new(seen));
         }
         self
     }

@@ -99,7 +99,8 @@ pub fn response(ask: &Ask, answer: &mut Answer) {
         route: &ask.route.name,
     };
     if ask.route.looked.is_some() {
-        answer.looked = Some(plugin.response_sees(&ask.parts.headers, ask.parts.uri.query()));
+        let (headers, query) = (&ask.parts.headers, ask.parts.uri.query());
+        answer.looked = Some(Box::new(plugin.response_sees(headers, query)));
     }
     let response: &mut Response<Body> = &mut answer.response;
     // Fields of the connection are none of a plugin's business.
