@@ -8,9 +8,9 @@
 //!   (set aside after failures), `calls` and `redact` (failed calls, for people);
 //! - running: `guest` (one instance), `local` (a thread's instances), `meter` and `outcome`
 //!   (limits, and what a failed call means);
-//! - hooks: `key` with `inputs` and `memo`, `load`, `heads` (requests and responses),
-//!   `reads` (what they see), `seen` (what a loader saw of a request), `check` (what guests
-//!   answer);
+//! - hooks: `hook` (their names), `decision` (what they come to), `key` with `inputs` and
+//!   `memo`, `load`, `heads` (requests and responses), `reads` (what they see), `seen` (what a
+//!   loader saw of a request), `check` (whether what guests answer is allowed);
 //! - for the kit: `inspect` (what a file has and wants), `words` (manifests in words);
 //! - imports: `log`, `fetch`, `kv`, `impure` (clock and randomness), `wasi`; `wasi_http`
 //!   for components of that kind.
@@ -24,6 +24,7 @@ mod calls;
 mod check;
 pub mod config;
 mod contract;
+mod decision;
 mod declared;
 mod engine;
 mod error;
@@ -31,6 +32,7 @@ mod fetch;
 mod guest;
 mod heads;
 mod health;
+mod hook;
 mod impure;
 mod inputs;
 mod inspect;
@@ -61,14 +63,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use bytes::Bytes;
 use futures_util::future::join_all;
-use http::header::HOST;
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Request, StatusCode};
+use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
 use metrics::Families;
@@ -79,11 +78,15 @@ use version::Version;
 pub use bindings::types;
 pub use calls::FailedCall;
 pub use contract::PACKAGE as CONTRACT;
+pub use decision::{
+    HeaderChange, KeyDecision, LoadDecision, LoadedResponse, RequestDecision, ResponseChange,
+};
 pub use declared::KeyRules;
 pub use error::{CallError, CallErrorKind, Cause, LoadError};
 pub use fetch::{Fetch, FetchCall, FetchError};
 pub use heads::Head;
 pub use health::Aside;
+pub use hook::Hook;
 pub use inspect::{Anatomy, Held, Wants, inspect};
 pub use load::LoadRequest;
 pub use manifest::{HeaderNeed, KeyNeeds, Manifest, QueryNeed};
@@ -111,15 +114,6 @@ pub struct Options<'a> {
     pub upstreams: BTreeMap<String, Vec<String>>,
     /// Gets the plugins' metrics, in the place of those of an earlier set.
     pub registry: &'a prometheus::Registry,
-}
-
-/// A hook of the contract.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hook {
-    Key,
-    Load,
-    Request,
-    Response,
 }
 
 /// One plugin, whose versions may change while it is called.
@@ -150,93 +144,6 @@ pub struct Report {
     pub aside: Option<Aside>,
     /// The version that failed, where the one before it serves again.
     pub gave_way: Option<GaveWay>,
-}
-
-/// What `key` decided.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum KeyDecision {
-    /// The route's own key.
-    Default,
-    /// This key.
-    Key {
-        /// The URL that stands for the request, as `host/path?query`.
-        text: String,
-        /// What separates variants of that URL; a purge of the URL takes all.
-        parts: Vec<String>,
-        /// Tags for what is stored.
-        tags: Vec<String>,
-    },
-    /// Go past the cache.
-    Bypass {
-        /// For the log.
-        reason: String,
-    },
-    /// Answer with this status, 400 to 599.
-    Refuse { status: StatusCode },
-}
-
-/// What `on-request` decided.
-#[derive(Debug)]
-pub enum RequestDecision {
-    /// On with it, as it is.
-    Next,
-    /// On with it, changed.
-    Change {
-        path_and_query: Option<PathAndQuery>,
-        headers: HeaderChange,
-    },
-    /// This answer, at once.
-    Respond(LoadedResponse),
-    /// This status, 400 to 599, at once.
-    Refuse(StatusCode),
-}
-
-/// How `on-response` changes a response.
-#[derive(Debug)]
-pub struct ResponseChange {
-    /// Whether it may be stored, as far as the plugin is concerned.
-    pub store: bool,
-    /// Time to live; counts more than `Cache-Control`.
-    pub ttl: Option<Duration>,
-    /// Further tags.
-    pub tags: Vec<String>,
-    pub headers: HeaderChange,
-}
-
-/// How headers are changed: first these go, then those are set.
-#[derive(Debug, Default)]
-pub struct HeaderChange {
-    pub remove: Vec<HeaderName>,
-    pub set: HeaderMap,
-}
-
-/// What `load` decided.
-#[derive(Debug)]
-pub enum LoadDecision {
-    /// The response.
-    Response(LoadedResponse),
-    /// The route's upstream is to answer this request; its URI is absolute.
-    Pass(Request<Bytes>),
-    /// There is no such thing, and no stale copy of it any more.
-    Absent,
-    /// The stale copy if there is one, else a failure.
-    Stale { reason: String },
-    /// A failure. The reason is for the log, never for a client.
-    Error { reason: String },
-}
-
-/// A response made by a loader.
-#[derive(Debug)]
-pub struct LoadedResponse {
-    /// 200 to 599.
-    pub status: StatusCode,
-    /// Without headers of the connection; `Content-Length` is true.
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    /// Time to live; counts more than `Cache-Control`.
-    pub ttl: Option<Duration>,
-    /// Tags besides those in the headers.
-    pub tags: Vec<String>,
 }
 
 impl Plugins {
@@ -495,49 +402,6 @@ impl Plugin {
             aside: version.blueprint.health.aside(Instant::now()),
             gave_way: self.versions.gave_way(),
         }
-    }
-}
-
-impl HeaderChange {
-    /// Without `Host`: route and key went by the one that came.
-    fn but_host(mut self) -> Self {
-        self.remove.retain(|name| *name != HOST);
-        self.set.remove(HOST);
-        self
-    }
-
-    /// Makes the change.
-    pub fn apply(&self, headers: &mut HeaderMap) {
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        for name in self.set.keys() {
-            headers.remove(name);
-        }
-        for (name, value) in &self.set {
-            headers.append(name, value.clone());
-        }
-    }
-}
-
-impl Hook {
-    /// Every hook, in the order of its index.
-    pub const ALL: [Self; 4] = [Self::Key, Self::Load, Self::Request, Self::Response];
-
-    /// Its name in the contract, in the YAML and in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Key => "key",
-            Self::Load => "load",
-            Self::Request => "request",
-            Self::Response => "response",
-        }
-    }
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
