@@ -6,6 +6,7 @@ mod joining;
 pub mod plugin_kit;
 pub mod records;
 pub mod remote;
+pub mod say;
 
 use std::collections::BTreeMap;
 use std::io;

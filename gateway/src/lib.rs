@@ -4,6 +4,7 @@
 //! line a step. `ARCHITECTURE.md` draws the modules and who may import whom.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod admin;
 pub mod app;

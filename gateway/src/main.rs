@@ -1,5 +1,7 @@
 //! Arguments, exit codes, signals; no logic.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use lamina::app::remote::Remote;
-use lamina::app::{self, App, StartError, plugin_kit};
+use lamina::app::{self, App, StartError, plugin_kit, say};
 use lamina::cache::key::KeyId;
 use lamina::cache::record::{self, Corrupt, Limits, Seal};
 use lamina::config::{self, Config};
@@ -103,7 +105,7 @@ enum Command {
     /// Write, build, check, test and measure WASM plugins.
     Plugin {
         #[command(subcommand)]
-        command: PluginCommand,
+        command: plugin_kit::Command,
     },
     /// Serve a small web site to try the gateway on.
     DemoOrigin {
@@ -149,78 +151,6 @@ enum RecordCommand {
         #[arg(short = 'H', long = "header")]
         headers: Vec<String>,
     },
-}
-
-#[derive(Subcommand)]
-enum PluginCommand {
-    /// Write a project that builds, in a new folder.
-    New {
-        /// Its name: lower-case letters, digits and `-`.
-        name: String,
-        #[arg(long, value_enum)]
-        lang: plugin_kit::Language,
-        /// The hook that it begins with.
-        #[arg(long, value_enum, default_value = "key")]
-        hook: plugin_kit::FirstHook,
-        /// Where plugin-sdk is. Otherwise it is looked for upwards from here, and written
-        /// beside the project where it is not found.
-        #[arg(long)]
-        sdk: Option<PathBuf>,
-    },
-    /// Build a project with its language's own tool, to dist/NAME.wasm, and check that.
-    Build {
-        /// The project's folder.
-        #[arg(default_value = ".")]
-        folder: PathBuf,
-        /// The plugin's configuration for the check: JSON, or `@FILE` with JSON or YAML.
-        #[arg(long, value_parser = plugin_kit::config)]
-        config: Option<Value>,
-    },
-    /// Say what a plugin exports, imports and needs, and whether a gateway would take it.
-    Check {
-        #[command(flatten)]
-        plugin: PluginFile,
-    },
-    /// Run hooks on given requests and compare what they decide with what is expected.
-    Test {
-        #[command(flatten)]
-        plugin: PluginFile,
-        /// The file of cases; see plugin-sdk/README.md.
-        #[arg(long, default_value = "cases.yaml")]
-        cases: PathBuf,
-    },
-    /// Measure what calls cost, fresh, reused and remembered, and what an instance holds.
-    Bench {
-        #[command(flatten)]
-        plugin: PluginFile,
-        /// A file of cases, whose requests are made in place of one that is made up.
-        #[arg(long)]
-        cases: Option<PathBuf>,
-        /// How long it may take in all.
-        #[arg(long, default_value_t = 3.0)]
-        seconds: f64,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Make a call again, offline, that failed at a gateway.
-    Replay {
-        #[command(flatten)]
-        plugin: PluginFile,
-        /// A file with what `GET /v1/plugins/NAME/calls` gave.
-        #[arg(long)]
-        call: PathBuf,
-    },
-}
-
-/// A plugin to be called here.
-#[derive(clap::Args)]
-struct PluginFile {
-    /// The `.wasm` file.
-    file: PathBuf,
-    /// Its configuration: JSON, or `@FILE` with JSON or YAML.
-    #[arg(long, value_parser = plugin_kit::config)]
-    config: Option<Value>,
 }
 
 /// What to forget; each of these may be given several times.
@@ -290,7 +220,7 @@ fn main() -> ExitCode {
         Ok(Done::Failed) => ExitCode::FAILURE,
         Ok(Done::Wrong) => ExitCode::from(2),
         Err(error) => {
-            eprintln!("lamina: {error:#}");
+            say::wrong(format_args!("lamina: {error:#}"));
             let start = error.downcast_ref::<StartError>();
             match start.is_some_and(StartError::is_configuration) {
                 true => ExitCode::from(2),
@@ -310,13 +240,13 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             runtime()?
                 .block_on(app::build(&config))
                 .context("the file is well formed, but")?;
-            println!(
+            say::line(format_args!(
                 "{}: ok, {} routes, {} upstreams, {} plugins",
                 file.config.display(),
                 config.routes.len(),
                 config.upstreams.len(),
                 config.plugins.len()
-            );
+            ));
             Ok(())
         }),
         Command::Explain {
@@ -332,7 +262,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
         }),
         Command::Doctor { file } => with_config(&file.config, |config| {
             let report = runtime()?.block_on(app::doctor::examine(&config, &file.config))?;
-            print!("{report}");
+            say::text(&report);
             anyhow::ensure!(report.is_well(), "not well: {}", report.unwell());
             Ok(())
         }),
@@ -343,7 +273,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             );
             let remote = purge.admin.remote()?;
             let receipt = runtime()?.block_on(remote.purge(&asked, wait))?;
-            print!("{receipt}");
+            say::text(&receipt);
             anyhow::ensure!(
                 receipt.is_complete(),
                 "not every node has said that it holds there"
@@ -351,7 +281,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             Ok(Done::Well)
         }
         Command::Nodes { admin } => {
-            print!("{}", runtime()?.block_on(admin.remote()?.nodes())?);
+            say::text(runtime()?.block_on(admin.remote()?.nodes())?);
             Ok(Done::Well)
         }
         Command::L2 {
@@ -368,7 +298,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             Ok(Done::Well)
         }
         Command::Schema => {
-            println!("{:#}", config::schema());
+            say::line(format_args!("{:#}", config::schema()));
             Ok(Done::Well)
         }
         Command::Record {
@@ -387,68 +317,25 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             }),
             false => inspect(Path::new(&what), key, seal_key_file.as_deref()).map(|()| Done::Well),
         },
-        Command::Plugin { command } => runtime()?.block_on(plugin(command)),
+        Command::Plugin { command } => {
+            // What the plugin logs.
+            let _logs = logs::start(&Telemetry::default());
+            let well = runtime()?.block_on(command.run());
+            Ok(match well.map_err(anyhow::Error::msg)? {
+                true => Done::Well,
+                false => Done::Failed,
+            })
+        }
         Command::DemoOrigin { listen } => {
             let _logs = logs::start(&Telemetry::default());
             runtime()?.block_on(demo::run(&[listen]))?;
             Ok(Done::Well)
         }
         Command::Version => {
-            println!("lamina {}", env!("CARGO_PKG_VERSION"));
+            say::line(concat!("lamina ", env!("CARGO_PKG_VERSION")));
             Ok(Done::Well)
         }
     }
-}
-
-async fn plugin(command: PluginCommand) -> anyhow::Result<Done> {
-    // What the plugin logs.
-    let _logs = logs::start(&Telemetry::default());
-    let well = match command {
-        PluginCommand::New {
-            name,
-            lang,
-            hook,
-            sdk,
-        } => {
-            let project = plugin_kit::new::new(&name, lang, hook, sdk.as_deref());
-            print!("{}", project.map_err(anyhow::Error::msg)?);
-            true
-        }
-        PluginCommand::Build { folder, config } => {
-            let file = plugin_kit::build::build(&folder).map_err(anyhow::Error::msg)?;
-            checked(&file, config).await
-        }
-        PluginCommand::Check { plugin } => checked(&plugin.file, plugin.config).await,
-        PluginCommand::Test { plugin, cases } => {
-            let score = plugin_kit::test::test(&plugin.file, &cases, plugin.config).await;
-            score.map_err(anyhow::Error::msg)?.failed == 0
-        }
-        PluginCommand::Bench {
-            plugin,
-            cases,
-            seconds,
-            json,
-        } => {
-            let PluginFile { file, config } = plugin;
-            let table = plugin_kit::bench::bench(&file, cases.as_deref(), config, seconds).await;
-            match (json, table.map_err(anyhow::Error::msg)?) {
-                (true, table) => println!("{:#}", table.json()),
-                (false, table) => print!("{table}"),
-            }
-            true
-        }
-        PluginCommand::Replay { plugin, call } => {
-            let well = plugin_kit::replay::replay(&plugin.file, &call, plugin.config).await;
-            well.map_err(anyhow::Error::msg)?
-        }
-    };
-    Ok(if well { Done::Well } else { Done::Failed })
-}
-
-async fn checked(file: &Path, config: Option<Value>) -> bool {
-    let report = plugin_kit::check::check(file, config).await;
-    print!("{report}");
-    report.is_accepted()
 }
 
 fn with_config(
@@ -458,7 +345,7 @@ fn with_config(
     match config::load(file) {
         Ok(config) => act(config).map(|()| Done::Well),
         Err(problems) => {
-            eprintln!("{problems}");
+            say::wrong(problems);
             Ok(Done::Wrong)
         }
     }
@@ -530,7 +417,7 @@ fn inspect(file: &Path, key: Option<KeyId>, seal_key_file: Option<&Path>) -> any
     };
     let told = record::inspect(&read(file)?.into(), &Limits::of_inspection(), &seal)
         .with_context(|| format!("{}: not a record", file.display()))?;
-    print!("{told}");
+    say::text(&told);
     let bound = key.is_none_or(|key| key == KeyId::of(&told.key));
     anyhow::ensure!(bound, "{}: {}", file.display(), Corrupt::AnotherKey);
     anyhow::ensure!(told.sealed, "{}: {}", file.display(), Corrupt::Seal);
@@ -545,7 +432,7 @@ fn inspect_stored(config: &Config, request: http::Request<()>) -> anyhow::Result
     let seal = secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()));
     for bytes in &records {
         let told = record::inspect(bytes, &Limits::of_inspection(), &seal)?;
-        println!("{told}");
+        say::line(&told);
         anyhow::ensure!(told.sealed, Corrupt::Seal);
     }
     Ok(())
@@ -578,8 +465,8 @@ fn request(
 
 fn print_explanation(explanation: &proxy::Explanation, json: bool) -> anyhow::Result<()> {
     match json {
-        true => println!("{}", serde_json::to_string_pretty(explanation)?),
-        false => print!("{explanation}"),
+        true => say::line(serde_json::to_string_pretty(explanation)?),
+        false => say::text(explanation),
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ because each import but `log` has to be granted in the YAML of the gateway.
 
 MODULE is a module in the current folder. The tool is componentize-py (PyPI), beside this
 Python or on the PATH. WASI is cut off, so that time and `random` trap or repeat themselves;
-`--wasi` leaves it in, for the YAML's `wasi: minimal`.
+`--wasi` leaves it in, for the YAML's `wasi: minimal`. Around the plugin's methods stand our
+own, which write an exception to the log before it becomes a trap.
 """
 
 import os
@@ -21,6 +22,15 @@ from pathlib import Path
 
 EXPORTS = ("manifest", "key", "load", "on-request", "on-response")
 IMPORTS = ("log", "fetch", "kv", "clock", "random")
+# The class and the method of each exported interface, and how the types begin that it returns.
+METHODS = {
+    "manifest": ("Manifest", "describe", "Manifest"),
+    "key": ("Key", "derive", "KeyDecision_"),
+    "load": ("Load", "load", "LoadDecision_"),
+    "on-request": ("OnRequest", "handle", "RequestDecision_"),
+    "on-response": ("OnResponse", "handle", "ResponseDecision_"),
+}
+ENTRY = "lamina_entry"
 SDK = Path(__file__).resolve().parent.parent
 
 
@@ -36,6 +46,51 @@ def world(interfaces: list[str]) -> str:
     return "package local:plugin;\nworld plugin {\n" + "".join(lines) + "}\n"
 
 
+# No `traceback`: it looks for files, and there are none.
+WRAPPER = """
+from componentize_py_types import Err
+from wit_world.imports import log
+
+def said(error):
+    lines, at = [f"{type(error).__name__}: {error}"], error.__traceback__.tb_next
+    while at:
+        code = at.tb_frame.f_code
+        lines.append(f"  at {code.co_filename}:{at.tb_lineno}, in {code.co_name}")
+        at = at.tb_next
+    return "\\n".join(lines)
+
+def told(name, decision, inside):
+    def call(self, *given):
+        try:
+            answer = inside(self, *given)
+            if not type(answer).__name__.startswith(decision):
+                raise TypeError(f"the method of {name} returned {answer!r}; expected types.{decision}…")
+            return answer
+        except Err:
+            raise
+        except Exception as error:
+            log.write(log.Level.ERROR, said(error))
+            raise
+    return call
+
+def wrapped(name, method, decision):
+    plain = getattr(plugin, name, None)
+    inside = getattr(plain, method, None)
+    if inside is None or getattr(inside, "__isabstractmethod__", False):
+        raise TypeError(f"MODULE.py: expected `class {name}(exports.{name})` with a method `{method}`")
+    return type(name, (plain,), {method: told(name, decision, inside)})
+"""
+
+
+def entry(module: str, interfaces: list[str]) -> str:
+    """What is built: the plugin's classes, with a method of ours around each of theirs."""
+    lines = [f"import {module} as plugin", WRAPPER.replace("MODULE", module)]
+    for name in dict.fromkeys(["manifest", *interfaces]):
+        if name in METHODS:
+            lines.append(f"{METHODS[name][0]} = wrapped{METHODS[name]!r}")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: list[str]) -> int:
     wasi = "--wasi" in arguments
     arguments = [argument for argument in arguments if argument != "--wasi"]
@@ -49,10 +104,15 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="lamina-wit-") as wit:
         shutil.copytree(SDK / "wit", Path(wit) / "deps" / "lamina-plugin")
         (Path(wit) / "world.wit").write_text(world(interfaces))
-        command = [tool, "--quiet", "-d", wit, "-w", "plugin", "componentize", "-o", output, module]
+        (Path(wit) / "python").mkdir()
+        (Path(wit) / "python" / f"{ENTRY}.py").write_text(entry(module, interfaces))
+        command = [tool, "--quiet", "-d", wit, "-w", "plugin", "componentize", "-o", output]
+        command += ["-p", ".", "-p", str(Path(wit) / "python"), ENTRY]
         if not wasi:
             command.append("--stub-wasi")
-        return subprocess.run(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}).returncode
+        # A mistake is told in one line, not with the stack of the tool.
+        quiet = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "RUST_BACKTRACE": "0"}
+        return subprocess.run(command, env=quiet).returncode
 
 
 if __name__ == "__main__":

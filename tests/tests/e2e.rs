@@ -104,6 +104,8 @@ mod plugin_bad_fetches;
 mod plugin_bad_files;
 #[path = "e2e/plugin_granted.rs"]
 mod plugin_granted;
+#[path = "e2e/plugin_guide.rs"]
+mod plugin_guide;
 #[path = "e2e/plugin_hooks.rs"]
 mod plugin_hooks;
 #[path = "e2e/plugin_kit.rs"]

@@ -1,36 +1,38 @@
 //! `lamina plugin …`: what an author of a plugin needs, from an empty folder to a file that
 //! a gateway takes.
 //!
-//! One file a subcommand: `new`, `build`, `check`, `test`, `bench`, `replay`. What they share:
+//! `command` is its command line. One file a subcommand: `new`, `build`, `check`, `test`, `bench`, `replay`. What they share:
 //! `opened` (a file made callable, with all that it wants granted), `cases` (the files of
 //! `test`), `run` (one call), `told` (a decision as JSON), `compare` (with what was expected),
 //! `sdk` (where the SDK is), `language` (whose project it is). Files are called through the
 //! same [`crate::plugin::Plugins`] that serves, so the kit and a gateway can't disagree.
 
-pub mod bench;
-pub mod build;
+mod bench;
+mod build;
 mod cases;
-pub mod check;
+mod check;
+mod command;
 mod compare;
 mod language;
-pub mod new;
+mod new;
 mod opened;
-pub mod replay;
+mod replay;
 mod run;
 mod sdk;
-pub mod test;
+mod test;
 mod told;
 
 use serde_json::Value;
 
-pub use language::Language;
-pub use new::FirstHook;
+pub use command::Command;
+use language::Language;
+use new::FirstHook;
 
 /// The `config` that was given: JSON, or `@file` with JSON or YAML in it.
 ///
 /// # Errors
 /// In words, when it can't be read or is neither.
-pub fn config(given: &str) -> Result<Value, String> {
+fn config(given: &str) -> Result<Value, String> {
     let text = match given.strip_prefix('@') {
         Some(file) => std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?,
         None => given.to_owned(),

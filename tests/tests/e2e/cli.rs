@@ -1,6 +1,6 @@
 //! The commands as a person runs them: exact errors, dry runs, exit codes.
 
-use e2e::cli::{Ran, run, run_with};
+use e2e::cli::{Ran, repository, run, run_with};
 use e2e::setup::write_config;
 
 const GOOD: &str = "\
@@ -235,4 +235,29 @@ fn every_shipped_configuration_is_valid() {
         }
     }
     assert!(found >= 2, "quickstart.yaml and reference.yaml at least");
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_ends_a_command_without_a_word() {
+    use std::os::fd::OwnedFd;
+    for arguments in [&["schema"][..], &["version"], &["validate"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let both: OwnedFd = writer.into();
+        let status = std::process::Command::new(e2e::cli::binary())
+            .args(arguments)
+            .env("LAMINA_CONFIG", repository().join("config/quickstart.yaml"))
+            .stdout(both)
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&status.stderr);
+        assert_eq!(
+            (status.status.code(), &*said),
+            (Some(141), ""),
+            "{arguments:?}"
+        );
+    }
 }

@@ -225,6 +225,11 @@ cases:
 fn cases_that_are_none_are_told_with_the_place() {
     let ran = tested("normalize-query", "cases:\n  - name: x\n    hok: key\n");
     says(&ran, 1, &["cases.yaml", "hok", "expected one of"]);
+    let ran = tested(
+        "normalize-query",
+        "cases: [{name: x, hook: key, request: {url: /}, fetch: {shop: {}}, expect: key}]",
+    );
+    says(&ran, 1, &["\"shop\"", "`shop /api/user/7`"]);
     let ran = kit(&[
         "test",
         &shipped("normalize-query"),
@@ -313,49 +318,87 @@ fn kit_in(dir: &Path, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_new_project_of_each_language_is_whole() {
+fn a_new_project_of_each_language_and_hook_is_whole() {
     let dir = tempfile::tempdir().unwrap();
     for lang in ["rust", "js", "python", "c", "zig"] {
-        let name = format!("my-{lang}");
-        says(
-            &kit_in(dir.path(), &["new", "--lang", lang, &name]),
-            0,
-            &["lamina plugin build"],
-        );
-        let project = dir.path().join(&name);
-        for file in ["build.sh", "cases.yaml", "README.md", ".gitignore"] {
-            let text = std::fs::read_to_string(project.join(file)).unwrap();
-            assert!(!text.contains("{{"), "{name}/{file}: {text}");
+        for hook in ["key", "load"] {
+            let name = format!("my-{lang}-{hook}");
+            let new = kit_in(dir.path(), &["new", "--lang", lang, "--hook", hook, &name]);
+            says(&new, 0, &["lamina plugin build", "../plugin-sdk"]);
+            let project = dir.path().join(&name);
+            for file in ["build.sh", "cases.yaml", "README.md", ".gitignore"] {
+                let text = std::fs::read_to_string(project.join(file)).unwrap();
+                assert!(!text.contains("{{"), "{name}/{file}: {text}");
+            }
         }
     }
     // There was no SDK above, so one lies beside them, once.
     assert!(dir.path().join("plugin-sdk/wit/plugin.wit").is_file());
-    let again = kit_in(dir.path(), &["new", "--lang", "c", "my-c"]);
+    let again = kit_in(dir.path(), &["new", "--lang", "c", "my-c-key"]);
     says(&again, 1, &["is there already"]);
     let odd = kit_in(dir.path(), &["new", "--lang", "c", "My_C"]);
     says(&odd, 1, &["lower-case letters"]);
+    let none = kit_in(
+        dir.path(),
+        &["new", "--lang", "c", "--hook", "request", "x"],
+    );
+    says(&none, 1, &["`--hook key` and `--hook load`"]);
 }
 
 #[test]
-fn a_project_in_c_is_built_checked_and_tested() {
-    let has = |tool: &str| {
-        let ran = std::process::Command::new(tool).arg("--version").output();
+fn projects_in_c_and_zig_are_built_checked_and_tested() {
+    let dir = tempfile::tempdir().unwrap();
+    for lang in ["c", "zig"] {
+        for hook in ["key", "load"] {
+            if is_buildable(lang) {
+                let name = format!("{lang}-{hook}");
+                kit_in(dir.path(), &["new", "--lang", lang, "--hook", hook, &name]);
+                says(&kit_in(dir.path(), &["build", &name]), 0, &["hooks ", hook]);
+                let tested = kit_in(&dir.path().join(&name), &["test", &format!("{name}.wasm")]);
+                says(&tested, 0, &[" 0 failed"]);
+            }
+        }
+    }
+}
+
+/// Whether a compiler is there; in CI it must be.
+fn is_buildable(lang: &str) -> bool {
+    let ok = |command: &str| {
+        let ran = std::process::Command::new("sh")
+            .args(["-c", command])
+            .output();
         ran.is_ok_and(|ran| ran.status.success())
     };
-    let dir = tempfile::tempdir().unwrap();
-    says(
-        &kit_in(dir.path(), &["new", "--lang", "c", "my-c"]),
-        0,
-        &["written beside it"],
+    let has = (lang == "c" && ok("clang --version && wasm-ld --version"))
+        || ok("zig version | grep '^0.17' || python3 -m venv --help");
+    assert!(
+        has || std::env::var_os("CI").is_none(),
+        "CI needs a compiler of {lang}"
     );
-    let built = kit_in(dir.path(), &["build", "my-c"]);
-    if !(has("clang") && has("wasm-ld")) {
-        return says(&built, 1, &["apt-get install"]);
+    has
+}
+
+#[test]
+fn a_project_whose_tool_is_missing_is_told_which_and_how_to_get_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for (lang, tool) in [
+        ("rust", "rustup"),
+        ("js", "apt-get install nodejs npm"),
+        ("python", "apt-get install python3 python3-venv"),
+        ("c", "apt-get install clang lld"),
+        ("zig", "https://ziglang.org"),
+    ] {
+        kit_in(dir.path(), &["new", "--lang", lang, lang]);
+        let built = std::process::Command::new(e2e::cli::binary())
+            .args(["plugin", "build", lang])
+            .current_dir(dir.path())
+            .env("PATH", "/nowhere")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&built.stderr);
+        assert_eq!(built.status.code(), Some(1), "{said}");
+        assert!(said.contains(tool), "{said}");
     }
-    says(&built, 0, &["hooks     key", "my-c/dist/my-c.wasm"]);
-    let project = dir.path().join("my-c");
-    let tested = kit_in(&project, &["test", "dist/my-c.wasm"]);
-    says(&tested, 0, &[" 0 failed"]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `lamina plugin build [DIR]`: calls the language's own tool and leaves `dist/NAME.wasm`.
+//! `lamina plugin build [DIR]`: calls the language's own tool and leaves `NAME.wasm` in the
+//! project.
 //!
 //! How a project is built stands in its own `build.sh`, so that it can be read, changed and
 //! run without this program; without one, cargo and npm know by themselves. What this adds
@@ -76,24 +77,25 @@ fn commands(folder: &Path, language: Language) -> Result<Vec<&'static [&'static 
     }
 }
 
-/// Copies the newest file that the tools may have left to `dist`.
+/// The newest file that the tools may have left; cargo's own is copied out of its depths.
 fn ship(folder: &Path) -> Result<PathBuf, String> {
-    let dist = folder.join("dist");
-    let built = [folder.to_owned(), folder.join(CARGO_OUT), dist.clone()];
+    let built = [folder.to_owned(), folder.join(CARGO_OUT)];
     let built = built.iter().flat_map(|folder| wasm_files(folder));
     let (_, newest) = built.max_by_key(|(modified, _)| *modified).ok_or_else(|| {
         format!(
-            "{}: the build ended well but left no .wasm file",
+            "{}: the build ended well but left no .wasm file there; let build.sh write one beside itself",
             folder.display()
         )
     })?;
+    if newest.parent() == Some(folder) {
+        let plain = newest.strip_prefix(".").map(Path::to_owned);
+        return Ok(plain.unwrap_or(newest));
+    }
     let name = newest.file_name().unwrap_or_default();
     // Crates are called with `-`, their files with `_`.
-    let to = dist.join(name.to_string_lossy().replace('_', "-"));
-    if to != newest {
-        let copied = fs::create_dir_all(&dist).and_then(|()| fs::copy(&newest, &to));
-        copied.map_err(|error| format!("{}: {error}", to.display()))?;
-    }
+    let to = folder.join(name.to_string_lossy().replace('_', "-"));
+    let copied = fs::copy(&newest, &to);
+    copied.map_err(|error| format!("{}: {error}", to.display()))?;
     Ok(to)
 }
 

@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::plugin::Hook;
+use crate::plugin::{FetchError, Hook};
 
 /// What stands in for scheme and host of a URL that has none.
 const SOMEWHERE: &str = "http://localhost";
@@ -48,7 +48,7 @@ pub(super) struct Case {
     pub(super) response: Option<Answered>,
     /// What upstreams answer, by `UPSTREAM /path`.
     #[serde(default)]
-    pub(super) fetch: BTreeMap<String, Answered>,
+    pub(super) fetch: BTreeMap<String, Fetched>,
     pub(super) expect: Value,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Asked {
     pub(super) client: Option<IpAddr>,
 }
 
-/// A response.
+/// A response, without its body: the hook `response` does not get that.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Answered {
@@ -87,8 +87,29 @@ pub(super) struct Answered {
     pub(super) status: u16,
     #[serde(default)]
     pub(super) headers: Lines,
+}
+
+/// What came of a fetch: an answer, or the `error` in its place.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fetched {
+    #[serde(default = "ok")]
+    pub(super) status: u16,
+    #[serde(default)]
+    pub(super) headers: Lines,
     #[serde(default)]
     pub(super) body: String,
+    #[serde(default)]
+    pub(super) error: Option<Fault>,
+}
+
+/// Why an upstream has no answer, by its name in the contract.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Fault {
+    Timeout,
+    TooLarge,
+    Unavailable,
 }
 
 /// Headers by name; a list is several lines of one name.
@@ -131,10 +152,24 @@ impl Cases {
         })?;
         let cases: Self =
             serde_yaml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-        match cases.cases.is_empty() {
-            true => Err(format!("{}: `cases` is an empty list", file.display())),
-            false => Ok(cases),
+        if cases.cases.is_empty() {
+            return Err(format!("{}: `cases` is an empty list", file.display()));
         }
+        for case in &cases.cases {
+            let is_one = |asked: &&String| {
+                asked
+                    .split_once(" /")
+                    .is_some_and(|(name, _)| !name.contains(' '))
+            };
+            if let Some(odd) = case.fetch.keys().find(|asked| !is_one(asked)) {
+                return Err(format!(
+                    "{}: `fetch` of the case {:?} has {odd:?}; expected an upstream, one space and a path, as `shop /api/user/7`",
+                    file.display(),
+                    case.name
+                ));
+            }
+        }
+        Ok(cases)
     }
 }
 
@@ -145,6 +180,16 @@ impl From<HookName> for Hook {
             HookName::Load => Self::Load,
             HookName::Request => Self::Request,
             HookName::Response => Self::Response,
+        }
+    }
+}
+
+impl From<Fault> for FetchError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Timeout => Self::Timeout,
+            Fault::TooLarge => Self::TooLarge,
+            Fault::Unavailable => Self::Unavailable("as the case says".to_owned()),
         }
     }
 }

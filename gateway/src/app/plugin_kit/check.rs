@@ -93,7 +93,7 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, says: impl fmt::Display) -> fmt:
 fn write_anatomy(f: &mut fmt::Formatter<'_>, anatomy: &Anatomy) -> fmt::Result {
     let form = match anatomy.is_component {
         true => "a component",
-        false => "a core module with the contract's types embedded",
+        false => "a core module, which the gateway makes a component",
     };
     let kib = anatomy.bytes.div_ceil(1024);
     line(f, "size", format_args!("{kib} KiB, {form}"))?;
@@ -194,7 +194,9 @@ fn write_wants(f: &mut fmt::Formatter<'_>, wants: &Wants) -> fmt::Result {
 /// What an author can do about a refusal.
 pub(super) fn advice(cause: &Cause) -> Option<&'static str> {
     Some(match cause {
-        Cause::Unreadable { .. } => "`lamina plugin build` writes dist/NAME.wasm; name that file",
+        Cause::Unreadable { .. } => {
+            "`lamina plugin build` writes NAME.wasm into the project; name that file"
+        }
         Cause::NotWasm => {
             "name the built .wasm file, not its source; `lamina plugin build` makes it"
         }
@@ -211,13 +213,15 @@ pub(super) fn advice(cause: &Cause) -> Option<&'static str> {
             "build it anew against plugin-sdk/wit of this version of Lamina"
         }
         Cause::MissingExport(_) => {
-            "export it: `manifest`, and one or more of `key`, `load`, `on-request`, `on-response`"
+            "export it: `manifest`, and one or more of `key`, `load`, `on-request`, `on-response`; what a \
+             core module exports is said by the component type that is linked into it, as \
+             plugin-sdk/c/key_plugin_component_type.s"
         }
         Cause::Config(_) => {
             "give it the configuration that it asks for: --config '{\"…\": …}' or --config @file"
         }
         Cause::Describe(_) | Cause::Start(_) => {
-            "its log lines above may say why; a Rust plugin logs its panics"
+            "its log lines above may say why; plugins in Rust, JavaScript and Python log what they trap by"
         }
         Cause::Manifest(_) => "change what its `describe` returns",
         Cause::WrongType { .. } => "build it against plugin-sdk/wit, unchanged",

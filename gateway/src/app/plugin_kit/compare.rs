@@ -23,12 +23,18 @@ pub(super) fn differences(expect: &Value, got: &Value) -> Vec<Difference> {
         // Its word alone is enough: `expect: bypass`.
         (Value::String(word), Value::Object(told))
             if told.len() == 1 && told.contains_key(word) => {}
+        (Value::Object(wanted), Value::String(word)) if is_word(wanted, word) => {}
         (Value::Object(wanted), Value::Object(told)) if !is_another(wanted, told) => {
             fields("", wanted, told, &mut found);
         }
         _ => values("", expect, got, &mut found),
     }
     found
+}
+
+/// Whether this says no more than a decision's word: `default: true`.
+fn is_word(wanted: &Map<String, Value>, word: &str) -> bool {
+    wanted.len() == 1 && wanted.get(word) == Some(&Value::Bool(true))
 }
 
 /// Whether these are two decisions, not one with other details.
@@ -126,6 +132,8 @@ mod tests {
         let got = json!({"key": {"text": "a/b", "parts": ["de"], "tags": []}});
         assert_eq!(places(&json!({"key": {"text": "a/b"}}), &got), [""; 0]);
         assert_eq!(places(&json!("key"), &got), [""; 0]);
+        assert_eq!(places(&json!({"absent": true}), &json!("absent")), [""; 0]);
+        assert_eq!(places(&json!({"absent": true}), &json!("default")), [""]);
         assert_eq!(
             places(&json!({"key": {"text": "a/c", "parts": []}}), &got),
             ["key.text", "key.parts"]

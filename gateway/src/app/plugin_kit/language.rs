@@ -28,6 +28,34 @@ impl Language {
         }
     }
 
+    /// What stands for words in templates.
+    pub(super) fn words(self) -> [(&'static str, &'static str); 3] {
+        let (language, tools, tests) = match self {
+            Self::Rust => (
+                "Rust",
+                "Rust 1.95 and its target wasm32-unknown-unknown",
+                "`cargo test` runs its own tests, without a gateway.",
+            ),
+            Self::Js => (
+                "JavaScript",
+                "Node.js 20 or later with npm",
+                "`npm test` runs its own tests, without a gateway.",
+            ),
+            Self::Python => (
+                "Python",
+                "Python 3.10 or later",
+                "`python3 -m unittest` runs its own tests, without a gateway.",
+            ),
+            Self::C => (
+                "C",
+                "clang and wasm-ld, or with Zig",
+                "`build.sh` says how Zig is found.",
+            ),
+            Self::Zig => ("Zig", "Zig 0.17", "`build.sh` says how it is found."),
+        };
+        [("language", language), ("tools", tools), ("tests", tests)]
+    }
+
     /// Whose project a folder is, by the files there.
     pub(super) fn of(folder: &Path) -> Option<Self> {
         let has = |name: &str| folder.join(name).is_file();
@@ -53,31 +81,38 @@ impl Language {
     /// What is missing to build with, and how to get it; nothing when all is there.
     pub(super) fn missing(self) -> Option<&'static str> {
         let instead = |variable: &str| std::env::var_os(variable).is_some();
+        let has_python = || runs("python3", &["--version"]);
+        let has_zig = || instead("ZIG") || runs("zig", &["version"]) || has_python();
         match self {
             Self::Rust if !runs("cargo", &["--version"]) => {
-                Some("cargo is not there: install Rust from https://rustup.rs")
+                Some("cargo is not there: install Rust 1.95 or later from https://rustup.rs")
             }
             Self::Rust if !has_wasm_target() => Some(
-                "Rust's target wasm32-unknown-unknown is not there: rustup target add wasm32-unknown-unknown",
+                "Rust's target wasm32-unknown-unknown is not there: rustup target add wasm32-unknown-unknown \
+                 (Debian without rustup: apt-get install rustc-web cargo-web rust-web-src lld-19)",
             ),
             Self::Js if !runs("npm", &["--version"]) => Some(
-                "npm is not there: install Node.js 22 or later, https://nodejs.org (Debian: apt-get install nodejs npm)",
+                "npm is not there: install Node.js 20 or later from https://nodejs.org (Debian: apt-get install nodejs npm)",
             ),
-            Self::Python if !runs("python3", &["--version"]) => Some(
+            Self::Python if !has_python() => Some(
                 "python3 is not there: install Python 3.10 or later (Debian: apt-get install python3 python3-venv)",
             ),
-            Self::C if !instead("CC") && !runs("clang", &["--version"]) => Some(
-                "clang is not there: apt-get install clang lld; or pip install ziglang and CC='python3 -m ziglang cc --target=wasm32-freestanding'",
+            Self::C if !instead("CC") && !has_clang() && !has_zig() => Some(
+                "no C compiler for WebAssembly is there: apt-get install clang lld; or install Python 3 \
+                 (Debian: apt-get install python3 python3-venv), and the build takes Zig's from PyPI",
             ),
-            Self::C if !instead("CC") && !runs("wasm-ld", &["--version"]) => {
-                Some("wasm-ld, clang's linker for WebAssembly, is not there: apt-get install lld")
-            }
-            Self::Zig if !instead("ZIG") && !runs("zig", &["version"]) => Some(
-                "zig is not there: install it from https://ziglang.org; or pip install ziglang and ZIG='python3 -m ziglang'",
+            Self::Zig if !has_zig() => Some(
+                "zig is not there: install Zig 0.17 from https://ziglang.org; or install Python 3 \
+                 (Debian: apt-get install python3 python3-venv), and the build takes it from PyPI",
             ),
             _ => None,
         }
     }
+}
+
+/// With its linker for WebAssembly.
+fn has_clang() -> bool {
+    runs("clang", &["--version"]) && runs("wasm-ld", &["--version"])
 }
 
 /// Whether a program is there and answers.
@@ -97,5 +132,7 @@ fn has_wasm_target() -> bool {
             "wasm32-unknown-unknown",
         ])
         .output();
+    // Or the sources that tools/cargo.sh of the SDK builds.
     told.is_ok_and(|told| Path::new(String::from_utf8_lossy(&told.stdout).trim()).is_dir())
+        || Path::new("/usr/src/rustc-web").is_dir()
 }

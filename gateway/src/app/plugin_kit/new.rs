@@ -1,8 +1,11 @@
-//! `lamina plugin new --lang LANG NAME`: writes a project that builds, from the template of
-//! its language, which the binary has with it.
+//! `lamina plugin new --lang LANG --hook HOOK NAME`: writes a project that builds, from the
+//! templates in plugin-sdk, which the binary has with it.
 //!
-//! Templates say `{{name}}` and `{{sdk}}`; a file `gitignore` becomes `.gitignore`.
+//! A project is made of four folders of `templates`: `any/any`, `any/HOOK`, `LANG/any` and
+//! `LANG/HOOK`. They say `{{name}}`, `{{sdk}}` and what
+//! `words` of language and hook say; a file `gitignore` becomes `.gitignore`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -11,21 +14,74 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::language::Language;
-use super::sdk::{self, FILES, TEMPLATES};
+use super::sdk::{self, FILES, Place, TEMPLATES};
+
+const KEY_YAML: &str = "\
+routes:
+  - name: shop
+    upstream: shop
+    key: { plugin: {{name}} }";
+const LOAD_YAML: &str = "    fetch: [shop]               # the upstreams that it may ask
+routes:
+  - name: accounts
+    match: { path: /account/* }
+    loader: { plugin: {{name}} }";
+const REQUEST_YAML: &str =
+    "    on_error: { request: refuse }  # or continue: as if there were no plugin
+routes:
+  - name: shop
+    upstream: shop
+    request: { plugin: {{name}} }";
+const RESPONSE_YAML: &str = "\
+routes:
+  - name: shop
+    upstream: shop
+    response: { plugin: {{name}} }";
 
 /// The hook that a new plugin begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum FirstHook {
+    /// What makes two requests the same for the cache.
     Key,
+    /// Where a missing value comes from.
     Load,
+    /// What becomes of a request before its key is derived.
+    Request,
+    /// What becomes of a response before it is stored.
+    Response,
+}
+
+impl FirstHook {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Load => "load",
+            Self::Request => "request",
+            Self::Response => "response",
+        }
+    }
+
+    /// What stands for words in templates.
+    fn words(self) -> [(&'static str, &'static str); 4] {
+        let (kind, world, interfaces, yaml) = match self {
+            Self::Key => ("key plugin", "key_plugin", "key", KEY_YAML),
+            Self::Load => ("loader", "loader_plugin", "load fetch", LOAD_YAML),
+            Self::Request => ("request plugin", "", "on-request", REQUEST_YAML),
+            Self::Response => ("response plugin", "", "on-response", RESPONSE_YAML),
+        };
+        [
+            ("kind", kind),
+            ("world", world),
+            ("interfaces", interfaces),
+            ("yaml", yaml),
+        ]
+    }
 }
 
 /// What was written.
 pub struct Project {
-    pub folder: PathBuf,
-    pub sdk: PathBuf,
-    /// Whether the SDK was written too.
-    pub wrote_sdk: bool,
+    folder: PathBuf,
+    sdk: Place,
 }
 
 /// Writes a project into a new folder of this name.
@@ -47,63 +103,75 @@ pub fn new(
         ));
     }
     let failed = |error: io::Error| format!("{name}: {error}");
-    let (sdk, wrote_sdk) = sdk::place(&folder, sdk).map_err(failed)?;
+    let sdk = sdk::place(sdk).map_err(failed)?;
+    let sdk_path = sdk.path.display().to_string();
     for (path, text) in files {
         let path = match path {
             "gitignore" => ".gitignore",
             path => path,
         };
-        let text = text.replace("{{name}}", name);
-        let text = text.replace("{{sdk}}", &sdk.display().to_string());
+        // Name and SDK last: what stands for the others names them.
+        let words = language.words().into_iter().chain(hook.words());
+        let words = words.chain([("name", name), ("sdk", &sdk_path)]);
+        let text = words.fold(text.to_owned(), |text, (word, says)| {
+            text.replace(&format!("{{{{{word}}}}}"), says)
+        });
         write(&folder.join(path), &text).map_err(failed)?;
     }
-    Ok(Project {
-        folder,
-        sdk,
-        wrote_sdk,
-    })
+    Ok(Project { folder, sdk })
 }
 
 impl fmt::Display for Project {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let folder = self.folder.display();
-        let wrote = match self.wrote_sdk {
+        let wrote = match self.sdk.is_new {
             true => "written beside it",
             false => "found",
         };
-        writeln!(
-            f,
-            "{folder}: a project; its SDK is {} ({wrote})",
-            self.sdk.display()
-        )?;
+        let sdk = self.sdk.path.display();
+        writeln!(f, "{folder}: a project; its SDK is {sdk} ({wrote})")?;
         writeln!(f, "next:")?;
         writeln!(f, "  cd {folder}")?;
         writeln!(f, "  lamina plugin build")?;
-        writeln!(f, "  lamina plugin test dist/{folder}.wasm")
+        writeln!(f, "  lamina plugin test {folder}.wasm")
     }
 }
 
-/// The files of a template, by their paths in the project.
+/// The files of a project, by their paths there.
 fn template(
     language: Language,
     hook: FirstHook,
-) -> Result<Vec<(&'static str, &'static str)>, String> {
-    let suffix = match hook {
-        FirstHook::Key => "",
-        FirstHook::Load => "-load",
-    };
-    let folder = format!("{TEMPLATES}/{}{suffix}/", language.folder());
-    let files = FILES.iter();
-    let files = files.filter_map(|(path, text)| Some((path.strip_prefix(&folder)?, *text)));
-    let files: Vec<_> = files.collect();
-    match files.is_empty() {
-        false => Ok(files),
-        true => Err(
-            "there is no template with this hook in this language; `--hook key` has one in each. \
-             Loaders to begin from: plugins/api-compose (Rust), plugins/render-page-js, plugins/feed-merge-py"
-                .to_owned(),
-        ),
+) -> Result<BTreeMap<&'static str, &'static str>, String> {
+    let (lang, hook_name) = (language.folder(), hook.name());
+    let own: Vec<_> = files_of(format!("{lang}/{hook_name}")).collect();
+    if own.is_empty() {
+        return Err(without_template(language, hook));
     }
+    let shared = [
+        "any/any".to_owned(),
+        format!("any/{hook_name}"),
+        format!("{lang}/any"),
+    ];
+    Ok(shared.into_iter().flat_map(files_of).chain(own).collect())
+}
+
+fn files_of(folder: String) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let folder = format!("{TEMPLATES}/{folder}/");
+    let files = FILES.iter();
+    files.filter_map(move |(path, text)| Some((path.strip_prefix(&folder)?, *text)))
+}
+
+fn without_template(language: Language, hook: FirstHook) -> String {
+    let (lang, wanted) = (language.folder(), hook.name());
+    let hooks = FirstHook::value_variants().iter().map(|hook| hook.name());
+    let there = hooks.filter(|hook| files_of(format!("{lang}/{hook}")).next().is_some());
+    let there: Vec<_> = there.map(|hook| format!("`--hook {hook}`")).collect();
+    format!(
+        "there is no template with the hook `{wanted}` in this language; there are {}. \
+         Begin with one of them and change what it exports: plugin-sdk/README.md names the hooks \
+         and plugin-sdk/wit what they get and answer",
+        there.join(" and ")
+    )
 }
 
 /// A name that is one to cargo, npm and a gateway's YAML alike.

@@ -9,10 +9,11 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::cases::{Answered, Asked, HookName};
+use super::cases::{Answered, Asked, Fetched, HookName};
 use super::opened::{self, Way};
 use super::run::{Call, Upstreams, upstreams};
 use super::test::{open, told};
+use crate::app::say;
 use crate::plugin::Hook;
 
 /// A call that was kept. Fields that are not known here are for people.
@@ -34,7 +35,7 @@ struct Inputs {
     #[serde(default)]
     response: Option<Answered>,
     #[serde(default)]
-    fetch: BTreeMap<String, Answered>,
+    fetch: BTreeMap<String, Fetched>,
 }
 
 /// As [`Asked`], beside other fields.
@@ -94,9 +95,9 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
             ));
         }
         let asked = call.inputs.request.asked();
-        println!("{hook}  {} {}", asked.method, asked.url);
+        say::line(format_args!("{hook}  {} {}", asked.method, asked.url));
         if let Some(error) = &call.error {
-            println!("  at the gateway  {error}");
+            say::line(format_args!("  at the gateway  {error}"));
         }
         let (request, response) = (&asked, call.inputs.response.as_ref());
         let prepared = Call {
@@ -106,16 +107,16 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
         }
         .prepare()?;
         match prepared.call(&plugin).await {
-            Ok(decision) => println!("  here            {decision}"),
+            Ok(decision) => say::line(format_args!("  here            {decision}")),
             Err(error) => {
                 well = false;
-                println!("  here            {error}");
+                say::line(format_args!("  here            {error}"));
             }
         }
         for asked in answers.asked_in_vain() {
-            println!(
+            say::line(format_args!(
                 "  it asked `{asked}`; give an answer in `inputs.fetch` of the call to go on from there"
-            );
+            ));
         }
     }
     Ok(well)

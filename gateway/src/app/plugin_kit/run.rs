@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::cases::{Answered, Asked, Ready};
+use super::cases::{Answered, Asked, Fetched, Ready};
 use super::{opened, told};
 use crate::plugin::{CallError, Fetch, FetchCall, FetchError, Head, Hook, LoadRequest, Plugin};
 
@@ -40,7 +40,7 @@ pub(super) struct Upstreams(Arc<Mutex<Answers>>);
 
 #[derive(Default)]
 struct Answers {
-    known: BTreeMap<String, Answered>,
+    known: BTreeMap<String, Fetched>,
     unknown: Vec<String>,
 }
 
@@ -135,7 +135,7 @@ impl Prepared {
 
 impl Upstreams {
     /// From now on these are the answers.
-    pub(super) fn answer(&self, known: &BTreeMap<String, Answered>) {
+    pub(super) fn answer(&self, known: &BTreeMap<String, Fetched>) {
         *self.0.lock() = Answers {
             known: known.clone(),
             unknown: Vec::new(),
@@ -170,6 +170,9 @@ impl Answers {
             self.unknown.push(asked);
             return Err(FetchError::Unavailable(why));
         };
+        if let Some(fault) = answer.error {
+            return Err(fault.into());
+        }
         if answer.body.len() > call.max_body {
             return Err(FetchError::TooLarge);
         }

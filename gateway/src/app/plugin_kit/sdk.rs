@@ -11,33 +11,45 @@ const FOLDER: &str = "plugin-sdk";
 /// Where projects are templates of.
 pub(super) const TEMPLATES: &str = "templates";
 
-/// The SDK that a project in `folder` uses: the one given, the nearest in a folder above
-/// it, or one that is written beside it. And whether it was written.
-pub(super) fn place(folder: &Path, given: Option<&Path>) -> io::Result<(PathBuf, bool)> {
+/// Where a project finds the SDK.
+pub(super) struct Place {
+    /// As the project's files say it: relative to its folder where the SDK is in one above,
+    /// so that both can move, and be checked in, together.
+    pub(super) path: PathBuf,
+    /// Whether it was not there before.
+    pub(super) is_new: bool,
+}
+
+/// The SDK for a new project, which will be a folder in the current one: the SDK given, the
+/// nearest in a folder above the project, or one that is written beside it.
+pub(super) fn place(given: Option<&Path>) -> io::Result<Place> {
     if let Some(given) = given {
         return match is_sdk(given) {
-            true => Ok((given.canonicalize()?, false)),
+            true => Ok(Place {
+                path: given.canonicalize()?,
+                is_new: false,
+            }),
             false => Err(io::Error::other(format!(
                 "--sdk {}: no SDK is there; expected a folder with wit/plugin.wit",
                 given.display()
             ))),
         };
     }
-    // The project is not there yet; where it will be is.
-    let above = folder.parent().unwrap_or(folder);
-    let above = match above.as_os_str().is_empty() {
-        true => Path::new(".").canonicalize()?,
-        false => above.canonicalize()?,
-    };
-    let candidates = above.ancestors().map(|ancestor| ancestor.join(FOLDER));
-    match candidates.into_iter().find(|folder| is_sdk(folder)) {
-        Some(found) => Ok((found, false)),
-        None => {
-            let beside = above.join(FOLDER);
-            write(&beside)?;
-            Ok((beside, true))
+    let here = Path::new(".").canonicalize()?;
+    let mut path = PathBuf::from("..");
+    for above in here.ancestors() {
+        if is_sdk(&above.join(FOLDER)) {
+            let path = path.join(FOLDER);
+            let is_new = false;
+            return Ok(Place { path, is_new });
         }
+        path.push("..");
     }
+    write(&here.join(FOLDER))?;
+    Ok(Place {
+        path: Path::new("..").join(FOLDER),
+        is_new: true,
+    })
 }
 
 fn is_sdk(folder: &Path) -> bool {

@@ -14,6 +14,7 @@ use super::check;
 use super::compare::differences;
 use super::opened::{self, Opened, Way};
 use super::run::{Call, Upstreams, upstreams};
+use crate::app::say;
 use crate::plugin::{Hook, Plugin, Plugins};
 
 /// How many cases there were, and how many failed.
@@ -42,14 +43,17 @@ pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<Sc
     for case in &cases.cases {
         score.cases += 1;
         let faults = bench.run(case, general.as_ref()).await;
-        print!(
+        say::text(format_args!(
             "{:4}  {}\n{faults}",
             if faults.is_empty() { "ok" } else { "FAIL" },
             case.name
-        );
+        ));
         score.failed += usize::from(!faults.is_empty());
     }
-    println!("{} cases, {} failed", score.cases, score.failed);
+    say::line(format_args!(
+        "{} cases, {} failed",
+        score.cases, score.failed
+    ));
     Ok(score)
 }
 
