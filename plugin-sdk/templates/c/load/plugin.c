@@ -64,7 +64,8 @@ static void lamina_load(const lamina_request *request, const lamina_context *con
     lamina_text id = id_of(request->path_and_query), path[] = {LAMINA_TEXT("/api/user/"), id};
     out->tag = LAMINA_ABSENT;
     if (!id.len) return;
-    lamina_fetch_request asked = {LAMINA_TEXT("shop"), LAMINA_TEXT("GET"), join(path, 2)};
+    lamina_fetch_request asked = {
+        .upstream = LAMINA_TEXT("shop"), .method = LAMINA_TEXT("GET"), .path_and_query = join(path, 2)};
     lamina_fetched user = {0};
     lamina_fetch(&asked, &user);
     if (user.is_error) {
