@@ -110,6 +110,8 @@ mod plugin_guide;
 mod plugin_hooks;
 #[path = "e2e/plugin_kit.rs"]
 mod plugin_kit;
+#[path = "e2e/plugin_mistakes.rs"]
+mod plugin_mistakes;
 #[path = "e2e/plugin_quarantine.rs"]
 mod plugin_quarantine;
 #[path = "e2e/plugin_responses.rs"]

@@ -5,9 +5,10 @@
 //! the test says so and passes; in CI (`CI` is set) all must be there.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -15,8 +16,10 @@ use e2e::cli::{binary, repository};
 use e2e::wait::wait_until;
 use tempfile::TempDir;
 
-/// The addresses in the guide, which tests that run side by side can't all have.
-const ADDRESSES: [&str; 3] = ["127.0.0.1:8090", "127.0.0.1:9190", "127.0.0.1:8081"];
+/// The address in the guide, which tests that run side by side can't all have, and the ports
+/// where origin and gateway listen.
+const ADDRESS: &str = "127.0.0.1:";
+const PORTS: [u16; 2] = [8081, 8090];
 /// What the shell says when it is through with a block.
 const THROUGH: &str = "---- through";
 /// For one block. Some install tools, on a machine that may be busy.
@@ -135,8 +138,9 @@ struct Person {
     home: TempDir,
     shell: Child,
     lines: Receiver<String>,
-    /// In the place of [`ADDRESSES`].
-    addresses: [String; 3],
+    /// In the place of [`ADDRESS`]: another part of the loopback network for each person, whose
+    /// ports nobody takes between two blocks.
+    address: String,
 }
 
 impl Person {
@@ -166,15 +170,15 @@ impl Person {
                 .map_while(Result::ok)
                 .try_for_each(|line| sender.send(line));
         });
-        let free = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let addresses = free
-            .each_ref()
-            .map(|port| port.local_addr().unwrap().to_string());
+        static PERSONS: AtomicU8 = AtomicU8::new(1);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let number = PERSONS.fetch_add(1, Ordering::Relaxed);
+        let address = format!("127.{}.{low}.{number}:", 64 + high % 64);
         let mut person = Self {
             home,
             shell,
             lines,
-            addresses,
+            address,
         };
         person.runs("set -eo pipefail\ntrap 'kill $(jobs -p) || true' EXIT\n");
         person
@@ -182,7 +186,7 @@ impl Person {
 
     /// Runs a block; what it said. When it starts a gateway, waits for that.
     fn runs(&mut self, text: &str) -> Vec<String> {
-        let text = self.with_free_ports(text);
+        let text = self.at_home(text);
         let mut stdin = self.shell.stdin.as_ref().unwrap();
         // Where the shell is gone, it has said why.
         let _ = write!(
@@ -209,15 +213,15 @@ impl Person {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build();
-        let listens = |address: &String| TcpStream::connect(address).is_ok();
-        let are_there = || listens(&self.addresses[2]) && listens(&self.addresses[0]);
+        let listens = |port| TcpStream::connect(format!("{}{port}", self.address)).is_ok();
+        let are_there = || PORTS.into_iter().all(listens);
         runtime
             .unwrap()
             .block_on(wait_until("both listen", START, are_there));
     }
 
     fn writes(&self, file: &str, text: &str) {
-        std::fs::write(self.file(file), self.with_free_ports(text)).unwrap();
+        std::fs::write(self.file(file), self.at_home(text)).unwrap();
     }
 
     /// Puts the lines with `+` in the place of those with `-`, which stand there once.
@@ -238,15 +242,10 @@ impl Person {
         Path::new(folder.trim_end()).join(name)
     }
 
-    fn with_free_ports(&self, text: &str) -> String {
-        let pairs = ADDRESSES.iter().zip(&self.addresses);
-        let text = pairs.fold(text.to_owned(), |text, (written, free)| {
-            text.replace(written, free)
-        });
-        text.replace(
-            "lamina demo-origin",
-            &format!("lamina demo-origin --listen {}", self.addresses[2]),
-        )
+    fn at_home(&self, text: &str) -> String {
+        let origin = format!("lamina demo-origin --listen {}{}", self.address, PORTS[0]);
+        let text = text.replace(ADDRESS, &self.address);
+        text.replace("lamina demo-origin", &origin)
     }
 
     fn errors(&self) -> String {
@@ -258,6 +257,10 @@ impl Drop for Person {
     fn drop(&mut self) {
         // The shell ends with its input, and takes its jobs with it.
         drop(self.shell.stdin.take());
+        if std::thread::panicking() {
+            // It may be in a command that never ends.
+            let _ = self.shell.kill();
+        }
         let _ = self.shell.wait();
     }
 }
