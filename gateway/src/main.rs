@@ -294,7 +294,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
         } => {
             let remote = admin.remote()?;
             let keys = remote.keys(pattern.as_deref(), limit);
-            print!("{}", runtime()?.block_on(keys)?);
+            say::text(runtime()?.block_on(keys)?);
             Ok(Done::Well)
         }
         Command::Schema => {
