@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn soak(options: &Options) -> anyhow::Result<Report> {
-    let (_origin, gateway) = site::start().await?;
+    let (origin, gateway) = site::start().await?;
     let stop = Arc::new(AtomicBool::new(false));
     let tally = Arc::new(Tally::default());
     let clients: Vec<_> = (0..options.clients)
@@ -70,6 +70,8 @@ async fn soak(options: &Options) -> anyhow::Result<Report> {
             _ = swaps.tick() => {
                 swap::one(gateway.dir(), report.swaps)?;
                 report.swaps += 1;
+                // Half an hour of what it saw would be many GB.
+                origin.forget();
             }
         }
     }
