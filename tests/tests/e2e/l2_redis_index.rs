@@ -261,7 +261,10 @@ async fn on_a_cluster_the_shards_are_spread_and_every_call_works() {
     let mut found = 0;
     for shard in 0..SHARDS {
         let index = format!("lamina:index:{{{shard}}}");
-        owners.insert(cluster.owner(0, &index).await);
+        let owner = cluster.owner(0, &index).await.expect("somebody has it");
+        let there = number(&cluster.nodes[owner], &["EXISTS", &index]).await;
+        assert_eq!(there, 1.0, "{index}");
+        owners.insert(owner);
         found += members(&*store, shard).await.len();
     }
     assert_eq!((found, owners.len()), (200, 3));
