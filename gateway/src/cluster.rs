@@ -25,7 +25,6 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::sync::oneshot;
 
-use crate::breaker::Passage;
 use crate::bus::config::{Bus, Priming};
 use crate::bus::event::Message;
 use crate::bus::inbox::Inbox;
@@ -233,7 +232,7 @@ impl Cluster {
             transport: self.transport.kind(),
             guarantee: self.transport.guarantee(),
             hears: self.hears.load(Ordering::Acquire),
-            publishes: self.outbox.passage() == Passage::Closed,
+            publishes: self.outbox.publishes(),
             unsent: self.outbox.unsent(),
             doubts: self.doubts.are_open(),
         }

@@ -29,6 +29,7 @@ mod shipped;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod warnings;
 
 pub use problem::{Problem, Problems};
 pub use schema::schema;
@@ -76,6 +77,9 @@ pub struct Config {
     /// Logs and metrics.
     #[serde(default)]
     pub telemetry: telemetry::config::Config,
+    /// What works as it is written and is still risky, with its place in the file.
+    #[serde(skip)]
+    pub warnings: Vec<Problem>,
 }
 
 impl Config {
@@ -172,7 +176,12 @@ pub fn parse(
         *file = base.join(&*file);
     }
     findings.extend(check::check(&config));
-    all(findings, &root).map_or(Ok(config), Err)
+    all(findings, &root).map_or(Ok(()), Err)?;
+    config.warnings = warnings::warnings(&config)
+        .into_iter()
+        .map(|finding| finding.locate(file, text, Some(&root)))
+        .collect();
+    Ok(config)
 }
 
 const TOO_LARGE: &str = "larger than 1 MiB; expected a configuration file";

@@ -5,7 +5,8 @@
 //! [`cache_control`], [`cache_groups`], [`date`], [`age`], [`vary`], [`etag`] say what a message
 //! means; [`conditional`] and [`range`] say which answer a stored response gives;
 //! [`forward`] and [`max_forwards`] say what may pass a proxy, how far, and for whom;
-//! [`reference`] is the URI that a field names; [`cidr`] is whom we believe;
+//! [`trace`] is about methods whose answer repeats the request, [`sensitive`] about names whose
+//! value is a secret; [`reference`] is the URI that a field names; [`cidr`] is whom we believe;
 //! [`cache_status`] and [`proxy_status`] tell the client what happened.
 //!
 //! The other half moves bytes: [`server`] is the listener, [`guard`] refuses what a
@@ -34,5 +35,7 @@ pub mod proxy_protocol;
 pub mod proxy_status;
 pub mod range;
 pub mod reference;
+pub mod sensitive;
 pub mod server;
+pub mod trace;
 pub mod vary;

@@ -237,6 +237,9 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             runtime()?.block_on(run(&config))
         }),
         Command::Validate { file } => with_config(&file.config, |config| {
+            for warning in &config.warnings {
+                say::wrong(format_args!("warning: {warning}"));
+            }
             runtime()?
                 .block_on(app::build(&config))
                 .context("the file is well formed, but")?;
@@ -353,6 +356,9 @@ fn with_config(
 
 async fn run(config: &Config) -> anyhow::Result<()> {
     let logs = logs::start(&config.telemetry);
+    for warning in &config.warnings {
+        tracing::warn!("{}", warning.headline());
+    }
     let app = App::start(config, &logs).await?;
     for address in &app.addresses {
         tracing::info!("lamina listening on http://{address}");

@@ -140,6 +140,8 @@ mod quickstart;
 mod record;
 #[path = "e2e/rfc.rs"]
 mod rfc;
+#[path = "e2e/secrets.rs"]
+mod secrets;
 #[path = "e2e/sharing.rs"]
 mod sharing;
 #[path = "e2e/stale.rs"]

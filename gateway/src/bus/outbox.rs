@@ -185,9 +185,9 @@ impl Outbox {
         queue.purges() + self.under_way.load(Ordering::Acquire)
     }
 
-    /// Whether publishes are being tried.
-    pub fn passage(&self) -> Passage {
-        self.breaker.passage()
+    /// Whether publishes are tried now: not while the circuit is open after failures.
+    pub fn publishes(&self) -> bool {
+        self.breaker.passage() == Passage::Closed
     }
 
     /// Publishes, for ever.

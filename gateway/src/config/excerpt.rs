@@ -4,6 +4,7 @@
 //! goes on in; a long line is cut to a window around the place; control characters
 //! become spaces.
 
+use super::secret::find_secret_value;
 use super::tree::Mark;
 
 /// Characters of a source line that are shown at most, so that a file of one long line stays readable.
@@ -36,6 +37,7 @@ pub fn inside(text: &str, mark: Mark) -> Mark {
     }
 }
 
+/// The line of a mark with a caret below.
 pub fn excerpt(text: &str, mark: Mark) -> Option<String> {
     let above: Vec<&str> = lines(text).take(mark.line.checked_sub(1)?).collect();
     let line = lines(text).nth(above.len())?;
@@ -43,6 +45,21 @@ pub fn excerpt(text: &str, mark: Mark) -> Option<String> {
         true => "***".to_owned(),
         false => mask(line),
     };
+    Some(pointed_at(&masked, mark))
+}
+
+/// As [`excerpt`], for a marked key: what stands behind it on its line is not shown.
+pub fn excerpt_of_key(text: &str, mark: Mark) -> Option<String> {
+    let line = lines(text).nth(mark.line.checked_sub(1)?)?;
+    let shown: String = line.chars().take(mark.column - 1 + mark.width).collect();
+    let masked = match find_secret_value(&shown) {
+        Some(start) => format!("{}***", &shown[..start]),
+        None => format!("{shown}: ***"),
+    };
+    Some(pointed_at(&masked, mark))
+}
+
+fn pointed_at(masked: &str, mark: Mark) -> String {
     let column = mark.column.saturating_sub(1);
     let skip = if column < SHOWN - 20 { 0 } else { column - 20 };
     let shown: String = masked
@@ -59,16 +76,16 @@ pub fn excerpt(text: &str, mark: Mark) -> Option<String> {
         .max(1);
     let number = mark.line.to_string();
     let margin = " ".repeat(number.len());
-    Some(format!(
+    format!(
         "{margin} |\n{number} | {shown}\n{margin} | {}{}",
         " ".repeat(indent),
         "^".repeat(width)
-    ))
+    )
 }
 
 /// Hides what follows the key of a secret.
 fn mask(line: &str) -> String {
-    match super::secret::find_secret_value(line) {
+    match find_secret_value(line) {
         Some(start) => format!("{}***", &line[..start]),
         None => line.to_owned(),
     }
@@ -81,7 +98,7 @@ fn continues_secret(above: &[&str], line: &str) -> bool {
     let mut level = indent(line);
     let mut nearest = true;
     for line in above.iter().rev().filter(|line| !line.trim().is_empty()) {
-        let value = super::secret::find_secret_value(line).map(|start| line[start..].trim());
+        let value = find_secret_value(line).map(|start| line[start..].trim());
         let inside = indent(line) < level;
         if value.is_some_and(|value| inside || nearest && is_to_come(value)) {
             return true;

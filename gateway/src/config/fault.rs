@@ -6,6 +6,7 @@
 use serde::de::{Error, Expected, Unexpected};
 
 use super::problem::{Finding, Path, Place, nearest, one_of};
+use super::secret::find_secret_value;
 use super::tree::Node;
 
 /// Why a value does not fit, as data.
@@ -70,7 +71,7 @@ impl Fault {
         let secret = path.is_secret();
         match self {
             Self::UnknownKey { given, allowed } => {
-                Finding::key(path, format!("unknown key; expected {}", one_of(allowed)))
+                Finding::unknown_key(path, format!("unknown key; expected {}", one_of(allowed)))
                     .near(nearest(&given, allowed))
             }
             Self::UnknownWord { given, allowed } => {
@@ -121,7 +122,12 @@ fn describe(found: Unexpected<'_>) -> String {
         Unexpected::Map => "a mapping".to_owned(),
         Unexpected::Seq => "a list".to_owned(),
         Unexpected::Str(text) => {
-            format!("the text {:?}", text.chars().take(80).collect::<String>())
+            // A key without its colon is a text as well, with a secret in it perhaps.
+            let shown = match find_secret_value(text) {
+                Some(start) => format!("{}***", &text[..start]),
+                None => text.to_owned(),
+            };
+            format!("the text {:?}", shown.chars().take(80).collect::<String>())
         }
         Unexpected::Bool(truth) => format!("`{truth}`"),
         Unexpected::Unsigned(n) => format!("the number {n}"),

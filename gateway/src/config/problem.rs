@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::excerpt::{excerpt, inside};
+use super::excerpt::{excerpt, excerpt_of_key, inside};
 use super::tree::{Mark, Node};
 
 /// One step of the way to a value: `routes[2].match` has three.
@@ -33,6 +33,9 @@ pub struct Finding {
 pub enum Place {
     /// The key that is the last step of the path.
     Key,
+    /// The same for a key that is not known: its value is not shown, since it may be a
+    /// secret under a misspelt name.
+    UnknownKey,
     /// The value at the end of the path.
     Value,
     /// A place known beforehand.
@@ -79,7 +82,7 @@ impl Path {
 
     /// Whether the path leads to a secret, whose value must not be repeated.
     pub fn is_secret(&self) -> bool {
-        matches!(self.0.last(), Some(Step::Key(name)) if super::secret::is_secret_name(name))
+        matches!(self.0.last(), Some(Step::Key(name)) if super::secret::resembles_secret_name(name))
     }
 }
 
@@ -130,6 +133,14 @@ impl Finding {
         }
     }
 
+    /// A finding about the last key of `path`, which is not known.
+    pub fn unknown_key(path: Path, message: impl Into<String>) -> Self {
+        Self {
+            place: Place::UnknownKey,
+            ..Self::key(path, message)
+        }
+    }
+
     /// A finding at a known place.
     pub fn at(mark: Mark, message: impl Into<String>) -> Self {
         Self {
@@ -161,17 +172,21 @@ impl Finding {
             Place::At(mark) => Some(mark),
             Place::File => None,
             Place::Value => root.map(|node| node.find(&self.path).0),
-            Place::Key => root.map(|node| node.find(&self.path).1),
+            Place::Key | Place::UnknownKey => root.map(|node| node.find(&self.path).1),
         }
     }
 
     /// The finding with its place in `text`.
     pub fn locate(self, file: &str, text: &str, root: Option<&Node>) -> Problem {
         let mark = self.mark(root).map(|mark| inside(text, mark));
+        let excerpt_of = match self.place {
+            Place::UnknownKey => excerpt_of_key,
+            Place::Key | Place::Value | Place::At(_) | Place::File => excerpt,
+        };
         Problem {
             file: file.to_owned(),
             position: mark.map(|m| (m.line, m.column)),
-            excerpt: mark.and_then(|m| excerpt(text, m)),
+            excerpt: mark.and_then(|mark| excerpt_of(text, mark)),
             path: self.path.to_string(),
             message: self.message,
         }
@@ -211,17 +226,24 @@ impl fmt::Display for Problems {
     }
 }
 
-/// `file:line:col: path: message`, then the source line with a caret below.
+impl Problem {
+    /// `file:line:col: path: message`, on one line, as a log takes it.
+    pub fn headline(&self) -> String {
+        let position = self.position;
+        let place = position.map(|(line, column)| format!(":{line}:{column}"));
+        let place = place.unwrap_or_default();
+        let path = match self.path.as_str() {
+            "" => String::new(),
+            path => format!(": {path}"),
+        };
+        format!("{}{place}{path}: {}", self.file, self.message)
+    }
+}
+
+/// The headline, then the source line with a caret below.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some((line, column)) = self.position {
-            write!(f, ":{line}:{column}")?;
-        }
-        if !self.path.is_empty() {
-            write!(f, ": {}", self.path)?;
-        }
-        write!(f, ": {}", self.message)?;
+        f.write_str(&self.headline())?;
         match &self.excerpt {
             Some(excerpt) => write!(f, "\n{excerpt}"),
             None => Ok(()),

@@ -22,27 +22,76 @@ const SECRET_NAMES: [&str; 7] = [
     "seal_key",
 ];
 
+/// Bytes of a name that may be a misspelt one; comparing longer ones takes too long.
+const MAX_MISSPELT: usize = 64;
+
+/// Keys of the configuration whose names are close to a secret's and that hold none.
+const PLAIN_NAMES: [&str; 1] = ["tokens"];
+
 /// Whether the value of a key with this name must not be shown.
 pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_lowercase().replace('-', "_");
     SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
 }
 
-/// Where the value of the first secret on a line begins: behind such a key, or in a URL before `@`.
+/// Whether a name is that of a secret, or a slip of the pen away from one (`tokn`,
+/// `pasword`): a message about the misspelt key must not show its value.
+pub fn resembles_secret_name(name: &str) -> bool {
+    let name = name.to_lowercase().replace('-', "_");
+    if is_secret_name(&name) {
+        return true;
+    }
+    let is_plain = name.ends_with("_file") || PLAIN_NAMES.contains(&name.as_str());
+    if is_plain || name.len() > MAX_MISSPELT {
+        return false;
+    }
+    let words: Vec<&str> = name.split('_').collect();
+    SECRET_NAMES.iter().any(|secret| {
+        let of_secret = secret.split('_').count();
+        let tail = words[words.len().saturating_sub(of_secret)..].join("_");
+        let slips = if secret.len() < 8 { 1 } else { 2 };
+        [tail.as_str(), &name]
+            .into_iter()
+            .any(|given| strsim::damerau_levenshtein(given, secret) <= slips)
+    })
+}
+
+/// Where the value of the first secret on a line begins: behind such a key, or in a URL
+/// before `@`. The key may be misspelt, `=` may stand where `:` is meant, and both may be
+/// missing behind the first word of a line.
 pub fn find_secret_value(line: &str) -> Option<usize> {
-    let behind_key = line.match_indices(':').find_map(|(colon, _)| {
-        let before = line[..colon].trim_end().trim_end_matches(['"', '\'']);
-        let part_of_name = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-        let name = before.rsplit(|c: char| !part_of_name(c)).next();
-        let after = &line[colon + 1..];
-        name.is_some_and(is_secret_name)
-            .then_some(line.len() - after.trim_start().len())
-    });
     let in_url = line
         .find("://")
         .map(|i| i + 3)
         .filter(|i| line[*i..].contains('@'));
-    [behind_key, in_url].into_iter().flatten().min()
+    [find_value_of_secret_key(line), in_url]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+fn find_value_of_secret_key(line: &str) -> Option<usize> {
+    let part_of_name = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let mut rest = line;
+    let mut is_first = true;
+    while let Some(start) = rest.find(part_of_name) {
+        let begins = line.len() - rest.len() + start;
+        let word = rest[start..].split(|c| !part_of_name(c)).next()?;
+        rest = &line[begins + word.len()..];
+        // The dash of a list is no word.
+        let may_lack_colon = is_first && word != "-";
+        is_first &= word == "-";
+        let behind = rest.trim_start_matches(['"', '\'']).trim_start();
+        let value = match behind.strip_prefix([':', '=']) {
+            Some(value) => Some(value),
+            None if may_lack_colon && behind.len() < rest.len() => Some(behind),
+            None => None,
+        };
+        if let Some(value) = value.filter(|_| resembles_secret_name(word)) {
+            return Some(line.len() - value.trim_start().len());
+        }
+    }
+    None
 }
 
 /// Puts the content of the files that `*_file` keys name in place.
@@ -202,5 +251,50 @@ mod tests {
         assert_eq!(find_secret_value("  token_file: /run/t"), None);
         assert_eq!(find_secret_value("  o: http://me:pw@h"), Some(12));
         assert_eq!(find_secret_value("é—token: x"), Some(12));
+        assert_eq!(find_secret_value("note: the token that we use"), None);
+    }
+
+    /// Guards against a message about a misspelt key that prints the secret beside it.
+    #[test]
+    fn the_value_of_a_misspelt_secret_is_found_as_well() {
+        for line in [
+            "tokn: s3cret",
+            "toekn: s3cret",
+            "admin: { Tokken: s3cret }",
+            "  pasword: s3cret",
+            "  pass_word: s3cret",
+            "  sentinel_pasword: s3cret",
+            "seal_kei: s3cret",
+            "sealkey: s3cret",
+            "api_keys: s3cret",
+            "apikey = s3cret",
+            "token=s3cret",
+            "  - token s3cret",
+            "\"secrt\" : s3cret",
+        ] {
+            let start = find_secret_value(line).unwrap_or_else(|| panic!("{line}"));
+            assert!(!line[..start].contains("s3cret"), "{line}");
+        }
+    }
+
+    /// Every key of the schema that is no secret keeps its value in messages.
+    #[test]
+    fn no_other_key_of_the_configuration_is_taken_for_a_secret() {
+        let mut judged = 0;
+        let schema = crate::config::schema();
+        let mut open = vec![&schema];
+        while let Some(value) = open.pop() {
+            for (name, member) in value.as_object().into_iter().flatten() {
+                if name == "properties" {
+                    for key in member.as_object().into_iter().flatten().map(|(key, _)| key) {
+                        judged += 1;
+                        assert_eq!(resembles_secret_name(key), is_secret_name(key), "{key}");
+                    }
+                }
+                open.push(member);
+            }
+            open.extend(value.as_array().into_iter().flatten());
+        }
+        assert!(judged > 150, "only {judged} keys were judged");
     }
 }

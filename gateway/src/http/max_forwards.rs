@@ -1,11 +1,8 @@
-//! `Max-Forwards`: how far a TRACE or OPTIONS may go (RFC 9110 §7.6.2), and what TRACE
-//! answers at its end (§9.3.8).
+//! `Max-Forwards`: how far a TRACE or OPTIONS may go (RFC 9110 §7.6.2). What a TRACE that
+//! ends here is answered with is in [`trace`](super::trace).
 
-use std::fmt::Write as _;
-
-use http::header::{AUTHORIZATION, COOKIE, MAX_FORWARDS, PROXY_AUTHORIZATION};
-use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::header::MAX_FORWARDS;
+use http::{HeaderMap, Method};
 
 /// Whether a request may go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,24 +36,6 @@ pub fn spend(method: &Method, headers: &mut HeaderMap) -> Hops {
             Hops::Left
         }
     }
-}
-
-/// The request as `message/http`, without what is likely to be secret.
-pub fn trace(request: &Parts) -> String {
-    const SECRET: [http::HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
-    let version = match request.version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
-    };
-    let mut text = format!("{} {} {version}\r\n", request.method, request.uri);
-    for (name, value) in &request.headers {
-        if !SECRET.contains(name) {
-            let value = String::from_utf8_lossy(value.as_bytes());
-            let _ = write!(text, "{name}: {value}\r\n");
-        }
-    }
-    text + "\r\n"
 }
 
 #[cfg(test)]

@@ -160,25 +160,90 @@ fn part_name(file: &Path) -> PathBuf {
 }
 
 /// Loads code that [`store`] wrote; anything doubtful is compiled anew instead.
+///
+/// The file is opened once, and everything is asked of what was opened: nobody can put
+/// another file in its place between the check and the read.
 fn load(engine: &Engine, file: &Path) -> Option<Component> {
-    let folder = fs::metadata(file.parent()?).ok()?;
-    let ours = rustix::process::geteuid().as_raw();
-    if folder.uid() != ours || folder.mode() & 0o077 != 0 {
-        tracing::warn!(file = %file.display(), "compiled plugin code is ignored: others may write or read its folder");
-        return None;
-    }
-    let stored = fs::read(file).ok()?;
-    let (digest, code) = stored.split_at_checked(DIGEST)?;
+    let mut stored = match OwnFile::open(file) {
+        Ok(stored) => stored,
+        Err(Distrust::Missing) => return None,
+        Err(Distrust::Open(path)) => {
+            tracing::warn!(
+                file = %file.display(),
+                open = %path.display(),
+                "compiled plugin code is ignored: another user may write or replace it there"
+            );
+            return None;
+        }
+    };
+    let mut bytes = Vec::new();
+    stored.0.read_to_end(&mut bytes).ok()?;
+    let (digest, code) = bytes.split_at_checked(DIGEST)?;
     if Sha256::digest(code).as_slice() != digest {
         return None;
     }
     deserialize(engine, code)
 }
 
+/// A file that no other user but root can have written or put in place.
+struct OwnFile(fs::File);
+
+/// Why a file is not taken for our own.
+enum Distrust {
+    Missing,
+    /// Another user may write this, or rename what is in it.
+    Open(PathBuf),
+}
+
+impl OwnFile {
+    /// Opens the file without following a link, and checks it, its folder and every folder
+    /// above: whoever may write into one of them could replace what lies below.
+    fn open(file: &Path) -> Result<Self, Distrust> {
+        let missing = |_| Distrust::Missing;
+        let no_link = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+        let mut options = fs::OpenOptions::new();
+        let opened = options.read(true).custom_flags(no_link).open(file);
+        let opened = opened.map_err(missing)?;
+        let folder = file.parent().ok_or(Distrust::Missing)?;
+        let folder = folder.canonicalize().map_err(missing)?;
+        let own =
+            |metadata: &fs::Metadata| metadata.uid() == geteuid() && metadata.mode() & 0o077 == 0;
+        let metadata = opened.metadata().map_err(missing)?;
+        if !(metadata.is_file() && own(&metadata)) {
+            return Err(Distrust::Open(file.to_owned()));
+        }
+        for (depth, above) in folder.ancestors().enumerate() {
+            let metadata = fs::metadata(above).map_err(missing)?;
+            let is_trusted = match depth {
+                0 => own(&metadata),
+                _ => is_closed_to_others(&metadata),
+            };
+            if !is_trusted {
+                return Err(Distrust::Open(above.to_owned()));
+            }
+        }
+        Ok(Self(opened))
+    }
+}
+
+/// Whether only our user and root can replace what is in this folder: it belongs to one of
+/// them, and others may not write into it or, with the sticky bit (as in /tmp), may not
+/// rename what is not theirs.
+fn is_closed_to_others(folder: &fs::Metadata) -> bool {
+    const STICKY: u32 = 0o1000;
+    let is_ours = [geteuid(), 0].contains(&folder.uid());
+    is_ours && (folder.mode() & 0o022 == 0 || folder.mode() & STICKY != 0)
+}
+
+fn geteuid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 #[allow(unsafe_code)]
 fn deserialize(engine: &Engine, code: &[u8]) -> Option<Component> {
-    // SAFETY: `deserialize` asks for bytes that `Component::serialize` made. These lie
-    // in a folder that only our user may enter, are whole (their digest was compared),
-    // and wasmtime itself refuses those of another version or configuration.
+    // SAFETY: `deserialize` asks for bytes that `Component::serialize` made. These were read
+    // from a file of our user, in a folder that only our user may enter and nobody else
+    // could have put there (`OwnFile`), are whole (their digest was compared), and wasmtime
+    // itself refuses those of another version or configuration.
     unsafe { Component::deserialize(engine, code) }.ok()
 }

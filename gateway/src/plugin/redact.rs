@@ -9,18 +9,10 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::names;
+use crate::http::sensitive::is_secret_name;
 
 /// Stands for what is hidden.
 pub(super) const HIDDEN: &str = "[redacted]";
-/// A name that holds one of these has a secret for a value.
-const SECRET: [&str; 6] = [
-    "token",
-    "secret",
-    "key",
-    "password",
-    "session",
-    "credential",
-];
 /// In a query this says that a URL is signed.
 const SIGNATURE: &str = "sig";
 
@@ -29,7 +21,7 @@ pub(super) fn header(name: &str, value: &[u8]) -> String {
     if name == COOKIE || name == SET_COOKIE {
         return cookies(value);
     }
-    if name == AUTHORIZATION || name == PROXY_AUTHORIZATION || is_secret(name) {
+    if name == AUTHORIZATION || name == PROXY_AUTHORIZATION || is_secret_name(name) {
         return HIDDEN.to_owned();
     }
     // `Referer` and its like hold URLs.
@@ -59,7 +51,7 @@ pub(super) fn config(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let hidden = |(name, value): (&String, &Value)| {
-                let value = match is_secret(name) {
+                let value = match is_secret_name(name) {
                     true => HIDDEN.into(),
                     false => config(value),
                 };
@@ -81,12 +73,7 @@ fn cookies(value: &[u8]) -> String {
 
 fn signs(name: &str) -> bool {
     let name = percent_decode_str(name).decode_utf8_lossy();
-    is_secret(&name) || name.to_ascii_lowercase().contains(SIGNATURE)
-}
-
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    SECRET.iter().any(|word| name.contains(word))
+    is_secret_name(&name) || name.to_ascii_lowercase().contains(SIGNATURE)
 }
 
 #[cfg(test)]

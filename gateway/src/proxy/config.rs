@@ -25,6 +25,9 @@ pub struct Route {
     /// `off` passes everything through.
     #[serde(default)]
     pub cache: Switch,
+    /// `on` answers `TRACE` and passes it on, without the fields that may carry a secret; `off` refuses it (405), since its answer repeats the request.
+    #[serde(default = "off")]
+    pub trace: Switch,
     /// What is stored and for how long, over `defaults`.
     #[serde(default)]
     pub policy: Policy,
@@ -188,6 +191,10 @@ impl<'de> Visitor<'de> for TextOrList {
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<OneOrMany, A::Error> {
         Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany::Many)
     }
+}
+
+fn off() -> Switch {
+    Switch::Off
 }
 
 fn unsafe_methods() -> Vec<String> {

@@ -12,8 +12,8 @@ use crate::cache::coalesce::Failure;
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
-use crate::http::forward;
 use crate::http::max_forwards::{self, Hops};
+use crate::http::{forward, trace};
 use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::head_update::Sent;
 use crate::proxy::metrics::Outcome;
@@ -30,6 +30,15 @@ impl Proxy {
         reason: Forward,
         detail: Option<&'static str>,
     ) -> Served {
+        if trace::is_reflected(&ask.parts.method) {
+            if !ask.route.reflects {
+                return Served::new(
+                    respond::method_not_allowed("405 TRACE is off\n"),
+                    Outcome::Error,
+                );
+            }
+            trace::strip_secrets(&mut ask.parts.headers);
+        }
         if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == Hops::Spent {
             return Served::new(last_hop(&ask), Outcome::Pass);
         }
@@ -127,7 +136,7 @@ fn last_hop(ask: &Ask) -> Response<Body> {
         *response.status_mut() = StatusCode::NO_CONTENT;
         return response;
     }
-    let mut response = Response::new(Body::full(max_forwards::trace(&ask.parts)));
+    let mut response = Response::new(Body::full(trace::reflection(&ask.parts)));
     let kind = HeaderValue::from_static("message/http");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response

@@ -1,5 +1,7 @@
 //! The `PURGE` method on the listeners: off by default, by address and token.
 
+use std::time::Instant;
+
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
@@ -10,6 +12,7 @@ use crate::http::cidr::Cidr;
 use crate::http::server::Peer;
 use crate::proxy::by_url::ByUrl;
 use crate::proxy::{Proxy, config, respond};
+use crate::telemetry::limit::LineLimiter;
 
 /// Who may purge by method.
 pub struct PurgeMethod {
@@ -17,6 +20,8 @@ pub struct PurgeMethod {
     allow: Box<[Cidr]>,
     token: Option<Box<str>>,
     method: Method,
+    /// Of warnings about refused requests: anybody may send them.
+    warnings: LineLimiter,
 }
 
 /// Why the purge method can't be set up.
@@ -39,6 +44,7 @@ impl PurgeMethod {
                 .collect::<Result<_, _>>()?,
             token: config.token.as_deref().map(Into::into),
             method: Method::from_bytes(b"PURGE")?,
+            warnings: LineLimiter::new(Instant::now()),
         })
     }
 
@@ -57,10 +63,12 @@ impl PurgeMethod {
         peer: &Peer,
     ) -> Response<Body> {
         if !self.enabled {
-            return respond::plain(StatusCode::METHOD_NOT_ALLOWED, "405 PURGE is off\n");
+            return respond::method_not_allowed("405 PURGE is off\n");
         }
         if !self.allows(parts, peer) {
-            tracing::warn!(peer = %peer.address, "a PURGE was refused");
+            if let Some(dropped) = self.warnings.admit(Instant::now()) {
+                tracing::warn!(peer = %peer.address, dropped, "a PURGE was refused");
+            }
             return respond::plain(StatusCode::FORBIDDEN, "403 not allowed to purge\n");
         }
         let soft = parts

@@ -28,6 +28,8 @@ pub struct Route {
     matches: Match,
     pub origin: Option<Arc<Origin>>,
     pub cached: bool,
+    /// Whether TRACE, whose answer repeats the request, is answered and passed on.
+    pub reflects: bool,
     pub policy: Policy,
     pub key: Template,
     pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
@@ -170,6 +172,7 @@ impl Route {
             matches: Match::new(&config.matches),
             origin: origin.transpose()?,
             cached: config.cache == config::Switch::On,
+            reflects: config.trace == config::Switch::On,
             policy: Policy::new(
                 &config.policy,
                 parts.defaults,

@@ -41,8 +41,8 @@ async fn every_rule_of_the_tables_holds() {
             "defaults",
             "{request_directives: honor, statuses: [200, 414]}",
         )
-        .route("{name: parts, match: {path: /parts/*}, upstream: origin, policy: {ranges: parts}}")
-        .route("{name: site, upstream: origin}")
+        .route("{name: parts, match: {path: /parts/*}, upstream: origin, trace: on, policy: {ranges: parts}}")
+        .route("{name: site, upstream: origin, trace: on}")
         .start()
         .await;
     let faults = rfc::play(tables, gateway.address, &stage).await;

@@ -255,28 +255,27 @@ async fn one_bad_plugin_keeps_the_metrics_of_the_earlier_set() {
     assert!(site.registry.gather().is_empty());
 }
 
+/// Loads and calls a shipped plugin; its compiled code is kept in `cache`.
+async fn load_kept(name: &str, cache: &std::path::Path) {
+    let config = serde_json::from_value(json!({ "file": shipped(name) })).unwrap();
+    let configs = BTreeMap::from([(name.to_owned(), config)]);
+    let registry = prometheus::Registry::new();
+    let options = Options {
+        base: "/".into(),
+        cache_dir: Some(cache.to_owned()),
+        fetch: no_fetch(),
+        upstreams: BTreeMap::new(),
+        registry: &registry,
+    };
+    let plugins = Plugins::load(&configs, options).await.unwrap();
+    key_of(&Site { plugins, registry }, name, &get("/", &[]));
+}
+
 #[tokio::test]
 async fn compiled_code_is_kept_and_damage_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
-    let load = async || {
-        let config = serde_json::from_value(json!({ "file": shipped("normalize-query") })).unwrap();
-        let configs = BTreeMap::from([("normalize-query".to_owned(), config)]);
-        let registry = prometheus::Registry::new();
-        let options = Options {
-            base: "/".into(),
-            cache_dir: Some(cache.clone()),
-            fetch: no_fetch(),
-            upstreams: BTreeMap::new(),
-            registry: &registry,
-        };
-        let plugins = Plugins::load(&configs, options).await.unwrap();
-        key_of(
-            &Site { plugins, registry },
-            "normalize-query",
-            &get("/", &[]),
-        );
-    };
+    let load = async || load_kept("normalize-query", &cache).await;
     let files = || {
         std::fs::read_dir(&cache)
             .unwrap()
@@ -297,8 +296,46 @@ async fn compiled_code_is_kept_and_damage_is_noticed() {
         load().await;
         assert_eq!(std::fs::read(file).unwrap().len(), whole.len());
     }
-    // Nor is one that others could have written.
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o777)).unwrap();
+}
+
+/// Guards against code that another user of the machine has put there: a file that is not
+/// trusted is written anew, which gives it another inode.
+#[tokio::test]
+async fn compiled_code_that_others_could_have_written_is_not_run() {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    let folder = tempfile::tempdir().unwrap();
+    let above = folder.path().join("above");
+    let cache = above.join("cache");
+    let load = async || load_kept("normalize-query", &cache).await;
+    let file = || {
+        let mut files = std::fs::read_dir(&cache).unwrap();
+        files.next().unwrap().unwrap().path()
+    };
+    let inode = || std::fs::symlink_metadata(file()).unwrap().ino();
     load().await;
+    let kept = inode();
+    load().await;
+    assert_eq!(inode(), kept, "what is trusted is used again");
+    for (open, mode) in [(&cache, 0o770), (&above, 0o777), (&above, 0o775)] {
+        std::fs::set_permissions(open, Permissions::from_mode(mode)).unwrap();
+        let before = inode();
+        load().await;
+        assert_ne!(inode(), before, "{} {mode:o}", open.display());
+        std::fs::set_permissions(open, Permissions::from_mode(0o700)).unwrap();
+    }
+    let before = inode();
+    std::fs::set_permissions(file(), Permissions::from_mode(0o666)).unwrap();
+    load().await;
+    assert_ne!(inode(), before, "the file itself");
+    let elsewhere = folder.path().join("elsewhere");
+    let linked = file();
+    std::fs::rename(&linked, &elsewhere).unwrap();
+    symlink(&elsewhere, &linked).unwrap();
+    load().await;
+    assert!(
+        std::fs::symlink_metadata(&linked).unwrap().is_file(),
+        "a link is not followed"
+    );
 }

@@ -1,12 +1,15 @@
 //! Opens the file. One that is damaged, or no database, is set aside and a new one begun:
 //! a cache that can't be read is an empty cache, and no reason not to start.
 
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Instant, SystemTime};
 
+use redb::backends::FileBackend;
 use redb::{Database, DatabaseError};
 use tokio::sync::Notify;
 
@@ -35,6 +38,9 @@ pub enum OpenError {
         source: Box<redb::Error>,
     },
 }
+
+/// The mode of the file: our user alone.
+const PRIVATE: u32 = 0o600;
 
 /// Memory for pages of the file.
 const PAGES: usize = 32 << 20;
@@ -105,7 +111,9 @@ fn start(database: Database, config: &config::Disk) -> Disk {
 /// The database, if it is sound.
 fn checked(path: &Path) -> Result<Database, Unusable> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(Unusable::File)?;
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(folder).map_err(Unusable::File)?;
     }
     // redb panics on some damage.
     let opened = std::panic::catch_unwind(|| prepared(path));
@@ -128,9 +136,12 @@ fn is_of_the_file(error: &io::Error) -> bool {
 }
 
 fn prepared(path: &Path) -> Result<Database, redb::Error> {
-    let mut database = Database::builder()
-        .set_cache_size(PAGES)
-        .create(path)
+    let file = private_file(path).map_err(redb::Error::Io)?;
+    let mut database = FileBackend::new(file)
+        .and_then(|file| {
+            let mut builder = Database::builder();
+            builder.set_cache_size(PAGES).create_with_backend(file)
+        })
         .map_err(|error: DatabaseError| redb::Error::from(error))?;
     // A process that was killed leaves a file whose pages were not all checked.
     if !database.check_integrity()? {
@@ -140,6 +151,19 @@ fn prepared(path: &Path) -> Result<Database, redb::Error> {
     tables::prepare(&write, generation())?;
     write.commit()?;
     Ok(database)
+}
+
+/// Opens or makes the file so that only our user may read it: it holds what clients were
+/// answered. A file that others could read until now is closed to them.
+fn private_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = options.mode(PRIVATE).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(PRIVATE))?;
+    }
+    Ok(file)
 }
 
 /// A number that no other file has, and not 0.
