@@ -131,8 +131,7 @@ fn age(context: &Context<'_>, faults: &mut Vec<String>) {
 /// RFC 9211 §2: `hit` and `fwd` exclude each other.
 fn cache_status(context: &Context<'_>, faults: &mut Vec<String>) {
     let Some(ours) = ours(context.headers) else {
-        let gateway_refused = context.status.is_client_error() || context.status.is_server_error();
-        if context.cache_status_due && !gateway_refused {
+        if context.cache_status_due && !is_refusal_of_ours(context) {
             faults.push("no Cache-Status of ours on a cacheable route".to_owned());
         }
         return;
@@ -153,6 +152,13 @@ fn cache_status(context: &Context<'_>, faults: &mut Vec<String>) {
     if has("hit") && context.headers.contains_key("set-cookie") {
         faults.push("a stored Set-Cookie was shared".to_owned());
     }
+}
+
+/// An error that the gateway gave before it looked at the cache. What came through from an
+/// origin has our name in `Via`, whatever its status is.
+fn is_refusal_of_ours(context: &Context<'_>) -> bool {
+    let error = context.status.is_client_error() || context.status.is_server_error();
+    error && !context.headers.contains_key("via")
 }
 
 fn tags(context: &Context<'_>, faults: &mut Vec<String>) {
@@ -209,11 +215,15 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
+        is_refused(StatusCode::OK, &map)
+    }
+
+    fn is_refused(status: StatusCode, headers: &HeaderMap) -> bool {
         let context = Context {
             method: &Method::GET,
             target: "/",
-            status: StatusCode::OK,
-            headers: &map,
+            status,
+            headers,
             cache_status_due: true,
             tags_allowed: false,
             duplicates_allowed: false,
@@ -231,6 +241,15 @@ mod tests {
             "cache-status",
             "up; hit, lamina; fwd=uri-miss; stored"
         )]));
+    }
+
+    #[test]
+    fn an_error_of_an_origin_has_a_cache_status_and_a_refusal_of_ours_need_not() {
+        let passed = HeaderMap::from_iter([(http::header::VIA, "1.1 lamina".parse().unwrap())]);
+        for status in [StatusCode::NOT_FOUND, StatusCode::BAD_GATEWAY] {
+            assert!(is_refused(status, &passed), "{status}");
+            assert!(!is_refused(status, &HeaderMap::new()), "{status}");
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub fn built(name: &str) -> Vec<u8> {
 pub fn built_for_wasi(name: &str) -> Option<Vec<u8>> {
     let guest = std::fs::read(file_of(name, "wasm32-wasip2")).ok();
     if guest.is_none() {
-        eprintln!("skipped: rustup could not add the target wasm32-wasip2");
+        crate::tools::is_missing("Rust's target wasm32-wasip2", "a guest that uses WASI");
     }
     guest
 }

@@ -39,5 +39,6 @@ pub mod rfc;
 pub mod rogue;
 pub mod setup;
 pub mod tap;
+pub mod tools;
 pub mod wait;
 pub mod wire;

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::check;
 use crate::wait::{SOON, within};
 
 /// A plain TCP connection with what was read from it but not yet asked for.
@@ -18,6 +20,32 @@ pub struct RawConnection {
 pub struct RawHead {
     pub status: u16,
     pub text: String,
+}
+
+impl RawHead {
+    /// What must hold for every response, whoever reads it.
+    fn check(&self) {
+        let lines = self.text.split("\r\n").skip(1);
+        let fields = lines.filter_map(|line| line.split_once(':'));
+        let headers: HeaderMap = fields
+            .map(|(name, value)| {
+                let name = HeaderName::from_bytes(name.as_bytes());
+                let value = HeaderValue::from_bytes(value.trim().as_bytes());
+                let legal = "a field of a response is legal";
+                (name.expect(legal), value.expect(legal))
+            })
+            .collect();
+        check::response(&check::Context {
+            // What was asked is the test's secret: nothing that depends on it is judged.
+            method: &Method::GET,
+            target: "bytes of the test's own",
+            status: StatusCode::from_u16(self.status).expect("a status is in its range"),
+            headers: &headers,
+            cache_status_due: false,
+            tags_allowed: false,
+            duplicates_allowed: false,
+        });
+    }
 }
 
 impl RawConnection {
@@ -65,10 +93,12 @@ impl RawConnection {
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok());
-        RawHead {
+        let head = RawHead {
             status: status.unwrap_or_else(|| panic!("no status in {text:?}")),
             text,
-        }
+        };
+        head.check();
+        head
     }
 
     /// Reads up to and with `end`.
