@@ -173,7 +173,11 @@ mod tests {
         }
         assert_eq!(vary(&["Foo Bar"]), Vary::Any);
         for line in ["X-Forwarded-For", "accept, forwarded"] {
-            assert_eq!(vary(&[line]), Vary::Any, "{line}: it holds the client's address");
+            assert_eq!(
+                vary(&[line]),
+                Vary::Any,
+                "{line}: it holds the client's address"
+            );
         }
     }
 

@@ -9,10 +9,10 @@ use http::{Method, Request, StatusCode};
 
 use super::bindings::types;
 use super::error::CallError;
-use crate::http::forward;
 use super::{
     HeaderChange, KeyDecision, LoadDecision, LoadedResponse, RequestDecision, ResponseChange,
 };
+use crate::http::forward;
 
 /// Bytes of a key's text.
 const MAX_KEY: usize = 8 << 10;

@@ -114,9 +114,9 @@ impl Ask {
     pub fn for_origin(&self, body: Body) -> Request<Body> {
         let mut headers = self.parts.headers.clone();
         self.forward(&mut headers);
-        if !self.host.is_empty() && !headers.contains_key(HOST) {
-            // HTTP/2 has it in the pseudo-header alone.
-            headers.extend(self.host.parse().ok().map(|host| (HOST, host)));
+        // In the spelling that the key holds; HTTP/2 has it in the pseudo-header alone.
+        if let (false, Ok(host)) = (self.host.is_empty(), HeaderValue::from_str(&self.host)) {
+            headers.insert(HOST, host);
         }
         let mut request = Request::new(body);
         *request.method_mut() = self.parts.method.clone();

@@ -26,12 +26,7 @@ pub enum Wish {
 }
 
 /// Has the route's plugin look at a request, which it may change. Some: the answer.
-pub fn request(
-    route: &Route,
-    parts: &mut Parts,
-    host: &str,
-    caller: &Caller,
-) -> Option<Served> {
+pub fn request(route: &Route, parts: &mut Parts, host: &str, caller: &Caller) -> Option<Served> {
     let (plugin, on_error) = route.request_plugin.as_ref()?;
     let about = (caller.scheme(), host, caller.client());
     match ask(plugin, &route.name, parts, about) {

@@ -59,7 +59,8 @@ pub fn receive(
 
 /// The fields that end here whatever `Connection` names.
 fn ending(headers: &HeaderMap, belief: Belief<'_>) -> SmallVec<[HeaderName; 8]> {
-    let is_believed = |name: &HeaderName| matches!(belief, Belief::Proxy(trust) if trust.lists(name));
+    let is_believed =
+        |name: &HeaderName| matches!(belief, Belief::Proxy(trust) if trust.lists(name));
     let ends = |name: &&HeaderName| match names::ending(name) {
         Some(Ending::HopByHop) => true,
         Some(Ending::Posing) => !is_believed(name),
@@ -162,7 +163,10 @@ mod tests {
         assert_eq!(headers, plain);
         let (headers, from, _) = received(&fields, Belief::Proxy(&trust));
         let believed = map(&[("accept", "*/*"), ("x-forwarded-prefix", "/a")]);
-        assert_eq!(headers, believed, "a client cannot take away what a proxy set");
+        assert_eq!(
+            headers, believed,
+            "a client cannot take away what a proxy set"
+        );
         assert_eq!(from.caller.client(), "1.1.1.1".parse().ok());
     }
 

@@ -233,7 +233,9 @@ fn scheme_of(proto: &[u8]) -> Option<&'static str> {
 
 /// An address, in brackets or not, with a port or not; `unknown` and hidden names are none.
 fn node_of(node: &[u8]) -> Node {
-    address(node).map_or(Node::Hidden, |address| Node::Address(address.to_canonical()))
+    address(node).map_or(Node::Hidden, |address| {
+        Node::Address(address.to_canonical())
+    })
 }
 
 fn address(node: &[u8]) -> Option<IpAddr> {
@@ -300,7 +302,10 @@ mod tests {
             assert_eq!(found(&headers, "10.0.0.1").0, who, "{addresses}");
             assert_eq!(found(&headers, "::ffff:10.0.0.1").0, who, "{addresses}");
         }
-        let two_lines = [("x-forwarded-for", "9.9.9.9"), ("x-forwarded-for", "8.8.8.8")];
+        let two_lines = [
+            ("x-forwarded-for", "9.9.9.9"),
+            ("x-forwarded-for", "8.8.8.8"),
+        ];
         assert_eq!(client(&two_lines), "8.8.8.8");
         assert_eq!(client(&[]), "10.0.0.1");
     }
@@ -353,13 +358,22 @@ mod tests {
             ),
             (&[("forwarded", "proto=https")], "https"),
             (&[("forwarded", "for=8.8.8.8;proto=https")], "https"),
-            (&[("forwarded", "for=1.1.1.1;proto=https, for=8.8.8.8;proto=http")], "http"),
+            (
+                &[(
+                    "forwarded",
+                    "for=1.1.1.1;proto=https, for=8.8.8.8;proto=http",
+                )],
+                "http",
+            ),
             (
                 &[("x-forwarded-proto", "http"), ("forwarded", "proto=https")],
                 "http",
             ),
             (
-                &[("x-forwarded-proto", "gopher"), ("forwarded", "proto=https")],
+                &[
+                    ("x-forwarded-proto", "gopher"),
+                    ("forwarded", "proto=https"),
+                ],
                 "https",
             ),
             (&[("x-forwarded-proto", "gopher")], "http"),
@@ -374,7 +388,10 @@ mod tests {
     fn what_a_proxy_repeats_in_quotes_names_nobody() {
         for (line, who) in [
             ("for=203.0.113.9;host=\"a;for=9.9.9.9;b\"", "203.0.113.9"),
-            ("for=203.0.113.9;host=\"a\\\";for=9.9.9.9;b\"", "203.0.113.9"),
+            (
+                "for=203.0.113.9;host=\"a\\\";for=9.9.9.9;b\"",
+                "203.0.113.9",
+            ),
             ("for=203.0.113.9;for=9.9.9.9", "hidden"),
             ("for=203.0.113.9;host=\"a", "hidden"),
             ("for=9.9.9.9;x=\", for=203.0.113.9;host=\"a\"", "hidden"),

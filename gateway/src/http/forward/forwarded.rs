@@ -127,7 +127,10 @@ mod tests {
             ("x-forwarded-for", "9.9.9.9, 2001:db8::9, 10.0.0.2"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "evil.example"),
-            ("forwarded", "for=1.1.1.1;host=evil.example, for=\"[2001:db8::9]\""),
+            (
+                "forwarded",
+                "for=1.1.1.1;host=evil.example, for=\"[2001:db8::9]\"",
+            ),
         ];
         assert_eq!(
             told(&fields, "10.0.0.1"),
@@ -161,7 +164,10 @@ mod tests {
 
     #[test]
     fn what_a_plugin_or_a_believed_proxy_said_stands() {
-        let said = [("x-forwarded-host", "www.example"), ("x-forwarded-for", "1.1.1.1")];
+        let said = [
+            ("x-forwarded-host", "www.example"),
+            ("x-forwarded-for", "1.1.1.1"),
+        ];
         let mut headers = map(&said);
         let caller = Caller::direct("203.0.113.9:1".parse().unwrap(), "http");
         tell_origin(&mut headers, &caller, "a");

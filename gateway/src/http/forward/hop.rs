@@ -173,9 +173,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap, named: &[HeaderName]) {
 fn is_forbidden_trailer(name: &HeaderName) -> bool {
     match names::ending(name) {
         Some(Ending::HopByHop | Ending::Posing) => true,
-        None => {
-            *name == header::TRAILER || is_protected(name) && !TRAILERS.contains(name)
-        }
+        None => *name == header::TRAILER || is_protected(name) && !TRAILERS.contains(name),
     }
 }
 
@@ -234,7 +232,11 @@ mod tests {
             ("gzip", TrailerWish::Unsaid),
             ("xtrailers", TrailerWish::Unsaid),
         ] {
-            assert_eq!(wishes(&[("te", te)], Version::HTTP_11).trailers, wish, "{te}");
+            assert_eq!(
+                wishes(&[("te", te)], Version::HTTP_11).trailers,
+                wish,
+                "{te}"
+            );
         }
     }
 

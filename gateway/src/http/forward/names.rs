@@ -138,7 +138,8 @@ pub fn has_spelling(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 fn other_spelling(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderName> {
-    let alike = |other: &&HeaderName| *other != name && spelled_alike(other.as_str(), name.as_str());
+    let alike =
+        |other: &&HeaderName| *other != name && spelled_alike(other.as_str(), name.as_str());
     headers.keys().find(alike).cloned()
 }
 
@@ -153,14 +154,18 @@ pub(super) fn with_hyphens(name: &HeaderName) -> String {
 
 /// A name with a hyphen for each octet that CGI cannot tell from one.
 fn hyphenated(name: &str) -> impl Iterator<Item = u8> {
-    name.bytes().map(|octet| match octet.is_ascii_alphanumeric() {
-        true => octet,
-        false => b'-',
-    })
+    name.bytes()
+        .map(|octet| match octet.is_ascii_alphanumeric() {
+            true => octet,
+            false => b'-',
+        })
 }
 
 fn is_like_one(name: &str) -> bool {
-    let first = name.as_bytes().first().map_or(0, |first| first.wrapping_sub(b'a'));
+    let first = name
+        .as_bytes()
+        .first()
+        .map_or(0, |first| first.wrapping_sub(b'a'));
     let lengths = LENGTHS.get(usize::from(first)).copied().unwrap_or(0);
     lengths >> name.len().min(63) & 1 == 1
 }

@@ -24,7 +24,9 @@ pub enum HeaderError {
          address, scheme and host itself; expected another field, or none"
     )]
     OurOwn(HeaderName),
-    #[error("`{0}` is for one connection alone and never goes further; expected another field, or none")]
+    #[error(
+        "`{0}` is for one connection alone and never goes further; expected another field, or none"
+    )]
     HopByHop(HeaderName),
     #[error("`{given}` is another spelling of `{name}`; expected `{name}`")]
     Spelling { given: HeaderName, name: String },
@@ -46,8 +48,14 @@ impl Trust {
     /// When a text names no network.
     pub fn new(proxies: &[String], headers: &[String]) -> Result<Self, CidrError> {
         Ok(Self {
-            proxies: proxies.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
-            headers: headers.iter().filter_map(|name| trusted_header(name).ok()).collect(),
+            proxies: proxies
+                .iter()
+                .map(|text| text.parse())
+                .collect::<Result<_, _>>()?,
+            headers: headers
+                .iter()
+                .filter_map(|name| trusted_header(name).ok())
+                .collect(),
         })
     }
 
@@ -106,7 +114,12 @@ mod tests {
 
     #[test]
     fn only_what_is_otherwise_removed_can_be_listed() {
-        for name in ["X-Forwarded-Prefix", "x-forwarded-host", "x-original-url", "x-real-ip"] {
+        for name in [
+            "X-Forwarded-Prefix",
+            "x-forwarded-host",
+            "x-original-url",
+            "x-real-ip",
+        ] {
             assert!(trusted_header(name).is_ok(), "{name}");
         }
         for (name, words) in [
