@@ -30,6 +30,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::{Limits, Listener, Protocol};
+use crate::http::forward::{self, Trust};
 use crate::http::server::{self, BindError, Bound, Running};
 use crate::origin::{BuildError, Origins};
 use crate::plugin::{Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
@@ -142,11 +143,13 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
         .iter()
         .map(|(name, plugin)| (name.clone(), plugin.on_error))
         .collect();
+    let trust = trust(&config.listeners);
     let needs = Needs {
         defaults: &config.defaults,
         origins: &origins,
         plugins: &plugins,
         on_error: &on_error,
+        trusted_headers: trust.as_ref().map_or(&[], Trust::headers),
         registry: &registry,
     };
     let routes = Routes::new(&config.routes, &needs)?;
@@ -156,6 +159,7 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
         routes,
         &config.purge_method,
         access,
+        trust,
     )?);
     Ok(Engine {
         proxy,
@@ -217,7 +221,7 @@ impl App {
             }),
         });
         Ok(Self {
-            listeners: bound.start(move |request, peer, early| proxy.handle(request, peer, early)),
+            listeners: bound.start(move |request, from, early| proxy.handle(request, from, early)),
             admin: admin_bound.start(move |request, _, _| Arc::clone(&admin).handle(request)),
             cache: Arc::clone(&cache),
             cluster,
@@ -365,6 +369,21 @@ fn unreadable(error: BodyError) -> FetchError {
     }
 }
 
+/// What is believed on some listener, where one trusts proxies. The fields can change an
+/// answer, so every key holds them.
+fn trust(listeners: &[Listener]) -> Option<Trust> {
+    let trusting = |listener: &&Listener| !listener.trusted_proxies.is_empty();
+    let mut listeners = listeners.iter().filter(trusting).peekable();
+    listeners.peek()?;
+    let listed = listeners.flat_map(|listener| &listener.trusted_headers);
+    let mut names: Vec<_> = listed
+        .filter_map(|name| forward::trusted_header(name).ok())
+        .collect();
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    Some(Trust::listing(names))
+}
+
 /// Where each upstream's servers are.
 fn targets(config: &Config) -> BTreeMap<String, Vec<String>> {
     let upstreams = config.upstreams.iter();
@@ -386,6 +405,7 @@ fn admin_listener(address: SocketAddr) -> Listener {
         address,
         protocols: vec![Protocol::Http1, Protocol::Http2],
         trusted_proxies: Vec::new(),
+        trusted_headers: Vec::new(),
         proxy_protocol: false,
         limits: Limits {
             max_connections: 256,

@@ -58,6 +58,7 @@ fn listener(address: SocketAddr) -> Listener {
         address,
         protocols: vec![Protocol::Http1, Protocol::Http2],
         trusted_proxies: Vec::new(),
+        trusted_headers: Vec::new(),
         proxy_protocol: false,
         limits: Limits::default(),
     }

@@ -24,6 +24,7 @@ use self::client::Clients;
 use self::config::{HostHeader, Timeouts, Upstream};
 use self::target::{Target, Targets};
 use crate::http::body::{Body, Bounded};
+use crate::http::forward;
 
 mod admission;
 mod client;
@@ -93,8 +94,8 @@ impl Origin {
         self.timeouts.tunnel.0
     }
 
-    /// Sends a request, whose URI needs a path only, and returns the response's head with
-    /// a body that streams. The place among `max_concurrent` is held until that body ends
+    /// Sends a request, whose URI needs a path only, and returns the response's head, without
+    /// what is for the connection alone, with a body that streams. The place among `max_concurrent` is held until that body ends
     /// or is dropped; a 101 gives it back at once. Of extensions [`OnInterim`] is known;
     /// those of a client's request must not be in it, since hyper looks there, too.
     ///
@@ -163,21 +164,23 @@ impl Origin {
         Ok(())
     }
 
-    /// Puts the deadlines and the place around the response's body.
+    /// Ends the hop of the response's head, and puts the deadlines and the place around its body.
     fn hold(
         &self,
-        response: Response<hyper::body::Incoming>,
+        mut response: Response<hyper::body::Incoming>,
         place: Place,
         deadline: Option<Instant>,
     ) -> Response<Body> {
+        let named = forward::end_response_hop(response.status(), response.headers_mut());
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let http2 = response.version() == Version::HTTP_2;
         response.map(|incoming| {
             if switching || http_body::Body::is_end_stream(&incoming) {
                 return Body::empty();
             }
-            let mut body =
-                Bounded::new(incoming, u64::MAX, self.timeouts.idle.0).with_marked_end(http2);
+            let mut body = Bounded::new(incoming, u64::MAX, self.timeouts.idle.0)
+                .with_marked_end(http2)
+                .without_trailers(named);
             if let Some(deadline) = deadline {
                 body = body.within(deadline.saturating_duration_since(Instant::now()));
             }

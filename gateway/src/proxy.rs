@@ -49,8 +49,8 @@ use crate::cache::event::{Event, StaleReason};
 use crate::cache::{Cache, Lookup};
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
-use crate::http::forward;
-use crate::http::server::{Early, Peer};
+use crate::http::forward::{self, HopWishes, Received, Trust};
+use crate::http::server::Early;
 use access::{AccessLog, Line};
 use context::{Ask, Keyed};
 use metrics::Outcome;
@@ -72,6 +72,8 @@ pub struct Proxy {
     routes: Routes,
     purge_method: PurgeMethod,
     access: AccessLog,
+    /// What is believed of some proxy in front. None: there is no trusted one.
+    trust: Option<Trust>,
 }
 
 /// An answer that is here, or comes.
@@ -84,6 +86,7 @@ struct Visit<'a> {
     body: &'a Body,
     host: &'a str,
     scheme: &'a str,
+    wishes: &'a HopWishes,
     route: &'a Arc<Route>,
     started: Instant,
 }
@@ -131,41 +134,48 @@ impl Proxy {
         routes: Routes,
         purge_method: &config::PurgeMethod,
         access: bool,
+        trust: Option<Trust>,
     ) -> Result<Self, TokenError> {
         Ok(Self {
             cache,
             routes,
             purge_method: PurgeMethod::new(purge_method)?,
             access: AccessLog::new(access),
+            trust,
         })
     }
 
     /// Answers one request: at once from the cache, else later. Counts and logs it.
     ///
     /// A hit is no future of its own: on the hottest path nothing is boxed or spawned.
-    pub fn handle(self: &Arc<Self>, request: Request<Body>, peer: Peer, early: &Early) -> Answer {
+    pub fn handle(
+        self: &Arc<Self>,
+        request: Request<Body>,
+        Received { caller, wishes }: Received,
+        early: &Early,
+    ) -> Answer {
         let started = early.began();
         let (mut parts, body) = request.into_parts();
-        let scheme = context::scheme(&parts, &peer);
+        let scheme = caller.scheme();
         let host = context::host(&parts, scheme);
         if self.purge_method.takes(&parts) {
-            let answer = self.purge_method.answer(self, &parts, &host, scheme, &peer);
-            let line = self.access.begin(&parts, &host, None, &peer);
+            let answer = self.purge_method.answer(self, &parts, &host, &caller);
+            let line = self.access.begin(&parts, &host, None, &caller);
             let served = Served::new(answer, Outcome::Pass);
             return at_once(self.access.end(line, served, started));
         }
         let Some(route) = self.routes.find(&host, &parts) else {
             let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
-            let line = self.access.begin(&parts, &host, None, &peer);
+            let line = self.access.begin(&parts, &host, None, &caller);
             let served = Served::new(answer, Outcome::Error);
             return at_once(self.access.end(line, served, started));
         };
-        let line = self.access.begin(&parts, &host, Some(route), &peer);
+        let line = self.access.begin(&parts, &host, Some(route), &caller);
         let host = match route.request_plugin {
             None => host,
             Some(_) => {
                 let host = host.into_owned();
-                let answer = watch::request(route, &mut parts, scheme, &host, &peer);
+                let answer = watch::request(route, &mut parts, &host, &caller);
                 if let Some(served) = answer {
                     return at_once(self.finish(route, line, served, started));
                 }
@@ -177,6 +187,7 @@ impl Proxy {
             body: &body,
             host: &host,
             scheme,
+            wishes: &wishes,
             route,
             started,
         };
@@ -189,7 +200,8 @@ impl Proxy {
             parts,
             host,
             scheme,
-            peer,
+            caller,
+            wishes,
             route,
             started,
             interim: None,

@@ -42,6 +42,8 @@ mod bus_redis;
 mod bus_tls;
 #[path = "e2e/bus_transport.rs"]
 mod bus_transport;
+#[path = "e2e/caller.rs"]
+mod caller;
 #[path = "e2e/cli.rs"]
 mod cli;
 #[path = "e2e/cluster.rs"]
@@ -56,6 +58,8 @@ mod forwarding;
 mod groups;
 #[path = "e2e/harness.rs"]
 mod harness;
+#[path = "e2e/head.rs"]
+mod head;
 #[path = "e2e/interim.rs"]
 mod interim;
 #[path = "e2e/key.rs"]

@@ -297,6 +297,13 @@ impl Template {
         }
     }
 
+    /// The same rules with these headers as well.
+    pub fn with_headers(mut self, more: &[http::HeaderName]) -> Self {
+        let new = more.iter().filter(|name| !self.headers.contains(name));
+        self.headers = self.headers.iter().chain(new).cloned().collect();
+        self
+    }
+
     /// Whether `name` is a header that the key covers.
     pub fn covers(&self, name: &http::HeaderName) -> bool {
         self.headers.contains(name)

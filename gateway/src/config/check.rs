@@ -9,6 +9,7 @@ use super::Config;
 use super::problem::{Finding, MAX_FINDINGS, Path, nearest, one_of, path};
 use crate::bus::config::Bus;
 use crate::cache::config::L2;
+use crate::http::config::Listener;
 use crate::units::ByteSize;
 
 mod form;
@@ -149,6 +150,18 @@ fn listeners(config: &Config, report: &mut Report) {
             &listener.trusted_proxies,
             form::cidr,
         );
+        report.each(
+            &at.key("trusted_headers"),
+            &listener.trusted_headers,
+            Listener::may_believe,
+        );
+        if !listener.trusted_headers.is_empty() && listener.trusted_proxies.is_empty() {
+            report.add(
+                at.key("trusted_headers"),
+                "no trusted_proxies, so that nobody is believed; \
+                 expected the addresses of the proxies that set these fields",
+            );
+        }
         if listener.proxy_protocol && listener.trusted_proxies.is_empty() {
             report.add(
                 at.key("proxy_protocol"),

@@ -350,6 +350,57 @@ fn listeners_and_targets_are_checked() {
         &file("").replace("8080\n", "8080\n    trusted_proxies: [10/8]\n"),
         "4:23: listeners[0].trusted_proxies[0]: \"10/8\" is not a block of addresses",
     );
+    let listed = |names: &str| {
+        let more =
+            format!("8080\n    trusted_proxies: [10.0.0.0/8]\n    trusted_headers: [{names}]\n");
+        file("").replace("8080\n", &more)
+    };
+    let good = listed("X-Forwarded-Prefix, x-original-url");
+    assert!(said(&good).is_empty(), "{:#?}", said(&good));
+    for (name, problem) in [
+        (
+            "x-forwarded-for",
+            "`x-forwarded-for` is read and then written anew",
+        ),
+        ("x-plan", "`x-plan` is passed on from every client anyway"),
+        ("te", "`te` is for one connection alone"),
+        (
+            "x_original_url",
+            "`x_original_url` is another spelling of `x-original-url`",
+        ),
+        ("\"a b\"", "\"a b\" is not the name of a header field"),
+    ] {
+        says(
+            &listed(name),
+            &format!("5:23: listeners[0].trusted_headers[0]: {problem}"),
+        );
+    }
+    for (rule, at) in [
+        (
+            "    key: { headers: [x-original-url] }\n",
+            "11:22: routes[0].key.headers[0]",
+        ),
+        (
+            "    match: { header: { x-original-url: a } }\n",
+            "11:24: routes[0].match.header.x-original-url",
+        ),
+        (
+            "    key: { headers: [X-Forwarded-Proto] }\n",
+            "11:22: routes[0].key.headers[0]",
+        ),
+        (
+            "    key: { headers: [te] }\n",
+            "11:22: routes[0].key.headers[0]",
+        ),
+    ] {
+        says(&file(rule), at);
+    }
+    let keyed = good + "    key: { headers: [x-original-url] }\n";
+    assert!(said(&keyed).is_empty(), "{:#?}", said(&keyed));
+    says(
+        &file("").replace("8080\n", "8080\n    trusted_headers: [x-real-ip]\n"),
+        "4:22: listeners[0].trusted_headers: no trusted_proxies",
+    );
     says(
         &file("").replace("http://127.0.0.1:8081", "{ targets: [] }"),
         "5:20: upstreams.demo.targets: no targets",

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::body::Pace;
+use super::forward;
 use crate::units::{ByteSize, Duration};
 
 /// One address that clients connect to.
@@ -17,9 +18,12 @@ pub struct Listener {
     /// Protocols that are spoken; HTTP/2 by prior knowledge (cleartext).
     #[serde(default = "both_protocols")]
     pub protocols: Vec<Protocol>,
-    /// Addresses (CIDR) of proxies in front whose `Forwarded` and `X-Forwarded-*` are believed.
+    /// Addresses (CIDR) of proxies in front that say who the client is (`X-Forwarded-For` or `Forwarded`) and what it spoke (`X-Forwarded-Proto`, or the `proto` of `Forwarded`). The origin is told both by the gateway itself.
     #[serde(default)]
     pub trusted_proxies: Vec<String>,
+    /// Further fields by which a request poses as another, such as `x-forwarded-prefix` or `x-original-url`, that are believed when a trusted proxy sends them: they reach routes, plugins and the origin, and are part of every key. From everybody else, and where they are not listed, they are removed on arrival.
+    #[serde(default)]
+    pub trusted_headers: Vec<String>,
     /// Each connection begins with a PROXY protocol header (v1 or v2) that names the client;
     /// connections from others than `trusted_proxies` are refused.
     #[serde(default)]
@@ -27,6 +31,50 @@ pub struct Listener {
     /// What a connection and a request may take.
     #[serde(default)]
     pub limits: Limits,
+}
+
+impl Listener {
+    /// Whether a listener may be told to believe this field.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_believe(name: &str) -> Result<(), String> {
+        let name = forward::trusted_header(name);
+        name.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// Whether a rule may go by this field: whether it can be in a request that one of `listeners` hands on.
+///
+/// # Errors
+/// Why it never is.
+pub fn arrives(name: &str, listeners: &[Listener]) -> Result<(), String> {
+    let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) else {
+        return Ok(());
+    };
+    let mut listed = listeners.iter().flat_map(|l| &l.trusted_headers);
+    if listed.any(|listed| listed.eq_ignore_ascii_case(name.as_str())) {
+        return Ok(());
+    }
+    if forward::is_hop_by_hop(&name) {
+        return Err(format!(
+            "`{name}` is for one connection alone and removed from every request on arrival; \
+             expected another field"
+        ));
+    }
+    if !forward::is_posing(&name) {
+        return Ok(());
+    }
+    Err(match forward::trusted_header(name.as_str()) {
+        Ok(_) => format!(
+            "`{name}` is removed from every request on arrival; expected it in `trusted_headers` \
+             of a listener, or another field"
+        ),
+        Err(_) => format!(
+            "`{name}` is removed from every request on arrival; the key holds scheme and host by \
+             itself; expected another field"
+        ),
+    })
 }
 
 impl Limits {

@@ -23,8 +23,9 @@ use tokio::time::{Instant, timeout_at};
 use self::signal::{Signal, Stage};
 use self::worker::Worker;
 use super::body::Body;
-use super::cidr::{Cidr, CidrError};
+use super::cidr::CidrError;
 use super::config::{Limits, Listener, Protocol};
+use super::forward::{Received, Trust};
 
 mod accept;
 mod activity;
@@ -46,12 +47,12 @@ pub use self::early::{Early, Interim};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Peer {
+struct Peer {
     /// Address and port that the connection comes from; behind a proxy that speaks the
     /// PROXY protocol, the client's.
-    pub address: SocketAddr,
+    address: SocketAddr,
     /// Whether `trusted_proxies` of the listener has the address.
-    pub trusted: bool,
+    trusted: bool,
 }
 
 /// Ports that are open; connections wait in the kernel until [`Bound::start`].
@@ -100,7 +101,7 @@ struct Port {
     address: SocketAddr,
     protocols: Vec<Protocol>,
     limits: Arc<Limits>,
-    trusted: Box<[Cidr]>,
+    trust: Arc<Trust>,
     proxy_protocol: bool,
     /// Whether it leaves the last descriptors to others.
     spares: bool,
@@ -148,13 +149,14 @@ impl Bound {
         self.ports.iter().map(|port| port.address).collect()
     }
 
-    /// Begins to accept; `handler` answers each request on the thread that accepted it.
+    /// Begins to accept; `handler` answers each request on the thread that accepted it. It gets
+    /// heads that are made one ([`receive`](super::forward::receive)).
     ///
     /// # Panics
     /// When the system refuses a thread.
     pub fn start<H, F>(self, handler: H) -> Running
     where
-        H: Fn(Request<Body>, Peer, &Early) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Body>, Received, &Early) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let signal = Arc::new(Signal::default());
@@ -207,13 +209,11 @@ impl Drop for Running {
 
 impl Port {
     fn new(listener: &Listener, address: SocketAddr, spares: bool) -> Result<Self, BindError> {
-        let trusted = listener.trusted_proxies.iter().map(|text| text.parse());
-        let trusted = trusted
-            .collect::<Result<_, _>>()
-            .map_err(|source| BindError::Network {
-                address: listener.address,
-                source,
-            })?;
+        let trust = Trust::new(&listener.trusted_proxies, &listener.trusted_headers);
+        let trust = trust.map_err(|source| BindError::Network {
+            address: listener.address,
+            source,
+        })?;
         let capacity = listener
             .limits
             .max_connections
@@ -222,7 +222,7 @@ impl Port {
             address,
             protocols: listener.protocols.clone(),
             limits: Arc::new(listener.limits.clone()),
-            trusted,
+            trust: Arc::new(trust),
             proxy_protocol: listener.proxy_protocol,
             spares,
             places: Arc::new(Semaphore::new(capacity)),
@@ -232,10 +232,9 @@ impl Port {
 
     /// Who is at `address`.
     fn peer(&self, address: SocketAddr) -> Peer {
-        let trusted = |network: &Cidr| network.contains(address.ip());
         Peer {
             address,
-            trusted: self.trusted.iter().any(trusted),
+            trusted: self.trust.has_proxy(address.ip()),
         }
     }
 }

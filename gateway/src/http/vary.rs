@@ -8,6 +8,7 @@
 
 use http::{HeaderMap, HeaderName, header};
 
+use super::forward;
 use super::list::{self, Quotes};
 
 /// What a response's `Vary` asks for.
@@ -16,7 +17,8 @@ pub enum Vary {
     /// The same for every request.
     #[default]
     None,
-    /// `*`, or a member that is no field name: no later request matches.
+    /// `*`, a member that is no field name, or a field that the origin gets with the client's
+    /// address in it ([`forward::DIFFERENCES`]): no later request matches.
     Any,
     /// These fields must match. Lower case, sorted, each once, never empty.
     Fields(Vec<HeaderName>),
@@ -29,7 +31,9 @@ impl Vary {
         for member in list::field(headers, &header::VARY) {
             match HeaderName::from_bytes(member) {
                 // `*` is a token, so it would pass as a name.
-                Ok(name) if member != b"*" => fields.push(name),
+                Ok(name) if member != b"*" && !forward::differs_by_client(&name) => {
+                    fields.push(name);
+                }
                 _ => return Self::Any,
             }
         }
@@ -168,6 +172,13 @@ mod tests {
             assert_eq!(vary(lines), Vary::Any, "{lines:?}: RFC 9111 §4.1");
         }
         assert_eq!(vary(&["Foo Bar"]), Vary::Any);
+        for line in ["X-Forwarded-For", "accept, forwarded"] {
+            assert_eq!(
+                vary(&[line]),
+                Vary::Any,
+                "{line}: it holds the client's address"
+            );
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::error::CallError;
 use super::{
     HeaderChange, KeyDecision, LoadDecision, LoadedResponse, RequestDecision, ResponseChange,
 };
+use crate::http::forward;
 
 /// Bytes of a key's text.
 const MAX_KEY: usize = 8 << 10;
@@ -25,19 +26,6 @@ const MAX_TAG: usize = 256;
 const MAX_HEADERS: usize = 128;
 /// Bytes of a reason that are kept.
 const MAX_REASON: usize = 1 << 10;
-
-/// Headers of one connection or one framing (RFC 9110 §7.6.1): never a guest's.
-const OF_THE_CONNECTION: [HeaderName; 9] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("keep-alive"),
-];
 
 /// Checks what `key` answered.
 pub(super) fn key(decision: types::KeyDecision) -> Result<KeyDecision, CallError> {
@@ -216,9 +204,9 @@ fn headers(lines: Vec<types::Header>) -> Result<HeaderMap, CallError> {
     Ok(headers)
 }
 
-/// Whether a header belongs to one connection, so that no guest sets or sees it.
+/// Whether a header belongs to one connection or one framing, so that no guest sets or sees it.
 pub(super) fn is_of_the_connection(name: &HeaderName) -> bool {
-    OF_THE_CONNECTION.contains(name)
+    matches!(*name, header::CONTENT_LENGTH | header::TRAILER) || forward::is_hop_by_hop(name)
 }
 
 fn status(code: u16, least: u16) -> Result<StatusCode, CallError> {

@@ -9,6 +9,8 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Request, StatusCode};
 
+use crate::http::forward;
+
 /// What `key` decided.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeyDecision {
@@ -106,11 +108,9 @@ impl HeaderChange {
 
     /// Makes the change.
     pub fn apply(&self, headers: &mut HeaderMap) {
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        for name in self.set.keys() {
-            headers.remove(name);
+        // `X_User` is the same variable as `X-User` to many a server.
+        for name in self.remove.iter().chain(self.set.keys()) {
+            forward::remove_spellings(headers, name);
         }
         for (name, value) in &self.set {
             headers.append(name, value.clone());

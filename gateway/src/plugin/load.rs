@@ -24,6 +24,7 @@ use super::health::Turn;
 use super::reads::Reads;
 use super::seen::Seen;
 use super::{Hook, LoadDecision, calls, check, wasi_http};
+use crate::http::forward;
 
 /// Instances that wait for work after a burst; the rest give their memory back.
 const MAX_IDLE: usize = 32;
@@ -257,7 +258,7 @@ impl Loader {
 fn keep_unread(given: &mut HeaderMap, unread: HeaderMap) {
     for name in unread
         .keys()
-        .filter(|name| !given.contains_key(*name))
+        .filter(|name| !forward::has_spelling(given, name))
         .cloned()
         .collect::<Vec<_>>()
     {

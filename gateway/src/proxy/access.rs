@@ -1,5 +1,6 @@
 //! The access log: one line a request.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use http::request::Parts;
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::http::body::{Body, BodyError};
-use crate::http::server::Peer;
+use crate::http::forward::Caller;
 use crate::proxy::Served;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::route::Route;
@@ -27,7 +28,9 @@ pub struct Line {
     method: String,
     host: String,
     path: String,
-    client: std::net::SocketAddr,
+    /// None: trusted proxies hide it.
+    client: Option<IpAddr>,
+    peer: SocketAddr,
     /// None: no route took it.
     route: Option<Arc<str>>,
     agent: String,
@@ -58,7 +61,7 @@ impl AccessLog {
         parts: &Parts,
         host: &str,
         route: Option<&Route>,
-        peer: &Peer,
+        caller: &Caller,
     ) -> Option<Line> {
         self.on.then(|| Line {
             id: self.next.fetch_add(1, Ordering::Relaxed),
@@ -69,7 +72,8 @@ impl AccessLog {
                 .path_and_query()
                 .map_or("/", |p| p.as_str())
                 .to_owned(),
-            client: peer.address,
+            client: caller.client(),
+            peer: caller.connected(),
             route: route.map(|route| Arc::clone(&route.name)),
             agent: header(parts, "user-agent"),
         })
@@ -120,7 +124,8 @@ impl Drop for Pending {
         tracing::info!(
             target: "lamina::access",
             id = line.id,
-            client = %line.client,
+            client = line.client.map(tracing::field::display),
+            peer = %line.peer,
             method = line.method,
             host = line.host,
             path = line.path,

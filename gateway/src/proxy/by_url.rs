@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Uri};
 use crate::cache::key::KeyBuf;
 use crate::cache::purge::Selector;
 use crate::http::body::Body;
+use crate::http::forward::HopWishes;
 use crate::plugin::Plugin;
 use crate::proxy::context::{self, Keyed};
 use crate::proxy::plan::{self, Plan};
@@ -115,6 +116,7 @@ fn key(route: &Arc<Route>, parts: &Parts, scheme: &str, host: &str) -> Option<Ke
         body: &Body::empty(),
         host,
         scheme,
+        wishes: &HopWishes::default(),
         route,
         started: Instant::now(),
     };

@@ -22,7 +22,7 @@ use crate::cache::parts::Parts;
 use crate::cache::variant_key;
 use crate::http::body::Body;
 use crate::http::range::{ContentRange, RangeAnswer};
-use crate::http::{conditional, forward, range};
+use crate::http::{conditional, range};
 use crate::proxy::fetch::Fetch;
 use crate::proxy::head::compact;
 use crate::proxy::parts;
@@ -123,7 +123,6 @@ impl Fetch {
     /// The answer that what is held and what came are together.
     async fn combined(&self, held: &Arc<Entry>, wanted: Span, gap: Span, answer: Answer) -> Loaded {
         let (mut parts, body) = answer.response.into_parts();
-        forward::strip_hop_by_hop(&mut parts.headers);
         let mut headers = held.headers.clone();
         // This answer's way is its own.
         headers.remove(VIA);

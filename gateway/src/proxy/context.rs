@@ -5,14 +5,15 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
+use http::header::{CONNECTION, HOST, TE, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
 
 use crate::cache::entry::Marks;
 use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
 use crate::http::body::Body;
-use crate::http::forward;
-use crate::http::server::{Interim, Peer};
+use crate::http::forward::{self, Caller, HopWishes, TrailerWish};
+use crate::http::server::Interim;
 use crate::origin::OnInterim;
 use crate::plugin::KeyDecision;
 use crate::proxy::route::Route;
@@ -22,7 +23,8 @@ pub struct Ask {
     pub parts: Parts,
     pub host: String,
     pub scheme: &'static str,
-    pub peer: Peer,
+    pub caller: Caller,
+    pub wishes: HopWishes,
     pub route: Arc<Route>,
     pub started: Instant,
     /// The way to the client for an origin's interim answers.
@@ -53,7 +55,7 @@ pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
         Some(authority) => authority.as_str(),
         None => parts
             .headers
-            .get(http::header::HOST)
+            .get(HOST)
             .and_then(|value| value.to_str().ok())
             .unwrap_or(""),
     };
@@ -67,20 +69,6 @@ pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
     match host.bytes().any(|b| b.is_ascii_uppercase()) {
         true => Cow::Owned(host.to_ascii_lowercase()),
         false => Cow::Borrowed(host),
-    }
-}
-
-/// The scheme that the client used: what a trusted proxy in front says, else ours.
-pub fn scheme(parts: &Parts, peer: &Peer) -> &'static str {
-    let said = || {
-        parts
-            .headers
-            .get("x-forwarded-proto")
-            .and_then(|value| value.to_str().ok())
-    };
-    match peer.trusted && said().is_some_and(|proto| proto.eq_ignore_ascii_case("https")) {
-        true => "https",
-        false => "http",
     }
 }
 
@@ -117,33 +105,18 @@ impl Ask {
         }
     }
 
-    /// What every request to an origin goes through, also one that a plugin rewrote:
-    /// hop-by-hop fields gone, who asked said, our own place on the way named.
+    /// What every request to an origin gets, also one that a plugin rewrote.
     pub fn forward(&self, headers: &mut HeaderMap) {
-        forward::strip_request(headers);
-        forward::set_forwarded(
-            headers,
-            self.peer.address.ip(),
-            self.scheme,
-            &self.host,
-            self.peer.trusted,
-        );
-        forward::append_via(headers, self.parts.version, PSEUDONYM);
-        forward::append_cdn_loop(headers, &CDN_ID);
+        sign(headers, &self.caller, &self.host, self.parts.version);
     }
 
-    /// The request for the origin: hop-by-hop fields gone, who asked said.
+    /// The request for the origin, as a load that others may share sends it.
     pub fn for_origin(&self, body: Body) -> Request<Body> {
         let mut headers = self.parts.headers.clone();
         self.forward(&mut headers);
-        if !self.host.is_empty() && !headers.contains_key(http::header::HOST) {
-            // HTTP/2 has it in the pseudo-header alone.
-            headers.extend(
-                self.host
-                    .parse()
-                    .ok()
-                    .map(|host| (http::header::HOST, host)),
-            );
+        // In the spelling that the key holds; HTTP/2 has it in the pseudo-header alone.
+        if let (false, Ok(host)) = (self.host.is_empty(), HeaderValue::from_str(&self.host)) {
+            headers.insert(HOST, host);
         }
         let mut request = Request::new(body);
         *request.method_mut() = self.parts.method.clone();
@@ -154,6 +127,27 @@ impl Ask {
         }
         request
     }
+
+    /// Adds what the client asked of its connection and the one to the origin is to have as
+    /// well. Only for an answer that is for this client alone: to a load that others
+    /// share, the wish of one of them would be unkeyed.
+    pub fn pass_wishes_on(&self, headers: &mut HeaderMap) {
+        if self.wishes.trailers == TrailerWish::Accepted {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(protocols) = &self.wishes.upgrade {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, protocols.clone());
+        }
+    }
+}
+
+/// Says who asks, and our own place on the way. All else in the head stays what the key was
+/// made of: where the two may differ is listed in [`forward::DIFFERENCES`].
+fn sign(headers: &mut HeaderMap, caller: &Caller, host: &str, version: Version) {
+    forward::tell_origin(headers, caller, host);
+    forward::append_via(headers, version, PSEUDONYM);
+    forward::append_cdn_loop(headers, &CDN_ID);
 }
 
 /// Passes the origin's 1xx on (RFC 9110 §15.2): not 100, which each hop gives by itself,
@@ -167,7 +161,7 @@ fn pass_interim(request: &mut Request<Body>, interim: Interim) {
             return;
         }
         let mut headers = headers.clone();
-        forward::strip_hop_by_hop(&mut headers);
+        forward::end_response_hop(status, &mut headers);
         // It has no content (RFC 9110 §15.2).
         headers.remove(http::header::CONTENT_LENGTH);
         forward::append_via(&mut headers, version, PSEUDONYM);
@@ -197,7 +191,11 @@ pub fn origin_form(uri: &Uri) -> Uri {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::http::forward::{Belief, DIFFERENCES, Trust};
 
     fn parts(uri: &str, host: &str) -> Parts {
         Request::builder()
@@ -223,5 +221,92 @@ mod tests {
             "a.example:8080"
         );
         assert_eq!(host(&parts("/", "a.example:80"), "https"), "a.example:80");
+    }
+
+    /// Names of every kind: selecting, of the connection, posing, in odd spellings, ours, none of these.
+    const NAMES: [&str; 30] = [
+        "accept",
+        "accept-language",
+        "authorization",
+        "cache-control",
+        "cdn-loop",
+        "connection",
+        "cookie",
+        "forwarded",
+        "host",
+        "if-none-match",
+        "keep-alive",
+        "proxy",
+        "proxy-connection",
+        "range",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+        "x-original-url",
+        "x-plan",
+        "x-user",
+        "x_forwarded_host",
+        "x_original_url",
+        "x_user",
+    ];
+
+    /// Lines of a head; `Connection` often names what may be there.
+    fn lines() -> impl Strategy<Value = Vec<(HeaderName, HeaderValue)>> {
+        let name = || prop::sample::select(&NAMES[..]);
+        let names = prop::collection::vec(name(), 0..5);
+        let connection = names.prop_map(|names| ("connection", names.join(" ,, ").to_uppercase()));
+        let other = (name(), "[ -~]{0,12}");
+        let line = prop_oneof![1 => connection, 4 => other];
+        prop::collection::vec(line, 0..16).prop_map(|lines| {
+            let read = |(name, value): (&'static str, String)| {
+                Some((HeaderName::from_static(name), value.parse().ok()?))
+            };
+            lines.into_iter().filter_map(read).collect()
+        })
+    }
+
+    proptest! {
+        /// RFC 9110 §7.6.1, RFC 9111 §4.1: the cache and the origin read one request.
+        #[test]
+        fn what_the_cache_goes_by_is_what_the_origin_gets_but_for_a_written_list(
+            lines in lines(),
+            set in prop::sample::select(&NAMES[..]),
+            trusted in any::<bool>(),
+            version in prop::sample::select(vec![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2]),
+        ) {
+            let listed = ["x-forwarded-prefix".to_owned(), "x-original-url".to_owned()];
+            let trust = Trust::new(&["10.0.0.0/8".to_owned()], &listed).unwrap();
+            let belief = if trusted { Belief::Proxy(&trust) } else { Belief::Nothing };
+            let mut seen: HeaderMap = HeaderMap::new();
+            seen.extend(lines.iter().cloned().map(|(name, value)| (Some(name), value)));
+            let connected = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
+            let (received, _) = forward::receive(&mut seen, version, connected, belief);
+            // A plugin, which may set any field but those of the connection.
+            let set = HeaderName::from_static(set);
+            if !forward::is_hop_by_hop(&set) {
+                seen.insert(set.clone(), HeaderValue::from_static("by-a-plugin"));
+            }
+            let mut sent = seen.clone();
+            sign(&mut sent, &received.caller, "shop.example", version);
+            let differs = |name: &HeaderName| DIFFERENCES.iter().any(|(known, _)| known == name);
+            for name in seen.keys().chain(sent.keys()).filter(|name| !differs(name)) {
+                let lines = |head: &HeaderMap| head.get_all(name).iter().cloned().collect::<Vec<_>>();
+                prop_assert_eq!(lines(&seen), lines(&sent), "{}", name);
+                prop_assert!(!forward::is_hop_by_hop(name), "{}", name);
+                let believed = trusted && trust.headers().contains(name);
+                prop_assert!(!forward::is_posing(name) || believed || *name == set, "{}", name);
+            }
+            if !forward::is_hop_by_hop(&set) && set != http::header::VIA {
+                let after = sent.get_all(&set).iter().next();
+                prop_assert_eq!(after, Some(&HeaderValue::from_static("by-a-plugin")), "{}", set);
+            }
+        }
     }
 }

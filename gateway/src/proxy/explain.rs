@@ -1,6 +1,7 @@
 //! `explain`: what would be done with a request, and why, without doing it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use http::Request;
@@ -14,6 +15,7 @@ use crate::cache::key::{KeyBuf, KeyId, describe};
 use crate::cache::l2::Sought;
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
+use crate::http::forward::{self, Belief, Caller, Received};
 use crate::plugin::Plugin;
 use crate::plugin::config::RequestError;
 use crate::proxy::context::Keyed;
@@ -135,12 +137,25 @@ impl Proxy {
         }
     }
 
-    /// Explains a request, which the route's plugin may change.
-    fn explained(&self, parts: &mut Parts) -> (Explanation, Option<Keyed>) {
+    /// Makes the head of a request one, as the listeners do. Where they trust proxies, it is
+    /// explained as if one of these had sent it.
+    fn received(&self, parts: &mut Parts) -> Received {
         let scheme = match parts.uri.scheme_str() {
             Some("https") => "https",
             _ => "http",
         };
+        let belief = match &self.trust {
+            Some(trust) => Belief::Proxy(trust),
+            None => Belief::Nothing,
+        };
+        let nobody = Caller::nobody(scheme);
+        forward::receive(&mut parts.headers, parts.version, nobody, belief).0
+    }
+
+    /// Explains a request, which the route's plugin may change.
+    fn explained(&self, parts: &mut Parts) -> (Explanation, Option<Keyed>) {
+        let Received { caller, wishes } = self.received(parts);
+        let scheme = caller.scheme();
         let host = context::host(parts, scheme).into_owned();
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
         let mut explanation = Explanation {
@@ -153,7 +168,8 @@ impl Proxy {
         };
         explanation.route = Some(route.name.to_string());
         if let Some((plugin, on_error)) = &route.request_plugin {
-            let (told, goes_on) = asked(plugin, *on_error, route, parts, (scheme, &host));
+            let about = (scheme, &*host, caller.client());
+            let (told, goes_on) = asked(plugin, *on_error, route, parts, about);
             explanation.request = Some(told);
             if !goes_on {
                 explanation.decision = "answered by the request plugin".to_owned();
@@ -165,6 +181,7 @@ impl Proxy {
             body: &Body::empty(),
             host: &host,
             scheme,
+            wishes: &wishes,
             route,
             started: Instant::now(),
         };
@@ -179,10 +196,10 @@ fn asked(
     on_error: RequestError,
     route: &Route,
     parts: &mut Parts,
-    (scheme, host): (&str, &str),
+    about: (&str, &str, Option<IpAddr>),
 ) -> (String, bool) {
     let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
-    let wish = watch::ask(plugin, &route.name, parts, (scheme, host, None));
+    let wish = watch::ask(plugin, &route.name, parts, about);
     let name = plugin.name();
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     match wish {

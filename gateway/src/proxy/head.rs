@@ -20,7 +20,6 @@ use crate::proxy::fetch::Arrived;
 pub(super) fn prepare(arrived: &mut Arrived) {
     let version = arrived.answer.response.version();
     let headers = arrived.answer.response.headers_mut();
-    forward::strip_hop_by_hop(headers);
     forward::append_via(headers, version, PSEUDONYM);
     if !headers.contains_key(DATE) {
         // RFC 9110 §6.6.1: a recipient with a clock adds it.

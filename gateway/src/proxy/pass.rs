@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -42,8 +42,11 @@ impl Proxy {
         if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == Hops::Spent {
             return Served::new(last_hop(&ask), Outcome::Pass);
         }
-        let upgrade = forward::wants_upgrade(&ask.parts.headers)
-            .zip(ask.parts.extensions.get::<OnUpgrade>().cloned());
+        let client = ask.parts.extensions.get::<OnUpgrade>().cloned();
+        let upgrade = client.filter(|_| ask.wishes.upgrade.is_some());
+        if upgrade.is_none() {
+            ask.wishes.upgrade = None;
+        }
         let reads = matches!(ask.parts.method, Method::GET | Method::HEAD);
         if ask.route.loader.is_some() && reads && body.is_empty() && upgrade.is_none() {
             let passed = self.pass_shared(&ask, None, reason, detail).await;
@@ -53,12 +56,7 @@ impl Proxy {
             return self.error(&ask.route, reason, &source::no_origin());
         };
         let mut request = ask.for_origin(body);
-        if let Some((protocol, _)) = &upgrade {
-            request
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            request.headers_mut().insert(UPGRADE, protocol.clone());
-        }
+        ask.pass_wishes_on(request.headers_mut());
         let sent = Instant::now();
         let response = match origin.send(request).await {
             Ok(response) => response,
@@ -77,7 +75,7 @@ impl Proxy {
         );
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let idle = origin.tunnel_timeout();
-            return switch(response, upgrade.map(|(_, client)| client), idle);
+            return switch(response, upgrade, idle);
         }
         let mut answer = Answer {
             response,
@@ -160,7 +158,6 @@ fn status(reason: Forward, detail: Option<&'static str>) -> CacheStatus<'static>
 
 fn cleaned(mut response: Response<Body>) -> Response<Body> {
     let version = response.version();
-    forward::strip_hop_by_hop(response.headers_mut());
     forward::append_via(response.headers_mut(), version, PSEUDONYM);
     response
 }

@@ -9,7 +9,6 @@ use http::{Method, StatusCode};
 use crate::cache::entry::Entry;
 use crate::http::cache_control::{MaxStale, RequestDirectives};
 use crate::http::cache_status::Forward;
-use crate::http::forward;
 use crate::plugin::KeyDecision;
 use crate::plugin::config::KeyError;
 use crate::proxy::Visit;
@@ -40,7 +39,7 @@ pub(super) fn plan(visit: &Visit<'_>) -> Plan {
         // The key can't cover it (RFC 9110 §9.3.1 gives it no meaning).
         return Plan::Pass(Forward::Bypass, Some("request-body"));
     }
-    if forward::wants_upgrade(&visit.parts.headers).is_some() {
+    if visit.wishes.upgrade.is_some() {
         return Plan::Pass(Forward::Bypass, Some("upgrade"));
     }
     key(visit)

@@ -15,6 +15,7 @@ use crate::cache::coalesce::{Landing, Turn};
 use crate::cache::policy::Source;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
+use crate::http::forward::HopWishes;
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fetch::{Arrived, Fetch};
 use crate::proxy::head::prepare;
@@ -80,6 +81,7 @@ impl Proxy {
             body: &Body::empty(),
             host: &ask.host,
             scheme: ask.scheme,
+            wishes: &HopWishes::default(),
             route: &route,
             started: ask.started,
         };
@@ -90,7 +92,8 @@ impl Proxy {
             parts,
             host: ask.host.clone(),
             scheme: ask.scheme,
-            peer: ask.peer,
+            caller: ask.caller.clone(),
+            wishes: HopWishes::default(),
             started: ask.started,
             interim: None,
             route,

@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
+use tracing::field::display;
 
 use crate::cache::purge::Kind;
 use crate::http::bearer;
 use crate::http::body::Body;
 use crate::http::cidr::Cidr;
-use crate::http::server::Peer;
+use crate::http::forward::Caller;
 use crate::proxy::by_url::ByUrl;
 use crate::proxy::{Proxy, config, respond};
 use crate::telemetry::limit::LineLimiter;
@@ -59,15 +60,15 @@ impl PurgeMethod {
         proxy: &Proxy,
         parts: &Parts,
         host: &str,
-        scheme: &str,
-        peer: &Peer,
+        caller: &Caller,
     ) -> Response<Body> {
         if !self.enabled {
             return respond::method_not_allowed("405 PURGE is off\n");
         }
-        if !self.allows(parts, peer) {
+        if !self.allows(parts, caller) {
             if let Some(dropped) = self.warnings.admit(Instant::now()) {
-                tracing::warn!(peer = %peer.address, dropped, "a PURGE was refused");
+                let (client, peer) = (caller.client().map(display), caller.connected());
+                tracing::warn!(client, %peer, dropped, "a PURGE was refused");
             }
             return respond::plain(StatusCode::FORBIDDEN, "403 not allowed to purge\n");
         }
@@ -76,7 +77,7 @@ impl PurgeMethod {
             .get("x-purge")
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"soft"));
         let kind = if soft { Kind::Soft } else { Kind::Hard };
-        let ByUrl { selectors, note } = proxy.by_url(scheme, host, &parts.uri);
+        let ByUrl { selectors, note } = proxy.by_url(caller.scheme(), host, &parts.uri);
         if selectors.is_empty() {
             return respond::plain(StatusCode::NOT_FOUND, "404 no route caches this\n");
         }
@@ -90,12 +91,11 @@ impl PurgeMethod {
         purged
     }
 
-    fn allows(&self, parts: &Parts, peer: &Peer) -> bool {
-        let address = self.allow.is_empty()
-            || self
-                .allow
-                .iter()
-                .any(|cidr| cidr.contains(peer.address.ip()));
+    /// The address that counts is the client's, as trusted proxies report it; one that nobody
+    /// knows is on no list.
+    fn allows(&self, parts: &Parts, caller: &Caller) -> bool {
+        let listed = |client| self.allow.iter().any(|network| network.contains(client));
+        let address = self.allow.is_empty() || caller.client().is_some_and(listed);
         let token = self.token.as_ref();
         let token = token.is_none_or(|token| bearer::brings(&parts.headers, token));
         address && token && (!self.allow.is_empty() || self.token.is_some())

@@ -81,6 +81,8 @@ pub struct Needs<'a> {
     pub origins: &'a Origins,
     pub plugins: &'a Plugins,
     pub on_error: &'a BTreeMap<String, OnError>,
+    /// Fields that a listener believes: every key holds them.
+    pub trusted_headers: &'a [HeaderName],
     pub registry: &'a Registry,
 }
 
@@ -165,7 +167,7 @@ impl Route {
         let unkeyed = loader.as_ref().map(watch);
         let looked = response.as_ref().map(watch);
         let looked = looked.filter(|watch| watch.rule != config::Unkeyed::Allow);
-        let key = Template::new(&config.key);
+        let key = Template::new(&config.key).with_headers(parts.trusted_headers);
         Ok(Self {
             name: name.as_str().into(),
             hash: hash64(name.as_bytes()),

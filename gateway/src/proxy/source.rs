@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use crate::cache::coalesce::{Failure, StaleUse};
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
-use crate::http::{conditional, forward, range};
+use crate::http::{conditional, range};
 use crate::origin::{Origin, OriginError};
 use crate::plugin::config::LoaderError;
 use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, Seen};
@@ -156,11 +156,9 @@ fn add_validators(request: &mut Request<Body>, entry: &Entry) {
     }
 }
 
-/// The fields of a request that are for a loader: neither those of the connection, nor
-/// what asks for less than the whole.
+/// The fields of a request that are for a loader: none that asks for less than the whole.
 pub fn for_loader(parts: &Parts) -> HeaderMap {
     let mut headers = parts.headers.clone();
-    forward::strip_request(&mut headers);
     conditional::strip_conditionals(&mut headers);
     headers
 }

@@ -8,8 +8,7 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 
 use crate::http::body::Body;
-use crate::http::forward;
-use crate::http::server::Peer;
+use crate::http::forward::Caller;
 use crate::plugin::config::{RequestError, ResponseError};
 use crate::plugin::{CallError, Head, LoadedResponse, Plugin, RequestDecision};
 use crate::proxy::context::Ask;
@@ -27,16 +26,10 @@ pub enum Wish {
 }
 
 /// Has the route's plugin look at a request, which it may change. Some: the answer.
-pub fn request(
-    route: &Route,
-    parts: &mut Parts,
-    scheme: &str,
-    host: &str,
-    peer: &Peer,
-) -> Option<Served> {
+pub fn request(route: &Route, parts: &mut Parts, host: &str, caller: &Caller) -> Option<Served> {
     let (plugin, on_error) = route.request_plugin.as_ref()?;
-    let client = Some(peer.address.ip());
-    match ask(plugin, &route.name, parts, (scheme, host, client)) {
+    let about = (caller.scheme(), host, caller.client());
+    match ask(plugin, &route.name, parts, about) {
         Ok(Wish::Further) => None,
         Ok(Wish::Respond(response)) => {
             let response = source::composed(response).response;
@@ -95,7 +88,7 @@ pub fn response(ask: &Ask, answer: &mut Answer) {
         parts: &ask.parts,
         scheme: ask.scheme,
         host: &ask.host,
-        client: Some(ask.peer.address.ip()),
+        client: ask.caller.client(),
         route: &ask.route.name,
     };
     if ask.route.looked.is_some() {
@@ -103,8 +96,6 @@ pub fn response(ask: &Ask, answer: &mut Answer) {
         answer.looked = Some(Box::new(plugin.response_sees(headers, query)));
     }
     let response: &mut Response<Body> = &mut answer.response;
-    // Fields of the connection are none of a plugin's business.
-    forward::strip_hop_by_hop(response.headers_mut());
     match plugin.on_response(head, response.status(), response.headers()) {
         Ok(None) => {}
         Ok(Some(change)) => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Report, form};
 use crate::config::Config;
 use crate::config::problem::{Path, nearest, one_of, path};
+use crate::http::config::arrives;
 use crate::plugin::config::LoaderError;
 use crate::proxy::config::{Invalidate, Match, OneOrMany, PurgeRule, Route};
 
@@ -166,7 +167,9 @@ impl Scope<'_> {
             }
         }
         for name in given.header.keys() {
-            report.form_of_key(&at.key("header").key(name), form::header_name(name));
+            let listeners = &self.config.listeners;
+            let checked = form::header_name(name).and_then(|()| arrives(name, listeners));
+            report.form_of_key(&at.key("header").key(name), checked);
         }
     }
 
@@ -190,7 +193,9 @@ impl Scope<'_> {
 
     fn key(&self, report: &mut Report) {
         let (key, at) = (&self.route.key, self.at.key("key"));
-        report.each(&at.key("headers"), &key.headers, form::header_name);
+        report.each(&at.key("headers"), &key.headers, |name| {
+            form::header_name(name).and_then(|()| arrives(name, &self.config.listeners))
+        });
         report.each(&at.key("cookies"), &key.cookies, |name| {
             let bad = name.is_empty()
                 || name

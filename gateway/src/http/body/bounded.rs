@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{BodyError, Pace};
-use crate::http::forward;
+use crate::http::forward::{self, Names};
 
 pin_project! {
     /// A body with a limit on its bytes, its time and the pauses in it.
@@ -30,6 +30,7 @@ pin_project! {
         pace: Option<Pace>,
         end: Option<Instant>,
         marked_end: bool,
+        named: Names,
         // Boxed: most bodies never wait, and the body would grow by the timer's size.
         timer: Option<Pin<Box<Sleep>>>,
         wait: Option<Wait>,
@@ -55,6 +56,7 @@ impl<B> Bounded<B> {
             pace: None,
             end: None,
             marked_end: false,
+            named: Names::new(),
             timer: None,
             wait: None,
             ended: false,
@@ -70,6 +72,11 @@ impl<B> Bounded<B> {
     /// at RST_STREAM or GOAWAY with NO_ERROR. Such an end is an error.
     pub fn with_marked_end(self, marked_end: bool) -> Self {
         Self { marked_end, ..self }
+    }
+
+    /// Also drops trailers of these names, besides those that are never let through.
+    pub fn without_trailers(self, named: Names) -> Self {
+        Self { named, ..self }
     }
 
     /// Also ends when `total` has passed from now on, however fast it comes.
@@ -135,7 +142,7 @@ where
             Err(error) => return Some(Err(error.into())),
         };
         if let Some(trailers) = frame.trailers_mut() {
-            forward::strip_trailers(trailers);
+            forward::strip_trailers(trailers, this.named);
         }
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
         *this.seen = this.seen.saturating_add(length);

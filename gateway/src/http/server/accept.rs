@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use super::connection::{self, Accepted};
 use super::descriptors;
 use super::signal::{Signal, Stage};
-use super::{Body, Early, Peer, Port};
+use super::{Body, Early, Port, Received};
 
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ pub(super) async fn accept<H, F>(
     handler: H,
     signal: Arc<Signal>,
 ) where
-    H: Fn(Request<Body>, Peer, &Early) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Received, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let serve = |(stream, address): (TcpStream, SocketAddr), place: OwnedSemaphorePermit| {

@@ -22,7 +22,7 @@ use super::service::{Served, Service};
 use super::signal::{Signal, Stage};
 use super::watch::Watch;
 use super::wire::{TOO_SLOW, Wire};
-use super::{Body, Early, Limits, Peer, Port, Protocol};
+use super::{Body, Early, Limits, Peer, Port, Protocol, Received};
 use crate::http::frames::Metered;
 
 /// What hyper may keep of one response that the client does not take yet.
@@ -52,7 +52,7 @@ pub(super) struct Accepted {
 /// Serves a connection to its end.
 pub(super) async fn serve<H, F>(accepted: Accepted, handler: H, signal: Arc<Signal>)
 where
-    H: Fn(Request<Body>, Peer, &Early) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Received, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let Accepted {
@@ -93,6 +93,7 @@ where
         handler,
         peer,
         limits: Arc::clone(&port.limits),
+        trust: Arc::clone(&port.trust),
         early: Early(Arc::clone(&activity)),
     };
     let service = service_fn(move |request| service.answer(request));

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use super::activity::InFlight;
 use super::{Early, Limits, Peer};
 use crate::http::body::{Body, BodyError, Bounded};
+use crate::http::forward::{self, Belief, Caller, Received, Trust};
 use crate::http::guard::{self, Refusal};
 
 /// What answers the requests of one connection.
@@ -24,6 +25,7 @@ pub(super) struct Service<H> {
     pub(super) handler: H,
     pub(super) peer: Peer,
     pub(super) limits: Arc<Limits>,
+    pub(super) trust: Arc<Trust>,
     pub(super) early: Early,
 }
 
@@ -39,7 +41,7 @@ pub(super) struct Served {
 
 impl<H, F> Service<H>
 where
-    H: Fn(Request<Body>, Peer, &Early) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Received, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     pub(super) fn answer(
@@ -50,13 +52,13 @@ where
         let peer = self.peer;
         let version = request.version();
         let admitted = match self.early.0.fault() {
-            None => admit(request, &self.limits),
+            None => self.admit(request),
             Some(fault) => Err(guard::broken(fault)),
         };
         let called = match admitted {
             // The call itself may panic as well as its future.
-            Ok(request) => catch_unwind(AssertUnwindSafe(|| {
-                (self.handler)(request, peer, &self.early)
+            Ok((request, received)) => catch_unwind(AssertUnwindSafe(|| {
+                (self.handler)(request, received, &self.early)
             }))
             .map_err(|_| panicked(peer)),
             Err(refusal) => Err(refused(refusal, version)),
@@ -80,23 +82,33 @@ where
             }))
         }
     }
-}
 
-/// Passes a request on with its body under the limits, or not at all.
-fn admit(request: Request<Incoming>, limits: &Limits) -> Result<Request<Body>, Refusal> {
-    guard::check(&request, limits)?;
-    let http2 = request.version() == Version::HTTP_2;
-    Ok(request.map(|incoming| {
-        if incoming.is_end_stream() {
-            return Body::empty();
-        }
-        let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
-        let body = Bounded::new(incoming, size, pause)
-            .with_marked_end(http2)
-            .at_pace(limits.pace())
-            .within(limits.upload_timeout.0);
-        Body::boxed(body)
-    }))
+    /// Passes a request on with its head made one and its body under the limits, or not at all.
+    fn admit(&self, mut request: Request<Incoming>) -> Result<(Request<Body>, Received), Refusal> {
+        let limits = &self.limits;
+        guard::check(&request, limits)?;
+        let version = request.version();
+        let belief = match self.peer.trusted {
+            true => Belief::Proxy(&self.trust),
+            false => Belief::Nothing,
+        };
+        // There is no TLS on listeners.
+        let direct = Caller::direct(self.peer.address, "http");
+        let (received, named) = forward::receive(request.headers_mut(), version, direct, belief);
+        let request = request.map(|incoming| {
+            if incoming.is_end_stream() {
+                return Body::empty();
+            }
+            let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
+            let body = Bounded::new(incoming, size, pause)
+                .with_marked_end(version == Version::HTTP_2)
+                .without_trailers(named)
+                .at_pace(limits.pace())
+                .within(limits.upload_timeout.0);
+            Body::boxed(body)
+        });
+        Ok((request, received))
+    }
 }
 
 fn refused(refusal: Refusal, version: Version) -> Response<Body> {

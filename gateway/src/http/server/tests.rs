@@ -27,6 +27,7 @@ fn listener(limits: Limits) -> Listener {
         address: "127.0.0.1:0".parse().unwrap(),
         protocols: vec![Protocol::Http1, Protocol::Http2],
         trusted_proxies: vec!["127.0.0.0/8".to_owned()],
+        trusted_headers: Vec::new(),
         proxy_protocol: false,
         limits,
     }
@@ -36,8 +37,8 @@ fn listener(limits: Limits) -> Listener {
 fn start(limits: Limits) -> (Running, std::net::SocketAddr) {
     let bound = Bound::bind(&[listener(limits)], 2).unwrap();
     let address = bound.addresses()[0];
-    let running = bound.start(|request: Request<Body>, peer, _early| async move {
-        assert!(peer.trusted);
+    let running = bound.start(|request: Request<Body>, received, _early| async move {
+        assert!(received.caller.client().is_some());
         match request.uri().path() {
             "/panic" => panic!("a handler that panics on purpose"),
             "/endless" => Response::new(endless()),

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::accept::accept;
 use super::signal::{Signal, Stage};
-use super::{BindError, Body, Early, Peer, Port};
+use super::{BindError, Body, Early, Port, Received};
 
 /// A runtime and the sockets that it will accept on.
 pub(super) struct Worker {
@@ -44,7 +44,7 @@ impl Worker {
         accepts: mpsc::Sender<()>,
         lives: mpsc::Sender<()>,
     ) where
-        H: Fn(Request<Body>, Peer, &Early) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Body>, Received, &Early) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let sockets = std::mem::take(&mut self.sockets);

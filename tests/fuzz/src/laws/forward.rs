@@ -1,29 +1,32 @@
-//! Hop-by-hop fields end here, all others pass; loops and upgrades are seen.
+//! Hop-by-hop fields and those that pose end here, all others pass; loops and upgrades are seen.
 //!
 //! Input: the fields of a message, then our name in `CDN-Loop`.
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderName, StatusCode, Version};
+use lamina::http::forward::{
+    Belief, Caller, HopWishes, Names, append_cdn_loop, append_via, end_response_hop,
+    is_hop_by_hop, is_posing, loops, receive, strip_trailers,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use lamina::http::forward::{append_cdn_loop, append_via, loops, strip_hop_by_hop, wants_upgrade};
 
 use crate::input;
 
 pub fn check(data: &[u8]) {
     let [block, name] = input::blocks(data);
     let headers = input::fields(block);
+    let request = |headers: &mut HeaderMap| {
+        let caller = Caller::nobody("http");
+        receive(headers, Version::HTTP_11, caller, Belief::Nothing)
+    };
     let mut passed = headers.clone();
-    strip_hop_by_hop(&mut passed);
-    for gone in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-        assert!(!passed.contains_key(gone));
-    }
-    assert!(passed.get(TE).is_none_or(|te| te == "trailers"));
-    nothing_else_goes(&headers, &passed);
+    let (received, named) = request(&mut passed);
+    only_what_must_goes(&headers, &passed, &named);
+    assert!(!passed.keys().any(is_posing));
     let mut again = passed.clone();
-    strip_hop_by_hop(&mut again);
+    let (nothing, _) = request(&mut again);
     assert_eq!(again, passed, "twice is once");
-    if let Some(protocols) = wants_upgrade(&headers) {
+    assert_eq!(nothing.wishes, HopWishes::default());
+    if let Some(protocols) = received.wishes.upgrade {
         let members = protocols.to_str().unwrap_or_default().split(',');
         assert!(
             members
@@ -31,40 +34,34 @@ pub fn check(data: &[u8]) {
                 .all(|one| !one.trim().eq_ignore_ascii_case("h2c"))
         );
     }
+    let mut answer = headers.clone();
+    let named = end_response_hop(StatusCode::OK, &mut answer);
+    only_what_must_goes(&headers, &answer, &named);
+    let mut trailers = headers.clone();
+    strip_trailers(&mut trailers, &named);
+    assert!(!trailers.keys().any(|name| is_posing(name) || named.contains(name)));
     let token = |text: &&str| HeaderName::from_bytes(text.as_bytes()).is_ok();
     if let Some(name) = input::texts(name).find(token) {
         looping(headers, name);
     }
 }
 
-/// What goes was named in `Connection` or is hop-by-hop by itself; what matters stays.
-fn nothing_else_goes(headers: &HeaderMap, passed: &HeaderMap) {
-    let all = |name: &HeaderName| {
-        headers.get_all(name).iter().flat_map(|line: &HeaderValue| {
-            line.as_bytes()
-                .to_ascii_lowercase()
-                .into_iter()
-                .chain([b','])
-        })
+/// What goes was named in `Connection` or goes by itself; what matters stays.
+fn only_what_must_goes(headers: &HeaderMap, passed: &HeaderMap, named: &Names) {
+    assert!(!passed.keys().any(|name| is_hop_by_hop(name) || named.contains(name)));
+    let listed = |name: &HeaderName| {
+        let mut lines = headers.get_all(CONNECTION).iter();
+        let is_in = |line: &[u8]| {
+            let line = line.to_ascii_lowercase();
+            let mut places = line.windows(name.as_str().len());
+            places.any(|text| text == name.as_str().as_bytes())
+        };
+        lines.any(|line| is_in(line.as_bytes()))
     };
-    let named: Vec<u8> = all(&CONNECTION).collect();
-    let own = [
-        "keep-alive",
-        "proxy-",
-        "http2-settings",
-        "te",
-        "transfer-encoding",
-        "upgrade",
-        "connection",
-    ];
+    assert!(named.iter().all(listed), "{named:?}");
     for name in headers.keys().filter(|name| !passed.contains_key(*name)) {
-        let listed = named
-            .windows(name.as_str().len())
-            .any(|text| text == name.as_str().as_bytes());
-        assert!(
-            listed || own.iter().any(|prefix| name.as_str().starts_with(prefix)),
-            "{name}"
-        );
+        let goes = named.contains(name) || is_hop_by_hop(name) || is_posing(name);
+        assert!(goes, "{name}");
     }
     for name in [HOST, AUTHORIZATION, CONTENT_LENGTH] {
         assert!(

@@ -1,12 +1,11 @@
-//! Who the client is: only what trusted proxies wrote counts, and what we add is read as we meant it.
+//! Who the client is: only what trusted proxies wrote counts, and what we tell is read as we meant it.
 //!
 //! Input: the fields of a request, then a line with the host it is for, then the text of an address.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
-use lamina::http::cidr::Cidr;
-use lamina::http::forward::{client, set_forwarded};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header::FORWARDED};
+use lamina::http::forward::{Belief, Caller, Trust, receive, tell_origin};
 
 use crate::input;
 
@@ -22,65 +21,57 @@ pub fn check(data: &[u8]) {
     let headers = input::fields(headers);
     let held = |text: &&str| HeaderValue::from_str(text).is_ok();
     let host = input::texts(host).find(held).unwrap_or("example.org");
-    let trusted: Cidr = "10.0.0.0/8".parse().expect("a network");
-    let found = client(&headers, STRANGER, false, &[trusted]);
+    let trust = Trust::new(&["10.0.0.0/8".to_owned()], &[]).expect("a network");
+    let found = told(&headers, STRANGER, host, &trust).0;
     assert_eq!(
-        (found.address, found.https),
-        (STRANGER, false),
+        (found.client(), found.scheme()),
+        (Some(STRANGER), "http"),
         "a stranger speaks for himself"
     );
-    let found = client(&headers, PROXY, false, &[trusted]);
-    assert_eq!(found.address, found.address.to_canonical());
-    from_a_stranger(&headers, host);
-    through_a_proxy(&headers, host, &[trusted]);
+    from_a_stranger(&headers, host, &trust);
+    let (found, told_of_it) = told(&headers, PROXY, host, &trust);
+    read_as_meant(&found, &told_of_it, &trust);
     if let Some(address) = input::texts(address).find_map(|text| text.parse::<IpAddr>().ok()) {
-        chain(&headers, address, host, &[trusted]);
+        let (found, told_of_it) = told(&headers, address, host, &trust);
+        read_as_meant(&found, &told_of_it, &trust);
     }
 }
 
-/// From a stranger all statements are ours.
-fn from_a_stranger(headers: &HeaderMap, host: &str) {
+/// Who sent a request with these fields from there, and the head that the origin gets.
+fn told(headers: &HeaderMap, from: IpAddr, host: &str, trust: &Trust) -> (Caller, HeaderMap) {
+    let belief = match trust.has_proxy(from) {
+        true => Belief::Proxy(trust),
+        false => Belief::Nothing,
+    };
     let mut sent = headers.clone();
-    set_forwarded(&mut sent, STRANGER, "http", host, false);
-    let mut bare = HeaderMap::new();
-    set_forwarded(&mut bare, STRANGER, "http", host, false);
+    let direct = Caller::direct(SocketAddr::new(from, 1), "http");
+    let (received, _) = receive(&mut sent, Version::HTTP_11, direct, belief);
+    tell_origin(&mut sent, &received.caller, host);
+    (received.caller, sent)
+}
+
+/// From a stranger all statements are ours.
+fn from_a_stranger(headers: &HeaderMap, host: &str, trust: &Trust) {
+    let sent = told(headers, STRANGER, host, trust).1;
+    let bare = told(&HeaderMap::new(), STRANGER, host, trust).1;
     for name in [FOR, PROTO, HOST, FORWARDED] {
         let (lines, ours) = (sent.get_all(&name), bare.get_all(&name));
         assert!(lines.iter().eq(ours.iter()), "{name}: {lines:?}");
     }
 }
 
-/// The next proxy, which trusts us, finds the client that we saw, whatever he wrote.
-fn through_a_proxy(headers: &HeaderMap, host: &str, trusted: &[Cidr]) {
-    for name in [FORWARDED, FOR] {
-        let mut sent = headers.clone();
-        for other in [FOR, FORWARDED, PROTO] {
-            if other != name {
-                sent.remove(other);
-            }
+/// The next proxy, which trusts us, finds the client and the scheme that we found, in either
+/// field and in both.
+fn read_as_meant(found: &Caller, sent: &HeaderMap, trust: &Trust) {
+    for kept in [&[FOR, PROTO][..], &[FORWARDED], &[FOR, PROTO, FORWARDED]] {
+        let mut next = HeaderMap::new();
+        for name in kept {
+            let lines: Vec<_> = sent.get_all(name).iter().collect();
+            assert_eq!(lines.len(), 1, "many servers read only one line");
+            next.insert(name, lines[0].clone());
         }
-        set_forwarded(&mut sent, STRANGER, "http", host, false);
-        sent.remove(if name == FOR { FORWARDED } else { FOR });
-        assert_eq!(
-            client(&sent, PROXY, false, trusted).address,
-            STRANGER,
-            "{name}"
-        );
-    }
-}
-
-/// A proxy that trusts the one before it adds the address that it saw, and that one is found.
-fn chain(headers: &HeaderMap, address: IpAddr, host: &str, trusted: &[Cidr]) {
-    for name in [FORWARDED, FOR] {
-        let mut sent = headers.clone();
-        set_forwarded(&mut sent, address, "https", host, true);
-        let lines = sent.get_all(&name).iter().count();
-        assert!(lines <= 1, "many servers read only one line");
-        sent.remove(if name == FOR { FORWARDED } else { FOR });
-        let found = client(&sent, PROXY, false, trusted).address;
-        let near = address.to_canonical();
-        if !trusted.iter().any(|network| network.contains(near)) {
-            assert_eq!(found, near, "{name}: {sent:?}");
-        }
+        let read = told(&next, PROXY, "a", trust).0;
+        assert_eq!(read.client(), found.client(), "{sent:?}");
+        assert_eq!(read.scheme(), found.scheme(), "{sent:?}");
     }
 }

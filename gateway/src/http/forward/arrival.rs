@@ -1,0 +1,200 @@
+//! The head of a request is made one on its arrival: route, key, `Vary`, plugins, log and
+//! origin all go by what is left here.
+//!
+//! Gone are the fields of the connection and what `Connection` names (RFC 9110 §7.6.1), and
+//! every field by which a request poses as another, unless the listener believes it and a
+//! trusted proxy sent it. One pass over the names finds them; a head without any is not touched.
+
+use http::{HeaderMap, HeaderName, Version};
+use smallvec::SmallVec;
+
+use super::caller::Caller;
+use super::hop::{self, HopWishes, Names};
+use super::names::{self, Ending};
+use super::trust::Trust;
+
+/// What a request said of its way here; its head says it no more.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub caller: Caller,
+    pub wishes: HopWishes,
+}
+
+/// How far the peer of a connection is believed.
+#[derive(Clone, Copy, Debug)]
+pub enum Belief<'a> {
+    /// It is a stranger: nothing that it says of others.
+    Nothing,
+    /// It is a proxy of ours.
+    Proxy(&'a Trust),
+}
+
+/// Makes the head of a request one, and says who sent it and what it asked of the
+/// connection; with it come the fields that `Connection` named, for its trailers.
+pub fn receive(
+    headers: &mut HeaderMap,
+    version: Version,
+    direct: Caller,
+    belief: Belief<'_>,
+) -> (Received, Names) {
+    let ends = ending(headers, belief);
+    if ends.is_empty() {
+        let wishes = HopWishes::default();
+        let received = Received {
+            caller: direct,
+            wishes,
+        };
+        return (received, Names::new());
+    }
+    let (wishes, named) = (HopWishes::of(headers, version), hop::named(headers));
+    let caller = match belief {
+        Belief::Nothing => direct,
+        Belief::Proxy(trust) => direct.behind_proxy(headers, trust),
+    };
+    for name in ends.iter().chain(&named) {
+        headers.remove(name);
+    }
+    (Received { caller, wishes }, named)
+}
+
+/// The fields that end here whatever `Connection` names.
+fn ending(headers: &HeaderMap, belief: Belief<'_>) -> SmallVec<[HeaderName; 8]> {
+    let is_believed =
+        |name: &HeaderName| matches!(belief, Belief::Proxy(trust) if trust.lists(name));
+    let ends = |name: &&HeaderName| match names::ending(name) {
+        Some(Ending::HopByHop) => true,
+        Some(Ending::Posing) => !is_believed(name),
+        None => false,
+    };
+    headers.keys().filter(ends).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http::forward::tests::map;
+
+    fn received(
+        fields: &[(&'static str, &'static str)],
+        belief: Belief<'_>,
+    ) -> (HeaderMap, Received, Names) {
+        let mut headers = map(fields);
+        let caller = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
+        let (received, named) = receive(&mut headers, Version::HTTP_11, caller, belief);
+        (headers, received, named)
+    }
+
+    fn left(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        received(fields, Belief::Nothing).0
+    }
+
+    #[test]
+    fn connection_and_what_it_names_are_removed() {
+        let fields = [
+            ("connection", "close, X-One"),
+            ("connection", "x-two,, Accept-Language"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("accept-language", "de"),
+        ];
+        let (headers, _, named) = received(&fields, Belief::Nothing);
+        assert_eq!(headers, map(&[("x-three", "3")]), "RFC 9110 §7.6.1");
+        assert_eq!(named.len(), 3, "{named:?}");
+    }
+
+    #[test]
+    fn known_hop_by_hop_fields_go_unnamed() {
+        let headers = left(&[
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("te", "gzip"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("http2-settings", "AAMAAABk"),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-authorization", "Basic x"),
+            ("trailer", "x-sum"),
+        ]);
+        assert_eq!(headers, map(&[("trailer", "x-sum")]), "RFC 9110 §7.6.1");
+    }
+
+    #[test]
+    fn connection_cannot_remove_what_is_for_everybody() {
+        let fields = [
+            ("authorization", "Basic x"),
+            ("host", "a"),
+            ("cookie", "a=1"),
+            ("cache-control", "no-store"),
+            ("content-length", "5"),
+            ("if-none-match", "*"),
+            ("range", "bytes=0-"),
+            ("via", "1.1 a"),
+            ("cdn-loop", "a"),
+        ];
+        let names = fields.map(|(name, _)| name).join(",");
+        let mut headers = map(&fields);
+        headers.insert("connection", HeaderValue::from_str(&names).unwrap());
+        let caller = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
+        receive(&mut headers, Version::HTTP_11, caller, Belief::Nothing);
+        assert_eq!(headers, map(&fields));
+    }
+
+    #[test]
+    fn what_poses_is_removed_from_everybody_unless_it_is_listed_and_a_proxy_says_it() {
+        let fields = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-prefix", "/a"),
+            ("x_forwarded_prefix", "/b"),
+            ("x-original-url", "/admin"),
+            ("x-real-ip", "1.1.1.1"),
+            ("accept", "*/*"),
+            ("connection", "x-forwarded-prefix"),
+        ];
+        let listed = ["X-Forwarded-Prefix".to_owned()];
+        let trust = Trust::new(&["10.0.0.0/8".to_owned()], &listed).unwrap();
+        let nothing_listed = Trust::new(&["10.0.0.0/8".to_owned()], &[]).unwrap();
+        let plain = map(&[("accept", "*/*")]);
+        assert_eq!(left(&fields), plain);
+        let (headers, ..) = received(&fields, Belief::Proxy(&nothing_listed));
+        assert_eq!(headers, plain);
+        let (headers, from, _) = received(&fields, Belief::Proxy(&trust));
+        let believed = map(&[("accept", "*/*"), ("x-forwarded-prefix", "/a")]);
+        assert_eq!(
+            headers, believed,
+            "a client cannot take away what a proxy set"
+        );
+        assert_eq!(from.caller.client(), "1.1.1.1".parse().ok());
+    }
+
+    #[test]
+    fn a_head_that_is_one_already_stays_as_it_is() {
+        let fields = [("host", "a"), ("accept", "*/*"), ("user-agent", "x")];
+        let (headers, received, named) = received(&fields, Belief::Nothing);
+        assert_eq!(headers, map(&fields));
+        assert_eq!(received.wishes, HopWishes::default());
+        assert!(named.is_empty());
+    }
+
+    proptest! {
+        /// Guards against a second reading of `Connection` that would find something new.
+        #[test]
+        fn what_is_received_once_is_received(value in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let mut headers = map(&[("host", "a"), ("authorization", "b"), ("x", "c")]);
+                headers.insert("connection", value.clone());
+                headers.insert("upgrade", value.clone());
+                headers.insert("te", value);
+                let caller = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
+                receive(&mut headers, Version::HTTP_11, caller.clone(), Belief::Nothing);
+                let once = headers.clone();
+                receive(&mut headers, Version::HTTP_11, caller, Belief::Nothing);
+                prop_assert_eq!(&headers, &once);
+                prop_assert!(headers.contains_key("host") && headers.contains_key("authorization"));
+            }
+        }
+    }
+}
