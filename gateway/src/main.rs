@@ -243,6 +243,9 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             runtime()?
                 .block_on(app::build(&config))
                 .context("the file is well formed, but")?;
+            for warning in config::warnings(&config) {
+                say::wrong(format_args!("{}: warning: {warning}", file.config.display()));
+            }
             say::line(format_args!(
                 "{}: ok, {} routes, {} upstreams, {} plugins",
                 file.config.display(),
@@ -360,6 +363,9 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         tracing::warn!("{}", warning.headline());
     }
     let app = App::start(config, &logs).await?;
+    for warning in config::warnings(config) {
+        tracing::warn!("{warning}");
+    }
     for address in &app.addresses {
         tracing::info!("lamina listening on http://{address}");
     }
