@@ -42,7 +42,10 @@ pub(super) fn join(
 
 /// What events are sealed with. None: no key is configured.
 pub(super) fn seal_keys(config: &Config) -> Option<SealKeys> {
-    let accepted = config.bus.as_ref().and_then(|bus| bus.accepted_seal_key.as_ref());
+    let accepted = config
+        .bus
+        .as_ref()
+        .and_then(|bus| bus.accepted_seal_key.as_ref());
     let accepted = accepted.map(|key| key.as_bytes());
     let own = config.bus_seal_key()?;
     Some(SealKeys::new(own.as_bytes(), accepted))

@@ -174,7 +174,6 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-
     /// The transport is up again: what waits goes out now.
     pub fn reconnected(&self) {
         self.breaker.close();

@@ -128,7 +128,12 @@ impl Refusals {
         if let Some(unsaid) = self.lines[reason as usize].admit(now) {
             let (why, advice) = (reason.label(), reason.advice());
             let source: String = source.chars().take(SHOWN).collect();
-            tracing::warn!(reason = why, claimed_source = source, unsaid, "an event of the bus is refused: {advice}");
+            tracing::warn!(
+                reason = why,
+                claimed_source = source,
+                unsaid,
+                "an event of the bus is refused: {advice}"
+            );
         }
     }
 }

@@ -145,7 +145,9 @@ impl Replays {
         let oldest = match (is_purge, self.rules.earlier_purges) {
             (true, EarlierPurges::Count) => return Ok(()),
             (true, EarlierPurges::MeanNothing) => self.began,
-            (false, _) => self.began.max(clock.saturating_sub(MOMENT.as_millis() as u64)),
+            (false, _) => self
+                .began
+                .max(clock.saturating_sub(MOMENT.as_millis() as u64)),
         };
         match made < oldest.saturating_sub(tolerance) {
             true => Err(Refused::TooOld),

@@ -132,7 +132,10 @@ mod tests {
         assert_eq!(both.check(&packed), SealCheck::Holds);
         let packed = sealed(&both, b"content");
         let check = |key| SealKeys::new(key, None).check(&packed);
-        assert_eq!((check(new), check(old)), (SealCheck::Holds, SealCheck::Broken));
+        assert_eq!(
+            (check(new), check(old)),
+            (SealCheck::Holds, SealCheck::Broken)
+        );
     }
 
     /// The same secret seals records of the second tier.

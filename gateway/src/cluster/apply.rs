@@ -138,7 +138,10 @@ impl Cluster {
         let (cause, why) = match arrival {
             Arrival::Whole | Arrival::Late => return,
             Arrival::Stranger => (Unproven::Stranger, "a node was not heard before"),
-            Arrival::Crowd => (Unproven::Stranger, "there are too many nodes to know them all"),
+            Arrival::Crowd => (
+                Unproven::Stranger,
+                "there are too many nodes to know them all",
+            ),
             Arrival::Lost => (Unproven::Stranger, "the numbers of a node's purges leapt"),
             Arrival::Hole(_) => (Unproven::Hole, "purges of a node did not come"),
         };

@@ -627,7 +627,10 @@ fn what_the_second_tier_names_lies_beside_the_configuration() {
     let redis = l2.redis.unwrap();
     assert_eq!(l2.seal_key.as_deref(), Some("a s3cret of 16 bytes"));
     assert_eq!(redis.password.as_deref(), Some("a s3cret of 16 bytes"));
-    assert_eq!(redis.sentinel_password.as_deref(), Some("a s3cret of 16 bytes"));
+    assert_eq!(
+        redis.sentinel_password.as_deref(),
+        Some("a s3cret of 16 bytes")
+    );
     assert_eq!(redis.ca_file, Some(dir.path().join("ca.pem")));
     let disk = with("{ disk: { path: x.l2 } }").unwrap().cache.l2.disk;
     assert_eq!(disk.unwrap().path, dir.path().join("x.l2"));
@@ -873,7 +876,8 @@ fn keys_that_seal_are_long_enough_and_names_of_nodes_short_enough() {
             "bus.seal_key: 5 bytes can be guessed; expected 16 or more",
         ),
         (
-            "bus: { nats: {}, seal_key: 'a key of 16 bytes', accepted_seal_key: short }\n".to_owned(),
+            "bus: { nats: {}, seal_key: 'a key of 16 bytes', accepted_seal_key: short }\n"
+                .to_owned(),
             "bus.accepted_seal_key: 5 bytes can be guessed",
         ),
         (

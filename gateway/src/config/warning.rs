@@ -61,7 +61,10 @@ fn places(bus: &Bus) -> Vec<&str> {
     let redis = bus.redis.iter().map(|redis| redis.url.as_str());
     let nats = bus.nats.iter().flat_map(|nats| &nats.servers);
     let rabbitmq = bus.rabbitmq.iter().map(|rabbitmq| rabbitmq.url.as_str());
-    redis.chain(nats.map(String::as_str)).chain(rabbitmq).collect()
+    redis
+        .chain(nats.map(String::as_str))
+        .chain(rabbitmq)
+        .collect()
 }
 
 fn first_beyond_this_machine(urls: Vec<&str>) -> Option<&str> {
@@ -162,7 +165,10 @@ mod tests {
     #[test]
     fn what_weakens_a_key_is_told() {
         for (weak, word) in [
-            ("unsealed_events: accept", "remove it when all nodes have the key"),
+            (
+                "unsealed_events: accept",
+                "remove it when all nodes have the key",
+            ),
             ("foreign_events: accept", "services need no key to purge"),
         ] {
             let said = warned(&format!("bus: {{ nats: {{}}, seal_key: {KEY}, {weak} }}"));

@@ -184,7 +184,12 @@ pub async fn nothing_comes_of(
         })
         .await;
         assert_eq!(State::of(node).await, state, "{name}");
-        let answer = node.client().request(path).host("site.example").send().await;
+        let answer = node
+            .client()
+            .request(path)
+            .host("site.example")
+            .send()
+            .await;
         assert!(answer.is_hit(), "{name}: {:?}", answer.cache());
         assert_eq!(answer.text(), body.to_string(), "{name}");
     }

@@ -26,7 +26,12 @@ fn sealed(key: &str, bus: &str) -> String {
 
 /// The version of a page that all nodes know by one name.
 async fn see(node: &Gateway, path: &str) -> u64 {
-    let answer = node.client().request(path).host("site.example").send().await;
+    let answer = node
+        .client()
+        .request(path)
+        .host("site.example")
+        .send()
+        .await;
     answer.text().parse().unwrap()
 }
 
@@ -138,10 +143,7 @@ fn damaged(sealed: &Bytes) -> Vec<Bytes> {
 pub async fn what_has_no_seal_of_ours_does_nothing<B: Configured>() {
     let broker = B::shared().await;
     let attacker = Attacker::join(&broker).await;
-    let fleet = Fleet::start(2, |name| {
-        sealed(KEY, &broker.yaml(broker.port(), name))
-    })
-    .await;
+    let fleet = Fleet::start(2, |name| sealed(KEY, &broker.yaml(broker.port(), name))).await;
     let receipt = purge_everywhere(&fleet.nodes[0], json!({"tag": "nobody"})).await;
     assert_eq!(receipt["peers"]["complete"], true, "{receipt}");
     load(&fleet, "/p").await;
@@ -218,9 +220,8 @@ async fn while_nodes_get_a_key_those_without_one_are_heard() {
 
 #[tokio::test]
 async fn while_nodes_change_their_key_both_are_heard() {
-    let with = |own: &str, other: &str| {
-        format!("seal_key: \"{own}\", accepted_seal_key: \"{other}\", ")
-    };
+    let with =
+        |own: &str, other: &str| format!("seal_key: \"{own}\", accepted_seal_key: \"{other}\", ");
     let (one, two) = (with(KEY, OTHER_KEY), with(OTHER_KEY, KEY));
     let (_broker, fleet) = nodes_with([&one, &two]).await;
     hear_each_other(&fleet).await;

@@ -239,7 +239,10 @@ fn what_no_node_says_is_no_event_of_one() {
     let nil = packed.windows(5).position(|w| w == b"\xa3key\xc0").unwrap();
     let bytes = b"\xa3key\xc4\0\xa7primary\xc4\0\xa6record\xc4\0";
     packed.splice(nil..nil + 5, bytes.iter().copied());
-    let map = packed.windows(8).position(|w| w == b"\xa6lamina\x85").unwrap();
+    let map = packed
+        .windows(8)
+        .position(|w| w == b"\xa6lamina\x85")
+        .unwrap();
     packed[map + 7] += 2;
     many.extend(packed);
     assert_eq!(Event::decode(&many.into()), Err(Malformed::TooMany));

@@ -40,10 +40,7 @@ fn written<'a>(event: &'a Event, seal: Option<&'a Bin>) -> Written<'a> {
         keys,
         pattern,
         namespace: event.namespace.as_deref(),
-        lamina: event.ours.as_ref().map(|ours| Told {
-            seal,
-            ..told(ours)
-        }),
+        lamina: event.ours.as_ref().map(|ours| Told { seal, ..told(ours) }),
     }
 }
 

@@ -107,7 +107,11 @@ mod tests {
             said += again(&mut history, now).len();
         }
         assert_eq!(said, 1);
-        assert_eq!(again(&mut history, now + REST).len(), 1, "it was kept in mind");
+        assert_eq!(
+            again(&mut history, now + REST).len(),
+            1,
+            "it was kept in mind"
+        );
         assert!(again(&mut history, now + REST * 2).is_empty());
     }
 

@@ -125,7 +125,10 @@ fn what_was_said_before_this_node_began_is_not_taken() {
     }
     let mut ear = Ear::with(Guarantee::Durable, EarlierPurges::Count);
     assert_eq!(ear.hears(1, &before(&purge(1, 1, 1))), Ok(()));
-    assert_eq!(ear.hears(1, &before(&word("a", 1, 1))), Err(Refused::TooOld));
+    assert_eq!(
+        ear.hears(1, &before(&word("a", 1, 1))),
+        Err(Refused::TooOld)
+    );
 }
 
 #[test]
@@ -169,7 +172,10 @@ fn a_durable_transport_brings_purges_of_an_earlier_life_once() {
         let again = ear.hears(200, &purge(1, 100, number));
         assert_eq!(again, Err(Refused::Replayed));
     }
-    assert_eq!(ear.hears(200, &word("a", 1, 100)), Err(Refused::EarlierLife));
+    assert_eq!(
+        ear.hears(200, &word("a", 1, 100)),
+        Err(Refused::EarlierLife)
+    );
     assert_eq!(ear.hears(200, &word("a", 9, 151)), Ok(()));
 }
 
@@ -198,6 +204,10 @@ fn sources_and_their_lives_are_bounded() {
         assert_eq!(ear.hears(n, &purge(1_000 + n, 1, 1)), Ok(()));
     }
     assert_eq!(ear.replays.sources.len(), 3);
-    let lives = ear.replays.sources.values().map(|source| source.lives.len());
+    let lives = ear
+        .replays
+        .sources
+        .values()
+        .map(|source| source.lives.len());
     assert!(lives.max() <= Some(LIVES));
 }
