@@ -46,6 +46,11 @@ impl Attacker {
         self.heard.lock().unwrap().clone()
     }
 
+    /// Forgets what was heard so far.
+    pub fn forget(&self) {
+        self.heard.lock().unwrap().clear();
+    }
+
     /// Waits until something was heard that `wanted` accepts; the last of it, with its bytes.
     pub async fn hears(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> (Bytes, Event) {
         wait_for(what, SOON * 2, || async {
