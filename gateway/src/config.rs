@@ -23,6 +23,7 @@ mod fault;
 mod parser;
 mod problem;
 mod schema;
+mod seal_warnings;
 mod secret;
 #[cfg(test)]
 mod shipped;

@@ -366,9 +366,6 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         tracing::warn!("{}", warning.headline());
     }
     let app = App::start(config, &logs).await?;
-    for warning in config::warnings(config) {
-        tracing::warn!("{warning}");
-    }
     for address in &app.addresses {
         tracing::info!("lamina listening on http://{address}");
     }

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::app::StartError;
-use crate::config::{self, Config};
+use crate::config::{Config, Problem};
 use advice::Places;
 
 /// What was found.
@@ -65,7 +65,7 @@ pub async fn examine(config: &Config, file: &Path) -> Result<Report, StartError>
     Ok(Report {
         sections,
         promises: promises::of(config),
-        warnings: config::warnings(config),
+        warnings: config.warnings.iter().map(Problem::headline).collect(),
     })
 }
 

@@ -213,7 +213,7 @@ async fn while_nodes_get_a_key_those_without_one_are_heard() {
     hear_each_other(&fleet).await;
     fleet.nodes[0]
         .logged("it is warned of", |line| {
-            line.contains("WARN") && line.contains("unsealed_events: accept")
+            line.contains("WARN") && line.contains("bus.unsealed_events")
         })
         .await;
 }

@@ -1,59 +1,56 @@
-//! What can be meant and is rarely wanted: the configuration works, and somebody should know.
-//!
-//! One plain sentence each, with the key that it is about; `validate`, `run` and `doctor` say them.
+//! Warnings about who can write on the bus or into Redis: a key is missing, or others count
+//! beside it.
 
 use std::net::IpAddr;
 
 use super::Config;
+use super::problem::{Finding, path};
 use crate::bus::config::{Admission, Bus};
 use crate::units::host_and_port;
 
 /// All there is to say.
-pub fn warnings(config: &Config) -> Vec<String> {
+pub fn warnings(config: &Config) -> impl Iterator<Item = Finding> {
     let bus = config.bus.as_ref();
     let events = bus.and_then(|bus| match config.bus_seal_key() {
         None => unsealed_bus(bus),
         Some(_) => bus_that_takes_others(bus),
     });
-    unsealed_records(config).into_iter().chain(events).collect()
+    unsealed_records(config).into_iter().chain(events)
 }
 
-fn unsealed_bus(bus: &Bus) -> Option<String> {
+fn unsealed_bus(bus: &Bus) -> Option<Finding> {
     let place = first_beyond_this_machine(places(bus))?;
-    Some(format!(
-        "bus.seal_key is not set, and the event bus is not on this machine ({place}): whoever can \
+    let message = format!(
+        "`seal_key` is not set, and the event bus is not on this machine ({place}): whoever can \
          publish there can purge the caches of all nodes and put pages of their own into them; \
-         expected bus.seal_key_file with one secret for all nodes (SECURITY.md says what a writer \
+         expected `seal_key_file` with one secret for all nodes (SECURITY.md says what a writer \
          can do without it)"
-    ))
+    );
+    Some(Finding::key(path(&["bus"]), message))
 }
 
-fn bus_that_takes_others(bus: &Bus) -> Option<String> {
+fn bus_that_takes_others(bus: &Bus) -> Option<Finding> {
     if bus.unsealed_events == Admission::Accept {
-        return Some(
-            "bus.unsealed_events: accept: events without a seal count as if there were no \
-             seal_key; remove it when all nodes have the key"
-                .to_owned(),
-        );
+        let message = "events without a seal count as if there were no `seal_key`; \
+                       remove it when all nodes have the key";
+        return Some(Finding::key(path(&["bus", "unsealed_events"]), message));
     }
+    let message = "services need no key to purge, so whoever can publish on the bus can purge the \
+                   caches of all nodes; they can put nothing into them";
     let accepts = bus.foreign_events == Some(Admission::Accept);
-    accepts.then(|| {
-        "bus.foreign_events: accept: services need no key to purge, so whoever can publish on the \
-         bus can purge the caches of all nodes; they can put nothing into them"
-            .to_owned()
-    })
+    accepts.then(|| Finding::key(path(&["bus", "foreign_events"]), message))
 }
 
-fn unsealed_records(config: &Config) -> Option<String> {
+fn unsealed_records(config: &Config) -> Option<Finding> {
     let l2 = &config.cache.l2;
     let redis = l2.redis.as_ref().filter(|_| l2.seal_key.is_none())?;
     let place = first_beyond_this_machine(vec![&redis.url])?;
-    Some(format!(
-        "cache.l2.seal_key is not set, and Redis is not on this machine ({place}): whoever can \
-         write there can put pages of their own into the caches of all nodes; expected \
-         cache.l2.seal_key_file with one secret for all nodes (SECURITY.md says what a writer can \
-         do without it)"
-    ))
+    let message = format!(
+        "`seal_key` is not set, and Redis is not on this machine ({place}): whoever can write there \
+         can put pages of their own into the caches of all nodes; expected `seal_key_file` with \
+         one secret for all nodes (SECURITY.md says what a writer can do without it)"
+    );
+    Some(Finding::key(path(&["cache", "l2"]), message))
 }
 
 /// The URLs of all servers.
@@ -106,7 +103,10 @@ mod tests {
              routes: [{{ name: site, upstream: o }}]\n{rest}\n"
         );
         let config = config::parse(&text, "x.yaml", &|_| None);
-        warnings(&config.unwrap_or_else(|problems| panic!("{problems}")))
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        warnings(&config)
+            .map(|finding| format!("{}: {}", finding.path, finding.message))
+            .collect()
     }
 
     const KEY: &str = "a key of more than 16 bytes";
@@ -125,7 +125,7 @@ mod tests {
         ] {
             let said = warned(&format!("bus: {{ {bus} }}"));
             assert_eq!(said.len(), 1, "{bus}: {said:?}");
-            assert!(said[0].contains("bus.seal_key is not set"), "{said:?}");
+            assert!(said[0].contains("bus: `seal_key` is not set"), "{said:?}");
             let said = warned(&format!("bus: {{ seal_key: {KEY}, {bus} }}"));
             assert!(said.is_empty(), "{bus}: {said:?}");
             let key = format!("cache: {{ l2: {{ disk: {{ path: x }}, seal_key: {KEY} }} }}");
@@ -152,11 +152,17 @@ mod tests {
     fn a_store_that_leaves_the_machine_asks_for_a_key_of_its_own() {
         let store = "redis: { url: 'redis://10.0.0.1' }";
         let said = warned(&format!("cache: {{ l2: {{ {store} }} }}"));
-        assert!(said[0].contains("cache.l2.seal_key is not set"), "{said:?}");
+        assert!(
+            said[0].contains("cache.l2: `seal_key` is not set"),
+            "{said:?}"
+        );
         let bus = format!("bus: {{ seal_key: {KEY}, {store} }}");
         let said = warned(&format!("cache: {{ l2: {{ {store} }} }}\n{bus}"));
         assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].contains("cache.l2.seal_key is not set"), "{said:?}");
+        assert!(
+            said[0].contains("cache.l2: `seal_key` is not set"),
+            "{said:?}"
+        );
         let said = warned(&format!("cache: {{ l2: {{ {store}, seal_key: {KEY} }} }}"));
         assert!(said.is_empty(), "{said:?}");
         assert!(warned("cache: { l2: { redis: {} } }").is_empty());
