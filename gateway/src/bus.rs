@@ -3,7 +3,8 @@
 //! Inside: `transport` (the trait) and its four kinds `redis`, `nats` (core and JetStream) and
 //! `rabbitmq`; `event` (what is said, and its bytes); `outbox` (publishing behind the
 //! caller, tried again until it is out) and `inbox` (from bytes to what is to be applied:
-//! namespace, own echo, duplicates, holes); `trial` (the transport under names of its own, for
+//! namespace, seals, own echo, duplicates and replays); `seal` (who said an event) and `replay`
+//! (whether it was said before); `trial` (the transport under names of its own, for
 //! `lamina doctor`). What is done about an event is `cluster`'s.
 
 pub mod config;
@@ -14,6 +15,9 @@ pub mod nats;
 pub mod outbox;
 pub mod rabbitmq;
 pub mod redis;
+mod refusals;
+mod replay;
+pub mod seal;
 pub mod transport;
 pub mod trial;
 

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use crate::bus::config::{Bus, Priming};
 use crate::bus::event::Message;
-use crate::bus::inbox::Inbox;
+use crate::bus::inbox::{EarlierPurges, Hearing, Inbox};
 use crate::bus::outbox::{self, Identity, Outbox};
 use crate::bus::transport::{Guarantee, Mail, Transport};
 use crate::cache::Cache;
@@ -128,7 +128,7 @@ impl Cluster {
             outbox: Arc::new(outbox),
             transport: Arc::clone(&transport),
             orders,
-            nodes: Mutex::default(),
+            nodes: Mutex::new(Nodes::new(config.max_nodes)),
             receipts: Receipts::default(),
             doubts: Arc::new(Doubts::new(Arc::clone(&cache), registry)?),
             codec,
@@ -144,7 +144,8 @@ impl Cluster {
             cache: Arc::clone(&cache),
         });
         let listener = Arc::clone(&cluster);
-        let inbox = Inbox::new(identity, listener, config, registry)?;
+        let hearing = hearing(&cache, &*transport);
+        let inbox = Inbox::new(identity, listener, config, hearing, registry)?;
         cache.set_cut_off(true);
         if cache.outlives_this_node() {
             cluster
@@ -188,8 +189,8 @@ impl Cluster {
         let nodes = nodes.filter(|(_, node)| now.duration_since(node.heard) < silent.max(patience));
         let nodes: Vec<String> = nodes.map(|(name, _)| name).collect();
         let purges = selectors.iter().map(|selector| {
-            let id = self.outbox.new_id();
-            let awaited = self.receipts.open(id.clone());
+            let id = outbox::new_id();
+            let awaited = self.receipts.open(id.clone(), &nodes);
             self.purging();
             let (order, logged) = self.cache.purge_untold(selector, kind);
             self.outbox.purge(outbox::Purge {
@@ -201,7 +202,7 @@ impl Cluster {
         let purges: Vec<_> = purges.collect();
         let nodes = &nodes;
         let told = purges.into_iter().map(async |(order, logged, awaited)| {
-            let answers = awaited.all(nodes, patience).await;
+            let answers = awaited.all(patience).await;
             let nodes = nodes.iter();
             let nodes = nodes.map(|node| (node.clone(), answers.get(node).copied()));
             Told {
@@ -245,6 +246,21 @@ impl Cluster {
             let purges = self.outbox.unsent();
             tracing::warn!(purges, "the other nodes were not told of all purges");
         }
+    }
+}
+
+/// What was purged before this node began is of no use to it: what it holds was loaded since, or is
+/// validated first, and the log in Redis tells the rest. But for a purge that is not in that log
+/// yet and that a durable bus kept for this node.
+fn hearing(cache: &Cache, transport: &dyn Transport) -> Hearing {
+    let guarantee = transport.guarantee();
+    let kept_beside_a_log = cache.shares_log() && guarantee == Guarantee::Durable;
+    Hearing {
+        guarantee,
+        earlier_purges: match kept_beside_a_log {
+            true => EarlierPurges::Count,
+            false => EarlierPurges::MeanNothing,
+        },
     }
 }
 

@@ -23,6 +23,7 @@ mod fault;
 mod parser;
 mod problem;
 mod schema;
+mod seal_warnings;
 mod secret;
 #[cfg(test)]
 mod shipped;
@@ -83,6 +84,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The secret that seals events of the bus: its own, else that of the second tier.
+    pub fn bus_seal_key(&self) -> Option<&str> {
+        let own = self.bus.as_ref().and_then(|bus| bus.seal_key.as_deref());
+        own.or(self.cache.l2.seal_key.as_deref())
+    }
+
     /// Files and folders that it names, but for those with secrets.
     fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let plugins = self.plugins.values_mut().map(|plugin| &mut plugin.file);

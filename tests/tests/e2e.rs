@@ -24,6 +24,8 @@ mod attack_listener;
 mod attack_origin;
 #[path = "e2e/attack_origin_http2.rs"]
 mod attack_origin_http2;
+#[path = "e2e/bus_attacker.rs"]
+mod bus_attacker;
 #[path = "e2e/bus_doctor.rs"]
 mod bus_doctor;
 #[path = "e2e/bus_nats.rs"]
@@ -38,6 +40,10 @@ mod bus_rabbitmq_broker;
 mod bus_rabbitmq_outage;
 #[path = "e2e/bus_redis.rs"]
 mod bus_redis;
+#[path = "e2e/bus_sealed.rs"]
+mod bus_sealed;
+#[path = "e2e/bus_strangers.rs"]
+mod bus_strangers;
 #[path = "e2e/bus_tls.rs"]
 mod bus_tls;
 #[path = "e2e/bus_transport.rs"]

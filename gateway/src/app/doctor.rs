@@ -18,13 +18,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::app::StartError;
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use advice::Places;
 
 /// What was found.
 pub struct Report {
     sections: Vec<Section>,
     promises: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// What was found out about one thing.
@@ -59,11 +60,12 @@ pub async fn examine(config: &Config, file: &Path) -> Result<Report, StartError>
     let places = Places::of(file);
     let sections = vec![
         l2::examine(&config.cache.l2, &places).await?,
-        bus::examine(config.bus.as_ref(), &places).await?,
+        bus::examine(config, &places).await?,
     ];
     Ok(Report {
         sections,
         promises: promises::of(config),
+        warnings: config.warnings.iter().map(Problem::headline).collect(),
     })
 }
 
@@ -124,9 +126,11 @@ impl fmt::Display for Report {
             }
         }
         writeln!(f, "what this configuration guarantees")?;
-        self.promises
-            .iter()
-            .try_for_each(|promise| writeln!(f, "  - {promise}"))
+        for promise in &self.promises {
+            writeln!(f, "  - {promise}")?;
+        }
+        let mut warnings = self.warnings.iter();
+        warnings.try_for_each(|warning| writeln!(f, "WARNING  {warning}"))
     }
 }
 

@@ -1,12 +1,13 @@
 //! This node joins the others, where a bus is configured.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::{StartError, seal};
 use crate::bus;
 use crate::bus::config::Bus;
-use crate::bus::outbox::Identity;
+use crate::bus::event::MAX_NAME;
+use crate::bus::outbox::{Identity, new_boot};
+use crate::bus::seal::SealKeys;
 use crate::cache::Cache;
 use crate::cache::record::{self, Limits};
 use crate::cluster::Cluster;
@@ -28,7 +29,7 @@ pub(super) fn join(
         limits: Limits::for_objects(bus.broadcast_set_max_bytes.as_usize()),
         seal: seal(config),
     };
-    let identity = identity(bus);
+    let identity = identity(bus, seal_keys(config));
     tracing::info!(
         node = identity.source,
         transport = transport.kind(),
@@ -39,12 +40,22 @@ pub(super) fn join(
     Ok(Some(cluster))
 }
 
-fn identity(bus: &Bus) -> Identity {
-    let boot = RandomState::new().hash_one(std::process::id());
+/// What events are sealed with. None: no key is configured.
+pub(super) fn seal_keys(config: &Config) -> Option<SealKeys> {
+    let accepted = config
+        .bus
+        .as_ref()
+        .and_then(|bus| bus.accepted_seal_key.as_ref());
+    let accepted = accepted.map(|key| key.as_bytes());
+    let own = config.bus_seal_key()?;
+    Some(SealKeys::new(own.as_bytes(), accepted))
+}
+
+fn identity(bus: &Bus, seal: Option<SealKeys>) -> Identity {
+    let boot = new_boot();
     let host = || {
-        std::env::var("HOSTNAME")
-            .ok()
-            .filter(|host| !host.is_empty())
+        let host = std::env::var("HOSTNAME").ok();
+        host.filter(|host| (1..=MAX_NAME).contains(&host.len()))
     };
     Identity {
         source: bus
@@ -54,5 +65,6 @@ fn identity(bus: &Bus) -> Identity {
             .unwrap_or_else(|| format!("{boot:016x}")),
         boot,
         namespace: bus.namespace.clone(),
+        seal,
     }
 }

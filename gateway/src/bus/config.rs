@@ -1,5 +1,7 @@
 //! What YAML says about the event bus.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +48,38 @@ pub struct Bus {
     pub publish_timeout: Duration,
     /// What a pattern of a foreign publisher reaches that is not one of URLs.
     pub foreign_patterns: ForeignPatterns,
+    /// A secret that all nodes share and that seals events, so that nobody else's count and
+    /// none counts twice; at least 16 bytes. Unset takes `cache.l2.seal_key`, if there is one.
+    pub seal_key: Option<String>,
+    /// A file with that secret, in place of `seal_key`.
+    pub seal_key_file: Option<PathBuf>,
+    /// A second secret whose seals are accepted and that seals nothing: while nodes change from
+    /// one key to another.
+    pub accepted_seal_key: Option<String>,
+    /// A file with that secret, in place of `accepted_seal_key`.
+    pub accepted_seal_key_file: Option<PathBuf>,
+    /// Events of nodes that have no seal, where there is a `seal_key`: `refuse`, or `accept` while
+    /// nodes without the key are still being replaced.
+    pub unsealed_events: Admission,
+    /// Events of services that run `lazy-layers-cache`, which know no seal: `accept` or `refuse`.
+    /// Unset accepts them where there is no `seal_key` and refuses them where there is one.
+    pub foreign_events: Option<Admission>,
+    /// By how much the clocks of nodes may differ. Where there is a `seal_key`, what a node says
+    /// of the moment is refused when it was made more than this before this node began, or more
+    /// than this after the time here.
+    pub clock_tolerance: Duration,
+    /// Other nodes that are remembered at most.
+    pub max_nodes: usize,
+}
+
+/// Whether events of a kind are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Admission {
+    Accept,
+    /// Counted, and without effect.
+    #[default]
+    Refuse,
 }
 
 /// Which values of peers are taken in.
@@ -114,6 +148,14 @@ impl Default for Bus {
             heartbeat_interval: Duration::secs(1),
             publish_timeout: Duration::secs(2),
             foreign_patterns: ForeignPatterns::default(),
+            seal_key: None,
+            seal_key_file: None,
+            accepted_seal_key: None,
+            accepted_seal_key_file: None,
+            unsealed_events: Admission::default(),
+            foreign_events: None,
+            clock_tolerance: Duration::secs(30),
+            max_nodes: 1_000,
         }
     }
 }

@@ -1,12 +1,16 @@
-//! Events that were applied a while ago, by their ids, within bounds.
+//! Events that were applied a while ago, by source and id, within bounds.
 //!
 //! Pure: `now` is an argument. Noted only once an event was applied, so that one that
 //! failed can be delivered again.
 //!
+//! An id counts for the source that said it: two services that both begin with `1` don't hide
+//! each other's events, and neither does somebody who guesses the ids of others. No source may
+//! take the room of all.
+//!
 //! Decision: ids are kept as 128 bits of keyed hashes, since anybody's id may be 64 KiB
 //! long. The keys are random, so that nobody can make an id that hides another one's event.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
@@ -15,13 +19,21 @@ pub struct Dedupe {
     keys: [RandomState; 2],
     seen: HashSet<Mark>,
     turns: VecDeque<(Instant, Mark)>,
+    /// How many of them each source has.
+    counts: HashMap<u64, usize>,
     most: usize,
     life: Duration,
 }
 
 /// What is kept of an id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Mark([u64; 2]);
+pub struct Mark {
+    source: u64,
+    id: [u64; 2],
+}
+
+/// Of all room one source has this part at most.
+const SHARE: usize = 2;
 
 impl Dedupe {
     pub fn new(most: usize, life: Duration) -> Self {
@@ -29,14 +41,18 @@ impl Dedupe {
             keys: Default::default(),
             seen: HashSet::new(),
             turns: VecDeque::new(),
+            counts: HashMap::new(),
             most,
             life,
         }
     }
 
-    /// What is kept of this id here.
-    pub fn mark(&self, id: &str) -> Mark {
-        Mark(self.keys.each_ref().map(|key| key.hash_one(id)))
+    /// What is kept of this id of this source here.
+    pub fn mark(&self, source: &str, id: &str) -> Mark {
+        Mark {
+            source: self.keys[0].hash_one(source),
+            id: self.keys.each_ref().map(|key| key.hash_one((source, id))),
+        }
     }
 
     /// Whether this id was noted lately.
@@ -45,28 +61,50 @@ impl Dedupe {
         self.seen.contains(&id)
     }
 
-    /// Notes an id; the oldest goes where there are too many.
+    /// Notes an id; the oldest goes where there are too many: of this source, or of all.
     pub fn note(&mut self, id: Mark, now: Instant) {
         if self.most == 0 || !self.seen.insert(id) {
             return;
         }
-        while self.turns.len() >= self.most {
-            self.forget_oldest();
+        if self.count(id.source) >= self.most.div_ceil(SHARE) {
+            self.forget_oldest_of(id.source);
         }
+        while self.turns.len() >= self.most {
+            self.forget_at(0);
+        }
+        *self.counts.entry(id.source).or_default() += 1;
         self.turns.push_back((now, id));
+    }
+
+    fn count(&self, source: u64) -> usize {
+        self.counts.get(&source).copied().unwrap_or(0)
     }
 
     fn forget(&mut self, now: Instant) {
         let life = self.life;
         let over = |noted: &Instant| now.saturating_duration_since(*noted) >= life;
         while self.turns.front().is_some_and(|(noted, _)| over(noted)) {
-            self.forget_oldest();
+            self.forget_at(0);
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some((_, id)) = self.turns.pop_front() {
-            self.seen.remove(&id);
+    fn forget_oldest_of(&mut self, source: u64) {
+        let oldest = self.turns.iter().position(|(_, id)| id.source == source);
+        if let Some(at) = oldest {
+            self.forget_at(at);
+        }
+    }
+
+    fn forget_at(&mut self, at: usize) {
+        let Some((_, id)) = self.turns.remove(at) else {
+            return;
+        };
+        self.seen.remove(&id);
+        if let Some(count) = self.counts.get_mut(&id.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&id.source);
+            }
         }
     }
 }
@@ -78,8 +116,8 @@ mod tests {
     #[test]
     fn an_id_is_known_for_its_time_and_within_the_bound() {
         let (start, life) = (Instant::now(), Duration::from_secs(300));
-        let mut seen = Dedupe::new(2, life);
-        let [a, b, c] = ["a", "b", "c"].map(|id| seen.mark(id));
+        let mut seen = Dedupe::new(4, life);
+        let [a, b, c] = ["a", "b", "c"].map(|id| seen.mark("s", id));
         assert!(!seen.knows(a, start));
         seen.note(a, start);
         seen.note(b, start);
@@ -90,7 +128,27 @@ mod tests {
         assert!(!seen.knows(a, start + life / 2), "the oldest made room");
         assert!(!seen.knows(b, start + life));
         assert!(seen.knows(c, start + life));
-        assert_eq!((seen.seen.len(), seen.turns.len()), (1, 1));
+        let sizes = (seen.seen.len(), seen.turns.len(), seen.counts.len());
+        assert_eq!(sizes, (1, 1, 1));
+    }
+
+    #[test]
+    fn no_source_takes_the_room_of_another() {
+        let now = Instant::now();
+        let mut seen = Dedupe::new(10, Duration::from_secs(300));
+        let quiet = seen.mark("quiet", "1");
+        seen.note(quiet, now);
+        for n in 0..1_000 {
+            let loud = seen.mark("loud", &n.to_string());
+            seen.note(loud, now);
+        }
+        assert!(seen.knows(quiet, now));
+        assert_eq!(seen.turns.len(), 6);
+        for n in 0..1_000 {
+            let mark = seen.mark(&format!("many {n}"), "1");
+            seen.note(mark, now);
+        }
+        assert_eq!((seen.turns.len(), seen.counts.len()), (10, 10));
     }
 
     #[test]
@@ -100,10 +158,11 @@ mod tests {
             Dedupe::new(1, Duration::ZERO),
         );
         let long = "x".repeat(64 << 10);
-        assert_eq!(one.mark(&long), one.mark(&long));
-        assert_ne!(one.mark(&long), one.mark(&long[1..]));
-        assert_ne!(one.mark(&long), other.mark(&long));
-        let Mark([first, second]) = one.mark("a");
+        assert_eq!(one.mark("s", &long), one.mark("s", &long));
+        assert_ne!(one.mark("s", &long), one.mark("s", &long[1..]));
+        assert_ne!(one.mark("s", &long), one.mark("t", &long));
+        assert_ne!(one.mark("s", &long), other.mark("s", &long));
+        let [first, second] = one.mark("s", "a").id;
         assert_ne!(first, second, "two keys");
     }
 }

@@ -14,7 +14,7 @@
 //! | `pattern` | text | `pattern` |
 //! | `namespace` | text | where configured |
 //! | `value`, `ttlMs`, `generation`, `keyTypes`, … | skipped | foreign ones |
-//! | `lamina` | map: `boot`, `purges`, `kind`, and by kind `selector`, `soft`, `receipt`; `key`, `primary`, `record`, `log` or `publishers`; `likeness`; `healthy`, `version`; `of`, `order` | ours |
+//! | `lamina` | map: `boot`, `purges`, `sequence`, `kind`, and by kind `selector`, `soft`, `receipt`; `key`, `primary`, `record`, `log` or `publishers`; `likeness`; `healthy`, `version`; `of`, `order`; last of all `seal`, see [`crate::bus::seal`] | ours |
 //!
 //! Decision: **the outer shape is what an event means to whoever does not know its kind.**
 //! Whoever adds a kind, or a field that narrows one, chooses the shape that is safe for
@@ -23,6 +23,9 @@
 //! field of that name) makes a foreign event of it, and not a malformed one; if it was a
 //! purge, its publisher's next count also shows that one is missing here. A purge whose
 //! kind is known and whose selector is not keeps its selector as text: who applies it widens it to all.
+//!
+//! Names, ids and counts in an event of a node are held to what nodes say: an event that
+//! exceeds that was made by somebody else, and is malformed as a whole.
 //!
 //! Invariant: nothing that a message declares makes more room than its bytes can fill, nor
 //! more than the limits below; what is skipped is not built.
@@ -33,12 +36,20 @@ mod write;
 
 use bytes::Bytes;
 
+use super::seal::{SealCheck, SealKeys};
+
 /// Bytes of an event at most, as sent and expanded. Receivers drop what is larger.
 pub const MAX_BYTES: usize = 1 << 20;
 /// Keys of one event at most, as the seed has it.
 pub const MAX_KEYS: usize = 4_096;
 /// Bytes of one text at most, as the seed has it.
 pub const MAX_TEXT: usize = 64 << 10;
+/// Bytes of the name or the version of a node, and of the id of an event that a node made.
+pub const MAX_NAME: usize = 255;
+/// What a node counts (its purges, its events) stays below: a million a second for nine years.
+pub const MAX_COUNT: u64 = 1 << 48;
+/// Publishers whose purges a value may say that it knew, at most; no node tells more.
+pub const MAX_PUBLISHERS: usize = 256;
 /// Containers in containers, at most: the seed's limit, since a value that it can send is
 /// skipped here and its event still invalidates. JSON is skipped without recursion.
 const MAX_DEPTH: usize = 128;
@@ -79,11 +90,21 @@ pub enum Shape {
 /// What is ours.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Ours {
-    /// Tells two lives of one source apart; random.
+    /// Tells two lives of one source apart, and which is the later one: see
+    /// [`crate::bus::outbox::new_boot`].
     pub boot: u64,
     /// How many purges this boot has published, this one included if it is one.
     pub purges: u64,
+    /// How many events this boot has said, this one included.
+    pub sequence: u64,
     pub message: Message,
+}
+
+/// An event, and what its seal says.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Opened {
+    pub event: Event,
+    pub seal: SealCheck,
 }
 
 /// What a node says.
@@ -162,6 +183,10 @@ pub enum Malformed {
     TooMany,
     #[error("one of its texts has more than {MAX_TEXT} bytes")]
     TooLong,
+    #[error("a name, a version or an id of a node is empty or has more than {MAX_NAME} bytes")]
+    Name,
+    #[error("it counts further than a node can, or a purge that it does not count")]
+    Count,
     #[error("it nests deeper than {MAX_DEPTH} containers")]
     TooDeep,
     #[error("the compressed data are damaged")]
@@ -181,7 +206,12 @@ impl Event {
     /// It does not look at the limits. What exceeds them reaches nobody, so who makes
     /// events of any size compares the length with [`MAX_BYTES`], and texts with [`MAX_TEXT`].
     pub fn encode(&self) -> Bytes {
-        write::event(self)
+        write::event(self, None)
+    }
+
+    /// The same, sealed if it is ours.
+    pub fn encode_sealed(&self, keys: &SealKeys) -> Bytes {
+        write::event(self, Some(keys))
     }
 
     /// What `bytes` say: `HC1M`, `HC1G` or `HC1Z`; a map of msgpack without a tag; `HC1J`,
@@ -190,7 +220,15 @@ impl Event {
     /// # Errors
     /// Everything that is not such an event, or exceeds the limits, with the reason.
     pub fn decode(bytes: &Bytes) -> Result<Self, Malformed> {
-        read::event(bytes)
+        read::event(bytes, None).map(|opened| opened.event)
+    }
+
+    /// The same, with what its seal says. Without keys no seal is looked at.
+    ///
+    /// # Errors
+    /// See [`decode`](Self::decode).
+    pub fn open(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Malformed> {
+        read::event(bytes, keys)
     }
 }
 
@@ -212,6 +250,8 @@ impl Malformed {
             Self::TooLarge => "too_large",
             Self::TooMany => "too_many",
             Self::TooLong => "too_long",
+            Self::Name => "name",
+            Self::Count => "count",
             Self::TooDeep => "too_deep",
             Self::Compression => "compression",
             Self::Form => "form",

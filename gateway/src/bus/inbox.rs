@@ -1,5 +1,10 @@
 //! From what a transport delivers to what is to be applied, in this order: decode,
-//! namespace, our own echo, duplicate, apply, note as seen.
+//! namespace, seal, our own echo, duplicate or replay, apply, note as seen.
+//!
+//! With a `seal_key` an event of a node counts only if its seal holds, and once
+//! ([`replay`](super::replay)). Without one anybody can say anything under any name: such an
+//! event is remembered by its id alone, and whoever applies it is told that nothing vouches for it
+//! ([`Trust`]).
 //!
 //! Invariant: an event is noted as seen only after it was applied. Invariant: a malformed
 //! message is counted and dropped, and says nothing about any other.
@@ -7,25 +12,30 @@
 mod metrics;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use prometheus::Registry;
 
-use super::config;
+use super::config::{self, Admission};
 use super::dedupe::Dedupe;
-use super::event::{Event, Malformed, Message};
+use super::event::{Event, Malformed, Message, Opened};
 use super::outbox::Identity;
-use super::transport::{Delivery, Receipt, Word, Words};
+use super::refusals::{RareLine, Reason, Refusals};
+use super::replay::{Moment, Replays, Rules};
+use super::seal::SealCheck;
+use super::transport::{Delivery, Guarantee, Receipt, Word, Words};
 use crate::telemetry::limit::LineLimiter;
 use metrics::{Heard, Metrics};
+
+pub use super::replay::EarlierPurges;
 
 /// Applies what is heard, at once and here: nothing may wait for a network.
 pub trait Listener: Send + Sync {
     /// # Errors
     /// When it could not be applied; a durable transport delivers it again.
-    fn hear(&self, event: Event) -> Result<(), NotApplied>;
+    fn hear(&self, event: Event, trust: Trust) -> Result<(), NotApplied>;
     /// This node hears the others from now on; see [`Word::Up`].
     fn up(&self, behind: Option<u64>);
     /// It does not any more.
@@ -34,6 +44,23 @@ pub trait Listener: Send + Sync {
     fn lost(&self, what: &'static str);
     /// What was kept for this node while it was away has been applied.
     fn caught_up(&self);
+}
+
+/// Who vouches for an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// Its seal: a node with our key has said it, and it comes for the first time.
+    Sealed,
+    /// Nobody: whoever can publish there may have said it.
+    Unsealed,
+}
+
+/// How this node hears.
+#[derive(Clone, Copy, Debug)]
+pub struct Hearing {
+    pub guarantee: Guarantee,
+    /// See [`EarlierPurges`].
+    pub earlier_purges: EarlierPurges,
 }
 
 /// An event was not applied.
@@ -45,17 +72,31 @@ pub struct NotApplied(pub String);
 pub struct Inbox {
     identity: Identity,
     listener: Arc<dyn Listener>,
-    seen: Mutex<Dedupe>,
+    seen: Mutex<Seen>,
+    /// When this node began, in milliseconds since 1970.
+    began: u64,
+    unsealed: Admission,
+    foreign: Admission,
     concurrency: usize,
     /// Off: messages are put aside unread.
     listens: bool,
     metrics: Metrics,
     warnings: LineLimiter,
+    refusals: Refusals,
+    namesakes: RareLine,
+}
+
+/// What was heard before.
+struct Seen {
+    /// Of what is not sealed.
+    ids: Dedupe,
+    /// Of what is.
+    numbers: Replays,
 }
 
 /// A word whose message has been decoded.
 enum Told {
-    Event(Box<Result<Event, Malformed>>, Option<Box<dyn Receipt>>),
+    Event(Box<Result<Opened, Malformed>>, Option<Box<dyn Receipt>>),
     Word(Word),
 }
 
@@ -69,17 +110,42 @@ impl Inbox {
         identity: Identity,
         listener: Arc<dyn Listener>,
         config: &config::Bus,
+        hearing: Hearing,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
         let life = Duration::from_millis(config.event_dedupe_ttl_ms);
+        let rules = Rules {
+            guarantee: hearing.guarantee,
+            tolerance: config.clock_tolerance.0,
+            sources: config.max_nodes,
+            earlier_purges: hearing.earlier_purges,
+        };
+        let began = clock();
+        let seen = Seen {
+            ids: Dedupe::new(config.event_dedupe_max_entries, life),
+            numbers: Replays::new(rules, began),
+        };
+        let is_sealed = identity.seal.is_some();
+        let unless_sealed = match is_sealed {
+            true => Admission::Refuse,
+            false => Admission::Accept,
+        };
         Ok(Self {
             identity,
             listener,
-            seen: Mutex::new(Dedupe::new(config.event_dedupe_max_entries, life)),
+            seen: Mutex::new(seen),
+            began,
+            unsealed: match is_sealed {
+                true => config.unsealed_events,
+                false => Admission::Accept,
+            },
+            foreign: config.foreign_events.unwrap_or(unless_sealed),
             concurrency: config.handler_concurrency.max(1),
             listens: config.subscribe_to_events,
             metrics: Metrics::new(registry)?,
             warnings: LineLimiter::new(Instant::now()),
+            refusals: Refusals::new(registry)?,
+            namesakes: RareLine::default(),
         })
     }
 
@@ -89,7 +155,9 @@ impl Inbox {
             let word = words.recv().await?;
             Some((word, words))
         });
-        let told = words.map(decoded).buffered(self.concurrency);
+        let told = words
+            .map(|word| decoded(word, &self.identity))
+            .buffered(self.concurrency);
         let mut told = std::pin::pin!(told);
         let mut behind = None;
         while let Some(told) = told.next().await {
@@ -144,7 +212,7 @@ impl Inbox {
         }
     }
 
-    fn take(&self, event: Result<Event, Malformed>, receipt: Option<Box<dyn Receipt>>) {
+    fn take(&self, event: Result<Opened, Malformed>, receipt: Option<Box<dyn Receipt>>) {
         let heard = match event {
             _ if !self.listens => Heard::NotListening,
             Ok(event) => self.judge(event),
@@ -164,52 +232,112 @@ impl Inbox {
         }
     }
 
-    fn judge(&self, event: Event) -> Heard {
+    fn judge(&self, opened: Opened) -> Heard {
+        let Opened { event, seal } = opened;
         let wanted = self.identity.namespace.as_ref();
         if wanted.is_some_and(|wanted| event.namespace.as_ref() != Some(wanted)) {
             return Heard::OtherNamespace;
         }
+        let trust = match self.trust(&event, seal) {
+            Ok(trust) => trust,
+            Err(reason) => return self.refuse(reason, &event.source),
+        };
         if self.is_own(&event) {
             return Heard::Own;
         }
+        match trust {
+            Trust::Sealed if event.ours.is_some() => self.hear_sealed(event),
+            // Sealed, and of a kind that only newer nodes know: what its shape says is done.
+            Trust::Sealed | Trust::Unsealed => self.hear_by_id(event, trust),
+        }
+    }
+
+    /// Whether the event may have an effect, and who vouches for it.
+    fn trust(&self, event: &Event, seal: SealCheck) -> Result<Trust, Reason> {
+        let (admission, reason) = match (seal, &event.ours) {
+            (SealCheck::Holds, _) => return Ok(Trust::Sealed),
+            (SealCheck::Broken, _) => (Admission::Refuse, Reason::BadSeal),
+            (SealCheck::Absent, Some(_)) => (self.unsealed, Reason::Unsealed),
+            (SealCheck::Absent, None) => (self.foreign, Reason::Foreign),
+        };
+        match admission {
+            Admission::Accept => Ok(Trust::Unsealed),
+            Admission::Refuse => Err(reason),
+        }
+    }
+
+    fn refuse(&self, reason: Reason, source: &str) -> Heard {
+        self.refusals.note(reason, source, Instant::now());
+        Heard::Refused
+    }
+
+    fn hear_sealed(&self, event: Event) -> Heard {
+        let Some(ours) = &event.ours else {
+            return Heard::Malformed;
+        };
+        let at = Moment {
+            clock: clock(),
+            now: Instant::now(),
+        };
         // Held throughout: a second delivery must not be judged while the first is.
         let mut seen = self.seen.lock();
-        let id = seen.mark(&event.id);
-        if seen.knows(id, Instant::now()) {
-            return Heard::Duplicate;
+        let taken = match seen.numbers.admit(&event, ours, at) {
+            Ok(taken) => taken,
+            Err(refused) => return self.refuse(refused.into(), &event.source),
+        };
+        if event.ts > self.began {
+            self.tell_of_a_namesake(&event);
         }
-        match self.listener.hear(event) {
-            Ok(()) => {
-                seen.note(id, Instant::now());
-                Heard::Applied
-            }
+        match self.listener.hear(event, Trust::Sealed) {
+            Ok(()) => Heard::Applied,
             Err(error) => {
-                self.warn(|dropped| tracing::warn!(%error, dropped, "an event"));
-                Heard::Failed
+                seen.numbers.retract(&taken);
+                self.failed(&error)
             }
         }
     }
 
-    /// An echo of what we said. Who else says it under our name is heard, with a warning: the
-    /// other nodes can't tell the two apart. It may be our own life before.
+    fn hear_by_id(&self, event: Event, trust: Trust) -> Heard {
+        // As above.
+        let mut seen = self.seen.lock();
+        let id = seen.ids.mark(&event.source, &event.id);
+        if seen.ids.knows(id, Instant::now()) {
+            return Heard::Duplicate;
+        }
+        self.tell_of_a_namesake(&event);
+        match self.listener.hear(event, trust) {
+            Ok(()) => {
+                seen.ids.note(id, Instant::now());
+                Heard::Applied
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&self, error: &NotApplied) -> Heard {
+        self.warn(|dropped| tracing::warn!(%error, dropped, "an event"));
+        Heard::Failed
+    }
+
+    /// An echo of what we said.
     fn is_own(&self, event: &Event) -> bool {
-        let Some(ours) = event
-            .ours
-            .as_ref()
-            .filter(|_| event.source == self.identity.source)
-        else {
-            return false;
-        };
-        if ours.boot == self.identity.boot {
-            return true;
+        let own = &self.identity;
+        let boot = event.ours.as_ref().map(|ours| ours.boot);
+        event.source == own.source && boot == Some(own.boot)
+    }
+
+    /// Who else speaks under our name is heard, with a warning of its own: the other nodes can't
+    /// tell the two apart. Without a seal it may be our own life before.
+    fn tell_of_a_namesake(&self, event: &Event) {
+        let ours = event.ours.as_ref();
+        let beats = ours.is_some_and(|ours| matches!(ours.message, Message::Heartbeat { .. }));
+        if !beats || event.source != self.identity.source {
+            return;
         }
-        if matches!(ours.message, Message::Heartbeat { .. }) {
-            self.warn(|dropped| {
-                let source = &event.source;
-                tracing::error!(%source, dropped, "another process uses this node's name (`bus.source`)");
-            });
+        if let Some(unsaid) = self.namesakes.admit(Instant::now()) {
+            let source = &event.source;
+            tracing::error!(%source, unsaid, "another process uses this node's name (`bus.source`)");
         }
-        false
     }
 
     fn warn(&self, say: impl FnOnce(u64)) {
@@ -219,15 +347,24 @@ impl Inbox {
     }
 }
 
-async fn decoded(word: Word) -> Told {
+async fn decoded(word: Word, identity: &Identity) -> Told {
     let Word::Message(Delivery { bytes, receipt }) = word else {
         return Told::Word(word);
     };
     let event = match bytes.len() < LARGE {
-        true => Event::decode(&bytes),
-        false => tokio::task::spawn_blocking(move || Event::decode(&bytes))
-            .await
-            .unwrap_or(Err(Malformed::Form)),
+        true => Event::open(&bytes, identity.seal.as_ref()),
+        false => {
+            let keys = identity.seal.clone();
+            tokio::task::spawn_blocking(move || Event::open(&bytes, keys.as_ref()))
+                .await
+                .unwrap_or(Err(Malformed::Form))
+        }
     };
     Told::Event(Box::new(event), receipt)
+}
+
+/// Milliseconds since 1970.
+fn clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }

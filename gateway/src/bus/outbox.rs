@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::config;
 use super::event::{Event, MAX_BYTES, Message, Ours, Shape};
+use super::seal::SealKeys;
 use super::transport::{PublishError, Transport};
 use crate::backoff;
 use crate::breaker::{Breaker, Passage, Permit};
@@ -37,9 +38,11 @@ pub use queue::{Purge, Value};
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub source: String,
-    /// Tells two lives of one source apart; random.
+    /// Tells two lives of one source apart: [`new_boot`].
     pub boot: u64,
     pub namespace: Option<String>,
+    /// What its events are sealed with; none where there is no `seal_key`.
+    pub seal: Option<SealKeys>,
 }
 
 /// Told each purge's number, before anybody hears of it.
@@ -58,7 +61,7 @@ pub struct Outbox {
     on_number: OnNumber,
     /// Purges that were numbered.
     purges: AtomicU64,
-    /// Events that were made, for their ids.
+    /// Events that were made.
     made: AtomicU64,
     /// Purges that were numbered and not taken yet.
     under_way: AtomicUsize,
@@ -79,6 +82,23 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Between two attempts, growing, of which half by the dice.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// An id that no event has had and nobody can foresee: who knew it before could make the event
+/// that bears it a duplicate.
+pub fn new_id() -> String {
+    format!("{:032x}", u128::from_be_bytes(random()))
+}
+
+/// The mark of a life that has just begun.
+pub fn new_boot() -> u64 {
+    u64::from_be_bytes(random())
+}
+
+fn random<const BYTES: usize>() -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).expect("the system has random bytes");
+    bytes
+}
 
 impl Outbox {
     /// # Errors
@@ -154,12 +174,6 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// An id that no event has had.
-    pub fn new_id(&self) -> String {
-        let made = self.made.fetch_add(1, Ordering::Relaxed);
-        format!("{:016x}-{made:x}", self.identity.boot)
-    }
-
     /// The transport is up again: what waits goes out now.
     pub fn reconnected(&self) {
         self.breaker.close();
@@ -224,7 +238,7 @@ impl Outbox {
     fn fill(&self, batch: &mut VecDeque<Outgoing>) {
         let mut bytes: usize = batch.iter().map(|outgoing| outgoing.bytes.len()).sum();
         while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let Some(again) = self.history.lock().next() else {
+            let Some(again) = self.history.lock().next(Instant::now().into_std()) else {
                 break;
             };
             bytes += again.len();
@@ -267,7 +281,11 @@ impl Outbox {
             Next::Say(message) => (Kind::Word, None, Shape::inert(), message),
             Next::Value(value) => (Kind::Value, None, Shape::inert(), (value.make)()?),
         };
-        let bytes = self.event(id, shape, message).encode();
+        let event = self.event(id, shape, message);
+        let bytes = match &self.identity.seal {
+            Some(keys) => event.encode_sealed(keys),
+            None => event.encode(),
+        };
         if kind == Kind::Value && bytes.len() > MAX_BYTES {
             self.metrics.oversize();
             return None;
@@ -282,7 +300,7 @@ impl Outbox {
     fn event(&self, id: Option<String>, shape: Shape, message: Message) -> Event {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Event {
-            id: id.unwrap_or_else(|| self.new_id()),
+            id: id.unwrap_or_else(new_id),
             source: self.identity.source.clone(),
             namespace: self.identity.namespace.clone(),
             ts: since.map_or(0, |since| since.as_millis() as u64),
@@ -290,6 +308,7 @@ impl Outbox {
             ours: Some(Ours {
                 boot: self.identity.boot,
                 purges: self.purges.load(Ordering::Acquire),
+                sequence: self.made.fetch_add(1, Ordering::AcqRel) + 1,
                 message,
             }),
         }

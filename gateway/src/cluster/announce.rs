@@ -109,6 +109,7 @@ mod tests {
             ours: Some(Ours {
                 boot: 1,
                 purges: 1,
+                sequence: 1,
                 message: Message::Purge {
                     selector: purge.selector,
                     soft: purge.soft,

@@ -4,18 +4,26 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Cluster;
-use super::nodes::{Arrival, State};
+use super::doubts::Unproven;
+use super::nodes::{Arrival, Speaker, State};
 use crate::bus::config::ForeignPatterns;
 use crate::bus::event::{Event, Message, Ours, Shape};
-use crate::bus::inbox::{Listener, NotApplied};
+use crate::bus::inbox::{Listener, NotApplied, Trust};
 use crate::bus::transport::Guarantee;
-use crate::cache::purge::{Kind, Selector};
+use crate::cache::purge::{Kind, Order, Selector};
 use crate::pattern::Pattern;
 
 impl Listener for Cluster {
-    fn hear(&self, event: Event) -> Result<(), NotApplied> {
+    fn hear(&self, event: Event, trust: Trust) -> Result<(), NotApplied> {
         match event.ours {
-            Some(ours) => self.hear_node(&event.id, &event.source, event.ts, ours),
+            Some(ours) => {
+                let who = Speaker {
+                    source: &event.source,
+                    boot: ours.boot,
+                    trust,
+                };
+                self.hear_node(&event.id, who, event.ts, ours);
+            }
             None => self.hear_foreign(event.shape),
         }
         Ok(())
@@ -47,15 +55,15 @@ impl Listener for Cluster {
 }
 
 impl Cluster {
-    fn hear_node(&self, id: &str, source: &str, ts: u64, ours: Ours) {
-        let (boot, now) = (ours.boot, Instant::now());
+    fn hear_node(&self, id: &str, who: Speaker<'_>, ts: u64, ours: Ours) {
+        let now = Instant::now();
         match ours.message {
             Message::Purge {
                 selector,
                 soft,
                 receipt,
             } => {
-                let order = self.hear_purge(source, boot, ours.purges, &selector, soft);
+                let order = self.hear_purge(who, ours.purges, &selector, soft);
                 if receipt {
                     let of = id.to_owned();
                     self.outbox.say(Message::Applied { of, order });
@@ -64,7 +72,7 @@ impl Cluster {
             }
             Message::Prime(prime) => self.take_value(prime, ts),
             Message::Changed { key, likeness } => self.take_change(&key, likeness),
-            Message::Applied { of, order } => self.receipts.answered(&of, source, order),
+            Message::Applied { of, order } => self.receipts.answered(&of, who.source, order),
             Message::Missing { of, life, from } => {
                 let own = &self.outbox.identity;
                 if of == own.source && life == own.boot {
@@ -72,67 +80,81 @@ impl Cluster {
                 }
             }
             Message::Heartbeat { healthy, version } => {
-                self.count(source, boot, ours.purges, now);
+                self.count(who, ours.purges, now);
                 let state = State { healthy, version };
-                self.nodes.lock().stated(source, state);
+                self.nodes.lock().stated(who.source, state);
                 return;
             }
         }
-        self.count(source, boot, ours.purges, now);
+        self.count(who, ours.purges, now);
     }
 
     /// Answers its place in our order.
-    fn hear_purge(&self, source: &str, boot: u64, number: u64, selector: &str, soft: bool) -> u64 {
+    fn hear_purge(&self, who: Speaker<'_>, number: u64, selector: &str, soft: bool) -> u64 {
         let kind = if soft { Kind::Soft } else { Kind::Hard };
         // A selector that a newer version knows: what it reaches is unknown, so all.
         let parsed = selector.parse().map(|selector| (selector, kind));
         let (selector, kind) = parsed.unwrap_or((Selector::All, Kind::Hard));
         let order = self.cache.purge_of_peer(&selector, kind);
         let now = Instant::now();
-        let arrival = self.nodes.lock().purged(source, boot, number, now);
+        let arrival = self.nodes.lock().purged(who, number, now);
+        self.note_missing(arrival, who, order, now);
         let mut orders = self.orders.lock();
-        if let Some(first) = arrival.first_missing() {
-            orders.note(source, boot, first, order, now);
-        }
-        orders.note(source, boot, number, order, now);
+        orders.note(who.source, who.boot, number, order, now);
         drop(orders);
-        self.miss(arrival, source, boot);
+        self.miss(arrival, who);
         self.metrics.purge(arrival);
         order
     }
 
     /// A count of purges came with something that may overtake them where the transport is
     /// durable: it says nothing there, and nothing needs saying.
-    fn count(&self, source: &str, boot: u64, purges: u64, now: Instant) {
+    fn count(&self, who: Speaker<'_>, purges: u64, now: Instant) {
         let mut nodes = self.nodes.lock();
         if self.transport.guarantee() == Guarantee::Durable {
-            nodes.heard(source, boot, now);
+            nodes.heard(who, now);
             return;
         }
-        let arrival = nodes.counted(source, boot, purges, now);
+        let arrival = nodes.counted(who, purges, now);
         drop(nodes);
-        if let Some(first) = arrival.first_missing() {
-            let order = self.cache.order();
-            let mut orders = self.orders.lock();
-            orders.note(source, boot, first, order + 1, now);
+        self.note_missing(arrival, who, self.cache.order() + 1, now);
+        self.miss(arrival, who);
+    }
+
+    /// Where in our order that is which did not come.
+    fn note_missing(&self, arrival: Arrival, who: Speaker<'_>, order: Order, now: Instant) {
+        let mut orders = self.orders.lock();
+        if arrival == Arrival::Lost {
+            orders.lose(who.source, who.boot, now);
         }
-        self.miss(arrival, source, boot);
+        if let Some(first) = arrival.first_missing() {
+            orders.note(who.source, who.boot, first, order, now);
+        }
     }
 
     /// What is missing is asked for; a stranger's past is only doubted, as each of its purges
     /// may be older than all that is here.
-    fn miss(&self, arrival: Arrival, source: &str, boot: u64) {
-        match arrival {
-            Arrival::Whole | Arrival::Late => {}
-            Arrival::Stranger => self.doubts.open("a node was not heard before"),
-            Arrival::Hole(from) => {
-                self.doubts.open("purges of a node did not come");
-                self.outbox.say(Message::Missing {
-                    of: source.to_owned(),
-                    life: boot,
-                    from,
-                });
-            }
+    fn miss(&self, arrival: Arrival, who: Speaker<'_>) {
+        let (cause, why) = match arrival {
+            Arrival::Whole | Arrival::Late => return,
+            Arrival::Stranger => (Unproven::Stranger, "a node was not heard before"),
+            Arrival::Crowd => (
+                Unproven::Stranger,
+                "there are too many nodes to know them all",
+            ),
+            Arrival::Lost => (Unproven::Stranger, "the numbers of a node's purges leapt"),
+            Arrival::Hole(_) => (Unproven::Hole, "purges of a node did not come"),
+        };
+        match who.trust {
+            Trust::Sealed => self.doubts.open(why),
+            Trust::Unsealed => self.doubts.open_seldom(cause, why),
+        }
+        if let Arrival::Hole(from) = arrival {
+            self.outbox.say(Message::Missing {
+                of: who.source.to_owned(),
+                life: who.boot,
+                from,
+            });
         }
     }
 

@@ -4,12 +4,17 @@
 //! is shown ([`Cache::doubt`]). It ends as soon as it's known what was missed: from the
 //! purge log that all nodes follow, or from the durable transport, which delivers what it
 //! kept. Without either it stays, and each entry is validated once.
+//!
+//! A doubt costs a question to the origin for each entry. What nothing vouches for may open one
+//! only so often ([`Doubts::open_seldom`]); one that comes too soon is opened later, and stands
+//! for all that came meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
+use tokio::time::Instant;
 
 use crate::cache::Cache;
 use crate::cache::purge::{Lasts, Order};
@@ -21,8 +26,29 @@ pub struct Doubts {
     open: Mutex<Option<Order>>,
     /// The newest that ends when the transport has delivered what it kept.
     awaits_delivery: Mutex<Option<Order>>,
+    seldom: Mutex<[Ration; 2]>,
     gaps: IntCounter,
     gauge: IntGauge,
+}
+
+/// What may open a doubt though nothing vouches for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unproven {
+    /// A node that is not known, or whose history is lost.
+    Stranger,
+    /// A hole in the numbers of one that is known.
+    Hole,
+}
+
+/// How often one kind of them may.
+struct Ration {
+    most: u32,
+    every: Duration,
+    left: u32,
+    /// When one was added last.
+    filled: Instant,
+    /// One that came too soon waits for its time.
+    waits: bool,
 }
 
 /// Between two looks at the log, growing.
@@ -47,6 +73,10 @@ impl Doubts {
             cache,
             open: Mutex::new(None),
             awaits_delivery: Mutex::new(None),
+            seldom: Mutex::new([
+                Ration::new(1, Duration::from_secs(60)),
+                Ration::new(10, Duration::from_secs(6)),
+            ]),
             gaps,
             gauge,
         })
@@ -66,6 +96,23 @@ impl Doubts {
             // Nobody can tell what was missed; it is not being made good.
             let doubt = self.begin(why, Lasts::ForGood);
             self.end(doubt);
+        }
+    }
+
+    /// The same on the word of somebody whom nothing vouches for: now, or when it is time.
+    pub fn open_seldom(self: &Arc<Self>, cause: Unproven, why: &'static str) {
+        let turn = self.seldom.lock()[cause as usize].ask(Instant::now());
+        match turn {
+            Turn::Now => self.open(why),
+            Turn::Waiting => {}
+            Turn::At(time) => {
+                let doubts = Arc::clone(self);
+                tokio::spawn(async move {
+                    tokio::time::sleep_until(time).await;
+                    doubts.seldom.lock()[cause as usize].came(time);
+                    doubts.open(why);
+                });
+            }
         }
     }
 
@@ -114,5 +161,78 @@ impl Doubts {
             *open = None;
             self.gauge.set(0);
         }
+    }
+}
+
+/// When a doubt may be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    Now,
+    At(Instant),
+    /// One waits already, and stands for this one too.
+    Waiting,
+}
+
+impl Ration {
+    fn new(most: u32, every: Duration) -> Self {
+        Self {
+            most,
+            every,
+            left: most,
+            filled: Instant::now(),
+            waits: false,
+        }
+    }
+
+    fn ask(&mut self, now: Instant) -> Turn {
+        if self.waits {
+            return Turn::Waiting;
+        }
+        while self.left < self.most && now - self.filled >= self.every {
+            self.left += 1;
+            self.filled += self.every;
+        }
+        if self.left == self.most {
+            self.filled = now;
+        }
+        if self.left > 0 {
+            self.left -= 1;
+            return Turn::Now;
+        }
+        self.waits = true;
+        Turn::At(self.filled + self.every)
+    }
+
+    /// The one that waited is opened.
+    fn came(&mut self, time: Instant) {
+        self.waits = false;
+        self.filled = time;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_opens_a_few_at_once_then_one_at_a_time() {
+        let (mut ration, start) = (Ration::new(3, Duration::from_secs(6)), Instant::now());
+        let mut at_once = 0;
+        let mut later = Vec::new();
+        for _ in 0..1_000 {
+            match ration.ask(start) {
+                Turn::Now => at_once += 1,
+                Turn::At(time) => later.push(time),
+                Turn::Waiting => {}
+            }
+        }
+        let next = start + Duration::from_secs(6);
+        assert_eq!((at_once, later), (3, vec![next]));
+        ration.came(next);
+        assert_eq!(ration.ask(next), Turn::At(next + Duration::from_secs(6)));
+        ration.came(next + Duration::from_secs(6));
+        let quiet = next + Duration::from_secs(600);
+        let again = (0..3).map(|_| ration.ask(quiet));
+        assert_eq!(again.collect::<Vec<_>>(), [Turn::Now; 3]);
     }
 }

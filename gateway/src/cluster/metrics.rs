@@ -62,7 +62,7 @@ impl Metrics {
     pub fn purge(&self, arrival: Arrival) {
         let at = match arrival {
             Arrival::Whole => 0,
-            Arrival::Hole(_) | Arrival::Stranger => 1,
+            Arrival::Hole(_) | Arrival::Stranger | Arrival::Lost | Arrival::Crowd => 1,
             Arrival::Late => 2,
         };
         self.purges[at].inc();

@@ -1,15 +1,34 @@
 //! The other nodes: who was heard of, when, and how many of its purges.
 //!
-//! Each publisher counts its purges, and every event of its tells how many there are.
-//! Pure: `now` is an argument.
+//! Each publisher counts its purges, and every event of its tells how many there are. Where
+//! nothing vouches for an event anybody can say any number under any name, so a number is
+//! never believed for good: one that leaps further than a publisher could say again, and one
+//! that goes back, is a history that is lost, and the count goes on from there.
+//!
+//! Pure: `now` is an argument. Invariant: names take a bounded room, and those that nothing vouches
+//! for are taken in at a bounded rate.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::bus::inbox::Trust;
+
 /// The nodes that were heard of lately.
-#[derive(Default)]
 pub struct Nodes {
     known: HashMap<String, Node>,
+    most: usize,
+    /// How many more names that nothing vouches for are taken in.
+    room: f64,
+    /// Up to when that was counted.
+    counted: Option<Instant>,
+}
+
+/// Who says something.
+#[derive(Clone, Copy, Debug)]
+pub struct Speaker<'a> {
+    pub source: &'a str,
+    pub boot: u64,
+    pub trust: Trust,
 }
 
 /// One node.
@@ -41,13 +60,18 @@ pub enum Arrival {
     Hole(u64),
     /// It was known to be missing, or came already.
     Late,
+    /// Its numbers went back, or leapt further than it can say them again: nothing is known of
+    /// what it purged before.
+    Lost,
+    /// There are too many nodes, or too many new ones, to remember this one.
+    Crowd,
 }
 
 impl Arrival {
     /// The first number that did not come.
     pub fn first_missing(self) -> Option<u64> {
         match self {
-            Self::Whole | Self::Late => None,
+            Self::Whole | Self::Late | Self::Lost | Self::Crowd => None,
             Self::Stranger => Some(1),
             Self::Hole(first) => Some(first),
         }
@@ -56,15 +80,28 @@ impl Arrival {
 
 /// After this silence a node is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(600);
-/// Nodes at most; more are not told apart from none.
-const NODES: usize = 10_000;
+/// Names that nothing vouches for and that are taken in at once, and a second.
+const CROWD: f64 = 256.0;
+const CROWD_PER_SECOND: f64 = 4.0;
+/// Purges that a publisher can say again at most.
+const HISTORY: u64 = 10_000;
 
 impl Nodes {
+    /// Remembers `most` nodes at most.
+    pub fn new(most: usize) -> Self {
+        Self {
+            known: HashMap::new(),
+            most: most.max(1),
+            room: CROWD,
+            counted: None,
+        }
+    }
+
     /// A purge with this number came.
-    pub fn purged(&mut self, source: &str, boot: u64, number: u64, now: Instant) -> Arrival {
+    pub fn purged(&mut self, who: Speaker<'_>, number: u64, now: Instant) -> Arrival {
         let before = number.saturating_sub(1);
-        let Some((node, is_new)) = self.node(source, boot, now) else {
-            return Arrival::Stranger;
+        let Some((node, is_new)) = self.node(who, now) else {
+            return crowd(before);
         };
         let known = node.purges;
         node.purges = known.max(number);
@@ -72,27 +109,29 @@ impl Nodes {
             known if known == before => Arrival::Whole,
             known if known > before => Arrival::Late,
             _ if is_new => Arrival::Stranger,
+            known if before - known > HISTORY => Arrival::Lost,
             known => Arrival::Hole(known + 1),
         }
     }
 
     /// An event came that says how many purges there were before it.
-    pub fn counted(&mut self, source: &str, boot: u64, purges: u64, now: Instant) -> Arrival {
-        let Some((node, is_new)) = self.node(source, boot, now) else {
-            return Arrival::Stranger;
+    pub fn counted(&mut self, who: Speaker<'_>, purges: u64, now: Instant) -> Arrival {
+        let Some((node, is_new)) = self.node(who, now) else {
+            return crowd(purges);
         };
         let known = node.purges;
-        node.purges = known.max(purges);
-        match known < purges {
-            true if is_new => Arrival::Stranger,
-            true => Arrival::Hole(known + 1),
-            false => Arrival::Whole,
+        node.purges = purges;
+        match known {
+            known if known == purges => Arrival::Whole,
+            _ if is_new => Arrival::Stranger,
+            known if known > purges || purges - known > HISTORY => Arrival::Lost,
+            known => Arrival::Hole(known + 1),
         }
     }
 
     /// A sign of life that tells no count.
-    pub fn heard(&mut self, source: &str, boot: u64, now: Instant) {
-        let _ = self.node(source, boot, now);
+    pub fn heard(&mut self, who: Speaker<'_>, now: Instant) {
+        let _ = self.node(who, now);
     }
 
     /// What a node said of itself.
@@ -103,13 +142,11 @@ impl Nodes {
     }
 
     /// The node, and whether this is the first word of this life of it.
-    fn node(&mut self, source: &str, boot: u64, now: Instant) -> Option<(&mut Node, bool)> {
+    fn node(&mut self, who: Speaker<'_>, now: Instant) -> Option<(&mut Node, bool)> {
+        let Speaker { source, boot, .. } = who;
         let mut is_new = !self.known.contains_key(source);
-        if is_new && self.known.len() >= NODES {
-            self.forget(now);
-            if self.known.len() >= NODES {
-                return None;
-            }
+        if is_new && !self.has_room(who.trust, now) {
+            return None;
         }
         let node = self.known.entry(source.to_owned()).or_insert(Node {
             boot,
@@ -124,6 +161,25 @@ impl Nodes {
         }
         node.heard = now;
         Some((node, is_new))
+    }
+
+    fn has_room(&mut self, trust: Trust, now: Instant) -> bool {
+        if self.known.len() >= self.most {
+            self.forget(now);
+        }
+        if self.known.len() >= self.most {
+            return false;
+        }
+        if trust == Trust::Sealed {
+            return true;
+        }
+        let since = self.counted.map(|then| now.saturating_duration_since(then));
+        let more = since.unwrap_or_default().as_secs_f64() * CROWD_PER_SECOND;
+        self.room = (self.room + more).min(CROWD);
+        self.counted = Some(now);
+        let has_room = self.room >= 1.0;
+        self.room -= f64::from(u8::from(has_room));
+        has_room
     }
 
     fn forget(&mut self, now: Instant) {
@@ -144,37 +200,97 @@ impl Nodes {
     }
 }
 
+/// What a count tells of a node that is not remembered: one that has not purged is missed by nobody.
+fn crowd(purges: u64) -> Arrival {
+    match purges {
+        0 => Arrival::Whole,
+        _ => Arrival::Crowd,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn a(boot: u64) -> Speaker<'static> {
+        named("a", boot)
+    }
+
+    fn named(source: &str, boot: u64) -> Speaker<'_> {
+        Speaker {
+            source,
+            boot,
+            trust: Trust::Unsealed,
+        }
+    }
+
     #[test]
     fn a_hole_in_the_numbers_is_seen_once() {
-        let (mut nodes, now) = (Nodes::default(), Instant::now());
-        assert_eq!(nodes.purged("a", 1, 1, now), Arrival::Whole);
-        assert_eq!(nodes.purged("a", 1, 4, now), Arrival::Hole(2));
-        assert_eq!(nodes.purged("a", 1, 3, now), Arrival::Late);
-        assert_eq!(nodes.purged("a", 1, 5, now), Arrival::Whole);
-        assert_eq!(nodes.counted("a", 1, 5, now), Arrival::Whole);
-        assert_eq!(nodes.counted("a", 1, 6, now), Arrival::Hole(6));
-        assert_eq!(nodes.counted("a", 1, 6, now), Arrival::Whole);
+        let (mut nodes, now) = (Nodes::new(10), Instant::now());
+        assert_eq!(nodes.purged(a(1), 1, now), Arrival::Whole);
+        assert_eq!(nodes.purged(a(1), 4, now), Arrival::Hole(2));
+        assert_eq!(nodes.purged(a(1), 3, now), Arrival::Late);
+        assert_eq!(nodes.purged(a(1), 5, now), Arrival::Whole);
+        assert_eq!(nodes.counted(a(1), 5, now), Arrival::Whole);
+        assert_eq!(nodes.counted(a(1), 6, now), Arrival::Hole(6));
+        assert_eq!(nodes.counted(a(1), 6, now), Arrival::Whole);
     }
 
     #[test]
     fn another_life_counts_from_its_beginning() {
-        let (mut nodes, now) = (Nodes::default(), Instant::now());
-        nodes.purged("a", 1, 1, now);
-        assert_eq!(nodes.counted("a", 2, 0, now), Arrival::Whole);
-        assert_eq!(nodes.purged("a", 2, 1, now), Arrival::Whole);
-        assert_eq!(nodes.counted("a", 3, 2, now), Arrival::Stranger);
-        assert_eq!(nodes.counted("a", 3, 3, now), Arrival::Hole(3));
+        let (mut nodes, now) = (Nodes::new(10), Instant::now());
+        nodes.purged(a(1), 1, now);
+        assert_eq!(nodes.counted(a(2), 0, now), Arrival::Whole);
+        assert_eq!(nodes.purged(a(2), 1, now), Arrival::Whole);
+        assert_eq!(nodes.counted(a(3), 2, now), Arrival::Stranger);
+        assert_eq!(nodes.counted(a(3), 3, now), Arrival::Hole(3));
+    }
+
+    /// A forged count must not make the holes of a real one invisible.
+    #[test]
+    fn a_count_that_leaps_is_not_believed_for_good() {
+        let now = Instant::now();
+        for leap in [HISTORY + 3, 1 << 35, 1 << 63, u64::MAX] {
+            let mut nodes = Nodes::new(10);
+            nodes.purged(a(1), 1, now);
+            assert_eq!(nodes.counted(a(1), leap, now), Arrival::Lost, "{leap}");
+            assert_eq!(nodes.counted(a(1), 1, now), Arrival::Lost, "back again");
+            assert_eq!(nodes.counted(a(1), 1, now), Arrival::Whole, "once");
+            assert_eq!(nodes.purged(a(1), leap, now), Arrival::Lost, "{leap}");
+            assert_eq!(nodes.counted(a(1), 1, now), Arrival::Lost);
+            assert_eq!(nodes.purged(a(1), 3, now), Arrival::Hole(2), "seen as ever");
+        }
     }
 
     #[test]
     fn a_silent_node_is_forgotten() {
-        let (mut nodes, now) = (Nodes::default(), Instant::now());
-        nodes.heard("a", 1, now);
+        let (mut nodes, now) = (Nodes::new(10), Instant::now());
+        nodes.heard(a(1), now);
         assert_eq!(nodes.list(now).len(), 1);
         assert!(nodes.list(now + FORGOTTEN).is_empty());
+    }
+
+    #[test]
+    fn names_are_bounded_and_those_of_strangers_come_in_slowly() {
+        let (mut nodes, now) = (Nodes::new(1_000), Instant::now());
+        let crowd = |nodes: &mut Nodes, from: u64, trust, now| {
+            for n in from..from + 3_000 {
+                let source = format!("n{n}");
+                let who = Speaker {
+                    trust,
+                    ..named(&source, 1)
+                };
+                nodes.counted(who, 0, now);
+            }
+            nodes.list(now).len()
+        };
+        let first = crowd(&mut nodes, 0, Trust::Unsealed, now);
+        assert_eq!(first, CROWD as usize);
+        let later = now + Duration::from_secs(10);
+        let second = crowd(&mut nodes, 10_000, Trust::Unsealed, later);
+        assert_eq!(second, first + 10 * CROWD_PER_SECOND as usize);
+        assert_eq!(nodes.counted(named("x", 1), 5, later), Arrival::Crowd);
+        assert_eq!(nodes.counted(named("x", 1), 0, later), Arrival::Whole);
+        assert_eq!(crowd(&mut nodes, 20_000, Trust::Sealed, later), 1_000);
     }
 }

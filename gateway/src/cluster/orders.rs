@@ -84,6 +84,12 @@ impl Orders {
         ring.notes.insert(at, note);
     }
 
+    /// What was noted of a publisher is worth nothing: its numbers were not what they seemed.
+    pub fn lose(&mut self, source: &str, boot: u64, now: Instant) {
+        self.publishers.remove(&(source.to_owned(), boot));
+        self.blind_until = Some(now + KEEP);
+    }
+
     /// A purge of our own begins, and will come after this place.
     pub fn begin_own(&mut self, after: Order) {
         if self.own.count == 0 {
@@ -175,7 +181,7 @@ impl Ring {
         }
         let news = self.notes.iter().filter(|note| note.order > born);
         let first = news.map(|note| note.number).min();
-        Some(first.map_or(self.last, |first| first - 1))
+        Some(first.map_or(self.last, |first| first.saturating_sub(1)))
     }
 
     /// The place before the first purge after `known`.
@@ -188,7 +194,7 @@ impl Ring {
         let recent = news.filter(|note| now.duration_since(note.at) < KEEP);
         Some(
             recent
-                .map(|note| note.order - 1)
+                .map(|note| note.order.saturating_sub(1))
                 .min()
                 .unwrap_or(Order::MAX),
         )

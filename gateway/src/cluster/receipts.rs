@@ -18,6 +18,8 @@ pub struct Receipts {
 
 struct Open {
     began: Instant,
+    /// Whose answers count: nobody else's makes room here.
+    nodes: Vec<String>,
     answers: Mutex<HashMap<String, Answer>>,
     changed: Notify,
 }
@@ -39,10 +41,11 @@ pub struct Awaited<'a> {
 }
 
 impl Receipts {
-    /// Begins to await answers.
-    pub fn open(&self, id: String) -> Awaited<'_> {
+    /// Begins to await answers of these nodes.
+    pub fn open(&self, id: String, nodes: &[String]) -> Awaited<'_> {
         let open = Arc::new(Open {
             began: Instant::now(),
+            nodes: nodes.to_vec(),
             answers: Mutex::default(),
             changed: Notify::new(),
         });
@@ -59,6 +62,9 @@ impl Receipts {
         let Some(open) = self.open.lock().get(id).cloned() else {
             return;
         };
+        if !open.nodes.iter().any(|awaited| awaited == node) {
+            return;
+        }
         let after = open.began.elapsed();
         let answer = Answer { order, after };
         open.answers.lock().entry(node.to_owned()).or_insert(answer);
@@ -67,13 +73,13 @@ impl Receipts {
 }
 
 impl Awaited<'_> {
-    /// Waits until all of `nodes` have answered, or until `patience` is over; all answers.
-    pub async fn all(&self, nodes: &[String], patience: Duration) -> HashMap<String, Answer> {
+    /// Waits until all have answered, or until `patience` is over; all answers.
+    pub async fn all(&self, patience: Duration) -> HashMap<String, Answer> {
         let complete = async {
             loop {
                 // From here on no answer is missed.
                 let changed = self.open.changed.notified();
-                if self.has(nodes) {
+                if self.is_complete() {
                     return;
                 }
                 changed.await;
@@ -83,9 +89,10 @@ impl Awaited<'_> {
         self.open.answers.lock().clone()
     }
 
-    fn has(&self, nodes: &[String]) -> bool {
+    fn is_complete(&self) -> bool {
         let answers = self.open.answers.lock();
-        nodes.iter().all(|node| answers.contains_key(node))
+        let mut nodes = self.open.nodes.iter();
+        nodes.all(|node| answers.contains_key(node))
     }
 }
 

@@ -64,6 +64,7 @@ impl Site {
             source: name.to_owned(),
             boot,
             namespace: config.namespace.clone(),
+            seal: None,
         };
         let line = Arc::new(Line(Arc::clone(&port)));
         let cluster = Cluster::join(

@@ -16,6 +16,11 @@ mod form;
 mod policy;
 mod routes;
 
+/// Bytes of the name of a node, as the bus reads them.
+const MAX_NAME: usize = 255;
+/// Bytes of a `seal_key`, at least.
+const MIN_SEAL_KEY: usize = 16;
+
 /// Everything in `config` that cannot work or cannot be meant.
 pub fn check(config: &Config) -> Vec<Finding> {
     let mut report = Report::default();
@@ -32,7 +37,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     routes::check(config, &mut report);
     plugins(config, &mut report);
     if let Some(given) = &config.bus {
-        bus(given, &mut report);
+        bus(config, given, &mut report);
     }
     access(config, &mut report);
     report.findings
@@ -267,13 +272,46 @@ fn second_tier(l2: &L2, at: &Path, report: &mut Report) {
     }
     let lease = l2.lease.ttl.0.as_millis() as u64;
     report.positive(at.key("lease").key("ttl"), lease);
+    seal_key(&l2.seal_key, &at.key("seal_key"), report);
     if let Some(Err(error)) = l2.redis.as_ref().map(|redis| redis.check()) {
         report.add(at.key("redis").key(error.key()), error.to_string());
     }
 }
 
-fn bus(bus: &Bus, report: &mut Report) {
+/// Who hears sealed events or reads sealed records can try keys for as long as they like.
+fn seal_key(key: &Option<String>, at: &Path, report: &mut Report) {
+    let bytes = key.as_ref().map_or(usize::MAX, |key| key.trim().len());
+    if bytes < MIN_SEAL_KEY {
+        let message = format!(
+            "{bytes} bytes can be guessed; expected {MIN_SEAL_KEY} or more by chance, as of \
+             `openssl rand -hex 32`, the same on all nodes"
+        );
+        report.add(at.clone(), message);
+    }
+}
+
+/// Whether events are sealed, and whose are taken.
+fn sealed_events(config: &Config, bus: &Bus, report: &mut Report) {
     let at = path(&["bus"]);
+    seal_key(&bus.seal_key, &at.key("seal_key"), report);
+    let accepted = at.key("accepted_seal_key");
+    seal_key(&bus.accepted_seal_key, &accepted, report);
+    if bus.accepted_seal_key.is_some() && config.bus_seal_key().is_none() {
+        let message = "no `seal_key` is given beside it, so that nothing would be sealed; \
+                       expected both, or `seal_key` alone";
+        report.push(Finding::key(accepted, message));
+    }
+}
+
+fn bus(config: &Config, bus: &Bus, report: &mut Report) {
+    let at = path(&["bus"]);
+    sealed_events(config, bus, report);
+    let source = bus.source.as_ref();
+    if let Some(name) = source.filter(|name| !(1..=MAX_NAME).contains(&name.len())) {
+        let bytes = name.len();
+        let message = format!("{bytes} bytes; expected a name of 1 to {MAX_NAME} bytes");
+        report.add(at.key("source"), message);
+    }
     let problem = match bus.transports() {
         0 => Some("no way to the other nodes; expected `redis`, `nats` or `rabbitmq`"),
         1 => None,
@@ -291,6 +329,7 @@ fn bus(bus: &Bus, report: &mut Report) {
         ),
         ("publish_timeout", bus.publish_timeout.0.as_millis() as u64),
         ("handler_concurrency", bus.handler_concurrency as u64),
+        ("max_nodes", bus.max_nodes as u64),
     ] {
         report.positive(at.key(key), number);
     }

@@ -145,6 +145,15 @@ fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
     let Some(bus) = bus else {
         return all;
     };
+    let value = &mut bus.accepted_seal_key;
+    let file = &bus.accepted_seal_key_file;
+    all.push(of(&["bus"], "accepted_seal_key", value, file));
+    all.push(of(
+        &["bus"],
+        "seal_key",
+        &mut bus.seal_key,
+        &bus.seal_key_file,
+    ));
     if let Some(redis) = &mut bus.redis {
         let at = ["bus", "redis"];
         let (password, sentinel) = (&redis.password_file, &redis.sentinel_password_file);

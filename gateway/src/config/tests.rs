@@ -667,7 +667,7 @@ fn secrets_come_from_files_beside_the_configuration() {
 #[test]
 fn what_the_second_tier_names_lies_beside_the_configuration() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("pw"), "s3cret\n").unwrap();
+    std::fs::write(dir.path().join("pw"), "a s3cret of 16 bytes\n").unwrap();
     let name = dir.path().join("lamina.yaml");
     let with = |l2: &str| {
         std::fs::write(&name, file(&format!("cache: {{ l2: {l2} }}\n"))).unwrap();
@@ -676,9 +676,12 @@ fn what_the_second_tier_names_lies_beside_the_configuration() {
     let redis = "{ redis: { password_file: pw, sentinel_password_file: pw, ca_file: ca.pem }, seal_key_file: pw }";
     let l2 = with(redis).unwrap().cache.l2;
     let redis = l2.redis.unwrap();
-    assert_eq!(l2.seal_key.as_deref(), Some("s3cret"));
-    assert_eq!(redis.password.as_deref(), Some("s3cret"));
-    assert_eq!(redis.sentinel_password.as_deref(), Some("s3cret"));
+    assert_eq!(l2.seal_key.as_deref(), Some("a s3cret of 16 bytes"));
+    assert_eq!(redis.password.as_deref(), Some("a s3cret of 16 bytes"));
+    assert_eq!(
+        redis.sentinel_password.as_deref(),
+        Some("a s3cret of 16 bytes")
+    );
     assert_eq!(redis.ca_file, Some(dir.path().join("ca.pem")));
     let disk = with("{ disk: { path: x.l2 } }").unwrap().cache.l2.disk;
     assert_eq!(disk.unwrap().path, dir.path().join("x.l2"));
@@ -912,4 +915,48 @@ fn a_bus_has_one_way_to_the_other_nodes_and_what_that_needs() {
         let told = with(bus).unwrap_err();
         assert!(told.contains(problem), "{bus}: {told}");
     }
+}
+
+#[test]
+fn keys_that_seal_are_long_enough_and_names_of_nodes_short_enough() {
+    let with = |rest: &str| parse(&file(rest), "x.yaml", &|_| None);
+    let long = "n".repeat(256);
+    for (rest, want) in [
+        (
+            "bus: { nats: {}, seal_key: short }\n".to_owned(),
+            "bus.seal_key: 5 bytes can be guessed; expected 16 or more",
+        ),
+        (
+            "bus: { nats: {}, seal_key: 'a key of 16 bytes', accepted_seal_key: short }\n"
+                .to_owned(),
+            "bus.accepted_seal_key: 5 bytes can be guessed",
+        ),
+        (
+            "cache: { l2: { redis: {}, seal_key: '   15 bytes here   ' } }\n".to_owned(),
+            "cache.l2.seal_key: 13 bytes can be guessed",
+        ),
+        (
+            "bus: { nats: {}, accepted_seal_key: 'a key of 16 bytes' }\n".to_owned(),
+            "bus.accepted_seal_key: no `seal_key` is given beside it",
+        ),
+        (
+            format!("bus: {{ nats: {{}}, source: {long} }}\n"),
+            "bus.source: 256 bytes; expected a name of 1 to 255 bytes",
+        ),
+        (
+            "bus: { nats: {}, source: '' }\n".to_owned(),
+            "bus.source: 0 bytes",
+        ),
+        (
+            "bus: { nats: {}, max_nodes: 0 }\n".to_owned(),
+            "bus.max_nodes",
+        ),
+    ] {
+        let message = with(&rest).unwrap_err().to_string();
+        assert!(message.contains(want), "{message}");
+        assert!(!message.contains("short"), "{message}");
+    }
+    let name = "n".repeat(255);
+    let right = format!("bus: {{ nats: {{}}, source: {name}, seal_key: 'a key of 16 bytes' }}\n");
+    assert!(with(&right).is_ok());
 }

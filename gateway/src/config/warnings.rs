@@ -10,6 +10,7 @@ use crate::proxy::config::PurgeRule;
 pub fn warnings(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     purges_by_client_data(config, &mut found);
+    found.extend(super::seal_warnings::warnings(config));
     found
 }
 

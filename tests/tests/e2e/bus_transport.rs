@@ -76,6 +76,11 @@ impl Node {
         word.expect("the transport lives")
     }
 
+    /// The next word, whenever it comes.
+    pub async fn next(&mut self) -> Word {
+        self.words.recv().await.expect("the transport lives")
+    }
+
     /// Waits for *up*; answers how much is behind.
     pub async fn up(&mut self) -> Option<u64> {
         loop {

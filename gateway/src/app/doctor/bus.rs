@@ -13,11 +13,14 @@ use super::advice::{self, Places};
 use super::ends::{Ends, NAMES};
 use super::{Line, Section};
 use crate::app::StartError;
+use crate::app::joining::seal_keys;
 use crate::bus;
 use crate::bus::config::{Bus, Priming};
 use crate::bus::event::{Event, MAX_BYTES, Malformed};
 use crate::bus::nats::config::Mode;
+use crate::bus::seal::SealKeys;
 use crate::bus::trial::{Seen, Trial};
+use crate::config::Config;
 
 /// Round trips one by one.
 const ROUNDS: usize = 50;
@@ -30,8 +33,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// To take away what was made.
 const CLEAR: Duration = Duration::from_secs(10);
 
-pub(super) async fn examine(bus: Option<&Bus>, places: &Places<'_>) -> Result<Section, StartError> {
-    let name = "event bus";
+pub(super) async fn examine(config: &Config, places: &Places<'_>) -> Result<Section, StartError> {
+    let (name, bus) = ("event bus", config.bus.as_ref());
     let transport = bus.map(bus::open).transpose()?.flatten();
     let (Some(bus), Some(transport)) = (bus, transport) else {
         return Ok(Section {
@@ -42,7 +45,7 @@ pub(super) async fn examine(bus: Option<&Bus>, places: &Places<'_>) -> Result<Se
     };
     let what = format!("{} {}", transport.kind(), advice::address(bus));
     let mut lines = Vec::new();
-    if let Err((name, why)) = look(bus, places, &mut lines).await? {
+    if let Err((name, why)) = look(bus, seal_keys(config), places, &mut lines).await? {
         lines.push(Line::failed(name, advice::of_bus(bus, &why, places)));
     }
     Ok(Section { name, what, lines })
@@ -53,6 +56,7 @@ type Failed = (&'static str, String);
 
 async fn look(
     bus: &Bus,
+    seal: Option<SealKeys>,
     places: &Places<'_>,
     lines: &mut Vec<Line>,
 ) -> Result<Result<(), Failed>, bus::OpenError> {
@@ -65,7 +69,7 @@ async fn look(
         Err(why) => return Ok(Err(("connect", why))),
     };
     lines.extend(seen.into_iter().map(|seen| line_of(seen, places)));
-    let Some(mut ends) = Ends::open(&trial)? else {
+    let Some(mut ends) = Ends::open(&trial, seal)? else {
         return Ok(Ok(()));
     };
     let tried = trips(&mut ends, bus, began, lines).await;

@@ -12,6 +12,7 @@ use super::AGAIN;
 use super::voice::{self, Voice};
 use crate::bus::OpenError;
 use crate::bus::event::Shape;
+use crate::bus::seal::SealKeys;
 use crate::bus::transport::{Mail, PublishError, Transport, Word, Words};
 use crate::bus::trial::Trial;
 
@@ -42,7 +43,7 @@ impl Drop for Deaf {
 
 impl Ends {
     /// Begins to connect. None: there is no transport.
-    pub(super) fn open(trial: &Trial) -> Result<Option<Self>, OpenError> {
+    pub(super) fn open(trial: &Trial, seal: Option<SealKeys>) -> Result<Option<Self>, OpenError> {
         let [speaker, listener] = NAMES.map(|name| trial.open(name));
         let (Some(speaker), Some(listener)) = (speaker?, listener?) else {
             return Ok(None);
@@ -56,7 +57,7 @@ impl Ends {
             speaker,
             listener,
             words,
-            voice: Voice::new(),
+            voice: Voice::new(seal),
             came: Vec::new(),
             _deaf: Deaf(deaf),
         }))
@@ -85,14 +86,12 @@ impl Ends {
     /// So many events with the next numbers.
     pub(super) fn events(&mut self, count: usize) -> Vec<Bytes> {
         let inert = (0..count).map(|_| Shape::inert());
-        inert
-            .map(|shape| self.voice.event(shape).encode())
-            .collect()
+        inert.map(|shape| self.voice.say(shape)).collect()
     }
 
     /// One event of about this size.
     pub(super) fn event_of(&mut self, bytes: usize) -> Bytes {
-        self.voice.event(voice::keys(bytes)).encode()
+        self.voice.say(voice::keys(bytes))
     }
 
     /// The last event is not published after all.

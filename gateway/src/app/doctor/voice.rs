@@ -3,13 +3,17 @@
 //! Decision: what is said is the word that a purge was applied which nobody asked for, with
 //! the inert shape, under a namespace of our own. Gateways with a namespace pass it by
 //! unread; those without have no use for it; services of the seed delete a key that
-//! nobody has. A namespace alone would not do, since who has none hears all.
+//! nobody has. A namespace alone would not do, since who has none hears all. Where there
+//! is a `seal_key` it is sealed, so that no gateway warns of it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
 use crate::bus::event::{Event, Message, Ours, Shape};
+use crate::bus::outbox::{new_boot, new_id};
+use crate::bus::seal::SealKeys;
 
 /// Who we are to whoever looks at events, and whom they are for.
 const NAME: &str = "lamina-doctor";
@@ -21,29 +25,41 @@ pub(super) struct Voice {
     boot: u64,
     /// The last number.
     pub(super) said: u64,
+    seal: Option<SealKeys>,
 }
 
 impl Voice {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(seal: Option<SealKeys>) -> Self {
         Self {
-            boot: RandomState::new().hash_one(std::process::id()),
+            boot: new_boot(),
             said: 0,
+            seal,
         }
     }
 
-    /// The next event.
-    pub(super) fn event(&mut self, shape: Shape) -> Event {
+    /// The next event, as bytes.
+    pub(super) fn say(&mut self, shape: Shape) -> Bytes {
+        let event = self.event(shape);
+        match &self.seal {
+            Some(keys) => event.encode_sealed(keys),
+            None => event.encode(),
+        }
+    }
+
+    fn event(&mut self, shape: Shape) -> Event {
         self.said += 1;
         let (boot, number) = (self.boot, self.said);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Event {
-            id: format!("{boot:016x}-doctor-{number}"),
+            id: new_id(),
             source: NAME.to_owned(),
             namespace: Some(NAME.to_owned()),
-            ts: 0,
+            ts: since.map_or(0, |since| since.as_millis() as u64),
             shape,
             ours: Some(Ours {
                 boot,
                 purges: 0,
+                sequence: number,
                 message: Message::Applied {
                     of: NAME.to_owned(),
                     order: number,

@@ -94,6 +94,12 @@ pub struct Told<'a> {
     pub life: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<u64>,
+    /// How many events this boot has said; 0 is told by none.
+    #[serde(default)]
+    pub sequence: u64,
+    /// The last field of all: [`crate::bus::seal`] finds it at the end of the bytes.
+    #[serde(skip_serializing_if = "Option::is_none", borrow)]
+    pub seal: Option<&'a Bin>,
 }
 
 /// Something, or what a foreign event has in place of nothing: nil, or an extension, as

@@ -11,15 +11,19 @@ use serde_json::error::Category;
 use sha2::{Digest, Sha256};
 
 use super::form::{Beside, Bounded, Lax, Outer, Told};
-use super::{Event, MAX_BYTES, MAX_DEPTH, MAX_TEXT, Malformed, Message, Ours, Prime, Seen, Shape};
+use super::{
+    Event, MAX_BYTES, MAX_COUNT, MAX_DEPTH, MAX_NAME, MAX_PUBLISHERS, MAX_TEXT, Malformed, Message,
+    Opened, Ours, Prime, Seen, Shape,
+};
+use crate::bus::seal::{SealCheck, SealKeys};
 use crate::hc1;
 
 /// The seed's tag for JSON, and how an object begins.
 const JSON: &[u8] = b"HC1J";
 const OBJECT: &[u8] = b"{";
 
-/// See [`Event::decode`].
-pub fn event(bytes: &Bytes) -> Result<Event, Malformed> {
+/// See [`Event::open`].
+pub fn event(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Malformed> {
     if bytes.len() > MAX_BYTES {
         return Err(Malformed::TooLarge);
     }
@@ -30,12 +34,12 @@ pub fn event(bytes: &Bytes) -> Result<Event, Malformed> {
         return of_json(bytes);
     }
     match is_map(bytes) {
-        true => of_msgpack(bytes),
-        false => of_msgpack(&hc1::expand(bytes, MAX_BYTES)?),
+        true => of_msgpack(bytes, keys),
+        false => of_msgpack(&hc1::expand(bytes, MAX_BYTES)?, keys),
     }
 }
 
-fn of_json(text: &[u8]) -> Result<Event, Malformed> {
+fn of_json(text: &[u8]) -> Result<Opened, Malformed> {
     // A list would do for the maps of `form`, its items for their fields.
     if !text.trim_ascii_start().starts_with(OBJECT) {
         return Err(Malformed::Form);
@@ -44,16 +48,56 @@ fn of_json(text: &[u8]) -> Result<Event, Malformed> {
         Category::Eof => Malformed::Truncated,
         _ => Malformed::Form,
     })?;
-    build(outer, None)
+    Ok(Opened {
+        event: build(outer, None)?,
+        seal: SealCheck::Absent,
+    })
 }
 
-fn of_msgpack(packed: &Bytes) -> Result<Event, Malformed> {
+fn of_msgpack(packed: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Malformed> {
     if !packed.is_empty() && !is_map(packed) {
         return Err(Malformed::Form);
     }
     let outer: Outer = all_of(packed)?;
     let ours = outer.lamina.and_then(|_| ours(packed));
-    build(outer, ours)
+    let event = build(outer, ours)?;
+    believable(&event)?;
+    Ok(Opened {
+        event,
+        seal: keys.map_or(SealCheck::Absent, |keys| keys.check(packed)),
+    })
+}
+
+/// What no node says is no event of one.
+fn believable(event: &Event) -> Result<(), Malformed> {
+    let Some(ours) = &event.ours else {
+        return Ok(());
+    };
+    let (named, known): (Option<&str>, &[_]) = match &ours.message {
+        Message::Heartbeat { version, .. } => (Some(version), &[]),
+        Message::Applied { of, .. } | Message::Missing { of, .. } => (Some(of), &[]),
+        Message::Prime(Prime {
+            seen: Seen::Publishers(known),
+            ..
+        }) => (None, known),
+        Message::Purge { .. } | Message::Prime(_) | Message::Changed { .. } => (None, &[]),
+    };
+    if known.len() > MAX_PUBLISHERS {
+        return Err(Malformed::TooMany);
+    }
+    let names = [&event.id, &event.source].map(String::as_str);
+    let publishers = known.iter().map(|(name, ..)| name.as_str());
+    let mut names = names.into_iter().chain(named).chain(publishers);
+    if event.source.is_empty() || names.any(|name| name.len() > MAX_NAME) {
+        return Err(Malformed::Name);
+    }
+    let uncounted = ours.purges == 0 && matches!(ours.message, Message::Purge { .. });
+    let counts = [ours.purges, ours.sequence];
+    let mut counts = counts.into_iter().chain(known.iter().map(|known| known.2));
+    match uncounted || counts.any(|count| count >= MAX_COUNT) {
+        true => Err(Malformed::Count),
+        false => Ok(()),
+    }
 }
 
 fn is_map(packed: &[u8]) -> bool {
@@ -154,6 +198,7 @@ fn ours(packed: &Bytes) -> Option<Ours> {
     Some(Ours {
         boot: told.boot,
         purges: told.purges,
+        sequence: told.sequence,
         message: message(packed, told)?,
     })
 }

@@ -19,6 +19,7 @@ fn event(shape: Shape, message: Message) -> Event {
         ours: Some(Ours {
             boot: u64::MAX - 3,
             purges: 7,
+            sequence: 11,
             message,
         }),
     }
@@ -76,7 +77,7 @@ fn each() -> Vec<Event> {
 }
 
 fn seen() -> impl Strategy<Value = Seen> {
-    let publishers = prop::collection::vec((".{0,20}", any::<u64>(), any::<u64>()), 0..5);
+    let publishers = prop::collection::vec((".{0,20}", any::<u64>(), 0..MAX_COUNT), 0..5);
     prop_oneof![
         any::<u64>().prop_map(|generation| Seen::Log { generation }),
         publishers.prop_map(Seen::Publishers),
@@ -121,14 +122,16 @@ fn shape() -> impl Strategy<Value = Shape> {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let ours = (any::<u64>(), any::<u64>(), message()).prop_map(|(boot, purges, message)| Ours {
+    let counts = (any::<u64>(), 1..MAX_COUNT, 0..MAX_COUNT);
+    let ours = (counts, message()).prop_map(|((boot, purges, sequence), message)| Ours {
         boot,
         purges,
+        sequence,
         message,
     });
     let outer = (
         ".{1,40}",
-        ".{0,40}",
+        ".{1,40}",
         prop::option::of(".{0,40}"),
         0..1_u64 << 53,
         shape(),
@@ -143,11 +146,106 @@ fn any_event() -> impl Strategy<Value = Event> {
     })
 }
 
+fn keys() -> SealKeys {
+    SealKeys::new(b"the key of all nodes", None)
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_what_is_read(event in any_event()) {
         prop_assert_eq!(Event::decode(&event.encode()), Ok(event));
     }
+
+    #[test]
+    fn a_sealed_event_is_read_as_it_was_written_and_no_other_is_taken_for_one(
+        event in any_event(), at in any::<usize>(), bit in 0..8,
+    ) {
+        let bytes = event.encode_sealed(&keys());
+        let opened = Event::open(&bytes, Some(&keys())).unwrap();
+        let seal = match event.ours {
+            Some(_) => SealCheck::Holds,
+            None => SealCheck::Absent,
+        };
+        prop_assert_eq!(&opened, &Opened { event: event.clone(), seal });
+        prop_assert_eq!(Event::decode(&bytes), Ok(event), "nodes without a key read it, too");
+        let mut changed = bytes.to_vec();
+        changed[at % bytes.len()] ^= 1_u8 << bit;
+        let changed = Event::open(&changed.into(), Some(&keys()));
+        prop_assert!(changed.is_err() || changed.unwrap().seal != SealCheck::Holds);
+    }
+}
+
+#[test]
+fn what_no_node_says_is_no_event_of_one() {
+    let read = |event: &Event| Event::decode(&event.encode());
+    let long = || "x".repeat(MAX_NAME + 1);
+    let heartbeat = |version: String| Message::Heartbeat {
+        healthy: true,
+        version,
+    };
+    let missing = Message::Missing {
+        of: long(),
+        life: 1,
+        from: 1,
+    };
+    let applied = Message::Applied {
+        of: long(),
+        order: 1,
+    };
+    let known = |name: String, number| Seen::Publishers(vec![(name, 1, number)]);
+    let named = |id: String, source: String| Event {
+        id,
+        source,
+        ..purge()
+    };
+    for event in [
+        named(long(), "a".into()),
+        named("1".into(), long()),
+        named("1".into(), String::new()),
+        event(Shape::inert(), heartbeat(long())),
+        event(Shape::inert(), missing),
+        event(Shape::inert(), applied),
+        prime("", known(long(), 1)),
+    ] {
+        assert_eq!(read(&event), Err(Malformed::Name), "{event:?}");
+    }
+    let counted = |purges: u64, sequence: u64| {
+        let mut event = purge();
+        let ours = event.ours.as_mut().unwrap();
+        (ours.purges, ours.sequence) = (purges, sequence);
+        event
+    };
+    for event in [
+        counted(0, 1),
+        counted(1 << 63, 1),
+        counted(MAX_COUNT, 1),
+        counted(1, u64::MAX),
+        prime("", known("a".into(), u64::MAX)),
+    ] {
+        assert_eq!(read(&event), Err(Malformed::Count), "{event:?}");
+    }
+    assert!(read(&counted(MAX_COUNT - 1, MAX_COUNT - 1)).is_ok());
+    // Written out, since we write no such list.
+    let mut many = b"HC1M".to_vec();
+    let publishers = vec![("a", 1, 1); MAX_PUBLISHERS + 1];
+    let lamina = serde_json::json!({
+        "boot": 1, "purges": 1, "kind": "prime", "key": null, "publishers": publishers,
+    });
+    let mut packed = rmp_serde::to_vec(&serde_json::json!({
+        "id": "1", "type": "del", "source": "a", "ts": 1, "keys": [], "lamina": lamina,
+    }))
+    .unwrap();
+    // JSON has no bytes: `key: nil` becomes an empty binary, which stands in for all three.
+    let nil = packed.windows(5).position(|w| w == b"\xa3key\xc0").unwrap();
+    let bytes = b"\xa3key\xc4\0\xa7primary\xc4\0\xa6record\xc4\0";
+    packed.splice(nil..nil + 5, bytes.iter().copied());
+    let map = packed
+        .windows(8)
+        .position(|w| w == b"\xa6lamina\x85")
+        .unwrap();
+    packed[map + 7] += 2;
+    many.extend(packed);
+    assert_eq!(Event::decode(&many.into()), Err(Malformed::TooMany));
 }
 
 #[test]

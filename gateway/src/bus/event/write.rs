@@ -5,15 +5,20 @@ use serde::Serialize;
 use serde_bytes::Bytes as Bin;
 
 use super::form::{Bounded, Told, Written};
-use super::{Event, MAX_KEYS, Message, Ours, Prime, Seen, Shape};
+use super::{Event, MAX_PUBLISHERS, Message, Ours, Prime, Seen, Shape};
+use crate::bus::seal::{SEAL, SealKeys};
 use crate::hc1::{self, Compression};
 
-/// See [`Event::encode`].
-pub fn event(event: &Event) -> Bytes {
+/// See [`Event::encode`] and [`Event::encode_sealed`].
+pub fn event(event: &Event, keys: Option<&SealKeys>) -> Bytes {
     let mut plain = hc1::PLAIN.to_vec();
-    written(event)
+    let place = keys.map(|_| Bin::new(&[0; SEAL]));
+    written(event, place)
         .serialize(&mut rmp_serde::Serializer::new(&mut plain).with_struct_map())
         .expect("maps of text and numbers have a form, and a vector takes all of it");
+    if let (Some(keys), Some(_)) = (keys, &event.ours) {
+        keys.seal(&mut plain[hc1::TAG..]);
+    }
     let compression = Compression::default();
     match plain.len() - hc1::TAG >= compression.min_bytes {
         true => compression.shrink(&plain).unwrap_or(plain).into(),
@@ -21,7 +26,8 @@ pub fn event(event: &Event) -> Bytes {
     }
 }
 
-fn written(event: &Event) -> Written<'_> {
+/// With room for a seal at its end where there is to be one.
+fn written<'a>(event: &'a Event, seal: Option<&'a Bin>) -> Written<'a> {
     let (r#type, keys, pattern) = match &event.shape {
         Shape::Del { keys } | Shape::Set { keys } => ("del", Some(&**keys), None),
         Shape::Pattern(pattern) => ("pattern", None, Some(&**pattern)),
@@ -34,12 +40,11 @@ fn written(event: &Event) -> Written<'_> {
         keys,
         pattern,
         namespace: event.namespace.as_deref(),
-        lamina: event.ours.as_ref().map(told),
+        lamina: event.ours.as_ref().map(|ours| Told { seal, ..told(ours) }),
     }
 }
 
 fn told(ours: &Ours) -> Told<'_> {
-    let (boot, purges) = (ours.boot, ours.purges);
     let of_message = match &ours.message {
         Message::Purge {
             selector,
@@ -80,8 +85,9 @@ fn told(ours: &Ours) -> Told<'_> {
         },
     };
     Told {
-        boot,
-        purges,
+        boot: ours.boot,
+        purges: ours.purges,
+        sequence: ours.sequence,
         ..of_message
     }
 }
@@ -102,9 +108,9 @@ fn told_prime(prime: &Prime) -> Told<'_> {
     }
 }
 
-/// The first [`MAX_KEYS`]: a receiver refuses a value that knew of fewer purges than it does.
+/// The first [`MAX_PUBLISHERS`]: a receiver refuses a value that knew of fewer purges than it does.
 fn list(known: &[(String, u64, u64)]) -> Bounded<(&str, u64, u64)> {
-    let known = known.iter().take(MAX_KEYS);
+    let known = known.iter().take(MAX_PUBLISHERS);
     Bounded {
         items: known
             .map(|(source, boot, purges)| (&**source, *boot, *purges))

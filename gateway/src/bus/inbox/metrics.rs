@@ -11,6 +11,8 @@ pub enum Heard {
     /// Our own words come back.
     Own,
     Duplicate,
+    /// It has no effect; [`Reason`](crate::bus::refusals::Reason) says why.
+    Refused,
     OtherNamespace,
     Malformed,
     /// It could not be applied.
@@ -19,10 +21,11 @@ pub enum Heard {
     NotListening,
 }
 
-const HEARD: [&str; 7] = [
+const HEARD: [&str; 8] = [
     "applied",
     "own",
     "duplicate",
+    "refused",
     "other-namespace",
     "malformed",
     "failed",

@@ -1,6 +1,7 @@
 //! Purges that were said, for who did not hear them.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -12,11 +13,17 @@ pub struct History {
     bytes: usize,
     /// To be said again, from this number on, up to that one.
     again: Option<(u64, u64)>,
+    /// From this number on somebody asks, and it is not their turn yet.
+    asked: Option<u64>,
+    /// When saying them again began last.
+    began: Option<Instant>,
 }
 
 /// Purges at most, and their bytes.
 const MOST: usize = 10_000;
 const MOST_BYTES: usize = 4 << 20;
+/// Who asks sooner waits for so long: asking is cheap, and an answer goes to everybody.
+const REST: Duration = Duration::from_secs(1);
 
 impl History {
     /// A purge is said.
@@ -33,15 +40,14 @@ impl History {
 
     /// Asks for all from this number on. Several who ask are answered as one.
     pub fn ask(&mut self, from: u64) {
-        let Some((newest, _)) = self.said.back() else {
-            return;
-        };
-        let from = self.again.map_or(from, |(other, _)| from.min(other));
-        self.again = Some((from, *newest));
+        self.asked = Some(self.asked.map_or(from, |other| from.min(other)));
     }
 
     /// The next that is to be said again.
-    pub fn next(&mut self) -> Option<Bytes> {
+    pub fn next(&mut self, now: Instant) -> Option<Bytes> {
+        if self.again.is_none() {
+            self.begin(now);
+        }
         let (from, to) = self.again?;
         let first = self.said.front()?.0;
         let number = from.max(first);
@@ -49,29 +55,64 @@ impl History {
         let at = usize::try_from(number - first).ok()?;
         Some(self.said.get(at)?.1.clone())
     }
+
+    fn begin(&mut self, now: Instant) {
+        let rests = |began: Instant| now.saturating_duration_since(began) < REST;
+        let (Some(from), Some((newest, _))) = (self.asked, self.said.back()) else {
+            self.asked = None;
+            return;
+        };
+        if !self.began.is_some_and(rests) {
+            self.asked = None;
+            self.began = Some(now);
+            self.again = (from <= *newest).then_some((from, *newest));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn again(history: &mut History) -> Vec<Bytes> {
-        std::iter::from_fn(|| history.next()).collect()
+    fn again(history: &mut History, now: Instant) -> Vec<Bytes> {
+        std::iter::from_fn(|| history.next(now)).collect()
     }
 
     #[test]
     fn what_was_said_is_said_again_from_where_somebody_asks() {
-        let mut history = History::default();
+        let (mut history, now) = (History::default(), Instant::now());
         history.ask(1);
-        assert!(again(&mut history).is_empty());
+        assert!(again(&mut history, now).is_empty());
         for number in 1..=5_u8 {
             history.note(number.into(), Bytes::copy_from_slice(&[number]));
         }
-        assert!(again(&mut history).is_empty());
+        assert!(again(&mut history, now).is_empty());
         history.ask(4);
         history.ask(3);
-        assert_eq!(again(&mut history), [&b"\x03"[..], b"\x04", b"\x05"]);
-        assert!(again(&mut history).is_empty());
+        assert_eq!(again(&mut history, now), [&b"\x03"[..], b"\x04", b"\x05"]);
+        assert!(again(&mut history, now).is_empty());
+        for from in [6, u64::MAX] {
+            history.ask(from);
+            assert!(again(&mut history, now + REST).is_empty(), "{from}");
+        }
+    }
+
+    #[test]
+    fn who_asks_again_and_again_is_answered_once_a_second() {
+        let (mut history, now) = (History::default(), Instant::now());
+        history.note(1, Bytes::from_static(b"x"));
+        let mut said = 0;
+        for n in 0..1_000 {
+            history.ask(n % 2);
+            said += again(&mut history, now).len();
+        }
+        assert_eq!(said, 1);
+        assert_eq!(
+            again(&mut history, now + REST).len(),
+            1,
+            "it was kept in mind"
+        );
+        assert!(again(&mut history, now + REST * 2).is_empty());
     }
 
     #[test]
@@ -81,7 +122,7 @@ mod tests {
             history.note(number, Bytes::from_static(b"x"));
         }
         history.ask(1);
-        assert_eq!(again(&mut history).len(), MOST);
+        assert_eq!(again(&mut history, Instant::now()).len(), MOST);
         history.note(MOST as u64 + 11, Bytes::from(vec![0; MOST_BYTES]));
         assert_eq!((history.said.len(), history.bytes), (1, MOST_BYTES));
     }

@@ -1,7 +1,7 @@
 //! What the other nodes are told, and how surely.
 
 use super::Case;
-use crate::bus::config::{Bus, Priming};
+use crate::bus::config::{Admission, Bus, Priming};
 use crate::bus::nats::config::{JetStream, Mode, Storage};
 use crate::bus::rabbitmq::Config as RabbitMq;
 use crate::units::Duration;
@@ -17,12 +17,36 @@ pub(super) fn of(case: &Case<'_>, bus: &Bus) -> Vec<String> {
     }
     all.extend(carried(bus));
     all.push(values(case, bus));
-    if bus.namespace.is_none() {
+    all.push(writers(case, bus).to_owned());
+    if bus.namespace.is_none() && case.config.bus_seal_key().is_none() {
         all.push(
             "no `namespace`: this node takes events from everybody who publishes there".to_owned(),
         );
     }
     all
+}
+
+/// Whose events count.
+fn writers(case: &Case<'_>, bus: &Bus) -> &'static str {
+    let sealed = case.config.bus_seal_key().is_some();
+    let foreign = bus.foreign_events == Some(Admission::Accept);
+    match (sealed, bus.unsealed_events) {
+        (false, _) => {
+            "events are not sealed: whoever may publish there may purge and prime; see bus.seal_key_file"
+        }
+        (true, Admission::Accept) => {
+            "events are sealed by your key, and those without a seal count as well \
+             (unsealed_events: accept): whoever may publish there may purge and prime"
+        }
+        (true, Admission::Refuse) if foreign => {
+            "events of nodes count with the seal of your key alone, and once; services may purge \
+             without one (foreign_events: accept), and so may whoever else publishes there"
+        }
+        (true, Admission::Refuse) => {
+            "events count with the seal of your key alone, and once: what others publish there, or \
+             recorded and publish again, does nothing"
+        }
+    }
 }
 
 fn deaf(case: &Case<'_>) -> String {
@@ -179,7 +203,7 @@ fn values(case: &Case<'_>, bus: &Bus) -> String {
         Priming::Resident => "takes those of keys that it holds or was lately asked for",
         Priming::Always => "takes all of them (priming: always), which may push out what it uses",
     };
-    let seal = match case.config.cache.l2.seal_key {
+    let seal = match case.config.bus_seal_key() {
         Some(_) => "sealed by your key",
         None => "sealed against damage alone, so that whoever may publish there may make some",
     };

@@ -81,6 +81,7 @@ fn told(event: &Event) -> Value {
     };
     lamina["boot"] = number(ours.boot);
     lamina["purges"] = number(ours.purges);
+    lamina["sequence"] = number(ours.sequence);
     let mut told = json!({
         "id": event.id, "source": event.source, "ts": event.ts, "namespace": event.namespace,
         "lamina": lamina,

@@ -189,6 +189,7 @@ fn what_a_newer_node_says_is_done_as_its_shape_says() {
     let ours = Ours {
         boot: 1,
         purges: 2,
+        sequence: 0,
         message,
     };
     assert_eq!(lamina(purge.clone()), Some(ours));

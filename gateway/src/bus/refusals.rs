@@ -1,0 +1,189 @@
+//! Events that are refused: counted by their reason, and each reason told now and then.
+//!
+//! A reason has a line of its own in a period: who floods the bus with events of one kind
+//! neither fills the log nor hides that there are others.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+
+use super::replay::Refused;
+
+/// Why an event has no effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// It is in the form of a node's and has no seal.
+    Unsealed,
+    /// Its seal is another key's, or it was changed.
+    BadSeal,
+    /// It is none of a node's, and those are not taken.
+    Foreign,
+    /// It came before.
+    Replayed,
+    /// It is of a life of its node that is over.
+    EarlierLife,
+    /// It was made too long ago.
+    TooOld,
+    /// By the clock here it is yet to be made.
+    Ahead,
+}
+
+impl Reason {
+    const ALL: [Self; 7] = [
+        Self::Unsealed,
+        Self::BadSeal,
+        Self::Foreign,
+        Self::Replayed,
+        Self::EarlierLife,
+        Self::TooOld,
+        Self::Ahead,
+    ];
+
+    /// As the value of a metric's label.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Unsealed => "unsealed",
+            Self::BadSeal => "bad-seal",
+            Self::Foreign => "foreign",
+            Self::Replayed => "replayed",
+            Self::EarlierLife => "earlier-life",
+            Self::TooOld => "too-old",
+            Self::Ahead => "ahead",
+        }
+    }
+
+    /// What it may be, and what to do if it is none of an attack.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Unsealed => {
+                "somebody who has no seal_key publishes there: if it is a node, give it the same \
+                 bus.seal_key; while nodes get one, bus.unsealed_events: accept takes both"
+            }
+            Self::BadSeal => {
+                "the seal does not hold: this node and that one have different seal_keys (give all \
+                 nodes the same; bus.accepted_seal_key takes a second one during a change), or \
+                 somebody forges events"
+            }
+            Self::Foreign => {
+                "it is none of a gateway's and has no seal: if it is a service of yours that is to \
+                 purge here, set bus.foreign_events: accept; then everybody who can publish there can"
+            }
+            Self::Replayed => {
+                "it came before: the broker delivered it twice, it was said again for another \
+                 node, or somebody plays recorded events"
+            }
+            Self::EarlierLife => {
+                "its node has been started again since: it was late, or somebody plays recorded events"
+            }
+            Self::TooOld => {
+                "it is too old: somebody plays recorded events, or the clocks of the two nodes \
+                 differ by more than bus.clock_tolerance"
+            }
+            Self::Ahead => {
+                "it comes from the future: the clocks of the two nodes differ by more than \
+                 bus.clock_tolerance"
+            }
+        }
+    }
+}
+
+impl From<Refused> for Reason {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Replayed => Self::Replayed,
+            Refused::EarlierLife => Self::EarlierLife,
+            Refused::TooOld => Self::TooOld,
+            Refused::Ahead => Self::Ahead,
+        }
+    }
+}
+
+/// Counts and tells.
+pub struct Refusals {
+    counts: [IntCounter; Reason::ALL.len()],
+    lines: [RareLine; Reason::ALL.len()],
+}
+
+impl Refusals {
+    /// # Errors
+    /// When the registry has them already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counts = IntCounterVec::new(
+            Opts::new(
+                "lamina_bus_refused_total",
+                "Events that were refused and had no effect, by reason.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(counts.clone()))?;
+        Ok(Self {
+            counts: Reason::ALL.map(|reason| counts.with_label_values(&[reason.label()])),
+            lines: Default::default(),
+        })
+    }
+
+    pub fn note(&self, reason: Reason, source: &str, now: Instant) {
+        self.counts[reason as usize].inc();
+        if let Some(unsaid) = self.lines[reason as usize].admit(now) {
+            let (why, advice) = (reason.label(), reason.advice());
+            let source: String = source.chars().take(SHOWN).collect();
+            tracing::warn!(
+                reason = why,
+                claimed_source = source,
+                unsaid,
+                "an event of the bus is refused: {advice}"
+            );
+        }
+    }
+}
+
+/// One line of the log in each [`PERIOD`].
+#[derive(Default)]
+pub struct RareLine(Mutex<(Option<Instant>, u64)>);
+
+/// Between two lines of one reason.
+const PERIOD: Duration = Duration::from_secs(30);
+/// Characters of a name that are shown.
+const SHOWN: usize = 64;
+
+impl RareLine {
+    /// Whether the line may be written; then with the number of those that were not since the
+    /// last one.
+    pub fn admit(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock();
+        let (last, unsaid) = &mut *state;
+        let soon = last.is_some_and(|last| now.saturating_duration_since(last) < PERIOD);
+        if soon {
+            *unsaid += 1;
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(unsaid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_once_in_a_period_with_the_number_of_the_rest() {
+        let (line, start) = (RareLine::default(), Instant::now());
+        let said = (0..100_000).filter_map(|_| line.admit(start)).count();
+        assert_eq!(said, 1);
+        assert_eq!(line.admit(start + PERIOD), Some(99_999));
+        assert_eq!(line.admit(start + PERIOD * 2), Some(0));
+    }
+
+    #[test]
+    fn each_reason_counts_by_itself() {
+        let registry = Registry::new();
+        let refusals = Refusals::new(&registry).unwrap();
+        for reason in Reason::ALL {
+            refusals.note(reason, "x", Instant::now());
+        }
+        let counts = refusals.counts.iter().map(IntCounter::get);
+        assert_eq!(counts.collect::<Vec<_>>(), [1; Reason::ALL.len()]);
+    }
+}
