@@ -229,10 +229,14 @@ fn cache(config: &Config, report: &mut Report) {
         report.add(at.key("backoff").key("base"), message);
     }
     second_tier(&cache.l2, &at.key("l2"), report);
-    report.positive(
-        at.key("purge_log").key("max_records"),
-        cache.purge_log.max_records as u64,
-    );
+    for (key, number) in [
+        ("max_records", cache.purge_log.max_records),
+        ("max_request_records", cache.purge_log.max_request_records),
+        ("max_patterns", cache.purge_log.max_patterns),
+        ("invalidation_buckets", cache.purge_log.invalidation_buckets),
+    ] {
+        report.positive(at.key("purge_log").key(key), number as u64);
+    }
     report.positive(
         at.key("purge_log").key("sweep_interval"),
         cache.purge_log.sweep_interval.0.as_millis() as u64,
