@@ -70,9 +70,9 @@ pub(super) enum Taken {
     Everything(Stamp),
 }
 
-/// Buckets for records that were let go of: about one in twenty URLs shares a bucket with
-/// another when ten thousand were.
-const FOLDED: usize = 1 << 18;
+/// Buckets for records that were let go of: 16 MiB, made when they are wanted for the first
+/// time. When there are fifty thousand, one look-up in four hundred finds another's record.
+const FOLDED: usize = 1 << 20;
 
 impl Spot {
     pub(super) fn of(selector: &Selector) -> Self {

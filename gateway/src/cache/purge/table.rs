@@ -1,7 +1,7 @@
 //! Stamps by number, which one writer raises while anybody reads without a lock.
 //!
-//! [`Table`] is exact and grows by being replaced; [`Buckets`] has a fixed size, and numbers
-//! that share a bucket share its stamp, so that a look-up may find a later stamp than its own.
+//! [`Table`] is exact and grows by being replaced; [`Buckets`] has a fixed size, in which a
+//! look-up may find a later stamp than its own, and never an earlier one.
 //!
 //! Invariant: a key is shown only after its stamp, and a stamp only grows.
 
@@ -144,14 +144,18 @@ impl Table {
     }
 }
 
-/// A fixed number of stamps.
+/// A fixed number of stamps. Each key raises several and has the lowest of them, so that it
+/// finds another's only where all of its own are shared with others.
 pub(super) struct Buckets {
     cells: Box<[Cell]>,
     newest: AtomicU64,
 }
 
+/// Stamps of one key.
+const SPREAD: u32 = 3;
+
 impl Buckets {
-    /// `count` buckets, rounded up to a power of two.
+    /// `count` stamps, rounded up to a power of two.
     pub(super) fn new(count: usize) -> Self {
         let count = count.next_power_of_two();
         Self {
@@ -162,11 +166,16 @@ impl Buckets {
 
     pub(super) fn get(&self, key: u64) -> Stamp {
         steps::count();
-        self.cell(key).read()
+        let stamps = self.cells(key).map(Cell::read);
+        let lowest = stamps.reduce(|one, other| Stamp {
+            hard: one.hard.min(other.hard),
+            soft: one.soft.min(other.soft),
+        });
+        lowest.unwrap_or_default()
     }
 
     pub(super) fn raise(&self, key: u64, stamp: Stamp) {
-        self.cell(key).raise(stamp);
+        self.cells(key).for_each(|cell| cell.raise(stamp));
         self.newest.fetch_max(stamp.newest(), Ordering::Release);
     }
 
@@ -175,7 +184,9 @@ impl Buckets {
         self.newest.load(Ordering::Acquire)
     }
 
-    fn cell(&self, key: u64) -> &Cell {
-        &self.cells[key as usize & (self.cells.len() - 1)]
+    fn cells(&self, key: u64) -> impl Iterator<Item = &Cell> {
+        let mask = self.cells.len() - 1;
+        let places = (0..SPREAD).map(move |turn| key.rotate_left(turn * 21) as usize & mask);
+        places.map(|place| &self.cells[place])
     }
 }
