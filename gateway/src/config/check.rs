@@ -212,6 +212,9 @@ fn upstreams(config: &Config, report: &mut Report) {
     }
 }
 
+/// Places for invalidations of 16 bytes each that are still within reason.
+const MAX_BUCKETS: usize = 1 << 24;
+
 fn cache(config: &Config, report: &mut Report) {
     let (cache, at) = (&config.cache, path(&["cache"]));
     let (object, all) = (cache.l1.max_object_bytes, cache.l1.max_bytes);
@@ -236,6 +239,13 @@ fn cache(config: &Config, report: &mut Report) {
         ("invalidation_buckets", cache.purge_log.invalidation_buckets),
     ] {
         report.positive(at.key("purge_log").key(key), number as u64);
+    }
+    let buckets = cache.purge_log.invalidation_buckets;
+    if buckets > MAX_BUCKETS {
+        let message = format!(
+            "{buckets} buckets would take more than 256 MiB; expected at most {MAX_BUCKETS}"
+        );
+        report.add(at.key("purge_log").key("invalidation_buckets"), message);
     }
     report.positive(
         at.key("purge_log").key("sweep_interval"),

@@ -135,7 +135,10 @@ async fn only_answers_without_an_error_to_methods_that_change_something_count() 
 async fn an_invalidation_takes_every_combination_of_a_url_from_every_tier() {
     let redis = Redis::start().await;
     let folder = tempfile::tempdir().unwrap();
-    let disk = format!("{{disk: {{path: \"{}\"}}, {PATIENCE}}}", folder.path().join("l2").display());
+    let disk = format!(
+        "{{disk: {{path: \"{}\"}}, {PATIENCE}}}",
+        folder.path().join("l2").display()
+    );
     for l2 in [redis_at(&redis.url()), disk] {
         let origin = Origin::pages(|seen| shop(seen).header("vary", "accept-language")).await;
         let route = ", key: {headers: [x-plan], cookies: [ab]}";
@@ -145,7 +148,10 @@ async fn an_invalidation_takes_every_combination_of_a_url_from_every_tier() {
         let ask = async |(plan, cookie, language): (&str, &str, &str), path: &str| {
             let ask = node.client().request(path).host(HOST);
             let ask = ask.header("x-plan", plan).header("cookie", cookie);
-            ask.header("accept-language", language).send().await.is_hit()
+            ask.header("accept-language", language)
+                .send()
+                .await
+                .is_hit()
         };
         for path in ["/p", "/other"] {
             for combination in combinations {
@@ -166,8 +172,10 @@ async fn an_invalidation_takes_every_combination_of_a_url_from_every_tier() {
 
 /// Waits until nothing is on its way to the store.
 async fn settled(node: &Gateway) {
-    node.metric_until("lamina_l2_invalidations_waiting", &[], |waiting| waiting == 0.0)
-        .await;
+    node.metric_until("lamina_l2_invalidations_waiting", &[], |waiting| {
+        waiting == 0.0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -203,7 +211,10 @@ async fn what_was_invalidated_does_not_come_back_from_below() {
 async fn what_was_invalidated_does_not_come_back_from_the_disk_of_an_earlier_life() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("l2");
-    let cache = format!(", l2: {{disk: {{path: \"{}\"}}, {PATIENCE}}}", path.display());
+    let cache = format!(
+        ", l2: {{disk: {{path: \"{}\"}}, {PATIENCE}}}",
+        path.display()
+    );
     let origin = Origin::pages(shop).await;
     let mut node = alone(&origin, &cache, "").await;
     reads_below(&node).await;
@@ -233,7 +244,9 @@ async fn other_nodes_hear_of_invalidations_in_few_events_and_lose_nothing_else()
     let [one, other] = &fleet.nodes[..] else {
         panic!("there are two");
     };
-    fleet.origin.behave(|asked| async { shop(&asked.read().await) });
+    fleet
+        .origin
+        .behave(|asked| async { shop(&asked.read().await) });
     for node in [one, other] {
         warm(node).await;
     }

@@ -15,6 +15,7 @@
 //! ([`Feed::hides`]), and a record born at a number that was not applied yet can't be judged.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -214,9 +215,9 @@ impl Feed {
     /// be noted.
     pub(super) fn doubt_everything(&self) {
         let mut queue = self.queue.lock();
-        if !queue.by_requests.contains_key(&doubt()) {
+        if let Place::Vacant(place) = queue.by_requests.entry(doubt()) {
+            place.insert(Vec::new());
             self.log.doubt(Lasts::ForGood);
-            queue.by_requests.insert(doubt(), Vec::new());
             self.depth.set(queue.depth());
             tracing::warn!(
                 "too many invalidations wait for the second tier; what is stored is validated \

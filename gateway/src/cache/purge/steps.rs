@@ -2,27 +2,25 @@
 //! measuring time. Elsewhere it is nothing.
 
 #[cfg(test)]
-mod tally {
-    use std::cell::Cell;
+use std::cell::Cell;
 
-    thread_local! {
-        static STEPS: Cell<usize> = const { Cell::new(0) };
-    }
-
-    pub(in super::super) fn count() {
-        STEPS.with(|steps| steps.set(steps.get() + 1));
-    }
-
-    /// How many steps `work` takes on this thread.
-    pub(in super::super) fn of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-        let before = STEPS.with(Cell::get);
-        let done = work();
-        (done, STEPS.with(Cell::get) - before)
-    }
+#[cfg(test)]
+thread_local! {
+    static STEPS: Cell<usize> = const { Cell::new(0) };
 }
 
 #[cfg(test)]
-pub(super) use tally::{count, of};
+pub(super) fn count() {
+    STEPS.with(|steps| steps.set(steps.get() + 1));
+}
 
 #[cfg(not(test))]
 pub(super) fn count() {}
+
+/// What `work` answers, and how many steps it takes on this thread.
+#[cfg(test)]
+pub(super) fn of<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = STEPS.with(Cell::get);
+    let done = work();
+    (done, STEPS.with(Cell::get) - before)
+}
