@@ -23,7 +23,7 @@ pub mod purge;
 pub mod record;
 pub mod tags;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ use l1::{Found, L1};
 use l2::L2;
 use l2::store::Store;
 use peers::Peers;
-use purge::{Kind, Order, PurgeLog, Selector, Verdict};
+use purge::{Author, Kind, Order, Presence, PurgeLog, Selector, Verdict};
 use record::Seal;
 use tokio::sync::oneshot;
 
@@ -64,6 +64,8 @@ pub struct Cache {
     pub hooks: Arc<Hooks>,
     /// What other nodes purge is not heard here at the moment.
     cut_off: AtomicBool,
+    /// Where the last sweep began.
+    swept: AtomicU64,
     gauges: Gauges,
     /// Bytes of one object at most.
     pub max_object_bytes: usize,
@@ -116,10 +118,10 @@ impl Cache {
     /// When the registry has a cache already.
     pub fn new(config: &config::Config, registry: &Registry) -> prometheus::Result<Self> {
         let hooks = Arc::new(Hooks::new(registry)?);
-        // What was born before a purge may come back from below for so long.
-        let keep = match config.l2.is_configured() {
-            true => config.l2.max_life.into(),
-            false => Duration::ZERO,
+        let log = match config.l2.is_configured() {
+            // What was born before a purge may come back from below for so long.
+            true => PurgeLog::numbered(&config.purge_log, config.l2.max_life.into()),
+            false => PurgeLog::alone(&config.purge_log),
         };
         let listener = Arc::clone(&hooks);
         let hit_for_miss = moka::sync::Cache::builder()
@@ -129,7 +131,7 @@ impl Cache {
         Ok(Self {
             l1: L1::new(&config.l1, move |cause| on_removal(&listener, cause)),
             flights: Arc::default(),
-            log: Arc::new(PurgeLog::new(config.purge_log.max_records, keep)),
+            log: Arc::new(log),
             below: None,
             peers: OnceLock::new(),
             asked: moka::sync::Cache::builder()
@@ -140,6 +142,7 @@ impl Cache {
             hit_for_miss,
             hooks,
             cut_off: AtomicBool::new(false),
+            swept: AtomicU64::new(0),
             gauges: Gauges::new(registry)?,
             max_object_bytes: config.l1.max_object_bytes.as_usize(),
             wait_timeout: config.inflight.wait_timeout.0,
@@ -180,6 +183,7 @@ impl Cache {
     /// Takes in what the second tier had, unless L1 has something newer by now. None: a
     /// purge came since it was loaded, or it was removed since it was read.
     pub fn promote(&self, primary: Key, vary: &Vary, entry: &Arc<Entry>) -> Option<State> {
+        self.log.hold(entry);
         if self.log.judge(entry) == Verdict::Hidden || self.removes(entry) {
             return None;
         }
@@ -330,6 +334,7 @@ impl Cache {
     /// Stores an entry, unless a purge overtook it. `primary` is its key without the variant.
     pub fn admit(&self, primary: Key, vary: &Vary, entry: Arc<Entry>) -> bool {
         let key = entry.key.clone();
+        self.log.hold(&entry);
         if self.log.judge(&entry) == Verdict::Hidden {
             self.hooks.emit(Event::Overtaken {
                 key: key.as_bytes(),
@@ -397,9 +402,47 @@ impl Cache {
         }
         let (order, told) = self.purge_untold(selector, kind);
         if let Some(peers) = peers {
-            peers.purged(selector, kind, order);
+            peers.purged(Author::Operator, selector, kind, order);
         }
         (order, told)
+    }
+
+    /// As [`purge`](Self::purge), where a rule of the configuration purges since a request of
+    /// a client was answered: bounded apart from what operators purge.
+    pub fn purge_by_request(&self, selector: &Selector, kind: Kind) {
+        let peers = self.peers.get();
+        if let Some(peers) = peers {
+            peers.purging();
+        }
+        let order = match &self.below {
+            Some(tier) => tier.purge_by(Author::Request, selector, kind).0,
+            None => self.log.record_by(Author::Request, selector, kind),
+        };
+        if let Some(peers) = peers {
+            peers.purged(Author::Request, selector, kind, order);
+        }
+        self.hooks.emit(Event::Purge(reach(selector)));
+    }
+
+    /// Hides what a request made invalid by itself (RFC 9111 §4.4, RFC 9875): what bears one of
+    /// these numbers, of URLs or groups. It holds like a purge, and leaves no record anywhere.
+    pub fn invalidate(&self, numbers: &[Hash64]) {
+        if numbers.is_empty() {
+            return;
+        }
+        let peers = self.peers.get();
+        if let Some(peers) = peers {
+            peers.purging();
+        }
+        let (order, held) = self.log.invalidate(numbers);
+        if let Some(tier) = &self.below {
+            tier.invalidate(numbers);
+        }
+        if let Some(peers) = peers {
+            peers.invalidated(numbers, order);
+        }
+        let held = held.iter().filter(|held| **held == Presence::Held);
+        held.for_each(|_| self.hooks.emit(Event::Invalidated));
     }
 
     /// As [`purge_everywhere`](Self::purge_everywhere), for a caller who tells peers itself.
@@ -421,10 +464,10 @@ impl Cache {
 
     /// Takes out what purges hide, then forgets the purges. Slow: run it aside.
     pub fn sweep(&self) {
-        if self.log.records() == 0 {
+        let begun = self.log.begin_sweep();
+        if self.swept.swap(begun, Ordering::Relaxed) == begun && self.log.is_empty() {
             return;
         }
-        let begun = self.log.begin_sweep();
         for entry in self.l1.entries() {
             if self.log.judge(&entry) == Verdict::Hidden {
                 self.l1.remove(&entry);

@@ -1,7 +1,7 @@
 //! One cache out of many nodes: what is done about the events of the bus.
 //!
 //! Inside: `announce` (what happens here becomes an event), `apply` (what is heard is done
-//! here), `values` (loaded values for peers and from them), `doubts` (what may have been
+//! here), `invalidations` (what requests made invalid by themselves), `values` (loaded values for peers and from them), `doubts` (what may have been
 //! missed), `orders` (whose purges stand where in our order), `nodes` (who is there),
 //! `receipts` (purges that somebody waits for).
 //!
@@ -10,6 +10,7 @@
 mod announce;
 mod apply;
 mod doubts;
+mod invalidations;
 mod metrics;
 mod nodes;
 mod orders;
@@ -35,6 +36,7 @@ use crate::cache::peers::Peers;
 use crate::cache::purge::{Kind, Order, Selector};
 use crate::cache::record;
 use doubts::Doubts;
+use invalidations::Invalidations;
 use metrics::Metrics;
 use nodes::Nodes;
 use orders::Orders;
@@ -53,6 +55,7 @@ pub struct Cluster {
     nodes: Mutex<Nodes>,
     receipts: Receipts,
     doubts: Arc<Doubts>,
+    invalidations: Arc<Invalidations>,
     codec: record::Options,
     rules: Rules,
     hears: AtomicBool,
@@ -112,7 +115,10 @@ impl Cluster {
         let orders: Arc<Mutex<Orders>> = Arc::default();
         let noted = Arc::clone(&orders);
         let (source, boot) = (identity.source.clone(), identity.boot);
+        let invalidations = Arc::new(Invalidations::new(registry)?);
+        let told = Arc::clone(&invalidations);
         let on_number = Box::new(move |number, purge: &outbox::Purge| {
+            told.numbered(purge);
             let mut orders = noted.lock();
             orders.note(&source, boot, number, purge.order, Instant::now());
             orders.end_own(purge.count);
@@ -131,6 +137,7 @@ impl Cluster {
             nodes: Mutex::new(Nodes::new(config.max_nodes)),
             receipts: Receipts::default(),
             doubts: Arc::new(Doubts::new(Arc::clone(&cache), registry)?),
+            invalidations,
             codec,
             rules: Rules {
                 broadcast: config.broadcast_set,

@@ -56,6 +56,28 @@ impl Pattern {
         }
     }
 
+    /// The text that all that matches begins with, where that is all there is to it.
+    pub fn prefix(&self) -> Option<&str> {
+        match &self.form {
+            Form::Prefix(prefix) => Some(prefix),
+            Form::Text(_) | Form::Tokens(_) => None,
+        }
+    }
+
+    /// What is before the first wildcard: all that matches begins with it.
+    pub fn beginning(&self) -> String {
+        match &self.form {
+            Form::Text(text) | Form::Prefix(text) => text.to_string(),
+            Form::Tokens(tokens) => {
+                let chars = tokens.iter().map_while(|token| match token {
+                    Token::Char(c) => Some(*c),
+                    Token::Run | Token::One => None,
+                });
+                chars.collect()
+            }
+        }
+    }
+
     /// Whether what matches still does with anything behind it: it ends with a `*`.
     pub fn is_open(&self) -> bool {
         match &self.form {

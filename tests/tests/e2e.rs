@@ -68,6 +68,8 @@ mod harness;
 mod head;
 #[path = "e2e/interim.rs"]
 mod interim;
+#[path = "e2e/invalidations.rs"]
+mod invalidations;
 #[path = "e2e/key.rs"]
 mod key;
 #[path = "e2e/l2.rs"]

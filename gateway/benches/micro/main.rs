@@ -25,6 +25,7 @@ fn main() -> anyhow::Result<()> {
     rows.extend(timed::all()?);
     rows.push(once::loader_cpu()?);
     rows.extend(once::purge_by_tag()?);
+    rows.extend(once::purge_by_prefix()?);
     rows.extend(once::herds()?);
     println!("{}", report::table(&rows));
     Ok(())

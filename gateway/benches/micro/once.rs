@@ -29,6 +29,9 @@ const ENTRIES: usize = 1_000_000;
 const GROUPS: usize = 10;
 const CALLERS: usize = 10_000;
 const HERDS: usize = 11;
+const PAGES: usize = 1_000;
+const PURGES: usize = 100_000;
+const ROUNDS: usize = 200;
 const LOADS: usize = 20_000;
 const LOADS_AT_ONCE: usize = 64;
 
@@ -121,6 +124,58 @@ pub fn purge_by_tag() -> anyhow::Result<Vec<Row>> {
             format!("{} ({})", each(first), each(second)),
             "",
         ),
+    ])
+}
+
+/// A hundred thousand purges by prefix that reach nothing, as requests cause them by a rule:
+/// what a hit costs before and after, and while they go on.
+pub fn purge_by_prefix() -> anyhow::Result<Vec<Row>> {
+    let cache = entries::cache(64)?;
+    let (headers, body) = (HeaderMap::new(), entries::body());
+    let keys: Vec<_> = (0..PAGES)
+        .map(|i| entries::store(&cache, i, body.clone(), "page"))
+        .collect();
+    let all = || keys.iter().all(|key| is_hit(&cache, key, &headers));
+    let rounds = || (0..ROUNDS).all(|_| all());
+    let purge = |n: usize| {
+        let prefix = Selector::Prefix(format!("shop.example/user-{n}/"));
+        cache.purge_by_request(&prefix, Kind::Hard);
+    };
+    ensure!(rounds(), "an entry was pushed out");
+    let (before, hits_before) = timed(rounds);
+    let (purges, ()) = timed(|| (0..PURGES).for_each(purge));
+    let (first, hits_first) = timed(all);
+    let (after, hits_after) = timed(rounds);
+    let mut amid = Duration::ZERO;
+    for n in 0..ROUNDS {
+        purge(PURGES + n);
+        let (took, hits) = timed(all);
+        ensure!(hits, "a purge of other pages reaches none of these");
+        amid += took;
+    }
+    ensure!(
+        hits_before && hits_first && hits_after,
+        "only what is named goes"
+    );
+    let each = |time: Duration, calls: usize| report::time(time.as_nanos() as f64 / calls as f64);
+    Ok(vec![
+        Row::new(
+            "look-up of an L1 hit, 1,000 keys: before any purge",
+            each(before, PAGES * ROUNDS),
+            "",
+        ),
+        Row::new(
+            "the same after 100,000 purges by prefix",
+            each(after, PAGES * ROUNDS),
+            "≤ 1.2 × before",
+        ),
+        Row::new("its first look-up after them", each(first, PAGES), ""),
+        Row::new(
+            "the same with a purge before each 1,000 hits",
+            each(amid, PAGES * ROUNDS),
+            "",
+        ),
+        Row::new("one of the purges", each(purges, PURGES), ""),
     ])
 }
 

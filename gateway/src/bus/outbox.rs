@@ -32,7 +32,7 @@ use history::History;
 use metrics::{Kind, Metrics};
 use queue::{Dropped, Next, Queue};
 
-pub use queue::{Purge, Value};
+pub use queue::{Author, Purge, Value};
 
 /// Who publishes.
 #[derive(Clone, Debug)]
@@ -162,6 +162,13 @@ impl Outbox {
             tracing::warn!(
                 purges = dropped.widened,
                 "too many purges wait for the event bus; one of everything takes their place"
+            );
+        }
+        if dropped.doubted > 0 {
+            tracing::warn!(
+                purges = dropped.doubted,
+                "too many purges that requests caused wait for the event bus; the other nodes \
+                 validate what they have instead"
             );
         }
         self.wake.notify_one();

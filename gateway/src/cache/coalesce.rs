@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::fill::Fill;
 use crate::cache::key::{Hash64, Key};
-use crate::cache::purge::{Order, PurgeLog};
+use crate::cache::purge::{Order, PurgeLog, Watch};
 
 /// All flights of the process.
 pub struct Flights {
@@ -38,6 +38,8 @@ struct Flight {
     born: Order,
     /// What purges know it by before its head arrives, and with it its tags.
     marks: Marks,
+    /// Invalidations that leave no record are noted here while it is under way.
+    _watch: Watch,
     landing: watch::Sender<Landing>,
 }
 
@@ -141,13 +143,13 @@ impl Flights {
             Place::Occupied(mut place) => match place.get() {
                 flight if !flight.is_overtaken(log) => Turn::Follow(flight.follow()),
                 _ => {
-                    let flight = Flight::new(log.order(), marks());
+                    let flight = Flight::new(log, marks());
                     place.insert(Arc::clone(&flight));
                     Turn::Lead(self.leader(key, flight))
                 }
             },
             Place::Vacant(place) => {
-                let flight = Flight::new(log.order(), marks());
+                let flight = Flight::new(log, marks());
                 place.insert(Arc::clone(&flight));
                 Turn::Lead(self.leader(key, flight))
             }
@@ -181,10 +183,13 @@ impl Flights {
 }
 
 impl Flight {
-    fn new(born: Order, marks: Marks) -> Arc<Self> {
+    fn new(log: &PurgeLog, marks: Marks) -> Arc<Self> {
+        // First: what is invalidated from its place in the order on is noted.
+        let watch = log.watch(&marks);
         Arc::new(Self {
-            born,
+            born: log.order(),
             marks,
+            _watch: watch,
             landing: watch::Sender::new(Landing::InFlight),
         })
     }

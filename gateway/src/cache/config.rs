@@ -54,12 +54,22 @@ pub struct Backoff {
     pub max: Duration,
 }
 
-/// Records of purges that entries are compared with.
+/// What purges and invalidations leave behind, for entries to be compared with.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PurgeLog {
-    /// Records in all; when full, the older half goes, and what was stored before it.
+    /// Records of purges by the admin API, `PURGE` and other nodes; when full, the older half
+    /// goes, and what was stored before it.
     pub max_records: usize,
+    /// Records of purges by `invalidate` rules, which requests of clients cause; when full,
+    /// the older half is kept less precisely: a URL may then be purged with another's record.
+    pub max_request_records: usize,
+    /// Different patterns with a wildcard before their end, for each of the two kinds of
+    /// records; of one too many the oldest becomes a purge of all URLs that begin as it does.
+    pub max_patterns: usize,
+    /// Places in which invalidations by unsafe requests (RFC 9111 §4.4, RFC 9875) are noted for
+    /// loads under way; they leave no record.
+    pub invalidation_buckets: usize,
     /// How often the sweep removes what purges hide, and then the records.
     pub sweep_interval: Duration,
 }
@@ -235,6 +245,9 @@ impl Default for PurgeLog {
     fn default() -> Self {
         Self {
             max_records: 100_000,
+            max_request_records: 100_000,
+            max_patterns: 256,
+            invalidation_buckets: 65_536,
             sweep_interval: Duration::secs(60),
         }
     }

@@ -1,5 +1,6 @@
 //! One stored response, ready to be served: what a hit needs is computed once, here.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::cache::freshness::{Freshness, State};
 use crate::cache::key::{Hash64, Key, first_64_bits};
 use crate::cache::parts::Parts;
-use crate::cache::purge::Order;
+use crate::cache::purge::{Order, Watch};
 
 /// A stored response.
 pub struct Entry {
@@ -29,6 +30,11 @@ pub struct Entry {
     pub marks: Marks,
     /// Where the load stood in the order of purges when it began.
     pub born: Order,
+    /// From which place on invalidations that leave no record count for it: `born`, or where
+    /// the look-up began that found it in the second tier, which has been told of those before.
+    pub(super) known_since: Order,
+    /// Where those are noted; set when it is compared for the first time.
+    pub(super) watch: OnceLock<Watch>,
     /// The order up to which it was compared with the purge log, and the soft mark.
     checked: AtomicU64,
 }
@@ -72,7 +78,17 @@ impl Entry {
             freshness,
             marks,
             born,
+            known_since: born,
+            watch: OnceLock::new(),
             checked: AtomicU64::new(born),
+        }
+    }
+
+    /// The same, as a look-up in the second tier found it that began at `order`.
+    pub(super) fn found_below(self, order: Order) -> Self {
+        Self {
+            known_since: order,
+            ..self
         }
     }
 
@@ -157,5 +173,5 @@ impl Entry {
 
 /// A header map's share for one field, measured.
 const HEADER_COST: usize = 104;
-/// The entry, its reference counts and moka's node, measured.
-const ENTRY_COST: usize = 480;
+/// The entry, its reference counts, its cell for invalidations and moka's node, measured.
+const ENTRY_COST: usize = 592;

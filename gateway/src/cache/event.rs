@@ -23,6 +23,8 @@ pub enum Event<'a> {
     },
     /// A key, a URL, or wider, was asked out.
     Purge(Reach),
+    /// A request made invalid what is held here.
+    Invalidated,
     /// A load began, went well (after this long), failed, or took too long.
     LoaderStart {
         key: &'a [u8],
@@ -178,6 +180,7 @@ pub struct Hooks {
     misses: IntCounter,
     sets: IntCounter,
     purges: Box<[IntCounter]>,
+    invalidated: IntCounter,
     loads: [IntCounter; 4],
     load_seconds: Histogram,
     coalesced: IntCounter,
@@ -274,6 +277,11 @@ impl Hooks {
                 &purges,
                 &Reach::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
             ),
+            invalidated: one(
+                registry,
+                "lamina_cache_invalidations_total",
+                "URLs and groups held here that unsafe requests made invalid.",
+            )?,
             loads: ["start", "success", "error", "timeout"]
                 .map(|outcome| loads.with_label_values(&[outcome])),
             load_seconds,
@@ -335,6 +343,7 @@ impl Hooks {
             Event::Miss => self.misses.inc(),
             Event::Set { .. } => self.sets.inc(),
             Event::Purge(reach) => self.purges[reach as usize].inc(),
+            Event::Invalidated => self.invalidated.inc(),
             Event::LoaderStart { .. } => self.loads[0].inc(),
             Event::LoaderSuccess { took, .. } => {
                 self.loads[1].inc();
@@ -369,6 +378,7 @@ fn log(event: Event<'_>) {
         Event::Hit | Event::Miss => {}
         Event::Set { key, bytes } => tracing::debug!(key = %KeyId::of(key), bytes, "set"),
         Event::Purge(reach) => tracing::debug!(selector = reach.as_str(), "purge"),
+        Event::Invalidated => tracing::debug!("invalidated by a request"),
         Event::LoaderStart { key } => tracing::debug!(key = %KeyId::of(key), "loader:start"),
         Event::LoaderSuccess { key, took } => {
             tracing::debug!(key = %KeyId::of(key), ?took, "loader:success")

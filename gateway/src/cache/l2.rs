@@ -2,7 +2,7 @@
 //!
 //! Inside: `store` (the trait), `redis` (what nodes share), `disk` (for one node); `find` and
 //! `put` (what requests come with), `convert` (entries and records); `guard` (deadline,
-//! breaker, gate), `writer` (write-behind), `removals`, `feed` (the purge log of the store),
+//! breaker, gate), `writer` (write-behind), `removals`, `invalidations`, `feed` (the purge log of the store),
 //! `lease` (one load a key among nodes); `index`, `list` and `clear` (where the store keeps
 //! an index: noting, listing, freeing what purges hide). What a record is, [`super::record`] knows.
 //!
@@ -19,6 +19,7 @@ mod feed;
 mod find;
 mod guard;
 mod index;
+mod invalidations;
 mod lease;
 mod list;
 mod put;
@@ -27,19 +28,20 @@ mod removals;
 pub mod store;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::Registry;
 use tokio::sync::oneshot;
 
 use crate::cache::event::Hooks;
-use crate::cache::purge::{Kind, Order, PurgeLog, Selector};
+use crate::cache::purge::{Author, Kind, Order, PurgeLog, Selector};
 use crate::cache::record::{self, Limits, Seal};
 use clear::Clearing;
 use feed::Feed;
 use guard::Guard;
 use index::Index;
+use invalidations::{Invalidations, OnNoted};
 use removals::Removals;
 use store::Store;
 use writer::Writer;
@@ -53,6 +55,8 @@ pub struct L2 {
     guard: Guard,
     writer: Writer,
     removals: Removals,
+    invalidations: Invalidations,
+    on_noted: OnceLock<OnNoted>,
     feed: Feed,
     index: Index,
     clearing: Arc<Clearing>,
@@ -92,6 +96,8 @@ impl L2 {
             guard: Guard::new(store, config, Arc::clone(&hooks), registry)?,
             writer: Writer::new(config.write_queue.as_usize(), registry)?,
             removals: Removals::new(registry)?,
+            invalidations: Invalidations::new(registry)?,
+            on_noted: OnceLock::new(),
             feed: Feed::new(log, Arc::clone(&clearing), Arc::clone(&hooks), registry)?,
             index,
             clearing,
@@ -114,6 +120,9 @@ impl L2 {
         tokio::spawn(async move { tier.feed.append(&tier.guard).await });
         let tier = Arc::clone(self);
         tokio::spawn(async move { tier.feed.follow(&tier.guard).await });
+        let tier = Arc::clone(self);
+        tokio::spawn(async move { tier.invalidate_behind().await });
+        tokio::spawn(Arc::clone(self).settle_behind());
         if self.index.shards() > 0 {
             let tier = Arc::clone(self);
             tokio::spawn(async move { tier.index.note_behind(&tier.guard).await });
@@ -174,7 +183,22 @@ impl L2 {
 
     /// Notes a purge in our log, and tells all nodes. The receiver gets its number.
     pub fn purge(&self, selector: &Selector, kind: Kind) -> (Order, oneshot::Receiver<u64>) {
-        self.feed.push(selector, kind)
+        self.purge_by(Author::Operator, selector, kind)
+    }
+
+    /// As [`purge`](Self::purge), among those of this author.
+    pub fn purge_by(
+        &self,
+        author: Author,
+        selector: &Selector,
+        kind: Kind,
+    ) -> (Order, oneshot::Receiver<u64>) {
+        self.feed.push(author, selector, kind)
+    }
+
+    /// Asks the log for a number, which tells before and after apart.
+    pub fn ask_for_number(&self) -> oneshot::Receiver<u64> {
+        self.feed.ask_for_number()
     }
 }
 

@@ -12,7 +12,7 @@ use super::entry::Entry;
 use super::event::Event;
 use super::key::{Hash64, Key, KeyBuf, KeyId};
 use super::l2::convert;
-use super::purge::{Kind, Lasts, Order, Selector, Verdict, numbered};
+use super::purge::{Author, Kind, Lasts, Order, Selector, Verdict, numbered};
 use super::record::{self, Corrupt, Record, Stored};
 use super::{Cache, reach};
 use crate::http::vary::Vary;
@@ -25,7 +25,9 @@ pub trait Peers: Send + Sync {
     /// value of a peer may be put after it.
     fn purging(&self);
     /// This was purged here, at this place in our order.
-    fn purged(&self, selector: &Selector, kind: Kind, order: Order);
+    fn purged(&self, author: Author, selector: &Selector, kind: Kind, order: Order);
+    /// What bears these numbers, of URLs or groups, was invalidated here by a request.
+    fn invalidated(&self, numbers: &[Hash64], order: Order);
     /// This was loaded here and stored.
     fn loaded(&self, primary: &Key, entry: &Arc<Entry>);
 }
@@ -58,6 +60,16 @@ const SETTLED: Duration = Duration::from_secs(5);
 impl Cache {
     /// Has `peers` told from now on; once.
     pub fn announce_to(&self, peers: Arc<dyn Peers>) {
+        if let Some(tier) = self.below().filter(|tier| tier.is_shared()) {
+            // A peer that heard of it before the store had noted it may have found it there.
+            let (peers, log) = (Arc::downgrade(&peers), Arc::clone(&self.log));
+            tier.on_noted(Box::new(move |numbers| {
+                if let Some(peers) = peers.upgrade() {
+                    peers.purging();
+                    peers.invalidated(numbers, log.order());
+                }
+            }));
+        }
         let _ = self.peers.set(peers);
     }
 
@@ -88,12 +100,21 @@ impl Cache {
 
     /// Forgets what a peer purged. With a log that all nodes follow, the peer's purge gets its
     /// number there; until it is read, a step of our own hides.
-    pub fn purge_of_peer(&self, selector: &Selector, kind: Kind) -> Order {
+    pub fn purge_of_peer(&self, author: Author, selector: &Selector, kind: Kind) -> Order {
         let order = match self.below().filter(|tier| !tier.is_shared()) {
-            Some(tier) => tier.purge(selector, kind).0,
-            None => self.log.record(selector, kind),
+            Some(tier) => tier.purge_by(author, selector, kind).0,
+            None => self.log.record_by(author, selector, kind),
         };
         self.hooks.emit(Event::Purge(reach(selector)));
+        order
+    }
+
+    /// Forgets what a request to a peer made invalid. What all nodes share has been told.
+    pub fn invalidated_by_peer(&self, numbers: &[Hash64]) -> Order {
+        let (order, _) = self.log.invalidate(numbers);
+        if let Some(tier) = self.below().filter(|tier| !tier.is_shared()) {
+            tier.invalidate(numbers);
+        }
         order
     }
 
@@ -114,8 +135,7 @@ impl Cache {
         if let Some(tier) = self.below().filter(|tier| !tier.is_shared()) {
             // What is stored below counts in numbers of its own log alone: one that
             // reaches nothing tells before and after apart.
-            let nothing = Selector::Route(String::new());
-            let (_, told) = tier.purge(&nothing, Kind::Hard);
+            let told = tier.ask_for_number();
             let log = Arc::clone(&self.log);
             tokio::spawn(async move {
                 if let Ok(number) = told.await {
@@ -185,6 +205,7 @@ impl Cache {
         let vary = Vary::parse(&stored.headers);
         let entry = convert::entry(key, Stored { born, ..stored });
         let entry = Arc::new(entry);
+        self.log.hold(&entry);
         if self.log.judge(&entry) != Verdict::Visible {
             return Taken::Overtaken;
         }

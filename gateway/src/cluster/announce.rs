@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::Cluster;
 use crate::bus::event::{MAX_TEXT, Shape};
-use crate::bus::outbox::Purge;
+use crate::bus::outbox::{self, Purge};
 use crate::cache::entry::Entry;
-use crate::cache::key::Key;
+use crate::cache::key::{Hash64, Key};
 use crate::cache::peers::Peers;
-use crate::cache::purge::{Kind, Order, Selector};
+use crate::cache::purge::{Author, Kind, Order, Selector, Statement};
 use crate::pattern::Pattern;
 
-/// More than the words that selectors begin with, as `pattern:`.
-const WORD: usize = 16;
+/// More than the words that statements begin with, as `by-request:pattern:`.
+const WORD: usize = 32;
 
 impl Peers for Cluster {
     fn purging(&self) {
@@ -20,8 +20,12 @@ impl Peers for Cluster {
         orders.begin_own(self.cache.order());
     }
 
-    fn purged(&self, selector: &Selector, kind: Kind, order: Order) {
-        self.outbox.purge(purge(selector, kind, order));
+    fn purged(&self, author: Author, selector: &Selector, kind: Kind, order: Order) {
+        self.outbox.purge(purge_by(author, selector, kind, order));
+    }
+
+    fn invalidated(&self, numbers: &[Hash64], order: Order) {
+        self.invalidations.tell(&self.outbox, numbers, order);
     }
 
     fn loaded(&self, primary: &Key, entry: &Arc<Entry>) {
@@ -35,12 +39,20 @@ impl Peers for Cluster {
 /// The event of a purge. Of what is too long for one, everything is purged elsewhere:
 /// receivers drop what exceeds their limits.
 pub fn purge(selector: &Selector, kind: Kind, order: Order) -> Purge {
+    purge_by(Author::Operator, selector, kind, order)
+}
+
+fn purge_by(author: Author, selector: &Selector, kind: Kind, order: Order) -> Purge {
     let selector = match can_tell(selector) {
         true => selector,
         false => &Selector::All,
     };
     Purge {
-        selector: selector.to_string(),
+        selector: Statement::Purged(author, selector.clone()).to_string(),
+        author: match author {
+            Author::Operator => outbox::Author::Operator,
+            Author::Request => outbox::Author::Request,
+        },
         soft: kind == Kind::Soft,
         shape: shape(selector),
         order,
@@ -64,7 +76,8 @@ pub fn can_tell(selector: &Selector) -> bool {
         Shape::Pattern(pattern) => pattern.len(),
         Shape::Del { keys } | Shape::Set { keys } => keys.iter().map(String::len).sum(),
     };
-    selector.to_string().len().max(longest) <= MAX_TEXT
+    let told = Statement::Purged(Author::Request, selector.clone()).to_string();
+    told.len().max(longest) <= MAX_TEXT
 }
 
 /// What users of the seed make of it: a tag is a key of theirs, `*` is their one wildcard.
@@ -129,8 +142,8 @@ mod tests {
         let purge = purge(&stars, Kind::Soft, 1);
         assert_eq!((&*purge.selector, purge.soft), ("all", true));
         assert_eq!(purge.shape, Shape::Pattern("*".to_owned()));
-        assert!(can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 4))));
-        assert!(!can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 3))));
+        assert!(can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 15))));
+        assert!(!can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 14))));
     }
 
     proptest! {

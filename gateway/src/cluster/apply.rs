@@ -10,7 +10,7 @@ use crate::bus::config::ForeignPatterns;
 use crate::bus::event::{Event, Message, Ours, Shape};
 use crate::bus::inbox::{Listener, NotApplied, Trust};
 use crate::bus::transport::Guarantee;
-use crate::cache::purge::{Kind, Order, Selector};
+use crate::cache::purge::{Author, Kind, Lasts, Order, Selector, Statement};
 use crate::pattern::Pattern;
 
 impl Listener for Cluster {
@@ -92,10 +92,18 @@ impl Cluster {
     /// Answers its place in our order.
     fn hear_purge(&self, who: Speaker<'_>, number: u64, selector: &str, soft: bool) -> u64 {
         let kind = if soft { Kind::Soft } else { Kind::Hard };
-        // A selector that a newer version knows: what it reaches is unknown, so all.
-        let parsed = selector.parse().map(|selector| (selector, kind));
-        let (selector, kind) = parsed.unwrap_or((Selector::All, Kind::Hard));
-        let order = self.cache.purge_of_peer(&selector, kind);
+        let order = match selector.parse() {
+            Ok(Statement::Purged(author, selector)) => {
+                self.cache.purge_of_peer(author, &selector, kind)
+            }
+            Ok(Statement::Invalidated(numbers)) => self.cache.invalidated_by_peer(&numbers),
+            Ok(Statement::Doubt) => self.cache.doubt(Lasts::ForGood),
+            // What a newer version knows: what it reaches is unknown, so all.
+            Err(_) => {
+                let all = Selector::All;
+                self.cache.purge_of_peer(Author::Operator, &all, Kind::Hard)
+            }
+        };
         let now = Instant::now();
         let arrival = self.nodes.lock().purged(who, number, now);
         self.note_missing(arrival, who, order, now);
@@ -168,7 +176,8 @@ impl Cluster {
             Shape::Pattern(pattern) => vec![self.widened(&pattern)],
         };
         for selector in selectors {
-            self.cache.purge_of_peer(&selector, Kind::Hard);
+            self.cache
+                .purge_of_peer(Author::Operator, &selector, Kind::Hard);
         }
         self.metrics.foreign();
     }

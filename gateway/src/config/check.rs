@@ -230,6 +230,9 @@ fn upstreams(config: &Config, report: &mut Report) {
     }
 }
 
+/// Places for invalidations of 16 bytes each that are still within reason.
+const MAX_BUCKETS: usize = 1 << 24;
+
 fn cache(config: &Config, report: &mut Report) {
     let (cache, at) = (&config.cache, path(&["cache"]));
     let (object, all) = (cache.l1.max_object_bytes, cache.l1.max_bytes);
@@ -247,10 +250,21 @@ fn cache(config: &Config, report: &mut Report) {
         report.add(at.key("backoff").key("base"), message);
     }
     second_tier(&cache.l2, &at.key("l2"), report);
-    report.positive(
-        at.key("purge_log").key("max_records"),
-        cache.purge_log.max_records as u64,
-    );
+    for (key, number) in [
+        ("max_records", cache.purge_log.max_records),
+        ("max_request_records", cache.purge_log.max_request_records),
+        ("max_patterns", cache.purge_log.max_patterns),
+        ("invalidation_buckets", cache.purge_log.invalidation_buckets),
+    ] {
+        report.positive(at.key("purge_log").key(key), number as u64);
+    }
+    let buckets = cache.purge_log.invalidation_buckets;
+    if buckets > MAX_BUCKETS {
+        let message = format!(
+            "{buckets} buckets would take more than 256 MiB; expected at most {MAX_BUCKETS}"
+        );
+        report.add(at.key("purge_log").key("invalidation_buckets"), message);
+    }
     report.positive(
         at.key("purge_log").key("sweep_interval"),
         cache.purge_log.sweep_interval.0.as_millis() as u64,

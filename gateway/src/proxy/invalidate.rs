@@ -1,9 +1,14 @@
-//! What a successful unsafe request makes the cache forget: the URL itself and the
+//! What an unsafe request makes the cache forget: the URL itself and the
 //! ones its answer names (RFC 9111 §4.4), their groups and the groups that the answer
 //! names (RFC 9875), and what the route's `invalidate` rules say.
+//!
+//! Decision: of methods that are not known to be unsafe nothing follows, though RFC 9111 §4.4
+//! counts them as such. Anybody can send a word that nobody knows, and origins that answer
+//! each with 200 and the page are common. A rule may name any method.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use smallvec::SmallVec;
 
 use crate::cache::key::{Hash64, KeyBuf};
 use crate::cache::purge::{Kind, Selector};
@@ -36,8 +41,55 @@ impl Rule {
     }
 }
 
-/// Purges what a request with this answer makes invalid. Safe methods and failures
-/// purge nothing; an unknown method counts as unsafe.
+/// Methods that change something, in alphabetic order: those that the IANA registry calls
+/// unsafe, and others in wide use (UPnP's; those of caches are never passed on).
+const UNSAFE: [&str; 35] = [
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "LABEL",
+    "LINK",
+    "LOCK",
+    "M-SEARCH",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "NOTIFY",
+    "ORDERPATCH",
+    "PATCH",
+    "POST",
+    "PROPPATCH",
+    "PUT",
+    "REBIND",
+    "SUBSCRIBE",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UNSUBSCRIBE",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+];
+
+/// Numbers of URLs and groups that one answer makes invalid.
+type Numbers = SmallVec<[Hash64; 8]>;
+
+fn is_unsafe(method: &Method) -> bool {
+    UNSAFE.contains(&method.as_str())
+}
+
+/// Purges what a request with this answer makes invalid: by itself where its method is one
+/// that changes something, by the route's rules where they name it.
 pub fn after(
     proxy: &Proxy,
     request: &Parts,
@@ -47,27 +99,20 @@ pub fn after(
     status: StatusCode,
     response: &HeaderMap,
 ) {
-    if !request.method.is_safe() {
-        // RFC 9875 §3: whatever the status, the origin has named them.
-        purge_groups(
-            proxy,
-            &groups(response, &CACHE_GROUP_INVALIDATION, scheme, host),
-        );
-    }
-    let failed = !(status.is_success() || status.is_redirection());
-    if failed {
-        return;
-    }
-    if !request.method.is_safe() {
-        // The request came through the route's plugin; what an answer names did not.
-        let own = |headers| proxy.key_of_seen(scheme, host, &request.uri, headers);
-        purge_resource(proxy, &request.headers, own);
-        for name in [http::header::LOCATION, http::header::CONTENT_LOCATION] {
-            if let Some(uri) = named_uri(response, &name, (scheme, host), &request.uri) {
-                let named = |headers| proxy.keys_of_get(scheme, host, &uri, headers).0;
-                purge_resource(proxy, &request.headers, named);
-            }
+    let succeeded = status.is_success() || status.is_redirection();
+    if is_unsafe(&request.method) {
+        // RFC 9875 §3 looks at no status: the origin itself has named these groups.
+        let named = groups(response, &CACHE_GROUP_INVALIDATION, scheme, host);
+        let mut numbers = Numbers::from_slice(&named);
+        if succeeded {
+            changed(proxy, request, (scheme, host), response, &mut numbers);
         }
+        numbers.sort_unstable();
+        numbers.dedup();
+        proxy.cache.invalidate(&numbers);
+    }
+    if !succeeded {
+        return;
     }
     for rule in rules
         .iter()
@@ -79,27 +124,39 @@ pub fn after(
     }
 }
 
-/// Purges a URL that an unsafe request changed, by its keys for given headers, and what
-/// shares a group with what is stored there. That goes one step: the purged have no say
-/// (RFC 9875 §2.2.1).
-fn purge_resource<K: IntoIterator<Item = KeyBuf>>(
+/// The URLs that an unsafe request changed, and their groups.
+fn changed(
     proxy: &Proxy,
-    headers: &HeaderMap,
-    keys: impl Fn(HeaderMap) -> K,
+    request: &Parts,
+    (scheme, host): (&str, &str),
+    response: &HeaderMap,
+    numbers: &mut Numbers,
 ) {
-    for key in keys(headers.clone()) {
-        purge_groups(proxy, &proxy.cache.groups_at(&key, headers));
-    }
-    for key in keys(HeaderMap::new()) {
-        let url = Selector::Url(key.identity());
-        proxy.cache.purge(&url, Kind::Hard);
+    // The request came through the route's plugin; what an answer names did not.
+    let own = |headers| proxy.key_of_seen(scheme, host, &request.uri, headers);
+    add_resource(proxy, &request.headers, own, numbers);
+    for name in [http::header::LOCATION, http::header::CONTENT_LOCATION] {
+        if let Some(uri) = named_uri(response, &name, (scheme, host), &request.uri) {
+            let named = |headers| proxy.keys_of_get(scheme, host, &uri, headers).0;
+            add_resource(proxy, &request.headers, named, numbers);
+        }
     }
 }
 
-fn purge_groups(proxy: &Proxy, groups: &[Hash64]) {
-    for group in groups {
-        proxy.cache.purge(&Selector::Group(*group), Kind::Hard);
+/// Adds a URL that an unsafe request changed, by its keys for given headers, and the groups
+/// of what is stored there. That goes one step: what shares a group with it has no say
+/// (RFC 9875 §2.2.1).
+fn add_resource<K: IntoIterator<Item = KeyBuf>>(
+    proxy: &Proxy,
+    headers: &HeaderMap,
+    keys: impl Fn(HeaderMap) -> K,
+    numbers: &mut Numbers,
+) {
+    for key in keys(headers.clone()) {
+        numbers.extend_from_slice(&proxy.cache.groups_at(&key, headers));
     }
+    let identities = keys(HeaderMap::new());
+    numbers.extend(identities.into_iter().map(|key| key.identity()));
 }
 
 fn apply(
@@ -141,14 +198,14 @@ fn apply(
         Tag(_) => Selector::Tag(text),
         Route(_) => Selector::Route(text),
     };
-    proxy.cache.purge(&selector, kind);
+    proxy.cache.purge_by_request(&selector, kind);
 }
 
 fn purge_url(proxy: &Proxy, scheme: &str, host: &str, uri: &Uri, kind: Kind) {
     let scheme = uri.scheme_str().unwrap_or(scheme);
     let host = uri.authority().map_or(host, |authority| authority.as_str());
     for selector in proxy.by_url(scheme, host, uri).selectors {
-        proxy.cache.purge(&selector, kind);
+        proxy.cache.purge_by_request(&selector, kind);
     }
 }
 
@@ -246,6 +303,21 @@ mod tests {
             Some(r"/x/a\*b/*"),
             "a client's star is a star"
         );
+    }
+
+    #[test]
+    fn methods_that_change_something_are_known_by_name() {
+        for method in [
+            "POST", "PUT", "PATCH", "DELETE", "M-SEARCH", "MKCOL", "LINK",
+        ] {
+            assert!(is_unsafe(&method.parse().unwrap()), "{method}");
+        }
+        for method in [
+            "GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY", "PRI",
+            "SPARKLE", "post", "POSTX",
+        ] {
+            assert!(!is_unsafe(&method.parse().unwrap()), "{method}");
+        }
     }
 
     #[test]

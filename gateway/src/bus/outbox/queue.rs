@@ -1,12 +1,22 @@
 //! What waits to be published, within bounds.
 //!
 //! Purges are never lost: one that waits already takes another of the same selector in,
-//! and when too many wait, one purge of everything takes the place of all. Values go
+//! and when too many wait, one purge of everything takes the place of all. Those that requests
+//! of clients caused are counted apart and take no room from the others: when too many of
+//! them wait, a word that everything is to be validated takes their place. Values go
 //! first when bytes run short, and the oldest of them.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::bus::event::{Message, Shape};
+
+/// Who caused a purge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Author {
+    Operator,
+    /// A request of a client.
+    Request,
+}
 
 /// A purge to be told.
 #[derive(Clone, PartialEq, Debug)]
@@ -14,6 +24,7 @@ pub struct Purge {
     /// As text, see `cache::purge`.
     pub selector: String,
     pub soft: bool,
+    pub author: Author,
     /// What publishers and readers of the seed's kind make of it.
     pub shape: Shape,
     /// Its place in our order; of several that became one, the last.
@@ -44,6 +55,8 @@ pub struct Dropped {
     pub values: usize,
     /// Purges that became one of everything.
     pub widened: usize,
+    /// Purges that became a word that everything is to be validated.
+    pub doubted: usize,
 }
 
 /// Answers and other words that wait at most; beyond them the oldest goes.
@@ -63,8 +76,16 @@ pub struct Queue {
     words: VecDeque<Message>,
     values: VecDeque<Value>,
     bytes: usize,
+    by_requests: Share,
     max_purges: usize,
     max_bytes: usize,
+}
+
+/// How much of the queue purges take that requests caused.
+#[derive(Default)]
+struct Share {
+    purges: usize,
+    bytes: usize,
 }
 
 impl Queue {
@@ -77,6 +98,7 @@ impl Queue {
             words: VecDeque::new(),
             values: VecDeque::new(),
             bytes: 0,
+            by_requests: Share::default(),
             max_purges: max_purges.max(1),
             max_bytes,
         }
@@ -102,16 +124,35 @@ impl Queue {
             return Dropped::default();
         }
         let mut dropped = self.make_room(cost(&purge));
-        if self.purges.len() >= self.max_purges || self.bytes + cost(&purge) > self.max_bytes {
-            dropped.widened = self.widen(&purge);
-            return dropped;
+        match (self.fits(&purge), purge.author) {
+            (true, _) => self.insert(same, purge),
+            (false, Author::Operator) => dropped.widened = self.widen(&purge),
+            (false, Author::Request) => dropped.doubted = self.doubt(&purge),
         }
-        self.insert(same, purge);
         dropped
+    }
+
+    /// Requests have half of the room, and take none of the operators'.
+    fn fits(&self, purge: &Purge) -> bool {
+        let (share, cost) = (&self.by_requests, cost(purge));
+        match purge.author {
+            Author::Request => {
+                share.purges < self.max_purges.div_ceil(2)
+                    && share.bytes + cost <= self.max_bytes / 2
+            }
+            Author::Operator => {
+                self.purges.len() - share.purges < self.max_purges
+                    && self.bytes - share.bytes + cost <= self.max_bytes
+            }
+        }
     }
 
     fn insert(&mut self, same: (String, bool), purge: Purge) {
         self.bytes += cost(&purge);
+        if purge.author == Author::Request {
+            self.by_requests.purges += 1;
+            self.by_requests.bytes += cost(&purge);
+        }
         self.by_selector.insert(same, self.next);
         self.turns.push_back(self.next);
         self.purges.insert(self.next, purge);
@@ -126,9 +167,11 @@ impl Queue {
         self.purges.clear();
         self.turns.clear();
         self.by_selector.clear();
+        self.by_requests = Share::default();
         let all = Purge {
             selector: "all".to_owned(),
             soft: false,
+            author: Author::Operator,
             shape: Shape::Pattern("*".to_owned()),
             order: last.order,
             count: count + last.count,
@@ -136,6 +179,49 @@ impl Queue {
         };
         self.insert((all.selector.clone(), false), all);
         many
+    }
+
+    /// A word that everything is to be validated in the place of all that requests caused.
+    fn doubt(&mut self, last: &Purge) -> usize {
+        let is_one = |purge: &Purge| purge.author == Author::Request;
+        let mut turns: Vec<u64> = Vec::new();
+        turns.extend(
+            self.purges
+                .iter()
+                .filter(|(_, p)| is_one(p))
+                .map(|(turn, _)| turn),
+        );
+        let mut count = last.count;
+        for turn in &turns {
+            count += self.take(*turn).map_or(0, |purge| purge.count);
+        }
+        self.turns.retain(|turn| self.purges.contains_key(turn));
+        let doubt = Purge {
+            selector: "doubt".to_owned(),
+            soft: false,
+            author: Author::Request,
+            shape: Shape::inert(),
+            order: last.order,
+            count,
+            receipt: None,
+        };
+        self.insert((doubt.selector.clone(), false), doubt);
+        turns.len() + 1
+    }
+
+    /// Takes a purge out that waits.
+    fn take(&mut self, turn: u64) -> Option<Purge> {
+        let purge = self.purges.remove(&turn)?;
+        self.bytes -= cost(&purge);
+        if purge.author == Author::Request {
+            self.by_requests.purges -= 1;
+            self.by_requests.bytes -= cost(&purge);
+        }
+        let same = (purge.selector.clone(), purge.soft);
+        if self.by_selector.get(&same) == Some(&turn) {
+            self.by_selector.remove(&same);
+        }
+        Some(purge)
     }
 
     pub fn push_value(&mut self, value: Value) -> Dropped {
@@ -183,12 +269,7 @@ impl Queue {
     /// Purges first, then words, then values.
     pub fn pop(&mut self) -> Option<Next> {
         while let Some(turn) = self.turns.pop_front() {
-            if let Some(purge) = self.purges.remove(&turn) {
-                self.bytes -= cost(&purge);
-                let same = (purge.selector.clone(), purge.soft);
-                if self.by_selector.get(&same) == Some(&turn) {
-                    self.by_selector.remove(&same);
-                }
+            if let Some(purge) = self.take(turn) {
                 return Some(Next::Purge(purge));
             }
         }
@@ -213,6 +294,7 @@ mod tests {
         Purge {
             selector: selector.to_owned(),
             soft: false,
+            author: Author::Operator,
             shape: Shape::Del {
                 keys: vec![selector.to_owned()],
             },
@@ -272,6 +354,28 @@ mod tests {
         let dropped = queue.push_purge(purge("tag:4", 4));
         assert_eq!(dropped.widened, 4);
         assert_eq!(drain(&mut queue), ["all@4"]);
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn what_requests_caused_takes_no_room_from_operators() {
+        let mut queue = Queue::new(4, 10_000);
+        let by_request = |n: u64| Purge {
+            author: Author::Request,
+            ..purge(&format!("by-request:tag:{n}"), n)
+        };
+        queue.push_purge(purge("tag:a", 1));
+        for n in 2..100 {
+            assert_eq!(queue.push_purge(by_request(n)).widened, 0);
+        }
+        for n in 100..103 {
+            let dropped = queue.push_purge(purge(&format!("tag:{n}"), n));
+            assert_eq!(dropped, Dropped::default());
+        }
+        let left = drain(&mut queue);
+        assert!(left.len() <= 6, "{left:?}");
+        assert!(left.contains(&"tag:a@1".to_owned()), "{left:?}");
+        assert!(left.iter().any(|one| one.starts_with("doubt@")), "{left:?}");
         assert_eq!(queue.bytes(), 0);
     }
 

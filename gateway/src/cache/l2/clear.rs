@@ -21,7 +21,7 @@ use super::L2;
 use super::guard::{Call, Failed};
 use super::list::{Cursor, PAGE, reaches};
 use super::store::{Member, Page, Purge, StoreKey};
-use crate::cache::purge::{Order, Selector, Urls, numbered};
+use crate::cache::purge::{Order, Selector, Statement, Urls, numbered};
 
 /// Purges that wait to be walked for at most; more free nothing.
 const WAITING: usize = 256;
@@ -81,9 +81,13 @@ impl Clearing {
         }
         // By the index only URLs are known.
         let what = match purge.selector.parse() {
-            Ok(Selector::Prefix(prefix)) => What::Urls(Urls::beginning(&prefix)),
-            Ok(Selector::Pattern(pattern)) => What::Urls(Urls::like(&pattern)),
-            Ok(Selector::All) => What::All,
+            Ok(Statement::Purged(_, Selector::Prefix(prefix))) => {
+                What::Urls(Urls::beginning(&prefix))
+            }
+            Ok(Statement::Purged(_, Selector::Pattern(pattern))) => {
+                What::Urls(Urls::like(&pattern))
+            }
+            Ok(Statement::Purged(_, Selector::All)) => What::All,
             Ok(_) | Err(_) => return,
         };
         let before = numbered(number);

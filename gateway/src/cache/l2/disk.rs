@@ -19,12 +19,13 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadTransaction, ReadableDatabase};
 use tokio::sync::{Notify, oneshot};
 
 use super::store::{
     Acquired, Found, Lease, Log, Purge, Put, Refusal, Store, StoreError, StoreKey, Written,
 };
+use crate::cache::key::Hash64;
 use crate::cache::purge::Order;
 use writer::{Command, Done};
 
@@ -77,29 +78,60 @@ impl Store for Disk {
         max: usize,
     ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
         let key = *key;
+        let read = move |database: &Database| found(&database.begin_read()?, &key, max);
+        async move { self.read(read).await? }.boxed()
+    }
+
+    fn get_noted<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        max: usize,
+        number: Hash64,
+    ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
+        let key = *key;
         let read = move |database: &Database| {
             let read = database.begin_read()?;
-            let now = millis(SystemTime::now());
-            tables::get(&read, &key.id, |row| {
-                let size = row.record.len();
-                if size > max {
-                    return Err(StoreError::TooLarge { size, limit: max });
-                }
-                let left = Duration::from_millis(row.expires.saturating_sub(now));
-                let record = Bytes::copy_from_slice(row.record);
-                Ok((!left.is_zero()).then_some(Found { record, left }))
-            })
+            let invalidated = tables::invalidated(&read, &[number])?;
+            Ok(found(&read, &key, max)?.map(|found| (found, invalidated)))
         };
-        async move { self.read(read).await?.unwrap_or(Ok(None)) }.boxed()
+        async move { self.read(read).await? }.boxed()
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        number: Hash64,
+        at: Order,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.send(move |done| Command::Invalidate { number, at, done })
+            .boxed()
+    }
+
+    fn invalidated<'a>(
+        &'a self,
+        numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Order, StoreError>> {
+        let numbers = numbers.to_vec();
+        let read =
+            move |database: &Database| tables::invalidated(&database.begin_read()?, &numbers);
+        self.read(read).boxed()
     }
 
     fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
+        self.put_noted(put, &[])
+    }
+
+    fn put_noted<'a>(
+        &'a self,
+        put: Put<'a>,
+        numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Written, StoreError>> {
         let expires = millis(SystemTime::now() + put.life);
         self.send(move |done| Command::Put {
             key: *put.key,
             record: put.record,
             expires,
             born: put.born,
+            numbers: numbers.to_vec(),
             done,
         })
         .boxed()
@@ -168,6 +200,24 @@ impl Store for Disk {
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.send(|done| Command::Sync { done }).boxed()
     }
+}
+
+fn found(
+    read: &ReadTransaction,
+    key: &StoreKey,
+    max: usize,
+) -> Result<Result<Option<Found>, StoreError>, redb::Error> {
+    let now = millis(SystemTime::now());
+    let found = tables::get(read, &key.id, |row| {
+        let size = row.record.len();
+        if size > max {
+            return Err(StoreError::TooLarge { size, limit: max });
+        }
+        let left = Duration::from_millis(row.expires.saturating_sub(now));
+        let record = Bytes::copy_from_slice(row.record);
+        Ok((!left.is_zero()).then_some(Found { record, left }))
+    });
+    Ok(found?.unwrap_or(Ok(None)))
 }
 
 /// Milliseconds of the Unix epoch.

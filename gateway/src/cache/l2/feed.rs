@@ -7,12 +7,15 @@
 //! ([`Log`]). Where some are missing, all that was born before is hidden.
 //!
 //! Invariant: a purge that was taken in is appended before anything is forgotten of it;
-//! when too many wait, one purge of everything takes the place of all.
+//! when too many wait, one purge of everything takes the place of all. Those that requests of
+//! clients caused wait apart, and when too many of them wait, a doubt takes their place: what
+//! is stored is validated, not lost.
 //! Invariant: what waits for its number comes after every number that is known here, since
 //! it will get a later one. So it hides whatever the store has, wherever that was born
 //! ([`Feed::hides`]), and a record born at a number that was not applied yet can't be judged.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,9 +30,11 @@ use super::guard::{Call, Failed, Guard};
 use super::store::{Log, Logged, Purge, StoreError};
 use crate::cache::entry::Marks;
 use crate::cache::event::{Event, Hooks};
-use crate::cache::purge::{Kind, Order, PurgeLog, Selector, numbered};
+use crate::cache::purge::{
+    Author, Kind, Lasts, Order, PurgeLog, Selector, Statement, numbered, shared,
+};
 
-/// Different purges that wait to be appended at most.
+/// Different purges that wait to be appended at most, of each author.
 const WAITING: usize = 10_000;
 /// Purges that are appended side by side.
 const BATCH: usize = 32;
@@ -56,6 +61,8 @@ pub(super) struct Feed {
     generation: AtomicU64,
     /// The newest number that was applied.
     applied: AtomicU64,
+    /// The number at which one was asked for since steps became rare.
+    asked_at: AtomicU64,
     depth: IntGauge,
     number: IntGauge,
     gaps: IntCounter,
@@ -68,6 +75,8 @@ type Tellers = Vec<oneshot::Sender<u64>>;
 /// meaning: each gets its number when it's appended.
 struct Queue {
     waiting: HashMap<Purge, Tellers>,
+    /// Those that requests of clients caused.
+    by_requests: HashMap<Purge, Tellers>,
     under_way: usize,
     /// All that waited since none did; an order of its own.
     pending: PurgeLog,
@@ -119,6 +128,7 @@ impl Feed {
             position: Mutex::default(),
             generation: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            asked_at: AtomicU64::new(Order::MAX),
             depth,
             number,
             gaps,
@@ -172,20 +182,69 @@ impl Feed {
     /// Takes in a purge, which holds here when this returns. The receiver gets its number
     /// in time. Nobody can append it before it is noted here: it would be noted after its
     /// own number then, and reach what others loaded since.
-    pub(super) fn push(&self, selector: &Selector, kind: Kind) -> (Order, oneshot::Receiver<u64>) {
+    pub(super) fn push(
+        &self,
+        author: Author,
+        selector: &Selector,
+        kind: Kind,
+    ) -> (Order, oneshot::Receiver<u64>) {
         let (done, receiver) = oneshot::channel();
         let purge = Purge {
-            selector: selector.to_string(),
+            selector: Statement::Purged(author, selector.clone()).to_string(),
             soft: kind == Kind::Soft,
         };
         let mut queue = self.queue.lock();
         // First: what is applied in between does not come before it.
-        queue.pending.record(selector, Kind::Hard);
-        let order = self.log.record(selector, kind);
-        self.wait_for(&mut queue, purge, vec![done]);
+        queue.pending.record_by(author, selector, Kind::Hard);
+        let order = self.log.record_by(author, selector, kind);
+        match author {
+            Author::Operator => self.wait_for(&mut queue, purge, vec![done]),
+            Author::Request => self.wait_for_request(&mut queue, purge, vec![done]),
+        }
         drop(queue);
         self.wake.notify_one();
         (order, receiver)
+    }
+
+    /// The place in the order of purges at which something begins now.
+    pub(super) fn order(&self) -> Order {
+        self.log.order()
+    }
+
+    /// Has what is stored anywhere validated before it is shown: more was invalidated than can
+    /// be noted.
+    pub(super) fn doubt_everything(&self) {
+        let mut queue = self.queue.lock();
+        if let Place::Vacant(place) = queue.by_requests.entry(doubt()) {
+            place.insert(Vec::new());
+            self.log.doubt(Lasts::ForGood);
+            self.depth.set(queue.depth());
+            tracing::warn!(
+                "too many invalidations wait for the second tier; what is stored is validated \
+                 instead"
+            );
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// Asks for a number, once for each, when the local steps of this one become rare.
+    pub(super) fn ask_before_steps_end(&self) {
+        let number = shared(self.log.order());
+        if self.log.wants_number() && self.asked_at.swap(number, Ordering::Relaxed) != number {
+            drop(self.ask_for_number());
+        }
+    }
+
+    /// Asks for a number of the log, by a purge that reaches nothing and leaves no record.
+    pub(super) fn ask_for_number(&self) -> oneshot::Receiver<u64> {
+        let (done, receiver) = oneshot::channel();
+        let mut queue = self.queue.lock();
+        queue.waiting.entry(nothing()).or_default().push(done);
+        self.depth.set(queue.depth());
+        drop(queue);
+        self.wake.notify_one();
+        receiver
     }
 
     /// A purge that waits already is one with this: its number comes after both.
@@ -200,6 +259,27 @@ impl Feed {
             }
         };
         queue.waiting.entry(purge).or_default().extend(tellers);
+        self.depth.set(queue.depth());
+    }
+
+    /// The same for a purge that a request caused.
+    fn wait_for_request(&self, queue: &mut Queue, purge: Purge, tellers: Tellers) {
+        let fits = queue.by_requests.contains_key(&purge) || queue.by_requests.len() < WAITING;
+        let purge = match fits {
+            true => purge,
+            false => {
+                let all = queue.by_requests.drain().flat_map(|(_, tellers)| tellers);
+                let all = all.collect();
+                self.log.doubt(Lasts::ForGood);
+                queue.by_requests.insert(doubt(), all);
+                tracing::warn!(
+                    "too many purges by `invalidate` rules wait for the second tier; what is \
+                     stored is validated instead"
+                );
+                doubt()
+            }
+        };
+        queue.by_requests.entry(purge).or_default().extend(tellers);
         self.depth.set(queue.depth());
     }
 
@@ -228,11 +308,9 @@ impl Feed {
 
     fn batch(&self) -> Vec<(Purge, Tellers)> {
         let mut queue = self.queue.lock();
-        let first: Vec<Purge> = queue.waiting.keys().take(BATCH).cloned().collect();
-        let batch: Vec<_> = first
-            .into_iter()
-            .filter_map(|purge| queue.waiting.remove_entry(&purge))
-            .collect();
+        let mut batch = taken(&mut queue.waiting, BATCH);
+        let room = BATCH - batch.len();
+        batch.extend(taken(&mut queue.by_requests, room));
         queue.under_way += batch.len();
         batch
     }
@@ -256,7 +334,15 @@ impl Feed {
                 true
             }
             Err(_) => {
-                self.came_back(|queue| self.wait_for(queue, purge, tellers));
+                let author = match purge.selector.parse() {
+                    Ok(Statement::Purged(author, _)) => author,
+                    Ok(Statement::Doubt) => Author::Request,
+                    Ok(Statement::Invalidated(_)) | Err(_) => Author::Operator,
+                };
+                self.came_back(|queue| match author {
+                    Author::Operator => self.wait_for(queue, purge, tellers),
+                    Author::Request => self.wait_for_request(queue, purge, tellers),
+                });
                 false
             }
         }
@@ -349,11 +435,25 @@ impl Feed {
 
     fn note(&self, logged: &Logged) {
         let purge = &logged.purge;
+        if *purge == nothing() {
+            // The number alone is of use, and whoever applies the log advances to it.
+            return;
+        }
         let kind = if purge.soft { Kind::Soft } else { Kind::Hard };
-        // A selector that a newer version knows: what it reaches is unknown, so all.
-        let parsed = purge.selector.parse().map(|selector| (selector, kind));
-        let (selector, kind) = parsed.unwrap_or((Selector::All, Kind::Hard));
-        self.log.record_numbered(&selector, kind, logged.number);
+        match purge.selector.parse() {
+            Ok(Statement::Purged(author, selector)) => {
+                self.log
+                    .record_numbered(author, &selector, kind, logged.number);
+            }
+            Ok(Statement::Doubt) => self.log.doubt_before(logged.number),
+            // What a newer version knows: what it reaches is unknown, so all.
+            Ok(Statement::Invalidated(_)) | Err(_) => self.log.record_numbered(
+                Author::Operator,
+                &Selector::All,
+                Kind::Hard,
+                logged.number,
+            ),
+        }
     }
 
     /// Hides what was born before now.
@@ -373,6 +473,7 @@ impl Default for Queue {
     fn default() -> Self {
         Self {
             waiting: HashMap::new(),
+            by_requests: HashMap::new(),
             under_way: 0,
             pending: pending(),
         }
@@ -381,8 +482,14 @@ impl Default for Queue {
 
 impl Queue {
     fn depth(&self) -> i64 {
-        (self.waiting.len() + self.under_way) as i64
+        (self.waiting.len() + self.by_requests.len() + self.under_way) as i64
     }
+}
+
+fn taken(from: &mut HashMap<Purge, Tellers>, most: usize) -> Vec<(Purge, Tellers)> {
+    let first: Vec<Purge> = from.keys().take(most).cloned().collect();
+    let taken = first.iter().filter_map(|purge| from.remove_entry(purge));
+    taken.collect()
 }
 
 fn pending() -> PurgeLog {
@@ -392,6 +499,20 @@ fn pending() -> PurgeLog {
 fn everything() -> Purge {
     Purge {
         selector: Selector::All.to_string(),
+        soft: false,
+    }
+}
+
+fn nothing() -> Purge {
+    Purge {
+        selector: Selector::Route(String::new()).to_string(),
+        soft: false,
+    }
+}
+
+fn doubt() -> Purge {
+    Purge {
+        selector: Statement::Doubt.to_string(),
         soft: false,
     }
 }

@@ -8,7 +8,8 @@ use super::guard::{Call, Failed};
 use super::store::{StoreError, StoreKey};
 use crate::cache::entry::Entry;
 use crate::cache::event::{Event, Look};
-use crate::cache::key::{Key, KeyBuf, KeyId};
+use crate::cache::key::{Hash64, Key, KeyBuf, KeyId};
+use crate::cache::purge::Order;
 use crate::cache::record::{Record, Stored};
 use crate::http::vary::Vary;
 
@@ -33,7 +34,9 @@ impl L2 {
     /// Looks a request up.
     pub async fn find(&self, primary: &KeyBuf, request: &HeaderMap) -> Sought {
         let home = KeyId::of(primary.as_bytes());
-        let found = match self.read(home, primary.as_bytes()).await {
+        // Invalidations from here on may have come too late for the store's answer.
+        let began = self.feed.order();
+        let found = match self.read(home, primary, primary.as_bytes()).await {
             Ok(Record::Entry(stored)) => Ok((primary.to_key(), stored)),
             Ok(Record::Varies(lists)) => self.variant(home, primary, &lists, request).await,
             Err(look) => Err(look),
@@ -43,7 +46,7 @@ impl L2 {
         match found {
             Ok((key, stored)) => Sought::Found(Box::new(Below {
                 vary: Vary::parse(&stored.headers),
-                entry: convert::entry(key, stored),
+                entry: convert::entry(key, stored).found_below(began),
             })),
             Err(Look::Error | Look::Skipped) => Sought::Unknown,
             Err(_) => Sought::Miss,
@@ -59,7 +62,7 @@ impl L2 {
     ) -> Result<(Key, Stored), Look> {
         for fields in lists.iter().take(LISTS) {
             let key = primary.variant(fields, request);
-            match self.read(home, key.as_bytes()).await {
+            match self.read(home, primary, key.as_bytes()).await {
                 Ok(Record::Entry(stored)) => return Ok((key.to_key(), stored)),
                 Err(look @ (Look::Error | Look::Skipped)) => return Err(look),
                 Ok(Record::Varies(_)) | Err(_) => {}
@@ -69,44 +72,71 @@ impl L2 {
     }
 
     /// The record under a whole key: what waits to be written, else what the store has.
-    async fn read(&self, home: KeyId, key: &[u8]) -> Result<Record, Look> {
+    async fn read(&self, home: KeyId, primary: &KeyBuf, key: &[u8]) -> Result<Record, Look> {
         let generation = self.feed.generation().ok_or(Look::Skipped)?;
         let name = StoreKey::below(home, key);
         if self.removals.hides(&name) {
             return Err(Look::Miss);
         }
         let record = match self.writer.waiting(&name) {
+            Some(waiting) if waiting.is_overtaken() => return Err(Look::Miss),
             Some(waiting) => waiting.aged().ok_or(Look::Miss)?,
-            None => self.fetched(&name, key).await?,
+            None => self.fetched(&name, primary.identity(), key).await?,
         };
         match record {
             Record::Entry(stored) if stored.generation != generation => Err(Look::Outdated),
             Record::Entry(stored) if !self.feed.knows(stored.born) => Err(Look::Ahead),
-            Record::Entry(stored) if self.feed.hides(&stored.marks) => Err(Look::Miss),
+            Record::Entry(stored)
+                if self.feed.hides(&stored.marks) || self.invalidations.hides(&stored.marks) =>
+            {
+                Err(Look::Miss)
+            }
             record => Ok(record),
         }
     }
 
-    async fn fetched(&self, name: &StoreKey, key: &[u8]) -> Result<Record, Look> {
+    async fn fetched(&self, name: &StoreKey, identity: Hash64, key: &[u8]) -> Result<Record, Look> {
         let limit = self.codec.limits.encoded;
         let found = self
             .guard
-            .call(Call::Get, |store| store.get(name, limit))
+            .call(Call::Get, |store| store.get_noted(name, limit, identity))
             .await;
-        let found = found.map_err(|error| match error {
-            // It answers, and a write will put this right.
-            Failed::Store(StoreError::Foreign(_) | StoreError::TooLarge { .. }) => Look::Corrupt,
-            Failed::Store(_) => Look::Error,
-            Failed::Skipped | Failed::Busy => Look::Skipped,
-        })?;
+        let (found, invalidated) = found.map_err(unread)?;
         let found = found.ok_or(Look::Miss)?;
-        match convert::decode(key, found.record, &self.codec).await {
-            Ok(Record::Entry(stored)) => Ok(Record::Entry(convert::resided(stored, found.left))),
-            Ok(varies) => Ok(varies),
+        let stored = match convert::decode(key, found.record, &self.codec).await {
+            Ok(Record::Entry(stored)) => convert::resided(stored, found.left),
+            Ok(varies) => return Ok(varies),
             Err(corrupt) => {
                 self.hooks.emit(Event::Corrupt(corrupt));
-                Err(Look::Corrupt)
+                return Err(Look::Corrupt);
             }
+        };
+        let with_groups = match stored.marks.groups.is_empty() {
+            true => invalidated,
+            false => self.groups_of(&stored).await?.max(invalidated),
+        };
+        match stored.born < with_groups {
+            true => Err(Look::Miss),
+            false => Ok(Record::Entry(stored)),
         }
+    }
+
+    /// The newest invalidation of the groups that a record belongs to.
+    async fn groups_of(&self, stored: &Stored) -> Result<Order, Look> {
+        let groups = &stored.marks.groups;
+        let newest = self
+            .guard
+            .call(Call::Get, |store| store.invalidated(groups))
+            .await;
+        newest.map_err(unread)
+    }
+}
+
+fn unread(failed: Failed) -> Look {
+    match failed {
+        // It answers, and a write will put this right.
+        Failed::Store(StoreError::Foreign(_) | StoreError::TooLarge { .. }) => Look::Corrupt,
+        Failed::Store(_) => Look::Error,
+        Failed::Skipped | Failed::Busy => Look::Skipped,
     }
 }

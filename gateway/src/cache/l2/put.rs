@@ -13,10 +13,10 @@ use super::lease::Held;
 use super::store::{Lease, Put, StoreKey, Written};
 use super::writer::Busy;
 use super::{L2, convert};
-use crate::cache::entry::Entry;
+use crate::cache::entry::{Entry, Marks};
 use crate::cache::event::{Event, Wrote};
-use crate::cache::key::{Key, KeyId};
-use crate::cache::purge::{Kind, Order, Selector, shared};
+use crate::cache::key::{Hash64, Key, KeyId};
+use crate::cache::purge::{Kind, Order, Selector, Watch, shared};
 use crate::cache::record::Record;
 
 /// A record on its way to the store.
@@ -28,6 +28,11 @@ pub(super) struct Write {
     life: Duration,
     pub(super) born: Order,
     since: Instant,
+    /// The numbers that invalidations of it go by.
+    numbers: Box<[Hash64]>,
+    /// Where they are noted, and the place in the order from which on they count.
+    watch: Watch,
+    known_since: Order,
 }
 
 impl L2 {
@@ -77,6 +82,9 @@ impl L2 {
             life,
             born: shared(entry.born),
             since: Instant::now(),
+            numbers: numbers(&entry.marks),
+            watch: entry.watch.get().cloned().unwrap_or_default(),
+            known_since: entry.known_since,
         };
         let mut writes = vec![write(&entry.key, stored.life, Record::Entry(stored))];
         if entry.key != *primary {
@@ -96,6 +104,7 @@ impl L2 {
 
     async fn write(&self, write: &Arc<Write>, lease: Option<&Lease>, _busy: Busy<'_>) {
         let wrote = match convert::encode(write, &self.codec).await {
+            _ if write.is_overtaken() => Wrote::Overtaken,
             Some((record, life)) => {
                 let put = Put {
                     key: &write.key,
@@ -104,18 +113,25 @@ impl L2 {
                     born: write.born,
                     lease: lease.filter(|lease| lease.key.home == write.key.home),
                 };
-                self.put_now(put).await
+                self.put_now(put, &write.numbers).await
             }
             None => Wrote::TooLarge,
         };
         if wrote == Wrote::Stored {
             self.index.stored(write);
+            if write.is_overtaken() {
+                // The store may have been told before there was anything to note it for.
+                self.invalidate(&write.numbers);
+            }
         }
         self.hooks.emit(Event::Wrote(wrote));
     }
 
-    async fn put_now(&self, put: Put<'_>) -> Wrote {
-        match self.guard.call(Call::Put, |store| store.put(put)).await {
+    async fn put_now(&self, put: Put<'_>, numbers: &[Hash64]) -> Wrote {
+        let put = self
+            .guard
+            .call(Call::Put, |store| store.put_noted(put, numbers));
+        match put.await {
             Ok(Written::Stored) => Wrote::Stored,
             Ok(Written::Overtaken) => Wrote::Overtaken,
             Ok(Written::NotOwner) => Wrote::NotOwner,
@@ -168,6 +184,11 @@ impl Write {
         }
     }
 
+    /// Whether a request made it invalid since it was loaded.
+    pub(super) fn is_overtaken(&self) -> bool {
+        self.watch.newest() > self.known_since
+    }
+
     /// How long it lives yet.
     pub(super) fn left(&self) -> Duration {
         self.life.saturating_sub(self.since.elapsed())
@@ -197,6 +218,15 @@ impl Write {
             life: Duration::from_secs(60),
             born,
             since: Instant::now(),
+            numbers: Box::default(),
+            watch: Watch::default(),
+            known_since: born,
         }
     }
+}
+
+/// What invalidations of something with these marks go by.
+fn numbers(marks: &Marks) -> Box<[Hash64]> {
+    let numbers = std::iter::once(marks.identity).chain(marks.groups.iter().copied());
+    numbers.collect()
 }

@@ -1,7 +1,7 @@
 //! The second tier that nodes share: Redis alone, behind Sentinel, or as a Cluster.
 //!
 //! Inside: `config`, `link` (a connection kept up), `script`, `log` (the purge log), `lease`,
-//! `freed` (word of leases), `index`, `names`, `fault`; connecting is `crate::redis`'s. Decision: every write is a
+//! `freed` (word of leases), `note` (what was invalidated), `index`, `names`, `fault`; connecting is `crate::redis`'s. Decision: every write is a
 //! script that looks before it writes, so that a late one never beats a purge, a newer
 //! record or the owner of a lease; no command ever walks over keys. Invariant: nothing here
 //! waits for a connection.
@@ -14,6 +14,7 @@ mod lease;
 mod link;
 mod log;
 mod names;
+mod note;
 mod script;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use tokio::sync::broadcast;
 use super::store::{
     Acquired, Found, Lease, Log, Noted, Page, Purge, Put, Store, StoreError, StoreKey, Written,
 };
+use crate::cache::key::Hash64;
 use crate::cache::purge::Order;
 use crate::redis::{self, Plan, is_demotion};
 use fault::{fault, unexpected};
@@ -203,6 +205,38 @@ impl Store for Redis {
 
     fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
         self.write(put).boxed()
+    }
+
+    fn get_noted<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        max: usize,
+        number: Hash64,
+    ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
+        self.read_noted(key, max, number).boxed()
+    }
+
+    fn put_noted<'a>(
+        &'a self,
+        put: Put<'a>,
+        numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Written, StoreError>> {
+        self.write_noted(put, numbers).boxed()
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        number: Hash64,
+        at: Order,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.change_note(number, at).boxed()
+    }
+
+    fn invalidated<'a>(
+        &'a self,
+        numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Order, StoreError>> {
+        self.notes(numbers).boxed()
     }
 
     fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>> {

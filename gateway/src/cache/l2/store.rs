@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
 
-use crate::cache::key::KeyId;
+use crate::cache::key::{Hash64, KeyId};
 use crate::cache::purge::Order;
 
 pub use index::{Member, Noted, Page, Text};
@@ -154,6 +154,46 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes, unless something later is there.
     fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>>;
+
+    /// As [`get`](Self::get), with the newest invalidation that is noted for `number`, 0 where
+    /// there is none: a record that was born before it is not to be shown. From now on, for a
+    /// while, invalidations of the number are noted.
+    fn get_noted<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        max: usize,
+        _number: Hash64,
+    ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
+        async move { Ok((self.get(key, max).await?, 0)) }.boxed()
+    }
+
+    /// As [`put`](Self::put); invalidations of these numbers are noted as long as the record
+    /// lives.
+    fn put_noted<'a>(
+        &'a self,
+        put: Put<'a>,
+        _numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Written, StoreError>> {
+        self.put(put)
+    }
+
+    /// Notes that what bears this number and was born before `at` is not to be shown. False:
+    /// there is nothing of the kind and nobody looked for it, so nothing is noted.
+    fn invalidate<'a>(
+        &'a self,
+        _number: Hash64,
+        _at: Order,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async { Ok(false) }.boxed()
+    }
+
+    /// The newest invalidation that is noted for any of these numbers.
+    fn invalidated<'a>(
+        &'a self,
+        _numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Order, StoreError>> {
+        async { Ok(0) }.boxed()
+    }
 
     /// Removes the record of `key`, unless its load began after `at`, and keeps out, for a
     /// while, what was born before `at`.

@@ -2,6 +2,7 @@
 
 mod holes;
 mod holes_outage;
+mod invalidations;
 mod memory;
 
 use std::sync::Arc;

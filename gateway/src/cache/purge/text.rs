@@ -1,12 +1,37 @@
-//! Selectors as text, for the log that nodes share: `tag:x`, `url:0123456789abcdef`, `all`.
-//! They are read by later versions too: a word, once written, keeps its meaning.
+//! Purges as text, for the log that nodes share and for the bus: `tag:x`, `url:0123456789abcdef`,
+//! `all`; before a purge that a request of a client caused, `by-request:`. `invalidated:` and
+//! numbers is what requests made invalid by themselves, `doubt` says that more was purged than
+//! could be kept. They are read by later versions too: a word, once written, keeps its
+//! meaning; whoever does not know one takes it for a purge of everything.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::Selector;
-use crate::cache::key::KeyId;
+use super::{Author, Selector};
+use crate::cache::key::{Hash64, KeyId};
 use crate::pattern::Pattern;
+
+/// What nodes tell each other.
+#[derive(Clone, Debug)]
+pub enum Statement {
+    /// This was purged.
+    Purged(Author, Selector),
+    /// URLs and groups with these numbers were invalidated.
+    Invalidated(Vec<Hash64>),
+    /// Requests purged more than could be kept: what is stored is to be validated.
+    Doubt,
+}
+
+const BY_REQUEST: &str = "by-request:";
+const INVALIDATED: &str = "invalidated:";
+const DOUBT: &str = "doubt";
+/// Digits of one number.
+const DIGITS: usize = 16;
+
+/// How long a statement about so many numbers is, in bytes.
+pub const fn length_of_invalidated(numbers: usize) -> usize {
+    INVALIDATED.len() + numbers * DIGITS
+}
 
 /// What is no selector, or one that only a later version knows.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +76,48 @@ impl FromStr for Selector {
     }
 }
 
+impl fmt::Display for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Purged(Author::Operator, selector) => selector.fmt(f),
+            Self::Purged(Author::Request, selector) => write!(f, "{BY_REQUEST}{selector}"),
+            Self::Invalidated(numbers) => {
+                f.write_str(INVALIDATED)?;
+                numbers
+                    .iter()
+                    .try_for_each(|number| write!(f, "{number:016x}"))
+            }
+            Self::Doubt => f.write_str(DOUBT),
+        }
+    }
+}
+
+impl FromStr for Statement {
+    type Err = Unknown;
+
+    fn from_str(text: &str) -> Result<Self, Unknown> {
+        if text == DOUBT {
+            return Ok(Self::Doubt);
+        }
+        if let Some(purge) = text.strip_prefix(BY_REQUEST) {
+            return Ok(Self::Purged(Author::Request, purge.parse()?));
+        }
+        match text.strip_prefix(INVALIDATED) {
+            Some(digits) => {
+                let numbers = digits.as_bytes().chunks(DIGITS).map(number);
+                let numbers: Option<Vec<Hash64>> = numbers.collect();
+                let unknown = || Unknown(text.to_owned());
+                numbers.map(Self::Invalidated).ok_or_else(unknown)
+            }
+            None => Ok(Self::Purged(Author::Operator, text.parse()?)),
+        }
+    }
+}
+
+fn number(digits: &[u8]) -> Option<Hash64> {
+    KeyId::parse(std::str::from_utf8(digits).ok()?).map(|id| id.0)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -66,8 +133,18 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(text in ".{0,30}") {
+        fn what_nodes_say_is_read(numbers: Vec<Hash64>, rest in ".{0,20}") {
+            let invalidated = Statement::Invalidated(numbers.clone()).to_string();
+            prop_assert_eq!(invalidated.len(), length_of_invalidated(numbers.len()));
+            for text in [invalidated, format!("by-request:tag:{rest}"), format!("tag:{rest}"), "doubt".into()] {
+                prop_assert_eq!(text.parse::<Statement>().unwrap().to_string(), text);
+            }
+        }
+
+        #[test]
+        fn nothing_panics(text in ".{0,30}", word in "invalidated:|by-request:|") {
             let _ = text.parse::<Selector>();
+            let _ = format!("{word}{text}").parse::<Statement>();
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The purge log against a plain model: what a purge reached stays hidden, whatever comes after.
 //!
 //! Input: lines, one operation each: `load URL [TAG…]` (stored at once), `begin URL [TAG…]`
-//! (stored by `end`), `end`, `tag|key|url|route|prefix|pattern|all NAME`, `group HOST NAME` (with `soft-` before it), `sweep`.
+//! (stored by `end`), `end`, `tag|key|url|route|prefix|pattern|all NAME`, `group HOST NAME` (with
+//! `soft-` before it, and `rule-` before that where a request caused it), `invalidate URL`
+//! (what an unsafe request does by itself), `sweep`.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use lamina::cache::entry::{Entry, Marks};
 use lamina::cache::freshness::Freshness;
 use lamina::cache::key::{Field, Key, KeyBuf, hash64};
-use lamina::cache::purge::{Kind, Order, PurgeLog, Selector, Verdict};
+use lamina::cache::purge::{Author, Kind, Order, PurgeLog, Selector, Verdict};
 use lamina::cache::tags;
 use lamina::pattern::Pattern;
 
@@ -18,6 +20,9 @@ use crate::input;
 
 /// More records than this become one that reaches everything.
 const MAX_RECORDS: usize = 8;
+
+/// Lines of one input that are read.
+const LINES: usize = 64;
 
 struct Stored {
     entry: Entry,
@@ -34,12 +39,13 @@ pub fn check(data: &[u8]) {
     let log = PurgeLog::new(MAX_RECORDS, Duration::ZERO);
     let mut stored: Vec<Stored> = Vec::new();
     let mut exact = true;
-    for line in input::texts(data).take(64) {
+    for line in input::texts(data).take(LINES) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "load" | "begin" => stored.push(load(&log, rest, word == "begin")),
             "end" => stored.iter_mut().for_each(|one| one.loading = false),
             "sweep" => exact &= sweep(&log, &stored),
+            "invalidate" => invalidate(&log, &mut stored, rest),
             _ => exact &= purge(&log, &mut stored, word, rest),
         }
         for one in stored.iter().filter(|one| !one.loading) {
@@ -102,6 +108,7 @@ fn load(log: &PurgeLog, rest: &str, loading: bool) -> Stored {
         marks,
         order,
     );
+    log.hold(&entry);
     Stored {
         entry,
         url,
@@ -123,7 +130,20 @@ fn route(url: &str) -> &str {
     url.split('/').next().unwrap_or_default()
 }
 
+/// It reaches what it names, leaves no record, and nothing else is hidden by it.
+fn invalidate(log: &PurgeLog, stored: &mut [Stored], url: &str) {
+    let records = log.records();
+    let (order, _) = log.invalidate(&[hash64(url.as_bytes())]);
+    assert_eq!((order, log.records()), (log.order(), records));
+    let named = stored.iter_mut().filter(|one| one.url == url);
+    named.for_each(|one| one.hidden = true);
+}
+
 fn purge(log: &PurgeLog, stored: &mut [Stored], word: &str, name: &str) -> bool {
+    let (author, word) = match word.strip_prefix("rule-") {
+        Some(word) => (Author::Request, word),
+        None => (Author::Operator, word),
+    };
     let (kind, word) = match word.strip_prefix("soft-") {
         Some(word) => (Kind::Soft, word),
         None => (Kind::Hard, word),
@@ -143,9 +163,10 @@ fn purge(log: &PurgeLog, stored: &mut [Stored], word: &str, name: &str) -> bool 
         _ => return true,
     };
     let room = log.records() < MAX_RECORDS;
-    let order: Order = log.record(&selector, kind);
+    let order: Order = log.record_by(author, &selector, kind);
     assert_eq!(order, log.order());
-    assert!(log.records() <= MAX_RECORDS + 1, "the log has a bound");
+    // No more lines than that make records of requests.
+    assert!(log.records() <= MAX_RECORDS + 1 + LINES, "the log has a bound");
     for one in stored.iter_mut().filter(|one| reaches(&selector, one)) {
         match kind {
             Kind::Hard => one.hidden = true,

@@ -93,6 +93,7 @@ fn start(database: Database, config: &config::Disk) -> Disk {
         max_bytes: config.max_bytes.0,
         sync_interval: config.sync_interval.0,
         tombstones: Default::default(),
+        next_note: 0,
         synced: Instant::now(),
         unsynced: false,
     };

@@ -5,6 +5,7 @@
 //! | `records` | the store's key | when it expires, its birth, its arrival, the record |
 //! | `arrivals` | arrival number | the store's key: the oldest goes first |
 //! | `purges` | number | `h` or `s` for hard and soft, then the selector |
+//! | `notes` | the number of a URL or group | its newest invalidation, when the note expires |
 //! | `meta` | `generation`, `number`, `trimmed`, `bytes`, `arrival` | |
 //!
 //! Invariant: each record stands in `arrivals` once, and `bytes` is their sum.
@@ -22,6 +23,7 @@ type Key<'a> = &'a [u8; 16];
 const RECORDS: TableDefinition<'_, Key<'static>, &[u8]> = TableDefinition::new("records");
 const ARRIVALS: TableDefinition<'_, u64, Key<'static>> = TableDefinition::new("arrivals");
 const PURGES: TableDefinition<'_, u64, &str> = TableDefinition::new("purges");
+const NOTES: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("notes");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// What a record costs besides its own bytes.
@@ -62,6 +64,7 @@ pub(super) fn prepare(write: &WriteTransaction, fresh: u64) -> Result<(u64, u64)
     write.open_table(RECORDS)?;
     write.open_table(ARRIVALS)?;
     write.open_table(PURGES)?;
+    write.open_table(NOTES)?;
     let mut meta = write.open_table(META)?;
     let held = meta.get("generation")?.map(|value| value.value());
     let generation = match held {
@@ -84,6 +87,70 @@ pub(super) fn get<T>(
     let table = read.open_table(RECORDS)?;
     let value = table.get(key)?;
     Ok(value.and_then(|value| Row::read(value.value()).map(take)))
+}
+
+/// The newest invalidation that is noted for any of these numbers.
+pub(super) fn invalidated(read: &ReadTransaction, numbers: &[u64]) -> Result<Order, redb::Error> {
+    let notes = read.open_table(NOTES)?;
+    let mut newest = 0;
+    for number in numbers {
+        newest = newest.max(notes.get(number)?.map_or(0, |note| note.value().0));
+    }
+    Ok(newest)
+}
+
+/// Has invalidations of `number` noted until `expires`.
+pub(super) fn keep_note(
+    write: &WriteTransaction,
+    number: u64,
+    expires: u64,
+) -> Result<(), redb::Error> {
+    let mut notes = write.open_table(NOTES)?;
+    let (at, until) = notes.get(number)?.map_or((0, 0), |note| note.value());
+    if until < expires {
+        notes.insert(number, (at, expires))?;
+    }
+    Ok(())
+}
+
+/// Notes an invalidation. False: nothing is noted of this number.
+pub(super) fn invalidate(
+    write: &WriteTransaction,
+    number: u64,
+    at: Order,
+) -> Result<bool, redb::Error> {
+    let mut notes = write.open_table(NOTES)?;
+    let Some((held, expires)) = notes.get(number)?.map(|note| note.value()) else {
+        return Ok(false);
+    };
+    notes.insert(number, (at.max(held), expires))?;
+    Ok(true)
+}
+
+/// Looks at some notes from `from` on and drops those that have expired. Answers where to go
+/// on; 0 is the beginning.
+pub(super) fn tidy_notes(
+    write: &WriteTransaction,
+    from: u64,
+    some: usize,
+    now: u64,
+) -> Result<u64, redb::Error> {
+    let mut notes = write.open_table(NOTES)?;
+    let (mut expired, mut next) = (Vec::new(), 0);
+    for (seen, note) in notes.range(from..)?.enumerate() {
+        let (number, note) = note?;
+        if seen == some {
+            next = number.value();
+            break;
+        }
+        if note.value().1 < now {
+            expired.push(number.value());
+        }
+    }
+    for number in expired {
+        notes.remove(number)?;
+    }
+    Ok(next)
 }
 
 /// The birth of the record that is there.

@@ -8,13 +8,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{Notify, oneshot};
 
 use super::tables;
+use crate::cache::key::Hash64;
 use crate::cache::l2::store::{Purge, StoreError, StoreKey, Written};
 use crate::cache::purge::Order;
 
@@ -25,7 +26,15 @@ pub(super) enum Command {
         record: Bytes,
         expires: u64,
         born: Order,
+        /// What invalidations of it go by.
+        numbers: Vec<Hash64>,
         done: Done<Written>,
+    },
+    /// Notes an invalidation; whether there was a note.
+    Invalidate {
+        number: Hash64,
+        at: Order,
+        done: Done<bool>,
     },
     Delete {
         key: StoreKey,
@@ -49,6 +58,8 @@ type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// Commands of one transaction at most.
 const BATCH: usize = 256;
+/// Notes that a transaction looks at besides, whether they have expired.
+const NOTES: usize = 8;
 /// Tombstones and how long they keep out what is older: longer than any load takes.
 const TOMBSTONES: usize = 10_000;
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(600);
@@ -60,6 +71,8 @@ pub(super) struct Writer {
     pub(super) max_bytes: u64,
     pub(super) sync_interval: Duration,
     pub(super) tombstones: HashMap<StoreKey, (Order, Instant)>,
+    /// The note that is looked at next, whether it has expired.
+    pub(super) next_note: Hash64,
     pub(super) synced: Instant,
     /// Something was written since the last durable transaction.
     pub(super) unsynced: bool,
@@ -122,6 +135,8 @@ impl Writer {
             write.set_durability(Durability::None)?;
         }
         let mut outcome = Ok(());
+        // More than the batch can bring, so that none stays for ever.
+        let tidied = 2 * batch.len() + NOTES;
         for command in batch {
             // After a failure the rest is only answered: the transaction is given up.
             let applied = self.apply(&write, command, replies);
@@ -129,6 +144,8 @@ impl Writer {
         }
         outcome?;
         tables::evict(&write, self.max_bytes)?;
+        let now = super::millis(SystemTime::now());
+        self.next_note = tables::tidy_notes(&write, self.next_note, tidied, now)?;
         write.commit()?;
         Ok(())
     }
@@ -145,8 +162,12 @@ impl Writer {
                 record,
                 expires,
                 born,
+                numbers,
                 done,
             } => {
+                for number in numbers {
+                    tables::keep_note(write, number, expires)?;
+                }
                 let put = self.put(write, key, expires, born, &record);
                 let written = *put.as_ref().unwrap_or(&Written::Overtaken);
                 replies.push(Box::new(move |outcome| {
@@ -154,6 +175,14 @@ impl Writer {
                     let _ = done.send(outcome.map(|()| written));
                 }));
                 put.map(drop)
+            }
+            Command::Invalidate { number, at, done } => {
+                let noted = tables::invalidate(write, number, at);
+                let answer = *noted.as_ref().unwrap_or(&false);
+                replies.push(Box::new(move |outcome| {
+                    drop(done.send(outcome.map(|()| answer)));
+                }));
+                noted.map(drop)
             }
             Command::Delete { key, at, done } => {
                 self.bury(key, at);

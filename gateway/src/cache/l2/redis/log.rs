@@ -5,6 +5,8 @@
 //! generation, when the head is gone, when somebody knows a higher number than the counter
 //! (a failover lost writes, a server came back empty) or when the stream doesn't end with
 //! the counter. The new one begins above every number known, so none is given out twice.
+//! Decision: a purge that reaches nothing, which asks for a number alone, replaces one that is
+//! the last of the stream: those who ask often push nobody's purges out.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
@@ -40,9 +42,13 @@ if not generation or known > counter or (counter > floor and top ~= counter) the
   floor = counter
   redis.call('HSET', head, 'generation', generation, 'counter', text(counter), 'floor', text(floor))
   redis.call('DEL', stream)
+  last = nil
 end
 if ARGV[4] then
   counter = counter + 1
+  if ARGV[5] == 'route:' and last and last[2][2] == 'route:' then
+    redis.call('XDEL', stream, last[1])
+  end
   local length = redis.call('XLEN', stream)
   redis.call('XADD', stream, 'MAXLEN', '~', ARGV[4], text(counter) .. '-0', 'selector', ARGV[5], 'soft', ARGV[6])
   if redis.call('XLEN', stream) ~= length + 1 then

@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use crate::cache::key::Hash64;
 use crate::cache::l2::store::StoreKey;
 
 /// Names below one prefix.
@@ -37,6 +38,11 @@ impl Names {
 
     pub(super) fn lease(&self, key: &StoreKey) -> String {
         self.of(key, 'l')
+    }
+
+    /// What was invalidated of a URL or group.
+    pub(super) fn note(&self, number: Hash64) -> String {
+        format!("{}{{{number:016x}}}i", self.prefix)
     }
 
     /// The stream of purges.
@@ -93,6 +99,7 @@ mod tests {
         let name = "lamina:{000000000000001f}abababababababababababababababab";
         assert_eq!(names.record(&key), format!("{name}r"));
         assert_eq!(names.lease(&key), format!("{name}l"));
+        assert_eq!(names.note(0x1f), "lamina:{000000000000001f}i");
         assert_eq!(names.log(), "lamina:{log}");
         assert_eq!(names.log_head(), "lamina:{log}h");
         assert_eq!(names.index(7), "lamina:index:{7}");

@@ -41,6 +41,42 @@ return 1",
     )
 });
 
+/// Keys: note of invalidations. Arguments: ms. The newest invalidation. Where there is no note
+/// one is begun, if Redis has room for it: it is wanted once something is loaded.
+pub(super) static READ_NOTE: LazyLock<Script> = LazyLock::new(|| {
+    Script::from_lua(
+        "local at = redis.call('GET', KEYS[1])
+if at then return at end
+redis.pcall('SET', KEYS[1], '0', 'PX', ARGV[1])
+return '0'",
+    )
+});
+
+/// Keys: note of invalidations. Arguments: ms. Has the note live so long at least.
+pub(super) static KEEP_NOTE: LazyLock<Script> = LazyLock::new(|| {
+    Script::from_lua(
+        "local left = redis.call('PTTL', KEYS[1])
+if left == -2 then
+  redis.call('SET', KEYS[1], '0', 'PX', ARGV[1])
+elseif left < tonumber(ARGV[1]) then
+  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+end
+return 1",
+    )
+});
+
+/// Keys: note of invalidations. Arguments: order, ms. 1: there was a note.
+pub(super) static INVALIDATE: LazyLock<Script> = LazyLock::new(|| {
+    Script::from_lua(
+        "local at = redis.call('GET', KEYS[1])
+if not at then return 0 end
+if at < ARGV[1] then at = ARGV[1] end
+local left = math.max(redis.call('PTTL', KEYS[1]), tonumber(ARGV[2]))
+redis.call('SET', KEYS[1], at, 'PX', string.format('%.0f', left))
+return 1",
+    )
+});
+
 /// Keys: record, born, tombstone. Arguments: order, life of the tombstone in ms.
 /// A record of a load after the order stays: a delete that is tried again must not reach it.
 pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {

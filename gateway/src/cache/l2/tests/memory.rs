@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::cache::key::Hash64;
 use crate::cache::l2::store::{
     Acquired, Found, Lease, Log, Logged, Purge, Put, Refusal, Store, StoreError, StoreKey, Written,
 };
@@ -34,6 +35,7 @@ pub struct Memory {
 struct Held {
     records: HashMap<StoreKey, (Bytes, Instant, Order)>,
     tombstones: HashMap<StoreKey, Order>,
+    notes: HashMap<Hash64, Order>,
     owners: HashMap<StoreKey, ([u8; 16], tokio::time::Instant)>,
     generation: u64,
     purges: Vec<Logged>,
@@ -77,6 +79,10 @@ impl Memory {
 
     pub fn records(&self) -> usize {
         self.held.lock().records.len()
+    }
+
+    pub fn notes(&self) -> usize {
+        self.held.lock().notes.len()
     }
 
     fn alive(&self) -> Result<(), StoreError> {
@@ -175,6 +181,51 @@ impl Store for Memory {
 
     fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
         ready(self.alive().map(|()| self.held.lock().put(&put)))
+    }
+
+    fn get_noted<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        max: usize,
+        number: Hash64,
+    ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
+        async move {
+            let found = self.get(key, max).await?;
+            Ok((found, *self.held.lock().notes.entry(number).or_default()))
+        }
+        .boxed()
+    }
+
+    fn put_noted<'a>(
+        &'a self,
+        put: Put<'a>,
+        numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Written, StoreError>> {
+        for number in numbers {
+            self.held.lock().notes.entry(*number).or_default();
+        }
+        self.put(put)
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        number: Hash64,
+        at: Order,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        ready(self.alive().map(|()| {
+            let mut held = self.held.lock();
+            let note = held.notes.get_mut(&number);
+            note.map(|note| *note = at.max(*note)).is_some()
+        }))
+    }
+
+    fn invalidated<'a>(
+        &'a self,
+        numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Order, StoreError>> {
+        let held = self.held.lock();
+        let notes = numbers.iter().filter_map(|number| held.notes.get(number));
+        ready(Ok(notes.copied().max().unwrap_or(0)))
     }
 
     fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>> {

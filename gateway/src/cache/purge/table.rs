@@ -1,0 +1,192 @@
+//! Stamps by number, which one writer raises while anybody reads without a lock.
+//!
+//! [`Table`] is exact and grows by being replaced; [`Buckets`] has a fixed size, in which a
+//! look-up may find a later stamp than its own, and never an earlier one.
+//!
+//! Invariant: a key is shown only after its stamp, and a stamp only grows.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::Order;
+use super::steps;
+
+/// The newest purges of one selector; 0 is none.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Stamp {
+    pub(super) hard: Order,
+    pub(super) soft: Order,
+}
+
+impl Stamp {
+    pub(super) fn take(&mut self, other: Self) {
+        self.hard = self.hard.max(other.hard);
+        self.soft = self.soft.max(other.soft);
+    }
+
+    pub(super) fn newest(&self) -> Order {
+        self.hard.max(self.soft)
+    }
+}
+
+/// A stamp that can be raised while others read it.
+#[derive(Default)]
+pub(super) struct Cell {
+    hard: AtomicU64,
+    soft: AtomicU64,
+}
+
+impl Cell {
+    pub(super) fn raise(&self, stamp: Stamp) {
+        self.hard.fetch_max(stamp.hard, Ordering::Release);
+        self.soft.fetch_max(stamp.soft, Ordering::Release);
+    }
+
+    pub(super) fn read(&self) -> Stamp {
+        Stamp {
+            hard: self.hard.load(Ordering::Acquire),
+            soft: self.soft.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// Open addressing with linear probing; at most half full.
+pub(super) struct Table {
+    slots: Box<[Slot]>,
+    held: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// 0 is an empty slot.
+    key: AtomicU64,
+    cell: Cell,
+}
+
+/// What became of a stamp.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Raised {
+    Done,
+    /// There is no room for another key.
+    Full,
+}
+
+const SMALLEST: usize = 64;
+
+impl Table {
+    /// A table that has room for `keys` keys and as many again.
+    pub(super) fn with_room_for(keys: usize) -> Self {
+        let slots = (keys * 4).next_power_of_two().max(SMALLEST);
+        Self {
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            held: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn get(&self, key: u64) -> Stamp {
+        steps::count();
+        for slot in self.probe(key) {
+            match slot.key.load(Ordering::Acquire) {
+                0 => break,
+                known if known == key => return slot.cell.read(),
+                _ => {}
+            }
+        }
+        Stamp::default()
+    }
+
+    /// For the one writer.
+    pub(super) fn raise(&self, key: u64, stamp: Stamp) -> Raised {
+        for slot in self.probe(key) {
+            match slot.key.load(Ordering::Relaxed) {
+                known if known == key => {
+                    slot.cell.raise(stamp);
+                    return Raised::Done;
+                }
+                0 if self.len() * 2 >= self.slots.len() => return Raised::Full,
+                0 => {
+                    slot.cell.raise(stamp);
+                    slot.key.store(key, Ordering::Release);
+                    self.held.fetch_add(1, Ordering::Relaxed);
+                    return Raised::Done;
+                }
+                _ => {}
+            }
+        }
+        Raised::Full
+    }
+
+    /// All keys and their stamps.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, Stamp)> + '_ {
+        let keys = self.slots.iter().map(|slot| {
+            let key = slot.key.load(Ordering::Relaxed);
+            (key, slot.cell.read())
+        });
+        keys.filter(|(key, _)| *key != 0)
+    }
+
+    /// A table of those of `from` that `keep` lets in.
+    pub(super) fn of(from: &Self, room: usize, mut keep: impl FnMut(u64, Stamp) -> bool) -> Self {
+        let table = Self::with_room_for(room);
+        for (key, stamp) in from.all().filter(|(key, stamp)| keep(*key, *stamp)) {
+            table.raise(key, stamp);
+        }
+        table
+    }
+
+    fn probe(&self, key: u64) -> impl Iterator<Item = &Slot> {
+        let mask = self.slots.len() - 1;
+        let first = key as usize & mask;
+        (0..self.slots.len()).map(move |step| &self.slots[(first + step) & mask])
+    }
+}
+
+/// A fixed number of stamps. Each key raises several and has the lowest of them, so that it
+/// finds another's only where all of its own are shared with others.
+pub(super) struct Buckets {
+    cells: Box<[Cell]>,
+    newest: AtomicU64,
+}
+
+/// Stamps of one key.
+const SPREAD: u32 = 3;
+
+impl Buckets {
+    /// `count` stamps, rounded up to a power of two.
+    pub(super) fn new(count: usize) -> Self {
+        let count = count.next_power_of_two();
+        Self {
+            cells: (0..count).map(|_| Cell::default()).collect(),
+            newest: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn get(&self, key: u64) -> Stamp {
+        steps::count();
+        let stamps = self.cells(key).map(Cell::read);
+        let lowest = stamps.reduce(|one, other| Stamp {
+            hard: one.hard.min(other.hard),
+            soft: one.soft.min(other.soft),
+        });
+        lowest.unwrap_or_default()
+    }
+
+    pub(super) fn raise(&self, key: u64, stamp: Stamp) {
+        self.cells(key).for_each(|cell| cell.raise(stamp));
+        self.newest.fetch_max(stamp.newest(), Ordering::Release);
+    }
+
+    /// The newest stamp of all.
+    pub(super) fn newest(&self) -> Order {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    fn cells(&self, key: u64) -> impl Iterator<Item = &Cell> {
+        let mask = self.cells.len() - 1;
+        let places = (0..SPREAD).map(move |turn| key.rotate_left(turn * 21) as usize & mask);
+        places.map(|place| &self.cells[place])
+    }
+}

@@ -1,0 +1,85 @@
+//! Selectors that are compared with an entry's URL.
+
+use crate::pattern::Pattern;
+
+/// URLs of one kind.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Urls {
+    /// Those that begin with this; without a scheme.
+    Prefix(String),
+    /// Those that match as a whole; without a scheme.
+    Pattern(Pattern),
+}
+
+/// What part of an entry's URL a text is compared with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Anchor {
+    /// `host/path?query`.
+    Host,
+    /// `/path?query`, on every host.
+    Path,
+}
+
+impl Anchor {
+    pub(super) const ALL: [Self; 2] = [Self::Host, Self::Path];
+
+    /// By how a prefix or the source of a pattern begins.
+    pub(super) fn of(text: &str) -> Self {
+        match text.starts_with('/') {
+            true => Self::Path,
+            false => Self::Host,
+        }
+    }
+
+    /// That part of `url`.
+    pub(super) fn subject(self, url: &str) -> &str {
+        match self {
+            Self::Host => url,
+            Self::Path => path(url),
+        }
+    }
+}
+
+impl Urls {
+    /// URLs that begin with `prefix`.
+    pub fn beginning(prefix: &str) -> Self {
+        Self::Prefix(strip_scheme(prefix).to_owned())
+    }
+
+    /// URLs that match `pattern`.
+    pub fn like(pattern: &Pattern) -> Self {
+        Self::Pattern(without_scheme(pattern))
+    }
+
+    /// Whether `url` (`host/path?query`) is one of them.
+    pub fn matches(&self, url: &str) -> bool {
+        match self {
+            Self::Prefix(prefix) => Anchor::of(prefix).subject(url).starts_with(prefix),
+            Self::Pattern(pattern) => pattern.matches(Anchor::of(pattern.as_str()).subject(url)),
+        }
+    }
+
+    /// Whether all URLs that begin with `cut` are sure to be among them.
+    pub fn matches_all_from(&self, cut: &str) -> bool {
+        let is_open = match self {
+            Self::Prefix(_) => true,
+            Self::Pattern(pattern) => pattern.is_open(),
+        };
+        is_open && self.matches(cut)
+    }
+}
+
+/// Of `host/path?query` what is without the host.
+fn path(url: &str) -> &str {
+    url.find('/').map_or("", |at| &url[at..])
+}
+
+pub(super) fn without_scheme(pattern: &Pattern) -> Pattern {
+    Pattern::new(strip_scheme(pattern.as_str()))
+}
+
+pub(super) fn strip_scheme(url: &str) -> &str {
+    url.strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+        .unwrap_or(url)
+}

@@ -1,0 +1,170 @@
+//! What requests made invalid here, told to the others in few events.
+//!
+//! The first is told at once; what comes within the next moment goes out together, so that
+//! requests for ever new URLs cost the bus a fixed number of events a second and 16 bytes
+//! each. Whether another node holds a URL is not known here, so none is left out. One event
+//! at a time waits in the outbox, and in it nothing of an operator's is displaced; when too
+//! many numbers wait behind it, the others are told to validate what they have.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGauge, Registry};
+
+use crate::bus::event::{MAX_TEXT, Shape};
+use crate::bus::outbox::{Author, Outbox, Purge};
+use crate::cache::key::Hash64;
+use crate::cache::purge::{Order, Statement, length_of_invalidated};
+
+/// Numbers that wait at most.
+const WAITING: usize = 65_536;
+/// Numbers in one event at most.
+const MOST: usize = 4_000;
+const _: () = assert!(length_of_invalidated(MOST) <= MAX_TEXT);
+/// Between two events.
+const PACE: Duration = Duration::from_millis(50);
+
+/// What waits to be told.
+pub struct Invalidations {
+    state: Mutex<State>,
+    waiting: IntGauge,
+    doubts: IntCounter,
+}
+
+#[derive(Default)]
+struct State {
+    numbers: HashSet<Hash64, foldhash::fast::RandomState>,
+    /// Their last place in our order.
+    order: Order,
+    /// How many times the outbox has been promised a purge for them.
+    promised: u64,
+    /// A task tells what is here.
+    is_telling: bool,
+    /// An event of ours has no number yet.
+    in_outbox: bool,
+}
+
+impl Invalidations {
+    /// # Errors
+    /// When the registry has them already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let waiting = IntGauge::new(
+            "lamina_bus_invalidations_waiting",
+            "URLs and groups that unsafe requests made invalid and that the other nodes are to be told of.",
+        )?;
+        let doubts = IntCounter::new(
+            "lamina_bus_invalidations_doubted_total",
+            "Times that too many invalidations waited for the bus, so that the other nodes were told to validate what they have.",
+        )?;
+        registry.register(Box::new(waiting.clone()))?;
+        registry.register(Box::new(doubts.clone()))?;
+        Ok(Self {
+            state: Mutex::default(),
+            waiting,
+            doubts,
+        })
+    }
+
+    /// Tells the others, by and by. Needs a tokio runtime.
+    pub fn tell(self: &Arc<Self>, outbox: &Arc<Outbox>, numbers: &[Hash64], order: Order) {
+        let mut state = self.state.lock();
+        state.order = state.order.max(order);
+        state.promised += 1;
+        if state.numbers.len() + numbers.len() > WAITING {
+            self.doubts.inc();
+            outbox.purge(state.doubt());
+        } else {
+            state.numbers.extend(numbers);
+        }
+        self.waiting.set(state.numbers.len() as i64);
+        if !state.is_telling {
+            state.is_telling = true;
+            drop(state);
+            tokio::spawn(Arc::clone(self).tell_all(Arc::clone(outbox)));
+        }
+    }
+
+    /// A purge got its number, which may be an event of ours.
+    pub fn numbered(&self, purge: &Purge) {
+        if matches!(purge.selector.parse(), Ok(Statement::Invalidated(_))) {
+            self.state.lock().in_outbox = false;
+        }
+    }
+
+    async fn tell_all(self: Arc<Self>, outbox: Arc<Outbox>) {
+        loop {
+            {
+                let mut state = self.state.lock();
+                if state.numbers.is_empty() {
+                    state.is_telling = false;
+                    return;
+                }
+                if !state.in_outbox {
+                    let purge = state.some();
+                    self.waiting.set(state.numbers.len() as i64);
+                    outbox.purge(purge);
+                }
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+}
+
+impl State {
+    /// An event of as many as fit.
+    fn some(&mut self) -> Purge {
+        let first: Vec<Hash64> = self.numbers.iter().take(MOST).copied().collect();
+        for number in &first {
+            self.numbers.remove(number);
+        }
+        self.in_outbox = true;
+        self.event(&Statement::Invalidated(first))
+    }
+
+    /// An event in the place of all.
+    fn doubt(&mut self) -> Purge {
+        self.numbers.clear();
+        self.event(&Statement::Doubt)
+    }
+
+    fn event(&mut self, statement: &Statement) -> Purge {
+        // Those that stay keep the promise open.
+        let kept = match self.numbers.is_empty() {
+            true => 0,
+            false => self.promised.min(1),
+        };
+        let count = self.promised - kept;
+        self.promised = kept;
+        Purge {
+            selector: statement.to_string(),
+            soft: false,
+            author: Author::Request,
+            shape: Shape::inert(),
+            order: self.order,
+            count,
+            receipt: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_into_one_event_keeps_the_promise_open() {
+        let mut state = State {
+            numbers: (0..MOST as u64 + 1).collect(),
+            promised: 7,
+            order: 9,
+            ..State::default()
+        };
+        let first = state.some();
+        assert_eq!((first.count, first.order, state.numbers.len()), (6, 9, 1));
+        assert!(first.selector.len() <= MAX_TEXT);
+        let second = state.some();
+        assert_eq!((second.count, state.promised), (1, 0));
+    }
+}
