@@ -13,6 +13,7 @@ pub mod entry;
 pub mod event;
 pub mod fill;
 pub mod freshness;
+mod hit_for_miss;
 pub mod key;
 mod l1;
 pub mod l2;
@@ -27,17 +28,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use moka::notification::RemovalCause;
 use prometheus::{IntGauge, Registry};
 
 use crate::http::vary::Vary;
 use backoff::Backoff;
-use coalesce::{Flights, Turn};
+use coalesce::{Flights, Leader, Turn};
 use entry::{Entry, Marks};
 use event::{Event, Eviction, Hooks, Reach};
 use freshness::{State, Windows};
+use hit_for_miss::HitForMiss;
 use key::{Hash64, Key, KeyBuf};
 use l1::{Found, L1};
 use l2::L2;
@@ -47,6 +48,7 @@ use purge::{Author, Kind, Order, Presence, PurgeLog, Selector, Verdict};
 use record::Seal;
 use tokio::sync::oneshot;
 
+pub use hit_for_miss::Unshared;
 pub use l1::variant_key;
 
 /// The cache of one process.
@@ -60,7 +62,8 @@ pub struct Cache {
     /// Primary keys that somebody missed a moment ago; kept only with peers.
     asked: moka::sync::Cache<u64, (), foldhash::fast::RandomState>,
     pub backoff: Backoff,
-    hit_for_miss: moka::sync::Cache<Key, Unshared, foldhash::fast::RandomState>,
+    /// Keys whose responses could not be shared a moment ago.
+    pub hit_for_miss: HitForMiss,
     pub hooks: Arc<Hooks>,
     /// What other nodes purge is not heard here at the moment.
     cut_off: AtomicBool,
@@ -96,17 +99,6 @@ pub enum Missing {
     Variant,
 }
 
-/// Whose responses for a key may not be shared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unshared {
-    Everybody,
-    /// Those of requests with `Authorization`; the others' may be.
-    Authorized,
-}
-
-/// Keys that are remembered as not shareable.
-const HIT_FOR_MISS_KEYS: u64 = 10_000;
-
 /// Keys that are remembered as asked for, and how long: a peer's value is wanted then.
 const ASKED_KEYS: u64 = 10_000;
 const ASKED_LATELY: Duration = Duration::from_secs(60);
@@ -124,10 +116,6 @@ impl Cache {
             false => PurgeLog::alone(&config.purge_log),
         };
         let listener = Arc::clone(&hooks);
-        let hit_for_miss = moka::sync::Cache::builder()
-            .max_capacity(HIT_FOR_MISS_KEYS)
-            .time_to_live(config.inflight.hit_for_miss.0)
-            .build_with_hasher(Default::default());
         Ok(Self {
             l1: L1::new(&config.l1, move |cause| on_removal(&listener, cause)),
             flights: Arc::default(),
@@ -139,7 +127,7 @@ impl Cache {
                 .time_to_live(ASKED_LATELY)
                 .build_with_hasher(Default::default()),
             backoff: Backoff::new(&config.backoff),
-            hit_for_miss,
+            hit_for_miss: HitForMiss::new(config.inflight.hit_for_miss.0),
             hooks,
             cut_off: AtomicBool::new(false),
             swept: AtomicU64::new(0),
@@ -321,6 +309,11 @@ impl Cache {
         self.flights.board(key, marks, &self.log)
     }
 
+    /// Leads a load of `key` beside those that are under way; nobody follows it yet.
+    pub fn lead_apart(&self, key: &Key, marks: Marks) -> Leader {
+        self.flights.lead_apart(key, marks, &self.log)
+    }
+
     /// Whether a load that began at `born` may not be shown to somebody who asks now.
     pub fn hides(&self, marks: &Marks, born: Order) -> bool {
         self.log.hides(marks, born)
@@ -342,7 +335,7 @@ impl Cache {
             return false;
         }
         let bytes = entry.size();
-        self.hit_for_miss.invalidate(key.as_bytes());
+        self.hit_for_miss.end(&key);
         // Parts grow with every load, and are nobody else's.
         if let Some(peers) = self.peers.get().filter(|_| entry.parts.is_none()) {
             peers.loaded(&primary, &entry);
@@ -367,20 +360,6 @@ impl Cache {
     /// What the key's responses vary by, as the second tier is to know it.
     pub fn vary_lists(&self, primary: &Key) -> Vec<Vec<HeaderName>> {
         self.l1.lists(primary)
-    }
-
-    /// Notes whose responses for `key` may not be shared.
-    pub fn mark_private(&self, key: &Key, whose: Unshared) {
-        self.hit_for_miss.insert(key.clone(), whose);
-    }
-
-    /// Whether a response to such a request for `key` could not be shared a moment ago.
-    pub fn is_private(&self, key: &Key, request: &HeaderMap) -> bool {
-        match self.hit_for_miss.get(key.as_bytes()) {
-            Some(Unshared::Everybody) => true,
-            Some(Unshared::Authorized) => request.contains_key(AUTHORIZATION),
-            None => false,
-        }
     }
 
     /// Forgets what `selector` reaches. It holds when this returns, for entries,

@@ -66,6 +66,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use futures_util::future::join_all;
+use http::header::COOKIE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -302,6 +303,17 @@ impl Plugin {
         match &version.manifest.declarative {
             Some(rules) => rules.covers(field),
             None => version.manifest.needs.covers(field),
+        }
+    }
+
+    /// Whether its hooks other than `key` are shown this of a request, as its manifest says.
+    pub fn reads(&self, field: &Field) -> bool {
+        let version = self.versions.current.load();
+        let reads = &version.manifest.reads;
+        match field {
+            Field::Header(name) => reads.reads_header(name),
+            Field::Cookie(name) => reads.reads_header(&COOKIE) || reads.reads_cookie(name),
+            Field::Parameter(_) => true,
         }
     }
 

@@ -6,11 +6,13 @@
 //! [`respond`]. Plugins and policies decide; the acting is here.
 
 mod access;
+mod apart;
 mod below;
 mod by_url;
 mod combine;
 pub mod config;
 mod context;
+mod cover;
 mod explain;
 mod fallback;
 mod fetch;
@@ -22,6 +24,8 @@ mod load;
 mod metrics;
 mod parts;
 mod pass;
+mod patience;
+mod plain;
 mod plan;
 mod post;
 mod purge_method;
@@ -32,6 +36,7 @@ mod share;
 mod source;
 mod tunnel;
 mod unkeyed;
+mod unshared;
 mod watch;
 
 use std::borrow::Cow;

@@ -58,6 +58,10 @@ mod cluster;
 mod coalescing;
 #[path = "e2e/conditional.rs"]
 mod conditional;
+#[path = "e2e/cookies.rs"]
+mod cookies;
+#[path = "e2e/followers.rs"]
+mod followers;
 #[path = "e2e/forwarding.rs"]
 mod forwarding;
 #[path = "e2e/groups.rs"]
@@ -66,6 +70,8 @@ mod groups;
 mod harness;
 #[path = "e2e/head.rs"]
 mod head;
+#[path = "e2e/hit_for_miss.rs"]
+mod hit_for_miss;
 #[path = "e2e/interim.rs"]
 mod interim;
 #[path = "e2e/invalidations.rs"]
@@ -164,3 +170,5 @@ mod storage;
 mod streaming;
 #[path = "e2e/targeted.rs"]
 mod targeted;
+#[path = "e2e/unusual.rs"]
+mod unusual;

@@ -2,7 +2,8 @@
 //!
 //! With the origin down and a thousand requests for one stale key, the origin sees
 //! a handful. The pause doubles with each failure, with jitter, up to a bound; a
-//! success forgets it. Kept in a bounded map: what falls out asks again, no more.
+//! success forgets it. A pause may hold back refreshes behind readers alone. Kept in a
+//! bounded map: what falls out asks again, no more.
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,17 @@ pub struct Backoff {
 struct Pause {
     until: Instant,
     failures: u32,
+    paused: Paused,
+}
+
+/// Which loads a pause holds back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Paused {
+    /// All of them: the origin failed.
+    All,
+    /// Those behind readers: the origin answers, but not what can be stored. Whoever may not
+    /// get the stale copy is not kept from asking.
+    Refreshes,
 }
 
 /// Keys remembered at most.
@@ -40,15 +52,23 @@ impl Backoff {
         }
     }
 
-    /// Whether `key` is in a pause.
+    /// Whether every load of `key` is to wait.
     pub fn pauses(&self, key: &[u8], now: Instant) -> bool {
-        self.failures
-            .get(key)
-            .is_some_and(|pause| now < pause.until)
+        self.pause(key, now) == Some(Paused::All)
+    }
+
+    /// Whether a refresh of `key` behind a reader is to wait.
+    pub fn pauses_refresh(&self, key: &[u8], now: Instant) -> bool {
+        self.pause(key, now).is_some()
+    }
+
+    fn pause(&self, key: &[u8], now: Instant) -> Option<Paused> {
+        let pause = self.failures.get(key)?;
+        (now < pause.until).then_some(pause.paused)
     }
 
     /// Notes a failed load. `dice` is any number; it decides the jitter.
-    pub fn failed(&self, key: &Key, now: Instant, dice: u32) {
+    pub fn failed(&self, key: &Key, paused: Paused, now: Instant, dice: u32) {
         let failures = self.failures.get(key).map_or(0, |pause| pause.failures);
         let pause = pause(self.base, self.max, failures, dice);
         self.failures.insert(
@@ -56,6 +76,7 @@ impl Backoff {
             Pause {
                 until: now + pause,
                 failures: failures.saturating_add(1),
+                paused,
             },
         );
     }
@@ -87,15 +108,18 @@ mod tests {
         });
         let (key, now) = (KeyBuf::default().to_key(), Instant::now());
         assert!(!backoff.pauses(key.as_bytes(), now));
-        backoff.failed(&key, now, u32::MAX);
+        backoff.failed(&key, Paused::All, now, u32::MAX);
         assert!(backoff.pauses(key.as_bytes(), now + Duration::from_millis(999)));
         assert!(!backoff.pauses(key.as_bytes(), now + Duration::from_millis(1_001)));
-        backoff.failed(&key, now, u32::MAX);
+        backoff.failed(&key, Paused::All, now, u32::MAX);
         assert!(
             backoff.pauses(key.as_bytes(), now + Duration::from_millis(1_999)),
             "it doubled"
         );
         backoff.succeeded(&key);
+        assert!(!backoff.pauses_refresh(key.as_bytes(), now));
+        backoff.failed(&key, Paused::Refreshes, now, u32::MAX);
+        assert!(backoff.pauses_refresh(key.as_bytes(), now));
         assert!(!backoff.pauses(key.as_bytes(), now));
     }
 

@@ -17,6 +17,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::cache::Unshared;
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::fill::Fill;
 use crate::cache::key::{Hash64, Key};
@@ -54,9 +55,13 @@ pub enum Landing {
     Stored(Arc<Entry>),
     /// The second tier had it.
     Promoted(Arc<Entry>),
-    /// The response belongs to the leader's client alone: go on your own.
-    Private,
-    /// The load failed for all.
+    /// The response is the leader's client's alone, and so would be those of the requests that
+    /// [`Unshared`] includes: each of these goes on its own.
+    Private(Unshared),
+    /// The response is about the leader's own request and says nothing about others: one of
+    /// the followers loads next.
+    LeadersOwn,
+    /// The load failed. [`Failure::blame`] tells whether it failed for all.
     Failed(Arc<Failure>),
     /// The leader was lost: ask again.
     Abandoned,
@@ -72,6 +77,7 @@ pub struct Failure {
     /// For logs; clients never see it.
     pub detail: String,
     pub stale: StaleUse,
+    pub blame: Blame,
     /// Nobody answered at all: no address, no connection, or it was closed.
     pub disconnected: bool,
 }
@@ -84,6 +90,15 @@ pub enum StaleUse {
     /// In any case but where the response forbade it: a loader asked for it.
     Asked,
     Never,
+}
+
+/// What a failed load is put down to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blame {
+    /// Any request would have failed: those who waited share the failure.
+    AnyRequest,
+    /// Perhaps something in this very request: another one may go well.
+    PerhapsThisRequest,
 }
 
 /// A request's place at a key.
@@ -114,8 +129,14 @@ impl Failure {
             retry_after: None,
             detail: detail.into(),
             stale: StaleUse::InWindow,
+            blame: Blame::AnyRequest,
             disconnected: false,
         }
+    }
+
+    /// The same, put down to something else.
+    pub fn blamed_on(self, blame: Blame) -> Self {
+        Self { blame, ..self }
     }
 }
 
@@ -154,6 +175,12 @@ impl Flights {
                 Turn::Lead(self.leader(key, flight))
             }
         }
+    }
+
+    /// Leads a load that nobody follows, whatever flight there is for `key`. It begins now in
+    /// the order of purges, as every load does.
+    pub fn lead_apart(self: &Arc<Self>, key: &Key, marks: Marks, log: &PurgeLog) -> Leader {
+        self.leader(key, Flight::new(log, marks))
     }
 
     /// How many flights there are.
@@ -235,6 +262,25 @@ impl Leader {
     /// until the leader is dropped, which it is once the entry is admitted.
     pub fn stream(&self, fill: Arc<Fill>) {
         self.flight.landing.send_replace(Landing::Streaming(fill));
+    }
+
+    /// Lets requests follow a load that was begun apart. False: they follow another one,
+    /// whose answer is arriving already.
+    pub fn takes_followers(&self) -> bool {
+        let mut shard = self.flights.shard(&self.key).lock();
+        match shard.entry(self.key.clone()) {
+            Place::Vacant(place) => {
+                place.insert(Arc::clone(&self.flight));
+                true
+            }
+            Place::Occupied(mut place) => {
+                let waits = matches!(*place.get().landing.borrow(), Landing::InFlight);
+                if waits {
+                    place.insert(Arc::clone(&self.flight));
+                }
+                waits
+            }
+        }
     }
 
     /// Waits until nobody waits for the landing any more: each has gone on with it, or left.
@@ -340,6 +386,24 @@ mod tests {
         assert!(task.await.is_err());
         assert!(matches!(follower.landing().await, Landing::Abandoned));
         drop(lead(&flights, &log));
+    }
+
+    #[tokio::test]
+    async fn a_load_apart_takes_the_place_of_one_that_has_no_answer_yet() {
+        let (flights, log) = (
+            Arc::new(Flights::default()),
+            PurgeLog::new(10, std::time::Duration::ZERO),
+        );
+        let slow = lead(&flights, &log);
+        let mut waiting = follow(&flights, &log);
+        let apart = flights.lead_apart(&key("a"), Marks::default(), &log);
+        assert!(apart.takes_followers());
+        let mut follower = follow(&flights, &log);
+        apart.land(failed());
+        assert!(matches!(follower.landing().await, Landing::Failed(_)));
+        slow.land(Landing::LeadersOwn);
+        assert!(matches!(waiting.landing().await, Landing::LeadersOwn));
+        assert_eq!(flights.count(), 0);
     }
 
     #[test]

@@ -90,8 +90,9 @@ pub struct Policy {
     pub stale_while_revalidate: Option<Duration>,
     /// Serve stale this long after expiry when the load fails (RFC 5861).
     pub stale_if_error: Option<Duration>,
-    /// Statuses that may be stored by `ttl` in mode override or respect. 400, 413, 414 and 431
-    /// are stored only when listed, even with freshness of their own.
+    /// Statuses that may be stored by `ttl` in mode override or respect. A status that concerns
+    /// the requester alone (4xx but 404 and 410, also 510 and 511) is stored only when it is
+    /// listed here or in `negative_cache`, even with freshness of its own.
     pub statuses: Option<Vec<u16>>,
     /// Answers that say *absent*.
     pub negative_cache: Option<Negative>,
@@ -101,6 +102,11 @@ pub struct Policy {
     pub timeouts: Option<Timeouts>,
     /// What to do with a response that sets a cookie.
     pub set_cookie: Option<SetCookie>,
+    /// What cookies of a request mean for a lifetime that the response does not state. Unset:
+    /// `private`, and in mode override `ignore`.
+    pub cookies: Option<Cookies>,
+    /// Whether the response to a POST may be stored for later GETs (RFC 9110 §9.3.3). Unset: no.
+    pub store_post: Option<bool>,
     /// Whether a request's own `Cache-Control` counts.
     pub request_directives: Option<RequestDirectives>,
     /// While what other nodes purge is not heard here: what is older than this is
@@ -164,6 +170,17 @@ pub enum SetCookie {
     Strip,
     /// It is stored as it is, if HTTP's rules allow: everybody gets the same cookie (RFC 9111 §7.3).
     Keep,
+}
+
+/// What cookies of a request mean for a lifetime that the response does not state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cookies {
+    /// The response may be one user's own. It is stored only if it states a lifetime itself, or
+    /// if the key holds every cookie of the request.
+    Private,
+    /// Cookies make no difference to responses on this route.
+    Ignore,
 }
 
 /// Whether a request's own `Cache-Control` counts (RFC 9111 §5.2.1).

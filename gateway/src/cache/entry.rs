@@ -142,6 +142,14 @@ impl Entry {
         }
     }
 
+    /// Whether it is stale, and somebody may get it all the same (RFC 5861).
+    pub fn is_in_stale_window(&self, now: Instant) -> bool {
+        match self.state(now) {
+            State::Fresh => false,
+            State::Stale(windows) => windows.while_revalidate || windows.if_error,
+        }
+    }
+
     pub fn has_validator(&self) -> bool {
         self.headers.contains_key(ETAG) || self.headers.contains_key(LAST_MODIFIED)
     }

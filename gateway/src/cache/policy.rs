@@ -14,6 +14,10 @@ use crate::http::date::{self, FieldDate};
 use crate::http::vary::Vary;
 use crate::units;
 
+mod requester;
+
+pub use requester::concerns_requester_alone;
+
 /// A route's policy with the defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -31,6 +35,10 @@ pub struct Policy {
     pub soft_timeout: Option<Duration>,
     pub hard_timeout: Option<Duration>,
     pub set_cookie: config::SetCookie,
+    /// None: as the mode has it.
+    pub cookies: Option<config::Cookies>,
+    /// The response to a POST may be stored for later GETs.
+    pub store_post: bool,
     pub request_directives: config::RequestDirectives,
     /// The age up to which an entry is served unchecked while peers are not heard.
     pub max_staleness: Option<Duration>,
@@ -49,6 +57,25 @@ pub struct Exchange<'a> {
     pub received: SystemTime,
     /// A plugin's own word on the lifetime: it goes before everything else.
     pub plugin_ttl: Option<Duration>,
+    pub credentials: Credentials,
+}
+
+/// What the request said of its user besides what the cache key holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Credentials {
+    /// Nothing, or the key holds it all.
+    Keyed,
+    /// Cookies that the key does not hold.
+    Cookies,
+    /// `Authorization` that the key does not hold.
+    Authorization,
+}
+
+/// Whether a lifetime that the response did not state may be given to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum OurLifetime {
+    Counts,
+    Withheld,
 }
 
 /// For how long a response is stored.
@@ -93,6 +120,9 @@ pub enum Refusal {
     Private,
     SetCookie,
     Authorization,
+    /// The request had cookies or `Authorization` that the key does not hold, and only we
+    /// would have given the response a lifetime.
+    Credentials,
     Status,
     VaryAny,
     NoFreshness,
@@ -113,6 +143,7 @@ impl Refusal {
             Self::Private => "private",
             Self::SetCookie => "set-cookie",
             Self::Authorization => "authorization",
+            Self::Credentials => "credentials",
             Self::Status => "status",
             Self::VaryAny => "vary-any",
             Self::NoFreshness => "no-freshness",
@@ -142,11 +173,6 @@ impl Source {
 /// Statuses that a cache may keep without explicit freshness (RFC 9110 §15.1), but
 /// 206: parts are stored by rules of their own.
 const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
-/// What an origin answers to a request that it finds strange or too large. The next client
-/// may ask for the same URL in a sane way, so without being listed these are never stored,
-/// whatever the response says: one client could take a page from all (RFC 9111 §3 lets a
-/// cache store less).
-const STRANGE: [u16; 4] = [400, 413, 414, 431];
 /// Statuses that a route's `ttl` is for, unless `statuses` says otherwise.
 const TTL_STATUSES: [u16; 4] = [200, 203, 301, 308];
 /// The target that every CDN listens to (RFC 9213 §3.1), and the default one.
@@ -198,6 +224,8 @@ impl Policy {
             soft_timeout: timeout(|t| t.soft),
             hard_timeout: timeout(|t| t.hard),
             set_cookie: route.set_cookie.or(defaults.set_cookie).unwrap_or_default(),
+            cookies: route.cookies.or(defaults.cookies),
+            store_post: route.store_post.or(defaults.store_post).unwrap_or(false),
             request_directives: route
                 .request_directives
                 .or(defaults.request_directives)
@@ -215,10 +243,9 @@ impl Policy {
     /// Judges a response. `dice` is any number; it decides the jitter.
     pub fn judge(&self, exchange: &Exchange<'_>, dice: u32) -> Result<Terms, Refusal> {
         let directives = self.directives(exchange.response);
-        self.may_store(exchange, &directives)?;
-        let (lifetime, source) = self
-            .lifetime(exchange, &directives)
-            .ok_or(Refusal::NoFreshness)?;
+        let ours = self.our_lifetime(exchange.credentials);
+        self.may_store(exchange, &directives, ours)?;
+        let (lifetime, source) = self.lifetime(exchange, &directives, ours)?;
         let by_route = matches!(lifetime, Lifetime::FromArrival(_));
         Ok(Terms {
             lifetime: self.jittered(lifetime, dice),
@@ -243,9 +270,40 @@ impl Policy {
         ResponseDirectives::governing(response, &self.targeted)
     }
 
+    /// Whether a lifetime of ours may be given to what such a request was answered with.
+    fn our_lifetime(&self, credentials: Credentials) -> OurLifetime {
+        let default = match self.mode {
+            config::Mode::Override => config::Cookies::Ignore,
+            config::Mode::Respect | config::Mode::Cap => config::Cookies::Private,
+        };
+        let overriding = self.mode == config::Mode::Override && self.cookies.is_none();
+        match (credentials, self.cookies.unwrap_or(default)) {
+            (Credentials::Keyed, _) | (Credentials::Cookies, config::Cookies::Ignore) => {
+                OurLifetime::Counts
+            }
+            (Credentials::Authorization, _) if overriding => OurLifetime::Counts,
+            (Credentials::Cookies | Credentials::Authorization, _) => OurLifetime::Withheld,
+        }
+    }
+
+    /// Whether the response to such a request may get a lifetime that it does not state.
+    pub fn gives_lifetime(&self, credentials: Credentials) -> bool {
+        self.our_lifetime(credentials) == OurLifetime::Counts
+    }
+
+    /// Whether the route's `ttl` stands above what the response says.
+    fn overrides(&self, ours: OurLifetime) -> bool {
+        self.mode == config::Mode::Override && ours == OurLifetime::Counts
+    }
+
     /// RFC 9111 §3, in its order.
-    fn may_store(&self, exchange: &Exchange<'_>, d: &ResponseDirectives) -> Result<(), Refusal> {
-        let overriding = self.mode == config::Mode::Override;
+    fn may_store(
+        &self,
+        exchange: &Exchange<'_>,
+        d: &ResponseDirectives,
+        ours: OurLifetime,
+    ) -> Result<(), Refusal> {
+        let overriding = self.overrides(ours);
         if self.honors_requests() && RequestDirectives::parse(exchange.request).no_store {
             return Err(Refusal::RequestNoStore);
         }
@@ -253,7 +311,8 @@ impl Policy {
         {
             return Err(Refusal::Status);
         }
-        if STRANGE.contains(&exchange.status.as_u16())
+        // One client could take a page from all others.
+        if concerns_requester_alone(exchange.status)
             && exchange.plugin_ttl.is_none()
             && !self.names(exchange.status)
         {
@@ -284,28 +343,45 @@ impl Policy {
         &self,
         exchange: &Exchange<'_>,
         d: &ResponseDirectives,
-    ) -> Option<(Lifetime, Source)> {
+        ours: OurLifetime,
+    ) -> Result<(Lifetime, Source), Refusal> {
         if let Some(ttl) = exchange.plugin_ttl {
-            return Some((Lifetime::FromArrival(ttl), Source::Plugin));
+            return Ok((Lifetime::FromArrival(ttl), Source::Plugin));
         }
         let route = self.route_ttl(exchange.status);
-        if let (config::Mode::Override, Some((ttl, source))) = (self.mode, route) {
-            return Some((Lifetime::FromArrival(ttl), source));
+        if let (true, Some((ttl, source))) = (self.overrides(ours), route) {
+            return Ok((Lifetime::FromArrival(ttl), source));
         }
-        let (stated, source) = match explicit(exchange, d) {
-            Some((ttl, source)) => (Lifetime::OfResponse(ttl), source),
-            None if d.no_cache == FieldForm::Whole => never_unvalidated(exchange, d)?,
-            None => match (route, self.mode) {
-                (Some((ttl, source)), config::Mode::Respect) => {
-                    (Lifetime::FromArrival(ttl), source)
-                }
-                (Some((ttl, Source::Negative)), _) => {
-                    (Lifetime::FromArrival(ttl), Source::Negative)
-                }
-                _ => heuristic(exchange, d)?,
-            },
-        };
-        Some((self.capped(stated), source))
+        if let Some((ttl, source)) = explicit(exchange, d) {
+            return Ok((self.capped(Lifetime::OfResponse(ttl)), source));
+        }
+        if d.no_cache == FieldForm::Whole {
+            return never_unvalidated(exchange, d).ok_or(Refusal::NoFreshness);
+        }
+        let invented = self.invented(exchange, d, route);
+        let (lifetime, source) = invented.ok_or(Refusal::NoFreshness)?;
+        match ours {
+            OurLifetime::Counts => Ok((self.capped(lifetime), source)),
+            OurLifetime::Withheld => Err(Refusal::Credentials),
+        }
+    }
+
+    /// A lifetime that the response does not state, where rules of ours give one.
+    fn invented(
+        &self,
+        exchange: &Exchange<'_>,
+        d: &ResponseDirectives,
+        route: Option<(Duration, Source)>,
+    ) -> Option<(Lifetime, Source)> {
+        match (route, self.mode) {
+            (Some((ttl, Source::Negative)), _) => {
+                Some((Lifetime::FromArrival(ttl), Source::Negative))
+            }
+            (Some((ttl, source)), config::Mode::Respect | config::Mode::Override) => {
+                Some((Lifetime::FromArrival(ttl), source))
+            }
+            (Some(_), config::Mode::Cap) | (None, _) => heuristic(exchange, d),
+        }
     }
 
     /// Whether the configuration lists the status as one to store.

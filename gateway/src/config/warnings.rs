@@ -4,13 +4,18 @@
 
 use super::Config;
 use super::problem::{Finding, Path, path};
-use crate::proxy::config::PurgeRule;
+use crate::cache::config::{Mode, Policy};
+use crate::proxy::config::{PurgeRule, Route, Switch};
 
 /// Everything in a sound configuration that its author should know the risk of.
 pub fn warnings(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     purges_by_client_data(config, &mut found);
     found.extend(super::seal_warnings::warnings(config));
+    for (n, route) in config.routes.iter().enumerate() {
+        let at = path(&["routes"]).index(n);
+        found.extend(override_without_cookie_rule(route, &config.defaults, &at));
+    }
     found
 }
 
@@ -46,4 +51,24 @@ fn chosen_by_clients(purge: &PurgeRule, at: &Path) -> Option<Finding> {
          tag that the origin names in its answers"
     );
     Some(Finding::value(at.key(selector), message))
+}
+
+/// In mode override a response is stored for everybody, also one to a user who is logged in.
+fn override_without_cookie_rule(route: &Route, defaults: &Policy, at: &Path) -> Option<Finding> {
+    let mode = route.policy.mode.or(defaults.mode);
+    let key = &route.key;
+    let keyed = !key.cookies.is_empty() || key.plugin.is_some();
+    let keyed = keyed || key.headers.iter().any(|h| h.eq_ignore_ascii_case("cookie"));
+    let ruled = keyed || route.policy.cookies.or(defaults.cookies).is_some();
+    if mode != Some(Mode::Override) || route.cache == Switch::Off || ruled {
+        return None;
+    }
+    let message = format!(
+        "route `{}`: mode `override` stores responses to requests with cookies for everybody; \
+         expected a cookie rule beside it: `cookies: private` (such a response is stored only \
+         as it says itself), `cookies: ignore` (cookies make no difference here), or the names \
+         in `key.cookies`",
+        route.name
+    );
+    Some(Finding::value(at.key("policy").key("mode"), message))
 }

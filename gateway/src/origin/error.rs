@@ -83,6 +83,20 @@ impl OriginError {
         )
     }
 
+    /// Whether something in the request may have brought it about, so that another request
+    /// may go well: all that comes after the origin has begun to read it.
+    pub fn may_be_the_requests(&self) -> bool {
+        match self {
+            Self::Overloaded { .. } | Self::Connect { .. } | Self::Dns { .. } => false,
+            Self::Timeout { phase } => *phase == TimeoutPhase::FirstByte,
+            Self::Closed { .. }
+            | Self::Protocol { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTimeout
+            | Self::Request => true,
+        }
+    }
+
     /// The error type of `Proxy-Status` (RFC 9209 §2.3).
     pub fn proxy_status(&self) -> &'static str {
         match self {

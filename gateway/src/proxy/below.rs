@@ -64,12 +64,14 @@ impl Fetch {
         leader.land(Landing::Promoted(Arc::clone(&entry)));
         self.private = None;
         let now = Instant::now();
-        if self.cache.backoff.pauses(entry.key.as_bytes(), now) {
+        let backoff = &self.cache.backoff;
+        if backoff.pauses_refresh(entry.key.as_bytes(), now) {
             return None;
         }
         let Board::Lead(leader) = self.cache.board(&entry.key, || marks) else {
             return None;
         };
+        self.ask = Arc::new(self.ask.plain(&self.cache, &self.primary, &entry));
         // As every new leader: another refresh may have ended, a purge may have come.
         let headers = &self.ask.parts.headers;
         if let Some(fresh) = self.cache.fresh_again(&self.primary, headers, now) {

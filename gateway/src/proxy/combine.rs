@@ -15,7 +15,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE, VIA};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Limited};
 
-use crate::cache::coalesce::{Failure, Leader};
+use crate::cache::coalesce::{Blame, Failure, Leader};
 use crate::cache::entry::Entry;
 use crate::cache::fill::Head;
 use crate::cache::parts::Parts;
@@ -108,14 +108,15 @@ impl Fetch {
             StatusCode::PARTIAL_CONTENT if fits(held, gap, answer.response.headers(), now) => {
                 self.combined(held, wanted, gap, answer).await
             }
-            StatusCode::PARTIAL_CONTENT
-            | StatusCode::RANGE_NOT_SATISFIABLE
-            | StatusCode::NOT_MODIFIED
-            | StatusCode::PRECONDITION_FAILED => {
+            StatusCode::PARTIAL_CONTENT => {
                 // It is not what it was, or was never what it said.
                 self.cache.drop_entry(held);
                 self.plainly().await
             }
+            // Perhaps this client's request alone is refused: what is held stays for others.
+            StatusCode::RANGE_NOT_SATISFIABLE
+            | StatusCode::NOT_MODIFIED
+            | StatusCode::PRECONDITION_FAILED => self.plainly().await,
             _ => Loaded::Response(answer),
         }
     }
@@ -250,5 +251,6 @@ async fn joined(held: &Parts, wanted: Span, gap: Span, body: Body) -> Option<Byt
 
 fn broken_off() -> Failure {
     let detail = "the origin's answer to a range is not as long as it says";
-    Failure::new(StatusCode::BAD_GATEWAY, "http_response_incomplete", detail)
+    let failure = Failure::new(StatusCode::BAD_GATEWAY, "http_response_incomplete", detail);
+    failure.blamed_on(Blame::PerhapsThisRequest)
 }

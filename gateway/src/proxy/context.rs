@@ -11,11 +11,14 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
 
 use crate::cache::entry::Marks;
 use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
+use crate::cache::policy::Credentials;
 use crate::http::body::Body;
 use crate::http::forward::{self, Caller, HopWishes, TrailerWish};
 use crate::http::server::Interim;
+use crate::http::vary::Vary;
 use crate::origin::OnInterim;
 use crate::plugin::KeyDecision;
+use crate::proxy::cover::Cover;
 use crate::proxy::route::Route;
 
 /// A request on its way to an origin or a loader: shared by its client's task and the load's.
@@ -103,6 +106,11 @@ impl Ask {
             groups: Box::default(),
             url: text.map_or_else(|| format!("{}{path}", self.host).into(), Into::into),
         }
+    }
+
+    /// What the request says of its user besides what this key, its own, holds.
+    pub fn credentials(&self, key: &KeyBuf) -> Credentials {
+        Cover::of(&self.route, key, Vary::None).credentials(&self.parts.headers)
     }
 
     /// What every request to an origin gets, also one that a plugin rewrote.

@@ -13,12 +13,15 @@ use crate::cache::entry::Entry;
 use crate::cache::freshness::State;
 use crate::cache::key::{KeyBuf, KeyId, describe};
 use crate::cache::l2::Sought;
+use crate::cache::policy::Credentials;
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
 use crate::http::forward::{self, Belief, Caller, Received};
+use crate::http::vary::Vary;
 use crate::plugin::Plugin;
 use crate::plugin::config::RequestError;
 use crate::proxy::context::Keyed;
+use crate::proxy::cover::Cover;
 use crate::proxy::parts;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
@@ -229,6 +232,7 @@ fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
     };
     explanation.decision = decision;
     explanation.lifetime = lifetime(route);
+    explanation.lifetime.extend(with_cookies(route));
     explanation.stale = stale(route);
     explanation.source = Some(source(route));
     if let Some(keyed) = &keyed {
@@ -239,6 +243,9 @@ fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
             plugin: by.map(|(plugin, _)| plugin.name().to_owned()),
         });
         explanation.unkeyed = unkeyed(visit, keyed);
+        let credentials =
+            Cover::of(route, &keyed.key, Vary::None).credentials(&visit.parts.headers);
+        explanation.lifetime.extend(withheld(route, credentials));
     }
     keyed
 }
@@ -325,6 +332,32 @@ fn lifetime(route: &Route) -> Vec<String> {
         ));
     }
     rules
+}
+
+/// What cookies of a request mean on this route.
+fn with_cookies(route: &Route) -> Option<String> {
+    let line = match route.policy.gives_lifetime(Credentials::Cookies) {
+        true if route.policy.cookies.is_none() => return None,
+        true => "cookies of a request make no difference (policy.cookies: ignore)",
+        false => {
+            "for a request with cookies or Authorization that the key does not hold, only what \
+             the response states (policy.cookies: private)"
+        }
+    };
+    Some(line.to_owned())
+}
+
+/// What this request's own credentials mean for its response.
+fn withheld(route: &Route, credentials: Credentials) -> Option<String> {
+    let what = match credentials {
+        _ if route.policy.gives_lifetime(credentials) => return None,
+        Credentials::Authorization => "Authorization",
+        Credentials::Cookies | Credentials::Keyed => "cookies",
+    };
+    Some(format!(
+        "this request has {what} that the key does not hold: a response that states no \
+         lifetime is not stored"
+    ))
 }
 
 fn stale(route: &Route) -> Vec<String> {

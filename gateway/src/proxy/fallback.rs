@@ -36,6 +36,19 @@ fn must_ask(stale: Option<&Fallback>) -> bool {
 }
 
 impl Proxy {
+    /// The stale copy that may be served in place of this failure.
+    pub(super) fn stand_in<'a>(
+        &self,
+        stale: Option<&'a Fallback>,
+        failure: &Failure,
+    ) -> Option<&'a Fallback> {
+        self.shown(stale).filter(|fallback| match failure.stale {
+            StaleUse::InWindow => fallback.windows.if_error,
+            StaleUse::Asked => !fallback.entry.freshness.must_revalidate,
+            StaleUse::Never => false,
+        })
+    }
+
     pub(super) fn stale_or_error(
         &self,
         ask: &Ask,
@@ -43,12 +56,7 @@ impl Proxy {
         reason: Forward,
         failure: &Failure,
     ) -> Served {
-        let may = |fallback: &&Fallback| match failure.stale {
-            StaleUse::InWindow => fallback.windows.if_error,
-            StaleUse::Asked => !fallback.entry.freshness.must_revalidate,
-            StaleUse::Never => false,
-        };
-        match self.shown(stale).filter(may) {
+        match self.stand_in(stale, failure) {
             Some(fallback) => self.stale(ask, &fallback.entry, StaleReason::LoaderError),
             None if failure.disconnected && must_ask(stale) => {
                 let failure = Failure {

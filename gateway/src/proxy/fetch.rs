@@ -1,4 +1,5 @@
-//! The leader's work: load, judge, then [`share`](super::share) or keep for one client.
+//! The leader's work: load, judge, then [`share`](super::share) or keep for one client
+//! ([`unshared`](super::unshared)).
 //! It runs in a task of its own, so that a client hanging up ends nobody else's load.
 
 use std::hash::{BuildHasher, RandomState};
@@ -9,14 +10,15 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
-use crate::cache::coalesce::{Failure, Landing, Leader, StaleUse};
+use crate::cache::Cache;
+use crate::cache::backoff::Paused;
+use crate::cache::coalesce::{Blame, Failure, Landing, Leader, StaleUse};
 use crate::cache::entry::Entry;
 use crate::cache::event::Event;
 use crate::cache::freshness::State;
 use crate::cache::key::KeyBuf;
 use crate::cache::l2::Held;
 use crate::cache::policy::{Exchange, Refusal, Terms};
-use crate::cache::{Cache, Unshared};
 use crate::http::body::Body;
 use crate::http::range::ContentRange;
 use crate::plugin::Seen;
@@ -38,8 +40,18 @@ pub struct Fetch {
     pub part: bool,
     /// Takes a response that belongs to the leader's client alone; none behind a reader.
     pub private: Option<oneshot::Sender<Response<Body>>>,
+    pub queue: Queue,
     /// The turn to load, among the nodes that share the second tier.
     pub lease: Option<Held>,
+}
+
+/// How a load stands to other requests for its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queue {
+    /// It is the one load of its key, here and among the nodes that share the second tier.
+    OneLoad,
+    /// Others load the same beside it. It is followed from its head on, if that may be stored.
+    SideBySide,
 }
 
 /// What a response brought, before it is judged.
@@ -91,6 +103,10 @@ impl Fetch {
     /// Lands what the second tier has. Some: it is to be loaded, for clients who wait or
     /// behind them.
     async fn unless_below(&mut self, mut leader: Leader) -> Option<Leader> {
+        if self.queue == Queue::SideBySide {
+            // A moment ago there was nothing to share, and nobody is to wait for anybody.
+            return Some(leader);
+        }
         let mut below = self.below(&leader).await;
         if let Below::Stale(entry) = below {
             leader = self.go_behind(leader, entry)?;
@@ -130,14 +146,33 @@ impl Fetch {
             {
                 return self.failed(leader, answered_badly(status));
             }
-            _ => self.succeeded(&leader, arrived.delay),
+            _ => {}
         }
         prepare(&mut arrived);
         let terms = self.judge(&arrived);
         match terms.and_then(|terms| self.keyed(&mut arrived.answer).map(|()| terms)) {
-            Ok(terms) => self.share(leader, arrived, terms).await,
+            Ok(_) if self.spares_copy(status) => {
+                self.keep_private(leader, arrived, Refusal::Status);
+            }
+            Ok(_) if self.queue == Queue::SideBySide && !self.is_first(&leader) => {
+                self.succeeded(&leader, arrived.delay);
+                self.hand_over(leader, Landing::LeadersOwn, arrived, None);
+            }
+            Ok(terms) => {
+                self.succeeded(&leader, arrived.delay);
+                self.share(leader, arrived, terms).await;
+            }
             Err(refusal) => self.keep_private(leader, arrived, refusal),
         }
+    }
+
+    /// Whether this is the first of the loads side by side whose answer may be stored: the
+    /// others need not keep it in memory once more. From now on it is followed.
+    fn is_first(&self, leader: &Leader) -> bool {
+        let (key, headers) = (&self.primary, &self.ask.parts.headers);
+        let stored = self.cache.fresh_again(key, headers, Instant::now());
+        self.cache.hit_for_miss.end(leader.key());
+        stored.is_none() && leader.takes_followers()
     }
 
     /// Whether an error may be answered with this entry.
@@ -172,6 +207,7 @@ impl Fetch {
             response: response.headers(),
             received: arrived.wall,
             plugin_ttl: arrived.answer.ttl,
+            credentials: self.ask.credentials(&self.primary),
         };
         let terms = self.ask.route.policy.judge(&exchange, dice())?;
         match response.body().size_hint().lower() > self.cache.max_object_bytes as u64 {
@@ -205,43 +241,6 @@ impl Fetch {
                 .ok_or(Refusal::Part),
             StatusCode::RANGE_NOT_SATISFIABLE if self.part => Err(Refusal::Part),
             status => Ok(status),
-        }
-    }
-
-    /// Not to be shared: the leader's client gets it, the others go on their own, and so
-    /// do the next ones for a moment.
-    pub(super) fn keep_private(self, leader: Leader, arrived: Arrived, refusal: Refusal) {
-        tracing::debug!(
-            route = &*self.ask.route.name,
-            refusal = refusal.as_str(),
-            "not stored"
-        );
-        match refusal {
-            // The request's own doing: it says nothing about the stored copy or others' requests.
-            Refusal::RequestNoStore | Refusal::Unkeyed => {}
-            // RFC 9111 §4.3.3: an error is passed on, but says nothing about what is stored.
-            _ if arrived.answer.response.status().is_server_error() => {
-                self.cache.mark_private(leader.key(), Unshared::Everybody);
-            }
-            Refusal::Authorization => {
-                self.cache.mark_private(leader.key(), Unshared::Authorized);
-            }
-            _ => {
-                // The origin has something else to say now; the copy must not come back.
-                let held = [&self.stale, &arrived.answer.continues];
-                held.into_iter()
-                    .flatten()
-                    .for_each(|entry| self.cache.drop_entry(entry));
-                self.cache.mark_private(leader.key(), Unshared::Everybody);
-            }
-        }
-        leader.land(Landing::Private);
-        if let Some(client) = self.private {
-            let mut response = arrived.answer.response;
-            crate::cache::tags::strip(response.headers_mut());
-            response.extensions_mut().insert(refusal);
-            // The client may have left; then nobody wants this response.
-            let _ = client.send(response);
         }
     }
 
@@ -281,7 +280,8 @@ impl Fetch {
         };
         self.cache.hooks.emit(event);
         if self.stale.is_some() && failure.stale != StaleUse::Never {
-            self.cache.backoff.failed(&key, Instant::now(), dice());
+            let backoff = &self.cache.backoff;
+            backoff.failed(&key, Paused::All, Instant::now(), dice());
         }
         leader.land(Landing::Failed(Arc::new(failure)));
     }
@@ -289,13 +289,15 @@ impl Fetch {
 
 fn answered_badly(status: StatusCode) -> Failure {
     let detail = format!("the origin answered {status}");
-    Failure::new(status, "http_response_incomplete", detail)
+    let failure = Failure::new(status, "http_response_incomplete", detail);
+    failure.blamed_on(Blame::PerhapsThisRequest)
 }
 
 /// We asked for the whole; there is nothing that this 304 could be about.
 fn unasked_304() -> Failure {
     let detail = "the origin answered 304 to a request without preconditions";
-    Failure::new(StatusCode::BAD_GATEWAY, "http_protocol_error", detail)
+    let failure = Failure::new(StatusCode::BAD_GATEWAY, "http_protocol_error", detail);
+    failure.blamed_on(Blame::PerhapsThisRequest)
 }
 
 /// A number that nobody can foresee, for jitter.

@@ -1,5 +1,6 @@
 //! What the origin's answer to a HEAD says about the stored answer to GET: it still holds
-//! and gets the new fields, or it is no more (RFC 9111 §4.3.5).
+//! and gets the new fields, or it goes (RFC 9111 §4.3.5). A copy in a stale window stays there:
+//! the HEAD had the head of one client's request, which may be what the answer is about.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -9,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::cache::freshness::initial_age;
+use crate::cache::key::KeyBuf;
 use crate::cache::policy::{Exchange, Refusal};
 use crate::cache::purge::Order;
 use crate::cache::tags;
@@ -29,21 +31,29 @@ pub struct Sent {
     pub born: Order,
 }
 
+/// What is stored for GET, which an answer to HEAD is news about.
+pub struct Stored<'a> {
+    pub copy: &'a Arc<Entry>,
+    /// Its key without the variant.
+    pub primary: &'a KeyBuf,
+}
+
 impl Proxy {
     /// Renews what is stored for GET by the answer to HEAD, or forgets it.
     pub(super) fn learn_from_head(
         &self,
         ask: &Ask,
-        stored: &Arc<Entry>,
+        stored: &Stored<'_>,
         answer: &Answer,
         sent: Sent,
     ) {
-        let both = (answer.response.status(), stored.status);
+        let copy = stored.copy;
+        let both = (answer.response.status(), copy.status);
         // Read after the HEAD's place in the order: a purge since then hides the renewed, too.
-        if both != (StatusCode::OK, StatusCode::OK) || !self.cache.shows(stored) {
+        if both != (StatusCode::OK, StatusCode::OK) || !self.cache.shows(copy) {
             return;
         }
-        let renewed = match is_same(stored, answer.response.headers()) {
+        let renewed = match is_same(copy, answer.response.headers()) {
             true if answer.kept_out => Err(Refusal::Plugin),
             true => self.renewed(ask, stored, answer, sent),
             false => Ok(None),
@@ -54,8 +64,9 @@ impl Proxy {
                 self.cache.admit(key, &Vary::None, Arc::new(entry));
             }
             // This one request's doing: it says nothing about the copy.
-            Err(Refusal::RequestNoStore | Refusal::Authorization) => {}
-            Ok(None) | Err(_) => self.cache.drop_entry(stored),
+            Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Credentials) => {}
+            Ok(None) | Err(_) if copy.is_in_stale_window(Instant::now()) => {}
+            Ok(None) | Err(_) => self.cache.drop_entry(copy),
         }
     }
 
@@ -63,37 +74,39 @@ impl Proxy {
     fn renewed(
         &self,
         ask: &Ask,
-        stored: &Entry,
+        stored: &Stored<'_>,
         answer: &Answer,
         sent: Sent,
     ) -> Result<Option<Entry>, Refusal> {
+        let Stored { copy, primary } = *stored;
         let (now, wall) = (Instant::now(), SystemTime::now());
         let news = answer.response.headers();
-        let mut headers = stored.headers.clone();
+        let mut headers = copy.headers.clone();
         headers.remove(VIA);
         headers.insert(DATE, date::format(wall));
         update(&mut headers, news);
         tags::strip(&mut headers);
-        if Vary::parse(&headers) != Vary::parse(&stored.headers) {
+        if Vary::parse(&headers) != Vary::parse(&copy.headers) {
             return Ok(None);
         }
         let policy = &ask.route.policy;
         let exchange = Exchange {
             request: &ask.parts.headers,
-            status: stored.status,
+            status: copy.status,
             response: &headers,
             received: wall,
             plugin_ttl: answer.ttl,
+            credentials: ask.credentials(primary),
         };
         let terms = policy.judge(&exchange, dice())?;
         let age = initial_age(&headers, wall, now - sent.at);
         Ok(Some(Entry::new(
-            stored.key.clone(),
-            stored.status,
+            copy.key.clone(),
+            copy.status,
             compact(&stored_headers(headers, policy)),
-            stored.body.clone(),
+            copy.body.clone(),
             freshness(&terms, now, age),
-            stored.marks.clone(),
+            copy.marks.clone(),
             sent.born,
         )))
     }

@@ -1,37 +1,55 @@
 //! A request that L1 could not answer: it leads a load or follows one, and gets what
 //! that comes to ([`landing`](super::landing), or a stale copy: [`fallback`](super::fallback)).
+//!
+//! Where the leader's answer or failure was its own, one of those who waited loads next and
+//! the others follow it, until one gets what may be shared. So no request is told what
+//! another one brought about, and the origin never gets all of them at once.
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Method;
 use tokio::sync::oneshot;
 
-use crate::cache::Lookup;
 use crate::cache::coalesce::{Follower, Landing, Turn};
 use crate::cache::entry::Entry;
 use crate::cache::event::{Alone, Event, StaleReason};
 use crate::cache::freshness::Windows;
 use crate::cache::key::Key;
+use crate::cache::{Cache, Lookup};
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fallback::Fallback;
-use crate::proxy::fetch::Fetch;
-use crate::proxy::landing::Joined;
+use crate::proxy::fetch::{Fetch, Queue};
+use crate::proxy::landing::Settled;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::parts::{self, Held};
+use crate::proxy::patience::{Next, Patience};
 use crate::proxy::{Proxy, Served, missing, plan};
 
-/// How often a request asks again when a flight was lost or turned out not to be for it.
-const ROUNDS: usize = 4;
+/// A request whose answer is to be loaded.
+pub(super) struct Miss {
+    pub(super) ask: Arc<Ask>,
+    pub(super) keyed: Keyed,
+    /// What its load goes by.
+    pub(super) key: Key,
+    /// What is there to validate or to fall back on.
+    pub(super) stale: Option<Fallback>,
+    /// Why it is not answered from the store.
+    pub(super) reason: Forward,
+    /// Only the range that it asks for is loaded.
+    pub(super) part: bool,
+}
 
 /// This request's place in a flight.
 pub(super) struct Place {
     pub(super) follower: Follower,
     /// Some: it leads, and a response that is not to be shared comes here.
     pub(super) private: Option<oneshot::Receiver<http::Response<Body>>>,
+    /// Some: it leads a load side by side with others, for this reason.
+    pub(super) apart: Option<Alone>,
 }
 
 /// What came of asking for a place.
@@ -42,7 +60,7 @@ enum Boarded {
 }
 
 /// What a wait came to.
-enum Waited {
+pub(super) enum Waited {
     Landed(Landing),
     /// The soft timeout: this stale copy will do.
     Soft(Arc<Entry>),
@@ -50,11 +68,43 @@ enum Waited {
     Long,
 }
 
+impl Miss {
+    /// What the request gets from a load that it leads.
+    pub(super) fn fetch(
+        &self,
+        cache: &Arc<Cache>,
+        stale: Option<Arc<Entry>>,
+        queue: Queue,
+    ) -> (Fetch, oneshot::Receiver<http::Response<Body>>) {
+        let (private, receiver) = oneshot::channel();
+        let fetch = Fetch {
+            cache: Arc::clone(cache),
+            ask: Arc::clone(&self.ask),
+            primary: self.keyed.key.clone(),
+            stale,
+            part: self.part,
+            private: Some(private),
+            queue,
+            lease: None,
+        };
+        (fetch, receiver)
+    }
+
+    /// Another variant's load is what it needs.
+    pub(super) fn go_by(&mut self, variant: Key) {
+        self.key = match self.part {
+            true => parts::load_key(&variant, &self.ask.parts),
+            false => variant,
+        };
+    }
+}
+
 impl Proxy {
     /// Loads in the background what was served stale, unless somebody does already.
     pub(super) fn refresh(self: &Arc<Self>, ask: Ask, keyed: Keyed, stale: Arc<Entry>) {
         let key = stale.key.clone();
-        if self.cache.backoff.pauses(key.as_bytes(), ask.started) {
+        let backoff = &self.cache.backoff;
+        if backoff.pauses_refresh(key.as_bytes(), ask.started) {
             return;
         }
         let Turn::Lead(leader) = self.cache.board(&key, || ask.marks(&keyed)) else {
@@ -67,14 +117,16 @@ impl Proxy {
             // Another refresh ended between the look-up and here.
             return leader.land(Landing::Stored(entry));
         }
+        let plain = ask.plain(&self.cache, &keyed.key, &stale);
         let stale = self.cache.shows(&stale).then_some(stale);
         let fetch = Fetch {
             cache: Arc::clone(&self.cache),
-            ask: Arc::new(ask),
+            ask: Arc::new(plain),
             primary: keyed.key,
             stale,
             part: false,
             private: None,
+            queue: Queue::OneLoad,
             lease: None,
         };
         tokio::spawn(fetch.run(leader));
@@ -127,160 +179,115 @@ impl Proxy {
         {
             return self.stale(&ask, &fallback.entry, StaleReason::Backoff);
         }
-        if ask.parts.method == Method::HEAD {
-            // A HEAD loads nothing for others (RFC 9110 §9.3.2): it is answered from a GET or passed.
-            return self.past(&ask, stale.as_ref(), reason, None).await;
-        }
         let part = stale.is_none() && parts::loadable(&ask);
         if part {
             key = parts::load_key(&key, &ask.parts);
         }
-        if self.cache.is_private(&key, &ask.parts.headers) {
-            self.cache
-                .hooks
-                .emit(Event::InflightBypass(Alone::HitForMiss));
-            let detail = Some(Alone::HitForMiss.as_str());
-            return self.past(&ask, stale.as_ref(), reason, detail).await;
+        let miss = Miss {
+            ask,
+            keyed,
+            key,
+            stale,
+            reason,
+            part,
+        };
+        if miss.ask.parts.method == Method::HEAD {
+            // A HEAD loads nothing for others (RFC 9110 §9.3.2): it is answered from a GET or passed.
+            return self.past(&miss, None).await;
         }
-        for _ in 0..ROUNDS {
-            let mut place = match self.board(&ask, &keyed, &key, stale.as_ref(), part) {
+        self.in_turn(miss).await
+    }
+
+    /// Leads or follows until there is an answer.
+    async fn in_turn(self: &Arc<Self>, mut miss: Miss) -> Served {
+        let marks = &self.cache.hit_for_miss;
+        if marks.applies(&miss.key, &miss.ask.parts.headers) {
+            return self.side_by_side(&miss, Alone::HitForMiss).await;
+        }
+        let mut patience = Patience::new(self.cache.wait_timeout);
+        loop {
+            let mut place = match self.board(&miss) {
                 Boarded::Aboard(place) => place,
                 Boarded::Served(served) => return served,
             };
-            let leads = place.private.is_some();
-            let waited = self.wait(&ask, &keyed, &mut place, stale.as_ref()).await;
-            if let Waited::Landed(Landing::Stored(entry) | Landing::Promoted(entry)) = &waited
-                && !leads
-                && let Some(variant) = self.other_variant(&ask, &keyed, entry)
-            {
-                key = variant;
-                if part {
-                    key = parts::load_key(&key, &ask.parts);
+            let waited = self.wait(&miss, &mut place, &patience).await;
+            let next = match self.settled(&miss, place, waited).await {
+                Settled::Served(served) => return served,
+                Settled::SideBySide(why) => Next::SideBySide(why),
+                Settled::Past(why) => return self.alone(&miss, why).await,
+                Settled::Variant(key) => {
+                    miss.go_by(key);
+                    patience.asks_again()
                 }
-                continue;
-            }
-            match waited {
-                Waited::Soft(entry) => return self.stale(&ask, &entry, StaleReason::SoftTimeout),
-                Waited::Long => {
-                    return self
-                        .alone(&ask, stale.as_ref(), reason, Alone::WaitTimeout)
-                        .await;
-                }
-                Waited::Landed(Landing::Streaming(fill)) => {
-                    match self.join(&ask, &keyed, &fill, reason, &place) {
-                        Joined::Served(served) => return served,
-                        Joined::Other(variant) if part => {
-                            key = parts::load_key(&variant, &ask.parts);
-                        }
-                        Joined::Other(variant) => key = variant,
-                        Joined::Unshared => {
-                            return self
-                                .alone(&ask, stale.as_ref(), reason, Alone::Private)
-                                .await;
-                        }
-                        Joined::Again => {}
-                    }
-                }
-                Waited::Landed(Landing::Stored(entry))
-                    if !leads && !entry.freshness.serves_others(Instant::now()) =>
-                {
-                    return self
-                        .alone(&ask, stale.as_ref(), reason, Alone::Private)
-                        .await;
-                }
-                Waited::Landed(Landing::Stored(entry))
-                    if leads || !self.cache.hides(&entry.marks, entry.born) =>
-                {
-                    return self.stored(&ask, &entry, reason, leads);
-                }
-                Waited::Landed(Landing::Promoted(entry)) => {
-                    if let Joined::Served(served) = self.promoted(&ask, &entry, leads) {
-                        return served;
-                    }
-                }
-                Waited::Landed(Landing::Private) => {
-                    return self.private(&ask, stale.as_ref(), place, reason).await;
-                }
-                Waited::Landed(Landing::Failed(failure)) => {
-                    let stale = self.fallback_now(&ask, &keyed).or(stale);
-                    return self.stale_or_error(&ask, stale.as_ref(), reason, &failure);
-                }
-                Waited::Landed(Landing::Stored(_) | Landing::Abandoned | Landing::InFlight) => {}
+                Settled::Again => patience.asks_again(),
+                Settled::NextTurn => patience.takes_next_turn(),
+                // As long as it has patience: each of these turns is a load that failed.
+                Settled::AfterFailure => Next::Turn,
+            };
+            if let Next::SideBySide(why) = next {
+                return self.side_by_side(&miss, why).await;
             }
         }
-        self.past(&ask, stale.as_ref(), reason, Some("unsettled"))
-            .await
     }
 
     /// Leads or follows; or the answer, when one was stored since the look-up.
-    fn board(
-        self: &Arc<Self>,
-        ask: &Arc<Ask>,
-        keyed: &Keyed,
-        key: &Key,
-        stale: Option<&Fallback>,
-        part: bool,
-    ) -> Boarded {
-        let leader = match self.cache.board(key, || ask.marks(keyed)) {
+    fn board(self: &Arc<Self>, miss: &Miss) -> Boarded {
+        let Miss { ask, keyed, .. } = miss;
+        let leader = match self.cache.board(&miss.key, || ask.marks(keyed)) {
             Turn::Follow(follower) => {
                 self.cache.hooks.emit(Event::InflightReuse);
                 return Boarded::Aboard(Place {
                     follower,
                     private: None,
+                    apart: None,
                 });
             }
             Turn::Lead(leader) => leader,
         };
         // A load may have ended between the look-up and here.
-        let again = self
-            .cache
-            .fresh_again(&keyed.key, &ask.parts.headers, Instant::now())
-            .filter(|entry| plan::satisfies(&ask.route, &ask.parts, entry, Instant::now()));
-        if let Some(entry) = again {
+        if let Some(entry) = self.stored_since(miss) {
             leader.land(Landing::Stored(Arc::clone(&entry)));
             let served = self.hit(&ask.parts, &entry, None, Outcome::Hit, Instant::now());
             return Boarded::Served(served);
         }
-        if part && let Held::Answer(served) = self.held(ask, &keyed.key) {
+        if miss.part
+            && let Held::Answer(served) = self.held(ask, &keyed.key)
+        {
             // The leader's Drop sends the followers to look, too.
             return Boarded::Served(served);
         }
-        let (private, receiver) = oneshot::channel();
+        // Looked at after the load's place in the order is known: a copy that was purged
+        // before must not come back by way of a validation.
+        let stale = self.shown(miss.stale.as_ref());
+        let stale = stale.map(|fallback| Arc::clone(&fallback.entry));
+        let (fetch, receiver) = miss.fetch(&self.cache, stale, Queue::OneLoad);
         let place = Place {
             follower: leader.follow(),
             private: Some(receiver),
-        };
-        // Looked at after the load's place in the order is known: a copy that was purged
-        // before must not come back by way of a validation.
-        let stale = self
-            .shown(stale)
-            .map(|fallback| Arc::clone(&fallback.entry));
-        let fetch = Fetch {
-            cache: Arc::clone(&self.cache),
-            ask: Arc::clone(ask),
-            primary: keyed.key.clone(),
-            stale,
-            part,
-            private: Some(private),
-            lease: None,
+            apart: None,
         };
         tokio::spawn(fetch.run(leader));
         Boarded::Aboard(place)
     }
 
-    async fn wait(
-        &self,
-        ask: &Ask,
-        keyed: &Keyed,
-        place: &mut Place,
-        stale: Option<&Fallback>,
-    ) -> Waited {
-        let usable = stale.filter(|fallback| fallback.is_usable());
+    /// A fresh answer that was stored since the look-up.
+    pub(super) fn stored_since(&self, miss: &Miss) -> Option<Arc<Entry>> {
+        let (route, parts, now) = (&miss.ask.route, &miss.ask.parts, Instant::now());
+        let found = self
+            .cache
+            .fresh_again(&miss.keyed.key, &parts.headers, now)?;
+        plan::satisfies(route, parts, &found, now).then_some(found)
+    }
+
+    /// Waits for the landing, as long as this request does.
+    pub(super) async fn wait(&self, miss: &Miss, place: &mut Place, patience: &Patience) -> Waited {
+        let usable = miss.stale.as_ref().filter(|fallback| fallback.is_usable());
         let may_come = usable.is_some() || self.cache.below().is_some();
-        let soft = ask.route.policy.soft_timeout.filter(|_| may_come);
+        let soft = miss.ask.route.policy.soft_timeout.filter(|_| may_come);
+        let soft = soft.and_then(|soft| patience.after(soft));
         // A leader's client waits for its load, which has a deadline of its own.
-        let long = place.private.is_none().then_some(self.cache.wait_timeout);
-        let (mut soft, mut long) = (pin!(after(soft)), pin!(after(long)));
+        let long = patience.ends().filter(|_| place.private.is_none());
+        let (mut soft, mut long) = (pin!(at(soft)), pin!(at(long)));
         let mut patient = true;
         loop {
             tokio::select! {
@@ -290,7 +297,7 @@ impl Proxy {
                     (Some(fallback), _) => return Waited::Soft(Arc::clone(&fallback.entry)),
                     (None, Some(_)) => return Waited::Long,
                     // The load may have found one below by now.
-                    (None, None) => match self.fallback_now(ask, keyed).filter(Fallback::is_usable) {
+                    (None, None) => match self.fallback_now(miss).filter(Fallback::is_usable) {
                         Some(fallback) => return Waited::Soft(fallback.entry),
                         None => patient = false,
                     },
@@ -301,10 +308,10 @@ impl Proxy {
     }
 }
 
-/// Ends after `time`, or never.
-async fn after(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
+/// Ends at this moment, or never.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,
     }
 }

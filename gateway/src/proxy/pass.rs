@@ -1,6 +1,5 @@
 //! Past the cache: methods, routes and requests that are not for it, and upgrades.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
@@ -9,13 +8,12 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::cache::coalesce::Failure;
-use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::max_forwards::{self, Hops};
 use crate::http::{forward, trace};
 use crate::proxy::context::{Ask, PSEUDONYM};
-use crate::proxy::head_update::Sent;
+use crate::proxy::head_update::{Sent, Stored};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::source::{Answer, Loaded};
 use crate::proxy::{Proxy, Served, invalidate, respond, source, tunnel, watch};
@@ -96,7 +94,7 @@ impl Proxy {
     pub(super) async fn pass_shared(
         &self,
         ask: &Ask,
-        stored: Option<&Arc<Entry>>,
+        stored: Option<Stored<'_>>,
         reason: Forward,
         detail: Option<&'static str>,
     ) -> Result<Served, Failure> {
@@ -108,7 +106,7 @@ impl Proxy {
             Loaded::Response(mut answer) => {
                 answer.response = cleaned(answer.response);
                 if let Some(stored) = stored.filter(|_| asks_origin_for_head(ask)) {
-                    self.learn_from_head(ask, stored, &answer, sent);
+                    self.learn_from_head(ask, &stored, &answer, sent);
                 }
                 answer.response
             }

@@ -1,5 +1,6 @@
 //! The answer to a POST that says it is what a GET would get (RFC 9110 §9.3.3): a 200 with
-//! explicit freshness and a `Content-Location` that names the URL itself it is stored.
+//! explicit freshness and a `Content-Location` that names the URL itself it is stored, where
+//! the route of the GET has `store_post`: what a client sends becomes everybody's page.
 //!
 //! It goes the way of any load: a flight whose leader began after the POST's own purge
 //! of the URL, so that requests which come meanwhile follow it. Key, route and policy
@@ -17,7 +18,7 @@ use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward::HopWishes;
 use crate::proxy::context::{Ask, Keyed};
-use crate::proxy::fetch::{Arrived, Fetch};
+use crate::proxy::fetch::{Arrived, Fetch, Queue};
 use crate::proxy::head::prepare;
 use crate::proxy::landing::lost;
 use crate::proxy::metrics::Outcome;
@@ -55,6 +56,7 @@ impl Proxy {
             stale: None,
             part: false,
             private: None,
+            queue: Queue::OneLoad,
             lease: None,
         };
         let terms = match fetch.judge(&arrived) {
@@ -100,7 +102,8 @@ impl Proxy {
         };
         // What another route's plugin would say of the response is not known.
         let unseen = get.route.response_plugin.is_some() && !Arc::ptr_eq(&get.route, &ask.route);
-        (get.route.cached && !unseen).then_some((get, keyed))
+        let stores = get.route.cached && get.route.policy.store_post;
+        (stores && !unseen).then_some((get, keyed))
     }
 
     /// What the POST's client gets: the whole, whatever its preconditions say.

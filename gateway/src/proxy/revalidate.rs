@@ -36,7 +36,6 @@ impl Fetch {
 
     /// The origin says that the stored response still holds.
     pub(super) async fn revalidated(self, leader: Leader, stale: &Entry, mut arrived: Arrived) {
-        self.succeeded(&leader, arrived.delay);
         prepare(&mut arrived);
         let mut headers = stale.headers.clone();
         update(&mut headers, arrived.answer.response.headers());
@@ -47,8 +46,15 @@ impl Fetch {
         watch::response(&self.ask, &mut arrived.answer);
         let terms = self.judge(&arrived);
         match terms.and_then(|terms| self.keyed(&mut arrived.answer).map(|()| terms)) {
-            Ok(terms) => self.renew(leader, stale, arrived, &terms).await,
-            Err(refusal) => self.keep_private(leader, arrived, refusal),
+            Ok(terms) => {
+                self.succeeded(&leader, arrived.delay);
+                self.renew(leader, stale, arrived, &terms).await;
+            }
+            Err(refusal) => {
+                // It is about the stored response itself.
+                arrived.answer.continues.clone_from(&self.stale);
+                self.keep_private(leader, arrived, refusal);
+            }
         }
     }
 

@@ -107,6 +107,11 @@ impl Routes {
 }
 
 impl Route {
+    /// The header fields that its `match` looks at.
+    pub fn matched_fields(&self) -> impl Iterator<Item = &HeaderName> {
+        self.matches.headers.iter().map(|(name, _)| name)
+    }
+
     fn new(
         config: &config::Route,
         parts: &Needs<'_>,

@@ -63,6 +63,7 @@ impl Fetch {
             });
         }
         let fill = Fill::new(head, self.cache.max_object_bytes);
+        self.cache.hit_for_miss.end(leader.key());
         leader.stream(Arc::clone(&fill));
         let whole = pump(&self.cache, &leader, &fill, body, &mut self.lease).await;
         let stored = whole.and_then(|body| self.store(&leader, &fill, body));
@@ -163,7 +164,7 @@ async fn pump(
             // Learnt late: the next requests need not queue for it, here and elsewhere.
             outgrown = true;
             *lease = None;
-            cache.mark_private(leader.key(), Unshared::Everybody);
+            cache.hit_for_miss.mark(leader.key(), Unshared::Everybody);
         }
     }
     fill.fail();

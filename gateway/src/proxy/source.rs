@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-use crate::cache::coalesce::{Failure, StaleUse};
+use crate::cache::coalesce::{Blame, Failure, StaleUse};
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::{conditional, range};
@@ -45,7 +45,8 @@ pub struct Answer {
     pub looked: Option<Box<Seen>>,
     /// A plugin wants it not stored.
     pub kept_out: bool,
-    /// Stored parts that the response continues: what marks them marks it.
+    /// What is stored and the response continues: parts that it is put together with, whose
+    /// marks are its own, or the response that it validates.
     pub continues: Option<Arc<Entry>>,
 }
 
@@ -200,17 +201,18 @@ async fn by_plugin(
         Ok((LoadDecision::Absent, seen)) => Loaded::Absent(seen),
         Ok((LoadDecision::Stale { .. }, _)) => Loaded::Stale,
         Ok((LoadDecision::Error { reason }, _)) => {
-            plugin_failed(ask, plugin, on_error, StatusCode::BAD_GATEWAY, reason).await
-        }
-        Err(error) => {
+            let failure = unloaded(StatusCode::BAD_GATEWAY, reason);
             plugin_failed(
                 ask,
                 plugin,
                 on_error,
-                call_status(&error),
-                error.to_string(),
+                failure.blamed_on(Blame::PerhapsThisRequest),
             )
             .await
+        }
+        Err(error) => {
+            let failure = unloaded(call_status(&error), error.to_string());
+            plugin_failed(ask, plugin, on_error, failure.blamed_on(call_blame(&error))).await
         }
     }
 }
@@ -250,19 +252,19 @@ async fn plugin_failed(
     ask: &Ask,
     plugin: &Plugin,
     on_error: LoaderError,
-    status: StatusCode,
-    detail: String,
+    failure: Failure,
 ) -> Loaded {
     if let Some(dropped) = ask.route.warnings.admit(Instant::now()) {
         let (plugin, route) = (plugin.name(), &*ask.route.name);
+        let detail = &*failure.detail;
         tracing::warn!(plugin, route, detail, dropped, "a loader plugin failed");
     }
     match on_error {
         LoaderError::Origin => by_origin(ask, None).await,
-        LoaderError::StaleThenError => Loaded::Failed(unloaded(status, detail)),
+        LoaderError::StaleThenError => Loaded::Failed(failure),
         LoaderError::Error => Loaded::Failed(Failure {
             stale: StaleUse::Never,
-            ..unloaded(status, detail)
+            ..failure
         }),
     }
 }
@@ -286,11 +288,24 @@ fn call_status(error: &CallError) -> StatusCode {
     }
 }
 
+/// A call that was made may have failed by what the plugin was asked.
+fn call_blame(error: &CallError) -> Blame {
+    match error {
+        CallError::Overloaded | CallError::Quarantined => Blame::AnyRequest,
+        _ => Blame::PerhapsThisRequest,
+    }
+}
+
 /// An origin's failure in the words of the client.
 pub fn origin_failure(origin: &Origin, error: &OriginError) -> Failure {
     let status = error.status();
     let detail = format!("upstream {}: {error}", origin.name());
+    let blame = match error.may_be_the_requests() {
+        true => Blame::PerhapsThisRequest,
+        false => Blame::AnyRequest,
+    };
     Failure {
+        blame,
         retry_after: retry_after(status),
         disconnected: error.is_disconnect(),
         ..Failure::new(status, error.proxy_status(), detail)
@@ -299,7 +314,8 @@ pub fn origin_failure(origin: &Origin, error: &OriginError) -> Failure {
 
 fn timed_out() -> Failure {
     let detail = "the load took longer than the hard timeout";
-    Failure::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", detail)
+    let failure = Failure::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", detail);
+    failure.blamed_on(Blame::PerhapsThisRequest)
 }
 
 /// A loader wants the stale copy served.
@@ -309,6 +325,7 @@ pub fn asked_for_stale() -> Failure {
     Failure {
         retry_after: retry_after(status),
         stale: StaleUse::Asked,
+        blame: Blame::PerhapsThisRequest,
         ..Failure::new(status, "proxy_internal_response", detail)
     }
 }

@@ -15,8 +15,9 @@ use prometheus::IntCounter;
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::Refusal;
 use crate::http::vary::Vary;
-use crate::plugin::{Field, Plugin, Seen};
+use crate::plugin::{Field, Seen};
 use crate::proxy::config::Unkeyed;
+use crate::proxy::cover::Cover;
 use crate::proxy::route::Route;
 
 /// Fields of a route that are remembered, so that each is told of once. Clients choose
@@ -140,36 +141,5 @@ impl Watch {
             response.append(VARY, line);
         }
         Ok(())
-    }
-}
-
-/// What tells stored answers apart.
-struct Cover<'a> {
-    route: &'a Route,
-    /// Some: the key is this plugin's.
-    plugin: Option<&'a Plugin>,
-    vary: Vary,
-}
-
-impl<'a> Cover<'a> {
-    fn of(route: &'a Route, key: &KeyBuf, vary: Vary) -> Self {
-        let plugin = route.key_plugin.as_ref().filter(|_| key.is_text());
-        Self {
-            route,
-            plugin: plugin.map(|(plugin, _)| &**plugin),
-            vary,
-        }
-    }
-
-    fn has(&self, field: &Field) -> bool {
-        let native = &self.route.key;
-        let varies = |name| matches!(&self.vary, Vary::Fields(names) if names.contains(name));
-        let here = match field {
-            Field::Header(name) => native.covers(name) || varies(name),
-            Field::Cookie(name) => native.covers_cookie(name) || varies(&COOKIE),
-            // The text of a plugin takes the place of the query.
-            Field::Parameter(piece) => self.plugin.is_none() && native.keeps(piece),
-        };
-        here || self.plugin.is_some_and(|plugin| plugin.keys_by(field))
     }
 }

@@ -2,10 +2,11 @@
 //! before it is judged for the cache.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{HeaderName, Response, StatusCode};
 
 use crate::http::body::Body;
 use crate::http::forward::Caller;
@@ -24,6 +25,10 @@ pub enum Wish {
     Respond(LoadedResponse),
     Refuse(StatusCode),
 }
+
+/// The names of the fields that a request plugin has set, as an extension of the request.
+#[derive(Clone)]
+pub struct SetByPlugin(pub Arc<[HeaderName]>);
 
 /// Has the route's plugin look at a request, which it may change. Some: the answer.
 pub fn request(route: &Route, parts: &mut Parts, host: &str, caller: &Caller) -> Option<Served> {
@@ -72,6 +77,8 @@ pub fn ask(
                 parts.uri = uri.try_into().unwrap_or_default();
             }
             headers.apply(&mut parts.headers);
+            let names = headers.set.keys().cloned().collect();
+            parts.extensions.insert(SetByPlugin(names));
             Wish::Further
         }
         RequestDecision::Respond(response) => Wish::Respond(response),

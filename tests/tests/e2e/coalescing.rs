@@ -352,7 +352,7 @@ async fn waiting_has_a_deadline_after_which_a_follower_loads_by_itself() {
 }
 
 #[tokio::test]
-async fn a_failed_load_is_told_to_all_who_waited_for_it() {
+async fn a_load_that_fails_for_each_is_told_to_all_who_waited() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::start(move |_| {

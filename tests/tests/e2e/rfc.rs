@@ -39,7 +39,7 @@ async fn every_rule_of_the_tables_holds() {
         )
         .top(
             "defaults",
-            "{request_directives: honor, statuses: [200, 414]}",
+            "{request_directives: honor, statuses: [200, 403, 405, 414], store_post: true}",
         )
         .route("{name: parts, match: {path: /parts/*}, upstream: origin, trace: on, policy: {ranges: parts}}")
         .route("{name: site, upstream: origin, trace: on}")

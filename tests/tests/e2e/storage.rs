@@ -389,10 +389,9 @@ async fn an_object_over_the_limit_streams_through_and_is_not_stored() {
     }
 }
 
-/// RFC 9110 §9.3.3: the answer to a POST that says it is the URL's own.
-#[tokio::test]
-async fn an_answer_to_a_post_that_names_its_url_serves_later_gets() {
-    let page = |seen: &Seen| match (seen.method.as_str(), &*seen.path) {
+/// A page that is what the last POST to it made.
+fn made(seen: &Seen) -> Reply {
+    match (seen.method.as_str(), &*seen.path) {
         ("GET", _) => Reply::fresh("got"),
         (_, "/names-itself") => Reply::fresh("made").header("content-location", "/names-itself"),
         (_, "/names-another") => Reply::fresh("made").header("content-location", "/x"),
@@ -404,8 +403,23 @@ async fn an_answer_to_a_post_that_names_its_url_serves_later_gets() {
             .status(201)
             .header("content-location", "/created"),
         (_, path) => panic!("nobody asks for {path}"),
-    };
-    let (origin, gateway) = site("{}", page).await;
+    }
+}
+
+/// A client's body is nobody else's page unless the route says so.
+#[tokio::test]
+async fn an_answer_to_a_post_serves_no_later_gets_by_default() {
+    let (_origin, gateway) = site("{ttl: 1h}", made).await;
+    for path in ["/names-itself", "/says-nothing"] {
+        assert_eq!(gateway.client().post(path, "body").await.text(), "made");
+        assert_eq!(gateway.client().get(path).await.text(), "got", "{path}");
+    }
+}
+
+/// RFC 9110 §9.3.3: the answer to a POST that says it is the URL's own.
+#[tokio::test]
+async fn an_answer_to_a_post_that_names_its_url_serves_later_gets_where_a_route_asks_for_it() {
+    let (origin, gateway) = site("{store_post: true}", made).await;
     let client = gateway.client();
     for (path, then) in [
         ("/names-itself", "made"),

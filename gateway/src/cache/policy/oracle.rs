@@ -43,7 +43,11 @@ fn ours(case: &Case) -> Verdict {
     let policy = config::Policy {
         request_directives: Some(config::RequestDirectives::Honor),
         // Else these are kept out, whatever the RFC allows.
-        statuses: Some(STRANGE.to_vec()),
+        statuses: Some(
+            (400..500)
+                .filter(|code| ![404, 410].contains(code))
+                .collect(),
+        ),
         ..Default::default()
     };
     let (request, response) = (map(&case.asked), fields(case, |form| form.wire));
@@ -53,6 +57,7 @@ fn ours(case: &Case) -> Verdict {
         response: &response,
         received: at(NOW),
         plugin_ttl: None,
+        credentials: Credentials::Keyed,
     };
     let judged = Policy::new(&policy, &config::Policy::default(), false).judge(&exchange, 0);
     let Ok(terms) = judged else {

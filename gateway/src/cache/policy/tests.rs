@@ -25,6 +25,16 @@ fn judge_as(
     request: &[(&str, &str)],
     response: &[(&str, &str)],
 ) -> Result<Terms, Refusal> {
+    judge_with(Credentials::Keyed, policy, status, request, response)
+}
+
+fn judge_with(
+    credentials: Credentials,
+    policy: &config::Policy,
+    status: u16,
+    request: &[(&str, &str)],
+    response: &[(&str, &str)],
+) -> Result<Terms, Refusal> {
     let policy = Policy::new(policy, &config::Policy::default(), false);
     let exchange = Exchange {
         request: &headers(request),
@@ -32,6 +42,7 @@ fn judge_as(
         response: &headers(response),
         received: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW),
         plugin_ttl: None,
+        credentials,
     };
     policy.judge(&exchange, 0)
 }
@@ -52,8 +63,8 @@ const DATED: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
 
 #[test]
 fn what_an_origin_says_of_a_strange_request_is_kept_only_when_configured() {
-    let fresh = [("cache-control", "max-age=60")];
-    for status in [400, 413, 414, 431] {
+    let fresh = [("cache-control", "public, max-age=60")];
+    for status in [400, 401, 403, 405, 413, 414, 429, 431, 451, 499, 511] {
         let listed = config::Policy {
             statuses: Some(vec![status]),
             ..Default::default()
@@ -63,6 +74,59 @@ fn what_an_origin_says_of_a_strange_request_is_kept_only_when_configured() {
         assert!(judge_as(&listed, status, &[], &fresh).is_ok(), "{status}");
     }
     assert!(judge_as(&config::Policy::default(), 404, &[], &fresh).is_ok());
+}
+
+#[test]
+fn who_says_who_he_is_gets_no_lifetime_of_ours() {
+    let policy = config::Policy {
+        ttl: Some(units::Duration::secs(30)),
+        negative_cache: Some(config::Negative {
+            ttl: units::Duration::secs(3),
+            statuses: vec![404],
+        }),
+        ..Default::default()
+    };
+    let ignoring = config::Policy {
+        cookies: Some(config::Cookies::Ignore),
+        ..policy.clone()
+    };
+    let overriding = config::Policy {
+        mode: Some(config::Mode::Override),
+        ..policy.clone()
+    };
+    let ruled = config::Policy {
+        cookies: Some(config::Cookies::Private),
+        ..overriding.clone()
+    };
+    use Credentials::{Authorization, Cookies, Keyed};
+    let fresh = [("cache-control", "max-age=60")];
+    for status in [200, 404] {
+        for (policy, credentials, stored) in [
+            (&policy, Keyed, true),
+            (&policy, Cookies, false),
+            (&policy, Authorization, false),
+            (&ignoring, Cookies, true),
+            (&ignoring, Authorization, false),
+            (&overriding, Cookies, true),
+            (&overriding, Authorization, true),
+            (&ruled, Keyed, true),
+            (&ruled, Cookies, false),
+            (&ruled, Authorization, false),
+        ] {
+            let judged = judge_with(credentials, policy, status, &[], &[]);
+            let why = judged.map(drop);
+            let expected = if stored {
+                Ok(())
+            } else {
+                Err(Refusal::Credentials)
+            };
+            assert_eq!(why, expected, "{status} {credentials:?} {policy:?}");
+            assert!(judge_with(credentials, policy, status, &[], &fresh).is_ok());
+        }
+    }
+    let private = [("cache-control", "private")];
+    let kept = judge_with(Cookies, &ruled, 200, &[], &private);
+    assert_eq!(kept, Err(Refusal::Private), "override counts no more");
 }
 
 #[test]

@@ -1,0 +1,79 @@
+//! What of a request tells stored answers apart: the parts of it that the key holds, or that
+//! a stored answer varies by.
+
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderName};
+
+use crate::cache::key::KeyBuf;
+use crate::cache::policy::Credentials;
+use crate::http::vary::Vary;
+use crate::plugin::{Field, Plugin};
+use crate::proxy::route::Route;
+
+/// What tells stored answers of one key apart.
+pub struct Cover<'a> {
+    route: &'a Route,
+    /// Some: the key is this plugin's.
+    plugin: Option<&'a Plugin>,
+    varying: Vec<HeaderName>,
+}
+
+impl<'a> Cover<'a> {
+    pub fn of(route: &'a Route, key: &KeyBuf, vary: Vary) -> Self {
+        let plugin = route.key_plugin.as_ref().filter(|_| key.is_text());
+        Self {
+            route,
+            plugin: plugin.map(|(plugin, _)| &**plugin),
+            varying: match vary {
+                Vary::Fields(names) => names,
+                Vary::None | Vary::Any => Vec::new(),
+            },
+        }
+    }
+
+    /// The same, and these fields.
+    pub fn and_fields(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.varying.extend(names);
+        self
+    }
+
+    pub fn has(&self, field: &Field) -> bool {
+        let native = &self.route.key;
+        let varies = |name| self.varying.contains(name);
+        let here = match field {
+            Field::Header(name) => native.covers(name) || varies(name),
+            Field::Cookie(name) => native.covers_cookie(name) || varies(&COOKIE),
+            // The text of a plugin takes the place of the query.
+            Field::Parameter(piece) => self.plugin.is_none() && native.keeps(piece),
+        };
+        here || self.plugin.is_some_and(|plugin| plugin.keys_by(field))
+    }
+
+    /// What such a request says of its user besides what is covered.
+    pub fn credentials(&self, request: &HeaderMap) -> Credentials {
+        let authorization = Field::Header(AUTHORIZATION);
+        if request.contains_key(AUTHORIZATION) && !self.has(&authorization) {
+            return Credentials::Authorization;
+        }
+        let whole = self.has(&Field::Header(COOKIE));
+        let keyed = |pair| name_of(pair).is_some_and(|cookie| self.has(&cookie));
+        match whole || pairs(request).all(keyed) {
+            true => Credentials::Keyed,
+            false => Credentials::Cookies,
+        }
+    }
+}
+
+/// The cookie that a piece of a `Cookie` line is. None: it has no name, and is in no key.
+pub fn name_of(pair: &[u8]) -> Option<Field> {
+    let equals = memchr::memchr(b'=', pair)?;
+    Some(Field::Cookie(pair[..equals].trim_ascii_end().into()))
+}
+
+/// The pieces of all `Cookie` lines, as `name=value` (RFC 6265 §4.2.1).
+pub fn pairs(request: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = request.get_all(COOKIE).into_iter();
+    let pieces = lines.flat_map(|line| line.as_bytes().split(|octet| *octet == b';'));
+    let pieces = pieces.map(<[u8]>::trim_ascii);
+    pieces.filter(|piece| !piece.is_empty())
+}

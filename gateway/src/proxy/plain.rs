@@ -1,0 +1,105 @@
+//! The plain request: what a refresh behind a reader asks for.
+//!
+//! Its answer is for everybody whom the stale copy was for, so of the client's request it
+//! has only the fields that select the copy: the host, what the key holds, what answers of
+//! this key vary by, what the route's `match` looks at, what its plugins declare that they
+//! read, and what its request plugin has set. Cookies, credentials, `User-Agent` and whatever
+//! else is unusual in one client's request can then not decide what all others get.
+
+use std::sync::Arc;
+
+use http::header::{COOKIE, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+
+use crate::cache::Cache;
+use crate::cache::entry::Entry;
+use crate::cache::key::KeyBuf;
+use crate::http::forward::HopWishes;
+use crate::http::vary::Vary;
+use crate::plugin::{Field, Plugin};
+use crate::proxy::context::Ask;
+use crate::proxy::cover::{self, Cover};
+use crate::proxy::route::Route;
+use crate::proxy::watch::SetByPlugin;
+
+impl Ask {
+    /// The request that refreshes `copy`, whose key without the variant is `primary`.
+    pub(super) fn plain(&self, cache: &Cache, primary: &KeyBuf, copy: &Entry) -> Self {
+        let selection = Selection::of(self, cache, primary, copy);
+        let mut parts = Request::new(()).into_parts().0;
+        parts.method = Method::GET;
+        parts.uri = self.parts.uri.clone();
+        parts.version = self.parts.version;
+        parts.headers = selection.of_headers(&self.parts.headers);
+        Self {
+            parts,
+            host: self.host.clone(),
+            scheme: self.scheme,
+            caller: self.caller.clone(),
+            wishes: HopWishes::default(),
+            route: Arc::clone(&self.route),
+            started: self.started,
+            interim: None,
+        }
+    }
+}
+
+/// The fields of a request that select a representation.
+struct Selection<'a> {
+    cover: Cover<'a>,
+    /// Those that see the request's fields.
+    plugins: [Option<&'a Plugin>; 2],
+    key_plugin: Option<&'a Plugin>,
+}
+
+impl<'a> Selection<'a> {
+    fn of(ask: &'a Ask, cache: &Cache, primary: &KeyBuf, copy: &Entry) -> Self {
+        let route: &Route = &ask.route;
+        let varying = cache.vary_lists(&primary.to_key()).into_iter().flatten();
+        let set = ask.parts.extensions.get::<SetByPlugin>();
+        let set = set.map_or(&[][..], |names| &names.0).iter().cloned();
+        let cover = Cover::of(route, primary, Vary::parse(&copy.headers))
+            .and_fields(varying)
+            .and_fields(route.matched_fields().cloned())
+            .and_fields(set);
+        Self {
+            cover,
+            plugins: [
+                route.loader.as_ref().map(|(plugin, _)| &**plugin),
+                route.response_plugin.as_ref().map(|(plugin, _)| &**plugin),
+            ],
+            key_plugin: route.key_plugin.as_ref().map(|(plugin, _)| &**plugin),
+        }
+    }
+
+    fn has(&self, field: &Field) -> bool {
+        let read = |plugin: &Plugin| plugin.reads(field);
+        self.cover.has(field)
+            || self.plugins.into_iter().flatten().any(read)
+            || self.key_plugin.is_some_and(|plugin| plugin.keys_by(field))
+    }
+
+    fn of_headers(&self, given: &HeaderMap) -> HeaderMap {
+        let wanted = |name: &HeaderName| *name == HOST || self.has(&Field::Header(name.clone()));
+        let mut headers = HeaderMap::new();
+        for name in given.keys().filter(|name| wanted(name)) {
+            for value in given.get_all(name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        if !headers.contains_key(COOKIE) {
+            headers.extend(self.cookies(given).map(|line| (COOKIE, line)));
+        }
+        headers
+    }
+
+    /// One line with the cookies that are wanted by name.
+    fn cookies(&self, given: &HeaderMap) -> Option<HeaderValue> {
+        let named = |pair: &&[u8]| cover::name_of(pair).is_some_and(|cookie| self.has(&cookie));
+        let pairs: Vec<&[u8]> = cover::pairs(given).filter(named).collect();
+        match pairs.is_empty() {
+            true => None,
+            false => HeaderValue::from_bytes(&pairs.join(&b"; "[..])).ok(),
+        }
+    }
+}
