@@ -30,6 +30,7 @@ pub mod fair;
 pub mod forward;
 pub mod frames;
 pub mod guard;
+mod hpack;
 mod list;
 pub mod max_forwards;
 pub mod path;

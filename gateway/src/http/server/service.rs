@@ -17,6 +17,8 @@ use hyper::body::Incoming;
 use super::activity::InFlight;
 use super::{Early, Limits, Peer};
 use crate::http::body::{Body, BodyError, Bounded};
+use crate::http::frames::Fragments;
+use crate::http::guard::framing::Fault;
 use crate::http::guard::{self, Refusal};
 
 /// What answers the requests of one connection.
@@ -25,6 +27,8 @@ pub(super) struct Service<H> {
     pub(super) peer: Peer,
     pub(super) limits: Arc<Limits>,
     pub(super) early: Early,
+    /// Paths that came with a fragment over HTTP/2.
+    pub(super) fragments: Arc<Fragments>,
 }
 
 /// A response's body that is under way until it is dropped.
@@ -50,6 +54,7 @@ where
         let peer = self.peer;
         let version = request.version();
         let admitted = match self.early.0.fault() {
+            None if self.fragments.take(request.uri()) => Err(guard::broken(Fault::Fragment)),
             None => admit(request, &self.limits),
             Some(fault) => Err(guard::broken(fault)),
         };
