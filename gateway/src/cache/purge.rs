@@ -13,6 +13,7 @@
 //! every entry with them; `floor` then tells which loads began too early to be
 //! judged, and those are not admitted.
 
+mod spelling;
 mod text;
 
 use std::collections::{HashMap, VecDeque};

@@ -25,6 +25,7 @@ use self::worker::Worker;
 use super::body::Body;
 use super::cidr::{Cidr, CidrError};
 use super::config::{Limits, Listener, Protocol};
+use super::path::Rules;
 
 mod accept;
 mod activity;
@@ -52,6 +53,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Whether `trusted_proxies` of the listener has the address.
     pub trusted: bool,
+    /// How the listener that was connected to reads paths.
+    pub path: Rules,
 }
 
 /// Ports that are open; connections wait in the kernel until [`Bound::start`].
@@ -102,6 +105,7 @@ struct Port {
     limits: Arc<Limits>,
     trusted: Box<[Cidr]>,
     proxy_protocol: bool,
+    path: Rules,
     /// Whether it leaves the last descriptors to others.
     spares: bool,
     /// One for each connection that may be open, over all workers.
@@ -224,6 +228,7 @@ impl Port {
             limits: Arc::new(listener.limits.clone()),
             trusted,
             proxy_protocol: listener.proxy_protocol,
+            path: listener.path,
             spares,
             places: Arc::new(Semaphore::new(capacity)),
             capacity: capacity as u32,
@@ -236,6 +241,7 @@ impl Port {
         Peer {
             address,
             trusted: self.trusted.iter().any(trusted),
+            path: self.path,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::cache::coalesce::{Landing, Turn};
 use crate::cache::policy::Source;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
+use crate::http::path::Spelling;
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fetch::{Arrived, Fetch};
 use crate::proxy::head::prepare;
@@ -22,6 +23,7 @@ use crate::proxy::landing::lost;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::source::Answer;
+use crate::proxy::target::Target;
 use crate::proxy::{Proxy, Served, Visit, invalidate, respond};
 
 impl Proxy {
@@ -74,7 +76,14 @@ impl Proxy {
     fn as_get(&self, ask: &Ask) -> Option<(Ask, Keyed)> {
         let mut parts = ask.parts.clone();
         parts.method = Method::GET;
-        let route = Arc::clone(self.routes.find(&ask.host, &parts)?);
+        let rules = ask.peer.path;
+        let Target::Route(route) = self
+            .routes
+            .target(&ask.host, &parts, Spelling::Several, rules)
+        else {
+            return None;
+        };
+        let route = Arc::clone(route);
         let visit = Visit {
             parts: &parts,
             body: &Body::empty(),
