@@ -40,7 +40,7 @@ pub fn readings(path: &str) -> Result<Readings, Fault> {
         return Ok(Vec::new());
     }
     let mut forms = vec![path.as_bytes().to_vec()];
-    also(&mut forms, without_parameters);
+    also(&mut forms, |form| without_parameters(form));
     // These are escaped already.
     let mut texts: Vec<String> = forms.iter().map(|form| lossless(form)).collect();
     let mut decoded = path.as_bytes().to_vec();
@@ -51,9 +51,9 @@ pub fn readings(path: &str) -> Result<Readings, Fault> {
         }
         decoded = again;
         let mut forms = vec![decoded.clone()];
-        also(&mut forms, cut_short);
-        also(&mut forms, with_backslashes_as_slashes);
-        also(&mut forms, without_parameters);
+        also(&mut forms, |form| cut_short(form));
+        also(&mut forms, |form| with_backslashes_as_slashes(form));
+        also(&mut forms, |form| without_parameters(form));
         texts.extend(forms.iter().map(|form| escaped(form)));
     }
     match decode(&decoded) == decoded {
@@ -105,14 +105,14 @@ fn decode(path: &[u8]) -> Vec<u8> {
 }
 
 /// As servers in C see it, or those that read what was decoded as a URL again.
-fn cut_short(path: &Vec<u8>) -> Option<Vec<u8>> {
+fn cut_short(path: &[u8]) -> Option<Vec<u8>> {
     let end = path
         .iter()
         .position(|octet| matches!(octet, 0 | b'?' | b'#'))?;
     Some(path[..end].to_vec())
 }
 
-fn with_backslashes_as_slashes(path: &Vec<u8>) -> Option<Vec<u8>> {
+fn with_backslashes_as_slashes(path: &[u8]) -> Option<Vec<u8>> {
     let slash = |octet: &u8| match octet {
         b'\\' => b'/',
         octet => *octet,
@@ -122,7 +122,7 @@ fn with_backslashes_as_slashes(path: &Vec<u8>) -> Option<Vec<u8>> {
 }
 
 /// As servers for Java see it.
-fn without_parameters(path: &Vec<u8>) -> Option<Vec<u8>> {
+fn without_parameters(path: &[u8]) -> Option<Vec<u8>> {
     if !path.contains(&b';') {
         return None;
     }
