@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::http::body::{self, Body, BodyError};
 use crate::http::config::{Limits, Listener, Protocol};
 use crate::http::forward::{self, Trust};
+use crate::http::path::Rules;
 use crate::http::server::{self, BindError, Bound, Running};
 use crate::origin::{BuildError, Origins};
 use crate::plugin::{Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
@@ -158,6 +159,7 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
         Arc::clone(&cache),
         routes,
         &config.purge_method,
+        config.listeners.iter().map(|listener| listener.path),
         access,
         trust,
     )?);
@@ -411,6 +413,7 @@ fn admin_listener(address: SocketAddr) -> Listener {
             max_connections: 256,
             ..Limits::default()
         },
+        path: Rules::default(),
     }
 }
 

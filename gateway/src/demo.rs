@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::site::Site;
 use crate::http::config::{Limits, Listener, Protocol};
+use crate::http::path::Rules;
 use crate::http::server::{BindError, Bound, Running};
 
 mod pages;
@@ -61,6 +62,7 @@ fn listener(address: SocketAddr) -> Listener {
         trusted_headers: Vec::new(),
         proxy_protocol: false,
         limits: Limits::default(),
+        path: Rules::default(),
     }
 }
 

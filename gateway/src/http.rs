@@ -6,7 +6,8 @@
 //! means; [`conditional`] and [`range`] say which answer a stored response gives;
 //! [`forward`] and [`max_forwards`] say what may pass a proxy, how far, and for whom;
 //! [`trace`] is about methods whose answer repeats the request, [`sensitive`] about names whose
-//! value is a secret; [`reference`] is the URI that a field names; [`cidr`] is whom we believe;
+//! value is a secret; [`reference`] is the URI that a field names, [`path`] the one form of
+//! its spellings; [`cidr`] is whom we believe;
 //! [`cache_status`] and [`proxy_status`] tell the client what happened.
 //!
 //! The other half moves bytes: [`server`] is the listener, [`guard`] refuses what a
@@ -29,8 +30,10 @@ pub mod fair;
 pub mod forward;
 pub mod frames;
 pub mod guard;
+mod hpack;
 mod list;
 pub mod max_forwards;
+pub mod path;
 pub mod proxy_protocol;
 pub mod proxy_status;
 pub mod range;

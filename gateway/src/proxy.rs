@@ -34,6 +34,7 @@ mod revalidate;
 pub mod route;
 mod share;
 mod source;
+mod target;
 mod tunnel;
 mod unkeyed;
 mod unshared;
@@ -55,13 +56,16 @@ use crate::cache::{Cache, Lookup};
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward::{self, HopWishes, Received, Trust};
+use crate::http::path::{self, Rules};
 use crate::http::server::Early;
+use crate::telemetry::limit::LineLimiter;
 use access::{AccessLog, Line};
 use context::{Ask, Keyed};
 use metrics::Outcome;
 use plan::Plan;
 use purge_method::PurgeMethod;
 use route::{Route, Routes};
+use target::{Refused, Target};
 
 pub use by_url::ByUrl;
 pub use explain::Explanation;
@@ -76,9 +80,13 @@ pub struct Proxy {
     pub cache: Arc<Cache>,
     routes: Routes,
     purge_method: PurgeMethod,
+    /// The different rules by which listeners read paths; at least one.
+    rules: Box<[Rules]>,
     access: AccessLog,
     /// What is believed of some proxy in front. None: there is no trusted one.
     trust: Option<Trust>,
+    /// Of warnings about paths that were refused.
+    warnings: LineLimiter,
 }
 
 /// An answer that is here, or comes.
@@ -138,15 +146,27 @@ impl Proxy {
         cache: Arc<Cache>,
         routes: Routes,
         purge_method: &config::PurgeMethod,
+        listeners: impl Iterator<Item = Rules>,
         access: bool,
         trust: Option<Trust>,
     ) -> Result<Self, TokenError> {
+        let mut rules: Vec<Rules> = Vec::new();
+        for one in listeners {
+            if !rules.contains(&one) {
+                rules.push(one);
+            }
+        }
+        if rules.is_empty() {
+            rules.push(Rules::default());
+        }
         Ok(Self {
             cache,
             routes,
             purge_method: PurgeMethod::new(purge_method)?,
+            rules: rules.into(),
             access: AccessLog::new(access),
             trust,
+            warnings: LineLimiter::new(Instant::now()),
         })
     }
 
@@ -156,11 +176,16 @@ impl Proxy {
     pub fn handle(
         self: &Arc<Self>,
         request: Request<Body>,
-        Received { caller, wishes }: Received,
+        Received {
+            caller,
+            wishes,
+            path_rules,
+        }: Received,
         early: &Early,
     ) -> Answer {
         let started = early.began();
         let (mut parts, body) = request.into_parts();
+        let spelling = path::arrive(&mut parts.uri);
         let scheme = caller.scheme();
         let host = context::host(&parts, scheme);
         if self.purge_method.takes(&parts) {
@@ -169,18 +194,36 @@ impl Proxy {
             let served = Served::new(answer, Outcome::Pass);
             return at_once(self.access.end(line, served, started));
         }
-        let Some(route) = self.routes.find(&host, &parts) else {
-            let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
-            let line = self.access.begin(&parts, &host, None, &caller);
-            let served = Served::new(answer, Outcome::Error);
-            return at_once(self.access.end(line, served, started));
+        let target = match spelling {
+            Ok(spelling) => self.routes.target(&host, &parts, spelling, path_rules),
+            Err(fault) => Target::Refused(Refused::Fault(fault)),
+        };
+        let (route, host) = match target {
+            Target::Route(route) => (route, host),
+            Target::Shaped(route, target) => {
+                let host = host.into_owned();
+                path::set(&mut parts.uri, target);
+                (route, Cow::Owned(host))
+            }
+            Target::Nowhere => {
+                let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
+                let line = self.access.begin(&parts, &host, None, &caller);
+                let served = Served::new(answer, Outcome::Error);
+                return at_once(self.access.end(line, served, started));
+            }
+            Target::Refused(refused) => {
+                let line = self.access.begin(&parts, &host, None, &caller);
+                let line = line.map(|line| line.because(&refused));
+                let served = self.refuse(&refused, started);
+                return at_once(self.access.end(line, served, started));
+            }
         };
         let line = self.access.begin(&parts, &host, Some(route), &caller);
         let host = match route.request_plugin {
             None => host,
             Some(_) => {
                 let host = host.into_owned();
-                let answer = watch::request(route, &mut parts, &host, &caller);
+                let answer = watch::request(route, &mut parts, &host, &caller, path_rules);
                 if let Some(served) = answer {
                     return at_once(self.finish(route, line, served, started));
                 }
@@ -207,6 +250,7 @@ impl Proxy {
             scheme,
             caller,
             wishes,
+            path_rules,
             route,
             started,
             interim: None,
@@ -225,6 +269,18 @@ impl Proxy {
                 early.clone(),
             ))),
         }
+    }
+
+    /// The answer to a path that is refused; the log has what the client is not told.
+    fn refuse(&self, refused: &Refused, now: Instant) -> Served {
+        if let Some(dropped) = self.warnings.admit(now) {
+            tracing::warn!(reason = %refused, dropped, "a request was refused for its path");
+        }
+        let text = format!("400 {}\n", refused.reason());
+        Served::new(
+            respond::plain(StatusCode::BAD_REQUEST, text),
+            Outcome::Error,
+        )
     }
 
     /// What the cache can answer by itself. Each `return` is an exit.

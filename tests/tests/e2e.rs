@@ -114,6 +114,8 @@ mod limits;
 mod observability;
 #[path = "e2e/parts.rs"]
 mod parts;
+#[path = "e2e/paths.rs"]
+mod paths;
 #[path = "e2e/plugin_bad.rs"]
 mod plugin_bad;
 #[path = "e2e/plugin_bad_fetches.rs"]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cache::l2::{Cursor, L2, Listed, Unlisted};
 use crate::cache::purge::Urls;
+use crate::http::path;
 use crate::pattern::Pattern;
 
 /// What is asked for.
@@ -75,7 +76,7 @@ fn read(query: &str) -> Result<Asked, String> {
             .decode_utf8()
             .map_err(|_| format!("{name}: not UTF-8"))?;
         match name {
-            "pattern" => asked.urls = Some(Urls::like(&Pattern::new(&value))),
+            "pattern" => asked.urls = Some(Urls::like(&Pattern::new(&path::text::pattern(&value)))),
             "limit" => {
                 let limit = value.parse().ok().filter(|n| (1..=LIMIT_MAX).contains(n));
                 asked.limit =

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::cache::key::KeyId;
 use crate::cache::purge::{Kind, Selector};
 use crate::cluster::{self, Answer, Told};
-use crate::pattern::Pattern;
+use crate::http::path;
 use crate::proxy::{ByUrl, Proxy};
 use crate::units;
 
@@ -142,7 +142,7 @@ fn told(name: &str, text: &str, proxy: &Proxy) -> Result<ByUrl, String> {
     let asked = match name {
         "url" => url(text, proxy)?,
         _ => ByUrl {
-            selectors: vec![selector(name, text)?],
+            selectors: selectors(name, text)?,
             note: None,
         },
     };
@@ -154,21 +154,25 @@ fn told(name: &str, text: &str, proxy: &Proxy) -> Result<ByUrl, String> {
     }
 }
 
-fn selector(name: &str, text: &str) -> Result<Selector, String> {
+fn selectors(name: &str, text: &str) -> Result<Vec<Selector>, String> {
     match name {
-        "key" => KeyId::parse(text).map(Selector::Key).ok_or_else(|| {
-            format!("key: {text:?} is not 16 hexadecimal digits, as `explain` shows them")
-        }),
-        "prefix" => Ok(Selector::Prefix(text.to_owned())),
-        "pattern" => Ok(Selector::Pattern(Pattern::new(text))),
-        "tag" => Ok(Selector::Tag(text.to_owned())),
-        "route" => Ok(Selector::Route(text.to_owned())),
+        "key" => match KeyId::parse(text) {
+            Some(key) => Ok(vec![Selector::Key(key)]),
+            None => Err(format!(
+                "key: {text:?} is not 16 hexadecimal digits, as `explain` shows them"
+            )),
+        },
+        "prefix" => Ok(Selector::prefixes(text)),
+        "pattern" => Ok(Selector::patterns(text)),
+        "tag" => Ok(vec![Selector::Tag(text.to_owned())]),
+        "route" => Ok(vec![Selector::Route(text.to_owned())]),
         _ => Err(format!("{name}: {EXPECTED}")),
     }
 }
 
 fn url(text: &str, proxy: &Proxy) -> Result<ByUrl, String> {
-    let uri: Uri = text
+    let before_fragment = text.split('#').next().unwrap_or(text);
+    let uri: Uri = path::text::whole(before_fragment)
         .parse()
         .map_err(|error| format!("url: {text:?}: {error}"))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -178,7 +182,12 @@ fn url(text: &str, proxy: &Proxy) -> Result<ByUrl, String> {
     };
     let reached = proxy.by_url(scheme, authority.as_str(), &uri);
     match reached.selectors.is_empty() {
-        true => Err(format!("url: no route caches {text:?}")),
+        true => {
+            let why = reached
+                .note
+                .map_or_else(String::new, |note| format!(": {note}"));
+            Err(format!("url: no route caches {text:?}{why}"))
+        }
         false => Ok(reached),
     }
 }

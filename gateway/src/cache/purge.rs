@@ -22,6 +22,7 @@
 mod keys;
 mod ledger;
 mod order;
+mod spelling;
 mod stamps;
 mod steps;
 mod table;

@@ -173,7 +173,7 @@ impl Cluster {
             Shape::Del { keys } | Shape::Set { keys } => {
                 keys.iter().flat_map(|key| named(key)).collect()
             }
-            Shape::Pattern(pattern) => vec![self.widened(&pattern)],
+            Shape::Pattern(pattern) => self.widened(&pattern),
         };
         for selector in selectors {
             self.cache
@@ -182,20 +182,19 @@ impl Cluster {
         self.metrics.foreign();
     }
 
-    fn widened(&self, pattern: &str) -> Selector {
+    fn widened(&self, pattern: &str) -> Vec<Selector> {
         let is_url = looks_like_url(pattern) || pattern.starts_with("*/");
         match self.rules.foreign_patterns {
-            ForeignPatterns::All if !is_url => Selector::All,
-            ForeignPatterns::All | ForeignPatterns::Urls => {
-                Selector::Pattern(Pattern::new(&starred(pattern)))
-            }
+            ForeignPatterns::All if !is_url => vec![Selector::All],
+            ForeignPatterns::All | ForeignPatterns::Urls => Selector::patterns(&starred(pattern)),
         }
     }
 }
 
 fn named(key: &str) -> impl Iterator<Item = Selector> {
-    let url = looks_like_url(key).then(|| Selector::Pattern(Pattern::exactly(key)));
-    [Selector::Tag(key.to_owned())].into_iter().chain(url)
+    let urls = looks_like_url(key).then(|| Selector::addresses(key));
+    let urls = urls.into_iter().flatten();
+    [Selector::Tag(key.to_owned())].into_iter().chain(urls)
 }
 
 fn looks_like_url(text: &str) -> bool {
@@ -227,5 +226,13 @@ mod tests {
         let texts = |key: &str| -> Vec<String> { named(key).map(|s| s.to_string()).collect() };
         assert_eq!(texts("user:1"), ["tag:user:1"]);
         assert_eq!(texts("/p/*"), ["tag:/p/*", r"pattern:/p/\*"]);
+        assert_eq!(
+            texts("/x/../p/caf%c3%a9"),
+            [
+                "tag:/x/../p/caf%c3%a9",
+                "pattern:/x/../p/caf%c3%a9",
+                "pattern:/p/caf%C3%A9"
+            ]
+        );
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::Pace;
 use super::forward;
+use super::path::Rules;
 use crate::units::{ByteSize, Duration};
 
 /// One address that clients connect to.
@@ -31,6 +32,9 @@ pub struct Listener {
     /// What a connection and a request may take.
     #[serde(default)]
     pub limits: Limits,
+    /// How paths are read; what a route says in its own `path` goes before.
+    #[serde(default)]
+    pub path: Rules,
 }
 
 impl Listener {

@@ -4,7 +4,8 @@
 //! yet, and those that its own errors cause. It does not count what it answers or drops at
 //! once (PING, SETTINGS, PRIORITY, empty DATA, WINDOW_UPDATE, unknown kinds), nor the
 //! reset of a stream that is being worked on, for which an origin was asked. Here only the
-//! nine bytes that begin a frame are looked at; no byte is changed or kept. Neighbours:
+//! nine bytes that begin a frame are looked at, and of a client the header blocks, for what
+//! h2 drops of their paths ([`Fragments`]); no byte is changed. Neighbours:
 //! `server` puts it around its HTTP/2 connections, `origin` around its own.
 //!
 //! Decision: bytes that we send earn frames, so that a peer that is served may confirm
@@ -16,11 +17,18 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+mod fragments;
+
+use fragments::{Blocks, Reading};
+
+pub use fragments::Fragments;
 
 /// Bytes that begin a frame (RFC 9113 §4.1).
 const HEAD: usize = 9;
@@ -69,6 +77,8 @@ struct Scan {
     /// How much of `head` is there.
     have: usize,
     counts_headers: bool,
+    /// Of a client.
+    blocks: Option<Blocks>,
     resets: Bucket,
     idle: Bucket,
     spent: bool,
@@ -92,9 +102,11 @@ struct Bucket {
 }
 
 impl<T> Metered<T> {
-    /// What a client sends, from its first byte.
-    pub fn client(io: T) -> Self {
-        Self::new(io, PREFACE, IDLE, false)
+    /// What a client sends, from its first byte. Paths with a fragment go to `found`.
+    pub fn client(io: T, found: Arc<Fragments>) -> Self {
+        let mut metered = Self::new(io, PREFACE, IDLE, false);
+        metered.scan.blocks = Some(Blocks::new(found));
+        metered
     }
 
     /// What an origin sends.
@@ -109,6 +121,7 @@ impl<T> Metered<T> {
             head: [0; HEAD],
             have: 0,
             counts_headers,
+            blocks: None,
             resets: Bucket::full(RESETS, now),
             idle: Bucket::full(idle, now),
             spent: false,
@@ -135,6 +148,12 @@ impl Scan {
         let mut rest = bytes;
         loop {
             let skipped = rest.len().min(self.skip as usize);
+            if let Some(blocks) = &mut self.blocks
+                && skipped > 0
+                && blocks.take(&rest[..skipped]) == Reading::Over
+            {
+                self.blocks = None;
+            }
             rest = &rest[skipped..];
             self.skip -= skipped as u32;
             if self.spent && self.skip == 0 {
@@ -165,6 +184,11 @@ impl Scan {
             _ => &mut self.idle,
         };
         self.spent |= !free && !bucket.take();
+        if let Some(blocks) = &mut self.blocks
+            && blocks.begin(kind, flags, self.skip) == Reading::Over
+        {
+            self.blocks = None;
+        }
     }
 }
 
@@ -352,7 +376,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_is_counted_and_passes() {
-        let mut metered = Metered::client(Vec::new());
+        let mut metered = Metered::client(Vec::new(), Arc::default());
         metered.write_all(&[1; 1_000]).await.unwrap();
         assert_eq!((metered.io.len(), metered.scan.idle.sent), (1_000, 1_000));
         assert_eq!(metered.scan.pass(&frame(PING, 0, 15)), None, "the preface");

@@ -119,6 +119,15 @@ fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
             "the target is neither a path nor an http URI",
         );
     }
+    // HTTP/2 has no absolute form; `?x` would be a path with nothing before its query.
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let is_path = target.starts_with('/') || target == "*";
+    if request.version() == Version::HTTP_2 && !is_path {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "the path does not begin with a slash",
+        );
+    }
     if uri.path() == "*" && request.method() != Method::OPTIONS {
         return refuse(StatusCode::BAD_REQUEST, "* is a target of OPTIONS only");
     }
@@ -325,5 +334,11 @@ mod tests {
         assert_eq!(get("*", &[("host", "a")]), Some(400));
         assert_eq!(get("a", &[("host", "a")]), Some(400));
         assert_eq!(get("ftp://a/", &[("host", "a")]), Some(400));
+        assert_eq!(
+            status(Version::HTTP_2, "GET", "http://a?x", &[]),
+            Some(400),
+            "HTTP/2 takes ?x as a path"
+        );
+        assert_eq!(get("http://a?x", &[("host", "a")]), None);
     }
 }

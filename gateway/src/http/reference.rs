@@ -1,10 +1,12 @@
 //! What a reference in a header field means beside the request's URI (RFC 3986 §5.2).
 //!
 //! For `Location` and `Content-Location`, whose URIs an unsafe request may have changed.
-//! Fragments are cut, dot segments resolved; nothing else is normalised, since keys are
-//! made of what the client wrote.
+//! Fragments are cut, and what is left gets the normal form of [`path`](super::path), as the
+//! paths of requests do.
 
 use http::Uri;
+
+use super::path;
 
 /// The URI that `reference` names, as a path and query alone unless it names an authority.
 /// `None` when it is none.
@@ -15,12 +17,12 @@ pub fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
         _ => (None, reference.strip_prefix("//")),
     };
     let Some(rest) = rest else {
-        return joined(base, reference).parse().ok();
+        return path::normal(&joined(base, reference)).parse().ok();
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let scheme = scheme.or(base.scheme_str()).unwrap_or("http");
-    let path = normal(if path.starts_with('/') { "" } else { "/" }, path);
+    let path = path::normal(path);
     format!("{scheme}://{authority}{path}").parse().ok()
 }
 
@@ -34,34 +36,9 @@ fn joined(base: &Uri, reference: &str) -> String {
             .map_or("/", |all| all.as_str())
             .to_owned(),
         Some(b'?') => format!("{path}{reference}"),
-        Some(b'/') => normal("", reference),
-        Some(_) => normal(beside, reference),
+        Some(b'/') => reference.to_owned(),
+        Some(_) => format!("{beside}{reference}"),
     }
-}
-
-/// Path and query with the path's dot segments resolved (RFC 3986 §5.2.4).
-fn normal(before: &str, reference: &str) -> String {
-    let (path, query) = match reference.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (reference, None),
-    };
-    let path = format!("{before}{path}");
-    let mut segments: Vec<&str> = Vec::new();
-    let mut rest = path.split('/').skip(1).peekable();
-    while let Some(segment) = rest.next() {
-        let last = rest.peek().is_none();
-        match segment {
-            ".." => drop(segments.pop()),
-            "." => {}
-            _ => segments.push(segment),
-        }
-        // What ends in dots is a folder: its slash stays.
-        if last && matches!(segment, "." | "..") {
-            segments.push("");
-        }
-    }
-    let query = query.map_or_else(String::new, |query| format!("?{query}"));
-    format!("/{}{query}", segments.join("/"))
 }
 
 fn is_scheme(text: &str) -> bool {

@@ -26,6 +26,7 @@ use super::body::Body;
 use super::cidr::CidrError;
 use super::config::{Limits, Listener, Protocol};
 use super::forward::{Received, Trust};
+use super::path::Rules;
 
 mod accept;
 mod activity;
@@ -53,6 +54,8 @@ struct Peer {
     address: SocketAddr,
     /// Whether `trusted_proxies` of the listener has the address.
     trusted: bool,
+    /// How the listener that was connected to reads paths.
+    path: Rules,
 }
 
 /// Ports that are open; connections wait in the kernel until [`Bound::start`].
@@ -103,6 +106,7 @@ struct Port {
     limits: Arc<Limits>,
     trust: Arc<Trust>,
     proxy_protocol: bool,
+    path: Rules,
     /// Whether it leaves the last descriptors to others.
     spares: bool,
     /// One for each connection that may be open, over all workers.
@@ -224,6 +228,7 @@ impl Port {
             limits: Arc::new(listener.limits.clone()),
             trust: Arc::new(trust),
             proxy_protocol: listener.proxy_protocol,
+            path: listener.path,
             spares,
             places: Arc::new(Semaphore::new(capacity)),
             capacity: capacity as u32,
@@ -235,6 +240,7 @@ impl Port {
         Peer {
             address,
             trusted: self.trust.has_proxy(address.ip()),
+            path: self.path,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::http::forward::Caller;
 use crate::proxy::Served;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::route::Route;
+use crate::proxy::target::Refused;
 
 /// Writes the lines, or none.
 pub struct AccessLog {
@@ -34,6 +35,8 @@ pub struct Line {
     /// None: no route took it.
     route: Option<Arc<str>>,
     agent: String,
+    /// Why it was refused, if its path was.
+    reason: Option<String>,
 }
 
 /// A line that waits for the body's end.
@@ -76,6 +79,7 @@ impl AccessLog {
             peer: caller.connected(),
             route: route.map(|route| Arc::clone(&route.name)),
             agent: header(parts, "user-agent"),
+            reason: None,
         })
     }
 
@@ -101,6 +105,16 @@ impl AccessLog {
             return response;
         }
         response.map(|body| Body::boxed(Logged { body, pending }))
+    }
+}
+
+impl Line {
+    /// The line of a request that is refused.
+    pub fn because(self, refused: &Refused) -> Self {
+        Self {
+            reason: Some(refused.to_string()),
+            ..self
+        }
     }
 }
 
@@ -137,6 +151,7 @@ impl Drop for Pending {
             head_us = head.as_micros() as u64,
             total_us = started.elapsed().as_micros() as u64,
             agent = line.agent,
+            reason = line.reason.as_deref(),
             "request"
         );
     }

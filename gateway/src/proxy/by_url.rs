@@ -15,17 +15,19 @@ use crate::cache::key::KeyBuf;
 use crate::cache::purge::Selector;
 use crate::http::body::Body;
 use crate::http::forward::HopWishes;
+use crate::http::path::{self, Rules};
 use crate::plugin::Plugin;
 use crate::proxy::context::{self, Keyed};
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
+use crate::proxy::target::Target;
 use crate::proxy::watch::{self, Wish};
 use crate::proxy::{Proxy, Visit};
 
 /// What a purge of a URL has to reach.
 #[derive(Default)]
 pub struct ByUrl {
-    /// None: no route caches it, so nothing is stored.
+    /// None: no route caches it, or it is refused, so nothing is stored.
     pub selectors: Vec<Selector>,
     /// What it may not reach, for people.
     pub note: Option<String>,
@@ -37,6 +39,7 @@ impl Proxy {
     pub fn by_url(&self, scheme: &str, host: &str, uri: &Uri) -> ByUrl {
         let (keys, note) = self.keys_of_get(scheme, host, uri, HeaderMap::new());
         let mut identities: Vec<_> = keys.iter().map(KeyBuf::identity).collect();
+        identities.sort_unstable();
         identities.dedup();
         ByUrl {
             selectors: identities.into_iter().map(Selector::Url).collect(),
@@ -59,7 +62,7 @@ impl Proxy {
     }
 
     /// The keys of a GET for this URL with these headers, as it is and as the route's plugin
-    /// changes it; and what this does not tell.
+    /// changes it, on every listener; and what this does not tell.
     pub fn keys_of_get(
         &self,
         scheme: &str,
@@ -69,23 +72,56 @@ impl Proxy {
     ) -> (Vec<KeyBuf>, Option<String>) {
         let mut parts = get(uri, headers);
         let host = &*context::normal_host(host, scheme);
-        let Some(route) = self.routes.find(host, &parts) else {
-            return (Vec::new(), None);
+        let spelling = match path::arrive(&mut parts.uri) {
+            Ok(spelling) => spelling,
+            Err(fault) => return (Vec::new(), Some(fault.reason().to_owned())),
         };
-        let mut keys: Vec<KeyBuf> = key(route, &parts, scheme, host).into_iter().collect();
-        let Some((plugin, _)) = &route.request_plugin else {
-            return (keys, None);
-        };
-        let note = match watch::ask(plugin, &route.name, &mut parts, (scheme, host, None)) {
-            Ok(Wish::Further) => {
-                keys.extend(key(route, &parts, scheme, host));
-                depends(plugin)
-            }
-            Ok(Wish::Respond(_) | Wish::Refuse(_)) => Some("answers it by itself".to_owned()),
-            Err(error) => Some(format!("can't be asked about it: {error}")),
-        };
-        (keys, note.map(|note| told(plugin, &note)))
+        let (mut keys, mut notes) = (Vec::new(), None);
+        for rules in &self.rules {
+            let mut parts = parts.clone();
+            let route = match self.routes.target(host, &parts, spelling, *rules) {
+                Target::Route(route) => route,
+                Target::Shaped(route, target) => {
+                    path::set(&mut parts.uri, target);
+                    route
+                }
+                Target::Nowhere => continue,
+                Target::Refused(refused) => {
+                    notes = notes.or(Some(format!("it is refused (400): {refused}")));
+                    continue;
+                }
+            };
+            keys.extend(key(route, &parts, scheme, host));
+            let (changed, note) = as_changed(route, parts, (scheme, host), *rules);
+            keys.extend(changed);
+            notes = notes.or(note);
+        }
+        (keys, notes)
     }
+}
+
+/// The key of what the route's request plugin makes of a request, and what that does not tell.
+fn as_changed(
+    route: &Arc<Route>,
+    mut parts: Parts,
+    (scheme, host): (&str, &str),
+    rules: Rules,
+) -> (Option<KeyBuf>, Option<String>) {
+    let Some((plugin, _)) = &route.request_plugin else {
+        return (None, None);
+    };
+    let rules = route.path.over(rules);
+    let asked = watch::ask(plugin, &route.name, &mut parts, (scheme, host, None), rules);
+    let note = match asked {
+        Ok(Wish::Further) => {
+            let note = depends(plugin).map(|note| told(plugin, &note));
+            return (key(route, &parts, scheme, host), note);
+        }
+        Ok(Wish::Respond(_) | Wish::Refuse(_)) => "answers it by itself".to_owned(),
+        Ok(Wish::BadPath(fault)) => format!("writes a path that is refused: {}", fault.reason()),
+        Err(error) => format!("can't be asked about it: {error}"),
+    };
+    (None, Some(told(plugin, &note)))
 }
 
 /// What the answer of a request plugin goes by besides the URL.

@@ -1,5 +1,7 @@
 //! What YAML says about routes.
 
+pub mod paths;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -9,6 +11,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cache::config::{Key, Policy};
+use crate::http::path::Overrides;
 
 /// One route: which requests, where they go, what is kept. The first that matches counts.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -28,6 +31,9 @@ pub struct Route {
     /// `on` answers `TRACE` and passes it on, without the fields that may carry a secret; `off` refuses it (405), since its answer repeats the request.
     #[serde(default = "off")]
     pub trace: Switch,
+    /// How paths are read, over the listener's `path`.
+    #[serde(default)]
+    pub path: Overrides,
     /// What is stored and for how long, over `defaults`.
     #[serde(default)]
     pub policy: Policy,

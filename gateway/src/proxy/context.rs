@@ -14,6 +14,7 @@ use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
 use crate::cache::policy::Credentials;
 use crate::http::body::Body;
 use crate::http::forward::{self, Caller, HopWishes, TrailerWish};
+use crate::http::path::Rules;
 use crate::http::server::Interim;
 use crate::http::vary::Vary;
 use crate::origin::OnInterim;
@@ -28,6 +29,8 @@ pub struct Ask {
     pub scheme: &'static str,
     pub caller: Caller,
     pub wishes: HopWishes,
+    /// How the listener that it came to reads paths.
+    pub path_rules: Rules,
     pub route: Arc<Route>,
     pub started: Instant,
     /// The way to the client for an origin's interim answers.

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use http::Request;
 use http::request::Parts;
+use http::{Request, Uri};
 use serde::Serialize;
 
 use crate::cache::config::Mode;
@@ -17,6 +17,7 @@ use crate::cache::policy::Credentials;
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
 use crate::http::forward::{self, Belief, Caller, Received};
+use crate::http::path::{self, Rules};
 use crate::http::vary::Vary;
 use crate::plugin::Plugin;
 use crate::plugin::config::RequestError;
@@ -25,6 +26,7 @@ use crate::proxy::cover::Cover;
 use crate::proxy::parts;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
+use crate::proxy::target::{Refused, Target};
 use crate::proxy::watch::{self, Wish};
 use crate::proxy::{Proxy, Visit, context, source as sources};
 
@@ -32,6 +34,9 @@ use crate::proxy::{Proxy, Visit, context, source as sources};
 #[derive(Default, Debug, Serialize)]
 pub struct Explanation {
     pub url: String,
+    /// The form in which routes, key, purges, log and origin have it, where that is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
     /// None: 404.
     pub route: Option<String>,
     /// What the route's request plugin makes of it; what follows is about that.
@@ -66,6 +71,9 @@ pub struct ExplainedKey {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "url       {}", self.url)?;
+        if let Some(form) = &self.form {
+            writeln!(f, "form      {form}")?;
+        }
         writeln!(f, "route     {}", self.route.as_deref().unwrap_or("none"))?;
         if let Some(request) = &self.request {
             writeln!(f, "request   {request}")?;
@@ -157,22 +165,43 @@ impl Proxy {
 
     /// Explains a request, which the route's plugin may change.
     fn explained(&self, parts: &mut Parts) -> (Explanation, Option<Keyed>) {
-        let Received { caller, wishes } = self.received(parts);
+        let Received { caller, wishes, .. } = self.received(parts);
         let scheme = caller.scheme();
         let host = context::host(parts, scheme).into_owned();
-        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        let url = |uri: &Uri| {
+            let target = uri.path_and_query().map_or("/", |target| target.as_str());
+            format!("{scheme}://{host}{target}")
+        };
         let mut explanation = Explanation {
-            url: format!("{scheme}://{host}{path}"),
+            url: url(&parts.uri),
             decision: "404: no route matches".into(),
             ..Explanation::default()
         };
-        let Some(route) = self.routes.find(&host, parts) else {
-            return (explanation, None);
+        // Nobody said to which listener the request comes: the rules of the first one count.
+        let rules = self.rules[0];
+        let target = match path::arrive(&mut parts.uri) {
+            Ok(spelling) => self.routes.target(&host, parts, spelling, rules),
+            Err(fault) => Target::Refused(Refused::Fault(fault)),
         };
+        let route = match target {
+            Target::Route(route) => route,
+            Target::Shaped(route, target) => {
+                path::set(&mut parts.uri, target);
+                route
+            }
+            Target::Nowhere => return (explanation, None),
+            Target::Refused(refused) => {
+                explanation.decision = format!("refuse (400): {refused}");
+                return (explanation, None);
+            }
+        };
+        let form = url(&parts.uri);
+        explanation.form = (form != explanation.url).then_some(form);
         explanation.route = Some(route.name.to_string());
         if let Some((plugin, on_error)) = &route.request_plugin {
             let about = (scheme, &*host, caller.client());
-            let (told, goes_on) = asked(plugin, *on_error, route, parts, about);
+            let rules = route.path.over(rules);
+            let (told, goes_on) = asked(plugin, *on_error, route, parts, about, rules);
             explanation.request = Some(told);
             if !goes_on {
                 explanation.decision = "answered by the request plugin".to_owned();
@@ -200,9 +229,10 @@ fn asked(
     route: &Route,
     parts: &mut Parts,
     about: (&str, &str, Option<IpAddr>),
+    rules: Rules,
 ) -> (String, bool) {
     let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
-    let wish = watch::ask(plugin, &route.name, parts, about);
+    let wish = watch::ask(plugin, &route.name, parts, about, rules);
     let name = plugin.name();
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     match wish {
@@ -216,6 +246,10 @@ fn asked(
             (format!("plugin {name}: answers {}", response.status), false)
         }
         Ok(Wish::Refuse(status)) => (format!("plugin {name}: refuses ({status})"), false),
+        Ok(Wish::BadPath(fault)) => {
+            let why = fault.reason();
+            (format!("plugin {name}: refused (400), {why}"), false)
+        }
         Err(error) => (
             format!("plugin {name} failed: {error}"),
             on_error == RequestError::Continue,

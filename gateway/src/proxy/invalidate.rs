@@ -14,8 +14,7 @@ use crate::cache::key::{Hash64, KeyBuf};
 use crate::cache::purge::{Kind, Selector};
 use crate::cache::tags::groups;
 use crate::http::cache_groups::CACHE_GROUP_INVALIDATION;
-use crate::http::reference;
-use crate::pattern::Pattern;
+use crate::http::{path, reference};
 use crate::proxy::Proxy;
 use crate::proxy::config;
 use crate::proxy::context::normal_host;
@@ -188,17 +187,19 @@ fn apply(
             text.to_owned()
         }
     };
-    let selector = match purge {
-        Url(_) => match text.parse::<Uri>() {
+    let selectors = match purge {
+        Url(_) => match path::text::whole(&text).parse::<Uri>() {
             Ok(uri) => return purge_url(proxy, scheme, host, &uri, kind),
             Err(_) => return,
         },
-        Prefix(_) => Selector::Prefix(here(&text)),
-        ByPattern(_) => Selector::Pattern(Pattern::new(&here(&text))),
-        Tag(_) => Selector::Tag(text),
-        Route(_) => Selector::Route(text),
+        Prefix(_) => Selector::prefixes(&here(&text)),
+        ByPattern(_) => Selector::patterns(&here(&text)),
+        Tag(_) => vec![Selector::Tag(text)],
+        Route(_) => vec![Selector::Route(text)],
     };
-    proxy.cache.purge_by_request(&selector, kind);
+    for selector in &selectors {
+        proxy.cache.purge_by_request(selector, kind);
+    }
 }
 
 fn purge_url(proxy: &Proxy, scheme: &str, host: &str, uri: &Uri, kind: Kind) {
@@ -216,8 +217,8 @@ pub fn named_uri(
     (scheme, host): (&str, &str),
     base: &Uri,
 ) -> Option<Uri> {
-    let text = response.get(name)?.to_str().ok()?;
-    let uri = reference::resolve(base, text)?;
+    let text = path::text::of_octets(response.get(name)?.as_bytes());
+    let uri = reference::resolve(base, &text)?;
     let same = uri.scheme_str().is_none_or(|named| named == scheme)
         && uri
             .authority()
@@ -263,12 +264,10 @@ fn placeholder(name: &str, request: &Parts, host: &str) -> Option<String> {
             let (key, value) = pair.split_once('=')?;
             (key == wanted).then(|| value.to_owned())
         }),
-        Some(("header", wanted)) => request
-            .headers
-            .get(wanted)?
-            .to_str()
-            .ok()
-            .map(str::to_owned),
+        Some(("header", wanted)) => {
+            let value = request.headers.get(wanted)?.as_bytes();
+            std::str::from_utf8(value).ok().map(str::to_owned)
+        }
         _ => None,
     }
 }

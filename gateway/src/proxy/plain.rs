@@ -37,6 +37,7 @@ impl Ask {
             scheme: self.scheme,
             caller: self.caller.clone(),
             wishes: HopWishes::default(),
+            path_rules: self.path_rules,
             route: Arc::clone(&self.route),
             started: self.started,
             interim: None,

@@ -17,6 +17,7 @@ use crate::cache::policy::Source;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward::HopWishes;
+use crate::http::path::Spelling;
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fetch::{Arrived, Fetch, Queue};
 use crate::proxy::head::prepare;
@@ -24,6 +25,7 @@ use crate::proxy::landing::lost;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::source::Answer;
+use crate::proxy::target::Target;
 use crate::proxy::{Proxy, Served, Visit, invalidate, respond};
 
 impl Proxy {
@@ -77,7 +79,13 @@ impl Proxy {
     fn as_get(&self, ask: &Ask) -> Option<(Ask, Keyed)> {
         let mut parts = ask.parts.clone();
         parts.method = Method::GET;
-        let route = Arc::clone(self.routes.find(&ask.host, &parts)?);
+        let Target::Route(route) =
+            self.routes
+                .target(&ask.host, &parts, Spelling::Several, ask.path_rules)
+        else {
+            return None;
+        };
+        let route = Arc::clone(route);
         let visit = Visit {
             parts: &parts,
             body: &Body::empty(),
@@ -96,6 +104,7 @@ impl Proxy {
             scheme: ask.scheme,
             caller: ask.caller.clone(),
             wishes: HopWishes::default(),
+            path_rules: ask.path_rules,
             started: ask.started,
             interim: None,
             route,

@@ -79,7 +79,9 @@ impl PurgeMethod {
         let kind = if soft { Kind::Soft } else { Kind::Hard };
         let ByUrl { selectors, note } = proxy.by_url(caller.scheme(), host, &parts.uri);
         if selectors.is_empty() {
-            return respond::plain(StatusCode::NOT_FOUND, "404 no route caches this\n");
+            let why = note.map_or_else(String::new, |note| format!(": {note}"));
+            let text = format!("404 no route caches this{why}\n");
+            return respond::plain(StatusCode::NOT_FOUND, text);
         }
         for selector in &selectors {
             proxy.cache.purge(selector, kind);

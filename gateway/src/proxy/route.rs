@@ -10,6 +10,7 @@ use http::{HeaderName, Method};
 use crate::cache::config::Policy as PolicyConfig;
 use crate::cache::key::{Hash64, Template, hash64};
 use crate::cache::policy::Policy;
+use crate::http::path::{self, Overrides};
 use crate::origin::{Origin, Origins};
 use crate::pattern::Pattern;
 use crate::plugin::config::{KeyError, LoaderError, OnError, RequestError, ResponseError};
@@ -30,6 +31,8 @@ pub struct Route {
     pub cached: bool,
     /// Whether TRACE, whose answer repeats the request, is answered and passed on.
     pub reflects: bool,
+    /// How paths are read, over what the listener says.
+    pub path: Overrides,
     pub policy: Policy,
     pub key: Template,
     pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
@@ -102,7 +105,13 @@ impl Routes {
 
     /// The first route that takes a request to `host`.
     pub fn find(&self, host: &str, parts: &Parts) -> Option<&Arc<Route>> {
-        self.0.iter().find(|route| route.matches.takes(host, parts))
+        self.find_at(host, parts, parts.uri.path())
+    }
+
+    /// The first route that takes a request to `host`, if its path were this one.
+    pub fn find_at(&self, host: &str, parts: &Parts, path: &str) -> Option<&Arc<Route>> {
+        let takes = |route: &&Arc<Route>| route.matches.takes(host, parts, path);
+        self.0.iter().find(takes)
     }
 }
 
@@ -180,6 +189,7 @@ impl Route {
             origin: origin.transpose()?,
             cached: config.cache == config::Switch::On,
             reflects: config.trace == config::Switch::On,
+            path: config.path,
             policy: Policy::new(
                 &config.policy,
                 parts.defaults,
@@ -206,27 +216,18 @@ impl Route {
 
 impl Match {
     fn new(config: &config::Match) -> Self {
-        let patterns = |list: &Option<config::OneOrMany>, lower: bool| -> Box<[Pattern]> {
-            let texts = list.as_ref().map_or(&[][..], config::OneOrMany::as_slice);
-            texts
-                .iter()
-                .map(|t| {
-                    if lower {
-                        Pattern::new(&t.to_ascii_lowercase())
-                    } else {
-                        Pattern::new(t)
-                    }
-                })
-                .collect()
-        };
-        let methods = config
-            .method
-            .as_ref()
-            .map_or(&[][..], config::OneOrMany::as_slice);
+        fn all(list: &Option<config::OneOrMany>) -> &[String] {
+            list.as_ref().map_or(&[][..], config::OneOrMany::as_slice)
+        }
+        let host = |text: &String| Pattern::new(&text.to_ascii_lowercase());
+        let path = |text: &String| Pattern::new(&path::text::pattern(text));
         Self {
-            hosts: patterns(&config.host, true),
-            paths: patterns(&config.path, false),
-            methods: methods.iter().filter_map(|m| m.parse().ok()).collect(),
+            hosts: all(&config.host).iter().map(host).collect(),
+            paths: all(&config.path).iter().map(path).collect(),
+            methods: all(&config.method)
+                .iter()
+                .filter_map(|m| m.parse().ok())
+                .collect(),
             headers: config
                 .header
                 .iter()
@@ -235,11 +236,11 @@ impl Match {
         }
     }
 
-    fn takes(&self, host: &str, parts: &Parts) -> bool {
+    fn takes(&self, host: &str, parts: &Parts, path: &str) -> bool {
         let any = |patterns: &[Pattern], text: &str| {
             patterns.is_empty() || patterns.iter().any(|p| p.matches(text))
         };
-        any(&self.paths, parts.uri.path())
+        any(&self.paths, path)
             && (self.hosts.is_empty() || any(&self.hosts, without_port(host)))
             && (self.methods.is_empty() || self.methods.contains(&parts.method))
             && self.headers.iter().all(|(name, pattern)| {
@@ -281,12 +282,13 @@ mod tests {
         )
         .unwrap();
         let matches = Match::new(&config);
+        let takes = |host, parts: Parts| matches.takes(host, &parts, parts.uri.path());
         let beta = [("x-beta", "only")];
-        assert!(matches.takes("www.example.com:8080", &parts("GET", "/a/1", &beta)));
-        assert!(!matches.takes("example.com", &parts("GET", "/a/1", &beta)));
-        assert!(!matches.takes("www.example.com", &parts("GET", "/c", &beta)));
-        assert!(!matches.takes("www.example.com", &parts("POST", "/b", &beta)));
-        assert!(!matches.takes("www.example.com", &parts("GET", "/b", &[])));
-        assert!(Match::new(&config::Match::default()).takes("", &parts("PUT", "/", &[])));
+        assert!(takes("www.example.com:8080", parts("GET", "/a/1", &beta)));
+        assert!(!takes("example.com", parts("GET", "/a/1", &beta)));
+        assert!(!takes("www.example.com", parts("GET", "/c", &beta)));
+        assert!(!takes("www.example.com", parts("POST", "/b", &beta)));
+        assert!(!takes("www.example.com", parts("GET", "/b", &[])));
+        assert!(Match::new(&config::Match::default()).takes("", &parts("PUT", "/", &[]), "/"));
     }
 }

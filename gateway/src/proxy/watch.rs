@@ -1,6 +1,7 @@
 //! Plugins that look at what passes: at a request before its key is derived, at a response
 //! before it is judged for the cache.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,12 +11,14 @@ use http::{HeaderName, Response, StatusCode};
 
 use crate::http::body::Body;
 use crate::http::forward::Caller;
+use crate::http::path::{self, Fault, Rules};
 use crate::plugin::config::{RequestError, ResponseError};
 use crate::plugin::{CallError, Head, LoadedResponse, Plugin, RequestDecision};
 use crate::proxy::context::Ask;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::route::Route;
 use crate::proxy::source::{self, Answer};
+use crate::proxy::target::reshape;
 use crate::proxy::{Served, respond};
 
 /// What a request plugin wants of a request.
@@ -24,6 +27,8 @@ pub enum Wish {
     Further,
     Respond(LoadedResponse),
     Refuse(StatusCode),
+    /// It wrote a path that is refused.
+    BadPath(Fault),
 }
 
 /// The names of the fields that a request plugin has set, as an extension of the request.
@@ -31,16 +36,28 @@ pub enum Wish {
 pub struct SetByPlugin(pub Arc<[HeaderName]>);
 
 /// Has the route's plugin look at a request, which it may change. Some: the answer.
-pub fn request(route: &Route, parts: &mut Parts, host: &str, caller: &Caller) -> Option<Served> {
+pub fn request(
+    route: &Route,
+    parts: &mut Parts,
+    host: &str,
+    caller: &Caller,
+    rules: Rules,
+) -> Option<Served> {
     let (plugin, on_error) = route.request_plugin.as_ref()?;
     let about = (caller.scheme(), host, caller.client());
-    match ask(plugin, &route.name, parts, about) {
+    let rules = route.path.over(rules);
+    match ask(plugin, &route.name, parts, about, rules) {
         Ok(Wish::Further) => None,
         Ok(Wish::Respond(response)) => {
             let response = source::composed(response).response;
             Some(Served::new(response, Outcome::Pass))
         }
         Ok(Wish::Refuse(status)) => Some(refused(status)),
+        Ok(Wish::BadPath(fault)) => {
+            let what = "a request plugin wrote a path that is refused";
+            warn(route, plugin, fault.reason(), what);
+            Some(refused(StatusCode::BAD_REQUEST))
+        }
         Err(error) => {
             warn(route, plugin, &error, "a request plugin failed");
             match on_error {
@@ -51,12 +68,14 @@ pub fn request(route: &Route, parts: &mut Parts, host: &str, caller: &Caller) ->
     }
 }
 
-/// Asks a request plugin and makes the change that it wants. No client: nobody sent it.
+/// Asks a request plugin and makes the change that it wants, in the normal form and by the
+/// `rules` of the route. No client: nobody sent it.
 pub fn ask(
     plugin: &Plugin,
     route: &str,
     parts: &mut Parts,
     (scheme, host, client): (&str, &str, Option<IpAddr>),
+    rules: Rules,
 ) -> Result<Wish, CallError> {
     let head = Head {
         parts,
@@ -71,10 +90,11 @@ pub fn ask(
             path_and_query,
             headers,
         } => {
-            if let Some(path) = path_and_query {
-                let mut uri = std::mem::take(&mut parts.uri).into_parts();
-                uri.path_and_query = Some(path);
-                parts.uri = uri.try_into().unwrap_or_default();
+            if let Some(target) = path_and_query {
+                path::set(&mut parts.uri, target);
+                if let Err(fault) = reshape(&mut parts.uri, rules) {
+                    return Ok(Wish::BadPath(fault));
+                }
             }
             headers.apply(&mut parts.headers);
             let names = headers.set.keys().cloned().collect();
@@ -122,7 +142,7 @@ fn refused(status: StatusCode) -> Served {
     Served::new(respond::plain(status, "refused\n"), Outcome::Error)
 }
 
-fn warn(route: &Route, plugin: &Plugin, error: &CallError, what: &str) {
+fn warn(route: &Route, plugin: &Plugin, error: impl fmt::Display, what: &str) {
     if let Some(dropped) = route.warnings.admit(Instant::now()) {
         let (plugin, route) = (plugin.name(), &*route.name);
         tracing::warn!(plugin, route, %error, dropped, "{what}");

@@ -16,6 +16,7 @@ mod guard;
 mod key;
 mod origin_head;
 mod parts;
+mod path;
 mod pattern;
 mod plugin_key;
 mod policy;
@@ -37,7 +38,7 @@ pub type Law = fn(&[u8]);
 pub type Target = (&'static str, &'static [Law]);
 
 /// Every target.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     ("cache_control", &[cache_control::check]),
     ("clock", &[age::check, date::check]),
     ("conditional", &[conditional::check]),
@@ -50,6 +51,7 @@ pub const TARGETS: [Target; 23] = [
     ("key", &[key::check]),
     ("origin_head", &[origin_head::check]),
     ("parts", &[parts::check]),
+    ("path", &[path::check]),
     ("pattern", &[pattern::check]),
     ("plugin_key", &[plugin_key::check]),
     ("policy", &[policy::check, tags::check]),

@@ -88,6 +88,9 @@ pub const HEADS: &[Malformed] = malformed! {
     "a :path without slash", Reset, only(&[METHOD, SCHEME, HOST, (b":path", b"smuggled")]);
     "a :path that is a URL", Reset, only(&[METHOD, SCHEME, HOST, (b":path", b"http://other.test/smuggled")]);
     "a :path that is an address", Reset, only(&[METHOD, SCHEME, HOST, (b":path", b"@other.test/smuggled")]);
+    "a fragment in :path", Status(400), only(&[METHOD, SCHEME, HOST, (b":path", b"/smuggled#b")]);
+    "a :path that is a fragment", Status(400), only(&[METHOD, SCHEME, HOST, (b":path", b"#smuggled")]);
+    "a :path that is a query", Status(400), only(&[METHOD, SCHEME, HOST, (b":path", b"?smuggled")]);
     "* for a GET", Status(400), only(&[METHOD, SCHEME, HOST, (b":path", b"*")]);
     "a space in :authority", Reset, only(&[METHOD, SCHEME, (b":authority", b"a b"), PATH]);
     "a path in :authority", Reset, only(&[METHOD, SCHEME, (b":authority", b"a.test/b"), PATH]);

@@ -96,15 +96,12 @@ async fn a_path_that_looks_like_a_file_is_cached_no_sooner_for_it() {
         "/account;x.css",
         "/account%2Fx.css",
         "/account/..%2Fx.css",
-        "/account/../x.css",
-        "/account%00.css",
-        "/account%0a.css",
+        "/account%0A.css",
         "/account%23x.css",
         "/account%3Fx.css",
         "/account/x.css?said-so",
         "//account/x.css",
-        "/static/..%2faccount",
-        "/static/..\\account",
+        "/static/..%2Faccount",
     ]
     .into_iter()
     .enumerate()
@@ -123,23 +120,11 @@ async fn a_path_that_looks_like_a_file_is_cached_no_sooner_for_it() {
 }
 
 #[tokio::test]
-async fn two_spellings_of_a_path_are_two_entries() {
+async fn paths_that_an_origin_may_tell_apart_are_two_entries() {
     let origin = echo().await;
     let gateway = Setup::new(&origin).start().await;
     let paths = [
-        "/a/b",
-        "/a%2Fb",
-        "/a%2fb",
-        "/a//b",
-        "//a/b",
-        "/a/./b",
-        "/a/c/../b",
-        "/a/b/",
-        "/a/b?",
-        "/A/b",
-        "/a/b;x",
-        "/a/b%00",
-        "/a\\b",
+        "/a/b", "/a%2Fb", "/a//b", "//a/b", "/a/b/", "/a/b?", "/A/b", "/a/b;x", "/a%252Fb",
     ];
     for path in paths {
         for _ in 0..2 {

@@ -337,6 +337,56 @@ pub async fn garbage_on_the_bus_harms_nobody<B: Configured>() {
     assert!(grown < 96 << 20, "{grown} bytes more");
 }
 
+/// Services name pages as they write them.
+pub async fn a_foreign_name_in_any_spelling_reaches_the_page<B: Configured>() {
+    let (broker, fleet) = fleet::<B>(1).await;
+    let node = &fleet.nodes[0];
+    let service = Node::join(broker.open(broker.port(), "service")).await;
+    for (n, spelling) in [
+        "/p/café",
+        "/p/caf%c3%a9",
+        "/%70/caf%C3%A9",
+        "/x/../p/caf%C3%A9",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (m, shape) in [
+            Shape::Del {
+                keys: vec![spelling.to_owned()],
+            },
+            Shape::Set {
+                keys: vec![spelling.to_owned()],
+            },
+            Shape::Pattern(format!("{spelling}*")),
+            Shape::Pattern(format!("*{}", spelling.replace("/x/..", ""))),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            for page in ["/p/caf%C3%A9", "/q"] {
+                node.client().get(page).await;
+                assert!(node.client().get(page).await.is_hit(), "{page}");
+            }
+            let event = Event {
+                id: format!("{n}-{m}"),
+                source: "service".to_owned(),
+                namespace: None,
+                ts: 0,
+                shape: shape.clone(),
+                ours: None,
+            };
+            service.publish(&[event.encode()]).await;
+            let heard = (4 * n + m + 1) as f64;
+            node.metric_until("lamina_cluster_foreign_total", &[], |n| n >= heard)
+                .await;
+            let answer = node.client().get("/p/caf%C3%A9").await;
+            assert!(!answer.is_hit(), "{shape:?}");
+            assert!(node.client().get("/q").await.is_hit(), "{shape:?}");
+        }
+    }
+}
+
 /// Readers all the while: no answer is older than what had been purged, with a receipt,
 /// before it was asked for.
 pub async fn under_load_nothing_old_is_seen_after_a_receipt<B: Configured>() {
@@ -417,6 +467,7 @@ macro_rules! cluster {
             a_broker_that_is_down_at_the_start_is_joined_when_it_comes
             who_does_not_answer_is_named
             garbage_on_the_bus_harms_nobody
+            a_foreign_name_in_any_spelling_reaches_the_page
             under_load_nothing_old_is_seen_after_a_receipt
         );
     };

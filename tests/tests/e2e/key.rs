@@ -18,7 +18,7 @@ async fn loads(key: &str, targets: &[&str]) -> usize {
 }
 
 #[tokio::test]
-async fn by_default_path_and_query_count_as_they_are() {
+async fn by_default_path_and_query_count_as_the_origin_gets_them() {
     let targets = [
         "/a",
         "/a?",
@@ -29,10 +29,11 @@ async fn by_default_path_and_query_count_as_they_are() {
         "/a/",
         "/a;b",
         "//a",
-        "/%61",
+        "/%21",
+        "/!",
     ];
     assert_eq!(loads("{}", &targets).await, targets.len());
-    assert_eq!(loads("{}", &["/a?x=1", "/a?x=1"]).await, 1);
+    assert_eq!(loads("{}", &["/a?x=1", "/%61?%78=1"]).await, 1);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::config::problem::{Path, nearest, one_of, path};
 use crate::http::config::arrives;
 use crate::plugin::config::LoaderError;
-use crate::proxy::config::{Invalidate, Match, OneOrMany, PurgeRule, Route};
+use crate::proxy::config::{Invalidate, Match, OneOrMany, PurgeRule, Route, paths};
 
 pub fn check(config: &Config, report: &mut Report) {
     if config.routes.is_empty() {
@@ -166,10 +166,27 @@ impl Scope<'_> {
                 None => {}
             }
         }
+        self.paths(&at.key("path"), report);
         for name in given.header.keys() {
             let listeners = &self.config.listeners;
             let checked = form::header_name(name).and_then(|()| arrives(name, listeners));
             report.form_of_key(&at.key("header").key(name), checked);
+        }
+    }
+
+    fn paths(&self, at: &Path, report: &mut Report) {
+        let Some(given) = &self.route.matches.path else {
+            return;
+        };
+        let listeners: Vec<_> = self.config.listeners.iter().map(|one| one.path).collect();
+        let all = given.as_slice();
+        for (n, pattern) in all.iter().enumerate() {
+            let at = match given {
+                OneOrMany::One(_) => at.clone(),
+                OneOrMany::Many(_) => at.index(n),
+            };
+            let judged = paths::check(pattern, all, self.route.path, &listeners);
+            report.form(&at, judged);
         }
     }
 
@@ -261,12 +278,9 @@ type Normal = (
 );
 
 fn normal(given: &Match) -> Normal {
-    let sorted = |part: &Option<OneOrMany>, lower: bool| {
+    let sorted = |part: &Option<OneOrMany>, form: fn(&str) -> String| {
         let texts = part.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
-        let mut texts: Vec<String> = texts
-            .iter()
-            .map(|t| if lower { t.to_lowercase() } else { t.clone() })
-            .collect();
+        let mut texts: Vec<String> = texts.iter().map(|text| form(text)).collect();
         texts.sort();
         texts.dedup();
         // A list with a bare `*` takes everything, as no list does.
@@ -282,9 +296,9 @@ fn normal(given: &Match) -> Normal {
         .map(|(k, v)| (k.to_lowercase(), v.clone()))
         .collect();
     (
-        sorted(&given.host, true),
-        sorted(&given.path, false),
-        sorted(&given.method, false),
+        sorted(&given.host, str::to_lowercase),
+        sorted(&given.path, paths::normal_pattern),
+        sorted(&given.method, str::to_owned),
         header,
     )
 }

@@ -23,7 +23,7 @@ use super::signal::{Signal, Stage};
 use super::watch::Watch;
 use super::wire::{TOO_SLOW, Wire};
 use super::{Body, Early, Limits, Peer, Port, Protocol, Received};
-use crate::http::frames::Metered;
+use crate::http::frames::{Fragments, Metered};
 
 /// What hyper may keep of one response that the client does not take yet.
 const WRITE_BUFFER: usize = 128 << 10;
@@ -89,12 +89,14 @@ where
     let Arrival { peer, first } = arrival;
     let activity = Arc::new(Activity::new(protocol));
     let wire = Wire::new(stream, first, Arc::clone(&activity), place);
+    let fragments = Arc::new(Fragments::default());
     let service = Service {
         handler,
         peer,
         limits: Arc::clone(&port.limits),
         trust: Arc::clone(&port.trust),
         early: Early(Arc::clone(&activity)),
+        fragments: Arc::clone(&fragments),
     };
     let service = service_fn(move |request| service.answer(request));
     let watch = Watch::new(&port.limits, since);
@@ -105,7 +107,7 @@ where
             run(connection.with_upgrades(), watch, &activity, &signal).await;
         }
         Protocol::Http2 => {
-            let wire = TokioIo::new(Metered::client(wire));
+            let wire = TokioIo::new(Metered::client(wire, fragments));
             let connection = http2_builder(&port.limits).serve_connection(wire, service);
             run(connection, watch, &activity, &signal).await;
         }

@@ -18,6 +18,8 @@ use super::activity::InFlight;
 use super::{Early, Limits, Peer};
 use crate::http::body::{Body, BodyError, Bounded};
 use crate::http::forward::{self, Belief, Caller, Received, Trust};
+use crate::http::frames::Fragments;
+use crate::http::guard::framing::Fault;
 use crate::http::guard::{self, Refusal};
 
 /// What answers the requests of one connection.
@@ -27,6 +29,8 @@ pub(super) struct Service<H> {
     pub(super) limits: Arc<Limits>,
     pub(super) trust: Arc<Trust>,
     pub(super) early: Early,
+    /// Paths that came with a fragment over HTTP/2.
+    pub(super) fragments: Arc<Fragments>,
 }
 
 /// A response's body that is under way until it is dropped.
@@ -52,6 +56,7 @@ where
         let peer = self.peer;
         let version = request.version();
         let admitted = match self.early.0.fault() {
+            None if self.fragments.take(request.uri()) => Err(guard::broken(Fault::Fragment)),
             None => self.admit(request),
             Some(fault) => Err(guard::broken(fault)),
         };
@@ -94,7 +99,9 @@ where
         };
         // There is no TLS on listeners.
         let direct = Caller::direct(self.peer.address, "http");
-        let (received, named) = forward::receive(request.headers_mut(), version, direct, belief);
+        let (mut received, named) =
+            forward::receive(request.headers_mut(), version, direct, belief);
+        received.path_rules = self.peer.path;
         let request = request.map(|incoming| {
             if incoming.is_end_stream() {
                 return Body::empty();

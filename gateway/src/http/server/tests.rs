@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::{BindError, Bound, Running};
 use crate::http::body::{Body, collect};
 use crate::http::config::{Limits, Listener, Protocol};
+use crate::http::path::Rules;
 use crate::units;
 
 /// No condition that is waited for may take longer.
@@ -30,6 +31,7 @@ fn listener(limits: Limits) -> Listener {
         trusted_headers: Vec::new(),
         proxy_protocol: false,
         limits,
+        path: Rules::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use lamina::http::frames::Metered;
@@ -37,11 +38,14 @@ pub fn check(data: &[u8]) {
         0,
     );
     passed(
-        Metered::client(Pieces {
-            stream: &stream,
-            pieces: &pieces,
-            turn: 0,
-        }),
+        Metered::client(
+            Pieces {
+                stream: &stream,
+                pieces: &pieces,
+                turn: 0,
+            },
+            Arc::default(),
+        ),
         &stream,
         24,
     );

@@ -1,0 +1,128 @@
+//! One form for every spelling of a path, so that routes, keys, purges, the log and the
+//! origin read a request alike.
+//!
+//! **The normal form** ([`normal`], applied by [`arrive`]) is that of RFC 3986 §6.2.2:
+//! percent-encoded unreserved characters are decoded, hexadecimal digits are upper case,
+//! octets that may not stand as they are get percent-encoded, a percent sign that begins no
+//! escape becomes `%25`, dot segments are removed, and an empty path is `/`. The query gets
+//! the same form without dot segments. Its order, its empty parameters, `+`, escapes of
+//! reserved characters, and the characters that browsers leave alone there
+//! (``[ ] { } | \ ^ ` ``) stay as they are: origins may tell them apart.
+//!
+//! **The rules of YAML** ([`Rules`], [`Overrides`]) decide what the RFC leaves to servers:
+//! repeated slashes, escaped slashes, backslashes, NUL.
+//!
+//! **Readings** ([`readings`]) are the other paths that an origin may see in a normal form.
+//! A request is answered only if all of them select the route that the normal form selects.
+//! These count, alone and together: escapes decoded, up to [`MOST_DECODINGS`] times (what is
+//! encoded more often is refused); slashes merged; backslashes taken for slashes; `;` and
+//! what follows it in a segment left out; after decoding, everything behind NUL, `?` or `#`
+//! left out; dot segments removed after each of them. These do not count, because the paths
+//! are different ones to HTTP and common servers: upper and lower case, a slash, dot or space
+//! at the end, overlong UTF-8. A route before an origin that takes those for one needs a
+//! pattern that covers them.
+//!
+//! **Texts of people and services** ([`text`]): prefixes, patterns and URLs that select what
+//! is purged, and the patterns of routes, get the same form.
+//!
+//! A path with nothing to do costs one pass over a table, and no allocation.
+
+use http::Uri;
+use http::uri::PathAndQuery;
+
+mod normal;
+mod readings;
+mod rules;
+pub mod text;
+
+pub use normal::{normal, remove_dot_segments};
+pub use readings::{MOST_DECODINGS, Readings, readings};
+pub use rules::{EscapedSlash, Overrides, Rules, Shaped, Slashes, Unusual};
+
+/// Whether a path in normal form can be read as another path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spelling {
+    /// No: rules have nothing to do either.
+    Sole,
+    /// Perhaps: see [`readings`] and [`Rules::shape`].
+    Several,
+}
+
+/// Why a path is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    Nul,
+    Backslash,
+    RepeatedSlashes,
+    EscapedSlash,
+    /// Percent-encoded more often than anybody decodes.
+    TooDeep,
+    /// The normal form does not fit into a URI.
+    TooLong,
+}
+
+impl Fault {
+    /// The reason in words for the client and the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Nul => "the path has a NUL (%00)",
+            Self::Backslash => "the path has a backslash",
+            Self::RepeatedSlashes => "the path has two slashes in a row",
+            Self::EscapedSlash => "the path has a percent-encoded slash",
+            Self::TooDeep => "the path is percent-encoded again and again",
+            Self::TooLong => "the path is too long once it is percent-encoded",
+        }
+    }
+}
+
+/// Brings the path and the query of a request into their normal form.
+///
+/// # Errors
+/// When the normal form is too long for a URI.
+pub fn arrive(uri: &mut Uri) -> Result<Spelling, Fault> {
+    let Some(given) = uri.path_and_query() else {
+        return Ok(Spelling::Sole);
+    };
+    let given = given.as_str();
+    if normal::is_plain(given) {
+        return Ok(Spelling::Sole);
+    }
+    let normal = normal(given);
+    let changed = normal != given;
+    let spelling = match readings::may_differ(path_of(&normal)) {
+        true => Spelling::Several,
+        false => Spelling::Sole,
+    };
+    if changed {
+        let target = PathAndQuery::try_from(normal.as_ref()).map_err(|_| Fault::TooLong)?;
+        set(uri, target);
+    }
+    Ok(spelling)
+}
+
+/// Puts another path and query into a URI.
+pub fn set(uri: &mut Uri, target: PathAndQuery) {
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = Some(target);
+    *uri = parts.try_into().unwrap_or_default();
+}
+
+/// A path with the query of `uri`.
+///
+/// # Errors
+/// When they are no part of a URI.
+pub fn with_query(path: &str, uri: &Uri) -> Result<PathAndQuery, Fault> {
+    let target = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    target.map_err(|_| Fault::TooLong)
+}
+
+/// What stands before the query.
+fn path_of(target: &str) -> &str {
+    target.split('?').next().unwrap_or(target)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What YAML says about spellings that servers do not agree on.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Fault;
+use super::normal::remove_dot_segments;
+
+/// How paths are read on a listener. What a route says in its own `path` goes before.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rules {
+    /// Two or more slashes in a row.
+    pub slashes: Slashes,
+    /// A percent-encoded slash (`%2F`).
+    pub escaped_slash: EscapedSlash,
+    /// A backslash, as it is or as `%5C`.
+    pub backslash: Unusual,
+    /// A percent-encoded NUL (`%00`).
+    pub nul: Unusual,
+}
+
+/// How paths are read on a route; what it does not say is the listener's. The route is chosen by the path in the listener's form, and what its own rules make of the path must select it again (400 otherwise).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Overrides {
+    /// Two or more slashes in a row.
+    pub slashes: Option<Slashes>,
+    /// A percent-encoded slash (`%2F`).
+    pub escaped_slash: Option<EscapedSlash>,
+    /// A backslash, as it is or as `%5C`.
+    pub backslash: Option<Unusual>,
+    /// A percent-encoded NUL (`%00`).
+    pub nul: Option<Unusual>,
+}
+
+/// What is done with two or more slashes in a row.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Slashes {
+    /// The origin gets them as they came.
+    #[default]
+    Keep,
+    /// They become one slash.
+    Merge,
+    /// The request is refused (400).
+    Refuse,
+}
+
+/// What is done with a percent-encoded slash.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EscapedSlash {
+    /// The origin gets it as it came.
+    #[default]
+    Keep,
+    /// It becomes a slash.
+    Decode,
+    /// The request is refused (400).
+    Refuse,
+}
+
+/// What is done with an octet that no path needs.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Unusual {
+    /// The request is refused (400).
+    #[default]
+    Refuse,
+    /// The origin gets it, percent-encoded.
+    Keep,
+}
+
+/// What rules make of a path.
+pub struct Shaped<'a> {
+    pub path: Cow<'a, str>,
+    /// Why the request is refused, if it is.
+    pub fault: Option<Fault>,
+}
+
+impl Overrides {
+    /// What counts on a listener with these rules.
+    pub fn over(self, listener: Rules) -> Rules {
+        Rules {
+            slashes: self.slashes.unwrap_or(listener.slashes),
+            escaped_slash: self.escaped_slash.unwrap_or(listener.escaped_slash),
+            backslash: self.backslash.unwrap_or(listener.backslash),
+            nul: self.nul.unwrap_or(listener.nul),
+        }
+    }
+}
+
+impl Rules {
+    /// Applies the rules to a path in normal form; the outcome is in normal form.
+    pub fn shape(self, path: &str) -> Shaped<'_> {
+        let mut shaped = Cow::Borrowed(path);
+        if self.escaped_slash == EscapedSlash::Decode && path.contains("%2F") {
+            shaped = Cow::Owned(remove_dot_segments(&path.replace("%2F", "/")));
+        }
+        let fault = self.fault(&shaped);
+        if self.slashes == Slashes::Merge && shaped.contains("//") {
+            shaped = Cow::Owned(merge_slashes(&shaped));
+        }
+        Shaped {
+            path: shaped,
+            fault,
+        }
+    }
+
+    fn fault(self, path: &str) -> Option<Fault> {
+        let refused = [
+            (self.nul == Unusual::Refuse, "%00", Fault::Nul),
+            (self.backslash == Unusual::Refuse, "%5C", Fault::Backslash),
+            (
+                self.slashes == Slashes::Refuse,
+                "//",
+                Fault::RepeatedSlashes,
+            ),
+            (
+                self.escaped_slash == EscapedSlash::Refuse,
+                "%2F",
+                Fault::EscapedSlash,
+            ),
+        ];
+        let found = refused
+            .into_iter()
+            .find(|(refuses, text, _)| *refuses && path.contains(text));
+        found.map(|(_, _, fault)| fault)
+    }
+}
+
+/// A path with one slash for each run of them.
+pub(super) fn merge_slashes(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !merged.ends_with('/') {
+            merged.push(c);
+        }
+    }
+    merged
+}

@@ -1,0 +1,151 @@
+//! Which route takes a request, and with which path: the step from the path that a client
+//! wrote to the one that key, purges, log and origin share.
+//!
+//! The order keeps it safe. The listener's rules shape the path, and the shaped path selects
+//! a route. That route's own rules then shape the path anew, in place of the listener's where
+//! they say something else. What comes out, and everything that an origin may read in it
+//! ([`readings`]), must select the same route again; otherwise the request is refused. So no
+//! spelling of a path leads past the route that is meant for it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::Uri;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+
+use crate::http::path::{self, Fault, Rules, Spelling, readings};
+use crate::proxy::route::{Route, Routes};
+
+/// What became of the search for a route.
+pub enum Target<'a> {
+    /// This route takes it.
+    Route(&'a Arc<Route>),
+    /// This route takes it, with this path and query.
+    Shaped(&'a Arc<Route>, PathAndQuery),
+    /// No route takes it.
+    Nowhere,
+    Refused(Refused),
+}
+
+/// Why a path is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    Fault(Fault),
+    Ambiguous(Box<Ambiguous>),
+}
+
+/// A path that selects one route as it stands and another one as an origin may read it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ambiguous {
+    path: String,
+    route: Option<Arc<str>>,
+    reading: String,
+    other: Option<Arc<str>>,
+}
+
+impl Refused {
+    /// The reason for the client, who learns nothing about routes.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Fault(fault) => fault.reason(),
+            Self::Ambiguous(_) => "the path can be read in more than one way",
+        }
+    }
+}
+
+/// The reason for the operator.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Ambiguous(found) = self else {
+            return f.write_str(self.reason());
+        };
+        let name = |route: &Option<Arc<str>>| match route {
+            Some(name) => format!("route {name}"),
+            None => "no route".to_owned(),
+        };
+        write!(
+            f,
+            "{} selects {}, but {}, which an origin may read in it, selects {}",
+            found.path,
+            name(&found.route),
+            found.reading,
+            name(&found.other)
+        )
+    }
+}
+
+impl Routes {
+    /// Finds the route of a request whose path is in normal form, on a listener with `rules`.
+    pub fn target(
+        &self,
+        host: &str,
+        parts: &Parts,
+        spelling: Spelling,
+        rules: Rules,
+    ) -> Target<'_> {
+        match spelling {
+            Spelling::Sole => self
+                .find(host, parts)
+                .map_or(Target::Nowhere, Target::Route),
+            Spelling::Several => self
+                .told_apart(host, parts, rules)
+                .unwrap_or_else(Target::Refused),
+        }
+    }
+
+    fn told_apart(&self, host: &str, parts: &Parts, rules: Rules) -> Result<Target<'_>, Refused> {
+        let given = parts.uri.path();
+        let selects = |path: &str| self.find_at(host, parts, path);
+        let arrived = rules.shape(given);
+        let route = selects(&arrived.path);
+        let shaped = match route {
+            Some(route) => route.path.over(rules).shape(given),
+            None => arrived,
+        };
+        if let Some(fault) = shaped.fault {
+            return Err(Refused::Fault(fault));
+        }
+        let others = readings(&shaped.path).map_err(Refused::Fault)?;
+        for reading in std::iter::once(shaped.path.clone().into_owned()).chain(others) {
+            let other = selects(&reading);
+            if other.map(Arc::as_ptr) != route.map(Arc::as_ptr) {
+                let name = |route: Option<&Arc<Route>>| route.map(|route| Arc::clone(&route.name));
+                return Err(Refused::Ambiguous(Box::new(Ambiguous {
+                    path: given.to_owned(),
+                    route: name(route),
+                    reading,
+                    other: name(other),
+                })));
+            }
+        }
+        let Some(route) = route else {
+            return Ok(Target::Nowhere);
+        };
+        if shaped.path == given {
+            return Ok(Target::Route(route));
+        }
+        let target = path::with_query(&shaped.path, &parts.uri).map_err(Refused::Fault)?;
+        Ok(Target::Shaped(route, target))
+    }
+}
+
+/// Brings a path that the route's request plugin wrote into its normal form, under the rules
+/// that count on the route.
+///
+/// # Errors
+/// When the rules refuse it.
+pub fn reshape(uri: &mut Uri, rules: Rules) -> Result<(), Fault> {
+    if path::arrive(uri)? == Spelling::Sole {
+        return Ok(());
+    }
+    let shaped = rules.shape(uri.path());
+    if let Some(fault) = shaped.fault {
+        return Err(fault);
+    }
+    if shaped.path != uri.path() {
+        let target = path::with_query(&shaped.path, uri)?;
+        path::set(uri, target);
+    }
+    Ok(())
+}
