@@ -243,12 +243,6 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             runtime()?
                 .block_on(app::build(&config))
                 .context("the file is well formed, but")?;
-            for warning in config::warnings(&config) {
-                say::wrong(format_args!(
-                    "{}: warning: {warning}",
-                    file.config.display()
-                ));
-            }
             say::line(format_args!(
                 "{}: ok, {} routes, {} upstreams, {} plugins",
                 file.config.display(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use e2e::fleet::Fleet;
+use e2e::fleet::{Fleet, known};
 use e2e::gateway::Gateway;
 use e2e::wait::{SOON, wait_for};
 use lamina::bus::event::{Event, Message, Ours, Shape};
@@ -137,7 +137,7 @@ pub struct State {
     foreign: f64,
     gaps: f64,
     stored: f64,
-    nodes: f64,
+    nodes: usize,
 }
 
 impl State {
@@ -148,7 +148,7 @@ impl State {
             foreign: scrape.sum("lamina_cluster_foreign_total", &[]),
             gaps: scrape.sum("lamina_cluster_gaps_total", &[]),
             stored: scrape.sum("lamina_cluster_values_total", &[("outcome", "stored")]),
-            nodes: scrape.sum("lamina_cluster_nodes", &[]),
+            nodes: known(node).await,
         }
     }
 }
