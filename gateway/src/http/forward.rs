@@ -36,7 +36,8 @@ const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub enum Why {
     /// The gateway makes it of the client's address, which no key holds.
     OfTheAddress,
-    /// The gateway makes it of the scheme or the host, which every key holds.
+    /// The gateway makes it of the scheme or the host, which every key holds, or the upstream
+    /// has one of its own.
     OfTheKey,
     /// The gateway adds its own place on the way to what is there.
     OurHop,
