@@ -140,6 +140,11 @@ impl Proxy {
         })
     }
 
+    /// The routes that answer with an error while this plugin can't be called.
+    pub fn routes_that_fail_without(&self, plugin: &str) -> Vec<&str> {
+        self.routes.that_fail_without(plugin)
+    }
+
     /// Answers one request: at once from the cache, else later. Counts and logs it.
     ///
     /// A hit is no future of its own: on the hottest path nothing is boxed or spawned.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::body::Pace;
+use super::endpoint::{Endpoint, SocketMode};
 use crate::units::{ByteSize, Duration};
 
 /// One address that clients connect to.
@@ -26,6 +27,16 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// What a connection and a request may take.
     #[serde(default)]
+    pub limits: Limits,
+}
+
+/// A listener that answers when all others can't; the admin listener is one.
+#[derive(Clone, Debug)]
+pub struct Reserved {
+    pub endpoint: Endpoint,
+    /// Of the file, where it is a Unix socket.
+    pub socket_mode: SocketMode,
+    /// Where `max_connections` is reached, who has waited the longest gives way to who comes.
     pub limits: Limits,
 }
 
