@@ -111,3 +111,16 @@ fn level(level: LogLevel) -> LevelFilter {
         LogLevel::Trace => LevelFilter::TRACE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_did_what_is_told_at_every_level() {
+        for level in [LevelFilter::ERROR, LevelFilter::WARN, LevelFilter::TRACE] {
+            let filter = filter(level).to_string();
+            assert!(filter.contains("lamina::audit=info"), "{filter}");
+        }
+    }
+}
