@@ -37,12 +37,16 @@ plugins:
 # Real servers that the tests start themselves.
 BROKERS := redis-server redis-sentinel redis-tools nats-server rabbitmq-server
 
+# A real browser, for what web pages may do to a gateway.
+BROWSER := chromium
+
 # Idempotent: what the plugins are built with (the wasm target, a C compiler, npm's and
-# PyPI's tools for JavaScript, Python and Zig); Redis for the second tier;
+# PyPI's tools for JavaScript, Python and Zig); Redis for the second tier; Chromium for
+# what web pages may do;
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
 # clients of the brokers.
 test-install:
-	@tests/install.sh test-install $(BROKERS)
+	@tests/install.sh test-install $(BROKERS) $(BROWSER)
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install
 	@tests/bus/control.sh --install

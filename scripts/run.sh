@@ -26,7 +26,7 @@ Lamina serves http://127.0.0.1:8080, admin on http://127.0.0.1:9180. In another 
   curl -i 'http://127.0.0.1:8080/search?q=tea&utm_source=mail'  # a key plugin drops utm_*: …
   curl -i 'http://127.0.0.1:8080/search?utm_source=ad&q=tea'    # … one entry for both
   curl -i http://127.0.0.1:8080/account/42                      # a loader plugin: two origin calls at once, one answer
-  curl -X POST http://127.0.0.1:9180/v1/purge -d '{"tag": "pages"}'
+  curl http://127.0.0.1:9180/v1/purge -H 'Content-Type: application/json' -d '{"tag": "pages"}'
   curl http://127.0.0.1:9180/metrics
 
 http://127.0.0.1:8080/ lists the other pages. Ctrl-C ends it.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admin::Admin;
+use crate::admin::{self, Admin, Desk, Gate};
 use crate::bus;
 use crate::cache::Cache;
 use crate::cache::config::L2;
@@ -29,9 +29,9 @@ use crate::cache::record::Seal;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::http::body::{self, Body, BodyError};
-use crate::http::config::{Limits, Listener, Protocol};
+use crate::http::config::{Listener, Reserved};
+use crate::http::endpoint::Endpoint;
 use crate::http::forward::{self, Trust};
-use crate::http::path::Rules;
 use crate::http::server::{self, BindError, Bound, Running};
 use crate::origin::{BuildError, Origins};
 use crate::plugin::{Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
@@ -43,14 +43,16 @@ use crate::telemetry::metrics::{self, Registry};
 /// A gateway at work.
 pub struct App {
     listeners: Running,
-    admin: Running,
+    admin_listener: Running,
     cache: Arc<Cache>,
     cluster: Option<Arc<Cluster>>,
     ready: Arc<AtomicBool>,
     drain_timeout: Duration,
     /// Where clients are served, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
-    pub admin_address: SocketAddr,
+    pub admin: Endpoint,
+    /// What is open on the admin listener, and to whom.
+    pub admin_openness: String,
     // Ended with the gateway.
     _tending: AbortOnDropHandle<()>,
     _renewing: AbortOnDropHandle<()>,
@@ -204,9 +206,13 @@ impl App {
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         raise_limits(config);
         let bound = Bound::bind(&config.listeners, threads)?;
-        let admin_bound = Bound::bind_reserved(&admin_listener(config.admin.address))
-            .map_err(StartError::Admin)?;
-        let (addresses, admin_addresses) = (bound.addresses(), admin_bound.addresses());
+        let addresses = bound.addresses();
+        let admin_bound =
+            Bound::bind_reserved(&admin_listener(&config.admin)).map_err(StartError::Admin)?;
+        let admin_endpoint = admin_bound.endpoints().next();
+        let admin_endpoint = admin_endpoint.unwrap_or(&config.admin.address).clone();
+        let gate = Gate::new(&config.admin, &admin_endpoint);
+        let admin_openness = gate.openness();
         let ready = Arc::new(AtomicBool::new(true));
         let scraped = Arc::clone(&cache);
         let dropped = logs.register(&registry)?;
@@ -215,7 +221,8 @@ impl App {
             plugins: Arc::clone(&plugins),
             cluster: cluster.clone(),
             registry,
-            token: config.admin.token.clone(),
+            gate,
+            desk: Desk::default(),
             ready: Arc::clone(&ready),
             refresh: Box::new(move || {
                 scraped.tend();
@@ -223,17 +230,17 @@ impl App {
             }),
         });
         Ok(Self {
-            listeners: bound.start(move |request, from, early| proxy.handle(request, from, early)),
-            admin: admin_bound.start(move |request, _, _| Arc::clone(&admin).handle(request)),
+            listeners: bound
+                .start(move |request, entered, early| proxy.handle(request, entered, early)),
+            admin_listener: admin_bound
+                .start(move |request, entered, _| Arc::clone(&admin).handle(request, entered.peer)),
             cache: Arc::clone(&cache),
             cluster,
             ready,
             drain_timeout: config.server.drain_timeout.0,
             addresses,
-            admin_address: admin_addresses
-                .first()
-                .copied()
-                .unwrap_or(config.admin.address),
+            admin: admin_endpoint,
+            admin_openness,
             _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
             _renewing: spawn(renew(plugins)),
         })
@@ -249,7 +256,7 @@ impl App {
         if let Some(tier) = self.cache.below() {
             tier.finish(FINISH).await;
         }
-        self.admin.drain(Duration::from_millis(100)).await;
+        self.admin_listener.drain(Duration::from_millis(100)).await;
     }
 }
 
@@ -402,18 +409,11 @@ fn code_cache() -> Option<PathBuf> {
         .or_else(|| home("HOME", ".cache/lamina"))
 }
 
-fn admin_listener(address: SocketAddr) -> Listener {
-    Listener {
-        address,
-        protocols: vec![Protocol::Http1, Protocol::Http2],
-        trusted_proxies: Vec::new(),
-        trusted_headers: Vec::new(),
-        proxy_protocol: false,
-        limits: Limits {
-            max_connections: 256,
-            ..Limits::default()
-        },
-        path: Rules::default(),
+fn admin_listener(config: &admin::config::Config) -> Reserved {
+    Reserved {
+        endpoint: config.address.clone(),
+        socket_mode: config.socket_mode,
+        limits: admin::limits(),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod cidr;
 pub mod conditional;
 pub mod config;
 pub mod date;
+pub mod endpoint;
 pub mod etag;
 pub mod fair;
 pub mod forward;

@@ -8,11 +8,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use lamina::admin::config::Right;
 use lamina::app::remote::Remote;
 use lamina::app::{self, App, StartError, plugin_kit, say};
 use lamina::cache::key::KeyId;
 use lamina::cache::record::{self, Corrupt, Limits, Seal};
 use lamina::config::{self, Config};
+use lamina::http::endpoint::Endpoint;
 use lamina::telemetry::config::{Config as Telemetry, LogFormat};
 use lamina::telemetry::logs;
 use lamina::units::Duration;
@@ -37,6 +39,7 @@ const EXAMPLES: &str = "Examples:
   lamina doctor -c lamina.yaml
   lamina purge --tag user-7 --wait 2s
   lamina nodes --admin 127.0.0.1:9180
+  lamina nodes --admin unix:/run/lamina/admin.sock
   lamina l2 keys --pattern 'shop.example/user/*'
   lamina schema > lamina.schema.json
   lamina record inspect stored.bin --seal-key-file /run/secrets/seal
@@ -190,12 +193,16 @@ struct Purge {
 /// Where the gateway is.
 #[derive(clap::Args)]
 struct Admin {
-    /// Its admin listener.
-    #[arg(long, env = "LAMINA_ADMIN", default_value = "127.0.0.1:9180")]
-    admin: SocketAddr,
-    /// A file with the admin token.
+    /// Its admin listener: an address, or a Unix socket as in `unix:/run/lamina/admin.sock`.
+    /// Without it the one of `--config`, else 127.0.0.1:9180.
+    #[arg(long, env = "LAMINA_ADMIN")]
+    admin: Option<Endpoint>,
+    /// A file with the admin token. Without it a token of `--config` that is good for this.
     #[arg(long)]
     token_file: Option<PathBuf>,
+    /// The gateway's configuration file.
+    #[arg(short, long)]
+    config: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -274,19 +281,20 @@ fn execute(command: Command) -> anyhow::Result<Done> {
                 purge.asked(),
                 purge.wait.map_or_else(Default::default, Into::into),
             );
-            let remote = purge.admin.remote()?;
-            let receipt = runtime()?.block_on(remote.purge(&asked, wait))?;
-            say::text(&receipt);
-            anyhow::ensure!(
-                receipt.is_complete(),
-                "not every node has said that it holds there"
-            );
-            Ok(Done::Well)
+            with_remote(&purge.admin, Right::Purge, |remote| {
+                let receipt = runtime()?.block_on(remote.purge(&asked, wait))?;
+                say::text(&receipt);
+                anyhow::ensure!(
+                    receipt.is_complete(),
+                    "not every node has said that it holds there"
+                );
+                Ok(())
+            })
         }
-        Command::Nodes { admin } => {
-            say::text(runtime()?.block_on(admin.remote()?.nodes())?);
-            Ok(Done::Well)
-        }
+        Command::Nodes { admin } => with_remote(&admin, Right::Read, |remote| {
+            say::text(runtime()?.block_on(remote.nodes())?);
+            Ok(())
+        }),
         Command::L2 {
             command:
                 L2Command::Keys {
@@ -294,12 +302,11 @@ fn execute(command: Command) -> anyhow::Result<Done> {
                     limit,
                     admin,
                 },
-        } => {
-            let remote = admin.remote()?;
+        } => with_remote(&admin, Right::Read, |remote| {
             let keys = remote.keys(pattern.as_deref(), limit);
             say::text(runtime()?.block_on(keys)?);
-            Ok(Done::Well)
-        }
+            Ok(())
+        }),
         Command::Schema => {
             say::line(format_args!("{:#}", config::schema()));
             Ok(Done::Well)
@@ -354,6 +361,24 @@ fn with_config(
     }
 }
 
+/// Asks a running gateway, with a token that has this right.
+fn with_remote(
+    admin: &Admin,
+    right: Right,
+    ask: impl FnOnce(Remote) -> anyhow::Result<()>,
+) -> anyhow::Result<Done> {
+    match &admin.config {
+        Some(file) => with_config(file, |config| {
+            let token = config.admin.token_for(right).map(str::to_owned);
+            ask(admin.remote(config.admin.address, token)?)
+        }),
+        None => {
+            let usual = lamina::admin::config::Config::default().address;
+            ask(admin.remote(usual, None)?).map(|()| Done::Well)
+        }
+    }
+}
+
 async fn run(config: &Config) -> anyhow::Result<()> {
     let logs = logs::start(&config.telemetry);
     for warning in &config.warnings {
@@ -363,7 +388,11 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     for address in &app.addresses {
         tracing::info!("lamina listening on http://{address}");
     }
-    tracing::info!("lamina admin on http://{}", app.admin_address);
+    match &app.admin {
+        Endpoint::Tcp(address) => tracing::info!("lamina admin on http://{address}"),
+        unix @ Endpoint::Unix(_) => tracing::info!("lamina admin on {unix}"),
+    }
+    tracing::info!("{}", app.admin_openness);
     app::stop_signal().await?;
     tracing::info!("draining; a second signal ends at once");
     tokio::select! {
@@ -402,14 +431,16 @@ impl Purge {
 }
 
 impl Admin {
-    fn remote(&self) -> anyhow::Result<Remote> {
-        let token = self.token_file.as_ref().map(|file| {
+    /// What is given here goes before the address and the token of the configuration.
+    fn remote(&self, address: Endpoint, token: Option<String>) -> anyhow::Result<Remote> {
+        let given = self.token_file.as_ref().map(|file| {
             let text = std::fs::read_to_string(file);
             text.with_context(|| file.display().to_string())
         });
+        let given = given.transpose()?.map(|text| text.trim().to_owned());
         Ok(Remote {
-            admin: self.admin,
-            token: token.transpose()?.map(|text| text.trim().to_owned()),
+            admin: self.admin.clone().unwrap_or(address),
+            token: given.or(token),
         })
     }
 }

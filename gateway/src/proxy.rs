@@ -57,7 +57,7 @@ use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward::{self, HopWishes, Received, Trust};
 use crate::http::path::{self, Rules};
-use crate::http::server::Early;
+use crate::http::server::{Early, Entered};
 use crate::telemetry::limit::LineLimiter;
 use access::{AccessLog, Line};
 use context::{Ask, Keyed};
@@ -170,20 +170,23 @@ impl Proxy {
         })
     }
 
+    /// The routes that answer with an error while this plugin can't be called.
+    pub fn routes_that_fail_without(&self, plugin: &str) -> Vec<&str> {
+        self.routes.that_fail_without(plugin)
+    }
+
     /// Answers one request: at once from the cache, else later. Counts and logs it.
     ///
     /// A hit is no future of its own: on the hottest path nothing is boxed or spawned.
     pub fn handle(
         self: &Arc<Self>,
         request: Request<Body>,
-        Received {
-            caller,
-            wishes,
-            path_rules,
-        }: Received,
+        entered: Entered,
         early: &Early,
     ) -> Answer {
         let started = early.began();
+        let path_rules = entered.peer.path_rules;
+        let Received { caller, wishes } = entered.received;
         let (mut parts, body) = request.into_parts();
         let spelling = path::arrive(&mut parts.uri);
         let scheme = caller.scheme();

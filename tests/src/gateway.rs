@@ -5,16 +5,18 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -31,7 +33,10 @@ pub struct Gateway {
     log: Log,
     /// The first listener.
     pub address: SocketAddr,
+    /// Where it has a Unix socket instead, 0.0.0.0:0.
     pub admin: SocketAddr,
+    /// The Unix socket of the admin listener, where it has one.
+    pub admin_socket: Option<PathBuf>,
     admin_client: legacy::Client<HttpConnector, Full<bytes::Bytes>>,
     token: Option<String>,
     dir: TempDir,
@@ -84,7 +89,7 @@ impl Gateway {
             found.is_some() || process.try_wait().is_ok_and(|ended| ended.is_some())
         })
         .await;
-        let Some((address, admin)) = found else {
+        let Some((address, admin, admin_socket)) = found else {
             let code = process.wait().ok().and_then(|status| status.code());
             log.settled().await;
             return Err(Refused {
@@ -99,6 +104,7 @@ impl Gateway {
             log,
             address,
             admin,
+            admin_socket,
             admin_client,
             token: None,
             dir,
@@ -182,11 +188,11 @@ impl Gateway {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Full::from(body.to_owned())).unwrap();
-        let response = self
-            .admin_client
-            .request(request)
-            .await
-            .expect("the admin listener answers");
+        let response = match &self.admin_socket {
+            Some(path) => over_socket(path, request).await,
+            None => self.admin_client.request(request).await.ok(),
+        };
+        let response = response.expect("the admin listener answers");
         let status = response.status().as_u16();
         let body = response
             .into_body()
@@ -338,15 +344,39 @@ impl Log {
         self.0.lock().unwrap().join("\n")
     }
 
-    /// The first listener's and the admin's address, once both are logged.
-    fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+    /// The first listener's and the admin's address or socket, once both are logged.
+    fn addresses(&self) -> Option<(SocketAddr, SocketAddr, Option<PathBuf>)> {
         let lines = self.0.lock().unwrap();
         let after = |words: &str| lines.iter().find_map(|line| address_after(line, words));
-        Some((
-            after("lamina listening on http://")?,
-            after("lamina admin on http://")?,
-        ))
+        let address = after("lamina listening on http://")?;
+        if let Some(admin) = after("lamina admin on http://") {
+            return Some((address, admin, None));
+        }
+        let words = "lamina admin on unix:";
+        let socket = lines.iter().find_map(|line| {
+            let rest = &line[line.find(words)? + words.len()..];
+            rest.split('"').next().map(PathBuf::from)
+        })?;
+        let none = SocketAddr::from(([0, 0, 0, 0], 0));
+        Some((address, none, Some(socket)))
     }
+}
+
+/// Asks over a Unix socket; none when there is no answer.
+async fn over_socket(
+    path: &Path,
+    request: Request<Full<bytes::Bytes>>,
+) -> Option<http::Response<Incoming>> {
+    let stream = tokio::net::UnixStream::connect(path).await.ok()?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    let (mut head, body) = request.into_parts();
+    head.uri = head.uri.path_and_query()?.as_str().parse().ok()?;
+    head.headers.insert("host", "admin".parse().ok()?);
+    sender
+        .send_request(Request::from_parts(head, body))
+        .await
+        .ok()
 }
 
 fn spawn(config: &Path, environment: &[(String, String)]) -> Child {

@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod attack;
+pub mod browser;
 pub mod certificates;
 pub mod check;
 pub mod cli;

@@ -6,6 +6,14 @@
 // A failed unwrap in a test is a failed test.
 #![allow(clippy::unwrap_used)]
 
+#[path = "e2e/admin.rs"]
+mod admin;
+#[path = "e2e/admin_browser.rs"]
+mod admin_browser;
+#[path = "e2e/admin_places.rs"]
+mod admin_places;
+#[path = "e2e/admin_socket.rs"]
+mod admin_socket;
 #[path = "e2e/architecture.rs"]
 mod architecture;
 #[path = "e2e/attack_cache.rs"]

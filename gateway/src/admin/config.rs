@@ -6,24 +6,97 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::http::endpoint::{Endpoint, SocketMode};
+
 /// The admin listener: health, metrics, purge.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Address and port. Beyond loopback a token is required.
-    pub address: SocketAddr,
-    /// Token that changes must bring as `Authorization: Bearer …`.
+    /// Address and port, or a Unix socket as in `unix:/run/lamina/admin.sock`. Beyond
+    /// loopback a token is required.
+    pub address: Endpoint,
+    /// Permissions of the Unix socket, in octal: who may write to it may connect.
+    pub socket_mode: SocketMode,
+    /// Further names by which the listener may be asked (`Host`), without a port, as in
+    /// `*.svc.cluster.local`; `*` and `?` are wildcards. Loopback names and the listener's
+    /// own address are always known; a request for any other name gets 421.
+    pub hosts: Vec<String>,
+    /// Token with every right, which comes as `Authorization: Bearer …`.
     pub token: Option<String>,
     /// A file with that token.
     pub token_file: Option<PathBuf>,
+    /// Further tokens, each with a name for the audit lines and with the rights that it has.
+    pub tokens: Vec<NamedToken>,
+}
+
+/// A token with a name and some rights.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NamedToken {
+    /// Stands in the audit lines of what is done with the token.
+    pub name: String,
+    /// The token, at least 8 characters.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// A file with the token.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// What it is good for.
+    pub can: Vec<Right>,
+}
+
+/// What a token may be good for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Right {
+    /// To read what may be private: failed plugin calls, keys of the second tier, explain.
+    Read,
+    /// To purge.
+    Purge,
+    /// To reload plugins, set them aside and resume them.
+    Plugins,
+    /// To change the targets of upstreams. Nothing asks for this right yet: this version
+    /// has no such request.
+    Targets,
+}
+
+impl Right {
+    pub const ALL: [Self; 4] = [Self::Read, Self::Purge, Self::Plugins, Self::Targets];
+
+    /// As YAML writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Purge => "purge",
+            Self::Plugins => "plugins",
+            Self::Targets => "targets",
+        }
+    }
+}
+
+impl Config {
+    /// Whether anything at all asks for a token.
+    pub fn has_tokens(&self) -> bool {
+        self.token.is_some() || !self.tokens.is_empty()
+    }
+
+    /// A token with this right: the one with every right, or the first that has it.
+    pub fn token_for(&self, right: Right) -> Option<&str> {
+        let named = self.tokens.iter().find(|token| token.can.contains(&right));
+        let named = named.and_then(|token| token.token.as_deref());
+        self.token.as_deref().or(named)
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9180)),
+            address: Endpoint::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))),
+            socket_mode: SocketMode::default(),
+            hosts: Vec::new(),
             token: None,
             token_file: None,
+            tokens: Vec::new(),
         }
     }
 }

@@ -1,22 +1,17 @@
 //! Plugins over the admin listener: how each is, and what an operator does about it.
 
-use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::plugin::{FailedCall, Plugin, Plugins, Reloaded, Report};
+use crate::plugin::{FailedCall, Plugins, Reloaded, Report};
+use crate::proxy::Proxy;
 
 /// Every plugin.
 pub fn list(plugins: &Plugins) -> Value {
     let reports: Vec<Value> = plugins.iter().map(|plugin| told(plugin.report())).collect();
     json!({"plugins": reports})
-}
-
-/// `/v1/plugins/NAME/VERB`, as name and verb.
-pub fn target(path: &str) -> Option<(&str, &str)> {
-    path.strip_prefix("/v1/plugins/")?.rsplit_once('/')
 }
 
 /// The last calls of the plugin of this name that failed, the newest first; each can be
@@ -42,42 +37,11 @@ pub fn calls(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
     (StatusCode::OK, calls.collect())
 }
 
-/// Does what `verb` says to the plugin of this name.
-pub async fn act(plugins: &Plugins, name: &str, verb: &str) -> (StatusCode, Value) {
+/// Loads the file of the plugin of this name anew.
+pub async fn reload(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
     let Some(plugin) = plugins.get(name) else {
         return unknown(plugins, name);
     };
-    match verb {
-        "reload" => reload(&plugin).await,
-        "quarantine" => {
-            plugin.set_aside();
-            tracing::warn!(plugin = name, "an operator set a plugin aside");
-            (StatusCode::OK, told(plugin.report()))
-        }
-        "resume" => {
-            plugin.resume();
-            tracing::info!(plugin = name, "an operator resumed a plugin");
-            (StatusCode::OK, told(plugin.report()))
-        }
-        _ => {
-            let error = format!(
-                "{verb:?} is nothing to do; there are reload, quarantine, resume, and calls to GET"
-            );
-            (StatusCode::NOT_FOUND, json!({"error": error}))
-        }
-    }
-}
-
-fn unknown(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
-    let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name()).collect();
-    let error = format!(
-        "there is no plugin {name:?}; there are {}",
-        names.join(", ")
-    );
-    (StatusCode::NOT_FOUND, json!({"error": error}))
-}
-
-async fn reload(plugin: &Arc<Plugin>) -> (StatusCode, Value) {
     match plugin.reload().await {
         Ok(outcome) => {
             let mut body = told(plugin.report());
@@ -89,6 +53,38 @@ async fn reload(plugin: &Arc<Plugin>) -> (StatusCode, Value) {
             (StatusCode::UNPROCESSABLE_ENTITY, body)
         }
     }
+}
+
+/// Sets the plugin of this name aside, and says which routes answer with errors meanwhile.
+///
+/// Nothing more is asked for, such as a second confirmation: who sets a plugin aside is in a
+/// hurry, pages of other sites can't send this, and `resume` takes it back.
+pub fn quarantine(plugins: &Plugins, name: &str, proxy: &Proxy) -> (StatusCode, Value) {
+    let Some(plugin) = plugins.get(name) else {
+        return unknown(plugins, name);
+    };
+    plugin.set_aside();
+    let mut body = told(plugin.report());
+    body["failing_routes"] = json!(proxy.routes_that_fail_without(name));
+    (StatusCode::OK, body)
+}
+
+/// Lets the plugin of this name serve again.
+pub fn resume(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
+    let Some(plugin) = plugins.get(name) else {
+        return unknown(plugins, name);
+    };
+    plugin.resume();
+    (StatusCode::OK, told(plugin.report()))
+}
+
+fn unknown(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
+    let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name()).collect();
+    let error = format!(
+        "there is no plugin {name:?}; there are {}",
+        names.join(", ")
+    );
+    (StatusCode::NOT_FOUND, json!({"error": error}))
 }
 
 fn told(report: Report) -> Value {

@@ -1,4 +1,4 @@
-//! Reads what `POST /v1/purge` asks for.
+//! `POST /v1/purge`: reads what is asked for, purges, and tells where it holds.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::cache::key::KeyId;
 use crate::cache::purge::{Kind, Selector};
-use crate::cluster::{self, Answer, Told};
+use crate::cluster::{self, Answer, Cluster, Told};
 use crate::http::path;
 use crate::proxy::{ByUrl, Proxy};
 use crate::units;
@@ -23,21 +23,66 @@ const EXPECTED: &str = "expected one or more of key, url, prefix, pattern, tag, 
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// What is asked for.
-pub struct Asked {
-    pub selectors: Vec<Selector>,
+struct Asked {
+    selectors: Vec<Selector>,
     /// How they leave what they reach.
-    pub kind: Kind,
+    kind: Kind,
     /// How long to wait for the other nodes; none is not at all.
-    pub wait: Option<Duration>,
+    wait: Option<Duration>,
     /// What it may not reach.
-    pub notes: Vec<String>,
+    notes: Vec<String>,
 }
 
-/// Reads the request.
+/// Purges, and answers with the receipt. It holds here at once; with a second tier the
+/// answer waits for its log, for a while, and with `wait` for the other nodes.
 ///
 /// # Errors
-/// What is wrong with it, and what is expected.
-pub fn read(body: &Value, proxy: &Proxy) -> Result<Asked, String> {
+/// What is wrong with the request, and what is expected.
+pub async fn purge(
+    body: &Value,
+    proxy: &Proxy,
+    cluster: Option<&Cluster>,
+) -> Result<Value, String> {
+    let Asked {
+        selectors,
+        kind,
+        wait,
+        notes,
+    } = read(body, proxy)?;
+    let (order, logged, peers) = match (cluster, wait) {
+        (Some(cluster), Some(wait)) => {
+            let told = cluster.purge_and_wait(&selectors, kind, wait).await;
+            let peers = nodes(&told);
+            let (orders, logged): (Vec<_>, Vec<_>) =
+                told.into_iter().map(|t| (t.order, t.logged)).unzip();
+            (orders, logged, Some(peers))
+        }
+        (None, Some(_)) => {
+            return Err("wait: there is no event bus, so no other node to wait for".to_owned());
+        }
+        (_, None) => {
+            let purges = selectors
+                .iter()
+                .map(|selector| proxy.cache.purge_everywhere(selector, kind));
+            let (orders, logged): (Vec<_>, Vec<_>) = purges.unzip();
+            (orders, logged, None)
+        }
+    };
+    let order = order.into_iter().max().unwrap_or(0);
+    let mut receipt = json!({"order": order, "selectors": selectors.len(), "applied": true});
+    if let Some(l2) = shared(logged.into_iter().flatten()).await {
+        receipt["l2"] = l2;
+    }
+    if let Some(peers) = peers {
+        receipt["peers"] = peers;
+    }
+    if !notes.is_empty() {
+        receipt["notes"] = notes.into();
+    }
+    Ok(receipt)
+}
+
+fn read(body: &Value, proxy: &Proxy) -> Result<Asked, String> {
     let map = body.as_object().ok_or(EXPECTED)?;
     let mut selectors = Vec::new();
     let mut kind = Kind::Hard;
@@ -88,7 +133,7 @@ fn patience(text: &str) -> Result<Duration, String> {
 
 /// What the receipt says of the other nodes: each that was known, whether all the purges
 /// hold there, the place of the last in its order, and how late it said so.
-pub fn nodes(told: &[Told]) -> Value {
+fn nodes(told: &[Told]) -> Value {
     let names = told.first().map_or(&[][..], |first| &first.nodes);
     let nodes: Vec<Value> = names.iter().map(|(name, _)| node(name, told)).collect();
     let complete = nodes.iter().all(|node| node["applied"] == true);
@@ -118,7 +163,7 @@ fn milliseconds(time: Duration) -> f64 {
 
 /// What the receipt says of the second tier: the number that its log gave the last of the
 /// purges, or that it did not in time. None without a second tier.
-pub async fn shared(told: impl Iterator<Item = oneshot::Receiver<u64>>) -> Option<Value> {
+async fn shared(told: impl Iterator<Item = oneshot::Receiver<u64>>) -> Option<Value> {
     let told: Vec<_> = told.collect();
     if told.is_empty() {
         return None;

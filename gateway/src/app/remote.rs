@@ -3,23 +3,27 @@
 mod keys;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::admin::INTENT;
+use crate::http::endpoint::Endpoint;
 
 pub use keys::Keys;
 
 /// Where a gateway's admin listener is, and what opens it.
 pub struct Remote {
-    pub admin: SocketAddr,
+    pub admin: Endpoint,
     pub token: Option<String>,
 }
 
@@ -27,9 +31,9 @@ pub struct Remote {
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
     #[error("{0} does not answer; expected a gateway's admin listener (--admin): {1}")]
-    Connect(SocketAddr, #[source] std::io::Error),
+    Connect(Endpoint, #[source] std::io::Error),
     #[error("{0} does not answer in time")]
-    Timeout(SocketAddr),
+    Timeout(Endpoint),
     #[error("the exchange with the admin listener broke off: {0}")]
     Broken(String),
     #[error("{status}: {message}")]
@@ -75,7 +79,7 @@ impl Remote {
     ) -> Result<Value, RemoteError> {
         tokio::time::timeout(wait + PATIENCE, self.exchange(method, path, body))
             .await
-            .map_err(|_| RemoteError::Timeout(self.admin))?
+            .map_err(|_| RemoteError::Timeout(self.admin.clone()))?
     }
 
     async fn exchange(
@@ -84,9 +88,8 @@ impl Remote {
         path: &str,
         body: String,
     ) -> Result<Value, RemoteError> {
-        let stream = TcpStream::connect(self.admin).await;
-        let stream = stream.map_err(|error| RemoteError::Connect(self.admin, error))?;
         let broken = |error: &dyn fmt::Display| RemoteError::Broken(error.to_string());
+        let (stream, host) = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broken(&error))?;
@@ -94,7 +97,9 @@ impl Remote {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(HOST, self.admin.to_string());
+            .header(HOST, host)
+            .header(CONTENT_TYPE, "application/json")
+            .header(INTENT, "1");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -120,6 +125,40 @@ impl Remote {
             }),
         }
     }
+}
+
+impl Remote {
+    /// Connects, and says by which name the listener is asked.
+    async fn connect(&self) -> Result<(Box<dyn Transport>, String), RemoteError> {
+        let failed = |error| RemoteError::Connect(self.admin.clone(), error);
+        match &self.admin {
+            Endpoint::Tcp(address) => {
+                let address = reachable(*address);
+                let stream = TcpStream::connect(address).await.map_err(failed)?;
+                Ok((Box::new(stream), address.to_string()))
+            }
+            Endpoint::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(failed)?;
+                Ok((Box::new(stream), "localhost".to_owned()))
+            }
+        }
+    }
+}
+
+/// What HTTP is spoken over.
+trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// Where a listener at `address` is reached from this machine: one on all addresses also
+/// on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        other => other,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 impl Purged {

@@ -12,6 +12,7 @@ use crate::cache::config::L2;
 use crate::http::config::Listener;
 use crate::units::ByteSize;
 
+mod admin;
 mod form;
 mod policy;
 mod routes;
@@ -138,7 +139,7 @@ fn listeners(config: &Config, report: &mut Report) {
                 format!("{address} is another listener's address; expected one of its own"),
             );
         }
-        if address.port() != 0 && address == config.admin.address {
+        if address.port() != 0 && Some(address) == config.admin.address.tcp() {
             report.add(
                 at.key("address"),
                 format!("{address} is the admin listener's address; expected one of its own"),
@@ -408,14 +409,7 @@ fn plugins(config: &Config, report: &mut Report) {
 
 /// Who may change things: the admin listener and `PURGE`.
 fn access(config: &Config, report: &mut Report) {
-    let admin = &config.admin;
-    if !admin.address.ip().is_loopback() && admin.token.is_none() {
-        let message = format!(
-            "{} can be reached from outside; expected `admin.token` or `admin.token_file`, or a loopback address",
-            admin.address
-        );
-        report.add(path(&["admin", "address"]), message);
-    }
+    admin::check(&config.admin, &path(&["admin"]), report);
     let purge = &config.purge_method;
     report.each(&path(&["purge_method", "allow"]), &purge.allow, form::cidr);
     if purge.enabled && purge.allow.is_empty() && purge.token.is_none() {

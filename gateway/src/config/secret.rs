@@ -136,6 +136,14 @@ fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
             &l2.seal_key_file,
         ),
     ];
+    for (n, token) in admin.tokens.iter_mut().enumerate() {
+        all.push(Secret {
+            parent: path(&["admin", "tokens"]).index(n),
+            name: "token",
+            value: &mut token.token,
+            file: &token.token_file,
+        });
+    }
     if let Some(redis) = &mut l2.redis {
         let (password, sentinel) = (&redis.password_file, &redis.sentinel_password_file);
         all.push(of(&below, "password", &mut redis.password, password));

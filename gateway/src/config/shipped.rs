@@ -239,8 +239,10 @@ fn uncommented() -> String {
         example.map_or_else(|| line.to_owned(), |rest| format!("{indent}{rest}"))
     };
     let text: Vec<String> = reference().lines().map(real).collect();
-    // An example stands beside the empty list that is the default.
-    text.join("\n").replace("    invalidate: []  ", "    # ")
+    // Examples stand beside the empty lists that are the default.
+    text.join("\n")
+        .replace("    invalidate: []  ", "    # ")
+        .replace("  tokens: []  ", "  # ")
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn a_minimal_file_is_accepted() {
     let config = read(&file("")).unwrap();
     assert_eq!(config.upstreams["demo"].targets, ["http://127.0.0.1:8081"]);
     assert_eq!(config.routes[0].upstream.as_deref(), Some("demo"));
-    assert_eq!(config.admin.address.port(), 9180);
+    assert_eq!(config.admin.address.to_string(), "127.0.0.1:9180");
 }
 
 #[test]
@@ -326,6 +326,95 @@ fn values_that_cannot_be_meant_are_refused() {
     ] {
         says(&file(extra), start);
     }
+}
+
+#[test]
+fn who_may_use_the_admin_listener_is_checked() {
+    let token = "token: \"0123456789\"";
+    let tokens = |tokens: &str| file(&format!("admin: {{ tokens: [{tokens}] }}\n"));
+    for (given, message) in [
+        (
+            format!("{{ name: a, {token}, can: [] }}"),
+            "11:58: admin.tokens[0].can: good for nothing; expected one or more of `read`",
+        ),
+        (
+            format!("{{ name: a, {token}, can: [raed] }}"),
+            "11:59: admin.tokens[0].can[0]: unknown word `raed`; expected `read`, `purge`, `plugins` or `targets`; did you mean `read`?",
+        ),
+        (
+            format!("{{ name: a b, {token}, can: [read] }}"),
+            "11:28: admin.tokens[0].name: \"a b\" is not a name",
+        ),
+        (
+            format!("{{ name: admin, {token}, can: [read] }}"),
+            "11:28: admin.tokens[0].name: audit lines call somebody else \"admin\"",
+        ),
+        (
+            "{ name: a, can: [read] }".to_owned(),
+            "11:20: admin.tokens[0]: no token; expected `token_file` or `token`",
+        ),
+        (
+            "{ name: a, token: \"\", can: [read] }".to_owned(),
+            "11:38: admin.tokens[0].token: an empty token",
+        ),
+        (
+            "{ name: a, token: s3cret, can: [read] }".to_owned(),
+            "11:38: admin.tokens[0].token: shorter than 8 characters",
+        ),
+        (
+            "{ name: a, token_file: none, can: [read] }".to_owned(),
+            "11:43: admin.tokens[0].token_file: cannot read",
+        ),
+        (
+            format!(
+                "{{ name: a, {token}, can: [read] }}, {{ name: a, token: another one, can: [read] }}"
+            ),
+            "11:76: admin.tokens[1].name: another token is named \"a\"",
+        ),
+        (
+            format!("{{ name: a, {token}, can: [read] }}, {{ name: b, {token}, can: [purge] }}"),
+            "11:86: admin.tokens[1].token: the same token is given twice",
+        ),
+    ] {
+        says(&tokens(&given), message);
+    }
+    for (given, message) in [
+        (
+            "{ hosts: [\"*\"] }",
+            "11:18: admin.hosts[0]: \"*\" takes the names of foreign web pages",
+        ),
+        (
+            "{ hosts: [\"http://a\"] }",
+            "11:18: admin.hosts[0]: \"http://a\" is not a host",
+        ),
+        (
+            "{ hosts: [\"::1\"] }",
+            "11:18: admin.hosts[0]: \"::1\" is to be written as in a URL; expected [::1]",
+        ),
+        (
+            "{ address: \"unix:a.sock\" }",
+            "11:19: admin.address: the path of the Unix socket is not absolute",
+        ),
+        (
+            "{ address: localhost }",
+            "11:19: admin.address: not an address; expected an IP address and a port, as in 127.0.0.1:9180, or a Unix socket",
+        ),
+        (
+            "{ socket_mode: 0888 }",
+            "11:23: admin.socket_mode: \"0888\" is not the mode of a socket",
+        ),
+    ] {
+        says(&file(&format!("admin: {given}\n")), message);
+    }
+    let good = "{ address: 0.0.0.0:1, socket_mode: 0660, hosts: [\"*.a.example\", 10.0.0.1, \"[fd00::1]\"], \
+                tokens: [{ name: ci, token: 0123456789, can: [purge, targets] }] }";
+    let config = read(&file(&format!("admin: {good}\n"))).unwrap().admin;
+    assert_eq!(config.socket_mode.to_string(), "0660");
+    assert_eq!(
+        config.token_for(crate::admin::config::Right::Purge),
+        Some("0123456789")
+    );
+    assert_eq!(config.token_for(crate::admin::config::Right::Read), None);
 }
 
 #[test]

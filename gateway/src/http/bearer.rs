@@ -7,15 +7,14 @@ use subtle::ConstantTimeEq;
 /// Whether the request brings `token`. Compared in constant time: how long the answer
 /// takes says nothing about the token.
 pub fn brings(request: &HeaderMap, token: &str) -> bool {
-    let given = request
-        .get(AUTHORIZATION)
-        .map_or(&b""[..], |value| value.as_bytes());
-    match given.split_at_checked(SCHEME.len()) {
-        Some((scheme, given)) if scheme.eq_ignore_ascii_case(SCHEME) => {
-            given.ct_eq(token.as_bytes()).into()
-        }
-        _ => false,
-    }
+    given(request).is_some_and(|given| given.ct_eq(token.as_bytes()).into())
+}
+
+/// The token that the request brings, if it brings one.
+pub fn given(request: &HeaderMap) -> Option<&[u8]> {
+    let value = request.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, given) = value.split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then_some(given)
 }
 
 const SCHEME: &[u8] = b"Bearer ";

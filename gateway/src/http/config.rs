@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::body::Pace;
+use super::endpoint::{Endpoint, SocketMode};
 use super::forward;
 use super::path::Rules;
 use crate::units::{ByteSize, Duration};
@@ -79,6 +80,16 @@ pub fn arrives(name: &str, listeners: &[Listener]) -> Result<(), String> {
              itself; expected another field"
         ),
     })
+}
+
+/// A listener that answers when all others can't; the admin listener is one.
+#[derive(Clone, Debug)]
+pub struct Reserved {
+    pub endpoint: Endpoint,
+    /// Of the file, where it is a Unix socket.
+    pub socket_mode: SocketMode,
+    /// Where `max_connections` is reached, who has waited the longest gives way to who comes.
+    pub limits: Limits,
 }
 
 impl Limits {

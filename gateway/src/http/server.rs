@@ -1,10 +1,11 @@
 //! The listener: accepts connections, keeps their limits, hands each request to a handler.
 //!
-//! Inside: `socket` opens the ports, `worker` is one thread with its runtime, `accept` its
-//! loops, `descriptors` what they leave for others. `arrival` tells who comes, `connection`
-//! serves one client, `wire` is its transport, `activity` what happens on it, `watch` its
-//! deadlines, `service` the step from hyper to the handler, `early` what is sent before an
-//! answer. `signal` tells everybody to drain. What a request may look like is `guard`'s.
+//! Inside: `socket` and `unix` open the ports, `worker` is one thread with its runtime,
+//! `accept` its loops, `descriptors` what they leave for others, `roster` who gives way to
+//! newcomers on a reserved listener. `arrival` tells who comes, `connection` serves one
+//! client over a `stream`, `wire` is its transport, `activity` what happens on it, `watch`
+//! its deadlines, `service` the step from hyper to the handler, `early` what is sent before
+//! an answer. `signal` tells everybody to drain. What a request may look like is `guard`'s.
 //!
 //! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket
 //! for each port, so that a request stays on the thread (and the core) that accepted it;
@@ -12,7 +13,8 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +22,15 @@ use http::{Request, Response};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
+use self::roster::Roster;
 use self::signal::{Signal, Stage};
+use self::socket::Listening;
+use self::unix::SocketFile;
 use self::worker::Worker;
 use super::body::Body;
 use super::cidr::CidrError;
-use super::config::{Limits, Listener, Protocol};
+use super::config::{Limits, Listener, Protocol, Reserved};
+use super::endpoint::Endpoint;
 use super::forward::{Received, Trust};
 use super::path::Rules;
 
@@ -34,11 +40,14 @@ mod arrival;
 mod connection;
 mod descriptors;
 mod early;
+mod roster;
 mod service;
 mod signal;
 mod socket;
+mod stream;
 #[cfg(test)]
 mod tests;
+mod unix;
 mod watch;
 mod wire;
 mod worker;
@@ -48,20 +57,39 @@ pub use self::early::{Early, Interim};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Peer {
+pub struct Peer {
     /// Address and port that the connection comes from; behind a proxy that speaks the
-    /// PROXY protocol, the client's.
-    address: SocketAddr,
+    /// PROXY protocol, the client's. On a Unix socket, where clients have none, 0.0.0.0:0.
+    pub address: SocketAddr,
     /// Whether `trusted_proxies` of the listener has the address.
-    trusted: bool,
-    /// How the listener that was connected to reads paths.
-    path: Rules,
+    pub trusted: bool,
+    /// Which end of ours it has connected to.
+    pub reached: Reached,
+    /// How the listener that it has connected to reads paths.
+    pub path_rules: Rules,
+}
+
+/// How a request came in: by which connection, and what it said of its way here.
+#[derive(Clone, Debug)]
+pub struct Entered {
+    pub peer: Peer,
+    pub received: Received,
+}
+
+/// An end of ours that a connection came in by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    /// This address and port of the machine, also where the listener has all addresses.
+    Tcp(SocketAddr),
+    /// The Unix socket; `user` is whose process has connected, if the kernel tells it.
+    Unix { user: Option<u32> },
 }
 
 /// Ports that are open; connections wait in the kernel until [`Bound::start`].
 pub struct Bound {
     workers: Vec<Worker>,
     ports: Vec<Arc<Port>>,
+    file: Option<SocketFile>,
 }
 
 /// A listener at work; dropping it cuts all connections.
@@ -72,6 +100,7 @@ pub struct Running {
     /// Closed when no worker accepts any more, and when no worker is left.
     accepting: mpsc::Receiver<()>,
     alive: mpsc::Receiver<()>,
+    _file: Option<SocketFile>,
 }
 
 /// Why a listener could not be opened.
@@ -90,6 +119,15 @@ pub enum BindError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error(
+        "{} is in use: stop the program that listens there, or choose another path",
+        path.display()
+    )]
+    UnixInUse { path: PathBuf },
+    #[error("{} is there and is no socket: remove it, or choose another path", path.display())]
+    NoSocket { path: PathBuf },
+    #[error("cannot make the Unix socket {}: does its folder exist, and may this user write there?", path.display())]
+    UnixSocket { path: PathBuf, source: io::Error },
     #[error("listener {address}: trusted_proxies")]
     Network {
         address: SocketAddr,
@@ -99,19 +137,26 @@ pub enum BindError {
     Runtime { source: io::Error },
 }
 
+/// What stands for an address where a Unix socket has none.
+const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 /// What the workers share about one listener.
 struct Port {
+    endpoint: Endpoint,
+    /// The TCP address; where there is none, 0.0.0.0:0.
     address: SocketAddr,
     protocols: Vec<Protocol>,
     limits: Arc<Limits>,
     trust: Arc<Trust>,
     proxy_protocol: bool,
-    path: Rules,
+    path_rules: Rules,
     /// Whether it leaves the last descriptors to others.
     spares: bool,
     /// One for each connection that may be open, over all workers.
     places: Arc<Semaphore>,
     capacity: u32,
+    /// Who has a place, on a listener that cuts connections for new ones.
+    roster: Option<Arc<Roster>>,
 }
 
 impl Bound {
@@ -120,37 +165,62 @@ impl Bound {
     /// # Errors
     /// Which address, and what to do about it.
     pub fn bind(listeners: &[Listener], threads: usize) -> Result<Self, BindError> {
-        Self::open(listeners, threads, true)
-    }
-
-    /// Opens a listener, for one worker, that may take the descriptors which the others
-    /// leave: it answers when they can't.
-    ///
-    /// # Errors
-    /// As for [`Bound::bind`].
-    pub fn bind_reserved(listener: &Listener) -> Result<Self, BindError> {
-        Self::open(std::slice::from_ref(listener), 1, false)
-    }
-
-    fn open(listeners: &[Listener], threads: usize, spares: bool) -> Result<Self, BindError> {
         let mut workers = (0..threads.max(1))
             .map(|_| Worker::new())
             .collect::<Result<Vec<_>, _>>()?;
         let mut ports = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let (address, sockets) = socket::open(listener.address, workers.len())?;
-            let port = Arc::new(Port::new(listener, address, spares)?);
+            let port = Arc::new(Port::of(listener, address)?);
             for (worker, socket) in workers.iter_mut().zip(sockets) {
-                worker.add(Arc::clone(&port), socket);
+                worker.add(Arc::clone(&port), Listening::Tcp(socket));
             }
             ports.push(port);
         }
-        Ok(Self { workers, ports })
+        Ok(Self {
+            workers,
+            ports,
+            file: None,
+        })
+    }
+
+    /// Opens a listener, for one worker, that answers when the others can't: it may take
+    /// the descriptors which they leave, and when all its places are taken, who has waited
+    /// the longest gives way to who comes.
+    ///
+    /// # Errors
+    /// As for [`Bound::bind`].
+    pub fn bind_reserved(reserved: &Reserved) -> Result<Self, BindError> {
+        let mut worker = Worker::new()?;
+        let (endpoint, listening, file) = match &reserved.endpoint {
+            Endpoint::Tcp(address) => {
+                let (address, mut sockets) = socket::open(*address, 1)?;
+                let socket = sockets.swap_remove(0);
+                (Endpoint::Tcp(address), Listening::Tcp(socket), None)
+            }
+            Endpoint::Unix(path) => {
+                let (socket, file) = unix::open(path, reserved.socket_mode)?;
+                let endpoint = reserved.endpoint.clone();
+                (endpoint, Listening::Unix(socket), Some(file))
+            }
+        };
+        let port = Arc::new(Port::reserved(endpoint, reserved));
+        worker.add(Arc::clone(&port), listening);
+        Ok(Self {
+            workers: vec![worker],
+            ports: vec![port],
+            file,
+        })
     }
 
     /// The addresses in the order of the listeners, with the port that port 0 became.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.ports.iter().map(|port| port.address).collect()
+    }
+
+    /// Where the listeners can be reached, with the port that port 0 became.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.ports.iter().map(|port| &port.endpoint)
     }
 
     /// Begins to accept; `handler` answers each request on the thread that accepted it. It gets
@@ -160,7 +230,7 @@ impl Bound {
     /// When the system refuses a thread.
     pub fn start<H, F>(self, handler: H) -> Running
     where
-        H: Fn(Request<Body>, Received, &Early) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Body>, Entered, &Early) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let signal = Arc::new(Signal::default());
@@ -179,6 +249,7 @@ impl Bound {
             ports: self.ports,
             accepting,
             alive,
+            _file: self.file,
         }
     }
 }
@@ -212,35 +283,54 @@ impl Drop for Running {
 }
 
 impl Port {
-    fn new(listener: &Listener, address: SocketAddr, spares: bool) -> Result<Self, BindError> {
+    fn of(listener: &Listener, address: SocketAddr) -> Result<Self, BindError> {
         let trust = Trust::new(&listener.trusted_proxies, &listener.trusted_headers);
         let trust = trust.map_err(|source| BindError::Network {
             address: listener.address,
             source,
         })?;
-        let capacity = listener
-            .limits
-            .max_connections
-            .clamp(1, u32::MAX as usize >> 4);
         Ok(Self {
-            address,
             protocols: listener.protocols.clone(),
-            limits: Arc::new(listener.limits.clone()),
             trust: Arc::new(trust),
             proxy_protocol: listener.proxy_protocol,
-            path: listener.path,
-            spares,
-            places: Arc::new(Semaphore::new(capacity)),
-            capacity: capacity as u32,
+            path_rules: listener.path,
+            spares: true,
+            ..Self::plain(Endpoint::Tcp(address), &listener.limits)
         })
     }
 
-    /// Who is at `address`.
-    fn peer(&self, address: SocketAddr) -> Peer {
+    fn reserved(endpoint: Endpoint, reserved: &Reserved) -> Self {
+        Self {
+            roster: Some(Arc::new(Roster::new())),
+            ..Self::plain(endpoint, &reserved.limits)
+        }
+    }
+
+    /// Both protocols, and nobody is trusted.
+    fn plain(endpoint: Endpoint, limits: &Limits) -> Self {
+        let capacity = limits.max_connections.clamp(1, u32::MAX as usize >> 4);
+        Self {
+            address: endpoint.tcp().unwrap_or(UNNAMED),
+            endpoint,
+            protocols: vec![Protocol::Http1, Protocol::Http2],
+            limits: Arc::new(limits.clone()),
+            trust: Arc::default(),
+            proxy_protocol: false,
+            path_rules: Rules::default(),
+            spares: false,
+            places: Arc::new(Semaphore::new(capacity)),
+            capacity: capacity as u32,
+            roster: None,
+        }
+    }
+
+    /// Who is at `address`, having come by this end of ours.
+    fn peer(&self, address: SocketAddr, reached: Reached) -> Peer {
         Peer {
             address,
             trusted: self.trust.has_proxy(address.ip()),
-            path: self.path,
+            reached,
+            path_rules: self.path_rules,
         }
     }
 }

@@ -165,7 +165,7 @@ impl Proxy {
 
     /// Explains a request, which the route's plugin may change.
     fn explained(&self, parts: &mut Parts) -> (Explanation, Option<Keyed>) {
-        let Received { caller, wishes, .. } = self.received(parts);
+        let Received { caller, wishes } = self.received(parts);
         let scheme = caller.scheme();
         let host = context::host(parts, scheme).into_owned();
         let url = |uri: &Uri| {

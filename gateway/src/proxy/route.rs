@@ -113,12 +113,33 @@ impl Routes {
         let takes = |route: &&Arc<Route>| route.matches.takes(host, parts, path);
         self.0.iter().find(takes)
     }
+
+    /// The names of the routes that answer with an error when this plugin can't be called.
+    pub fn that_fail_without(&self, plugin: &str) -> Vec<&str> {
+        let failing = self.0.iter().filter(|route| route.fails_without(plugin));
+        failing.map(|route| &*route.name).collect()
+    }
 }
 
 impl Route {
     /// The header fields that its `match` looks at.
     pub fn matched_fields(&self) -> impl Iterator<Item = &HeaderName> {
         self.matches.headers.iter().map(|(name, _)| name)
+    }
+
+    fn fails_without(&self, plugin: &str) -> bool {
+        let guards = |(guard, on_error): &(Arc<Plugin>, RequestError)| {
+            guard.name() == plugin && *on_error == RequestError::Refuse
+        };
+        let keys = |(key, on_error): &(Arc<Plugin>, KeyError)| {
+            key.name() == plugin && *on_error == KeyError::Refuse
+        };
+        let loads = |(loader, on_error): &(Arc<Plugin>, LoaderError)| {
+            loader.name() == plugin && *on_error != LoaderError::Origin
+        };
+        self.request_plugin.as_ref().is_some_and(guards)
+            || self.key_plugin.as_ref().is_some_and(keys)
+            || self.loader.as_ref().is_some_and(loads)
     }
 
     fn new(

@@ -88,11 +88,16 @@ fn filter(level: LevelFilter) -> EnvFilter {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env_lossy();
-    let asked = std::env::var("RUST_LOG").is_ok_and(|asked| asked.contains("lapin"));
+    let asked = |target: &str| std::env::var("RUST_LOG").is_ok_and(|asked| asked.contains(target));
+    // Who did what is told whatever the level of other lines.
+    let filter = match "lamina::audit=info".parse() {
+        Ok(told) if !asked("lamina::audit") => filter.add_directive(told),
+        _ => filter,
+    };
     // It calls each step of a lost connection an error, and prints whole messages; what it
     // comes to is told by the bus.
     match "lapin=off".parse() {
-        Ok(quiet) if !asked => filter.add_directive(quiet),
+        Ok(quiet) if !asked("lapin") => filter.add_directive(quiet),
         _ => filter,
     }
 }
@@ -104,5 +109,18 @@ fn level(level: LogLevel) -> LevelFilter {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_did_what_is_told_at_every_level() {
+        for level in [LevelFilter::ERROR, LevelFilter::WARN, LevelFilter::TRACE] {
+            let filter = filter(level).to_string();
+            assert!(filter.contains("lamina::audit=info"), "{filter}");
+        }
     }
 }

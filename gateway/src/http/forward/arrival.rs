@@ -12,15 +12,12 @@ use super::caller::Caller;
 use super::hop::{self, HopWishes, Names};
 use super::names::{self, Ending};
 use super::trust::Trust;
-use crate::http::path::Rules;
 
 /// What a request said of its way here; its head says it no more.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub caller: Caller,
     pub wishes: HopWishes,
-    /// How the listener that it came to reads paths.
-    pub path_rules: Rules,
 }
 
 /// How far the peer of a connection is believed.
@@ -46,7 +43,6 @@ pub fn receive(
         let received = Received {
             caller: direct,
             wishes,
-            path_rules: Rules::default(),
         };
         return (received, Names::new());
     }
@@ -58,12 +54,7 @@ pub fn receive(
     for name in ends.iter().chain(&named) {
         headers.remove(name);
     }
-    let received = Received {
-        caller,
-        wishes,
-        path_rules: Rules::default(),
-    };
-    (received, named)
+    (Received { caller, wishes }, named)
 }
 
 /// The fields that end here whatever `Connection` names.

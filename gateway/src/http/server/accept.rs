@@ -3,24 +3,27 @@
 //!
 //! Neighbours: `worker` runs it, `connection` serves what it accepts, `descriptors` says
 //! when too few are left. Over a limit accepting pauses; what is not accepted waits in the
-//! kernel's queue, and nothing spins.
+//! kernel's queue, and nothing spins. A reserved listener does not pause for its places: it
+//! cuts who has waited the longest (`roster`).
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
 use super::connection::{self, Accepted};
 use super::descriptors;
+use super::roster::{Roster, Seat};
 use super::signal::{Signal, Stage};
-use super::{Body, Early, Port, Received};
+use super::socket::{Accepting, Listening};
+use super::stream::Stream;
+use super::{Body, Early, Entered, Port};
 
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -28,29 +31,35 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Accepts on one socket until the signal, then what is still in its queue.
 pub(super) async fn accept<H, F>(
     port: Arc<Port>,
-    socket: StdListener,
+    socket: Listening,
     handler: H,
     signal: Arc<Signal>,
 ) where
-    H: Fn(Request<Body>, Received, &Early) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Entered, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let serve = |(stream, address): (TcpStream, SocketAddr), place: OwnedSemaphorePermit| {
+    let serve = |(stream, address): (Stream, SocketAddr), place: OwnedSemaphorePermit| {
+        let seat = port.roster.as_ref().map(Roster::seat);
+        let number = seat.as_ref().map(Seat::number);
         let accepted = Accepted {
+            peer: port.peer(address, stream.reached(port.address)),
             stream,
-            peer: port.peer(address),
             place,
+            seat,
             port: Arc::clone(&port),
         };
-        tokio::spawn(connection::serve(
+        let task = tokio::spawn(connection::serve(
             accepted,
             handler.clone(),
             Arc::clone(&signal),
         ));
+        if let (Some(roster), Some(number)) = (&port.roster, number) {
+            roster.served_by(number, task.abort_handle());
+        }
     };
-    let socket = match TcpListener::from_std(socket) {
+    let socket = match socket.begin() {
         Ok(socket) => socket,
-        Err(error) => return tracing::error!(address = %port.address, %error, "cannot accept"),
+        Err(error) => return tracing::error!(address = %port.endpoint, %error, "cannot accept"),
     };
     let mut pause = Pause::default();
     loop {
@@ -61,11 +70,12 @@ pub(super) async fn accept<H, F>(
             () = signal.reached(Stage::Drain) => break,
         }
     }
-    let Ok(socket) = socket.into_std() else {
+    let Ok(socket) = socket.end() else {
         return;
     };
+    // What waits there was accepted by the kernel; closing the socket would reset it.
     while let Ok(place) = Arc::clone(&port.places).try_acquire_owned() {
-        let Some(accepted) = next_in_queue(&socket) else {
+        let Some(accepted) = socket.next_in_queue() else {
             break;
         };
         serve(accepted, place);
@@ -74,10 +84,10 @@ pub(super) async fn accept<H, F>(
 
 /// The next connection, with its place.
 async fn next(
-    socket: &TcpListener,
+    socket: &Accepting,
     port: &Port,
     pause: &mut Pause,
-) -> ((TcpStream, SocketAddr), OwnedSemaphorePermit) {
+) -> ((Stream, SocketAddr), OwnedSemaphorePermit) {
     loop {
         let accepted = match socket.accept().await {
             Ok(accepted) => accepted,
@@ -91,18 +101,16 @@ async fn next(
             descriptors::are_free().await;
         }
         pause.end(port);
+        if let Some(roster) = &port.roster
+            && port.places.available_permits() == 0
+        {
+            roster.make_room();
+        }
         // The semaphore is never closed.
         if let Ok(place) = Arc::clone(&port.places).acquire_owned().await {
             return (accepted, place);
         }
     }
-}
-
-/// A connection that the kernel has accepted for us already; closing the socket resets it.
-fn next_in_queue(socket: &StdListener) -> Option<(TcpStream, SocketAddr)> {
-    let (stream, address) = socket.accept().ok()?;
-    stream.set_nonblocking(true).ok()?;
-    Some((TcpStream::from_std(stream).ok()?, address))
 }
 
 /// Whether accepting pauses, so that it is said once.
@@ -112,13 +120,13 @@ struct Pause(bool);
 impl Pause {
     fn begin(&mut self, port: &Port, why: &str) {
         if !std::mem::replace(&mut self.0, true) {
-            tracing::warn!(address = %port.address, why, "accepting pauses");
+            tracing::warn!(address = %port.endpoint, why, "accepting pauses");
         }
     }
 
     fn end(&mut self, port: &Port) {
         if std::mem::take(&mut self.0) {
-            tracing::info!(address = %port.address, "accepting goes on");
+            tracing::info!(address = %port.endpoint, "accepting goes on");
         }
     }
 

@@ -6,8 +6,8 @@
 use std::io;
 
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
+use super::stream::Stream;
 use super::{Peer, Port, Protocol};
 use crate::http::proxy_protocol::{self, Parsed};
 
@@ -23,11 +23,7 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// Finds out who it is and what is spoken. It may be dropped while it waits.
-    pub(super) async fn tell(
-        &mut self,
-        stream: &mut TcpStream,
-        port: &Port,
-    ) -> io::Result<Protocol> {
+    pub(super) async fn tell(&mut self, stream: &mut Stream, port: &Port) -> io::Result<Protocol> {
         if port.proxy_protocol {
             self.introduce(stream, port).await?;
         }
@@ -48,7 +44,7 @@ impl Arrival {
 
     /// Reads the PROXY protocol header. Only a trusted proxy may say who the client is;
     /// from others even a plain request is refused, as it came by a way that is closed.
-    async fn introduce(&mut self, stream: &mut TcpStream, port: &Port) -> io::Result<()> {
+    async fn introduce(&mut self, stream: &mut Stream, port: &Port) -> io::Result<()> {
         if !self.peer.trusted {
             return Err(io::Error::other("it is no trusted proxy"));
         }
@@ -56,7 +52,8 @@ impl Arrival {
             match proxy_protocol::parse(&self.first) {
                 Parsed::Header { length, source } => {
                     self.first.drain(..length);
-                    self.peer = source.map_or(self.peer, |source| port.peer(source));
+                    let reached = self.peer.reached;
+                    self.peer = source.map_or(self.peer, |source| port.peer(source, reached));
                     return Ok(());
                 }
                 Parsed::Invalid(why) => return Err(io::Error::other(why)),

@@ -11,18 +11,19 @@ use http::{Request, Response};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::activity::{Activity, Phase};
 use super::arrival::Arrival;
+use super::roster::Seat;
 use super::service::{Served, Service};
 use super::signal::{Signal, Stage};
+use super::stream::Stream;
 use super::watch::Watch;
 use super::wire::{TOO_SLOW, Wire};
-use super::{Body, Early, Limits, Peer, Port, Protocol, Received};
+use super::{Body, Early, Entered, Limits, Peer, Port, Protocol};
 use crate::http::frames::{Fragments, Metered};
 
 /// What hyper may keep of one response that the client does not take yet.
@@ -43,26 +44,28 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection that waits for its first byte.
 pub(super) struct Accepted {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) peer: Peer,
     pub(super) place: OwnedSemaphorePermit,
+    /// Where the listener may cut it for somebody new.
+    pub(super) seat: Option<Seat>,
     pub(super) port: Arc<Port>,
 }
 
 /// Serves a connection to its end.
 pub(super) async fn serve<H, F>(accepted: Accepted, handler: H, signal: Arc<Signal>)
 where
-    H: Fn(Request<Body>, Received, &Early) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Entered, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let Accepted {
         mut stream,
         peer,
         place,
+        seat,
         port,
     } = accepted;
-    // Fails only on a connection that is gone, which the next read shows.
-    let _ = stream.set_nodelay(true);
+    stream.send_at_once();
     let since = Instant::now();
     let mut arrival = Arrival {
         peer,
@@ -88,6 +91,9 @@ where
     };
     let Arrival { peer, first } = arrival;
     let activity = Arc::new(Activity::new(protocol));
+    if let Some(seat) = &seat {
+        seat.shows(&activity);
+    }
     let wire = Wire::new(stream, first, Arc::clone(&activity), place);
     let fragments = Arc::new(Fragments::default());
     let service = Service {

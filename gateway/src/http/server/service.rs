@@ -15,9 +15,9 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::activity::InFlight;
-use super::{Early, Limits, Peer};
+use super::{Early, Entered, Limits, Peer};
 use crate::http::body::{Body, BodyError, Bounded};
-use crate::http::forward::{self, Belief, Caller, Received, Trust};
+use crate::http::forward::{self, Belief, Caller, Trust};
 use crate::http::frames::Fragments;
 use crate::http::guard::framing::Fault;
 use crate::http::guard::{self, Refusal};
@@ -45,7 +45,7 @@ pub(super) struct Served {
 
 impl<H, F> Service<H>
 where
-    H: Fn(Request<Body>, Received, &Early) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Body>, Entered, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     pub(super) fn answer(
@@ -62,8 +62,8 @@ where
         };
         let called = match admitted {
             // The call itself may panic as well as its future.
-            Ok((request, received)) => catch_unwind(AssertUnwindSafe(|| {
-                (self.handler)(request, received, &self.early)
+            Ok((request, entered)) => catch_unwind(AssertUnwindSafe(|| {
+                (self.handler)(request, entered, &self.early)
             }))
             .map_err(|_| panicked(peer)),
             Err(refusal) => Err(refused(refusal, version)),
@@ -89,7 +89,7 @@ where
     }
 
     /// Passes a request on with its head made one and its body under the limits, or not at all.
-    fn admit(&self, mut request: Request<Incoming>) -> Result<(Request<Body>, Received), Refusal> {
+    fn admit(&self, mut request: Request<Incoming>) -> Result<(Request<Body>, Entered), Refusal> {
         let limits = &self.limits;
         guard::check(&request, limits)?;
         let version = request.version();
@@ -99,9 +99,7 @@ where
         };
         // There is no TLS on listeners.
         let direct = Caller::direct(self.peer.address, "http");
-        let (mut received, named) =
-            forward::receive(request.headers_mut(), version, direct, belief);
-        received.path_rules = self.peer.path;
+        let (received, named) = forward::receive(request.headers_mut(), version, direct, belief);
         let request = request.map(|incoming| {
             if incoming.is_end_stream() {
                 return Body::empty();
@@ -114,7 +112,8 @@ where
                 .within(limits.upload_timeout.0);
             Body::boxed(body)
         });
-        Ok((request, received))
+        let peer = self.peer;
+        Ok((request, Entered { peer, received }))
     }
 }
 

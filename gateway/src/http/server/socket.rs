@@ -1,14 +1,81 @@
-//! Opens the sockets of one address: one for each worker, sharing the port.
+//! Opens the sockets of one address: one for each worker, sharing the port. A listener may
+//! also be a Unix socket, which `unix` opens.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::BindError;
+use super::stream::Stream;
+use super::{BindError, UNNAMED};
 
 /// Connections that may wait in the kernel to be accepted.
-const BACKLOG: i32 = 4_096;
+pub(super) const BACKLOG: i32 = 4_096;
+
+/// A socket that connections come in by.
+pub(super) enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// The same, waited on by a runtime.
+pub(super) enum Accepting {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listening {
+    /// Registers the socket with the runtime of the caller.
+    pub(super) fn begin(self) -> io::Result<Accepting> {
+        Ok(match self {
+            Self::Tcp(socket) => Accepting::Tcp(tokio::net::TcpListener::from_std(socket)?),
+            Self::Unix(socket) => Accepting::Unix(tokio::net::UnixListener::from_std(socket)?),
+        })
+    }
+
+    /// A connection that the kernel has accepted already, if there is one.
+    pub(super) fn next_in_queue(&self) -> Option<(Stream, SocketAddr)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().ok()?;
+                stream.set_nonblocking(true).ok()?;
+                let stream = tokio::net::TcpStream::from_std(stream).ok()?;
+                Some((Stream::Tcp(stream), address))
+            }
+            Self::Unix(socket) => {
+                let (stream, _) = socket.accept().ok()?;
+                stream.set_nonblocking(true).ok()?;
+                let stream = tokio::net::UnixStream::from_std(stream).ok()?;
+                Some((Stream::Unix(stream), UNNAMED))
+            }
+        }
+    }
+}
+
+impl Accepting {
+    /// The next connection, with the address that it comes from.
+    pub(super) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                Ok((Stream::Tcp(stream), address))
+            }
+            Self::Unix(socket) => {
+                let (stream, _) = socket.accept().await?;
+                Ok((Stream::Unix(stream), UNNAMED))
+            }
+        }
+    }
+
+    /// Takes the socket back from the runtime.
+    pub(super) fn end(self) -> io::Result<Listening> {
+        Ok(match self {
+            Self::Tcp(socket) => Listening::Tcp(socket.into_std()?),
+            Self::Unix(socket) => Listening::Unix(socket.into_std()?),
+        })
+    }
+}
 
 /// Opens `count` sockets on `address`; the address returned has the real port.
 pub(super) fn open(

@@ -16,17 +16,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Protocol;
 use super::activity::{Activity, Mode};
+use super::stream::Stream;
 use crate::http::fair;
 use crate::http::guard::framing::{Framing, Verdict};
 
-/// A TCP stream with its first bytes put back.
+/// A connection with its first bytes put back.
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     /// Bytes that were read already and are to be read again.
     first: Vec<u8>,
     /// None where the bytes are no HTTP/1 (any more).
@@ -65,7 +65,7 @@ pub(super) const TOO_SLOW: &[u8] =
 
 impl Wire {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         first: Vec<u8>,
         activity: Arc<Activity>,
         place: OwnedSemaphorePermit,

@@ -1,7 +1,6 @@
 //! One thread of the listener: its runtime and its sockets; `accept` is its loops.
 
 use std::future::Future;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 
@@ -12,13 +11,14 @@ use tokio::task::JoinSet;
 
 use super::accept::accept;
 use super::signal::{Signal, Stage};
-use super::{BindError, Body, Early, Port, Received};
+use super::socket::Listening;
+use super::{BindError, Body, Early, Entered, Port};
 
 /// A runtime and the sockets that it will accept on.
 pub(super) struct Worker {
     /// `None` once the thread has it.
     runtime: Option<Runtime>,
-    sockets: Vec<(Arc<Port>, TcpListener)>,
+    sockets: Vec<(Arc<Port>, Listening)>,
 }
 
 impl Worker {
@@ -31,7 +31,7 @@ impl Worker {
         })
     }
 
-    pub(super) fn add(&mut self, port: Arc<Port>, socket: TcpListener) {
+    pub(super) fn add(&mut self, port: Arc<Port>, socket: Listening) {
         self.sockets.push((port, socket));
     }
 
@@ -44,7 +44,7 @@ impl Worker {
         accepts: mpsc::Sender<()>,
         lives: mpsc::Sender<()>,
     ) where
-        H: Fn(Request<Body>, Received, &Early) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Body>, Entered, &Early) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let sockets = std::mem::take(&mut self.sockets);

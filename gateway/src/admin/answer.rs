@@ -1,0 +1,91 @@
+//! Answers in JSON, and the fields that keep every answer out of other sites' pages.
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::table::Verb;
+use crate::http::body::Body;
+
+/// What every answer says to browsers: no other site may embed or frame it, nobody keeps it,
+/// and nothing in it is run. There is no field of CORS, so that no page of another site may
+/// read it either.
+const GUARDS: [(HeaderName, &str); 6] = [
+    (CACHE_CONTROL, "no-store"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+];
+
+/// An answer with this content.
+pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
+    text(status, "application/json", format!("{value}\n"))
+}
+
+/// An answer with this text.
+pub fn text(
+    status: StatusCode,
+    media_type: &'static str,
+    text: impl Into<Bytes>,
+) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = status;
+    let media_type = HeaderValue::from_static(media_type);
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    response
+}
+
+/// An answer that says what is wrong.
+pub fn error(status: StatusCode, message: &str) -> Response<Body> {
+    json(status, &json!({"error": message}))
+}
+
+/// 401, with what is to be brought.
+pub fn unauthorized() -> Response<Body> {
+    let message = "a valid `Authorization: Bearer` token is needed";
+    let mut response = error(StatusCode::UNAUTHORIZED, message);
+    let scheme = HeaderValue::from_static("Bearer");
+    response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    response
+}
+
+/// 405, with the methods that there are.
+pub fn wrong_method(verb: Verb) -> Response<Body> {
+    let methods = verb.methods();
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &format!("use {methods}"));
+    let allowed = HeaderValue::from_static(methods);
+    response.headers_mut().insert(ALLOW, allowed);
+    response
+}
+
+/// The answer to a request whose content was read, or could not be.
+pub fn told(outcome: Result<Value, String>) -> Response<Body> {
+    match outcome {
+        Ok(value) => json(StatusCode::OK, &value),
+        Err(message) => error(StatusCode::BAD_REQUEST, &message),
+    }
+}
+
+/// Puts the fields for browsers on an answer.
+pub fn guarded(mut response: Response<Body>) -> Response<Body> {
+    for (name, value) in GUARDS {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    response
+}

@@ -1,0 +1,252 @@
+//! The one check that every request passes before anything is done.
+//!
+//! In this order: is the listener meant (`hosts`), is there such a request (`table`), does
+//! a page of another site send it (`browser`), and does its sender have the right
+//! (`tokens`). Health, metrics and lists are open; all else passes all of it.
+
+use http::uri::Authority;
+use http::{HeaderMap, Request, Response, StatusCode};
+
+use super::answer;
+use super::browser::{self, Form};
+use super::config::{Config, Right};
+use super::hosts::Hosts;
+use super::table::{self, Access, Entry, Found, TABLE, Verb};
+use super::tokens::{Caller, Tokens, Verdict};
+use crate::http::body::Body;
+use crate::http::endpoint::Endpoint;
+use crate::http::server::Peer;
+
+/// What decides who may do what.
+pub struct Gate {
+    hosts: Hosts,
+    tokens: Tokens,
+}
+
+/// A request that may be answered.
+#[derive(Debug)]
+pub struct Admitted<'a> {
+    pub entry: &'static Entry,
+    /// The plugin that is meant, where the entry has a name.
+    pub name: String,
+    pub caller: Caller<'a>,
+}
+
+/// A request that is refused.
+#[derive(Debug)]
+pub struct Refusal<'a> {
+    pub caller: Caller<'a>,
+    pub response: Response<Body>,
+    pub audit: Audit,
+}
+
+/// Whether a refusal is worth an audit line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audit {
+    /// Somebody tried what is not theirs.
+    Line,
+    /// There is no such request.
+    Nothing,
+}
+
+const FOREIGN_HOST: &str = "this host name is not known here; expected a loopback name, the \
+    address of the listener, or one of `admin.hosts` in the configuration";
+
+const FOREIGN_SITE: &str = "this comes from a web page of another site (`Sec-Fetch-Site`, \
+    `Origin`), which may not ask for it";
+
+const NOT_JSON: &str = "the body is not declared to be JSON; expected \
+    `Content-Type: application/json`";
+
+const BARE: &str = "a change without a body must show that no web page sends it; expected \
+    `X-Lamina-Admin: 1` or `Content-Type: application/json`";
+
+impl Gate {
+    /// The gate of a listener at `endpoint`.
+    pub fn new(config: &Config, endpoint: &Endpoint) -> Self {
+        Self {
+            hosts: Hosts::new(endpoint.tcp(), &config.hosts),
+            tokens: Tokens::new(config),
+        }
+    }
+
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// What to answer instead.
+    pub fn check(&self, request: &Request<Body>, peer: Peer) -> Result<Admitted<'_>, Refusal<'_>> {
+        let headers = request.headers();
+        let host = authority(request);
+        if !self.hosts.are_meant_by(host.as_ref(), peer.reached) {
+            let response = answer::error(StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST);
+            return Err(self.refused(headers, response, Audit::Line));
+        }
+        let (entry, name) = match table::find(request.method(), request.uri().path()) {
+            Found::Entry(entry, name) => (entry, name.to_owned()),
+            Found::WrongMethod(verb) => {
+                return Err(self.refused(headers, answer::wrong_method(verb), Audit::Nothing));
+            }
+            Found::Nothing => return Err(self.refused(headers, unknown(), Audit::Nothing)),
+        };
+        let Access::Needs(right) = entry.access else {
+            return Ok(Admitted {
+                entry,
+                name,
+                caller: Caller::Anonymous,
+            });
+        };
+        if let Err(response) = page(request, entry.verb, host.as_ref()) {
+            return Err(self.refused(headers, response, Audit::Line));
+        }
+        let (caller, verdict) = self.tokens.judge(headers, right);
+        let response = match verdict {
+            Verdict::Allowed => {
+                return Ok(Admitted {
+                    entry,
+                    name,
+                    caller,
+                });
+            }
+            Verdict::NoToken => answer::unauthorized(),
+            Verdict::Lacks(right) => lacks(right),
+        };
+        Err(Refusal {
+            caller,
+            response,
+            audit: Audit::Line,
+        })
+    }
+
+    fn refused(&self, headers: &HeaderMap, response: Response<Body>, audit: Audit) -> Refusal<'_> {
+        // Which right is looked at does not matter for who it is.
+        let (caller, _) = self.tokens.judge(headers, Right::Read);
+        Refusal {
+            caller,
+            response,
+            audit,
+        }
+    }
+
+    /// What is open to whom, in one sentence.
+    pub fn openness(&self) -> String {
+        let open = TABLE.iter().filter(|entry| entry.access == Access::Open);
+        let open: Vec<&str> = open.map(|entry| entry.path).collect();
+        match self.tokens.are_asked_for() {
+            true => format!(
+                "{} are open to everybody who reaches the admin listener; all else needs a token",
+                open.join(", ")
+            ),
+            false => "no admin token is configured: everybody who reaches the admin listener may \
+                read, purge and change plugins"
+                .to_owned(),
+        }
+    }
+}
+
+/// Whether a page of another site sends it.
+fn page(
+    request: &Request<Body>,
+    verb: Verb,
+    host: Option<&Authority>,
+) -> Result<(), Response<Body>> {
+    let headers = request.headers();
+    let is_link = verb == Verb::Get && browser::follows_a_link(headers);
+    if !is_link && browser::is_of_another_site(headers, host) {
+        return Err(answer::error(StatusCode::FORBIDDEN, FOREIGN_SITE));
+    }
+    if verb == Verb::Get {
+        return Ok(());
+    }
+    match browser::form(headers, !request.body().is_empty()) {
+        Form::Deliberate => Ok(()),
+        Form::NotJson => Err(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, NOT_JSON)),
+        Form::Bare => Err(answer::error(StatusCode::FORBIDDEN, BARE)),
+    }
+}
+
+/// The host that is asked for; the listener has made sure that target and `Host` agree.
+fn authority(request: &Request<Body>) -> Option<Authority> {
+    let host = request.headers().get(http::header::HOST);
+    let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    request.uri().authority().cloned().or(host)
+}
+
+fn lacks(right: Right) -> Response<Body> {
+    let message = format!("the token lacks the right `{}`", right.as_str());
+    answer::error(StatusCode::FORBIDDEN, &message)
+}
+
+fn unknown() -> Response<Body> {
+    let all: Vec<&str> = TABLE.iter().map(|entry| entry.path).collect();
+    let message = format!("there is no such page; there are {}", all.join(", "));
+    answer::error(StatusCode::NOT_FOUND, &message)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::http::server::Reached;
+
+    const PEER: Peer = Peer {
+        address: std::net::SocketAddr::V4(std::net::SocketAddrV4::new(
+            std::net::Ipv4Addr::LOCALHOST,
+            40_000,
+        )),
+        trusted: false,
+        reached: Reached::Unix { user: None },
+    };
+
+    fn gate(token: Option<&str>) -> Gate {
+        let config = Config {
+            token: token.map(str::to_owned),
+            ..Config::default()
+        };
+        Gate::new(&config, &"unix:/a".parse().unwrap())
+    }
+
+    fn status(gate: &Gate, method: Method, path: &str, headers: &[(&str, &str)]) -> u16 {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        match gate.check(&request, PEER) {
+            Ok(_) => 200,
+            Err(refusal) => refusal.response.status().as_u16(),
+        }
+    }
+
+    /// Whatever is in the table: what is not open asks for a token, and a page of another
+    /// site comes to nothing, with a token or without one.
+    #[test]
+    fn every_entry_that_is_not_open_is_closed() {
+        let (open, closed) = (gate(None), gate(Some("a long random text")));
+        let token = ("authorization", "Bearer a long random text");
+        let json = ("content-type", "application/json");
+        let foreign = ("sec-fetch-site", "cross-site");
+        let mut judged = 0;
+        for entry in TABLE.iter().filter(|entry| entry.access != Access::Open) {
+            let path = entry.path.replace("{name}", "p");
+            let methods = match entry.verb {
+                Verb::Get => vec![Method::GET, Method::HEAD],
+                Verb::Post => vec![Method::POST],
+            };
+            for method in methods {
+                let status = |gate, headers| status(gate, method.clone(), &path, headers);
+                assert_eq!(status(&open, &[json]), 200, "{path}");
+                assert_eq!(status(&closed, &[json, token]), 200, "{path}");
+                assert_eq!(status(&closed, &[json]), 401, "{path}");
+                assert_eq!(status(&open, &[json, foreign]), 403, "{path}");
+                assert_eq!(status(&closed, &[json, foreign, token]), 403, "{path}");
+                if entry.verb == Verb::Post {
+                    assert_eq!(status(&open, &[]), 403, "{path}");
+                    assert_eq!(status(&closed, &[token]), 403, "{path}");
+                }
+                judged += 1;
+            }
+        }
+        assert!(judged >= 9, "{judged}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Whether the gateway lives and takes requests, its metrics, and who else is there.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Admin, answer};
+use crate::cluster::Standing;
+use crate::http::body::Body;
+use crate::telemetry::metrics;
+
+impl Admin {
+    /// Ready while requests are taken, degraded or not: who is cut off from the others
+    /// still serves.
+    pub(super) fn ready(&self) -> Response<Body> {
+        let ready = self.ready.load(Ordering::Acquire);
+        let standing = self.cluster.as_ref().map(|cluster| cluster.standing());
+        let (status, state) = match (ready, &standing) {
+            (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            (true, Some(standing)) if !standing.is_whole() => (StatusCode::OK, "degraded"),
+            (true, _) => (StatusCode::OK, "serving"),
+        };
+        let mut body = json!({"ready": ready, "state": state});
+        if let Some(standing) = standing {
+            body["bus"] = bus(&standing);
+        }
+        answer::json(status, &body)
+    }
+
+    /// Who is there.
+    pub(super) fn nodes(&self) -> Response<Body> {
+        let Some(cluster) = &self.cluster else {
+            let message = "there is no event bus (`bus` in the configuration)";
+            return answer::error(StatusCode::NOT_FOUND, message);
+        };
+        let now = Instant::now();
+        let nodes: Vec<Value> = cluster
+            .nodes(now)
+            .into_iter()
+            .map(|(name, node)| {
+                json!({
+                    "node": name,
+                    "healthy": node.state.as_ref().map(|state| state.healthy),
+                    "version": node.state.as_ref().map(|state| &state.version),
+                    "silent_ms": now.saturating_duration_since(node.heard).as_millis() as u64,
+                })
+            })
+            .collect();
+        let standing = bus(&cluster.standing());
+        let body = json!({"node": cluster.name(), "bus": standing, "nodes": nodes});
+        answer::json(StatusCode::OK, &body)
+    }
+
+    pub(super) fn metrics(&self) -> Response<Body> {
+        (self.refresh)();
+        match metrics::text(&self.registry) {
+            Ok(text) => answer::text(StatusCode::OK, metrics::MEDIA_TYPE, text),
+            Err(error) => {
+                tracing::error!(%error, "metrics can't be encoded");
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                answer::error(status, "metrics can't be encoded")
+            }
+        }
+    }
+}
+
+fn bus(standing: &Standing) -> Value {
+    json!({
+        "transport": standing.transport,
+        "hears": standing.hears,
+        "publishes": standing.publishes,
+        "purges_waiting": standing.unsent,
+        "gap_open": standing.doubts,
+    })
+}

@@ -1,0 +1,214 @@
+//! Every request that the admin listener answers, and what it asks of who sends it.
+//!
+//! Neighbour: `gate` checks each request against its entry. What is not in the table does
+//! not exist, so nothing can be added that forgets its check.
+
+use http::Method;
+
+use super::config::Right;
+
+/// One request that is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    pub verb: Verb,
+    /// `{name}` stands for one segment.
+    pub path: &'static str,
+    pub access: Access,
+    pub action: Action,
+}
+
+/// The methods of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verb {
+    /// GET and HEAD: nothing changes.
+    Get,
+    /// POST: something changes, or the question is too long for a URL.
+    Post,
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Everybody who reaches the listener.
+    Open,
+    /// Who has a token with this right; everybody who reaches the listener where no token
+    /// is configured.
+    Needs(Right),
+}
+
+/// What is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    Live,
+    Ready,
+    Metrics,
+    Nodes,
+    Plugins,
+    FailedCalls,
+    Keys,
+    Explain,
+    Purge,
+    Reload,
+    Quarantine,
+    Resume,
+}
+
+/// What the table says about a method and a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found<'a> {
+    /// The entry, and what stands in the place of `{name}`; empty where there is none.
+    Entry(&'static Entry, &'a str),
+    /// The path has entries, none for this method.
+    WrongMethod(Verb),
+    Nothing,
+}
+
+const fn get(path: &'static str, access: Access, action: Action) -> Entry {
+    Entry {
+        verb: Verb::Get,
+        path,
+        access,
+        action,
+    }
+}
+
+const fn post(path: &'static str, right: Right, action: Action) -> Entry {
+    Entry {
+        verb: Verb::Post,
+        path,
+        access: Access::Needs(right),
+        action,
+    }
+}
+
+/// All of them.
+pub const TABLE: [Entry; 12] = [
+    get("/livez", Access::Open, Action::Live),
+    get("/readyz", Access::Open, Action::Ready),
+    get("/metrics", Access::Open, Action::Metrics),
+    get("/v1/nodes", Access::Open, Action::Nodes),
+    get("/v1/plugins", Access::Open, Action::Plugins),
+    get(
+        "/v1/plugins/{name}/calls",
+        Access::Needs(Right::Read),
+        Action::FailedCalls,
+    ),
+    get("/v1/l2/keys", Access::Needs(Right::Read), Action::Keys),
+    post("/v1/explain", Right::Read, Action::Explain),
+    post("/v1/purge", Right::Purge, Action::Purge),
+    post("/v1/plugins/{name}/reload", Right::Plugins, Action::Reload),
+    post(
+        "/v1/plugins/{name}/quarantine",
+        Right::Plugins,
+        Action::Quarantine,
+    ),
+    post("/v1/plugins/{name}/resume", Right::Plugins, Action::Resume),
+];
+
+/// Looks a request up.
+pub fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
+    let of_path = |entry: &'static Entry| Some((entry, entry.name_in(path)?));
+    let mut found = TABLE.iter().filter_map(of_path);
+    match found.next() {
+        None => Found::Nothing,
+        Some((entry, name)) if entry.verb.is(method) => Found::Entry(entry, name),
+        Some((entry, _)) => Found::WrongMethod(entry.verb),
+    }
+}
+
+impl Entry {
+    /// What stands in the place of `{name}` in `path`; empty where the entry has none, and
+    /// none if it is another path.
+    fn name_in<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let Some((before, behind)) = self.path.split_once("{name}") else {
+            return (path == self.path).then_some("");
+        };
+        let name = path.strip_prefix(before)?.strip_suffix(behind)?;
+        (!name.is_empty() && !name.contains('/')).then_some(name)
+    }
+}
+
+impl Verb {
+    /// As `Allow` has it.
+    pub fn methods(self) -> &'static str {
+        match self {
+            Self::Get => "GET, HEAD",
+            Self::Post => "POST",
+        }
+    }
+
+    fn is(self, method: &Method) -> bool {
+        match self {
+            Self::Get => matches!(*method, Method::GET | Method::HEAD),
+            Self::Post => *method == Method::POST,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new entry has to be written down here, too, with what it asks for.
+    #[test]
+    fn each_entry_asks_for_its_right() {
+        let said = TABLE.map(|entry| {
+            let right = match entry.access {
+                Access::Open => "open",
+                Access::Needs(right) => right.as_str(),
+            };
+            (entry.verb.methods(), entry.path, right)
+        });
+        let expected = [
+            ("GET, HEAD", "/livez", "open"),
+            ("GET, HEAD", "/readyz", "open"),
+            ("GET, HEAD", "/metrics", "open"),
+            ("GET, HEAD", "/v1/nodes", "open"),
+            ("GET, HEAD", "/v1/plugins", "open"),
+            ("GET, HEAD", "/v1/plugins/{name}/calls", "read"),
+            ("GET, HEAD", "/v1/l2/keys", "read"),
+            ("POST", "/v1/explain", "read"),
+            ("POST", "/v1/purge", "purge"),
+            ("POST", "/v1/plugins/{name}/reload", "plugins"),
+            ("POST", "/v1/plugins/{name}/quarantine", "plugins"),
+            ("POST", "/v1/plugins/{name}/resume", "plugins"),
+        ];
+        assert_eq!(said, expected);
+    }
+
+    /// `find` takes the first entry of a path, so that each path must have one alone.
+    #[test]
+    fn each_path_has_one_entry() {
+        for entry in &TABLE {
+            let path = entry.path.replace("{name}", "p");
+            let all = TABLE.iter().filter(|other| other.name_in(&path).is_some());
+            assert_eq!(all.count(), 1, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_taken_as_it_is_written() {
+        let purge = |path| matches!(find(&Method::POST, path), Found::Entry(..));
+        assert!(purge("/v1/purge") && purge("/v1/plugins/p.q/reload"));
+        for path in [
+            "/v1/purge/",
+            "//v1/purge",
+            "/v1/./purge",
+            "/v1/%70urge",
+            "/V1/purge",
+            "/v1/plugins//reload",
+            "/v1/plugins/a/b/reload",
+            "/v1/plugins/p/dance",
+        ] {
+            assert!(
+                matches!(find(&Method::POST, path), Found::Nothing),
+                "{path}"
+            );
+        }
+        for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PURGE", "post"] {
+            let method = method.parse().unwrap();
+            let found = find(&method, "/v1/purge");
+            assert_eq!(found, Found::WrongMethod(Verb::Post), "{method}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The meaning of what stands below `admin`: who can reach the listener, and by which token.
+
+use super::{Report, form};
+use crate::admin::config::{Config, NamedToken};
+use crate::config::problem::{Finding, Path};
+
+/// Characters of a named token at least: shorter ones can be guessed over the network.
+const MIN_TOKEN: usize = 8;
+
+/// Names that audit lines have for others.
+const RESERVED: [&str; 2] = ["admin", "anonymous"];
+
+/// Checks the admin listener, which stands at `at`.
+pub fn check(admin: &Config, at: &Path, report: &mut Report) {
+    if !admin.address.is_local() && !admin.has_tokens() {
+        let message = format!(
+            "{} can be reached from outside; expected `admin.token` or `admin.token_file`, \
+             `admin.tokens`, a loopback address, or a Unix socket",
+            admin.address
+        );
+        report.add(at.key("address"), message);
+    }
+    report.each(&at.key("hosts"), &admin.hosts, host);
+    for (n, token) in admin.tokens.iter().enumerate() {
+        let at = at.key("tokens").index(n);
+        self::token(token, &at, report);
+        let earlier = &admin.tokens[..n];
+        if earlier.iter().any(|other| other.name == token.name) {
+            let message = format!(
+                "another token is named {:?}; expected a name of its own",
+                token.name
+            );
+            report.add(at.key("name"), message);
+        }
+        let others = earlier.iter().map(|other| &other.token);
+        let others = others.chain([&admin.token]).flatten();
+        if token.token.is_some()
+            && others
+                .clone()
+                .any(|other| Some(other) == token.token.as_ref())
+        {
+            let message = "the same token is given twice, so that nobody could tell whose it is; \
+                expected one of its own";
+            report.add(at.key(given_as(token)), message);
+        }
+    }
+}
+
+fn token(token: &NamedToken, at: &Path, report: &mut Report) {
+    report.form(&at.key("name"), form::name(&token.name));
+    if RESERVED.contains(&token.name.as_str()) {
+        let message = format!(
+            "audit lines call somebody else {:?}; expected another name",
+            token.name
+        );
+        report.add(at.key("name"), message);
+    }
+    match &token.token {
+        Some(text) if text.trim().is_empty() => {} // Said where secrets are read.
+        Some(text) if text.chars().count() < MIN_TOKEN => {
+            let message =
+                format!("shorter than {MIN_TOKEN} characters; expected a long random text");
+            report.add(at.key(given_as(token)), message);
+        }
+        // A file that can't be read has been reported.
+        None if token.token_file.is_none() => {
+            report.push(Finding::value(
+                at.clone(),
+                "no token; expected `token_file` or `token` beside `name`",
+            ));
+        }
+        Some(_) | None => {}
+    }
+    if token.can.is_empty() {
+        let message =
+            "good for nothing; expected one or more of `read`, `purge`, `plugins`, `targets`";
+        report.add(at.key("can"), message);
+    }
+}
+
+/// The key that the token was given by.
+fn given_as(token: &NamedToken) -> &'static str {
+    match token.token_file {
+        Some(_) => "token_file",
+        None => "token",
+    }
+}
+
+/// A name that the listener may be asked by, or a pattern for such names.
+fn host(text: &str) -> Result<(), String> {
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Err(format!(
+            "{text:?} is to be written as in a URL; expected [{text}]"
+        ));
+    }
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    if inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok()) {
+        return Ok(());
+    }
+    form::host(text)?;
+    match text.chars().all(|c| "*?.".contains(c)) {
+        true => Err(format!(
+            "{text:?} takes the names of foreign web pages, too, which could then read the \
+             listener by DNS rebinding; expected names, as in admin.example.com or *.example.com"
+        )),
+        false => Ok(()),
+    }
+}

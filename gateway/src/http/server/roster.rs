@@ -1,0 +1,129 @@
+//! Who has the places of a reserved listener, so that clients that only wait can't keep
+//! others out.
+//!
+//! Neighbours: `accept` asks for room when the places are taken, `connection` says what
+//! happens on a connection once its protocol is known.
+//!
+//! Decision: what is cut is the connection whose last request began the longest ago, among
+//! those that are not being answered: half-open ones, slow heads, idle ones and clients
+//! that don't read are alike in that. Preferring one kind would be worse: a connection
+//! that was accepted just now is half-open for a moment, too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use super::activity::{Activity, Phase};
+use crate::telemetry::limit::LineLimiter;
+
+/// The connections of one listener.
+pub(super) struct Roster {
+    members: Mutex<BTreeMap<u64, Member>>,
+    next: AtomicU64,
+    /// Of warnings about cut connections.
+    warnings: LineLimiter,
+}
+
+struct Member {
+    accepted: Instant,
+    /// None until its protocol is known.
+    activity: Option<Arc<Activity>>,
+    /// The task that serves it, once there is one.
+    task: Option<AbortHandle>,
+}
+
+/// A connection's membership; dropping it ends it.
+pub(super) struct Seat {
+    roster: Arc<Roster>,
+    number: u64,
+}
+
+impl Roster {
+    pub(super) fn new() -> Self {
+        Self {
+            members: Mutex::default(),
+            next: AtomicU64::new(0),
+            warnings: LineLimiter::new(Instant::now()),
+        }
+    }
+
+    /// Takes in a connection that was accepted just now.
+    pub(super) fn seat(self: &Arc<Self>) -> Seat {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let member = Member {
+            accepted: Instant::now(),
+            activity: None,
+            task: None,
+        };
+        self.members.lock().insert(number, member);
+        Seat {
+            roster: Arc::clone(self),
+            number,
+        }
+    }
+
+    /// The connection is served by this task, which may be aborted.
+    pub(super) fn served_by(&self, number: u64, task: AbortHandle) {
+        if let Some(member) = self.members.lock().get_mut(&number) {
+            member.task = Some(task);
+        }
+    }
+
+    /// Cuts the connection that has waited the longest; none where all are being answered.
+    pub(super) fn make_room(&self) {
+        let mut members = self.members.lock();
+        let waiting = members.iter().filter(|(_, member)| member.waits());
+        let longest = waiting.min_by_key(|(_, member)| member.since());
+        let Some(number) = longest.map(|(number, _)| *number) else {
+            return;
+        };
+        let cut = members.remove(&number);
+        drop(members);
+        if let Some(task) = cut.and_then(|member| member.task) {
+            task.abort();
+        }
+        if let Some(dropped) = self.warnings.admit(Instant::now()) {
+            tracing::warn!(
+                dropped,
+                "every place of the listener is taken; the connection that waited the longest was cut"
+            );
+        }
+    }
+}
+
+impl Member {
+    /// Whether it is the client that is waited for.
+    fn waits(&self) -> bool {
+        let phase = self.activity.as_ref().map(|activity| activity.phase());
+        self.task.is_some() && phase != Some(Phase::Serving)
+    }
+
+    /// When its last request began.
+    fn since(&self) -> Instant {
+        let activity = self.activity.as_ref();
+        activity.map_or(self.accepted, |activity| activity.began())
+    }
+}
+
+impl Seat {
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What happens on the connection is known from here on.
+    pub(super) fn shows(&self, activity: &Arc<Activity>) {
+        if let Some(member) = self.roster.members.lock().get_mut(&self.number) {
+            member.activity = Some(Arc::clone(activity));
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.roster.members.lock().remove(&self.number);
+    }
+}
