@@ -187,16 +187,17 @@ mod tests {
     use http::Method;
 
     use super::*;
+    use crate::http::path::Rules;
     use crate::http::server::Reached;
 
-    const PEER: Peer = Peer {
-        address: std::net::SocketAddr::V4(std::net::SocketAddrV4::new(
-            std::net::Ipv4Addr::LOCALHOST,
-            40_000,
-        )),
-        trusted: false,
-        reached: Reached::Unix { user: None },
-    };
+    fn peer() -> Peer {
+        Peer {
+            address: std::net::SocketAddr::from(([127, 0, 0, 1], 40_000)),
+            trusted: false,
+            reached: Reached::Unix { user: None },
+            path_rules: Rules::default(),
+        }
+    }
 
     fn gate(token: Option<&str>) -> Gate {
         let config = Config {
@@ -212,7 +213,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::empty()).unwrap();
-        match gate.check(&request, PEER) {
+        match gate.check(&request, peer()) {
             Ok(_) => 200,
             Err(refusal) => refusal.response.status().as_u16(),
         }
@@ -234,7 +235,9 @@ mod tests {
                 Verb::Post => vec![Method::POST],
             };
             for method in methods {
-                let status = |gate, headers| status(gate, method.clone(), &path, headers);
+                let status = |gate: &Gate, headers: &[(&str, &str)]| {
+                    status(gate, method.clone(), &path, headers)
+                };
                 assert_eq!(status(&open, &[json]), 200, "{path}");
                 assert_eq!(status(&closed, &[json, token]), 200, "{path}");
                 assert_eq!(status(&closed, &[json]), 401, "{path}");

@@ -39,8 +39,8 @@ fn listener(limits: Limits) -> Listener {
 fn start(limits: Limits) -> (Running, std::net::SocketAddr) {
     let bound = Bound::bind(&[listener(limits)], 2).unwrap();
     let address = bound.addresses()[0];
-    let running = bound.start(|request: Request<Body>, received, _early| async move {
-        assert!(received.caller.client().is_some());
+    let running = bound.start(|request: Request<Body>, entered, _early| async move {
+        assert!(entered.received.caller.client().is_some());
         match request.uri().path() {
             "/panic" => panic!("a handler that panics on purpose"),
             "/endless" => Response::new(endless()),
