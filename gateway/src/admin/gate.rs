@@ -234,7 +234,9 @@ mod tests {
                 Verb::Post => vec![Method::POST],
             };
             for method in methods {
-                let status = |gate, headers| status(gate, method.clone(), &path, headers);
+                let status = |gate: &Gate, headers: &[(&str, &str)]| {
+                    status(gate, method.clone(), &path, headers)
+                };
                 assert_eq!(status(&open, &[json]), 200, "{path}");
                 assert_eq!(status(&closed, &[json, token]), 200, "{path}");
                 assert_eq!(status(&closed, &[json]), 401, "{path}");
