@@ -39,6 +39,7 @@ use crate::telemetry::metrics::Registry;
 use crate::units::{ByteSize, Duration};
 use audit::{Line, Refusals};
 use gate::{Admitted, Audit};
+use health::LastScrape;
 use table::{Access, Action};
 
 pub use browser::INTENT;
@@ -67,6 +68,7 @@ pub struct Desk {
     /// can be cut for somebody new.
     places: Semaphore,
     refusals: Refusals,
+    last_scrape: LastScrape,
 }
 
 /// Bytes of an admin request's body at most.
@@ -95,6 +97,7 @@ impl Default for Desk {
         Self {
             places: Semaphore::new(MAX_AT_ONCE),
             refusals: Refusals::new(Instant::now()),
+            last_scrape: LastScrape::default(),
         }
     }
 }
@@ -149,7 +152,7 @@ impl Admin {
         let (status, body) = match admitted.entry.action {
             Action::Live => (StatusCode::OK, json!({"live": true})),
             Action::Ready => return self.ready(),
-            Action::Metrics => return self.metrics(),
+            Action::Metrics => return self.metrics().await,
             Action::Nodes => return self.nodes(),
             Action::Plugins => (StatusCode::OK, plugins::list(plugins)),
             Action::FailedCalls => plugins::calls(plugins, name),

@@ -1,15 +1,25 @@
 //! Whether the gateway lives and takes requests, its metrics, and who else is there.
+//!
+//! Decision: scrapes that wait side by side share one text, which was begun after each of
+//! them was asked for. So a flood of scrapes costs one for each turn of the thread, and
+//! answers that nobody reads hold the same bytes; nobody gets an older text than before.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{Response, StatusCode};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Admin, answer};
 use crate::cluster::Standing;
 use crate::http::body::Body;
 use crate::telemetry::metrics;
+
+/// The last text of the metrics, and when it was begun.
+#[derive(Default)]
+pub struct LastScrape(Mutex<Option<(Instant, Bytes)>>);
 
 impl Admin {
     /// Ready while requests are taken, degraded or not: who is cut off from the others
@@ -53,10 +63,23 @@ impl Admin {
         answer::json(StatusCode::OK, &body)
     }
 
-    pub(super) fn metrics(&self) -> Response<Body> {
+    pub(super) async fn metrics(&self) -> Response<Body> {
+        let asked = Instant::now();
+        // Others of this thread get a turn: those who ask for metrics join this scrape.
+        tokio::task::yield_now().await;
+        let mut last = self.desk.last_scrape.0.lock();
+        let shared = last.as_ref().filter(|(begun, _)| *begun > asked);
+        if let Some((_, text)) = shared {
+            return answer::text(StatusCode::OK, metrics::MEDIA_TYPE, text.clone());
+        }
+        let begun = Instant::now();
         (self.refresh)();
         match metrics::text(&self.registry) {
-            Ok(text) => answer::text(StatusCode::OK, metrics::MEDIA_TYPE, text),
+            Ok(text) => {
+                let text = Bytes::from(text);
+                *last = Some((begun, text.clone()));
+                answer::text(StatusCode::OK, metrics::MEDIA_TYPE, text)
+            }
             Err(error) => {
                 tracing::error!(%error, "metrics can't be encoded");
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
