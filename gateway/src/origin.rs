@@ -24,6 +24,7 @@ use self::client::Clients;
 use self::config::{HostHeader, Timeouts, Upstream};
 use self::target::{Target, Targets};
 use crate::http::body::{Body, Bounded};
+use crate::http::memory::ConnectionMemory;
 
 mod admission;
 mod client;
@@ -95,12 +96,14 @@ impl Origin {
 
     /// Sends a request, whose URI needs a path only, and returns the response's head with
     /// a body that streams. The place among `max_concurrent` is held until that body ends
-    /// or is dropped; a 101 gives it back at once. Of extensions [`OnInterim`] is known;
-    /// those of a client's request must not be in it, since hyper looks there, too.
+    /// or is dropped; a 101 gives it back at once. Of extensions [`OnInterim`] is known, and
+    /// an `Arc<ConnectionMemory>` on whose account the answer is held; those of a client's
+    /// request must not be in it, since hyper looks there, too.
     ///
     /// # Errors
     /// What [`OriginError`] lists; [`OriginError::status`] says what the client gets.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, OriginError> {
+        let memory = request.extensions_mut().remove::<Arc<ConnectionMemory>>();
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
         let again = (self.targets.len() > 1)
@@ -113,7 +116,7 @@ impl Origin {
             }
             (outcome, _) => outcome,
         };
-        response.map(|response| self.hold(response, place, deadline))
+        response.map(|response| self.hold(response, place, deadline, memory))
     }
 
     /// When the exchange that begins now has to be over; `None` for `total: 0`.
@@ -169,6 +172,7 @@ impl Origin {
         response: Response<hyper::body::Incoming>,
         place: Place,
         deadline: Option<Instant>,
+        memory: Option<Arc<ConnectionMemory>>,
     ) -> Response<Body> {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let http2 = response.version() == Version::HTTP_2;
@@ -181,7 +185,7 @@ impl Origin {
             if let Some(deadline) = deadline {
                 body = body.within(deadline.saturating_duration_since(Instant::now()));
             }
-            Body::boxed(exchange::Held::new(body, place))
+            Body::boxed(exchange::Held::new(body, place, memory))
         })
     }
 }

@@ -56,6 +56,8 @@ mod forwarding;
 mod groups;
 #[path = "e2e/harness.rs"]
 mod harness;
+#[path = "e2e/held_memory.rs"]
+mod held_memory;
 #[path = "e2e/interim.rs"]
 mod interim;
 #[path = "e2e/key.rs"]
@@ -142,6 +144,8 @@ mod record;
 mod rfc;
 #[path = "e2e/sharing.rs"]
 mod sharing;
+#[path = "e2e/slow_streams.rs"]
+mod slow_streams;
 #[path = "e2e/stale.rs"]
 mod stale;
 #[path = "e2e/storage.rs"]

@@ -4,8 +4,9 @@
 //! yet, and those that its own errors cause. It does not count what it answers or drops at
 //! once (PING, SETTINGS, PRIORITY, empty DATA, WINDOW_UPDATE, unknown kinds), nor the
 //! reset of a stream that is being worked on, for which an origin was asked. Here only the
-//! nine bytes that begin a frame are looked at; no byte is changed or kept. Neighbours:
-//! `server` puts it around its HTTP/2 connections, `origin` around its own.
+//! nine bytes that begin a frame are looked at, and what [`window`] has to know; no byte is
+//! changed or kept. Neighbours: `server` puts it around its HTTP/2 connections, `origin`
+//! around its own.
 //!
 //! Decision: bytes that we send earn frames, so that a peer that is served may confirm
 //! each piece; the answer to a PING earns less than a PING costs. A frame too many ends the
@@ -16,11 +17,17 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+mod window;
+
+pub use window::SendWindow;
+use window::WindowReader;
 
 /// Bytes that begin a frame (RFC 9113 §4.1).
 const HEAD: usize = 9;
@@ -68,6 +75,8 @@ struct Scan {
     head: [u8; HEAD],
     /// How much of `head` is there.
     have: usize,
+    /// Some: what the peer says about windows is noted.
+    windows: Option<WindowReader>,
     counts_headers: bool,
     resets: Bucket,
     idle: Bucket,
@@ -97,6 +106,12 @@ impl<T> Metered<T> {
         Self::new(io, PREFACE, IDLE, false)
     }
 
+    /// Also notes in `window` what the peer says about windows.
+    pub fn with_window(mut self, window: Arc<SendWindow>) -> Self {
+        self.scan.windows = Some(WindowReader::new(window));
+        self
+    }
+
     /// What an origin sends.
     pub fn origin(io: T) -> Self {
         Self::new(io, 0, IDLE_OF_ORIGIN, true)
@@ -108,6 +123,7 @@ impl<T> Metered<T> {
             skip: preface,
             head: [0; HEAD],
             have: 0,
+            windows: None,
             counts_headers,
             resets: Bucket::full(RESETS, now),
             idle: Bucket::full(idle, now),
@@ -135,6 +151,9 @@ impl Scan {
         let mut rest = bytes;
         loop {
             let skipped = rest.len().min(self.skip as usize);
+            if let Some(windows) = &mut self.windows {
+                windows.payload(&rest[..skipped]);
+            }
             rest = &rest[skipped..];
             self.skip -= skipped as u32;
             if self.spent && self.skip == 0 {
@@ -155,6 +174,9 @@ impl Scan {
     fn begin_frame(&mut self) {
         let [high, middle, low, kind, flags, ..] = self.head;
         self.skip = u32::from_be_bytes([0, high, middle, low]);
+        if let Some(windows) = &mut self.windows {
+            windows.frame(&self.head);
+        }
         let free = match kind {
             DATA => self.skip > 0 || flags & END_STREAM != 0,
             HEADERS => !self.counts_headers,

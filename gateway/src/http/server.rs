@@ -3,8 +3,8 @@
 //! Inside: `socket` opens the ports, `worker` is one thread with its runtime, `accept` its
 //! loops, `descriptors` what they leave for others. `arrival` tells who comes, `connection`
 //! serves one client, `wire` is its transport, `activity` what happens on it, `watch` its
-//! deadlines, `service` the step from hyper to the handler, `early` what is sent before an
-//! answer. `signal` tells everybody to drain. What a request may look like is `guard`'s.
+//! deadlines, `stream_task` those of one HTTP/2 stream, `service` the step from hyper to the
+//! handler, `sending` an answer on its way, `early` what is sent before an answer. `signal` tells everybody to drain. What a request may look like is `guard`'s.
 //!
 //! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket
 //! for each port, so that a request stays on the thread (and the core) that accepted it;
@@ -32,9 +32,11 @@ mod arrival;
 mod connection;
 mod descriptors;
 mod early;
+mod sending;
 mod service;
 mod signal;
 mod socket;
+mod stream_task;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -12,6 +12,7 @@ use crate::cache::entry::Marks;
 use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
 use crate::http::body::Body;
 use crate::http::forward;
+use crate::http::memory::ConnectionMemory;
 use crate::http::server::{Interim, Peer};
 use crate::origin::OnInterim;
 use crate::plugin::KeyDecision;
@@ -27,6 +28,8 @@ pub struct Ask {
     pub started: Instant,
     /// The way to the client for an origin's interim answers.
     pub interim: Option<Interim>,
+    /// Where what arrives for it is counted; None for a load behind the answer.
+    pub memory: Option<Arc<ConnectionMemory>>,
 }
 
 /// A key with what its derivation said beside it.
@@ -152,7 +155,15 @@ impl Ask {
         if let Some(interim) = self.interim.clone() {
             pass_interim(&mut request, interim);
         }
+        self.charge(&mut request);
         request
+    }
+
+    /// Says on whose account the answer to a request of ours is held.
+    pub fn charge(&self, request: &mut Request<Body>) {
+        if let Some(memory) = &self.memory {
+            request.extensions_mut().insert(Arc::clone(memory));
+        }
     }
 }
 

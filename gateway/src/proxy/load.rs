@@ -16,13 +16,14 @@ use crate::cache::freshness::Windows;
 use crate::cache::key::Key;
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
+use crate::http::memory::PROCESS;
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fallback::Fallback;
 use crate::proxy::fetch::Fetch;
 use crate::proxy::landing::Joined;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::parts::{self, Held};
-use crate::proxy::{Proxy, Served, missing, plan};
+use crate::proxy::{Proxy, Served, missing, plan, source};
 
 /// How often a request asks again when a flight was lost or turned out not to be for it.
 const ROUNDS: usize = 4;
@@ -126,6 +127,10 @@ impl Proxy {
             && self.cache.backoff.pauses(key.as_bytes(), ask.started)
         {
             return self.stale(&ask, &fallback.entry, StaleReason::Backoff);
+        }
+        if PROCESS.is_full() {
+            let failure = source::too_much_held();
+            return self.stale_or_error(&ask, stale.as_ref(), reason, &failure);
         }
         if ask.parts.method == Method::HEAD {
             // A HEAD loads nothing for others (RFC 9110 §9.3.2): it is answered from a GET or passed.

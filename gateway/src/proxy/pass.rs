@@ -14,6 +14,7 @@ use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward;
 use crate::http::max_forwards::{self, Hops};
+use crate::http::memory::PROCESS;
 use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::head_update::Sent;
 use crate::proxy::metrics::Outcome;
@@ -32,6 +33,9 @@ impl Proxy {
     ) -> Served {
         if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == Hops::Spent {
             return Served::new(last_hop(&ask), Outcome::Pass);
+        }
+        if PROCESS.is_full() {
+            return self.error(&ask.route, reason, &source::too_much_held());
         }
         let upgrade = forward::wants_upgrade(&ask.parts.headers)
             .zip(ask.parts.extensions.get::<OnUpgrade>().cloned());

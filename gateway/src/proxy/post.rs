@@ -93,6 +93,7 @@ impl Proxy {
             peer: ask.peer,
             started: ask.started,
             interim: None,
+            memory: ask.memory.clone(),
             route,
         };
         // What another route's plugin would say of the response is not known.
