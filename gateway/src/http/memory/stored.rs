@@ -22,7 +22,7 @@ pub const SMALL_BODY: usize = 4 << 10;
 
 /// Answers from larger bodies say that they read them; a smaller body is in the count, but
 /// the answers that hold it are not worth a look.
-const LARGE_BODY: usize = 16 << 10;
+const LARGE_BODY: usize = 64 << 10;
 
 /// A body that the cache owns; a clone is one more owner of the same bytes.
 #[derive(Default)]

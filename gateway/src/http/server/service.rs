@@ -65,7 +65,7 @@ const PIECE: usize = 64 << 10;
 
 /// HTTP/2: an answer up to this size is not watched where the window of its stream takes it;
 /// it waits for nothing but the connection.
-const DIRECT: usize = 16 << 10;
+const DIRECT: usize = 64 << 10;
 
 impl<H, F> Service<H>
 where
