@@ -32,6 +32,7 @@ use crate::http::body::{self, Body, BodyError};
 use crate::http::config::{Listener, Reserved};
 use crate::http::endpoint::Endpoint;
 use crate::http::forward::{self, Trust};
+use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{self, BindError, Bound, Running};
 use crate::origin::{BuildError, Origins};
 use crate::plugin::{Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
@@ -216,6 +217,8 @@ impl App {
         let ready = Arc::new(AtomicBool::new(true));
         let scraped = Arc::clone(&cache);
         let dropped = logs.register(&registry)?;
+        memory::PROCESS.set_bound(config.server.max_held_bytes.0);
+        let held = HeldGauge::register(&registry)?;
         let admin = Arc::new(Admin {
             proxy: Arc::clone(&proxy),
             plugins: Arc::clone(&plugins),
@@ -227,6 +230,7 @@ impl App {
             refresh: Box::new(move || {
                 scraped.tend();
                 dropped.update();
+                held.update();
             }),
         });
         Ok(Self {

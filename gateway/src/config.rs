@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::units::Duration;
+use crate::units::{ByteSize, Duration};
 use crate::{admin, bus, cache, http, origin, plugin, proxy, telemetry};
 
 mod check;
@@ -113,6 +113,10 @@ pub struct Server {
     pub threads: Option<usize>,
     /// How long requests that are under way may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// Bytes that the answers of all connections may hold beyond what the cache counts as its
+    /// own. Above it the answers that have read evicted bodies for the longest time are cut,
+    /// and what would have to be loaded is answered by 503; hits go on.
+    pub max_held_bytes: ByteSize,
 }
 
 impl Default for Server {
@@ -120,6 +124,7 @@ impl Default for Server {
         Self {
             threads: None,
             drain_timeout: Duration::secs(30),
+            max_held_bytes: ByteSize::mib(256),
         }
     }
 }

@@ -12,7 +12,8 @@
 //!
 //! The other half moves bytes: [`server`] is the listener, [`guard`] refuses what a
 //! request must not be, [`frames`] counts what an HTTP/2 peer sends for nothing, [`fair`]
-//! ends the turn of a connection that is fed without end, [`proxy_protocol`] is how a proxy
+//! ends the turn of a connection that is fed without end, [`memory`] counts what answers
+//! hold and bounds it, [`proxy_protocol`] is how a proxy
 //! without HTTP names the client, [`body`] is the one type of body.
 
 pub mod age;
@@ -34,6 +35,7 @@ pub mod guard;
 mod hpack;
 mod list;
 pub mod max_forwards;
+pub mod memory;
 pub mod path;
 pub mod proxy_protocol;
 pub mod proxy_status;

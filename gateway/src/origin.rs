@@ -25,6 +25,7 @@ use self::config::{HostHeader, Timeouts, Upstream};
 use self::target::{Target, Targets};
 use crate::http::body::{Body, Bounded};
 use crate::http::forward;
+use crate::http::memory::ConnectionMemory;
 
 mod admission;
 mod client;
@@ -95,13 +96,16 @@ impl Origin {
     }
 
     /// Sends a request, whose URI needs a path only, and returns the response's head, without
-    /// what is for the connection alone, with a body that streams. The place among `max_concurrent` is held until that body ends
-    /// or is dropped; a 101 gives it back at once. Of extensions [`OnInterim`] is known;
-    /// those of a client's request must not be in it, since hyper looks there, too.
+    /// what is for the connection alone, with a body that streams. The place among
+    /// `max_concurrent` is held until that body ends or is dropped; a 101 gives it back at
+    /// once. Of extensions [`OnInterim`] is known, and an `Arc<ConnectionMemory>` on whose
+    /// account the answer is held; those of a client's request must not be in it, since hyper
+    /// looks there, too.
     ///
     /// # Errors
     /// What [`OriginError`] lists; [`OriginError::status`] says what the client gets.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, OriginError> {
+        let memory = request.extensions_mut().remove::<Arc<ConnectionMemory>>();
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
         let again = (self.targets.len() > 1)
@@ -114,7 +118,7 @@ impl Origin {
             }
             (outcome, _) => outcome,
         };
-        response.map(|response| self.hold(response, place, deadline))
+        response.map(|response| self.hold(response, place, deadline, memory))
     }
 
     /// When the exchange that begins now has to be over; `None` for `total: 0`.
@@ -170,6 +174,7 @@ impl Origin {
         mut response: Response<hyper::body::Incoming>,
         place: Place,
         deadline: Option<Instant>,
+        memory: Option<Arc<ConnectionMemory>>,
     ) -> Response<Body> {
         let named = forward::end_response_hop(response.status(), response.headers_mut());
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -184,7 +189,7 @@ impl Origin {
             if let Some(deadline) = deadline {
                 body = body.within(deadline.saturating_duration_since(Instant::now()));
             }
-            Body::boxed(exchange::Held::new(body, place))
+            Body::boxed(exchange::Held::new(body, place, memory))
         })
     }
 }

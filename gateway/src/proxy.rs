@@ -257,11 +257,16 @@ impl Proxy {
             route,
             started,
             interim: None,
+            memory: Some(Arc::clone(early.memory())),
         };
         match further {
             Further::Refresh(served, keyed, stale) => {
                 let answer = self.finish(&ask.route, line, served, started);
-                self.refresh(ask, *keyed, stale);
+                let behind = Ask {
+                    memory: None,
+                    ..ask
+                };
+                self.refresh(behind, *keyed, stale);
                 at_once(answer)
             }
             Further::Work(work) => Answer::Right(Box::pin(Arc::clone(self).go(

@@ -159,14 +159,25 @@ impl Gateway {
 
     /// Resident memory in bytes, from the kernel.
     pub fn resident_bytes(&self) -> u64 {
+        self.memory_of("VmRSS:")
+    }
+
+    /// The most that was resident since the start, or since [`forget_peak`](Self::forget_peak).
+    pub fn peak_bytes(&self) -> u64 {
+        self.memory_of("VmHWM:")
+    }
+
+    /// Makes what is resident now the most that was.
+    pub fn forget_peak(&self) {
+        let path = format!("/proc/{}/clear_refs", self.process.id());
+        std::fs::write(path, "5").expect("the kernel resets the peak of a child of ours");
+    }
+
+    fn memory_of(&self, line: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))
             .unwrap_or_default();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap_or("");
-        line.split_whitespace()
-            .nth(1)
+        let line = status.lines().find(|known| known.starts_with(line));
+        line.and_then(|line| line.split_whitespace().nth(1))
             .and_then(|kib| kib.parse::<u64>().ok())
             .unwrap_or(0)
             * 1024

@@ -131,13 +131,23 @@ pub fn headers<N: AsRef<[u8]>, V: AsRef<[u8]>>(
 
 /// A plain GET, complete.
 pub fn get(stream: u32, path: &str) -> Vec<u8> {
+    ask("GET", stream, path, &[])
+}
+
+/// The same with more fields.
+pub fn get_with(stream: u32, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    ask("GET", stream, path, more)
+}
+
+/// A request without body, complete.
+pub fn ask(method: &str, stream: u32, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let fields = [
-        (":method", "GET"),
+        (":method", method),
         (":scheme", "http"),
         (":authority", "attacker.test"),
         (":path", path),
     ];
-    headers(stream, flag::END_STREAM, &fields)
+    headers(stream, flag::END_STREAM, &[&fields, more].concat())
 }
 
 /// A POST whose body is to follow.
@@ -335,6 +345,16 @@ impl H2 {
             }
         }
         End::Closed
+    }
+
+    /// Reads on until the heads of so many answers have come, on whatever streams.
+    pub async fn heads(&mut self, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            let frame = self.frame().await;
+            let frame = frame.unwrap_or_else(|| panic!("{left} heads of {count} never came"));
+            left -= usize::from(frame.kind == kind::HEADERS);
+        }
     }
 
     /// Reads on to the end of the connection; the code of its last GOAWAY, if any came.

@@ -78,6 +78,8 @@ mod groups;
 mod harness;
 #[path = "e2e/head.rs"]
 mod head;
+#[path = "e2e/held_memory.rs"]
+mod held_memory;
 #[path = "e2e/hit_for_miss.rs"]
 mod hit_for_miss;
 #[path = "e2e/interim.rs"]
@@ -172,6 +174,8 @@ mod rfc;
 mod secrets;
 #[path = "e2e/sharing.rs"]
 mod sharing;
+#[path = "e2e/slow_streams.rs"]
+mod slow_streams;
 #[path = "e2e/stale.rs"]
 mod stale;
 #[path = "e2e/storage.rs"]

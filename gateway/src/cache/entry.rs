@@ -4,7 +4,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{ETAG, LAST_MODIFIED};
 use http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
@@ -13,6 +12,7 @@ use crate::cache::freshness::{Freshness, State};
 use crate::cache::key::{Hash64, Key, first_64_bits};
 use crate::cache::parts::Parts;
 use crate::cache::purge::{Order, Watch};
+use crate::http::memory::stored::StoredBody;
 
 /// A stored response.
 pub struct Entry {
@@ -21,7 +21,7 @@ pub struct Entry {
     /// What every client gets, but for `Age`, `Cache-Status` and framing.
     pub headers: HeaderMap,
     /// The whole; empty where there are `parts`.
-    pub body: Bytes,
+    pub body: StoredBody,
     /// Some: not the whole is held. Such an entry has a key of its own, which no look-up
     /// for the whole finds (see [`crate::cache::key::KeyBuf::of_parts`]).
     pub parts: Option<Box<Parts>>,
@@ -64,7 +64,7 @@ impl Entry {
         key: Key,
         status: StatusCode,
         headers: HeaderMap,
-        body: Bytes,
+        body: impl Into<StoredBody>,
         freshness: Freshness,
         marks: Marks,
         born: Order,
@@ -73,7 +73,7 @@ impl Entry {
             key,
             status,
             headers,
-            body,
+            body: body.into(),
             parts: None,
             freshness,
             marks,
@@ -129,7 +129,7 @@ impl Entry {
         hash.update(self.status.as_u16().to_be_bytes());
         match self.headers.get(ETAG) {
             Some(tag) => hash.update(tag),
-            None => hash.update(&self.body),
+            None => hash.update(&self.body[..]),
         }
         first_64_bits(&hash.finalize())
     }
@@ -170,6 +170,7 @@ impl Entry {
             .map(|(name, value)| name.as_str().len() + value.len() + HEADER_COST)
             .sum();
         self.body.len()
+            + self.body.overhead()
             + self.parts.as_ref().map_or(0, |parts| parts.size())
             + headers
             + self.key.as_bytes().len()

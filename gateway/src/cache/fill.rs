@@ -2,11 +2,17 @@
 //!
 //! While the object fits `max_object_bytes`, everything that arrived is kept, since
 //! it is the entry in the making: late and slow readers find it all. Once it grows
-//! beyond, it can't be stored; then the last `limit` bytes are kept, the load goes
-//! as fast as its fastest reader, and a reader who falls behind the window is cut
-//! loose. So a slow reader never slows the load or the others.
+//! beyond, it can't be stored; then what every reader has passed is dropped, at most the last
+//! `limit` bytes are kept, the load goes as fast as its fastest reader, and a reader who falls
+//! behind the window is cut loose. So a slow reader never slows the load or the others.
+//!
+//! When the body is whole, slow readers go on with the bytes of the entry, and the pieces
+//! that arrived are dropped: nothing is held twice.
+//!
+//! While more memory is held than may be (`http::memory`), a load goes as fast as its fastest
+//! reader from the start and keeps a smaller window, and one that nobody reads is given up.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -20,12 +26,18 @@ use crate::cache::entry::Marks;
 use crate::cache::freshness::Freshness;
 use crate::cache::key::Key;
 use crate::http::body::BodyError;
+use crate::http::memory::stored::{StoredBody, StoredReaders};
+use crate::http::memory::{ConnectionMemory, PROCESS};
 use crate::http::vary::Vary;
 
 /// A response whose body is arriving.
 pub struct Fill {
     pub head: Head,
+    /// Where its readers say that they read, before and after it is stored.
+    pub readers: Arc<StoredReaders>,
     limit: usize,
+    /// Of the connection that the load was begun for; None for a load behind the answers.
+    memory: Option<Arc<ConnectionMemory>>,
     stream: Mutex<Stream>,
 }
 
@@ -50,6 +62,8 @@ pub struct Head {
 #[derive(Default)]
 struct Stream {
     chunks: VecDeque<Bytes>,
+    /// All of it, in place of the chunks, once it has come and is stored.
+    whole: Option<Bytes>,
     /// Number of the first chunk that is still here.
     first: usize,
     /// Bytes before that chunk.
@@ -58,7 +72,9 @@ struct Stream {
     arrived: u64,
     /// How far the fastest reader is.
     fastest: u64,
-    readers: usize,
+    /// How far each reader is, by its number.
+    positions: HashMap<u64, u64>,
+    next_reader: u64,
     trailers: Option<HeaderMap>,
     end: Option<End>,
     waiting: Vec<Waker>,
@@ -78,37 +94,67 @@ enum End {
 /// How far a load that can't be stored may run ahead of its fastest reader.
 const AHEAD: u64 = 256 << 10;
 
+/// The same for any load while memory is short: the next piece comes when the fastest reader
+/// has all before it.
+const AHEAD_WHEN_SHORT: u64 = 1;
+
+/// The window of a load that can't be stored while memory is short.
+const WINDOW_WHEN_SHORT: u64 = 512 << 10;
+
+/// How much memory there is for bodies that are arriving.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Enough,
+    /// The connection that the load is for holds more than it may.
+    Short,
+    /// All connections together do.
+    ShortForAll,
+}
+
 impl Fill {
-    pub fn new(head: Head, limit: usize) -> Arc<Self> {
+    /// `memory` is that of the connection that the load is begun for.
+    pub fn new(head: Head, limit: usize, memory: Option<Arc<ConnectionMemory>>) -> Arc<Self> {
         Arc::new(Self {
             head,
+            readers: StoredReaders::before_stored(),
             limit,
+            memory,
             stream: Mutex::default(),
         })
     }
 
     /// Adds what arrived and wakes the readers.
     pub fn push(&self, data: Bytes) {
+        let memory = self.memory();
         let mut stream = self.stream.lock();
         stream.arrived += data.len() as u64;
         stream.chunks.push_back(data);
         if stream.arrived > self.limit as u64 {
-            stream.trim(self.limit as u64);
+            stream.trim(match memory {
+                Memory::Enough => self.limit as u64,
+                Memory::Short | Memory::ShortForAll => WINDOW_WHEN_SHORT.min(self.limit as u64),
+            });
         }
         stream.wake();
     }
 
-    /// Waits until more may be pushed. False: nobody reads what can't be stored.
+    /// Waits until more may be pushed. False: nobody reads what can't be stored, or what
+    /// there is no memory for.
     pub async fn room(&self) -> bool {
         std::future::poll_fn(|cx| {
+            let memory = self.memory();
             let mut stream = self.stream.lock();
-            if stream.arrived <= self.limit as u64
-                || (stream.readers > 0 && stream.arrived < stream.fastest + AHEAD)
-            {
-                return Poll::Ready(true);
+            let storable = stream.arrived <= self.limit as u64;
+            let ahead = match memory {
+                Memory::Enough if storable => return Poll::Ready(true),
+                Memory::Enough => AHEAD,
+                Memory::Short | Memory::ShortForAll => AHEAD_WHEN_SHORT,
+            };
+            if stream.positions.is_empty() {
+                return Poll::Ready(storable && memory != Memory::ShortForAll);
             }
-            if stream.readers == 0 {
-                return Poll::Ready(false);
+            if stream.arrived < stream.fastest + ahead {
+                return Poll::Ready(true);
             }
             stream.filler = Some(cx.waker().clone());
             Poll::Pending
@@ -116,8 +162,16 @@ impl Fill {
         .await
     }
 
+    fn memory(&self) -> Memory {
+        match &self.memory {
+            _ if PROCESS.is_full() => Memory::ShortForAll,
+            Some(connection) if connection.is_full() => Memory::Short,
+            Some(_) | None => Memory::Enough,
+        }
+    }
+
     /// Ends the body. Some: all of it, to be stored.
-    pub fn complete(&self, trailers: Option<HeaderMap>) -> Option<Bytes> {
+    pub fn complete(&self, trailers: Option<HeaderMap>) -> Option<StoredBody> {
         let short = {
             let stream = self.stream.lock();
             self.head
@@ -134,7 +188,13 @@ impl Fill {
         stream.end = Some(End::Complete);
         stream.wake();
         // Trailers would be lost in an entry, so such a response is not kept.
-        (stream.arrived <= self.limit as u64 && !has_trailers).then(|| stream.whole())
+        let kept = stream.arrived <= self.limit as u64 && !has_trailers;
+        kept.then(|| {
+            let body = StoredBody::read_by(&self.readers, stream.join());
+            stream.chunks.clear();
+            stream.whole = Some(body.bytes());
+            body
+        })
     }
 
     /// Ends the body in the middle: every reader's connection breaks off as the origin's did.
@@ -155,10 +215,13 @@ impl Fill {
         if stream.first > 0 {
             return None;
         }
-        stream.readers += 1;
+        let number = stream.next_reader;
+        stream.next_reader += 1;
+        stream.positions.insert(number, 0);
         drop(stream);
         Some(Reader {
             fill: Arc::clone(self),
+            number,
             next: 0,
             position: 0,
             window: None,
@@ -169,12 +232,15 @@ impl Fill {
 }
 
 impl Stream {
-    /// Drops the oldest chunks until at most `limit` bytes are held, but none that
-    /// the fastest reader still has to read.
-    fn trim(&mut self, limit: u64) {
-        while self.arrived - self.dropped > limit {
-            let read = |chunk: &mut Bytes| self.dropped + chunk.len() as u64 <= self.fastest;
-            let Some(chunk) = self.chunks.pop_front_if(read) else {
+    /// Drops the oldest chunks that every reader has passed, and more of them until at most
+    /// `window` bytes are held, but none that the fastest reader still has to read.
+    fn trim(&mut self, window: u64) {
+        let slowest = self.positions.values().min().copied().unwrap_or_default();
+        loop {
+            let held = self.arrived - self.dropped;
+            let until = if held > window { self.fastest } else { slowest };
+            let passed = |chunk: &mut Bytes| self.dropped + chunk.len() as u64 <= until;
+            let Some(chunk) = self.chunks.pop_front_if(passed) else {
                 return;
             };
             self.first += 1;
@@ -194,7 +260,7 @@ impl Stream {
     }
 
     /// One buffer of the exact size: chunks are slices of larger read buffers.
-    fn whole(&self) -> Bytes {
+    fn join(&self) -> Bytes {
         let mut body = BytesMut::with_capacity(self.arrived as usize);
         self.chunks
             .iter()
@@ -206,6 +272,7 @@ impl Stream {
 /// One client's view of a [`Fill`].
 pub struct Reader {
     fill: Arc<Fill>,
+    number: u64,
     /// Number of the next chunk.
     next: usize,
     /// Bytes before that chunk.
@@ -261,10 +328,15 @@ impl HttpBody for Reader {
             if me.next < stream.first {
                 return Poll::Ready(Some(Err(BodyError::Aborted)));
             }
-            if let Some(chunk) = stream.chunks.get(me.next - stream.first).cloned() {
+            let chunk = match &stream.whole {
+                Some(whole) => Some(whole.slice(me.position as usize..)).filter(|b| !b.is_empty()),
+                None => stream.chunks.get(me.next - stream.first).cloned(),
+            };
+            if let Some(chunk) = chunk {
                 let at = me.position;
                 me.next += 1;
                 me.position += chunk.len() as u64;
+                stream.positions.insert(me.number, me.position);
                 if me.position > stream.fastest {
                     stream.fastest = me.position;
                     stream.wake_filler();
@@ -316,7 +388,7 @@ impl HttpBody for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         let mut stream = self.fill.stream.lock();
-        stream.readers -= 1;
+        stream.positions.remove(&self.number);
         // The load may be waiting for somebody who has just left.
         stream.wake_filler();
     }

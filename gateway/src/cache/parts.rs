@@ -1,11 +1,15 @@
 //! The octets that are held of a representation, when not all are (RFC 9111 §3.3, §3.4).
 //!
-//! A value: adding makes another one, so that an entry stays what it is while others
-//! read it. Segments never overlap: of what arrives only the octets that are missing are
+//! A value: adding makes another one, which owns the same bytes, so that an entry stays what
+//! it is while others read it. Segments never overlap: of what arrives only the octets that are missing are
 //! taken, and copied, so that no segment keeps a larger buffer alive than it accounts for.
+
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
+
+use crate::http::memory::stored::{StoredBody, StoredReaders};
 
 /// Parts of one representation.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +26,7 @@ pub struct Parts {
 #[derive(Clone, Debug)]
 struct Segment {
     first: u64,
-    bytes: Bytes,
+    bytes: StoredBody,
 }
 
 /// Segments of one representation at most; touching ones are joined then, and what is
@@ -46,7 +50,8 @@ impl Parts {
     }
 
     /// These and what arrived, at most `limit` octets: what was there before goes first.
-    pub fn with(&self, first: u64, bytes: Bytes, limit: usize) -> Self {
+    pub fn with(&self, first: u64, bytes: impl Into<StoredBody>, limit: usize) -> Self {
+        let bytes = bytes.into();
         let mut all = self.clone();
         let room = (limit as u64).saturating_sub(bytes.len() as u64);
         all.shrink(room);
@@ -63,7 +68,8 @@ impl Parts {
             let piece = match (from, to) == (first, end) {
                 true => bytes.clone(),
                 false => {
-                    Bytes::copy_from_slice(&bytes[(from - first) as usize..(to - first) as usize])
+                    let missing = &bytes[(from - first) as usize..(to - first) as usize];
+                    Bytes::copy_from_slice(missing).into()
                 }
             };
             all.segments.push(Segment {
@@ -88,28 +94,42 @@ impl Parts {
         (known == range).then_some((*first, *last))
     }
 
-    /// The octets from `first` to `last`, both included, if all are held.
-    pub fn slice(&self, first: u64, last: u64) -> Option<Bytes> {
+    /// The octets from `first` to `last`, both included, if all are held: as slices of what
+    /// is stored, in their order.
+    pub fn slices(&self, first: u64, last: u64) -> Option<Vec<Bytes>> {
         if self.missing(first, last).is_some() {
             return None;
         }
-        let mut pieces = self.segments.iter().filter_map(|segment| {
+        let pieces = self.overlapping(first, last).map(|segment| {
             let from = first.max(segment.first);
             let to = last.saturating_add(1).min(segment.end());
-            (from < to).then(|| {
-                segment
-                    .bytes
-                    .slice((from - segment.first) as usize..(to - segment.first) as usize)
-            })
+            segment
+                .bytes
+                .octets((from - segment.first) as usize..(to - segment.first) as usize)
         });
-        let one = pieces.next()?;
-        let Some(second) = pieces.next() else {
-            return Some(one);
-        };
-        let mut joined = BytesMut::from(&one[..]);
-        joined.extend_from_slice(&second);
-        pieces.for_each(|piece| joined.extend_from_slice(&piece));
-        Some(joined.freeze())
+        Some(pieces.collect())
+    }
+
+    /// The same in one piece, which is a copy where several segments hold it.
+    pub fn slice(&self, first: u64, last: u64) -> Option<Bytes> {
+        let mut pieces = self.slices(first, last)?;
+        match pieces.len() {
+            0 => None,
+            1 => pieces.pop(),
+            _ => Some(pieces.concat().into()),
+        }
+    }
+
+    /// Where readers of the octets from `first` to `last` say that they read.
+    pub fn readers(&self, first: u64, last: u64) -> Vec<Arc<StoredReaders>> {
+        self.overlapping(first, last)
+            .filter_map(|segment| segment.bytes.readers().cloned())
+            .collect()
+    }
+
+    fn overlapping(&self, first: u64, last: u64) -> impl Iterator<Item = &Segment> {
+        let overlaps = move |segment: &&Segment| segment.first <= last && first < segment.end();
+        self.segments.iter().filter(overlaps)
     }
 
     /// The smallest range that holds all that is missing of `first..=last`.
@@ -131,16 +151,22 @@ impl Parts {
     }
 
     /// All octets, if all are held.
-    pub fn whole(&self) -> Option<Bytes> {
-        match self.length? {
-            0 => Some(Bytes::new()),
-            length => self.slice(0, length - 1),
+    pub fn whole(&self) -> Option<StoredBody> {
+        let length = self.length?;
+        match &self.segments[..] {
+            _ if length == 0 => Some(StoredBody::default()),
+            [all] if all.first == 0 && all.end() == length => Some(all.bytes.clone()),
+            _ => self.slice(0, length - 1).map(StoredBody::new),
         }
     }
 
     /// Bytes that it takes beside the entry.
     pub fn size(&self) -> usize {
-        self.octets() as usize + self.segments.capacity() * size_of::<Segment>() + size_of::<Self>()
+        let overhead: usize = self.segments.iter().map(|s| s.bytes.overhead()).sum();
+        self.octets() as usize
+            + overhead
+            + self.segments.capacity() * size_of::<Segment>()
+            + size_of::<Self>()
     }
 
     fn octets(&self) -> u64 {
@@ -203,7 +229,7 @@ fn melt(run: &mut Vec<Segment>) -> Option<Segment> {
         .for_each(|segment| bytes.extend_from_slice(&segment.bytes));
     Some(Segment {
         first,
-        bytes: bytes.freeze(),
+        bytes: bytes.freeze().into(),
     })
 }
 
@@ -254,9 +280,9 @@ mod tests {
     #[test]
     fn all_parts_are_the_whole() {
         let parts = add(&add(&empty(), 0, 20), 20, 35);
-        assert_eq!(parts.whole().as_deref(), Some(WHOLE));
+        assert_eq!(parts.whole().as_deref().map(|all| &all[..]), Some(WHOLE));
         let unknown = Parts::of(None).with(0, Bytes::from_static(WHOLE), LIMIT);
-        assert_eq!(unknown.whole(), None, "nobody said that this is all");
+        assert!(unknown.whole().is_none(), "nobody said that this is all");
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Site {
 
     fn body(&self, path: &str) -> Option<Bytes> {
         match self.found(path) {
-            Lookup::Fresh(entry) => Some(entry.body.clone()),
+            Lookup::Fresh(entry) => Some(entry.body.bytes()),
             _ => None,
         }
     }

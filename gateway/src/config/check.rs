@@ -120,7 +120,17 @@ fn server(config: &Config, report: &mut Report) {
             format!("{threads} threads; expected 1 to 1024, or no key for one per core"),
         );
     }
+    let held = config.server.max_held_bytes;
+    if held.0 < LEAST_HELD.0 {
+        report.add(
+            path(&["server", "max_held_bytes"]),
+            format!("{held} is too little for answers on their way; expected {LEAST_HELD} or more"),
+        );
+    }
 }
+
+/// Less could not hold what is on its way of a few answers, and nothing would be loaded.
+const LEAST_HELD: ByteSize = ByteSize::mib(1);
 
 fn listeners(config: &Config, report: &mut Report) {
     let all = path(&["listeners"]);
@@ -191,6 +201,7 @@ fn limits(limits: &crate::http::config::Limits, at: &Path, report: &mut Report) 
         ("upload_timeout", limits.upload_timeout.0.as_millis() as u64),
         ("min_rate_grace", limits.min_rate_grace.0.as_millis() as u64),
         ("max_streams", u64::from(limits.max_streams)),
+        ("max_held_bytes", limits.max_held_bytes.0),
     ];
     for (key, n) in all {
         report.positive(at.key(key), n);

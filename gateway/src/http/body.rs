@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 
 mod bounded;
 mod pace;
+mod slices;
 
 pub use bounded::Bounded;
 pub use pace::Pace;
@@ -64,6 +65,15 @@ impl Body {
             Self::Empty
         } else {
             Self::Full(Some(content))
+        }
+    }
+
+    /// Content that is here in several pieces, none of them empty.
+    pub fn slices(mut pieces: Vec<Bytes>) -> Self {
+        match pieces.len() {
+            0 => Self::Empty,
+            1 => pieces.pop().map_or(Self::Empty, Self::full),
+            _ => Self::boxed(slices::Slices(pieces.into())),
         }
     }
 

@@ -123,7 +123,8 @@ pub struct Limits {
     pub max_body_bytes: ByteSize,
     /// Time for the whole request head to arrive.
     pub header_timeout: Duration,
-    /// Time a request body or a response may stand still before the connection is cut.
+    /// Time a request body or a response may stand still before its connection, or with
+    /// HTTP/2 its stream alone, is cut.
     pub body_timeout: Duration,
     /// Bytes a second that a client must send of a body, or take of a response, while it
     /// is waited for; 0 asks for none.
@@ -136,6 +137,11 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// HTTP/2 streams at once on one connection.
     pub max_streams: u32,
+    /// Bytes that the answers of one connection may hold beyond what the cache counts as its
+    /// own: bodies that arrive for it, and stored ones that were evicted while it reads them.
+    /// Above it loads go no faster than it reads, and the answers whose bodies are evicted are
+    /// cut.
+    pub max_held_bytes: ByteSize,
 }
 
 impl Default for Limits {
@@ -153,6 +159,7 @@ impl Default for Limits {
             upload_timeout: Duration::secs(3_600),
             idle_timeout: Duration::secs(75),
             max_streams: 128,
+            max_held_bytes: ByteSize::mib(8),
         }
     }
 }

@@ -4,9 +4,9 @@
 //! yet, and those that its own errors cause. It does not count what it answers or drops at
 //! once (PING, SETTINGS, PRIORITY, empty DATA, WINDOW_UPDATE, unknown kinds), nor the
 //! reset of a stream that is being worked on, for which an origin was asked. Here only the
-//! nine bytes that begin a frame are looked at, and of a client the header blocks, for what
-//! h2 drops of their paths ([`Fragments`]); no byte is changed. Neighbours:
-//! `server` puts it around its HTTP/2 connections, `origin` around its own.
+//! nine bytes that begin a frame are looked at, what [`window`] has to know, and of a client
+//! the header blocks, for what h2 drops of their paths ([`Fragments`]); no byte is changed.
+//! Neighbours: `server` puts it around its HTTP/2 connections, `origin` around its own.
 //!
 //! Decision: bytes that we send earn frames, so that a peer that is served may confirm
 //! each piece; the answer to a PING earns less than a PING costs. A frame too many ends the
@@ -25,10 +25,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 mod fragments;
+mod window;
 
 use fragments::{Blocks, Reading};
+use window::WindowReader;
 
 pub use fragments::Fragments;
+pub use window::SendWindow;
 
 /// Bytes that begin a frame (RFC 9113 §4.1).
 const HEAD: usize = 9;
@@ -76,6 +79,8 @@ struct Scan {
     head: [u8; HEAD],
     /// How much of `head` is there.
     have: usize,
+    /// Some: what the peer says about windows is noted.
+    windows: Option<WindowReader>,
     counts_headers: bool,
     /// Of a client.
     blocks: Option<Blocks>,
@@ -109,6 +114,12 @@ impl<T> Metered<T> {
         metered
     }
 
+    /// Also notes in `window` what the peer says about windows.
+    pub fn with_window(mut self, window: Arc<SendWindow>) -> Self {
+        self.scan.windows = Some(WindowReader::new(window));
+        self
+    }
+
     /// What an origin sends.
     pub fn origin(io: T) -> Self {
         Self::new(io, 0, IDLE_OF_ORIGIN, true)
@@ -120,6 +131,7 @@ impl<T> Metered<T> {
             skip: preface,
             head: [0; HEAD],
             have: 0,
+            windows: None,
             counts_headers,
             blocks: None,
             resets: Bucket::full(RESETS, now),
@@ -148,6 +160,9 @@ impl Scan {
         let mut rest = bytes;
         loop {
             let skipped = rest.len().min(self.skip as usize);
+            if let Some(windows) = &mut self.windows {
+                windows.payload(&rest[..skipped]);
+            }
             if let Some(blocks) = &mut self.blocks
                 && skipped > 0
                 && blocks.take(&rest[..skipped]) == Reading::Over
@@ -174,6 +189,9 @@ impl Scan {
     fn begin_frame(&mut self) {
         let [high, middle, low, kind, flags, ..] = self.head;
         self.skip = u32::from_be_bytes([0, high, middle, low]);
+        if let Some(windows) = &mut self.windows {
+            windows.frame(&self.head);
+        }
         let free = match kind {
             DATA => self.skip > 0 || flags & END_STREAM != 0,
             HEADERS => !self.counts_headers,

@@ -7,12 +7,16 @@
 
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use smallvec::SmallVec;
 
 use super::list::{self, Quotes};
 use super::{date, etag::EntityTag};
+
+mod multipart;
+
+pub use multipart::Multipart;
 
 /// Ranges in one request; a request for more gets the whole.
 pub const MAX_RANGES: usize = 16;
@@ -131,51 +135,9 @@ pub fn unsatisfied_range(length: u64) -> HeaderValue {
     ascii_value(format!("bytes */{length}"))
 }
 
-/// Content type and body of a `multipart/byteranges` answer (RFC 9110 §14.6).
-///
-/// `parts` come from [`evaluate`] with the length of `body`; `boundary` is a token that does not
-/// occur in `body`, so it should hold some 16 random characters.
-pub fn multipart(
-    parts: &[(u64, u64)],
-    body: &Bytes,
-    content_type: Option<&HeaderValue>,
-    boundary: &str,
-) -> (HeaderValue, Bytes) {
-    const HEAD_BYTES: usize = 160;
-    let octets: usize = parts
-        .iter()
-        .map(|&(first, last)| slice(body, first, last).len())
-        .sum();
-    let mut out =
-        BytesMut::with_capacity(octets + (parts.len() + 1) * (HEAD_BYTES + boundary.len()));
-    for &(first, last) in parts {
-        out.extend_from_slice(format!("--{boundary}\r\n").as_bytes());
-        if let Some(content_type) = content_type {
-            out.extend_from_slice(b"Content-Type: ");
-            out.extend_from_slice(content_type.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(
-            format!("Content-Range: bytes {first}-{last}/{}\r\n\r\n", body.len()).as_bytes(),
-        );
-        out.extend_from_slice(slice(body, first, last));
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
-    (
-        ascii_value(format!("multipart/byteranges; boundary={boundary}")),
-        out.freeze(),
-    )
-}
-
 fn ascii_value(text: String) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text))
         .expect("digits, names and a token are visible ASCII")
-}
-
-fn slice(body: &[u8], first: u64, last: u64) -> &[u8] {
-    let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX);
-    body.get(at(first)..=at(last)).unwrap_or_default()
 }
 
 /// Without `If-Range` a range always holds (RFC 9110 §13.1.5).
@@ -436,18 +398,6 @@ mod tests {
             RangeAnswer::Whole,
             "no strong date stored"
         );
-    }
-
-    #[test]
-    fn a_multipart_body_has_a_head_for_each_part() {
-        let body = Bytes::from_static(b"0123456789");
-        let text = HeaderValue::from_static("text/plain");
-        let (content_type, bytes) = multipart(&[(0, 1), (8, 9)], &body, Some(&text), "XX");
-        assert_eq!(content_type, "multipart/byteranges; boundary=XX");
-        let expected = "--XX\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\r\n\
-                        --XX\r\nContent-Type: text/plain\r\nContent-Range: bytes 8-9/10\r\n\r\n89\r\n--XX--\r\n";
-        assert_eq!(bytes, expected.as_bytes());
-        assert_eq!(multipart(&[], &body, None, "XX").1, "--XX--\r\n");
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! `accept` its loops, `descriptors` what they leave for others, `roster` who gives way to
 //! newcomers on a reserved listener. `arrival` tells who comes, `connection` serves one
 //! client over a `stream`, `wire` is its transport, `activity` what happens on it, `watch`
-//! its deadlines, `service` the step from hyper to the handler, `early` what is sent before
-//! an answer. `signal` tells everybody to drain. What a request may look like is `guard`'s.
+//! its deadlines, `stream_task` those of one HTTP/2 stream, `service` the step from hyper to
+//! the handler, `sending` an answer on its way, `early` what is sent before an answer.
+//! `signal` tells everybody to drain. What a request may look like is `guard`'s.
 //!
 //! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket
 //! for each port, so that a request stays on the thread (and the core) that accepted it;
@@ -41,10 +42,12 @@ mod connection;
 mod descriptors;
 mod early;
 mod roster;
+mod sending;
 mod service;
 mod signal;
 mod socket;
 mod stream;
+mod stream_task;
 #[cfg(test)]
 mod tests;
 mod unix;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Place;
 use crate::http::body::{Body, BodyError, Bounded};
+use crate::http::memory::{self, ConnectionMemory, PROCESS};
 
 /// When the request last moved; `None` for a request that has no body to wait for.
 pub(super) struct Sending(Option<Arc<Mutex<Instant>>>);
@@ -25,10 +26,13 @@ struct Noted {
     moved: Arc<Mutex<Instant>>,
 }
 
-/// A response body that holds a place among `max_concurrent`.
+/// A response body that holds a place among `max_concurrent`, and whose pieces are counted
+/// until they are dropped.
 pub(super) struct Held {
     body: Bounded<Incoming>,
     place: Option<Place>,
+    /// Of the connection that it is loaded for.
+    memory: Option<Arc<ConnectionMemory>>,
 }
 
 /// Makes the request's body note when it moves.
@@ -87,10 +91,15 @@ impl http_body::Body for Noted {
 }
 
 impl Held {
-    pub(super) fn new(body: Bounded<Incoming>, place: Place) -> Self {
+    pub(super) fn new(
+        body: Bounded<Incoming>,
+        place: Place,
+        memory: Option<Arc<ConnectionMemory>>,
+    ) -> Self {
         Self {
             body,
             place: Some(place),
+            memory,
         }
     }
 }
@@ -107,7 +116,8 @@ impl http_body::Body for Held {
         if self.body.is_end_stream() || matches!(frame, Poll::Ready(None)) {
             self.place = None;
         }
-        frame
+        let memory = self.memory.as_ref();
+        frame.map_ok(|frame| frame.map_data(|data| memory::claim(data, &PROCESS, memory)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -21,6 +21,8 @@ use crate::cache::fill::Head;
 use crate::cache::parts::Parts;
 use crate::cache::variant_key;
 use crate::http::body::Body;
+use crate::http::memory::stored::StoredBody;
+use crate::http::memory::{self, PROCESS};
 use crate::http::range::{ContentRange, RangeAnswer};
 use crate::http::{conditional, range};
 use crate::proxy::fetch::Fetch;
@@ -130,7 +132,10 @@ impl Fetch {
         update(&mut headers, &parts.headers);
         let body = match (wanted == gap, &held.parts) {
             (false, Some(known)) => match joined(known, wanted, gap, body).await {
-                Some(octets) => Body::full(octets),
+                Some(octets) => {
+                    let memory = self.ask.memory.as_ref();
+                    Body::full(memory::claim(octets, &PROCESS, memory))
+                }
                 None => return Loaded::Failed(broken_off()),
             },
             _ => body,
@@ -154,7 +159,7 @@ impl Fetch {
     }
 
     /// Keeps a part beside those that belong to it, in place of any others.
-    pub(super) fn store_part(&self, leader: &Leader, head: &Head, body: Bytes) {
+    pub(super) fn store_part(&self, leader: &Leader, head: &Head, body: StoredBody) {
         let Some(place) = ContentRange::of(&head.headers) else {
             return;
         };

@@ -14,6 +14,7 @@ use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
 use crate::cache::policy::Credentials;
 use crate::http::body::Body;
 use crate::http::forward::{self, Caller, HopWishes, TrailerWish};
+use crate::http::memory::ConnectionMemory;
 use crate::http::path::Rules;
 use crate::http::server::Interim;
 use crate::http::vary::Vary;
@@ -35,6 +36,8 @@ pub struct Ask {
     pub started: Instant,
     /// The way to the client for an origin's interim answers.
     pub interim: Option<Interim>,
+    /// Where what arrives for it is counted; None for a load behind the answer.
+    pub memory: Option<Arc<ConnectionMemory>>,
 }
 
 /// A key with what its derivation said beside it.
@@ -136,6 +139,7 @@ impl Ask {
         if let Some(interim) = self.interim.clone() {
             pass_interim(&mut request, interim);
         }
+        self.charge(&mut request);
         request
     }
 
@@ -149,6 +153,13 @@ impl Ask {
         if let Some(protocols) = &self.wishes.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, protocols.clone());
+        }
+    }
+
+    /// Says on whose account the answer to a request of ours is held.
+    pub fn charge(&self, request: &mut Request<Body>) {
+        if let Some(memory) = &self.memory {
+            request.extensions_mut().insert(Arc::clone(memory));
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::cache::key::Key;
 use crate::cache::{Cache, Lookup};
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
+use crate::http::memory::PROCESS;
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fallback::Fallback;
 use crate::proxy::fetch::{Fetch, Queue};
@@ -27,7 +28,7 @@ use crate::proxy::landing::Settled;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::parts::{self, Held};
 use crate::proxy::patience::{Next, Patience};
-use crate::proxy::{Proxy, Served, missing, plan};
+use crate::proxy::{Proxy, Served, missing, plan, source};
 
 /// A request whose answer is to be loaded.
 pub(super) struct Miss {
@@ -178,6 +179,10 @@ impl Proxy {
             && self.cache.backoff.pauses(key.as_bytes(), ask.started)
         {
             return self.stale(&ask, &fallback.entry, StaleReason::Backoff);
+        }
+        if PROCESS.is_full() {
+            let failure = source::too_much_held();
+            return self.stale_or_error(&ask, stale.as_ref(), reason, &failure);
         }
         let part = stale.is_none() && parts::loadable(&ask);
         if part {

@@ -14,6 +14,7 @@ use crate::cache::freshness::State;
 use crate::cache::key::{Key, KeyBuf};
 use crate::http::body::Body;
 use crate::http::cache_status::CacheStatus;
+use crate::http::memory::stored::ReadsStored;
 use crate::http::{conditional, range};
 use crate::proxy::context::Ask;
 use crate::proxy::metrics::Outcome;
@@ -95,8 +96,10 @@ fn answer(request: &Request, entry: &Entry, now: Instant) -> Option<Response<Bod
             Special::Part(..) => held.answered(request.headers.get(RANGE)?)?,
             Special::Whole | Special::Parts(_) | Special::Unsatisfiable(_) => return None,
         };
-    let body = Body::full(held.slice(first, last)?);
+    let body = Body::slices(held.slices(first, last)?);
     let mut response = respond::whole(StatusCode::PARTIAL_CONTENT, entry.headers.clone(), body);
+    let reads = ReadsStored::Several(held.readers(first, last));
+    response.extensions_mut().insert(reads);
     let place = range::content_range(first, last, held.length);
     response.headers_mut().insert(CONTENT_RANGE, place);
     Some(closed(response, entry, now))

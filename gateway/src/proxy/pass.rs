@@ -11,6 +11,7 @@ use crate::cache::coalesce::Failure;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::max_forwards::{self, Hops};
+use crate::http::memory::PROCESS;
 use crate::http::{forward, trace};
 use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::head_update::{Sent, Stored};
@@ -39,6 +40,9 @@ impl Proxy {
         }
         if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == Hops::Spent {
             return Served::new(last_hop(&ask), Outcome::Pass);
+        }
+        if PROCESS.is_full() {
+            return self.error(&ask.route, reason, &source::too_much_held());
         }
         let client = ask.parts.extensions.get::<OnUpgrade>().cloned();
         let upgrade = client.filter(|_| ask.wishes.upgrade.is_some());

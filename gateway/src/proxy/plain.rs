@@ -41,6 +41,8 @@ impl Ask {
             route: Arc::clone(&self.route),
             started: self.started,
             interim: None,
+            // It is for everybody, so no connection is charged for what it holds.
+            memory: None,
         }
     }
 }

@@ -107,6 +107,7 @@ impl Proxy {
             path_rules: ask.path_rules,
             started: ask.started,
             interim: None,
+            memory: ask.memory.clone(),
             route,
         };
         // What another route's plugin would say of the response is not known.

@@ -19,7 +19,8 @@ use crate::http::body::Body;
 use crate::http::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::http::conditional::{self, Precondition};
 use crate::http::date;
-use crate::http::range::{self, RangeAnswer};
+use crate::http::memory::stored::{ReadsStored, SMALL_BODY, StoredReaders};
+use crate::http::range::{self, Multipart, RangeAnswer};
 
 /// Answers from an entry of this age: 304, 206, 416 or the whole.
 pub fn from_entry(
@@ -37,14 +38,17 @@ pub fn from_entry(
         Special::NotModified => not_modified(&entry.headers),
         Special::Unsatisfiable(length) => unsatisfiable(length),
         Special::Part(first, last) => part(entry, first, last),
-        Special::Parts(parts) => multipart(entry, &parts),
+        Special::Parts(parts) => multipart(entry, parts),
         Special::Whole if request.method == Method::HEAD => head_only(entry),
         Special::Whole => whole(
             entry.status,
             entry.headers.clone(),
-            Body::full(entry.body.clone()),
+            Body::full(entry.body.bytes()),
         ),
     };
+    if let Some(readers) = entry.body.readers() {
+        reads(&mut response, readers);
+    }
     finish(&mut response, age, status);
     response
 }
@@ -80,8 +84,22 @@ pub fn from_fill(
             Body::boxed(fill.reader()?),
         ),
     };
+    reads(&mut response, &fill.readers);
     finish(&mut response, fill.head.freshness.age(now), status);
     Some(response)
+}
+
+/// Says that an answer holds a stored body, unless it holds a few octets of its own.
+fn reads(response: &mut Response<Body>, readers: &Arc<StoredReaders>) {
+    let holds = match response.body() {
+        Body::Empty => false,
+        Body::Full(content) => content.as_ref().is_some_and(|all| all.len() > SMALL_BODY),
+        Body::Boxed(_) => true,
+    };
+    if holds {
+        let reads = ReadsStored::One(Arc::clone(readers));
+        response.extensions_mut().insert(reads);
+    }
 }
 
 /// A response that goes straight on to its client.
@@ -238,7 +256,7 @@ pub(super) fn unsatisfiable(length: u64) -> Response<Body> {
 }
 
 fn part(entry: &Entry, first: u64, last: u64) -> Response<Body> {
-    let body = entry.body.slice(first as usize..=last as usize);
+    let body = entry.body.octets(first as usize..last as usize + 1);
     let mut response = whole(
         StatusCode::PARTIAL_CONTENT,
         entry.headers.clone(),
@@ -251,19 +269,16 @@ fn part(entry: &Entry, first: u64, last: u64) -> Response<Body> {
     response
 }
 
-fn multipart(entry: &Entry, parts: &[(u64, u64)]) -> Response<Body> {
+fn multipart(entry: &Entry, parts: Vec<(u64, u64)>) -> Response<Body> {
     // Unguessable is not needed, unique within the body is: the key's hash and the length make it so in practice.
     let boundary = format!("lamina-{:016x}{:x}", entry.marks.id, entry.body.len());
-    let (content_type, body) = range::multipart(
-        parts,
-        &entry.body,
-        entry.headers.get(CONTENT_TYPE),
-        &boundary,
-    );
+    let kind = entry.headers.get(CONTENT_TYPE).cloned();
+    let multipart = Multipart::new(parts, entry.body.bytes(), kind, boundary);
+    let content_type = multipart.content_type();
     let mut response = whole(
         StatusCode::PARTIAL_CONTENT,
         entry.headers.clone(),
-        Body::full(body),
+        Body::boxed(multipart),
     );
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response

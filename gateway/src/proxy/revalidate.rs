@@ -42,7 +42,7 @@ impl Fetch {
         let response = &mut arrived.answer.response;
         *response.status_mut() = stale.status;
         *response.headers_mut() = headers;
-        *response.body_mut() = Body::full(stale.body.clone());
+        *response.body_mut() = Body::full(stale.body.bytes());
         watch::response(&self.ask, &mut arrived.answer);
         let terms = self.judge(&arrived);
         match terms.and_then(|terms| self.keyed(&mut arrived.answer).map(|()| terms)) {

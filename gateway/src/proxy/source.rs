@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use crate::cache::coalesce::{Blame, Failure, StaleUse};
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
+use crate::http::memory::{self, ConnectionMemory, PROCESS};
 use crate::http::{conditional, range};
 use crate::origin::{Origin, OriginError};
 use crate::plugin::config::LoaderError;
@@ -192,7 +193,7 @@ async fn by_plugin(
     };
     match plugin.load(request).await {
         Ok((LoadDecision::Response(response), seen)) => {
-            Loaded::Response(composed(response)).after(seen)
+            Loaded::Response(composed(response, ask.memory.as_ref())).after(seen)
         }
         Ok((LoadDecision::Pass(request), seen)) => {
             let passed = passed_on(ask, request.map(Body::full)).await;
@@ -227,8 +228,10 @@ impl Loaded {
     }
 }
 
-pub fn composed(loaded: LoadedResponse) -> Answer {
-    let mut response = Response::new(Body::full(loaded.body));
+/// What a plugin made for `memory`'s connection.
+pub fn composed(loaded: LoadedResponse, memory: Option<&Arc<ConnectionMemory>>) -> Answer {
+    let body = memory::claim(loaded.body, &PROCESS, memory);
+    let mut response = Response::new(Body::full(body));
     *response.status_mut() = loaded.status;
     *response.headers_mut() = loaded.headers;
     Answer {
@@ -245,6 +248,7 @@ async fn passed_on(ask: &Ask, mut request: Request<Body>) -> Loaded {
         return Loaded::Failed(no_origin());
     };
     ask.forward(request.headers_mut());
+    ask.charge(&mut request);
     sent(origin, request, false).await
 }
 
@@ -270,6 +274,16 @@ async fn plugin_failed(
 }
 
 fn unloaded(status: StatusCode, detail: String) -> Failure {
+    Failure {
+        retry_after: retry_after(status),
+        ..Failure::new(status, "proxy_internal_error", detail)
+    }
+}
+
+/// Answers hold as much memory as they may: nothing is begun that takes more of it.
+pub fn too_much_held() -> Failure {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let detail = "answers that clients read slowly hold as much as server.max_held_bytes";
     Failure {
         retry_after: retry_after(status),
         ..Failure::new(status, "proxy_internal_error", detail)

@@ -49,7 +49,7 @@ pub fn request(
     match ask(plugin, &route.name, parts, about, rules) {
         Ok(Wish::Further) => None,
         Ok(Wish::Respond(response)) => {
-            let response = source::composed(response).response;
+            let response = source::composed(response, None).response;
             Some(Served::new(response, Outcome::Pass))
         }
         Ok(Wish::Refuse(status)) => Some(refused(status)),

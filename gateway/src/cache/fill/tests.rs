@@ -7,8 +7,13 @@ use http_body_util::BodyExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::http::memory::{self, MemoryLedger};
 
 fn fill(limit: usize, length: Option<u64>) -> Arc<Fill> {
+    Fill::new(head(length), limit, None)
+}
+
+fn head(length: Option<u64>) -> Head {
     let freshness = Freshness {
         received: Instant::now(),
         initial_age: Duration::ZERO,
@@ -18,7 +23,7 @@ fn fill(limit: usize, length: Option<u64>) -> Arc<Fill> {
         must_revalidate: false,
     };
     let key = crate::cache::key::KeyBuf::default().to_key();
-    let head = Head {
+    Head {
         key,
         status: StatusCode::OK,
         headers: HeaderMap::new(),
@@ -27,8 +32,7 @@ fn fill(limit: usize, length: Option<u64>) -> Arc<Fill> {
         freshness,
         marks: Marks::default(),
         vary: Vary::None,
-    };
-    Fill::new(head, limit)
+    }
 }
 
 fn read(reader: &mut Reader) -> Option<Result<Bytes, ()>> {
@@ -49,7 +53,7 @@ fn early_and_late_readers_see_the_same_bytes() {
     assert_eq!(read(&mut early), Some(Ok(Bytes::from_static(b"abc"))));
     fill.push(Bytes::from_static(b"def"));
     let late = fill.reader().unwrap();
-    assert_eq!(fill.complete(None), Some(Bytes::from_static(b"abcdef")));
+    assert_eq!(fill.complete(None).unwrap().bytes(), "abcdef");
     assert_eq!(
         late.collect().now_or_never().unwrap().unwrap().to_bytes(),
         "abcdef"
@@ -62,7 +66,7 @@ fn a_body_that_broke_off_is_an_error_for_readers_and_nothing_to_store() {
     let fill = fill(100, Some(6));
     let mut reader = fill.reader().unwrap();
     fill.push(Bytes::from_static(b"abc"));
-    assert_eq!(fill.complete(None), None, "three of six bytes");
+    assert!(fill.complete(None).is_none(), "three of six bytes");
     assert!(read(&mut reader).unwrap().is_ok());
     assert_eq!(read(&mut reader), Some(Err(())));
 }
@@ -96,12 +100,70 @@ fn an_outgrown_body_paces_to_the_fastest_and_cuts_the_slowest_loose() {
 }
 
 #[test]
+fn an_outgrown_body_keeps_nothing_that_every_reader_has_passed() {
+    let limit = 1 << 20;
+    let fill = fill(limit, None);
+    let mut reader = fill.reader().unwrap();
+    let chunk = Bytes::from(vec![0; 64 << 10]);
+    for _ in 0..32 {
+        fill.push(chunk.clone());
+        while read(&mut reader).is_some() {}
+    }
+    let stream = fill.stream.lock();
+    assert!(fill.limit < stream.arrived as usize);
+    assert!(stream.chunks.len() <= 1, "{} pieces", stream.chunks.len());
+}
+
+#[test]
+fn when_it_is_stored_slow_readers_go_on_with_the_stored_bytes() {
+    let fill = fill(100, None);
+    let mut slow = fill.reader().unwrap();
+    fill.push(Bytes::from_static(b"abc"));
+    assert_eq!(read(&mut slow), Some(Ok(Bytes::from_static(b"abc"))));
+    fill.push(Bytes::from_static(b"def"));
+    let stored = fill.complete(None).unwrap();
+    let rest = read(&mut slow).unwrap().unwrap();
+    assert_eq!(rest, "def");
+    assert!(stored.as_ptr_range().contains(&rest.as_ptr()));
+    assert!(
+        fill.stream.lock().chunks.is_empty(),
+        "nothing is held twice"
+    );
+    assert_eq!(read(&mut slow), None);
+}
+
+#[test]
+fn while_its_connection_holds_too_much_a_load_is_paced_to_its_readers() {
+    static LEDGER: MemoryLedger = MemoryLedger::new();
+    let connection = Arc::new(ConnectionMemory::new(&LEDGER, 10));
+    let held = memory::claim(Bytes::from(vec![0; 10]), &LEDGER, Some(&connection));
+    let paced = Fill::new(head(None), 100, Some(connection));
+    let mut reader = paced.reader().unwrap();
+    assert_eq!(paced.room().now_or_never(), Some(true));
+    paced.push(Bytes::from_static(b"abc"));
+    assert_eq!(
+        paced.room().now_or_never(),
+        None,
+        "the reader has nothing of it"
+    );
+    assert!(read(&mut reader).unwrap().is_ok());
+    assert_eq!(paced.room().now_or_never(), Some(true));
+    paced.push(Bytes::from_static(b"def"));
+    drop(held);
+    assert_eq!(
+        paced.room().now_or_never(),
+        Some(true),
+        "there is memory again"
+    );
+}
+
+#[test]
 fn what_fits_is_kept_though_nobody_reads() {
     let fill = fill(10, None);
     drop(fill.reader());
     assert_eq!(fill.room().now_or_never(), Some(true));
     fill.push(Bytes::from_static(b"abc"));
-    assert_eq!(fill.complete(None).unwrap(), "abc");
+    assert_eq!(fill.complete(None).unwrap().bytes(), "abc");
 }
 
 proptest! {

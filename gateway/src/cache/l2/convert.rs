@@ -41,7 +41,7 @@ pub(in crate::cache) fn stored(
     (!life.is_zero()).then(|| Stored {
         status: entry.status,
         headers: entry.headers.clone(),
-        body: entry.body.clone(),
+        body: entry.body.bytes(),
         marks: entry.marks.clone(),
         born: shared(entry.born),
         generation,

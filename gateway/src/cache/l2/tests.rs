@@ -138,7 +138,7 @@ async fn what_one_node_stored_another_finds_with_the_age_it_has() {
     let found = other.find(&key("a")).await.unwrap();
     let age = found.freshness.age(Instant::now());
     assert!(age >= old && age < old + Duration::from_secs(5), "{age:?}");
-    assert_eq!(found.body, "body");
+    assert_eq!(found.body.bytes(), "body");
 }
 
 /// Guards against a queue that makes what waits in it younger.

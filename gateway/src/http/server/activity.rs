@@ -5,14 +5,17 @@
 //! connection run on the thread that accepted it, hence no atomic additions.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::Protocol;
 use super::early::Waiting;
+use crate::http::frames::SendWindow;
 use crate::http::guard::framing::Fault;
+use crate::http::memory::ConnectionMemory;
+use crate::http::memory::stored::AnswerCut;
 
 /// What happens on a connection.
 pub(super) struct Activity {
@@ -27,10 +30,14 @@ pub(super) struct Activity {
     /// HTTP/1: bytes of a head that is not whole yet.
     head_begun: AtomicBool,
     blocked: AtomicBool,
-    /// HTTP/2: streams whose last piece was handed out and that ask for no more.
-    parked: AtomicU32,
-    /// Bytes that went out, and pieces that streams took.
+    /// HTTP/2: what the client's window for the whole connection has left.
+    pub(super) window: Arc<SendWindow>,
+    /// Bytes that went out.
     progress: AtomicU64,
+    /// What its answers hold.
+    pub(super) memory: Arc<ConnectionMemory>,
+    /// HTTP/1: ends the answer under way, and the connection with it.
+    cut: OnceLock<Arc<AnswerCut>>,
     mode: AtomicU8,
     closing: AtomicBool,
     /// HTTP/1: the first message with a fault, counted from 1, and the fault; 0 for none.
@@ -66,12 +73,11 @@ pub(super) enum Mode {
 
 /// A request under way, from its head to the end of its response.
 pub(super) struct InFlight {
-    activity: Arc<Activity>,
-    parked: bool,
+    pub(super) activity: Arc<Activity>,
 }
 
 impl Activity {
-    pub(super) fn new(protocol: Protocol) -> Self {
+    pub(super) fn new(protocol: Protocol, memory: ConnectionMemory) -> Self {
         Self {
             protocol,
             early: Waiting::default(),
@@ -81,8 +87,10 @@ impl Activity {
             served: AtomicU64::new(0),
             head_begun: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
-            parked: AtomicU32::new(0),
+            window: Arc::default(),
             progress: AtomicU64::new(0),
+            memory: Arc::new(memory),
+            cut: OnceLock::new(),
             mode: AtomicU8::new(Mode::Plain as u8),
             closing: AtomicBool::new(false),
             faulty: AtomicU64::new(0),
@@ -93,7 +101,7 @@ impl Activity {
     pub(super) fn phase(&self) -> Phase {
         let served = self.served.load(Relaxed);
         let idle = self.in_flight.load(Relaxed) == 0;
-        if self.blocked.load(Relaxed) || self.parked.load(Relaxed) > 0 {
+        if self.blocked.load(Relaxed) || (!idle && !self.window.is_open()) {
             return Phase::Stalled {
                 progress: self.progress(),
             };
@@ -113,6 +121,30 @@ impl Activity {
 
     pub(super) fn progress(&self) -> u64 {
         self.progress.load(Relaxed)
+    }
+
+    /// Requests under way.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Whether the connection as a whole takes more bytes of answers at the moment.
+    pub(super) fn takes_more(&self) -> bool {
+        !self.blocked.load(Relaxed) && self.window.is_open()
+    }
+
+    /// The way to end an answer that begins now: with HTTP/1 all of a connection have one.
+    pub(super) fn cut_of_answer(&self) -> Arc<AnswerCut> {
+        let new = || Arc::new(AnswerCut::new(Arc::clone(&self.memory)));
+        match self.protocol {
+            Protocol::Http1 => Arc::clone(self.cut.get_or_init(new)),
+            Protocol::Http2 => new(),
+        }
+    }
+
+    /// Whether the connection is to end for the memory that its answer holds (HTTP/1).
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.get().is_some_and(|cut| cut.is_cut())
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -180,7 +212,6 @@ impl InFlight {
             .store(activity.in_flight.load(Relaxed) + 1, Relaxed);
         Self {
             activity: Arc::clone(activity),
-            parked: false,
         }
     }
 
@@ -194,27 +225,16 @@ impl InFlight {
         self.activity.early.close();
     }
 
-    /// The stream asks for a piece.
-    pub(super) fn asked(&mut self) {
-        if std::mem::take(&mut self.parked) {
-            self.activity.parked.fetch_sub(1, Relaxed);
-            self.activity.progress.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// A piece was handed to the stream. HTTP/1 shows a client that takes nothing by a
-    /// blocked write; HTTP/2 only by asking for no more, its window being closed.
-    pub(super) fn handed(&mut self) {
+    /// The connection took so many bytes of the answer's content.
+    pub(super) fn sent(&self, bytes: usize) {
         if self.activity.protocol == Protocol::Http2 {
-            self.parked = true;
-            self.activity.parked.fetch_add(1, Relaxed);
+            self.activity.window.used(bytes);
         }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.asked();
         let Activity {
             served, in_flight, ..
         } = &*self.activity;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
@@ -21,10 +21,12 @@ use super::roster::Seat;
 use super::service::{Served, Service};
 use super::signal::{Signal, Stage};
 use super::stream::Stream;
+use super::stream_task::StreamTasks;
 use super::watch::Watch;
 use super::wire::{TOO_SLOW, Wire};
 use super::{Body, Early, Entered, Limits, Peer, Port, Protocol};
 use crate::http::frames::{Fragments, Metered};
+use crate::http::memory::{ConnectionMemory, PROCESS};
 
 /// What hyper may keep of one response that the client does not take yet.
 const WRITE_BUFFER: usize = 128 << 10;
@@ -37,6 +39,10 @@ const RESETS_UNSEEN: usize = 64;
 /// more of them than it may have at once (made-you-reset). Those that it opens before it
 /// has read our limit are among them.
 const RESETS_CAUSED: usize = 256;
+
+/// HTTP/2: bytes of request bodies that nobody has read yet, for one connection with all its
+/// streams. One upload may use all of it.
+const UPLOADS: u32 = 1 << 20;
 
 /// HTTP/2: a silent connection is asked whether it lives, and how long it may take.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -90,7 +96,8 @@ where
         }
     };
     let Arrival { peer, first } = arrival;
-    let activity = Arc::new(Activity::new(protocol));
+    let memory = ConnectionMemory::new(&PROCESS, port.limits.max_held_bytes.0);
+    let activity = Arc::new(Activity::new(protocol, memory));
     if let Some(seat) = &seat {
         seat.shows(&activity);
     }
@@ -113,8 +120,13 @@ where
             run(connection.with_upgrades(), watch, &activity, &signal).await;
         }
         Protocol::Http2 => {
-            let wire = TokioIo::new(Metered::client(wire, fragments));
-            let connection = http2_builder(&port.limits).serve_connection(wire, service);
+            let wire = Metered::client(wire, fragments).with_window(Arc::clone(&activity.window));
+            let tasks = StreamTasks {
+                activity: Arc::clone(&activity),
+                limits: Arc::clone(&port.limits),
+            };
+            let builder = http2_builder(&port.limits, tasks);
+            let connection = builder.serve_connection(TokioIo::new(wire), service);
             run(connection, watch, &activity, &signal).await;
         }
     }
@@ -137,9 +149,9 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
-fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+fn http2_builder(limits: &Limits, tasks: StreamTasks) -> http2::Builder<StreamTasks> {
     let head = u32::try_from(limits.max_header_bytes.0).unwrap_or(u32::MAX);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(tasks);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
@@ -147,6 +159,8 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .max_pending_accept_reset_streams(RESETS_UNSEEN)
         .max_local_error_reset_streams(RESETS_CAUSED)
         .max_send_buf_size(WRITE_BUFFER)
+        .initial_connection_window_size(UPLOADS)
+        .initial_stream_window_size(UPLOADS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
     builder
@@ -180,6 +194,10 @@ async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, si
             draining = true;
             connection.as_mut().drain();
         }
+        if activity.is_cut() {
+            tracing::debug!("a connection is cut: more memory is held than may be");
+            return Poll::Ready(());
+        }
         watch.poll(cx, activity).map(|phase| {
             tracing::debug!(?phase, "a client was too slow and is cut");
             if phase == Phase::Head && activity.expire() {
@@ -207,7 +225,7 @@ where
     }
 }
 
-impl<S> Drains for http2::Connection<TokioIo<Metered<Wire>>, S, TokioExecutor>
+impl<S> Drains for http2::Connection<TokioIo<Metered<Wire>>, S, StreamTasks>
 where
     S: HttpService<hyper::body::Incoming, ResBody = Served> + 'static,
     S::Future: Send + 'static,

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::Protocol;
 use super::activity::Activity;
+use crate::http::memory::ConnectionMemory;
 
 /// Bytes of interim answers for one request; further ones are dropped.
 const MAX_BYTES: usize = 32 << 10;
@@ -58,6 +59,11 @@ impl Early {
     /// When the request under way began; a look at the clock that was paid for already.
     pub fn began(&self) -> Instant {
         self.0.began()
+    }
+
+    /// What the answers of the connection hold.
+    pub fn memory(&self) -> &Arc<ConnectionMemory> {
+        &self.0.memory
     }
 
     /// For the request under way, whose connection's task has this waker. None: its
@@ -152,13 +158,18 @@ fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn activity(protocol: Protocol) -> Arc<Activity> {
+        let memory = ConnectionMemory::new(&crate::http::memory::PROCESS, u64::MAX);
+        Arc::new(Activity::new(protocol, memory))
+    }
+
     fn hints() -> HeaderMap {
         HeaderMap::from_iter([(http::header::LINK, "</a.css>; rel=preload".parse().unwrap())])
     }
 
     #[test]
     fn what_comes_after_the_answer_or_for_another_request_is_dropped() {
-        let activity = Arc::new(Activity::new(Protocol::Http1));
+        let activity = activity(Protocol::Http1);
         let early = Early(Arc::clone(&activity));
         let open = || early.open(Version::HTTP_11, Waker::noop()).unwrap();
         let first = open();
@@ -179,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_bounded() {
-        let activity = Arc::new(Activity::new(Protocol::Http1));
+        let activity = activity(Protocol::Http1);
         let early = Early(Arc::clone(&activity));
         let interim = early.open(Version::HTTP_11, Waker::noop()).unwrap();
         for _ in 0..10_000 {
@@ -190,9 +201,7 @@ mod tests {
 
     #[test]
     fn older_and_newer_protocols_get_none() {
-        let open = |protocol, version| {
-            Early(Arc::new(Activity::new(protocol))).open(version, Waker::noop())
-        };
+        let open = |protocol, version| Early(activity(protocol)).open(version, Waker::noop());
         assert!(open(Protocol::Http1, Version::HTTP_10).is_none());
         assert!(open(Protocol::Http2, Version::HTTP_2).is_none());
     }

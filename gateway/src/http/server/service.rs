@@ -5,22 +5,25 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::activity::InFlight;
-use super::{Early, Entered, Limits, Peer};
+use super::sending::{LOW_WATER, Piece, Sending};
+use super::stream_task::{self, Handed};
+use super::{Early, Entered, Limits, Peer, Protocol};
 use crate::http::body::{Body, BodyError, Bounded};
 use crate::http::forward::{self, Belief, Caller, Trust};
 use crate::http::frames::Fragments;
 use crate::http::guard::framing::Fault;
 use crate::http::guard::{self, Refusal};
+use crate::http::memory::stored::ReadsStored;
 
 /// What answers the requests of one connection.
 pub(super) struct Service<H> {
@@ -33,15 +36,42 @@ pub(super) struct Service<H> {
     pub(super) fragments: Arc<Fragments>,
 }
 
-/// A response's body that is under way until it is dropped.
+/// A response's body as hyper gets it.
 ///
 /// An error of it waits for one turn of the connection: hyper drops what it has not written
 /// yet, and a client that sees neither head nor bytes can't tell a cut answer from none.
 pub(super) struct Served {
     body: Body,
-    in_flight: InFlight,
+    delivery: Delivery,
     error: Option<BodyError>,
 }
+
+/// How the content goes out.
+enum Delivery {
+    /// At once, as one piece, which takes the request along.
+    Direct(Option<InFlight>),
+    /// In pieces that are watched until the last byte.
+    Watched(Box<Watched>),
+}
+
+/// An answer that goes out in pieces.
+struct Watched {
+    sending: Arc<Sending>,
+    protocol: Protocol,
+    /// HTTP/2: so many bytes leave in any case, since the window of each stream takes them.
+    free: usize,
+    /// HTTP/2: what came and was not handed out.
+    rest: Bytes,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+}
+
+/// HTTP/2: bytes that are handed out at a time.
+const PIECE: usize = 64 << 10;
+
+/// HTTP/2: an answer up to this size is not watched where the window of its stream takes it;
+/// it waits for nothing but the connection.
+const DIRECT: usize = 64 << 10;
 
 impl<H, F> Service<H>
 where
@@ -69,7 +99,7 @@ where
             Err(refusal) => Err(refused(refusal, version)),
         };
         async move {
-            let response = match called {
+            let mut response = match called {
                 Ok(answer) => AssertUnwindSafe(answer)
                     .catch_unwind()
                     .await
@@ -80,11 +110,8 @@ where
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 in_flight.tunnel();
             }
-            Ok(response.map(|body| Served {
-                body,
-                in_flight,
-                error: None,
-            }))
+            let reads = response.extensions_mut().remove::<ReadsStored>();
+            Ok(response.map(|body| Served::new(body, in_flight, reads.as_ref())))
         }
     }
 
@@ -146,39 +173,157 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     response
 }
 
+impl Served {
+    fn new(body: Body, in_flight: InFlight, reads: Option<&ReadsStored>) -> Self {
+        let activity = &in_flight.activity;
+        let protocol = activity.protocol;
+        let free = match protocol {
+            Protocol::Http1 => usize::MAX,
+            Protocol::Http2 => DIRECT.min(activity.window.of_new_streams() as usize),
+        };
+        let direct = match &body {
+            Body::Empty => true,
+            Body::Full(all) => reads.is_none() && all.as_ref().is_none_or(|all| all.len() <= free),
+            Body::Boxed(_) => false,
+        };
+        let delivery = match direct {
+            true => Delivery::Direct(Some(in_flight)),
+            false => Delivery::Watched(Box::new(Watched {
+                sending: sending(in_flight, reads),
+                protocol,
+                free,
+                rest: Bytes::new(),
+                trailers: None,
+                ended: false,
+            })),
+        };
+        Self {
+            body,
+            delivery,
+            error: None,
+        }
+    }
+}
+
+fn sending(in_flight: InFlight, reads: Option<&ReadsStored>) -> Arc<Sending> {
+    let Some(reads) = reads else {
+        return Arc::new(Sending::new(in_flight, None, Vec::new()));
+    };
+    let cut = in_flight.activity.cut_of_answer();
+    let seats = reads.as_slice().iter().map(|readers| readers.join(&cut));
+    let seats = seats.collect();
+    Arc::new(Sending::new(in_flight, Some(cut), seats))
+}
+
+type Polled<T> = Poll<Option<Result<Frame<T>, BodyError>>>;
+
+impl Watched {
+    fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Polled<Piece> {
+        self.sending.register(cx.waker());
+        match self.protocol {
+            Protocol::Http1 => Pin::new(body).poll_frame(cx).map_ok(|frame| {
+                let sending = &self.sending;
+                frame.map_data(|data| Piece::of(sending, data))
+            }),
+            Protocol::Http2 => self.poll_piece(body, cx),
+        }
+    }
+
+    /// No more than the client takes, and the end only after everything before it: h2 could
+    /// not reset the stream any more.
+    fn poll_piece(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Polled<Piece> {
+        loop {
+            if self.sending.unsent() > LOW_WATER {
+                return Poll::Pending;
+            }
+            if !self.rest.is_empty() {
+                let piece = self.rest.split_to(self.rest.len().min(PIECE));
+                let piece = Piece::of(&self.sending, piece);
+                stream_task::handed(Handed::Pieces(Arc::clone(&self.sending)));
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            if self.ended {
+                return match self.may_end() {
+                    true => Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(t)))),
+                    false => Poll::Pending,
+                };
+            }
+            match ready!(Pin::new(&mut *body).poll_frame(cx)).transpose() {
+                Err(error) => return Poll::Ready(Some(Err(error))),
+                Ok(None) => self.ended = true,
+                Ok(Some(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(frame) => {
+                        self.trailers = frame.into_trailers().ok();
+                        self.ended = true;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Whether the end may go to h2: everything is sent, or will be without the client's help.
+    fn may_end(&self) -> bool {
+        let unsent = self.sending.unsent();
+        unsent == 0 || self.sending.sent() + unsent as u64 <= self.free as u64
+    }
+}
+
 impl http_body::Body for Served {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = BodyError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Piece> {
         let this = self.get_mut();
         if let Some(error) = this.error.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        this.in_flight.asked();
-        match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Ready(Some(Err(error))) => {
-                this.error = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            frame => {
-                if matches!(frame, Poll::Ready(Some(Ok(_)))) {
-                    this.in_flight.handed();
-                }
-                frame
+        let polled = match &mut this.delivery {
+            Delivery::Direct(in_flight) => direct(&mut this.body, in_flight),
+            Delivery::Watched(watched) => watched.poll(&mut this.body, cx),
+        };
+        if let Poll::Ready(Some(Err(error))) = polled {
+            this.error = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let ended = self.error.is_none() && self.body.is_end_stream();
+        match &self.delivery {
+            Delivery::Direct(_) => ended,
+            Delivery::Watched(watched) => {
+                ended && watched.rest.is_empty() && watched.trailers.is_none() && watched.may_end()
             }
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let hint = self.body.size_hint();
+        let rest = match &self.delivery {
+            Delivery::Direct(_) => 0,
+            Delivery::Watched(watched) => watched.rest.len() as u64,
+        };
+        match hint.exact() {
+            Some(exact) => SizeHint::with_exact(exact + rest),
+            None => hint,
+        }
     }
+}
+
+/// The one piece of an answer that is here as a whole.
+fn direct(body: &mut Body, in_flight: &mut Option<InFlight>) -> Polled<Piece> {
+    let content = match body {
+        Body::Full(content) => content.take(),
+        Body::Empty | Body::Boxed(_) => None,
+    };
+    let piece = content.zip(in_flight.take()).map(|(bytes, in_flight)| {
+        if in_flight.activity.protocol == Protocol::Http2 {
+            stream_task::handed(Handed::Whole);
+        }
+        Ok(Frame::data(Piece::whole(bytes, in_flight)))
+    });
+    Poll::Ready(piece)
 }

@@ -2,11 +2,15 @@
 //!
 //! Input: the fields of a request, the fields of a stored response, its body.
 
+use std::future::Future as _;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use lamina::http::conditional::strong_last_modified;
 use lamina::http::range::{self, MAX_RANGES, RangeAnswer};
 
@@ -84,13 +88,30 @@ fn within(answer: &RangeAnswer, length: u64) {
     assert!(sorted.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
 }
 
+/// The bytes of an answer that never waits.
+fn read_at_once(answer: range::Multipart) -> Bytes {
+    let mut reading = std::pin::pin!(answer.collect());
+    match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(read) => read.expect("nothing cuts it").to_bytes(),
+        Poll::Pending => panic!("the stored body is there, and the answer waits"),
+    }
+}
+
 /// RFC 9110 §14.6, as a client reads it.
 fn multipart(parts: &[(u64, u64)], body: &Bytes, content_type: Option<&HeaderValue>) {
-    let (answered, bytes) = range::multipart(parts, body, content_type, BOUNDARY);
+    let answer = range::Multipart::new(
+        parts.to_vec(),
+        body.clone(),
+        content_type.cloned(),
+        BOUNDARY.to_owned(),
+    );
     assert_eq!(
-        answered,
+        answer.content_type(),
         format!("multipart/byteranges; boundary={BOUNDARY}")
     );
+    let length = answer.size_hint().exact();
+    let bytes = read_at_once(answer);
+    assert_eq!(length, Some(bytes.len() as u64), "the length is exact");
     let mut rest = &bytes[..];
     for &(first, last) in parts {
         let mut head = format!("--{BOUNDARY}\r\n").into_bytes();

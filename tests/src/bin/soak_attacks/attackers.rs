@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use e2e::attack::bytes::Case;
-use e2e::attack::{Attack, http1, http1_bodies, http2, http2_floods, origin};
+use e2e::attack::{Attack, held, http1, http1_bodies, http2, http2_floods, origin};
 use e2e::client::Client;
 use e2e::gateway::Gateway;
 use e2e::random::Random;
@@ -41,10 +41,15 @@ async fn bytes(address: SocketAddr, mut random: Random, report: Arc<Report>) {
     }
 }
 
-/// Frames on HTTP/2 connections. An attack that gets what it must not panics; in a task of
+/// Frames on HTTP/2 connections, and clients that do not read. An attack that gets what it must not panics; in a task of
 /// its own that ends nothing else, and the report hears of it.
 async fn frames(address: SocketAddr, mut random: Random, report: Arc<Report>) {
-    let tables = [http2::ALL, http2_floods::STOPPED, http2_floods::BORNE];
+    let tables = [
+        http2::ALL,
+        http2_floods::STOPPED,
+        http2_floods::BORNE,
+        held::ALL,
+    ];
     let all: Vec<&Attack> = tables.into_iter().flatten().collect();
     loop {
         let attack = all[random.below(all.len() as u64) as usize];

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::attack::origin;
+use e2e::attack::{held, origin};
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
@@ -53,9 +53,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn soak(span: Duration) -> Arc<Report> {
-    let origin = Origin::pages(|seen| match load::page(&seen.path) {
-        Some(reply) => reply,
-        None => Reply::ok("page").header("cache-control", "no-store"),
+    let origin = Origin::pages(|seen| {
+        let page = load::page(&seen.path).or_else(|| held::page(&seen.path));
+        page.unwrap_or_else(|| Reply::ok("page").header("cache-control", "no-store"))
     })
     .await;
     let rogue = Rogue::start(origin::TABLES.into_iter().flatten()).await;
@@ -99,6 +99,8 @@ async fn start(origin: &Origin, rogue: &Rogue) -> Gateway {
             "{header_timeout: 2s, body_timeout: 3s, idle_timeout: 5s}",
         )
         .top("telemetry", "{log_format: json, access_log: off}")
+        // Small enough for the attackers' pages to push others out, and to be full soon.
+        .top("cache", "{l1: {max_bytes: 48MiB}}")
         .upstream(
             "origin",
             &format!("{{targets: [\"{}\"], {pool}}}", origin.url()),

@@ -192,7 +192,7 @@ async fn a_damaged_or_foreign_record_is_a_miss_and_the_next_write_puts_it_right(
     ];
     for change in changes {
         node.put(&entry(&key("a"), Duration::ZERO, 1)).await;
-        assert_eq!(node.find(&key("a")).await.unwrap().body, "body");
+        assert_eq!(node.find(&key("a")).await.unwrap().body.bytes(), "body");
         store.spoil(change);
         assert!(node.find(&key("a")).await.is_none());
     }
@@ -215,9 +215,9 @@ async fn a_body_that_looks_like_nothing_or_like_a_record_is_a_body() {
     ];
     for body in bodies {
         let mut page = entry(&key("a"), Duration::ZERO, 1);
-        page.body = Bytes::from_static(body);
+        page.body = Bytes::from_static(body).into();
         one.put(&page).await;
-        assert_eq!(other.find(&key("a")).await.unwrap().body, body);
+        assert_eq!(other.find(&key("a")).await.unwrap().body.bytes(), body);
     }
 }
 
@@ -228,10 +228,8 @@ async fn large_records_are_worked_on_beside_the_runtime() {
     let node = Node::over(&store).await;
     assert!(node.tier.known(LIFE).await);
     let mut page = entry(&key("a"), Duration::ZERO, 1);
-    page.body = (0..100_000)
-        .map(|n| format!("{n} "))
-        .collect::<String>()
-        .into();
+    let numbers = (0..100_000).map(|n| format!("{n} ")).collect::<String>();
+    page.body = Bytes::from(numbers).into();
     node.tier.put(&page.key, &[], &page, LIFE);
     let name = StoreKey::of(key("a").as_bytes());
     let write = node.tier.writer.waiting(&name).unwrap();

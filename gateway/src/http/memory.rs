@@ -1,0 +1,236 @@
+//! Bytes that answers hold beyond what the cache counts as its own: counted for the process
+//! and for each connection, with a bound on both.
+//!
+//! Two kinds of bytes are counted. A piece that came from an origin or a plugin is counted
+//! from its arrival until its last slice is dropped, wherever it is by then: in a fill, in a
+//! queue of hyper or h2 ([`claim`]). The body of a cache entry is counted from the moment
+//! when the cache lets it go until its last reader is gone ([`stored`]). So a hit counts
+//! nothing at all.
+//!
+//! Neighbours: `origin` and `proxy` claim what arrives, `cache` owns stored bodies, `server`
+//! makes one [`ConnectionMemory`] for each connection and cuts answers, `proxy` refuses loads
+//! while the process is full, `app` sets the bound and shows the gauge.
+//!
+//! Decision: one ledger for the process and not an argument of everything that is built,
+//! because memory is the process's. Tests make ledgers of their own.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prometheus::{IntGauge, Registry};
+
+pub mod stored;
+
+use stored::StoredReaders;
+
+/// The ledger of this process.
+pub static PROCESS: MemoryLedger = MemoryLedger::new();
+
+/// What is held at the moment, and how much may be.
+pub struct MemoryLedger {
+    held: AtomicU64,
+    bound: AtomicU64,
+    /// Bytes of evicted bodies whose readers have all been cut and that will be free soon.
+    leaving: AtomicU64,
+    /// Bodies that the cache has let go and that somebody still reads, the oldest first.
+    evicted: Mutex<VecDeque<Weak<StoredReaders>>>,
+}
+
+/// What the answers of one connection hold.
+pub struct ConnectionMemory {
+    ledger: &'static MemoryLedger,
+    held: AtomicU64,
+    bound: u64,
+}
+
+/// Some bytes that are counted until this is dropped.
+struct MemoryClaim {
+    ledger: &'static MemoryLedger,
+    connection: Option<Arc<ConnectionMemory>>,
+    bytes: u64,
+}
+
+/// Bytes and the claim that counts them.
+struct ClaimedBytes {
+    bytes: Bytes,
+    _claim: MemoryClaim,
+}
+
+impl MemoryLedger {
+    /// An empty ledger without a bound.
+    pub const fn new() -> Self {
+        Self {
+            held: AtomicU64::new(0),
+            bound: AtomicU64::new(u64::MAX),
+            leaving: AtomicU64::new(0),
+            evicted: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// Sets how many bytes may be held.
+    pub fn set_bound(&self, bytes: u64) {
+        self.bound.store(bytes, Relaxed);
+    }
+
+    /// Bytes that are held.
+    pub fn held(&self) -> u64 {
+        self.held.load(Relaxed)
+    }
+
+    /// Whether nothing more should be begun that holds memory.
+    pub fn is_full(&self) -> bool {
+        self.held() >= self.bound.load(Relaxed)
+    }
+
+    /// Counts bytes; [`relieve`](Self::relieve) is to be called after that.
+    fn count(&self, bytes: u64) {
+        self.held.fetch_add(bytes, Relaxed);
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Relaxed);
+    }
+
+    /// A body whose bytes were counted left the cache while somebody reads it.
+    fn note_evicted(&self, readers: &Arc<StoredReaders>) {
+        let mut evicted = self.evicted.lock();
+        if evicted.len() == evicted.capacity() {
+            evicted.retain(|readers| readers.strong_count() > 0);
+        }
+        evicted.push_back(Arc::downgrade(readers));
+        drop(evicted);
+        self.relieve();
+    }
+
+    /// Cuts the readers of evicted bodies, those that have read for the longest time since the
+    /// eviction first, until enough is going to be free.
+    fn relieve(&self) {
+        let over =
+            || self.held().saturating_sub(self.leaving.load(Relaxed)) > self.bound.load(Relaxed);
+        while over() {
+            let Some(oldest) = self.evicted.lock().pop_front() else {
+                return;
+            };
+            if let Some(readers) = oldest.upgrade() {
+                readers.cut_all();
+            }
+        }
+    }
+
+    /// The readers of a body were cut.
+    fn is_leaving(&self, bytes: u64) {
+        self.leaving.fetch_add(bytes, Relaxed);
+    }
+
+    /// The readers of a body that were cut are gone.
+    fn has_left(&self, bytes: u64) {
+        self.leaving.fetch_sub(bytes, Relaxed);
+    }
+}
+
+impl Default for MemoryLedger {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ConnectionMemory {
+    /// For a connection whose answers may hold `bound` bytes.
+    pub fn new(ledger: &'static MemoryLedger, bound: u64) -> Self {
+        Self {
+            ledger,
+            held: AtomicU64::new(0),
+            bound,
+        }
+    }
+
+    /// Bytes that its answers hold.
+    pub fn held(&self) -> u64 {
+        self.held.load(Relaxed)
+    }
+
+    /// Whether its answers, or those of all connections together, should hold no more.
+    pub fn is_full(&self) -> bool {
+        self.held() >= self.bound || self.ledger.is_full()
+    }
+
+    /// Adds bytes; true when there is too much now and it is not these bytes alone: one body
+    /// that is larger than the bound may be read to its end.
+    fn add(&self, bytes: u64) -> bool {
+        let before = self.held.fetch_add(bytes, Relaxed);
+        before > 0 && before + bytes > self.bound
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// Counts bytes that have just arrived until their last slice is dropped: for the process,
+/// and for the connection that they were asked for by.
+pub fn claim(
+    bytes: Bytes,
+    ledger: &'static MemoryLedger,
+    connection: Option<&Arc<ConnectionMemory>>,
+) -> Bytes {
+    if bytes.is_empty() {
+        return bytes;
+    }
+    let count = bytes.len() as u64;
+    ledger.count(count);
+    ledger.relieve();
+    if let Some(connection) = connection {
+        connection.add(count);
+    }
+    let claim = MemoryClaim {
+        ledger,
+        connection: connection.cloned(),
+        bytes: count,
+    };
+    Bytes::from_owner(ClaimedBytes {
+        bytes,
+        _claim: claim,
+    })
+}
+
+/// What the ledger of the process holds, as a metric.
+pub struct HeldGauge(IntGauge);
+
+impl HeldGauge {
+    /// # Errors
+    /// When one is registered already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = IntGauge::new(
+            "lamina_held_bytes",
+            "Bytes that answers hold beyond what the cache counts as its own.",
+        )?;
+        registry.register(Box::new(gauge.clone()))?;
+        Ok(Self(gauge))
+    }
+
+    /// Sets it; to be called before the metrics are read.
+    pub fn update(&self) {
+        self.0.set(PROCESS.held().try_into().unwrap_or(i64::MAX));
+    }
+}
+
+impl AsRef<[u8]> for ClaimedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for MemoryClaim {
+    fn drop(&mut self) {
+        self.ledger.give_back(self.bytes);
+        if let Some(connection) = &self.connection {
+            connection.give_back(self.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

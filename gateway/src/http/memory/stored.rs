@@ -1,0 +1,357 @@
+//! The body of a cache entry, and who reads it: what the cache lets go while somebody reads
+//! it is no longer the cache's memory but that of the answers.
+//!
+//! The cache owns a [`StoredBody`]; an answer takes plain slices of it, which cost a hit no
+//! more than a reference count. Only an answer that may hold much for long, one with a large
+//! body, also says that it reads ([`StoredReaders::join`]), so that it can be cut.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::{ConnectionMemory, MemoryLedger, PROCESS};
+
+/// Bodies up to this size are not followed: an open stream costs as much by itself.
+pub const SMALL_BODY: usize = 4 << 10;
+
+/// Answers from larger bodies say that they read them; a smaller body is in the count, but
+/// the answers that hold it are not worth a look.
+const LARGE_BODY: usize = 64 << 10;
+
+/// A body that the cache owns; a clone is one more owner of the same bytes.
+#[derive(Default)]
+pub struct StoredBody {
+    bytes: Bytes,
+    /// None for a small body.
+    readers: Option<Arc<StoredReaders>>,
+}
+
+/// Who reads one stored body, and whether the cache still owns it.
+pub struct StoredReaders {
+    ledger: &'static MemoryLedger,
+    /// How long the body is, once it is whole.
+    bytes: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Entries of the cache that have this body.
+    owners: usize,
+    place: Place,
+    /// By the number of their seat.
+    readers: HashMap<u64, Arc<AnswerCut>>,
+    next_seat: u64,
+    /// It was evicted while it was read, so that each connection that reads it is charged once.
+    charged: bool,
+    /// Its readers were told to end, and the ledger expects its bytes.
+    all_cut: bool,
+}
+
+/// Where the bytes are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Place {
+    /// The cache owns them and counts them.
+    #[default]
+    Cached,
+    /// Only readers hold them.
+    Evicted,
+    /// They are freed.
+    Gone,
+}
+
+/// The way to end one answer from outside.
+pub struct AnswerCut {
+    connection: Arc<ConnectionMemory>,
+    cut: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// One answer's reading of a body; ends when it is dropped.
+pub struct Seat {
+    readers: Arc<StoredReaders>,
+    number: u64,
+    answer: Arc<AnswerCut>,
+}
+
+/// The bodies that an answer reads: an extension of a response whose content may be held for
+/// long, as a slow client takes it.
+#[derive(Clone)]
+pub enum ReadsStored {
+    One(Arc<StoredReaders>),
+    Several(Vec<Arc<StoredReaders>>),
+}
+
+/// The allocation that all slices of a body share.
+struct Owned {
+    bytes: Bytes,
+    readers: Arc<StoredReaders>,
+}
+
+impl StoredBody {
+    /// A body that one entry owns.
+    pub fn new(bytes: Bytes) -> Self {
+        Self::on(&PROCESS, bytes)
+    }
+
+    pub(super) fn on(ledger: &'static MemoryLedger, bytes: Bytes) -> Self {
+        match bytes.len() <= SMALL_BODY {
+            true => Self {
+                bytes,
+                readers: None,
+            },
+            false => Self::read_by(&StoredReaders::on(ledger), bytes),
+        }
+    }
+
+    /// A body that one entry owns and that was read before it was whole. There is no other
+    /// with these readers.
+    pub fn read_by(readers: &Arc<StoredReaders>, bytes: Bytes) -> Self {
+        readers.bytes.store(bytes.len() as u64, Relaxed);
+        readers.state.lock().owners += 1;
+        let owned = Owned {
+            bytes,
+            readers: Arc::clone(readers),
+        };
+        Self {
+            bytes: Bytes::from_owner(owned),
+            readers: Some(Arc::clone(readers)),
+        }
+    }
+
+    /// The bytes, for a reader.
+    pub fn bytes(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
+    /// Octets of it for an answer. A few are copied, so that they do not hold all the others.
+    pub fn octets(&self, range: std::ops::Range<usize>) -> Bytes {
+        match range.len() <= SMALL_BODY && self.readers.is_some() {
+            true => Bytes::copy_from_slice(&self.bytes[range]),
+            false => self.bytes.slice(range),
+        }
+    }
+
+    /// Where an answer has to say that it reads this body; None for one that is not large.
+    pub fn readers(&self) -> Option<&Arc<StoredReaders>> {
+        let large = self.bytes.len() > LARGE_BODY;
+        self.readers.as_ref().filter(|_| large)
+    }
+
+    /// Bytes that it takes beside its content.
+    pub fn overhead(&self) -> usize {
+        /// The list of readers and the owner of the bytes, with their reference counts.
+        const FOLLOWED: usize = size_of::<StoredReaders>() + size_of::<Owned>() + 48;
+        self.readers.as_ref().map_or(0, |_| FOLLOWED)
+    }
+}
+
+impl Clone for StoredBody {
+    fn clone(&self) -> Self {
+        if let Some(readers) = &self.readers {
+            readers.state.lock().owners += 1;
+        }
+        Self {
+            bytes: self.bytes.clone(),
+            readers: self.readers.clone(),
+        }
+    }
+}
+
+impl Drop for StoredBody {
+    fn drop(&mut self) {
+        if let Some(readers) = self.readers.take() {
+            // First, so that a body that nobody reads is gone before it counts as evicted.
+            drop(std::mem::take(&mut self.bytes));
+            readers.disown();
+        }
+    }
+}
+
+impl fmt::Debug for StoredBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The content may be large or private.
+        f.debug_tuple("StoredBody")
+            .field(&self.bytes.len())
+            .finish()
+    }
+}
+
+impl Deref for StoredBody {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl From<Bytes> for StoredBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.readers.freed();
+    }
+}
+
+impl StoredReaders {
+    /// Of a body that is still arriving.
+    pub fn before_stored() -> Arc<Self> {
+        Self::on(&PROCESS)
+    }
+
+    fn on(ledger: &'static MemoryLedger) -> Arc<Self> {
+        Arc::new(Self {
+            ledger,
+            bytes: AtomicU64::new(0),
+            state: Mutex::default(),
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Says that `answer` reads it. What was evicted meanwhile is charged to the answer's
+    /// connection at once.
+    pub fn join(self: &Arc<Self>, answer: &Arc<AnswerCut>) -> Seat {
+        let mut state = self.state.lock();
+        let first = !state.has_reader_of(&answer.connection);
+        let number = state.next_seat;
+        state.next_seat += 1;
+        state.readers.insert(number, Arc::clone(answer));
+        let too_much = state.charged && first && answer.connection.add(self.bytes());
+        drop(state);
+        if too_much {
+            answer.cut();
+        }
+        Seat {
+            readers: Arc::clone(self),
+            number,
+            answer: Arc::clone(answer),
+        }
+    }
+
+    /// An entry is gone. After the last one the bytes belong to the readers, if there are any.
+    fn disown(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.owners -= 1;
+        if state.owners > 0 || state.place != Place::Cached {
+            return;
+        }
+        state.place = Place::Evicted;
+        state.charged = true;
+        self.ledger.count(self.bytes());
+        let to_cut = state.charge(self.bytes());
+        drop(state);
+        to_cut.iter().for_each(|answer| answer.cut());
+        self.ledger.note_evicted(self);
+    }
+
+    /// The last slice was dropped.
+    fn freed(&self) {
+        let mut state = self.state.lock();
+        let before = std::mem::replace(&mut state.place, Place::Gone);
+        if before == Place::Evicted {
+            self.ledger.give_back(self.bytes());
+        }
+        if state.all_cut {
+            self.ledger.has_left(self.bytes());
+        }
+    }
+
+    /// Cuts every answer that reads it.
+    pub(super) fn cut_all(&self) {
+        let mut state = self.state.lock();
+        if state.place != Place::Evicted || state.all_cut || state.readers.is_empty() {
+            return;
+        }
+        state.all_cut = true;
+        self.ledger.is_leaving(self.bytes());
+        let answers: Vec<_> = state.readers.values().cloned().collect();
+        drop(state);
+        answers.iter().for_each(|answer| answer.cut());
+    }
+}
+
+impl ReadsStored {
+    /// Each of them.
+    pub fn as_slice(&self) -> &[Arc<StoredReaders>] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(several) => several,
+        }
+    }
+}
+
+impl State {
+    /// Charges each connection that reads it once; the answers of those that hold too much.
+    fn charge(&self, bytes: u64) -> Vec<Arc<AnswerCut>> {
+        let mut full = HashMap::new();
+        let answers = self.readers.values();
+        let over = answers.filter(|answer| {
+            let connection = &answer.connection;
+            *full
+                .entry(Arc::as_ptr(connection))
+                .or_insert_with(|| connection.add(bytes))
+        });
+        over.cloned().collect()
+    }
+
+    fn has_reader_of(&self, connection: &Arc<ConnectionMemory>) -> bool {
+        let mut answers = self.readers.values();
+        answers.any(|answer| Arc::ptr_eq(&answer.connection, connection))
+    }
+}
+
+impl AnswerCut {
+    /// For an answer on this connection.
+    pub fn new(connection: Arc<ConnectionMemory>) -> Self {
+        Self {
+            connection,
+            cut: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Notes the task that ends the answer when it is cut.
+    pub fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Whether the answer is to end.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Relaxed)
+    }
+
+    fn cut(&self) {
+        self.cut.store(true, Relaxed);
+        self.waker.wake();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let connection = &self.answer.connection;
+        let mut state = self.readers.state.lock();
+        state.readers.remove(&self.number);
+        if state.charged && !state.has_reader_of(connection) {
+            connection.give_back(self.readers.bytes());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The task of one HTTP/2 stream: hyper's own, ended when its client takes too little of it.
+//!
+//! A stream is judged by itself. Others on the connection that move do not excuse it, and it
+//! does not cost them anything: it is reset alone, which dropping hyper's future does. It is
+//! its own fault only where nothing but its own window holds it: while the connection takes
+//! no bytes, or its common window is used up, `watch` judges the connection as a whole.
+//!
+//! Neighbours: `sending` tells what was sent of an answer; `service`, which runs inside
+//! hyper's future, leaves word of what it handed out by [`handed`].
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::Executor;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::Limits;
+use super::activity::Activity;
+use super::sending::Sending;
+use crate::http::body::Pace;
+
+/// Runs the streams of one connection.
+#[derive(Clone)]
+pub(super) struct StreamTasks {
+    pub(super) activity: Arc<Activity>,
+    pub(super) limits: Arc<Limits>,
+}
+
+/// What an answer has handed to hyper and hyper may not have sent.
+pub(super) enum Handed {
+    Nothing,
+    /// All of a small answer.
+    Whole,
+    Pieces(Arc<Sending>),
+}
+
+thread_local! {
+    /// What the answer whose stream is polled has handed out in this poll.
+    static HANDED: Cell<Handed> = const { Cell::new(Handed::Nothing) };
+}
+
+/// Tells the task of the stream that is being polled what was handed to hyper.
+pub(super) fn handed(handed: Handed) {
+    HANDED.set(handed);
+}
+
+pin_project! {
+    struct StreamTask<F> {
+        #[pin]
+        stream: F,
+        tasks: StreamTasks,
+        handed: Handed,
+        wait: Option<Wait>,
+    }
+}
+
+/// The waits for the client to take more.
+struct Wait {
+    pace: Option<Pace>,
+    /// Everything is sent, and there is nothing to wait for.
+    paused: bool,
+    /// Since when nothing has moved.
+    since: Instant,
+    /// Up to here `pace` has counted the time of waiting.
+    counted: Instant,
+    /// What was sent of the answer when it moved last.
+    sent: u64,
+    /// What had been sent on the connection when the span began that is looked at.
+    progress: u64,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// Bytes that each of the streams of a connection gets in its turn, at most; when the others
+/// took so many in the same time, a stream that moved nothing is not waiting for its turn.
+const TURN: u64 = 128 << 10;
+
+impl<F> Executor<F> for StreamTasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        tokio::spawn(StreamTask {
+            stream,
+            tasks: self.clone(),
+            handed: Handed::Nothing,
+            wait: None,
+        });
+    }
+}
+
+impl<F: Future<Output = ()>> Future for StreamTask<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        HANDED.set(Handed::Nothing);
+        if this.stream.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match HANDED.replace(Handed::Nothing) {
+            Handed::Nothing => {}
+            handed => *this.handed = handed,
+        }
+        let sent = match &*this.handed {
+            Handed::Pieces(sending) if sending.is_cut() => {
+                tracing::debug!("a stream is cut: more memory is held than may be");
+                return Poll::Ready(());
+            }
+            Handed::Pieces(sending) if sending.unsent() > 0 => sending.sent(),
+            Handed::Whole => 0,
+            Handed::Nothing | Handed::Pieces(_) => {
+                if let Some(wait) = this.wait {
+                    wait.paused = true;
+                }
+                return Poll::Pending;
+            }
+        };
+        let wait = this.wait.get_or_insert_with(|| this.tasks.begin_wait(sent));
+        if wait.poll(cx, this.tasks, sent).is_ready() {
+            tracing::debug!("a stream is cut: its client took too little of it");
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl StreamTasks {
+    fn begin_wait(&self, sent: u64) -> Wait {
+        let now = Instant::now();
+        Wait {
+            pace: self.limits.pace(),
+            paused: false,
+            since: now,
+            counted: now,
+            sent,
+            progress: self.activity.progress(),
+            timer: Box::pin(sleep_until(now)),
+        }
+    }
+
+    /// Whether only its own window can hold a stream that moved too little since the
+    /// connection had made this `progress`.
+    fn holds_itself(&self, progress: u64) -> bool {
+        let others = self.activity.progress().saturating_sub(progress);
+        let turns = u64::from(self.activity.in_flight()) * TURN;
+        self.activity.takes_more() || others > turns
+    }
+}
+
+impl Wait {
+    /// Ready when the client has taken too little for too long.
+    fn poll(&mut self, cx: &mut Context<'_>, tasks: &StreamTasks, sent: u64) -> Poll<()> {
+        if std::mem::take(&mut self.paused) {
+            self.counted = Instant::now();
+            (self.since, self.progress) = (self.counted, tasks.activity.progress());
+        }
+        if sent != self.sent {
+            if let Some(pace) = &mut self.pace {
+                pace.moved(sent.saturating_sub(self.sent));
+            }
+            (self.since, self.sent) = (Instant::now(), sent);
+        }
+        while let Some(due) = self.due(tasks) {
+            if self.timer.deadline() != due {
+                self.timer.as_mut().reset(due);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if self.is_too_slow(tasks) && tasks.holds_itself(self.progress) {
+                return Poll::Ready(());
+            }
+            self.progress = tasks.activity.progress();
+        }
+        Poll::Pending
+    }
+
+    /// When there is to be looked again.
+    fn due(&self, tasks: &StreamTasks) -> Option<Instant> {
+        let stop = self.since.checked_add(tasks.limits.body_timeout.0);
+        let window = self.pace.as_ref().map(Pace::left);
+        let window = window.and_then(|left| self.counted.checked_add(left));
+        [stop, window].into_iter().flatten().min()
+    }
+
+    /// Counts the time since the last look.
+    fn is_too_slow(&mut self, tasks: &StreamTasks) -> bool {
+        let now = Instant::now();
+        let span = now - self.counted;
+        self.counted = now;
+        let slow = self.pace.as_mut().is_some_and(|pace| pace.waited(span));
+        let stands = now - self.since >= tasks.limits.body_timeout.0;
+        if stands {
+            self.since = now;
+        }
+        slow || stands
+    }
+}
