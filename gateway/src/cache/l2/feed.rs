@@ -505,12 +505,10 @@ impl Feed {
             }
             Ok(Statement::Doubt) => self.log.doubt_before(number),
             // What a newer version knows: what it reaches is unknown, so all.
-            Ok(Statement::Invalidated(_)) | Err(_) => self.log.record_numbered(
-                Author::Operator,
-                &Selector::All,
-                Kind::Hard,
-                number,
-            ),
+            Ok(Statement::Invalidated(_)) | Err(_) => {
+                self.log
+                    .record_numbered(Author::Operator, &Selector::All, Kind::Hard, number)
+            }
         }
     }
 

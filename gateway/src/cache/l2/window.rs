@@ -149,12 +149,7 @@ impl Window {
 
 /// Whether purges lead from one number to another, without a hole and in order, and none
 /// stands for more than `span` numbers.
-fn leads_to<'a>(
-    purges: impl Iterator<Item = &'a Logged>,
-    from: u64,
-    to: u64,
-    span: u64,
-) -> bool {
+fn leads_to<'a>(purges: impl Iterator<Item = &'a Logged>, from: u64, to: u64, span: u64) -> bool {
     let mut reached = from;
     for logged in purges {
         let numbers = logged.since..=logged.number;

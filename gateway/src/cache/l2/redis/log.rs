@@ -139,8 +139,13 @@ impl Redis {
             soft.into(),
             newest.to_string().into(),
             seals.as_slice().into(),
-            since.map_or(String::new(), |since| since.to_string()).into(),
-            spanning.map_or(Vec::new(), |seal| seal.to_vec()).as_slice().into(),
+            since
+                .map_or(String::new(), |since| since.to_string())
+                .into(),
+            spanning
+                .map_or(Vec::new(), |seal| seal.to_vec())
+                .as_slice()
+                .into(),
         ]
     }
 
@@ -181,7 +186,11 @@ impl Redis {
         let purges = answer.entries.iter().zip(read);
         let purges = purges.map(|(entry, purge)| Logged {
             // What can't be read stands for its own number.
-            since: if purge.is_some() { entry.since } else { entry.number },
+            since: if purge.is_some() {
+                entry.since
+            } else {
+                entry.number
+            },
             number: entry.number,
             purge: purge.unwrap_or_else(everything),
         });

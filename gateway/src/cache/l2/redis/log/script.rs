@@ -152,7 +152,16 @@ pub(super) struct Entry {
 
 impl Answer {
     pub(super) fn read(answer: Value) -> Option<Self> {
-        let [generation, seal, newest, whole, why, appended, entries, last] = parts(answer)?;
+        let [
+            generation,
+            seal,
+            newest,
+            whole,
+            why,
+            appended,
+            entries,
+            last,
+        ] = parts(answer)?;
         let entries = match entries {
             Value::Array(entries) => entries,
             Value::Null => Vec::new(),
