@@ -290,7 +290,13 @@ fn seal(config: &Config) -> Seal {
 /// Opens what the second tier keeps its records in.
 fn open_store(config: &L2) -> Result<Option<Arc<dyn Store>>, StartError> {
     match (&config.redis, &config.disk) {
-        (Some(redis), _) => Ok(Some(redis::open(redis)?)),
+        (Some(redis), _) => {
+            let common = redis::Common {
+                secret: config.seal_key.as_deref(),
+                max_life: config.max_life.0,
+            };
+            Ok(Some(redis::open_for(redis, common)?))
+        }
         (None, Some(disk)) => Ok(Some(disk::open(disk)?)),
         (None, None) => Ok(None),
     }

@@ -457,8 +457,10 @@ fn inspect(file: &Path, key: Option<KeyId>, seal_key_file: Option<&Path>) -> any
     say::text(&told);
     let bound = key.is_none_or(|key| key == KeyId::of(&told.key));
     anyhow::ensure!(bound, "{}: {}", file.display(), Corrupt::AnotherKey);
-    anyhow::ensure!(told.sealed, "{}: {}", file.display(), Corrupt::Seal);
-    Ok(())
+    match told.refusal() {
+        Some(why) => anyhow::bail!("{}: {why}", file.display()),
+        None => Ok(()),
+    }
 }
 
 /// Prints what the second tier holds for a request.
@@ -470,7 +472,9 @@ fn inspect_stored(config: &Config, request: http::Request<()>) -> anyhow::Result
     for bytes in &records {
         let told = record::inspect(bytes, &Limits::of_inspection(), &seal)?;
         say::line(&told);
-        anyhow::ensure!(told.sealed, Corrupt::Seal);
+        if let Some(why) = told.refusal() {
+            anyhow::bail!(why);
+        }
     }
     Ok(())
 }

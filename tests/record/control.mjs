@@ -17,9 +17,10 @@ import { listing } from "./listing.mjs";
 const require = createRequire(`${process.env.NODE_CONTROL_MODULES}/`);
 const { pack, unpack } = require("msgpackr");
 
-const VERSION = 1;
-const PUBLIC = "lamina record 1";
-const NUMBERS = ["status", "born", "gen", "age", "life", "fresh", "swr", "sie"];
+const VERSION = 2;
+const PUBLIC = "lamina record";
+const PURPOSE = "lamina record 2";
+const NUMBERS = ["status", "born", "gen", "at", "age", "life", "fresh", "swr", "sie"];
 
 const base64 = (bytes) => Buffer.from(bytes).toString("base64");
 const bytes = (text) => Buffer.from(text, "base64");
@@ -29,7 +30,8 @@ const number = (text) => (Number.isSafeInteger(Number(text)) ? Number(text) : Bi
 function seal(key, record, secret) {
   const length = Buffer.alloc(8);
   length.writeBigUInt64BE(BigInt(key.length));
-  return createHmac("sha256", secret).update(length).update(key).update(record).digest().subarray(0, 16);
+  const derived = createHmac("sha256", secret).update(PURPOSE).digest();
+  return createHmac("sha256", derived).update(length).update(key).update(record).digest().subarray(0, 16);
 }
 
 function open(file, secret) {

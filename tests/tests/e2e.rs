@@ -92,6 +92,12 @@ mod key;
 mod l2;
 #[path = "e2e/l2_crash.rs"]
 mod l2_crash;
+#[path = "e2e/l2_forged_lease.rs"]
+mod l2_forged_lease;
+#[path = "e2e/l2_forged_log.rs"]
+mod l2_forged_log;
+#[path = "e2e/l2_forged_record.rs"]
+mod l2_forged_record;
 #[path = "e2e/l2_frozen.rs"]
 mod l2_frozen;
 #[path = "e2e/l2_gateway_damage.rs"]

@@ -163,6 +163,7 @@ fn record() -> Record {
         generation: 1,
         age: Duration::ZERO,
         life: Duration::from_secs(90),
+        written: Duration::from_secs(1_800_000_000),
         lifetime: Duration::from_secs(60),
         while_revalidate: Duration::from_secs(30),
         if_error: Duration::ZERO,

@@ -26,6 +26,7 @@ mod put;
 pub mod redis;
 mod removals;
 pub mod store;
+mod window;
 mod writer;
 
 use std::sync::{Arc, OnceLock};
@@ -38,6 +39,7 @@ use crate::cache::event::Hooks;
 use crate::cache::purge::{Author, Kind, Order, PurgeLog, Selector};
 use crate::cache::record::{self, Limits, Seal};
 use clear::Clearing;
+use convert::LogPlace;
 use feed::Feed;
 use guard::Guard;
 use index::Index;
@@ -141,9 +143,20 @@ impl L2 {
         self.feed.generation()
     }
 
-    /// Whether every purge up to this place in the order was applied.
-    pub fn knows(&self, born: Order) -> bool {
-        self.feed.knows(born)
+    /// Where a record that was born at this place of the store's log stands in our own
+    /// order; none: not every purge before that was applied here, or it can't be told.
+    pub fn order_of(&self, generation: u64, born: Order) -> Option<Order> {
+        self.feed.order_of(generation, born).ok()
+    }
+
+    /// Where a purge with this number of the store's log stands in our own order.
+    pub(in crate::cache) fn order_at(&self, number: u64) -> Order {
+        self.feed.order_at(number)
+    }
+
+    /// Where in the store's log something stands that began at this place of our own order.
+    pub(in crate::cache) fn place_of(&self, order: Order) -> Option<LogPlace> {
+        self.feed.place_of(order)
     }
 
     /// Reads what is new in the purge log. False: the store does not tell.

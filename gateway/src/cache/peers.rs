@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::entry::Entry;
 use super::event::Event;
 use super::key::{Hash64, Key, KeyBuf, KeyId};
-use super::l2::convert;
-use super::purge::{Author, Kind, Lasts, Order, Selector, Verdict, numbered};
+use super::l2::convert::{self, LogPlace};
+use super::purge::{Author, Kind, Lasts, Order, Selector, Verdict};
 use super::record::{self, Corrupt, Record, Stored};
 use super::{Cache, reach};
 use crate::http::vary::Vary;
@@ -94,8 +94,7 @@ impl Cache {
     /// one has read as far.
     pub fn born_in_log(&self, stored: &Stored) -> Option<Order> {
         let tier = self.below().filter(|tier| tier.is_shared())?;
-        let known = tier.generation() == Some(stored.generation) && tier.knows(stored.born);
-        known.then_some(stored.born)
+        tier.order_of(stored.generation, stored.born)
     }
 
     /// Forgets what a peer purged. With a log that all nodes follow, the peer's purge gets its
@@ -136,10 +135,10 @@ impl Cache {
             // What is stored below counts in numbers of its own log alone: one that
             // reaches nothing tells before and after apart.
             let told = tier.ask_for_number();
-            let log = Arc::clone(&self.log);
+            let (log, tier) = (Arc::clone(&self.log), Arc::clone(tier));
             tokio::spawn(async move {
                 if let Ok(number) = told.await {
-                    log.move_doubt(doubt, numbered(number));
+                    log.move_doubt(doubt, tier.order_at(number));
                 }
             });
         }
@@ -154,7 +153,15 @@ impl Cache {
     /// What peers would need of an entry. None: it is of no use to them.
     pub fn value_of(&self, primary: &Key, entry: &Entry, generation: u64) -> Option<Value> {
         let lifetime = entry.freshness.lifetime;
-        let stored = convert::stored(entry, lifetime, generation, MAX_LIFE)?;
+        let born = match generation {
+            // Without a log that all nodes follow its place is told otherwise.
+            0 => LogPlace::default(),
+            _ => self.below()?.place_of(entry.born)?,
+        };
+        if born.generation != generation {
+            return None;
+        }
+        let stored = convert::stored(entry, lifetime, born, MAX_LIFE)?;
         Some(Value {
             key: Bytes::copy_from_slice(entry.key.as_bytes()),
             primary: Bytes::copy_from_slice(primary.as_bytes()),
@@ -177,7 +184,7 @@ impl Cache {
         match record::decode(&key, bytes, &options.limits, &options.seal)? {
             Record::Entry(stored) => {
                 let left = stored.life.saturating_sub(transit);
-                let stored = convert::resided(stored, left);
+                let stored = stored.seen_at(record::unix_time(), left)?;
                 Ok(Value {
                     key,
                     primary,
@@ -199,12 +206,8 @@ impl Cache {
         if resident_only && !self.is_wanted(&key, &primary) {
             return Taken::Unwanted;
         }
-        if stored.life.is_zero() {
-            return Taken::Overtaken;
-        }
         let vary = Vary::parse(&stored.headers);
-        let entry = convert::entry(key, Stored { born, ..stored });
-        let entry = Arc::new(entry);
+        let entry = Arc::new(convert::entry(key, stored, born));
         self.log.hold(&entry);
         if self.log.judge(&entry) != Verdict::Visible {
             return Taken::Overtaken;

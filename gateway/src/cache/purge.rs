@@ -44,7 +44,7 @@ use order::{Bounds, Clock};
 use stamps::Stamps;
 use table::{Cell, Stamp};
 
-pub use order::{Order, numbered, shared};
+pub use order::{MAX_NUMBER, Order, number_of, numbered, shared};
 pub use stamps::{Presence, Watch};
 pub use text::{Statement, length_of_invalidated};
 pub use urls::Urls;

@@ -8,15 +8,19 @@
 //! | bytes | |
 //! |---|---|
 //! | `HC1M`, `HC1G` or `HC1Z` | what follows: the msgpack, gzip of it, zstd of it |
-//! | `[1, seal, record]` | msgpack array: version, 16 bytes, the record's own msgpack as a `bin` |
+//! | `[2, seal, record]` | msgpack array: version, 16 bytes, the record's own msgpack as a `bin` |
+//!
+//! Version 2 added when the record was written. A record of another version is a miss.
 //!
 //! Invariant: what [`decode`] returns was sealed for this key; nothing else of a record is
-//! read before the seal was compared. Invariant: no length that the input declares makes
+//! read before the seal was compared. What a record says of its own age and end is under
+//! the seal as well, and holds against what its store says ([`Stored::seen_at`]). Invariant: no length that the input declares makes
 //! us allocate more than an input of this size can hold, nor more than [`Limits`].
 
 mod compress;
 mod form;
 mod inspect;
+mod life;
 mod pack;
 mod seal;
 
@@ -31,7 +35,9 @@ use crate::hc1::{self, Fault};
 
 pub use crate::hc1::{Codec, Compression};
 pub use inspect::{Inspection, inspect};
+pub(in crate::cache) use life::unix_time;
 pub use seal::Seal;
+pub(in crate::cache) use seal::keyed;
 
 /// What a store holds for a key.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,14 +60,18 @@ pub struct Stored {
     pub body: Bytes,
     /// What purges know it by.
     pub marks: Marks,
-    /// Where its load stood in the order of purges when it began.
+    /// Where its load stood in the store's purge log when it began: a number of that log,
+    /// as [`numbered`](crate::cache::purge::numbered) writes it.
     pub born: Order,
     /// Of the purge log that `born` counts in.
     pub generation: u64,
     /// Its age when it was written (RFC 9111 §4.2.3); rounded up, so that it is never fresher than it was.
     pub age: Duration,
-    /// How long the store keeps it, from the write.
+    /// How long it may be used, from the write, whatever the store says.
     pub life: Duration,
+    /// When it was written, since the Unix epoch, by the clock of the node that wrote it:
+    /// `age` and `life` are as of then.
+    pub written: Duration,
     /// It is fresh while its age is less.
     pub lifetime: Duration,
     /// After expiry: served while one request refreshes.
@@ -80,7 +90,7 @@ const MAX_FIELDS: usize = 1_024;
 /// Containers in containers, at most.
 const MAX_DEPTH: usize = 16;
 /// The version that this program writes, and the only one it reads.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// What a record may take. A writer keeps to them too: what nobody could read is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +131,10 @@ pub enum Corrupt {
     Compression,
     #[error("its content has not the form of a record")]
     Form,
+    #[error("its life is over, though the store still has it")]
+    Ended,
+    #[error("it was written later than now, by more than two clocks may differ")]
+    Clock,
 }
 
 /// A record that no reader would take: larger than the limits allow, or with more fields.
@@ -248,6 +262,8 @@ impl Corrupt {
             Self::AnotherKey => "another_key",
             Self::Compression => "compression",
             Self::Form => "form",
+            Self::Ended => "ended",
+            Self::Clock => "clock",
         }
     }
 }

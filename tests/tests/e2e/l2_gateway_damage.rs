@@ -67,7 +67,12 @@ const DAMAGES: &[Damage] = &[
     // After the tag and the head of an array.
     damage(
         "of-a-newer-version",
-        Change("v:sub(1, 5) .. string.char(2) .. v:sub(7)"),
+        Change("v:sub(1, 5) .. string.char(3) .. v:sub(7)"),
+        corrupt!("version"),
+    ),
+    damage(
+        "of-the-version-before",
+        Change("v:sub(1, 5) .. string.char(1) .. v:sub(7)"),
         corrupt!("version"),
     ),
     damage(

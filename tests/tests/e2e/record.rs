@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use e2e::cli::{Ran, repository, run};
 
@@ -12,12 +13,19 @@ const ENTRY: &str = r#"{
     "kind": "entry", "key": "cwQAAABodHRwcAIAAAAvYQ==", "status": "200",
     "headers": [["content-type", "dGV4dC9wbGFpbg=="]], "body": "aGVsbG8=",
     "marks": {"id": "1", "identity": "2", "route": "3", "tags": "AAAAAAAAAAE=", "groups": "", "url": "a.example/a"},
-    "born": "268435456", "gen": "9", "age": "1500", "life": "90000", "fresh": "60000",
+    "born": "268435456", "gen": "9", "at": "WRITTEN", "age": "1500", "life": "90000", "fresh": "60000",
     "swr": "30000", "sie": "0", "must": false
 }"#;
 
-/// Has the control write [`ENTRY`] into `folder`, sealed by `secret`.
+/// Has the control write [`ENTRY`] into `folder`, sealed by `secret`, as of now.
 fn written(folder: &Path, tag: &str, secret: &[&str]) -> PathBuf {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    written_at(now, folder, tag, secret)
+}
+
+/// The same, as of then.
+fn written_at(at: Duration, folder: &Path, tag: &str, secret: &[&str]) -> PathBuf {
+    let entry = ENTRY.replace("WRITTEN", &at.as_millis().to_string());
     let file = folder.join("record");
     let mut control = Command::new(repository().join("tests/record/control.sh"))
         .args(["write", file.to_str().unwrap(), tag])
@@ -26,7 +34,7 @@ fn written(folder: &Path, tag: &str, secret: &[&str]) -> PathBuf {
         .spawn()
         .unwrap();
     let mut input = control.stdin.take().unwrap();
-    input.write_all(ENTRY.as_bytes()).unwrap();
+    input.write_all(entry.as_bytes()).unwrap();
     drop(input);
     assert!(control.wait().unwrap().success());
     file
@@ -77,6 +85,28 @@ fn a_wrong_seal_and_a_wrong_key_are_told_and_fail() {
     );
     assert_eq!(other.code, Some(1));
     assert!(other.stderr.contains("another key"), "{}", other.stderr);
+}
+
+#[test]
+fn a_record_that_no_gateway_would_take_any_more_is_told_and_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let then = Duration::from_secs(1_700_000_000);
+    let ended = inspect(&written_at(then, folder.path(), "HC1M", &[]), &[]);
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended
+            .stdout
+            .contains("written   Tue, 14 Nov 2023 22:13:20 GMT, at age 1.5 s")
+    );
+    assert!(
+        ended.stderr.contains("its life is over"),
+        "{}",
+        ended.stderr
+    );
+    let never = Duration::from_secs(1 << 50);
+    let ahead = inspect(&written_at(never, folder.path(), "HC1M", &[]), &[]);
+    assert_eq!(ahead.code, Some(1));
+    assert!(ahead.stderr.contains("later than now"), "{}", ahead.stderr);
 }
 
 #[test]

@@ -29,7 +29,9 @@ pub struct L2 {
     pub write_queue: ByteSize,
     /// Compression of records.
     pub compress: Compress,
-    /// A secret that seals records, so that nobody else's are believed.
+    /// A secret that all nodes share. It seals records, purges in Redis's log and leases:
+    /// then whoever can write into the store can remove what is there, but forge nothing.
+    /// Without it they can forge all of that. Change it together with `redis.prefix`.
     pub seal_key: Option<String>,
     /// A file with that secret.
     pub seal_key_file: Option<PathBuf>,
@@ -73,7 +75,8 @@ pub enum Codec {
 pub struct LeaseRules {
     /// Off: each node loads for itself.
     pub enabled: bool,
-    /// How long a lease holds without renewal; it's renewed after a third of it.
+    /// How long a lease holds without renewal; it's renewed after a third of it. Other nodes
+    /// measure that themselves, whatever the store says of the lease.
     pub ttl: Duration,
     /// How long a node waits for another's load.
     pub wait_timeout: Duration,

@@ -1,7 +1,7 @@
 //! Entries as records and back, and the work on their bytes.
 //!
 //! Invariant: age only grows: by the time in L1, in the queue, and in the store, each by a
-//! clock of its own.
+//! clock of its own, and never less than since the record was written by its own word.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::put::Write;
 use crate::cache::entry::Entry;
 use crate::cache::freshness::Freshness;
 use crate::cache::key::Key;
-use crate::cache::purge::shared;
+use crate::cache::purge::Order;
 use crate::cache::record::{self, Compression, Corrupt, Record, Stored};
 
 /// Records from this size on are encoded and decoded off the runtime's threads.
@@ -21,11 +21,19 @@ const LARGE: usize = 32 << 10;
 /// The same for compressed ones: they grow.
 const LARGE_COMPRESSED: usize = 2 << 10;
 
-/// What the store holds of an entry. None: it would be of no use there.
+/// A place in the purge log of a store, as records have it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(in crate::cache) struct LogPlace {
+    pub(in crate::cache) generation: u64,
+    /// A number of that log, as [`numbered`](crate::cache::purge::numbered) writes it.
+    pub(in crate::cache) order: Order,
+}
+
+/// What the store holds of an entry that was born at `born`. None: it would be of no use there.
 pub(in crate::cache) fn stored(
     entry: &Entry,
     lifetime: Duration,
-    generation: u64,
+    born: LogPlace,
     max_life: Duration,
 ) -> Option<Stored> {
     let now = Instant::now();
@@ -43,10 +51,11 @@ pub(in crate::cache) fn stored(
         headers: entry.headers.clone(),
         body: entry.body.bytes(),
         marks: entry.marks.clone(),
-        born: shared(entry.born),
-        generation,
+        born: born.order,
+        generation: born.generation,
         age: freshness.age(now),
         life,
+        written: record::unix_time(),
         lifetime,
         while_revalidate: freshness.while_revalidate,
         if_error: freshness.if_error,
@@ -54,17 +63,8 @@ pub(in crate::cache) fn stored(
     })
 }
 
-/// Its age counted on while it had `left` to live yet.
-pub(in crate::cache) fn resided(stored: Stored, left: Duration) -> Stored {
-    let gone = stored.life.saturating_sub(left);
-    Stored {
-        age: stored.age + gone,
-        life: stored.life.min(left),
-        ..stored
-    }
-}
-
-pub(in crate::cache) fn entry(key: Key, stored: Stored) -> Entry {
+/// The entry that a record makes here, where its load began at `born` in our own order.
+pub(in crate::cache) fn entry(key: Key, stored: Stored, born: Order) -> Entry {
     let freshness = Freshness {
         received: Instant::now(),
         initial_age: stored.age,
@@ -80,7 +80,7 @@ pub(in crate::cache) fn entry(key: Key, stored: Stored) -> Entry {
         stored.body,
         freshness,
         stored.marks,
-        stored.born,
+        born,
     )
 }
 

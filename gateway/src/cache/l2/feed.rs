@@ -6,6 +6,11 @@
 //! reaches a little more and never less. Numbers come in order and without holes
 //! ([`Log`]). Where some are missing, all that was born before is hidden.
 //!
+//! No number of the store is believed for itself: our own order grows with the purges that
+//! are really there, one after another ([`Window`]). A number that no purges lead to is a
+//! place where purges are missing, however high it is, so a writer into the store can't
+//! push our order to its end.
+//!
 //! Invariant: a purge that was taken in is appended before anything is forgotten of it;
 //! when too many wait, one purge of everything takes the place of all. Those that requests of
 //! clients caused wait apart, and when too many of them wait, a doubt takes their place: what
@@ -18,20 +23,22 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
-use prometheus::{IntCounter, IntGauge, Registry};
+use parking_lot::{Mutex, RwLock};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::{Notify, oneshot};
 
 use super::clear::Clearing;
+use super::convert::LogPlace;
 use super::guard::{Call, Failed, Guard};
-use super::store::{Log, Logged, Purge, StoreError};
+use super::store::{Log, LogFault, Logged, Purge, StoreError, nothing};
+use super::window::{Next, Window};
 use crate::cache::entry::Marks;
-use crate::cache::event::{Event, Hooks};
+use crate::cache::event::{Event, Hooks, Look};
 use crate::cache::purge::{
-    Author, Kind, Lasts, Order, PurgeLog, Selector, Statement, numbered, shared,
+    Author, Kind, Lasts, Order, PurgeLog, Selector, Statement, number_of, numbered, shared,
 };
 
 /// Different purges that wait to be appended at most, of each author.
@@ -56,17 +63,26 @@ pub(super) struct Feed {
     wake: Notify,
     /// Purges were appended, or the log was read for the first time.
     news: Notify,
-    position: Mutex<Position>,
-    /// The log's generation; 0 while none was read.
-    generation: AtomicU64,
-    /// The newest number that was applied.
-    applied: AtomicU64,
+    /// Held while a stretch of the log is applied.
+    applying: Mutex<LastWarning>,
+    /// How far the log was applied; none while it was not read. It is changed when all
+    /// purges up to its end are in our own log.
+    window: RwLock<Option<Window>>,
     /// The number at which one was asked for since steps became rare.
     asked_at: AtomicU64,
     depth: IntGauge,
     number: IntGauge,
     gaps: IntCounter,
+    faults: IntCounterVec,
 }
+
+/// When it was last said that the log is not believed.
+#[derive(Default)]
+struct LastWarning(Option<Instant>);
+
+/// Between two warnings about the log: what a writer into the store does a thousand times a
+/// second is counted each time, and said now and then.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Who waits for a purge's number.
 type Tellers = Vec<oneshot::Sender<u64>>;
@@ -80,20 +96,6 @@ struct Queue {
     under_way: usize,
     /// All that waited since none did; an order of its own.
     pending: PurgeLog,
-}
-
-/// How far the store's log was applied.
-#[derive(Default)]
-struct Position {
-    generation: u64,
-    applied: u64,
-}
-
-impl Position {
-    /// No log was read yet.
-    fn is_none(&self) -> bool {
-        self.generation == 0
-    }
 }
 
 impl Feed {
@@ -115,6 +117,17 @@ impl Feed {
             "lamina_l2_purge_log_gaps_total",
             "Times that purges may have been missed, so that everything older was hidden.",
         )?;
+        let faults = IntCounterVec::new(
+            Opts::new(
+                "lamina_l2_purge_log_faults_total",
+                "Times that the second tier's purge log, or a purge in it, was not believed.",
+            ),
+            &["reason"],
+        )?;
+        for fault in LogFault::ALL {
+            faults.with_label_values(&[fault.as_str()]);
+        }
+        registry.register(Box::new(faults.clone()))?;
         registry.register(Box::new(depth.clone()))?;
         registry.register(Box::new(number.clone()))?;
         registry.register(Box::new(gaps.clone()))?;
@@ -125,27 +138,60 @@ impl Feed {
             queue: Mutex::default(),
             wake: Notify::new(),
             news: Notify::new(),
-            position: Mutex::default(),
-            generation: AtomicU64::new(0),
-            applied: AtomicU64::new(0),
+            applying: Mutex::default(),
+            window: RwLock::default(),
             asked_at: AtomicU64::new(Order::MAX),
             depth,
             number,
             gaps,
+            faults,
         })
     }
 
     /// The generation of the log that was read last; none before the first.
     pub(super) fn generation(&self) -> Option<u64> {
-        match self.generation.load(Ordering::Acquire) {
-            0 => None,
-            generation => Some(generation),
-        }
+        let window = *self.window.read();
+        let usable = window.filter(|window| !window.is_used_up());
+        usable.map(|window| window.generation)
     }
 
-    /// Whether every purge up to this place in the order was applied.
-    pub(super) fn knows(&self, born: Order) -> bool {
-        born <= numbered(self.applied.load(Ordering::Acquire))
+    /// The newest number that was applied here; 0 before the log was read.
+    pub(super) fn applied(&self) -> u64 {
+        self.window.read().map_or(0, |window| window.newest)
+    }
+
+    /// Where a record that was born at this place of the store's log stands in our own order.
+    ///
+    /// # Errors
+    /// Why it can't be judged.
+    pub(super) fn order_of(&self, generation: u64, born: Order) -> Result<Order, Look> {
+        let window = self.window.read().ok_or(Look::Skipped)?;
+        if window.generation != generation {
+            return Err(Look::Outdated);
+        }
+        window.order_of(number_of(born))
+    }
+
+    /// Where a purge with this number stands in our own order.
+    pub(super) fn order_at(&self, number: u64) -> Order {
+        let window = *self.window.read();
+        window.map_or(0, |window| window.order_at(number))
+    }
+
+    /// In the store's log, a place after all that this node can know of.
+    pub(super) fn after_all_known(&self) -> Order {
+        numbered(self.applied()) + 1
+    }
+
+    /// Where in the store's log something stands that began at this place of our own order.
+    /// None: the log was not read yet, or began anew since.
+    pub(super) fn place_of(&self, order: Order) -> Option<LogPlace> {
+        let window = (*self.window.read())?;
+        let order = window.place_of(order)?;
+        Some(LogPlace {
+            generation: window.generation,
+            order,
+        })
     }
 
     /// Whether a purge that waits for its number reaches what has these marks.
@@ -317,7 +363,7 @@ impl Feed {
 
     /// False: it waits again.
     async fn append_one(&self, guard: &Guard, purge: Purge, tellers: Tellers) -> bool {
-        let last = self.position.lock().applied;
+        let last = self.applied();
         let appended = guard
             .call(Call::Log, |store| store.append(&purge, last))
             .await;
@@ -364,10 +410,11 @@ impl Feed {
     pub(super) async fn follow(&self, guard: &Guard) {
         let mut pause = RETRY;
         loop {
-            let after = self.position.lock().applied;
-            let look = match self.generation() {
-                None => guard.store.read_log(after),
-                Some(_) => guard.store.watch_log(after, PATIENCE),
+            let after = self.applied();
+            let is_begun = self.window.read().is_some();
+            let look = match is_begun {
+                false => guard.store.read_log(after),
+                true => guard.store.watch_log(after, PATIENCE),
             };
             let look = tokio::time::timeout(PATIENCE + WATCH_MARGIN, look).await;
             let look = look
@@ -389,7 +436,7 @@ impl Feed {
 
     /// Applies what is in the log by now. False: the store does not tell.
     pub(super) async fn catch_up(&self, guard: &Guard) -> bool {
-        let after = self.position.lock().applied;
+        let after = self.applied();
         match guard.call(Call::Log, |store| store.read_log(after)).await {
             Ok(log) => {
                 self.apply(log);
@@ -401,66 +448,85 @@ impl Feed {
 
     /// Applies a stretch of the log that begins where some look at it had ended.
     fn apply(&self, log: Log) {
-        let mut position = self.position.lock();
-        let begins = position.is_none();
-        let known = log.generation == position.generation;
-        if known && log.newest <= position.applied {
-            return;
+        let mut last_warning = self.applying.lock();
+        let known = *self.window.read();
+        if let Some(fault) = log.fault {
+            self.not_believed(fault, &log, &mut last_warning);
         }
-        if !known && !begins {
-            tracing::warn!("the second tier's purge log was lost; older copies are not shown");
-            self.gap(position.applied.max(log.newest));
-        }
-        if !log.whole {
-            let first = log.purges.first().map_or(log.newest + 1, |p| p.number);
-            self.log.raise_floor(first.saturating_sub(1));
-            if !begins {
-                self.note_gap();
+        let window = match Window::next(known, &log, self.log.order()) {
+            Next::Nothing => return,
+            Next::Further(window) => window,
+            Next::Anew(window, fault) => {
+                if known.is_some() {
+                    self.note_gap();
+                    // The next sweep frees what is hidden.
+                    self.log.record(&Selector::All, Kind::Hard);
+                }
+                if let Some(fault) = fault.filter(|_| log.fault.is_none()) {
+                    self.not_believed(fault, &log, &mut last_warning);
+                }
+                self.log.raise_floor(window.begins_at());
+                window
             }
+        };
+        match window.is_used_up() {
+            // There are steps yet, but no numbers: whatever is new may be about anything.
+            true => {
+                self.log.record(&Selector::All, Kind::Hard);
+            }
+            false => self.take_in(&window, known, &log),
         }
-        let after = if begins { 0 } else { position.applied };
-        let news = log.purges.iter().filter(|p| p.number > after);
-        news.for_each(|logged| self.note(logged));
-        self.log.advance(log.newest);
-        position.generation = log.generation;
-        position.applied = position.applied.max(log.newest);
-        self.applied.store(position.applied, Ordering::Release);
+        *self.window.write() = Some(window);
         self.number
-            .set(i64::try_from(position.applied).unwrap_or(i64::MAX));
-        self.generation.store(log.generation, Ordering::Release);
-        if begins {
+            .set(i64::try_from(window.newest).unwrap_or(i64::MAX));
+        if known.is_none() {
             self.news.notify_waiters();
         }
     }
 
-    fn note(&self, logged: &Logged) {
+    fn take_in(&self, window: &Window, known: Option<Window>, log: &Log) {
+        let news = log.purges.iter();
+        let news = news.filter(|logged| window.is_new(known, logged.number));
+        news.for_each(|logged| self.note(logged, window));
+        self.log.advance(number_of(window.order_at(window.newest)));
+    }
+
+    fn note(&self, logged: &Logged, window: &Window) {
         let purge = &logged.purge;
         if *purge == nothing() {
             // The number alone is of use, and whoever applies the log advances to it.
             return;
         }
         let kind = if purge.soft { Kind::Soft } else { Kind::Hard };
+        let number = number_of(window.order_at(logged.number));
         match purge.selector.parse() {
             Ok(Statement::Purged(author, selector)) => {
-                self.log
-                    .record_numbered(author, &selector, kind, logged.number);
+                self.log.record_numbered(author, &selector, kind, number);
             }
-            Ok(Statement::Doubt) => self.log.doubt_before(logged.number),
+            Ok(Statement::Doubt) => self.log.doubt_before(number),
             // What a newer version knows: what it reaches is unknown, so all.
-            Ok(Statement::Invalidated(_)) | Err(_) => self.log.record_numbered(
-                Author::Operator,
-                &Selector::All,
-                Kind::Hard,
-                logged.number,
-            ),
+            Ok(Statement::Invalidated(_)) | Err(_) => {
+                self.log
+                    .record_numbered(Author::Operator, &Selector::All, Kind::Hard, number)
+            }
         }
     }
 
-    /// Hides what was born before now.
-    fn gap(&self, newest: u64) {
-        self.note_gap();
-        self.log.record(&Selector::All, Kind::Hard);
-        self.log.advance(newest);
+    fn not_believed(&self, fault: LogFault, log: &Log, last: &mut LastWarning) {
+        self.faults.with_label_values(&[fault.as_str()]).inc();
+        let now = Instant::now();
+        let soon = last
+            .0
+            .is_some_and(|at| now.duration_since(at) < WARN_INTERVAL);
+        if !soon {
+            last.0 = Some(now);
+            tracing::warn!(
+                newest = log.newest,
+                reason = fault.as_str(),
+                "the second tier's purge log is not believed: {}. What purges may be missing for is not shown until it was loaded again",
+                fault.in_words()
+            );
+        }
     }
 
     fn note_gap(&self) {
@@ -499,13 +565,6 @@ fn pending() -> PurgeLog {
 fn everything() -> Purge {
     Purge {
         selector: Selector::All.to_string(),
-        soft: false,
-    }
-}
-
-fn nothing() -> Purge {
-    Purge {
-        selector: Selector::Route(String::new()).to_string(),
         soft: false,
     }
 }

@@ -10,7 +10,7 @@ use crate::cache::entry::Entry;
 use crate::cache::event::{Event, Look};
 use crate::cache::key::{Hash64, Key, KeyBuf, KeyId};
 use crate::cache::purge::Order;
-use crate::cache::record::{Record, Stored};
+use crate::cache::record::{self, Record, Stored};
 use crate::http::vary::Vary;
 
 /// What came of a look-up.
@@ -27,6 +27,13 @@ pub struct Below {
     pub vary: Vary,
 }
 
+/// A record that the purge log of today can judge.
+enum Readable {
+    /// And where its load began in our own order.
+    Entry(Stored, Order),
+    Varies(Vec<Vec<HeaderName>>),
+}
+
 /// Field lists of one key that are looked under at most.
 const LISTS: usize = 4;
 
@@ -37,16 +44,16 @@ impl L2 {
         // Invalidations from here on may have come too late for the store's answer.
         let began = self.feed.order();
         let found = match self.read(home, primary, primary.as_bytes()).await {
-            Ok(Record::Entry(stored)) => Ok((primary.to_key(), stored)),
-            Ok(Record::Varies(lists)) => self.variant(home, primary, &lists, request).await,
+            Ok(Readable::Entry(stored, born)) => Ok((primary.to_key(), stored, born)),
+            Ok(Readable::Varies(lists)) => self.variant(home, primary, &lists, request).await,
             Err(look) => Err(look),
         };
         let look = found.as_ref().map_or_else(|look| *look, |_| Look::Hit);
         self.hooks.emit(Event::Below(look));
         match found {
-            Ok((key, stored)) => Sought::Found(Box::new(Below {
+            Ok((key, stored, born)) => Sought::Found(Box::new(Below {
                 vary: Vary::parse(&stored.headers),
-                entry: convert::entry(key, stored).found_below(began),
+                entry: convert::entry(key, stored, born).found_below(began),
             })),
             Err(Look::Error | Look::Skipped) => Sought::Unknown,
             Err(_) => Sought::Miss,
@@ -59,21 +66,21 @@ impl L2 {
         primary: &KeyBuf,
         lists: &[Vec<HeaderName>],
         request: &HeaderMap,
-    ) -> Result<(Key, Stored), Look> {
+    ) -> Result<(Key, Stored, Order), Look> {
         for fields in lists.iter().take(LISTS) {
             let key = primary.variant(fields, request);
             match self.read(home, primary, key.as_bytes()).await {
-                Ok(Record::Entry(stored)) => return Ok((key.to_key(), stored)),
+                Ok(Readable::Entry(stored, born)) => return Ok((key.to_key(), stored, born)),
                 Err(look @ (Look::Error | Look::Skipped)) => return Err(look),
-                Ok(Record::Varies(_)) | Err(_) => {}
+                Ok(Readable::Varies(_)) | Err(_) => {}
             }
         }
         Err(Look::Miss)
     }
 
     /// The record under a whole key: what waits to be written, else what the store has.
-    async fn read(&self, home: KeyId, primary: &KeyBuf, key: &[u8]) -> Result<Record, Look> {
-        let generation = self.feed.generation().ok_or(Look::Skipped)?;
+    async fn read(&self, home: KeyId, primary: &KeyBuf, key: &[u8]) -> Result<Readable, Look> {
+        self.feed.generation().ok_or(Look::Skipped)?;
         let name = StoreKey::below(home, key);
         if self.removals.hides(&name) {
             return Err(Look::Miss);
@@ -83,15 +90,14 @@ impl L2 {
             Some(waiting) => waiting.aged().ok_or(Look::Miss)?,
             None => self.fetched(&name, primary.identity(), key).await?,
         };
-        match record {
-            Record::Entry(stored) if stored.generation != generation => Err(Look::Outdated),
-            Record::Entry(stored) if !self.feed.knows(stored.born) => Err(Look::Ahead),
-            Record::Entry(stored)
-                if self.feed.hides(&stored.marks) || self.invalidations.hides(&stored.marks) =>
-            {
-                Err(Look::Miss)
-            }
-            record => Ok(record),
+        let stored = match record {
+            Record::Entry(stored) => stored,
+            Record::Varies(lists) => return Ok(Readable::Varies(lists)),
+        };
+        let born = self.feed.order_of(stored.generation, stored.born)?;
+        match self.feed.hides(&stored.marks) || self.invalidations.hides(&stored.marks) {
+            true => Err(Look::Miss),
+            false => Ok(Readable::Entry(stored, born)),
         }
     }
 
@@ -103,8 +109,15 @@ impl L2 {
             .await;
         let (found, invalidated) = found.map_err(unread)?;
         let found = found.ok_or(Look::Miss)?;
-        let stored = match convert::decode(key, found.record, &self.codec).await {
-            Ok(Record::Entry(stored)) => convert::resided(stored, found.left),
+        let decoded = convert::decode(key, found.record, &self.codec).await;
+        let seen = decoded.and_then(|record| match record {
+            Record::Entry(stored) => stored
+                .seen_at(record::unix_time(), found.left)
+                .map(Record::Entry),
+            varies => Ok(varies),
+        });
+        let stored = match seen {
+            Ok(Record::Entry(stored)) => stored,
             Ok(varies) => return Ok(varies),
             Err(corrupt) => {
                 self.hooks.emit(Event::Corrupt(corrupt));

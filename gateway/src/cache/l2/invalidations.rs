@@ -164,7 +164,7 @@ impl L2 {
             }
             // Nothing is read from the store before its log was.
             self.feed.known().await;
-            let at = self.feed.order();
+            let at = self.feed.after_all_known();
             let notes = batch.iter().map(|(number, _)| self.note(*number, at));
             let noted = join_all(notes).await;
             let well = noted.iter().all(Option::is_some);

@@ -16,8 +16,8 @@ use super::{L2, convert};
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::event::{Event, Wrote};
 use crate::cache::key::{Hash64, Key, KeyId};
-use crate::cache::purge::{Kind, Order, Selector, Watch, shared};
-use crate::cache::record::Record;
+use crate::cache::purge::{Kind, Order, Selector, Watch};
+use crate::cache::record::{self, Record};
 
 /// A record on its way to the store.
 pub(super) struct Write {
@@ -68,10 +68,10 @@ impl L2 {
         entry: &Entry,
         lifetime: Duration,
     ) -> Vec<Write> {
-        let Some(generation) = self.feed.generation() else {
+        let Some(born) = self.feed.place_of(entry.born) else {
             return Vec::new();
         };
-        let Some(stored) = convert::stored(entry, lifetime, generation, self.max_life) else {
+        let Some(stored) = convert::stored(entry, lifetime, born, self.max_life) else {
             return Vec::new();
         };
         let home = KeyId::of(primary.as_bytes());
@@ -80,7 +80,7 @@ impl L2 {
             whole_key: key.shared(),
             record,
             life,
-            born: shared(entry.born),
+            born: born.order,
             since: Instant::now(),
             numbers: numbers(&entry.marks),
             watch: entry.watch.get().cloned().unwrap_or_default(),
@@ -157,7 +157,8 @@ impl L2 {
         tokio::spawn(async move {
             // A write that is under way must not come after the removal.
             tier.writer.ended(&name).await;
-            let at = shared(at);
+            // What has no place in the store's log of today is not shown from there anyway.
+            let at = tier.feed.place_of(at).map_or(0, |place| place.order);
             tier.removals.carry_out(&tier.guard, name, at).await;
         });
     }
@@ -177,8 +178,8 @@ impl Write {
         let waited = self.since.elapsed();
         match &self.record {
             Record::Entry(stored) => {
-                let left = self.life.checked_sub(waited).filter(|l| !l.is_zero())?;
-                Some(Record::Entry(convert::resided(stored.clone(), left)))
+                let aged = stored.clone().grown(waited, record::unix_time());
+                aged.ok().map(Record::Entry)
             }
             varies => Some(varies.clone()),
         }

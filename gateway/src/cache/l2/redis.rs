@@ -1,7 +1,8 @@
 //! The second tier that nodes share: Redis alone, behind Sentinel, or as a Cluster.
 //!
 //! Inside: `config`, `link` (a connection kept up), `script`, `log` (the purge log), `lease`,
-//! `freed` (word of leases), `note` (what was invalidated), `index`, `names`, `fault`; connecting is `crate::redis`'s. Decision: every write is a
+//! `freed` (word of leases), `note` (what was invalidated), `index`, `names`, `seals`, `fault`;
+//! connecting is `crate::redis`'s. Decision: every write is a
 //! script that looks before it writes, so that a late one never beats a purge, a newer
 //! record or the owner of a lease; no command ever walks over keys. Invariant: nothing here
 //! waits for a connection.
@@ -16,6 +17,7 @@ mod log;
 mod names;
 mod note;
 mod script;
+mod seals;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,6 +41,7 @@ use crate::redis::{self, Plan, is_demotion};
 use fault::{fault, unexpected};
 use link::{Duty, Link};
 use names::Names;
+use seals::Seals;
 
 /// How long a deleted key keeps out what was born before: longer than any load.
 const TOMBSTONE: Duration = Duration::from_secs(600);
@@ -81,6 +84,32 @@ struct Redis {
     purge_log_length: u64,
     /// 0: there is no index.
     index_shards: u16,
+    /// None: without a secret everything is believed that has the form.
+    seals: Option<Seals>,
+    /// How long a record lives at most.
+    max_life: Duration,
+    /// What is known of the purge log's generation.
+    generation: log::Told,
+    /// Leases of others, as they were seen.
+    watched: lease::Watched,
+}
+
+/// What all nodes that share a store have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Common<'a> {
+    /// Seals purges and leases; none: they are not sealed.
+    pub secret: Option<&'a str>,
+    /// How long a record lives at most.
+    pub max_life: Duration,
+}
+
+impl Default for Common<'_> {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            max_life: super::config::L2::default().max_life.0,
+        }
+    }
 }
 
 /// A store that connects by itself, now and whenever the connection is lost; needs a tokio
@@ -89,6 +118,14 @@ struct Redis {
 /// # Errors
 /// When the configuration can't mean a Redis. One that is down is no error.
 pub fn open(config: &config::Redis) -> Result<Arc<dyn Store>, OpenError> {
+    open_for(config, Common::default())
+}
+
+/// As [`open`], for nodes that have this in common.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for(config: &config::Redis, common: Common<'_>) -> Result<Arc<dyn Store>, OpenError> {
     config.check()?;
     let plan = Plan::new(&config.settings())?;
     let names = Names::new(&config.prefix);
@@ -106,6 +143,10 @@ pub fn open(config: &config::Redis) -> Result<Arc<dyn Store>, OpenError> {
             true => config.index.shards,
             false => 0,
         },
+        seals: common.secret.map(|secret| Seals::new(secret.as_bytes())),
+        max_life: common.max_life,
+        generation: log::Told::default(),
+        watched: lease::Watched::default(),
     }))
 }
 
@@ -167,8 +208,10 @@ impl Redis {
         let arguments = vec![
             Value::Bytes(put.record),
             millis(put.life).into(),
-            order(put.born),
+            self.stamp(put.born).into(),
             Value::Bytes(token),
+            millis(self.max_life.max(put.life)).into(),
+            millis(TOMBSTONE).into(),
         ];
         match self.run(&script::PUT, keys, arguments).await?.as_i64() {
             Some(1) => Ok(Written::Stored),
@@ -178,13 +221,22 @@ impl Redis {
         }
     }
 
+    /// An order of the purge log that was read last, as a text that compares as it does.
+    fn stamp(&self, order: Order) -> String {
+        format!("{:016x}{order:020}", self.generation.newest())
+    }
+
     async fn bury(&self, key: &StoreKey, at: Order) -> Result<(), StoreError> {
         let keys = vec![
             self.names.record(key),
             self.names.born(key),
             self.names.tombstone(key),
         ];
-        let arguments = vec![order(at), millis(TOMBSTONE).into()];
+        let arguments = vec![
+            self.stamp(at).into(),
+            millis(self.max_life).into(),
+            millis(TOMBSTONE).into(),
+        ];
         let answer = self.run(&script::DELETE, keys, arguments).await?;
         done(&answer, "UNLINK").map(drop)
     }

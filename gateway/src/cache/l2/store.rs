@@ -1,9 +1,10 @@
 //! What a second tier needs of the thing that holds its records: [`Store`].
 //!
 //! Records are bytes here; `record` knows what they mean. Each method is a trip to a
-//! network or a disk; deadlines and a breaker are the caller's. Decision: time is told by
-//! the store alone: a write says how long the record lives, a read says how much of that is
-//! left, so that no two nodes' clocks are ever compared.
+//! network or a disk; deadlines and a breaker are the caller's. Decision: a store is told in
+//! spans and answers in spans: a write says how long the record lives, a read says how much
+//! of that is left. What the record itself says of its age stands beside that, and the
+//! greater age counts ([`Stored::seen_at`](crate::cache::record::Stored::seen_at)).
 
 mod index;
 
@@ -68,9 +69,19 @@ pub struct Purge {
     pub soft: bool,
 }
 
+/// A purge that reaches nothing: by it the log is asked for a number.
+pub fn nothing() -> Purge {
+    Purge {
+        selector: "route:".to_owned(),
+        soft: false,
+    }
+}
+
 /// A purge with its place in the order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Logged {
+    /// The first number that it stands for: one that reaches nothing may stand for several.
+    pub since: u64,
     pub number: u64,
     pub purge: Purge,
 }
@@ -85,6 +96,26 @@ pub struct Log {
     pub whole: bool,
     /// In ascending order.
     pub purges: Vec<Logged>,
+    /// What the store found wrong with the log when it was asked. Where that was more than
+    /// single purges, the store has begun a new generation.
+    pub fault: Option<LogFault>,
+}
+
+/// Why a purge log, or a part of it, is not believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFault {
+    /// It is gone, or it ends before what a node has already read of it.
+    Lost,
+    /// Its numbers are none that a log of ours can have.
+    Numbers,
+    /// Something of another type stands in its place.
+    Foreign,
+    /// Its generation was not made by a node that knows the secret, or has ended before.
+    Replayed,
+    /// Purges between two numbers are not there.
+    Missing,
+    /// A purge has not the form of one, or does not bear the seal of a node that knows the secret.
+    Unsealed,
 }
 
 /// The right to load one key for all nodes.
@@ -199,17 +230,19 @@ pub trait Store: Send + Sync + 'static {
     /// while, what was born before `at`.
     fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Appends to the purge log, with a number above `last` and every one in the log.
-    /// Answers with all that came after `last`, the new purge included.
+    /// Appends to the purge log, with the next number. Answers with all that came after
+    /// `last`, the new purge included; where that is of another generation, with all of it.
     fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>>;
 
-    /// What came after `after`. Numbers given out later are above `after` in any case.
+    /// What came after `after`, a number of the generation that was told last; of another
+    /// generation, all.
     fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>>;
 
     /// As [`read_log`](Self::read_log), once something came or `patience` is over.
     fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>>;
 
-    /// Asks for the right to load `key`, for `ttl`.
+    /// Asks for the right to load `key`, for `ttl`. One that another has, and that was not
+    /// seen to be renewed for so long, is taken over.
     fn acquire<'a>(
         &'a self,
         key: &'a StoreKey,
@@ -326,6 +359,41 @@ impl StoreError {
             Self::Foreign(_) => "foreign",
             Self::Corrupt(_) => "corrupt",
             Self::TooLarge { .. } => "too-large",
+        }
+    }
+}
+
+impl LogFault {
+    pub const ALL: [Self; 6] = [
+        Self::Lost,
+        Self::Numbers,
+        Self::Foreign,
+        Self::Replayed,
+        Self::Missing,
+        Self::Unsealed,
+    ];
+
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Numbers => "numbers",
+            Self::Foreign => "foreign",
+            Self::Replayed => "replayed",
+            Self::Missing => "missing",
+            Self::Unsealed => "unsealed",
+        }
+    }
+
+    /// The sentence in the log.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Lost => "it is gone, or it ends before what this node has read of it",
+            Self::Numbers => "its numbers are beyond what is believable",
+            Self::Foreign => "something of another type stands in its place",
+            Self::Replayed => "its generation was not made with this seal_key, or has ended before",
+            Self::Missing => "purges between two numbers are not there",
+            Self::Unsealed => "a purge has not the form, or not the seal, of one of ours",
         }
     }
 }

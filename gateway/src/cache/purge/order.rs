@@ -15,9 +15,17 @@ const STEP_BITS: u32 = 28;
 /// All of them set: the last step before the next number.
 const STEPS: u64 = (1 << STEP_BITS) - 1;
 
-/// The order of a number of the shared log.
+/// The greatest number that an order can hold: the top bit is a mark of entries.
+pub const MAX_NUMBER: u64 = (1 << (63 - STEP_BITS)) - 1;
+
+/// The order of a number of the shared log; of a greater one than [`MAX_NUMBER`], as of that.
 pub fn numbered(number: u64) -> Order {
-    number << STEP_BITS
+    number.min(MAX_NUMBER) << STEP_BITS
+}
+
+/// The number that an order belongs to.
+pub fn number_of(order: Order) -> u64 {
+    order >> STEP_BITS
 }
 
 /// An order without its local step, which says nothing on other nodes.

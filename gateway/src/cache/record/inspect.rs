@@ -4,13 +4,14 @@
 //! names, and one that does not hold is told beside the content, not in its place.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::{Corrupt, Limits, Record, Seal, Stored, VERSION, expand, pack};
+use super::{Corrupt, Limits, Record, Seal, Stored, VERSION, expand, pack, unix_time};
 use crate::cache::key::{KeyId, describe};
 use crate::hc1::TAG;
+use crate::http::date;
 
 /// What is known of stored bytes.
 #[derive(Debug)]
@@ -46,6 +47,19 @@ pub fn inspect(bytes: &Bytes, limits: &Limits, seal: &Seal) -> Result<Inspection
     })
 }
 
+impl Inspection {
+    /// Why no gateway would take it, if it lay under the key that it names; none: one would.
+    pub fn refusal(&self) -> Option<Corrupt> {
+        let Record::Entry(stored) = &self.record else {
+            return (!self.sealed).then_some(Corrupt::Seal);
+        };
+        match self.sealed {
+            true => stored.clone().seen_at(unix_time(), stored.life).err(),
+            false => Some(Corrupt::Seal),
+        }
+    }
+}
+
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -68,6 +82,9 @@ impl fmt::Display for Inspection {
     }
 }
 
+/// The end of the year 9999, after which HTTP has no dates.
+const LATEST: Duration = Duration::from_secs(253_402_300_799);
+
 fn entry(stored: &Stored, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "status    {}", stored.status)?;
     for (name, value) in &stored.headers {
@@ -76,7 +93,10 @@ fn entry(stored: &Stored, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "body      {} bytes", stored.body.len())?;
     writeln!(
         f,
-        "written   at age {}, to be kept for {}",
+        "written   {}, at age {}, to be kept for {}",
+        date::format(UNIX_EPOCH + stored.written.min(LATEST))
+            .to_str()
+            .unwrap_or_default(),
         Seconds(stored.age),
         Seconds(stored.life)
     )?;

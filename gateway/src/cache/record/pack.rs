@@ -1,15 +1,16 @@
-//! A record's msgpack: `[1, seal, record]`, where `record` is a map.
+//! A record's msgpack: `[2, seal, record]`, where `record` is a map.
 //!
 //! | key | | in |
 //! |---|---|---|
-//! | `v` | 1; the version once more, under the seal | both |
+//! | `v` | 2; the version once more, under the seal | both |
 //! | `kind` | `entry` or `varies` | both |
 //! | `key` | bin: the whole cache key | both |
 //! | `status` | number | entry |
 //! | `headers` | array of `[name (str, lower case), value (bin)]` | entry |
 //! | `marks` | map: `id`, `identity`, `route` (numbers), `tags`, `groups` (bin, 8 bytes each, big end first), `url` (str) | entry |
 //! | `born`, `gen` | numbers: order of the load's begin, generation of the purge log | entry |
-//! | `age`, `life`, `fresh`, `swr`, `sie` | ms: age at the write, life in the store from then, lifetime, windows for stale-while-revalidate and stale-if-error | entry |
+//! | `at` | ms since the Unix epoch: when it was written | entry |
+//! | `age`, `life`, `fresh`, `swr`, `sie` | ms: age at the write, how long it may be used from then on, lifetime, windows for stale-while-revalidate and stale-if-error | entry |
 //! | `must` | bool: never stale | entry |
 //! | `body` | bin | entry |
 //! | `varies` | array of arrays of field names, newest first | varies |
@@ -73,6 +74,7 @@ struct Entry<'a> {
     marks: Known<'a>,
     born: Whole,
     r#gen: Whole,
+    at: Whole,
     age: Whole,
     life: Whole,
     fresh: Whole,
@@ -161,6 +163,7 @@ fn pack_entry(key: &[u8], stored: &Stored, into: &mut Packer<'_>) -> Option<()> 
         },
         born: Whole(stored.born),
         r#gen: Whole(stored.generation),
+        at: Whole(whole_millis(stored.written)),
         age: millis(stored.age.saturating_add(Duration::from_nanos(999_999))),
         life: millis(stored.life),
         fresh: millis(stored.lifetime),
@@ -207,7 +210,11 @@ fn likely_size(record: &Record) -> usize {
 }
 
 fn millis(time: Duration) -> Whole {
-    Whole(u64::try_from(time.min(LONGEST).as_millis()).unwrap_or(u64::MAX))
+    Whole(whole_millis(time.min(LONGEST)))
+}
+
+fn whole_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Takes the envelope apart.
@@ -268,6 +275,7 @@ fn unpack_entry(record: &Bytes) -> Result<Stored, Corrupt> {
         marks: unpack_marks(&entry.marks)?,
         born: entry.born.0,
         generation: entry.r#gen.0,
+        written: Duration::from_millis(entry.at.0),
         age: time(entry.age),
         life: time(entry.life),
         lifetime: time(entry.fresh),

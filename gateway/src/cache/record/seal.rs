@@ -4,6 +4,8 @@
 //! key and the record. The length keeps them apart: without it a key that ends like a
 //! record would lend its seal to a shorter key. Where no secret is configured the word
 //! below stands in for it: that keeps damaged and swapped records out, not forged ones.
+//! The HMAC's key is not the secret itself: it is derived for this purpose ([`keyed`]), so
+//! that no seal of one purpose is ever one of another.
 
 use std::fmt;
 
@@ -14,7 +16,9 @@ use sha2::Sha256;
 pub const SEAL: usize = 16;
 
 /// What stands in for a secret where none is configured; part of the format.
-const PUBLIC: &[u8] = b"lamina record 1";
+const PUBLIC: &[u8] = b"lamina record";
+/// What this seal is for; part of the format.
+const PURPOSE: &str = "lamina record 2";
 
 /// Makes and compares seals.
 #[derive(Clone)]
@@ -23,7 +27,7 @@ pub struct Seal(Hmac<Sha256>);
 impl Seal {
     /// By a secret that all nodes of a store share.
     pub fn new(secret: &[u8]) -> Self {
-        Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
+        Self(keyed(secret, PURPOSE))
     }
 
     /// Without a secret.
@@ -46,6 +50,16 @@ impl Seal {
         let begun = self.0.clone().chain_update(length);
         begun.chain_update(key).chain_update(record)
     }
+}
+
+/// An HMAC whose key is derived from a secret for one purpose: the HMAC-SHA256 of the
+/// purpose's name under the secret.
+pub(in crate::cache) fn keyed(secret: &[u8], purpose: &str) -> Hmac<Sha256> {
+    let of = |key: &[u8]| -> Hmac<Sha256> {
+        Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
+    };
+    let derived = of(secret).chain_update(purpose).finalize().into_bytes();
+    of(&derived)
 }
 
 impl fmt::Debug for Seal {

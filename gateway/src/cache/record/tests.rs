@@ -37,6 +37,7 @@ fn stored(body: impl Into<Bytes>) -> Stored {
         generation: u64::MAX - 5,
         age: Duration::from_millis(1_500),
         life: Duration::from_secs(90),
+        written: Duration::from_millis(1_800_000_000_123),
         lifetime: Duration::from_secs(60),
         while_revalidate: Duration::from_secs(30),
         if_error: LONGEST,
@@ -119,7 +120,13 @@ pub(super) fn any_record() -> impl Strategy<Value = Record> {
     ];
     let time = (0..=LONGEST.as_millis() as u64).prop_map(Duration::from_millis);
     let times = (time.clone(), time.clone(), time.clone(), time.clone(), time);
-    let rest = (100..1_000_u16, any::<u64>(), any::<u64>(), any::<bool>());
+    let rest = (
+        100..1_000_u16,
+        any::<u64>(),
+        any::<u64>(),
+        any::<bool>(),
+        any::<u64>().prop_map(Duration::from_millis),
+    );
     let entry =
         (headers, body, marks, times, rest).prop_map(|(headers, body, marks, times, rest)| {
             Record::Entry(Stored {
@@ -135,6 +142,7 @@ pub(super) fn any_record() -> impl Strategy<Value = Record> {
                 while_revalidate: times.3,
                 if_error: times.4,
                 must_revalidate: rest.3,
+                written: rest.4,
             })
         });
     let lists = prop::collection::vec(prop::collection::vec(name(), 0..6), 0..5);

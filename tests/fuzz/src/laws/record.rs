@@ -5,10 +5,12 @@
 //! are the content of one, which is sealed here for [`KEY`], so that what stands behind
 //! the seal is reached too; `g` and `z`: the same, written again with gzip or zstd.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use lamina::cache::record::{
-    Codec, Compression, Limits, Options, Record, Seal, decode, encode, inspect,
+    Codec, Compression, Limits, Options, Record, Seal, Stored, decode, encode, inspect,
 };
 use sha2::Sha256;
 
@@ -40,6 +42,27 @@ pub fn check(data: &[u8]) {
         "and to the secret"
     );
     again(&record, codec, content);
+    if let Record::Entry(stored) = record {
+        ages(stored, content);
+    }
+}
+
+/// However a store prolongs a record, and however often it is put back: it is never younger,
+/// and never lives longer, than by the clock of whoever reads it.
+fn ages(stored: Stored, content: &[u8]) {
+    let sum: u64 = content.iter().map(|octet| u64::from(*octet)).sum();
+    let passed = Duration::from_millis(sum * sum);
+    let now = stored.written.saturating_add(passed);
+    let (age, life) = (stored.age, stored.life);
+    for left in [Duration::ZERO, passed, life, Duration::MAX] {
+        let Ok(seen) = stored.clone().seen_at(now, left) else {
+            assert!(life <= passed || left.is_zero() || life.is_zero());
+            continue;
+        };
+        assert!(seen.age >= age.saturating_add(passed), "it grew young");
+        assert!(seen.life <= life.saturating_sub(passed), "it lives longer");
+        assert!(seen.life <= left, "the store lets go of it");
+    }
 }
 
 fn read(key: &[u8], bytes: &Bytes) -> Result<Record, lamina::cache::record::Corrupt> {
@@ -73,16 +96,19 @@ fn again(record: &Record, codec: Option<Codec>, content: &[u8]) {
     assert!(read(KEY, &short).is_err(), "truncated");
 }
 
-/// `HC1M`, `[1, seal, content]`, as the first lines of `cache::record` say.
+/// `HC1M`, `[2, seal, content]`, as the first lines of `cache::record` say.
 fn sealed(content: &[u8]) -> Bytes {
-    let mut mac = Hmac::<Sha256>::new_from_slice(b"lamina record 1").expect("of any length");
+    let keyed = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).expect("of any length");
+    let mut derived = keyed(b"lamina record");
+    derived.update(b"lamina record 2");
+    let mut mac = keyed(&derived.finalize().into_bytes());
     mac.update(&(KEY.len() as u64).to_be_bytes());
     mac.update(KEY);
     mac.update(content);
     let seal = mac.finalize().into_bytes();
     let length = (content.len() as u32).to_be_bytes();
     [
-        b"HC1M\x93\x01\xc4\x10".as_slice(),
+        b"HC1M\x93\x02\xc4\x10".as_slice(),
         &seal[..16],
         b"\xc6",
         &length,

@@ -29,8 +29,8 @@ pub(super) fn of(case: &Case<'_>) -> Vec<String> {
         l2.read_timeout, l2.breaker.failure_threshold, l2.breaker.cooldown
     ));
     all.push(match &l2.seal_key {
-        Some(_) => "records are sealed by your key: what others write there is a miss".to_owned(),
-        None => "records are sealed against damage alone: whoever may write to the store may change them; see seal_key_file".to_owned(),
+        Some(_) => "records, purges and leases are sealed by your key: who may write to the store may remove them, and change none".to_owned(),
+        None => "records are sealed against damage alone: whoever may write to the store may change them, and forge purges and leases; see seal_key_file".to_owned(),
     });
     all
 }

@@ -251,7 +251,7 @@ pub(super) fn log(read: &ReadTransaction, after: u64) -> Result<Log, redb::Error
     };
     let table = read.open_table(PURGES)?;
     let purges = table
-        .range(after + 1..)?
+        .range(after.saturating_add(1)..)?
         .map(|row| {
             let (number, text) = row?;
             Ok(logged(number.value(), text.value()))
@@ -262,12 +262,14 @@ pub(super) fn log(read: &ReadTransaction, after: u64) -> Result<Log, redb::Error
         newest: number("number")?,
         whole: after >= number("trimmed")?,
         purges,
+        fault: None,
     })
 }
 
 fn logged(number: u64, text: &str) -> Logged {
     let (kind, selector) = text.split_at_checked(1).unwrap_or(("h", "all"));
     Logged {
+        since: number,
         number,
         purge: Purge {
             selector: selector.to_owned(),

@@ -69,13 +69,15 @@ static PAGE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua("return redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])")
 });
 
-/// Keys: record, born. Arguments: order. 2: removed, 1: it was not there, 0: it stays, being
-/// of a later load or of one that nothing is known of.
+/// Keys: record, born. Arguments: stamp. 2: removed, 1: it was not there, 0: it stays, being
+/// of a later load or of one that nothing is known of. One of another generation of the
+/// purge log is shown by nobody.
 static CLEAR: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
         "if redis.call('EXISTS', KEYS[1]) == 0 then return 1 end
-local born = redis.call('GET', KEYS[2])
-if not born or born >= ARGV[1] then return 0 end
+if redis.call('TYPE', KEYS[2]).ok ~= 'string' then return 0 end
+local born = redis.call('GETRANGE', KEYS[2], 0, 35)
+if string.sub(born, 1, 16) == string.sub(ARGV[1], 1, 16) and born >= ARGV[1] then return 0 end
 redis.call('UNLINK', KEYS[1], KEYS[2])
 return 2",
     )
@@ -148,7 +150,7 @@ impl Redis {
     ) -> Result<usize, StoreError> {
         let asked = keys.iter().map(|key| {
             let names = vec![self.names.record(key), self.names.born(key)];
-            self.run(&CLEAR, names, vec![order(before)])
+            self.run(&CLEAR, names, vec![self.stamp(before).into()])
         });
         let mut removed = 0;
         let mut failed = None;

@@ -1,87 +1,92 @@
 //! The purge log in Redis: a stream, and a head that tells whether the stream is all there.
 //!
-//! The head holds `generation` (random), `counter` (the newest number) and `floor` (what
-//! came up to it may be missing). Decision: the log counts as lost, and gets another
-//! generation, when the head is gone, when somebody knows a higher number than the counter
-//! (a failover lost writes, a server came back empty) or when the stream doesn't end with
-//! the counter. The new one begins above every number known, so none is given out twice.
+//! The head holds `generation` (a greater number than every one before) and its `seal`,
+//! `counter` (the newest number) and `floor` (what came up to it may be missing). Decision:
+//! the log counts as lost, and gets another generation, when the head is gone, when somebody
+//! who has read this generation knows a higher number than the counter (a failover lost
+//! writes, a server came back empty), when the stream doesn't end with the counter, and when
+//! a part of it is nothing that we write: another type, a number that no order can hold, an
+//! id that no append leads to. The new one begins above every number that is believable, or
+//! at 0 where there is no room above.
+//!
 //! Decision: a purge that reaches nothing, which asks for a number alone, replaces one that is
-//! the last of the stream: those who ask often push nobody's purges out.
+//! the last of the stream, and says for which numbers it stands (`since`): those who ask often
+//! push nobody's purges out, and no number is missing.
+//!
+//! With a secret ([`super::seals`]) a purge is sealed for its number and generation before it is
+//! appended: for a few numbers, of which it gets one; when other nodes took them all, it is
+//! sealed again. So a purge can't be changed, moved to another number, or come back in a
+//! later generation. Who sees all commands (`MONITOR`) sees seals for numbers that others got,
+//! and can put such a purge in the place of theirs. One whose seal does not hold counts as a purge of everything, since
+//! what it was is unknown. What generation is believed, [`generation`] says.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
+mod generation;
+mod script;
+
 use std::time::Duration;
 
 use fred::interfaces::StreamsInterface;
 use fred::types::Value;
-use fred::types::scripts::Script;
 use tokio::time::timeout;
 
 use super::Redis;
 use super::fault::unexpected;
-use crate::cache::l2::store::{Log, Logged, Purge, StoreError};
+use super::seals::Span;
+use crate::cache::l2::store::{Log, LogFault, Logged, Purge, Refusal, StoreError, nothing};
+use crate::cache::purge::MAX_NUMBER;
+use script::{Answer, Entry, LOG};
+
+pub(super) use generation::Told;
 
 /// Purges fetched at once; whoever is further behind is told so instead.
 const STRETCH: usize = 20_000;
+/// Octets of a selector at most; a longer one is not fetched, and counts as everything.
+const LONGEST_SELECTOR: usize = 64 << 10;
+/// Numbers that a purge is sealed for: others may append meanwhile.
+const SEALS: u64 = 128;
+/// Attempts to append a purge before the caller is told to come again.
+const ATTEMPTS: u32 = 4;
 /// On top of what a caller waits for purges, before the connection counts as dead.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Keys: stream, head. Arguments: number known, generation for a new log, stretch,
-/// and for an append: length to keep, selector, soft (0 or 1).
-static LOG: LazyLock<Script> = LazyLock::new(|| {
-    Script::from_lua(
-        "local stream, head, known = KEYS[1], KEYS[2], tonumber(ARGV[1])
-local function text(n) return string.format('%.0f', n) end
-local function number(id) return tonumber(string.match(id, '^%d+')) end
-local was = redis.call('HMGET', head, 'generation', 'counter', 'floor')
-local generation, counter, floor = was[1], tonumber(was[2] or 0), tonumber(was[3] or 0)
-local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-local top = last and number(last[1]) or 0
-if not generation or known > counter or (counter > floor and top ~= counter) then
-  generation, counter = ARGV[2], math.max(counter, known, top)
-  floor = counter
-  redis.call('HSET', head, 'generation', generation, 'counter', text(counter), 'floor', text(floor))
-  redis.call('DEL', stream)
-  last = nil
-end
-if ARGV[4] then
-  counter = counter + 1
-  if ARGV[5] == 'route:' and last and last[2][2] == 'route:' then
-    redis.call('XDEL', stream, last[1])
-  end
-  local length = redis.call('XLEN', stream)
-  redis.call('XADD', stream, 'MAXLEN', '~', ARGV[4], text(counter) .. '-0', 'selector', ARGV[5], 'soft', ARGV[6])
-  if redis.call('XLEN', stream) ~= length + 1 then
-    floor = number(redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1]) - 1
-  end
-  redis.call('HSET', head, 'counter', text(counter), 'floor', text(floor))
-end
-local stretch = tonumber(ARGV[3])
-local purges = redis.call('XRANGE', stream, text(known) .. '-1', '+', 'COUNT', stretch + 1)
-local whole = known >= floor and 1 or 0
-if #purges > stretch then
-  whole, purges = 0, redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
-end
-return {generation, text(counter), whole, purges}",
-    )
-});
-
 impl Redis {
     pub(super) async fn append_purge(&self, purge: &Purge, last: u64) -> Result<Log, StoreError> {
-        let soft = if purge.soft { "1" } else { "0" };
-        self.log(
-            last,
-            &[
-                self.purge_log_length.to_string(),
-                purge.selector.clone(),
-                soft.to_owned(),
-            ],
-        )
-        .await
+        self.ask_until_believed(last, Some(purge)).await
     }
 
     pub(super) async fn read_purges(&self, after: u64) -> Result<Log, StoreError> {
-        self.log(after, &[]).await
+        self.ask_until_believed(after, None).await
+    }
+
+    /// Reads what came after `known`, which was read of the generation that was told last,
+    /// and appends a purge where there is one.
+    async fn ask_until_believed(
+        &self,
+        known: u64,
+        append: Option<&Purge>,
+    ) -> Result<Log, StoreError> {
+        let (told, _) = self.generation.read();
+        let mut fault = None;
+        for _ in 0..ATTEMPTS {
+            // Nothing is known of another generation.
+            let is_same = self.generation.newest() == told;
+            let known = if is_same { known } else { 0 };
+            let append_to = append.map_or(Vec::new(), |purge| self.to_append(purge));
+            let answer = self.ask(known, &append_to).await?;
+            fault = fault.or(answer.fault);
+            if !self.is_genuine(&answer) {
+                self.generation.refuse(answer.generation)?;
+                continue;
+            }
+            let nothing_since = self.nothing_since(&answer);
+            self.generation
+                .take(answer.generation, answer.newest, nothing_since);
+            if append.is_none() || answer.appended {
+                return Ok(self.log_of(answer, fault));
+            }
+        }
+        let why = "the purge log changes faster than this node can follow".to_owned();
+        Err(StoreError::Refused(Refusal::Other, why))
     }
 
     pub(super) async fn watch_purges(
@@ -98,7 +103,11 @@ impl Redis {
         let news = client.xread::<Value, _, _>(Some(1), Some(block), stream, id);
         match timeout(patience.saturating_add(GRACE), news).await {
             Ok(Ok(_)) => self.read_purges(after).await,
-            Ok(Err(error)) => Err(self.failed(&error)),
+            Ok(Err(error)) => match self.failed(&error) {
+                // Reading the log puts it right.
+                StoreError::Foreign(_) => self.read_purges(after).await,
+                failed => Err(failed),
+            },
             Err(_) => {
                 self.waiting.reset();
                 Err(StoreError::Timeout)
@@ -106,62 +115,121 @@ impl Redis {
         }
     }
 
-    async fn log(&self, known: u64, append: &[String]) -> Result<Log, StoreError> {
-        let generation = RandomState::new().hash_one(known);
+    /// What the script is told of a purge to append.
+    fn to_append(&self, purge: &Purge) -> Vec<Value> {
+        let soft = if purge.soft { "1" } else { "0" };
+        let (generation, newest) = self.generation.read();
+        let sealed = |since, number| {
+            let seals = self.seals.as_ref()?;
+            let place = Span {
+                generation,
+                since,
+                number,
+            };
+            Some(seals.of_purge(place, purge))
+        };
+        let numbers = (1..=SEALS).map(|n| newest.saturating_add(n));
+        let seals: Vec<u8> = numbers.filter_map(|n| sealed(n, n)).flatten().collect();
+        let since = self.generation.nothing_since();
+        let since = since.filter(|_| *purge == nothing());
+        let spanning = since.and_then(|since| sealed(since, newest.saturating_add(1)));
+        vec![
+            self.purge_log_length.to_string().into(),
+            purge.selector.as_str().into(),
+            soft.into(),
+            newest.to_string().into(),
+            seals.as_slice().into(),
+            since
+                .map_or(String::new(), |since| since.to_string())
+                .into(),
+            spanning
+                .map_or(Vec::new(), |seal| seal.to_vec())
+                .as_slice()
+                .into(),
+        ]
+    }
+
+    async fn ask(&self, known: u64, append: &[Value]) -> Result<Answer, StoreError> {
+        let (told, _) = self.generation.read();
+        let next = self.generation.next();
+        let seal = self.seals.as_ref().map(|seals| seals.of_generation(next));
         let mut arguments: Vec<Value> = vec![
+            told.to_string().into(),
             known.to_string().into(),
-            generation.to_string().into(),
+            next.to_string().into(),
+            seal.as_ref().map_or(&[][..], |seal| &seal[..]).into(),
+            self.generation.refused().to_string().into(),
+            MAX_NUMBER.to_string().into(),
             STRETCH.to_string().into(),
+            LONGEST_SELECTOR.to_string().into(),
         ];
-        arguments.extend(append.iter().map(|text| Value::from(text.as_str())));
+        arguments.extend_from_slice(append);
         let keys = vec![self.names.log(), self.names.log_head()];
         let answer = self.run(&LOG, keys, arguments).await?;
-        log(answer).ok_or_else(|| unexpected("the purge log's script"))
+        Answer::read(answer).ok_or_else(|| unexpected("the purge log's script"))
+    }
+
+    /// Whether the generation was made by a node that knows the secret, and is none that
+    /// has ended.
+    fn is_genuine(&self, answer: &Answer) -> bool {
+        self.seals.as_ref().is_none_or(|seals| {
+            seals.holds_for_generation(answer.generation, &answer.seal)
+                && self.generation.is_not_past(answer.generation)
+        })
+    }
+
+    fn log_of(&self, answer: Answer, fault: Option<LogFault>) -> Log {
+        let generation = answer.generation;
+        let read = |entry: &Entry| self.purge_of(generation, entry);
+        let read: Vec<_> = answer.entries.iter().map(read).collect();
+        let is_unsealed = read.iter().any(Option::is_none);
+        let purges = answer.entries.iter().zip(read);
+        let purges = purges.map(|(entry, purge)| Logged {
+            // What can't be read stands for its own number.
+            since: if purge.is_some() {
+                entry.since
+            } else {
+                entry.number
+            },
+            number: entry.number,
+            purge: purge.unwrap_or_else(everything),
+        });
+        Log {
+            generation,
+            newest: answer.newest,
+            whole: answer.whole,
+            purges: purges.collect(),
+            fault: fault.or(is_unsealed.then_some(LogFault::Unsealed)),
+        }
+    }
+
+    /// None: nobody can tell what it was.
+    fn purge_of(&self, generation: u64, entry: &Entry) -> Option<Purge> {
+        let purge = entry.purge.as_ref()?;
+        let place = Span {
+            generation,
+            since: entry.since,
+            number: entry.number,
+        };
+        let is_ours = self
+            .seals
+            .as_ref()
+            .is_none_or(|seals| seals.holds_for_purge(place, purge, &entry.seal));
+        is_ours.then(|| purge.clone())
+    }
+
+    /// The first number that the last purge of the log stands for, if it reaches nothing.
+    fn nothing_since(&self, answer: &Answer) -> Option<u64> {
+        let last = answer.last.as_ref()?;
+        let purge = self.purge_of(answer.generation, last)?;
+        (purge == nothing() && last.number == answer.newest).then_some(last.since)
     }
 }
 
-fn log(answer: Value) -> Option<Log> {
-    let [generation, newest, whole, purges] = parts(answer)?;
-    let purges = match purges {
-        Value::Array(purges) => purges,
-        Value::Null => Vec::new(),
-        _ => return None,
-    };
-    Some(Log {
-        generation: number(&generation)?,
-        newest: number(&newest)?,
-        whole: whole.as_i64()? == 1,
-        purges: purges.into_iter().map(logged).collect::<Option<_>>()?,
-    })
-}
-
-/// `[id, [selector, …, soft, …]]`, as our script added it.
-fn logged(entry: Value) -> Option<Logged> {
-    let [id, fields] = parts(entry)?;
-    let [_, selector, _, soft] = parts(fields)?;
-    let id = text(&id)?;
-    let number = id.split_once('-')?.0.parse().ok()?;
-    Some(Logged {
-        number,
-        purge: Purge {
-            selector: text(&selector)?,
-            soft: text(&soft)? == "1",
-        },
-    })
-}
-
-fn parts<const N: usize>(value: Value) -> Option<[Value; N]> {
-    match value {
-        Value::Array(values) => values.try_into().ok(),
-        _ => None,
+/// What stands for a purge that can't be read.
+fn everything() -> Purge {
+    Purge {
+        selector: "all".to_owned(),
+        soft: false,
     }
-}
-
-fn number(value: &Value) -> Option<u64> {
-    text(value)?.parse().ok()
-}
-
-fn text(value: &Value) -> Option<String> {
-    let bytes = value.as_bytes()?;
-    std::str::from_utf8(bytes).ok().map(str::to_owned)
 }

@@ -4,16 +4,29 @@
 //! A note is begun when somebody looks for a record, and lives as long as the longest-lived
 //! record that was written under it. Whoever reads a record reads its notes as well: a
 //! record that is written late, by whichever node, is hidden by them.
+//!
+//! A record whose note is gone (evicted, or taken away) is not shown: what was noted is
+//! unknown, and the load that follows replaces it. Orders are comparable within one
+//! generation of the purge log, so a note says which; with a secret it is sealed for its
+//! number, and one that is not ours counts as one that is gone.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
+use fred::types::Value;
 use futures_util::future::try_join_all;
 
 use super::fault::unexpected;
-use super::{Redis, done, millis, order, script};
+use super::seals::SEAL;
+use super::{Redis, done, millis, script};
 use crate::cache::key::Hash64;
 use crate::cache::l2::store::{Found, Put, StoreError, StoreKey, Written};
-use crate::cache::purge::Order;
+use crate::cache::purge::{Order, numbered};
+
+/// Octets of a stamp, and of the generation that it begins with.
+const STAMP: usize = 36;
+const GENERATION: usize = 16;
 
 /// How long a note lives that nothing was written under: longer than loads take.
 const LOADING: Duration = Duration::from_secs(120);
@@ -47,23 +60,76 @@ impl Redis {
 
     /// False: there is no note of this number.
     pub(super) async fn change_note(&self, number: Hash64, at: Order) -> Result<bool, StoreError> {
-        let arguments = vec![order(at), millis(LOADING).into()];
+        let arguments = vec![self.note_of(number, at), millis(LOADING).into()];
         let keys = vec![self.names.note(number)];
         let answer = self.run(&script::INVALIDATE, keys, arguments).await?;
         done(&answer, "SET")
     }
 
+    /// What is noted; the end of all orders where nobody can tell.
     async fn note(&self, number: Hash64) -> Result<Order, StoreError> {
         let keys = vec![self.names.note(number)];
-        let arguments = vec![millis(LOADING).into()];
+        let arguments = vec![self.note_of(number, 0), millis(LOADING).into()];
         let answer = self.run(&script::READ_NOTE, keys, arguments).await?;
-        let text = answer.as_str().ok_or_else(|| unexpected("GET"))?;
-        text.parse().map_err(|_| unexpected("GET"))
+        let Value::Array(parts) = answer else {
+            return Err(unexpected("GET"));
+        };
+        let [begun, held] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("GET"))?;
+        let held = held.into_bytes().ok_or_else(|| unexpected("GET"))?;
+        match (begun.as_i64(), self.noted(number, &held)) {
+            (Some(1), _) => Ok(Order::MAX),
+            (_, Some(at)) => Ok(at),
+            (_, None) => {
+                self.replace_note(number, held).await?;
+                Ok(Order::MAX)
+            }
+        }
+    }
+
+    /// A note is not ours: from now on it hides what was born before the newest number.
+    async fn replace_note(&self, number: Hash64, held: Bytes) -> Result<(), StoreError> {
+        let keys = vec![self.names.note(number)];
+        let (_, newest) = self.generation.read();
+        let arguments = vec![
+            Value::Bytes(held),
+            self.note_of(number, numbered(newest)),
+            millis(LOADING).into(),
+        ];
+        let answer = self.run(&script::REPLACE_NOTE, keys, arguments).await?;
+        done(&answer, "SET").map(drop)
+    }
+
+    /// A note as it is stored: a stamp and, with a secret, its seal.
+    fn note_of(&self, number: Hash64, at: Order) -> Value {
+        let mut note = self.stamp(at).into_bytes();
+        if let Some(seals) = &self.seals {
+            note.extend(seals.of_note(number, &note));
+        }
+        note.as_slice().into()
+    }
+
+    /// What a note says to those who follow today's purge log. None: it is not ours.
+    fn noted(&self, number: Hash64, held: &[u8]) -> Option<Order> {
+        let (stamp, seal) = held.split_at_checked(STAMP)?;
+        let is_ours = match &self.seals {
+            Some(seals) => seals.holds_for_note(number, stamp, seal),
+            None => seal.is_empty() || seal.len() == SEAL,
+        };
+        let text = std::str::from_utf8(stamp).ok().filter(|_| is_ours)?;
+        let (generation, at) = text.split_at_checked(GENERATION)?;
+        let generation = u64::from_str_radix(generation, 16).ok()?;
+        let at = at.parse().ok()?;
+        Some(match generation.cmp(&self.generation.newest()) {
+            Ordering::Equal => at,
+            // All that can be shown was loaded since.
+            Ordering::Less => 0,
+            Ordering::Greater => Order::MAX,
+        })
     }
 
     async fn keep_note(&self, number: Hash64, life: Duration) -> Result<(), StoreError> {
         let keys = vec![self.names.note(number)];
-        let arguments = vec![millis(life).into()];
+        let arguments = vec![self.note_of(number, 0), millis(life).into()];
         let answer = self.run(&script::KEEP_NOTE, keys, arguments).await?;
         done(&answer, "SET").map(drop)
     }

@@ -2,9 +2,15 @@
 //!
 //! Decision: sent by hash, and whole where the server doesn't know it (after a restart, a
 //! failover, `SCRIPT FLUSH`). Orders are compared as texts of 20 digits, since Lua's
-//! numbers lose the low bits of a u64. A script reads all that could refuse it before its
+//! numbers lose the low bits of a u64; before them stands the generation of the purge log,
+//! of which alone they are comparable. A script reads all that could refuse it before its
 //! first write, and Redis denies its memory at the first write or not at all, so none is
 //! left half done.
+//!
+//! What a script compares with may have been written by somebody else. So a birth or a
+//! tombstone counts only as long as one of ours can live, and one of another type, without
+//! an end or of another generation is as good as none: nothing that is forged here keeps
+//! writes out for longer than that.
 
 use std::sync::LazyLock;
 
@@ -26,87 +32,147 @@ return {n, redis.call('PTTL', KEYS[1]), redis.call('GET', KEYS[1])}",
     )
 });
 
-/// Keys: record, born, tombstone, lease. Arguments: record, life in ms, born, token or nothing.
+/// `later(key, stamp, ms)`: what stands there, if it is later than `stamp`, of the same
+/// generation, and ends within `ms`.
+macro_rules! later {
+    () => {
+        "local function later(key, stamp, longest)
+  if redis.call('TYPE', key).ok ~= 'string' then return nil end
+  local left, was = redis.call('PTTL', key), redis.call('GETRANGE', key, 0, 35)
+  if left <= 0 or left > tonumber(longest) then return nil end
+  if string.sub(was, 1, 16) ~= string.sub(stamp, 1, 16) then return nil end
+  return was > stamp and was or nil
+end
+"
+    };
+}
+
+/// `holds(key, token)`: whether the lease under a key is that of the token.
+macro_rules! holds {
+    () => {
+        "local function holds(key, token)
+  if redis.call('TYPE', key).ok ~= 'string' then return false end
+  return redis.call('GETRANGE', key, 0, 15) == token
+end
+"
+    };
+}
+
+/// Keys: record, born, tombstone, lease. Arguments: record, life in ms, born, token or
+/// nothing, the longest life of a record and of a tombstone in ms.
 /// 1: stored, 0: overtaken, -1: the lease is not ours.
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
-    Script::from_lua(
-        "if ARGV[4] ~= '' and redis.call('GET', KEYS[4]) ~= ARGV[4] then return -1 end
-local tomb = redis.call('GET', KEYS[3])
-if tomb and tomb > ARGV[3] then return 0 end
-local born = redis.call('GET', KEYS[2])
-if born and born > ARGV[3] and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+    Script::from_lua(concat!(
+        later!(),
+        holds!(),
+        "if ARGV[4] ~= '' and not holds(KEYS[4], ARGV[4]) then return -1 end
+if later(KEYS[3], ARGV[3], ARGV[6]) then return 0 end
+if later(KEYS[2], ARGV[3], ARGV[5]) and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
 return 1",
-    )
+    ))
 });
 
-/// Keys: note of invalidations. Arguments: ms. The newest invalidation. Where there is no note
-/// one is begun, if Redis has room for it: it is wanted once something is loaded.
+/// Keys: note of invalidations. Arguments: a note of nothing, ms. {0, what is noted}, or
+/// {1, a note of nothing} where there was none: then one is begun, if Redis has room for it,
+/// for it is wanted once something is loaded.
 pub(super) static READ_NOTE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
-        "local at = redis.call('GET', KEYS[1])
-if at then return at end
-redis.pcall('SET', KEYS[1], '0', 'PX', ARGV[1])
-return '0'",
+        "if redis.call('TYPE', KEYS[1]).ok == 'string' then
+  return {0, redis.call('GETRANGE', KEYS[1], 0, 63)}
+end
+redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {1, ARGV[1]}",
     )
 });
 
-/// Keys: note of invalidations. Arguments: ms. Has the note live so long at least.
+/// Keys: note of invalidations. Arguments: a note of nothing, ms. Has the note live so long at
+/// least; one of a former generation is begun anew.
 pub(super) static KEEP_NOTE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
-        "local left = redis.call('PTTL', KEYS[1])
-if left == -2 then
-  redis.call('SET', KEYS[1], '0', 'PX', ARGV[1])
-elseif left < tonumber(ARGV[1]) then
-  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+        "local is_text = redis.call('TYPE', KEYS[1]).ok == 'string'
+if not is_text or redis.call('GETRANGE', KEYS[1], 0, 15) < string.sub(ARGV[1], 1, 16) then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+elseif redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
 return 1",
     )
 });
 
-/// Keys: note of invalidations. Arguments: order, ms. 1: there was a note.
+/// Keys: note of invalidations. Arguments: a note, ms. 1: there was one. The later one stays.
 pub(super) static INVALIDATE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
-        "local at = redis.call('GET', KEYS[1])
-if not at then return 0 end
-if at < ARGV[1] then at = ARGV[1] end
-local left = math.max(redis.call('PTTL', KEYS[1]), tonumber(ARGV[2]))
+        "local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'none' then return 0 end
+local at, left = ARGV[1], math.max(redis.call('PTTL', KEYS[1]), tonumber(ARGV[2]))
+if kind == 'string' then
+  local was = redis.call('GETRANGE', KEYS[1], 0, 63)
+  if string.sub(was, 1, 36) > string.sub(at, 1, 36) then at = was end
+end
 redis.call('SET', KEYS[1], at, 'PX', string.format('%.0f', left))
 return 1",
     )
 });
 
-/// Keys: record, born, tombstone. Arguments: order, life of the tombstone in ms.
-/// A record of a load after the order stays: a delete that is tried again must not reach it.
-pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
+/// Keys: note of invalidations. Arguments: what was found there, a note, ms. Puts the note in
+/// the place of what was found.
+pub(super) static REPLACE_NOTE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
-        "local born = redis.call('GET', KEYS[2])
-local tomb = redis.call('GET', KEYS[3])
-if not tomb or tomb < ARGV[1] then tomb = ARGV[1] end
-if not born or born <= ARGV[1] then redis.call('UNLINK', KEYS[1], KEYS[2]) end
-redis.call('SET', KEYS[3], tomb, 'PX', ARGV[2])
+        "if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return 0 end
+if redis.call('GETRANGE', KEYS[1], 0, 63) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1",
     )
 });
 
-/// Keys: lease. Arguments: token, ms. 1: prolonged.
-pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
+/// Keys: record, born, tombstone. Arguments: order, the longest life of a record, the life
+/// of a tombstone in ms.
+/// A record of a load after the order stays: a delete that is tried again must not reach it.
+pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
+    Script::from_lua(concat!(
+        later!(),
+        "local tomb = later(KEYS[3], ARGV[1], ARGV[3]) or ARGV[1]
+if not later(KEYS[2], ARGV[1], ARGV[2]) then redis.call('UNLINK', KEYS[1], KEYS[2]) end
+redis.call('SET', KEYS[3], tomb, 'PX', ARGV[3])
+return 1",
+    ))
+});
+
+/// Keys: lease. Arguments: value, ms, a value to be taken over or nothing. 1: ours; else the
+/// beginning of what stands there. What is no text, or has no end, is no lease of a node.
+pub(super) static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
     Script::from_lua(
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
+        "if redis.call('TYPE', KEYS[1]).ok == 'string' then
+  local was = redis.call('GETRANGE', KEYS[1], 0, 63)
+  if redis.call('PTTL', KEYS[1]) > 0 and was ~= ARGV[3] then return was end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1",
     )
+});
+
+/// Keys: lease. Arguments: token, ms, the next value. 1: prolonged.
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    Script::from_lua(concat!(
+        holds!(),
+        "if not holds(KEYS[1], ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
+return 1",
+    ))
 });
 
 /// Keys: lease. Arguments: token, channel, key. 1: it was ours. Who may not publish may
 /// give back nevertheless.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::from_lua(
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+    Script::from_lua(concat!(
+        holds!(),
+        "if not holds(KEYS[1], ARGV[1]) then return 0 end
 redis.call('DEL', KEYS[1])
 redis.pcall('PUBLISH', ARGV[2], ARGV[3])
 return 1",
-    )
+    ))
 });
 
 /// Runs a script.

@@ -105,6 +105,7 @@ impl Memory {
                 .filter(|p| p.number > after)
                 .cloned()
                 .collect(),
+            fault: None,
         })
     }
 }
@@ -113,6 +114,7 @@ impl Held {
     fn append(&mut self, purge: Purge, last: u64) -> u64 {
         self.newest = self.newest.max(last) + 1;
         self.purges.push(Logged {
+            since: self.newest,
             number: self.newest,
             purge,
         });

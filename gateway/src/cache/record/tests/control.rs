@@ -81,6 +81,7 @@ fn told(record: &Record, tag: &str) -> Value {
             "groups": hashes(&marks.groups), "url": &*marks.url,
         },
         "born": stored.born.to_string(), "gen": stored.generation.to_string(),
+        "at": stored.written.as_millis().to_string(),
         "age": stored.age.as_millis().to_string(), "life": stored.life.as_millis().to_string(),
         "fresh": stored.lifetime.as_millis().to_string(),
         "swr": stored.while_revalidate.as_millis().to_string(),

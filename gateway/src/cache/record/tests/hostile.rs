@@ -10,7 +10,7 @@ use super::*;
 fn sealed(record: &[u8]) -> Bytes {
     let seal = Seal::public().over(KEY, record);
     let length = (record.len() as u32).to_be_bytes();
-    [b"HC1M\x93\x01\xc4\x10", &seal[..], b"\xc6", &length, record]
+    [b"HC1M\x93\x02\xc4\x10", &seal[..], b"\xc6", &length, record]
         .concat()
         .into()
 }
@@ -114,7 +114,7 @@ fn a_record_that_names_another_key_than_it_was_sealed_for_is_an_error() {
 }
 
 #[test]
-fn unknown_tags_and_newer_versions_are_told_apart() {
+fn unknown_tags_and_other_versions_are_told_apart() {
     let with = |at: usize, byte: u8| {
         let mut bytes = written(&entry("text"), None).to_vec();
         bytes[at] = byte;
@@ -122,10 +122,12 @@ fn unknown_tags_and_newer_versions_are_told_apart() {
     };
     assert_eq!(with(3, b'L'), Err(Corrupt::Tag));
     assert_eq!(with(0, b'h'), Err(Corrupt::Tag));
-    assert_eq!(with(5, 2), Err(Corrupt::Version));
-    let inner = inside(&written(&Record::Varies(Vec::new()), None));
-    let newer: Vec<u8> = [b"\x84\xa1v\x02", &inner[4..]].concat();
-    assert_eq!(read(&sealed(&newer)), Err(Corrupt::Version));
+    for version in [0, 1, 3, 127] {
+        assert_eq!(with(5, version), Err(Corrupt::Version), "{version}");
+        let inner = inside(&written(&Record::Varies(Vec::new()), None));
+        let other = [b"\x84\xa1v", &[version][..], &inner[4..]].concat();
+        assert_eq!(read(&sealed(&other)), Err(Corrupt::Version), "{version}");
+    }
 }
 
 #[test]
@@ -202,7 +204,7 @@ fn declared_lengths_that_the_input_lacks_are_errors() {
             "{value:x?}"
         );
     }
-    let envelope = Bytes::from_static(b"HC1M\x93\x01\xc6\xff\xff\xff\xff");
+    let envelope = Bytes::from_static(b"HC1M\x93\x02\xc6\xff\xff\xff\xff");
     assert_eq!(read(&envelope), Err(Corrupt::Truncated));
 }
 
@@ -225,7 +227,7 @@ fn keys_must_be_there_once_and_may_be_unknown() {
     let map = inside(&written(&Record::Varies(Vec::new()), None));
     assert_eq!(map[0], 0x84);
     assert!(read(&with_further_key(b"\xc0")).is_ok());
-    let twice = [&[0x85], &map[1..], b"\xa1v\x01"].concat();
+    let twice = [&[0x85], &map[1..], b"\xa1v\x02"].concat();
     assert_eq!(read(&sealed(&twice)), Err(Corrupt::Form));
     let missing = [&[0x83], &map[4..]].concat();
     assert_eq!(read(&sealed(&missing)), Err(Corrupt::Form));
