@@ -24,10 +24,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use http::header::RETRY_AFTER;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
 use crate::cluster::Cluster;
 use crate::http::body::{Body, collect};
@@ -115,9 +114,9 @@ impl Admin {
             }
         };
         let mut line = Line::of(&admitted, &request, peer);
-        let response = match self.place(&admitted) {
+        let response = match self.place(admitted.entry.access) {
             Ok(_place) => self.act(&admitted, request, line.as_mut()).await,
-            Err(busy) => busy,
+            Err(_) => answer::busy(),
         };
         if let Some(line) = line {
             line.ends(response.status());
@@ -126,19 +125,10 @@ impl Admin {
     }
 
     /// A place among those who may wait for something; open requests need none.
-    fn place(
-        &self,
-        admitted: &Admitted<'_>,
-    ) -> Result<Option<SemaphorePermit<'_>>, Response<Body>> {
-        match admitted.entry.access {
+    fn place(&self, access: Access) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
+        match access {
             Access::Open => Ok(None),
-            Access::Needs(_) => self.desk.places.try_acquire().map(Some).map_err(|_| {
-                let message = "too many admin requests are under way; try again";
-                let mut response = answer::error(StatusCode::SERVICE_UNAVAILABLE, message);
-                let soon = HeaderValue::from_static("1");
-                response.headers_mut().insert(RETRY_AFTER, soon);
-                response
-            }),
+            Access::Needs(_) => self.desk.places.try_acquire().map(Some),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, RETRY_AFTER,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
@@ -70,6 +70,15 @@ pub fn wrong_method(verb: Verb) -> Response<Body> {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &format!("use {methods}"));
     let allowed = HeaderValue::from_static(methods);
     response.headers_mut().insert(ALLOW, allowed);
+    response
+}
+
+/// 503: too many requests that may wait are under way.
+pub fn busy() -> Response<Body> {
+    let message = "too many admin requests are under way; try again";
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, message);
+    let soon = HeaderValue::from_static("1");
+    response.headers_mut().insert(RETRY_AFTER, soon);
     response
 }
 

@@ -74,7 +74,11 @@ impl Gate {
     ///
     /// # Errors
     /// What to answer instead.
-    pub fn check(&self, request: &Request<Body>, peer: Peer) -> Result<Admitted<'_>, Refusal<'_>> {
+    pub fn check(
+        &self,
+        request: &Request<Body>,
+        peer: Peer,
+    ) -> Result<Admitted<'_>, Box<Refusal<'_>>> {
         let headers = request.headers();
         let host = authority(request);
         if !self.hosts.are_meant_by(host.as_ref(), peer.reached) {
@@ -95,7 +99,7 @@ impl Gate {
                 caller: Caller::Anonymous,
             });
         };
-        if let Err(response) = page(request, entry.verb, host.as_ref()) {
+        if let Some(response) = refused_to_pages(request, entry.verb, host.as_ref()) {
             return Err(self.refused(headers, response, Audit::Line));
         }
         let (caller, verdict) = self.tokens.judge(headers, right);
@@ -110,21 +114,26 @@ impl Gate {
             Verdict::NoToken => answer::unauthorized(),
             Verdict::Lacks(right) => lacks(right),
         };
-        Err(Refusal {
+        Err(Box::new(Refusal {
             caller,
             response,
             audit: Audit::Line,
-        })
+        }))
     }
 
-    fn refused(&self, headers: &HeaderMap, response: Response<Body>, audit: Audit) -> Refusal<'_> {
+    fn refused(
+        &self,
+        headers: &HeaderMap,
+        response: Response<Body>,
+        audit: Audit,
+    ) -> Box<Refusal<'_>> {
         // Which right is looked at does not matter for who it is.
         let (caller, _) = self.tokens.judge(headers, Right::Read);
-        Refusal {
+        Box::new(Refusal {
             caller,
             response,
             audit,
-        }
+        })
     }
 
     /// What is open to whom, in one sentence.
@@ -143,24 +152,24 @@ impl Gate {
     }
 }
 
-/// Whether a page of another site sends it.
-fn page(
+/// What to answer to a request that a page of another site may have sent.
+fn refused_to_pages(
     request: &Request<Body>,
     verb: Verb,
     host: Option<&Authority>,
-) -> Result<(), Response<Body>> {
+) -> Option<Response<Body>> {
     let headers = request.headers();
     let is_link = verb == Verb::Get && browser::follows_a_link(headers);
     if !is_link && browser::is_of_another_site(headers, host) {
-        return Err(answer::error(StatusCode::FORBIDDEN, FOREIGN_SITE));
+        return Some(answer::error(StatusCode::FORBIDDEN, FOREIGN_SITE));
     }
     if verb == Verb::Get {
-        return Ok(());
+        return None;
     }
     match browser::form(headers, !request.body().is_empty()) {
-        Form::Deliberate => Ok(()),
-        Form::NotJson => Err(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, NOT_JSON)),
-        Form::Bare => Err(answer::error(StatusCode::FORBIDDEN, BARE)),
+        Form::Deliberate => None,
+        Form::NotJson => Some(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, NOT_JSON)),
+        Form::Bare => Some(answer::error(StatusCode::FORBIDDEN, BARE)),
     }
 }
 
