@@ -15,6 +15,7 @@ use lamina::cache::fill::{Fill, Head};
 use lamina::cache::key::KeyBuf;
 use lamina::cache::purge::{Kind, Selector};
 use lamina::cache::{Cache, Lookup};
+use lamina::http::memory::stored::StoredBody;
 use lamina::http::vary::Vary;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
@@ -281,7 +282,7 @@ impl Herd {
             marks: leader.marks().clone(),
             vary: Vary::None,
         };
-        let fill = Fill::new(head, self.cache.max_object_bytes);
+        let fill = Fill::new(head, self.cache.max_object_bytes, None);
         leader.stream(Arc::clone(&fill));
         fill.push(entries::body());
         if let Some(body) = fill.complete(None) {
@@ -289,7 +290,7 @@ impl Herd {
         }
     }
 
-    fn store(&self, leader: &Leader, fill: &Fill, body: Bytes) {
+    fn store(&self, leader: &Leader, fill: &Fill, body: StoredBody) {
         let entry = Entry::new(
             fill.head.key.clone(),
             fill.head.status,
