@@ -109,7 +109,7 @@ mod tests {
             "127.0.0.1.nip.io",
             "notlocalhost",
             "localhost..",
-            "localhost%2eevil",
+            "localhost-evil",
             "10.1.2.4",
             "0.0.0.0",
             "128.0.0.1",

@@ -12,7 +12,7 @@ use crate::cache::config::L2;
 use crate::http::config::Listener;
 use crate::units::ByteSize;
 
-mod admin;
+mod admin_listener;
 mod form;
 mod policy;
 mod routes;
@@ -420,7 +420,7 @@ fn plugins(config: &Config, report: &mut Report) {
 
 /// Who may change things: the admin listener and `PURGE`.
 fn access(config: &Config, report: &mut Report) {
-    admin::check(&config.admin, &path(&["admin"]), report);
+    admin_listener::check(&config.admin, &path(&["admin"]), report);
     let purge = &config.purge_method;
     report.each(&path(&["purge_method", "allow"]), &purge.allow, form::cidr);
     if purge.enabled && purge.allow.is_empty() && purge.token.is_none() {

@@ -335,45 +335,45 @@ fn who_may_use_the_admin_listener_is_checked() {
     for (given, message) in [
         (
             format!("{{ name: a, {token}, can: [] }}"),
-            "11:58: admin.tokens[0].can: good for nothing; expected one or more of `read`",
+            "11:56: admin.tokens[0].can: good for nothing; expected one or more of `read`",
         ),
         (
             format!("{{ name: a, {token}, can: [raed] }}"),
-            "11:59: admin.tokens[0].can[0]: unknown word `raed`; expected `read`, `purge`, `plugins` or `targets`; did you mean `read`?",
+            "11:57: admin.tokens[0].can[0]: unknown word `raed`; expected `read`, `purge`, `plugins` or `targets`; did you mean `read`?",
         ),
         (
             format!("{{ name: a b, {token}, can: [read] }}"),
-            "11:28: admin.tokens[0].name: \"a b\" is not a name",
+            "11:27: admin.tokens[0].name: \"a b\" is not a name",
         ),
         (
             format!("{{ name: admin, {token}, can: [read] }}"),
-            "11:28: admin.tokens[0].name: audit lines call somebody else \"admin\"",
+            "11:27: admin.tokens[0].name: audit lines call somebody else \"admin\"",
         ),
         (
             "{ name: a, can: [read] }".to_owned(),
-            "11:20: admin.tokens[0]: no token; expected `token_file` or `token`",
+            "11:19: admin.tokens[0]: no token; expected `token_file` or `token`",
         ),
         (
             "{ name: a, token: \"\", can: [read] }".to_owned(),
-            "11:38: admin.tokens[0].token: an empty token",
+            "11:37: admin.tokens[0].token: an empty token",
         ),
         (
             "{ name: a, token: s3cret, can: [read] }".to_owned(),
-            "11:38: admin.tokens[0].token: shorter than 8 characters",
+            "11:37: admin.tokens[0].token: shorter than 8 characters",
         ),
         (
             "{ name: a, token_file: none, can: [read] }".to_owned(),
-            "11:43: admin.tokens[0].token_file: cannot read",
+            "11:42: admin.tokens[0].token_file: cannot read",
         ),
         (
             format!(
                 "{{ name: a, {token}, can: [read] }}, {{ name: a, token: another one, can: [read] }}"
             ),
-            "11:76: admin.tokens[1].name: another token is named \"a\"",
+            "11:74: admin.tokens[1].name: another token is named \"a\"",
         ),
         (
             format!("{{ name: a, {token}, can: [read] }}, {{ name: b, {token}, can: [purge] }}"),
-            "11:86: admin.tokens[1].token: the same token is given twice",
+            "11:84: admin.tokens[1].token: the same token is given twice",
         ),
     ] {
         says(&tokens(&given), message);
