@@ -47,39 +47,39 @@ impl Listener {
         let name = forward::trusted_header(name);
         name.map(drop).map_err(|error| error.to_string())
     }
-}
 
-/// Whether a rule may go by this field: whether it can be in a request that one of `listeners` hands on.
-///
-/// # Errors
-/// Why it never is.
-pub fn arrives(name: &str, listeners: &[Listener]) -> Result<(), String> {
-    let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) else {
-        return Ok(());
-    };
-    let mut listed = listeners.iter().flat_map(|l| &l.trusted_headers);
-    if listed.any(|listed| listed.eq_ignore_ascii_case(name.as_str())) {
-        return Ok(());
+    /// Whether a rule may go by this field: whether it can be in a request that one of `listeners` hands on.
+    ///
+    /// # Errors
+    /// Why it never is.
+    pub fn arrives(name: &str, listeners: &[Listener]) -> Result<(), String> {
+        let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) else {
+            return Ok(());
+        };
+        let mut listed = listeners.iter().flat_map(|l| &l.trusted_headers);
+        if listed.any(|listed| listed.eq_ignore_ascii_case(name.as_str())) {
+            return Ok(());
+        }
+        if forward::is_hop_by_hop(&name) {
+            return Err(format!(
+                "`{name}` is for one connection alone and removed from every request on arrival; \
+                 expected another field"
+            ));
+        }
+        if !forward::is_posing(&name) {
+            return Ok(());
+        }
+        Err(match forward::trusted_header(name.as_str()) {
+            Ok(_) => format!(
+                "`{name}` is removed from every request on arrival; expected it in `trusted_headers` \
+                 of a listener, or another field"
+            ),
+            Err(_) => format!(
+                "`{name}` is removed from every request on arrival; the key holds scheme and host by \
+                 itself; expected another field"
+            ),
+        })
     }
-    if forward::is_hop_by_hop(&name) {
-        return Err(format!(
-            "`{name}` is for one connection alone and removed from every request on arrival; \
-             expected another field"
-        ));
-    }
-    if !forward::is_posing(&name) {
-        return Ok(());
-    }
-    Err(match forward::trusted_header(name.as_str()) {
-        Ok(_) => format!(
-            "`{name}` is removed from every request on arrival; expected it in `trusted_headers` \
-             of a listener, or another field"
-        ),
-        Err(_) => format!(
-            "`{name}` is removed from every request on arrival; the key holds scheme and host by \
-             itself; expected another field"
-        ),
-    })
 }
 
 /// A listener that answers when all others can't; the admin listener is one.

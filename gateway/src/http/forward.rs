@@ -42,8 +42,11 @@ pub enum Why {
     /// The gateway adds its own place on the way to what is there.
     OurHop,
     /// It is of the connection to the origin. A request that is for its client alone takes the
-    /// client's wish along: an upgrade, or trailers.
+    /// client's wish for an upgrade along.
     OfTheConnection,
+    /// The wish of the client that waits for the load (`TE: trailers`). It selects no
+    /// representation: an answer that has trailers is not stored.
+    OfTheWish,
     /// A load asks for the whole, whatever part or condition its client asks for, and
     /// brings the validators of what is stored.
     TheWhole,
@@ -62,7 +65,7 @@ pub static DIFFERENCES: [(HeaderName, Why); 17] = [
     (CDN_LOOP, Why::OurHop),
     (header::CONNECTION, Why::OfTheConnection),
     (header::UPGRADE, Why::OfTheConnection),
-    (header::TE, Why::OfTheConnection),
+    (header::TE, Why::OfTheWish),
     (header::IF_MATCH, Why::TheWhole),
     (header::IF_NONE_MATCH, Why::TheWhole),
     (header::IF_MODIFIED_SINCE, Why::TheWhole),
@@ -77,7 +80,7 @@ pub static DIFFERENCES: [(HeaderName, Why); 17] = [
 pub fn differs_by_client(name: &HeaderName) -> bool {
     DIFFERENCES
         .iter()
-        .any(|(known, why)| known == name && *why == Why::OfTheAddress)
+        .any(|(known, why)| known == name && matches!(why, Why::OfTheAddress | Why::OfTheWish))
 }
 
 /// Adds our hop to `Via` (RFC 9110 §7.6.3); `version` is the protocol of the message as it came in.

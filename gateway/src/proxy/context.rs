@@ -122,6 +122,9 @@ impl Ask {
     /// What every request to an origin gets, also one that a plugin rewrote.
     pub fn forward(&self, headers: &mut HeaderMap) {
         sign(headers, &self.caller, &self.host, self.parts.version);
+        if self.wishes.trailers == TrailerWish::Accepted {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
     }
 
     /// The request for the origin, as a load that others may share sends it.
@@ -143,13 +146,9 @@ impl Ask {
         request
     }
 
-    /// Adds what the client asked of its connection and the one to the origin is to have as
-    /// well. Only for an answer that is for this client alone: to a load that others
-    /// share, the wish of one of them would be unkeyed.
-    pub fn pass_wishes_on(&self, headers: &mut HeaderMap) {
-        if self.wishes.trailers == TrailerWish::Accepted {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
+    /// Asks the origin for the change of protocols that the client asked for. Only for an answer
+    /// that is for this client alone.
+    pub fn pass_upgrade_on(&self, headers: &mut HeaderMap) {
         if let Some(protocols) = &self.wishes.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, protocols.clone());

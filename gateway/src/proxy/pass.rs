@@ -58,7 +58,7 @@ impl Proxy {
             return self.error(&ask.route, reason, &source::no_origin());
         };
         let mut request = ask.for_origin(body);
-        ask.pass_wishes_on(request.headers_mut());
+        ask.pass_upgrade_on(request.headers_mut());
         let sent = Instant::now();
         let response = match origin.send(request).await {
             Ok(response) => response,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Report, form};
 use crate::config::Config;
 use crate::config::problem::{Path, nearest, one_of, path};
-use crate::http::config::arrives;
+use crate::http::config::Listener;
 use crate::plugin::config::LoaderError;
 use crate::proxy::config::{Invalidate, Match, OneOrMany, PurgeRule, Route, paths};
 
@@ -169,7 +169,7 @@ impl Scope<'_> {
         self.paths(&at.key("path"), report);
         for name in given.header.keys() {
             let listeners = &self.config.listeners;
-            let checked = form::header_name(name).and_then(|()| arrives(name, listeners));
+            let checked = form::header_name(name).and_then(|()| Listener::arrives(name, listeners));
             report.form_of_key(&at.key("header").key(name), checked);
         }
     }
@@ -211,7 +211,7 @@ impl Scope<'_> {
     fn key(&self, report: &mut Report) {
         let (key, at) = (&self.route.key, self.at.key("key"));
         report.each(&at.key("headers"), &key.headers, |name| {
-            form::header_name(name).and_then(|()| arrives(name, &self.config.listeners))
+            form::header_name(name).and_then(|()| Listener::arrives(name, &self.config.listeners))
         });
         report.each(&at.key("cookies"), &key.cookies, |name| {
             let bad = name.is_empty()
