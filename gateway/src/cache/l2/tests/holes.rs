@@ -2,7 +2,6 @@
 //! stands in tests/tests/e2e/l2_holes.rs).
 
 use super::*;
-use crate::cache::purge::numbered;
 
 /// An entry that every kind of selector reaches.
 fn reachable(key: &KeyBuf, born: Order) -> Entry {
