@@ -150,14 +150,17 @@ impl Feed {
 
     /// The generation of the log that was read last; none before the first.
     pub(super) fn generation(&self) -> Option<u64> {
-        let window = *self.window.read();
-        let usable = window.filter(|window| !window.is_used_up());
+        let window = self.window.read();
+        let usable = window.as_ref().filter(|window| !window.is_used_up());
         usable.map(|window| window.generation)
     }
 
     /// The newest number that was applied here; 0 before the log was read.
     pub(super) fn applied(&self) -> u64 {
-        self.window.read().map_or(0, |window| window.newest)
+        self.window
+            .read()
+            .as_ref()
+            .map_or(0, |window| window.newest)
     }
 
     /// Where a record that was born at this place of the store's log stands in our own order.
@@ -165,7 +168,8 @@ impl Feed {
     /// # Errors
     /// Why it can't be judged.
     pub(super) fn order_of(&self, generation: u64, born: Order) -> Result<Order, Look> {
-        let window = self.window.read().ok_or(Look::Skipped)?;
+        let window = self.window.read();
+        let window = window.as_ref().ok_or(Look::Skipped)?;
         if window.generation != generation {
             return Err(Look::Outdated);
         }
@@ -174,8 +178,8 @@ impl Feed {
 
     /// Where a purge with this number stands in our own order.
     pub(super) fn order_at(&self, number: u64) -> Order {
-        let window = *self.window.read();
-        window.map_or(0, |window| window.order_at(number))
+        let window = self.window.read();
+        window.as_ref().map_or(0, |window| window.order_at(number))
     }
 
     /// In the store's log, a place after all that this node can know of.
@@ -186,7 +190,8 @@ impl Feed {
     /// Where in the store's log something stands that began at this place of our own order.
     /// None: the log was not read yet, or began anew since.
     pub(super) fn place_of(&self, order: Order) -> Option<LogPlace> {
-        let window = (*self.window.read())?;
+        let window = self.window.read();
+        let window = window.as_ref()?;
         let order = window.place_of(order)?;
         Some(LogPlace {
             generation: window.generation,
@@ -449,13 +454,13 @@ impl Feed {
     /// Applies a stretch of the log that begins where some look at it had ended.
     fn apply(&self, log: Log) {
         let mut last_warning = self.applying.lock();
-        let known = *self.window.read();
+        let known = self.window.read().clone();
         if let Some(fault) = log.fault {
             self.not_believed(fault, &log, &mut last_warning);
         }
-        let window = match Window::next(known, &log, self.log.order()) {
+        let (window, after) = match Window::next(known.as_ref(), &log, self.log.order()) {
             Next::Nothing => return,
-            Next::Further(window) => window,
+            Next::Further(window) => (window, known.as_ref().map_or(0, |known| known.newest)),
             Next::Anew(window, fault) => {
                 if known.is_some() {
                     self.note_gap();
@@ -466,7 +471,8 @@ impl Feed {
                     self.not_believed(fault, &log, &mut last_warning);
                 }
                 self.log.raise_floor(window.begins_at());
-                window
+                let after = window.first();
+                (window, after)
             }
         };
         match window.is_used_up() {
@@ -474,19 +480,19 @@ impl Feed {
             true => {
                 self.log.record(&Selector::All, Kind::Hard);
             }
-            false => self.take_in(&window, known, &log),
+            false => self.take_in(&window, after, &log),
         }
-        *self.window.write() = Some(window);
         self.number
             .set(i64::try_from(window.newest).unwrap_or(i64::MAX));
+        *self.window.write() = Some(window);
         if known.is_none() {
             self.news.notify_waiters();
         }
     }
 
-    fn take_in(&self, window: &Window, known: Option<Window>, log: &Log) {
-        let news = log.purges.iter();
-        let news = news.filter(|logged| window.is_new(known, logged.number));
+    /// Applies what came after a number.
+    fn take_in(&self, window: &Window, after: u64, log: &Log) {
+        let news = log.purges.iter().filter(|logged| logged.number > after);
         news.for_each(|logged| self.note(logged, window));
         self.log.advance(number_of(window.order_at(window.newest)));
     }

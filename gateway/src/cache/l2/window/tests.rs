@@ -41,10 +41,9 @@ fn a_log_that_is_all_there_is_followed_by_its_numbers() {
     assert_eq!(begun.order_of(3), Err(Look::Ahead));
     assert_eq!(begun.place_of(numbered(1) + 5), Some(numbered(1)));
     let order = numbered(2) + 3;
-    let further = window(Window::next(Some(begun), &log(7, &[3, 4], 4, true), order));
+    let further = window(Window::next(Some(&begun), &log(7, &[3, 4], 4, true), order));
     assert_eq!(further.order_of(4), Ok(numbered(4)));
-    assert!(further.is_new(Some(begun), 3) && !further.is_new(Some(begun), 2));
-    let again = Window::next(Some(further), &log(7, &[], 4, true), order);
+    let again = Window::next(Some(&further), &log(7, &[], 4, true), order);
     assert_eq!(again, Next::Nothing);
 }
 
@@ -60,7 +59,7 @@ fn numbers_that_no_purges_lead_to_are_a_new_beginning_above_all_that_was_given_o
         (&[u64::MAX], u64::MAX, true),
         (&[0, 1, 2, 3], 4, true),
     ] {
-        let next = Window::next(Some(begun), &log(7, numbers, newest, whole), order);
+        let next = Window::next(Some(&begun), &log(7, numbers, newest, whole), order);
         let Next::Anew(anew, fault) = next else {
             panic!("{numbers:?}: {next:?}");
         };
@@ -76,7 +75,7 @@ fn numbers_that_no_purges_lead_to_are_a_new_beginning_above_all_that_was_given_o
 fn another_generation_may_begin_at_any_number() {
     let begun = window(Window::next(None, &log(7, &[1, 2], 2, true), 1));
     for (numbers, newest) in [(&[][..], 0), (&[1], 1), (&[], 2), (&[900, 901], 901)] {
-        let next = Window::next(Some(begun), &log(8, numbers, newest, true), numbered(2));
+        let next = Window::next(Some(&begun), &log(8, numbers, newest, true), numbered(2));
         let Next::Anew(anew, Some(LogFault::Lost)) = next else {
             panic!("{numbers:?}: {next:?}");
         };
@@ -94,32 +93,63 @@ fn who_comes_late_to_a_log_judges_what_the_rest_of_it_tells() {
     };
     assert_eq!(late.order_of(39), Err(Look::Outdated));
     assert_eq!(late.order_of(40), Ok(numbered(1)));
-    assert!(late.is_new(None, 41) && !late.is_new(None, 40));
+    assert_eq!(late.first(), 40);
     let hole = Window::next(None, &log(7, &[1, 3], 3, true), 1);
     assert!(matches!(hole, Next::Anew(_, Some(LogFault::Missing))));
 }
 
 #[test]
-fn a_purge_of_nothing_may_stand_for_several_numbers_but_not_for_any_number() {
-    let spanning = |since, number| {
-        let mut log = log(7, &[number], number, true);
-        log.purges[0].since = since;
+fn a_purge_of_nothing_that_stands_for_many_numbers_is_one_here() {
+    let spanning = |spans: &[(u64, u64)]| {
+        let numbers: Vec<u64> = spans.iter().map(|(_, number)| *number).collect();
+        let mut log = log(7, &numbers, numbers[numbers.len() - 1], true);
+        let purges = log.purges.iter_mut().zip(spans);
+        purges.for_each(|(logged, (since, _))| logged.since = *since);
         log
     };
-    let begun = window(Window::next(None, &spanning(1, 5), 1));
-    assert_eq!(begun.order_of(5), Ok(numbered(5)));
-    for since in [3, 6] {
-        let next = Window::next(Some(begun), &spanning(since, 9), numbered(5));
-        let Next::Further(further) = next else {
-            panic!("{since}: {next:?}");
-        };
-        assert_eq!(further.order_of(9), Ok(numbered(9)));
+    let far = 1 << 34;
+    let log = spanning(&[(1, 1), (2, 9), (10, 10), (11, far)]);
+    let all = window(Window::next(None, &log, 1));
+    for (number, ours) in [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+        (8, 2),
+        (9, 2),
+        (10, 3),
+        (11, 4),
+        (far, 4),
+    ] {
+        assert_eq!(all.order_of(number), Ok(numbered(ours)), "{number}");
     }
-    for (since, number) in [(7, 9), (6, 5 + (1 << 20) + 1), (1, 1 << 34)] {
-        let next = Window::next(Some(begun), &spanning(since, number), numbered(5));
-        assert!(matches!(next, Next::Anew(..)), "{since} to {number}");
-        assert!(window(next).order_at(number) <= numbered(7 + number - since.max(5)));
+    for (ours, number) in [(0, 0), (1, 1), (2, 9), (3, 10), (4, far), (5, far)] {
+        assert_eq!(all.place_of(numbered(ours) + 7), Some(numbered(number)));
     }
+    // Whoever knows a part of it.
+    let known = window(Window::next(None, &spanning(&[(1, 1), (2, 5)]), 1));
+    let rest = spanning(&[(2, 9), (10, 10)]);
+    let Next::Further(further) = Window::next(Some(&known), &rest, numbered(2)) else {
+        panic!("there is no hole");
+    };
+    assert_eq!(
+        (further.order_of(5), further.order_of(9)),
+        (Ok(numbered(2)), Ok(numbered(3)))
+    );
+    let hole = Window::next(Some(&known), &spanning(&[(7, 9)]), numbered(2));
+    assert!(matches!(hole, Next::Anew(..)), "{hole:?}");
+}
+
+#[test]
+fn a_window_with_many_anchors_lets_the_oldest_go() {
+    let mut known = window(Window::next(None, &log(7, &[1], 1, true), 1));
+    for n in 1..3_000_u64 {
+        let mut log = log(7, &[10 * n], 10 * n, true);
+        log.purges[0].since = 1;
+        let order = known.order_at(known.newest);
+        known = window(Window::next(Some(&known), &log, order));
+    }
+    assert_eq!(known.order_of(1), Err(Look::Outdated));
+    assert!(known.order_of(29_000).is_ok());
 }
 
 #[test]
@@ -129,7 +159,7 @@ fn an_order_that_is_used_up_judges_nothing() {
     assert!(next.is_used_up());
     assert_eq!(next.order_of(41), Err(Look::Skipped));
     assert_eq!(next.place_of(u64::MAX >> 1), None);
-    let again = Window::next(Some(next), &log(7, &[42], 42, true), u64::MAX >> 1);
+    let again = Window::next(Some(&next), &log(7, &[42], 42, true), u64::MAX >> 1);
     assert!(matches!(again, Next::Anew(used, _) if used.is_used_up()));
 }
 
@@ -143,7 +173,7 @@ proptest! {
             let near = near.iter().map(|step| newest.saturating_sub(3).saturating_add(*step));
             let numbers: Vec<u64> = wild.into_iter().chain(near).collect();
             shown += numbers.len() as u64 + 1;
-            let next = Window::next(known, &log(generation, &numbers, newest, whole), order);
+            let next = Window::next(known.as_ref(), &log(generation, &numbers, newest, whole), order);
             let (Next::Further(window) | Next::Anew(window, _)) = next else {
                 continue;
             };
