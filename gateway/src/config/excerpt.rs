@@ -51,7 +51,8 @@ pub fn excerpt(text: &str, mark: Mark) -> Option<String> {
 /// As [`excerpt`], for a marked key: what stands behind it on its line is not shown.
 pub fn excerpt_of_key(text: &str, mark: Mark) -> Option<String> {
     let line = lines(text).nth(mark.line.checked_sub(1)?)?;
-    let shown: String = line.chars().take(mark.column - 1 + mark.width).collect();
+    let end = mark.column.saturating_sub(1).saturating_add(mark.width);
+    let shown: String = line.chars().take(end).collect();
     let masked = match find_secret_value(&shown) {
         Some(start) => format!("{}***", &shown[..start]),
         None => format!("{shown}: ***"),

@@ -156,7 +156,21 @@ fn completed(part: &str) -> String {
         text.push_str("listeners: [{ address: 127.0.0.1:8080 }]\n");
     }
     if lacks("upstreams") {
-        text.push_str("upstreams: { origin: http://127.0.0.1:9000 }\n");
+        text.push_str("upstreams:\n");
+        let granted = part.lines().filter_map(|line| line.split_once("fetch: ["));
+        let granted = granted.filter_map(|(_, rest)| rest.split(']').next());
+        let granted = granted.flat_map(|names| names.split(',').map(str::trim));
+        let named = part
+            .lines()
+            .filter_map(|line| line.split_once("upstream: "));
+        let named = named.filter_map(|(_, rest)| rest.split([' ', ',', '}']).next());
+        for name in granted
+            .chain(named)
+            .chain(["origin"])
+            .collect::<BTreeSet<_>>()
+        {
+            text.push_str(&format!("  {name}: http://127.0.0.1:9000\n"));
+        }
     }
     if lacks("routes") {
         text.push_str("routes: [{ name: site, upstream: origin }]\n");
