@@ -77,7 +77,14 @@ async fn what_was_written_is_there_after_a_restart() {
     assert_eq!(read(&*again, 1).await.unwrap(), "one");
     let read = again.read_log(0).await.unwrap();
     assert_eq!(read.generation, log.generation);
-    assert_eq!(read.purges, [Logged { since: 8, number: 8, purge }]);
+    assert_eq!(
+        read.purges,
+        [Logged {
+            since: 8,
+            number: 8,
+            purge
+        }]
+    );
 }
 
 #[tokio::test]
