@@ -3,7 +3,8 @@
 //! Each publisher counts its purges, and every event of its tells how many there are. Where
 //! nothing vouches for an event anybody can say any number under any name, so a number is
 //! never believed for good: one that leaps further than a publisher could say again, and one
-//! that goes back, is a history that is lost, and the count goes on from there.
+//! that stays below what was known a while ago, is a history that is lost, and the count goes on
+//! from there. A little below is a word that purges overtook.
 //!
 //! Pure: `now` is an argument. Invariant: names take a bounded room, and those that nothing vouches
 //! for are taken in at a bounded rate.
@@ -37,6 +38,10 @@ pub struct Node {
     boot: u64,
     /// Its purges that came here, or are known to be missing.
     purges: u64,
+    /// What that was a while ago ([`OVERTAKEN`] to twice as long), what it was when it was looked
+    /// at last, and when that was.
+    settled: u64,
+    looked: (u64, Instant),
     pub heard: Instant,
     /// By its own word; none before its first heartbeat.
     pub state: Option<State>,
@@ -83,6 +88,8 @@ const FORGOTTEN: Duration = Duration::from_secs(600);
 /// Names that nothing vouches for and that are taken in at once, and a second.
 const CROWD: f64 = 256.0;
 const CROWD_PER_SECOND: f64 = 4.0;
+/// A word that purges overtook is no later than this.
+const OVERTAKEN: Duration = Duration::from_secs(5);
 /// Purges that a publisher can say again at most.
 const HISTORY: u64 = 10_000;
 
@@ -120,12 +127,18 @@ impl Nodes {
             return crowd(purges);
         };
         let known = node.purges;
-        node.purges = purges;
-        match known {
-            known if known == purges => Arrival::Whole,
-            _ if is_new => Arrival::Stranger,
-            known if known > purges || purges - known > HISTORY => Arrival::Lost,
-            known => Arrival::Hole(known + 1),
+        if known.abs_diff(purges) > HISTORY || purges < node.settled(now) {
+            node.begin(purges, now);
+            return match is_new {
+                true => Arrival::Stranger,
+                false => Arrival::Lost,
+            };
+        }
+        node.purges = known.max(purges);
+        match known < purges {
+            true if is_new => Arrival::Stranger,
+            true => Arrival::Hole(known + 1),
+            false => Arrival::Whole,
         }
     }
 
@@ -151,12 +164,14 @@ impl Nodes {
         let node = self.known.entry(source.to_owned()).or_insert(Node {
             boot,
             purges: 0,
+            settled: 0,
+            looked: (0, now),
             heard: now,
             state: None,
         });
         if node.boot != boot {
             node.boot = boot;
-            node.purges = 0;
+            node.begin(0, now);
             is_new = true;
         }
         node.heard = now;
@@ -197,6 +212,25 @@ impl Nodes {
             .collect();
         list.sort_by(|(one, _), (other, _)| one.cmp(other));
         list
+    }
+}
+
+impl Node {
+    /// Its purges are counted from here on.
+    fn begin(&mut self, purges: u64, now: Instant) {
+        self.purges = purges;
+        self.settled = 0;
+        self.looked = (purges, now);
+    }
+
+    /// What was known a while ago.
+    fn settled(&mut self, now: Instant) -> u64 {
+        let (seen, at) = self.looked;
+        if now.saturating_duration_since(at) >= OVERTAKEN {
+            self.settled = seen;
+            self.looked = (self.purges, now);
+        }
+        self.settled
     }
 }
 
@@ -260,6 +294,31 @@ mod tests {
             assert_eq!(nodes.counted(a(1), 1, now), Arrival::Lost);
             assert_eq!(nodes.purged(a(1), 3, now), Arrival::Hole(2), "seen as ever");
         }
+    }
+
+    #[test]
+    fn a_word_that_purges_overtook_tells_nothing() {
+        let (mut nodes, mut now) = (Nodes::new(10), Instant::now());
+        for number in 1..=1_000 {
+            assert_eq!(nodes.purged(a(1), number, now), Arrival::Whole);
+            let overtaken = nodes.counted(a(1), number.saturating_sub(3), now);
+            assert_eq!(overtaken, Arrival::Whole, "{number}");
+            now += Duration::from_secs(1) / 10;
+        }
+    }
+
+    #[test]
+    fn a_count_that_leaps_a_little_is_corrected_after_a_while() {
+        let (mut nodes, start) = (Nodes::new(10), Instant::now());
+        nodes.purged(a(1), 1, start);
+        assert_eq!(nodes.counted(a(1), 50, start), Arrival::Hole(2));
+        let later = |seconds| start + Duration::from_secs(seconds);
+        let truth: Vec<_> = (0..20)
+            .map(|second| nodes.counted(a(1), 1, later(second)))
+            .collect();
+        let lost = truth.iter().filter(|arrival| **arrival == Arrival::Lost);
+        assert_eq!(lost.count(), 1, "{truth:?}");
+        assert_eq!(nodes.counted(a(1), 2, later(20)), Arrival::Hole(2));
     }
 
     #[test]
