@@ -74,7 +74,9 @@ async fn is_released(gateway: &Gateway) {
 async fn ranges_of_a_stored_page_behind_shut_windows_hold_nothing() {
     let origin = pages().await;
     let gateway = site(&origin, |setup| setup).await;
-    let requests: [(&str, fn(u32) -> Vec<u8>); 4] = [
+    /// Makes the request for a stream.
+    type RequestOfStream = fn(u32) -> Vec<u8>;
+    let requests: [(&str, RequestOfStream); 4] = [
         ("two ranges", ask_two_ranges),
         ("one range", ask_one_range),
         ("the whole", |stream| get(stream, LARGE_PATH)),

@@ -30,7 +30,7 @@ pub struct Below {
 /// A record that the purge log of today can judge.
 enum Readable {
     /// And where its load began in our own order.
-    Entry(Stored, Order),
+    Entry(Box<Stored>, Order),
     Varies(Vec<Vec<HeaderName>>),
 }
 
@@ -44,7 +44,7 @@ impl L2 {
         // Invalidations from here on may have come too late for the store's answer.
         let began = self.feed.order();
         let found = match self.read(home, primary, primary.as_bytes()).await {
-            Ok(Readable::Entry(stored, born)) => Ok((primary.to_key(), stored, born)),
+            Ok(Readable::Entry(stored, born)) => Ok((primary.to_key(), *stored, born)),
             Ok(Readable::Varies(lists)) => self.variant(home, primary, &lists, request).await,
             Err(look) => Err(look),
         };
@@ -70,7 +70,7 @@ impl L2 {
         for fields in lists.iter().take(LISTS) {
             let key = primary.variant(fields, request);
             match self.read(home, primary, key.as_bytes()).await {
-                Ok(Readable::Entry(stored, born)) => return Ok((key.to_key(), stored, born)),
+                Ok(Readable::Entry(stored, born)) => return Ok((key.to_key(), *stored, born)),
                 Err(look @ (Look::Error | Look::Skipped)) => return Err(look),
                 Ok(Readable::Varies(_)) | Err(_) => {}
             }
@@ -97,7 +97,7 @@ impl L2 {
         let born = self.feed.order_of(stored.generation, stored.born)?;
         match self.feed.hides(&stored.marks) || self.invalidations.hides(&stored.marks) {
             true => Err(Look::Miss),
-            false => Ok(Readable::Entry(stored, born)),
+            false => Ok(Readable::Entry(Box::new(stored), born)),
         }
     }
 

@@ -223,7 +223,7 @@ impl Redis {
 
     /// An order of the purge log that was read last, as a text that compares as it does.
     fn stamp(&self, order: Order) -> String {
-        format!("{:016x}{order:020}", self.generation.newest())
+        format!("{:016x}{order:020}", self.generation.generation())
     }
 
     async fn bury(&self, key: &StoreKey, at: Order) -> Result<(), StoreError> {

@@ -69,7 +69,7 @@ impl Redis {
         let mut fault = None;
         for _ in 0..ATTEMPTS {
             // Nothing is known of another generation.
-            let is_same = self.generation.newest() == told;
+            let is_same = self.generation.generation() == told;
             let known = if is_same { known } else { 0 };
             let append_to = append.map_or(Vec::new(), |purge| self.to_append(purge));
             let answer = self.ask(known, &append_to).await?;

@@ -119,7 +119,7 @@ impl Redis {
         let (generation, at) = text.split_at_checked(GENERATION)?;
         let generation = u64::from_str_radix(generation, 16).ok()?;
         let at = at.parse().ok()?;
-        Some(match generation.cmp(&self.generation.newest()) {
+        Some(match generation.cmp(&self.generation.generation()) {
             Ordering::Equal => at,
             // All that can be shown was loaded since.
             Ordering::Less => 0,

@@ -60,7 +60,7 @@ impl Told {
     }
 
     /// The generation that was read last; 0 before any was.
-    pub(in crate::cache::l2::redis) fn newest(&self) -> u64 {
+    pub(in crate::cache::l2::redis) fn generation(&self) -> u64 {
         self.0.lock().generation
     }
 
