@@ -86,7 +86,7 @@ async fn a_lease_that_is_not_renewed_holds_nobody_up_longer_than_its_ttl() {
 async fn a_lease_that_is_not_sealed_holds_nobody_up() {
     let redis = Redis::start().await;
     let origin = numbered().await;
-    let l2 = leases_at(&redis, "10m", ", seal_key: secret");
+    let l2 = leases_at(&redis, "10m", ", seal_key: a-secret-of-many-bytes");
     let node = over(&origin, &l2, BELOW).await;
     for (n, (name, forge)) in FORGED.iter().enumerate() {
         let path = format!("/{n}");
@@ -127,7 +127,7 @@ async fn a_lease_that_is_forged_again_and_again_holds_nobody_up_longer_than_one_
 /// Guards against a waiter that takes a lease over while its owner renews it.
 #[tokio::test]
 async fn a_lease_that_is_renewed_is_waited_for_beyond_its_ttl() {
-    for more in ["", ", seal_key: secret"] {
+    for more in ["", ", seal_key: a-secret-of-many-bytes"] {
         let redis = Redis::start().await;
         let gate = Gate::new();
         let origin = {

@@ -19,7 +19,7 @@ use crate::l2_gateway_damage::{BELOW, numbered};
 pub fn sealed_at(redis: &Redis) -> String {
     let url = redis.url();
     format!(
-        "{{redis: {{url: \"{url}\", connect_timeout: 1m, silence_timeout: 10m}}, seal_key: secret, {PATIENCE}}}"
+        "{{redis: {{url: \"{url}\", connect_timeout: 1m, silence_timeout: 10m}}, seal_key: a-secret-of-many-bytes, {PATIENCE}}}"
     )
 }
 

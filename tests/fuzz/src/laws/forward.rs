@@ -5,8 +5,8 @@
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, StatusCode, Version};
 use lamina::http::forward::{
-    Belief, Caller, HopWishes, Names, append_cdn_loop, append_via, end_response_hop,
-    is_hop_by_hop, is_posing, loops, receive, strip_trailers,
+    Belief, Caller, HopWishes, Names, append_cdn_loop, append_via, end_response_hop, is_hop_by_hop,
+    is_posing, loops, receive, strip_trailers,
 };
 
 use crate::input;
@@ -39,7 +39,11 @@ pub fn check(data: &[u8]) {
     only_what_must_goes(&headers, &answer, &named);
     let mut trailers = headers.clone();
     strip_trailers(&mut trailers, &named);
-    assert!(!trailers.keys().any(|name| is_posing(name) || named.contains(name)));
+    assert!(
+        !trailers
+            .keys()
+            .any(|name| is_posing(name) || named.contains(name))
+    );
     let token = |text: &&str| HeaderName::from_bytes(text.as_bytes()).is_ok();
     if let Some(name) = input::texts(name).find(token) {
         looping(headers, name);
@@ -48,7 +52,11 @@ pub fn check(data: &[u8]) {
 
 /// What goes was named in `Connection` or goes by itself; what matters stays.
 fn only_what_must_goes(headers: &HeaderMap, passed: &HeaderMap, named: &Names) {
-    assert!(!passed.keys().any(|name| is_hop_by_hop(name) || named.contains(name)));
+    assert!(
+        !passed
+            .keys()
+            .any(|name| is_hop_by_hop(name) || named.contains(name))
+    );
     let listed = |name: &HeaderName| {
         let mut lines = headers.get_all(CONNECTION).iter();
         let is_in = |line: &[u8]| {

@@ -30,7 +30,10 @@ fn target(line: &str) {
         && !line.contains('#')
         && arrive(&mut uri).is_ok()
     {
-        assert_eq!(uri.path_and_query().map(|target| target.as_str()), Some(&*form));
+        assert_eq!(
+            uri.path_and_query().map(|target| target.as_str()),
+            Some(&*form)
+        );
     }
     let rules = Rules {
         slashes: Slashes::Merge,
@@ -39,7 +42,11 @@ fn target(line: &str) {
     };
     let shaped = rules.shape(path).path;
     assert!(!shaped.contains("//") && !shaped.contains("%2F"), "{line}");
-    for other in readings(path).unwrap_or_default().iter().chain([&shaped.into_owned()]) {
+    for other in readings(path)
+        .unwrap_or_default()
+        .iter()
+        .chain([&shaped.into_owned()])
+    {
         assert_eq!(normal(other), **other, "{line}");
     }
     let exactly = Pattern::exactly(line);

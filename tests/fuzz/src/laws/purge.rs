@@ -166,7 +166,10 @@ fn purge(log: &PurgeLog, stored: &mut [Stored], word: &str, name: &str) -> bool 
     let order: Order = log.record_by(author, &selector, kind);
     assert_eq!(order, log.order());
     // No more lines than that make records of requests.
-    assert!(log.records() <= MAX_RECORDS + 1 + LINES, "the log has a bound");
+    assert!(
+        log.records() <= MAX_RECORDS + 1 + LINES,
+        "the log has a bound"
+    );
     for one in stored.iter_mut().filter(|one| reaches(&selector, one)) {
         match kind {
             Kind::Hard => one.hidden = true,

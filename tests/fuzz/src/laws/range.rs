@@ -91,7 +91,10 @@ fn within(answer: &RangeAnswer, length: u64) {
 /// The bytes of an answer that never waits.
 fn read_at_once(answer: range::Multipart) -> Bytes {
     let mut reading = std::pin::pin!(answer.collect());
-    match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    match reading
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
         Poll::Ready(read) => read.expect("nothing cuts it").to_bytes(),
         Poll::Pending => panic!("the stored body is there, and the answer waits"),
     }
