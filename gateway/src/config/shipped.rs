@@ -98,7 +98,11 @@ fn every_yaml_block_of_the_documents_is_valid() {
                 }
                 () => continue,
             };
-            valid(&text, &document.display().to_string());
+            // A document leaves it to its reader to set variables.
+            let set = |_: &str| Some("x".repeat(32));
+            if let Err(problems) = parse(&text, &document.display().to_string(), &set) {
+                panic!("{problems}");
+            }
         }
     }
     assert!(documents.len() >= 20, "{documents:#?}");
