@@ -79,10 +79,13 @@ impl L2 {
     }
 
     /// The record under a whole key: what waits to be written, else what the store has.
+    ///
+    /// Whether an invalidation hides a record is asked before the store is: one that is still
+    /// under way then hides it here, and one that is done is in what the store answers.
     async fn read(&self, home: KeyId, primary: &KeyBuf, key: &[u8]) -> Result<Readable, Look> {
         self.feed.generation().ok_or(Look::Skipped)?;
         let name = StoreKey::below(home, key);
-        if self.removals.hides(&name) {
+        if self.removals.hides(&name) || self.invalidations.hide(&[primary.identity()]) {
             return Err(Look::Miss);
         }
         let record = match self.writer.waiting(&name) {
@@ -95,7 +98,7 @@ impl L2 {
             Record::Varies(lists) => return Ok(Readable::Varies(lists)),
         };
         let born = self.feed.order_of(stored.generation, stored.born)?;
-        match self.feed.hides(&stored.marks) || self.invalidations.hides(&stored.marks) {
+        match self.feed.hides(&stored.marks) || self.invalidations.hide(&stored.marks.groups) {
             true => Err(Look::Miss),
             false => Ok(Readable::Entry(Box::new(stored), born)),
         }
@@ -137,6 +140,9 @@ impl L2 {
     /// The newest invalidation of the groups that a record belongs to.
     async fn groups_of(&self, stored: &Stored) -> Result<Order, Look> {
         let groups = &stored.marks.groups;
+        if self.invalidations.hide(groups) {
+            return Err(Look::Miss);
+        }
         let newest = self
             .guard
             .call(Call::Get, |store| store.invalidated(groups))

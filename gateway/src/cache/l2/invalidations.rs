@@ -24,7 +24,6 @@ use tokio::sync::Notify;
 
 use super::L2;
 use super::guard::Call;
-use crate::cache::entry::Marks;
 use crate::cache::key::Hash64;
 use crate::cache::purge::{Order, numbered};
 
@@ -106,11 +105,13 @@ impl Invalidations {
         Asked::Waits
     }
 
-    /// Whether one that is not done reaches what has these marks.
-    pub(super) fn hides(&self, marks: &Marks) -> bool {
+    /// Whether one that is not done reaches what bears one of these numbers.
+    pub(super) fn hide(&self, numbers: &[Hash64]) -> bool {
+        if numbers.is_empty() {
+            return false;
+        }
         let asked = &self.pending.lock().asked;
-        let mut numbers = std::iter::once(&marks.identity).chain(marks.groups.iter());
-        !asked.is_empty() && numbers.any(|number| asked.contains_key(number))
+        numbers.iter().any(|number| asked.contains_key(number))
     }
 
     fn batch(&self) -> Vec<(Hash64, u64)> {

@@ -61,6 +61,30 @@ async fn what_a_request_made_invalid_is_shown_from_below_by_no_node() {
     assert!(log.purges.iter().all(|p| p.purge.selector == "route:"));
 }
 
+/// The note is done between the store's answer and its arrival.
+#[tokio::test]
+async fn an_answer_of_the_store_that_is_older_than_an_invalidation_is_not_shown() {
+    let store = Arc::new(Memory::default());
+    let node = Node::with(&store, |l2| l2.read_timeout = crate::units::Duration(LIFE)).await;
+    assert!(node.tier.known(LIFE).await);
+    for (path, groups) in [("a", &[][..]), ("b", &[77][..])] {
+        let (key, old) = page(path, groups, node.cache.order());
+        node.put(&old).await;
+        let answers = match groups {
+            [] => store.answers.write().await,
+            _ => store.told.write().await,
+        };
+        let number = groups.first().copied().unwrap_or(key.identity());
+        node.cache.invalidate(&[number]);
+        let arrives = async {
+            noted(&node).await;
+            drop(answers);
+        };
+        let (shown, ()) = tokio::join!(node.shown(&key), arrives);
+        assert!(shown.is_none(), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_is_behind_invalidates_what_is_ahead_of_it() {
     let store = Arc::new(Memory::default());

@@ -29,6 +29,8 @@ pub struct Memory {
     pub deletes: AtomicUsize,
     /// While it is written, answers to reads are on their way.
     pub answers: tokio::sync::RwLock<()>,
+    /// The same of answers to what was invalidated.
+    pub told: tokio::sync::RwLock<()>,
 }
 
 #[derive(Default)]
@@ -192,8 +194,8 @@ impl Store for Memory {
         number: Hash64,
     ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
         async move {
-            let found = self.get(key, max).await?;
-            Ok((found, *self.held.lock().notes.entry(number).or_default()))
+            let note = *self.held.lock().notes.entry(number).or_default();
+            Ok((self.get(key, max).await?, note))
         }
         .boxed()
     }
@@ -227,7 +229,12 @@ impl Store for Memory {
     ) -> BoxFuture<'a, Result<Order, StoreError>> {
         let held = self.held.lock();
         let notes = numbers.iter().filter_map(|number| held.notes.get(number));
-        ready(Ok(notes.copied().max().unwrap_or(0)))
+        let newest = notes.copied().max().unwrap_or(0);
+        async move {
+            let _arrived = self.told.read().await;
+            Ok(newest)
+        }
+        .boxed()
     }
 
     fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>> {
