@@ -262,23 +262,12 @@ impl Gateway {
 
     /// SIGSTOP: connections stand, answers never come.
     pub fn freeze(&self) {
-        self.signal(rustix::process::Signal::STOP);
-    }
-
-    /// Whether all its threads stand still, which takes a moment.
-    pub fn is_frozen(&self) -> bool {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id()));
-        threads.into_iter().flatten().flatten().all(|thread| {
-            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit(')')
-                .next()
-                .is_some_and(|rest| rest.starts_with(" T"))
-        })
+        crate::process::freeze(self.process.id());
     }
 
     /// SIGCONT.
     pub fn thaw(&self) {
-        self.signal(rustix::process::Signal::CONT);
+        crate::process::thaw(self.process.id());
     }
 
     /// Waits for the process to end.

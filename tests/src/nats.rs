@@ -9,11 +9,11 @@ mod cluster;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
+use crate::process;
 use crate::redis::free_port;
 use crate::wait::{SOON, wait_for};
 
@@ -115,23 +115,18 @@ impl Nats {
 
     /// Freezes it.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        process::freeze(self.process.id());
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        process::thaw(self.process.id());
     }
 
     /// Starts it again on its port, with what its folder holds, and doesn't wait.
     pub fn respawn(&mut self) {
         self.kill();
         self.process = spawn_server(self.port, self.dir.path(), &self.arguments);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.process);
-        kill_process(pid, signal).expect("the server runs");
     }
 }
 

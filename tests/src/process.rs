@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::wait::SOON;
+
 /// Kernel clock ticks a second (`USER_HZ`), which Linux fixes at 100 for /proc on every architecture we run on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -104,6 +106,39 @@ pub fn pinned(core: usize, program: &str) -> Command {
 pub fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?;
     Ok(listener.local_addr()?)
+}
+
+/// SIGSTOP to the process and all that come from it: connections stand, answers never come.
+/// Returns when all their threads stand still, which takes a moment.
+pub fn freeze(root: u32) {
+    let all = tree(root);
+    all.iter().for_each(|id| signal(*id, Signal::STOP));
+    let start = Instant::now();
+    while !all.iter().all(|id| stands_still(*id)) {
+        assert!(
+            start.elapsed() < SOON,
+            "process {root} does not stand still"
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// SIGCONT to the same.
+pub fn thaw(root: u32) {
+    tree(root).iter().for_each(|id| signal(*id, Signal::CONT));
+}
+
+fn stands_still(id: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{id}/task"));
+    threads.into_iter().flatten().flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().next());
+        // A thread that has ended meanwhile has none.
+        state.is_none_or(|state| matches!(state, "T" | "t" | "Z" | "X"))
+    })
 }
 
 /// The process and all that come from it.

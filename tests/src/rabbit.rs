@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::certificates;
+use crate::process;
 use crate::redis::free_port;
 use crate::wait::{SOON, wait_for};
 
@@ -148,12 +149,12 @@ impl Rabbit {
 
     /// Freezes it: connections stand, new ones are taken by the kernel, answers never come.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        process::freeze(self.server.id());
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        process::thaw(self.server.id());
     }
 
     /// Starts it again on its port, with what its folder holds; not waited for.

@@ -12,10 +12,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
+use crate::process;
 use crate::wait::{SOON, wait_for, within};
 
 pub use cluster::Cluster;
@@ -140,12 +140,12 @@ impl Redis {
 
     /// Freezes it.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        process::freeze(self.process.id());
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        process::thaw(self.process.id());
     }
 
     /// Starts it again on its port, with what its folder holds.
@@ -160,11 +160,6 @@ impl Redis {
         let mut arguments = self.arguments.clone();
         arguments.extend(more.iter().map(|a| (*a).to_owned()));
         self.process = spawn_server(self.port, &self.dir, &arguments);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.process);
-        kill_process(pid, signal).expect("the server runs");
     }
 }
 

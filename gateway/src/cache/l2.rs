@@ -39,12 +39,12 @@ use crate::cache::event::Hooks;
 use crate::cache::purge::{Author, Kind, Order, PurgeLog, Selector};
 use crate::cache::record::{self, Limits, Seal};
 use clear::Clearing;
-use convert::LogPlace;
 use feed::Feed;
 use guard::Guard;
 use index::Index;
 use invalidations::{Invalidations, OnNoted};
 use removals::Removals;
+use store::LogPlace;
 use store::Store;
 use writer::Writer;
 

@@ -282,10 +282,6 @@ pub async fn a_broker_that_is_down_at_the_start_is_joined_when_it_comes<B: Confi
 pub async fn who_does_not_answer_is_named<B: Configured>() {
     let (_broker, fleet) = fleet::<B>(2).await;
     fleet.nodes[1].freeze();
-    wait_for("the node stands still", SOON, || async {
-        fleet.nodes[1].is_frozen().then_some(())
-    })
-    .await;
     let receipt = fleet.nodes[0]
         .purge(json!({"tag": "x", "wait": "300ms"}))
         .await;

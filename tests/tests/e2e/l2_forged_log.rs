@@ -58,14 +58,12 @@ end
 ";
 
 #[tokio::test]
-#[ignore = "now and then nodes share no page for over a minute after a forged log; see issue 12, B15"]
 async fn numbers_beyond_what_is_believable_are_a_lost_log_and_no_overflow() {
     let redis = Redis::start().await;
     forged(&redis, &redis_at(&redis.url()), |reason| vec![reason]).await;
 }
 
 #[tokio::test]
-#[ignore = "now and then nodes share no page for over a minute after a forged log; see issue 12, B15"]
 async fn numbers_beyond_what_is_believable_do_nothing_more_where_the_log_is_sealed() {
     let redis = Redis::start().await;
     forged(&redis, &sealed_at(&redis), |reason| {

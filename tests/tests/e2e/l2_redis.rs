@@ -8,9 +8,9 @@ use e2e::redis::Redis;
 use e2e::wait::{SOON, wait_for, within};
 use lamina::cache::l2::redis::{config, open};
 use lamina::cache::l2::store::{
-    Acquired, Lease, Log, Purge, Put, Store, StoreError, StoreKey, Written,
+    Acquired, Lease, Log, LogPlace, Purge, Put, Store, StoreError, StoreKey, Written,
 };
-use lamina::cache::purge::numbered;
+use lamina::cache::purge::{Order, numbered};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 /// Longer than any record here.
@@ -37,8 +37,8 @@ pub async fn connected(config: &config::Redis) -> Arc<dyn Store> {
 pub async fn back(store: &dyn Store) {
     wait_for("the store answers", SOON * 2, || async {
         let read = store.get(&key(0xffff), MAX).await.ok();
-        let write = store.put(put(&key(0xfffe), b"x", 0)).await.ok();
-        read.and(write)
+        let write = store.acquire(&key(0xfffe), Duration::from_millis(1)).await;
+        read.and(write.ok())
     })
     .await;
 }
@@ -47,13 +47,25 @@ pub fn key(n: u32) -> StoreKey {
     StoreKey::of(&n.to_be_bytes())
 }
 
-/// A record born at a number of the purge log.
+/// A place in a log that nobody has read yet.
+pub fn place(order: Order) -> LogPlace {
+    LogPlace {
+        generation: 0,
+        order,
+    }
+}
+
+/// A record born at a number of such a log.
 pub fn put<'a>(key: &'a StoreKey, record: &'static [u8], born: u64) -> Put<'a> {
+    put_at(key, record, place(numbered(born)))
+}
+
+pub fn put_at<'a>(key: &'a StoreKey, record: &'static [u8], born: LogPlace) -> Put<'a> {
     Put {
         key,
         record: Bytes::from_static(record),
         life: MINUTE,
-        born: numbered(born),
+        born,
         lease: None,
     }
 }
@@ -151,10 +163,10 @@ async fn orders_compare_to_the_last_bit() {
     let high = numbered((1 << 36) - 1);
     let one = key(1);
     let at = |born| Put {
-        born,
+        born: place(born),
         ..put(&one, b"x", 0)
     };
-    store.delete(&key(1), high + 1).await.unwrap();
+    store.delete(&key(1), place(high + 1)).await.unwrap();
     assert_eq!(store.put(at(high)).await.unwrap(), Written::Overtaken);
     assert_eq!(store.put(at(high + 1)).await.unwrap(), Written::Stored);
 }
@@ -164,7 +176,7 @@ async fn a_load_from_before_a_delete_is_not_written_after_it() {
     let redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
     store.put(put(&key(1), b"old", 1)).await.unwrap();
-    store.delete(&key(1), numbered(2)).await.unwrap();
+    store.delete(&key(1), place(numbered(2))).await.unwrap();
     assert_eq!(record(&*store, &key(1)).await, None);
     let late = store.put(put(&key(1), b"late", 1)).await.unwrap();
     assert_eq!(late, Written::Overtaken);
@@ -184,12 +196,48 @@ async fn a_delete_that_comes_late_leaves_a_newer_record() {
     let redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
     store.put(put(&key(1), b"new", 3)).await.unwrap();
-    store.delete(&key(1), numbered(2)).await.unwrap();
+    store.delete(&key(1), place(numbered(2))).await.unwrap();
     assert_eq!(record(&*store, &key(1)).await.unwrap(), "new");
-    store.delete(&key(1), numbered(4)).await.unwrap();
-    store.delete(&key(1), numbered(3)).await.unwrap();
+    store.delete(&key(1), place(numbered(4))).await.unwrap();
+    store.delete(&key(1), place(numbered(3))).await.unwrap();
     let late = store.put(put(&key(1), b"late", 3)).await.unwrap();
     assert_eq!(late, Written::Overtaken, "the later tombstone stays");
+}
+
+/// What was begun while one log was followed and comes when there is another one: its order may
+/// be far above all that this log will give out.
+#[tokio::test]
+async fn what_is_of_a_log_that_has_ended_keeps_nothing_out() {
+    let redis = Redis::start().await;
+    let store = connected(&config_of(&redis.url())).await;
+    let ended = store.append(&purge("tag:x"), 0).await.unwrap().end();
+    redis.cli(&["DEL", "lamina:{log}", "lamina:{log}h"]).await;
+    let today = store.append(&purge("tag:x"), 0).await.unwrap().end();
+    assert!(today.generation > ended.generation);
+    let high = LogPlace {
+        order: Order::MAX >> 1,
+        ..ended
+    };
+    let one = key(1);
+    let at = |born| Put {
+        born,
+        ..put(&one, b"x", 0)
+    };
+    let noted = async || store.get_noted(&one, MAX, 7).await.unwrap().1;
+    assert_eq!(store.put(at(high)).await.unwrap(), Written::Overtaken);
+    store.delete(&one, high).await.unwrap();
+    noted().await;
+    assert!(
+        store.invalidate(7, high).await.is_err(),
+        "it is to be asked again"
+    );
+    assert_eq!(noted().await, 0);
+    assert_eq!(store.put(at(today)).await.unwrap(), Written::Stored);
+    store.delete(&one, high).await.unwrap();
+    assert_eq!(store.clear(0, &[one], high).await.unwrap(), 0);
+    assert!(record(&*store, &one).await.is_some());
+    assert!(store.invalidate(7, today).await.unwrap());
+    assert_eq!(noted().await, today.order);
 }
 
 #[tokio::test]
@@ -428,8 +476,8 @@ async fn nothing_outside_the_prefix_is_touched_and_globs_in_it_mean_nothing() {
     };
     let store = connected(&config).await;
     store.put(put(&key(1), b"x", 1)).await.unwrap();
-    store.append(&purge("all"), 0).await.unwrap();
-    store.delete(&key(1), numbered(2)).await.unwrap();
+    let log = store.append(&purge("all"), 0).await.unwrap();
+    store.delete(&key(1), log.end()).await.unwrap();
     let lease = owned(&*store, &key(1), MINUTE).await;
     let keys = redis.cli(&["KEYS", "*"]).await;
     for name in keys.lines() {
@@ -449,7 +497,7 @@ async fn every_key_has_an_end_of_life() {
     let redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
     store.put(put(&key(1), b"x", 1)).await.unwrap();
-    store.delete(&key(2), numbered(2)).await.unwrap();
+    store.delete(&key(2), place(numbered(2))).await.unwrap();
     owned(&*store, &key(3), MINUTE).await;
     let keys = redis.cli(&["KEYS", "*"]).await;
     for name in keys.lines().filter(|name| !name.contains("{log}")) {

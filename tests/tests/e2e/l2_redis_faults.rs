@@ -10,7 +10,9 @@ use lamina::cache::l2::redis::{OpenError, config, open};
 use lamina::cache::l2::store::{Acquired, Put, Store, StoreError, Written};
 use lamina::redis;
 
-use crate::l2_redis::{MAX, MINUTE, back, config_of, connected, key, name, purge, put};
+use crate::l2_redis::{
+    MAX, MINUTE, back, config_of, connected, key, name, place, purge, put, put_at,
+};
 
 /// Silence of this server is soon noticed.
 fn brief(redis: &Redis) -> config::Redis {
@@ -75,7 +77,8 @@ async fn a_server_that_comes_back_with_its_data_keeps_the_log() {
     let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let store = connected(&config_of(&redis.url())).await;
     let log = store.append(&purge("tag:a"), 0).await.unwrap();
-    store.put(put(&key(1), b"kept", 1)).await.unwrap();
+    let kept = store.put(put_at(&key(1), b"kept", log.end())).await;
+    assert_eq!(kept.unwrap(), Written::Stored);
     redis.restart().await;
     back(&*store).await;
     assert_eq!(store.read_log(0).await.unwrap(), log);
@@ -148,7 +151,7 @@ async fn a_full_server_refuses_writes_and_still_reads() {
     let there = store.get(&key(1), MAX).await.unwrap().unwrap();
     assert_eq!(there.record, "there");
     store
-        .delete(&key(1), lamina::cache::purge::numbered(2))
+        .delete(&key(1), place(lamina::cache::purge::numbered(2)))
         .await
         .unwrap();
     assert!(store.get(&key(1), MAX).await.unwrap().is_none());

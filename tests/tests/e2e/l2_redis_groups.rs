@@ -3,9 +3,10 @@
 use e2e::redis::{Cluster, Sentinels};
 use e2e::wait::{SOON, wait_for, within};
 use lamina::cache::l2::redis::config;
-use lamina::cache::l2::store::{Acquired, Store, StoreError, Written};
+use lamina::cache::l2::store::{Acquired, LogPlace, Store, StoreError, Written};
+use lamina::cache::purge::numbered;
 
-use crate::l2_redis::{MAX, MINUTE, config_of, connected, key, name, numbers, purge, put};
+use crate::l2_redis::{MAX, MINUTE, config_of, connected, key, name, numbers, purge, put, put_at};
 
 /// A group whose dead are left in time: what was sent to one is lost by its silence.
 fn group_of(url: &str) -> config::Redis {
@@ -19,7 +20,12 @@ fn group_of(url: &str) -> config::Redis {
 /// Waits until a write of `n` succeeds.
 async fn writes(store: &dyn Store, n: u32) {
     wait_for("writes succeed", SOON * 2, || async {
-        store.put(put(&key(n), b"again", 9)).await.ok()
+        let born = LogPlace {
+            order: numbered(9),
+            ..store.read_log(0).await.ok()?.end()
+        };
+        let written = store.put(put_at(&key(n), b"again", born)).await.ok()?;
+        (written == Written::Stored).then_some(())
     })
     .await;
 }

@@ -8,7 +8,7 @@ use lamina::cache::l2::redis::config;
 use lamina::cache::l2::store::{Member, Noted, Store, StoreKey, Text, Written};
 use lamina::cache::purge::numbered;
 
-use crate::l2_redis::{MAX, MINUTE, config_of, connected, key, name, put};
+use crate::l2_redis::{MAX, MINUTE, config_of, connected, key, name, place, put};
 
 const INDEX: &str = "lamina:index:{0}";
 const TEXTS: &str = "lamina:index:{0}u";
@@ -190,7 +190,7 @@ async fn what_was_born_before_a_purge_is_cleared_and_leaves_nothing() {
         let one = [noted(*key, "a/", 4, MINUTE)];
         store.note(0, &one).await.unwrap();
     }
-    let clear = || store.clear(0, &keys, numbered(5));
+    let clear = || store.clear(0, &keys, place(numbered(5)));
     assert_eq!(clear().await.unwrap(), 50);
     assert_eq!(number(&redis, &["DBSIZE"]).await, size, "no tombstones");
     assert_eq!(clear().await.unwrap(), 0, "they are gone");
@@ -211,7 +211,7 @@ async fn what_was_born_after_a_purge_is_neither_cleared_nor_forgotten() {
     let behind = |n| noted(key(n), "a/", 4, MINUTE);
     store.note(0, &[behind(1), ahead, behind(3)]).await.unwrap();
     let keys = [key(1), key(2), key(3)];
-    assert_eq!(store.clear(0, &keys, numbered(5)).await.unwrap(), 0);
+    assert_eq!(store.clear(0, &keys, place(numbered(5))).await.unwrap(), 0);
     for n in [1, 3] {
         assert!(store.get(&key(n), MAX).await.unwrap().is_some(), "{n}");
     }
@@ -235,7 +235,7 @@ async fn nested_prefixes_and_globs_in_them_keep_their_indexes_apart() {
         store.note(0, &one).await.unwrap();
     }
     let all = [key(0), key(1), key(2)];
-    assert_eq!(outer.clear(0, &all, numbered(9)).await.unwrap(), 1);
+    assert_eq!(outer.clear(0, &all, place(numbered(9))).await.unwrap(), 1);
     for (n, store, left) in [(0, &outer, 0), (1, &inner, 1), (2, &others, 1)] {
         let members = members(&**store, 0).await;
         assert_eq!(members.len(), left, "{n}");
@@ -273,7 +273,7 @@ async fn on_a_cluster_the_shards_are_spread_and_every_call_works() {
     for shard in 0..SHARDS {
         let of = |key: &&StoreKey| key.shard(SHARDS) == shard;
         let some: Vec<_> = keys.iter().filter(of).copied().collect();
-        let removed = store.clear(shard, &some, numbered(2)).await.unwrap();
+        let removed = store.clear(shard, &some, place(numbered(2))).await.unwrap();
         assert_eq!(removed, some.len());
         assert!(members(&*store, shard).await.is_empty());
     }

@@ -9,7 +9,8 @@ use super::advice::{self, Places};
 use super::{AGAIN, Line, Section};
 use crate::app::{StartError, open_store};
 use crate::cache::config::L2;
-use crate::cache::l2::store::{Acquired, Purge, Put, Store, StoreError, StoreKey};
+use crate::cache::l2::store::{Acquired, LogPlace, Purge, Put, Store, StoreError, StoreKey};
+use crate::cache::purge::number_of;
 
 /// How often each trip is made.
 const ROUNDS: usize = 20;
@@ -53,14 +54,14 @@ async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Line
         let why = advice::of_store(l2, &error.to_string(), places);
         return vec![Line::failed("connect", why)];
     }
+    let (append, place) = append(store, write).await;
     let put = || Put {
         key,
         record: Bytes::from_static(&[0; 1_024]),
         life: Duration::from_secs(60),
-        born: 0,
+        born: place,
         lease: None,
     };
-    let (append, newest) = append(store, write).await;
     vec![
         Line::took("connect", vec![began.elapsed()], CONNECT),
         trip("put 1 KiB", write, async || {
@@ -72,17 +73,17 @@ async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Line
         })
         .await,
         trip("lease", read, async || lease(store, key).await).await,
-        trip("delete", write, async || store.delete(key, 0).await).await,
+        trip("delete", write, async || store.delete(key, place).await).await,
         append,
         trip("read purge log", write, async || {
-            store.read_log(newest).await.map(drop)
+            store.read_log(number_of(place.order)).await.map(drop)
         })
         .await,
     ]
 }
 
-/// Appends a purge of a key that nobody has; with its number.
-async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (Line, u64) {
+/// Appends a purge of a key that nobody has; with its place in the log.
+async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (Line, LogPlace) {
     let ours = Purge {
         selector: "key:0000000000000000".to_owned(),
         soft: false,
@@ -91,11 +92,8 @@ async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (Line, u64) {
     let answer = tokio::time::timeout(PATIENCE, store.append(&ours, 0)).await;
     let name = "append purge";
     match answer.unwrap_or(Err(StoreError::Timeout)) {
-        Ok(log) => (
-            Line::took(name, vec![began.elapsed()], deadline),
-            log.newest,
-        ),
-        Err(error) => (Line::failed(name, error.to_string()), 0),
+        Ok(log) => (Line::took(name, vec![began.elapsed()], deadline), log.end()),
+        Err(error) => (Line::failed(name, error.to_string()), LogPlace::default()),
     }
 }
 

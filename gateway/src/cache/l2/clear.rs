@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use super::L2;
 use super::guard::{Call, Failed};
 use super::list::{Cursor, PAGE, reaches};
-use super::store::{Member, Page, Purge, StoreKey};
-use crate::cache::purge::{Order, Selector, Statement, Urls, numbered};
+use super::store::{LogPlace, Member, Page, Purge, StoreKey};
+use crate::cache::purge::{Selector, Statement, Urls};
 
 /// Purges that wait to be walked for at most; more free nothing.
 const WAITING: usize = 256;
@@ -45,7 +45,7 @@ pub(super) struct Clearing {
 /// What was purged, and where in the order.
 struct Goal {
     what: What,
-    before: Order,
+    before: LogPlace,
 }
 
 enum What {
@@ -74,8 +74,8 @@ impl Clearing {
         })
     }
 
-    /// Takes in a purge that got its number in the log.
-    pub(super) fn logged(&self, purge: &Purge, number: u64) {
+    /// Takes in a purge that got its place in the log.
+    pub(super) fn logged(&self, purge: &Purge, before: LogPlace) {
         if !self.is_possible || purge.soft {
             return;
         }
@@ -90,7 +90,6 @@ impl Clearing {
             Ok(Statement::Purged(_, Selector::All)) => What::All,
             Ok(_) | Err(_) => return,
         };
-        let before = numbered(number);
         let mut queue = self.queue.lock();
         match queue.len() < WAITING {
             true => queue.push_back(Goal { what, before }),
@@ -162,7 +161,7 @@ impl L2 {
 
 impl Goal {
     fn reaches(&self, member: &Member) -> bool {
-        member.born < self.before
+        member.born < self.before.order
             && match &self.what {
                 What::Urls(urls) => reaches(urls, &member.text),
                 What::All => true,

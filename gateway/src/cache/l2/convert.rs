@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::config;
 use super::put::Write;
+use super::store::LogPlace;
 use crate::cache::entry::Entry;
 use crate::cache::freshness::Freshness;
 use crate::cache::key::Key;
@@ -20,14 +21,6 @@ use crate::cache::record::{self, Compression, Corrupt, Record, Stored};
 const LARGE: usize = 32 << 10;
 /// The same for compressed ones: they grow.
 const LARGE_COMPRESSED: usize = 2 << 10;
-
-/// A place in the purge log of a store, as records have it.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(in crate::cache) struct LogPlace {
-    pub(in crate::cache) generation: u64,
-    /// A number of that log, as [`numbered`](crate::cache::purge::numbered) writes it.
-    pub(in crate::cache) order: Order,
-}
 
 /// What the store holds of an entry that was born at `born`. None: it would be of no use there.
 pub(in crate::cache) fn stored(

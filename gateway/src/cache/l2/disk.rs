@@ -23,7 +23,8 @@ use redb::{Database, ReadTransaction, ReadableDatabase};
 use tokio::sync::{Notify, oneshot};
 
 use super::store::{
-    Acquired, Found, Lease, Log, Purge, Put, Refusal, Store, StoreError, StoreKey, Written,
+    Acquired, Found, Lease, Log, LogPlace, Purge, Put, Refusal, Store, StoreError, StoreKey,
+    Written,
 };
 use crate::cache::key::Hash64;
 use crate::cache::purge::Order;
@@ -100,8 +101,9 @@ impl Store for Disk {
     fn invalidate<'a>(
         &'a self,
         number: Hash64,
-        at: Order,
+        at: LogPlace,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let at = at.order;
         self.send(move |done| Command::Invalidate { number, at, done })
             .boxed()
     }
@@ -130,15 +132,19 @@ impl Store for Disk {
             key: *put.key,
             record: put.record,
             expires,
-            born: put.born,
+            born: put.born.order,
             numbers: numbers.to_vec(),
             done,
         })
         .boxed()
     }
 
-    fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>> {
-        let key = *key;
+    fn delete<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        at: LogPlace,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let (key, at) = (*key, at.order);
         self.send(move |done| Command::Delete { key, at, done })
             .boxed()
     }

@@ -31,9 +31,8 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::{Notify, oneshot};
 
 use super::clear::Clearing;
-use super::convert::LogPlace;
 use super::guard::{Call, Failed, Guard};
-use super::store::{Log, LogFault, Logged, Purge, StoreError, nothing};
+use super::store::{Log, LogFault, LogPlace, Logged, Purge, StoreError, nothing};
 use super::window::{Next, Window};
 use crate::cache::entry::Marks;
 use crate::cache::event::{Event, Hooks, Look};
@@ -182,9 +181,26 @@ impl Feed {
         window.as_ref().map_or(0, |window| window.order_at(number))
     }
 
+    /// The newest place of the store's log that was applied here, once it was read.
+    pub(super) async fn newest(&self) -> LogPlace {
+        loop {
+            self.known().await;
+            if let Some(window) = &*self.window.read() {
+                return LogPlace {
+                    generation: window.generation,
+                    order: numbered(window.newest),
+                };
+            }
+        }
+    }
+
     /// In the store's log, a place after all that this node can know of.
-    pub(super) fn after_all_known(&self) -> Order {
-        numbered(self.applied()) + 1
+    pub(super) async fn after_all_known(&self) -> LogPlace {
+        let newest = self.newest().await;
+        LogPlace {
+            order: newest.order + 1,
+            ..newest
+        }
     }
 
     /// Where in the store's log something stands that began at this place of our own order.
@@ -374,10 +390,10 @@ impl Feed {
             .await;
         match appended {
             Ok(log) => {
-                let newest = log.newest;
+                let (newest, place) = (log.newest, log.end());
                 self.apply(log);
                 self.came_back(|_| {});
-                self.clearing.logged(&purge, newest);
+                self.clearing.logged(&purge, place);
                 // Who waited for the number may have left.
                 for teller in tellers {
                     let _ = teller.send(newest);

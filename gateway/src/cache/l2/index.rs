@@ -99,7 +99,7 @@ impl Index {
         }
         let waiting = Waiting {
             key: write.key,
-            born: write.born,
+            born: write.born.order,
             text: Text::of(&entry.marks.url),
             ends: Instant::now() + write.left(),
         };

@@ -24,8 +24,8 @@ use tokio::sync::Notify;
 
 use super::L2;
 use super::guard::Call;
+use super::store::LogPlace;
 use crate::cache::key::Hash64;
-use crate::cache::purge::{Order, numbered};
 
 /// Numbers that are noted or wait to be.
 const WAITING: usize = 65_536;
@@ -164,8 +164,7 @@ impl L2 {
                 continue;
             }
             // Nothing is read from the store before its log was.
-            self.feed.known().await;
-            let at = self.feed.after_all_known();
+            let at = self.feed.after_all_known().await;
             let notes = batch.iter().map(|(number, _)| self.note(*number, at));
             let noted = join_all(notes).await;
             let well = noted.iter().all(Option::is_some);
@@ -202,17 +201,18 @@ impl L2 {
                 continue;
             }
             // An error is a feed that was dropped with its tier.
-            let Ok(number) = self.feed.ask_for_number().await else {
+            if self.feed.ask_for_number().await.is_err() {
                 return;
-            };
+            }
+            let at = self.feed.newest().await;
             for some in noted.chunks(BATCH) {
-                self.settle(some, numbered(number)).await;
+                self.settle(some, at).await;
             }
             tokio::time::sleep(PACE).await;
         }
     }
 
-    async fn settle(&self, noted: &[(Hash64, u64)], at: Order) {
+    async fn settle(&self, noted: &[(Hash64, u64)], at: LogPlace) {
         let notes = noted.iter().map(|(number, _)| self.note(*number, at));
         let settled = join_all(notes).await;
         let mut told = Vec::with_capacity(noted.len());
@@ -232,7 +232,7 @@ impl L2 {
     }
 
     /// Whether there was a note to change. None: the store did not tell.
-    async fn note(&self, number: Hash64, at: Order) -> Option<bool> {
+    async fn note(&self, number: Hash64, at: LogPlace) -> Option<bool> {
         let noted = self
             .guard
             .call(Call::Delete, |store| store.invalidate(number, at));

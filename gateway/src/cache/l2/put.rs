@@ -10,7 +10,7 @@ use http::HeaderName;
 
 use super::guard::{Call, Failed};
 use super::lease::Held;
-use super::store::{Lease, Put, StoreKey, Written};
+use super::store::{Lease, LogPlace, Put, StoreKey, Written};
 use super::writer::Busy;
 use super::{L2, convert};
 use crate::cache::entry::{Entry, Marks};
@@ -26,7 +26,7 @@ pub(super) struct Write {
     record: Record,
     /// From `since` on.
     life: Duration,
-    pub(super) born: Order,
+    pub(super) born: LogPlace,
     since: Instant,
     /// The numbers that invalidations of it go by.
     numbers: Box<[Hash64]>,
@@ -61,7 +61,7 @@ impl L2 {
     }
 
     /// None: the store would have no use for it, or its log is not known.
-    fn writes(
+    pub(super) fn writes(
         &self,
         primary: &Key,
         lists: &[Vec<HeaderName>],
@@ -80,7 +80,7 @@ impl L2 {
             whole_key: key.shared(),
             record,
             life,
-            born: born.order,
+            born,
             since: Instant::now(),
             numbers: numbers(&entry.marks),
             watch: entry.watch.get().cloned().unwrap_or_default(),
@@ -158,7 +158,7 @@ impl L2 {
             // A write that is under way must not come after the removal.
             tier.writer.ended(&name).await;
             // What has no place in the store's log of today is not shown from there anyway.
-            let at = tier.feed.place_of(at).map_or(0, |place| place.order);
+            let at = tier.feed.place_of(at).unwrap_or_default();
             tier.removals.carry_out(&tier.guard, name, at).await;
         });
     }
@@ -217,7 +217,10 @@ impl Write {
             whole_key: Arc::from([key].as_slice()),
             record: Record::Varies(Vec::new()),
             life: Duration::from_secs(60),
-            born,
+            born: LogPlace {
+                generation: 0,
+                order: born,
+            },
             since: Instant::now(),
             numbers: Box::default(),
             watch: Watch::default(),

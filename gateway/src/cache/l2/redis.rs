@@ -33,7 +33,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::broadcast;
 
 use super::store::{
-    Acquired, Found, Lease, Log, Noted, Page, Purge, Put, Store, StoreError, StoreKey, Written,
+    Acquired, Found, Lease, Log, LogPlace, Noted, Page, Purge, Put, Store, StoreError, StoreKey,
+    Written,
 };
 use crate::cache::key::Hash64;
 use crate::cache::purge::Order;
@@ -195,6 +196,9 @@ impl Redis {
     }
 
     async fn write(&self, put: Put<'_>) -> Result<Written, StoreError> {
+        if self.has_ended(put.born) {
+            return Ok(Written::Overtaken);
+        }
         let token = put
             .lease
             .map_or(Bytes::new(), |l| Bytes::copy_from_slice(&l.token));
@@ -208,7 +212,7 @@ impl Redis {
         let arguments = vec![
             Value::Bytes(put.record),
             millis(put.life).into(),
-            self.stamp(put.born).into(),
+            stamp(put.born).into(),
             Value::Bytes(token),
             millis(self.max_life.max(put.life)).into(),
             millis(TOMBSTONE).into(),
@@ -221,19 +225,23 @@ impl Redis {
         }
     }
 
-    /// An order of the purge log that was read last, as a text that compares as it does.
-    fn stamp(&self, order: Order) -> String {
-        format!("{:016x}{order:020}", self.generation.generation())
+    /// Whether the place is of another generation than the log that was read last. What goes by
+    /// it must not be stamped with this one: its order may be far above all that come.
+    fn has_ended(&self, place: LogPlace) -> bool {
+        place.generation != self.generation.generation()
     }
 
-    async fn bury(&self, key: &StoreKey, at: Order) -> Result<(), StoreError> {
+    async fn bury(&self, key: &StoreKey, at: LogPlace) -> Result<(), StoreError> {
+        if self.has_ended(at) {
+            return Ok(());
+        }
         let keys = vec![
             self.names.record(key),
             self.names.born(key),
             self.names.tombstone(key),
         ];
         let arguments = vec![
-            self.stamp(at).into(),
+            stamp(at).into(),
             millis(self.max_life).into(),
             millis(TOMBSTONE).into(),
         ];
@@ -279,7 +287,7 @@ impl Store for Redis {
     fn invalidate<'a>(
         &'a self,
         number: Hash64,
-        at: Order,
+        at: LogPlace,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         self.change_note(number, at).boxed()
     }
@@ -291,7 +299,11 @@ impl Store for Redis {
         self.notes(numbers).boxed()
     }
 
-    fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn delete<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        at: LogPlace,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.bury(key, at).boxed()
     }
 
@@ -363,10 +375,15 @@ impl Store for Redis {
         &'a self,
         shard: u16,
         keys: &'a [StoreKey],
-        before: Order,
+        before: LogPlace,
     ) -> BoxFuture<'a, Result<usize, StoreError>> {
         self.clear_records(shard, keys, before).boxed()
     }
+}
+
+/// A place of the purge log as a text, which compares as it does within its generation.
+fn stamp(place: LogPlace) -> String {
+    format!("{:016x}{:020}", place.generation, place.order)
 }
 
 /// `[bytes]` or `[bytes, ms left, record]`.

@@ -12,8 +12,7 @@ use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 
 use super::guard::{Call, Guard};
-use super::store::StoreKey;
-use crate::cache::purge::Order;
+use super::store::{LogPlace, StoreKey};
 
 /// Removals that may be under way.
 const UNDER_WAY: usize = 10_000;
@@ -63,7 +62,7 @@ impl Removals {
     }
 
     /// Removes the record, however often that takes.
-    pub(super) async fn carry_out(&self, guard: &Guard, key: StoreKey, at: Order) {
+    pub(super) async fn carry_out(&self, guard: &Guard, key: StoreKey, at: LogPlace) {
         let mut pause = RETRY;
         while guard
             .call(Call::Delete, |store| store.delete(&key, at))

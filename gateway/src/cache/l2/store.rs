@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
 
 use crate::cache::key::{Hash64, KeyId};
-use crate::cache::purge::Order;
+use crate::cache::purge::{Order, numbered};
 
 pub use index::{Member, Noted, Page, Text};
 
@@ -38,6 +38,14 @@ pub struct Found {
     pub left: Duration,
 }
 
+/// A place in the purge log of a store. The orders of two generations can't be compared.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LogPlace {
+    pub generation: u64,
+    /// A number of that log, as [`numbered`](crate::cache::purge::numbered) writes it.
+    pub order: Order,
+}
+
 /// A record to be written.
 #[derive(Clone, Debug)]
 pub struct Put<'a> {
@@ -46,7 +54,7 @@ pub struct Put<'a> {
     /// How long it lives from now on.
     pub life: Duration,
     /// Where its load stood in the order of purges, without the local step.
-    pub born: Order,
+    pub born: LogPlace,
     /// Write only while this is held; it has the same home.
     pub lease: Option<&'a Lease>,
 }
@@ -55,7 +63,8 @@ pub struct Put<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Written {
     Stored,
-    /// A tombstone or a record of a later load is there.
+    /// A tombstone or a record of a later load is there, or the generation of the log that it
+    /// was born in has ended, so that nobody would show it.
     Overtaken,
     /// The lease is another's now.
     NotOwner,
@@ -209,11 +218,12 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Notes that what bears this number and was born before `at` is not to be shown. False:
-    /// there is nothing of the kind and nobody looked for it, so nothing is noted.
+    /// there is nothing of the kind and nobody looked for it, so nothing is noted. A place of a
+    /// generation that has ended is refused.
     fn invalidate<'a>(
         &'a self,
         _number: Hash64,
-        _at: Order,
+        _at: LogPlace,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         async { Ok(false) }.boxed()
     }
@@ -227,8 +237,13 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Removes the record of `key`, unless its load began after `at`, and keeps out, for a
-    /// while, what was born before `at`.
-    fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// while, what was born before `at`. Nothing is shown of a generation that has ended, so
+    /// for a place of such a one nothing is done.
+    fn delete<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        at: LogPlace,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Appends to the purge log, with the next number. Answers with all that came after
     /// `last`, the new purge included; where that is of another generation, with all of it.
@@ -303,14 +318,25 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Removes those records of one shard that were born before `before`, and from the
-    /// index what is gone by then; without tombstones. Answers how many it removed.
+    /// index what is gone by then; without tombstones. Answers how many it removed: none where
+    /// the generation of `before` has ended.
     fn clear<'a>(
         &'a self,
         _shard: u16,
         _keys: &'a [StoreKey],
-        _before: Order,
+        _before: LogPlace,
     ) -> BoxFuture<'a, Result<usize, StoreError>> {
         unindexed()
+    }
+}
+
+impl Log {
+    /// The place of its newest purge.
+    pub fn end(&self) -> LogPlace {
+        LogPlace {
+            generation: self.generation,
+            order: numbered(self.newest),
+        }
     }
 }
 

@@ -235,7 +235,7 @@ async fn a_record_born_after_purges_that_are_not_known_here_is_a_miss() {
             key: &name,
             record,
             life: LIFE,
-            born: place.order,
+            born: place,
             lease: None,
         };
         assert_eq!(store.put(put).await.unwrap(), store::Written::Stored);
@@ -258,6 +258,8 @@ async fn a_log_that_was_lost_hides_all_that_is_older_here_and_below() {
     node.put(&old).await;
     let kept = store.get(&StoreKey::of(key("a").as_bytes()), 1 << 20).await;
     assert!(node.shown(&key("a")).await.is_some());
+    let late = node.tier.writes(&old.key, &[], &old, LIFE);
+    assert_eq!(late.len(), 1);
     store.lose();
     while node.tier.feed.generation() == Some(1) {
         tokio::task::yield_now().await;
@@ -268,15 +270,25 @@ async fn a_log_that_was_lost_hides_all_that_is_older_here_and_below() {
     assert!(matches!(found, Lookup::Miss(..)));
     // A replica may have kept the record that the log was lost beside.
     let name = StoreKey::of(key("a").as_bytes());
-    let again = store::Put {
+    let again = kept.unwrap().unwrap().record;
+    let put = store::Put {
         key: &name,
-        record: kept.unwrap().unwrap().record,
+        record: again.clone(),
         life: LIFE,
-        born: 0,
+        born: node.tier.feed.newest().await,
         lease: None,
     };
-    store.put(again).await.unwrap();
+    store.put(put).await.unwrap();
     assert!(node.find(&key("a")).await.is_none());
+    for write in late {
+        node.tier.writer.push(write);
+    }
+    node.tier.writer.settled().await;
+    let kept = store.get(&name, 1 << 20).await.unwrap().unwrap().record;
+    assert_eq!(
+        kept, again,
+        "a write of the log that was lost keeps no later one out"
+    );
     let shown = Arc::new(entry(&key("a"), Duration::ZERO, node.cache.order()));
     let next = node.cache.purge_everywhere(&Selector::All, Kind::Hard);
     next.1.unwrap().await.unwrap();

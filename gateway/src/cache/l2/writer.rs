@@ -202,8 +202,8 @@ mod tests {
         writer.push(Write::of(1, 10));
         writer.push(Write::of(2, 11));
         writer.push(Write::of(1, 12));
-        assert_eq!(writer.next().await.0.born, 12);
-        assert_eq!(writer.next().await.0.born, 11);
+        assert_eq!(writer.next().await.0.born.order, 12);
+        assert_eq!(writer.next().await.0.born.order, 11);
         writer.settled().await;
         assert_eq!(writer.queue.lock().bytes, 0);
     }

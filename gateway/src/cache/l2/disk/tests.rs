@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cache::key::KeyId;
-use crate::cache::l2::store::Logged;
+use crate::cache::l2::store::{LogPlace, Logged};
 
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -26,12 +26,20 @@ fn key(n: u8) -> StoreKey {
     }
 }
 
+/// A disk's log has one generation.
+fn place(order: Order) -> LogPlace {
+    LogPlace {
+        order,
+        ..LogPlace::default()
+    }
+}
+
 async fn put(store: &dyn Store, n: u8, record: &[u8], born: Order) -> Written {
     let put = Put {
         key: &key(n),
         record: Bytes::copy_from_slice(record),
         life: LIFE,
-        born,
+        born: place(born),
         lease: None,
     };
     store.put(put).await.unwrap()
@@ -94,7 +102,7 @@ async fn a_late_write_beats_neither_a_removal_nor_a_newer_record() {
     put(&*store, 1, b"new", 9).await;
     assert_eq!(put(&*store, 1, b"old", 8).await, Written::Overtaken);
     assert_eq!(read(&*store, 1).await.unwrap(), "new");
-    store.delete(&key(1), 10).await.unwrap();
+    store.delete(&key(1), place(10)).await.unwrap();
     assert_eq!(put(&*store, 1, b"late", 9).await, Written::Overtaken);
     assert_eq!(read(&*store, 1).await, None);
     assert_eq!(put(&*store, 1, b"next", 10).await, Written::Stored);
@@ -203,7 +211,7 @@ proptest! {
                         }
                     }
                     Step::Delete(k, at) => {
-                        store.delete(&key(k), at).await.unwrap();
+                        store.delete(&key(k), place(at)).await.unwrap();
                         held.remove(&k);
                         let was = buried.entry(k).or_default();
                         *was = at.max(*was);

@@ -19,9 +19,8 @@ use fred::types::scripts::Script;
 use futures_util::future::{join_all, try_join_all};
 
 use super::fault::unexpected;
-use super::{Redis, done, millis, order};
-use crate::cache::l2::store::{Member, Noted, Page, StoreError, StoreKey, Text};
-use crate::cache::purge::Order;
+use super::{Redis, done, millis, order, stamp};
+use crate::cache::l2::store::{LogPlace, Member, Noted, Page, StoreError, StoreKey, Text};
 
 /// Expired members that go along with one batch at most: more than a batch brings.
 const TRIM: usize = 256;
@@ -146,15 +145,18 @@ impl Redis {
         &self,
         shard: u16,
         keys: &[StoreKey],
-        before: Order,
+        before: LogPlace,
     ) -> Result<usize, StoreError> {
+        if self.has_ended(before) {
+            return Ok(0);
+        }
         let asked = keys.iter().map(|key| {
             let names = vec![self.names.record(key), self.names.born(key)];
-            self.run(&CLEAR, names, vec![self.stamp(before).into()])
+            self.run(&CLEAR, names, vec![stamp(before).into()])
         });
         let mut removed = 0;
         let mut failed = None;
-        let mut arguments = vec![order(before)];
+        let mut arguments = vec![order(before.order)];
         for (key, answer) in keys.iter().zip(join_all(asked).await) {
             match answer.map(|answer| answer.as_i64()) {
                 Ok(Some(0)) => {}

@@ -19,9 +19,9 @@ use futures_util::future::try_join_all;
 
 use super::fault::unexpected;
 use super::seals::SEAL;
-use super::{Redis, done, millis, script};
+use super::{Redis, done, millis, script, stamp};
 use crate::cache::key::Hash64;
-use crate::cache::l2::store::{Found, Put, StoreError, StoreKey, Written};
+use crate::cache::l2::store::{Found, LogPlace, Put, Refusal, StoreError, StoreKey, Written};
 use crate::cache::purge::{Order, numbered};
 
 /// Octets of a stamp, and of the generation that it begins with.
@@ -59,7 +59,15 @@ impl Redis {
     }
 
     /// False: there is no note of this number.
-    pub(super) async fn change_note(&self, number: Hash64, at: Order) -> Result<bool, StoreError> {
+    pub(super) async fn change_note(
+        &self,
+        number: Hash64,
+        at: LogPlace,
+    ) -> Result<bool, StoreError> {
+        if self.has_ended(at) {
+            let why = "the purge log began anew".to_owned();
+            return Err(StoreError::Refused(Refusal::Other, why));
+        }
         let arguments = vec![self.note_of(number, at), millis(LOADING).into()];
         let keys = vec![self.names.note(number)];
         let answer = self.run(&script::INVALIDATE, keys, arguments).await?;
@@ -69,7 +77,7 @@ impl Redis {
     /// What is noted; the end of all orders where nobody can tell.
     async fn note(&self, number: Hash64) -> Result<Order, StoreError> {
         let keys = vec![self.names.note(number)];
-        let arguments = vec![self.note_of(number, 0), millis(LOADING).into()];
+        let arguments = vec![self.note_of_nothing(number), millis(LOADING).into()];
         let answer = self.run(&script::READ_NOTE, keys, arguments).await?;
         let Value::Array(parts) = answer else {
             return Err(unexpected("GET"));
@@ -89,10 +97,11 @@ impl Redis {
     /// A note is not ours: from now on it hides what was born before the newest number.
     async fn replace_note(&self, number: Hash64, held: Bytes) -> Result<(), StoreError> {
         let keys = vec![self.names.note(number)];
-        let (_, newest) = self.generation.read();
+        let (generation, newest) = self.generation.read();
+        let order = numbered(newest);
         let arguments = vec![
             Value::Bytes(held),
-            self.note_of(number, numbered(newest)),
+            self.note_of(number, LogPlace { generation, order }),
             millis(LOADING).into(),
         ];
         let answer = self.run(&script::REPLACE_NOTE, keys, arguments).await?;
@@ -100,12 +109,24 @@ impl Redis {
     }
 
     /// A note as it is stored: a stamp and, with a secret, its seal.
-    fn note_of(&self, number: Hash64, at: Order) -> Value {
-        let mut note = self.stamp(at).into_bytes();
+    fn note_of(&self, number: Hash64, at: LogPlace) -> Value {
+        let mut note = stamp(at).into_bytes();
         if let Some(seals) = &self.seals {
             note.extend(seals.of_note(number, &note));
         }
         note.as_slice().into()
+    }
+
+    /// A note that hides nothing which was loaded in today's generation.
+    fn note_of_nothing(&self, number: Hash64) -> Value {
+        let generation = self.generation.generation();
+        self.note_of(
+            number,
+            LogPlace {
+                generation,
+                order: 0,
+            },
+        )
     }
 
     /// What a note says to those who follow today's purge log. None: it is not ours.
@@ -129,7 +150,7 @@ impl Redis {
 
     async fn keep_note(&self, number: Hash64, life: Duration) -> Result<(), StoreError> {
         let keys = vec![self.names.note(number)];
-        let arguments = vec![self.note_of(number, 0), millis(life).into()];
+        let arguments = vec![self.note_of_nothing(number), millis(life).into()];
         let answer = self.run(&script::KEEP_NOTE, keys, arguments).await?;
         done(&answer, "SET").map(drop)
     }

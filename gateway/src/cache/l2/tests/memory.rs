@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use crate::cache::key::Hash64;
 use crate::cache::l2::store::{
-    Acquired, Found, Lease, Log, Logged, Purge, Put, Refusal, Store, StoreError, StoreKey, Written,
+    Acquired, Found, Lease, Log, LogPlace, Logged, Purge, Put, Refusal, Store, StoreError,
+    StoreKey, Written,
 };
 use crate::cache::purge::Order;
 
@@ -140,15 +141,19 @@ impl Held {
         let buried = self
             .tombstones
             .get(put.key)
-            .is_some_and(|at| *at > put.born);
+            .is_some_and(|at| *at > put.born.order);
         let newer = self
             .records
             .get(put.key)
-            .is_some_and(|(.., born)| *born > put.born);
-        if buried || newer {
+            .is_some_and(|(.., born)| *born > put.born.order);
+        if buried || newer || put.born.generation != self.generation + 1 {
             return Written::Overtaken;
         }
-        let record = (put.record.clone(), Instant::now() + put.life, put.born);
+        let record = (
+            put.record.clone(),
+            Instant::now() + put.life,
+            put.born.order,
+        );
         self.records.insert(*put.key, record);
         Written::Stored
     }
@@ -214,12 +219,12 @@ impl Store for Memory {
     fn invalidate<'a>(
         &'a self,
         number: Hash64,
-        at: Order,
+        at: LogPlace,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         ready(self.alive().map(|()| {
             let mut held = self.held.lock();
             let note = held.notes.get_mut(&number);
-            note.map(|note| *note = at.max(*note)).is_some()
+            note.map(|note| *note = at.order.max(*note)).is_some()
         }))
     }
 
@@ -237,7 +242,12 @@ impl Store for Memory {
         .boxed()
     }
 
-    fn delete<'a>(&'a self, key: &'a StoreKey, at: Order) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn delete<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        at: LogPlace,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let at = at.order;
         self.deletes.fetch_add(1, Ordering::SeqCst);
         ready(self.alive().map(|()| {
             let mut held = self.held.lock();
