@@ -22,6 +22,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 
+pub mod release;
 pub mod stored;
 
 use stored::StoredReaders;

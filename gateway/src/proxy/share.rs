@@ -2,7 +2,8 @@
 //! stored when whole. The flight ends after that, so that a late request finds one or the other.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
@@ -24,6 +25,7 @@ use crate::http::memory::stored::StoredBody;
 use crate::http::vary::Vary;
 use crate::proxy::fetch::{Arrived, Fetch};
 use crate::proxy::head::{compact, freshness, own_fields, stored_headers};
+use crate::telemetry::limit::LineLimiter;
 
 impl Fetch {
     /// Streams the body to whoever follows, then stores it.
@@ -131,6 +133,9 @@ pub(super) fn kept_under(primary: &KeyBuf, status: StatusCode) -> Cow<'_, KeyBuf
     }
 }
 
+/// Lines about responses that broke off.
+static BROKEN_OFF: LazyLock<LineLimiter> = LazyLock::new(|| LineLimiter::new(Instant::now()));
+
 /// Moves the body into the fill as it comes. Some: all of it, to be stored.
 async fn pump(
     cache: &Cache,
@@ -152,7 +157,9 @@ async fn pump(
         match body.frame().await {
             None => return fill.complete(trailers),
             Some(Err(error)) => {
-                tracing::warn!(%error, "an origin's response broke off");
+                if let Some(unsaid) = BROKEN_OFF.admit(Instant::now()) {
+                    tracing::warn!(%error, unsaid, "an origin's response broke off");
+                }
                 break;
             }
             Some(Ok(frame)) => match frame.into_data() {

@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -24,6 +25,7 @@ use crate::http::frames::Fragments;
 use crate::http::guard::framing::Fault;
 use crate::http::guard::{self, Refusal};
 use crate::http::memory::stored::ReadsStored;
+use crate::telemetry::limit::LineLimiter;
 
 /// What answers the requests of one connection.
 pub(super) struct Service<H> {
@@ -160,8 +162,13 @@ fn refused(refusal: Refusal, version: Version) -> Response<Body> {
     response
 }
 
+/// Lines about handlers that panicked.
+static PANICS: LazyLock<LineLimiter> = LazyLock::new(|| LineLimiter::new(Instant::now()));
+
 fn panicked(peer: Peer) -> Response<Body> {
-    tracing::error!(client = %peer.address, "the handler of a request panicked");
+    if let Some(unsaid) = PANICS.admit(Instant::now()) {
+        tracing::error!(client = %peer.address, unsaid, "the handler of a request panicked");
+    }
     plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
 }
 

@@ -13,6 +13,7 @@ use super::accept::accept;
 use super::signal::{Signal, Stage};
 use super::socket::Listening;
 use super::{BindError, Body, Early, Entered, Port};
+use crate::http::memory::release;
 
 /// A runtime and the sockets that it will accept on.
 pub(super) struct Worker {
@@ -53,6 +54,7 @@ impl Worker {
         };
         thread::spawn(move || {
             runtime.block_on(async {
+                tokio::spawn(release::while_idle());
                 let mut loops = JoinSet::new();
                 for (port, socket) in sockets {
                     loops.spawn(accept(port, socket, handler.clone(), Arc::clone(&signal)));
