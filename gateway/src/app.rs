@@ -22,7 +22,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admin::{self, Admin, Desk, Gate};
 use crate::bus;
 use crate::cache::Cache;
-use crate::cache::config::L2;
 use crate::cache::l2::store::Store;
 use crate::cache::l2::{disk, redis};
 use crate::cache::record::Seal;
@@ -185,7 +184,7 @@ impl App {
             plugins,
             cache,
             registry,
-        } = assemble(config, open_store(&config.cache.l2)?).await?;
+        } = assemble(config, open_store(config)?).await?;
         if let Some(tier) = cache.below()
             && !tier.known(KNOWN).await
         {
@@ -288,12 +287,14 @@ fn seal(config: &Config) -> Seal {
 }
 
 /// Opens what the second tier keeps its records in.
-fn open_store(config: &L2) -> Result<Option<Arc<dyn Store>>, StartError> {
-    match (&config.redis, &config.disk) {
+fn open_store(config: &Config) -> Result<Option<Arc<dyn Store>>, StartError> {
+    let l2 = &config.cache.l2;
+    match (&l2.redis, &l2.disk) {
         (Some(redis), _) => {
             let common = redis::Common {
-                secret: config.seal_key.as_deref(),
-                max_life: config.max_life.0,
+                secret: l2.seal_key.as_deref(),
+                max_life: l2.max_life.0,
+                namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
             };
             Ok(Some(redis::open_for(redis, common)?))
         }

@@ -110,6 +110,8 @@ mod l2_gateway_groups;
 mod l2_holes;
 #[path = "e2e/l2_index.rs"]
 mod l2_index;
+#[path = "e2e/l2_namespaces.rs"]
+mod l2_namespaces;
 #[path = "e2e/l2_races.rs"]
 mod l2_races;
 #[path = "e2e/l2_redis.rs"]

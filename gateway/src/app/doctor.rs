@@ -59,7 +59,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub async fn examine(config: &Config, file: &Path) -> Result<Report, StartError> {
     let places = Places::of(file);
     let sections = vec![
-        l2::examine(&config.cache.l2, &places).await?,
+        l2::examine(config, &places).await?,
         bus::examine(config, &places).await?,
     ];
     Ok(Report {

@@ -35,7 +35,7 @@ pub async fn of(config: &Config, request: Request<()>) -> Result<Vec<Bytes>, Rec
     let headers = request.headers().clone();
     let primary = build(config).await?.proxy.key(request);
     let primary = primary.ok_or(RecordsError::NotCached)?;
-    let store = open_store(&config.cache.l2)?.ok_or(RecordsError::NoStore)?;
+    let store = open_store(config)?.ok_or(RecordsError::NoStore)?;
     let home = KeyId::of(primary.as_bytes());
     let limits = Limits::of_inspection();
     let own = StoreKey::below(home, primary.as_bytes());

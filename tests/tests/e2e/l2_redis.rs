@@ -471,7 +471,7 @@ async fn nothing_outside_the_prefix_is_touched_and_globs_in_it_mean_nothing() {
         redis.cli(&["SET", name, "theirs"]).await;
     }
     let config = config::Redis {
-        prefix: "a*[b]?:".to_owned(),
+        prefix: Some("a*[b]?:".to_owned()),
         ..config_of(&redis.url())
     };
     let store = connected(&config).await;

@@ -248,7 +248,7 @@ async fn what_can_be_no_redis_is_refused_at_once() {
         OpenError::Server(redis::OpenError::Credentials)
     ));
     let braces = config::Redis {
-        prefix: "{}".to_owned(),
+        prefix: Some("{}".to_owned()),
         ..config_of("redis://a")
     };
     assert!(matches!(refused(braces), OpenError::Prefix(_)));

@@ -222,7 +222,7 @@ async fn what_was_born_after_a_purge_is_neither_cleared_nor_forgotten() {
 async fn nested_prefixes_and_globs_in_them_keep_their_indexes_apart() {
     let redis = Redis::start().await;
     let under = |prefix: &str| config::Redis {
-        prefix: prefix.to_owned(),
+        prefix: Some(prefix.to_owned()),
         ..indexed(&redis.url(), 1)
     };
     let outer = connected(&under("a*[b]?:")).await;

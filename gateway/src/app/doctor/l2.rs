@@ -11,6 +11,7 @@ use crate::app::{StartError, open_store};
 use crate::cache::config::L2;
 use crate::cache::l2::store::{Acquired, LogPlace, Purge, Put, Store, StoreError, StoreKey};
 use crate::cache::purge::number_of;
+use crate::config::Config;
 
 /// How often each trip is made.
 const ROUNDS: usize = 20;
@@ -19,8 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long to wait for the first answer: a store connects behind its callers.
 const CONNECT: Duration = Duration::from_secs(5);
 
-pub(super) async fn examine(l2: &L2, places: &Places<'_>) -> Result<Section, StartError> {
-    let lines = match open_store(l2) {
+pub(super) async fn examine(config: &Config, places: &Places<'_>) -> Result<Section, StartError> {
+    let l2 = &config.cache.l2;
+    let lines = match open_store(config) {
         Ok(Some(store)) => trips(&store, l2, places).await,
         Ok(None) => Vec::new(),
         Err(error) if error.is_configuration() => return Err(error),

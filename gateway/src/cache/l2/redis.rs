@@ -102,6 +102,8 @@ pub struct Common<'a> {
     pub secret: Option<&'a str>,
     /// How long a record lives at most.
     pub max_life: Duration,
+    /// Nodes with another one share nothing with these, unless a prefix says so.
+    pub namespace: Option<&'a str>,
 }
 
 impl Default for Common<'_> {
@@ -109,6 +111,7 @@ impl Default for Common<'_> {
         Self {
             secret: None,
             max_life: super::config::L2::default().max_life.0,
+            namespace: None,
         }
     }
 }
@@ -129,7 +132,7 @@ pub fn open(config: &config::Redis) -> Result<Arc<dyn Store>, OpenError> {
 pub fn open_for(config: &config::Redis, common: Common<'_>) -> Result<Arc<dyn Store>, OpenError> {
     config.check()?;
     let plan = Plan::new(&config.settings())?;
-    let names = Names::new(&config.prefix);
+    let names = Names::new(config.prefix_for(common.namespace));
     let (freed, _) = broadcast::channel(freed::BEHIND);
     let link = |duty| Link::open(plan.clone(), duty);
     Ok(Arc::new(Redis {

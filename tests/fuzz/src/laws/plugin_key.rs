@@ -6,7 +6,7 @@
 
 use http::header::COOKIE;
 use http::request::Parts;
-use lamina::plugin::types::{KeyNeeds, KeyRules, Manifest as Given, QueryNeed};
+use lamina::plugin::types::{KeyNeeds, KeyRules, Manifest as Given, QueryNeed, Reads};
 use lamina::plugin::{KeyDecision, Manifest};
 
 use crate::input;
@@ -76,6 +76,10 @@ fn read(block: &[u8]) -> Given {
         version: "1".into(),
         inputs: needs,
         declarative,
+        reads: Reads {
+            headers: Vec::new(),
+            cookies: Vec::new(),
+        },
     }
 }
 

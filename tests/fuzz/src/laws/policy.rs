@@ -4,10 +4,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::{AUTHORIZATION, CACHE_CONTROL, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, COOKIE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use lamina::cache::config::{self, Mode};
-use lamina::cache::policy::{Exchange, Lifetime, Policy, Refusal, Source, Terms};
+use lamina::cache::policy::{Credentials, Exchange, Lifetime, Policy, Refusal, Source, Terms};
 use lamina::http::cache_control::MAX_DELTA_SECONDS;
 use lamina::units;
 
@@ -65,8 +67,19 @@ impl Case {
             response,
             received: now(),
             plugin_ttl: self.plugin_ttl,
+            credentials: self.credentials(request),
         };
         self.policy.judge(&exchange, dice)
+    }
+
+    fn credentials(&self, request: &HeaderMap) -> Credentials {
+        if request.contains_key(AUTHORIZATION) && !self.policy.keyed_by_authorization {
+            Credentials::Authorization
+        } else if request.contains_key(COOKIE) {
+            Credentials::Cookies
+        } else {
+            Credentials::Keyed
+        }
     }
 
     /// What follows from a response's being stored.
@@ -86,6 +99,11 @@ impl Case {
                 "RFC 9111 §3.5"
             );
         }
+        let is_ours = matches!(terms.source, Source::Route | Source::Heuristic);
+        assert!(
+            overriding || !is_ours || self.credentials(&self.request) == Credentials::Keyed,
+            "what one user was answered gets no lifetime that the origin did not state"
+        );
         if let Lifetime::OfResponse(lifetime) = terms.lifetime {
             let longest = Duration::from_secs(MAX_DELTA_SECONDS.into()).max(span(&self.response));
             assert!(lifetime <= longest, "nobody promised {lifetime:?}");

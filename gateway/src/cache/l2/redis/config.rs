@@ -32,8 +32,9 @@ pub struct Redis {
     pub sentinel_password_file: Option<PathBuf>,
     /// Certificates (PEM) that vouch for the servers, in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// In front of every key; what doesn't begin so is never touched.
-    pub prefix: String,
+    /// In front of every key; what doesn't begin so is never touched. Unset is `lamina:`, and
+    /// with a `bus.namespace` `lamina:NAMESPACE:`.
+    pub prefix: Option<String>,
     /// Connections for reading and writing; one more waits for purges, one for freed leases.
     pub connections: usize,
     /// To open a connection and introduce ourselves.
@@ -70,13 +71,30 @@ impl Redis {
         if self.connections == 0 {
             return Err(OpenError::Connections);
         }
-        if self.prefix.contains(['{', '}']) {
-            return Err(OpenError::Prefix(self.prefix.clone()));
+        if let Some(prefix) = self
+            .prefix
+            .as_ref()
+            .filter(|prefix| prefix.contains(['{', '}']))
+        {
+            return Err(OpenError::Prefix(prefix.clone()));
         }
         if !(1..=MAX_SHARDS).contains(&self.index.shards) {
             return Err(OpenError::Shards(self.index.shards));
         }
         Ok(redis::check(&self.url)?)
+    }
+
+    /// What stands in front of every key of nodes with this namespace. Braces of a namespace
+    /// are escaped, and the sign that escapes them, so that no two namespaces share keys.
+    pub(super) fn prefix_for(&self, namespace: Option<&str>) -> String {
+        match (&self.prefix, namespace) {
+            (Some(prefix), _) => prefix.clone(),
+            (None, Some(namespace)) => {
+                let escaped = namespace.replace('%', "%25").replace('{', "%7B");
+                format!("lamina:{}:", escaped.replace('}', "%7D"))
+            }
+            (None, None) => "lamina:".to_owned(),
+        }
     }
 
     /// What is needed to connect.
@@ -108,7 +126,7 @@ impl Default for Redis {
             sentinel_password: None,
             sentinel_password_file: None,
             ca_file: None,
-            prefix: "lamina:".to_owned(),
+            prefix: None,
             connections: 2,
             connect_timeout: Duration::secs(2),
             silence_timeout: Duration::secs(2),

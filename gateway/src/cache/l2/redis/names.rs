@@ -16,10 +16,8 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn new(prefix: &str) -> Self {
-        Self {
-            prefix: prefix.to_owned(),
-        }
+    pub(super) fn new(prefix: String) -> Self {
+        Self { prefix }
     }
 
     /// The record itself, nothing else: other readers GET it.
@@ -91,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_names_of_a_key_and_its_variants_share_one_hash_tag() {
-        let names = Names::new("lamina:");
+        let names = Names::new("lamina:".to_owned());
         let key = StoreKey {
             id: [0xab; 16],
             home: KeyId(0x1f),
