@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 use prometheus::Registry;
 
 use super::*;
+use crate::telemetry::metrics::assert_registered;
 use crate::bus::event::{Event, Shape};
 use crate::bus::transport::Word;
 use crate::cache::Lookup;
@@ -129,6 +130,7 @@ impl Site {
     }
 
     fn metric(&self, name: &str, label: &str) -> f64 {
+        assert_registered(&self.registry, name);
         let families = self.registry.gather();
         let samples = families.iter().filter(|family| family.name() == name);
         let samples = samples.flat_map(|family| family.get_metric());

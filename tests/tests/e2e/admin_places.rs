@@ -38,10 +38,10 @@ impl Siege {
         for _ in 0..CLIENTS {
             let sent = sent.to_vec();
             // The first of each is there before anything is measured.
-            let mut first = TcpStream::connect(admin).await.ok();
-            if let Some(stream) = &mut first {
-                let _ = stream.write_all(&sent).await;
-            }
+            let connecting = within("a client connects", SOON, TcpStream::connect(admin));
+            let mut stream = connecting.await.expect("the listener accepts");
+            let _ = stream.write_all(&sent).await;
+            let mut first = Some(stream);
             clients.spawn(async move {
                 loop {
                     if let Some(stream) = first.take() {
@@ -95,10 +95,13 @@ async fn lives(gateway: &Gateway) {
 
 async fn endures(sent: &[u8], drip: &'static [u8]) {
     let gateway = gateway().await;
+    let before = gateway.open_files();
     let _siege = Siege::begin(&gateway, sent, drip).await;
     for _ in 0..20 {
         lives(&gateway).await;
     }
+    let held = gateway.open_files().saturating_sub(before);
+    assert!(held > 100, "only {held} connections were held");
 }
 
 #[tokio::test]

@@ -334,6 +334,9 @@ async fn a_rule_filled_with_nothing_purges_nothing() {
         .send()
         .await;
     assert!(client.get("/kept").await.is_hit());
+    let filled = client.ask(http::Method::POST, "/form");
+    filled.header("x-where", "/kept").send().await;
+    assert!(!client.get("/kept").await.is_hit(), "the rule works");
 }
 
 #[tokio::test]

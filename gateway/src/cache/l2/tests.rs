@@ -15,6 +15,7 @@ use prometheus::Registry;
 
 use super::store::StoreKey;
 use super::*;
+use crate::telemetry::metrics::assert_registered;
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::freshness::{Freshness, State};
 use crate::cache::key::{Field, Key, KeyBuf, KeyId, hash64};
@@ -83,6 +84,7 @@ impl Node {
     }
 
     fn metric(&self, name: &str) -> f64 {
+        assert_registered(&self.registry, name);
         let families = self.registry.gather();
         let samples = families.iter().filter(|family| family.name() == name);
         let samples = samples.flat_map(|family| family.get_metric());
