@@ -164,10 +164,20 @@ mod tests {
         let asked = |name: &str, labels: &[(&str, &str)]| {
             std::panic::catch_unwind(|| scrape.sum(name, labels)).ok()
         };
-        assert_eq!(asked("lamina_requests_total", &[("status", "200")]), Some(3.0));
-        assert_eq!(asked("lamina_l2_leases_total", &[("outcome", "busy")]), Some(0.0));
+        assert_eq!(
+            asked("lamina_requests_total", &[("status", "200")]),
+            Some(3.0)
+        );
+        assert_eq!(
+            asked("lamina_l2_leases_total", &[("outcome", "busy")]),
+            Some(0.0)
+        );
         assert_eq!(asked("lamina_l2_lease_total", &[]), None, "a name");
-        assert_eq!(asked("lamina_requests_total", &[("rout", "site")]), None, "a label");
+        assert_eq!(
+            asked("lamina_requests_total", &[("rout", "site")]),
+            None,
+            "a label"
+        );
         let busi = [("outcome", "busi")];
         assert_eq!(asked("lamina_l2_leases_total", &busi), None, "a value");
     }

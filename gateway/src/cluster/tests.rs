@@ -10,7 +10,6 @@ use http::{HeaderMap, StatusCode};
 use prometheus::Registry;
 
 use super::*;
-use crate::telemetry::metrics::assert_registered;
 use crate::bus::event::{Event, Shape};
 use crate::bus::transport::Word;
 use crate::cache::Lookup;
@@ -19,6 +18,7 @@ use crate::cache::freshness::Freshness;
 use crate::cache::key::{Field, KeyBuf, KeyId, hash64};
 use crate::cache::record::{Limits, Seal};
 use crate::http::vary::Vary;
+use crate::telemetry::metrics::assert_registered;
 use crate::units::ByteSize;
 use hub::{Hub, Line, Port};
 

@@ -298,8 +298,5 @@ async fn a_flood_of_rules_pushes_out_no_purge_of_an_operator() {
     all_kept(&node, "after the flood").await;
     assert!(!get(&node, "/purged").await);
     let records = node.metric("lamina_cache_purge_records", &[]).await;
-    assert!(
-        (10.0..=1.0 + 50.0 + 4.0).contains(&records),
-        "{records}"
-    );
+    assert!((10.0..=1.0 + 50.0 + 4.0).contains(&records), "{records}");
 }

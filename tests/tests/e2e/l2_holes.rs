@@ -111,7 +111,10 @@ async fn a_look_changes_nothing_in_the_store() {
 async fn digest(redis: &Redis) -> String {
     let digest = redis.cli(&["DEBUG", "DIGEST"]).await;
     let is_one = digest.len() == 40 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    assert!(is_one && digest.bytes().any(|byte| byte != b'0'), "{digest}");
+    assert!(
+        is_one && digest.bytes().any(|byte| byte != b'0'),
+        "{digest}"
+    );
     digest
 }
 

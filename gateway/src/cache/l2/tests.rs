@@ -15,7 +15,6 @@ use prometheus::Registry;
 
 use super::store::StoreKey;
 use super::*;
-use crate::telemetry::metrics::assert_registered;
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::freshness::{Freshness, State};
 use crate::cache::key::{Field, Key, KeyBuf, KeyId, hash64};
@@ -23,6 +22,7 @@ use crate::cache::purge::Order;
 use crate::cache::record::Record;
 use crate::cache::{Cache, Lookup};
 use crate::http::vary::Vary;
+use crate::telemetry::metrics::assert_registered;
 use memory::Memory;
 
 const LIFE: Duration = Duration::from_secs(600);
