@@ -1,4 +1,11 @@
 //! Reads the Prometheus text format, as much of it as tests ask for.
+//!
+//! A counter that was never touched has no series, so that a missing series counts as 0. A
+//! series that the gateway cannot have at all, because its name, a label or a label's value is
+//! misspelt, would read as 0 just the same: asking for one is a failed test.
+
+use std::path::Path;
+use std::sync::LazyLock;
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,13 +31,43 @@ impl Scrape {
     }
 
     /// The sum of the series with this name that carry all these labels; 0 when there is none.
+    /// Panics when there cannot be one.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.expect_possible(name, labels);
         self.series(name, labels).map(|sample| sample.value).sum()
     }
 
-    /// Whether such a series is there.
+    /// Whether such a series is there. Panics when there cannot be one.
     pub fn has(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        self.expect_possible(name, labels);
         self.series(name, labels).next().is_some()
+    }
+
+    /// A name has to be in this scrape or in the gateway's code, a label in the family's other
+    /// series or in the code, and a value in this scrape or in the code.
+    fn expect_possible(&self, name: &str, labels: &[(&str, &str)]) {
+        if self.series(name, labels).next().is_some() {
+            return;
+        }
+        let family: Vec<_> = self.0.iter().filter(|sample| sample.name == name).collect();
+        assert!(
+            !family.is_empty() || is_in_the_code(name),
+            "the gateway has no metric `{name}`"
+        );
+        for (label, value) in labels {
+            let has_label = |sample: &&&Sample| sample.labels.iter().any(|(k, _)| k == label);
+            let carried = if family.is_empty() {
+                is_in_the_code(label)
+            } else {
+                family.iter().any(|sample| has_label(&sample))
+            };
+            assert!(carried, "`{name}` has no label `{label}`");
+            let mut known = self.0.iter().flat_map(|sample| &sample.labels);
+            assert!(
+                known.any(|(k, v)| k == label && v == value) || is_in_the_code(value),
+                "no metric has `{label}=\"{value}\"`, and nothing in the gateway's code is called so"
+            );
+        }
     }
 
     /// The names that occur.
@@ -49,6 +86,33 @@ impl Scrape {
             };
             sample.name == name && labels.iter().all(carries)
         })
+    }
+}
+
+/// Whether the gateway's code, without its tests, has this text as a literal.
+fn is_in_the_code(text: &str) -> bool {
+    static CODE: LazyLock<String> = LazyLock::new(|| {
+        let mut code = String::new();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway/src");
+        collect(&folder, &mut code);
+        assert!(code.contains("\"lamina_requests_total\""), "{folder:?}");
+        code
+    });
+    CODE.contains(&format!("\"{text}\""))
+}
+
+fn collect(folder: &Path, code: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("the gateway's code is beside the tests") {
+        let path = entry.unwrap().path();
+        if path.file_stem().is_some_and(|stem| stem == "tests") {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, code);
+        } else {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            code.push_str(text.split("\nmod tests {").next().unwrap_or_default());
+        }
     }
 }
 
@@ -91,6 +155,30 @@ mod tests {
         assert_eq!(scrape.sum("x", &[("a", "1")]), 7.0);
         assert_eq!(scrape.sum("x", &[]), 16.0);
         assert_eq!(scrape.sum("y", &[]), 1.5);
-        assert!(!scrape.has("x", &[("a", "7")]));
+        assert!(!scrape.has("x", &[("a", "2"), ("b", "2")]));
+    }
+
+    #[test]
+    fn what_the_gateway_cannot_have_is_not_zero() {
+        let scrape = Scrape::parse("lamina_requests_total{route=\"site\",status=\"200\"} 3\n");
+        let asked = |name: &str, labels: &[(&str, &str)]| {
+            std::panic::catch_unwind(|| scrape.sum(name, labels)).ok()
+        };
+        assert_eq!(
+            asked("lamina_requests_total", &[("status", "200")]),
+            Some(3.0)
+        );
+        assert_eq!(
+            asked("lamina_l2_leases_total", &[("outcome", "busy")]),
+            Some(0.0)
+        );
+        assert_eq!(asked("lamina_l2_lease_total", &[]), None, "a name");
+        assert_eq!(
+            asked("lamina_requests_total", &[("rout", "site")]),
+            None,
+            "a label"
+        );
+        let busi = [("outcome", "busi")];
+        assert_eq!(asked("lamina_l2_leases_total", &busi), None, "a value");
     }
 }

@@ -149,6 +149,14 @@ impl RawConnection {
         self.unread.is_empty()
     }
 
+    /// Whether the other side has neither said anything nor closed so far (does not wait).
+    pub fn is_open(&mut self) -> bool {
+        let mut peeked = [0];
+        let nothing = self.stream.try_read(&mut peeked);
+        self.unread.is_empty()
+            && nothing.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     /// One read into the buffer; false at the end or on a reset.
     async fn fill(&mut self) -> bool {
         let read = within("reading", SOON, self.stream.read_buf(&mut self.unread)).await;

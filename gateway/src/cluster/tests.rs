@@ -18,6 +18,7 @@ use crate::cache::freshness::Freshness;
 use crate::cache::key::{Field, KeyBuf, KeyId, hash64};
 use crate::cache::record::{Limits, Seal};
 use crate::http::vary::Vary;
+use crate::telemetry::metrics::assert_registered;
 use crate::units::ByteSize;
 use hub::{Hub, Line, Port};
 
@@ -129,6 +130,7 @@ impl Site {
     }
 
     fn metric(&self, name: &str, label: &str) -> f64 {
+        assert_registered(&self.registry, name);
         let families = self.registry.gather();
         let samples = families.iter().filter(|family| family.name() == name);
         let samples = samples.flat_map(|family| family.get_metric());

@@ -34,3 +34,16 @@ pub fn text(registry: &Registry) -> prometheus::Result<Vec<u8>> {
 
 /// The text's media type.
 pub const MEDIA_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// For tests, to which a metric that is not there would read as 0.
+///
+/// # Panics
+/// When the registry has no metric of this name.
+#[cfg(test)]
+pub fn assert_registered(registry: &Registry, name: &str) {
+    let options = Opts::new(name, "A help that no metric has.");
+    let probe = prometheus::IntCounter::with_opts(options).expect("a name");
+    // Of one name there is one help, also where nothing was counted yet.
+    let known = registry.register(Box::new(probe)).is_err();
+    assert!(known, "there is no metric `{name}`");
+}

@@ -10,7 +10,7 @@ use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_until, within};
-use http::Method;
+use http_body_util::BodyExt;
 
 /// How often a client that drips lets a drop fall.
 const DRIP: Duration = Duration::from_millis(20);
@@ -38,6 +38,10 @@ async fn drip(raw: &mut RawConnection, drop: &[u8]) -> String {
 #[tokio::test]
 async fn a_head_that_drips_is_a_408_however_steadily_it_comes() {
     let (origin, gateway) = limited("{header_timeout: 400ms}").await;
+    // By the default, which is 10 s, this one would be ended first.
+    let (_origin, usual) = limited("{}").await;
+    let mut other = usual.raw().await;
+    other.write("GET / HTTP/1.1\r\n").await;
     for head in ["GET / HTTP/1.1\r\nHost: a\r\nX: ", "P"] {
         let mut raw = gateway.raw().await;
         raw.write(head).await;
@@ -45,6 +49,7 @@ async fn a_head_that_drips_is_a_408_however_steadily_it_comes() {
         assert!(said.starts_with("HTTP/1.1 408 "), "{head:?}: {said}");
         assert!(said.contains("connection: close"), "{said}");
     }
+    assert!(other.is_open(), "the default ended the drip");
     assert_eq!(origin.count(), 0);
 }
 
@@ -79,15 +84,26 @@ async fn a_second_head_that_drips_is_a_408_and_silence_gets_none() {
 #[tokio::test]
 async fn a_body_that_drips_below_the_rate_is_a_408_and_never_ends_at_the_origin() {
     let (origin, gateway) = limited("{min_rate: 10KiB, min_rate_grace: 400ms}").await;
+    let (tell, mut whole) = tokio::sync::mpsc::unbounded_channel();
+    origin.behave(move |asked| {
+        let tell = tell.clone();
+        async move {
+            let _ = tell.send(asked.body.collect().await.is_ok());
+            Reply::ok("x")
+        }
+    });
+    let (_origin, usual) = limited("{}").await;
+    // Without a length, so that the end is nothing but what the gateway says it is.
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut other = usual.raw().await;
+    other.write(head).await;
     let mut raw = gateway.raw().await;
-    raw.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
-        .await;
-    let said = drip(&mut raw, b"x").await;
+    raw.write(head).await;
+    let said = drip(&mut raw, b"1\r\nx\r\n").await;
     assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
-    assert_eq!(gateway.client().get("/").await.status, 200);
-    assert!(origin.seen().iter().all(
-        |seen| seen.method == Method::GET || seen.body.as_deref().is_none_or(<[u8]>::is_empty)
-    ));
+    let whole = within("the upload's end", SOON, whole.recv()).await;
+    assert_eq!(whole, Some(false), "it ended as if it were whole");
+    assert!(other.is_open(), "the default ended the drip");
 }
 
 #[tokio::test]

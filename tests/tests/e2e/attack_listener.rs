@@ -1,11 +1,14 @@
 //! The listener itself: who may say who the client is, and what happens when there is no
 //! room for more (http.md, Proxying and Bad input).
 
+use std::time::{Duration, Instant};
+
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
 use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
+use e2e::wait::passed;
 use http::Method;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
@@ -98,11 +101,16 @@ async fn garbage_for_a_header_closes_the_connection_without_a_word() {
 #[tokio::test]
 async fn a_header_that_does_not_go_on_is_not_waited_for() {
     let (origin, gateway) = proxied("[127.0.0.0/8]", "{header_timeout: 300ms}").await;
+    // By the default, which is 10 s, this one would be ended first.
+    let (_origin, usual) = proxied("[127.0.0.0/8]", "{}").await;
+    let mut other = usual.raw().await;
+    other.write("PROXY TCP4 192.0.2.7 ").await;
     let answer = said(&gateway, b"PROXY TCP4 192.0.2.7 ").await;
     assert!(
         answer.is_empty() || answer.starts_with("HTTP/1.1 408 "),
         "{answer}"
     );
+    assert!(other.is_open(), "the default ended it");
     assert_eq!(origin.count(), 0);
 }
 
@@ -164,6 +172,7 @@ async fn without_descriptors_accepting_pauses_and_the_admin_port_answers() {
     gateway
         .logged("accepting pauses", |line| line.contains("accepting pauses"))
         .await;
+    let paused = Instant::now();
     for _ in 0..5 {
         let answer = gateway.admin(Method::GET, "/livez", "").await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -171,6 +180,8 @@ async fn without_descriptors_accepting_pauses_and_the_admin_port_answers() {
     // A connection that is served can still reach the origin.
     served.write(&keep).await;
     assert_eq!(served.head().await.status, 200);
+    // Each worker has tried again several times by now, every tenth of a second.
+    passed(paused, Duration::from_millis(600)).await;
     let pauses = |log: Vec<String>| log.iter().filter(|line| line.contains("pauses")).count();
     assert!(pauses(gateway.log()) <= 4, "it is said once a worker");
     drop(held);

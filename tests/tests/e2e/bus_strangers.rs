@@ -254,6 +254,15 @@ async fn who_asks_for_purges_without_end_gets_no_storm() {
     let again = [("kind", "again")];
     node.metric_until("lamina_bus_published_total", &again, |n| n >= 50.0)
         .await;
+    // What it says comes in its order: all that the asking brought about is said before this.
+    attacker.forget();
+    node.purge(json!({"tag": "the-last"})).await;
+    attacker
+        .hears("the last purge", |event| {
+            matches!(&event.ours, Some(ours) if is_of(event, "a")
+                && matches!(&ours.message, Message::Purge { selector, .. } if selector.contains("the-last")))
+        })
+        .await;
     let said = node.metric("lamina_bus_published_total", &again).await;
     let turns = began.elapsed().as_secs() as f64 + 2.0;
     assert!(said <= 50.0 * turns, "{said} in {turns} turns");

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use e2e::client::{Client, Failure, herd};
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
+use e2e::h2raw::{H2, code, get, reset};
 use e2e::origin::Origin;
 use e2e::reply::{Pieces, Reply};
 use e2e::setup::Setup;
@@ -15,6 +16,9 @@ use tokio::task::JoinHandle;
 
 const PIECE: usize = 64 << 10;
 const PIECES: usize = 16;
+
+/// What `e2e::h2raw` asks for.
+const HTTP2_HOST: &str = "attacker.test";
 
 /// An origin whose first answer the test streams; further ones say `again`.
 async fn one_stream(headers: &[(&str, &str)]) -> (Origin, Pieces) {
@@ -130,6 +134,57 @@ async fn a_follower_says_that_it_was_collapsed() {
     pieces.send("last").await;
     pieces.finish().await;
     assert_eq!(follower.into_answer().await.unwrap().text(), "first last");
+    assert_eq!(origin.count(), 1);
+}
+
+/// Leaves by HTTP/2, where the gateway notices it before it writes: who reads the answer to a
+/// ping has had the reset before it handled.
+async fn leaves(leader: &mut H2) {
+    leader.write(reset(1, code::CANCEL)).await;
+    for _ in 0..2 {
+        assert!(leader.lives().await, "the connection stays");
+    }
+}
+
+#[tokio::test]
+async fn a_leader_whose_leaving_is_noticed_ends_nobody_elses_load() {
+    let (origin, pieces) = one_stream(&[("cache-control", "max-age=60")]).await;
+    let gateway = Setup::new(&origin).start().await;
+    let mut leader = H2::open(gateway.address).await;
+    leader.write(get(1, "/")).await;
+    assert!(pieces.send(piece(0)).await);
+    leader.heads(1).await;
+    let follower = gateway.client().request("/").host(HTTP2_HOST).open().await;
+    leaves(&mut leader).await;
+    the_rest_of(pieces).await;
+    assert_eq!(follower.into_answer().await.unwrap().body, page());
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn a_leader_whose_leaving_is_noticed_before_the_head_ends_nothing_either() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| {
+        let held = held.clone();
+        async move {
+            held.pass().await;
+            Reply::fresh("page")
+        }
+    })
+    .await;
+    let gateway = Setup::new(&origin).start().await;
+    let mut leader = H2::open(gateway.address).await;
+    leader.write(get(1, "/")).await;
+    gate.reached_by(1).await;
+    leaves(&mut leader).await;
+    let following = gateway.client().request("/").host(HTTP2_HOST).send();
+    let following = tokio::spawn(following);
+    gateway
+        .metric_until("lamina_cache_coalesced_requests_total", &[], |n| n >= 1.0)
+        .await;
+    gate.open();
+    assert_eq!(following.await.unwrap().text(), "page");
     assert_eq!(origin.count(), 1);
 }
 

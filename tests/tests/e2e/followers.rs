@@ -174,12 +174,29 @@ async fn a_leader_whose_answer_is_its_own_by_its_request_frees_no_herd() {
 /// A page that is refused to everybody must not make them wait for one another.
 #[tokio::test]
 async fn a_page_that_is_refused_to_each_does_not_queue_them_for_long() {
-    let gate = Gate::new();
-    let refuse = || Reply::status_only(401).header("cache-control", "no-store");
-    let origin = origin(&gate, |_| Reply::status_only(401), refuse).await;
+    // So many are asked for one after another, and the others side by side.
+    const TURNS: usize = 4;
+    let (gate, beside) = (Gate::new(), Gate::new());
+    let (first, others) = (gate.clone(), beside.clone());
+    let origin = Origin::start(move |asked| {
+        let (first, others) = (first.clone(), others.clone());
+        async move {
+            first.pass().await;
+            if asked.number >= TURNS {
+                others.pass().await;
+            }
+            Reply::status_only(401).header("cache-control", "no-store")
+        }
+    })
+    .await;
     let gateway = Setup::new(&origin).start().await;
     let leader = gateway.client().request("/").header("x-odd", "1");
-    let (leader, followers) = led_by(&gateway, &gate, leader).await;
+    let meeting = async {
+        // Not each of them: some may have waited for one turn less and follow others.
+        beside.reached_by(FOLLOWERS / 3).await;
+        beside.open();
+    };
+    let ((leader, followers), ()) = tokio::join!(led_by(&gateway, &gate, leader), meeting);
     assert_eq!(leader, 401);
     all_get(&followers, 401, "all are refused");
     assert_eq!(origin.count(), FOLLOWERS + 1);

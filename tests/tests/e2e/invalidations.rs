@@ -257,8 +257,6 @@ async fn other_nodes_hear_of_invalidations_in_few_events_and_lose_nothing_else()
     for gets in [Gets::None, Gets::Before] {
         flood(one, gets).await;
     }
-    let events = published(one).await - before;
-    assert!(events < FLOOD as f64 / 4.0, "{events}");
     send(one, "POST", "/there", "").await;
     send(one, "POST", "/kept/7", "").await;
     for path in ["/there", "/kept/7"] {
@@ -267,6 +265,12 @@ async fn other_nodes_hear_of_invalidations_in_few_events_and_lose_nothing_else()
         })
         .await;
     }
+    // Events keep their order, so that those of the flood have been published as well.
+    let events = published(one).await - before;
+    assert!(
+        (1.0..FLOOD as f64 / 4.0).contains(&events),
+        "{events} events"
+    );
     for node in [one, other] {
         all_kept(node, "after the flood").await;
         assert_eq!(node.metric("lamina_cache_purge_records", &[]).await, 0.0);
@@ -294,5 +298,5 @@ async fn a_flood_of_rules_pushes_out_no_purge_of_an_operator() {
     all_kept(&node, "after the flood").await;
     assert!(!get(&node, "/purged").await);
     let records = node.metric("lamina_cache_purge_records", &[]).await;
-    assert!(records <= 1.0 + 50.0 + 4.0, "{records}");
+    assert!((10.0..=1.0 + 50.0 + 4.0).contains(&records), "{records}");
 }

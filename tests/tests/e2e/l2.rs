@@ -278,7 +278,9 @@ async fn a_frozen_store_costs_one_deadline_and_is_used_again_when_it_thaws() {
     client.get("/warm").await;
     stores_again(&gateway).await;
     let unknown = || gateway.metric("lamina_l2_leases_total", &[("outcome", "unknown")]);
-    let before = unknown().await;
+    let skipped = [("operation", "get"), ("outcome", "skipped")];
+    let skipped = || gateway.metric("lamina_l2_calls_total", &skipped);
+    let (before, tried) = (unknown().await, skipped().await);
     redis.freeze();
     for n in 0..20 {
         let answer = within("a page", SOON, client.get(&format!("/{n}"))).await;
@@ -287,6 +289,7 @@ async fn a_frozen_store_costs_one_deadline_and_is_used_again_when_it_thaws() {
     }
     let after = unknown().await;
     assert_eq!(after, before, "after a call in vain no other is made");
+    assert!(skipped().await > tried, "each page cost a deadline");
     redis.thaw();
     stores_again(&gateway).await;
 }

@@ -358,6 +358,7 @@ async fn a_drain_notes_what_was_written() {
     assert!(gateway.ended(SOON).await.success());
     let again = over(&origin, &l2, LASTING).await;
     let stored = count(&redis, 'r').await;
+    assert_eq!(stored, 200);
     assert_eq!(urls(&again, "limit=1000").await.len(), stored);
 }
 

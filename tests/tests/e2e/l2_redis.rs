@@ -480,10 +480,13 @@ async fn nothing_outside_the_prefix_is_touched_and_globs_in_it_mean_nothing() {
     store.delete(&key(1), log.end()).await.unwrap();
     let lease = owned(&*store, &key(1), MINUTE).await;
     let keys = redis.cli(&["KEYS", "*"]).await;
+    let mut ours = 0;
     for name in keys.lines() {
         let theirs = ["other", "a:x", "ab:{log}"].contains(&name);
         assert!(theirs || name.starts_with("a*[b]?:{"), "{name}");
+        ours += usize::from(!theirs);
     }
+    assert!(ours >= 4, "log, head, tombstone and lease: {keys}");
     for name in ["other", "a:x", "ab:{log}"] {
         assert_eq!(redis.cli(&["GET", name]).await, "theirs");
     }
@@ -500,10 +503,13 @@ async fn every_key_has_an_end_of_life() {
     store.delete(&key(2), place(numbered(2))).await.unwrap();
     owned(&*store, &key(3), MINUTE).await;
     let keys = redis.cli(&["KEYS", "*"]).await;
+    let mut ended = 0;
     for name in keys.lines().filter(|name| !name.contains("{log}")) {
         let ttl: i64 = redis.cli(&["PTTL", name]).await.parse().unwrap();
         assert!(ttl > 0, "{name}: {ttl}");
+        ended += 1;
     }
+    assert!(ended >= 4, "record, birth, tombstone and lease: {keys}");
 }
 
 #[tokio::test]

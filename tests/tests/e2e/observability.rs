@@ -72,6 +72,9 @@ async fn no_label_comes_from_a_request() {
         .ask("SECRET-METHOD".parse().unwrap(), "/")
         .send()
         .await;
+    gateway
+        .metric_until("lamina_requests_total", &[("route", "site")], |n| n == 2.0)
+        .await;
     let text = gateway.admin(Method::GET, "/metrics", "").await.text;
     assert!(!text.to_lowercase().contains("secret"), "{text}");
 }
@@ -158,6 +161,11 @@ async fn with_a_token_changes_need_it_and_reading_does_not_tell_it() {
             .status,
         200
     );
+    gateway
+        .logged("who did it", |line| {
+            line.contains("admin action") && line.contains("\"outcome\":\"done\"")
+        })
+        .await;
     assert!(
         !gateway.log().join("\n").contains("sesame"),
         "the token is in the log"

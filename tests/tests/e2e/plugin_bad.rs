@@ -97,7 +97,9 @@ impl Bad {
         }
         let list = self.gateway.admin(Method::GET, "/v1/plugins", "").await;
         let list: Value = serde_json::from_str(&list.text).unwrap();
-        for plugin in list["plugins"].as_array().unwrap() {
+        let plugins = list["plugins"].as_array().unwrap();
+        assert_eq!(plugins.len(), words.len());
+        for plugin in plugins {
             assert_eq!(
                 (&plugin["state"], &plugin["instances"]),
                 (&"serving".into(), &0.into())

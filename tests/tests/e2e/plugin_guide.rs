@@ -71,7 +71,10 @@ fn has(command: &str) -> bool {
 fn follow(sections: &[&str]) {
     let mut person = Person::new();
     let mut said = Vec::new();
-    for block in blocks(sections) {
+    let blocks = blocks(sections);
+    let shown = blocks.iter().filter(|block| block.kind == "console");
+    assert!(shown.count() > 0, "nothing is compared in {sections:?}");
+    for block in blocks {
         match block.kind.split_whitespace().collect::<Vec<_>>()[..] {
             ["sh"] => said = person.runs(&block.text),
             ["diff", file] => person.changes(file, &block.text),

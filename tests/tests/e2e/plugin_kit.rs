@@ -361,7 +361,7 @@ fn projects_in_c_and_zig_are_built_checked_and_tested() {
     }
 }
 
-/// Whether a compiler is there; in CI it must be.
+/// Whether a compiler is there.
 fn is_buildable(lang: &str) -> bool {
     let ok = |command: &str| {
         let ran = std::process::Command::new("sh")
@@ -371,10 +371,9 @@ fn is_buildable(lang: &str) -> bool {
     };
     let has = (lang == "c" && ok("clang --version && wasm-ld --version"))
         || ok("zig version | grep '^0.17' || python3 -m venv --help");
-    assert!(
-        has || std::env::var_os("CI").is_none(),
-        "CI needs a compiler of {lang}"
-    );
+    if !has {
+        e2e::tools::is_missing(&format!("a compiler of {lang}"), "a project of the kit");
+    }
     has
 }
 

@@ -113,7 +113,7 @@ async fn a_probe_that_succeeds_brings_it_back() {
 async fn with_zero_failures_it_is_never_set_aside() {
     let (_origin, gateway) = guarded("{failures: 0, window: 1h, probe_after: 1h}", "refuse").await;
     for _ in 0..50 {
-        status(&gateway, "/trap").await;
+        assert_eq!(status(&gateway, "/trap").await, 500);
     }
     assert_eq!(status(&gateway, "/marked").await, 200);
 }

@@ -4,13 +4,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use e2e::gateway::Gateway;
 use e2e::guest;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_for};
+use e2e::wait::{SOON, passed, wait_for};
 use http::Method;
 use serde_json::Value;
 
@@ -122,6 +123,8 @@ async fn a_watched_bad_file_is_refused_once_with_a_line_in_the_log() {
         })
         .await;
     assert_eq!(gateway.client().get("/").await.text(), "version-one");
+    // Files are looked at once a second: the bad one is seen again, and is no news.
+    passed(Instant::now(), Duration::from_millis(2_500)).await;
     std::fs::write(file(&gateway), guest::version("asker", "two")).unwrap();
     serves(&gateway, "version-two").await;
     let refusals = gateway

@@ -173,8 +173,17 @@ async fn whatever_a_component_does_wrong_is_a_502_at_once_and_the_next_call_is_w
 
 #[tokio::test]
 async fn a_component_that_never_returns_is_ended_at_its_deadline() {
+    // By the default, which is 10 s, this one would be ended first.
+    let (_origin, usual) = web("").await;
+    let client = usual.client();
+    let other = tokio::spawn(async move { client.get("/loop").await });
+    let labels = [("plugin", "p")];
+    usual
+        .metric_until("lamina_plugin_instances", &labels, |live| live > 0.0)
+        .await;
     let (_origin, gateway) = web("load_timeout: 300ms").await;
     assert_eq!(gateway.client().get("/loop").await.status, 504);
+    assert!(!other.is_finished(), "the default ended it");
     assert_eq!(calls(&gateway, "timeout").await, 1.0);
     assert_eq!(gateway.client().get("/plain").await.status, 200);
 }

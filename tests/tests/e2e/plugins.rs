@@ -430,6 +430,7 @@ async fn a_purge_by_pattern_goes_by_the_url_that_the_key_plugin_made() {
         .client()
         .get("/search?q=tea&utm_source=letter")
         .await;
+    assert!(gateway.client().get("/search?q=tea").await.is_hit());
     gateway
         .purge(serde_json::json!({"pattern": "*/search\\?q=tea"}))
         .await;

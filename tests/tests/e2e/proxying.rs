@@ -4,6 +4,7 @@ use e2e::gate::Gate;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::{Setup, site};
+use e2e::wait::{SOON, within};
 use http::{Method, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -131,7 +132,9 @@ async fn an_origin_that_never_answers_is_a_504() {
         .upstream("origin", &upstream)
         .start()
         .await;
-    assert_eq!(gateway.client().get("/").await.status, 504);
+    // By the default it would take 30 s.
+    let answer = within("a 504", SOON / 2, gateway.client().get("/")).await;
+    assert_eq!(answer.status, 504);
 }
 
 #[tokio::test]

@@ -164,6 +164,7 @@ async fn a_url_takes_all_its_variants_along() {
     };
     for language in ["en", "de"] {
         ask(language).await;
+        assert!(ask(language).await.is_hit(), "{language}");
     }
     gateway
         .purge(json!({"url": format!("http://{}/", gateway.address)}))

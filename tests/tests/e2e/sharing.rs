@@ -141,7 +141,9 @@ async fn a_validation_for_one_client_is_not_the_validation_for_another() {
 
 #[tokio::test]
 async fn a_login_on_one_request_does_not_mark_the_page_as_private_for_all() {
-    let (_origin, gateway) = site("{}", |_| Reply::fresh("page")).await;
+    let gate = Gate::new();
+    let origin = held(&gate, |_| Reply::fresh("page")).await;
+    let gateway = Setup::new(&origin).start().await;
     let client = gateway.client();
     let own = client
         .request("/")
@@ -149,7 +151,9 @@ async fn a_login_on_one_request_does_not_mark_the_page_as_private_for_all() {
         .send()
         .await;
     assert!(!own.cache().stored, "{:?}", own.cache());
-    client.get("/").await;
+    // A page that is marked is asked for side by side.
+    leader_and_follower(&gateway, &gate).await;
+    assert_eq!(origin.count(), 2, "its own request, and one for the others");
     assert!(client.get("/").await.is_hit());
 }
 
@@ -319,6 +323,26 @@ async fn an_error_behind_a_stale_page_ends_neither_the_page_nor_its_window() {
     assert_eq!(origin.count(), 2, "the back-off holds");
 }
 
+/// RFC 9111 §4.3.3: also one for which no stale copy stands in.
+#[tokio::test]
+async fn an_error_of_any_kind_behind_a_stale_page_leaves_the_page() {
+    for status in [501, 505, 511] {
+        let (origin, gateway) = site("{stale_while_revalidate: 1d}", |_| {
+            Reply::ok("old").header("cache-control", "max-age=0")
+        })
+        .await;
+        let client = gateway.client();
+        client.get("/").await;
+        origin.behave(move |_| async move { Reply::status_only(status) });
+        assert_eq!(client.get("/").await.text(), "old", "{status}");
+        origin.saw(2).await;
+        gateway
+            .metric_until("lamina_cache_flights", &[], |flights| flights == 0.0)
+            .await;
+        assert_eq!(client.get("/").await.text(), "old", "{status}");
+    }
+}
+
 #[tokio::test]
 async fn a_rule_filled_with_nothing_purges_nothing() {
     let origin = Origin::pages(|_| Reply::fresh("page")).await;
@@ -334,6 +358,9 @@ async fn a_rule_filled_with_nothing_purges_nothing() {
         .send()
         .await;
     assert!(client.get("/kept").await.is_hit());
+    let filled = client.ask(http::Method::POST, "/form");
+    filled.header("x-where", "/kept").send().await;
+    assert!(!client.get("/kept").await.is_hit(), "the rule works");
 }
 
 #[tokio::test]

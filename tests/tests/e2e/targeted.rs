@@ -67,13 +67,16 @@ async fn an_invalid_targeted_field_is_as_if_it_were_not_there() {
 
 #[tokio::test]
 async fn a_targeted_field_without_a_lifetime_silences_expires() {
-    let (_origin, gateway) = site("{}", |_| {
-        Reply::ok("x")
-            .header("cdn-cache-control", "must-revalidate")
-            .header("expires", "Fri, 01 Jan 2100 00:00:00 GMT")
+    let (_origin, gateway) = site("{}", |seen| {
+        let page = Reply::ok("x").header("expires", "Fri, 01 Jan 2100 00:00:00 GMT");
+        match seen.path.as_str() {
+            "/targeted" => page.header("cdn-cache-control", "must-revalidate"),
+            _ => page,
+        }
     })
     .await;
-    assert!(!twice(&gateway, "/").await.1.is_hit());
+    assert!(!twice(&gateway, "/targeted").await.1.is_hit());
+    assert!(twice(&gateway, "/").await.1.is_hit(), "Expires alone holds");
 }
 
 #[tokio::test]

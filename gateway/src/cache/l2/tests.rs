@@ -22,6 +22,7 @@ use crate::cache::purge::Order;
 use crate::cache::record::Record;
 use crate::cache::{Cache, Lookup};
 use crate::http::vary::Vary;
+use crate::telemetry::metrics::assert_registered;
 use memory::Memory;
 
 const LIFE: Duration = Duration::from_secs(600);
@@ -83,6 +84,7 @@ impl Node {
     }
 
     fn metric(&self, name: &str) -> f64 {
+        assert_registered(&self.registry, name);
         let families = self.registry.gather();
         let samples = families.iter().filter(|family| family.name() == name);
         let samples = samples.flat_map(|family| family.get_metric());
