@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use crate::bus::config::{Bus, Priming};
 use crate::bus::event::Message;
 use crate::bus::inbox::{EarlierPurges, Hearing, Inbox};
-use crate::bus::outbox::{self, Identity, Outbox};
+use crate::bus::outbox::{self, Identity, Outbox, Publishing};
 use crate::bus::transport::{Guarantee, Mail, Transport};
 use crate::cache::Cache;
 use crate::cache::peers::Peers;
@@ -88,7 +88,7 @@ pub struct Standing {
     pub guarantee: Guarantee,
     /// Whether this node hears the others.
     pub hears: bool,
-    /// Whether publishes are being tried.
+    /// Whether the broker took what was published last.
     pub publishes: bool,
     /// Purges that the others have not been told yet.
     pub unsent: usize,
@@ -128,6 +128,7 @@ impl Cluster {
             Arc::clone(&transport),
             config,
             on_number,
+            announce::wider,
             registry,
         )?;
         let cluster = Arc::new(Self {
@@ -240,7 +241,7 @@ impl Cluster {
             transport: self.transport.kind(),
             guarantee: self.transport.guarantee(),
             hears: self.hears.load(Ordering::Acquire),
-            publishes: self.outbox.publishes(),
+            publishes: self.outbox.publishing() == Publishing::Works,
             unsent: self.outbox.unsent(),
             doubts: self.doubts.are_open(),
         }

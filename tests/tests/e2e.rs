@@ -48,6 +48,8 @@ mod bus_rabbitmq_broker;
 mod bus_rabbitmq_outage;
 #[path = "e2e/bus_redis.rs"]
 mod bus_redis;
+#[path = "e2e/bus_refused.rs"]
+mod bus_refused;
 #[path = "e2e/bus_sealed.rs"]
 mod bus_sealed;
 #[path = "e2e/bus_strangers.rs"]

@@ -7,9 +7,10 @@
 //! Attempts follow one another with growing, jittered pauses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use async_nats::client::{self, PublishErrorKind};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -42,6 +43,9 @@ struct Events {
 pub(super) struct Standing<W> {
     way: RwLock<Result<W, String>>,
     knife: Knife,
+    /// Bytes of a message that the server takes at most, by its own word at the last connect;
+    /// 0: it has not said yet.
+    max_message_bytes: AtomicUsize,
 }
 
 /// What is done with connections.
@@ -87,7 +91,19 @@ impl<W: Clone> Standing<W> {
         Self {
             way: RwLock::new(Err("not connected yet".to_owned())),
             knife: Knife::default(),
+            max_message_bytes: AtomicUsize::new(0),
         }
+    }
+
+    /// What the server said of the size of messages, now or when it was connected last.
+    pub(super) fn max_message_bytes(&self) -> Option<usize> {
+        let bytes = self.max_message_bytes.load(Ordering::Acquire);
+        (bytes > 0).then_some(bytes)
+    }
+
+    /// The server takes no larger messages.
+    pub(super) fn limit_messages(&self, bytes: usize) {
+        self.max_message_bytes.store(bytes, Ordering::Release);
     }
 
     /// Ends the connection that stands.
@@ -176,6 +192,19 @@ impl Line {
         let end = end.wait_for(Option::is_some).await;
         // The sender is in `self`.
         end.ok().and_then(|why| why.clone()).unwrap_or_default()
+    }
+
+    /// Why the client did not even send a message.
+    pub(super) fn refused(&self, error: &client::PublishError) -> PublishError {
+        let said = chain(error);
+        match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge {
+                limit: Some(self.client.max_payload()),
+                said,
+            },
+            PublishErrorKind::InvalidSubject => PublishError::Refused(said),
+            PublishErrorKind::Send => PublishError::Down(said),
+        }
     }
 
     /// The server's refusal of something that was published since the last question.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::Config;
 use super::fault::Fault;
 use super::link::Link;
-use super::publish::Publisher;
+use super::publish::{Largest, Publisher};
 use super::target::Target;
 use crate::backoff;
 use crate::bus::transport::{Knife, Mail, Word};
@@ -42,6 +42,7 @@ pub(super) struct Keeper {
     pub(super) target: Arc<Target>,
     pub(super) standing: Arc<Standing>,
     pub(super) knife: Arc<Knife>,
+    pub(super) largest: Arc<Largest>,
     pub(super) stop: CancellationToken,
     pub(super) mail: Mail,
 }
@@ -85,7 +86,7 @@ impl Keeper {
     /// One link from its beginning to its end: why it ended, or none to end for good.
     async fn once(&self, attempt: usize, told: &mut Option<Fault>) -> Option<Fault> {
         let opened = tokio::select! {
-            opened = Link::open(&self.config, &self.target, attempt) => opened,
+            opened = Link::open(&self.config, &self.target, attempt, &self.largest) => opened,
             () = self.stop.cancelled() => return None,
         };
         let ended = match opened {
