@@ -72,6 +72,7 @@ pub struct Outbox {
     wake: Notify,
     up: Notify,
     idle: Notify,
+    progress: Notify,
     breaker: Breaker,
     history: Mutex<History>,
     on_number: OnNumber,
@@ -153,6 +154,7 @@ impl Outbox {
             wake: Notify::new(),
             up: Notify::new(),
             idle: Notify::new(),
+            progress: Notify::new(),
             breaker: Breaker::new(
                 breaker.failure_threshold,
                 Duration::from_millis(breaker.cooldown_ms),
@@ -262,9 +264,21 @@ impl Outbox {
         self.standing.get()
     }
 
-    /// The number of the last purge that the broker took.
-    pub fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Acquire)
+    /// Waits until the broker has taken a purge, whose number `number` tells once it has one.
+    pub async fn until_taken(&self, number: impl Fn() -> Option<u64>) {
+        loop {
+            // From here on no progress is missed.
+            let progress = self.progress.notified();
+            if self.has_taken(number()) {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// Whether the broker has taken the purge with this number.
+    pub fn has_taken(&self, number: Option<u64>) -> bool {
+        number.is_some_and(|number| number <= self.taken.load(Ordering::Acquire))
     }
 
     /// Bytes of a message that the broker takes at most, as far as is known.
@@ -444,6 +458,7 @@ impl Outbox {
                 }
             }
             self.note_under_way(batch);
+            self.progress.notify_waiters();
             match error {
                 None => self.went_well(kind, permit.as_ref()),
                 Some(error) => match self.went_wrong(batch, kind, permit.as_ref(), &error) {
