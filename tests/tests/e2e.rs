@@ -112,6 +112,8 @@ mod l2_gateway_groups;
 mod l2_holes;
 #[path = "e2e/l2_index.rs"]
 mod l2_index;
+#[path = "e2e/l2_no_purges.rs"]
+mod l2_no_purges;
 #[path = "e2e/l2_races.rs"]
 mod l2_races;
 #[path = "e2e/l2_redis.rs"]
@@ -172,6 +174,10 @@ mod proxying;
 mod purge;
 #[path = "e2e/purge_races.rs"]
 mod purge_races;
+#[path = "e2e/purge_schedule.rs"]
+mod purge_schedule;
+#[path = "e2e/purge_wait.rs"]
+mod purge_wait;
 #[path = "e2e/quickstart.rs"]
 mod quickstart;
 #[path = "e2e/record.rs"]

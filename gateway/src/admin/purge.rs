@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::cache::key::KeyId;
 use crate::cache::purge::{Kind, Selector};
-use crate::cluster::{self, Answer, Cluster, Everywhere};
+use crate::cluster::{self, Answer, Cluster, Everywhere, Unknown};
 use crate::http::path;
 use crate::proxy::{ByUrl, Proxy};
 use crate::units;
@@ -140,9 +140,10 @@ fn nodes(everywhere: &Everywhere) -> Value {
     let nodes: Vec<Value> = names.iter().map(|(name, _)| node(name, everywhere)).collect();
     let have_all = nodes.iter().all(|node| node["applied"] == true);
     let outcome = match (&everywhere.unknown, have_all && everywhere.missing == 0) {
-        (Some(_), _) => "unknown",
+        (Some(Unknown::NotPublished(_) | Unknown::HearsNothing), _) => "unknown",
+        (_, false) => "some",
+        (Some(Unknown::JustJoined), true) => "unknown",
         (None, true) => "all",
-        (None, false) => "some",
     };
     let mut peers = json!({"complete": outcome == "all", "outcome": outcome, "nodes": nodes});
     if let Some(why) = &everywhere.unknown {

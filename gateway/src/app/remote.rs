@@ -217,7 +217,7 @@ impl fmt::Display for Purged {
                 (false, Some(silence)) => writeln!(
                     f,
                     "{name}: silent for {}",
-                    units::Duration(Duration::from_millis(silence))
+                    span(silence)
                 )?,
                 (false, None) => writeln!(f, "{name}: did not answer")?,
             }
@@ -271,14 +271,13 @@ impl fmt::Display for Listed {
             )?;
         }
         for node in list["nodes"].as_array().into_iter().flatten() {
-            let silence = Duration::from_millis(node["silent_ms"].as_u64().unwrap_or_default());
             writeln!(
                 f,
                 "{}: {}, {}, heard {} ago",
                 node["node"].as_str().unwrap_or_default(),
                 node["version"].as_str().unwrap_or_default(),
                 node["state"].as_str().unwrap_or_default(),
-                units::Duration(silence),
+                span(node["silent_ms"].as_u64().unwrap_or_default()),
             )?;
         }
         Ok(())
@@ -290,6 +289,15 @@ fn because(of: &Value) -> String {
     let Some(why) = of["reason"].as_str() else {
         return String::new();
     };
-    let lasts = Duration::from_secs(of["for_ms"].as_u64().unwrap_or_default() / 1_000);
-    format!(" (for {}: {why})", units::Duration(lasts))
+    let lasts = of["for_ms"].as_u64().unwrap_or_default();
+    format!(" (for {}: {why})", span(lasts))
+}
+
+/// Milliseconds as people read them: of what is long the seconds count.
+fn span(ms: u64) -> units::Duration {
+    let whole = match ms {
+        0..10_000 => ms,
+        _ => ms - ms % 1_000,
+    };
+    units::Duration::millis(whole)
 }

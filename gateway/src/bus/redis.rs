@@ -123,8 +123,9 @@ async fn keep(inner: Arc<Inner>, mail: Mail) {
     loop {
         let (why, listened) = match Session::begin(&inner.plan, &inner.channel).await {
             Ok(session) => {
-                pauses.connected();
-                tracing::info!(bus = "redis", "connected");
+                if let Some(after_seconds) = pauses.connected() {
+                    tracing::info!(bus = "redis", after_seconds, "connected");
+                }
                 inner.live(session, &mail).await
             }
             Err(why) => {

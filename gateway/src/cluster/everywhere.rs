@@ -55,19 +55,40 @@ const HEARTBEATS: u32 = 2;
 
 impl Cluster {
     /// Purges everywhere and waits, as long as `patience`, until every known node has said
-    /// that it holds there.
+    /// that it holds there. Where this node has just joined, it purges once more when it knows of
+    /// nodes that it did not know of at first.
     pub async fn purge_and_wait(
         &self,
         selectors: &[Selector],
         kind: Kind,
         patience: Duration,
     ) -> Everywhere {
+        let until = Instant::now() + patience;
+        let first = self.purge_once(selectors, kind, until).await;
+        let all_known = self.all_known().filter(|at| *at <= until);
+        let (Some(Unknown::JustJoined), Some(all_known)) = (&first.unknown, all_known) else {
+            return first;
+        };
+        tokio::time::sleep_until(all_known).await;
+        let known = self.nodes(std::time::Instant::now()).len();
+        let is_same = first.told.iter().all(|told| told.nodes.len() == known);
+        match is_same {
+            true => Everywhere {
+                unknown: None,
+                ..first
+            },
+            false => self.purge_once(selectors, kind, until).await,
+        }
+    }
+
+    async fn purge_once(&self, selectors: &[Selector], kind: Kind, until: Instant) -> Everywhere {
         let began = Instant::now();
         let known = self.nodes(began.into_std());
         let nodes: Vec<String> = known.into_iter().map(|(name, _)| name).collect();
         let missing = self.rules.expect.unwrap_or(0);
         let missing = missing.saturating_sub(nodes.len() + 1);
-        let knows_all = self.knows_all(began) || (self.rules.expect.is_some() && missing == 0);
+        let knows_all = self.all_known().is_some_and(|at| at <= began)
+            || (self.rules.expect.is_some() && missing == 0);
         let purges = selectors.iter().map(|selector| {
             let id = outbox::new_id();
             let awaited = self.receipts.open(id.clone(), &nodes);
@@ -80,7 +101,6 @@ impl Cluster {
             (order, logged, awaited)
         });
         let purges: Vec<_> = purges.collect();
-        let until = began + patience;
         let told = purges.into_iter().map(async |(order, logged, awaited)| {
             let published = self.published(&awaited, until).await;
             let answers = awaited.all(until.saturating_duration_since(Instant::now()));
@@ -105,11 +125,10 @@ impl Cluster {
         }
     }
 
-    /// Whether every other node had the time to be heard.
-    fn knows_all(&self, now: Instant) -> bool {
-        let joined = self.joined.get();
-        let since = joined.map(|joined| now.saturating_duration_since(*joined));
-        since.is_some_and(|since| since >= self.rules.heartbeat * HEARTBEATS)
+    /// When every other node had the time to be heard.
+    fn all_known(&self) -> Option<Instant> {
+        let joined = self.joined.get()?;
+        Some(*joined + self.rules.heartbeat * HEARTBEATS)
     }
 
     async fn published(&self, awaited: &Awaited<'_>, until: Instant) -> Result<(), Unknown> {

@@ -517,10 +517,10 @@ async fn a_receipt_names_who_applied_it_and_who_did_not_answer() {
         nodes.map(|(n, a)| (n.clone(), a.is_some())).collect()
     };
     let expected = |three| vec![("three".to_owned(), three), ("two".to_owned(), true)];
-    let early = purge().await;
+    let early = one.cluster.purge_and_wait(&all, Kind::Hard, BEAT / 2);
+    let early = early.await;
     assert_eq!(answered(&early), expected(true));
     assert_eq!(early.unknown, Some(Unknown::JustJoined));
-    after(BEAT).await;
     let everywhere = purge().await;
     assert_eq!(answered(&everywhere), expected(true));
     assert_eq!(everywhere.unknown, None);

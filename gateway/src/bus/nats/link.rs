@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::OpenError;
 use super::config::Nats;
-use crate::backoff;
+use crate::backoff::{self, Outages};
 use crate::bus::transport::{Knife, Mail, PublishError, Word};
 
 /// One connection.
@@ -153,10 +153,14 @@ async fn keep<S: Session>(session: Arc<S>, mail: Mail) {
     let config = session.config();
     let mut discovered = Vec::new();
     let mut failures: u32 = 0;
+    let mut outages = Outages::default();
     loop {
         let mut began = None;
         let why = match connect(config, &mut discovered).await {
             Ok(line) => {
+                if let Some(after_seconds) = outages.end().line() {
+                    tracing::info!(bus = "nats", mode = ?config.mode, after_seconds, "connected");
+                }
                 began = Some(Instant::now());
                 let why = tokio::select! {
                     why = session.consume(&line, &mail) => why,
@@ -173,6 +177,7 @@ async fn keep<S: Session>(session: Arc<S>, mail: Mail) {
             failures = 0;
         }
         // Once, not with every attempt.
+        outages.fails(failures == 0);
         if failures == 0 {
             tracing::warn!(bus = "nats", error = %why, "not connected");
         }
@@ -270,14 +275,14 @@ pub(super) async fn connect(
         .await
         .map_err(|error| chain(&error))?;
     let line = Line { client, events };
-    timeout(config.connect_timeout.0, bind(&line, config, discovered))
+    timeout(config.connect_timeout.0, bind(&line, discovered))
         .await
         .map_err(|_| "no answer after connecting".to_owned())??;
     Ok(line)
 }
 
 /// Notes the servers that are known by now, and binds the client to this connection.
-async fn bind(line: &Line, config: &Nats, discovered: &mut Vec<ServerAddr>) -> Result<(), String> {
+async fn bind(line: &Line, discovered: &mut Vec<ServerAddr>) -> Result<(), String> {
     let pool = line.client.server_pool().await.map_err(|e| chain(&e))?;
     let found = pool.into_iter().filter(|server| server.is_discovered);
     for server in found.map(|server| server.addr) {
@@ -286,9 +291,7 @@ async fn bind(line: &Line, config: &Nats, discovered: &mut Vec<ServerAddr>) -> R
         }
     }
     let bound = line.client.set_server_pool(NOWHERE).await;
-    bound.map_err(|e| chain(&e))?;
-    tracing::info!(bus = "nats", mode = ?config.mode, "connected");
-    Ok(())
+    bound.map_err(|e| chain(&e))
 }
 
 /// The configured servers in any order, behind them those that they told of.

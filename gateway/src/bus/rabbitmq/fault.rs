@@ -14,7 +14,10 @@ pub(super) enum Fault {
         "what is declared exists with other properties: {0}; delete it there, or configure what it has"
     )]
     Differs(String),
-    #[error("{0}; is `queue_name` another one on each node?")]
+    #[error(
+        "{0}; the queue has a consumer: this node's own connection from before, until the broker \
+         misses its heartbeat, or another node with the same `queue_name`"
+    )]
     Locked(String),
     #[error("{said}")]
     TooLarge { limit: usize, said: String },

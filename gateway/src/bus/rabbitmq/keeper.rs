@@ -15,7 +15,7 @@ use super::fault::Fault;
 use super::link::Link;
 use super::publish::{Largest, Publisher};
 use super::target::Target;
-use crate::backoff;
+use crate::backoff::{self, Outages};
 use crate::bus::transport::{Knife, Mail, Word};
 
 /// Whether there is a link, and its publishing side.
@@ -56,14 +56,16 @@ impl Keeper {
     pub(super) async fn keep(self) {
         let mut failures: u32 = 0;
         let mut told: Option<Fault> = None;
+        let mut outages = Outages::default();
         for attempt in 0.. {
             let began = Instant::now();
-            let Some(why) = self.once(attempt, &mut told).await else {
+            let Some(why) = self.once(attempt, &mut told, &mut outages).await else {
                 break;
             };
             if told.is_none() && !self.mail.tell(Word::Down(why.to_string())).await {
                 break;
             }
+            outages.fails(true);
             // Not with every attempt, but when another reason comes.
             if told.as_ref() != Some(&why) {
                 tracing::warn!(bus = "rabbitmq", error = %why, "not consuming");
@@ -84,7 +86,12 @@ impl Keeper {
     }
 
     /// One link from its beginning to its end: why it ended, or none to end for good.
-    async fn once(&self, attempt: usize, told: &mut Option<Fault>) -> Option<Fault> {
+    async fn once(
+        &self,
+        attempt: usize,
+        told: &mut Option<Fault>,
+        outages: &mut Outages,
+    ) -> Option<Fault> {
         let opened = tokio::select! {
             opened = Link::open(&self.config, &self.target, attempt, &self.largest) => opened,
             () = self.stop.cancelled() => return None,
@@ -93,7 +100,8 @@ impl Keeper {
             Ok(link) => {
                 *told = None;
                 let behind = link.behind();
-                tracing::info!(bus = "rabbitmq", behind, "consuming");
+                let after_seconds = outages.end().line();
+                tracing::info!(bus = "rabbitmq", behind, after_seconds, "consuming");
                 self.standing.set(Ok(Arc::clone(&link.publisher)));
                 if !self.mail.tell(Word::Up { behind }).await {
                     return None;
