@@ -18,8 +18,8 @@ mod orders;
 mod receipts;
 mod values;
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -31,8 +31,8 @@ use crate::bus::inbox::{EarlierPurges, Hearing, Inbox};
 use crate::bus::outbox::{self, Identity, Outbox};
 use crate::bus::transport::{Guarantee, Mail, Transport};
 use crate::cache::Cache;
-use crate::cache::peers::Peers;
 use crate::cache::l2::Reach;
+use crate::cache::peers::Peers;
 use crate::cache::record;
 use doubts::Doubts;
 use invalidations::Invalidations;
@@ -138,7 +138,10 @@ impl Cluster {
             outbox: Arc::new(outbox),
             transport: Arc::clone(&transport),
             orders,
-            nodes: Mutex::new(Nodes::new(config.max_nodes, config.nodes.forget_after.into())),
+            nodes: Mutex::new(Nodes::new(
+                config.max_nodes,
+                config.nodes.forget_after.into(),
+            )),
             receipts,
             doubts: Arc::new(Doubts::new(Arc::clone(&cache), registry)?),
             invalidations,

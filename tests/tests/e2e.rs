@@ -36,6 +36,8 @@ mod attack_origin_http2;
 mod bus_attacker;
 #[path = "e2e/bus_doctor.rs"]
 mod bus_doctor;
+#[path = "e2e/bus_log.rs"]
+mod bus_log;
 #[path = "e2e/bus_nats.rs"]
 mod bus_nats;
 #[path = "e2e/bus_node.rs"]

@@ -137,7 +137,10 @@ fn patience(text: &str) -> Result<Duration, String> {
 fn nodes(everywhere: &Everywhere) -> Value {
     let told = &everywhere.told;
     let names = told.first().map_or(&[][..], |first| &first.nodes);
-    let nodes: Vec<Value> = names.iter().map(|(name, _)| node(name, everywhere)).collect();
+    let nodes: Vec<Value> = names
+        .iter()
+        .map(|(name, _)| node(name, everywhere))
+        .collect();
     let have_all = nodes.iter().all(|node| node["applied"] == true);
     let outcome = match (&everywhere.unknown, have_all && everywhere.missing == 0) {
         (Some(Unknown::NotPublished(_) | Unknown::HearsNothing), _) => "unknown",

@@ -214,16 +214,15 @@ impl fmt::Display for Purged {
                     "{name}: applied at {}, after {} ms",
                     node["order"], node["after_ms"]
                 )?,
-                (false, Some(silence)) => writeln!(
-                    f,
-                    "{name}: silent for {}",
-                    span(silence)
-                )?,
+                (false, Some(silence)) => writeln!(f, "{name}: silent for {}", span(silence))?,
                 (false, None) => writeln!(f, "{name}: did not answer")?,
             }
         }
         if let Some(missing) = peers["never_heard"].as_u64() {
-            writeln!(f, "{missing} more nodes are expected (bus.expect) and were never heard")?;
+            writeln!(
+                f,
+                "{missing} more nodes are expected (bus.expect) and were never heard"
+            )?;
         }
         let held = nodes.iter().filter(|node| node["applied"] == true).count();
         writeln!(f, "{held} of {} other nodes", nodes.len())?;

@@ -252,7 +252,9 @@ impl Outbox {
 
     fn is_idle(&self) -> bool {
         let queue = self.queue.lock();
-        self.unsent_of(&queue) == 0 && queue.words() == 0 && !self.is_sending.load(Ordering::Acquire)
+        self.unsent_of(&queue) == 0
+            && queue.words() == 0
+            && !self.is_sending.load(Ordering::Acquire)
     }
 
     fn note_waiting(&self, queue: &Queue) {

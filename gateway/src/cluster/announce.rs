@@ -184,7 +184,10 @@ mod tests {
     fn a_wider_selector_fits_and_reaches_all_that_the_first_does() {
         let long = "/é".repeat(100);
         assert_eq!(wider(&format!("prefix:{long}"), 14), "prefix:/é/é/");
-        assert_eq!(wider(&format!("by-request:prefix:{long}"), 20), "by-request:prefix:/");
+        assert_eq!(
+            wider(&format!("by-request:prefix:{long}"), 20),
+            "by-request:prefix:/"
+        );
         assert_eq!(wider(&format!("by-request:prefix:{long}"), 18), "doubt");
         assert_eq!(wider(r"pattern:/a?\*bc*d", 12), "pattern:/a?*");
         assert_eq!(wider(r"pattern:/a?\*bc*d", 14), r"pattern:/a?\**");

@@ -280,7 +280,11 @@ mod tests {
         nodes.left("a");
         nodes.left("nobody");
         assert!(nodes.list(now).is_empty());
-        assert_eq!(nodes.counted(a(1), 1, now), Arrival::Whole, "its count is known");
+        assert_eq!(
+            nodes.counted(a(1), 1, now),
+            Arrival::Whole,
+            "its count is known"
+        );
         assert_eq!(nodes.list(now).len(), 1);
         assert!(nodes.list(now + FORGOTTEN).is_empty());
     }

@@ -134,8 +134,15 @@ mod tests {
     fn lines_of_libraries_are_shown_with_debug_alone() {
         for level in [LevelFilter::ERROR, LevelFilter::WARN, LevelFilter::INFO] {
             let shown = filter(level).to_string();
-            assert!(shown.contains("off") && shown.contains(&format!("lamina={level}")), "{shown}");
+            assert!(
+                shown.contains("off") && shown.contains(&format!("lamina={level}")),
+                "{shown}"
+            );
         }
-        assert!(!filter(LevelFilter::DEBUG).to_string().contains("lamina=debug"));
+        assert!(
+            !filter(LevelFilter::DEBUG)
+                .to_string()
+                .contains("lamina=debug")
+        );
     }
 }

@@ -39,7 +39,11 @@ async fn what_is_too_large_is_told_as_a_wider_purge(fleet: &Fleet, limit: usize)
     let receipt = purge_everywhere(a, json!({"prefix": format!("/{long}")})).await;
     assert_eq!(receipt["peers"]["complete"], true, "{receipt}");
     shown(b, "/kept").await;
-    assert_eq!(fleet.origin.count(), 0, "a shorter prefix reaches no more than it says");
+    assert_eq!(
+        fleet.origin.count(),
+        0,
+        "a shorter prefix reaches no more than it says"
+    );
 
     let receipt = purge_everywhere(a, json!({"tag": "/short"})).await;
     assert_eq!(receipt["peers"]["complete"], true, "{receipt}");
@@ -85,13 +89,17 @@ async fn jetstream_holds_nothing_up_behind_what_is_larger_than_its_stream_takes(
             "max_msg_size": limit,
         })
     };
-    let made = nats.ask(&stream("CREATE"), &config(LIMIT).to_string()).await;
+    let made = nats
+        .ask(&stream("CREATE"), &config(LIMIT).to_string())
+        .await;
     assert!(!made.contains("error"), "{made}");
     let fleet = Fleet::start(2, |name| jetstream(&nats, name)).await;
     what_is_too_large_is_told_as_a_wider_purge(&fleet, LIMIT).await;
 
     // Nobody tells a node that the limit is another one now.
-    let less = nats.ask(&stream("UPDATE"), &config(LIMIT / 2).to_string()).await;
+    let less = nats
+        .ask(&stream("UPDATE"), &config(LIMIT / 2).to_string())
+        .await;
     assert!(!less.contains("error"), "{less}");
     let tag = "y".repeat(LIMIT / 3);
     for selector in [json!({"tag": tag}), json!({"tag": "short"})] {
@@ -112,14 +120,18 @@ async fn redis_drops_no_subscriber_for_a_purge_that_is_larger_than_its_buffer() 
     let limit = format!("pubsub {BUFFER} {BUFFER} 0");
     let redis = Redis::start_with(&["--client-output-buffer-limit", &limit]).await;
     let fleet = Fleet::start(2, |_| format!("redis: {{url: \"{}\"}}", redis.url())).await;
-    let gaps = fleet.nodes[1].metric("lamina_cluster_gaps_total", &[]).await;
+    let gaps = fleet.nodes[1]
+        .metric("lamina_cluster_gaps_total", &[])
+        .await;
     let tag = "x".repeat(BUFFER / 2 - 100);
     let receipt = purge_everywhere(&fleet.nodes[0], json!({"tag": tag})).await;
     assert_eq!(receipt["peers"]["complete"], true, "{receipt}");
     let receipt = purge_everywhere(&fleet.nodes[0], json!({"tag": "short"})).await;
     assert_eq!(receipt["peers"]["complete"], true, "{receipt}");
     names_the_purge_and_the_limit(&fleet.nodes[0], BUFFER / 2).await;
-    let after = fleet.nodes[1].metric("lamina_cluster_gaps_total", &[]).await;
+    let after = fleet.nodes[1]
+        .metric("lamina_cluster_gaps_total", &[])
+        .await;
     assert_eq!(after, gaps, "its connection stood");
 }
 

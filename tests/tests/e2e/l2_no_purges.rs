@@ -68,7 +68,8 @@ async fn a_replica_that_takes_no_purges_makes_the_node_degraded_and_is_named() {
     let a = node(&origin, &redis).await;
     redis.cli(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let admin = a.admin.to_string();
-    let ran = tokio::task::spawn_blocking(move || run(&["purge", "--tag", "/p", "--admin", &admin]));
+    let ran =
+        tokio::task::spawn_blocking(move || run(&["purge", "--tag", "/p", "--admin", &admin]));
     let ran = ran.await.unwrap();
     assert_eq!(ran.code, Some(1), "{}", ran.output());
     says(&a, "degraded").await;
@@ -77,7 +78,8 @@ async fn a_replica_that_takes_no_purges_makes_the_node_degraded_and_is_named() {
     let reason = body["l2"]["reason"].as_str().unwrap();
     assert!(reason.contains("it is a replica"), "{reason}");
     assert_eq!(body["l2"]["purges_waiting"], 1, "{body}");
-    a.metric_until("lamina_l2_degraded", &[], |n| n == 1.0).await;
+    a.metric_until("lamina_l2_degraded", &[], |n| n == 1.0)
+        .await;
     let told = |line: &str| line.contains("the second tier takes no purges");
     a.logged("why", told).await;
     redis.cli(&["REPLICAOF", "NO", "ONE"]).await;

@@ -26,13 +26,25 @@ async fn a_purge_goes_out_when_redis_answers_again_whatever_reads_came_to() {
     let redis = Redis::start().await;
     let pages = Pages::default();
     let origin = pages.origin().await;
-    let (a, b) = (over_redis(&origin, &redis).await, over_redis(&origin, &redis).await);
+    let (a, b) = (
+        over_redis(&origin, &redis).await,
+        over_redis(&origin, &redis).await,
+    );
     for node in [&a, &b] {
-        node.metric_until("lamina_l2_calls_total", &[("operation", "watch"), ("outcome", "ok")], |n| n > 0.0)
-            .await;
+        node.metric_until(
+            "lamina_l2_calls_total",
+            &[("operation", "watch"), ("outcome", "ok")],
+            |n| n > 0.0,
+        )
+        .await;
     }
     for node in [&a, &b] {
-        let answer = node.client().request("/p").host("site.example").send().await;
+        let answer = node
+            .client()
+            .request("/p")
+            .host("site.example")
+            .send()
+            .await;
         assert_eq!(answer.text(), "1");
     }
     redis.freeze();
@@ -95,7 +107,9 @@ async fn values_that_the_broker_refuses_hold_back_no_purge() {
     assert_eq!(receipt["peers"]["complete"], true, "{receipt}");
     assert_eq!(state(&fleet.nodes[0]).await, "serving");
     let oversize = "lamina_bus_values_oversize_total";
-    fleet.nodes[0].metric_until(oversize, &[], |n| n >= 10.0).await;
+    fleet.nodes[0]
+        .metric_until(oversize, &[], |n| n >= 10.0)
+        .await;
 }
 
 /// With no word from anybody: `waiting` counts what is under way.
@@ -107,9 +121,13 @@ async fn metrics_and_nodes_count_the_same_purges_while_the_broker_stands_still()
     for n in 0..5 {
         fleet.nodes[0].purge(json!({"tag": format!("t{n}")})).await;
     }
-    let waiting = fleet.nodes[0].metric("lamina_bus_purges_waiting", &[]).await;
+    let waiting = fleet.nodes[0]
+        .metric("lamina_bus_purges_waiting", &[])
+        .await;
     assert_eq!(waiting, 5.0);
-    let answer = fleet.nodes[0].admin(http::Method::GET, "/v1/nodes", "").await;
+    let answer = fleet.nodes[0]
+        .admin(http::Method::GET, "/v1/nodes", "")
+        .await;
     let body: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
     assert_eq!(body["bus"]["purges_waiting"], 5, "{body}");
     nats.thaw();

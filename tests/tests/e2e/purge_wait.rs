@@ -70,7 +70,11 @@ async fn a_node_that_is_cut_off_does_not_know_where_a_purge_holds() {
     nats.kill();
     let ran = purge(&fleet.nodes[0], "1s").await;
     assert_eq!(ran.code, Some(3), "{}", ran.output());
-    assert!(ran.stdout.contains("unknown where it holds"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("unknown where it holds"),
+        "{}",
+        ran.stdout
+    );
     let receipt = fleet.nodes[0]
         .purge(json!({"tag": "x", "wait": "300ms"}))
         .await;
@@ -106,7 +110,11 @@ async fn nodes_that_are_expected_and_were_never_heard_are_missing() {
     let fleet = Fleet::start(2, |_| bus.clone()).await;
     let ran = purge(&fleet.nodes[0], "2s").await;
     assert_eq!(ran.code, Some(1), "{}", ran.output());
-    assert!(ran.stdout.contains("1 more nodes are expected"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("1 more nodes are expected"),
+        "{}",
+        ran.stdout
+    );
     let third = node(&fleet.origin, "c", &bus).start().await;
     wait_for("the third node is heard", SOON, || async {
         (known(&fleet.nodes[0]).await == 2 && state(&third).await == "serving").then_some(())

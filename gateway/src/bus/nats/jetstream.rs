@@ -392,7 +392,9 @@ fn refusal(error: &jetstream::context::PublishError, payload: Option<usize>) -> 
             said,
         },
         // The stream's own limit was lowered since we looked.
-        _ if server.is_some_and(|e| e.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => {
+        _ if server
+            .is_some_and(|e| e.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) =>
+        {
             PublishError::TooLarge { limit: None, said }
         }
         // Also while the servers choose who leads the stream.

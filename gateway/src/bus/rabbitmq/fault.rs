@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn the_brokers_limit_is_read_from_what_it_says() {
-        let said = "PRECONDITION_FAILED - message size 5000 is larger than configured max size 4096";
+        let said =
+            "PRECONDITION_FAILED - message size 5000 is larger than configured max size 4096";
         assert_eq!(size_limit(said), Some(4096));
         assert_eq!(size_limit("PRECONDITION_FAILED - inequivalent arg"), None);
     }

@@ -53,7 +53,8 @@ impl Link {
         let opened = timeout(limit, async {
             let connection = dial(target, attempt, limit, &line).await?;
             let ready = consume(config, &connection).await?;
-            let publisher = Publisher::open(Arc::clone(config), connection, Arc::clone(largest)).await?;
+            let publisher =
+                Publisher::open(Arc::clone(config), connection, Arc::clone(largest)).await?;
             Ok::<_, Fault>((ready, publisher))
         });
         let late = |_| Fault::Silent("connecting");

@@ -134,7 +134,9 @@ impl Publisher {
     /// A blocked broker doesn't read what we send; lapin would keep it all.
     fn blocked(&self) -> Option<PublishError> {
         let blocked = self.connection.status().blocked();
-        blocked.then(|| refused("connection.blocked: RabbitMQ has a memory or disk alarm and takes no messages"))
+        blocked.then(|| {
+            refused("connection.blocked: RabbitMQ has a memory or disk alarm and takes no messages")
+        })
     }
 
     async fn channel(&self) -> lapin::Result<Channel> {

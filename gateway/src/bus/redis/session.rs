@@ -254,7 +254,10 @@ mod tests {
     fn the_limit_of_subscribers_is_read_from_what_redis_says() {
         let usual = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60";
         assert_eq!(smallest_limit(usual), Some(8_388_608));
-        assert_eq!(smallest_limit("normal 0 0 0 pubsub 65536 0 0"), Some(65_536));
+        assert_eq!(
+            smallest_limit("normal 0 0 0 pubsub 65536 0 0"),
+            Some(65_536)
+        );
         assert_eq!(smallest_limit("normal 0 0 0 pubsub 0 0 0"), None);
         assert_eq!(smallest_limit(""), None);
     }

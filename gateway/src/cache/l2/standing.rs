@@ -174,7 +174,10 @@ mod tests {
     use super::*;
 
     fn refused(why: Refusal) -> Failed {
-        Failed::Store(StoreError::Refused(why, "OOM command not allowed".to_owned()))
+        Failed::Store(StoreError::Refused(
+            why,
+            "OOM command not allowed".to_owned(),
+        ))
     }
 
     #[test]
