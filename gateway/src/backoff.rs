@@ -2,12 +2,60 @@
 //! keeps connections up.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// After this many failures in a row: `min` doubled with each, up to `max`, of which 50 to
 /// 100 % by the dice, so that many nodes don't come back at once.
 pub fn pause(failures: u32, min: Duration, max: Duration) -> Duration {
     diced(failures, (min, max), dice())
+}
+
+/// Times without a connection, each told when it begins and when it ends, and not with every
+/// attempt.
+#[derive(Default)]
+pub struct Outages {
+    began: Option<Instant>,
+    was_told: bool,
+}
+
+/// What is to be said of a connection that stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Connected {
+    /// For the first time.
+    First,
+    /// After a time without that was told.
+    After(Duration),
+    /// Again so soon that nothing was said of it.
+    Unsaid,
+}
+
+impl Outages {
+    /// There is no connection; `is_news`: that is being told.
+    pub fn fails(&mut self, is_news: bool) {
+        self.began.get_or_insert_with(Instant::now);
+        self.was_told |= is_news;
+    }
+
+    /// There is one.
+    pub fn end(&mut self) -> Connected {
+        let began = self.began.take();
+        match (began, std::mem::take(&mut self.was_told)) {
+            (None, _) => Connected::First,
+            (Some(began), true) => Connected::After(began.elapsed()),
+            (Some(_), false) => Connected::Unsaid,
+        }
+    }
+}
+
+impl Connected {
+    /// Seconds without a connection, for the line of the log that is due; none: none is.
+    pub fn line(self) -> Option<f64> {
+        match self {
+            Self::First => Some(0.0),
+            Self::After(time) => Some((time.as_secs_f64() * 10.0).round() / 10.0),
+            Self::Unsaid => None,
+        }
+    }
 }
 
 /// A number that nobody foresees; not for secrets.
@@ -25,6 +73,17 @@ fn diced(failures: u32, (min, max): (Duration, Duration), dice: u32) -> Duration
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outage_ends_with_a_line_where_it_began_with_one() {
+        let mut outages = Outages::default();
+        assert_eq!(outages.end(), Connected::First);
+        outages.fails(true);
+        outages.fails(false);
+        assert!(matches!(outages.end(), Connected::After(_)));
+        outages.fails(false);
+        assert_eq!(outages.end().line(), None);
+    }
 
     #[test]
     fn pauses_between_attempts_grow_to_their_bound() {

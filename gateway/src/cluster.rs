@@ -3,13 +3,14 @@
 //! Inside: `announce` (what happens here becomes an event), `apply` (what is heard is done
 //! here), `invalidations` (what requests made invalid by themselves), `values` (loaded values for peers and from them), `doubts` (what may have been
 //! missed), `orders` (whose purges stand where in our order), `nodes` (who is there),
-//! `receipts` (purges that somebody waits for).
+//! `receipts` and `everywhere` (purges that somebody waits for).
 //!
 //! Invariant: what is heard touches this process alone, and no network is waited for.
 
 mod announce;
 mod apply;
 mod doubts;
+mod everywhere;
 mod invalidations;
 mod metrics;
 mod nodes;
@@ -17,14 +18,12 @@ mod orders;
 mod receipts;
 mod values;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use parking_lot::Mutex;
 use prometheus::Registry;
-use tokio::sync::oneshot;
 
 use crate::bus::config::{Bus, Priming};
 use crate::bus::event::Message;
@@ -32,8 +31,8 @@ use crate::bus::inbox::{EarlierPurges, Hearing, Inbox};
 use crate::bus::outbox::{self, Identity, Outbox};
 use crate::bus::transport::{Guarantee, Mail, Transport};
 use crate::cache::Cache;
+use crate::cache::l2::Reach;
 use crate::cache::peers::Peers;
-use crate::cache::purge::{Kind, Order, Selector};
 use crate::cache::record;
 use doubts::Doubts;
 use invalidations::Invalidations;
@@ -43,8 +42,11 @@ use orders::Orders;
 use receipts::Receipts;
 
 pub use announce::can_tell;
+pub use everywhere::{Everywhere, Told, Unknown};
 pub use nodes::{Node, State};
 pub use receipts::Answer;
+
+pub use crate::bus::outbox::Publishing;
 
 /// This node among the others.
 pub struct Cluster {
@@ -53,12 +55,16 @@ pub struct Cluster {
     transport: Arc<dyn Transport>,
     orders: Arc<Mutex<Orders>>,
     nodes: Mutex<Nodes>,
-    receipts: Receipts,
+    receipts: Arc<Receipts>,
     doubts: Arc<Doubts>,
     invalidations: Arc<Invalidations>,
     codec: record::Options,
     rules: Rules,
     hears: AtomicBool,
+    /// When this node heard the bus for the first time.
+    joined: OnceLock<tokio::time::Instant>,
+    /// It said that it goes.
+    has_left: AtomicBool,
     metrics: Metrics,
 }
 
@@ -69,34 +75,26 @@ struct Rules {
     priming: Priming,
     foreign_patterns: crate::bus::config::ForeignPatterns,
     heartbeat: Duration,
-}
-
-/// A purge as all nodes have taken it.
-pub struct Told {
-    /// Its place in our own order.
-    pub order: Order,
-    /// Its number in the second tier's log, once that has it.
-    pub logged: Option<oneshot::Receiver<u64>>,
-    /// Every node that was known, and its answer if there was one in time; by name.
-    pub nodes: Vec<(String, Option<Answer>)>,
+    /// How many nodes there are, where that is known.
+    expect: Option<usize>,
 }
 
 /// How the bus stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Standing {
     pub transport: &'static str,
     pub guarantee: Guarantee,
     /// Whether this node hears the others.
     pub hears: bool,
-    /// Whether publishes are being tried.
-    pub publishes: bool,
+    /// Whether the broker took what was published last.
+    pub publishing: Publishing,
     /// Purges that the others have not been told yet.
     pub unsent: usize,
     /// Whether something may have been missed, and is not made good.
     pub doubts: bool,
 }
 
-/// A node that was not heard for so many heartbeats is not waited for.
+/// A node that was not heard for so many heartbeats is silent.
 const MISSED_HEARTBEATS: u32 = 5;
 
 impl Cluster {
@@ -117,8 +115,13 @@ impl Cluster {
         let (source, boot) = (identity.source.clone(), identity.boot);
         let invalidations = Arc::new(Invalidations::new(registry)?);
         let told = Arc::clone(&invalidations);
+        let receipts: Arc<Receipts> = Arc::default();
+        let awaited = Arc::clone(&receipts);
         let on_number = Box::new(move |number, purge: &outbox::Purge| {
             told.numbered(purge);
+            if let Some(id) = &purge.receipt {
+                awaited.numbered(id, number);
+            }
             let mut orders = noted.lock();
             orders.note(&source, boot, number, purge.order, Instant::now());
             orders.end_own(purge.count);
@@ -128,14 +131,18 @@ impl Cluster {
             Arc::clone(&transport),
             config,
             on_number,
+            announce::wider,
             registry,
         )?;
         let cluster = Arc::new(Self {
             outbox: Arc::new(outbox),
             transport: Arc::clone(&transport),
             orders,
-            nodes: Mutex::new(Nodes::new(config.max_nodes)),
-            receipts: Receipts::default(),
+            nodes: Mutex::new(Nodes::new(
+                config.max_nodes,
+                config.nodes.forget_after.into(),
+            )),
+            receipts,
             doubts: Arc::new(Doubts::new(Arc::clone(&cache), registry)?),
             invalidations,
             codec,
@@ -145,8 +152,11 @@ impl Cluster {
                 priming: config.priming,
                 foreign_patterns: config.foreign_patterns,
                 heartbeat: config.heartbeat_interval.into(),
+                expect: config.expect,
             },
             hears: AtomicBool::new(false),
+            joined: OnceLock::new(),
+            has_left: AtomicBool::new(false),
             metrics: Metrics::new(registry)?,
             cache: Arc::clone(&cache),
         });
@@ -174,51 +184,19 @@ impl Cluster {
         let mut beats = tokio::time::interval(self.rules.heartbeat);
         loop {
             beats.tick().await;
-            self.metrics.nodes(self.nodes(Instant::now()).len());
-            self.outbox.say(Message::Heartbeat {
-                healthy: self.standing().is_whole(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            });
+            self.beat_once();
         }
     }
 
-    /// Purges everywhere and waits, as long as `patience`, until every known node has said
-    /// that it holds there.
-    pub async fn purge_and_wait(
-        &self,
-        selectors: &[Selector],
-        kind: Kind,
-        patience: Duration,
-    ) -> Vec<Told> {
-        let now = Instant::now();
-        let silent = self.rules.heartbeat * MISSED_HEARTBEATS;
-        let nodes = self.nodes(now).into_iter();
-        let nodes = nodes.filter(|(_, node)| now.duration_since(node.heard) < silent.max(patience));
-        let nodes: Vec<String> = nodes.map(|(name, _)| name).collect();
-        let purges = selectors.iter().map(|selector| {
-            let id = outbox::new_id();
-            let awaited = self.receipts.open(id.clone(), &nodes);
-            self.purging();
-            let (order, logged) = self.cache.purge_untold(selector, kind);
-            self.outbox.purge(outbox::Purge {
-                receipt: Some(id),
-                ..announce::purge(selector, kind, order)
-            });
-            (order, logged, awaited)
+    fn beat_once(&self) {
+        if self.has_left.load(Ordering::Acquire) {
+            return;
+        }
+        self.metrics.nodes(self.nodes(Instant::now()).len());
+        self.outbox.say(Message::Heartbeat {
+            healthy: self.standing().is_whole() && self.cache.reach() == Reach::Whole,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         });
-        let purges: Vec<_> = purges.collect();
-        let nodes = &nodes;
-        let told = purges.into_iter().map(async |(order, logged, awaited)| {
-            let answers = awaited.all(patience).await;
-            let nodes = nodes.iter();
-            let nodes = nodes.map(|node| (node.clone(), answers.get(node).copied()));
-            Told {
-                order,
-                logged,
-                nodes: nodes.collect(),
-            }
-        });
-        join_all(told).await
     }
 
     /// The other nodes that were heard of lately, by name.
@@ -227,6 +205,12 @@ impl Cluster {
         let mut nodes = self.nodes.lock().list(now);
         nodes.retain(|(name, node)| name != own && node.state.is_some());
         nodes
+    }
+
+    /// Whether a node was not heard for longer than a busy one is late.
+    pub fn is_silent(&self, node: &Node, now: Instant) -> bool {
+        let silence = now.saturating_duration_since(node.heard);
+        silence >= self.rules.heartbeat * MISSED_HEARTBEATS
     }
 
     /// This node's name.
@@ -240,14 +224,17 @@ impl Cluster {
             transport: self.transport.kind(),
             guarantee: self.transport.guarantee(),
             hears: self.hears.load(Ordering::Acquire),
-            publishes: self.outbox.publishes(),
+            publishing: self.outbox.publishing(),
             unsent: self.outbox.unsent(),
             doubts: self.doubts.are_open(),
         }
     }
 
-    /// Waits until every purge is told, as long as `patience`.
+    /// Says that this node goes, and waits until that and every purge is told, as long as
+    /// `patience`.
     pub async fn finish(&self, patience: Duration) {
+        self.has_left.store(true, Ordering::Release);
+        self.outbox.say(Message::Leaving);
         let settled = self.outbox.settled();
         if tokio::time::timeout(patience, settled).await.is_err() {
             let purges = self.outbox.unsent();
@@ -274,7 +261,12 @@ fn hearing(cache: &Cache, transport: &dyn Transport) -> Hearing {
 impl Standing {
     /// Whether this node hears and tells all there is.
     pub fn is_whole(&self) -> bool {
-        self.hears && self.publishes && !self.doubts
+        self.hears && self.publishes() && !self.doubts
+    }
+
+    /// Whether the broker took what was published last.
+    pub fn publishes(&self) -> bool {
+        self.publishing == Publishing::Works
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use lamina::admin::config::Right;
-use lamina::app::remote::Remote;
+use lamina::app::remote::{Holds, Remote, RemoteError};
 use lamina::app::{self, App, StartError, plugin_kit, say};
 use lamina::cache::key::KeyId;
 use lamina::cache::record::{self, Corrupt, Limits, Seal};
@@ -48,7 +48,8 @@ const EXAMPLES: &str = "Examples:
   lamina plugin check plugins/dist/normalize-query.wasm
   lamina demo-origin --listen 127.0.0.1:8081
 
-Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.";
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
+Of purge: 0 it holds everywhere, 1 some nodes or the second tier did not confirm it, 3 unknown where it holds.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -183,7 +184,7 @@ struct Purge {
     /// Leave it stale: served while it refreshes.
     #[arg(long)]
     soft: bool,
-    /// Wait so long for the other nodes, and fail if one does not answer.
+    /// Wait so long for the other nodes, and fail if one does not answer (1) or it can't be known (3).
     #[arg(long)]
     wait: Option<Duration>,
     #[command(flatten)]
@@ -217,8 +218,30 @@ enum Done {
     Well,
     /// What was looked at is not well; it has been said.
     Failed,
+    /// It can't be known; why has been said.
+    Unknown,
     /// The command line or the configuration is wrong; it has been said.
     Wrong,
+}
+
+impl From<()> for Done {
+    fn from((): ()) -> Self {
+        Self::Well
+    }
+}
+
+impl Done {
+    /// What a purge came to, with a word where it does not hold everywhere.
+    fn of(holds: Holds) -> Self {
+        match holds {
+            Holds::Everywhere => Self::Well,
+            Holds::NotEverywhere => {
+                say::wrong("lamina: it was not confirmed everywhere");
+                Self::Failed
+            }
+            Holds::Unknown => Self::Unknown,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -226,6 +249,7 @@ fn main() -> ExitCode {
         Ok(Done::Well) => ExitCode::SUCCESS,
         Ok(Done::Failed) => ExitCode::FAILURE,
         Ok(Done::Wrong) => ExitCode::from(2),
+        Ok(Done::Unknown) => ExitCode::from(3),
         Err(error) => {
             say::wrong(format_args!("lamina: {error:#}"));
             let start = error.downcast_ref::<StartError>();
@@ -282,18 +306,23 @@ fn execute(command: Command) -> anyhow::Result<Done> {
                 purge.wait.map_or_else(Default::default, Into::into),
             );
             with_remote(&purge.admin, Right::Purge, |remote| {
-                let receipt = runtime()?.block_on(remote.purge(&asked, wait))?;
-                say::text(&receipt);
-                anyhow::ensure!(
-                    receipt.is_complete(),
-                    "not every node has said that it holds there"
-                );
-                Ok(())
+                match runtime()?.block_on(remote.purge(&asked, wait)) {
+                    Ok(receipt) => {
+                        say::text(&receipt);
+                        Ok(Done::of(receipt.holds()))
+                    }
+                    // The request may have arrived.
+                    Err(error @ (RemoteError::Timeout(_) | RemoteError::Broken(_))) => {
+                        say::wrong(format_args!("lamina: unknown where it holds: {error}"));
+                        Ok(Done::Unknown)
+                    }
+                    Err(error) => Err(error.into()),
+                }
             })
         }
         Command::Nodes { admin } => with_remote(&admin, Right::Read, |remote| {
             say::text(runtime()?.block_on(remote.nodes())?);
-            Ok(())
+            Ok(Done::Well)
         }),
         Command::L2 {
             command:
@@ -305,7 +334,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
         } => with_remote(&admin, Right::Read, |remote| {
             let keys = remote.keys(pattern.as_deref(), limit);
             say::text(runtime()?.block_on(keys)?);
-            Ok(())
+            Ok(Done::Well)
         }),
         Command::Schema => {
             say::line(format_args!("{:#}", config::schema()));
@@ -348,12 +377,12 @@ fn execute(command: Command) -> anyhow::Result<Done> {
     }
 }
 
-fn with_config(
+fn with_config<D: Into<Done>>(
     file: &Path,
-    act: impl FnOnce(Config) -> anyhow::Result<()>,
+    act: impl FnOnce(Config) -> anyhow::Result<D>,
 ) -> anyhow::Result<Done> {
     match config::load(file) {
-        Ok(config) => act(config).map(|()| Done::Well),
+        Ok(config) => act(config).map(Into::into),
         Err(problems) => {
             say::wrong(problems);
             Ok(Done::Wrong)
@@ -365,7 +394,7 @@ fn with_config(
 fn with_remote(
     admin: &Admin,
     right: Right,
-    ask: impl FnOnce(Remote) -> anyhow::Result<()>,
+    ask: impl FnOnce(Remote) -> anyhow::Result<Done>,
 ) -> anyhow::Result<Done> {
     match &admin.config {
         Some(file) => with_config(file, |config| {
@@ -374,7 +403,7 @@ fn with_remote(
         }),
         None => {
             let usual = lamina::admin::config::Config::default().address;
-            ask(admin.remote(usual, None)?).map(|()| Done::Well)
+            ask(admin.remote(usual, None)?)
         }
     }
 }

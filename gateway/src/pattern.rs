@@ -64,6 +64,24 @@ impl Pattern {
         }
     }
 
+    /// A pattern of at most so many bytes and a `*` that matches all that this one does: its
+    /// beginning, and anything behind that. None: there is no room for any of it.
+    pub fn shortened(&self, bytes: usize) -> Option<Self> {
+        let mut end = 0;
+        let mut is_escaped = false;
+        for (at, c) in self.source.char_indices() {
+            if at > bytes {
+                break;
+            }
+            if !is_escaped {
+                end = at;
+            }
+            is_escaped = !is_escaped && c == '\\';
+        }
+        let beginning = &self.source[..end];
+        (!beginning.is_empty()).then(|| Self::new(&format!("{beginning}*")))
+    }
+
     /// What is before the first wildcard: all that matches begins with it.
     pub fn beginning(&self) -> String {
         match &self.form {

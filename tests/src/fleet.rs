@@ -73,6 +73,16 @@ impl Fleet {
     pub async fn start(size: usize, bus: impl Fn(&str) -> String) -> Self {
         let pages = Pages::default();
         let origin = pages.origin().await;
+        Self::over(origin, pages, size, bus).await
+    }
+
+    /// The same in front of another origin.
+    pub async fn over(
+        origin: Origin,
+        pages: Pages,
+        size: usize,
+        bus: impl Fn(&str) -> String,
+    ) -> Self {
         let _places = PLACES.reserve(size).await;
         let mut nodes = Vec::new();
         for name in names(size) {

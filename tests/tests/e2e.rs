@@ -36,6 +36,8 @@ mod attack_origin_http2;
 mod bus_attacker;
 #[path = "e2e/bus_doctor.rs"]
 mod bus_doctor;
+#[path = "e2e/bus_log.rs"]
+mod bus_log;
 #[path = "e2e/bus_nats.rs"]
 mod bus_nats;
 #[path = "e2e/bus_node.rs"]
@@ -48,6 +50,8 @@ mod bus_rabbitmq_broker;
 mod bus_rabbitmq_outage;
 #[path = "e2e/bus_redis.rs"]
 mod bus_redis;
+#[path = "e2e/bus_refused.rs"]
+mod bus_refused;
 #[path = "e2e/bus_sealed.rs"]
 mod bus_sealed;
 #[path = "e2e/bus_strangers.rs"]
@@ -112,6 +116,8 @@ mod l2_holes;
 mod l2_index;
 #[path = "e2e/l2_namespaces.rs"]
 mod l2_namespaces;
+#[path = "e2e/l2_no_purges.rs"]
+mod l2_no_purges;
 #[path = "e2e/l2_races.rs"]
 mod l2_races;
 #[path = "e2e/l2_redis.rs"]
@@ -172,6 +178,10 @@ mod proxying;
 mod purge;
 #[path = "e2e/purge_races.rs"]
 mod purge_races;
+#[path = "e2e/purge_schedule.rs"]
+mod purge_schedule;
+#[path = "e2e/purge_wait.rs"]
+mod purge_wait;
 #[path = "e2e/quickstart.rs"]
 mod quickstart;
 #[path = "e2e/record.rs"]

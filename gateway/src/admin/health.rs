@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Admin, answer};
-use crate::cluster::Standing;
+use crate::cache::l2::Reach;
+use crate::cluster::{Publishing, Standing};
 use crate::http::body::Body;
 use crate::telemetry::metrics;
 
@@ -27,16 +28,37 @@ impl Admin {
     pub(super) fn ready(&self) -> Response<Body> {
         let ready = self.ready.load(Ordering::Acquire);
         let standing = self.cluster.as_ref().map(|cluster| cluster.standing());
-        let (status, state) = match (ready, &standing) {
+        let reach = self.proxy.cache.reach();
+        let is_whole = standing.as_ref().is_none_or(Standing::is_whole) && reach == Reach::Whole;
+        let (status, state) = match (ready, is_whole) {
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-            (true, Some(standing)) if !standing.is_whole() => (StatusCode::OK, "degraded"),
-            (true, _) => (StatusCode::OK, "serving"),
+            (true, false) => (StatusCode::OK, "degraded"),
+            (true, true) => (StatusCode::OK, "serving"),
         };
         let mut body = json!({"ready": ready, "state": state});
         if let Some(standing) = standing {
             body["bus"] = bus(&standing);
         }
+        if let Some(l2) = self.second_tier(&reach) {
+            body["l2"] = l2;
+        }
         answer::json(status, &body)
+    }
+
+    /// How the second tier stands; none where there is none.
+    fn second_tier(&self, reach: &Reach) -> Option<Value> {
+        let kind = self.proxy.cache.kind_below()?;
+        let waiting = self.proxy.cache.purges_waiting_below();
+        let mut body = json!({"store": kind, "purges_waiting": waiting});
+        match reach {
+            Reach::Whole => body["state"] = "serving".into(),
+            Reach::Degraded { since, why } => {
+                body["state"] = "degraded".into();
+                body["reason"] = why.as_str().into();
+                body["for_ms"] = (since.elapsed().as_millis() as u64).into();
+            }
+        }
+        Some(body)
     }
 
     /// Who is there.
@@ -50,16 +72,27 @@ impl Admin {
             .nodes(now)
             .into_iter()
             .map(|(name, node)| {
+                let is_silent = cluster.is_silent(&node, now);
+                let healthy = node.state.as_ref().map(|state| state.healthy);
+                let state = match (is_silent, healthy) {
+                    (true, _) => "silent",
+                    (false, Some(true)) => "healthy",
+                    (false, _) => "degraded",
+                };
                 json!({
                     "node": name,
-                    "healthy": node.state.as_ref().map(|state| state.healthy),
+                    "state": state,
+                    "healthy": state == "healthy",
                     "version": node.state.as_ref().map(|state| &state.version),
                     "silent_ms": now.saturating_duration_since(node.heard).as_millis() as u64,
                 })
             })
             .collect();
         let standing = bus(&cluster.standing());
-        let body = json!({"node": cluster.name(), "bus": standing, "nodes": nodes});
+        let mut body = json!({"node": cluster.name(), "bus": standing, "nodes": nodes});
+        if let Some(l2) = self.second_tier(&self.proxy.cache.reach()) {
+            body["l2"] = l2;
+        }
         answer::json(StatusCode::OK, &body)
     }
 
@@ -90,11 +123,16 @@ impl Admin {
 }
 
 fn bus(standing: &Standing) -> Value {
-    json!({
+    let mut body = json!({
         "transport": standing.transport,
         "hears": standing.hears,
-        "publishes": standing.publishes,
+        "publishes": standing.publishes(),
         "purges_waiting": standing.unsent,
         "gap_open": standing.doubts,
-    })
+    });
+    if let Publishing::Fails { since, why } = &standing.publishing {
+        body["reason"] = why.as_str().into();
+        body["for_ms"] = (since.elapsed().as_millis() as u64).into();
+    }
+    body
 }

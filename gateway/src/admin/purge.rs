@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::cache::key::KeyId;
 use crate::cache::purge::{Kind, Selector};
-use crate::cluster::{self, Answer, Cluster, Told};
+use crate::cluster::{self, Answer, Cluster, Everywhere, Unknown};
 use crate::http::path;
 use crate::proxy::{ByUrl, Proxy};
 use crate::units;
@@ -51,10 +51,10 @@ pub async fn purge(
     } = read(body, proxy)?;
     let (order, logged, peers) = match (cluster, wait) {
         (Some(cluster), Some(wait)) => {
-            let told = cluster.purge_and_wait(&selectors, kind, wait).await;
-            let peers = nodes(&told);
-            let (orders, logged): (Vec<_>, Vec<_>) =
-                told.into_iter().map(|t| (t.order, t.logged)).unzip();
+            let everywhere = cluster.purge_and_wait(&selectors, kind, wait).await;
+            let peers = nodes(&everywhere);
+            let told = everywhere.told.into_iter();
+            let (orders, logged): (Vec<_>, Vec<_>) = told.map(|t| (t.order, t.logged)).unzip();
             (orders, logged, Some(peers))
         }
         (None, Some(_)) => {
@@ -131,28 +131,52 @@ fn patience(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What the receipt says of the other nodes: each that was known, whether all the purges
-/// hold there, the place of the last in its order, and how late it said so.
-fn nodes(told: &[Told]) -> Value {
+/// What the receipt says of the other nodes: each that is known, whether all the purges
+/// hold there, the place of the last in its order, and how late it said so; or since when it is
+/// silent. `outcome`: `all`, `some` did not say that it holds there, or `unknown`.
+fn nodes(everywhere: &Everywhere) -> Value {
+    let told = &everywhere.told;
     let names = told.first().map_or(&[][..], |first| &first.nodes);
-    let nodes: Vec<Value> = names.iter().map(|(name, _)| node(name, told)).collect();
-    let complete = nodes.iter().all(|node| node["applied"] == true);
-    json!({"complete": complete, "nodes": nodes})
+    let nodes: Vec<Value> = names
+        .iter()
+        .map(|(name, _)| node(name, everywhere))
+        .collect();
+    let have_all = nodes.iter().all(|node| node["applied"] == true);
+    let outcome = match (&everywhere.unknown, have_all && everywhere.missing == 0) {
+        (Some(Unknown::NotPublished(_) | Unknown::HearsNothing), _) => "unknown",
+        (_, false) => "some",
+        (Some(Unknown::JustJoined), true) => "unknown",
+        (None, true) => "all",
+    };
+    let mut peers = json!({"complete": outcome == "all", "outcome": outcome, "nodes": nodes});
+    if let Some(why) = &everywhere.unknown {
+        peers["reason"] = why.to_string().into();
+    }
+    if everywhere.missing > 0 {
+        peers["never_heard"] = everywhere.missing.into();
+    }
+    peers
 }
 
-fn node(name: &str, told: &[Told]) -> Value {
-    let answers = told.iter().map(|told| {
+fn node(name: &str, everywhere: &Everywhere) -> Value {
+    let answers = everywhere.told.iter().map(|told| {
         let of = told.nodes.iter().find(|(node, _)| node == name);
         of.and_then(|(_, answer)| *answer)
     });
     let answers: Option<Vec<Answer>> = answers.collect();
-    match answers {
-        Some(answers) => json!({
+    if let Some(answers) = answers {
+        return json!({
             "node": name,
             "applied": true,
             "order": answers.iter().map(|answer| answer.order).max(),
             "after_ms": answers.iter().map(|a| a.after).max().map(milliseconds),
-        }),
+        });
+    }
+    let silent = everywhere.silent.iter().find(|(silent, _)| silent == name);
+    match silent {
+        Some((_, silence)) => {
+            json!({"node": name, "applied": false, "silent_ms": silence.as_millis() as u64})
+        }
         None => json!({"node": name, "applied": false}),
     }
 }

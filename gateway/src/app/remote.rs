@@ -18,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::admin::INTENT;
 use crate::http::endpoint::Endpoint;
+use crate::units;
 
 pub use keys::Keys;
 
@@ -161,10 +162,28 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
+/// On which nodes a purge holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holds {
+    /// On all that are known, and in the second tier's log where there is one.
+    Everywhere,
+    /// Some did not say that it does.
+    NotEverywhere,
+    /// Nobody can tell.
+    Unknown,
+}
+
 impl Purged {
-    /// Whether every known node has said that it holds there.
-    pub fn is_complete(&self) -> bool {
-        self.0["peers"]["complete"] != false
+    /// Where it holds, by the receipt.
+    pub fn holds(&self) -> Holds {
+        let Self(receipt) = self;
+        let is_unlogged = receipt["l2"]["logged"] == false;
+        match receipt["peers"]["outcome"].as_str() {
+            Some("unknown") => Holds::Unknown,
+            Some("some") => Holds::NotEverywhere,
+            _ if is_unlogged => Holds::NotEverywhere,
+            _ => Holds::Everywhere,
+        }
     }
 }
 
@@ -183,22 +202,34 @@ impl fmt::Display for Purged {
                 l2["note"].as_str().unwrap_or_default()
             )?,
         }
-        let Some(nodes) = receipt["peers"]["nodes"].as_array() else {
+        let peers = &receipt["peers"];
+        let Some(nodes) = peers["nodes"].as_array() else {
             return Ok(());
         };
         for node in nodes {
             let name = node["node"].as_str().unwrap_or_default();
-            match node["applied"] == true {
-                true => writeln!(
+            match (node["applied"] == true, node["silent_ms"].as_u64()) {
+                (true, _) => writeln!(
                     f,
                     "{name}: applied at {}, after {} ms",
                     node["order"], node["after_ms"]
                 )?,
-                false => writeln!(f, "{name}: did not answer")?,
+                (false, Some(silence)) => writeln!(f, "{name}: silent for {}", span(silence))?,
+                (false, None) => writeln!(f, "{name}: did not answer")?,
             }
         }
+        if let Some(missing) = peers["never_heard"].as_u64() {
+            writeln!(
+                f,
+                "{missing} more nodes are expected (bus.expect) and were never heard"
+            )?;
+        }
         let held = nodes.iter().filter(|node| node["applied"] == true).count();
-        writeln!(f, "{held} of {} other nodes", nodes.len())
+        writeln!(f, "{held} of {} other nodes", nodes.len())?;
+        match peers["reason"].as_str() {
+            Some(why) => writeln!(f, "unknown where it holds: {why}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -208,7 +239,7 @@ impl fmt::Display for Listed {
         let bus = &list["bus"];
         writeln!(
             f,
-            "{}: this node; {}: {}, {}, {} purges waiting{}",
+            "{}: this node; {}: {}, {}, {} purges waiting{}{}",
             list["node"].as_str().unwrap_or_default(),
             bus["transport"].as_str().unwrap_or_default(),
             if bus["hears"] == true {
@@ -227,21 +258,45 @@ impl fmt::Display for Listed {
             } else {
                 ""
             },
+            because(bus),
         )?;
+        if let Some(store) = list["l2"]["store"].as_str() {
+            writeln!(
+                f,
+                "second tier {store}: {}, {} purges waiting{}",
+                list["l2"]["state"].as_str().unwrap_or_default(),
+                list["l2"]["purges_waiting"],
+                because(&list["l2"]),
+            )?;
+        }
         for node in list["nodes"].as_array().into_iter().flatten() {
             writeln!(
                 f,
-                "{}: {}, {}, heard {} ms ago",
+                "{}: {}, {}, heard {} ago",
                 node["node"].as_str().unwrap_or_default(),
                 node["version"].as_str().unwrap_or_default(),
-                if node["healthy"] == true {
-                    "healthy"
-                } else {
-                    "degraded"
-                },
-                node["silent_ms"]
+                node["state"].as_str().unwrap_or_default(),
+                span(node["silent_ms"].as_u64().unwrap_or_default()),
             )?;
         }
         Ok(())
     }
+}
+
+/// Why something is not as it should be, and for how long.
+fn because(of: &Value) -> String {
+    let Some(why) = of["reason"].as_str() else {
+        return String::new();
+    };
+    let lasts = of["for_ms"].as_u64().unwrap_or_default();
+    format!(" (for {}: {why})", span(lasts))
+}
+
+/// Milliseconds as people read them: of what is long the seconds count.
+fn span(ms: u64) -> units::Duration {
+    let whole = match ms {
+        0..10_000 => ms,
+        _ => ms - ms % 1_000,
+    };
+    units::Duration::millis(whole)
 }

@@ -31,7 +31,7 @@ pub struct Bus {
     pub broadcast_set_max_bytes: ByteSize,
     /// Which values of peers are taken in.
     pub priming: Priming,
-    /// When publishing is not even tried.
+    /// When publishing values is not even tried; purges are, on a schedule of their own.
     pub circuit_breaker: CircuitBreaker,
     /// Purges that could not be published yet.
     pub retry_queue: RetryQueue,
@@ -70,6 +70,20 @@ pub struct Bus {
     pub clock_tolerance: Duration,
     /// Other nodes that are remembered at most.
     pub max_nodes: usize,
+    /// How many nodes there are, this one included: `purge --wait` misses those that it never
+    /// heard. Unset: those count that were heard.
+    pub expect: Option<usize>,
+    /// How long nodes are remembered.
+    pub nodes: Remembered,
+}
+
+/// How long nodes are remembered.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Remembered {
+    /// A node that went without a word belongs to the others for so long after its last sign of
+    /// life: `purge --wait` waits for it, and names it as silent.
+    pub forget_after: Duration,
 }
 
 /// Whether events of a kind are taken.
@@ -156,6 +170,16 @@ impl Default for Bus {
             foreign_events: None,
             clock_tolerance: Duration::secs(30),
             max_nodes: 1_000,
+            expect: None,
+            nodes: Remembered::default(),
+        }
+    }
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self {
+            forget_after: Duration::secs(600),
         }
     }
 }

@@ -134,6 +134,8 @@ pub enum Message {
         /// For people.
         version: String,
     },
+    /// The node goes, in order: nobody is to wait for it.
+    Leaving,
     /// The purge with this event id was applied.
     Applied {
         of: String,

@@ -198,7 +198,8 @@ impl Inbox {
                 self.counted_down(behind)
             }
             Word::Down(why) => {
-                tracing::warn!(%why, "the event bus is not heard");
+                // The transport has told it, and tells when it is over.
+                tracing::debug!(%why, "the event bus is not heard");
                 self.metrics.consuming(false);
                 self.listener.down();
                 None

@@ -6,14 +6,22 @@
 //!
 //! Invariant: no purge is dropped while the retry queue is on: it waits, or a wider one
 //! waits for it. A timer tries again, and so does the transport's word that it is up.
+//!
+//! *Refused* and *down* are different. What the broker will never take, since it is larger than
+//! the broker allows, becomes a wider event that fits ([`widen`]) and goes on, so that no purge
+//! waits behind one that can't leave. What it does not take now is tried again on a schedule of
+//! its own. The circuit breaker is for values alone: it neither opens by a purge or a word, nor
+//! holds one back.
 
 mod history;
 mod metrics;
 mod queue;
+mod standing;
+mod widen;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -24,15 +32,19 @@ use tokio::time::Instant;
 
 use super::config;
 use super::event::{Event, MAX_BYTES, Message, Ours, Shape};
+use super::refusals::RareLine;
 use super::seal::SealKeys;
 use super::transport::{PublishError, Transport};
 use crate::backoff;
-use crate::breaker::{Breaker, Passage, Permit};
+use crate::breaker::{Breaker, Permit};
 use history::History;
 use metrics::{Kind, Metrics};
 use queue::{Dropped, Next, Queue};
+use standing::Standing;
+use widen::Widened;
 
 pub use queue::{Author, Purge, Value};
+pub use standing::Publishing;
 
 /// Who publishes.
 #[derive(Clone, Debug)]
@@ -48,6 +60,10 @@ pub struct Identity {
 /// Told each purge's number, before anybody hears of it.
 pub type OnNumber = Box<dyn Fn(u64, &Purge) + Send + Sync>;
 
+/// Makes a selector wider: one of at most so many bytes that reaches all that this one does, or
+/// the widest there is.
+pub type Wider = fn(selector: &str, room: usize) -> String;
+
 /// Publishes.
 pub struct Outbox {
     pub identity: Identity,
@@ -56,17 +72,25 @@ pub struct Outbox {
     wake: Notify,
     up: Notify,
     idle: Notify,
+    progress: Notify,
     breaker: Breaker,
     history: Mutex<History>,
     on_number: OnNumber,
+    wider: Wider,
+    standing: Standing,
     /// Purges that were numbered.
     purges: AtomicU64,
+    /// The number of the last purge that the broker took.
+    taken: AtomicU64,
     /// Events that were made.
     made: AtomicU64,
     /// Purges that were numbered and not taken yet.
     under_way: AtomicUsize,
+    /// Something was taken out of the queue and is not out yet.
+    is_sending: AtomicBool,
     retries: bool,
     timeout: Duration,
+    too_large: RareLine,
     metrics: Metrics,
 }
 
@@ -74,6 +98,16 @@ pub struct Outbox {
 struct Outgoing {
     bytes: Bytes,
     kind: Kind,
+    /// The number of a purge that was not said before.
+    number: Option<u64>,
+}
+
+/// What a failed attempt to publish means for what waits.
+enum Setback {
+    /// The broker takes nothing now: what counts waits a moment.
+    Later,
+    /// What was refused is out of the way: on with the rest.
+    GoOn,
 }
 
 /// Events that are handed to the transport at once, and their bytes.
@@ -81,7 +115,7 @@ const BATCH: usize = 64;
 const BATCH_BYTES: usize = 1 << 20;
 /// Between two attempts, growing, of which half by the dice.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// An id that no event has had and nobody can foresee: who knew it before could make the event
 /// that bears it a duplicate.
@@ -108,6 +142,7 @@ impl Outbox {
         transport: Arc<dyn Transport>,
         config: &config::Bus,
         on_number: OnNumber,
+        wider: Wider,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
         let breaker = &config.circuit_breaker;
@@ -119,17 +154,23 @@ impl Outbox {
             wake: Notify::new(),
             up: Notify::new(),
             idle: Notify::new(),
+            progress: Notify::new(),
             breaker: Breaker::new(
                 breaker.failure_threshold,
                 Duration::from_millis(breaker.cooldown_ms),
             ),
             history: Mutex::default(),
             on_number,
+            wider,
+            standing: Standing::default(),
             purges: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             made: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
+            is_sending: AtomicBool::new(false),
             retries: retry.enabled,
             timeout: config.publish_timeout.into(),
+            too_large: RareLine::default(),
             metrics: Metrics::new(registry)?,
         })
     }
@@ -155,7 +196,7 @@ impl Outbox {
     fn put(&self, push: impl FnOnce(&mut Queue) -> Dropped) {
         let mut queue = self.queue.lock();
         let dropped = push(&mut queue);
-        self.metrics.waiting(queue.purges(), queue.bytes());
+        self.note_waiting(&queue);
         drop(queue);
         self.metrics.dropped(dropped);
         if dropped.widened > 0 {
@@ -188,27 +229,64 @@ impl Outbox {
         self.up.notify_one();
     }
 
-    /// Waits until every purge is out.
+    /// Waits until everything is out.
     pub async fn settled(&self) {
         loop {
             // From here on no word is missed.
             let idle = self.idle.notified();
-            if self.unsent() == 0 {
+            if self.is_idle() {
                 return;
             }
             idle.await;
         }
     }
 
-    /// Purges that are not out yet.
+    /// Purges that are not out yet, those under way included.
     pub fn unsent(&self) -> usize {
-        let queue = self.queue.lock();
+        self.unsent_of(&self.queue.lock())
+    }
+
+    fn unsent_of(&self, queue: &Queue) -> usize {
         queue.purges() + self.under_way.load(Ordering::Acquire)
     }
 
-    /// Whether publishes are tried now: not while the circuit is open after failures.
-    pub fn publishes(&self) -> bool {
-        self.breaker.passage() == Passage::Closed
+    fn is_idle(&self) -> bool {
+        let queue = self.queue.lock();
+        self.unsent_of(&queue) == 0
+            && queue.words() == 0
+            && !self.is_sending.load(Ordering::Acquire)
+    }
+
+    fn note_waiting(&self, queue: &Queue) {
+        self.metrics.waiting(self.unsent_of(queue), queue.bytes());
+    }
+
+    /// Whether the broker takes what is published, by the last attempt.
+    pub fn publishing(&self) -> Publishing {
+        self.standing.get()
+    }
+
+    /// Waits until the broker has taken a purge, whose number `number` tells once it has one.
+    pub async fn until_taken(&self, number: impl Fn() -> Option<u64>) {
+        loop {
+            // From here on no progress is missed.
+            let progress = self.progress.notified();
+            if self.has_taken(number()) {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// Whether the broker has taken the purge with this number.
+    pub fn has_taken(&self, number: Option<u64>) -> bool {
+        number.is_some_and(|number| number <= self.taken.load(Ordering::Acquire))
+    }
+
+    /// Bytes of a message that the broker takes at most, as far as is known.
+    pub fn max_message_bytes(&self) -> usize {
+        let told = self.transport.max_message_bytes();
+        told.unwrap_or(MAX_BYTES).min(MAX_BYTES)
     }
 
     /// Publishes, for ever.
@@ -217,6 +295,7 @@ impl Outbox {
         let mut failures: u32 = 0;
         loop {
             self.fill(&mut batch);
+            self.is_sending.store(!batch.is_empty(), Ordering::Release);
             if batch.is_empty() {
                 self.idle.notify_waiters();
                 self.wake.notified().await;
@@ -227,6 +306,7 @@ impl Outbox {
                 Err(_) => {
                     failures = failures.saturating_add(1);
                     self.keep_what_counts(&mut batch);
+                    self.note_under_way(&batch);
                     self.pause(failures).await;
                 }
             }
@@ -248,10 +328,12 @@ impl Outbox {
             let Some(again) = self.history.lock().next(Instant::now().into_std()) else {
                 break;
             };
+            let again = self.fitting(again, self.max_message_bytes());
             bytes += again.len();
             batch.push_back(Outgoing {
                 bytes: again,
                 kind: Kind::Again,
+                number: None,
             });
         }
         while batch.len() < BATCH && bytes < BATCH_BYTES {
@@ -261,7 +343,7 @@ impl Outbox {
                 if matches!(next, Some(Next::Purge(_))) {
                     self.under_way.fetch_add(1, Ordering::AcqRel);
                 }
-                self.metrics.waiting(queue.purges(), queue.bytes());
+                self.note_waiting(&queue);
                 next
             };
             let Some(next) = next else { break };
@@ -289,19 +371,56 @@ impl Outbox {
             Next::Value(value) => (Kind::Value, None, Shape::inert(), (value.make)()?),
         };
         let event = self.event(id, shape, message);
-        let bytes = match &self.identity.seal {
-            Some(keys) => event.encode_sealed(keys),
-            None => event.encode(),
+        let bytes = widen::encoded(&event, self.identity.seal.as_ref());
+        if kind != Kind::Purge {
+            if bytes.len() > self.max_message_bytes() {
+                self.metrics.oversize();
+                return None;
+            }
+            return Some(Outgoing {
+                bytes,
+                kind,
+                number: None,
+            });
+        }
+        let bytes = self.fitting(bytes, self.max_message_bytes());
+        let number = self.purges.load(Ordering::Acquire);
+        self.history.lock().note(number, bytes.clone());
+        Some(Outgoing {
+            bytes,
+            kind,
+            number: Some(number),
+        })
+    }
+
+    /// A purge as it is, or a wider one in its place that has at most so many bytes.
+    fn fitting(&self, bytes: Bytes, limit: usize) -> Bytes {
+        if bytes.len() <= limit {
+            return bytes;
+        }
+        let wider = widen::to_fit(&bytes, self.identity.seal.as_ref(), limit, self.wider);
+        let Some(wider) = wider else {
+            return bytes;
         };
-        if kind == Kind::Value && bytes.len() > MAX_BYTES {
-            self.metrics.oversize();
-            return None;
+        self.metrics.too_large();
+        self.tell_of_a_wider_one(&wider, bytes.len(), limit);
+        wider.bytes
+    }
+
+    fn tell_of_a_wider_one(&self, wider: &Widened, bytes: usize, limit: usize) {
+        if let Some(unsaid) = self.too_large.admit(std::time::Instant::now()) {
+            tracing::warn!(
+                transport = self.transport.kind(),
+                purge = shown(&wider.from),
+                bytes,
+                limit,
+                told = shown(&wider.to),
+                unsaid,
+                "a purge makes a larger message than the broker takes (`limit`, in bytes): it holds \
+                 here as it is, and the other nodes are told of a wider one (`told`); raise the \
+                 broker's limit, or purge by shorter texts"
+            );
         }
-        if kind == Kind::Purge {
-            let number = self.purges.load(Ordering::Acquire);
-            self.history.lock().note(number, bytes.clone());
-        }
-        Some(Outgoing { bytes, kind })
     }
 
     fn event(&self, id: Option<String>, shape: Shape, message: Message) -> Event {
@@ -324,29 +443,44 @@ impl Outbox {
     /// Hands the batch to the transport and takes out what the broker has.
     async fn send(&self, batch: &mut VecDeque<Outgoing>) -> Result<(), PublishError> {
         while let Some(first) = batch.front() {
-            let kept = first.kind.is_kept();
-            let Some(permit) = self.breaker.admit(Instant::now().into_std()) else {
-                self.metrics.skipped(batch.len());
-                return Err(PublishError::Down("it failed a moment ago".to_owned()));
+            let kind = first.kind;
+            let permit = match kind {
+                Kind::Value => self.breaker.admit(Instant::now().into_std()),
+                Kind::Purge | Kind::Word | Kind::Again => None,
             };
-            let (taken, error) = self.hand_over(batch, kept).await;
+            if kind == Kind::Value && permit.is_none() {
+                self.put_values_aside(batch);
+                continue;
+            }
+            let (taken, error) = self.hand_over(batch, kind).await;
             for outgoing in batch.drain(..taken.min(batch.len())) {
                 self.metrics.published(outgoing.kind);
+                if let Some(number) = outgoing.number {
+                    self.taken.store(number, Ordering::Release);
+                }
             }
-            self.judge(&permit, error)?;
+            self.note_under_way(batch);
+            self.progress.notify_waiters();
+            match error {
+                None => self.went_well(kind, permit.as_ref()),
+                Some(error) => match self.went_wrong(batch, kind, permit.as_ref(), &error) {
+                    Setback::Later => return Err(error),
+                    Setback::GoOn => {}
+                },
+            }
         }
         Ok(())
     }
 
-    /// Those at the front that are to be kept for who is away, or those that aren't.
+    /// Those at the front that are of one kind: kept for who is away, of the moment, or values.
     async fn hand_over(
         &self,
         batch: &VecDeque<Outgoing>,
-        kept: bool,
+        kind: Kind,
     ) -> (usize, Option<PublishError>) {
-        let alike = batch.iter().take_while(|o| o.kind.is_kept() == kept);
+        let alike = batch.iter().take_while(|o| o.kind.goes_with(kind));
         let messages: Vec<Bytes> = alike.map(|outgoing| outgoing.bytes.clone()).collect();
-        let publish = match kept {
+        let publish = match kind.is_kept() {
             true => self.transport.publish(&messages),
             false => self.transport.whisper(&messages),
         };
@@ -357,23 +491,87 @@ impl Outbox {
         }
     }
 
-    fn judge(&self, permit: &Permit, error: Option<PublishError>) -> Result<(), PublishError> {
-        let outcome = match error {
-            None => {
-                self.breaker.succeeded(permit);
-                Ok(())
-            }
-            Some(error) => {
-                self.metrics.failed();
-                if self.breaker.failed(permit, Instant::now().into_std()) {
-                    let transport = self.transport.kind();
-                    tracing::warn!(transport, %error, "publishing is given a rest; purges wait");
-                }
-                Err(error)
-            }
-        };
+    fn went_well(&self, kind: Kind, permit: Option<&Permit>) {
+        match permit {
+            Some(permit) => self.breaker.succeeded(permit),
+            // The connection answers, whatever values came to before.
+            None => self.breaker.close(),
+        }
         self.metrics.breaker(self.breaker.passage());
-        outcome
+        let transport = self.transport.kind();
+        self.standing.works(transport, kind.errand(), self.unsent());
+    }
+
+    fn went_wrong(
+        &self,
+        batch: &mut VecDeque<Outgoing>,
+        kind: Kind,
+        permit: Option<&Permit>,
+        error: &PublishError,
+    ) -> Setback {
+        if let PublishError::TooLarge { limit, .. } = error
+            && self.shrink(batch, *limit)
+        {
+            return Setback::GoOn;
+        }
+        self.metrics.failed();
+        if let Some(permit) = permit {
+            self.breaker.failed(permit, Instant::now().into_std());
+            self.metrics.breaker(self.breaker.passage());
+        }
+        let is_refused = matches!(
+            error,
+            PublishError::Refused(_) | PublishError::TooLarge { .. }
+        );
+        if is_refused && kind == Kind::Value {
+            // It says nothing about purges, nor about whether the broker is there.
+            batch.pop_front();
+            return Setback::GoOn;
+        }
+        let transport = self.transport.kind();
+        self.standing.fails(transport, kind.errand(), error);
+        Setback::Later
+    }
+
+    /// What is too large is wider from now on, or dropped where it is of the moment. False:
+    /// nothing changed.
+    fn shrink(&self, batch: &mut VecDeque<Outgoing>, limit: Option<usize>) -> bool {
+        let Some(first) = batch.front() else {
+            return false;
+        };
+        let (limit, reach) = match limit {
+            Some(limit) => (limit, batch.len()),
+            None => (first.bytes.len() / 2, 1),
+        };
+        let mut has_changed = false;
+        let mut kept = VecDeque::with_capacity(batch.len());
+        for (at, mut outgoing) in batch.drain(..).enumerate() {
+            if at >= reach || outgoing.bytes.len() <= limit {
+                kept.push_back(outgoing);
+                continue;
+            }
+            if !outgoing.kind.is_kept() {
+                self.metrics.oversize();
+                has_changed = true;
+                continue;
+            }
+            let fitting = self.fitting(outgoing.bytes.clone(), limit);
+            has_changed |= fitting.len() < outgoing.bytes.len();
+            outgoing.bytes = fitting;
+            if let Some(number) = outgoing.number {
+                self.history.lock().replace(number, &outgoing.bytes);
+            }
+            kept.push_back(outgoing);
+        }
+        *batch = kept;
+        has_changed
+    }
+
+    /// While the breaker is open values are not tried; they are of the moment.
+    fn put_values_aside(&self, batch: &mut VecDeque<Outgoing>) {
+        let before = batch.len();
+        batch.retain(|outgoing| outgoing.kind != Kind::Value);
+        self.metrics.skipped(before - batch.len());
     }
 
     /// After a failure: purges wait; the rest was of the moment. Where purges don't wait
@@ -384,6 +582,19 @@ impl Outbox {
 
     fn note_under_way(&self, batch: &VecDeque<Outgoing>) {
         let purges = batch.iter().filter(|o| o.kind == Kind::Purge).count();
+        // The queue is held, so that nobody counts in between.
+        let queue = self.queue.lock();
         self.under_way.store(purges, Ordering::Release);
+        self.note_waiting(&queue);
+    }
+}
+
+/// As much of a purge as a line of the log shows.
+fn shown(selector: &str) -> String {
+    const SHOWN: usize = 120;
+    let shown: String = selector.chars().take(SHOWN).collect();
+    match shown.len() < selector.len() {
+        true => format!("{shown}…"),
+        false => shown,
     }
 }

@@ -33,6 +33,7 @@ pub use config::{Config, ExchangeType};
 pub use target::OpenError;
 
 use keeper::{Keeper, Standing};
+use publish::Largest;
 use target::Target;
 
 struct RabbitMq {
@@ -40,6 +41,7 @@ struct RabbitMq {
     target: Arc<Target>,
     standing: Arc<Standing>,
     knife: Arc<Knife>,
+    largest: Arc<Largest>,
     /// Dropped with the transport: the keeper says good-bye then.
     stop: DropGuard,
 }
@@ -54,6 +56,7 @@ pub fn open(config: &Config) -> Result<Arc<dyn Transport>, OpenError> {
         config: Arc::new(config.clone()),
         standing: Arc::new(Standing::new()),
         knife: Arc::default(),
+        largest: Arc::default(),
         stop: CancellationToken::new().drop_guard(),
     }))
 }
@@ -95,12 +98,17 @@ impl Transport for RabbitMq {
         })
     }
 
+    fn max_message_bytes(&self) -> Option<usize> {
+        self.largest.get()
+    }
+
     fn run(&self, mail: Mail) {
         let keeper = Keeper {
             config: Arc::clone(&self.config),
             target: Arc::clone(&self.target),
             standing: Arc::clone(&self.standing),
             knife: Arc::clone(&self.knife),
+            largest: Arc::clone(&self.largest),
             stop: self.stop.token().clone(),
             mail,
         };

@@ -8,6 +8,7 @@ pub mod config;
 mod session;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -48,6 +49,8 @@ struct Inner {
     channel: Channel,
     /// What publishes, or why nothing does.
     standing: RwLock<Result<Mouth, String>>,
+    /// Bytes of a message that reaches subscribers, as Redis said last; 0: it has not.
+    max_message_bytes: AtomicUsize,
     knife: Knife,
 }
 
@@ -62,6 +65,7 @@ pub fn open(config: &config::Redis) -> Result<Arc<dyn Transport>, OpenError> {
             plan: Plan::new(&config.settings())?,
             channel: Channel::new(&config.channel, config.sharded),
             standing: RwLock::new(Err("not connected yet".to_owned())),
+            max_message_bytes: AtomicUsize::new(0),
             knife: Knife::default(),
         }),
         keeper: Mutex::default(),
@@ -90,6 +94,11 @@ impl Transport for PubSub {
         })
     }
 
+    fn max_message_bytes(&self) -> Option<usize> {
+        let bytes = self.inner.max_message_bytes.load(Ordering::Acquire);
+        (bytes > 0).then_some(bytes)
+    }
+
     fn run(&self, mail: Mail) {
         let task = tokio::spawn(keep(Arc::clone(&self.inner), mail));
         *self.keeper.lock() = Some(task);
@@ -114,8 +123,9 @@ async fn keep(inner: Arc<Inner>, mail: Mail) {
     loop {
         let (why, listened) = match Session::begin(&inner.plan, &inner.channel).await {
             Ok(session) => {
-                pauses.connected();
-                tracing::info!(bus = "redis", "connected");
+                if let Some(after_seconds) = pauses.connected() {
+                    tracing::info!(bus = "redis", after_seconds, "connected");
+                }
                 inner.live(session, &mail).await
             }
             Err(why) => {
@@ -136,6 +146,8 @@ async fn keep(inner: Arc<Inner>, mail: Mail) {
 impl Inner {
     /// From *up* to *down*; answers why, and whether anybody still listens.
     async fn live(&self, session: Session, mail: &Mail) -> (Fault, bool) {
+        let largest = session.max_message_bytes().unwrap_or(0);
+        self.max_message_bytes.store(largest, Ordering::Release);
         *self.standing.write() = Ok(session.mouth());
         let told = mail.tell(Word::Up { behind: None }).await;
         let why = if told {

@@ -44,6 +44,12 @@ pub trait Transport: Send + Sync {
         self.publish(messages)
     }
 
+    /// Bytes of a message that the broker takes at most, as far as it has told: when this node
+    /// connected, or when it refused one.
+    fn max_message_bytes(&self) -> Option<usize> {
+        None
+    }
+
     /// Begins to connect and to consume; words come by the receiver until the transport is
     /// dropped. Called once, in a tokio runtime. The channel is bounded, in words and in bytes; a
     /// transport that finds it full waits with what is durable, and tells of a loss where it
@@ -127,6 +133,10 @@ pub enum PublishError {
     Timeout,
     #[error("refused: {0}")]
     Refused(String),
+    /// The broker takes no message of this size, however often it is sent. `limit`: where it
+    /// said how large one may be; without it the first message that was not taken is meant.
+    #[error("refused as too large: {said}")]
+    TooLarge { limit: Option<usize>, said: String },
 }
 
 /// Words that wait to be read at most.

@@ -2,7 +2,7 @@
 //!
 //! Inside: `store` (the trait), `redis` (what nodes share), `disk` (for one node); `find` and
 //! `put` (what requests come with), `convert` (entries and records); `guard` (deadline,
-//! breaker, gate), `writer` (write-behind), `removals`, `invalidations`, `feed` (the purge log of the store),
+//! breaker, gate), `writer` (write-behind), `removals`, `invalidations`, `feed` (the purge log of the store), `standing` (whether that works),
 //! `lease` (one load a key among nodes); `index`, `list` and `clear` (where the store keeps
 //! an index: noting, listing, freeing what purges hide). What a record is, [`super::record`] knows.
 //!
@@ -25,6 +25,7 @@ mod list;
 mod put;
 pub mod redis;
 mod removals;
+mod standing;
 pub mod store;
 mod window;
 mod writer;
@@ -51,6 +52,7 @@ use writer::Writer;
 pub use find::{Below, Sought};
 pub use lease::{Held, Turn};
 pub use list::{Cursor, Listed, Listing, Unlisted};
+pub use standing::{EVICTS, Reach};
 
 /// The tier.
 pub struct L2 {
@@ -123,6 +125,8 @@ impl L2 {
         let tier = Arc::clone(self);
         tokio::spawn(async move { tier.feed.follow(&tier.guard).await });
         let tier = Arc::clone(self);
+        tokio::spawn(async move { tier.feed.watch_evictions(&tier.guard).await });
+        let tier = Arc::clone(self);
         tokio::spawn(async move { tier.invalidate_behind().await });
         tokio::spawn(Arc::clone(self).settle_behind());
         if self.index.shards() > 0 {
@@ -162,6 +166,16 @@ impl L2 {
     /// Reads what is new in the purge log. False: the store does not tell.
     pub async fn catch_up(&self) -> bool {
         self.feed.catch_up(&self.guard).await
+    }
+
+    /// Whether the store takes this node's purges and tells those of others.
+    pub fn reach(&self) -> Reach {
+        self.feed.standing()
+    }
+
+    /// Purges that hold here and are not in the store's log yet.
+    pub fn purges_waiting(&self) -> usize {
+        self.feed.waiting()
     }
 
     /// The kind of store.

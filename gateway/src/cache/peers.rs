@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::entry::Entry;
 use super::event::Event;
 use super::key::{Hash64, Key, KeyBuf, KeyId};
-use super::l2::convert;
 use super::l2::store::LogPlace;
+use super::l2::{Reach, convert};
 use super::purge::{Author, Kind, Lasts, Order, Selector, Verdict};
 use super::record::{self, Corrupt, Record, Stored};
 use super::{Cache, reach};
@@ -83,6 +83,21 @@ impl Cache {
     /// Whether all nodes follow one purge log.
     pub fn shares_log(&self) -> bool {
         self.below().is_some_and(|tier| tier.is_shared())
+    }
+
+    /// How the second tier stands for purges; whole where there is none.
+    pub fn reach(&self) -> Reach {
+        self.below().map_or(Reach::Whole, |tier| tier.reach())
+    }
+
+    /// The kind of the second tier's store; none where there is none.
+    pub fn kind_below(&self) -> Option<&'static str> {
+        self.below().map(|tier| tier.kind())
+    }
+
+    /// Purges that hold here and that the second tier's log has not taken yet.
+    pub fn purges_waiting_below(&self) -> usize {
+        self.below().map_or(0, |tier| tier.purges_waiting())
     }
 
     /// The generation of the purge log that all nodes follow, if there is one and it was read.

@@ -80,6 +80,40 @@ pub fn can_tell(selector: &Selector) -> bool {
     told.len().max(longest) <= MAX_TEXT
 }
 
+/// A selector of at most `room` bytes that reaches all that this one does, or the widest there
+/// is: what requests caused never purges more, it has everything validated.
+pub fn wider(selector: &str, room: usize) -> String {
+    let Ok(statement) = selector.parse() else {
+        return Selector::All.to_string();
+    };
+    let (author, shorter) = match statement {
+        Statement::Purged(author, Selector::Prefix(text)) => {
+            let room = left(room, author, Selector::Prefix(String::new()));
+            let cut = &text[..text.floor_char_boundary(room)];
+            let shorter = (!cut.is_empty()).then(|| Selector::Prefix(cut.to_owned()));
+            (author, shorter)
+        }
+        Statement::Purged(author, Selector::Pattern(pattern)) => {
+            let room = left(room, author, Selector::Pattern(Pattern::new("*")));
+            let shorter = pattern.shortened(room).map(Selector::Pattern);
+            (author, shorter)
+        }
+        Statement::Purged(author, _) => (author, None),
+        Statement::Invalidated(_) | Statement::Doubt => (Author::Request, None),
+    };
+    match (shorter, author) {
+        (Some(shorter), author) => Statement::Purged(author, shorter).to_string(),
+        (None, Author::Operator) => Selector::All.to_string(),
+        (None, Author::Request) => Statement::Doubt.to_string(),
+    }
+}
+
+/// What is left of the room for a selector's own text.
+fn left(room: usize, author: Author, empty: Selector) -> usize {
+    let words = Statement::Purged(author, empty).to_string();
+    room.saturating_sub(words.len())
+}
+
 /// What users of the seed make of it: a tag is a key of theirs, `*` is their one wildcard.
 /// What has no likeness there reaches nothing.
 fn shape(selector: &Selector) -> Shape {
@@ -144,6 +178,31 @@ mod tests {
         assert_eq!(purge.shape, Shape::Pattern("*".to_owned()));
         assert!(can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 15))));
         assert!(!can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 14))));
+    }
+
+    #[test]
+    fn a_wider_selector_fits_and_reaches_all_that_the_first_does() {
+        let long = "/é".repeat(100);
+        assert_eq!(wider(&format!("prefix:{long}"), 14), "prefix:/é/é/");
+        assert_eq!(
+            wider(&format!("by-request:prefix:{long}"), 20),
+            "by-request:prefix:/"
+        );
+        assert_eq!(wider(&format!("by-request:prefix:{long}"), 18), "doubt");
+        assert_eq!(wider(r"pattern:/a?\*bc*d", 12), "pattern:/a?*");
+        assert_eq!(wider(r"pattern:/a?\*bc*d", 14), r"pattern:/a?\**");
+        assert_eq!(wider("pattern:/a", 8), "all");
+        for (selector, expected) in [
+            ("tag:x", "all"),
+            ("route:x", "all"),
+            ("all", "all"),
+            ("by-request:tag:x", "doubt"),
+            ("invalidated:0000000000000001", "doubt"),
+            ("doubt", "doubt"),
+            ("of-tomorrow:x", "all"),
+        ] {
+            assert_eq!(wider(selector, 1_000), expected, "{selector}");
+        }
     }
 
     proptest! {

@@ -33,6 +33,8 @@ impl Listener for Cluster {
         self.hears.store(true, Ordering::Release);
         self.cache.set_cut_off(false);
         self.outbox.reconnected();
+        self.joined.get_or_init(tokio::time::Instant::now);
+        self.beat_once();
         match behind {
             // Whatever was told while nobody listened here is lost.
             None => self.doubts.open("the bus was not heard for a while"),
@@ -78,6 +80,11 @@ impl Cluster {
                 if of == own.source && life == own.boot {
                     self.outbox.say_again(from);
                 }
+            }
+            Message::Leaving => {
+                self.count(who, ours.purges, now);
+                self.nodes.lock().left(who.source);
+                return;
             }
             Message::Heartbeat { healthy, version } => {
                 self.count(who, ours.purges, now);

@@ -53,7 +53,7 @@ struct Ration {
 
 /// Between two looks at the log, growing.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 impl Doubts {
     /// # Errors

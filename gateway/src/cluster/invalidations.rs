@@ -20,9 +20,12 @@ use crate::cache::purge::{Order, Statement, length_of_invalidated};
 
 /// Numbers that wait at most.
 const WAITING: usize = 65_536;
-/// Numbers in one event at most.
+/// Numbers in one event at most, and where the broker takes small messages only at least.
 const MOST: usize = 4_000;
+const LEAST: usize = 16;
 const _: () = assert!(length_of_invalidated(MOST) <= MAX_TEXT);
+/// Bytes of an event beside the numbers, with a long name of its node.
+const EVENT: usize = 1_024;
 /// Between two events.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -102,7 +105,7 @@ impl Invalidations {
                     return;
                 }
                 if !state.in_outbox {
-                    let purge = state.some();
+                    let purge = state.some(most(outbox.max_message_bytes()));
                     self.waiting.set(state.numbers.len() as i64);
                     outbox.purge(purge);
                 }
@@ -112,10 +115,16 @@ impl Invalidations {
     }
 }
 
+/// Numbers that fit into an event of so many bytes.
+fn most(bytes: usize) -> usize {
+    let one = length_of_invalidated(1) - length_of_invalidated(0);
+    (bytes.saturating_sub(EVENT) / one).clamp(LEAST, MOST)
+}
+
 impl State {
     /// An event of as many as fit.
-    fn some(&mut self) -> Purge {
-        let first: Vec<Hash64> = self.numbers.iter().take(MOST).copied().collect();
+    fn some(&mut self, most: usize) -> Purge {
+        let first: Vec<Hash64> = self.numbers.iter().take(most).copied().collect();
         for number in &first {
             self.numbers.remove(number);
         }
@@ -161,10 +170,10 @@ mod tests {
             order: 9,
             ..State::default()
         };
-        let first = state.some();
+        let first = state.some(MOST);
         assert_eq!((first.count, first.order, state.numbers.len()), (6, 9, 1));
         assert!(first.selector.len() <= MAX_TEXT);
-        let second = state.some();
+        let second = state.some(MOST);
         assert_eq!((second.count, state.promised), (1, 0));
     }
 }

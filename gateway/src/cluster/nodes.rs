@@ -18,6 +18,7 @@ use crate::bus::inbox::Trust;
 pub struct Nodes {
     known: HashMap<String, Node>,
     most: usize,
+    forget_after: Duration,
     /// How many more names that nothing vouches for are taken in.
     room: f64,
     /// Up to when that was counted.
@@ -45,6 +46,8 @@ pub struct Node {
     pub heard: Instant,
     /// By its own word; none before its first heartbeat.
     pub state: Option<State>,
+    /// It said that it goes, and nothing since.
+    has_left: bool,
 }
 
 /// What a node says of itself.
@@ -83,8 +86,6 @@ impl Arrival {
     }
 }
 
-/// After this silence a node is forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(600);
 /// Names that nothing vouches for and that are taken in at once, and a second.
 const CROWD: f64 = 256.0;
 const CROWD_PER_SECOND: f64 = 4.0;
@@ -94,11 +95,12 @@ const OVERTAKEN: Duration = Duration::from_secs(5);
 const HISTORY: u64 = 10_000;
 
 impl Nodes {
-    /// Remembers `most` nodes at most.
-    pub fn new(most: usize) -> Self {
+    /// Remembers `most` nodes at most, each for so long after it was heard last.
+    pub fn new(most: usize, forget_after: Duration) -> Self {
         Self {
             known: HashMap::new(),
             most: most.max(1),
+            forget_after,
             room: CROWD,
             counted: None,
         }
@@ -147,6 +149,13 @@ impl Nodes {
         let _ = self.node(who, now);
     }
 
+    /// The node said that it goes: it is not waited for until it says something again.
+    pub fn left(&mut self, source: &str) {
+        if let Some(node) = self.known.get_mut(source) {
+            node.has_left = true;
+        }
+    }
+
     /// What a node said of itself.
     pub fn stated(&mut self, source: &str, state: State) {
         if let Some(node) = self.known.get_mut(source) {
@@ -168,6 +177,7 @@ impl Nodes {
             looked: (0, now),
             heard: now,
             state: None,
+            has_left: false,
         });
         if node.boot != boot {
             node.boot = boot;
@@ -175,6 +185,7 @@ impl Nodes {
             is_new = true;
         }
         node.heard = now;
+        node.has_left = false;
         Some((node, is_new))
     }
 
@@ -198,16 +209,18 @@ impl Nodes {
     }
 
     fn forget(&mut self, now: Instant) {
+        let forget_after = self.forget_after;
         self.known
-            .retain(|_, node| now.saturating_duration_since(node.heard) < FORGOTTEN);
+            .retain(|_, node| now.saturating_duration_since(node.heard) < forget_after);
     }
 
-    /// All that were heard of lately, by name.
+    /// All that were heard of lately and have not left, by name.
     pub fn list(&mut self, now: Instant) -> Vec<(String, Node)> {
         self.forget(now);
         let mut list: Vec<_> = self
             .known
             .iter()
+            .filter(|(_, node)| !node.has_left)
             .map(|(name, node)| (name.clone(), node.clone()))
             .collect();
         list.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -246,6 +259,8 @@ fn crowd(purges: u64) -> Arrival {
 mod tests {
     use super::*;
 
+    const FORGOTTEN: Duration = Duration::from_secs(600);
+
     fn a(boot: u64) -> Speaker<'static> {
         named("a", boot)
     }
@@ -259,8 +274,24 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_in_words_is_not_known_until_it_says_something_again() {
+        let (mut nodes, now) = (Nodes::new(10, FORGOTTEN), Instant::now());
+        nodes.purged(a(1), 1, now);
+        nodes.left("a");
+        nodes.left("nobody");
+        assert!(nodes.list(now).is_empty());
+        assert_eq!(
+            nodes.counted(a(1), 1, now),
+            Arrival::Whole,
+            "its count is known"
+        );
+        assert_eq!(nodes.list(now).len(), 1);
+        assert!(nodes.list(now + FORGOTTEN).is_empty());
+    }
+
+    #[test]
     fn a_hole_in_the_numbers_is_seen_once() {
-        let (mut nodes, now) = (Nodes::new(10), Instant::now());
+        let (mut nodes, now) = (Nodes::new(10, FORGOTTEN), Instant::now());
         assert_eq!(nodes.purged(a(1), 1, now), Arrival::Whole);
         assert_eq!(nodes.purged(a(1), 4, now), Arrival::Hole(2));
         assert_eq!(nodes.purged(a(1), 3, now), Arrival::Late);
@@ -272,7 +303,7 @@ mod tests {
 
     #[test]
     fn another_life_counts_from_its_beginning() {
-        let (mut nodes, now) = (Nodes::new(10), Instant::now());
+        let (mut nodes, now) = (Nodes::new(10, FORGOTTEN), Instant::now());
         nodes.purged(a(1), 1, now);
         assert_eq!(nodes.counted(a(2), 0, now), Arrival::Whole);
         assert_eq!(nodes.purged(a(2), 1, now), Arrival::Whole);
@@ -285,7 +316,7 @@ mod tests {
     fn a_count_that_leaps_is_not_believed_for_good() {
         let now = Instant::now();
         for leap in [HISTORY + 3, 1 << 35, 1 << 63, u64::MAX] {
-            let mut nodes = Nodes::new(10);
+            let mut nodes = Nodes::new(10, FORGOTTEN);
             nodes.purged(a(1), 1, now);
             assert_eq!(nodes.counted(a(1), leap, now), Arrival::Lost, "{leap}");
             assert_eq!(nodes.counted(a(1), 1, now), Arrival::Lost, "back again");
@@ -298,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_word_that_purges_overtook_tells_nothing() {
-        let (mut nodes, mut now) = (Nodes::new(10), Instant::now());
+        let (mut nodes, mut now) = (Nodes::new(10, FORGOTTEN), Instant::now());
         for number in 1..=1_000 {
             assert_eq!(nodes.purged(a(1), number, now), Arrival::Whole);
             let overtaken = nodes.counted(a(1), number.saturating_sub(3), now);
@@ -309,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_count_that_leaps_a_little_is_corrected_after_a_while() {
-        let (mut nodes, start) = (Nodes::new(10), Instant::now());
+        let (mut nodes, start) = (Nodes::new(10, FORGOTTEN), Instant::now());
         nodes.purged(a(1), 1, start);
         assert_eq!(nodes.counted(a(1), 50, start), Arrival::Hole(2));
         let later = |seconds| start + Duration::from_secs(seconds);
@@ -323,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_silent_node_is_forgotten() {
-        let (mut nodes, now) = (Nodes::new(10), Instant::now());
+        let (mut nodes, now) = (Nodes::new(10, FORGOTTEN), Instant::now());
         nodes.heard(a(1), now);
         assert_eq!(nodes.list(now).len(), 1);
         assert!(nodes.list(now + FORGOTTEN).is_empty());
@@ -331,7 +362,7 @@ mod tests {
 
     #[test]
     fn names_are_bounded_and_those_of_strangers_come_in_slowly() {
-        let (mut nodes, now) = (Nodes::new(1_000), Instant::now());
+        let (mut nodes, now) = (Nodes::new(1_000, FORGOTTEN), Instant::now());
         let crowd = |nodes: &mut Nodes, from: u64, trust, now| {
             for n in from..from + 3_000 {
                 let source = format!("n{n}");

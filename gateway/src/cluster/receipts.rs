@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -18,6 +19,8 @@ pub struct Receipts {
 
 struct Open {
     began: Instant,
+    /// The number that the purge left with; 0 while it waits.
+    number: AtomicU64,
     /// Whose answers count: nobody else's makes room here.
     nodes: Vec<String>,
     answers: Mutex<HashMap<String, Answer>>,
@@ -45,6 +48,7 @@ impl Receipts {
     pub fn open(&self, id: String, nodes: &[String]) -> Awaited<'_> {
         let open = Arc::new(Open {
             began: Instant::now(),
+            number: AtomicU64::new(0),
             nodes: nodes.to_vec(),
             answers: Mutex::default(),
             changed: Notify::new(),
@@ -54,6 +58,13 @@ impl Receipts {
             receipts: self,
             id,
             open,
+        }
+    }
+
+    /// The purge leaves with this number.
+    pub fn numbered(&self, id: &str, number: u64) {
+        if let Some(open) = self.open.lock().get(id) {
+            open.number.store(number, Ordering::Release);
         }
     }
 
@@ -73,6 +84,12 @@ impl Receipts {
 }
 
 impl Awaited<'_> {
+    /// The number that the purge left with; none while it waits.
+    pub fn number(&self) -> Option<u64> {
+        let number = self.open.number.load(Ordering::Acquire);
+        (number > 0).then_some(number)
+    }
+
     /// Waits until all have answered, or until `patience` is over; all answers.
     pub async fn all(&self, patience: Duration) -> HashMap<String, Answer> {
         let complete = async {

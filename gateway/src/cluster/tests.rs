@@ -16,6 +16,7 @@ use crate::cache::Lookup;
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::freshness::Freshness;
 use crate::cache::key::{Field, KeyBuf, KeyId, hash64};
+use crate::cache::purge::{Kind, Order, Selector};
 use crate::cache::record::{Limits, Seal};
 use crate::http::vary::Vary;
 use crate::telemetry::metrics::assert_registered;
@@ -479,7 +480,7 @@ async fn what_could_not_be_published_goes_out_when_the_bus_is_up_again() {
     one.purge("tag:t");
     after(Duration::from_secs(20)).await;
     assert_eq!(one.cluster.standing().unsent, 101);
-    assert!(!one.cluster.standing().publishes, "the breaker is open");
+    assert!(!one.cluster.standing().publishes());
     one.port.set_down(false);
     one.port.tell(Word::Up { behind: Some(0) });
     settle().await;
@@ -498,10 +499,11 @@ async fn what_could_not_be_published_goes_out_by_a_timer_too() {
     one.port.set_down(true);
     one.purge("tag:t");
     after(Duration::from_secs(2)).await;
+    assert!(!one.cluster.standing().publishes());
     one.port.set_down(false);
-    // The breaker rests for half a minute, then one attempt comes within five seconds.
-    after(Duration::from_secs(40)).await;
+    after(Duration::from_secs(1)).await;
     assert_eq!(two.look("/p/1"), Met::Nothing);
+    assert!(one.cluster.standing().publishes());
 }
 
 #[tokio::test(start_paused = true)]
@@ -511,16 +513,31 @@ async fn a_receipt_names_who_applied_it_and_who_did_not_answer() {
     let three = Site::join(&hub, "three", 3);
     after(BEAT).await;
     let all = [Selector::All];
-    let told = one.cluster.purge_and_wait(&all, Kind::Hard, BEAT).await;
-    let answered = |told: &[Told]| -> Vec<(String, bool)> {
-        let nodes = told[0].nodes.iter();
+    let purge = || one.cluster.purge_and_wait(&all, Kind::Hard, BEAT);
+    let answered = |everywhere: &Everywhere| -> Vec<(String, bool)> {
+        let nodes = everywhere.told[0].nodes.iter();
         nodes.map(|(n, a)| (n.clone(), a.is_some())).collect()
     };
     let expected = |three| vec![("three".to_owned(), three), ("two".to_owned(), true)];
-    assert_eq!(answered(&told), expected(true));
+    let early = one.cluster.purge_and_wait(&all, Kind::Hard, BEAT / 2);
+    let early = early.await;
+    assert_eq!(answered(&early), expected(true));
+    assert_eq!(early.unknown, Some(Unknown::JustJoined));
+    let everywhere = purge().await;
+    assert_eq!(answered(&everywhere), expected(true));
+    assert_eq!(everywhere.unknown, None);
     three.port.set_deaf(true);
-    let told = one.cluster.purge_and_wait(&all, Kind::Hard, BEAT).await;
-    assert_eq!(answered(&told), expected(false));
+    let everywhere = purge().await;
+    assert_eq!(answered(&everywhere), expected(false));
+    assert_eq!(everywhere.unknown, None, "who did not answer is known");
+    one.port.set_down(true);
+    let everywhere = purge().await;
+    let why = everywhere.unknown.unwrap();
+    assert!(matches!(why, Unknown::NotPublished(_)), "{why}");
+    one.port.set_down(false);
+    three.cluster.finish(BEAT).await;
+    let everywhere = purge().await;
+    assert_eq!(answered(&everywhere), [("two".to_owned(), true)], "it left");
     drop(two);
 }
 

@@ -356,8 +356,16 @@ fn bus(config: &Config, bus: &Bus, report: &mut Report) {
         ("publish_timeout", bus.publish_timeout.0.as_millis() as u64),
         ("handler_concurrency", bus.handler_concurrency as u64),
         ("max_nodes", bus.max_nodes as u64),
+        ("expect", bus.expect.unwrap_or(1) as u64),
     ] {
         report.positive(at.key(key), number);
+    }
+    let forget_after = bus.nodes.forget_after.0;
+    if forget_after < bus.heartbeat_interval.0 * 10 {
+        report.add(
+            at.key("nodes").key("forget_after"),
+            "less than ten times `heartbeat_interval`, so that a node which is only slow is forgotten; expected more",
+        );
     }
     if bus.broadcast_set_max_bytes > ByteSize::kib(768) {
         report.add(

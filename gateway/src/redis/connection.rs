@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::target::target;
 use super::{Fault, OpenError, Settings};
-use crate::backoff;
+use crate::backoff::{self, Outages};
 
 /// How connections are made.
 #[derive(Clone)]
@@ -46,6 +46,7 @@ pub struct Pauses {
     failures: u32,
     max: Duration,
     began: Option<Instant>,
+    outages: Outages,
 }
 
 /// Commands that wait for the socket at most; more are refused.
@@ -101,6 +102,7 @@ impl Plan {
             failures: 0,
             max,
             began: None,
+            outages: Outages::default(),
         }
     }
 
@@ -171,9 +173,11 @@ impl Drop for Routing {
 }
 
 impl Pauses {
-    /// A connection stands.
-    pub fn connected(&mut self) {
+    /// A connection stands. Answers for how many seconds there was none, where that is to be
+    /// said.
+    pub fn connected(&mut self) -> Option<f64> {
         self.began = Some(Instant::now());
+        self.outages.end().line()
     }
 
     /// There is no connection, or no longer. Answers whether this is news: once for each
@@ -187,7 +191,9 @@ impl Pauses {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
-        self.failures == 1
+        let is_news = self.failures == 1;
+        self.outages.fails(is_news);
+        is_news
     }
 
     /// How long to wait before the next attempt.

@@ -84,20 +84,26 @@ impl DroppedLines {
     }
 }
 
+/// Lines of libraries are for who looks for a fault in them: what they come to is told by whoever
+/// uses them, once, so they are shown with `debug` alone, whatever they call themselves.
 fn filter(level: LevelFilter) -> EnvFilter {
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .from_env_lossy();
-    let asked = |target: &str| std::env::var("RUST_LOG").is_ok_and(|asked| asked.contains(target));
-    // Who did what is told whatever the level of other lines.
-    let filter = match "lamina::audit=info".parse() {
-        Ok(told) if !asked("lamina::audit") => filter.add_directive(told),
-        _ => filter,
+    let directives = match level < LevelFilter::DEBUG {
+        true => format!("off,lamina={level}"),
+        // It calls each step of a lost connection an error, and prints whole messages.
+        false => format!("{level},lapin=off"),
     };
-    // It calls each step of a lost connection an error, and prints whole messages; what it
-    // comes to is told by the bus.
-    match "lapin=off".parse() {
-        Ok(quiet) if !asked("lapin") => filter.add_directive(quiet),
+    let asked = std::env::var("RUST_LOG").unwrap_or_default();
+    // A level without a target is one for everything; others go before what is configured.
+    let mut parts = asked.split(',').map(str::trim);
+    let directives = match parts.any(|part| part.parse::<LevelFilter>().is_ok()) {
+        _ if asked.is_empty() => directives,
+        true => asked.clone(),
+        false => format!("{directives},{asked}"),
+    };
+    let filter = EnvFilter::builder().parse_lossy(directives);
+    // Who did what is told whatever the level of other lines.
+    match "lamina::audit=info".parse() {
+        Ok(told) if !asked.contains("lamina::audit") => filter.add_directive(told),
         _ => filter,
     }
 }
@@ -122,5 +128,21 @@ mod tests {
             let filter = filter(level).to_string();
             assert!(filter.contains("lamina::audit=info"), "{filter}");
         }
+    }
+
+    #[test]
+    fn lines_of_libraries_are_shown_with_debug_alone() {
+        for level in [LevelFilter::ERROR, LevelFilter::WARN, LevelFilter::INFO] {
+            let shown = filter(level).to_string();
+            assert!(
+                shown.contains("off") && shown.contains(&format!("lamina={level}")),
+                "{shown}"
+            );
+        }
+        assert!(
+            !filter(LevelFilter::DEBUG)
+                .to_string()
+                .contains("lamina=debug")
+        );
     }
 }

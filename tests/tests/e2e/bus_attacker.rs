@@ -93,6 +93,7 @@ pub fn kind(event: &Event) -> &'static str {
         Some(Message::Changed { .. }) => "changed",
         Some(Message::Heartbeat { .. }) => "heartbeat",
         Some(Message::Applied { .. }) => "applied",
+        Some(Message::Leaving) => "leaving",
         Some(Message::Missing { .. }) => "missing",
     }
 }

@@ -170,7 +170,7 @@ async fn a_message_that_is_too_large_is_refused_and_those_before_it_are_not() {
         let large = vec![0; (1 << 20) + 1].into();
         let said = node.transport.publish(&[number(1), large, number(2)]).await;
         assert!(
-            matches!(said, (1, Some(PublishError::Refused(_)))),
+            matches!(said, (1, Some(PublishError::TooLarge { .. }))),
             "{said:?}"
         );
         assert_eq!(node.message().await, number(1));

@@ -9,6 +9,7 @@ use super::advice::{self, Places};
 use super::{AGAIN, Line, Section};
 use crate::app::{StartError, open_store};
 use crate::cache::config::L2;
+use crate::cache::l2::EVICTS;
 use crate::cache::l2::store::{Acquired, LogPlace, Purge, Put, Store, StoreError, StoreKey};
 use crate::cache::purge::number_of;
 use crate::config::Config;
@@ -64,7 +65,7 @@ async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Line
         born: place,
         lease: None,
     };
-    vec![
+    [
         Line::took("connect", vec![began.elapsed()], CONNECT),
         trip("put 1 KiB", write, async || {
             store.put(put()).await.map(drop)
@@ -82,6 +83,17 @@ async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Line
         })
         .await,
     ]
+    .into_iter()
+    .chain(eviction(store).await)
+    .collect()
+}
+
+/// A store that may evict its purge log.
+async fn eviction(store: &Arc<dyn Store>) -> Option<Line> {
+    let policy = tokio::time::timeout(PATIENCE, store.evicting()).await;
+    let policy = policy.ok()?.ok()??;
+    let why = format!("maxmemory-policy is {policy}: {EVICTS}");
+    Some(Line::failed("eviction", why))
 }
 
 /// Appends a purge of a key that nobody has; with its place in the log.

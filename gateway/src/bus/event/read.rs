@@ -80,7 +80,9 @@ fn believable(event: &Event) -> Result<(), Malformed> {
             seen: Seen::Publishers(known),
             ..
         }) => (None, known),
-        Message::Purge { .. } | Message::Prime(_) | Message::Changed { .. } => (None, &[]),
+        Message::Purge { .. } | Message::Prime(_) | Message::Changed { .. } | Message::Leaving => {
+            (None, &[])
+        }
     };
     if known.len() > MAX_PUBLISHERS {
         return Err(Malformed::TooMany);
@@ -219,6 +221,7 @@ fn message(packed: &Bytes, told: Told<'_>) -> Option<Message> {
             healthy: told.healthy?,
             version: owned(told.version)?,
         },
+        "leaving" => Message::Leaving,
         "applied" => Message::Applied {
             of: owned(told.of)?,
             order: told.order?,

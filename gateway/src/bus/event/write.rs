@@ -70,6 +70,10 @@ fn told(ours: &Ours) -> Told<'_> {
             version: Some(version),
             ..Told::default()
         },
+        Message::Leaving => Told {
+            kind: "leaving",
+            ..Told::default()
+        },
         Message::Applied { of, order } => Told {
             kind: "applied",
             of: Some(of),

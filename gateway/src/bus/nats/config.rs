@@ -111,7 +111,7 @@ impl Default for Nats {
             inbox_prefix: "_INBOX".to_owned(),
             connect_timeout: Duration::secs(2),
             ping_interval: Duration::secs(2),
-            reconnect_max: Duration::secs(2),
+            reconnect_max: Duration::millis(500),
             jetstream: JetStream::default(),
         }
     }

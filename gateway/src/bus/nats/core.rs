@@ -68,6 +68,10 @@ impl Transport for Core {
         Box::pin(self.inner.publish(messages))
     }
 
+    fn max_message_bytes(&self) -> Option<usize> {
+        self.inner.standing.max_message_bytes()
+    }
+
     fn run(&self, mail: Mail) {
         self.keeper.start(&self.inner, mail);
     }
@@ -98,6 +102,7 @@ impl Session for Inner {
             Ok(Err(why)) => return why,
             Err(_) => return "no answer to the subscription".to_owned(),
         };
+        self.standing.limit_messages(line.client.max_payload());
         if !self.standing.up(way.clone(), None, mail).await {
             return "nobody listens".to_owned();
         }
@@ -130,7 +135,7 @@ impl Inner {
         for message in messages {
             let subject = self.config.subject.clone();
             if let Err(error) = way.line.client.publish(subject, message.clone()).await {
-                refused = Some(PublishError::Refused(chain(&error)));
+                refused = Some(way.line.refused(&error));
                 break;
             }
             sent += 1;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
-use async_nats::jetstream::{self, AckKind, Context};
+use async_nats::jetstream::{self, AckKind, Context, ErrorCode};
 use async_nats::{Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -117,6 +117,10 @@ impl Transport for JetStream {
         Box::pin(self.inner.whisper(messages))
     }
 
+    fn max_message_bytes(&self) -> Option<usize> {
+        self.inner.standing.max_message_bytes()
+    }
+
     fn run(&self, mail: Mail) {
         self.keeper.start(&self.inner, mail);
     }
@@ -151,6 +155,9 @@ impl Session for Inner {
             Ok(begun) => begun,
             Err(why) => return why,
         };
+        let largest = line.client.max_payload();
+        let largest = largest.min(place.max_message_bytes.unwrap_or(largest));
+        self.standing.limit_messages(largest);
         let way = Way {
             line: line.clone(),
             context,
@@ -197,7 +204,7 @@ impl Inner {
         for (sent, message) in messages.iter().enumerate() {
             let said = way.line.client.publish(self.whispered(), message.clone());
             if let Err(error) = said.await {
-                return (sent, Some(PublishError::Refused(chain(&error))));
+                return (sent, Some(way.line.refused(&error)));
             }
         }
         (messages.len(), None)
@@ -216,7 +223,7 @@ impl Inner {
             match context.publish(subject, message.clone()).await {
                 Ok(ack) => acks.push(ack),
                 Err(error) => {
-                    failed = Some(refusal(&error));
+                    failed = Some(refusal(&error, Some(context.client().max_payload())));
                     break;
                 }
             }
@@ -224,7 +231,7 @@ impl Inner {
         let mut taken = 0;
         for ack in acks {
             if let Err(error) = ack.await {
-                return (taken, Some(refusal(&error)));
+                return (taken, Some(refusal(&error, None)));
             }
             taken += 1;
         }
@@ -372,14 +379,24 @@ async fn overhear(mut whispers: Subscriber, mail: &Mail) {
     }
 }
 
-/// Why a message was not taken: for now, or for ever.
-fn refusal(error: &jetstream::context::PublishError) -> PublishError {
+/// Why a message was not taken: for now, or for ever. `payload`: how large the server lets one be.
+fn refusal(error: &jetstream::context::PublishError, payload: Option<usize>) -> PublishError {
     let said = chain(error);
     let server = error
         .source()
         .and_then(|s| s.downcast_ref::<jetstream::Error>());
     match error.kind() {
         PublishErrorKind::TimedOut => PublishError::Timeout,
+        PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge {
+            limit: payload,
+            said,
+        },
+        // The stream's own limit was lowered since we looked.
+        _ if server
+            .is_some_and(|e| e.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) =>
+        {
+            PublishError::TooLarge { limit: None, said }
+        }
         // Also while the servers choose who leads the stream.
         PublishErrorKind::StreamNotFound | PublishErrorKind::BrokenPipe => PublishError::Down(said),
         _ if server.is_some_and(|error| error.code() >= 500) => PublishError::Down(said),

@@ -7,9 +7,10 @@
 //! Attempts follow one another with growing, jittered pauses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use async_nats::client::{self, PublishErrorKind};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -18,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::OpenError;
 use super::config::Nats;
-use crate::backoff;
+use crate::backoff::{self, Outages};
 use crate::bus::transport::{Knife, Mail, PublishError, Word};
 
 /// One connection.
@@ -42,6 +43,9 @@ struct Events {
 pub(super) struct Standing<W> {
     way: RwLock<Result<W, String>>,
     knife: Knife,
+    /// Bytes of a message that the server takes at most, by its own word at the last connect;
+    /// 0: it has not said yet.
+    max_message_bytes: AtomicUsize,
 }
 
 /// What is done with connections.
@@ -87,7 +91,19 @@ impl<W: Clone> Standing<W> {
         Self {
             way: RwLock::new(Err("not connected yet".to_owned())),
             knife: Knife::default(),
+            max_message_bytes: AtomicUsize::new(0),
         }
+    }
+
+    /// What the server said of the size of messages, now or when it was connected last.
+    pub(super) fn max_message_bytes(&self) -> Option<usize> {
+        let bytes = self.max_message_bytes.load(Ordering::Acquire);
+        (bytes > 0).then_some(bytes)
+    }
+
+    /// The server takes no larger messages.
+    pub(super) fn limit_messages(&self, bytes: usize) {
+        self.max_message_bytes.store(bytes, Ordering::Release);
     }
 
     /// Ends the connection that stands.
@@ -137,10 +153,14 @@ async fn keep<S: Session>(session: Arc<S>, mail: Mail) {
     let config = session.config();
     let mut discovered = Vec::new();
     let mut failures: u32 = 0;
+    let mut outages = Outages::default();
     loop {
         let mut began = None;
         let why = match connect(config, &mut discovered).await {
             Ok(line) => {
+                if let Some(after_seconds) = outages.end().line() {
+                    tracing::info!(bus = "nats", mode = ?config.mode, after_seconds, "connected");
+                }
                 began = Some(Instant::now());
                 let why = tokio::select! {
                     why = session.consume(&line, &mail) => why,
@@ -157,6 +177,7 @@ async fn keep<S: Session>(session: Arc<S>, mail: Mail) {
             failures = 0;
         }
         // Once, not with every attempt.
+        outages.fails(failures == 0);
         if failures == 0 {
             tracing::warn!(bus = "nats", error = %why, "not connected");
         }
@@ -176,6 +197,19 @@ impl Line {
         let end = end.wait_for(Option::is_some).await;
         // The sender is in `self`.
         end.ok().and_then(|why| why.clone()).unwrap_or_default()
+    }
+
+    /// Why the client did not even send a message.
+    pub(super) fn refused(&self, error: &client::PublishError) -> PublishError {
+        let said = chain(error);
+        match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge {
+                limit: Some(self.client.max_payload()),
+                said,
+            },
+            PublishErrorKind::InvalidSubject => PublishError::Refused(said),
+            PublishErrorKind::Send => PublishError::Down(said),
+        }
     }
 
     /// The server's refusal of something that was published since the last question.
@@ -241,14 +275,14 @@ pub(super) async fn connect(
         .await
         .map_err(|error| chain(&error))?;
     let line = Line { client, events };
-    timeout(config.connect_timeout.0, bind(&line, config, discovered))
+    timeout(config.connect_timeout.0, bind(&line, discovered))
         .await
         .map_err(|_| "no answer after connecting".to_owned())??;
     Ok(line)
 }
 
 /// Notes the servers that are known by now, and binds the client to this connection.
-async fn bind(line: &Line, config: &Nats, discovered: &mut Vec<ServerAddr>) -> Result<(), String> {
+async fn bind(line: &Line, discovered: &mut Vec<ServerAddr>) -> Result<(), String> {
     let pool = line.client.server_pool().await.map_err(|e| chain(&e))?;
     let found = pool.into_iter().filter(|server| server.is_discovered);
     for server in found.map(|server| server.addr) {
@@ -257,9 +291,7 @@ async fn bind(line: &Line, config: &Nats, discovered: &mut Vec<ServerAddr>) -> R
         }
     }
     let bound = line.client.set_server_pool(NOWHERE).await;
-    bound.map_err(|e| chain(&e))?;
-    tracing::info!(bus = "nats", mode = ?config.mode, "connected");
-    Ok(())
+    bound.map_err(|e| chain(&e))
 }
 
 /// The configured servers in any order, behind them those that they told of.

@@ -29,6 +29,8 @@ pub(super) struct Place {
     /// Messages that wait for this node; none if some may have been dropped unread.
     pub(super) behind: Option<u64>,
     pub(super) track: Track,
+    /// Bytes of a message that the stream takes at most; none: as many as the server.
+    pub(super) max_message_bytes: Option<usize>,
 }
 
 /// Whether messages come without holes.
@@ -90,6 +92,7 @@ pub(super) async fn place(
     }
     said.say(jetstream, &differences);
     Ok(Place {
+        max_message_bytes: max_message_bytes(&stream),
         behind: again(context, &info, &stream, hands).await,
         track: Track::of(&stream, config, info.delivered.stream_sequence),
         consumer: match changed {
@@ -97,6 +100,12 @@ pub(super) async fn place(
             Ok(None) | Err(_) => Consumer::new(had, info, context.clone()),
         },
     })
+}
+
+/// -1 is without limit.
+fn max_message_bytes(stream: &Stream) -> Option<usize> {
+    let most = stream.cached_info().config.max_message_size;
+    usize::try_from(most).ok().filter(|most| *most > 0)
 }
 
 async fn find(context: &Context, config: &Nats) -> Result<Stream, String> {
@@ -253,6 +262,7 @@ async fn begin(stream: &Stream, config: &Nats, name: &str) -> Result<Place, Stri
         consumer,
         behind: None,
         track: Track::of(stream, config, last),
+        max_message_bytes: max_message_bytes(stream),
     })
 }
 

@@ -38,6 +38,15 @@ impl History {
         }
     }
 
+    /// A purge that is noted has other bytes from now on.
+    pub fn replace(&mut self, number: u64, bytes: &Bytes) {
+        let noted = self.said.iter_mut().rev().find(|(n, _)| *n == number);
+        if let Some((_, noted)) = noted {
+            self.bytes = self.bytes - noted.len() + bytes.len();
+            *noted = bytes.clone();
+        }
+    }
+
     /// Asks for all from this number on. Several who ask are answered as one.
     pub fn ask(&mut self, from: u64) {
         self.asked = Some(self.asked.map_or(from, |other| from.min(other)));

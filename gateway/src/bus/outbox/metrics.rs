@@ -3,6 +3,7 @@
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::queue::Dropped;
+use super::standing::Errand;
 use crate::breaker::Passage;
 
 /// What an event is, for the metrics.
@@ -20,6 +21,19 @@ impl Kind {
     pub fn is_kept(self) -> bool {
         matches!(self, Self::Purge | Self::Again)
     }
+
+    /// What an attempt to publish it is about.
+    pub fn errand(self) -> Errand {
+        match self.is_kept() {
+            true => Errand::Kept,
+            false => Errand::OfTheMoment,
+        }
+    }
+
+    /// Whether both are published side by side: what becomes of values says nothing about words.
+    pub fn goes_with(self, other: Self) -> bool {
+        self.is_kept() == other.is_kept() && (self == Self::Value) == (other == Self::Value)
+    }
 }
 
 /// The counters, resolved once.
@@ -30,6 +44,7 @@ pub struct Metrics {
     oversize: IntCounter,
     values_dropped: IntCounter,
     widened: IntCounter,
+    too_large: IntCounter,
     purges: IntGauge,
     bytes: IntGauge,
     open: IntGauge,
@@ -66,11 +81,11 @@ impl Metrics {
             )?,
             skipped: counter(
                 "lamina_bus_publish_skipped_total",
-                "Events that were not tried while the breaker was open; purges wait.",
+                "Values that were not tried while the breaker was open.",
             )?,
             oversize: counter(
                 "lamina_bus_values_oversize_total",
-                "Values that no event has room for.",
+                "Values that no event has room for, or that are larger than the broker takes.",
             )?,
             values_dropped: counter(
                 "lamina_bus_values_dropped_total",
@@ -80,9 +95,13 @@ impl Metrics {
                 "lamina_bus_purges_widened_total",
                 "Purges that one of everything took the place of, as too many waited.",
             )?,
+            too_large: counter(
+                "lamina_bus_purges_too_large_total",
+                "Purges that a wider one took the place of, as the broker takes no message so large.",
+            )?,
             purges: gauge(
                 "lamina_bus_purges_waiting",
-                "Purges that wait to be published.",
+                "Purges that the broker has not taken yet.",
             )?,
             bytes: gauge(
                 "lamina_bus_queue_bytes",
@@ -90,7 +109,7 @@ impl Metrics {
             )?,
             open: gauge(
                 "lamina_bus_breaker_open",
-                "1 while publishes are not tried.",
+                "1 while publishing values is not tried.",
             )?,
         })
     }
@@ -109,6 +128,10 @@ impl Metrics {
 
     pub fn oversize(&self) {
         self.oversize.inc();
+    }
+
+    pub fn too_large(&self) {
+        self.too_large.inc();
     }
 
     pub fn dropped(&self, dropped: Dropped) {

@@ -109,6 +109,11 @@ impl Queue {
         self.purges.len()
     }
 
+    /// Words that wait.
+    pub fn words(&self) -> usize {
+        self.words.len()
+    }
+
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -98,7 +98,7 @@ impl Default for Config {
             connect_timeout: Duration::secs(5),
             heartbeat: Duration::secs(2),
             confirm_timeout: Duration::secs(5),
-            reconnect_max: Duration::secs(30),
+            reconnect_max: Duration::millis(500),
         }
     }
 }

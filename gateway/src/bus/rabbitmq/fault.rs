@@ -14,8 +14,13 @@ pub(super) enum Fault {
         "what is declared exists with other properties: {0}; delete it there, or configure what it has"
     )]
     Differs(String),
-    #[error("{0}; is `queue_name` another one on each node?")]
+    #[error(
+        "{0}; the queue has a consumer: this node's own connection from before, until the broker \
+         misses its heartbeat, or another node with the same `queue_name`"
+    )]
     Locked(String),
+    #[error("{said}")]
+    TooLarge { limit: usize, said: String },
     #[error("the broker says {0}")]
     Refused(String),
     #[error("the broker cancelled the consumer: its queue is gone")]
@@ -34,6 +39,9 @@ impl From<Error> for Fault {
             };
         };
         let words = said.get_message().to_string();
+        if let Some(limit) = size_limit(&words) {
+            return Self::TooLarge { limit, said: words };
+        }
         match said.kind() {
             AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Self::Differs(words),
             AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::Locked(words),
@@ -46,10 +54,29 @@ impl From<Error> for Fault {
     }
 }
 
+/// How large a message may be, where the broker says that one is larger: its `max_message_size`.
+fn size_limit(words: &str) -> Option<usize> {
+    let (_, limit) = words.split_once("is larger than configured max size ")?;
+    limit.split_whitespace().next()?.parse().ok()
+}
+
 /// Whether the broker says that there is no such queue or exchange.
 pub(super) fn is_missing(error: &Error) -> bool {
     let ErrorKind::ProtocolError(said) = error.kind() else {
         return false;
     };
     matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brokers_limit_is_read_from_what_it_says() {
+        let said =
+            "PRECONDITION_FAILED - message size 5000 is larger than configured max size 4096";
+        assert_eq!(size_limit(said), Some(4096));
+        assert_eq!(size_limit("PRECONDITION_FAILED - inequivalent arg"), None);
+    }
 }

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::config::Config;
 use super::fault::Fault;
 use super::link::Link;
-use super::publish::Publisher;
+use super::publish::{Largest, Publisher};
 use super::target::Target;
-use crate::backoff;
+use crate::backoff::{self, Outages};
 use crate::bus::transport::{Knife, Mail, Word};
 
 /// Whether there is a link, and its publishing side.
@@ -42,6 +42,7 @@ pub(super) struct Keeper {
     pub(super) target: Arc<Target>,
     pub(super) standing: Arc<Standing>,
     pub(super) knife: Arc<Knife>,
+    pub(super) largest: Arc<Largest>,
     pub(super) stop: CancellationToken,
     pub(super) mail: Mail,
 }
@@ -55,14 +56,16 @@ impl Keeper {
     pub(super) async fn keep(self) {
         let mut failures: u32 = 0;
         let mut told: Option<Fault> = None;
+        let mut outages = Outages::default();
         for attempt in 0.. {
             let began = Instant::now();
-            let Some(why) = self.once(attempt, &mut told).await else {
+            let Some(why) = self.once(attempt, &mut told, &mut outages).await else {
                 break;
             };
             if told.is_none() && !self.mail.tell(Word::Down(why.to_string())).await {
                 break;
             }
+            outages.fails(true);
             // Not with every attempt, but when another reason comes.
             if told.as_ref() != Some(&why) {
                 tracing::warn!(bus = "rabbitmq", error = %why, "not consuming");
@@ -83,16 +86,22 @@ impl Keeper {
     }
 
     /// One link from its beginning to its end: why it ended, or none to end for good.
-    async fn once(&self, attempt: usize, told: &mut Option<Fault>) -> Option<Fault> {
+    async fn once(
+        &self,
+        attempt: usize,
+        told: &mut Option<Fault>,
+        outages: &mut Outages,
+    ) -> Option<Fault> {
         let opened = tokio::select! {
-            opened = Link::open(&self.config, &self.target, attempt) => opened,
+            opened = Link::open(&self.config, &self.target, attempt, &self.largest) => opened,
             () = self.stop.cancelled() => return None,
         };
         let ended = match opened {
             Ok(link) => {
                 *told = None;
                 let behind = link.behind();
-                tracing::info!(bus = "rabbitmq", behind, "consuming");
+                let after_seconds = outages.end().line();
+                tracing::info!(bus = "rabbitmq", behind, after_seconds, "consuming");
                 self.standing.set(Ok(Arc::clone(&link.publisher)));
                 if !self.mail.tell(Word::Up { behind }).await {
                     return None;

@@ -19,7 +19,7 @@ use super::declare::{Declared, bind, declare};
 use super::desk::Desk;
 use super::fault::Fault;
 use super::line::{Line, dial};
-use super::publish::Publisher;
+use super::publish::{Largest, Publisher};
 use super::target::Target;
 use crate::bus::transport::{Delivery, Mail, Word};
 
@@ -46,13 +46,15 @@ impl Link {
         config: &Arc<Config>,
         target: &Target,
         attempt: usize,
+        largest: &Arc<Largest>,
     ) -> Result<Self, Fault> {
         let limit = config.connect_timeout.0;
         let line = Line::default();
         let opened = timeout(limit, async {
             let connection = dial(target, attempt, limit, &line).await?;
             let ready = consume(config, &connection).await?;
-            let publisher = Publisher::open(Arc::clone(config), connection).await?;
+            let publisher =
+                Publisher::open(Arc::clone(config), connection, Arc::clone(largest)).await?;
             Ok::<_, Fault>((ready, publisher))
         });
         let late = |_| Fault::Silent("connecting");

@@ -6,6 +6,7 @@
 //! opens another.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -28,6 +29,23 @@ pub(super) struct Publisher {
     aside: Mutex<Option<Channel>>,
     /// Told when the exchange turns out to be gone: all is to be declared anew.
     pub(super) lost: Notify,
+    largest: Arc<Largest>,
+}
+
+/// Bytes of a message that the broker takes at most. It says so only when it refuses one, so it
+/// is kept over connections; 0: it has not said yet.
+#[derive(Default)]
+pub(super) struct Largest(AtomicUsize);
+
+impl Largest {
+    pub(super) fn get(&self) -> Option<usize> {
+        let bytes = self.0.load(Ordering::Acquire);
+        (bytes > 0).then_some(bytes)
+    }
+
+    fn learn(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Release);
+    }
 }
 
 /// As `basic.properties` say it.
@@ -35,7 +53,11 @@ const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
 
 impl Publisher {
-    pub(super) async fn open(config: Arc<Config>, connection: Connection) -> Result<Self, Fault> {
+    pub(super) async fn open(
+        config: Arc<Config>,
+        connection: Connection,
+        largest: Arc<Largest>,
+    ) -> Result<Self, Fault> {
         let channel = with_confirms(&connection).await?;
         Ok(Self {
             config,
@@ -43,6 +65,7 @@ impl Publisher {
             idle: Mutex::new(Some(channel)),
             aside: Mutex::new(None),
             lost: Notify::new(),
+            largest,
         })
     }
 
@@ -111,7 +134,9 @@ impl Publisher {
     /// A blocked broker doesn't read what we send; lapin would keep it all.
     fn blocked(&self) -> Option<PublishError> {
         let blocked = self.connection.status().blocked();
-        blocked.then(|| refused("the broker is short of memory or disk and takes no messages"))
+        blocked.then(|| {
+            refused("connection.blocked: RabbitMQ has a memory or disk alarm and takes no messages")
+        })
     }
 
     async fn channel(&self) -> lapin::Result<Channel> {
@@ -197,7 +222,16 @@ impl Publisher {
         if is_missing(&error) {
             self.lost.notify_one();
         }
-        PublishError::Down(Fault::from(error).to_string())
+        match Fault::from(error) {
+            Fault::TooLarge { limit, said } => {
+                self.largest.learn(limit);
+                PublishError::TooLarge {
+                    limit: Some(limit),
+                    said,
+                }
+            }
+            fault => PublishError::Down(fault.to_string()),
+        }
     }
 }
 

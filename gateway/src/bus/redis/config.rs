@@ -94,7 +94,7 @@ impl Default for Redis {
             sharded: false,
             connect_timeout: Duration::secs(2),
             silence_timeout: Duration::secs(2),
-            reconnect_max: Duration::secs(2),
+            reconnect_max: Duration::millis(500),
         }
     }
 }

@@ -41,6 +41,7 @@ pub(super) struct Session {
     listening: Connection,
     publishing: Connection,
     messages: Receiver<Message>,
+    max_message_bytes: Option<usize>,
 }
 
 /// What publishes.
@@ -48,6 +49,7 @@ pub(super) struct Session {
 pub(super) struct Mouth {
     channel: Channel,
     client: Client,
+    max_message_bytes: Option<usize>,
 }
 
 impl Channel {
@@ -91,7 +93,9 @@ impl Session {
         timeout(plan.silence(), channel.subscribe(&listening.client))
             .await
             .map_err(|_| Fault::Down("no answer to the subscription".to_owned()))??;
+        let limit = timeout(plan.silence(), buffer_limit(&publishing.client, channel));
         Ok(Self {
+            max_message_bytes: limit.await.ok().flatten().map(|bytes| bytes / 2),
             channel: channel.clone(),
             plan: plan.clone(),
             listening,
@@ -104,7 +108,14 @@ impl Session {
         Mouth {
             channel: self.channel.clone(),
             client: self.publishing.client.clone(),
+            max_message_bytes: self.max_message_bytes,
         }
+    }
+
+    /// Bytes of a message that reaches the subscribers: Redis takes a larger one, and then
+    /// drops those whose buffer for output is full, this node among them. None: it did not say.
+    pub(super) fn max_message_bytes(&self) -> Option<usize> {
+        self.max_message_bytes
     }
 
     /// Passes messages on until a connection is no good any more; answers why.
@@ -127,7 +138,8 @@ impl Session {
 impl Mouth {
     pub(super) async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
         let mut sent = 0;
-        for batch in messages.chunks(BATCH) {
+        while sent < messages.len() {
+            let batch = self.batch(&messages[sent..]);
             let (taken, error) = self.publish_batch(batch).await;
             sent += taken;
             if error.is_some() {
@@ -135,6 +147,17 @@ impl Mouth {
             }
         }
         (sent, None)
+    }
+
+    /// The first messages, as many as subscribers have room for at once; one at least.
+    fn batch<'a>(&self, messages: &'a [Bytes]) -> &'a [Bytes] {
+        let mut room = self.max_message_bytes.unwrap_or(usize::MAX);
+        let fits = messages.iter().take(BATCH).take_while(|message| {
+            let left = room.checked_sub(message.len());
+            room = left.unwrap_or(0);
+            left.is_some()
+        });
+        &messages[..fits.count().max(1)]
     }
 
     /// Sends all and then reads the answers.
@@ -166,6 +189,23 @@ impl Mouth {
             ),
         }
     }
+}
+
+/// Bytes that may wait for one subscriber before Redis ends its connection. None: there is no
+/// limit, or this user may not ask.
+async fn buffer_limit(client: &Client, channel: &Channel) -> Option<usize> {
+    let ask = CustomCommand::new_static("CONFIG", channel.slot(), false);
+    let asked = ["GET", "client-output-buffer-limit"].map(Value::from);
+    let answer = client.custom::<Value, Value>(ask, asked.to_vec()).await;
+    smallest_limit(&answer.ok()?.into_array().get(1)?.as_str()?)
+}
+
+/// Of `normal 0 0 0 slave … pubsub <hard> <soft> <seconds>` that of subscribers.
+fn smallest_limit(said: &str) -> Option<usize> {
+    let mut words = said.split_whitespace();
+    words.find(|word| *word == "pubsub")?;
+    let limits = words.take(2).filter_map(|bytes| bytes.parse().ok());
+    limits.filter(|bytes| *bytes > 0).min()
 }
 
 fn refusal(fault: Fault) -> PublishError {
@@ -209,6 +249,18 @@ mod tests {
 
     use super::*;
     use crate::bus::transport::Word;
+
+    #[test]
+    fn the_limit_of_subscribers_is_read_from_what_redis_says() {
+        let usual = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60";
+        assert_eq!(smallest_limit(usual), Some(8_388_608));
+        assert_eq!(
+            smallest_limit("normal 0 0 0 pubsub 65536 0 0"),
+            Some(65_536)
+        );
+        assert_eq!(smallest_limit("normal 0 0 0 pubsub 0 0 0"), None);
+        assert_eq!(smallest_limit(""), None);
+    }
 
     #[tokio::test]
     async fn what_a_lagging_receiver_lost_is_told_before_what_came_after_it() {

@@ -32,6 +32,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::clear::Clearing;
 use super::guard::{Call, Failed, Guard};
+use super::standing::{EVICTS, Path, Reach, Standing};
 use super::store::{Log, LogFault, LogPlace, Logged, Purge, StoreError, nothing};
 use super::window::{Next, Window};
 use crate::cache::entry::Marks;
@@ -46,9 +47,14 @@ const WAITING: usize = 10_000;
 const BATCH: usize = 32;
 /// Between two attempts to append, growing.
 const RETRY: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(2);
-/// How long one look at the log waits for news.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How long one look at the log waits for news. A log that began anew wakes nobody who waits
+/// for a number of the one before, so this is how long it takes to be seen; and each look
+/// touches the log, so that an evicting store finds something older.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Between two looks whether the store evicts, and after one that came to nothing.
+const EVICTIONS: Duration = Duration::from_secs(60);
+const EVICTIONS_AGAIN: Duration = Duration::from_secs(1);
 /// What a look at the log may take beyond its patience.
 const WATCH_MARGIN: Duration = Duration::from_secs(2);
 
@@ -73,6 +79,7 @@ pub(super) struct Feed {
     number: IntGauge,
     gaps: IntCounter,
     faults: IntCounterVec,
+    standing: Standing,
 }
 
 /// When it was last said that the log is not believed.
@@ -144,6 +151,7 @@ impl Feed {
             number,
             gaps,
             faults,
+            standing: Standing::new(registry)?,
         })
     }
 
@@ -201,6 +209,16 @@ impl Feed {
             order: newest.order + 1,
             ..newest
         }
+    }
+
+    /// How the store stands for what this node has to say and to hear there.
+    pub(super) fn standing(&self) -> Reach {
+        self.standing.get(Instant::now())
+    }
+
+    /// Purges that hold here and are not in the store's log yet.
+    pub(super) fn waiting(&self) -> usize {
+        usize::try_from(self.queue.lock().depth()).unwrap_or(0)
     }
 
     /// Where in the store's log something stands that began at this place of our own order.
@@ -390,6 +408,7 @@ impl Feed {
             .await;
         match appended {
             Ok(log) => {
+                self.standing.works(Path::Appends);
                 let (newest, place) = (log.newest, log.end());
                 self.apply(log);
                 self.came_back(|_| {});
@@ -400,7 +419,8 @@ impl Feed {
                 }
                 true
             }
-            Err(_) => {
+            Err(failed) => {
+                self.standing.fails(Path::Appends, &failed);
                 let author = match purge.selector.parse() {
                     Ok(Statement::Purged(author, _)) => author,
                     Ok(Statement::Doubt) => Author::Request,
@@ -445,13 +465,38 @@ impl Feed {
             match look {
                 Ok(log) => {
                     pause = RETRY;
+                    guard.answered();
+                    self.standing.works(Path::Follows);
                     self.apply(log);
                 }
-                Err(_) => {
+                Err(failed) => {
+                    self.standing.fails(Path::Follows, &failed);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
             }
+        }
+    }
+
+    /// Looks now and then whether the store may evict the log, for ever. Each look at the log
+    /// keeps it from being the oldest there is; that is all that can be done from here.
+    pub(super) async fn watch_evictions(&self, guard: &Guard) {
+        let mut known = None;
+        loop {
+            self.known().await;
+            let policy = tokio::time::timeout(WATCH_MARGIN, guard.store.evicting()).await;
+            let Ok(Ok(policy)) = policy else {
+                tokio::time::sleep(EVICTIONS_AGAIN).await;
+                continue;
+            };
+            if policy != known {
+                if let Some(policy) = &policy {
+                    tracing::warn!(%policy, "{}", EVICTS);
+                }
+                known = policy;
+            }
+            self.standing.evicts(known.is_some());
+            tokio::time::sleep(EVICTIONS).await;
         }
     }
 

@@ -1,8 +1,13 @@
 //! A store behind a deadline, a breaker and a gate: what a slow or dead one may cost.
 //!
-//! Invariant: no call outlives its deadline, and while the breaker is open none is made.
-//! A gate that is full is *busy*, not broken: it does not count against the store. What
-//! the store refuses in words of its own doesn't either, for then it is alive.
+//! Invariant: no call outlives its deadline, and while the breaker is open none is made that a
+//! request needs. A gate that is full is *busy*, not broken: it does not count against the store.
+//! What the store refuses in words of its own doesn't either, for then it is alive.
+//!
+//! Decision: what carries invalidations (appends to the purge log, removals, notes) passes
+//! neither gate nor breaker: it is tried on a schedule of its own, a bounded number at once, and
+//! says nothing about the rest. But when the store answers it, or a look at the log, the breaker
+//! closes at once, whatever is left of its cooldown.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -182,6 +187,14 @@ impl Guard {
     where
         F: Future<Output = Result<T, StoreError>> + 'a,
     {
+        if call.carries_invalidations() {
+            let answer = tokio::time::timeout(self.write_timeout, what(&*self.store)).await;
+            let answer = answer.unwrap_or(Err(StoreError::Timeout));
+            if answer.is_ok() {
+                self.answered();
+            }
+            return Ok(answer?);
+        }
         // What a request waits for must not queue; what is done behind it may.
         let _place = match call.is_waited_for() {
             true => self.gate.try_acquire().ok(),
@@ -201,6 +214,14 @@ impl Guard {
         }
         self.note(self.breaker.passage());
         Ok(answer?)
+    }
+
+    /// The store has answered: calls are made again.
+    pub fn answered(&self) {
+        if self.breaker.passage() != Passage::Closed {
+            self.breaker.close();
+            self.note(Passage::Closed);
+        }
     }
 
     fn note(&self, passage: Passage) {
@@ -225,6 +246,10 @@ impl Guard {
 }
 
 impl Call {
+    fn carries_invalidations(self) -> bool {
+        matches!(self, Self::Log | Self::Delete)
+    }
+
     fn is_waited_for(self) -> bool {
         matches!(self, Self::Get | Self::Lease)
     }

@@ -35,7 +35,7 @@ const BATCH: usize = 32;
 const PACE: Duration = Duration::from_millis(200);
 /// Between two attempts, growing.
 const RETRY: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// Told which invalidations were noted that concerned something in the store.
 pub(in crate::cache) type OnNoted = Box<dyn Fn(&[Hash64]) + Send + Sync>;

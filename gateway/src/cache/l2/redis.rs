@@ -20,16 +20,19 @@ mod script;
 mod seals;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::Error;
-use fred::types::Value;
+use fred::interfaces::ClientLike;
 use fred::types::scripts::Script;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::util::redis_keyslot;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::store::{
@@ -39,13 +42,17 @@ use super::store::{
 use crate::cache::key::Hash64;
 use crate::cache::purge::Order;
 use crate::redis::{self, Plan, is_demotion};
-use fault::{fault, unexpected};
+use fault::{fault, knows_no_flags, unexpected};
 use link::{Duty, Link};
 use names::Names;
+use script::Carrier;
 use seals::Seals;
 
 /// How long a deleted key keeps out what was born before: longer than any load.
 const TOMBSTONE: Duration = Duration::from_secs(600);
+
+/// Between two times that connections are given up for another master.
+const LEAVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why Redis can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +100,10 @@ struct Redis {
     generation: log::Told,
     /// Leases of others, as they were seen.
     watched: lease::Watched,
+    /// The server is older than flags of scripts.
+    is_flagless: AtomicBool,
+    /// When connections were given up last, since the server is no master.
+    left: Mutex<Option<Instant>>,
 }
 
 /// What all nodes that share a store have in common.
@@ -151,6 +162,8 @@ pub fn open_for(config: &config::Redis, common: Common<'_>) -> Result<Arc<dyn St
         max_life: common.max_life,
         generation: log::Told::default(),
         watched: lease::Watched::default(),
+        is_flagless: AtomicBool::new(false),
+        left: Mutex::default(),
     }))
 }
 
@@ -180,9 +193,57 @@ impl Redis {
         answer.map_err(|error| self.failed(&error))
     }
 
+    /// Runs a script that carries invalidations, also where memory is used up.
+    async fn carry(
+        &self,
+        script: &Carrier,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> Result<Value, StoreError> {
+        if !self.is_flagless.load(Ordering::Relaxed) {
+            let client = self.client()?;
+            let answer =
+                script::run(&script.flagged, &client, keys.clone(), arguments.clone()).await;
+            match answer {
+                Err(error) if knows_no_flags(&error) => {
+                    self.is_flagless.store(true, Ordering::Relaxed);
+                }
+                answer => return answer.map_err(|error| self.failed(&error)),
+            }
+        }
+        self.run(&script.plain, keys, arguments).await
+    }
+
+    /// The policy by which the server evicts keys that have no end, as the purge log has none.
+    /// None: it evicts no such keys, or does not say.
+    async fn evicting(&self) -> Result<Option<String>, StoreError> {
+        let client = self.client()?;
+        let slot = ClusterHash::Custom(redis_keyslot(self.names.log().as_bytes()));
+        let info = CustomCommand::new_static("INFO", slot, false);
+        let answer = client.custom::<Value, Value>(info, vec!["memory".into()]);
+        let answer = answer.await.map_err(|error| self.failed(&error))?;
+        let said = answer.as_string().unwrap_or_default();
+        let of = |key: &str| said.lines().find_map(|line| line.strip_prefix(key));
+        let is_bounded = of("maxmemory:").is_some_and(|bytes| bytes.trim() != "0");
+        let policy = of("maxmemory_policy:").map(str::trim);
+        let policy = policy.filter(|policy| is_bounded && policy.starts_with("allkeys-"));
+        Ok(policy.map(str::to_owned))
+    }
+
+    /// Whether connections are to be given up since the server is no master: not with each
+    /// command, for a replica that stays one is of use for reading.
+    fn leaves(&self) -> bool {
+        let mut left = self.left.lock();
+        let leaves = left.is_none_or(|at| at.elapsed() >= LEAVE_AGAIN);
+        if leaves {
+            *left = Some(Instant::now());
+        }
+        leaves
+    }
+
     /// The failure of a command. A master that became a replica is left for the new one.
     fn failed(&self, error: &Error) -> StoreError {
-        if is_demotion(error) {
+        if is_demotion(error) && self.leaves() {
             self.asking.iter().for_each(Link::reset);
             self.waiting.reset();
         }
@@ -248,7 +309,7 @@ impl Redis {
             millis(self.max_life).into(),
             millis(TOMBSTONE).into(),
         ];
-        let answer = self.run(&script::DELETE, keys, arguments).await?;
+        let answer = self.carry(&script::DELETE, keys, arguments).await?;
         done(&answer, "UNLINK").map(drop)
     }
 }
@@ -344,6 +405,10 @@ impl Store for Redis {
 
     fn freed(&self) -> Option<broadcast::Receiver<StoreKey>> {
         Some(self.freed.subscribe())
+    }
+
+    fn evicting(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        Redis::evicting(self).boxed()
     }
 
     /// What survives is Redis's own affair (`appendonly`, replicas).

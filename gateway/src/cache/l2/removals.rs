@@ -18,7 +18,7 @@ use super::store::{LogPlace, StoreKey};
 const UNDER_WAY: usize = 10_000;
 /// Between two attempts, growing.
 const RETRY: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 /// From an answer of the store to its place in L1, at most.
 const PROMOTION: Duration = Duration::from_secs(1);
 

@@ -185,6 +185,11 @@ pub trait Store: Send + Sync + 'static {
         true
     }
 
+    /// The policy by which it may evict its purge log; none: by none, or it does not say.
+    fn evicting(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
     /// The record of `key`, if it has at most `max` bytes; a longer one is not fetched.
     fn get<'a>(
         &'a self,

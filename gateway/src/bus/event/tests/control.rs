@@ -72,6 +72,7 @@ fn told(event: &Event) -> Value {
         Message::Heartbeat { healthy, version } => {
             json!({"kind": "heartbeat", "healthy": healthy, "version": version})
         }
+        Message::Leaving => json!({"kind": "leaving"}),
         Message::Applied { of, order } => {
             json!({"kind": "applied", "of": of, "order": number(*order)})
         }

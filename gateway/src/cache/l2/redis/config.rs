@@ -130,7 +130,7 @@ impl Default for Redis {
             connections: 2,
             connect_timeout: Duration::secs(2),
             silence_timeout: Duration::secs(2),
-            reconnect_max: Duration::secs(2),
+            reconnect_max: Duration::millis(500),
             purge_log_length: 100_000,
             index: Index::default(),
         }

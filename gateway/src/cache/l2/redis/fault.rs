@@ -52,6 +52,11 @@ pub(super) fn is_unknown_script(error: &Error) -> bool {
     error.details().starts_with("NOSCRIPT")
 }
 
+/// Whether the server is older than the words at the beginning of a script.
+pub(super) fn knows_no_flags(error: &Error) -> bool {
+    error.details().contains("unexpected symbol near '#'")
+}
+
 #[cfg(test)]
 mod tests {
     use fred::error::ErrorKind;

@@ -95,8 +95,9 @@ async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty) {
     loop {
         let why = match connect(&plan, &duty).await {
             Ok(connection) => {
-                pauses.connected();
-                tracing::info!(store = "redis", "connected");
+                if let Some(after_seconds) = pauses.connected() {
+                    tracing::info!(store = "redis", after_seconds, "connected");
+                }
                 shared.set(Standing::Up(connection.client.clone()));
                 hold(&shared, &plan, &duty, connection).await.into()
             }

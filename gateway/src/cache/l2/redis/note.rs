@@ -70,7 +70,7 @@ impl Redis {
         }
         let arguments = vec![self.note_of(number, at), millis(LOADING).into()];
         let keys = vec![self.names.note(number)];
-        let answer = self.run(&script::INVALIDATE, keys, arguments).await?;
+        let answer = self.carry(&script::INVALIDATE, keys, arguments).await?;
         done(&answer, "SET")
     }
 

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use fred::types::Value;
-use fred::types::scripts::Script;
 
+use crate::cache::l2::redis::script::Carrier;
 use crate::cache::l2::store::{LogFault, Purge, nothing};
 
 /// Keys: stream, head. Arguments: generation that was read last, number known of it,
@@ -17,8 +17,8 @@ use crate::cache::l2::store::{LogFault, Purge, nothing};
 /// length to keep, selector, soft (0 or 1), the number before those it is sealed for, seals
 /// of the generation that was read last or nothing, and of a purge that may stand for those
 /// before it: the first number that it stands for then, and its seal.
-pub(super) static LOG: LazyLock<Script> = LazyLock::new(|| {
-    Script::from_lua(
+pub(super) static LOG: LazyLock<Carrier> = LazyLock::new(|| {
+    Carrier::from_lua(
         "local stream, head, told, most = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[6])
 local function text(n) return string.format('%.0f', n) end
 local function number(digits)

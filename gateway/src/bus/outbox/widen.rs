@@ -1,0 +1,64 @@
+//! A purge that is too large for the broker becomes a wider one that fits.
+//!
+//! First what services of the seed's kind are told, which repeats the text of the selector,
+//! becomes everything; then the selector itself, at last to everything there is. Number, id and
+//! all else stay, so that receivers miss nothing and who waits for a receipt gets it.
+
+use bytes::Bytes;
+
+use super::Wider;
+use crate::bus::event::{Event, Message, Shape};
+use crate::bus::seal::SealKeys;
+
+/// What is told in the place of a purge.
+pub struct Widened {
+    pub bytes: Bytes,
+    /// The selector before.
+    pub from: String,
+    /// The selector now.
+    pub to: String,
+}
+
+/// More than the length of a text takes in msgpack.
+const LENGTH: usize = 8;
+
+/// An event's bytes, sealed where there is a key.
+pub fn encoded(event: &Event, keys: Option<&SealKeys>) -> Bytes {
+    match keys {
+        Some(keys) => event.encode_sealed(keys),
+        None => event.encode(),
+    }
+}
+
+/// A wider purge of at most `limit` bytes. None: there is none, or these are no purge.
+pub fn to_fit(
+    bytes: &Bytes,
+    keys: Option<&SealKeys>,
+    limit: usize,
+    wider: Wider,
+) -> Option<Widened> {
+    let mut event = Event::decode(bytes).ok()?;
+    let from = selector(&mut event)?.clone();
+    if event.shape != Shape::inert() {
+        event.shape = Shape::Pattern("*".to_owned());
+    }
+    let told = |event: &mut Event, to: String| {
+        *selector(event)? = to.clone();
+        let bytes = encoded(event, keys);
+        let from = from.clone();
+        (bytes.len() <= limit).then_some(Widened { bytes, from, to })
+    };
+    if let Some(widened) = told(&mut event, from.clone()) {
+        return Some(widened);
+    }
+    *selector(&mut event)? = String::new();
+    let room = limit.checked_sub(encoded(&event, keys).len() + LENGTH)?;
+    told(&mut event, wider(&from, room))
+}
+
+fn selector(event: &mut Event) -> Option<&mut String> {
+    match &mut event.ours.as_mut()?.message {
+        Message::Purge { selector, .. } => Some(selector),
+        _ => None,
+    }
+}

@@ -1,0 +1,202 @@
+//! Whether the store takes this node's purges and tells those of others: the one source of what
+//! `/readyz`, `nodes`, heartbeats, metrics and the log say of it.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use prometheus::{IntGauge, Registry};
+
+use super::guard::Failed;
+use super::store::{Refusal, StoreError};
+
+/// How the store stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reach {
+    Whole,
+    /// For so long purges go no way, or come by none, and why.
+    Degraded {
+        since: Instant,
+        why: String,
+    },
+}
+
+/// A way of purges.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Path {
+    /// Ours into the store's log.
+    Appends,
+    /// Those of others out of it.
+    Follows,
+}
+
+/// Both ways.
+pub(super) struct Standing {
+    paths: [Mutex<Option<Trouble>>; 2],
+    gauge: IntGauge,
+    evicts: IntGauge,
+}
+
+/// A way that is shut.
+struct Trouble {
+    since: Instant,
+    why: String,
+    /// The store answered and refused: it will not pass by itself.
+    is_refusal: bool,
+    was_told: bool,
+}
+
+/// What it means that the store may evict its purge log.
+pub const EVICTS: &str = "Redis evicts any key when its memory is used up, the purge log too: each \
+    time all that is stored is hidden and loaded again; set maxmemory-policy volatile-ttl (records \
+    have an end and are evicted, the purge log has none and stays)";
+
+/// What a store does not answer for so long is no hiccup.
+const HICCUP: Duration = Duration::from_secs(1);
+
+impl Standing {
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = IntGauge::new(
+            "lamina_l2_degraded",
+            "1 while purges do not get into the second tier's log, or are not read from it.",
+        )?;
+        let evicts = IntGauge::new(
+            "lamina_l2_evicts_purge_log",
+            "1 while the second tier may evict its purge log when its memory is used up.",
+        )?;
+        registry.register(Box::new(gauge.clone()))?;
+        registry.register(Box::new(evicts.clone()))?;
+        Ok(Self {
+            paths: Default::default(),
+            gauge,
+            evicts,
+        })
+    }
+
+    /// Whether the store may evict the log.
+    pub(super) fn evicts(&self, evicts: bool) {
+        self.evicts.set(i64::from(evicts));
+    }
+
+    pub(super) fn works(&self, path: Path) {
+        let Some(trouble) = self.paths[path as usize].lock().take() else {
+            return;
+        };
+        self.note();
+        if trouble.was_told {
+            let seconds = trouble.since.elapsed().as_secs_f64();
+            let seconds = (seconds * 10.0).round() / 10.0;
+            tracing::info!(seconds, "the second tier {} again", path.in_words());
+        }
+    }
+
+    pub(super) fn fails(&self, path: Path, failed: &Failed) {
+        let now = Instant::now();
+        let refusal = match failed {
+            Failed::Store(StoreError::Refused(refusal, _)) => Some(*refusal),
+            Failed::Store(_) | Failed::Skipped | Failed::Busy => None,
+        };
+        let why = why(failed, refusal);
+        let mut place = self.paths[path as usize].lock();
+        let trouble = place.get_or_insert_with(|| Trouble {
+            since: now,
+            why: String::new(),
+            is_refusal: false,
+            was_told: false,
+        });
+        trouble.is_refusal = refusal.is_some();
+        trouble.why = why;
+        // That nobody answers is told by the connection.
+        if trouble.is_refusal && !trouble.was_told {
+            trouble.was_told = true;
+            let why = &trouble.why;
+            match path {
+                Path::Appends => tracing::warn!(
+                    %why,
+                    "the second tier takes no purges: they hold here, wait, and are tried again; \
+                     nodes that hear no event bus do not learn of them"
+                ),
+                Path::Follows => tracing::warn!(
+                    %why,
+                    "the second tier does not tell the purges of other nodes; it is asked again"
+                ),
+            }
+        }
+        drop(place);
+        self.note();
+    }
+
+    pub(super) fn get(&self, now: Instant) -> Reach {
+        let troubles = self.paths.iter().filter_map(|path| {
+            let trouble = path.lock();
+            let trouble = trouble.as_ref()?;
+            let lasts = now.saturating_duration_since(trouble.since) >= HICCUP;
+            (trouble.is_refusal || lasts).then(|| (trouble.since, trouble.why.clone()))
+        });
+        match troubles.min_by_key(|(since, _)| *since) {
+            Some((since, why)) => Reach::Degraded { since, why },
+            None => Reach::Whole,
+        }
+    }
+
+    fn note(&self) {
+        let is_degraded = self.get(Instant::now()) != Reach::Whole;
+        self.gauge.set(i64::from(is_degraded));
+    }
+}
+
+impl Path {
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Appends => "takes purges",
+            Self::Follows => "tells purges",
+        }
+    }
+}
+
+/// The reason, with what to do about it.
+fn why(failed: &Failed, refusal: Option<Refusal>) -> String {
+    let advice = match refusal {
+        Some(Refusal::OutOfMemory) => {
+            "; it is full and evicts nothing: raise its maxmemory, or set maxmemory-policy \
+             volatile-ttl, which evicts records and never the purge log"
+        }
+        Some(Refusal::ReadOnly) => {
+            "; it is a replica: name the master, or Sentinel or the Cluster, which know it"
+        }
+        Some(Refusal::NoAccess) => "; give its user the rights that the documents name",
+        Some(Refusal::Loading | Refusal::Other) | None => "",
+    };
+    format!("{failed}{advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(why: Refusal) -> Failed {
+        Failed::Store(StoreError::Refused(
+            why,
+            "OOM command not allowed".to_owned(),
+        ))
+    }
+
+    #[test]
+    fn a_refusal_counts_at_once_and_silence_when_it_lasts() {
+        let standing = Standing::new(&Registry::new()).unwrap();
+        assert_eq!(standing.get(Instant::now()), Reach::Whole);
+        standing.fails(Path::Follows, &Failed::Store(StoreError::Timeout));
+        assert_eq!(standing.get(Instant::now()), Reach::Whole);
+        let later = Instant::now() + HICCUP;
+        assert!(matches!(standing.get(later), Reach::Degraded { .. }));
+        standing.fails(Path::Appends, &refused(Refusal::OutOfMemory));
+        assert_eq!(standing.gauge.get(), 1);
+        standing.works(Path::Follows);
+        let Reach::Degraded { why, .. } = standing.get(Instant::now()) else {
+            panic!("purges are refused");
+        };
+        assert!(why.contains("maxmemory"), "{why}");
+        standing.works(Path::Appends);
+        assert_eq!(standing.get(later), Reach::Whole);
+        assert_eq!(standing.gauge.get(), 0);
+    }
+}

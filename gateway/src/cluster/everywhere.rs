@@ -1,0 +1,162 @@
+//! A purge that somebody waits for: on which nodes it holds, and what can't be known.
+//!
+//! Every node counts that was heard in this membership, until it left in words or was silent for
+//! `bus.nodes.forget_after`: one that says nothing may serve what was purged. What was not
+//! published is nowhere but here, whatever is known of the others.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::receipts::Awaited;
+use super::{Answer, Cluster, announce};
+use crate::bus::outbox::{self, Publishing};
+use crate::cache::peers::Peers;
+use crate::cache::purge::{Kind, Order, Selector};
+
+/// What became of some purges.
+pub struct Everywhere {
+    pub told: Vec<Told>,
+    /// Why nobody can say where they hold.
+    pub unknown: Option<Unknown>,
+    /// Nodes of `bus.expect` that were never heard.
+    pub missing: usize,
+    /// Nodes that say nothing, and for how long; by name.
+    pub silent: Vec<(String, Duration)>,
+}
+
+/// A purge as all nodes have taken it.
+pub struct Told {
+    /// Its place in our own order.
+    pub order: Order,
+    /// Its number in the second tier's log, once that has it.
+    pub logged: Option<oneshot::Receiver<u64>>,
+    /// Every node that is known, and its answer if there was one in time; by name.
+    pub nodes: Vec<(String, Option<Answer>)>,
+}
+
+/// Why it can't be said where a purge holds.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unknown {
+    #[error(
+        "the event bus has not taken the purge ({0}); it waits, and is told as soon as that works"
+    )]
+    NotPublished(String),
+    #[error("this node does not hear the event bus, and so no answer")]
+    HearsNothing,
+    #[error("this node has just joined the event bus and does not know yet who else is there")]
+    JustJoined,
+}
+
+/// Heartbeats after which every node was heard that is there.
+const HEARTBEATS: u32 = 2;
+
+impl Cluster {
+    /// Purges everywhere and waits, as long as `patience`, until every known node has said
+    /// that it holds there. Where this node has just joined, it purges once more when it knows of
+    /// nodes that it did not know of at first.
+    pub async fn purge_and_wait(
+        &self,
+        selectors: &[Selector],
+        kind: Kind,
+        patience: Duration,
+    ) -> Everywhere {
+        let until = Instant::now() + patience;
+        let first = self.purge_once(selectors, kind, until).await;
+        let all_known = self.all_known().filter(|at| *at <= until);
+        let (Some(Unknown::JustJoined), Some(all_known)) = (&first.unknown, all_known) else {
+            return first;
+        };
+        tokio::time::sleep_until(all_known).await;
+        let known = self.nodes(std::time::Instant::now()).len();
+        let is_same = first.told.iter().all(|told| told.nodes.len() == known);
+        match is_same {
+            true => Everywhere {
+                unknown: None,
+                ..first
+            },
+            false => self.purge_once(selectors, kind, until).await,
+        }
+    }
+
+    async fn purge_once(&self, selectors: &[Selector], kind: Kind, until: Instant) -> Everywhere {
+        let began = Instant::now();
+        let known = self.nodes(began.into_std());
+        let nodes: Vec<String> = known.into_iter().map(|(name, _)| name).collect();
+        let missing = self.rules.expect.unwrap_or(0);
+        let missing = missing.saturating_sub(nodes.len() + 1);
+        let knows_all = self.all_known().is_some_and(|at| at <= began)
+            || (self.rules.expect.is_some() && missing == 0);
+        let purges = selectors.iter().map(|selector| {
+            let id = outbox::new_id();
+            let awaited = self.receipts.open(id.clone(), &nodes);
+            self.purging();
+            let (order, logged) = self.cache.purge_untold(selector, kind);
+            self.outbox.purge(outbox::Purge {
+                receipt: Some(id),
+                ..announce::purge(selector, kind, order)
+            });
+            (order, logged, awaited)
+        });
+        let purges: Vec<_> = purges.collect();
+        let told = purges.into_iter().map(async |(order, logged, awaited)| {
+            let published = self.published(&awaited, until).await;
+            let answers = awaited.all(until.saturating_duration_since(Instant::now()));
+            let answers = answers.await;
+            let nodes = nodes.iter();
+            let nodes = nodes.map(|node| (node.clone(), answers.get(node).copied()));
+            let told = Told {
+                order,
+                logged,
+                nodes: nodes.collect(),
+            };
+            (told, published)
+        });
+        let (told, published): (Vec<_>, Vec<_>) = join_all(told).await.into_iter().unzip();
+        let unknown = published.into_iter().find_map(Result::err);
+        let unknown = unknown.or_else(|| self.hears_too_little(knows_all));
+        Everywhere {
+            told,
+            unknown,
+            missing,
+            silent: self.silent(),
+        }
+    }
+
+    /// When every other node had the time to be heard.
+    fn all_known(&self) -> Option<Instant> {
+        let joined = self.joined.get()?;
+        Some(*joined + self.rules.heartbeat * HEARTBEATS)
+    }
+
+    async fn published(&self, awaited: &Awaited<'_>, until: Instant) -> Result<(), Unknown> {
+        let taken = self.outbox.until_taken(|| awaited.number());
+        if timeout_at(until, taken).await.is_ok() {
+            return Ok(());
+        }
+        let why = match self.outbox.publishing() {
+            Publishing::Works => "it takes longer than was waited".to_owned(),
+            Publishing::Fails { why, .. } => why,
+        };
+        Err(Unknown::NotPublished(why))
+    }
+
+    fn hears_too_little(&self, knows_all: bool) -> Option<Unknown> {
+        match (self.standing().hears, knows_all) {
+            (false, _) => Some(Unknown::HearsNothing),
+            (true, false) => Some(Unknown::JustJoined),
+            (true, true) => None,
+        }
+    }
+
+    fn silent(&self) -> Vec<(String, Duration)> {
+        let now = std::time::Instant::now();
+        let nodes = self.nodes(now).into_iter();
+        let silent = nodes.filter(|(_, node)| self.is_silent(node, now));
+        silent
+            .map(|(name, node)| (name, now.saturating_duration_since(node.heard)))
+            .collect()
+    }
+}

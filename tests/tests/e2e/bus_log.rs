@@ -1,0 +1,85 @@
+//! What the log says of a bus that fails: one line when it begins, one with how long it lasted
+//! when it ends, and none of a library.
+
+use e2e::fleet::{Fleet, Pages, node};
+use e2e::gateway::Gateway;
+use e2e::nats::Nats;
+use e2e::redis::Redis;
+use e2e::wait::{SOON, wait_for};
+use serde_json::{Value, json};
+
+fn lines(node: &Gateway, has: &str) -> Vec<Value> {
+    let log = node.log().into_iter();
+    let lines = log.filter(|line| line.contains(has));
+    lines
+        .filter_map(|line| serde_json::from_str(&line).ok())
+        .collect()
+}
+
+fn is_trouble(line: &Value) -> bool {
+    line["level"] == "WARN" || line["level"] == "ERROR"
+}
+
+/// It is tried many times while the purge waits.
+async fn a_wrong_password_is_told_once(bus: &str) {
+    let origin = Pages::default().origin().await;
+    let node = node(&origin, "a", bus).start().await;
+    node.logged("why not", |line| line.contains("not connected"))
+        .await;
+    let receipt = node.purge(json!({"tag": "x", "wait": "3s"})).await;
+    assert_eq!(receipt["peers"]["outcome"], "unknown", "{receipt}");
+    let trouble: Vec<Value> = lines(&node, "").into_iter().filter(is_trouble).collect();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_of_nats_is_told_once() {
+    let nats = Nats::spawn(e2e::redis::free_port(), &["--user", "u", "--pass", "right"]);
+    let url = nats.url();
+    wait_for("it listens", SOON, || async {
+        tokio::net::TcpStream::connect(("127.0.0.1", nats.port))
+            .await
+            .ok()
+    })
+    .await;
+    a_wrong_password_is_told_once(&format!(
+        "nats: {{servers: [\"{url}\"], username: u, password: wrong}}"
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_of_redis_is_told_once() {
+    let redis = Redis::start().await;
+    redis.cli(&["CONFIG", "SET", "requirepass", "right"]).await;
+    a_wrong_password_is_told_once(&format!(
+        "redis: {{url: \"{}\", password: wrong}}",
+        redis.url()
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_has_a_line_at_its_beginning_and_one_at_its_end() {
+    let mut nats = Nats::start().await;
+    let bus = format!("nats: {{servers: [\"{}\"]}}", nats.url());
+    let fleet = Fleet::start(1, |_| bus.clone()).await;
+    let [node] = &fleet.nodes[..] else { panic!() };
+    nats.kill();
+    node.logged("that it begins", |line| line.contains("not connected"))
+        .await;
+    let receipt = node.purge(json!({"tag": "x", "wait": "1s"})).await;
+    assert_eq!(receipt["peers"]["outcome"], "unknown", "{receipt}");
+    nats.respawn();
+    fleet.whole().await;
+    let ended = wait_for("that it ends", SOON, || async {
+        let lines = lines(node, "after_seconds");
+        lines
+            .into_iter()
+            .find(|line| line["after_seconds"].as_f64() >= Some(0.5))
+    })
+    .await;
+    assert_eq!(ended["level"], "INFO", "{ended}");
+    let trouble: Vec<Value> = lines(node, "").into_iter().filter(is_trouble).collect();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+}

@@ -1,0 +1,137 @@
+//! A Redis that is full, a replica, evicting, or emptied: purges get into its log where it lets
+//! them, and where it does not, or may lose them, operators are told.
+
+use e2e::cli::run;
+use e2e::fleet::{Pages, state};
+use e2e::gateway::Gateway;
+use e2e::origin::Origin;
+use e2e::redis::Redis;
+use e2e::setup::Setup;
+use e2e::wait::{SOON, wait_for};
+use http::Method;
+use serde_json::{Value, json};
+
+fn setup(origin: &Origin, redis: &Redis) -> Setup {
+    let l2 = format!("{{l2: {{redis: {{url: \"{}\"}}}}}}", redis.url());
+    Setup::new(origin).top("cache", &l2)
+}
+
+async fn node(origin: &Origin, redis: &Redis) -> Gateway {
+    let node = setup(origin, redis).start().await;
+    let watched = [("operation", "watch"), ("outcome", "ok")];
+    node.metric_until("lamina_l2_calls_total", &watched, |n| n > 0.0)
+        .await;
+    node
+}
+
+async fn page(node: &Gateway) -> String {
+    let asked = node.client().request("/p").host("site.example");
+    asked.send().await.text().to_owned()
+}
+
+async fn shows(node: &Gateway, wanted: &str) {
+    wait_for("a node shows the new page", SOON, || async {
+        (page(node).await == wanted).then_some(())
+    })
+    .await;
+}
+
+async fn says(node: &Gateway, wanted: &str) {
+    wait_for(&format!("a node says {wanted}"), SOON, || async {
+        (state(node).await == wanted).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_full_takes_purges_nevertheless() {
+    let redis = Redis::start().await;
+    let pages = Pages::default();
+    let origin = pages.origin().await;
+    let (a, b) = (node(&origin, &redis).await, node(&origin, &redis).await);
+    for node in [&a, &b] {
+        assert_eq!(page(node).await, "1");
+    }
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    assert_eq!(redis.cli(&["SET", "x", "y"]).await.contains("OOM"), true);
+    pages.change("/p");
+    let receipt = a.purge(json!({"tag": "/p"})).await;
+    assert_eq!(receipt["l2"]["logged"], true, "{receipt}");
+    shows(&b, "2").await;
+    assert_eq!(state(&a).await, "serving");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_no_purges_makes_the_node_degraded_and_is_named() {
+    let redis = Redis::start().await;
+    let origin = Pages::default().origin().await;
+    let a = node(&origin, &redis).await;
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let admin = a.admin.to_string();
+    let ran =
+        tokio::task::spawn_blocking(move || run(&["purge", "--tag", "/p", "--admin", &admin]));
+    let ran = ran.await.unwrap();
+    assert_eq!(ran.code, Some(1), "{}", ran.output());
+    says(&a, "degraded").await;
+    let answer = a.admin(Method::GET, "/readyz", "").await;
+    let body: Value = serde_json::from_str(&answer.text).unwrap();
+    let reason = body["l2"]["reason"].as_str().unwrap();
+    assert!(reason.contains("it is a replica"), "{reason}");
+    assert_eq!(body["l2"]["purges_waiting"], 1, "{body}");
+    a.metric_until("lamina_l2_degraded", &[], |n| n == 1.0)
+        .await;
+    let told = |line: &str| line.contains("the second tier takes no purges");
+    a.logged("why", told).await;
+    redis.cli(&["REPLICAOF", "NO", "ONE"]).await;
+    says(&a, "serving").await;
+    a.metric_until("lamina_l2_purges_waiting", &[], |n| n == 0.0)
+        .await;
+    assert_eq!(a.log().iter().filter(|line| told(line)).count(), 1);
+    a.logged("that it is over", |line| {
+        line.contains("the second tier takes purges again") && line.contains("seconds")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_may_evict_the_purge_log_is_named() {
+    let policy = ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"];
+    let redis = Redis::start_with(&policy).await;
+    let origin = Pages::default().origin().await;
+    let setup = setup(&origin, &redis);
+    let a = setup.start().await;
+    a.metric_until("lamina_l2_evicts_purge_log", &[], |n| n == 1.0)
+        .await;
+    a.logged("the policy", |line| {
+        line.contains("allkeys-lru") && line.contains("volatile-ttl")
+    })
+    .await;
+    let (_dir, file) = setup.write();
+    let file = file.to_str().unwrap().to_owned();
+    let ran = tokio::task::spawn_blocking(move || run(&["doctor", "-c", &file]));
+    let ran = ran.await.unwrap();
+    assert_eq!(ran.code, Some(1), "{}", ran.output());
+    assert!(ran.stdout.contains("allkeys-lru"), "{}", ran.stdout);
+}
+
+/// The new log's numbers are lower than what the other node waits for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_began_anew_is_seen_by_who_waits_for_a_number_of_the_old_one() {
+    let redis = Redis::start().await;
+    let pages = Pages::default();
+    let origin = pages.origin().await;
+    let (a, b) = (node(&origin, &redis).await, node(&origin, &redis).await);
+    for n in 0..20 {
+        a.purge(json!({"tag": format!("t{n}")})).await;
+    }
+    b.metric_until("lamina_l2_purge_log_number", &[], |n| n >= 20.0)
+        .await;
+    assert_eq!(page(&b).await, "1");
+    a.kill();
+    redis.cli(&["FLUSHALL"]).await;
+    pages.change("/p");
+    let a = node(&origin, &redis).await;
+    let receipt = a.purge(json!({"tag": "/p"})).await;
+    assert_eq!(receipt["l2"]["logged"], true, "{receipt}");
+    shows(&b, "2").await;
+}
