@@ -305,7 +305,7 @@ impl Proxy {
                 return Step::Further(Further::Work(Work::Pass(reason, detail)));
             }
             Plan::Refuse(status) => {
-                let refusal = respond::plain(status, "refused\n");
+                let refusal = respond::plain(status, respond::text(status));
                 return Step::Answer(Served::new(refusal, Outcome::Error));
             }
         };

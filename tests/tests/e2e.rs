@@ -184,6 +184,8 @@ mod sharing;
 mod slow_streams;
 #[path = "e2e/stale.rs"]
 mod stale;
+#[path = "e2e/steady_readers.rs"]
+mod steady_readers;
 #[path = "e2e/storage.rs"]
 mod storage;
 #[path = "e2e/streaming.rs"]

@@ -133,6 +133,8 @@ fn http1_client(upstream: &Upstream, lanes: usize) -> Client<HttpConnector, Body
         .pool_idle_timeout(upstream.pool.idle_timeout.0)
         .pool_max_idle_per_host(idle)
         .set_host(false)
+        // They are taken off the name (RFC 9112 §5.1).
+        .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_max_headers(MAX_HEADERS)
         .http1_max_buf_size(BUFFER)
         .build(connector)

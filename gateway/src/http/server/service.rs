@@ -166,7 +166,7 @@ fn panicked(peer: Peer) -> Response<Body> {
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::full(format!("{text}\n")));
+    let mut response = Response::new(Body::full(format!("{} {text}\n", status.as_u16())));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
