@@ -126,6 +126,8 @@ mod l2_tls;
 mod l2_turns;
 #[path = "e2e/limits.rs"]
 mod limits;
+#[path = "e2e/long_streams.rs"]
+mod long_streams;
 #[path = "e2e/observability.rs"]
 mod observability;
 #[path = "e2e/parts.rs"]
@@ -174,6 +176,10 @@ mod purge_races;
 mod quickstart;
 #[path = "e2e/record.rs"]
 mod record;
+#[path = "e2e/request_forms.rs"]
+mod request_forms;
+#[path = "e2e/response_forms.rs"]
+mod response_forms;
 #[path = "e2e/rfc.rs"]
 mod rfc;
 #[path = "e2e/secrets.rs"]

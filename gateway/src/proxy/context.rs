@@ -259,7 +259,10 @@ mod tests {
             "a.example:8080"
         );
         assert_eq!(host(&parts("/", "a.example:80"), "https"), "a.example:80");
-        assert_eq!(host(&parts("/", "a.example.:8080"), "http"), "a.example:8080");
+        assert_eq!(
+            host(&parts("/", "a.example.:8080"), "http"),
+            "a.example:8080"
+        );
         for literal in ["[::1]", "[::1]:8080"] {
             assert_eq!(host(&parts("/", literal), "http"), literal);
         }

@@ -140,8 +140,15 @@ async fn a_reader_whose_bytes_stay_in_the_kernel_is_cut() {
     let mut h2 = H2::over(narrow(gateway.address).await);
     h2.write(e2e::h2raw::PREFACE).await;
     // The window that streams begin with: 65,535.
-    h2.write([setting(INITIAL_WINDOW_SIZE, 65_535), window(0, WIDE), get(1, LARGE_PATH)].concat())
-        .await;
+    h2.write(
+        [
+            setting(INITIAL_WINDOW_SIZE, 65_535),
+            window(0, WIDE),
+            get(1, LARGE_PATH),
+        ]
+        .concat(),
+    )
+    .await;
     let is_reset = |frame: &Frame| frame.kind == kind::RST_STREAM && frame.stream == 1;
     let cut = async {
         passed(Instant::now(), Duration::from_secs(6)).await;

@@ -196,9 +196,20 @@ mod tests {
 
     #[test]
     fn cookies_are_one_line_in_their_order() {
-        let fields = [("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2; c=3"), ("x", "1"), ("x", "2")];
+        let fields = [
+            ("cookie", "a=1"),
+            ("accept", "*/*"),
+            ("cookie", "b=2; c=3"),
+            ("x", "1"),
+            ("x", "2"),
+        ];
         let headers = left(&fields);
-        let one = [("accept", "*/*"), ("cookie", "a=1; b=2; c=3"), ("x", "1"), ("x", "2")];
+        let one = [
+            ("accept", "*/*"),
+            ("cookie", "a=1; b=2; c=3"),
+            ("x", "1"),
+            ("x", "2"),
+        ];
         assert_eq!(headers, map(&one), "RFC 9113 §8.2.3");
     }
 

@@ -274,7 +274,10 @@ mod tests {
 
     #[test]
     fn a_101_and_a_426_keep_the_protocol_and_nothing_else_of_the_connection() {
-        for status in [StatusCode::SWITCHING_PROTOCOLS, StatusCode::UPGRADE_REQUIRED] {
+        for status in [
+            StatusCode::SWITCHING_PROTOCOLS,
+            StatusCode::UPGRADE_REQUIRED,
+        ] {
             let mut headers = map(&[
                 ("connection", "upgrade, x-hop"),
                 ("upgrade", "websocket"),

@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::Limits;
 use super::activity::Activity;
 use super::sending::Sending;
+use super::watch::LOOKS;
 use crate::http::body::Pace;
 
 /// Runs the streams of one connection.
@@ -77,6 +78,14 @@ struct Wait {
     /// What its client had acknowledged of the connection when it was last looked at.
     acknowledged: u64,
     timer: Pin<Box<Sleep>>,
+}
+
+/// What a look at a stream that is waited for showed.
+enum Looked {
+    /// It is too early to judge.
+    Early,
+    FastEnough,
+    TooSlow,
 }
 
 /// Bytes that each of the streams of a connection gets in its turn, at most; when the others
@@ -183,10 +192,13 @@ impl Wait {
                 self.timer.as_mut().reset(due);
             }
             ready!(self.timer.as_mut().poll(cx));
-            if self.is_too_slow(tasks, until) && tasks.holds_itself(self.progress) {
-                return Poll::Ready(());
+            match self.look(tasks, until) {
+                Looked::Early => {}
+                Looked::TooSlow if tasks.holds_itself(self.progress) => return Poll::Ready(()),
+                Looked::TooSlow | Looked::FastEnough => {
+                    self.progress = tasks.activity.progress();
+                }
             }
-            self.progress = tasks.activity.progress();
         }
         Poll::Pending
     }
@@ -196,7 +208,10 @@ impl Wait {
         let stop = self.since.checked_add(tasks.limits.body_timeout.0);
         let window = self.pace.as_ref().map(Pace::left);
         let window = window.and_then(|left| self.counted.checked_add(left));
-        [stop, window].into_iter().flatten().min()
+        let look = self
+            .counted
+            .checked_add(tasks.limits.body_timeout.0 / LOOKS);
+        [stop, window, look].into_iter().flatten().min()
     }
 
     /// What its client took of it since the last look. Whose bytes the kernel holds is not
@@ -206,13 +221,15 @@ impl Wait {
         let before = std::mem::replace(&mut self.acknowledged, acknowledged);
         let taken = match acknowledged >= until {
             true => self.sent,
-            false => self.sent.min(self.taken + acknowledged.saturating_sub(before)),
+            false => self
+                .sent
+                .min(self.taken + acknowledged.saturating_sub(before)),
         };
         taken - std::mem::replace(&mut self.taken, taken)
     }
 
     /// Counts the time since the last look.
-    fn is_too_slow(&mut self, tasks: &StreamTasks, until: u64) -> bool {
+    fn look(&mut self, tasks: &StreamTasks, until: u64) -> Looked {
         let now = Instant::now();
         let span = now - self.counted;
         self.counted = now;
@@ -220,14 +237,20 @@ impl Wait {
         if moved > 0 {
             self.since = now;
         }
+        let (mut window_ends, mut slow) = (false, false);
         if let Some(pace) = &mut self.pace {
             pace.moved(moved);
+            window_ends = pace.left() <= span;
+            slow = pace.waited(span);
         }
-        let slow = self.pace.as_mut().is_some_and(|pace| pace.waited(span));
         let stands = now - self.since >= tasks.limits.body_timeout.0;
         if stands {
             self.since = now;
         }
-        slow || stands
+        match (slow || stands, window_ends) {
+            (true, _) => Looked::TooSlow,
+            (false, true) => Looked::FastEnough,
+            (false, false) => Looked::Early,
+        }
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Watch {
 
 /// In the time that a client may stand still it is looked at so often, to tell when it last
 /// moved.
-const LOOKS: u32 = 4;
+pub(super) const LOOKS: u32 = 4;
 
 /// How long a client may go on sending what is not wanted any more.
 const LINGER: Duration = Duration::from_secs(2);
