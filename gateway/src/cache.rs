@@ -74,6 +74,8 @@ pub struct Cache {
     pub max_object_bytes: usize,
     /// How long a request follows another's load.
     pub wait_timeout: Duration,
+    /// How long a load goes on that nobody reads.
+    pub unread_timeout: Duration,
 }
 
 struct Gauges {
@@ -134,6 +136,7 @@ impl Cache {
             gauges: Gauges::new(registry)?,
             max_object_bytes: config.l1.max_object_bytes.as_usize(),
             wait_timeout: config.inflight.wait_timeout.0,
+            unread_timeout: config.inflight.unread_timeout.0,
         })
     }
 

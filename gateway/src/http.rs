@@ -35,6 +35,7 @@ pub mod guard;
 mod hpack;
 mod list;
 pub mod max_forwards;
+pub mod media;
 pub mod memory;
 pub mod path;
 pub mod proxy_protocol;

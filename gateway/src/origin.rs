@@ -22,10 +22,11 @@ use tokio::time::Instant;
 use self::admission::{Admission, Place};
 use self::client::Clients;
 use self::config::{HostHeader, Timeouts, Upstream};
+use self::exchange::Sending;
 use self::target::{Target, Targets};
 use crate::http::body::{Body, Bounded};
-use crate::http::forward;
 use crate::http::memory::ConnectionMemory;
+use crate::http::{forward, media};
 
 mod admission;
 mod client;
@@ -118,7 +119,7 @@ impl Origin {
             }
             (outcome, _) => outcome,
         };
-        response.map(|response| self.hold(response, place, deadline, memory))
+        response.map(|(response, sending)| self.hold(response, sending, place, deadline, memory))
     }
 
     /// When the exchange that begins now has to be over; `None` for `total: 0`.
@@ -134,7 +135,7 @@ impl Origin {
         &self,
         mut request: Request<Body>,
         target: &Target,
-    ) -> Result<Response<hyper::body::Incoming>, OriginError> {
+    ) -> Result<(Response<hyper::body::Incoming>, Sending), OriginError> {
         self.address(&mut request, target)?;
         let (request, sending) = exchange::watched(request);
         let response = self.clients.send(request, target);
@@ -142,7 +143,7 @@ impl Origin {
             None => Err(OriginError::Timeout {
                 phase: TimeoutPhase::FirstByte,
             }),
-            Some(Ok(response)) => Ok(response),
+            Some(Ok(response)) => Ok((response, sending)),
             Some(Err(error)) => {
                 let error = error::classify(error);
                 if matches!(error, OriginError::Connect { .. }) {
@@ -172,6 +173,7 @@ impl Origin {
     fn hold(
         &self,
         mut response: Response<hyper::body::Incoming>,
+        sending: Sending,
         place: Place,
         deadline: Option<Instant>,
         memory: Option<Arc<ConnectionMemory>>,
@@ -179,13 +181,23 @@ impl Origin {
         let named = forward::end_response_hop(response.status(), response.headers_mut());
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let http2 = response.version() == Version::HTTP_2;
+        let upload = sending.under_way();
+        // Either side of a stream may be silent for long.
+        let streams = upload.is_some() || media::is_endless(response.headers());
         response.map(|incoming| {
             if switching || http_body::Body::is_end_stream(&incoming) {
                 return Body::empty();
             }
-            let mut body = Bounded::new(incoming, u64::MAX, self.timeouts.idle.0)
+            let pause = match streams {
+                true => self.timeouts.stream_idle.0,
+                false => self.timeouts.idle.0,
+            };
+            let mut body = Bounded::new(incoming, u64::MAX, pause)
                 .with_marked_end(http2)
                 .without_trailers(named);
+            if let Some(upload) = upload {
+                body = body.beside(upload.moved);
+            }
             if let Some(deadline) = deadline {
                 body = body.within(deadline.saturating_duration_since(Instant::now()));
             }

@@ -16,6 +16,7 @@ mod cover;
 mod explain;
 mod fallback;
 mod fetch;
+mod grpc;
 mod head;
 mod head_update;
 mod invalidate;
@@ -119,6 +120,8 @@ enum Further {
 
 /// What takes an origin or a plugin.
 enum Work {
+    /// To see whether the request has a body.
+    AwaitBody,
     Pass(Forward, Option<&'static str>),
     Load(Box<(Keyed, Lookup)>),
 }
@@ -301,11 +304,12 @@ impl Proxy {
         } = *visit;
         let keyed = match plan::plan(visit) {
             Plan::Cache(keyed) => keyed,
+            Plan::AwaitBody => return Step::Further(Further::Work(Work::AwaitBody)),
             Plan::Pass(reason, detail) => {
                 return Step::Further(Further::Work(Work::Pass(reason, detail)));
             }
             Plan::Refuse(status) => {
-                let refusal = respond::plain(status, "refused\n");
+                let refusal = respond::plain(status, respond::text(status));
                 return Step::Answer(Served::new(refusal, Outcome::Error));
             }
         };
@@ -361,10 +365,56 @@ impl Proxy {
                 let refusal = respond::plain(StatusCode::LOOP_DETECTED, "508 loop detected\n");
                 Served::new(refusal, Outcome::Error)
             }
-            Work::Pass(reason, detail) => self.pass(ask, body, reason, detail).await,
-            Work::Load(looked) => self.load(Arc::new(ask), looked.0, looked.1).await,
+            Work::AwaitBody => self.when_begun(ask, body).await,
+            work => self.work(ask, body, work).await,
         };
         self.finish(&route, line, served, started)
+    }
+
+    /// Answers once it is known whether the request has a body.
+    async fn when_begun(self: &Arc<Self>, ask: Ask, body: Body) -> Served {
+        let body = body.begun().await;
+        if !body.is_empty() {
+            let (reason, detail) = plan::WITH_BODY;
+            return self.pass(ask, body, reason, detail).await;
+        }
+        match self.look_bodiless(&ask) {
+            Step::Answer(served) => served,
+            Step::Further(Further::Refresh(served, keyed, stale)) => {
+                let behind = Ask {
+                    memory: None,
+                    interim: None,
+                    ..ask
+                };
+                self.refresh(behind, *keyed, stale);
+                served
+            }
+            Step::Further(Further::Work(work)) => self.work(ask, body, work).await,
+        }
+    }
+
+    /// Looks for the answer to a request that turned out to have no body.
+    fn look_bodiless(&self, ask: &Ask) -> Step {
+        self.look(&Visit {
+            parts: &ask.parts,
+            body: &Body::Empty,
+            host: &ask.host,
+            scheme: ask.scheme,
+            wishes: &ask.wishes,
+            route: &ask.route,
+            started: ask.started,
+        })
+    }
+
+    async fn work(self: &Arc<Self>, ask: Ask, body: Body, work: Work) -> Served {
+        match work {
+            Work::AwaitBody => {
+                self.pass(ask, body, plan::WITH_BODY.0, plan::WITH_BODY.1)
+                    .await
+            }
+            Work::Pass(reason, detail) => self.pass(ask, body, reason, detail).await,
+            Work::Load(looked) => self.load(Arc::new(ask), looked.0, looked.1).await,
+        }
     }
 
     fn finish(

@@ -82,9 +82,13 @@ fn hop_by_hop(context: &Context<'_>, faults: &mut Vec<String>) {
             faults.push(format!("hop-by-hop field `{name}` reached the client"));
         }
     }
-    let switching = context.status == StatusCode::SWITCHING_PROTOCOLS;
+    // RFC 9110 §15.2.2, §15.5.22.
+    let switching = matches!(
+        context.status,
+        StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED
+    );
     if context.headers.contains_key("upgrade") && !switching {
-        faults.push("`Upgrade` without 101".to_owned());
+        faults.push("`Upgrade` without 101 or 426".to_owned());
     }
     for value in context.headers.get_all("connection") {
         let value = value.to_str().unwrap_or("");

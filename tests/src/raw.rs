@@ -4,10 +4,22 @@ use std::net::SocketAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::check;
 use crate::wait::{SOON, within};
+
+/// A connection with the smallest receive buffer.
+pub async fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // The kernel doubles it, and has a least size of its own.
+    socket.set_recv_buffer_size(4 << 10).expect("a size");
+    let stream = within("connecting", SOON, socket.connect(address))
+        .await
+        .expect("the listener accepts");
+    stream.set_nodelay(true).expect("an option of TCP");
+    stream
+}
 
 /// A plain TCP connection with what was read from it but not yet asked for.
 pub struct RawConnection {
@@ -56,6 +68,15 @@ impl RawConnection {
         stream.set_nodelay(true).unwrap();
         Self {
             stream,
+            unread: Vec::new(),
+        }
+    }
+
+    /// The same with as small a receive buffer as the kernel gives, so that what is not read
+    /// is soon not acknowledged either.
+    pub async fn narrow(address: SocketAddr) -> Self {
+        Self {
+            stream: narrow(address).await,
             unread: Vec::new(),
         }
     }

@@ -134,6 +134,8 @@ mod l2_tls;
 mod l2_turns;
 #[path = "e2e/limits.rs"]
 mod limits;
+#[path = "e2e/long_streams.rs"]
+mod long_streams;
 #[path = "e2e/observability.rs"]
 mod observability;
 #[path = "e2e/parts.rs"]
@@ -186,6 +188,10 @@ mod purge_wait;
 mod quickstart;
 #[path = "e2e/record.rs"]
 mod record;
+#[path = "e2e/request_forms.rs"]
+mod request_forms;
+#[path = "e2e/response_forms.rs"]
+mod response_forms;
 #[path = "e2e/rfc.rs"]
 mod rfc;
 #[path = "e2e/secrets.rs"]
@@ -196,6 +202,8 @@ mod sharing;
 mod slow_streams;
 #[path = "e2e/stale.rs"]
 mod stale;
+#[path = "e2e/steady_readers.rs"]
+mod steady_readers;
 #[path = "e2e/storage.rs"]
 mod storage;
 #[path = "e2e/streaming.rs"]

@@ -42,6 +42,8 @@ pub struct Inflight {
     pub wait_timeout: Duration,
     /// How long a response that may not be shared is remembered, so that requests for it do not queue.
     pub hit_for_miss: Duration,
+    /// How long a load goes on that nobody reads any more.
+    pub unread_timeout: Duration,
 }
 
 /// How long a stale copy is served without asking the origin again after a failure.
@@ -245,6 +247,7 @@ impl Default for Inflight {
         Self {
             wait_timeout: Duration::secs(10),
             hit_for_miss: Duration::secs(2),
+            unread_timeout: Duration::secs(60),
         }
     }
 }

@@ -10,12 +10,14 @@
 //! that arrived are dropped: nothing is held twice.
 //!
 //! While more memory is held than may be (`http::memory`), a load goes as fast as its fastest
-//! reader from the start and keeps a smaller window, and one that nobody reads is given up.
+//! reader from the start and keeps a smaller window, and one that nobody reads is given up. So
+//! is, after a while, any load that nobody reads: it may be one without an end.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -74,6 +76,8 @@ struct Stream {
     fastest: u64,
     /// How far each reader is, by its number.
     positions: HashMap<u64, u64>,
+    /// None while somebody reads.
+    unread_since: Option<Instant>,
     next_reader: u64,
     trailers: Option<HeaderMap>,
     end: Option<End>,
@@ -119,7 +123,10 @@ impl Fill {
             readers: StoredReaders::before_stored(),
             limit,
             memory,
-            stream: Mutex::default(),
+            stream: Mutex::new(Stream {
+                unread_since: Some(Instant::now()),
+                ..Stream::default()
+            }),
         })
     }
 
@@ -160,6 +167,21 @@ impl Fill {
             Poll::Pending
         })
         .await
+    }
+
+    /// Waits until nobody has read for `limit`.
+    pub async fn unread_for(&self, limit: Duration) {
+        loop {
+            let since = self.stream.lock().unread_since;
+            let due = since.unwrap_or_else(Instant::now).checked_add(limit);
+            let Some(due) = due else {
+                return std::future::pending().await;
+            };
+            if since.is_some() && due <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(due.into()).await;
+        }
     }
 
     fn memory(&self) -> Memory {
@@ -218,6 +240,7 @@ impl Fill {
         let number = stream.next_reader;
         stream.next_reader += 1;
         stream.positions.insert(number, 0);
+        stream.unread_since = None;
         drop(stream);
         Some(Reader {
             fill: Arc::clone(self),
@@ -389,6 +412,9 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut stream = self.fill.stream.lock();
         stream.positions.remove(&self.number);
+        if stream.positions.is_empty() {
+            stream.unread_since = Some(Instant::now());
+        }
         // The load may be waiting for somebody who has just left.
         stream.wake_filler();
     }

@@ -67,6 +67,11 @@ impl Freshness {
         self.ttl_at(self.age(now))
     }
 
+    /// The same while it is fresh; none for what was stale when it came.
+    pub fn ttl_left(&self, now: Instant) -> Option<i64> {
+        Some(self.ttl(now)).filter(|left| *left >= 0)
+    }
+
     /// [`ttl`](Self::ttl) at this age.
     pub fn ttl_at(&self, age: Duration) -> i64 {
         let begun = |d: Duration| (d + Duration::from_millis(999)).as_secs() as i64;

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use crate::cache::config;
 use crate::http::cache_control::{FieldForm, RequestDirectives, ResponseDirectives};
 use crate::http::date::{self, FieldDate};
+use crate::http::media;
 use crate::http::vary::Vary;
 use crate::units;
 
@@ -126,6 +127,9 @@ pub enum Refusal {
     Status,
     VaryAny,
     NoFreshness,
+    /// A stream that goes on while somebody listens, and no word of the origin's that others
+    /// may have it.
+    Endless,
     TooLarge,
     /// A part that does not say which, or an answer to a range that is none to others.
     Part,
@@ -147,6 +151,7 @@ impl Refusal {
             Self::Status => "status",
             Self::VaryAny => "vary-any",
             Self::NoFreshness => "no-freshness",
+            Self::Endless => "endless",
             Self::TooLarge => "too-large",
             Self::Part => "part",
             Self::Plugin => "plugin",
@@ -348,11 +353,16 @@ impl Policy {
         if let Some(ttl) = exchange.plugin_ttl {
             return Ok((Lifetime::FromArrival(ttl), Source::Plugin));
         }
-        let route = self.route_ttl(exchange.status);
+        let endless = media::is_endless(exchange.response);
+        let route = self.route_ttl(exchange.status).filter(|_| !endless);
         if let (true, Some((ttl, source))) = (self.overrides(ours), route) {
             return Ok((Lifetime::FromArrival(ttl), source));
         }
-        if let Some((ttl, source)) = explicit(exchange, d) {
+        let stated = explicit(exchange, d);
+        if endless && stated.is_none_or(|(ttl, _)| ttl.is_zero()) {
+            return Err(Refusal::Endless);
+        }
+        if let Some((ttl, source)) = stated {
             return Ok((self.capped(Lifetime::OfResponse(ttl)), source));
         }
         if d.no_cache == FieldForm::Whole {

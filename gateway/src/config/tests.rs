@@ -83,7 +83,7 @@ fn unknown_keys_are_found_at_any_depth() {
     );
     says(
         &text,
-        "5:36: upstreams.demo.timeouts.conect: unknown key; expected `connect`, `first_byte`, `idle`, `total` or `tunnel`; did you mean `connect`?",
+        "5:36: upstreams.demo.timeouts.conect: unknown key; expected `connect`, `first_byte`, `idle`, `stream_idle`, `total` or `tunnel`; did you mean `connect`?",
     );
 }
 

@@ -12,11 +12,12 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
+mod begun;
 mod bounded;
 mod pace;
 mod slices;
 
-pub use bounded::Bounded;
+pub use bounded::{Bounded, LastMove, TimeLift};
 pub use pace::Pace;
 
 /// A stream behind [`Body::Boxed`].

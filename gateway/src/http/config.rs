@@ -124,14 +124,15 @@ pub struct Limits {
     /// Time for the whole request head to arrive.
     pub header_timeout: Duration,
     /// Time a request body or a response may stand still before its connection, or with
-    /// HTTP/2 its stream alone, is cut.
+    /// HTTP/2 its stream alone, is cut. Of a response counts what the client acknowledged.
     pub body_timeout: Duration,
     /// Bytes a second that a client must send of a body, or take of a response, while it
     /// is waited for; 0 asks for none.
     pub min_rate: ByteSize,
     /// Time over which `min_rate` is measured; before it nobody is too slow.
     pub min_rate_grace: Duration,
-    /// Time for a whole request body to arrive.
+    /// Time for a whole request body to arrive. Neither this nor `body_timeout` and `min_rate`
+    /// judge a request body whose response is under way.
     pub upload_timeout: Duration,
     /// Time a kept-alive connection may be idle.
     pub idle_timeout: Duration,

@@ -4,7 +4,7 @@
 //! `accept` its loops, `descriptors` what they leave for others, `roster` who gives way to
 //! newcomers on a reserved listener. `arrival` tells who comes, `connection` serves one
 //! client over a `stream`, `wire` is its transport, `activity` what happens on it, `watch`
-//! its deadlines, `stream_task` those of one HTTP/2 stream, `service` the step from hyper to
+//! its deadlines by what the kernel still holds (`send_queue`), `stream_task` those of one HTTP/2 stream, `service` the step from hyper to
 //! the handler, `sending` an answer on its way, `early` what is sent before an answer.
 //! `signal` tells everybody to drain. What a request may look like is `guard`'s.
 //!
@@ -42,6 +42,7 @@ mod connection;
 mod descriptors;
 mod early;
 mod roster;
+mod send_queue;
 mod sending;
 mod service;
 mod signal;

@@ -10,8 +10,8 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::available_parallelism;
 
-use http::header::UPGRADE;
-use http::{Request, Response, Version};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
@@ -109,6 +109,11 @@ async fn by_http1(
     // closed is known to be: what goes down there can't always be sent again.
     yield_now().await;
     let upgrading = request.headers().contains_key(UPGRADE);
+    if !request.body().is_empty() && !request.headers().contains_key(CONTENT_LENGTH) {
+        // hyper would send a GET without its body.
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
     let interim = Interim::count(&mut request);
     let mut response = select! {
         biased;
@@ -133,6 +138,8 @@ fn http1_client(upstream: &Upstream, lanes: usize) -> Client<HttpConnector, Body
         .pool_idle_timeout(upstream.pool.idle_timeout.0)
         .pool_max_idle_per_host(idle)
         .set_host(false)
+        // They are taken off the name (RFC 9112 §5.1).
+        .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_max_headers(MAX_HEADERS)
         .http1_max_buf_size(BUFFER)
         .build(connector)

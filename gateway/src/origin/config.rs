@@ -66,6 +66,10 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of a body.
     pub idle: Duration,
+    /// The same in a stream, whose silence says nothing: silence on both sides while the
+    /// request's body is still under way, and in an answer that has no end of its own
+    /// (`text/event-stream`, `multipart/x-mixed-replace`, gRPC).
+    pub stream_idle: Duration,
     /// The whole exchange, to the last byte of the body; 0 is no limit.
     pub total: Duration,
     /// After a switch of protocols (WebSocket): silence on both sides.
@@ -174,6 +178,7 @@ impl Default for Timeouts {
             connect: Duration::secs(2),
             first_byte: Duration::secs(30),
             idle: Duration::secs(30),
+            stream_idle: Duration::secs(3_600),
             total: Duration::secs(24 * 3_600),
             tunnel: Duration::secs(600),
         }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,20 +11,27 @@ use bytes::Bytes;
 use http::Request;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Place;
-use crate::http::body::{Body, BodyError, Bounded};
+use crate::http::body::{Body, BodyError, Bounded, LastMove};
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
 
-/// When the request last moved; `None` for a request that has no body to wait for.
-pub(super) struct Sending(Option<Arc<Mutex<Instant>>>);
+/// How a request's body goes out; `None` for a request that has no body to wait for.
+#[derive(Clone)]
+pub(super) struct Sending(Option<Upload>);
+
+/// A body on its way out.
+#[derive(Clone)]
+pub(super) struct Upload {
+    pub(super) moved: LastMove,
+    ended: Arc<AtomicBool>,
+}
 
 /// A request body that notes when it moves.
 struct Noted {
     body: Body,
-    moved: Arc<Mutex<Instant>>,
+    upload: Upload,
 }
 
 /// A response body that holds a place among `max_concurrent`, and whose pieces are counted
@@ -40,29 +48,42 @@ pub(super) fn watched(request: Request<Body>) -> (Request<Body>, Sending) {
     if request.body().is_empty() {
         return (request, Sending(None));
     }
-    let moved = Arc::new(Mutex::new(Instant::now()));
-    let noted = Arc::clone(&moved);
-    let request = request.map(|body| Body::boxed(Noted { body, moved: noted }));
-    (request, Sending(Some(moved)))
+    let upload = Upload {
+        moved: LastMove::now(),
+        ended: Arc::default(),
+    };
+    let noted = upload.clone();
+    let request = request.map(|body| {
+        Body::boxed(Noted {
+            body,
+            upload: noted,
+        })
+    });
+    (request, Sending(Some(upload)))
 }
 
 impl Sending {
     /// Waits for the head of the response, which may take `limit` from the moment that
     /// the request was sent; a long upload is not a slow origin. `None` when it took longer.
-    pub(super) async fn limit<F: Future>(self, head: F, limit: Duration) -> Option<F::Output> {
-        let Some(moved) = self.0 else {
+    pub(super) async fn limit<F: Future>(&self, head: F, limit: Duration) -> Option<F::Output> {
+        let Some(Upload { moved, .. }) = &self.0 else {
             return timeout(limit, head).await.ok();
         };
         let mut head = std::pin::pin!(head);
         loop {
-            let deadline = *moved.lock() + limit;
+            let deadline = moved.at() + limit;
             if let Ok(output) = timeout_at(deadline, head.as_mut()).await {
                 return Some(output);
             }
-            if *moved.lock() + limit <= Instant::now() {
+            if moved.at() + limit <= Instant::now() {
                 return None;
             }
         }
+    }
+
+    /// The body that is still going out.
+    pub(super) fn under_way(self) -> Option<Upload> {
+        self.0.filter(|upload| !upload.ended.load(Relaxed))
     }
 }
 
@@ -75,8 +96,11 @@ impl http_body::Body for Noted {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_ready() {
-            *self.moved.lock() = Instant::now();
+        if let Poll::Ready(frame) = &frame {
+            self.upload.moved.note();
+            if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
+                self.upload.ended.store(true, Relaxed);
+            }
         }
         frame
     }
@@ -87,6 +111,12 @@ impl http_body::Body for Noted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.upload.ended.store(true, Relaxed);
     }
 }
 

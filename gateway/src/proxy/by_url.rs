@@ -158,6 +158,6 @@ fn key(route: &Arc<Route>, parts: &Parts, scheme: &str, host: &str) -> Option<Ke
     };
     match plan::key(&visit) {
         Plan::Cache(Keyed { key, .. }) => Some(key),
-        Plan::Pass(..) | Plan::Refuse(_) => None,
+        Plan::AwaitBody | Plan::Pass(..) | Plan::Refuse(_) => None,
     }
 }

@@ -57,8 +57,7 @@ impl Keyed {
     }
 }
 
-/// The host that a request is addressed to: lower case, without the scheme's own port
-/// (RFC 9110 §4.2.3). An absolute target's or HTTP/2's authority goes before `Host`.
+/// The host that a request is addressed to, in its one spelling (RFC 9110 §4.2.3). An absolute target's or HTTP/2's authority goes before `Host`.
 pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
     let host = match parts.uri.authority() {
         Some(authority) => authority.as_str(),
@@ -71,10 +70,23 @@ pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
     normal_host(host, scheme)
 }
 
-/// A host's one spelling: lower case, without the scheme's own port.
+/// A host's one spelling: lower case, without the scheme's own port or an empty one (RFC 3986
+/// §6.2.3), and without the dot that ends a name written in full.
 pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
     let default_port = if scheme == "https" { ":443" } else { ":80" };
     let host = host.strip_suffix(default_port).unwrap_or(host);
+    let host = host.strip_suffix(':').unwrap_or(host);
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (name, Some(port)),
+        _ => (host, None),
+    };
+    if let (Some(rooted), false) = (name.strip_suffix('.'), name == ".") {
+        let rooted = rooted.to_ascii_lowercase();
+        return Cow::Owned(match port {
+            Some(port) => format!("{rooted}:{port}"),
+            None => rooted,
+        });
+    }
     match host.bytes().any(|b| b.is_ascii_uppercase()) {
         true => Cow::Owned(host.to_ascii_lowercase()),
         false => Cow::Borrowed(host),
@@ -234,6 +246,11 @@ mod tests {
             ("/", "A.example"),
             ("/", "a.example:80"),
             ("http://a.EXAMPLE/", "other"),
+            ("/", "a.example."),
+            ("/", "A.example.:80"),
+            ("/", "a.example:"),
+            ("/", "a.example.:"),
+            ("http://a.example.:80/", "other"),
         ] {
             assert_eq!(host(&parts(uri, line), "http"), "a.example", "{uri} {line}");
         }
@@ -242,6 +259,14 @@ mod tests {
             "a.example:8080"
         );
         assert_eq!(host(&parts("/", "a.example:80"), "https"), "a.example:80");
+        assert_eq!(
+            host(&parts("/", "a.example.:8080"), "http"),
+            "a.example:8080"
+        );
+        for literal in ["[::1]", "[::1]:8080"] {
+            assert_eq!(host(&parts("/", literal), "http"), literal);
+        }
+        assert_eq!(host(&parts("/", "[::1]:"), "http"), "[::1]");
     }
 
     /// Names of every kind: selecting, of the connection, posing, in odd spellings, ours, none of these.

@@ -261,6 +261,7 @@ fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
     let route = &**visit.route;
     let (decision, keyed) = match plan::plan(visit) {
         Plan::Cache(keyed) => ("cache".to_owned(), Some(keyed)),
+        Plan::AwaitBody => (passes(plan::WITH_BODY.0, plan::WITH_BODY.1), None),
         Plan::Pass(reason, detail) => (passes(reason, detail), None),
         Plan::Refuse(status) => (format!("refuse ({status})"), None),
     };

@@ -123,7 +123,7 @@ impl Proxy {
             fwd_status: Some(fill.head.status.as_u16()),
             stored: true,
             collapsed: !leads,
-            ttl: Some(fill.head.freshness.ttl(now)),
+            ttl: fill.head.freshness.ttl_left(now),
             detail: None,
         };
         match respond::from_fill(&ask.parts, fill, now, &status) {
@@ -144,7 +144,7 @@ impl Proxy {
             fwd_status: Some(StatusCode::NOT_MODIFIED.as_u16()),
             stored: true,
             collapsed: !leads,
-            ttl: Some(entry.freshness.ttl(now)),
+            ttl: entry.freshness.ttl_left(now),
             detail: None,
         };
         Served::new(

@@ -12,17 +12,34 @@ use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::max_forwards::{self, Hops};
 use crate::http::memory::PROCESS;
-use crate::http::{forward, trace};
+use crate::http::{forward, media, trace};
 use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::head_update::{Sent, Stored};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::source::{Answer, Loaded};
-use crate::proxy::{Proxy, Served, invalidate, respond, source, tunnel, watch};
+use crate::proxy::{Proxy, Served, grpc, invalidate, respond, source, tunnel, watch};
 
 impl Proxy {
-    /// Sends the request on as it is and streams the answer back; what it makes invalid
-    /// is purged before the client sees the answer.
+    /// Sends the request on as it is and streams the answer back. The answer to a gRPC call
+    /// says in gRPC's own words what we have to say.
     pub(super) async fn pass(
+        &self,
+        ask: Ask,
+        body: Body,
+        reason: Forward,
+        detail: Option<&'static str>,
+    ) -> Served {
+        let is_call = media::is_grpc(&ask.parts.headers);
+        let served = self.pass_on(ask, body, reason, detail).await;
+        match (is_call, served.outcome) {
+            (false, _) => served,
+            (true, Outcome::Error) => Served::new(grpc::failed(served.response), Outcome::Error),
+            (true, outcome) => Served::new(grpc::told_in_trailers(served.response), outcome),
+        }
+    }
+
+    /// What the answer makes invalid is purged before the client sees it.
+    async fn pass_on(
         &self,
         mut ask: Ask,
         body: Body,

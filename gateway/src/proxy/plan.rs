@@ -22,10 +22,16 @@ use crate::proxy::route::Route;
 )]
 pub enum Plan {
     Cache(Keyed),
+    /// The request may have a body; what is to be done is known when it has begun.
+    AwaitBody,
     /// Past the cache, with the reason and its detail for `Cache-Status`.
     Pass(Forward, Option<&'static str>),
     Refuse(StatusCode),
 }
+
+/// What becomes of a request that has a body: the key can't cover it (RFC 9110 §9.3.1 gives it
+/// no meaning).
+pub(super) const WITH_BODY: (Forward, Option<&str>) = (Forward::Bypass, Some("request-body"));
 
 /// Decides from the request alone.
 pub(super) fn plan(visit: &Visit<'_>) -> Plan {
@@ -36,8 +42,7 @@ pub(super) fn plan(visit: &Visit<'_>) -> Plan {
         return Plan::Pass(Forward::Bypass, None);
     }
     if !visit.body.is_empty() {
-        // The key can't cover it (RFC 9110 §9.3.1 gives it no meaning).
-        return Plan::Pass(Forward::Bypass, Some("request-body"));
+        return Plan::AwaitBody;
     }
     if visit.wishes.upgrade.is_some() {
         return Plan::Pass(Forward::Bypass, Some("upgrade"));

@@ -127,7 +127,7 @@ impl Proxy {
             fwd_status: Some(fill.head.status.as_u16()),
             stored: true,
             collapsed: false,
-            ttl: Some(fill.head.freshness.ttl(now)),
+            ttl: fill.head.freshness.ttl_left(now),
             detail: None,
         };
         match respond::from_fill(&ask.parts, &fill, now, &status) {

@@ -111,7 +111,7 @@ pub fn passed(mut response: Response<Body>, status: &CacheStatus<'_>) -> Respons
 
 /// An error of ours, with its cause in RFC 9209's words.
 pub fn failed(failure: &Failure, status: &CacheStatus<'_>) -> Response<Body> {
-    let mut response = plain(failure.status, reason(failure.status));
+    let mut response = plain(failure.status, text(failure.status));
     if let Ok(value) = HeaderValue::from_str(&format!(
         "{}; error={}",
         super::context::PSEUDONYM,
@@ -292,11 +292,11 @@ pub(super) fn finish(response: &mut Response<Body>, age: Duration, status: &Cach
     append_status(response.headers_mut(), status);
 }
 
-fn reason(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::SERVICE_UNAVAILABLE => "503 service unavailable\n",
-        StatusCode::GATEWAY_TIMEOUT => "504 gateway timeout\n",
-        StatusCode::INTERNAL_SERVER_ERROR => "500 internal error\n",
-        _ => "502 bad gateway\n",
-    }
+/// The text of an error of ours: its status, by number and by name.
+pub(super) fn text(status: StatusCode) -> String {
+    let name = match status {
+        StatusCode::INTERNAL_SERVER_ERROR => "internal error".to_owned(),
+        _ => status.canonical_reason().unwrap_or("error").to_lowercase(),
+    };
+    format!("{} {name}\n", status.as_u16())
 }

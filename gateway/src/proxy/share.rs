@@ -2,12 +2,14 @@
 //! stored when whole. The flight ends after that, so that a late request finds one or the other.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use tokio::select;
 
 use crate::cache::coalesce::Leader;
 use crate::cache::entry::{Entry, Marks};
@@ -146,6 +148,7 @@ async fn pump(
 ) -> Option<StoredBody> {
     let mut trailers = None;
     let mut outgrown = false;
+    let mut unread = pin!(fill.unread_for(cache.unread_timeout));
     loop {
         if !fill.room().await {
             // Who waits for this flight may not have begun to read.
@@ -154,7 +157,15 @@ async fn pump(
                 break;
             }
         }
-        match body.frame().await {
+        let next = select! {
+            biased;
+            next = body.frame() => next,
+            () = &mut unread => {
+                tracing::debug!("a load that nobody reads is given up");
+                break;
+            }
+        };
+        match next {
             None => return fill.complete(trailers),
             Some(Err(error)) => {
                 if let Some(unsaid) = BROKEN_OFF.admit(Instant::now()) {

@@ -351,3 +351,38 @@ proptest! {
         prop_assert!(ttl >= Duration::from_secs(secs) - share && ttl <= Duration::from_secs(secs) + share);
     }
 }
+
+/// What goes on while somebody listens gets no lifetime that the origin did not state.
+#[test]
+fn an_endless_response_is_stored_only_on_its_own_word() {
+    let stream = ("content-type", "text/event-stream");
+    let validators = [
+        stream,
+        ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("etag", "\"a\""),
+    ];
+    let ttl = |mode| config::Policy {
+        mode: Some(mode),
+        ttl: Some(units::Duration::secs(60)),
+        ..Default::default()
+    };
+    for policy in [
+        config::Policy::default(),
+        ttl(config::Mode::Respect),
+        ttl(config::Mode::Cap),
+        ttl(config::Mode::Override),
+    ] {
+        assert_eq!(
+            judge_as(&policy, 200, &[], &validators),
+            Err(Refusal::Endless),
+            "{policy:?}"
+        );
+        let unusable = [stream, ("cache-control", "max-age=0"), ("etag", "\"a\"")];
+        assert_eq!(
+            judge_as(&policy, 200, &[], &unusable),
+            Err(Refusal::Endless)
+        );
+    }
+    let stated = [stream, ("cache-control", "max-age=60")];
+    assert_eq!(judge(&stated).unwrap().lifetime, of_response(60));
+}

@@ -2,17 +2,24 @@
 //! asked for, a lowest rate, a deadline for the whole and a mark at the end. Trailers that must not be ones
 //! end here, in both directions.
 //!
+//! Where two bodies belong to one exchange that goes on for long, the time limits of the one
+//! may be lifted ([`TimeLift`]), and the pauses of the other count only while both are silent
+//! ([`LastMove`]).
+//!
 //! Neighbours: the listener puts it around request bodies, `origin` around response
 //! bodies; [`Pace`] is the rate. Pauses are counted only while the reader waits: a slow
 //! reader does not make its sender late. The timer is made at the first wait; a body that
 //! is always ready has none.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -35,6 +42,42 @@ pin_project! {
         timer: Option<Pin<Box<Sleep>>>,
         wait: Option<Wait>,
         ended: bool,
+        lift: Option<TimeLift>,
+        other: Option<LastMove>,
+    }
+}
+
+/// Lifts the time limits of a body, which then may take as long as it likes.
+#[derive(Clone, Default, Debug)]
+pub struct TimeLift(Arc<AtomicBool>);
+
+/// When a body moved last.
+#[derive(Clone, Debug)]
+pub struct LastMove(Arc<Mutex<Instant>>);
+
+impl TimeLift {
+    pub fn lift(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    fn is_lifted(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+impl LastMove {
+    /// It moves now.
+    pub fn now() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// It moves.
+    pub fn note(&self) {
+        *self.0.lock() = Instant::now();
+    }
+
+    pub fn at(&self) -> Instant {
+        *self.0.lock()
     }
 }
 
@@ -60,6 +103,24 @@ impl<B> Bounded<B> {
             timer: None,
             wait: None,
             ended: false,
+            lift: None,
+            other: None,
+        }
+    }
+
+    /// Its time limits end when `lift` says so.
+    pub fn until_lifted(self, lift: TimeLift) -> Self {
+        Self {
+            lift: Some(lift),
+            ..self
+        }
+    }
+
+    /// A pause counts from when the `other` body moved, if that was later.
+    pub fn beside(self, other: LastMove) -> Self {
+        Self {
+            other: Some(other),
+            ..self
         }
     }
 
@@ -155,9 +216,17 @@ where
         Some(Ok(frame))
     }
 
+    fn is_lifted(&self) -> bool {
+        self.lift.as_ref().is_some_and(TimeLift::is_lifted)
+    }
+
     /// Ends a wait, if there was one; true when too much time had passed in it.
     fn arrived_late(self: Pin<&mut Self>) -> bool {
+        let lifted = self.is_lifted();
         let this = self.project();
+        if lifted {
+            return false;
+        }
         let (Some(wait), false) = (this.wait.take(), this.pace.is_none() && this.end.is_none())
         else {
             return false;
@@ -172,10 +241,15 @@ where
 
     /// Ready when the wait for this piece has become too long.
     fn poll_wait(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_lifted() {
+            return Poll::Pending;
+        }
         let this = self.project();
         let wait = this.wait.get_or_insert_with(Wait::begin);
+        let other = this.other.as_ref();
+        let silent_since = |since: Instant| other.map_or(since, |other| other.at().max(since));
         loop {
-            let by_pause = wait.since.checked_add(*this.pause);
+            let by_pause = silent_since(wait.since).checked_add(*this.pause);
             let by_pace = this.pace.as_ref().map(Pace::left);
             let by_pace = by_pace.and_then(|left| wait.counted.checked_add(left));
             let Some(due) = [by_pause, by_pace, *this.end].into_iter().flatten().min() else {
@@ -193,7 +267,8 @@ where
                 .is_some_and(|pace| pace.waited(now - wait.counted));
             wait.counted = now;
             let passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
-            if slow || passed(by_pause) || passed(*this.end) {
+            let silent = silent_since(wait.since).checked_add(*this.pause);
+            if slow || passed(silent) || passed(*this.end) {
                 return Poll::Ready(());
             }
         }
@@ -217,7 +292,7 @@ mod tests {
     use futures_util::{StreamExt, stream};
     use http_body_util::{BodyExt, StreamBody};
 
-    use super::{BodyError, Bounded, Bytes, Duration, Frame};
+    use super::{BodyError, Bounded, Bytes, Duration, Frame, LastMove, TimeLift};
 
     type Piece = Result<Frame<Bytes>, BodyError>;
 
@@ -237,6 +312,45 @@ mod tests {
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(matches!(error, BodyError::Timeout));
         assert!(body.frame().await.is_none(), "nothing follows an error");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_that_are_lifted_count_no_more() {
+        let slow = stream::iter(0..3).then(|_| async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            data("a")
+        });
+        let lift = TimeLift::default();
+        let body = Bounded::new(StreamBody::new(slow), 10, Duration::from_secs(5))
+            .at_pace(crate::http::body::Pace::new(100, Duration::from_secs(5)))
+            .within(Duration::from_secs(10))
+            .until_lifted(lift.clone());
+        lift.lift();
+        assert_eq!(Box::pin(body).collect().await.unwrap().to_bytes(), "aaa");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_counts_while_both_sides_are_silent() {
+        let silent = stream::once(pending::<Piece>());
+        let other = LastMove::now();
+        let begun = tokio::time::Instant::now();
+        let mut body = Box::pin(
+            Bounded::new(
+                StreamBody::new(Box::pin(silent)),
+                10,
+                Duration::from_secs(5),
+            )
+            .beside(other.clone()),
+        );
+        let moves = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                other.note();
+            }
+        };
+        let (frame, ()) = tokio::join!(body.frame(), moves);
+        assert!(matches!(frame, Some(Err(BodyError::Timeout))));
+        assert_eq!(begun.elapsed().as_secs(), 25);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,8 +4,10 @@
 //! Gone are the fields of the connection and what `Connection` names (RFC 9110 §7.6.1), and
 //! every field by which a request poses as another, unless the listener believes it and a
 //! trusted proxy sent it. One pass over the names finds them; a head without any is not touched.
+//! `Cookie` is one line, in whatever pieces it came (RFC 9113 §8.2.3).
 
-use http::{HeaderMap, HeaderName, Version};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
 use super::caller::Caller;
@@ -37,6 +39,7 @@ pub fn receive(
     direct: Caller,
     belief: Belief<'_>,
 ) -> (Received, Names) {
+    join_cookies(headers);
     let ends = ending(headers, belief);
     if ends.is_empty() {
         let wishes = HopWishes::default();
@@ -55,6 +58,27 @@ pub fn receive(
         headers.remove(name);
     }
     (Received { caller, wishes }, named)
+}
+
+/// HTTP/2 may send each cookie as a line of its own. A head with several lines has more than
+/// one reading, by whatever protocol it came.
+fn join_cookies(headers: &mut HeaderMap) {
+    // Few heads have any field twice.
+    if headers.len() == headers.keys_len() {
+        return;
+    }
+    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let lines = lines.collect::<SmallVec<[&[u8]; 8]>>();
+    if lines.len() < 2 {
+        return;
+    }
+    let one = lines.join(&b"; "[..]);
+    drop(lines);
+    // Pieces of legal values are legal together.
+    if let Ok(mut one) = HeaderValue::from_bytes(&one) {
+        one.set_sensitive(true);
+        headers.insert(COOKIE, one);
+    }
 }
 
 /// The fields that end here whatever `Connection` names.
@@ -168,6 +192,25 @@ mod tests {
             "a client cannot take away what a proxy set"
         );
         assert_eq!(from.caller.client(), "1.1.1.1".parse().ok());
+    }
+
+    #[test]
+    fn cookies_are_one_line_in_their_order() {
+        let fields = [
+            ("cookie", "a=1"),
+            ("accept", "*/*"),
+            ("cookie", "b=2; c=3"),
+            ("x", "1"),
+            ("x", "2"),
+        ];
+        let headers = left(&fields);
+        let one = [
+            ("accept", "*/*"),
+            ("cookie", "a=1; b=2; c=3"),
+            ("x", "1"),
+            ("x", "2"),
+        ];
+        assert_eq!(headers, map(&one), "RFC 9113 §8.2.3");
     }
 
     #[test]

@@ -137,8 +137,11 @@ pub(super) fn named(headers: &HeaderMap) -> Names {
 /// protocol that a 101 changes to.
 pub fn end_response_hop(status: StatusCode, headers: &mut HeaderMap) -> Names {
     let named = named(headers);
-    let switched = match status {
-        StatusCode::SWITCHING_PROTOCOLS => headers.get(header::UPGRADE).cloned(),
+    // Both say of which protocols they speak (RFC 9110 §15.2.2, §15.5.22).
+    let protocols = match status {
+        StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED => {
+            headers.get(header::UPGRADE).cloned()
+        }
         _ => None,
     };
     let hop_by_hop: SmallVec<[HeaderName; 4]> = headers
@@ -149,7 +152,7 @@ pub fn end_response_hop(status: StatusCode, headers: &mut HeaderMap) -> Names {
     for name in hop_by_hop.iter().chain(&named) {
         headers.remove(name);
     }
-    if let Some(protocol) = switched {
+    if let Some(protocol) = protocols {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
@@ -270,21 +273,26 @@ mod tests {
     }
 
     #[test]
-    fn a_101_keeps_its_protocol_and_nothing_else_of_the_connection() {
-        let mut headers = map(&[
-            ("connection", "upgrade, x-hop"),
-            ("upgrade", "websocket"),
-            ("keep-alive", "timeout=5"),
-            ("x-hop", "1"),
-            ("sec-websocket-accept", "x"),
-        ]);
-        end_response_hop(StatusCode::SWITCHING_PROTOCOLS, &mut headers);
-        let kept = [
-            ("connection", "upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-accept", "x"),
-        ];
-        assert_eq!(headers, map(&kept));
+    fn a_101_and_a_426_keep_the_protocol_and_nothing_else_of_the_connection() {
+        for status in [
+            StatusCode::SWITCHING_PROTOCOLS,
+            StatusCode::UPGRADE_REQUIRED,
+        ] {
+            let mut headers = map(&[
+                ("connection", "upgrade, x-hop"),
+                ("upgrade", "websocket"),
+                ("keep-alive", "timeout=5"),
+                ("x-hop", "1"),
+                ("sec-websocket-accept", "x"),
+            ]);
+            end_response_hop(status, &mut headers);
+            let kept = [
+                ("connection", "upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-accept", "x"),
+            ];
+            assert_eq!(headers, map(&kept), "{status}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Protocol;
 use super::early::Waiting;
+use super::send_queue::SendQueue;
 use crate::http::frames::SendWindow;
 use crate::http::guard::framing::Fault;
 use crate::http::memory::ConnectionMemory;
@@ -32,8 +33,10 @@ pub(super) struct Activity {
     blocked: AtomicBool,
     /// HTTP/2: what the client's window for the whole connection has left.
     pub(super) window: Arc<SendWindow>,
-    /// Bytes that went out.
+    /// Bytes that the kernel took.
     progress: AtomicU64,
+    /// How many of them it still holds.
+    pub(super) queue: SendQueue,
     /// What its answers hold.
     pub(super) memory: Arc<ConnectionMemory>,
     /// HTTP/1: ends the answer under way, and the connection with it.
@@ -89,6 +92,7 @@ impl Activity {
             blocked: AtomicBool::new(false),
             window: Arc::default(),
             progress: AtomicU64::new(0),
+            queue: SendQueue::default(),
             memory: Arc::new(memory),
             cut: OnceLock::new(),
             mode: AtomicU8::new(Mode::Plain as u8),
@@ -119,8 +123,14 @@ impl Activity {
         self.opened + Duration::from_nanos(self.began.load(Relaxed))
     }
 
+    /// Bytes that the kernel took.
     pub(super) fn progress(&self) -> u64 {
         self.progress.load(Relaxed)
+    }
+
+    /// Bytes that the client acknowledged; asks the kernel.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.progress().saturating_sub(self.queue.held())
     }
 
     /// Requests under way.

@@ -22,6 +22,8 @@ pub(super) struct Sending {
     in_flight: InFlight,
     unsent: AtomicUsize,
     sent: AtomicU64,
+    /// What had gone out on the connection with the last of them.
+    sent_until: AtomicU64,
     /// The task that gives the pieces.
     giver: AtomicWaker,
     /// Some: it reads stored bodies, and may be cut for the memory that they take.
@@ -48,6 +50,7 @@ impl Sending {
             in_flight,
             unsent: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
+            sent_until: AtomicU64::new(0),
             giver: AtomicWaker::new(),
             cut,
             _seats: seats,
@@ -67,9 +70,14 @@ impl Sending {
         self.unsent.load(Relaxed)
     }
 
-    /// Bytes that were taken.
+    /// Bytes that were taken, by the kernel.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Relaxed)
+    }
+
+    /// What the client has acknowledged of the connection when it has all that was taken.
+    pub(super) fn sent_until(&self) -> u64 {
+        self.sent_until.load(Relaxed)
     }
 
     /// Whether it is to end for the memory that it holds.
@@ -124,6 +132,8 @@ impl Buf for Piece {
             Of::Sending(sending) => {
                 sending.in_flight.sent(count);
                 sending.sent.store(sending.sent() + count as u64, Relaxed);
+                let until = sending.in_flight.activity.progress();
+                sending.sent_until.store(until, Relaxed);
                 sending.forget(count);
             }
         }

@@ -19,7 +19,7 @@ use super::activity::InFlight;
 use super::sending::{LOW_WATER, Piece, Sending};
 use super::stream_task::{self, Handed};
 use super::{Early, Entered, Limits, Peer, Protocol};
-use crate::http::body::{Body, BodyError, Bounded};
+use crate::http::body::{Body, BodyError, Bounded, TimeLift};
 use crate::http::forward::{self, Belief, Caller, Trust};
 use crate::http::frames::Fragments;
 use crate::http::guard::framing::Fault;
@@ -85,11 +85,12 @@ where
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Served>, Infallible>> + Send + use<H, F> {
         let in_flight = InFlight::begin(&self.early.0);
+        let mut upload = None;
         let peer = self.peer;
         let version = request.version();
         let admitted = match self.early.0.fault() {
             None if self.fragments.take(request.uri()) => Err(guard::broken(Fault::Fragment)),
-            None => self.admit(request),
+            None => self.admit(request, &mut upload),
             Some(fault) => Err(guard::broken(fault)),
         };
         let called = match admitted {
@@ -109,6 +110,9 @@ where
                 Err(response) => response,
             };
             in_flight.answered();
+            if let Some(upload) = upload {
+                upload.lift();
+            }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 in_flight.tunnel();
             }
@@ -118,7 +122,13 @@ where
     }
 
     /// Passes a request on with its head made one and its body under the limits, or not at all.
-    fn admit(&self, mut request: Request<Incoming>) -> Result<(Request<Body>, Entered), Refusal> {
+    /// Those of time end when `upload` is lifted, which is there for a request with a body: an
+    /// answer that is under way may need as much time of both sides as it likes.
+    fn admit(
+        &self,
+        mut request: Request<Incoming>,
+        upload: &mut Option<TimeLift>,
+    ) -> Result<(Request<Body>, Entered), Refusal> {
         let limits = &self.limits;
         guard::check(&request, limits)?;
         let version = request.version();
@@ -138,7 +148,8 @@ where
                 .with_marked_end(version == Version::HTTP_2)
                 .without_trailers(named)
                 .at_pace(limits.pace())
-                .within(limits.upload_timeout.0);
+                .within(limits.upload_timeout.0)
+                .until_lifted(upload.insert(TimeLift::default()).clone());
             Body::boxed(body)
         });
         let peer = self.peer;
@@ -173,7 +184,7 @@ fn panicked(peer: Peer) -> Response<Body> {
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::full(format!("{text}\n")));
+    let mut response = Response::new(Body::full(format!("{} {text}\n", status.as_u16())));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);

@@ -13,6 +13,10 @@ use super::{BindError, UNNAMED};
 /// Connections that may wait in the kernel to be accepted.
 pub(super) const BACKLOG: i32 = 4_096;
 
+/// Bytes of answers that the kernel takes of one connection beyond what is on its way to the
+/// client: without a bound it takes some megabytes, which nobody can take back or count.
+const UNSENT: u32 = 128 << 10;
+
 /// A socket that connections come in by.
 pub(super) enum Listening {
     Tcp(TcpListener),
@@ -107,6 +111,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
     socket.bind(&SockAddr::from(address))?;
+    // Connections inherit it.
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

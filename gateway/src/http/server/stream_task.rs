@@ -4,6 +4,7 @@
 //! does not cost them anything: it is reset alone, which dropping hyper's future does. It is
 //! its own fault only where nothing but its own window holds it: while the connection takes
 //! no bytes, or its common window is used up, `watch` judges the connection as a whole.
+//! What the kernel still holds of a stream is waited for like what was not sent yet.
 //!
 //! Neighbours: `sending` tells what was sent of an answer; `service`, which runs inside
 //! hyper's future, leaves word of what it handed out by [`handed`].
@@ -21,6 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::Limits;
 use super::activity::Activity;
 use super::sending::Sending;
+use super::watch::LOOKS;
 use crate::http::body::Pace;
 
 /// Runs the streams of one connection.
@@ -69,9 +71,21 @@ struct Wait {
     counted: Instant,
     /// What was sent of the answer when it moved last.
     sent: u64,
+    /// What its client had acknowledged of it when it was last looked at, at most.
+    taken: u64,
     /// What had been sent on the connection when the span began that is looked at.
     progress: u64,
+    /// What its client had acknowledged of the connection when it was last looked at.
+    acknowledged: u64,
     timer: Pin<Box<Sleep>>,
+}
+
+/// What a look at a stream that is waited for showed.
+enum Looked {
+    /// It is too early to judge.
+    Early,
+    FastEnough,
+    TooSlow,
 }
 
 /// Bytes that each of the streams of a connection gets in its turn, at most; when the others
@@ -105,13 +119,15 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
             Handed::Nothing => {}
             handed => *this.handed = handed,
         }
-        let sent = match &*this.handed {
+        let (sent, until) = match &*this.handed {
             Handed::Pieces(sending) if sending.is_cut() => {
                 tracing::debug!("a stream is cut: more memory is held than may be");
                 return Poll::Ready(());
             }
-            Handed::Pieces(sending) if sending.unsent() > 0 => sending.sent(),
-            Handed::Whole => 0,
+            Handed::Pieces(sending) if sending.unsent() > 0 => {
+                (sending.sent(), sending.sent_until())
+            }
+            Handed::Whole => (0, 0),
             Handed::Nothing | Handed::Pieces(_) => {
                 if let Some(wait) = this.wait {
                     wait.paused = true;
@@ -120,7 +136,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
             }
         };
         let wait = this.wait.get_or_insert_with(|| this.tasks.begin_wait(sent));
-        if wait.poll(cx, this.tasks, sent).is_ready() {
+        if wait.poll(cx, this.tasks, sent, until).is_ready() {
             tracing::debug!("a stream is cut: its client took too little of it");
             return Poll::Ready(());
         }
@@ -137,7 +153,9 @@ impl StreamTasks {
             since: now,
             counted: now,
             sent,
+            taken: sent,
             progress: self.activity.progress(),
+            acknowledged: self.activity.acknowledged(),
             timer: Box::pin(sleep_until(now)),
         }
     }
@@ -152,16 +170,21 @@ impl StreamTasks {
 }
 
 impl Wait {
-    /// Ready when the client has taken too little for too long.
-    fn poll(&mut self, cx: &mut Context<'_>, tasks: &StreamTasks, sent: u64) -> Poll<()> {
+    /// Ready when the client has taken too little for too long. What was `sent` lies on the
+    /// connection up to `until`.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        tasks: &StreamTasks,
+        sent: u64,
+        until: u64,
+    ) -> Poll<()> {
         if std::mem::take(&mut self.paused) {
             self.counted = Instant::now();
             (self.since, self.progress) = (self.counted, tasks.activity.progress());
+            (self.taken, self.acknowledged) = (sent, tasks.activity.acknowledged());
         }
         if sent != self.sent {
-            if let Some(pace) = &mut self.pace {
-                pace.moved(sent.saturating_sub(self.sent));
-            }
             (self.since, self.sent) = (Instant::now(), sent);
         }
         while let Some(due) = self.due(tasks) {
@@ -169,10 +192,13 @@ impl Wait {
                 self.timer.as_mut().reset(due);
             }
             ready!(self.timer.as_mut().poll(cx));
-            if self.is_too_slow(tasks) && tasks.holds_itself(self.progress) {
-                return Poll::Ready(());
+            match self.look(tasks, until) {
+                Looked::Early => {}
+                Looked::TooSlow if tasks.holds_itself(self.progress) => return Poll::Ready(()),
+                Looked::TooSlow | Looked::FastEnough => {
+                    self.progress = tasks.activity.progress();
+                }
             }
-            self.progress = tasks.activity.progress();
         }
         Poll::Pending
     }
@@ -182,19 +208,49 @@ impl Wait {
         let stop = self.since.checked_add(tasks.limits.body_timeout.0);
         let window = self.pace.as_ref().map(Pace::left);
         let window = window.and_then(|left| self.counted.checked_add(left));
-        [stop, window].into_iter().flatten().min()
+        let look = self
+            .counted
+            .checked_add(tasks.limits.body_timeout.0 / LOOKS);
+        [stop, window, look].into_iter().flatten().min()
+    }
+
+    /// What its client took of it since the last look. Whose bytes the kernel holds is not
+    /// known one by one: what was acknowledged is taken to be of this stream, up to what was
+    /// sent of it.
+    fn newly_taken(&mut self, acknowledged: u64, until: u64) -> u64 {
+        let before = std::mem::replace(&mut self.acknowledged, acknowledged);
+        let taken = match acknowledged >= until {
+            true => self.sent,
+            false => self
+                .sent
+                .min(self.taken + acknowledged.saturating_sub(before)),
+        };
+        taken - std::mem::replace(&mut self.taken, taken)
     }
 
     /// Counts the time since the last look.
-    fn is_too_slow(&mut self, tasks: &StreamTasks) -> bool {
+    fn look(&mut self, tasks: &StreamTasks, until: u64) -> Looked {
         let now = Instant::now();
         let span = now - self.counted;
         self.counted = now;
-        let slow = self.pace.as_mut().is_some_and(|pace| pace.waited(span));
+        let moved = self.newly_taken(tasks.activity.acknowledged(), until);
+        if moved > 0 {
+            self.since = now;
+        }
+        let (mut window_ends, mut slow) = (false, false);
+        if let Some(pace) = &mut self.pace {
+            pace.moved(moved);
+            window_ends = pace.left() <= span;
+            slow = pace.waited(span);
+        }
         let stands = now - self.since >= tasks.limits.body_timeout.0;
         if stands {
             self.since = now;
         }
-        slow || stands
+        match (slow || stands, window_ends) {
+            (true, _) => Looked::TooSlow,
+            (false, true) => Looked::FastEnough,
+            (false, false) => Looked::Early,
+        }
     }
 }

@@ -246,7 +246,7 @@ async fn a_handler_that_panics_costs_its_own_request_only() {
     let mut client = TcpStream::connect(address).await.unwrap();
     let panicking = "GET /panic HTTP/1.1\r\nHost: a\r\n\r\n";
     assert!(
-        talk(&mut client, panicking, "internal error\n")
+        talk(&mut client, panicking, "500 internal error\n")
             .await
             .starts_with("HTTP/1.1 500 ")
     );

@@ -4,6 +4,9 @@
 //! and makes a timer for each of them. Here the phase is looked at after each poll of the
 //! connection; the timer is only moved when a deadline comes nearer, and looks again when
 //! it fires too early. A request that is answered at once costs no look at the clock.
+//!
+//! A client is judged by what it acknowledged, not by what the kernel took for it: see
+//! `send_queue`.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -24,10 +27,16 @@ pub(super) struct Watch {
     /// The client's, while it is waited for; up to `counted` it has seen the time.
     pace: Option<Pace>,
     counted: Instant,
+    /// What the client had acknowledged then.
+    acknowledged: u64,
     timer: Pin<Box<Sleep>>,
     /// When the timer fires; `None` when it has fired and waits for nothing.
     armed: Option<Instant>,
 }
+
+/// In the time that a client may stand still it is looked at so often, to tell when it last
+/// moved.
+pub(super) const LOOKS: u32 = 4;
 
 /// How long a client may go on sending what is not wanted any more.
 const LINGER: Duration = Duration::from_secs(2);
@@ -43,6 +52,7 @@ impl Watch {
             since: accepted,
             pace: limits.pace(),
             counted: accepted,
+            acknowledged: 0,
             timer: Box::pin(sleep_until(accepted)),
             armed: None,
         }
@@ -57,7 +67,10 @@ impl Watch {
                 (Phase::Idle { .. }, Phase::Idle { .. }) => activity.began().into(),
                 _ => Instant::now(),
             };
-            let slow = self.count(now, activity.progress());
+            let slow = self.count(now, activity);
+            if matches!(phase, Phase::Stalled { .. }) && !self.is_stalled() {
+                self.acknowledged = activity.acknowledged();
+            }
             (self.phase, self.since, self.counted) = (phase, now, now);
             if slow {
                 return Poll::Ready(phase);
@@ -78,31 +91,60 @@ impl Watch {
             }
             self.armed = None;
             let now = Instant::now();
-            let slow = self.count(now, activity.progress());
-            self.counted = now;
-            if slow || self.stop().is_some_and(|stop| stop <= now) {
+            let slow = self.count(now, activity);
+            if slow || (self.is_over(now) && !self.still_takes(now, activity)) {
                 return Poll::Ready(phase);
             }
         }
     }
 
     /// Counts the time since the last look, if the client was waited for; true when it
-    /// took too little. `progress` is all that it ever took.
-    fn count(&mut self, now: Instant, progress: u64) -> bool {
-        let (Phase::Stalled { progress: before }, Some(pace)) = (self.phase, &mut self.pace) else {
+    /// took too little.
+    fn count(&mut self, now: Instant, activity: &Activity) -> bool {
+        let span = now - self.counted;
+        self.counted = now;
+        if !self.is_stalled() {
             return false;
-        };
-        pace.moved(progress.saturating_sub(before));
-        pace.waited(now - self.counted)
+        }
+        let before = std::mem::replace(&mut self.acknowledged, activity.acknowledged());
+        let moved = self.acknowledged.saturating_sub(before);
+        if moved > 0 {
+            self.since = now;
+        }
+        self.pace.as_mut().is_some_and(|pace| {
+            pace.moved(moved);
+            pace.waited(span)
+        })
+    }
+
+    fn is_stalled(&self) -> bool {
+        matches!(self.phase, Phase::Stalled { .. })
+    }
+
+    /// Whether a client that asks for nothing more is still taking what the kernel holds for
+    /// it; then it is waited for anew.
+    fn still_takes(&mut self, now: Instant, activity: &Activity) -> bool {
+        let idle = matches!(self.phase, Phase::Idle { .. });
+        if !idle || activity.queue.held() == 0 {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.acknowledged, activity.acknowledged());
+        self.since = now;
+        self.acknowledged > before
     }
 
     /// When there is to be looked again.
     fn deadline(&self) -> Option<Instant> {
-        let window = match (self.phase, &self.pace) {
-            (Phase::Stalled { .. }, Some(pace)) => self.counted.checked_add(pace.left()),
-            _ => None,
+        let (window, look) = match self.is_stalled() {
+            true => (self.pace.as_ref().map(Pace::left), Some(self.body / LOOKS)),
+            false => (None, None),
         };
-        [self.stop(), window].into_iter().flatten().min()
+        let [window, look] = [window, look].map(|span| self.counted.checked_add(span?));
+        [self.stop(), window, look].into_iter().flatten().min()
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.stop().is_some_and(|stop| stop <= now)
     }
 
     /// When the phase has taken too long.

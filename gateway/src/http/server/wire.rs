@@ -70,6 +70,7 @@ impl Wire {
         activity: Arc<Activity>,
         place: OwnedSemaphorePermit,
     ) -> Self {
+        activity.queue.opens(&stream);
         Self {
             stream,
             first,
@@ -168,6 +169,12 @@ impl Wire {
             }
         }
         Poll::Ready(())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.activity.queue.closes();
     }
 }
 

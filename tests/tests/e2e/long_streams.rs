@@ -1,0 +1,174 @@
+//! Streams that go on for long, and may be silent for long: the limits for uploads do not
+//! judge them, silence counts on both sides, and what has no end is nobody else's.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use e2e::client::Streaming;
+use e2e::gateway::Gateway;
+use e2e::origin::Origin;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
+use e2e::wait::{SOON, passed, wait_until, within};
+use http::Method;
+use http_body_util::BodyExt;
+
+/// Limits that a stream of some seconds breaks, were it an upload.
+const TIGHT: &str =
+    "{body_timeout: 500ms, min_rate: 10KiB, min_rate_grace: 500ms, upload_timeout: 1s}";
+const LONGER: Duration = Duration::from_millis(2_500);
+
+/// An origin that answers each piece with the same piece, and the gateway before it.
+async fn echo(timeouts: &str) -> (Origin, Gateway) {
+    let origin = Origin::start(|mut asked| async move {
+        let kind = asked.seen.header("content-type").to_owned();
+        let (reply, pieces) = Reply::stream();
+        tokio::spawn(async move {
+            while let Some(Ok(frame)) = asked.body.frame().await {
+                if let Ok(piece) = frame.into_data() {
+                    pieces.send(piece).await;
+                }
+            }
+            pieces.abandoned().await;
+        });
+        reply.header("content-type", &kind)
+    })
+    .await;
+    let upstream = format!(
+        "{{targets: [\"{}\"], protocol: http2, timeouts: {timeouts}}}",
+        origin.url()
+    );
+    let gateway = Setup::new(&origin)
+        .upstream("origin", &upstream)
+        .listener("limits", TIGHT)
+        .start()
+        .await;
+    (origin, gateway)
+}
+
+async fn says(stream: &mut Streaming, piece: &'static str) {
+    let heard = within("an echo", SOON, stream.piece()).await;
+    assert_eq!(
+        heard.expect("the stream goes on").expect("it is whole"),
+        piece
+    );
+}
+
+#[tokio::test]
+async fn a_stream_both_ways_outlasts_every_limit_for_uploads() {
+    let (_origin, gateway) = echo("{idle: 500ms}").await;
+    let ask = gateway
+        .client_http2()
+        .ask(Method::POST, "/pkg.Service/Chat")
+        .header("content-type", "application/octet-stream");
+    let (ask, upload) = ask.upload();
+    let start = Instant::now();
+    let mut stream = ask.open().await;
+    upload.send(Bytes::from("first")).await.unwrap();
+    says(&mut stream, "first").await;
+    passed(start, LONGER).await;
+    upload.send(Bytes::from("second")).await.unwrap();
+    says(&mut stream, "second").await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_silent_on_both_sides_ends_and_grpc_says_so() {
+    let (_origin, gateway) = echo("{stream_idle: 1s}").await;
+    let ask = gateway
+        .client_http2()
+        .ask(Method::POST, "/pkg.Service/Watch")
+        .header("te", "trailers")
+        .header("content-type", "application/grpc");
+    let (ask, upload) = ask.upload();
+    let stream = ask.open().await;
+    let answer = within("the call ends", SOON, stream.into_answer()).await;
+    let trailers = answer
+        .expect("it ends properly")
+        .trailers
+        .expect("trailers");
+    assert_eq!(trailers["grpc-status"], "4");
+    drop(upload);
+}
+
+/// The origin never answers: what the gateway says instead is a gRPC status, too.
+#[tokio::test]
+async fn an_overdue_call_gets_a_grpc_status() {
+    let origin = Origin::start(|_| std::future::pending::<Reply>()).await;
+    let upstream = format!(
+        "{{targets: [\"{}\"], protocol: http2, timeouts: {{first_byte: 300ms}}}}",
+        origin.url()
+    );
+    let gateway = Setup::new(&origin)
+        .upstream("origin", &upstream)
+        .start()
+        .await;
+    let ask = |kind| {
+        let ask = gateway
+            .client_http2()
+            .ask(Method::POST, "/pkg.Service/Call");
+        ask.header("content-type", kind).body("message").send()
+    };
+    let call = ask("application/grpc+proto").await;
+    assert_eq!(
+        (call.status.as_u16(), call.header("grpc-status")),
+        (200, "4")
+    );
+    assert_eq!(call.header("content-type"), "application/grpc");
+    assert_eq!(ask("application/json").await.status, 504);
+}
+
+#[tokio::test]
+async fn a_silent_event_stream_is_no_failure_and_nobody_elses() {
+    let origin = Origin::start(|asked| async move {
+        let (reply, pieces) = Reply::stream();
+        tokio::spawn(async move {
+            pieces.send(format!("data: {}\n\n", asked.number)).await;
+            passed(Instant::now(), Duration::from_millis(1_500)).await;
+            pieces.send("data: later\n\n").await;
+            pieces.abandoned().await;
+        });
+        reply
+            .header("content-type", "text/event-stream")
+            .header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")
+    })
+    .await;
+    let upstream = format!(
+        "{{targets: [\"{}\"], timeouts: {{idle: 300ms}}}}",
+        origin.url()
+    );
+    let gateway = Setup::new(&origin)
+        .upstream("origin", &upstream)
+        .policy("{ttl: 60s}")
+        .start()
+        .await;
+    let client = gateway.client();
+    let mut first = client.request("/events").open().await;
+    says(&mut first, "data: 0\n\n").await;
+    let mut second = client.apart().request("/events").open().await;
+    says(&mut second, "data: 1\n\n").await;
+    says(&mut first, "data: later\n\n").await;
+    says(&mut second, "data: later\n\n").await;
+}
+
+/// A body without an announced length that nobody reads: it may have no end.
+#[tokio::test]
+async fn a_load_that_nobody_reads_soon_ends() {
+    let (reply, pieces) = Reply::stream();
+    let reply = std::sync::Mutex::new(Some(reply.header("cache-control", "max-age=60")));
+    let origin = Origin::pages(move |_| {
+        let reply = reply.lock().unwrap().take();
+        reply.unwrap_or_else(|| Reply::fresh("second"))
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .top("cache", "{inflight: {unread_timeout: 500ms}}")
+        .start()
+        .await;
+    let client = gateway.client();
+    pieces.send("first").await;
+    let mut stream = client.apart().request("/").open().await;
+    says(&mut stream, "first").await;
+    drop(stream);
+    wait_until("the load is given up", SOON, || pieces.is_abandoned()).await;
+    assert_eq!(client.get("/").await.text(), "second");
+}
