@@ -13,6 +13,7 @@ mod combine;
 pub mod config;
 mod context;
 mod cover;
+mod excerpt;
 mod explain;
 mod fallback;
 mod fetch;
@@ -22,6 +23,7 @@ mod invalidate;
 mod landing;
 mod load;
 mod metrics;
+mod origin_query;
 mod parts;
 mod pass;
 mod patience;
@@ -63,14 +65,13 @@ use access::{AccessLog, Line};
 use context::{Ask, Keyed};
 use metrics::Outcome;
 use plan::Plan;
-use purge_method::PurgeMethod;
 use route::{Route, Routes};
 use target::{Refused, Target};
 
 pub use by_url::ByUrl;
 pub use explain::Explanation;
 pub use head::compact;
-pub use purge_method::TokenError;
+pub use purge_method::{PurgeMethod, TokenError};
 
 /// Gateways of our name that a request may come through.
 const MOST_PASSES: usize = 10;
@@ -117,6 +118,17 @@ enum Further {
     Work(Work),
 }
 
+impl Further {
+    /// Some: the answer may be shared under this key.
+    fn keyed(&self) -> Option<&Keyed> {
+        match self {
+            Self::Refresh(_, keyed, _) => Some(keyed),
+            Self::Work(Work::Load(looked)) => Some(&looked.0),
+            Self::Work(Work::Pass(..)) => None,
+        }
+    }
+}
+
 /// What takes an origin or a plugin.
 enum Work {
     Pass(Forward, Option<&'static str>),
@@ -140,16 +152,15 @@ impl Served {
 }
 
 impl Proxy {
-    /// # Errors
-    /// When the `PURGE` method's addresses or token can't be used.
+    /// Answers requests to listeners with these rules.
     pub fn new(
         cache: Arc<Cache>,
         routes: Routes,
-        purge_method: &config::PurgeMethod,
+        purge_method: PurgeMethod,
         listeners: impl Iterator<Item = Rules>,
         access: bool,
         trust: Option<Trust>,
-    ) -> Result<Self, TokenError> {
+    ) -> Self {
         let mut rules: Vec<Rules> = Vec::new();
         for one in listeners {
             if !rules.contains(&one) {
@@ -159,15 +170,15 @@ impl Proxy {
         if rules.is_empty() {
             rules.push(Rules::default());
         }
-        Ok(Self {
+        Self {
             cache,
             routes,
-            purge_method: PurgeMethod::new(purge_method)?,
+            purge_method,
             rules: rules.into(),
             access: AccessLog::new(access),
             trust,
             warnings: LineLimiter::new(Instant::now()),
-        })
+        }
     }
 
     /// The routes that answer with an error while this plugin can't be called.
@@ -247,6 +258,9 @@ impl Proxy {
             Step::Further(further) => further,
         };
         let (route, host) = (Arc::clone(route), host.into_owned());
+        if let Some(keyed) = further.keyed() {
+            origin_query::narrow(&mut parts.uri, &route, &keyed.key);
+        }
         let ask = Ask {
             parts,
             host,

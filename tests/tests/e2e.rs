@@ -124,10 +124,14 @@ mod l2_redis_index;
 mod l2_tls;
 #[path = "e2e/l2_turns.rs"]
 mod l2_turns;
+#[path = "e2e/large_ranges.rs"]
+mod large_ranges;
 #[path = "e2e/limits.rs"]
 mod limits;
 #[path = "e2e/observability.rs"]
 mod observability;
+#[path = "e2e/origin_query.rs"]
+mod origin_query;
 #[path = "e2e/parts.rs"]
 mod parts;
 #[path = "e2e/paths.rs"]
@@ -168,6 +172,8 @@ mod policy;
 mod proxying;
 #[path = "e2e/purge.rs"]
 mod purge;
+#[path = "e2e/purge_forms.rs"]
+mod purge_forms;
 #[path = "e2e/purge_races.rs"]
 mod purge_races;
 #[path = "e2e/quickstart.rs"]

@@ -62,6 +62,11 @@ impl Freshness {
         (self.received + other.initial_age).cmp(&(other.received + self.initial_age))
     }
 
+    /// How long it was to stay fresh when it arrived.
+    pub fn left_at_arrival(&self) -> Duration {
+        self.lifetime.saturating_sub(self.initial_age)
+    }
+
     /// Seconds of freshness left, begun ones counted; negative once stale.
     pub fn ttl(&self, now: Instant) -> i64 {
         self.ttl_at(self.age(now))

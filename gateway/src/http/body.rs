@@ -13,10 +13,12 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
 mod bounded;
+mod excerpt;
 mod pace;
 mod slices;
 
 pub use bounded::Bounded;
+pub use excerpt::Excerpt;
 pub use pace::Pace;
 
 /// A stream behind [`Body::Boxed`].

@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{HeaderName, Method};
 
-use crate::cache::config::Policy as PolicyConfig;
+use crate::cache::config::{OriginQuery, Policy as PolicyConfig};
 use crate::cache::key::{Hash64, Template, hash64};
 use crate::cache::policy::Policy;
 use crate::http::path::{self, Overrides};
@@ -36,9 +36,13 @@ pub struct Route {
     pub policy: Policy,
     pub key: Template,
     pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
+    /// Which query goes on, of a request that is looked up.
+    pub origin_query: OriginQuery,
     pub loader: Option<(Arc<Plugin>, LoaderError)>,
     /// Of what the loader sees.
     pub unkeyed: Option<Watch>,
+    /// Of what the origin gets beside the key of a key plugin.
+    pub forwarded: Option<Watch>,
     /// Of what the response plugin sees.
     pub looked: Option<Watch>,
     pub request_plugin: Option<(Arc<Plugin>, RequestError)>,
@@ -202,6 +206,8 @@ impl Route {
         let unkeyed = loader.as_ref().map(watch);
         let looked = response.as_ref().map(watch);
         let looked = looked.filter(|watch| watch.rule != config::Unkeyed::Allow);
+        let forwarded = key_plugin.as_ref().map(watch);
+        let forwarded = forwarded.filter(|watch| watch.rule != config::Unkeyed::Allow);
         let key = Template::new(&config.key).with_headers(parts.trusted_headers);
         Ok(Self {
             name: name.as_str().into(),
@@ -218,7 +224,9 @@ impl Route {
             ),
             key,
             key_plugin: key_plugin.map(|(plugin, on_error)| (plugin, on_error.key)),
+            origin_query: config.key.origin_query,
             unkeyed,
+            forwarded,
             looked,
             loader: loader.map(|(plugin, on_error)| (plugin, on_error.loader)),
             request_plugin: request.transpose()?,

@@ -14,10 +14,9 @@ use crate::cache::event::Event;
 use crate::cache::fill::{Fill, Head};
 use crate::cache::freshness::initial_age;
 use crate::cache::key::KeyBuf;
-use crate::cache::l2::Held;
 use crate::cache::policy::{Source, Terms};
 use crate::cache::tags::{Tags, groups};
-use crate::cache::{Cache, Unshared, variant_key};
+use crate::cache::{Unshared, variant_key};
 use crate::http::body::Body;
 use crate::http::cache_groups::CACHE_GROUPS;
 use crate::http::memory::stored::StoredBody;
@@ -65,7 +64,7 @@ impl Fetch {
         let fill = Fill::new(head, self.cache.max_object_bytes, self.ask.memory.clone());
         self.cache.hit_for_miss.end(leader.key());
         leader.stream(Arc::clone(&fill));
-        let whole = pump(&self.cache, &leader, &fill, body, &mut self.lease).await;
+        let whole = self.pump(&leader, &fill, body).await;
         let stored = whole.and_then(|body| self.store(&leader, &fill, body));
         // The flight ends here, after the entry is in L1: a late request finds one or the other.
         drop(leader);
@@ -121,6 +120,19 @@ impl Fetch {
             ..leader.marks().clone()
         }
     }
+
+    /// Moves the body into the fill as it comes. Some: all of it, to be stored.
+    async fn pump(&mut self, leader: &Leader, fill: &Fill, body: Body) -> Option<StoredBody> {
+        let (primary, freshness) = (&self.primary, &fill.head.freshness);
+        let (cache, lease) = (&self.cache, &mut self.lease);
+        let outgrown = || {
+            // Learnt late: the next requests need not queue for it, here and elsewhere.
+            *lease = None;
+            cache.hit_for_miss.mark(leader.key(), Unshared::Everybody);
+            cache.large.note(primary, freshness.left_at_arrival());
+        };
+        pump(leader, fill, body, outgrown).await
+    }
 }
 
 /// Where an answer with this status is kept: parts have a key of their own.
@@ -131,16 +143,16 @@ pub(super) fn kept_under(primary: &KeyBuf, status: StatusCode) -> Cow<'_, KeyBuf
     }
 }
 
-/// Moves the body into the fill as it comes. Some: all of it, to be stored.
+/// Moves the body into the fill as it comes, and says once that it outgrew what may be stored.
+/// Some: all of it, to be stored.
 async fn pump(
-    cache: &Cache,
     leader: &Leader,
     fill: &Fill,
     mut body: Body,
-    lease: &mut Option<Held>,
+    outgrown: impl FnOnce(),
 ) -> Option<StoredBody> {
     let mut trailers = None;
-    let mut outgrown = false;
+    let mut outgrown = Some(outgrown);
     loop {
         if !fill.room().await {
             // Who waits for this flight may not have begun to read.
@@ -160,11 +172,8 @@ async fn pump(
                 Err(frame) => trailers = frame.into_trailers().ok(),
             },
         }
-        if !outgrown && fill.outgrown() {
-            // Learnt late: the next requests need not queue for it, here and elsewhere.
-            outgrown = true;
-            *lease = None;
-            cache.hit_for_miss.mark(leader.key(), Unshared::Everybody);
+        if let Some(tell) = outgrown.take_if(|_| fill.outgrown()) {
+            tell();
         }
     }
     fill.fail();
@@ -174,6 +183,7 @@ async fn pump(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Cache;
     use crate::cache::coalesce::Turn;
     use crate::cache::freshness::Freshness;
     use bytes::Bytes;
@@ -214,13 +224,13 @@ mod tests {
         let pieces =
             ["12345", "6789"].map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
         let body = Body::boxed(StreamBody::new(futures_util::stream::iter(pieces)));
-        let (waiting, mut lease) = (leader.follow(), None);
+        let waiting = leader.follow();
         let reading = async {
             let reader = fill.reader().unwrap();
             drop(waiting);
             reader.collect().await.unwrap().to_bytes()
         };
-        let (stored, read) = tokio::join!(pump(&cache, &leader, &fill, body, &mut lease), reading);
+        let (stored, read) = tokio::join!(pump(&leader, &fill, body, || ()), reading);
         assert!(stored.is_none());
         assert_eq!(read, "123456789");
     }
