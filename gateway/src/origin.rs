@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use self::admission::{Admission, Place};
@@ -179,11 +179,16 @@ impl Origin {
         let named = forward::end_response_hop(response.status(), response.headers_mut());
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let http2 = response.version() == Version::HTTP_2;
+        // Its sender says something when there is something to say, as in a tunnel.
+        let idle = match is_event_stream(response.headers()) {
+            true => self.timeouts.idle.0.max(self.timeouts.tunnel.0),
+            false => self.timeouts.idle.0,
+        };
         response.map(|incoming| {
             if switching || http_body::Body::is_end_stream(&incoming) {
                 return Body::empty();
             }
-            let mut body = Bounded::new(incoming, u64::MAX, self.timeouts.idle.0)
+            let mut body = Bounded::new(incoming, u64::MAX, idle)
                 .with_marked_end(http2)
                 .without_trailers(named);
             if let Some(deadline) = deadline {
@@ -192,6 +197,14 @@ impl Origin {
             Body::boxed(exchange::Held::new(body, place, memory))
         })
     }
+}
+
+/// Whether a response is a stream of server-sent events.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    const KIND: &[u8] = b"text/event-stream";
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let kind = kind.and_then(|kind| kind.split(|octet| *octet == b';').next());
+    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(KIND))
 }
 
 /// The same request once more, if it has no body.

@@ -402,7 +402,7 @@ impl Proxy {
         now: Instant,
     ) -> Served {
         let age = entry.freshness.age(now);
-        let ttl = entry.freshness.ttl_at(age);
+        let ttl = entry.ttl_at(age, now);
         let status = CacheStatus::Hit { ttl, detail };
         Served::new(respond::from_entry(parts, entry, age, &status), outcome)
     }

@@ -58,6 +58,8 @@ mod bus_tls;
 mod bus_transport;
 #[path = "e2e/caller.rs"]
 mod caller;
+#[path = "e2e/calls_and_events.rs"]
+mod calls_and_events;
 #[path = "e2e/cli.rs"]
 mod cli;
 #[path = "e2e/cluster.rs"]
@@ -128,6 +130,8 @@ mod l2_turns;
 mod large_ranges;
 #[path = "e2e/limits.rs"]
 mod limits;
+#[path = "e2e/match_values.rs"]
+mod match_values;
 #[path = "e2e/observability.rs"]
 mod observability;
 #[path = "e2e/origin_query.rs"]

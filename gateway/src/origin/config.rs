@@ -64,11 +64,11 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the request sent to the response's head.
     pub first_byte: Duration,
-    /// Between two pieces of a body.
+    /// Between two pieces of a body; between two of an event stream, `tunnel`.
     pub idle: Duration,
     /// The whole exchange, to the last byte of the body; 0 is no limit.
     pub total: Duration,
-    /// After a switch of protocols (WebSocket): silence on both sides.
+    /// After a switch of protocols (WebSocket): silence on both sides; of an event stream, the origin's silence.
     pub tunnel: Duration,
 }
 
@@ -172,8 +172,8 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::secs(2),
-            first_byte: Duration::secs(30),
-            idle: Duration::secs(30),
+            first_byte: Duration::secs(60),
+            idle: Duration::secs(60),
             total: Duration::secs(24 * 3_600),
             tunnel: Duration::secs(600),
         }

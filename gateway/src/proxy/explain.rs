@@ -318,7 +318,7 @@ fn tier(name: &str, holds: Option<String>) -> String {
 
 /// An entry in a few words.
 fn state(entry: &Entry, now: Instant) -> String {
-    let ttl = entry.freshness.ttl(now);
+    let ttl = entry.ttl(now);
     let age = entry.freshness.age(now).as_secs();
     let what = match entry.state(now) {
         State::Fresh => "fresh",

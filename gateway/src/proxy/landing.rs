@@ -145,7 +145,7 @@ impl Proxy {
             fwd_status: Some(StatusCode::NOT_MODIFIED.as_u16()),
             stored: true,
             collapsed: !leads,
-            ttl: Some(entry.freshness.ttl(now)),
+            ttl: Some(entry.ttl(now)),
             detail: None,
         };
         Served::new(

@@ -116,7 +116,7 @@ fn answer(request: &Request, entry: &Entry, now: Instant) -> Option<Response<Bod
 
 fn closed(mut response: Response<Body>, entry: &Entry, now: Instant) -> Response<Body> {
     let status = CacheStatus::Hit {
-        ttl: entry.freshness.ttl(now),
+        ttl: entry.ttl(now),
         detail: None,
     };
     respond::finish(&mut response, entry.freshness.age(now), &status);

@@ -82,6 +82,7 @@ impl http_body::Body for Excerpt {
 
 #[cfg(test)]
 mod tests {
+    use http_body::Body as _;
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
