@@ -218,7 +218,12 @@ impl Proxy {
         };
         let refusal = response.extensions().get::<Refusal>().copied();
         let fwd_status = Some(response.status().as_u16());
-        let response = match excerpt::of_load(&miss.ask, response) {
+        let excerpted = match miss.part {
+            // The origin was asked for the range, and knows none.
+            true => Excerpted::Response(excerpt::of_passed(&miss.ask, response)),
+            false => excerpt::of_load(&miss.ask, response),
+        };
+        let response = match excerpted {
             Excerpted::Response(response) => response,
             Excerpted::TooFar if refusal == Some(Refusal::TooLarge) && miss.may_go_by_part() => {
                 return Settled::Part;

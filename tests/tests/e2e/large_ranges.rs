@@ -222,4 +222,5 @@ async fn an_origin_without_ranges_is_not_read_in_vain() {
     got.at_least(1_000).await;
     drop(got);
     assert!(sent.load(Ordering::SeqCst) < WHOLE);
+    assert_eq!(origin.count(), 1, "it was asked for the range at once");
 }
