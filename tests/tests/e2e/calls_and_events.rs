@@ -8,6 +8,7 @@ use e2e::origin::Origin;
 use e2e::reply::{Pieces, Reply};
 use e2e::setup::Setup;
 use e2e::wait::passed;
+use http::Method;
 
 /// An origin whose one answer has these fields and comes piece by piece.
 async fn streaming(fields: &'static [(&'static str, &'static str)]) -> (Origin, Pieces) {
@@ -61,7 +62,9 @@ async fn the_line_of_a_grpc_call_says_how_the_call_ended() {
         .await;
     let asking = tokio::spawn({
         let client = gateway.client_http2().uncached();
-        async move { client.post("/shop.Orders/Get", "x").await }
+        let call = client.ask(Method::POST, "/shop.Orders/Get");
+        let call = call.header("te", "trailers").body("x");
+        async move { call.send().await }
     });
     pieces.send("message").await;
     pieces.trailer("grpc-status", "14").await;
