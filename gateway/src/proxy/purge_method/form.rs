@@ -97,14 +97,14 @@ const ACCEPTED: &str = "accepted are: PURGE with a URL; `X-Purge-Method: regex` 
 impl fmt::Display for NotUnderstood {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status.as_u16();
-        write!(f, "{status} nothing was purged: {}; {ACCEPTED}\n", self.why)
+        writeln!(f, "{status} nothing was purged: {}; {ACCEPTED}", self.why)
     }
 }
 
 /// Whether this method asks a cache for something, in whatever spelling.
 pub fn is_control(method: &str) -> bool {
     let is = |known: &&str| known.eq_ignore_ascii_case(method);
-    is(&"PURGE") || OTHER_METHODS.iter().any(|known| is(&known))
+    is(&"PURGE") || OTHER_METHODS.iter().any(is)
 }
 
 /// Reads a request with such a method.
