@@ -35,8 +35,8 @@ use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{self, BindError, Bound, Running};
 use crate::origin::{BuildError, Origins};
 use crate::plugin::{Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
-use crate::proxy::Proxy;
 use crate::proxy::route::{Needs, RouteError, Routes};
+use crate::proxy::{Proxy, PurgeMethod};
 use crate::telemetry::logs::Logs;
 use crate::telemetry::metrics::{self, Registry};
 
@@ -157,14 +157,16 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
     };
     let routes = Routes::new(&config.routes, &needs)?;
     let access = config.telemetry.access_log == crate::telemetry::config::AccessLog::On;
+    let ports = config.listeners.iter().map(|l| l.address.port());
+    let purge_method = PurgeMethod::new(&config.purge_method, ports, &registry)?;
     let proxy = Arc::new(Proxy::new(
         Arc::clone(&cache),
         routes,
-        &config.purge_method,
+        purge_method,
         config.listeners.iter().map(|listener| listener.path),
         access,
         trust,
-    )?);
+    ));
     Ok(Engine {
         proxy,
         plugins,

@@ -17,6 +17,7 @@ mod hit_for_miss;
 pub mod key;
 mod l1;
 pub mod l2;
+mod large;
 pub mod parts;
 pub mod peers;
 pub mod policy;
@@ -43,6 +44,7 @@ use key::{Hash64, Key, KeyBuf};
 use l1::{Found, L1};
 use l2::L2;
 use l2::store::Store;
+use large::LargeObjects;
 use peers::Peers;
 use purge::{Author, Kind, Order, Presence, PurgeLog, Selector, Verdict};
 use record::Seal;
@@ -64,6 +66,8 @@ pub struct Cache {
     pub backoff: Backoff,
     /// Keys whose responses could not be shared a moment ago.
     pub hit_for_miss: HitForMiss,
+    /// Keys whose objects are larger than one may be.
+    pub large: LargeObjects,
     pub hooks: Arc<Hooks>,
     /// What other nodes purge is not heard here at the moment.
     cut_off: AtomicBool,
@@ -130,6 +134,7 @@ impl Cache {
                 .build_with_hasher(Default::default()),
             backoff: Backoff::new(&config.backoff),
             hit_for_miss: HitForMiss::new(config.inflight.hit_for_miss.0),
+            large: LargeObjects::new(config.inflight.hit_for_miss.0),
             hooks,
             cut_off: AtomicBool::new(false),
             swept: AtomicU64::new(0),

@@ -297,6 +297,24 @@ impl Plugin {
         }
     }
 
+    /// The query as the key that it derives holds it, as far as its manifest says. None:
+    /// nothing of it.
+    pub fn keyed_query(&self, query: &str) -> Option<String> {
+        let version = self.versions.current.load();
+        let pieces = match &version.manifest.declarative {
+            Some(rules) => rules.pieces(query),
+            None => version.manifest.needs.pieces(query),
+        };
+        (!pieces.is_empty()).then(|| pieces.join("&"))
+    }
+
+    /// Whether its guest derives keys from a whole query: nothing says what these hold of it.
+    pub fn keys_by_code(&self) -> bool {
+        let version = self.versions.current.load();
+        let manifest = &version.manifest;
+        manifest.declarative.is_none() && manifest.needs.query == QueryNeed::Whole
+    }
+
     /// Whether the key that it derives depends on this.
     pub fn keys_by(&self, field: &Field) -> bool {
         let version = self.versions.current.load();

@@ -13,6 +13,7 @@ mod combine;
 pub mod config;
 mod context;
 mod cover;
+mod excerpt;
 mod explain;
 mod fallback;
 mod fetch;
@@ -23,6 +24,7 @@ mod invalidate;
 mod landing;
 mod load;
 mod metrics;
+mod origin_query;
 mod parts;
 mod pass;
 mod patience;
@@ -64,14 +66,13 @@ use access::{AccessLog, Line};
 use context::{Ask, Keyed};
 use metrics::Outcome;
 use plan::Plan;
-use purge_method::PurgeMethod;
 use route::{Route, Routes};
 use target::{Refused, Target};
 
 pub use by_url::ByUrl;
 pub use explain::Explanation;
 pub use head::compact;
-pub use purge_method::TokenError;
+pub use purge_method::{PurgeMethod, TokenError};
 
 /// Gateways of our name that a request may come through.
 const MOST_PASSES: usize = 10;
@@ -118,6 +119,17 @@ enum Further {
     Work(Work),
 }
 
+impl Further {
+    /// Some: the answer may be shared under this key.
+    fn keyed(&self) -> Option<&Keyed> {
+        match self {
+            Self::Refresh(_, keyed, _) => Some(keyed),
+            Self::Work(Work::Load(looked)) => Some(&looked.0),
+            Self::Work(Work::Pass(..)) => None,
+        }
+    }
+}
+
 /// What takes an origin or a plugin.
 enum Work {
     /// To see whether the request has a body.
@@ -143,16 +155,15 @@ impl Served {
 }
 
 impl Proxy {
-    /// # Errors
-    /// When the `PURGE` method's addresses or token can't be used.
+    /// Answers requests to listeners with these rules.
     pub fn new(
         cache: Arc<Cache>,
         routes: Routes,
-        purge_method: &config::PurgeMethod,
+        purge_method: PurgeMethod,
         listeners: impl Iterator<Item = Rules>,
         access: bool,
         trust: Option<Trust>,
-    ) -> Result<Self, TokenError> {
+    ) -> Self {
         let mut rules: Vec<Rules> = Vec::new();
         for one in listeners {
             if !rules.contains(&one) {
@@ -162,15 +173,15 @@ impl Proxy {
         if rules.is_empty() {
             rules.push(Rules::default());
         }
-        Ok(Self {
+        Self {
             cache,
             routes,
-            purge_method: PurgeMethod::new(purge_method)?,
+            purge_method,
             rules: rules.into(),
             access: AccessLog::new(access),
             trust,
             warnings: LineLimiter::new(Instant::now()),
-        })
+        }
     }
 
     /// The routes that answer with an error while this plugin can't be called.
@@ -250,6 +261,9 @@ impl Proxy {
             Step::Further(further) => further,
         };
         let (route, host) = (Arc::clone(route), host.into_owned());
+        if let Some(keyed) = further.keyed() {
+            origin_query::narrow(&mut parts.uri, &route, &keyed.key);
+        }
         let ask = Ask {
             parts,
             host,
@@ -438,7 +452,7 @@ impl Proxy {
         now: Instant,
     ) -> Served {
         let age = entry.freshness.age(now);
-        let ttl = entry.freshness.ttl_at(age);
+        let ttl = entry.ttl_at(age, now);
         let status = CacheStatus::Hit { ttl, detail };
         Served::new(respond::from_entry(parts, entry, age, &status), outcome)
     }

@@ -30,7 +30,16 @@ const HOP_BY_HOP: [&str; 5] = [
 ];
 
 /// Fields that are for caches on the way, not for clients (cache.md, Invalidation).
-const TAG_FIELDS: [&str; 3] = ["surrogate-key", "cache-tag", "edge-cache-tag"];
+const TAG_FIELDS: [&str; 8] = [
+    "surrogate-key",
+    "cache-tag",
+    "edge-cache-tag",
+    "xkey",
+    "x-magento-tags",
+    "x-cache-tags",
+    "cache-tags",
+    "purge-cache-tags",
+];
 
 /// Fields of which a response has one line at most.
 const SINGLE: [&str; 8] = [

@@ -62,6 +62,8 @@ mod bus_tls;
 mod bus_transport;
 #[path = "e2e/caller.rs"]
 mod caller;
+#[path = "e2e/calls_and_events.rs"]
+mod calls_and_events;
 #[path = "e2e/cli.rs"]
 mod cli;
 #[path = "e2e/cluster.rs"]
@@ -132,12 +134,18 @@ mod l2_redis_index;
 mod l2_tls;
 #[path = "e2e/l2_turns.rs"]
 mod l2_turns;
+#[path = "e2e/large_ranges.rs"]
+mod large_ranges;
 #[path = "e2e/limits.rs"]
 mod limits;
 #[path = "e2e/long_streams.rs"]
 mod long_streams;
+#[path = "e2e/match_values.rs"]
+mod match_values;
 #[path = "e2e/observability.rs"]
 mod observability;
+#[path = "e2e/origin_query.rs"]
+mod origin_query;
 #[path = "e2e/parts.rs"]
 mod parts;
 #[path = "e2e/paths.rs"]
@@ -178,6 +186,8 @@ mod policy;
 mod proxying;
 #[path = "e2e/purge.rs"]
 mod purge;
+#[path = "e2e/purge_forms.rs"]
+mod purge_forms;
 #[path = "e2e/purge_races.rs"]
 mod purge_races;
 #[path = "e2e/purge_schedule.rs"]

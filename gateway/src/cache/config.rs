@@ -199,8 +199,10 @@ pub enum RequestDirectives {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ranges {
-    /// The whole is loaded once and answers every range.
+    /// As `whole`, and of what is larger than `cache.l1.max_object_bytes` as `parts`.
     #[default]
+    Auto,
+    /// The whole is loaded once and answers every range.
     Whole,
     /// The range alone is loaded; parts are kept, added to, and completed.
     Parts,
@@ -218,6 +220,19 @@ pub struct Key {
     pub cookies: Vec<String>,
     /// Name of the plugin that derives the key.
     pub plugin: Option<String>,
+    /// Which query the origin, a loader and a response plugin get of what is looked up in the cache.
+    pub origin_query: OriginQuery,
+}
+
+/// Which query goes on to the origin, of a request that is looked up in the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OriginQuery {
+    /// What the key holds of it: nothing that one client writes can get into the page of another.
+    #[default]
+    AsKeyed,
+    /// As the client sent it, with the parameters that the key leaves out: what the origin makes of them is everybody's page.
+    AsSent,
 }
 
 /// Which query parameters count in a key. One that holds `;` always does: some origins part parameters there.

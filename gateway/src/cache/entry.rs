@@ -8,7 +8,7 @@ use http::header::{ETAG, LAST_MODIFIED};
 use http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
 
-use crate::cache::freshness::{Freshness, State};
+use crate::cache::freshness::{Freshness, State, begun};
 use crate::cache::key::{Hash64, Key, first_64_bits};
 use crate::cache::parts::Parts;
 use crate::cache::purge::{Order, Watch};
@@ -37,6 +37,9 @@ pub struct Entry {
     pub(super) watch: OnceLock<Watch>,
     /// The order up to which it was compared with the purge log, and the soft mark.
     checked: AtomicU64,
+    /// When it became stale by a soft purge, set before the mark. Unset beside a mark: too
+    /// long ago to be known.
+    stale_since: OnceLock<Instant>,
 }
 
 /// What purges know an entry by.
@@ -81,6 +84,7 @@ impl Entry {
             known_since: born,
             watch: OnceLock::new(),
             checked: AtomicU64::new(born),
+            stale_since: OnceLock::new(),
         }
     }
 
@@ -107,7 +111,7 @@ impl Entry {
 
     /// Whether a soft purge marked it stale.
     pub fn is_marked(&self) -> bool {
-        self.checked.load(Ordering::Relaxed) & SOFT != 0
+        self.checked.load(Ordering::Acquire) & SOFT != 0
     }
 
     /// Notes that it was compared with the log up to `order`.
@@ -116,10 +120,40 @@ impl Entry {
             .store(order | if marked { SOFT } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Marks it stale, as a soft purge would. One that is compared with the log at the same
-    /// moment may lose the mark.
-    pub fn mark(&self) {
-        self.checked.fetch_or(SOFT, Ordering::Relaxed);
+    /// Marks it stale since a soft purge, or what is like one; None: too long ago to be known.
+    /// One that is compared with the log at the same moment may lose the mark.
+    pub fn mark(&self, since: Option<Instant>) {
+        if let Some(since) = since {
+            let _ = self.stale_since.set(since);
+        }
+        self.checked.fetch_or(SOFT, Ordering::Release);
+    }
+
+    /// How long it has been stale by a soft purge. None: it is not.
+    fn marked_for(&self, now: Instant) -> Option<Duration> {
+        let for_ages = Duration::MAX;
+        self.is_marked().then(|| {
+            let since = self.stale_since.get();
+            since.map_or(for_ages, |since| now.saturating_duration_since(*since))
+        })
+    }
+
+    /// Seconds of freshness left at this age, begun ones counted; at most 0 from a soft purge on.
+    pub fn ttl_at(&self, age: Duration, now: Instant) -> i64 {
+        let left = self.freshness.ttl_at(age);
+        match self.is_marked() {
+            false => left,
+            true => {
+                let since = self.stale_since.get().copied();
+                let stale = since.map_or(0, |since| begun(now.saturating_duration_since(since)));
+                left.min(-stale)
+            }
+        }
+    }
+
+    /// [`ttl_at`](Self::ttl_at) its age.
+    pub fn ttl(&self, now: Instant) -> i64 {
+        self.ttl_at(self.freshness.age(now), now)
     }
 
     /// Tells whether another node's entry is the same: by status and entity tag, or by
@@ -136,9 +170,9 @@ impl Entry {
 
     /// Whether it may be used at `now`.
     pub fn state(&self, now: Instant) -> State {
-        match self.is_marked() {
-            false => self.freshness.state(now),
-            true => self.freshness.state_when_marked(now),
+        match self.marked_for(now) {
+            None => self.freshness.state(now),
+            Some(marked_for) => self.freshness.state_when_marked(now, marked_for),
         }
     }
 
@@ -183,4 +217,4 @@ impl Entry {
 /// A header map's share for one field, measured.
 const HEADER_COST: usize = 104;
 /// The entry, its reference counts, its cell for invalidations and moka's node, measured.
-const ENTRY_COST: usize = 592;
+const ENTRY_COST: usize = 616;

@@ -91,6 +91,8 @@ pub enum Alone {
     WaitTimeout,
     /// Flights were lost, or of other variants, too often.
     Unsettled,
+    /// It asks for a range of what only its own client gets.
+    Range,
 }
 
 /// Why a stale copy was served.
@@ -169,7 +171,7 @@ macro_rules! names {
 }
 
 names!(Reach { Key => "key", Url => "url", Prefix => "prefix", Pattern => "pattern", Tag => "tag", Group => "group", Route => "route", All => "all" });
-names!(Alone { HitForMiss => "hit-for-miss", Private => "private", OtherVariant => "other-variant", WaitTimeout => "wait-timeout", Unsettled => "unsettled" });
+names!(Alone { HitForMiss => "hit-for-miss", Private => "private", OtherVariant => "other-variant", WaitTimeout => "wait-timeout", Unsettled => "unsettled", Range => "range" });
 names!(StaleReason { Revalidating => "revalidating", LoaderError => "loader-error", SoftTimeout => "soft-timeout", Backoff => "backoff", Tolerated => "max-stale" });
 names!(Eviction { Expired => "expired", Size => "size" });
 names!(Look { Hit => "hit", Miss => "miss", Error => "error", Skipped => "skipped", Corrupt => "corrupt", Outdated => "outdated", Ahead => "ahead" });

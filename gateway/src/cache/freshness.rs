@@ -62,6 +62,11 @@ impl Freshness {
         (self.received + other.initial_age).cmp(&(other.received + self.initial_age))
     }
 
+    /// How long it was to stay fresh when it arrived.
+    pub fn left_at_arrival(&self) -> Duration {
+        self.lifetime.saturating_sub(self.initial_age)
+    }
+
     /// Seconds of freshness left, begun ones counted; negative once stale.
     pub fn ttl(&self, now: Instant) -> i64 {
         self.ttl_at(self.age(now))
@@ -74,7 +79,6 @@ impl Freshness {
 
     /// [`ttl`](Self::ttl) at this age.
     pub fn ttl_at(&self, age: Duration) -> i64 {
-        let begun = |d: Duration| (d + Duration::from_millis(999)).as_secs() as i64;
         match self.lifetime.checked_sub(age) {
             Some(left) => begun(left),
             None => -begun(age - self.lifetime),
@@ -90,17 +94,19 @@ impl Freshness {
         State::Stale(self.windows(age - self.lifetime))
     }
 
-    /// As [`state`](Self::state), for an entry that a soft purge marked stale: it
+    /// As [`state`](Self::state), for an entry that a soft purge made stale so long ago: its
+    /// windows count from then, or from its expiry if that came first. One without windows
     /// may be served while it refreshes for as long as it would have lived.
-    pub fn state_when_marked(&self, now: Instant) -> State {
-        match self.state(now) {
-            State::Fresh if self.must_revalidate => State::Stale(Windows::NONE),
-            State::Fresh => State::Stale(Windows {
+    pub fn state_when_marked(&self, now: Instant, marked_for: Duration) -> State {
+        let past_expiry = self.age(now).checked_sub(self.lifetime);
+        let has_none = self.while_revalidate.max(self.if_error).is_zero();
+        if past_expiry.is_none() && has_none && !self.must_revalidate {
+            return State::Stale(Windows {
                 while_revalidate: true,
                 if_error: true,
-            }),
-            stale => stale,
+            });
         }
+        State::Stale(self.windows(past_expiry.unwrap_or_default().max(marked_for)))
     }
 
     /// What may be done with an entry that is in doubt: nobody gets it before its origin
@@ -147,6 +153,11 @@ impl Freshness {
         };
         fresh + self.while_revalidate.max(self.if_error).max(keep)
     }
+}
+
+/// Seconds, begun ones counted.
+pub(super) fn begun(time: Duration) -> i64 {
+    time.saturating_add(Duration::from_millis(999)).as_secs() as i64
 }
 
 /// How long past expiry an entry is kept for revalidation alone.
@@ -217,7 +228,35 @@ mod tests {
             ..freshness(t)
         };
         assert_eq!(f.state(t + secs(56)), State::Stale(Windows::NONE));
-        assert_eq!(f.state_when_marked(t), State::Stale(Windows::NONE));
+        let marked = f.state_when_marked(t, Duration::ZERO);
+        assert_eq!(marked, State::Stale(Windows::NONE));
+    }
+
+    #[test]
+    fn windows_count_from_a_soft_purge() {
+        let t = Instant::now();
+        let f = freshness(t);
+        let windows =
+            |after, marked_for| match f.state_when_marked(t + secs(after), secs(marked_for)) {
+                State::Fresh => panic!("it is stale"),
+                State::Stale(windows) => (windows.while_revalidate, windows.if_error),
+            };
+        assert_eq!(windows(1, 0), (true, true));
+        assert_eq!(windows(11, 10), (false, true), "well before its expiry");
+        assert_eq!(windows(50, 49), (false, true));
+        assert_eq!(windows(64, 5), (true, true), "9 s after expiry");
+        assert_eq!(windows(70, 5), (false, true), "15 s after expiry");
+        assert_eq!(windows(154, 101), (false, false));
+        let bare = Freshness {
+            while_revalidate: Duration::ZERO,
+            if_error: Duration::ZERO,
+            ..f
+        };
+        let served = State::Stale(Windows {
+            while_revalidate: true,
+            if_error: true,
+        });
+        assert_eq!(bare.state_when_marked(t + secs(50), secs(49)), served);
     }
 
     #[test]

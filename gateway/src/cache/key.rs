@@ -8,7 +8,7 @@
 //!
 //! Built into a [`KeyBuf`] on the stack: a hit allocates nothing for it.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::sync::Arc;
 
@@ -360,17 +360,22 @@ impl Template {
     }
 
     fn push_query(&self, key: &mut KeyBuf, query: &str) {
+        if let Some(kept) = self.query(query) {
+            key.push(Field::Query, kept.as_bytes());
+        }
+    }
+
+    /// The query as the native key holds it. None: nothing of it.
+    pub fn query<'a>(&self, query: &'a str) -> Option<Cow<'a, str>> {
         if self.include.is_none() && self.drop.is_empty() && !self.sort {
-            return key.push(Field::Query, query.as_bytes());
+            return Some(Cow::Borrowed(query));
         }
         let mut kept: SmallVec<[&str; 16]> =
             query.split('&').filter(|pair| self.keeps(pair)).collect();
         if self.sort {
             kept.sort_unstable();
         }
-        if !kept.is_empty() {
-            key.push(Field::Query, kept.join("&").as_bytes());
-        }
+        (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
     }
 
     /// Whether the native key covers this piece of a query.

@@ -6,7 +6,7 @@
 //! shown only where a load of our own that began at `born` would be.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::entry::Entry;
 use super::event::Event;
@@ -242,7 +242,7 @@ impl Cache {
         let outdated =
             entry.freshness.received.elapsed() >= SETTLED && entry.likeness() != likeness;
         if outdated {
-            entry.mark();
+            entry.mark(Some(Instant::now()));
         }
         outdated
     }

@@ -27,6 +27,7 @@ mod stamps;
 mod steps;
 mod table;
 mod text;
+mod times;
 mod urls;
 
 use std::collections::VecDeque;
@@ -43,6 +44,7 @@ use ledger::{Ledger, Spot, Taken};
 use order::{Bounds, Clock};
 use stamps::Stamps;
 use table::{Cell, Stamp};
+use times::SoftTimes;
 
 pub use order::{MAX_NUMBER, Order, number_of, numbered, shared};
 pub use stamps::{Presence, Watch};
@@ -110,6 +112,8 @@ pub struct PurgeLog {
     doubted: AtomicU64,
     /// Entries and loads born before this can't be judged any more.
     floor: AtomicU64,
+    /// When the last soft purges came.
+    soft_times: Mutex<SoftTimes>,
     /// Whoever changes the log holds this.
     writer: Mutex<Writer>,
     max_records: usize,
@@ -175,6 +179,7 @@ impl PurgeLog {
             all: Cell::default(),
             doubted: AtomicU64::new(0),
             floor: AtomicU64::new(0),
+            soft_times: Mutex::default(),
             writer: Mutex::default(),
             max_records: limits.max_records,
             max_request_records: limits.max_request_records.max(1),
@@ -310,6 +315,9 @@ impl PurgeLog {
     }
 
     fn insert(&self, author: Author, selector: &Selector, kind: Kind, order: Order) {
+        if kind == Kind::Soft {
+            self.soft_times.lock().note(order, Instant::now());
+        }
         let ledger = self.with_room(author);
         let stamp = match kind {
             Kind::Hard => Stamp {
@@ -386,7 +394,10 @@ impl PurgeLog {
         if stamp.hard > entry.born {
             return Verdict::Hidden;
         }
-        let marked = entry.is_marked() || stamp.soft > entry.born;
+        if stamp.soft > entry.born && !entry.is_marked() {
+            entry.mark(self.soft_times.lock().of(stamp.soft));
+        }
+        let marked = entry.is_marked();
         // Not noted as compared: the doubt may be cleared.
         if entry.born < self.doubted() {
             return Verdict::Doubted;

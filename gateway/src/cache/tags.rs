@@ -1,8 +1,7 @@
 //! Tags (surrogate keys): the names that a purge by tag reaches an entry by.
 //!
-//! They come from `Surrogate-Key` (separated by spaces), `Cache-Tag` and
-//! `Edge-Cache-Tag` (by commas), from the route and from plugins. The three fields
-//! are between the origin and us: clients do not get them.
+//! They come from the fields in which applications name them ([`FIELDS`]), from the route and
+//! from plugins. These fields are between the origin and us: clients do not get them.
 //!
 //! Groups (RFC 9875) are tags of an origin's own, which unsafe requests purge; the
 //! client's caches have a use for them, so that field goes on.
@@ -12,9 +11,36 @@ use http::{HeaderMap, HeaderName};
 use crate::cache::key::{Field, Hash64, KeyBuf, hash64};
 use crate::http::cache_groups;
 
-const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
-const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
-const EDGE_CACHE_TAG: HeaderName = HeaderName::from_static("edge-cache-tag");
+/// What stands between two tags.
+#[derive(Clone, Copy)]
+enum Between {
+    Spaces,
+    Commas,
+    /// Both are in use under this name, and no tag of those who use it holds either.
+    SpacesAndCommas,
+}
+
+/// The fields that name tags: Fastly's, Cloudflare's, Akamai's, and those that applications
+/// send to Varnish (vmod xkey and Shopware; Magento; Symfony and TYPO3; API Platform; Drupal).
+const FIELDS: [(HeaderName, Between); 8] = [
+    (HeaderName::from_static("surrogate-key"), Between::Spaces),
+    (HeaderName::from_static("cache-tag"), Between::Commas),
+    (HeaderName::from_static("edge-cache-tag"), Between::Commas),
+    (HeaderName::from_static("xkey"), Between::SpacesAndCommas),
+    (HeaderName::from_static("x-magento-tags"), Between::Commas),
+    (
+        HeaderName::from_static("x-cache-tags"),
+        Between::SpacesAndCommas,
+    ),
+    (
+        HeaderName::from_static("cache-tags"),
+        Between::SpacesAndCommas,
+    ),
+    (
+        HeaderName::from_static("purge-cache-tags"),
+        Between::SpacesAndCommas,
+    ),
+];
 
 /// Tags of one entry at most; more are dropped and counted.
 pub const MAX_TAGS: usize = 1_024;
@@ -44,18 +70,16 @@ impl Tags {
 
     /// Takes the tag fields out of a response and adds what they say.
     pub fn take_from(&mut self, headers: &mut HeaderMap) {
-        for (name, by_space) in [
-            (SURROGATE_KEY, true),
-            (CACHE_TAG, false),
-            (EDGE_CACHE_TAG, false),
-        ] {
+        for (name, between) in FIELDS {
             for line in headers.get_all(&name) {
                 // Names are UTF-8; a broken one must not take its neighbours along.
                 let line = String::from_utf8_lossy(line.as_bytes());
-                match by_space {
-                    true => line.split_ascii_whitespace().for_each(|tag| self.add(tag)),
-                    false => line.split(',').for_each(|tag| self.add(tag.trim())),
-                }
+                let parts = |c: char| match between {
+                    Between::Spaces => c.is_ascii_whitespace(),
+                    Between::Commas => c == ',',
+                    Between::SpacesAndCommas => c == ',' || c.is_ascii_whitespace(),
+                };
+                line.split(parts).for_each(|tag| self.add(tag.trim()));
             }
             headers.remove(name);
         }
@@ -79,7 +103,7 @@ pub fn groups(headers: &HeaderMap, field: &HeaderName, scheme: &str, host: &str)
 
 /// Takes the tag fields out of a response that is not stored.
 pub fn strip(headers: &mut HeaderMap) {
-    for name in [SURROGATE_KEY, CACHE_TAG, EDGE_CACHE_TAG] {
+    for (name, _) in FIELDS {
         headers.remove(name);
     }
 }
@@ -89,18 +113,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_three_fields_count_and_none_goes_on() {
+    fn all_fields_count_and_none_goes_on() {
         let mut headers = HeaderMap::new();
         headers.append("surrogate-key", "a  b".parse().unwrap());
         headers.append("surrogate-key", "c".parse().unwrap());
         headers.append("cache-tag", "d e, f,".parse().unwrap());
         headers.append("edge-cache-tag", "g".parse().unwrap());
+        headers.append("xkey", "h i, j".parse().unwrap());
+        headers.append("x-magento-tags", "cat_p_5,k".parse().unwrap());
+        headers.append("x-cache-tags", "l, m".parse().unwrap());
+        headers.append("cache-tags", "/foo,/bar".parse().unwrap());
+        headers.append("purge-cache-tags", "n o".parse().unwrap());
         let mut tags = Tags::default();
         tags.take_from(&mut headers);
-        let want: Vec<_> = ["a", "b", "c", "d e", "f", "g"]
-            .iter()
-            .map(|t| hash64(t.as_bytes()))
-            .collect();
+        let names = "a|b|c|d e|f|g|h|i|j|cat_p_5|k|l|m|/foo|/bar|n|o";
+        let want: Vec<_> = names.split('|').map(|t| hash64(t.as_bytes())).collect();
         assert_eq!((tags.hashes, tags.dropped), (want, 0));
         assert!(headers.is_empty());
     }

@@ -71,7 +71,7 @@ fn unknown_keys_are_found_at_any_depth() {
     );
     says(
         &file("    match: { paht: / }\n"),
-        "11:14: routes[0].match.paht: unknown key; expected `host`, `path`, `method` or `header`; did you mean `path`?",
+        "11:14: routes[0].match.paht: unknown key; expected `host`, `path`, `method`, `header` or `query`; did you mean `path`?",
     );
     says(
         &file("cache:\n  l1:\n    max_byte: 5\n"),

@@ -4,7 +4,7 @@
 
 use super::Config;
 use super::problem::{Finding, Path, path};
-use crate::cache::config::{Mode, Policy};
+use crate::cache::config::{Mode, OriginQuery, Policy};
 use crate::proxy::config::{PurgeRule, Route, Switch};
 
 /// Everything in a sound configuration that its author should know the risk of.
@@ -15,6 +15,7 @@ pub fn warnings(config: &Config) -> Vec<Finding> {
     for (n, route) in config.routes.iter().enumerate() {
         let at = path(&["routes"]).index(n);
         found.extend(override_without_cookie_rule(route, &config.defaults, &at));
+        found.extend(query_as_sent(route, &at));
     }
     found
 }
@@ -71,4 +72,23 @@ fn override_without_cookie_rule(route: &Route, defaults: &Policy, at: &Path) -> 
         route.name
     );
     Some(Finding::value(at.key("policy").key("mode"), message))
+}
+
+/// The origin gets parameters that the key leaves out.
+fn query_as_sent(route: &Route, at: &Path) -> Option<Finding> {
+    let key = &route.key;
+    let query = &key.query;
+    let narrows = query.include.is_some() || !query.drop.is_empty() || query.sort;
+    let narrows = narrows || key.plugin.is_some();
+    let as_sent = key.origin_query == OriginQuery::AsSent;
+    if !(as_sent && narrows) || route.cache == Switch::Off {
+        return None;
+    }
+    let message = format!(
+        "route `{}`: the origin gets query parameters that the key leaves out, so one client \
+         decides by them what is stored for all the others (an echo of `utm_source`, say); \
+         expected `origin_query: as_keyed`, unless the origin makes nothing of them in its answer",
+        route.name
+    );
+    Some(Finding::value(at.key("key").key("origin_query"), message))
 }

@@ -14,10 +14,12 @@ use http_body::{Frame, SizeHint};
 
 mod begun;
 mod bounded;
+mod excerpt;
 mod pace;
 mod slices;
 
 pub use bounded::{Bounded, LastMove, TimeLift};
+pub use excerpt::Excerpt;
 pub use pace::Pace;
 
 /// A stream behind [`Body::Boxed`].

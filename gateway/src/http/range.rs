@@ -117,6 +117,15 @@ pub fn is_single(request: &HeaderMap) -> bool {
     }
 }
 
+/// Where the one range begins that the request asks for, if it says that.
+pub fn begins_at(request: &HeaderMap) -> Option<u64> {
+    let range = request.get(header::RANGE).filter(|_| is_single(request))?;
+    match parse(range.as_bytes())?.first()? {
+        Spec::Between { first, .. } => Some(*first),
+        Spec::Last(_) => None,
+    }
+}
+
 /// `Range` for the octets from `first` to `last`, both included.
 pub fn request_range(first: u64, last: u64) -> HeaderValue {
     ascii_value(format!("bytes={first}-{last}"))

@@ -176,8 +176,8 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::secs(2),
-            first_byte: Duration::secs(30),
-            idle: Duration::secs(30),
+            first_byte: Duration::secs(60),
+            idle: Duration::secs(60),
             stream_idle: Duration::secs(3_600),
             total: Duration::secs(24 * 3_600),
             tunnel: Duration::secs(600),

@@ -48,15 +48,20 @@ impl KeyRules {
     }
 
     fn push_query(&self, text: &mut String, query: &str) {
+        for (i, piece) in self.pieces(query).into_iter().enumerate() {
+            text.push(if i == 0 { '?' } else { '&' });
+            text.push_str(piece);
+        }
+    }
+
+    /// The pieces of a query as the key holds them, in its order.
+    pub(super) fn pieces<'a>(&self, query: &'a str) -> Vec<&'a str> {
         let mut pieces: Vec<_> = self.kept(query).collect();
         if self.sort {
             // Stable: the order of one name's values may mean something.
             pieces.sort_by_key(|piece| piece.split('=').next());
         }
-        for (i, piece) in pieces.into_iter().enumerate() {
-            text.push(if i == 0 { '?' } else { '&' });
-            text.push_str(piece);
-        }
+        pieces
     }
 
     /// The pieces of a query that count.

@@ -103,6 +103,18 @@ impl KeyNeeds {
         }
     }
 
+    /// The pieces of a query that a key of these needs may hold.
+    pub(super) fn pieces<'a>(&self, query: &'a str) -> Vec<&'a str> {
+        match &self.query {
+            QueryNeed::None => Vec::new(),
+            QueryNeed::Whole => vec![query],
+            QueryNeed::Parameters(wanted) => {
+                let is = |name: &[u8]| wanted.iter().any(|n| n.matches(name));
+                names::parameters(query, is).collect()
+            }
+        }
+    }
+
     fn read(given: types::KeyNeeds) -> Result<Self, Cause> {
         Ok(Self {
             method: given.method,

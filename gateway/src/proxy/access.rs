@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Response;
 use http::request::Parts;
+use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::http::body::{Body, BodyError};
@@ -48,6 +48,8 @@ struct Pending {
     head: Duration,
     bytes: u64,
     complete: bool,
+    /// How a gRPC call ended; its HTTP status says nothing of that.
+    grpc_status: Option<String>,
 }
 
 impl AccessLog {
@@ -98,6 +100,7 @@ impl AccessLog {
             head: started.elapsed(),
             bytes: 0,
             complete: false,
+            grpc_status: grpc_status(response.headers()),
         };
         if whole {
             pending.bytes = length.unwrap_or(0);
@@ -118,6 +121,12 @@ impl Line {
     }
 }
 
+/// Of a call: in the trailers, or in the head where nothing follows it.
+fn grpc_status(fields: &HeaderMap) -> Option<String> {
+    let status = fields.get("grpc-status")?;
+    Some(String::from_utf8_lossy(status.as_bytes()).into_owned())
+}
+
 fn header(parts: &Parts, name: &str) -> String {
     parts.headers.get(name).map_or_else(String::new, |value| {
         String::from_utf8_lossy(value.as_bytes()).into_owned()
@@ -134,6 +143,7 @@ impl Drop for Pending {
             head,
             bytes,
             complete,
+            grpc_status,
         } = self;
         tracing::info!(
             target: "lamina::access",
@@ -148,6 +158,7 @@ impl Drop for Pending {
             cache = outcome.as_str(),
             bytes,
             complete,
+            grpc_status = grpc_status.as_deref(),
             head_us = head.as_micros() as u64,
             total_us = started.elapsed().as_micros() as u64,
             agent = line.agent,
@@ -175,7 +186,13 @@ impl http_body::Body for Logged {
         let polled = std::pin::Pin::new(&mut me.body).poll_frame(cx);
         match &polled {
             std::task::Poll::Ready(Some(Ok(frame))) => {
-                me.pending.bytes += frame.data_ref().map_or(0, |data| data.len() as u64)
+                me.pending.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(trailers) = frame.trailers_ref() {
+                    // Nothing follows them, and not everybody asks whether something does.
+                    me.pending.complete = true;
+                    let ended = grpc_status(trailers);
+                    me.pending.grpc_status = ended.or(me.pending.grpc_status.take());
+                }
             }
             std::task::Poll::Ready(None) => me.pending.complete = true,
             std::task::Poll::Ready(Some(Err(_))) | std::task::Poll::Pending => {}

@@ -163,6 +163,15 @@ impl Fetch {
         let Some(place) = ContentRange::of(&head.headers) else {
             return;
         };
+        if let Some(length) = place.length {
+            match length > self.cache.max_object_bytes as u64 {
+                true => {
+                    let left = head.freshness.left_at_arrival();
+                    self.cache.large.note(&self.primary, left);
+                }
+                false => self.cache.large.forget(&self.primary),
+            }
+        }
         let octets = body.len() as u64;
         if octets == 0 || octets > place.octets() {
             return;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{SeqAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cache::config::{Key, Policy};
@@ -43,7 +43,7 @@ pub struct Route {
     /// The plugin that loads a missing value, in place of a plain request to the upstream.
     #[serde(default)]
     pub loader: Option<Hooked>,
-    /// What happens where the loader or the response plugin sees something of a request (headers, cookies, query parameters) that neither the key nor the response's `Vary` covers: two requests that differ in it share an answer.
+    /// What happens where the loader or the response plugin sees something of a request (headers, cookies, query parameters) that neither the key nor the response's `Vary` covers, or the origin gets a query parameter that makes no difference to the key of a key plugin: two requests that differ in it share an answer.
     #[serde(default)]
     pub unkeyed: Unkeyed,
     /// The plugin that looks at each request before its key is derived.
@@ -97,8 +97,65 @@ pub struct Match {
     pub path: Option<OneOrMany>,
     /// Methods, in capitals.
     pub method: Option<OneOrMany>,
-    /// Header fields and a pattern for their value.
-    pub header: BTreeMap<String, String>,
+    /// Header fields and what their value must match: a pattern, a list of which one must, or `{any: …, case: ignore}`.
+    pub header: BTreeMap<String, Values>,
+    /// Query parameters, by patterns for their name, and what the value of one must match, likewise. `{"*": "*"}` is any query.
+    pub query: BTreeMap<String, Values>,
+}
+
+/// What a value must match.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Values {
+    /// One of these, as they are written.
+    Any(OneOrMany),
+    Worded(WordedValues),
+}
+
+/// What a value must match, and how it is compared.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WordedValues {
+    /// A pattern, or a list of which one must match.
+    pub any: OneOrMany,
+    /// Whether capital and small letters of ASCII are the same.
+    #[serde(default)]
+    pub case: Case,
+}
+
+/// Whether capital and small letters of ASCII are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Case {
+    /// They differ.
+    #[default]
+    Exact,
+    /// They are the same.
+    Ignore,
+}
+
+impl Values {
+    /// The patterns of which one must match.
+    pub fn patterns(&self) -> &OneOrMany {
+        match self {
+            Self::Any(any) => any,
+            Self::Worded(worded) => &worded.any,
+        }
+    }
+
+    /// How they are compared.
+    pub fn case(&self) -> Case {
+        match self {
+            Self::Any(_) => Case::Exact,
+            Self::Worded(worded) => worded.case,
+        }
+    }
+}
+
+impl From<&str> for Values {
+    fn from(pattern: &str) -> Self {
+        Self::Any(OneOrMany::One(pattern.to_owned()))
+    }
 }
 
 /// One text or a list of them.
@@ -178,6 +235,36 @@ impl OneOrMany {
 impl<'de> Deserialize<'de> for OneOrMany {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_any(TextOrList)
+    }
+}
+
+/// By hand, as that of [`OneOrMany`].
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(TextListOrMap)
+    }
+}
+
+struct TextListOrMap;
+
+impl<'de> Visitor<'de> for TextListOrMap {
+    type Value = Values;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, a list of texts, or a map with `any` and `case`")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Values, E> {
+        Ok(Values::from(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Values, A::Error> {
+        let many = Deserialize::deserialize(SeqAccessDeserializer::new(list));
+        many.map(|many| Values::Any(OneOrMany::Many(many)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Values, A::Error> {
+        Deserialize::deserialize(MapAccessDeserializer::new(map)).map(Values::Worded)
     }
 }
 

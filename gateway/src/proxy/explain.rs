@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Request, Uri};
 use serde::Serialize;
 
-use crate::cache::config::Mode;
+use crate::cache::config::{Mode, Ranges};
 use crate::cache::entry::Entry;
 use crate::cache::freshness::State;
 use crate::cache::key::{KeyBuf, KeyId, describe};
@@ -28,7 +28,7 @@ use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
 use crate::proxy::target::{Refused, Target};
 use crate::proxy::watch::{self, Wish};
-use crate::proxy::{Proxy, Visit, context, source as sources};
+use crate::proxy::{Proxy, Visit, context, origin_query, source as sources};
 
 /// What would be done with a request.
 #[derive(Default, Debug, Serialize)]
@@ -66,6 +66,9 @@ pub struct ExplainedKey {
     pub parts: String,
     /// The plugin that derived it.
     pub plugin: Option<String>,
+    /// Path and query that the origin gets, where the key leaves some of the query out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin_gets: Option<String>,
 }
 
 impl fmt::Display for Explanation {
@@ -89,6 +92,9 @@ impl fmt::Display for Explanation {
                     .as_deref()
                     .map_or_else(|| "the route's key rules".into(), |p| format!("plugin {p}"))
             )?;
+            if let Some(target) = &key.origin_gets {
+                writeln!(f, "  origin  {target}")?;
+            }
         }
         self.lifetime
             .iter()
@@ -276,6 +282,8 @@ fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
             id: KeyId::of(keyed.key.as_bytes()).to_string(),
             parts: describe(keyed.key.as_bytes()),
             plugin: by.map(|(plugin, _)| plugin.name().to_owned()),
+            origin_gets: origin_query::narrowed(&visit.parts.uri, route, &keyed.key)
+                .map(|target| target.to_string()),
         });
         explanation.unkeyed = unkeyed(visit, keyed);
         let credentials =
@@ -286,7 +294,12 @@ fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
 }
 
 fn unkeyed(visit: &Visit<'_>, keyed: &Keyed) -> Vec<String> {
-    let (route, query) = (&**visit.route, visit.parts.uri.query());
+    let route = &**visit.route;
+    let narrowed = origin_query::narrowed(&visit.parts.uri, route, &keyed.key);
+    let query = match &narrowed {
+        Some(target) => target.query(),
+        None => visit.parts.uri.query(),
+    };
     let mut lines = Vec::new();
     if let (Some(watch), Some((plugin, _))) = (&route.unkeyed, &route.loader) {
         let headers = sources::for_loader(visit.parts);
@@ -306,7 +319,7 @@ fn tier(name: &str, holds: Option<String>) -> String {
 
 /// An entry in a few words.
 fn state(entry: &Entry, now: Instant) -> String {
-    let ttl = entry.freshness.ttl(now);
+    let ttl = entry.ttl(now);
     let age = entry.freshness.age(now).as_secs();
     let what = match entry.state(now) {
         State::Fresh => "fresh",
@@ -410,9 +423,11 @@ fn stale(route: &Route) -> Vec<String> {
 
 fn source(route: &Route) -> String {
     let whole = whole_source(route);
-    match parts::kept(route) {
-        true => format!("{whole}; of a range that is not stored, the parts that are missing"),
-        false => whole,
+    let parts = "of a range that is not stored, the parts that are missing";
+    match (parts::kept(route), route.policy.ranges) {
+        (false, _) | (true, Ranges::Whole) => whole,
+        (true, Ranges::Parts) => format!("{whole}; {parts}"),
+        (true, Ranges::Auto) => format!("{whole}; where it is too large for the cache, {parts}"),
     }
 }
 

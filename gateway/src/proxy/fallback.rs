@@ -77,7 +77,7 @@ impl Proxy {
     pub(super) fn stale(&self, ask: &Ask, entry: &Entry, why: StaleReason) -> Served {
         self.cache.hooks.emit(Event::StaleHit(why));
         let now = Instant::now();
-        let ttl = entry.freshness.ttl(now);
+        let ttl = entry.ttl(now);
         let status = match why {
             // Nothing was asked of the origin.
             StaleReason::Backoff | StaleReason::Revalidating | StaleReason::Tolerated => {

@@ -15,7 +15,7 @@ use crate::cache::backoff::Paused;
 use crate::cache::coalesce::{Blame, Failure, Landing, Leader, StaleUse};
 use crate::cache::entry::Entry;
 use crate::cache::event::Event;
-use crate::cache::freshness::State;
+use crate::cache::freshness::{State, initial_age};
 use crate::cache::key::KeyBuf;
 use crate::cache::l2::Held;
 use crate::cache::policy::{Exchange, Refusal, Terms};
@@ -24,9 +24,9 @@ use crate::http::range::ContentRange;
 use crate::plugin::Seen;
 use crate::proxy::below::Below;
 use crate::proxy::context::Ask;
-use crate::proxy::head::prepare;
+use crate::proxy::head::{freshness, prepare};
 use crate::proxy::source::{self, Answer, Loaded};
-use crate::proxy::{plan, respond};
+use crate::proxy::{origin_query, plan, respond};
 
 /// One load.
 pub struct Fetch {
@@ -211,15 +211,30 @@ impl Fetch {
         };
         let terms = self.ask.route.policy.judge(&exchange, dice())?;
         match response.body().size_hint().lower() > self.cache.max_object_bytes as u64 {
-            true => Err(Refusal::TooLarge),
+            true => {
+                self.is_large(&terms, arrived);
+                Err(Refusal::TooLarge)
+            }
             false => Ok(terms),
         }
     }
 
-    /// Whether the key covers what loader and response plugin saw, or the route has it all
-    /// the same.
+    /// Remembers for the life of what has arrived that it is too large for the cache.
+    fn is_large(&self, terms: &Terms, arrived: &Arrived) {
+        let headers = arrived.answer.response.headers();
+        let age = initial_age(headers, arrived.wall, arrived.delay);
+        let left = freshness(terms, arrived.at, age).left_at_arrival();
+        self.cache.large.note(&self.primary, left);
+    }
+
+    /// Whether the key covers what the origin got, and what loader and response plugin saw, or
+    /// the route has it all the same.
     pub(super) fn keyed(&self, answer: &mut Answer) -> Result<(), Refusal> {
         let route = &self.ask.route;
+        if let Some(watch) = &route.forwarded {
+            let unheld = origin_query::unheld(&self.ask, &self.primary);
+            watch.found(route, &unheld)?;
+        }
         let saw = [
             (&route.unkeyed, &answer.seen),
             (&route.looked, &answer.looked),

@@ -16,6 +16,7 @@ use crate::cache::policy::Refusal;
 use crate::cache::variant_key;
 use crate::http::cache_status::CacheStatus;
 use crate::http::vary::Vary;
+use crate::proxy::excerpt::{self, Excerpted};
 use crate::proxy::fallback::Fallback;
 use crate::proxy::fetch::ERRORS;
 use crate::proxy::head_update::Stored;
@@ -33,6 +34,8 @@ pub enum Settled {
     Past(Alone),
     /// The answer is of another variant; this is the key of ours.
     Variant(Key),
+    /// The whole is too large for the cache: the range that it asks for is to be loaded.
+    Part,
     /// A purge overtook the flight, or it was lost.
     Again,
     /// The answer was the leader's own: somebody else is to lead.
@@ -56,9 +59,7 @@ impl Proxy {
             Landing::Streaming(fill) => self.join(miss, &fill, &place),
             Landing::Stored(entry) => self.landed_stored(miss, &entry, &place),
             Landing::Promoted(entry) => self.promoted(miss, &entry, leads),
-            Landing::Private(_) | Landing::LeadersOwn if leads => {
-                Settled::Served(self.private(miss, place).await)
-            }
+            Landing::Private(_) | Landing::LeadersOwn if leads => self.private(miss, place).await,
             Landing::Private(whose) if whose.includes(&miss.ask.parts.headers) => {
                 Settled::SideBySide(Alone::Private)
             }
@@ -144,7 +145,7 @@ impl Proxy {
             fwd_status: Some(StatusCode::NOT_MODIFIED.as_u16()),
             stored: true,
             collapsed: !leads,
-            ttl: entry.freshness.ttl_left(now),
+            ttl: entry.freshness.ttl_left(now).map(|_| entry.ttl(now)),
             detail: None,
         };
         Served::new(
@@ -207,19 +208,32 @@ impl Proxy {
     }
 
     /// What the leader's client gets that is for it alone.
-    async fn private(&self, miss: &Miss, place: Place) -> Served {
+    async fn private(&self, miss: &Miss, place: Place) -> Settled {
         let response = match place.private {
             Some(receiver) => receiver.await.ok(),
             None => None,
         };
         let Some(response) = response else {
-            return self.error(&miss.ask.route, miss.reason, &lost());
+            return Settled::Served(self.error(&miss.ask.route, miss.reason, &lost()));
         };
-        let refusal = response.extensions().get::<Refusal>();
+        let refusal = response.extensions().get::<Refusal>().copied();
+        let fwd_status = Some(response.status().as_u16());
+        let excerpted = match miss.part {
+            // The origin was asked for the range, and knows none.
+            true => Excerpted::Response(excerpt::of_passed(&miss.ask, response)),
+            false => excerpt::of_load(&miss.ask, response),
+        };
+        let response = match excerpted {
+            Excerpted::Response(response) => response,
+            Excerpted::TooFar if refusal == Some(Refusal::TooLarge) && miss.may_go_by_part() => {
+                return Settled::Part;
+            }
+            Excerpted::TooFar => return Settled::Past(Alone::Range),
+        };
         let refusal = refusal.map(|refusal| refusal.as_str());
         let status = CacheStatus::Fwd {
             reason: miss.reason,
-            fwd_status: Some(response.status().as_u16()),
+            fwd_status,
             stored: false,
             collapsed: false,
             ttl: None,
@@ -229,7 +243,7 @@ impl Proxy {
             Some(_) => Outcome::Pass,
             None => Outcome::Miss,
         };
-        Served::new(respond::passed(response, &status), outcome)
+        Settled::Served(Served::new(respond::passed(response, &status), outcome))
     }
 
     /// As [`past`](Self::past), and counted as a request that could not follow.

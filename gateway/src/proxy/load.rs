@@ -91,6 +91,17 @@ impl Miss {
         (fetch, receiver)
     }
 
+    /// The range that it asks for may be loaded by itself.
+    pub(super) fn may_go_by_part(&self) -> bool {
+        !self.part && self.stale.is_none() && parts::loadable(&self.ask)
+    }
+
+    /// The range that it asks for is to be loaded, and not the whole.
+    fn go_by_part(&mut self) {
+        self.part = true;
+        self.key = parts::load_key(&self.key, &self.ask.parts);
+    }
+
     /// Another variant's load is what it needs.
     pub(super) fn go_by(&mut self, variant: Key) {
         self.key = match self.part {
@@ -184,7 +195,8 @@ impl Proxy {
             let failure = source::too_much_held();
             return self.stale_or_error(&ask, stale.as_ref(), reason, &failure);
         }
-        let part = stale.is_none() && parts::loadable(&ask);
+        let loadable = stale.is_none() && parts::loadable(&ask);
+        let part = loadable && parts::preferred(&ask, &self.cache, &keyed.key);
         if part {
             key = parts::load_key(&key, &ask.parts);
         }
@@ -222,6 +234,10 @@ impl Proxy {
                 Settled::Past(why) => return self.alone(&miss, why).await,
                 Settled::Variant(key) => {
                     miss.go_by(key);
+                    patience.asks_again()
+                }
+                Settled::Part => {
+                    miss.go_by_part();
                     patience.asks_again()
                 }
                 Settled::Again => patience.asks_again(),

@@ -1,5 +1,5 @@
-//! Ranges of what is not stored as a whole, on routes with `ranges: parts`: answered from
-//! stored parts where these hold all that is asked for (RFC 9111 §3.3). What is missing is
+//! Ranges of what is not stored as a whole, on routes with `ranges: parts`, and of what is
+//! too large for that, unless `ranges: whole` forbids it: answered from stored parts where these hold all that is asked for (RFC 9111 §3.3). What is missing is
 //! loaded like everything else, but by a key of its own; see [`combine`](super::combine).
 
 use std::time::Instant;
@@ -8,6 +8,7 @@ use http::header::{CONTENT_RANGE, IF_RANGE, RANGE};
 use http::request::Parts as Request;
 use http::{HeaderValue, Method, Response, StatusCode};
 
+use crate::cache::Cache;
 use crate::cache::config::Ranges;
 use crate::cache::entry::Entry;
 use crate::cache::freshness::State;
@@ -31,9 +32,9 @@ pub enum Held {
     Answer(Served),
 }
 
-/// Whether a route keeps parts. A loader is asked for the whole always.
+/// Whether a route may keep parts. A loader is asked for the whole always.
 pub fn kept(route: &Route) -> bool {
-    route.policy.ranges == Ranges::Parts && route.loader.is_none()
+    route.policy.ranges != Ranges::Whole && route.loader.is_none()
 }
 
 /// Whether the request's range may be loaded by itself: one range, and no precondition
@@ -43,6 +44,14 @@ pub fn loadable(ask: &Ask) -> bool {
         && ask.parts.method == Method::GET
         && range::is_single(&ask.parts.headers)
         && !conditional::has_preconditions(&ask.parts.headers)
+}
+
+/// Whether the whole is not worth loading for a range that may be loaded by itself: the route
+/// says so, or the whole is larger than the cache takes.
+pub fn preferred(ask: &Ask, cache: &Cache, key: &KeyBuf) -> bool {
+    let most = cache.max_object_bytes as u64;
+    let begins_beyond = || range::begins_at(&ask.parts.headers).is_some_and(|at| at >= most);
+    ask.route.policy.ranges == Ranges::Parts || cache.large.knows(key) || begins_beyond()
 }
 
 /// The key of a load for the request's range; two such requests share an answer only if
@@ -107,7 +116,7 @@ fn answer(request: &Request, entry: &Entry, now: Instant) -> Option<Response<Bod
 
 fn closed(mut response: Response<Body>, entry: &Entry, now: Instant) -> Response<Body> {
     let status = CacheStatus::Hit {
-        ttl: entry.freshness.ttl(now),
+        ttl: entry.ttl(now),
         detail: None,
     };
     respond::finish(&mut response, entry.freshness.age(now), &status);

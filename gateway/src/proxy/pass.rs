@@ -17,7 +17,7 @@ use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::head_update::{Sent, Stored};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::source::{Answer, Loaded};
-use crate::proxy::{Proxy, Served, grpc, invalidate, respond, source, tunnel, watch};
+use crate::proxy::{Proxy, Served, excerpt, grpc, invalidate, respond, source, tunnel, watch};
 
 impl Proxy {
     /// Sends the request on as it is and streams the answer back. The answer to a gRPC call
@@ -139,6 +139,7 @@ impl Proxy {
             true => respond::head_of(response),
             false => response,
         };
+        let response = excerpt::of_passed(ask, response);
         Ok(Served::new(
             respond::passed(response, &status(reason, detail)),
             Outcome::Pass,

@@ -26,7 +26,7 @@ use crate::proxy::metrics::Outcome;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::source::Answer;
 use crate::proxy::target::Target;
-use crate::proxy::{Proxy, Served, Visit, invalidate, respond};
+use crate::proxy::{Proxy, Served, Visit, invalidate, origin_query, respond};
 
 impl Proxy {
     /// Stores the answer to a POST while its client reads it, or gives it back.
@@ -112,8 +112,10 @@ impl Proxy {
         };
         // What another route's plugin would say of the response is not known.
         let unseen = get.route.response_plugin.is_some() && !Arc::ptr_eq(&get.route, &ask.route);
+        // Nor would a GET have sent what the key leaves out.
+        let told_more = origin_query::narrowed(&get.parts.uri, &get.route, &keyed.key).is_some();
         let stores = get.route.cached && get.route.policy.store_post;
-        (stores && !unseen).then_some((get, keyed))
+        (stores && !unseen && !told_more).then_some((get, keyed))
     }
 
     /// What the POST's client gets: the whole, whatever its preconditions say.

@@ -1,26 +1,40 @@
 //! The `PURGE` method on the listeners: off by default, by address and token.
+//!
+//! Where it is on, requests with other methods that ask caches for something (`BAN` and its
+//! kind) end here, too. What was not understood, and what no route caches, is never answered
+//! as done; what was done is named in the answer and in the log.
 
+mod form;
+
+use std::fmt;
 use std::time::Instant;
 
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
+use prometheus::{IntCounterVec, Opts};
 use tracing::field::display;
 
-use crate::cache::purge::Kind;
+use crate::cache::purge::{Kind, Order, Selector};
 use crate::http::bearer;
 use crate::http::body::Body;
 use crate::http::cidr::Cidr;
 use crate::http::forward::Caller;
 use crate::proxy::by_url::ByUrl;
+use crate::proxy::context::normal_host;
 use crate::proxy::{Proxy, config, respond};
 use crate::telemetry::limit::LineLimiter;
+use crate::telemetry::metrics::Registry;
+use form::{AnswerForm, NotUnderstood, Reach, Wanted};
 
-/// Who may purge by method.
+/// Who may purge by method, and where pages may have been stored that a URL stands for.
 pub struct PurgeMethod {
     enabled: bool,
     allow: Box<[Cidr]>,
     token: Option<Box<str>>,
-    method: Method,
+    /// Ports of the listeners.
+    ports: Box<[u16]>,
+    answers: IntCounterVec,
     /// Of warnings about refused requests: anybody may send them.
     warnings: LineLimiter,
 }
@@ -30,12 +44,74 @@ pub struct PurgeMethod {
 pub enum TokenError {
     #[error("purge_method.allow: {0}")]
     Address(#[from] crate::http::cidr::CidrError),
-    #[error("the method PURGE can't be made: {0}")]
-    Method(#[from] http::method::InvalidMethod),
+    #[error("metrics can't be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// What became of a request to purge. The words of the metric's label.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Done,
+    NothingCached,
+    NotUnderstood,
+    NotAllowed,
+    Off,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NothingCached => "nothing_cached",
+            Self::NotUnderstood => "not_understood",
+            Self::NotAllowed => "not_allowed",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What a purge reaches: selectors, and how people read them.
+#[derive(Default)]
+struct Reached {
+    selectors: Vec<Selector>,
+    names: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Reached {
+    fn add(&mut self, name: String, selectors: impl IntoIterator<Item = Selector>) {
+        self.names.push(name);
+        self.selectors.extend(selectors);
+    }
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.names
+            .iter()
+            .chain(&self.notes)
+            .try_for_each(|line| writeln!(f, "{line}"))
+    }
 }
 
 impl PurgeMethod {
-    pub fn new(config: &config::PurgeMethod) -> Result<Self, TokenError> {
+    /// For listeners on these ports.
+    pub fn new(
+        config: &config::PurgeMethod,
+        ports: impl Iterator<Item = u16>,
+        registry: &Registry,
+    ) -> Result<Self, TokenError> {
+        let answers = IntCounterVec::new(
+            Opts::new(
+                "lamina_purge_requests_total",
+                "Requests to purge on the listeners, by what became of them.",
+            ),
+            &["result"],
+        )?;
+        registry.register(Box::new(answers.clone()))?;
+        let mut ports: Vec<u16> = ports.filter(|port| *port != 0).collect();
+        ports.sort_unstable();
+        ports.dedup();
         Ok(Self {
             enabled: config.enabled,
             allow: config
@@ -44,17 +120,22 @@ impl PurgeMethod {
                 .map(|text| text.parse())
                 .collect::<Result<_, _>>()?,
             token: config.token.as_deref().map(Into::into),
-            method: Method::from_bytes(b"PURGE")?,
+            ports: ports.into(),
+            answers,
             warnings: LineLimiter::new(Instant::now()),
         })
     }
 
     /// Whether this request is one. It never reaches an origin.
     pub fn takes(&self, parts: &Parts) -> bool {
-        parts.method == self.method
+        match parts.method {
+            Method::GET | Method::HEAD | Method::POST => false,
+            _ if self.enabled => form::is_control(parts.method.as_str()),
+            _ => parts.method.as_str() == "PURGE",
+        }
     }
 
-    /// Purges the request's URL; soft with `X-Purge: soft`.
+    /// Purges what the request asks for.
     pub fn answer(
         &self,
         proxy: &Proxy,
@@ -62,35 +143,131 @@ impl PurgeMethod {
         host: &str,
         caller: &Caller,
     ) -> Response<Body> {
+        let (outcome, answer) = self.outcome(proxy, parts, host, caller);
+        self.answers.with_label_values(&[outcome.as_str()]).inc();
+        answer
+    }
+
+    fn outcome(
+        &self,
+        proxy: &Proxy,
+        parts: &Parts,
+        host: &str,
+        caller: &Caller,
+    ) -> (Outcome, Response<Body>) {
         if !self.enabled {
-            return respond::method_not_allowed("405 PURGE is off\n");
+            let off = respond::method_not_allowed("405 PURGE is off\n");
+            return (Outcome::Off, off);
         }
         if !self.allows(parts, caller) {
             if let Some(dropped) = self.warnings.admit(Instant::now()) {
                 let (client, peer) = (caller.client().map(display), caller.connected());
                 tracing::warn!(client, %peer, dropped, "a PURGE was refused");
             }
-            return respond::plain(StatusCode::FORBIDDEN, "403 not allowed to purge\n");
+            let refused = respond::plain(StatusCode::FORBIDDEN, "403 not allowed to purge\n");
+            return (Outcome::NotAllowed, refused);
         }
-        let soft = parts
-            .headers
-            .get("x-purge")
-            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"soft"));
-        let kind = if soft { Kind::Soft } else { Kind::Hard };
-        let ByUrl { selectors, note } = proxy.by_url(caller.scheme(), host, &parts.uri);
-        if selectors.is_empty() {
-            let why = note.map_or_else(String::new, |note| format!(": {note}"));
+        let wanted = match form::read(parts) {
+            Ok(wanted) => wanted,
+            Err(refused) => return (Outcome::NotUnderstood, self.refuse(&refused, caller)),
+        };
+        let reached = self.reached(proxy, parts, host, caller, &wanted);
+        if reached.selectors.is_empty() {
+            let why: String = reached.notes.iter().map(|n| format!(": {n}")).collect();
             let text = format!("404 no route caches this{why}\n");
-            return respond::plain(StatusCode::NOT_FOUND, text);
+            let nothing = respond::plain(StatusCode::NOT_FOUND, text);
+            return (Outcome::NothingCached, nothing);
         }
-        for selector in &selectors {
-            proxy.cache.purge(selector, kind);
+        let orders = reached.selectors.iter();
+        let order = orders
+            .map(|selector| proxy.cache.purge(selector, wanted.kind))
+            .max();
+        tracing::info!(
+            client = caller.client().map(display),
+            kind = ?wanted.kind,
+            reached = reached.names.join(", "),
+            "purged by method"
+        );
+        let answer = done(
+            wanted.answer,
+            wanted.kind,
+            order.unwrap_or_default(),
+            &reached,
+        );
+        (Outcome::Done, answer)
+    }
+
+    fn refuse(&self, refused: &NotUnderstood, caller: &Caller) -> Response<Body> {
+        if let Some(dropped) = self.warnings.admit(Instant::now()) {
+            let client = caller.client().map(display);
+            tracing::warn!(client, reason = %refused, dropped, "a request to purge was not understood");
         }
-        let mut purged = respond::plain(StatusCode::OK, "purged\n");
-        if let Some(note) = note {
-            *purged.body_mut() = Body::full(format!("purged\n{note}\n"));
+        respond::plain(refused.status, refused.to_string())
+    }
+
+    fn reached(
+        &self,
+        proxy: &Proxy,
+        parts: &Parts,
+        host: &str,
+        caller: &Caller,
+        wanted: &Wanted,
+    ) -> Reached {
+        let mut reached = Reached::default();
+        match &wanted.reach {
+            Reach::Everything => reached.add("all".to_owned(), [Selector::All]),
+            Reach::Tags(tags) => {
+                for tag in tags {
+                    reached.add(format!("tag {tag}"), [Selector::Tag(tag.clone())]);
+                }
+            }
+            Reach::Beginning(path) => {
+                let mut hosts: Vec<String> = self.places(host, caller).map(|(_, h)| h).collect();
+                hosts.sort_unstable();
+                hosts.dedup();
+                for host in hosts {
+                    let prefix = format!("{host}{path}");
+                    let selectors = Selector::prefixes(&prefix);
+                    reached.add(format!("prefix {prefix}"), selectors);
+                }
+            }
+            Reach::Url => {
+                let target = parts
+                    .uri
+                    .path_and_query()
+                    .map_or("/", |target| target.as_str());
+                for (scheme, host) in self.places(host, caller) {
+                    let ByUrl { selectors, note } = proxy.by_url(scheme, &host, &parts.uri);
+                    if !selectors.is_empty() {
+                        reached.add(format!("url {scheme}://{host}{target}"), selectors);
+                    }
+                    let new = note.filter(|note| !reached.notes.contains(note));
+                    reached.notes.extend(new);
+                }
+            }
         }
-        purged
+        reached
+    }
+
+    /// Where clients may have asked for the page: under each scheme, at the host as it is
+    /// written, at its default port and at those of the listeners. An application that purges
+    /// past the proxy in front does not say which of them clients use; where a trusted proxy
+    /// says it, that one counts.
+    fn places(&self, host: &str, caller: &Caller) -> impl Iterator<Item = (&'static str, String)> {
+        let name = without_port(host);
+        let mut places = vec![(caller.scheme(), host.to_owned())];
+        if !caller.is_scheme_told() {
+            let at_ports = self.ports.iter().map(|port| format!("{name}:{port}"));
+            let hosts = [host.to_owned(), name.to_owned()];
+            let hosts: Vec<String> = hosts.into_iter().chain(at_ports).collect();
+            for scheme in ["http", "https"] {
+                let hosts = hosts.iter().map(|host| normal_host(host, scheme));
+                places.extend(hosts.map(|host| (scheme, host.into_owned())));
+            }
+        }
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter()
     }
 
     /// The address that counts is the client's, as trusted proxies report it; one that nobody
@@ -102,4 +279,27 @@ impl PurgeMethod {
         let token = token.is_none_or(|token| bearer::brings(&parts.headers, token));
         address && token && (!self.allow.is_empty() || self.token.is_some())
     }
+}
+
+/// A host without its port.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn done(form: AnswerForm, kind: Kind, order: Order, reached: &Reached) -> Response<Body> {
+    if form == AnswerForm::Fastly {
+        let body = serde_json::json!({"status": "ok", "id": order.to_string()});
+        let mut answer = respond::plain(StatusCode::OK, body.to_string());
+        let json = HeaderValue::from_static("application/json");
+        answer.headers_mut().insert(CONTENT_TYPE, json);
+        return answer;
+    }
+    let word = match kind {
+        Kind::Hard => "purged",
+        Kind::Soft => "purged softly",
+    };
+    respond::plain(StatusCode::OK, format!("{word}\n{reached}"))
 }

@@ -1,5 +1,6 @@
 //! Routes, compiled: which one takes a request, and what it does with it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{HeaderName, Method};
 
-use crate::cache::config::Policy as PolicyConfig;
+use crate::cache::config::{OriginQuery, Policy as PolicyConfig};
 use crate::cache::key::{Hash64, Template, hash64};
 use crate::cache::policy::Policy;
 use crate::http::path::{self, Overrides};
@@ -36,9 +37,13 @@ pub struct Route {
     pub policy: Policy,
     pub key: Template,
     pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
+    /// Which query goes on, of a request that is looked up.
+    pub origin_query: OriginQuery,
     pub loader: Option<(Arc<Plugin>, LoaderError)>,
     /// Of what the loader sees.
     pub unkeyed: Option<Watch>,
+    /// Of what the origin gets beside the key of a key plugin.
+    pub forwarded: Option<Watch>,
     /// Of what the response plugin sees.
     pub looked: Option<Watch>,
     pub request_plugin: Option<(Arc<Plugin>, RequestError)>,
@@ -57,7 +62,37 @@ struct Match {
     hosts: Box<[Pattern]>,
     paths: Box<[Pattern]>,
     methods: Box<[Method]>,
-    headers: Box<[(HeaderName, Pattern)]>,
+    headers: Box<[(HeaderName, Values)]>,
+    /// By patterns for their names.
+    parameters: Box<[(Pattern, Values)]>,
+}
+
+/// Patterns of which a value must match one.
+struct Values {
+    any: Box<[Pattern]>,
+    case: config::Case,
+}
+
+impl Values {
+    fn new(config: &config::Values) -> Self {
+        let case = config.case();
+        let pattern = |text: &String| match case {
+            config::Case::Exact => Pattern::new(text),
+            config::Case::Ignore => Pattern::new(&text.to_ascii_lowercase()),
+        };
+        Self {
+            any: config.patterns().as_slice().iter().map(pattern).collect(),
+            case,
+        }
+    }
+
+    fn take(&self, value: &str) -> bool {
+        let value = match self.case {
+            config::Case::Exact => Cow::Borrowed(value),
+            config::Case::Ignore => Cow::Owned(value.to_ascii_lowercase()),
+        };
+        self.any.iter().any(|pattern| pattern.matches(&value))
+    }
 }
 
 /// What a route needs and does not find; configuration checks should have said so before.
@@ -202,6 +237,8 @@ impl Route {
         let unkeyed = loader.as_ref().map(watch);
         let looked = response.as_ref().map(watch);
         let looked = looked.filter(|watch| watch.rule != config::Unkeyed::Allow);
+        let forwarded = key_plugin.as_ref().map(watch);
+        let forwarded = forwarded.filter(|watch| watch.rule != config::Unkeyed::Allow);
         let key = Template::new(&config.key).with_headers(parts.trusted_headers);
         Ok(Self {
             name: name.as_str().into(),
@@ -218,7 +255,9 @@ impl Route {
             ),
             key,
             key_plugin: key_plugin.map(|(plugin, on_error)| (plugin, on_error.key)),
+            origin_query: config.key.origin_query,
             unkeyed,
+            forwarded,
             looked,
             loader: loader.map(|(plugin, on_error)| (plugin, on_error.loader)),
             request_plugin: request.transpose()?,
@@ -252,7 +291,12 @@ impl Match {
             headers: config
                 .header
                 .iter()
-                .filter_map(|(name, value)| Some((name.parse().ok()?, Pattern::new(value))))
+                .filter_map(|(name, values)| Some((name.parse().ok()?, Values::new(values))))
+                .collect(),
+            parameters: config
+                .query
+                .iter()
+                .map(|(name, values)| (Pattern::new(name), Values::new(values)))
                 .collect(),
         }
     }
@@ -264,13 +308,37 @@ impl Match {
         any(&self.paths, path)
             && (self.hosts.is_empty() || any(&self.hosts, without_port(host)))
             && (self.methods.is_empty() || self.methods.contains(&parts.method))
-            && self.headers.iter().all(|(name, pattern)| {
-                parts
-                    .headers
-                    .get_all(name)
-                    .iter()
-                    .any(|value| value.to_str().is_ok_and(|text| pattern.matches(text)))
+            && self.headers.iter().all(|(name, values)| {
+                let mut lines = parts.headers.get_all(name).iter();
+                lines.any(|value| value.to_str().is_ok_and(|text| values.take(text)))
             })
+            && (self.parameters.is_empty() || self.takes_query(parts.uri.query().unwrap_or("")))
+    }
+
+    /// Whether each parameter that is asked for is there with a value that matches.
+    fn takes_query(&self, query: &str) -> bool {
+        let pieces = || query.split('&').filter(|piece| !piece.is_empty());
+        self.parameters.iter().all(|(wanted, values)| {
+            pieces().any(|piece| {
+                let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+                wanted.matches(&decoded(name)) && values.take(&decoded(value))
+            })
+        })
+    }
+}
+
+/// A name or a value of a query as forms write it.
+fn decoded(text: &str) -> Cow<'_, str> {
+    let spaced = match text.contains('+') {
+        true => Cow::Owned(text.replace('+', " ")),
+        false => Cow::Borrowed(text),
+    };
+    match spaced {
+        Cow::Borrowed(text) => percent_encoding::percent_decode_str(text).decode_utf8_lossy(),
+        Cow::Owned(text) => {
+            let decoded = percent_encoding::percent_decode_str(&text).decode_utf8_lossy();
+            Cow::Owned(decoded.into_owned())
+        }
     }
 }
 
@@ -311,5 +379,38 @@ mod tests {
         assert!(!takes("www.example.com", parts("POST", "/b", &beta)));
         assert!(!takes("www.example.com", parts("GET", "/b", &[])));
         assert!(Match::new(&config::Match::default()).takes("", &parts("PUT", "/", &[]), "/"));
+    }
+
+    #[test]
+    fn a_value_matches_one_of_a_list_and_in_any_case_where_that_is_said() {
+        let config: config::Match = serde_yaml::from_str(
+            "{header: {cookie: ['*session=*', '*logged_in*'], user-agent: {any: '*Bot*', case: ignore}}}",
+        )
+        .unwrap();
+        let matches = Match::new(&config);
+        let takes = |cookie, agent| {
+            let fields = [("cookie", cookie), ("user-agent", agent)];
+            matches.takes("", &parts("GET", "/", &fields), "/")
+        };
+        assert!(takes("a=1; session=2", "a BOT"));
+        assert!(takes("wp_logged_in=1", "bot"));
+        assert!(!takes("Session=2", "bot"), "cookies' names have a case");
+        assert!(!takes("session=2", "browser"));
+    }
+
+    #[test]
+    fn parameters_are_compared_decoded() {
+        let takes = |rule: &str, target: &str| {
+            let config: config::Match = serde_yaml::from_str(rule).unwrap();
+            Match::new(&config).takes("", &parts("GET", target, &[]), "/")
+        };
+        let preview = "{query: {preview: '*', id: ['7', '8']}}";
+        assert!(takes(preview, "/?id=7&preview"));
+        assert!(takes(preview, "/?%70review=true&id=%38"));
+        assert!(!takes(preview, "/?preview=1&id=9"));
+        assert!(!takes(preview, "/"));
+        assert!(takes("{query: {'*': '*'}}", "/?x"));
+        assert!(!takes("{query: {'*': '*'}}", "/?"));
+        assert!(takes("{query: {q: {any: 'a b', case: ignore}}}", "/?q=A+B"));
     }
 }

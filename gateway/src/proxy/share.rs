@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
@@ -17,10 +17,9 @@ use crate::cache::event::Event;
 use crate::cache::fill::{Fill, Head};
 use crate::cache::freshness::initial_age;
 use crate::cache::key::KeyBuf;
-use crate::cache::l2::Held;
 use crate::cache::policy::{Source, Terms};
 use crate::cache::tags::{Tags, groups};
-use crate::cache::{Cache, Unshared, variant_key};
+use crate::cache::{Unshared, variant_key};
 use crate::http::body::Body;
 use crate::http::cache_groups::CACHE_GROUPS;
 use crate::http::memory::stored::StoredBody;
@@ -69,7 +68,7 @@ impl Fetch {
         let fill = Fill::new(head, self.cache.max_object_bytes, self.ask.memory.clone());
         self.cache.hit_for_miss.end(leader.key());
         leader.stream(Arc::clone(&fill));
-        let whole = pump(&self.cache, &leader, &fill, body, &mut self.lease).await;
+        let whole = self.pump(&leader, &fill, body).await;
         let stored = whole.and_then(|body| self.store(&leader, &fill, body));
         // The flight ends here, after the entry is in L1: a late request finds one or the other.
         drop(leader);
@@ -125,6 +124,19 @@ impl Fetch {
             ..leader.marks().clone()
         }
     }
+
+    /// Moves the body into the fill as it comes. Some: all of it, to be stored.
+    async fn pump(&mut self, leader: &Leader, fill: &Fill, body: Body) -> Option<StoredBody> {
+        let (primary, freshness) = (&self.primary, &fill.head.freshness);
+        let (cache, lease) = (&self.cache, &mut self.lease);
+        let outgrown = || {
+            // Learnt late: the next requests need not queue for it, here and elsewhere.
+            *lease = None;
+            cache.hit_for_miss.mark(leader.key(), Unshared::Everybody);
+            cache.large.note(primary, freshness.left_at_arrival());
+        };
+        pump(leader, fill, body, cache.unread_timeout, outgrown).await
+    }
 }
 
 /// Where an answer with this status is kept: parts have a key of their own.
@@ -138,17 +150,18 @@ pub(super) fn kept_under(primary: &KeyBuf, status: StatusCode) -> Cow<'_, KeyBuf
 /// Lines about responses that broke off.
 static BROKEN_OFF: LazyLock<LineLimiter> = LazyLock::new(|| LineLimiter::new(Instant::now()));
 
-/// Moves the body into the fill as it comes. Some: all of it, to be stored.
+/// Moves the body into the fill as it comes, and says once that it outgrew what may be stored.
+/// What nobody has read for `unread` is given up. Some: all of it, to be stored.
 async fn pump(
-    cache: &Cache,
     leader: &Leader,
     fill: &Fill,
     mut body: Body,
-    lease: &mut Option<Held>,
+    unread: Duration,
+    outgrown: impl FnOnce(),
 ) -> Option<StoredBody> {
     let mut trailers = None;
-    let mut outgrown = false;
-    let mut unread = pin!(fill.unread_for(cache.unread_timeout));
+    let mut outgrown = Some(outgrown);
+    let mut unread = pin!(fill.unread_for(unread));
     loop {
         if !fill.room().await {
             // Who waits for this flight may not have begun to read.
@@ -178,11 +191,8 @@ async fn pump(
                 Err(frame) => trailers = frame.into_trailers().ok(),
             },
         }
-        if !outgrown && fill.outgrown() {
-            // Learnt late: the next requests need not queue for it, here and elsewhere.
-            outgrown = true;
-            *lease = None;
-            cache.hit_for_miss.mark(leader.key(), Unshared::Everybody);
+        if let Some(tell) = outgrown.take_if(|_| fill.outgrown()) {
+            tell();
         }
     }
     fill.fail();
@@ -192,12 +202,12 @@ async fn pump(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Cache;
     use crate::cache::coalesce::Turn;
     use crate::cache::freshness::Freshness;
     use bytes::Bytes;
     use http_body::Frame;
     use http_body_util::StreamBody;
-    use std::time::{Duration, Instant};
 
     fn cache() -> Cache {
         Cache::new(&Default::default(), &prometheus::Registry::new()).unwrap()
@@ -232,13 +242,13 @@ mod tests {
         let pieces =
             ["12345", "6789"].map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
         let body = Body::boxed(StreamBody::new(futures_util::stream::iter(pieces)));
-        let (waiting, mut lease) = (leader.follow(), None);
+        let waiting = leader.follow();
         let reading = async {
             let reader = fill.reader().unwrap();
             drop(waiting);
             reader.collect().await.unwrap().to_bytes()
         };
-        let (stored, read) = tokio::join!(pump(&cache, &leader, &fill, body, &mut lease), reading);
+        let (stored, read) = tokio::join!(pump(&leader, &fill, body, cache.unread_timeout, || ()), reading);
         assert!(stored.is_none());
         assert_eq!(read, "123456789");
     }

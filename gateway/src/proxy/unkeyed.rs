@@ -1,6 +1,6 @@
-//! What a loader or a response plugin saw of a request and the key does not cover: two
-//! requests that differ in it share an answer, which one client may have made for all the
-//! others.
+//! What a loader or a response plugin saw of a request, or the origin got, and the key does
+//! not cover: two requests that differ in it share an answer, which one client may have made
+//! for all the others.
 //!
 //! Looked at once a load, after the response was found fit to be stored; a hit knows
 //! nothing of this. The route's `unkeyed` says what follows.
@@ -75,6 +75,25 @@ impl Watch {
         }
     }
 
+    /// Whether a response may be stored whose origin got this, which was found to make no
+    /// difference to the key. It is parameters alone, which no `Vary` can name.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn found(&self, route: &Route, unheld: &Seen) -> Result<(), Refusal> {
+        if unheld.fields.is_empty() {
+            return Ok(());
+        }
+        self.count.inc();
+        for field in &unheld.fields {
+            self.tell(route, field);
+        }
+        match self.rule {
+            Unkeyed::Allow | Unkeyed::Warn => Ok(()),
+            Unkeyed::Vary | Unkeyed::RefuseStore => Err(Refusal::Unkeyed),
+        }
+    }
+
     /// Lines for `explain`: what is seen of this request, and what was seen of others.
     pub fn explain(&self, route: &Route, key: &KeyBuf, seen: &Seen) -> Vec<String> {
         if self.rule == Unkeyed::Allow {
@@ -103,7 +122,7 @@ impl Watch {
             route = &*route.name,
             plugin = &*self.plugin,
             %field,
-            "a plugin sees what the cache key does not hold: who differs in it gets what was made for another; \
+            "a plugin or the origin sees what the cache key does not hold: who differs in it gets what was made for another; \
              put it into the route's `key` or into the response's `Vary`, or say `unkeyed: vary`, `refuse_store` or `allow`"
         );
     }

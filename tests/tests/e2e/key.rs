@@ -69,10 +69,10 @@ async fn parameters_can_be_dropped_kept_and_sorted() {
 }
 
 #[tokio::test]
-async fn the_origin_still_gets_the_whole_query() {
+async fn the_origin_gets_the_whole_query_where_the_route_says_so() {
     let origin = Origin::pages(|_| Reply::fresh("x")).await;
     let gateway = Setup::new(&origin)
-        .route("{name: s, upstream: origin, key: {query: {include: []}}}")
+        .route("{name: s, upstream: origin, key: {query: {include: []}, origin_query: as_sent}}")
         .start()
         .await;
     gateway.client().get("/p?b=2&a=1").await;

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use e2e::gate::Gate;
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_for};
+use e2e::wait::{SOON, passed, wait_for};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -486,4 +487,30 @@ async fn a_failed_refresh_after_a_purge_does_not_fall_back_on_the_old_copy() {
     origin.behave(|_| async { Reply::status_only(500) });
     gateway.purge(json!({"all": true})).await;
     assert_ne!(gateway.client().get("/p").await.text(), "old");
+}
+
+/// The stale windows count from a soft purge, and no client is told that it got something fresh.
+#[tokio::test]
+async fn a_softly_purged_page_is_served_stale_for_its_window_and_not_for_its_life() {
+    let version = Arc::new(AtomicUsize::new(1));
+    let now = version.clone();
+    let origin = Origin::pages(move |seen| {
+        let window = if seen.path == "/long" { 86_400 } else { 1 };
+        let life = format!("max-age=86400, stale-while-revalidate={window}");
+        Reply::ok(format!("v{}", now.load(Ordering::SeqCst))).header("cache-control", &life)
+    })
+    .await;
+    let gateway = Setup::new(&origin).start().await;
+    for path in ["/long", "/short"] {
+        gateway.client().get(path).await;
+    }
+    version.store(2, Ordering::SeqCst);
+    gateway.purge(json!({"all": true, "soft": true})).await;
+    let purged = Instant::now();
+    let stale = gateway.client().get("/long").await;
+    assert_eq!(stale.text(), "v1");
+    let ttl = stale.cache().ttl;
+    assert!(ttl.is_some_and(|ttl| ttl <= 0), "{:?}", stale.cache());
+    passed(purged, Duration::from_millis(1_100)).await;
+    assert_eq!(gateway.client().get("/short").await.text(), "v2");
 }

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::config::problem::{Path, nearest, one_of, path};
 use crate::http::config::Listener;
 use crate::plugin::config::LoaderError;
-use crate::proxy::config::{Invalidate, Match, OneOrMany, PurgeRule, Route, paths};
+use crate::proxy::config::{Case, Invalidate, Match, OneOrMany, PurgeRule, Route, Values, paths};
 
 pub fn check(config: &Config, report: &mut Report) {
     if config.routes.is_empty() {
@@ -172,6 +172,14 @@ impl Scope<'_> {
             let checked = form::header_name(name).and_then(|()| Listener::arrives(name, listeners));
             report.form_of_key(&at.key("header").key(name), checked);
         }
+        for (key, given) in [("header", &given.header), ("query", &given.query)] {
+            for (name, values) in given {
+                if values.patterns().as_slice().is_empty() {
+                    let empty = "an empty list matches nothing; expected at least one";
+                    report.add(at.key(key).key(name), empty);
+                }
+            }
+        }
     }
 
     fn paths(&self, at: &Path, report: &mut Report) {
@@ -269,12 +277,16 @@ impl Scope<'_> {
 /// Judges a single value.
 type Form = fn(&str) -> Result<(), String>;
 
-/// Hosts, paths, methods and headers of a match, in a form where equal ones compare equal.
+/// Patterns for a value, and how they are compared.
+type NormalValues = (Vec<String>, Case);
+
+/// Hosts, paths, methods, headers and parameters of a match, in a form where equal ones compare equal.
 type Normal = (
     Vec<String>,
     Vec<String>,
     Vec<String>,
-    BTreeMap<String, String>,
+    BTreeMap<String, NormalValues>,
+    BTreeMap<String, NormalValues>,
 );
 
 fn normal(given: &Match) -> Normal {
@@ -290,15 +302,24 @@ fn normal(given: &Match) -> Normal {
             texts
         }
     };
-    let header = given
-        .header
-        .iter()
-        .map(|(k, v)| (k.to_lowercase(), v.clone()))
-        .collect();
+    let values = |values: &Values| {
+        let (mut any, case) = (values.patterns().as_slice().to_vec(), values.case());
+        if case == Case::Ignore {
+            any.iter_mut().for_each(|text| text.make_ascii_lowercase());
+        }
+        any.sort();
+        any.dedup();
+        (any, case)
+    };
+    let header = given.header.iter();
+    let header = header.map(|(k, v)| (k.to_lowercase(), values(v))).collect();
+    let query = given.query.iter();
+    let query = query.map(|(k, v)| (k.clone(), values(v))).collect();
     (
         sorted(&given.host, str::to_lowercase),
         sorted(&given.path, paths::normal_pattern),
         sorted(&given.method, str::to_owned),
         header,
+        query,
     )
 }

@@ -20,6 +20,8 @@ pub struct Caller {
     connected: SocketAddr,
     client: Option<IpAddr>,
     scheme: &'static str,
+    /// Whether a trusted proxy said so, and not the connection to us.
+    scheme_told: bool,
     /// Trusted proxies between the client and who connected, in the order of their hops.
     pub(super) proxies: SmallVec<[IpAddr; 1]>,
 }
@@ -56,6 +58,7 @@ impl Caller {
             connected,
             client: Some(connected.ip()),
             scheme,
+            scheme_told: false,
             proxies: SmallVec::new(),
         }
     }
@@ -66,6 +69,7 @@ impl Caller {
             connected: SocketAddr::from(([0; 4], 0)),
             client: None,
             scheme,
+            scheme_told: false,
             proxies: SmallVec::new(),
         }
     }
@@ -86,6 +90,11 @@ impl Caller {
         self.scheme
     }
 
+    /// Whether a trusted proxy said which scheme the client spoke.
+    pub fn is_scheme_told(&self) -> bool {
+        self.scheme_told
+    }
+
     /// Reads what a trusted proxy says of the client: `X-Forwarded-For` and `-Proto`, and
     /// `Forwarded`.
     ///
@@ -103,7 +112,9 @@ impl Caller {
             .collect());
         let proto = list::field(headers, &PROTO).last().and_then(scheme_of);
         let forwarded_proto = by_forwarded.as_ref().and_then(|way| way.scheme);
-        self.scheme = proto.or(forwarded_proto).unwrap_or(self.scheme);
+        let told = proto.or(forwarded_proto);
+        self.scheme_told = told.is_some();
+        self.scheme = told.unwrap_or(self.scheme);
         let agreed = match (by_for, by_forwarded) {
             (None, None) => return self,
             (Some(one), None) | (None, Some(one)) => one,

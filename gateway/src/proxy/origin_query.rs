@@ -1,0 +1,124 @@
+//! The query that goes on to the origin, a loader and a response plugin: what the key holds
+//! of the client's, so that nothing else that a client writes can get into a page which
+//! others are given under the same key.
+//!
+//! Invariant: two requests with one key send one query, unless the route says
+//! `origin_query: as_sent`, or its key is derived by code from the whole query. What such code
+//! leaves out can only be tried: [`unheld`] asks it again without a parameter and with another
+//! value of it, once a load and never for a hit.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use http::Uri;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+
+use crate::cache::config::OriginQuery;
+use crate::cache::key::KeyBuf;
+use crate::http::body::Body;
+use crate::http::forward::HopWishes;
+use crate::http::path;
+use crate::plugin::{Field, Plugin, Seen};
+use crate::proxy::Visit;
+use crate::proxy::context::{Ask, Keyed};
+use crate::proxy::plan::{self, Plan};
+use crate::proxy::route::Route;
+
+/// Parameters of one request that are tried at most; each takes two calls of the key plugin.
+const MOST_TRIED: usize = 32;
+
+/// Leaves of the query what this key holds of it.
+pub fn narrow(uri: &mut Uri, route: &Route, key: &KeyBuf) {
+    if let Some(target) = narrowed(uri, route, key) {
+        path::set(uri, target);
+    }
+}
+
+/// The path with the query that goes on. None: it is the one that is there.
+pub fn narrowed(uri: &Uri, route: &Route, key: &KeyBuf) -> Option<PathAndQuery> {
+    let query = uri.query()?;
+    if route.origin_query == OriginQuery::AsSent {
+        return None;
+    }
+    let held = match of_text(route, key) {
+        Some(plugin) => plugin.keyed_query(query).map(Cow::Owned),
+        None => route.key.query(query),
+    };
+    match held {
+        Some(held) if held == query => None,
+        Some(held) => target(uri.path(), Some(&held)),
+        None => target(uri.path(), None),
+    }
+}
+
+/// Pieces of what was in a URI are in one again.
+fn target(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
+    match query {
+        Some(query) => format!("{path}?{query}").parse().ok(),
+        None => path.parse().ok(),
+    }
+}
+
+/// The plugin whose text stands for the query in this key.
+fn of_text<'a>(route: &'a Route, key: &KeyBuf) -> Option<&'a Plugin> {
+    let plugin = route.key_plugin.as_ref().filter(|_| key.is_text());
+    plugin.map(|(plugin, _)| &**plugin)
+}
+
+/// The parameters that go on and make no difference to the key, where code derives it.
+pub fn unheld(ask: &Ask, key: &KeyBuf) -> Seen {
+    let Some(query) = ask.parts.uri.query() else {
+        return Seen::default();
+    };
+    let by_code = of_text(&ask.route, key).is_some_and(Plugin::keys_by_code);
+    if !by_code {
+        return Seen::default();
+    }
+    let pieces: Vec<&str> = query.split('&').collect();
+    let mut seen = Seen::default();
+    for (n, piece) in pieces.iter().enumerate().take(MOST_TRIED) {
+        if piece.is_empty() {
+            continue;
+        }
+        let without: Vec<&str> = [&pieces[..n], &pieces[n + 1..]].concat();
+        let altered = format!("{piece}{OTHER}");
+        let mut other = pieces.clone();
+        other[n] = &altered;
+        if [without, other]
+            .iter()
+            .all(|pieces| gives(ask, key, pieces))
+        {
+            let name = piece.split('=').next().unwrap_or(piece);
+            seen.fields.push(Field::Parameter(name.into()));
+        }
+    }
+    seen
+}
+
+/// Makes another value of any.
+const OTHER: &str = "-lamina";
+
+/// Whether the request has this key, too, with these pieces for its query.
+fn gives(ask: &Ask, key: &KeyBuf, pieces: &[&str]) -> bool {
+    let query = pieces.join("&");
+    let query = (!query.is_empty()).then_some(&*query);
+    let Some(target) = target(ask.parts.uri.path(), query) else {
+        return false;
+    };
+    let mut parts: Parts = ask.parts.clone();
+    path::set(&mut parts.uri, target);
+    let visit = Visit {
+        parts: &parts,
+        body: &Body::empty(),
+        host: &ask.host,
+        scheme: ask.scheme,
+        wishes: &HopWishes::default(),
+        route: &ask.route,
+        started: Instant::now(),
+    };
+    match plan::key(&visit) {
+        Plan::Cache(Keyed { key: other, .. }) => other.as_bytes() == key.as_bytes(),
+        Plan::Pass(..) | Plan::Refuse(_) => false,
+    }
+}
