@@ -35,7 +35,7 @@ use crate::http::forward::{self, Trust};
 use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{self, BindError, Bound, Running};
 use crate::origin::{BuildError, Origins};
-use crate::plugin::{Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
+use crate::plugin::{Compiler, Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
 use crate::proxy::Proxy;
 use crate::proxy::route::{Needs, RouteError, Routes};
 use crate::telemetry::logs::Logs;
@@ -137,13 +137,15 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
     let options = Options {
         base: PathBuf::new(),
         cache_dir: code_cache(),
+        compiler: Compiler::of_this_program(config.plugins.compile.clone()),
         fetch: fetch(Arc::clone(&origins)),
         upstreams: targets(config),
         registry: &registry,
     };
-    let plugins = Arc::new(Plugins::load(&config.plugins, options).await?);
+    let plugins = Arc::new(Plugins::load(&config.plugins.by_name, options).await?);
     let on_error = config
         .plugins
+        .by_name
         .iter()
         .map(|(name, plugin)| (name.clone(), plugin.on_error))
         .collect();

@@ -63,9 +63,9 @@ pub struct Config {
     pub defaults: cache::config::Policy,
     /// Routes; the first that matches a request counts.
     pub routes: Vec<proxy::config::Route>,
-    /// Plugins by name.
+    /// Plugins by name, and what is for all of them.
     #[serde(default)]
-    pub plugins: BTreeMap<String, plugin::config::Plugin>,
+    pub plugins: plugin::config::Plugins,
     /// The event bus between nodes.
     #[serde(default)]
     pub bus: Option<bus::config::Bus>,
@@ -92,7 +92,7 @@ impl Config {
 
     /// Files and folders that it names, but for those with secrets.
     fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let plugins = self.plugins.values_mut().map(|plugin| &mut plugin.file);
+        let plugins = self.plugins.by_name.values_mut().map(|plugin| &mut plugin.file);
         let l2 = &mut self.cache.l2;
         let disk = l2.disk.as_mut().map(|disk| &mut disk.path);
         let redis = l2.redis.as_mut().and_then(|redis| redis.ca_file.as_mut());

@@ -15,6 +15,7 @@ use lamina::cache::key::KeyId;
 use lamina::cache::record::{self, Corrupt, Limits, Seal};
 use lamina::config::{self, Config};
 use lamina::http::endpoint::Endpoint;
+use lamina::plugin::compile::{self, child::Allowance};
 use lamina::telemetry::config::{Config as Telemetry, LogFormat};
 use lamina::telemetry::logs;
 use lamina::units::Duration;
@@ -118,6 +119,14 @@ enum Command {
     },
     /// Print the version.
     Version,
+    /// Compile a plugin from stdin to stdout within limits; gateways run it.
+    #[command(name = compile::SUBCOMMAND, hide = true)]
+    CompilePlugin {
+        /// Bytes of memory.
+        memory: u64,
+        /// Seconds of processor time.
+        seconds: u64,
+    },
 }
 
 #[derive(Subcommand)]
@@ -255,7 +264,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
                 file.config.display(),
                 config.routes.len(),
                 config.upstreams.len(),
-                config.plugins.len()
+                config.plugins.by_name.len()
             ));
             Ok(())
         }),
@@ -343,6 +352,10 @@ fn execute(command: Command) -> anyhow::Result<Done> {
         }
         Command::Version => {
             say::line(concat!("lamina ", env!("CARGO_PKG_VERSION")));
+            Ok(Done::Well)
+        }
+        Command::CompilePlugin { memory, seconds } => {
+            compile::child::run(Allowance { memory, seconds })?;
             Ok(Done::Well)
         }
     }
