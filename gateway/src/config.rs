@@ -111,7 +111,8 @@ impl Config {
 pub struct Server {
     /// Worker threads, each with its own runtime and sockets; unset takes one per core.
     pub threads: Option<usize>,
-    /// How long requests that are under way may go on after SIGTERM.
+    /// How long after SIGTERM the process ends at the latest. Requests that are under way have
+    /// nine tenths of it (all but 3 s of a long one), what is told to others the rest.
     pub drain_timeout: Duration,
     /// Bytes that the answers of all connections may hold beyond what the cache counts as its
     /// own. Above it the answers that have read evicted bodies for the longest time are cut,

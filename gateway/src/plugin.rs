@@ -345,6 +345,15 @@ impl Plugin {
         }
     }
 
+    /// Whether its loader, if it has one, says what it reads of a request.
+    pub fn declares_reads(&self) -> bool {
+        let version = self.versions.current.load();
+        version
+            .loader
+            .as_ref()
+            .is_none_or(|loader| loader.is_declared())
+    }
+
     /// Has the guest answer a request; with what it saw of it. Dropping the future ends the call.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod access;
 mod apart;
 mod below;
 mod by_url;
+mod came;
 mod combine;
 pub mod config;
 mod context;

@@ -138,12 +138,16 @@ mod plugin_bad;
 mod plugin_bad_fetches;
 #[path = "e2e/plugin_bad_files.rs"]
 mod plugin_bad_files;
+#[path = "e2e/plugin_compile.rs"]
+mod plugin_compile;
 #[path = "e2e/plugin_granted.rs"]
 mod plugin_granted;
 #[path = "e2e/plugin_guide.rs"]
 mod plugin_guide;
 #[path = "e2e/plugin_hooks.rs"]
 mod plugin_hooks;
+#[path = "e2e/plugin_identity.rs"]
+mod plugin_identity;
 #[path = "e2e/plugin_kit.rs"]
 mod plugin_kit;
 #[path = "e2e/plugin_mistakes.rs"]

@@ -34,6 +34,14 @@ const MAX_SAID: u64 = 16 << 10;
 const PATIENCE: u32 = 10;
 /// Between two looks whether it has ended, once its output has.
 const LOOK: Duration = Duration::from_millis(2);
+/// What the process says where it gets no more memory: Rust's allocator, the system's calls,
+/// and the compiler's threads, whose stacks are memory as well.
+const NO_MEMORY: [&str; 4] = [
+    "memory allocation of",
+    "allocate memory",
+    "out of memory",
+    "thread pool has not been initialized",
+];
 /// Threads of one process.
 const THREADS: usize = 4;
 
@@ -179,9 +187,7 @@ impl Compiler {
             Some(OUT_OF_TIME) => Cause::CompileTime(self.limits.time),
             // By the system, which has no memory left.
             Some(KILLED) => memory,
-            _ if said.contains("memory allocation of") || said.contains("allocate memory") => {
-                memory
-            }
+            _ if NO_MEMORY.iter().any(|words| said.contains(words)) => memory,
             _ if said.contains("overflowed its stack") => Cause::TooDeep,
             _ => Cause::Compiler(format!(
                 "the compiling process ended with {status}: {}",

@@ -26,6 +26,7 @@ use crate::proxy::below::Below;
 use crate::proxy::context::Ask;
 use crate::proxy::head::prepare;
 use crate::proxy::source::{self, Answer, Loaded};
+use crate::proxy::watch::ByPlugin;
 use crate::proxy::{plan, respond};
 
 /// One load.
@@ -208,6 +209,7 @@ impl Fetch {
             received: arrived.wall,
             plugin_ttl: arrived.answer.ttl,
             credentials: self.ask.credentials(&self.primary),
+            authorization: self.ask.came_with(&self.primary).authorization,
         };
         let terms = self.ask.route.policy.judge(&exchange, dice())?;
         match response.body().size_hint().lower() > self.cache.max_object_bytes as u64 {
@@ -216,14 +218,25 @@ impl Fetch {
         }
     }
 
-    /// Whether the key covers what loader and response plugin saw, or the route has it all
-    /// the same.
+    /// Whether the key covers what loader and response plugin saw and what the request plugin
+    /// set, or the route has it all the same.
     pub(super) fn keyed(&self, answer: &mut Answer) -> Result<(), Refusal> {
         let route = &self.ask.route;
         let saw = [
             (&route.unkeyed, &answer.seen),
             (&route.looked, &answer.looked),
         ];
+        if let (Some(watch), Some(by)) =
+            (&route.changed, self.ask.parts.extensions.get::<ByPlugin>())
+        {
+            let headers = answer.response.headers_mut();
+            watch.check(route, &self.primary, &by.seen(), headers)?;
+        }
+        if let (Some(watch), Some((loader, _))) = (&route.unkeyed, &route.loader)
+            && !loader.declares_reads()
+        {
+            watch.check_undeclared()?;
+        }
         for (watch, seen) in saw {
             if let (Some(watch), Some(seen)) = (watch, seen) {
                 watch.check(route, &self.primary, seen, answer.response.headers_mut())?;

@@ -59,7 +59,7 @@ impl Proxy {
             Landing::Private(_) | Landing::LeadersOwn if leads => {
                 Settled::Served(self.private(miss, place).await)
             }
-            Landing::Private(whose) if whose.includes(&miss.ask.parts.headers) => {
+            Landing::Private(whose) if whose.includes(miss.ask.came_with(&miss.keyed.key)) => {
                 Settled::SideBySide(Alone::Private)
             }
             Landing::Private(_) | Landing::LeadersOwn => Settled::NextTurn,
