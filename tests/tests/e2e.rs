@@ -60,6 +60,8 @@ mod bus_transport;
 mod caller;
 #[path = "e2e/cli.rs"]
 mod cli;
+#[path = "e2e/client_gone.rs"]
+mod client_gone;
 #[path = "e2e/cluster.rs"]
 mod cluster;
 #[path = "e2e/coalescing.rs"]

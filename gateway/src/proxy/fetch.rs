@@ -78,7 +78,15 @@ impl Fetch {
             key: key.as_bytes(),
         });
         let mut began = Instant::now();
-        let mut loaded = self.load().await;
+        let loaded = tokio::select! {
+            biased;
+            loaded = self.load() => Some(loaded),
+            // What is loaded beside others could not be stored a moment ago.
+            () = leader.all_followed(), if self.queue == Queue::SideBySide => None,
+        };
+        let Some(mut loaded) = loaded else {
+            return tracing::debug!("a load ends that nobody waits for");
+        };
         if self.is_about_another(&loaded) {
             // RFC 9111 §4.3.4: nothing that we have may be updated by it.
             began = Instant::now();

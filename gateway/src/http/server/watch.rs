@@ -11,11 +11,23 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Limits;
+use super::{Limits, Protocol};
 use super::activity::{Activity, Phase};
 use crate::http::body::Pace;
 
+/// What the time has come for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Due {
+    /// This phase took too long: the connection is to be cut.
+    Cut(Phase),
+    /// To look whether the client is still there.
+    Look,
+}
+
 pub(super) struct Watch {
+    /// HTTP/1: between two looks at a client whose answer is not there yet. HTTP/2 reads all
+    /// the time.
+    look: Option<Duration>,
     header: Duration,
     body: Duration,
     idle: Duration,
@@ -29,13 +41,17 @@ pub(super) struct Watch {
     armed: Option<Instant>,
 }
 
+/// Between two looks: the first shows that it has closed its side, the next one what it
+/// made of our question.
+const LOOK: Duration = Duration::from_millis(400);
 /// How long a client may go on sending what is not wanted any more.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl Watch {
     /// Watches a connection that was accepted at `accepted`.
-    pub(super) fn new(limits: &Limits, accepted: Instant) -> Self {
+    pub(super) fn new(limits: &Limits, protocol: Protocol, accepted: Instant) -> Self {
         Self {
+            look: (protocol == Protocol::Http1).then_some(LOOK),
             header: limits.header_timeout.0,
             body: limits.body_timeout.0,
             idle: limits.idle_timeout.0,
@@ -48,8 +64,8 @@ impl Watch {
         }
     }
 
-    /// Ready, with the phase that took too long, when the connection is to be cut.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Phase> {
+    /// Ready when there is something to do.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Due> {
         let phase = activity.phase();
         if phase != self.phase {
             let now = match (self.phase, phase) {
@@ -60,7 +76,7 @@ impl Watch {
             let slow = self.count(now, activity.progress());
             (self.phase, self.since, self.counted) = (phase, now, now);
             if slow {
-                return Poll::Ready(phase);
+                return Poll::Ready(Due::Cut(phase));
             }
         }
         loop {
@@ -79,9 +95,13 @@ impl Watch {
             self.armed = None;
             let now = Instant::now();
             let slow = self.count(now, activity.progress());
+            let looks = self.next_look().is_some_and(|look| look <= now);
             self.counted = now;
             if slow || self.stop().is_some_and(|stop| stop <= now) {
-                return Poll::Ready(phase);
+                return Poll::Ready(Due::Cut(phase));
+            }
+            if looks {
+                return Poll::Ready(Due::Look);
             }
         }
     }
@@ -102,7 +122,16 @@ impl Watch {
             (Phase::Stalled { .. }, Some(pace)) => self.counted.checked_add(pace.left()),
             _ => None,
         };
-        [self.stop(), window].into_iter().flatten().min()
+        let all = [self.stop(), window, self.next_look()];
+        all.into_iter().flatten().min()
+    }
+
+    /// When to look whether the client is still there.
+    fn next_look(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Serving => self.counted.checked_add(self.look?),
+            _ => None,
+        }
     }
 
     /// When the phase has taken too long.

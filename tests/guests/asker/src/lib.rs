@@ -95,7 +95,7 @@ fn changed(rule: &Value, request: &RequestHead) -> RequestChange {
         let from = from.as_str().unwrap_or_default();
         let header = request.headers.iter().find(|header| header.name == from);
         if let Some(header) = header {
-            change = change.set(name, &String::from_utf8_lossy(&header.value));
+            change = change.set(name, header.value.clone());
         }
     }
     for name in rule["remove"].as_array().into_iter().flatten() {
