@@ -92,7 +92,11 @@ impl Config {
 
     /// Files and folders that it names, but for those with secrets.
     fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let plugins = self.plugins.by_name.values_mut().map(|plugin| &mut plugin.file);
+        let plugins = self
+            .plugins
+            .by_name
+            .values_mut()
+            .map(|plugin| &mut plugin.file);
         let l2 = &mut self.cache.l2;
         let disk = l2.disk.as_mut().map(|disk| &mut disk.path);
         let redis = l2.redis.as_mut().and_then(|redis| redis.ca_file.as_mut());

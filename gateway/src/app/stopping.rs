@@ -33,7 +33,9 @@ pub struct Stopping(watch::Receiver<Asked>);
 /// # Errors
 /// When the process may not handle signals, or has no thread for it.
 pub fn listen(limit: Duration) -> io::Result<Stopping> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let mut signals = {
         let _inside = runtime.enter();
         [

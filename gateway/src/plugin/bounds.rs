@@ -268,7 +268,10 @@ mod tests {
         assert_eq!(over(&branches(10_000)), None);
         let large = over(&branches(400_000)).unwrap();
         assert_eq!(large.part, Part::FunctionBytes);
-        let many = format!("(component {})", "(core module (func) (func))".repeat(100_001));
+        let many = format!(
+            "(component {})",
+            "(core module (func) (func))".repeat(100_001)
+        );
         assert_eq!(over(&many).unwrap().part, Part::Functions);
     }
 

@@ -213,7 +213,9 @@ async fn read(pipe: impl AsyncRead + Unpin, limit: u64) -> io::Result<Vec<u8>> {
         over = true;
     }
     match over && limit == MAX_CODE {
-        true => Err(io::Error::other(format!("more than {MAX_CODE} bytes of code"))),
+        true => Err(io::Error::other(format!(
+            "more than {MAX_CODE} bytes of code"
+        ))),
         false => Ok(bytes),
     }
 }

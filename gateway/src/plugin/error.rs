@@ -40,9 +40,7 @@ pub enum Cause {
     OverLimit(OverLimit),
     #[error("its types are nested deeper than they can be read")]
     TooDeep,
-    #[error(
-        "compiling it takes more than {0} of processor time (`plugins.compile.time`)"
-    )]
+    #[error("compiling it takes more than {0} of processor time (`plugins.compile.time`)")]
     CompileTime(Duration),
     #[error("compiling it takes more than {0} of memory (`plugins.compile.memory`)")]
     CompileMemory(ByteSize),
@@ -62,6 +60,11 @@ pub enum Cause {
     FetchNotGranted,
     #[error("it imports `{import}`, which the YAML does not grant; add `grant: [{name}]`", name = super::contract::short(import))]
     NotGranted { import: &'static str },
+    #[error("it is {what}, no plugin: {instead}")]
+    Foreign {
+        what: &'static str,
+        instead: &'static str,
+    },
     #[error("it does not export `{0}`")]
     MissingExport(String),
     #[error("`{interface}` does not have the types of the contract: {reason}")]

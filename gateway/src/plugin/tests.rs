@@ -20,7 +20,8 @@ use http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
 use super::{
-    CallError, Compiler, Fetch, FetchCall, KeyDecision, LoadError, LoadRequest, Options, Plugin, Plugins,
+    CallError, Compiler, Fetch, FetchCall, KeyDecision, LoadError, LoadRequest, Options, Plugin,
+    Plugins,
 };
 
 /// The folder of the repository.

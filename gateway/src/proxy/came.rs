@@ -56,7 +56,11 @@ impl ByPlugin {
     /// What a change will do to this head.
     pub fn of(change: &HeaderChange, head: &HeaderMap) -> Self {
         let touches = |name| change.remove.contains(name) || change.set.contains_key(name);
-        let same = |name| head.get_all(name).iter().eq(change.set.get_all(name).iter());
+        let same = |name| {
+            head.get_all(name)
+                .iter()
+                .eq(change.set.get_all(name).iter())
+        };
         let took = |name| head.contains_key(name) && touches(name) && !same(name);
         let mut fields: Vec<Field> = change
             .set
@@ -84,7 +88,12 @@ mod tests {
     fn head(lines: &[(&str, &str)]) -> HeaderMap {
         let lines = lines.iter();
         lines
-            .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
+            .map(|(name, value)| {
+                (
+                    name.parse::<http::HeaderName>().unwrap(),
+                    value.parse().unwrap(),
+                )
+            })
             .collect()
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{Request, Uri};
+use http::{Method, Request, Uri};
 use serde::Serialize;
 
 use crate::cache::config::Mode;
@@ -20,8 +20,8 @@ use crate::http::forward::{self, Belief, Caller, Received};
 use crate::http::path::{self, Rules};
 use crate::plugin::Plugin;
 use crate::plugin::config::RequestError;
-use crate::proxy::context::Keyed;
 use crate::proxy::came;
+use crate::proxy::context::Keyed;
 use crate::proxy::parts;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
@@ -267,7 +267,7 @@ fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
     explanation.lifetime = lifetime(route);
     explanation.lifetime.extend(with_cookies(route));
     explanation.stale = stale(route);
-    explanation.source = Some(source(route));
+    explanation.source = Some(source(route, &visit.parts.method));
     if let Some(keyed) = &keyed {
         let by = route.key_plugin.as_ref();
         explanation.key = Some(ExplainedKey {
@@ -409,7 +409,13 @@ fn stale(route: &Route) -> Vec<String> {
     ]
 }
 
-fn source(route: &Route) -> String {
+fn source(route: &Route, method: &Method) -> String {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return match &route.origin {
+            Some(origin) => format!("upstream {}", origin.name()),
+            None => "nothing: the route has no upstream for this method (405)".to_owned(),
+        };
+    }
     let whole = whole_source(route);
     match parts::kept(route) {
         true => format!("{whole}; of a range that is not stored, the parts that are missing"),

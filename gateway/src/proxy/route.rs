@@ -211,7 +211,9 @@ impl Route {
             let count = metrics.unkeyed(name, plugin.name());
             Watch::new(config.unkeyed, how, plugin.name(), count)
         };
-        if let Some((plugin, _)) = loader.as_ref().filter(|(plugin, _)| !plugin.declares_reads())
+        if let Some((plugin, _)) = loader
+            .as_ref()
+            .filter(|(plugin, _)| !plugin.declares_reads())
             && matches!(
                 config.unkeyed,
                 config::Unkeyed::Vary | config::Unkeyed::RefuseStore
@@ -227,7 +229,9 @@ impl Route {
         let sets = request.as_ref();
         let changed = sets.map(|(plugin, _): &(Arc<Plugin>, _)| watch(plugin, How::Sets));
         let unkeyed = loader.as_ref().map(|(plugin, _)| watch(plugin, How::Sees));
-        let looked = response.as_ref().map(|(plugin, _)| watch(plugin, How::Sees));
+        let looked = response
+            .as_ref()
+            .map(|(plugin, _)| watch(plugin, How::Sees));
         let looked = looked.filter(|watch| watch.rule != config::Unkeyed::Allow);
         let key = Template::new(&config.key).with_headers(parts.trusted_headers);
         Ok(Self {

@@ -83,7 +83,10 @@ async fn a_file_that_is_built_to_cost_is_refused_and_the_gateways_memory_stays_f
         assert_eq!(gateway.client().get("/").await.text(), "version-one");
     }
     let grown = gateway.peak_bytes().saturating_sub(before);
-    assert!(grown < 48 << 20, "{grown} bytes for files of a few megabytes");
+    assert!(
+        grown < 48 << 20,
+        "{grown} bytes for files of a few megabytes"
+    );
     assert_eq!(children(gateway.process_id()), [0_u32; 0]);
 }
 

@@ -52,10 +52,18 @@ async fn unkeyed_loads(gateway: &Gateway) -> f64 {
 async fn what_a_plugin_made_of_authorization_is_not_shared() {
     for (cache_control, route, why) in [
         ("max-age=60", "", "authorization"),
-        ("max-age=60", ", policy: {mode: cap, ttl: 1h}", "authorization"),
+        (
+            "max-age=60",
+            ", policy: {mode: cap, ttl: 1h}",
+            "authorization",
+        ),
         ("", ", policy: {ttl: 1h}", "authorization"),
         // What holds the header as it is after the plugin holds nothing of it.
-        ("max-age=60", ", key: {headers: [authorization]}", "authorization"),
+        (
+            "max-age=60",
+            ", key: {headers: [authorization]}",
+            "authorization",
+        ),
     ] {
         let (origin, gateway) = identified(cache_control, route).await;
         for user in ["alice", "bob", "alice"] {
@@ -79,7 +87,9 @@ async fn a_stale_page_is_not_refreshed_with_the_page_of_a_user() {
     // Answered stale, and refreshed behind it.
     get(&gateway, "bob").await;
     gateway
-        .metric_until("lamina_cache_loads_total", &[("outcome", "start")], |n| n == 2.0)
+        .metric_until("lamina_cache_loads_total", &[("outcome", "start")], |n| {
+            n == 2.0
+        })
         .await;
     gateway
         .metric_until("lamina_cache_flights", &[], |n| n == 0.0)
@@ -109,9 +119,14 @@ async fn what_a_plugin_sets_is_watched_as_what_a_plugin_sees_is() {
     assert_eq!(get(&gateway, "bob").await.text(), "page of alice");
     assert_eq!((origin.count(), unkeyed_loads(&gateway).await), (1, 1.0));
     let line = gateway
-        .logged("a warning", |line| line.contains("the cache key does not hold"))
+        .logged("a warning", |line| {
+            line.contains("the cache key does not hold")
+        })
         .await;
-    assert!(line.contains("sets for the origin") && line.contains("x-user"), "{line}");
+    assert!(
+        line.contains("sets for the origin") && line.contains("x-user"),
+        "{line}"
+    );
 
     let (origin, gateway) = identified(public, ", unkeyed: vary").await;
     for user in ["alice", "bob", "alice", "bob"] {
@@ -145,9 +160,15 @@ async fn explain_tells_what_the_plugin_sets_and_what_follows() {
         .await;
     let explained: Value = serde_json::from_str(&answer.text).unwrap();
     let line = explained["unkeyed"][0].as_str().unwrap();
-    assert!(line.contains("`x-user`: plugin p sets it for the origin"), "{line}");
+    assert!(
+        line.contains("`x-user`: plugin p sets it for the origin"),
+        "{line}"
+    );
     let lifetime = explained["lifetime"].to_string();
-    assert!(lifetime.contains("this request has Authorization"), "{lifetime}");
+    assert!(
+        lifetime.contains("this request has Authorization"),
+        "{lifetime}"
+    );
 }
 
 #[tokio::test]
@@ -157,12 +178,15 @@ async fn a_component_that_does_not_say_what_it_reads_cannot_be_watched_so_strict
         let (_dir, config) = Setup::new(&origin)
             .file("h.wasm", guest::built("web"))
             .top("plugins", "{h: {file: h.wasm, fetch: [origin]}}")
-            .route(&format!("{{name: site, upstream: origin, loader: {{plugin: h}}, unkeyed: {word}}}"))
+            .route(&format!(
+                "{{name: site, upstream: origin, loader: {{plugin: h}}, unkeyed: {word}}}"
+            ))
             .write();
         let ran = cli::run(&["validate", "-c", config.to_str().unwrap()]);
         assert!(ran.code.is_some_and(|code| code != 0), "{}", ran.output());
         assert!(
-            ran.output().contains(&format!("unkeyed: {word}")) && ran.output().contains("wasi:http"),
+            ran.output().contains(&format!("unkeyed: {word}"))
+                && ran.output().contains("wasi:http"),
             "{}",
             ran.output()
         );

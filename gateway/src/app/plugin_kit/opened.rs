@@ -13,7 +13,9 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use crate::plugin::config::{Isolation, Limits, Plugin as Config, Wasi};
-use crate::plugin::{Anatomy, Cause, Compiler, Fetch, FetchCall, FetchError, Options, Plugins, inspect};
+use crate::plugin::{
+    Anatomy, Cause, Compiler, Fetch, FetchCall, FetchError, Options, Plugins, inspect,
+};
 use crate::units;
 
 /// The upstream that stands for those of the gateway, where nobody names one.

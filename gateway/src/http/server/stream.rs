@@ -45,9 +45,7 @@ impl Stream {
             Self::Tcp(stream) => stream.ready(interest).now_or_never(),
             Self::Unix(stream) => stream.ready(interest).now_or_never(),
         };
-        let is = |interest, closed: fn(Ready) -> bool| {
-            matches!(ready(interest), Some(Ok(ready)) if closed(ready))
-        };
+        let is = |interest, closed: fn(Ready) -> bool| matches!(ready(interest), Some(Ok(ready)) if closed(ready));
         match () {
             () if is(Interest::WRITABLE, |ready| ready.is_write_closed()) => Closed::Wholly,
             () if is(Interest::READABLE, |ready| ready.is_read_closed()) => Closed::ByClient,

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Limits, Protocol};
 use super::activity::{Activity, Phase};
+use super::{Limits, Protocol};
 use crate::http::body::Pace;
 
 /// What the time has come for.

@@ -72,9 +72,7 @@ fn componentize<'a>(
     }
     // The encoder takes a module at its word.
     Module::validate(engine, wasm).map_err(|e| Refusal::Invalid(format!("{e:#}")))?;
-    encode(wasm)
-        .map(Into::into)
-        .map_err(Refusal::NotAComponent)
+    encode(wasm).map(Into::into).map_err(Refusal::NotAComponent)
 }
 
 /// The encoder takes the type in the module's custom section at its word, too, and panics
