@@ -128,6 +128,8 @@ mod l2_tls;
 mod l2_turns;
 #[path = "e2e/limits.rs"]
 mod limits;
+#[path = "e2e/loader_methods.rs"]
+mod loader_methods;
 #[path = "e2e/observability.rs"]
 mod observability;
 #[path = "e2e/parts.rs"]

@@ -69,8 +69,10 @@ async fn what_a_plugin_made_of_authorization_is_not_shared() {
         for user in ["alice", "bob", "alice"] {
             let answer = get(&gateway, user).await;
             assert_eq!(answer.text(), format!("page of {user}"), "{route}");
+            // Those that come after the first need not queue.
             let detail = answer.cache().detail;
-            assert_eq!(detail.as_deref(), Some(why), "{route}");
+            let wanted = [Some(why), Some("hit-for-miss")];
+            assert!(wanted.contains(&detail.as_deref()), "{route}: {detail:?}");
         }
         assert_eq!(origin.count(), 3, "{route}");
     }
