@@ -7,14 +7,14 @@ pub mod plugin_kit;
 pub mod records;
 pub mod remote;
 pub mod say;
+pub mod stopping;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio_util::task::AbortOnDropHandle;
@@ -34,7 +34,7 @@ use crate::http::forward::{self, Trust};
 use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{self, BindError, Bound, Running};
 use crate::origin::{BuildError, Origins};
-use crate::plugin::{Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
+use crate::plugin::{Compiler, Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
 use crate::proxy::route::{Needs, RouteError, Routes};
 use crate::proxy::{Proxy, PurgeMethod};
 use crate::telemetry::logs::Logs;
@@ -113,6 +113,8 @@ const TEND: Duration = Duration::from_secs(1);
 const KNOWN: Duration = Duration::from_millis(500);
 /// How long a drain waits for what is on its way to the second tier.
 const FINISH: Duration = Duration::from_secs(3);
+/// How long what asks the admin listener at the end may take.
+const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 
 /// Builds the engine. `config` has resolved the names of plugin files.
 ///
@@ -136,13 +138,15 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
     let options = Options {
         base: PathBuf::new(),
         cache_dir: code_cache(),
+        compiler: Compiler::of_this_program(config.plugins.compile.clone()),
         fetch: fetch(Arc::clone(&origins)),
         upstreams: targets(config),
         registry: &registry,
     };
-    let plugins = Arc::new(Plugins::load(&config.plugins, options).await?);
+    let plugins = Arc::new(Plugins::load(&config.plugins.by_name, options).await?);
     let on_error = config
         .plugins
+        .by_name
         .iter()
         .map(|(name, plugin)| (name.clone(), plugin.on_error))
         .collect();
@@ -251,17 +255,27 @@ impl App {
         })
     }
 
-    /// Says not ready, lets what is under way finish, then ends.
+    /// Says not ready, lets what is under way finish, then ends. All of it within
+    /// `drain_timeout`, of which a tenth is kept for what goes out when nobody is served.
     pub async fn drain(self) {
+        let deadline = Instant::now() + self.drain_timeout;
         self.ready.store(false, Ordering::Release);
-        self.listeners.drain(self.drain_timeout).await;
-        if let Some(cluster) = &self.cluster {
-            cluster.finish(FINISH).await;
-        }
-        if let Some(tier) = self.cache.below() {
-            tier.finish(FINISH).await;
-        }
-        self.admin_listener.drain(Duration::from_millis(100)).await;
+        let kept = FINISH.min(self.drain_timeout / 10);
+        self.listeners.drain(self.drain_timeout - kept).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = FINISH.min(left);
+        let told = async {
+            if let Some(cluster) = &self.cluster {
+                cluster.finish(left).await;
+            }
+        };
+        let written = async {
+            if let Some(tier) = self.cache.below() {
+                tier.finish(left).await;
+            }
+        };
+        tokio::join!(told, written);
+        self.admin_listener.drain(ADMIN_DRAIN.min(left)).await;
     }
 }
 
@@ -428,21 +442,4 @@ fn admin_listener(config: &admin::config::Config) -> Reserved {
         socket_mode: config.socket_mode,
         limits: admin::limits(),
     }
-}
-
-/// Waits for SIGTERM or SIGINT.
-///
-/// # Errors
-/// When the process may not handle signals.
-pub async fn stop_signal() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
 }

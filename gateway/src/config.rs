@@ -63,9 +63,9 @@ pub struct Config {
     pub defaults: cache::config::Policy,
     /// Routes; the first that matches a request counts.
     pub routes: Vec<proxy::config::Route>,
-    /// Plugins by name.
+    /// Plugins by name, and what is for all of them.
     #[serde(default)]
-    pub plugins: BTreeMap<String, plugin::config::Plugin>,
+    pub plugins: plugin::config::Plugins,
     /// The event bus between nodes.
     #[serde(default)]
     pub bus: Option<bus::config::Bus>,
@@ -92,7 +92,11 @@ impl Config {
 
     /// Files and folders that it names, but for those with secrets.
     fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let plugins = self.plugins.values_mut().map(|plugin| &mut plugin.file);
+        let plugins = self
+            .plugins
+            .by_name
+            .values_mut()
+            .map(|plugin| &mut plugin.file);
         let l2 = &mut self.cache.l2;
         let disk = l2.disk.as_mut().map(|disk| &mut disk.path);
         let redis = l2.redis.as_mut().and_then(|redis| redis.ca_file.as_mut());
@@ -111,7 +115,8 @@ impl Config {
 pub struct Server {
     /// Worker threads, each with its own runtime and sockets; unset takes one per core.
     pub threads: Option<usize>,
-    /// How long requests that are under way may go on after SIGTERM.
+    /// How long after SIGTERM the process ends at the latest. Requests that are under way have
+    /// nine tenths of it (all but 3 s of a long one), what is told to others the rest.
     pub drain_timeout: Duration,
     /// Bytes that the answers of all connections may hold beyond what the cache counts as its
     /// own. Above it the answers that have read evicted bodies for the longest time are cut,

@@ -10,11 +10,12 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use lamina::admin::config::Right;
 use lamina::app::remote::{Holds, Remote, RemoteError};
-use lamina::app::{self, App, StartError, plugin_kit, say};
+use lamina::app::{self, App, StartError, plugin_kit, say, stopping};
 use lamina::cache::key::KeyId;
 use lamina::cache::record::{self, Corrupt, Limits, Seal};
 use lamina::config::{self, Config};
 use lamina::http::endpoint::Endpoint;
+use lamina::plugin::compile::{self, child::Allowance};
 use lamina::telemetry::config::{Config as Telemetry, LogFormat};
 use lamina::telemetry::logs;
 use lamina::units::Duration;
@@ -119,6 +120,14 @@ enum Command {
     },
     /// Print the version.
     Version,
+    /// Compile a plugin from stdin to stdout within limits; gateways run it.
+    #[command(name = compile::SUBCOMMAND, hide = true)]
+    CompilePlugin {
+        /// Bytes of memory.
+        memory: u64,
+        /// Seconds of processor time.
+        seconds: u64,
+    },
 }
 
 #[derive(Subcommand)]
@@ -265,7 +274,11 @@ fn execute(command: Command) -> anyhow::Result<Done> {
     match command {
         Command::Run { file, log_format } => with_config(&file.config, |mut config| {
             config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
-            runtime()?.block_on(run(&config))
+            let runtime = runtime()?;
+            let ended = runtime.block_on(run(&config));
+            // What blocks, as a name look-up that hangs, keeps nobody.
+            runtime.shutdown_background();
+            ended
         }),
         Command::Validate { file } => with_config(&file.config, |config| {
             for warning in &config.warnings {
@@ -279,7 +292,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
                 file.config.display(),
                 config.routes.len(),
                 config.upstreams.len(),
-                config.plugins.len()
+                config.plugins.by_name.len()
             ));
             Ok(())
         }),
@@ -374,6 +387,10 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             say::line(concat!("lamina ", env!("CARGO_PKG_VERSION")));
             Ok(Done::Well)
         }
+        Command::CompilePlugin { memory, seconds } => {
+            compile::child::run(Allowance { memory, seconds })?;
+            Ok(Done::Well)
+        }
     }
 }
 
@@ -413,7 +430,14 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{}", warning.headline());
     }
-    let app = App::start(config, &logs).await?;
+    let mut stopping = stopping::listen(config.server.drain_timeout.into())?;
+    let app = tokio::select! {
+        app = App::start(config, &logs) => app?,
+        () = stopping.asked() => {
+            tracing::info!("ended before it served");
+            return Ok(());
+        }
+    };
     for address in &app.addresses {
         tracing::info!("lamina listening on http://{address}");
     }
@@ -422,11 +446,11 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         unix @ Endpoint::Unix(_) => tracing::info!("lamina admin on {unix}"),
     }
     tracing::info!("{}", app.admin_openness);
-    app::stop_signal().await?;
+    stopping.asked().await;
     tracing::info!("draining; a second signal ends at once");
     tokio::select! {
         () = app.drain() => tracing::info!("drained"),
-        _ = app::stop_signal() => tracing::warn!("ended before everything was answered"),
+        () = stopping.asked_again() => tracing::warn!("ended before everything was answered"),
     }
     Ok(())
 }

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::HOST;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use self::admission::{Admission, Place};
@@ -204,14 +204,6 @@ impl Origin {
             Body::boxed(exchange::Held::new(body, place, memory))
         })
     }
-}
-
-/// Whether a response is a stream of server-sent events.
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    const KIND: &[u8] = b"text/event-stream";
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let kind = kind.and_then(|kind| kind.split(|octet| *octet == b';').next());
-    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(KIND))
 }
 
 /// The same request once more, if it has no body.

@@ -3,7 +3,8 @@
 //!
 //! [`Plugins::load`] compiles and checks; [`Plugin::key`] and its like call. A plugin
 //! returns a decision and does nothing else: `proxy` acts on it. Inside:
-//! - making: `setup`, `artifact` (file to code), `contract` (imports and exports),
+//! - making: `setup`, `artifact` (file to code), `bounds` (what a file may be made of),
+//!   `compile` (in a process of its own), `kept_code`, `contract` (imports and exports),
 //!   `engine` (wasmtime, threads), `version`, `swap` (one version after another), `health`
 //!   (set aside after failures), `calls` and `redact` (failed calls, for people);
 //! - running: `guest` (one instance), `local` (a thread's instances), `meter` and `outcome`
@@ -20,8 +21,10 @@
 
 mod artifact;
 mod bindings;
+mod bounds;
 mod calls;
 mod check;
+pub mod compile;
 pub mod config;
 mod contract;
 mod decision;
@@ -36,6 +39,7 @@ mod hook;
 mod impure;
 mod inputs;
 mod inspect;
+mod kept_code;
 mod key;
 mod kv;
 mod load;
@@ -77,7 +81,9 @@ use swap::{By, Versions};
 use version::Version;
 
 pub use bindings::types;
+pub use bounds::{OverLimit, Part};
 pub use calls::FailedCall;
+pub use compile::Compiler;
 pub use contract::PACKAGE as CONTRACT;
 pub use decision::{
     HeaderChange, KeyDecision, LoadDecision, LoadedResponse, RequestDecision, ResponseChange,
@@ -109,6 +115,8 @@ pub struct Options<'a> {
     /// Where compiled code is kept; made when it is missing. It must be the process's
     /// own, with mode 0700, else what lies there is ignored.
     pub cache_dir: Option<PathBuf>,
+    /// Where plugins are compiled.
+    pub compiler: Compiler,
     /// Sends a plugin's requests.
     pub fetch: Fetch,
     /// URLs of the targets of each upstream.
@@ -171,24 +179,23 @@ impl Plugins {
             families,
             base: options.base,
             cache_dir: options.cache_dir,
+            compiler: options.compiler,
             fetch: options.fetch,
             upstreams: options.upstreams,
             threads: Mutex::default(),
         });
-        let make = |(name, config): (&String, &config::Plugin)| {
+        let make = async |(name, config): (&String, &config::Plugin)| {
             let (job, workshop) = (Job::new(name, config), Arc::clone(&workshop));
-            tokio::task::spawn_blocking(move || {
-                let wasm = workshop.read(&job)?;
-                let first = workshop.make(&job, &wasm);
-                first.map(|first| Plugin {
-                    versions: Arc::new(Versions::new(job, workshop, first)),
-                })
+            let seen = job.look(&workshop);
+            let wasm = workshop.read(&job).await?;
+            let first = workshop.make(&job, wasm).await?;
+            Ok(Plugin {
+                versions: Arc::new(Versions::new(job, workshop, first, seen)),
             })
         };
-        let making: Vec<_> = configs.iter().map(make).collect();
+        let making = join_all(configs.iter().map(make)).await;
         let mut by_name = BTreeMap::new();
-        for (made, name) in join_all(making).await.into_iter().zip(configs.keys()) {
-            let made = made.unwrap_or_else(|e| Err(Cause::Engine(e.to_string())));
+        for (made, name) in making.into_iter().zip(configs.keys()) {
             let plugin = made.map_err(|cause| LoadError {
                 plugin: name.clone(),
                 cause,
@@ -354,6 +361,15 @@ impl Plugin {
             Some(_) => Seen::declared(&version.manifest.reads, headers, query),
             None => Seen::default(),
         }
+    }
+
+    /// Whether its loader, if it has one, says what it reads of a request.
+    pub fn declares_reads(&self) -> bool {
+        let version = self.versions.current.load();
+        version
+            .loader
+            .as_ref()
+            .is_none_or(|loader| loader.is_declared())
     }
 
     /// Has the guest answer a request; with what it saw of it. Dropping the future ends the call.

@@ -9,6 +9,7 @@ mod access;
 mod apart;
 mod below;
 mod by_url;
+mod came;
 mod combine;
 pub mod config;
 mod context;
@@ -125,7 +126,7 @@ impl Further {
         match self {
             Self::Refresh(_, keyed, _) => Some(keyed),
             Self::Work(Work::Load(looked)) => Some(&looked.0),
-            Self::Work(Work::Pass(..)) => None,
+            Self::Work(Work::AwaitBody | Work::Pass(..)) => None,
         }
     }
 }

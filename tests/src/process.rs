@@ -141,6 +141,11 @@ fn stands_still(id: u32) -> bool {
     })
 }
 
+/// Those that a process has started and that have not ended.
+pub fn children(of: u32) -> Vec<u32> {
+    tree(of).split_off(1)
+}
+
 /// The process and all that come from it.
 fn tree(root: u32) -> Vec<u32> {
     let mut found = vec![root];

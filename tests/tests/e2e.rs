@@ -66,6 +66,8 @@ mod caller;
 mod calls_and_events;
 #[path = "e2e/cli.rs"]
 mod cli;
+#[path = "e2e/client_gone.rs"]
+mod client_gone;
 #[path = "e2e/cluster.rs"]
 mod cluster;
 #[path = "e2e/coalescing.rs"]
@@ -142,6 +144,8 @@ mod limits;
 mod long_streams;
 #[path = "e2e/match_values.rs"]
 mod match_values;
+#[path = "e2e/loader_methods.rs"]
+mod loader_methods;
 #[path = "e2e/observability.rs"]
 mod observability;
 #[path = "e2e/origin_query.rs"]
@@ -156,12 +160,16 @@ mod plugin_bad;
 mod plugin_bad_fetches;
 #[path = "e2e/plugin_bad_files.rs"]
 mod plugin_bad_files;
+#[path = "e2e/plugin_compile.rs"]
+mod plugin_compile;
 #[path = "e2e/plugin_granted.rs"]
 mod plugin_granted;
 #[path = "e2e/plugin_guide.rs"]
 mod plugin_guide;
 #[path = "e2e/plugin_hooks.rs"]
 mod plugin_hooks;
+#[path = "e2e/plugin_identity.rs"]
+mod plugin_identity;
 #[path = "e2e/plugin_kit.rs"]
 mod plugin_kit;
 #[path = "e2e/plugin_mistakes.rs"]

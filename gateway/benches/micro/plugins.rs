@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response};
-use lamina::plugin::{Fetch, FetchCall, LoadRequest, Options, Plugin, Plugins};
+use lamina::plugin::{Compiler, Fetch, FetchCall, LoadRequest, Options, Plugin, Plugins};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
@@ -40,6 +40,7 @@ pub fn load(runtime: &Runtime) -> anyhow::Result<Shipped> {
     let options = Options {
         base: Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist"),
         cache_dir: None,
+        compiler: Compiler::here(),
         fetch: one_kibibyte(),
         upstreams: BTreeMap::new(),
         registry: &prometheus::Registry::new(),

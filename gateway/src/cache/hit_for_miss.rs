@@ -7,11 +7,10 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE};
 use moka::sync::Cache;
 
 use crate::cache::key::Key;
+use crate::cache::policy::{Came, CameWith};
 
 /// Whose responses for a key may not be shared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,12 +30,12 @@ const KEYS: u64 = 10_000;
 
 impl Unshared {
     /// Whether a response to such a request is among them.
-    pub fn includes(self, request: &HeaderMap) -> bool {
-        let authorized = request.contains_key(AUTHORIZATION);
+    pub fn includes(self, request: CameWith) -> bool {
+        let authorized = request.authorization != Came::Not;
         match self {
             Self::Everybody => true,
             Self::Authorized => authorized,
-            Self::Credentialed => authorized || request.contains_key(COOKIE),
+            Self::Credentialed => authorized || request.cookies != Came::Not,
         }
     }
 }
@@ -62,7 +61,7 @@ impl HitForMiss {
     }
 
     /// Whether a response to such a request for `key` could not be shared a moment ago.
-    pub fn applies(&self, key: &Key, request: &HeaderMap) -> bool {
+    pub fn applies(&self, key: &Key, request: CameWith) -> bool {
         let mark = self.0.get(key.as_bytes());
         mark.is_some_and(|whose| whose.includes(request))
     }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::cache::config;
@@ -59,6 +59,46 @@ pub struct Exchange<'a> {
     /// A plugin's own word on the lifetime: it goes before everything else.
     pub plugin_ttl: Option<Duration>,
     pub credentials: Credentials,
+    /// `Authorization` as the client sent it.
+    pub authorization: Came,
+}
+
+/// Whether a credential came with a request, and whether it is still there.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Came {
+    #[default]
+    Not,
+    /// It came, and goes to the origin.
+    Here,
+    /// A request plugin took it away or put another in its place, and the key does not hold
+    /// what it made of it: no key can tell it any more.
+    Taken,
+}
+
+/// The credentials that a request came with.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CameWith {
+    pub authorization: Came,
+    pub cookies: Came,
+}
+
+impl Came {
+    fn of(request: &HeaderMap, name: HeaderName) -> Self {
+        match request.contains_key(name) {
+            true => Self::Here,
+            false => Self::Not,
+        }
+    }
+}
+
+impl CameWith {
+    /// Those that stand in the head.
+    pub fn of(request: &HeaderMap) -> Self {
+        Self {
+            authorization: Came::of(request, AUTHORIZATION),
+            cookies: Came::of(request, COOKIE),
+        }
+    }
 }
 
 /// What the request said of its user besides what the cache key holds.
@@ -330,7 +370,12 @@ impl Policy {
             return Err(Refusal::Private);
         }
         let shared = d.public || d.s_maxage.is_some() || d.must_revalidate;
-        if exchange.request.contains_key(AUTHORIZATION) && !shared && !self.keyed_by_authorization {
+        let keyed = match exchange.authorization {
+            Came::Not => true,
+            Came::Here => self.keyed_by_authorization,
+            Came::Taken => false,
+        };
+        if !keyed && !shared {
             return Err(Refusal::Authorization);
         }
         if exchange.response.contains_key(SET_COOKIE)

@@ -17,6 +17,8 @@ mod form;
 mod policy;
 mod routes;
 
+/// Memory in which a small plugin can be compiled.
+const LEAST_TO_COMPILE: ByteSize = ByteSize::mib(64);
 /// Bytes of the name of a node, as the bus reads them.
 const MAX_NAME: usize = 255;
 /// Bytes of a `seal_key`, at least.
@@ -383,7 +385,17 @@ fn bus(config: &Config, bus: &Bus, report: &mut Report) {
 }
 
 fn plugins(config: &Config, report: &mut Report) {
-    for (name, plugin) in &config.plugins {
+    let compile = &config.plugins.compile;
+    let at = path(&["plugins", "compile"]);
+    if compile.memory < LEAST_TO_COMPILE {
+        let message = format!(
+            "{} is less than compiling takes at all; expected {LEAST_TO_COMPILE} or more",
+            compile.memory
+        );
+        report.add(at.key("memory"), message);
+    }
+    report.positive(at.key("time"), compile.time.0.as_secs());
+    for (name, plugin) in &config.plugins.by_name {
         let at = path(&["plugins"]).key(name);
         report.form_of_key(&at, form::name(name));
         if !(plugin.config.is_null() || plugin.config.is_object()) {

@@ -686,7 +686,8 @@ fn a_variable_becomes_what_the_type_needs() {
         "\n    file: c.wasm\n    config:\n      n: ${N}\n      s: \"${N}\"",
     ))
     .unwrap()
-    .plugins["compose"]
+    .plugins
+    .by_name["compose"]
         .config
         .clone();
     assert_eq!(plugin, serde_json::json!({ "n": 3, "s": "3" }));
@@ -733,7 +734,10 @@ fn secrets_come_from_files_beside_the_configuration() {
     };
     let config = with("admin: { address: 0.0.0.0:1, token_file: token }\n").unwrap();
     assert_eq!(config.admin.token.as_deref(), Some("s3cret"));
-    assert_eq!(config.plugins["compose"].file, dir.path().join("c.wasm"));
+    assert_eq!(
+        config.plugins.by_name["compose"].file,
+        dir.path().join("c.wasm")
+    );
     for (extra, want) in [
         (
             "admin: { token_file: none }\n",

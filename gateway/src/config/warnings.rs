@@ -16,6 +16,7 @@ pub fn warnings(config: &Config) -> Vec<Finding> {
         let at = path(&["routes"]).index(n);
         found.extend(override_without_cookie_rule(route, &config.defaults, &at));
         found.extend(query_as_sent(route, &at));
+        found.extend(no_place_for_other_methods(route, &at));
     }
     found
 }
@@ -52,6 +53,22 @@ fn chosen_by_clients(purge: &PurgeRule, at: &Path) -> Option<Finding> {
          tag that the origin names in its answers"
     );
     Some(Finding::value(at.key(selector), message))
+}
+
+/// A loader answers GET and HEAD; what else comes to a route without upstream has no place.
+fn no_place_for_other_methods(route: &Route, at: &Path) -> Option<Finding> {
+    route.loader.as_ref()?;
+    let methods = route.matches.method.as_ref().map(|all| all.as_slice());
+    let reads = |all: &[String]| all.iter().all(|one| one == "GET" || one == "HEAD");
+    if route.upstream.is_some() || methods.is_some_and(reads) {
+        return None;
+    }
+    let message = format!(
+        "route `{}`: its loader answers GET and HEAD, and there is no `upstream` for other \
+         methods, which get 405; give one, or say `match: {{ method: [GET, HEAD] }}`",
+        route.name
+    );
+    Some(Finding::key(at.key("loader"), message))
 }
 
 /// In mode override a response is stored for everybody, also one to a user who is logged in.

@@ -1,11 +1,40 @@
 //! What YAML says about plugins.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::units::{ByteSize, Duration};
+
+/// The key beside the names of plugins, which no plugin can have for its name.
+const COMPILE: &str = "compile";
+
+/// Plugins by name, and beside them what is for all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Plugins {
+    /// What compiling one may take.
+    pub compile: Compile,
+    pub by_name: BTreeMap<String, Plugin>,
+}
+
+/// What compiling one plugin may take: it is done in a process of its own, which ends when it
+/// takes more.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Compile {
+    /// Memory of the process that compiles.
+    pub memory: ByteSize,
+    /// Processor time of that process, in whole seconds; by the clock ten times as much.
+    pub time: Duration,
+    /// Bytes of compiled code that are kept for the next start; what was not used for the longest time goes.
+    pub kept_code: ByteSize,
+}
 
 /// One plugin.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -187,6 +216,70 @@ pub enum ResponseError {
     RefuseStore,
     /// As if there were no plugin.
     Continue,
+}
+
+impl Default for Compile {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::mib(1_024),
+            time: Duration::secs(60),
+            kept_code: ByteSize::mib(256),
+        }
+    }
+}
+
+/// By hand, since serde's `flatten` loses the place of an error and knows no unknown keys.
+impl<'de> Deserialize<'de> for Plugins {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_map(ByName)
+    }
+}
+
+struct ByName;
+
+impl<'de> Visitor<'de> for ByName {
+    type Value = Plugins;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping of names to plugins")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Plugins, A::Error> {
+        let mut plugins = Plugins::default();
+        while let Some(key) = map.next_key::<String>()? {
+            match &*key {
+                COMPILE => plugins.compile = map.next_value()?,
+                _ => _ = plugins.by_name.insert(key, map.next_value()?),
+            }
+        }
+        Ok(plugins)
+    }
+}
+
+impl Serialize for Plugins {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut map = s.serialize_map(Some(self.by_name.len() + 1))?;
+        map.serialize_entry(COMPILE, &self.compile)?;
+        for (name, plugin) in &self.by_name {
+            map.serialize_entry(name, plugin)?;
+        }
+        map.end()
+    }
+}
+
+impl JsonSchema for Plugins {
+    fn schema_name() -> Cow<'static, str> {
+        "Plugins".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "description": "Plugins by name, and beside them what is for all of them.",
+            "properties": { COMPILE: generator.subschema_for::<Compile>() },
+            "additionalProperties": generator.subschema_for::<Plugin>(),
+        })
+    }
 }
 
 impl Default for Quarantine {

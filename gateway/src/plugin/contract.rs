@@ -67,6 +67,10 @@ pub(super) fn check(
     let handles_http = ty
         .exports(engine)
         .any(|(name, _)| name.starts_with(HANDLER));
+    if !handles_http {
+        let exports = ty.exports(engine).map(|(name, _)| name);
+        foreign(exports)?;
+    }
     let may_use_wasi = handles_http || granted.wasi == Wasi::Minimal;
     for (name, _) in ty.imports(engine) {
         check_import(name, granted, may_use_wasi)?;
@@ -112,6 +116,37 @@ pub(super) fn interface(hook: Hook) -> &'static str {
 pub(super) fn short(interface: &str) -> &str {
     let name = interface.rsplit('/').next().unwrap_or(interface);
     name.split('@').next().unwrap_or(name)
+}
+
+/// Names a component that was built for another host by what it exports.
+fn foreign<'a>(mut exports: impl Iterator<Item = &'a str>) -> Result<(), Cause> {
+    const HTTP: &str = "build it for `wasi:http/incoming-handler@0.2`, which is a loader as it is";
+    let what = exports.find_map(|name| {
+        let is = |prefix: &str| name.starts_with(prefix);
+        match () {
+            () if is("wasi:http/handler@0.3") => Some("a `wasi:http` 0.3 component"),
+            () if is("wasi:http/") => Some("a component of another version of `wasi:http`"),
+            () if is("wasi:cli/run@") => {
+                Some("a command (`wasi:cli/run`), as `wasm32-wasip2` builds a program")
+            }
+            () if is("fermyon:spin/") || is("spin:") => {
+                Some("a component of a Spin world of its own")
+            }
+            () => None,
+        }
+    });
+    match what {
+        Some(what) => Err(Cause::Foreign {
+            what,
+            instead: match what.contains("command") {
+                true => {
+                    "build a library that exports a hook (`crate-type = [\"cdylib\"]`), or a handler of `wasi:http` 0.2"
+                }
+                false => HTTP,
+            },
+        }),
+        None => Ok(()),
+    }
 }
 
 fn check_import(name: &str, granted: &config::Plugin, may_use_wasi: bool) -> Result<(), Cause> {

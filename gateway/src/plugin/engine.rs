@@ -54,6 +54,12 @@ pub(super) fn start(plugins: &BTreeMap<String, Plugin>) -> wasmtime::Result<Engi
     Ok(engine)
 }
 
+/// An engine that compiles and runs nothing: its code is good for those of [`start`], since
+/// memory pools and stacks change no code.
+pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
+    Engine::new(&base(&BTreeMap::new()))
+}
+
 fn base(plugins: &BTreeMap<String, Plugin>) -> Config {
     let stack = largest(plugins, |l| l.max_stack.as_usize());
     let mut config = Config::new();

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use super::Hook;
+use super::bounds::OverLimit;
+use crate::units::{ByteSize, Duration};
 
 /// Why a plugin was not loaded. The gateway keeps what it had.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,18 @@ pub enum Cause {
     NotAComponent(String),
     #[error("the code is not valid: {0}")]
     Compile(String),
+    #[error("{0}")]
+    OverLimit(OverLimit),
+    #[error("its types are nested deeper than they can be read")]
+    TooDeep,
+    #[error("compiling it takes more than {0} of processor time (`plugins.compile.time`)")]
+    CompileTime(Duration),
+    #[error("compiling it takes more than {0} of memory (`plugins.compile.memory`)")]
+    CompileMemory(ByteSize),
+    #[error("it can't be compiled: {0}")]
+    Compiler(String),
+    #[error("another file took its place while it was compiled")]
+    Superseded,
     #[error("it imports `{0}`, which does not exist; known are {known}", known = super::contract::known_imports())]
     UnknownImport(String),
     #[error(
@@ -46,6 +60,11 @@ pub enum Cause {
     FetchNotGranted,
     #[error("it imports `{import}`, which the YAML does not grant; add `grant: [{name}]`", name = super::contract::short(import))]
     NotGranted { import: &'static str },
+    #[error("it is {what}, no plugin: {instead}")]
+    Foreign {
+        what: &'static str,
+        instead: &'static str,
+    },
     #[error("it does not export `{0}`")]
     MissingExport(String),
     #[error("`{interface}` does not have the types of the contract: {reason}")]

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use wasmtime::component::Component;
 
+use super::compile::Compiler;
 use super::config::{self, Capability};
 use super::error::{CallError, Cause};
 use super::guest::Guest;
@@ -48,11 +50,15 @@ pub struct Held(Vec<Guest>);
 /// # Errors
 /// When it is not a component, nor can be made one. Whether the gateway takes it is
 /// for [`super::Plugins::load`] to say.
-pub fn inspect(file: &Path, cache_dir: Option<&Path>) -> Result<Anatomy, Cause> {
-    let wasm = artifact::read(file)?;
+pub async fn inspect(
+    file: &Path,
+    compiler: &Compiler,
+    cache_dir: Option<&Path>,
+) -> Result<Anatomy, Cause> {
+    let wasm: Arc<[u8]> = artifact::read(file)?.into();
     let engine = engine::start(&BTreeMap::<String, config::Plugin>::new())
         .map_err(|e| Cause::Engine(format!("{e:#}")))?;
-    let component: Component = artifact::compile(&engine, &wasm, cache_dir)?;
+    let component: Component = artifact::compile(&engine, compiler, &wasm, cache_dir).await?;
     let ty = component.component_type();
     let imports: Vec<String> = ty.imports(&engine).map(|(name, _)| name.into()).collect();
     let exports: Vec<String> = ty.exports(&engine).map(|(name, _)| name.into()).collect();

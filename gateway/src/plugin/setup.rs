@@ -1,6 +1,6 @@
 //! From the YAML's plugins to versions that can be called.
 //!
-//! Each is prepared on a thread that may block: compiling takes up to seconds, and the
+//! Each is compiled in a process of its own, and started on a thread that may block: the
 //! first instance runs the guest's own code. What all versions are made with is the
 //! [`Workshop`], which stays for as long as plugins may be loaded anew.
 
@@ -16,6 +16,7 @@ use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::bindings::{clock, fetch, kv, log, random};
 use super::calls::{Calls, Identity};
+use super::compile::Compiler;
 use super::config::{Isolation, Limits, Plugin as Config};
 use super::engine::Loaders;
 use super::error::Cause;
@@ -37,6 +38,7 @@ use crate::telemetry::limit::LineLimiter;
 /// What versions are made with.
 pub(super) struct Workshop {
     pub(super) engine: Engine,
+    pub(super) compiler: Compiler,
     pub(super) families: Families,
     pub(super) base: PathBuf,
     pub(super) cache_dir: Option<PathBuf>,
@@ -71,16 +73,28 @@ impl Job {
 
 impl Workshop {
     /// What a plugin's file holds.
-    pub(super) fn read(&self, job: &Job) -> Result<Vec<u8>, Cause> {
-        artifact::read(&self.base.join(&job.config.file))
+    pub(super) async fn read(&self, job: &Job) -> Result<Arc<[u8]>, Cause> {
+        let file = self.base.join(&job.config.file);
+        artifact::blocking(move || artifact::read(&file).map(Into::into)).await
     }
 
-    /// Compiles, checks and starts a plugin; blocks for as long as that takes.
-    pub(super) fn make(&self, job: &Job, wasm: &[u8]) -> Result<Version, Cause> {
+    /// Compiles, checks and starts a plugin. Dropping the future ends what compiles.
+    pub(super) async fn make(
+        self: &Arc<Self>,
+        job: &Job,
+        wasm: Arc<[u8]>,
+    ) -> Result<Version, Cause> {
+        let cache = self.cache_dir.as_deref();
+        let component = artifact::compile(&self.engine, &self.compiler, &wasm, cache).await?;
+        let (this, job) = (Arc::clone(self), job.clone());
+        artifact::blocking(move || this.start(&job, &wasm, &component)).await
+    }
+
+    /// Checks and starts a plugin; the first instance runs the guest's own code.
+    fn start(&self, job: &Job, wasm: &[u8], component: &Component) -> Result<Version, Cause> {
         let config = &job.config;
-        let component = artifact::compile(&self.engine, wasm, self.cache_dir.as_deref())?;
-        let exports = contract::check(&self.engine, &component, config)?;
-        let link = |fetch| self.link(&component, exports.uses_wasi, fetch);
+        let exports = contract::check(&self.engine, component, config)?;
+        let link = |fetch| self.link(component, exports.uses_wasi, fetch);
         let waiting = link(grant_fetch)?;
         let handler = exports.handles_http.then(|| wasi_http::handler(&waiting));
         let handler = handler.transpose().map_err(|e| Cause::WrongType {

@@ -7,12 +7,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::error::{Cause, LoadError};
 use super::setup::{Job, Workshop};
@@ -32,8 +33,8 @@ pub(super) struct Versions {
     needed: Mutex<Vec<Hook>>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
-    /// What the file looked like when it was last read.
-    seen: Mutex<Option<Look>>,
+    /// The reload that is under way, or was the last.
+    newest: Mutex<Begun>,
 }
 
 /// A version that failed too often, so that the one before it serves again.
@@ -68,9 +69,15 @@ pub enum Reloaded {
     Swapped(u64),
 }
 
+/// A reload: what the file looked like then, and the way to end it when that is no more.
+struct Begun {
+    seen: Option<Look>,
+    superseded: CancellationToken,
+}
+
 /// What tells that a file was written anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Look {
+pub(super) struct Look {
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
@@ -80,8 +87,13 @@ struct Look {
 const WATCH: Duration = Duration::from_secs(1);
 
 impl Versions {
-    pub(super) fn new(job: Job, workshop: Arc<Workshop>, first: Version) -> Self {
-        let seen = look(&workshop.base.join(&job.config.file));
+    /// `seen` is what the file looked like before `first` was read from it.
+    pub(super) fn new(
+        job: Job,
+        workshop: Arc<Workshop>,
+        first: Version,
+        seen: Option<Look>,
+    ) -> Self {
         Self {
             job,
             workshop,
@@ -90,7 +102,10 @@ impl Versions {
             gave_way: Mutex::default(),
             needed: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
-            seen: Mutex::new(seen),
+            newest: Mutex::new(Begun {
+                seen,
+                superseded: CancellationToken::new(),
+            }),
         }
     }
 
@@ -106,18 +121,19 @@ impl Versions {
         Ok(())
     }
 
-    /// Makes a version of what the file holds now, and has it serve.
+    /// Makes a version of what the file holds now, and has it serve. One that is being made
+    /// of what the file held before is given up.
     ///
     /// # Errors
     /// When it can't be made; what served goes on.
     pub(super) async fn reload(self: &Arc<Self>, by: By) -> Result<Reloaded, LoadError> {
+        let superseded = self.begin();
         let _one = self.reloading.lock().await;
-        let this = Arc::clone(self);
-        *self.seen.lock() = look(&self.workshop.base.join(&self.job.config.file));
-        let making = tokio::task::spawn_blocking(move || this.make(by));
-        let made = making
-            .await
-            .unwrap_or_else(|e| Err(Cause::Engine(e.to_string())));
+        let made = tokio::select! {
+            biased;
+            () = superseded.cancelled() => Err(Cause::Superseded),
+            made = self.make(by) => made,
+        };
         let Some(made) = made.map_err(|cause| self.error(cause))? else {
             return Ok(Reloaded::Failed);
         };
@@ -140,15 +156,30 @@ impl Versions {
         Ok(Reloaded::Swapped(number))
     }
 
+    /// Ends the reload that is under way, where the file is another one by now. What comes
+    /// back is cancelled when the same happens to this one.
+    fn begin(&self) -> CancellationToken {
+        let seen = self.job.look(&self.workshop);
+        let mut newest = self.newest.lock();
+        if newest.seen != seen {
+            newest.superseded.cancel();
+            *newest = Begun {
+                seen,
+                superseded: CancellationToken::new(),
+            };
+        }
+        newest.superseded.clone()
+    }
+
     /// A version of what the file holds now. None: it is the one that failed.
-    fn make(&self, by: By) -> Result<Option<Version>, Cause> {
-        let wasm = self.workshop.read(&self.job)?;
+    async fn make(&self, by: By) -> Result<Option<Version>, Cause> {
+        let wasm = self.workshop.read(&self.job).await?;
         let digest = artifact::digest(&wasm);
         let failed = |gone: &GaveWay| *gone.sha256 == *digest;
         if by == By::File && self.gave_way.lock().as_ref().is_some_and(failed) {
             return Ok(None);
         }
-        self.workshop.make(&self.job, &wasm).map(Some)
+        self.workshop.make(&self.job, wasm).await.map(Some)
     }
 
     fn take_over(&self, version: Arc<Version>, by: By) {
@@ -219,18 +250,22 @@ impl Versions {
         self.gave_way.lock().clone()
     }
 
-    /// Reloads it whenever its file was written anew and has been left alone for a while.
+    /// Reloads it whenever its file was written anew and has been left alone for a while. It
+    /// looks on while one is under way, so that a good file that takes the place of one that
+    /// takes long need not wait for that.
     pub(super) async fn watch(self: Arc<Self>) {
-        let file = self.workshop.base.join(&self.job.config.file);
-        let mut last = *self.seen.lock();
+        let mut under_way = JoinSet::new();
+        let mut last = self.newest.lock().seen;
         loop {
             tokio::time::sleep(WATCH).await;
-            let now = look(&file);
+            while under_way.try_join_next().is_some() {}
+            let now = self.job.look(&self.workshop);
             // Whoever writes it may not be done before it looks the same twice.
             let settled = now.is_some() && now == last;
             last = now;
-            if settled && now != *self.seen.lock() {
-                self.reload_and_say().await;
+            if settled && now != self.newest.lock().seen {
+                let this = Arc::clone(&self);
+                under_way.spawn(async move { this.reload_and_say().await });
             }
         }
     }
@@ -243,6 +278,13 @@ impl Versions {
                 plugin = &*self.job.name,
                 "the file holds the version that failed: the earlier one serves on until there \
                  is another, or until somebody asks for it by `POST /v1/plugins/NAME/reload`"
+            ),
+            Err(LoadError {
+                cause: Cause::Superseded,
+                ..
+            }) => tracing::info!(
+                plugin = &*self.job.name,
+                "another file took the place of one that was being compiled"
             ),
             Err(error) => {
                 tracing::error!(%error, "a plugin's new version is refused; the old one serves on");
@@ -258,11 +300,14 @@ impl Versions {
     }
 }
 
-fn look(file: &Path) -> Option<Look> {
-    let about = fs::metadata(file).ok()?;
-    Some(Look {
-        inode: about.ino(),
-        bytes: about.len(),
-        modified: (about.mtime(), about.mtime_nsec()),
-    })
+impl Job {
+    /// What the file looks like. None: it is not there.
+    pub(super) fn look(&self, workshop: &Workshop) -> Option<Look> {
+        let about = fs::metadata(workshop.base.join(&self.config.file)).ok()?;
+        Some(Look {
+            inode: about.ino(),
+            bytes: about.len(),
+            modified: (about.mtime(), about.mtime_nsec()),
+        })
+    }
 }

@@ -20,7 +20,8 @@ use http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
 use super::{
-    CallError, Fetch, FetchCall, KeyDecision, LoadError, LoadRequest, Options, Plugin, Plugins,
+    CallError, Compiler, Fetch, FetchCall, KeyDecision, LoadError, LoadRequest, Options, Plugin,
+    Plugins,
 };
 
 /// The folder of the repository.
@@ -147,6 +148,7 @@ impl Site {
         let options = Options {
             base: folder.path().to_owned(),
             cache_dir,
+            compiler: Compiler::here(),
             fetch,
             upstreams: BTreeMap::new(),
             registry: &registry,

@@ -43,7 +43,7 @@ pub struct Route {
     /// The plugin that loads a missing value, in place of a plain request to the upstream.
     #[serde(default)]
     pub loader: Option<Hooked>,
-    /// What happens where the loader or the response plugin sees something of a request (headers, cookies, query parameters) that neither the key nor the response's `Vary` covers, or the origin gets a query parameter that makes no difference to the key of a key plugin: two requests that differ in it share an answer.
+    /// What happens where the loader or the response plugin sees something of a request (headers, cookies, query parameters), or the request plugin sets a header, that neither the key nor the response's `Vary` covers, or the origin gets a query parameter that makes no difference to the key of a key plugin: two requests that differ in it share an answer.
     #[serde(default)]
     pub unkeyed: Unkeyed,
     /// The plugin that looks at each request before its key is derived.

@@ -11,16 +11,15 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
 
 use crate::cache::entry::Marks;
 use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
-use crate::cache::policy::Credentials;
+use crate::cache::policy::{CameWith, Credentials};
 use crate::http::body::Body;
 use crate::http::forward::{self, Caller, HopWishes, TrailerWish};
 use crate::http::memory::ConnectionMemory;
 use crate::http::path::Rules;
 use crate::http::server::Interim;
-use crate::http::vary::Vary;
 use crate::origin::OnInterim;
 use crate::plugin::KeyDecision;
-use crate::proxy::cover::Cover;
+use crate::proxy::came;
 use crate::proxy::route::Route;
 
 /// A request on its way to an origin or a loader: shared by its client's task and the load's.
@@ -128,7 +127,12 @@ impl Ask {
 
     /// What the request says of its user besides what this key, its own, holds.
     pub fn credentials(&self, key: &KeyBuf) -> Credentials {
-        Cover::of(&self.route, key, Vary::None).credentials(&self.parts.headers)
+        came::credentials(&self.route, &self.parts, key)
+    }
+
+    /// The credentials that it came with, where `key` is its own.
+    pub fn came_with(&self, key: &KeyBuf) -> CameWith {
+        came::with(&self.route, &self.parts, key)
     }
 
     /// What every request to an origin gets, also one that a plugin rewrote.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{Request, Uri};
+use http::{Method, Request, Uri};
 use serde::Serialize;
 
 use crate::cache::config::{Mode, Ranges};
@@ -18,16 +18,15 @@ use crate::http::body::Body;
 use crate::http::cache_status::Forward;
 use crate::http::forward::{self, Belief, Caller, Received};
 use crate::http::path::{self, Rules};
-use crate::http::vary::Vary;
 use crate::plugin::Plugin;
 use crate::plugin::config::RequestError;
+use crate::proxy::came;
 use crate::proxy::context::Keyed;
-use crate::proxy::cover::Cover;
 use crate::proxy::parts;
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
 use crate::proxy::target::{Refused, Target};
-use crate::proxy::watch::{self, Wish};
+use crate::proxy::watch::{self, ByPlugin, Wish};
 use crate::proxy::{Proxy, Visit, context, origin_query, source as sources};
 
 /// What would be done with a request.
@@ -50,7 +49,7 @@ pub struct Explanation {
     pub stale: Vec<String>,
     /// Where a missing value comes from.
     pub source: Option<String>,
-    /// What the loader or the response plugin sees and the key does not cover, unless the response's `Vary` does.
+    /// What the loader or the response plugin sees, or the request plugin sets, and the key does not cover, unless the response's `Vary` does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unkeyed: Vec<String>,
     /// What each tier holds; of a running gateway alone.
@@ -275,7 +274,7 @@ fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
     explanation.lifetime = lifetime(route);
     explanation.lifetime.extend(with_cookies(route));
     explanation.stale = stale(route);
-    explanation.source = Some(source(route));
+    explanation.source = Some(source(route, &visit.parts.method));
     if let Some(keyed) = &keyed {
         let by = route.key_plugin.as_ref();
         explanation.key = Some(ExplainedKey {
@@ -286,8 +285,7 @@ fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
                 .map(|target| target.to_string()),
         });
         explanation.unkeyed = unkeyed(visit, keyed);
-        let credentials =
-            Cover::of(route, &keyed.key, Vary::None).credentials(&visit.parts.headers);
+        let credentials = came::credentials(route, visit.parts, &keyed.key);
         explanation.lifetime.extend(withheld(route, credentials));
     }
     keyed
@@ -301,6 +299,10 @@ fn unkeyed(visit: &Visit<'_>, keyed: &Keyed) -> Vec<String> {
         None => visit.parts.uri.query(),
     };
     let mut lines = Vec::new();
+    let by = visit.parts.extensions.get::<ByPlugin>();
+    if let (Some(watch), Some(by)) = (&route.changed, by) {
+        lines.extend(watch.explain(route, &keyed.key, &by.seen()));
+    }
     if let (Some(watch), Some((plugin, _))) = (&route.unkeyed, &route.loader) {
         let headers = sources::for_loader(visit.parts);
         let seen = plugin.would_see(&headers, query);
@@ -421,7 +423,13 @@ fn stale(route: &Route) -> Vec<String> {
     ]
 }
 
-fn source(route: &Route) -> String {
+fn source(route: &Route, method: &Method) -> String {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return match &route.origin {
+            Some(origin) => format!("upstream {}", origin.name()),
+            None => "nothing: the route has no upstream for this method (405)".to_owned(),
+        };
+    }
     let whole = whole_source(route);
     let parts = "of a range that is not stored, the parts that are missing";
     match (parts::kept(route), route.policy.ranges) {

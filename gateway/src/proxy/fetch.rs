@@ -26,6 +26,7 @@ use crate::proxy::below::Below;
 use crate::proxy::context::Ask;
 use crate::proxy::head::{freshness, prepare};
 use crate::proxy::source::{self, Answer, Loaded};
+use crate::proxy::watch::ByPlugin;
 use crate::proxy::{origin_query, plan, respond};
 
 /// One load.
@@ -77,7 +78,15 @@ impl Fetch {
             key: key.as_bytes(),
         });
         let mut began = Instant::now();
-        let mut loaded = self.load().await;
+        let loaded = tokio::select! {
+            biased;
+            loaded = self.load() => Some(loaded),
+            // What is loaded beside others could not be stored a moment ago.
+            () = leader.all_followed(), if self.queue == Queue::SideBySide => None,
+        };
+        let Some(mut loaded) = loaded else {
+            return tracing::debug!("a load ends that nobody waits for");
+        };
         if self.is_about_another(&loaded) {
             // RFC 9111 §4.3.4: nothing that we have may be updated by it.
             began = Instant::now();
@@ -208,6 +217,7 @@ impl Fetch {
             received: arrived.wall,
             plugin_ttl: arrived.answer.ttl,
             credentials: self.ask.credentials(&self.primary),
+            authorization: self.ask.came_with(&self.primary).authorization,
         };
         let terms = self.ask.route.policy.judge(&exchange, dice())?;
         match response.body().size_hint().lower() > self.cache.max_object_bytes as u64 {
@@ -227,8 +237,8 @@ impl Fetch {
         self.cache.large.note(&self.primary, left);
     }
 
-    /// Whether the key covers what the origin got, and what loader and response plugin saw, or
-    /// the route has it all the same.
+    /// Whether the key covers what the origin got, what loader and response plugin saw and what
+    /// the request plugin set, or the route has it all the same.
     pub(super) fn keyed(&self, answer: &mut Answer) -> Result<(), Refusal> {
         let route = &self.ask.route;
         if let Some(watch) = &route.forwarded {
@@ -239,6 +249,17 @@ impl Fetch {
             (&route.unkeyed, &answer.seen),
             (&route.looked, &answer.looked),
         ];
+        if let (Some(watch), Some(by)) =
+            (&route.changed, self.ask.parts.extensions.get::<ByPlugin>())
+        {
+            let headers = answer.response.headers_mut();
+            watch.check(route, &self.primary, &by.seen(), headers)?;
+        }
+        if let (Some(watch), Some((loader, _))) = (&route.unkeyed, &route.loader)
+            && !loader.declares_reads()
+        {
+            watch.check_undeclared()?;
+        }
         for (watch, seen) in saw {
             if let (Some(watch), Some(seen)) = (watch, seen) {
                 watch.check(route, &self.primary, seen, answer.response.headers_mut())?;

@@ -97,6 +97,7 @@ impl Proxy {
             received: wall,
             plugin_ttl: answer.ttl,
             credentials: ask.credentials(primary),
+            authorization: ask.came_with(primary).authorization,
         };
         let terms = policy.judge(&exchange, dice())?;
         let age = initial_age(&headers, wall, now - sent.at);

@@ -60,7 +60,7 @@ impl Proxy {
             Landing::Stored(entry) => self.landed_stored(miss, &entry, &place),
             Landing::Promoted(entry) => self.promoted(miss, &entry, leads),
             Landing::Private(_) | Landing::LeadersOwn if leads => self.private(miss, place).await,
-            Landing::Private(whose) if whose.includes(&miss.ask.parts.headers) => {
+            Landing::Private(whose) if whose.includes(miss.ask.came_with(&miss.keyed.key)) => {
                 Settled::SideBySide(Alone::Private)
             }
             Landing::Private(_) | Landing::LeadersOwn => Settled::NextTurn,

@@ -218,7 +218,7 @@ impl Proxy {
     /// Leads or follows until there is an answer.
     async fn in_turn(self: &Arc<Self>, mut miss: Miss) -> Served {
         let marks = &self.cache.hit_for_miss;
-        if marks.applies(&miss.key, &miss.ask.parts.headers) {
+        if marks.applies(&miss.key, miss.ask.came_with(&miss.keyed.key)) {
             return self.side_by_side(&miss, Alone::HitForMiss).await;
         }
         let mut patience = Patience::new(self.cache.wait_timeout);

@@ -119,6 +119,6 @@ fn gives(ask: &Ask, key: &KeyBuf, pieces: &[&str]) -> bool {
     };
     match plan::key(&visit) {
         Plan::Cache(Keyed { key: other, .. }) => other.as_bytes() == key.as_bytes(),
-        Plan::Pass(..) | Plan::Refuse(_) => false,
+        Plan::AwaitBody | Plan::Pass(..) | Plan::Refuse(_) => false,
     }
 }

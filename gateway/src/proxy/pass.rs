@@ -72,6 +72,10 @@ impl Proxy {
             return passed.unwrap_or_else(|failure| self.error(&ask.route, reason, &failure));
         }
         let Some(origin) = &ask.route.origin else {
+            if !reads {
+                let answer = respond::loads_alone("405 this is loaded by a plugin alone\n");
+                return Served::new(answer, Outcome::Error);
+            }
             return self.error(&ask.route, reason, &source::no_origin());
         };
         let mut request = ask.for_origin(body);

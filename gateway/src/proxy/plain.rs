@@ -20,7 +20,7 @@ use crate::plugin::{Field, Plugin};
 use crate::proxy::context::Ask;
 use crate::proxy::cover::{self, Cover};
 use crate::proxy::route::Route;
-use crate::proxy::watch::SetByPlugin;
+use crate::proxy::watch::ByPlugin;
 
 impl Ask {
     /// The request that refreshes `copy`, whose key without the variant is `primary`.
@@ -31,6 +31,10 @@ impl Ask {
         parts.uri = self.parts.uri.clone();
         parts.version = self.parts.version;
         parts.headers = selection.of_headers(&self.parts.headers);
+        // What the plugin set goes along, and so what follows from it does.
+        if let Some(by) = self.parts.extensions.get::<ByPlugin>() {
+            parts.extensions.insert(by.clone());
+        }
         Self {
             parts,
             host: self.host.clone(),
@@ -59,8 +63,8 @@ impl<'a> Selection<'a> {
     fn of(ask: &'a Ask, cache: &Cache, primary: &KeyBuf, copy: &Entry) -> Self {
         let route: &Route = &ask.route;
         let varying = cache.vary_lists(&primary.to_key()).into_iter().flatten();
-        let set = ask.parts.extensions.get::<SetByPlugin>();
-        let set = set.map_or(&[][..], |names| &names.0).iter().cloned();
+        let by = ask.parts.extensions.get::<ByPlugin>();
+        let set = by.map_or(&[][..], |by| &by.set).iter().cloned();
         let cover = Cover::of(route, primary, Vary::parse(&copy.headers))
             .and_fields(varying)
             .and_fields(route.matched_fields().cloned())

@@ -61,7 +61,9 @@ impl Proxy {
             queue: Queue::OneLoad,
             lease: None,
         };
-        let terms = match fetch.judge(&arrived) {
+        let terms = fetch.judge(&arrived);
+        let terms = terms.and_then(|terms| fetch.keyed(&mut arrived.answer).map(|()| terms));
+        let terms = match terms {
             Ok(terms) if is_explicit(terms.source) => terms,
             Ok(_) | Err(_) => return Err(arrived.answer.response),
         };

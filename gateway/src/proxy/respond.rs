@@ -166,6 +166,14 @@ pub fn method_not_allowed(text: &'static str) -> Response<Body> {
     response
 }
 
+/// To a method that a route without upstream has nobody for: its loader answers GET and HEAD.
+pub fn loads_alone(text: &'static str) -> Response<Body> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+    let allowed = HeaderValue::from_static("GET, HEAD");
+    response.headers_mut().insert(ALLOW, allowed);
+    response
+}
+
 pub fn append_status(headers: &mut HeaderMap, status: &CacheStatus<'_>) {
     let value = status.to_value();
     match headers.get_mut(CACHE_STATUS) {

@@ -19,7 +19,7 @@ use crate::plugin::{Hook, LoadError, Plugin, Plugins};
 use crate::proxy::config;
 use crate::proxy::invalidate::Rule;
 use crate::proxy::metrics::{Metrics, RouteMetrics};
-use crate::proxy::unkeyed::Watch;
+use crate::proxy::unkeyed::{How, Watch};
 use crate::telemetry::limit::LineLimiter;
 use crate::telemetry::metrics::Registry;
 
@@ -46,6 +46,8 @@ pub struct Route {
     pub forwarded: Option<Watch>,
     /// Of what the response plugin sees.
     pub looked: Option<Watch>,
+    /// Of what the request plugin sets.
+    pub changed: Option<Watch>,
     pub request_plugin: Option<(Arc<Plugin>, RequestError)>,
     pub response_plugin: Option<(Arc<Plugin>, ResponseError)>,
     pub tags: Box<[Hash64]>,
@@ -109,6 +111,16 @@ pub enum RouteError {
     NoRequestError { route: String, plugin: String },
     #[error("route {route}")]
     NoHook { route: String, source: LoadError },
+    #[error(
+        "route {route}: `unkeyed: {unkeyed}` can have no effect with plugin {plugin:?}, a \
+         `wasi:http` component: it may read every field of a request and says of none that it \
+         does; expected `warn` or `allow`, and in `key` what it goes by"
+    )]
+    Undeclared {
+        route: String,
+        unkeyed: &'static str,
+        plugin: String,
+    },
     #[error("metrics can't be registered: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -230,14 +242,34 @@ impl Route {
             let on_error = on_error.request.ok_or_else(silent)?;
             Ok((plugin, on_error))
         });
-        let watch = |(plugin, _): &(Arc<Plugin>, OnError)| {
+        let watch = |plugin: &Plugin, how| {
             let count = metrics.unkeyed(name, plugin.name());
-            Watch::new(config.unkeyed, plugin.name(), count)
+            Watch::new(config.unkeyed, how, plugin.name(), count)
         };
-        let unkeyed = loader.as_ref().map(watch);
-        let looked = response.as_ref().map(watch);
+        if let Some((plugin, _)) = loader
+            .as_ref()
+            .filter(|(plugin, _)| !plugin.declares_reads())
+            && matches!(
+                config.unkeyed,
+                config::Unkeyed::Vary | config::Unkeyed::RefuseStore
+            )
+        {
+            return Err(RouteError::Undeclared {
+                route: name.clone(),
+                unkeyed: config.unkeyed.as_str(),
+                plugin: plugin.name().to_owned(),
+            });
+        }
+        let request = request.transpose()?;
+        let sets = request.as_ref();
+        let changed = sets.map(|(plugin, _): &(Arc<Plugin>, _)| watch(plugin, How::Sets));
+        let unkeyed = loader.as_ref().map(|(plugin, _)| watch(plugin, How::Sees));
+        let looked = response
+            .as_ref()
+            .map(|(plugin, _)| watch(plugin, How::Sees));
         let looked = looked.filter(|watch| watch.rule != config::Unkeyed::Allow);
-        let forwarded = key_plugin.as_ref().map(watch);
+        let forwarded = key_plugin.as_ref();
+        let forwarded = forwarded.map(|(plugin, _)| watch(plugin, How::LeavesOut));
         let forwarded = forwarded.filter(|watch| watch.rule != config::Unkeyed::Allow);
         let key = Template::new(&config.key).with_headers(parts.trusted_headers);
         Ok(Self {
@@ -259,8 +291,9 @@ impl Route {
             unkeyed,
             forwarded,
             looked,
+            changed,
             loader: loader.map(|(plugin, on_error)| (plugin, on_error.loader)),
-            request_plugin: request.transpose()?,
+            request_plugin: request,
             response_plugin: response.map(|(plugin, on_error)| (plugin, on_error.response)),
             tags: config
                 .tags

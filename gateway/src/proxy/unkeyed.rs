@@ -1,6 +1,6 @@
-//! What a loader or a response plugin saw of a request, or the origin got, and the key does
-//! not cover: two requests that differ in it share an answer, which one client may have made
-//! for all the others.
+//! What a loader or a response plugin saw of a request, a request plugin set for the origin, or
+//! the origin got, and the key does not cover: two requests that differ in it share an answer,
+//! which one client may have made for all the others.
 //!
 //! Looked at once a load, after the response was found fit to be stored; a hit knows
 //! nothing of this. The route's `unkeyed` says what follows.
@@ -24,9 +24,21 @@ use crate::proxy::route::Route;
 /// their names.
 const MOST: usize = 64;
 
+/// How a plugin makes an answer depend on something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// It sees it: a loader, a response plugin.
+    Sees,
+    /// It sets it, and the origin gets it: a request plugin.
+    Sets,
+    /// Its key is the same without it, and the origin gets it: a key plugin.
+    LeavesOut,
+}
+
 /// What a route does about it, for one of its plugins.
 pub struct Watch {
     pub rule: Unkeyed,
+    how: How,
     plugin: Box<str>,
     /// Loads that saw something that the key does not cover.
     count: IntCounter,
@@ -35,9 +47,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(rule: Unkeyed, plugin: &str, count: IntCounter) -> Self {
+    pub fn new(rule: Unkeyed, how: How, plugin: &str, count: IntCounter) -> Self {
         Self {
             rule,
+            how,
             plugin: plugin.into(),
             count,
             known: Mutex::default(),
@@ -88,6 +101,14 @@ impl Watch {
         for field in &unheld.fields {
             self.tell(route, field);
         }
+        self.check_undeclared()
+    }
+
+    /// Whether a loader that says nothing of what it reads may have its answer stored.
+    ///
+    /// # Errors
+    /// When it may not: it takes the place of one that did say.
+    pub fn check_undeclared(&self) -> Result<(), Refusal> {
         match self.rule {
             Unkeyed::Allow | Unkeyed::Warn => Ok(()),
             Unkeyed::Vary | Unkeyed::RefuseStore => Err(Refusal::Unkeyed),
@@ -106,7 +127,12 @@ impl Watch {
         let rule = self.rule.as_str();
         let line = |field: &Field| {
             let plugin = &self.plugin;
-            format!("{field}: plugin {plugin} sees it, the key does not hold it (unkeyed: {rule})")
+            let does = match self.how {
+                How::Sees => "sees it",
+                How::Sets => "sets it for the origin",
+                How::LeavesOut => "makes no difference by it and the origin gets it",
+            };
+            format!("{field}: plugin {plugin} {does}, the key does not hold it (unkeyed: {rule})")
         };
         let lines: BTreeSet<String> = bare.map(line).collect();
         lines.into_iter().collect()
@@ -118,11 +144,16 @@ impl Watch {
         if known.len() >= MOST || !known.insert(field.clone()) || self.rule != Unkeyed::Warn {
             return;
         }
+        let does = match self.how {
+            How::Sees => "sees",
+            How::Sets => "sets for the origin",
+            How::LeavesOut => "leaves for the origin",
+        };
         tracing::warn!(
             route = &*route.name,
             plugin = &*self.plugin,
             %field,
-            "a plugin or the origin sees what the cache key does not hold: who differs in it gets what was made for another; \
+            "a plugin {does} what the cache key does not hold: who differs in it gets what was made for another; \
              put it into the route's `key` or into the response's `Vary`, or say `unkeyed: vary`, `refuse_store` or `allow`"
         );
     }

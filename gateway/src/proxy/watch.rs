@@ -13,7 +13,7 @@ use crate::http::body::Body;
 use crate::http::forward::Caller;
 use crate::http::path::{self, Fault, Rules};
 use crate::plugin::config::{RequestError, ResponseError};
-use crate::plugin::{CallError, Head, LoadedResponse, Plugin, RequestDecision};
+use crate::plugin::{CallError, Field, Head, LoadedResponse, Plugin, RequestDecision};
 use crate::proxy::context::Ask;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::route::Route;
@@ -31,9 +31,17 @@ pub enum Wish {
     BadPath(Fault),
 }
 
-/// The names of the fields that a request plugin has set, as an extension of the request.
+/// What a request plugin did to the head, as an extension of the request.
 #[derive(Clone)]
-pub struct SetByPlugin(pub Arc<[HeaderName]>);
+pub struct ByPlugin {
+    /// The names of the fields that it has set.
+    pub set: Arc<[HeaderName]>,
+    /// Of these what the client had not sent so: it goes to the origin.
+    pub fields: Arc<[Field]>,
+    /// It took away, or put another in its place, what the client had sent.
+    pub took_authorization: bool,
+    pub took_cookies: bool,
+}
 
 /// Has the route's plugin look at a request, which it may change. Some: the answer.
 pub fn request(
@@ -96,9 +104,9 @@ pub fn ask(
                     return Ok(Wish::BadPath(fault));
                 }
             }
+            let by = ByPlugin::of(&headers, &parts.headers);
             headers.apply(&mut parts.headers);
-            let names = headers.set.keys().cloned().collect();
-            parts.extensions.insert(SetByPlugin(names));
+            parts.extensions.insert(by);
             Wish::Further
         }
         RequestDecision::Respond(response) => Wish::Respond(response),

@@ -43,6 +43,73 @@ const FETCH_ALL: &str = r#"(import "lamina:plugin/fetch@1.0.0" "fetch-all"
 const KV: &str = r#"(import "lamina:plugin/kv@1.0.0" "get" (func $get (param i32 i32 i32)))"#;
 const CLOCK: &str = r#"(import "lamina:plugin/clock@1.0.0" "now-ms" (func $now (result i64)))"#;
 
+/// Files that are small, and cost whoever compiles them more than they may.
+pub mod costly {
+    /// A component in a component, and so on.
+    pub fn nested() -> Vec<u8> {
+        let depth = 10_000;
+        let mut component = component();
+        for _ in 0..depth {
+            let inner = component;
+            component = self::component();
+            component.push(4);
+            component.extend(length(inner.len()));
+            component.extend(inner);
+        }
+        component
+    }
+
+    /// Types of components in one another, more than any stack has room for.
+    pub fn nested_types() -> Vec<u8> {
+        let mut ty = vec![0x40];
+        for _ in 0..1_000_000 {
+            // `component`, one declaration, a type: from the inside out, and backwards.
+            ty.extend([1, 1, 0x41]);
+        }
+        ty.reverse();
+        let mut component = component();
+        component.push(7);
+        component.extend(length(ty.len() + 1));
+        component.push(1);
+        component.extend(ty);
+        component
+    }
+
+    /// One function of a quarter of a million branches: minutes.
+    pub fn branches() -> Vec<u8> {
+        let branch = [0x20, 0, 0x0d, 0];
+        let mut body = vec![0, 0x02, 0x40];
+        body.extend(branch.repeat(250_000));
+        body.extend([0x0b, 0x0b]);
+        let mut code = vec![1];
+        code.extend(length(body.len()));
+        code.extend(body);
+        let mut module = b"\0asm\x01\0\0\0\x01\x05\x01\x60\x01\x7f\0\x03\x02\x01\0\x0a".to_vec();
+        module.extend(length(code.len()));
+        module.extend(code);
+        let mut component = component();
+        component.push(1);
+        component.extend(length(module.len()));
+        component.extend(module);
+        component
+    }
+
+    fn component() -> Vec<u8> {
+        b"\0asm\x0d\0\x01\0".to_vec()
+    }
+
+    /// LEB128.
+    fn length(mut n: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while n >= 0x80 {
+            bytes.push((n & 0x7f) as u8 | 0x80);
+            n >>= 7;
+        }
+        bytes.push(n as u8);
+        bytes
+    }
+}
+
 /// Calls hosts without end: the key its log, the loader all that it has, a fetch of what is
 /// not granted among it.
 pub fn storm() -> Vec<u8> {

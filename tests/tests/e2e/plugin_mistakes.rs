@@ -118,3 +118,21 @@ fn tested(dir: &Path) -> String {
     let [file, cases] = [&file, &cases].map(|path| path.to_str().unwrap());
     run(&["plugin", "test", file, "--cases", cases]).output()
 }
+
+#[tokio::test]
+async fn a_component_for_another_host_is_named_for_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("other.wasm");
+    for (interface, what) in [
+        ("wasi:http/handler@0.3.0", "a `wasi:http` 0.3 component"),
+        ("wasi:cli/run@0.2.0", "a command"),
+        ("fermyon:spin/inbound-http", "a Spin world"),
+    ] {
+        let component =
+            format!("(component (instance $nothing) (export \"{interface}\" (instance $nothing)))");
+        std::fs::write(&file, wat::parse_str(component).unwrap()).unwrap();
+        let ran = e2e::cli::run(&["plugin", "check", file.to_str().unwrap()]);
+        assert_eq!(ran.code, Some(1), "{}", ran.output());
+        assert!(ran.output().contains(what), "{what}: {}", ran.output());
+    }
+}

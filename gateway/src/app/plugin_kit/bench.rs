@@ -49,7 +49,7 @@ pub async fn bench(
     seconds: f64,
 ) -> Result<Table, String> {
     let cases = cases.map(Cases::read).transpose()?;
-    let opened = open(file)?;
+    let opened = open(file).await?;
     let config = config.or_else(|| cases.as_ref()?.config.clone());
     let config = config.unwrap_or_else(opened::no_config);
     let cases = cases.map_or_else(Vec::new, |cases| cases.cases);

@@ -29,7 +29,7 @@ struct Accepted {
 /// Looks at a file and starts it with this `config`.
 pub async fn check(file: &Path, config: Option<Value>) -> Report {
     let config = config.unwrap_or_else(opened::no_config);
-    let (anatomy, outcome) = match opened::open(file) {
+    let (anatomy, outcome) = match opened::open(file).await {
         Err(cause) => (None, Err(cause)),
         Ok(opened) => {
             let outcome = accept(&opened, &config).await;

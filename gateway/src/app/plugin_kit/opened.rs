@@ -13,7 +13,9 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use crate::plugin::config::{Isolation, Limits, Plugin as Config, Wasi};
-use crate::plugin::{Anatomy, Cause, Fetch, FetchCall, FetchError, Options, Plugins, inspect};
+use crate::plugin::{
+    Anatomy, Cause, Compiler, Fetch, FetchCall, FetchError, Options, Plugins, inspect,
+};
 use crate::units;
 
 /// The upstream that stands for those of the gateway, where nobody names one.
@@ -37,8 +39,9 @@ pub(super) struct Way {
 }
 
 /// Looks at a file.
-pub(super) fn open(file: &Path) -> Result<Opened, Cause> {
-    let anatomy = inspect(file, crate::app::code_cache().as_deref())?;
+pub(super) async fn open(file: &Path) -> Result<Opened, Cause> {
+    let cache = crate::app::code_cache();
+    let anatomy = inspect(file, &compiler(), cache.as_deref()).await?;
     Ok(Opened {
         file: file.to_owned(),
         anatomy,
@@ -92,12 +95,18 @@ pub(super) async fn start(
     let options = Options {
         base: PathBuf::new(),
         cache_dir: crate::app::code_cache(),
+        compiler: compiler(),
         fetch,
         upstreams: BTreeMap::new(),
         registry: &prometheus::Registry::new(),
     };
     let loaded = Plugins::load(&configs, options).await;
     loaded.map_err(|error| error.cause)
+}
+
+/// As a gateway compiles that says nothing of `plugins.compile`.
+fn compiler() -> Compiler {
+    Compiler::of_this_program(Default::default())
 }
 
 /// A way to upstreams that leads nowhere.

@@ -73,7 +73,7 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
     if kept.is_empty() {
         return Err(format!("{}: there is no call in it", calls.display()));
     }
-    let opened = open(file)?;
+    let opened = open(file).await?;
     let mut well = true;
     for call in kept {
         let config = config.as_ref().or(call.config.as_ref()).cloned();

@@ -30,7 +30,7 @@ pub struct Score {
 /// In words, when the cases can't be read or the file is no plugin.
 pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<Score, String> {
     let cases = Cases::read(cases)?;
-    let opened = open(file)?;
+    let opened = open(file).await?;
     let general = config.or_else(|| cases.config.clone());
     let granted = granted(&cases, general.as_ref());
     let mut bench = Bench {
@@ -58,8 +58,8 @@ pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<Sc
 }
 
 /// Looks at a file; what is wrong is told with what to do.
-pub(super) fn open(file: &Path) -> Result<Opened, String> {
-    opened::open(file).map_err(|cause| told(file, &cause))
+pub(super) async fn open(file: &Path) -> Result<Opened, String> {
+    opened::open(file).await.map_err(|cause| told(file, &cause))
 }
 
 /// A refusal in words.

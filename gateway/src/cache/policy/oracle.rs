@@ -58,6 +58,7 @@ fn ours(case: &Case) -> Verdict {
         received: at(NOW),
         plugin_ttl: None,
         credentials: Credentials::Keyed,
+        authorization: CameWith::of(&request).authorization,
     };
     let judged = Policy::new(&policy, &config::Policy::default(), false).judge(&exchange, 0);
     let Ok(terms) = judged else {

@@ -43,6 +43,7 @@ fn judge_with(
         received: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW),
         plugin_ttl: None,
         credentials,
+        authorization: CameWith::of(&headers(request)).authorization,
     };
     policy.judge(&exchange, 0)
 }

@@ -63,7 +63,7 @@ struct Scope<'a> {
 
 impl Scope<'_> {
     fn references(&self, report: &mut Report) {
-        let plugins = &self.config.plugins;
+        let plugins = &self.config.plugins.by_name;
         if let Some(name) = &self.route.upstream {
             report.known(
                 self.at.key("upstream"),
@@ -101,7 +101,7 @@ impl Scope<'_> {
         let Some(hooked) = &self.route.request else {
             return;
         };
-        let plugin = self.config.plugins.get(&hooked.plugin);
+        let plugin = self.config.plugins.by_name.get(&hooked.plugin);
         if plugin.is_some_and(|plugin| plugin.on_error.request.is_none()) {
             report.add(
                 self.at.key("request").key("plugin"),
@@ -135,6 +135,7 @@ impl Scope<'_> {
         let asks_origin = self
             .config
             .plugins
+            .by_name
             .get(&loader.plugin)
             .is_some_and(|p| p.on_error.loader == LoaderError::Origin);
         if asks_origin {

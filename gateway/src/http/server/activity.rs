@@ -43,6 +43,8 @@ pub(super) struct Activity {
     cut: OnceLock<Arc<AnswerCut>>,
     mode: AtomicU8,
     closing: AtomicBool,
+    /// HTTP/1: it is time to look whether the client is still there.
+    look: AtomicBool,
     /// HTTP/1: the first message with a fault, counted from 1, and the fault; 0 for none.
     faulty: AtomicU64,
     fault: AtomicU8,
@@ -97,6 +99,7 @@ impl Activity {
             cut: OnceLock::new(),
             mode: AtomicU8::new(Mode::Plain as u8),
             closing: AtomicBool::new(false),
+            look: AtomicBool::new(false),
             faulty: AtomicU64::new(0),
             fault: AtomicU8::new(0),
         }
@@ -176,6 +179,20 @@ impl Activity {
 
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Relaxed)
+    }
+
+    /// It is time to look whether the client is still there.
+    pub(super) fn look(&self) {
+        self.look.store(true, Relaxed);
+    }
+
+    /// Whether it is; once.
+    pub(super) fn takes_look(&self) -> bool {
+        let due = self.look.load(Relaxed);
+        if due {
+            self.look.store(false, Relaxed);
+        }
+        due
     }
 
     pub(super) fn close(&self) {

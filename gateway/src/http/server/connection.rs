@@ -4,7 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -22,7 +22,7 @@ use super::service::{Served, Service};
 use super::signal::{Signal, Stage};
 use super::stream::Stream;
 use super::stream_task::StreamTasks;
-use super::watch::Watch;
+use super::watch::{Due, Watch};
 use super::wire::{TOO_SLOW, Wire};
 use super::{Body, Early, Entered, Limits, Peer, Port, Protocol};
 use crate::http::frames::{Fragments, Metered};
@@ -112,7 +112,7 @@ where
         fragments: Arc::clone(&fragments),
     };
     let service = service_fn(move |request| service.answer(request));
-    let watch = Watch::new(&port.limits, since);
+    let watch = Watch::new(&port.limits, protocol, since);
     match protocol {
         Protocol::Http1 => {
             let connection =
@@ -198,13 +198,24 @@ async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, si
             tracing::debug!("a connection is cut: more memory is held than may be");
             return Poll::Ready(());
         }
-        watch.poll(cx, activity).map(|phase| {
-            tracing::debug!(?phase, "a client was too slow and is cut");
-            if phase == Phase::Head && activity.expire() {
-                // Once more: its read gives the answer and ends.
-                let _ = connection.as_mut().poll(cx);
+        loop {
+            match ready!(watch.poll(cx, activity)) {
+                Due::Cut(phase) => {
+                    tracing::debug!(?phase, "a client was too slow and is cut");
+                    if phase == Phase::Head && activity.expire() {
+                        // Once more: its read gives the answer and ends.
+                        let _ = connection.as_mut().poll(cx);
+                    }
+                    return Poll::Ready(());
+                }
+                Due::Look => {
+                    activity.look();
+                    if connection.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                }
             }
-        })
+        }
     })
     .await;
 }

@@ -8,7 +8,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Reached;
@@ -19,12 +20,36 @@ pub(super) enum Stream {
     Unix(UnixStream),
 }
 
+/// How far a connection is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Closed {
+    Not,
+    /// The client sends no more. It may still read.
+    ByClient,
+    /// It was reset.
+    Wholly,
+}
+
 impl Stream {
     /// Writes what the kernel takes at once.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// How far the connection is closed, as far as the kernel has told.
+    pub(super) fn closed(&self) -> Closed {
+        let ready = |interest| match self {
+            Self::Tcp(stream) => stream.ready(interest).now_or_never(),
+            Self::Unix(stream) => stream.ready(interest).now_or_never(),
+        };
+        let is = |interest, closed: fn(Ready) -> bool| matches!(ready(interest), Some(Ok(ready)) if closed(ready));
+        match () {
+            () if is(Interest::WRITABLE, |ready| ready.is_write_closed()) => Closed::Wholly,
+            () if is(Interest::READABLE, |ready| ready.is_read_closed()) => Closed::ByClient,
+            () => Closed::Not,
         }
     }
 

@@ -14,11 +14,23 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Limits;
 use super::activity::{Activity, Phase};
+use super::{Limits, Protocol};
 use crate::http::body::Pace;
 
+/// What the time has come for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Due {
+    /// This phase took too long: the connection is to be cut.
+    Cut(Phase),
+    /// To look whether the client is still there.
+    Look,
+}
+
 pub(super) struct Watch {
+    /// HTTP/1: between two looks at a client whose answer is not there yet. HTTP/2 reads all
+    /// the time.
+    look: Option<Duration>,
     header: Duration,
     body: Duration,
     idle: Duration,
@@ -38,13 +50,17 @@ pub(super) struct Watch {
 /// moved.
 pub(super) const LOOKS: u32 = 4;
 
+/// Between two looks: the first shows that it has closed its side, the next one what it
+/// made of our question.
+const LOOK: Duration = Duration::from_millis(400);
 /// How long a client may go on sending what is not wanted any more.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl Watch {
     /// Watches a connection that was accepted at `accepted`.
-    pub(super) fn new(limits: &Limits, accepted: Instant) -> Self {
+    pub(super) fn new(limits: &Limits, protocol: Protocol, accepted: Instant) -> Self {
         Self {
+            look: (protocol == Protocol::Http1).then_some(LOOK),
             header: limits.header_timeout.0,
             body: limits.body_timeout.0,
             idle: limits.idle_timeout.0,
@@ -58,8 +74,8 @@ impl Watch {
         }
     }
 
-    /// Ready, with the phase that took too long, when the connection is to be cut.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Phase> {
+    /// Ready when there is something to do.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Due> {
         let phase = activity.phase();
         if phase != self.phase {
             let now = match (self.phase, phase) {
@@ -73,7 +89,7 @@ impl Watch {
             }
             (self.phase, self.since, self.counted) = (phase, now, now);
             if slow {
-                return Poll::Ready(phase);
+                return Poll::Ready(Due::Cut(phase));
             }
         }
         loop {
@@ -91,9 +107,13 @@ impl Watch {
             }
             self.armed = None;
             let now = Instant::now();
+            let looks = self.next_look().is_some_and(|look| look <= now);
             let slow = self.count(now, activity);
             if slow || (self.is_over(now) && !self.still_takes(now, activity)) {
-                return Poll::Ready(phase);
+                return Poll::Ready(Due::Cut(phase));
+            }
+            if looks {
+                return Poll::Ready(Due::Look);
             }
         }
     }
@@ -140,11 +160,20 @@ impl Watch {
             false => (None, None),
         };
         let [window, look] = [window, look].map(|span| self.counted.checked_add(span?));
-        [self.stop(), window, look].into_iter().flatten().min()
+        let all = [self.stop(), window, look, self.next_look()];
+        all.into_iter().flatten().min()
     }
 
     fn is_over(&self, now: Instant) -> bool {
         self.stop().is_some_and(|stop| stop <= now)
+    }
+
+    /// When to look whether the client is still there.
+    fn next_look(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Serving => self.counted.checked_add(self.look?),
+            _ => None,
+        }
     }
 
     /// When the phase has taken too long.

@@ -20,7 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Protocol;
 use super::activity::{Activity, Mode};
-use super::stream::Stream;
+use super::stream::{Closed, Stream};
 use crate::http::fair;
 use crate::http::guard::framing::{Framing, Verdict};
 
@@ -37,6 +37,8 @@ pub(super) struct Wire {
     at_rest: bool,
     /// Interim heads on their way out.
     early: Vec<u8>,
+    /// The client was asked whether it is still there.
+    asked: bool,
     input: Input,
     /// Bytes that may still be read behind the end of what was written.
     linger: usize,
@@ -59,6 +61,9 @@ const GATHERED: usize = 4 << 10;
 /// What a client may still send that we do not want, before it is reset.
 const LINGER: usize = 4 << 20;
 
+/// What a client is asked by that may be gone.
+const STILL_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// The answer to a head that took too long (RFC 9110 §15.5.9). hyper can't give it.
 pub(super) const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -78,6 +83,7 @@ impl Wire {
             activity,
             at_rest: true,
             early: Vec::new(),
+            asked: false,
             input: Input::Open,
             linger: LINGER,
             _place: place,
@@ -106,6 +112,25 @@ impl Wire {
         }
         self.at_rest = flushing;
         Poll::Ready(Ok(()))
+    }
+
+    /// Looks whether the client is still there. One that has sent all may have closed its side
+    /// and wait (RFC 9112 §9.6), which looks the same as one that is gone until something is
+    /// written: an interim answer, which everybody takes and ignores, has the kernel of one
+    /// that is gone reset the connection.
+    ///
+    /// # Errors
+    /// When it is gone.
+    fn look(&mut self) -> io::Result<()> {
+        match self.stream.closed() {
+            Closed::Wholly => Err(io::ErrorKind::ConnectionReset.into()),
+            Closed::ByClient if !self.asked && self.activity.early.is_open() => {
+                self.asked = true;
+                self.early.extend_from_slice(STILL_THERE);
+                Ok(())
+            }
+            Closed::ByClient | Closed::Not => Ok(()),
+        }
     }
 
     /// Reads what was put back, or from the socket.
@@ -243,6 +268,9 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.takes_look() {
+            self.look()?;
+        }
         ready!(self.send_early(cx, true))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }

@@ -53,6 +53,7 @@ async fn a_missing_file_is_named() {
     let options = Options {
         base: "/tmp".into(),
         cache_dir: None,
+        compiler: Compiler::here(),
         fetch: no_fetch(),
         upstreams: BTreeMap::new(),
         registry: &registry,
@@ -233,6 +234,7 @@ async fn one_bad_plugin_keeps_the_metrics_of_the_earlier_set() {
     let options = |registry| Options {
         base: "/tmp".into(),
         cache_dir: None,
+        compiler: Compiler::here(),
         fetch: no_fetch(),
         upstreams: BTreeMap::new(),
         registry,
@@ -263,6 +265,7 @@ async fn load_kept(name: &str, cache: &std::path::Path) {
     let options = Options {
         base: "/".into(),
         cache_dir: Some(cache.to_owned()),
+        compiler: Compiler::here(),
         fetch: no_fetch(),
         upstreams: BTreeMap::new(),
         registry: &registry,

@@ -2,7 +2,8 @@
 //!
 //! `{reads: [HEADER], cookies: [NAME], rules: {PATH: RULE}}`, a rule one of `echo: true`,
 //! `respond: STATUS`, `refuse: STATUS`, `trap: true`, `loop: true`, `grow: true`,
-//! `count: true`, or what a change has: `path`, `set`, `remove`, `mark: HEADER`.
+//! `count: true`, or what a change has: `path`, `set`, `remove`, `mark: HEADER`,
+//! `copy: {HEADER: HEADER THAT IT READS}`.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -73,13 +74,13 @@ impl RequestPlugin for Asker {
             return RequestDecision::Refuse(status);
         }
         match rule.is_object() {
-            true => changed(rule).into(),
+            true => changed(rule, &request).into(),
             false => RequestDecision::Next,
         }
     }
 }
 
-fn changed(rule: &Value) -> RequestChange {
+fn changed(rule: &Value, request: &RequestHead) -> RequestChange {
     let mut change = RequestChange::default();
     if let Some(path) = rule["path"].as_str() {
         change = change.path(path);
@@ -89,6 +90,13 @@ fn changed(rule: &Value) -> RequestChange {
     }
     for (name, value) in rule["set"].as_object().into_iter().flatten() {
         change = change.set(name, value.as_str().unwrap_or_default());
+    }
+    for (name, from) in rule["copy"].as_object().into_iter().flatten() {
+        let from = from.as_str().unwrap_or_default();
+        let header = request.headers.iter().find(|header| header.name == from);
+        if let Some(header) = header {
+            change = change.set(name, header.value.clone());
+        }
     }
     for name in rule["remove"].as_array().into_iter().flatten() {
         change = change.remove(name.as_str().unwrap_or_default());

@@ -1,0 +1,293 @@
+//! What a plugin's file may be made of, looked at in one cheap pass before anything else
+//! reads it: checking takes time and memory that grow with the square of some of these.
+//!
+//! A file that can't be read to its end passes: what is wrong with it is for the check of
+//! the code to say.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use wasmparser::{
+    BinaryReaderError, ComponentType, ComponentTypeDeclaration, CoreType, InstanceTypeDeclaration,
+    ModuleTypeDeclaration, Parser, Payload,
+};
+
+/// Something of which a file has too much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Components and modules in one another, and types of components in one another.
+    Nesting,
+    /// Functions of all modules, and those that components lift, lower or import.
+    Functions,
+    /// Bytes of the largest function.
+    FunctionBytes,
+    /// Imports of all modules and components.
+    Imports,
+    /// Types of all modules and components, with those inside them.
+    Types,
+    /// Modules and components that are instantiated, and what is taken out of them.
+    Instances,
+}
+
+/// That a file has more of something than is accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OverLimit {
+    pub part: Part,
+    pub found: u64,
+}
+
+impl Part {
+    /// How much of it is accepted. The largest real plugins, with a whole Python or
+    /// JavaScript engine in them, have a tenth to a quarter of each.
+    pub fn limit(self) -> u64 {
+        match self {
+            Self::Nesting => 16,
+            Self::Functions => 200_000,
+            Self::FunctionBytes => 1 << 20,
+            Self::Imports => 20_000,
+            Self::Types => 100_000,
+            Self::Instances => 50_000,
+        }
+    }
+}
+
+impl fmt::Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (found, limit) = (self.found, self.part.limit());
+        match self.part {
+            Part::Nesting => write!(
+                f,
+                "components or their types are nested {found} deep; at most {limit} are accepted"
+            ),
+            Part::Functions => write!(f, "it has {found} functions; at most {limit} are accepted"),
+            Part::FunctionBytes => write!(
+                f,
+                "one of its functions has {found} bytes; at most {limit} are accepted"
+            ),
+            Part::Imports => write!(f, "it has {found} imports; at most {limit} are accepted"),
+            Part::Types => write!(f, "it has {found} types; at most {limit} are accepted"),
+            Part::Instances => write!(
+                f,
+                "it has {found} instances and aliases; at most {limit} are accepted"
+            ),
+        }
+    }
+}
+
+/// Counts, and ends at the first thing that there is too much of.
+pub(super) fn check(wasm: &[u8]) -> Result<(), OverLimit> {
+    let mut tally = Tally::default();
+    for payload in Parser::new(0).parse_all(wasm) {
+        let Ok(payload) = payload else { break };
+        match tally.take(payload) {
+            Ok(()) => {}
+            Err(Stop::Over(over)) => return Err(over),
+            Err(Stop::Unreadable) => break,
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Tally {
+    depth: u64,
+    functions: u64,
+    imports: u64,
+    types: u64,
+    instances: u64,
+}
+
+enum Stop {
+    Over(OverLimit),
+    Unreadable,
+}
+
+impl From<BinaryReaderError> for Stop {
+    fn from(_: BinaryReaderError) -> Self {
+        Self::Unreadable
+    }
+}
+
+fn within(part: Part, found: u64) -> Result<(), Stop> {
+    match found > part.limit() {
+        true => Err(Stop::Over(OverLimit { part, found })),
+        false => Ok(()),
+    }
+}
+
+impl Tally {
+    fn take(&mut self, payload: Payload<'_>) -> Result<(), Stop> {
+        match payload {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
+                self.depth += 1;
+                within(Part::Nesting, self.depth)
+            }
+            Payload::End(_) => {
+                self.depth = self.depth.saturating_sub(1);
+                Ok(())
+            }
+            Payload::FunctionSection(reader) => self.functions(reader.count()),
+            Payload::ComponentCanonicalSection(reader) => self.functions(reader.count()),
+            Payload::CodeSectionEntry(body) => {
+                within(Part::FunctionBytes, body.range().len() as u64)
+            }
+            Payload::ImportSection(reader) => {
+                for import in reader.into_imports() {
+                    import?;
+                    self.import()?;
+                }
+                Ok(())
+            }
+            Payload::ComponentImportSection(reader) => {
+                for import in reader {
+                    import?;
+                    self.import()?;
+                }
+                Ok(())
+            }
+            Payload::TypeSection(reader) => {
+                for group in reader {
+                    self.types(group?.types().len())?;
+                }
+                Ok(())
+            }
+            Payload::CoreTypeSection(reader) => {
+                for ty in reader {
+                    self.core_type(&ty?)?;
+                }
+                Ok(())
+            }
+            Payload::ComponentTypeSection(reader) => {
+                for ty in reader {
+                    self.component_type(&ty?, self.depth)?;
+                }
+                Ok(())
+            }
+            Payload::InstanceSection(reader) => self.instances(reader.count()),
+            Payload::ComponentInstanceSection(reader) => self.instances(reader.count()),
+            Payload::ComponentAliasSection(reader) => self.instances(reader.count()),
+            _ => Ok(()),
+        }
+    }
+
+    fn functions(&mut self, more: u32) -> Result<(), Stop> {
+        self.functions += u64::from(more);
+        within(Part::Functions, self.functions)
+    }
+
+    fn instances(&mut self, more: u32) -> Result<(), Stop> {
+        self.instances += u64::from(more);
+        within(Part::Instances, self.instances)
+    }
+
+    fn import(&mut self) -> Result<(), Stop> {
+        self.imports += 1;
+        within(Part::Imports, self.imports)
+    }
+
+    fn types(&mut self, more: usize) -> Result<(), Stop> {
+        self.types += more as u64;
+        within(Part::Types, self.types)
+    }
+
+    fn core_type(&mut self, ty: &CoreType<'_>) -> Result<(), Stop> {
+        match ty {
+            CoreType::Rec(group) => self.types(group.types().len()),
+            CoreType::Module(declared) => {
+                self.types(1)?;
+                declared.iter().try_for_each(|one| match one {
+                    ModuleTypeDeclaration::Type(group) => self.types(group.types().len()),
+                    _ => self.types(1),
+                })
+            }
+        }
+    }
+
+    /// Reading has recursed as deep already, on a stack whose end ends the compiling process.
+    fn component_type(&mut self, ty: &ComponentType<'_>, depth: u64) -> Result<(), Stop> {
+        self.types(1)?;
+        let inner = depth + 1;
+        match ty {
+            ComponentType::Component(declared) => {
+                within(Part::Nesting, inner)?;
+                declared.iter().try_for_each(|one| match one {
+                    ComponentTypeDeclaration::Type(ty) => self.component_type(ty, inner),
+                    ComponentTypeDeclaration::CoreType(ty) => self.core_type(ty),
+                    _ => self.types(1),
+                })
+            }
+            ComponentType::Instance(declared) => {
+                within(Part::Nesting, inner)?;
+                declared.iter().try_for_each(|one| match one {
+                    InstanceTypeDeclaration::Type(ty) => self.component_type(ty, inner),
+                    InstanceTypeDeclaration::CoreType(ty) => self.core_type(ty),
+                    _ => self.types(1),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(wat: &str) -> Option<OverLimit> {
+        check(&wat::parse_str(wat).unwrap()).err()
+    }
+
+    fn nested(open: &str, depth: usize) -> String {
+        format!("(component {}{})", open.repeat(depth), ")".repeat(depth))
+    }
+
+    #[test]
+    fn components_and_their_types_may_be_nested_so_deep_and_no_deeper() {
+        let limit = Part::Nesting.limit() as usize;
+        assert_eq!(over(&nested("(component ", limit)), None);
+        let deep = over(&nested("(component ", limit + 1)).unwrap();
+        assert_eq!((deep.part, deep.found), (Part::Nesting, 17));
+        let types = |depth: usize| {
+            format!(
+                "(component {}{})",
+                "(type (component ".repeat(depth),
+                "))".repeat(depth)
+            )
+        };
+        assert_eq!(over(&types(limit)), None);
+        assert_eq!(over(&types(limit + 1)).unwrap().part, Part::Nesting);
+    }
+
+    #[test]
+    fn a_function_has_a_size_and_modules_so_many_of_them() {
+        let branches = |n: usize| {
+            let body = "(br_if 0 (local.get 0))".repeat(n);
+            format!("(module (func (param i32) (block {body})))")
+        };
+        assert_eq!(over(&branches(10_000)), None);
+        let large = over(&branches(400_000)).unwrap();
+        assert_eq!(large.part, Part::FunctionBytes);
+        let many = format!(
+            "(component {})",
+            "(core module (func) (func))".repeat(100_001)
+        );
+        assert_eq!(over(&many).unwrap().part, Part::Functions);
+    }
+
+    #[test]
+    fn imports_and_types_are_counted_wherever_they_are() {
+        let imports = r#"(import "a" "b" (func))"#.repeat(20_001);
+        let wat = format!("(component (core module {imports}))");
+        assert_eq!(over(&wat).unwrap().part, Part::Imports);
+        let inner = "(type (tuple u8 u8))".repeat(50_001);
+        let wat = format!("(component (type (component {inner})) (type (instance {inner})))");
+        assert_eq!(over(&wat).unwrap().part, Part::Types);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_to_the_check_of_the_code() {
+        assert_eq!(check(b"\0asm\x01\0\0\0\x0a\xff"), Ok(()));
+        assert_eq!(check(b"\0asm"), Ok(()));
+    }
+}

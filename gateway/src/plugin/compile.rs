@@ -1,0 +1,250 @@
+//! Compiling in a process of its own: what a file makes of the compiler, in time, memory or
+//! a crash, ends that process and nothing else, and it can be ended at any moment.
+//!
+//! The process is this program once more (`lamina compile-plugin`, see [`child`]). It gets
+//! the file's bytes and an environment without anything of ours, and gives machine code.
+
+pub mod child;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::sync::Semaphore;
+
+use super::bounds::OverLimit;
+use super::config::Compile;
+use super::error::Cause;
+
+/// The subcommand of this program that compiles.
+pub const SUBCOMMAND: &str = "compile-plugin";
+/// This program, also after another was put in its place on the disk.
+const SELF: &str = "/proc/self/exe";
+/// Machine code of one plugin, at most.
+const MAX_CODE: u64 = 512 << 20;
+/// What the process says on stderr, of which no more is read.
+const MAX_SAID: u64 = 16 << 10;
+/// How much longer than its processor time it may take by the clock: others run as well.
+const PATIENCE: u32 = 10;
+/// Between two looks whether it has ended, once its output has.
+const LOOK: Duration = Duration::from_millis(2);
+/// What the process says where it gets no more memory: Rust's allocator, the system's calls,
+/// and the compiler's threads, whose stacks are memory as well.
+const NO_MEMORY: [&str; 4] = [
+    "memory allocation of",
+    "allocate memory",
+    "out of memory",
+    "thread pool has not been initialized",
+];
+/// Threads of one process.
+const THREADS: usize = 4;
+
+/// Where plugins are compiled.
+pub struct Compiler {
+    place: Place,
+    limits: Compile,
+    /// Processes at once.
+    turns: Semaphore,
+}
+
+enum Place {
+    /// In a process of this program.
+    Child,
+    /// In this process, without its limits: for programs that are not this one, as tests of
+    /// the library and benchmarks.
+    Here,
+}
+
+/// How the process answers: a byte, then code or a refusal.
+struct Answer;
+
+impl Answer {
+    const CODE: u8 = b'c';
+    const REFUSAL: u8 = b'r';
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Serialize, Deserialize)]
+enum Refusal {
+    OverLimit(OverLimit),
+    NotAComponent(String),
+    Invalid(String),
+}
+
+impl From<Refusal> for Cause {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OverLimit(over) => Self::OverLimit(over),
+            Refusal::NotAComponent(why) => Self::NotAComponent(why),
+            Refusal::Invalid(why) => Self::Compile(why),
+        }
+    }
+}
+
+impl Compiler {
+    /// In processes of this program, within these limits.
+    pub fn of_this_program(limits: Compile) -> Self {
+        Self::at(Place::Child, limits)
+    }
+
+    /// On the caller's threads, without limits of time and memory.
+    pub fn here() -> Self {
+        Self::at(Place::Here, Compile::default())
+    }
+
+    fn at(place: Place, limits: Compile) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            place,
+            limits,
+            turns: Semaphore::new(cores.clamp(2, 8)),
+        }
+    }
+
+    /// Bytes of compiled code that are kept between starts.
+    pub(super) fn kept(&self) -> u64 {
+        self.limits.kept_code.0
+    }
+
+    /// Machine code for a file. Dropping the future ends the process.
+    pub(super) async fn compile(&self, wasm: Arc<[u8]>) -> Result<Vec<u8>, Cause> {
+        match self.place {
+            Place::Here => {
+                let made = tokio::task::spawn_blocking(move || child::compile(&wasm)).await;
+                let made = made.map_err(|e| Cause::Compiler(e.to_string()))?;
+                made.map_err(Into::into)
+            }
+            Place::Child => {
+                let _turn = self.turns.acquire().await;
+                let patience = self.limits.time.0 * PATIENCE;
+                let made = tokio::time::timeout(patience, self.in_child(&wasm)).await;
+                made.unwrap_or(Err(Cause::CompileTime(self.limits.time)))
+            }
+        }
+    }
+
+    async fn in_child(&self, wasm: &[u8]) -> Result<Vec<u8>, Cause> {
+        let failed = |e: io::Error| Cause::Compiler(e.to_string());
+        let (mut process, [stdin, stdout, stderr]) = self.spawn().map_err(failed)?;
+        let give = async {
+            let mut stdin = pipe::Sender::from_owned_fd(stdin)?;
+            // Whoever ends before it has read all has said why.
+            _ = stdin.write_all(wasm).await;
+            Ok(())
+        };
+        let stdout = async { read(pipe::Receiver::from_owned_fd(stdout)?, MAX_CODE).await };
+        let stderr = async { read(pipe::Receiver::from_owned_fd(stderr)?, MAX_SAID).await };
+        let done = async { tokio::try_join!(give, stdout, stderr) };
+        let ((), answer, said) = done.await.map_err(failed)?;
+        let status = process.ended().await.map_err(failed)?;
+        match answer.split_first() {
+            Some((&Answer::CODE, code)) if status.success() => Ok(code.to_vec()),
+            Some((&Answer::REFUSAL, refusal)) if status.success() => {
+                let refusal: Refusal = serde_json::from_slice(refusal)
+                    .map_err(|e| Cause::Compiler(format!("its answer can't be read: {e}")))?;
+                Err(refusal.into())
+            }
+            _ => Err(self.why(status, &String::from_utf8_lossy(&said))),
+        }
+    }
+
+    fn spawn(&self) -> io::Result<(Process, [OwnedFd; 3])> {
+        let mut child = Command::new(SELF)
+            .arg0("lamina")
+            .arg(SUBCOMMAND)
+            .arg(self.limits.memory.0.to_string())
+            .arg(self.limits.time.0.as_secs().max(1).to_string())
+            .env_clear()
+            // Memory is reserved without being taken, since what is taken counts.
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+            .env("RAYON_NUM_THREADS", threads().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let missing = || io::Error::other("a process without its pipes");
+        let ends = [
+            child.stdin.take().ok_or_else(missing)?.into(),
+            child.stdout.take().ok_or_else(missing)?.into(),
+            child.stderr.take().ok_or_else(missing)?.into(),
+        ];
+        Ok((Process(Some(child)), ends))
+    }
+
+    /// What the end of the process means.
+    fn why(&self, status: ExitStatus, said: &str) -> Cause {
+        // As x86, Arm and RISC-V number them.
+        const KILLED: i32 = 9;
+        const OUT_OF_TIME: i32 = 24;
+        let memory = Cause::CompileMemory(self.limits.memory);
+        match status.signal() {
+            Some(OUT_OF_TIME) => Cause::CompileTime(self.limits.time),
+            // By the system, which has no memory left.
+            Some(KILLED) => memory,
+            _ if NO_MEMORY.iter().any(|words| said.contains(words)) => memory,
+            _ if said.contains("overflowed its stack") => Cause::TooDeep,
+            _ => Cause::Compiler(format!(
+                "the compiling process ended with {status}: {}",
+                super::check::one_line(said.trim(), 200)
+            )),
+        }
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| usize::from(cores).min(THREADS))
+}
+
+async fn read(pipe: impl AsyncRead + Unpin, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut bounded = pipe.take(limit);
+    bounded.read_to_end(&mut bytes).await?;
+    // What is said beyond is not kept, and holds nobody up.
+    let mut pipe = bounded.into_inner();
+    let mut rest = [0; 4096];
+    let mut over = false;
+    while pipe.read(&mut rest).await? > 0 {
+        over = true;
+    }
+    match over && limit == MAX_CODE {
+        true => Err(io::Error::other(format!(
+            "more than {MAX_CODE} bytes of code"
+        ))),
+        false => Ok(bytes),
+    }
+}
+
+/// A process that ends when this is dropped.
+struct Process(Option<Child>);
+
+impl Process {
+    async fn ended(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            let child = self.0.as_mut();
+            let child = child.ok_or_else(|| io::Error::other("the process has ended"))?;
+            if let Some(status) = child.try_wait()? {
+                self.0 = None;
+                return Ok(status);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let Some(mut child) = self.0.take() else {
+            return;
+        };
+        if child.kill().is_ok() {
+            // Freeing what it had may take a while.
+            std::thread::spawn(move || _ = child.wait());
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The credentials that a request came with, also where its request plugin took them away:
+//! RFC 9111 §3.5 is about what the client sent, and what the plugin made of it may decide
+//! the answer as well as they.
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE};
+use http::request::Parts;
+
+use crate::cache::key::KeyBuf;
+use crate::cache::policy::{Came, CameWith, Credentials};
+use crate::http::vary::Vary;
+use crate::plugin::{Field, HeaderChange, Seen};
+use crate::proxy::cover::{self, Cover};
+use crate::proxy::route::Route;
+use crate::proxy::watch::ByPlugin;
+
+/// The credentials of a request whose key is `key`. One that a plugin took away is none where
+/// the key holds all that the plugin set in its place.
+pub fn with(route: &Route, parts: &Parts, key: &KeyBuf) -> CameWith {
+    let mut came = CameWith::of(&parts.headers);
+    let Some(by) = parts.extensions.get::<ByPlugin>() else {
+        return came;
+    };
+    let cover = Cover::of(route, key, Vary::None);
+    let told = by.fields.iter().all(|field| cover.has(field));
+    if by.took_authorization && !(told && !by.fields.is_empty()) {
+        came.authorization = Came::Taken;
+    }
+    // Cookies alone say nothing that the origin does not get.
+    if by.took_cookies && !told {
+        came.cookies = Came::Taken;
+    }
+    came
+}
+
+/// What a request says of its user besides what this key, its own, holds.
+pub fn credentials(route: &Route, parts: &Parts, key: &KeyBuf) -> Credentials {
+    let came = with(route, parts, key);
+    let rest = Cover::of(route, key, Vary::None).credentials(&parts.headers);
+    match (came.authorization, came.cookies, rest) {
+        (Came::Taken, ..) => Credentials::Authorization,
+        (_, Came::Taken, Credentials::Keyed) => Credentials::Cookies,
+        (.., rest) => rest,
+    }
+}
+
+impl ByPlugin {
+    /// The same as something that the answer depends on.
+    pub fn seen(&self) -> Seen {
+        Seen {
+            fields: self.fields.to_vec(),
+            absent: Vec::new(),
+        }
+    }
+
+    /// What a change will do to this head.
+    pub fn of(change: &HeaderChange, head: &HeaderMap) -> Self {
+        let touches = |name| change.remove.contains(name) || change.set.contains_key(name);
+        let same = |name| {
+            head.get_all(name)
+                .iter()
+                .eq(change.set.get_all(name).iter())
+        };
+        let took = |name| head.contains_key(name) && touches(name) && !same(name);
+        let mut fields: Vec<Field> = change
+            .set
+            .keys()
+            .filter(|name| **name != COOKIE && !same(name))
+            .cloned()
+            .map(Field::Header)
+            .collect();
+        let came: Vec<&[u8]> = cover::pairs(head).collect();
+        let cookies = cover::pairs(&change.set).filter(|pair| !came.contains(pair));
+        fields.extend(cookies.map(|pair| cover::name_of(pair).unwrap_or(Field::Header(COOKIE))));
+        Self {
+            set: change.set.keys().cloned().collect(),
+            fields: fields.into(),
+            took_authorization: took(&AUTHORIZATION),
+            took_cookies: took(&COOKIE),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(lines: &[(&str, &str)]) -> HeaderMap {
+        let lines = lines.iter();
+        lines
+            .map(|(name, value)| {
+                (
+                    name.parse::<http::HeaderName>().unwrap(),
+                    value.parse().unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_a_change_makes_another_is_known() {
+        let came = head(&[
+            ("authorization", "Bearer alice"),
+            ("cookie", "a=1; _ga=2"),
+            ("x-same", "s"),
+        ]);
+        let change = HeaderChange {
+            remove: vec![AUTHORIZATION],
+            set: head(&[("x-user", "alice"), ("x-same", "s"), ("cookie", "a=1; b=2")]),
+        };
+        let by = ByPlugin::of(&change, &came);
+        assert!(by.took_authorization && by.took_cookies);
+        let wanted = [
+            Field::Header(http::HeaderName::from_static("x-user")),
+            Field::Cookie((*b"b").into()),
+        ];
+        assert_eq!(*by.fields, wanted);
+        let by = ByPlugin::of(&change, &HeaderMap::new());
+        assert!(!by.took_authorization && !by.took_cookies);
+    }
+}
