@@ -140,12 +140,12 @@ mod l2_turns;
 mod large_ranges;
 #[path = "e2e/limits.rs"]
 mod limits;
+#[path = "e2e/loader_methods.rs"]
+mod loader_methods;
 #[path = "e2e/long_streams.rs"]
 mod long_streams;
 #[path = "e2e/match_values.rs"]
 mod match_values;
-#[path = "e2e/loader_methods.rs"]
-mod loader_methods;
 #[path = "e2e/observability.rs"]
 mod observability;
 #[path = "e2e/origin_query.rs"]

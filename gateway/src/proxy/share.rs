@@ -248,7 +248,10 @@ mod tests {
             drop(waiting);
             reader.collect().await.unwrap().to_bytes()
         };
-        let (stored, read) = tokio::join!(pump(&leader, &fill, body, cache.unread_timeout, || ()), reading);
+        let (stored, read) = tokio::join!(
+            pump(&leader, &fill, body, cache.unread_timeout, || ()),
+            reading
+        );
         assert!(stored.is_none());
         assert_eq!(read, "123456789");
     }

@@ -35,7 +35,14 @@ async fn a_method_without_a_place_is_405_with_what_has_one_and_explain_says_so()
         assert_eq!(gateway.client().get("/hello").await.text(), "hello");
         let (_dir, config) = setup(&origin, more).write();
         let config = config.to_str().unwrap();
-        let ran = cli::run(&["explain", "-c", config, "-X", "POST", "http://a.example/hello"]);
+        let ran = cli::run(&[
+            "explain",
+            "-c",
+            config,
+            "-X",
+            "POST",
+            "http://a.example/hello",
+        ]);
         assert!(ran.stdout.contains(source), "{}", ran.output());
     }
 }
