@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(large.part, Part::FunctionBytes);
         let many = format!(
             "(component {})",
-            "(core module (func) (func))".repeat(100_001)
+            "(core module (func) (func) (func))".repeat(66_667)
         );
         assert_eq!(over(&many).unwrap().part, Part::Functions);
     }

@@ -23,7 +23,7 @@ pub fn with(route: &Route, parts: &Parts, key: &KeyBuf) -> CameWith {
     };
     let cover = Cover::of(route, key, Vary::None);
     let told = by.fields.iter().all(|field| cover.has(field));
-    if by.took_authorization && !(told && !by.fields.is_empty()) {
+    if by.took_authorization && (!told || by.fields.is_empty()) {
         came.authorization = Came::Taken;
     }
     // Cookies alone say nothing that the origin does not get.

@@ -53,7 +53,7 @@ async fn a_redis_that_is_full_takes_purges_nevertheless() {
         assert_eq!(page(node).await, "1");
     }
     redis.cli(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
-    assert_eq!(redis.cli(&["SET", "x", "y"]).await.contains("OOM"), true);
+    assert!(redis.cli(&["SET", "x", "y"]).await.contains("OOM"));
     pages.change("/p");
     let receipt = a.purge(json!({"tag": "/p"})).await;
     assert_eq!(receipt["l2"]["logged"], true, "{receipt}");
