@@ -97,7 +97,8 @@ async fn what_nobody_waits_for_ends_with_its_client_over_http1() {
             let path = path(route);
             if route == ROUTES[2] {
                 held.release.notify_one();
-                assert_eq!(gateway.client().get(path).await.text(), "here it is");
+                let warm = gateway.client().request(path).host("a.example").send();
+                assert_eq!(warm.await.text(), "here it is");
             }
             let before = origin.count();
             let mut client = gateway.raw().await;
@@ -123,7 +124,8 @@ async fn what_nobody_waits_for_ends_with_its_client_over_http2() {
         let path = path(route);
         if route == ROUTES[2] {
             held.release.notify_one();
-            assert_eq!(gateway.client().get(path).await.text(), "here it is");
+            let warm = gateway.client().request(path).host("attacker.test").send();
+            assert_eq!(warm.await.text(), "here it is");
         }
         let before = origin.count();
         let mut client = h2raw::H2::open(gateway.address).await;

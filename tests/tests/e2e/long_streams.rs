@@ -166,9 +166,15 @@ async fn a_load_that_nobody_reads_soon_ends() {
         .await;
     let client = gateway.client();
     pieces.send("first").await;
-    let mut stream = client.apart().request("/").open().await;
-    says(&mut stream, "first").await;
-    drop(stream);
+    let mut leaving = gateway.raw().await;
+    leaving
+        .write(format!(
+            "GET / HTTP/1.1\r\nhost: {}\r\n\r\n",
+            gateway.address
+        ))
+        .await;
+    leaving.until(b"first").await;
+    leaving.reset();
     wait_until("the load is given up", SOON, || pieces.is_abandoned()).await;
     assert_eq!(client.get("/").await.text(), "second");
 }

@@ -4,8 +4,9 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::stream::Stream;
 use super::{BindError, UNNAMED};
@@ -16,6 +17,8 @@ pub(super) const BACKLOG: i32 = 4_096;
 /// Bytes of answers that the kernel takes of one connection beyond what is on its way to the
 /// client: without a bound it takes some megabytes, which nobody can take back or count.
 const UNSENT: u32 = 128 << 10;
+/// Between two questions to a silent client whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A socket that connections come in by.
 pub(super) enum Listening {
@@ -111,8 +114,15 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
     socket.bind(&SockAddr::from(address))?;
-    // Connections inherit it.
+    // Connections inherit both. A client that has closed its side may still read, so it is asked
+    // for: the kernel of one that has gone says so, at the latest when it forgets the connection
+    // (a minute after the close, on Linux).
     socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE),
+    )?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
