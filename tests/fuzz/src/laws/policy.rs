@@ -9,7 +9,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use lamina::cache::config::{self, Mode};
-use lamina::cache::policy::{Credentials, Exchange, Lifetime, Policy, Refusal, Source, Terms};
+use lamina::cache::policy::{
+    Came, Credentials, Exchange, Lifetime, Policy, Refusal, Source, Terms,
+};
 use lamina::http::cache_control::MAX_DELTA_SECONDS;
 use lamina::units;
 
@@ -68,6 +70,10 @@ impl Case {
             received: now(),
             plugin_ttl: self.plugin_ttl,
             credentials: self.credentials(request),
+            authorization: match request.contains_key(AUTHORIZATION) {
+                true => Came::Here,
+                false => Came::Not,
+            },
         };
         self.policy.judge(&exchange, dice)
     }
