@@ -216,5 +216,6 @@ impl Entry {
 
 /// A header map's share for one field, measured.
 const HEADER_COST: usize = 104;
-/// The entry, its reference counts, its cell for invalidations and moka's node, measured.
+/// The entry, its reference counts, its cell for invalidations and moka's node, added up from their
+/// sizes.
 const ENTRY_COST: usize = 616;
