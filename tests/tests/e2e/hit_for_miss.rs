@@ -73,6 +73,45 @@ async fn loads_of_a_marked_key_go_side_by_side_and_the_next_requests_follow_what
     assert_eq!(origin.count(), 11);
 }
 
+/// Guards against a mark that outlives the answers it was for.
+#[tokio::test]
+async fn a_mark_ends_with_the_first_answer_that_is_stored() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |asked| {
+        let held = held.clone();
+        async move {
+            match asked.number {
+                0 => Reply::ok("private").header("cache-control", "no-store"),
+                1 => Reply::fresh("page"),
+                _ => {
+                    held.pass().await;
+                    Reply::fresh("page")
+                }
+            }
+        }
+    })
+    .await;
+    let gateway = Setup::new(&origin)
+        .top("cache", "{inflight: {wait_timeout: 10m, hit_for_miss: 1h}}")
+        .start()
+        .await;
+    for _ in 0..2 {
+        gateway.client().get("/").await;
+    }
+    gateway.purge(serde_json::json!({"all": true})).await;
+    let client = gateway.client();
+    let asking = tokio::spawn(async move { herd(&client, 10, "/").await });
+    gateway
+        .metric_until("lamina_cache_coalesced_requests_total", &[], |n| n >= 9.0)
+        .await;
+    gate.open();
+    for answer in asking.await.unwrap() {
+        assert_eq!(answer.unwrap().text(), "page");
+    }
+    assert_eq!(origin.count(), 3, "one load for all of them");
+}
+
 /// Guards against an answer that is stored although a purge came after its load began.
 #[tokio::test]
 async fn a_purge_hides_what_a_load_side_by_side_brings() {
