@@ -113,7 +113,7 @@ const TEND: Duration = Duration::from_secs(1);
 const KNOWN: Duration = Duration::from_millis(500);
 /// How long a drain waits for what is on its way to the second tier.
 const FINISH: Duration = Duration::from_secs(3);
-/// How long what asks the admin listener at the end may take.
+/// The longest time that requests to the admin listener may take while the process ends.
 const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 
 /// Builds the engine. `config` has resolved the names of plugin files.

@@ -18,7 +18,7 @@ pub struct Outages {
     was_told: bool,
 }
 
-/// What is to be said of a connection that stands.
+/// What is logged about a connection that has been made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Connected {
     /// For the first time.

@@ -45,7 +45,7 @@ impl Admin {
         answer::json(status, &body)
     }
 
-    /// How the second tier stands; none where there is none.
+    /// The state of the second tier. It is absent where no second tier is configured.
     fn second_tier(&self, reach: &Reach) -> Option<Value> {
         let kind = self.proxy.cache.kind_below()?;
         let waiting = self.proxy.cache.purges_waiting_below();

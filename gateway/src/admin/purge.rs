@@ -131,8 +131,8 @@ fn patience(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What the receipt says of the other nodes: each that is known, whether all the purges
-/// hold there, the place of the last in its order, and how late it said so; or since when it is
+/// The part of the receipt about the other nodes. It lists each known node, whether all the purges
+/// hold there, the place of the last in its order, and how late it said so, or since when it is
 /// silent. `outcome`: `all`, `some` did not say that it holds there, or `unknown`.
 fn nodes(everywhere: &Everywhere) -> Value {
     let told = &everywhere.told;

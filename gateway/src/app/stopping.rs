@@ -12,7 +12,7 @@ use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// What the signals so far ask for.
+/// What the signals that have arrived so far ask the process to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
 enum Asked {
     Nothing,
@@ -26,13 +26,13 @@ enum Asked {
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Hears signals.
-pub struct Stopping(watch::Receiver<Asked>);
+pub struct StopSignals(watch::Receiver<Asked>);
 
 /// Hears signals from now on. After the first one the process ends within `limit`.
 ///
 /// # Errors
 /// When the process may not handle signals, or has no thread for it.
-pub fn listen(limit: Duration) -> io::Result<Stopping> {
+pub fn listen(limit: Duration) -> io::Result<StopSignals> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -57,7 +57,7 @@ pub fn listen(limit: Duration) -> io::Result<Stopping> {
             });
             process::exit(1);
         })?;
-    Ok(Stopping(told))
+    Ok(StopSignals(told))
 }
 
 async fn next([term, int]: &mut [Signal; 2]) {
@@ -67,7 +67,7 @@ async fn next([term, int]: &mut [Signal; 2]) {
     }
 }
 
-impl Stopping {
+impl StopSignals {
     /// Waits for the first signal.
     pub async fn asked(&mut self) {
         self.reaches(Asked::End).await;

@@ -73,14 +73,14 @@ pub struct Bus {
     /// How many nodes there are, this one included: `purge --wait` misses those that it never
     /// heard. Unset: those count that were heard.
     pub expect: Option<usize>,
-    /// How long nodes are remembered.
-    pub nodes: Remembered,
+    /// How long the nodes that were heard are remembered.
+    pub nodes: RememberedNodes,
 }
 
-/// How long nodes are remembered.
+/// How long the nodes that were heard are remembered.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Remembered {
+pub struct RememberedNodes {
     /// A node that went without a word belongs to the others for so long after its last sign of
     /// life: `purge --wait` waits for it, and names it as silent.
     pub forget_after: Duration,
@@ -171,12 +171,12 @@ impl Default for Bus {
             clock_tolerance: Duration::secs(30),
             max_nodes: 1_000,
             expect: None,
-            nodes: Remembered::default(),
+            nodes: RememberedNodes::default(),
         }
     }
 }
 
-impl Default for Remembered {
+impl Default for RememberedNodes {
     fn default() -> Self {
         Self {
             forget_after: Duration::secs(600),

@@ -41,7 +41,7 @@ use history::History;
 use metrics::{Kind, Metrics};
 use queue::{Dropped, Next, Queue};
 use standing::Standing;
-use widen::Widened;
+use widen::WidenedPurge;
 
 pub use queue::{Author, Purge, Value};
 pub use standing::Publishing;
@@ -62,7 +62,7 @@ pub type OnNumber = Box<dyn Fn(u64, &Purge) + Send + Sync>;
 
 /// Makes a selector wider: one of at most so many bytes that reaches all that this one does, or
 /// the widest there is.
-pub type Wider = fn(selector: &str, room: usize) -> String;
+pub type WidenSelector = fn(selector: &str, room: usize) -> String;
 
 /// Publishes.
 pub struct Outbox {
@@ -76,7 +76,7 @@ pub struct Outbox {
     breaker: Breaker,
     history: Mutex<History>,
     on_number: OnNumber,
-    wider: Wider,
+    wider: WidenSelector,
     standing: Standing,
     /// Purges that were numbered.
     purges: AtomicU64,
@@ -142,7 +142,7 @@ impl Outbox {
         transport: Arc<dyn Transport>,
         config: &config::Bus,
         on_number: OnNumber,
-        wider: Wider,
+        wider: WidenSelector,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
         let breaker = &config.circuit_breaker;
@@ -407,7 +407,7 @@ impl Outbox {
         wider.bytes
     }
 
-    fn tell_of_a_wider_one(&self, wider: &Widened, bytes: usize, limit: usize) {
+    fn tell_of_a_wider_one(&self, wider: &WidenedPurge, bytes: usize, limit: usize) {
         if let Some(unsaid) = self.too_large.admit(std::time::Instant::now()) {
             tracing::warn!(
                 transport = self.transport.kind(),

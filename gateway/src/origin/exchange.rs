@@ -19,11 +19,11 @@ use crate::http::memory::{self, ConnectionMemory, PROCESS};
 
 /// How a request's body goes out; `None` for a request that has no body to wait for.
 #[derive(Clone)]
-pub(super) struct Sending(Option<Upload>);
+pub(super) struct Sending(Option<RequestUpload>);
 
 /// A body on its way out.
 #[derive(Clone)]
-pub(super) struct Upload {
+pub(super) struct RequestUpload {
     pub(super) moved: LastMove,
     ended: Arc<AtomicBool>,
 }
@@ -31,7 +31,7 @@ pub(super) struct Upload {
 /// A request body that notes when it moves.
 struct Noted {
     body: Body,
-    upload: Upload,
+    upload: RequestUpload,
 }
 
 /// A response body that holds a place among `max_concurrent`, and whose pieces are counted
@@ -48,7 +48,7 @@ pub(super) fn watched(request: Request<Body>) -> (Request<Body>, Sending) {
     if request.body().is_empty() {
         return (request, Sending(None));
     }
-    let upload = Upload {
+    let upload = RequestUpload {
         moved: LastMove::now(),
         ended: Arc::default(),
     };
@@ -66,7 +66,7 @@ impl Sending {
     /// Waits for the head of the response, which may take `limit` from the moment that
     /// the request was sent; a long upload is not a slow origin. `None` when it took longer.
     pub(super) async fn limit<F: Future>(&self, head: F, limit: Duration) -> Option<F::Output> {
-        let Some(Upload { moved, .. }) = &self.0 else {
+        let Some(RequestUpload { moved, .. }) = &self.0 else {
             return timeout(limit, head).await.ok();
         };
         let mut head = std::pin::pin!(head);
@@ -82,7 +82,7 @@ impl Sending {
     }
 
     /// The body that is still going out.
-    pub(super) fn under_way(self) -> Option<Upload> {
+    pub(super) fn under_way(self) -> Option<RequestUpload> {
         self.0.filter(|upload| !upload.ended.load(Relaxed))
     }
 }

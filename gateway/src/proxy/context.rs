@@ -56,7 +56,8 @@ impl Keyed {
     }
 }
 
-/// The host that a request is addressed to, in its one spelling (RFC 9110 §4.2.3). An absolute target's or HTTP/2's authority goes before `Host`.
+/// The host that a request is addressed to, in its one spelling (RFC 9110 §4.2.3). The authority
+/// of an absolute target or of HTTP/2 goes before `Host`.
 pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
     let host = match parts.uri.authority() {
         Some(authority) => authority.as_str(),

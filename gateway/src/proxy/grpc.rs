@@ -27,7 +27,7 @@ enum Code {
 }
 
 /// A body that ends with a gRPC status when it breaks off.
-struct Told {
+struct BodyWithGrpcStatus {
     body: Stream,
     ended: bool,
 }
@@ -47,7 +47,7 @@ pub fn failed(error: Response<Body>) -> Response<Body> {
 /// An answer whose trailers say what went wrong when it breaks off.
 pub fn told_in_trailers(response: Response<Body>) -> Response<Body> {
     response.map(|body| match body {
-        Body::Boxed(body) => Body::boxed(Told { body, ended: false }),
+        Body::Boxed(body) => Body::boxed(BodyWithGrpcStatus { body, ended: false }),
         whole => whole,
     })
 }
@@ -72,7 +72,7 @@ fn trailers(code: Code, status: StatusCode) -> HeaderMap {
     ])
 }
 
-impl HttpBody for Told {
+impl HttpBody for BodyWithGrpcStatus {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -25,7 +25,7 @@ use crate::proxy::context::normal_host;
 use crate::proxy::{Proxy, config, respond};
 use crate::telemetry::limit::LineLimiter;
 use crate::telemetry::metrics::Registry;
-use form::{AnswerForm, NotUnderstood, Reach, Wanted};
+use form::{AnswerForm, NotUnderstood, Reach, RequestedPurge};
 
 /// Who may purge by method, and where pages may have been stored that a URL stands for.
 pub struct PurgeMethod {
@@ -211,7 +211,7 @@ impl PurgeMethod {
         parts: &Parts,
         host: &str,
         caller: &Caller,
-        wanted: &Wanted,
+        wanted: &RequestedPurge,
     ) -> Reached {
         let mut reached = Reached::default();
         match &wanted.reach {

@@ -6,12 +6,12 @@
 
 use bytes::Bytes;
 
-use super::Wider;
+use super::WidenSelector;
 use crate::bus::event::{Event, Message, Shape};
 use crate::bus::seal::SealKeys;
 
 /// What is told in the place of a purge.
-pub struct Widened {
+pub struct WidenedPurge {
     pub bytes: Bytes,
     /// The selector before.
     pub from: String,
@@ -35,8 +35,8 @@ pub fn to_fit(
     bytes: &Bytes,
     keys: Option<&SealKeys>,
     limit: usize,
-    wider: Wider,
-) -> Option<Widened> {
+    wider: WidenSelector,
+) -> Option<WidenedPurge> {
     let mut event = Event::decode(bytes).ok()?;
     let from = selector(&mut event)?.clone();
     if event.shape != Shape::inert() {
@@ -46,7 +46,7 @@ pub fn to_fit(
         *selector(event)? = to.clone();
         let bytes = encoded(event, keys);
         let from = from.clone();
-        (bytes.len() <= limit).then_some(Widened { bytes, from, to })
+        (bytes.len() <= limit).then_some(WidenedPurge { bytes, from, to })
     };
     if let Some(widened) = told(&mut event, from.clone()) {
         return Some(widened);

@@ -14,7 +14,7 @@ use crate::cache::tags::MAX_TAG_BYTES;
 
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequestedPurge {
     pub reach: Reach,
     pub kind: Kind,
     pub answer: AnswerForm,
@@ -111,7 +111,7 @@ pub fn is_control(method: &str) -> bool {
 ///
 /// # Errors
 /// When it is of no form that is known.
-pub fn read(parts: &Parts) -> Result<Wanted, NotUnderstood> {
+pub fn read(parts: &Parts) -> Result<RequestedPurge, NotUnderstood> {
     let (method, headers) = (parts.method.as_str(), &parts.headers);
     if method != "PURGE" {
         let why = format!("the method {method} is not known here");
@@ -133,7 +133,7 @@ pub fn read(parts: &Parts) -> Result<Wanted, NotUnderstood> {
         1 => found.remove(0),
         _ => return Err(bad("it asks for several things at once")),
     };
-    Ok(Wanted {
+    Ok(RequestedPurge {
         reach,
         kind: softly(headers)?.unwrap_or(kind),
         answer: answer(headers),
@@ -312,7 +312,11 @@ fn answer(headers: &HeaderMap) -> AnswerForm {
 mod tests {
     use super::*;
 
-    fn asked(method: &str, path: &str, fields: &[(&str, &str)]) -> Result<Wanted, NotUnderstood> {
+    fn asked(
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<RequestedPurge, NotUnderstood> {
         let request = http::Request::builder().method(method).uri(path);
         let request = fields.iter().fold(request, |r, (n, v)| r.header(*n, *v));
         read(&request.body(()).unwrap().into_parts().0)
