@@ -311,7 +311,7 @@ pub async fn garbage_on_the_bus_harms_nobody<B: Configured>() {
     let mut random = Random::new(7);
     // What is allocated once for messages of this size comes with the first of them.
     const FIRST: u64 = 40;
-    const ROUNDS: u64 = 340;
+    const ROUNDS: u64 = 1_000;
     let malformed = [("outcome", "malformed")];
     let mut memory = 0;
     for round in 0..ROUNDS {
@@ -340,8 +340,8 @@ pub async fn garbage_on_the_bus_harms_nobody<B: Configured>() {
     let answer = node.client().get("/p").await;
     assert!(answer.is_hit(), "{:?}", answer.cache());
     let grown = node.resident_bytes().saturating_sub(memory);
-    // Kept, the large ones alone were 30 MB.
-    assert!(grown < 16 << 20, "{grown} bytes more");
+    // Kept, the large ones alone were 96 MB. A machine under load queues some of them.
+    assert!(grown < 48 << 20, "{grown} bytes more");
 }
 
 /// Services name pages as they write them.
