@@ -68,13 +68,15 @@ impl Site {
         logged(node, "/p").await;
     }
 
-    /// No node shows the former page, be it an old one or a new one.
-    async fn shows_nowhere(&self, others: &[&Gateway], wanted: &str) {
-        for node in others {
+    /// Every node shows the new page, be it one of these or one that has just started. That one
+    /// is answered: were it killed at once, the lease of its load would have to run out.
+    async fn all_show(&self, nodes: &[&Gateway], wanted: &str) -> Gateway {
+        for node in nodes {
             shows(node, wanted).await;
         }
         let fresh = self.node().await;
         assert_eq!(page(&fresh).await, wanted, "a node that has just started");
+        fresh
     }
 }
 
@@ -149,7 +151,7 @@ async fn purges_that_got_numbers_which_a_node_had_read_already_are_missed_by_nob
         knows(&b, 4.0).await;
         site.a.thaw();
         noticed(&site.a).await;
-        site.shows_nowhere(&[&site.a, &b], "2").await;
+        let _fresh = site.all_show(&[&site.a, &b], "2").await;
         works(&site, &site.a, &b).await;
     }
 }
@@ -169,7 +171,7 @@ async fn a_purge_that_a_snapshot_does_not_have_is_not_undone_while_a_node_lives_
         }
         site.a.thaw();
         noticed(&site.a).await;
-        site.shows_nowhere(&[&site.a, &c], "2").await;
+        let _fresh = site.all_show(&[&site.a, &c], "2").await;
         works(&site, &site.a, &c).await;
     }
 }
@@ -203,7 +205,7 @@ async fn a_purge_that_a_promoted_replica_does_not_have_is_not_undone() {
     }
     site.a.thaw();
     noticed(&site.a).await;
-    site.shows_nowhere(&[&site.a, &c], "2").await;
+    site.all_show(&[&site.a, &c], "2").await;
 }
 
 /// The log began anew since the snapshot: the former one comes back, with the records that
@@ -217,7 +219,7 @@ async fn a_former_log_that_a_snapshot_brings_back_shows_nothing_that_was_purged(
     site.change(&site.a).await;
     site.crash().await;
     gaps(&site.a, 2.0).await;
-    site.shows_nowhere(&[&site.a], "2").await;
+    site.all_show(&[&site.a], "2").await;
 }
 
 /// Nothing was lost: what is stored is shown on.
