@@ -6,13 +6,13 @@
 //! | `arrivals` | arrival number | the store's key: the oldest goes first |
 //! | `purges` | number | `h` or `s` for hard and soft, then the selector |
 //! | `notes` | the number of a URL or group | its newest invalidation, when the note expires |
-//! | `meta` | `generation`, `number`, `trimmed`, `bytes`, `arrival` | |
+//! | `meta` | `generation`, `number`, `trimmed`, `bytes`, `arrival`, `marked`, `outages` | |
 //!
 //! Invariant: each record stands in `arrivals` once, and `bytes` is their sum.
 
 use redb::{
-    ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError,
-    WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, TableError, WriteTransaction,
 };
 
 use crate::cache::l2::store::{Log, Logged, Purge};
@@ -59,23 +59,33 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Makes the tables; answers with the generation and the bytes of all records.
-pub(super) fn prepare(write: &WriteTransaction, fresh: u64) -> Result<(u64, u64), redb::Error> {
+/// Makes the tables of a database that has the generation `fresh` if it has none, and marks it
+/// as one that has a file of trust beside it.
+pub(super) fn prepare(write: &WriteTransaction, fresh: u64) -> Result<(), redb::Error> {
     write.open_table(RECORDS)?;
     write.open_table(ARRIVALS)?;
     write.open_table(PURGES)?;
     write.open_table(NOTES)?;
     let mut meta = write.open_table(META)?;
-    let held = meta.get("generation")?.map(|value| value.value());
-    let generation = match held {
-        Some(generation) => generation,
-        None => {
-            meta.insert("generation", fresh)?;
-            fresh
-        }
-    };
-    let bytes = meta.get("bytes")?.map_or(0, |value| value.value());
-    Ok((generation, bytes))
+    if meta.get("generation")?.is_none() {
+        meta.insert("generation", fresh)?;
+    }
+    meta.insert("marked", 1)?;
+    Ok(())
+}
+
+/// Whether [`prepare`] was done.
+pub(super) fn is_marked(database: &Database) -> Result<bool, redb::Error> {
+    match database.begin_read()?.open_table(META) {
+        Ok(meta) => Ok(meta.get("marked")?.is_some()),
+        Err(TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Counts a time in which the disk failed and that is over: something that has to be written.
+pub(super) fn count_outage(write: &WriteTransaction) -> Result<(), redb::Error> {
+    bump(write, "outages").map(drop)
 }
 
 /// Reads a record; `take` makes of it what is needed.
