@@ -2,7 +2,7 @@
 //!
 //! Inside: `tables` (what a transaction does), `writer` (the one thread that writes), `open`
 //! and `file` (the database is opened, or begun anew), `aside` (what was damaged or not ours),
-//! `access` (who reads while it is closed), `outage`, `owed` and `trust` (a disk that takes no
+//! `access` (who reads while it is closed), `clock` (its own time), `outage`, `owed` and `trust` (a disk that takes no
 //! writes). Reads are snapshots and wait for no writer.
 //!
 //! Invariant: a crash at any moment leaves the state after some durable transaction, with
@@ -10,6 +10,7 @@
 
 mod access;
 mod aside;
+mod clock;
 pub mod config;
 mod file;
 mod open;
@@ -22,12 +23,12 @@ mod writer;
 use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{ReadTransaction, ReadableDatabase};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::store::{
@@ -36,7 +37,7 @@ use super::store::{
 };
 use crate::cache::key::Hash64;
 use crate::cache::purge::Order;
-use access::Access;
+use access::{Access, Timed};
 use writer::{Command, Effect, Work};
 
 pub use open::{OpenError, open};
@@ -72,7 +73,7 @@ impl Disk {
     /// Runs a read where it may block, and survives what a damaged page does.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Database) -> Result<T, redb::Error> + Send + 'static,
+        read: impl FnOnce(&Timed) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
         let access = Arc::clone(&self.access);
         let answer = tokio::task::spawn_blocking(move || access.with(read))
@@ -102,7 +103,7 @@ impl Store for Disk {
         max: usize,
     ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
         let key = *key;
-        let read = move |database: &Database| found(&database.begin_read()?, &key, max);
+        let read = move |timed: &Timed| found(timed, &timed.database.begin_read()?, &key, max);
         async move { self.read(read).await? }.boxed()
     }
 
@@ -113,10 +114,10 @@ impl Store for Disk {
         number: Hash64,
     ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
         let key = *key;
-        let read = move |database: &Database| {
-            let read = database.begin_read()?;
+        let read = move |timed: &Timed| {
+            let read = timed.database.begin_read()?;
             let invalidated = tables::invalidated(&read, &[number])?;
-            Ok(found(&read, &key, max)?.map(|found| (found, invalidated)))
+            Ok(found(timed, &read, &key, max)?.map(|found| (found, invalidated)))
         };
         async move { self.read(read).await? }.boxed()
     }
@@ -137,7 +138,7 @@ impl Store for Disk {
     ) -> BoxFuture<'a, Result<Order, StoreError>> {
         let numbers = numbers.to_vec();
         let read =
-            move |database: &Database| tables::invalidated(&database.begin_read()?, &numbers);
+            move |timed: &Timed| tables::invalidated(&timed.database.begin_read()?, &numbers);
         self.read(read).boxed()
     }
 
@@ -150,11 +151,11 @@ impl Store for Disk {
         put: Put<'a>,
         numbers: &'a [Hash64],
     ) -> BoxFuture<'a, Result<Written, StoreError>> {
-        let expires = millis(SystemTime::now() + put.life);
         let work = Work::Put {
             key: *put.key,
             record: put.record,
-            expires,
+            life: put.life,
+            since: Instant::now(),
             born: put.born.order,
             numbers: numbers.to_vec(),
         };
@@ -186,7 +187,7 @@ impl Store for Disk {
     }
 
     fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>> {
-        self.read(move |database| tables::log(&database.begin_read()?, after))
+        self.read(move |timed| tables::log(&timed.database.begin_read()?, after))
             .boxed()
     }
 
@@ -239,11 +240,12 @@ impl Store for Disk {
 }
 
 fn found(
+    timed: &Timed,
     read: &ReadTransaction,
     key: &StoreKey,
     max: usize,
 ) -> Result<Result<Option<Found>, StoreError>, redb::Error> {
-    let now = millis(SystemTime::now());
+    let now = timed.clock.now();
     let found = tables::get(read, &key.id, |row| {
         let size = row.record.len();
         if size > max {
@@ -254,14 +256,6 @@ fn found(
         Ok((!left.is_zero()).then_some(Found { record, left }))
     });
     Ok(found?.unwrap_or(Ok(None)))
-}
-
-/// Milliseconds of the Unix epoch.
-fn millis(at: SystemTime) -> u64 {
-    let since = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn failed(error: &redb::Error) -> StoreError {

@@ -3,8 +3,15 @@
 use parking_lot::{Mutex, RwLock};
 use redb::Database;
 
+use super::clock::Clock;
 use super::failed;
 use crate::cache::l2::store::StoreError;
+
+/// An open database and its time.
+pub(super) struct Timed {
+    pub(super) database: Database,
+    pub(super) clock: Clock,
+}
 
 /// What readers and the writer go by.
 pub(super) struct Access {
@@ -15,12 +22,12 @@ pub(super) struct Access {
 }
 
 enum State {
-    Open(Database),
+    Open(Timed),
     Shut(StoreError),
 }
 
 impl Access {
-    pub(super) fn open(database: Database) -> Self {
+    pub(super) fn open(database: Timed) -> Self {
         Self::of(State::Open(database))
     }
 
@@ -41,7 +48,7 @@ impl Access {
     /// When it is shut, or the disk or the file fails.
     pub(super) fn with<T>(
         &self,
-        what: impl FnOnce(&Database) -> Result<T, redb::Error>,
+        what: impl FnOnce(&Timed) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         match &*self.state.read() {
             State::Open(database) => what(database).map_err(|error| self.named(&error)),
@@ -60,7 +67,7 @@ impl Access {
         drop(before);
     }
 
-    pub(super) fn reopen(&self, database: Database) {
+    pub(super) fn reopen(&self, database: Timed) {
         *self.fault.lock() = None;
         *self.state.write() = State::Open(database);
     }

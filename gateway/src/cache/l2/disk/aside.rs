@@ -3,10 +3,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
+use super::clock::millis;
 use super::file::beside;
-use super::millis;
+use crate::cache::record::Moment;
 
 /// What redb's files begin with.
 const MAGIC: &[u8] = b"redb";
@@ -17,7 +17,7 @@ pub(super) fn set_aside(path: &Path, reason: &str) -> io::Result<()> {
         true => "is damaged",
         false => "is not a database of this program",
     };
-    let kept = beside(path, &format!(".damaged-{}", millis(SystemTime::now())));
+    let kept = beside(path, &format!(".damaged-{}", millis(Moment::now().wall)));
     std::fs::rename(path, &kept)?;
     for older in all(path).into_iter().filter(|older| *older != kept) {
         std::fs::remove_file(older)?;

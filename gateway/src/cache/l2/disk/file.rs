@@ -13,8 +13,11 @@ use std::time::SystemTime;
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError};
 
+use super::access::Timed;
+use super::clock::Clock;
 use super::trust::Trust;
 use super::{aside, tables};
+use crate::cache::record::Moment;
 
 /// The mode of the files: our user alone.
 pub(super) const PRIVATE: u32 = 0o600;
@@ -61,7 +64,11 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// See [`Unusable`].
-    pub(super) fn open(&mut self) -> Result<Database, Unusable> {
+    pub(super) fn open(&mut self) -> Result<Timed, Unusable> {
+        Ok(timed(self.sound()?)?)
+    }
+
+    fn sound(&mut self) -> Result<Database, Unusable> {
         if let Some(folder) = self.path.parent() {
             let mut private = DirBuilder::new();
             private.recursive(true).mode(0o700);
@@ -86,9 +93,9 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// When it can't be opened without more ado.
-    pub(super) fn reopen(&self) -> Result<Database, String> {
+    pub(super) fn reopen(&self) -> Result<Timed, String> {
         // redb panics on some damage.
-        match std::panic::catch_unwind(|| database(&self.path)) {
+        match std::panic::catch_unwind(|| timed(database(&self.path)?)) {
             Ok(opened) => opened.map_err(|error| error.to_string()),
             Err(_) => Err("it can't be read".to_owned()),
         }
@@ -154,6 +161,14 @@ fn database(path: &Path) -> Result<Database, redb::Error> {
             builder.set_cache_size(PAGES).create_with_backend(file)
         })
         .map_err(|error: DatabaseError| redb::Error::from(error))
+}
+
+fn timed(database: Database) -> Result<Timed, redb::Error> {
+    let kept = tables::kept_time(&database)?;
+    Ok(Timed {
+        database,
+        clock: Clock::resume(kept, &Moment::now()),
+    })
 }
 
 /// Opens or makes a file so that only our user may read it: it holds what clients were

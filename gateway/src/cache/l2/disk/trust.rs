@@ -23,6 +23,8 @@ pub(super) struct Trust {
 enum Withdrawn {
     No,
     ByUs,
+    /// We tried, and it was told that we can't.
+    Failed,
 }
 
 impl Trust {
@@ -35,7 +37,7 @@ impl Trust {
 
     /// Whether the database lacks purges that nobody knows any more.
     pub(super) fn is_broken(&self) -> bool {
-        self.withdrawn == Withdrawn::No && !self.marker.exists()
+        self.withdrawn != Withdrawn::ByUs && !self.marker.exists()
     }
 
     /// Notes that the database lacks a purge that this process knows.
@@ -50,12 +52,16 @@ impl Trust {
             }
             // It lacks more than we know.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::error!(
-                %error,
-                marker = %self.marker.display(),
-                "a purge can be written neither to the second tier's file nor be noted as \
-                 missing: remove the file if this process ends before the disk works again"
-            ),
+            Err(_) if self.withdrawn == Withdrawn::Failed => {}
+            Err(error) => {
+                self.withdrawn = Withdrawn::Failed;
+                tracing::error!(
+                    %error,
+                    marker = %self.marker.display(),
+                    "a purge can neither be written to the second tier's file nor be noted as \
+                     missing: remove the file if this process ends before the disk works again"
+                );
+            }
         }
     }
 

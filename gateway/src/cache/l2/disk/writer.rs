@@ -15,13 +15,14 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redb::{Database, Durability, WriteTransaction};
+use redb::{Durability, WriteTransaction};
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::access::Access;
+use super::access::{Access, Timed};
+use super::clock::millis;
 use super::file::DatabaseFile;
 use super::outage::{Outage, Pauses, Reads};
 use super::owed::Owed;
@@ -43,7 +44,9 @@ pub(super) enum Work {
     Put {
         key: StoreKey,
         record: Bytes,
-        expires: u64,
+        /// From `since` on.
+        life: Duration,
+        since: Instant,
         born: Order,
         /// What invalidations of it go by.
         numbers: Vec<Hash64>,
@@ -210,46 +213,57 @@ impl Writer {
     fn transaction(&mut self, works: &[Work], lasts: Lasts) -> Result<Vec<Effect>, StoreError> {
         let access = Arc::clone(&self.setting.access);
         // redb panics on some damage.
-        let write = || access.with(|database| self.write_to(database, works, lasts));
+        let write = || access.with(|timed| self.write_to(timed, works, lasts));
         catch_unwind(AssertUnwindSafe(write))
             .unwrap_or_else(|_| Err(StoreError::Corrupt("a page can't be written".into())))
     }
 
     fn write_to(
         &mut self,
-        database: &Database,
+        timed: &Timed,
         works: &[Work],
         lasts: Lasts,
     ) -> Result<Vec<Effect>, redb::Error> {
-        let mut write = database.begin_write()?;
-        if lasts == Lasts::UntilSync {
-            write.set_durability(Durability::None)?;
+        let mut write = timed.database.begin_write()?;
+        match lasts {
+            Lasts::Durably => tables::keep_time(&write, timed.clock.kept())?,
+            Lasts::UntilSync => write.set_durability(Durability::None)?,
         }
+        let now = timed.clock.now();
         // More than the batch can bring, so that none stays for ever.
         let tidied = 2 * works.len() + NOTES;
-        let effects: Result<Vec<Effect>, redb::Error> =
-            works.iter().map(|work| self.apply(&write, work)).collect();
+        let effects: Result<Vec<Effect>, redb::Error> = works
+            .iter()
+            .map(|work| self.apply(&write, now, work))
+            .collect();
         let effects = effects?;
         tables::evict(&write, self.setting.max_bytes)?;
-        let now = super::millis(SystemTime::now());
         self.next_note = tables::tidy_notes(&write, self.next_note, tidied, now)?;
         write.commit()?;
         Ok(effects)
     }
 
-    fn apply(&mut self, write: &WriteTransaction, work: &Work) -> Result<Effect, redb::Error> {
+    fn apply(
+        &mut self,
+        write: &WriteTransaction,
+        now: u64,
+        work: &Work,
+    ) -> Result<Effect, redb::Error> {
         match work {
             Work::Put {
                 key,
                 record,
-                expires,
+                life,
+                since,
                 born,
                 numbers,
             } => {
+                let left = life.saturating_sub(since.elapsed());
+                let expires = now.saturating_add(millis(left));
                 for number in numbers {
-                    tables::keep_note(write, *number, *expires)?;
+                    tables::keep_note(write, *number, expires)?;
                 }
-                self.put(write, key, *expires, *born, record)
+                self.put(write, key, expires, *born, record)
             }
             Work::Invalidate { number, at } => match tables::invalidate(write, *number, *at)? {
                 true => Ok(Effect::Took),

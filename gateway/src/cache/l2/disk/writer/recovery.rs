@@ -3,9 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use redb::Database;
-
 use super::{Command, Work, Writer, answer};
+use crate::cache::l2::disk::access::Timed;
 use crate::cache::l2::disk::file::Unusable;
 use crate::cache::l2::disk::outage::{Outage, Reads};
 use crate::cache::l2::disk::{failed, io_failed, tables};
@@ -85,10 +84,11 @@ impl Writer {
     }
 
     /// The database, with all that it lacked.
-    fn reopened(&mut self) -> Result<Database, StoreError> {
-        let database = self.file.open().map_err(unusable)?;
+    fn reopened(&mut self) -> Result<Timed, StoreError> {
+        let timed = self.file.open().map_err(unusable)?;
         let settled = || {
-            let write = database.begin_write()?;
+            let write = timed.database.begin_write()?;
+            tables::keep_time(&write, timed.clock.kept())?;
             tables::count_outage(&write)?;
             self.owed.settle(&write)?;
             write.commit()?;
@@ -99,7 +99,7 @@ impl Writer {
         let settled: Result<(), redb::Error> = settled.map_err(|_| damaged())?;
         settled.map_err(|error| failed(&error))?;
         self.file.trust.grant().map_err(|error| io_failed(&error))?;
-        Ok(database)
+        Ok(timed)
     }
 }
 
