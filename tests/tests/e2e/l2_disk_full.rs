@@ -136,6 +136,7 @@ async fn a_full_disk_is_told_and_written_to_again_when_there_is_room() {
     })
     .await;
     assert_eq!(lines(&node, "the second tier takes no writes"), 1);
+    assert_eq!(lines(&node, "takes no purges"), 0, "it is one state");
     assert_eq!(lines(&node, "has ended"), 0, "the thread lives");
     let labels = [("outcome", "stored")];
     let before = node.metric("lamina_l2_writes_total", &labels).await;

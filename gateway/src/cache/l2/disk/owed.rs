@@ -82,3 +82,34 @@ fn everything() -> Purge {
         soft: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purge(n: usize) -> Work {
+        let purge = Purge {
+            selector: format!("tag:{n}"),
+            soft: false,
+        };
+        Work::Append { purge, last: 0 }
+    }
+
+    #[test]
+    fn more_than_can_be_remembered_becomes_one_purge_of_everything() {
+        let mut owed = Owed::default();
+        owed.add(&[purge(0), purge(0), Work::Sync]);
+        assert_eq!(owed.len(), 1, "an attempt that is repeated is one removal");
+        let many: Vec<Work> = (0..MOST).map(purge).collect();
+        owed.add(&many);
+        assert!(
+            owed.is_full()
+                && owed.purges.contains(&Purge {
+                    selector: "tag:1".into(),
+                    soft: false,
+                })
+        );
+        owed.add(&[purge(MOST)]);
+        assert_eq!(owed.purges, HashSet::from([everything()]));
+    }
+}
