@@ -24,7 +24,7 @@ pub(super) const PRIVATE: u32 = 0o600;
 /// Memory for pages of the file.
 const PAGES: usize = 32 << 20;
 /// Bytes that a disk with room takes.
-const ROOM: [u8; 256 << 10] = [0; 256 << 10];
+static ROOM: [u8; 256 << 10] = [0; 256 << 10];
 
 /// The file, and whether it is believed.
 pub(super) struct DatabaseFile {
