@@ -36,6 +36,8 @@ plugins:
 
 # Real servers that the tests start themselves.
 BROKERS := redis-server redis-sentinel redis-tools nats-server rabbitmq-server
+# libfaketime: wall clocks that are wrong.
+CLOCK := faketime
 
 # A real browser, for what web pages may do to a gateway.
 BROWSER := chromium
@@ -46,7 +48,7 @@ BROWSER := chromium
 # Node.js with msgpackr, which the forms of records and events are compared with, and with
 # clients of the brokers.
 test-install:
-	@tests/install.sh test-install $(BROKERS) $(BROWSER)
+	@tests/install.sh test-install $(BROKERS) $(BROWSER) $(CLOCK)
 	@plugins/build.sh --install --strict
 	@tests/record/control.sh --install
 	@tests/bus/control.sh --install

@@ -39,6 +39,7 @@ pub mod reply;
 pub mod rfc;
 pub mod rogue;
 pub mod setup;
+pub mod small_disk;
 pub mod tap;
 pub mod tools;
 pub mod wait;

@@ -100,8 +100,12 @@ mod invalidations;
 mod key;
 #[path = "e2e/l2.rs"]
 mod l2;
+#[path = "e2e/l2_clocks.rs"]
+mod l2_clocks;
 #[path = "e2e/l2_crash.rs"]
 mod l2_crash;
+#[path = "e2e/l2_disk_full.rs"]
+mod l2_disk_full;
 #[path = "e2e/l2_forged_lease.rs"]
 mod l2_forged_lease;
 #[path = "e2e/l2_forged_log.rs"]

@@ -164,6 +164,7 @@ fn record() -> Record {
         age: Duration::ZERO,
         life: Duration::from_secs(90),
         written: Duration::from_secs(1_800_000_000),
+        uptime: None,
         lifetime: Duration::from_secs(60),
         while_revalidate: Duration::from_secs(30),
         if_error: Duration::ZERO,

@@ -14,7 +14,7 @@ use super::key::{Hash64, Key, KeyBuf, KeyId};
 use super::l2::store::LogPlace;
 use super::l2::{Reach, convert};
 use super::purge::{Author, Kind, Lasts, Order, Selector, Verdict};
-use super::record::{self, Corrupt, Record, Stored};
+use super::record::{self, Corrupt, Moment, Record, Stored};
 use super::{Cache, reach};
 use crate::http::vary::Vary;
 use bytes::Bytes;
@@ -200,7 +200,7 @@ impl Cache {
         match record::decode(&key, bytes, &options.limits, &options.seal)? {
             Record::Entry(stored) => {
                 let left = stored.life.saturating_sub(transit);
-                let stored = stored.seen_at(record::unix_time(), left)?;
+                let stored = stored.seen_at(Moment::now(), left)?;
                 Ok(Value {
                     key,
                     primary,

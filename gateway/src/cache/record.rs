@@ -1,8 +1,8 @@
 //! The L2 record: what a store outside the process holds for a key, as bytes.
 //!
-//! Pure: no clock, no I/O. [`pack`] has the msgpack form, [`seal`] binds it to its key,
+//! Pure but for [`moment`]: no clock, no I/O. [`pack`] has the msgpack form, [`seal`] binds it to its key,
 //! [`crate::hc1`] shrinks it and undoes that within bounds, [`compress`] says when that is
-//! worth it, [`inspect`] tells a person.
+//! worth it, [`moment`] reads the clocks, [`inspect`] tells a person.
 //! A record that can't be read is a [`Corrupt`] with its reason; the tier makes a miss of it.
 //!
 //! | bytes | |
@@ -21,6 +21,7 @@ mod compress;
 mod form;
 mod inspect;
 mod life;
+mod moment;
 mod pack;
 mod seal;
 
@@ -35,7 +36,7 @@ use crate::hc1::{self, Fault};
 
 pub use crate::hc1::{Codec, Compression};
 pub use inspect::{Inspection, inspect};
-pub(in crate::cache) use life::unix_time;
+pub use moment::{Moment, Uptime};
 pub use seal::Seal;
 pub(in crate::cache) use seal::keyed;
 
@@ -72,6 +73,8 @@ pub struct Stored {
     /// When it was written, since the Unix epoch, by the clock of the node that wrote it:
     /// `age` and `life` are as of then.
     pub written: Duration,
+    /// The same by how long that node's machine had been up; records of other writers lack it.
+    pub uptime: Option<Uptime>,
     /// It is fresh while its age is less.
     pub lifetime: Duration,
     /// After expiry: served while one request refreshes.

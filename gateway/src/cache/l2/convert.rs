@@ -15,7 +15,7 @@ use crate::cache::entry::Entry;
 use crate::cache::freshness::Freshness;
 use crate::cache::key::Key;
 use crate::cache::purge::Order;
-use crate::cache::record::{self, Compression, Corrupt, Record, Stored};
+use crate::cache::record::{self, Compression, Corrupt, Moment, Record, Stored};
 
 /// Records from this size on are encoded and decoded off the runtime's threads.
 const LARGE: usize = 32 << 10;
@@ -29,7 +29,7 @@ pub(in crate::cache) fn stored(
     born: LogPlace,
     max_life: Duration,
 ) -> Option<Stored> {
-    let now = Instant::now();
+    let (now, written) = (Instant::now(), Moment::now());
     let freshness = Freshness {
         lifetime,
         ..entry.freshness
@@ -48,7 +48,8 @@ pub(in crate::cache) fn stored(
         generation: born.generation,
         age: freshness.age(now),
         life,
-        written: record::unix_time(),
+        written: written.wall,
+        uptime: written.uptime,
         lifetime,
         while_revalidate: freshness.while_revalidate,
         if_error: freshness.if_error,

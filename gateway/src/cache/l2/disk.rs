@@ -1,26 +1,35 @@
 //! The second tier on this machine's disk: one redb file, for one node.
 //!
-//! Inside: `tables` (what a transaction does), `writer` (the one thread that writes),
-//! `open` (a file that is damaged or not ours is set aside). Reads are snapshots and wait
-//! for no writer.
+//! Inside: `tables` (what a transaction does), `writer` (the one thread that writes), `open`
+//! and `file` (the database is opened, or begun anew), `aside` (what was damaged or not ours),
+//! `access` (who reads while it is closed), `clock` (its own time), `outage`, `owed` and `trust` (a disk that takes no
+//! writes). Reads are snapshots and wait for no writer.
 //!
 //! Invariant: a crash at any moment leaves the state after some durable transaction, with
-//! every purge that was answered in it.
+//! every purge that was answered in it, or a file that is not believed at the next start.
 
+mod access;
+mod aside;
+mod clock;
 pub mod config;
+mod file;
 mod open;
+mod outage;
+mod owed;
 mod tables;
+mod trust;
 mod writer;
 
+use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use redb::{Database, ReadTransaction, ReadableDatabase};
-use tokio::sync::{Notify, oneshot};
+use redb::{ReadTransaction, ReadableDatabase};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::store::{
     Acquired, Found, Lease, Log, LogPlace, Purge, Put, Refusal, Store, StoreError, StoreKey,
@@ -28,39 +37,54 @@ use super::store::{
 };
 use crate::cache::key::Hash64;
 use crate::cache::purge::Order;
-use writer::{Command, Done};
+use access::{Access, Timed};
+use writer::{Command, Effect, Work};
 
 pub use open::{OpenError, open};
 
 /// The store.
 pub struct Disk {
-    database: Arc<Database>,
+    access: Arc<Access>,
     /// std's sender is for one thread at a time.
     commands: Mutex<Sender<Command>>,
     appended: Arc<Notify>,
+    /// Why nothing is written; none while it is.
+    writes: watch::Receiver<Option<StoreError>>,
 }
 
 impl Disk {
-    async fn send<T>(&self, command: impl FnOnce(Done<T>) -> Command) -> Result<T, StoreError> {
+    async fn write(&self, work: Work) -> Result<Effect, StoreError> {
+        self.send(work)?.await.map_err(|_| gone())?
+    }
+
+    fn send(
+        &self,
+        work: Work,
+    ) -> Result<oneshot::Receiver<Result<Effect, StoreError>>, StoreError> {
         let (done, answer) = oneshot::channel();
         self.commands
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .send(command(done))
+            .send(Command { work, done })
             .map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        Ok(answer)
     }
 
     /// Runs a read where it may block, and survives what a damaged page does.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Database) -> Result<T, redb::Error> + Send + 'static,
+        read: impl FnOnce(&Timed) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let database = Arc::clone(&self.database);
-        tokio::task::spawn_blocking(move || read(&database))
+        let access = Arc::clone(&self.access);
+        let answer = tokio::task::spawn_blocking(move || access.with(read))
             .await
-            .map_err(|_| StoreError::Corrupt("a page can't be read".into()))?
-            .map_err(|error| failed(&error))
+            .map_err(|_| StoreError::Corrupt("a page can't be read".into()))?;
+        if matches!(answer, Err(StoreError::Refused(..))) && self.access.is_open() {
+            // redb reads nothing more after a fault of the disk: a write makes the writer see
+            // that, and open the file again. Nobody waits for it.
+            drop(self.send(Work::Sync));
+        }
+        answer
     }
 }
 
@@ -79,7 +103,7 @@ impl Store for Disk {
         max: usize,
     ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
         let key = *key;
-        let read = move |database: &Database| found(&database.begin_read()?, &key, max);
+        let read = move |timed: &Timed| found(timed, &timed.database.begin_read()?, &key, max);
         async move { self.read(read).await? }.boxed()
     }
 
@@ -90,10 +114,10 @@ impl Store for Disk {
         number: Hash64,
     ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
         let key = *key;
-        let read = move |database: &Database| {
-            let read = database.begin_read()?;
+        let read = move |timed: &Timed| {
+            let read = timed.database.begin_read()?;
             let invalidated = tables::invalidated(&read, &[number])?;
-            Ok(found(&read, &key, max)?.map(|found| (found, invalidated)))
+            Ok(found(timed, &read, &key, max)?.map(|found| (found, invalidated)))
         };
         async move { self.read(read).await? }.boxed()
     }
@@ -104,8 +128,8 @@ impl Store for Disk {
         at: LogPlace,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         let at = at.order;
-        self.send(move |done| Command::Invalidate { number, at, done })
-            .boxed()
+        let work = Work::Invalidate { number, at };
+        async move { Ok(self.write(work).await? == Effect::Took) }.boxed()
     }
 
     fn invalidated<'a>(
@@ -114,7 +138,7 @@ impl Store for Disk {
     ) -> BoxFuture<'a, Result<Order, StoreError>> {
         let numbers = numbers.to_vec();
         let read =
-            move |database: &Database| tables::invalidated(&database.begin_read()?, &numbers);
+            move |timed: &Timed| tables::invalidated(&timed.database.begin_read()?, &numbers);
         self.read(read).boxed()
     }
 
@@ -127,15 +151,20 @@ impl Store for Disk {
         put: Put<'a>,
         numbers: &'a [Hash64],
     ) -> BoxFuture<'a, Result<Written, StoreError>> {
-        let expires = millis(SystemTime::now() + put.life);
-        self.send(move |done| Command::Put {
+        let work = Work::Put {
             key: *put.key,
             record: put.record,
-            expires,
+            life: put.life,
+            since: Instant::now(),
             born: put.born.order,
             numbers: numbers.to_vec(),
-            done,
-        })
+        };
+        async move {
+            match self.write(work).await? {
+                Effect::Took => Ok(Written::Stored),
+                Effect::None => Ok(Written::Overtaken),
+            }
+        }
         .boxed()
     }
 
@@ -145,22 +174,20 @@ impl Store for Disk {
         at: LogPlace,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         let (key, at) = (*key, at.order);
-        self.send(move |done| Command::Delete { key, at, done })
-            .boxed()
+        async move { self.write(Work::Delete { key, at }).await.map(drop) }.boxed()
     }
 
     fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>> {
         let purge = purge.clone();
         async move {
-            self.send(|done| Command::Append { purge, last, done })
-                .await?;
+            self.write(Work::Append { purge, last }).await?;
             self.read_log(last).await
         }
         .boxed()
     }
 
     fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>> {
-        self.read(move |database| tables::log(&database.begin_read()?, after))
+        self.read(move |timed| tables::log(&timed.database.begin_read()?, after))
             .boxed()
     }
 
@@ -204,16 +231,21 @@ impl Store for Disk {
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.send(|done| Command::Sync { done }).boxed()
+        async move { self.write(Work::Sync).await.map(drop) }.boxed()
+    }
+
+    fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {
+        Some(self.writes.clone())
     }
 }
 
 fn found(
+    timed: &Timed,
     read: &ReadTransaction,
     key: &StoreKey,
     max: usize,
 ) -> Result<Result<Option<Found>, StoreError>, redb::Error> {
-    let now = millis(SystemTime::now());
+    let now = timed.clock.now();
     let found = tables::get(read, &key.id, |row| {
         let size = row.record.len();
         if size > max {
@@ -226,19 +258,20 @@ fn found(
     Ok(found?.unwrap_or(Ok(None)))
 }
 
-/// Milliseconds of the Unix epoch.
-fn millis(at: SystemTime) -> u64 {
-    let since = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn failed(error: &redb::Error) -> StoreError {
     match error {
-        redb::Error::Io(error) => StoreError::Refused(Refusal::Other, error.to_string()),
+        redb::Error::Io(error) => io_failed(error),
+        redb::Error::PreviousIo => StoreError::Refused(Refusal::Disk, error.to_string()),
         other => StoreError::Corrupt(other.to_string()),
     }
+}
+
+fn io_failed(error: &io::Error) -> StoreError {
+    let refusal = match file::is_full(error) {
+        true => Refusal::DiskFull,
+        false => Refusal::Disk,
+    };
+    StoreError::Refused(refusal, error.to_string())
 }
 
 fn gone() -> StoreError {

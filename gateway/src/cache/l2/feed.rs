@@ -79,7 +79,7 @@ pub(super) struct Feed {
     number: IntGauge,
     gaps: IntCounter,
     faults: IntCounterVec,
-    standing: Standing,
+    pub(super) standing: Standing,
 }
 
 /// When it was last said that the log is not believed.

@@ -10,7 +10,7 @@ use crate::cache::entry::Entry;
 use crate::cache::event::{Event, Look};
 use crate::cache::key::{Hash64, Key, KeyBuf, KeyId};
 use crate::cache::purge::Order;
-use crate::cache::record::{self, Record, Stored};
+use crate::cache::record::{Moment, Record, Stored};
 use crate::http::vary::Vary;
 
 /// What came of a look-up.
@@ -114,9 +114,7 @@ impl L2 {
         let found = found.ok_or(Look::Miss)?;
         let decoded = convert::decode(key, found.record, &self.codec).await;
         let seen = decoded.and_then(|record| match record {
-            Record::Entry(stored) => stored
-                .seen_at(record::unix_time(), found.left)
-                .map(Record::Entry),
+            Record::Entry(stored) => stored.seen_at(Moment::now(), found.left).map(Record::Entry),
             varies => Ok(varies),
         });
         let stored = match seen {

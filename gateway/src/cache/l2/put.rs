@@ -17,7 +17,7 @@ use crate::cache::entry::{Entry, Marks};
 use crate::cache::event::{Event, Wrote};
 use crate::cache::key::{Hash64, Key, KeyId};
 use crate::cache::purge::{Kind, Order, Selector, Watch};
-use crate::cache::record::{self, Record};
+use crate::cache::record::{Moment, Record};
 
 /// A record on its way to the store.
 pub(super) struct Write {
@@ -178,7 +178,7 @@ impl Write {
         let waited = self.since.elapsed();
         match &self.record {
             Record::Entry(stored) => {
-                let aged = stored.clone().grown(waited, record::unix_time());
+                let aged = stored.clone().grown(waited, Moment::now());
                 aged.ok().map(Record::Entry)
             }
             varies => Some(varies.clone()),

@@ -1,5 +1,5 @@
-//! Whether the store takes this node's purges and tells those of others: the one source of what
-//! `/readyz`, `nodes`, heartbeats, metrics and the log say of it.
+//! Whether the store takes this node's purges, tells those of others, and takes writes where it
+//! tells of that by itself: the one source of what `/readyz`, `nodes`, heartbeats, metrics and the log say of it.
 
 use std::time::{Duration, Instant};
 
@@ -7,31 +7,33 @@ use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 
 use super::guard::Failed;
-use super::store::{Refusal, StoreError};
+use super::store::{Refusal, Store, StoreError};
 
 /// How the store stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reach {
     Whole,
-    /// For so long purges go no way, or come by none, and why.
+    /// For so long purges go no way, or come by none, or nothing is written, and why.
     Degraded {
         since: Instant,
         why: String,
     },
 }
 
-/// A way of purges.
+/// A way into the store or out of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Path {
     /// Ours into the store's log.
     Appends,
     /// Those of others out of it.
     Follows,
+    /// Whatever is written, of which the store tells by itself.
+    Writes,
 }
 
-/// Both ways.
+/// All ways.
 pub(super) struct Standing {
-    paths: [Mutex<Option<Trouble>>; 2],
+    paths: [Mutex<Option<Trouble>>; 3],
     gauge: IntGauge,
     evicts: IntGauge,
 }
@@ -40,8 +42,8 @@ pub(super) struct Standing {
 struct Trouble {
     since: Instant,
     why: String,
-    /// The store answered and refused: it will not pass by itself.
-    is_refusal: bool,
+    /// The store answered and refused, or tells that it takes nothing.
+    is_certain: bool,
     was_told: bool,
 }
 
@@ -57,7 +59,7 @@ impl Standing {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let gauge = IntGauge::new(
             "lamina_l2_degraded",
-            "1 while purges do not get into the second tier's log, or are not read from it.",
+            "1 while purges do not get into the second tier's log, or are not read from it, or nothing can be written to it.",
         )?;
         let evicts = IntGauge::new(
             "lamina_l2_evicts_purge_log",
@@ -75,6 +77,23 @@ impl Standing {
     /// Whether the store may evict the log.
     pub(super) fn evicts(&self, evicts: bool) {
         self.evicts.set(i64::from(evicts));
+    }
+
+    /// Follows what the store tells of its writes, for ever.
+    pub(super) async fn watch_writes(&self, store: &dyn Store) {
+        let Some(mut writes) = store.writes() else {
+            return;
+        };
+        loop {
+            let why = writes.borrow_and_update().clone();
+            match why {
+                Some(why) => self.fails(Path::Writes, &Failed::Store(why)),
+                None => self.works(Path::Writes),
+            }
+            if writes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     pub(super) fn works(&self, path: Path) {
@@ -100,13 +119,14 @@ impl Standing {
         let trouble = place.get_or_insert_with(|| Trouble {
             since: now,
             why: String::new(),
-            is_refusal: false,
+            is_certain: false,
             was_told: false,
         });
-        trouble.is_refusal = refusal.is_some();
+        trouble.is_certain = refusal.is_some() || path == Path::Writes;
         trouble.why = why;
-        // That nobody answers is told by the connection.
-        if trouble.is_refusal && !trouble.was_told {
+        // That nobody answers is told by the connection; of a disk, that it takes no writes.
+        let is_told_here = refusal.is_some_and(|refusal| !refusal.is_of_the_disk());
+        if (is_told_here || path == Path::Writes) && !trouble.was_told {
             trouble.was_told = true;
             let why = &trouble.why;
             match path {
@@ -119,6 +139,11 @@ impl Standing {
                     %why,
                     "the second tier does not tell the purges of other nodes; it is asked again"
                 ),
+                Path::Writes => tracing::warn!(
+                    %why,
+                    "the second tier takes no writes: what is loaded is kept in memory alone, \
+                     purges hold here and wait; it is tried again"
+                ),
             }
         }
         drop(place);
@@ -130,7 +155,7 @@ impl Standing {
             let trouble = path.lock();
             let trouble = trouble.as_ref()?;
             let lasts = now.saturating_duration_since(trouble.since) >= HICCUP;
-            (trouble.is_refusal || lasts).then(|| (trouble.since, trouble.why.clone()))
+            (trouble.is_certain || lasts).then(|| (trouble.since, trouble.why.clone()))
         });
         match troubles.min_by_key(|(since, _)| *since) {
             Some((since, why)) => Reach::Degraded { since, why },
@@ -149,6 +174,7 @@ impl Path {
         match self {
             Self::Appends => "takes purges",
             Self::Follows => "tells purges",
+            Self::Writes => "takes writes",
         }
     }
 }
@@ -164,6 +190,11 @@ fn why(failed: &Failed, refusal: Option<Refusal>) -> String {
             "; it is a replica: name the master, or Sentinel or the Cluster, which know it"
         }
         Some(Refusal::NoAccess) => "; give its user the rights that the documents name",
+        Some(Refusal::DiskFull) => {
+            "; make room on the disk of cache.l2.disk.path, or lower cache.l2.disk.max_bytes; it \
+             is written to again by itself"
+        }
+        Some(Refusal::Disk) => "; look at the disk of cache.l2.disk.path",
         Some(Refusal::Loading | Refusal::Other) | None => "",
     };
     format!("{failed}{advice}")

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::cache::key::{Hash64, KeyId};
 use crate::cache::purge::{Order, numbered};
@@ -177,6 +177,10 @@ pub enum Refusal {
     Loading,
     /// No password, a wrong one, or a user without the right.
     NoAccess,
+    /// The disk, or our part of it, has no room.
+    DiskFull,
+    /// The disk does not read or write.
+    Disk,
     Other,
 }
 
@@ -188,6 +192,12 @@ pub trait Store: Send + Sync + 'static {
     /// Whether several nodes use it, so that leases and word of purges have a meaning.
     fn is_shared(&self) -> bool {
         true
+    }
+
+    /// Why it takes no writes, as that changes; none while it takes them. None at all: it does
+    /// not tell, but answers each write.
+    fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {
+        None
     }
 
     /// The policy by which it may evict its purge log; none: by none, or it does not say.
@@ -447,11 +457,18 @@ impl LogFault {
 }
 
 impl Refusal {
-    pub const ALL: [Self; 5] = [
+    /// Whether it is about this machine's disk.
+    pub fn is_of_the_disk(self) -> bool {
+        matches!(self, Self::DiskFull | Self::Disk)
+    }
+
+    pub const ALL: [Self; 7] = [
         Self::OutOfMemory,
         Self::ReadOnly,
         Self::Loading,
         Self::NoAccess,
+        Self::DiskFull,
+        Self::Disk,
         Self::Other,
     ];
 
@@ -462,6 +479,8 @@ impl Refusal {
             Self::ReadOnly => "read-only",
             Self::Loading => "loading",
             Self::NoAccess => "no-access",
+            Self::DiskFull => "disk-full",
+            Self::Disk => "disk",
             Self::Other => "other",
         }
     }

@@ -19,7 +19,7 @@ use crate::cache::entry::{Entry, Marks};
 use crate::cache::freshness::{Freshness, State};
 use crate::cache::key::{Field, Key, KeyBuf, KeyId, hash64};
 use crate::cache::purge::Order;
-use crate::cache::record::Record;
+use crate::cache::record::{Moment, Record};
 use crate::cache::{Cache, Lookup};
 use crate::http::vary::Vary;
 use crate::telemetry::metrics::assert_registered;
@@ -150,7 +150,7 @@ async fn what_waited_to_be_written_is_older_by_that() {
     let waited = Duration::from_secs(40);
     let born = LogPlace::default();
     let stored = convert::stored(&entry(&key("a"), Duration::ZERO, 1), LIFE, born, LIFE).unwrap();
-    let aged = stored.grown(waited, record::unix_time()).unwrap();
+    let aged = stored.grown(waited, Moment::now()).unwrap();
     assert!(aged.age >= waited && aged.life <= LIFE - waited);
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::{Corrupt, Limits, Record, Seal, Stored, VERSION, expand, pack, unix_time};
+use super::{Corrupt, Limits, Moment, Record, Seal, Stored, VERSION, expand, pack};
 use crate::cache::key::{KeyId, describe};
 use crate::hc1::TAG;
 use crate::http::date;
@@ -54,7 +54,7 @@ impl Inspection {
             return (!self.sealed).then_some(Corrupt::Seal);
         };
         match self.sealed {
-            true => stored.clone().seen_at(unix_time(), stored.life).err(),
+            true => stored.clone().seen_at(Moment::now(), stored.life).err(),
             false => Some(Corrupt::Seal),
         }
     }
@@ -100,6 +100,14 @@ fn entry(stored: &Stored, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Seconds(stored.age),
         Seconds(stored.life)
     )?;
+    if let Some(uptime) = &stored.uptime {
+        let up = Seconds(uptime.at);
+        writeln!(
+            f,
+            "uptime    {up} since start {:014x} of its machine",
+            uptime.boot
+        )?;
+    }
     writeln!(
         f,
         "fresh     while its age is below {}",

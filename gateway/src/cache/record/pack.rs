@@ -10,14 +10,15 @@
 //! | `marks` | map: `id`, `identity`, `route` (numbers), `tags`, `groups` (bin, 8 bytes each, big end first), `url` (str) | entry |
 //! | `born`, `gen` | numbers: order of the load's begin, generation of the purge log | entry |
 //! | `at` | ms since the Unix epoch: when it was written | entry |
+//! | `up` | optional array: a number of the machine's start, below 2⁵³, and ms since then, at the write | entry |
 //! | `age`, `life`, `fresh`, `swr`, `sie` | ms: age at the write, how long it may be used from then on, lifetime, windows for stale-while-revalidate and stale-if-error | entry |
 //! | `must` | bool: never stale | entry |
 //! | `body` | bin | entry |
 //! | `varies` | array of arrays of field names, newest first | varies |
 //!
 //! A number may come as any of msgpack's integers, or as a float that is whole (`msgpackr`
-//! writes those from 2³² on). Keys that are not listed are skipped; one that is missing or
-//! comes twice is an error. Decision: one set of structs for both directions, borrowed, so
+//! writes those from 2³² on). Keys that are not listed are skipped; one that is missing
+//! (but for `up`, which earlier versions did not write) or comes twice is an error. Decision: one set of structs for both directions, borrowed, so
 //! that a name can't differ between them and a body is not copied on the way in.
 
 use std::time::Duration;
@@ -31,7 +32,7 @@ use serde_bytes::Bytes as Bin;
 
 use super::form::{List, Whole, of_number, of_record, of_value};
 use super::seal::{SEAL, Seal};
-use super::{Corrupt, LONGEST, MAX_DEPTH, Record, Stored, VERSION};
+use super::{Corrupt, LONGEST, MAX_DEPTH, Record, Stored, Uptime, VERSION};
 use crate::cache::entry::Marks;
 use crate::cache::key::Hash64;
 use crate::hc1;
@@ -75,6 +76,8 @@ struct Entry<'a> {
     born: Whole,
     r#gen: Whole,
     at: Whole,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    up: Option<(Whole, Whole)>,
     age: Whole,
     life: Whole,
     fresh: Whole,
@@ -164,6 +167,9 @@ fn pack_entry(key: &[u8], stored: &Stored, into: &mut Packer<'_>) -> Option<()> 
         born: Whole(stored.born),
         r#gen: Whole(stored.generation),
         at: Whole(whole_millis(stored.written)),
+        up: stored
+            .uptime
+            .map(|up| (Whole(up.boot), Whole(whole_millis(up.at)))),
         age: millis(stored.age.saturating_add(Duration::from_nanos(999_999))),
         life: millis(stored.life),
         fresh: millis(stored.lifetime),
@@ -276,6 +282,10 @@ fn unpack_entry(record: &Bytes) -> Result<Stored, Corrupt> {
         born: entry.born.0,
         generation: entry.r#gen.0,
         written: Duration::from_millis(entry.at.0),
+        uptime: entry.up.map(|(boot, at)| Uptime {
+            boot: boot.0,
+            at: Duration::from_millis(at.0),
+        }),
         age: time(entry.age),
         life: time(entry.life),
         lifetime: time(entry.fresh),

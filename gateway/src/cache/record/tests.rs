@@ -38,6 +38,7 @@ fn stored(body: impl Into<Bytes>) -> Stored {
         age: Duration::from_millis(1_500),
         life: Duration::from_secs(90),
         written: Duration::from_millis(1_800_000_000_123),
+        uptime: None,
         lifetime: Duration::from_secs(60),
         while_revalidate: Duration::from_secs(30),
         if_error: LONGEST,
@@ -126,6 +127,7 @@ pub(super) fn any_record() -> impl Strategy<Value = Record> {
         any::<u64>(),
         any::<bool>(),
         any::<u64>().prop_map(Duration::from_millis),
+        prop::option::of((0..1_u64 << 53, any::<u64>())),
     );
     let entry =
         (headers, body, marks, times, rest).prop_map(|(headers, body, marks, times, rest)| {
@@ -143,6 +145,10 @@ pub(super) fn any_record() -> impl Strategy<Value = Record> {
                 if_error: times.4,
                 must_revalidate: rest.3,
                 written: rest.4,
+                uptime: rest.5.map(|(boot, at)| Uptime {
+                    boot,
+                    at: Duration::from_millis(at),
+                }),
             })
         });
     let lists = prop::collection::vec(prop::collection::vec(name(), 0..6), 0..5);

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use lamina::cache::record::{
-    Codec, Compression, Limits, Options, Record, Seal, Stored, decode, encode, inspect,
+    Codec, Compression, Limits, Moment, Options, Record, Seal, Stored, Uptime, decode, encode,
+    inspect,
 };
 use sha2::Sha256;
 
@@ -52,9 +53,19 @@ pub fn check(data: &[u8]) {
 fn ages(stored: Stored, content: &[u8]) {
     let sum: u64 = content.iter().map(|octet| u64::from(*octet)).sum();
     let passed = Duration::from_millis(sum * sum);
-    let now = stored.written.saturating_add(passed);
+    let wall = stored.written.saturating_add(passed);
     let (age, life) = (stored.age, stored.life);
-    for left in [Duration::ZERO, passed, life, Duration::MAX] {
+    let by_uptime = stored.uptime.map(|uptime| Moment {
+        // Set back as far as it goes.
+        wall: Duration::ZERO,
+        uptime: Some(Uptime {
+            at: uptime.at.saturating_add(passed),
+            ..uptime
+        }),
+    });
+    let moments = [Moment { wall, uptime: None }].into_iter().chain(by_uptime);
+    let lefts = [Duration::ZERO, passed, life, Duration::MAX];
+    for (now, left) in moments.flat_map(|now| lefts.map(|left| (now, left))) {
         let Ok(seen) = stored.clone().seen_at(now, left) else {
             assert!(life <= passed || left.is_zero() || life.is_zero());
             continue;

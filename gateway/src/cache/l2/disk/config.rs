@@ -14,6 +14,7 @@ pub struct Disk {
     /// The file; made when it is missing. Relative to the folder of the YAML.
     pub path: PathBuf,
     /// Bytes of records; the oldest beyond them are removed. The file may grow to twice as much.
+    /// A file that was set aside (`PATH.damaged-…`) counts, up to half of it.
     pub max_bytes: ByteSize,
     /// How often what was written is made to survive a crash. Purges are at once.
     pub sync_interval: Duration,

@@ -6,17 +6,21 @@
 //! | `arrivals` | arrival number | the store's key: the oldest goes first |
 //! | `purges` | number | `h` or `s` for hard and soft, then the selector |
 //! | `notes` | the number of a URL or group | its newest invalidation, when the note expires |
-//! | `meta` | `generation`, `number`, `trimmed`, `bytes`, `arrival` | |
+//! | `meta` | `generation`, `number`, `trimmed`, `bytes`, `arrival`, `marked`, `outages`, `clock`, `clock_boot`, `clock_uptime` | |
 //!
 //! Invariant: each record stands in `arrivals` once, and `bytes` is their sum.
 
+use std::time::Duration;
+
 use redb::{
-    ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError,
-    WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, TableError, WriteTransaction,
 };
 
+use super::clock::{Kept, millis};
 use crate::cache::l2::store::{Log, Logged, Purge};
 use crate::cache::purge::Order;
+use crate::cache::record::Uptime;
 
 type Key<'a> = &'a [u8; 16];
 
@@ -36,7 +40,7 @@ const HEAD: usize = 24;
 
 /// A record as the table holds it.
 pub(super) struct Row<'a> {
-    /// Milliseconds of the Unix epoch, by this machine's clock.
+    /// By the tier's own [`Clock`](super::clock::Clock).
     pub(super) expires: u64,
     pub(super) born: Order,
     arrival: u64,
@@ -59,23 +63,65 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Makes the tables; answers with the generation and the bytes of all records.
-pub(super) fn prepare(write: &WriteTransaction, fresh: u64) -> Result<(u64, u64), redb::Error> {
+/// Makes the tables of a database that has the generation `fresh` if it has none, and marks it
+/// as one that has a file of trust beside it.
+pub(super) fn prepare(write: &WriteTransaction, fresh: u64) -> Result<(), redb::Error> {
     write.open_table(RECORDS)?;
     write.open_table(ARRIVALS)?;
     write.open_table(PURGES)?;
     write.open_table(NOTES)?;
     let mut meta = write.open_table(META)?;
-    let held = meta.get("generation")?.map(|value| value.value());
-    let generation = match held {
-        Some(generation) => generation,
-        None => {
-            meta.insert("generation", fresh)?;
-            fresh
-        }
+    if meta.get("generation")?.is_none() {
+        meta.insert("generation", fresh)?;
+    }
+    meta.insert("marked", 1)?;
+    Ok(())
+}
+
+/// Whether [`prepare`] was done.
+pub(super) fn is_marked(database: &Database) -> Result<bool, redb::Error> {
+    match database.begin_read()?.open_table(META) {
+        Ok(meta) => Ok(meta.get("marked")?.is_some()),
+        Err(TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// The time that was kept last.
+pub(super) fn kept_time(database: &Database) -> Result<Option<Kept>, redb::Error> {
+    let meta = database.begin_read()?.open_table(META)?;
+    let number = |name| -> Result<Option<u64>, redb::Error> {
+        Ok(meta.get(name)?.map(|value| value.value()))
     };
-    let bytes = meta.get("bytes")?.map_or(0, |value| value.value());
-    Ok((generation, bytes))
+    let uptime = match (number("clock_boot")?, number("clock_uptime")?) {
+        (Some(boot), Some(at)) => Some(Uptime {
+            boot,
+            at: Duration::from_millis(at),
+        }),
+        _ => None,
+    };
+    Ok(number("clock")?.map(|time| Kept { time, uptime }))
+}
+
+/// Keeps a time, for the next start.
+pub(super) fn keep_time(write: &WriteTransaction, kept: Kept) -> Result<(), redb::Error> {
+    let mut meta = write.open_table(META)?;
+    meta.insert("clock", kept.time)?;
+    match kept.uptime {
+        Some(uptime) => {
+            meta.insert("clock_boot", uptime.boot)?;
+            meta.insert("clock_uptime", millis(uptime.at))?;
+        }
+        None => {
+            meta.remove("clock_boot")?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts a time in which the disk failed and that is over: something that has to be written.
+pub(super) fn count_outage(write: &WriteTransaction) -> Result<(), redb::Error> {
+    bump(write, "outages").map(drop)
 }
 
 /// Reads a record; `take` makes of it what is needed.

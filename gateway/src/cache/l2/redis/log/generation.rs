@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::cache::l2::store::{LogPlace, StoreError};
 use crate::cache::purge::numbered;
-use crate::cache::record::unix_time;
+use crate::cache::record::Moment;
 
 /// Random bits of a generation; those of the time are above.
 const RANDOM_BITS: u32 = 29;
@@ -96,7 +96,7 @@ impl Told {
     /// One to begin a new log with: after every one that is known.
     pub(super) fn next(&self) -> u64 {
         let known = self.0.lock();
-        after(known.generation, unix_time())
+        after(known.generation, Moment::now().wall)
     }
 
     /// One that is to be replaced where it is found; 0: none.

@@ -1,0 +1,108 @@
+//! The time by two clocks of this machine: the one that people set, and the one that counts from
+//! its start and that nobody sets.
+
+use std::fs;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime};
+
+use sha2::{Digest, Sha256};
+
+/// A moment on this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// Since the Unix epoch, by the clock that people and NTP set.
+    pub wall: Duration,
+    /// None where the system does not tell.
+    pub uptime: Option<Uptime>,
+}
+
+/// How long a machine had been up. Two of the same start can be subtracted, whatever was done
+/// to the wall clock in between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Uptime {
+    /// Which start of which machine: 53 bits, which every reader of msgpack has exactly.
+    pub boot: u64,
+    pub at: Duration,
+}
+
+/// What this start of the machine is called, and when this process first looked.
+struct Boot {
+    name: u64,
+    first_look: Uptime,
+    looked: Instant,
+}
+
+static BOOT: LazyLock<Option<Boot>> = LazyLock::new(Boot::read);
+
+impl Moment {
+    pub fn now() -> Self {
+        // A clock from before 1970 is one that was never set.
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            wall: wall.unwrap_or_default(),
+            uptime: BOOT.as_ref().map(Boot::now),
+        }
+    }
+}
+
+impl Uptime {
+    /// How long after `earlier` this was. None: on another machine, or after another start.
+    pub fn since(&self, earlier: &Self) -> Option<Duration> {
+        match self.boot == earlier.boot {
+            // Containers may count from another zero: then it is no witness.
+            true => self.at.checked_sub(earlier.at),
+            false => None,
+        }
+    }
+}
+
+impl Boot {
+    /// proc(5): `boot_id` changes with every start, `uptime` goes on while the machine sleeps.
+    fn read() -> Option<Self> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let uptime = fs::read_to_string("/proc/uptime").ok()?;
+        let looked = Instant::now();
+        let at = uptime.split_whitespace().next()?.parse().ok()?;
+        // Records travel; the machine's own identifier does not.
+        let digest = Sha256::digest(["lamina boot ", id.trim()].concat());
+        let name = u64::from_be_bytes(std::array::from_fn(|i| digest[i])) >> 11;
+        Some(Self {
+            name,
+            first_look: Uptime {
+                boot: name,
+                at: Duration::try_from_secs_f64(at).ok()?,
+            },
+            looked,
+        })
+    }
+
+    fn now(&self) -> Uptime {
+        Uptime {
+            boot: self.name,
+            at: self.first_look.at + self.looked.elapsed(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_uptime_grows_and_that_of_another_start_is_no_witness() {
+        let first = Moment::now().uptime.unwrap();
+        let second = Moment::now().uptime.unwrap();
+        assert!(second.since(&first).is_some());
+        assert!(first.boot < 1 << 53);
+        let other = Uptime {
+            boot: first.boot ^ 1,
+            ..first
+        };
+        assert_eq!(second.since(&other), None);
+        let later = Uptime {
+            at: second.at + Duration::from_secs(1),
+            ..second
+        };
+        assert_eq!(second.since(&later), None, "it counts from another zero");
+    }
+}
