@@ -120,6 +120,24 @@ impl Nodes {
         }
     }
 
+    /// Waits until a purge of each node has been confirmed by all others: each purge that the
+    /// node told before has come to them by then, or they know that one is missing and have
+    /// everything validated. False when that takes too long.
+    pub async fn have_confirmed(&self) -> bool {
+        let purge = json!({"tag": "of-no-page", "wait": "5s"});
+        let confirmed = self.all.iter().map(async |node| {
+            let began = Instant::now();
+            while began.elapsed() < PATIENCE / 3 {
+                let receipt = node.purge(purge.clone()).await;
+                if receipt["peers"]["complete"] == true {
+                    return true;
+                }
+            }
+            false
+        });
+        join_all(confirmed).await.into_iter().all(|all| all)
+    }
+
     /// Purges that were published in all, and how many of them should have come to each node
     /// that lived through all of it; beside them those that did.
     pub async fn arrivals(&self) -> Vec<(f64, f64)> {

@@ -36,14 +36,14 @@ pub struct Plan {
 pub struct Cell {
     rounds: usize,
     purges: usize,
-    /// From the end of the fault until each purge had come to every node.
+    /// From the end of the fault until a purge of each node was confirmed by all others.
     arrived_after: Vec<Duration>,
     /// From the end of the fault until every node said `serving`.
     serving_after: Vec<Duration>,
     reads: u64,
     stale: u64,
     failed: u64,
-    lost: usize,
+    unconfirmed: usize,
     old: usize,
 }
 
@@ -59,11 +59,12 @@ pub struct Matrix {
 
 /// What a round needs.
 struct Stage {
+    // First, so that it ends before what it reads from.
+    readers: Readers,
+    turns: Turns,
+    nodes: Nodes,
     broker: Broker,
     tier: Tier,
-    nodes: Nodes,
-    turns: Turns,
-    readers: Readers,
 }
 
 /// Plays all rounds over one transport with one second tier.
@@ -95,9 +96,9 @@ pub async fn play(kind: Kind, tier_kind: TierKind, plan: Plan) -> Matrix {
         let harm = harms[random.below(harms.len() as u64) as usize];
         let span = harm::span(&mut random);
         let cell = matrix.cells.entry(harm).or_default();
-        let before = (cell.stale, cell.failed, cell.lost, cell.old);
+        let before = (cell.stale, cell.failed, cell.unconfirmed, cell.old);
         stage.round(harm, span, &truth, cell).await;
-        if before != (cell.stale, cell.failed, cell.lost, cell.old) {
+        if before != (cell.stale, cell.failed, cell.unconfirmed, cell.old) {
             eprintln!(
                 "round {number} of seed {} over {} with {}: {} for {span:?} did harm",
                 plan.seed,
@@ -127,7 +128,7 @@ impl Stage {
             }
         };
         self.nodes.have_told().await;
-        let all_arrived = self.nodes.all_arrived().await;
+        let confirmed = self.nodes.have_confirmed().await;
         cell.arrived_after.push(back.elapsed());
         let serving = self.nodes.whole().await;
         cell.serving_after.push(serving - back);
@@ -135,7 +136,7 @@ impl Stage {
         let (_, old) = crate::shown(&self.nodes, truth).await;
         self.nodes.origin.forget();
         cell.add(purges, self.readers.tally().since(before));
-        cell.lost += usize::from(!all_arrived);
+        cell.unconfirmed += usize::from(!confirmed);
         cell.old += old;
     }
 
@@ -175,7 +176,13 @@ impl Cell {
         });
         format!(
             "{} | {} | {arrived} | {serving} | {} | {} | {} | {} | {}",
-            self.rounds, self.purges, self.reads, self.stale, self.lost, self.old, self.failed
+            self.rounds,
+            self.purges,
+            self.reads,
+            self.stale,
+            self.unconfirmed,
+            self.old,
+            self.failed
         )
     }
 }
@@ -189,7 +196,7 @@ impl Matrix {
             let wrong = [
                 (cell.stale, "stale answers"),
                 (cell.failed, "failed reads"),
-                (cell.lost as u64, "rounds with lost purges"),
+                (cell.unconfirmed as u64, "rounds without receipts"),
                 (cell.old as u64, "old pages at the end of rounds"),
             ];
             for (count, what) in wrong.into_iter().filter(|(count, _)| *count > 0) {
@@ -207,7 +214,7 @@ impl Matrix {
 
 /// All tables.
 pub fn text(matrices: &mut [Matrix]) -> String {
-    let mut text = "| transport | second tier | fault | rounds | purges meanwhile | on all nodes after s, median | most | serving after s, median | most | reads | stale | rounds with lost purges | old at the end | failed |\n\
+    let mut text = "| transport | second tier | fault | rounds | purges meanwhile | on all nodes after s, median | most | serving after s, median | most | reads | stale | rounds without receipts | old at the end | failed |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for matrix in &mut *matrices {

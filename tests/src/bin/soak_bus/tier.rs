@@ -30,7 +30,7 @@ pub enum Tier {
 }
 
 /// Room for a dozen of the pages, so that most are read from the second tier.
-const SMALL_L1: &str = "l1: {max_bytes: 16KiB}";
+const SMALL_L1: &str = "l1: {max_bytes: 16KiB, max_object_bytes: 4KiB}";
 /// What an evicting Redis has beyond what it uses.
 const ROOM: u64 = 256 << 10;
 
