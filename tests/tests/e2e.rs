@@ -76,6 +76,8 @@ mod coalescing;
 mod conditional;
 #[path = "e2e/cookies.rs"]
 mod cookies;
+#[path = "e2e/doctor_crash.rs"]
+mod doctor_crash;
 #[path = "e2e/followers.rs"]
 mod followers;
 #[path = "e2e/forwarding.rs"]
@@ -132,6 +134,8 @@ mod l2_redis_faults;
 mod l2_redis_groups;
 #[path = "e2e/l2_redis_index.rs"]
 mod l2_redis_index;
+#[path = "e2e/l2_rolled_back.rs"]
+mod l2_rolled_back;
 #[path = "e2e/l2_tls.rs"]
 mod l2_tls;
 #[path = "e2e/l2_turns.rs"]

@@ -3,11 +3,12 @@
 //!
 //! Inside: `l2` and `bus` (the round trips), `ends` and `voice` (both ends of the bus, and what
 //! they say), `advice` (what to do
-//! about a failure) and `promises` (the words). A gateway may run beside it: what it leaves is
+//! about a failure), `crash` (what a crash may undo) and `promises` (the words). A gateway may run beside it: what it leaves is
 //! one purge of a key that nobody has, and events that nodes ignore.
 
 mod advice;
 mod bus;
+mod crash;
 mod ends;
 pub(super) mod l2;
 mod promises;
@@ -46,6 +47,8 @@ enum Outcome {
     /// Round trips of one kind, the quickest first, and what a gateway would wait for one.
     Took(Vec<Duration>, Duration),
     Fine(String),
+    /// It works, and is risky.
+    Warned(String),
     Failed(String),
 }
 
@@ -101,6 +104,11 @@ impl Line {
         Self { name, outcome }
     }
 
+    fn warned(name: &'static str, why: String) -> Self {
+        let outcome = Outcome::Warned(why);
+        Self { name, outcome }
+    }
+
     fn failed(name: &'static str, why: String) -> Self {
         let outcome = Outcome::Failed(why);
         Self { name, outcome }
@@ -111,7 +119,7 @@ impl Outcome {
     fn is_well(&self) -> bool {
         match self {
             Self::Took(times, deadline) => times.iter().all(|took| took <= deadline),
-            Self::Fine(_) => true,
+            Self::Fine(_) | Self::Warned(_) => true,
             Self::Failed(_) => false,
         }
     }
@@ -139,6 +147,7 @@ impl fmt::Display for Outcome {
         let (times, deadline) = match self {
             Self::Took(times, deadline) => (times, deadline),
             Self::Fine(says) => return f.write_str(says),
+            Self::Warned(why) => return write!(f, "WARNING  {why}"),
             Self::Failed(why) => return write!(f, "FAILED  {why}"),
         };
         let ms = |took: Option<&Duration>| took.map_or(0.0, Duration::as_secs_f64) * 1_000.0;

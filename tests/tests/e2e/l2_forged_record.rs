@@ -195,9 +195,9 @@ redis.call('SET', KEYS[1], redis.call('GET', KEYS[2]), 'PX', 600000)";
         let answer = ask(node, "/a").await;
         assert_ne!(answer.text(), "/a 1");
     }
-    let replayed = [("reason", "replayed")];
+    let former = [("reason", "rolled-back")];
     let name = "lamina_l2_purge_log_faults_total";
-    let told = one.metric(name, &replayed).await + other.metric(name, &replayed).await;
+    let told = one.metric(name, &former).await + other.metric(name, &former).await;
     assert!(told > 0.0);
 }
 

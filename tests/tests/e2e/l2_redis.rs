@@ -8,7 +8,8 @@ use e2e::redis::Redis;
 use e2e::wait::{SOON, wait_for, within};
 use lamina::cache::l2::redis::{config, open};
 use lamina::cache::l2::store::{
-    Acquired, Lease, Log, LogPlace, Purge, Put, Store, StoreError, StoreKey, Written,
+    Acquired, Lease, Log, LogFault, LogPlace, Purge, Put, Store, StoreError, StoreKey, Written,
+    nothing,
 };
 use lamina::cache::purge::{Order, numbered};
 
@@ -369,6 +370,54 @@ async fn a_log_behind_what_a_node_knows_gets_another_generation() {
     assert_eq!((numbers(&after), after.newest), (vec![10], 10));
     let other = store.read_log(1).await.unwrap();
     assert!(!other.whole, "2 to 9 are not there");
+}
+
+/// A number that was asked for alone gives its entry to the next one.
+#[tokio::test]
+async fn a_number_that_stands_in_the_entry_of_a_later_one_is_found_again() {
+    let redis = Redis::start().await;
+    let (one, other) = two(&redis).await;
+    one.append(&purge("tag:a"), 0).await.unwrap();
+    let known = one.append(&nothing(), 1).await.unwrap();
+    let mut last = other.read_log(0).await.unwrap().newest;
+    for _ in 0..5 {
+        last = other.append(&nothing(), last).await.unwrap().newest;
+    }
+    assert_eq!(redis.cli(&["XLEN", "lamina:{log}"]).await, "2");
+    let log = one.read_log(known.newest).await.unwrap();
+    assert_eq!((log.generation, log.newest), (known.generation, 7));
+    assert_eq!((log.fault, log.whole), (None, true));
+}
+
+/// Numbers of purges come back as numbers that were asked for alone.
+#[tokio::test]
+async fn an_older_log_that_gave_the_same_numbers_out_again_gets_another_generation() {
+    let mut redis = Redis::start().await;
+    let (knows, other) = two(&redis).await;
+    knows.append(&purge("tag:a"), 0).await.unwrap();
+    other.read_log(0).await.unwrap();
+    redis.cli(&["SAVE"]).await;
+    let before = knows.append(&purge("tag:b"), 1).await.unwrap();
+    let before = knows.append(&purge("tag:c"), before.newest).await.unwrap();
+    redis.restart().await;
+    back(&*knows).await;
+    back(&*other).await;
+    let mut last = 1;
+    for _ in 0..4 {
+        last = other.append(&nothing(), last).await.unwrap().newest;
+    }
+    assert_eq!((before.newest, last), (3, 5));
+    let after = knows.read_log(before.newest).await.unwrap();
+    assert_eq!(after.fault, Some(LogFault::RolledBack));
+    assert!(after.generation > before.generation);
+    assert_eq!((after.newest, after.whole), (5, false));
+    let told = other.read_log(last).await.unwrap();
+    assert_eq!(told.generation, after.generation);
+}
+
+async fn two(redis: &Redis) -> (Arc<dyn Store>, Arc<dyn Store>) {
+    let config = config_of(&redis.url());
+    (connected(&config).await, connected(&config).await)
 }
 
 /// As `maxmemory-policy allkeys-lru` may do with any key.

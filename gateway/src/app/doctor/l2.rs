@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::advice::{self, Places};
+use super::crash::{self, Failover};
 use super::{AGAIN, Line, Section};
 use crate::app::{StartError, open_store};
 use crate::cache::config::L2;
 use crate::cache::l2::EVICTS;
+use crate::cache::l2::redis::config::Redis;
 use crate::cache::l2::store::{Acquired, Lease, LogPlace, Purge, Put, Store, StoreError, StoreKey};
 use crate::cache::purge::number_of;
 use crate::config::Config;
@@ -85,7 +87,24 @@ async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Line
     ]
     .into_iter()
     .chain(eviction(store).await)
+    .chain(crash(store, l2).await)
     .collect()
+}
+
+/// What a crash of the store's server may undo; nothing of a store without one.
+async fn crash(store: &Arc<dyn Store>, l2: &L2) -> Vec<Line> {
+    let said = tokio::time::timeout(PATIENCE, store.durability()).await;
+    let said = said.unwrap_or(Err(StoreError::Timeout)).transpose();
+    let is_group = |redis: &Redis| {
+        ["-sentinel://", "-cluster://"]
+            .iter()
+            .any(|word| redis.url.contains(word))
+    };
+    let failover = match l2.redis.as_ref().is_some_and(is_group) {
+        true => Failover::ToReplicas,
+        false => Failover::Never,
+    };
+    said.map_or(Vec::new(), |said| crash::lines(said, failover))
 }
 
 /// A store that may evict its purge log.

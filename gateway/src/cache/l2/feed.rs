@@ -447,15 +447,16 @@ impl Feed {
     }
 
     /// Applies what others append, for ever. Not by way of the guard: a look at the log
-    /// takes as long as nothing happens.
+    /// takes as long as nothing happens. The first look, and the first after one that came
+    /// to nothing, waits for nothing: the store may have come back with an older log.
     pub(super) async fn follow(&self, guard: &Guard) {
         let mut pause = RETRY;
+        let mut patience = None;
         loop {
             let after = self.applied();
-            let is_begun = self.window.read().is_some();
-            let look = match is_begun {
-                false => guard.store.read_log(after),
-                true => guard.store.watch_log(after, PATIENCE),
+            let look = match patience {
+                None => guard.store.read_log(after),
+                Some(patience) => guard.store.watch_log(after, patience),
             };
             let look = tokio::time::timeout(PATIENCE + WATCH_MARGIN, look).await;
             let look = look
@@ -465,11 +466,13 @@ impl Feed {
             match look {
                 Ok(log) => {
                     pause = RETRY;
+                    patience = Some(PATIENCE);
                     guard.answered();
                     self.standing.works(Path::Follows);
                     self.apply(log);
                 }
                 Err(failed) => {
+                    patience = None;
                     self.standing.fails(Path::Follows, &failed);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MAX);

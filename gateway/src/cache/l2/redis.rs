@@ -1,7 +1,8 @@
 //! The second tier that nodes share: Redis alone, behind Sentinel, or as a Cluster.
 //!
 //! Inside: `config`, `link` (a connection kept up), `script`, `log` (the purge log), `lease`,
-//! `freed` (word of leases), `note` (what was invalidated), `index`, `names`, `seals`, `fault`;
+//! `freed` (word of leases), `note` (what was invalidated), `index`, `names`, `seals`, `fault`,
+//! `server` (what the server is set to);
 //! connecting is `crate::redis`'s. Decision: every write is a
 //! script that looks before it writes, so that a late one never beats a purge, a newer
 //! record or the owner of a lease; no command ever walks over keys. Invariant: nothing here
@@ -18,6 +19,7 @@ mod names;
 mod note;
 mod script;
 mod seals;
+mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,18 +28,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::Error;
-use fred::interfaces::ClientLike;
+use fred::types::Value;
 use fred::types::scripts::Script;
-use fred::types::{ClusterHash, CustomCommand, Value};
-use fred::util::redis_keyslot;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::store::{
-    Acquired, Found, Lease, Log, LogPlace, Noted, Page, Purge, Put, Store, StoreError, StoreKey,
-    Written,
+    Acquired, Durability, Found, Lease, Log, LogPlace, Noted, Page, Purge, Put, Store, StoreError,
+    StoreKey, Written,
 };
 use crate::cache::key::Hash64;
 use crate::cache::purge::Order;
@@ -212,22 +212,6 @@ impl Redis {
             }
         }
         self.run(&script.plain, keys, arguments).await
-    }
-
-    /// The policy by which the server evicts keys that have no end, as the purge log has none.
-    /// None: it evicts no such keys, or does not say.
-    async fn evicting(&self) -> Result<Option<String>, StoreError> {
-        let client = self.client()?;
-        let slot = ClusterHash::Custom(redis_keyslot(self.names.log().as_bytes()));
-        let info = CustomCommand::new_static("INFO", slot, false);
-        let answer = client.custom::<Value, Value>(info, vec!["memory".into()]);
-        let answer = answer.await.map_err(|error| self.failed(&error))?;
-        let said = answer.as_string().unwrap_or_default();
-        let of = |key: &str| said.lines().find_map(|line| line.strip_prefix(key));
-        let is_bounded = of("maxmemory:").is_some_and(|bytes| bytes.trim() != "0");
-        let policy = of("maxmemory_policy:").map(str::trim);
-        let policy = policy.filter(|policy| is_bounded && policy.starts_with("allkeys-"));
-        Ok(policy.map(str::to_owned))
     }
 
     /// Whether connections are to be given up since the server is no master: not with each
@@ -408,7 +392,11 @@ impl Store for Redis {
     }
 
     fn evicting(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        Redis::evicting(self).boxed()
+        self.eviction_policy().boxed()
+    }
+
+    fn durability(&self) -> BoxFuture<'_, Result<Option<Durability>, StoreError>> {
+        async move { self.kept_after_a_crash().await.map(Some) }.boxed()
     }
 
     /// What survives is Redis's own affair (`appendonly`, replicas).

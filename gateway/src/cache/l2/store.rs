@@ -7,6 +7,7 @@
 //! greater age counts ([`Stored::seen_at`](crate::cache::record::Stored::seen_at)).
 
 mod index;
+mod persistence;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use crate::cache::key::{Hash64, KeyId};
 use crate::cache::purge::{Order, numbered};
 
 pub use index::{Member, Noted, Page, Text};
+pub use persistence::{Durability, Flush, Persistence, SnapshotRule};
 
 /// A cache key as stores know it. The record carries the whole key and is bound to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -115,13 +117,16 @@ pub struct Log {
 /// Why a purge log, or a part of it, is not believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFault {
-    /// It is gone, or it ends before what a node has already read of it.
+    /// It is gone, or another one has begun.
     Lost,
+    /// It ends before what a node has read of it, holds other purges there, or is of a generation
+    /// that had ended: the store came back with an older state.
+    RolledBack,
     /// Its numbers are none that a log of ours can have.
     Numbers,
     /// Something of another type stands in its place.
     Foreign,
-    /// Its generation was not made by a node that knows the secret, or has ended before.
+    /// Its generation was not made by a node that knows the secret.
     Replayed,
     /// Purges between two numbers are not there.
     Missing,
@@ -203,6 +208,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The policy by which it may evict its purge log; none: by none, or it does not say.
     fn evicting(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
+    /// What is there again after a crash of its server; none: it has no server. Not every
+    /// server tells it.
+    fn durability(&self) -> BoxFuture<'_, Result<Option<Durability>, StoreError>> {
         std::future::ready(Ok(None)).boxed()
     }
 
@@ -413,8 +424,9 @@ impl StoreError {
 }
 
 impl LogFault {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Lost,
+        Self::RolledBack,
         Self::Numbers,
         Self::Foreign,
         Self::Replayed,
@@ -426,6 +438,7 @@ impl LogFault {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Lost => "lost",
+            Self::RolledBack => "rolled-back",
             Self::Numbers => "numbers",
             Self::Foreign => "foreign",
             Self::Replayed => "replayed",
@@ -437,10 +450,14 @@ impl LogFault {
     /// The sentence in the log.
     pub fn in_words(self) -> &'static str {
         match self {
-            Self::Lost => "it is gone, or it ends before what this node has read of it",
+            Self::Lost => "it is gone, or another node has begun a new one",
+            Self::RolledBack => {
+                "the store came back with an older state (a crash, a failover, a restored backup), \
+                 so that purges which this node had read there are gone; a new log was begun"
+            }
             Self::Numbers => "its numbers are beyond what is believable",
             Self::Foreign => "something of another type stands in its place",
-            Self::Replayed => "its generation was not made with this seal_key, or has ended before",
+            Self::Replayed => "its generation was not made with this seal_key",
             Self::Missing => "purges between two numbers are not there",
             Self::Unsealed => "a purge has not the form, or not the seal, of one of ours",
         }

@@ -65,12 +65,16 @@ fn of_redis(case: &Case<'_>, l2: &L2, redis: &Redis) -> Vec<String> {
     let url = &redis.url;
     if url.contains("-sentinel://") || url.contains("-cluster://") {
         all.push(
-            "a fail-over may lose the last writes of the old master; if purges were among them, \
-             all that is older is hidden: a load, never an old answer"
-                .to_owned(),
+            "a fail-over may lose the last writes of the old master, purges among them".to_owned(),
         );
     } else {
         all.push("one server: when it is down, each node has L1 and its own loads".to_owned());
     }
+    all.push(
+        "a purge that Redis forgot (an older state came back) is noticed by each running node that \
+         had read it, and then all that is older is hidden on all nodes; where none is left that \
+         had, the purge is undone"
+            .to_owned(),
+    );
     all
 }

@@ -2,16 +2,25 @@
 //!
 //! The head holds `generation` (a greater number than every one before) and its `seal`,
 //! `counter` (the newest number) and `floor` (what came up to it may be missing). Decision:
-//! the log counts as lost, and gets another generation, when the head is gone, when somebody
-//! who has read this generation knows a higher number than the counter (a failover lost
-//! writes, a server came back empty), when the stream doesn't end with the counter, and when
+//! the log counts as lost, and gets another generation, when the head is gone, when the
+//! stream doesn't end with the counter, and when
 //! a part of it is nothing that we write: another type, a number that no order can hold, an
 //! id that no append leads to. The new one begins above every number that is believable, or
 //! at 0 where there is no room above.
 //!
+//! Each purge bears a random token. A node tells the newest number that it has read and the
+//! token of that entry, each time that it reads or appends; where the log ends before that, or
+//! another entry has the number, Redis came back with an older state (a crash, a failover to
+//! a replica that lagged, a backup that was restored), and numbers were given out for a
+//! second time. Such a log is replaced by a new generation as well, and so is one of an
+//! earlier generation than a node has read. `run_id` and replication ids are not asked for:
+//! they tell that a server was restarted, and not that it lost anything, proxies and users with few rights
+//! don't get them, and a token is there whatever brought the old state back.
+//!
 //! Decision: a purge that reaches nothing, which asks for a number alone, replaces one that is
 //! the last of the stream, and says for which numbers it stands (`since`): those who ask often
-//! push nobody's purges out, and no number is missing.
+//! push nobody's purges out, and no number is missing. It keeps the token of the one that it
+//! replaces, so that whoever has read that one finds it again.
 //!
 //! With a secret ([`super::seals`]) a purge is sealed for its number and generation before it is
 //! appended: for a few numbers, of which it gets one; when other nodes took them all, it is
@@ -23,8 +32,11 @@
 mod generation;
 mod script;
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fred::interfaces::StreamsInterface;
 use fred::types::Value;
 use tokio::time::timeout;
@@ -36,6 +48,7 @@ use crate::cache::l2::store::{Log, LogFault, Logged, Purge, Refusal, StoreError,
 use crate::cache::purge::MAX_NUMBER;
 use script::{Answer, Entry, LOG};
 
+use generation::End;
 pub(super) use generation::Told;
 
 /// Purges fetched at once; whoever is further behind is told so instead.
@@ -74,13 +87,16 @@ impl Redis {
             let append_to = append.map_or(Vec::new(), |purge| self.to_append(purge));
             let answer = self.ask(known, &append_to).await?;
             fault = fault.or(answer.fault);
+            if answer.generation < self.generation.least() {
+                // It was on its way while the next generation was read.
+                continue;
+            }
             if !self.is_genuine(&answer) {
                 self.generation.refuse(answer.generation)?;
                 continue;
             }
-            let nothing_since = self.nothing_since(&answer);
             self.generation
-                .take(answer.generation, answer.newest, nothing_since);
+                .take(answer.generation, self.end_of(&answer));
             if append.is_none() || answer.appended {
                 return Ok(self.log_of(answer, fault));
             }
@@ -118,7 +134,8 @@ impl Redis {
     /// What the script is told of a purge to append.
     fn to_append(&self, purge: &Purge) -> Vec<Value> {
         let soft = if purge.soft { "1" } else { "0" };
-        let (generation, newest) = self.generation.read();
+        let (generation, end) = self.generation.read();
+        let newest = end.newest;
         let sealed = |since, number| {
             let seals = self.seals.as_ref()?;
             let place = Span {
@@ -130,8 +147,7 @@ impl Redis {
         };
         let numbers = (1..=SEALS).map(|n| newest.saturating_add(n));
         let seals: Vec<u8> = numbers.filter_map(|n| sealed(n, n)).flatten().collect();
-        let since = self.generation.nothing_since();
-        let since = since.filter(|_| *purge == nothing());
+        let since = end.nothing_since.filter(|_| *purge == nothing());
         let spanning = since.and_then(|since| sealed(since, newest.saturating_add(1)));
         vec![
             self.purge_log_length.to_string().into(),
@@ -146,11 +162,12 @@ impl Redis {
                 .map_or(Vec::new(), |seal| seal.to_vec())
                 .as_slice()
                 .into(),
+            token().into(),
         ]
     }
 
     async fn ask(&self, known: u64, append: &[Value]) -> Result<Answer, StoreError> {
-        let (told, _) = self.generation.read();
+        let (told, end) = self.generation.read();
         let next = self.generation.next();
         let seal = self.seals.as_ref().map(|seals| seals.of_generation(next));
         let mut arguments: Vec<Value> = vec![
@@ -162,6 +179,9 @@ impl Redis {
             MAX_NUMBER.to_string().into(),
             STRETCH.to_string().into(),
             LONGEST_SELECTOR.to_string().into(),
+            self.generation.least().to_string().into(),
+            end.newest.to_string().into(),
+            Value::Bytes(end.token),
         ];
         arguments.extend_from_slice(append);
         let keys = vec![self.names.log(), self.names.log_head()];
@@ -173,13 +193,11 @@ impl Redis {
         Answer::read(answer).ok_or_else(|| unexpected("the purge log's script"))
     }
 
-    /// Whether the generation was made by a node that knows the secret, and is none that
-    /// has ended.
+    /// Whether the generation was made by a node that knows the secret.
     fn is_genuine(&self, answer: &Answer) -> bool {
-        self.seals.as_ref().is_none_or(|seals| {
-            seals.holds_for_generation(answer.generation, &answer.seal)
-                && self.generation.is_not_past(answer.generation)
-        })
+        self.seals
+            .as_ref()
+            .is_none_or(|seals| seals.holds_for_generation(answer.generation, &answer.seal))
     }
 
     fn log_of(&self, answer: Answer, fault: Option<LogFault>) -> Log {
@@ -222,12 +240,26 @@ impl Redis {
         is_ours.then(|| purge.clone())
     }
 
-    /// The first number that the last purge of the log stands for, if it reaches nothing.
-    fn nothing_since(&self, answer: &Answer) -> Option<u64> {
-        let last = answer.last.as_ref()?;
-        let purge = self.purge_of(answer.generation, last)?;
-        (purge == nothing() && last.number == answer.newest).then_some(last.since)
+    fn end_of(&self, answer: &Answer) -> End {
+        let newest = answer.newest;
+        let last = answer.last.as_ref().filter(|last| last.number == newest);
+        let nothing_since = last.and_then(|last| {
+            let purge = self.purge_of(answer.generation, last)?;
+            (purge == nothing()).then_some(last.since)
+        });
+        End {
+            newest,
+            nothing_since,
+            token: last.map_or_else(Bytes::new, |last| last.token.clone()),
+        }
     }
+}
+
+/// What tells a purge from every other one that ever had its number, as 16 digits.
+fn token() -> String {
+    static TURN: AtomicU64 = AtomicU64::new(0);
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    format!("{:016x}", RandomState::new().hash_one(turn))
 }
 
 /// What stands for a purge that can't be read.

@@ -22,7 +22,7 @@ use super::seals::SEAL;
 use super::{Redis, done, millis, script, stamp};
 use crate::cache::key::Hash64;
 use crate::cache::l2::store::{Found, LogPlace, Put, Refusal, StoreError, StoreKey, Written};
-use crate::cache::purge::{Order, numbered};
+use crate::cache::purge::Order;
 
 /// Octets of a stamp, and of the generation that it begins with.
 const STAMP: usize = 36;
@@ -97,11 +97,9 @@ impl Redis {
     /// A note is not ours: from now on it hides what was born before the newest number.
     async fn replace_note(&self, number: Hash64, held: Bytes) -> Result<(), StoreError> {
         let keys = vec![self.names.note(number)];
-        let (generation, newest) = self.generation.read();
-        let order = numbered(newest);
         let arguments = vec![
             Value::Bytes(held),
-            self.note_of(number, LogPlace { generation, order }),
+            self.note_of(number, self.generation.place()),
             millis(LOADING).into(),
         ];
         let answer = self.run(&script::REPLACE_NOTE, keys, arguments).await?;

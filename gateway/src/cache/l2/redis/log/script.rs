@@ -13,13 +13,16 @@ use crate::cache::l2::store::{LogFault, Purge, nothing};
 
 /// Keys: stream, head. Arguments: generation that was read last, number known of it,
 /// generation for a new log, its seal or nothing, generation to be replaced, number from
-/// which on none is believed, stretch, octets of a selector at most, and for an append:
+/// which on none is believed, stretch, octets of a selector at most, generation before which
+/// none is believed, the newest number that was read of the generation that was read last, the
+/// token of its entry or nothing, and for an append:
 /// length to keep, selector, soft (0 or 1), the number before those it is sealed for, seals
-/// of the generation that was read last or nothing, and of a purge that may stand for those
-/// before it: the first number that it stands for then, and its seal.
+/// of the generation that was read last or nothing, of a purge that may stand for those
+/// before it: the first number that it stands for then, and its seal; a token.
 pub(super) static LOG: LazyLock<Carrier> = LazyLock::new(|| {
     Carrier::from_lua(
         "local stream, head, told, most = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[6])
+local length, selector, soft, before, seals, spans_from, spanning, token = unpack(ARGV, 12)
 local function text(n) return string.format('%.0f', n) end
 local function number(digits)
   if not digits or #digits > 12 or not string.match(digits, '^%d+$') then return nil end
@@ -30,17 +33,25 @@ local function of(id) return number(string.match(id, '^(%d+)%-0$')) end
 local function told_by(entry)
   if not entry then return {} end
   local told, fields = {}, entry[2]
-  if #fields > 8 then return {entry[1]} end
+  if #fields > 10 then return {entry[1]} end
   for i = 1, #fields, 2 do told[fields[i]] = fields[i + 1] end
-  local seal, since = told.seal or '', told.since or ''
+  local seal, since, token = told.seal or '', told.since or '', told.token or ''
   local ours = told.selector and #told.selector <= tonumber(ARGV[8]) and told.soft and #told.soft == 1
-    and #since <= 12 and #seal <= 16
-  return ours and {entry[1], told.selector, told.soft, since, seal} or {entry[1]}
+    and #since <= 12 and #seal <= 16 and #token <= 16
+  return ours and {entry[1], told.selector, told.soft, since, seal, token} or {entry[1]}
+end
+local function is_earlier(one, other)
+  return #one < #other or #one == #other and one < other
+end
+local function holds(n, token)
+  local entry = told_by(redis.call('XRANGE', stream, text(n) .. '-0', '+', 'COUNT', 1)[1])
+  local since = number(entry[4]) or of(entry[1] or '')
+  return since and since <= n and entry[6] == token
 end
 local function newest()
   return told_by(redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1])
 end
-local known = number(ARGV[2]) or 0
+local known, read = number(ARGV[2]) or 0, number(ARGV[10]) or 0
 local streams, heads = redis.call('TYPE', stream).ok, redis.call('TYPE', head).ok
 local why, generation, seal, counter, floor, last, top = nil, nil, '', nil, nil, '', ''
 if streams == 'stream' then
@@ -62,14 +73,17 @@ else
   elseif #generation > 19 or not string.match(generation, '^[1-9]%d*$') then why = 'numbers'
   elseif not counter or not floor or floor > counter then why = 'numbers'
   elseif generation == ARGV[5] then why = 'replayed'
-  elseif generation == told and known > counter then why = 'lost'
+  elseif is_earlier(generation, ARGV[9]) then why = 'rolled-back'
+  elseif generation == told and math.max(known, read) > counter then why = 'rolled-back'
   elseif streams == 'none' and counter > floor then why = 'lost'
   elseif streams == 'stream' and (last ~= ends or top ~= ends) then
     why = of(last) and 'lost' or 'numbers'
-  elseif ARGV[9] and counter + 1 >= most then why = 'numbers' end
+  elseif generation == told and read > floor and ARGV[11] ~= '' and not holds(read, ARGV[11]) then
+    why = 'rolled-back'
+  elseif length and counter + 1 >= most then why = 'numbers' end
 end
 if why then
-  counter = math.max(counter or 0, known, of(top) or 0)
+  counter = math.max(counter or 0, known, read, of(top) or 0)
   if counter + 1 >= most then counter = 0 end
   floor, generation, seal = counter, ARGV[3], ARGV[4]
   if heads ~= 'hash' then redis.call('DEL', head) end
@@ -77,36 +91,36 @@ if why then
   redis.call('UNLINK', stream)
 end
 local appended = 0
-if ARGV[9] then
-  local fields = {'selector', ARGV[10], 'soft', ARGV[11]}
+if length then
+  local fields = {'selector', selector, 'soft', soft}
   local last, replaced, since, bears = newest(), nil, nil, ''
-  if ARGV[10] == 'route:' and last[2] == 'route:' then
+  if selector == 'route:' and last[2] == 'route:' then
     replaced, since = last[1], last[4] ~= '' and last[4] or string.match(last[1], '^%d+')
   end
-  local sealed = ARGV[13] == ''
+  local sealed = seals == ''
   if not sealed then
-    local at = counter - tonumber(ARGV[12])
-    if replaced and at == 0 and generation == told and ARGV[14] == since then
-      bears = ARGV[15]
+    local at = counter - tonumber(before)
+    if replaced and at == 0 and generation == told and spans_from == since then
+      bears = spanning
     else
       replaced = nil
-      bears = at >= 0 and string.sub(ARGV[13], at * 16 + 1, at * 16 + 16) or ''
+      bears = at >= 0 and string.sub(seals, at * 16 + 1, at * 16 + 16) or ''
     end
     sealed = generation == told and #bears == 16
   end
-  if replaced then
-    fields[5], fields[6] = 'since', since
+  local function add(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
   end
-  if bears ~= '' then
-    fields[#fields + 1] = 'seal'
-    fields[#fields + 1] = bears
-  end
+  if replaced then add('since', since) end
+  if bears ~= '' then add('seal', bears) end
+  add('token', replaced and last[6] or token)
   if sealed then
     appended, counter = 1, counter + 1
     if replaced then redis.call('XDEL', stream, replaced) end
-    local length = redis.call('XLEN', stream)
-    redis.call('XADD', stream, 'MAXLEN', '~', ARGV[9], text(counter) .. '-0', unpack(fields))
-    if redis.call('XLEN', stream) ~= length + 1 then
+    local entries = redis.call('XLEN', stream)
+    redis.call('XADD', stream, 'MAXLEN', '~', length, text(counter) .. '-0', unpack(fields))
+    if redis.call('XLEN', stream) ~= entries + 1 then
       floor = tonumber(string.match(redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1], '^%d+')) - 1
     end
     redis.call('HSET', head, 'counter', text(counter), 'floor', text(floor))
@@ -148,6 +162,8 @@ pub(super) struct Entry {
     /// None: it has not the form of one.
     pub(super) purge: Option<Purge>,
     pub(super) seal: Bytes,
+    /// What tells it from every other purge that ever had its number; empty: nothing does.
+    pub(super) token: Bytes,
 }
 
 impl Answer {
@@ -184,7 +200,7 @@ impl Answer {
 }
 
 impl Entry {
-    /// `[id]` or `[id, selector, soft, since, seal]`.
+    /// `[id]` or `[id, selector, soft, since, seal, token]`.
     fn read(entry: Value) -> Option<Self> {
         let Value::Array(parts) = entry else {
             return None;
@@ -196,7 +212,7 @@ impl Entry {
         let number = number.unwrap_or(0);
         let told = purge(parts);
         Some(match told {
-            Some((purge, since, seal)) => Self {
+            Some((purge, since, seal, token)) => Self {
                 // Only what reaches nothing may stand for several.
                 since: since
                     .filter(|since| *since <= number && purge == nothing())
@@ -204,26 +220,29 @@ impl Entry {
                 number,
                 purge: Some(purge),
                 seal,
+                token,
             },
             None => Self {
                 since: number,
                 number,
                 purge: None,
                 seal: Bytes::new(),
+                token: Bytes::new(),
             },
         })
     }
 }
 
-/// Selector, soft, since, seal.
-fn purge(mut parts: impl Iterator<Item = Value>) -> Option<(Purge, Option<u64>, Bytes)> {
+/// Selector, soft, since, seal, token.
+fn purge(mut parts: impl Iterator<Item = Value>) -> Option<(Purge, Option<u64>, Bytes, Bytes)> {
     let (selector, soft) = (text(&parts.next()?)?, text(&parts.next()?)?);
     let purge = Purge {
         selector,
         soft: soft == "1",
     };
     let since = text(&parts.next()?)?.parse().ok();
-    Some((purge, since, parts.next()?.into_bytes()?))
+    let (seal, token) = (parts.next()?.into_bytes()?, parts.next()?.into_bytes()?);
+    Some((purge, since, seal, token))
 }
 
 fn fault(why: &str) -> Option<LogFault> {
