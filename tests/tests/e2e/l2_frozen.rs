@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use e2e::client::Client;
+use e2e::client::{Answer, Client};
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
 use e2e::redis::Redis;
@@ -134,8 +134,7 @@ async fn a_lease_whose_answer_was_lost_is_given_back() {
     leases_are(&redis, 0).await;
     // Late answers, so that one can be held back when the lease is seen in Redis.
     wire.slow(Duration::from_millis(500));
-    let client = far.client();
-    let load = tokio::spawn(async move { client.get("/page").await });
+    let load = tokio::spawn(page(far.client()));
     leases_are(&redis, 1).await;
     wire.hold();
     let answer = within("the load without a lease", SOON, load)
@@ -146,9 +145,14 @@ async fn a_lease_whose_answer_was_lost_is_given_back() {
     assert_eq!(far.metric("lamina_l2_leases_total", &unknown).await, 1.0);
     wire.slow(Duration::ZERO);
     wire.release();
-    let answer = within("the other node's load", SOON, near.client().get("/page")).await;
+    let answer = within("the other node's load", SOON, page(near.client())).await;
     assert_eq!((answer.status.as_u16(), answer.text()), (200, "/page"));
     assert_eq!(origin.count_of("/page"), 2);
+}
+
+/// A page that is the same for both nodes.
+async fn page(client: Client) -> Answer {
+    client.request("/page").host("site.example").send().await
 }
 
 /// Waits until so many leases stand in Redis.
