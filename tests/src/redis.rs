@@ -138,6 +138,11 @@ impl Redis {
         let _ = self.process.wait();
     }
 
+    /// Removes the dump that a start would read.
+    pub fn forget(&self) {
+        let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
+    }
+
     /// Freezes it.
     pub fn freeze(&self) {
         process::freeze(self.process.id());

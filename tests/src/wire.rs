@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +20,7 @@ pub struct Wire {
     answers: Gate,
     cuts: Arc<watch::Sender<u64>>,
     parted: Arc<watch::Sender<bool>>,
+    refuses: Arc<AtomicBool>,
     accepting: JoinHandle<()>,
 }
 
@@ -33,14 +34,17 @@ impl Wire {
         answers.open();
         let cuts = Arc::new(watch::Sender::new(0));
         let parted = Arc::new(watch::Sender::new(false));
+        let refuses = Arc::new(AtomicBool::new(false));
         let line = (delay.clone(), answers.clone(), parted.clone());
-        let accepting = tokio::spawn(accept(listener, port, line, cuts.clone()));
+        let accepting = accept(listener, port, line, cuts.clone(), refuses.clone());
+        let accepting = tokio::spawn(accepting);
         Self {
             address,
             delay,
             answers,
             cuts,
             parted,
+            refuses,
             accepting,
         }
     }
@@ -75,6 +79,14 @@ impl Wire {
     pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
+
+    /// Ends all connections; those that are made within `span` end at once too.
+    pub async fn cut_for(&self, span: Duration) {
+        self.refuses.store(true, Ordering::SeqCst);
+        self.cut();
+        tokio::time::sleep(span).await;
+        self.refuses.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Wire {
@@ -89,8 +101,12 @@ async fn accept(
     port: u16,
     (delay, answers, parted): (Arc<AtomicU64>, Gate, Arc<watch::Sender<bool>>),
     cuts: Arc<watch::Sender<u64>>,
+    refuses: Arc<AtomicBool>,
 ) {
     while let Ok((near, _)) = listener.accept().await {
+        if refuses.load(Ordering::SeqCst) {
+            continue;
+        }
         let (delay, answers, parted) = (delay.clone(), answers.clone(), parted.clone());
         let mut cut = cuts.subscribe();
         tokio::spawn(async move {

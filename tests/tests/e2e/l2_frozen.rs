@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use e2e::client::Client;
+use e2e::client::{Answer, Client};
 use e2e::gateway::Gateway;
 use e2e::origin::Origin;
 use e2e::redis::Redis;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
-use e2e::wait::{SOON, wait_for, wait_until};
+use e2e::wait::{SOON, wait_for, wait_until, within};
+use e2e::wire::Wire;
 use tokio::task::JoinSet;
 
 /// Clients that ask for one page again and again, and as many for pages that are new.
@@ -118,4 +120,67 @@ async fn a_store_that_freezes_under_load_harms_no_client_and_is_used_again() {
     while let Some(client) = clients.join_next().await {
         client.unwrap();
     }
+}
+
+/// A node that asks for a lease and gets no answer does not know that it has it: nobody may have
+/// to wait until such a lease runs out.
+#[tokio::test]
+async fn a_lease_whose_answer_was_lost_is_given_back() {
+    let redis = Redis::start().await;
+    let wire = Wire::to(redis.port).await;
+    let origin = Origin::pages(|seen| Reply::ok(seen.path.clone())).await;
+    let near = node_at(&origin, &redis.url()).await;
+    let far = node_at(&origin, &format!("redis://{}", wire.address)).await;
+    leases_are(&redis, 0).await;
+    // Late answers, so that one can be held back when the lease is seen in Redis.
+    wire.slow(Duration::from_millis(500));
+    let load = tokio::spawn(page(far.client()));
+    leases_are(&redis, 1).await;
+    wire.hold();
+    let answer = within("the load without a lease", SOON, load)
+        .await
+        .unwrap();
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "/page"));
+    let unknown = [("outcome", "unknown")];
+    assert_eq!(far.metric("lamina_l2_leases_total", &unknown).await, 1.0);
+    wire.slow(Duration::ZERO);
+    wire.release();
+    let answer = within("the other node's load", SOON, page(near.client())).await;
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "/page"));
+    assert_eq!(origin.count_of("/page"), 2);
+}
+
+/// A page that is the same for both nodes.
+async fn page(client: Client) -> Answer {
+    client.request("/page").host("site.example").send().await
+}
+
+/// Waits until so many leases stand in Redis.
+async fn leases_are(redis: &Redis, wanted: usize) {
+    wait_for("leases stand in Redis, or none", SOON, || async {
+        let keys = redis.cli(&["KEYS", "lamina:{*}*l"]).await;
+        (keys.lines().count() == wanted).then_some(())
+    })
+    .await;
+}
+
+/// A node that knows the log, without which it asks for no lease.
+async fn node_at(origin: &Origin, url: &str) -> Gateway {
+    let l2 = format!(
+        "{{redis: {{url: \"{url}\", silence_timeout: 1m}}, read_timeout: 3s, \
+         lease: {{ttl: 10m, wait_timeout: 5m}}}}"
+    );
+    let node = Setup::new(origin)
+        .top("cache", &format!("{{l2: {l2}}}"))
+        .start()
+        .await;
+    let turn = AtomicU64::new(0);
+    wait_for("the node asks for leases", SOON, || async {
+        let path = format!("/before/{}", turn.fetch_add(1, Ordering::SeqCst));
+        node.client().get(&path).await;
+        let owned = [("outcome", "owned")];
+        (node.metric("lamina_l2_leases_total", &owned).await > 0.0).then_some(())
+    })
+    .await;
+    node
 }

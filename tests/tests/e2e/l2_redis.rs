@@ -38,7 +38,9 @@ pub async fn connected(config: &config::Redis) -> Arc<dyn Store> {
 pub async fn back(store: &dyn Store) {
     wait_for("the store answers", SOON * 2, || async {
         let read = store.get(&key(0xffff), MAX).await.ok();
-        let write = store.acquire(&key(0xfffe), Duration::from_millis(1)).await;
+        let write = store
+            .acquire(&Lease::of(key(0xfffe)), Duration::from_millis(1))
+            .await;
         read.and(write.ok())
     })
     .await;
@@ -92,11 +94,11 @@ async fn record(store: &dyn Store, key: &StoreKey) -> Option<Bytes> {
     store.get(key, MAX).await.unwrap().map(|found| found.record)
 }
 
-async fn owned(store: &dyn Store, key: &StoreKey, ttl: Duration) -> Lease {
-    match store.acquire(key, ttl).await.unwrap() {
-        Acquired::Owned(lease) => lease,
-        Acquired::Busy => panic!("the lease is free"),
-    }
+pub async fn owned(store: &dyn Store, key: &StoreKey, ttl: Duration) -> Lease {
+    let lease = Lease::of(*key);
+    let answer = store.acquire(&lease, ttl).await.unwrap();
+    assert_eq!(answer, Acquired::Owned, "the lease is free");
+    lease
 }
 
 #[tokio::test]
@@ -438,15 +440,16 @@ async fn a_lease_has_one_owner_until_it_ends() {
     let redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
     let lease = owned(&*store, &key(1), MINUTE).await;
-    let again = store.acquire(&key(1), MINUTE).await.unwrap();
-    assert_eq!(again, Acquired::Busy);
-    store.release(&lease).await.unwrap();
+    let again = Lease::of(key(1));
+    let answer = store.acquire(&again, MINUTE).await.unwrap();
+    assert_eq!(answer, Acquired::Busy);
+    assert!(!store.release(&again).await.unwrap(), "it is another's");
+    assert!(store.release(&lease).await.unwrap());
     let short = owned(&*store, &key(1), Duration::from_millis(30)).await;
-    let next = wait_for("the lease ends by itself", SOON, || async {
-        match store.acquire(&key(1), MINUTE).await.unwrap() {
-            Acquired::Owned(lease) => Some(lease),
-            Acquired::Busy => None,
-        }
+    let next = Lease::of(key(1));
+    wait_for("the lease ends by itself", SOON, || async {
+        let answer = store.acquire(&next, MINUTE).await.unwrap();
+        (answer == Acquired::Owned).then_some(())
     })
     .await;
     assert!(!store.renew(&short, MINUTE).await.unwrap(), "it was lost");

@@ -7,11 +7,11 @@ use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
 use futures_util::FutureExt;
 use lamina::cache::l2::redis::{OpenError, config, open};
-use lamina::cache::l2::store::{Acquired, Put, Store, StoreError, Written};
+use lamina::cache::l2::store::{Put, Store, StoreError, Written};
 use lamina::redis;
 
 use crate::l2_redis::{
-    MAX, MINUTE, back, config_of, connected, key, name, place, purge, put, put_at,
+    MAX, MINUTE, back, config_of, connected, key, name, owned, place, purge, put, put_at,
 };
 
 /// Silence of this server is soon noticed.
@@ -241,9 +241,7 @@ async fn an_acl_user_needs_no_more_than_the_prefix() {
         ..config_of(&redis.url())
     };
     let store = connected(&config).await;
-    let Acquired::Owned(lease) = store.acquire(&key(1), MINUTE).await.unwrap() else {
-        panic!("the lease is free");
-    };
+    let lease = owned(&*store, &key(1), MINUTE).await;
     store.release(&lease).await.unwrap();
     store.append(&purge("all"), 0).await.unwrap();
     let length = redis.cli(&["XLEN", "lamina:{log}"]).await;

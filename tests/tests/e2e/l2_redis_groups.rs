@@ -3,10 +3,12 @@
 use e2e::redis::{Cluster, Sentinels};
 use e2e::wait::{SOON, wait_for, within};
 use lamina::cache::l2::redis::config;
-use lamina::cache::l2::store::{Acquired, LogPlace, Store, StoreError, Written};
+use lamina::cache::l2::store::{LogPlace, Store, StoreError, Written};
 use lamina::cache::purge::numbered;
 
-use crate::l2_redis::{MAX, MINUTE, config_of, connected, key, name, numbers, purge, put, put_at};
+use crate::l2_redis::{
+    MAX, MINUTE, config_of, connected, key, name, numbers, owned, purge, put, put_at,
+};
 
 /// A group whose dead are left in time: what was sent to one is lost by its silence.
 fn group_of(url: &str) -> config::Redis {
@@ -88,9 +90,7 @@ async fn every_call_works_on_a_cluster() {
             Written::Stored
         );
         assert!(store.get(&key(n), MAX).await.unwrap().is_some());
-        let Acquired::Owned(lease) = store.acquire(&key(n), MINUTE).await.unwrap() else {
-            panic!("the lease is free");
-        };
+        let lease = owned(&*store, &key(n), MINUTE).await;
         assert!(store.renew(&lease, MINUTE).await.unwrap());
         store.release(&lease).await.unwrap();
     }
@@ -99,9 +99,7 @@ async fn every_call_works_on_a_cluster() {
     let told = store.watch_log(0, MINUTE).await.unwrap();
     assert_eq!(numbers(&told), [1]);
     let mut freed = store.freed().expect("Redis tells");
-    let Acquired::Owned(lease) = store.acquire(&key(60), MINUTE).await.unwrap() else {
-        panic!("the lease is free");
-    };
+    let lease = owned(&*store, &key(60), MINUTE).await;
     store.release(&lease).await.unwrap();
     // Word of the leases above may come late.
     let told = async { while freed.recv().await.unwrap() != key(60) {} };

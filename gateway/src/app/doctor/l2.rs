@@ -12,7 +12,7 @@ use crate::app::{StartError, open_store};
 use crate::cache::config::L2;
 use crate::cache::l2::EVICTS;
 use crate::cache::l2::redis::config::Redis;
-use crate::cache::l2::store::{Acquired, LogPlace, Purge, Put, Store, StoreError, StoreKey};
+use crate::cache::l2::store::{Acquired, Lease, LogPlace, Purge, Put, Store, StoreError, StoreKey};
 use crate::cache::purge::number_of;
 use crate::config::Config;
 
@@ -147,8 +147,9 @@ pub(in crate::app) async fn connected(
 }
 
 async fn lease(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
-    match store.acquire(key, PATIENCE).await? {
-        Acquired::Owned(lease) => store.release(&lease).await,
+    let lease = Lease::of(*key);
+    match store.acquire(&lease, PATIENCE).await? {
+        Acquired::Owned => store.release(&lease).await.map(drop),
         Acquired::Busy => Ok(()),
     }
 }

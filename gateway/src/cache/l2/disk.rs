@@ -208,14 +208,10 @@ impl Store for Disk {
     /// There is no other node.
     fn acquire<'a>(
         &'a self,
-        key: &'a StoreKey,
+        _lease: &'a Lease,
         _ttl: Duration,
     ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
-        let lease = Lease {
-            key: *key,
-            token: [0; 16],
-        };
-        async move { Ok(Acquired::Owned(lease)) }.boxed()
+        async { Ok(Acquired::Owned) }.boxed()
     }
 
     fn renew<'a>(
@@ -226,8 +222,8 @@ impl Store for Disk {
         async { Ok(true) }.boxed()
     }
 
-    fn release<'a>(&'a self, _lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>> {
-        async { Ok(()) }.boxed()
+    fn release<'a>(&'a self, _lease: &'a Lease) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async { Ok(true) }.boxed()
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -19,8 +19,8 @@ use tokio::time::timeout;
 
 use super::L2;
 use super::config::OnTimeout;
-use super::guard::Call;
-use super::store::{Acquired, Lease, StoreKey};
+use super::guard::{Call, Failed};
+use super::store::{Acquired, Lease, StoreError, StoreKey};
 use crate::cache::event::{Event, Leased};
 use crate::cache::key::{Key, KeyId};
 
@@ -40,6 +40,15 @@ pub struct Held {
     renewal: AbortHandle,
 }
 
+/// A question for a lease, until it is answered. Dropped before that (no answer came in time, or
+/// who asked has left) it has the lease given back: the store may have given it all the same, or
+/// may do so when it gets to the question, and nobody else could load the key until it ran out.
+struct Unanswered<'a> {
+    tier: &'a Arc<L2>,
+    /// None: it was answered.
+    lease: Option<Lease>,
+}
+
 /// Word of leases that were given back.
 pub struct Freed {
     key: StoreKey,
@@ -51,6 +60,8 @@ const LOOK: Duration = Duration::from_millis(40);
 const LOOK_SPREAD: u32 = 40;
 /// Between two attempts to give a lease back, doubled each time.
 const RETRY: Duration = Duration::from_millis(100);
+/// Until a lease is given back again which the store did not know yet.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl L2 {
     /// Whether nodes load one at a time.
@@ -65,13 +76,24 @@ impl L2 {
 
     /// Asks whose turn it is to load `key`, which belongs to `home`.
     pub async fn turn(self: &Arc<Self>, home: KeyId, key: &Key) -> Turn {
-        let name = StoreKey::below(home, key.as_bytes());
+        let lease = Lease::of(StoreKey::below(home, key.as_bytes()));
         let ttl = self.lease.ttl.into();
+        let mut unanswered = Unanswered {
+            tier: self,
+            lease: Some(lease.clone()),
+        };
         let asked = self
             .guard
-            .call(Call::Lease, |store| store.acquire(&name, ttl));
-        let (turn, leased) = match asked.await {
-            Ok(Acquired::Owned(lease)) => {
+            .call(Call::Lease, |store| store.acquire(&lease, ttl));
+        let answer = asked.await;
+        if !matches!(
+            answer,
+            Err(Failed::Store(StoreError::Timeout | StoreError::Down(_)))
+        ) {
+            unanswered.lease = None;
+        }
+        let (turn, leased) = match answer {
+            Ok(Acquired::Owned) => {
                 let held = Held::new(Arc::clone(self), lease, ttl);
                 (Turn::Mine(held), Leased::Owned)
             }
@@ -136,24 +158,43 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.renewal.abort();
-        let (tier, lease, ttl) = (Arc::clone(&self.tier), self.lease.clone(), self.ttl);
-        // None when the runtime ends with us: then the lease runs out.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        // What isn't given back in time has run out.
-        runtime.spawn(async move { timeout(ttl, give_back(&tier, &lease)).await });
+        let (tier, lease) = (Arc::clone(&self.tier), self.lease.clone());
+        behind(self.ttl, async move {
+            give_back(&tier, &lease).await;
+        });
     }
 }
 
-async fn give_back(tier: &L2, lease: &Lease) {
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
+        let tier = Arc::clone(self.tier);
+        behind(self.tier.lease.ttl.into(), async move {
+            while !give_back(&tier, &lease).await {
+                tokio::time::sleep(AGAIN).await;
+            }
+        });
+    }
+}
+
+/// Goes on with `work` behind the caller. What isn't given back within `ttl` has run out; so it
+/// does when the runtime ends with us.
+fn behind(ttl: Duration, work: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(timeout(ttl, work));
+    }
+}
+
+/// Answers whether the store had it.
+async fn give_back(tier: &L2, lease: &Lease) -> bool {
     let mut pause = RETRY;
-    while tier
-        .guard
-        .call(Call::Release, |store| store.release(lease))
-        .await
-        .is_err()
-    {
+    loop {
+        let release = tier.guard.call(Call::Release, |store| store.release(lease));
+        if let Ok(was_ours) = release.await {
+            return was_ours;
+        }
         tokio::time::sleep(pause).await;
         pause *= 2;
     }

@@ -369,10 +369,10 @@ impl Store for Redis {
 
     fn acquire<'a>(
         &'a self,
-        key: &'a StoreKey,
+        lease: &'a Lease,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
-        self.lease(key, ttl).boxed()
+        self.lease(lease, ttl).boxed()
     }
 
     fn renew<'a>(
@@ -383,7 +383,7 @@ impl Store for Redis {
         self.prolong(lease, ttl).boxed()
     }
 
-    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, StoreError>> {
         self.give_back(lease).boxed()
     }
 

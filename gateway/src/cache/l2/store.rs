@@ -9,6 +9,8 @@
 mod index;
 mod persistence;
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -132,17 +134,31 @@ pub enum LogFault {
     Unsealed,
 }
 
-/// The right to load one key for all nodes.
+/// The right to load one key for all nodes, once it was acquired.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lease {
     pub key: StoreKey,
+    /// Never the same twice, on whichever node.
     pub token: [u8; 16],
+}
+
+impl Lease {
+    /// One to ask for.
+    pub fn of(key: StoreKey) -> Self {
+        static TURN: AtomicU64 = AtomicU64::new(0);
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        let half = || RandomState::new().hash_one(turn).to_be_bytes();
+        let mut token = [0; 16];
+        token[..8].copy_from_slice(&half());
+        token[8..].copy_from_slice(&half());
+        Self { key, token }
+    }
 }
 
 /// Who may load. An error of the call is the third answer: nobody knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Acquired {
-    Owned(Lease),
+    Owned,
     Busy,
 }
 
@@ -282,11 +298,12 @@ pub trait Store: Send + Sync + 'static {
     /// As [`read_log`](Self::read_log), once something came or `patience` is over.
     fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>>;
 
-    /// Asks for the right to load `key`, for `ttl`. One that another has, and that was not
-    /// seen to be renewed for so long, is taken over.
+    /// Asks for a lease, for `ttl`. One that another has, and that was not seen to be renewed
+    /// for so long, is taken over. After an error it may be ours all the same, and is to be
+    /// given back.
     fn acquire<'a>(
         &'a self,
-        key: &'a StoreKey,
+        lease: &'a Lease,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Acquired, StoreError>>;
 
@@ -297,8 +314,9 @@ pub trait Store: Send + Sync + 'static {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
 
-    /// Gives a lease back, if it still is ours, and says so to those who wait.
-    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Gives a lease back, if it is ours, and says so to those who wait. False: it is another's,
+    /// or nobody's.
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     /// Keys whose leases were given back, by whichever node. A hint: some may be missed.
     fn freed(&self) -> Option<broadcast::Receiver<StoreKey>> {

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use e2e::fleet::names;
 use e2e::nats::Nats;
 use e2e::rabbit::Rabbit;
 use e2e::redis::Redis;
+use e2e::wire::Wire;
+use futures_util::future::join_all;
 use lamina::bus::transport::Transport;
 use lamina::bus::{nats, rabbitmq, redis};
 
@@ -25,8 +28,12 @@ pub enum Kind {
 /// A broker of its own.
 pub struct Broker {
     pub kind: Kind,
+    pub lines: Lines,
     server: Server,
 }
+
+/// The lines between nodes and the broker, one a node; none where nodes reach it directly.
+pub struct Lines(Vec<Wire>);
 
 enum Server {
     Redis(Redis),
@@ -72,12 +79,25 @@ impl Broker {
             Kind::Nats | Kind::Jetstream => Server::Nats(Nats::start().await),
             Kind::Rabbitmq | Kind::RabbitmqDurable => Server::Rabbit(Rabbit::start().await),
         };
-        Self { kind, server }
+        let lines = Lines(Vec::new());
+        Self {
+            kind,
+            lines,
+            server,
+        }
+    }
+
+    /// The same, where each of so many nodes has a line of its own to it.
+    pub async fn with_lines(mut self, nodes: usize) -> Self {
+        for _ in 0..nodes {
+            self.lines.0.push(Wire::to(self.port()).await);
+        }
+        self
     }
 
     /// What a gateway of this name has in its `bus`.
     pub fn yaml(&self, node: &str) -> String {
-        let url = self.url();
+        let url = self.url(node);
         match self.kind {
             Kind::Redis => format!("redis: {{url: \"{url}\"}}"),
             Kind::Nats => format!("nats: {{servers: [\"{url}\"]}}"),
@@ -102,11 +122,24 @@ impl Broker {
         }
     }
 
-    fn url(&self) -> String {
+    /// Where the node of this name reaches it.
+    fn url(&self, node: &str) -> String {
+        let number = names(self.lines.0.len()).position(|name| name == node);
+        let line = number.map(|number| self.lines.0[number].address.port());
+        let port = line.unwrap_or_else(|| self.port());
+        let scheme = match &self.server {
+            Server::Redis(_) => "redis",
+            Server::Nats(_) => "nats",
+            Server::Rabbit(_) => "amqp",
+        };
+        format!("{scheme}://127.0.0.1:{port}")
+    }
+
+    fn port(&self) -> u16 {
         match &self.server {
-            Server::Redis(server) => server.url(),
-            Server::Nats(server) => server.url(),
-            Server::Rabbit(server) => server.url(),
+            Server::Redis(server) => server.port,
+            Server::Nats(server) => server.port,
+            Server::Rabbit(server) => server.port,
         }
     }
 
@@ -146,5 +179,30 @@ impl Broker {
             Server::Rabbit(server) => server.thaw(),
         }
         Instant::now()
+    }
+
+    /// Its memory alarm, by which publishers are blocked, for `span`.
+    pub async fn blocked_for(&self, span: Duration) {
+        let Server::Rabbit(server) = &self.server else {
+            unreachable!("only RabbitMQ blocks publishers");
+        };
+        server.ctl(&["set_vm_memory_high_watermark", "0"]).await;
+        tokio::time::sleep(span).await;
+        server.ctl(&["set_vm_memory_high_watermark", "0.9"]).await;
+    }
+}
+
+impl Lines {
+    /// All connections end, and new ones do so too, for `span`.
+    pub async fn cut_for(&self, span: Duration) {
+        join_all(self.0.iter().map(|line| line.cut_for(span))).await;
+    }
+
+    /// What the last node sends and is sent stays on its way for `span`.
+    pub async fn parted_for(&self, span: Duration) {
+        let line = self.0.last().expect("a line for each node");
+        line.part();
+        tokio::time::sleep(span).await;
+        line.heal();
     }
 }

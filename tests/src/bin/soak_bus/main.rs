@@ -4,7 +4,8 @@
 //! For each transport: purges that are each awaited on all nodes; with `--faults` the broker is
 //! killed and frozen and a node is killed ([`faults`]); purges without waiting; with
 //! `--flood` events that are none of ours ([`flood`]); at the end every page is looked at on
-//! every node. A reader a node all the while ([`readers`]), judged by [`truth`]. Prints
+//! every node. With `--rounds` it plays rounds of faults that a seed draws instead, on the broker,
+//! on a second tier and on nodes ([`rounds`]). A reader a node all the while ([`readers`]), judged by [`truth`]. Prints
 //! Markdown; fails when one claim does not hold.
 
 // A panic here is a soak that ended, with a place and a message.
@@ -13,11 +14,14 @@
 mod broker;
 mod faults;
 mod flood;
+mod harm;
 mod nodes;
 mod options;
 mod purges;
 mod readers;
 mod report;
+mod rounds;
+mod tier;
 mod truth;
 
 use std::time::{Duration, Instant};
@@ -45,6 +49,9 @@ fn main() -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
+    if options.rounds > 0 {
+        return runtime.block_on(matrix(&options));
+    }
     let mut reports = Vec::new();
     for kind in &options.transports {
         let began = Instant::now();
@@ -53,6 +60,33 @@ fn main() -> anyhow::Result<()> {
     }
     println!("{}", report::text(&reports));
     let failures: Vec<String> = reports.iter().flat_map(Report::failures).collect();
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+/// Rounds of faults over each transport with each second tier.
+async fn matrix(options: &Options) -> anyhow::Result<()> {
+    let plan = rounds::Plan {
+        rounds: options.rounds,
+        seed: options.seed,
+        drawn: options.drawn,
+        pages: options.pages,
+    };
+    let mut matrices = Vec::new();
+    for kind in &options.transports {
+        for tier in &options.tiers {
+            let began = Instant::now();
+            matrices.push(rounds::play(*kind, *tier, plan).await);
+            eprintln!(
+                "{} with {}: {:.0?}",
+                kind.name(),
+                tier.name(),
+                began.elapsed()
+            );
+        }
+    }
+    println!("{}", rounds::text(&mut matrices));
+    let failures: Vec<String> = matrices.iter().flat_map(rounds::Matrix::failures).collect();
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! The gateways: small ones, as many share the machine. The last, the *victim*, keeps a
 //! second tier on disk: without one a node that is killed has nothing old to bring back.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use e2e::fleet::{known, names, state};
@@ -36,26 +35,41 @@ pub struct Nodes {
     published_before: Vec<f64>,
     /// Nodes that have lived through all of it.
     unharmed: Vec<bool>,
-    _disk: TempDir,
+    _disk: Option<TempDir>,
 }
 
 impl Nodes {
-    /// All of which hear each other.
+    /// All of which hear each other; the last has a disk.
     pub async fn start(size: usize, broker: &Broker, truth: &Truth) -> Self {
-        let origin = truth.pages.origin().await;
         let disk = tempfile::tempdir().unwrap();
+        let l2 = format!(
+            "{{l2: {{disk: {{path: \"{}/l2\"}}}}}}",
+            disk.path().display()
+        );
+        let victim = names(size).last();
+        let cache = |name: &str| match victim.as_deref() == Some(name) {
+            true => l2.clone(),
+            false => "{}".to_owned(),
+        };
+        let nodes = Self::with_cache(size, broker, truth, cache).await;
+        Self {
+            _disk: Some(disk),
+            ..nodes
+        }
+    }
+
+    /// All of which hear each other, with this YAML as their `cache`, by name.
+    pub async fn with_cache(
+        size: usize,
+        broker: &Broker,
+        truth: &Truth,
+        cache: impl Fn(&str) -> String,
+    ) -> Self {
+        let origin = truth.pages.origin().await;
         let names: Vec<String> = names(size).collect();
         let yaml: Vec<Setup> = names
             .iter()
-            .map(|name| {
-                let victim = names.last() == Some(name);
-                setup(
-                    &origin,
-                    name,
-                    broker,
-                    victim.then(|| disk.path().join("l2")),
-                )
-            })
+            .map(|name| setup(&origin, name, broker, &cache(name)))
             .collect();
         let all = join_all(yaml.iter().map(Setup::start)).await;
         let mut nodes = Self {
@@ -66,7 +80,7 @@ impl Nodes {
             names,
             origin,
             yaml,
-            _disk: disk,
+            _disk: None,
         };
         nodes.whole().await;
         for page in 0..truth.size() {
@@ -92,6 +106,36 @@ impl Nodes {
             .await;
         }
         Instant::now()
+    }
+
+    /// Waits until every node has told all purges that it has taken.
+    pub async fn have_told(&self) {
+        for node in &self.all {
+            wait_for("every node has told everything", PATIENCE, || async {
+                let standing = standing(node).await;
+                let tells = standing["purges_waiting"] == 0 && standing["publishes"] == true;
+                tells.then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// Waits until a purge of each node has been confirmed by all others: each purge that the
+    /// node told before has come to them by then, or they know that one is missing and have
+    /// everything validated. False when that takes too long.
+    pub async fn have_confirmed(&self) -> bool {
+        let purge = json!({"tag": "of-no-page", "wait": "5s"});
+        let confirmed = self.all.iter().map(async |node| {
+            let began = Instant::now();
+            while began.elapsed() < PATIENCE / 3 {
+                let receipt = node.purge(purge.clone()).await;
+                if receipt["peers"]["complete"] == true {
+                    return true;
+                }
+            }
+            false
+        });
+        join_all(confirmed).await.into_iter().all(|all| all)
     }
 
     /// Purges that were published in all, and how many of them should have come to each node
@@ -160,22 +204,16 @@ impl Nodes {
     }
 }
 
-fn setup(origin: &Origin, name: &str, broker: &Broker, disk: Option<PathBuf>) -> Setup {
+fn setup(origin: &Origin, name: &str, broker: &Broker, cache: &str) -> Setup {
     let bus = format!(
         "{{source: {name}, namespace: {NAMESPACE}, {}}}",
         broker.yaml(name)
     );
-    let setup = Setup::new(origin)
+    Setup::new(origin)
         .top("server", "{threads: 1, drain_timeout: 1m}")
         .top("telemetry", "{log_format: json, access_log: off}")
-        .top("bus", &bus);
-    match disk {
-        None => setup,
-        Some(path) => setup.top(
-            "cache",
-            &format!("{{l2: {{disk: {{path: \"{}\"}}}}}}", path.display()),
-        ),
-    }
+        .top("bus", &bus)
+        .top("cache", cache)
 }
 
 async fn standing(node: &Gateway) -> Value {

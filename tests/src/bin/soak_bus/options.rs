@@ -3,10 +3,13 @@
 use anyhow::{Context, bail};
 
 use crate::broker::Kind;
+use crate::harm::Drawn;
+use crate::tier::TierKind;
 
 /// How it is called.
 pub const USAGE: &str = "soak_bus [--transport redis|nats|jetstream|rabbitmq|rabbitmq_durable]… \
-                         [--nodes N] [--purges N] [--pages N] [--flood N] [--faults]";
+                         [--nodes N] [--purges N] [--pages N] [--flood N] [--faults] \
+                         [--rounds N [--seed N] [--tier none|disk|redis]… [--harm bus|store|all]]";
 
 /// What to run.
 #[derive(Debug)]
@@ -21,6 +24,12 @@ pub struct Options {
     pub flood: usize,
     /// Whether the broker is killed and frozen, and a node is killed.
     pub faults: bool,
+    /// Rounds of faults that a seed draws, for each transport and second tier; in place of
+    /// everything else where it is not 0.
+    pub rounds: usize,
+    pub seed: u64,
+    pub tiers: Vec<TierKind>,
+    pub drawn: Drawn,
 }
 
 impl Options {
@@ -34,6 +43,10 @@ impl Options {
             pages: 64,
             flood: 0,
             faults: false,
+            rounds: 0,
+            seed: 1,
+            tiers: Vec::new(),
+            drawn: Drawn::All,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
@@ -49,11 +62,18 @@ impl Options {
                 "--pages" => options.pages = number(&name, &value()?)?,
                 "--flood" => options.flood = number(&name, &value()?)?,
                 "--faults" => options.faults = true,
+                "--rounds" => options.rounds = number(&name, &value()?)?,
+                "--seed" => options.seed = number(&name, &value()?)? as u64,
+                "--tier" => options.tiers.push(value()?.parse()?),
+                "--harm" => options.drawn = value()?.parse()?,
                 _ => bail!("{name} is unknown; {USAGE}"),
             }
         }
         if options.transports.is_empty() {
             options.transports = Kind::ALL.to_vec();
+        }
+        if options.tiers.is_empty() {
+            options.tiers = TierKind::ALL.to_vec();
         }
         if !(2..=26).contains(&options.nodes) || !(1..=1_000).contains(&options.pages) {
             bail!("--nodes is from 2 to 26, --pages from 1 to 1000");

@@ -118,6 +118,17 @@ impl Truth {
         self.held.store(false, Ordering::SeqCst);
     }
 
+    /// What waits is promised now: it was seen to have come to every node.
+    pub fn release_at_once(&self) {
+        let pending = std::mem::take(&mut *self.pending.lock().unwrap());
+        for (_, wanted) in pending {
+            for node in 0..self.nodes {
+                self.promise(node, wanted);
+            }
+        }
+        self.held.store(false, Ordering::SeqCst);
+    }
+
     /// Waits until everything is promised.
     pub async fn settled(&self) {
         while !self.pending.lock().unwrap().is_empty() {

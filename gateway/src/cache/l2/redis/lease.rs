@@ -10,7 +10,6 @@
 //! as a lease holds without renewal, by its own clock ([`Watched`]), and at once what can be
 //! none: another type, a value without an end, one whose seal does not hold.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,21 +28,14 @@ const TERM: usize = TOKEN + 8;
 const ATTEMPTS: u32 = 3;
 
 impl Redis {
-    pub(super) async fn lease(
-        &self,
-        key: &StoreKey,
-        ttl: Duration,
-    ) -> Result<Acquired, StoreError> {
-        let lease = Lease {
-            key: *key,
-            token: token(),
-        };
+    pub(super) async fn lease(&self, lease: &Lease, ttl: Duration) -> Result<Acquired, StoreError> {
+        let key = &lease.key;
         let mut over = self.watched.expired(key, ttl);
         for _ in 0..ATTEMPTS {
-            match self.try_lease(&lease, ttl, over.as_ref()).await? {
+            match self.try_lease(lease, ttl, over.as_ref()).await? {
                 None => {
                     self.watched.forget(key);
-                    return Ok(Acquired::Owned(lease));
+                    return Ok(Acquired::Owned);
                 }
                 Some(held) if self.may_be_a_lease(key, &held) => {
                     self.watched.saw(key, held);
@@ -107,7 +99,7 @@ impl Redis {
         done(&answer, "SET")
     }
 
-    pub(super) async fn give_back(&self, lease: &Lease) -> Result<(), StoreError> {
+    pub(super) async fn give_back(&self, lease: &Lease) -> Result<bool, StoreError> {
         let keys = vec![self.names.lease(&lease.key)];
         let arguments = vec![
             lease.token.as_slice().into(),
@@ -115,7 +107,7 @@ impl Redis {
             lease.key.to_bytes().as_slice().into(),
         ];
         let answer = self.run(&script::RELEASE, keys, arguments).await?;
-        done(&answer, "DEL").map(drop)
+        done(&answer, "DEL")
     }
 }
 
@@ -157,13 +149,4 @@ impl Watched {
     fn forget(&self, key: &StoreKey) {
         self.0.invalidate(key);
     }
-}
-
-/// Never the same twice, on whichever node.
-fn token() -> [u8; TOKEN] {
-    static TURN: AtomicU64 = AtomicU64::new(0);
-    let turn = TURN.fetch_add(1, Ordering::Relaxed);
-    let half = || RandomState::new().hash_one(turn).to_be_bytes();
-    let (high, low) = (half(), half());
-    std::array::from_fn(|i| if i < 8 { high[i] } else { low[i - 8] })
 }

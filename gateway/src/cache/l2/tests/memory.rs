@@ -26,7 +26,6 @@ pub struct Memory {
     /// Appends fail.
     pub mute: AtomicBool,
     pub reads: AtomicUsize,
-    pub leases: AtomicUsize,
     pub deletes: AtomicUsize,
     /// While it is written, answers to reads are on their way.
     pub answers: tokio::sync::RwLock<()>,
@@ -291,19 +290,17 @@ impl Store for Memory {
 
     fn acquire<'a>(
         &'a self,
-        key: &'a StoreKey,
+        lease: &'a Lease,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
-        let turn = self.leases.fetch_add(1, Ordering::SeqCst) as u128;
         ready(self.alive().map(|()| {
             let mut held = self.held.lock();
-            if held.owner(key).is_some() {
+            if held.owner(&lease.key).is_some() {
                 return Acquired::Busy;
             }
-            let token = turn.to_be_bytes();
             let until = tokio::time::Instant::now() + ttl;
-            held.owners.insert(*key, (token, until));
-            Acquired::Owned(Lease { key: *key, token })
+            held.owners.insert(lease.key, (lease.token, until));
+            Acquired::Owned
         }))
     }
 
@@ -323,12 +320,14 @@ impl Store for Memory {
         }))
     }
 
-    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, StoreError>> {
         ready(self.alive().map(|()| {
             let mut held = self.held.lock();
-            if held.owns(lease) {
+            let owned = held.owns(lease);
+            if owned {
                 held.owners.remove(&lease.key);
             }
+            owned
         }))
     }
 

@@ -1,0 +1,164 @@
+//! The nodes' second tier in rounds of faults: none, a disk each, or a Redis that they share.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::bail;
+use e2e::redis::Redis;
+use e2e::wire::Wire;
+use tempfile::TempDir;
+
+use crate::harm::Harm;
+
+/// Which second tier the nodes have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TierKind {
+    None,
+    Disk,
+    Redis,
+}
+
+/// It, as it runs.
+pub enum Tier {
+    None,
+    /// A folder for each node.
+    Disk(TempDir),
+    Redis {
+        server: Redis,
+        line: Wire,
+    },
+}
+
+/// Room for a dozen of the pages, so that most are read from the second tier.
+const SMALL_L1: &str = "l1: {max_bytes: 16KiB, max_object_bytes: 4KiB}";
+/// What an evicting Redis has beyond what it uses.
+const ROOM: u64 = 256 << 10;
+
+impl TierKind {
+    pub const ALL: [Self; 3] = [Self::None, Self::Disk, Self::Redis];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Disk => "disk",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+impl FromStr for TierKind {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        match Self::ALL.into_iter().find(|kind| kind.name() == text) {
+            Some(kind) => Ok(kind),
+            None => bail!("{text:?} is no second tier; {}", crate::options::USAGE),
+        }
+    }
+}
+
+impl Tier {
+    pub async fn start(kind: TierKind) -> Self {
+        match kind {
+            TierKind::None => Self::None,
+            TierKind::Disk => Self::Disk(tempfile::tempdir().unwrap()),
+            TierKind::Redis => {
+                let server = Redis::start().await;
+                let line = Wire::to(server.port).await;
+                Self::Redis { server, line }
+            }
+        }
+    }
+
+    /// What a node has as its `cache`.
+    pub fn yaml(&self, node: &str) -> String {
+        match self {
+            Self::None => "{}".to_owned(),
+            Self::Disk(folder) => {
+                let path = folder.path().join(node);
+                format!(
+                    "{{{SMALL_L1}, l2: {{disk: {{path: \"{}\"}}}}}}",
+                    path.display()
+                )
+            }
+            Self::Redis { line, .. } => {
+                format!(
+                    "{{{SMALL_L1}, l2: {{redis: {{url: \"redis://{}\"}}}}}}",
+                    line.address
+                )
+            }
+        }
+    }
+
+    /// Harms it for `span`, then undoes that.
+    pub async fn harmed_for(&mut self, harm: Harm, span: Duration) {
+        let Self::Redis { server, line } = self else {
+            unreachable!("{harm:?} is drawn for Redis only");
+        };
+        let sleep = tokio::time::sleep(span);
+        match harm {
+            Harm::StoreKilled => {
+                server.kill();
+                server.forget();
+                sleep.await;
+                server.restart().await;
+            }
+            Harm::StoreOlder => {
+                server.cli(&["SAVE"]).await;
+                sleep.await;
+                server.kill();
+                server.restart().await;
+                server.forget();
+            }
+            Harm::StoreFrozen => {
+                server.freeze();
+                sleep.await;
+                server.thaw();
+            }
+            Harm::StoreCut => line.cut_for(span).await,
+            Harm::StoreFull => {
+                set(
+                    server,
+                    &[("maxmemory-policy", "noeviction"), ("maxmemory", "1")],
+                )
+                .await;
+                sleep.await;
+                set(server, &[("maxmemory", "0")]).await;
+            }
+            Harm::StoreReadOnly => {
+                server.cli(&["REPLICAOF", "127.0.0.1", "1"]).await;
+                sleep.await;
+                server.cli(&["REPLICAOF", "NO", "ONE"]).await;
+            }
+            Harm::StoreEvicting => {
+                let room = (used(server).await + ROOM).to_string();
+                set(
+                    server,
+                    &[("maxmemory-policy", "allkeys-random"), ("maxmemory", &room)],
+                )
+                .await;
+                sleep.await;
+                set(server, &[("maxmemory", "0")]).await;
+            }
+            Harm::StoreFlushed => {
+                server.cli(&["FLUSHALL"]).await;
+                sleep.await;
+            }
+            _ => unreachable!("{harm:?} is no harm of a store"),
+        }
+    }
+}
+
+async fn set(server: &Redis, values: &[(&str, &str)]) {
+    for (name, value) in values {
+        let said = server.cli(&["CONFIG", "SET", name, value]).await;
+        assert_eq!(said, "OK", "{name} {value}");
+    }
+}
+
+async fn used(server: &Redis) -> u64 {
+    let said = server.cli(&["INFO", "memory"]).await;
+    let mut lines = said.lines();
+    let line = lines.find_map(|line| line.trim().strip_prefix("used_memory:"));
+    line.expect("used_memory").parse().expect("bytes")
+}
