@@ -29,7 +29,7 @@ pub enum Harm {
     StoreOlder,
     StoreFrozen,
     StoreCut,
-    /// `noeviction` and no room.
+    /// Redis: `noeviction` and no room. A disk: not a byte of room.
     StoreFull,
     /// A replica of nobody who answers: every write is refused.
     StoreReadOnly,
@@ -95,6 +95,7 @@ impl Harm {
             Self::BrokerKilled | Self::BrokerFrozen | Self::BrokerCut | Self::OneNodeParted => {
                 drawn != Drawn::Store
             }
+            Self::StoreFull => drawn != Drawn::Bus && tier != TierKind::None,
             _ => drawn != Drawn::Bus && tier == TierKind::Redis,
         };
         Self::ALL.into_iter().filter(possible).collect()

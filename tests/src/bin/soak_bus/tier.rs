@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 use e2e::redis::Redis;
+use e2e::small_disk::SmallDisk;
 use e2e::wire::Wire;
-use tempfile::TempDir;
 
 use crate::harm::Harm;
 
@@ -21,8 +21,8 @@ pub enum TierKind {
 /// It, as it runs.
 pub enum Tier {
     None,
-    /// A folder for each node.
-    Disk(TempDir),
+    /// A disk with a folder for each node.
+    Disk(SmallDisk),
     Redis {
         server: Redis,
         line: Wire,
@@ -31,6 +31,8 @@ pub enum Tier {
 
 /// Room for a dozen of the pages, so that most are read from the second tier.
 const SMALL_L1: &str = "l1: {max_bytes: 16KiB, max_object_bytes: 4KiB}";
+/// MiB of the disk.
+const DISK: u32 = 96;
 /// What an evicting Redis has beyond what it uses.
 const ROOM: u64 = 256 << 10;
 
@@ -61,7 +63,10 @@ impl Tier {
     pub async fn start(kind: TierKind) -> Self {
         match kind {
             TierKind::None => Self::None,
-            TierKind::Disk => Self::Disk(tempfile::tempdir().unwrap()),
+            TierKind::Disk => {
+                let disk = SmallDisk::mount(DISK);
+                Self::Disk(disk.expect("the rights to mount a small disk"))
+            }
             TierKind::Redis => {
                 let server = Redis::start().await;
                 let line = Wire::to(server.port).await;
@@ -74,8 +79,8 @@ impl Tier {
     pub fn yaml(&self, node: &str) -> String {
         match self {
             Self::None => "{}".to_owned(),
-            Self::Disk(folder) => {
-                let path = folder.path().join(node);
+            Self::Disk(disk) => {
+                let path = disk.path().join(node);
                 format!(
                     "{{{SMALL_L1}, l2: {{disk: {{path: \"{}\"}}}}}}",
                     path.display()
@@ -92,10 +97,17 @@ impl Tier {
 
     /// Harms it for `span`, then undoes that.
     pub async fn harmed_for(&mut self, harm: Harm, span: Duration) {
-        let Self::Redis { server, line } = self else {
-            unreachable!("{harm:?} is drawn for Redis only");
-        };
         let sleep = tokio::time::sleep(span);
+        let (server, line) = match self {
+            Self::None => unreachable!("{harm:?} is drawn where there is a second tier"),
+            Self::Disk(disk) => {
+                assert_eq!(harm, Harm::StoreFull, "is all that is drawn for a disk");
+                disk.fill();
+                sleep.await;
+                return disk.make_room();
+            }
+            Self::Redis { server, line } => (server, line),
+        };
         match harm {
             Harm::StoreKilled => {
                 server.kill();
