@@ -139,6 +139,7 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
         base: PathBuf::new(),
         cache_dir: code_cache(),
         compiler: Compiler::of_this_program(config.plugins.compile.clone()),
+        max_total_memory: config.plugins.max_total_memory,
         fetch: fetch(Arc::clone(&origins)),
         upstreams: targets(config),
         registry: &registry,

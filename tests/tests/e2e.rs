@@ -76,6 +76,8 @@ mod coalescing;
 mod conditional;
 #[path = "e2e/cookies.rs"]
 mod cookies;
+#[path = "e2e/expectations.rs"]
+mod expectations;
 #[path = "e2e/followers.rs"]
 mod followers;
 #[path = "e2e/forwarding.rs"]
@@ -172,6 +174,8 @@ mod plugin_hooks;
 mod plugin_identity;
 #[path = "e2e/plugin_kit.rs"]
 mod plugin_kit;
+#[path = "e2e/plugin_memory.rs"]
+mod plugin_memory;
 #[path = "e2e/plugin_mistakes.rs"]
 mod plugin_mistakes;
 #[path = "e2e/plugin_quarantine.rs"]
