@@ -262,7 +262,8 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(()).unwrap();
-        check(&request, &Limits::default(), u64::MAX)
+        let limits = Limits::default();
+        check(&request, &limits, limits.max_body_bytes.0)
             .err()
             .map(|refusal| refusal.status.as_u16())
     }
