@@ -2,7 +2,7 @@
 //! that it may go on.
 
 use e2e::gateway::Gateway;
-use e2e::h2raw::{End, Frame, H2, PREFACE, flag, frame, get, kind, post, setting};
+use e2e::h2raw::{End, Frame, H2, PREFACE, flag, frame, get, kind, post, setting, window};
 use e2e::origin::Origin;
 use e2e::reply::Reply;
 use e2e::setup::Setup;
@@ -81,6 +81,8 @@ async fn it_stands_between_the_frames_of_other_answers() {
             waiting.retain(|stream| *stream != head.stream);
         }
     }
+    // Room for what the large answers have to send before.
+    h2.write(window(0, 32 << 20)).await;
     finishes(&mut h2, 79).await;
 }
 
