@@ -139,6 +139,7 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
         base: PathBuf::new(),
         cache_dir: code_cache(),
         compiler: Compiler::of_this_program(config.plugins.compile.clone()),
+        max_total_memory: config.plugins.max_total_memory,
         fetch: fetch(Arc::clone(&origins)),
         upstreams: targets(config),
         registry: &registry,
@@ -211,7 +212,12 @@ impl App {
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         raise_limits(config);
-        let bound = Bound::bind(&config.listeners, threads)?;
+        let of_routes = config
+            .routes
+            .iter()
+            .map(|route| route.limits.max_body_bytes);
+        let body_bytes = of_routes.flatten().max().map_or(0, |bytes| bytes.0);
+        let bound = Bound::bind(&config.listeners, threads, body_bytes)?;
         let addresses = bound.addresses();
         let admin_bound =
             Bound::bind_reserved(&admin_listener(&config.admin)).map_err(StartError::Admin)?;

@@ -44,7 +44,7 @@ pub async fn run(listen: &[SocketAddr]) -> Result<(), BindError> {
 /// Which address cannot be listened on, and what to do about it.
 pub fn start(listen: &[SocketAddr]) -> Result<(Running, Vec<SocketAddr>), BindError> {
     let listeners: Vec<_> = listen.iter().copied().map(listener).collect();
-    let bound = Bound::bind(&listeners, 1)?;
+    let bound = Bound::bind(&listeners, 1, 0)?;
     let addresses = bound.addresses();
     let site = Arc::new(Site::default());
     let running = bound.start(move |request, _peer, _early| {

@@ -17,10 +17,14 @@
 //! Invariant: no length that the input declares makes us allocate more than an input of
 //! this size can hold, nor more than the limit.
 
+use std::io::{BufRead, BufReader};
+
 use bytes::Bytes;
+use flate2::bufread::GzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::{CompressionLvl, Compressor};
 use zstd::bulk;
+use zstd::stream::read::Decoder;
 use zstd::zstd_safe::{self, find_frame_compressed_size};
 
 /// Bytes of the tag.
@@ -32,6 +36,8 @@ const ZSTD: &[u8; TAG] = b"HC1Z";
 
 /// gzip's window, the largest.
 const WINDOW_BITS: u8 = 15;
+/// zstd's window where it is read piece by piece, 8 MiB: what RFC 8878 (§3.1.1.1.2) asks of every reader.
+const ZSTD_WINDOW_BITS: u32 = 23;
 /// No gzip stream expands more (zlib's documentation), and no zstd block: 128 KiB of 4 bytes.
 const GZIP_RATIO: usize = 1_032;
 const ZSTD_RATIO: usize = 1 << 15;
@@ -142,7 +148,34 @@ pub fn expand(bytes: &Bytes, limit: usize) -> Result<Bytes, Fault> {
     }
 }
 
-/// Bytes by which the output grows when the length at gzip's end was wrong.
+/// The msgpack inside `bytes` piece by piece: nothing of it is kept, whatever it expands to.
+///
+/// # Errors
+/// When the bytes do not begin with one of the tags. What is damaged is an error of the reader:
+/// [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) where it ends too early.
+pub fn reader(bytes: &[u8]) -> Result<Box<dyn BufRead + '_>, Fault> {
+    let Some((tag, body)) = bytes.split_first_chunk::<TAG>() else {
+        return Err(Fault::Truncated);
+    };
+    Ok(match tag {
+        PLAIN => Box::new(body),
+        GZIP => Box::new(BufReader::with_capacity(STEP, GzDecoder::new(body))),
+        ZSTD => {
+            let mut from = Decoder::with_buffer(body).map_err(|_| Fault::Damaged)?;
+            from.window_log_max(ZSTD_WINDOW_BITS)
+                .map_err(|_| Fault::Damaged)?;
+            Box::new(BufReader::with_capacity(STEP, from.single_frame()))
+        }
+        _ => return Err(Fault::Tag),
+    })
+}
+
+/// Whether reading `bytes` may take much longer than their number says.
+pub fn is_compressed(bytes: &[u8]) -> bool {
+    bytes.starts_with(GZIP) || bytes.starts_with(ZSTD)
+}
+
+/// Bytes of a piece, and by which the output grows when the length at gzip's end was wrong.
 const STEP: usize = 64 << 10;
 
 fn gunzip(body: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {

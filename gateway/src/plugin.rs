@@ -75,10 +75,13 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
+use meter::TotalMemory;
 use metrics::Families;
 use setup::{Job, Workshop};
 use swap::{By, Versions};
 use version::Version;
+
+use crate::units::ByteSize;
 
 pub use bindings::types;
 pub use bounds::{OverLimit, Part};
@@ -117,6 +120,8 @@ pub struct Options<'a> {
     pub cache_dir: Option<PathBuf>,
     /// Where plugins are compiled.
     pub compiler: Compiler,
+    /// Linear memory of all instances together.
+    pub max_total_memory: ByteSize,
     /// Sends a plugin's requests.
     pub fetch: Fetch,
     /// URLs of the targets of each upstream.
@@ -180,6 +185,7 @@ impl Plugins {
             base: options.base,
             cache_dir: options.cache_dir,
             compiler: options.compiler,
+            total_memory: Arc::new(TotalMemory::new(options.max_total_memory)),
             fetch: options.fetch,
             upstreams: options.upstreams,
             threads: Mutex::default(),

@@ -51,13 +51,14 @@ use std::task::Poll;
 use std::time::Instant;
 
 use futures_util::future::{BoxFuture, Either, Ready, ready};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::cache::event::{Event, StaleReason};
 use crate::cache::{Cache, Lookup};
-use crate::http::body::Body;
+use crate::http::body::{Body, UploadTerms};
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward::{self, HopWishes, Received, Trust};
 use crate::http::path::{self, Rules};
@@ -137,6 +138,17 @@ enum Work {
     AwaitBody,
     Pass(Forward, Option<&'static str>),
     Load(Box<(Keyed, Lookup)>),
+}
+
+/// Sets the limits of the request's body, and says whether the length that it announces is within.
+fn admits(route: &Route, parts: &Parts) -> bool {
+    let Some(terms) = parts.extensions.get::<UploadTerms>() else {
+        return true;
+    };
+    let most = terms.set(route.upload);
+    let announced = parts.headers.get(CONTENT_LENGTH);
+    let length = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_none_or(|length: u64| length <= most)
 }
 
 fn at_once(response: Response<Body>) -> Answer {
@@ -237,6 +249,12 @@ impl Proxy {
             }
         };
         let line = self.access.begin(&parts, &host, Some(route), &caller);
+        if !admits(route, &parts) {
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            let answer = respond::plain(status, "413 the request body is too large\n");
+            let served = Served::new(answer, Outcome::Error);
+            return at_once(self.finish(route, line, served, started));
+        }
         let host = match route.request_plugin {
             None => host,
             Some(_) => {

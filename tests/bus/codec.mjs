@@ -1,7 +1,8 @@
 // Events in files, for tests without a broker.
 //
 //   codec.mjs encode FILE [gzip|json]   writes the event that stands as JSON on stdin; its
-//                                       fields that are "<undefined>" become undefined
+//                                       fields that are "<undefined>" become undefined, and
+//                                       its value may be "<odd NAME>" (wire.mjs)
 //   codec.mjs decode FILE               prints the event as one line of JSON; fails where the
 //                                       seed would call it malformed
 

@@ -78,6 +78,8 @@ mod conditional;
 mod cookies;
 #[path = "e2e/doctor_crash.rs"]
 mod doctor_crash;
+#[path = "e2e/expectations.rs"]
+mod expectations;
 #[path = "e2e/followers.rs"]
 mod followers;
 #[path = "e2e/forwarding.rs"]
@@ -180,6 +182,8 @@ mod plugin_hooks;
 mod plugin_identity;
 #[path = "e2e/plugin_kit.rs"]
 mod plugin_kit;
+#[path = "e2e/plugin_memory.rs"]
+mod plugin_memory;
 #[path = "e2e/plugin_mistakes.rs"]
 mod plugin_mistakes;
 #[path = "e2e/plugin_quarantine.rs"]

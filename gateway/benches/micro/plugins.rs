@@ -41,6 +41,7 @@ pub fn load(runtime: &Runtime) -> anyhow::Result<Shipped> {
         base: Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist"),
         cache_dir: None,
         compiler: Compiler::here(),
+        max_total_memory: lamina::plugin::config::DEFAULT_TOTAL_MEMORY,
         fetch: one_kibibyte(),
         upstreams: BTreeMap::new(),
         registry: &prometheus::Registry::new(),

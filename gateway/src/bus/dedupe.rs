@@ -47,8 +47,9 @@ impl Dedupe {
         }
     }
 
-    /// What is kept of this id of this source here.
-    pub fn mark(&self, source: &str, id: &str) -> Mark {
+    /// What is kept of this id of this source here. The time that the event states counts as a
+    /// part of its id: a service that counts from 1 again after a restart says something new.
+    pub fn mark(&self, source: &str, id: (&str, u64)) -> Mark {
         Mark {
             source: self.keys[0].hash_one(source),
             id: self.keys.each_ref().map(|key| key.hash_one((source, id))),
@@ -117,7 +118,7 @@ mod tests {
     fn an_id_is_known_for_its_time_and_within_the_bound() {
         let (start, life) = (Instant::now(), Duration::from_secs(300));
         let mut seen = Dedupe::new(4, life);
-        let [a, b, c] = ["a", "b", "c"].map(|id| seen.mark("s", id));
+        let [a, b, c] = ["a", "b", "c"].map(|id| seen.mark("s", (id, 0)));
         assert!(!seen.knows(a, start));
         seen.note(a, start);
         seen.note(b, start);
@@ -136,16 +137,16 @@ mod tests {
     fn no_source_takes_the_room_of_another() {
         let now = Instant::now();
         let mut seen = Dedupe::new(10, Duration::from_secs(300));
-        let quiet = seen.mark("quiet", "1");
+        let quiet = seen.mark("quiet", ("1", 0));
         seen.note(quiet, now);
         for n in 0..1_000 {
-            let loud = seen.mark("loud", &n.to_string());
+            let loud = seen.mark("loud", (&n.to_string(), 0));
             seen.note(loud, now);
         }
         assert!(seen.knows(quiet, now));
         assert_eq!(seen.turns.len(), 6);
         for n in 0..1_000 {
-            let mark = seen.mark(&format!("many {n}"), "1");
+            let mark = seen.mark(&format!("many {n}"), ("1", 0));
             seen.note(mark, now);
         }
         assert_eq!((seen.turns.len(), seen.counts.len()), (10, 10));
@@ -158,11 +159,12 @@ mod tests {
             Dedupe::new(1, Duration::ZERO),
         );
         let long = "x".repeat(64 << 10);
-        assert_eq!(one.mark("s", &long), one.mark("s", &long));
-        assert_ne!(one.mark("s", &long), one.mark("s", &long[1..]));
-        assert_ne!(one.mark("s", &long), one.mark("t", &long));
-        assert_ne!(one.mark("s", &long), other.mark("s", &long));
-        let [first, second] = one.mark("s", "a").id;
+        assert_eq!(one.mark("s", (&long, 0)), one.mark("s", (&long, 0)));
+        assert_ne!(one.mark("s", (&long, 0)), one.mark("s", (&long[1..], 0)));
+        assert_ne!(one.mark("s", (&long, 0)), one.mark("t", (&long, 0)));
+        assert_ne!(one.mark("s", (&long, 0)), one.mark("s", (&long, 1)));
+        assert_ne!(one.mark("s", (&long, 0)), other.mark("s", (&long, 0)));
+        let [first, second] = one.mark("s", ("a", 0)).id;
         assert_ne!(first, second, "two keys");
     }
 }

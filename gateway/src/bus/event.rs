@@ -13,7 +13,7 @@
 //! | `keys` | array of text | `del`, `set` |
 //! | `pattern` | text | `pattern` |
 //! | `namespace` | text | where configured |
-//! | `value`, `ttlMs`, `generation`, `keyTypes`, … | skipped | foreign ones |
+//! | `value`, `ttlMs`, `generation`, `keyTypes`, … | skipped, whatever they are: see [`outer`] | foreign ones |
 //! | `lamina` | map: `boot`, `purges`, `sequence`, `kind`, and by kind `selector`, `soft`, `receipt`; `key`, `primary`, `record`, `log` or `publishers`; `likeness`; `healthy`, `version`; `of`, `order`; last of all `seal`, see [`crate::bus::seal`] | ours |
 //!
 //! Decision: **the outer shape is what an event means to whoever does not know its kind.**
@@ -27,19 +27,31 @@
 //! Names, ids and counts in an event of a node are held to what nodes say: an event that
 //! exceeds that was made by somebody else, and is malformed as a whole.
 //!
+//! Limits of an event of another service: [`MAX_KEYS`] keys, texts of [`MAX_TEXT`] bytes and
+//! [`MAX_BYTES`] of them in all, keys that begin within the first [`MAX_READ`] bytes of its
+//! msgpack (with a `namespace` configured, that field as well), gzip or zstd (no lz4, no snappy),
+//! and no `bundleStrings` of `msgpackr`. What exceeds them is counted by reason, and logged
+//! with the beginning of its first key.
+//!
 //! Invariant: nothing that a message declares makes more room than its bytes can fill, nor
 //! more than the limits below; what is skipped is not built.
 
 mod form;
+mod outer;
 mod read;
+mod skim;
 mod write;
 
 use bytes::Bytes;
 
 use super::seal::{SealCheck, SealKeys};
 
-/// Bytes of an event at most, as sent and expanded. Receivers drop what is larger.
+/// Bytes of an event of a node at most, as sent and expanded, and of what is kept of any event.
+/// Receivers drop what is larger.
 pub const MAX_BYTES: usize = 1 << 20;
+/// Bytes that are read of the msgpack of another service's event, 32 MiB: more than its library
+/// reads itself (25 MiB). What stands behind them is not seen.
+pub const MAX_READ: u64 = 32 << 20;
 /// Keys of one event at most, as the seed has it.
 pub const MAX_KEYS: usize = 4_096;
 /// Bytes of one text at most, as the seed has it.
@@ -50,8 +62,8 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_COUNT: u64 = 1 << 48;
 /// Publishers whose purges a value may say that it knew, at most; no node tells more.
 pub const MAX_PUBLISHERS: usize = 256;
-/// Containers in containers, at most: the seed's limit, since a value that it can send is
-/// skipped here and its event still invalidates. JSON is skipped without recursion.
+/// Containers in containers in an event of a node, at most; what others say is skipped without
+/// recursion.
 const MAX_DEPTH: usize = 128;
 /// No key of anybody: what events delete that are for Lamina nodes only.
 const INERT: &str = "lamina:";
@@ -172,6 +184,14 @@ pub enum Seen {
     Publishers(Vec<(String, u64, u64)>),
 }
 
+/// Bytes are no event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unreadable {
+    pub reason: Malformed,
+    /// How the first of its keys begins, where one could be read.
+    pub key: Option<String>,
+}
+
 /// Why bytes are no event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Malformed {
@@ -179,7 +199,10 @@ pub enum Malformed {
     Tag,
     #[error("it ends too early")]
     Truncated,
-    #[error("it is, or declares to be, larger than {MAX_BYTES} bytes")]
+    #[error(
+        "it is an event of a node, or has texts, of more than {MAX_BYTES} bytes, or its keys stand \
+         behind its first {MAX_READ} bytes"
+    )]
     TooLarge,
     #[error("it has more than {MAX_KEYS} keys")]
     TooMany,
@@ -189,8 +212,6 @@ pub enum Malformed {
     Name,
     #[error("it counts further than a node can, or a purge that it does not count")]
     Count,
-    #[error("it nests deeper than {MAX_DEPTH} containers")]
-    TooDeep,
     #[error("the compressed data are damaged")]
     Compression,
     #[error("its content has not the form of an event")]
@@ -222,14 +243,15 @@ impl Event {
     /// # Errors
     /// Everything that is not such an event, or exceeds the limits, with the reason.
     pub fn decode(bytes: &Bytes) -> Result<Self, Malformed> {
-        read::event(bytes, None).map(|opened| opened.event)
+        let opened = read::event(bytes, None).map_err(|unreadable| unreadable.reason)?;
+        Ok(opened.event)
     }
 
     /// The same, with what its seal says. Without keys no seal is looked at.
     ///
     /// # Errors
     /// See [`decode`](Self::decode).
-    pub fn open(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Malformed> {
+    pub fn open(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Unreadable> {
         read::event(bytes, keys)
     }
 }
@@ -254,7 +276,6 @@ impl Malformed {
             Self::TooLong => "too_long",
             Self::Name => "name",
             Self::Count => "count",
-            Self::TooDeep => "too_deep",
             Self::Compression => "compression",
             Self::Form => "form",
             Self::Missing => "missing",

@@ -20,12 +20,13 @@ use prometheus::Registry;
 
 use super::config::{self, Admission};
 use super::dedupe::Dedupe;
-use super::event::{Event, Malformed, Message, Opened};
+use super::event::{Event, Malformed, Message, Opened, Unreadable};
 use super::outbox::Identity;
 use super::refusals::{RareLine, Reason, Refusals};
 use super::replay::{Moment, Replays, Rules};
 use super::seal::SealCheck;
 use super::transport::{Delivery, Guarantee, Receipt, Word, Words};
+use crate::hc1;
 use crate::telemetry::limit::LineLimiter;
 use metrics::{Heard, Metrics};
 
@@ -96,11 +97,11 @@ struct Seen {
 
 /// A word whose message has been decoded.
 enum Told {
-    Event(Box<Result<Opened, Malformed>>, Option<Box<dyn Receipt>>),
+    Event(Box<Result<Opened, Unreadable>>, Option<Box<dyn Receipt>>),
     Word(Word),
 }
 
-/// Messages from this size on are decoded off the runtime's threads.
+/// Messages from this size on, and compressed ones, are decoded off the runtime's threads.
 const LARGE: usize = 64 << 10;
 
 impl Inbox {
@@ -213,15 +214,12 @@ impl Inbox {
         }
     }
 
-    fn take(&self, event: Result<Opened, Malformed>, receipt: Option<Box<dyn Receipt>>) {
+    fn take(&self, event: Result<Opened, Unreadable>, receipt: Option<Box<dyn Receipt>>) {
         let heard = match event {
             _ if !self.listens => Heard::NotListening,
             Ok(event) => self.judge(event),
-            Err(malformed) => {
-                self.metrics.malformed(malformed);
-                self.warn(|dropped| {
-                    tracing::warn!(reason = %malformed, dropped, "a message is no event");
-                });
+            Err(unreadable) => {
+                self.unreadable(&unreadable);
                 Heard::Malformed
             }
         };
@@ -231,6 +229,17 @@ impl Inbox {
             (Some(receipt), _) => receipt.done(),
             (None, _) => {}
         }
+    }
+
+    fn unreadable(&self, unreadable: &Unreadable) {
+        let Unreadable { reason, key } = unreadable;
+        self.metrics.malformed(*reason);
+        self.warn(|dropped| match key {
+            Some(key) => {
+                tracing::warn!(%reason, key, dropped, "a message is no event: this key is not purged");
+            }
+            None => tracing::warn!(%reason, dropped, "a message is no event"),
+        });
     }
 
     fn judge(&self, opened: Opened) -> Heard {
@@ -301,7 +310,7 @@ impl Inbox {
     fn hear_by_id(&self, event: Event, trust: Trust) -> Heard {
         // As above.
         let mut seen = self.seen.lock();
-        let id = seen.ids.mark(&event.source, &event.id);
+        let id = seen.ids.mark(&event.source, (&event.id, event.ts));
         if seen.ids.knows(id, Instant::now()) {
             return Heard::Duplicate;
         }
@@ -352,13 +361,14 @@ async fn decoded(word: Word, identity: &Identity) -> Told {
     let Word::Message(Delivery { bytes, receipt }) = word else {
         return Told::Word(word);
     };
-    let event = match bytes.len() < LARGE {
+    let is_quick = bytes.len() < LARGE && !hc1::is_compressed(&bytes);
+    let event = match is_quick {
         true => Event::open(&bytes, identity.seal.as_ref()),
         false => {
             let keys = identity.seal.clone();
             tokio::task::spawn_blocking(move || Event::open(&bytes, keys.as_ref()))
                 .await
-                .unwrap_or(Err(Malformed::Form))
+                .unwrap_or_else(|_| Err(Malformed::Form.into()))
         }
     };
     Told::Event(Box::new(event), receipt)

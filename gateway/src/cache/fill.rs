@@ -205,12 +205,12 @@ impl Fill {
             return None;
         }
         let mut stream = self.stream.lock();
-        let has_trailers = trailers.is_some();
         stream.trailers = trailers;
         stream.end = Some(End::Complete);
         stream.wake();
-        // Trailers would be lost in an entry, so such a response is not kept.
-        let kept = stream.arrived <= self.limit as u64 && !has_trailers;
+        // Trailers are for those who read along: an entry has none, and nobody announced them
+        // (`Refusal::Trailers`).
+        let kept = stream.arrived <= self.limit as u64;
         kept.then(|| {
             let body = StoredBody::read_by(&self.readers, stream.join());
             stream.chunks.clear();

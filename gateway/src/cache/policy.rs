@@ -5,8 +5,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, COOKIE, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::header::{
+    AUTHORIZATION, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, TRAILER,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::cache::config;
 use crate::http::cache_control::{FieldForm, RequestDirectives, ResponseDirectives};
@@ -177,6 +179,8 @@ pub enum Refusal {
     Plugin,
     /// The loader saw what the key does not cover, and the route does not have that.
     Unkeyed,
+    /// It announces trailers, or means nothing without them; entries have none.
+    Trailers,
 }
 
 impl Refusal {
@@ -196,6 +200,7 @@ impl Refusal {
             Self::Part => "part",
             Self::Plugin => "plugin",
             Self::Unkeyed => "unkeyed",
+            Self::Trailers => "trailers",
         }
     }
 }
@@ -222,6 +227,8 @@ const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 
 const TTL_STATUSES: [u16; 4] = [200, 203, 301, 308];
 /// The target that every CDN listens to (RFC 9213 §3.1), and the default one.
 const CDN_CACHE_CONTROL: &str = "cdn-cache-control";
+/// How the content types of gRPC begin.
+const GRPC: &[u8] = b"application/grpc";
 /// The heuristic share of the time since `Last-Modified` (RFC 9111 §4.2.2), and its bound.
 const HEURISTIC_SHARE: u32 = 10;
 const HEURISTIC_MAX: Duration = Duration::from_secs(86_400);
@@ -386,7 +393,10 @@ impl Policy {
         if Vary::parse(exchange.response) == Vary::Any {
             return Err(Refusal::VaryAny);
         }
-        Ok(())
+        match needs_trailers(exchange.response) {
+            true => Err(Refusal::Trailers),
+            false => Ok(()),
+        }
     }
 
     fn lifetime(
@@ -572,6 +582,13 @@ fn heuristic(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Lifetim
         None => has_validator(exchange)
             .then_some((Lifetime::OfResponse(Duration::ZERO), Source::Validator)),
     }
+}
+
+/// Whether a client would miss trailers that a hit does not have: those that the sender announced
+/// (RFC 9110 §6.6.2), and the status of a gRPC call. Others may be discarded (RFC 9111 §3.1).
+fn needs_trailers(response: &HeaderMap) -> bool {
+    let kind = response.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    response.contains_key(TRAILER) || kind.is_some_and(|kind| kind.starts_with(GRPC))
 }
 
 /// Final statuses but for parts and validation answers.

@@ -429,6 +429,14 @@ fn plugins(config: &Config, report: &mut Report) {
             limits.load_timeout.0.as_millis() as u64,
         );
         report.positive(at.key("limits").key("max_memory"), limits.max_memory.0);
+        if limits.max_memory > config.plugins.max_total_memory {
+            let message = format!(
+                "never reached: above plugins.max_total_memory ({}), which all instances share; \
+                 expected at most that",
+                config.plugins.max_total_memory
+            );
+            report.add(at.key("limits").key("max_memory"), message);
+        }
         report.positive(at.key("limits").key("max_stack"), limits.max_stack.0);
         report.positive(at.key("limits").key("max_requests"), limits.max_requests);
         report.positive(

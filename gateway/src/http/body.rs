@@ -17,10 +17,12 @@ mod bounded;
 mod excerpt;
 mod pace;
 mod slices;
+mod upload;
 
 pub use bounded::{Bounded, LastMove, TimeLift};
 pub use excerpt::Excerpt;
 pub use pace::Pace;
+pub use upload::{UploadLimits, UploadTerms};
 
 /// A stream behind [`Body::Boxed`].
 pub type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;

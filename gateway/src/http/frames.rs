@@ -5,17 +5,18 @@
 //! once (PING, SETTINGS, PRIORITY, empty DATA, WINDOW_UPDATE, unknown kinds), nor the
 //! reset of a stream that is being worked on, for which an origin was asked. Here only the
 //! nine bytes that begin a frame are looked at, what [`window`] has to know, and of a client
-//! the header blocks, for what h2 drops of their paths ([`Fragments`]); no byte is changed.
+//! the header blocks, for what h2 drops of their paths ([`Fragments`]) and for those that wait
+//! for a 100 (`interim`); no byte is changed, and nothing added but that answer.
 //! Neighbours: `server` puts it around its HTTP/2 connections, `origin` around its own.
 //!
 //! Decision: bytes that we send earn frames, so that a peer that is served may confirm
 //! each piece; the answer to a PING earns less than a PING costs. A frame too many ends the
 //! connection through h2: what it reads from there on is one header block in more
 //! CONTINUATION frames than it takes, to which its answer is GOAWAY with
-//! ENHANCE_YOUR_CALM and the last stream it worked on. To say so from here, the frames on
-//! the way out would have to be followed as well.
+//! ENHANCE_YOUR_CALM and the last stream it worked on, which nobody knows here.
 
 use std::io;
+use std::iter;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -25,9 +26,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 mod fragments;
+mod interim;
 mod window;
 
 use fragments::{Blocks, Reading};
+use interim::Interim;
 use window::WindowReader;
 
 pub use fragments::Fragments;
@@ -41,6 +44,7 @@ const PREFACE: u32 = 24;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const PUSH_PROMISE: u8 = 5;
 const CONTINUATION: u8 = 9;
 /// The flag of DATA.
 const END_STREAM: u8 = 1;
@@ -68,6 +72,8 @@ const IDLE_OF_ORIGIN: Allowance = Allowance {
 pub struct Metered<T> {
     io: T,
     scan: Scan,
+    /// Towards a client.
+    interim: Option<Interim>,
     /// How much was read of what h2 gets in place of further frames.
     ended: Option<usize>,
 }
@@ -111,6 +117,7 @@ impl<T> Metered<T> {
     pub fn client(io: T, found: Arc<Fragments>) -> Self {
         let mut metered = Self::new(io, PREFACE, IDLE, false);
         metered.scan.blocks = Some(Blocks::new(found));
+        metered.interim = Some(Interim::default());
         metered
     }
 
@@ -141,16 +148,49 @@ impl<T> Metered<T> {
         Self {
             io,
             scan,
+            interim: None,
             ended: None,
         }
     }
 
-    fn sent(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.scan.resets.sent += bytes as u64;
-            self.scan.idle.sent += bytes as u64;
+    /// Counts what was written of `pieces`.
+    fn sent<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>, written: usize) {
+        self.scan.resets.sent += written as u64;
+        self.scan.idle.sent += written as u64;
+        let Some(interim) = &mut self.interim else {
+            return;
+        };
+        let mut left = written;
+        for piece in pieces {
+            let now = piece.len().min(left);
+            interim.wrote(&piece[..now]);
+            left -= now;
         }
-        written
+    }
+
+    /// Notes who waits for a 100 in what was read.
+    fn answer_waiting(&mut self) {
+        let waiting = self.scan.blocks.as_mut().map(Blocks::take_waiting);
+        if let (Some(interim), Some(waiting)) = (&mut self.interim, waiting) {
+            let takes = self
+                .scan
+                .windows
+                .as_ref()
+                .is_none_or(WindowReader::keeps_table);
+            let waiting = waiting.into_iter().filter(|_| takes);
+            waiting.for_each(|stream| interim.go_on(stream));
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Metered<T> {
+    /// Writes the answers that stand before what hyper writes next; how much of that may follow.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(interim) = &mut self.interim else {
+            return Poll::Ready(Ok(usize::MAX));
+        };
+        ready!(interim.poll_write(cx, &mut self.io))?;
+        Poll::Ready(Ok(interim.most()))
     }
 }
 
@@ -203,7 +243,7 @@ impl Scan {
         };
         self.spent |= !free && !bucket.take();
         if let Some(blocks) = &mut self.blocks
-            && blocks.begin(kind, flags, self.skip) == Reading::Over
+            && blocks.begin(&self.head) == Reading::Over
         {
             self.blocks = None;
         }
@@ -275,7 +315,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
         if self.ended.is_none() {
             let before = into.filled().len();
             ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
-            let Some(whole) = self.scan.pass(&into.filled()[before..]) else {
+            let end = self.scan.pass(&into.filled()[before..]);
+            self.answer_waiting();
+            let Some(whole) = end else {
                 return Poll::Ready(Ok(()));
             };
             tracing::debug!("an HTTP/2 peer sent too many frames that do nothing and is cut");
@@ -293,8 +335,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.sent(written)
+        let most = ready!(self.poll_interim(cx))?;
+        let bytes = &bytes[..bytes.len().min(most)];
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        self.sent(iter::once(bytes), written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -302,8 +347,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
-        self.sent(written)
+        let most = ready!(self.poll_interim(cx))?;
+        if most != usize::MAX {
+            let first = pieces.iter().find(|piece| !piece.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |piece| piece));
+        }
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, pieces))?;
+        self.sent(pieces.iter().map(|piece| &**piece), written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -311,6 +362,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -21,13 +21,14 @@ pub struct Refusal {
     pub reason: &'static str,
 }
 
-/// Checks the head of a request against `limits` and RFC 9110/9112.
+/// Checks the head of a request against `limits` and RFC 9110/9112. Some route takes a body of
+/// `body_bytes`, if its own does not say less.
 ///
 /// # Errors
 /// The refusal to answer with; the connection is to be closed after it.
-pub fn check<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
+pub fn check<B>(request: &Request<B>, limits: &Limits, body_bytes: u64) -> Result<(), Refusal> {
     let seen = Seen::of(request.headers());
-    sizes(request, &seen, limits)?;
+    sizes(request, &seen, limits, body_bytes)?;
     framing(&seen)?;
     target(request)?;
     host(request, &seen)
@@ -68,7 +69,12 @@ pub fn broken(fault: Fault) -> Refusal {
     }
 }
 
-fn sizes<B>(request: &Request<B>, seen: &Seen<'_>, limits: &Limits) -> Result<(), Refusal> {
+fn sizes<B>(
+    request: &Request<B>,
+    seen: &Seen<'_>,
+    limits: &Limits,
+    body_bytes: u64,
+) -> Result<(), Refusal> {
     if target_length(request.uri()) as u64 > limits.max_uri_bytes.0 {
         return refuse(StatusCode::URI_TOO_LONG, "the request target is too long");
     }
@@ -81,7 +87,7 @@ fn sizes<B>(request: &Request<B>, seen: &Seen<'_>, limits: &Limits) -> Result<()
     // hyper has checked the number; one that does not fit is over any limit.
     if let Some(announced) = seen.length {
         let length = announced.to_str().ok().and_then(|text| text.parse().ok());
-        if length.unwrap_or(u64::MAX) > limits.max_body_bytes.0 {
+        if length.unwrap_or(u64::MAX) > body_bytes {
             return refuse(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "the request body is too large",
@@ -256,7 +262,8 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(()).unwrap();
-        check(&request, &Limits::default())
+        let limits = Limits::default();
+        check(&request, &limits, limits.max_body_bytes.0)
             .err()
             .map(|refusal| refusal.status.as_u16())
     }

@@ -1,8 +1,9 @@
-//! What of HPACK (RFC 7541) tells the path that an HTTP/2 client wrote.
+//! What of HPACK (RFC 7541) tells the path that an HTTP/2 client wrote, and whether it waits
+//! for a 100 before it sends its content.
 //!
 //! h2 hands over a path without its fragment and says nothing of it, where HTTP/1 refuses
 //! one. So header blocks are read here a second time, as far as needed: the lengths of what
-//! goes into the table of fields, and the values of `:path`. A block that can't be read is
+//! goes into the table of fields, and the values of `:path` and `expect`. A block that can't be read is
 //! one that h2 ends the connection for.
 
 use std::collections::VecDeque;
@@ -15,6 +16,11 @@ const ENTRY_OVERHEAD: usize = 32;
 const PATH: &[u8] = b":path";
 /// The entries of the static table that are named `:path`.
 const STATIC_PATHS: std::ops::RangeInclusive<usize> = 4..=5;
+const EXPECT: &[u8] = b"expect";
+/// The entry of the static table that is named `expect`.
+const STATIC_EXPECT: usize = 35;
+/// RFC 9110 §10.1.1.
+const CONTINUE: &[u8] = b"100-continue";
 
 /// The lengths of the names in the static table (RFC 7541, appendix A), on from index 1.
 const STATIC_NAMES: [u8; 61] = [
@@ -90,17 +96,34 @@ struct Entry {
     name_length: usize,
     size: usize,
     name: Name,
-    cut: Option<Cut>,
+    told: Told,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Name {
     Path,
+    Expect,
     Other,
 }
 
 /// A path that had a fragment, without it.
 pub type Cut = Box<[u8]>;
+
+/// Whether the client sends the content of its request unasked.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Content {
+    #[default]
+    Comes,
+    /// It waits for a 100.
+    Waits,
+}
+
+/// What a field, or a block of them, tells.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Told {
+    pub cut: Option<Cut>,
+    pub content: Content,
+}
 
 /// What is left of a block.
 struct Block<'a>(&'a [u8]);
@@ -117,47 +140,49 @@ impl Default for Fields {
 }
 
 impl Fields {
-    /// Reads the next block of the connection, which must be whole. Some: its path had a
-    /// fragment.
+    /// Reads the next block of the connection, which must be whole.
     ///
     /// # Errors
     /// When it can't be read; nor can those that follow then.
-    pub fn cut_path(&mut self, block: &[u8]) -> Result<Option<Cut>, Unreadable> {
-        self.read(block).ok_or(Unreadable)
+    pub fn read(&mut self, block: &[u8]) -> Result<Told, Unreadable> {
+        self.all(block).ok_or(Unreadable)
     }
 
-    fn read(&mut self, block: &[u8]) -> Option<Option<Cut>> {
-        let mut found = None;
+    fn all(&mut self, block: &[u8]) -> Option<Told> {
+        let mut found = Told::default();
         let mut block = Block(block);
         while let Some(&form) = block.0.first() {
-            let cut = match form {
+            let told = match form {
                 0x80.. => self.indexed(block.integer(7)?)?,
                 0x40.. => self.indexed_later(&mut block)?,
                 0x20.. => {
                     self.resize(block.integer(5)?)?;
-                    None
+                    Told::default()
                 }
                 _ => self.literal(&mut block)?,
             };
-            found = cut.or(found);
+            found.cut = told.cut.or(found.cut);
+            if told.content == Content::Waits {
+                found.content = Content::Waits;
+            }
         }
         Some(found)
     }
 
     /// A field that is in the tables as a whole.
-    fn indexed(&self, index: usize) -> Option<Option<Cut>> {
+    fn indexed(&self, index: usize) -> Option<Told> {
         match index {
             0 => None,
-            1..=61 => Some(None),
-            _ => Some(self.table.get(index - 62)?.cut.clone()),
+            1..=61 => Some(Told::default()),
+            _ => Some(self.table.get(index - 62)?.told.clone()),
         }
     }
 
     /// A field that goes into the table.
-    fn indexed_later(&mut self, block: &mut Block<'_>) -> Option<Option<Cut>> {
+    fn indexed_later(&mut self, block: &mut Block<'_>) -> Option<Told> {
         let index = block.integer(6)?;
         let (name, name_length) = self.name(index, block)?;
-        let cut = self.value(name, block)?;
+        let told = self.value(name, block)?;
         let size = name_length + self.text.len() + ENTRY_OVERHEAD;
         self.shrink(self.most.saturating_sub(size));
         if size <= self.most {
@@ -166,35 +191,43 @@ impl Fields {
                 name_length,
                 size,
                 name,
-                cut: cut.clone(),
+                told: told.clone(),
             });
         }
-        Some(cut)
+        Some(told)
     }
 
-    /// A field that does not go into the table: only that of a path is looked at.
-    fn literal(&mut self, block: &mut Block<'_>) -> Option<Option<Cut>> {
+    /// A field that does not go into the table.
+    fn literal(&mut self, block: &mut Block<'_>) -> Option<Told> {
         let index = block.integer(4)?;
         match self.name(index, block)?.0 {
-            Name::Path => self.value(Name::Path, block),
             Name::Other => {
                 block.coded()?;
-                Some(None)
+                Some(Told::default())
             }
+            name => self.value(name, block),
         }
     }
 
     /// The name of a field and its length: from the tables, or literal.
     fn name(&mut self, index: usize, block: &mut Block<'_>) -> Option<(Name, usize)> {
-        let name = |is_path| if is_path { Name::Path } else { Name::Other };
         Some(match index {
             0 => {
                 block.text(&mut self.text)?;
-                (name(self.text == PATH), self.text.len())
+                let name = match self.text.as_slice() {
+                    PATH => Name::Path,
+                    EXPECT => Name::Expect,
+                    _ => Name::Other,
+                };
+                (name, self.text.len())
             }
             1..=61 => {
-                let length = STATIC_NAMES[index - 1];
-                (name(STATIC_PATHS.contains(&index)), length.into())
+                let name = match index {
+                    STATIC_EXPECT => Name::Expect,
+                    _ if STATIC_PATHS.contains(&index) => Name::Path,
+                    _ => Name::Other,
+                };
+                (name, STATIC_NAMES[index - 1].into())
             }
             _ => {
                 let entry = self.table.get(index - 62)?;
@@ -203,14 +236,21 @@ impl Fields {
         })
     }
 
-    /// Reads a value into `text`; what it is without its fragment, if it is a path with one.
-    fn value(&mut self, name: Name, block: &mut Block<'_>) -> Option<Option<Cut>> {
+    /// Reads a value into `text`, and what it tells in a field of this name.
+    fn value(&mut self, name: Name, block: &mut Block<'_>) -> Option<Told> {
         block.text(&mut self.text)?;
-        let mark = match name {
-            Name::Path => memchr::memchr(b'#', &self.text),
-            Name::Other => None,
-        };
-        Some(mark.map(|at| self.text[..at].into()))
+        let mut told = Told::default();
+        match name {
+            Name::Path => {
+                let mark = memchr::memchr(b'#', &self.text);
+                told.cut = mark.map(|at| self.text[..at].into());
+            }
+            Name::Expect if self.text.eq_ignore_ascii_case(CONTINUE) => {
+                told.content = Content::Waits;
+            }
+            Name::Expect | Name::Other => {}
+        }
+        Some(told)
     }
 
     fn resize(&mut self, most: usize) -> Option<()> {
@@ -324,6 +364,12 @@ mod tests {
             .collect()
     }
 
+    impl Fields {
+        fn cut_path(&mut self, block: &[u8]) -> Result<Option<Cut>, Unreadable> {
+            self.read(block).map(|told| told.cut)
+        }
+    }
+
     fn decoded(coded: &[u8]) -> Option<Vec<u8>> {
         let mut text = Vec::new();
         decode(coded, &mut text).map(|()| text)
@@ -383,6 +429,29 @@ mod tests {
             Err(Unreadable),
             "4,097"
         );
+    }
+
+    #[test]
+    fn an_expectation_is_found_however_it_is_written() {
+        let waits = |fields: &mut Fields, block: &[u8]| fields.read(block).unwrap().content;
+        let mut fields = Fields::default();
+        let by_name = [&[0x0f, 35 - 15, 12][..], CONTINUE].concat();
+        for block in [
+            literal(0, EXPECT, b"100-Continue"),
+            literal(0x10, EXPECT, CONTINUE),
+            literal(0x40, EXPECT, CONTINUE),
+            by_name,
+            vec![0x80 | 62],
+        ] {
+            assert_eq!(waits(&mut fields, &block), Content::Waits, "{block:x?}");
+        }
+        for block in [
+            literal(0, EXPECT, b"100"),
+            literal(0, b"x-expect", CONTINUE),
+            vec![0x80 | 35],
+        ] {
+            assert_eq!(waits(&mut fields, &block), Content::Comes, "{block:x?}");
+        }
     }
 
     /// A field whose name and value are literal.

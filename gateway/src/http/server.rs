@@ -151,6 +151,8 @@ struct Port {
     address: SocketAddr,
     protocols: Vec<Protocol>,
     limits: Arc<Limits>,
+    /// Bytes of a request body that some route takes, or the listener where none says more.
+    body_bytes: u64,
     trust: Arc<Trust>,
     proxy_protocol: bool,
     path_rules: Rules,
@@ -164,18 +166,23 @@ struct Port {
 }
 
 impl Bound {
-    /// Opens every listener, for `threads` workers (at least one).
+    /// Opens every listener, for `threads` workers (at least one). `body_bytes` are what some
+    /// route takes of a request body; each says itself what it does not take.
     ///
     /// # Errors
     /// Which address, and what to do about it.
-    pub fn bind(listeners: &[Listener], threads: usize) -> Result<Self, BindError> {
+    pub fn bind(
+        listeners: &[Listener],
+        threads: usize,
+        body_bytes: u64,
+    ) -> Result<Self, BindError> {
         let mut workers = (0..threads.max(1))
             .map(|_| Worker::new())
             .collect::<Result<Vec<_>, _>>()?;
         let mut ports = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let (address, sockets) = socket::open(listener.address, workers.len())?;
-            let port = Arc::new(Port::of(listener, address)?);
+            let port = Arc::new(Port::of(listener, address, body_bytes)?);
             for (worker, socket) in workers.iter_mut().zip(sockets) {
                 worker.add(Arc::clone(&port), Listening::Tcp(socket));
             }
@@ -287,7 +294,7 @@ impl Drop for Running {
 }
 
 impl Port {
-    fn of(listener: &Listener, address: SocketAddr) -> Result<Self, BindError> {
+    fn of(listener: &Listener, address: SocketAddr, body_bytes: u64) -> Result<Self, BindError> {
         let trust = Trust::new(&listener.trusted_proxies, &listener.trusted_headers);
         let trust = trust.map_err(|source| BindError::Network {
             address: listener.address,
@@ -299,6 +306,7 @@ impl Port {
             proxy_protocol: listener.proxy_protocol,
             path_rules: listener.path,
             spares: true,
+            body_bytes: body_bytes.max(listener.limits.max_body_bytes.0),
             ..Self::plain(Endpoint::Tcp(address), &listener.limits)
         })
     }
@@ -318,6 +326,7 @@ impl Port {
             endpoint,
             protocols: vec![Protocol::Http1, Protocol::Http2],
             limits: Arc::new(limits.clone()),
+            body_bytes: limits.max_body_bytes.0,
             trust: Arc::default(),
             proxy_protocol: false,
             path_rules: Rules::default(),

@@ -260,7 +260,7 @@ mod tests {
             calls.keep(
                 &Identity { number, sha256 },
                 Hook::Key,
-                &CallError::Timeout,
+                &CallError::Timeout(Some(Hook::Key)),
                 json!({}),
             );
         }

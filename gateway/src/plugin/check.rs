@@ -79,7 +79,11 @@ pub(super) fn load(
 }
 
 fn loaded(response: types::Response, max_body: usize) -> Result<LoadedResponse, CallError> {
-    within("bytes of the body", response.body.len(), max_body)?;
+    within(
+        "bytes of the body (`limits.max_body`)",
+        response.body.len(),
+        max_body,
+    )?;
     tags(&response.tags)?;
     let status = status(response.status, 200)?;
     let mut headers = headers(response.headers)?;
@@ -99,7 +103,11 @@ fn loaded(response: types::Response, max_body: usize) -> Result<LoadedResponse, 
 }
 
 fn passed(pass: types::Request, max_body: usize) -> Result<Request<Bytes>, CallError> {
-    within("bytes of the body", pass.body.len(), max_body)?;
+    within(
+        "bytes of the body (`limits.max_body`)",
+        pass.body.len(),
+        max_body,
+    )?;
     if pass.scheme != "http" && pass.scheme != "https" {
         return Err(CallError::invalid(format!("the scheme {:?}", pass.scheme)));
     }

@@ -12,14 +12,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::units::{ByteSize, Duration};
 
-/// The key beside the names of plugins, which no plugin can have for its name.
+/// The keys beside the names of plugins, which no plugin can have for its name.
 const COMPILE: &str = "compile";
+const MAX_TOTAL_MEMORY: &str = "max_total_memory";
+/// Linear memory of all instances of all plugins together, unless configured otherwise.
+pub const DEFAULT_TOTAL_MEMORY: ByteSize = ByteSize::mib(2_048);
 
 /// Plugins by name, and beside them what is for all of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Plugins {
     /// What compiling one may take.
     pub compile: Compile,
+    /// Linear memory of all instances of all plugins together. A call that needs more is not
+    /// made.
+    pub max_total_memory: ByteSize,
     pub by_name: BTreeMap<String, Plugin>,
 }
 
@@ -228,6 +234,16 @@ impl Default for Compile {
     }
 }
 
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            compile: Compile::default(),
+            max_total_memory: DEFAULT_TOTAL_MEMORY,
+            by_name: BTreeMap::new(),
+        }
+    }
+}
+
 /// By hand, since serde's `flatten` loses the place of an error and knows no unknown keys.
 impl<'de> Deserialize<'de> for Plugins {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -249,6 +265,7 @@ impl<'de> Visitor<'de> for ByName {
         while let Some(key) = map.next_key::<String>()? {
             match &*key {
                 COMPILE => plugins.compile = map.next_value()?,
+                MAX_TOTAL_MEMORY => plugins.max_total_memory = map.next_value()?,
                 _ => _ = plugins.by_name.insert(key, map.next_value()?),
             }
         }
@@ -258,8 +275,9 @@ impl<'de> Visitor<'de> for ByName {
 
 impl Serialize for Plugins {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut map = s.serialize_map(Some(self.by_name.len() + 1))?;
+        let mut map = s.serialize_map(Some(self.by_name.len() + 2))?;
         map.serialize_entry(COMPILE, &self.compile)?;
+        map.serialize_entry(MAX_TOTAL_MEMORY, &self.max_total_memory)?;
         for (name, plugin) in &self.by_name {
             map.serialize_entry(name, plugin)?;
         }
@@ -276,7 +294,10 @@ impl JsonSchema for Plugins {
         json_schema!({
             "type": "object",
             "description": "Plugins by name, and beside them what is for all of them.",
-            "properties": { COMPILE: generator.subschema_for::<Compile>() },
+            "properties": {
+                COMPILE: generator.subschema_for::<Compile>(),
+                MAX_TOTAL_MEMORY: generator.subschema_for::<ByteSize>(),
+            },
             "additionalProperties": generator.subschema_for::<Plugin>(),
         })
     }

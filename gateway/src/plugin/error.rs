@@ -1,5 +1,6 @@
 //! What can go wrong: when a plugin is loaded, and when it is called.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::Hook;
@@ -89,15 +90,24 @@ pub enum CallError {
     /// The guest trapped: `unreachable`, a panic, exhausted stack, and so on.
     #[error("trap: {reason}")]
     Trap { reason: String },
-    /// The guest used up its time.
-    #[error("deadline exceeded")]
-    Timeout,
+    /// The guest used up its time for this hook, or for its start.
+    #[error("deadline exceeded{}", time_limit(*.0))]
+    Timeout(Option<Hook>),
     /// The guest wanted more memory or larger tables than its limits allow.
-    #[error("out of memory: it asked for {asked} where {limit} are allowed")]
-    OutOfMemory { asked: usize, limit: usize },
+    #[error("out of memory: it asked for {asked} where {limit} are allowed ({room})")]
+    OutOfMemory {
+        asked: usize,
+        limit: usize,
+        room: Room,
+    },
     /// All instances are busy.
-    #[error("all instances are busy")]
+    #[error("all instances are busy (`limits.max_concurrent`)")]
     Overloaded,
+    /// The instances of all plugins hold as much memory as they may.
+    #[error(
+        "the instances of all plugins hold as much memory as they may: {0} (`plugins.max_total_memory`)"
+    )]
+    TotalMemory(ByteSize),
     /// The guest called an import that this hook may not use.
     #[error("it called `{import}`, which this hook may not use")]
     Refused { import: &'static str },
@@ -107,6 +117,34 @@ pub enum CallError {
     /// It failed too often and is set aside.
     #[error("it is in quarantine")]
     Quarantined,
+}
+
+/// What a guest wanted too much of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// Bytes of linear memory.
+    Memory,
+    /// Elements of a table.
+    Table,
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "bytes, `limits.max_memory`",
+            Self::Table => "elements of a table, for which there is no key",
+        })
+    }
+}
+
+/// The key of the time that a call may take; starting has half a second, and no key.
+fn time_limit(hook: Option<Hook>) -> &'static str {
+    match hook {
+        None => "",
+        Some(Hook::Key) => " (`limits.key_timeout`)",
+        Some(Hook::Load) => " (`limits.load_timeout`)",
+        Some(Hook::Request | Hook::Response) => " (`limits.hook_timeout`)",
+    }
 }
 
 /// [`CallError`] without its details, for metrics and for choosing what to do.
@@ -126,18 +164,22 @@ impl CallError {
     pub fn kind(&self) -> CallErrorKind {
         match self {
             Self::Trap { .. } => CallErrorKind::Trap,
-            Self::Timeout => CallErrorKind::Timeout,
+            Self::Timeout(_) => CallErrorKind::Timeout,
             Self::OutOfMemory { .. } => CallErrorKind::OutOfMemory,
-            Self::Overloaded => CallErrorKind::Overloaded,
+            Self::Overloaded | Self::TotalMemory(_) => CallErrorKind::Overloaded,
             Self::Refused { .. } => CallErrorKind::Refused,
             Self::Invalid { .. } => CallErrorKind::Invalid,
             Self::Quarantined => CallErrorKind::Quarantined,
         }
     }
 
-    /// Whether a call was made and failed: being busy or set aside is no failure of it.
+    /// Whether a call was made and failed: being busy, set aside or without a share of the
+    /// memory for all is no failure of it.
     pub(super) fn is_its_fault(&self) -> bool {
-        !matches!(self, Self::Overloaded | Self::Quarantined)
+        !matches!(
+            self,
+            Self::Overloaded | Self::TotalMemory(_) | Self::Quarantined
+        )
     }
 
     pub(super) fn invalid(what: impl Into<String>) -> Self {

@@ -50,7 +50,7 @@ pub enum FetchError {
     #[error("no answer in time")]
     Timeout,
     /// The body is larger than `max_body`.
-    #[error("the body is too large")]
+    #[error("the body is too large (`limits.max_body`)")]
     TooLarge,
     /// No connection, or it broke. The text goes to the plugin: no secrets in it.
     #[error("unavailable: {0}")]

@@ -25,7 +25,7 @@ use super::fetch::Fetches;
 use super::health::{Change, Health, Turn};
 use super::kv::Kv;
 use super::local::Places;
-use super::meter::{Live, Memory};
+use super::meter::{Live, Memory, TotalMemory};
 use super::metrics::Metrics;
 use super::outcome::{NotAllowed, TimedOut, explain};
 use super::wasi::Wasi;
@@ -63,6 +63,8 @@ pub(super) struct Blueprint {
     pub(super) log: Arc<LineLimiter>,
     pub(super) metrics: Metrics,
     pub(super) kv: Arc<Kv>,
+    /// Of the instances of all plugins.
+    pub(super) total_memory: Arc<TotalMemory>,
     pub(super) health: Health,
     pub(super) identity: Identity,
     /// Those that failed.
@@ -191,7 +193,10 @@ impl Blueprint {
                 .uses_wasi
                 .then(|| Box::new(Wasi::new(&self.name, &self.log))),
             deadline: Instant::now() + START,
-            memory: Memory::new(self.limits.max_memory.as_usize()),
+            memory: Memory::new(
+                self.limits.max_memory.as_usize(),
+                Arc::clone(&self.total_memory),
+            ),
             _live: Live::new(&self.metrics.instances),
         };
         guest_runs();
@@ -303,6 +308,7 @@ impl Guest {
     pub(super) fn is_worn_out(&self, limits: &Limits) -> bool {
         self.calls >= limits.max_requests
             || self.store.data().memory.used > limits.recycle_memory.as_usize()
+            || self.store.data().memory.total.is_scarce()
             || self.born.elapsed() >= limits.max_age.0
     }
 }
@@ -347,7 +353,7 @@ impl State {
 
     /// What a failed call of this guest means.
     pub(super) fn explain(&self, error: &wasmtime::Error) -> CallError {
-        explain(&self.memory, error)
+        explain(&self.memory, self.hook, error)
     }
 }
 

@@ -236,7 +236,7 @@ mod tests {
         start + Duration::from_secs(seconds)
     }
 
-    const TRAP: CallError = CallError::Timeout;
+    const TRAP: CallError = CallError::Timeout(None);
 
     #[test]
     fn failures_within_the_window_set_it_aside_and_a_good_probe_brings_it_back() {

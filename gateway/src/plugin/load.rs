@@ -83,7 +83,7 @@ impl Drop for Underway<'_> {
     fn drop(&mut self) {
         // The caller's patience may end a moment before the call's own deadline is noticed.
         if Instant::now() >= self.request.deadline {
-            self.ended::<()>(&Err(CallError::Timeout));
+            self.ended::<()>(&Err(CallError::Timeout(Some(Hook::Load))));
         } else if let Some(turn) = self.turn.take() {
             self.loader.blueprint.health.given_up(turn);
         }
@@ -145,7 +145,7 @@ impl Loader {
                 tokio::time::timeout_at((deadline + 2 * TICK).into(), this.call(request, deadline))
                     .await;
             drop(permit);
-            answer.unwrap_or(Err(CallError::Timeout))
+            answer.unwrap_or(Err(CallError::Timeout(Some(Hook::Load))))
         };
         let ended = AbortOnDropHandle::new(self.threads.spawn(call)).await;
         ended.unwrap_or_else(|error| {
@@ -164,7 +164,7 @@ impl Loader {
         let max_body = limits.max_body.as_usize();
         if request.body.len() > max_body {
             return Err(CallError::invalid(format!(
-                "the request's body is over {max_body} bytes"
+                "the request's body is over {max_body} bytes (`limits.max_body`)"
             )));
         }
         if let Some(handler) = self.http_handler() {
@@ -231,7 +231,8 @@ impl Loader {
         handler.filter(|_| self.blueprint.exports.load.is_none())
     }
 
-    /// An instance that waits for work, or a fresh one.
+    /// An instance that waits for work, or a fresh one. Where there is no memory for that, those
+    /// that wait give theirs to the next.
     async fn guest(&self) -> Result<Guest, CallError> {
         // The lock is gone before anything waits.
         while let Some(guest) = { self.idle.lock().pop() } {
@@ -239,7 +240,12 @@ impl Loader {
                 return Ok(guest);
             }
         }
-        Ok(self.blueprint.start_async().await?)
+        let started = self.blueprint.start_async().await;
+        let started = started.map_err(CallError::from);
+        if let Err(CallError::TotalMemory(_)) = started {
+            self.rest();
+        }
+        started
     }
 
     fn keep(&self, guest: Guest) {

@@ -145,7 +145,7 @@ impl Slot {
         let kept = self.place.lock().take();
         let mut guest = match kept {
             Some(guest) if !guest.is_worn_out(&version.limits) => guest,
-            _ => version.start()?.0,
+            _ => started(version)?,
         };
         guest.arm(hook, Instant::now() + timeout.0);
         let function = function(&guest)
@@ -160,6 +160,16 @@ impl Slot {
         }
         Ok(answer)
     }
+}
+
+/// A fresh instance. Where there is no memory for it, those that wait on all threads give theirs
+/// to the next.
+fn started(version: &Blueprint) -> Result<Guest, CallError> {
+    let started = version.start().map_err(CallError::from);
+    if let Err(CallError::TotalMemory(_)) = started {
+        version.places.clear();
+    }
+    started.map(|(guest, _)| guest)
 }
 
 /// Answers from memory for one that is checked.

@@ -1,35 +1,86 @@
-//! What an instance takes: its linear memory, its tables, and that it exists.
+//! What an instance takes: its linear memory, its tables, and that it exists; and what the
+//! instances of all plugins take together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use prometheus::IntGauge;
 use wasmtime::ResourceLimiter;
 
 use super::engine::MAX_TABLE_ELEMENTS;
+use super::error::{CallError, Room};
+use crate::units::ByteSize;
 
 /// Ends a guest that wants too much.
 #[derive(Debug, thiserror::Error)]
 #[error("out of memory")]
 struct Exceeded;
 
-/// Counts the linear memory of one instance.
+/// The linear memory of the instances of all plugins.
+pub(super) struct TotalMemory {
+    used: AtomicUsize,
+    limit: ByteSize,
+}
+
+impl TotalMemory {
+    pub(super) fn new(limit: ByteSize) -> Self {
+        Self {
+            used: AtomicUsize::new(0),
+            limit,
+        }
+    }
+
+    /// Whether so little is left that instances are not kept between calls.
+    pub(super) fn is_scarce(&self) -> bool {
+        let limit = self.limit.as_usize();
+        self.used.load(Relaxed) > limit - limit / SCARCE
+    }
+
+    /// Takes so many bytes more, if they are there.
+    fn take(&self, bytes: usize) -> bool {
+        let taken = |used: usize| {
+            let used = used.checked_add(bytes)?;
+            (used <= self.limit.as_usize()).then_some(used)
+        };
+        self.used.fetch_update(Relaxed, Relaxed, taken).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// The part of the memory of all that is left for calls alone.
+const SCARCE: usize = 4;
+
+/// Counts the linear memory of one instance, until it is dropped.
 pub(super) struct Memory {
     pub(super) used: usize,
     limit: usize,
-    /// What was asked for and what is allowed, once that was too much.
-    pub(super) exceeded: Option<(usize, usize)>,
+    pub(super) total: Arc<TotalMemory>,
+    /// What was too much.
+    pub(super) exceeded: Option<CallError>,
 }
 
 impl Memory {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, total: Arc<TotalMemory>) -> Self {
         Self {
             used: 0,
             limit,
+            total,
             exceeded: None,
         }
     }
 
-    fn exceed(&mut self, asked: usize, limit: usize) -> wasmtime::Result<bool> {
-        self.exceeded = Some((asked, limit));
+    fn exceed(&mut self, why: CallError) -> wasmtime::Result<bool> {
+        self.exceeded = Some(why);
         Err(wasmtime::Error::new(Exceeded))
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.total.give_back(self.used);
     }
 }
 
@@ -42,7 +93,14 @@ impl ResourceLimiter for Memory {
     ) -> wasmtime::Result<bool> {
         let asked = (self.used - current.min(self.used)).saturating_add(desired);
         if asked > self.limit {
-            return self.exceed(asked, self.limit);
+            return self.exceed(CallError::OutOfMemory {
+                asked,
+                limit: self.limit,
+                room: Room::Memory,
+            });
+        }
+        if !self.total.take(asked.saturating_sub(self.used)) {
+            return self.exceed(CallError::TotalMemory(self.total.limit));
         }
         self.used = asked;
         Ok(true)
@@ -55,7 +113,11 @@ impl ResourceLimiter for Memory {
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
         match desired > MAX_TABLE_ELEMENTS {
-            true => self.exceed(desired, MAX_TABLE_ELEMENTS),
+            true => self.exceed(CallError::OutOfMemory {
+                asked: desired,
+                limit: MAX_TABLE_ELEMENTS,
+                room: Room::Table,
+            }),
             false => Ok(true),
         }
     }

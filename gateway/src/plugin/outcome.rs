@@ -2,16 +2,17 @@
 
 use wasmtime::{Trap, WasmBacktrace};
 
+use super::Hook;
 use super::error::CallError;
 use super::meter::Memory;
 
-/// What a failed call means.
-pub(super) fn explain(memory: &Memory, error: &wasmtime::Error) -> CallError {
-    if let Some((asked, limit)) = memory.exceeded {
-        return CallError::OutOfMemory { asked, limit };
+/// What a failed call of this hook means; none: the start.
+pub(super) fn explain(memory: &Memory, hook: Option<Hook>, error: &wasmtime::Error) -> CallError {
+    if let Some(exceeded) = &memory.exceeded {
+        return exceeded.clone();
     }
     if error.is::<TimedOut>() {
-        return CallError::Timeout;
+        return CallError::Timeout(hook);
     }
     if let Some(NotAllowed(import)) = error.downcast_ref() {
         return CallError::Refused { import };
@@ -20,7 +21,7 @@ pub(super) fn explain(memory: &Memory, error: &wasmtime::Error) -> CallError {
         return CallError::Overloaded;
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => CallError::Timeout,
+        Some(Trap::Interrupt) => CallError::Timeout(hook),
         Some(trap) => CallError::Trap {
             reason: format!("{trap}{}", place(error)),
         },

@@ -29,6 +29,7 @@ use super::kv::Kv;
 use super::load::Loader;
 use super::local::Places;
 use super::manifest::Manifest;
+use super::meter::TotalMemory;
 use super::metrics::Families;
 use super::outcome::NotAllowed;
 use super::version::Version;
@@ -39,6 +40,7 @@ use crate::telemetry::limit::LineLimiter;
 pub(super) struct Workshop {
     pub(super) engine: Engine,
     pub(super) compiler: Compiler,
+    pub(super) total_memory: Arc<TotalMemory>,
     pub(super) families: Families,
     pub(super) base: PathBuf,
     pub(super) cache_dir: Option<PathBuf>,
@@ -109,6 +111,7 @@ impl Workshop {
             exports,
             config: config.config.to_string(),
             limits: limits(config),
+            total_memory: Arc::clone(&self.total_memory),
             log: Arc::clone(&job.log),
             metrics: self.families.of(&job.name),
             kv: Arc::clone(&job.kv),

@@ -149,6 +149,7 @@ impl Site {
             base: folder.path().to_owned(),
             cache_dir,
             compiler: Compiler::here(),
+            max_total_memory: super::config::DEFAULT_TOTAL_MEMORY,
             fetch,
             upstreams: BTreeMap::new(),
             registry: &registry,

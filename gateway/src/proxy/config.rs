@@ -11,7 +11,9 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cache::config::{Key, Policy};
+use crate::http::body::UploadLimits;
 use crate::http::path::Overrides;
+use crate::units::{ByteSize, Duration};
 
 /// One route: which requests, where they go, what is kept. The first that matches counts.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -34,6 +36,9 @@ pub struct Route {
     /// How paths are read, over the listener's `path`.
     #[serde(default)]
     pub path: Overrides,
+    /// What a request may take, over the listener's `limits`.
+    #[serde(default)]
+    pub limits: RequestLimits,
     /// What is stored and for how long, over `defaults`.
     #[serde(default)]
     pub policy: Policy,
@@ -58,6 +63,29 @@ pub struct Route {
     /// What a successful unsafe request purges.
     #[serde(default)]
     pub invalidate: Vec<Invalidate>,
+}
+
+/// What a request may take, over the `limits` of the listener that it came by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RequestLimits {
+    /// Bytes of a request body (413 above), fewer or more than the listener's.
+    pub max_body_bytes: Option<ByteSize>,
+    /// Time a request body may stand still.
+    pub body_timeout: Option<Duration>,
+    /// Time for a whole request body to arrive.
+    pub upload_timeout: Option<Duration>,
+}
+
+impl RequestLimits {
+    /// As the body has them.
+    pub fn of_upload(self) -> UploadLimits {
+        UploadLimits {
+            bytes: self.max_body_bytes.map(|bytes| bytes.0),
+            pause: self.body_timeout.map(|time| time.0),
+            total: self.upload_timeout.map(|time| time.0),
+        }
+    }
 }
 
 /// What happens where a plugin sees what the key does not cover.

@@ -11,6 +11,7 @@ use http::{HeaderName, Method};
 use crate::cache::config::{OriginQuery, Policy as PolicyConfig};
 use crate::cache::key::{Hash64, Template, hash64};
 use crate::cache::policy::Policy;
+use crate::http::body::UploadLimits;
 use crate::http::path::{self, Overrides};
 use crate::origin::{Origin, Origins};
 use crate::pattern::Pattern;
@@ -34,6 +35,8 @@ pub struct Route {
     pub reflects: bool,
     /// How paths are read, over what the listener says.
     pub path: Overrides,
+    /// Of a request's body, over what the listener says.
+    pub upload: UploadLimits,
     pub policy: Policy,
     pub key: Template,
     pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
@@ -280,6 +283,7 @@ impl Route {
             cached: config.cache == config::Switch::On,
             reflects: config.trace == config::Switch::On,
             path: config.path,
+            upload: config.limits.of_upload(),
             policy: Policy::new(
                 &config.policy,
                 parts.defaults,

@@ -296,8 +296,8 @@ fn retry_after(status: StatusCode) -> Option<u32> {
 
 fn call_status(error: &CallError) -> StatusCode {
     match error {
-        CallError::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        CallError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        CallError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+        CallError::Overloaded | CallError::TotalMemory(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_GATEWAY,
     }
 }
@@ -305,7 +305,9 @@ fn call_status(error: &CallError) -> StatusCode {
 /// A call that was made may have failed by what the plugin was asked.
 fn call_blame(error: &CallError) -> Blame {
     match error {
-        CallError::Overloaded | CallError::Quarantined => Blame::AnyRequest,
+        CallError::Overloaded | CallError::TotalMemory(_) | CallError::Quarantined => {
+            Blame::AnyRequest
+        }
         _ => Blame::PerhapsThisRequest,
     }
 }

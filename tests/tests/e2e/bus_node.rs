@@ -77,6 +77,43 @@ async fn what_a_service_says_invalidates_the_edge(fleet: &Fleet, place: &Place) 
     assert_eq!(foreign, 5.0);
 }
 
+/// Whatever a service stores, its key is purged: also a value of 1.2 MB, and what is no JSON.
+async fn a_value_of_any_kind_invalidates_the_edge(fleet: &Fleet, place: &Place) {
+    let Fleet { nodes, pages, .. } = fleet;
+    let odd = ["large", "deep", "records", "cycle", "types", "undefined"];
+    for name in odd {
+        shown(&nodes[0], "/p/1").await;
+        let version = pages.change("/p/1");
+        let event = json!({
+            "id": format!("odd-{version}"), "type": "set", "source": "a-service", "keys": ["page"],
+            "ts": 1_700_000_000_000_u64, "value": format!("<odd {name}>"), "ttlMs": 60_000,
+        });
+        publish(place, &event).await;
+        wait_for(&format!("the page is new after {name}"), SOON, || async {
+            (shown(&nodes[0], "/p/1").await == version).then_some(())
+        })
+        .await;
+    }
+    let malformed = [("outcome", "malformed")];
+    let malformed = nodes[0].metric("lamina_bus_received_total", &malformed);
+    assert_eq!(malformed.await, 0.0);
+}
+
+/// A key that is too long is counted by reason, and the log says how it begins.
+async fn a_key_that_is_too_long_is_told(fleet: &Fleet, place: &Place) {
+    let node = &fleet.nodes[0];
+    let key = format!("catalogue:{}", "k".repeat(70_000));
+    let event = json!({
+        "id": "long", "type": "set", "source": "a-service", "keys": [key], "ts": 1, "value": 1,
+    });
+    publish(place, &event).await;
+    let reason = [("reason", "too_long")];
+    node.metric_until("lamina_bus_malformed_total", &reason, |n| n == 1.0)
+        .await;
+    let of_it = |line: &str| line.contains("catalogue:kkkk") && line.contains("is not purged");
+    node.logged("the line about the key", of_it).await;
+}
+
 /// A purge by tag is the deletion of the key of that name to a service.
 async fn a_service_hears_what_the_edge_purges(fleet: &Fleet, place: &Place) {
     let arguments = [
@@ -126,6 +163,8 @@ async fn over<B: Configured>(transport: &'static str, channel: impl Fn(&B) -> St
     };
     let fleet = Fleet::start(1, |name| broker.yaml(port, name)).await;
     what_a_service_says_invalidates_the_edge(&fleet, &place).await;
+    a_value_of_any_kind_invalidates_the_edge(&fleet, &place).await;
+    a_key_that_is_too_long_is_told(&fleet, &place).await;
     a_service_hears_what_the_edge_purges(&fleet, &place).await;
 }
 

@@ -312,3 +312,41 @@ async fn a_range_miss_loads_the_whole_once() {
     assert_eq!(gateway.client().get("/").await.text(), DIGITS);
     assert_eq!(origin.count(), 1);
 }
+
+/// What nobody shares is the origin's to validate: a condition goes on to it.
+#[tokio::test]
+async fn a_condition_on_what_is_not_shared_is_the_origins_to_judge() {
+    for (route, cache_control) in [
+        ("{name: site, upstream: origin, cache: off}", "max-age=60"),
+        ("{name: site, upstream: origin}", "private, max-age=60"),
+        ("{name: site, upstream: origin}", "no-store"),
+    ] {
+        let origin = Origin::pages(move |seen| {
+            let reply = match seen.header("if-none-match") {
+                "\"v1\"" => Reply::status_only(304),
+                _ => Reply::ok(DIGITS),
+            };
+            let reply = reply.header("etag", "\"v1\"");
+            reply.header("cache-control", cache_control)
+        })
+        .await;
+        let gateway = Setup::new(&origin).route(route).start().await;
+        let what = format!("{route}, {cache_control}");
+        let first = gateway.client().request("/").header("cookie", "a=1").send();
+        assert_eq!(first.await.status, 200, "{what}");
+        for _ in 0..3 {
+            let ask = gateway.client().request("/").header("cookie", "a=1");
+            let answer = ask.header("if-none-match", "\"v1\"").send().await;
+            assert_eq!(answer.status, 304, "{what}");
+            assert_eq!(answer.body.len(), 0);
+            assert_eq!(origin.last().header("if-none-match"), "\"v1\"", "{what}");
+        }
+        let ask = gateway.client().request("/").header("cookie", "a=1");
+        let other = ask.header("if-none-match", "\"v0\"").send().await;
+        assert_eq!(
+            (other.status.as_u16(), other.text()),
+            (200, DIGITS),
+            "{what}"
+        );
+    }
+}

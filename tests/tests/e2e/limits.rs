@@ -166,3 +166,31 @@ async fn pipelined_requests_are_answered_in_order() {
         assert_eq!(raw.exactly(2).await, body.as_bytes());
     }
 }
+
+/// What a route says of a body holds, whether it is less or more than its listener does.
+#[tokio::test]
+async fn a_route_has_limits_of_its_own_for_request_bodies() {
+    let origin = Origin::pages(|seen| Reply::ok(seen.body.clone().unwrap_or_default())).await;
+    let gateway = Setup::new(&origin)
+        .listener("limits", "{max_body_bytes: 1000}")
+        .route("{name: less, match: {path: /less}, upstream: origin, limits: {max_body_bytes: 10}}")
+        .route("{name: more, match: {path: /more}, upstream: origin, limits: {max_body_bytes: 100KiB}}")
+        .route("{name: slow, match: {path: /slow}, upstream: origin, limits: {upload_timeout: 300ms}}")
+        .route("{name: other, upstream: origin}")
+        .start()
+        .await;
+    for (path, most) in [("/less", 10), ("/more", 100 << 10), ("/other", 1_000)] {
+        for (length, status) in [(most, 200), (most + 1, 413)] {
+            let answer = gateway.client().post(path, "x".repeat(length)).await;
+            assert_eq!(answer.status, status, "{path}: {length} bytes");
+        }
+    }
+    let mut raw = gateway.raw().await;
+    raw.write("POST /less HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nb\r\nhello hello\r\n0\r\n\r\n")
+        .await;
+    assert_eq!(raw.head().await.status, 413, "no length was announced");
+    let mut raw = gateway.raw().await;
+    raw.write("POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhel")
+        .await;
+    assert_eq!(raw.head().await.status, 408);
+}

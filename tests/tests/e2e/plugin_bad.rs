@@ -266,7 +266,7 @@ async fn a_response_that_breaks_a_rule_is_a_failed_call() {
         (response::with_a_line_in_a_name(), "the header"),
         (
             response::with_a_body_of(20_000),
-            "20000 bytes of the body; 16384 are allowed",
+            "20000 bytes of the body (`limits.max_body`); 16384 are allowed",
         ),
         (response::with_a_body_of(u32::MAX), "out of bounds"),
     ] {

@@ -121,6 +121,30 @@ fn a_component_of_another_contract_is_refused_by_the_name_of_its_interface() {
 }
 
 #[test]
+fn what_check_prints_fits_a_screen() {
+    let imports: String = (0..200)
+        .map(|n| format!("(import \"odd:host/part-{n}@1.0.0\" (instance))"))
+        .collect();
+    let component = wat::parse_str(format!("(component {imports})")).unwrap();
+    let (_dir, file) = with("many.wasm", component);
+    let ran = kit(&["check", &file]);
+    says(
+        &ran,
+        1,
+        &[
+            "odd:host/part-0@1.0.0",
+            "and 195 more",
+            "wasm-tools component wit",
+        ],
+    );
+    assert!(ran.stdout.lines().count() <= 40, "{}", ran.stdout);
+    for name in ["api-compose", "geo-key-py", "ab-bucket-js"] {
+        let ran = kit(&["check", &shipped(name), "--config", PARTS]);
+        assert!(ran.stdout.lines().count() <= 40, "{}", ran.output());
+    }
+}
+
+#[test]
 fn cases_that_hold_are_one_line_each() {
     let ran = tested(
         "normalize-query",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use e2e::client::Failure;
 use e2e::gate::Gate;
+use e2e::gateway::Gateway;
 use e2e::origin::Origin;
 use e2e::reply::{Pieces, Reply};
 use e2e::setup::Setup;
@@ -282,4 +283,80 @@ async fn a_drain_has_an_end() {
     gateway.terminate();
     // By the default it would take 30 s.
     gateway.ended(SOON / 2).await;
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_the_process_at_once() {
+    let (origin, pieces) = one_stream(|reply| reply).await;
+    let mut gateway = Setup::new(&origin)
+        .top("server", "{threads: 1, drain_timeout: 1h}")
+        .start()
+        .await;
+    let client = gateway.client();
+    let opening = tokio::spawn(async move { client.request("/").open().await });
+    pieces.send("forever").await;
+    let _streaming = opening.await.unwrap();
+    gateway.terminate();
+    let drains = |line: &str| line.contains("stopping") || line.contains("signal");
+    gateway.logged("the line of the first signal", drains).await;
+    assert!(gateway.is_running(), "a response is under way");
+    gateway.terminate();
+    gateway.ended(SOON).await;
+}
+
+/// An origin whose whole page is this reply, with a trailer behind it, however often it is asked.
+async fn with_trailer(announced: bool) -> (Origin, Gateway) {
+    let origin = Origin::start(move |_| async move {
+        let (reply, pieces) = Reply::stream();
+        tokio::spawn(async move {
+            pieces.send("page").await;
+            pieces.trailer("x-sum", "42").await;
+            pieces.finish().await;
+        });
+        let reply = reply.header("cache-control", "max-age=60");
+        match announced {
+            true => reply.header("trailer", "x-sum"),
+            false => reply,
+        }
+    })
+    .await;
+    let upstream = format!("{{targets: [\"{}\"], protocol: http2}}", origin.url());
+    let gateway = Setup::new(&origin)
+        .upstream("origin", &upstream)
+        .start()
+        .await;
+    (origin, gateway)
+}
+
+#[tokio::test]
+async fn what_announces_trailers_is_passed_on_with_them_and_not_called_stored() {
+    let (origin, gateway) = with_trailer(true).await;
+    // While the key is marked, what follows does not wait for one that may be stored.
+    for detail in ["trailers", "hit-for-miss"] {
+        let ask = gateway.client_http2().ask(Method::GET, "/");
+        let answer = ask.header("te", "trailers").send().await;
+        assert_eq!(answer.text(), "page");
+        assert_eq!(answer.cache().detail.as_deref(), Some(detail));
+        assert!(!answer.header("cache-status").contains("stored"));
+        assert_eq!(answer.trailers.unwrap()["x-sum"], "42");
+    }
+    assert_eq!(origin.count(), 2);
+}
+
+/// RFC 9111 §3.1: a cache may discard them.
+#[tokio::test]
+async fn trailers_that_nobody_announced_are_for_the_first_reader_and_the_page_is_stored() {
+    let (origin, gateway) = with_trailer(false).await;
+    let ask = || {
+        let ask = gateway.client_http2().ask(Method::GET, "/");
+        ask.header("te", "trailers").send()
+    };
+    let first = ask().await;
+    assert!(first.header("cache-status").contains("stored"));
+    assert_eq!(first.trailers.as_ref().unwrap()["x-sum"], "42");
+    let second = ask().await;
+    assert!(second.is_hit(), "{}", second.header("cache-status"));
+    assert_eq!(second.text(), "page");
+    assert!(second.trailers.is_none());
+    assert_eq!(origin.count(), 1);
 }

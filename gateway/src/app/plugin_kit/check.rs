@@ -12,7 +12,14 @@ use serde_json::Value;
 use super::opened::{self, Opened, UPSTREAM, Way};
 use crate::plugin::{Anatomy, CONTRACT, Cause, Hook, Manifest, Wants};
 
-/// What was found. Its `Display` is for people.
+/// Exports, and imports, that have a line each: the report has forty at most.
+const MAX_NAMES: usize = 6;
+/// Lines of a reason that are shown.
+const MAX_LINES: usize = 10;
+/// Characters of a name or a list that are shown.
+const MAX_WIDTH: usize = 240;
+
+/// What was found. Its `Display` is for people, and fits a screen of forty lines.
 pub struct Report {
     file: String,
     config: Value,
@@ -76,7 +83,7 @@ impl fmt::Display for Report {
                 self.write_yaml(f, accepted)
             }
             Err(cause) => {
-                writeln!(f, "\nA gateway refuses it: {cause}")?;
+                writeln!(f, "\nA gateway refuses it: {}", reason(cause))?;
                 match advice(cause) {
                     Some(advice) => writeln!(f, "What to do: {advice}"),
                     None => Ok(()),
@@ -103,15 +110,47 @@ fn write_anatomy(f: &mut fmt::Formatter<'_>, anatomy: &Anatomy) -> fmt::Result {
         false => CONTRACT,
     };
     line(f, "contract", contract)?;
-    let mut name = "exports";
-    for export in &anatomy.exports {
-        line(f, std::mem::take(&mut name), export)?;
+    write_names(f, "exports", &anatomy.exports)?;
+    write_names(f, "imports", &anatomy.imports)
+}
+
+/// Names, of which so many have a line that the whole report fits a screen.
+fn write_names(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
+    let shown = match names.len() {
+        ..=MAX_NAMES => names.len(),
+        _ => MAX_NAMES - 1,
+    };
+    let mut what = what;
+    for name in &names[..shown] {
+        line(f, std::mem::take(&mut what), told(name))?;
     }
-    name = "imports";
-    for import in &anatomy.imports {
-        line(f, std::mem::take(&mut name), import)?;
+    match names.len() - shown {
+        0 => Ok(()),
+        more => line(
+            f,
+            "",
+            format_args!("and {more} more; `wasm-tools component wit FILE` prints them all"),
+        ),
     }
-    Ok(())
+}
+
+/// A reason, as far as it fits the screen.
+fn reason(cause: &Cause) -> String {
+    let text = cause.to_string();
+    let mut lines: Vec<_> = text.lines().take(MAX_LINES).map(told).collect();
+    let more = text.lines().count() - lines.len();
+    if more > 0 {
+        lines.push(format!("… and {more} lines more"));
+    }
+    lines.join("\n")
+}
+
+/// The beginning of a text that fits a line.
+fn told(text: &str) -> String {
+    match text.char_indices().nth(MAX_WIDTH) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 fn write_manifest(f: &mut fmt::Formatter<'_>, accepted: &Accepted) -> fmt::Result {
@@ -126,10 +165,10 @@ fn write_manifest(f: &mut fmt::Formatter<'_>, accepted: &Accepted) -> fmt::Resul
     if manifest.declarative.is_some() {
         line(f, "key", "declared: the gateway derives it without a call")?;
     } else if hooks.contains(&Hook::Key) {
-        line(f, "inputs", &manifest.needs)?;
+        line(f, "inputs", told(&manifest.needs.to_string()))?;
     }
     match hooks.iter().any(|hook| *hook != Hook::Key) {
-        true => line(f, "reads", &manifest.reads),
+        true => line(f, "reads", told(&manifest.reads.to_string())),
         false => Ok(()),
     }
 }

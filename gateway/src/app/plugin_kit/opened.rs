@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use crate::plugin::config::{Isolation, Limits, Plugin as Config, Wasi};
+use crate::plugin::config::{DEFAULT_TOTAL_MEMORY, Isolation, Limits, Plugin as Config, Wasi};
 use crate::plugin::{
     Anatomy, Cause, Compiler, Fetch, FetchCall, FetchError, Options, Plugins, inspect,
 };
@@ -96,6 +96,7 @@ pub(super) async fn start(
         base: PathBuf::new(),
         cache_dir: crate::app::code_cache(),
         compiler: compiler(),
+        max_total_memory: DEFAULT_TOTAL_MEMORY,
         fetch,
         upstreams: BTreeMap::new(),
         registry: &prometheus::Registry::new(),

@@ -2,35 +2,31 @@
 //!
 //! Decision: what is ours is one borrowed struct for both directions, so that a name can't
 //! differ between them. The outer map has one for each: we write few of its fields and
-//! bear more than we write, such as JavaScript's `undefined` where a field is absent.
+//! bear more than we write.
+//!
+//! Decision: nothing that is written is an integer of 64 bits. `msgpackr` makes a `BigInt` of
+//! those and `@msgpack/msgpack` an imprecise number, so counts are [`Count`], times floats, and
+//! what uses all of its bits is the text of [`Bits`].
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
-use serde::de::{Error, IgnoredAny, IntoDeserializer, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::{Error, IgnoredAny, SeqAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::Bytes as Bin;
 
 use super::MAX_KEYS;
 
-/// The outer map as it is read.
-#[derive(Deserialize)]
+/// The outer map as it is read: from JSON by serde, from msgpack by [`super::outer`].
+#[derive(Deserialize, Default)]
 pub struct Outer {
-    #[serde(default)]
-    pub id: Lax<String>,
-    #[serde(default)]
-    pub r#type: Lax<String>,
-    #[serde(default)]
-    pub source: Lax<String>,
-    #[serde(default)]
-    pub ts: Lax<f64>,
-    #[serde(default)]
-    pub keys: Lax<Bounded<String>>,
-    #[serde(default)]
-    pub pattern: Lax<String>,
-    #[serde(default)]
-    pub namespace: Lax<String>,
+    pub id: Option<String>,
+    pub r#type: Option<String>,
+    pub source: Option<String>,
+    pub ts: Option<f64>,
+    pub keys: Option<Bounded<String>>,
+    pub pattern: Option<String>,
+    pub namespace: Option<String>,
     /// Only whether it is there; see [`Beside`].
     pub lamina: Option<IgnoredAny>,
 }
@@ -41,7 +37,6 @@ pub struct Written<'a> {
     pub id: &'a str,
     pub r#type: &'static str,
     pub source: &'a str,
-    /// Not an integer: `msgpackr` makes a `BigInt` of 64 bits, which the seed refuses.
     pub ts: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<&'a [String]>,
@@ -63,8 +58,8 @@ pub struct Beside<'a> {
 /// What is ours: `kind` says which of the rest are there.
 #[derive(Serialize, Deserialize, Default)]
 pub struct Told<'a> {
-    pub boot: u64,
-    pub purges: u64,
+    pub boot: Bits,
+    pub purges: Count,
     pub kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<&'a str>,
@@ -79,11 +74,11 @@ pub struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
     pub record: Option<&'a Bin>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub likeness: Option<u64>,
+    pub likeness: Option<Bits>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub log: Option<u64>,
+    pub log: Option<Bits>,
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
-    pub publishers: Option<Bounded<(&'a str, u64, u64)>>,
+    pub publishers: Option<Bounded<(&'a str, Bits, Count)>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,69 +86,80 @@ pub struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub life: Option<u64>,
+    pub life: Option<Bits>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub order: Option<u64>,
+    pub order: Option<Bits>,
     /// How many events this boot has said; 0 is told by none.
     #[serde(default)]
-    pub sequence: u64,
+    pub sequence: Count,
     /// The last field of all: [`crate::bus::seal`] finds it at the end of the bytes.
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
     pub seal: Option<&'a Bin>,
 }
 
-/// Something, or what a foreign event has in place of nothing: nil, or an extension, as
-/// which `msgpackr` writes `undefined`.
-pub struct Lax<T>(pub Option<T>);
+/// A count, as a number that JavaScript reads as one: an integer of 32 bits, or a float above.
+/// Read from any number, since nodes wrote integers of 64 bits before.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Count(pub u64);
 
-impl<T> Default for Lax<T> {
-    fn default() -> Self {
-        Self(None)
+impl Serialize for Count {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match u32::try_from(self.0) {
+            Ok(small) => to.serialize_u32(small),
+            Err(_) => to.serialize_f64(self.0 as f64),
+        }
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Lax<T> {
+impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(LaxVisitor(PhantomData)).map(Self)
+        from.deserialize_any(NumberVisitor).map(Self)
     }
 }
 
-struct LaxVisitor<T>(PhantomData<T>);
+/// A number that uses all of its 64 bits and that nobody counts with, as 16 hexadecimal digits:
+/// JavaScript has no such number. Read from an integer, too, as nodes wrote it before.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Bits(pub u64);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for LaxVisitor<T> {
-    type Value = Option<T>;
+impl Serialize for Bits {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{:016x}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Bits {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(NumberVisitor).map(Self)
+    }
+}
+
+struct NumberVisitor;
+
+impl Visitor<'_> for NumberVisitor {
+    type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a number or a list")
+        f.write_str("a whole number that is not negative, or 16 hexadecimal digits")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Option<T>, E> {
-        Ok(None)
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+        Ok(number)
     }
 
-    /// An extension.
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<Option<T>, D::Error> {
-        IgnoredAny::deserialize(from).map(|_| None)
+    fn visit_f64<E: Error>(self, number: f64) -> Result<u64, E> {
+        match number >= 0.0 && number.fract() == 0.0 {
+            true => Ok(number as u64),
+            false => Err(E::invalid_value(Unexpected::Float(number), &self)),
+        }
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Option<T>, E> {
-        T::deserialize(StrDeserializer::new(text)).map(Some)
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Option<T>, E> {
-        T::deserialize(number.into_deserializer()).map(Some)
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Option<T>, E> {
-        T::deserialize(number.into_deserializer()).map(Some)
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Option<T>, E> {
-        T::deserialize(number.into_deserializer()).map(Some)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Option<T>, A::Error> {
-        T::deserialize(SeqAccessDeserializer::new(items)).map(Some)
+    fn visit_str<E: Error>(self, digits: &str) -> Result<u64, E> {
+        let number = match digits.len() {
+            16 => u64::from_str_radix(digits, 16).ok(),
+            _ => None,
+        };
+        number.ok_or_else(|| E::invalid_value(Unexpected::Str(digits), &self))
     }
 }
 

@@ -1,6 +1,11 @@
 //! From bytes to an event: which form they have, then the outer map, then what is ours.
+//!
+//! What is no larger than an event of a node ([`MAX_BYTES`]) is expanded. Of what is larger, or
+//! can't be expanded, the outer map is read as it comes, to [`MAX_READ`], and nothing is kept
+//! but its fields: so the value of another service may be of any size.
 
 use std::fmt::Write;
+use std::io::BufRead;
 
 use bytes::Bytes;
 use rmp::Marker;
@@ -10,10 +15,11 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use sha2::{Digest, Sha256};
 
-use super::form::{Beside, Bounded, Lax, Outer, Told};
+use super::form::{Beside, Bounded, Outer, Told};
+use super::outer::{self, Skimmed};
 use super::{
-    Event, MAX_BYTES, MAX_COUNT, MAX_DEPTH, MAX_NAME, MAX_PUBLISHERS, MAX_TEXT, Malformed, Message,
-    Opened, Ours, Prime, Seen, Shape,
+    Event, MAX_BYTES, MAX_COUNT, MAX_DEPTH, MAX_NAME, MAX_PUBLISHERS, MAX_READ, MAX_TEXT,
+    Malformed, Message, Opened, Ours, Prime, Seen, Shape, Unreadable,
 };
 use crate::bus::seal::{SealCheck, SealKeys};
 use crate::hc1;
@@ -21,21 +27,26 @@ use crate::hc1;
 /// The seed's tag for JSON, and how an object begins.
 const JSON: &[u8] = b"HC1J";
 const OBJECT: &[u8] = b"{";
+/// How a record of `msgpackr` begins.
+const RECORD: &[u8] = b"\xd4\x72";
 
 /// See [`Event::open`].
-pub fn event(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Malformed> {
-    if bytes.len() > MAX_BYTES {
-        return Err(Malformed::TooLarge);
-    }
+pub fn event(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Unreadable> {
     if let Some(text) = bytes.strip_prefix(JSON) {
-        return of_json(text);
+        return Ok(of_json(text)?);
     }
     if bytes.trim_ascii_start().starts_with(OBJECT) {
-        return of_json(bytes);
+        return Ok(of_json(bytes)?);
     }
-    match is_map(bytes) {
-        true => of_msgpack(bytes, keys),
-        false => of_msgpack(&hc1::expand(bytes, MAX_BYTES)?, keys),
+    if is_untagged(bytes) {
+        return match bytes.len() <= MAX_BYTES {
+            true => of_msgpack(bytes, keys),
+            false => of_stream(&bytes[..], None),
+        };
+    }
+    match hc1::expand(bytes, MAX_BYTES) {
+        Ok(packed) => of_msgpack(&packed, keys),
+        Err(fault) => of_stream(hc1::reader(bytes).map_err(Malformed::from)?, Some(fault)),
     }
 }
 
@@ -44,28 +55,61 @@ fn of_json(text: &[u8]) -> Result<Opened, Malformed> {
     if !text.trim_ascii_start().starts_with(OBJECT) {
         return Err(Malformed::Form);
     }
+    if text.len() as u64 > MAX_READ {
+        return Err(Malformed::TooLarge);
+    }
     let outer = serde_json::from_slice(text).map_err(|fault| match fault.classify() {
         Category::Eof => Malformed::Truncated,
         _ => Malformed::Form,
     })?;
-    Ok(Opened {
-        event: build(outer, None)?,
-        seal: SealCheck::Absent,
-    })
+    Ok(unsealed(build(outer, None)?))
 }
 
-fn of_msgpack(packed: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Malformed> {
-    if !packed.is_empty() && !is_map(packed) {
-        return Err(Malformed::Form);
-    }
-    let outer: Outer = all_of(packed)?;
-    let ours = outer.lamina.and_then(|_| ours(packed));
-    let event = build(outer, ours)?;
+/// Of what a node may have said.
+fn of_msgpack(packed: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Unreadable> {
+    let ours = |outer: &Outer| outer.lamina.and_then(|_| ours(packed));
+    let event = of_skimmed(outer::skim(&packed[..]), ours)?;
     believable(&event)?;
     Ok(Opened {
         event,
         seal: keys.map_or(SealCheck::Absent, |keys| keys.check(packed)),
     })
+}
+
+/// Of what is too large for an event of a node, or was not expanded to its end since `fault`.
+fn of_stream(from: impl BufRead, fault: Option<hc1::Fault>) -> Result<Opened, Unreadable> {
+    let mut skimmed = outer::skim(from);
+    let fault = fault.filter(|fault| *fault != hc1::Fault::TooLarge);
+    skimmed.fault = skimmed.fault.or(fault.map(Malformed::from));
+    match skimmed.outer.lamina {
+        Some(_) => Err(skimmed.fault.unwrap_or(Malformed::TooLarge).into()),
+        None => of_skimmed(skimmed, |_| None).map(unsealed),
+    }
+}
+
+fn unsealed(event: Event) -> Opened {
+    Opened {
+        event,
+        seal: SealCheck::Absent,
+    }
+}
+
+fn of_skimmed(
+    skimmed: Skimmed,
+    ours: impl FnOnce(&Outer) -> Option<Ours>,
+) -> Result<Event, Unreadable> {
+    let is_enough = skimmed.is_enough();
+    let Skimmed {
+        outer, fault, key, ..
+    } = skimmed;
+    let event = match is_enough {
+        true => {
+            let ours = ours(&outer);
+            build(outer, ours).map_err(|missing| fault.unwrap_or(missing))
+        }
+        false => Err(fault.unwrap_or(Malformed::Form)),
+    };
+    event.map_err(|reason| Unreadable { reason, key })
 }
 
 /// What no node says is no event of one.
@@ -102,33 +146,31 @@ fn believable(event: &Event) -> Result<(), Malformed> {
     }
 }
 
-fn is_map(packed: &[u8]) -> bool {
-    packed.first().is_some_and(|first| {
+/// Whether it is msgpack without a tag: a map, or a record of `msgpackr`.
+fn is_untagged(packed: &[u8]) -> bool {
+    let is_map = packed.first().is_some_and(|first| {
         matches!(
             Marker::from_u8(*first),
             Marker::FixMap(_) | Marker::Map16 | Marker::Map32
         )
-    })
+    });
+    is_map || packed.starts_with(RECORD)
 }
 
-/// What `packed` is, if nothing follows it.
-fn all_of<'a, T: Deserialize<'a>>(packed: &'a Bytes) -> Result<T, Malformed> {
+/// What `packed` is, if it is one and nothing follows it.
+fn all_of<'a, T: Deserialize<'a>>(packed: &'a Bytes) -> Option<T> {
     let mut from = rmp_serde::Deserializer::from_read_ref(packed);
     from.set_max_depth(MAX_DEPTH);
-    let whole = T::deserialize(&mut from).map_err(|fault| match fault {
-        Fault::InvalidMarkerRead(_) | Fault::InvalidDataRead(_) => Malformed::Truncated,
-        Fault::DepthLimitExceeded => Malformed::TooDeep,
-        _ => Malformed::Form,
-    })?;
+    let whole = T::deserialize(&mut from).ok()?;
     match IgnoredAny::deserialize(&mut from) {
-        Err(Fault::InvalidMarkerRead(_)) => Ok(whole),
-        _ => Err(Malformed::Form),
+        Err(Fault::InvalidMarkerRead(_)) => Some(whole),
+        _ => None,
     }
 }
 
 fn build(outer: Outer, ours: Option<Ours>) -> Result<Event, Malformed> {
     let source = needed(text(outer.source)?)?;
-    let ts = needed(outer.ts.0)?;
+    let ts = needed(outer.ts)?;
     if !ts.is_finite() {
         return Err(Malformed::Form);
     }
@@ -159,15 +201,15 @@ fn needed<T>(field: Option<T>) -> Result<T, Malformed> {
     field.ok_or(Malformed::Missing)
 }
 
-fn text(field: Lax<String>) -> Result<Option<String>, Malformed> {
-    match field.0 {
+fn text(field: Option<String>) -> Result<Option<String>, Malformed> {
+    match field {
         Some(text) if text.len() > MAX_TEXT => Err(Malformed::TooLong),
         text => Ok(text),
     }
 }
 
-fn keys(field: Lax<Bounded<String>>) -> Result<Vec<String>, Malformed> {
-    let Bounded { items, more } = needed(field.0)?;
+fn keys(field: Option<Bounded<String>>) -> Result<Vec<String>, Malformed> {
+    let Bounded { items, more } = needed(field)?;
     if more {
         return Err(Malformed::TooMany);
     }
@@ -196,11 +238,11 @@ fn made_up(source: &str, ts: f64, r#type: &str, shape: &Shape) -> String {
 }
 
 fn ours(packed: &Bytes) -> Option<Ours> {
-    let told = all_of::<Beside>(packed).ok()?.lamina;
+    let told = all_of::<Beside>(packed)?.lamina;
     Some(Ours {
-        boot: told.boot,
-        purges: told.purges,
-        sequence: told.sequence,
+        boot: told.boot.0,
+        purges: told.purges.0,
+        sequence: told.sequence.0,
         message: message(packed, told)?,
     })
 }
@@ -215,7 +257,7 @@ fn message(packed: &Bytes, told: Told<'_>) -> Option<Message> {
         "prime" => Message::Prime(prime(packed, told)?),
         "changed" => Message::Changed {
             key: packed.slice_ref(told.key?),
-            likeness: told.likeness?,
+            likeness: told.likeness?.0,
         },
         "heartbeat" => Message::Heartbeat {
             healthy: told.healthy?,
@@ -224,12 +266,12 @@ fn message(packed: &Bytes, told: Told<'_>) -> Option<Message> {
         "leaving" => Message::Leaving,
         "applied" => Message::Applied {
             of: owned(told.of)?,
-            order: told.order?,
+            order: told.order?.0,
         },
         "missing" => Message::Missing {
             of: owned(told.of)?,
-            life: told.life?,
-            from: told.order?,
+            life: told.life?.0,
+            from: told.order?.0,
         },
         _ => return None,
     })
@@ -242,11 +284,13 @@ fn owned(text: Option<&str>) -> Option<String> {
 
 fn prime(packed: &Bytes, told: Told<'_>) -> Option<Prime> {
     let seen = match (told.log, told.publishers) {
-        (Some(generation), None) => Seen::Log { generation },
+        (Some(generation), None) => Seen::Log {
+            generation: generation.0,
+        },
         (None, Some(Bounded { items, more: false })) => Seen::Publishers(
             items
                 .into_iter()
-                .map(|(source, boot, purges)| (source.to_owned(), boot, purges))
+                .map(|(source, boot, purges)| (source.to_owned(), boot.0, purges.0))
                 .collect(),
         ),
         _ => return None,
@@ -257,6 +301,12 @@ fn prime(packed: &Bytes, told: Told<'_>) -> Option<Prime> {
         record: packed.slice_ref(told.record?),
         seen,
     })
+}
+
+impl From<Malformed> for Unreadable {
+    fn from(reason: Malformed) -> Self {
+        Self { reason, key: None }
+    }
 }
 
 impl From<hc1::Fault> for Malformed {

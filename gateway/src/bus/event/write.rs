@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_bytes::Bytes as Bin;
 
-use super::form::{Bounded, Told, Written};
+use super::form::{Bits, Bounded, Count, Told, Written};
 use super::{Event, MAX_PUBLISHERS, Message, Ours, Prime, Seen, Shape};
 use crate::bus::seal::{SEAL, SealKeys};
 use crate::hc1::{self, Compression};
@@ -61,7 +61,7 @@ fn told(ours: &Ours) -> Told<'_> {
         Message::Changed { key, likeness } => Told {
             kind: "changed",
             key: Some(Bin::new(key)),
-            likeness: Some(*likeness),
+            likeness: Some(Bits(*likeness)),
             ..Told::default()
         },
         Message::Heartbeat { healthy, version } => Told {
@@ -77,28 +77,28 @@ fn told(ours: &Ours) -> Told<'_> {
         Message::Applied { of, order } => Told {
             kind: "applied",
             of: Some(of),
-            order: Some(*order),
+            order: Some(Bits(*order)),
             ..Told::default()
         },
         Message::Missing { of, life, from } => Told {
             kind: "missing",
             of: Some(of),
-            life: Some(*life),
-            order: Some(*from),
+            life: Some(Bits(*life)),
+            order: Some(Bits(*from)),
             ..Told::default()
         },
     };
     Told {
-        boot: ours.boot,
-        purges: ours.purges,
-        sequence: ours.sequence,
+        boot: Bits(ours.boot),
+        purges: Count(ours.purges),
+        sequence: Count(ours.sequence),
         ..of_message
     }
 }
 
 fn told_prime(prime: &Prime) -> Told<'_> {
     let (log, publishers) = match &prime.seen {
-        Seen::Log { generation } => (Some(*generation), None),
+        Seen::Log { generation } => (Some(Bits(*generation)), None),
         Seen::Publishers(known) => (None, Some(list(known))),
     };
     Told {
@@ -113,11 +113,11 @@ fn told_prime(prime: &Prime) -> Told<'_> {
 }
 
 /// The first [`MAX_PUBLISHERS`]: a receiver refuses a value that knew of fewer purges than it does.
-fn list(known: &[(String, u64, u64)]) -> Bounded<(&str, u64, u64)> {
+fn list(known: &[(String, u64, u64)]) -> Bounded<(&str, Bits, Count)> {
     let known = known.iter().take(MAX_PUBLISHERS);
     Bounded {
         items: known
-            .map(|(source, boot, purges)| (&**source, *boot, *purges))
+            .map(|(source, boot, purges)| (&**source, Bits(*boot), Count(*purges)))
             .collect(),
         more: false,
     }

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::upload::UploadTerms;
 use super::{BodyError, Pace};
 use crate::http::forward::{self, Names};
 
@@ -44,6 +45,7 @@ pin_project! {
         ended: bool,
         lift: Option<TimeLift>,
         other: Option<LastMove>,
+        terms: Option<UploadTerms>,
     }
 }
 
@@ -105,6 +107,15 @@ impl<B> Bounded<B> {
             ended: false,
             lift: None,
             other: None,
+            terms: None,
+        }
+    }
+
+    /// What its route says by these terms holds in place of its own limits.
+    pub fn by_terms(self, terms: UploadTerms) -> Self {
+        Self {
+            terms: Some(terms),
+            ..self
         }
     }
 
@@ -163,6 +174,7 @@ where
         if self.ended {
             return Poll::Ready(None);
         }
+        self.as_mut().take_terms();
         let outcome = match self.as_mut().project().inner.poll_frame(cx) {
             Poll::Ready(Some(_)) if self.as_mut().arrived_late() => Some(Err(BodyError::Timeout)),
             Poll::Ready(None) if self.marked_end && !self.inner.is_end_stream() => {
@@ -192,6 +204,20 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BodyError>,
 {
+    /// Takes over what its route has said.
+    fn take_terms(self: Pin<&mut Self>) {
+        let this = self.project();
+        let Some((limits, began)) = this.terms.as_ref().and_then(UploadTerms::said) else {
+            return;
+        };
+        *this.terms = None;
+        *this.limit = limits.bytes.unwrap_or(*this.limit);
+        *this.pause = limits.pause.unwrap_or(*this.pause);
+        if let Some(total) = limits.total {
+            *this.end = began.checked_add(total);
+        }
+    }
+
     /// Counts what arrived; over the limit it is an error instead.
     fn count(
         self: Pin<&mut Self>,

@@ -1,5 +1,6 @@
 //! Paths of HTTP/2 requests that came with a fragment, which h2 drops without a word: found
-//! as their header blocks pass, and asked for when the request arrives.
+//! as their header blocks pass, and asked for when the request arrives. Found are also the
+//! streams whose client waits before it sends their content.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::Uri;
 use parking_lot::Mutex;
 
-use super::{CONTINUATION, HEADERS};
-use crate::http::hpack::{Cut, Fields};
+use super::{CONTINUATION, END_STREAM, HEAD, HEADERS};
+use crate::http::hpack::{Content, Cut, Fields};
 
 /// Paths that wait for their request. Some never come, since h2 refuses them for another
 /// reason; the oldest makes room.
@@ -36,6 +37,10 @@ pub(super) struct Blocks {
     fields: Fields,
     block: Vec<u8>,
     frame: Option<Frame>,
+    /// The stream of the block, whose content is to come.
+    stream: Option<u32>,
+    /// Streams that wait for a 100.
+    waiting: Vec<u32>,
 }
 
 /// A frame that is part of a block.
@@ -91,13 +96,26 @@ impl Blocks {
             fields: Fields::default(),
             block: Vec::new(),
             frame: None,
+            stream: None,
+            waiting: Vec::new(),
         }
     }
 
+    /// The streams that wait for a 100, once.
+    pub fn take_waiting(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.waiting)
+    }
+
     /// A frame begins.
-    pub fn begin(&mut self, kind: u8, flags: u8, length: u32) -> Reading {
+    pub fn begin(&mut self, head: &[u8; HEAD]) -> Reading {
+        let [high, middle, low, kind, flags, a, b, c, d] = *head;
+        let length = u32::from_be_bytes([0, high, middle, low]);
         if !matches!(kind, HEADERS | CONTINUATION) {
             return Reading::On;
+        }
+        if kind == HEADERS {
+            let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
+            self.stream = (flags & END_STREAM == 0).then_some(stream);
         }
         self.frame = Some(Frame {
             kind,
@@ -134,12 +152,15 @@ impl Blocks {
         if frame.flags & END_HEADERS == 0 {
             return Reading::On;
         }
-        let read = self.fields.cut_path(&self.block);
+        let read = self.fields.read(&self.block);
         self.block.clear();
         self.block.shrink_to(KEPT);
         match read {
-            Ok(found) => {
-                found.into_iter().for_each(|path| self.found.add(path));
+            Ok(told) => {
+                told.cut.into_iter().for_each(|path| self.found.add(path));
+                if told.content == Content::Waits {
+                    self.waiting.extend(self.stream.take());
+                }
                 Reading::On
             }
             Err(_) => Reading::Over,

@@ -12,8 +12,11 @@ use super::HEAD;
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
 const ACK: u8 = 1;
-/// SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 §6.5.2).
+/// SETTINGS_HEADER_TABLE_SIZE and SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 §6.5.2).
+const HEADER_TABLE_SIZE: u16 = 1;
 const INITIAL_WINDOW_SIZE: u16 = 4;
+/// The size of the table of fields before anybody has said anything.
+const TABLE: u32 = 4_096;
 
 /// The window before anybody has said anything.
 const DEFAULT: u32 = 65_535;
@@ -31,6 +34,8 @@ pub(super) struct WindowReader {
     reads: Reads,
     unit: [u8; 6],
     have: usize,
+    /// The smallest table of fields that the peer wished.
+    table: u32,
 }
 
 /// What the payload is of the frame that passes.
@@ -81,7 +86,13 @@ impl WindowReader {
             reads: Reads::Nothing,
             unit: [0; 6],
             have: 0,
+            table: TABLE,
         }
+    }
+
+    /// Whether the peer never wished a smaller table of fields than there is at first.
+    pub(super) fn keeps_table(&self) -> bool {
+        self.table >= TABLE
     }
 
     /// A frame begins.
@@ -121,6 +132,9 @@ impl WindowReader {
             Reads::Settings if u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE => {
                 let value = u32::from_be_bytes([c, d, e, f]);
                 self.window.of_new_streams.store(value, Relaxed);
+            }
+            Reads::Settings if u16::from_be_bytes([a, b]) == HEADER_TABLE_SIZE => {
+                self.table = self.table.min(u32::from_be_bytes([c, d, e, f]));
             }
             Reads::Settings | Reads::Nothing => {}
         }

@@ -107,6 +107,7 @@ where
         handler,
         peer,
         limits: Arc::clone(&port.limits),
+        body_bytes: port.body_bytes,
         trust: Arc::clone(&port.trust),
         early: Early(Arc::clone(&activity)),
         fragments: Arc::clone(&fragments),

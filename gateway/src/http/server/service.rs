@@ -19,7 +19,7 @@ use super::activity::InFlight;
 use super::sending::{LOW_WATER, Piece, Sending};
 use super::stream_task::{self, Handed};
 use super::{Early, Entered, Limits, Peer, Protocol};
-use crate::http::body::{Body, BodyError, Bounded, TimeLift};
+use crate::http::body::{Body, BodyError, Bounded, TimeLift, UploadTerms};
 use crate::http::forward::{self, Belief, Caller, Trust};
 use crate::http::frames::Fragments;
 use crate::http::guard::framing::Fault;
@@ -32,6 +32,8 @@ pub(super) struct Service<H> {
     pub(super) handler: H,
     pub(super) peer: Peer,
     pub(super) limits: Arc<Limits>,
+    /// Bytes of a request body that some route takes.
+    pub(super) body_bytes: u64,
     pub(super) trust: Arc<Trust>,
     pub(super) early: Early,
     /// Paths that came with a fragment over HTTP/2.
@@ -130,7 +132,7 @@ where
         upload: &mut Option<TimeLift>,
     ) -> Result<(Request<Body>, Entered), Refusal> {
         let limits = &self.limits;
-        guard::check(&request, limits)?;
+        guard::check(&request, limits, self.body_bytes)?;
         let version = request.version();
         let belief = match self.peer.trusted {
             true => Belief::Proxy(&self.trust),
@@ -139,7 +141,8 @@ where
         // There is no TLS on listeners.
         let direct = Caller::direct(self.peer.address, "http");
         let (received, named) = forward::receive(request.headers_mut(), version, direct, belief);
-        let request = request.map(|incoming| {
+        let mut terms = None;
+        let mut request = request.map(|incoming| {
             if incoming.is_end_stream() {
                 return Body::empty();
             }
@@ -149,9 +152,13 @@ where
                 .without_trailers(named)
                 .at_pace(limits.pace())
                 .within(limits.upload_timeout.0)
-                .until_lifted(upload.insert(TimeLift::default()).clone());
+                .until_lifted(upload.insert(TimeLift::default()).clone())
+                .by_terms(terms.insert(UploadTerms::new(size)).clone());
             Body::boxed(body)
         });
+        if let Some(terms) = terms {
+            request.extensions_mut().insert(terms);
+        }
         let peer = self.peer;
         Ok((request, Entered { peer, received }))
     }

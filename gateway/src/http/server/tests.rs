@@ -37,7 +37,7 @@ fn listener(limits: Limits) -> Listener {
 
 /// A site that echoes bodies, panics at /panic, and streams without end at /endless.
 fn start(limits: Limits) -> (Running, std::net::SocketAddr) {
-    let bound = Bound::bind(&[listener(limits)], 2).unwrap();
+    let bound = Bound::bind(&[listener(limits)], 2, 0).unwrap();
     let address = bound.addresses()[0];
     let running = bound.start(|request: Request<Body>, entered, _early| async move {
         assert!(entered.received.caller.client().is_some());
@@ -260,7 +260,7 @@ async fn a_handler_that_panics_costs_its_own_request_only() {
 
 #[tokio::test]
 async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
-    let bound = Bound::bind(&[listener(Limits::default())], 1).unwrap();
+    let bound = Bound::bind(&[listener(Limits::default())], 1, 0).unwrap();
     let address = bound.addresses()[0];
     let (arrivals, mut arrived) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
     let running = bound.start(move |_request, _peer, _early| {
@@ -314,7 +314,7 @@ async fn over_max_connections_accepting_waits_for_a_place() {
         max_connections: 1,
         ..Limits::default()
     };
-    let bound = Bound::bind(&[listener(limits)], 1).unwrap();
+    let bound = Bound::bind(&[listener(limits)], 1, 0).unwrap();
     let address = bound.addresses()[0];
     let _running =
         bound.start(|_request, _peer, _early| async { Response::new(Body::full("got:")) });
@@ -332,7 +332,7 @@ async fn over_max_connections_accepting_waits_for_a_place() {
 
 #[tokio::test]
 async fn an_upgrade_hands_the_connection_over() {
-    let bound = Bound::bind(&[listener(Limits::default())], 1).unwrap();
+    let bound = Bound::bind(&[listener(Limits::default())], 1, 0).unwrap();
     let address = bound.addresses()[0];
     let _running = bound.start(|mut request, _peer, _early| async move {
         let upgraded = hyper::upgrade::on(&mut request);
@@ -366,6 +366,6 @@ async fn a_port_in_use_is_named() {
         address,
         ..listener(Limits::default())
     };
-    let error = Bound::bind(&[taken], 1).err().unwrap();
+    let error = Bound::bind(&[taken], 1, 0).err().unwrap();
     assert!(matches!(error, BindError::InUse { address: at } if at == address));
 }

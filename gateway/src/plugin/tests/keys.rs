@@ -118,7 +118,10 @@ async fn an_endless_loop_is_a_timeout() {
         .await
         .unwrap();
     let started = Instant::now();
-    assert_eq!(key_error(&site), CallError::Timeout);
+    assert_eq!(
+        key_error(&site),
+        CallError::Timeout(Some(crate::plugin::Hook::Key))
+    );
     assert!(started.elapsed() >= Duration::from_millis(5));
     assert_eq!(
         site.metric("lamina_plugin_calls_total", &["key", "timeout"]),

@@ -236,7 +236,10 @@ async fn loops_end_at_their_deadline_and_others_go_on() {
         "the others were answered while the loops ran"
     );
     for ended in loops {
-        assert_eq!(ended.await.unwrap().unwrap_err(), CallError::Timeout);
+        assert_eq!(
+            ended.await.unwrap().unwrap_err(),
+            CallError::Timeout(Some(crate::plugin::Hook::Load))
+        );
     }
     assert_eq!(site.metric("lamina_plugin_instances", &["bad"]), 0.0);
 }

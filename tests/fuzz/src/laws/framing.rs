@@ -121,8 +121,9 @@ async fn answer(
             .fault()
             .filter(|(message, _)| *message <= begun)
     };
+    let limits = Limits::default();
     let mut response = Response::new(Empty::new());
-    if fault.is_some() || guard::check(&request, &Limits::default()).is_err() {
+    if fault.is_some() || guard::check(&request, &limits, limits.max_body_bytes.0).is_err() {
         *response.status_mut() = StatusCode::BAD_REQUEST;
         response
             .headers_mut()

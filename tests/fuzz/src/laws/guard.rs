@@ -15,7 +15,7 @@ pub fn check(data: &[u8]) {
     };
     let limits = Limits::default();
     let mut request = Request::from_parts(parts, ());
-    match guard::check(&request, &limits) {
+    match guard::check(&request, &limits, limits.max_body_bytes.0) {
         Ok(()) => passed(&request, &limits),
         Err(refusal) => {
             assert!(refusal.status.is_client_error() || refusal.status.is_server_error());
@@ -29,7 +29,7 @@ pub fn check(data: &[u8]) {
         .headers_mut()
         .append(HOST, HeaderValue::from_static("a"));
     assert!(
-        guard::check(&request, &limits).is_err(),
+        guard::check(&request, &limits, limits.max_body_bytes.0).is_err(),
         "two hosts are none"
     );
 }

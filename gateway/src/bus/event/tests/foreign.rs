@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::hc1::{Codec, Compression};
 
 /// As the seed packs it, but for numbers, which `rmp` makes integers of.
 fn packed(event: &Value) -> Bytes {
@@ -161,14 +162,186 @@ fn undefined_is_absent() {
     assert_eq!(undefined("ts"), Err(Malformed::Missing));
 }
 
+/// The fields of a `set` up to its value, as the seed orders them, and these bytes.
+fn set_up_to(value: &[u8]) -> Vec<u8> {
+    let fields = b"\x88\xa2id\xa1i\xa4type\xa3set\xa6source\xa1s\xa2ts\x01\xa4keys\x91\xa6user:7";
+    [&fields[..], b"\xa5value", value].concat()
+}
+
+/// What the seed writes behind the value.
+const BEHIND: &[u8] = b"\xa5ttlMs\x05\xa9namespace\xa1n";
+
+fn names_its_key(event: Result<Event, Malformed>, namespace: Option<&str>, what: &str) {
+    let event = event.unwrap_or_else(|malformed| panic!("{what}: {malformed}"));
+    let keys = vec!["user:7".to_owned()];
+    assert_eq!(event.shape, Shape::Set { keys }, "{what}");
+    assert_eq!(event.namespace.as_deref(), namespace, "{what}");
+}
+
 #[test]
-fn a_value_may_nest_as_deep_as_the_seed_can_send_it() {
-    let nested = |depth: usize| {
-        let value = (0..depth).fold(json!(1), |value, _| json!([value]));
-        read(&with(json!({"type": "set", "value": value})))
+fn a_value_may_be_anything() {
+    let deep = [vec![0x91; 100_000], vec![0xc0]].concat();
+    let large = [&b"\xc6\0\x20\0\0"[..], &vec![7; 2 << 20]].concat();
+    let values: [(&str, &[u8]); 14] = [
+        ("deep", &deep),
+        ("large", &large),
+        ("undefined", b"\xd4\0\0"),
+        ("a date", b"\xd6\xff\x65\x53\xf1\0"),
+        ("a later date", b"\xc7\x0c\xff\0\0\0\0\0\0\0\0\0\0\0\0"),
+        ("bigint", b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff"),
+        ("a larger bigint", b"\xc7\x09\x42\x01\0\0\0\0\0\0\0\0"),
+        ("a set", b"\xd4\x73\0\x92\x01\x02"),
+        ("an error", b"\xd4\x65\0\x93\xa5Error\xa1x\xc0"),
+        ("a typed array", b"\xc7\x05\x74\x06\x01\0\0\0"),
+        ("not text", b"\xa2\xff\xfe"),
+        // {a: 1, b: {a: 2, b: 65}}, the second by the first one's names.
+        ("records", b"\xd4\x72\x40\x92\xa1a\xa1b\x01\x40\x02\x41"),
+        ("a record in two", b"\x92\xd4\x72\x41\x91\xa1a\x01\x41\xc0"),
+        (
+            "an object that knows itself",
+            b"\xd6\x69\0\0\0\x01\x81\xa1a\xd6\x70\0\0\0\x01",
+        ),
+    ];
+    for (what, value) in values {
+        let packed = [&set_up_to(value), BEHIND].concat();
+        names_its_key(Event::decode(&packed.clone().into()), Some("n"), what);
+        let tagged = [b"HC1M", &packed[..]].concat();
+        names_its_key(Event::decode(&tagged.into()), Some("n"), what);
+        for codec in [Codec::GZIP, Codec::ZSTD] {
+            let compression = Compression {
+                codec,
+                min_bytes: 0,
+            };
+            let shrunk = compression.shrink(&[b"HC1M", &packed[..]].concat());
+            if let Some(shrunk) = shrunk {
+                names_its_key(Event::decode(&shrunk.into()), Some("n"), what);
+            }
+        }
+    }
+}
+
+/// A stale page is worse than a purge too many.
+#[test]
+fn a_value_that_is_damaged_loses_no_purge() {
+    let large = [&b"\xc6\x02\x80\0\0"[..], &vec![7; 40 << 20]].concat();
+    let large = set_up_to(&large);
+    names_its_key(Event::decode(&large.clone().into()), None, "too large");
+    let damaged: [&[u8]; 5] = [
+        b"",
+        b"\xc1",
+        b"\x92\x01",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xd4\x72\x40\x01",
+    ];
+    for value in damaged {
+        names_its_key(
+            Event::decode(&set_up_to(value).into()),
+            None,
+            &format!("{value:x?}"),
+        );
+    }
+    let gzip = Compression {
+        codec: Codec::GZIP,
+        min_bytes: 0,
     };
-    assert!(nested(120).is_ok());
-    assert_eq!(nested(130), Err(Malformed::TooDeep));
+    let mut shrunk = gzip.shrink(&[b"HC1M", &large[..]].concat()).unwrap();
+    names_its_key(Event::decode(&shrunk.clone().into()), None, "a bomb");
+    shrunk.truncate(shrunk.len() - 10);
+    names_its_key(Event::decode(&shrunk.into()), None, "a cut bomb");
+    let small = [&set_up_to(&[0xc4, 200][..]), &[9; 200][..], BEHIND].concat();
+    let mut shrunk = gzip.shrink(&[b"HC1M", &small[..]].concat()).unwrap();
+    let checksum = shrunk.len() - 8;
+    shrunk[checksum] ^= 1;
+    names_its_key(Event::decode(&shrunk.into()), Some("n"), "a wrong checksum");
+    // What stands before the value is needed.
+    for (from, to) in [
+        (&b"\xa4keys"[..], &b"\xa4kexs"[..]),
+        (b"\xa3set", b"\xa3del"),
+    ] {
+        let mut packed = set_up_to(b"\xc1");
+        let at = packed.windows(from.len()).position(|w| w == from).unwrap();
+        packed[at..at + to.len()].copy_from_slice(to);
+        assert!(Event::decode(&packed.into()).is_err(), "{to:?}");
+    }
+}
+
+#[test]
+fn an_event_may_be_a_record() {
+    let record = b"\xd4\x72\x40\x96\xa2id\xa4type\xa6source\xa2ts\xa4keys\xa5value\xa1i\xa3set\xa1s\x01\x91\xa6user:7\x40";
+    // Its value is another one of its kind.
+    let value = b"\xa1i\xa3del\xa1t\x02\x90\xc0";
+    let packed = [&record[..], value].concat();
+    names_its_key(Event::decode(&packed.clone().into()), None, "untagged");
+    names_its_key(
+        Event::decode(&[b"HC1M", &packed[..]].concat().into()),
+        None,
+        "tagged",
+    );
+}
+
+#[test]
+fn what_is_not_read_is_told_with_the_beginning_of_its_key() {
+    let key = |keys: Value, more: Value| {
+        let mut event = with(more);
+        event["keys"] = keys;
+        Event::open(&packed(&event), None).unwrap_err()
+    };
+    let long = "k".repeat(MAX_TEXT + 1);
+    for (unreadable, reason, beginning) in [
+        (
+            key(json!(["user:7", long]), json!({})),
+            Malformed::TooLong,
+            Some("user:7".into()),
+        ),
+        (
+            key(json!([long]), json!({})),
+            Malformed::TooLong,
+            Some("k".repeat(64)),
+        ),
+        (
+            key(json!(vec!["a"; MAX_KEYS + 1]), json!({})),
+            Malformed::TooMany,
+            Some("a".into()),
+        ),
+        (
+            key(json!(["a"]), json!({"type": "clear"})),
+            Malformed::Type,
+            Some("a".into()),
+        ),
+        (key(json!(7), json!({})), Malformed::Form, None),
+    ] {
+        assert_eq!(
+            unreadable,
+            Unreadable {
+                reason,
+                key: beginning
+            }
+        );
+    }
+}
+
+/// As nodes wrote them before: integers of 64 bits.
+#[test]
+fn numbers_of_older_nodes_are_read() {
+    let lamina = json!({
+        "boot": u64::MAX, "purges": 1_u64 << 40, "sequence": 3, "kind": "missing",
+        "of": "edge-2", "life": u64::MAX - 1, "order": 7,
+    });
+    let ours = read(&with(json!({"lamina": lamina})))
+        .unwrap()
+        .ours
+        .unwrap();
+    assert_eq!(
+        (ours.boot, ours.purges, ours.sequence),
+        (u64::MAX, 1 << 40, 3)
+    );
+    let of = "edge-2".to_owned();
+    let message = Message::Missing {
+        of,
+        life: u64::MAX - 1,
+        from: 7,
+    };
+    assert_eq!(ours.message, message);
 }
 
 #[test]

@@ -71,28 +71,42 @@ fn what_is_no_map_is_told() {
     assert_eq!(read(&list[..]), Err(Malformed::Form));
 }
 
+/// A binary of so many bytes.
+fn bin(length: usize) -> Vec<u8> {
+    [
+        b"\xc6",
+        &(length as u32).to_be_bytes()[..],
+        &vec![0; length],
+    ]
+    .concat()
+}
+
 #[test]
-fn larger_than_the_limit_is_an_error_before_anything_is_expanded() {
-    let bin = |length: usize| {
-        [
-            b"\xc6",
-            &(length as u32).to_be_bytes()[..],
-            &vec![0; length],
-        ]
-        .concat()
-    };
-    assert!(read(del(b"\x90", &bin(MAX_BYTES - 100))).is_ok());
-    assert_eq!(
-        read(del(b"\x90", &bin(MAX_BYTES))),
-        Err(Malformed::TooLarge)
-    );
-    let mut bomb = gzipped(&del(b"\x90", &bin(64 << 20)));
+fn more_is_read_than_an_event_of_a_node_may_have_and_none_of_it_is_kept() {
+    assert!(read(del(b"\x90", &bin(MAX_BYTES * 3))).is_ok());
+    // What nodes say is looked for in as much as they say.
+    let mut ours = purge().encode().to_vec();
+    ours[4] += 1;
+    ours.extend_from_slice(b"\xa4more");
+    ours.extend(bin(MAX_BYTES));
+    assert_eq!(read(ours.clone()), Err(Malformed::TooLarge));
+    assert_eq!(read(gzipped(&ours[4..])), Err(Malformed::TooLarge));
+    let key = [&b"\xda"[..], &60_000_u16.to_be_bytes(), &[b'k'; 60_000]].concat();
+    let many = [&b"\xdc\0\x14"[..], &key.repeat(20)].concat();
+    assert_eq!(read(del(&many, b"\xc0")), Err(Malformed::TooLarge));
+}
+
+#[test]
+fn a_bomb_is_read_to_a_limit_whatever_length_it_claims() {
+    let mut bomb = gzipped(&del(b"\x90", &bin(40 << 20)));
     assert!(bomb.len() < 100_000);
     for length in [0_u32, 1, 1 << 20, u32::MAX] {
         let end = bomb.len() - 4;
         bomb[end..].copy_from_slice(&length.to_le_bytes());
         assert_eq!(read(bomb.clone()), Err(Malformed::TooLarge), "{length}");
     }
+    let large = del(b"\x90", &bin(MAX_READ as usize));
+    assert_eq!(read(large), Err(Malformed::TooLarge));
 }
 
 #[test]
@@ -149,9 +163,14 @@ fn declared_lengths_that_the_input_lacks_are_errors() {
 }
 
 #[test]
-fn nesting_is_bounded_in_msgpack_and_harmless_in_json() {
+fn nesting_is_harmless() {
     let nested = [vec![0x91; MAX_BYTES - 100], vec![0xc0]].concat();
-    assert_eq!(read(del(b"\x90", &nested)), Err(Malformed::TooDeep));
+    assert!(read(del(b"\x90", &nested)).is_ok());
+    // Whoever reads them as they stand goes as deep.
+    let records = b"\xd4\x72\x40".repeat(300_000);
+    assert_eq!(read(del(b"\x90", &records)), Err(Malformed::Form));
+    let sets = [0xd4, 0x73, 0].repeat(300_000);
+    assert_eq!(read(del(b"\x90", &sets)), Err(Malformed::Truncated));
     let extensions = [0xc7, 1].repeat(1_000);
     assert!(read(del(b"\x90", &extensions)).is_err());
     let half = MAX_BYTES / 2 - 100;

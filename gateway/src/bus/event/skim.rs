@@ -1,0 +1,287 @@
+//! Reads msgpack front to back: gives what it is asked for, and builds nothing of what it skips.
+//!
+//! Three things of `msgpackr` are known beside the format, since behind their extension the
+//! value goes on, so that a reader of the plain format would lose its place:
+//!
+//! | bytes | what follows them |
+//! |---|---|
+//! | `d4 72 ID` | a record: a list of names, then as many values; from then on the byte `ID` (40 to 7f) alone stands before as many values |
+//! | `d4 73 00`, `d4 65 00`, `d4 78 00` | what a `Set`, an error, a regular expression is made of |
+//! | `d6 69` and four bytes | the value that they give a number (structured clones) |
+//!
+//! Invariant: neither depth nor declared lengths cost anything: what is left to skip is one
+//! number, and bytes are passed as they come.
+
+use std::io::{BufRead, Error, ErrorKind};
+
+use rmp::Marker;
+
+use super::Malformed;
+
+/// The extension of a record's definition.
+const RECORD: u8 = 0x72;
+/// The extensions of one zero byte that stand before a list: a set, an error, a regular expression.
+const PREFIXES: [u8; 3] = [0x73, 0x65, 0x78];
+/// The extension that gives the value behind it a number.
+const NUMBERED: u8 = 0x69;
+/// The first byte that may stand for a record.
+const FIRST_RECORD: u8 = 0x40;
+
+/// How a value begins.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Head {
+    Nil,
+    Number(f64),
+    /// So many bytes of text follow.
+    Text(u32),
+    /// So many values follow.
+    List(u32),
+    /// So many pairs follow.
+    Map(u32),
+    /// So many names follow, and then as many values.
+    Record(u32),
+    /// So many values follow, whose names came before.
+    KnownRecord(u32),
+    /// An extension, `undefined` among them; so many bytes follow.
+    Extension(u32),
+    /// Anything else; so many bytes follow.
+    Other(u32),
+}
+
+/// Reads from `R`, up to a limit.
+pub struct Skim<R> {
+    from: R,
+    /// Bytes that may still be read.
+    left: u64,
+    /// How many values each record has that was defined.
+    records: [Option<u32>; 64],
+}
+
+impl<R: BufRead> Skim<R> {
+    pub fn new(from: R, limit: u64) -> Self {
+        Self {
+            from,
+            left: limit,
+            records: [None; 64],
+        }
+    }
+
+    /// Whether nothing follows.
+    ///
+    /// # Errors
+    /// When the rest is damaged, or begins behind the limit.
+    pub fn is_at_end(&mut self) -> Result<bool, Malformed> {
+        match self.some() {
+            Err(Malformed::Truncated) => Ok(true),
+            some => some.map(|_| false),
+        }
+    }
+
+    /// Reads how the next value begins.
+    ///
+    /// # Errors
+    /// When the input ends, is damaged or too large, or a record has no list of names.
+    pub fn head(&mut self) -> Result<Head, Malformed> {
+        loop {
+            if let Some(head) = self.head_or_prefix()? {
+                return Ok(head);
+            }
+        }
+    }
+
+    /// None: only something was read that stands before a value.
+    fn head_or_prefix(&mut self) -> Result<Option<Head>, Malformed> {
+        Ok(Some(match Marker::from_u8(self.byte()?) {
+            Marker::Null => Head::Nil,
+            Marker::FixPos(byte) => self.record_or_number(byte),
+            Marker::FixNeg(number) => Head::Number(number.into()),
+            Marker::U8 => Head::Number(self.byte()?.into()),
+            Marker::U16 => Head::Number(u16::from_be_bytes(self.bytes()?).into()),
+            Marker::U32 => Head::Number(u32::from_be_bytes(self.bytes()?).into()),
+            Marker::U64 => Head::Number(u64::from_be_bytes(self.bytes()?) as f64),
+            Marker::I8 => Head::Number(i8::from_be_bytes(self.bytes()?).into()),
+            Marker::I16 => Head::Number(i16::from_be_bytes(self.bytes()?).into()),
+            Marker::I32 => Head::Number(i32::from_be_bytes(self.bytes()?).into()),
+            Marker::I64 => Head::Number(i64::from_be_bytes(self.bytes()?) as f64),
+            Marker::F32 => Head::Number(f32::from_be_bytes(self.bytes()?).into()),
+            Marker::F64 => Head::Number(f64::from_be_bytes(self.bytes()?)),
+            Marker::FixStr(length) => Head::Text(length.into()),
+            Marker::Str8 => Head::Text(self.length8()?),
+            Marker::Str16 => Head::Text(self.length16()?),
+            Marker::Str32 => Head::Text(self.length32()?),
+            Marker::Bin8 => Head::Other(self.length8()?),
+            Marker::Bin16 => Head::Other(self.length16()?),
+            Marker::Bin32 => Head::Other(self.length32()?),
+            Marker::FixArray(length) => Head::List(length.into()),
+            Marker::Array16 => Head::List(self.length16()?),
+            Marker::Array32 => Head::List(self.length32()?),
+            Marker::FixMap(length) => Head::Map(length.into()),
+            Marker::Map16 => Head::Map(self.length16()?),
+            Marker::Map32 => Head::Map(self.length32()?),
+            Marker::FixExt1 => return self.short_extension(),
+            Marker::FixExt4 => match self.byte()? {
+                NUMBERED => {
+                    self.pass(4)?;
+                    return Ok(None);
+                }
+                _ => Head::Extension(4),
+            },
+            Marker::FixExt2 => self.extension(2)?,
+            Marker::FixExt8 => self.extension(8)?,
+            Marker::FixExt16 => self.extension(16)?,
+            Marker::Ext8 => {
+                let length = self.length8()?;
+                self.extension(length)?
+            }
+            Marker::Ext16 => {
+                let length = self.length16()?;
+                self.extension(length)?
+            }
+            Marker::Ext32 => {
+                let length = self.length32()?;
+                self.extension(length)?
+            }
+            Marker::True | Marker::False | Marker::Reserved => Head::Other(0),
+        }))
+    }
+
+    fn record_or_number(&self, byte: u8) -> Head {
+        let place = byte.checked_sub(FIRST_RECORD).map(usize::from);
+        match place.and_then(|place| self.records[place]) {
+            Some(values) => Head::KnownRecord(values),
+            None => Head::Number(byte.into()),
+        }
+    }
+
+    fn extension(&mut self, length: u32) -> Result<Head, Malformed> {
+        self.byte()?;
+        Ok(Head::Extension(length))
+    }
+
+    /// Of one byte.
+    fn short_extension(&mut self) -> Result<Option<Head>, Malformed> {
+        let [kind, byte] = self.bytes()?;
+        Ok(match kind {
+            RECORD => {
+                let names = self.names()?;
+                self.records[usize::from(byte & 0x3f)] = Some(names);
+                Some(Head::Record(names))
+            }
+            _ if byte == 0 && PREFIXES.contains(&kind) => None,
+            _ => Some(Head::Extension(0)),
+        })
+    }
+
+    /// How many names the list has that defines a record. Nothing may stand before it, so
+    /// that definitions do not nest.
+    fn names(&mut self) -> Result<u32, Malformed> {
+        match Marker::from_u8(self.byte()?) {
+            Marker::FixArray(length) => Ok(length.into()),
+            Marker::Array16 => self.length16(),
+            Marker::Array32 => self.length32(),
+            _ => Err(Malformed::Form),
+        }
+    }
+
+    /// Passes over what follows this head.
+    ///
+    /// # Errors
+    /// See [`head`](Self::head).
+    pub fn skip(&mut self, head: Head) -> Result<(), Malformed> {
+        let mut values = self.skip_bytes(head)?;
+        while values > 0 {
+            let next = self.head()?;
+            values = (values - 1).saturating_add(self.skip_bytes(next)?);
+        }
+        Ok(())
+    }
+
+    /// Answers how many values follow.
+    fn skip_bytes(&mut self, head: Head) -> Result<u64, Malformed> {
+        Ok(match head {
+            Head::Nil | Head::Number(_) => 0,
+            Head::Text(length) | Head::Extension(length) | Head::Other(length) => {
+                self.pass(length.into())?;
+                0
+            }
+            Head::List(values) | Head::KnownRecord(values) => values.into(),
+            Head::Map(pairs) | Head::Record(pairs) => u64::from(pairs) * 2,
+        })
+    }
+
+    /// Passes over bytes.
+    ///
+    /// # Errors
+    /// When the input ends before, is damaged or too large.
+    pub fn pass(&mut self, mut length: u64) -> Result<(), Malformed> {
+        while length > 0 {
+            let some = self
+                .some()?
+                .len()
+                .min(usize::try_from(length).unwrap_or(usize::MAX));
+            self.consume(some);
+            length -= some as u64;
+        }
+        Ok(())
+    }
+
+    /// Fills `out`.
+    ///
+    /// # Errors
+    /// When the input ends before, is damaged or too large.
+    pub fn read(&mut self, mut out: &mut [u8]) -> Result<(), Malformed> {
+        while !out.is_empty() {
+            let some = self.some()?;
+            let length = some.len().min(out.len());
+            let (now, later) = out.split_at_mut(length);
+            now.copy_from_slice(&some[..length]);
+            out = later;
+            self.consume(length);
+        }
+        Ok(())
+    }
+
+    /// What can be read now, at least one byte.
+    fn some(&mut self) -> Result<&[u8], Malformed> {
+        let some = self.from.fill_buf().map_err(|error| broken(&error))?;
+        match usize::try_from(self.left).unwrap_or(usize::MAX) {
+            _ if some.is_empty() => Err(Malformed::Truncated),
+            0 => Err(Malformed::TooLarge),
+            left => Ok(&some[..some.len().min(left)]),
+        }
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.from.consume(length);
+        self.left -= length as u64;
+    }
+
+    fn byte(&mut self) -> Result<u8, Malformed> {
+        self.bytes().map(|[byte]| byte)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let mut bytes = [0; N];
+        self.read(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn length8(&mut self) -> Result<u32, Malformed> {
+        self.byte().map(u32::from)
+    }
+
+    fn length16(&mut self) -> Result<u32, Malformed> {
+        self.bytes().map(|bytes| u16::from_be_bytes(bytes).into())
+    }
+
+    fn length32(&mut self) -> Result<u32, Malformed> {
+        self.bytes().map(u32::from_be_bytes)
+    }
+}
+
+fn broken(error: &Error) -> Malformed {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => Malformed::Truncated,
+        _ => Malformed::Compression,
+    }
+}
