@@ -73,6 +73,10 @@ pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
 /// A host's one spelling: lower case, without the scheme's own port or an empty one (RFC 3986
 /// §6.2.3), and without the dot that ends a name written in full.
 pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
+    let may_change = |byte: u8| byte == b':' || byte.is_ascii_uppercase();
+    if !host.bytes().any(may_change) && !host.ends_with('.') {
+        return Cow::Borrowed(host);
+    }
     let default_port = if scheme == "https" { ":443" } else { ":80" };
     let host = host.strip_suffix(default_port).unwrap_or(host);
     let host = host.strip_suffix(':').unwrap_or(host);

@@ -82,7 +82,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// The fields that end here whatever `Connection` names.
-fn ending(headers: &HeaderMap, belief: Belief<'_>) -> SmallVec<[HeaderName; 8]> {
+fn ending(headers: &HeaderMap, belief: Belief<'_>) -> Vec<HeaderName> {
     let is_believed =
         |name: &HeaderName| matches!(belief, Belief::Proxy(trust) if trust.lists(name));
     let ends = |name: &&HeaderName| match names::ending(name) {

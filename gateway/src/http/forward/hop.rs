@@ -15,8 +15,8 @@ use smallvec::SmallVec;
 use super::names::{self, Ending};
 use crate::http::list;
 
-/// Names of fields, few as a rule.
-pub type Names = SmallVec<[HeaderName; 4]>;
+/// Names of fields; hardly ever any.
+pub type Names = Vec<HeaderName>;
 
 /// What the sender of a request asked of this connection alone; the head says it no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

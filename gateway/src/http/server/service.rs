@@ -20,7 +20,7 @@ use super::sending::{LOW_WATER, Piece, Sending};
 use super::stream_task::{self, Handed};
 use super::{Early, Entered, Limits, Peer, Protocol};
 use crate::http::body::{Body, BodyError, Bounded, TimeLift, UploadTerms};
-use crate::http::forward::{self, Belief, Caller, Trust};
+use crate::http::forward::{self, Belief, Caller, Names, Received, Trust};
 use crate::http::frames::Fragments;
 use crate::http::guard::framing::Fault;
 use crate::http::guard::{self, Refusal};
@@ -84,7 +84,7 @@ where
 {
     pub(super) fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Served>, Infallible>> + Send + use<H, F> {
         let in_flight = InFlight::begin(&self.early.0);
         let mut upload = None;
@@ -92,13 +92,14 @@ where
         let version = request.version();
         let admitted = match self.early.0.fault() {
             None if self.fragments.take(request.uri()) => Err(guard::broken(Fault::Fragment)),
-            None => self.admit(request, &mut upload),
+            None => self.admit(&mut request),
             Some(fault) => Err(guard::broken(fault)),
         };
         let called = match admitted {
             // The call itself may panic as well as its future.
-            Ok((request, entered)) => catch_unwind(AssertUnwindSafe(|| {
-                (self.handler)(request, entered, &self.early)
+            Ok((received, named)) => catch_unwind(AssertUnwindSafe(|| {
+                let request = self.bounded(request, named, &mut upload);
+                (self.handler)(request, Entered { peer, received }, &self.early)
             }))
             .map_err(|_| panicked(peer)),
             Err(refusal) => Err(refused(refusal, version)),
@@ -123,16 +124,10 @@ where
         }
     }
 
-    /// Passes a request on with its head made one and its body under the limits, or not at all.
-    /// Those of time end when `upload` is lifted, which is there for a request with a body: an
-    /// answer that is under way may need as much time of both sides as it likes.
-    fn admit(
-        &self,
-        mut request: Request<Incoming>,
-        upload: &mut Option<TimeLift>,
-    ) -> Result<(Request<Body>, Entered), Refusal> {
-        let limits = &self.limits;
-        guard::check(&request, limits, self.body_bytes)?;
+    /// Lets a request in, its head made one, or not at all; answers the fields that `Connection`
+    /// named beside.
+    fn admit(&self, request: &mut Request<Incoming>) -> Result<(Received, Names), Refusal> {
+        guard::check(request, &self.limits, self.body_bytes)?;
         let version = request.version();
         let belief = match self.peer.trusted {
             true => Belief::Proxy(&self.trust),
@@ -140,27 +135,35 @@ where
         };
         // There is no TLS on listeners.
         let direct = Caller::direct(self.peer.address, "http");
-        let (received, named) = forward::receive(request.headers_mut(), version, direct, belief);
-        let mut terms = None;
-        let mut request = request.map(|incoming| {
-            if incoming.is_end_stream() {
-                return Body::empty();
-            }
-            let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
-            let body = Bounded::new(incoming, size, pause)
-                .with_marked_end(version == Version::HTTP_2)
-                .without_trailers(named)
-                .at_pace(limits.pace())
-                .within(limits.upload_timeout.0)
-                .until_lifted(upload.insert(TimeLift::default()).clone())
-                .by_terms(terms.insert(UploadTerms::new(size)).clone());
-            Body::boxed(body)
-        });
-        if let Some(terms) = terms {
-            request.extensions_mut().insert(terms);
+        let headers = request.headers_mut();
+        Ok(forward::receive(headers, version, direct, belief))
+    }
+
+    /// A request with its body under the limits. Those of time end when `upload` is lifted,
+    /// which is there for a request with a body: an answer that is under way may need as much
+    /// time of both sides as it likes.
+    fn bounded(
+        &self,
+        request: Request<Incoming>,
+        named: Names,
+        upload: &mut Option<TimeLift>,
+    ) -> Request<Body> {
+        let (mut head, incoming) = request.into_parts();
+        if incoming.is_end_stream() {
+            return Request::from_parts(head, Body::empty());
         }
-        let peer = self.peer;
-        Ok((request, Entered { peer, received }))
+        let limits = &self.limits;
+        let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
+        let terms = UploadTerms::new(size);
+        let body = Bounded::new(incoming, size, pause)
+            .with_marked_end(head.version == Version::HTTP_2)
+            .without_trailers(named)
+            .at_pace(limits.pace())
+            .within(limits.upload_timeout.0)
+            .until_lifted(upload.insert(TimeLift::default()).clone())
+            .by_terms(terms.clone());
+        head.extensions.insert(terms);
+        Request::from_parts(head, Body::boxed(body))
     }
 }
 
