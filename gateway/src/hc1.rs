@@ -170,11 +170,6 @@ pub fn reader(bytes: &[u8]) -> Result<Box<dyn BufRead + '_>, Fault> {
     })
 }
 
-/// Whether reading `bytes` may take much longer than their number says.
-pub fn is_compressed(bytes: &[u8]) -> bool {
-    bytes.starts_with(GZIP) || bytes.starts_with(ZSTD)
-}
-
 /// Bytes of a piece, and by which the output grows when the length at gzip's end was wrong.
 const STEP: usize = 64 << 10;
 

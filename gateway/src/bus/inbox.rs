@@ -26,7 +26,6 @@ use super::refusals::{RareLine, Reason, Refusals};
 use super::replay::{Moment, Replays, Rules};
 use super::seal::SealCheck;
 use super::transport::{Delivery, Guarantee, Receipt, Word, Words};
-use crate::hc1;
 use crate::telemetry::limit::LineLimiter;
 use metrics::{Heard, Metrics};
 
@@ -101,7 +100,7 @@ enum Told {
     Word(Word),
 }
 
-/// Messages from this size on, and compressed ones, are decoded off the runtime's threads.
+/// Messages from this size on are decoded off the runtime's threads.
 const LARGE: usize = 64 << 10;
 
 impl Inbox {
@@ -361,7 +360,7 @@ async fn decoded(word: Word, identity: &Identity) -> Told {
     let Word::Message(Delivery { bytes, receipt }) = word else {
         return Told::Word(word);
     };
-    let is_quick = bytes.len() < LARGE && !hc1::is_compressed(&bytes);
+    let is_quick = bytes.len() < LARGE;
     let event = match is_quick {
         true => Event::open(&bytes, identity.seal.as_ref()),
         false => {
