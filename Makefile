@@ -12,8 +12,9 @@
 #   make bench-plugins   a call of each shipped plugin, in every language
 #   make bench-record    records of the second tier, against Node.js
 #   make soak-attacks    ten minutes of attacks beside normal load (DURATION=60 for a minute)
-#   make soak-l2    Redis frozen under load; a hundred kills with a disk
-#   make soak-bus   eight nodes and 10,000 purges on each transport; the broker and a node killed
+#   make soak-l2    Redis frozen under load; a hundred kills with a disk; rounds of faults of both
+#   make soak-bus   eight nodes and 10,000 purges on each transport; the broker and a node killed;
+#                   rounds of faults on each with each second tier (ROUNDS=20 SEED=7 for a few others)
 #   make soak-plugins  half an hour of plugins in all languages, with new files all the time
 #   make soak       100,000 trapping plugin calls beside a plain route
 
@@ -124,9 +125,15 @@ soak: build-dist
 soak-attacks: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_attacks -- $(or $(DURATION),600)
 
+# Rounds of faults for each transport and second tier, drawn by a seed: with the three second
+# tiers more than 1,000 a transport, in an hour and a half.
+ROUNDS ?= 334
+SEED ?= 1
+
 soak-l2: build-dist
 	@tests/install.sh test-install $(BROKERS)
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_l2
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_bus -- --rounds $(ROUNDS) --seed $(SEED) --harm store --transport redis --tier disk --tier redis --pages 24
 
 # SOAK_BUS chooses, as in `make soak-bus SOAK_BUS="--transport nats --faults"`.
 SOAK_BUS ?= --faults --flood 100000
@@ -134,6 +141,7 @@ SOAK_BUS ?= --faults --flood 100000
 soak-bus: build-dist
 	@tests/install.sh test-install $(BROKERS)
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_bus -- $(SOAK_BUS)
+	$(CARGO) run --profile dist --locked -p e2e --bin soak_bus -- --rounds $(ROUNDS) --seed $(SEED) --pages 24
 
 soak-plugins: build-dist plugins
 	$(CARGO) run --profile dist --locked -p e2e --bin soak_plugins

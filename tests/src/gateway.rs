@@ -219,9 +219,12 @@ impl Gateway {
 
     /// Purges; panics unless it was acknowledged. Answers the receipt.
     pub async fn purge(&self, selector: Value) -> Value {
-        let answer = self
-            .admin(Method::POST, "/v1/purge", &selector.to_string())
-            .await;
+        let body = selector.to_string();
+        let answer = wait_for("the admin listener has a place", SOON, || async {
+            let answer = self.admin(Method::POST, "/v1/purge", &body).await;
+            (answer.status != 503).then_some(answer)
+        })
+        .await;
         assert_eq!(answer.status, 200, "purge {selector}: {}", answer.text);
         serde_json::from_str(&answer.text)
             .unwrap_or_else(|error| panic!("{error} in {}", answer.text))

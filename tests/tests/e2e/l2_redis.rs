@@ -36,14 +36,15 @@ pub async fn connected(config: &config::Redis) -> Arc<dyn Store> {
 
 /// Waits until calls succeed.
 pub async fn back(store: &dyn Store) {
+    let lease = Lease::of(key(0xfffe));
     wait_for("the store answers", SOON * 2, || async {
         let read = store.get(&key(0xffff), MAX).await.ok();
-        let write = store
-            .acquire(&Lease::of(key(0xfffe)), Duration::from_millis(1))
-            .await;
+        let write = store.acquire(&lease, Duration::from_millis(1)).await;
         read.and(write.ok())
     })
     .await;
+    // Nothing of this is left; if no answer comes, it has run out by then.
+    let _ = store.release(&lease).await;
 }
 
 pub fn key(n: u32) -> StoreKey {
