@@ -4,7 +4,10 @@
 use e2e::fleet::{Fleet, Pages, node};
 use e2e::gateway::Gateway;
 use e2e::nats::Nats;
+use e2e::origin::Origin;
 use e2e::redis::Redis;
+use e2e::reply::Reply;
+use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
 use serde_json::{Value, json};
 
@@ -82,4 +85,29 @@ async fn an_outage_has_a_line_at_its_beginning_and_one_at_its_end() {
     assert_eq!(ended["level"], "INFO", "{ended}");
     let trouble: Vec<Value> = lines(node, "").into_iter().filter(is_trouble).collect();
     assert_eq!(trouble.len(), 1, "{trouble:#?}");
+}
+
+/// The second tier has several connections to one Redis, which are lost together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_the_second_tier_has_one_line_at_either_end_whatever_its_connections() {
+    let mut redis = Redis::start().await;
+    let origin = Origin::pages(|seen| Reply::ok(seen.path.clone())).await;
+    let l2 = format!(
+        "{{l2: {{redis: {{url: \"{}\", connections: 4}}}}}}",
+        redis.url()
+    );
+    let node = Setup::new(&origin).top("cache", &l2).start().await;
+    let connected = async |times| {
+        wait_for("the store is connected", SOON, || async {
+            (lines(&node, "after_seconds").len() == times).then_some(())
+        })
+        .await;
+    };
+    connected(1).await;
+    redis.kill();
+    node.logged("that it begins", |line| line.contains("not connected"))
+        .await;
+    redis.restart().await;
+    connected(2).await;
+    assert_eq!(lines(&node, "not connected").len(), 1);
 }

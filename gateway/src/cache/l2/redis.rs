@@ -17,6 +17,7 @@ mod link;
 mod log;
 mod names;
 mod note;
+mod outage;
 mod script;
 mod seals;
 mod server;
@@ -45,6 +46,7 @@ use crate::redis::{self, Plan, is_demotion};
 use fault::{fault, knows_no_flags, unexpected};
 use link::{Duty, Link};
 use names::Names;
+use outage::Outage;
 use script::Carrier;
 use seals::Seals;
 
@@ -145,7 +147,8 @@ pub fn open_for(config: &config::Redis, common: Common<'_>) -> Result<Arc<dyn St
     let plan = Plan::new(&config.settings())?;
     let names = Names::new(config.prefix_for(common.namespace));
     let (freed, _) = broadcast::channel(freed::BEHIND);
-    let link = |duty| Link::open(plan.clone(), duty);
+    let outage = Arc::new(Outage::default());
+    let link = |duty| Link::open(plan.clone(), duty, Arc::clone(&outage));
     Ok(Arc::new(Redis {
         asking: (0..config.connections).map(|_| link(Duty::Ask)).collect(),
         turn: AtomicUsize::new(0),

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::outage::Outage;
 use crate::cache::l2::store::StoreError;
 use crate::redis::{Connection, Fault, Plan, unanswered};
 
@@ -49,7 +50,7 @@ enum Standing {
 
 impl Link {
     /// Begins to connect; needs a tokio runtime.
-    pub(super) fn open(plan: Plan, duty: Duty) -> Self {
+    pub(super) fn open(plan: Plan, duty: Duty, outage: Arc<Outage>) -> Self {
         let plan = match duty {
             Duty::Wait => plan.waiting(),
             Duty::Ask | Duty::Listen(_) => plan,
@@ -60,7 +61,8 @@ impl Link {
             ))),
             reset: Notify::new(),
         });
-        let keeper = tokio::spawn(keep(Arc::clone(&shared), plan, duty));
+        outage.lacks_one();
+        let keeper = tokio::spawn(keep(Arc::clone(&shared), plan, duty, outage));
         Self { shared, keeper }
     }
 
@@ -90,22 +92,22 @@ impl Shared {
     }
 }
 
-async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty) {
+async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty, outage: Arc<Outage>) {
     let mut pauses = plan.pauses();
     loop {
         let why = match connect(&plan, &duty).await {
             Ok(connection) => {
-                if let Some(after_seconds) = pauses.connected() {
-                    tracing::info!(store = "redis", after_seconds, "connected");
-                }
+                // The line is due when all connections stand.
+                let _ = pauses.connected();
+                outage.connected();
                 shared.set(Standing::Up(connection.client.clone()));
-                hold(&shared, &plan, &duty, connection).await.into()
+                let why = hold(&shared, &plan, &duty, connection).await.into();
+                outage.lacks_one();
+                why
             }
             Err(why) => why,
         };
-        if pauses.failed() {
-            tracing::warn!(store = "redis", error = %why, "not connected");
-        }
+        outage.failed(&why, pauses.failed());
         shared.set(Standing::Down(why));
         sleep(pauses.next()).await;
     }

@@ -1,0 +1,50 @@
+//! What the log says of a store's connections: they are lost together as a rule, so there is
+//! one line when the first is lost, and one when all stand again.
+
+use parking_lot::Mutex;
+
+use crate::backoff::Outages;
+use crate::cache::l2::store::StoreError;
+
+/// Of all connections of one store.
+#[derive(Default)]
+pub(super) struct Outage(Mutex<Lost>);
+
+#[derive(Default)]
+struct Lost {
+    /// Connections that do not stand.
+    count: usize,
+    was_told: bool,
+    outages: Outages,
+}
+
+impl Outage {
+    /// One connection more does not stand: it was not made yet, or it has ended.
+    pub(super) fn lacks_one(&self) {
+        self.0.lock().count += 1;
+    }
+
+    /// An attempt has failed; `is_news` for the first of a connection.
+    pub(super) fn failed(&self, why: &StoreError, is_news: bool) {
+        let mut lost = self.0.lock();
+        let is_news = is_news && !lost.was_told;
+        lost.outages.fails(is_news);
+        if is_news {
+            lost.was_told = true;
+            tracing::warn!(store = "redis", error = %why, "not connected");
+        }
+    }
+
+    /// A connection stands.
+    pub(super) fn connected(&self) {
+        let mut lost = self.0.lock();
+        lost.count -= 1;
+        if lost.count > 0 {
+            return;
+        }
+        lost.was_told = false;
+        if let Some(after_seconds) = lost.outages.end().line() {
+            tracing::info!(store = "redis", after_seconds, "connected");
+        }
+    }
+}
