@@ -6,6 +6,7 @@
 
 mod connection;
 mod fault;
+mod outage;
 mod target;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use connection::{Connection, Pauses, Plan, ping, unanswered};
 pub use fault::{Fault, is_demotion};
+pub use outage::SharedOutage;
 pub use target::{OpenError, check};
 
 /// Where a Redis is, and how we introduce ourselves.

@@ -17,7 +17,6 @@ mod link;
 mod log;
 mod names;
 mod note;
-mod outage;
 mod script;
 mod seals;
 mod server;
@@ -42,11 +41,10 @@ use super::store::{
 };
 use crate::cache::key::Hash64;
 use crate::cache::purge::Order;
-use crate::redis::{self, Plan, is_demotion};
+use crate::redis::{self, Plan, SharedOutage, is_demotion};
 use fault::{fault, knows_no_flags, unexpected};
 use link::{Duty, Link};
 use names::Names;
-use outage::Outage;
 use script::Carrier;
 use seals::Seals;
 
@@ -147,7 +145,7 @@ pub fn open_for(config: &config::Redis, common: Common<'_>) -> Result<Arc<dyn St
     let plan = Plan::new(&config.settings())?;
     let names = Names::new(config.prefix_for(common.namespace));
     let (freed, _) = broadcast::channel(freed::BEHIND);
-    let outage = Arc::new(Outage::default());
+    let outage = Arc::new(SharedOutage::default());
     let link = |duty| Link::open(plan.clone(), duty, Arc::clone(&outage));
     Ok(Arc::new(Redis {
         asking: (0..config.connections).map(|_| link(Duty::Ask)).collect(),

@@ -14,9 +14,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::outage::Outage;
 use crate::cache::l2::store::StoreError;
-use crate::redis::{Connection, Fault, Plan, unanswered};
+use crate::redis::{Connection, Fault, Plan, SharedOutage, unanswered};
 
 /// A connection that is kept up.
 pub(super) struct Link {
@@ -50,7 +49,7 @@ enum Standing {
 
 impl Link {
     /// Begins to connect; needs a tokio runtime.
-    pub(super) fn open(plan: Plan, duty: Duty, outage: Arc<Outage>) -> Self {
+    pub(super) fn open(plan: Plan, duty: Duty, outage: Arc<SharedOutage>) -> Self {
         let plan = match duty {
             Duty::Wait => plan.waiting(),
             Duty::Ask | Duty::Listen(_) => plan,
@@ -92,7 +91,7 @@ impl Shared {
     }
 }
 
-async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty, outage: Arc<Outage>) {
+async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty, outage: Arc<SharedOutage>) {
     let mut pauses = plan.pauses();
     loop {
         let why = match connect(&plan, &duty).await {

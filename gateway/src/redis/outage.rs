@@ -1,14 +1,15 @@
 //! What the log says of a store's connections: they are lost together as a rule, so there is
 //! one line when the first is lost, and one when all stand again.
 
+use std::fmt::Display;
+
 use parking_lot::Mutex;
 
 use crate::backoff::Outages;
-use crate::cache::l2::store::StoreError;
 
 /// Of all connections of one store.
 #[derive(Default)]
-pub(super) struct Outage(Mutex<Lost>);
+pub struct SharedOutage(Mutex<Lost>);
 
 #[derive(Default)]
 struct Lost {
@@ -18,14 +19,14 @@ struct Lost {
     outages: Outages,
 }
 
-impl Outage {
+impl SharedOutage {
     /// One connection more does not stand: it was not made yet, or it has ended.
-    pub(super) fn lacks_one(&self) {
+    pub fn lacks_one(&self) {
         self.0.lock().count += 1;
     }
 
     /// An attempt has failed; `is_news` for the first of a connection.
-    pub(super) fn failed(&self, why: &StoreError, is_news: bool) {
+    pub fn failed(&self, why: &dyn Display, is_news: bool) {
         let mut lost = self.0.lock();
         let is_news = is_news && !lost.was_told;
         lost.outages.fails(is_news);
@@ -36,7 +37,7 @@ impl Outage {
     }
 
     /// A connection stands.
-    pub(super) fn connected(&self) {
+    pub fn connected(&self) {
         let mut lost = self.0.lock();
         lost.count -= 1;
         if lost.count > 0 {
