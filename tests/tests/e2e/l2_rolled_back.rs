@@ -9,14 +9,25 @@ use e2e::redis::Redis;
 use e2e::wait::{SOON, wait_for};
 use serde_json::json;
 
-use crate::l2::{LASTING, over, redis_at};
-use crate::l2_forged_record::{gaps, sealed_at};
+use crate::l2::{LASTING, over};
+use crate::l2_forged_record::gaps;
 
 /// How nodes use Redis.
 const WITH_AND_WITHOUT_SEALS: [fn(&Redis) -> String; 2] = [open_at, sealed_at];
 
+/// A command that was on its way when Redis died may never be answered, so none is waited for
+/// longer than this.
+const PATIENCE: &str = "read_timeout: 2s, write_timeout: 2s";
+
 fn open_at(redis: &Redis) -> String {
-    redis_at(&redis.url())
+    format!("{{redis: {{url: \"{}\"}}, {PATIENCE}}}", redis.url())
+}
+
+fn sealed_at(redis: &Redis) -> String {
+    format!(
+        "{{redis: {{url: \"{}\"}}, seal_key: a-secret-of-many-bytes, {PATIENCE}}}",
+        redis.url()
+    )
 }
 
 /// A Redis with a page that was stored, and a node that stored it.
