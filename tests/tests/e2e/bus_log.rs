@@ -111,3 +111,26 @@ async fn an_outage_of_the_second_tier_has_one_line_at_either_end_whatever_its_co
     connected(2).await;
     assert_eq!(lines(&node, "not connected").len(), 1);
 }
+
+/// A connection that may not do its duty is no outage, and hides none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_that_may_not_listen_hides_no_outage_of_the_second_tier() {
+    let mut redis = Redis::start().await;
+    let user = "ACL SETUSER edge on >right ~* +@all resetchannels";
+    redis.cli(&user.split(' ').collect::<Vec<_>>()).await;
+    let origin = Origin::pages(|seen| Reply::ok(seen.path.clone())).await;
+    let l2 = format!(
+        "{{l2: {{redis: {{url: \"{}\", username: edge, password: right}}}}}}",
+        redis.url()
+    );
+    let node = Setup::new(&origin).top("cache", &l2).start().await;
+    let has = async |words: &str| {
+        wait_for("the log says so", SOON, || async {
+            (lines(&node, words).len() == 1).then_some(())
+        })
+        .await;
+    };
+    has("after_seconds").await;
+    redis.kill();
+    has("not connected").await;
+}

@@ -47,6 +47,47 @@ enum Standing {
     Down(StoreError),
 }
 
+/// What the log says of a connection.
+enum Lines {
+    /// That the store's connections are lost, and stand again.
+    Shared(Arc<SharedOutage>),
+    /// A listener is lost with the others, which tell that. Where it may not listen, the store
+    /// works without it, and its failure must not hide an outage.
+    OfListener,
+}
+
+impl Lines {
+    fn of(duty: &Duty, outage: Arc<SharedOutage>) -> Self {
+        match duty {
+            Duty::Ask | Duty::Wait => Self::Shared(outage),
+            Duty::Listen(_) => Self::OfListener,
+        }
+    }
+
+    /// The connection does not stand: it was not made yet, or it has ended.
+    fn lost(&self) {
+        if let Self::Shared(outage) = self {
+            outage.lacks_one();
+        }
+    }
+
+    fn connected(&self) {
+        if let Self::Shared(outage) = self {
+            outage.connected();
+        }
+    }
+
+    /// An attempt has failed; `is_news` for the first of this connection.
+    fn failed(&self, why: &StoreError, is_news: bool) {
+        match self {
+            Self::Shared(outage) => outage.failed(why, is_news),
+            Self::OfListener => {
+                tracing::debug!(%why, "word of leases that are given back is not heard");
+            }
+        }
+    }
+}
+
 impl Link {
     /// Begins to connect; needs a tokio runtime.
     pub(super) fn open(plan: Plan, duty: Duty, outage: Arc<SharedOutage>) -> Self {
@@ -60,8 +101,9 @@ impl Link {
             ))),
             reset: Notify::new(),
         });
-        outage.lacks_one();
-        let keeper = tokio::spawn(keep(Arc::clone(&shared), plan, duty, outage));
+        let told = Lines::of(&duty, outage);
+        told.lost();
+        let keeper = tokio::spawn(keep(Arc::clone(&shared), plan, duty, told));
         Self { shared, keeper }
     }
 
@@ -91,22 +133,22 @@ impl Shared {
     }
 }
 
-async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty, outage: Arc<SharedOutage>) {
+async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty, told: Lines) {
     let mut pauses = plan.pauses();
     loop {
         let why = match connect(&plan, &duty).await {
             Ok(connection) => {
                 // The line is due when all connections stand.
                 let _ = pauses.connected();
-                outage.connected();
+                told.connected();
                 shared.set(Standing::Up(connection.client.clone()));
                 let why = hold(&shared, &plan, &duty, connection).await.into();
-                outage.lacks_one();
+                told.lost();
                 why
             }
             Err(why) => why,
         };
-        outage.failed(&why, pauses.failed());
+        told.failed(&why, pauses.failed());
         shared.set(Standing::Down(why));
         sleep(pauses.next()).await;
     }
