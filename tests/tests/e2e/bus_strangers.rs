@@ -26,13 +26,15 @@ async fn fleet(keys: &str, size: usize) -> (Redis, Attacker, Fleet) {
 
 const KEY: &str = "seal_key: \"a key that all nodes share\", ";
 
-/// Waits until a node has read all that was published before.
+/// Waits until a node has read all that was published before. It is told by a message that is
+/// malformed in a way of its own: what else is malformed may be counted at any time.
 async fn has_read(attacker: &Attacker, node: &Gateway) {
-    let malformed = [("outcome", "malformed")];
-    let received = "lamina_bus_received_total";
-    let before = node.metric(received, &malformed).await;
-    attacker.publish(&[Bytes::from_static(b"the end")]).await;
-    node.metric_until(received, &malformed, |n| n > before)
+    let of_the_mark = [("reason", "truncated")];
+    let malformed = "lamina_bus_malformed_total";
+    let before = node.metric(malformed, &of_the_mark).await;
+    let mark = Bytes::from_static(b"HC1");
+    attacker.publish(&[mark]).await;
+    node.metric_until(malformed, &of_the_mark, |n| n > before)
         .await;
 }
 
@@ -57,8 +59,11 @@ async fn ten_thousand_unknown_nodes_leave_a_hit_a_hit() {
         has_read(&attacker, node).await;
         // Who nothing vouches for may have the page validated, once.
         assert_eq!(shown(node, "/p").await, 1);
-        attacker.publish(&all[100..]).await;
-        has_read(&attacker, node).await;
+        // All at once, a busy machine would lose some of them, which is a doubt of its own.
+        for some in all[100..].chunks(300) {
+            attacker.publish(some).await;
+            has_read(&attacker, node).await;
+        }
         assert_eq!(
             gaps(node).await - before,
             doubts,
@@ -82,12 +87,7 @@ async fn names_without_end_take_no_memory() {
             healthy: true,
             version: format!("{long}{n}"),
         };
-        // What is allocated once for messages of this size.
-        let some = heartbeats(60, 0, |n| format!("{long}-{n}"));
-        attacker.publish(&some).await;
-        has_read(&attacker, node).await;
-        let memory = node.resident_bytes();
-        for from in (0..3_000).step_by(60) {
+        let publish = async |from: u64| {
             let mut all = heartbeats(60, 0, |n| format!("{long}{}", from + n));
             all.extend((0..6).map(|n| forged(&format!("v{n}"), 1, 0, version(n)).encode()));
             let ids = (0..6).map(|n| Event {
@@ -97,13 +97,25 @@ async fn names_without_end_take_no_memory() {
             all.extend(ids.map(|event| event.encode()));
             attacker.publish(&all).await;
             has_read(&attacker, node).await;
+        };
+        const BATCH: u64 = 72;
+        const BATCHES: u64 = 50;
+        // The first batches make the transport's buffers as large as they become.
+        const FIRST: u64 = 5;
+        for batch in 0..FIRST {
+            publish(batch * BATCH).await;
+        }
+        let memory = node.resident_bytes();
+        for batch in FIRST..FIRST + BATCHES {
+            publish(batch * BATCH).await;
         }
         let grown = node.resident_bytes().saturating_sub(memory);
-        assert!(grown < 16 << 20, "{grown} bytes more");
+        // Kept, they were 216 MB. A machine under load queues some of them.
+        assert!(grown < 48 << 20, "{grown} bytes more");
         assert_eq!(known(node).await, 0);
         let reason = [("reason", "name")];
         let refused = node.metric("lamina_bus_malformed_total", &reason).await;
-        assert_eq!(refused, 60.0 + 50.0 * 72.0);
+        assert_eq!(refused, ((FIRST + BATCHES) * BATCH) as f64);
         let answer = node.client().get("/p").await;
         assert!(answer.is_hit(), "{:?}", answer.cache());
     }
