@@ -63,14 +63,14 @@ impl Fetch {
         let marks = leader.marks().clone();
         leader.land(Landing::Promoted(Arc::clone(&entry)));
         self.private = None;
+        let Board::Lead(leader) = self.cache.board(&entry.key, || marks) else {
+            return None;
+        };
         let now = Instant::now();
         let backoff = &self.cache.backoff;
         if backoff.pauses_refresh(entry.key.as_bytes(), now) {
             return None;
         }
-        let Board::Lead(leader) = self.cache.board(&entry.key, || marks) else {
-            return None;
-        };
         self.ask = Arc::new(self.ask.plain(&self.cache, &self.primary, &entry));
         // As every new leader: another refresh may have ended, a purge may have come.
         let headers = &self.ask.parts.headers;

@@ -56,7 +56,7 @@ pub(super) struct Place {
 /// What came of asking for a place.
 enum Boarded {
     Aboard(Place),
-    /// The answer was stored since the look-up.
+    /// A load that ended since the look-up answers it.
     Served(Served),
 }
 
@@ -115,8 +115,8 @@ impl Proxy {
     /// Loads in the background what was served stale, unless somebody does already.
     pub(super) fn refresh(self: &Arc<Self>, ask: Ask, keyed: Keyed, stale: Arc<Entry>) {
         let key = stale.key.clone();
-        let backoff = &self.cache.backoff;
-        if backoff.pauses_refresh(key.as_bytes(), ask.started) {
+        let is_paused = |now| self.cache.backoff.pauses_refresh(key.as_bytes(), now);
+        if is_paused(ask.started) {
             return;
         }
         let Turn::Lead(leader) = self.cache.board(&key, || ask.marks(&keyed)) else {
@@ -128,6 +128,10 @@ impl Proxy {
         if let Some(entry) = again {
             // Another refresh ended between the look-up and here.
             return leader.land(Landing::Stored(entry));
+        }
+        if is_paused(Instant::now()) {
+            // Another one failed there.
+            return;
         }
         let plain = ask.plain(&self.cache, &keyed.key, &stale);
         let stale = self.cache.shows(&stale).then_some(stale);
@@ -186,10 +190,8 @@ impl Proxy {
                 (entry.key.clone(), Some(Fallback { entry, windows }))
             }
         };
-        if let Some(fallback) = stale.as_ref().filter(|f| f.windows.if_error)
-            && self.cache.backoff.pauses(key.as_bytes(), ask.started)
-        {
-            return self.stale(&ask, &fallback.entry, StaleReason::Backoff);
+        if let Some(served) = self.in_back_off(&ask, &key, stale.as_ref(), ask.started) {
+            return served;
         }
         if PROCESS.is_full() {
             let failure = source::too_much_held();
@@ -213,6 +215,19 @@ impl Proxy {
             return self.past(&miss, None).await;
         }
         self.in_turn(miss).await
+    }
+
+    /// The stale copy, while a load that failed keeps the origin from being asked again.
+    fn in_back_off(
+        &self,
+        ask: &Ask,
+        key: &Key,
+        stale: Option<&Fallback>,
+        now: Instant,
+    ) -> Option<Served> {
+        let fallback = stale.filter(|fallback| fallback.windows.if_error)?;
+        let pauses = self.cache.backoff.pauses(key.as_bytes(), now);
+        pauses.then(|| self.stale(ask, &fallback.entry, StaleReason::Backoff))
     }
 
     /// Leads or follows until there is an answer.
@@ -251,7 +266,7 @@ impl Proxy {
         }
     }
 
-    /// Leads or follows; or the answer, when one was stored since the look-up.
+    /// Leads or follows; or the answer, when a load ended since the look-up.
     fn board(self: &Arc<Self>, miss: &Miss) -> Boarded {
         let Miss { ask, keyed, .. } = miss;
         let leader = match self.cache.board(&miss.key, || ask.marks(keyed)) {
@@ -277,10 +292,14 @@ impl Proxy {
             // The leader's Drop sends the followers to look, too.
             return Boarded::Served(served);
         }
+        // Or have failed there.
+        let shown = self.shown(miss.stale.as_ref());
+        if let Some(served) = self.in_back_off(ask, &miss.key, shown, Instant::now()) {
+            return Boarded::Served(served);
+        }
         // Looked at after the load's place in the order is known: a copy that was purged
         // before must not come back by way of a validation.
-        let stale = self.shown(miss.stale.as_ref());
-        let stale = stale.map(|fallback| Arc::clone(&fallback.entry));
+        let stale = shown.map(|fallback| Arc::clone(&fallback.entry));
         let (fetch, receiver) = miss.fetch(&self.cache, stale, Queue::OneLoad);
         let place = Place {
             follower: leader.follow(),
