@@ -246,9 +246,11 @@ impl App {
         });
         Ok(Self {
             listeners: bound
-                .start(move |request, entered, early| proxy.handle(request, entered, early)),
-            admin_listener: admin_bound
-                .start(move |request, entered, _| Arc::clone(&admin).handle(request, entered.peer)),
+                .start(move |head, body, entered, early| proxy.handle(head, body, entered, early)),
+            admin_listener: admin_bound.start(move |head, body, entered, _| {
+                let request = http::Request::from_parts(head, body);
+                Arc::clone(&admin).handle(request, entered.peer)
+            }),
             cache: Arc::clone(&cache),
             cluster,
             ready,

@@ -47,8 +47,9 @@ pub fn start(listen: &[SocketAddr]) -> Result<(Running, Vec<SocketAddr>), BindEr
     let bound = Bound::bind(&listeners, 1, 0)?;
     let addresses = bound.addresses();
     let site = Arc::new(Site::default());
-    let running = bound.start(move |request, _peer, _early| {
+    let running = bound.start(move |head, body, _entered, _early| {
         let site = Arc::clone(&site);
+        let request = http::Request::from_parts(head, body);
         async move { site.answer(request).await }
     });
     Ok((running, addresses))

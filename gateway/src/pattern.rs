@@ -96,6 +96,24 @@ impl Pattern {
         }
     }
 
+    /// What is behind the last wildcard: all that matches ends with it.
+    pub fn end(&self) -> String {
+        match &self.form {
+            Form::Text(text) => text.to_string(),
+            Form::Prefix(_) => String::new(),
+            Form::Tokens(tokens) => {
+                let is_char = |token: &Token| matches!(token, Token::Char(_));
+                let wild = tokens.iter().rposition(|token| !is_char(token));
+                let after = wild.map_or(0, |at| at + 1);
+                let chars = tokens[after..].iter().filter_map(|token| match token {
+                    Token::Char(c) => Some(*c),
+                    Token::Run | Token::One => None,
+                });
+                chars.collect()
+            }
+        }
+    }
+
     /// Whether what matches still does with anything behind it: it ends with a `*`.
     pub fn is_open(&self) -> bool {
         match &self.form {

@@ -53,7 +53,7 @@ use std::time::Instant;
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::cache::event::{Event, StaleReason};
@@ -207,14 +207,14 @@ impl Proxy {
     /// A hit is no future of its own: on the hottest path nothing is boxed or spawned.
     pub fn handle(
         self: &Arc<Self>,
-        request: Request<Body>,
+        mut parts: Parts,
+        body: Body,
         entered: Entered,
         early: &Early,
     ) -> Answer {
         let started = early.began();
         let path_rules = entered.peer.path_rules;
         let Received { caller, wishes } = entered.received;
-        let (mut parts, body) = request.into_parts();
         let spelling = path::arrive(&mut parts.uri);
         let scheme = caller.scheme();
         let host = context::host(&parts, scheme);

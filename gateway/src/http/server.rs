@@ -19,7 +19,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Response;
+use http::request::Parts;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
@@ -241,7 +242,7 @@ impl Bound {
     /// When the system refuses a thread.
     pub fn start<H, F>(self, handler: H) -> Running
     where
-        H: Fn(Request<Body>, Entered, &Early) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let signal = Arc::new(Signal::default());

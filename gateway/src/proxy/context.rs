@@ -73,27 +73,26 @@ pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
 /// A host's one spelling: lower case, without the scheme's own port or an empty one (RFC 3986
 /// §6.2.3), and without the dot that ends a name written in full.
 pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
-    let may_change = |byte: u8| byte == b':' || byte.is_ascii_uppercase();
-    if !host.bytes().any(may_change) && !host.ends_with('.') {
-        return Cow::Borrowed(host);
+    let (mut colon, mut has_upper_case) = (None, false);
+    for (at, byte) in host.bytes().enumerate() {
+        has_upper_case |= byte.is_ascii_uppercase();
+        if byte == b':' {
+            colon = Some(at);
+        }
     }
-    let default_port = if scheme == "https" { ":443" } else { ":80" };
-    let host = host.strip_suffix(default_port).unwrap_or(host);
-    let host = host.strip_suffix(':').unwrap_or(host);
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (name, Some(port)),
-        _ => (host, None),
+    let own_port = if scheme == "https" { "443" } else { "80" };
+    let (name, port) = match colon.map(|at| (&host[..at], &host[at + 1..])) {
+        Some((name, port)) if port.is_empty() || port == own_port => (name, ""),
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
+            (name, &host[name.len()..])
+        }
+        _ => (host, ""),
     };
-    if let (Some(rooted), false) = (name.strip_suffix('.'), name == ".") {
-        let rooted = rooted.to_ascii_lowercase();
-        return Cow::Owned(match port {
-            Some(port) => format!("{rooted}:{port}"),
-            None => rooted,
-        });
-    }
-    match host.bytes().any(|b| b.is_ascii_uppercase()) {
-        true => Cow::Owned(host.to_ascii_lowercase()),
-        false => Cow::Borrowed(host),
+    let rooted = name.strip_suffix('.').filter(|rooted| !rooted.is_empty());
+    match (rooted, has_upper_case) {
+        (None, false) => Cow::Borrowed(&host[..name.len() + port.len()]),
+        (None, true) => Cow::Owned(host[..name.len() + port.len()].to_ascii_lowercase()),
+        (Some(rooted), _) => Cow::Owned(format!("{rooted}{port}").to_ascii_lowercase()),
     }
 }
 

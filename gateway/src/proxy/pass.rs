@@ -169,7 +169,8 @@ fn asks_origin_for_head(ask: &Ask) -> bool {
     ask.parts.method == Method::HEAD && ask.route.loader.is_none()
 }
 
-fn status(reason: Forward, detail: Option<&'static str>) -> CacheStatus<'static> {
+/// What is said of an answer that neither comes from the cache nor goes into it.
+pub(super) fn status(reason: Forward, detail: Option<&'static str>) -> CacheStatus<'static> {
     CacheStatus::Fwd {
         reason,
         fwd_status: None,

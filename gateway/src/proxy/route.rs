@@ -1,20 +1,18 @@
 //! Routes, compiled: which one takes a request, and what it does with it.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderName;
 use http::request::Parts;
-use http::{HeaderName, Method};
 
 use crate::cache::config::{OriginQuery, Policy as PolicyConfig};
 use crate::cache::key::{Hash64, Template, hash64};
 use crate::cache::policy::Policy;
 use crate::http::body::UploadLimits;
-use crate::http::path::{self, Overrides};
+use crate::http::path::Overrides;
 use crate::origin::{Origin, Origins};
-use crate::pattern::Pattern;
 use crate::plugin::config::{KeyError, LoaderError, OnError, RequestError, ResponseError};
 use crate::plugin::{Hook, LoadError, Plugin, Plugins};
 use crate::proxy::config;
@@ -23,6 +21,12 @@ use crate::proxy::metrics::{Metrics, RouteMetrics};
 use crate::proxy::unkeyed::{How, Watch};
 use crate::telemetry::limit::LineLimiter;
 use crate::telemetry::metrics::Registry;
+
+mod index;
+mod matching;
+
+use index::Index;
+use matching::Match;
 
 /// One route.
 pub struct Route {
@@ -61,43 +65,9 @@ pub struct Route {
 }
 
 /// All routes, in their order.
-pub struct Routes(Box<[Arc<Route>]>);
-
-struct Match {
-    hosts: Box<[Pattern]>,
-    paths: Box<[Pattern]>,
-    methods: Box<[Method]>,
-    headers: Box<[(HeaderName, Values)]>,
-    /// By patterns for their names.
-    parameters: Box<[(Pattern, Values)]>,
-}
-
-/// Patterns of which a value must match one.
-struct Values {
-    any: Box<[Pattern]>,
-    case: config::Case,
-}
-
-impl Values {
-    fn new(config: &config::Values) -> Self {
-        let case = config.case();
-        let pattern = |text: &String| match case {
-            config::Case::Exact => Pattern::new(text),
-            config::Case::Ignore => Pattern::new(&text.to_ascii_lowercase()),
-        };
-        Self {
-            any: config.patterns().as_slice().iter().map(pattern).collect(),
-            case,
-        }
-    }
-
-    fn take(&self, value: &str) -> bool {
-        let value = match self.case {
-            config::Case::Exact => Cow::Borrowed(value),
-            config::Case::Ignore => Cow::Owned(value.to_ascii_lowercase()),
-        };
-        self.any.iter().any(|pattern| pattern.matches(&value))
-    }
+pub struct Routes {
+    in_order: Box<[Arc<Route>]>,
+    index: Index,
 }
 
 /// What a route needs and does not find; configuration checks should have said so before.
@@ -146,11 +116,12 @@ impl Routes {
     /// When one names an upstream or plugin that is not there, or a plugin without the hook.
     pub fn new(routes: &[config::Route], parts: &Needs<'_>) -> Result<Self, RouteError> {
         let metrics = Metrics::new(parts.registry)?;
-        routes
+        let in_order = routes
             .iter()
             .map(|route| Route::new(route, parts, &metrics).map(Arc::new))
-            .collect::<Result<_, _>>()
-            .map(Self)
+            .collect::<Result<Box<[_]>, _>>()?;
+        let index = Index::new(in_order.iter().map(|route| &route.matches));
+        Ok(Self { in_order, index })
     }
 
     /// The first route that takes a request to `host`.
@@ -160,13 +131,17 @@ impl Routes {
 
     /// The first route that takes a request to `host`, if its path were this one.
     pub fn find_at(&self, host: &str, parts: &Parts, path: &str) -> Option<&Arc<Route>> {
-        let takes = |route: &&Arc<Route>| route.matches.takes(host, parts, path);
-        self.0.iter().find(takes)
+        let takes = |at: usize| self.in_order[at].matches.takes(host, parts, path);
+        let first = self.index.first(host, path, takes)?;
+        self.in_order.get(first)
     }
 
     /// The names of the routes that answer with an error when this plugin can't be called.
     pub fn that_fail_without(&self, plugin: &str) -> Vec<&str> {
-        let failing = self.0.iter().filter(|route| route.fails_without(plugin));
+        let failing = self
+            .in_order
+            .iter()
+            .filter(|route| route.fails_without(plugin));
         failing.map(|route| &*route.name).collect()
     }
 }
@@ -308,146 +283,5 @@ impl Route {
             metrics: metrics.route(name),
             warnings: LineLimiter::new(Instant::now()),
         })
-    }
-}
-
-impl Match {
-    fn new(config: &config::Match) -> Self {
-        fn all(list: &Option<config::OneOrMany>) -> &[String] {
-            list.as_ref().map_or(&[][..], config::OneOrMany::as_slice)
-        }
-        let host = |text: &String| Pattern::new(&text.to_ascii_lowercase());
-        let path = |text: &String| Pattern::new(&path::text::pattern(text));
-        Self {
-            hosts: all(&config.host).iter().map(host).collect(),
-            paths: all(&config.path).iter().map(path).collect(),
-            methods: all(&config.method)
-                .iter()
-                .filter_map(|m| m.parse().ok())
-                .collect(),
-            headers: config
-                .header
-                .iter()
-                .filter_map(|(name, values)| Some((name.parse().ok()?, Values::new(values))))
-                .collect(),
-            parameters: config
-                .query
-                .iter()
-                .map(|(name, values)| (Pattern::new(name), Values::new(values)))
-                .collect(),
-        }
-    }
-
-    fn takes(&self, host: &str, parts: &Parts, path: &str) -> bool {
-        let any = |patterns: &[Pattern], text: &str| {
-            patterns.is_empty() || patterns.iter().any(|p| p.matches(text))
-        };
-        any(&self.paths, path)
-            && (self.hosts.is_empty() || any(&self.hosts, without_port(host)))
-            && (self.methods.is_empty() || self.methods.contains(&parts.method))
-            && self.headers.iter().all(|(name, values)| {
-                let mut lines = parts.headers.get_all(name).iter();
-                lines.any(|value| value.to_str().is_ok_and(|text| values.take(text)))
-            })
-            && (self.parameters.is_empty() || self.takes_query(parts.uri.query().unwrap_or("")))
-    }
-
-    /// Whether each parameter that is asked for is there with a value that matches.
-    fn takes_query(&self, query: &str) -> bool {
-        let pieces = || query.split('&').filter(|piece| !piece.is_empty());
-        self.parameters.iter().all(|(wanted, values)| {
-            pieces().any(|piece| {
-                let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
-                wanted.matches(&decoded(name)) && values.take(&decoded(value))
-            })
-        })
-    }
-}
-
-/// A name or a value of a query as forms write it.
-fn decoded(text: &str) -> Cow<'_, str> {
-    let spaced = match text.contains('+') {
-        true => Cow::Owned(text.replace('+', " ")),
-        false => Cow::Borrowed(text),
-    };
-    match spaced {
-        Cow::Borrowed(text) => percent_encoding::percent_decode_str(text).decode_utf8_lossy(),
-        Cow::Owned(text) => {
-            let decoded = percent_encoding::percent_decode_str(&text).decode_utf8_lossy();
-            Cow::Owned(decoded.into_owned())
-        }
-    }
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parts(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
-        let builder = http::Request::builder().method(method).uri(path);
-        headers
-            .iter()
-            .fold(builder, |b, (name, value)| b.header(*name, *value))
-            .body(())
-            .unwrap()
-            .into_parts()
-            .0
-    }
-
-    #[test]
-    fn every_given_part_must_hold() {
-        let config: config::Match = serde_yaml::from_str(
-            "{host: '*.Example.com', path: [/a/*, /b], method: GET, header: {x-beta: 'on*'}}",
-        )
-        .unwrap();
-        let matches = Match::new(&config);
-        let takes = |host, parts: Parts| matches.takes(host, &parts, parts.uri.path());
-        let beta = [("x-beta", "only")];
-        assert!(takes("www.example.com:8080", parts("GET", "/a/1", &beta)));
-        assert!(!takes("example.com", parts("GET", "/a/1", &beta)));
-        assert!(!takes("www.example.com", parts("GET", "/c", &beta)));
-        assert!(!takes("www.example.com", parts("POST", "/b", &beta)));
-        assert!(!takes("www.example.com", parts("GET", "/b", &[])));
-        assert!(Match::new(&config::Match::default()).takes("", &parts("PUT", "/", &[]), "/"));
-    }
-
-    #[test]
-    fn a_value_matches_one_of_a_list_and_in_any_case_where_that_is_said() {
-        let config: config::Match = serde_yaml::from_str(
-            "{header: {cookie: ['*session=*', '*logged_in*'], user-agent: {any: '*Bot*', case: ignore}}}",
-        )
-        .unwrap();
-        let matches = Match::new(&config);
-        let takes = |cookie, agent| {
-            let fields = [("cookie", cookie), ("user-agent", agent)];
-            matches.takes("", &parts("GET", "/", &fields), "/")
-        };
-        assert!(takes("a=1; session=2", "a BOT"));
-        assert!(takes("wp_logged_in=1", "bot"));
-        assert!(!takes("Session=2", "bot"), "cookies' names have a case");
-        assert!(!takes("session=2", "browser"));
-    }
-
-    #[test]
-    fn parameters_are_compared_decoded() {
-        let takes = |rule: &str, target: &str| {
-            let config: config::Match = serde_yaml::from_str(rule).unwrap();
-            Match::new(&config).takes("", &parts("GET", target, &[]), "/")
-        };
-        let preview = "{query: {preview: '*', id: ['7', '8']}}";
-        assert!(takes(preview, "/?id=7&preview"));
-        assert!(takes(preview, "/?%70review=true&id=%38"));
-        assert!(!takes(preview, "/?preview=1&id=9"));
-        assert!(!takes(preview, "/"));
-        assert!(takes("{query: {'*': '*'}}", "/?x"));
-        assert!(!takes("{query: {'*': '*'}}", "/?"));
-        assert!(takes("{query: {q: {any: 'a b', case: ignore}}}", "/?q=A+B"));
     }
 }

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderName, Response, StatusCode};
 
 use crate::http::body::Body;
+use crate::http::cache_status::Forward;
 use crate::http::forward::Caller;
 use crate::http::path::{self, Fault, Rules};
 use crate::plugin::config::{RequestError, ResponseError};
@@ -19,7 +20,7 @@ use crate::proxy::metrics::Outcome;
 use crate::proxy::route::Route;
 use crate::proxy::source::{self, Answer};
 use crate::proxy::target::reshape;
-use crate::proxy::{Served, respond};
+use crate::proxy::{Served, pass, respond};
 
 /// What a request plugin wants of a request.
 pub enum Wish {
@@ -58,7 +59,11 @@ pub fn request(
         Ok(Wish::Further) => None,
         Ok(Wish::Respond(response)) => {
             let response = source::composed(response, None).response;
-            Some(Served::new(response, Outcome::Pass))
+            let status = pass::status(Forward::Bypass, Some("plugin"));
+            Some(Served::new(
+                respond::passed(response, &status),
+                Outcome::Pass,
+            ))
         }
         Ok(Wish::Refuse(status)) => Some(refused(status)),
         Ok(Wish::BadPath(fault)) => {

@@ -176,6 +176,7 @@ async fn a_route_has_limits_of_its_own_for_request_bodies() {
         .route("{name: less, match: {path: /less}, upstream: origin, limits: {max_body_bytes: 10}}")
         .route("{name: more, match: {path: /more}, upstream: origin, limits: {max_body_bytes: 100KiB}}")
         .route("{name: slow, match: {path: /slow}, upstream: origin, limits: {upload_timeout: 300ms}}")
+        .route("{name: silent, match: {path: /silent}, upstream: origin, limits: {body_timeout: 300ms}}")
         .route("{name: other, upstream: origin}")
         .start()
         .await;
@@ -189,8 +190,10 @@ async fn a_route_has_limits_of_its_own_for_request_bodies() {
     raw.write("POST /less HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nb\r\nhello hello\r\n0\r\n\r\n")
         .await;
     assert_eq!(raw.head().await.status, 413, "no length was announced");
-    let mut raw = gateway.raw().await;
-    raw.write("POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhel")
-        .await;
-    assert_eq!(raw.head().await.status, 408);
+    for path in ["/slow", "/silent"] {
+        let mut raw = gateway.raw().await;
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n");
+        raw.write(format!("{head}hel")).await;
+        assert_eq!(raw.head().await.status, 408, "{path}");
+    }
 }

@@ -159,7 +159,7 @@ async fn headers_are_set_and_removed_before_the_origin_sees_them() {
 async fn a_hook_answers_or_refuses_at_once_also_what_is_stored() {
     let (origin, gateway) =
         asked("{/hello: {respond: 203}, /no: {refuse: 451}, /to: {path: /hello}}").await;
-    let client = gateway.client().uncached();
+    let client = gateway.client();
     for _ in 0..2 {
         let hello = client.get("/hello").await;
         assert_eq!(
@@ -171,6 +171,8 @@ async fn a_hook_answers_or_refuses_at_once_also_what_is_stored() {
             "15",
             "whatever the guest says"
         );
+        let status = hello.header("cache-status");
+        assert_eq!(status, "lamina; fwd=bypass; detail=plugin");
         assert_eq!(client.get("/no").await.status, 451);
     }
     let head = client.head("/hello").await;

@@ -40,8 +40,7 @@ pub fn receive(
     belief: Belief<'_>,
 ) -> (Received, Names) {
     join_cookies(headers);
-    let ends = ending(headers, belief);
-    if ends.is_empty() {
+    if !headers.keys().any(|name| ends(name, belief)) {
         let wishes = HopWishes::default();
         let received = Received {
             caller: direct,
@@ -49,12 +48,14 @@ pub fn receive(
         };
         return (received, Names::new());
     }
+    let all_names = headers.keys().filter(|name| ends(name, belief));
+    let ending = all_names.cloned().collect::<Vec<_>>();
     let (wishes, named) = (HopWishes::of(headers, version), hop::named(headers));
     let caller = match belief {
         Belief::Nothing => direct,
         Belief::Proxy(trust) => direct.behind_proxy(headers, trust),
     };
-    for name in ends.iter().chain(&named) {
+    for name in ending.iter().chain(&named) {
         headers.remove(name);
     }
     (Received { caller, wishes }, named)
@@ -81,16 +82,13 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// The fields that end here whatever `Connection` names.
-fn ending(headers: &HeaderMap, belief: Belief<'_>) -> Vec<HeaderName> {
-    let is_believed =
-        |name: &HeaderName| matches!(belief, Belief::Proxy(trust) if trust.lists(name));
-    let ends = |name: &&HeaderName| match names::ending(name) {
+/// Whether a field ends here whatever `Connection` names.
+fn ends(name: &HeaderName, belief: Belief<'_>) -> bool {
+    match names::ending(name) {
         Some(Ending::HopByHop) => true,
-        Some(Ending::Posing) => !is_believed(name),
+        Some(Ending::Posing) => !matches!(belief, Belief::Proxy(trust) if trust.lists(name)),
         None => false,
-    };
-    headers.keys().filter(ends).cloned().collect()
+    }
 }
 
 #[cfg(test)]

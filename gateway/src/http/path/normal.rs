@@ -84,20 +84,19 @@ pub(super) const fn may_stand(octet: u8, part: Part) -> bool {
 
 /// Whether path and query are sure to be in normal form, and the path to have one reading.
 pub(super) fn is_plain(target: &str) -> bool {
-    let octets = target.as_bytes();
-    let end = memchr::memchr(b'?', octets).unwrap_or(octets.len());
-    let (path, query) = octets.split_at(end);
     let (mut found, mut after_slash) = (0, 0);
-    for octet in path {
-        let class = CLASSES[usize::from(*octet)];
+    let mut octets = target.bytes();
+    for octet in octets.by_ref().take_while(|octet| *octet != b'?') {
+        let class = CLASSES[usize::from(octet)];
         found |= class & (ODD | after_slash);
         // The bit beside: an octet that follows is looked at with ODD_AFTER_SLASH.
         after_slash = (class & SLASH) >> 1;
     }
-    for octet in query {
-        found |= CLASSES[usize::from(*octet)] & ODD_IN_QUERY;
+    for octet in octets {
+        found |= CLASSES[usize::from(octet)] & ODD_IN_QUERY;
     }
-    found == 0 && !path.is_empty()
+    let has_path = !matches!(target.as_bytes(), [] | [b'?', ..]);
+    found == 0 && has_path
 }
 
 /// The normal form of a path with its query.

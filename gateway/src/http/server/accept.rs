@@ -12,7 +12,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Response;
+use http::request::Parts;
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
@@ -35,7 +36,7 @@ pub(super) async fn accept<H, F>(
     handler: H,
     signal: Arc<Signal>,
 ) where
-    H: Fn(Request<Body>, Entered, &Early) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let serve = |(stream, address): (Stream, SocketAddr), place: OwnedSemaphorePermit| {

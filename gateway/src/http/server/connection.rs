@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Response;
+use http::request::Parts;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -61,7 +62,7 @@ pub(super) struct Accepted {
 /// Serves a connection to its end.
 pub(super) async fn serve<H, F>(accepted: Accepted, handler: H, signal: Arc<Signal>)
 where
-    H: Fn(Request<Body>, Entered, &Early) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let Accepted {

@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -79,7 +80,7 @@ const DIRECT: usize = 64 << 10;
 
 impl<H, F> Service<H>
 where
-    H: Fn(Request<Body>, Entered, &Early) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     pub(super) fn answer(
@@ -98,8 +99,9 @@ where
         let called = match admitted {
             // The call itself may panic as well as its future.
             Ok((received, named)) => catch_unwind(AssertUnwindSafe(|| {
-                let request = self.bounded(request, named, &mut upload);
-                (self.handler)(request, Entered { peer, received }, &self.early)
+                let (mut head, incoming) = request.into_parts();
+                let body = self.bounded(&mut head, incoming, named, &mut upload);
+                (self.handler)(head, body, Entered { peer, received }, &self.early)
             }))
             .map_err(|_| panicked(peer)),
             Err(refusal) => Err(refused(refusal, version)),
@@ -119,7 +121,11 @@ where
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 in_flight.tunnel();
             }
-            let reads = response.extensions_mut().remove::<ReadsStored>();
+            let extensions = response.extensions_mut();
+            let reads = match extensions.is_empty() {
+                true => None,
+                false => extensions.remove::<ReadsStored>(),
+            };
             Ok(response.map(|body| Served::new(body, in_flight, reads.as_ref())))
         }
     }
@@ -139,18 +145,18 @@ where
         Ok(forward::receive(headers, version, direct, belief))
     }
 
-    /// A request with its body under the limits. Those of time end when `upload` is lifted,
+    /// The body of a request under the limits. Those of time end when `upload` is lifted,
     /// which is there for a request with a body: an answer that is under way may need as much
     /// time of both sides as it likes.
     fn bounded(
         &self,
-        request: Request<Incoming>,
+        head: &mut Parts,
+        incoming: Incoming,
         named: Names,
         upload: &mut Option<TimeLift>,
-    ) -> Request<Body> {
-        let (mut head, incoming) = request.into_parts();
+    ) -> Body {
         if incoming.is_end_stream() {
-            return Request::from_parts(head, Body::empty());
+            return Body::empty();
         }
         let limits = &self.limits;
         let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
@@ -163,7 +169,7 @@ where
             .until_lifted(upload.insert(TimeLift::default()).clone())
             .by_terms(terms.clone());
         head.extensions.insert(terms);
-        Request::from_parts(head, Body::boxed(body))
+        Body::boxed(body)
     }
 }
 

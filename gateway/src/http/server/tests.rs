@@ -39,12 +39,12 @@ fn listener(limits: Limits) -> Listener {
 fn start(limits: Limits) -> (Running, std::net::SocketAddr) {
     let bound = Bound::bind(&[listener(limits)], 2, 0).unwrap();
     let address = bound.addresses()[0];
-    let running = bound.start(|request: Request<Body>, entered, _early| async move {
+    let running = bound.start(|head, body, entered, _early| async move {
         assert!(entered.received.caller.client().is_some());
-        match request.uri().path() {
+        match head.uri.path() {
             "/panic" => panic!("a handler that panics on purpose"),
             "/endless" => Response::new(endless()),
-            _ => match collect(request.into_body(), 1 << 20).await {
+            _ => match collect(body, 1 << 20).await {
                 Ok(body) => Response::new(Body::full([b"got:", &body[..]].concat())),
                 Err(error) => Response::new(Body::full(error.to_string())),
             },
@@ -263,7 +263,7 @@ async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
     let bound = Bound::bind(&[listener(Limits::default())], 1, 0).unwrap();
     let address = bound.addresses()[0];
     let (arrivals, mut arrived) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
-    let running = bound.start(move |_request, _peer, _early| {
+    let running = bound.start(move |_head, _body, _entered, _early| {
         let arrivals = arrivals.clone();
         async move {
             let (go_on, wait) = oneshot::channel();
@@ -317,7 +317,7 @@ async fn over_max_connections_accepting_waits_for_a_place() {
     let bound = Bound::bind(&[listener(limits)], 1, 0).unwrap();
     let address = bound.addresses()[0];
     let _running =
-        bound.start(|_request, _peer, _early| async { Response::new(Body::full("got:")) });
+        bound.start(|_head, _body, _entered, _early| async { Response::new(Body::full("got:")) });
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut first = TcpStream::connect(address).await.unwrap();
     talk(&mut first, get, "got:").await;
@@ -334,7 +334,8 @@ async fn over_max_connections_accepting_waits_for_a_place() {
 async fn an_upgrade_hands_the_connection_over() {
     let bound = Bound::bind(&[listener(Limits::default())], 1, 0).unwrap();
     let address = bound.addresses()[0];
-    let _running = bound.start(|mut request, _peer, _early| async move {
+    let _running = bound.start(|head, body, _entered, _early| async move {
+        let mut request = Request::from_parts(head, body);
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let mut io = TokioIo::new(upgraded.await.unwrap());

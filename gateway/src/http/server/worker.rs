@@ -4,7 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::thread;
 
-use http::{Request, Response};
+use http::Response;
+use http::request::Parts;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -45,7 +46,7 @@ impl Worker {
         accepts: mpsc::Sender<()>,
         lives: mpsc::Sender<()>,
     ) where
-        H: Fn(Request<Body>, Entered, &Early) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let sockets = std::mem::take(&mut self.sockets);

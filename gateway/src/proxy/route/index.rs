@@ -1,0 +1,256 @@
+//! Which routes may take a request, found without trying all of them.
+//!
+//! The first route in the order of the file that takes a request is its route; that is the
+//! whole meaning. What is here only leaves out routes that cannot take it: by their hosts, then
+//! by their paths. A route is asked itself in the end, so a place in too many lists does no harm.
+
+use foldhash::HashMap;
+
+use super::matching::{Match, without_port};
+use crate::pattern::Pattern;
+
+/// A route's place in the order.
+type Place = u32;
+
+/// So many routes are tried in turn: that costs less than to look any of them up.
+const IN_TURN: usize = 8;
+
+/// The routes by what they ask of host and path.
+pub(super) enum Index {
+    /// There are few of them.
+    Few(usize),
+    Many(Box<ByHost>),
+}
+
+/// The routes by their hosts.
+#[derive(Default)]
+pub(super) struct ByHost {
+    /// A host as it is written.
+    whole: HashMap<Box<str>, ByPath>,
+    /// What a host ends with, from a dot on: `.example.com` of `*.example.com`.
+    domains: HashMap<Box<str>, ByPath>,
+    /// No host, or a pattern that nothing can be told of.
+    any: ByPath,
+}
+
+/// The routes of some hosts by their paths; each list in the order of the file.
+#[derive(Default)]
+struct ByPath {
+    whole: HashMap<Box<str>, Vec<Place>>,
+    /// What a path begins with. Its lengths, ascending.
+    beginnings: HashMap<Box<str>, Vec<Place>>,
+    lengths: Vec<usize>,
+    /// No path, or a pattern that begins with a wildcard.
+    any: Vec<Place>,
+}
+
+impl Index {
+    pub(super) fn new<'a>(routes: impl ExactSizeIterator<Item = &'a Match>) -> Self {
+        if routes.len() <= IN_TURN {
+            return Self::Few(routes.len());
+        }
+        let mut by_host = ByHost::default();
+        for (place, route) in routes.enumerate() {
+            by_host.add(place as Place, route);
+        }
+        Self::Many(Box::new(by_host))
+    }
+
+    /// The first place whose route takes the request.
+    pub(super) fn first(
+        &self,
+        host: &str,
+        path: &str,
+        takes: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        match self {
+            Self::Few(count) => (0..*count).find(|place| takes(*place)),
+            Self::Many(by_host) => by_host.first(without_port(host), path, takes),
+        }
+    }
+}
+
+impl ByHost {
+    fn add(&mut self, place: Place, route: &Match) {
+        if route.hosts.is_empty() {
+            return self.any.add(place, &route.paths);
+        }
+        for host in &route.hosts {
+            let by_path = match (host.literal(), host.end()) {
+                (Some(whole), _) => self.whole.entry(whole.into()).or_default(),
+                (None, end) if end.starts_with('.') => self.domains.entry(end.into()).or_default(),
+                (None, _) => &mut self.any,
+            };
+            by_path.add(place, &route.paths);
+        }
+    }
+
+    fn first(&self, host: &str, path: &str, takes: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut first = Earliest { found: None, takes };
+        self.any.visit(path, &mut first);
+        if let Some(by_path) = self.whole.get(host) {
+            by_path.visit(path, &mut first);
+        }
+        if !self.domains.is_empty() {
+            let dots = host.bytes().enumerate().filter(|(_, octet)| *octet == b'.');
+            let domains = dots.filter_map(|(at, _)| self.domains.get(&host[at..]));
+            domains.for_each(|by_path| by_path.visit(path, &mut first));
+        }
+        first.found.map(|place| place as usize)
+    }
+}
+
+impl ByPath {
+    fn add(&mut self, place: Place, paths: &[Pattern]) {
+        if paths.is_empty() {
+            return push(&mut self.any, place);
+        }
+        for path in paths {
+            let beginning = path.beginning();
+            match path.literal() {
+                Some(whole) => push(self.whole.entry(whole.into()).or_default(), place),
+                None if beginning.is_empty() => push(&mut self.any, place),
+                None => {
+                    if let Err(at) = self.lengths.binary_search(&beginning.len()) {
+                        self.lengths.insert(at, beginning.len());
+                    }
+                    let list = self.beginnings.entry(beginning.into()).or_default();
+                    push(list, place);
+                }
+            }
+        }
+    }
+
+    fn visit<T: Fn(usize) -> bool>(&self, path: &str, first: &mut Earliest<T>) {
+        first.among(&self.any);
+        if let Some(places) = self.whole.get(path) {
+            first.among(places);
+        }
+        for length in &self.lengths {
+            if *length > path.len() {
+                break;
+            }
+            let places = path
+                .get(..*length)
+                .and_then(|path| self.beginnings.get(path));
+            first.among(places.map_or(&[][..], Vec::as_slice));
+        }
+    }
+}
+
+/// A route that names a path twice has one place.
+fn push(places: &mut Vec<Place>, place: Place) {
+    if places.last() != Some(&place) {
+        places.push(place);
+    }
+}
+
+/// The earliest route that takes the request, among those that were looked at.
+struct Earliest<T> {
+    found: Option<Place>,
+    takes: T,
+}
+
+impl<T: Fn(usize) -> bool> Earliest<T> {
+    fn among(&mut self, places: &[Place]) {
+        let earlier = |place: &&Place| self.found.is_none_or(|found| **place < found);
+        let mut earlier = places.iter().take_while(earlier);
+        if let Some(place) = earlier.find(|place| (self.takes)(**place as usize)) {
+            self.found = Some(*place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::request::Parts;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proxy::config;
+
+    const HOSTS: [&str; 8] = [
+        "a.example.com",
+        "*.example.com",
+        "*example.com",
+        "*",
+        "b.a.example.com",
+        "?.example.com",
+        "*.com",
+        "example.*",
+    ];
+    const PATHS: [&str; 12] = [
+        "/", "/*", "/a", "/a*", "/a/*", "/a/b", "/a/*/c", "*.png", "*", "/?", "/é*", "/a/b*",
+    ];
+    const METHODS: [&str; 3] = ["GET", "POST", "PUT"];
+
+    /// Some of a list, perhaps none.
+    fn some(all: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
+        proptest::collection::vec(prop::sample::select(all), 0..3)
+    }
+
+    fn routes() -> impl Strategy<Value = Vec<Match>> {
+        let one = (some(&HOSTS), some(&PATHS), some(&METHODS[..1]));
+        let made = one.prop_map(|(host, path, method)| {
+            let text = serde_json::json!({"host": host, "path": path, "method": method});
+            let config: config::Match = serde_yaml::from_str(&text.to_string()).unwrap();
+            Match::new(&config)
+        });
+        proptest::collection::vec(made, 0..40)
+    }
+
+    fn request(method: &str) -> Parts {
+        let request = http::Request::builder().method(method).body(());
+        request.unwrap().into_parts().0
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn the_index_finds_what_the_plain_list_finds(
+            routes in routes(),
+            host in prop::sample::select(&[
+                "a.example.com", "b.a.example.com:81", "example.com", "xexample.com", "x.com",
+                "", "example.org", ".example.com", "b.example.com",
+            ][..]),
+            path in prop::sample::select(&[
+                "/", "/a", "/ab", "/a/", "/a/b", "/a/b/c", "/x.png", "*", "/é", "/éa", "/b", "/a/x/c",
+            ][..]),
+            method in prop::sample::select(&METHODS[..2]),
+        ) {
+            let parts = request(method);
+            let takes = |place: usize| routes[place].takes(host, &parts, path);
+            let plain = (0..routes.len()).find(|place| takes(*place));
+            let index = Index::new(routes.iter());
+            prop_assert_eq!(index.first(host, path, takes), plain);
+            let mut by_host = ByHost::default();
+            for (place, route) in routes.iter().enumerate() {
+                by_host.add(place as Place, route);
+            }
+            prop_assert_eq!(by_host.first(without_port(host), path, takes), plain);
+        }
+    }
+
+    #[test]
+    fn few_of_many_routes_are_asked() {
+        let of = |n: usize| {
+            let text = format!("{{host: 'h{n}.example', path: '/p{n}/*'}}");
+            let config: config::Match = serde_yaml::from_str(&text).unwrap();
+            Match::new(&config)
+        };
+        let routes: Vec<_> = (0..10_000).map(of).collect();
+        let index = Index::new(routes.iter());
+        let parts = request("GET");
+        let asked = std::cell::Cell::new(0);
+        for n in [0, 1, 5_000, 9_999] {
+            let (host, path) = (format!("h{n}.example"), format!("/p{n}/x"));
+            let found = index.first(&host, &path, |place| {
+                asked.set(asked.get() + 1);
+                routes[place].takes(&host, &parts, &path)
+            });
+            assert_eq!(found, Some(n));
+        }
+        assert_eq!(asked.get(), 4);
+    }
+}
