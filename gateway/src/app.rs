@@ -35,6 +35,7 @@ use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{self, BindError, Bound, Running};
 use crate::origin::{BuildError, Origins};
 use crate::plugin::{Compiler, Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
+use crate::proxy::metrics::RouteFamilies;
 use crate::proxy::route::{Needs, RouteError, Routes};
 use crate::proxy::{Proxy, PurgeMethod};
 use crate::telemetry::logs::Logs;
@@ -158,7 +159,7 @@ async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engi
         plugins: &plugins,
         on_error: &on_error,
         trusted_headers: trust.as_ref().map_or(&[], Trust::headers),
-        registry: &registry,
+        metrics: &RouteFamilies::new(&registry, config.telemetry.max_series)?,
     };
     let routes = Routes::new(&config.routes, &needs)?;
     let access = config.telemetry.access_log == crate::telemetry::config::AccessLog::On;

@@ -24,7 +24,7 @@ mod head_update;
 mod invalidate;
 mod landing;
 mod load;
-mod metrics;
+pub mod metrics;
 mod origin_query;
 mod parts;
 mod pass;

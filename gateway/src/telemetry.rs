@@ -4,3 +4,4 @@ pub mod config;
 pub mod limit;
 pub mod logs;
 pub mod metrics;
+pub mod series;

@@ -154,6 +154,8 @@ mod limits;
 mod loader_methods;
 #[path = "e2e/long_streams.rs"]
 mod long_streams;
+#[path = "e2e/many_routes.rs"]
+mod many_routes;
 #[path = "e2e/match_values.rs"]
 mod match_values;
 #[path = "e2e/observability.rs"]

@@ -6,12 +6,14 @@ use super::Config;
 use super::problem::{Finding, Path, path};
 use crate::cache::config::{Mode, OriginQuery, Policy};
 use crate::proxy::config::{PurgeRule, Route, Switch};
+use crate::telemetry::config::SERIES_OF_A_ROUTE;
 
 /// Everything in a sound configuration that its author should know the risk of.
 pub fn warnings(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     purges_by_client_data(config, &mut found);
     found.extend(super::seal_warnings::warnings(config));
+    found.extend(more_series_than_are_made(config));
     for (n, route) in config.routes.iter().enumerate() {
         let at = path(&["routes"]).index(n);
         found.extend(override_without_cookie_rule(route, &config.defaults, &at));
@@ -19,6 +21,21 @@ pub fn warnings(config: &Config) -> Vec<Finding> {
         found.extend(no_place_for_other_methods(route, &at));
     }
     found
+}
+
+/// Metrics by route: what finds no room is still counted, but no longer by route.
+fn more_series_than_are_made(config: &Config) -> Option<Finding> {
+    let (routes, most) = (config.routes.len() as u64, config.telemetry.max_series);
+    let reached = routes * SERIES_OF_A_ROUTE;
+    if reached <= most {
+        return None;
+    }
+    let message = format!(
+        "{routes} routes may make {reached} series of metrics, and `telemetry.max_series` is \
+         {most}: a route whose first request comes when they are used up is counted as route \
+         `other`; expected {reached}, if the server that scrapes this gateway can take them"
+    );
+    Some(Finding::key(path(&["routes"]), message))
 }
 
 /// An `invalidate` rule that takes a selector from what a client chooses freely lets every

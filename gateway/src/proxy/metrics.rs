@@ -1,8 +1,15 @@
 //! What a request became, counted by route.
+//!
+//! A route's series are made when they are first counted: of thousands of routes few have
+//! traffic on one node. [`SeriesBudget`] says how many there may be.
+
+use std::sync::{Arc, OnceLock};
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
+use crate::telemetry::config::SERIES_OF_A_ROUTE;
 use crate::telemetry::metrics::Registry;
+use crate::telemetry::series::SeriesBudget;
 
 /// What a request became. The words of the `result` label and of the access log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,16 +54,30 @@ impl Outcome {
     }
 }
 
-/// The metrics of all routes.
-pub struct Metrics {
+/// The families of metrics by route, made once for the process.
+#[derive(Clone)]
+pub struct RouteFamilies(Arc<Families>);
+
+struct Families {
     requests: IntCounterVec,
     seconds: HistogramVec,
     unkeyed: IntCounterVec,
+    budget: SeriesBudget,
 }
 
-/// One route's, resolved when it is built.
+/// One route's series.
 pub struct RouteMetrics {
-    by_outcome: [(IntCounter, Histogram); OUTCOMES.len()],
+    families: RouteFamilies,
+    route: Arc<str>,
+    by_outcome: [OnceLock<(IntCounter, Histogram)>; OUTCOMES.len()],
+}
+
+/// Loads of one route whose plugin saw what the key does not cover.
+pub struct UnkeyedCount {
+    families: RouteFamilies,
+    route: Arc<str>,
+    plugin: Box<str>,
+    count: OnceLock<IntCounter>,
 }
 
 /// From a hit's tens of microseconds to a slow origin's seconds.
@@ -64,10 +85,17 @@ const BUCKETS: [f64; 14] = [
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0,
 ];
 
-impl Metrics {
+/// Series of one route and result: a counter, and a histogram with its sum, its count and the
+/// bucket without a bound.
+const OF_OUTCOME: u64 = 1 + BUCKETS.len() as u64 + 3;
+
+/// What `validate` goes by.
+const _: () = assert!(OF_OUTCOME * OUTCOMES.len() as u64 == SERIES_OF_A_ROUTE);
+
+impl RouteFamilies {
     /// # Errors
     /// When the registry has them already.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn new(registry: &Registry, max_series: u64) -> prometheus::Result<Self> {
         let requests = IntCounterVec::new(
             Opts::new(
                 "lamina_requests_total",
@@ -91,36 +119,71 @@ impl Metrics {
         registry.register(Box::new(unkeyed.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Self {
+        let budget = SeriesBudget::new(max_series, registry)?;
+        Ok(Self(Arc::new(Families {
             requests,
             seconds,
             unkeyed,
-        })
+            budget,
+        })))
     }
 
-    /// Loads of this route whose plugin saw what its key does not cover.
-    pub fn unkeyed(&self, route: &str, plugin: &str) -> IntCounter {
-        self.unkeyed.with_label_values(&[route, plugin])
+    /// The counter of a route's plugin.
+    pub fn unkeyed(&self, route: &Arc<str>, plugin: &str) -> UnkeyedCount {
+        UnkeyedCount {
+            families: self.clone(),
+            route: Arc::clone(route),
+            plugin: plugin.into(),
+            count: OnceLock::new(),
+        }
     }
 
     /// The metrics of the route called `name`.
-    pub fn route(&self, name: &str) -> RouteMetrics {
-        let by_outcome = OUTCOMES.map(|outcome| {
-            let labels = [name, outcome.as_str()];
-            (
-                self.requests.with_label_values(&labels),
-                self.seconds.with_label_values(&labels),
-            )
-        });
-        RouteMetrics { by_outcome }
+    pub fn route(&self, name: &Arc<str>) -> RouteMetrics {
+        RouteMetrics {
+            families: self.clone(),
+            route: Arc::clone(name),
+            by_outcome: Default::default(),
+        }
     }
 }
 
 impl RouteMetrics {
     /// Counts one request.
     pub fn count(&self, outcome: Outcome, took: std::time::Duration) {
-        let (requests, seconds) = &self.by_outcome[outcome as usize];
+        let made = &self.by_outcome[outcome as usize];
+        let (requests, seconds) = made.get_or_init(|| self.series(outcome));
         requests.inc();
         seconds.observe(took.as_secs_f64());
+    }
+
+    #[cold]
+    fn series(&self, outcome: Outcome) -> (IntCounter, Histogram) {
+        let Families {
+            requests,
+            seconds,
+            budget,
+            ..
+        } = &*self.families.0;
+        let route = budget.label(&self.route, OF_OUTCOME);
+        let labels = [route, outcome.as_str()];
+        (
+            requests.with_label_values(&labels),
+            seconds.with_label_values(&labels),
+        )
+    }
+}
+
+impl UnkeyedCount {
+    /// Counts one load.
+    pub fn inc(&self) {
+        let Families {
+            unkeyed, budget, ..
+        } = &*self.families.0;
+        let count = self.count.get_or_init(|| {
+            let route = budget.label(&self.route, 1);
+            unkeyed.with_label_values(&[route, &self.plugin])
+        });
+        count.inc();
     }
 }

@@ -17,10 +17,9 @@ use crate::plugin::config::{KeyError, LoaderError, OnError, RequestError, Respon
 use crate::plugin::{Hook, LoadError, Plugin, Plugins};
 use crate::proxy::config;
 use crate::proxy::invalidate::Rule;
-use crate::proxy::metrics::{Metrics, RouteMetrics};
+use crate::proxy::metrics::{RouteFamilies, RouteMetrics};
 use crate::proxy::unkeyed::{How, Watch};
 use crate::telemetry::limit::LineLimiter;
-use crate::telemetry::metrics::Registry;
 
 mod index;
 mod matching;
@@ -94,8 +93,6 @@ pub enum RouteError {
         unkeyed: &'static str,
         plugin: String,
     },
-    #[error("metrics can't be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
 }
 
 /// What routes are built from.
@@ -106,7 +103,7 @@ pub struct Needs<'a> {
     pub on_error: &'a BTreeMap<String, OnError>,
     /// Fields that a listener believes: every key holds them.
     pub trusted_headers: &'a [HeaderName],
-    pub registry: &'a Registry,
+    pub metrics: &'a RouteFamilies,
 }
 
 impl Routes {
@@ -115,10 +112,9 @@ impl Routes {
     /// # Errors
     /// When one names an upstream or plugin that is not there, or a plugin without the hook.
     pub fn new(routes: &[config::Route], parts: &Needs<'_>) -> Result<Self, RouteError> {
-        let metrics = Metrics::new(parts.registry)?;
         let in_order = routes
             .iter()
-            .map(|route| Route::new(route, parts, &metrics).map(Arc::new))
+            .map(|route| Route::new(route, parts).map(Arc::new))
             .collect::<Result<Box<[_]>, _>>()?;
         let index = Index::new(in_order.iter().map(|route| &route.matches));
         Ok(Self { in_order, index })
@@ -167,12 +163,9 @@ impl Route {
             || self.loader.as_ref().is_some_and(loads)
     }
 
-    fn new(
-        config: &config::Route,
-        parts: &Needs<'_>,
-        metrics: &Metrics,
-    ) -> Result<Self, RouteError> {
+    fn new(config: &config::Route, parts: &Needs<'_>) -> Result<Self, RouteError> {
         let name = &config.name;
+        let label: Arc<str> = name.as_str().into();
         let origin = config.upstream.as_ref().map(|upstream| {
             parts
                 .origins
@@ -221,7 +214,7 @@ impl Route {
             Ok((plugin, on_error))
         });
         let watch = |plugin: &Plugin, how| {
-            let count = metrics.unkeyed(name, plugin.name());
+            let count = parts.metrics.unkeyed(&label, plugin.name());
             Watch::new(config.unkeyed, how, plugin.name(), count)
         };
         if let Some((plugin, _)) = loader
@@ -251,7 +244,7 @@ impl Route {
         let forwarded = forwarded.filter(|watch| watch.rule != config::Unkeyed::Allow);
         let key = Template::new(&config.key).with_headers(parts.trusted_headers);
         Ok(Self {
-            name: name.as_str().into(),
+            name: Arc::clone(&label),
             hash: hash64(name.as_bytes()),
             matches: Match::new(&config.matches),
             origin: origin.transpose()?,
@@ -280,7 +273,7 @@ impl Route {
                 .map(|tag| hash64(tag.as_bytes()))
                 .collect(),
             invalidate: config.invalidate.iter().map(Rule::new).collect(),
-            metrics: metrics.route(name),
+            metrics: parts.metrics.route(&label),
             warnings: LineLimiter::new(Instant::now()),
         })
     }

@@ -10,7 +10,6 @@ use std::collections::{BTreeSet, HashSet};
 use http::header::{COOKIE, VARY};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
-use prometheus::IntCounter;
 
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::Refusal;
@@ -18,6 +17,7 @@ use crate::http::vary::Vary;
 use crate::plugin::{Field, Seen};
 use crate::proxy::config::Unkeyed;
 use crate::proxy::cover::Cover;
+use crate::proxy::metrics::UnkeyedCount;
 use crate::proxy::route::Route;
 
 /// Fields of a route that are remembered, so that each is told of once. Clients choose
@@ -41,13 +41,13 @@ pub struct Watch {
     how: How,
     plugin: Box<str>,
     /// Loads that saw something that the key does not cover.
-    count: IntCounter,
+    count: UnkeyedCount,
     /// What was seen so far.
     known: Mutex<HashSet<Field>>,
 }
 
 impl Watch {
-    pub fn new(rule: Unkeyed, how: How, plugin: &str, count: IntCounter) -> Self {
+    pub fn new(rule: Unkeyed, how: How, plugin: &str, count: UnkeyedCount) -> Self {
         Self {
             rule,
             how,

@@ -3,8 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Logs.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+/// Series that one route makes at most: for each of seven results a counter and a histogram
+/// of fourteen buckets.
+pub const SERIES_OF_A_ROUTE: u64 = 126;
+
+/// Logs and metrics.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The form of every line.
@@ -13,6 +17,20 @@ pub struct Config {
     pub log_level: LogLevel,
     /// One line for each request.
     pub access_log: AccessLog,
+    /// Series of metrics with the name of a route as a label, at most; what finds no room is
+    /// counted under the route `other`.
+    pub max_series: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            log_format: LogFormat::default(),
+            log_level: LogLevel::default(),
+            access_log: AccessLog::default(),
+            max_series: 20_000,
+        }
+    }
 }
 
 /// The form of a log line.
