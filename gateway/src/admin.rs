@@ -32,7 +32,6 @@ use crate::cluster::Cluster;
 use crate::http::body::{Body, collect};
 use crate::http::config::Limits;
 use crate::http::server::Peer;
-use crate::plugin::Plugins;
 use crate::proxy::Proxy;
 use crate::telemetry::metrics::Registry;
 use crate::units::{ByteSize, Duration};
@@ -48,7 +47,6 @@ pub use tokens::ALMIGHTY;
 /// What the admin listener answers from.
 pub struct Admin {
     pub proxy: Arc<Proxy>,
-    pub plugins: Arc<Plugins>,
     /// The other nodes, where there is an event bus.
     pub cluster: Option<Arc<Cluster>>,
     pub registry: Registry,
@@ -138,7 +136,8 @@ impl Admin {
         request: Request<Body>,
         line: Option<&mut Line>,
     ) -> Response<Body> {
-        let (plugins, name) = (&self.plugins, admitted.name.as_str());
+        let generation = self.proxy.generation();
+        let (plugins, name) = (&generation.plugins, admitted.name.as_str());
         let (status, body) = match admitted.entry.action {
             Action::Live => (StatusCode::OK, json!({"live": true})),
             Action::Ready => return self.ready(),

@@ -4,19 +4,17 @@
 pub mod doctor;
 mod joining;
 pub mod plugin_kit;
+mod process;
 pub mod records;
 pub mod remote;
 pub mod say;
 pub mod stopping;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, Admin, Desk, Gate};
@@ -24,22 +22,19 @@ use crate::bus;
 use crate::cache::Cache;
 use crate::cache::l2::store::Store;
 use crate::cache::l2::{disk, redis};
-use crate::cache::record::Seal;
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::http::body::{self, Body, BodyError};
-use crate::http::config::{Listener, Reserved};
+use crate::http::config::Reserved;
 use crate::http::endpoint::Endpoint;
-use crate::http::forward::{self, Trust};
 use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{self, BindError, Bound, Running};
-use crate::origin::{BuildError, Origins};
-use crate::plugin::{Compiler, Fetch, FetchCall, FetchError, LoadError, Options, Plugins};
-use crate::proxy::metrics::RouteFamilies;
-use crate::proxy::route::{Needs, RouteError, Routes};
-use crate::proxy::{Proxy, PurgeMethod};
+use crate::origin::BuildError;
+use crate::plugin::{LoadError, Plugins};
+use crate::proxy::Generation;
+use crate::proxy::route::RouteError;
 use crate::telemetry::logs::Logs;
-use crate::telemetry::metrics::{self, Registry};
+
+use process::Process;
 
 /// A gateway at work.
 pub struct App {
@@ -99,14 +94,6 @@ impl StartError {
     }
 }
 
-/// The parts that exist without a listener: what `explain` needs.
-pub struct Engine {
-    pub proxy: Arc<Proxy>,
-    pub plugins: Arc<Plugins>,
-    pub cache: Arc<Cache>,
-    pub registry: Registry,
-}
-
 /// How often L1 is tended and gauges are set.
 const TEND: Duration = Duration::from_secs(1);
 /// How long a start waits for the second tier's purge log: with it the first requests
@@ -117,68 +104,13 @@ const FINISH: Duration = Duration::from_secs(3);
 /// The longest time that requests to the admin listener may take while the process ends.
 const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 
-/// Builds the engine. `config` has resolved the names of plugin files.
+/// Makes a generation of a configuration, with no store and no listeners: what `validate` and
+/// `explain` need. `config` has resolved the names of plugin files.
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn build(config: &Config) -> Result<Engine, StartError> {
-    assemble(config, None).await
-}
-
-/// As [`build`], with the store of the second tier.
-async fn assemble(config: &Config, store: Option<Arc<dyn Store>>) -> Result<Engine, StartError> {
-    let registry = metrics::registry()?;
-    let mut cache = Cache::new(&config.cache, &registry)?;
-    if let Some(store) = store {
-        cache
-            .attach(store, &config.cache, seal(config), &registry)?
-            .run();
-    }
-    let cache = Arc::new(cache);
-    let origins = Arc::new(Origins::new(&config.upstreams)?);
-    let options = Options {
-        base: PathBuf::new(),
-        cache_dir: code_cache(),
-        compiler: Compiler::of_this_program(config.plugins.compile.clone()),
-        max_total_memory: config.plugins.max_total_memory,
-        fetch: fetch(Arc::clone(&origins)),
-        upstreams: targets(config),
-        registry: &registry,
-    };
-    let plugins = Arc::new(Plugins::load(&config.plugins.by_name, options).await?);
-    let on_error = config
-        .plugins
-        .by_name
-        .iter()
-        .map(|(name, plugin)| (name.clone(), plugin.on_error))
-        .collect();
-    let trust = trust(&config.listeners);
-    let needs = Needs {
-        defaults: &config.defaults,
-        origins: &origins,
-        plugins: &plugins,
-        on_error: &on_error,
-        trusted_headers: trust.as_ref().map_or(&[], Trust::headers),
-        metrics: &RouteFamilies::new(&registry, config.telemetry.max_series)?,
-    };
-    let routes = Routes::new(&config.routes, &needs)?;
-    let access = config.telemetry.access_log == crate::telemetry::config::AccessLog::On;
-    let ports = config.listeners.iter().map(|l| l.address.port());
-    let purge_method = PurgeMethod::new(&config.purge_method, ports, &registry)?;
-    let proxy = Arc::new(Proxy::new(
-        Arc::clone(&cache),
-        routes,
-        purge_method,
-        config.listeners.iter().map(|listener| listener.path),
-        access,
-        trust,
-    ));
-    Ok(Engine {
-        proxy,
-        plugins,
-        cache,
-        registry,
-    })
+pub async fn build(config: &Config) -> Result<Arc<Generation>, StartError> {
+    Process::new(config, None)?.generation(config).await
 }
 
 impl App {
@@ -187,12 +119,11 @@ impl App {
     /// # Errors
     /// See [`StartError`]; nothing is left running then.
     pub async fn start(config: &Config, logs: &Logs) -> Result<Self, StartError> {
-        let Engine {
-            proxy,
-            plugins,
-            cache,
-            registry,
-        } = assemble(config, open_store(config)?).await?;
+        let process = Process::new(config, open_store(config)?)?;
+        let proxy = process.proxy(config).await?;
+        let Process {
+            cache, registry, ..
+        } = process;
         if let Some(tier) = cache.below()
             && !tier.known(KNOWN).await
         {
@@ -233,7 +164,6 @@ impl App {
         let held = HeldGauge::register(&registry)?;
         let admin = Arc::new(Admin {
             proxy: Arc::clone(&proxy),
-            plugins: Arc::clone(&plugins),
             cluster: cluster.clone(),
             registry,
             gate,
@@ -245,6 +175,7 @@ impl App {
                 held.update();
             }),
         });
+        let plugins = Arc::clone(&proxy.generation().plugins);
         Ok(Self {
             listeners: bound
                 .start(move |head, body, entered, early| proxy.handle(head, body, entered, early)),
@@ -303,12 +234,6 @@ fn raise_limits(config: &Config) {
             "fewer descriptors than max_connections: accepting will pause before that limit"
         );
     }
-}
-
-/// What binds records to their keys, in the second tier and on the way to peers.
-fn seal(config: &Config) -> Seal {
-    let secret = config.cache.l2.seal_key.as_ref();
-    secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()))
 }
 
 /// Opens what the second tier keeps its records in.
@@ -371,78 +296,6 @@ async fn tend(cache: Arc<Cache>, sweep: Duration) {
             swept = tokio::time::Instant::now();
         }
     }
-}
-
-/// How plugins reach the origins: only by the names that YAML granted, which the plugin host checks.
-fn fetch(origins: Arc<Origins>) -> Fetch {
-    Arc::new(move |call: FetchCall| {
-        let origins = Arc::clone(&origins);
-        async move {
-            let FetchCall {
-                upstream,
-                request,
-                max_body,
-                deadline,
-            } = call;
-            let origin = origins
-                .get(&upstream)
-                .ok_or(FetchError::Unavailable(format!(
-                    "there is no upstream {upstream}"
-                )))?;
-            let exchange = async {
-                let response = origin
-                    .send(request.map(Body::full))
-                    .await
-                    .map_err(|error| FetchError::Unavailable(error.to_string()))?;
-                let (parts, body) = response.into_parts();
-                let body = body::collect(body, max_body).await.map_err(unreadable)?;
-                Ok(http::Response::from_parts(parts, body))
-            };
-            tokio::time::timeout_at(deadline.into(), exchange)
-                .await
-                .unwrap_or(Err(FetchError::Timeout))
-        }
-        .boxed()
-    })
-}
-
-fn unreadable(error: BodyError) -> FetchError {
-    match error {
-        BodyError::TooLarge { .. } => FetchError::TooLarge,
-        BodyError::Timeout => FetchError::Timeout,
-        BodyError::Aborted | BodyError::Transport(_) => FetchError::Unavailable(error.to_string()),
-    }
-}
-
-/// What is believed on some listener, where one trusts proxies. The fields can change an
-/// answer, so every key holds them.
-fn trust(listeners: &[Listener]) -> Option<Trust> {
-    let trusting = |listener: &&Listener| !listener.trusted_proxies.is_empty();
-    let mut listeners = listeners.iter().filter(trusting).peekable();
-    listeners.peek()?;
-    let listed = listeners.flat_map(|listener| &listener.trusted_headers);
-    let mut names: Vec<_> = listed
-        .filter_map(|name| forward::trusted_header(name).ok())
-        .collect();
-    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-    names.dedup();
-    Some(Trust::listing(names))
-}
-
-/// Where each upstream's servers are.
-fn targets(config: &Config) -> BTreeMap<String, Vec<String>> {
-    let upstreams = config.upstreams.iter();
-    let targets = upstreams.map(|(name, upstream)| (name.clone(), upstream.targets.clone()));
-    targets.collect()
-}
-
-/// Where compiled plugins are kept between starts: a folder of the user's own.
-fn code_cache() -> Option<PathBuf> {
-    let home =
-        |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
-    home("LAMINA_CACHE_DIR", "code")
-        .or_else(|| home("XDG_CACHE_HOME", "lamina"))
-        .or_else(|| home("HOME", ".cache/lamina"))
 }
 
 fn admin_listener(config: &admin::config::Config) -> Reserved {

@@ -304,8 +304,8 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             json,
         } => with_config(&file.config, |config| {
             let request = request(&url, &headers, method)?;
-            let engine = runtime()?.block_on(app::build(&config))?;
-            print_explanation(&engine.proxy.explain(request), json)
+            let generation = runtime()?.block_on(app::build(&config))?;
+            print_explanation(&generation.explain(request), json)
         }),
         Command::Doctor { file } => with_config(&file.config, |config| {
             let report = runtime()?.block_on(app::doctor::examine(&config, &file.config))?;

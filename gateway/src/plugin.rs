@@ -76,7 +76,6 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
 use meter::TotalMemory;
-use metrics::Families;
 use setup::{Job, Workshop};
 use swap::{By, Versions};
 use version::Version;
@@ -100,6 +99,7 @@ pub use hook::Hook;
 pub use inspect::{Anatomy, Held, Wants, inspect};
 pub use load::LoadRequest;
 pub use manifest::{HeaderNeed, KeyNeeds, Manifest, QueryNeed};
+pub use metrics::PluginFamilies;
 pub use names::NamePattern;
 pub use reads::Reads;
 pub use seen::{Field, Seen};
@@ -126,8 +126,7 @@ pub struct Options<'a> {
     pub fetch: Fetch,
     /// URLs of the targets of each upstream.
     pub upstreams: BTreeMap<String, Vec<String>>,
-    /// Gets the plugins' metrics, in the place of those of an earlier set.
-    pub registry: &'a prometheus::Registry,
+    pub families: &'a PluginFamilies,
 }
 
 /// One plugin, whose versions may change while it is called.
@@ -171,17 +170,14 @@ impl Plugins {
             plugin: configs.keys().cloned().collect::<Vec<_>>().join("`, `"),
             cause,
         };
-        let failed = |e: prometheus::Error| general(Cause::Engine(e.to_string()));
-        let families = Families::new().map_err(failed)?;
         if configs.is_empty() {
-            families.register(options.registry).map_err(failed)?;
             return Ok(Self::default());
         }
         let engine =
             engine::start(configs).map_err(|e| general(Cause::Engine(format!("{e:#}"))))?;
         let workshop = Arc::new(Workshop {
             engine,
-            families,
+            families: options.families.clone(),
             base: options.base,
             cache_dir: options.cache_dir,
             compiler: options.compiler,
@@ -208,8 +204,6 @@ impl Plugins {
             })?;
             by_name.insert(name.clone(), Arc::new(plugin));
         }
-        let families = &workshop.families;
-        families.register(options.registry).map_err(failed)?;
         Ok(Self { by_name })
     }
 

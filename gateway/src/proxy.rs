@@ -18,6 +18,7 @@ mod excerpt;
 mod explain;
 mod fallback;
 mod fetch;
+mod generation;
 mod grpc;
 mod head;
 mod head_update;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use arc_swap::{ArcSwap, Guard};
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
@@ -60,37 +62,30 @@ use crate::cache::event::{Event, StaleReason};
 use crate::cache::{Cache, Lookup};
 use crate::http::body::{Body, UploadTerms};
 use crate::http::cache_status::{CacheStatus, Forward};
-use crate::http::forward::{self, HopWishes, Received, Trust};
-use crate::http::path::{self, Rules};
+use crate::http::forward::{self, HopWishes, Received};
+use crate::http::path;
 use crate::http::server::{Early, Entered};
-use crate::telemetry::limit::LineLimiter;
-use access::{AccessLog, Line};
+use access::Line;
 use context::{Ask, Keyed};
 use metrics::Outcome;
 use plan::Plan;
-use route::{Route, Routes};
+use route::Route;
 use target::{Refused, Target};
 
+pub use access::AccessLog;
 pub use by_url::ByUrl;
 pub use explain::Explanation;
+pub use generation::Generation;
 pub use head::compact;
 pub use purge_method::{PurgeMethod, TokenError};
 
 /// Gateways of our name that a request may come through.
 const MOST_PASSES: usize = 10;
 
-/// Everything that a request needs.
+/// Answers requests from the cache, by the generation that serves.
 pub struct Proxy {
     pub cache: Arc<Cache>,
-    routes: Routes,
-    purge_method: PurgeMethod,
-    /// The different rules by which listeners read paths; at least one.
-    rules: Box<[Rules]>,
-    access: AccessLog,
-    /// What is believed of some proxy in front. None: there is no trusted one.
-    trust: Option<Trust>,
-    /// Of warnings about paths that were refused.
-    warnings: LineLimiter,
+    generation: ArcSwap<Generation>,
 }
 
 /// An answer that is here, or comes.
@@ -168,38 +163,23 @@ impl Served {
 }
 
 impl Proxy {
-    /// Answers requests to listeners with these rules.
-    pub fn new(
-        cache: Arc<Cache>,
-        routes: Routes,
-        purge_method: PurgeMethod,
-        listeners: impl Iterator<Item = Rules>,
-        access: bool,
-        trust: Option<Trust>,
-    ) -> Self {
-        let mut rules: Vec<Rules> = Vec::new();
-        for one in listeners {
-            if !rules.contains(&one) {
-                rules.push(one);
-            }
-        }
-        if rules.is_empty() {
-            rules.push(Rules::default());
-        }
+    /// Serves this generation.
+    pub fn new(cache: Arc<Cache>, generation: Arc<Generation>) -> Self {
         Self {
             cache,
-            routes,
-            purge_method,
-            rules: rules.into(),
-            access: AccessLog::new(access),
-            trust,
-            warnings: LineLimiter::new(Instant::now()),
+            generation: ArcSwap::new(generation),
         }
     }
 
-    /// The routes that answer with an error while this plugin can't be called.
-    pub fn routes_that_fail_without(&self, plugin: &str) -> Vec<&str> {
-        self.routes.that_fail_without(plugin)
+    /// The generation that serves.
+    pub fn generation(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    /// Has another generation answer what comes from now on; what is under way ends on the one
+    /// that it began on. Returns the one that served.
+    pub fn swap(&self, generation: Arc<Generation>) -> Arc<Generation> {
+        self.generation.swap(generation)
     }
 
     /// Answers one request: at once from the cache, else later. Counts and logs it.
@@ -213,19 +193,23 @@ impl Proxy {
         early: &Early,
     ) -> Answer {
         let started = early.began();
+        let generation = self.generation.load();
         let path_rules = entered.peer.path_rules;
         let Received { caller, wishes } = entered.received;
         let spelling = path::arrive(&mut parts.uri);
         let scheme = caller.scheme();
         let host = context::host(&parts, scheme);
-        if self.purge_method.takes(&parts) {
-            let answer = self.purge_method.answer(self, &parts, &host, &caller);
-            let line = self.access.begin(&parts, &host, None, &caller);
+        if generation.purge_method.takes(&parts) {
+            let purge_method = &generation.purge_method;
+            let answer = purge_method.answer(&generation, &self.cache, &parts, &host, &caller);
+            let line = generation.access.begin(&parts, &host, None, &caller);
             let served = Served::new(answer, Outcome::Pass);
-            return at_once(self.access.end(line, served, started));
+            return at_once(access::end(line, served, started));
         }
         let target = match spelling {
-            Ok(spelling) => self.routes.target(&host, &parts, spelling, path_rules),
+            Ok(spelling) => generation
+                .routes
+                .target(&host, &parts, spelling, path_rules),
             Err(fault) => Target::Refused(Refused::Fault(fault)),
         };
         let (route, host) = match target {
@@ -237,23 +221,23 @@ impl Proxy {
             }
             Target::Nowhere => {
                 let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
-                let line = self.access.begin(&parts, &host, None, &caller);
+                let line = generation.access.begin(&parts, &host, None, &caller);
                 let served = Served::new(answer, Outcome::Error);
-                return at_once(self.access.end(line, served, started));
+                return at_once(access::end(line, served, started));
             }
             Target::Refused(refused) => {
-                let line = self.access.begin(&parts, &host, None, &caller);
+                let line = generation.access.begin(&parts, &host, None, &caller);
                 let line = line.map(|line| line.because(&refused));
-                let served = self.refuse(&refused, started);
-                return at_once(self.access.end(line, served, started));
+                let served = generation.refuse(&refused, started);
+                return at_once(access::end(line, served, started));
             }
         };
-        let line = self.access.begin(&parts, &host, Some(route), &caller);
+        let line = generation.access.begin(&parts, &host, Some(route), &caller);
         if !admits(route, &parts) {
             let status = StatusCode::PAYLOAD_TOO_LARGE;
             let answer = respond::plain(status, "413 the request body is too large\n");
             let served = Served::new(answer, Outcome::Error);
-            return at_once(self.finish(route, line, served, started));
+            return at_once(finish(route, line, served, started));
         }
         let host = match route.request_plugin {
             None => host,
@@ -261,7 +245,7 @@ impl Proxy {
                 let host = host.into_owned();
                 let answer = watch::request(route, &mut parts, &host, &caller, path_rules);
                 if let Some(served) = answer {
-                    return at_once(self.finish(route, line, served, started));
+                    return at_once(finish(route, line, served, started));
                 }
                 Cow::Owned(host)
             }
@@ -276,7 +260,7 @@ impl Proxy {
             started,
         };
         let further = match self.look(&visit) {
-            Step::Answer(served) => return at_once(self.finish(route, line, served, started)),
+            Step::Answer(served) => return at_once(finish(route, line, served, started)),
             Step::Further(further) => further,
         };
         let (route, host) = (Arc::clone(route), host.into_owned());
@@ -284,6 +268,7 @@ impl Proxy {
             origin_query::narrow(&mut parts.uri, &route, &keyed.key);
         }
         let ask = Ask {
+            generation: Guard::into_inner(generation),
             parts,
             host,
             scheme,
@@ -297,7 +282,7 @@ impl Proxy {
         };
         match further {
             Further::Refresh(served, keyed, stale) => {
-                let answer = self.finish(&ask.route, line, served, started);
+                let answer = finish(&ask.route, line, served, started);
                 let behind = Ask {
                     memory: None,
                     ..ask
@@ -313,18 +298,6 @@ impl Proxy {
                 early.clone(),
             ))),
         }
-    }
-
-    /// The answer to a path that is refused; the log has what the client is not told.
-    fn refuse(&self, refused: &Refused, now: Instant) -> Served {
-        if let Some(dropped) = self.warnings.admit(now) {
-            tracing::warn!(reason = %refused, dropped, "a request was refused for its path");
-        }
-        let text = format!("400 {}\n", refused.reason());
-        Served::new(
-            respond::plain(StatusCode::BAD_REQUEST, text),
-            Outcome::Error,
-        )
     }
 
     /// What the cache can answer by itself. Each `return` is an exit.
@@ -401,7 +374,7 @@ impl Proxy {
             Work::AwaitBody => self.when_begun(ask, body).await,
             work => self.work(ask, body, work).await,
         };
-        self.finish(&route, line, served, started)
+        finish(&route, line, served, started)
     }
 
     /// Answers once it is known whether the request has a body.
@@ -450,17 +423,6 @@ impl Proxy {
         }
     }
 
-    fn finish(
-        &self,
-        route: &Route,
-        line: Option<Line>,
-        served: Served,
-        started: Instant,
-    ) -> Response<Body> {
-        route.metrics.count(served.outcome, started.elapsed());
-        self.access.end(line, served, started)
-    }
-
     /// Answers with an entry, without asking anybody.
     fn hit(
         &self,
@@ -481,6 +443,26 @@ impl Proxy {
         self.cache.hooks.emit(Event::StaleHit(why));
         self.hit(parts, entry, Some(why.as_str()), Outcome::Stale, now)
     }
+}
+
+impl Generation {
+    /// The answer to a path that is refused; the log has what the client is not told.
+    fn refuse(&self, refused: &Refused, now: Instant) -> Served {
+        if let Some(dropped) = self.refused_paths.admit(now) {
+            tracing::warn!(reason = %refused, dropped, "a request was refused for its path");
+        }
+        let text = format!("400 {}\n", refused.reason());
+        Served::new(
+            respond::plain(StatusCode::BAD_REQUEST, text),
+            Outcome::Error,
+        )
+    }
+}
+
+/// Counts an answer and writes its line.
+fn finish(route: &Route, line: Option<Line>, served: Served, started: Instant) -> Response<Body> {
+    route.metrics.count(served.outcome, started.elapsed());
+    access::end(line, served, started)
 }
 
 /// Whether the request came round to us again (RFC 8586), or goes round somewhere: where

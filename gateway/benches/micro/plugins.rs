@@ -10,7 +10,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response};
-use lamina::plugin::{Compiler, Fetch, FetchCall, LoadRequest, Options, Plugin, Plugins};
+use lamina::plugin::{
+    Compiler, Fetch, FetchCall, LoadRequest, Options, Plugin, PluginFamilies, Plugins,
+};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
@@ -44,7 +46,7 @@ pub fn load(runtime: &Runtime) -> anyhow::Result<Shipped> {
         max_total_memory: lamina::plugin::config::DEFAULT_TOTAL_MEMORY,
         fetch: one_kibibyte(),
         upstreams: BTreeMap::new(),
-        registry: &prometheus::Registry::new(),
+        families: &PluginFamilies::new(&prometheus::Registry::new()).expect("a new registry"),
     };
     let plugins = runtime.block_on(Plugins::load(&configs, options));
     let plugins = plugins.context("`make plugins` builds them")?;

@@ -65,7 +65,7 @@ pub fn quarantine(plugins: &Plugins, name: &str, proxy: &Proxy) -> (StatusCode, 
     };
     plugin.set_aside();
     let mut body = told(plugin.report());
-    body["failing_routes"] = json!(proxy.routes_that_fail_without(name));
+    body["failing_routes"] = json!(proxy.generation().routes_that_fail_without(name));
     (StatusCode::OK, body)
 }
 

@@ -249,7 +249,7 @@ fn url(text: &str, proxy: &Proxy) -> Result<ByUrl, String> {
             "url: {text:?} is not absolute; expected http://host/path"
         ));
     };
-    let reached = proxy.by_url(scheme, authority.as_str(), &uri);
+    let reached = proxy.generation().by_url(scheme, authority.as_str(), &uri);
     match reached.selectors.is_empty() {
         true => {
             let why = reached

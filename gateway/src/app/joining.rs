@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{StartError, seal};
+use super::StartError;
+use super::process::seal;
 use crate::bus;
 use crate::bus::config::Bus;
 use crate::bus::event::MAX_NAME;

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::Request;
 
 use super::doctor::l2::connected;
-use super::{StartError, build, open_store};
+use super::process::Process;
+use super::{StartError, open_store};
 use crate::cache::key::KeyId;
 use crate::cache::l2::store::{StoreError, StoreKey};
 use crate::cache::record::{self, Limits, Record, Seal};
@@ -33,7 +34,8 @@ pub enum RecordsError {
 /// See [`RecordsError`].
 pub async fn of(config: &Config, request: Request<()>) -> Result<Vec<Bytes>, RecordsError> {
     let headers = request.headers().clone();
-    let primary = build(config).await?.proxy.key(request);
+    let process = Process::new(config, None).map_err(StartError::from)?;
+    let primary = process.generation(config).await?.key(request);
     let primary = primary.ok_or(RecordsError::NotCached)?;
     let store = open_store(config)?.ok_or(RecordsError::NoStore)?;
     let home = KeyId::of(primary.as_bytes());

@@ -16,8 +16,10 @@ const BUCKETS: &[f64] = &[
     2.5, 5.0, 10.0,
 ];
 
-/// The families of metrics.
-pub(super) struct Families {
+/// The families of metrics about plugins, made once for the process. A plugin of the same name
+/// in a later set counts on where that of an earlier one was.
+#[derive(Clone)]
+pub struct PluginFamilies {
     calls: IntCounterVec,
     duration: HistogramVec,
     instances: IntGaugeVec,
@@ -43,13 +45,15 @@ struct Calls {
     duration: Histogram,
 }
 
-impl Families {
-    pub(super) fn new() -> prometheus::Result<Self> {
+impl PluginFamilies {
+    /// # Errors
+    /// When the registry has them already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let duration = HistogramOpts::new(
             "lamina_plugin_call_duration_seconds",
             "Duration of calls into plugins.",
         );
-        Ok(Self {
+        let families = Self {
             calls: counter(
                 "lamina_plugin_calls_total",
                 "Calls into plugins.",
@@ -75,29 +79,18 @@ impl Families {
                 "Keys that were derived again from the same inputs and were other ones.",
                 &["plugin"],
             )?,
-        })
-    }
-
-    /// Puts the families in the place of those of an earlier set of plugins, whose
-    /// series disappear.
-    pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        let all = || -> [Box<dyn Collector>; 6] {
-            [
-                Box::new(self.calls.clone()),
-                Box::new(self.duration.clone()),
-                Box::new(self.instances.clone()),
-                Box::new(self.memo.clone()),
-                Box::new(self.denied.clone()),
-                Box::new(self.impure.clone()),
-            ]
         };
-        for family in all() {
-            // Found by name; the first set of plugins has no predecessor.
-            _ = registry.unregister(family);
-        }
-        all()
-            .into_iter()
-            .try_for_each(|family| registry.register(family))
+        let all: [Box<dyn Collector>; 6] = [
+            Box::new(families.calls.clone()),
+            Box::new(families.duration.clone()),
+            Box::new(families.instances.clone()),
+            Box::new(families.memo.clone()),
+            Box::new(families.denied.clone()),
+            Box::new(families.impure.clone()),
+        ];
+        all.into_iter()
+            .try_for_each(|family| registry.register(family))?;
+        Ok(families)
     }
 
     pub(super) fn of(&self, plugin: &str) -> Metrics {

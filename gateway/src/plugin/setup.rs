@@ -30,7 +30,7 @@ use super::load::Loader;
 use super::local::Places;
 use super::manifest::Manifest;
 use super::meter::TotalMemory;
-use super::metrics::Families;
+use super::metrics::PluginFamilies;
 use super::outcome::NotAllowed;
 use super::version::Version;
 use super::{artifact, contract, wasi_http};
@@ -41,7 +41,7 @@ pub(super) struct Workshop {
     pub(super) engine: Engine,
     pub(super) compiler: Compiler,
     pub(super) total_memory: Arc<TotalMemory>,
-    pub(super) families: Families,
+    pub(super) families: PluginFamilies,
     pub(super) base: PathBuf,
     pub(super) cache_dir: Option<PathBuf>,
     pub(super) fetch: Fetch,

@@ -19,6 +19,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
+use super::PluginFamilies;
 use super::{
     CallError, Compiler, Fetch, FetchCall, KeyDecision, LoadError, LoadRequest, Options, Plugin,
     Plugins,
@@ -152,7 +153,7 @@ impl Site {
             max_total_memory: super::config::DEFAULT_TOTAL_MEMORY,
             fetch,
             upstreams: BTreeMap::new(),
-            registry: &registry,
+            families: &PluginFamilies::new(&registry).unwrap(),
         };
         Plugins::load(&configs, options)
             .await

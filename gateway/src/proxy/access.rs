@@ -17,11 +17,13 @@ use crate::proxy::metrics::Outcome;
 use crate::proxy::route::Route;
 use crate::proxy::target::Refused;
 
-/// Writes the lines, or none.
+/// Whether lines are written.
 pub struct AccessLog {
     on: bool,
-    next: AtomicU64,
 }
+
+/// The number of the next line; no other line of the process has it.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// What the request's head gave.
 pub struct Line {
@@ -54,10 +56,7 @@ struct Pending {
 
 impl AccessLog {
     pub fn new(on: bool) -> Self {
-        Self {
-            on,
-            next: AtomicU64::new(1),
-        }
+        Self { on }
     }
 
     /// Notes what is known now; nothing when the log is off.
@@ -69,7 +68,7 @@ impl AccessLog {
         caller: &Caller,
     ) -> Option<Line> {
         self.on.then(|| Line {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             method: parts.method.to_string(),
             host: host.to_owned(),
             path: parts
@@ -84,31 +83,31 @@ impl AccessLog {
             reason: None,
         })
     }
+}
 
-    /// Writes the line once the body is through: now, if it is here as a whole.
-    pub fn end(&self, line: Option<Line>, served: Served, started: Instant) -> Response<Body> {
-        let Served { response, outcome } = served;
-        let Some(line) = line else { return response };
-        let length = response.body().size_hint().exact();
-        let whole = matches!(response.body(), Body::Empty | Body::Full(_));
-        let status = response.status().as_u16();
-        let mut pending = Pending {
-            line,
-            status,
-            outcome,
-            started,
-            head: started.elapsed(),
-            bytes: 0,
-            complete: false,
-            grpc_status: grpc_status(response.headers()),
-        };
-        if whole {
-            pending.bytes = length.unwrap_or(0);
-            pending.complete = true;
-            return response;
-        }
-        response.map(|body| Body::boxed(Logged { body, pending }))
+/// Writes the line once the body is through: now, if it is here as a whole.
+pub fn end(line: Option<Line>, served: Served, started: Instant) -> Response<Body> {
+    let Served { response, outcome } = served;
+    let Some(line) = line else { return response };
+    let length = response.body().size_hint().exact();
+    let whole = matches!(response.body(), Body::Empty | Body::Full(_));
+    let status = response.status().as_u16();
+    let mut pending = Pending {
+        line,
+        status,
+        outcome,
+        started,
+        head: started.elapsed(),
+        bytes: 0,
+        complete: false,
+        grpc_status: grpc_status(response.headers()),
+    };
+    if whole {
+        pending.bytes = length.unwrap_or(0);
+        pending.complete = true;
+        return response;
     }
+    response.map(|body| Body::boxed(Logged { body, pending }))
 }
 
 impl Line {

@@ -22,7 +22,7 @@ use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
 use crate::proxy::target::Target;
 use crate::proxy::watch::{self, Wish};
-use crate::proxy::{Proxy, Visit};
+use crate::proxy::{Generation, Visit};
 
 /// What a purge of a URL has to reach.
 #[derive(Default)]
@@ -33,7 +33,7 @@ pub struct ByUrl {
     pub note: Option<String>,
 }
 
-impl Proxy {
+impl Generation {
     /// What a purge of this URL has to reach: its identities under the route, the request
     /// plugin and the key rules that a GET for it meets.
     pub fn by_url(&self, scheme: &str, host: &str, uri: &Uri) -> ByUrl {
@@ -77,7 +77,7 @@ impl Proxy {
             Err(fault) => return (Vec::new(), Some(fault.reason().to_owned())),
         };
         let (mut keys, mut notes) = (Vec::new(), None);
-        for rules in &self.rules {
+        for rules in &self.path_rules {
             let mut parts = parts.clone();
             let route = match self.routes.target(host, &parts, spelling, *rules) {
                 Target::Route(route) => route,

@@ -19,11 +19,13 @@ use crate::http::path::Rules;
 use crate::http::server::Interim;
 use crate::origin::OnInterim;
 use crate::plugin::KeyDecision;
+use crate::proxy::Generation;
 use crate::proxy::came;
 use crate::proxy::route::Route;
 
 /// A request on its way to an origin or a loader: shared by its client's task and the load's.
 pub struct Ask {
+    pub generation: Arc<Generation>,
     pub parts: Parts,
     pub host: String,
     pub scheme: &'static str,

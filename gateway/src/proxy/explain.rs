@@ -27,7 +27,7 @@ use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
 use crate::proxy::target::{Refused, Target};
 use crate::proxy::watch::{self, ByPlugin, Wish};
-use crate::proxy::{Proxy, Visit, context, origin_query, source as sources};
+use crate::proxy::{Generation, Proxy, Visit, context, origin_query, source as sources};
 
 /// What would be done with a request.
 #[derive(Default, Debug, Serialize)]
@@ -114,21 +114,10 @@ impl fmt::Display for Explanation {
 }
 
 impl Proxy {
-    /// Explains a request.
-    pub fn explain(&self, request: Request<()>) -> Explanation {
-        self.explained(&mut request.into_parts().0).0
-    }
-
-    /// The key of a request, where it is cached.
-    pub fn key(&self, request: Request<()>) -> Option<KeyBuf> {
-        let keyed = self.explained(&mut request.into_parts().0).1;
-        keyed.map(|keyed| keyed.key)
-    }
-
     /// Explains a request, and looks into the tiers of this node.
     pub async fn explain_here(&self, request: Request<()>) -> Explanation {
         let mut parts = request.into_parts().0;
-        let (mut explanation, keyed) = self.explained(&mut parts);
+        let (mut explanation, keyed) = self.generation().explained(&mut parts);
         if let Some(keyed) = keyed {
             let now = Instant::now();
             let held = self.cache.fallback(&keyed.key, &parts.headers, now);
@@ -151,6 +140,19 @@ impl Proxy {
             Sought::Miss => tier(kind, None),
             Sought::Unknown => tier(kind, Some("not to be read now".to_owned())),
         }
+    }
+}
+
+impl Generation {
+    /// Explains a request.
+    pub fn explain(&self, request: Request<()>) -> Explanation {
+        self.explained(&mut request.into_parts().0).0
+    }
+
+    /// The key of a request, where it is cached.
+    pub fn key(&self, request: Request<()>) -> Option<KeyBuf> {
+        let keyed = self.explained(&mut request.into_parts().0).1;
+        keyed.map(|keyed| keyed.key)
     }
 
     /// Makes the head of a request one, as the listeners do. Where they trust proxies, it is
@@ -183,7 +185,7 @@ impl Proxy {
             ..Explanation::default()
         };
         // Nobody said to which listener the request comes: the rules of the first one count.
-        let rules = self.rules[0];
+        let rules = self.path_rules[0];
         let target = match path::arrive(&mut parts.uri) {
             Ok(spelling) => self.routes.target(&host, parts, spelling, rules),
             Err(fault) => Target::Refused(Refused::Fault(fault)),

@@ -10,12 +10,13 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use smallvec::SmallVec;
 
+use crate::cache::Cache;
 use crate::cache::key::{Hash64, KeyBuf};
 use crate::cache::purge::{Kind, Selector};
 use crate::cache::tags::groups;
 use crate::http::cache_groups::CACHE_GROUP_INVALIDATION;
 use crate::http::{path, reference};
-use crate::proxy::Proxy;
+use crate::proxy::Generation;
 use crate::proxy::config;
 use crate::proxy::context::normal_host;
 
@@ -87,126 +88,120 @@ fn is_unsafe(method: &Method) -> bool {
     UNSAFE.contains(&method.as_str())
 }
 
-/// Purges what a request with this answer makes invalid: by itself where its method is one
-/// that changes something, by the route's rules where they name it.
-pub fn after(
-    proxy: &Proxy,
-    request: &Parts,
-    host: &str,
-    scheme: &str,
-    rules: &[Rule],
-    status: StatusCode,
-    response: &HeaderMap,
-) {
-    let succeeded = status.is_success() || status.is_redirection();
-    if is_unsafe(&request.method) {
-        // RFC 9875 §3 looks at no status: the origin itself has named these groups.
-        let named = groups(response, &CACHE_GROUP_INVALIDATION, scheme, host);
-        let mut numbers = Numbers::from_slice(&named);
-        if succeeded {
-            changed(proxy, request, (scheme, host), response, &mut numbers);
-        }
-        numbers.sort_unstable();
-        numbers.dedup();
-        proxy.cache.invalidate(&numbers);
-    }
-    if !succeeded {
-        return;
-    }
-    for rule in rules
-        .iter()
-        .filter(|rule| rule.on.contains(&request.method))
-    {
-        for purge in &rule.purge {
-            apply(proxy, purge, rule.kind, request, host, scheme);
-        }
-    }
+/// A request that an origin has answered.
+pub struct AnsweredRequest<'a> {
+    pub cache: &'a Cache,
+    pub generation: &'a Generation,
+    pub parts: &'a Parts,
+    pub host: &'a str,
+    pub scheme: &'a str,
 }
 
-/// The URLs that an unsafe request changed, and their groups.
-fn changed(
-    proxy: &Proxy,
-    request: &Parts,
-    (scheme, host): (&str, &str),
-    response: &HeaderMap,
-    numbers: &mut Numbers,
-) {
-    // The request came through the route's plugin; what an answer names did not.
-    let own = |headers| proxy.key_of_seen(scheme, host, &request.uri, headers);
-    add_resource(proxy, &request.headers, own, numbers);
-    for name in [http::header::LOCATION, http::header::CONTENT_LOCATION] {
-        if let Some(uri) = named_uri(response, &name, (scheme, host), &request.uri) {
-            let named = |headers| proxy.keys_of_get(scheme, host, &uri, headers).0;
-            add_resource(proxy, &request.headers, named, numbers);
+impl AnsweredRequest<'_> {
+    /// Purges what a request with this answer makes invalid: by itself where its method is one
+    /// that changes something, by the route's rules where they name it.
+    pub fn invalidate(&self, rules: &[Rule], status: StatusCode, response: &HeaderMap) {
+        let succeeded = status.is_success() || status.is_redirection();
+        let method = &self.parts.method;
+        if is_unsafe(method) {
+            // RFC 9875 §3 looks at no status: the origin itself has named these groups.
+            let named = groups(response, &CACHE_GROUP_INVALIDATION, self.scheme, self.host);
+            let mut numbers = Numbers::from_slice(&named);
+            if succeeded {
+                self.add_changed(response, &mut numbers);
+            }
+            numbers.sort_unstable();
+            numbers.dedup();
+            self.cache.invalidate(&numbers);
+        }
+        if !succeeded {
+            return;
+        }
+        for rule in rules.iter().filter(|rule| rule.on.contains(method)) {
+            for purge in &rule.purge {
+                self.apply(purge, rule.kind);
+            }
         }
     }
-}
 
-/// Adds a URL that an unsafe request changed, by its keys for given headers, and the groups
-/// of what is stored there. That goes one step: what shares a group with it has no say
-/// (RFC 9875 §2.2.1).
-fn add_resource<K: IntoIterator<Item = KeyBuf>>(
-    proxy: &Proxy,
-    headers: &HeaderMap,
-    keys: impl Fn(HeaderMap) -> K,
-    numbers: &mut Numbers,
-) {
-    for key in keys(headers.clone()) {
-        numbers.extend_from_slice(&proxy.cache.groups_at(&key, headers));
-    }
-    let identities = keys(HeaderMap::new());
-    numbers.extend(identities.into_iter().map(|key| key.identity()));
-}
-
-fn apply(
-    proxy: &Proxy,
-    purge: &config::PurgeRule,
-    kind: Kind,
-    request: &Parts,
-    host: &str,
-    scheme: &str,
-) {
-    use config::PurgeRule::{Pattern as ByPattern, Prefix, Route, Tag, Url};
-    let (Url(template) | Prefix(template) | ByPattern(template) | Tag(template) | Route(template)) =
-        purge;
-    let Some(text) = expand(template, request, host, matches!(purge, ByPattern(_))) else {
-        tracing::debug!(
-            template,
-            "an invalidate rule names what the request lacks; it purges nothing"
-        );
-        return;
-    };
-    if text.is_empty() {
-        // Every URL begins with nothing.
-        return;
-    }
-    let here = |text: &str| {
-        if text.starts_with('/') {
-            format!("{host}{text}")
-        } else {
-            text.to_owned()
+    /// Adds the URLs that an unsafe request changed, and their groups.
+    fn add_changed(&self, response: &HeaderMap, numbers: &mut Numbers) {
+        let Self { scheme, host, .. } = *self;
+        // The request came through the route's plugin; what an answer names did not.
+        let own = |headers| {
+            let uri = &self.parts.uri;
+            self.generation.key_of_seen(scheme, host, uri, headers)
+        };
+        self.add_resource(own, numbers);
+        for name in [http::header::LOCATION, http::header::CONTENT_LOCATION] {
+            if let Some(uri) = named_uri(response, &name, (scheme, host), &self.parts.uri) {
+                let named = |headers| self.generation.keys_of_get(scheme, host, &uri, headers).0;
+                self.add_resource(named, numbers);
+            }
         }
-    };
-    let selectors = match purge {
-        Url(_) => match path::text::whole(&text).parse::<Uri>() {
-            Ok(uri) => return purge_url(proxy, scheme, host, &uri, kind),
-            Err(_) => return,
-        },
-        Prefix(_) => Selector::prefixes(&here(&text)),
-        ByPattern(_) => Selector::patterns(&here(&text)),
-        Tag(_) => vec![Selector::Tag(text)],
-        Route(_) => vec![Selector::Route(text)],
-    };
-    for selector in &selectors {
-        proxy.cache.purge_by_request(selector, kind);
     }
-}
 
-fn purge_url(proxy: &Proxy, scheme: &str, host: &str, uri: &Uri, kind: Kind) {
-    let scheme = uri.scheme_str().unwrap_or(scheme);
-    let host = uri.authority().map_or(host, |authority| authority.as_str());
-    for selector in proxy.by_url(scheme, host, uri).selectors {
-        proxy.cache.purge_by_request(&selector, kind);
+    /// Adds a URL that an unsafe request changed, by its keys for given headers, and the groups
+    /// of what is stored there. That goes one step: what shares a group with it has no say
+    /// (RFC 9875 §2.2.1).
+    fn add_resource<K: IntoIterator<Item = KeyBuf>>(
+        &self,
+        keys: impl Fn(HeaderMap) -> K,
+        numbers: &mut Numbers,
+    ) {
+        let headers = &self.parts.headers;
+        for key in keys(headers.clone()) {
+            numbers.extend_from_slice(&self.cache.groups_at(&key, headers));
+        }
+        let identities = keys(HeaderMap::new());
+        numbers.extend(identities.into_iter().map(|key| key.identity()));
+    }
+
+    fn apply(&self, purge: &config::PurgeRule, kind: Kind) {
+        use config::PurgeRule::{Pattern as ByPattern, Prefix, Route, Tag, Url};
+        let host = self.host;
+        let (Url(template) | Prefix(template) | ByPattern(template) | Tag(template)
+        | Route(template)) = purge;
+        let Some(text) = expand(template, self.parts, host, matches!(purge, ByPattern(_))) else {
+            tracing::debug!(
+                template,
+                "an invalidate rule names what the request lacks; it purges nothing"
+            );
+            return;
+        };
+        if text.is_empty() {
+            // Every URL begins with nothing.
+            return;
+        }
+        let here = |text: &str| {
+            if text.starts_with('/') {
+                format!("{host}{text}")
+            } else {
+                text.to_owned()
+            }
+        };
+        let selectors = match purge {
+            Url(_) => match path::text::whole(&text).parse::<Uri>() {
+                Ok(uri) => return self.purge_url(&uri, kind),
+                Err(_) => return,
+            },
+            Prefix(_) => Selector::prefixes(&here(&text)),
+            ByPattern(_) => Selector::patterns(&here(&text)),
+            Tag(_) => vec![Selector::Tag(text)],
+            Route(_) => vec![Selector::Route(text)],
+        };
+        for selector in &selectors {
+            self.cache.purge_by_request(selector, kind);
+        }
+    }
+
+    fn purge_url(&self, uri: &Uri, kind: Kind) {
+        let scheme = uri.scheme_str().unwrap_or(self.scheme);
+        let authority = uri.authority();
+        let host = authority.map_or(self.host, |authority| authority.as_str());
+        for selector in self.generation.by_url(scheme, host, uri).selectors {
+            self.cache.purge_by_request(&selector, kind);
+        }
     }
 }
 

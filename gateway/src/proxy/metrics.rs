@@ -54,27 +54,28 @@ impl Outcome {
     }
 }
 
-/// The families of metrics by route, made once for the process.
+/// The families of metrics about requests, made once for the process.
 #[derive(Clone)]
-pub struct RouteFamilies(Arc<Families>);
+pub struct RequestFamilies(Arc<Families>);
 
 struct Families {
     requests: IntCounterVec,
     seconds: HistogramVec,
     unkeyed: IntCounterVec,
+    purges: IntCounterVec,
     budget: SeriesBudget,
 }
 
 /// One route's series.
 pub struct RouteMetrics {
-    families: RouteFamilies,
+    families: RequestFamilies,
     route: Arc<str>,
     by_outcome: [OnceLock<(IntCounter, Histogram)>; OUTCOMES.len()],
 }
 
 /// Loads of one route whose plugin saw what the key does not cover.
 pub struct UnkeyedCount {
-    families: RouteFamilies,
+    families: RequestFamilies,
     route: Arc<str>,
     plugin: Box<str>,
     count: OnceLock<IntCounter>,
@@ -92,7 +93,7 @@ const OF_OUTCOME: u64 = 1 + BUCKETS.len() as u64 + 3;
 /// What `validate` goes by.
 const _: () = assert!(OF_OUTCOME * OUTCOMES.len() as u64 == SERIES_OF_A_ROUTE);
 
-impl RouteFamilies {
+impl RequestFamilies {
     /// # Errors
     /// When the registry has them already.
     pub fn new(registry: &Registry, max_series: u64) -> prometheus::Result<Self> {
@@ -116,6 +117,14 @@ impl RouteFamilies {
             ),
             &["route", "plugin"],
         )?;
+        let purges = IntCounterVec::new(
+            Opts::new(
+                "lamina_purge_requests_total",
+                "Requests to purge on the listeners, by what became of them.",
+            ),
+            &["result"],
+        )?;
+        registry.register(Box::new(purges.clone()))?;
         registry.register(Box::new(unkeyed.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
@@ -124,8 +133,14 @@ impl RouteFamilies {
             requests,
             seconds,
             unkeyed,
+            purges,
             budget,
         })))
+    }
+
+    /// Requests to purge, by what became of them.
+    pub fn purges(&self) -> IntCounterVec {
+        self.0.purges.clone()
     }
 
     /// The counter of a route's plugin.

@@ -15,9 +15,10 @@ use crate::http::memory::PROCESS;
 use crate::http::{forward, media, trace};
 use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::head_update::{Sent, Stored};
+use crate::proxy::invalidate::AnsweredRequest;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::source::{Answer, Loaded};
-use crate::proxy::{Proxy, Served, excerpt, grpc, invalidate, respond, source, tunnel, watch};
+use crate::proxy::{Proxy, Served, excerpt, grpc, respond, source, tunnel, watch};
 
 impl Proxy {
     /// Sends the request on as it is and streams the answer back. The answer to a gRPC call
@@ -87,15 +88,14 @@ impl Proxy {
                 return self.error(&ask.route, reason, &source::origin_failure(origin, &error));
             }
         };
-        invalidate::after(
-            self,
-            &ask.parts,
-            &ask.host,
-            ask.scheme,
-            &ask.route.invalidate,
-            response.status(),
-            response.headers(),
-        );
+        let answered = AnsweredRequest {
+            cache: &self.cache,
+            generation: &ask.generation,
+            parts: &ask.parts,
+            host: &ask.host,
+            scheme: ask.scheme,
+        };
+        answered.invalidate(&ask.route.invalidate, response.status(), response.headers());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let idle = origin.tunnel_timeout();
             return switch(response, upgrade, idle);

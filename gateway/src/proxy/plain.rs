@@ -36,6 +36,7 @@ impl Ask {
             parts.extensions.insert(by.clone());
         }
         Self {
+            generation: Arc::clone(&self.generation),
             parts,
             host: self.host.clone(),
             scheme: self.scheme,

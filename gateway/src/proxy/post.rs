@@ -41,7 +41,7 @@ impl Proxy {
         if ask.parts.method != Method::POST || !fits {
             return Err(answer.response);
         }
-        let Some((get, keyed)) = self.as_get(ask) else {
+        let Some((get, keyed)) = Self::as_get(ask) else {
             return Err(answer.response);
         };
         let (get, at) = (Arc::new(get), Instant::now());
@@ -78,11 +78,12 @@ impl Proxy {
     }
 
     /// The request as the GET that it stands for, on the route that a GET meets.
-    fn as_get(&self, ask: &Ask) -> Option<(Ask, Keyed)> {
+    fn as_get(ask: &Ask) -> Option<(Ask, Keyed)> {
         let mut parts = ask.parts.clone();
         parts.method = Method::GET;
         let Target::Route(route) =
-            self.routes
+            ask.generation
+                .routes
                 .target(&ask.host, &parts, Spelling::Several, ask.path_rules)
         else {
             return None;
@@ -101,6 +102,7 @@ impl Proxy {
             return None;
         };
         let get = Ask {
+            generation: Arc::clone(&ask.generation),
             parts,
             host: ask.host.clone(),
             scheme: ask.scheme,

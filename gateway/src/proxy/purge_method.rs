@@ -12,9 +12,10 @@ use std::time::Instant;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
-use prometheus::{IntCounterVec, Opts};
+use prometheus::IntCounterVec;
 use tracing::field::display;
 
+use crate::cache::Cache;
 use crate::cache::purge::{Kind, Order, Selector};
 use crate::http::bearer;
 use crate::http::body::Body;
@@ -22,9 +23,9 @@ use crate::http::cidr::Cidr;
 use crate::http::forward::Caller;
 use crate::proxy::by_url::ByUrl;
 use crate::proxy::context::normal_host;
-use crate::proxy::{Proxy, config, respond};
+use crate::proxy::metrics::RequestFamilies;
+use crate::proxy::{Generation, config, respond};
 use crate::telemetry::limit::LineLimiter;
-use crate::telemetry::metrics::Registry;
 use form::{AnswerForm, NotUnderstood, Reach, RequestedPurge};
 
 /// Who may purge by method, and where pages may have been stored that a URL stands for.
@@ -99,16 +100,8 @@ impl PurgeMethod {
     pub fn new(
         config: &config::PurgeMethod,
         ports: impl Iterator<Item = u16>,
-        registry: &Registry,
+        families: &RequestFamilies,
     ) -> Result<Self, TokenError> {
-        let answers = IntCounterVec::new(
-            Opts::new(
-                "lamina_purge_requests_total",
-                "Requests to purge on the listeners, by what became of them.",
-            ),
-            &["result"],
-        )?;
-        registry.register(Box::new(answers.clone()))?;
         let mut ports: Vec<u16> = ports.filter(|port| *port != 0).collect();
         ports.sort_unstable();
         ports.dedup();
@@ -121,7 +114,7 @@ impl PurgeMethod {
                 .collect::<Result<_, _>>()?,
             token: config.token.as_deref().map(Into::into),
             ports: ports.into(),
-            answers,
+            answers: families.purges(),
             warnings: LineLimiter::new(Instant::now()),
         })
     }
@@ -138,19 +131,21 @@ impl PurgeMethod {
     /// Purges what the request asks for.
     pub fn answer(
         &self,
-        proxy: &Proxy,
+        generation: &Generation,
+        cache: &Cache,
         parts: &Parts,
         host: &str,
         caller: &Caller,
     ) -> Response<Body> {
-        let (outcome, answer) = self.outcome(proxy, parts, host, caller);
+        let (outcome, answer) = self.outcome(generation, cache, parts, host, caller);
         self.answers.with_label_values(&[outcome.as_str()]).inc();
         answer
     }
 
     fn outcome(
         &self,
-        proxy: &Proxy,
+        generation: &Generation,
+        cache: &Cache,
         parts: &Parts,
         host: &str,
         caller: &Caller,
@@ -171,7 +166,7 @@ impl PurgeMethod {
             Ok(wanted) => wanted,
             Err(refused) => return (Outcome::NotUnderstood, self.refuse(&refused, caller)),
         };
-        let reached = self.reached(proxy, parts, host, caller, &wanted);
+        let reached = self.reached(generation, parts, host, caller, &wanted);
         if reached.selectors.is_empty() {
             let why: String = reached.notes.iter().map(|n| format!(": {n}")).collect();
             let text = format!("404 no route caches this{why}\n");
@@ -180,7 +175,7 @@ impl PurgeMethod {
         }
         let orders = reached.selectors.iter();
         let order = orders
-            .map(|selector| proxy.cache.purge(selector, wanted.kind))
+            .map(|selector| cache.purge(selector, wanted.kind))
             .max();
         tracing::info!(
             client = caller.client().map(display),
@@ -207,7 +202,7 @@ impl PurgeMethod {
 
     fn reached(
         &self,
-        proxy: &Proxy,
+        generation: &Generation,
         parts: &Parts,
         host: &str,
         caller: &Caller,
@@ -237,7 +232,7 @@ impl PurgeMethod {
                     .path_and_query()
                     .map_or("/", |target| target.as_str());
                 for (scheme, host) in self.places(host, caller) {
-                    let ByUrl { selectors, note } = proxy.by_url(scheme, &host, &parts.uri);
+                    let ByUrl { selectors, note } = generation.by_url(scheme, &host, &parts.uri);
                     if !selectors.is_empty() {
                         reached.add(format!("url {scheme}://{host}{target}"), selectors);
                     }

@@ -17,7 +17,7 @@ use crate::plugin::config::{KeyError, LoaderError, OnError, RequestError, Respon
 use crate::plugin::{Hook, LoadError, Plugin, Plugins};
 use crate::proxy::config;
 use crate::proxy::invalidate::Rule;
-use crate::proxy::metrics::{RouteFamilies, RouteMetrics};
+use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
 use crate::proxy::unkeyed::{How, Watch};
 use crate::telemetry::limit::LineLimiter;
 
@@ -103,7 +103,7 @@ pub struct Needs<'a> {
     pub on_error: &'a BTreeMap<String, OnError>,
     /// Fields that a listener believes: every key holds them.
     pub trusted_headers: &'a [HeaderName],
-    pub metrics: &'a RouteFamilies,
+    pub metrics: &'a RequestFamilies,
 }
 
 impl Routes {

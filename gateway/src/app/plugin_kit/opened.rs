@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
+use crate::plugin::PluginFamilies;
 use crate::plugin::config::{DEFAULT_TOTAL_MEMORY, Isolation, Limits, Plugin as Config, Wasi};
 use crate::plugin::{
     Anatomy, Cause, Compiler, Fetch, FetchCall, FetchError, Options, Plugins, inspect,
@@ -40,7 +41,7 @@ pub(super) struct Way {
 
 /// Looks at a file.
 pub(super) async fn open(file: &Path) -> Result<Opened, Cause> {
-    let cache = crate::app::code_cache();
+    let cache = crate::app::process::code_cache();
     let anatomy = inspect(file, &compiler(), cache.as_deref()).await?;
     Ok(Opened {
         file: file.to_owned(),
@@ -92,14 +93,16 @@ pub(super) async fn start(
     configs: BTreeMap<String, Config>,
     fetch: Fetch,
 ) -> Result<Plugins, Cause> {
+    let families = PluginFamilies::new(&prometheus::Registry::new());
+    let families = families.map_err(|error| Cause::Engine(error.to_string()))?;
     let options = Options {
         base: PathBuf::new(),
-        cache_dir: crate::app::code_cache(),
+        cache_dir: crate::app::process::code_cache(),
         compiler: compiler(),
         max_total_memory: DEFAULT_TOTAL_MEMORY,
         fetch,
         upstreams: BTreeMap::new(),
-        registry: &prometheus::Registry::new(),
+        families: &families,
     };
     let loaded = Plugins::load(&configs, options).await;
     loaded.map_err(|error| error.cause)

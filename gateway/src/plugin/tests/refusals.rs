@@ -57,7 +57,7 @@ async fn a_missing_file_is_named() {
         max_total_memory: super::super::config::DEFAULT_TOTAL_MEMORY,
         fetch: no_fetch(),
         upstreams: BTreeMap::new(),
-        registry: &registry,
+        families: &PluginFamilies::new(&registry).unwrap(),
     };
     let Err(error) = Plugins::load(&configs, options).await else {
         panic!("it was loaded")
@@ -228,35 +228,35 @@ async fn a_bad_configuration_is_explained_by_the_plugin() {
 }
 
 #[tokio::test]
-async fn one_bad_plugin_keeps_the_metrics_of_the_earlier_set() {
-    let site = load_shipped("normalize-query", Value::Null).await;
-    let config = serde_json::from_value(json!({ "file": "nowhere.wasm" })).unwrap();
-    let configs = BTreeMap::from([("shop".to_owned(), config)]);
-    let options = |registry| Options {
-        base: "/tmp".into(),
+async fn sets_of_plugins_share_the_families_of_metrics() {
+    let registry = prometheus::Registry::new();
+    let families = PluginFamilies::new(&registry).unwrap();
+    let options = || Options {
+        base: "/".into(),
         cache_dir: None,
         compiler: Compiler::here(),
         max_total_memory: super::super::config::DEFAULT_TOTAL_MEMORY,
         fetch: no_fetch(),
         upstreams: BTreeMap::new(),
-        registry,
+        families: &families,
     };
-    assert!(
-        Plugins::load(&configs, options(&site.registry))
-            .await
-            .is_err()
-    );
-    key_of(&site, "normalize-query", &get("/", &[]));
-    assert_eq!(
-        site.metric("lamina_plugin_calls_total", &["key", "ok"]),
-        1.0
-    );
-    assert!(
-        Plugins::load(&BTreeMap::new(), options(&site.registry))
-            .await
-            .is_ok()
-    );
-    assert!(site.registry.gather().is_empty());
+    let of = |file: &str| {
+        let config = serde_json::from_value(json!({ "file": file })).unwrap();
+        BTreeMap::from([("p".to_owned(), config)])
+    };
+    let file = shipped("normalize-query");
+    for calls in [1.0, 2.0] {
+        let plugins = Plugins::load(&of(file.to_str().unwrap()), options()).await;
+        let plugins = plugins.unwrap();
+        let site = Site {
+            plugins,
+            registry: registry.clone(),
+        };
+        key_of(&site, "p", &get("/", &[]));
+        let counted = site.metric("lamina_plugin_calls_total", &["key", "ok"]);
+        assert_eq!(counted, calls);
+    }
+    assert!(Plugins::load(&of("nowhere.wasm"), options()).await.is_err());
 }
 
 /// Loads and calls a shipped plugin; its compiled code is kept in `cache`.
@@ -271,7 +271,7 @@ async fn load_kept(name: &str, cache: &std::path::Path) {
         max_total_memory: super::super::config::DEFAULT_TOTAL_MEMORY,
         fetch: no_fetch(),
         upstreams: BTreeMap::new(),
-        registry: &registry,
+        families: &PluginFamilies::new(&registry).unwrap(),
     };
     let plugins = Plugins::load(&configs, options).await.unwrap();
     key_of(&Site { plugins, registry }, name, &get("/", &[]));
