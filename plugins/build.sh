@@ -121,7 +121,8 @@ c_compiler() {
             return
         fi
     done
-    echo "$(zig) cc --target=wasm32-freestanding -nostdlib"
+    local zig
+    zig=$(zig) && echo "$zig cc --target=wasm32-freestanding -nostdlib"
 }
 
 # Prints the command that is Zig, or fails. The installed one comes first: the language

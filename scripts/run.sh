@@ -3,7 +3,7 @@
 # and ends both together.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-lamina=${LAMINA_BIN:-target/release/lamina}
+lamina=${LAMINA_BIN:-target/debug/lamina}
 
 "$lamina" demo-origin --listen 127.0.0.1:8081 &
 origin=$!
@@ -30,6 +30,7 @@ Lamina serves http://127.0.0.1:8080, admin on http://127.0.0.1:9180. In another 
   curl http://127.0.0.1:9180/metrics
 
 http://127.0.0.1:8080/ lists the other pages. Ctrl-C ends it.
+This build was quick to make and is slow to run: `make dist` makes the one to measure.
 
 TRY
 wait $gateway

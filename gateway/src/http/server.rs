@@ -14,11 +14,12 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::Response;
 use http::request::Parts;
 use tokio::sync::{Semaphore, mpsc};
@@ -28,7 +29,7 @@ use self::roster::Roster;
 use self::signal::{Signal, Stage};
 use self::socket::Listening;
 use self::unix::SocketFile;
-use self::worker::Worker;
+use self::worker::{AcceptOn, Worker};
 use super::body::Body;
 use super::cidr::CidrError;
 use super::config::{Limits, Listener, Protocol, Reserved};
@@ -93,19 +94,33 @@ pub enum Reached {
 /// Ports that are open; connections wait in the kernel until [`Bound::start`].
 pub struct Bound {
     workers: Vec<Worker>,
-    ports: Vec<Arc<Port>>,
+    ports: Vec<OpenedPort>,
     file: Option<SocketFile>,
 }
 
-/// A listener at work; dropping it cuts all connections.
-#[must_use = "dropping it stops the listener"]
+/// A port with its sockets.
+struct OpenedPort {
+    port: Arc<Port>,
+    sockets: Vec<Listening>,
+}
+
+/// Listeners at work; dropping them cuts all connections.
+#[must_use = "dropping it stops the listeners"]
 pub struct Running {
-    signal: Arc<Signal>,
-    ports: Vec<Arc<Port>>,
-    /// Closed when no worker accepts any more, and when no worker is left.
-    accepting: mpsc::Receiver<()>,
+    stop: Arc<Signal>,
+    /// Where each worker gets sockets from.
+    workers: Vec<mpsc::UnboundedSender<AcceptOn>>,
+    ports: Vec<RunningPort>,
+    /// Closed when no worker is left.
     alive: mpsc::Receiver<()>,
     _file: Option<SocketFile>,
+}
+
+/// A port that workers accept on.
+struct RunningPort {
+    port: Arc<Port>,
+    /// Closed when none of them does any more.
+    accepting: mpsc::Receiver<()>,
 }
 
 /// Why a listener could not be opened.
@@ -157,6 +172,8 @@ struct Port {
     trust: Arc<Trust>,
     proxy_protocol: bool,
     path_rules: Rules,
+    /// Tells its loops and its connections to drain, then to stop.
+    signal: Signal,
     /// Whether it leaves the last descriptors to others.
     spares: bool,
     /// One for each connection that may be open, over all workers.
@@ -177,18 +194,10 @@ impl Bound {
         threads: usize,
         body_bytes: u64,
     ) -> Result<Self, BindError> {
-        let mut workers = (0..threads.max(1))
-            .map(|_| Worker::new())
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut ports = Vec::with_capacity(listeners.len());
-        for listener in listeners {
-            let (address, sockets) = socket::open(listener.address, workers.len())?;
-            let port = Arc::new(Port::of(listener, address, body_bytes)?);
-            for (worker, socket) in workers.iter_mut().zip(sockets) {
-                worker.add(Arc::clone(&port), Listening::Tcp(socket));
-            }
-            ports.push(port);
-        }
+        let workers = (0..threads.max(1)).map(|_| Worker::new());
+        let workers = workers.collect::<Result<Vec<_>, _>>()?;
+        let open = |listener| OpenedPort::of(listener, workers.len(), body_bytes);
+        let ports = listeners.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self {
             workers,
             ports,
@@ -203,7 +212,7 @@ impl Bound {
     /// # Errors
     /// As for [`Bound::bind`].
     pub fn bind_reserved(reserved: &Reserved) -> Result<Self, BindError> {
-        let mut worker = Worker::new()?;
+        let worker = Worker::new()?;
         let (endpoint, listening, file) = match &reserved.endpoint {
             Endpoint::Tcp(address) => {
                 let (address, mut sockets) = socket::open(*address, 1)?;
@@ -216,8 +225,10 @@ impl Bound {
                 (endpoint, Listening::Unix(socket), Some(file))
             }
         };
-        let port = Arc::new(Port::reserved(endpoint, reserved));
-        worker.add(Arc::clone(&port), listening);
+        let port = OpenedPort {
+            port: Arc::new(Port::reserved(endpoint, reserved)),
+            sockets: vec![listening],
+        };
         Ok(Self {
             workers: vec![worker],
             ports: vec![port],
@@ -227,12 +238,15 @@ impl Bound {
 
     /// The addresses in the order of the listeners, with the port that port 0 became.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.ports.iter().map(|port| port.address).collect()
+        self.ports
+            .iter()
+            .map(|opened| opened.port.address)
+            .collect()
     }
 
     /// Where the listeners can be reached, with the port that port 0 became.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.ports.iter().map(|port| &port.endpoint)
+        self.ports.iter().map(|opened| &opened.port.endpoint)
     }
 
     /// Begins to accept; `handler` answers each request on the thread that accepted it. It gets
@@ -245,52 +259,154 @@ impl Bound {
         H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let signal = Arc::new(Signal::default());
-        let (accepts, accepting) = mpsc::channel(1);
+        let stop = Arc::new(Signal::default());
         let (lives, alive) = mpsc::channel(1);
-        for worker in self.workers {
-            worker.start(
-                handler.clone(),
-                Arc::clone(&signal),
-                accepts.clone(),
-                lives.clone(),
-            );
-        }
-        Running {
-            signal,
-            ports: self.ports,
-            accepting,
+        let start = |worker: Worker| {
+            let (sockets, received) = mpsc::unbounded_channel();
+            worker.start(handler.clone(), received, Arc::clone(&stop), lives.clone());
+            sockets
+        };
+        let mut running = Running {
+            workers: self.workers.into_iter().map(start).collect(),
+            stop: Arc::clone(&stop),
+            ports: Vec::new(),
             alive,
             _file: self.file,
+        };
+        for opened in self.ports {
+            running.accept_on(opened);
         }
+        running
     }
 }
 
 impl Running {
+    /// Opens one more listener and accepts on it. The address has the port that port 0 became.
+    ///
+    /// # Errors
+    /// As for [`Bound::bind`].
+    pub fn open(&mut self, listener: &Listener, body_bytes: u64) -> Result<SocketAddr, BindError> {
+        let opened = OpenedPort::of(listener, self.workers.len(), body_bytes)?;
+        let address = opened.port.address;
+        self.accept_on(opened);
+        Ok(address)
+    }
+
+    /// Accepts for a listener on sockets that somebody else has opened, at least one, such as
+    /// the process that this one takes over from. What waits in them is answered here.
+    ///
+    /// # Errors
+    /// When they can't be used.
+    pub fn take_over(
+        &mut self,
+        listener: &Listener,
+        sockets: &[TcpListener],
+        body_bytes: u64,
+    ) -> Result<SocketAddr, BindError> {
+        let opened = OpenedPort::on(listener, sockets, self.workers.len(), body_bytes)?;
+        let address = opened.port.address;
+        self.accept_on(opened);
+        Ok(address)
+    }
+
+    /// Ends the listener on this address as [`drain`](Self::drain) does; the others go on.
+    /// Nothing happens when there is none.
+    pub async fn close(&mut self, address: SocketAddr, timeout: Duration) {
+        let here = |running: &RunningPort| running.port.address == address;
+        let Some(at) = self.ports.iter().position(here) else {
+            return;
+        };
+        let mut closing = self.ports.swap_remove(at);
+        closing.port.signal.raise(Stage::Drain);
+        // A late end is no error: what is left is cut below.
+        let _ = timeout_at(Instant::now() + timeout, closing.idle()).await;
+        closing.port.signal.raise(Stage::Cut);
+    }
+
     /// Stops accepting, lets what is under way finish (HTTP/1: `Connection: close`;
     /// HTTP/2: GOAWAY), and cuts what is left after `timeout`. Upgraded connections are
     /// waited for as well.
     pub async fn drain(mut self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
-        self.signal.raise(Stage::Drain);
+        self.raise(Stage::Drain);
+        let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
         // A late end is no error: what is left is cut below.
-        let _ = timeout_at(deadline, self.idle()).await;
-        self.signal.raise(Stage::Cut);
+        let _ = timeout_at(deadline, idle).await;
+        self.raise(Stage::Cut);
         let _ = self.alive.recv().await;
     }
 
+    /// Has every worker accept on a port.
+    fn accept_on(&mut self, opened: OpenedPort) {
+        let OpenedPort { port, sockets } = opened;
+        let (accepts, accepting) = mpsc::channel(1);
+        for (socket, worker) in sockets.into_iter().zip(self.workers.iter().cycle()) {
+            // A worker is there until it is stopped.
+            let _ = worker.send(AcceptOn {
+                port: Arc::clone(&port),
+                socket,
+                _accepts: accepts.clone(),
+            });
+        }
+        self.ports.push(RunningPort { port, accepting });
+    }
+
+    fn raise(&self, stage: Stage) {
+        for running in &self.ports {
+            running.port.signal.raise(stage);
+        }
+        self.stop.raise(stage);
+    }
+}
+
+impl RunningPort {
     /// Waits until nobody accepts and every connection has given its place back.
     async fn idle(&mut self) {
         let _ = self.accepting.recv().await;
-        for port in &self.ports {
-            let _ = port.places.acquire_many(port.capacity).await;
-        }
+        let _ = self.port.places.acquire_many(self.port.capacity).await;
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.signal.raise(Stage::Cut);
+        self.raise(Stage::Cut);
+    }
+}
+
+impl OpenedPort {
+    /// Opens a socket for each of so many workers.
+    fn of(listener: &Listener, workers: usize, body_bytes: u64) -> Result<Self, BindError> {
+        let (address, sockets) = socket::open(listener.address, workers)?;
+        Ok(Self {
+            port: Arc::new(Port::of(listener, address, body_bytes)?),
+            sockets: sockets.into_iter().map(Listening::Tcp).collect(),
+        })
+    }
+
+    /// On sockets that are open: each worker accepts on some, and none is left out.
+    fn on(
+        listener: &Listener,
+        sockets: &[TcpListener],
+        workers: usize,
+        body_bytes: u64,
+    ) -> Result<Self, BindError> {
+        let failed = |source| BindError::Socket {
+            address: listener.address,
+            source,
+        };
+        let first = sockets
+            .first()
+            .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let address = first.local_addr().map_err(failed)?;
+        let count = sockets.len().max(workers);
+        let shared = sockets.iter().cycle().take(count).map(|socket| {
+            socket.set_nonblocking(true)?;
+            socket.try_clone().map(Listening::Tcp)
+        });
+        Ok(Self {
+            port: Arc::new(Port::of(listener, address, body_bytes)?),
+            sockets: shared.collect::<io::Result<_>>().map_err(failed)?,
+        })
     }
 }
 
@@ -331,6 +447,7 @@ impl Port {
             trust: Arc::default(),
             proxy_protocol: false,
             path_rules: Rules::default(),
+            signal: Signal::default(),
             spares: false,
             places: Arc::new(Semaphore::new(capacity)),
             capacity: capacity as u32,

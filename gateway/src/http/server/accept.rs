@@ -21,7 +21,7 @@ use tokio::time::sleep;
 use super::connection::{self, Accepted};
 use super::descriptors;
 use super::roster::{Roster, Seat};
-use super::signal::{Signal, Stage};
+use super::signal::Stage;
 use super::socket::{Accepting, Listening};
 use super::stream::Stream;
 use super::{Body, Early, Entered, Port};
@@ -29,13 +29,9 @@ use super::{Body, Early, Entered, Port};
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts on one socket until the signal, then what is still in its queue.
-pub(super) async fn accept<H, F>(
-    port: Arc<Port>,
-    socket: Listening,
-    handler: H,
-    signal: Arc<Signal>,
-) where
+/// Accepts on one socket until its port is to drain, then what is still in its queue.
+pub(super) async fn accept<H, F>(port: Arc<Port>, socket: Listening, handler: H)
+where
     H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -49,11 +45,7 @@ pub(super) async fn accept<H, F>(
             seat,
             port: Arc::clone(&port),
         };
-        let task = tokio::spawn(connection::serve(
-            accepted,
-            handler.clone(),
-            Arc::clone(&signal),
-        ));
+        let task = tokio::spawn(connection::serve(accepted, handler.clone()));
         if let (Some(roster), Some(number)) = (&port.roster, number) {
             roster.served_by(number, task.abort_handle());
         }
@@ -68,7 +60,7 @@ pub(super) async fn accept<H, F>(
         // waits for its own socket would keep it from those whose sockets are busy.
         select! {
             accepted = next(&socket, &port, &mut pause) => serve(accepted.0, accepted.1),
-            () = signal.reached(Stage::Drain) => break,
+            () = port.signal.reached(Stage::Drain) => break,
         }
     }
     let Ok(socket) = socket.end() else {

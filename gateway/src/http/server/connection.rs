@@ -60,7 +60,7 @@ pub(super) struct Accepted {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve<H, F>(accepted: Accepted, handler: H, signal: Arc<Signal>)
+pub(super) async fn serve<H, F>(accepted: Accepted, handler: H)
 where
     H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -84,7 +84,7 @@ where
             port.limits.header_timeout.0,
             arrival.tell(&mut stream, &port),
         ) => told,
-        () = signal.reached(Stage::Drain) => return,
+        () = port.signal.reached(Stage::Drain) => return,
     };
     let protocol = match told {
         Ok(Ok(protocol)) => protocol,
@@ -119,7 +119,7 @@ where
         Protocol::Http1 => {
             let connection =
                 http1_builder(&port.limits).serve_connection(TokioIo::new(wire), service);
-            run(connection.with_upgrades(), watch, &activity, &signal).await;
+            run(connection.with_upgrades(), watch, &activity, &port.signal).await;
         }
         Protocol::Http2 => {
             let wire = Metered::client(wire, fragments).with_window(Arc::clone(&activity.window));
@@ -129,7 +129,7 @@ where
             };
             let builder = http2_builder(&port.limits, tasks);
             let connection = builder.serve_connection(TokioIo::new(wire), service);
-            run(connection, watch, &activity, &signal).await;
+            run(connection, watch, &activity, &port.signal).await;
         }
     }
 }

@@ -228,8 +228,8 @@ async fn a_client_that_reads_nothing_is_cut() {
         .write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
-    let places = running.ports[0].places.clone();
-    let all = running.ports[0].capacity;
+    let places = running.ports[0].port.places.clone();
+    let all = running.ports[0].port.capacity;
     let free = async {
         // Some of the response has arrived, so the place is taken; then it comes back.
         client.readable().await.unwrap();
@@ -369,4 +369,61 @@ async fn a_port_in_use_is_named() {
     };
     let error = Bound::bind(&[taken], 1, 0).err().unwrap();
     assert!(matches!(error, BindError::InUse { address: at } if at == address));
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[tokio::test]
+async fn a_listener_is_opened_and_closed_while_others_serve() {
+    let (mut running, first) = start(Limits::default());
+    let second = running.open(&listener(Limits::default()), 0).unwrap();
+    assert_ne!(first, second);
+    let mut to_first = TcpStream::connect(first).await.unwrap();
+    let mut to_second = TcpStream::connect(second).await.unwrap();
+    for stream in [&mut to_first, &mut to_second] {
+        let answer = talk(stream, GET, "got:").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+    // A request that is under way is answered, an idle connection ends.
+    let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na";
+    let mut under_way = TcpStream::connect(second).await.unwrap();
+    under_way.write_all(half.as_bytes()).await.unwrap();
+    let places = running.ports[1].port.places.clone();
+    let capacity = running.ports[1].port.capacity as usize;
+    timeout(LIMIT, async {
+        while capacity - places.available_permits() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let closing = running.close(second, LIMIT);
+    let client = async {
+        assert_eq!(read_until(&mut to_second, "").await, "");
+        assert!(talk(&mut under_way, "b", "").await.ends_with("got:ab"));
+    };
+    tokio::join!(closing, client);
+    let refused = TcpStream::connect(second).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let answer = talk(&mut to_first, GET, "got:").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n"),
+        "the other goes on"
+    );
+}
+
+#[tokio::test]
+async fn sockets_that_another_process_opened_are_taken_over_with_what_waits_in_them() {
+    let (mut running, _) = start(Limits::default());
+    let opened = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = opened.local_addr().unwrap();
+    let mut waits = TcpStream::connect(address).await.unwrap();
+    waits.write_all(GET.as_bytes()).await.unwrap();
+    let listener = listener(Limits::default());
+    let taken = running.take_over(&listener, &[opened], 0).unwrap();
+    assert_eq!(taken, address);
+    assert!(read_until(&mut waits, "got:").await.ends_with("got:"));
+    let mut later = TcpStream::connect(address).await.unwrap();
+    assert!(talk(&mut later, GET, "got:").await.ends_with("got:"));
+    assert!(running.take_over(&listener, &[], 0).is_err());
 }

@@ -7,6 +7,7 @@ use std::thread;
 use http::Response;
 use http::request::Parts;
 use tokio::runtime::{Builder, Runtime};
+use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -16,11 +17,17 @@ use super::socket::Listening;
 use super::{BindError, Body, Early, Entered, Port};
 use crate::http::memory::release;
 
-/// A runtime and the sockets that it will accept on.
+/// A runtime that waits for its thread.
 pub(super) struct Worker {
     /// `None` once the thread has it.
     runtime: Option<Runtime>,
-    sockets: Vec<(Arc<Port>, Listening)>,
+}
+
+/// A socket to accept on, until its port is to drain. `_accepts` is dropped then.
+pub(super) struct AcceptOn {
+    pub(super) port: Arc<Port>,
+    pub(super) socket: Listening,
+    pub(super) _accepts: mpsc::Sender<()>,
 }
 
 impl Worker {
@@ -29,27 +36,21 @@ impl Worker {
         let runtime = runtime.map_err(|source| BindError::Runtime { source })?;
         Ok(Self {
             runtime: Some(runtime),
-            sockets: Vec::new(),
         })
     }
 
-    pub(super) fn add(&mut self, port: Arc<Port>, socket: Listening) {
-        self.sockets.push((port, socket));
-    }
-
-    /// Runs on a thread of its own until the signal says cut. `_accepts` and `_lives` are
-    /// dropped when it accepts no more, and when it is gone.
+    /// Runs on a thread of its own until `stop` says cut, and takes sockets until it says
+    /// drain. `lives` is dropped when it is gone.
     pub(super) fn start<H, F>(
         mut self,
         handler: H,
-        signal: Arc<Signal>,
-        accepts: mpsc::Sender<()>,
+        mut sockets: mpsc::UnboundedReceiver<AcceptOn>,
+        stop: Arc<Signal>,
         lives: mpsc::Sender<()>,
     ) where
         H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let sockets = std::mem::take(&mut self.sockets);
         let Some(runtime) = self.runtime.take() else {
             return;
         };
@@ -57,12 +58,23 @@ impl Worker {
             runtime.block_on(async {
                 tokio::spawn(release::while_idle());
                 let mut loops = JoinSet::new();
-                for (port, socket) in sockets {
-                    loops.spawn(accept(port, socket, handler.clone(), Arc::clone(&signal)));
+                loop {
+                    select! {
+                        // What came before the end is accepted on until it drains.
+                        biased;
+                        Some(on) = sockets.recv() => {
+                            let handler = handler.clone();
+                            loops.spawn(async move {
+                                let AcceptOn { port, socket, _accepts } = on;
+                                accept(port, socket, handler).await;
+                            });
+                        }
+                        () = stop.reached(Stage::Drain) => break,
+                        Some(_) = loops.join_next() => {}
+                    }
                 }
                 while loops.join_next().await.is_some() {}
-                drop(accepts);
-                signal.reached(Stage::Cut).await;
+                stop.reached(Stage::Cut).await;
             });
             // A name look-up that hangs must not keep the process.
             runtime.shutdown_background();
