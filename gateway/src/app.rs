@@ -197,11 +197,11 @@ impl App {
 
     /// Says not ready, lets what is under way finish, then ends. All of it within
     /// `drain_timeout`, of which a tenth is kept for what goes out when nobody is served.
-    pub async fn drain(self) {
+    pub async fn drain(mut self) {
         let deadline = Instant::now() + self.drain_timeout;
         self.ready.store(false, Ordering::Release);
         let kept = FINISH.min(self.drain_timeout / 10);
-        self.listeners.drain(self.drain_timeout - kept).await;
+        self.listeners.quiesce(self.drain_timeout - kept).await;
         let left = deadline.saturating_duration_since(Instant::now());
         let left = FINISH.min(left);
         let told = async {
@@ -215,6 +215,8 @@ impl App {
             }
         };
         tokio::join!(told, written);
+        // Not before: what a load writes to the second tier is written on its worker.
+        self.listeners.cut().await;
         self.admin_listener.drain(ADMIN_DRAIN.min(left)).await;
     }
 }

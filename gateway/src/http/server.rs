@@ -327,11 +327,22 @@ impl Running {
     /// HTTP/2: GOAWAY), and cuts what is left after `timeout`. Upgraded connections are
     /// waited for as well.
     pub async fn drain(mut self, timeout: Duration) {
+        self.quiesce(timeout).await;
+        self.cut().await;
+    }
+
+    /// The first half of [`drain`](Self::drain): until nobody is served, or the time is over.
+    /// The workers go on with what they do behind their answers.
+    pub async fn quiesce(&mut self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         self.raise(Stage::Drain);
         let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
-        // A late end is no error: what is left is cut below.
+        // A late end is no error: what is left is cut.
         let _ = timeout_at(deadline, idle).await;
+    }
+
+    /// The second half: ends whatever is left.
+    pub async fn cut(mut self) {
         self.raise(Stage::Cut);
         let _ = self.alive.recv().await;
     }

@@ -72,16 +72,33 @@ pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
     normal_host(host, scheme)
 }
 
+const UPPER_CASE: u8 = 1;
+const COLON: u8 = 2;
+
+/// What keeps a host from being in its one spelling already, as a table: every request's host
+/// is looked at.
+static HOST_CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut octet = b'A';
+    while octet <= b'Z' {
+        classes[octet as usize] = UPPER_CASE;
+        octet += 1;
+    }
+    classes[b':' as usize] = COLON;
+    classes
+};
+
 /// A host's one spelling: lower case, without the scheme's own port or an empty one (RFC 3986
 /// §6.2.3), and without the dot that ends a name written in full.
 pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
-    let (mut colon, mut has_upper_case) = (None, false);
-    for (at, byte) in host.bytes().enumerate() {
-        has_upper_case |= byte.is_ascii_uppercase();
-        if byte == b':' {
-            colon = Some(at);
-        }
+    let found = host
+        .bytes()
+        .fold(0, |found, octet| found | HOST_CLASSES[usize::from(octet)]);
+    if found == 0 && !host.ends_with('.') {
+        return Cow::Borrowed(host);
     }
+    let has_upper_case = found & UPPER_CASE != 0;
+    let colon = host.rfind(':').filter(|_| found & COLON != 0);
     let own_port = if scheme == "https" { "443" } else { "80" };
     let (name, port) = match colon.map(|at| (&host[..at], &host[at + 1..])) {
         Some((name, port)) if port.is_empty() || port == own_port => (name, ""),

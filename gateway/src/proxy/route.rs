@@ -66,7 +66,8 @@ pub struct Route {
 /// All routes, in their order.
 pub struct Routes {
     in_order: Box<[Arc<Route>]>,
-    index: Index,
+    /// None: they are few, and tried in turn.
+    index: Option<Index>,
 }
 
 /// What a route needs and does not find; configuration checks should have said so before.
@@ -116,7 +117,7 @@ impl Routes {
             .iter()
             .map(|route| Route::new(route, parts).map(Arc::new))
             .collect::<Result<Box<[_]>, _>>()?;
-        let index = Index::new(in_order.iter().map(|route| &route.matches));
+        let index = Index::of(in_order.iter().map(|route| &route.matches));
         Ok(Self { in_order, index })
     }
 
@@ -127,9 +128,14 @@ impl Routes {
 
     /// The first route that takes a request to `host`, if its path were this one.
     pub fn find_at(&self, host: &str, parts: &Parts, path: &str) -> Option<&Arc<Route>> {
-        let takes = |at: usize| self.in_order[at].matches.takes(host, parts, path);
-        let first = self.index.first(host, path, takes)?;
-        self.in_order.get(first)
+        let takes = |route: &Route| route.matches.takes(host, parts, path);
+        match &self.index {
+            None => self.in_order.iter().find(|route| takes(route)),
+            Some(index) => {
+                let first = index.first(host, path, |at| takes(&self.in_order[at]))?;
+                self.in_order.get(first)
+            }
+        }
     }
 
     /// The names of the routes that answer with an error when this plugin can't be called.

@@ -121,11 +121,11 @@ impl Watch {
     /// Counts the time since the last look, if the client was waited for; true when it
     /// took too little.
     fn count(&mut self, now: Instant, activity: &Activity) -> bool {
-        let span = now - self.counted;
-        self.counted = now;
+        let counted = std::mem::replace(&mut self.counted, now);
         if !self.is_stalled() {
             return false;
         }
+        let span = now - counted;
         let before = std::mem::replace(&mut self.acknowledged, activity.acknowledged());
         let moved = self.acknowledged.saturating_sub(before);
         if moved > 0 {

@@ -15,16 +15,9 @@ type Place = u32;
 /// So many routes are tried in turn: that costs less than to look any of them up.
 const IN_TURN: usize = 8;
 
-/// The routes by what they ask of host and path.
-pub(super) enum Index {
-    /// There are few of them.
-    Few(usize),
-    Many(Box<ByHost>),
-}
-
 /// The routes by their hosts.
 #[derive(Default)]
-pub(super) struct ByHost {
+pub(super) struct Index {
     /// A host as it is written.
     whole: HashMap<Box<str>, ByPath>,
     /// What a host ends with, from a dot on: `.example.com` of `*.example.com`.
@@ -45,32 +38,19 @@ struct ByPath {
 }
 
 impl Index {
-    pub(super) fn new<'a>(routes: impl ExactSizeIterator<Item = &'a Match>) -> Self {
-        if routes.len() <= IN_TURN {
-            return Self::Few(routes.len());
-        }
-        let mut by_host = ByHost::default();
+    /// None: there are so few routes that they are tried in turn.
+    pub(super) fn of<'a>(routes: impl ExactSizeIterator<Item = &'a Match>) -> Option<Self> {
+        (routes.len() > IN_TURN).then(|| Self::all_of(routes))
+    }
+
+    fn all_of<'a>(routes: impl Iterator<Item = &'a Match>) -> Self {
+        let mut index = Self::default();
         for (place, route) in routes.enumerate() {
-            by_host.add(place as Place, route);
+            index.add(place as Place, route);
         }
-        Self::Many(Box::new(by_host))
+        index
     }
 
-    /// The first place whose route takes the request.
-    pub(super) fn first(
-        &self,
-        host: &str,
-        path: &str,
-        takes: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        match self {
-            Self::Few(count) => (0..*count).find(|place| takes(*place)),
-            Self::Many(by_host) => by_host.first(without_port(host), path, takes),
-        }
-    }
-}
-
-impl ByHost {
     fn add(&mut self, place: Place, route: &Match) {
         if route.hosts.is_empty() {
             return self.any.add(place, &route.paths);
@@ -85,7 +65,14 @@ impl ByHost {
         }
     }
 
-    fn first(&self, host: &str, path: &str, takes: impl Fn(usize) -> bool) -> Option<usize> {
+    /// The first place whose route takes the request.
+    pub(super) fn first(
+        &self,
+        host: &str,
+        path: &str,
+        takes: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let host = without_port(host);
         let mut first = Earliest { found: None, takes };
         self.any.visit(path, &mut first);
         if let Some(by_path) = self.whole.get(host) {
@@ -222,13 +209,8 @@ mod tests {
             let parts = request(method);
             let takes = |place: usize| routes[place].takes(host, &parts, path);
             let plain = (0..routes.len()).find(|place| takes(*place));
-            let index = Index::new(routes.iter());
+            let index = Index::all_of(routes.iter());
             prop_assert_eq!(index.first(host, path, takes), plain);
-            let mut by_host = ByHost::default();
-            for (place, route) in routes.iter().enumerate() {
-                by_host.add(place as Place, route);
-            }
-            prop_assert_eq!(by_host.first(without_port(host), path, takes), plain);
         }
     }
 
@@ -240,7 +222,7 @@ mod tests {
             Match::new(&config)
         };
         let routes: Vec<_> = (0..10_000).map(of).collect();
-        let index = Index::new(routes.iter());
+        let index = Index::of(routes.iter()).unwrap();
         let parts = request("GET");
         let asked = std::cell::Cell::new(0);
         for n in [0, 1, 5_000, 9_999] {
