@@ -176,14 +176,13 @@ pub fn parse(
     }
     let mut root = parser::parse(text).map_err(|e| one(e, None))?;
     shape(&root).map_err(|e| one(e, Some(&root)))?;
-    let all = |findings: Vec<Finding>, root: &tree::Node| {
-        Problems::new(
-            findings
-                .into_iter()
-                .map(|f| f.locate(file, text, Some(root)))
-                .collect(),
-        )
+    let located = |findings: Vec<Finding>, root: &tree::Node| -> Vec<Problem> {
+        let more = findings.len().saturating_sub(MOST_SHOWN);
+        let more = (more > 0).then(|| Finding::file(format!("{more} more are not shown")));
+        let shown = findings.into_iter().take(MOST_SHOWN).chain(more);
+        shown.map(|f| f.locate(file, text, Some(root))).collect()
     };
+    let all = |findings, root: &tree::Node| Problems::new(located(findings, root));
     let findings = expand::expand(&mut root, env);
     all(findings, &root).map_or(Ok(()), Err)?;
     let mut config: Config = de::read(&root).map_err(|e| one(e, Some(&root)))?;
@@ -194,12 +193,12 @@ pub fn parse(
     }
     findings.extend(check::check(&config));
     all(findings, &root).map_or(Ok(()), Err)?;
-    config.warnings = warnings::warnings(&config)
-        .into_iter()
-        .map(|finding| finding.locate(file, text, Some(&root)))
-        .collect();
+    config.warnings = located(warnings::warnings(&config), &root);
     Ok(config)
 }
+
+/// Problems, or warnings, of one file that are told one by one.
+const MOST_SHOWN: usize = 100;
 
 const TOO_LARGE: &str = "larger than 1 MiB; expected a configuration file";
 

@@ -99,10 +99,12 @@ fn continues_secret(above: &[&str], line: &str) -> bool {
     let mut level = indent(line);
     let mut nearest = true;
     for line in above.iter().rev().filter(|line| !line.trim().is_empty()) {
-        let value = find_secret_value(line).map(|start| line[start..].trim());
         let inside = indent(line) < level;
-        if value.is_some_and(|value| inside || nearest && is_to_come(value)) {
-            return true;
+        if inside || nearest {
+            let value = find_secret_value(line).map(|start| line[start..].trim());
+            if value.is_some_and(|value| inside || is_to_come(value)) {
+                return true;
+            }
         }
         nearest = false;
         level = level.min(indent(line));

@@ -196,7 +196,7 @@ impl Finding {
 impl Problems {
     /// `None` if nothing is wrong. Sorted by place.
     pub fn new(mut problems: Vec<Problem>) -> Option<Self> {
-        problems.sort_by_key(|p| p.position);
+        problems.sort_by_key(|p| (p.position.is_none(), p.position));
         (!problems.is_empty()).then_some(Self(problems))
     }
 

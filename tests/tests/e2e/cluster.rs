@@ -169,12 +169,16 @@ pub async fn who_was_cut_off_shows_nothing_old_unchecked<B: Configured>() {
     fleet.origin.forget();
     assert_eq!(shown(b, "/same").await, 1, "it serves while it is cut off");
     wire.cut();
+    let hears = async |whether: f64| {
+        wait_for("the other node hears, or does not", SOON * 4, || async {
+            let consuming = b.metric("lamina_bus_consuming", &[]).await;
+            (consuming == whether).then_some(())
+        })
+        .await;
+    };
+    hears(0.0).await;
     wire.heal();
-    wait_for("the other node hears again", SOON * 4, || async {
-        let hears = b.metric("lamina_bus_consuming", &[]).await;
-        (hears == 1.0).then_some(())
-    })
-    .await;
+    hears(1.0).await;
     assert_eq!(shown(b, "/old").await, 2);
     assert_eq!(shown(b, "/same").await, 1);
     let seen = fleet.origin.seen();

