@@ -7,12 +7,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::{IpNet, Ipv4Net};
+
 /// A network, or a single address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cidr {
-    network: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
 /// A text that names no network.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -23,8 +22,7 @@ pub struct CidrError {
 
 impl Cidr {
     pub fn contains(&self, address: IpAddr) -> bool {
-        masked(address.to_canonical(), self.prefix) == self.network
-            && address.to_canonical().is_ipv4() == self.network.is_ipv4()
+        self.0.contains(&address.to_canonical())
     }
 }
 
@@ -41,54 +39,29 @@ impl FromStr for Cidr {
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
+        self.0.fmt(f)
     }
 }
 
 fn parse(text: &str) -> Option<Cidr> {
-    let (address, prefix) = text
-        .split_once('/')
-        .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-    let address: IpAddr = address.parse().ok()?;
-    let bits = bits(address);
-    let prefix = match prefix {
-        None => bits,
-        Some(digits) if digits.bytes().all(|octet| octet.is_ascii_digit()) => {
-            digits.parse().ok().filter(|&prefix| prefix <= bits)?
-        }
-        Some(_) => return None,
+    let given = match text.contains('/') {
+        true => text.parse::<IpNet>().ok()?,
+        false => IpNet::from(text.parse::<IpAddr>().ok()?),
     };
-    let canonical = address.to_canonical();
-    if canonical.is_ipv4() && address.is_ipv6() && prefix < 96 {
-        // Bits of the address count, and yet no address like it would be in the network.
-        return None;
-    }
-    // A mapped network narrower than all of IPv4 is the IPv4 network.
-    let (network, prefix) = match canonical {
-        IpAddr::V4(_) if address.is_ipv6() && prefix >= 96 => (canonical, prefix - 96),
-        _ => (address, prefix),
+    let mapped = match given {
+        IpNet::V4(_) => None,
+        IpNet::V6(network) => network.addr().to_ipv4_mapped(),
     };
-    Some(Cidr {
-        network: masked(network, prefix),
-        prefix,
-    })
-}
-
-fn bits(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// The first `prefix` bits of an address, zeros behind them.
-fn masked(address: IpAddr, prefix: u8) -> IpAddr {
-    let dropped = u32::from(bits(address).saturating_sub(prefix));
-    match address {
-        IpAddr::V4(v4) => {
-            IpAddr::V4((v4.to_bits() & u32::MAX.checked_shl(dropped).unwrap_or(0)).into())
+    let network = match mapped {
+        None => given,
+        // A mapped network narrower than all of IPv4 is the IPv4 network. In a wider one bits of
+        // the address count, and yet no address like it would be in the network.
+        Some(address) => {
+            let prefix = given.prefix_len().checked_sub(96)?;
+            IpNet::V4(Ipv4Net::new(address, prefix).ok()?)
         }
-        IpAddr::V6(v6) => {
-            IpAddr::V6((v6.to_bits() & u128::MAX.checked_shl(dropped).unwrap_or(0)).into())
-        }
-    }
+    };
+    Some(Cidr(network.trunc()))
 }
 
 #[cfg(test)]
