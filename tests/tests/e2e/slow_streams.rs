@@ -80,10 +80,13 @@ fn is_reset_of(stream: u32) -> impl Fn(&Frame) -> bool {
 }
 
 async fn still_answers(h2: &mut H2) {
-    h2.write([get(9_001, "/page"), window(9_001, 2_000)].concat())
+    h2.write([get(9_000_001, "/page"), window(9_000_001, 2_000)].concat())
         .await;
     let body = vec![b'p'; 2_000];
-    assert_eq!(h2.end_of(9_001).await, End::Answered { status: 200, body });
+    assert_eq!(
+        h2.end_of(9_000_001).await,
+        End::Answered { status: 200, body }
+    );
 }
 
 #[tokio::test]
