@@ -154,7 +154,7 @@ impl Compiler {
         }
     }
 
-    fn spawn(&self) -> io::Result<(Process, [OwnedFd; 3])> {
+    fn spawn(&self) -> io::Result<(CompilerProcess, [OwnedFd; 3])> {
         let mut child = Command::new(SELF)
             .arg0("lamina")
             .arg(SUBCOMMAND)
@@ -174,7 +174,7 @@ impl Compiler {
             child.stdout.take().ok_or_else(missing)?.into(),
             child.stderr.take().ok_or_else(missing)?.into(),
         ];
-        Ok((Process(Some(child)), ends))
+        Ok((CompilerProcess(Some(child)), ends))
     }
 
     /// What the end of the process means.
@@ -221,9 +221,9 @@ async fn read(pipe: impl AsyncRead + Unpin, limit: u64) -> io::Result<Vec<u8>> {
 }
 
 /// A process that ends when this is dropped.
-struct Process(Option<Child>);
+struct CompilerProcess(Option<Child>);
 
-impl Process {
+impl CompilerProcess {
     async fn ended(&mut self) -> io::Result<ExitStatus> {
         loop {
             let child = self.0.as_mut();
@@ -237,7 +237,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for CompilerProcess {
     fn drop(&mut self) {
         let Some(mut child) = self.0.take() else {
             return;
