@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Measures the form of the gateway's code, without its tests: sizes, names, import circles.
+
+    scripts/shape.py            the table
+    scripts/shape.py --names    also the names that several types have
+
+A type is a struct, enum, trait, union or alias. A name of one word has one capital letter. Files
+are in an import circle when each can be reached from the other by `use` and by paths that begin
+with `crate`, `super` or `self`.
+"""
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent / "gateway" / "src"
+TYPE = re.compile(r"^\s*(?:pub(?:\([^)]*\))? )?(?:unsafe )?(?:struct|enum|trait|union|type) (\w+)", re.M)
+FUNCTION = re.compile(r"^(\s*)(?:pub(?:\([^)]*\))? )?(?:const )?(?:async )?(?:unsafe )?fn (\w+)")
+PATH = re.compile(r"\b((?:crate|super|self)(?:::\w+)+)")
+ASSOCIATED = re.compile(r"^\s{4,}type \w+( =|:|;)", re.M)
+
+
+def sources():
+    """The text of each file without its tests."""
+    for file in sorted(ROOT.rglob("*.rs")):
+        if file.stem in ("tests", "oracle") or "tests" in file.parts:
+            continue
+        yield file, file.read_text().split("#[cfg(test)]\nmod tests {")[0]
+
+
+def module(file):
+    """The path of the module in a file."""
+    parts = list(file.relative_to(ROOT).with_suffix("").parts)
+    return () if parts in (["lib"], ["main"]) else tuple(parts)
+
+
+def functions(text):
+    """The name and the number of lines of each function."""
+    lines = text.split("\n")
+    for start, line in enumerate(lines):
+        if found := FUNCTION.match(line):
+            end = f"{found[1]}}}"
+            length = next((n for n, later in enumerate(lines[start:]) if later == end), 0)
+            yield found[2], length + 1
+
+
+def imports(text, own, known):
+    """The modules that a file names."""
+    for path in PATH.findall(text):
+        names = path.split("::")
+        base = {"crate": (), "self": own, "super": own[:-1]}[names[0]]
+        rest = names[1:]
+        while rest and rest[0] == "super":
+            base, rest = base[:-1], rest[1:]
+        target = base + tuple(rest)
+        while target and target not in known:
+            target = target[:-1]
+        if target and target != own:
+            yield target
+
+
+def circles(graph):
+    """The strongly connected components with more than one member (Tarjan's algorithm)."""
+    index, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in graph[node]:
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            at = stack.index(node)
+            found.append(stack[at:])
+            del stack[at:]
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return [circle for circle in found if len(circle) > 1]
+
+
+def main():
+    sys.setrecursionlimit(10_000)
+    files = dict(sources())
+    known = {module(file) for file in files}
+    sizes = {file: text.count("\n") for file, text in files.items()}
+    longest = sorted(((n, name, file) for file, text in files.items() for name, n in functions(text)), reverse=True)
+    names = Counter(name for text in files.values() for name in TYPE.findall(ASSOCIATED.sub("", text)))
+    types = sum(names.values())
+    one_word = sum(count for name, count in names.items() if sum(map(str.isupper, name)) == 1)
+    shared = sum(count for count in names.values() if count > 1)
+    graph = {module(file): sorted(set(imports(text, module(file), known))) for file, text in files.items()}
+    in_circles = circles(graph)
+    largest_file = max(sizes, key=sizes.get)
+    n, function, file = longest[0]
+    rows = [
+        ("files, lines", f"{len(files)}, {sum(sizes.values())}"),
+        ("largest file", f"{sizes[largest_file]} lines, {largest_file.relative_to(ROOT)}"),
+        ("files over 500 lines", sum(size > 500 for size in sizes.values())),
+        ("longest function", f"{n} lines, {function} in {file.relative_to(ROOT)}"),
+        ("functions of 60 lines and more", sum(n >= 60 for n, *_ in longest)),
+        ("types", types),
+        ("type names of one word", f"{100 * one_word / types:.0f} %"),
+        ("types that share their name", f"{100 * shared / types:.0f} %"),
+        ("files in an import circle (largest)", f"{sum(map(len, in_circles))} ({max(map(len, in_circles), default=0)})"),
+    ]
+    for label, value in rows:
+        print(f"{label:<38}{value}")
+    if "--names" in sys.argv[1:]:
+        for name, count in names.most_common():
+            if count > 1:
+                print(f"  {name:<30}{count}")
+
+
+main()
