@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 
 /// The breaker.
 pub struct Breaker {
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
     threshold: u32,
     cooldown: Duration,
 }
 
-struct State {
+struct BreakerState {
     position: Position,
     /// Grows with every transition.
     epoch: u64,
@@ -65,7 +65,7 @@ impl Passage {
 impl Breaker {
     /// Opens after `threshold` failures in a row (0: never), for `cooldown`.
     pub fn new(threshold: u32, cooldown: Duration) -> Self {
-        let state = State {
+        let state = BreakerState {
             position: Position::Closed { failures: 0 },
             epoch: 0,
         };
@@ -147,7 +147,7 @@ impl Breaker {
     }
 }
 
-impl State {
+impl BreakerState {
     fn go(&mut self, position: Position) {
         self.position = position;
         self.epoch += 1;

@@ -11,7 +11,7 @@ use crate::pattern::Pattern;
 
 /// What is asked for.
 #[derive(Debug)]
-struct Asked {
+struct KeysRequest {
     urls: Option<Urls>,
     limit: usize,
     from: Cursor,
@@ -64,8 +64,8 @@ fn told(listed: &Listed) -> Value {
 }
 
 /// Reads the query. A `+` is a `+`, as it is in the URLs that are listed.
-fn read(query: &str) -> Result<Asked, String> {
-    let mut asked = Asked {
+fn read(query: &str) -> Result<KeysRequest, String> {
+    let mut asked = KeysRequest {
         urls: None,
         limit: LIMIT,
         from: Cursor::default(),

@@ -23,7 +23,7 @@ const EXPECTED: &str = "expected one or more of key, url, prefix, pattern, tag, 
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// What is asked for.
-struct Asked {
+struct PurgeRequest {
     selectors: Vec<Selector>,
     /// How they leave what they reach.
     kind: Kind,
@@ -43,7 +43,7 @@ pub async fn purge(
     proxy: &Proxy,
     cluster: Option<&Cluster>,
 ) -> Result<Value, String> {
-    let Asked {
+    let PurgeRequest {
         selectors,
         kind,
         wait,
@@ -82,7 +82,7 @@ pub async fn purge(
     Ok(receipt)
 }
 
-fn read(body: &Value, proxy: &Proxy) -> Result<Asked, String> {
+fn read(body: &Value, proxy: &Proxy) -> Result<PurgeRequest, String> {
     let map = body.as_object().ok_or(EXPECTED)?;
     let mut selectors = Vec::new();
     let mut kind = Kind::Hard;
@@ -105,7 +105,7 @@ fn read(body: &Value, proxy: &Proxy) -> Result<Asked, String> {
     }
     match selectors.is_empty() {
         true => Err(EXPECTED.to_owned()),
-        false => Ok(Asked {
+        false => Ok(PurgeRequest {
             selectors,
             kind,
             wait,

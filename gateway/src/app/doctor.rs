@@ -34,10 +34,10 @@ struct Section {
     name: &'static str,
     /// What the configuration names.
     what: String,
-    lines: Vec<Line>,
+    lines: Vec<FindingLine>,
 }
 
-struct Line {
+struct FindingLine {
     name: &'static str,
     outcome: Outcome,
 }
@@ -92,7 +92,7 @@ impl Section {
     }
 }
 
-impl Line {
+impl FindingLine {
     fn took(name: &'static str, mut times: Vec<Duration>, deadline: Duration) -> Self {
         times.sort_unstable();
         let outcome = Outcome::Took(times, deadline);

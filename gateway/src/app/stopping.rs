@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 /// What the signals that have arrived so far ask the process to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
-enum Asked {
+enum StopRequest {
     Nothing,
     /// To drain.
     End,
@@ -26,7 +26,7 @@ enum Asked {
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Hears signals.
-pub struct StopSignals(watch::Receiver<Asked>);
+pub struct StopSignals(watch::Receiver<StopRequest>);
 
 /// Hears signals from now on. After the first one the process ends within `limit`.
 ///
@@ -43,16 +43,16 @@ pub fn listen(limit: Duration) -> io::Result<StopSignals> {
             signal(SignalKind::interrupt())?,
         ]
     };
-    let (tell, told) = watch::channel(Asked::Nothing);
+    let (tell, told) = watch::channel(StopRequest::Nothing);
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             runtime.block_on(async {
                 next(&mut signals).await;
-                tell.send_replace(Asked::End);
+                tell.send_replace(StopRequest::End);
                 // A limit that ends is as good as a second signal.
                 _ = tokio::time::timeout(limit, next(&mut signals)).await;
-                tell.send_replace(Asked::EndNow);
+                tell.send_replace(StopRequest::EndNow);
                 tokio::time::sleep(LAST_WORDS).await;
             });
             process::exit(1);
@@ -70,15 +70,15 @@ async fn next([term, int]: &mut [Signal; 2]) {
 impl StopSignals {
     /// Waits for the first signal.
     pub async fn asked(&mut self) {
-        self.reaches(Asked::End).await;
+        self.reaches(StopRequest::End).await;
     }
 
     /// Waits for the second one, or for the end of the time after the first.
     pub async fn asked_again(&mut self) {
-        self.reaches(Asked::EndNow).await;
+        self.reaches(StopRequest::EndNow).await;
     }
 
-    async fn reaches(&mut self, stage: Asked) {
+    async fn reaches(&mut self, stage: StopRequest) {
         if self.0.wait_for(|asked| *asked >= stage).await.is_err() {
             // Nobody hears signals any more, and so none comes.
             std::future::pending::<()>().await;

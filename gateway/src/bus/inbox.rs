@@ -72,7 +72,7 @@ pub struct NotApplied(pub String);
 pub struct Inbox {
     identity: Identity,
     listener: Arc<dyn Listener>,
-    seen: Mutex<Seen>,
+    seen: Mutex<EventsHeard>,
     /// When this node began, in milliseconds since 1970.
     began: u64,
     unsealed: Admission,
@@ -87,7 +87,7 @@ pub struct Inbox {
 }
 
 /// What was heard before.
-struct Seen {
+struct EventsHeard {
     /// Of what is not sealed.
     ids: Dedupe,
     /// Of what is.
@@ -95,7 +95,7 @@ struct Seen {
 }
 
 /// A word whose message has been decoded.
-enum Told {
+enum DecodedWord {
     Event(Box<Result<Opened, Unreadable>>, Option<Box<dyn Receipt>>),
     Word(Word),
 }
@@ -121,7 +121,7 @@ impl Inbox {
             earlier_purges: hearing.earlier_purges,
         };
         let began = clock();
-        let seen = Seen {
+        let seen = EventsHeard {
             ids: Dedupe::new(config.event_dedupe_max_entries, life),
             numbers: Replays::new(rules, began),
         };
@@ -162,7 +162,7 @@ impl Inbox {
         let mut behind = None;
         while let Some(told) = told.next().await {
             match told {
-                Told::Event(event, receipt) => {
+                DecodedWord::Event(event, receipt) => {
                     // What a broker kept wants a receipt.
                     let kept = receipt.is_some();
                     self.take(*event, receipt);
@@ -172,7 +172,7 @@ impl Inbox {
                         behind
                     };
                 }
-                Told::Word(word) => behind = self.pass_on(word, behind),
+                DecodedWord::Word(word) => behind = self.pass_on(word, behind),
             }
         }
     }
@@ -356,9 +356,9 @@ impl Inbox {
     }
 }
 
-async fn decoded(word: Word, identity: &Identity) -> Told {
+async fn decoded(word: Word, identity: &Identity) -> DecodedWord {
     let Word::Message(Delivery { bytes, receipt }) = word else {
-        return Told::Word(word);
+        return DecodedWord::Word(word);
     };
     let is_quick = bytes.len() < LARGE;
     let event = match is_quick {
@@ -370,7 +370,7 @@ async fn decoded(word: Word, identity: &Identity) -> Told {
                 .unwrap_or_else(|_| Err(Malformed::Form.into()))
         }
     };
-    Told::Event(Box::new(event), receipt)
+    DecodedWord::Event(Box::new(event), receipt)
 }
 
 /// Milliseconds since 1970.

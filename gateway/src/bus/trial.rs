@@ -15,11 +15,11 @@ use super::{OpenError, nats, open, rabbitmq};
 /// A trial, until it is cleared up.
 pub struct Trial {
     bus: Bus,
-    place: Place,
+    place: TrialResources,
 }
 
 /// What was made on the broker, and is to go.
-enum Place {
+enum TrialResources {
     /// Nothing that outlives a connection.
     Nowhere,
     Nats(Box<nats::trial::Trial>),
@@ -44,12 +44,12 @@ impl Trial {
     pub async fn prepare(bus: &Bus, mark: &str) -> Result<(Self, Vec<Seen>), String> {
         let (place, seen) = if let Some(nats) = &bus.nats {
             let (trial, seen) = nats::trial::Trial::prepare(nats, mark).await?;
-            (Place::Nats(Box::new(trial)), seen)
+            (TrialResources::Nats(Box::new(trial)), seen)
         } else if let Some(rabbitmq) = &bus.rabbitmq {
             let (trial, seen) = rabbitmq::trial::Trial::prepare(rabbitmq).await?;
-            (Place::Rabbitmq(Box::new(trial)), seen)
+            (TrialResources::Rabbitmq(Box::new(trial)), seen)
         } else {
-            (Place::Nowhere, Vec::new())
+            (TrialResources::Nowhere, Vec::new())
         };
         let bus = bus.clone();
         Ok((Self { bus, place }, seen))
@@ -62,9 +62,9 @@ impl Trial {
     pub fn open(&self, name: &str) -> Result<Option<Arc<dyn Transport>>, OpenError> {
         let mut bus = self.bus.clone();
         match &self.place {
-            Place::Nowhere => {}
-            Place::Nats(trial) => bus.nats = Some(trial.end(name)),
-            Place::Rabbitmq(trial) => bus.rabbitmq = Some(trial.end()),
+            TrialResources::Nowhere => {}
+            TrialResources::Nats(trial) => bus.nats = Some(trial.end(name)),
+            TrialResources::Rabbitmq(trial) => bus.rabbitmq = Some(trial.end()),
         }
         open(&bus)
     }
@@ -76,9 +76,9 @@ impl Trial {
     /// Why something may be left.
     pub async fn clear(&self, names: &[&str]) -> Result<(), String> {
         match &self.place {
-            Place::Nowhere => Ok(()),
-            Place::Nats(trial) => trial.clear(names).await,
-            Place::Rabbitmq(trial) => trial.clear().await,
+            TrialResources::Nowhere => Ok(()),
+            TrialResources::Nats(trial) => trial.clear(names).await,
+            TrialResources::Rabbitmq(trial) => trial.clear().await,
         }
     }
 }

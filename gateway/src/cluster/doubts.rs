@@ -103,9 +103,9 @@ impl Doubts {
     pub fn open_seldom(self: &Arc<Self>, cause: Unproven, why: &'static str) {
         let turn = self.seldom.lock()[cause as usize].ask(Instant::now());
         match turn {
-            Turn::Now => self.open(why),
-            Turn::Waiting => {}
-            Turn::At(time) => {
+            RationTurn::Now => self.open(why),
+            RationTurn::Waiting => {}
+            RationTurn::At(time) => {
                 let doubts = Arc::clone(self);
                 tokio::spawn(async move {
                     tokio::time::sleep_until(time).await;
@@ -166,7 +166,7 @@ impl Doubts {
 
 /// When a doubt may be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Turn {
+enum RationTurn {
     Now,
     At(Instant),
     /// One waits already, and stands for this one too.
@@ -184,9 +184,9 @@ impl Ration {
         }
     }
 
-    fn ask(&mut self, now: Instant) -> Turn {
+    fn ask(&mut self, now: Instant) -> RationTurn {
         if self.waits {
-            return Turn::Waiting;
+            return RationTurn::Waiting;
         }
         while self.left < self.most && now - self.filled >= self.every {
             self.left += 1;
@@ -197,10 +197,10 @@ impl Ration {
         }
         if self.left > 0 {
             self.left -= 1;
-            return Turn::Now;
+            return RationTurn::Now;
         }
         self.waits = true;
-        Turn::At(self.filled + self.every)
+        RationTurn::At(self.filled + self.every)
     }
 
     /// The one that waited is opened.
@@ -221,18 +221,21 @@ mod tests {
         let mut later = Vec::new();
         for _ in 0..1_000 {
             match ration.ask(start) {
-                Turn::Now => at_once += 1,
-                Turn::At(time) => later.push(time),
-                Turn::Waiting => {}
+                RationTurn::Now => at_once += 1,
+                RationTurn::At(time) => later.push(time),
+                RationTurn::Waiting => {}
             }
         }
         let next = start + Duration::from_secs(6);
         assert_eq!((at_once, later), (3, vec![next]));
         ration.came(next);
-        assert_eq!(ration.ask(next), Turn::At(next + Duration::from_secs(6)));
+        assert_eq!(
+            ration.ask(next),
+            RationTurn::At(next + Duration::from_secs(6))
+        );
         ration.came(next + Duration::from_secs(6));
         let quiet = next + Duration::from_secs(600);
         let again = (0..3).map(|_| ration.ask(quiet));
-        assert_eq!(again.collect::<Vec<_>>(), [Turn::Now; 3]);
+        assert_eq!(again.collect::<Vec<_>>(), [RationTurn::Now; 3]);
     }
 }

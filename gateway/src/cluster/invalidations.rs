@@ -31,13 +31,13 @@ const PACE: Duration = Duration::from_millis(50);
 
 /// What waits to be told.
 pub struct Invalidations {
-    state: Mutex<State>,
+    state: Mutex<PendingInvalidations>,
     waiting: IntGauge,
     doubts: IntCounter,
 }
 
 #[derive(Default)]
-struct State {
+struct PendingInvalidations {
     numbers: HashSet<Hash64, foldhash::fast::RandomState>,
     /// Their last place in our order.
     order: Order,
@@ -121,7 +121,7 @@ fn most(bytes: usize) -> usize {
     (bytes.saturating_sub(EVENT) / one).clamp(LEAST, MOST)
 }
 
-impl State {
+impl PendingInvalidations {
     /// An event of as many as fit.
     fn some(&mut self, most: usize) -> Purge {
         let first: Vec<Hash64> = self.numbers.iter().take(most).copied().collect();
@@ -164,11 +164,11 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_into_one_event_keeps_the_promise_open() {
-        let mut state = State {
+        let mut state = PendingInvalidations {
             numbers: (0..MOST as u64 + 1).collect(),
             promised: 7,
             order: 9,
-            ..State::default()
+            ..PendingInvalidations::default()
         };
         let first = state.some(MOST);
         assert_eq!((first.count, first.order, state.numbers.len()), (6, 9, 1));

@@ -171,9 +171,11 @@ impl Site {
             head,
         };
         match find(&asked.head.method, asked.head.uri.path()) {
-            Found::Page(kind, name) => self.render(kind, name, &asked).await,
-            Found::OtherMethod => text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n"),
-            Found::Nothing => text(StatusCode::NOT_FOUND, "no such page; / lists them\n"),
+            FoundPage::Page(kind, name) => self.render(kind, name, &asked).await,
+            FoundPage::OtherMethod => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n")
+            }
+            FoundPage::Nothing => text(StatusCode::NOT_FOUND, "no such page; / lists them\n"),
         }
     }
 
@@ -217,24 +219,24 @@ impl Site {
     }
 }
 
-enum Found<'a> {
+enum FoundPage<'a> {
     Page(Kind, &'a str),
     OtherMethod,
     Nothing,
 }
 
-fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
+fn find<'a>(method: &Method, path: &'a str) -> FoundPage<'a> {
     // The listener leaves the body of a response to HEAD out.
     let method = if method == Method::HEAD {
         &Method::GET
     } else {
         method
     };
-    let mut found = Found::Nothing;
+    let mut found = FoundPage::Nothing;
     for page in PAGES {
         match matches(page.path, path) {
-            Some(name) if page.method == *method => return Found::Page(page.kind, name),
-            Some(_) => found = Found::OtherMethod,
+            Some(name) if page.method == *method => return FoundPage::Page(page.kind, name),
+            Some(_) => found = FoundPage::OtherMethod,
             None => {}
         }
     }

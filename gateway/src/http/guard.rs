@@ -27,7 +27,7 @@ pub struct Refusal {
 /// # Errors
 /// The refusal to answer with; the connection is to be closed after it.
 pub fn check<B>(request: &Request<B>, limits: &Limits, body_bytes: u64) -> Result<(), Refusal> {
-    let seen = Seen::of(request.headers());
+    let seen = DecisiveFields::of(request.headers());
     sizes(request, &seen, limits, body_bytes)?;
     framing(&seen)?;
     target(request)?;
@@ -36,7 +36,7 @@ pub fn check<B>(request: &Request<B>, limits: &Limits, body_bytes: u64) -> Resul
 
 /// The fields that decide, found in one pass: a look-up by hash for each costs more.
 #[derive(Default)]
-struct Seen<'a> {
+struct DecisiveFields<'a> {
     host: Option<&'a HeaderValue>,
     length: Option<&'a HeaderValue>,
     coding: Option<&'a HeaderValue>,
@@ -45,7 +45,7 @@ struct Seen<'a> {
     codings: bool,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> DecisiveFields<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
         let mut seen = Self::default();
         for (name, value) in headers {
@@ -71,7 +71,7 @@ pub fn broken(fault: Fault) -> Refusal {
 
 fn sizes<B>(
     request: &Request<B>,
-    seen: &Seen<'_>,
+    seen: &DecisiveFields<'_>,
     limits: &Limits,
     body_bytes: u64,
 ) -> Result<(), Refusal> {
@@ -98,7 +98,7 @@ fn sizes<B>(
 }
 
 /// RFC 9112 §6.1: a coding that we do not know, or two of them, is not ours to decode.
-fn framing(seen: &Seen<'_>) -> Result<(), Refusal> {
+fn framing(seen: &DecisiveFields<'_>) -> Result<(), Refusal> {
     match (seen.coding, seen.codings) {
         (None, _) => Ok(()),
         (Some(one), false) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
@@ -147,7 +147,7 @@ fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
 }
 
 /// RFC 9112 §3.2: exactly one valid Host, and the one of an absolute target.
-fn host<B>(request: &Request<B>, seen: &Seen<'_>) -> Result<(), Refusal> {
+fn host<B>(request: &Request<B>, seen: &DecisiveFields<'_>) -> Result<(), Refusal> {
     if seen.hosts {
         return refuse(StatusCode::BAD_REQUEST, "more than one Host");
     }

@@ -74,7 +74,7 @@ impl Calls {
 /// What `key` got: of headers and cookies, what it declares.
 pub(super) fn key(request: &Parts, host: &str, inputs: &types::KeyInputs) -> Value {
     let path = request.uri.path_and_query().map_or("/", |p| p.as_str());
-    let mut kept = Kept::of(request.method.as_str(), "http", host, path);
+    let mut kept = KeptInputs::of(request.method.as_str(), "http", host, path);
     let headers = inputs.headers.iter();
     let mut lines: Vec<_> = headers
         .map(|f| (f.name.clone(), f.value.clone().into_bytes()))
@@ -97,7 +97,7 @@ pub(super) fn load(request: &LoadRequest, headers: &[types::Header]) -> Value {
         path_and_query,
         ..
     } = request;
-    let mut kept = Kept::of(
+    let mut kept = KeptInputs::of(
         method.as_str(),
         scheme.as_str(),
         host,
@@ -118,7 +118,7 @@ pub(super) fn head(request: &types::RequestHead, response: Option<&types::Respon
         path_and_query,
         ..
     } = request;
-    let mut kept = Kept::of(method, scheme, host, path_and_query);
+    let mut kept = KeptInputs::of(method, scheme, host, path_and_query);
     kept.headers(lines(&request.headers));
     kept.put("route", json!(request.route));
     kept.put("client", json!(request.client));
@@ -135,14 +135,14 @@ fn lines(headers: &[types::Header]) -> impl Iterator<Item = (&str, &[u8])> {
 }
 
 /// Inputs as they are put together, within their bound.
-struct Kept {
+struct KeptInputs {
     inputs: Map<String, Value>,
     /// Bytes that are left.
     room: usize,
     cut: bool,
 }
 
-impl Kept {
+impl KeptInputs {
     fn of(method: &str, scheme: &str, host: &str, path_and_query: &str) -> Self {
         let mut kept = Self {
             inputs: Map::new(),

@@ -47,13 +47,13 @@ const THREADS: usize = 4;
 
 /// Where plugins are compiled.
 pub struct Compiler {
-    place: Place,
+    place: CompilePlace,
     limits: Compile,
     /// Processes at once.
     turns: Semaphore,
 }
 
-enum Place {
+enum CompilePlace {
     /// In a process of this program.
     Child,
     /// In this process, without its limits: for programs that are not this one, as tests of
@@ -62,9 +62,9 @@ enum Place {
 }
 
 /// How the process answers: a byte, then code or a refusal.
-struct Answer;
+struct CompilerAnswer;
 
-impl Answer {
+impl CompilerAnswer {
     const CODE: u8 = b'c';
     const REFUSAL: u8 = b'r';
 }
@@ -90,15 +90,15 @@ impl From<Refusal> for Cause {
 impl Compiler {
     /// In processes of this program, within these limits.
     pub fn of_this_program(limits: Compile) -> Self {
-        Self::at(Place::Child, limits)
+        Self::at(CompilePlace::Child, limits)
     }
 
     /// On the caller's threads, without limits of time and memory.
     pub fn here() -> Self {
-        Self::at(Place::Here, Compile::default())
+        Self::at(CompilePlace::Here, Compile::default())
     }
 
-    fn at(place: Place, limits: Compile) -> Self {
+    fn at(place: CompilePlace, limits: Compile) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             place,
@@ -115,12 +115,12 @@ impl Compiler {
     /// Machine code for a file. Dropping the future ends the process.
     pub(super) async fn compile(&self, wasm: Arc<[u8]>) -> Result<Vec<u8>, Cause> {
         match self.place {
-            Place::Here => {
+            CompilePlace::Here => {
                 let made = tokio::task::spawn_blocking(move || child::compile(&wasm)).await;
                 let made = made.map_err(|e| Cause::Compiler(e.to_string()))?;
                 made.map_err(Into::into)
             }
-            Place::Child => {
+            CompilePlace::Child => {
                 let _turn = self.turns.acquire().await;
                 let patience = self.limits.time.0 * PATIENCE;
                 let made = tokio::time::timeout(patience, self.in_child(&wasm)).await;
@@ -144,8 +144,8 @@ impl Compiler {
         let ((), answer, said) = done.await.map_err(failed)?;
         let status = process.ended().await.map_err(failed)?;
         match answer.split_first() {
-            Some((&Answer::CODE, code)) if status.success() => Ok(code.to_vec()),
-            Some((&Answer::REFUSAL, refusal)) if status.success() => {
+            Some((&CompilerAnswer::CODE, code)) if status.success() => Ok(code.to_vec()),
+            Some((&CompilerAnswer::REFUSAL, refusal)) if status.success() => {
                 let refusal: Refusal = serde_json::from_slice(refusal)
                     .map_err(|e| Cause::Compiler(format!("its answer can't be read: {e}")))?;
                 Err(refusal.into())

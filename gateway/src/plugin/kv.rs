@@ -23,12 +23,12 @@ const LARGEST: usize = 16;
 
 /// The store of one plugin.
 pub(super) struct Kv {
-    entries: Cache<Arc<str>, Held>,
+    entries: Cache<Arc<str>, HeldValue>,
     max_value: usize,
 }
 
 #[derive(Clone)]
-struct Held {
+struct HeldValue {
     value: Arc<[u8]>,
     ttl: Option<Duration>,
 }
@@ -36,15 +36,15 @@ struct Held {
 /// Each entry has the time that its guest gave it.
 struct Lives;
 
-impl Expiry<Arc<str>, Held> for Lives {
-    fn expire_after_create(&self, _: &Arc<str>, held: &Held, _: Instant) -> Option<Duration> {
+impl Expiry<Arc<str>, HeldValue> for Lives {
+    fn expire_after_create(&self, _: &Arc<str>, held: &HeldValue, _: Instant) -> Option<Duration> {
         held.ttl
     }
 
     fn expire_after_update(
         &self,
         _: &Arc<str>,
-        held: &Held,
+        held: &HeldValue,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
@@ -55,7 +55,7 @@ impl Expiry<Arc<str>, Held> for Lives {
 impl Kv {
     /// A store of this many bytes.
     pub(super) fn new(bytes: usize) -> Self {
-        let weigh = |key: &Arc<str>, held: &Held| {
+        let weigh = |key: &Arc<str>, held: &HeldValue| {
             u32::try_from(key.len() + held.value.len() + ENTRY_COST).unwrap_or(u32::MAX)
         };
         Self {
@@ -73,7 +73,7 @@ impl Kv {
             return Err(KvError::TooLarge);
         }
         let value = value.into();
-        self.entries.insert(key.into(), Held { value, ttl });
+        self.entries.insert(key.into(), HeldValue { value, ttl });
         Ok(())
     }
 

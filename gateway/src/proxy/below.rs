@@ -36,7 +36,7 @@ pub enum Below {
 }
 
 /// What a look at the second tier came to.
-enum Seen {
+enum SecondTierCopy {
     Fresh(Arc<Entry>),
     Stale(Arc<Entry>),
     /// Nothing that may be served; perhaps something to validate.
@@ -51,10 +51,10 @@ impl Fetch {
             return Below::Load(None);
         };
         match self.seen(&tier).await {
-            Seen::Fresh(entry) => Below::Found(entry),
-            Seen::Stale(entry) => Below::Stale(entry),
-            Seen::Unknown => Below::Load(None),
-            Seen::Nothing => self.take_turn(&tier, leader).await,
+            SecondTierCopy::Fresh(entry) => Below::Found(entry),
+            SecondTierCopy::Stale(entry) => Below::Stale(entry),
+            SecondTierCopy::Unknown => Below::Load(None),
+            SecondTierCopy::Nothing => self.take_turn(&tier, leader).await,
         }
     }
 
@@ -134,11 +134,11 @@ impl Fetch {
             };
             // Whoever had it may have published just before.
             match (self.seen(tier).await, held) {
-                (Seen::Fresh(entry), _) => return Below::Found(entry),
-                (Seen::Stale(entry), _) => return Below::Stale(entry),
-                (Seen::Unknown, held) => return Below::Load(held),
-                (Seen::Nothing, Some(held)) => return Below::Load(Some(held)),
-                (Seen::Nothing, None) => {}
+                (SecondTierCopy::Fresh(entry), _) => return Below::Found(entry),
+                (SecondTierCopy::Stale(entry), _) => return Below::Stale(entry),
+                (SecondTierCopy::Unknown, held) => return Below::Load(held),
+                (SecondTierCopy::Nothing, Some(held)) => return Below::Load(Some(held)),
+                (SecondTierCopy::Nothing, None) => {}
             }
         }
     }
@@ -152,24 +152,24 @@ impl Fetch {
     }
 
     /// Looks once, and takes what is there into L1.
-    async fn seen(&mut self, tier: &L2) -> Seen {
+    async fn seen(&mut self, tier: &L2) -> SecondTierCopy {
         match tier.find(&self.primary, &self.ask.parts.headers).await {
             Sought::Found(found) => {
                 match take_up(&self.cache, &self.ask.route, &self.primary, *found) {
                     Some((entry, state)) => self.weigh(entry, state),
-                    None => Seen::Nothing,
+                    None => SecondTierCopy::Nothing,
                 }
             }
-            Sought::Miss => Seen::Nothing,
-            Sought::Unknown => Seen::Unknown,
+            Sought::Miss => SecondTierCopy::Nothing,
+            Sought::Unknown => SecondTierCopy::Unknown,
         }
     }
 
-    fn weigh(&mut self, entry: Arc<Entry>, state: State) -> Seen {
+    fn weigh(&mut self, entry: Arc<Entry>, state: State) -> SecondTierCopy {
         let (route, parts) = (&self.ask.route, &self.ask.parts);
         match state {
             State::Fresh if plan::satisfies(route, parts, &entry, Instant::now()) => {
-                return Seen::Fresh(entry);
+                return SecondTierCopy::Fresh(entry);
             }
             // Behind a reader it is the refresh that is wanted.
             State::Stale(windows)
@@ -177,7 +177,7 @@ impl Fetch {
                     && self.private.is_some()
                     && !plan::wants_fresh(route, parts) =>
             {
-                return Seen::Stale(entry);
+                return SecondTierCopy::Stale(entry);
             }
             State::Fresh | State::Stale(_) => {}
         }
@@ -185,7 +185,7 @@ impl Fetch {
         if self.stale.as_ref().is_none_or(newer) {
             self.stale = Some(entry);
         }
-        Seen::Nothing
+        SecondTierCopy::Nothing
     }
 }
 

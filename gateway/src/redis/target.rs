@@ -63,7 +63,7 @@ enum Kind {
 
 /// What a URL says.
 #[derive(PartialEq, Eq, Debug)]
-struct Place {
+struct ParsedUrl {
     kind: Kind,
     tls: bool,
     hosts: Vec<(String, u16)>,
@@ -87,7 +87,7 @@ pub(super) fn target(settings: &Settings<'_>) -> Result<Fred, OpenError> {
     })
 }
 
-fn server(place: Place, settings: &Settings<'_>) -> ServerConfig {
+fn server(place: ParsedUrl, settings: &Settings<'_>) -> ServerConfig {
     let hosts = place.hosts.into_iter();
     let mut hosts: Vec<_> = hosts.map(|(host, port)| Server::new(host, port)).collect();
     match place.kind {
@@ -107,7 +107,7 @@ fn server(place: Place, settings: &Settings<'_>) -> ServerConfig {
     }
 }
 
-fn read(url: &str) -> Result<Place, OpenError> {
+fn read(url: &str) -> Result<ParsedUrl, OpenError> {
     let wrong = || OpenError::Url(url.to_owned());
     if url.contains('@') {
         return Err(OpenError::Credentials);
@@ -124,7 +124,7 @@ fn read(url: &str) -> Result<Place, OpenError> {
     let hosts: Vec<_> = hosts.collect::<Option<_>>().ok_or_else(wrong)?;
     let fits = (kind != Kind::Alone || hosts.len() == 1)
         && (kind != Kind::Cluster || database.unwrap_or(0) == 0);
-    fits.then_some(Place {
+    fits.then_some(ParsedUrl {
         kind,
         tls,
         hosts,

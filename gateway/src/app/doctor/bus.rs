@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::advice::{self, Places};
 use super::ends::{Ends, NAMES};
-use super::{Line, Section};
+use super::{FindingLine, Section};
 use crate::app::StartError;
 use crate::app::joining::seal_keys;
 use crate::bus;
@@ -46,7 +46,7 @@ pub(super) async fn examine(config: &Config, places: &Places<'_>) -> Result<Sect
     let what = format!("{} {}", transport.kind(), advice::address(bus));
     let mut lines = Vec::new();
     if let Err((name, why)) = look(bus, seal_keys(config), places, &mut lines).await? {
-        lines.push(Line::failed(name, advice::of_bus(bus, &why, places)));
+        lines.push(FindingLine::failed(name, advice::of_bus(bus, &why, places)));
     }
     Ok(Section { name, what, lines })
 }
@@ -58,7 +58,7 @@ async fn look(
     bus: &Bus,
     seal: Option<SealKeys>,
     places: &Places<'_>,
-    lines: &mut Vec<Line>,
+    lines: &mut Vec<FindingLine>,
 ) -> Result<Result<(), Failed>, bus::OpenError> {
     let began = Instant::now();
     let mark = format!("{:08x}", RandomState::new().hash_one(0) as u32);
@@ -84,12 +84,12 @@ async fn look(
     ))
 }
 
-fn line_of(seen: Seen, places: &Places<'_>) -> Line {
+fn line_of(seen: Seen, places: &Places<'_>) -> FindingLine {
     match seen.fault {
-        None => Line::fine(seen.what, seen.says),
+        None => FindingLine::fine(seen.what, seen.says),
         Some(key) => {
             let place = places.at(&format!("bus.{key}"));
-            Line::failed(seen.what, format!("{} ({place})", seen.says))
+            FindingLine::failed(seen.what, format!("{} ({place})", seen.says))
         }
     }
 }
@@ -98,12 +98,12 @@ async fn trips(
     ends: &mut Ends,
     bus: &Bus,
     began: Instant,
-    lines: &mut Vec<Line>,
+    lines: &mut Vec<FindingLine>,
 ) -> Result<(), Failed> {
     let limit = bus.publish_timeout.0;
     let in_step = |name| move |why| (name, why);
     ends.up(CONNECT).await.map_err(in_step("connect"))?;
-    lines.push(Line::took("connect", vec![began.elapsed()], CONNECT));
+    lines.push(FindingLine::took("connect", vec![began.elapsed()], CONNECT));
     let (mut published, mut whole) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (taken, heard) = ends
@@ -113,8 +113,8 @@ async fn trips(
         published.push(taken);
         whole.push(heard);
     }
-    lines.push(Line::took("publish", published, limit));
-    lines.push(Line::took("round trip", whole, limit));
+    lines.push(FindingLine::took("publish", published, limit));
+    lines.push(FindingLine::took("round trip", whole, limit));
     lines.push(order(ends, limit).await.map_err(in_step("order"))?);
     lines.extend(
         size(ends, bus, limit)
@@ -128,19 +128,19 @@ async fn trips(
         .reconnect(CONNECT)
         .await
         .map_err(in_step("reconnect"))?;
-    lines.push(Line::took("reconnect", vec![back], CONNECT));
+    lines.push(FindingLine::took("reconnect", vec![back], CONNECT));
     Ok(())
 }
 
 /// Many at once: whether all come, once, and in the order in which they were published.
-async fn order(ends: &mut Ends, limit: Duration) -> Result<Line, String> {
+async fn order(ends: &mut Ends, limit: Duration) -> Result<FindingLine, String> {
     let burst = ends.events(BURST);
     ends.publish(&burst, limit).await?;
     let lost = ends.hear_all().await.len();
     let said = judged(&ends.came, lost);
     Ok(match lost == 0 && is_in_order(&ends.came) {
-        true => Line::fine("order", said),
-        false => Line::failed("order", said),
+        true => FindingLine::fine("order", said),
+        false => FindingLine::failed("order", said),
     })
 }
 
@@ -173,14 +173,14 @@ fn is_in_order(came: &[u64]) -> bool {
 
 /// The largest event that nodes tell, a value, and what all refuse. That one is not sent:
 /// every gateway would warn of it.
-async fn size(ends: &mut Ends, bus: &Bus, limit: Duration) -> Result<Vec<Line>, String> {
+async fn size(ends: &mut Ends, bus: &Bus, limit: Duration) -> Result<Vec<FindingLine>, String> {
     let over = ends.event_of(MAX_BYTES + 1);
     let refused = Event::decode(&over) == Err(Malformed::TooLarge);
     // Its number is not waited for.
     ends.forget_last();
     let mut lines = vec![match refused {
-        true => Line::fine("over 1 MiB", "refused by every node".to_owned()),
-        false => Line::failed(
+        true => FindingLine::fine("over 1 MiB", "refused by every node".to_owned()),
+        false => FindingLine::failed(
             "over 1 MiB",
             "taken, though no event may be so large".to_owned(),
         ),
@@ -197,7 +197,7 @@ async fn size(ends: &mut Ends, bus: &Bus, limit: Duration) -> Result<Vec<Line>, 
     // What stands around the keys is less than a tenth.
     let event = ends.event_of(largest.as_usize() * 9 / 10);
     let took = ends.round_trip_of(event, limit).await?;
-    lines.push(Line::took("largest event", vec![took], limit));
+    lines.push(FindingLine::took("largest event", vec![took], limit));
     Ok(lines)
 }
 
@@ -207,7 +207,7 @@ fn is_jetstream(bus: &Bus) -> bool {
 }
 
 /// Whether what is published while the listener is away comes when it is back.
-async fn kept(ends: &mut Ends, limit: Duration) -> Result<Line, String> {
+async fn kept(ends: &mut Ends, limit: Duration) -> Result<FindingLine, String> {
     ends.cut_listener().await?;
     let events = ends.events(KEPT);
     ends.publish(&events, limit).await?;
@@ -217,8 +217,8 @@ async fn kept(ends: &mut Ends, limit: Duration) -> Result<Line, String> {
         KEPT - lost.min(KEPT)
     );
     Ok(match lost {
-        0 => Line::fine("kept", said),
-        _ => Line::failed("kept", said),
+        0 => FindingLine::fine("kept", said),
+        _ => FindingLine::failed("kept", said),
     })
 }
 

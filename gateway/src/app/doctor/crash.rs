@@ -1,6 +1,6 @@
 //! What a crash of the store's server may undo, in one sentence.
 
-use super::Line;
+use super::FindingLine;
 use crate::cache::l2::store::{Durability, Flush, Persistence, SnapshotRule, StoreError};
 use crate::units::Duration;
 
@@ -15,7 +15,7 @@ pub(super) enum Failover {
 }
 
 /// What a crash and, where there is one, a failover may undo.
-pub(super) fn lines(said: Result<Durability, StoreError>, failover: Failover) -> Vec<Line> {
+pub(super) fn lines(said: Result<Durability, StoreError>, failover: Failover) -> Vec<FindingLine> {
     let durability = match said {
         Ok(durability) => durability,
         Err(error) => {
@@ -23,7 +23,7 @@ pub(super) fn lines(said: Result<Durability, StoreError>, failover: Failover) ->
                 "it can't be told what a crash of Redis may undo: CONFIG GET is not answered \
                  ({error}); ask whoever runs it for appendonly, appendfsync and save"
             );
-            return vec![Line::warned("crash", why)];
+            return vec![FindingLine::warned("crash", why)];
         }
     };
     let mut lines = vec![of_crash(&durability.persistence)];
@@ -33,28 +33,28 @@ pub(super) fn lines(said: Result<Durability, StoreError>, failover: Failover) ->
     lines
 }
 
-fn of_crash(persistence: &Persistence) -> Line {
+fn of_crash(persistence: &Persistence) -> FindingLine {
     let name = "crash";
     match persistence {
-        Persistence::Appended(Flush::BeforeTheAnswer) => Line::fine(
+        Persistence::Appended(Flush::BeforeTheAnswer) => FindingLine::fine(
             name,
             "undoes nothing: Redis has each change on its disk before it answers (appendfsync \
              always)"
                 .to_owned(),
         ),
-        Persistence::Appended(Flush::EachSecond) => Line::fine(
+        Persistence::Appended(Flush::EachSecond) => FindingLine::fine(
             name,
             "may undo the last second of purges and stored pages (appendfsync everysec)".to_owned(),
         ),
-        Persistence::Appended(Flush::ByTheKernel) => Line::warned(
+        Persistence::Appended(Flush::ByTheKernel) => FindingLine::warned(
             name,
             format!(
                 "a crash of Redis's machine may undo the purges and stored pages that the kernel \
                  had not written yet (appendfsync no), often half a minute of them; {REMEDY}"
             ),
         ),
-        Persistence::Snapshots(rules) => Line::warned(name, of_snapshots(rules)),
-        Persistence::Nothing => Line::fine(
+        Persistence::Snapshots(rules) => FindingLine::warned(name, of_snapshots(rules)),
+        Persistence::Nothing => FindingLine::fine(
             name,
             "undoes no purge and loses every stored page: Redis keeps nothing (appendonly no, no \
              save) and comes back empty, and all is loaded again"
@@ -83,17 +83,17 @@ fn of_snapshots(rules: &[SnapshotRule]) -> String {
     )
 }
 
-fn of_failover(min_replicas: u64) -> Line {
+fn of_failover(min_replicas: u64) -> FindingLine {
     let name = "failover";
     match min_replicas {
-        0 => Line::warned(
+        0 => FindingLine::warned(
             name,
             "a failover may undo the purges that no replica had yet, and the master takes them \
              though all replicas are away (min-replicas-to-write 0); set it to 1 or more, so that \
              it takes none once they lag by min-replicas-max-lag"
                 .to_owned(),
         ),
-        count => Line::fine(
+        count => FindingLine::fine(
             name,
             format!(
                 "may undo what the new master had not received: no more than \

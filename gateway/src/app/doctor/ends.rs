@@ -175,7 +175,7 @@ impl Ends {
     pub(super) async fn cut_listener(&mut self) -> Result<(), String> {
         self.listener.cut();
         let down = timeout(PATIENCE, async {
-            while !matches!(self.next().await?, Told::Down) {}
+            while !matches!(self.next().await?, ListenerEvent::Down) {}
             Ok(())
         });
         let late = |_| "the connection was cut, and goes on".to_owned();
@@ -206,21 +206,21 @@ impl Ends {
         Err(format!("after the connection was cut: {why}"))
     }
 
-    async fn next(&mut self) -> Result<Told, String> {
+    async fn next(&mut self) -> Result<ListenerEvent, String> {
         match take(self.words.recv().await) {
             None => Err("the transport is gone".to_owned()),
-            Some(Word::Down(_)) => Ok(Told::Down),
+            Some(Word::Down(_)) => Ok(ListenerEvent::Down),
             Some(Word::Message(delivery)) => {
                 self.came.extend(self.voice.number(&delivery.bytes));
-                Ok(Told::Other)
+                Ok(ListenerEvent::Other)
             }
-            Some(Word::Up { .. } | Word::Lost(_)) => Ok(Told::Other),
+            Some(Word::Up { .. } | Word::Lost(_)) => Ok(ListenerEvent::Other),
         }
     }
 }
 
 /// What the listener was told.
-enum Told {
+enum ListenerEvent {
     Down,
     Other,
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::advice::{self, Places};
 use super::crash::{self, Failover};
-use super::{AGAIN, Line, Section};
+use super::{AGAIN, FindingLine, Section};
 use crate::app::{StartError, open_store};
 use crate::cache::config::L2;
 use crate::cache::l2::EVICTS;
@@ -32,7 +32,7 @@ pub(super) async fn examine(config: &Config, places: &Places<'_>) -> Result<Sect
         // A gateway has the file, say; the bus is of interest all the same.
         Err(error) => {
             let at = places.at("cache.l2.disk.path");
-            vec![Line::failed("open", format!("{error} ({at})"))]
+            vec![FindingLine::failed("open", format!("{error} ({at})"))]
         }
     };
     Ok(Section {
@@ -50,14 +50,14 @@ fn name(l2: &L2) -> String {
     }
 }
 
-async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Line> {
+async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<FindingLine> {
     let (read, write) = (l2.read_timeout.0, l2.write_timeout.0);
     let began = Instant::now();
     let name = format!("lamina doctor {:?} {}", began, std::process::id());
     let key = &StoreKey::of(name.as_bytes());
     if let Err(error) = connected(store, key).await {
         let why = advice::of_store(l2, &error.to_string(), places);
-        return vec![Line::failed("connect", why)];
+        return vec![FindingLine::failed("connect", why)];
     }
     let (append, place) = append(store, write).await;
     let put = || Put {
@@ -68,7 +68,7 @@ async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Line
         lease: None,
     };
     [
-        Line::took("connect", vec![began.elapsed()], CONNECT),
+        FindingLine::took("connect", vec![began.elapsed()], CONNECT),
         trip("put 1 KiB", write, async || {
             store.put(put()).await.map(drop)
         })
@@ -92,7 +92,7 @@ async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Line
 }
 
 /// What a crash of the store's server may undo; nothing of a store without one.
-async fn crash(store: &Arc<dyn Store>, l2: &L2) -> Vec<Line> {
+async fn crash(store: &Arc<dyn Store>, l2: &L2) -> Vec<FindingLine> {
     let said = tokio::time::timeout(PATIENCE, store.durability()).await;
     let said = said.unwrap_or(Err(StoreError::Timeout)).transpose();
     let is_group = |redis: &Redis| {
@@ -108,15 +108,15 @@ async fn crash(store: &Arc<dyn Store>, l2: &L2) -> Vec<Line> {
 }
 
 /// A store that may evict its purge log.
-async fn eviction(store: &Arc<dyn Store>) -> Option<Line> {
+async fn eviction(store: &Arc<dyn Store>) -> Option<FindingLine> {
     let policy = tokio::time::timeout(PATIENCE, store.evicting()).await;
     let policy = policy.ok()?.ok()??;
     let why = format!("maxmemory-policy is {policy}: {EVICTS}");
-    Some(Line::failed("eviction", why))
+    Some(FindingLine::failed("eviction", why))
 }
 
 /// Appends a purge of a key that nobody has; with its place in the log.
-async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (Line, LogPlace) {
+async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (FindingLine, LogPlace) {
     let ours = Purge {
         selector: "key:0000000000000000".to_owned(),
         soft: false,
@@ -125,8 +125,14 @@ async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (Line, LogPlace) 
     let answer = tokio::time::timeout(PATIENCE, store.append(&ours, 0)).await;
     let name = "append purge";
     match answer.unwrap_or(Err(StoreError::Timeout)) {
-        Ok(log) => (Line::took(name, vec![began.elapsed()], deadline), log.end()),
-        Err(error) => (Line::failed(name, error.to_string()), LogPlace::default()),
+        Ok(log) => (
+            FindingLine::took(name, vec![began.elapsed()], deadline),
+            log.end(),
+        ),
+        Err(error) => (
+            FindingLine::failed(name, error.to_string()),
+            LogPlace::default(),
+        ),
     }
 }
 
@@ -158,15 +164,15 @@ async fn trip(
     name: &'static str,
     deadline: Duration,
     go: impl AsyncFn() -> Result<(), StoreError>,
-) -> Line {
+) -> FindingLine {
     let mut times = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         match timed(&go).await {
             Ok(took) => times.push(took),
-            Err(error) => return Line::failed(name, error.to_string()),
+            Err(error) => return FindingLine::failed(name, error.to_string()),
         }
     }
-    Line::took(name, times, deadline)
+    FindingLine::took(name, times, deadline)
 }
 
 async fn timed(go: &impl AsyncFn() -> Result<(), StoreError>) -> Result<Duration, StoreError> {

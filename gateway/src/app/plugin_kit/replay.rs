@@ -18,7 +18,7 @@ use crate::plugin::Hook;
 
 /// A call that was kept. Fields that are not known here are for people.
 #[derive(Deserialize)]
-struct Kept {
+struct RecordedCall {
     hook: HookName,
     inputs: Inputs,
     /// What it came to at the gateway.
@@ -55,9 +55,9 @@ struct Request {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Calls {
-    Many { calls: Vec<Kept> },
-    List(Vec<Kept>),
-    One(Box<Kept>),
+    Many { calls: Vec<RecordedCall> },
+    List(Vec<RecordedCall>),
+    One(Box<RecordedCall>),
 }
 
 /// Makes the calls of a file again and prints what they come to. Whether all gave a decision.

@@ -34,8 +34,8 @@ struct Inner {
     standing: Standing<Way>,
     said: Said,
     hands: Arc<Hands>,
-    answers: mpsc::Sender<Answer>,
-    answered: tokio::sync::Mutex<mpsc::Receiver<Answer>>,
+    answers: mpsc::Sender<Acknowledgement>,
+    answered: tokio::sync::Mutex<mpsc::Receiver<Acknowledgement>>,
 }
 
 #[derive(Clone)]
@@ -45,14 +45,14 @@ struct Way {
 }
 
 /// What became of a message.
-struct Answer {
+struct Acknowledgement {
     to: Subject,
     kind: AckKind,
-    _held: Held,
+    _held: MessageInHand,
 }
 
 /// One message in our hands.
-struct Held {
+struct MessageInHand {
     number: u64,
     hands: Arc<Hands>,
 }
@@ -61,8 +61,8 @@ struct Held {
 struct Taken {
     to: Subject,
     delivered: u32,
-    answers: mpsc::Sender<Answer>,
-    held: Held,
+    answers: mpsc::Sender<Acknowledgement>,
+    held: MessageInHand,
 }
 
 /// Messages that are on their way to the stream at once.
@@ -311,7 +311,7 @@ impl Inner {
             .reply
             .clone()
             .ok_or("a message without an address for its answer")?;
-        let Some(held) = Held::new(number, &self.hands) else {
+        let Some(held) = MessageInHand::new(number, &self.hands) else {
             return Ok((None, None));
         };
         let taken = Taken {
@@ -339,7 +339,7 @@ impl Taken {
     /// Without room it is not answered, and so delivered again.
     fn answer(self, kind: AckKind) {
         let (to, _held) = (self.to, self.held);
-        let _ = self.answers.try_send(Answer { to, kind, _held });
+        let _ = self.answers.try_send(Acknowledgement { to, kind, _held });
     }
 }
 
@@ -355,7 +355,7 @@ impl Receipt for Taken {
     }
 }
 
-impl Held {
+impl MessageInHand {
     /// None for what is in our hands already: its answer is to come.
     fn new(number: u64, hands: &Arc<Hands>) -> Option<Self> {
         hands.take(number).then(|| Self {
@@ -365,7 +365,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for MessageInHand {
     fn drop(&mut self) {
         self.hands.give(self.number);
     }

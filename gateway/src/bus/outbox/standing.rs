@@ -28,9 +28,9 @@ pub enum Errand {
 }
 
 /// Notes each attempt, and says when a state begins and when it ends.
-pub struct Standing(Mutex<State>);
+pub struct Standing(Mutex<AttemptState>);
 
-struct State {
+struct AttemptState {
     publishing: Publishing,
     /// What failed last.
     failed: Errand,
@@ -40,7 +40,7 @@ struct State {
 
 impl Default for Standing {
     fn default() -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(AttemptState {
             publishing: Publishing::Works,
             failed: Errand::OfTheMoment,
             was_told: false,

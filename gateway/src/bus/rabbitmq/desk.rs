@@ -26,12 +26,12 @@ use crate::bus::transport::{Delivery, Receipt, Word};
 /// which bounds all that is unbounded here.
 pub(super) struct Desk {
     max_redeliveries: u32,
-    slips: UnboundedSender<(Held, Verdict)>,
-    verdicts: UnboundedReceiver<(Held, Verdict)>,
-    resting: FuturesUnordered<BoxFuture<'static, Held>>,
+    slips: UnboundedSender<(UnacknowledgedMessage, Verdict)>,
+    verdicts: UnboundedReceiver<(UnacknowledgedMessage, Verdict)>,
+    resting: FuturesUnordered<BoxFuture<'static, UnacknowledgedMessage>>,
 }
 
-struct Held {
+struct UnacknowledgedMessage {
     acker: Acker,
     bytes: Bytes,
     /// How often it was told again.
@@ -60,7 +60,7 @@ impl Desk {
 
     /// The word about a message that came.
     pub(super) fn receive(&self, came: Came) -> Word {
-        self.word(Held {
+        self.word(UnacknowledgedMessage {
             acker: came.acker,
             bytes: came.data.into(),
             again: 0,
@@ -83,7 +83,7 @@ impl Desk {
         }
     }
 
-    fn apply(&self, mut held: Held, verdict: Verdict) -> Option<Word> {
+    fn apply(&self, mut held: UnacknowledgedMessage, verdict: Verdict) -> Option<Word> {
         match verdict {
             Verdict::Done => {
                 // Sent when first polled; nobody needs to wait until it is written.
@@ -106,7 +106,7 @@ impl Desk {
         }
     }
 
-    fn word(&self, held: Held) -> Word {
+    fn word(&self, held: UnacknowledgedMessage) -> Word {
         Word::Message(Delivery {
             bytes: held.bytes.clone(),
             receipt: Some(Box::new(Slip {
@@ -123,8 +123,8 @@ fn rest(again: u32) -> Duration {
 
 /// The receipt of one message.
 struct Slip {
-    held: Option<Held>,
-    desk: UnboundedSender<(Held, Verdict)>,
+    held: Option<UnacknowledgedMessage>,
+    desk: UnboundedSender<(UnacknowledgedMessage, Verdict)>,
 }
 
 impl Slip {

@@ -64,7 +64,7 @@ pub(super) struct Feed {
     /// Told of each purge of ours that got its number.
     clearing: Arc<Clearing>,
     hooks: Arc<Hooks>,
-    queue: Mutex<Queue>,
+    queue: Mutex<AppendQueue>,
     wake: Notify,
     /// Purges were appended, or the log was read for the first time.
     news: Notify,
@@ -95,7 +95,7 @@ type Tellers = Vec<oneshot::Sender<u64>>;
 
 /// Purges that are not in the store's log yet. Their order among each other has no
 /// meaning: each gets its number when it's appended.
-struct Queue {
+struct AppendQueue {
     waiting: HashMap<Purge, Tellers>,
     /// Those that requests of clients caused.
     by_requests: HashMap<Purge, Tellers>,
@@ -333,7 +333,7 @@ impl Feed {
     }
 
     /// A purge that waits already is one with this: its number comes after both.
-    fn wait_for(&self, queue: &mut Queue, purge: Purge, tellers: Tellers) {
+    fn wait_for(&self, queue: &mut AppendQueue, purge: Purge, tellers: Tellers) {
         let purge = match queue.waiting.contains_key(&purge) || queue.waiting.len() < WAITING {
             true => purge,
             false => {
@@ -348,7 +348,7 @@ impl Feed {
     }
 
     /// The same for a purge that a request caused.
-    fn wait_for_request(&self, queue: &mut Queue, purge: Purge, tellers: Tellers) {
+    fn wait_for_request(&self, queue: &mut AppendQueue, purge: Purge, tellers: Tellers) {
         let fits = queue.by_requests.contains_key(&purge) || queue.by_requests.len() < WAITING;
         let purge = match fits {
             true => purge,
@@ -436,7 +436,7 @@ impl Feed {
     }
 
     /// A purge that was under way is so no more; `then` is done in the same moment.
-    fn came_back(&self, then: impl FnOnce(&mut Queue)) {
+    fn came_back(&self, then: impl FnOnce(&mut AppendQueue)) {
         let mut queue = self.queue.lock();
         then(&mut queue);
         queue.under_way -= 1;
@@ -605,7 +605,7 @@ impl Feed {
     }
 }
 
-impl Default for Queue {
+impl Default for AppendQueue {
     fn default() -> Self {
         Self {
             waiting: HashMap::new(),
@@ -616,7 +616,7 @@ impl Default for Queue {
     }
 }
 
-impl Queue {
+impl AppendQueue {
     fn depth(&self) -> i64 {
         (self.waiting.len() + self.by_requests.len() + self.under_way) as i64
     }

@@ -31,7 +31,7 @@ const BATCH: usize = 64;
 pub(super) struct Index {
     /// 0: there is no index.
     shards: u16,
-    queue: Mutex<Queue>,
+    queue: Mutex<NoteQueue>,
     wake: Notify,
     /// A batch is done.
     ended: Notify,
@@ -41,7 +41,7 @@ pub(super) struct Index {
 }
 
 /// By shard.
-struct Queue {
+struct NoteQueue {
     shards: Vec<VecDeque<Waiting>>,
     /// Of all shards.
     waiting: usize,
@@ -70,7 +70,7 @@ impl Index {
         let shards = store.index_shards();
         Ok(Self {
             shards,
-            queue: Mutex::new(Queue {
+            queue: Mutex::new(NoteQueue {
                 shards: (0..shards).map(|_| VecDeque::new()).collect(),
                 waiting: 0,
                 under_way: false,

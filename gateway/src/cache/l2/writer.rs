@@ -17,7 +17,7 @@ use super::store::StoreKey;
 
 /// What waits to be written.
 pub(super) struct Writer {
-    queue: Mutex<Queue>,
+    queue: Mutex<WriteQueue>,
     wake: Notify,
     /// A write ended.
     ended: Notify,
@@ -27,7 +27,7 @@ pub(super) struct Writer {
 }
 
 #[derive(Default)]
-struct Queue {
+struct WriteQueue {
     /// In the order of arrival; a key stands here once.
     order: VecDeque<StoreKey>,
     writes: HashMap<StoreKey, Arc<Write>>,
@@ -140,7 +140,7 @@ impl Writer {
             .await;
     }
 
-    async fn until(&self, reached: impl Fn(&Queue) -> bool) {
+    async fn until(&self, reached: impl Fn(&WriteQueue) -> bool) {
         loop {
             // From here on no end is missed.
             let ended = self.ended.notified();
@@ -151,7 +151,7 @@ impl Writer {
         }
     }
 
-    fn counted(&self, queue: &mut Queue, write: &Write) -> Busy<'_> {
+    fn counted(&self, queue: &mut WriteQueue, write: &Write) -> Busy<'_> {
         *queue.busy.entry(write.key).or_default() += 1;
         queue.bytes += write.size();
         self.bytes.set(queue.bytes as i64);
@@ -179,7 +179,7 @@ impl Drop for Busy<'_> {
     }
 }
 
-impl Queue {
+impl WriteQueue {
     fn pop(&mut self) -> Option<Arc<Write>> {
         let key = self.order.pop_front()?;
         let write = self.writes.remove(&key)?;

@@ -41,14 +41,14 @@ struct View {
     /// For each anchor and length the newest beginning that long.
     lengths: [Arc<[AtomicU64]>; 2],
     /// The newest first.
-    patterns: Arc<[Kept]>,
+    patterns: Arc<[PatternRecord]>,
     /// What was let go of, with less precision.
     folded: Option<Arc<Buckets>>,
 }
 
 /// A pattern's record.
 #[derive(Clone)]
-struct Kept {
+struct PatternRecord {
     pattern: Arc<Pattern>,
     stamp: Stamp,
 }
@@ -152,14 +152,14 @@ impl Ledger {
 
     fn take_pattern(&self, pattern: Pattern, stamp: Stamp) -> Taken {
         let view = self.view.load_full();
-        let same = |kept: &&Kept| *kept.pattern == pattern;
+        let same = |kept: &&PatternRecord| *kept.pattern == pattern;
         let mut whole = stamp;
         if let Some(known) = view.patterns.iter().find(same) {
             whole.take(known.stamp);
         }
         let others = view.patterns.iter().filter(|kept| !same(kept)).cloned();
-        let mut patterns: Vec<Kept> = others.collect();
-        let first = Kept {
+        let mut patterns: Vec<PatternRecord> = others.collect();
+        let first = PatternRecord {
             pattern: Arc::new(pattern),
             stamp: whole,
         };
@@ -177,7 +177,7 @@ impl Ledger {
     }
 
     /// Puts what all URLs that match begin with in a pattern's place.
-    fn fold_pattern(&self, Kept { pattern, stamp }: &Kept) -> Taken {
+    fn fold_pattern(&self, PatternRecord { pattern, stamp }: &PatternRecord) -> Taken {
         let (anchor, beginning) = (Anchor::of(pattern.as_str()), pattern.beginning());
         if beginning.is_empty() {
             return Taken::Everything(*stamp);
@@ -286,7 +286,7 @@ impl Ledger {
         if self.newest_pattern.load(Ordering::Acquire) <= since {
             return found;
         }
-        let newer = |kept: &&Kept| kept.stamp.newest() > since;
+        let newer = |kept: &&PatternRecord| kept.stamp.newest() > since;
         for kept in view.patterns.iter().take_while(newer) {
             steps::count();
             let subject = Anchor::of(kept.pattern.as_str()).subject(url);

@@ -44,7 +44,7 @@ struct Hop {
 }
 
 /// What one field says of the way here.
-struct Way {
+struct ReportedRoute {
     client: Node,
     scheme: Option<&'static str>,
     proxies: SmallVec<[IpAddr; 1]>,
@@ -104,7 +104,7 @@ impl Caller {
     pub(super) fn behind_proxy(mut self, headers: &HeaderMap, trust: &Trust) -> Self {
         let way = |hops: SmallVec<[Hop; 4]>| {
             let said = !hops.is_empty();
-            said.then(|| Way::of(&hops, self.connected.ip(), trust))
+            said.then(|| ReportedRoute::of(&hops, self.connected.ip(), trust))
         };
         let by_for = way(list::field(headers, &FOR).map(Hop::of_address).collect());
         let by_forwarded = way(list::field(headers, &header::FORWARDED)
@@ -138,7 +138,7 @@ impl Hop {
     }
 }
 
-impl Way {
+impl ReportedRoute {
     /// Goes back from who connected, as long as trusted proxies speak.
     fn of(hops: &[Hop], connected: IpAddr, trust: &Trust) -> Self {
         let mut way = Self {

@@ -20,11 +20,11 @@ use super::chunks::{Chunks, Step, skip};
 /// The state between two reads.
 #[derive(Default)]
 pub struct Framing {
-    state: State,
+    state: ParserState,
     /// Heads that were whole so far.
     heads: u64,
     /// What the lines of the head so far said.
-    head: Head,
+    head: FramingFields,
     /// The part of a line that came with an earlier read.
     begun: Begun,
     fault: Option<Fault>,
@@ -55,7 +55,7 @@ pub enum Fault {
 }
 
 #[derive(Clone, Copy, Default)]
-enum State {
+enum ParserState {
     /// Before a request line; empty lines may stand there (RFC 9112 §2.2).
     #[default]
     Start,
@@ -69,7 +69,7 @@ enum State {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Head {
+struct FramingFields {
     length: Option<u64>,
     coded: bool,
     upgrade: bool,
@@ -118,18 +118,18 @@ impl Framing {
         while at < bytes.len() {
             let rest = &bytes[at..];
             let taken = match &mut self.state {
-                State::Start | State::Fields | State::Trailers => self.line(rest),
-                State::Content(left) => {
+                ParserState::Start | ParserState::Fields | ParserState::Trailers => self.line(rest),
+                ParserState::Content(left) => {
                     let taken = skip(left, rest.len());
                     if *left == 0 {
-                        self.state = State::Start;
+                        self.state = ParserState::Start;
                     }
                     Ok(taken)
                 }
-                State::Chunks(chunks) => match chunks.take(rest) {
+                ParserState::Chunks(chunks) => match chunks.take(rest) {
                     Step::More => Ok(rest.len()),
                     Step::Last(taken) => {
-                        self.state = State::Trailers;
+                        self.state = ParserState::Trailers;
                         Ok(taken)
                     }
                     Step::Broken(place) => {
@@ -137,13 +137,13 @@ impl Framing {
                         Err(Fault::Chunk)
                     }
                 },
-                State::Lost => return Verdict::Pass,
+                ParserState::Lost => return Verdict::Pass,
             };
             match taken {
                 Ok(taken) => at += taken,
                 Err(fault) => return self.lost(fault, at),
             }
-            if self.head.upgrade && matches!(self.state, State::Start) {
+            if self.head.upgrade && matches!(self.state, ParserState::Start) {
                 self.head.upgrade = false;
                 if at < bytes.len() {
                     return Verdict::Hold(at);
@@ -161,15 +161,15 @@ impl Framing {
 
     /// Whether what has been read ends where a message ends.
     pub fn is_between(&self) -> bool {
-        matches!(self.state, State::Start) && self.begun.0.is_empty()
+        matches!(self.state, ParserState::Start) && self.begun.0.is_empty()
     }
 
     /// Whether a head has begun and has not come to its end.
     pub fn is_in_head(&self) -> bool {
         match self.state {
-            State::Start => !self.begun.0.is_empty(),
-            State::Fields | State::Lost => true,
-            State::Content(_) | State::Chunks(_) | State::Trailers => false,
+            ParserState::Start => !self.begun.0.is_empty(),
+            ParserState::Fields | ParserState::Lost => true,
+            ParserState::Content(_) | ParserState::Chunks(_) | ParserState::Trailers => false,
         }
     }
 
@@ -194,15 +194,15 @@ impl Framing {
     fn judge(&mut self, line: &[u8]) -> Result<(), Fault> {
         let line = line.strip_suffix(b"\r").ok_or(Fault::BareLf)?;
         match (self.state, line.is_empty()) {
-            (State::Start, true) | (State::Trailers, false) => {}
-            (State::Start, false) => {
+            (ParserState::Start, true) | (ParserState::Trailers, false) => {}
+            (ParserState::Start, false) => {
                 if has_fragment(line) {
                     return Err(Fault::Fragment);
                 }
-                self.head = Head::default();
-                self.state = State::Fields;
+                self.head = FramingFields::default();
+                self.state = ParserState::Fields;
             }
-            (State::Trailers, true) => self.state = State::Start,
+            (ParserState::Trailers, true) => self.state = ParserState::Start,
             (_, false) => self.head.field(line)?,
             (_, true) => {
                 self.state = self.head.content()?;
@@ -214,8 +214,8 @@ impl Framing {
 
     /// A bad head is passed on to be refused in its turn; a bad body ends where it is bad.
     fn lost(&mut self, fault: Fault, at: usize) -> Verdict {
-        let in_body = matches!(self.state, State::Chunks(_) | State::Trailers);
-        self.state = State::Lost;
+        let in_body = matches!(self.state, ParserState::Chunks(_) | ParserState::Trailers);
+        self.state = ParserState::Lost;
         self.fault = Some(fault);
         if in_body {
             Verdict::Cut(at)
@@ -225,7 +225,7 @@ impl Framing {
     }
 }
 
-impl Head {
+impl FramingFields {
     fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
         match line[0] | 0x20 {
             b'c' => {
@@ -245,12 +245,12 @@ impl Head {
     }
 
     /// What follows the head (RFC 9112 §6.3).
-    fn content(self) -> Result<State, Fault> {
+    fn content(self) -> Result<ParserState, Fault> {
         match (self.length, self.coded) {
             (Some(_), true) => Err(Fault::LengthAndCoding),
-            (None, true) => Ok(State::Chunks(Chunks::default())),
-            (None | Some(0), false) => Ok(State::Start),
-            (Some(length), false) => Ok(State::Content(length)),
+            (None, true) => Ok(ParserState::Chunks(Chunks::default())),
+            (None | Some(0), false) => Ok(ParserState::Start),
+            (Some(length), false) => Ok(ParserState::Content(length)),
         }
     }
 }

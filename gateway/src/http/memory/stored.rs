@@ -37,14 +37,14 @@ pub struct StoredReaders {
     ledger: &'static MemoryLedger,
     /// How long the body is, once it is whole.
     bytes: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<BodyState>,
 }
 
 #[derive(Default)]
-struct State {
+struct BodyState {
     /// Entries of the cache that have this body.
     owners: usize,
-    place: Place,
+    place: BodyOwner,
     /// By the number of their seat.
     readers: HashMap<u64, Arc<AnswerCut>>,
     next_seat: u64,
@@ -56,7 +56,7 @@ struct State {
 
 /// Where the bytes are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Place {
+enum BodyOwner {
     /// The cache owns them and counts them.
     #[default]
     Cached,
@@ -251,10 +251,10 @@ impl StoredReaders {
     fn disown(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.owners -= 1;
-        if state.owners > 0 || state.place != Place::Cached {
+        if state.owners > 0 || state.place != BodyOwner::Cached {
             return;
         }
-        state.place = Place::Evicted;
+        state.place = BodyOwner::Evicted;
         state.charged = true;
         self.ledger.count(self.bytes());
         let to_cut = state.charge(self.bytes());
@@ -266,8 +266,8 @@ impl StoredReaders {
     /// The last slice was dropped.
     fn freed(&self) {
         let mut state = self.state.lock();
-        let before = std::mem::replace(&mut state.place, Place::Gone);
-        if before == Place::Evicted {
+        let before = std::mem::replace(&mut state.place, BodyOwner::Gone);
+        if before == BodyOwner::Evicted {
             self.ledger.give_back(self.bytes());
         }
         if state.all_cut {
@@ -278,7 +278,7 @@ impl StoredReaders {
     /// Cuts every answer that reads it.
     pub(super) fn cut_all(&self) {
         let mut state = self.state.lock();
-        if state.place != Place::Evicted || state.all_cut || state.readers.is_empty() {
+        if state.place != BodyOwner::Evicted || state.all_cut || state.readers.is_empty() {
             return;
         }
         state.all_cut = true;
@@ -299,7 +299,7 @@ impl ReadsStored {
     }
 }
 
-impl State {
+impl BodyState {
     /// Charges each connection that reads it once; the answers of those that hold too much.
     fn charge(&self, bytes: u64) -> Vec<Arc<AnswerCut>> {
         let mut full = HashMap::new();

@@ -19,14 +19,14 @@ pub struct Multipart {
     parts: Vec<(u64, u64)>,
     content_type: Option<HeaderValue>,
     boundary: String,
-    next: Next,
+    next: NextPiece,
     /// Octets that are still to come, heads included.
     left: u64,
 }
 
 /// What is read next.
 #[derive(Clone, Copy, Debug)]
-enum Next {
+enum NextPiece {
     /// The head of the part with this number; behind the last part the closing line.
     Head(usize),
     Content(usize),
@@ -47,7 +47,7 @@ impl Multipart {
             parts,
             content_type,
             boundary,
-            next: Next::Head(0),
+            next: NextPiece::Head(0),
             left: 0,
         };
         let numbers = 0..multipart.parts.len();
@@ -90,10 +90,10 @@ impl Multipart {
 
     fn piece(&mut self) -> Option<Bytes> {
         let (piece, next) = match self.next {
-            Next::Head(n) if n < self.parts.len() => (self.head(n), Next::Content(n)),
-            Next::Head(_) => (self.closing_line(), Next::End),
-            Next::Content(n) => (self.content(n), Next::Head(n + 1)),
-            Next::End => return None,
+            NextPiece::Head(n) if n < self.parts.len() => (self.head(n), NextPiece::Content(n)),
+            NextPiece::Head(_) => (self.closing_line(), NextPiece::End),
+            NextPiece::Content(n) => (self.content(n), NextPiece::Head(n + 1)),
+            NextPiece::End => return None,
         };
         self.next = next;
         self.left -= piece.len() as u64;
@@ -113,7 +113,7 @@ impl Body for Multipart {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.next, Next::End)
+        matches!(self.next, NextPiece::End)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -42,11 +42,11 @@ pub(super) struct Waiting {
     open: AtomicBool,
     /// There may be heads to send.
     filled: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<EarlyState>,
 }
 
 #[derive(Default)]
-struct State {
+struct EarlyState {
     /// Tells the requests of a connection apart.
     number: u64,
     open: bool,

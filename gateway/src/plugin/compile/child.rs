@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use wasmtime::{Engine, Module};
 use wit_component::ComponentEncoder;
 
-use super::{Answer, Refusal};
+use super::{CompilerAnswer, Refusal};
 use crate::plugin::{artifact, bounds, engine};
 
 /// Addresses that a process takes without using them: its program, stacks, reservations.
@@ -40,11 +40,11 @@ pub fn run(allowance: Allowance) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match answer {
         Ok(code) => {
-            out.write_all(&[Answer::CODE])?;
+            out.write_all(&[CompilerAnswer::CODE])?;
             out.write_all(&code)?;
         }
         Err(refusal) => {
-            out.write_all(&[Answer::REFUSAL])?;
+            out.write_all(&[CompilerAnswer::REFUSAL])?;
             serde_json::to_writer(&mut out, &refusal)?;
         }
     }

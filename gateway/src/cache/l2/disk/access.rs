@@ -15,27 +15,27 @@ pub(super) struct Timed {
 
 /// What readers and the writer go by.
 pub(super) struct Access {
-    state: RwLock<State>,
+    state: RwLock<DatabaseState>,
     /// The first fault of the disk since the database was opened: redb tells it once, and later
     /// only that there was one.
     fault: Mutex<Option<StoreError>>,
 }
 
-enum State {
+enum DatabaseState {
     Open(Timed),
     Shut(StoreError),
 }
 
 impl Access {
     pub(super) fn open(database: Timed) -> Self {
-        Self::of(State::Open(database))
+        Self::of(DatabaseState::Open(database))
     }
 
     pub(super) fn shut(why: StoreError) -> Self {
-        Self::of(State::Shut(why))
+        Self::of(DatabaseState::Shut(why))
     }
 
-    fn of(state: State) -> Self {
+    fn of(state: DatabaseState) -> Self {
         Self {
             state: RwLock::new(state),
             fault: Mutex::default(),
@@ -51,25 +51,25 @@ impl Access {
         what: impl FnOnce(&Timed) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         match &*self.state.read() {
-            State::Open(database) => what(database).map_err(|error| self.named(&error)),
-            State::Shut(why) => Err(why.clone()),
+            DatabaseState::Open(database) => what(database).map_err(|error| self.named(&error)),
+            DatabaseState::Shut(why) => Err(why.clone()),
         }
     }
 
     pub(super) fn is_open(&self) -> bool {
-        matches!(&*self.state.read(), State::Open(_))
+        matches!(&*self.state.read(), DatabaseState::Open(_))
     }
 
     /// Waits for those who read, and closes the file.
     pub(super) fn close(&self, why: StoreError) {
-        let before = std::mem::replace(&mut *self.state.write(), State::Shut(why));
+        let before = std::mem::replace(&mut *self.state.write(), DatabaseState::Shut(why));
         // Closing writes; nobody waits for that.
         drop(before);
     }
 
     pub(super) fn reopen(&self, database: Timed) {
         *self.fault.lock() = None;
-        *self.state.write() = State::Open(database);
+        *self.state.write() = DatabaseState::Open(database);
     }
 
     fn named(&self, error: &redb::Error) -> StoreError {

@@ -38,11 +38,11 @@ pub(super) type Greeting =
     Arc<dyn Fn(Client) -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync>;
 
 struct Shared {
-    standing: RwLock<Standing>,
+    standing: RwLock<LinkState>,
     reset: Notify,
 }
 
-enum Standing {
+enum LinkState {
     Up(Client),
     Down(StoreError),
 }
@@ -96,7 +96,7 @@ impl Link {
             Duty::Ask | Duty::Listen(_) => plan,
         };
         let shared = Arc::new(Shared {
-            standing: RwLock::new(Standing::Down(StoreError::Down(
+            standing: RwLock::new(LinkState::Down(StoreError::Down(
                 "not connected yet".to_owned(),
             ))),
             reset: Notify::new(),
@@ -110,8 +110,8 @@ impl Link {
     /// The client, or why there is none.
     pub(super) fn client(&self) -> Result<Client, StoreError> {
         match &*self.shared.standing.read() {
-            Standing::Up(client) => Ok(client.clone()),
-            Standing::Down(why) => Err(why.clone()),
+            LinkState::Up(client) => Ok(client.clone()),
+            LinkState::Down(why) => Err(why.clone()),
         }
     }
 
@@ -128,7 +128,7 @@ impl Drop for Link {
 }
 
 impl Shared {
-    fn set(&self, standing: Standing) {
+    fn set(&self, standing: LinkState) {
         *self.standing.write() = standing;
     }
 }
@@ -141,7 +141,7 @@ async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty, told: Lines) {
                 // The line is due when all connections stand.
                 let _ = pauses.connected();
                 told.connected();
-                shared.set(Standing::Up(connection.client.clone()));
+                shared.set(LinkState::Up(connection.client.clone()));
                 let why = hold(&shared, &plan, &duty, connection).await.into();
                 told.lost();
                 why
@@ -149,7 +149,7 @@ async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty, told: Lines) {
             Err(why) => why,
         };
         told.failed(&why, pauses.failed());
-        shared.set(Standing::Down(why));
+        shared.set(LinkState::Down(why));
         sleep(pauses.next()).await;
     }
 }
