@@ -41,7 +41,7 @@ use event::{Event, Eviction, Hooks, Reach};
 use freshness::{State, Windows};
 use hit_for_miss::HitForMiss;
 use key::{Hash64, Key, KeyBuf};
-use l1::{Found, L1};
+use l1::{L1, L1Lookup};
 use l2::L2;
 use l2::store::Store;
 use large::LargeObjects;
@@ -209,7 +209,7 @@ impl Cache {
         request: &HeaderMap,
         now: Instant,
     ) -> Option<(Arc<Entry>, Windows)> {
-        let Found::Entry(entry) = self.l1.find(key, request) else {
+        let L1Lookup::Entry(entry) = self.l1.find(key, request) else {
             return None;
         };
         let verdict = self.log.judge(&entry);
@@ -228,9 +228,9 @@ impl Cache {
     /// Looks a request up.
     pub fn lookup(&self, key: &KeyBuf, request: &HeaderMap, now: Instant) -> Lookup {
         let entry = match self.l1.find(key, request) {
-            Found::Entry(entry) => entry,
-            Found::NoVariant(variant) => return self.missed(key, variant, Missing::Variant),
-            Found::Nothing => return self.missed(key, key.to_key(), Missing::Uri),
+            L1Lookup::Entry(entry) => entry,
+            L1Lookup::NoVariant(variant) => return self.missed(key, variant, Missing::Variant),
+            L1Lookup::Nothing => return self.missed(key, key.to_key(), Missing::Uri),
         };
         match self.log.judge(&entry) {
             Verdict::Hidden => {
@@ -288,7 +288,7 @@ impl Cache {
         request: &HeaderMap,
         now: Instant,
     ) -> Option<Arc<Entry>> {
-        let Found::Entry(entry) = self.l1.find(key, request) else {
+        let L1Lookup::Entry(entry) = self.l1.find(key, request) else {
             return None;
         };
         let visible = self.log.judge(&entry) == Verdict::Visible;
@@ -299,7 +299,7 @@ impl Cache {
     /// [`KeyBuf::of_parts`], not purged, fresh or not.
     pub fn parts(&self, key: &KeyBuf, request: &HeaderMap) -> Option<Arc<Entry>> {
         match self.l1.find(key, request) {
-            Found::Entry(entry) if self.is_sure(&entry) => Some(entry),
+            L1Lookup::Entry(entry) if self.is_sure(&entry) => Some(entry),
             _ => None,
         }
     }
@@ -307,7 +307,7 @@ impl Cache {
     /// The groups of the entry that such a request finds, fresh or not (RFC 9875 §2.2.1).
     pub fn groups_at(&self, key: &KeyBuf, request: &HeaderMap) -> Box<[Hash64]> {
         match self.l1.find(key, request) {
-            Found::Entry(entry) if self.shows(&entry) => entry.marks.groups.clone(),
+            L1Lookup::Entry(entry) if self.shows(&entry) => entry.marks.groups.clone(),
             _ => Box::default(),
         }
     }

@@ -42,8 +42,8 @@ use orders::Orders;
 use receipts::Receipts;
 
 pub use announce::can_tell;
-pub use everywhere::{Everywhere, Told, Unknown};
-pub use nodes::{Node, State};
+pub use everywhere::{ClusterPurge, Everywhere, Unknown};
+pub use nodes::{Node, NodeState};
 pub use receipts::Answer;
 
 pub use crate::bus::outbox::Publishing;

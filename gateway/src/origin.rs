@@ -201,7 +201,7 @@ impl Origin {
             if let Some(deadline) = deadline {
                 body = body.within(deadline.saturating_duration_since(Instant::now()));
             }
-            Body::boxed(exchange::Held::new(body, place, memory))
+            Body::boxed(exchange::AdmittedBody::new(body, place, memory))
         })
     }
 }

@@ -96,13 +96,13 @@ pub use fetch::{Fetch, FetchCall, FetchError};
 pub use heads::Head;
 pub use health::Aside;
 pub use hook::Hook;
-pub use inspect::{Anatomy, Held, Wants, inspect};
+pub use inspect::{Anatomy, LiveInstances, Wants, inspect};
 pub use load::LoadRequest;
 pub use manifest::{HeaderNeed, KeyNeeds, Manifest, QueryNeed};
 pub use metrics::PluginFamilies;
 pub use names::NamePattern;
 pub use reads::Reads;
-pub use seen::{Field, Seen};
+pub use seen::{Field, RequestReads};
 pub use swap::{GaveWay, Reloaded};
 
 /// The plugins of one configuration.
@@ -351,15 +351,15 @@ impl Plugin {
     }
 
     /// What its loader would see of a request, as far as its manifest says.
-    pub fn would_see(&self, headers: &HeaderMap, query: Option<&str>) -> Seen {
+    pub fn would_see(&self, headers: &HeaderMap, query: Option<&str>) -> RequestReads {
         let version = self.versions.current.load();
         match version
             .loader
             .as_ref()
             .filter(|loader| loader.is_declared())
         {
-            Some(_) => Seen::declared(&version.manifest.reads, headers, query),
-            None => Seen::default(),
+            Some(_) => RequestReads::declared(&version.manifest.reads, headers, query),
+            None => RequestReads::default(),
         }
     }
 
@@ -376,7 +376,10 @@ impl Plugin {
     ///
     /// # Errors
     /// As [`key`](Self::key), and when too many calls are under way.
-    pub async fn load(&self, request: LoadRequest) -> Result<(LoadDecision, Seen), CallError> {
+    pub async fn load(
+        &self,
+        request: LoadRequest,
+    ) -> Result<(LoadDecision, RequestReads), CallError> {
         let version = self.versions.current.load_full();
         match &version.loader {
             Some(loader) => self.judged(&version, loader.load(request).await),
@@ -385,9 +388,9 @@ impl Plugin {
     }
 
     /// What its response hook sees of a request, as its manifest says.
-    pub fn response_sees(&self, headers: &HeaderMap, query: Option<&str>) -> Seen {
+    pub fn response_sees(&self, headers: &HeaderMap, query: Option<&str>) -> RequestReads {
         let version = self.versions.current.load();
-        Seen::declared(&version.manifest.reads, headers, query)
+        RequestReads::declared(&version.manifest.reads, headers, query)
     }
 
     fn judged<T>(

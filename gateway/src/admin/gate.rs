@@ -11,7 +11,7 @@ use super::answer;
 use super::browser::{self, Form};
 use super::config::{Config, Right};
 use super::hosts::Hosts;
-use super::table::{self, Access, Entry, Found, TABLE, Verb};
+use super::table::{self, Access, Entry, TABLE, TableMatch, Verb};
 use super::tokens::{Caller, Tokens, Verdict};
 use crate::http::body::Body;
 use crate::http::endpoint::Endpoint;
@@ -86,11 +86,11 @@ impl Gate {
             return Err(self.refused(headers, response, Audit::Line));
         }
         let (entry, name) = match table::find(request.method(), request.uri().path()) {
-            Found::Entry(entry, name) => (entry, name.to_owned()),
-            Found::WrongMethod(verb) => {
+            TableMatch::Entry(entry, name) => (entry, name.to_owned()),
+            TableMatch::WrongMethod(verb) => {
                 return Err(self.refused(headers, answer::wrong_method(verb), Audit::Nothing));
             }
-            Found::Nothing => return Err(self.refused(headers, unknown(), Audit::Nothing)),
+            TableMatch::Nothing => return Err(self.refused(headers, unknown(), Audit::Nothing)),
         };
         let Access::Needs(right) = entry.access else {
             return Ok(Admitted {

@@ -55,7 +55,7 @@ pub enum Action {
 
 /// What the table says about a method and a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found<'a> {
+pub enum TableMatch<'a> {
     /// The entry, and what stands in the place of `{name}`; empty where there is none.
     Entry(&'static Entry, &'a str),
     /// The path has entries, none for this method.
@@ -106,13 +106,13 @@ pub const TABLE: [Entry; 12] = [
 ];
 
 /// Looks a request up.
-pub fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
+pub fn find<'a>(method: &Method, path: &'a str) -> TableMatch<'a> {
     let of_path = |entry: &'static Entry| Some((entry, entry.name_in(path)?));
     let mut found = TABLE.iter().filter_map(of_path);
     match found.next() {
-        None => Found::Nothing,
-        Some((entry, name)) if entry.verb.is(method) => Found::Entry(entry, name),
-        Some((entry, _)) => Found::WrongMethod(entry.verb),
+        None => TableMatch::Nothing,
+        Some((entry, name)) if entry.verb.is(method) => TableMatch::Entry(entry, name),
+        Some((entry, _)) => TableMatch::WrongMethod(entry.verb),
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_path_is_taken_as_it_is_written() {
-        let purge = |path| matches!(find(&Method::POST, path), Found::Entry(..));
+        let purge = |path| matches!(find(&Method::POST, path), TableMatch::Entry(..));
         assert!(purge("/v1/purge") && purge("/v1/plugins/p.q/reload"));
         for path in [
             "/v1/purge/",
@@ -201,14 +201,14 @@ mod tests {
             "/v1/plugins/p/dance",
         ] {
             assert!(
-                matches!(find(&Method::POST, path), Found::Nothing),
+                matches!(find(&Method::POST, path), TableMatch::Nothing),
                 "{path}"
             );
         }
         for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PURGE", "post"] {
             let method = method.parse().unwrap();
             let found = find(&method, "/v1/purge");
-            assert_eq!(found, Found::WrongMethod(Verb::Post), "{method}");
+            assert_eq!(found, TableMatch::WrongMethod(Verb::Post), "{method}");
         }
     }
 }

@@ -104,7 +104,12 @@ impl Replays {
     ///
     /// # Errors
     /// Why it is not to be taken.
-    pub fn admit(&mut self, event: &Event, ours: &Ours, at: Moment) -> Result<Taken, Refused> {
+    pub fn admit(
+        &mut self,
+        event: &Event,
+        ours: &Ours,
+        at: Moment,
+    ) -> Result<TakenNumber, Refused> {
         let is_purge = matches!(ours.message, Message::Purge { .. });
         self.timely(event.ts, is_purge, at.clock)?;
         let guarantee = self.rules.guarantee;
@@ -121,7 +126,7 @@ impl Replays {
         }
         source.newest = source.newest.max(event.ts);
         source.heard = at.now;
-        Ok(Taken {
+        Ok(TakenNumber {
             source: event.source.clone(),
             boot: ours.boot,
             number,
@@ -129,7 +134,7 @@ impl Replays {
     }
 
     /// The event could not be applied: it may come once more.
-    pub fn retract(&mut self, taken: &Taken) {
+    pub fn retract(&mut self, taken: &TakenNumber) {
         let source = self.sources.get_mut(&taken.source);
         let mut lives = source.into_iter().flat_map(|source| &mut source.lives);
         if let Some(life) = lives.find(|life| life.boot == taken.boot) {
@@ -171,7 +176,7 @@ impl Replays {
 
 /// The number of an event that was taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Taken {
+pub struct TakenNumber {
     source: String,
     boot: u64,
     number: Number,

@@ -36,7 +36,7 @@ enum Slot {
 type Fields = Arc<[HeaderName]>;
 
 /// What a look-up found.
-pub enum Found {
+pub enum L1Lookup {
     Entry(Arc<Entry>),
     /// The key varies and no variant fits; this is the key that a load should use.
     NoVariant(Key),
@@ -109,16 +109,16 @@ impl L1 {
     }
 
     /// Looks a request up.
-    pub fn find(&self, key: &KeyBuf, request: &HeaderMap) -> Found {
+    pub fn find(&self, key: &KeyBuf, request: &HeaderMap) -> L1Lookup {
         match self.slots.get(key.as_bytes()) {
-            None => Found::Nothing,
-            Some(Slot::Entry(entry)) => Found::Entry(entry),
+            None => L1Lookup::Nothing,
+            Some(Slot::Entry(entry)) => L1Lookup::Entry(entry),
             Some(Slot::Varies(lists)) => self.find_variant(key, &lists, request),
         }
     }
 
     /// The newest variant that fits (RFC 9111 §4.1).
-    fn find_variant(&self, key: &KeyBuf, lists: &[Fields], request: &HeaderMap) -> Found {
+    fn find_variant(&self, key: &KeyBuf, lists: &[Fields], request: &HeaderMap) -> L1Lookup {
         let fitting = lists.iter().filter_map(|fields| {
             match self.slots.get(key.variant(fields, request).as_bytes())? {
                 Slot::Entry(entry) => Some(entry),
@@ -126,8 +126,8 @@ impl L1 {
             }
         });
         match fitting.max_by(|one, other| one.freshness.compare_origin(&other.freshness)) {
-            Some(entry) => Found::Entry(entry),
-            None => Found::NoVariant(lists.first().map_or_else(
+            Some(entry) => L1Lookup::Entry(entry),
+            None => L1Lookup::NoVariant(lists.first().map_or_else(
                 || key.to_key(),
                 |fields| key.variant(fields, request).to_key(),
             )),

@@ -50,7 +50,7 @@ use store::Store;
 use writer::Writer;
 
 pub use find::{Below, Sought};
-pub use lease::{Held, Turn};
+pub use lease::{HeldLease, Turn};
 pub use list::{Cursor, Listed, Listing, Unlisted};
 pub use standing::{EVICTS, Reach};
 

@@ -43,7 +43,7 @@ pub struct Value {
 
 /// What became of a peer's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Taken {
+pub enum PeerValueOutcome {
     Stored,
     /// Purges hide it, or the shared log does not know it yet.
     Overtaken,
@@ -212,7 +212,7 @@ impl Cache {
     }
 
     /// Takes a peer's value in as if a load that began here at `born` had brought it.
-    pub fn prime(&self, value: Value, born: Order, resident_only: bool) -> Taken {
+    pub fn prime(&self, value: Value, born: Order, resident_only: bool) -> PeerValueOutcome {
         let Value {
             key,
             primary,
@@ -220,17 +220,17 @@ impl Cache {
         } = value;
         let (key, primary) = (Key::of(&key), Key::of(&primary));
         if resident_only && !self.is_wanted(&key, &primary) {
-            return Taken::Unwanted;
+            return PeerValueOutcome::Unwanted;
         }
         let vary = Vary::parse(&stored.headers);
         let entry = Arc::new(convert::entry(key, stored, born));
         self.log.hold(&entry);
         if self.log.judge(&entry) != Verdict::Visible {
-            return Taken::Overtaken;
+            return PeerValueOutcome::Overtaken;
         }
         let shown = |held: &Entry| self.is_sure(held);
         self.l1.put_older(primary, &vary, entry, shown);
-        Taken::Stored
+        PeerValueOutcome::Stored
     }
 
     /// A peer loaded a value for this whole key that is not sent along: what is held here and

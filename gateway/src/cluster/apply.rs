@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Cluster;
 use super::doubts::Unproven;
-use super::nodes::{Arrival, Speaker, State};
+use super::nodes::{Arrival, NodeState, Speaker};
 use crate::bus::config::ForeignPatterns;
 use crate::bus::event::{Event, Message, Ours, Shape};
 use crate::bus::inbox::{Listener, NotApplied, Trust};
@@ -88,7 +88,7 @@ impl Cluster {
             }
             Message::Heartbeat { healthy, version } => {
                 self.count(who, ours.purges, now);
-                let state = State { healthy, version };
+                let state = NodeState { healthy, version };
                 self.nodes.lock().stated(who.source, state);
                 return;
             }

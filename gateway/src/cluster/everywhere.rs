@@ -18,7 +18,7 @@ use crate::cache::purge::{Kind, Order, Selector};
 
 /// What became of some purges.
 pub struct Everywhere {
-    pub told: Vec<Told>,
+    pub told: Vec<ClusterPurge>,
     /// Why nobody can say where they hold.
     pub unknown: Option<Unknown>,
     /// Nodes of `bus.expect` that were never heard.
@@ -28,7 +28,7 @@ pub struct Everywhere {
 }
 
 /// A purge as all nodes have taken it.
-pub struct Told {
+pub struct ClusterPurge {
     /// Its place in our own order.
     pub order: Order,
     /// Its number in the second tier's log, once that has it.
@@ -107,7 +107,7 @@ impl Cluster {
             let answers = answers.await;
             let nodes = nodes.iter();
             let nodes = nodes.map(|node| (node.clone(), answers.get(node).copied()));
-            let told = Told {
+            let told = ClusterPurge {
                 order,
                 logged,
                 nodes: nodes.collect(),

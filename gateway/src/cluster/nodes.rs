@@ -45,14 +45,14 @@ pub struct Node {
     looked: (u64, Instant),
     pub heard: Instant,
     /// By its own word; none before its first heartbeat.
-    pub state: Option<State>,
+    pub state: Option<NodeState>,
     /// It said that it goes, and nothing since.
     has_left: bool,
 }
 
 /// What a node says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct State {
+pub struct NodeState {
     pub healthy: bool,
     pub version: String,
 }
@@ -157,7 +157,7 @@ impl Nodes {
     }
 
     /// What a node said of itself.
-    pub fn stated(&mut self, source: &str, state: State) {
+    pub fn stated(&mut self, source: &str, state: NodeState) {
         if let Some(node) = self.known.get_mut(source) {
             node.state = Some(state);
         }

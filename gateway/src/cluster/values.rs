@@ -15,7 +15,7 @@ use crate::bus::event::{Message, Prime, Seen};
 use crate::bus::outbox::Value;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
-use crate::cache::peers::Taken;
+use crate::cache::peers::PeerValueOutcome;
 use crate::cache::purge::Order;
 use crate::cache::record::{self, Record};
 
@@ -118,9 +118,9 @@ impl Cluster {
         };
         let resident_only = self.rules.priming == Priming::Resident;
         match self.cache.prime(value, born, resident_only) {
-            Taken::Stored => Outcome::Stored,
-            Taken::Overtaken => Outcome::Overtaken,
-            Taken::Unwanted => Outcome::Unwanted,
+            PeerValueOutcome::Stored => Outcome::Stored,
+            PeerValueOutcome::Overtaken => Outcome::Overtaken,
+            PeerValueOutcome::Unwanted => Outcome::Unwanted,
         }
     }
 

@@ -96,7 +96,7 @@ struct Entry {
     name_length: usize,
     size: usize,
     name: Name,
-    told: Told,
+    told: FieldFindings,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub enum Content {
 
 /// What a field, or a block of them, tells.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Told {
+pub struct FieldFindings {
     pub cut: Option<Cut>,
     pub content: Content,
 }
@@ -144,12 +144,12 @@ impl Fields {
     ///
     /// # Errors
     /// When it can't be read; nor can those that follow then.
-    pub fn read(&mut self, block: &[u8]) -> Result<Told, Unreadable> {
+    pub fn read(&mut self, block: &[u8]) -> Result<FieldFindings, Unreadable> {
         self.all(block).ok_or(Unreadable)
     }
 
-    fn all(&mut self, block: &[u8]) -> Option<Told> {
-        let mut found = Told::default();
+    fn all(&mut self, block: &[u8]) -> Option<FieldFindings> {
+        let mut found = FieldFindings::default();
         let mut block = Block(block);
         while let Some(&form) = block.0.first() {
             let told = match form {
@@ -157,7 +157,7 @@ impl Fields {
                 0x40.. => self.indexed_later(&mut block)?,
                 0x20.. => {
                     self.resize(block.integer(5)?)?;
-                    Told::default()
+                    FieldFindings::default()
                 }
                 _ => self.literal(&mut block)?,
             };
@@ -170,16 +170,16 @@ impl Fields {
     }
 
     /// A field that is in the tables as a whole.
-    fn indexed(&self, index: usize) -> Option<Told> {
+    fn indexed(&self, index: usize) -> Option<FieldFindings> {
         match index {
             0 => None,
-            1..=61 => Some(Told::default()),
+            1..=61 => Some(FieldFindings::default()),
             _ => Some(self.table.get(index - 62)?.told.clone()),
         }
     }
 
     /// A field that goes into the table.
-    fn indexed_later(&mut self, block: &mut Block<'_>) -> Option<Told> {
+    fn indexed_later(&mut self, block: &mut Block<'_>) -> Option<FieldFindings> {
         let index = block.integer(6)?;
         let (name, name_length) = self.name(index, block)?;
         let told = self.value(name, block)?;
@@ -198,12 +198,12 @@ impl Fields {
     }
 
     /// A field that does not go into the table.
-    fn literal(&mut self, block: &mut Block<'_>) -> Option<Told> {
+    fn literal(&mut self, block: &mut Block<'_>) -> Option<FieldFindings> {
         let index = block.integer(4)?;
         match self.name(index, block)?.0 {
             Name::Other => {
                 block.coded()?;
-                Some(Told::default())
+                Some(FieldFindings::default())
             }
             name => self.value(name, block),
         }
@@ -237,9 +237,9 @@ impl Fields {
     }
 
     /// Reads a value into `text`, and what it tells in a field of this name.
-    fn value(&mut self, name: Name, block: &mut Block<'_>) -> Option<Told> {
+    fn value(&mut self, name: Name, block: &mut Block<'_>) -> Option<FieldFindings> {
         block.text(&mut self.text)?;
-        let mut told = Told::default();
+        let mut told = FieldFindings::default();
         match name {
             Name::Path => {
                 let mark = memchr::memchr(b'#', &self.text);

@@ -36,7 +36,7 @@ struct Noted {
 
 /// A response body that holds a place among `max_concurrent`, and whose pieces are counted
 /// until they are dropped.
-pub(super) struct Held {
+pub(super) struct AdmittedBody {
     body: Bounded<Incoming>,
     place: Option<Place>,
     /// Of the connection that it is loaded for.
@@ -120,7 +120,7 @@ impl Drop for Noted {
     }
 }
 
-impl Held {
+impl AdmittedBody {
     pub(super) fn new(
         body: Bounded<Incoming>,
         place: Place,
@@ -134,7 +134,7 @@ impl Held {
     }
 }
 
-impl http_body::Body for Held {
+impl http_body::Body for AdmittedBody {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -21,9 +21,9 @@ const MAX_INTERIM: u32 = 16;
 
 /// Who is told of the 1xx before a response: an extension of the request.
 #[derive(Clone)]
-pub struct OnInterim(Arc<Told>);
+pub struct OnInterim(Arc<InterimCallback>);
 
-type Told = dyn Fn(StatusCode, Version, &HeaderMap) + Send + Sync;
+type InterimCallback = dyn Fn(StatusCode, Version, &HeaderMap) + Send + Sync;
 
 /// Counts the 1xx of one exchange.
 #[derive(Default)]

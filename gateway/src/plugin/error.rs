@@ -98,7 +98,7 @@ pub enum CallError {
     OutOfMemory {
         asked: usize,
         limit: usize,
-        room: Room,
+        room: ExceededResource,
     },
     /// All instances are busy.
     #[error("all instances are busy (`limits.max_concurrent`)")]
@@ -121,14 +121,14 @@ pub enum CallError {
 
 /// What a guest wanted too much of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Room {
+pub enum ExceededResource {
     /// Bytes of linear memory.
     Memory,
     /// Elements of a table.
     Table,
 }
 
-impl fmt::Display for Room {
+impl fmt::Display for ExceededResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Memory => "bytes, `limits.max_memory`",

@@ -17,7 +17,7 @@ use super::bindings::types::Header;
 use super::check;
 use super::contract::FETCH;
 use super::error::CallError;
-use super::guest::State;
+use super::guest::GuestState;
 use super::outcome::NotAllowed;
 use crate::telemetry::limit::LineLimiter;
 
@@ -83,7 +83,7 @@ pub(super) struct Denied {
     pub(super) log: Arc<LineLimiter>,
 }
 
-impl Host for State {
+impl Host for GuestState {
     async fn fetch(
         &mut self,
         request: FetchRequest,

@@ -51,11 +51,11 @@ pub(super) type OnResponse =
 pub(super) struct Blueprint {
     pub(super) name: Arc<str>,
     /// With the imports that may be called on a listener's thread.
-    pub(super) prompt: InstancePre<State>,
+    pub(super) prompt: InstancePre<GuestState>,
     /// With the imports that may wait.
-    pub(super) waiting: InstancePre<State>,
+    pub(super) waiting: InstancePre<GuestState>,
     /// Some: it answers requests as `wasi:http` has it.
-    pub(super) handler: Option<ProxyPre<State>>,
+    pub(super) handler: Option<ProxyPre<GuestState>>,
     pub(super) exports: Exports,
     /// The plugin's `config` as JSON text.
     pub(super) config: String,
@@ -77,7 +77,7 @@ pub(super) struct Blueprint {
 
 /// A live instance.
 pub(super) struct Guest {
-    pub(super) store: Store<State>,
+    pub(super) store: Store<GuestState>,
     pub(super) derive: Option<Derive>,
     pub(super) load: Option<Load>,
     pub(super) on_request: Option<OnRequest>,
@@ -88,7 +88,7 @@ pub(super) struct Guest {
 }
 
 /// What the host knows of a running guest.
-pub(super) struct State {
+pub(super) struct GuestState {
     pub(super) plugin: Arc<str>,
     pub(super) log: Arc<LineLimiter>,
     /// The hook that runs; none while it describes itself.
@@ -148,7 +148,7 @@ impl Blueprint {
     }
 
     /// A store for one that may wait.
-    pub(super) fn waiting_store(&self) -> Store<State> {
+    pub(super) fn waiting_store(&self) -> Store<GuestState> {
         let body = self.limits.max_body.as_usize();
         let handed_over = body.saturating_mul(2).saturating_add(HANDED_OVER);
         self.store(|| UpdateDeadline::Yield(1), handed_over)
@@ -181,8 +181,8 @@ impl Blueprint {
         &self,
         go_on: impl Fn() -> UpdateDeadline + Send + Sync + 'static,
         handed_over: usize,
-    ) -> Store<State> {
-        let state = State {
+    ) -> Store<GuestState> {
+        let state = GuestState {
             plugin: self.name.clone(),
             log: self.log.clone(),
             hook: None,
@@ -214,7 +214,7 @@ impl Blueprint {
         store
     }
 
-    fn guest(&self, store: Store<State>, instance: &Instance) -> Result<Guest, StartError> {
+    fn guest(&self, store: Store<GuestState>, instance: &Instance) -> Result<Guest, StartError> {
         let mut guest = Guest {
             store,
             derive: None,
@@ -321,7 +321,7 @@ fn at_once<T>(call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Resu
 
 /// The function of a hook, if it is exported.
 fn hook<P, R>(
-    store: &mut Store<State>,
+    store: &mut Store<GuestState>,
     instance: &Instance,
     index: Option<ComponentExportIndex>,
     interface: &'static str,
@@ -334,7 +334,7 @@ where
     function.transpose().map_err(|e| wrong_type(interface, &e))
 }
 
-impl State {
+impl GuestState {
     /// A call begins.
     pub(super) fn begin(&mut self, hook: Hook, deadline: Instant) {
         guest_runs();
@@ -358,7 +358,7 @@ impl State {
 }
 
 fn describe<'a>(
-    store: &mut Store<State>,
+    store: &mut Store<GuestState>,
     instance: &Instance,
     exports: &Exports,
 ) -> Result<Option<TypedFunc<(&'a str,), Describe>>, StartError> {
@@ -366,7 +366,7 @@ fn describe<'a>(
 }
 
 fn read_manifest(
-    store: &Store<State>,
+    store: &Store<GuestState>,
     answer: wasmtime::Result<Describe>,
 ) -> Result<types::Manifest, StartError> {
     let (manifest,) = answer.map_err(|e| StartError::Describe(store.data().explain(&e)))?;

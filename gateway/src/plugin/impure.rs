@@ -5,14 +5,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::bindings::{clock, random};
 use super::contract::{CLOCK, RANDOM};
-use super::guest::State;
+use super::guest::GuestState;
 
 /// Bytes that one call hands over.
 const MAX_BYTES: u32 = 64 << 10;
 
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-impl clock::Host for State {
+impl clock::Host for GuestState {
     fn now_ms(&mut self) -> wasmtime::Result<u64> {
         self.may_be_impure(CLOCK)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -25,7 +25,7 @@ impl clock::Host for State {
     }
 }
 
-impl random::Host for State {
+impl random::Host for GuestState {
     fn bytes(&mut self, length: u32) -> wasmtime::Result<Vec<u8>> {
         self.may_be_impure(RANDOM)?;
         if length > MAX_BYTES {

@@ -42,7 +42,7 @@ pub struct Wants {
 }
 
 /// Instances that live until this is dropped.
-pub struct Held(Vec<Guest>);
+pub struct LiveInstances(Vec<Guest>);
 
 /// Looks at a file. Nothing of it runs, but its code is compiled: from `cache_dir`, where
 /// it was compiled before.
@@ -102,7 +102,7 @@ impl Plugin {
     ///
     /// # Errors
     /// When one does not start.
-    pub async fn hold(&self, count: usize) -> Result<Held, CallError> {
+    pub async fn hold(&self, count: usize) -> Result<LiveInstances, CallError> {
         let version = self.versions.current.load_full();
         let mut held = Vec::with_capacity(count);
         for _ in 0..count {
@@ -112,11 +112,11 @@ impl Plugin {
             };
             held.push(guest);
         }
-        Ok(Held(held))
+        Ok(LiveInstances(held))
     }
 }
 
-impl Held {
+impl LiveInstances {
     /// The linear memory of the largest, in bytes: what `max_memory` bounds. Most of it may
     /// never have been touched.
     pub fn linear_memory(&self) -> usize {

@@ -11,7 +11,7 @@ use moka::sync::Cache;
 use super::Hook;
 use super::bindings::kv::{Host, KvError};
 use super::contract::KV;
-use super::guest::State;
+use super::guest::GuestState;
 use super::outcome::NotAllowed;
 
 /// Bytes of a key.
@@ -82,7 +82,7 @@ impl Kv {
     }
 }
 
-impl State {
+impl GuestState {
     /// Imports that make a call's answer depend on more than its inputs.
     pub(super) fn may_be_impure(&self, import: &'static str) -> wasmtime::Result<()> {
         match self.hook {
@@ -92,7 +92,7 @@ impl State {
     }
 }
 
-impl Host for State {
+impl Host for GuestState {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
         self.may_be_impure(KV)?;
         Ok(self.kv.get(&key))

@@ -19,10 +19,10 @@ use super::bindings::types;
 use super::engine::{Loaders, TICK};
 use super::error::CallError;
 use super::fetch::Fetches;
-use super::guest::{Blueprint, Guest, State};
+use super::guest::{Blueprint, Guest, GuestState};
 use super::health::Turn;
 use super::reads::Reads;
-use super::seen::Seen;
+use super::seen::RequestReads;
 use super::{Hook, LoadDecision, calls, check, wasi_http};
 use crate::http::forward;
 
@@ -112,7 +112,7 @@ impl Loader {
     pub(super) async fn load(
         self: &Arc<Self>,
         request: LoadRequest,
-    ) -> Result<(LoadDecision, Seen), CallError> {
+    ) -> Result<(LoadDecision, RequestReads), CallError> {
         let request = Arc::new(request);
         let mut call = Underway {
             loader: self,
@@ -129,7 +129,7 @@ impl Loader {
         self: &Arc<Self>,
         request: Arc<LoadRequest>,
         now: Instant,
-    ) -> Result<(LoadDecision, Seen), CallError> {
+    ) -> Result<(LoadDecision, RequestReads), CallError> {
         let permit = self
             .permits
             .clone()
@@ -159,7 +159,7 @@ impl Loader {
         &self,
         request: Arc<LoadRequest>,
         deadline: Instant,
-    ) -> Result<(LoadDecision, Seen), CallError> {
+    ) -> Result<(LoadDecision, RequestReads), CallError> {
         let limits = &self.blueprint.limits;
         let max_body = limits.max_body.as_usize();
         if request.body.len() > max_body {
@@ -189,7 +189,7 @@ impl Loader {
             keep_unread(pass.headers_mut(), self.reads.rest(request.headers.clone()));
         }
         let query = request.path_and_query.query();
-        let seen = Seen::declared(&self.reads, &request.headers, query);
+        let seen = RequestReads::declared(&self.reads, &request.headers, query);
         Ok((decision, seen))
     }
 
@@ -226,7 +226,7 @@ impl Loader {
     }
 
     /// Where the contract's own hook is there, it goes first.
-    fn http_handler(&self) -> Option<&ProxyPre<State>> {
+    fn http_handler(&self) -> Option<&ProxyPre<GuestState>> {
         let handler = self.blueprint.handler.as_ref();
         handler.filter(|_| self.blueprint.exports.load.is_none())
     }

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use super::bindings::log::{Host, Level};
 use super::check::one_line;
-use super::guest::State;
+use super::guest::GuestState;
 
 /// Bytes of a message that are kept.
 const MAX_MESSAGE: usize = 2 << 10;
 
-impl Host for State {
+impl Host for GuestState {
     fn write(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
         if let Some(dropped) = self.log.admit(Instant::now()) {
             emit(

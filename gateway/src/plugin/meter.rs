@@ -8,7 +8,7 @@ use prometheus::IntGauge;
 use wasmtime::ResourceLimiter;
 
 use super::engine::MAX_TABLE_ELEMENTS;
-use super::error::{CallError, Room};
+use super::error::{CallError, ExceededResource};
 use crate::units::ByteSize;
 
 /// Ends a guest that wants too much.
@@ -96,7 +96,7 @@ impl ResourceLimiter for Memory {
             return self.exceed(CallError::OutOfMemory {
                 asked,
                 limit: self.limit,
-                room: Room::Memory,
+                room: ExceededResource::Memory,
             });
         }
         if !self.total.take(asked.saturating_sub(self.used)) {
@@ -116,7 +116,7 @@ impl ResourceLimiter for Memory {
             true => self.exceed(CallError::OutOfMemory {
                 asked: desired,
                 limit: MAX_TABLE_ELEMENTS,
-                room: Room::Table,
+                room: ExceededResource::Table,
             }),
             false => Ok(true),
         }

@@ -27,7 +27,7 @@ pub enum Field {
 
 /// What a loader saw of a request.
 #[derive(Clone, Default, Debug)]
-pub struct Seen {
+pub struct RequestReads {
     /// What the request has.
     pub fields: Vec<Field>,
     /// What the loader would have read, and saw that it is not there.
@@ -37,7 +37,7 @@ pub struct Seen {
 /// Bytes of a name that people get to see.
 const MAX_SHOWN: usize = 64;
 
-impl Seen {
+impl RequestReads {
     /// What a plugin that `reads` this gets of a request.
     pub(super) fn declared(reads: &Reads, headers: &HeaderMap, query: Option<&str>) -> Self {
         let read = |name: &&HeaderName| is_news(name) && reads.reads_header(name);
@@ -103,8 +103,8 @@ impl Handed {
         }
     }
 
-    pub(super) fn seen(self) -> Seen {
-        Seen {
+    pub(super) fn seen(self) -> RequestReads {
+        RequestReads {
             fields: self.fields.into_iter().collect(),
             absent: Vec::new(),
         }
@@ -182,7 +182,7 @@ mod tests {
             ("host", "h"),
             ("cookie", "id=1; k=2"),
         ]);
-        let seen = Seen::declared(&reads.unwrap(), &headers, Some("q=1&&p"));
+        let seen = RequestReads::declared(&reads.unwrap(), &headers, Some("q=1&&p"));
         assert_eq!(
             shown(&seen.fields),
             [

@@ -21,7 +21,7 @@ use super::config::{Isolation, Limits, Plugin as Config};
 use super::engine::Loaders;
 use super::error::Cause;
 use super::fetch::{Denied, Fetch, Fetches, Granted};
-use super::guest::{Blueprint, State};
+use super::guest::{Blueprint, GuestState};
 use super::heads::Heads;
 use super::health::Health;
 use super::key::Keys;
@@ -204,8 +204,8 @@ impl Workshop {
         &self,
         component: &Component,
         wasi: bool,
-        fetch: fn(&mut Linker<State>) -> wasmtime::Result<()>,
-    ) -> Result<InstancePre<State>, Cause> {
+        fetch: fn(&mut Linker<GuestState>) -> wasmtime::Result<()>,
+    ) -> Result<InstancePre<GuestState>, Cause> {
         let mut linker = Linker::new(&self.engine);
         add_prompt(&mut linker)
             .and_then(|()| fetch(&mut linker))
@@ -245,19 +245,19 @@ fn limits(config: &Config) -> Limits {
 
 /// The imports that never wait. Those that YAML must grant are linked all the same: what
 /// is not granted was refused by name before.
-fn add_prompt(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    log::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
-    kv::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
-    clock::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
-    random::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+fn add_prompt(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    log::add_to_linker::<_, HasSelf<GuestState>>(linker, |state| state)?;
+    kv::add_to_linker::<_, HasSelf<GuestState>>(linker, |state| state)?;
+    clock::add_to_linker::<_, HasSelf<GuestState>>(linker, |state| state)?;
+    random::add_to_linker::<_, HasSelf<GuestState>>(linker, |state| state)
 }
 
-fn grant_fetch(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    fetch::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+fn grant_fetch(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    fetch::add_to_linker::<_, HasSelf<GuestState>>(linker, |state| state)
 }
 
 /// Where a guest may not wait there is a `fetch` that ends the call.
-fn deny_fetch(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+fn deny_fetch(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     type Answer = Result<fetch::FetchResponse, fetch::FetchError>;
     let denied = || wasmtime::Error::new(NotAllowed(contract::FETCH));
     let mut instance = linker.instance(contract::FETCH)?;

@@ -19,7 +19,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, async_trait}
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::check::one_line;
-use super::guest::State;
+use super::guest::GuestState;
 use super::wasi_http::Outgoing;
 use crate::telemetry::limit::LineLimiter;
 
@@ -66,12 +66,12 @@ impl Wasi {
 }
 
 /// Links all of it.
-pub(super) fn add(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(super) fn add(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
 }
 
-impl WasiView for State {
+impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi();
         WasiCtxView {

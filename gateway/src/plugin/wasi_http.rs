@@ -29,9 +29,9 @@ use wasmtime_wasi_http::{
 use super::check;
 use super::error::CallError;
 use super::fetch::{FetchCall, FetchError, Fetches, fetch_deadline};
-use super::guest::State;
+use super::guest::GuestState;
 use super::load::LoadRequest;
-use super::seen::{Handed, Seen};
+use super::seen::{Handed, RequestReads};
 use super::{LoadDecision, LoadedResponse};
 
 /// What such a component exports.
@@ -51,17 +51,19 @@ type Sent = Result<(Response<WasiBody>, Ended), HttpError>;
 type Ended = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
 
 /// Checks that the component has the handler's types.
-pub(super) fn handler(component: &InstancePre<State>) -> wasmtime::Result<ProxyPre<State>> {
+pub(super) fn handler(
+    component: &InstancePre<GuestState>,
+) -> wasmtime::Result<ProxyPre<GuestState>> {
     ProxyPre::new(component.clone())
 }
 
 /// Has the component answer a request.
 pub(super) async fn answer(
-    store: &mut Store<State>,
-    handler: &ProxyPre<State>,
+    store: &mut Store<GuestState>,
+    handler: &ProxyPre<GuestState>,
     request: &Arc<LoadRequest>,
     (fetches, deadline): (Fetches, Instant),
-) -> Result<(LoadDecision, Seen), CallError> {
+) -> Result<(LoadDecision, RequestReads), CallError> {
     let max_body = fetches.max_body;
     let granted = Granted {
         fetches,
@@ -105,7 +107,7 @@ pub(super) async fn answer(
         }
     };
     let granted = mem::take(&mut store.data_mut().wasi().outgoing).0;
-    let seen = granted.map_or_else(Seen::default, |granted| granted.handed.seen());
+    let seen = granted.map_or_else(RequestReads::default, |granted| granted.handed.seen());
     Ok((LoadDecision::Response(response), seen))
 }
 
@@ -171,7 +173,7 @@ async fn received(
     })
 }
 
-impl WasiHttpView for State {
+impl WasiHttpView for GuestState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         let wasi = self.wasi();
         WasiHttpCtxView {

@@ -11,7 +11,7 @@ use crate::cache::event::{Alone, Event};
 use crate::http::conditional;
 use crate::proxy::fetch::Queue;
 use crate::proxy::landing::Settled;
-use crate::proxy::load::{Miss, Place};
+use crate::proxy::load::{FlightPlace, Miss};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::patience::Patience;
 use crate::proxy::{Proxy, Served};
@@ -33,7 +33,7 @@ impl Proxy {
         let stale = self.shown(miss.stale.as_ref());
         let stale = stale.map(|fallback| Arc::clone(&fallback.entry));
         let (fetch, receiver) = miss.fetch(&self.cache, stale, Queue::SideBySide);
-        let mut place = Place {
+        let mut place = FlightPlace {
             follower: leader.follow(),
             private: Some(receiver),
             apart: Some(why),

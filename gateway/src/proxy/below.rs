@@ -16,7 +16,7 @@ use crate::cache::event::{Event, Leased};
 use crate::cache::freshness::State;
 use crate::cache::key::{KeyBuf, KeyId};
 use crate::cache::l2::config::OnTimeout;
-use crate::cache::l2::{self, Held, L2, Sought, Turn};
+use crate::cache::l2::{self, HeldLease, L2, Sought, Turn};
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fetch::Fetch;
 use crate::proxy::metrics::Outcome;
@@ -30,7 +30,7 @@ pub enum Below {
     /// It may be served while it is refreshed.
     Stale(Arc<Entry>),
     /// It is to be loaded, under a lease where there is one.
-    Load(Option<Held>),
+    Load(Option<HeldLease>),
     /// Another node takes too long, and the configuration says not to load then.
     Waited(Failure),
 }

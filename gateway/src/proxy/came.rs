@@ -9,7 +9,7 @@ use http::request::Parts;
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::{Came, CameWith, Credentials};
 use crate::http::vary::Vary;
-use crate::plugin::{Field, HeaderChange, Seen};
+use crate::plugin::{Field, HeaderChange, RequestReads};
 use crate::proxy::cover::{self, Cover};
 use crate::proxy::route::Route;
 use crate::proxy::watch::ByPlugin;
@@ -46,8 +46,8 @@ pub fn credentials(route: &Route, parts: &Parts, key: &KeyBuf) -> Credentials {
 
 impl ByPlugin {
     /// The same as something that the answer depends on.
-    pub fn seen(&self) -> Seen {
-        Seen {
+    pub fn seen(&self) -> RequestReads {
+        RequestReads {
             fields: self.fields.to_vec(),
             absent: Vec::new(),
         }

@@ -17,11 +17,11 @@ use crate::cache::entry::Entry;
 use crate::cache::event::Event;
 use crate::cache::freshness::{State, initial_age};
 use crate::cache::key::KeyBuf;
-use crate::cache::l2::Held;
+use crate::cache::l2::HeldLease;
 use crate::cache::policy::{Exchange, Refusal, Terms};
 use crate::http::body::Body;
 use crate::http::range::ContentRange;
-use crate::plugin::Seen;
+use crate::plugin::RequestReads;
 use crate::proxy::below::Below;
 use crate::proxy::context::Ask;
 use crate::proxy::head::{freshness, prepare};
@@ -43,7 +43,7 @@ pub struct Fetch {
     pub private: Option<oneshot::Sender<Response<Body>>>,
     pub queue: Queue,
     /// The turn to load, among the nodes that share the second tier.
-    pub lease: Option<Held>,
+    pub lease: Option<HeldLease>,
 }
 
 /// How a load stands to other requests for its key.
@@ -281,7 +281,7 @@ impl Fetch {
     }
 
     /// A loader says that there is no such thing.
-    async fn absent(self, leader: Leader, seen: Seen) {
+    async fn absent(self, leader: Leader, seen: RequestReads) {
         if let Some(stale) = &self.stale {
             self.cache.drop_entry(stale);
         }

@@ -20,7 +20,7 @@ use crate::proxy::excerpt::{self, Excerpted};
 use crate::proxy::fallback::Fallback;
 use crate::proxy::fetch::ERRORS;
 use crate::proxy::head_update::Stored;
-use crate::proxy::load::{Miss, Place, Waited};
+use crate::proxy::load::{FlightPlace, Miss, Waited};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::share::kept_under;
 use crate::proxy::{Proxy, Served, plan, respond};
@@ -46,7 +46,7 @@ pub enum Settled {
 
 impl Proxy {
     /// What a wait came to.
-    pub(super) async fn settled(&self, miss: &Miss, place: Place, waited: Waited) -> Settled {
+    pub(super) async fn settled(&self, miss: &Miss, place: FlightPlace, waited: Waited) -> Settled {
         let leads = place.private.is_some();
         let landing = match waited {
             Waited::Landed(landing) => landing,
@@ -69,7 +69,7 @@ impl Proxy {
         }
     }
 
-    fn landed_stored(&self, miss: &Miss, entry: &Entry, place: &Place) -> Settled {
+    fn landed_stored(&self, miss: &Miss, entry: &Entry, place: &FlightPlace) -> Settled {
         let leads = place.private.is_some();
         if !leads && let Some(variant) = self.other_variant(miss, entry) {
             return Settled::Variant(variant);
@@ -98,7 +98,7 @@ impl Proxy {
     ///
     /// Invariant: a flight is keyed before `Vary` is known, so a follower takes the
     /// leader's answer only if its own request selects the same variant.
-    pub(super) fn join(&self, miss: &Miss, fill: &Arc<Fill>, place: &Place) -> Settled {
+    pub(super) fn join(&self, miss: &Miss, fill: &Arc<Fill>, place: &FlightPlace) -> Settled {
         let (ask, keyed) = (&miss.ask, &miss.keyed);
         let leads = place.private.is_some();
         let variant = variant_key(
@@ -208,7 +208,7 @@ impl Proxy {
     }
 
     /// What the leader's client gets that is for it alone.
-    async fn private(&self, miss: &Miss, place: Place) -> Settled {
+    async fn private(&self, miss: &Miss, place: FlightPlace) -> Settled {
         let response = match place.private {
             Some(receiver) => receiver.await.ok(),
             None => None,

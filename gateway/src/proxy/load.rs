@@ -26,7 +26,7 @@ use crate::proxy::fallback::Fallback;
 use crate::proxy::fetch::{Fetch, Queue};
 use crate::proxy::landing::Settled;
 use crate::proxy::metrics::Outcome;
-use crate::proxy::parts::{self, Held};
+use crate::proxy::parts::{self, StoredParts};
 use crate::proxy::patience::{Next, Patience};
 use crate::proxy::{Proxy, Served, missing, plan, source};
 
@@ -45,7 +45,7 @@ pub(super) struct Miss {
 }
 
 /// This request's place in a flight.
-pub(super) struct Place {
+pub(super) struct FlightPlace {
     pub(super) follower: Follower,
     /// Some: it leads, and a response that is not to be shared comes here.
     pub(super) private: Option<oneshot::Receiver<http::Response<Body>>>,
@@ -55,7 +55,7 @@ pub(super) struct Place {
 
 /// What came of asking for a place.
 enum Boarded {
-    Aboard(Place),
+    Aboard(FlightPlace),
     /// A load that ended since the look-up answers it.
     Served(Served),
 }
@@ -158,9 +158,9 @@ impl Proxy {
         let mut reason = missing(&found);
         if matches!(found, Lookup::Miss(..)) {
             match self.held(&ask, &keyed.key) {
-                Held::Answer(served) => return served,
-                Held::TooLittle => reason = Forward::Partial,
-                Held::Nothing => {}
+                StoredParts::Answer(served) => return served,
+                StoredParts::TooLittle => reason = Forward::Partial,
+                StoredParts::Nothing => {}
             }
         }
         let only_if_cached = plan::only_if_cached(&ask.route, &ask.parts);
@@ -272,7 +272,7 @@ impl Proxy {
         let leader = match self.cache.board(&miss.key, || ask.marks(keyed)) {
             Turn::Follow(follower) => {
                 self.cache.hooks.emit(Event::InflightReuse);
-                return Boarded::Aboard(Place {
+                return Boarded::Aboard(FlightPlace {
                     follower,
                     private: None,
                     apart: None,
@@ -287,7 +287,7 @@ impl Proxy {
             return Boarded::Served(served);
         }
         if miss.part
-            && let Held::Answer(served) = self.held(ask, &keyed.key)
+            && let StoredParts::Answer(served) = self.held(ask, &keyed.key)
         {
             // The leader's Drop sends the followers to look, too.
             return Boarded::Served(served);
@@ -301,7 +301,7 @@ impl Proxy {
         // before must not come back by way of a validation.
         let stale = shown.map(|fallback| Arc::clone(&fallback.entry));
         let (fetch, receiver) = miss.fetch(&self.cache, stale, Queue::OneLoad);
-        let place = Place {
+        let place = FlightPlace {
             follower: leader.follow(),
             private: Some(receiver),
             apart: None,
@@ -320,7 +320,12 @@ impl Proxy {
     }
 
     /// Waits for the landing, as long as this request does.
-    pub(super) async fn wait(&self, miss: &Miss, place: &mut Place, patience: &Patience) -> Waited {
+    pub(super) async fn wait(
+        &self,
+        miss: &Miss,
+        place: &mut FlightPlace,
+        patience: &Patience,
+    ) -> Waited {
         let usable = miss.stale.as_ref().filter(|fallback| fallback.is_usable());
         let may_come = usable.is_some() || self.cache.below().is_some();
         let soft = miss.ask.route.policy.soft_timeout.filter(|_| may_come);

@@ -19,7 +19,7 @@ use crate::cache::key::KeyBuf;
 use crate::http::body::Body;
 use crate::http::forward::HopWishes;
 use crate::http::path;
-use crate::plugin::{Field, Plugin, Seen};
+use crate::plugin::{Field, Plugin, RequestReads};
 use crate::proxy::Visit;
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::plan::{self, Plan};
@@ -67,16 +67,16 @@ fn of_text<'a>(route: &'a Route, key: &KeyBuf) -> Option<&'a Plugin> {
 }
 
 /// The parameters that go on and make no difference to the key, where code derives it.
-pub fn unheld(ask: &Ask, key: &KeyBuf) -> Seen {
+pub fn unheld(ask: &Ask, key: &KeyBuf) -> RequestReads {
     let Some(query) = ask.parts.uri.query() else {
-        return Seen::default();
+        return RequestReads::default();
     };
     let by_code = of_text(&ask.route, key).is_some_and(Plugin::keys_by_code);
     if !by_code {
-        return Seen::default();
+        return RequestReads::default();
     }
     let pieces: Vec<&str> = query.split('&').collect();
-    let mut seen = Seen::default();
+    let mut seen = RequestReads::default();
     for (n, piece) in pieces.iter().enumerate().take(MOST_TRIED) {
         if piece.is_empty() {
             continue;

@@ -24,7 +24,7 @@ use crate::proxy::route::Route;
 use crate::proxy::{Proxy, Served, plan};
 
 /// What stored parts are to a request.
-pub enum Held {
+pub enum StoredParts {
     /// None, or none that is fresh.
     Nothing,
     /// Some, but not all that is asked for.
@@ -68,10 +68,10 @@ pub fn load_key(key: &Key, request: &Request) -> Key {
 
 impl Proxy {
     /// What the stored parts are to a request for a range.
-    pub(super) fn held(&self, ask: &Ask, key: &KeyBuf) -> Held {
+    pub(super) fn held(&self, ask: &Ask, key: &KeyBuf) -> StoredParts {
         let asks = ask.parts.method == Method::GET && ask.parts.headers.contains_key(RANGE);
         if !asks || !kept(&ask.route) {
-            return Held::Nothing;
+            return StoredParts::Nothing;
         }
         let now = Instant::now();
         let fresh = |entry: &Entry| {
@@ -79,11 +79,11 @@ impl Proxy {
         };
         let found = self.cache.parts(&key.of_parts(), &ask.parts.headers);
         let Some(entry) = found.filter(|entry| fresh(entry)) else {
-            return Held::Nothing;
+            return StoredParts::Nothing;
         };
         match answer(&ask.parts, &entry, now) {
-            Some(response) => Held::Answer(Served::new(response, Outcome::Hit)),
-            None => Held::TooLittle,
+            Some(response) => StoredParts::Answer(Served::new(response, Outcome::Hit)),
+            None => StoredParts::TooLittle,
         }
     }
 }

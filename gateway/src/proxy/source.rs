@@ -15,7 +15,7 @@ use crate::http::memory::{self, ConnectionMemory, PROCESS};
 use crate::http::{conditional, range};
 use crate::origin::{Origin, OriginError};
 use crate::plugin::config::LoaderError;
-use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, Seen};
+use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, RequestReads};
 use crate::proxy::context::Ask;
 use crate::proxy::head::withholds;
 use crate::proxy::watch;
@@ -24,7 +24,7 @@ use crate::proxy::watch;
 pub enum Loaded {
     Response(Answer),
     /// There is no such thing: the stale copy goes, too. A loader saw this.
-    Absent(Seen),
+    Absent(RequestReads),
     /// The loader wants the stale copy served.
     Stale,
     Failed(Failure),
@@ -41,9 +41,9 @@ pub struct Answer {
     /// The request carried the stale copy's validators: a 304 is about it.
     pub validates: bool,
     /// What a loader saw of the request.
-    pub seen: Option<Box<Seen>>,
+    pub seen: Option<Box<RequestReads>>,
     /// What a response plugin saw of it.
-    pub looked: Option<Box<Seen>>,
+    pub looked: Option<Box<RequestReads>>,
     /// A plugin wants it not stored.
     pub kept_out: bool,
     /// What is stored and the response continues: parts that it is put together with, whose
@@ -220,7 +220,7 @@ async fn by_plugin(
 
 impl Loaded {
     /// The same, after a loader saw this of the request.
-    fn after(mut self, seen: Seen) -> Self {
+    fn after(mut self, seen: RequestReads) -> Self {
         if let Self::Response(answer) = &mut self {
             answer.seen = Some(Box::new(seen));
         }

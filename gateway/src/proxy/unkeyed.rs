@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::Refusal;
 use crate::http::vary::Vary;
-use crate::plugin::{Field, Seen};
+use crate::plugin::{Field, RequestReads};
 use crate::proxy::config::Unkeyed;
 use crate::proxy::cover::Cover;
 use crate::proxy::metrics::UnkeyedCount;
@@ -66,7 +66,7 @@ impl Watch {
         &self,
         route: &Route,
         key: &KeyBuf,
-        seen: &Seen,
+        seen: &RequestReads,
         response: &mut HeaderMap,
     ) -> Result<(), Refusal> {
         if self.rule == Unkeyed::Allow {
@@ -93,7 +93,7 @@ impl Watch {
     ///
     /// # Errors
     /// When it may not.
-    pub fn found(&self, route: &Route, unheld: &Seen) -> Result<(), Refusal> {
+    pub fn found(&self, route: &Route, unheld: &RequestReads) -> Result<(), Refusal> {
         if unheld.fields.is_empty() {
             return Ok(());
         }
@@ -116,7 +116,7 @@ impl Watch {
     }
 
     /// Lines for `explain`: what is seen of this request, and what was seen of others.
-    pub fn explain(&self, route: &Route, key: &KeyBuf, seen: &Seen) -> Vec<String> {
+    pub fn explain(&self, route: &Route, key: &KeyBuf, seen: &RequestReads) -> Vec<String> {
         if self.rule == Unkeyed::Allow {
             return Vec::new();
         }

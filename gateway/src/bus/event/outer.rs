@@ -9,7 +9,7 @@ use std::io::BufRead;
 use serde::de::IgnoredAny;
 
 use super::form::{Bounded, Outer};
-use super::skim::{Head, Skim};
+use super::skim::{SkimReader, ValueHead};
 use super::{MAX_BYTES, MAX_KEYS, MAX_READ, MAX_TEXT, Malformed};
 
 /// Fields of an event that is a record, at most.
@@ -52,7 +52,7 @@ enum Field {
 
 /// Reads an event.
 struct Reader<R> {
-    from: Skim<R>,
+    from: SkimReader<R>,
     skimmed: Skimmed,
     seen: Vec<Field>,
     /// Bytes of the texts that were read.
@@ -62,7 +62,7 @@ struct Reader<R> {
 /// Reads the event that `from` has.
 pub fn skim(from: impl BufRead) -> Skimmed {
     let mut reader = Reader {
-        from: Skim::new(from, MAX_READ),
+        from: SkimReader::new(from, MAX_READ),
         skimmed: Skimmed {
             outer: Outer::default(),
             fault: None,
@@ -90,13 +90,13 @@ impl Skimmed {
 impl<R: BufRead> Reader<R> {
     fn all(&mut self) -> Result<(), Malformed> {
         match self.from.head()? {
-            Head::Map(pairs) => {
+            ValueHead::Map(pairs) => {
                 for _ in 0..pairs {
                     let field = self.name()?;
                     self.field(field)?;
                 }
             }
-            Head::Record(names) if names as usize <= MAX_FIELDS => {
+            ValueHead::Record(names) if names as usize <= MAX_FIELDS => {
                 let names = (0..names)
                     .map(|_| self.name())
                     .collect::<Result<Vec<_>, _>>()?;
@@ -112,7 +112,7 @@ impl<R: BufRead> Reader<R> {
 
     fn name(&mut self) -> Result<Field, Malformed> {
         let head = self.from.head()?;
-        let Head::Text(length @ ..=LONGEST_NAME) = head else {
+        let ValueHead::Text(length @ ..=LONGEST_NAME) = head else {
             self.from.skip(head)?;
             return Ok(Field::Unknown);
         };
@@ -139,7 +139,7 @@ impl<R: BufRead> Reader<R> {
             Field::Keys => self.skimmed.outer.keys = self.keys()?,
             Field::Lamina => {
                 let head = self.from.head()?;
-                self.skimmed.outer.lamina = (head != Head::Nil).then_some(IgnoredAny);
+                self.skimmed.outer.lamina = (head != ValueHead::Nil).then_some(IgnoredAny);
                 self.from.skip(head)?;
             }
             Field::Value => {
@@ -158,22 +158,22 @@ impl<R: BufRead> Reader<R> {
 
     fn number(&mut self) -> Result<Option<f64>, Malformed> {
         match self.from.head()? {
-            Head::Number(number) => Ok(Some(number)),
+            ValueHead::Number(number) => Ok(Some(number)),
             head => self.absent(head),
         }
     }
 
     fn text(&mut self) -> Result<Option<String>, Malformed> {
         match self.from.head()? {
-            Head::Text(length) => self.text_of(length).map(Some),
+            ValueHead::Text(length) => self.text_of(length).map(Some),
             head => self.absent(head),
         }
     }
 
     /// `null` or `undefined`, if it is that.
-    fn absent<T>(&mut self, head: Head) -> Result<Option<T>, Malformed> {
+    fn absent<T>(&mut self, head: ValueHead) -> Result<Option<T>, Malformed> {
         match head {
-            Head::Nil | Head::Extension(_) => self.from.skip(head).map(|()| None),
+            ValueHead::Nil | ValueHead::Extension(_) => self.from.skip(head).map(|()| None),
             _ => Err(Malformed::Form),
         }
     }
@@ -194,7 +194,7 @@ impl<R: BufRead> Reader<R> {
 
     fn keys(&mut self) -> Result<Option<Bounded<String>>, Malformed> {
         let count = match self.from.head()? {
-            Head::List(count) => count,
+            ValueHead::List(count) => count,
             head => return self.absent(head),
         };
         let mut items = Vec::new();
@@ -208,7 +208,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn key(&mut self) -> Result<String, Malformed> {
-        let Head::Text(length) = self.from.head()? else {
+        let ValueHead::Text(length) = self.from.head()? else {
             return Err(Malformed::Form);
         };
         if length as usize > MAX_TEXT {

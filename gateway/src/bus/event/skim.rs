@@ -29,7 +29,7 @@ const FIRST_RECORD: u8 = 0x40;
 
 /// How a value begins.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Head {
+pub enum ValueHead {
     Nil,
     Number(f64),
     /// So many bytes of text follow.
@@ -49,7 +49,7 @@ pub enum Head {
 }
 
 /// Reads from `R`, up to a limit.
-pub struct Skim<R> {
+pub struct SkimReader<R> {
     from: R,
     /// Bytes that may still be read.
     left: u64,
@@ -57,7 +57,7 @@ pub struct Skim<R> {
     records: [Option<u32>; 64],
 }
 
-impl<R: BufRead> Skim<R> {
+impl<R: BufRead> SkimReader<R> {
     pub fn new(from: R, limit: u64) -> Self {
         Self {
             from,
@@ -81,7 +81,7 @@ impl<R: BufRead> Skim<R> {
     ///
     /// # Errors
     /// When the input ends, is damaged or too large, or a record has no list of names.
-    pub fn head(&mut self) -> Result<Head, Malformed> {
+    pub fn head(&mut self) -> Result<ValueHead, Malformed> {
         loop {
             if let Some(head) = self.head_or_prefix()? {
                 return Ok(head);
@@ -90,41 +90,41 @@ impl<R: BufRead> Skim<R> {
     }
 
     /// None: only something was read that stands before a value.
-    fn head_or_prefix(&mut self) -> Result<Option<Head>, Malformed> {
+    fn head_or_prefix(&mut self) -> Result<Option<ValueHead>, Malformed> {
         Ok(Some(match Marker::from_u8(self.byte()?) {
-            Marker::Null => Head::Nil,
+            Marker::Null => ValueHead::Nil,
             Marker::FixPos(byte) => self.record_or_number(byte),
-            Marker::FixNeg(number) => Head::Number(number.into()),
-            Marker::U8 => Head::Number(self.byte()?.into()),
-            Marker::U16 => Head::Number(u16::from_be_bytes(self.bytes()?).into()),
-            Marker::U32 => Head::Number(u32::from_be_bytes(self.bytes()?).into()),
-            Marker::U64 => Head::Number(u64::from_be_bytes(self.bytes()?) as f64),
-            Marker::I8 => Head::Number(i8::from_be_bytes(self.bytes()?).into()),
-            Marker::I16 => Head::Number(i16::from_be_bytes(self.bytes()?).into()),
-            Marker::I32 => Head::Number(i32::from_be_bytes(self.bytes()?).into()),
-            Marker::I64 => Head::Number(i64::from_be_bytes(self.bytes()?) as f64),
-            Marker::F32 => Head::Number(f32::from_be_bytes(self.bytes()?).into()),
-            Marker::F64 => Head::Number(f64::from_be_bytes(self.bytes()?)),
-            Marker::FixStr(length) => Head::Text(length.into()),
-            Marker::Str8 => Head::Text(self.length8()?),
-            Marker::Str16 => Head::Text(self.length16()?),
-            Marker::Str32 => Head::Text(self.length32()?),
-            Marker::Bin8 => Head::Other(self.length8()?),
-            Marker::Bin16 => Head::Other(self.length16()?),
-            Marker::Bin32 => Head::Other(self.length32()?),
-            Marker::FixArray(length) => Head::List(length.into()),
-            Marker::Array16 => Head::List(self.length16()?),
-            Marker::Array32 => Head::List(self.length32()?),
-            Marker::FixMap(length) => Head::Map(length.into()),
-            Marker::Map16 => Head::Map(self.length16()?),
-            Marker::Map32 => Head::Map(self.length32()?),
+            Marker::FixNeg(number) => ValueHead::Number(number.into()),
+            Marker::U8 => ValueHead::Number(self.byte()?.into()),
+            Marker::U16 => ValueHead::Number(u16::from_be_bytes(self.bytes()?).into()),
+            Marker::U32 => ValueHead::Number(u32::from_be_bytes(self.bytes()?).into()),
+            Marker::U64 => ValueHead::Number(u64::from_be_bytes(self.bytes()?) as f64),
+            Marker::I8 => ValueHead::Number(i8::from_be_bytes(self.bytes()?).into()),
+            Marker::I16 => ValueHead::Number(i16::from_be_bytes(self.bytes()?).into()),
+            Marker::I32 => ValueHead::Number(i32::from_be_bytes(self.bytes()?).into()),
+            Marker::I64 => ValueHead::Number(i64::from_be_bytes(self.bytes()?) as f64),
+            Marker::F32 => ValueHead::Number(f32::from_be_bytes(self.bytes()?).into()),
+            Marker::F64 => ValueHead::Number(f64::from_be_bytes(self.bytes()?)),
+            Marker::FixStr(length) => ValueHead::Text(length.into()),
+            Marker::Str8 => ValueHead::Text(self.length8()?),
+            Marker::Str16 => ValueHead::Text(self.length16()?),
+            Marker::Str32 => ValueHead::Text(self.length32()?),
+            Marker::Bin8 => ValueHead::Other(self.length8()?),
+            Marker::Bin16 => ValueHead::Other(self.length16()?),
+            Marker::Bin32 => ValueHead::Other(self.length32()?),
+            Marker::FixArray(length) => ValueHead::List(length.into()),
+            Marker::Array16 => ValueHead::List(self.length16()?),
+            Marker::Array32 => ValueHead::List(self.length32()?),
+            Marker::FixMap(length) => ValueHead::Map(length.into()),
+            Marker::Map16 => ValueHead::Map(self.length16()?),
+            Marker::Map32 => ValueHead::Map(self.length32()?),
             Marker::FixExt1 => return self.short_extension(),
             Marker::FixExt4 => match self.byte()? {
                 NUMBERED => {
                     self.pass(4)?;
                     return Ok(None);
                 }
-                _ => Head::Extension(4),
+                _ => ValueHead::Extension(4),
             },
             Marker::FixExt2 => self.extension(2)?,
             Marker::FixExt8 => self.extension(8)?,
@@ -141,34 +141,34 @@ impl<R: BufRead> Skim<R> {
                 let length = self.length32()?;
                 self.extension(length)?
             }
-            Marker::True | Marker::False | Marker::Reserved => Head::Other(0),
+            Marker::True | Marker::False | Marker::Reserved => ValueHead::Other(0),
         }))
     }
 
-    fn record_or_number(&self, byte: u8) -> Head {
+    fn record_or_number(&self, byte: u8) -> ValueHead {
         let place = byte.checked_sub(FIRST_RECORD).map(usize::from);
         match place.and_then(|place| self.records[place]) {
-            Some(values) => Head::KnownRecord(values),
-            None => Head::Number(byte.into()),
+            Some(values) => ValueHead::KnownRecord(values),
+            None => ValueHead::Number(byte.into()),
         }
     }
 
-    fn extension(&mut self, length: u32) -> Result<Head, Malformed> {
+    fn extension(&mut self, length: u32) -> Result<ValueHead, Malformed> {
         self.byte()?;
-        Ok(Head::Extension(length))
+        Ok(ValueHead::Extension(length))
     }
 
     /// Of one byte.
-    fn short_extension(&mut self) -> Result<Option<Head>, Malformed> {
+    fn short_extension(&mut self) -> Result<Option<ValueHead>, Malformed> {
         let [kind, byte] = self.bytes()?;
         Ok(match kind {
             RECORD => {
                 let names = self.names()?;
                 self.records[usize::from(byte & 0x3f)] = Some(names);
-                Some(Head::Record(names))
+                Some(ValueHead::Record(names))
             }
             _ if byte == 0 && PREFIXES.contains(&kind) => None,
-            _ => Some(Head::Extension(0)),
+            _ => Some(ValueHead::Extension(0)),
         })
     }
 
@@ -187,7 +187,7 @@ impl<R: BufRead> Skim<R> {
     ///
     /// # Errors
     /// See [`head`](Self::head).
-    pub fn skip(&mut self, head: Head) -> Result<(), Malformed> {
+    pub fn skip(&mut self, head: ValueHead) -> Result<(), Malformed> {
         let mut values = self.skip_bytes(head)?;
         while values > 0 {
             let next = self.head()?;
@@ -197,15 +197,15 @@ impl<R: BufRead> Skim<R> {
     }
 
     /// Answers how many values follow.
-    fn skip_bytes(&mut self, head: Head) -> Result<u64, Malformed> {
+    fn skip_bytes(&mut self, head: ValueHead) -> Result<u64, Malformed> {
         Ok(match head {
-            Head::Nil | Head::Number(_) => 0,
-            Head::Text(length) | Head::Extension(length) | Head::Other(length) => {
+            ValueHead::Nil | ValueHead::Number(_) => 0,
+            ValueHead::Text(length) | ValueHead::Extension(length) | ValueHead::Other(length) => {
                 self.pass(length.into())?;
                 0
             }
-            Head::List(values) | Head::KnownRecord(values) => values.into(),
-            Head::Map(pairs) | Head::Record(pairs) => u64::from(pairs) * 2,
+            ValueHead::List(values) | ValueHead::KnownRecord(values) => values.into(),
+            ValueHead::Map(pairs) | ValueHead::Record(pairs) => u64::from(pairs) * 2,
         })
     }
 

@@ -184,7 +184,7 @@ fn what_was_not_applied_may_come_again() {
     let mut ear = Ear::new(Guarantee::Durable);
     for event in [purge(1, 1, 1), word("a", 1, 1)] {
         assert_eq!(ear.hears(1, &event), Ok(()));
-        ear.replays.retract(&Taken {
+        ear.replays.retract(&TakenNumber {
             source: "a".to_owned(),
             boot: 1,
             number: Number::of(event.ours.as_ref().unwrap()),

@@ -37,7 +37,7 @@ use super::store::{
 };
 use crate::cache::key::Hash64;
 use crate::cache::purge::Order;
-use access::{Access, Timed};
+use access::{Access, TimedDatabase};
 use writer::{Command, Effect, Work};
 
 pub use open::{OpenError, open};
@@ -73,7 +73,7 @@ impl Disk {
     /// Runs a read where it may block, and survives what a damaged page does.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Timed) -> Result<T, redb::Error> + Send + 'static,
+        read: impl FnOnce(&TimedDatabase) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
         let access = Arc::clone(&self.access);
         let answer = tokio::task::spawn_blocking(move || access.with(read))
@@ -103,7 +103,8 @@ impl Store for Disk {
         max: usize,
     ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
         let key = *key;
-        let read = move |timed: &Timed| found(timed, &timed.database.begin_read()?, &key, max);
+        let read =
+            move |timed: &TimedDatabase| found(timed, &timed.database.begin_read()?, &key, max);
         async move { self.read(read).await? }.boxed()
     }
 
@@ -114,7 +115,7 @@ impl Store for Disk {
         number: Hash64,
     ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
         let key = *key;
-        let read = move |timed: &Timed| {
+        let read = move |timed: &TimedDatabase| {
             let read = timed.database.begin_read()?;
             let invalidated = tables::invalidated(&read, &[number])?;
             Ok(found(timed, &read, &key, max)?.map(|found| (found, invalidated)))
@@ -137,8 +138,9 @@ impl Store for Disk {
         numbers: &'a [Hash64],
     ) -> BoxFuture<'a, Result<Order, StoreError>> {
         let numbers = numbers.to_vec();
-        let read =
-            move |timed: &Timed| tables::invalidated(&timed.database.begin_read()?, &numbers);
+        let read = move |timed: &TimedDatabase| {
+            tables::invalidated(&timed.database.begin_read()?, &numbers)
+        };
         self.read(read).boxed()
     }
 
@@ -236,7 +238,7 @@ impl Store for Disk {
 }
 
 fn found(
-    timed: &Timed,
+    timed: &TimedDatabase,
     read: &ReadTransaction,
     key: &StoreKey,
     max: usize,

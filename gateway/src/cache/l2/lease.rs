@@ -26,14 +26,14 @@ use crate::cache::key::{Key, KeyId};
 
 /// Whose turn it is to load.
 pub enum Turn {
-    Mine(Held),
+    Mine(HeldLease),
     Others,
     /// The store does not tell: load.
     Unknown,
 }
 
 /// A lease that is renewed until it is dropped, and given back then.
-pub struct Held {
+pub struct HeldLease {
     tier: Arc<L2>,
     lease: Lease,
     ttl: Duration,
@@ -94,7 +94,7 @@ impl L2 {
         }
         let (turn, leased) = match answer {
             Ok(Acquired::Owned) => {
-                let held = Held::new(Arc::clone(self), lease, ttl);
+                let held = HeldLease::new(Arc::clone(self), lease, ttl);
                 (Turn::Mine(held), Leased::Owned)
             }
             Ok(Acquired::Busy) => (Turn::Others, Leased::Busy),
@@ -139,7 +139,7 @@ impl Freed {
     }
 }
 
-impl Held {
+impl HeldLease {
     fn new(tier: Arc<L2>, lease: Lease, ttl: Duration) -> Self {
         let renewal = tokio::spawn(renew(Arc::clone(&tier), lease.clone(), ttl)).abort_handle();
         Self {
@@ -155,7 +155,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldLease {
     fn drop(&mut self) {
         self.renewal.abort();
         let (tier, lease) = (Arc::clone(&self.tier), self.lease.clone());

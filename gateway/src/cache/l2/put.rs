@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::HeaderName;
 
 use super::guard::{Call, Failed};
-use super::lease::Held;
+use super::lease::HeldLease;
 use super::store::{Lease, LogPlace, Put, StoreKey, Written};
 use super::writer::Busy;
 use super::{L2, convert};
@@ -49,7 +49,7 @@ impl L2 {
         lists: &[Vec<HeaderName>],
         entry: &Entry,
         lifetime: Duration,
-        held: Held,
+        held: HeldLease,
     ) {
         for write in self.writes(primary, lists, entry, lifetime) {
             // What waits there is older.

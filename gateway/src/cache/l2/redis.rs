@@ -97,7 +97,7 @@ struct Redis {
     /// How long a record lives at most.
     max_life: Duration,
     /// What is known of the purge log's generation.
-    generation: log::Told,
+    generation: log::KnownGeneration,
     /// Leases of others, as they were seen.
     watched: lease::Watched,
     /// The server is older than flags of scripts.
@@ -161,7 +161,7 @@ pub fn open_for(config: &config::Redis, common: Common<'_>) -> Result<Arc<dyn St
         },
         seals: common.secret.map(|secret| Seals::new(secret.as_bytes())),
         max_life: common.max_life,
-        generation: log::Told::default(),
+        generation: log::KnownGeneration::default(),
         watched: lease::Watched::default(),
         is_flagless: AtomicBool::new(false),
         left: Mutex::default(),

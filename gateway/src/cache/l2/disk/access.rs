@@ -8,7 +8,7 @@ use super::failed;
 use crate::cache::l2::store::StoreError;
 
 /// An open database and its time.
-pub(super) struct Timed {
+pub(super) struct TimedDatabase {
     pub(super) database: Database,
     pub(super) clock: Clock,
 }
@@ -22,12 +22,12 @@ pub(super) struct Access {
 }
 
 enum DatabaseState {
-    Open(Timed),
+    Open(TimedDatabase),
     Shut(StoreError),
 }
 
 impl Access {
-    pub(super) fn open(database: Timed) -> Self {
+    pub(super) fn open(database: TimedDatabase) -> Self {
         Self::of(DatabaseState::Open(database))
     }
 
@@ -48,7 +48,7 @@ impl Access {
     /// When it is shut, or the disk or the file fails.
     pub(super) fn with<T>(
         &self,
-        what: impl FnOnce(&Timed) -> Result<T, redb::Error>,
+        what: impl FnOnce(&TimedDatabase) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         match &*self.state.read() {
             DatabaseState::Open(database) => what(database).map_err(|error| self.named(&error)),
@@ -67,7 +67,7 @@ impl Access {
         drop(before);
     }
 
-    pub(super) fn reopen(&self, database: Timed) {
+    pub(super) fn reopen(&self, database: TimedDatabase) {
         *self.fault.lock() = None;
         *self.state.write() = DatabaseState::Open(database);
     }

@@ -17,7 +17,7 @@ pub(super) struct Clock {
 
 /// A time of the clock, as the database keeps it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Kept {
+pub(super) struct ClockMark {
     /// Milliseconds; those of the Unix epoch when the clock was first used.
     pub(super) time: u64,
     /// The machine's uptime then.
@@ -26,7 +26,7 @@ pub(super) struct Kept {
 
 impl Clock {
     /// Goes on from what was kept.
-    pub(super) fn resume(kept: Option<Kept>, now: &Moment) -> Self {
+    pub(super) fn resume(kept: Option<ClockMark>, now: &Moment) -> Self {
         let wall = millis(now.wall);
         let time = kept.map_or(wall, |kept| match passed(&kept, now) {
             Some(passed) => kept.time.saturating_add(millis(passed)),
@@ -44,15 +44,15 @@ impl Clock {
     }
 
     /// What is to be kept.
-    pub(super) fn kept(&self) -> Kept {
-        Kept {
+    pub(super) fn kept(&self) -> ClockMark {
+        ClockMark {
             time: self.now(),
             uptime: Moment::now().uptime,
         }
     }
 }
 
-fn passed(kept: &Kept, now: &Moment) -> Option<Duration> {
+fn passed(kept: &ClockMark, now: &Moment) -> Option<Duration> {
     now.uptime?.since(&kept.uptime?)
 }
 
@@ -78,7 +78,7 @@ mod tests {
     fn it_goes_on_by_the_uptime_and_never_goes_back() {
         let resumed = |kept, now: &Moment| Clock::resume(kept, now).time;
         assert_eq!(resumed(None, &at(10_000, 1, 50)), 10_000_000);
-        let kept = Kept {
+        let kept = ClockMark {
             time: 10_000_000,
             uptime: at(0, 1, 50).uptime,
         };

@@ -13,9 +13,9 @@ use std::time::SystemTime;
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError};
 
-use super::access::Timed;
+use super::access::TimedDatabase;
 use super::clock::Clock;
-use super::trust::Trust;
+use super::trust::TrustMarker;
 use super::{aside, tables};
 use crate::cache::record::Moment;
 
@@ -29,7 +29,7 @@ static ROOM: [u8; 256 << 10] = [0; 256 << 10];
 /// The file, and whether it is believed.
 pub(super) struct DatabaseFile {
     path: PathBuf,
-    pub(super) trust: Trust,
+    pub(super) trust: TrustMarker,
 }
 
 /// Why it can't be opened.
@@ -56,7 +56,7 @@ impl DatabaseFile {
     pub(super) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            trust: Trust::of(path),
+            trust: TrustMarker::of(path),
         }
     }
 
@@ -64,7 +64,7 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// See [`Unusable`].
-    pub(super) fn open(&mut self) -> Result<Timed, Unusable> {
+    pub(super) fn open(&mut self) -> Result<TimedDatabase, Unusable> {
         Ok(timed(self.sound()?)?)
     }
 
@@ -93,7 +93,7 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// When it can't be opened without more ado.
-    pub(super) fn reopen(&self) -> Result<Timed, String> {
+    pub(super) fn reopen(&self) -> Result<TimedDatabase, String> {
         // redb panics on some damage.
         match std::panic::catch_unwind(|| timed(database(&self.path)?)) {
             Ok(opened) => opened.map_err(|error| error.to_string()),
@@ -163,9 +163,9 @@ fn database(path: &Path) -> Result<Database, redb::Error> {
         .map_err(|error: DatabaseError| redb::Error::from(error))
 }
 
-fn timed(database: Database) -> Result<Timed, redb::Error> {
+fn timed(database: Database) -> Result<TimedDatabase, redb::Error> {
     let kept = tables::kept_time(&database)?;
-    Ok(Timed {
+    Ok(TimedDatabase {
         database,
         clock: Clock::resume(kept, &Moment::now()),
     })

@@ -17,7 +17,7 @@ use redb::{
     TableDefinition, TableError, WriteTransaction,
 };
 
-use super::clock::{Kept, millis};
+use super::clock::{ClockMark, millis};
 use crate::cache::l2::store::{Log, Logged, Purge};
 use crate::cache::purge::Order;
 use crate::cache::record::Uptime;
@@ -88,7 +88,7 @@ pub(super) fn is_marked(database: &Database) -> Result<bool, redb::Error> {
 }
 
 /// The time that was kept last.
-pub(super) fn kept_time(database: &Database) -> Result<Option<Kept>, redb::Error> {
+pub(super) fn kept_time(database: &Database) -> Result<Option<ClockMark>, redb::Error> {
     let meta = database.begin_read()?.open_table(META)?;
     let number = |name| -> Result<Option<u64>, redb::Error> {
         Ok(meta.get(name)?.map(|value| value.value()))
@@ -100,11 +100,11 @@ pub(super) fn kept_time(database: &Database) -> Result<Option<Kept>, redb::Error
         }),
         _ => None,
     };
-    Ok(number("clock")?.map(|time| Kept { time, uptime }))
+    Ok(number("clock")?.map(|time| ClockMark { time, uptime }))
 }
 
 /// Keeps a time, for the next start.
-pub(super) fn keep_time(write: &WriteTransaction, kept: Kept) -> Result<(), redb::Error> {
+pub(super) fn keep_time(write: &WriteTransaction, kept: ClockMark) -> Result<(), redb::Error> {
     let mut meta = write.open_table(META)?;
     meta.insert("clock", kept.time)?;
     match kept.uptime {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::file::{PRIVATE, beside};
 
 /// The marker of one database.
-pub(super) struct Trust {
+pub(super) struct TrustMarker {
     marker: PathBuf,
     withdrawn: Withdrawn,
 }
@@ -27,7 +27,7 @@ enum Withdrawn {
     Failed,
 }
 
-impl Trust {
+impl TrustMarker {
     pub(super) fn of(database: &Path) -> Self {
         Self {
             marker: beside(database, ".trusted"),

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use redb::{Durability, WriteTransaction};
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::access::{Access, Timed};
+use super::access::{Access, TimedDatabase};
 use super::clock::millis;
 use super::file::DatabaseFile;
 use super::outage::{Outage, Pauses, Reads};
@@ -220,7 +220,7 @@ impl Writer {
 
     fn write_to(
         &mut self,
-        timed: &Timed,
+        timed: &TimedDatabase,
         works: &[Work],
         lasts: Lasts,
     ) -> Result<Vec<Effect>, redb::Error> {

@@ -49,7 +49,7 @@ use crate::cache::purge::MAX_NUMBER;
 use script::{Answer, Entry, LOG};
 
 use generation::End;
-pub(super) use generation::Told;
+pub(super) use generation::KnownGeneration;
 
 /// Purges fetched at once; whoever is further behind is told so instead.
 const STRETCH: usize = 20_000;

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::{Command, Work, Writer, answer};
-use crate::cache::l2::disk::access::Timed;
+use crate::cache::l2::disk::access::TimedDatabase;
 use crate::cache::l2::disk::file::Unusable;
 use crate::cache::l2::disk::outage::{Outage, Reads};
 use crate::cache::l2::disk::{failed, io_failed, tables};
@@ -84,7 +84,7 @@ impl Writer {
     }
 
     /// The database, with all that it lacked.
-    fn reopened(&mut self) -> Result<Timed, StoreError> {
+    fn reopened(&mut self) -> Result<TimedDatabase, StoreError> {
         let timed = self.file.open().map_err(unusable)?;
         let settled = || {
             let write = timed.database.begin_write()?;

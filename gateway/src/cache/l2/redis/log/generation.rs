@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// What is known of the log's generation.
 #[derive(Default)]
-pub(in crate::cache::l2::redis) struct Told(Mutex<Known>);
+pub(in crate::cache::l2::redis) struct KnownGeneration(Mutex<Known>);
 
 /// Seconds in a generation at most.
 const MOST_SECONDS: u64 = 1 << (62 - RANDOM_BITS);
@@ -72,7 +72,7 @@ struct Known {
     refused_at: Option<Instant>,
 }
 
-impl Told {
+impl KnownGeneration {
     /// The generation that was read last, and how far; 0 and nothing before any was.
     pub(super) fn read(&self) -> (u64, End) {
         let known = self.0.lock();
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_generation_that_is_not_believed_is_replaced_once_in_a_while() {
-        let told = Told::default();
+        let told = KnownGeneration::default();
         told.take(7, end(3));
         assert_eq!(told.read(), (7, end(3)));
         assert!(told.refuse(6).is_ok());
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn no_generation_before_the_one_that_was_read_is_believed_but_after_a_forged_one() {
-        let told = Told::default();
+        let told = KnownGeneration::default();
         assert_eq!(told.least(), 0);
         told.take(7, end(3));
         assert_eq!(told.least(), 7);
