@@ -1,4 +1,4 @@
-//! What outlives a configuration, and how a configuration becomes a generation on it.
+//! The process keeps what outlives a configuration, and makes a generation of each one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -104,13 +104,13 @@ impl Process {
     }
 }
 
-/// What binds records to their keys, in the second tier and on the way to peers.
+/// Makes the seal that binds records to their keys, in the second tier and on the way to peers.
 pub(super) fn seal(config: &Config) -> Seal {
     let secret = config.cache.l2.seal_key.as_ref();
     secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()))
 }
 
-/// How plugins reach the origins: only by the names that YAML granted, which the plugin host checks.
+/// Lets plugins reach the origins, by the names that YAML granted, which the plugin host checks.
 fn fetch(origins: Arc<Origins>) -> Fetch {
     Arc::new(move |call: FetchCall| {
         let origins = Arc::clone(&origins);
@@ -151,8 +151,8 @@ fn unreadable(error: BodyError) -> FetchError {
     }
 }
 
-/// What is believed on some listener, where one trusts proxies. The fields can change an
-/// answer, so every key holds them.
+/// Collects what some listener believes of a trusted proxy; None when no listener trusts one.
+/// The fields can change an answer, so every key holds them.
 fn trust(listeners: &[Listener]) -> Option<Trust> {
     let trusting = |listener: &&Listener| !listener.trusted_proxies.is_empty();
     let mut listeners = listeners.iter().filter(trusting).peekable();

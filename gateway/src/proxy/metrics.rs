@@ -180,7 +180,7 @@ impl RouteMetrics {
             budget,
             ..
         } = &*self.families.0;
-        let route = budget.label(&self.route, OF_OUTCOME);
+        let route = budget.label(&self.route, outcome.as_str(), OF_OUTCOME);
         let labels = [route, outcome.as_str()];
         (
             requests.with_label_values(&labels),
@@ -196,7 +196,7 @@ impl UnkeyedCount {
             unkeyed, budget, ..
         } = &*self.families.0;
         let count = self.count.get_or_init(|| {
-            let route = budget.label(&self.route, 1);
+            let route = budget.label(&self.route, &self.plugin, 1);
             unkeyed.with_label_values(&[route, &self.plugin])
         });
         count.inc();

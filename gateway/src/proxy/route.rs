@@ -24,7 +24,7 @@ use crate::telemetry::limit::LineLimiter;
 mod index;
 mod matching;
 
-use index::Index;
+use index::RouteIndex;
 use matching::Match;
 
 /// One route.
@@ -67,7 +67,7 @@ pub struct Route {
 pub struct Routes {
     in_order: Box<[Arc<Route>]>,
     /// None: they are few, and tried in turn.
-    index: Option<Index>,
+    index: Option<RouteIndex>,
 }
 
 /// What a route needs and does not find; configuration checks should have said so before.
@@ -117,7 +117,7 @@ impl Routes {
             .iter()
             .map(|route| Route::new(route, parts).map(Arc::new))
             .collect::<Result<Box<[_]>, _>>()?;
-        let index = Index::of(in_order.iter().map(|route| &route.matches));
+        let index = RouteIndex::of(in_order.iter().map(|route| &route.matches));
         Ok(Self { in_order, index })
     }
 

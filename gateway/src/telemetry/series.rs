@@ -4,21 +4,30 @@
 //! scrape survives. A series is therefore made when it is first counted, and only while there
 //! is room; what finds none is counted under the label [`OTHER`], so that sums stay true.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
+use parking_lot::Mutex;
 use prometheus::{IntGauge, Opts, Registry};
 
 /// The label that stands for all that found no room.
 pub const OTHER: &str = "other";
 
-/// How many series there may be, and how many there are.
+/// How many series there may be, and which there are.
 #[derive(Debug)]
 pub struct SeriesBudget {
     most: u64,
-    taken: AtomicU64,
-    /// The same number, for scrapes.
+    decided: Mutex<Decided>,
     made: IntGauge,
     folded: IntGauge,
+}
+
+/// What was decided so far. A later configuration that has the same routes makes no more series.
+#[derive(Debug, Default)]
+struct Decided {
+    /// Whether the series of a label and a kind were made under that label.
+    has_room: HashMap<(Box<str>, Box<str>), bool>,
+    taken: u64,
 }
 
 impl SeriesBudget {
@@ -32,7 +41,7 @@ impl SeriesBudget {
         };
         Ok(Self {
             most,
-            taken: AtomicU64::new(0),
+            decided: Mutex::default(),
             made: gauge(
                 "lamina_metric_series",
                 "Series of routes that were made, of `telemetry.max_series` at most.",
@@ -44,22 +53,27 @@ impl SeriesBudget {
         })
     }
 
-    /// The label under which so many series are to be made: this one, or the common one when
-    /// there is no room for them.
-    pub fn label<'a>(&self, label: &'a str, series: u64) -> &'a str {
-        let room = |taken: u64| (taken + series <= self.most).then_some(taken + series);
-        let claim = self
-            .taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
-        match claim {
-            Ok(_) => {
-                self.made.add(series as i64);
-                label
+    /// The label under which so many series of this kind are to be made: this one, or the common
+    /// one when there is no room for them.
+    pub fn label<'a>(&self, label: &'a str, kind: &str, series: u64) -> &'a str {
+        let mut decided = self.decided.lock();
+        let room = decided.taken + series <= self.most;
+        let has_room = match decided.has_room.entry((label.into(), kind.into())) {
+            Entry::Occupied(earlier) => *earlier.get(),
+            Entry::Vacant(first) => {
+                first.insert(room);
+                if room {
+                    decided.taken += series;
+                    self.made.add(series as i64);
+                } else {
+                    self.folded.add(series as i64);
+                }
+                room
             }
-            Err(_) => {
-                self.folded.add(series as i64);
-                OTHER
-            }
+        };
+        match has_room {
+            true => label,
+            false => OTHER,
         }
     }
 }
@@ -72,10 +86,17 @@ mod tests {
     fn what_finds_no_room_is_folded_and_told() {
         let registry = Registry::new();
         let budget = SeriesBudget::new(40, &registry).unwrap();
-        assert_eq!(budget.label("a", 18), "a");
-        assert_eq!(budget.label("b", 18), "b");
-        assert_eq!(budget.label("c", 18), OTHER);
-        assert_eq!(budget.label("d", 4), "d", "smaller ones still fit");
+        // As a configuration that is loaded again asks.
+        for _ in 0..3 {
+            assert_eq!(budget.label("a", "hit", 18), "a");
+            assert_eq!(budget.label("a", "miss", 18), "a");
+            assert_eq!(budget.label("b", "hit", 18), OTHER);
+            assert_eq!(
+                budget.label("c", "plugin", 4),
+                "c",
+                "smaller ones still fit"
+            );
+        }
         assert_eq!((budget.made.get(), budget.folded.get()), (40, 18));
     }
 }

@@ -114,15 +114,18 @@ async fn a_generation_takes_the_place_of_another_which_ends_with_its_last_reques
     assert!(answer.ends_with("/slow"), "{answer}");
     until("the first generation is freed", || old.upgrade().is_none()).await;
     assert!(get(address, "/slow").await.contains("lamina; hit"));
+    assert!(get(address, "/more").await.contains("fwd=uri-miss"));
     let text = crate::telemetry::metrics::text(&process.registry).unwrap();
     let text = String::from_utf8(text).unwrap();
     for (route, result) in [("site", "miss"), ("site", "hit"), ("gone", "pass")] {
         let series = format!("lamina_requests_total{{result=\"{result}\",route=\"{route}\"}}");
         assert!(text.contains(&series), "{series}");
     }
+    // Both generations count the misses of `site` in one series.
+    assert!(text.contains("lamina_metric_series 54\n"), "{text}");
 }
 
-/// What can't serve leaves what serves alone.
+/// A configuration that can't serve leaves nothing behind, and the next one can be made.
 #[tokio::test]
 async fn a_generation_that_cannot_be_made_leaves_nothing() {
     let nowhere = "127.0.0.1:9".parse().unwrap();

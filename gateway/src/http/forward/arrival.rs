@@ -82,7 +82,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a field ends here whatever `Connection` names.
+/// Tells whether a field ends here, whatever `Connection` names.
 fn ends(name: &HeaderName, belief: Belief<'_>) -> bool {
     match names::ending(name) {
         Some(Ending::HopByHop) => true,

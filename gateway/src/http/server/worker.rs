@@ -60,7 +60,7 @@ impl Worker {
                 let mut loops = JoinSet::new();
                 loop {
                     select! {
-                        // What came before the end is accepted on until it drains.
+                        // A socket that was sent before the stop is still accepted on, until its port drains.
                         biased;
                         Some(on) = sockets.recv() => {
                             let handler = handler.clone();

@@ -17,7 +17,7 @@ const IN_TURN: usize = 8;
 
 /// The routes by their hosts.
 #[derive(Default)]
-pub(super) struct Index {
+pub(super) struct RouteIndex {
     /// A host as it is written.
     whole: HashMap<Box<str>, ByPath>,
     /// What a host ends with, from a dot on: `.example.com` of `*.example.com`.
@@ -37,7 +37,7 @@ struct ByPath {
     any: Vec<Place>,
 }
 
-impl Index {
+impl RouteIndex {
     /// None: there are so few routes that they are tried in turn.
     pub(super) fn of<'a>(routes: impl ExactSizeIterator<Item = &'a Match>) -> Option<Self> {
         (routes.len() > IN_TURN).then(|| Self::all_of(routes))
@@ -209,7 +209,7 @@ mod tests {
             let parts = request(method);
             let takes = |place: usize| routes[place].takes(host, &parts, path);
             let plain = (0..routes.len()).find(|place| takes(*place));
-            let index = Index::all_of(routes.iter());
+            let index = RouteIndex::all_of(routes.iter());
             prop_assert_eq!(index.first(host, path, takes), plain);
         }
     }
@@ -222,7 +222,7 @@ mod tests {
             Match::new(&config)
         };
         let routes: Vec<_> = (0..10_000).map(of).collect();
-        let index = Index::of(routes.iter()).unwrap();
+        let index = RouteIndex::of(routes.iter()).unwrap();
         let parts = request("GET");
         let asked = std::cell::Cell::new(0);
         for n in [0, 1, 5_000, 9_999] {

@@ -15,19 +15,19 @@ pub(super) struct Match {
     pub(super) hosts: Box<[Pattern]>,
     pub(super) paths: Box<[Pattern]>,
     methods: Box<[Method]>,
-    pub(super) headers: Box<[(HeaderName, Values)]>,
+    pub(super) headers: Box<[(HeaderName, ValuePatterns)]>,
     /// By patterns for their names.
-    parameters: Box<[(Pattern, Values)]>,
+    parameters: Box<[(Pattern, ValuePatterns)]>,
 }
 
 /// Patterns of which a value must match one.
 #[derive(Debug)]
-pub(super) struct Values {
+pub(super) struct ValuePatterns {
     any: Box<[Pattern]>,
     case: config::Case,
 }
 
-impl Values {
+impl ValuePatterns {
     fn new(config: &config::Values) -> Self {
         let case = config.case();
         let pattern = |text: &String| match case {
@@ -66,12 +66,12 @@ impl Match {
             headers: config
                 .header
                 .iter()
-                .filter_map(|(name, values)| Some((name.parse().ok()?, Values::new(values))))
+                .filter_map(|(name, values)| Some((name.parse().ok()?, ValuePatterns::new(values))))
                 .collect(),
             parameters: config
                 .query
                 .iter()
-                .map(|(name, values)| (Pattern::new(name), Values::new(values)))
+                .map(|(name, values)| (Pattern::new(name), ValuePatterns::new(values)))
                 .collect(),
         }
     }

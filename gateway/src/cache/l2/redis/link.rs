@@ -47,7 +47,7 @@ enum LinkState {
     Down(StoreError),
 }
 
-/// What the log says of a connection.
+/// Names a connection in the lines of the log.
 enum Lines {
     /// That the store's connections are lost, and stand again.
     Shared(Arc<SharedOutage>),
