@@ -72,11 +72,13 @@ async fn matrix(options: &Options) -> anyhow::Result<()> {
         drawn: options.drawn,
         pages: options.pages,
     };
-    let mut matrices = Vec::new();
+    let mut failures = Vec::new();
     for kind in &options.transports {
         for tier in &options.tiers {
             let began = Instant::now();
-            matrices.push(rounds::play(*kind, *tier, plan).await);
+            let mut matrix = rounds::play(*kind, *tier, plan).await;
+            println!("{}", matrix.text());
+            failures.extend(matrix.failures());
             eprintln!(
                 "{} with {}: {:.0?}",
                 kind.name(),
@@ -85,8 +87,6 @@ async fn matrix(options: &Options) -> anyhow::Result<()> {
             );
         }
     }
-    println!("{}", rounds::text(&mut matrices));
-    let failures: Vec<String> = matrices.iter().flat_map(rounds::Matrix::failures).collect();
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
 }

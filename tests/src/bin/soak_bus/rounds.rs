@@ -188,6 +188,24 @@ impl Cell {
 }
 
 impl Matrix {
+    /// The table of this transport with this second tier, and the memory of its nodes.
+    pub fn text(&mut self) -> String {
+        let mut text =
+            "| transport | second tier | fault | rounds | purges meanwhile | on all nodes after s, median | most | serving after s, median | most | reads | stale | rounds without receipts | old at the end | failed |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+            .to_owned();
+        let (transport, tier) = (self.kind.name(), self.tier.name());
+        for (harm, cell) in &mut self.cells {
+            let (harm, cell) = (harm.name(), cell.text());
+            text.push_str(&format!("| {transport} | {tier} | {harm} | {cell} |\n"));
+        }
+        text.push_str(&format!(
+            "\n{transport} with {tier}, seed {}: MiB of the largest node after each tenth: {:?}\n",
+            self.seed, self.memory
+        ));
+        text
+    }
+
     /// What was claimed and does not hold.
     pub fn failures(&self) -> Vec<String> {
         let place = format!("{} with {}", self.kind.name(), self.tier.name());
@@ -210,28 +228,4 @@ impl Matrix {
         }
         failures
     }
-}
-
-/// All tables.
-pub fn text(matrices: &mut [Matrix]) -> String {
-    let mut text = "| transport | second tier | fault | rounds | purges meanwhile | on all nodes after s, median | most | serving after s, median | most | reads | stale | rounds without receipts | old at the end | failed |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
-        .to_owned();
-    for matrix in &mut *matrices {
-        let place = format!("| {} | {} |", matrix.kind.name(), matrix.tier.name());
-        for (harm, cell) in &mut matrix.cells {
-            text.push_str(&format!("{place} {} | {} |\n", harm.name(), cell.text()));
-        }
-    }
-    text.push('\n');
-    for matrix in matrices {
-        text.push_str(&format!(
-            "{} with {}, seed {}: MiB of the largest node after each tenth: {:?}\n\n",
-            matrix.kind.name(),
-            matrix.tier.name(),
-            matrix.seed,
-            matrix.memory
-        ));
-    }
-    text
 }
