@@ -17,6 +17,7 @@ mod hosts;
 mod l2;
 mod plugins;
 mod purge;
+mod requests;
 pub mod table;
 mod tokens;
 
@@ -33,6 +34,7 @@ use crate::http::body::{Body, collect};
 use crate::http::config::Limits;
 use crate::http::server::Peer;
 use crate::proxy::Proxy;
+use crate::proxy::record::recent::RecentRequests;
 use crate::telemetry::metrics::Registry;
 use crate::units::{ByteSize, Duration};
 use audit::{Line, Refusals};
@@ -50,6 +52,7 @@ pub struct Admin {
     /// The other nodes, where there is an event bus.
     pub cluster: Option<Arc<Cluster>>,
     pub registry: Registry,
+    pub recent: Arc<RecentRequests>,
     pub gate: Gate,
     pub desk: Desk,
     /// Whether requests are taken: false from the moment a drain begins.
@@ -126,7 +129,7 @@ impl Admin {
     fn place(&self, access: Access) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
         match access {
             Access::Open => Ok(None),
-            Access::Needs(_) => self.desk.places.try_acquire().map(Some),
+            Access::Needs(_) | Access::NeedsToken(_) => self.desk.places.try_acquire().map(Some),
         }
     }
 
@@ -151,6 +154,10 @@ impl Admin {
             Action::Keys => {
                 let tier = self.proxy.cache.below().map(Arc::as_ref);
                 l2::keys(tier, request.uri().query().unwrap_or_default()).await
+            }
+            Action::RecentRequests => {
+                let query = request.uri().query().unwrap_or_default();
+                return answer::told(requests::recent(&self.recent, query));
             }
             Action::Explain => {
                 return match asked(request, line).await {

@@ -122,7 +122,10 @@ impl App {
         let process = Process::new(config, open_store(config)?)?;
         let proxy = process.proxy(config).await?;
         let Process {
-            cache, registry, ..
+            cache,
+            registry,
+            recent,
+            ..
         } = process;
         if let Some(tier) = cache.below()
             && !tier.known(KNOWN).await
@@ -166,6 +169,7 @@ impl App {
             proxy: Arc::clone(&proxy),
             cluster: cluster.clone(),
             registry,
+            recent,
             gate,
             desk: Desk::default(),
             ready: Arc::clone(&ready),

@@ -312,9 +312,9 @@ impl Cache {
         }
     }
 
-    /// Leads the load of `key` or follows it.
-    pub fn board(&self, key: &Key, marks: impl FnOnce() -> Marks) -> Turn {
-        self.flights.board(key, marks, &self.log)
+    /// Leads the load of `key` or follows it. Its followers are told the `number` of the request.
+    pub fn board(&self, key: &Key, number: u64, marks: impl FnOnce() -> Marks) -> Turn {
+        self.flights.board(key, number, marks, &self.log)
     }
 
     /// Leads a load of `key` beside those that are under way; nobody follows it yet.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use lamina::admin::config::Right;
-use lamina::app::remote::{Holds, Remote, RemoteError};
+use lamina::app::remote::{Holds, Remote, RemoteError, RequestsFilter};
 use lamina::app::{self, App, StartError, plugin_kit, say, stopping};
 use lamina::cache::key::KeyId;
 use lamina::cache::record::{self, Corrupt, Limits, Seal};
@@ -41,6 +41,7 @@ const EXAMPLES: &str = "Examples:
   lamina purge --tag user-7 --wait 2s
   lamina nodes --admin 127.0.0.1:9180
   lamina nodes --admin unix:/run/lamina/admin.sock
+  lamina requests --result miss -n 5 --token-file /run/secrets/admin
   lamina l2 keys --pattern 'shop.example/user/*'
   lamina schema > lamina.schema.json
   lamina record inspect stored.bin --seal-key-file /run/secrets/seal
@@ -94,6 +95,16 @@ enum Command {
     Purge(Purge),
     /// Ask a running gateway which other nodes it hears.
     Nodes {
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Ask a running gateway what became of the last requests, and why.
+    Requests {
+        #[command(flatten)]
+        filter: RequestsFilter,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         admin: Admin,
     },
@@ -335,6 +346,18 @@ fn execute(command: Command) -> anyhow::Result<Done> {
         }
         Command::Nodes { admin } => with_remote(&admin, Right::Read, |remote| {
             say::text(runtime()?.block_on(remote.nodes())?);
+            Ok(Done::Well)
+        }),
+        Command::Requests {
+            filter,
+            json,
+            admin,
+        } => with_remote(&admin, Right::Read, |remote| {
+            let requests = runtime()?.block_on(remote.requests(&filter))?;
+            match json {
+                true => say::line(serde_json::to_string_pretty(requests.json())?),
+                false => say::text(&requests),
+            }
             Ok(Done::Well)
         }),
         Command::L2 {

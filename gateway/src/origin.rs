@@ -20,6 +20,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use self::admission::{Admission, Place};
+use self::attempt::PendingAttempt;
 use self::client::Clients;
 use self::config::{HostHeader, Timeouts, Upstream};
 use self::exchange::Sending;
@@ -29,6 +30,7 @@ use crate::http::memory::ConnectionMemory;
 use crate::http::{forward, media};
 
 mod admission;
+mod attempt;
 mod client;
 pub mod config;
 mod error;
@@ -39,6 +41,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+pub use self::attempt::{Attempt, AttemptOutcome, OnAttempt};
 pub use self::client::SendError;
 pub use self::error::{BuildError, OriginError, Overload, TimeoutPhase};
 pub use self::response::OnInterim;
@@ -48,7 +51,7 @@ pub struct Origins(HashMap<String, Arc<Origin>>);
 
 /// One upstream.
 pub struct Origin {
-    name: String,
+    name: Arc<str>,
     host_header: HostHeader,
     timeouts: Timeouts,
     admission: Admission,
@@ -77,7 +80,7 @@ impl Origins {
 impl Origin {
     fn new(name: &str, upstream: &Upstream) -> Result<Self, BuildError> {
         Ok(Self {
-            name: name.to_owned(),
+            name: name.into(),
             host_header: upstream.host_header,
             timeouts: upstream.timeouts.clone(),
             admission: Admission::new(&upstream.load),
@@ -99,23 +102,25 @@ impl Origin {
     /// Sends a request, whose URI needs a path only, and returns the response's head, without
     /// what is for the connection alone, with a body that streams. The place among
     /// `max_concurrent` is held until that body ends or is dropped; a 101 gives it back at
-    /// once. Of extensions [`OnInterim`] is known, and an `Arc<ConnectionMemory>` on whose
-    /// account the answer is held; those of a client's request must not be in it, since hyper
+    /// once. Of extensions [`OnInterim`] and [`OnAttempt`] are known, and an
+    /// `Arc<ConnectionMemory>` on whose account the answer is held; those of a client's request must not be in it, since hyper
     /// looks there, too.
     ///
     /// # Errors
     /// What [`OriginError`] lists; [`OriginError::status`] says what the client gets.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, OriginError> {
         let memory = request.extensions_mut().remove::<Arc<ConnectionMemory>>();
+        let told = request.extensions_mut().remove::<OnAttempt>();
+        let told = told.as_ref();
         let place = self.admission.enter().await?;
         let deadline = self.deadline();
         let again = (self.targets.len() > 1)
             .then(|| bodiless_copy(&request))
             .flatten();
         let target = self.targets.next();
-        let response = match (self.exchange(request, target).await, again) {
+        let response = match (self.attempt(request, target, told).await, again) {
             (Err(OriginError::Connect { .. }), Some(request)) => {
-                self.exchange(request, self.targets.next()).await
+                self.attempt(request, self.targets.next(), told).await
             }
             (outcome, _) => outcome,
         };
@@ -128,6 +133,19 @@ impl Origin {
         Instant::now()
             .checked_add(total)
             .filter(|_| !total.is_zero())
+    }
+
+    /// One request to one target, which `told` hears of.
+    async fn attempt(
+        &self,
+        request: Request<Body>,
+        target: &Target,
+        told: Option<&OnAttempt>,
+    ) -> Result<(Response<hyper::body::Incoming>, Sending), OriginError> {
+        let pending = PendingAttempt::begin(told, &self.name, &target.authority);
+        let outcome = self.exchange(request, target).await;
+        pending.ended(outcome.as_ref().map(|(response, _)| response));
+        outcome
     }
 
     /// One request to one target, up to the response's head.
@@ -148,7 +166,7 @@ impl Origin {
                 let error = error::classify(error);
                 if matches!(error, OriginError::Connect { .. }) {
                     self.targets.failed(target);
-                    tracing::warn!(upstream = self.name, target = %target.authority, %error, "cannot connect to an origin");
+                    tracing::warn!(upstream = &*self.name, target = %target.authority, %error, "cannot connect to an origin");
                 }
                 Err(error)
             }

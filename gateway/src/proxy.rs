@@ -34,6 +34,7 @@ mod plain;
 mod plan;
 mod post;
 mod purge_method;
+pub mod record;
 mod respond;
 mod revalidate;
 pub mod route;
@@ -65,14 +66,14 @@ use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward::{self, HopWishes, Received};
 use crate::http::path;
 use crate::http::server::{Early, Entered};
-use access::Line;
 use context::{Ask, Keyed};
 use metrics::Outcome;
 use plan::Plan;
+use record::trail::{Trail, Waypoint};
+use record::{Beginning, PendingRecord};
 use route::Route;
 use target::{Refused, Target};
 
-pub use access::AccessLog;
 pub use by_url::ByUrl;
 pub use explain::Explanation;
 pub use generation::Generation;
@@ -101,6 +102,7 @@ struct Visit<'a> {
     wishes: &'a HopWishes,
     route: &'a Arc<Route>,
     started: Instant,
+    trail: Option<&'a Trail>,
 }
 
 /// What the cache made of a request.
@@ -199,12 +201,12 @@ impl Proxy {
         let spelling = path::arrive(&mut parts.uri);
         let scheme = caller.scheme();
         let host = context::host(&parts, scheme);
+        let recorder = &generation.recorder;
         if generation.purge_method.takes(&parts) {
             let purge_method = &generation.purge_method;
+            let record = recorder.begin(Beginning::of(&parts, &host, &caller, None, started));
             let answer = purge_method.answer(&generation, &self.cache, &parts, &host, &caller);
-            let line = generation.access.begin(&parts, &host, None, &caller);
-            let served = Served::new(answer, Outcome::Pass);
-            return at_once(access::end(line, served, started));
+            return at_once(answered(record, Served::new(answer, Outcome::Pass)));
         }
         let target = match spelling {
             Ok(spelling) => generation
@@ -221,31 +223,38 @@ impl Proxy {
             }
             Target::Nowhere => {
                 let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
-                let line = generation.access.begin(&parts, &host, None, &caller);
-                let served = Served::new(answer, Outcome::Error);
-                return at_once(access::end(line, served, started));
+                let record = recorder.begin(Beginning::of(&parts, &host, &caller, None, started));
+                return at_once(answered(record, Served::new(answer, Outcome::Error)));
             }
             Target::Refused(refused) => {
-                let line = generation.access.begin(&parts, &host, None, &caller);
-                let line = line.map(|line| line.because(&refused));
-                let served = generation.refuse(&refused, started);
-                return at_once(access::end(line, served, started));
+                let record = recorder.begin(Beginning::of(&parts, &host, &caller, None, started));
+                let record = record.map(|record| record.because(&refused));
+                return at_once(answered(record, generation.refuse(&refused, started)));
             }
         };
-        let line = generation.access.begin(&parts, &host, Some(route), &caller);
+        let mut record =
+            recorder.of_perhaps_a_hit(Beginning::of(&parts, &host, &caller, Some(route), started));
         if !admits(route, &parts) {
             let status = StatusCode::PAYLOAD_TOO_LARGE;
             let answer = respond::plain(status, "413 the request body is too large\n");
+            let record = record.or_else(|| {
+                recorder.begin(Beginning::of(&parts, &host, &caller, Some(route), started))
+            });
             let served = Served::new(answer, Outcome::Error);
-            return at_once(finish(route, line, served, started));
+            return at_once(finish(route, record, served, started));
         }
+        let mut trail = match route.has_plugins() {
+            true => record.as_mut().and_then(PendingRecord::trail),
+            false => None,
+        };
         let host = match route.request_plugin {
             None => host,
             Some(_) => {
                 let host = host.into_owned();
-                let answer = watch::request(route, &mut parts, &host, &caller, path_rules);
+                let trail = trail.as_deref();
+                let answer = watch::request(route, &mut parts, &host, &caller, path_rules, trail);
                 if let Some(served) = answer {
-                    return at_once(finish(route, line, served, started));
+                    return at_once(finish(route, record, served, started));
                 }
                 Cow::Owned(host)
             }
@@ -258,11 +267,22 @@ impl Proxy {
             wishes: &wishes,
             route,
             started,
+            trail: trail.as_deref(),
         };
         let further = match self.look(&visit) {
-            Step::Answer(served) => return at_once(finish(route, line, served, started)),
+            Step::Answer(served) => {
+                if record.is_none() && served.outcome != Outcome::Hit {
+                    record =
+                        recorder.begin(Beginning::of(&parts, &host, &caller, Some(route), started));
+                }
+                return at_once(finish(route, record, served, started));
+            }
             Step::Further(further) => further,
         };
+        let mut record = record.or_else(|| {
+            recorder.begin(Beginning::of(&parts, &host, &caller, Some(route), started))
+        });
+        trail = trail.or_else(|| record.as_mut().and_then(PendingRecord::trail));
         let (route, host) = (Arc::clone(route), host.into_owned());
         if let Some(keyed) = further.keyed() {
             origin_query::narrow(&mut parts.uri, &route, &keyed.key);
@@ -279,10 +299,12 @@ impl Proxy {
             started,
             interim: None,
             memory: Some(Arc::clone(early.memory())),
+            trail,
         };
         match further {
             Further::Refresh(served, keyed, stale) => {
-                let answer = finish(&ask.route, line, served, started);
+                ask.note(|| Waypoint::Stale(StaleReason::Revalidating));
+                let answer = finish(&ask.route, record, served, started);
                 let behind = Ask {
                     memory: None,
                     ..ask
@@ -294,7 +316,7 @@ impl Proxy {
                 ask,
                 body,
                 work,
-                line,
+                record,
                 early.clone(),
             ))),
         }
@@ -360,7 +382,7 @@ impl Proxy {
         mut ask: Ask,
         body: Body,
         work: Work,
-        line: Option<Line>,
+        record: Option<PendingRecord>,
         early: Early,
     ) -> Response<Body> {
         ask.interim = poll_fn(|cx| Poll::Ready(early.open(ask.parts.version, cx.waker()))).await;
@@ -374,7 +396,7 @@ impl Proxy {
             Work::AwaitBody => self.when_begun(ask, body).await,
             work => self.work(ask, body, work).await,
         };
-        finish(&route, line, served, started)
+        finish(&route, record, served, started)
     }
 
     /// Answers once it is known whether the request has a body.
@@ -409,6 +431,7 @@ impl Proxy {
             wishes: &ask.wishes,
             route: &ask.route,
             started: ask.started,
+            trail: ask.trail.as_deref(),
         })
     }
 
@@ -459,10 +482,23 @@ impl Generation {
     }
 }
 
-/// Counts an answer and writes its line.
-fn finish(route: &Route, line: Option<Line>, served: Served, started: Instant) -> Response<Body> {
+/// Counts an answer and notes it on the record.
+fn finish(
+    route: &Route,
+    record: Option<PendingRecord>,
+    served: Served,
+    started: Instant,
+) -> Response<Body> {
     route.metrics.count(served.outcome, started.elapsed());
-    access::end(line, served, started)
+    answered(record, served)
+}
+
+/// The answer; its record, where there is one, ends with its body.
+fn answered(record: Option<PendingRecord>, served: Served) -> Response<Body> {
+    match record {
+        Some(record) => record.answered(served),
+        None => served.response,
+    }
 }
 
 /// Whether the request came round to us again (RFC 8586), or goes round somewhere: where

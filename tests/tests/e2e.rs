@@ -218,6 +218,8 @@ mod purge_schedule;
 mod purge_wait;
 #[path = "e2e/quickstart.rs"]
 mod quickstart;
+#[path = "e2e/recent_requests.rs"]
+mod recent_requests;
 #[path = "e2e/record.rs"]
 mod record;
 #[path = "e2e/request_forms.rs"]

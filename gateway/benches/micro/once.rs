@@ -249,7 +249,7 @@ impl Herd {
             anyhow::bail!("the key is cold");
         };
         let marks = || entries::marks(&self.key, self.page, "bench");
-        let mut follower = match self.cache.board(&key, marks) {
+        let mut follower = match self.cache.board(&key, 0, marks) {
             Turn::Follow(follower) => follower,
             Turn::Lead(leader) => {
                 let follower = leader.follow();

@@ -61,6 +61,9 @@ const NOT_JSON: &str = "the body is not declared to be JSON; expected \
 const BARE: &str = "a change without a body must show that no web page sends it; expected \
     `X-Lamina-Admin: 1` or `Content-Type: application/json`";
 
+const NO_TOKENS: &str = "this tells what clients asked for, so that it needs a token, and none \
+    is configured; set `admin.token` or `admin.tokens` in the configuration";
+
 impl Gate {
     /// The gate of a listener at `endpoint`.
     pub fn new(config: &Config, endpoint: &Endpoint) -> Self {
@@ -92,18 +95,25 @@ impl Gate {
             }
             TableMatch::Nothing => return Err(self.refused(headers, unknown(), Audit::Nothing)),
         };
-        let Access::Needs(right) = entry.access else {
-            return Ok(Admitted {
-                entry,
-                name,
-                caller: Caller::Anonymous,
-            });
+        let right = match entry.access {
+            Access::Needs(right) | Access::NeedsToken(right) => right,
+            Access::Open => {
+                return Ok(Admitted {
+                    entry,
+                    name,
+                    caller: Caller::Anonymous,
+                });
+            }
         };
         if let Some(response) = refused_to_pages(request, entry.verb, host.as_ref()) {
             return Err(self.refused(headers, response, Audit::Line));
         }
         let (caller, verdict) = self.tokens.judge(headers, right);
+        let without_tokens = !self.tokens.are_asked_for();
         let response = match verdict {
+            Verdict::Allowed if without_tokens && matches!(entry.access, Access::NeedsToken(_)) => {
+                answer::error(StatusCode::FORBIDDEN, NO_TOKENS)
+            }
             Verdict::Allowed => {
                 return Ok(Admitted {
                     entry,
@@ -146,7 +156,7 @@ impl Gate {
                 open.join(", ")
             ),
             false => "no admin token is configured: everybody who reaches the admin listener may \
-                read, purge and change plugins"
+                purge, change plugins and read all but the last requests"
                 .to_owned(),
         }
     }

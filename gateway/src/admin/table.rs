@@ -34,6 +34,8 @@ pub enum Access {
     /// Who has a token with this right; everybody who reaches the listener where no token
     /// is configured.
     Needs(Right),
+    /// Who has a token with this right; nobody where no token is configured.
+    NeedsToken(Right),
 }
 
 /// What is done.
@@ -46,6 +48,7 @@ pub enum Action {
     Plugins,
     FailedCalls,
     Keys,
+    RecentRequests,
     Explain,
     Purge,
     Reload,
@@ -82,7 +85,7 @@ const fn post(path: &'static str, right: Right, action: Action) -> Entry {
 }
 
 /// All of them.
-pub const TABLE: [Entry; 12] = [
+pub const TABLE: [Entry; 13] = [
     get("/livez", Access::Open, Action::Live),
     get("/readyz", Access::Open, Action::Ready),
     get("/metrics", Access::Open, Action::Metrics),
@@ -94,6 +97,11 @@ pub const TABLE: [Entry; 12] = [
         Action::FailedCalls,
     ),
     get("/v1/l2/keys", Access::Needs(Right::Read), Action::Keys),
+    get(
+        "/v1/requests/recent",
+        Access::NeedsToken(Right::Read),
+        Action::RecentRequests,
+    ),
     post("/v1/explain", Right::Read, Action::Explain),
     post("/v1/purge", Right::Purge, Action::Purge),
     post("/v1/plugins/{name}/reload", Right::Plugins, Action::Reload),
@@ -154,8 +162,9 @@ mod tests {
     fn each_entry_asks_for_its_right() {
         let said = TABLE.map(|entry| {
             let right = match entry.access {
-                Access::Open => "open",
-                Access::Needs(right) => right.as_str(),
+                Access::Open => "open".to_owned(),
+                Access::Needs(right) => right.as_str().to_owned(),
+                Access::NeedsToken(right) => format!("{}, token", right.as_str()),
             };
             (entry.verb.methods(), entry.path, right)
         });
@@ -167,12 +176,14 @@ mod tests {
             ("GET, HEAD", "/v1/plugins", "open"),
             ("GET, HEAD", "/v1/plugins/{name}/calls", "read"),
             ("GET, HEAD", "/v1/l2/keys", "read"),
+            ("GET, HEAD", "/v1/requests/recent", "read, token"),
             ("POST", "/v1/explain", "read"),
             ("POST", "/v1/purge", "purge"),
             ("POST", "/v1/plugins/{name}/reload", "plugins"),
             ("POST", "/v1/plugins/{name}/quarantine", "plugins"),
             ("POST", "/v1/plugins/{name}/resume", "plugins"),
         ];
+        let expected = expected.map(|(verb, path, right)| (verb, path, right.to_owned()));
         assert_eq!(said, expected);
     }
 

@@ -17,15 +17,17 @@ use crate::http::forward::{self, Trust};
 use crate::origin::Origins;
 use crate::plugin::{Compiler, Fetch, FetchCall, FetchError, Options, PluginFamilies, Plugins};
 use crate::proxy::metrics::RequestFamilies;
+use crate::proxy::record::Recorder;
+use crate::proxy::record::recent::RecentRequests;
 use crate::proxy::route::{Needs, Routes};
-use crate::proxy::{AccessLog, Generation, Proxy, PurgeMethod};
-use crate::telemetry::config::AccessLog as Written;
+use crate::proxy::{Generation, Proxy, PurgeMethod};
 use crate::telemetry::metrics::{self, Registry};
 
-/// The cache and the families of metrics: made once, whatever configurations come.
+/// The cache, the families of metrics and the last requests: made once, whatever configurations come.
 pub struct Process {
     pub cache: Arc<Cache>,
     pub registry: Registry,
+    pub recent: Arc<RecentRequests>,
     requests: RequestFamilies,
     plugins: PluginFamilies,
 }
@@ -45,6 +47,7 @@ impl Process {
         }
         Ok(Self {
             cache: Arc::new(cache),
+            recent: Arc::new(RecentRequests::new(&config.telemetry.recent_requests)),
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
             plugins: PluginFamilies::new(&registry)?,
             registry,
@@ -92,13 +95,13 @@ impl Process {
         let ports = config.listeners.iter().map(|l| l.address.port());
         let purge_method = PurgeMethod::new(&config.purge_method, ports, &self.requests)?;
         let path_rules = config.listeners.iter().map(|listener| listener.path);
-        let access = AccessLog::new(config.telemetry.access_log == Written::On);
+        let recorder = Recorder::new(config.telemetry.access_log, Arc::clone(&self.recent));
         Ok(Generation::new(
             routes,
             plugins,
             purge_method,
             path_rules,
-            access,
+            recorder,
             trust,
         ))
     }

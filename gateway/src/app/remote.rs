@@ -1,6 +1,7 @@
-//! `lamina purge`, `lamina nodes` and `lamina l2 keys`: asks a running gateway by its admin listener.
+//! `lamina purge`, `lamina nodes`, `lamina requests` and `lamina l2 keys`: asks a running gateway by its admin listener.
 
 mod keys;
+mod requests;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,6 +22,7 @@ use crate::http::endpoint::Endpoint;
 use crate::units;
 
 pub use keys::Keys;
+pub use requests::{RecentRequests, RequestsFilter};
 
 /// Where a gateway's admin listener is, and what opens it.
 pub struct Remote {

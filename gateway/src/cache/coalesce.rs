@@ -41,6 +41,8 @@ struct Flight {
     marks: Marks,
     /// Invalidations that leave no record are noted here while it is under way.
     _watch: Watch,
+    /// The number of the request that leads; 0 where it has none.
+    led_by: u64,
     landing: watch::Sender<Landing>,
 }
 
@@ -118,6 +120,7 @@ pub struct Leader {
 pub struct Follower {
     landing: watch::Receiver<Landing>,
     born: Order,
+    led_by: u64,
 }
 
 impl Failure {
@@ -152,10 +155,12 @@ impl Default for Flights {
 
 impl Flights {
     /// Joins the flight for `key`, or becomes its leader. A flight that began before
-    /// a purge which reaches it takes no more followers: the newcomer leads anew.
+    /// a purge which reaches it takes no more followers: the newcomer leads anew. `number` is
+    /// the request's own, which followers of its load are told.
     pub fn board(
         self: &Arc<Self>,
         key: &Key,
+        number: u64,
         marks: impl FnOnce() -> Marks,
         log: &PurgeLog,
     ) -> Turn {
@@ -164,13 +169,13 @@ impl Flights {
             Place::Occupied(mut place) => match place.get() {
                 flight if !flight.is_overtaken(log) => Turn::Follow(flight.follow()),
                 _ => {
-                    let flight = Flight::new(log, marks());
+                    let flight = Flight::new(log, marks(), number);
                     place.insert(Arc::clone(&flight));
                     Turn::Lead(self.leader(key, flight))
                 }
             },
             Place::Vacant(place) => {
-                let flight = Flight::new(log, marks());
+                let flight = Flight::new(log, marks(), number);
                 place.insert(Arc::clone(&flight));
                 Turn::Lead(self.leader(key, flight))
             }
@@ -180,7 +185,7 @@ impl Flights {
     /// Leads a load that nobody follows, whatever flight there is for `key`. It begins now in
     /// the order of purges, as every load does.
     pub fn lead_apart(self: &Arc<Self>, key: &Key, marks: Marks, log: &PurgeLog) -> Leader {
-        self.leader(key, Flight::new(log, marks))
+        self.leader(key, Flight::new(log, marks, 0))
     }
 
     /// How many flights there are.
@@ -210,13 +215,14 @@ impl Flights {
 }
 
 impl Flight {
-    fn new(log: &PurgeLog, marks: Marks) -> Arc<Self> {
+    fn new(log: &PurgeLog, marks: Marks, led_by: u64) -> Arc<Self> {
         // First: what is invalidated from its place in the order on is noted.
         let watch = log.watch(&marks);
         Arc::new(Self {
             born: log.order(),
             marks,
             _watch: watch,
+            led_by,
             landing: watch::Sender::new(Landing::InFlight),
         })
     }
@@ -234,6 +240,7 @@ impl Flight {
         Follower {
             landing: self.landing.subscribe(),
             born: self.born,
+            led_by: self.led_by,
         }
     }
 }
@@ -310,6 +317,11 @@ impl Drop for Leader {
 }
 
 impl Follower {
+    /// The number of the request that leads; 0 where nobody noted one.
+    pub fn led_by(&self) -> u64 {
+        self.led_by
+    }
+
     /// Waits until the flight has come to something.
     pub async fn landing(&mut self) -> Landing {
         let landed = self
@@ -343,14 +355,14 @@ mod tests {
     }
 
     fn lead(flights: &Arc<Flights>, log: &PurgeLog) -> Leader {
-        match flights.board(&key("a"), Marks::default, log) {
+        match flights.board(&key("a"), 0, Marks::default, log) {
             Turn::Lead(leader) => leader,
             Turn::Follow(_) => panic!("somebody leads already"),
         }
     }
 
     fn follow(flights: &Arc<Flights>, log: &PurgeLog) -> Follower {
-        match flights.board(&key("a"), Marks::default, log) {
+        match flights.board(&key("a"), 0, Marks::default, log) {
             Turn::Follow(follower) => follower,
             Turn::Lead(_) => panic!("nobody leads"),
         }

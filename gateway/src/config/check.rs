@@ -43,6 +43,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
         bus(config, given, &mut report);
     }
     access(config, &mut report);
+    recent_requests(config, &mut report);
     report.findings
 }
 
@@ -133,6 +134,28 @@ fn server(config: &Config, report: &mut Report) {
 
 /// Less could not hold what is on its way of a few answers, and nothing would be loaded.
 const LEAST_HELD: ByteSize = ByteSize::mib(1);
+
+/// The last requests that may be kept in memory.
+const MOST_RECENT: usize = 10_000;
+
+fn recent_requests(config: &Config, report: &mut Report) {
+    let (recent, at) = (
+        &config.telemetry.recent_requests,
+        path(&["telemetry", "recent_requests"]),
+    );
+    if recent.keep > MOST_RECENT {
+        let message = format!(
+            "{} requests would take too much memory; expected at most {MOST_RECENT}, or 0 to \
+             keep none",
+            recent.keep
+        );
+        report.add(at.key("keep"), message);
+    }
+    if recent.one_hit_in == 0 {
+        let message = "0 says nothing; expected 1 to keep each hit, or more to keep fewer";
+        report.add(at.key("one_hit_in"), message);
+    }
+}
 
 fn listeners(config: &Config, report: &mut Report) {
     let all = path(&["listeners"]);

@@ -14,6 +14,7 @@ use crate::proxy::landing::Settled;
 use crate::proxy::load::{FlightPlace, Miss};
 use crate::proxy::metrics::Outcome;
 use crate::proxy::patience::Patience;
+use crate::proxy::record::trail::Waypoint;
 use crate::proxy::{Proxy, Served};
 
 impl Proxy {
@@ -27,6 +28,7 @@ impl Proxy {
             return self.hit(&miss.ask.parts, &entry, None, Outcome::Hit, now);
         }
         self.cache.hooks.emit(Event::InflightBypass(why));
+        miss.ask.note(|| Waypoint::SideBySide(why));
         let marks = miss.ask.marks(&miss.keyed);
         let leader = self.cache.lead_apart(&miss.key, marks);
         // After the load's place in the order is known, as every leader does.

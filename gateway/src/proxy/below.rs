@@ -20,6 +20,7 @@ use crate::cache::l2::{self, HeldLease, L2, Sought, Turn};
 use crate::proxy::context::{Ask, Keyed};
 use crate::proxy::fetch::Fetch;
 use crate::proxy::metrics::Outcome;
+use crate::proxy::record::trail::{SecondTierAnswer, Waypoint};
 use crate::proxy::route::Route;
 use crate::proxy::{Proxy, Served, plan};
 
@@ -44,6 +45,17 @@ enum SecondTierCopy {
     Unknown,
 }
 
+impl SecondTierCopy {
+    fn answer(&self) -> SecondTierAnswer {
+        match self {
+            Self::Fresh(_) => SecondTierAnswer::Fresh,
+            Self::Stale(_) => SecondTierAnswer::Stale,
+            Self::Nothing => SecondTierAnswer::Nothing,
+            Self::Unknown => SecondTierAnswer::Unknown,
+        }
+    }
+}
+
 impl Fetch {
     /// Looks below L1. A stale copy from there becomes what is validated.
     pub(super) async fn below(&mut self, leader: &Leader) -> Below {
@@ -63,7 +75,7 @@ impl Fetch {
         let marks = leader.marks().clone();
         leader.land(Landing::Promoted(Arc::clone(&entry)));
         self.private = None;
-        let Board::Lead(leader) = self.cache.board(&entry.key, || marks) else {
+        let Board::Lead(leader) = self.cache.board(&entry.key, self.ask.number(), || marks) else {
             return None;
         };
         let now = Instant::now();
@@ -128,6 +140,7 @@ impl Fetch {
                 Turn::Unknown => return Below::Load(None),
                 Turn::Others if began.elapsed() >= patience => return self.waited(then),
                 Turn::Others => {
+                    self.ask.note(|| Waypoint::WaitedForNode);
                     freed.wait().await;
                     None
                 }
@@ -153,6 +166,12 @@ impl Fetch {
 
     /// Looks once, and takes what is there into L1.
     async fn seen(&mut self, tier: &L2) -> SecondTierCopy {
+        let copy = self.sought(tier).await;
+        self.ask.note(|| Waypoint::SecondTier(copy.answer()));
+        copy
+    }
+
+    async fn sought(&mut self, tier: &L2) -> SecondTierCopy {
         match tier.find(&self.primary, &self.ask.parts.headers).await {
             Sought::Found(found) => {
                 match take_up(&self.cache, &self.ask.route, &self.primary, *found) {

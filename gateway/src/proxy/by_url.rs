@@ -155,6 +155,7 @@ fn key(route: &Arc<Route>, parts: &Parts, scheme: &str, host: &str) -> Option<Ke
         wishes: &HopWishes::default(),
         route,
         started: Instant::now(),
+        trail: None,
     };
     match plan::key(&visit) {
         Plan::Cache(Keyed { key, .. }) => Some(key),

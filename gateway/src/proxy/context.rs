@@ -17,10 +17,11 @@ use crate::http::forward::{self, Caller, HopWishes, TrailerWish};
 use crate::http::memory::ConnectionMemory;
 use crate::http::path::Rules;
 use crate::http::server::Interim;
-use crate::origin::OnInterim;
+use crate::origin::{OnAttempt, OnInterim};
 use crate::plugin::KeyDecision;
 use crate::proxy::Generation;
 use crate::proxy::came;
+use crate::proxy::record::trail::{Trail, Waypoint};
 use crate::proxy::route::Route;
 
 /// A request on its way to an origin or a loader: shared by its client's task and the load's.
@@ -39,6 +40,8 @@ pub struct Ask {
     pub interim: Option<Interim>,
     /// Where what arrives for it is counted; None for a load behind the answer.
     pub memory: Option<Arc<ConnectionMemory>>,
+    /// Where it is noted what happens to it. None: nobody reads that.
+    pub trail: Option<Arc<Trail>>,
 }
 
 /// A key with what its derivation said beside it.
@@ -194,10 +197,27 @@ impl Ask {
         }
     }
 
-    /// Says on whose account the answer to a request of ours is held.
+    /// Says on whose account the answer to a request of ours is held, and where its attempts are
+    /// noted.
     pub fn charge(&self, request: &mut Request<Body>) {
         if let Some(memory) = &self.memory {
             request.extensions_mut().insert(Arc::clone(memory));
+        }
+        if let Some(trail) = self.trail.clone() {
+            let noted = move |attempt| trail.note(Waypoint::Attempt(attempt));
+            request.extensions_mut().insert(OnAttempt::new(noted));
+        }
+    }
+
+    /// The number of its record; 0 where it has none.
+    pub fn number(&self) -> u64 {
+        self.trail.as_ref().map_or(0, |trail| trail.request)
+    }
+
+    /// Notes what has just happened to it, where somebody reads that.
+    pub fn note(&self, waypoint: impl FnOnce() -> Waypoint) {
+        if let Some(trail) = &self.trail {
+            trail.note(waypoint());
         }
     }
 }

@@ -223,6 +223,7 @@ impl Generation {
             wishes: &wishes,
             route,
             started: Instant::now(),
+            trail: None,
         };
         let keyed = explain(&mut explanation, &visit);
         (explanation, keyed)

@@ -13,6 +13,7 @@ use crate::cache::freshness::Windows;
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::proxy::context::Ask;
 use crate::proxy::metrics::Outcome;
+use crate::proxy::record::trail::Waypoint;
 use crate::proxy::route::Route;
 use crate::proxy::{Proxy, Served, respond};
 
@@ -76,6 +77,7 @@ impl Proxy {
 
     pub(super) fn stale(&self, ask: &Ask, entry: &Entry, why: StaleReason) -> Served {
         self.cache.hooks.emit(Event::StaleHit(why));
+        ask.note(|| Waypoint::Stale(why));
         let now = Instant::now();
         let ttl = entry.ttl(now);
         let status = match why {

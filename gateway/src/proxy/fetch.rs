@@ -304,6 +304,9 @@ impl Fetch {
     }
 
     fn failed(&self, leader: Leader, failure: Failure) {
+        if let Some(trail) = &self.ask.trail {
+            trail.failed(failure.error, &failure.detail);
+        }
         let key = leader.key().clone();
         let event = match failure.status {
             StatusCode::GATEWAY_TIMEOUT => Event::LoaderTimeout {

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::access::AccessLog;
 use super::purge_method::PurgeMethod;
+use super::record::Recorder;
 use super::route::Routes;
 use crate::http::forward::Trust;
 use crate::http::path::Rules;
@@ -23,7 +23,7 @@ pub struct Generation {
     pub(super) purge_method: PurgeMethod,
     /// The different rules by which listeners read paths; at least one.
     pub(super) path_rules: Box<[Rules]>,
-    pub(super) access: AccessLog,
+    pub(super) recorder: Recorder,
     /// What is believed of some proxy in front. None: there is no trusted one.
     pub(super) trust: Option<Trust>,
     /// Of warnings about paths that were refused.
@@ -37,7 +37,7 @@ impl Generation {
         plugins: Arc<Plugins>,
         purge_method: PurgeMethod,
         listeners: impl Iterator<Item = Rules>,
-        access: AccessLog,
+        recorder: Recorder,
         trust: Option<Trust>,
     ) -> Arc<Self> {
         let mut path_rules: Vec<Rules> = Vec::new();
@@ -54,7 +54,7 @@ impl Generation {
             plugins,
             purge_method,
             path_rules: path_rules.into(),
-            access,
+            recorder,
             trust,
             refused_paths: LineLimiter::new(Instant::now()),
         })

@@ -16,7 +16,7 @@ use crate::cache::coalesce::{Follower, Landing, Turn};
 use crate::cache::entry::Entry;
 use crate::cache::event::{Alone, Event, StaleReason};
 use crate::cache::freshness::Windows;
-use crate::cache::key::Key;
+use crate::cache::key::{Key, KeyId};
 use crate::cache::{Cache, Lookup};
 use crate::http::body::Body;
 use crate::http::cache_status::Forward;
@@ -28,6 +28,7 @@ use crate::proxy::landing::Settled;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::parts::{self, StoredParts};
 use crate::proxy::patience::{Next, Patience};
+use crate::proxy::record::trail::Waypoint;
 use crate::proxy::{Proxy, Served, missing, plan, source};
 
 /// A request whose answer is to be loaded.
@@ -119,7 +120,7 @@ impl Proxy {
         if is_paused(ask.started) {
             return;
         }
-        let Turn::Lead(leader) = self.cache.board(&key, || ask.marks(&keyed)) else {
+        let Turn::Lead(leader) = self.cache.board(&key, ask.number(), || ask.marks(&keyed)) else {
             return;
         };
         let again = self
@@ -190,6 +191,8 @@ impl Proxy {
                 (entry.key.clone(), Some(Fallback { entry, windows }))
             }
         };
+        ask.note(|| Waypoint::Keyed(KeyId::of(keyed.key.as_bytes())));
+        ask.note(|| Waypoint::NotInL1(reason));
         if let Some(served) = self.in_back_off(&ask, &key, stale.as_ref(), ask.started) {
             return served;
         }
@@ -269,9 +272,13 @@ impl Proxy {
     /// Leads or follows; or the answer, when a load ended since the look-up.
     fn board(self: &Arc<Self>, miss: &Miss) -> Boarded {
         let Miss { ask, keyed, .. } = miss;
-        let leader = match self.cache.board(&miss.key, || ask.marks(keyed)) {
+        let leader = match self
+            .cache
+            .board(&miss.key, ask.number(), || ask.marks(keyed))
+        {
             Turn::Follow(follower) => {
                 self.cache.hooks.emit(Event::InflightReuse);
+                ask.note(|| Waypoint::Follows(follower.led_by()));
                 return Boarded::Aboard(FlightPlace {
                     follower,
                     private: None,
@@ -300,6 +307,7 @@ impl Proxy {
         // Looked at after the load's place in the order is known: a copy that was purged
         // before must not come back by way of a validation.
         let stale = shown.map(|fallback| Arc::clone(&fallback.entry));
+        ask.note(|| Waypoint::Leads);
         let (fetch, receiver) = miss.fetch(&self.cache, stale, Queue::OneLoad);
         let place = FlightPlace {
             follower: leader.follow(),

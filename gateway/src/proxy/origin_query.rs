@@ -116,6 +116,7 @@ fn gives(ask: &Ask, key: &KeyBuf, pieces: &[&str]) -> bool {
         wishes: &HopWishes::default(),
         route: &ask.route,
         started: Instant::now(),
+        trail: None,
     };
     match plan::key(&visit) {
         Plan::Cache(Keyed { key: other, .. }) => other.as_bytes() == key.as_bytes(),

@@ -17,6 +17,7 @@ use crate::proxy::context::{Ask, PSEUDONYM};
 use crate::proxy::head_update::{Sent, Stored};
 use crate::proxy::invalidate::AnsweredRequest;
 use crate::proxy::metrics::Outcome;
+use crate::proxy::record::trail::Waypoint;
 use crate::proxy::source::{Answer, Loaded};
 use crate::proxy::{Proxy, Served, excerpt, grpc, respond, source, tunnel, watch};
 
@@ -30,6 +31,7 @@ impl Proxy {
         reason: Forward,
         detail: Option<&'static str>,
     ) -> Served {
+        ask.note(|| Waypoint::Passes(reason, detail));
         let is_call = media::is_grpc(&ask.parts.headers);
         let served = self.pass_on(ask, body, reason, detail).await;
         match (is_call, served.outcome) {

@@ -48,6 +48,7 @@ impl Ask {
             interim: None,
             // It is for everybody, so no connection is charged for what it holds.
             memory: None,
+            trail: self.trail.clone(),
         }
     }
 }

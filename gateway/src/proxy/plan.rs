@@ -13,6 +13,7 @@ use crate::plugin::KeyDecision;
 use crate::plugin::config::KeyError;
 use crate::proxy::Visit;
 use crate::proxy::context::{Keyed, subject};
+use crate::proxy::record::trail::note_call;
 use crate::proxy::route::Route;
 
 /// What is to be done with a request.
@@ -69,7 +70,8 @@ pub(super) fn key(visit: &Visit<'_>) -> Plan {
     let Some((plugin, on_error)) = &route.key_plugin else {
         return native();
     };
-    let decision = match plugin.key(parts, host) {
+    let call = || plugin.key(parts, host);
+    let decision = match note_call(visit.trail, "key", plugin.name(), call) {
         Ok(decision) => decision,
         Err(error) => {
             if let Some(dropped) = route.warnings.admit(visit.started) {

@@ -67,7 +67,10 @@ impl Proxy {
             Ok(terms) if is_explicit(terms.source) => terms,
             Ok(_) | Err(_) => return Err(arrived.answer.response),
         };
-        let leader = match self.cache.board(&keyed.key.to_key(), || get.marks(&keyed)) {
+        let leader = match self
+            .cache
+            .board(&keyed.key.to_key(), ask.number(), || get.marks(&keyed))
+        {
             Turn::Lead(leader) => leader,
             Turn::Follow(_) => return Err(arrived.answer.response),
         };
@@ -97,6 +100,7 @@ impl Proxy {
             wishes: &HopWishes::default(),
             route: &route,
             started: ask.started,
+            trail: ask.trail.as_deref(),
         };
         let Plan::Cache(keyed) = plan::key(&visit) else {
             return None;
@@ -112,6 +116,7 @@ impl Proxy {
             started: ask.started,
             interim: None,
             memory: ask.memory.clone(),
+            trail: ask.trail.clone(),
             route,
         };
         // What another route's plugin would say of the response is not known.

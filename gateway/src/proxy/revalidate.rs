@@ -19,6 +19,7 @@ use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
 use crate::proxy::fetch::{Arrived, Fetch};
 use crate::proxy::head::{compact, freshness, prepare, stored_headers};
+use crate::proxy::record::trail::Waypoint;
 use crate::proxy::source::Loaded;
 use crate::proxy::watch;
 
@@ -78,6 +79,8 @@ impl Fetch {
             .admit(self.primary.to_key(), &vary, Arc::clone(&entry));
         leader.land(Landing::Stored(Arc::clone(&entry)));
         if admitted {
+            let left = entry.freshness.left_at_arrival();
+            self.ask.note(|| Waypoint::Stored(left));
             let below = self.ask.route.policy.below(terms);
             let lifetime = freshness(&below, arrived.at, age).lifetime;
             self.hand_down(&entry, lifetime).await;

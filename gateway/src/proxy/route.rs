@@ -149,6 +149,11 @@ impl Routes {
 }
 
 impl Route {
+    /// Whether a plugin has a say in what is done with a request before it is looked up.
+    pub fn has_plugins(&self) -> bool {
+        self.request_plugin.is_some() || self.key_plugin.is_some()
+    }
+
     /// The header fields that its `match` looks at.
     pub fn matched_fields(&self) -> impl Iterator<Item = &HeaderName> {
         self.matches.headers.iter().map(|(name, _)| name)

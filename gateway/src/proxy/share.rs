@@ -26,6 +26,7 @@ use crate::http::memory::stored::StoredBody;
 use crate::http::vary::Vary;
 use crate::proxy::fetch::{Arrived, Fetch};
 use crate::proxy::head::{compact, freshness, own_fields, stored_headers};
+use crate::proxy::record::trail::Waypoint;
 use crate::telemetry::limit::LineLimiter;
 
 impl Fetch {
@@ -73,6 +74,8 @@ impl Fetch {
         // The flight ends here, after the entry is in L1: a late request finds one or the other.
         drop(leader);
         if let Some(entry) = stored {
+            let left = entry.freshness.left_at_arrival();
+            self.ask.note(|| Waypoint::Stored(left));
             let below = self.ask.route.policy.below(&terms);
             let lifetime = freshness(&below, at, age).lifetime;
             self.hand_down(&entry, lifetime).await;
@@ -218,7 +221,7 @@ mod tests {
     async fn a_body_that_outgrows_the_cache_at_once_waits_for_its_first_reader() {
         let cache = cache();
         let key = KeyBuf::default().to_key();
-        let Turn::Lead(leader) = cache.board(&key, Marks::default) else {
+        let Turn::Lead(leader) = cache.board(&key, 0, Marks::default) else {
             panic!("nobody else leads");
         };
         let head = Head {

@@ -191,7 +191,17 @@ async fn by_plugin(
         route: Arc::clone(&ask.route.name),
         deadline,
     };
-    match plugin.load(request).await {
+    let began = Instant::now();
+    let called = plugin.load(request).await;
+    if let Some(trail) = &ask.trail {
+        trail.called(
+            "load",
+            plugin.name(),
+            began.elapsed(),
+            called.as_ref().err(),
+        );
+    }
+    match called {
         Ok((LoadDecision::Response(response), seen)) => {
             Loaded::Response(composed(response, ask.memory.as_ref())).after(seen)
         }

@@ -21,6 +21,7 @@ use crate::cache::event::Event;
 use crate::cache::freshness::State;
 use crate::cache::policy::{Refusal, concerns_requester_alone};
 use crate::proxy::fetch::{Arrived, Fetch, dice};
+use crate::proxy::record::trail::Waypoint;
 
 /// Whom a response that is not shared is about.
 enum About {
@@ -46,6 +47,7 @@ impl Fetch {
     /// Gives a response to the leader's client alone. The others go on as it is about them.
     pub(super) fn keep_private(self, leader: Leader, arrived: Arrived, refusal: Refusal) {
         let status = arrived.answer.response.status();
+        self.ask.note(|| Waypoint::NotStored(refusal.as_str()));
         tracing::debug!(
             route = &*self.ask.route.name,
             refusal = refusal.as_str(),

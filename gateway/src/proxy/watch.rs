@@ -17,6 +17,7 @@ use crate::plugin::config::{RequestError, ResponseError};
 use crate::plugin::{CallError, Field, Head, LoadedResponse, Plugin, RequestDecision};
 use crate::proxy::context::Ask;
 use crate::proxy::metrics::Outcome;
+use crate::proxy::record::trail::{Trail, note_call};
 use crate::proxy::route::Route;
 use crate::proxy::source::{self, Answer};
 use crate::proxy::target::reshape;
@@ -51,11 +52,13 @@ pub fn request(
     host: &str,
     caller: &Caller,
     rules: Rules,
+    trail: Option<&Trail>,
 ) -> Option<Served> {
     let (plugin, on_error) = route.request_plugin.as_ref()?;
     let about = (caller.scheme(), host, caller.client());
     let rules = route.path.over(rules);
-    match ask(plugin, &route.name, parts, about, rules) {
+    let call = || ask(plugin, &route.name, parts, about, rules);
+    match note_call(trail, "request", plugin.name(), call) {
         Ok(Wish::Further) => None,
         Ok(Wish::Respond(response)) => {
             let response = source::composed(response, None).response;
@@ -136,7 +139,8 @@ pub fn response(ask: &Ask, answer: &mut Answer) {
         answer.looked = Some(Box::new(plugin.response_sees(headers, query)));
     }
     let response: &mut Response<Body> = &mut answer.response;
-    match plugin.on_response(head, response.status(), response.headers()) {
+    let call = || plugin.on_response(head, response.status(), response.headers());
+    match note_call(ask.trail.as_deref(), "response", plugin.name(), call) {
         Ok(None) => {}
         Ok(Some(change)) => {
             change.headers.apply(response.headers_mut());

@@ -17,6 +17,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// One line for each request.
     pub access_log: AccessLog,
+    /// The last requests, which `GET /v1/requests/recent` and `lamina requests` explain.
+    pub recent_requests: RecentRequests,
     /// Series of metrics with the name of a route as a label, at most; what finds no room is
     /// counted under the route `other`.
     pub max_series: u64,
@@ -28,7 +30,29 @@ impl Default for Config {
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
             access_log: AccessLog::default(),
+            recent_requests: RecentRequests::default(),
             max_series: 20_000,
+        }
+    }
+}
+
+/// How many of the last requests are kept in memory, at most 4 KiB each as a rule.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecentRequests {
+    /// Requests at most, 10000 or less; 0 keeps none.
+    #[schemars(range(max = 10_000))]
+    pub keep: usize,
+    /// Of requests that the first tier answers fresh, one in so many is kept; of all others each.
+    #[schemars(range(min = 1))]
+    pub one_hit_in: u32,
+}
+
+impl Default for RecentRequests {
+    fn default() -> Self {
+        Self {
+            keep: 256,
+            one_hit_in: 100,
         }
     }
 }

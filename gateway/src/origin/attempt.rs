@@ -1,0 +1,100 @@
+//! What came of asking one target, told to whoever wants to know.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::uri::Authority;
+use http::{Response, StatusCode};
+
+use super::OriginError;
+
+/// One exchange with one target, up to the head of the answer.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub upstream: Arc<str>,
+    pub target: Authority,
+    pub took: Duration,
+    pub outcome: AttemptOutcome,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub enum AttemptOutcome {
+    Answered(StatusCode),
+    /// Why there was no answer.
+    Failed(Box<str>),
+    /// Whoever waited for the answer waits no longer.
+    GivenUp,
+}
+
+/// Who is told of each attempt of a request: an extension of it.
+#[derive(Clone)]
+pub struct OnAttempt(Arc<AttemptCallback>);
+
+type AttemptCallback = dyn Fn(Attempt) + Send + Sync;
+
+impl OnAttempt {
+    pub fn new(told: impl Fn(Attempt) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+}
+
+/// An attempt that is under way; it is told when it ends, or when it is dropped.
+pub(super) struct PendingAttempt<'a> {
+    told: Option<&'a OnAttempt>,
+    upstream: &'a Arc<str>,
+    target: &'a Authority,
+    began: Instant,
+}
+
+impl<'a> PendingAttempt<'a> {
+    /// An attempt that begins now.
+    pub fn begin(
+        told: Option<&'a OnAttempt>,
+        upstream: &'a Arc<str>,
+        target: &'a Authority,
+    ) -> Self {
+        Self {
+            told,
+            upstream,
+            target,
+            began: Instant::now(),
+        }
+    }
+
+    /// It ended so.
+    pub fn ended<B>(mut self, outcome: Result<&Response<B>, &OriginError>) {
+        self.tell(|| match outcome {
+            Ok(response) => AttemptOutcome::Answered(response.status()),
+            Err(error) => AttemptOutcome::Failed(error.to_string().into()),
+        });
+    }
+
+    fn tell(&mut self, outcome: impl FnOnce() -> AttemptOutcome) {
+        if let Some(OnAttempt(told)) = self.told.take() {
+            told(Attempt {
+                upstream: Arc::clone(self.upstream),
+                target: self.target.clone(),
+                took: self.began.elapsed(),
+                outcome: outcome(),
+            });
+        }
+    }
+}
+
+impl Drop for PendingAttempt<'_> {
+    fn drop(&mut self) {
+        self.tell(|| AttemptOutcome::GivenUp);
+    }
+}
+
+impl fmt::Display for AttemptOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(status) => write!(f, "answered {}", status.as_u16()),
+            Self::Failed(error) => write!(f, "failed: {error}"),
+            Self::GivenUp => f.write_str("was given up before it answered"),
+        }
+    }
+}

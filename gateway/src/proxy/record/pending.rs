@@ -1,0 +1,148 @@
+//! A record whose request is under way. However that ends, its readers get it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, Response};
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::trail::Trail;
+use super::{AnswerHead, HitRecord, Recorder, RequestRecord};
+use crate::http::body::{Body, BodyError};
+use crate::http::cache_status::CACHE_STATUS;
+use crate::proxy::Served;
+
+/// A record that its readers get when it is dropped.
+pub struct PendingRecord {
+    /// Some until it is dropped.
+    record: Option<Box<RequestRecord>>,
+    recorder: Recorder,
+    of_a_hit: HitRecord,
+}
+
+impl PendingRecord {
+    pub(super) fn new(record: RequestRecord, recorder: Recorder, of_a_hit: HitRecord) -> Self {
+        Self {
+            record: Some(Box::new(record)),
+            recorder,
+            of_a_hit,
+        }
+    }
+
+    /// Says why the request is refused.
+    pub fn because(mut self, refused: &impl ToString) -> Self {
+        self.change(|record| record.refused = Some(refused.to_string().into()));
+        self
+    }
+
+    /// The trail on which everything that happens from now on is noted.
+    pub fn trail(&mut self) -> Option<Arc<Trail>> {
+        let record = self.record.as_deref_mut()?;
+        let started = record.started;
+        let trail = record
+            .trail
+            .get_or_insert_with(|| Arc::new(Trail::new(record.id, started)));
+        Some(Arc::clone(trail))
+    }
+
+    /// Notes the answer; its record ends with its body, which is now if it is here as a whole.
+    pub(in crate::proxy) fn answered(mut self, served: Served) -> Response<Body> {
+        let Served { response, outcome } = served;
+        let whole = matches!(response.body(), Body::Empty | Body::Full(_));
+        let length = response.body().size_hint().exact();
+        self.change(|record| {
+            let headers = response.headers();
+            record.answer = Some(AnswerHead {
+                status: response.status().as_u16(),
+                outcome,
+                after: record.started.elapsed(),
+                cache_status: headers.get(CACHE_STATUS).cloned(),
+                encoding: headers.get(CONTENT_ENCODING).cloned(),
+            });
+            record.grpc_status = grpc_status(headers);
+            if whole {
+                record.bytes = length.unwrap_or(0);
+                record.complete = true;
+            }
+        });
+        match whole {
+            true => response,
+            false => response.map(|body| {
+                Body::boxed(RecordedBody {
+                    body,
+                    pending: self,
+                })
+            }),
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut RequestRecord)) {
+        if let Some(record) = self.record.as_deref_mut() {
+            change(record);
+        }
+    }
+}
+
+impl Drop for PendingRecord {
+    fn drop(&mut self) {
+        if let Some(mut record) = self.record.take() {
+            record.total = record.started.elapsed();
+            self.recorder.ended(*record, self.of_a_hit);
+        }
+    }
+}
+
+/// Of a call: in the trailers, or in the head where nothing follows it.
+fn grpc_status(fields: &HeaderMap) -> Option<String> {
+    let status = fields.get("grpc-status")?;
+    Some(String::from_utf8_lossy(status.as_bytes()).into_owned())
+}
+
+/// A streaming body that carries the record of its request.
+struct RecordedBody {
+    body: Body,
+    pending: PendingRecord,
+}
+
+impl http_body::Body for RecordedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { body, pending } = self.get_mut();
+        let polled = Pin::new(&mut *body).poll_frame(cx);
+        // A body of known length may never be polled past its last byte.
+        let is_through = body.size_hint().exact() == Some(0);
+        pending.change(|record| {
+            record.complete |= is_through;
+            match &polled {
+                Poll::Ready(Some(Ok(frame))) => {
+                    record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if let Some(trailers) = frame.trailers_ref() {
+                        // Nothing follows them, and not everybody asks whether something does.
+                        record.complete = true;
+                        let ended = grpc_status(trailers);
+                        record.grpc_status = ended.or(record.grpc_status.take());
+                    }
+                }
+                Poll::Ready(None) => record.complete = true,
+                Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+            }
+        });
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,180 @@
+//! A record in words, for people: what happened and why, one sentence a waypoint.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::trail::{SecondTierAnswer, TimedWaypoint, Waypoint};
+use super::{CLIENT_LEFT, RequestRecord};
+use crate::cache::event::{Alone, StaleReason};
+use crate::http::cache_status::Forward;
+
+impl RequestRecord {
+    /// As `GET /v1/requests/recent` tells it.
+    pub fn explained(&self) -> Value {
+        let (noted, dropped) = match &self.trail {
+            Some(trail) => trail.noted(),
+            None => Default::default(),
+        };
+        let mut steps: Vec<Value> = noted.iter().map(step).collect();
+        if dropped > 0 {
+            steps.push(json!({"what": format!("{dropped} more steps were not kept")}));
+        }
+        let head = self.answer.as_ref();
+        let text =
+            |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        json!({
+            "id": self.id,
+            "began_ms_ago": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "client": self.client,
+            "peer": self.peer,
+            "protocol": format!("{:?}", self.version),
+            "method": self.method.as_str(),
+            "url": format!("{}://{}{}", self.scheme, self.host, self.path),
+            "agent": self.agent,
+            "route": self.route.as_deref(),
+            "status": self.status(),
+            "result": self.result(),
+            "cache_status": head.and_then(|head| head.cache_status.as_ref()).map(text),
+            "encoding": head.and_then(|head| head.encoding.as_ref()).map(text),
+            "grpc_status": self.grpc_status,
+            "bytes": self.bytes,
+            "complete": self.complete,
+            "head_us": head.map(|head| micros(head.after)),
+            "total_us": micros(self.total),
+            "key": noted.iter().find_map(|noted| match noted.waypoint {
+                Waypoint::Keyed(key) => Some(key.to_string()),
+                _ => None,
+            }),
+            "steps": steps,
+            "end": self.end(),
+        })
+    }
+
+    /// How it ended, in one sentence.
+    fn end(&self) -> String {
+        let status = self.status();
+        if status == CLIENT_LEFT && self.answer.is_none() {
+            return "The client left before there was an answer.".to_owned();
+        }
+        let mut end = match (self.result(), &self.refused, &self.route) {
+            (_, Some(why), _) => format!("It was refused with {status}: {why}."),
+            (_, None, None) if status == 404 => "No route takes it: 404.".to_owned(),
+            ("hit", ..) => format!("It was answered {status} from the cache."),
+            ("stale", ..) => format!("It was answered {status} with a stale copy."),
+            ("revalidated", ..) => {
+                format!(
+                    "It was answered {status} with the stored copy, which the origin confirmed."
+                )
+            }
+            ("coalesced", ..) => format!("It was answered {status} by another request's load."),
+            ("miss", ..) => format!("It was answered {status} by its own load."),
+            ("pass", ..) => format!("It was answered {status} past the cache."),
+            _ => format!("It was answered {status} with an error of the gateway's own."),
+        };
+        if !self.complete {
+            end.push_str(" The client did not take the whole body.");
+        }
+        end
+    }
+}
+
+fn step(noted: &TimedWaypoint) -> Value {
+    json!({"after_us": micros(noted.after), "what": sentence(&noted.waypoint)})
+}
+
+fn sentence(waypoint: &Waypoint) -> String {
+    match waypoint {
+        Waypoint::PluginCall(call) => {
+            let (hook, plugin, took) = (call.hook, &call.plugin, micros(call.took));
+            match &call.error {
+                None => format!("The {hook} plugin {plugin} was called and took {took} µs."),
+                Some(error) => {
+                    format!("The {hook} plugin {plugin} failed after {took} µs: {error}")
+                }
+            }
+        }
+        Waypoint::Keyed(key) => format!("Its key is {key}."),
+        Waypoint::Passes(reason, detail) => passes(*reason, *detail),
+        Waypoint::NotInL1(reason) => not_in_l1(*reason).to_owned(),
+        Waypoint::SecondTier(answer) => match answer {
+            SecondTierAnswer::Fresh => "The second tier had a fresh copy.",
+            SecondTierAnswer::Stale => "The second tier had a stale copy.",
+            SecondTierAnswer::Nothing => "The second tier had nothing that may be served.",
+            SecondTierAnswer::Unknown => {
+                "The second tier did not answer in time or could not be asked."
+            }
+        }
+        .to_owned(),
+        Waypoint::Leads => "It leads the load; others may follow it.".to_owned(),
+        Waypoint::Follows(leader) => format!("It waits for the load of request {leader}."),
+        Waypoint::SideBySide(why) => format!("It loads beside others: {}.", alone(*why)),
+        Waypoint::WaitedForNode => {
+            "Another node was loading the same; its load was waited for.".to_owned()
+        }
+        Waypoint::Attempt(attempt) => {
+            let place = format!("Upstream {}, target {}", attempt.upstream, attempt.target);
+            let took = micros(attempt.took);
+            format!("{place}: {} ({took} µs).", attempt.outcome)
+        }
+        Waypoint::Failed(error, detail) => format!("The load failed ({error}): {detail}."),
+        Waypoint::NotStored(refusal) => format!("The answer is not stored: {refusal}."),
+        Waypoint::Stored(lifetime) => {
+            format!(
+                "The answer is stored; its lifetime is {} s.",
+                lifetime.as_secs()
+            )
+        }
+        Waypoint::Stale(reason) => format!("A stale copy was served: {}.", stale(*reason)),
+    }
+}
+
+fn passes(reason: Forward, detail: Option<&str>) -> String {
+    let why = match reason {
+        Forward::Method => "its method is not GET or HEAD",
+        Forward::Bypass => "its route or its own form bypasses the cache",
+        _ => reason.as_str(),
+    };
+    match detail {
+        Some(detail) => format!("It goes past the cache: {why} ({detail})."),
+        None => format!("It goes past the cache: {why}."),
+    }
+}
+
+fn not_in_l1(reason: Forward) -> &'static str {
+    match reason {
+        Forward::UriMiss => "The first tier has nothing under this key.",
+        Forward::VaryMiss => "The first tier has other variants only (Vary).",
+        Forward::Stale => "The first tier has a stale copy that is to be validated or refreshed.",
+        Forward::Request => {
+            "The first tier has a fresh copy that the request's Cache-Control does not accept."
+        }
+        Forward::Partial => "The first tier has a part, and not all of what is asked for.",
+        _ => "The first tier could not answer it.",
+    }
+}
+
+fn alone(why: Alone) -> &'static str {
+    match why {
+        Alone::HitForMiss => "answers under this key could not be shared a moment ago",
+        Alone::Private => "the answer of the request that leads is for its own client",
+        Alone::OtherVariant => "the load is of another variant",
+        Alone::WaitTimeout => "the load of others took longer than coalescing.wait_timeout",
+        Alone::Unsettled => "loads were lost, or were of other variants, too often",
+        Alone::Range => "it asks for a range of what only its own client gets",
+    }
+}
+
+fn stale(reason: StaleReason) -> &'static str {
+    match reason {
+        StaleReason::Revalidating => "it is inside stale_while_revalidate, and is refreshed",
+        StaleReason::LoaderError => "the load failed, and the copy is inside stale_if_error",
+        StaleReason::SoftTimeout => "the load took longer than the soft timeout",
+        StaleReason::Backoff => "the key's load failed a moment ago, and is not tried again yet",
+        StaleReason::Tolerated => "the client accepts it (max-stale)",
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,161 @@
+//! What happened on the way to an answer, in the order in which it did.
+//!
+//! The request's own task and the load's task note here; a request that follows another one's
+//! load has only its own part, with the number of the request that leads.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::cache::event::{Alone, StaleReason};
+use crate::cache::key::KeyId;
+use crate::http::cache_status::Forward;
+use crate::origin::Attempt;
+
+/// The way of one request.
+#[derive(Debug)]
+pub struct Trail {
+    /// The number of the request.
+    pub request: u64,
+    started: Instant,
+    waypoints: Mutex<Waypoints>,
+}
+
+#[derive(Debug, Default)]
+struct Waypoints {
+    noted: Vec<TimedWaypoint>,
+    dropped: u32,
+}
+
+/// A waypoint, and when it was reached.
+#[derive(Clone, Debug)]
+pub struct TimedWaypoint {
+    /// From the request's head.
+    pub after: Duration,
+    pub waypoint: Waypoint,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Waypoint {
+    /// A plugin was called.
+    PluginCall(PluginCall),
+    /// The key was derived.
+    Keyed(KeyId),
+    /// It goes past the cache, with the detail for `Cache-Status`.
+    Passes(Forward, Option<&'static str>),
+    /// L1 could not answer it, for this reason.
+    NotInL1(Forward),
+    /// What the second tier held.
+    SecondTier(SecondTierAnswer),
+    /// It leads the load that others may follow.
+    Leads,
+    /// It follows the load of the request with this number.
+    Follows(u64),
+    /// It loads beside others.
+    SideBySide(Alone),
+    /// What another node loads was waited for.
+    WaitedForNode,
+    /// A target of an upstream was asked.
+    Attempt(Attempt),
+    /// The load failed: the error in the words of RFC 9209, and its cause.
+    Failed(&'static str, Box<str>),
+    /// The answer is not stored, for this reason.
+    NotStored(&'static str),
+    /// The answer is stored, for so long.
+    Stored(Duration),
+    /// A stale copy was served.
+    Stale(StaleReason),
+}
+
+/// A call of a plugin.
+#[derive(Clone, Debug)]
+pub struct PluginCall {
+    pub hook: &'static str,
+    pub plugin: Arc<str>,
+    pub took: Duration,
+    /// None: it went well.
+    pub error: Option<Box<str>>,
+}
+
+/// What the second tier said when it was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SecondTierAnswer {
+    Fresh,
+    Stale,
+    Nothing,
+    Unknown,
+}
+
+/// Waypoints that are kept of one request; a load that goes round for longer than this says how
+/// many more there were.
+const MOST_WAYPOINTS: usize = 48;
+
+/// Octets of an error's text that are kept.
+const MOST_ERROR: usize = 512;
+
+impl Trail {
+    pub(super) fn new(request: u64, started: Instant) -> Self {
+        Self {
+            request,
+            started,
+            waypoints: Mutex::default(),
+        }
+    }
+
+    /// Notes what has just happened.
+    pub fn note(&self, waypoint: Waypoint) {
+        let after = self.started.elapsed();
+        let mut waypoints = self.waypoints.lock();
+        match waypoints.noted.len() < MOST_WAYPOINTS {
+            true => waypoints.noted.push(TimedWaypoint { after, waypoint }),
+            false => waypoints.dropped += 1,
+        }
+    }
+
+    /// What was noted up to now, and how many waypoints more there were than are kept.
+    pub fn noted(&self) -> (Vec<TimedWaypoint>, u32) {
+        let waypoints = self.waypoints.lock();
+        (waypoints.noted.clone(), waypoints.dropped)
+    }
+}
+
+/// Notes on a trail, where one is kept, that a plugin was called for `hook` and what came of it.
+pub fn note_call<T, E: std::fmt::Display>(
+    trail: Option<&Trail>,
+    hook: &'static str,
+    plugin: &str,
+    call: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let Some(trail) = trail else {
+        return call();
+    };
+    let began = Instant::now();
+    let outcome = call();
+    trail.called(hook, plugin, began.elapsed(), outcome.as_ref().err());
+    outcome
+}
+
+impl Trail {
+    /// Notes that a plugin was called for `hook`.
+    pub fn called(
+        &self,
+        hook: &'static str,
+        plugin: &str,
+        took: Duration,
+        error: Option<&impl std::fmt::Display>,
+    ) {
+        self.note(Waypoint::PluginCall(PluginCall {
+            hook,
+            plugin: plugin.into(),
+            took,
+            error: error.map(|error| super::cut(&error.to_string(), MOST_ERROR)),
+        }));
+    }
+
+    /// Notes that the load failed.
+    pub fn failed(&self, error: &'static str, detail: &str) {
+        self.note(Waypoint::Failed(error, super::cut(detail, MOST_ERROR)));
+    }
+}
