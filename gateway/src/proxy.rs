@@ -1,49 +1,36 @@
 //! The path of one request, one line a step: [`Proxy::handle`].
 //!
-//! Route, key, L1, then either the answer from there or a place in a flight
-//! ([`load`], [`landing`]). What may not be cached goes past the cache ([`pass`]). The
-//! leader's work is in [`fetch`] and [`share`], where a value comes from in [`source`], what the client gets in
-//! [`respond`]. Plugins and policies decide; the acting is here.
+//! Route, key, L1, then either the answer from there or what [`miss`] makes of it. What may not
+//! be cached goes past the cache ([`pass`]). What the client gets is made in [`respond`]. Plugins
+//! and policies decide; the acting is here.
 
 mod access;
-mod apart;
-mod below;
 mod by_url;
 mod came;
-mod combine;
 pub mod config;
 mod context;
 mod cover;
 mod excerpt;
 mod explain;
-mod fallback;
-mod fetch;
+mod failure;
 mod generation;
 mod grpc;
 mod head;
 mod head_update;
 mod invalidate;
-mod landing;
-mod load;
 pub mod metrics;
+mod miss;
 mod origin_query;
-mod parts;
 mod pass;
-mod patience;
-mod plain;
 mod plan;
 mod post;
 mod purge_method;
 pub mod record;
 mod respond;
-mod revalidate;
 pub mod route;
-mod share;
-mod source;
 mod target;
 mod tunnel;
 mod unkeyed;
-mod unshared;
 mod watch;
 
 use std::borrow::Cow;
@@ -59,7 +46,8 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 
 use crate::cache::entry::Entry;
-use crate::cache::event::{Event, StaleReason};
+use crate::cache::event::StaleReason;
+use crate::cache::freshness::Windows;
 use crate::cache::{Cache, Lookup};
 use crate::http::body::{Body, UploadTerms};
 use crate::http::cache_status::{CacheStatus, Forward};
@@ -68,6 +56,7 @@ use crate::http::path;
 use crate::http::server::{Early, Entered};
 use context::{Ask, Keyed};
 use metrics::Outcome;
+use miss::stale::{self, Certainty, StaleSituation, StaleVerdict};
 use plan::Plan;
 use record::trail::{Trail, Waypoint};
 use record::{Beginning, PendingRecord};
@@ -309,7 +298,7 @@ impl Proxy {
                     memory: None,
                     ..ask
                 };
-                self.refresh(behind, *keyed, stale);
+                miss::refresh(&self.cache, &behind, *keyed, stale);
                 at_once(answer)
             }
             Further::Work(work) => Answer::Right(Box::pin(Arc::clone(self).go(
@@ -350,22 +339,43 @@ impl Proxy {
         };
         match found {
             Lookup::Fresh(entry) if plan::satisfies(route, parts, &entry, started) => {
-                Step::Answer(self.hit(parts, &entry, None, Outcome::Hit, started))
+                Step::Answer(hit(parts, &entry, None, Outcome::Hit, started))
             }
-            Lookup::Stale(entry, windows)
-                if windows.while_revalidate && !plan::wants_fresh(route, parts) =>
-            {
-                let served = self.stale_hit(parts, &entry, StaleReason::Revalidating, started);
+            Lookup::Stale(entry, windows) => self.stale_or_load(visit, keyed, entry, windows),
+            found => Step::Further(Further::Work(Work::Load(Box::new((keyed, found))))),
+        }
+    }
+
+    /// Answers with a stale copy where one may be shown before anybody is asked.
+    fn stale_or_load(
+        &self,
+        visit: &Visit<'_>,
+        keyed: Keyed,
+        entry: Arc<Entry>,
+        windows: Windows,
+    ) -> Step {
+        let Visit {
+            parts,
+            route,
+            started,
+            ..
+        } = *visit;
+        let certainty = match self.cache.is_sure(&entry) {
+            true => Certainty::Sure,
+            false => Certainty::InDoubt,
+        };
+        let found = StaleSituation::Found(certainty);
+        let verdict = stale::verdict(found, (&entry, windows), (route, parts), started);
+        let shown = |reason| stale::serve_now(&self.cache, parts, &entry, reason, started);
+        match verdict {
+            StaleVerdict::ShowAndRefresh => {
+                let served = shown(StaleReason::Revalidating);
                 Step::Further(Further::Refresh(served, Box::new(keyed), entry))
             }
-            Lookup::Stale(entry, _)
-                if plan::tolerates(route, parts, &entry, started) && self.cache.is_sure(&entry) =>
-            {
-                Step::Answer(self.stale_hit(parts, &entry, StaleReason::Tolerated, started))
-            }
-            found => {
-                let work = Work::Load(Box::new((keyed, found)));
-                Step::Further(Further::Work(work))
+            StaleVerdict::Show(reason) => Step::Answer(shown(reason)),
+            StaleVerdict::Withhold => {
+                let found = Lookup::Stale(entry, windows);
+                Step::Further(Further::Work(Work::Load(Box::new((keyed, found)))))
             }
         }
     }
@@ -404,7 +414,7 @@ impl Proxy {
         let body = body.begun().await;
         if !body.is_empty() {
             let (reason, detail) = plan::WITH_BODY;
-            return self.pass(ask, body, reason, detail).await;
+            return pass::pass(&self.cache, ask, body, reason, detail).await;
         }
         match self.look_bodiless(&ask) {
             Step::Answer(served) => served,
@@ -414,7 +424,7 @@ impl Proxy {
                     interim: None,
                     ..ask
                 };
-                self.refresh(behind, *keyed, stale);
+                miss::refresh(&self.cache, &behind, *keyed, stale);
                 served
             }
             Step::Further(Further::Work(work)) => self.work(ask, body, work).await,
@@ -438,34 +448,27 @@ impl Proxy {
     async fn work(self: &Arc<Self>, ask: Ask, body: Body, work: Work) -> Served {
         match work {
             Work::AwaitBody => {
-                self.pass(ask, body, plan::WITH_BODY.0, plan::WITH_BODY.1)
-                    .await
+                let (reason, detail) = plan::WITH_BODY;
+                pass::pass(&self.cache, ask, body, reason, detail).await
             }
-            Work::Pass(reason, detail) => self.pass(ask, body, reason, detail).await,
-            Work::Load(looked) => self.load(Arc::new(ask), looked.0, looked.1).await,
+            Work::Pass(reason, detail) => pass::pass(&self.cache, ask, body, reason, detail).await,
+            Work::Load(looked) => miss::answer(self, Arc::new(ask), looked.0, looked.1).await,
         }
     }
+}
 
-    /// Answers with an entry, without asking anybody.
-    fn hit(
-        &self,
-        parts: &Parts,
-        entry: &Entry,
-        detail: Option<&str>,
-        outcome: Outcome,
-        now: Instant,
-    ) -> Served {
-        let age = entry.freshness.age(now);
-        let ttl = entry.ttl_at(age, now);
-        let status = CacheStatus::Hit { ttl, detail };
-        Served::new(respond::from_entry(parts, entry, age, &status), outcome)
-    }
-
-    /// Answers with an entry past its lifetime, without waiting for anybody.
-    fn stale_hit(&self, parts: &Parts, entry: &Entry, why: StaleReason, now: Instant) -> Served {
-        self.cache.hooks.emit(Event::StaleHit(why));
-        self.hit(parts, entry, Some(why.as_str()), Outcome::Stale, now)
-    }
+/// Answers with an entry, without asking anybody.
+fn hit(
+    parts: &Parts,
+    entry: &Entry,
+    detail: Option<&str>,
+    outcome: Outcome,
+    now: Instant,
+) -> Served {
+    let age = entry.freshness.age(now);
+    let ttl = entry.ttl_at(age, now);
+    let status = CacheStatus::Hit { ttl, detail };
+    Served::new(respond::from_entry(parts, entry, age, &status), outcome)
 }
 
 impl Generation {

@@ -22,12 +22,12 @@ use crate::plugin::Plugin;
 use crate::plugin::config::RequestError;
 use crate::proxy::came;
 use crate::proxy::context::Keyed;
-use crate::proxy::parts;
+use crate::proxy::miss::{ranges, source as sources};
 use crate::proxy::plan::{self, Plan};
 use crate::proxy::route::Route;
 use crate::proxy::target::{Refused, Target};
 use crate::proxy::watch::{self, ByPlugin, Wish};
-use crate::proxy::{Generation, Proxy, Visit, context, origin_query, source as sources};
+use crate::proxy::{Generation, Proxy, Visit, context, origin_query};
 
 /// What would be done with a request.
 #[derive(Default, Debug, Serialize)]
@@ -435,7 +435,7 @@ fn source(route: &Route, method: &Method) -> String {
     }
     let whole = whole_source(route);
     let parts = "of a range that is not stored, the parts that are missing";
-    match (parts::kept(route), route.policy.ranges) {
+    match (ranges::kept(route), route.policy.ranges) {
         (false, _) | (true, Ranges::Whole) => whole,
         (true, Ranges::Parts) => format!("{whole}; {parts}"),
         (true, Ranges::Auto) => format!("{whole}; where it is too large for the cache, {parts}"),

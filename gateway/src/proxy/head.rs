@@ -1,6 +1,6 @@
 //! What is made of a response's head on its way in: the fields that every client gets,
-//! those that are kept, and the clock of the entry to be. Beside [`fetch`](super::fetch)
-//! and [`revalidate`](super::revalidate), which do the same with different bodies.
+//! those that are kept, and the clock of the entry to be. [`miss::judge`](super::miss)
+//! and [`miss::renew`](super::miss::renew) do the same with different bodies.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::http::cache_control::FieldForm;
 use crate::http::cache_status::CACHE_STATUS;
 use crate::http::{date, forward};
 use crate::proxy::context::PSEUDONYM;
-use crate::proxy::fetch::Arrived;
+use crate::proxy::miss::load::Arrived;
 
 /// What every response gets on its way in, stored or not.
 pub(super) fn prepare(arrived: &mut Arrived) {

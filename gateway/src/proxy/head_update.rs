@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use http::header::{CONTENT_LENGTH, DATE, ETAG, LAST_MODIFIED, VIA};
 use http::{HeaderMap, StatusCode};
 
+use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::freshness::initial_age;
 use crate::cache::key::KeyBuf;
@@ -17,12 +18,11 @@ use crate::cache::tags;
 use crate::http::date;
 use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
-use crate::proxy::Proxy;
 use crate::proxy::context::Ask;
-use crate::proxy::fetch::dice;
 use crate::proxy::head::{compact, freshness, stored_headers};
-use crate::proxy::revalidate::update;
-use crate::proxy::source::Answer;
+use crate::proxy::miss::load::dice;
+use crate::proxy::miss::renew::update;
+use crate::proxy::miss::source::Answer;
 
 /// When a HEAD was sent: by the clock, and in the order of purges.
 #[derive(Clone, Copy)]
@@ -38,79 +38,70 @@ pub struct Stored<'a> {
     pub primary: &'a KeyBuf,
 }
 
-impl Proxy {
-    /// Renews what is stored for GET by the answer to HEAD, or forgets it.
-    pub(super) fn learn_from_head(
-        &self,
-        ask: &Ask,
-        stored: &Stored<'_>,
-        answer: &Answer,
-        sent: Sent,
-    ) {
-        let copy = stored.copy;
-        let both = (answer.response.status(), copy.status);
-        // Read after the HEAD's place in the order: a purge since then hides the renewed, too.
-        if both != (StatusCode::OK, StatusCode::OK) || !self.cache.shows(copy) {
-            return;
-        }
-        let renewed = match is_same(copy, answer.response.headers()) {
-            true if answer.kept_out => Err(Refusal::Plugin),
-            true => self.renewed(ask, stored, answer, sent),
-            false => Ok(None),
-        };
-        match renewed {
-            Ok(Some(entry)) => {
-                let key = entry.key.clone();
-                self.cache.admit(key, &Vary::None, Arc::new(entry));
-            }
-            // This one request's doing: it says nothing about the copy.
-            Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Credentials) => {}
-            Ok(None) | Err(_) if copy.is_in_stale_window(Instant::now()) => {}
-            Ok(None) | Err(_) => self.cache.drop_entry(copy),
-        }
+/// Renews what is stored for GET by the answer to HEAD, or forgets it.
+pub(super) fn learn(cache: &Cache, ask: &Ask, stored: &Stored<'_>, answer: &Answer, sent: Sent) {
+    let copy = stored.copy;
+    let both = (answer.response.status(), copy.status);
+    // Read after the HEAD's place in the order: a purge since then hides the renewed, too.
+    if both != (StatusCode::OK, StatusCode::OK) || !cache.shows(copy) {
+        return;
     }
+    let renewed = match is_same(copy, answer.response.headers()) {
+        true if answer.kept_out => Err(Refusal::Plugin),
+        true => renewed(ask, stored, answer, sent),
+        false => Ok(None),
+    };
+    match renewed {
+        Ok(Some(entry)) => {
+            let key = entry.key.clone();
+            cache.admit(key, &Vary::None, Arc::new(entry));
+        }
+        // This one request's doing: it says nothing about the copy.
+        Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Credentials) => {}
+        Ok(None) | Err(_) if copy.is_in_stale_window(Instant::now()) => {}
+        Ok(None) | Err(_) => cache.drop_entry(copy),
+    }
+}
 
-    /// None: it is another variant now.
-    fn renewed(
-        &self,
-        ask: &Ask,
-        stored: &Stored<'_>,
-        answer: &Answer,
-        sent: Sent,
-    ) -> Result<Option<Entry>, Refusal> {
-        let Stored { copy, primary } = *stored;
-        let (now, wall) = (Instant::now(), SystemTime::now());
-        let news = answer.response.headers();
-        let mut headers = copy.headers.clone();
-        headers.remove(VIA);
-        headers.insert(DATE, date::format(wall));
-        update(&mut headers, news);
-        tags::strip(&mut headers);
-        if Vary::parse(&headers) != Vary::parse(&copy.headers) {
-            return Ok(None);
-        }
-        let policy = &ask.route.policy;
-        let exchange = Exchange {
-            request: &ask.parts.headers,
-            status: copy.status,
-            response: &headers,
-            received: wall,
-            plugin_ttl: answer.ttl,
-            credentials: ask.credentials(primary),
-            authorization: ask.came_with(primary).authorization,
-        };
-        let terms = policy.judge(&exchange, dice())?;
-        let age = initial_age(&headers, wall, now - sent.at);
-        Ok(Some(Entry::new(
-            copy.key.clone(),
-            copy.status,
-            compact(&stored_headers(headers, policy)),
-            copy.body.clone(),
-            freshness(&terms, now, age),
-            copy.marks.clone(),
-            sent.born,
-        )))
+/// None: it is another variant now.
+fn renewed(
+    ask: &Ask,
+    stored: &Stored<'_>,
+    answer: &Answer,
+    sent: Sent,
+) -> Result<Option<Entry>, Refusal> {
+    let Stored { copy, primary } = *stored;
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    let news = answer.response.headers();
+    let mut headers = copy.headers.clone();
+    headers.remove(VIA);
+    headers.insert(DATE, date::format(wall));
+    update(&mut headers, news);
+    tags::strip(&mut headers);
+    if Vary::parse(&headers) != Vary::parse(&copy.headers) {
+        return Ok(None);
     }
+    let policy = &ask.route.policy;
+    let exchange = Exchange {
+        request: &ask.parts.headers,
+        status: copy.status,
+        response: &headers,
+        received: wall,
+        plugin_ttl: answer.ttl,
+        credentials: ask.credentials(primary),
+        authorization: ask.came_with(primary).authorization,
+    };
+    let terms = policy.judge(&exchange, dice())?;
+    let age = initial_age(&headers, wall, now - sent.at);
+    Ok(Some(Entry::new(
+        copy.key.clone(),
+        copy.status,
+        compact(&stored_headers(headers, policy)),
+        copy.body.clone(),
+        freshness(&terms, now, age),
+        copy.marks.clone(),
+        sent.born,
+    )))
 }
 
 /// Whether each validator that came, and the length, are those of what is stored.

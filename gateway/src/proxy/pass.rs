@@ -1,5 +1,6 @@
 //! Past the cache: methods, routes and requests that are not for it, and upgrades.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
@@ -7,6 +8,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use crate::cache::Cache;
 use crate::cache::coalesce::Failure;
 use crate::http::body::Body;
 use crate::http::cache_status::{CacheStatus, Forward};
@@ -14,143 +16,141 @@ use crate::http::max_forwards::{self, Hops};
 use crate::http::memory::PROCESS;
 use crate::http::{forward, media, trace};
 use crate::proxy::context::{Ask, PSEUDONYM};
-use crate::proxy::head_update::{Sent, Stored};
+use crate::proxy::head_update::{self, Sent, Stored};
 use crate::proxy::invalidate::AnsweredRequest;
 use crate::proxy::metrics::Outcome;
+use crate::proxy::miss::source::{self, Answer, Loaded};
 use crate::proxy::record::trail::Waypoint;
-use crate::proxy::source::{Answer, Loaded};
-use crate::proxy::{Proxy, Served, excerpt, grpc, respond, source, tunnel, watch};
+use crate::proxy::{Served, excerpt, failure, grpc, post, respond, tunnel, watch};
 
-impl Proxy {
-    /// Sends the request on as it is and streams the answer back. The answer to a gRPC call
-    /// says in gRPC's own words what we have to say.
-    pub(super) async fn pass(
-        &self,
-        ask: Ask,
-        body: Body,
-        reason: Forward,
-        detail: Option<&'static str>,
-    ) -> Served {
-        ask.note(|| Waypoint::Passes(reason, detail));
-        let is_call = media::is_grpc(&ask.parts.headers);
-        let served = self.pass_on(ask, body, reason, detail).await;
-        match (is_call, served.outcome) {
-            (false, _) => served,
-            (true, Outcome::Error) => Served::new(grpc::failed(served.response), Outcome::Error),
-            (true, outcome) => Served::new(grpc::told_in_trailers(served.response), outcome),
-        }
+/// Sends the request on as it is and streams the answer back. The answer to a gRPC call
+/// says in gRPC's own words what we have to say.
+pub(super) async fn pass(
+    cache: &Arc<Cache>,
+    ask: Ask,
+    body: Body,
+    reason: Forward,
+    detail: Option<&'static str>,
+) -> Served {
+    ask.note(|| Waypoint::Passes(reason, detail));
+    let is_call = media::is_grpc(&ask.parts.headers);
+    let served = pass_on(cache, ask, body, reason, detail).await;
+    match (is_call, served.outcome) {
+        (false, _) => served,
+        (true, Outcome::Error) => Served::new(grpc::failed(served.response), Outcome::Error),
+        (true, outcome) => Served::new(grpc::told_in_trailers(served.response), outcome),
     }
+}
 
-    /// What the answer makes invalid is purged before the client sees it.
-    async fn pass_on(
-        &self,
-        mut ask: Ask,
-        body: Body,
-        reason: Forward,
-        detail: Option<&'static str>,
-    ) -> Served {
-        if trace::is_reflected(&ask.parts.method) {
-            if !ask.route.reflects {
-                return Served::new(
-                    respond::method_not_allowed("405 TRACE is off\n"),
-                    Outcome::Error,
-                );
-            }
-            trace::strip_secrets(&mut ask.parts.headers);
+/// What the answer makes invalid is purged before the client sees it.
+async fn pass_on(
+    cache: &Arc<Cache>,
+    mut ask: Ask,
+    body: Body,
+    reason: Forward,
+    detail: Option<&'static str>,
+) -> Served {
+    if trace::is_reflected(&ask.parts.method) {
+        if !ask.route.reflects {
+            return Served::new(
+                respond::method_not_allowed("405 TRACE is off\n"),
+                Outcome::Error,
+            );
         }
-        if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == Hops::Spent {
-            return Served::new(last_hop(&ask), Outcome::Pass);
-        }
-        if PROCESS.is_full() {
-            return self.error(&ask.route, reason, &source::too_much_held());
-        }
-        let client = ask.parts.extensions.get::<OnUpgrade>().cloned();
-        let upgrade = client.filter(|_| ask.wishes.upgrade.is_some());
-        if upgrade.is_none() {
-            ask.wishes.upgrade = None;
-        }
-        let reads = matches!(ask.parts.method, Method::GET | Method::HEAD);
-        if ask.route.loader.is_some() && reads && body.is_empty() && upgrade.is_none() {
-            let passed = self.pass_shared(&ask, None, reason, detail).await;
-            return passed.unwrap_or_else(|failure| self.error(&ask.route, reason, &failure));
-        }
-        let Some(origin) = &ask.route.origin else {
-            if !reads {
-                let answer = respond::loads_alone("405 this is loaded by a plugin alone\n");
-                return Served::new(answer, Outcome::Error);
-            }
-            return self.error(&ask.route, reason, &source::no_origin());
-        };
-        let mut request = ask.for_origin(body);
-        ask.pass_upgrade_on(request.headers_mut());
-        let sent = Instant::now();
-        let response = match origin.send(request).await {
-            Ok(response) => response,
-            Err(error) => {
-                return self.error(&ask.route, reason, &source::origin_failure(origin, &error));
-            }
-        };
-        let answered = AnsweredRequest {
-            cache: &self.cache,
-            generation: &ask.generation,
-            parts: &ask.parts,
-            host: &ask.host,
-            scheme: ask.scheme,
-        };
-        answered.invalidate(&ask.route.invalidate, response.status(), response.headers());
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let idle = origin.tunnel_timeout();
-            return switch(response, upgrade, idle);
-        }
-        let mut answer = Answer {
-            response,
-            ..Answer::default()
-        };
-        watch::response(&ask, &mut answer);
-        match self.keep_post(&ask, answer, sent).await {
-            Ok(served) => served,
-            Err(response) => Served::new(
-                respond::passed(cleaned(response), &status(reason, detail)),
-                Outcome::Pass,
-            ),
-        }
+        trace::strip_secrets(&mut ask.parts.headers);
     }
-
-    /// The same for a request without body whose `Ask` a load may share. On a route with
-    /// a loader the loader answers. To a HEAD the answer is news about what is `stored`.
-    pub(super) async fn pass_shared(
-        &self,
-        ask: &Ask,
-        stored: Option<Stored<'_>>,
-        reason: Forward,
-        detail: Option<&'static str>,
-    ) -> Result<Served, Failure> {
-        let sent = Sent {
-            at: Instant::now(),
-            born: self.cache.order(),
-        };
-        let response = match source::for_one(ask).await {
-            Loaded::Response(mut answer) => {
-                answer.response = cleaned(answer.response);
-                if let Some(stored) = stored.filter(|_| asks_origin_for_head(ask)) {
-                    self.learn_from_head(ask, &stored, &answer, sent);
-                }
-                answer.response
-            }
-            Loaded::Absent(_) => respond::absent(),
-            Loaded::Stale => return Err(source::asked_for_stale()),
-            Loaded::Failed(failure) => return Err(failure),
-        };
-        let response = match ask.route.loader.is_some() && ask.parts.method == Method::HEAD {
-            true => respond::head_of(response),
-            false => response,
-        };
-        let response = excerpt::of_passed(ask, response);
-        Ok(Served::new(
-            respond::passed(response, &status(reason, detail)),
+    if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == Hops::Spent {
+        return Served::new(last_hop(&ask), Outcome::Pass);
+    }
+    if PROCESS.is_full() {
+        return failure::answer(&ask.route, reason, &source::too_much_held());
+    }
+    let client = ask.parts.extensions.get::<OnUpgrade>().cloned();
+    let upgrade = client.filter(|_| ask.wishes.upgrade.is_some());
+    if upgrade.is_none() {
+        ask.wishes.upgrade = None;
+    }
+    let reads = matches!(ask.parts.method, Method::GET | Method::HEAD);
+    if ask.route.loader.is_some() && reads && body.is_empty() && upgrade.is_none() {
+        let passed = pass_shared(cache, &ask, None, reason, detail).await;
+        return passed.unwrap_or_else(|error| failure::answer(&ask.route, reason, &error));
+    }
+    let Some(origin) = &ask.route.origin else {
+        if !reads {
+            let answer = respond::loads_alone("405 this is loaded by a plugin alone\n");
+            return Served::new(answer, Outcome::Error);
+        }
+        return failure::answer(&ask.route, reason, &source::no_origin());
+    };
+    let mut request = ask.for_origin(body);
+    ask.pass_upgrade_on(request.headers_mut());
+    let sent = Instant::now();
+    let response = match origin.send(request).await {
+        Ok(response) => response,
+        Err(error) => {
+            return failure::answer(&ask.route, reason, &source::origin_failure(origin, &error));
+        }
+    };
+    let answered = AnsweredRequest {
+        cache,
+        generation: &ask.generation,
+        parts: &ask.parts,
+        host: &ask.host,
+        scheme: ask.scheme,
+    };
+    answered.invalidate(&ask.route.invalidate, response.status(), response.headers());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let idle = origin.tunnel_timeout();
+        return switch(response, upgrade, idle);
+    }
+    let mut answer = Answer {
+        response,
+        ..Answer::default()
+    };
+    watch::response(&ask, &mut answer);
+    match post::keep(cache, &ask, answer, sent).await {
+        Ok(served) => served,
+        Err(response) => Served::new(
+            respond::passed(cleaned(response), &status(reason, detail)),
             Outcome::Pass,
-        ))
+        ),
     }
+}
+
+/// The same for a request without body whose `Ask` a load may share. On a route with
+/// a loader the loader answers. To a HEAD the answer is news about what is `stored`.
+pub(super) async fn pass_shared(
+    cache: &Cache,
+    ask: &Ask,
+    stored: Option<Stored<'_>>,
+    reason: Forward,
+    detail: Option<&'static str>,
+) -> Result<Served, Failure> {
+    let sent = Sent {
+        at: Instant::now(),
+        born: cache.order(),
+    };
+    let response = match source::for_one(ask).await {
+        Loaded::Response(mut answer) => {
+            answer.response = cleaned(answer.response);
+            if let Some(stored) = stored.filter(|_| asks_origin_for_head(ask)) {
+                head_update::learn(cache, ask, &stored, &answer, sent);
+            }
+            answer.response
+        }
+        Loaded::Absent(_) => respond::absent(),
+        Loaded::Stale => return Err(source::asked_for_stale()),
+        Loaded::Failed(failure) => return Err(failure),
+    };
+    let response = match ask.route.loader.is_some() && ask.parts.method == Method::HEAD {
+        true => respond::head_of(response),
+        false => response,
+    };
+    let response = excerpt::of_passed(ask, response);
+    Ok(Served::new(
+        respond::passed(response, &status(reason, detail)),
+        Outcome::Pass,
+    ))
 }
 
 /// What TRACE and OPTIONS get when they may go no further (RFC 9110 §7.6.2).

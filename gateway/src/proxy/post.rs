@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime};
 use http::header::CONTENT_LOCATION;
 use http::{Method, Response, StatusCode, Uri};
 
+use crate::cache::Cache;
 use crate::cache::coalesce::{Landing, Turn};
 use crate::cache::policy::Source;
 use crate::http::body::Body;
@@ -19,135 +20,133 @@ use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward::HopWishes;
 use crate::http::path::Spelling;
 use crate::proxy::context::{Ask, Keyed};
-use crate::proxy::fetch::{Arrived, Fetch, Queue};
 use crate::proxy::head::prepare;
-use crate::proxy::landing::lost;
 use crate::proxy::metrics::Outcome;
+use crate::proxy::miss::judge::{self, check_key_covers_reads};
+use crate::proxy::miss::load::{Arrived, Load, LoadMode};
+use crate::proxy::miss::publish::publish;
+use crate::proxy::miss::source::Answer;
+use crate::proxy::miss::{LoadKind, lost};
 use crate::proxy::plan::{self, Plan};
-use crate::proxy::source::Answer;
 use crate::proxy::target::Target;
-use crate::proxy::{Proxy, Served, Visit, invalidate, origin_query, respond};
+use crate::proxy::{Served, Visit, failure, invalidate, origin_query, respond};
 
-impl Proxy {
-    /// Stores the answer to a POST while its client reads it, or gives it back.
-    pub(super) async fn keep_post(
-        &self,
-        ask: &Ask,
-        answer: Answer,
-        sent: Instant,
-    ) -> Result<Served, Response<Body>> {
-        let response = &answer.response;
-        let fits = response.status() == StatusCode::OK && names_itself(ask, response);
-        if ask.parts.method != Method::POST || !fits {
-            return Err(answer.response);
-        }
-        let Some((get, keyed)) = Self::as_get(ask) else {
-            return Err(answer.response);
-        };
-        let (get, at) = (Arc::new(get), Instant::now());
-        let mut arrived = Arrived {
-            answer,
-            at,
-            wall: SystemTime::now(),
-            delay: at - sent,
-        };
-        let fetch = Fetch {
-            cache: Arc::clone(&self.cache),
-            ask: Arc::clone(&get),
-            primary: keyed.key.clone(),
-            stale: None,
-            part: false,
-            private: None,
-            queue: Queue::OneLoad,
-            lease: None,
-        };
-        let terms = fetch.judge(&arrived);
-        let terms = terms.and_then(|terms| fetch.keyed(&mut arrived.answer).map(|()| terms));
-        let terms = match terms {
-            Ok(terms) if is_explicit(terms.source) => terms,
-            Ok(_) | Err(_) => return Err(arrived.answer.response),
-        };
-        let leader = match self
-            .cache
-            .board(&keyed.key.to_key(), ask.number(), || get.marks(&keyed))
-        {
-            Turn::Lead(leader) => leader,
-            Turn::Follow(_) => return Err(arrived.answer.response),
-        };
-        prepare(&mut arrived);
-        let mut follower = leader.follow();
-        tokio::spawn(fetch.share(leader, arrived, terms));
-        Ok(self.while_stored(ask, follower.landing().await))
+/// Stores the answer to a POST while its client reads it, or gives it back.
+pub(super) async fn keep(
+    cache: &Arc<Cache>,
+    ask: &Ask,
+    answer: Answer,
+    sent: Instant,
+) -> Result<Served, Response<Body>> {
+    let response = &answer.response;
+    let fits = response.status() == StatusCode::OK && names_itself(ask, response);
+    if ask.parts.method != Method::POST || !fits {
+        return Err(answer.response);
     }
+    let Some((get, keyed)) = as_get(ask) else {
+        return Err(answer.response);
+    };
+    let (get, at) = (Arc::new(get), Instant::now());
+    let mut arrived = Arrived {
+        answer,
+        at,
+        wall: SystemTime::now(),
+        delay: at - sent,
+    };
+    let mut load = Load {
+        cache: Arc::clone(cache),
+        ask: Arc::clone(&get),
+        primary: keyed.key.clone(),
+        stale: None,
+        kind: LoadKind::Whole,
+        private: None,
+        mode: LoadMode::OneForAll,
+        lease: None,
+    };
+    let terms = judge::terms(&load, &arrived);
+    let terms =
+        terms.and_then(|terms| check_key_covers_reads(&load, &mut arrived.answer).map(|()| terms));
+    let terms = match terms {
+        Ok(terms) if is_explicit(terms.source) => terms,
+        Ok(_) | Err(_) => return Err(arrived.answer.response),
+    };
+    let leader = match cache.board(&keyed.key.to_key(), ask.number(), || get.marks(&keyed)) {
+        Turn::Lead(leader) => leader,
+        Turn::Follow(_) => return Err(arrived.answer.response),
+    };
+    prepare(&mut arrived);
+    let mut follower = leader.follow();
+    tokio::spawn(async move { publish(&mut load, leader, arrived, terms).await });
+    Ok(while_stored(ask, follower.landing().await))
+}
 
-    /// The request as the GET that it stands for, on the route that a GET meets.
-    fn as_get(ask: &Ask) -> Option<(Ask, Keyed)> {
-        let mut parts = ask.parts.clone();
-        parts.method = Method::GET;
-        let Target::Route(route) =
-            ask.generation
-                .routes
-                .target(&ask.host, &parts, Spelling::Several, ask.path_rules)
-        else {
-            return None;
-        };
-        let route = Arc::clone(route);
-        let visit = Visit {
-            parts: &parts,
-            body: &Body::empty(),
-            host: &ask.host,
-            scheme: ask.scheme,
-            wishes: &HopWishes::default(),
-            route: &route,
-            started: ask.started,
-            trail: ask.trail.as_deref(),
-        };
-        let Plan::Cache(keyed) = plan::key(&visit) else {
-            return None;
-        };
-        let get = Ask {
-            generation: Arc::clone(&ask.generation),
-            parts,
-            host: ask.host.clone(),
-            scheme: ask.scheme,
-            caller: ask.caller.clone(),
-            wishes: HopWishes::default(),
-            path_rules: ask.path_rules,
-            started: ask.started,
-            interim: None,
-            memory: ask.memory.clone(),
-            trail: ask.trail.clone(),
-            route,
-        };
-        // What another route's plugin would say of the response is not known.
-        let unseen = get.route.response_plugin.is_some() && !Arc::ptr_eq(&get.route, &ask.route);
-        // Nor would a GET have sent what the key leaves out.
-        let told_more = origin_query::narrowed(&get.parts.uri, &get.route, &keyed.key).is_some();
-        let stores = get.route.cached && get.route.policy.store_post;
-        (stores && !unseen && !told_more).then_some((get, keyed))
-    }
+/// The request as the GET that it stands for, on the route that a GET meets.
+fn as_get(ask: &Ask) -> Option<(Ask, Keyed)> {
+    let mut parts = ask.parts.clone();
+    parts.method = Method::GET;
+    let Target::Route(route) =
+        ask.generation
+            .routes
+            .target(&ask.host, &parts, Spelling::Several, ask.path_rules)
+    else {
+        return None;
+    };
+    let route = Arc::clone(route);
+    let visit = Visit {
+        parts: &parts,
+        body: &Body::empty(),
+        host: &ask.host,
+        scheme: ask.scheme,
+        wishes: &HopWishes::default(),
+        route: &route,
+        started: ask.started,
+        trail: ask.trail.as_deref(),
+    };
+    let Plan::Cache(keyed) = plan::key(&visit) else {
+        return None;
+    };
+    let get = Ask {
+        generation: Arc::clone(&ask.generation),
+        parts,
+        host: ask.host.clone(),
+        scheme: ask.scheme,
+        caller: ask.caller.clone(),
+        wishes: HopWishes::default(),
+        path_rules: ask.path_rules,
+        started: ask.started,
+        interim: None,
+        memory: ask.memory.clone(),
+        trail: ask.trail.clone(),
+        route,
+    };
+    // What another route's plugin would say of the response is not known.
+    let unseen = get.route.response_plugin.is_some() && !Arc::ptr_eq(&get.route, &ask.route);
+    // Nor would a GET have sent what the key leaves out.
+    let told_more = origin_query::narrowed(&get.parts.uri, &get.route, &keyed.key).is_some();
+    let stores = get.route.cached && get.route.policy.store_post;
+    (stores && !unseen && !told_more).then_some((get, keyed))
+}
 
-    /// What the POST's client gets: the whole, whatever its preconditions say.
-    fn while_stored(&self, ask: &Ask, landing: Landing) -> Served {
-        let now = Instant::now();
-        let Landing::Streaming(fill) = landing else {
-            return self.error(&ask.route, Forward::Method, &lost());
-        };
-        let status = CacheStatus::Fwd {
-            reason: Forward::Method,
-            fwd_status: Some(fill.head.status.as_u16()),
-            stored: true,
-            collapsed: false,
-            ttl: fill.head.freshness.ttl_left(now),
-            detail: None,
-        };
-        match respond::from_fill(&ask.parts, &fill, now, &status) {
-            Some(mut response) => {
-                response.headers_mut().extend(fill.head.own.clone());
-                Served::new(response, Outcome::Pass)
-            }
-            None => self.error(&ask.route, Forward::Method, &lost()),
+/// What the POST's client gets: the whole, whatever its preconditions say.
+fn while_stored(ask: &Ask, landing: Landing) -> Served {
+    let now = Instant::now();
+    let Landing::Streaming(fill) = landing else {
+        return failure::answer(&ask.route, Forward::Method, &lost());
+    };
+    let status = CacheStatus::Fwd {
+        reason: Forward::Method,
+        fwd_status: Some(fill.head.status.as_u16()),
+        stored: true,
+        collapsed: false,
+        ttl: fill.head.freshness.ttl_left(now),
+        detail: None,
+    };
+    match respond::from_fill(&ask.parts, &fill, now, &status) {
+        Some(mut response) => {
+            response.headers_mut().extend(fill.head.own.clone());
+            Served::new(response, Outcome::Pass)
         }
+        None => failure::answer(&ask.route, Forward::Method, &lost()),
     }
 }
 

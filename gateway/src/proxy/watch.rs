@@ -17,9 +17,9 @@ use crate::plugin::config::{RequestError, ResponseError};
 use crate::plugin::{CallError, Field, Head, LoadedResponse, Plugin, RequestDecision};
 use crate::proxy::context::Ask;
 use crate::proxy::metrics::Outcome;
+use crate::proxy::miss::source::{self, Answer};
 use crate::proxy::record::trail::{Trail, note_call};
 use crate::proxy::route::Route;
-use crate::proxy::source::{self, Answer};
 use crate::proxy::target::reshape;
 use crate::proxy::{Served, pass, respond};
 

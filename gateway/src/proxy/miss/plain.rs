@@ -22,34 +22,32 @@ use crate::proxy::cover::{self, Cover};
 use crate::proxy::route::Route;
 use crate::proxy::watch::ByPlugin;
 
-impl Ask {
-    /// The request that refreshes `copy`, whose key without the variant is `primary`.
-    pub(super) fn plain(&self, cache: &Cache, primary: &KeyBuf, copy: &Entry) -> Self {
-        let selection = Selection::of(self, cache, primary, copy);
-        let mut parts = Request::new(()).into_parts().0;
-        parts.method = Method::GET;
-        parts.uri = self.parts.uri.clone();
-        parts.version = self.parts.version;
-        parts.headers = selection.of_headers(&self.parts.headers);
-        // What the plugin set goes along, and so what follows from it does.
-        if let Some(by) = self.parts.extensions.get::<ByPlugin>() {
-            parts.extensions.insert(by.clone());
-        }
-        Self {
-            generation: Arc::clone(&self.generation),
-            parts,
-            host: self.host.clone(),
-            scheme: self.scheme,
-            caller: self.caller.clone(),
-            wishes: HopWishes::default(),
-            path_rules: self.path_rules,
-            route: Arc::clone(&self.route),
-            started: self.started,
-            interim: None,
-            // It is for everybody, so no connection is charged for what it holds.
-            memory: None,
-            trail: self.trail.clone(),
-        }
+/// The request that refreshes `copy`, whose key without the variant is `primary`.
+pub(super) fn request(ask: &Ask, cache: &Cache, primary: &KeyBuf, copy: &Entry) -> Ask {
+    let selection = Selection::of(ask, cache, primary, copy);
+    let mut parts = Request::new(()).into_parts().0;
+    parts.method = Method::GET;
+    parts.uri = ask.parts.uri.clone();
+    parts.version = ask.parts.version;
+    parts.headers = selection.of_headers(&ask.parts.headers);
+    // What the plugin set goes along, and so what follows from it does.
+    if let Some(by) = ask.parts.extensions.get::<ByPlugin>() {
+        parts.extensions.insert(by.clone());
+    }
+    Ask {
+        generation: Arc::clone(&ask.generation),
+        parts,
+        host: ask.host.clone(),
+        scheme: ask.scheme,
+        caller: ask.caller.clone(),
+        wishes: HopWishes::default(),
+        path_rules: ask.path_rules,
+        route: Arc::clone(&ask.route),
+        started: ask.started,
+        interim: None,
+        // It is for everybody, so no connection is charged for what it holds.
+        memory: None,
+        trail: ask.trail.clone(),
     }
 }
 

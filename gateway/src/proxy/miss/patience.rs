@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::RequestStep;
 use crate::cache::event::Alone;
 
 /// How often a request asks again when a flight was lost or turned out not to be for it.
@@ -17,14 +18,6 @@ pub struct Patience {
     limit: Duration,
     rounds: usize,
     turns: usize,
-}
-
-/// What a request does that got no answer from a flight.
-pub enum Next {
-    /// It leads the next flight or follows it.
-    Turn,
-    /// It loads beside the others, for this reason.
-    SideBySide(Alone),
 }
 
 impl Patience {
@@ -49,20 +42,20 @@ impl Patience {
     }
 
     /// After a flight that was not for it.
-    pub fn asks_again(&mut self) -> Next {
+    pub(super) fn asks_again(&mut self) -> RequestStep {
         self.rounds += 1;
         match self.rounds < ROUNDS {
-            true => Next::Turn,
-            false => Next::SideBySide(Alone::Unsettled),
+            true => RequestStep::JoinOrLead,
+            false => RequestStep::SideBySide(Alone::Unsettled),
         }
     }
 
     /// After a flight whose answer was the leader's own.
-    pub fn takes_next_turn(&mut self) -> Next {
+    pub(super) fn takes_next_turn(&mut self) -> RequestStep {
         self.turns += 1;
         match self.turns < TURNS {
-            true => Next::Turn,
-            false => Next::SideBySide(Alone::Private),
+            true => RequestStep::JoinOrLead,
+            false => RequestStep::SideBySide(Alone::Private),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::proxy::context::Ask;
 use crate::proxy::metrics::Outcome;
 use crate::proxy::respond::{self, Special};
 use crate::proxy::route::Route;
-use crate::proxy::{Proxy, Served, plan};
+use crate::proxy::{Served, plan};
 
 /// What stored parts are to a request.
 pub enum StoredParts {
@@ -66,25 +66,23 @@ pub fn load_key(key: &Key, request: &Request) -> Key {
     key.of_range(line(RANGE), line(IF_RANGE))
 }
 
-impl Proxy {
-    /// What the stored parts are to a request for a range.
-    pub(super) fn held(&self, ask: &Ask, key: &KeyBuf) -> StoredParts {
-        let asks = ask.parts.method == Method::GET && ask.parts.headers.contains_key(RANGE);
-        if !asks || !kept(&ask.route) {
-            return StoredParts::Nothing;
-        }
-        let now = Instant::now();
-        let fresh = |entry: &Entry| {
-            entry.state(now) == State::Fresh && plan::satisfies(&ask.route, &ask.parts, entry, now)
-        };
-        let found = self.cache.parts(&key.of_parts(), &ask.parts.headers);
-        let Some(entry) = found.filter(|entry| fresh(entry)) else {
-            return StoredParts::Nothing;
-        };
-        match answer(&ask.parts, &entry, now) {
-            Some(response) => StoredParts::Answer(Served::new(response, Outcome::Hit)),
-            None => StoredParts::TooLittle,
-        }
+/// What the stored parts are to a request for a range.
+pub(super) fn stored_parts(cache: &Cache, ask: &Ask, key: &KeyBuf) -> StoredParts {
+    let asks = ask.parts.method == Method::GET && ask.parts.headers.contains_key(RANGE);
+    if !asks || !kept(&ask.route) {
+        return StoredParts::Nothing;
+    }
+    let now = Instant::now();
+    let fresh = |entry: &Entry| {
+        entry.state(now) == State::Fresh && plan::satisfies(&ask.route, &ask.parts, entry, now)
+    };
+    let found = cache.parts(&key.of_parts(), &ask.parts.headers);
+    let Some(entry) = found.filter(|entry| fresh(entry)) else {
+        return StoredParts::Nothing;
+    };
+    match answer(&ask.parts, &entry, now) {
+        Some(response) => StoredParts::Answer(Served::new(response, Outcome::Hit)),
+        None => StoredParts::TooLittle,
     }
 }
 

@@ -11,6 +11,8 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::select;
 
+use super::load::{Arrived, Load};
+use super::{combine, second_tier};
 use crate::cache::coalesce::Leader;
 use crate::cache::entry::{Entry, Marks};
 use crate::cache::event::Event;
@@ -24,122 +26,124 @@ use crate::http::body::Body;
 use crate::http::cache_groups::CACHE_GROUPS;
 use crate::http::memory::stored::StoredBody;
 use crate::http::vary::Vary;
-use crate::proxy::fetch::{Arrived, Fetch};
 use crate::proxy::head::{compact, freshness, own_fields, stored_headers};
 use crate::proxy::record::trail::Waypoint;
 use crate::telemetry::limit::LineLimiter;
 
-impl Fetch {
-    /// Streams the body to whoever follows, then stores it.
-    pub(super) async fn share(mut self, leader: Leader, arrived: Arrived, terms: Terms) {
-        let Arrived {
-            answer,
-            at,
-            wall,
-            delay,
-        } = arrived;
-        let (parts, body) = answer.response.into_parts();
-        let mut headers = parts.headers;
-        let age = initial_age(&headers, wall, delay);
-        let vary = Vary::parse(&headers);
-        let length = body.size_hint().exact();
-        let mut marks = self.marks(&leader, &mut headers, &answer.tags);
-        if let Some(held) = &answer.continues {
-            marks.tags = marks.tags.iter().chain(&held.marks.tags).copied().collect();
-        }
-        let head = Head {
-            key: variant_key(
-                &kept_under(&self.primary, parts.status),
-                &vary,
-                &self.ask.parts.headers,
-            ),
-            status: parts.status,
-            freshness: freshness(&terms, at, age),
-            marks,
-            own: own_fields(&headers, &self.ask.route.policy),
-            headers: stored_headers(headers, &self.ask.route.policy),
-            length,
-            vary,
-        };
-        if terms.source == Source::Negative {
-            self.cache.hooks.emit(Event::NegativeSet {
-                key: leader.key().as_bytes(),
-            });
-        }
-        let fill = Fill::new(head, self.cache.max_object_bytes, self.ask.memory.clone());
-        self.cache.hit_for_miss.end(leader.key());
-        leader.stream(Arc::clone(&fill));
-        let whole = self.pump(&leader, &fill, body).await;
-        let stored = whole.and_then(|body| self.store(&leader, &fill, body));
-        // The flight ends here, after the entry is in L1: a late request finds one or the other.
-        drop(leader);
-        if let Some(entry) = stored {
-            let left = entry.freshness.left_at_arrival();
-            self.ask.note(|| Waypoint::Stored(left));
-            let below = self.ask.route.policy.below(&terms);
-            let lifetime = freshness(&below, at, age).lifetime;
-            self.hand_down(&entry, lifetime).await;
-        }
+/// Streams the body to whoever follows, then stores it.
+pub async fn publish(load: &mut Load, leader: Leader, arrived: Arrived, terms: Terms) {
+    let Arrived {
+        answer,
+        at,
+        wall,
+        delay,
+    } = arrived;
+    let (parts, body) = answer.response.into_parts();
+    let mut headers = parts.headers;
+    let age = initial_age(&headers, wall, delay);
+    let vary = Vary::parse(&headers);
+    let length = body.size_hint().exact();
+    let mut marks = marks(load, &leader, &mut headers, &answer.tags);
+    if let Some(held) = &answer.continues {
+        marks.tags = marks.tags.iter().chain(&held.marks.tags).copied().collect();
     }
+    let head = Head {
+        key: variant_key(
+            &kept_under(&load.primary, parts.status),
+            &vary,
+            &load.ask.parts.headers,
+        ),
+        status: parts.status,
+        freshness: freshness(&terms, at, age),
+        marks,
+        own: own_fields(&headers, &load.ask.route.policy),
+        headers: stored_headers(headers, &load.ask.route.policy),
+        length,
+        vary,
+    };
+    if terms.source == Source::Negative {
+        load.cache.hooks.emit(Event::NegativeSet {
+            key: leader.key().as_bytes(),
+        });
+    }
+    let fill = Fill::new(head, load.cache.max_object_bytes, load.ask.memory.clone());
+    load.cache.hit_for_miss.end(leader.key());
+    leader.stream(Arc::clone(&fill));
+    let whole = stream_body(load, &leader, &fill, body).await;
+    let stored = whole.and_then(|body| store_in_l1(load, &leader, &fill, body));
+    // The flight ends here, after the entry is in L1: a late request finds one or the other.
+    drop(leader);
+    if let Some(entry) = stored {
+        let left = entry.freshness.left_at_arrival();
+        load.ask.note(|| Waypoint::Stored(left));
+        let below = load.ask.route.policy.below(&terms);
+        let lifetime = freshness(&below, at, age).lifetime;
+        second_tier::store(load, &entry, lifetime).await;
+    }
+}
 
-    /// None: a purge overtook it.
-    fn store(&self, leader: &Leader, fill: &Fill, body: StoredBody) -> Option<Arc<Entry>> {
-        let head = &fill.head;
-        if head.status == StatusCode::PARTIAL_CONTENT {
-            // Parts grow with every load, and stay in L1 while they do.
-            self.store_part(leader, head, body);
-            return None;
-        }
-        self.forget_parts();
-        let entry = Entry::new(
-            head.key.clone(),
-            head.status,
-            compact(&head.headers),
-            body,
-            head.freshness,
-            head.marks.clone(),
-            leader.born(),
-        );
-        let entry = Arc::new(entry);
-        self.cache
-            .admit(self.primary.to_key(), &head.vary, Arc::clone(&entry))
-            .then_some(entry)
+/// None: a purge overtook it.
+fn store_in_l1(load: &Load, leader: &Leader, fill: &Fill, body: StoredBody) -> Option<Arc<Entry>> {
+    let head = &fill.head;
+    if head.status == StatusCode::PARTIAL_CONTENT {
+        // Parts grow with every load, and stay in L1 while they do.
+        combine::store_part(load, leader, head, body);
+        return None;
     }
+    combine::forget_parts(load);
+    let entry = Entry::new(
+        head.key.clone(),
+        head.status,
+        compact(&head.headers),
+        body,
+        head.freshness,
+        head.marks.clone(),
+        leader.born(),
+    );
+    let entry = Arc::new(entry);
+    load.cache
+        .admit(load.primary.to_key(), &head.vary, Arc::clone(&entry))
+        .then_some(entry)
+}
 
-    pub(super) fn marks(
-        &self,
-        leader: &Leader,
-        headers: &mut HeaderMap,
-        plugin_tags: &[String],
-    ) -> Marks {
-        let mut tags = Tags {
-            hashes: leader.marks().tags.to_vec(),
-            dropped: 0,
-        };
-        tags.take_from(headers);
-        plugin_tags.iter().for_each(|tag| tags.add(tag));
-        if tags.dropped > 0 {
-            self.cache.hooks.emit(Event::TagsDropped(tags.dropped));
-        }
-        Marks {
-            groups: groups(headers, &CACHE_GROUPS, self.ask.scheme, &self.ask.host),
-            tags: tags.hashes.into(),
-            ..leader.marks().clone()
-        }
+pub(super) fn marks(
+    load: &Load,
+    leader: &Leader,
+    headers: &mut HeaderMap,
+    plugin_tags: &[String],
+) -> Marks {
+    let mut tags = Tags {
+        hashes: leader.marks().tags.to_vec(),
+        dropped: 0,
+    };
+    tags.take_from(headers);
+    plugin_tags.iter().for_each(|tag| tags.add(tag));
+    if tags.dropped > 0 {
+        load.cache.hooks.emit(Event::TagsDropped(tags.dropped));
     }
+    Marks {
+        groups: groups(headers, &CACHE_GROUPS, load.ask.scheme, &load.ask.host),
+        tags: tags.hashes.into(),
+        ..leader.marks().clone()
+    }
+}
 
-    /// Moves the body into the fill as it comes. Some: all of it, to be stored.
-    async fn pump(&mut self, leader: &Leader, fill: &Fill, body: Body) -> Option<StoredBody> {
-        let (primary, freshness) = (&self.primary, &fill.head.freshness);
-        let (cache, lease) = (&self.cache, &mut self.lease);
-        let outgrown = || {
-            // Learnt late: the next requests need not queue for it, here and elsewhere.
-            *lease = None;
-            cache.hit_for_miss.mark(leader.key(), Unshared::Everybody);
-            cache.large.note(primary, freshness.left_at_arrival());
-        };
-        pump(leader, fill, body, cache.unread_timeout, outgrown).await
-    }
+/// Moves the body into the fill as it comes. Some: all of it, to be stored.
+async fn stream_body(
+    load: &mut Load,
+    leader: &Leader,
+    fill: &Fill,
+    body: Body,
+) -> Option<StoredBody> {
+    let (primary, freshness) = (&load.primary, &fill.head.freshness);
+    let (cache, lease) = (&load.cache, &mut load.lease);
+    let outgrown = || {
+        // Learnt late: the next requests need not queue for it, here and elsewhere.
+        *lease = None;
+        cache.hit_for_miss.mark(leader.key(), Unshared::Everybody);
+        cache.large.note(primary, freshness.left_at_arrival());
+    };
+    pump(leader, fill, body, cache.unread_timeout, outgrown).await
 }
 
 /// Where an answer with this status is kept: parts have a key of their own.

@@ -1,0 +1,252 @@
+//! The life of a miss: from the look-up that found nothing to serve, to the answer.
+//!
+//! Two tasks go through it step by step. The request's own task looks around, joins a load of
+//! the same key or leads one, and waits ([`answer`]). The task of the load looks into the second
+//! tier, asks the source, judges the answer and publishes it to all who wait
+//! ([`Load::run`](load::Load::run)); it goes on when its client leaves. [`EXITS`] has every way
+//! that there is from one step to the next; debug builds hold each miss to it.
+//!
+//! Where the leader's answer or failure was its own, one of those who waited loads next and the
+//! others follow it, until one gets what may be shared. So no request is told what another one
+//! brought about, and the origin never gets all of them at once.
+
+mod combine;
+mod join;
+pub mod judge;
+mod keep_private;
+mod landing;
+pub mod load;
+mod look;
+mod pass_on;
+mod patience;
+mod plain;
+pub mod publish;
+pub mod ranges;
+mod refresh;
+pub mod renew;
+mod second_tier;
+mod side_by_side;
+pub mod source;
+pub mod stale;
+mod wait;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cache::Lookup;
+use crate::cache::entry::Entry;
+use crate::cache::event::Alone;
+use crate::cache::key::Key;
+use crate::http::cache_status::Forward;
+use crate::proxy::context::{Ask, Keyed};
+use crate::proxy::{Proxy, Served, missing, plan};
+use join::FlightPlace;
+use patience::Patience;
+use stale::StaleCopy;
+
+pub use landing::lost;
+pub use refresh::refresh;
+
+/// One step of a miss.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// The request looks for what may answer it without a load.
+    Look,
+    /// It follows the load of its key, or leads one.
+    JoinOrLead,
+    /// It waits for what the load comes to.
+    Wait,
+    /// It loads beside others, whom it does not wait for.
+    SideBySide,
+    /// It is sent to the source as it is, for its client alone.
+    PassOn,
+    /// It has its answer.
+    Answered,
+    /// The load looks into the second tier, and takes its turn among the nodes.
+    SecondTier,
+    /// It asks the origin or the loader.
+    Source,
+    /// It decides what the answer is to those who wait, and whether it is stored.
+    Judge,
+    /// A 304 renews the stored response.
+    Renew,
+    /// The body streams to all who wait, and is stored.
+    Publish,
+    /// The answer is for the leader's client alone.
+    KeepPrivate,
+    /// The load failed.
+    Fail,
+    /// All who waited know what the load came to.
+    Landed,
+}
+
+use Step::{
+    Answered, Fail, JoinOrLead, Judge, KeepPrivate, Landed, Look, PassOn, Publish, Renew,
+    SecondTier, SideBySide, Source, Wait,
+};
+
+/// The steps that may follow each step: first those of the request's task, then those of the
+/// load's task.
+pub const EXITS: [(Step, &[Step]); 14] = [
+    (Look, &[Answered, JoinOrLead, SideBySide, PassOn]),
+    (JoinOrLead, &[Answered, Wait]),
+    (Wait, &[Answered, JoinOrLead, SideBySide, PassOn]),
+    (SideBySide, &[Answered, PassOn]),
+    (PassOn, &[Answered]),
+    (Answered, &[]),
+    (SecondTier, &[Source, Fail, Landed]),
+    (Source, &[Judge, Fail, Landed]),
+    (Judge, &[Publish, Renew, KeepPrivate, Fail, Landed]),
+    (Renew, &[KeepPrivate, Landed]),
+    (Publish, &[Landed]),
+    (KeepPrivate, &[Landed]),
+    (Fail, &[Landed]),
+    (Landed, &[]),
+];
+
+/// A request whose answer is to be loaded.
+pub struct Miss {
+    pub proxy: Arc<Proxy>,
+    pub ask: Arc<Ask>,
+    pub keyed: Keyed,
+    /// What its load goes by.
+    pub key: Key,
+    /// What is there to validate or to fall back on.
+    pub stale: Option<StaleCopy>,
+    /// Why it is not answered from the store.
+    pub reason: Forward,
+    pub kind: LoadKind,
+    patience: Patience,
+}
+
+/// What of a representation is loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LoadKind {
+    Whole,
+    /// Only the range that the request asks for (see [`ranges`]).
+    Range,
+}
+
+/// What a request does next.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "each is moved once, from the function that makes it to the one that takes it"
+)]
+enum RequestStep {
+    Look(Lookup),
+    JoinOrLead,
+    Wait(FlightPlace),
+    SideBySide(Alone),
+    /// With the detail for `Cache-Status`.
+    PassOn(Option<&'static str>),
+    Answered(Served),
+}
+
+impl RequestStep {
+    fn step(&self) -> Step {
+        match self {
+            Self::Look(_) => Look,
+            Self::JoinOrLead => JoinOrLead,
+            Self::Wait(_) => Wait,
+            Self::SideBySide(_) => SideBySide,
+            Self::PassOn(_) => PassOn,
+            Self::Answered(_) => Answered,
+        }
+    }
+}
+
+/// Gets what L1 did not have for a request.
+pub async fn answer(proxy: &Arc<Proxy>, ask: Arc<Ask>, keyed: Keyed, found: Lookup) -> Served {
+    let mut miss = Miss::new(proxy, ask, keyed, &found);
+    let mut next = RequestStep::Look(found);
+    loop {
+        let now = next.step();
+        next = match next {
+            RequestStep::Look(found) => look::look(&mut miss, &found).await,
+            RequestStep::JoinOrLead => join::join_or_lead(&miss),
+            RequestStep::Wait(place) => wait::wait(&mut miss, place).await,
+            RequestStep::SideBySide(why) => side_by_side::load(&mut miss, why).await,
+            RequestStep::PassOn(detail) => pass_on::pass_on(&miss, detail).await,
+            RequestStep::Answered(served) => return served,
+        };
+        debug_assert!(now.leads_to(next.step()), "{now:?} to {:?}", next.step());
+    }
+}
+
+impl Step {
+    /// Whether the other step may follow this one.
+    fn leads_to(self, next: Self) -> bool {
+        let mut exits = EXITS.iter();
+        exits.any(|(step, exits)| *step == self && exits.contains(&next))
+    }
+}
+
+impl Miss {
+    fn new(proxy: &Arc<Proxy>, ask: Arc<Ask>, keyed: Keyed, found: &Lookup) -> Self {
+        let key = match found {
+            Lookup::Miss(key, _) => key.clone(),
+            Lookup::Fresh(entry) | Lookup::Stale(entry, _) => entry.key.clone(),
+        };
+        Self {
+            stale: StaleCopy::of(found),
+            reason: missing(found),
+            patience: Patience::new(proxy.cache.wait_timeout),
+            proxy: Arc::clone(proxy),
+            ask,
+            keyed,
+            key,
+            kind: LoadKind::Whole,
+        }
+    }
+
+    /// The stale copy, unless a purge came since it was looked up.
+    fn shown(&self) -> Option<&StaleCopy> {
+        let stale = self.stale.as_ref();
+        stale.filter(|copy| self.proxy.cache.shows(&copy.entry))
+    }
+
+    /// A fresh answer that was stored since the look-up.
+    fn stored_since(&self) -> Option<Arc<Entry>> {
+        let (route, parts, now) = (&self.ask.route, &self.ask.parts, Instant::now());
+        let cache = &self.proxy.cache;
+        let found = cache.fresh_again(&self.keyed.key, &parts.headers, now)?;
+        plan::satisfies(route, parts, &found, now).then_some(found)
+    }
+
+    /// Whether the range that it asks for may be loaded by itself.
+    fn may_load_range(&self) -> bool {
+        self.kind == LoadKind::Whole && self.stale.is_none() && ranges::loadable(&self.ask)
+    }
+
+    /// The range that it asks for is to be loaded, and not the whole.
+    fn load_range(&mut self) {
+        self.kind = LoadKind::Range;
+        self.key = ranges::load_key(&self.key, &self.ask.parts);
+    }
+
+    /// Another variant's load is what it needs.
+    fn load_variant(&mut self, variant: Key) {
+        self.key = match self.kind {
+            LoadKind::Range => ranges::load_key(&variant, &self.ask.parts),
+            LoadKind::Whole => variant,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_is_in_the_table_once_can_be_reached_and_has_an_end() {
+        let begins = [Look, SecondTier];
+        let ends = [Answered, Landed];
+        for (at, (step, exits)) in EXITS.iter().enumerate() {
+            assert_eq!(*step as usize, at, "the table has the order of the steps");
+            let is_reached = EXITS.iter().any(|(_, exits)| exits.contains(step));
+            assert_eq!(is_reached, !begins.contains(step), "{step:?}");
+            assert_eq!(exits.is_empty(), ends.contains(step), "{step:?}");
+        }
+        assert!(Wait.leads_to(JoinOrLead) && !Answered.leads_to(Look));
+    }
+}

@@ -1,0 +1,274 @@
+//! The leader's part in ranges: asks the origin for what stored parts lack, puts both
+//! together, and keeps what came (RFC 9111 §3.3, §3.4; RFC 9110 §15.3.7.3).
+//!
+//! Parts are put together only where both have the same strong validator; what came is
+//! then an answer like any other, judged and shared as [`Fetch`] does with every one.
+//!
+//! Invariant: stored parts are looked up after the load's place in the order of purges is
+//! known, so that purged octets can't come back in a newer entry.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE, VIA};
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, Limited};
+
+use super::load::Load;
+use super::renew::update;
+use super::source::{self, Answer, Loaded};
+use super::{LoadKind, ranges};
+use crate::cache::coalesce::{Blame, Failure, Leader};
+use crate::cache::entry::Entry;
+use crate::cache::fill::Head;
+use crate::cache::parts::Parts;
+use crate::cache::variant_key;
+use crate::http::body::Body;
+use crate::http::memory::stored::StoredBody;
+use crate::http::memory::{self, PROCESS};
+use crate::http::range::{ContentRange, RangeAnswer};
+use crate::http::{conditional, range};
+use crate::proxy::head::compact;
+
+/// Octets from the first to the second, both included.
+type Span = (u64, u64);
+
+/// Loads what is missing: the whole, a part, or what parts that are stored lack of either.
+pub(super) async fn load(load: &Load) -> Loaded {
+    let held = match load.stale {
+        None if ranges::kept(&load.ask.route) => held(load),
+        _ => None,
+    };
+    let wanted = held.as_deref().and_then(|held| self::wanted(load, held));
+    match held.zip(wanted) {
+        Some((held, wanted)) => lacking(load, &held, wanted).await,
+        None => plainly(load).await,
+    }
+}
+
+async fn plainly(load: &Load) -> Loaded {
+    match load.kind {
+        LoadKind::Range => source::for_one(&load.ask).await,
+        LoadKind::Whole => source::load(&load.ask, load.stale.as_deref()).await,
+    }
+}
+
+/// Stored parts that others may be added to.
+fn held(load: &Load) -> Option<Arc<Entry>> {
+    let key = load.primary.of_parts();
+    let found = load.cache.parts(&key, &load.ask.parts.headers)?;
+    conditional::strong_validator(&found.headers, SystemTime::now()).map(drop)?;
+    Some(found)
+}
+
+/// The octets that are to be loaded, if it can be told from what is held. No more than
+/// an entry may have: they may have to be put together in memory.
+fn wanted(load: &Load, held: &Entry) -> Option<Span> {
+    let fits = |span: &Span| span.1 - span.0 < load.cache.max_object_bytes as u64;
+    octets(load, held).filter(fits)
+}
+
+fn octets(load: &Load, held: &Entry) -> Option<Span> {
+    let length = held.parts.as_ref()?.length?;
+    let last = length.checked_sub(1)?;
+    if load.kind == LoadKind::Whole {
+        return Some((0, last));
+    }
+    let now = SystemTime::now();
+    let request = &load.ask.parts;
+    match range::evaluate(
+        &request.headers,
+        &request.method,
+        held.headers.get(http::header::ETAG),
+        conditional::strong_last_modified(&held.headers, now),
+        length,
+        now,
+    ) {
+        RangeAnswer::Part { first, last } => Some((first, last)),
+        RangeAnswer::Whole | RangeAnswer::Parts(_) | RangeAnswer::Unsatisfiable => None,
+    }
+}
+
+/// Asks for what of `wanted` is not held, on condition that nothing has changed.
+async fn lacking(load: &Load, held: &Arc<Entry>, wanted: Span) -> Loaded {
+    let now = SystemTime::now();
+    let parts = held.parts.as_ref();
+    let gap = parts
+        .and_then(|parts| parts.missing(wanted.0, wanted.1))
+        // All is there, but stale.
+        .unwrap_or(wanted);
+    let Some(validator) = conditional::strong_validator(&held.headers, now) else {
+        return plainly(load).await;
+    };
+    let loaded = source::load_range(&load.ask, gap, validator.clone()).await;
+    let Loaded::Response(answer) = loaded else {
+        return loaded;
+    };
+    match answer.response.status() {
+        StatusCode::PARTIAL_CONTENT if fits(held, gap, answer.response.headers(), now) => {
+            combined(load, held, wanted, gap, answer).await
+        }
+        StatusCode::PARTIAL_CONTENT => {
+            // It is not what it was, or was never what it said.
+            load.cache.drop_entry(held);
+            plainly(load).await
+        }
+        // Perhaps this client's request alone is refused: what is held stays for others.
+        StatusCode::RANGE_NOT_SATISFIABLE
+        | StatusCode::NOT_MODIFIED
+        | StatusCode::PRECONDITION_FAILED => plainly(load).await,
+        _ => Loaded::Response(answer),
+    }
+}
+
+/// The answer that what is held and what came are together.
+async fn combined(
+    load: &Load,
+    held: &Arc<Entry>,
+    wanted: Span,
+    gap: Span,
+    answer: Answer,
+) -> Loaded {
+    let (mut parts, body) = answer.response.into_parts();
+    let mut headers = held.headers.clone();
+    // This answer's way is its own.
+    headers.remove(VIA);
+    update(&mut headers, &parts.headers);
+    let body = match (wanted == gap, &held.parts) {
+        (false, Some(known)) => match joined(known, wanted, gap, body).await {
+            Some(octets) => {
+                let memory = load.ask.memory.as_ref();
+                Body::full(memory::claim(octets, &PROCESS, memory))
+            }
+            None => return Loaded::Failed(broken_off()),
+        },
+        _ => body,
+    };
+    let length = held.parts.as_ref().and_then(|parts| parts.length);
+    parts.status = StatusCode::OK;
+    if load.kind == LoadKind::Range {
+        parts.status = StatusCode::PARTIAL_CONTENT;
+        headers.insert(
+            CONTENT_RANGE,
+            range::content_range(wanted.0, wanted.1, length),
+        );
+    }
+    headers.insert(CONTENT_LENGTH, (wanted.1 - wanted.0 + 1).into());
+    parts.headers = headers;
+    Loaded::Response(Answer {
+        response: http::Response::from_parts(parts, body),
+        continues: Some(Arc::clone(held)),
+        ..Answer::default()
+    })
+}
+
+/// Keeps a part beside those that belong to it, in place of any others.
+pub(super) fn store_part(load: &Load, leader: &Leader, head: &Head, body: StoredBody) {
+    let Some(place) = ContentRange::of(&head.headers) else {
+        return;
+    };
+    if let Some(length) = place.length {
+        match length > load.cache.max_object_bytes as u64 {
+            true => {
+                let left = head.freshness.left_at_arrival();
+                load.cache.large.note(&load.primary, left);
+            }
+            false => load.cache.large.forget(&load.primary),
+        }
+    }
+    let octets = body.len() as u64;
+    if octets == 0 || octets > place.octets() {
+        return;
+    }
+    let mut headers = compact(&head.headers);
+    headers.remove(CONTENT_RANGE);
+    let belongs = |held: &Arc<Entry>| {
+        octets == place.octets()
+            && held
+                .parts
+                .as_ref()
+                .is_some_and(|parts| parts.length == place.length)
+            && conditional::same_representation(&held.headers, &headers, SystemTime::now())
+    };
+    let key = load.primary.of_parts();
+    let held = load.cache.parts(&key, &load.ask.parts.headers);
+    let fresh = Parts::of(place.length);
+    let known = held.as_ref().filter(|held| belongs(held));
+    let known = known
+        .and_then(|held| held.parts.as_deref())
+        .unwrap_or(&fresh);
+    // What came is what is held, even where a little more was promised.
+    let mut all = known.with(place.first, body, load.cache.max_object_bytes);
+    if let Some(range) = load.ask.parts.headers.get(RANGE) {
+        all = all.answering(range.clone(), place.first, place.first + octets - 1);
+    }
+    admit_parts(load, leader, head, headers, all);
+}
+
+fn admit_parts(load: &Load, leader: &Leader, head: &Head, headers: HeaderMap, parts: Parts) {
+    let whole = parts.whole();
+    let (primary, status) = match whole {
+        Some(_) => (load.primary.clone(), StatusCode::OK),
+        None => (load.primary.of_parts(), StatusCode::PARTIAL_CONTENT),
+    };
+    let is_whole = whole.is_some();
+    let entry = Entry::new(
+        variant_key(&primary, &head.vary, &load.ask.parts.headers),
+        status,
+        headers,
+        whole.unwrap_or_default(),
+        head.freshness,
+        head.marks.clone(),
+        leader.born(),
+    );
+    let entry = match is_whole {
+        true => entry,
+        false => entry.holding(parts),
+    };
+    if is_whole {
+        forget_parts(load);
+    }
+    load.cache
+        .admit(primary.to_key(), &head.vary, Arc::new(entry));
+}
+
+/// Parts are of no use beside the whole, and may be of something older.
+pub(super) fn forget_parts(load: &Load) {
+    if !ranges::kept(&load.ask.route) {
+        return;
+    }
+    let key = load.primary.of_parts();
+    if let Some(held) = load.cache.parts(&key, &load.ask.parts.headers) {
+        load.cache.drop_entry(&held);
+    }
+}
+
+/// Whether a 206 is the part that was asked for, of the representation that is held.
+fn fits(held: &Entry, gap: Span, headers: &HeaderMap, now: SystemTime) -> bool {
+    let place = ContentRange::of(headers);
+    let length = held.parts.as_ref().and_then(|parts| parts.length);
+    place.is_some_and(|p| (p.first, p.last) == gap && p.length == length)
+        && conditional::same_representation(&held.headers, headers, now)
+}
+
+/// The octets of `wanted` out of what is held and what arrives. None: less or more arrived
+/// than was promised.
+async fn joined(held: &Parts, wanted: Span, gap: Span, body: Body) -> Option<Bytes> {
+    let promised = usize::try_from(gap.1 - gap.0 + 1).ok()?;
+    let came = Limited::new(body, promised)
+        .collect()
+        .await
+        .ok()?
+        .to_bytes();
+    if came.len() != promised {
+        return None;
+    }
+    held.with(gap.0, came, usize::MAX).slice(wanted.0, wanted.1)
+}
+
+fn broken_off() -> Failure {
+    let detail = "the origin's answer to a range is not as long as it says";
+    let failure = Failure::new(StatusCode::BAD_GATEWAY, "http_response_incomplete", detail);
+    failure.blamed_on(Blame::PerhapsThisRequest)
+}

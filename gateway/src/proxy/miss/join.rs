@@ -1,0 +1,105 @@
+//! A request's place in a flight: it follows the load of its key, or leads one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::Response;
+use tokio::sync::oneshot;
+
+use super::load::{Load, LoadMode};
+use super::look::in_back_off;
+use super::ranges::{self, StoredParts};
+use super::{LoadKind, Miss, RequestStep};
+use crate::cache::coalesce::{Follower, Landing, Leader, Turn};
+use crate::cache::event::{Alone, Event};
+use crate::http::body::Body;
+use crate::proxy::hit;
+use crate::proxy::metrics::Outcome;
+use crate::proxy::record::trail::Waypoint;
+
+/// This request's place in a flight.
+pub(super) struct FlightPlace {
+    pub follower: Follower,
+    pub role: FlightRole,
+    /// Some: it leads a load side by side with others, for this reason.
+    pub apart: Option<Alone>,
+}
+
+/// What a request does in a flight.
+pub(super) enum FlightRole {
+    /// Its load is the flight's; a response that is not to be shared comes here.
+    Leader(oneshot::Receiver<Response<Body>>),
+    Follower,
+}
+
+impl FlightPlace {
+    pub fn leads(&self) -> bool {
+        matches!(self.role, FlightRole::Leader(_))
+    }
+}
+
+/// Leads or follows; or answers, when a load ended since the look-up.
+pub(super) fn join_or_lead(miss: &Miss) -> RequestStep {
+    let Miss { ask, keyed, .. } = miss;
+    let cache = &miss.proxy.cache;
+    let leader = match cache.board(&miss.key, ask.number(), || ask.marks(keyed)) {
+        Turn::Follow(follower) => {
+            cache.hooks.emit(Event::InflightReuse);
+            ask.note(|| Waypoint::Follows(follower.led_by()));
+            return RequestStep::Wait(FlightPlace {
+                follower,
+                role: FlightRole::Follower,
+                apart: None,
+            });
+        }
+        Turn::Lead(leader) => leader,
+    };
+    // A load may have ended between the look-up and here.
+    if let Some(entry) = miss.stored_since() {
+        leader.land(Landing::Stored(Arc::clone(&entry)));
+        let served = hit(&ask.parts, &entry, None, Outcome::Hit, Instant::now());
+        return RequestStep::Answered(served);
+    }
+    if miss.kind == LoadKind::Range
+        && let StoredParts::Answer(served) = ranges::stored_parts(cache, ask, &keyed.key)
+    {
+        // The leader's Drop sends the followers to look, too.
+        return RequestStep::Answered(served);
+    }
+    // Or have failed there.
+    if let Some(served) = in_back_off(miss, miss.shown(), Instant::now()) {
+        return RequestStep::Answered(served);
+    }
+    ask.note(|| Waypoint::Leads);
+    RequestStep::Wait(lead(miss, leader, LoadMode::OneForAll, None))
+}
+
+/// Begins the load that `leader` stands for.
+pub(super) fn lead(
+    miss: &Miss,
+    leader: Leader,
+    mode: LoadMode,
+    apart: Option<Alone>,
+) -> FlightPlace {
+    // Looked at after the load's place in the order is known: a copy that was purged before
+    // must not come back by way of a validation.
+    let stale = miss.shown().map(|copy| Arc::clone(&copy.entry));
+    let (private, receiver) = oneshot::channel();
+    let load = Load {
+        cache: Arc::clone(&miss.proxy.cache),
+        ask: Arc::clone(&miss.ask),
+        primary: miss.keyed.key.clone(),
+        stale,
+        kind: miss.kind,
+        private: Some(private),
+        mode,
+        lease: None,
+    };
+    let place = FlightPlace {
+        follower: leader.follow(),
+        role: FlightRole::Leader(receiver),
+        apart,
+    };
+    tokio::spawn(load.run(leader));
+    place
+}

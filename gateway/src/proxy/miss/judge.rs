@@ -1,0 +1,178 @@
+//! What an answer is to those who wait for it: shared and stored, the leader's own, a failure,
+//! or news about the stored response. The rules are the policy's and the plugins'.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Response, StatusCode};
+use http_body::Body as _;
+
+use super::LoadKind;
+use super::keep_private::{self, hand_over};
+use super::load::{Arrived, ERRORS, Load, LoadMode, LoadStep, dice};
+use super::source::Answer;
+use super::stale::{StaleSituation, verdict};
+use crate::cache::coalesce::{Blame, Failure, Landing, Leader, StaleUse};
+use crate::cache::entry::Entry;
+use crate::cache::freshness::{State, initial_age};
+use crate::cache::policy::{Exchange, Refusal, Terms};
+use crate::http::body::Body;
+use crate::http::range::ContentRange;
+use crate::proxy::head::{freshness, prepare};
+use crate::proxy::origin_query;
+use crate::proxy::watch::ByPlugin;
+
+/// Judges what has arrived.
+pub(super) fn judge(load: &mut Load, leader: Leader, mut arrived: Arrived) -> LoadStep {
+    let status = arrived.answer.response.status();
+    match load.stale.clone() {
+        Some(copy) if status == StatusCode::NOT_MODIFIED && arrived.answer.validates => {
+            return LoadStep::Renew(leader, copy, arrived);
+        }
+        _ if status == StatusCode::NOT_MODIFIED => return LoadStep::Fail(leader, unasked_304()),
+        // Behind a reader nobody waits for the error; the copy keeps its window. A copy that
+        // is an error itself covers none: the newer one says more.
+        Some(copy)
+            if ERRORS.contains(&status.as_u16())
+                && !ERRORS.contains(&copy.status.as_u16())
+                && (covers_error(load, &copy) || load.is_behind_reader()) =>
+        {
+            return LoadStep::Fail(leader, answered_badly(status));
+        }
+        _ => {}
+    }
+    prepare(&mut arrived);
+    let terms = terms(load, &arrived);
+    match terms.and_then(|terms| check_key_covers_reads(load, &mut arrived.answer).map(|()| terms))
+    {
+        Ok(_) if keep_private::spares_copy(load, status) => {
+            LoadStep::KeepPrivate(leader, arrived, Refusal::Status)
+        }
+        Ok(_) if load.mode == LoadMode::SideBySide && !is_first(load, &leader) => {
+            load.succeeded(&leader, arrived.delay);
+            hand_over(load, leader, Landing::LeadersOwn, arrived, None);
+            LoadStep::Landed
+        }
+        Ok(terms) => {
+            load.succeeded(&leader, arrived.delay);
+            LoadStep::Publish(leader, arrived, terms)
+        }
+        Err(refusal) => LoadStep::KeepPrivate(leader, arrived, refusal),
+    }
+}
+
+/// Whether this is the first of the loads side by side whose answer may be stored: the
+/// others need not keep it in memory once more. From now on it is followed.
+fn is_first(load: &Load, leader: &Leader) -> bool {
+    let (key, headers) = (&load.primary, &load.ask.parts.headers);
+    let stored = load.cache.fresh_again(key, headers, Instant::now());
+    load.cache.hit_for_miss.end(leader.key());
+    stored.is_none() && leader.takes_followers()
+}
+
+/// Whether an error may be answered with this copy.
+fn covers_error(load: &Load, copy: &Arc<Entry>) -> bool {
+    let (ask, now) = (&load.ask, Instant::now());
+    match copy.state(now) {
+        State::Fresh => true,
+        State::Stale(windows) => {
+            let failed = StaleSituation::Failed(StaleUse::InWindow);
+            let verdict = verdict(failed, (copy, windows), (&ask.route, &ask.parts), now);
+            verdict.reason().is_some()
+        }
+    }
+}
+
+/// On which terms the route's policy stores what has arrived.
+///
+/// # Errors
+/// Why it is not stored.
+pub fn terms(load: &Load, arrived: &Arrived) -> Result<Terms, Refusal> {
+    let response = &arrived.answer.response;
+    if arrived.answer.kept_out {
+        return Err(Refusal::Plugin);
+    }
+    let ask = &load.ask;
+    let exchange = Exchange {
+        request: &ask.parts.headers,
+        status: judged_status(load.kind, response)?,
+        response: response.headers(),
+        received: arrived.wall,
+        plugin_ttl: arrived.answer.ttl,
+        credentials: ask.credentials(&load.primary),
+        authorization: ask.came_with(&load.primary).authorization,
+    };
+    let terms = ask.route.policy.judge(&exchange, dice())?;
+    match response.body().size_hint().lower() > load.cache.max_object_bytes as u64 {
+        true => {
+            note_large(load, &terms, arrived);
+            Err(Refusal::TooLarge)
+        }
+        false => Ok(terms),
+    }
+}
+
+/// Remembers for the life of what has arrived that it is too large for the cache.
+fn note_large(load: &Load, terms: &Terms, arrived: &Arrived) {
+    let headers = arrived.answer.response.headers();
+    let age = initial_age(headers, arrived.wall, arrived.delay);
+    let left = freshness(terms, arrived.at, age).left_at_arrival();
+    load.cache.large.note(&load.primary, left);
+}
+
+/// Whether the key covers what the origin got, what loader and response plugin saw and what
+/// the request plugin set, or the route has it all the same.
+///
+/// # Errors
+/// When it is not stored for that.
+pub fn check_key_covers_reads(load: &Load, answer: &mut Answer) -> Result<(), Refusal> {
+    let route = &load.ask.route;
+    if let Some(watch) = &route.forwarded {
+        let unheld = origin_query::unheld(&load.ask, &load.primary);
+        watch.found(route, &unheld)?;
+    }
+    let saw = [
+        (&route.unkeyed, &answer.seen),
+        (&route.looked, &answer.looked),
+    ];
+    if let (Some(watch), Some(by)) = (&route.changed, load.ask.parts.extensions.get::<ByPlugin>()) {
+        let headers = answer.response.headers_mut();
+        watch.check(route, &load.primary, &by.seen(), headers)?;
+    }
+    if let (Some(watch), Some((loader, _))) = (&route.unkeyed, &route.loader)
+        && !loader.declares_reads()
+    {
+        watch.check_undeclared()?;
+    }
+    for (watch, seen) in saw {
+        if let (Some(watch), Some(seen)) = (watch, seen) {
+            watch.check(route, &load.primary, seen, answer.response.headers_mut())?;
+        }
+    }
+    Ok(())
+}
+
+/// The status that the policy judges: a part is kept on the terms of the whole. Other
+/// answers to a range alone are nobody else's (RFC 9111 §3.3).
+fn judged_status(kind: LoadKind, response: &Response<Body>) -> Result<StatusCode, Refusal> {
+    match (response.status(), kind) {
+        (StatusCode::PARTIAL_CONTENT, LoadKind::Range) => ContentRange::of(response.headers())
+            .map(|_| StatusCode::OK)
+            .ok_or(Refusal::Part),
+        (StatusCode::RANGE_NOT_SATISFIABLE, LoadKind::Range) => Err(Refusal::Part),
+        (status, _) => Ok(status),
+    }
+}
+
+fn answered_badly(status: StatusCode) -> Failure {
+    let detail = format!("the origin answered {status}");
+    let failure = Failure::new(status, "http_response_incomplete", detail);
+    failure.blamed_on(Blame::PerhapsThisRequest)
+}
+
+/// We asked for the whole; there is nothing that this 304 could be about.
+fn unasked_304() -> Failure {
+    let detail = "the origin answered 304 to a request without preconditions";
+    let failure = Failure::new(StatusCode::BAD_GATEWAY, "http_protocol_error", detail);
+    failure.blamed_on(Blame::PerhapsThisRequest)
+}

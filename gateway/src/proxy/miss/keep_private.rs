@@ -1,0 +1,136 @@
+//! A response that is not to be shared: its client gets it, and what it says decides what
+//! becomes of the stored copy and of the requests that wait.
+//!
+//! Invariant: a client that is answered by its own request's head takes no copy away that
+//! others may get. That head may be what the answer is about, so a copy in a stale window
+//! stays there. Three answers remove it: one to the plain request of a refresh, which is
+//! everybody's; 404 or 410; and one about the stored octets themselves that forbids keeping
+//! them (a 304, or a part that continues stored parts). A copy that nobody may get without
+//! asking the origin goes as well, which costs a validation and no more.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+
+use super::load::{Arrived, Load, dice};
+use crate::cache::Unshared;
+use crate::cache::backoff::Paused;
+use crate::cache::coalesce::{Landing, Leader};
+use crate::cache::entry::Entry;
+use crate::cache::event::Event;
+use crate::cache::freshness::State;
+use crate::cache::policy::{Refusal, concerns_requester_alone};
+use crate::proxy::record::trail::Waypoint;
+
+/// Whom a response that is not shared is about.
+enum About {
+    /// The request that was made: it says nothing about those of others.
+    Request,
+    /// All such requests: theirs would not be shared either.
+    Requests(Unshared),
+}
+
+impl About {
+    fn of(status: StatusCode, refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::RequestNoStore | Refusal::Unkeyed => Self::Request,
+            _ if concerns_requester_alone(status) => Self::Request,
+            Refusal::Authorization => Self::Requests(Unshared::Authorized),
+            Refusal::Credentials => Self::Requests(Unshared::Credentialed),
+            _ => Self::Requests(Unshared::Everybody),
+        }
+    }
+}
+
+/// Gives a response to the leader's client alone. The others go on as it is about them.
+pub(super) fn keep_private(load: &mut Load, leader: Leader, arrived: Arrived, refusal: Refusal) {
+    let status = arrived.answer.response.status();
+    load.ask.note(|| Waypoint::NotStored(refusal.as_str()));
+    tracing::debug!(
+        route = &*load.ask.route.name,
+        refusal = refusal.as_str(),
+        "not stored"
+    );
+    let landing = match About::of(status, refusal) {
+        About::Request if load.is_behind_reader() => {
+            refresh_refused(load, &leader, status);
+            Landing::LeadersOwn
+        }
+        About::Request => {
+            load.succeeded(&leader, arrived.delay);
+            Landing::LeadersOwn
+        }
+        About::Requests(whose) => {
+            load.succeeded(&leader, arrived.delay);
+            if whose == Unshared::Everybody {
+                drop_copies(load, &arrived, refusal);
+            }
+            load.cache.hit_for_miss.mark(leader.key(), whose);
+            Landing::Private(whose)
+        }
+    };
+    hand_over(load, leader, landing, arrived, Some(refusal));
+}
+
+/// Lands the flight and gives the response to the leader's client.
+pub(super) fn hand_over(
+    load: &mut Load,
+    leader: Leader,
+    landing: Landing,
+    arrived: Arrived,
+    refusal: Option<Refusal>,
+) {
+    leader.land(landing);
+    if let Some(client) = load.private.take() {
+        let mut response = arrived.answer.response;
+        crate::cache::tags::strip(response.headers_mut());
+        if let Some(refusal) = refusal {
+            response.extensions_mut().insert(refusal);
+        }
+        // The client may have left; then nobody wants this response.
+        let _ = client.send(response);
+    }
+}
+
+/// Whether an answer with this status may be stored, and is not, since a good copy that
+/// others may get would go: its client asked by a head of its own.
+pub(super) fn spares_copy(load: &Load, status: StatusCode) -> bool {
+    let now = Instant::now();
+    let good = load.stale.as_ref().is_some_and(|copy| {
+        let usable = copy.state(now) == State::Fresh || copy.is_in_stale_window(now);
+        usable && !concerns_requester_alone(copy.status)
+    });
+    good && concerns_requester_alone(status) && !load.is_behind_reader()
+}
+
+/// The origin refuses the plain request: the copy keeps its windows, and it is not asked
+/// again at once.
+fn refresh_refused(load: &Load, leader: &Leader, status: StatusCode) {
+    let key = leader.key();
+    let backoff = &load.cache.backoff;
+    backoff.failed(key, Paused::Refreshes, Instant::now(), dice());
+    load.cache.hooks.emit(Event::LoaderError {
+        key: key.as_bytes(),
+        detail: &format!("a refresh was answered {status}"),
+    });
+}
+
+/// Drops what an answer that is not stored ends. An error ends nothing (RFC 9111 §4.3.3).
+fn drop_copies(load: &Load, arrived: &Arrived, refusal: Refusal) {
+    let status = arrived.answer.response.status();
+    if status.is_server_error() {
+        return;
+    }
+    let gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+    let continued = &arrived.answer.continues;
+    let forbids = matches!(refusal, Refusal::NoStore | Refusal::Private);
+    let all = gone || load.is_behind_reader() || (forbids && continued.is_some());
+    let now = Instant::now();
+    let useless = |copy: &&Arc<Entry>| all || !copy.is_in_stale_window(now);
+    let stale = load.stale.iter().filter(useless);
+    let continued = continued.iter().filter(|_| all);
+    stale
+        .chain(continued)
+        .for_each(|copy| load.cache.drop_entry(copy));
+}

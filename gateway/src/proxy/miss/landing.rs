@@ -1,0 +1,243 @@
+//! What a flight's landing is to one of the requests that waited for it: the shared
+//! answer, its own, or none, so that it asks the origin alone.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+
+use super::join::{FlightPlace, FlightRole};
+use super::publish::kept_under;
+use super::stale::{self, Certainty, StaleCopy, StaleSituation, StaleVerdict, verdict};
+use super::wait::Waited;
+use super::{LoadKind, Miss, RequestStep};
+use crate::cache::coalesce::{Blame, Failure, Landing};
+use crate::cache::entry::Entry;
+use crate::cache::event::{Alone, Event, StaleReason};
+use crate::cache::fill::Fill;
+use crate::cache::freshness::State;
+use crate::cache::key::Key;
+use crate::cache::policy::Refusal;
+use crate::cache::variant_key;
+use crate::http::cache_status::CacheStatus;
+use crate::http::vary::Vary;
+use crate::proxy::excerpt::{self, Excerpted};
+use crate::proxy::metrics::Outcome;
+use crate::proxy::{Served, failure, hit, plan, respond};
+
+/// What the request does after its wait.
+pub(super) async fn next(miss: &mut Miss, place: FlightPlace, waited: Waited) -> RequestStep {
+    let landing = match waited {
+        Waited::Landed(landing) => landing,
+        Waited::Soft(entry) => {
+            let reason = StaleReason::SoftTimeout;
+            let served = stale::serve(&miss.proxy.cache, &miss.ask, &entry, reason);
+            return RequestStep::Answered(served);
+        }
+        Waited::Long => return RequestStep::SideBySide(Alone::WaitTimeout),
+    };
+    match landing {
+        Landing::Streaming(fill) => read_along(miss, &fill, &place),
+        Landing::Stored(entry) => stored(miss, &entry, &place),
+        Landing::Promoted(entry) => promoted(miss, &entry, place.leads()),
+        Landing::Private(_) | Landing::LeadersOwn if place.leads() => {
+            leaders_own(miss, place).await
+        }
+        Landing::Private(whose) if whose.includes(miss.ask.came_with(&miss.keyed.key)) => {
+            RequestStep::SideBySide(Alone::Private)
+        }
+        Landing::Private(_) | Landing::LeadersOwn => miss.patience.takes_next_turn(),
+        Landing::Failed(failure) => failed(miss, &failure, place.leads()),
+        Landing::Abandoned | Landing::InFlight => miss.patience.asks_again(),
+    }
+}
+
+/// After a 304, or when the leader found the entry there.
+fn stored(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
+    let leads = place.leads();
+    if !leads && let Some(variant) = other_variant(miss, entry) {
+        return ask_for_variant(miss, variant);
+    }
+    let now = Instant::now();
+    if !leads && !entry.freshness.serves_others(now) {
+        return alone(miss, place.apart, Alone::Private);
+    }
+    if !leads && miss.proxy.cache.hides(&entry.marks, entry.born) {
+        return miss.patience.asks_again();
+    }
+    let status = CacheStatus::Fwd {
+        reason: miss.reason,
+        fwd_status: Some(StatusCode::NOT_MODIFIED.as_u16()),
+        stored: true,
+        collapsed: !leads,
+        ttl: entry.freshness.ttl_left(now).map(|_| entry.ttl(now)),
+        detail: None,
+    };
+    let age = entry.freshness.age(now);
+    let response = respond::from_entry(&miss.ask.parts, entry, age, &status);
+    let outcome = match leads {
+        true => Outcome::Revalidated,
+        false => Outcome::Coalesced,
+    };
+    RequestStep::Answered(Served::new(response, outcome))
+}
+
+/// A follower gets the failure only where its own load would have come to it.
+fn failed(miss: &Miss, failure: &Failure, leads: bool) -> RequestStep {
+    let below = fallback_now(miss);
+    let copy = below.as_ref().or(miss.stale.as_ref());
+    let is_ours = leads || failure.blame == Blame::AnyRequest;
+    match stale::stand_in(miss, copy, failure) {
+        // As long as it has patience: each of these turns is a load that failed.
+        None if !is_ours => RequestStep::JoinOrLead,
+        _ => RequestStep::Answered(stale::or_error(miss, copy, failure)),
+    }
+}
+
+/// Reads along while the body arrives, if it is this request's variant and no purge came since.
+///
+/// Invariant: a flight is keyed before `Vary` is known, so a follower takes the
+/// leader's answer only if its own request selects the same variant.
+fn read_along(miss: &mut Miss, fill: &Arc<Fill>, place: &FlightPlace) -> RequestStep {
+    let (ask, keyed, cache) = (&miss.ask, &miss.keyed, &miss.proxy.cache);
+    let leads = place.leads();
+    let variant = variant_key(
+        &kept_under(&keyed.key, fill.head.status),
+        &fill.head.vary,
+        &ask.parts.headers,
+    );
+    if variant != fill.head.key {
+        cache.hooks.emit(Event::InflightBypass(Alone::OtherVariant));
+        return ask_for_variant(miss, variant);
+    }
+    if !leads && cache.hides(&fill.head.marks, place.follower.born()) {
+        return miss.patience.asks_again();
+    }
+    let now = Instant::now();
+    if !leads && !fill.head.freshness.serves_others(now) {
+        return alone(miss, place.apart, Alone::Private);
+    }
+    let status = CacheStatus::Fwd {
+        reason: miss.reason,
+        fwd_status: Some(fill.head.status.as_u16()),
+        stored: true,
+        collapsed: !leads,
+        ttl: fill.head.freshness.ttl_left(now),
+        detail: None,
+    };
+    match respond::from_fill(&ask.parts, fill, now, &status) {
+        Some(mut response) if leads => {
+            response.headers_mut().extend(fill.head.own.clone());
+            RequestStep::Answered(Served::new(response, Outcome::Miss))
+        }
+        Some(response) => RequestStep::Answered(Served::new(response, Outcome::Coalesced)),
+        None => miss.patience.asks_again(),
+    }
+}
+
+/// From the second tier: no origin was asked.
+fn promoted(miss: &mut Miss, entry: &Entry, leads: bool) -> RequestStep {
+    if !leads && let Some(variant) = other_variant(miss, entry) {
+        return ask_for_variant(miss, variant);
+    }
+    let (ask, cache, now) = (&miss.ask, &miss.proxy.cache, Instant::now());
+    if !leads && !cache.shows(entry) {
+        return miss.patience.asks_again();
+    }
+    let (route, parts) = (&ask.route, &ask.parts);
+    let served = match entry.state(now) {
+        State::Fresh if leads => Some(hit(parts, entry, Some("l2"), Outcome::Hit, now)),
+        State::Fresh => plan::satisfies(route, parts, entry, now)
+            .then(|| hit(parts, entry, Some("l2"), Outcome::Coalesced, now)),
+        State::Stale(windows) => {
+            let found = StaleSituation::Found(Certainty::InDoubt);
+            let verdict = verdict(found, (entry, windows), (route, parts), now);
+            (verdict == StaleVerdict::ShowAndRefresh)
+                .then(|| stale::serve(cache, ask, entry, StaleReason::Revalidating))
+        }
+    };
+    match served {
+        Some(served) => RequestStep::Answered(served),
+        None => miss.patience.asks_again(),
+    }
+}
+
+fn ask_for_variant(miss: &mut Miss, variant: Key) -> RequestStep {
+    miss.load_variant(variant);
+    miss.patience.asks_again()
+}
+
+/// The key of this request's variant, where a stored answer is of another one.
+fn other_variant(miss: &Miss, entry: &Entry) -> Option<Key> {
+    let vary = Vary::parse(&entry.headers);
+    let key = variant_key(&miss.keyed.key, &vary, &miss.ask.parts.headers);
+    (key != entry.key).then(|| {
+        let event = Event::InflightBypass(Alone::OtherVariant);
+        miss.proxy.cache.hooks.emit(event);
+        key
+    })
+}
+
+/// What is there to fall back on now: a load may have found it in the second tier.
+pub(super) fn fallback_now(miss: &Miss) -> Option<StaleCopy> {
+    let cache = &miss.proxy.cache;
+    cache.below()?;
+    let (ask, keyed) = (&miss.ask, &miss.keyed);
+    let found = cache.fallback(&keyed.key, &ask.parts.headers, Instant::now());
+    found.map(|(entry, windows)| StaleCopy { entry, windows })
+}
+
+/// What the leader's client gets that is for it alone.
+async fn leaders_own(miss: &mut Miss, place: FlightPlace) -> RequestStep {
+    let response = match place.role {
+        FlightRole::Leader(receiver) => receiver.await.ok(),
+        FlightRole::Follower => None,
+    };
+    let Some(response) = response else {
+        let served = failure::answer(&miss.ask.route, miss.reason, &lost());
+        return RequestStep::Answered(served);
+    };
+    let refusal = response.extensions().get::<Refusal>().copied();
+    let fwd_status = Some(response.status().as_u16());
+    let excerpted = match miss.kind {
+        // The origin was asked for the range, and knows none.
+        LoadKind::Range => Excerpted::Response(excerpt::of_passed(&miss.ask, response)),
+        LoadKind::Whole => excerpt::of_load(&miss.ask, response),
+    };
+    let response = match excerpted {
+        Excerpted::Response(response) => response,
+        Excerpted::TooFar if refusal == Some(Refusal::TooLarge) && miss.may_load_range() => {
+            miss.load_range();
+            return miss.patience.asks_again();
+        }
+        Excerpted::TooFar => return alone(miss, place.apart, Alone::Range),
+    };
+    let refusal = refusal.map(|refusal| refusal.as_str());
+    let status = CacheStatus::Fwd {
+        reason: miss.reason,
+        fwd_status,
+        stored: false,
+        collapsed: false,
+        ttl: None,
+        detail: place.apart.map(Alone::as_str).or(refusal),
+    };
+    let outcome = match place.apart {
+        Some(_) => Outcome::Pass,
+        None => Outcome::Miss,
+    };
+    RequestStep::Answered(Served::new(respond::passed(response, &status), outcome))
+}
+
+/// What the request gets is nobody else's. One that loads beside others was counted as it began.
+fn alone(miss: &Miss, apart: Option<Alone>, why: Alone) -> RequestStep {
+    if apart.is_none() {
+        miss.proxy.cache.hooks.emit(Event::InflightBypass(why));
+    }
+    RequestStep::PassOn(Some(apart.unwrap_or(why).as_str()))
+}
+
+/// The load ended, and nobody said how.
+pub fn lost() -> Failure {
+    let detail = "the load ended without an answer";
+    Failure::new(StatusCode::BAD_GATEWAY, "proxy_internal_error", detail)
+}

@@ -1,0 +1,224 @@
+//! The leader's load, step by step. It runs in a task of its own, so that a client hanging up
+//! ends nobody else's load.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{Response, StatusCode};
+use tokio::sync::oneshot;
+
+use super::source::{self, Answer, Loaded};
+use super::{LoadKind, Step, combine, judge, keep_private, publish, renew, second_tier};
+use crate::cache::Cache;
+use crate::cache::backoff::Paused;
+use crate::cache::coalesce::{Failure, Landing, Leader, StaleUse};
+use crate::cache::entry::Entry;
+use crate::cache::event::Event;
+use crate::cache::key::KeyBuf;
+use crate::cache::l2::HeldLease;
+use crate::cache::policy::{Refusal, Terms};
+use crate::http::body::Body;
+use crate::plugin::RequestReads;
+use crate::proxy::context::Ask;
+use crate::proxy::respond;
+
+/// One load.
+pub struct Load {
+    pub cache: Arc<Cache>,
+    pub ask: Arc<Ask>,
+    /// The key without the variant.
+    pub primary: KeyBuf,
+    /// What is there to validate or to fall back on.
+    pub stale: Option<Arc<Entry>>,
+    pub kind: LoadKind,
+    /// Takes a response that belongs to the leader's client alone; none behind a reader.
+    pub private: Option<oneshot::Sender<Response<Body>>>,
+    pub mode: LoadMode,
+    /// The turn to load, among the nodes that share the second tier.
+    pub lease: Option<HeldLease>,
+}
+
+/// How a load stands to other requests for its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LoadMode {
+    /// It is the one load of its key, here and among the nodes that share the second tier.
+    OneForAll,
+    /// Others load the same beside it. It is followed from its head on, if that may be stored.
+    SideBySide,
+}
+
+/// What a response brought, before it is judged.
+pub struct Arrived {
+    pub answer: Answer,
+    pub at: Instant,
+    pub wall: SystemTime,
+    /// From sending the request to the response's head.
+    pub delay: Duration,
+}
+
+/// Statuses that count as a failed load while a stale copy is there (RFC 5861 §4).
+pub(super) const ERRORS: [u16; 4] = [500, 502, 503, 504];
+
+/// What a load does next.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "each is moved once, from the function that makes it to the one that takes it"
+)]
+pub(super) enum LoadStep {
+    SecondTier(Leader),
+    Source(Leader),
+    Judge(Leader, Arrived),
+    /// This copy is renewed by a 304.
+    Renew(Leader, Arc<Entry>, Arrived),
+    Publish(Leader, Arrived, Terms),
+    KeepPrivate(Leader, Arrived, Refusal),
+    Fail(Leader, Failure),
+    Landed,
+}
+
+impl LoadStep {
+    fn step(&self) -> Step {
+        match self {
+            Self::SecondTier(_) => Step::SecondTier,
+            Self::Source(_) => Step::Source,
+            Self::Judge(..) => Step::Judge,
+            Self::Renew(..) => Step::Renew,
+            Self::Publish(..) => Step::Publish,
+            Self::KeepPrivate(..) => Step::KeepPrivate,
+            Self::Fail(..) => Step::Fail,
+            Self::Landed => Step::Landed,
+        }
+    }
+}
+
+impl Load {
+    /// Loads and lands `leader`.
+    pub async fn run(mut self, leader: Leader) {
+        let mut next = LoadStep::SecondTier(leader);
+        loop {
+            let now = next.step();
+            next = match next {
+                LoadStep::SecondTier(leader) => second_tier::look(&mut self, leader).await,
+                LoadStep::Source(leader) => ask_source(&self, leader).await,
+                LoadStep::Judge(leader, arrived) => judge::judge(&mut self, leader, arrived),
+                LoadStep::Renew(leader, copy, arrived) => {
+                    renew::renew(&mut self, leader, &copy, arrived).await
+                }
+                LoadStep::Publish(leader, arrived, terms) => {
+                    publish::publish(&mut self, leader, arrived, terms).await;
+                    LoadStep::Landed
+                }
+                LoadStep::KeepPrivate(leader, arrived, refusal) => {
+                    keep_private::keep_private(&mut self, leader, arrived, refusal);
+                    LoadStep::Landed
+                }
+                LoadStep::Fail(leader, failure) => {
+                    fail(&self, leader, failure);
+                    LoadStep::Landed
+                }
+                LoadStep::Landed => return,
+            };
+            debug_assert!(now.leads_to(next.step()), "{now:?} to {:?}", next.step());
+        }
+    }
+
+    /// Whether the load asks by the plain request, which is everybody's.
+    pub(super) fn is_behind_reader(&self) -> bool {
+        self.private.is_none()
+    }
+
+    /// Notes a load that went well.
+    pub(super) fn succeeded(&self, leader: &Leader, took: Duration) {
+        let key = leader.key();
+        self.cache.backoff.succeeded(key);
+        self.cache.hooks.emit(Event::LoaderSuccess {
+            key: key.as_bytes(),
+            took,
+        });
+    }
+}
+
+/// Asks the origin or the loader.
+async fn ask_source(load: &Load, leader: Leader) -> LoadStep {
+    let key = leader.key().clone();
+    load.cache.hooks.emit(Event::LoaderStart {
+        key: key.as_bytes(),
+    });
+    let mut began = Instant::now();
+    let loaded = tokio::select! {
+        biased;
+        loaded = combine::load(load) => Some(loaded),
+        // What is loaded beside others could not be stored a moment ago.
+        () = leader.all_followed(), if load.mode == LoadMode::SideBySide => None,
+    };
+    let Some(mut loaded) = loaded else {
+        tracing::debug!("a load ends that nobody waits for");
+        return LoadStep::Landed;
+    };
+    if renew::is_about_another(load, &loaded) {
+        // RFC 9111 §4.3.4: nothing that we have may be updated by it.
+        began = Instant::now();
+        loaded = source::load(&load.ask, None).await;
+    }
+    match loaded {
+        Loaded::Response(answer) => {
+            let at = Instant::now();
+            let arrived = Arrived {
+                answer,
+                at,
+                wall: SystemTime::now(),
+                delay: at - began,
+            };
+            LoadStep::Judge(leader, arrived)
+        }
+        Loaded::Absent(seen) => LoadStep::Judge(leader, absent(load, seen)),
+        Loaded::Stale => LoadStep::Fail(leader, source::asked_for_stale()),
+        Loaded::Failed(failure) => LoadStep::Fail(leader, failure),
+    }
+}
+
+/// A loader says that there is no such thing.
+fn absent(load: &Load, seen: RequestReads) -> Arrived {
+    if let Some(stale) = &load.stale {
+        load.cache.drop_entry(stale);
+    }
+    Arrived {
+        answer: Answer {
+            response: respond::absent(),
+            seen: Some(Box::new(seen)),
+            ..Answer::default()
+        },
+        at: Instant::now(),
+        wall: SystemTime::now(),
+        delay: Duration::ZERO,
+    }
+}
+
+fn fail(load: &Load, leader: Leader, failure: Failure) {
+    if let Some(trail) = &load.ask.trail {
+        trail.failed(failure.error, &failure.detail);
+    }
+    let key = leader.key().clone();
+    let event = match failure.status {
+        StatusCode::GATEWAY_TIMEOUT => Event::LoaderTimeout {
+            key: key.as_bytes(),
+        },
+        _ => Event::LoaderError {
+            key: key.as_bytes(),
+            detail: &failure.detail,
+        },
+    };
+    load.cache.hooks.emit(event);
+    if load.stale.is_some() && failure.stale != StaleUse::Never {
+        let backoff = &load.cache.backoff;
+        backoff.failed(&key, Paused::All, Instant::now(), dice());
+    }
+    leader.land(Landing::Failed(Arc::new(failure)));
+}
+
+/// A number that nobody can foresee, for jitter.
+pub fn dice() -> u32 {
+    // Each state has random keys of its own.
+    RandomState::new().hash_one(0) as u32
+}

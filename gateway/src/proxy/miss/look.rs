@@ -1,0 +1,75 @@
+//! What may answer a miss without a load: stored parts, the second tier for a request that
+//! loads nothing, a stale copy while the origin is not to be asked. Else it is decided how the
+//! answer is loaded.
+
+use std::time::Instant;
+
+use http::Method;
+
+use super::stale::{self, StaleSituation};
+use super::{Miss, RequestStep, ranges, second_tier, source};
+use crate::cache::Lookup;
+use crate::cache::event::Alone;
+use crate::cache::key::KeyId;
+use crate::http::cache_status::Forward;
+use crate::http::memory::PROCESS;
+use crate::proxy::failure::not_in_the_cache;
+use crate::proxy::plan;
+use crate::proxy::record::trail::Waypoint;
+use ranges::StoredParts;
+
+pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
+    if matches!(found, Lookup::Miss(..)) {
+        match ranges::stored_parts(&miss.proxy.cache, &miss.ask, &miss.keyed.key) {
+            StoredParts::Answer(served) => return RequestStep::Answered(served),
+            StoredParts::TooLittle => miss.reason = Forward::Partial,
+            StoredParts::Nothing => {}
+        }
+    }
+    let ask = &miss.ask;
+    ask.note(|| Waypoint::Keyed(KeyId::of(miss.keyed.key.as_bytes())));
+    ask.note(|| Waypoint::NotInL1(miss.reason));
+    let only_if_cached = plan::only_if_cached(&ask.route, &ask.parts);
+    let is_head = ask.parts.method == Method::HEAD;
+    if (only_if_cached || is_head)
+        && let Some(served) = second_tier::answer(&miss.proxy.cache, ask, &miss.keyed).await
+    {
+        return RequestStep::Answered(served);
+    }
+    if only_if_cached {
+        return RequestStep::Answered(not_in_the_cache(miss.reason));
+    }
+    let copy = miss.stale.as_ref();
+    if let Some(served) = in_back_off(miss, copy, miss.ask.started) {
+        return RequestStep::Answered(served);
+    }
+    if PROCESS.is_full() {
+        let failure = source::too_much_held();
+        return RequestStep::Answered(stale::or_error(miss, copy, &failure));
+    }
+    if miss.may_load_range() && ranges::preferred(&miss.ask, &miss.proxy.cache, &miss.keyed.key) {
+        miss.load_range();
+    }
+    if is_head {
+        // A HEAD loads nothing for others (RFC 9110 §9.3.2): it is answered from a GET or passed.
+        return RequestStep::PassOn(None);
+    }
+    let marks = &miss.proxy.cache.hit_for_miss;
+    match marks.applies(&miss.key, miss.ask.came_with(&miss.keyed.key)) {
+        true => RequestStep::SideBySide(Alone::HitForMiss),
+        false => RequestStep::JoinOrLead,
+    }
+}
+
+/// The stale copy, while a load that failed keeps the origin from being asked again.
+pub(super) fn in_back_off(
+    miss: &Miss,
+    copy: Option<&stale::StaleCopy>,
+    now: Instant,
+) -> Option<crate::proxy::Served> {
+    let (ask, cache) = (&miss.ask, &miss.proxy.cache);
+    let copy = copy?;
+    let shown = copy.verdict(StaleSituation::BackOff, ask, now).reason()?;
+    let pauses = cache.backoff.pauses(miss.key.as_bytes(), now);
+    pauses.then(|| stale::serve(cache, ask, &copy.entry, shown))
+}

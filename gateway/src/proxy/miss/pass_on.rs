@@ -1,0 +1,32 @@
+//! A miss that is sent to the source as it is, for its client alone. A stale copy stands in for
+//! a failure here, too.
+
+use std::time::Instant;
+
+use super::load::ERRORS;
+use super::stale::{self, StaleSituation};
+use super::{Miss, RequestStep};
+use crate::cache::coalesce::StaleUse;
+use crate::proxy::head_update::Stored;
+use crate::proxy::pass::pass_shared;
+
+pub(super) async fn pass_on(miss: &Miss, detail: Option<&'static str>) -> RequestStep {
+    let ask = &miss.ask;
+    let stored = miss.shown().map(|copy| Stored {
+        copy: &copy.entry,
+        primary: &miss.keyed.key,
+    });
+    let passed = pass_shared(&miss.proxy.cache, ask, stored, miss.reason, detail).await;
+    RequestStep::Answered(match passed {
+        Ok(served) if ERRORS.contains(&served.response.status().as_u16()) => {
+            let failed = StaleSituation::Failed(StaleUse::InWindow);
+            let shown = miss.shown().and_then(|copy| {
+                let reason = copy.verdict(failed, ask, Instant::now()).reason()?;
+                Some(stale::serve(&miss.proxy.cache, ask, &copy.entry, reason))
+            });
+            shown.unwrap_or(served)
+        }
+        Ok(served) => served,
+        Err(failure) => stale::or_error(miss, miss.stale.as_ref(), &failure),
+    })
+}

@@ -1,0 +1,45 @@
+//! The refresh behind a reader who was served stale.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::load::{Load, LoadMode};
+use super::{LoadKind, plain};
+use crate::cache::Cache;
+use crate::cache::coalesce::{Landing, Turn};
+use crate::cache::entry::Entry;
+use crate::proxy::context::{Ask, Keyed};
+
+/// Loads in the background what was served stale, unless somebody does already.
+pub fn refresh(cache: &Arc<Cache>, ask: &Ask, keyed: Keyed, stale: Arc<Entry>) {
+    let key = stale.key.clone();
+    let is_paused = |now| cache.backoff.pauses_refresh(key.as_bytes(), now);
+    if is_paused(ask.started) {
+        return;
+    }
+    let Turn::Lead(leader) = cache.board(&key, ask.number(), || ask.marks(&keyed)) else {
+        return;
+    };
+    let again = cache.fresh_again(&keyed.key, &ask.parts.headers, Instant::now());
+    if let Some(entry) = again {
+        // Another refresh ended between the look-up and here.
+        return leader.land(Landing::Stored(entry));
+    }
+    if is_paused(Instant::now()) {
+        // Another one failed there.
+        return;
+    }
+    let request = plain::request(ask, cache, &keyed.key, &stale);
+    let stale = cache.shows(&stale).then_some(stale);
+    let load = Load {
+        cache: Arc::clone(cache),
+        ask: Arc::new(request),
+        primary: keyed.key,
+        stale,
+        kind: LoadKind::Whole,
+        private: None,
+        mode: LoadMode::OneForAll,
+        lease: None,
+    };
+    tokio::spawn(load.run(leader));
+}

@@ -1,0 +1,149 @@
+//! What a 304 makes of the stored response (RFC 9111 §4.3.4).
+//!
+//! The stored response with the 304's fields in it is an answer like any other: it is
+//! judged anew, and shared or kept for its own client as every
+//! answer. So nothing that belongs to one client comes in by way of a validation.
+
+use std::sync::Arc;
+
+use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::judge::{self, check_key_covers_reads};
+use super::load::{Arrived, Load, LoadStep};
+use super::source::Loaded;
+use super::{publish, second_tier};
+use crate::cache::coalesce::{Landing, Leader};
+use crate::cache::entry::{Entry, Marks};
+use crate::cache::freshness::initial_age;
+use crate::cache::policy::Terms;
+use crate::cache::variant_key;
+use crate::http::body::Body;
+use crate::http::etag::EntityTag;
+use crate::http::vary::Vary;
+use crate::proxy::head::{compact, freshness, prepare, stored_headers};
+use crate::proxy::record::trail::Waypoint;
+use crate::proxy::watch;
+
+/// Whether this is a 304 for some other response than the one that we have.
+pub(super) fn is_about_another(load: &Load, loaded: &Loaded) -> bool {
+    let (Loaded::Response(answer), Some(stale)) = (loaded, &load.stale) else {
+        return false;
+    };
+    let response = &answer.response;
+    response.status() == StatusCode::NOT_MODIFIED
+        && answer.validates
+        && !is_for(&stale.headers, response.headers())
+}
+
+/// The origin says that the stored response still holds.
+pub(super) async fn renew(
+    load: &mut Load,
+    leader: Leader,
+    stale: &Entry,
+    mut arrived: Arrived,
+) -> LoadStep {
+    prepare(&mut arrived);
+    let mut headers = stale.headers.clone();
+    update(&mut headers, arrived.answer.response.headers());
+    let response = &mut arrived.answer.response;
+    *response.status_mut() = stale.status;
+    *response.headers_mut() = headers;
+    *response.body_mut() = Body::full(stale.body.bytes());
+    watch::response(&load.ask, &mut arrived.answer);
+    let terms = judge::terms(load, &arrived);
+    match terms.and_then(|terms| check_key_covers_reads(load, &mut arrived.answer).map(|()| terms))
+    {
+        Ok(terms) => {
+            load.succeeded(&leader, arrived.delay);
+            store(load, leader, stale, arrived, &terms).await;
+            LoadStep::Landed
+        }
+        Err(refusal) => {
+            // It is about the stored response itload.
+            arrived.answer.continues.clone_from(&load.stale);
+            LoadStep::KeepPrivate(leader, arrived, refusal)
+        }
+    }
+}
+
+/// Stores the renewed entry, under the variant that its `Vary` now makes it.
+async fn store(load: &mut Load, leader: Leader, stale: &Entry, arrived: Arrived, terms: &Terms) {
+    let mut headers = arrived.answer.response.into_parts().0.headers;
+    let age = initial_age(&headers, arrived.wall, arrived.delay);
+    let vary = Vary::parse(&headers);
+    let marks = renewed_marks(load, &leader, stale, &mut headers, &arrived.answer.tags);
+    let entry = Arc::new(Entry::new(
+        variant_key(&load.primary, &vary, &load.ask.parts.headers),
+        stale.status,
+        compact(&stored_headers(headers, &load.ask.route.policy)),
+        stale.body.clone(),
+        freshness(terms, arrived.at, age),
+        marks,
+        leader.born(),
+    ));
+    let admitted = load
+        .cache
+        .admit(load.primary.to_key(), &vary, Arc::clone(&entry));
+    leader.land(Landing::Stored(Arc::clone(&entry)));
+    if admitted {
+        let left = entry.freshness.left_at_arrival();
+        load.ask.note(|| Waypoint::Stored(left));
+        let below = load.ask.route.policy.below(terms);
+        let lifetime = freshness(&below, arrived.at, age).lifetime;
+        second_tier::store(load, &entry, lifetime).await;
+    }
+}
+
+/// A 304 that names no tags leaves those that the response came with.
+fn renewed_marks(
+    load: &Load,
+    leader: &Leader,
+    stale: &Entry,
+    headers: &mut HeaderMap,
+    plugin_tags: &[String],
+) -> Marks {
+    let marks = publish::marks(load, leader, headers, plugin_tags);
+    if marks.tags.len() > leader.marks().tags.len() + plugin_tags.len() {
+        return marks;
+    }
+    let held = stale.marks.tags.iter();
+    let held = held.filter(|tag| !marks.tags.contains(tag));
+    Marks {
+        tags: marks.tags.iter().chain(held).copied().collect(),
+        ..marks
+    }
+}
+
+/// Whether a 304 with these fields is about the stored response: a strong validator
+/// must be the stored one's, a weak one may be.
+fn is_for(stored: &HeaderMap, news: &HeaderMap) -> bool {
+    let Some(tag) = news.get(ETAG).map(EntityTag::of) else {
+        return true;
+    };
+    stored
+        .get(ETAG)
+        .map(EntityTag::of)
+        .is_some_and(|held| held.strong_eq(tag) || (tag.weak && held.weak_eq(tag)))
+}
+
+/// RFC 9111 §3.2: a 304's fields replace the stored ones, but for those that describe
+/// the stored octets: a digest of others would make clients refuse what is right. The
+/// stored `Age` is of the past in any case.
+pub fn update(stored: &mut HeaderMap, news: &HeaderMap) {
+    const KEPT: [HeaderName; 5] = [
+        CONTENT_LENGTH,
+        CONTENT_ENCODING,
+        CONTENT_RANGE,
+        HeaderName::from_static("content-md5"),
+        // RFC 9530 §2: of the content of the message, of which a 304 has none.
+        HeaderName::from_static("content-digest"),
+    ];
+    stored.remove(AGE);
+    for name in news.keys().filter(|name| !KEPT.contains(name)) {
+        stored.remove(name);
+    }
+    for (name, value) in news.iter().filter(|(name, _)| !KEPT.contains(name)) {
+        stored.append(name, value.clone());
+    }
+}

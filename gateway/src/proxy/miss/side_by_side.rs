@@ -1,0 +1,51 @@
+//! Loads side by side: for a key whose responses could not be shared a moment ago, and for
+//! a request that waited for others in vain.
+//!
+//! Nobody queues. The first answer that may be stored is stored all the same, is followed
+//! from its head on, and ends the mark of the key; the others go to their clients alone.
+
+use std::time::Instant;
+
+use super::join::lead;
+use super::load::LoadMode;
+use super::patience::Patience;
+use super::{LoadKind, Miss, RequestStep, landing, wait};
+use crate::cache::event::{Alone, Event};
+use crate::http::conditional;
+use crate::proxy::hit;
+use crate::proxy::metrics::Outcome;
+use crate::proxy::record::trail::Waypoint;
+
+/// Loads for this request, beside whoever loads the same.
+pub(super) async fn load(miss: &mut Miss, why: Alone) -> RequestStep {
+    let cache = &miss.proxy.cache;
+    if !may_bring_the_whole(miss) {
+        cache.hooks.emit(Event::InflightBypass(why));
+        return RequestStep::PassOn(Some(why.as_str()));
+    }
+    if let Some(entry) = miss.stored_since() {
+        let now = Instant::now();
+        let served = hit(&miss.ask.parts, &entry, None, Outcome::Hit, now);
+        return RequestStep::Answered(served);
+    }
+    cache.hooks.emit(Event::InflightBypass(why));
+    miss.ask.note(|| Waypoint::SideBySide(why));
+    let leader = cache.lead_apart(&miss.key, miss.ask.marks(&miss.keyed));
+    let mut place = lead(miss, leader, LoadMode::SideBySide, Some(why));
+    let patience = Patience::new(cache.wait_timeout);
+    let waited = wait::for_landing(miss, &mut place, &patience).await;
+    match landing::next(miss, place, waited).await {
+        RequestStep::Answered(served) => RequestStep::Answered(served),
+        // The load was lost, and there is no flight to ask again for.
+        _ => RequestStep::PassOn(Some(why.as_str())),
+    }
+}
+
+/// Whether the request may be answered from the whole, so that its load may be stored. One
+/// for less is passed on as it is: for a large file that is not stored a load of the whole
+/// would cost much and bring nothing.
+fn may_bring_the_whole(miss: &Miss) -> bool {
+    miss.kind == LoadKind::Range
+        || miss.ask.route.loader.is_some()
+        || !conditional::asks_for_less(&miss.ask.parts.headers)
+}

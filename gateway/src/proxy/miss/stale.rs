@@ -1,0 +1,222 @@
+//! When a stale copy may be shown: [`verdict`] is the one table of it (RFC 5861, RFC 9111
+//! §4.2.4, §5.2.1.2).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+use http::request::Parts;
+
+use super::Miss;
+use crate::cache::coalesce::{Failure, StaleUse};
+use crate::cache::entry::Entry;
+use crate::cache::event::{Event, StaleReason};
+use crate::cache::freshness::Windows;
+use crate::cache::{Cache, Lookup};
+use crate::http::cache_status::{CacheStatus, Forward};
+use crate::proxy::context::Ask;
+use crate::proxy::metrics::Outcome;
+use crate::proxy::record::trail::Waypoint;
+use crate::proxy::route::Route;
+use crate::proxy::{Served, failure, hit, plan, respond};
+
+/// A stale copy and what it may be used for.
+pub struct StaleCopy {
+    pub entry: Arc<Entry>,
+    pub windows: Windows,
+}
+
+/// What there is instead of a fresh answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StaleSituation {
+    /// The copy was found; nobody has been asked. Whether the purges that may reach it are known.
+    Found(Certainty),
+    /// A load of the key failed a moment ago.
+    BackOff,
+    /// The load takes longer than the soft timeout.
+    SoftTimeout,
+    /// The load failed, in this way.
+    Failed(StaleUse),
+}
+
+/// Whether all purges that may reach a copy are known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Certainty {
+    Sure,
+    InDoubt,
+}
+
+/// What becomes of a stale copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StaleVerdict {
+    /// It is not shown.
+    Withhold,
+    /// It is shown, for this reason.
+    Show(StaleReason),
+    /// It is shown, and refreshed behind the reader.
+    ShowAndRefresh,
+}
+
+impl StaleVerdict {
+    /// Why it is shown, if it is.
+    pub fn reason(self) -> Option<StaleReason> {
+        match self {
+            Self::Withhold => None,
+            Self::Show(reason) => Some(reason),
+            Self::ShowAndRefresh => Some(StaleReason::Revalidating),
+        }
+    }
+}
+
+/// Says what becomes of a stale copy.
+///
+/// | situation | what the copy must allow | what the request must say | verdict |
+/// |---|---|---|---|
+/// | found | `stale-while-revalidate` | nothing that asks for something fresh | show and refresh |
+/// | found, all purges known | no `must-revalidate`, not purged softly | `max-stale` that covers it | show |
+/// | back-off | `stale-if-error` | | show |
+/// | soft timeout | `stale-if-error` or `stale-while-revalidate` | | show |
+/// | failed, in the window | `stale-if-error` | | show |
+/// | failed, the loader asks for the copy | no `must-revalidate` | | show |
+/// | failed, never | | | withhold |
+///
+/// In each row with `stale-if-error` the request's own `stale-if-error` counts as well, unless
+/// the copy has `must-revalidate` or was purged softly. Requests count only where the route
+/// honours their directives; what a route's policy says is in the copy's windows already.
+pub fn verdict(
+    situation: StaleSituation,
+    (entry, windows): (&Entry, Windows),
+    (route, parts): (&Route, &Parts),
+    now: Instant,
+) -> StaleVerdict {
+    use StaleVerdict::{Show, ShowAndRefresh, Withhold};
+    let if_error = || windows.if_error || plan::accepts_on_error(route, parts, entry, now);
+    let show_if = |shown: bool, reason| if shown { Show(reason) } else { Withhold };
+    match situation {
+        StaleSituation::Found(_)
+            if windows.while_revalidate && !plan::wants_fresh(route, parts) =>
+        {
+            ShowAndRefresh
+        }
+        StaleSituation::Found(Certainty::Sure) => show_if(
+            plan::tolerates(route, parts, entry, now),
+            StaleReason::Tolerated,
+        ),
+        StaleSituation::Found(Certainty::InDoubt) => Withhold,
+        StaleSituation::BackOff => show_if(if_error(), StaleReason::Backoff),
+        StaleSituation::SoftTimeout => show_if(
+            windows.while_revalidate || if_error(),
+            StaleReason::SoftTimeout,
+        ),
+        StaleSituation::Failed(StaleUse::InWindow) => show_if(if_error(), StaleReason::LoaderError),
+        StaleSituation::Failed(StaleUse::Asked) => {
+            show_if(!entry.freshness.must_revalidate, StaleReason::LoaderError)
+        }
+        StaleSituation::Failed(StaleUse::Never) => Withhold,
+    }
+}
+
+impl StaleCopy {
+    /// What a look-up found to validate or to fall back on.
+    pub fn of(found: &Lookup) -> Option<Self> {
+        match found {
+            Lookup::Miss(..) => None,
+            // Fresh, and not what the request accepts.
+            Lookup::Fresh(entry) => Some(Self {
+                entry: Arc::clone(entry),
+                windows: Windows {
+                    while_revalidate: false,
+                    if_error: true,
+                },
+            }),
+            Lookup::Stale(entry, windows) => Some(Self {
+                entry: Arc::clone(entry),
+                windows: *windows,
+            }),
+        }
+    }
+
+    /// What becomes of it, for this request.
+    pub fn verdict(&self, situation: StaleSituation, ask: &Ask, now: Instant) -> StaleVerdict {
+        let request = (&*ask.route, &ask.parts);
+        verdict(situation, (&self.entry, self.windows), request, now)
+    }
+}
+
+/// The stale copy that may be served in place of this failure, unless a purge came since it was
+/// looked up.
+pub(super) fn stand_in<'a>(
+    miss: &Miss,
+    copy: Option<&'a StaleCopy>,
+    failure: &Failure,
+) -> Option<&'a StaleCopy> {
+    let failed = StaleSituation::Failed(failure.stale);
+    copy.filter(|copy| {
+        let verdict = copy.verdict(failed, &miss.ask, Instant::now());
+        verdict.reason().is_some() && miss.proxy.cache.shows(&copy.entry)
+    })
+}
+
+/// The answer to a load that failed: a stale copy where one may be shown, else an error.
+pub(super) fn or_error(miss: &Miss, copy: Option<&StaleCopy>, failure: &Failure) -> Served {
+    let (ask, reason) = (&miss.ask, miss.reason);
+    if let Some(copy) = stand_in(miss, copy, failure) {
+        return serve(
+            &miss.proxy.cache,
+            ask,
+            &copy.entry,
+            StaleReason::LoaderError,
+        );
+    }
+    // Where the origin of a copy that may not be used unvalidated can't be reached, 504 says so
+    // (RFC 9111 §5.2.2.2).
+    let must_ask = copy.is_some_and(|copy| copy.entry.freshness.must_revalidate);
+    match failure.disconnected && must_ask {
+        true => {
+            let failure = Failure {
+                status: StatusCode::GATEWAY_TIMEOUT,
+                ..failure.clone()
+            };
+            failure::answer(&ask.route, reason, &failure)
+        }
+        false => failure::answer(&ask.route, reason, failure),
+    }
+}
+
+/// Answers with a stale copy.
+pub fn serve(cache: &Cache, ask: &Ask, entry: &Entry, why: StaleReason) -> Served {
+    ask.note(|| Waypoint::Stale(why));
+    serve_now(cache, &ask.parts, entry, why, Instant::now())
+}
+
+/// Answers with a stale copy at this moment; nothing is noted on a trail.
+pub fn serve_now(
+    cache: &Cache,
+    parts: &Parts,
+    entry: &Entry,
+    why: StaleReason,
+    now: Instant,
+) -> Served {
+    cache.hooks.emit(Event::StaleHit(why));
+    match why {
+        // Nothing was asked of the origin.
+        StaleReason::Backoff | StaleReason::Revalidating | StaleReason::Tolerated => {
+            hit(parts, entry, Some(why.as_str()), Outcome::Stale, now)
+        }
+        StaleReason::LoaderError | StaleReason::SoftTimeout => {
+            let status = CacheStatus::Fwd {
+                reason: Forward::Stale,
+                fwd_status: None,
+                stored: false,
+                collapsed: false,
+                ttl: Some(entry.ttl(now)),
+                detail: Some(why.as_str()),
+            };
+            let age = entry.freshness.age(now);
+            Served::new(
+                respond::from_entry(parts, entry, age, &status),
+                Outcome::Stale,
+            )
+        }
+    }
+}

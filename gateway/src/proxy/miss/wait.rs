@@ -1,0 +1,71 @@
+//! A request's wait for what its load comes to, as long as it has patience.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::join::FlightPlace;
+use super::landing::{self, fallback_now};
+use super::patience::Patience;
+use super::stale::StaleSituation;
+use super::{Miss, RequestStep};
+use crate::cache::coalesce::Landing;
+use crate::cache::entry::Entry;
+
+/// What a wait came to.
+pub(super) enum Waited {
+    Landed(Landing),
+    /// The soft timeout: this stale copy will do.
+    Soft(Arc<Entry>),
+    /// The load takes longer than a follower waits.
+    Long,
+}
+
+pub(super) async fn wait(miss: &mut Miss, mut place: FlightPlace) -> RequestStep {
+    let waited = for_landing(miss, &mut place, &miss.patience).await;
+    landing::next(miss, place, waited).await
+}
+
+/// Waits for the landing, as long as this request does.
+pub(super) async fn for_landing(
+    miss: &Miss,
+    place: &mut FlightPlace,
+    patience: &Patience,
+) -> Waited {
+    let will_do = |copy: &super::StaleCopy| {
+        let verdict = copy.verdict(StaleSituation::SoftTimeout, &miss.ask, Instant::now());
+        verdict.reason().is_some()
+    };
+    let usable = miss.stale.as_ref().filter(|copy| will_do(copy));
+    let may_come = usable.is_some() || miss.proxy.cache.below().is_some();
+    let soft = miss.ask.route.policy.soft_timeout.filter(|_| may_come);
+    let soft = soft.and_then(|soft| patience.after(soft));
+    // A leader's client waits for its load, which has a deadline of its own.
+    let long = patience.ends().filter(|_| !place.leads());
+    let (mut soft, mut long) = (pin!(at(soft)), pin!(at(long)));
+    let mut patient = true;
+    loop {
+        tokio::select! {
+            biased;
+            landing = place.follower.landing() => return Waited::Landed(landing),
+            () = &mut soft, if patient => match (miss.shown().filter(|copy| will_do(copy)), usable) {
+                (Some(copy), _) => return Waited::Soft(Arc::clone(&copy.entry)),
+                (None, Some(_)) => return Waited::Long,
+                // The load may have found one below by now.
+                (None, None) => match fallback_now(miss).filter(will_do) {
+                    Some(copy) => return Waited::Soft(copy.entry),
+                    None => patient = false,
+                },
+            },
+            () = &mut long => return Waited::Long,
+        }
+    }
+}
+
+/// Ends at this moment, or never.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
