@@ -1,4 +1,4 @@
-//! The shipped quickstart does what README promises.
+//! The shipped quickstart does what README.md and docs/getting-started.md promise.
 //!
 //! It runs as it is but for its ports, which are free ones here, in a copy that
 //! lies in the same folder depth so that `../plugins/dist` is found.
