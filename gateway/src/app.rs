@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::http::config::Reserved;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
-use crate::http::server::{self, BindError, Bound, Running};
+use crate::http::server::{self, Answering, BindError, Bound, Running};
 use crate::origin::BuildError;
 use crate::plugin::{LoadError, Plugins};
 use crate::proxy::Generation;
@@ -185,7 +185,7 @@ impl App {
                 .start(move |head, body, entered, early| proxy.handle(head, body, entered, early)),
             admin_listener: admin_bound.start(move |head, body, entered, _| {
                 let request = http::Request::from_parts(head, body);
-                Arc::clone(&admin).handle(request, entered.peer)
+                Answering::later(Arc::clone(&admin).handle(request, entered.peer))
             }),
             cache: Arc::clone(&cache),
             cluster,

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::site::Site;
 use crate::http::config::{Limits, Listener, Protocol};
 use crate::http::path::Rules;
-use crate::http::server::{BindError, Bound, Running};
+use crate::http::server::{Answering, BindError, Bound, Running};
 
 mod pages;
 mod reply;
@@ -50,7 +50,7 @@ pub fn start(listen: &[SocketAddr]) -> Result<(Running, Vec<SocketAddr>), BindEr
     let running = bound.start(move |head, body, _entered, _early| {
         let site = Arc::clone(&site);
         let request = http::Request::from_parts(head, body);
-        async move { site.answer(request).await }
+        Answering::later(async move { site.answer(request).await })
     });
     Ok((running, addresses))
 }

@@ -40,7 +40,6 @@ use std::task::Poll;
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
-use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -53,7 +52,7 @@ use crate::http::body::{Body, UploadTerms};
 use crate::http::cache_status::{CacheStatus, Forward};
 use crate::http::forward::{self, HopWishes, Received};
 use crate::http::path;
-use crate::http::server::{Early, Entered};
+use crate::http::server::{Answering, Early, Entered};
 use context::{Ask, Keyed};
 use metrics::Outcome;
 use miss::stale::{self, Certainty, StaleSituation, StaleVerdict};
@@ -77,9 +76,6 @@ pub struct Proxy {
     pub cache: Arc<Cache>,
     generation: ArcSwap<Generation>,
 }
-
-/// An answer that is here, or comes.
-pub type Answer = Either<Ready<Response<Body>>, BoxFuture<'static, Response<Body>>>;
 
 /// A request that has found its route.
 #[derive(Clone, Copy)]
@@ -137,10 +133,6 @@ fn admits(route: &Route, parts: &Parts) -> bool {
     length.is_none_or(|length: u64| length <= most)
 }
 
-fn at_once(response: Response<Body>) -> Answer {
-    Answer::Left(ready(response))
-}
-
 /// An answer and what it counts as.
 struct Served {
     response: Response<Body>,
@@ -182,7 +174,7 @@ impl Proxy {
         body: Body,
         entered: Entered,
         early: &Early,
-    ) -> Answer {
+    ) -> Answering {
         let started = early.began();
         let generation = self.generation.load();
         let path_rules = entered.peer.path_rules;
@@ -195,7 +187,7 @@ impl Proxy {
             let purge_method = &generation.purge_method;
             let record = recorder.begin(Beginning::of(&parts, &host, &caller, None, started));
             let answer = purge_method.answer(&generation, &self.cache, &parts, &host, &caller);
-            return at_once(answered(record, Served::new(answer, Outcome::Pass)));
+            return Answering::Now(answered(record, Served::new(answer, Outcome::Pass)));
         }
         let target = match spelling {
             Ok(spelling) => generation
@@ -213,12 +205,12 @@ impl Proxy {
             Target::Nowhere => {
                 let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
                 let record = recorder.begin(Beginning::of(&parts, &host, &caller, None, started));
-                return at_once(answered(record, Served::new(answer, Outcome::Error)));
+                return Answering::Now(answered(record, Served::new(answer, Outcome::Error)));
             }
             Target::Refused(refused) => {
                 let record = recorder.begin(Beginning::of(&parts, &host, &caller, None, started));
                 let record = record.map(|record| record.because(&refused));
-                return at_once(answered(record, generation.refuse(&refused, started)));
+                return Answering::Now(answered(record, generation.refuse(&refused, started)));
             }
         };
         let mut record =
@@ -230,7 +222,7 @@ impl Proxy {
                 recorder.begin(Beginning::of(&parts, &host, &caller, Some(route), started))
             });
             let served = Served::new(answer, Outcome::Error);
-            return at_once(finish(route, record, served, started));
+            return Answering::Now(finish(route, record, served, started));
         }
         let mut trail = match route.has_plugins() {
             true => record.as_mut().and_then(PendingRecord::trail),
@@ -243,7 +235,7 @@ impl Proxy {
                 let trail = trail.as_deref();
                 let answer = watch::request(route, &mut parts, &host, &caller, path_rules, trail);
                 if let Some(served) = answer {
-                    return at_once(finish(route, record, served, started));
+                    return Answering::Now(finish(route, record, served, started));
                 }
                 Cow::Owned(host)
             }
@@ -264,7 +256,7 @@ impl Proxy {
                     record =
                         recorder.begin(Beginning::of(&parts, &host, &caller, Some(route), started));
                 }
-                return at_once(finish(route, record, served, started));
+                return Answering::Now(finish(route, record, served, started));
             }
             Step::Further(further) => further,
         };
@@ -299,15 +291,11 @@ impl Proxy {
                     ..ask
                 };
                 miss::refresh(&self.cache, &behind, *keyed, stale);
-                at_once(answer)
+                Answering::Now(answer)
             }
-            Further::Work(work) => Answer::Right(Box::pin(Arc::clone(self).go(
-                ask,
-                body,
-                work,
-                record,
-                early.clone(),
-            ))),
+            Further::Work(work) => {
+                Answering::later(Arc::clone(self).go(ask, body, work, record, early.clone()))
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use http::Response;
 use http::request::Parts;
 use tokio::sync::{Semaphore, mpsc};
@@ -60,6 +60,21 @@ mod worker;
 
 pub use self::descriptors::raise_limit;
 pub use self::early::{Early, Interim};
+
+/// What a handler gives for a request.
+pub enum Answering {
+    /// The answer is here: no future is made for it.
+    Now(Response<Body>),
+    /// It comes.
+    Later(BoxFuture<'static, Response<Body>>),
+}
+
+impl Answering {
+    /// An answer that comes from this future.
+    pub fn later(answer: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(answer))
+    }
+}
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -254,10 +269,9 @@ impl Bound {
     ///
     /// # Panics
     /// When the system refuses a thread.
-    pub fn start<H, F>(self, handler: H) -> Running
+    pub fn start<H>(self, handler: H) -> Running
     where
-        H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
+        H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
     {
         let stop = Arc::new(Signal::default());
         let (lives, alive) = mpsc::channel(1);

@@ -175,7 +175,10 @@ pub fn loads_alone(text: &'static str) -> Response<Body> {
 }
 
 pub fn append_status(headers: &mut HeaderMap, status: &CacheStatus<'_>) {
-    let value = status.to_value();
+    append_value(headers, status.to_value());
+}
+
+fn append_value(headers: &mut HeaderMap, value: HeaderValue) {
     match headers.get_mut(CACHE_STATUS) {
         // The place that a stored response keeps for it.
         Some(place) if place.is_empty() => *place = value,
@@ -294,10 +297,28 @@ fn multipart(entry: &Entry, parts: Vec<(u64, u64)>) -> Response<Body> {
 
 /// `Age` (RFC 9111 §5.1) and `Cache-Status` (RFC 9211).
 pub(super) fn finish(response: &mut Response<Body>, age: Duration, status: &CacheStatus<'_>) {
-    response
-        .headers_mut()
-        .insert(AGE, age::to_value(age.as_secs()));
-    append_status(response.headers_mut(), status);
+    let age = age::to_value(age.as_secs());
+    let headers = response.headers_mut();
+    let (mut age_place, mut status_place) = (None, None);
+    // A stored head keeps a place for each; one pass costs less than look-ups by hash.
+    for (name, value) in headers.iter_mut() {
+        if *name == AGE {
+            age_place = Some(value);
+        } else if *name == CACHE_STATUS && value.is_empty() {
+            status_place = Some(value);
+        }
+    }
+    let status = status.to_value();
+    match (age_place, status_place) {
+        (Some(age_place), Some(status_place)) => {
+            *age_place = age;
+            *status_place = status;
+        }
+        _ => {
+            headers.insert(AGE, age);
+            append_value(headers, status);
+        }
+    }
 }
 
 /// The text of an error of ours: its status, by number and by name.

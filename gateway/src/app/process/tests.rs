@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::Process;
 use crate::config::{self, Config};
 use crate::http::body::Body;
-use crate::http::server::{Bound, Running};
+use crate::http::server::{Answering, Bound, Running};
 use crate::proxy::{Generation, Proxy};
 
 /// Requests that wait at an origin until they are let on.
@@ -30,13 +30,13 @@ fn origin(gate: &Arc<Gate>) -> (Running, SocketAddr) {
     let gate = Arc::clone(gate);
     let running = bound.start(move |head, _body, _entered, _early| {
         let gate = Arc::clone(&gate);
-        async move {
+        Answering::later(async move {
             if head.uri.path() == "/slow" {
                 gate.came.fetch_add(1, Ordering::Relaxed);
                 gate.permits.acquire().await.unwrap().forget();
             }
             Response::new(Body::full(head.uri.path().to_owned()))
-        }
+        })
     });
     (running, address)
 }

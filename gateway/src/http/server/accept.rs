@@ -6,13 +6,11 @@
 //! kernel's queue, and nothing spins. A reserved listener does not pause for its places: it
 //! cuts who has waited the longest (`roster`).
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
 use http::request::Parts;
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
@@ -24,16 +22,15 @@ use super::roster::{Roster, Seat};
 use super::signal::Stage;
 use super::socket::{Accepting, Listening};
 use super::stream::Stream;
-use super::{Body, Early, Entered, Port};
+use super::{Answering, Body, Early, Entered, Port};
 
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts on one socket until its port is to drain, then what is still in its queue.
-pub(super) async fn accept<H, F>(port: Arc<Port>, socket: Listening, handler: H)
+pub(super) async fn accept<H>(port: Arc<Port>, socket: Listening, handler: H)
 where
-    H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
 {
     let serve = |(stream, address): (Stream, SocketAddr), place: OwnedSemaphorePermit| {
         let seat = port.roster.as_ref().map(Roster::seat);

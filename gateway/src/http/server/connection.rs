@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::Response;
 use http::request::Parts;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
@@ -25,7 +24,7 @@ use super::stream::Stream;
 use super::stream_task::StreamTasks;
 use super::watch::{Due, Watch};
 use super::wire::{TOO_SLOW, Wire};
-use super::{Body, Early, Entered, Limits, Peer, Port, Protocol};
+use super::{Answering, Body, Early, Entered, Limits, Peer, Port, Protocol};
 use crate::http::frames::{Fragments, Metered};
 use crate::http::memory::{ConnectionMemory, PROCESS};
 
@@ -60,10 +59,9 @@ pub(super) struct Accepted {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve<H, F>(accepted: Accepted, handler: H)
+pub(super) async fn serve<H>(accepted: Accepted, handler: H)
 where
-    H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
 {
     let Accepted {
         mut stream,

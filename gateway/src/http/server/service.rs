@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::{Either, ready};
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
@@ -19,7 +20,7 @@ use hyper::body::Incoming;
 use super::activity::InFlight;
 use super::sending::{LOW_WATER, Piece, Sending};
 use super::stream_task::{self, Handed};
-use super::{Early, Entered, Limits, Peer, Protocol};
+use super::{Answering, Early, Entered, Limits, Peer, Protocol};
 use crate::http::body::{Body, BodyError, Bounded, TimeLift, UploadTerms};
 use crate::http::forward::{self, Belief, Caller, Names, Received, Trust};
 use crate::http::frames::Fragments;
@@ -78,15 +79,14 @@ const PIECE: usize = 64 << 10;
 /// it waits for nothing but the connection.
 const DIRECT: usize = 64 << 10;
 
-impl<H, F> Service<H>
+impl<H> Service<H>
 where
-    H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
 {
     pub(super) fn answer(
         &self,
         mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Served>, Infallible>> + Send + use<H, F> {
+    ) -> impl Future<Output = Result<Response<Served>, Infallible>> + Send + use<H> {
         let in_flight = InFlight::begin(&self.early.0);
         let mut upload = None;
         let peer = self.peer;
@@ -106,27 +106,15 @@ where
             .map_err(|_| panicked(peer)),
             Err(refusal) => Err(refused(refusal, version)),
         };
-        async move {
-            let mut response = match called {
-                Ok(answer) => AssertUnwindSafe(answer)
-                    .catch_unwind()
-                    .await
-                    .unwrap_or_else(|_| panicked(peer)),
-                Err(response) => response,
-            };
-            in_flight.answered();
-            if let Some(upload) = upload {
-                upload.lift();
+        match called {
+            Ok(Answering::Now(response)) | Err(response) => {
+                Either::Left(ready(Ok(delivered(response, in_flight, upload))))
             }
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                in_flight.tunnel();
-            }
-            let extensions = response.extensions_mut();
-            let reads = match extensions.is_empty() {
-                true => None,
-                false => extensions.remove::<ReadsStored>(),
-            };
-            Ok(response.map(|body| Served::new(body, in_flight, reads.as_ref())))
+            Ok(Answering::Later(answer)) => Either::Right(async move {
+                let response = AssertUnwindSafe(answer).catch_unwind().await;
+                let response = response.unwrap_or_else(|_| panicked(peer));
+                Ok(delivered(response, in_flight, upload))
+            }),
         }
     }
 
@@ -171,6 +159,27 @@ where
         head.extensions.insert(terms);
         Body::boxed(body)
     }
+}
+
+/// The final answer of a request, as hyper gets it.
+fn delivered(
+    mut response: Response<Body>,
+    in_flight: InFlight,
+    upload: Option<TimeLift>,
+) -> Response<Served> {
+    in_flight.answered();
+    if let Some(upload) = upload {
+        upload.lift();
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        in_flight.tunnel();
+    }
+    let extensions = response.extensions_mut();
+    let reads = match extensions.is_empty() {
+        true => None,
+        false => extensions.remove::<ReadsStored>(),
+    };
+    response.map(|body| Served::new(body, in_flight, reads.as_ref()))
 }
 
 fn refused(refusal: Refusal, version: Version) -> Response<Body> {

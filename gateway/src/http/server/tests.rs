@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{BindError, Bound, Running};
+use super::{Answering, BindError, Bound, Running};
 use crate::http::body::{Body, collect};
 use crate::http::config::{Limits, Listener, Protocol};
 use crate::http::path::Rules;
@@ -39,16 +39,18 @@ fn listener(limits: Limits) -> Listener {
 fn start(limits: Limits) -> (Running, std::net::SocketAddr) {
     let bound = Bound::bind(&[listener(limits)], 2, 0).unwrap();
     let address = bound.addresses()[0];
-    let running = bound.start(|head, body, entered, _early| async move {
-        assert!(entered.received.caller.client().is_some());
-        match head.uri.path() {
-            "/panic" => panic!("a handler that panics on purpose"),
-            "/endless" => Response::new(endless()),
-            _ => match collect(body, 1 << 20).await {
-                Ok(body) => Response::new(Body::full([b"got:", &body[..]].concat())),
-                Err(error) => Response::new(Body::full(error.to_string())),
-            },
-        }
+    let running = bound.start(|head, body, entered, _early| {
+        Answering::later(async move {
+            assert!(entered.received.caller.client().is_some());
+            match head.uri.path() {
+                "/panic" => panic!("a handler that panics on purpose"),
+                "/endless" => Response::new(endless()),
+                _ => match collect(body, 1 << 20).await {
+                    Ok(body) => Response::new(Body::full([b"got:", &body[..]].concat())),
+                    Err(error) => Response::new(Body::full(error.to_string())),
+                },
+            }
+        })
     });
     (running, address)
 }
@@ -265,12 +267,12 @@ async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
     let (arrivals, mut arrived) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
     let running = bound.start(move |_head, _body, _entered, _early| {
         let arrivals = arrivals.clone();
-        async move {
+        Answering::later(async move {
             let (go_on, wait) = oneshot::channel();
             arrivals.send(go_on).unwrap();
             wait.await.unwrap();
             Response::new(Body::full("done"))
-        }
+        })
     });
     let mut idle = TcpStream::connect(address).await.unwrap();
     let mut busy = TcpStream::connect(address).await.unwrap();
@@ -316,8 +318,8 @@ async fn over_max_connections_accepting_waits_for_a_place() {
     };
     let bound = Bound::bind(&[listener(limits)], 1, 0).unwrap();
     let address = bound.addresses()[0];
-    let _running =
-        bound.start(|_head, _body, _entered, _early| async { Response::new(Body::full("got:")) });
+    let _running = bound
+        .start(|_head, _body, _entered, _early| Answering::Now(Response::new(Body::full("got:"))));
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut first = TcpStream::connect(address).await.unwrap();
     talk(&mut first, get, "got:").await;
@@ -334,22 +336,24 @@ async fn over_max_connections_accepting_waits_for_a_place() {
 async fn an_upgrade_hands_the_connection_over() {
     let bound = Bound::bind(&[listener(Limits::default())], 1, 0).unwrap();
     let address = bound.addresses()[0];
-    let _running = bound.start(|head, body, _entered, _early| async move {
-        let mut request = Request::from_parts(head, body);
-        let upgraded = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let mut io = TokioIo::new(upgraded.await.unwrap());
-            let mut line = [0; 4];
-            io.read_exact(&mut line).await.unwrap();
-            io.write_all(&line).await.unwrap();
-        });
-        let response = Response::builder()
-            .status(101)
-            .header("connection", "upgrade");
-        response
-            .header("upgrade", "echo")
-            .body(Body::empty())
-            .unwrap()
+    let _running = bound.start(|head, body, _entered, _early| {
+        Answering::later(async move {
+            let mut request = Request::from_parts(head, body);
+            let upgraded = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut io = TokioIo::new(upgraded.await.unwrap());
+                let mut line = [0; 4];
+                io.read_exact(&mut line).await.unwrap();
+                io.write_all(&line).await.unwrap();
+            });
+            let response = Response::builder()
+                .status(101)
+                .header("connection", "upgrade");
+            response
+                .header("upgrade", "echo")
+                .body(Body::empty())
+                .unwrap()
+        })
     });
     let mut client = TcpStream::connect(address).await.unwrap();
     let ask = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nping";

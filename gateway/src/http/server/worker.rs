@@ -1,10 +1,8 @@
 //! One thread of the listener: its runtime and its sockets; `accept` is its loops.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::thread;
 
-use http::Response;
 use http::request::Parts;
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
@@ -14,7 +12,7 @@ use tokio::task::JoinSet;
 use super::accept::accept;
 use super::signal::{Signal, Stage};
 use super::socket::Listening;
-use super::{BindError, Body, Early, Entered, Port};
+use super::{Answering, BindError, Body, Early, Entered, Port};
 use crate::http::memory::release;
 
 /// A runtime that waits for its thread.
@@ -41,15 +39,14 @@ impl Worker {
 
     /// Runs on a thread of its own until `stop` says cut, and takes sockets until it says
     /// drain. `lives` is dropped when it is gone.
-    pub(super) fn start<H, F>(
+    pub(super) fn start<H>(
         mut self,
         handler: H,
         mut sockets: mpsc::UnboundedReceiver<AcceptOn>,
         stop: Arc<Signal>,
         lives: mpsc::Sender<()>,
     ) where
-        H: Fn(Parts, Body, Entered, &Early) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
+        H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
     {
         let Some(runtime) = self.runtime.take() else {
             return;
