@@ -120,7 +120,7 @@ bench-program: build-dist bench-install
 	$(CARGO) run --profile dist --locked -p e2e --bin bench
 
 bench-micro: plugins
-	$(CARGO) bench --locked -p lamina --bench micro
+	$(CARGO) bench --locked -p lamina-edge --bench micro
 
 # What a call of each shipped plugin costs, in every language.
 bench-plugins: build-dist plugins
@@ -128,7 +128,7 @@ bench-plugins: build-dist plugins
 
 bench-record:
 	@tests/record/control.sh --install
-	$(CARGO) bench --locked -p lamina --bench record
+	$(CARGO) bench --locked -p lamina-cache --bench record
 
 soak: build-dist
 	$(CARGO) run --profile dist --locked -p e2e --bin soak

@@ -13,16 +13,19 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent / "gateway" / "src"
+ROOT = Path(__file__).resolve().parent.parent / "gateway"
+# What a path through another crate begins with, and the crate's folder.
+CRATES = {f"lamina_{name}": name for name in ("base", "http", "cache", "cluster", "edge")} | {"lamina_plugin_host": "plugin"}
 TYPE = re.compile(r"^\s*(?:pub(?:\([^)]*\))? )?(?:unsafe )?(?:struct|enum|trait|union|type) (\w+)", re.M)
 FUNCTION = re.compile(r"^(\s*)(?:pub(?:\([^)]*\))? )?(?:const )?(?:async )?(?:unsafe )?fn (\w+)")
-PATH = re.compile(r"\b((?:crate|super|self)(?:::\w+)+)")
+PATH = re.compile(r"\b((?:crate|super|self|lamina_\w+)(?:::\w+)+)")
+KNOWN_AT_ROOT = re.compile(r"^use (lamina_\w+)(?: as (\w+)|::\{?([\w, ]+)\}?);", re.M)
 ASSOCIATED = re.compile(r"^\s{4,}type \w+( =|:|;)", re.M)
 
 
 def sources():
     """The text of each file without its tests."""
-    for file in sorted(ROOT.rglob("*.rs")):
+    for file in sorted(ROOT.glob("*/src/**/*.rs")):
         if file.stem in ("tests", "oracle") or "tests" in file.parts:
             continue
         yield file, file.read_text().split("#[cfg(test)]\nmod tests {")[0]
@@ -30,8 +33,24 @@ def sources():
 
 def module(file):
     """The path of the module in a file."""
-    parts = list(file.relative_to(ROOT).with_suffix("").parts)
-    return () if parts in (["lib"], ["main"]) else tuple(parts)
+    crate, _, *parts = file.relative_to(ROOT).with_suffix("").parts
+    return (crate,) if parts in (["lib"], ["main"]) else (crate, *parts)
+
+
+def known_at_root(files):
+    """For each crate the names that its `lib.rs` gives to modules of other crates."""
+    known = {}
+    for file, text in files.items():
+        if file.stem not in ("lib", "main"):
+            continue
+        names = known.setdefault(module(file)[0], {})
+        for crate, alias, group in KNOWN_AT_ROOT.findall(text):
+            folder = CRATES.get(crate)
+            if folder and alias:
+                names[alias] = (folder,)
+            elif folder:
+                names |= {name.strip(): (folder, name.strip()) for name in group.split(",")}
+    return known
 
 
 def functions(text):
@@ -44,12 +63,19 @@ def functions(text):
             yield found[2], length + 1
 
 
-def imports(text, own, known):
+def imports(text, own, known, aliases):
     """The modules that a file names."""
     for path in PATH.findall(text):
         names = path.split("::")
-        base = {"crate": (), "self": own, "super": own[:-1]}[names[0]]
         rest = names[1:]
+        if names[0] in CRATES:
+            base = (CRATES[names[0]],)
+        elif names[0] == "crate" and rest[0] in aliases.get(own[0], {}):
+            base, rest = aliases[own[0]][rest[0]], rest[1:]
+        elif names[0] in ("crate", "self", "super"):
+            base = {"crate": own[:1], "self": own, "super": own[:-1]}[names[0]]
+        else:
+            continue
         while rest and rest[0] == "super":
             base, rest = base[:-1], rest[1:]
         target = base + tuple(rest)
@@ -93,7 +119,8 @@ def main():
     types = sum(names.values())
     one_word = sum(count for name, count in names.items() if sum(map(str.isupper, name)) == 1)
     shared = sum(count for count in names.values() if count > 1)
-    graph = {module(file): sorted(set(imports(text, module(file), known))) for file, text in files.items()}
+    aliases = known_at_root(files)
+    graph = {module(file): sorted(set(imports(text, module(file), known, aliases))) for file, text in files.items()}
     in_circles = circles(graph)
     largest_file = max(sizes, key=sizes.get)
     n, function, file = longest[0]

@@ -1,5 +1,5 @@
 // Events as the seed's Node.js library writes and reads them: the format written down a
-// second time, from its description (gateway/src/bus/event.rs), and none of our code.
+// second time, from its description (gateway/cluster/src/bus/event.rs), and none of our code.
 
 import { createRequire } from "node:module";
 import { gunzipSync, gzipSync } from "node:zlib";

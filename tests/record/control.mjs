@@ -1,5 +1,5 @@
 // Records as Node.js sees them: the format written down a second time, from its
-// description in gateway/src/cache/record.rs and record/pack.rs.
+// description in gateway/cache/src/record.rs and record/pack.rs.
 //
 //   control.mjs read FILE [SECRET]          prints the record as JSON
 //   control.mjs write FILE TAG [SECRET]     writes the record that stands as JSON on stdin

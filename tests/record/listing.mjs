@@ -1,4 +1,4 @@
-// The listing of players, by the same recipe as gateway/benches/record/listing.rs.
+// The listing of players, by the same recipe as gateway/cache/benches/record/listing.rs.
 
 const START = 1_700_000_000_000;
 

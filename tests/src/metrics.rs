@@ -102,7 +102,7 @@ impl Scrape {
 fn is_in_the_code(text: &str) -> bool {
     static CODE: LazyLock<String> = LazyLock::new(|| {
         let mut code = String::new();
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway/src");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway");
         collect(&folder, &mut code);
         assert!(code.contains("\"lamina_requests_total\""), "{folder:?}");
         code

@@ -9,8 +9,8 @@ use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::{Setup, site};
 use http::Method;
-use lamina::admin::config::Right;
-use lamina::admin::table::{Access, TABLE, Verb};
+use lamina_edge::admin::config::Right;
+use lamina_edge::admin::table::{Access, TABLE, Verb};
 use serde_json::{Value, json};
 
 const ALL: &str = "{\"all\": true}";

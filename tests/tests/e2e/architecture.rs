@@ -1,4 +1,6 @@
 //! The rules of the code that the compiler does not keep: who may import whom, and style.
+//! Cargo keeps the arrows between crates; here it is looked after that they are those of
+//! `ARCHITECTURE.md`.
 //!
 //! The table is read from the block under "Who may import whom" in `ARCHITECTURE.md`. Every
 //! path that leads from one module of the gateway into another is an edge, whether it is
@@ -16,14 +18,52 @@ const MIN_EDGES: usize = 300;
 const MIN_CONFIG_PATHS: usize = 10;
 
 struct Source {
-    /// Below `gateway/src`.
+    /// With the module first, as `cache/l2.rs` or `proxy/miss.rs`, whatever crate it is in.
     path: PathBuf,
     /// The top-level module it belongs to.
     module: String,
     text: String,
     /// The text without what `#[cfg(test)]` guards and without comments.
     code: String,
+    /// The crate, if all of it is one module: its paths do not name that.
+    only_module: Option<OnlyModule>,
 }
+
+/// The module that a crate is.
+struct OnlyModule {
+    name: String,
+    /// Modules of other crates that it knows under its own root, by a `use` in `lib.rs`.
+    known_at_root: BTreeSet<String>,
+}
+
+impl OnlyModule {
+    fn of(name: &str, root: &Path) -> Self {
+        let text = fs::read_to_string(root.join("lib.rs")).unwrap();
+        let imports = uses(&text).into_iter();
+        let imports = imports.filter(|import| import.starts_with("lamina_"));
+        let known = imports.flat_map(|import| match import.split_once("::{") {
+            Some((_, group)) => members(group),
+            None => import.rsplit(' ').take(1).map(str::to_owned).collect(),
+        });
+        Self {
+            name: name.to_owned(),
+            known_at_root: known.collect(),
+        }
+    }
+}
+
+/// Crates that are one module each.
+const ONE_MODULE: [&str; 3] = ["http", "cache", "plugin"];
+
+/// What a path through another crate begins with, and the module that it leads to.
+const OTHER_CRATES: [(&str, &str); 6] = [
+    ("lamina_base::", ""),
+    ("lamina_cluster::", ""),
+    ("lamina_edge::", ""),
+    ("lamina_http::", "http::"),
+    ("lamina_cache::", "cache::"),
+    ("lamina_plugin_host::", "plugin::"),
+];
 
 /// Who may import whom, as `ARCHITECTURE.md` says it.
 struct ImportTable {
@@ -192,10 +232,16 @@ fn wildcard_imports_are_left_out() {
 
 /// All files of the gateway. Asserts that most of them have code to judge.
 fn sources() -> Vec<Source> {
-    let root = e2e::cli::repository().join("gateway/src");
-    let mut paths = Vec::new();
-    collect(&root, &mut paths);
-    let mut sources: Vec<_> = paths.iter().map(|path| source(&root, path)).collect();
+    let mut sources = Vec::new();
+    for name in crates() {
+        let root = e2e::cli::repository()
+            .join("gateway")
+            .join(&name)
+            .join("src");
+        let mut paths = Vec::new();
+        collect(&root, &mut paths);
+        sources.extend(paths.iter().map(|path| source(&name, &root, path)));
+    }
     let tests: Vec<_> = sources.iter().flat_map(test_modules).collect();
     for source in &mut sources {
         let stems = stems(&source.path);
@@ -212,6 +258,54 @@ fn sources() -> Vec<Source> {
     sources
 }
 
+/// The folders of the gateway's crates.
+fn crates() -> Vec<String> {
+    let folder = e2e::cli::repository().join("gateway");
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.path().join("Cargo.toml").exists());
+    let mut names: Vec<_> = folders
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The arrows between crates are Cargo's dependencies, and those that the document draws.
+#[test]
+fn crates_depend_on_each_other_as_the_document_says() {
+    let document = fs::read_to_string(e2e::cli::repository().join("ARCHITECTURE.md")).unwrap();
+    let (_, section) = document
+        .split_once("## Crates")
+        .expect("it has the section");
+    let block = section.split("```").nth(1).expect("it has a code block");
+    let mut drawn = BTreeMap::new();
+    for line in block.lines().filter(|line| !line.trim().is_empty()) {
+        let (name, rest) = line.split_once(' ').expect("a line begins with a crate");
+        let (_, arrows) = rest.rsplit_once('→').expect("a line has an arrow");
+        let arrows = arrows.split_whitespace().filter(|word| *word != "nothing");
+        drawn.insert(
+            name.to_owned(),
+            arrows.map(str::to_owned).collect::<BTreeSet<_>>(),
+        );
+    }
+    let mut built = BTreeMap::new();
+    for name in crates() {
+        let manifest = e2e::cli::repository()
+            .join("gateway")
+            .join(&name)
+            .join("Cargo.toml");
+        let manifest = fs::read_to_string(manifest).unwrap();
+        let lines = manifest
+            .lines()
+            .filter_map(|line| line.strip_prefix("lamina-"));
+        let others = lines.filter_map(|line| line.split_once(".workspace"));
+        let others = others.map(|(other, _)| other.trim_end_matches("-host").to_owned());
+        built.insert(name, others.collect::<BTreeSet<_>>());
+    }
+    assert_eq!(built, drawn);
+    assert_eq!(built.len(), 7, "{built:?}");
+}
+
 fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir)
         .unwrap()
@@ -225,10 +319,18 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn source(root: &Path, path: &Path) -> Source {
+fn source(crate_name: &str, root: &Path, path: &Path) -> Source {
     let text = fs::read_to_string(path).unwrap();
-    // What stands above `gateway/src` says nothing about a file.
+    // What stands above `src` says nothing about a file.
     let path = path.strip_prefix(root).unwrap().to_owned();
+    let only_module = ONE_MODULE
+        .contains(&crate_name)
+        .then(|| OnlyModule::of(crate_name, root));
+    let path = match &only_module {
+        Some(module) if path == Path::new("lib.rs") => PathBuf::from(format!("{}.rs", module.name)),
+        Some(module) => Path::new(&module.name).join(path),
+        None => path,
+    };
     let stems = stems(&path);
     // A whole file of tests (`tests.rs`, `tests/x.rs`) is named so.
     let is_test = stems.iter().any(|stem| stem == "tests");
@@ -242,6 +344,7 @@ fn source(root: &Path, path: &Path) -> Source {
         path,
         text,
         code,
+        only_module,
     }
 }
 
@@ -258,7 +361,19 @@ impl Source {
     /// Every path into a module, from the root of the crate: those that begin with `crate::`,
     /// and those that go up with `super::`.
     fn paths(&self) -> Vec<String> {
-        let mut paths = crate_paths(&self.code);
+        let mut paths = paths_below("crate::", &self.code);
+        if let Some(module) = &self.only_module {
+            for path in &mut paths {
+                let first = path.split("::").next().unwrap_or_default();
+                if !module.known_at_root.contains(first) {
+                    *path = format!("{}::{path}", module.name);
+                }
+            }
+        }
+        for (prefix, module) in OTHER_CRATES {
+            let others = paths_below(prefix, &self.code).into_iter();
+            paths.extend(others.map(|path| format!("{module}{path}")));
+        }
         let own = stems(&self.path);
         for rest in after_word(&self.code, "super::") {
             let more = rest.matches("super::").count();
@@ -337,9 +452,9 @@ fn uses(code: &str) -> Vec<String> {
 }
 
 /// Every `crate::a::b…`; a group `crate::{a, b::c}` is taken apart at its top level.
-fn crate_paths(code: &str) -> Vec<String> {
+fn paths_below(root: &str, code: &str) -> Vec<String> {
     let mut paths = Vec::new();
-    for rest in after_word(code, "crate::") {
+    for rest in after_word(code, root) {
         if let Some(group) = rest.strip_prefix('{') {
             paths.extend(members(group));
         } else {
@@ -391,7 +506,7 @@ fn members(group: &str) -> Vec<String> {
 fn edges_are_read_from_every_form() {
     let code = "use crate::cache::Key;\nuse crate::{http, proxy::{a, b}, units};\nlet x = crate::origin::f();";
     assert_eq!(
-        crate_paths(code),
+        paths_below("crate::", code),
         ["cache::Key", "http", "proxy", "units", "origin::f"]
     );
     let source = Source {
@@ -400,6 +515,7 @@ fn edges_are_read_from_every_form() {
         text: String::new(),
         code: "use super::super::super::bus::X;\nuse super::{find, put};\nuse super::super::l1;"
             .to_owned(),
+        only_module: None,
     };
     assert_eq!(
         source.paths(),

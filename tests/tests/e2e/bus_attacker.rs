@@ -8,8 +8,8 @@ use bytes::Bytes;
 use e2e::fleet::{Fleet, known};
 use e2e::gateway::Gateway;
 use e2e::wait::{SOON, wait_for};
-use lamina::bus::event::{Event, Message, Ours, Shape};
-use lamina::bus::transport::{Transport, Word};
+use lamina_cluster::bus::event::{Event, Message, Ours, Shape};
+use lamina_cluster::bus::transport::{Transport, Word};
 use tokio::task::JoinHandle;
 
 use crate::bus_transport::{Broker, Node, applied};

@@ -6,10 +6,10 @@ use std::time::Instant;
 use e2e::fleet::{Fleet, purge_everywhere, shown};
 use e2e::nats::{Cluster, Nats};
 use e2e::wait::{SOON, passed, wait_for};
-use lamina::bus::nats::config::{self, Mode, Storage};
-use lamina::bus::nats::open;
-use lamina::bus::transport::{PublishError, Transport, Word};
-use lamina::units::Duration;
+use lamina_base::units::Duration;
+use lamina_cluster::bus::nats::config::{self, Mode, Storage};
+use lamina_cluster::bus::nats::open;
+use lamina_cluster::bus::transport::{PublishError, Transport, Word};
 use serde_json::json;
 
 use crate::bus_transport::{Broker, DELIVERIES, Node, applied, number};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use e2e::rabbit::{Rabbit, shared};
 use e2e::wait::{SOON, wait_for, within};
-use lamina::bus::rabbitmq::{Config, ExchangeType, open};
-use lamina::bus::transport::{Delivery, Mail, PublishError, Transport, Word, Words};
-use lamina::units;
+use lamina_base::units;
+use lamina_cluster::bus::rabbitmq::{Config, ExchangeType, open};
+use lamina_cluster::bus::transport::{Delivery, Mail, PublishError, Transport, Word, Words};
 use lapin::options::{
     ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };

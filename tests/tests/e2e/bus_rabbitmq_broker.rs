@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use e2e::rabbit::{Rabbit, harmed, shared};
-use lamina::bus::rabbitmq::{Config, open};
-use lamina::bus::transport::Transport;
-use lamina::units;
+use lamina_base::units;
+use lamina_cluster::bus::rabbitmq::{Config, open};
+use lamina_cluster::bus::transport::Transport;
 use tokio::sync::MutexGuard;
 
 use crate::bus_transport::{Broker, DELIVERIES};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use e2e::rabbit::harmed;
 use e2e::redis::free_port;
 use e2e::wait::{SOON, within};
-use lamina::bus::rabbitmq::Config;
-use lamina::bus::transport::{PublishError, Word};
-use lamina::units;
+use lamina_base::units;
+use lamina_cluster::bus::rabbitmq::Config;
+use lamina_cluster::bus::transport::{PublishError, Word};
 
 use crate::bus_rabbitmq::{Node, durable, messages, plain};
 

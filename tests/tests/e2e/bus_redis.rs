@@ -5,9 +5,9 @@ use std::sync::Arc;
 use e2e::fleet::{Fleet, purge_everywhere, shown};
 use e2e::redis::{Cluster, Redis, Sentinels};
 use e2e::wait::{SOON, wait_for};
-use lamina::bus::redis::{config, open};
-use lamina::bus::transport::{PublishError, Transport};
-use lamina::units::Duration;
+use lamina_base::units::Duration;
+use lamina_cluster::bus::redis::{config, open};
+use lamina_cluster::bus::transport::{PublishError, Transport};
 use serde_json::json;
 
 use crate::bus_transport::{Broker, Node, number};

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use e2e::fleet::{Fleet, node, purge_everywhere, shown, state};
 use e2e::gateway::Gateway;
 use e2e::wait::{SOON, wait_for};
-use lamina::bus::event::{Event, Shape};
-use lamina::bus::seal::SealKeys;
-use lamina::hc1::Codec;
+use lamina_base::hc1::Codec;
+use lamina_cluster::bus::event::{Event, Shape};
+use lamina_cluster::bus::seal::SealKeys;
 use serde_json::json;
 
 use crate::bus_attacker::{
@@ -131,7 +131,7 @@ fn damaged(sealed: &Bytes) -> Vec<Bytes> {
         changed[at] ^= 1;
         changed
     }));
-    let codec = lamina::hc1::Compression {
+    let codec = lamina_base::hc1::Compression {
         codec: Codec::ZSTD,
         min_bytes: 0,
     };

@@ -7,7 +7,7 @@ use e2e::fleet::{Fleet, known, purge_everywhere, shown, state};
 use e2e::gateway::Gateway;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
-use lamina::bus::event::{Event, Message, Shape};
+use lamina_cluster::bus::event::{Event, Message, Shape};
 use serde_json::json;
 
 use crate::bus_attacker::{Attacker, forged, heartbeat, is_of, kind, purge_all};

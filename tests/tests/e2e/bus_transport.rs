@@ -10,7 +10,9 @@ use bytes::Bytes;
 use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
 use futures_util::FutureExt;
-use lamina::bus::transport::{Delivery, Guarantee, Mail, PublishError, Transport, Word, Words};
+use lamina_cluster::bus::transport::{
+    Delivery, Guarantee, Mail, PublishError, Transport, Word, Words,
+};
 
 /// A kind of server, and how nodes use it here: what is not applied comes [`DELIVERIES`] times
 /// at most.

@@ -10,7 +10,7 @@ use e2e::gateway::Gateway;
 use e2e::random::Random;
 use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
-use lamina::bus::event::{Event, Shape};
+use lamina_cluster::bus::event::{Event, Shape};
 use serde_json::json;
 use tokio::task::JoinSet;
 

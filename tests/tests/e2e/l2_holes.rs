@@ -2,7 +2,7 @@
 //! test that fails when the guard against it is taken out; those about nodes and a real
 //! Redis stand here.
 //!
-//! | hole | test (in gateway/src unless it begins with e2e) |
+//! | hole | test (in gateway unless it begins with e2e) |
 //! |---|---|
 //! | a load racing a delete; a pattern wipe racing a set | cache/l2/tests/holes: what_was_loaded_before_a_purge_is_shown_by_no_node_however_late_it_is_written · e2e purge: a_load_that_began_before_a_purge_is_never_seen_after_it |
 //! | an L2 read racing a delete, then promoted | holes: what_is_read_while_a_purge_comes_is_not_promoted |

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use e2e::redis::Redis;
 use e2e::wait::{SOON, wait_for, within};
-use lamina::cache::l2::redis::{config, open};
-use lamina::cache::l2::store::{
+use lamina_cache::l2::redis::{config, open};
+use lamina_cache::l2::store::{
     Acquired, Lease, Log, LogFault, LogPlace, Purge, Put, Store, StoreError, StoreKey, Written,
     nothing,
 };
-use lamina::cache::purge::{Order, numbered};
+use lamina_cache::purge::{Order, numbered};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 /// Longer than any record here.
@@ -21,8 +21,8 @@ pub const MAX: usize = 1 << 20;
 pub fn config_of(url: &str) -> config::Redis {
     config::Redis {
         url: url.to_owned(),
-        connect_timeout: lamina::units::Duration::secs(60),
-        silence_timeout: lamina::units::Duration::secs(600),
+        connect_timeout: lamina_base::units::Duration::secs(60),
+        silence_timeout: lamina_base::units::Duration::secs(600),
         ..config::Redis::default()
     }
 }

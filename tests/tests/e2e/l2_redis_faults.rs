@@ -6,9 +6,9 @@ use e2e::redis::{Redis, free_port};
 use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
 use futures_util::FutureExt;
-use lamina::cache::l2::redis::{OpenError, config, open};
-use lamina::cache::l2::store::{Put, Store, StoreError, Written};
-use lamina::redis;
+use lamina_base::redis;
+use lamina_cache::l2::redis::{OpenError, config, open};
+use lamina_cache::l2::store::{Put, Store, StoreError, Written};
 
 use crate::l2_redis::{
     MAX, MINUTE, back, config_of, connected, key, name, owned, place, purge, put, put_at,
@@ -17,7 +17,7 @@ use crate::l2_redis::{
 /// Silence of this server is soon noticed.
 fn brief(redis: &Redis) -> config::Redis {
     config::Redis {
-        silence_timeout: lamina::units::Duration::secs(1),
+        silence_timeout: lamina_base::units::Duration::secs(1),
         ..config_of(&redis.url())
     }
 }
@@ -167,7 +167,7 @@ async fn a_full_server_refuses_writes_and_still_reads() {
     let there = store.get(&key(1), MAX).await.unwrap().unwrap();
     assert_eq!(there.record, "there");
     store
-        .delete(&key(1), place(lamina::cache::purge::numbered(2)))
+        .delete(&key(1), place(lamina_cache::purge::numbered(2)))
         .await
         .unwrap();
     assert!(store.get(&key(1), MAX).await.unwrap().is_none());

@@ -2,9 +2,9 @@
 
 use e2e::redis::{Cluster, Sentinels};
 use e2e::wait::{SOON, wait_for, within};
-use lamina::cache::l2::redis::config;
-use lamina::cache::l2::store::{LogPlace, Store, StoreError, Written};
-use lamina::cache::purge::numbered;
+use lamina_cache::l2::redis::config;
+use lamina_cache::l2::store::{LogPlace, Store, StoreError, Written};
+use lamina_cache::purge::numbered;
 
 use crate::l2_redis::{
     MAX, MINUTE, config_of, connected, key, name, numbers, owned, purge, put, put_at,
@@ -13,8 +13,8 @@ use crate::l2_redis::{
 /// A group whose dead are left in time: what was sent to one is lost by its silence.
 fn group_of(url: &str) -> config::Redis {
     config::Redis {
-        connect_timeout: lamina::units::Duration::secs(5),
-        silence_timeout: lamina::units::Duration::secs(5),
+        connect_timeout: lamina_base::units::Duration::secs(5),
+        silence_timeout: lamina_base::units::Duration::secs(5),
         ..config_of(url)
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use e2e::redis::{Cluster, Redis};
 use e2e::wait::{SOON, wait_for};
-use lamina::cache::l2::redis::config;
-use lamina::cache::l2::store::{Member, Noted, Store, StoreKey, Text, Written};
-use lamina::cache::purge::numbered;
+use lamina_cache::l2::redis::config;
+use lamina_cache::l2::store::{Member, Noted, Store, StoreKey, Text, Written};
+use lamina_cache::purge::numbered;
 
 use crate::l2_redis::{MAX, MINUTE, config_of, connected, key, name, place, put};
 

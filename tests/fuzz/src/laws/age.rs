@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::header::AGE;
-use lamina::cache::freshness::{Freshness, State, Windows, initial_age};
-use lamina::http::age::age_value;
+use lamina_cache::freshness::{Freshness, State, Windows, initial_age};
+use lamina_http::age::age_value;
 
 use crate::input;
 

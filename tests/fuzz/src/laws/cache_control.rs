@@ -3,7 +3,7 @@
 //! Input: two blocks of field values, the lines of one message and further lines.
 
 use http::{HeaderMap, HeaderValue, header::CACHE_CONTROL};
-use lamina::http::cache_control::{
+use lamina_http::cache_control::{
     FieldForm, MAX_DELTA_SECONDS, RequestDirectives, ResponseDirectives,
 };
 

@@ -3,8 +3,8 @@
 //! Input: lines of `Cache-Groups`.
 
 use http::{HeaderMap, HeaderValue};
-use lamina::cache::tags::group;
-use lamina::http::cache_groups::{CACHE_GROUPS, MAX_GROUPS, named};
+use lamina_cache::tags::group;
+use lamina_http::cache_groups::{CACHE_GROUPS, MAX_GROUPS, named};
 use sfv::{BareItem, List, ListEntry, Parser};
 
 use crate::input;

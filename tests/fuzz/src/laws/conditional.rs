@@ -9,11 +9,11 @@ use http::header::{
     IF_NONE_MATCH, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method};
-use lamina::http::conditional::{
+use lamina_http::conditional::{
     Precondition, asks_for_less, evaluate, not_modified_headers, strip_conditionals,
     strong_last_modified,
 };
-use lamina::http::{date, etag};
+use lamina_http::{date, etag};
 
 use crate::input;
 

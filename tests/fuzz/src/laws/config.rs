@@ -3,7 +3,7 @@
 //!
 //! Input: the text of a file.
 
-use lamina::config::{Problem, parse, redacted};
+use lamina_edge::config::{Problem, parse, redacted};
 
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {

@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::EXPIRES;
-use lamina::http::date::{self, FieldDate};
+use lamina_http::date::{self, FieldDate};
 
 use crate::input;
 

@@ -4,7 +4,7 @@
 
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, StatusCode, Version};
-use lamina::http::forward::{
+use lamina_http::forward::{
     Belief, Caller, HopWishes, Names, append_cdn_loop, append_via, end_response_hop, is_hop_by_hop,
     is_posing, loops, receive, strip_trailers,
 };

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header::FORWARDED};
-use lamina::http::forward::{Belief, Caller, Trust, receive, tell_origin};
+use lamina_http::forward::{Belief, Caller, Trust, receive, tell_origin};
 
 use crate::input;
 

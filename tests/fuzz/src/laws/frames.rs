@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use lamina::http::frames::Metered;
+use lamina_http::frames::Metered;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::input;

@@ -18,8 +18,8 @@ use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use lamina::http::config::Limits;
-use lamina::http::guard::{
+use lamina_http::config::Limits;
+use lamina_http::guard::{
     self,
     framing::{Framing, Verdict},
 };

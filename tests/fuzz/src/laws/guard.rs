@@ -4,8 +4,8 @@
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Version};
-use lamina::http::config::Limits;
-use lamina::http::guard;
+use lamina_http::config::Limits;
+use lamina_http::guard;
 
 use crate::input;
 

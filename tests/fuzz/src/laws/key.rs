@@ -6,9 +6,9 @@
 use http::HeaderName;
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
-use lamina::cache::config;
-use lamina::cache::key::{KeyBuf, KeyId, Subject, Template, describe};
-use lamina::pattern::Pattern;
+use lamina_cache::config;
+use lamina_cache::key::{KeyBuf, KeyId, Subject, Template, describe};
+use lamina_base::pattern::Pattern;
 
 use crate::input;
 
@@ -104,7 +104,7 @@ fn reads_back(key: &KeyBuf, parts: &Parts) {
         (b'p', subject.path),
     ];
     assert_eq!(values[..3], url.map(|(tag, text)| (tag, text.as_bytes())));
-    again.push(lamina::cache::key::Field::Scheme, values[0].1);
+    again.push(lamina_cache::key::Field::Scheme, values[0].1);
     assert!(key.as_bytes().starts_with(again.as_bytes()));
     let id = key.to_key().id();
     assert_eq!(KeyId::parse(&id.to_string()), Some(id));

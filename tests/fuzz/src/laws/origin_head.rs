@@ -4,7 +4,7 @@
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Response, StatusCode};
-use lamina::origin::response;
+use lamina_edge::origin::response;
 
 use crate::input;
 

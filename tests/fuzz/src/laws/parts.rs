@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::CONTENT_RANGE;
-use lamina::cache::parts::Parts;
-use lamina::http::range::{ContentRange, content_range};
+use lamina_cache::parts::Parts;
+use lamina_http::range::{ContentRange, content_range};
 
 use crate::input;
 

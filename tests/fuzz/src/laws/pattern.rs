@@ -2,7 +2,7 @@
 //!
 //! Input: a line with the pattern, then the text.
 
-use lamina::pattern::Pattern;
+use lamina_base::pattern::Pattern;
 
 pub fn check(data: &[u8]) {
     let Ok(input) = std::str::from_utf8(data) else {

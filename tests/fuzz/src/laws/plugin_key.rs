@@ -6,8 +6,8 @@
 
 use http::header::COOKIE;
 use http::request::Parts;
-use lamina::plugin::types::{KeyNeeds, KeyRules, Manifest as Given, QueryNeed, Reads};
-use lamina::plugin::{KeyDecision, Manifest};
+use lamina_plugin_host::types::{KeyNeeds, KeyRules, Manifest as Given, QueryNeed, Reads};
+use lamina_plugin_host::{KeyDecision, Manifest};
 
 use crate::input;
 

@@ -8,12 +8,12 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, COOKIE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use lamina::cache::config::{self, Mode};
-use lamina::cache::policy::{
+use lamina_cache::config::{self, Mode};
+use lamina_cache::policy::{
     Came, Credentials, Exchange, Lifetime, Policy, Refusal, Source, Terms,
 };
-use lamina::http::cache_control::MAX_DELTA_SECONDS;
-use lamina::units;
+use lamina_http::cache_control::MAX_DELTA_SECONDS;
+use lamina_base::units;
 
 use crate::input;
 

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use lamina::http::proxy_protocol::{Parsed, parse};
+use lamina_http::proxy_protocol::{Parsed, parse};
 
 pub fn check(data: &[u8]) {
     match parse(data) {

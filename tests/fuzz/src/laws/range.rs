@@ -11,8 +11,8 @@ use http::header::{CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
-use lamina::http::conditional::strong_last_modified;
-use lamina::http::range::{self, MAX_RANGES, RangeAnswer};
+use lamina_http::conditional::strong_last_modified;
+use lamina_http::range::{self, MAX_RANGES, RangeAnswer};
 
 use crate::input;
 

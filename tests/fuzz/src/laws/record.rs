@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use lamina::cache::record::{
+use lamina_cache::record::{
     Codec, Compression, Limits, Moment, Options, Record, Seal, Stored, Uptime, decode, encode,
     inspect,
 };
@@ -76,7 +76,7 @@ fn ages(stored: Stored, content: &[u8]) {
     }
 }
 
-fn read(key: &[u8], bytes: &Bytes) -> Result<Record, lamina::cache::record::Corrupt> {
+fn read(key: &[u8], bytes: &Bytes) -> Result<Record, lamina_cache::record::Corrupt> {
     decode(key, bytes, &LIMITS, &Seal::public())
 }
 

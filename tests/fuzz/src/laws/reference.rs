@@ -3,7 +3,7 @@
 //! Input: lines, the URI of the request first, then references.
 
 use http::Uri;
-use lamina::http::reference::resolve;
+use lamina_http::reference::resolve;
 
 use crate::input;
 

@@ -3,7 +3,7 @@
 //! Input: a line with `ttl status flags`, then the detail.
 
 use http::HeaderMap;
-use lamina::http::cache_status::{CACHE_STATUS, CacheStatus, Forward};
+use lamina_http::cache_status::{CACHE_STATUS, CacheStatus, Forward};
 use sfv::{BareItem, List, ListEntry, Parser};
 
 const REASONS: [Forward; 8] = [

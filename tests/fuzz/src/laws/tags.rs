@@ -3,8 +3,8 @@
 //! Input: the fields of a response.
 
 use http::HeaderMap;
-use lamina::cache::key::hash64;
-use lamina::cache::tags::{MAX_TAG_BYTES, MAX_TAGS, Tags, strip};
+use lamina_cache::key::hash64;
+use lamina_cache::tags::{MAX_TAG_BYTES, MAX_TAGS, Tags, strip};
 
 use crate::input;
 

@@ -3,7 +3,7 @@
 //! Input: lines of `CDN-Cache-Control`.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use lamina::http::cache_control::targeted;
+use lamina_http::cache_control::targeted;
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use crate::input;

@@ -3,7 +3,7 @@
 //! Input: lines of `Vary`, then the fields of two requests.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use lamina::http::vary::{Vary, selecting_values};
+use lamina_http::vary::{Vary, selecting_values};
 
 use crate::input;
 

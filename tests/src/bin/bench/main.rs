@@ -52,7 +52,7 @@ fn compare(
     options: &Options,
     measure: impl Fn(Kind) -> anyhow::Result<Sample>,
 ) -> Vec<Row> {
-    let mut dice = Random::new(u64::from(lamina::backoff::dice()));
+    let mut dice = Random::new(u64::from(lamina_base::backoff::dice()));
     let mut rows: Vec<Row> = kinds
         .iter()
         .filter(|kind| options.wants(**kind))

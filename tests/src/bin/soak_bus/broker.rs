@@ -12,8 +12,8 @@ use e2e::rabbit::Rabbit;
 use e2e::redis::Redis;
 use e2e::wire::Wire;
 use futures_util::future::join_all;
-use lamina::bus::transport::Transport;
-use lamina::bus::{nats, rabbitmq, redis};
+use lamina_cluster::bus::transport::Transport;
+use lamina_cluster::bus::{nats, rabbitmq, redis};
 
 /// A transport, as it is configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,7 +114,7 @@ impl Broker {
     /// A way to it that is no gateway's.
     pub fn open(&self, name: &str) -> Arc<dyn Transport> {
         let yaml = format!("{{{}}}", self.yaml(name));
-        let bus: lamina::bus::config::Bus = serde_norway::from_str(&yaml).unwrap();
+        let bus: lamina_cluster::bus::config::Bus = serde_norway::from_str(&yaml).unwrap();
         match (bus.redis, bus.nats, bus.rabbitmq) {
             (Some(config), _, _) => redis::open(&config).unwrap(),
             (_, Some(config), _) => nats::open(&config).unwrap(),

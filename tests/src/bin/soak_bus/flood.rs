@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use e2e::random::Random;
-use lamina::bus::event::{Event, Shape};
-use lamina::bus::transport::{Mail, Transport, Word};
+use lamina_cluster::bus::event::{Event, Shape};
+use lamina_cluster::bus::transport::{Mail, Transport, Word};
 use std::sync::Arc;
 
 use crate::broker::Broker;

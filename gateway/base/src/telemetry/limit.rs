@@ -1,0 +1,85 @@
+//! A bound on log lines from one source: a storm of failures must neither fill a disk
+//! nor cost the requests that go well.
+//!
+//! A token bucket: a burst, then so many a second. What is dropped is counted and told
+//! with the next line that passes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+/// Lines that may come at once.
+const BURST: f64 = 20.0;
+/// Lines a second that may come for ever.
+const PER_SECOND: f64 = 10.0;
+
+/// The bucket of one source: every line takes a token, time brings them back.
+pub struct LineLimiter {
+    bucket: Mutex<Bucket>,
+    dropped: AtomicU64,
+    written: AtomicU64,
+}
+
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+impl LineLimiter {
+    /// A full bucket.
+    pub fn new(now: Instant) -> Self {
+        let bucket = Mutex::new(Bucket {
+            tokens: BURST,
+            filled: now,
+        });
+        Self {
+            bucket,
+            dropped: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        }
+    }
+
+    /// Lines that went to the log, and lines that were too much.
+    pub fn counts(&self) -> (u64, u64) {
+        (
+            self.written.load(Ordering::Relaxed),
+            self.dropped.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Whether a line may be written; then with the number of lines dropped since the
+    /// last one.
+    pub fn admit(&self, now: Instant) -> Option<u64> {
+        let mut bucket = self.bucket.lock();
+        let passed = now.saturating_duration_since(bucket.filled).as_secs_f64();
+        bucket.tokens = (bucket.tokens + passed * PER_SECOND).min(BURST);
+        bucket.filled = now;
+        if bucket.tokens < 1.0 {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        bucket.tokens -= 1.0;
+        self.written.fetch_add(1, Ordering::Relaxed);
+        Some(self.dropped.swap(0, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_storm_is_cut_to_a_burst_and_comes_back_with_time() {
+        let start = Instant::now();
+        let log = LineLimiter::new(start);
+        let written = (0..100_000).filter(|_| log.admit(start).is_some()).count();
+        assert_eq!(written, BURST as usize);
+        assert_eq!(
+            log.admit(start + Duration::from_secs(1)),
+            Some(100_000 - 20)
+        );
+    }
+}

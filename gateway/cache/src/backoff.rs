@@ -1,0 +1,134 @@
+//! After a failed load: how long a key's stale copy is served without asking again.
+//!
+//! With the origin down and a thousand requests for one stale key, the origin sees
+//! a handful. The pause doubles with each failure, with jitter, up to a bound; a
+//! success forgets it. A pause may hold back refreshes behind readers alone. Kept in a
+//! bounded map: what falls out asks again, no more.
+
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+
+use crate::config;
+use crate::key::Key;
+
+/// Pauses of keys whose load failed.
+pub struct Backoff {
+    failures: Cache<Key, Pause, foldhash::fast::RandomState>,
+    base: Duration,
+    max: Duration,
+}
+
+#[derive(Clone, Copy)]
+struct Pause {
+    until: Instant,
+    failures: u32,
+    paused: Paused,
+}
+
+/// Which loads a pause holds back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Paused {
+    /// All of them: the origin failed.
+    All,
+    /// Those behind readers: the origin answers, but not what can be stored. Whoever may not
+    /// get the stale copy is not kept from asking.
+    Refreshes,
+}
+
+/// Keys remembered at most.
+const KEYS: u64 = 10_000;
+
+impl Backoff {
+    pub fn new(config: &config::Backoff) -> Self {
+        let failures = Cache::builder()
+            .max_capacity(KEYS)
+            .time_to_live(config.max.0 * 4 + Duration::from_secs(1))
+            .build_with_hasher(Default::default());
+        Self {
+            failures,
+            base: config.base.0,
+            max: config.max.0,
+        }
+    }
+
+    /// Whether every load of `key` is to wait.
+    pub fn pauses(&self, key: &[u8], now: Instant) -> bool {
+        self.pause(key, now) == Some(Paused::All)
+    }
+
+    /// Whether a refresh of `key` behind a reader is to wait.
+    pub fn pauses_refresh(&self, key: &[u8], now: Instant) -> bool {
+        self.pause(key, now).is_some()
+    }
+
+    fn pause(&self, key: &[u8], now: Instant) -> Option<Paused> {
+        let pause = self.failures.get(key)?;
+        (now < pause.until).then_some(pause.paused)
+    }
+
+    /// Notes a failed load. `dice` is any number; it decides the jitter.
+    pub fn failed(&self, key: &Key, paused: Paused, now: Instant, dice: u32) {
+        let failures = self.failures.get(key).map_or(0, |pause| pause.failures);
+        let pause = pause(self.base, self.max, failures, dice);
+        self.failures.insert(
+            key.clone(),
+            Pause {
+                until: now + pause,
+                failures: failures.saturating_add(1),
+                paused,
+            },
+        );
+    }
+
+    /// Notes a load that succeeded.
+    pub fn succeeded(&self, key: &Key) {
+        self.failures.invalidate(key.as_bytes());
+    }
+}
+
+/// `base` doubled `failures` times, at most `max`, of which 75 to 100 % by the dice.
+fn pause(base: Duration, max: Duration, failures: u32, dice: u32) -> Duration {
+    let full = base.saturating_mul(1 << failures.min(20)).min(max);
+    full.mul_f64(0.75 + 0.25 * f64::from(dice) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyBuf;
+    use crate::units;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_key_pauses_after_a_failure_until_a_success() {
+        let backoff = Backoff::new(&config::Backoff {
+            base: units::Duration::secs(1),
+            max: units::Duration::secs(30),
+        });
+        let (key, now) = (KeyBuf::default().to_key(), Instant::now());
+        assert!(!backoff.pauses(key.as_bytes(), now));
+        backoff.failed(&key, Paused::All, now, u32::MAX);
+        assert!(backoff.pauses(key.as_bytes(), now + Duration::from_millis(999)));
+        assert!(!backoff.pauses(key.as_bytes(), now + Duration::from_millis(1_001)));
+        backoff.failed(&key, Paused::All, now, u32::MAX);
+        assert!(
+            backoff.pauses(key.as_bytes(), now + Duration::from_millis(1_999)),
+            "it doubled"
+        );
+        backoff.succeeded(&key);
+        assert!(!backoff.pauses_refresh(key.as_bytes(), now));
+        backoff.failed(&key, Paused::Refreshes, now, u32::MAX);
+        assert!(backoff.pauses_refresh(key.as_bytes(), now));
+        assert!(!backoff.pauses(key.as_bytes(), now));
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_stays_within_its_bounds(failures in any::<u32>(), dice in any::<u32>()) {
+            let (base, max) = (Duration::from_millis(500), Duration::from_secs(30));
+            let pause = pause(base, max, failures, dice);
+            prop_assert!(pause >= base.mul_f64(0.74) && pause <= max);
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! One load a key: the first request leads, the others follow its flight.
+//!
+//! A flight is keyed by the look-up key, in a sharded map whose locks are held for
+//! a map operation only. What becomes of it is a [`Landing`]; followers wait for
+//! it and then read the body while it still streams.
+//!
+//! Invariant: a [`Leader`] lands its flight or its Drop abandons it: a lost or
+//! panicked leader frees its followers. Only the leader whose flight is in the map
+//! takes it out, so a late one never removes another's.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use http::StatusCode;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::Unshared;
+use crate::entry::{Entry, Marks};
+use crate::fill::Fill;
+use crate::key::{Hash64, Key};
+use crate::purge::{Order, PurgeLog, Watch};
+
+/// All flights of the process.
+pub struct Flights {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: foldhash::fast::RandomState,
+}
+
+type Shard = HashMap<Key, Arc<Flight>, foldhash::fast::RandomState>;
+
+/// Power of two; more than any machine's cores.
+const SHARDS: usize = 64;
+
+/// One load that is under way.
+struct Flight {
+    born: Order,
+    /// What purges know it by before its head arrives, and with it its tags.
+    marks: Marks,
+    /// Invalidations that leave no record are noted here while it is under way.
+    _watch: Watch,
+    /// The number of the request that leads; 0 where it has none.
+    led_by: u64,
+    landing: watch::Sender<Landing>,
+}
+
+/// What became of a flight.
+#[derive(Clone)]
+pub enum Landing {
+    /// Nothing yet.
+    InFlight,
+    /// The response may be shared and its body is arriving.
+    Streaming(Arc<Fill>),
+    /// A stored entry, whole: after a 304, or loaded at once.
+    Stored(Arc<Entry>),
+    /// The second tier had it.
+    Promoted(Arc<Entry>),
+    /// The response is the leader's client's alone, and so would be those of the requests that
+    /// [`Unshared`] includes: each of these goes on its own.
+    Private(Unshared),
+    /// The response is about the leader's own request and says nothing about others: one of
+    /// the followers loads next.
+    LeadersOwn,
+    /// The load failed. [`Failure::blame`] tells whether it failed for all.
+    Failed(Arc<Failure>),
+    /// The leader was lost: ask again.
+    Abandoned,
+}
+
+/// Why a load failed, in words for the client's status and `Proxy-Status` (RFC 9209).
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub status: StatusCode,
+    pub error: &'static str,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u32>,
+    /// For logs; clients never see it.
+    pub detail: String,
+    pub stale: StaleUse,
+    pub blame: Blame,
+    /// Nobody answered at all: no address, no connection, or it was closed.
+    pub disconnected: bool,
+}
+
+/// Whether a stale copy may stand in for what could not be loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StaleUse {
+    /// In its `stale_if_error` window.
+    InWindow,
+    /// In any case but where the response forbade it: a loader asked for it.
+    Asked,
+    Never,
+}
+
+/// What a failed load is put down to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blame {
+    /// Any request would have failed: those who waited share the failure.
+    AnyRequest,
+    /// Perhaps something in this very request: another one may go well.
+    PerhapsThisRequest,
+}
+
+/// A request's place at a key.
+pub enum Turn {
+    Lead(Leader),
+    Follow(Follower),
+}
+
+/// The duty to land a flight.
+pub struct Leader {
+    flights: Arc<Flights>,
+    key: Key,
+    flight: Arc<Flight>,
+}
+
+/// A wait for a landing.
+pub struct Follower {
+    landing: watch::Receiver<Landing>,
+    born: Order,
+    led_by: u64,
+}
+
+impl Failure {
+    /// A failure that a stale copy may stand in for in its window.
+    pub fn new(status: StatusCode, error: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            error,
+            retry_after: None,
+            detail: detail.into(),
+            stale: StaleUse::InWindow,
+            blame: Blame::AnyRequest,
+            disconnected: false,
+        }
+    }
+
+    /// The same, put down to something else.
+    pub fn blamed_on(self, blame: Blame) -> Self {
+        Self { blame, ..self }
+    }
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self {
+            shards,
+            hasher: Default::default(),
+        }
+    }
+}
+
+impl Flights {
+    /// Joins the flight for `key`, or becomes its leader. A flight that began before
+    /// a purge which reaches it takes no more followers: the newcomer leads anew. `number` is
+    /// the request's own, which followers of its load are told.
+    pub fn board(
+        self: &Arc<Self>,
+        key: &Key,
+        number: u64,
+        marks: impl FnOnce() -> Marks,
+        log: &PurgeLog,
+    ) -> Turn {
+        let mut shard = self.shard(key).lock();
+        match shard.entry(key.clone()) {
+            Place::Occupied(mut place) => match place.get() {
+                flight if !flight.is_overtaken(log) => Turn::Follow(flight.follow()),
+                _ => {
+                    let flight = Flight::new(log, marks(), number);
+                    place.insert(Arc::clone(&flight));
+                    Turn::Lead(self.leader(key, flight))
+                }
+            },
+            Place::Vacant(place) => {
+                let flight = Flight::new(log, marks(), number);
+                place.insert(Arc::clone(&flight));
+                Turn::Lead(self.leader(key, flight))
+            }
+        }
+    }
+
+    /// Leads a load that nobody follows, whatever flight there is for `key`. It begins now in
+    /// the order of purges, as every load does.
+    pub fn lead_apart(self: &Arc<Self>, key: &Key, marks: Marks, log: &PurgeLog) -> Leader {
+        self.leader(key, Flight::new(log, marks, 0))
+    }
+
+    /// How many flights there are.
+    pub fn count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    fn leader(self: &Arc<Self>, key: &Key, flight: Arc<Flight>) -> Leader {
+        Leader {
+            flights: Arc::clone(self),
+            key: key.clone(),
+            flight,
+        }
+    }
+
+    fn shard(&self, key: &Key) -> &Mutex<Shard> {
+        let hash: Hash64 = self.hasher.hash_one(key);
+        &self.shards[hash as usize & (SHARDS - 1)]
+    }
+
+    fn remove(&self, key: &Key, flight: &Arc<Flight>) {
+        let mut shard = self.shard(key).lock();
+        if shard.get(key).is_some_and(|held| Arc::ptr_eq(held, flight)) {
+            shard.remove(key);
+        }
+    }
+}
+
+impl Flight {
+    fn new(log: &PurgeLog, marks: Marks, led_by: u64) -> Arc<Self> {
+        // First: what is invalidated from its place in the order on is noted.
+        let watch = log.watch(&marks);
+        Arc::new(Self {
+            born: log.order(),
+            marks,
+            _watch: watch,
+            led_by,
+            landing: watch::Sender::new(Landing::InFlight),
+        })
+    }
+
+    /// Whether a purge reaches it: by what its response is known by (its tags), once the
+    /// head is here.
+    fn is_overtaken(&self, log: &PurgeLog) -> bool {
+        match &*self.landing.borrow() {
+            Landing::Streaming(fill) => log.hides(&fill.head.marks, self.born),
+            _ => log.hides(&self.marks, self.born),
+        }
+    }
+
+    fn follow(&self) -> Follower {
+        Follower {
+            landing: self.landing.subscribe(),
+            born: self.born,
+            led_by: self.led_by,
+        }
+    }
+}
+
+impl Leader {
+    /// Where the load stands in the order of purges.
+    pub fn born(&self) -> Order {
+        self.flight.born
+    }
+
+    /// What purges know the load by.
+    pub fn marks(&self) -> &Marks {
+        &self.flight.marks
+    }
+
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The leader's own client waits like a follower.
+    pub fn follow(&self) -> Follower {
+        self.flight.follow()
+    }
+
+    /// Lets followers read what is arriving. The flight stays open for more of them
+    /// until the leader is dropped, which it is once the entry is admitted.
+    pub fn stream(&self, fill: Arc<Fill>) {
+        self.flight.landing.send_replace(Landing::Streaming(fill));
+    }
+
+    /// Lets requests follow a load that was begun apart. False: they follow another one,
+    /// whose answer is arriving already.
+    pub fn takes_followers(&self) -> bool {
+        let mut shard = self.flights.shard(&self.key).lock();
+        match shard.entry(self.key.clone()) {
+            Place::Vacant(place) => {
+                place.insert(Arc::clone(&self.flight));
+                true
+            }
+            Place::Occupied(mut place) => {
+                let waits = matches!(*place.get().landing.borrow(), Landing::InFlight);
+                if waits {
+                    place.insert(Arc::clone(&self.flight));
+                }
+                waits
+            }
+        }
+    }
+
+    /// Waits until nobody waits for the landing any more: each has gone on with it, or left.
+    pub async fn all_followed(&self) {
+        self.flight.landing.closed().await;
+    }
+
+    /// Ends the flight. What is stored must be in L1 already: a later request
+    /// finds it there or leads anew.
+    pub fn land(self, landing: Landing) {
+        self.flights.remove(&self.key, &self.flight);
+        self.flight.landing.send_replace(landing);
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        self.flights.remove(&self.key, &self.flight);
+        self.flight.landing.send_if_modified(|landing| {
+            let lost = matches!(landing, Landing::InFlight);
+            if lost {
+                *landing = Landing::Abandoned;
+            }
+            lost
+        });
+    }
+}
+
+impl Follower {
+    /// The number of the request that leads; 0 where nobody noted one.
+    pub fn led_by(&self) -> u64 {
+        self.led_by
+    }
+
+    /// Waits until the flight has come to something.
+    pub async fn landing(&mut self) -> Landing {
+        let landed = self
+            .landing
+            .wait_for(|landing| !matches!(landing, Landing::InFlight))
+            .await;
+        // A closed channel is a leader that went without a word, which its Drop prevents.
+        landed.map_or(Landing::Abandoned, |landing| landing.clone())
+    }
+
+    /// Where the load stands in the order of purges.
+    pub fn born(&self) -> Order {
+        self.born
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Field, KeyBuf};
+    use crate::purge::{Kind, Selector};
+
+    fn key(text: &str) -> Key {
+        let mut key = KeyBuf::default();
+        key.push(Field::Path, text.as_bytes());
+        key.to_key()
+    }
+
+    fn failed() -> Landing {
+        Landing::Failed(Arc::new(Failure::new(StatusCode::BAD_GATEWAY, "x", "")))
+    }
+
+    fn lead(flights: &Arc<Flights>, log: &PurgeLog) -> Leader {
+        match flights.board(&key("a"), 0, Marks::default, log) {
+            Turn::Lead(leader) => leader,
+            Turn::Follow(_) => panic!("somebody leads already"),
+        }
+    }
+
+    fn follow(flights: &Arc<Flights>, log: &PurgeLog) -> Follower {
+        match flights.board(&key("a"), 0, Marks::default, log) {
+            Turn::Follow(follower) => follower,
+            Turn::Lead(_) => panic!("nobody leads"),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_leads_and_the_others_get_what_it_lands() {
+        let (flights, log) = (
+            Arc::new(Flights::default()),
+            PurgeLog::new(10, std::time::Duration::ZERO),
+        );
+        let leader = lead(&flights, &log);
+        let mut followers: Vec<_> = (0..100).map(|_| follow(&flights, &log)).collect();
+        leader.land(failed());
+        for follower in &mut followers {
+            assert!(matches!(follower.landing().await, Landing::Failed(_)));
+        }
+        assert_eq!(flights.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_lost_leader_frees_its_followers() {
+        let (flights, log) = (
+            Arc::new(Flights::default()),
+            PurgeLog::new(10, std::time::Duration::ZERO),
+        );
+        let leader = lead(&flights, &log);
+        let mut follower = follow(&flights, &log);
+        let task = tokio::spawn(async move {
+            let _leader = leader;
+            panic!("as a bug would");
+        });
+        assert!(task.await.is_err());
+        assert!(matches!(follower.landing().await, Landing::Abandoned));
+        drop(lead(&flights, &log));
+    }
+
+    #[tokio::test]
+    async fn a_load_apart_takes_the_place_of_one_that_has_no_answer_yet() {
+        let (flights, log) = (
+            Arc::new(Flights::default()),
+            PurgeLog::new(10, std::time::Duration::ZERO),
+        );
+        let slow = lead(&flights, &log);
+        let mut waiting = follow(&flights, &log);
+        let apart = flights.lead_apart(&key("a"), Marks::default(), &log);
+        assert!(apart.takes_followers());
+        let mut follower = follow(&flights, &log);
+        apart.land(failed());
+        assert!(matches!(follower.landing().await, Landing::Failed(_)));
+        slow.land(Landing::LeadersOwn);
+        assert!(matches!(waiting.landing().await, Landing::LeadersOwn));
+        assert_eq!(flights.count(), 0);
+    }
+
+    #[test]
+    fn a_flight_that_a_purge_reaches_takes_no_more_followers() {
+        let (flights, log) = (
+            Arc::new(Flights::default()),
+            PurgeLog::new(10, std::time::Duration::ZERO),
+        );
+        let old = lead(&flights, &log);
+        log.record(&Selector::All, Kind::Hard);
+        let new = lead(&flights, &log);
+        assert!(new.born() > old.born());
+        old.land(failed());
+        drop(follow(&flights, &log));
+        drop(new);
+        assert_eq!(
+            flights.count(),
+            0,
+            "the old leader did not take the new flight away"
+        );
+    }
+}

@@ -1,0 +1,433 @@
+//! What happens in the cache, as one enum that metrics and logs hang on.
+//!
+//! The names are those of the library this engine carries to HTTP. Emitting costs a
+//! counter: no lock, no allocation; the log line exists only at level debug.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+
+use crate::breaker::Passage;
+use crate::key::KeyId;
+use crate::record::Corrupt;
+
+/// One event.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    Hit,
+    Miss,
+    /// Stored in L1.
+    Set {
+        key: &'a [u8],
+        bytes: usize,
+    },
+    /// A key, a URL, or wider, was asked out.
+    Purge(Reach),
+    /// A request made invalid what is held here.
+    Invalidated,
+    /// A load began, went well (after this long), failed, or took too long.
+    LoaderStart {
+        key: &'a [u8],
+    },
+    LoaderSuccess {
+        key: &'a [u8],
+        took: Duration,
+    },
+    LoaderError {
+        key: &'a [u8],
+        detail: &'a str,
+    },
+    LoaderTimeout {
+        key: &'a [u8],
+    },
+    /// A request followed another's load, or went on its own.
+    InflightReuse,
+    InflightBypass(Alone),
+    /// A stale copy was served.
+    StaleHit(StaleReason),
+    NegativeSet {
+        key: &'a [u8],
+    },
+    /// A load that a purge had overtaken was not stored.
+    Overtaken {
+        key: &'a [u8],
+    },
+    /// A response carried more tags than are kept.
+    TagsDropped(usize),
+    Evicted(Eviction),
+    /// The second tier was asked for a request.
+    Below(Look),
+    /// A record was given to the second tier, or not.
+    Wrote(Wrote),
+    /// A node asked whose turn it is to load, or lost its turn.
+    Leased(Leased),
+    /// A record of the second tier that can't be used.
+    Corrupt(Corrupt),
+    /// Purges may have been missed: all that is older is hidden.
+    Gap,
+    /// Calls to the second tier are tried again, or not any more.
+    Breaker(Passage),
+}
+
+/// How far a purge reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    Key,
+    Url,
+    Prefix,
+    Pattern,
+    Tag,
+    Group,
+    Route,
+    All,
+}
+
+/// Why a request did not follow a flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Alone {
+    HitForMiss,
+    Private,
+    OtherVariant,
+    WaitTimeout,
+    /// Flights were lost, or of other variants, too often.
+    Unsettled,
+    /// It asks for a range of what only its own client gets.
+    Range,
+}
+
+/// Why a stale copy was served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StaleReason {
+    /// Inside `stale_while_revalidate`, or soft-purged.
+    Revalidating,
+    LoaderError,
+    SoftTimeout,
+    /// The key's load failed a moment ago.
+    Backoff,
+    /// The client said `max-stale`.
+    Tolerated,
+}
+
+/// Why L1 let an entry go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Eviction {
+    Expired,
+    Size,
+}
+
+/// What came of a look-up in the second tier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    Hit,
+    Miss,
+    /// The store failed.
+    Error,
+    /// The store was not asked: it failed a moment ago, is too busy, or its log is not known.
+    Skipped,
+    Corrupt,
+    /// Born under a purge log that is no more.
+    Outdated,
+    /// Born after purges that are not known here yet.
+    Ahead,
+}
+
+/// What became of a write to the second tier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wrote {
+    Stored,
+    /// Something later is there.
+    Overtaken,
+    /// The lease is another's now.
+    NotOwner,
+    TooLarge,
+    Error,
+    Skipped,
+}
+
+/// What came of asking for a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leased {
+    Owned,
+    Busy,
+    /// The store does not tell.
+    Unknown,
+    /// It was not renewed in time.
+    Lost,
+    /// Another node's load took longer than one waits.
+    Timeout,
+}
+
+macro_rules! names {
+    ($type:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
+        impl $type {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word in metrics and logs.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+        }
+    };
+}
+
+names!(Reach { Key => "key", Url => "url", Prefix => "prefix", Pattern => "pattern", Tag => "tag", Group => "group", Route => "route", All => "all" });
+names!(Alone { HitForMiss => "hit-for-miss", Private => "private", OtherVariant => "other-variant", WaitTimeout => "wait-timeout", Unsettled => "unsettled", Range => "range" });
+names!(StaleReason { Revalidating => "revalidating", LoaderError => "loader-error", SoftTimeout => "soft-timeout", Backoff => "backoff", Tolerated => "max-stale" });
+names!(Eviction { Expired => "expired", Size => "size" });
+names!(Look { Hit => "hit", Miss => "miss", Error => "error", Skipped => "skipped", Corrupt => "corrupt", Outdated => "outdated", Ahead => "ahead" });
+names!(Wrote { Stored => "stored", Overtaken => "overtaken", NotOwner => "not-owner", TooLarge => "too-large", Error => "error", Skipped => "skipped" });
+names!(Leased { Owned => "owned", Busy => "busy", Unknown => "unknown", Lost => "lost", Timeout => "timeout" });
+
+/// The events' counters, resolved once.
+pub struct Hooks {
+    hits: IntCounter,
+    misses: IntCounter,
+    sets: IntCounter,
+    purges: Box<[IntCounter]>,
+    invalidated: IntCounter,
+    loads: [IntCounter; 4],
+    load_seconds: Histogram,
+    coalesced: IntCounter,
+    alone: Box<[IntCounter]>,
+    stale: Box<[IntCounter]>,
+    negative: IntCounter,
+    overtaken: IntCounter,
+    tags_dropped: IntCounter,
+    evictions: Box<[IntCounter]>,
+    below: Box<[IntCounter]>,
+    writes: Box<[IntCounter]>,
+    leases: Box<[IntCounter]>,
+    corrupt: IntCounterVec,
+}
+
+impl Hooks {
+    /// Registers the counters.
+    ///
+    /// # Errors
+    /// When one is registered already: a registry serves one cache.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let lookups = vec(
+            registry,
+            "lamina_cache_lookups_total",
+            "Look-ups by tier and result.",
+            &["tier", "result"],
+        )?;
+        let purges = vec(
+            registry,
+            "lamina_cache_purges_total",
+            "Purges by selector.",
+            &["selector"],
+        )?;
+        let loads = vec(
+            registry,
+            "lamina_cache_loads_total",
+            "Loads of missing or stale values by outcome.",
+            &["outcome"],
+        )?;
+        let alone = vec(
+            registry,
+            "lamina_cache_uncoalesced_total",
+            "Requests that could not follow another's load, by reason.",
+            &["reason"],
+        )?;
+        let stale = vec(
+            registry,
+            "lamina_cache_stale_served_total",
+            "Stale answers by reason.",
+            &["reason"],
+        )?;
+        let evictions = vec(
+            registry,
+            "lamina_cache_evictions_total",
+            "Entries that a tier let go, by cause.",
+            &["tier", "cause"],
+        )?;
+        let writes = vec(
+            registry,
+            "lamina_l2_writes_total",
+            "Records given to the second tier, by outcome.",
+            &["outcome"],
+        )?;
+        let leases = vec(
+            registry,
+            "lamina_l2_leases_total",
+            "Turns to load that were asked for among nodes, by outcome.",
+            &["outcome"],
+        )?;
+        let corrupt = vec(
+            registry,
+            "lamina_l2_records_corrupt_total",
+            "Records of the second tier that could not be used, by reason.",
+            &["reason"],
+        )?;
+        let load_seconds = HistogramOpts::new(
+            "lamina_cache_load_duration_seconds",
+            "Time of successful loads to the response's head.",
+        )
+        .buckets(LOAD_BUCKETS.to_vec());
+        let load_seconds = Histogram::with_opts(load_seconds)?;
+        registry.register(Box::new(load_seconds.clone()))?;
+        let each = |vec: &IntCounterVec, names: &[&str]| {
+            names
+                .iter()
+                .map(|name| vec.with_label_values(&[name]))
+                .collect::<Box<[_]>>()
+        };
+        Ok(Self {
+            hits: lookups.with_label_values(&["l1", "hit"]),
+            misses: lookups.with_label_values(&["l1", "miss"]),
+            sets: one(registry, "lamina_cache_sets_total", "Entries stored.")?,
+            purges: each(
+                &purges,
+                &Reach::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
+            ),
+            invalidated: one(
+                registry,
+                "lamina_cache_invalidations_total",
+                "URLs and groups held here that unsafe requests made invalid.",
+            )?,
+            loads: ["start", "success", "error", "timeout"]
+                .map(|outcome| loads.with_label_values(&[outcome])),
+            load_seconds,
+            coalesced: one(
+                registry,
+                "lamina_cache_coalesced_requests_total",
+                "Requests that followed another's load.",
+            )?,
+            alone: each(
+                &alone,
+                &Alone::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
+            ),
+            stale: each(
+                &stale,
+                &StaleReason::ALL
+                    .iter()
+                    .map(|r| r.as_str())
+                    .collect::<Vec<_>>(),
+            ),
+            negative: one(
+                registry,
+                "lamina_cache_negative_sets_total",
+                "Negative answers stored.",
+            )?,
+            overtaken: one(
+                registry,
+                "lamina_cache_overtaken_loads_total",
+                "Loads not stored since a purge came in between.",
+            )?,
+            tags_dropped: one(
+                registry,
+                "lamina_cache_tags_dropped_total",
+                "Tags over the limits.",
+            )?,
+            evictions: Eviction::ALL
+                .iter()
+                .map(|cause| evictions.with_label_values(&["l1", cause.as_str()]))
+                .collect(),
+            below: Look::ALL
+                .iter()
+                .map(|look| lookups.with_label_values(&["l2", look.as_str()]))
+                .collect(),
+            writes: each(
+                &writes,
+                &Wrote::ALL.iter().map(|w| w.as_str()).collect::<Vec<_>>(),
+            ),
+            leases: each(
+                &leases,
+                &Leased::ALL.iter().map(|l| l.as_str()).collect::<Vec<_>>(),
+            ),
+            corrupt,
+        })
+    }
+
+    /// Tells everybody who wants to know.
+    pub fn emit(&self, event: Event<'_>) {
+        match event {
+            Event::Hit => self.hits.inc(),
+            Event::Miss => self.misses.inc(),
+            Event::Set { .. } => self.sets.inc(),
+            Event::Purge(reach) => self.purges[reach as usize].inc(),
+            Event::Invalidated => self.invalidated.inc(),
+            Event::LoaderStart { .. } => self.loads[0].inc(),
+            Event::LoaderSuccess { took, .. } => {
+                self.loads[1].inc();
+                self.load_seconds.observe(took.as_secs_f64());
+            }
+            Event::LoaderError { .. } => self.loads[2].inc(),
+            Event::LoaderTimeout { .. } => self.loads[3].inc(),
+            Event::InflightReuse => self.coalesced.inc(),
+            Event::InflightBypass(reason) => self.alone[reason as usize].inc(),
+            Event::StaleHit(reason) => self.stale[reason as usize].inc(),
+            Event::NegativeSet { .. } => self.negative.inc(),
+            Event::Overtaken { .. } => self.overtaken.inc(),
+            Event::TagsDropped(count) => self.tags_dropped.inc_by(count as u64),
+            Event::Evicted(cause) => self.evictions[cause as usize].inc(),
+            Event::Below(look) => self.below[look as usize].inc(),
+            Event::Wrote(wrote) => self.writes[wrote as usize].inc(),
+            Event::Leased(leased) => self.leases[leased as usize].inc(),
+            Event::Corrupt(corrupt) => self.corrupt.with_label_values(&[corrupt.as_str()]).inc(),
+            // Counted where they happen.
+            Event::Gap | Event::Breaker(_) => {}
+        }
+        log(event);
+    }
+}
+
+/// One line at level debug for the rarer events.
+fn log(event: Event<'_>) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    match event {
+        Event::Hit | Event::Miss => {}
+        Event::Set { key, bytes } => tracing::debug!(key = %KeyId::of(key), bytes, "set"),
+        Event::Purge(reach) => tracing::debug!(selector = reach.as_str(), "purge"),
+        Event::Invalidated => tracing::debug!("invalidated by a request"),
+        Event::LoaderStart { key } => tracing::debug!(key = %KeyId::of(key), "loader:start"),
+        Event::LoaderSuccess { key, took } => {
+            tracing::debug!(key = %KeyId::of(key), ?took, "loader:success")
+        }
+        Event::LoaderError { key, detail } => {
+            tracing::debug!(key = %KeyId::of(key), detail, "loader:error")
+        }
+        Event::LoaderTimeout { key } => tracing::debug!(key = %KeyId::of(key), "loader:timeout"),
+        Event::InflightReuse => tracing::debug!("inflight:reuse"),
+        Event::InflightBypass(reason) => {
+            tracing::debug!(reason = reason.as_str(), "inflight:bypass")
+        }
+        Event::StaleHit(reason) => tracing::debug!(reason = reason.as_str(), "stale:hit"),
+        Event::NegativeSet { key } => tracing::debug!(key = %KeyId::of(key), "negative:set"),
+        Event::Overtaken { key } => {
+            tracing::debug!(key = %KeyId::of(key), "a purge overtook the load")
+        }
+        Event::TagsDropped(count) => tracing::debug!(count, "tags dropped"),
+        Event::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
+        Event::Below(look) => tracing::debug!(result = look.as_str(), "l2"),
+        Event::Wrote(wrote) => tracing::debug!(outcome = wrote.as_str(), "l2:set"),
+        Event::Leased(leased) => tracing::debug!(outcome = leased.as_str(), "lock"),
+        Event::Corrupt(corrupt) => tracing::debug!(reason = corrupt.as_str(), "l2: corrupt record"),
+        Event::Gap => tracing::debug!("a gap opened: what is older is hidden"),
+        Event::Breaker(passage) => tracing::debug!(passage = passage.as_str(), "breaker"),
+    }
+}
+
+const LOAD_BUCKETS: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
+];
+
+fn vec(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
+    let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn one(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}

@@ -1,0 +1,424 @@
+//! A body that arrives once and is read by many, each at its own pace.
+//!
+//! While the object fits `max_object_bytes`, everything that arrived is kept, since
+//! it is the entry in the making: late and slow readers find it all. Once it grows
+//! beyond, it can't be stored; then what every reader has passed is dropped, at most the last
+//! `limit` bytes are kept, the load goes as fast as its fastest reader, and a reader who falls
+//! behind the window is cut loose. So a slow reader never slows the load or the others.
+//!
+//! When the body is whole, slow readers go on with the bytes of the entry, and the pieces
+//! that arrived are dropped: nothing is held twice.
+//!
+//! While more memory is held than may be (`http::memory`), a load goes as fast as its fastest
+//! reader from the start and keeps a smaller window, and one that nobody reads is given up. So
+//! is, after a while, any load that nobody reads: it may be one without an end.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
+
+use crate::entry::Marks;
+use crate::freshness::Freshness;
+use crate::http::body::BodyError;
+use crate::http::memory::stored::{StoredBody, StoredReaders};
+use crate::http::memory::{ConnectionMemory, PROCESS};
+use crate::http::vary::Vary;
+use crate::key::Key;
+
+/// A response whose body is arriving.
+pub struct Fill {
+    pub head: Head,
+    /// Where its readers say that they read, before and after it is stored.
+    pub readers: Arc<StoredReaders>,
+    limit: usize,
+    /// Of the connection that the load was begun for; None for a load behind the answers.
+    memory: Option<Arc<ConnectionMemory>>,
+    stream: Mutex<Stream>,
+}
+
+/// What is known of the response before its body.
+pub struct Head {
+    /// The key that it will be stored under, its variant included.
+    pub key: Key,
+    pub status: StatusCode,
+    /// As in [`crate::entry::Entry`].
+    pub headers: HeaderMap,
+    /// Fields for the client alone that it was loaded for (RFC 9111 §5.2.2.7).
+    pub own: HeaderMap,
+    /// What `Content-Length` promised.
+    pub length: Option<u64>,
+    pub freshness: Freshness,
+    /// With tags.
+    pub marks: Marks,
+    /// Which request fields chose this variant.
+    pub vary: Vary,
+}
+
+#[derive(Default)]
+struct Stream {
+    chunks: VecDeque<Bytes>,
+    /// All of it, in place of the chunks, once it has come and is stored.
+    whole: Option<Bytes>,
+    /// Number of the first chunk that is still here.
+    first: usize,
+    /// Bytes before that chunk.
+    dropped: u64,
+    /// Bytes that arrived in all.
+    arrived: u64,
+    /// How far the fastest reader is.
+    fastest: u64,
+    /// How far each reader is, by its number.
+    positions: HashMap<u64, u64>,
+    /// None while somebody reads.
+    unread_since: Option<Instant>,
+    next_reader: u64,
+    trailers: Option<HeaderMap>,
+    end: Option<End>,
+    waiting: Vec<Waker>,
+    /// Grows when the waiting are woken: tells a reader whether it still stands in the list.
+    woken: u64,
+    filler: Option<Waker>,
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Complete,
+    /// The origin broke off, or nobody was left to read what can't be stored.
+    Failed,
+}
+
+/// How far a load that can't be stored may run ahead of its fastest reader.
+const AHEAD: u64 = 256 << 10;
+
+/// The same for any load while memory is short: the next piece comes when the fastest reader
+/// has all before it.
+const AHEAD_WHEN_SHORT: u64 = 1;
+
+/// The window of a load that can't be stored while memory is short.
+const WINDOW_WHEN_SHORT: u64 = 512 << 10;
+
+/// How much memory there is for bodies that are arriving.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Enough,
+    /// The connection that the load is for holds more than it may.
+    Short,
+    /// All connections together do.
+    ShortForAll,
+}
+
+impl Fill {
+    /// `memory` is that of the connection that the load is begun for.
+    pub fn new(head: Head, limit: usize, memory: Option<Arc<ConnectionMemory>>) -> Arc<Self> {
+        Arc::new(Self {
+            head,
+            readers: StoredReaders::before_stored(),
+            limit,
+            memory,
+            stream: Mutex::new(Stream {
+                unread_since: Some(Instant::now()),
+                ..Stream::default()
+            }),
+        })
+    }
+
+    /// Adds what arrived and wakes the readers.
+    pub fn push(&self, data: Bytes) {
+        let memory = self.memory();
+        let mut stream = self.stream.lock();
+        stream.arrived += data.len() as u64;
+        stream.chunks.push_back(data);
+        if stream.arrived > self.limit as u64 {
+            stream.trim(match memory {
+                Memory::Enough => self.limit as u64,
+                Memory::Short | Memory::ShortForAll => WINDOW_WHEN_SHORT.min(self.limit as u64),
+            });
+        }
+        stream.wake();
+    }
+
+    /// Waits until more may be pushed. False: nobody reads what can't be stored, or what
+    /// there is no memory for.
+    pub async fn room(&self) -> bool {
+        std::future::poll_fn(|cx| {
+            let memory = self.memory();
+            let mut stream = self.stream.lock();
+            let storable = stream.arrived <= self.limit as u64;
+            let ahead = match memory {
+                Memory::Enough if storable => return Poll::Ready(true),
+                Memory::Enough => AHEAD,
+                Memory::Short | Memory::ShortForAll => AHEAD_WHEN_SHORT,
+            };
+            if stream.positions.is_empty() {
+                return Poll::Ready(storable && memory != Memory::ShortForAll);
+            }
+            if stream.arrived < stream.fastest + ahead {
+                return Poll::Ready(true);
+            }
+            stream.filler = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits until nobody has read for `limit`.
+    pub async fn unread_for(&self, limit: Duration) {
+        loop {
+            let since = self.stream.lock().unread_since;
+            let due = since.unwrap_or_else(Instant::now).checked_add(limit);
+            let Some(due) = due else {
+                return std::future::pending().await;
+            };
+            if since.is_some() && due <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(due.into()).await;
+        }
+    }
+
+    fn memory(&self) -> Memory {
+        match &self.memory {
+            _ if PROCESS.is_full() => Memory::ShortForAll,
+            Some(connection) if connection.is_full() => Memory::Short,
+            Some(_) | None => Memory::Enough,
+        }
+    }
+
+    /// Ends the body. Some: all of it, to be stored.
+    pub fn complete(&self, trailers: Option<HeaderMap>) -> Option<StoredBody> {
+        let short = {
+            let stream = self.stream.lock();
+            self.head
+                .length
+                .is_some_and(|promised| promised != stream.arrived)
+        };
+        if short {
+            self.fail();
+            return None;
+        }
+        let mut stream = self.stream.lock();
+        stream.trailers = trailers;
+        stream.end = Some(End::Complete);
+        stream.wake();
+        // Trailers are for those who read along: an entry has none, and nobody announced them
+        // (`Refusal::Trailers`).
+        let kept = stream.arrived <= self.limit as u64;
+        kept.then(|| {
+            let body = StoredBody::read_by(&self.readers, stream.join());
+            stream.chunks.clear();
+            stream.whole = Some(body.bytes());
+            body
+        })
+    }
+
+    /// Ends the body in the middle: every reader's connection breaks off as the origin's did.
+    pub fn fail(&self) {
+        let mut stream = self.stream.lock();
+        stream.end.get_or_insert(End::Failed);
+        stream.wake();
+    }
+
+    /// Whether it grew beyond what may be stored.
+    pub fn outgrown(&self) -> bool {
+        self.stream.lock().arrived > self.limit as u64
+    }
+
+    /// A reader from the start, or None when the start is gone already.
+    pub fn reader(self: &Arc<Self>) -> Option<Reader> {
+        let mut stream = self.stream.lock();
+        if stream.first > 0 {
+            return None;
+        }
+        let number = stream.next_reader;
+        stream.next_reader += 1;
+        stream.positions.insert(number, 0);
+        stream.unread_since = None;
+        drop(stream);
+        Some(Reader {
+            fill: Arc::clone(self),
+            number,
+            next: 0,
+            position: 0,
+            window: None,
+            listed: None,
+            trailers_sent: false,
+        })
+    }
+}
+
+impl Stream {
+    /// Drops the oldest chunks that every reader has passed, and more of them until at most
+    /// `window` bytes are held, but none that the fastest reader still has to read.
+    fn trim(&mut self, window: u64) {
+        let slowest = self.positions.values().min().copied().unwrap_or_default();
+        loop {
+            let held = self.arrived - self.dropped;
+            let until = if held > window { self.fastest } else { slowest };
+            let passed = |chunk: &mut Bytes| self.dropped + chunk.len() as u64 <= until;
+            let Some(chunk) = self.chunks.pop_front_if(passed) else {
+                return;
+            };
+            self.first += 1;
+            self.dropped += chunk.len() as u64;
+        }
+    }
+
+    fn wake(&mut self) {
+        self.woken += 1;
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    fn wake_filler(&mut self) {
+        if let Some(waker) = self.filler.take() {
+            waker.wake();
+        }
+    }
+
+    /// One buffer of the exact size: chunks are slices of larger read buffers.
+    fn join(&self) -> Bytes {
+        let mut body = BytesMut::with_capacity(self.arrived as usize);
+        self.chunks
+            .iter()
+            .for_each(|chunk| body.extend_from_slice(chunk));
+        body.freeze()
+    }
+}
+
+/// One client's view of a [`Fill`].
+pub struct Reader {
+    fill: Arc<Fill>,
+    number: u64,
+    /// Number of the next chunk.
+    next: usize,
+    /// Bytes before that chunk.
+    position: u64,
+    /// First and last byte that the client asked for.
+    window: Option<(u64, u64)>,
+    /// When it put itself into the list of the waiting, and by which waker.
+    listed: Option<(u64, Waker)>,
+    trailers_sent: bool,
+}
+
+impl Reader {
+    /// Restricts it to the bytes `first..=last`.
+    pub fn window(mut self, first: u64, last: u64) -> Self {
+        self.window = Some((first, last));
+        self
+    }
+
+    /// The part of a chunk at `at` that is inside the window.
+    fn clip(&self, at: u64, chunk: Bytes) -> Bytes {
+        let Some((first, last)) = self.window else {
+            return chunk;
+        };
+        let end = at + chunk.len() as u64;
+        let (from, to) = (first.clamp(at, end) - at, (last + 1).clamp(at, end) - at);
+        if from >= to {
+            Bytes::new()
+        } else {
+            chunk.slice(from as usize..to as usize)
+        }
+    }
+
+    fn past_window(&self) -> bool {
+        self.window.is_some_and(|(_, last)| self.position > last)
+    }
+}
+
+impl HttpBody for Reader {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let me = self.get_mut();
+        let fill = Arc::clone(&me.fill);
+        loop {
+            if me.past_window() {
+                return Poll::Ready(None);
+            }
+            let mut stream = fill.stream.lock();
+            if me.next < stream.first {
+                return Poll::Ready(Some(Err(BodyError::Aborted)));
+            }
+            let chunk = match &stream.whole {
+                Some(whole) => Some(whole.slice(me.position as usize..)).filter(|b| !b.is_empty()),
+                None => stream.chunks.get(me.next - stream.first).cloned(),
+            };
+            if let Some(chunk) = chunk {
+                let at = me.position;
+                me.next += 1;
+                me.position += chunk.len() as u64;
+                stream.positions.insert(me.number, me.position);
+                if me.position > stream.fastest {
+                    stream.fastest = me.position;
+                    stream.wake_filler();
+                }
+                drop(stream);
+                let part = me.clip(at, chunk);
+                if part.is_empty() {
+                    continue;
+                }
+                return Poll::Ready(Some(Ok(Frame::data(part))));
+            }
+            return match stream.end {
+                Some(End::Failed) => Poll::Ready(Some(Err(BodyError::Aborted))),
+                Some(End::Complete) if me.trailers_sent || me.window.is_some() => Poll::Ready(None),
+                Some(End::Complete) => {
+                    me.trailers_sent = true;
+                    Poll::Ready(
+                        stream
+                            .trailers
+                            .clone()
+                            .map(|trailers| Ok(Frame::trailers(trailers))),
+                    )
+                }
+                None => {
+                    let listed = me.listed.as_ref().is_some_and(|(woken, waker)| {
+                        *woken == stream.woken && waker.will_wake(cx.waker())
+                    });
+                    if !listed {
+                        stream.waiting.push(cx.waker().clone());
+                        me.listed = Some((stream.woken, cx.waker().clone()));
+                    }
+                    Poll::Pending
+                }
+            };
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (self.window, self.fill.head.length) {
+            (Some((first, last)), _) => SizeHint::with_exact(
+                (last + 1 - first).min(last + 1 - self.position.clamp(first, last + 1)),
+            ),
+            (None, Some(length)) => SizeHint::with_exact(length.saturating_sub(self.position)),
+            (None, None) => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut stream = self.fill.stream.lock();
+        stream.positions.remove(&self.number);
+        if stream.positions.is_empty() {
+            stream.unread_since = Some(Instant::now());
+        }
+        // The load may be waiting for somebody who has just left.
+        stream.wake_filler();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! The tier in the process: moka, bounded by bytes.
+//!
+//! moka's own clock holds the *hard* end of an entry's life; freshness is in the
+//! entry. A key that varies holds a list of what it varies by, and each variant has
+//! an entry of its own under the longer key.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName};
+use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
+use moka::sync::Cache;
+
+use crate::config;
+use crate::entry::Entry;
+use crate::freshness::State;
+use crate::http::vary::Vary;
+use crate::key::{Key, KeyBuf};
+use crate::purge::shared;
+
+/// The tier.
+pub struct L1 {
+    slots: Cache<Key, Slot, foldhash::fast::RandomState>,
+}
+
+/// What stands at a key.
+#[derive(Clone)]
+enum Slot {
+    Entry(Arc<Entry>),
+    /// The field lists that responses here varied by, newest first.
+    Varies(Arc<[Fields]>),
+}
+
+type Fields = Arc<[HeaderName]>;
+
+/// What a look-up found.
+pub enum L1Lookup {
+    Entry(Arc<Entry>),
+    /// The key varies and no variant fits; this is the key that a load should use.
+    NoVariant(Key),
+    Nothing,
+}
+
+/// Different `Vary` lists remembered for one key.
+const VARY_LISTS: usize = 4;
+/// How long a list is kept; without it the variants are not found.
+const VARY_LIFE: Duration = Duration::from_secs(7 * 86_400);
+
+struct Life;
+
+impl moka::Expiry<Key, Slot> for Life {
+    fn expire_after_create(&self, _: &Key, slot: &Slot, now: Instant) -> Option<Duration> {
+        Some(slot.life(now))
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Key,
+        slot: &Slot,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(slot.life(now))
+    }
+}
+
+impl Slot {
+    fn life(&self, now: Instant) -> Duration {
+        match self {
+            Self::Entry(entry) => entry.remaining_life(now),
+            Self::Varies(_) => VARY_LIFE,
+        }
+    }
+
+    fn size(&self, key: &Key) -> usize {
+        match self {
+            Self::Entry(entry) => entry.size(),
+            Self::Varies(lists) => {
+                key.as_bytes().len()
+                    + 200
+                    + lists.iter().map(|fields| fields.len() * 40).sum::<usize>()
+            }
+        }
+    }
+}
+
+impl L1 {
+    /// A new tier. `on_evict` is told what the size bound pushed out.
+    pub fn new(
+        config: &config::L1,
+        on_evict: impl Fn(RemovalCause) + Send + Sync + 'static,
+    ) -> Self {
+        // moka counts one number. With a bound on entries too, each weighs at least its share of the bytes.
+        let max = config.max_bytes.0;
+        let least = config
+            .max_entries
+            .map_or(1, |entries| max.div_ceil(entries.max(1)));
+        let slots = Cache::builder()
+            .max_capacity(max)
+            .weigher(move |key: &Key, slot: &Slot| {
+                u32::try_from((slot.size(key) as u64).max(least)).unwrap_or(u32::MAX)
+            })
+            .expire_after(Life)
+            .eviction_listener(move |_, _, cause| on_evict(cause))
+            .build_with_hasher(Default::default());
+        Self { slots }
+    }
+
+    /// Looks a request up.
+    pub fn find(&self, key: &KeyBuf, request: &HeaderMap) -> L1Lookup {
+        match self.slots.get(key.as_bytes()) {
+            None => L1Lookup::Nothing,
+            Some(Slot::Entry(entry)) => L1Lookup::Entry(entry),
+            Some(Slot::Varies(lists)) => self.find_variant(key, &lists, request),
+        }
+    }
+
+    /// The newest variant that fits (RFC 9111 §4.1).
+    fn find_variant(&self, key: &KeyBuf, lists: &[Fields], request: &HeaderMap) -> L1Lookup {
+        let fitting = lists.iter().filter_map(|fields| {
+            match self.slots.get(key.variant(fields, request).as_bytes())? {
+                Slot::Entry(entry) => Some(entry),
+                Slot::Varies(_) => None,
+            }
+        });
+        match fitting.max_by(|one, other| one.freshness.compare_origin(&other.freshness)) {
+            Some(entry) => L1Lookup::Entry(entry),
+            None => L1Lookup::NoVariant(lists.first().map_or_else(
+                || key.to_key(),
+                |fields| key.variant(fields, request).to_key(),
+            )),
+        }
+    }
+
+    /// Puts an entry in, under `primary` or the variant's key as its `Vary` says;
+    /// `entry.key` must be the same (see [`variant_key`]).
+    pub fn put(&self, primary: Key, vary: &Vary, entry: Arc<Entry>) {
+        if let Vary::Fields(fields) = vary {
+            self.note_vary(primary, fields);
+        }
+        self.slots.insert(entry.key.clone(), Slot::Entry(entry));
+    }
+
+    /// As [`put`](Self::put), for what was stored elsewhere a while ago: an entry that is
+    /// fresh by now and `shown`, or of a load after later purges, stays.
+    pub fn put_older(
+        &self,
+        primary: Key,
+        vary: &Vary,
+        entry: Arc<Entry>,
+        shown: impl Fn(&Entry) -> bool,
+    ) {
+        if let Vary::Fields(fields) = vary {
+            self.note_vary(primary, fields);
+        }
+        let slot = self.slots.entry(entry.key.clone());
+        let now = Instant::now();
+        let stays = |held: &Entry| match shared(held.born).cmp(&shared(entry.born)) {
+            Ordering::Greater => true,
+            Ordering::Equal => held.state(now) == State::Fresh && shown(held),
+            Ordering::Less => false,
+        };
+        slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
+            Some(Slot::Entry(held)) if stays(&held) => Op::Nop,
+            _ => Op::Put(Slot::Entry(Arc::clone(&entry))),
+        });
+    }
+
+    fn note_vary(&self, primary: Key, fields: &[HeaderName]) {
+        self.slots.entry(primary).and_upsert_with(|held| {
+            let known = match held.map(|h| h.into_value()) {
+                Some(Slot::Varies(lists)) => lists.to_vec(),
+                _ => Vec::new(),
+            };
+            if known.first().is_some_and(|newest| **newest == *fields) {
+                return Slot::Varies(known.into());
+            }
+            let others = known
+                .into_iter()
+                .filter(|list| **list != *fields)
+                .take(VARY_LISTS - 1);
+            Slot::Varies(std::iter::once(fields.into()).chain(others).collect())
+        });
+    }
+
+    /// The lists of fields that the responses of `primary` vary by, the newest first.
+    pub fn lists(&self, primary: &Key) -> Vec<Vec<HeaderName>> {
+        match self.slots.get(primary.as_bytes()) {
+            Some(Slot::Varies(lists)) => lists.iter().map(|fields| fields.to_vec()).collect(),
+            Some(Slot::Entry(_)) | None => Vec::new(),
+        }
+    }
+
+    /// The entry at this whole key, purged or not.
+    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        match self.slots.get(key.as_bytes()) {
+            Some(Slot::Entry(entry)) => Some(entry),
+            Some(Slot::Varies(_)) | None => None,
+        }
+    }
+
+    /// Takes this entry out, and not one that has replaced it.
+    pub fn remove(&self, entry: &Arc<Entry>) {
+        let slot = self.slots.entry(entry.key.clone());
+        slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
+            Some(Slot::Entry(held)) if Arc::ptr_eq(&held, entry) => Op::Remove,
+            _ => Op::Nop,
+        });
+    }
+
+    /// Every entry, for the sweep. Slow: never on a request.
+    pub fn entries(&self) -> impl Iterator<Item = Arc<Entry>> + '_ {
+        self.slots.iter().filter_map(|(_, slot)| match slot {
+            Slot::Entry(entry) => Some(entry),
+            Slot::Varies(_) => None,
+        })
+    }
+
+    /// Lets moka evict and expire what is due.
+    pub fn tend(&self) {
+        self.slots.run_pending_tasks();
+    }
+
+    /// Entries, as of the last tending.
+    pub fn entry_count(&self) -> u64 {
+        self.slots.entry_count()
+    }
+
+    /// Bytes, as of the last tending.
+    pub fn bytes(&self) -> u64 {
+        self.slots.weighted_size()
+    }
+}
+
+/// The key that a response with this `Vary` is stored under.
+pub fn variant_key(primary: &KeyBuf, vary: &Vary, request: &HeaderMap) -> Key {
+    match vary {
+        Vary::Fields(fields) => primary.variant(fields, request).to_key(),
+        Vary::None | Vary::Any => primary.to_key(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::freshness::Freshness;
+    use http::StatusCode;
+
+    fn entry() -> Arc<Entry> {
+        let freshness = Freshness {
+            received: Instant::now(),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::from_secs(60),
+            while_revalidate: Duration::ZERO,
+            if_error: Duration::ZERO,
+            must_revalidate: false,
+        };
+        Arc::new(Entry::new(
+            KeyBuf::default().to_key(),
+            StatusCode::OK,
+            HeaderMap::new(),
+            bytes::Bytes::new(),
+            freshness,
+            Default::default(),
+            1,
+        ))
+    }
+
+    /// Guards against a sweep, or a late load, that takes a newer load's entry away.
+    #[test]
+    fn removing_an_entry_leaves_the_one_that_replaced_it() {
+        let l1 = L1::new(&config::L1::default(), |_| {});
+        let (old, new) = (entry(), entry());
+        let put = |entry: &Arc<Entry>| l1.put(entry.key.clone(), &Vary::None, Arc::clone(entry));
+        put(&old);
+        put(&new);
+        l1.remove(&old);
+        assert_eq!(l1.entries().count(), 1);
+        l1.remove(&new);
+        assert_eq!(l1.entries().count(), 0);
+    }
+}

@@ -1,0 +1,170 @@
+//! Frees in the store what purges hide: space, nothing else.
+//!
+//! A purge is a record in the log, and what it reaches is hidden from then on, wherever it
+//! lies. The node that appended it then walks the index, page by page with pauses, and
+//! removes the records that were born before it: no other node does, so nobody removes
+//! twice what may have been stored again meanwhile. Purges that come during a walk are
+//! done together in the next one.
+//!
+//! Invariant: no record is removed that was born after the purge: the store compares. One
+//! that stays though it is hidden (written late, not noted, the store failed) costs its
+//! space until it expires, and nothing else.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, Registry};
+use tokio::sync::Notify;
+
+use super::L2;
+use super::guard::{Call, Failed};
+use super::list::{Cursor, PAGE, reaches};
+use super::store::{LogPlace, Member, Page, Purge, StoreKey};
+use crate::purge::{Selector, Statement, Urls};
+
+/// Purges that wait to be walked for at most; more free nothing.
+const WAITING: usize = 256;
+/// Between two pages: a walk looks at some 10,000 members a second at most.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Between two attempts at a page, growing, and how many there are: about a minute.
+const RETRY: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+const ATTEMPTS: u32 = 10;
+
+/// The purges whose records are to be removed.
+pub(super) struct Clearing {
+    queue: Mutex<VecDeque<Goal>>,
+    wake: Notify,
+    /// Whether there is an index to walk.
+    is_possible: bool,
+    removed: IntCounter,
+    given_up: IntCounter,
+}
+
+/// What was purged, and where in the order.
+struct Goal {
+    what: What,
+    before: LogPlace,
+}
+
+enum What {
+    Urls(Urls),
+    All,
+}
+
+impl Clearing {
+    pub(super) fn new(is_possible: bool, registry: &Registry) -> prometheus::Result<Self> {
+        let removed = IntCounter::new(
+            "lamina_l2_cleared_total",
+            "Records that were removed from the second tier since a purge hides them.",
+        )?;
+        let given_up = IntCounter::new(
+            "lamina_l2_clearings_failed_total",
+            "Purges that hide records which were not looked for to the end.",
+        )?;
+        registry.register(Box::new(removed.clone()))?;
+        registry.register(Box::new(given_up.clone()))?;
+        Ok(Self {
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            is_possible,
+            removed,
+            given_up,
+        })
+    }
+
+    /// Takes in a purge that got its place in the log.
+    pub(super) fn logged(&self, purge: &Purge, before: LogPlace) {
+        if !self.is_possible || purge.soft {
+            return;
+        }
+        // By the index only URLs are known.
+        let what = match purge.selector.parse() {
+            Ok(Statement::Purged(_, Selector::Prefix(prefix))) => {
+                What::Urls(Urls::beginning(&prefix))
+            }
+            Ok(Statement::Purged(_, Selector::Pattern(pattern))) => {
+                What::Urls(Urls::like(&pattern))
+            }
+            Ok(Statement::Purged(_, Selector::All)) => What::All,
+            Ok(_) | Err(_) => return,
+        };
+        let mut queue = self.queue.lock();
+        match queue.len() < WAITING {
+            true => queue.push_back(Goal { what, before }),
+            false => self.given_up.inc(),
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+}
+
+impl L2 {
+    /// Removes what purges hide, for ever.
+    pub(super) async fn clear_behind(&self) {
+        loop {
+            let goals: Vec<_> = self.clearing.queue.lock().drain(..).collect();
+            if goals.is_empty() {
+                self.clearing.wake.notified().await;
+                continue;
+            }
+            if let Err(error) = self.walk(&goals).await {
+                self.clearing.given_up.inc_by(goals.len() as u64);
+                tracing::warn!(%error, purges = goals.len(), "what purges hide stays in the second tier until it expires");
+            }
+        }
+    }
+
+    async fn walk(&self, goals: &[Goal]) -> Result<(), Failed> {
+        let mut at = Cursor::default();
+        while at.shard() < self.index.shards() {
+            let next = self.clear_patiently(at, goals).await?;
+            at = at.after(next);
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Clears one page, in several attempts: the store may be away for a moment.
+    async fn clear_patiently(&self, at: Cursor, goals: &[Goal]) -> Result<u64, Failed> {
+        let mut pause = RETRY;
+        for _ in 1..ATTEMPTS {
+            if let Ok(next) = self.clear_page(at, goals).await {
+                return Ok(next);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+        self.clear_page(at, goals).await
+    }
+
+    /// Clears one page; answers where the next one begins.
+    async fn clear_page(&self, at: Cursor, goals: &[Goal]) -> Result<u64, Failed> {
+        let page = self
+            .guard
+            .call(Call::List, |store| store.page(at.shard(), at.place(), PAGE));
+        let Page { members, next } = page.await?;
+        for goal in goals {
+            let hidden = members.iter().filter(|member| goal.reaches(member));
+            let keys: Vec<StoreKey> = hidden.map(|member| member.key).collect();
+            for some in keys.chunks(PAGE) {
+                let removed = self.guard.call(Call::Clear, |store| {
+                    store.clear(at.shard(), some, goal.before)
+                });
+                self.clearing.removed.inc_by(removed.await? as u64);
+            }
+        }
+        Ok(next)
+    }
+}
+
+impl Goal {
+    fn reaches(&self, member: &Member) -> bool {
+        member.born < self.before.order
+            && match &self.what {
+                What::Urls(urls) => reaches(urls, &member.text),
+                What::All => true,
+            }
+    }
+}

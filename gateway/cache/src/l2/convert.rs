@@ -1,0 +1,130 @@
+//! Entries as records and back, and the work on their bytes.
+//!
+//! Invariant: age only grows: by the time in L1, in the queue, and in the store, each by a
+//! clock of its own, and never less than since the record was written by its own word.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::config;
+use super::put::Write;
+use super::store::LogPlace;
+use crate::entry::Entry;
+use crate::freshness::Freshness;
+use crate::key::Key;
+use crate::purge::Order;
+use crate::record::{self, Compression, Corrupt, Moment, Record, Stored};
+
+/// Records from this size on are encoded and decoded off the runtime's threads.
+const LARGE: usize = 32 << 10;
+/// The same for compressed ones: they grow.
+const LARGE_COMPRESSED: usize = 2 << 10;
+
+/// What the store holds of an entry that was born at `born`. None: it would be of no use there.
+pub(crate) fn stored(
+    entry: &Entry,
+    lifetime: Duration,
+    born: LogPlace,
+    max_life: Duration,
+) -> Option<Stored> {
+    let (now, written) = (Instant::now(), Moment::now());
+    let freshness = Freshness {
+        lifetime,
+        ..entry.freshness
+    };
+    let gone = now.saturating_duration_since(freshness.received);
+    let life = freshness
+        .hard_life(entry.has_validator())
+        .saturating_sub(gone)
+        .min(max_life);
+    (!life.is_zero()).then(|| Stored {
+        status: entry.status,
+        headers: entry.headers.clone(),
+        body: entry.body.bytes(),
+        marks: entry.marks.clone(),
+        born: born.order,
+        generation: born.generation,
+        age: freshness.age(now),
+        life,
+        written: written.wall,
+        uptime: written.uptime,
+        lifetime,
+        while_revalidate: freshness.while_revalidate,
+        if_error: freshness.if_error,
+        must_revalidate: freshness.must_revalidate,
+    })
+}
+
+/// The entry that a record makes here, where its load began at `born` in our own order.
+pub(crate) fn entry(key: Key, stored: Stored, born: Order) -> Entry {
+    let freshness = Freshness {
+        received: Instant::now(),
+        initial_age: stored.age,
+        lifetime: stored.lifetime,
+        while_revalidate: stored.while_revalidate,
+        if_error: stored.if_error,
+        must_revalidate: stored.must_revalidate,
+    };
+    Entry::new(
+        key,
+        stored.status,
+        stored.headers,
+        stored.body,
+        freshness,
+        stored.marks,
+        born,
+    )
+}
+
+/// The record and how long it lives from now. None: it is too large for one, or has lived.
+pub(super) async fn encode(
+    write: &Arc<Write>,
+    options: &record::Options,
+) -> Option<(Bytes, Duration)> {
+    let encode = |write: &Write, options: &record::Options| {
+        let record = write.aged()?;
+        let life = write.left();
+        let bytes = record::encode(&write.whole_key, &record, options).ok()?;
+        Some((bytes, life))
+    };
+    if write.size() < LARGE {
+        return encode(write, options);
+    }
+    let (write, options) = (Arc::clone(write), options.clone());
+    tokio::task::spawn_blocking(move || encode(&write, &options))
+        .await
+        .ok()?
+}
+
+pub(super) async fn decode(
+    key: &[u8],
+    bytes: Bytes,
+    options: &record::Options,
+) -> Result<Record, Corrupt> {
+    let large = match bytes.starts_with(b"HC1M") {
+        true => LARGE,
+        false => LARGE_COMPRESSED,
+    };
+    if bytes.len() < large {
+        return record::decode(key, &bytes, &options.limits, &options.seal);
+    }
+    let (key, options) = (key.to_vec(), options.clone());
+    let decode = move || record::decode(&key, &bytes, &options.limits, &options.seal);
+    tokio::task::spawn_blocking(decode)
+        .await
+        .unwrap_or(Err(Corrupt::Form))
+}
+
+pub(super) fn compression(config: config::Compress) -> Option<Compression> {
+    let codec = match config.codec {
+        config::Codec::None => return None,
+        config::Codec::Gzip => record::Codec::GZIP,
+        config::Codec::Zstd => record::Codec::ZSTD,
+    };
+    Some(Compression {
+        codec,
+        min_bytes: config.min_bytes.as_usize(),
+    })
+}

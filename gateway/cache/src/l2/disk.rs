@@ -1,0 +1,280 @@
+//! The second tier on this machine's disk: one redb file, for one node.
+//!
+//! Inside: `tables` (what a transaction does), `writer` (the one thread that writes), `open`
+//! and `file` (the database is opened, or begun anew), `aside` (what was damaged or not ours),
+//! `access` (who reads while it is closed), `clock` (its own time), `outage`, `owed` and `trust` (a disk that takes no
+//! writes). Reads are snapshots and wait for no writer.
+//!
+//! Invariant: a crash at any moment leaves the state after some durable transaction, with
+//! every purge that was answered in it, or a file that is not believed at the next start.
+
+mod access;
+mod aside;
+mod clock;
+pub mod config;
+mod file;
+mod open;
+mod outage;
+mod owed;
+mod tables;
+mod trust;
+mod writer;
+
+use std::io;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use redb::{ReadTransaction, ReadableDatabase};
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::store::{
+    Acquired, Found, Lease, Log, LogPlace, Purge, Put, Refusal, Store, StoreError, StoreKey,
+    Written,
+};
+use crate::key::Hash64;
+use crate::purge::Order;
+use access::{Access, TimedDatabase};
+use writer::{Command, Effect, Work};
+
+pub use open::{OpenError, open};
+
+/// The store.
+pub struct Disk {
+    access: Arc<Access>,
+    /// std's sender is for one thread at a time.
+    commands: Mutex<Sender<Command>>,
+    appended: Arc<Notify>,
+    /// Why nothing is written; none while it is.
+    writes: watch::Receiver<Option<StoreError>>,
+}
+
+impl Disk {
+    async fn write(&self, work: Work) -> Result<Effect, StoreError> {
+        self.send(work)?.await.map_err(|_| gone())?
+    }
+
+    fn send(
+        &self,
+        work: Work,
+    ) -> Result<oneshot::Receiver<Result<Effect, StoreError>>, StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .send(Command { work, done })
+            .map_err(|_| gone())?;
+        Ok(answer)
+    }
+
+    /// Runs a read where it may block, and survives what a damaged page does.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&TimedDatabase) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let access = Arc::clone(&self.access);
+        let answer = tokio::task::spawn_blocking(move || access.with(read))
+            .await
+            .map_err(|_| StoreError::Corrupt("a page can't be read".into()))?;
+        if matches!(answer, Err(StoreError::Refused(..))) && self.access.is_open() {
+            // redb reads nothing more after a fault of the disk: a write makes the writer see
+            // that, and open the file again. Nobody waits for it.
+            drop(self.send(Work::Sync));
+        }
+        answer
+    }
+}
+
+impl Store for Disk {
+    fn kind(&self) -> &'static str {
+        "disk"
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
+        let key = *key;
+        let read =
+            move |timed: &TimedDatabase| found(timed, &timed.database.begin_read()?, &key, max);
+        async move { self.read(read).await? }.boxed()
+    }
+
+    fn get_noted<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        max: usize,
+        number: Hash64,
+    ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
+        let key = *key;
+        let read = move |timed: &TimedDatabase| {
+            let read = timed.database.begin_read()?;
+            let invalidated = tables::invalidated(&read, &[number])?;
+            Ok(found(timed, &read, &key, max)?.map(|found| (found, invalidated)))
+        };
+        async move { self.read(read).await? }.boxed()
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        number: Hash64,
+        at: LogPlace,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let at = at.order;
+        let work = Work::Invalidate { number, at };
+        async move { Ok(self.write(work).await? == Effect::Took) }.boxed()
+    }
+
+    fn invalidated<'a>(
+        &'a self,
+        numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Order, StoreError>> {
+        let numbers = numbers.to_vec();
+        let read = move |timed: &TimedDatabase| {
+            tables::invalidated(&timed.database.begin_read()?, &numbers)
+        };
+        self.read(read).boxed()
+    }
+
+    fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
+        self.put_noted(put, &[])
+    }
+
+    fn put_noted<'a>(
+        &'a self,
+        put: Put<'a>,
+        numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Written, StoreError>> {
+        let work = Work::Put {
+            key: *put.key,
+            record: put.record,
+            life: put.life,
+            since: Instant::now(),
+            born: put.born.order,
+            numbers: numbers.to_vec(),
+        };
+        async move {
+            match self.write(work).await? {
+                Effect::Took => Ok(Written::Stored),
+                Effect::None => Ok(Written::Overtaken),
+            }
+        }
+        .boxed()
+    }
+
+    fn delete<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        at: LogPlace,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let (key, at) = (*key, at.order);
+        async move { self.write(Work::Delete { key, at }).await.map(drop) }.boxed()
+    }
+
+    fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>> {
+        let purge = purge.clone();
+        async move {
+            self.write(Work::Append { purge, last }).await?;
+            self.read_log(last).await
+        }
+        .boxed()
+    }
+
+    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>> {
+        self.read(move |timed| tables::log(&timed.database.begin_read()?, after))
+            .boxed()
+    }
+
+    fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>> {
+        async move {
+            let appended = self.appended.notified();
+            let log = self.read_log(after).await?;
+            if !log.purges.is_empty() {
+                return Ok(log);
+            }
+            // Either way the log is read again.
+            let _ = tokio::time::timeout(patience, appended).await;
+            self.read_log(after).await
+        }
+        .boxed()
+    }
+
+    /// There is no other node.
+    fn acquire<'a>(
+        &'a self,
+        _lease: &'a Lease,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
+        async { Ok(Acquired::Owned) }.boxed()
+    }
+
+    fn renew<'a>(
+        &'a self,
+        _lease: &'a Lease,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async { Ok(true) }.boxed()
+    }
+
+    fn release<'a>(&'a self, _lease: &'a Lease) -> BoxFuture<'a, Result<bool, StoreError>> {
+        async { Ok(true) }.boxed()
+    }
+
+    fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move { self.write(Work::Sync).await.map(drop) }.boxed()
+    }
+
+    fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {
+        Some(self.writes.clone())
+    }
+}
+
+fn found(
+    timed: &TimedDatabase,
+    read: &ReadTransaction,
+    key: &StoreKey,
+    max: usize,
+) -> Result<Result<Option<Found>, StoreError>, redb::Error> {
+    let now = timed.clock.now();
+    let found = tables::get(read, &key.id, |row| {
+        let size = row.record.len();
+        if size > max {
+            return Err(StoreError::TooLarge { size, limit: max });
+        }
+        let left = Duration::from_millis(row.expires.saturating_sub(now));
+        let record = Bytes::copy_from_slice(row.record);
+        Ok((!left.is_zero()).then_some(Found { record, left }))
+    });
+    Ok(found?.unwrap_or(Ok(None)))
+}
+
+fn failed(error: &redb::Error) -> StoreError {
+    match error {
+        redb::Error::Io(error) => io_failed(error),
+        redb::Error::PreviousIo => StoreError::Refused(Refusal::Disk, error.to_string()),
+        other => StoreError::Corrupt(other.to_string()),
+    }
+}
+
+fn io_failed(error: &io::Error) -> StoreError {
+    let refusal = match file::is_full(error) {
+        true => Refusal::DiskFull,
+        false => Refusal::Disk,
+    };
+    StoreError::Refused(refusal, error.to_string())
+}
+
+fn gone() -> StoreError {
+    StoreError::Down("the thread that writes has ended; its last words are in the log".into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! The database as readers and the writer share it: open, or shut for a reason.
+
+use parking_lot::{Mutex, RwLock};
+use redb::Database;
+
+use super::clock::Clock;
+use super::failed;
+use crate::l2::store::StoreError;
+
+/// An open database and its time.
+pub(super) struct TimedDatabase {
+    pub(super) database: Database,
+    pub(super) clock: Clock,
+}
+
+/// What readers and the writer go by.
+pub(super) struct Access {
+    state: RwLock<DatabaseState>,
+    /// The first fault of the disk since the database was opened: redb tells it once, and later
+    /// only that there was one.
+    fault: Mutex<Option<StoreError>>,
+}
+
+enum DatabaseState {
+    Open(TimedDatabase),
+    Shut(StoreError),
+}
+
+impl Access {
+    pub(super) fn open(database: TimedDatabase) -> Self {
+        Self::of(DatabaseState::Open(database))
+    }
+
+    pub(super) fn shut(why: StoreError) -> Self {
+        Self::of(DatabaseState::Shut(why))
+    }
+
+    fn of(state: DatabaseState) -> Self {
+        Self {
+            state: RwLock::new(state),
+            fault: Mutex::default(),
+        }
+    }
+
+    /// Does something with the database.
+    ///
+    /// # Errors
+    /// When it is shut, or the disk or the file fails.
+    pub(super) fn with<T>(
+        &self,
+        what: impl FnOnce(&TimedDatabase) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        match &*self.state.read() {
+            DatabaseState::Open(database) => what(database).map_err(|error| self.named(&error)),
+            DatabaseState::Shut(why) => Err(why.clone()),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(&*self.state.read(), DatabaseState::Open(_))
+    }
+
+    /// Waits for those who read, and closes the file.
+    pub(super) fn close(&self, why: StoreError) {
+        let before = std::mem::replace(&mut *self.state.write(), DatabaseState::Shut(why));
+        // Closing writes; nobody waits for that.
+        drop(before);
+    }
+
+    pub(super) fn reopen(&self, database: TimedDatabase) {
+        *self.fault.lock() = None;
+        *self.state.write() = DatabaseState::Open(database);
+    }
+
+    fn named(&self, error: &redb::Error) -> StoreError {
+        let mut fault = self.fault.lock();
+        match error {
+            redb::Error::Io(_) => fault.get_or_insert_with(|| failed(error)).clone(),
+            redb::Error::PreviousIo => fault.clone().unwrap_or_else(|| failed(error)),
+            _ => failed(error),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The time of the disk tier: it never goes back and never leaps while the machine runs, however
+//! the wall clock is set.
+//!
+//! It is kept in the database with the machine's uptime. After a restart of the process it goes
+//! on by that; after one of the machine by the wall clock, but never from before what was kept.
+
+use std::time::{Duration, Instant};
+
+use crate::record::{Moment, Uptime};
+
+/// Goes on from some moment.
+#[derive(Clone, Copy)]
+pub(super) struct Clock {
+    time: u64,
+    since: Instant,
+}
+
+/// A time of the clock, as the database keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ClockMark {
+    /// Milliseconds; those of the Unix epoch when the clock was first used.
+    pub(super) time: u64,
+    /// The machine's uptime then.
+    pub(super) uptime: Option<Uptime>,
+}
+
+impl Clock {
+    /// Goes on from what was kept.
+    pub(super) fn resume(kept: Option<ClockMark>, now: &Moment) -> Self {
+        let wall = millis(now.wall);
+        let time = kept.map_or(wall, |kept| match passed(&kept, now) {
+            Some(passed) => kept.time.saturating_add(millis(passed)),
+            None => kept.time.max(wall),
+        });
+        Self {
+            time,
+            since: Instant::now(),
+        }
+    }
+
+    /// Milliseconds.
+    pub(super) fn now(&self) -> u64 {
+        self.time.saturating_add(millis(self.since.elapsed()))
+    }
+
+    /// What is to be kept.
+    pub(super) fn kept(&self) -> ClockMark {
+        ClockMark {
+            time: self.now(),
+            uptime: Moment::now().uptime,
+        }
+    }
+}
+
+fn passed(kept: &ClockMark, now: &Moment) -> Option<Duration> {
+    now.uptime?.since(&kept.uptime?)
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(wall: u64, boot: u64, up: u64) -> Moment {
+        Moment {
+            wall: Duration::from_secs(wall),
+            uptime: Some(Uptime {
+                boot,
+                at: Duration::from_secs(up),
+            }),
+        }
+    }
+
+    #[test]
+    fn it_goes_on_by_the_uptime_and_never_goes_back() {
+        let resumed = |kept, now: &Moment| Clock::resume(kept, now).time;
+        assert_eq!(resumed(None, &at(10_000, 1, 50)), 10_000_000);
+        let kept = ClockMark {
+            time: 10_000_000,
+            uptime: at(0, 1, 50).uptime,
+        };
+        for wall in [6_000, 10_007, 14_000] {
+            assert_eq!(resumed(Some(kept), &at(wall, 1, 57)), 10_007_000);
+        }
+        assert_eq!(resumed(Some(kept), &at(6_000, 2, 3)), 10_000_000);
+        assert_eq!(resumed(Some(kept), &at(14_000, 2, 3)), 14_000_000);
+    }
+}

@@ -1,0 +1,233 @@
+//! The file of the database: opened, examined, begun anew, and whether its disk has room.
+//!
+//! A file that is damaged, or no database, is set aside and a new one begun; one that lacks
+//! purges is removed. A cache that can't be read is an empty cache, and no reason not to start.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError};
+
+use super::access::TimedDatabase;
+use super::clock::Clock;
+use super::trust::TrustMarker;
+use super::{aside, tables};
+use crate::record::Moment;
+
+/// The mode of the files: our user alone.
+pub(super) const PRIVATE: u32 = 0o600;
+/// Memory for pages of the file.
+const PAGES: usize = 32 << 20;
+/// Bytes that a disk with room takes.
+static ROOM: [u8; 256 << 10] = [0; 256 << 10];
+
+/// The file, and whether it is believed.
+pub(super) struct DatabaseFile {
+    path: PathBuf,
+    pub(super) trust: TrustMarker,
+}
+
+/// Why it can't be opened.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    /// Another process has it.
+    InUse,
+    /// The disk has no room.
+    Full(io::Error),
+    /// We may not have it, or the disk fails.
+    File(io::Error),
+    Database(redb::Error),
+}
+
+/// What an attempt to open it came to.
+enum Opened {
+    Sound(Database),
+    /// It lacks purges that nobody knows any more.
+    Distrusted,
+    Damaged(String),
+}
+
+impl DatabaseFile {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            trust: TrustMarker::of(path),
+        }
+    }
+
+    /// The database, examined from end to end; a new one where it is not sound or not believed.
+    ///
+    /// # Errors
+    /// See [`Unusable`].
+    pub(super) fn open(&mut self) -> Result<TimedDatabase, Unusable> {
+        Ok(timed(self.sound()?)?)
+    }
+
+    fn sound(&mut self) -> Result<Database, Unusable> {
+        if let Some(folder) = self.path.parent() {
+            let mut private = DirBuilder::new();
+            private.recursive(true).mode(0o700);
+            private.create(folder)?;
+        }
+        match self.examined()? {
+            Opened::Sound(database) => return Ok(database),
+            Opened::Distrusted => {
+                std::fs::remove_file(&self.path)?;
+                tracing::warn!(
+                    file = %self.path.display(),
+                    "purges could not be written to the second tier's file when its disk failed, \
+                     so nothing in it is shown: it was removed and a new one begun"
+                );
+            }
+            Opened::Damaged(reason) => aside::set_aside(&self.path, &reason)?,
+        }
+        Ok(self.prepared()?)
+    }
+
+    /// The database as it is, for reading.
+    ///
+    /// # Errors
+    /// When it can't be opened without more ado.
+    pub(super) fn reopen(&self) -> Result<TimedDatabase, String> {
+        // redb panics on some damage.
+        match std::panic::catch_unwind(|| timed(database(&self.path)?)) {
+            Ok(opened) => opened.map_err(|error| error.to_string()),
+            Err(_) => Err("it can't be read".to_owned()),
+        }
+    }
+
+    /// Looks whether the disk takes writes: a small file is written beside the database.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        let path = beside(&self.path, ".probe");
+        let written = private_file(&path).and_then(|mut file| {
+            file.write_all(&ROOM)?;
+            file.sync_all()
+        });
+        let removed = std::fs::remove_file(&path);
+        written.and(removed)
+    }
+
+    /// Bytes of a file that was set aside before.
+    pub(super) fn bytes_aside(&self) -> u64 {
+        aside::bytes(&self.path)
+    }
+
+    fn examined(&mut self) -> Result<Opened, Unusable> {
+        let prepared = std::panic::AssertUnwindSafe(|| self.prepared());
+        match std::panic::catch_unwind(prepared) {
+            Ok(Ok(_)) if self.trust.is_broken() => Ok(Opened::Distrusted),
+            Ok(Ok(database)) => Ok(Opened::Sound(database)),
+            Ok(Err(redb::Error::DatabaseAlreadyOpen)) => Err(Unusable::InUse),
+            Ok(Err(redb::Error::Io(error))) if is_of_the_content(&error) => {
+                Ok(Opened::Damaged(error.to_string()))
+            }
+            Ok(Err(redb::Error::Io(error))) => Err(error.into()),
+            Ok(Err(other)) => Ok(Opened::Damaged(other.to_string())),
+            Err(_) => Ok(Opened::Damaged("it can't be read".into())),
+        }
+    }
+
+    /// The database with its tables. Nothing is written where all is there, so that a full disk
+    /// is no hindrance.
+    fn prepared(&mut self) -> Result<Database, redb::Error> {
+        let mut database = database(&self.path)?;
+        // A process that was killed leaves a file whose pages were not all checked.
+        if !database.check_integrity()? {
+            tracing::info!(path = %self.path.display(), "the second tier's file was repaired");
+        }
+        if !tables::is_marked(&database)? {
+            self.trust.grant().map_err(redb::Error::Io)?;
+            let write = database.begin_write()?;
+            tables::prepare(&write, generation())?;
+            write.commit()?;
+        }
+        Ok(database)
+    }
+}
+
+fn database(path: &Path) -> Result<Database, redb::Error> {
+    let file = private_file(path).map_err(redb::Error::Io)?;
+    FileBackend::new(file)
+        .and_then(|file| {
+            let mut builder = Database::builder();
+            builder.set_cache_size(PAGES).create_with_backend(file)
+        })
+        .map_err(|error: DatabaseError| redb::Error::from(error))
+}
+
+fn timed(database: Database) -> Result<TimedDatabase, redb::Error> {
+    let kept = tables::kept_time(&database)?;
+    Ok(TimedDatabase {
+        database,
+        clock: Clock::resume(kept, &Moment::now()),
+    })
+}
+
+/// Opens or makes a file so that only our user may read it: it holds what clients were
+/// answered. A file that others could read until now is closed to them.
+fn private_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = options.mode(PRIVATE).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(PRIVATE))?;
+    }
+    Ok(file)
+}
+
+/// A path that is the other one's with something more at its end.
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// A number that no other file has, and not 0.
+fn generation() -> u64 {
+    RandomState::new().hash_one(SystemTime::now()).max(1)
+}
+
+/// Whether it is what the file holds, and not the disk or our rights.
+fn is_of_the_content(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::InvalidData | Kind::UnexpectedEof | Kind::InvalidInput
+    )
+}
+
+/// Whether the disk, or our part of it, has no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge
+    )
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Self {
+        match is_full(&error) {
+            true => Self::Full(error),
+            false => Self::File(error),
+        }
+    }
+}
+
+impl From<redb::Error> for Unusable {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(error) => error.into(),
+            other => Self::Database(other),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Removals that the database may lack after a crash or a failure of the disk: those that no
+//! durable transaction holds yet.
+//!
+//! They are put in when the database was opened again. Bound: [`MOST`], beyond which one purge
+//! of everything takes their place.
+
+use std::collections::{HashMap, HashSet};
+
+use redb::WriteTransaction;
+
+use super::tables;
+use super::writer::Work;
+use crate::key::Hash64;
+use crate::l2::store::Purge;
+use crate::purge::{Order, Selector};
+
+/// Removals that are remembered at most.
+const MOST: usize = 10_000;
+
+/// What no durable transaction holds.
+#[derive(Default)]
+pub(super) struct Owed {
+    purges: HashSet<Purge>,
+    keys: HashSet<[u8; 16]>,
+    notes: HashMap<Hash64, Order>,
+}
+
+impl Owed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a durable transaction is due, or what follows is put into one purge.
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= MOST
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn add<'a>(&mut self, works: impl IntoIterator<Item = &'a Work>) {
+        for work in works {
+            match work {
+                Work::Append { purge, .. } => drop(self.purges.insert(purge.clone())),
+                Work::Delete { key, .. } => drop(self.keys.insert(key.id)),
+                Work::Invalidate { number, at } => {
+                    let held = self.notes.entry(*number).or_default();
+                    *held = (*held).max(*at);
+                }
+                Work::Put { .. } | Work::Sync => {}
+            }
+            if self.len() > MOST {
+                self.clear();
+                self.purges.insert(everything());
+            }
+        }
+    }
+
+    /// Puts all into a transaction.
+    pub(super) fn settle(&self, write: &WriteTransaction) -> Result<(), redb::Error> {
+        for key in &self.keys {
+            tables::delete(write, key)?;
+        }
+        for (number, at) in &self.notes {
+            tables::invalidate(write, *number, *at)?;
+        }
+        for purge in &self.purges {
+            tables::append(write, purge, 0)?;
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> usize {
+        self.purges.len() + self.keys.len() + self.notes.len()
+    }
+}
+
+fn everything() -> Purge {
+    Purge {
+        selector: Selector::All.to_string(),
+        soft: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purge(n: usize) -> Work {
+        let purge = Purge {
+            selector: format!("tag:{n}"),
+            soft: false,
+        };
+        Work::Append { purge, last: 0 }
+    }
+
+    #[test]
+    fn more_than_can_be_remembered_becomes_one_purge_of_everything() {
+        let mut owed = Owed::default();
+        owed.add(&[purge(0), purge(0), Work::Sync]);
+        assert_eq!(owed.len(), 1, "an attempt that is repeated is one removal");
+        let many: Vec<Work> = (0..MOST).map(purge).collect();
+        owed.add(&many);
+        assert!(
+            owed.is_full()
+                && owed.purges.contains(&Purge {
+                    selector: "tag:1".into(),
+                    soft: false,
+                })
+        );
+        owed.add(&[purge(MOST)]);
+        assert_eq!(owed.purges, HashSet::from([everything()]));
+    }
+}

@@ -1,0 +1,112 @@
+//! What the writer does when the disk fails, and when it works again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::{Command, Work, Writer, answer};
+use crate::l2::disk::access::TimedDatabase;
+use crate::l2::disk::file::Unusable;
+use crate::l2::disk::outage::{Outage, Reads};
+use crate::l2::disk::{failed, io_failed, tables};
+use crate::l2::store::StoreError;
+
+impl Writer {
+    /// A transaction failed.
+    pub(super) fn fail(&mut self, why: StoreError, works: &[Work]) {
+        // What no durable transaction held is lost, and what it removed is there again.
+        let reads = match (self.owed.is_empty(), &why) {
+            (true, StoreError::Refused(..)) => Reads::GoOn,
+            _ => Reads::Stop,
+        };
+        self.owe(works);
+        self.unsynced = false;
+        self.stop(why, reads);
+    }
+
+    /// The database takes nothing: it is opened again for reading, and tried later.
+    fn stop(&mut self, why: StoreError, reads: Reads) {
+        self.setting.access.close(why.clone());
+        if reads == Reads::GoOn {
+            match self.file.reopen() {
+                Ok(database) => self.setting.access.reopen(database),
+                Err(error) => tracing::debug!(error, "the second tier can't be read meanwhile"),
+            }
+        }
+        self.setting.trouble.send_replace(Some(why.clone()));
+        self.outage = Some(Outage::new(why, reads, &mut self.pauses));
+    }
+
+    /// What could not be written and must not be forgotten: before anybody is answered.
+    fn owe<'a>(&mut self, works: impl IntoIterator<Item = &'a Work>) {
+        self.owed.add(works);
+        if !self.owed.is_empty() {
+            self.file.trust.withdraw();
+        }
+    }
+
+    /// Answers with the reason why nothing is written, and looks whether it still holds.
+    pub(super) fn refuse(&mut self, batch: Vec<Command>) {
+        self.owe(batch.iter().map(|command| &command.work));
+        let Some(outage) = &mut self.outage else {
+            return;
+        };
+        let why = outage.why.clone();
+        answer(
+            batch
+                .into_iter()
+                .map(|command| (command.done, Err(why.clone()))),
+        );
+        if !outage.until_next().is_zero() {
+            return;
+        }
+        match self.file.probe() {
+            Ok(()) => self.recover(),
+            Err(_) => outage.look_again(),
+        }
+    }
+
+    /// The disk takes writes again.
+    fn recover(&mut self) {
+        let Some(outage) = self.outage.take() else {
+            return;
+        };
+        self.setting.access.close(outage.why);
+        match self.reopened() {
+            Ok(database) => {
+                self.owed.clear();
+                self.synced = Instant::now();
+                self.setting.access.reopen(database);
+                self.setting.trouble.send_replace(None);
+                self.setting.appended.notify_waiters();
+            }
+            Err(why) => self.stop(why, outage.reads),
+        }
+    }
+
+    /// The database, with all that it lacked.
+    fn reopened(&mut self) -> Result<TimedDatabase, StoreError> {
+        let timed = self.file.open().map_err(unusable)?;
+        let settled = || {
+            let write = timed.database.begin_write()?;
+            tables::keep_time(&write, timed.clock.kept())?;
+            tables::count_outage(&write)?;
+            self.owed.settle(&write)?;
+            write.commit()?;
+            Ok(())
+        };
+        let settled = catch_unwind(AssertUnwindSafe(settled));
+        let damaged = || StoreError::Corrupt("a page can't be written".into());
+        let settled: Result<(), redb::Error> = settled.map_err(|_| damaged())?;
+        settled.map_err(|error| failed(&error))?;
+        self.file.trust.grant().map_err(|error| io_failed(&error))?;
+        Ok(timed)
+    }
+}
+
+fn unusable(why: Unusable) -> StoreError {
+    match why {
+        Unusable::Full(error) | Unusable::File(error) => io_failed(&error),
+        Unusable::Database(error) => failed(&error),
+        Unusable::InUse => StoreError::Down("another process has the file".into()),
+    }
+}

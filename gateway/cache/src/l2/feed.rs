@@ -1,0 +1,647 @@
+//! The purge log of the store and ours: every purge of ours goes into it, and every
+//! purge in it is applied here.
+//!
+//! A purge holds here at once, by a local step, and first; it is appended behind the caller, tried
+//! again until it is in, and applied once more with the number it got there: that
+//! reaches a little more and never less. Numbers come in order and without holes
+//! ([`Log`]). Where some are missing, all that was born before is hidden.
+//!
+//! No number of the store is believed for itself: our own order grows with the purges that
+//! are really there, one after another ([`Window`]). A number that no purges lead to is a
+//! place where purges are missing, however high it is, so a writer into the store can't
+//! push our order to its end.
+//!
+//! Invariant: a purge that was taken in is appended before anything is forgotten of it;
+//! when too many wait, one purge of everything takes the place of all. Those that requests of
+//! clients caused wait apart, and when too many of them wait, a doubt takes their place: what
+//! is stored is validated, not lost.
+//! Invariant: what waits for its number comes after every number that is known here, since
+//! it will get a later one. So it hides whatever the store has, wherever that was born
+//! ([`Feed::hides`]), and a record born at a number that was not applied yet can't be judged.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use parking_lot::{Mutex, RwLock};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use tokio::sync::{Notify, oneshot};
+
+use super::clear::Clearing;
+use super::guard::{Call, Failed, Guard};
+use super::standing::{EVICTS, Path, Reach, Standing};
+use super::store::{Log, LogFault, LogPlace, Logged, Purge, StoreError, nothing};
+use super::window::{Next, Window};
+use crate::entry::Marks;
+use crate::event::{Event, Hooks, Look};
+use crate::purge::{
+    Author, Kind, Lasts, Order, PurgeLog, Selector, Statement, number_of, numbered, shared,
+};
+
+/// Different purges that wait to be appended at most, of each author.
+const WAITING: usize = 10_000;
+/// Purges that are appended side by side.
+const BATCH: usize = 32;
+/// Between two attempts to append, growing.
+const RETRY: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How long one look at the log waits for news. A log that began anew wakes nobody who waits
+/// for a number of the one before, so this is how long it takes to be seen; and each look
+/// touches the log, so that an evicting store finds something older.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Between two looks whether the store evicts, and after one that came to nothing.
+const EVICTIONS: Duration = Duration::from_secs(60);
+const EVICTIONS_AGAIN: Duration = Duration::from_secs(1);
+/// What a look at the log may take beyond its patience.
+const WATCH_MARGIN: Duration = Duration::from_secs(2);
+
+/// Both directions.
+pub(super) struct Feed {
+    log: Arc<PurgeLog>,
+    /// Told of each purge of ours that got its number.
+    clearing: Arc<Clearing>,
+    hooks: Arc<Hooks>,
+    queue: Mutex<AppendQueue>,
+    wake: Notify,
+    /// Purges were appended, or the log was read for the first time.
+    news: Notify,
+    /// Held while a stretch of the log is applied.
+    applying: Mutex<LastWarning>,
+    /// How far the log was applied; none while it was not read. It is changed when all
+    /// purges up to its end are in our own log.
+    window: RwLock<Option<Window>>,
+    /// The number at which one was asked for since steps became rare.
+    asked_at: AtomicU64,
+    depth: IntGauge,
+    number: IntGauge,
+    gaps: IntCounter,
+    faults: IntCounterVec,
+    pub(super) standing: Standing,
+}
+
+/// When it was last said that the log is not believed.
+#[derive(Default)]
+struct LastWarning(Option<Instant>);
+
+/// Between two warnings about the log: what a writer into the store does a thousand times a
+/// second is counted each time, and said now and then.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Who waits for a purge's number.
+type Tellers = Vec<oneshot::Sender<u64>>;
+
+/// Purges that are not in the store's log yet. Their order among each other has no
+/// meaning: each gets its number when it's appended.
+struct AppendQueue {
+    waiting: HashMap<Purge, Tellers>,
+    /// Those that requests of clients caused.
+    by_requests: HashMap<Purge, Tellers>,
+    under_way: usize,
+    /// All that waited since none did; an order of its own.
+    pending: PurgeLog,
+}
+
+impl Feed {
+    pub(super) fn new(
+        log: Arc<PurgeLog>,
+        clearing: Arc<Clearing>,
+        hooks: Arc<Hooks>,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
+        let depth = IntGauge::new(
+            "lamina_l2_purges_waiting",
+            "Purges that hold here and wait to be appended to the second tier's log.",
+        )?;
+        let number = IntGauge::new(
+            "lamina_l2_purge_log_number",
+            "The newest purge of the second tier's log that was applied here.",
+        )?;
+        let gaps = IntCounter::new(
+            "lamina_l2_purge_log_gaps_total",
+            "Times that purges may have been missed, so that everything older was hidden.",
+        )?;
+        let faults = IntCounterVec::new(
+            Opts::new(
+                "lamina_l2_purge_log_faults_total",
+                "Times that the second tier's purge log, or a purge in it, was not believed.",
+            ),
+            &["reason"],
+        )?;
+        for fault in LogFault::ALL {
+            faults.with_label_values(&[fault.as_str()]);
+        }
+        registry.register(Box::new(faults.clone()))?;
+        registry.register(Box::new(depth.clone()))?;
+        registry.register(Box::new(number.clone()))?;
+        registry.register(Box::new(gaps.clone()))?;
+        Ok(Self {
+            log,
+            clearing,
+            hooks,
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            news: Notify::new(),
+            applying: Mutex::default(),
+            window: RwLock::default(),
+            asked_at: AtomicU64::new(Order::MAX),
+            depth,
+            number,
+            gaps,
+            faults,
+            standing: Standing::new(registry)?,
+        })
+    }
+
+    /// The generation of the log that was read last; none before the first.
+    pub(super) fn generation(&self) -> Option<u64> {
+        let window = self.window.read();
+        let usable = window.as_ref().filter(|window| !window.is_used_up());
+        usable.map(|window| window.generation)
+    }
+
+    /// The newest number that was applied here; 0 before the log was read.
+    pub(super) fn applied(&self) -> u64 {
+        self.window
+            .read()
+            .as_ref()
+            .map_or(0, |window| window.newest)
+    }
+
+    /// Where a record that was born at this place of the store's log stands in our own order.
+    ///
+    /// # Errors
+    /// Why it can't be judged.
+    pub(super) fn order_of(&self, generation: u64, born: Order) -> Result<Order, Look> {
+        let window = self.window.read();
+        let window = window.as_ref().ok_or(Look::Skipped)?;
+        if window.generation != generation {
+            return Err(Look::Outdated);
+        }
+        window.order_of(number_of(born))
+    }
+
+    /// Where a purge with this number stands in our own order.
+    pub(super) fn order_at(&self, number: u64) -> Order {
+        let window = self.window.read();
+        window.as_ref().map_or(0, |window| window.order_at(number))
+    }
+
+    /// The newest place of the store's log that was applied here, once it was read.
+    pub(super) async fn newest(&self) -> LogPlace {
+        loop {
+            self.known().await;
+            if let Some(window) = &*self.window.read() {
+                return LogPlace {
+                    generation: window.generation,
+                    order: numbered(window.newest),
+                };
+            }
+        }
+    }
+
+    /// In the store's log, a place after all that this node can know of.
+    pub(super) async fn after_all_known(&self) -> LogPlace {
+        let newest = self.newest().await;
+        LogPlace {
+            order: newest.order + 1,
+            ..newest
+        }
+    }
+
+    /// How the store stands for what this node has to say and to hear there.
+    pub(super) fn standing(&self) -> Reach {
+        self.standing.get(Instant::now())
+    }
+
+    /// Purges that hold here and are not in the store's log yet.
+    pub(super) fn waiting(&self) -> usize {
+        usize::try_from(self.queue.lock().depth()).unwrap_or(0)
+    }
+
+    /// Where in the store's log something stands that began at this place of our own order.
+    /// None: the log was not read yet, or began anew since.
+    pub(super) fn place_of(&self, order: Order) -> Option<LogPlace> {
+        let window = self.window.read();
+        let window = window.as_ref()?;
+        let order = window.place_of(order)?;
+        Some(LogPlace {
+            generation: window.generation,
+            order,
+        })
+    }
+
+    /// Whether a purge that waits for its number reaches what has these marks.
+    pub(super) fn hides(&self, marks: &Marks) -> bool {
+        let queue = self.queue.lock();
+        queue.depth() > 0 && queue.pending.hides(marks, 0)
+    }
+
+    /// Waits until the log was read once.
+    pub(super) async fn known(&self) {
+        self.until(|| self.generation().is_some()).await;
+    }
+
+    /// Waits until no purge waits any more.
+    pub(super) async fn settled(&self) {
+        self.until(|| {
+            let queue = self.queue.lock();
+            queue.depth() == 0
+        })
+        .await;
+    }
+
+    async fn until(&self, reached: impl Fn() -> bool) {
+        loop {
+            // From here on no news are missed.
+            let news = self.news.notified();
+            if reached() {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// Takes in a purge, which holds here when this returns. The receiver gets its number
+    /// in time. Nobody can append it before it is noted here: it would be noted after its
+    /// own number then, and reach what others loaded since.
+    pub(super) fn push(
+        &self,
+        author: Author,
+        selector: &Selector,
+        kind: Kind,
+    ) -> (Order, oneshot::Receiver<u64>) {
+        let (done, receiver) = oneshot::channel();
+        let purge = Purge {
+            selector: Statement::Purged(author, selector.clone()).to_string(),
+            soft: kind == Kind::Soft,
+        };
+        let mut queue = self.queue.lock();
+        // First: what is applied in between does not come before it.
+        queue.pending.record_by(author, selector, Kind::Hard);
+        let order = self.log.record_by(author, selector, kind);
+        match author {
+            Author::Operator => self.wait_for(&mut queue, purge, vec![done]),
+            Author::Request => self.wait_for_request(&mut queue, purge, vec![done]),
+        }
+        drop(queue);
+        self.wake.notify_one();
+        (order, receiver)
+    }
+
+    /// The place in the order of purges at which something begins now.
+    pub(super) fn order(&self) -> Order {
+        self.log.order()
+    }
+
+    /// Has what is stored anywhere validated before it is shown: more was invalidated than can
+    /// be noted.
+    pub(super) fn doubt_everything(&self) {
+        let mut queue = self.queue.lock();
+        if let Place::Vacant(place) = queue.by_requests.entry(doubt()) {
+            place.insert(Vec::new());
+            self.log.doubt(Lasts::ForGood);
+            self.depth.set(queue.depth());
+            tracing::warn!(
+                "too many invalidations wait for the second tier; what is stored is validated \
+                 instead"
+            );
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// Asks for a number, once for each, when the local steps of this one become rare.
+    pub(super) fn ask_before_steps_end(&self) {
+        let number = shared(self.log.order());
+        if self.log.wants_number() && self.asked_at.swap(number, Ordering::Relaxed) != number {
+            drop(self.ask_for_number());
+        }
+    }
+
+    /// Asks for a number of the log, by a purge that reaches nothing and leaves no record.
+    pub(super) fn ask_for_number(&self) -> oneshot::Receiver<u64> {
+        let (done, receiver) = oneshot::channel();
+        let mut queue = self.queue.lock();
+        queue.waiting.entry(nothing()).or_default().push(done);
+        self.depth.set(queue.depth());
+        drop(queue);
+        self.wake.notify_one();
+        receiver
+    }
+
+    /// A purge that waits already is one with this: its number comes after both.
+    fn wait_for(&self, queue: &mut AppendQueue, purge: Purge, tellers: Tellers) {
+        let purge = match queue.waiting.contains_key(&purge) || queue.waiting.len() < WAITING {
+            true => purge,
+            false => {
+                let all = queue.waiting.drain().flat_map(|(_, tellers)| tellers);
+                let all = all.collect();
+                queue.waiting.insert(everything(), all);
+                everything()
+            }
+        };
+        queue.waiting.entry(purge).or_default().extend(tellers);
+        self.depth.set(queue.depth());
+    }
+
+    /// The same for a purge that a request caused.
+    fn wait_for_request(&self, queue: &mut AppendQueue, purge: Purge, tellers: Tellers) {
+        let fits = queue.by_requests.contains_key(&purge) || queue.by_requests.len() < WAITING;
+        let purge = match fits {
+            true => purge,
+            false => {
+                let all = queue.by_requests.drain().flat_map(|(_, tellers)| tellers);
+                let all = all.collect();
+                self.log.doubt(Lasts::ForGood);
+                queue.by_requests.insert(doubt(), all);
+                tracing::warn!(
+                    "too many purges by `invalidate` rules wait for the second tier; what is \
+                     stored is validated instead"
+                );
+                doubt()
+            }
+        };
+        queue.by_requests.entry(purge).or_default().extend(tellers);
+        self.depth.set(queue.depth());
+    }
+
+    /// Appends what waits, for ever.
+    pub(super) async fn append(&self, guard: &Guard) {
+        let mut pause = RETRY;
+        loop {
+            let batch = self.batch();
+            if batch.is_empty() {
+                self.wake.notified().await;
+                continue;
+            }
+            let appends = batch
+                .into_iter()
+                .map(|(purge, tellers)| self.append_one(guard, purge, tellers));
+            let well = join_all(appends).await.into_iter().all(|well| well);
+            self.news.notify_waiters();
+            if well {
+                pause = RETRY;
+            } else {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+        }
+    }
+
+    fn batch(&self) -> Vec<(Purge, Tellers)> {
+        let mut queue = self.queue.lock();
+        let mut batch = taken(&mut queue.waiting, BATCH);
+        let room = BATCH - batch.len();
+        batch.extend(taken(&mut queue.by_requests, room));
+        queue.under_way += batch.len();
+        batch
+    }
+
+    /// False: it waits again.
+    async fn append_one(&self, guard: &Guard, purge: Purge, tellers: Tellers) -> bool {
+        let last = self.applied();
+        let appended = guard
+            .call(Call::Log, |store| store.append(&purge, last))
+            .await;
+        match appended {
+            Ok(log) => {
+                self.standing.works(Path::Appends);
+                let (newest, place) = (log.newest, log.end());
+                self.apply(log);
+                self.came_back(|_| {});
+                self.clearing.logged(&purge, place);
+                // Who waited for the number may have left.
+                for teller in tellers {
+                    let _ = teller.send(newest);
+                }
+                true
+            }
+            Err(failed) => {
+                self.standing.fails(Path::Appends, &failed);
+                let author = match purge.selector.parse() {
+                    Ok(Statement::Purged(author, _)) => author,
+                    Ok(Statement::Doubt) => Author::Request,
+                    Ok(Statement::Invalidated(_)) | Err(_) => Author::Operator,
+                };
+                self.came_back(|queue| match author {
+                    Author::Operator => self.wait_for(queue, purge, tellers),
+                    Author::Request => self.wait_for_request(queue, purge, tellers),
+                });
+                false
+            }
+        }
+    }
+
+    /// A purge that was under way is so no more; `then` is done in the same moment.
+    fn came_back(&self, then: impl FnOnce(&mut AppendQueue)) {
+        let mut queue = self.queue.lock();
+        then(&mut queue);
+        queue.under_way -= 1;
+        if queue.depth() == 0 {
+            queue.pending = pending();
+        }
+        self.depth.set(queue.depth());
+    }
+
+    /// Applies what others append, for ever. Not by way of the guard: a look at the log
+    /// takes as long as nothing happens. The first look, and the first after one that came
+    /// to nothing, waits for nothing: the store may have come back with an older log.
+    pub(super) async fn follow(&self, guard: &Guard) {
+        let mut pause = RETRY;
+        let mut patience = None;
+        loop {
+            let after = self.applied();
+            let look = match patience {
+                None => guard.store.read_log(after),
+                Some(patience) => guard.store.watch_log(after, patience),
+            };
+            let look = tokio::time::timeout(PATIENCE + WATCH_MARGIN, look).await;
+            let look = look
+                .unwrap_or(Err(StoreError::Timeout))
+                .map_err(Failed::Store);
+            guard.count(Call::Watch, &look);
+            match look {
+                Ok(log) => {
+                    pause = RETRY;
+                    patience = Some(PATIENCE);
+                    guard.answered();
+                    self.standing.works(Path::Follows);
+                    self.apply(log);
+                }
+                Err(failed) => {
+                    patience = None;
+                    self.standing.fails(Path::Follows, &failed);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    /// Looks now and then whether the store may evict the log, for ever. Each look at the log
+    /// keeps it from being the oldest there is; that is all that can be done from here.
+    pub(super) async fn watch_evictions(&self, guard: &Guard) {
+        let mut known = None;
+        loop {
+            self.known().await;
+            let policy = tokio::time::timeout(WATCH_MARGIN, guard.store.evicting()).await;
+            let Ok(Ok(policy)) = policy else {
+                tokio::time::sleep(EVICTIONS_AGAIN).await;
+                continue;
+            };
+            if policy != known {
+                if let Some(policy) = &policy {
+                    tracing::warn!(%policy, "{}", EVICTS);
+                }
+                known = policy;
+            }
+            self.standing.evicts(known.is_some());
+            tokio::time::sleep(EVICTIONS).await;
+        }
+    }
+
+    /// Applies what is in the log by now. False: the store does not tell.
+    pub(super) async fn catch_up(&self, guard: &Guard) -> bool {
+        let after = self.applied();
+        match guard.call(Call::Log, |store| store.read_log(after)).await {
+            Ok(log) => {
+                self.apply(log);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Applies a stretch of the log that begins where some look at it had ended.
+    fn apply(&self, log: Log) {
+        let mut last_warning = self.applying.lock();
+        let known = self.window.read().clone();
+        if let Some(fault) = log.fault {
+            self.not_believed(fault, &log, &mut last_warning);
+        }
+        let (window, after) = match Window::next(known.as_ref(), &log, self.log.order()) {
+            Next::Nothing => return,
+            Next::Further(window) => (window, known.as_ref().map_or(0, |known| known.newest)),
+            Next::Anew(window, fault) => {
+                if known.is_some() {
+                    self.note_gap();
+                    // The next sweep frees what is hidden.
+                    self.log.record(&Selector::All, Kind::Hard);
+                }
+                if let Some(fault) = fault.filter(|_| log.fault.is_none()) {
+                    self.not_believed(fault, &log, &mut last_warning);
+                }
+                self.log.raise_floor(window.begins_at());
+                let after = window.first();
+                (window, after)
+            }
+        };
+        match window.is_used_up() {
+            // There are steps yet, but no numbers: whatever is new may be about anything.
+            true => {
+                self.log.record(&Selector::All, Kind::Hard);
+            }
+            false => self.take_in(&window, after, &log),
+        }
+        self.number
+            .set(i64::try_from(window.newest).unwrap_or(i64::MAX));
+        *self.window.write() = Some(window);
+        if known.is_none() {
+            self.news.notify_waiters();
+        }
+    }
+
+    /// Applies what came after a number.
+    fn take_in(&self, window: &Window, after: u64, log: &Log) {
+        let news = log.purges.iter().filter(|logged| logged.number > after);
+        news.for_each(|logged| self.note(logged, window));
+        self.log.advance(number_of(window.order_at(window.newest)));
+    }
+
+    fn note(&self, logged: &Logged, window: &Window) {
+        let purge = &logged.purge;
+        if *purge == nothing() {
+            // The number alone is of use, and whoever applies the log advances to it.
+            return;
+        }
+        let kind = if purge.soft { Kind::Soft } else { Kind::Hard };
+        let number = number_of(window.order_at(logged.number));
+        match purge.selector.parse() {
+            Ok(Statement::Purged(author, selector)) => {
+                self.log.record_numbered(author, &selector, kind, number);
+            }
+            Ok(Statement::Doubt) => self.log.doubt_before(number),
+            // What a newer version knows: what it reaches is unknown, so all.
+            Ok(Statement::Invalidated(_)) | Err(_) => {
+                self.log
+                    .record_numbered(Author::Operator, &Selector::All, Kind::Hard, number)
+            }
+        }
+    }
+
+    fn not_believed(&self, fault: LogFault, log: &Log, last: &mut LastWarning) {
+        self.faults.with_label_values(&[fault.as_str()]).inc();
+        let now = Instant::now();
+        let soon = last
+            .0
+            .is_some_and(|at| now.duration_since(at) < WARN_INTERVAL);
+        if !soon {
+            last.0 = Some(now);
+            tracing::warn!(
+                newest = log.newest,
+                reason = fault.as_str(),
+                "the second tier's purge log is not believed: {}. What purges may be missing for is not shown until it was loaded again",
+                fault.in_words()
+            );
+        }
+    }
+
+    fn note_gap(&self) {
+        self.gaps.inc();
+        self.hooks.emit(Event::Gap);
+    }
+}
+
+impl Default for AppendQueue {
+    fn default() -> Self {
+        Self {
+            waiting: HashMap::new(),
+            by_requests: HashMap::new(),
+            under_way: 0,
+            pending: pending(),
+        }
+    }
+}
+
+impl AppendQueue {
+    fn depth(&self) -> i64 {
+        (self.waiting.len() + self.by_requests.len() + self.under_way) as i64
+    }
+}
+
+fn taken(from: &mut HashMap<Purge, Tellers>, most: usize) -> Vec<(Purge, Tellers)> {
+    let first: Vec<Purge> = from.keys().take(most).cloned().collect();
+    let taken = first.iter().filter_map(|purge| from.remove_entry(purge));
+    taken.collect()
+}
+
+fn pending() -> PurgeLog {
+    PurgeLog::new(WAITING, Duration::ZERO)
+}
+
+fn everything() -> Purge {
+    Purge {
+        selector: Selector::All.to_string(),
+        soft: false,
+    }
+}
+
+fn doubt() -> Purge {
+    Purge {
+        selector: Statement::Doubt.to_string(),
+        soft: false,
+    }
+}

@@ -1,0 +1,256 @@
+//! A store behind a deadline, a breaker and a gate: what a slow or dead one may cost.
+//!
+//! Invariant: no call outlives its deadline, and while the breaker is open none is made that a
+//! request needs. A gate that is full is *busy*, not broken: it does not count against the store.
+//! What the store refuses in words of its own doesn't either, for then it is alive.
+//!
+//! Decision: what carries invalidations (appends to the purge log, removals, notes) passes
+//! neither gate nor breaker: it is tried on a schedule of its own, a bounded number at once, and
+//! says nothing about the rest. But when the store answers it, or a look at the log, the breaker
+//! closes at once, whatever is left of its cooldown.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+use tokio::sync::Semaphore;
+
+use super::config;
+use super::store::{Refusal, Store, StoreError};
+use crate::breaker::{Breaker, Passage};
+use crate::event::{Event, Hooks};
+
+/// The store and what guards it.
+pub struct Guard {
+    pub store: Arc<dyn Store>,
+    breaker: Breaker,
+    gate: Semaphore,
+    read_timeout: Duration,
+    write_timeout: Duration,
+    hooks: Arc<Hooks>,
+    calls: [[IntCounter; OUTCOMES.len()]; CALLS.len()],
+    seconds: [Histogram; CALLS.len()],
+    refusals: [IntCounter; Refusal::ALL.len()],
+    opened: IntGauge,
+}
+
+/// What a call is for: its deadline and its label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    Get,
+    Put,
+    Delete,
+    Log,
+    /// Reading what others append to the log; it passes no guard.
+    Watch,
+    Lease,
+    /// Of a lease that is held.
+    Renew,
+    Release,
+    /// Of the index: noting what was written, reading it, removing what purges hide.
+    Note,
+    List,
+    Clear,
+}
+
+const CALLS: [&str; 11] = [
+    "get", "put", "delete", "log", "watch", "lease", "renew", "release", "note", "list", "clear",
+];
+const OUTCOMES: [&str; 9] = [
+    "ok",
+    "skipped",
+    "busy",
+    "down",
+    "timeout",
+    "refused",
+    "foreign",
+    "corrupt",
+    "too-large",
+];
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The breaker is open: not tried.
+    #[error("skipped: the store failed a moment ago")]
+    Skipped,
+    /// Too many calls are under way: not tried.
+    #[error("skipped: too many calls are under way")]
+    Busy,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+const BUCKETS: [f64; 12] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+];
+
+impl Guard {
+    /// # Errors
+    /// When the registry has a second tier already.
+    pub fn new(
+        store: Arc<dyn Store>,
+        config: &config::L2,
+        hooks: Arc<Hooks>,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
+        let calls = IntCounterVec::new(
+            Opts::new(
+                "lamina_l2_calls_total",
+                "Calls to the second tier by operation and outcome.",
+            ),
+            &["operation", "outcome"],
+        )?;
+        let seconds = HistogramOpts::new(
+            "lamina_l2_call_duration_seconds",
+            "Time of calls to the second tier that were answered.",
+        );
+        let seconds = HistogramVec::new(seconds.buckets(BUCKETS.to_vec()), &["operation"])?;
+        let refusals = IntCounterVec::new(
+            Opts::new(
+                "lamina_l2_refusals_total",
+                "Calls that the second tier refused in words of its own, by reason.",
+            ),
+            &["reason"],
+        )?;
+        let opened = IntGauge::new(
+            "lamina_l2_breaker_open",
+            "1 while calls to the second tier are not tried.",
+        )?;
+        registry.register(Box::new(calls.clone()))?;
+        registry.register(Box::new(seconds.clone()))?;
+        registry.register(Box::new(refusals.clone()))?;
+        registry.register(Box::new(opened.clone()))?;
+        Ok(Self {
+            store,
+            breaker: Breaker::new(
+                config.breaker.failure_threshold,
+                config.breaker.cooldown.into(),
+            ),
+            gate: Semaphore::new(config.max_concurrent),
+            read_timeout: config.read_timeout.into(),
+            write_timeout: config.write_timeout.into(),
+            hooks,
+            calls: CALLS
+                .map(|call| OUTCOMES.map(|outcome| calls.with_label_values(&[call, outcome]))),
+            seconds: CALLS.map(|call| seconds.with_label_values(&[call])),
+            refusals: Refusal::ALL.map(|why| refusals.with_label_values(&[why.as_str()])),
+            opened,
+        })
+    }
+
+    /// Makes a call: `what` gets the store.
+    ///
+    /// # Errors
+    /// See [`Failed`]; each is counted here.
+    pub async fn call<'a, T, F>(
+        &'a self,
+        call: Call,
+        what: impl FnOnce(&'a dyn Store) -> F,
+    ) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, StoreError>> + 'a,
+    {
+        let began = Instant::now();
+        let answer = self.admitted(call, what, began).await;
+        self.count(call, &answer);
+        if answer.is_ok() {
+            self.seconds[call as usize].observe(began.elapsed().as_secs_f64());
+        }
+        answer
+    }
+
+    /// Counts what came of a call.
+    pub fn count<T>(&self, call: Call, answer: &Result<T, Failed>) {
+        let outcome = match answer {
+            Ok(_) => "ok",
+            Err(Failed::Skipped) => "skipped",
+            Err(Failed::Busy) => "busy",
+            Err(Failed::Store(error)) => error.reason(),
+        };
+        let outcome = OUTCOMES.iter().position(|known| *known == outcome);
+        self.calls[call as usize][outcome.unwrap_or(0)].inc();
+        if let Err(Failed::Store(StoreError::Refused(why, _))) = answer {
+            self.refusals[*why as usize].inc();
+        }
+    }
+
+    async fn admitted<'a, T, F>(
+        &'a self,
+        call: Call,
+        what: impl FnOnce(&'a dyn Store) -> F,
+        began: Instant,
+    ) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, StoreError>> + 'a,
+    {
+        if call.carries_invalidations() {
+            let answer = tokio::time::timeout(self.write_timeout, what(&*self.store)).await;
+            let answer = answer.unwrap_or(Err(StoreError::Timeout));
+            if answer.is_ok() {
+                self.answered();
+            }
+            return Ok(answer?);
+        }
+        // What a request waits for must not queue; what is done behind it may.
+        let _place = match call.is_waited_for() {
+            true => self.gate.try_acquire().ok(),
+            false => self.gate.acquire().await.ok(),
+        }
+        .ok_or(Failed::Busy)?;
+        let permit = self.breaker.admit(began).ok_or(Failed::Skipped)?;
+        let answer = tokio::time::timeout(self.deadline(call), what(&*self.store)).await;
+        let answer = answer.unwrap_or(Err(StoreError::Timeout));
+        match &answer {
+            Err(error @ (StoreError::Down(_) | StoreError::Timeout)) => {
+                if self.breaker.failed(&permit, Instant::now()) {
+                    tracing::warn!(store = self.store.kind(), %error, "the second tier is given a rest");
+                }
+            }
+            Ok(_) | Err(_) => self.breaker.succeeded(&permit),
+        }
+        self.note(self.breaker.passage());
+        Ok(answer?)
+    }
+
+    /// The store has answered: calls are made again.
+    pub fn answered(&self) {
+        if self.breaker.passage() != Passage::Closed {
+            self.breaker.close();
+            self.note(Passage::Closed);
+        }
+    }
+
+    fn note(&self, passage: Passage) {
+        let open = i64::from(passage != Passage::Closed);
+        if self.opened.get() != open {
+            self.opened.set(open);
+            self.hooks.emit(Event::Breaker(passage));
+        }
+    }
+
+    /// How long an answer to a read may take.
+    pub fn read_timeout(&self) -> Duration {
+        self.read_timeout
+    }
+
+    fn deadline(&self, call: Call) -> Duration {
+        match call.is_waited_for() {
+            true => self.read_timeout,
+            false => self.write_timeout,
+        }
+    }
+}
+
+impl Call {
+    fn carries_invalidations(self) -> bool {
+        matches!(self, Self::Log | Self::Delete)
+    }
+
+    fn is_waited_for(self) -> bool {
+        matches!(self, Self::Get | Self::Lease)
+    }
+}

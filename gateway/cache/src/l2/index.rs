@@ -1,0 +1,180 @@
+//! What was written is noted in the store's index, behind the write and in batches.
+//!
+//! Decision: the index is another place of the store (another slot of a Cluster), so no
+//! script can touch both. A record is noted after it was stored and by another task: the
+//! write, and whoever waits for its lease, are done by then. What can't be noted is counted
+//! and left: the record is served all the same, it is only not listed until its next write.
+//! Nothing else edits the index: a look-up doesn't, and neither does the removal of one
+//! key, after which another node may have stored it again: what was noted for that would
+//! go too, and the live record be listed no more. Expired members go by their time, those
+//! of a purge by comparing births ([`super::clear`]).
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use tokio::sync::Notify;
+
+use super::guard::{Call, Guard};
+use super::put::Write;
+use super::store::{Noted, Store, StoreKey, Text};
+use crate::purge::Order;
+use crate::record::Record;
+
+/// Records that wait to be noted at most, some 5 MiB where URLs are long; more are not.
+const WAITING: usize = 4_096;
+/// Records that are noted at once.
+const BATCH: usize = 64;
+
+/// The records that are to be noted.
+pub(super) struct Index {
+    /// 0: there is no index.
+    shards: u16,
+    queue: Mutex<NoteQueue>,
+    wake: Notify,
+    /// A batch is done.
+    ended: Notify,
+    noted: IntCounter,
+    failed: IntCounter,
+    dropped: IntCounter,
+}
+
+/// By shard.
+struct NoteQueue {
+    shards: Vec<VecDeque<Waiting>>,
+    /// Of all shards.
+    waiting: usize,
+    under_way: bool,
+    /// Where the next batch is looked for first.
+    turn: usize,
+}
+
+struct Waiting {
+    key: StoreKey,
+    born: Order,
+    text: Text,
+    ends: Instant,
+}
+
+impl Index {
+    pub(super) fn new(store: &dyn Store, registry: &Registry) -> prometheus::Result<Self> {
+        let noted = IntCounterVec::new(
+            Opts::new(
+                "lamina_l2_index_total",
+                "Records that were written, by whether they were noted in the index.",
+            ),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(noted.clone()))?;
+        let shards = store.index_shards();
+        Ok(Self {
+            shards,
+            queue: Mutex::new(NoteQueue {
+                shards: (0..shards).map(|_| VecDeque::new()).collect(),
+                waiting: 0,
+                under_way: false,
+                turn: 0,
+            }),
+            wake: Notify::new(),
+            ended: Notify::new(),
+            noted: noted.with_label_values(&["noted"]),
+            failed: noted.with_label_values(&["failed"]),
+            dropped: noted.with_label_values(&["dropped"]),
+        })
+    }
+
+    /// How many shards there are; 0: there is no index.
+    pub(super) fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// Takes a record in that was stored. Lists of variants are no responses.
+    pub(super) fn stored(&self, write: &Write) {
+        let Record::Entry(entry) = write.record() else {
+            return;
+        };
+        if self.shards == 0 {
+            return;
+        }
+        let waiting = Waiting {
+            key: write.key,
+            born: write.born.order,
+            text: Text::of(&entry.marks.url),
+            ends: Instant::now() + write.left(),
+        };
+        let mut queue = self.queue.lock();
+        if queue.waiting >= WAITING {
+            self.dropped.inc();
+            return;
+        }
+        queue.waiting += 1;
+        queue.shards[usize::from(write.key.shard(self.shards))].push_back(waiting);
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// Notes what was taken in, for ever.
+    pub(super) async fn note_behind(&self, guard: &Guard) {
+        loop {
+            let Some((shard, batch)) = self.batch() else {
+                self.wake.notified().await;
+                continue;
+            };
+            let noted = guard.call(Call::Note, |store| store.note(shard, &batch));
+            let count = match noted.await {
+                Ok(()) => &self.noted,
+                Err(error) => {
+                    tracing::debug!(%error, shard, "records not noted in the index");
+                    &self.failed
+                }
+            };
+            count.inc_by(batch.len() as u64);
+            self.queue.lock().under_way = false;
+            self.ended.notify_waiters();
+        }
+    }
+
+    /// Of one shard, each in its turn.
+    fn batch(&self) -> Option<(u16, Vec<Noted>)> {
+        let mut queue = self.queue.lock();
+        let shards = queue.shards.len();
+        let mut places = (0..shards).map(|i| (queue.turn + i) % shards);
+        let place = places.find(|place| !queue.shards[*place].is_empty())?;
+        let shard = &mut queue.shards[place];
+        let count = shard.len().min(BATCH);
+        let now = Instant::now();
+        let batch = shard.drain(..count).map(|waiting| waiting.noted(now));
+        let batch = batch.collect();
+        queue.turn = place + 1;
+        queue.waiting -= count;
+        queue.under_way = true;
+        Some((u16::try_from(place).ok()?, batch))
+    }
+
+    /// Waits until nothing waits to be noted.
+    pub(super) async fn settled(&self) {
+        loop {
+            // From here on no end is missed.
+            let ended = self.ended.notified();
+            {
+                let queue = self.queue.lock();
+                if queue.waiting == 0 && !queue.under_way {
+                    return;
+                }
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Waiting {
+    fn noted(self, now: Instant) -> Noted {
+        Noted {
+            key: self.key,
+            born: self.born,
+            life: self.ends.saturating_duration_since(now),
+            text: self.text,
+        }
+    }
+}

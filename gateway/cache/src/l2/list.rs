@@ -1,0 +1,222 @@
+//! Listing what the store holds, by way of its index.
+//!
+//! A listing is a walk in steps: each does a bounded amount of work and says where the next
+//! one begins. Whether a record is there is the store's word, not the index's, so what
+//! expired, was removed or evicted is not listed. Invariant: a listing changes nothing.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use super::L2;
+use super::guard::{Call, Failed};
+use super::store::{Member, StoreKey, Text};
+use crate::purge::Urls;
+
+/// A record that is there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    pub key: StoreKey,
+    pub text: Text,
+    /// What the store calls it.
+    pub name: String,
+    pub left: Duration,
+}
+
+/// One step of a listing.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Listing {
+    pub keys: Vec<Listed>,
+    /// Where the next step begins; none: that was all.
+    pub next: Option<Cursor>,
+}
+
+/// A place in the index. Good for as long as nobody changes the number of shards.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Cursor {
+    shard: u16,
+    place: u64,
+}
+
+/// Why there is no listing.
+#[derive(Debug, thiserror::Error)]
+pub enum Unlisted {
+    #[error("the {0} store keeps no index of what it holds: {hint}", hint = hint(.0))]
+    NoIndex(&'static str),
+    #[error("the second tier does not answer: {0}")]
+    Failed(#[from] Failed),
+}
+
+/// Members that one call to the store brings.
+pub(super) const PAGE: usize = 128;
+/// Members that one call brings at least, about.
+const PAGE_MIN: usize = 16;
+/// Members that one step looks at, and how long it takes, before it answers with what it has.
+const STEP: usize = 8_192;
+const STEP_TIME: Duration = Duration::from_secs(1);
+
+impl L2 {
+    /// Lists from `from` on those whose URL is among `urls` (all, without them), until
+    /// there are `limit` of them: the page in which that happens is not cut. A record may
+    /// be listed twice in a walk; one that is there all the while is listed.
+    ///
+    /// # Errors
+    /// When there is no index, or the store fails.
+    pub async fn list(
+        &self,
+        urls: Option<&Urls>,
+        limit: usize,
+        from: Cursor,
+    ) -> Result<Listing, Unlisted> {
+        let shards = self.index.shards();
+        if shards == 0 {
+            return Err(Unlisted::NoIndex(self.kind()));
+        }
+        // One at a time: a listing is in no hurry, and others need the connections.
+        let _turn = self.listing.lock().await;
+        let (began, size) = (Instant::now(), limit.clamp(PAGE_MIN, PAGE));
+        let (mut at, mut seen) = (from, 0);
+        let mut known = HashSet::new();
+        let mut keys = Vec::new();
+        let is_over = |seen| seen >= STEP || began.elapsed() >= STEP_TIME;
+        while at.shard < shards && keys.len() < limit && !(seen > 0 && is_over(seen)) {
+            let page = self
+                .guard
+                .call(Call::List, |store| store.page(at.shard, at.place, size));
+            let page = page.await?;
+            // A page that is empty is work as well.
+            seen += page.members.len().max(size);
+            let wanted = |member: &Member| urls.is_none_or(|urls| reaches(urls, &member.text));
+            let mut members = page.members;
+            members.retain(|member| wanted(member) && known.insert(member.key));
+            keys.extend(self.there(members).await?);
+            at = at.after(page.next);
+        }
+        Ok(Listing {
+            keys,
+            next: (at.shard < shards).then_some(at),
+        })
+    }
+
+    /// Those that the store has.
+    async fn there(&self, members: Vec<Member>) -> Result<Vec<Listed>, Failed> {
+        let mut there = Vec::new();
+        // A small shard comes as one page, however large that is.
+        for some in members.chunks(PAGE) {
+            let keys: Vec<_> = some.iter().map(|member| member.key).collect();
+            let left = self.guard.call(Call::List, |store| store.left(&keys));
+            let lives = left.await?;
+            let alive = some.iter().zip(lives).filter_map(|(member, left)| {
+                left.map(|left| Listed {
+                    key: member.key,
+                    text: member.text.clone(),
+                    name: member.name.clone(),
+                    left,
+                })
+            });
+            there.extend(alive);
+        }
+        Ok(there)
+    }
+}
+
+/// Whether a URL is sure to be among them: of one that was cut all its endings must be.
+pub(super) fn reaches(urls: &Urls, text: &Text) -> bool {
+    match text.is_cut {
+        true => urls.matches_all_from(&text.url),
+        false => urls.matches(&text.url),
+    }
+}
+
+impl Cursor {
+    pub(super) fn shard(self) -> u16 {
+        self.shard
+    }
+
+    pub(super) fn place(self) -> u64 {
+        self.place
+    }
+
+    /// Behind a page that named `next`.
+    pub(super) fn after(self, next: u64) -> Self {
+        match next {
+            0 => Self {
+                shard: self.shard.saturating_add(1),
+                place: 0,
+            },
+            place => Self { place, ..self },
+        }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.shard, self.place)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let numbers = || {
+            let (shard, place) = text.split_once('-')?;
+            Some(Self {
+                shard: shard.parse().ok()?,
+                place: place.parse().ok()?,
+            })
+        };
+        numbers().ok_or("expected a cursor that a listing gave")
+    }
+}
+
+fn hint(kind: &str) -> &'static str {
+    match kind {
+        "redis" => {
+            "set `cache.l2.redis.index.enabled: true` on every node; what is written from then on is listed"
+        }
+        _ => "only `cache.l2.redis` can, with `index.enabled: true`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern::Pattern;
+
+    #[test]
+    fn a_cursor_is_read_as_it_is_written() {
+        let cursor = Cursor {
+            shard: 15,
+            place: u64::MAX,
+        };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        assert_eq!(cursor.after(7).to_string(), "15-7");
+        assert_eq!(cursor.after(0).to_string(), "16-0");
+        for text in ["", "1", "1-", "-1", "1-2-3", "99999-0"] {
+            assert!(text.parse::<Cursor>().is_err(), "{text}");
+        }
+    }
+
+    /// A purge of `/a*b` must not free what may end otherwise.
+    #[test]
+    fn what_was_cut_is_reached_only_where_its_end_does_not_matter() {
+        let cut = Text::of(&format!("shop.example/{}b", "a".repeat(2_000)));
+        assert!(cut.is_cut);
+        let whole = Text::of("shop.example/ab");
+        for (pattern, reaches_cut) in [
+            ("/a*", true),
+            ("*", true),
+            ("shop.example/aa*a*", true),
+            ("/a*b", false),
+            ("/a*a", false),
+            ("/b*", false),
+        ] {
+            let urls = Urls::like(&Pattern::new(pattern));
+            assert_eq!(reaches(&urls, &cut), reaches_cut, "{pattern}");
+        }
+        assert!(reaches(&Urls::like(&Pattern::new("/a*b")), &whole));
+        assert!(reaches(&Urls::beginning("http://shop.example/a"), &cut));
+    }
+}

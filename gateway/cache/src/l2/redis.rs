@@ -1,0 +1,491 @@
+//! The second tier that nodes share: Redis alone, behind Sentinel, or as a Cluster.
+//!
+//! Inside: `config`, `link` (a connection kept up), `script`, `log` (the purge log), `lease`,
+//! `freed` (word of leases), `note` (what was invalidated), `index`, `names`, `seals`, `fault`,
+//! `server` (what the server is set to);
+//! connecting is `crate::redis`'s. Decision: every write is a
+//! script that looks before it writes, so that a late one never beats a purge, a newer
+//! record or the owner of a lease; no command ever walks over keys. Invariant: nothing here
+//! waits for a connection.
+
+pub mod config;
+mod fault;
+mod freed;
+mod index;
+mod lease;
+mod link;
+mod log;
+mod names;
+mod note;
+mod script;
+mod seals;
+mod server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::Error;
+use fred::types::Value;
+use fred::types::scripts::Script;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+
+use super::store::{
+    Acquired, Durability, Found, Lease, Log, LogPlace, Noted, Page, Purge, Put, Store, StoreError,
+    StoreKey, Written,
+};
+use crate::key::Hash64;
+use crate::purge::Order;
+use crate::redis::{self, Plan, SharedOutage, is_demotion};
+use fault::{fault, knows_no_flags, unexpected};
+use link::{Duty, Link};
+use names::Names;
+use script::Carrier;
+use seals::Seals;
+
+/// How long a deleted key keeps out what was born before: longer than any load.
+const TOMBSTONE: Duration = Duration::from_secs(600);
+
+/// Between two times that connections are given up for another master.
+const LEAVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why Redis can't be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Server(#[from] redis::OpenError),
+    #[error("prefix {0:?}: braces would decide which keys a Cluster holds together")]
+    Prefix(String),
+    #[error("`connections` is 0; expected 1 or more")]
+    Connections,
+    #[error("`index.shards` is {0}; expected 1 to 1024")]
+    Shards(u16),
+}
+
+impl OpenError {
+    /// The key of the configuration that it is about.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Server(error) => error.key(),
+            Self::Prefix(_) => "prefix",
+            Self::Connections => "connections",
+            Self::Shards(_) => "index",
+        }
+    }
+}
+
+/// The store.
+struct Redis {
+    names: Names,
+    /// For what answers at once.
+    asking: Vec<Link>,
+    turn: AtomicUsize,
+    /// For what waits on the server.
+    waiting: Link,
+    _listening: Link,
+    freed: broadcast::Sender<StoreKey>,
+    purge_log_length: u64,
+    /// 0: there is no index.
+    index_shards: u16,
+    /// None: without a secret everything is believed that has the form.
+    seals: Option<Seals>,
+    /// How long a record lives at most.
+    max_life: Duration,
+    /// What is known of the purge log's generation.
+    generation: log::KnownGeneration,
+    /// Leases of others, as they were seen.
+    watched: lease::Watched,
+    /// The server is older than flags of scripts.
+    is_flagless: AtomicBool,
+    /// When connections were given up last, since the server is no master.
+    left: Mutex<Option<Instant>>,
+}
+
+/// What all nodes that share a store have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Common<'a> {
+    /// Seals purges and leases; none: they are not sealed.
+    pub secret: Option<&'a str>,
+    /// How long a record lives at most.
+    pub max_life: Duration,
+    /// Nodes with another one share nothing with these, unless a prefix says so.
+    pub namespace: Option<&'a str>,
+}
+
+impl Default for Common<'_> {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            max_life: super::config::L2::default().max_life.0,
+            namespace: None,
+        }
+    }
+}
+
+/// A store that connects by itself, now and whenever the connection is lost; needs a tokio
+/// runtime.
+///
+/// # Errors
+/// When the configuration can't mean a Redis. One that is down is no error.
+pub fn open(config: &config::Redis) -> Result<Arc<dyn Store>, OpenError> {
+    open_for(config, Common::default())
+}
+
+/// As [`open`], for nodes that have this in common.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for(config: &config::Redis, common: Common<'_>) -> Result<Arc<dyn Store>, OpenError> {
+    config.check()?;
+    let plan = Plan::new(&config.settings())?;
+    let names = Names::new(config.prefix_for(common.namespace));
+    let (freed, _) = broadcast::channel(freed::BEHIND);
+    let outage = Arc::new(SharedOutage::default());
+    let link = |duty| Link::open(plan.clone(), duty, Arc::clone(&outage));
+    Ok(Arc::new(Redis {
+        asking: (0..config.connections).map(|_| link(Duty::Ask)).collect(),
+        turn: AtomicUsize::new(0),
+        waiting: link(Duty::Wait),
+        _listening: link(Duty::Listen(freed::greeting(names.freed(), freed.clone()))),
+        freed,
+        names,
+        purge_log_length: config.purge_log_length.max(1),
+        index_shards: match config.index.enabled {
+            true => config.index.shards,
+            false => 0,
+        },
+        seals: common.secret.map(|secret| Seals::new(secret.as_bytes())),
+        max_life: common.max_life,
+        generation: log::KnownGeneration::default(),
+        watched: lease::Watched::default(),
+        is_flagless: AtomicBool::new(false),
+        left: Mutex::default(),
+    }))
+}
+
+impl Redis {
+    /// A connected client, each in its turn.
+    fn client(&self) -> Result<Client, StoreError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let links = (0..self.asking.len()).map(|i| &self.asking[(turn + i) % self.asking.len()]);
+        let mut down = StoreError::Down("no connection".to_owned());
+        for link in links {
+            match link.client() {
+                Ok(client) => return Ok(client),
+                Err(why) => down = why,
+            }
+        }
+        Err(down)
+    }
+
+    async fn run(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> Result<Value, StoreError> {
+        let client = self.client()?;
+        let answer = script::run(script, &client, keys, arguments).await;
+        answer.map_err(|error| self.failed(&error))
+    }
+
+    /// Runs a script that carries invalidations, also where memory is used up.
+    async fn carry(
+        &self,
+        script: &Carrier,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> Result<Value, StoreError> {
+        if !self.is_flagless.load(Ordering::Relaxed) {
+            let client = self.client()?;
+            let answer =
+                script::run(&script.flagged, &client, keys.clone(), arguments.clone()).await;
+            match answer {
+                Err(error) if knows_no_flags(&error) => {
+                    self.is_flagless.store(true, Ordering::Relaxed);
+                }
+                answer => return answer.map_err(|error| self.failed(&error)),
+            }
+        }
+        self.run(&script.plain, keys, arguments).await
+    }
+
+    /// Whether connections are to be given up since the server is no master: not with each
+    /// command, for a replica that stays one is of use for reading.
+    fn leaves(&self) -> bool {
+        let mut left = self.left.lock();
+        let leaves = left.is_none_or(|at| at.elapsed() >= LEAVE_AGAIN);
+        if leaves {
+            *left = Some(Instant::now());
+        }
+        leaves
+    }
+
+    /// The failure of a command. A master that became a replica is left for the new one.
+    fn failed(&self, error: &Error) -> StoreError {
+        if is_demotion(error) && self.leaves() {
+            self.asking.iter().for_each(Link::reset);
+            self.waiting.reset();
+        }
+        fault(error)
+    }
+
+    async fn read(&self, key: &StoreKey, max: usize) -> Result<Option<Found>, StoreError> {
+        let keys = vec![self.names.record(key)];
+        match self.run(&script::GET, keys, vec![size(max)]).await? {
+            Value::Null => Ok(None),
+            Value::Array(parts) => found(parts, max),
+            _ => Err(unexpected("GET")),
+        }
+    }
+
+    async fn write(&self, put: Put<'_>) -> Result<Written, StoreError> {
+        if self.has_ended(put.born) {
+            return Ok(Written::Overtaken);
+        }
+        let token = put
+            .lease
+            .map_or(Bytes::new(), |l| Bytes::copy_from_slice(&l.token));
+        let keys = vec![
+            self.names.record(put.key),
+            self.names.born(put.key),
+            self.names.tombstone(put.key),
+            self.names
+                .lease(put.lease.map_or(put.key, |lease| &lease.key)),
+        ];
+        let arguments = vec![
+            Value::Bytes(put.record),
+            millis(put.life).into(),
+            stamp(put.born).into(),
+            Value::Bytes(token),
+            millis(self.max_life.max(put.life)).into(),
+            millis(TOMBSTONE).into(),
+        ];
+        match self.run(&script::PUT, keys, arguments).await?.as_i64() {
+            Some(1) => Ok(Written::Stored),
+            Some(0) => Ok(Written::Overtaken),
+            Some(-1) => Ok(Written::NotOwner),
+            _ => Err(unexpected("SET")),
+        }
+    }
+
+    /// Whether the place is of another generation than the log that was read last. What goes by
+    /// it must not be stamped with this one: its order may be far above all that come.
+    fn has_ended(&self, place: LogPlace) -> bool {
+        place.generation != self.generation.generation()
+    }
+
+    async fn bury(&self, key: &StoreKey, at: LogPlace) -> Result<(), StoreError> {
+        if self.has_ended(at) {
+            return Ok(());
+        }
+        let keys = vec![
+            self.names.record(key),
+            self.names.born(key),
+            self.names.tombstone(key),
+        ];
+        let arguments = vec![
+            stamp(at).into(),
+            millis(self.max_life).into(),
+            millis(TOMBSTONE).into(),
+        ];
+        let answer = self.carry(&script::DELETE, keys, arguments).await?;
+        done(&answer, "UNLINK").map(drop)
+    }
+}
+
+impl Store for Redis {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
+        self.read(key, max).boxed()
+    }
+
+    fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
+        self.write(put).boxed()
+    }
+
+    fn get_noted<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        max: usize,
+        number: Hash64,
+    ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
+        self.read_noted(key, max, number).boxed()
+    }
+
+    fn put_noted<'a>(
+        &'a self,
+        put: Put<'a>,
+        numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Written, StoreError>> {
+        self.write_noted(put, numbers).boxed()
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        number: Hash64,
+        at: LogPlace,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.change_note(number, at).boxed()
+    }
+
+    fn invalidated<'a>(
+        &'a self,
+        numbers: &'a [Hash64],
+    ) -> BoxFuture<'a, Result<Order, StoreError>> {
+        self.notes(numbers).boxed()
+    }
+
+    fn delete<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        at: LogPlace,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.bury(key, at).boxed()
+    }
+
+    fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>> {
+        self.append_purge(purge, last).boxed()
+    }
+
+    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>> {
+        self.read_purges(after).boxed()
+    }
+
+    fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>> {
+        self.watch_purges(after, patience).boxed()
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
+        self.lease(lease, ttl).boxed()
+    }
+
+    fn renew<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.prolong(lease, ttl).boxed()
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.give_back(lease).boxed()
+    }
+
+    fn freed(&self) -> Option<broadcast::Receiver<StoreKey>> {
+        Some(self.freed.subscribe())
+    }
+
+    fn evicting(&self) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        self.eviction_policy().boxed()
+    }
+
+    fn durability(&self) -> BoxFuture<'_, Result<Option<Durability>, StoreError>> {
+        async move { self.kept_after_a_crash().await.map(Some) }.boxed()
+    }
+
+    /// What survives is Redis's own affair (`appendonly`, replicas).
+    fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn index_shards(&self) -> u16 {
+        self.index_shards
+    }
+
+    fn note<'a>(
+        &'a self,
+        shard: u16,
+        records: &'a [Noted],
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.note_records(shard, records).boxed()
+    }
+
+    fn page(&self, shard: u16, from: u64, size: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
+        self.read_page(shard, from, size).boxed()
+    }
+
+    fn left<'a>(
+        &'a self,
+        keys: &'a [StoreKey],
+    ) -> BoxFuture<'a, Result<Vec<Option<Duration>>, StoreError>> {
+        self.lives(keys).boxed()
+    }
+
+    fn clear<'a>(
+        &'a self,
+        shard: u16,
+        keys: &'a [StoreKey],
+        before: LogPlace,
+    ) -> BoxFuture<'a, Result<usize, StoreError>> {
+        self.clear_records(shard, keys, before).boxed()
+    }
+}
+
+/// A place of the purge log as a text, which compares as it does within its generation.
+fn stamp(place: LogPlace) -> String {
+    format!("{:016x}{:020}", place.generation, place.order)
+}
+
+/// `[bytes]` or `[bytes, ms left, record]`.
+fn found(parts: Vec<Value>, limit: usize) -> Result<Option<Found>, StoreError> {
+    let mut parts = parts.into_iter();
+    let bytes = parts.next().and_then(|n| n.as_u64());
+    let bytes = bytes.ok_or_else(|| unexpected("STRLEN"))?;
+    let (Some(left), Some(record)) = (parts.next(), parts.next()) else {
+        let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+        return Err(StoreError::TooLarge { size, limit });
+    };
+    let left = left.as_i64().ok_or_else(|| unexpected("PTTL"))?;
+    if left == -1 {
+        return Err(StoreError::Foreign(
+            "a value without an end of life".to_owned(),
+        ));
+    }
+    let record = record.into_bytes().ok_or_else(|| unexpected("GET"))?;
+    let left = u64::try_from(left).ok().filter(|left| *left > 0);
+    Ok(left.map(|ms| Found {
+        record,
+        left: Duration::from_millis(ms),
+    }))
+}
+
+/// As a text that compares as the number does.
+fn order(order: Order) -> Value {
+    format!("{order:020}").into()
+}
+
+/// Whole milliseconds, at least one and not for ever: Redis refuses neither.
+fn millis(span: Duration) -> i64 {
+    const MOST: i64 = u32::MAX as i64 * 1_000;
+    i64::try_from(span.as_millis()).map_or(MOST, |ms| ms.clamp(1, MOST))
+}
+
+fn size(bytes: usize) -> Value {
+    bytes.to_string().into()
+}
+
+/// An answer that is 1 or 0.
+fn done(answer: &Value, command: &str) -> Result<bool, StoreError> {
+    match answer.as_i64() {
+        Some(1) => Ok(true),
+        Some(0) => Ok(false),
+        _ => Err(unexpected(command)),
+    }
+}

@@ -1,0 +1,53 @@
+//! Word of leases given back, by Redis Pub/Sub.
+//!
+//! A hint and no more: what is missed is found by those who ask again. Hence a listener
+//! that lags loses the oldest, and nobody waits for it.
+
+use std::sync::Arc;
+
+use fred::clients::Client;
+use fred::interfaces::{EventInterface, PubsubInterface};
+use fred::types::Message;
+use futures_util::future::BoxFuture;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::fault::fault;
+use super::link::Greeting;
+use crate::l2::store::{StoreError, StoreKey};
+
+/// Keys that a listener may be behind.
+pub(super) const BEHIND: usize = 1_024;
+
+/// Makes each new connection listen on `channel` and tell `keys`.
+pub(super) fn greeting(channel: String, keys: broadcast::Sender<StoreKey>) -> Greeting {
+    Arc::new(
+        move |client: Client| -> BoxFuture<'static, Result<(), StoreError>> {
+            let (channel, keys) = (channel.clone(), keys.clone());
+            Box::pin(async move {
+                let messages = client.message_rx();
+                client
+                    .subscribe(channel)
+                    .await
+                    .map_err(|error| fault(&error))?;
+                // Ends with the client, whose sender it listens to.
+                tokio::spawn(forward(messages, keys));
+                Ok(())
+            })
+        },
+    )
+}
+
+async fn forward(mut messages: broadcast::Receiver<Message>, keys: broadcast::Sender<StoreKey>) {
+    loop {
+        match messages.recv().await {
+            Ok(message) => {
+                let key = message.value.as_bytes().and_then(|b| b.try_into().ok());
+                // Nobody may listen.
+                let _ = key.map(|key| keys.send(StoreKey::from_bytes(key)));
+            }
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The names of everything we keep in Redis.
+//!
+//! Decision: what one script touches shares a hash tag, and so a slot of a Cluster; braces
+//! in the prefix would take that away, so there are none. Names are exact, never patterns,
+//! so no character of the prefix means anything.
+
+use std::fmt::Write;
+
+use crate::key::Hash64;
+use crate::l2::store::StoreKey;
+
+/// Names below one prefix.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    prefix: String,
+}
+
+impl Names {
+    pub(super) fn new(prefix: String) -> Self {
+        Self { prefix }
+    }
+
+    /// The record itself, nothing else: other readers GET it.
+    pub(super) fn record(&self, key: &StoreKey) -> String {
+        self.of(key, 'r')
+    }
+
+    /// Where the load of the record stood in the order of purges.
+    pub(super) fn born(&self, key: &StoreKey) -> String {
+        self.of(key, 'b')
+    }
+
+    pub(super) fn tombstone(&self, key: &StoreKey) -> String {
+        self.of(key, 't')
+    }
+
+    pub(super) fn lease(&self, key: &StoreKey) -> String {
+        self.of(key, 'l')
+    }
+
+    /// What was invalidated of a URL or group.
+    pub(super) fn note(&self, number: Hash64) -> String {
+        format!("{}{{{number:016x}}}i", self.prefix)
+    }
+
+    /// The stream of purges.
+    pub(super) fn log(&self) -> String {
+        format!("{}{{log}}", self.prefix)
+    }
+
+    /// What is known of the stream: generation, counter, floor.
+    pub(super) fn log_head(&self) -> String {
+        format!("{}{{log}}h", self.prefix)
+    }
+
+    /// A shard of the index: store keys by when they expire. Both names of a shard share a
+    /// slot; shards are spread.
+    pub(super) fn index(&self, shard: u16) -> String {
+        format!("{}index:{{{shard}}}", self.prefix)
+    }
+
+    /// Births and URLs of a shard's store keys.
+    pub(super) fn index_texts(&self, shard: u16) -> String {
+        format!("{}index:{{{shard}}}u", self.prefix)
+    }
+
+    /// The channel on which keys of freed leases are told.
+    pub(super) fn freed(&self) -> String {
+        format!("{}freed", self.prefix)
+    }
+
+    /// In braces what `lamina explain` calls the key; behind them the variant's own name.
+    fn of(&self, key: &StoreKey, kind: char) -> String {
+        let mut name = String::with_capacity(self.prefix.len() + 51);
+        // Writing to a String can't fail.
+        let _ = write!(name, "{}{{{}}}", self.prefix, key.home);
+        for byte in key.id {
+            let _ = write!(name, "{byte:02x}");
+        }
+        name.push(kind);
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyId;
+
+    #[test]
+    fn the_names_of_a_key_and_its_variants_share_one_hash_tag() {
+        let names = Names::new("lamina:".to_owned());
+        let key = StoreKey {
+            id: [0xab; 16],
+            home: KeyId(0x1f),
+        };
+        let name = "lamina:{000000000000001f}abababababababababababababababab";
+        assert_eq!(names.record(&key), format!("{name}r"));
+        assert_eq!(names.lease(&key), format!("{name}l"));
+        assert_eq!(names.note(0x1f), "lamina:{000000000000001f}i");
+        assert_eq!(names.log(), "lamina:{log}");
+        assert_eq!(names.log_head(), "lamina:{log}h");
+        assert_eq!(names.index(7), "lamina:index:{7}");
+        assert_eq!(names.index_texts(7), "lamina:index:{7}u");
+    }
+}

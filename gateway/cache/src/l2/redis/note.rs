@@ -1,0 +1,155 @@
+//! Notes of what requests made invalid: one key for each URL or group that something is
+//! stored of, with the newest place in the order that is not to be shown any more.
+//!
+//! A note is begun when somebody looks for a record, and lives as long as the longest-lived
+//! record that was written under it. Whoever reads a record reads its notes as well: a
+//! record that is written late, by whichever node, is hidden by them.
+//!
+//! A record whose note is gone (evicted, or taken away) is not shown: what was noted is
+//! unknown, and the load that follows replaces it. Orders are comparable within one
+//! generation of the purge log, so a note says which; with a secret it is sealed for its
+//! number, and one that is not ours counts as one that is gone.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::types::Value;
+use futures_util::future::try_join_all;
+
+use super::fault::unexpected;
+use super::seals::SEAL;
+use super::{Redis, done, millis, script, stamp};
+use crate::key::Hash64;
+use crate::l2::store::{Found, LogPlace, Put, Refusal, StoreError, StoreKey, Written};
+use crate::purge::Order;
+
+/// Octets of a stamp, and of the generation that it begins with.
+const STAMP: usize = 36;
+const GENERATION: usize = 16;
+
+/// How long a note lives that nothing was written under: longer than loads take.
+const LOADING: Duration = Duration::from_secs(120);
+
+impl Redis {
+    pub(super) async fn read_noted(
+        &self,
+        key: &StoreKey,
+        max: usize,
+        number: Hash64,
+    ) -> Result<(Option<Found>, Order), StoreError> {
+        tokio::try_join!(self.read(key, max), self.note(number))
+    }
+
+    pub(super) async fn write_noted(
+        &self,
+        put: Put<'_>,
+        numbers: &[Hash64],
+    ) -> Result<Written, StoreError> {
+        // First: an invalidation must find a note of what can be found.
+        let life = put.life.max(LOADING);
+        try_join_all(numbers.iter().map(|number| self.keep_note(*number, life))).await?;
+        self.write(put).await
+    }
+
+    /// The newest invalidation of any of these numbers.
+    pub(super) async fn notes(&self, numbers: &[Hash64]) -> Result<Order, StoreError> {
+        let notes = try_join_all(numbers.iter().map(|number| self.note(*number))).await?;
+        Ok(notes.into_iter().max().unwrap_or(0))
+    }
+
+    /// False: there is no note of this number.
+    pub(super) async fn change_note(
+        &self,
+        number: Hash64,
+        at: LogPlace,
+    ) -> Result<bool, StoreError> {
+        if self.has_ended(at) {
+            let why = "the purge log began anew".to_owned();
+            return Err(StoreError::Refused(Refusal::Other, why));
+        }
+        let arguments = vec![self.note_of(number, at), millis(LOADING).into()];
+        let keys = vec![self.names.note(number)];
+        let answer = self.carry(&script::INVALIDATE, keys, arguments).await?;
+        done(&answer, "SET")
+    }
+
+    /// What is noted; the end of all orders where nobody can tell.
+    async fn note(&self, number: Hash64) -> Result<Order, StoreError> {
+        let keys = vec![self.names.note(number)];
+        let arguments = vec![self.note_of_nothing(number), millis(LOADING).into()];
+        let answer = self.run(&script::READ_NOTE, keys, arguments).await?;
+        let Value::Array(parts) = answer else {
+            return Err(unexpected("GET"));
+        };
+        let [begun, held] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("GET"))?;
+        let held = held.into_bytes().ok_or_else(|| unexpected("GET"))?;
+        match (begun.as_i64(), self.noted(number, &held)) {
+            (Some(1), _) => Ok(Order::MAX),
+            (_, Some(at)) => Ok(at),
+            (_, None) => {
+                self.replace_note(number, held).await?;
+                Ok(Order::MAX)
+            }
+        }
+    }
+
+    /// A note is not ours: from now on it hides what was born before the newest number.
+    async fn replace_note(&self, number: Hash64, held: Bytes) -> Result<(), StoreError> {
+        let keys = vec![self.names.note(number)];
+        let arguments = vec![
+            Value::Bytes(held),
+            self.note_of(number, self.generation.place()),
+            millis(LOADING).into(),
+        ];
+        let answer = self.run(&script::REPLACE_NOTE, keys, arguments).await?;
+        done(&answer, "SET").map(drop)
+    }
+
+    /// A note as it is stored: a stamp and, with a secret, its seal.
+    fn note_of(&self, number: Hash64, at: LogPlace) -> Value {
+        let mut note = stamp(at).into_bytes();
+        if let Some(seals) = &self.seals {
+            note.extend(seals.of_note(number, &note));
+        }
+        note.as_slice().into()
+    }
+
+    /// A note that hides nothing which was loaded in today's generation.
+    fn note_of_nothing(&self, number: Hash64) -> Value {
+        let generation = self.generation.generation();
+        self.note_of(
+            number,
+            LogPlace {
+                generation,
+                order: 0,
+            },
+        )
+    }
+
+    /// What a note says to those who follow today's purge log. None: it is not ours.
+    fn noted(&self, number: Hash64, held: &[u8]) -> Option<Order> {
+        let (stamp, seal) = held.split_at_checked(STAMP)?;
+        let is_ours = match &self.seals {
+            Some(seals) => seals.holds_for_note(number, stamp, seal),
+            None => seal.is_empty() || seal.len() == SEAL,
+        };
+        let text = std::str::from_utf8(stamp).ok().filter(|_| is_ours)?;
+        let (generation, at) = text.split_at_checked(GENERATION)?;
+        let generation = u64::from_str_radix(generation, 16).ok()?;
+        let at = at.parse().ok()?;
+        Some(match generation.cmp(&self.generation.generation()) {
+            Ordering::Equal => at,
+            // All that can be shown was loaded since.
+            Ordering::Less => 0,
+            Ordering::Greater => Order::MAX,
+        })
+    }
+
+    async fn keep_note(&self, number: Hash64, life: Duration) -> Result<(), StoreError> {
+        let keys = vec![self.names.note(number)];
+        let arguments = vec![self.note_of_nothing(number), millis(life).into()];
+        let answer = self.run(&script::KEEP_NOTE, keys, arguments).await?;
+        done(&answer, "SET").map(drop)
+    }
+}

@@ -1,0 +1,101 @@
+//! What the server is set to, as far as it tells: which keys it evicts, and what it keeps.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use fred::util::redis_keyslot;
+
+use super::Redis;
+use super::fault::unexpected;
+use crate::l2::store::{Durability, Flush, Persistence, SnapshotRule, StoreError};
+
+impl Redis {
+    /// The policy by which the server evicts keys that have no end, as the purge log has none.
+    /// None: it evicts no such keys, or does not say.
+    pub(super) async fn eviction_policy(&self) -> Result<Option<String>, StoreError> {
+        let answer = self.ask_log_server("INFO", &["memory"]).await?;
+        let said = answer.as_string().unwrap_or_default();
+        let of = |key: &str| said.lines().find_map(|line| line.strip_prefix(key));
+        let is_bounded = of("maxmemory:").is_some_and(|bytes| bytes.trim() != "0");
+        let policy = of("maxmemory_policy:").map(str::trim);
+        let policy = policy.filter(|policy| is_bounded && policy.starts_with("allkeys-"));
+        Ok(policy.map(str::to_owned))
+    }
+
+    /// What the server that has the purge log keeps of what it was told.
+    pub(super) async fn kept_after_a_crash(&self) -> Result<Durability, StoreError> {
+        let persistence = match self.setting("appendonly").await?.as_str() {
+            "yes" => Persistence::Appended(flush(&self.setting("appendfsync").await?)),
+            _ => snapshots(&self.setting("save").await?),
+        };
+        let min_replicas = self.setting("min-replicas-to-write").await?;
+        Ok(Durability {
+            persistence,
+            min_replicas: min_replicas.parse().map_err(|_| unexpected("CONFIG GET"))?,
+        })
+    }
+
+    /// One setting: versions before 7 tell no more at once.
+    async fn setting(&self, name: &str) -> Result<String, StoreError> {
+        let answer = self.ask_log_server("CONFIG", &["GET", name]).await?;
+        let settings = answer.convert::<HashMap<String, String>>();
+        let found = settings.ok().and_then(|mut all| all.remove(name));
+        found.ok_or_else(|| unexpected("CONFIG GET"))
+    }
+
+    async fn ask_log_server(
+        &self,
+        command: &'static str,
+        words: &[&str],
+    ) -> Result<Value, StoreError> {
+        let client = self.client()?;
+        let slot = ClusterHash::Custom(redis_keyslot(self.names.log().as_bytes()));
+        let command = CustomCommand::new_static(command, slot, false);
+        let words: Vec<Value> = words.iter().map(|word| Value::from(*word)).collect();
+        let answer = client.custom::<Value, Value>(command, words).await;
+        answer.map_err(|error| self.failed(&error))
+    }
+}
+
+fn flush(setting: &str) -> Flush {
+    match setting {
+        "always" => Flush::BeforeTheAnswer,
+        "everysec" => Flush::EachSecond,
+        _ => Flush::ByTheKernel,
+    }
+}
+
+/// `3600 1 300 100`: pairs of seconds and changes.
+fn snapshots(setting: &str) -> Persistence {
+    let numbers = setting.split_whitespace().map(|word| word.parse().ok());
+    let numbers: Vec<u64> = numbers.flatten().collect();
+    let rules = numbers.chunks_exact(2).map(|rule| SnapshotRule {
+        after: Duration::from_secs(rule[0]),
+        changes: rule[1],
+    });
+    let rules: Vec<_> = rules.collect();
+    match rules.is_empty() {
+        true => Persistence::Nothing,
+        false => Persistence::Snapshots(rules),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_snapshots_are_pairs_of_seconds_and_changes() {
+        let Persistence::Snapshots(rules) = snapshots("3600 1 300 100") else {
+            panic!("there are two");
+        };
+        let read: Vec<_> = rules
+            .iter()
+            .map(|rule| (rule.after.as_secs(), rule.changes))
+            .collect();
+        assert_eq!(read, [(3_600, 1), (300, 100)]);
+        assert_eq!(snapshots(""), Persistence::Nothing);
+    }
+}

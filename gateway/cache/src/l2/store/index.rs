@@ -1,0 +1,90 @@
+//! What a store with an index is told of a record, and what the index tells again.
+//!
+//! An index is a help, never a judge: whoever reads it asks the store whether a record is
+//! there, and its births only say what is not worth asking for.
+
+use std::time::Duration;
+
+use super::StoreKey;
+use crate::purge::Order;
+
+/// A record that was written, for the index.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Noted {
+    pub key: StoreKey,
+    /// Where its load stood in the order of purges, without the local step.
+    pub born: Order,
+    /// How long it lives from now on.
+    pub life: Duration,
+    pub text: Text,
+}
+
+/// The URL that prefixes and patterns are compared with, as far as it is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Text {
+    pub url: Box<str>,
+    /// There was more of it.
+    pub is_cut: bool,
+}
+
+/// What the index says of a record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    pub key: StoreKey,
+    pub born: Order,
+    pub text: Text,
+    /// What the store calls the record, for people.
+    pub name: String,
+}
+
+/// A page of a shard.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Page {
+    pub members: Vec<Member>,
+    /// Where the next page begins; 0: there is none.
+    pub next: u64,
+}
+
+/// Octets of a URL that are kept. With the member and what stands around it, an entry of
+/// the index takes some 1.3 KiB at most, and a batch on its way 80 KiB.
+const MAX_TEXT: usize = 1_024;
+
+impl Text {
+    /// Of a longer URL the beginning is kept.
+    pub fn of(url: &str) -> Self {
+        let end = url.floor_char_boundary(MAX_TEXT);
+        Self {
+            url: url[..end].into(),
+            is_cut: end < url.len(),
+        }
+    }
+}
+
+impl StoreKey {
+    /// The shard that notes it, of so many: the same on every node.
+    pub fn shard(&self, shards: u16) -> u16 {
+        let number = u16::from_be_bytes([self.id[0], self.id[1]]);
+        number % shards.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_url_is_cut_between_two_characters_and_says_so() {
+        let short = Text::of("a/é");
+        assert_eq!((&*short.url, short.is_cut), ("a/é", false));
+        let long = Text::of(&"é".repeat(600).replacen('é', "a", 1));
+        assert_eq!((long.url.len(), long.is_cut), (1_023, true));
+    }
+
+    #[test]
+    fn keys_spread_over_the_shards() {
+        let shards: std::collections::BTreeSet<_> = (0..1_000_u32)
+            .map(|n| StoreKey::of(&n.to_be_bytes()).shard(16))
+            .collect();
+        assert_eq!(shards, (0..16).collect());
+    }
+}

@@ -1,0 +1,188 @@
+//! Which numbers of the store's purge log stand where in our own order.
+//!
+//! A window begins at a number of the store and at a place of our own. From there each purge
+//! of the store's log is one number further here, also one that reaches nothing and stands
+//! for many numbers of the store ([`Logged::since`]). A window grows by purges that are there,
+//! without a hole. Where some are missing, or the log is another one, a new window begins
+//! above everything that was given out here so far: what is older is hidden, and what the
+//! store has from before its beginning can't be judged. So our own order grows by what was
+//! appended, and not by what numbers the store shows.
+//!
+//! Pure: [`Window::next`] says what a stretch of the log means for what was known.
+
+use super::store::{Log, LogFault, Logged};
+use crate::event::Look;
+use crate::purge::{MAX_NUMBER, Order, number_of, numbered};
+
+/// A stretch of one generation of the log, applied here without a hole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Window {
+    pub(super) generation: u64,
+    /// Never empty, ascending; from each on, the two numbers grow side by side up to the next.
+    anchors: Vec<Anchor>,
+    /// The newest number that is in it.
+    pub(super) newest: u64,
+}
+
+/// A number of the store's log, and what stands for it in our own order. The numbers of the
+/// store between two stretches of purges stand where the later stretch begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Anchor {
+    number: u64,
+    ours: u64,
+}
+
+/// What a stretch of the log means for what was known of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    /// It is known already.
+    Nothing,
+    /// The window goes on, or is the first one and begins with the log.
+    Further(Window),
+    /// A new window: what was born before it can't be judged. The fault is what is wrong
+    /// with the log; none where this node just comes late to it.
+    Anew(Window, Option<LogFault>),
+}
+
+/// Anchors at most; the oldest go, and with them what was born before the next one.
+const ANCHORS: usize = 1_024;
+
+impl Window {
+    /// What `log` means where `known` was known and `order` is the newest of our own.
+    pub(super) fn next(known: Option<&Self>, log: &Log, order: Order) -> Next {
+        let anew = |fault| Next::Anew(Self::anew(log, order), fault);
+        let Some(known) = known else {
+            let all = Self::at(log.generation, 0, number_of(order)).grown(log);
+            return match (log.whole, all) {
+                (true, Some(window)) => Next::Further(window),
+                (true, None) => anew(Some(LogFault::Missing)),
+                (false, _) => anew(None),
+            };
+        };
+        if known.generation != log.generation {
+            return anew(Some(LogFault::Lost));
+        }
+        if log.newest <= known.newest {
+            return Next::Nothing;
+        }
+        match known.clone().grown(log).filter(|grown| !grown.is_used_up()) {
+            Some(grown) => Next::Further(grown),
+            None => anew(Some(LogFault::Missing)),
+        }
+    }
+
+    /// The longest stretch without a hole that ends with the log. It begins above everything
+    /// that was given out here.
+    fn anew(log: &Log, order: Order) -> Self {
+        let mut first = log.newest;
+        for logged in log.purges.iter().rev() {
+            match logged.number == first && first > 0 {
+                true => first = logged.since.saturating_sub(1),
+                false => break,
+            }
+        }
+        let ours = number_of(order).saturating_add(1);
+        let begun = Self::at(log.generation, first, ours);
+        begun
+            .grown(log)
+            .unwrap_or_else(|| Self::at(log.generation, log.newest, ours))
+    }
+
+    fn at(generation: u64, number: u64, ours: u64) -> Self {
+        Self {
+            generation,
+            anchors: vec![Anchor { number, ours }],
+            newest: number,
+        }
+    }
+
+    /// As long as the log, if its purges lead there without a hole and in order.
+    fn grown(mut self, log: &Log) -> Option<Self> {
+        let known = self.newest;
+        for logged in log.purges.iter().filter(|logged| logged.number > known) {
+            let next = self.newest.checked_add(1)?;
+            if logged.since > next || logged.number < next {
+                return None;
+            }
+            self.take(logged);
+        }
+        (self.newest == log.newest).then_some(self)
+    }
+
+    fn take(&mut self, logged: &Logged) {
+        let ours = self.ours(self.newest).saturating_add(1);
+        if logged.number - self.newest > 1 {
+            let number = logged.number;
+            self.anchors.push(Anchor { number, ours });
+            if self.anchors.len() > ANCHORS {
+                self.anchors.remove(0);
+            }
+        }
+        self.newest = logged.number;
+    }
+
+    /// What stands for a number here; of one before the window, what stands for its beginning.
+    fn ours(&self, number: u64) -> u64 {
+        let after = self
+            .anchors
+            .partition_point(|anchor| anchor.number <= number);
+        let later = self
+            .anchors
+            .get(after)
+            .map_or(u64::MAX, |anchor| anchor.ours);
+        let anchor = self.anchors[after.saturating_sub(1)];
+        let further = number.saturating_sub(anchor.number);
+        anchor.ours.saturating_add(further).min(later)
+    }
+
+    /// The number after which it begins.
+    pub(super) fn first(&self) -> u64 {
+        self.anchors[0].number
+    }
+
+    /// The number of our own order from which on things can be judged.
+    pub(super) fn begins_at(&self) -> u64 {
+        self.anchors[0].ours
+    }
+
+    /// Whether our own order has come to its end, after some 2³⁵ purges in one life of the
+    /// process. Nothing of the store can be judged then.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.ours(self.newest) >= MAX_NUMBER
+    }
+
+    /// Where a purge with this number stands in our own order.
+    pub(super) fn order_at(&self, number: u64) -> Order {
+        numbered(self.ours(number))
+    }
+
+    /// Where a record that was born at this number stands in our own order.
+    ///
+    /// # Errors
+    /// Why it can't be judged.
+    pub(super) fn order_of(&self, number: u64) -> Result<Order, Look> {
+        match number {
+            _ if self.is_used_up() => Err(Look::Skipped),
+            _ if number > self.newest => Err(Look::Ahead),
+            _ if number < self.first() => Err(Look::Outdated),
+            _ => Ok(self.order_at(number)),
+        }
+    }
+
+    /// Where in the store's log something stands that began at this place of our own order.
+    /// None: before this window.
+    pub(super) fn place_of(&self, order: Order) -> Option<Order> {
+        let ours = number_of(order);
+        let after = self.anchors.partition_point(|anchor| anchor.ours <= ours);
+        let anchor = self.anchors[after.checked_sub(1)?];
+        if self.is_used_up() {
+            return None;
+        }
+        let number = anchor.number.saturating_add(ours - anchor.ours);
+        // While another window takes the place of this one, our order is ahead of it.
+        Some(numbered(number.min(self.newest)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! Objects that were found to be larger than the cache takes.
+//!
+//! Each is remembered for as long as the representation would have been fresh: a request for
+//! a range of it is then loaded as that range, and nobody has to find out again by loading the
+//! whole. The number of keys is bounded.
+
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::sync::Cache;
+
+use crate::key::{Key, KeyBuf};
+
+/// The keys of large objects, without their variants.
+pub struct LargeObjects {
+    keys: Cache<Key, Duration, foldhash::fast::RandomState>,
+    shortest: Duration,
+}
+
+/// Keys that are remembered at most.
+const KEYS: u64 = 10_000;
+
+struct Lives;
+
+impl Expiry<Key, Duration> for Lives {
+    fn expire_after_create(&self, _: &Key, life: &Duration, _: Instant) -> Option<Duration> {
+        Some(*life)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Key,
+        life: &Duration,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(*life)
+    }
+}
+
+impl LargeObjects {
+    /// None is known; each is remembered for `shortest` at least.
+    pub fn new(shortest: Duration) -> Self {
+        let keys = Cache::builder()
+            .max_capacity(KEYS)
+            .expire_after(Lives)
+            .build_with_hasher(Default::default());
+        Self { keys, shortest }
+    }
+
+    /// The object under this key is too large, and stays fresh for so long.
+    pub fn note(&self, key: &KeyBuf, fresh: Duration) {
+        self.keys.insert(key.to_key(), fresh.max(self.shortest));
+    }
+
+    /// It is not too large any more.
+    pub fn forget(&self, key: &KeyBuf) {
+        self.keys.invalidate(key.as_bytes());
+    }
+
+    /// Whether the object under this key was found to be too large.
+    pub fn knows(&self, key: &KeyBuf) -> bool {
+        self.keys.contains_key(key.as_bytes())
+    }
+}

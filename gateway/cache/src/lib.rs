@@ -1,0 +1,527 @@
+//! The cache engine: look-up, coalescing, admission and invalidation over the tiers.
+//!
+//! It knows requests and responses by their keys, headers and purge marks; sending
+//! requests and running plugins is `proxy`'s. Below it stands `http` alone.
+//!
+//! Invariant: admit to L1, then land. Invariant: an entry is shown only after
+//! [`PurgeLog::judge`] compared it with every purge so far.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+// The names under which the modules of this crate know the crates below.
+use lamina_base::{breaker, hc1, pattern, redis, units};
+use lamina_http as http;
+
+pub mod backoff;
+pub mod coalesce;
+pub mod config;
+pub mod entry;
+pub mod event;
+pub mod fill;
+pub mod freshness;
+mod hit_for_miss;
+pub mod key;
+mod l1;
+pub mod l2;
+mod large;
+pub mod parts;
+pub mod peers;
+pub mod policy;
+pub mod purge;
+pub mod record;
+pub mod tags;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use ::http::{HeaderMap, HeaderName};
+use moka::notification::RemovalCause;
+use prometheus::{IntGauge, Registry};
+
+use crate::http::vary::Vary;
+use backoff::Backoff;
+use coalesce::{Flights, Leader, Turn};
+use entry::{Entry, Marks};
+use event::{Event, Eviction, Hooks, Reach};
+use freshness::{State, Windows};
+use hit_for_miss::HitForMiss;
+use key::{Hash64, Key, KeyBuf};
+use l1::{L1, L1Lookup};
+use l2::L2;
+use l2::store::Store;
+use large::LargeObjects;
+use peers::Peers;
+use purge::{Author, Kind, Order, Presence, PurgeLog, Selector, Verdict};
+use record::Seal;
+use tokio::sync::oneshot;
+
+pub use hit_for_miss::Unshared;
+pub use l1::variant_key;
+
+/// The cache of one process.
+pub struct Cache {
+    l1: L1,
+    flights: Arc<Flights>,
+    log: Arc<PurgeLog>,
+    below: Option<Arc<L2>>,
+    /// Other nodes, where there may be some.
+    peers: OnceLock<Arc<dyn Peers>>,
+    /// Primary keys that somebody missed a moment ago; kept only with peers.
+    asked: moka::sync::Cache<u64, (), foldhash::fast::RandomState>,
+    pub backoff: Backoff,
+    /// Keys whose responses could not be shared a moment ago.
+    pub hit_for_miss: HitForMiss,
+    /// Keys whose objects are larger than one may be.
+    pub large: LargeObjects,
+    pub hooks: Arc<Hooks>,
+    /// What other nodes purge is not heard here at the moment.
+    cut_off: AtomicBool,
+    /// Where the last sweep began.
+    swept: AtomicU64,
+    gauges: Gauges,
+    /// Bytes of one object at most.
+    pub max_object_bytes: usize,
+    /// How long a request follows another's load.
+    pub wait_timeout: Duration,
+    /// How long a load goes on that nobody reads.
+    pub unread_timeout: Duration,
+}
+
+struct Gauges {
+    bytes: IntGauge,
+    entries: IntGauge,
+    flights: IntGauge,
+    records: IntGauge,
+}
+
+/// What a look-up found.
+pub enum Lookup {
+    Fresh(Arc<Entry>),
+    /// May be served in the windows it names, or validated.
+    Stale(Arc<Entry>, Windows),
+    /// Nothing under this key; a load goes by the key given here.
+    Miss(Key, Missing),
+}
+
+/// What was missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Missing {
+    Uri,
+    Variant,
+}
+
+/// Keys that are remembered as asked for, and how long: a peer's value is wanted then.
+const ASKED_KEYS: u64 = 10_000;
+const ASKED_LATELY: Duration = Duration::from_secs(60);
+
+impl Cache {
+    /// An empty cache whose counters stand in `registry`.
+    ///
+    /// # Errors
+    /// When the registry has a cache already.
+    pub fn new(config: &config::Config, registry: &Registry) -> prometheus::Result<Self> {
+        let hooks = Arc::new(Hooks::new(registry)?);
+        let log = match config.l2.is_configured() {
+            // What was born before a purge may come back from below for so long.
+            true => PurgeLog::numbered(&config.purge_log, config.l2.max_life.into()),
+            false => PurgeLog::alone(&config.purge_log),
+        };
+        let listener = Arc::clone(&hooks);
+        Ok(Self {
+            l1: L1::new(&config.l1, move |cause| on_removal(&listener, cause)),
+            flights: Arc::default(),
+            log: Arc::new(log),
+            below: None,
+            peers: OnceLock::new(),
+            asked: moka::sync::Cache::builder()
+                .max_capacity(ASKED_KEYS)
+                .time_to_live(ASKED_LATELY)
+                .build_with_hasher(Default::default()),
+            backoff: Backoff::new(&config.backoff),
+            hit_for_miss: HitForMiss::new(config.inflight.hit_for_miss.0),
+            large: LargeObjects::new(config.inflight.hit_for_miss.0),
+            hooks,
+            cut_off: AtomicBool::new(false),
+            swept: AtomicU64::new(0),
+            gauges: Gauges::new(registry)?,
+            max_object_bytes: config.l1.max_object_bytes.as_usize(),
+            wait_timeout: config.inflight.wait_timeout.0,
+            unread_timeout: config.inflight.unread_timeout.0,
+        })
+    }
+
+    /// Puts a second tier below L1.
+    ///
+    /// # Errors
+    /// When the registry has one already.
+    pub fn attach(
+        &mut self,
+        store: Arc<dyn Store>,
+        config: &config::Config,
+        seal: Seal,
+        registry: &Registry,
+    ) -> prometheus::Result<Arc<L2>> {
+        let log = Arc::clone(&self.log);
+        let object = self.max_object_bytes;
+        let tier = Arc::new(L2::new(
+            store,
+            &config.l2,
+            seal,
+            object,
+            log,
+            Arc::clone(&self.hooks),
+            registry,
+        )?);
+        self.below = Some(Arc::clone(&tier));
+        Ok(tier)
+    }
+
+    /// The second tier.
+    pub fn below(&self) -> Option<&Arc<L2>> {
+        self.below.as_ref()
+    }
+
+    /// Takes in what the second tier had, unless L1 has something newer by now. None: a
+    /// purge came since it was loaded, or it was removed since it was read.
+    pub fn promote(&self, primary: Key, vary: &Vary, entry: &Arc<Entry>) -> Option<State> {
+        self.log.hold(entry);
+        if self.log.judge(entry) == Verdict::Hidden || self.removes(entry) {
+            return None;
+        }
+        let shown = |held: &Entry| self.is_sure(held);
+        self.l1.put_older(primary, vary, Arc::clone(entry), shown);
+        // A removal that began meanwhile did not see this copy.
+        if self.removes(entry) {
+            self.l1.remove(entry);
+            return None;
+        }
+        let now = Instant::now();
+        Some(match self.log.judge(entry) {
+            Verdict::Doubted => State::Stale(entry.freshness.when_doubted(now)),
+            _ => entry.state(now),
+        })
+    }
+
+    fn removes(&self, entry: &Entry) -> bool {
+        self.below.as_ref().is_some_and(|tier| tier.removes(entry))
+    }
+
+    /// A copy that may be of use where a load failed or takes long: what is there now,
+    /// which a load may have found below since a look-up.
+    pub fn fallback(
+        &self,
+        key: &KeyBuf,
+        request: &HeaderMap,
+        now: Instant,
+    ) -> Option<(Arc<Entry>, Windows)> {
+        let L1Lookup::Entry(entry) = self.l1.find(key, request) else {
+            return None;
+        };
+        let verdict = self.log.judge(&entry);
+        let windows = match (verdict, entry.state(now)) {
+            (Verdict::Hidden, _) => return None,
+            (Verdict::Doubted, _) => entry.freshness.when_doubted(now),
+            (_, State::Stale(windows)) => windows,
+            (_, State::Fresh) => Windows {
+                while_revalidate: true,
+                if_error: true,
+            },
+        };
+        Some((entry, windows))
+    }
+
+    /// Looks a request up.
+    pub fn lookup(&self, key: &KeyBuf, request: &HeaderMap, now: Instant) -> Lookup {
+        let entry = match self.l1.find(key, request) {
+            L1Lookup::Entry(entry) => entry,
+            L1Lookup::NoVariant(variant) => return self.missed(key, variant, Missing::Variant),
+            L1Lookup::Nothing => return self.missed(key, key.to_key(), Missing::Uri),
+        };
+        match self.log.judge(&entry) {
+            Verdict::Hidden => {
+                self.l1.remove(&entry);
+                self.missed(key, key.to_key(), Missing::Uri)
+            }
+            Verdict::Doubted => {
+                self.hooks.emit(Event::Miss);
+                let windows = entry.freshness.when_doubted(now);
+                Lookup::Stale(entry, windows)
+            }
+            Verdict::Visible | Verdict::Marked => match entry.state(now) {
+                State::Fresh => {
+                    self.hooks.emit(Event::Hit);
+                    Lookup::Fresh(entry)
+                }
+                State::Stale(windows) => {
+                    self.hooks.emit(Event::Miss);
+                    Lookup::Stale(entry, windows)
+                }
+            },
+        }
+    }
+
+    fn missed(&self, primary: &KeyBuf, load: Key, missing: Missing) -> Lookup {
+        self.hooks.emit(Event::Miss);
+        self.note_asked(primary);
+        Lookup::Miss(load, missing)
+    }
+
+    /// Whether what other nodes purge is not heard here at the moment.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Notes that.
+    pub fn set_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Relaxed);
+    }
+
+    /// Whether an entry may be shown without asking its origin.
+    pub fn is_sure(&self, entry: &Entry) -> bool {
+        matches!(self.log.judge(entry), Verdict::Visible | Verdict::Marked)
+    }
+
+    /// Whether an entry that was looked up a while ago may still be shown.
+    pub fn shows(&self, entry: &Entry) -> bool {
+        self.log.judge(entry) != Verdict::Hidden
+    }
+
+    /// Looks for a fresh entry once more, as a new leader must.
+    pub fn fresh_again(
+        &self,
+        key: &KeyBuf,
+        request: &HeaderMap,
+        now: Instant,
+    ) -> Option<Arc<Entry>> {
+        let L1Lookup::Entry(entry) = self.l1.find(key, request) else {
+            return None;
+        };
+        let visible = self.log.judge(&entry) == Verdict::Visible;
+        (visible && entry.state(now) == State::Fresh).then_some(entry)
+    }
+
+    /// The stored parts that such a request may be answered from or add to: those under
+    /// [`KeyBuf::of_parts`], not purged, fresh or not.
+    pub fn parts(&self, key: &KeyBuf, request: &HeaderMap) -> Option<Arc<Entry>> {
+        match self.l1.find(key, request) {
+            L1Lookup::Entry(entry) if self.is_sure(&entry) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// The groups of the entry that such a request finds, fresh or not (RFC 9875 §2.2.1).
+    pub fn groups_at(&self, key: &KeyBuf, request: &HeaderMap) -> Box<[Hash64]> {
+        match self.l1.find(key, request) {
+            L1Lookup::Entry(entry) if self.shows(&entry) => entry.marks.groups.clone(),
+            _ => Box::default(),
+        }
+    }
+
+    /// Leads the load of `key` or follows it. Its followers are told the `number` of the request.
+    pub fn board(&self, key: &Key, number: u64, marks: impl FnOnce() -> Marks) -> Turn {
+        self.flights.board(key, number, marks, &self.log)
+    }
+
+    /// Leads a load of `key` beside those that are under way; nobody follows it yet.
+    pub fn lead_apart(&self, key: &Key, marks: Marks) -> Leader {
+        self.flights.lead_apart(key, marks, &self.log)
+    }
+
+    /// Whether a load that began at `born` may not be shown to somebody who asks now.
+    pub fn hides(&self, marks: &Marks, born: Order) -> bool {
+        self.log.hides(marks, born)
+    }
+
+    /// The place in the order of purges at which something begins now.
+    pub fn order(&self) -> Order {
+        self.log.order()
+    }
+
+    /// Stores an entry, unless a purge overtook it. `primary` is its key without the variant.
+    pub fn admit(&self, primary: Key, vary: &Vary, entry: Arc<Entry>) -> bool {
+        let key = entry.key.clone();
+        self.log.hold(&entry);
+        if self.log.judge(&entry) == Verdict::Hidden {
+            self.hooks.emit(Event::Overtaken {
+                key: key.as_bytes(),
+            });
+            return false;
+        }
+        let bytes = entry.size();
+        self.hit_for_miss.end(&key);
+        // Parts grow with every load, and are nobody else's.
+        if let Some(peers) = self.peers.get().filter(|_| entry.parts.is_none()) {
+            peers.loaded(&primary, &entry);
+        }
+        self.l1.put(primary, vary, entry);
+        self.hooks.emit(Event::Set {
+            key: key.as_bytes(),
+            bytes,
+        });
+        true
+    }
+
+    /// Forgets this entry: the origin said that it is no more, or that it may not be kept.
+    pub fn drop_entry(&self, entry: &Arc<Entry>) {
+        // Below first: what comes up from there meanwhile must know. Parts are not kept there.
+        if let Some(tier) = self.below.as_ref().filter(|_| entry.parts.is_none()) {
+            tier.forget(entry, self.log.order());
+        }
+        self.l1.remove(entry);
+    }
+
+    /// What the key's responses vary by, as the second tier is to know it.
+    pub fn vary_lists(&self, primary: &Key) -> Vec<Vec<HeaderName>> {
+        self.l1.lists(primary)
+    }
+
+    /// Forgets what `selector` reaches. It holds when this returns, for entries,
+    /// stale copies, variants, and loads under way alike.
+    pub fn purge(&self, selector: &Selector, kind: Kind) -> Order {
+        self.purge_everywhere(selector, kind).0
+    }
+
+    /// As [`purge`](Self::purge). With a second tier, the receiver gets the purge's number
+    /// when its log has it.
+    pub fn purge_everywhere(
+        &self,
+        selector: &Selector,
+        kind: Kind,
+    ) -> (Order, Option<oneshot::Receiver<u64>>) {
+        let peers = self.peers.get();
+        if let Some(peers) = peers {
+            peers.purging();
+        }
+        let (order, told) = self.purge_untold(selector, kind);
+        if let Some(peers) = peers {
+            peers.purged(Author::Operator, selector, kind, order);
+        }
+        (order, told)
+    }
+
+    /// As [`purge`](Self::purge), where a rule of the configuration purges since a request of
+    /// a client was answered: bounded apart from what operators purge.
+    pub fn purge_by_request(&self, selector: &Selector, kind: Kind) {
+        let peers = self.peers.get();
+        if let Some(peers) = peers {
+            peers.purging();
+        }
+        let order = match &self.below {
+            Some(tier) => tier.purge_by(Author::Request, selector, kind).0,
+            None => self.log.record_by(Author::Request, selector, kind),
+        };
+        if let Some(peers) = peers {
+            peers.purged(Author::Request, selector, kind, order);
+        }
+        self.hooks.emit(Event::Purge(reach(selector)));
+    }
+
+    /// Hides what a request made invalid by itself (RFC 9111 §4.4, RFC 9875): what bears one of
+    /// these numbers, of URLs or groups. It holds like a purge, and leaves no record anywhere.
+    pub fn invalidate(&self, numbers: &[Hash64]) {
+        if numbers.is_empty() {
+            return;
+        }
+        let peers = self.peers.get();
+        if let Some(peers) = peers {
+            peers.purging();
+        }
+        let (order, held) = self.log.invalidate(numbers);
+        if let Some(tier) = &self.below {
+            tier.invalidate(numbers);
+        }
+        if let Some(peers) = peers {
+            peers.invalidated(numbers, order);
+        }
+        let held = held.iter().filter(|held| **held == Presence::Held);
+        held.for_each(|_| self.hooks.emit(Event::Invalidated));
+    }
+
+    /// As [`purge_everywhere`](Self::purge_everywhere), for a caller who tells peers itself.
+    pub fn purge_untold(
+        &self,
+        selector: &Selector,
+        kind: Kind,
+    ) -> (Order, Option<oneshot::Receiver<u64>>) {
+        let (order, told) = match &self.below {
+            Some(tier) => {
+                let (order, told) = tier.purge(selector, kind);
+                (order, Some(told))
+            }
+            None => (self.log.record(selector, kind), None),
+        };
+        self.hooks.emit(Event::Purge(reach(selector)));
+        (order, told)
+    }
+
+    /// Takes out what purges hide, then forgets the purges. Slow: run it aside.
+    pub fn sweep(&self) {
+        let begun = self.log.begin_sweep();
+        if self.swept.swap(begun, Ordering::Relaxed) == begun && self.log.is_empty() {
+            return;
+        }
+        for entry in self.l1.entries() {
+            if self.log.judge(&entry) == Verdict::Hidden {
+                self.l1.remove(&entry);
+            }
+        }
+        self.log.end_sweep(begun, Instant::now());
+    }
+
+    /// Lets L1 evict and expire what is due, and sets the gauges.
+    pub fn tend(&self) {
+        self.l1.tend();
+        self.gauges.bytes.set(clamp(self.l1.bytes()));
+        self.gauges.entries.set(clamp(self.l1.entry_count()));
+        self.gauges.flights.set(clamp(self.flights.count() as u64));
+        self.gauges.records.set(clamp(self.log.records() as u64));
+    }
+}
+
+impl Gauges {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let tier = |name: &str, help: &str| {
+            let vec = prometheus::IntGaugeVec::new(prometheus::Opts::new(name, help), &["tier"])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec.with_label_values(&["l1"]))
+        };
+        let one = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        Ok(Self {
+            bytes: tier("lamina_cache_bytes", "Bytes in a tier.")?,
+            entries: tier("lamina_cache_entries", "Entries in a tier.")?,
+            flights: one("lamina_cache_flights", "Loads under way.")?,
+            records: one("lamina_cache_purge_records", "Records in the purge log.")?,
+        })
+    }
+}
+
+fn clamp(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn on_removal(hooks: &Hooks, cause: RemovalCause) {
+    match cause {
+        RemovalCause::Expired => hooks.emit(Event::Evicted(Eviction::Expired)),
+        RemovalCause::Size => hooks.emit(Event::Evicted(Eviction::Size)),
+        RemovalCause::Explicit | RemovalCause::Replaced => {}
+    }
+}
+
+fn reach(selector: &Selector) -> Reach {
+    match selector {
+        Selector::Key(_) => Reach::Key,
+        Selector::Url(_) => Reach::Url,
+        Selector::Prefix(_) => Reach::Prefix,
+        Selector::Pattern(_) => Reach::Pattern,
+        Selector::Tag(_) => Reach::Tag,
+        Selector::Group(_) => Reach::Group,
+        Selector::Route(_) => Reach::Route,
+        Selector::All => Reach::All,
+    }
+}

@@ -1,0 +1,624 @@
+//! May a response be stored, and for how long (RFC 9111 §3, §4.2; a route's `policy`).
+//!
+//! Pure: the clock and the dice are arguments. The answer is [`Terms`] or a
+//! [`Refusal`] with the reason that `Cache-Status`, `explain` and the tests read.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{
+    AUTHORIZATION, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, TRAILER,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::config;
+use crate::http::cache_control::{FieldForm, RequestDirectives, ResponseDirectives};
+use crate::http::date::{self, FieldDate};
+use crate::http::media;
+use crate::http::vary::Vary;
+use crate::units;
+
+mod requester;
+
+pub use requester::concerns_requester_alone;
+
+/// A route's policy with the defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub mode: config::Mode,
+    pub ttl: Option<Duration>,
+    /// `ttl` in the second tier.
+    pub ttl_below: Option<Duration>,
+    /// How long L1 keeps what the second tier gave it, where the route says so.
+    pub l1_cap: Option<Duration>,
+    pub while_revalidate: Option<Duration>,
+    pub if_error: Option<Duration>,
+    pub statuses: Box<[StatusCode]>,
+    pub negative: Option<(Duration, Box<[StatusCode]>)>,
+    pub jitter: u8,
+    pub soft_timeout: Option<Duration>,
+    pub hard_timeout: Option<Duration>,
+    pub set_cookie: config::SetCookie,
+    /// None: as the mode has it.
+    pub cookies: Option<config::Cookies>,
+    /// The response to a POST may be stored for later GETs.
+    pub store_post: bool,
+    pub request_directives: config::RequestDirectives,
+    /// The age up to which an entry is served unchecked while peers are not heard.
+    pub max_staleness: Option<Duration>,
+    pub ranges: config::Ranges,
+    /// Fields that replace `Cache-Control` and `Expires`, the first valid one (RFC 9213).
+    pub targeted: Box<[HeaderName]>,
+    /// The key covers `Authorization`: an answer to one user is never another's.
+    pub keyed_by_authorization: bool,
+}
+
+/// What is known when a response's head has arrived.
+pub struct Exchange<'a> {
+    pub request: &'a HeaderMap,
+    pub status: StatusCode,
+    pub response: &'a HeaderMap,
+    pub received: SystemTime,
+    /// A plugin's own word on the lifetime: it goes before everything else.
+    pub plugin_ttl: Option<Duration>,
+    pub credentials: Credentials,
+    /// `Authorization` as the client sent it.
+    pub authorization: Came,
+}
+
+/// Whether a credential came with a request, and whether it is still there.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Came {
+    #[default]
+    Not,
+    /// It came, and goes to the origin.
+    Here,
+    /// A request plugin took it away or put another in its place, and the key does not hold
+    /// what it made of it: no key can tell it any more.
+    Taken,
+}
+
+/// The credentials that a request came with.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CameWith {
+    pub authorization: Came,
+    pub cookies: Came,
+}
+
+impl Came {
+    fn of(request: &HeaderMap, name: HeaderName) -> Self {
+        match request.contains_key(name) {
+            true => Self::Here,
+            false => Self::Not,
+        }
+    }
+}
+
+impl CameWith {
+    /// Those that stand in the head.
+    pub fn of(request: &HeaderMap) -> Self {
+        Self {
+            authorization: Came::of(request, AUTHORIZATION),
+            cookies: Came::of(request, COOKIE),
+        }
+    }
+}
+
+/// What the request said of its user besides what the cache key holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Credentials {
+    /// Nothing, or the key holds it all.
+    Keyed,
+    /// Cookies that the key does not hold.
+    Cookies,
+    /// `Authorization` that the key does not hold.
+    Authorization,
+}
+
+/// Whether a lifetime that the response did not state may be given to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum OurLifetime {
+    Counts,
+    Withheld,
+}
+
+/// For how long a response is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// Counted from the origin's generation of the response, like `Age`, or from its arrival.
+    pub lifetime: Lifetime,
+    pub while_revalidate: Duration,
+    pub if_error: Duration,
+    pub must_revalidate: bool,
+    pub source: Source,
+}
+
+/// From when a lifetime counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lifetime {
+    /// HTTP's way: the age that the response had on arrival is used up already.
+    OfResponse(Duration),
+    /// A route's or plugin's way: from arrival.
+    FromArrival(Duration),
+}
+
+/// Which rule gave the lifetime.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    Plugin,
+    Route,
+    Negative,
+    SMaxage,
+    MaxAge,
+    Expires,
+    Heuristic,
+    /// No freshness at all: kept for validation.
+    Validator,
+}
+
+/// Why a response is not stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    RequestNoStore,
+    NoStore,
+    Private,
+    SetCookie,
+    Authorization,
+    /// The request had cookies or `Authorization` that the key does not hold, and only we
+    /// would have given the response a lifetime.
+    Credentials,
+    Status,
+    VaryAny,
+    NoFreshness,
+    /// A stream that goes on while somebody listens, and no word of the origin's that others
+    /// may have it.
+    Endless,
+    TooLarge,
+    /// A part that does not say which, or an answer to a range that is none to others.
+    Part,
+    /// A plugin wants it so.
+    Plugin,
+    /// The loader saw what the key does not cover, and the route does not have that.
+    Unkeyed,
+    /// It announces trailers, or means nothing without them; entries have none.
+    Trailers,
+}
+
+impl Refusal {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestNoStore => "request-no-store",
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::SetCookie => "set-cookie",
+            Self::Authorization => "authorization",
+            Self::Credentials => "credentials",
+            Self::Status => "status",
+            Self::VaryAny => "vary-any",
+            Self::NoFreshness => "no-freshness",
+            Self::Endless => "endless",
+            Self::TooLarge => "too-large",
+            Self::Part => "part",
+            Self::Plugin => "plugin",
+            Self::Unkeyed => "unkeyed",
+            Self::Trailers => "trailers",
+        }
+    }
+}
+
+impl Source {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plugin => "plugin",
+            Self::Route => "route",
+            Self::Negative => "negative",
+            Self::SMaxage => "s-maxage",
+            Self::MaxAge => "max-age",
+            Self::Expires => "expires",
+            Self::Heuristic => "heuristic",
+            Self::Validator => "validator",
+        }
+    }
+}
+
+/// Statuses that a cache may keep without explicit freshness (RFC 9110 §15.1), but
+/// 206: parts are stored by rules of their own.
+const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+/// Statuses that a route's `ttl` is for, unless `statuses` says otherwise.
+const TTL_STATUSES: [u16; 4] = [200, 203, 301, 308];
+/// The target that every CDN listens to (RFC 9213 §3.1), and the default one.
+const CDN_CACHE_CONTROL: &str = "cdn-cache-control";
+/// How the content types of gRPC begin.
+const GRPC: &[u8] = b"application/grpc";
+/// The heuristic share of the time since `Last-Modified` (RFC 9111 §4.2.2), and its bound.
+const HEURISTIC_SHARE: u32 = 10;
+const HEURISTIC_MAX: Duration = Duration::from_secs(86_400);
+
+impl Policy {
+    /// The route's words over the defaults'.
+    pub fn new(
+        route: &config::Policy,
+        defaults: &config::Policy,
+        keyed_by_authorization: bool,
+    ) -> Self {
+        let ttl = |p: &config::Policy| p.l1.map(|tier| tier.ttl).or(p.ttl);
+        let below = |p: &config::Policy| p.l2.map(|tier| tier.ttl).or(p.ttl);
+        let negative = route
+            .negative_cache
+            .as_ref()
+            .or(defaults.negative_cache.as_ref());
+        let timeout = |which: fn(&config::Timeouts) -> Option<units::Duration>| {
+            let of = |p: &config::Policy| p.timeouts.as_ref().and_then(which);
+            of(route).or(of(defaults)).map(Into::into)
+        };
+        let statuses = route
+            .statuses
+            .as_deref()
+            .or(defaults.statuses.as_deref())
+            .unwrap_or(&TTL_STATUSES);
+        Self {
+            mode: route.mode.or(defaults.mode).unwrap_or_default(),
+            ttl: ttl(route).or(ttl(defaults)).map(Into::into),
+            ttl_below: below(route).or(below(defaults)).map(Into::into),
+            l1_cap: route.l1.or(defaults.l1).map(|tier| tier.ttl.into()),
+            while_revalidate: route
+                .stale_while_revalidate
+                .or(defaults.stale_while_revalidate)
+                .map(Into::into),
+            if_error: route
+                .stale_if_error
+                .or(defaults.stale_if_error)
+                .map(Into::into),
+            statuses: codes(statuses),
+            negative: negative
+                .filter(|n| !n.ttl.0.is_zero())
+                .map(|n| (n.ttl.into(), codes(&n.statuses))),
+            jitter: route.jitter.or(defaults.jitter).unwrap_or(0),
+            soft_timeout: timeout(|t| t.soft),
+            hard_timeout: timeout(|t| t.hard),
+            set_cookie: route.set_cookie.or(defaults.set_cookie).unwrap_or_default(),
+            cookies: route.cookies.or(defaults.cookies),
+            store_post: route.store_post.or(defaults.store_post).unwrap_or(false),
+            request_directives: route
+                .request_directives
+                .or(defaults.request_directives)
+                .unwrap_or_default(),
+            max_staleness: route
+                .max_staleness
+                .or(defaults.max_staleness)
+                .map(Into::into),
+            ranges: route.ranges.or(defaults.ranges).unwrap_or_default(),
+            targeted: targets(route.targeted.as_ref().or(defaults.targeted.as_ref())),
+            keyed_by_authorization,
+        }
+    }
+
+    /// Judges a response. `dice` is any number; it decides the jitter.
+    pub fn judge(&self, exchange: &Exchange<'_>, dice: u32) -> Result<Terms, Refusal> {
+        let directives = self.directives(exchange.response);
+        let ours = self.our_lifetime(exchange.credentials);
+        self.may_store(exchange, &directives, ours)?;
+        let (lifetime, source) = self.lifetime(exchange, &directives, ours)?;
+        let by_route = matches!(lifetime, Lifetime::FromArrival(_));
+        Ok(Terms {
+            lifetime: self.jittered(lifetime, dice),
+            while_revalidate: self.window(directives.stale_while_revalidate, self.while_revalidate),
+            if_error: self.window(directives.stale_if_error, self.if_error),
+            must_revalidate: !by_route && forbids_stale(&directives),
+            source,
+        })
+    }
+
+    /// The terms in the second tier, of a response that has these in L1.
+    pub fn below(&self, terms: &Terms) -> Terms {
+        let lifetime = match (terms.source, self.ttl_below) {
+            (Source::Route, Some(ttl)) => Lifetime::FromArrival(ttl),
+            _ => terms.lifetime,
+        };
+        Terms { lifetime, ..*terms }
+    }
+
+    /// What governs a response here: everything that asks for its directives asks this.
+    pub fn directives(&self, response: &HeaderMap) -> ResponseDirectives {
+        ResponseDirectives::governing(response, &self.targeted)
+    }
+
+    /// Whether a lifetime of ours may be given to what such a request was answered with.
+    fn our_lifetime(&self, credentials: Credentials) -> OurLifetime {
+        let default = match self.mode {
+            config::Mode::Override => config::Cookies::Ignore,
+            config::Mode::Respect | config::Mode::Cap => config::Cookies::Private,
+        };
+        let overriding = self.mode == config::Mode::Override && self.cookies.is_none();
+        match (credentials, self.cookies.unwrap_or(default)) {
+            (Credentials::Keyed, _) | (Credentials::Cookies, config::Cookies::Ignore) => {
+                OurLifetime::Counts
+            }
+            (Credentials::Authorization, _) if overriding => OurLifetime::Counts,
+            (Credentials::Cookies | Credentials::Authorization, _) => OurLifetime::Withheld,
+        }
+    }
+
+    /// Whether the response to such a request may get a lifetime that it does not state.
+    pub fn gives_lifetime(&self, credentials: Credentials) -> bool {
+        self.our_lifetime(credentials) == OurLifetime::Counts
+    }
+
+    /// Whether the route's `ttl` stands above what the response says.
+    fn overrides(&self, ours: OurLifetime) -> bool {
+        self.mode == config::Mode::Override && ours == OurLifetime::Counts
+    }
+
+    /// RFC 9111 §3, in its order.
+    fn may_store(
+        &self,
+        exchange: &Exchange<'_>,
+        d: &ResponseDirectives,
+        ours: OurLifetime,
+    ) -> Result<(), Refusal> {
+        let overriding = self.overrides(ours);
+        if self.honors_requests() && RequestDirectives::parse(exchange.request).no_store {
+            return Err(Refusal::RequestNoStore);
+        }
+        if !storable_status(exchange.status) || (d.must_understand && !understood(exchange.status))
+        {
+            return Err(Refusal::Status);
+        }
+        // One client could take a page from all others.
+        if concerns_requester_alone(exchange.status)
+            && exchange.plugin_ttl.is_none()
+            && !self.names(exchange.status)
+        {
+            return Err(Refusal::Status);
+        }
+        if d.no_store && !d.must_understand && !overriding {
+            return Err(Refusal::NoStore);
+        }
+        if d.private == FieldForm::Whole && !overriding {
+            return Err(Refusal::Private);
+        }
+        let shared = d.public || d.s_maxage.is_some() || d.must_revalidate;
+        let keyed = match exchange.authorization {
+            Came::Not => true,
+            Came::Here => self.keyed_by_authorization,
+            Came::Taken => false,
+        };
+        if !keyed && !shared {
+            return Err(Refusal::Authorization);
+        }
+        if exchange.response.contains_key(SET_COOKIE)
+            && self.set_cookie == config::SetCookie::Private
+        {
+            return Err(Refusal::SetCookie);
+        }
+        if Vary::parse(exchange.response) == Vary::Any {
+            return Err(Refusal::VaryAny);
+        }
+        match needs_trailers(exchange.response) {
+            true => Err(Refusal::Trailers),
+            false => Ok(()),
+        }
+    }
+
+    fn lifetime(
+        &self,
+        exchange: &Exchange<'_>,
+        d: &ResponseDirectives,
+        ours: OurLifetime,
+    ) -> Result<(Lifetime, Source), Refusal> {
+        if let Some(ttl) = exchange.plugin_ttl {
+            return Ok((Lifetime::FromArrival(ttl), Source::Plugin));
+        }
+        let endless = media::is_endless(exchange.response);
+        let route = self.route_ttl(exchange.status).filter(|_| !endless);
+        if let (true, Some((ttl, source))) = (self.overrides(ours), route) {
+            return Ok((Lifetime::FromArrival(ttl), source));
+        }
+        let stated = explicit(exchange, d);
+        if endless && stated.is_none_or(|(ttl, _)| ttl.is_zero()) {
+            return Err(Refusal::Endless);
+        }
+        if let Some((ttl, source)) = stated {
+            return Ok((self.capped(Lifetime::OfResponse(ttl)), source));
+        }
+        if d.no_cache == FieldForm::Whole {
+            return never_unvalidated(exchange, d).ok_or(Refusal::NoFreshness);
+        }
+        let invented = self.invented(exchange, d, route);
+        let (lifetime, source) = invented.ok_or(Refusal::NoFreshness)?;
+        match ours {
+            OurLifetime::Counts => Ok((self.capped(lifetime), source)),
+            OurLifetime::Withheld => Err(Refusal::Credentials),
+        }
+    }
+
+    /// A lifetime that the response does not state, where rules of ours give one.
+    fn invented(
+        &self,
+        exchange: &Exchange<'_>,
+        d: &ResponseDirectives,
+        route: Option<(Duration, Source)>,
+    ) -> Option<(Lifetime, Source)> {
+        match (route, self.mode) {
+            (Some((ttl, Source::Negative)), _) => {
+                Some((Lifetime::FromArrival(ttl), Source::Negative))
+            }
+            (Some((ttl, source)), config::Mode::Respect | config::Mode::Override) => {
+                Some((Lifetime::FromArrival(ttl), source))
+            }
+            (Some(_), config::Mode::Cap) | (None, _) => heuristic(exchange, d),
+        }
+    }
+
+    /// Whether the configuration lists the status as one to store.
+    fn names(&self, status: StatusCode) -> bool {
+        let absent = self.negative.as_ref().map(|(_, statuses)| statuses);
+        self.statuses.contains(&status) || absent.is_some_and(|all| all.contains(&status))
+    }
+
+    fn route_ttl(&self, status: StatusCode) -> Option<(Duration, Source)> {
+        match (&self.negative, self.ttl) {
+            (Some((ttl, statuses)), _) if statuses.contains(&status) => {
+                Some((*ttl, Source::Negative))
+            }
+            (_, Some(ttl)) if self.statuses.contains(&status) => Some((ttl, Source::Route)),
+            _ => None,
+        }
+    }
+
+    fn capped(&self, lifetime: Lifetime) -> Lifetime {
+        match (self.mode, self.ttl, lifetime) {
+            (config::Mode::Cap, Some(cap), Lifetime::OfResponse(ttl)) => {
+                Lifetime::OfResponse(ttl.min(cap))
+            }
+            _ => lifetime,
+        }
+    }
+
+    /// A stale window: the response's own word, else the route's; in mode override the route's alone.
+    fn window(&self, stated: Option<u32>, route: Option<Duration>) -> Duration {
+        let stated = stated.map(|secs| Duration::from_secs(secs.into()));
+        match self.mode {
+            config::Mode::Override => route.or(stated),
+            _ => stated.or(route),
+        }
+        .unwrap_or_default()
+    }
+
+    /// Spreads lifetimes. The origin's word is never exceeded, only a route's own.
+    fn jittered(&self, lifetime: Lifetime, dice: u32) -> Lifetime {
+        let share = |ttl: Duration| ttl * u32::from(self.jitter.min(100)) / 100;
+        let part = f64::from(dice) / f64::from(u32::MAX);
+        match lifetime {
+            _ if self.jitter == 0 => lifetime,
+            Lifetime::OfResponse(ttl) => Lifetime::OfResponse(ttl - share(ttl).mul_f64(part)),
+            Lifetime::FromArrival(ttl) => {
+                Lifetime::FromArrival(ttl - share(ttl) + (share(ttl) * 2).mul_f64(part))
+            }
+        }
+    }
+
+    pub fn honors_requests(&self) -> bool {
+        self.request_directives == config::RequestDirectives::Honor
+    }
+}
+
+/// RFC 9111 §4.2.4: directives that forbid stale answers. A response that names a
+/// stale window of its own beside `s-maxage` has said otherwise (RFC 5861 §3).
+fn forbids_stale(d: &ResponseDirectives) -> bool {
+    let own_window = d.stale_while_revalidate.is_some() || d.stale_if_error.is_some();
+    d.must_revalidate
+        || d.proxy_revalidate
+        || d.no_cache == FieldForm::Whole
+        || (d.s_maxage.is_some() && !own_window)
+}
+
+/// Explicit freshness (RFC 9111 §4.2.1).
+fn explicit(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Duration, Source)> {
+    if d.no_cache == FieldForm::Whole {
+        return None;
+    }
+    let secs = |n: u32| Duration::from_secs(n.into());
+    if let Some(n) = d.s_maxage {
+        return Some((secs(n), Source::SMaxage));
+    }
+    if let Some(n) = d.max_age {
+        return Some((secs(n), Source::MaxAge));
+    }
+    if d.targeted {
+        return None;
+    }
+    expires(exchange.response, exchange.received).map(|ttl| (ttl, Source::Expires))
+}
+
+/// A response to be validated before each use (RFC 9111 §5.2.2.4): what §3 lets us store at all,
+/// and only with a validator, since nothing else can ever make it usable.
+fn never_unvalidated(
+    exchange: &Exchange<'_>,
+    d: &ResponseDirectives,
+) -> Option<(Lifetime, Source)> {
+    let explicit =
+        d.max_age.is_some() || d.s_maxage.is_some() || exchange.response.contains_key(EXPIRES);
+    let heuristic = d.public || HEURISTIC.contains(&exchange.status.as_u16());
+    let validator = has_validator(exchange);
+    ((explicit || heuristic) && validator)
+        .then_some((Lifetime::OfResponse(Duration::ZERO), Source::Validator))
+}
+
+/// A validator that a later request can be made with (RFC 9111 §4.3.1).
+fn has_validator(exchange: &Exchange<'_>) -> bool {
+    let modified = || date::field(exchange.response, &LAST_MODIFIED, exchange.received).at();
+    exchange.response.contains_key(ETAG) || modified().is_some()
+}
+
+/// `Expires` less `Date`; several lines or an invalid one mean already expired (RFC 9111 §5.3).
+fn expires(headers: &HeaderMap, received: SystemTime) -> Option<Duration> {
+    match date::field(headers, &EXPIRES, received) {
+        FieldDate::Absent => None,
+        FieldDate::Invalid => Some(Duration::ZERO),
+        FieldDate::At(at) => {
+            let sent = date::field(headers, &DATE, received)
+                .at()
+                .unwrap_or(received);
+            Some(at.duration_since(sent).unwrap_or_default())
+        }
+    }
+}
+
+/// Heuristic freshness (RFC 9111 §4.2.2), or none but a validator to ask with.
+fn heuristic(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Lifetime, Source)> {
+    if !HEURISTIC.contains(&exchange.status.as_u16()) && !d.public {
+        return None;
+    }
+    let headers = exchange.response;
+    let modified = date::field(headers, &LAST_MODIFIED, exchange.received).at();
+    let sent = date::field(headers, &DATE, exchange.received)
+        .at()
+        .unwrap_or(exchange.received);
+    let share = modified
+        .and_then(|at| sent.duration_since(at).ok())
+        .map(|d| (d / HEURISTIC_SHARE).min(HEURISTIC_MAX));
+    match share {
+        Some(ttl) => Some((Lifetime::OfResponse(ttl), Source::Heuristic)),
+        None => has_validator(exchange)
+            .then_some((Lifetime::OfResponse(Duration::ZERO), Source::Validator)),
+    }
+}
+
+/// Whether a client would miss trailers that a hit does not have: those that the sender announced
+/// (RFC 9110 §6.6.2), and the status of a gRPC call. Others may be discarded (RFC 9111 §3.1).
+fn needs_trailers(response: &HeaderMap) -> bool {
+    let kind = response.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    response.contains_key(TRAILER) || kind.is_some_and(|kind| kind.starts_with(GRPC))
+}
+
+/// Final statuses but for parts and validation answers.
+fn storable_status(status: StatusCode) -> bool {
+    status.as_u16() >= 200 && !matches!(status.as_u16(), 206 | 304)
+}
+
+/// Statuses whose meaning for a cache we know (RFC 9111 §5.2.2.3).
+fn understood(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308 | 404 | 405 | 410 | 414 | 501
+    )
+}
+
+/// The fields that a route listens to; configuration has checked the names.
+fn targets(names: Option<&Vec<String>>) -> Box<[HeaderName]> {
+    match names {
+        Some(names) => names.iter().filter_map(|name| name.parse().ok()).collect(),
+        None => Box::new([HeaderName::from_static(CDN_CACHE_CONTROL)]),
+    }
+}
+
+fn codes(list: &[u16]) -> Box<[StatusCode]> {
+    list.iter()
+        .filter_map(|code| StatusCode::from_u16(*code).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! The policy against another reading of the same RFC: the crate `http-cache-semantics`.
+//!
+//! Random responses are judged by both; storage, and freshness at a later time, must
+//! agree. Decision: where the crate is known to read otherwise, the case is first put
+//! into words that it reads as the RFC means them, each such adaptation naming its
+//! section; so nothing is left out of the comparison. That every adaptation is needed
+//! is tested, too. (Version 3.0.0, an implementation of RFC 7234, passively maintained.)
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use http_cache_semantics::{CacheOptions, CachePolicy};
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+
+use super::*;
+use crate::freshness::{Freshness, State, initial_age};
+
+mod adapt;
+mod case;
+
+use adapt::{ADAPTATIONS, Adapted};
+use case::{AGES, Case, DATES, DIRECTIVES, cases, fields, map};
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`
+const NOW: u64 = 784_111_777;
+const CASES: u32 = 20_000;
+
+/// Stored or not; if so, fresh or not at the later time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Refused,
+    Stale,
+    Fresh,
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn ours(case: &Case) -> Verdict {
+    let policy = config::Policy {
+        request_directives: Some(config::RequestDirectives::Honor),
+        // Else these are kept out, whatever the RFC allows.
+        statuses: Some(
+            (400..500)
+                .filter(|code| ![404, 410].contains(code))
+                .collect(),
+        ),
+        ..Default::default()
+    };
+    let (request, response) = (map(&case.asked), fields(case, |form| form.wire));
+    let exchange = Exchange {
+        request: &request,
+        status: StatusCode::from_u16(case.status).unwrap(),
+        response: &response,
+        received: at(NOW),
+        plugin_ttl: None,
+        credentials: Credentials::Keyed,
+        authorization: CameWith::of(&request).authorization,
+    };
+    let judged = Policy::new(&policy, &config::Policy::default(), false).judge(&exchange, 0);
+    let Ok(terms) = judged else {
+        return Verdict::Refused;
+    };
+    let Lifetime::OfResponse(lifetime) = terms.lifetime else {
+        panic!("a route without a ttl gave a lifetime");
+    };
+    let received = Instant::now();
+    let freshness = Freshness {
+        received,
+        initial_age: initial_age(&response, at(NOW), Duration::ZERO),
+        lifetime,
+        while_revalidate: terms.while_revalidate,
+        if_error: terms.if_error,
+        must_revalidate: terms.must_revalidate,
+    };
+    match freshness.state(received + Duration::from_secs(case.elapsed)) {
+        State::Fresh => Verdict::Fresh,
+        State::Stale(_) => Verdict::Stale,
+    }
+}
+
+fn theirs(case: &Adapted) -> Verdict {
+    let mut request = http::Request::new(());
+    *request.headers_mut() = map(&case.asked);
+    let mut response = http::Response::new(());
+    *response.status_mut() = StatusCode::from_u16(case.status).unwrap();
+    *response.headers_mut() = case.fields.clone();
+    let options = CacheOptions {
+        immutable_min_time_to_live: Duration::ZERO,
+        ..Default::default()
+    };
+    let policy = CachePolicy::new_options(&request, &response, at(NOW), options);
+    match (
+        policy.is_storable(),
+        policy.is_stale(at(NOW + case.elapsed)),
+    ) {
+        (false, _) => Verdict::Refused,
+        (true, true) => Verdict::Stale,
+        (true, false) => Verdict::Fresh,
+    }
+}
+
+/// Runs `look` on the same random cases in each run.
+fn for_all(look: impl Fn(&Case) -> Result<(), TestCaseError>) {
+    let config = ProptestConfig {
+        cases: CASES,
+        failure_persistence: None,
+        ..Default::default()
+    };
+    let seeded = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(config, seeded);
+    if let Err(failure) = runner.run(&cases(), |case| look(&case)) {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn storage_and_freshness_agree_with_another_reading_of_the_rfc() {
+    for_all(|case| {
+        let adapted = Adapted::new(case, None);
+        prop_assert_eq!(ours(case), theirs(&adapted), "{:#?}", adapted.fields);
+        Ok(())
+    });
+}
+
+/// An adaptation that nothing needs would hide a difference to come.
+#[test]
+fn every_adaptation_is_needed() {
+    let forms = [&DIRECTIVES[..], &DATES, &AGES].concat();
+    let mut idle: BTreeSet<&str> = forms.iter().filter_map(|form| form.section).collect();
+    idle.extend(ADAPTATIONS.iter().map(|(name, _)| *name));
+    let idle = RefCell::new(idle);
+    for_all(|case| {
+        let ours = ours(case);
+        idle.borrow_mut()
+            .retain(|name| theirs(&Adapted::new(case, Some(name))) == ours);
+        Ok(())
+    });
+    assert!(idle.borrow().is_empty(), "not needed: {:#?}", idle.borrow());
+}

@@ -1,0 +1,379 @@
+//! Records of purges that one kind of author made, looked up without a lock.
+//!
+//! What names one thing (a key, a tag, a whole URL) or a beginning of URLs is a number in one
+//! table ([`super::keys`]), so that a look-up costs by the length of the entry's URL and the
+//! count of its tags, whatever the number of records. Beginnings are tried only for lengths
+//! that some record has. Patterns with wildcards in their middle are a short list, the newest
+//! first; the oldest becomes the beginning that it has before its first wildcard when the
+//! list is full. Nothing is looked at that is not newer than what the caller knows already.
+//!
+//! Writers come one after another ([`super::PurgeLog`] holds a lock); readers see a view that
+//! is replaced when something has to move.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::keys::{CLASSES, Class, Extent, Facet, Keys, Walk};
+use super::steps;
+use super::table::{Buckets, Raised, Stamp, Table};
+use super::urls::{Anchor, strip_scheme, without_scheme};
+use super::{Order, Selector};
+use crate::entry::Marks;
+use crate::key::hash64;
+use crate::pattern::Pattern;
+
+/// The records.
+pub(super) struct Ledger {
+    keys: Keys,
+    view: ArcSwap<View>,
+    /// The newest record of each class.
+    newest: [AtomicU64; CLASSES],
+    newest_pattern: AtomicU64,
+    max_patterns: usize,
+}
+
+/// What readers see.
+#[derive(Clone)]
+struct View {
+    table: Arc<Table>,
+    /// For each anchor and length the newest beginning that long.
+    lengths: [Arc<[AtomicU64]>; 2],
+    /// The newest first.
+    patterns: Arc<[PatternRecord]>,
+    /// What was let go of, with less precision.
+    folded: Option<Arc<Buckets>>,
+}
+
+/// A pattern's record.
+#[derive(Clone)]
+struct PatternRecord {
+    pattern: Arc<Pattern>,
+    stamp: Stamp,
+}
+
+/// What a selector becomes.
+pub(super) enum Spot {
+    Exact(Facet, u64),
+    Text(Anchor, Extent, String),
+    Pattern(Pattern),
+    All,
+}
+
+/// What is left to do after a record was taken in.
+#[must_use]
+pub(super) enum Taken {
+    Whole,
+    /// A pattern had to give way that any URL might match: the caller notes that everything
+    /// is purged as of then.
+    Everything(Stamp),
+}
+
+/// Buckets for records that were let go of: 16 MiB, made when they are wanted for the first
+/// time. When there are fifty thousand, one look-up in four hundred finds another's record.
+const FOLDED: usize = 1 << 20;
+
+impl Spot {
+    pub(super) fn of(selector: &Selector) -> Self {
+        match selector {
+            Selector::Key(id) => Self::Exact(Facet::Key, id.0),
+            Selector::Url(identity) => Self::Exact(Facet::Url, *identity),
+            Selector::Tag(tag) => Self::Exact(Facet::Tag, hash64(tag.as_bytes())),
+            Selector::Group(group) => Self::Exact(Facet::Group, *group),
+            Selector::Route(route) => Self::Exact(Facet::Route, hash64(route.as_bytes())),
+            Selector::Prefix(prefix) => {
+                let text = strip_scheme(prefix).to_owned();
+                Self::Text(Anchor::of(&text), Extent::Beginning, text)
+            }
+            Selector::Pattern(pattern) => Self::of_pattern(without_scheme(pattern)),
+            Selector::All => Self::All,
+        }
+    }
+
+    /// Most patterns are a text or the beginning of one.
+    fn of_pattern(pattern: Pattern) -> Self {
+        let anchor = Anchor::of(pattern.as_str());
+        match (pattern.literal(), pattern.prefix()) {
+            (Some(text), _) => Self::Text(anchor, Extent::Whole, text.to_owned()),
+            (None, Some(text)) => Self::Text(anchor, Extent::Beginning, text.to_owned()),
+            (None, None) => Self::Pattern(pattern),
+        }
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(max_patterns: usize) -> Self {
+        Self {
+            keys: Keys::random(),
+            view: ArcSwap::from_pointee(View::default()),
+            newest: Default::default(),
+            newest_pattern: AtomicU64::new(0),
+            max_patterns: max_patterns.max(1),
+        }
+    }
+
+    /// How many records there are.
+    pub(super) fn len(&self) -> usize {
+        let view = self.view.load();
+        view.table.len() + view.patterns.len()
+    }
+
+    /// Whether it holds nothing, not even of what it let go of.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0 && self.view.load().folded.is_none()
+    }
+
+    /// Takes a record in. [`Spot::All`] is the caller's.
+    pub(super) fn take(&self, spot: Spot, stamp: Stamp) -> Taken {
+        match spot {
+            Spot::Exact(facet, hash) => {
+                self.put(self.keys.exact(facet, hash), stamp);
+                self.note(Class::Exact(facet), stamp);
+                Taken::Whole
+            }
+            Spot::Text(anchor, extent, text) => {
+                self.take_text(anchor, extent, &text, stamp);
+                Taken::Whole
+            }
+            Spot::Pattern(pattern) => self.take_pattern(pattern, stamp),
+            Spot::All => Taken::Everything(stamp),
+        }
+    }
+
+    fn take_text(&self, anchor: Anchor, extent: Extent, text: &str, stamp: Stamp) {
+        let walk = self.keys.walk(text);
+        self.put(self.keys.text(anchor, extent, walk), stamp);
+        if extent == Extent::Beginning {
+            self.note_length(anchor, text.len(), stamp.newest());
+        }
+        self.note(Class::Text(anchor, extent), stamp);
+    }
+
+    fn take_pattern(&self, pattern: Pattern, stamp: Stamp) -> Taken {
+        let view = self.view.load_full();
+        let same = |kept: &&PatternRecord| *kept.pattern == pattern;
+        let mut whole = stamp;
+        if let Some(known) = view.patterns.iter().find(same) {
+            whole.take(known.stamp);
+        }
+        let others = view.patterns.iter().filter(|kept| !same(kept)).cloned();
+        let mut patterns: Vec<PatternRecord> = others.collect();
+        let first = PatternRecord {
+            pattern: Arc::new(pattern),
+            stamp: whole,
+        };
+        patterns.push(first);
+        patterns.sort_by_key(|kept| std::cmp::Reverse(kept.stamp.newest()));
+        let oldest = (patterns.len() > self.max_patterns).then(|| patterns.pop());
+        let taken = match oldest.flatten() {
+            Some(kept) => self.fold_pattern(&kept),
+            None => Taken::Whole,
+        };
+        self.replace(|view| view.patterns = patterns.into());
+        self.newest_pattern
+            .fetch_max(stamp.newest(), Ordering::Release);
+        taken
+    }
+
+    /// Puts what all URLs that match begin with in a pattern's place.
+    fn fold_pattern(&self, PatternRecord { pattern, stamp }: &PatternRecord) -> Taken {
+        let (anchor, beginning) = (Anchor::of(pattern.as_str()), pattern.beginning());
+        if beginning.is_empty() {
+            return Taken::Everything(*stamp);
+        }
+        self.take_text(anchor, Extent::Beginning, &beginning, *stamp);
+        Taken::Whole
+    }
+
+    fn put(&self, key: u64, stamp: Stamp) {
+        let view = self.view.load();
+        if view.table.raise(key, stamp) == Raised::Done {
+            return;
+        }
+        let larger = Table::of(&view.table, view.table.len(), |_, _| true);
+        // It has room for as many again.
+        larger.raise(key, stamp);
+        self.replace(|view| view.table = Arc::new(larger));
+    }
+
+    fn note(&self, class: Class, stamp: Stamp) {
+        self.newest[class.index()].fetch_max(stamp.newest(), Ordering::Release);
+    }
+
+    fn note_length(&self, anchor: Anchor, length: usize, order: Order) {
+        let view = self.view.load_full();
+        let known = &view.lengths[anchor as usize];
+        if let Some(newest) = known.get(length) {
+            newest.fetch_max(order, Ordering::Release);
+            return;
+        }
+        let more = (0..(length + 1).next_power_of_two()).map(|at| {
+            let known = known.get(at).map_or(0, |n| n.load(Ordering::Relaxed));
+            AtomicU64::new(if at == length { order } else { known })
+        });
+        let more: Arc<[AtomicU64]> = more.collect();
+        self.replace(|view| view.lengths[anchor as usize] = more);
+    }
+
+    fn replace(&self, change: impl FnOnce(&mut View)) {
+        let mut view = View::clone(&self.view.load());
+        change(&mut view);
+        self.view.store(Arc::new(view));
+    }
+
+    /// The newest records that match an entry with these marks, of those newer than `since`.
+    pub(super) fn reaching(&self, marks: &Marks, since: Order) -> Stamp {
+        let view = self.view.load();
+        let mut found = Stamp::default();
+        let one = [
+            (Facet::Key, marks.id),
+            (Facet::Url, marks.identity),
+            (Facet::Route, marks.route),
+        ];
+        let tags = marks.tags.iter().map(|tag| (Facet::Tag, *tag));
+        let groups = marks.groups.iter().map(|group| (Facet::Group, *group));
+        for (facet, hash) in one.into_iter().chain(tags).chain(groups) {
+            if self.has_news(Class::Exact(facet), since) {
+                found.take(view.get(self.keys.exact(facet, hash), since));
+            }
+        }
+        for anchor in Anchor::ALL {
+            found.take(self.along(&view, anchor, &marks.url, since));
+        }
+        found.take(self.matching(&view, &marks.url, since));
+        found
+    }
+
+    /// The newest record of each beginning of a URL and of the URL as a whole.
+    fn along(&self, view: &View, anchor: Anchor, url: &str, since: Order) -> Stamp {
+        let beginnings = self.has_news(Class::Text(anchor, Extent::Beginning), since);
+        let whole = self.has_news(Class::Text(anchor, Extent::Whole), since);
+        let mut found = Stamp::default();
+        if !beginnings && !whole {
+            return found;
+        }
+        let get = |extent, walk| view.get(self.keys.text(anchor, extent, walk), since);
+        let lengths: &[AtomicU64] = match beginnings {
+            true => &view.lengths[anchor as usize],
+            false => &[],
+        };
+        let is_used = |length: usize| {
+            let newest = lengths.get(length);
+            newest.is_some_and(|newest| newest.load(Ordering::Acquire) > since)
+        };
+        let mut walk = Walk::default();
+        if is_used(0) {
+            found.take(get(Extent::Beginning, walk));
+        }
+        for (at, byte) in anchor.subject(url).bytes().enumerate() {
+            if !whole && at + 1 >= lengths.len() {
+                return found;
+            }
+            walk = self.keys.step(walk, byte);
+            if is_used(at + 1) {
+                found.take(get(Extent::Beginning, walk));
+            }
+        }
+        if whole {
+            found.take(get(Extent::Whole, walk));
+        }
+        found
+    }
+
+    fn matching(&self, view: &View, url: &str, since: Order) -> Stamp {
+        let mut found = Stamp::default();
+        if self.newest_pattern.load(Ordering::Acquire) <= since {
+            return found;
+        }
+        let newer = |kept: &&PatternRecord| kept.stamp.newest() > since;
+        for kept in view.patterns.iter().take_while(newer) {
+            steps::count();
+            let subject = Anchor::of(kept.pattern.as_str()).subject(url);
+            if kept.pattern.matches(subject) {
+                found.take(kept.stamp);
+            }
+        }
+        found
+    }
+
+    fn has_news(&self, class: Class, since: Order) -> bool {
+        self.newest[class.index()].load(Ordering::Acquire) > since
+    }
+
+    /// The order of the record in the middle.
+    pub(super) fn median(&self) -> Order {
+        let view = self.view.load();
+        let table = view.table.all().map(|(_, stamp)| stamp.newest());
+        let patterns = view.patterns.iter().map(|kept| kept.stamp.newest());
+        let mut orders: Vec<Order> = table.chain(patterns).collect();
+        if orders.is_empty() {
+            return 0;
+        }
+        let middle = orders.len() / 2;
+        let (_, median, _) = orders.select_nth_unstable(middle);
+        *median
+    }
+
+    /// Drops records up to `order`.
+    pub(super) fn forget(&self, order: Order) {
+        self.replace(|view| {
+            let newer = |_, stamp: Stamp| stamp.newest() > order;
+            let left = view
+                .table
+                .all()
+                .filter(|(_, stamp)| newer(0, *stamp))
+                .count();
+            view.table = Arc::new(Table::of(&view.table, left, newer));
+            let patterns = view.patterns.iter();
+            let patterns = patterns.filter(|kept| kept.stamp.newest() > order);
+            view.patterns = patterns.cloned().collect();
+            let folded = view.folded.take();
+            view.folded = folded.filter(|folded| folded.newest() > order);
+        });
+    }
+
+    /// Puts the older half of the table into buckets: each record reaches what it reached
+    /// before, and what shares its bucket.
+    pub(super) fn fold_older_half(&self) {
+        let median = self.median();
+        self.replace(|view| {
+            let folded = view
+                .folded
+                .get_or_insert_with(|| Arc::new(Buckets::new(FOLDED)));
+            let is_newer = |key, stamp: Stamp| {
+                let newer = stamp.newest() > median;
+                if !newer {
+                    folded.raise(key, stamp);
+                }
+                newer
+            };
+            view.table = Arc::new(Table::of(&view.table, view.table.len() / 2, is_newer));
+        });
+    }
+}
+
+impl View {
+    fn get(&self, key: u64, since: Order) -> Stamp {
+        let mut stamp = self.table.get(key);
+        if let Some(folded) = self
+            .folded
+            .as_ref()
+            .filter(|folded| folded.newest() > since)
+        {
+            stamp.take(folded.get(key));
+        }
+        stamp
+    }
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            table: Arc::new(Table::with_room_for(0)),
+            lengths: [Arc::new([]), Arc::new([])],
+            patterns: Arc::new([]),
+            folded: None,
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The L2 record: what a store outside the process holds for a key, as bytes.
+//!
+//! Pure but for [`moment`]: no clock, no I/O. [`pack`] has the msgpack form, [`seal`] binds it to its key,
+//! [`crate::hc1`] shrinks it and undoes that within bounds, [`compress`] says when that is
+//! worth it, [`moment`] reads the clocks, [`inspect`] tells a person.
+//! A record that can't be read is a [`Corrupt`] with its reason; the tier makes a miss of it.
+//!
+//! | bytes | |
+//! |---|---|
+//! | `HC1M`, `HC1G` or `HC1Z` | what follows: the msgpack, gzip of it, zstd of it |
+//! | `[2, seal, record]` | msgpack array: version, 16 bytes, the record's own msgpack as a `bin` |
+//!
+//! Version 2 added when the record was written. A record of another version is a miss.
+//!
+//! Invariant: what [`decode`] returns was sealed for this key; nothing else of a record is
+//! read before the seal was compared. What a record says of its own age and end is under
+//! the seal as well, and holds against what its store says ([`Stored::seen_at`]). Invariant: no length that the input declares makes
+//! us allocate more than an input of this size can hold, nor more than [`Limits`].
+
+mod compress;
+mod form;
+mod inspect;
+mod life;
+mod moment;
+mod pack;
+mod seal;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::entry::Marks;
+use crate::hc1::{self, Fault};
+use crate::purge::Order;
+
+pub use crate::hc1::{Codec, Compression};
+pub use inspect::{Inspection, inspect};
+pub use moment::{Moment, Uptime};
+pub use seal::Seal;
+pub(crate) use seal::keyed;
+
+/// What a store holds for a key.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every record is an entry, and lives for a moment"
+)]
+pub enum Record {
+    Entry(Stored),
+    /// The lists of fields that the key's responses vary by, newest first.
+    Varies(Vec<Vec<HeaderName>>),
+}
+
+/// A response as it was when it was written. Times are kept in milliseconds, and none is
+/// longer than [`LONGEST`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// What purges know it by.
+    pub marks: Marks,
+    /// Where its load stood in the store's purge log when it began: a number of that log,
+    /// as [`numbered`](crate::purge::numbered) writes it.
+    pub born: Order,
+    /// Of the purge log that `born` counts in.
+    pub generation: u64,
+    /// Its age when it was written (RFC 9111 §4.2.3); rounded up, so that it is never fresher than it was.
+    pub age: Duration,
+    /// How long it may be used, from the write, whatever the store says.
+    pub life: Duration,
+    /// When it was written, since the Unix epoch, by the clock of the node that wrote it:
+    /// `age` and `life` are as of then.
+    pub written: Duration,
+    /// The same by how long that node's machine had been up; records of other writers lack it.
+    pub uptime: Option<Uptime>,
+    /// It is fresh while its age is less.
+    pub lifetime: Duration,
+    /// After expiry: served while one request refreshes.
+    pub while_revalidate: Duration,
+    /// After expiry: served when the load fails.
+    pub if_error: Duration,
+    /// Never served stale.
+    pub must_revalidate: bool,
+}
+
+/// No time in a record is longer: 2³¹ s, where RFC 9111 §1.2.2 saturates.
+pub const LONGEST: Duration = Duration::from_secs(1 << 31);
+
+/// Fields of a response, or of one `Vary` list, at most; and such lists.
+const MAX_FIELDS: usize = 1_024;
+/// Containers in containers, at most.
+const MAX_DEPTH: usize = 16;
+/// The version that this program writes, and the only one it reads.
+const VERSION: u64 = 2;
+
+/// What a record may take. A writer keeps to them too: what nobody could read is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes as stored.
+    pub encoded: usize,
+    /// Bytes of the msgpack.
+    pub expanded: usize,
+}
+
+/// How records are written.
+#[derive(Clone)]
+pub struct Options {
+    /// None: everything as `HC1M`.
+    pub compression: Option<Compression>,
+    pub limits: Limits,
+    pub seal: Seal,
+}
+
+/// Why a record can't be used. Each is a miss.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Corrupt {
+    #[error("it does not begin with the tag of a record that this version reads")]
+    Tag,
+    #[error("its version is not {VERSION}")]
+    Version,
+    #[error("it ends too early")]
+    Truncated,
+    #[error("it is, or declares to be, larger than the limits allow")]
+    TooLarge,
+    #[error("it nests deeper than {MAX_DEPTH} containers")]
+    TooDeep,
+    #[error("the seal does not hold")]
+    Seal,
+    #[error("it is the record of another key")]
+    AnotherKey,
+    #[error("the compressed data are damaged")]
+    Compression,
+    #[error("its content has not the form of a record")]
+    Form,
+    #[error("its life is over, though the store still has it")]
+    Ended,
+    #[error("it was written later than now, by more than two clocks may differ")]
+    Clock,
+}
+
+/// A record that no reader would take: larger than the limits allow, or with more fields.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("larger than a record may be")]
+pub struct TooLarge;
+
+/// The bytes to store for `key`. Slow for large bodies when compression is on: run it aside.
+///
+/// # Errors
+/// When the record exceeds `options.limits` or has more than 1,024 fields.
+pub fn encode(key: &[u8], record: &Record, options: &Options) -> Result<Bytes, TooLarge> {
+    let plain = pack::pack(key, record, &options.seal).ok_or(TooLarge)?;
+    if plain.len() - hc1::TAG > options.limits.expanded {
+        return Err(TooLarge);
+    }
+    let compressed = options
+        .compression
+        .filter(|compression| {
+            compress::is_worth_trying(compression, record, plain.len() - hc1::TAG)
+        })
+        .and_then(|compression| compression.shrink(&plain));
+    let bytes = compressed.unwrap_or(plain);
+    match bytes.len() > options.limits.encoded {
+        true => Err(TooLarge),
+        false => Ok(bytes.into()),
+    }
+}
+
+/// The record that was stored for `key`. Without compression its body and header values
+/// are parts of `bytes`, otherwise of what `bytes` expand to; nothing is copied.
+///
+/// # Errors
+/// Everything that is not such a record, with the reason.
+pub fn decode(key: &[u8], bytes: &Bytes, limits: &Limits, seal: &Seal) -> Result<Record, Corrupt> {
+    let packed = expand(bytes, limits)?;
+    let envelope = pack::open(&packed)?;
+    if !seal.holds(key, &envelope.record, &envelope.seal) {
+        // Only to tell people why; either is a miss.
+        let another = pack::key(&envelope.record).is_ok_and(|bound| bound != key);
+        return Err(if another {
+            Corrupt::AnotherKey
+        } else {
+            Corrupt::Seal
+        });
+    }
+    match pack::key(&envelope.record)? == key {
+        true => pack::unpack(&envelope.record),
+        false => Err(Corrupt::AnotherKey),
+    }
+}
+
+fn expand(bytes: &Bytes, limits: &Limits) -> Result<Bytes, Corrupt> {
+    match bytes.len() > limits.encoded {
+        true => Err(Corrupt::TooLarge),
+        false => Ok(hc1::expand(bytes, limits.expanded)?),
+    }
+}
+
+impl From<Fault> for Corrupt {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Tag => Self::Tag,
+            Fault::Truncated => Self::Truncated,
+            Fault::TooLarge => Self::TooLarge,
+            Fault::Damaged => Self::Compression,
+        }
+    }
+}
+
+impl Limits {
+    /// Room for headers, key and marks beside a body.
+    const BESIDE: usize = 1 << 20;
+
+    /// For a person who looks at one record: whatever the file has, expanded to 1 GiB.
+    pub fn of_inspection() -> Self {
+        Self {
+            encoded: usize::MAX,
+            expanded: 1 << 30,
+        }
+    }
+
+    /// Limits under which every object of `max_object_bytes` can be stored.
+    pub fn for_objects(max_object_bytes: usize) -> Self {
+        let least = Self::default();
+        let wanted = max_object_bytes.saturating_add(Self::BESIDE);
+        Self {
+            encoded: least.encoded.max(wanted),
+            expanded: least.expanded.max(wanted),
+        }
+    }
+}
+
+impl Default for Limits {
+    /// 25 MiB, as the seed has; three times the default of `l1.max_object_bytes`.
+    fn default() -> Self {
+        Self {
+            encoded: 25 << 20,
+            expanded: 25 << 20,
+        }
+    }
+}
+
+impl Default for Options {
+    /// gzip from 64 KiB on, the default limits, no secret.
+    fn default() -> Self {
+        Self {
+            compression: Some(Compression::default()),
+            limits: Limits::default(),
+            seal: Seal::public(),
+        }
+    }
+}
+
+impl Corrupt {
+    /// The reason as the value of a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tag => "tag",
+            Self::Version => "version",
+            Self::Truncated => "truncated",
+            Self::TooLarge => "too_large",
+            Self::TooDeep => "too_deep",
+            Self::Seal => "seal",
+            Self::AnotherKey => "another_key",
+            Self::Compression => "compression",
+            Self::Form => "form",
+            Self::Ended => "ended",
+            Self::Clock => "clock",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

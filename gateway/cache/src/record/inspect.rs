@@ -1,0 +1,154 @@
+//! A record as a person reads it: `lamina record inspect`.
+//!
+//! It goes as far as it can: the seal is compared with the key that the record itself
+//! names, and one that does not hold is told beside the content, not in its place.
+
+use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use super::{Corrupt, Limits, Moment, Record, Seal, Stored, VERSION, expand, pack};
+use crate::hc1::TAG;
+use crate::http::date;
+use crate::key::{KeyId, describe};
+
+/// What is known of stored bytes.
+#[derive(Debug)]
+pub struct Inspection {
+    /// `HC1M`, `HC1G` or `HC1Z`.
+    pub form: String,
+    /// Bytes as stored, the tag included.
+    pub stored: usize,
+    /// Bytes of the msgpack.
+    pub expanded: usize,
+    /// The key that it names.
+    pub key: Bytes,
+    /// Whether the seal holds for that key.
+    pub sealed: bool,
+    pub record: Record,
+}
+
+/// Reads `bytes` without a key to compare with.
+///
+/// # Errors
+/// As [`super::decode`], but not for the seal and the key.
+pub fn inspect(bytes: &Bytes, limits: &Limits, seal: &Seal) -> Result<Inspection, Corrupt> {
+    let packed = expand(bytes, limits)?;
+    let envelope = pack::open(&packed)?;
+    let key = envelope.record.slice_ref(pack::key(&envelope.record)?);
+    Ok(Inspection {
+        form: bytes[..TAG].escape_ascii().to_string(),
+        stored: bytes.len(),
+        expanded: packed.len(),
+        sealed: seal.holds(&key, &envelope.record, &envelope.seal),
+        key,
+        record: pack::unpack(&envelope.record)?,
+    })
+}
+
+impl Inspection {
+    /// Why no gateway would take it, if it lay under the key that it names; none: one would.
+    pub fn refusal(&self) -> Option<Corrupt> {
+        let Record::Entry(stored) = &self.record else {
+            return (!self.sealed).then_some(Corrupt::Seal);
+        };
+        match self.sealed {
+            true => stored.clone().seen_at(Moment::now(), stored.life).err(),
+            false => Some(Corrupt::Seal),
+        }
+    }
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "form      {}, {} bytes stored, {} expanded",
+            self.form, self.stored, self.expanded
+        )?;
+        writeln!(f, "version   {VERSION}")?;
+        let seal = if self.sealed { "ok" } else { "does not hold" };
+        writeln!(f, "seal      {seal}")?;
+        writeln!(f, "key       {}", KeyId::of(&self.key))?;
+        writeln!(f, "  of      {}", describe(&self.key))?;
+        match &self.record {
+            Record::Entry(stored) => entry(stored, f),
+            Record::Varies(lists) => lists.iter().try_for_each(|names| {
+                let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+                writeln!(f, "varies    {}", names.join(", "))
+            }),
+        }
+    }
+}
+
+/// The end of the year 9999, after which HTTP has no dates.
+const LATEST: Duration = Duration::from_secs(253_402_300_799);
+
+fn entry(stored: &Stored, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "status    {}", stored.status)?;
+    for (name, value) in &stored.headers {
+        writeln!(f, "header    {name}: {}", value.as_bytes().escape_ascii())?;
+    }
+    writeln!(f, "body      {} bytes", stored.body.len())?;
+    writeln!(
+        f,
+        "written   {}, at age {}, to be kept for {}",
+        date::format(UNIX_EPOCH + stored.written.min(LATEST))
+            .to_str()
+            .unwrap_or_default(),
+        Seconds(stored.age),
+        Seconds(stored.life)
+    )?;
+    if let Some(uptime) = &stored.uptime {
+        let up = Seconds(uptime.at);
+        writeln!(
+            f,
+            "uptime    {up} since start {:014x} of its machine",
+            uptime.boot
+        )?;
+    }
+    writeln!(
+        f,
+        "fresh     while its age is below {}",
+        Seconds(stored.lifetime)
+    )?;
+    windows(stored, f)?;
+    writeln!(
+        f,
+        "born      {} of generation {:016x}",
+        stored.born, stored.generation
+    )?;
+    let marks = &stored.marks;
+    writeln!(f, "url       {}", marks.url.escape_debug())?;
+    writeln!(
+        f,
+        "marks     key {:016x}, identity {:016x}, route {:016x}, {} tags, {} groups",
+        marks.id,
+        marks.identity,
+        marks.route,
+        marks.tags.len(),
+        marks.groups.len()
+    )
+}
+
+fn windows(stored: &Stored, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if stored.must_revalidate {
+        return writeln!(f, "stale     never served");
+    }
+    writeln!(
+        f,
+        "stale     served for {} while it is refreshed, for {} when that fails",
+        Seconds(stored.while_revalidate),
+        Seconds(stored.if_error)
+    )
+}
+
+/// `12.5 s`.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} s", self.0.as_secs_f64())
+    }
+}

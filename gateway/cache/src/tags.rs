@@ -1,0 +1,158 @@
+//! Tags (surrogate keys): the names that a purge by tag reaches an entry by.
+//!
+//! They come from the fields in which applications name them ([`FIELDS`]), from the route and
+//! from plugins. These fields are between the origin and us: clients do not get them.
+//!
+//! Groups (RFC 9875) are tags of an origin's own, which unsafe requests purge; the
+//! client's caches have a use for them, so that field goes on.
+
+use http::{HeaderMap, HeaderName};
+
+use crate::http::cache_groups;
+use crate::key::{Field, Hash64, KeyBuf, hash64};
+
+/// What stands between two tags.
+#[derive(Clone, Copy)]
+enum Between {
+    Spaces,
+    Commas,
+    /// Both are in use under this name, and no tag of those who use it holds either.
+    SpacesAndCommas,
+}
+
+/// The fields that name tags: Fastly's, Cloudflare's, Akamai's, and those that applications
+/// send to Varnish (vmod xkey and Shopware; Magento; Symfony and TYPO3; API Platform; Drupal).
+const FIELDS: [(HeaderName, Between); 8] = [
+    (HeaderName::from_static("surrogate-key"), Between::Spaces),
+    (HeaderName::from_static("cache-tag"), Between::Commas),
+    (HeaderName::from_static("edge-cache-tag"), Between::Commas),
+    (HeaderName::from_static("xkey"), Between::SpacesAndCommas),
+    (HeaderName::from_static("x-magento-tags"), Between::Commas),
+    (
+        HeaderName::from_static("x-cache-tags"),
+        Between::SpacesAndCommas,
+    ),
+    (
+        HeaderName::from_static("cache-tags"),
+        Between::SpacesAndCommas,
+    ),
+    (
+        HeaderName::from_static("purge-cache-tags"),
+        Between::SpacesAndCommas,
+    ),
+];
+
+/// Tags of one entry at most; more are dropped and counted.
+pub const MAX_TAGS: usize = 1_024;
+/// Bytes of one tag at most; a longer one is dropped and counted.
+pub const MAX_TAG_BYTES: usize = 1_024;
+
+/// An entry's tags.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub struct Tags {
+    pub hashes: Vec<Hash64>,
+    /// How many were too long or too many.
+    pub dropped: usize,
+}
+
+impl Tags {
+    /// Adds one tag.
+    pub fn add(&mut self, tag: &str) {
+        if tag.is_empty() {
+            return;
+        }
+        if tag.len() > MAX_TAG_BYTES || self.hashes.len() >= MAX_TAGS {
+            self.dropped += 1;
+            return;
+        }
+        self.hashes.push(hash64(tag.as_bytes()));
+    }
+
+    /// Takes the tag fields out of a response and adds what they say.
+    pub fn take_from(&mut self, headers: &mut HeaderMap) {
+        for (name, between) in FIELDS {
+            for line in headers.get_all(&name) {
+                // Names are UTF-8; a broken one must not take its neighbours along.
+                let line = String::from_utf8_lossy(line.as_bytes());
+                let parts = |c: char| match between {
+                    Between::Spaces => c.is_ascii_whitespace(),
+                    Between::Commas => c == ',',
+                    Between::SpacesAndCommas => c == ',' || c.is_ascii_whitespace(),
+                };
+                line.split(parts).for_each(|tag| self.add(tag.trim()));
+            }
+            headers.remove(name);
+        }
+    }
+}
+
+/// A group's mark: groups of different origins have nothing to do with each other (RFC 9875 §2.1).
+pub fn group(scheme: &str, host: &str, name: &str) -> Hash64 {
+    let mut all = KeyBuf::default();
+    all.push(Field::Scheme, scheme.as_bytes());
+    all.push(Field::Host, host.as_bytes());
+    all.push(Field::Text, name.as_bytes());
+    hash64(all.as_bytes())
+}
+
+/// The groups that a field of a response from `scheme://host` names.
+pub fn groups(headers: &HeaderMap, field: &HeaderName, scheme: &str, host: &str) -> Box<[Hash64]> {
+    let names = cache_groups::named(headers, field);
+    names.iter().map(|name| group(scheme, host, name)).collect()
+}
+
+/// Takes the tag fields out of a response that is not stored.
+pub fn strip(headers: &mut HeaderMap) {
+    for (name, _) in FIELDS {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_fields_count_and_none_goes_on() {
+        let mut headers = HeaderMap::new();
+        headers.append("surrogate-key", "a  b".parse().unwrap());
+        headers.append("surrogate-key", "c".parse().unwrap());
+        headers.append("cache-tag", "d e, f,".parse().unwrap());
+        headers.append("edge-cache-tag", "g".parse().unwrap());
+        headers.append("xkey", "h i, j".parse().unwrap());
+        headers.append("x-magento-tags", "cat_p_5,k".parse().unwrap());
+        headers.append("x-cache-tags", "l, m".parse().unwrap());
+        headers.append("cache-tags", "/foo,/bar".parse().unwrap());
+        headers.append("purge-cache-tags", "n o".parse().unwrap());
+        let mut tags = Tags::default();
+        tags.take_from(&mut headers);
+        let names = "a|b|c|d e|f|g|h|i|j|cat_p_5|k|l|m|/foo|/bar|n|o";
+        let want: Vec<_> = names.split('|').map(|t| hash64(t.as_bytes())).collect();
+        assert_eq!((tags.hashes, tags.dropped), (want, 0));
+        assert!(headers.is_empty());
+    }
+
+    /// Guards against a purge by `a` that misses an entry with the tags `é` and `a`.
+    #[test]
+    fn names_beyond_ascii_count_and_hide_none() {
+        for (line, names) in [
+            ("é, a".as_bytes(), &["é", "a"][..]),
+            (b"\xff, a", &["\u{fffd}", "a"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("cache-tag", http::HeaderValue::from_bytes(line).unwrap());
+            let mut tags = Tags::default();
+            tags.take_from(&mut headers);
+            let want: Vec<_> = names.iter().map(|name| hash64(name.as_bytes())).collect();
+            assert_eq!(tags.hashes, want, "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_is_counted() {
+        let mut tags = Tags::default();
+        tags.add(&"x".repeat(MAX_TAG_BYTES + 1));
+        (0..MAX_TAGS + 3).for_each(|i| tags.add(&i.to_string()));
+        assert_eq!((tags.hashes.len(), tags.dropped), (MAX_TAGS, 4));
+    }
+}

@@ -1,0 +1,266 @@
+//! The table of pages, and the step from a request to its page.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+
+use http::{Method, Request, Response, StatusCode};
+use parking_lot::Mutex;
+
+use super::reply::{Asked, text};
+use super::{pages, reply};
+use lamina_http::body::{Body, collect};
+
+/// Bytes of a request body that are read (and thrown away).
+const BODY_LIMIT: usize = 1 << 20;
+
+/// One line of the table.
+struct Page {
+    method: Method,
+    /// `NAME` and `ID` stand for one segment.
+    path: &'static str,
+    shows: &'static str,
+    kind: Kind,
+}
+
+/// Which page it is.
+#[derive(Clone, Copy)]
+enum Kind {
+    Index,
+    Cached,
+    Bump,
+    Slow,
+    Stream,
+    Fail,
+    Flaky,
+    Vary,
+    Private,
+    NoStore,
+    Cookie,
+    Missing,
+    User,
+    Orders,
+    Search,
+    Echo,
+}
+
+const fn page(method: Method, path: &'static str, kind: Kind, shows: &'static str) -> Page {
+    Page {
+        method,
+        path,
+        shows,
+        kind,
+    }
+}
+
+const PAGES: &[Page] = &[
+    page(Method::GET, "/", Kind::Index, "this list"),
+    page(
+        Method::GET,
+        "/pages/NAME",
+        Kind::Cached,
+        "cacheable for 30 s, with ETag and tags",
+    ),
+    page(
+        Method::POST,
+        "/pages/NAME",
+        Kind::Bump,
+        "changes the page: a new version, 204",
+    ),
+    page(Method::GET, "/slow", Kind::Slow, "cacheable, takes ?ms=800"),
+    page(
+        Method::GET,
+        "/stream",
+        Kind::Stream,
+        "cacheable, ?bytes=1048576 over ?seconds=2",
+    ),
+    page(Method::GET, "/fail", Kind::Fail, "always 503"),
+    page(
+        Method::GET,
+        "/flaky",
+        Kind::Flaky,
+        "cacheable for 1 s, every ?every=2 fails",
+    ),
+    page(
+        Method::GET,
+        "/vary",
+        Kind::Vary,
+        "cacheable, one variant an Accept-Language",
+    ),
+    page(
+        Method::GET,
+        "/private",
+        Kind::Private,
+        "for one client only: never shared",
+    ),
+    page(Method::GET, "/nostore", Kind::NoStore, "never stored"),
+    page(
+        Method::GET,
+        "/cookie",
+        Kind::Cookie,
+        "cacheable, but sets a cookie: not stored",
+    ),
+    page(
+        Method::GET,
+        "/missing",
+        Kind::Missing,
+        "404, cacheable for 10 s",
+    ),
+    page(
+        Method::GET,
+        "/api/user/ID",
+        Kind::User,
+        "JSON, takes 150 ms",
+    ),
+    page(
+        Method::GET,
+        "/api/orders/ID",
+        Kind::Orders,
+        "JSON, takes 150 ms",
+    ),
+    page(
+        Method::GET,
+        "/search",
+        Kind::Search,
+        "the query as the origin saw it",
+    ),
+    page(
+        Method::GET,
+        "/echo",
+        Kind::Echo,
+        "the headers as the origin saw them",
+    ),
+];
+
+/// The site's memory: what makes caching visible.
+pub(super) struct Site {
+    requests: AtomicU64,
+    flaky: AtomicU64,
+    /// Version and time of the last change of each page that was changed.
+    versions: Mutex<BTreeMap<String, (u64, SystemTime)>>,
+    started: SystemTime,
+}
+
+/// Pages that keep their changes; further names stay at their first version.
+const MAX_VERSIONS: usize = 1_000;
+
+impl Default for Site {
+    fn default() -> Self {
+        Self {
+            requests: AtomicU64::new(0),
+            flaky: AtomicU64::new(0),
+            versions: Mutex::default(),
+            started: SystemTime::now(),
+        }
+    }
+}
+
+impl Site {
+    /// Answers one request.
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        if collect(body, BODY_LIMIT).await.is_err() {
+            return text(
+                StatusCode::BAD_REQUEST,
+                "the request body is too large or incomplete\n",
+            );
+        }
+        let asked = Asked {
+            number: self.requests.fetch_add(1, Relaxed) + 1,
+            now: SystemTime::now(),
+            head,
+        };
+        match find(&asked.head.method, asked.head.uri.path()) {
+            FoundPage::Page(kind, name) => self.render(kind, name, &asked).await,
+            FoundPage::OtherMethod => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n")
+            }
+            FoundPage::Nothing => text(StatusCode::NOT_FOUND, "no such page; / lists them\n"),
+        }
+    }
+
+    async fn render(&self, kind: Kind, name: &str, asked: &Asked) -> Response<Body> {
+        match kind {
+            Kind::Index => reply::text(StatusCode::OK, index()),
+            Kind::Cached => pages::cached(asked, name, self.version(name)),
+            Kind::Bump => self.bump(name, asked.now),
+            Kind::Slow => pages::slow(asked).await,
+            Kind::Stream => pages::stream(asked),
+            Kind::Fail => text(StatusCode::SERVICE_UNAVAILABLE, "this page always fails\n"),
+            Kind::Flaky => pages::flaky(asked, self.flaky.fetch_add(1, Relaxed) + 1),
+            Kind::Vary => pages::vary(asked),
+            Kind::Private => pages::policy(asked, "private, max-age=60"),
+            Kind::NoStore => pages::policy(asked, "no-store"),
+            Kind::Cookie => pages::cookie(asked),
+            Kind::Missing => pages::missing(),
+            Kind::User => pages::user(name).await,
+            Kind::Orders => pages::orders(name).await,
+            Kind::Search => pages::search(asked),
+            Kind::Echo => pages::echo(asked),
+        }
+    }
+
+    /// A page's version and the time since which it has it.
+    fn version(&self, name: &str) -> (u64, SystemTime) {
+        self.versions
+            .lock()
+            .get(name)
+            .copied()
+            .unwrap_or((1, self.started))
+    }
+
+    fn bump(&self, name: &str, now: SystemTime) -> Response<Body> {
+        let mut versions = self.versions.lock();
+        if versions.len() < MAX_VERSIONS || versions.contains_key(name) {
+            let version = versions.entry(name.to_owned()).or_insert((1, now));
+            *version = (version.0 + 1, now);
+        }
+        reply::empty(StatusCode::NO_CONTENT)
+    }
+}
+
+enum FoundPage<'a> {
+    Page(Kind, &'a str),
+    OtherMethod,
+    Nothing,
+}
+
+fn find<'a>(method: &Method, path: &'a str) -> FoundPage<'a> {
+    // The listener leaves the body of a response to HEAD out.
+    let method = if method == Method::HEAD {
+        &Method::GET
+    } else {
+        method
+    };
+    let mut found = FoundPage::Nothing;
+    for page in PAGES {
+        match matches(page.path, path) {
+            Some(name) if page.method == *method => return FoundPage::Page(page.kind, name),
+            Some(_) => found = FoundPage::OtherMethod,
+            None => {}
+        }
+    }
+    found
+}
+
+/// The segment that stands where the pattern has its capital word; empty without one.
+fn matches<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
+    let fixed = pattern.trim_end_matches(|c: char| c.is_ascii_uppercase());
+    let name = path.strip_prefix(fixed)?;
+    let whole = if fixed.len() == pattern.len() {
+        name.is_empty()
+    } else {
+        !name.is_empty() && !name.contains('/')
+    };
+    whole.then_some(name)
+}
+
+fn index() -> String {
+    let mut lines = String::from("The demo origin. Pages:\n\n");
+    for page in PAGES {
+        let method = page.method.as_str();
+        lines += &format!("{method:5} {:15} {}\n", page.path, page.shows);
+    }
+    lines += "\nReload a page: its request number stands still while it comes from a cache.\n";
+    lines
+}

@@ -1,0 +1,168 @@
+//! `lamina doctor`: real round trips to what the configuration names, and in plain words
+//! what this configuration guarantees.
+//!
+//! Inside: `l2` and `bus` (the round trips), `ends` and `voice` (both ends of the bus, and what
+//! they say), `advice` (what to do
+//! about a failure), `crash` (what a crash may undo) and `promises` (the words). A gateway may run beside it: what it leaves is
+//! one purge of a key that nobody has, and events that nodes ignore.
+
+mod advice;
+mod bus;
+mod crash;
+mod ends;
+pub(super) mod l2;
+mod promises;
+mod voice;
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use advice::Places;
+use lamina_edge::app::StartError;
+use lamina_edge::config::{Config, Problem};
+
+/// What was found.
+pub struct Report {
+    sections: Vec<Section>,
+    promises: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// What was found out about one thing.
+struct Section {
+    name: &'static str,
+    /// What the configuration names.
+    what: String,
+    lines: Vec<FindingLine>,
+}
+
+struct FindingLine {
+    name: &'static str,
+    outcome: Outcome,
+}
+
+/// What one look came to.
+enum Outcome {
+    /// Round trips of one kind, the quickest first, and what a gateway would wait for one.
+    Took(Vec<Duration>, Duration),
+    Fine(String),
+    /// It works, and is risky.
+    Warned(String),
+    Failed(String),
+}
+
+/// Between two questions whether something is there by now.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Looks into the second tier and the bus; `file` is where the configuration was read from.
+///
+/// # Errors
+/// When one of them can't be meant as it is configured.
+pub async fn examine(config: &Config, file: &Path) -> Result<Report, StartError> {
+    let places = Places::of(file);
+    let sections = vec![
+        l2::examine(config, &places).await?,
+        bus::examine(config, &places).await?,
+    ];
+    Ok(Report {
+        sections,
+        promises: promises::of(config),
+        warnings: config.warnings.iter().map(Problem::headline).collect(),
+    })
+}
+
+impl Report {
+    /// Whether everything is as configured, and answered in the time that a gateway would give it.
+    pub fn is_well(&self) -> bool {
+        self.sections.iter().all(Section::is_well)
+    }
+
+    /// The names of what is not well.
+    pub fn unwell(&self) -> String {
+        let unwell = self.sections.iter().filter(|section| !section.is_well());
+        let names: Vec<_> = unwell.map(|section| section.name).collect();
+        names.join(" and ")
+    }
+}
+
+impl Section {
+    fn is_well(&self) -> bool {
+        self.lines.iter().all(|line| line.outcome.is_well())
+    }
+}
+
+impl FindingLine {
+    fn took(name: &'static str, mut times: Vec<Duration>, deadline: Duration) -> Self {
+        times.sort_unstable();
+        let outcome = Outcome::Took(times, deadline);
+        Self { name, outcome }
+    }
+
+    fn fine(name: &'static str, says: String) -> Self {
+        let outcome = Outcome::Fine(says);
+        Self { name, outcome }
+    }
+
+    fn warned(name: &'static str, why: String) -> Self {
+        let outcome = Outcome::Warned(why);
+        Self { name, outcome }
+    }
+
+    fn failed(name: &'static str, why: String) -> Self {
+        let outcome = Outcome::Failed(why);
+        Self { name, outcome }
+    }
+}
+
+impl Outcome {
+    fn is_well(&self) -> bool {
+        match self {
+            Self::Took(times, deadline) => times.iter().all(|took| took <= deadline),
+            Self::Fine(_) | Self::Warned(_) => true,
+            Self::Failed(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for section in &self.sections {
+            writeln!(f, "{:11}  {}", section.name, section.what)?;
+            for line in &section.lines {
+                writeln!(f, "  {:15}{}", line.name, line.outcome)?;
+            }
+        }
+        writeln!(f, "what this configuration guarantees")?;
+        for promise in &self.promises {
+            writeln!(f, "  - {promise}")?;
+        }
+        let mut warnings = self.warnings.iter();
+        warnings.try_for_each(|warning| writeln!(f, "WARNING  {warning}"))
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (times, deadline) = match self {
+            Self::Took(times, deadline) => (times, deadline),
+            Self::Fine(says) => return f.write_str(says),
+            Self::Warned(why) => return write!(f, "WARNING  {why}"),
+            Self::Failed(why) => return write!(f, "FAILED  {why}"),
+        };
+        let ms = |took: Option<&Duration>| took.map_or(0.0, Duration::as_secs_f64) * 1_000.0;
+        match times.len() {
+            1 => write!(f, "{:8.2} ms", ms(times.first()))?,
+            n => write!(
+                f,
+                "{:8.2} ms, worst of {n} {:.2} ms",
+                ms(times.get(n / 2)),
+                ms(times.last())
+            )?,
+        }
+        match self.is_well() {
+            true => Ok(()),
+            false => write!(f, "  SLOW: a gateway waits {deadline:?}"),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What to do about a failure: the key of the configuration that it is about, its line, and
+//! a question that leads on.
+//!
+//! Decision: libraries and servers tell failures in words alone, so it goes by words. Where
+//! none is known, the words stand for themselves, with the address they are about.
+
+use std::path::Path;
+
+use lamina_cache::config::L2;
+use lamina_cluster::bus::config::Bus;
+use lamina_edge::config;
+
+/// Where keys stand in the file.
+pub(super) struct Places<'a>(&'a Path);
+
+impl<'a> Places<'a> {
+    pub(super) fn of(file: &'a Path) -> Self {
+        Self(file)
+    }
+
+    /// A key with its line.
+    pub(super) fn at(&self, key: &str) -> String {
+        match config::line_of(self.0, key) {
+            Some(line) => format!("{key}, line {line}"),
+            None => format!("{key}, which is not set"),
+        }
+    }
+}
+
+/// What a failure is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum About {
+    Address,
+    User,
+    Certificates,
+    Vhost,
+    Exchange,
+    Queue,
+    Mode,
+    Stream,
+    Size,
+}
+
+/// Words of a failure in small letters, what it is about, and a question. The first that fits counts.
+const SIGNS: [(&[&str], About, &str); 13] = [
+    (
+        &["other properties"],
+        About::Exchange,
+        "do all nodes configure it alike?",
+    ),
+    (
+        &["has a consumer", "exclusive"],
+        About::Queue,
+        "is it another one on each node?",
+    ),
+    (
+        &["payload size"],
+        About::Size,
+        "is that more than the server takes?",
+    ),
+    (&["ensure_"], About::Stream, "who is to make it?"),
+    (
+        &["jetstream not enabled", "no responders"],
+        About::Mode,
+        "does the server run JetStream?",
+    ),
+    (
+        &[
+            "login was",
+            "authorization",
+            "authentication",
+            "wrongpass",
+            "noauth",
+        ],
+        About::User,
+        "are user and password right?",
+    ),
+    (
+        &["vhost"],
+        About::Vhost,
+        "is it there, and may this user use it?",
+    ),
+    (
+        &["noperm", "permission", "access_refused"],
+        About::User,
+        "may this user do that?",
+    ),
+    (
+        &["stream "],
+        About::Stream,
+        "what does the server say about it?",
+    ),
+    (
+        &["certificate", "tls"],
+        About::Certificates,
+        "does it vouch for the server, which speaks TLS there?",
+    ),
+    (
+        &["refused", "not reachable"],
+        About::Address,
+        "is the server running?",
+    ),
+    (
+        &["lookup", "resolve", "name or service"],
+        About::Address,
+        "is the host's name right?",
+    ),
+    (
+        &["no answer", "timed out", "not connected yet"],
+        About::Address,
+        STANDS_STILL,
+    ),
+];
+
+const STANDS_STILL: &str =
+    "does the server stand still, or is something between that lets nothing through?";
+
+/// A failure of the bus, with where and what next.
+pub(super) fn of_bus(bus: &Bus, why: &str, places: &Places<'_>) -> String {
+    let (about, question) = sign(why);
+    let key = format!("bus.{}", key_of_bus(bus, about));
+    told(why, &address(bus), question, &places.at(&key))
+}
+
+/// A failure of the store, with where and what next.
+pub(super) fn of_store(l2: &L2, why: &str, places: &Places<'_>) -> String {
+    let (about, question) = sign(why);
+    let Some(redis) = &l2.redis else {
+        return format!("{why} ({})", places.at("cache.l2.disk.path"));
+    };
+    let key = match about {
+        About::User => "cache.l2.redis.username",
+        About::Certificates => "cache.l2.redis.ca_file",
+        _ => "cache.l2.redis.url",
+    };
+    told(why, &redis.url, question, &places.at(key))
+}
+
+fn told(why: &str, address: &str, question: &str, place: &str) -> String {
+    format!("{why}, at {address}: {question} ({place})")
+}
+
+fn sign(why: &str) -> (About, &'static str) {
+    let why = why.to_lowercase();
+    let found = SIGNS
+        .iter()
+        .find(|(words, ..)| words.iter().any(|word| why.contains(word)));
+    found.map_or((About::Address, "is it right?"), |(_, about, question)| {
+        (*about, question)
+    })
+}
+
+/// Where the broker is.
+pub(super) fn address(bus: &Bus) -> String {
+    let redis = bus.redis.iter().map(|redis| redis.url.clone());
+    let nats = bus.nats.iter().map(|nats| nats.servers.join(","));
+    let rabbitmq = bus.rabbitmq.iter().map(|rabbitmq| rabbitmq.url.clone());
+    redis.chain(nats).chain(rabbitmq).collect()
+}
+
+fn key_of_bus(bus: &Bus, about: About) -> &'static str {
+    if about == About::Size {
+        return "broadcast_set_max_bytes";
+    }
+    if bus.redis.is_some() {
+        return match about {
+            About::User => "redis.username",
+            About::Certificates => "redis.ca_file",
+            _ => "redis.url",
+        };
+    }
+    if bus.nats.is_some() {
+        return match about {
+            About::User => "nats.username",
+            About::Certificates => "nats.ca_file",
+            About::Mode => "nats.mode",
+            About::Stream => "nats.jetstream.stream",
+            _ => "nats.servers",
+        };
+    }
+    match about {
+        About::User => "rabbitmq.username",
+        About::Certificates => "rabbitmq.ca_file",
+        About::Vhost => "rabbitmq.vhost",
+        About::Exchange => "rabbitmq.exchange",
+        About::Queue => "rabbitmq.queue_name",
+        _ => "rabbitmq.url",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lamina_cluster::bus::nats;
+
+    fn about(why: &str) -> About {
+        sign(why).0
+    }
+
+    #[test]
+    fn the_words_of_servers_and_libraries_lead_to_a_key() {
+        assert_eq!(about("Connection refused (os error 111)"), About::Address);
+        assert_eq!(
+            about("the broker says ACCESS_REFUSED - Login was refused using PLAIN"),
+            About::User
+        );
+        assert_eq!(
+            about("WRONGPASS invalid username-password pair"),
+            About::User
+        );
+        assert_eq!(
+            about("authorization violation: nats: authorization violation"),
+            About::User
+        );
+        assert_eq!(
+            about("what is declared exists with other properties: PRECONDITION_FAILED"),
+            About::Exchange
+        );
+        assert_eq!(
+            about("there is no stream S, and `ensure_stream` is off"),
+            About::Stream
+        );
+        assert_eq!(about("no answer while connecting"), About::Address);
+        assert_eq!(about("something new"), About::Address);
+    }
+
+    #[test]
+    fn a_key_is_told_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.yaml");
+        let text =
+            "version: 1\nbus:\n  source: a\n  nats:\n    servers: [\"nats://127.0.0.1:1\"]\n";
+        std::fs::write(&file, text).unwrap();
+        let bus = Bus {
+            nats: Some(nats::config::Nats {
+                servers: vec!["nats://127.0.0.1:1".to_owned()],
+                ..nats::config::Nats::default()
+            }),
+            ..Bus::default()
+        };
+        let told = of_bus(&bus, "Connection refused", &Places::of(&file));
+        assert_eq!(
+            told,
+            "Connection refused, at nats://127.0.0.1:1: is the server running? (bus.nats.servers, line 5)"
+        );
+        let told = of_bus(&bus, "permission denied", &Places::of(&file));
+        assert!(
+            told.ends_with("(bus.nats.username, which is not set)"),
+            "{told}"
+        );
+    }
+}

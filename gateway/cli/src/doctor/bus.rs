@@ -1,0 +1,239 @@
+//! Round trips over the bus: latency, order, duplicates, the largest event, a connection that
+//! is cut.
+//!
+//! Everything has a limit, and a failure ends the examination: what comes after it would
+//! only fail with it.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::advice::{self, Places};
+use super::ends::{Ends, NAMES};
+use super::{FindingLine, Section};
+use lamina_cluster::bus;
+use lamina_cluster::bus::config::{Bus, Priming};
+use lamina_cluster::bus::event::{Event, MAX_BYTES, Malformed};
+use lamina_cluster::bus::nats::config::Mode;
+use lamina_cluster::bus::seal::SealKeys;
+use lamina_cluster::bus::trial::{Seen, Trial};
+use lamina_edge::app::StartError;
+use lamina_edge::app::seal_keys;
+use lamina_edge::config::Config;
+
+/// Round trips one by one.
+const ROUNDS: usize = 50;
+/// Events at once, whose order is looked at.
+const BURST: usize = 100;
+/// Events that a durable transport is to keep while the listener is away.
+const KEPT: usize = 5;
+/// To connect, and again after the connections were cut.
+const CONNECT: Duration = Duration::from_secs(10);
+/// To take away what was made.
+const CLEAR: Duration = Duration::from_secs(10);
+
+pub(super) async fn examine(config: &Config, places: &Places<'_>) -> Result<Section, StartError> {
+    let (name, bus) = ("event bus", config.bus.as_ref());
+    let transport = bus.map(bus::open).transpose()?.flatten();
+    let (Some(bus), Some(transport)) = (bus, transport) else {
+        return Ok(Section {
+            name,
+            what: "none".to_owned(),
+            lines: Vec::new(),
+        });
+    };
+    let what = format!("{} {}", transport.kind(), advice::address(bus));
+    let mut lines = Vec::new();
+    if let Err((name, why)) = look(bus, seal_keys(config), places, &mut lines).await? {
+        lines.push(FindingLine::failed(name, advice::of_bus(bus, &why, places)));
+    }
+    Ok(Section { name, what, lines })
+}
+
+/// What was tried, and why it failed.
+type Failed = (&'static str, String);
+
+async fn look(
+    bus: &Bus,
+    seal: Option<SealKeys>,
+    places: &Places<'_>,
+    lines: &mut Vec<FindingLine>,
+) -> Result<Result<(), Failed>, bus::OpenError> {
+    let began = Instant::now();
+    let mark = format!("{:08x}", RandomState::new().hash_one(0) as u32);
+    let late = || Err(format!("no answer within {CONNECT:?}"));
+    let prepared = timeout(CONNECT, Trial::prepare(bus, &mark)).await;
+    let (trial, seen) = match prepared.unwrap_or_else(|_| late()) {
+        Ok(prepared) => prepared,
+        Err(why) => return Ok(Err(("connect", why))),
+    };
+    lines.extend(seen.into_iter().map(|seen| line_of(seen, places)));
+    let Some(mut ends) = Ends::open(&trial, seal)? else {
+        return Ok(Ok(()));
+    };
+    let tried = trips(&mut ends, bus, began, lines).await;
+    drop(ends);
+    let late = || Err(format!("no answer within {CLEAR:?}"));
+    let cleared = timeout(CLEAR, trial.clear(&NAMES)).await;
+    // The first failure is the one to tell.
+    Ok(tried.and(
+        cleared
+            .unwrap_or_else(|_| late())
+            .map_err(|why| ("clear up", why)),
+    ))
+}
+
+fn line_of(seen: Seen, places: &Places<'_>) -> FindingLine {
+    match seen.fault {
+        None => FindingLine::fine(seen.what, seen.says),
+        Some(key) => {
+            let place = places.at(&format!("bus.{key}"));
+            FindingLine::failed(seen.what, format!("{} ({place})", seen.says))
+        }
+    }
+}
+
+async fn trips(
+    ends: &mut Ends,
+    bus: &Bus,
+    began: Instant,
+    lines: &mut Vec<FindingLine>,
+) -> Result<(), Failed> {
+    let limit = bus.publish_timeout.0;
+    let in_step = |name| move |why| (name, why);
+    ends.up(CONNECT).await.map_err(in_step("connect"))?;
+    lines.push(FindingLine::took("connect", vec![began.elapsed()], CONNECT));
+    let (mut published, mut whole) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (taken, heard) = ends
+            .round_trip(limit)
+            .await
+            .map_err(in_step("round trip"))?;
+        published.push(taken);
+        whole.push(heard);
+    }
+    lines.push(FindingLine::took("publish", published, limit));
+    lines.push(FindingLine::took("round trip", whole, limit));
+    lines.push(order(ends, limit).await.map_err(in_step("order"))?);
+    lines.extend(
+        size(ends, bus, limit)
+            .await
+            .map_err(in_step("largest event"))?,
+    );
+    if is_jetstream(bus) {
+        lines.push(kept(ends, limit).await.map_err(in_step("kept"))?);
+    }
+    let back = ends
+        .reconnect(CONNECT)
+        .await
+        .map_err(in_step("reconnect"))?;
+    lines.push(FindingLine::took("reconnect", vec![back], CONNECT));
+    Ok(())
+}
+
+/// Many at once: whether all come, once, and in the order in which they were published.
+async fn order(ends: &mut Ends, limit: Duration) -> Result<FindingLine, String> {
+    let burst = ends.events(BURST);
+    ends.publish(&burst, limit).await?;
+    let lost = ends.hear_all().await.len();
+    let said = judged(&ends.came, lost);
+    Ok(match lost == 0 && is_in_order(&ends.came) {
+        true => FindingLine::fine("order", said),
+        false => FindingLine::failed("order", said),
+    })
+}
+
+fn judged(came: &[u64], lost: usize) -> String {
+    let mut once = came.to_vec();
+    once.sort_unstable();
+    once.dedup();
+    let order = match is_in_order(came) {
+        true => "kept",
+        false => "not kept, so that nodes take it for losses",
+    };
+    let duplicates = came.len() - once.len();
+    let all = once.len() + lost;
+    format!(
+        "{order}; {} of {all} came, {duplicates} of them twice",
+        once.len()
+    )
+}
+
+/// What came twice is left aside: it is applied once.
+fn is_in_order(came: &[u64]) -> bool {
+    let mut newest = 0;
+    came.iter().enumerate().all(|(at, number)| {
+        let again = came.iter().take(at).any(|earlier| earlier == number);
+        let fits = again || *number > newest;
+        newest = newest.max(*number);
+        fits
+    })
+}
+
+/// The largest event that nodes tell, a value, and what all refuse. That one is not sent:
+/// every gateway would warn of it.
+async fn size(ends: &mut Ends, bus: &Bus, limit: Duration) -> Result<Vec<FindingLine>, String> {
+    let over = ends.event_of(MAX_BYTES + 1);
+    let refused = Event::decode(&over) == Err(Malformed::TooLarge);
+    // Its number is not waited for.
+    ends.forget_last();
+    let mut lines = vec![match refused {
+        true => FindingLine::fine("over 1 MiB", "refused by every node".to_owned()),
+        false => FindingLine::failed(
+            "over 1 MiB",
+            "taken, though no event may be so large".to_owned(),
+        ),
+    }];
+    let largest = bus.broadcast_set_max_bytes;
+    // A durable RabbitMQ would keep it for nodes that are away; it takes 16 MiB at least.
+    let keeps = bus
+        .rabbitmq
+        .as_ref()
+        .is_some_and(|r| r.durable_invalidation_mode);
+    if !bus.broadcast_set || bus.priming == Priming::Off || keeps {
+        return Ok(lines);
+    }
+    // What stands around the keys is less than a tenth.
+    let event = ends.event_of(largest.as_usize() * 9 / 10);
+    let took = ends.round_trip_of(event, limit).await?;
+    lines.push(FindingLine::took("largest event", vec![took], limit));
+    Ok(lines)
+}
+
+fn is_jetstream(bus: &Bus) -> bool {
+    let nats = bus.nats.as_ref();
+    nats.is_some_and(|nats| nats.mode == Mode::Jetstream)
+}
+
+/// Whether what is published while the listener is away comes when it is back.
+async fn kept(ends: &mut Ends, limit: Duration) -> Result<FindingLine, String> {
+    ends.cut_listener().await?;
+    let events = ends.events(KEPT);
+    ends.publish(&events, limit).await?;
+    let lost = ends.hear_all().await.len();
+    let said = format!(
+        "{} of {KEPT} came after the listener was back",
+        KEPT - lost.min(KEPT)
+    );
+    Ok(match lost {
+        0 => FindingLine::fine("kept", said),
+        _ => FindingLine::failed("kept", said),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_twice_is_counted_and_breaks_no_order() {
+        assert!(is_in_order(&[1, 2, 2, 3, 1]));
+        assert!(!is_in_order(&[1, 3, 2]));
+        assert_eq!(
+            judged(&[1, 2, 2, 3], 0),
+            "kept; 3 of 3 came, 1 of them twice"
+        );
+        assert_eq!(judged(&[1, 4], 2), "kept; 2 of 4 came, 0 of them twice");
+    }
+}

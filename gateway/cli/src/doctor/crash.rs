@@ -1,0 +1,125 @@
+//! What a crash of the store's server may undo, in one sentence.
+
+use super::FindingLine;
+use lamina_base::units::Duration;
+use lamina_cache::l2::store::{Durability, Flush, Persistence, SnapshotRule, StoreError};
+
+/// How to bound what a crash undoes.
+const REMEDY: &str = "set appendonly yes and appendfsync everysec to bound it to the last second";
+
+/// Whether another server may take its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Failover {
+    ToReplicas,
+    Never,
+}
+
+/// What a crash and, where there is one, a failover may undo.
+pub(super) fn lines(said: Result<Durability, StoreError>, failover: Failover) -> Vec<FindingLine> {
+    let durability = match said {
+        Ok(durability) => durability,
+        Err(error) => {
+            let why = format!(
+                "it can't be told what a crash of Redis may undo: CONFIG GET is not answered \
+                 ({error}); ask whoever runs it for appendonly, appendfsync and save"
+            );
+            return vec![FindingLine::warned("crash", why)];
+        }
+    };
+    let mut lines = vec![of_crash(&durability.persistence)];
+    if failover == Failover::ToReplicas {
+        lines.push(of_failover(durability.min_replicas));
+    }
+    lines
+}
+
+fn of_crash(persistence: &Persistence) -> FindingLine {
+    let name = "crash";
+    match persistence {
+        Persistence::Appended(Flush::BeforeTheAnswer) => FindingLine::fine(
+            name,
+            "undoes nothing: Redis has each change on its disk before it answers (appendfsync \
+             always)"
+                .to_owned(),
+        ),
+        Persistence::Appended(Flush::EachSecond) => FindingLine::fine(
+            name,
+            "may undo the last second of purges and stored pages (appendfsync everysec)".to_owned(),
+        ),
+        Persistence::Appended(Flush::ByTheKernel) => FindingLine::warned(
+            name,
+            format!(
+                "a crash of Redis's machine may undo the purges and stored pages that the kernel \
+                 had not written yet (appendfsync no), often half a minute of them; {REMEDY}"
+            ),
+        ),
+        Persistence::Snapshots(rules) => FindingLine::warned(name, of_snapshots(rules)),
+        Persistence::Nothing => FindingLine::fine(
+            name,
+            "undoes no purge and loses every stored page: Redis keeps nothing (appendonly no, no \
+             save) and comes back empty, and all is loaded again"
+                .to_owned(),
+        ),
+    }
+}
+
+fn of_snapshots(rules: &[SnapshotRule]) -> String {
+    let words: Vec<String> = rules
+        .iter()
+        .map(|rule| format!("{} {}", rule.after.as_secs(), rule.changes))
+        .collect();
+    let after_one = rules.iter().filter(|rule| rule.changes <= 1);
+    let fewest = rules.iter().map(|rule| rule.changes).min().unwrap_or(0);
+    let undone = match after_one.map(|rule| rule.after).min() {
+        Some(span) => format!("up to {} of purges and stored pages", Duration(span)),
+        None => format!(
+            "the last {} purges and stored pages, however old they are",
+            fewest.saturating_sub(1)
+        ),
+    };
+    format!(
+        "Redis keeps changes by snapshots alone (save {}): a crash may undo {undone}; {REMEDY}",
+        words.join(" ")
+    )
+}
+
+fn of_failover(min_replicas: u64) -> FindingLine {
+    let name = "failover";
+    match min_replicas {
+        0 => FindingLine::warned(
+            name,
+            "a failover may undo the purges that no replica had yet, and the master takes them \
+             though all replicas are away (min-replicas-to-write 0); set it to 1 or more, so that \
+             it takes none once they lag by min-replicas-max-lag"
+                .to_owned(),
+        ),
+        count => FindingLine::fine(
+            name,
+            format!(
+                "may undo what the new master had not received: no more than \
+                 min-replicas-max-lag, since {count} must follow (min-replicas-to-write)"
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(seconds: u64, changes: u64) -> SnapshotRule {
+        SnapshotRule {
+            after: std::time::Duration::from_secs(seconds),
+            changes,
+        }
+    }
+
+    #[test]
+    fn snapshots_are_as_good_as_the_rule_that_a_single_change_meets() {
+        let said = of_snapshots(&[rule(3_600, 1), rule(300, 100)]);
+        assert!(said.contains("(save 3600 1 300 100)"), "{said}");
+        assert!(said.contains("up to 1h of purges"), "{said}");
+        let said = of_snapshots(&[rule(60, 10_000), rule(300, 100)]);
+        assert!(said.contains("the last 99 purges"), "{said}");
+    }
+}

@@ -1,0 +1,243 @@
+//! Both ends of the bus: one that speaks and one that listens, over connections of their
+//! own, so that what is heard has been through the broker.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::AGAIN;
+use super::voice::{self, Voice};
+use lamina_cluster::bus::OpenError;
+use lamina_cluster::bus::event::Shape;
+use lamina_cluster::bus::seal::SealKeys;
+use lamina_cluster::bus::transport::{Mail, PublishError, Transport, Word, Words};
+use lamina_cluster::bus::trial::Trial;
+
+/// The names of the ends.
+pub(super) const NAMES: [&str; 2] = ["speaker", "listener"];
+/// How long what was said may take to be heard.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Both ends.
+pub(super) struct Ends {
+    speaker: Arc<dyn Transport>,
+    listener: Arc<dyn Transport>,
+    words: Words,
+    voice: Voice,
+    /// What was heard of ours, in its order.
+    pub(super) came: Vec<u64>,
+    _deaf: Deaf,
+}
+
+/// Takes in what comes to the speaker, which nobody reads.
+struct Deaf(JoinHandle<()>);
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Ends {
+    /// Begins to connect. None: there is no transport.
+    pub(super) fn open(trial: &Trial, seal: Option<SealKeys>) -> Result<Option<Self>, OpenError> {
+        let [speaker, listener] = NAMES.map(|name| trial.open(name));
+        let (Some(speaker), Some(listener)) = (speaker?, listener?) else {
+            return Ok(None);
+        };
+        let (mail, mut unread) = Mail::new();
+        speaker.run(mail);
+        let deaf = tokio::spawn(async move { while take(unread.recv().await).is_some() {} });
+        let (mail, words) = Mail::new();
+        listener.run(mail);
+        Ok(Some(Self {
+            speaker,
+            listener,
+            words,
+            voice: Voice::new(seal),
+            came: Vec::new(),
+            _deaf: Deaf(deaf),
+        }))
+    }
+
+    /// Waits until both are up.
+    pub(super) async fn up(&mut self, limit: Duration) -> Result<(), String> {
+        let began = Instant::now();
+        for end in [&self.speaker, &self.listener] {
+            loop {
+                let why = match timeout(PATIENCE, end.publish(&[])).await {
+                    Ok((_, None)) => break,
+                    Ok((_, Some(PublishError::Down(why)))) => why,
+                    Ok((_, Some(error))) => error.to_string(),
+                    Err(_) => PublishError::Timeout.to_string(),
+                };
+                if began.elapsed() >= limit {
+                    return Err(why);
+                }
+                sleep(AGAIN / 10).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// So many events with the next numbers.
+    pub(super) fn events(&mut self, count: usize) -> Vec<Bytes> {
+        let inert = (0..count).map(|_| Shape::inert());
+        inert.map(|shape| self.voice.say(shape)).collect()
+    }
+
+    /// One event of about this size.
+    pub(super) fn event_of(&mut self, bytes: usize) -> Bytes {
+        self.voice.say(voice::keys(bytes))
+    }
+
+    /// The last event is not published after all.
+    pub(super) fn forget_last(&mut self) {
+        self.voice.said -= 1;
+    }
+
+    /// Publishes all; answers how long the broker took to take them.
+    pub(super) async fn publish(
+        &self,
+        events: &[Bytes],
+        limit: Duration,
+    ) -> Result<Duration, String> {
+        let began = Instant::now();
+        let answer = timeout(limit, self.speaker.publish(events)).await;
+        taken(answer.unwrap_or((0, Some(PublishError::Timeout))))?;
+        Ok(began.elapsed())
+    }
+
+    /// Publishes one and hears it: how long the broker took to take it, and the whole.
+    pub(super) async fn round_trip(
+        &mut self,
+        limit: Duration,
+    ) -> Result<(Duration, Duration), String> {
+        let (event, began) = (self.events(1), Instant::now());
+        let number = self.voice.said;
+        let speaker = Arc::clone(&self.speaker);
+        let publish = async {
+            let answer = timeout(limit, speaker.publish(&event)).await;
+            taken(answer.unwrap_or((0, Some(PublishError::Timeout))))?;
+            Ok(began.elapsed())
+        };
+        let hear = async {
+            self.hear(number, PATIENCE).await?;
+            Ok(began.elapsed())
+        };
+        tokio::try_join!(publish, hear)
+    }
+
+    /// The same with a large one, said as values are.
+    pub(super) async fn round_trip_of(
+        &mut self,
+        event: Bytes,
+        limit: Duration,
+    ) -> Result<Duration, String> {
+        let (began, number) = (Instant::now(), self.voice.said);
+        let event = [event];
+        let answer = timeout(limit, self.speaker.whisper(&event)).await;
+        taken(answer.unwrap_or((0, Some(PublishError::Timeout))))?;
+        self.hear(number, PATIENCE).await?;
+        Ok(began.elapsed())
+    }
+
+    /// Waits until this one of ours is heard.
+    pub(super) async fn hear(&mut self, number: u64, limit: Duration) -> Result<(), String> {
+        let heard = timeout(limit, async {
+            while !self.came.contains(&number) {
+                self.next().await?;
+            }
+            Ok(())
+        });
+        let late = |_| "what was published is not heard: no event came in time".to_owned();
+        heard.await.map_err(late)?
+    }
+
+    /// Waits until all that was said so far is heard; answers what is not.
+    pub(super) async fn hear_all(&mut self) -> Vec<u64> {
+        let _ = timeout(PATIENCE, async {
+            while !self.unheard().is_empty() && self.next().await.is_ok() {}
+        })
+        .await;
+        self.unheard()
+    }
+
+    fn unheard(&self) -> Vec<u64> {
+        let said = 1..=self.voice.said;
+        said.filter(|number| !self.came.contains(number)).collect()
+    }
+
+    /// Cuts the listener's connection, and waits until it knows.
+    pub(super) async fn cut_listener(&mut self) -> Result<(), String> {
+        self.listener.cut();
+        let down = timeout(PATIENCE, async {
+            while !matches!(self.next().await?, ListenerEvent::Down) {}
+            Ok(())
+        });
+        let late = |_| "the connection was cut, and goes on".to_owned();
+        down.await.map_err(late)?
+    }
+
+    /// Cuts both connections; answers how long it took until events came again.
+    pub(super) async fn reconnect(&mut self, limit: Duration) -> Result<Duration, String> {
+        let (began, before) = (Instant::now(), self.voice.said);
+        self.speaker.cut();
+        self.cut_listener().await?;
+        let mut why = "no event came in time".to_owned();
+        while began.elapsed() < limit {
+            let event = self.events(1);
+            match self.publish(&event, PATIENCE).await {
+                Ok(_) => {
+                    let _ = self.hear(self.voice.said, AGAIN).await;
+                }
+                Err(error) => {
+                    why = error;
+                    sleep(AGAIN / 10).await;
+                }
+            }
+            if self.came.iter().any(|number| *number > before) {
+                return Ok(began.elapsed());
+            }
+        }
+        Err(format!("after the connection was cut: {why}"))
+    }
+
+    async fn next(&mut self) -> Result<ListenerEvent, String> {
+        match take(self.words.recv().await) {
+            None => Err("the transport is gone".to_owned()),
+            Some(Word::Down(_)) => Ok(ListenerEvent::Down),
+            Some(Word::Message(delivery)) => {
+                self.came.extend(self.voice.number(&delivery.bytes));
+                Ok(ListenerEvent::Other)
+            }
+            Some(Word::Up { .. } | Word::Lost(_)) => Ok(ListenerEvent::Other),
+        }
+    }
+}
+
+/// What the listener was told.
+enum ListenerEvent {
+    Down,
+    Other,
+}
+
+/// Says of a message that it was applied, so that it's not delivered again.
+fn take(word: Option<Word>) -> Option<Word> {
+    match word? {
+        Word::Message(mut delivery) => {
+            if let Some(receipt) = delivery.receipt.take() {
+                receipt.done();
+            }
+            Some(Word::Message(delivery))
+        }
+        other => Some(other),
+    }
+}
+
+fn taken((_, error): (usize, Option<PublishError>)) -> Result<(), String> {
+    error.map_or(Ok(()), |error| Err(error.to_string()))
+}

@@ -1,0 +1,180 @@
+//! Round trips to the second tier: its store is opened as a gateway does it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::advice::{self, Places};
+use super::crash::{self, Failover};
+use super::{AGAIN, FindingLine, Section};
+use lamina_cache::config::L2;
+use lamina_cache::l2::EVICTS;
+use lamina_cache::l2::redis::config::Redis;
+use lamina_cache::l2::store::{Acquired, Lease, LogPlace, Purge, Put, Store, StoreError, StoreKey};
+use lamina_cache::purge::number_of;
+use lamina_edge::app::{StartError, open_store};
+use lamina_edge::config::Config;
+
+/// How often each trip is made.
+const ROUNDS: usize = 20;
+/// How long one may take here.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long to wait for the first answer: a store connects behind its callers.
+const CONNECT: Duration = Duration::from_secs(5);
+
+pub(super) async fn examine(config: &Config, places: &Places<'_>) -> Result<Section, StartError> {
+    let l2 = &config.cache.l2;
+    let lines = match open_store(config) {
+        Ok(Some(store)) => trips(&store, l2, places).await,
+        Ok(None) => Vec::new(),
+        Err(error) if error.is_configuration() => return Err(error),
+        // A gateway has the file, say; the bus is of interest all the same.
+        Err(error) => {
+            let at = places.at("cache.l2.disk.path");
+            vec![FindingLine::failed("open", format!("{error} ({at})"))]
+        }
+    };
+    Ok(Section {
+        name: "second tier",
+        what: name(l2),
+        lines,
+    })
+}
+
+fn name(l2: &L2) -> String {
+    match (&l2.redis, &l2.disk) {
+        (Some(redis), _) => redis.url.clone(),
+        (None, Some(disk)) => format!("disk {}", disk.path.display()),
+        (None, None) => "none".to_owned(),
+    }
+}
+
+async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<FindingLine> {
+    let (read, write) = (l2.read_timeout.0, l2.write_timeout.0);
+    let began = Instant::now();
+    let name = format!("lamina doctor {:?} {}", began, std::process::id());
+    let key = &StoreKey::of(name.as_bytes());
+    if let Err(error) = connected(store, key).await {
+        let why = advice::of_store(l2, &error.to_string(), places);
+        return vec![FindingLine::failed("connect", why)];
+    }
+    let (append, place) = append(store, write).await;
+    let put = || Put {
+        key,
+        record: Bytes::from_static(&[0; 1_024]),
+        life: Duration::from_secs(60),
+        born: place,
+        lease: None,
+    };
+    [
+        FindingLine::took("connect", vec![began.elapsed()], CONNECT),
+        trip("put 1 KiB", write, async || {
+            store.put(put()).await.map(drop)
+        })
+        .await,
+        trip("get 1 KiB", read, async || {
+            store.get(key, 1 << 20).await.map(drop)
+        })
+        .await,
+        trip("lease", read, async || lease(store, key).await).await,
+        trip("delete", write, async || store.delete(key, place).await).await,
+        append,
+        trip("read purge log", write, async || {
+            store.read_log(number_of(place.order)).await.map(drop)
+        })
+        .await,
+    ]
+    .into_iter()
+    .chain(eviction(store).await)
+    .chain(crash(store, l2).await)
+    .collect()
+}
+
+/// What a crash of the store's server may undo; nothing of a store without one.
+async fn crash(store: &Arc<dyn Store>, l2: &L2) -> Vec<FindingLine> {
+    let said = tokio::time::timeout(PATIENCE, store.durability()).await;
+    let said = said.unwrap_or(Err(StoreError::Timeout)).transpose();
+    let is_group = |redis: &Redis| {
+        ["-sentinel://", "-cluster://"]
+            .iter()
+            .any(|word| redis.url.contains(word))
+    };
+    let failover = match l2.redis.as_ref().is_some_and(is_group) {
+        true => Failover::ToReplicas,
+        false => Failover::Never,
+    };
+    said.map_or(Vec::new(), |said| crash::lines(said, failover))
+}
+
+/// A store that may evict its purge log.
+async fn eviction(store: &Arc<dyn Store>) -> Option<FindingLine> {
+    let policy = tokio::time::timeout(PATIENCE, store.evicting()).await;
+    let policy = policy.ok()?.ok()??;
+    let why = format!("maxmemory-policy is {policy}: {EVICTS}");
+    Some(FindingLine::failed("eviction", why))
+}
+
+/// Appends a purge of a key that nobody has; with its place in the log.
+async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (FindingLine, LogPlace) {
+    let ours = Purge {
+        selector: "key:0000000000000000".to_owned(),
+        soft: false,
+    };
+    let began = Instant::now();
+    let answer = tokio::time::timeout(PATIENCE, store.append(&ours, 0)).await;
+    let name = "append purge";
+    match answer.unwrap_or(Err(StoreError::Timeout)) {
+        Ok(log) => (
+            FindingLine::took(name, vec![began.elapsed()], deadline),
+            log.end(),
+        ),
+        Err(error) => (
+            FindingLine::failed(name, error.to_string()),
+            LogPlace::default(),
+        ),
+    }
+}
+
+/// The first answer, which may be long in coming.
+pub(crate) async fn connected(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
+    let began = Instant::now();
+    loop {
+        let answer = tokio::time::timeout(PATIENCE, store.get(key, 1 << 20)).await;
+        match answer.unwrap_or(Err(StoreError::Timeout)) {
+            Ok(_) => return Ok(()),
+            Err(error) if began.elapsed() >= CONNECT => return Err(error),
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
+    }
+}
+
+async fn lease(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
+    let lease = Lease::of(*key);
+    match store.acquire(&lease, PATIENCE).await? {
+        Acquired::Owned => store.release(&lease).await.map(drop),
+        Acquired::Busy => Ok(()),
+    }
+}
+
+async fn trip(
+    name: &'static str,
+    deadline: Duration,
+    go: impl AsyncFn() -> Result<(), StoreError>,
+) -> FindingLine {
+    let mut times = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        match timed(&go).await {
+            Ok(took) => times.push(took),
+            Err(error) => return FindingLine::failed(name, error.to_string()),
+        }
+    }
+    FindingLine::took(name, times, deadline)
+}
+
+async fn timed(go: &impl AsyncFn() -> Result<(), StoreError>) -> Result<Duration, StoreError> {
+    let began = Instant::now();
+    let answer = tokio::time::timeout(PATIENCE, go()).await;
+    answer.unwrap_or(Err(StoreError::Timeout))?;
+    Ok(began.elapsed())
+}

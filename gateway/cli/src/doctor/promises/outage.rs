@@ -1,0 +1,90 @@
+//! What a node that is away, a broker that is down and a partition do.
+
+use super::{Case, staleness};
+use lamina_cluster::bus::config::Bus;
+use lamina_cluster::bus::nats::config::Mode;
+
+pub(super) fn of(case: &Case<'_>, bus: &Bus) -> Vec<String> {
+    let mut all = Vec::new();
+    if bus.subscribe_to_events {
+        all.push(away(case, bus));
+    }
+    all.push(down(case, bus));
+    all.push(killed(case, bus));
+    all.push(staleness(case));
+    all.push(
+        "a node in a partition of its own is as one whose broker is down, both sides of it: /readyz \
+         says `degraded`"
+            .to_owned(),
+    );
+    all
+}
+
+/// Whether the broker keeps purges for who is away.
+fn is_durable(bus: &Bus) -> bool {
+    let nats = bus.nats.as_ref().map(|n| n.mode == Mode::Jetstream);
+    let rabbitmq = bus.rabbitmq.as_ref();
+    nats.or(rabbitmq.map(|r| r.durable_invalidation_mode)) == Some(true)
+}
+
+/// What a node does about purges of the time when it did not listen.
+fn away(case: &Case<'_>, bus: &Bus) -> String {
+    match (is_durable(bus), case.has_log) {
+        (true, _) => "what is purged while a node is away comes when it is back; until then it \
+                      validates what it has before it is shown"
+            .to_owned(),
+        (false, true) => "what is purged while a node is away it reads from the log in Redis when it \
+                          is back; until then it validates what it has before it is shown"
+            .to_owned(),
+        (false, false) => "what is purged while a node is away may not reach it: when it is back, \
+                           all that it stored before is validated at its origin, once, before it is shown"
+            .to_owned(),
+    }
+}
+
+fn down(case: &Case<'_>, bus: &Bus) -> String {
+    let queue = &bus.retry_queue;
+    let waits = match (queue.enabled, is_durable(bus)) {
+        (true, _) => format!(
+            "up to {} purges ({}) wait until it is back; beyond them one of everything takes their place",
+            queue.max_size, queue.max_bytes
+        ),
+        (false, false) => format!(
+            "a purge that can't be told at once does not wait (retry_queue.enabled: false): the others \
+             notice by a heartbeat ({}) once it is back, and ask for it",
+            bus.heartbeat_interval
+        ),
+        (false, true) => "a purge that can't be told at once does not wait (retry_queue.enabled: \
+                          false): the others notice by this node's next purge, and not before"
+            .to_owned(),
+    };
+    let log = match case.has_log {
+        true => "; the log in Redis tells it all the same",
+        false => "",
+    };
+    let rest = match bus.circuit_breaker.failure_threshold {
+        0 => String::new(),
+        n => format!(
+            "; after {n} failures in a row publishing rests for {}, or until the connection is back",
+            lamina_base::units::Duration::millis(bus.circuit_breaker.cooldown_ms)
+        ),
+    };
+    format!("while the broker is down no request waits for it, and {waits}{log}{rest}")
+}
+
+fn killed(case: &Case<'_>, bus: &Bus) -> String {
+    let begins = match &case.config.cache.l2.disk {
+        Some(_) => {
+            "a node that is killed comes back with what is on its disk, judged as after any absence"
+        }
+        None => "a node that is killed comes back with an empty L1",
+    };
+    let takes = match (bus.retry_queue.enabled, case.has_log) {
+        (true, false) => "; purges that it could not tell yet are gone with it",
+        (true, true) => {
+            "; purges that it could not tell yet are gone with it, but for those in Redis's log"
+        }
+        (false, _) => "",
+    };
+    format!("{begins}{takes}")
+}

@@ -1,0 +1,269 @@
+//! `lamina plugin check FILE`: what it exports, imports and needs, and whether a gateway
+//! would take it with the YAML that is printed.
+//!
+//! The file is not only looked at but started, as a gateway does it: its `describe` runs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::opened::{self, Opened, UPSTREAM, Way};
+use lamina_plugin_host::{Anatomy, CONTRACT, Cause, Hook, Manifest, Wants};
+
+/// Exports, and imports, that have a line each: the report has forty at most.
+const MAX_NAMES: usize = 6;
+/// Lines of a reason that are shown.
+const MAX_LINES: usize = 10;
+/// Characters of a name or a list that are shown.
+const MAX_WIDTH: usize = 240;
+
+/// What was found. Its `Display` is for people, and fits a screen of forty lines.
+pub struct Report {
+    file: String,
+    config: Value,
+    /// Missing where the file is no component.
+    anatomy: Option<Anatomy>,
+    outcome: Result<Accepted, Cause>,
+}
+
+struct Accepted {
+    manifest: Manifest,
+    hooks: Vec<Hook>,
+}
+
+/// Looks at a file and starts it with this `config`.
+pub async fn check(file: &Path, config: Option<Value>) -> Report {
+    let config = config.unwrap_or_else(opened::no_config);
+    let (anatomy, outcome) = match opened::open(file).await {
+        Err(cause) => (None, Err(cause)),
+        Ok(opened) => {
+            let outcome = accept(&opened, &config).await;
+            (Some(opened.anatomy), outcome)
+        }
+    };
+    Report {
+        file: file.display().to_string(),
+        config,
+        anatomy,
+        outcome,
+    }
+}
+
+async fn accept(opened: &Opened, config: &Value) -> Result<Accepted, Cause> {
+    let yaml = opened.yaml(config, &[], &Way::default());
+    let configs = BTreeMap::from([("plugin".to_owned(), yaml)]);
+    let plugins = opened::start(configs, opened::nowhere()).await?;
+    let plugin = plugins.get("plugin").expect("it was just loaded");
+    let hooks = Hook::ALL.into_iter().filter(|hook| plugin.has(*hook));
+    Ok(Accepted {
+        manifest: plugin.manifest(),
+        hooks: hooks.collect(),
+    })
+}
+
+impl Report {
+    /// Whether a gateway would take it.
+    pub fn is_accepted(&self) -> bool {
+        self.outcome.is_ok()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.file)?;
+        if let Some(anatomy) = &self.anatomy {
+            write_anatomy(f, anatomy)?;
+        }
+        match &self.outcome {
+            Ok(accepted) => {
+                write_manifest(f, accepted)?;
+                writeln!(f, "\nA gateway takes it with this in its YAML:\n")?;
+                self.write_yaml(f, accepted)
+            }
+            Err(cause) => {
+                writeln!(f, "\nA gateway refuses it: {}", reason(cause))?;
+                match advice(cause) {
+                    Some(advice) => writeln!(f, "What to do: {advice}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, name: &str, says: impl fmt::Display) -> fmt::Result {
+    writeln!(f, "  {name:10}{says}")
+}
+
+fn write_anatomy(f: &mut fmt::Formatter<'_>, anatomy: &Anatomy) -> fmt::Result {
+    let form = match anatomy.is_component {
+        true => "a component",
+        false => "a core module, which the gateway makes a component",
+    };
+    let kib = anatomy.bytes.div_ceil(1024);
+    line(f, "size", format_args!("{kib} KiB, {form}"))?;
+    line(f, "sha256", &anatomy.sha256)?;
+    let contract = match anatomy.handles_http {
+        true => "wasi:http/incoming-handler@0.2",
+        false => CONTRACT,
+    };
+    line(f, "contract", contract)?;
+    write_names(f, "exports", &anatomy.exports)?;
+    write_names(f, "imports", &anatomy.imports)
+}
+
+/// Names, of which so many have a line that the whole report fits a screen.
+fn write_names(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
+    let shown = match names.len() {
+        ..=MAX_NAMES => names.len(),
+        _ => MAX_NAMES - 1,
+    };
+    let mut what = what;
+    for name in &names[..shown] {
+        line(f, std::mem::take(&mut what), told(name))?;
+    }
+    match names.len() - shown {
+        0 => Ok(()),
+        more => line(
+            f,
+            "",
+            format_args!("and {more} more; `wasm-tools component wit FILE` prints them all"),
+        ),
+    }
+}
+
+/// A reason, as far as it fits the screen.
+fn reason(cause: &Cause) -> String {
+    let text = cause.to_string();
+    let mut lines: Vec<_> = text.lines().take(MAX_LINES).map(told).collect();
+    let more = text.lines().count() - lines.len();
+    if more > 0 {
+        lines.push(format!("… and {more} lines more"));
+    }
+    lines.join("\n")
+}
+
+/// The beginning of a text that fits a line.
+fn told(text: &str) -> String {
+    match text.char_indices().nth(MAX_WIDTH) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+fn write_manifest(f: &mut fmt::Formatter<'_>, accepted: &Accepted) -> fmt::Result {
+    let Accepted { manifest, hooks } = accepted;
+    line(
+        f,
+        "name",
+        format_args!("{} {}", manifest.name, manifest.version),
+    )?;
+    let words: Vec<_> = hooks.iter().map(|hook| hook.as_str()).collect();
+    line(f, "hooks", words.join(", "))?;
+    if manifest.declarative.is_some() {
+        line(f, "key", "declared: the gateway derives it without a call")?;
+    } else if hooks.contains(&Hook::Key) {
+        line(f, "inputs", told(&manifest.needs.to_string()))?;
+    }
+    match hooks.iter().any(|hook| *hook != Hook::Key) {
+        true => line(f, "reads", told(&manifest.reads.to_string())),
+        false => Ok(()),
+    }
+}
+
+impl Report {
+    fn write_yaml(&self, f: &mut fmt::Formatter<'_>, accepted: &Accepted) -> fmt::Result {
+        let name = &accepted.manifest.name;
+        writeln!(f, "plugins:\n  {name}:\n    file: {}", self.file)?;
+        if self.config.as_object().is_some_and(|map| !map.is_empty()) {
+            writeln!(f, "    config: {}", self.config)?;
+        }
+        if let Some(anatomy) = &self.anatomy {
+            write_wants(f, &anatomy.wants())?;
+        }
+        let has = |hook| accepted.hooks.contains(&hook);
+        if has(Hook::Request) {
+            writeln!(
+                f,
+                "    on_error: {{request: refuse}}    # or continue: as if there were no plugin"
+            )?;
+        }
+        writeln!(
+            f,
+            "routes:\n  - name: {name}\n    match: {{path: /*}}\n    upstream: {UPSTREAM}"
+        )?;
+        if has(Hook::Key) {
+            writeln!(f, "    key: {{plugin: {name}}}")?;
+        }
+        let places = [
+            (Hook::Load, "loader"),
+            (Hook::Request, "request"),
+            (Hook::Response, "response"),
+        ];
+        let mut places = places.into_iter().filter(|(hook, _)| has(*hook));
+        places.try_for_each(|(_, place)| writeln!(f, "    {place}: {{plugin: {name}}}"))
+    }
+}
+
+fn write_wants(f: &mut fmt::Formatter<'_>, wants: &Wants) -> fmt::Result {
+    if wants.fetch {
+        writeln!(
+            f,
+            "    fetch: [{UPSTREAM}]    # the upstreams that it may ask; name yours"
+        )?;
+    }
+    if !wants.grant.is_empty() {
+        let names = wants
+            .grant
+            .iter()
+            .map(|one| format!("{one:?}").to_lowercase());
+        writeln!(f, "    grant: [{}]", names.collect::<Vec<_>>().join(", "))?;
+    }
+    match wants.wasi {
+        true => writeln!(
+            f,
+            "    wasi: minimal    # clocks and randomness, no files, no sockets"
+        ),
+        false => Ok(()),
+    }
+}
+
+/// What an author can do about a refusal.
+pub(super) fn advice(cause: &Cause) -> Option<&'static str> {
+    Some(match cause {
+        Cause::Unreadable { .. } => {
+            "`lamina plugin build` writes NAME.wasm into the project; name that file"
+        }
+        Cause::NotWasm => {
+            "name the built .wasm file, not its source; `lamina plugin build` makes it"
+        }
+        Cause::NotAComponent(why) if why.contains("wasi_snapshot_preview1") => {
+            "build without WASI preview 1: for Rust --target wasm32-unknown-unknown, for C --target=wasm32 -nostdlib"
+        }
+        Cause::NotAComponent(_) => {
+            "build it against plugin-sdk/wit; `lamina plugin new --lang rust NAME` writes a project that does"
+        }
+        Cause::UnknownImport(_) => {
+            "take out what needs that import, or use one of those that exist"
+        }
+        Cause::UnknownVersion(_) => {
+            "build it anew against plugin-sdk/wit of this version of Lamina"
+        }
+        Cause::MissingExport(_) => {
+            "export it: `manifest`, and one or more of `key`, `load`, `on-request`, `on-response`; what a \
+             core module exports is said by the component type that is linked into it, as \
+             plugin-sdk/c/key_plugin_component_type.s"
+        }
+        Cause::Config(_) => {
+            "give it the configuration that it asks for: --config '{\"…\": …}' or --config @file"
+        }
+        Cause::Describe(_) | Cause::Start(_) => {
+            "its log lines above may say why; plugins in Rust, JavaScript and Python log what they trap by"
+        }
+        Cause::Manifest(_) => "change what its `describe` returns",
+        Cause::WrongType { .. } => "build it against plugin-sdk/wit, unchanged",
+        _ => return None,
+    })
+}

@@ -1,0 +1,144 @@
+//! A plugin's file, made callable with all that it wants granted.
+//!
+//! The kit grants by the file's own imports: what those are is for `check` to say, and for
+//! who writes the YAML to grant. Deadlines are long: a test must not fail because the
+//! machine is busy, and a guest that never returns is ended all the same.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+
+use lamina_base::units;
+use lamina_plugin_host::PluginFamilies;
+use lamina_plugin_host::config::{DEFAULT_TOTAL_MEMORY, Isolation, Limits, Plugin as Config, Wasi};
+use lamina_plugin_host::{
+    Anatomy, Cause, Compiler, Fetch, FetchCall, FetchError, Options, Plugins, inspect,
+};
+
+/// The upstream that stands for those of the gateway, where nobody names one.
+pub(super) const UPSTREAM: &str = "origin";
+/// Time for a call of a hook that may not wait; a gateway gives it 5 ms.
+const PATIENCE: units::Duration = units::Duration::secs(2);
+/// Calls of a loader at once. Each reserves addresses in the pool.
+const CONCURRENT: usize = 8;
+
+/// A file that was looked at.
+pub(super) struct Opened {
+    pub(super) file: PathBuf,
+    pub(super) anatomy: Anatomy,
+}
+
+/// How it is called.
+pub(super) struct Way {
+    pub(super) isolation: Isolation,
+    /// Whether keys are remembered.
+    pub(super) remembers: bool,
+}
+
+/// Looks at a file.
+pub(super) async fn open(file: &Path) -> Result<Opened, Cause> {
+    let cache = lamina_edge::app::process::code_cache();
+    let anatomy = inspect(file, &compiler(), cache.as_deref()).await?;
+    Ok(Opened {
+        file: file.to_owned(),
+        anatomy,
+    })
+}
+
+impl Opened {
+    /// Its part of a YAML in which all that it wants is granted.
+    pub(super) fn yaml(&self, config: &Value, upstreams: &[String], way: &Way) -> Config {
+        let wants = self.anatomy.wants();
+        let mut limits = Limits {
+            key_timeout: PATIENCE,
+            hook_timeout: PATIENCE,
+            max_concurrent: CONCURRENT,
+            ..Limits::default()
+        };
+        if !way.remembers {
+            limits.memo_entries = 0;
+        }
+        let fetch = match (wants.fetch, upstreams.is_empty()) {
+            (false, _) => Vec::new(),
+            (true, true) => vec![UPSTREAM.to_owned()],
+            (true, false) => upstreams.to_vec(),
+        };
+        Config {
+            file: self.file.clone(),
+            config: config.clone(),
+            fetch,
+            grant: wants.grant,
+            wasi: match wants.wasi {
+                true => Wasi::Minimal,
+                false => Wasi::Off,
+            },
+            isolation: way.isolation,
+            watch: false,
+            limits,
+            quarantine: lamina_plugin_host::config::Quarantine {
+                failures: 0,
+                ..Default::default()
+            },
+            on_error: Default::default(),
+        }
+    }
+}
+
+/// Starts plugins by name. Dropping what comes back ends their threads.
+pub(super) async fn start(
+    configs: BTreeMap<String, Config>,
+    fetch: Fetch,
+) -> Result<Plugins, Cause> {
+    let families = PluginFamilies::new(&prometheus::Registry::new());
+    let families = families.map_err(|error| Cause::Engine(error.to_string()))?;
+    let options = Options {
+        base: PathBuf::new(),
+        cache_dir: lamina_edge::app::process::code_cache(),
+        compiler: compiler(),
+        max_total_memory: DEFAULT_TOTAL_MEMORY,
+        fetch,
+        upstreams: BTreeMap::new(),
+        families: &families,
+    };
+    let loaded = Plugins::load(&configs, options).await;
+    loaded.map_err(|error| error.cause)
+}
+
+/// As a gateway compiles that says nothing of `plugins.compile`.
+fn compiler() -> Compiler {
+    Compiler::of_this_program(Default::default())
+}
+
+/// A way to upstreams that leads nowhere.
+pub(super) fn nowhere() -> Fetch {
+    Arc::new(|call: FetchCall| {
+        let why = format!(
+            "the kit asks no real upstream, not even `{}`",
+            call.upstream
+        );
+        std::future::ready(Err(FetchError::Unavailable(why))).boxed()
+    })
+}
+
+/// A configuration without anything in it.
+pub(super) fn no_config() -> Value {
+    json!({})
+}
+
+/// The end of what a call may take, from now.
+pub(super) fn load_deadline() -> std::time::Instant {
+    std::time::Instant::now() + Duration::from_secs(10)
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self {
+            isolation: Isolation::Reuse,
+            remembers: false,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `lamina plugin replay FILE --call call.json`: an offending call again, offline.
+//!
+//! A gateway keeps the inputs of failed calls; `GET /v1/plugins/NAME/calls` gives them as
+//! JSON: one call, a list of them, or an object with the list as `calls`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::cases::{Answered, Asked, Fetched, HookName};
+use super::opened::{self, Way};
+use super::run::{Call, Upstreams, upstreams};
+use super::test::{open, told};
+use crate::say;
+use lamina_plugin_host::Hook;
+
+/// A call that was kept. Fields that are not known here are for people.
+#[derive(Deserialize)]
+struct RecordedCall {
+    hook: HookName,
+    inputs: Inputs,
+    /// What it came to at the gateway.
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    config: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Inputs {
+    #[serde(flatten)]
+    request: Request,
+    #[serde(default)]
+    response: Option<Answered>,
+    #[serde(default)]
+    fetch: BTreeMap<String, Fetched>,
+}
+
+/// As [`Asked`], beside other fields.
+#[derive(Deserialize)]
+struct Request {
+    #[serde(default)]
+    method: Option<String>,
+    url: String,
+    #[serde(default)]
+    headers: super::cases::Lines,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
+    client: Option<std::net::IpAddr>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Calls {
+    Many { calls: Vec<RecordedCall> },
+    List(Vec<RecordedCall>),
+    One(Box<RecordedCall>),
+}
+
+/// Makes the calls of a file again and prints what they come to. Whether all gave a decision.
+///
+/// # Errors
+/// In words, when the calls can't be read or the file is no plugin.
+pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<bool, String> {
+    let text = std::fs::read_to_string(calls).map_err(|e| format!("{}: {e}", calls.display()))?;
+    let kept = match read(&text).map_err(|why| format!("{}: {why}", calls.display()))? {
+        Calls::Many { calls } | Calls::List(calls) => calls,
+        Calls::One(call) => vec![*call],
+    };
+    if kept.is_empty() {
+        return Err(format!("{}: there is no call in it", calls.display()));
+    }
+    let opened = open(file).await?;
+    let mut well = true;
+    for call in kept {
+        let config = config.as_ref().or(call.config.as_ref()).cloned();
+        let config = config.unwrap_or_else(opened::no_config);
+        let upstreams_known = upstreams(call.inputs.fetch.keys());
+        let answers = Upstreams::default();
+        answers.answer(&call.inputs.fetch);
+        // Each gets an instance of its own, as after a failed call.
+        let yaml = opened.yaml(&config, &upstreams_known, &Way::default());
+        let configs = BTreeMap::from([("plugin".to_owned(), yaml)]);
+        let plugins = opened::start(configs, answers.fetch()).await;
+        let plugins = plugins.map_err(|cause| told(file, &cause))?;
+        let plugin = plugins.get("plugin").expect("it was just loaded");
+        let hook = Hook::from(call.hook);
+        if !plugin.has(hook) {
+            return Err(format!(
+                "{}: it has no hook `{hook}`; is it the file that failed?",
+                file.display()
+            ));
+        }
+        let asked = call.inputs.request.asked();
+        say::line(format_args!("{hook}  {} {}", asked.method, asked.url));
+        if let Some(error) = &call.error {
+            say::line(format_args!("  at the gateway  {error}"));
+        }
+        let (request, response) = (&asked, call.inputs.response.as_ref());
+        let prepared = Call {
+            hook,
+            request,
+            response,
+        }
+        .prepare()?;
+        match prepared.call(&plugin).await {
+            Ok(decision) => say::line(format_args!("  here            {decision}")),
+            Err(error) => {
+                well = false;
+                say::line(format_args!("  here            {error}"));
+            }
+        }
+        for asked in answers.asked_in_vain() {
+            say::line(format_args!(
+                "  it asked `{asked}`; give an answer in `inputs.fetch` of the call to go on from there"
+            ));
+        }
+    }
+    Ok(well)
+}
+
+fn read(text: &str) -> Result<Calls, String> {
+    serde_json::from_str(text).map_err(|error| {
+        format!(
+            "{error}; expected {{\"hook\": \"key\", \"inputs\": {{\"url\": \"…\", \"headers\": {{}}}}}}, as \
+             GET /v1/plugins/NAME/calls gives it"
+        )
+    })
+}
+
+impl Request {
+    fn asked(self) -> Asked {
+        Asked {
+            method: self.method.unwrap_or_else(|| "GET".to_owned()),
+            url: self.url,
+            headers: self.headers,
+            body: self.body.unwrap_or_default(),
+            client: self.client,
+        }
+    }
+}

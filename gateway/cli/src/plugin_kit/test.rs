@@ -1,0 +1,154 @@
+//! `lamina plugin test FILE --cases cases.yaml`: runs hooks on given requests and compares.
+//!
+//! Cases of one configuration share one instance, as requests do in a gateway; keys are
+//! not remembered, so every case is a call. Each case's result is printed as it comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::cases::{Case, Cases};
+use super::check;
+use super::compare::differences;
+use super::opened::{self, Opened, Way};
+use super::run::{Call, Upstreams, upstreams};
+use crate::say;
+use lamina_plugin_host::{Hook, Plugin, Plugins};
+
+/// How many cases there were, and how many failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Score {
+    pub cases: usize,
+    pub failed: usize,
+}
+
+/// Runs the cases of a file and prints a line a case. `config` stands for the file's own.
+///
+/// # Errors
+/// In words, when the cases can't be read or the file is no plugin.
+pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<Score, String> {
+    let cases = Cases::read(cases)?;
+    let opened = open(file).await?;
+    let general = config.or_else(|| cases.config.clone());
+    let granted = granted(&cases, general.as_ref());
+    let mut bench = Bench {
+        opened,
+        granted,
+        upstreams: Upstreams::default(),
+        started: BTreeMap::new(),
+    };
+    let mut score = Score::default();
+    for case in &cases.cases {
+        score.cases += 1;
+        let faults = bench.run(case, general.as_ref()).await;
+        say::text(format_args!(
+            "{:4}  {}\n{faults}",
+            if faults.is_empty() { "ok" } else { "FAIL" },
+            case.name
+        ));
+        score.failed += usize::from(!faults.is_empty());
+    }
+    say::line(format_args!(
+        "{} cases, {} failed",
+        score.cases, score.failed
+    ));
+    Ok(score)
+}
+
+/// Looks at a file; what is wrong is told with what to do.
+pub(super) async fn open(file: &Path) -> Result<Opened, String> {
+    opened::open(file).await.map_err(|cause| told(file, &cause))
+}
+
+/// A refusal in words.
+pub(super) fn told(file: &Path, cause: &lamina_plugin_host::Cause) -> String {
+    let advice =
+        check::advice(cause).map_or(String::new(), |advice| format!("\nWhat to do: {advice}"));
+    format!("{}: {cause}{advice}", file.display())
+}
+
+/// The upstreams that plugins may ask: those that have answers, and whatever the
+/// configurations name, so that a missing answer is `unavailable`, not `denied`.
+fn granted(cases: &Cases, general: Option<&Value>) -> Vec<String> {
+    let listed = cases.cases.iter().flat_map(|case| case.fetch.keys());
+    let mut names = BTreeSet::from_iter(upstreams(listed));
+    let configs = cases.cases.iter().filter_map(|case| case.config.as_ref());
+    configs
+        .chain(general)
+        .for_each(|config| texts(config, &mut names));
+    names.into_iter().collect()
+}
+
+fn texts(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) => _ = found.insert(text.clone()),
+        Value::Array(values) => values.iter().for_each(|value| texts(value, found)),
+        Value::Object(values) => values.values().for_each(|value| texts(value, found)),
+        _ => {}
+    }
+}
+
+struct Bench {
+    opened: Opened,
+    granted: Vec<String>,
+    upstreams: Upstreams,
+    /// By the text of their configuration.
+    started: BTreeMap<String, Result<Plugins, String>>,
+}
+
+impl Bench {
+    /// What is wrong with a case, in lines; nothing when it is well.
+    async fn run(&mut self, case: &Case, general: Option<&Value>) -> String {
+        let nothing = opened::no_config();
+        let config = case.config.as_ref().or(general).unwrap_or(&nothing);
+        let (hook, upstreams) = (Hook::from(case.hook), self.upstreams.clone());
+        let call = Call {
+            hook,
+            request: &case.request,
+            response: case.response.as_ref(),
+        };
+        let call = match call.prepare() {
+            Ok(call) => call,
+            Err(why) => return format!("        {why}\n"),
+        };
+        let plugin = match self.plugin(config).await {
+            Ok(plugin) => plugin,
+            Err(why) => return format!("        with the config {config}: {why}\n"),
+        };
+        if !plugin.has(hook) {
+            let has = plugin.report().hooks.join(", ");
+            return format!("        the plugin has no hook `{hook}`; it has: {has}\n");
+        }
+        upstreams.answer(&case.fetch);
+        let got = call.tell(&plugin).await;
+        let mut faults: String = differences(&case.expect, &got)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        if !faults.is_empty() {
+            for asked in upstreams.asked_in_vain() {
+                faults.push_str(&format!(
+                    "        it asked `{asked}`, which `fetch` does not list: unavailable\n"
+                ));
+            }
+        }
+        faults
+    }
+
+    async fn plugin(&mut self, config: &Value) -> Result<Arc<Plugin>, String> {
+        let name = config.to_string();
+        if !self.started.contains_key(&name) {
+            let yaml = self.opened.yaml(config, &self.granted, &Way::default());
+            let configs = BTreeMap::from([("plugin".to_owned(), yaml)]);
+            let plugins = opened::start(configs, self.upstreams.fetch()).await;
+            let plugins = plugins.map_err(|cause| cause.to_string());
+            self.started.insert(name.clone(), plugins);
+        }
+        match &self.started[&name] {
+            Ok(plugins) => Ok(plugins.get("plugin").expect("it was just loaded")),
+            Err(why) => Err(why.clone()),
+        }
+    }
+}

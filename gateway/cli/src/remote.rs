@@ -1,0 +1,303 @@
+//! `lamina purge`, `lamina nodes`, `lamina requests` and `lamina l2 keys`: asks a running gateway by its admin listener.
+
+mod keys;
+mod requests;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use lamina_base::units;
+use lamina_edge::admin::INTENT;
+use lamina_http::endpoint::Endpoint;
+
+pub use requests::RequestsFilter;
+
+/// Where a gateway's admin listener is, and what opens it.
+pub struct Remote {
+    pub admin: Endpoint,
+    pub token: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    #[error("{0} does not answer; expected a gateway's admin listener (--admin): {1}")]
+    Connect(Endpoint, #[source] std::io::Error),
+    #[error("{0} does not answer in time")]
+    Timeout(Endpoint),
+    #[error("the exchange with the admin listener broke off: {0}")]
+    Broken(String),
+    #[error("{status}: {message}")]
+    Refused { status: StatusCode, message: String },
+}
+
+/// What a purge came to.
+pub struct Purged(Value);
+
+/// Who is there.
+pub struct Listed(Value);
+
+/// How long an answer may take beyond what it waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of an answer at most.
+const MAX_ANSWER: usize = 16 << 20;
+
+impl Remote {
+    /// Purges; `asked` is the body of `POST /v1/purge`, and `wait` how long that waits.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub async fn purge(&self, asked: &Value, wait: Duration) -> Result<Purged, RemoteError> {
+        let answer = self.ask(Method::POST, "/v1/purge", asked.to_string(), wait);
+        answer.await.map(Purged)
+    }
+
+    /// Lists the nodes.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub async fn nodes(&self) -> Result<Listed, RemoteError> {
+        let answer = self.ask(Method::GET, "/v1/nodes", String::new(), Duration::ZERO);
+        answer.await.map(Listed)
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+        wait: Duration,
+    ) -> Result<Value, RemoteError> {
+        tokio::time::timeout(wait + PATIENCE, self.exchange(method, path, body))
+            .await
+            .map_err(|_| RemoteError::Timeout(self.admin.clone()))?
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<Value, RemoteError> {
+        let broken = |error: &dyn fmt::Display| RemoteError::Broken(error.to_string());
+        let (stream, host) = self.connect().await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(&error))?;
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, host)
+            .header(CONTENT_TYPE, "application/json")
+            .header(INTENT, "1");
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| broken(&error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| broken(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| broken(&error))?;
+        let answer: Value =
+            serde_json::from_slice(&body.to_bytes()).map_err(|error| broken(&error))?;
+        match status {
+            StatusCode::OK => Ok(answer),
+            _ => Err(RemoteError::Refused {
+                status,
+                message: answer["error"].as_str().unwrap_or_default().to_owned(),
+            }),
+        }
+    }
+}
+
+impl Remote {
+    /// Connects, and says by which name the listener is asked.
+    async fn connect(&self) -> Result<(Box<dyn Transport>, String), RemoteError> {
+        let failed = |error| RemoteError::Connect(self.admin.clone(), error);
+        match &self.admin {
+            Endpoint::Tcp(address) => {
+                let address = reachable(*address);
+                let stream = TcpStream::connect(address).await.map_err(failed)?;
+                Ok((Box::new(stream), address.to_string()))
+            }
+            Endpoint::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(failed)?;
+                Ok((Box::new(stream), "localhost".to_owned()))
+            }
+        }
+    }
+}
+
+/// What HTTP is spoken over.
+trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// Where a listener at `address` is reached from this machine: one on all addresses also
+/// on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        other => other,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// On which nodes a purge holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holds {
+    /// On all that are known, and in the second tier's log where there is one.
+    Everywhere,
+    /// Some did not say that it does.
+    NotEverywhere,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl Purged {
+    /// Where it holds, by the receipt.
+    pub fn holds(&self) -> Holds {
+        let Self(receipt) = self;
+        let is_unlogged = receipt["l2"]["logged"] == false;
+        match receipt["peers"]["outcome"].as_str() {
+            Some("unknown") => Holds::Unknown,
+            Some("some") => Holds::NotEverywhere,
+            _ if is_unlogged => Holds::NotEverywhere,
+            _ => Holds::Everywhere,
+        }
+    }
+}
+
+impl fmt::Display for Purged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(receipt) = self;
+        writeln!(f, "purged at {} on this node", receipt["order"])?;
+        match &receipt["l2"] {
+            Value::Null => {}
+            l2 if l2["logged"] == true => {
+                writeln!(f, "second tier: logged, number {}", l2["number"])?;
+            }
+            l2 => writeln!(
+                f,
+                "second tier: {}",
+                l2["note"].as_str().unwrap_or_default()
+            )?,
+        }
+        let peers = &receipt["peers"];
+        let Some(nodes) = peers["nodes"].as_array() else {
+            return Ok(());
+        };
+        for node in nodes {
+            let name = node["node"].as_str().unwrap_or_default();
+            match (node["applied"] == true, node["silent_ms"].as_u64()) {
+                (true, _) => writeln!(
+                    f,
+                    "{name}: applied at {}, after {} ms",
+                    node["order"], node["after_ms"]
+                )?,
+                (false, Some(silence)) => writeln!(f, "{name}: silent for {}", span(silence))?,
+                (false, None) => writeln!(f, "{name}: did not answer")?,
+            }
+        }
+        if let Some(missing) = peers["never_heard"].as_u64() {
+            writeln!(
+                f,
+                "{missing} more nodes are expected (bus.expect) and were never heard"
+            )?;
+        }
+        let held = nodes.iter().filter(|node| node["applied"] == true).count();
+        writeln!(f, "{held} of {} other nodes", nodes.len())?;
+        match peers["reason"].as_str() {
+            Some(why) => writeln!(f, "unknown where it holds: {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(list) = self;
+        let bus = &list["bus"];
+        writeln!(
+            f,
+            "{}: this node; {}: {}, {}, {} purges waiting{}{}",
+            list["node"].as_str().unwrap_or_default(),
+            bus["transport"].as_str().unwrap_or_default(),
+            if bus["hears"] == true {
+                "hears"
+            } else {
+                "hears nothing"
+            },
+            if bus["publishes"] == true {
+                "publishes"
+            } else {
+                "publishing fails"
+            },
+            bus["purges_waiting"],
+            if bus["gap_open"] == true {
+                ", a gap is open"
+            } else {
+                ""
+            },
+            because(bus),
+        )?;
+        if let Some(store) = list["l2"]["store"].as_str() {
+            writeln!(
+                f,
+                "second tier {store}: {}, {} purges waiting{}",
+                list["l2"]["state"].as_str().unwrap_or_default(),
+                list["l2"]["purges_waiting"],
+                because(&list["l2"]),
+            )?;
+        }
+        for node in list["nodes"].as_array().into_iter().flatten() {
+            writeln!(
+                f,
+                "{}: {}, {}, heard {} ago",
+                node["node"].as_str().unwrap_or_default(),
+                node["version"].as_str().unwrap_or_default(),
+                node["state"].as_str().unwrap_or_default(),
+                span(node["silent_ms"].as_u64().unwrap_or_default()),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Why something is not as it should be, and for how long.
+fn because(of: &Value) -> String {
+    let Some(why) = of["reason"].as_str() else {
+        return String::new();
+    };
+    let lasts = of["for_ms"].as_u64().unwrap_or_default();
+    format!(" (for {}: {why})", span(lasts))
+}
+
+/// Milliseconds as people read them: of what is long the seconds count.
+fn span(ms: u64) -> units::Duration {
+    let whole = match ms {
+        0..10_000 => ms,
+        _ => ms - ms % 1_000,
+    };
+    units::Duration::millis(whole)
+}

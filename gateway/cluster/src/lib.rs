@@ -1,0 +1,12 @@
+//! What nodes tell one another: the bus with its transports and events, and what a node does
+//! about them.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+// The names under which the modules of this crate know the crates below.
+use lamina_base::{backoff, breaker, hc1, pattern, redis, telemetry, units};
+use lamina_cache as cache;
+
+pub mod bus;
+pub mod cluster;

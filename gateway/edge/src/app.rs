@@ -1,0 +1,312 @@
+//! Composition root: configuration in, running gateway out. The one place that names
+//! every concrete type.
+
+mod joining;
+pub mod process;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::admin::{self, Admin, Desk, Gate};
+use crate::bus;
+use crate::cache::Cache;
+use crate::cache::l2::store::Store;
+use crate::cache::l2::{disk, redis};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::http::config::Reserved;
+use crate::http::endpoint::Endpoint;
+use crate::http::memory::{self, HeldGauge};
+use crate::http::server::{self, Answering, BindError, Bound, Running};
+use crate::origin::BuildError;
+use crate::plugin::{LoadError, Plugins};
+use crate::proxy::Generation;
+use crate::proxy::route::RouteError;
+use crate::telemetry::logs::Logs;
+
+use process::Process;
+
+pub use joining::seal_keys;
+
+/// A gateway at work.
+pub struct App {
+    listeners: Running,
+    admin_listener: Running,
+    cache: Arc<Cache>,
+    cluster: Option<Arc<Cluster>>,
+    ready: Arc<AtomicBool>,
+    drain_timeout: Duration,
+    /// Where clients are served, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
+    pub admin: Endpoint,
+    /// What is open on the admin listener, and to whom.
+    pub admin_openness: String,
+    // Ended with the gateway.
+    _tending: AbortOnDropHandle<()>,
+    _renewing: AbortOnDropHandle<()>,
+}
+
+/// Why a gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("a listener can't be opened")]
+    Bind(#[from] BindError),
+    #[error("the admin listener can't be opened")]
+    Admin(#[source] BindError),
+    #[error("upstreams")]
+    Upstream(#[from] BuildError),
+    #[error("plugins")]
+    Plugin(#[from] LoadError),
+    #[error("routes")]
+    Route(#[from] RouteError),
+    #[error("purge_method")]
+    PurgeMethod(#[from] crate::proxy::TokenError),
+    #[error(transparent)]
+    Disk(#[from] disk::OpenError),
+    #[error("cache.l2.redis")]
+    Redis(#[from] redis::OpenError),
+    #[error("bus")]
+    Bus(#[from] bus::OpenError),
+    #[error("metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl StartError {
+    /// Whether the configuration is at fault, and not the machine.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Upstream(_)
+            | Self::Plugin(_)
+            | Self::Route(_)
+            | Self::PurgeMethod(_)
+            | Self::Redis(_)
+            | Self::Bus(_) => true,
+            Self::Bind(_) | Self::Admin(_) | Self::Disk(_) | Self::Metrics(_) => false,
+        }
+    }
+}
+
+/// How often L1 is tended and gauges are set.
+const TEND: Duration = Duration::from_secs(1);
+/// How long a start waits for the second tier's purge log: with it the first requests
+/// find what is there.
+const KNOWN: Duration = Duration::from_millis(500);
+/// How long a drain waits for what is on its way to the second tier.
+const FINISH: Duration = Duration::from_secs(3);
+/// The longest time that requests to the admin listener may take while the process ends.
+const ADMIN_DRAIN: Duration = Duration::from_millis(100);
+
+/// Makes a generation of a configuration, with no store and no listeners: what `validate` and
+/// `explain` need. `config` has resolved the names of plugin files.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn build(config: &Config) -> Result<Arc<Generation>, StartError> {
+    Process::new(config, None)?.generation(config).await
+}
+
+impl App {
+    /// Opens the listeners and begins to serve.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running then.
+    pub async fn start(config: &Config, logs: &Logs) -> Result<Self, StartError> {
+        let process = Process::new(config, open_store(config)?)?;
+        let proxy = process.proxy(config).await?;
+        let Process {
+            cache,
+            registry,
+            recent,
+            ..
+        } = process;
+        if let Some(tier) = cache.below()
+            && !tier.known(KNOWN).await
+        {
+            let kind = tier.kind();
+            tracing::warn!(
+                kind,
+                "the second tier does not answer; serving without it for now"
+            );
+        }
+        let cluster = config
+            .bus
+            .as_ref()
+            .map(|bus| joining::join(bus, config, &cache, &registry))
+            .transpose()?
+            .flatten();
+        let threads = config
+            .server
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        raise_limits(config);
+        let of_routes = config
+            .routes
+            .iter()
+            .map(|route| route.limits.max_body_bytes);
+        let body_bytes = of_routes.flatten().max().map_or(0, |bytes| bytes.0);
+        let bound = Bound::bind(&config.listeners, threads, body_bytes)?;
+        let addresses = bound.addresses();
+        let admin_bound =
+            Bound::bind_reserved(&admin_listener(&config.admin)).map_err(StartError::Admin)?;
+        let admin_endpoint = admin_bound.endpoints().next();
+        let admin_endpoint = admin_endpoint.unwrap_or(&config.admin.address).clone();
+        let gate = Gate::new(&config.admin, &admin_endpoint);
+        let admin_openness = gate.openness();
+        let ready = Arc::new(AtomicBool::new(true));
+        let scraped = Arc::clone(&cache);
+        let dropped = logs.register(&registry)?;
+        memory::PROCESS.set_bound(config.server.max_held_bytes.0);
+        let held = HeldGauge::register(&registry)?;
+        let admin = Arc::new(Admin {
+            proxy: Arc::clone(&proxy),
+            cluster: cluster.clone(),
+            registry,
+            recent,
+            gate,
+            desk: Desk::default(),
+            ready: Arc::clone(&ready),
+            refresh: Box::new(move || {
+                scraped.tend();
+                dropped.update();
+                held.update();
+            }),
+        });
+        let plugins = Arc::clone(&proxy.generation().plugins);
+        Ok(Self {
+            listeners: bound
+                .start(move |head, body, entered, early| proxy.handle(head, body, entered, early)),
+            admin_listener: admin_bound.start(move |head, body, entered, _| {
+                let request = http::Request::from_parts(head, body);
+                Answering::later(Arc::clone(&admin).handle(request, entered.peer))
+            }),
+            cache: Arc::clone(&cache),
+            cluster,
+            ready,
+            drain_timeout: config.server.drain_timeout.0,
+            addresses,
+            admin: admin_endpoint,
+            admin_openness,
+            _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
+            _renewing: spawn(renew(plugins)),
+        })
+    }
+
+    /// Says not ready, lets what is under way finish, then ends. All of it within
+    /// `drain_timeout`, of which a tenth is kept for what goes out when nobody is served.
+    pub async fn drain(mut self) {
+        let deadline = Instant::now() + self.drain_timeout;
+        self.ready.store(false, Ordering::Release);
+        let kept = FINISH.min(self.drain_timeout / 10);
+        self.listeners.quiesce(self.drain_timeout - kept).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = FINISH.min(left);
+        let told = async {
+            if let Some(cluster) = &self.cluster {
+                cluster.finish(left).await;
+            }
+        };
+        let written = async {
+            if let Some(tier) = self.cache.below() {
+                tier.finish(left).await;
+            }
+        };
+        tokio::join!(told, written);
+        // Not before: what a load writes to the second tier is written on its worker.
+        self.listeners.cut().await;
+        self.admin_listener.drain(ADMIN_DRAIN.min(left)).await;
+    }
+}
+
+/// Takes as many descriptors as the system allows; says when that is too few for the
+/// connections that may come.
+fn raise_limits(config: &Config) {
+    let limits = config.listeners.iter().map(|listener| &listener.limits);
+    let connections: usize = limits.map(|limits| limits.max_connections).sum();
+    let Some(descriptors) = server::raise_limit() else {
+        return;
+    };
+    if descriptors < connections as u64 {
+        tracing::warn!(
+            descriptors,
+            connections,
+            "fewer descriptors than max_connections: accepting will pause before that limit"
+        );
+    }
+}
+
+/// Opens what the second tier keeps its records in.
+///
+/// # Errors
+/// When the store can't be opened.
+pub fn open_store(config: &Config) -> Result<Option<Arc<dyn Store>>, StartError> {
+    let l2 = &config.cache.l2;
+    match (&l2.redis, &l2.disk) {
+        (Some(redis), _) => {
+            let common = redis::Common {
+                secret: l2.seal_key.as_deref(),
+                max_life: l2.max_life.0,
+                namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
+            };
+            Ok(Some(redis::open_for(redis, common)?))
+        }
+        (None, Some(disk)) => Ok(Some(disk::open(disk)?)),
+        (None, None) => Ok(None),
+    }
+}
+
+fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(work))
+}
+
+/// Takes up new plugin files: those that are watched by themselves, all on SIGHUP.
+async fn renew(plugins: Arc<Plugins>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let on_signal = async {
+        match signal(SignalKind::hangup()) {
+            Ok(mut hangups) => {
+                while hangups.recv().await.is_some() {
+                    tracing::info!("SIGHUP: loading plugins anew");
+                    plugins.reload().await;
+                }
+            }
+            Err(error) => tracing::error!(%error, "SIGHUP can't be heard"),
+        }
+    };
+    tokio::join!(plugins.watch(), on_signal);
+}
+
+/// Keeps the cache in order, aside from requests.
+async fn tend(cache: Arc<Cache>, sweep: Duration) {
+    let mut ticks = tokio::time::interval(TEND);
+    let mut swept = tokio::time::Instant::now();
+    loop {
+        ticks.tick().await;
+        let due = swept.elapsed() >= sweep;
+        let cache = Arc::clone(&cache);
+        // A sweep touches every entry: not on a thread that serves requests.
+        let work = tokio::task::spawn_blocking(move || {
+            cache.tend();
+            if due {
+                cache.sweep();
+            }
+        });
+        if work.await.is_err() {
+            tracing::error!("tending the cache failed; it goes on at the next tick");
+        }
+        if due {
+            swept = tokio::time::Instant::now();
+        }
+    }
+}
+
+fn admin_listener(config: &admin::config::Config) -> Reserved {
+    Reserved {
+        endpoint: config.address.clone(),
+        socket_mode: config.socket_mode,
+        limits: admin::limits(),
+    }
+}

@@ -1,0 +1,71 @@
+//! This node joins the others, where a bus is configured.
+
+use std::sync::Arc;
+
+use super::StartError;
+use super::process::seal;
+use crate::bus;
+use crate::bus::config::Bus;
+use crate::bus::event::MAX_NAME;
+use crate::bus::outbox::{Identity, new_boot};
+use crate::bus::seal::SealKeys;
+use crate::cache::Cache;
+use crate::cache::record::{self, Limits};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::telemetry::metrics::Registry;
+
+/// Joins the other nodes. None: no transport is configured.
+pub(super) fn join(
+    bus: &Bus,
+    config: &Config,
+    cache: &Arc<Cache>,
+    registry: &Registry,
+) -> Result<Option<Arc<Cluster>>, StartError> {
+    let Some(transport) = bus::open(bus)? else {
+        return Ok(None);
+    };
+    let codec = record::Options {
+        compression: None,
+        limits: Limits::for_objects(bus.broadcast_set_max_bytes.as_usize()),
+        seal: seal(config),
+    };
+    let identity = identity(bus, seal_keys(config));
+    tracing::info!(
+        node = identity.source,
+        transport = transport.kind(),
+        "joining the other nodes"
+    );
+    let cache = Arc::clone(cache);
+    let cluster = Cluster::join(cache, transport, identity, bus, codec, registry)?;
+    Ok(Some(cluster))
+}
+
+/// What events are sealed with. None: no key is configured.
+pub fn seal_keys(config: &Config) -> Option<SealKeys> {
+    let accepted = config
+        .bus
+        .as_ref()
+        .and_then(|bus| bus.accepted_seal_key.as_ref());
+    let accepted = accepted.map(|key| key.as_bytes());
+    let own = config.bus_seal_key()?;
+    Some(SealKeys::new(own.as_bytes(), accepted))
+}
+
+fn identity(bus: &Bus, seal: Option<SealKeys>) -> Identity {
+    let boot = new_boot();
+    let host = || {
+        let host = std::env::var("HOSTNAME").ok();
+        host.filter(|host| (1..=MAX_NAME).contains(&host.len()))
+    };
+    Identity {
+        source: bus
+            .source
+            .clone()
+            .or_else(host)
+            .unwrap_or_else(|| format!("{boot:016x}")),
+        boot,
+        namespace: bus.namespace.clone(),
+        seal,
+    }
+}

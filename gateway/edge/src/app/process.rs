@@ -1,0 +1,189 @@
+//! The process keeps what outlives a configuration, and makes a generation of each one.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::StartError;
+use crate::cache::Cache;
+use crate::cache::l2::store::Store;
+use crate::cache::record::Seal;
+use crate::config::Config;
+use crate::http::body::{self, Body, BodyError};
+use crate::http::config::Listener;
+use crate::http::forward::{self, Trust};
+use crate::origin::Origins;
+use crate::plugin::{Compiler, Fetch, FetchCall, FetchError, Options, PluginFamilies, Plugins};
+use crate::proxy::metrics::RequestFamilies;
+use crate::proxy::record::Recorder;
+use crate::proxy::record::recent::RecentRequests;
+use crate::proxy::route::{Needs, Routes};
+use crate::proxy::{Generation, Proxy, PurgeMethod};
+use crate::telemetry::metrics::{self, Registry};
+
+/// The cache, the families of metrics and the last requests: made once, whatever configurations come.
+pub struct Process {
+    pub cache: Arc<Cache>,
+    pub registry: Registry,
+    pub recent: Arc<RecentRequests>,
+    requests: RequestFamilies,
+    plugins: PluginFamilies,
+}
+
+impl Process {
+    /// An empty cache, on this store where there is a second tier.
+    ///
+    /// # Errors
+    /// Never in practice: the registry is new.
+    pub fn new(config: &Config, store: Option<Arc<dyn Store>>) -> prometheus::Result<Self> {
+        let registry = metrics::registry()?;
+        let mut cache = Cache::new(&config.cache, &registry)?;
+        if let Some(store) = store {
+            cache
+                .attach(store, &config.cache, seal(config), &registry)?
+                .run();
+        }
+        Ok(Self {
+            cache: Arc::new(cache),
+            recent: Arc::new(RecentRequests::new(&config.telemetry.recent_requests)),
+            requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
+            plugins: PluginFamilies::new(&registry)?,
+            registry,
+        })
+    }
+
+    /// Serves this configuration from the cache.
+    ///
+    /// # Errors
+    /// As [`generation`](Self::generation).
+    pub async fn proxy(&self, config: &Config) -> Result<Arc<Proxy>, StartError> {
+        let generation = self.generation(config).await?;
+        Ok(Arc::new(Proxy::new(Arc::clone(&self.cache), generation)))
+    }
+
+    /// Makes a generation of this configuration, beside those that there are. `config` has
+    /// resolved the names of plugin files.
+    ///
+    /// # Errors
+    /// When an upstream, a plugin, a route or a token can't be used; nothing is left then.
+    pub async fn generation(&self, config: &Config) -> Result<Arc<Generation>, StartError> {
+        let origins = Arc::new(Origins::new(&config.upstreams)?);
+        let options = Options {
+            base: PathBuf::new(),
+            cache_dir: code_cache(),
+            compiler: Compiler::of_this_program(config.plugins.compile.clone()),
+            max_total_memory: config.plugins.max_total_memory,
+            fetch: fetch(Arc::clone(&origins)),
+            upstreams: targets(config),
+            families: &self.plugins,
+        };
+        let plugins = Arc::new(Plugins::load(&config.plugins.by_name, options).await?);
+        let by_name = config.plugins.by_name.iter();
+        let on_error = by_name.map(|(name, plugin)| (name.clone(), plugin.on_error));
+        let trust = trust(&config.listeners);
+        let needs = Needs {
+            defaults: &config.defaults,
+            origins: &origins,
+            plugins: &plugins,
+            on_error: &on_error.collect(),
+            trusted_headers: trust.as_ref().map_or(&[], Trust::headers),
+            metrics: &self.requests,
+        };
+        let routes = Routes::new(&config.routes, &needs)?;
+        let ports = config.listeners.iter().map(|l| l.address.port());
+        let purge_method = PurgeMethod::new(&config.purge_method, ports, &self.requests)?;
+        let path_rules = config.listeners.iter().map(|listener| listener.path);
+        let recorder = Recorder::new(config.telemetry.access_log, Arc::clone(&self.recent));
+        Ok(Generation::new(
+            routes,
+            plugins,
+            purge_method,
+            path_rules,
+            recorder,
+            trust,
+        ))
+    }
+}
+
+/// Makes the seal that binds records to their keys, in the second tier and on the way to peers.
+pub(super) fn seal(config: &Config) -> Seal {
+    let secret = config.cache.l2.seal_key.as_ref();
+    secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()))
+}
+
+/// Lets plugins reach the origins, by the names that YAML granted, which the plugin host checks.
+fn fetch(origins: Arc<Origins>) -> Fetch {
+    Arc::new(move |call: FetchCall| {
+        let origins = Arc::clone(&origins);
+        async move {
+            let FetchCall {
+                upstream,
+                request,
+                max_body,
+                deadline,
+            } = call;
+            let origin = origins
+                .get(&upstream)
+                .ok_or(FetchError::Unavailable(format!(
+                    "there is no upstream {upstream}"
+                )))?;
+            let exchange = async {
+                let response = origin
+                    .send(request.map(Body::full))
+                    .await
+                    .map_err(|error| FetchError::Unavailable(error.to_string()))?;
+                let (parts, body) = response.into_parts();
+                let body = body::collect(body, max_body).await.map_err(unreadable)?;
+                Ok(http::Response::from_parts(parts, body))
+            };
+            tokio::time::timeout_at(deadline.into(), exchange)
+                .await
+                .unwrap_or(Err(FetchError::Timeout))
+        }
+        .boxed()
+    })
+}
+
+fn unreadable(error: BodyError) -> FetchError {
+    match error {
+        BodyError::TooLarge { .. } => FetchError::TooLarge,
+        BodyError::Timeout => FetchError::Timeout,
+        BodyError::Aborted | BodyError::Transport(_) => FetchError::Unavailable(error.to_string()),
+    }
+}
+
+/// Collects what some listener believes of a trusted proxy; None when no listener trusts one.
+/// The fields can change an answer, so every key holds them.
+fn trust(listeners: &[Listener]) -> Option<Trust> {
+    let trusting = |listener: &&Listener| !listener.trusted_proxies.is_empty();
+    let mut listeners = listeners.iter().filter(trusting).peekable();
+    listeners.peek()?;
+    let listed = listeners.flat_map(|listener| &listener.trusted_headers);
+    let mut names: Vec<_> = listed
+        .filter_map(|name| forward::trusted_header(name).ok())
+        .collect();
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    Some(Trust::listing(names))
+}
+
+/// Where each upstream's servers are.
+fn targets(config: &Config) -> BTreeMap<String, Vec<String>> {
+    let upstreams = config.upstreams.iter();
+    let targets = upstreams.map(|(name, upstream)| (name.clone(), upstream.targets.clone()));
+    targets.collect()
+}
+
+/// Where compiled plugins are kept between starts: a folder of the user's own.
+pub fn code_cache() -> Option<PathBuf> {
+    let home =
+        |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));
+    home("LAMINA_CACHE_DIR", "code")
+        .or_else(|| home("XDG_CACHE_HOME", "lamina"))
+        .or_else(|| home("HOME", ".cache/lamina"))
+}
+
+#[cfg(test)]
+mod tests;

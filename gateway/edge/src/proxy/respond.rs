@@ -1,0 +1,314 @@
+//! Answers to the client: from an entry, from a body that is arriving, or our own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{
+    AGE, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, RETRY_AFTER,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body::Body as _;
+
+use crate::cache::coalesce::Failure;
+use crate::cache::entry::Entry;
+use crate::cache::fill::Fill;
+use crate::http::age;
+use crate::http::body::Body;
+use crate::http::cache_status::{CACHE_STATUS, CacheStatus};
+use crate::http::conditional::{self, Precondition};
+use crate::http::date;
+use crate::http::memory::stored::{ReadsStored, SMALL_BODY, StoredReaders};
+use crate::http::range::{self, Multipart, RangeAnswer};
+
+/// Answers from an entry of this age: 304, 206, 416 or the whole.
+pub fn from_entry(
+    request: &Parts,
+    entry: &Entry,
+    age: Duration,
+    status: &CacheStatus<'_>,
+) -> Response<Body> {
+    let mut response = match special(
+        request,
+        entry.status,
+        &entry.headers,
+        Some(entry.body.len() as u64),
+    ) {
+        Special::NotModified => not_modified(&entry.headers),
+        Special::Unsatisfiable(length) => unsatisfiable(length),
+        Special::Part(first, last) => part(entry, first, last),
+        Special::Parts(parts) => multipart(entry, parts),
+        Special::Whole if request.method == Method::HEAD => head_only(entry),
+        Special::Whole => whole(
+            entry.status,
+            entry.headers.clone(),
+            Body::full(entry.body.bytes()),
+        ),
+    };
+    if let Some(readers) = entry.body.readers() {
+        reads(&mut response, readers);
+    }
+    finish(&mut response, age, status);
+    response
+}
+
+/// Answers from a body that is arriving. None: its start is gone.
+pub fn from_fill(
+    request: &Parts,
+    fill: &Arc<Fill>,
+    now: Instant,
+    status: &CacheStatus<'_>,
+) -> Option<Response<Body>> {
+    let mut response = match special(
+        request,
+        fill.head.status,
+        &fill.head.headers,
+        fill.head.length,
+    ) {
+        Special::NotModified => not_modified(&fill.head.headers),
+        Special::Unsatisfiable(length) => unsatisfiable(length),
+        Special::Part(first, last) => {
+            let body = Body::boxed(fill.reader()?.window(first, last));
+            let mut response = whole(StatusCode::PARTIAL_CONTENT, fill.head.headers.clone(), body);
+            let length = fill.head.length.unwrap_or(last + 1);
+            response
+                .headers_mut()
+                .insert(CONTENT_RANGE, range::content_range(first, last, length));
+            response
+        }
+        // Several parts of what is not here yet: the whole is a right answer too (RFC 9110 §14.2).
+        Special::Whole | Special::Parts(_) => whole(
+            fill.head.status,
+            fill.head.headers.clone(),
+            Body::boxed(fill.reader()?),
+        ),
+    };
+    reads(&mut response, &fill.readers);
+    finish(&mut response, fill.head.freshness.age(now), status);
+    Some(response)
+}
+
+/// Says that an answer holds a stored body, unless it holds a few octets of its own.
+fn reads(response: &mut Response<Body>, readers: &Arc<StoredReaders>) {
+    let holds = match response.body() {
+        Body::Empty => false,
+        Body::Full(content) => content.as_ref().is_some_and(|all| all.len() > SMALL_BODY),
+        Body::Boxed(_) => true,
+    };
+    if holds {
+        let reads = ReadsStored::One(Arc::clone(readers));
+        response.extensions_mut().insert(reads);
+    }
+}
+
+/// A response that goes straight on to its client.
+pub fn passed(mut response: Response<Body>, status: &CacheStatus<'_>) -> Response<Body> {
+    crate::cache::tags::strip(response.headers_mut());
+    append_status(response.headers_mut(), status);
+    response
+}
+
+/// An error of ours, with its cause in RFC 9209's words.
+pub fn failed(failure: &Failure, status: &CacheStatus<'_>) -> Response<Body> {
+    let mut response = plain(failure.status, text(failure.status));
+    if let Ok(value) = HeaderValue::from_str(&format!(
+        "{}; error={}",
+        super::context::PSEUDONYM,
+        failure.error
+    )) {
+        response.headers_mut().insert("proxy-status", value);
+    }
+    if let Some(seconds) = failure.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    append_status(response.headers_mut(), status);
+    response
+}
+
+/// What a loader's *absent* is to clients.
+pub fn absent() -> Response<Body> {
+    plain(StatusCode::NOT_FOUND, "404 not found\n")
+}
+
+/// The answer to HEAD that this answer to GET stands for.
+pub fn head_of(mut response: Response<Body>) -> Response<Body> {
+    if let Some(length) = response.body().size_hint().exact() {
+        set_length(&mut response, length);
+    }
+    response.map(|_| Body::empty())
+}
+
+/// The length that a GET's answer would have; a 204 has none (RFC 9110 §8.6).
+fn set_length(response: &mut Response<Body>, length: u64) {
+    if response.status() != StatusCode::NO_CONTENT {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+}
+
+/// A short answer of ours.
+pub fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+/// What a method gets that is switched off here (RFC 9110 §15.5.6 asks for `Allow`).
+pub fn method_not_allowed(text: &'static str) -> Response<Body> {
+    const ALLOWED: HeaderValue =
+        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+    response.headers_mut().insert(ALLOW, ALLOWED);
+    response
+}
+
+/// To a method that a route without upstream has nobody for: its loader answers GET and HEAD.
+pub fn loads_alone(text: &'static str) -> Response<Body> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+    let allowed = HeaderValue::from_static("GET, HEAD");
+    response.headers_mut().insert(ALLOW, allowed);
+    response
+}
+
+pub fn append_status(headers: &mut HeaderMap, status: &CacheStatus<'_>) {
+    let value = status.to_value();
+    match headers.get_mut(CACHE_STATUS) {
+        // The place that a stored response keeps for it.
+        Some(place) if place.is_empty() => *place = value,
+        _ => drop(headers.append(CACHE_STATUS, value)),
+    }
+}
+
+/// What a request's preconditions and ranges make of a response.
+pub(super) enum Special {
+    Whole,
+    NotModified,
+    Part(u64, u64),
+    Parts(Vec<(u64, u64)>),
+    Unsatisfiable(u64),
+}
+
+pub(super) fn special(
+    request: &Parts,
+    status: StatusCode,
+    headers: &HeaderMap,
+    length: Option<u64>,
+) -> Special {
+    if status != StatusCode::OK || !conditional::asks_for_less(&request.headers) {
+        return Special::Whole;
+    }
+    let wall = SystemTime::now();
+    let etag = headers.get(ETAG);
+    // RFC 9111 §4.3.2: without Last-Modified the stored Date stands for it.
+    let modified = date::field(headers, &LAST_MODIFIED, wall)
+        .at()
+        .or_else(|| date::field(headers, &DATE, wall).at());
+    if conditional::evaluate(&request.method, &request.headers, etag, modified, wall)
+        == Precondition::NotModified
+    {
+        return Special::NotModified;
+    }
+    let Some(length) = length else {
+        return Special::Whole;
+    };
+    let strong = conditional::strong_last_modified(headers, wall);
+    match range::evaluate(
+        &request.headers,
+        &request.method,
+        etag,
+        strong,
+        length,
+        wall,
+    ) {
+        RangeAnswer::Whole => Special::Whole,
+        RangeAnswer::Part { first, last } => Special::Part(first, last),
+        RangeAnswer::Parts(parts) => Special::Parts(parts),
+        RangeAnswer::Unsatisfiable => Special::Unsatisfiable(length),
+    }
+}
+
+pub(super) fn whole(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn head_only(entry: &Entry) -> Response<Body> {
+    let mut response = whole(entry.status, entry.headers.clone(), Body::empty());
+    set_length(&mut response, entry.body.len() as u64);
+    response
+}
+
+pub(super) fn not_modified(stored: &HeaderMap) -> Response<Body> {
+    whole(
+        StatusCode::NOT_MODIFIED,
+        conditional::not_modified_headers(stored),
+        Body::empty(),
+    )
+}
+
+pub(super) fn unsatisfiable(length: u64) -> Response<Body> {
+    let mut response = plain(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "416 range not satisfiable\n",
+    );
+    response
+        .headers_mut()
+        .insert(CONTENT_RANGE, range::unsatisfied_range(length));
+    response
+}
+
+fn part(entry: &Entry, first: u64, last: u64) -> Response<Body> {
+    let body = entry.body.octets(first as usize..last as usize + 1);
+    let mut response = whole(
+        StatusCode::PARTIAL_CONTENT,
+        entry.headers.clone(),
+        Body::full(body),
+    );
+    response.headers_mut().insert(
+        CONTENT_RANGE,
+        range::content_range(first, last, entry.body.len() as u64),
+    );
+    response
+}
+
+fn multipart(entry: &Entry, parts: Vec<(u64, u64)>) -> Response<Body> {
+    // Unguessable is not needed, unique within the body is: the key's hash and the length make it so in practice.
+    let boundary = format!("lamina-{:016x}{:x}", entry.marks.id, entry.body.len());
+    let kind = entry.headers.get(CONTENT_TYPE).cloned();
+    let multipart = Multipart::new(parts, entry.body.bytes(), kind, boundary);
+    let content_type = multipart.content_type();
+    let mut response = whole(
+        StatusCode::PARTIAL_CONTENT,
+        entry.headers.clone(),
+        Body::boxed(multipart),
+    );
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// `Age` (RFC 9111 §5.1) and `Cache-Status` (RFC 9211).
+pub(super) fn finish(response: &mut Response<Body>, age: Duration, status: &CacheStatus<'_>) {
+    let age = age::to_value(age.as_secs());
+    let headers = response.headers_mut();
+    match headers.get_mut(AGE) {
+        // The place that a stored response keeps for it, in one line.
+        Some(place) => *place = age,
+        None => drop(headers.insert(AGE, age)),
+    }
+    append_status(headers, status);
+}
+
+/// The text of an error of ours: its status, by number and by name.
+pub(super) fn text(status: StatusCode) -> String {
+    let name = match status {
+        StatusCode::INTERNAL_SERVER_ERROR => "internal error".to_owned(),
+        _ => status.canonical_reason().unwrap_or("error").to_lowercase(),
+    };
+    format!("{} {name}\n", status.as_u16())
+}

@@ -1,0 +1,241 @@
+//! The head of a request is made one on its arrival: route, key, `Vary`, plugins, log and
+//! origin all go by what is left here.
+//!
+//! Gone are the fields of the connection and what `Connection` names (RFC 9110 §7.6.1), and
+//! every field by which a request poses as another, unless the listener believes it and a
+//! trusted proxy sent it. One pass over the names finds them; a head without any is not touched.
+//! `Cookie` is one line, in whatever pieces it came (RFC 9113 §8.2.3).
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use smallvec::SmallVec;
+
+use super::caller::Caller;
+use super::hop::{self, HopWishes, Names};
+use super::names::{self, Ending};
+use super::trust::Trust;
+
+/// What a request said of its way here; its head says it no more.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub caller: Caller,
+    pub wishes: HopWishes,
+}
+
+/// How far the peer of a connection is believed.
+#[derive(Clone, Copy, Debug)]
+pub enum Belief<'a> {
+    /// It is a stranger: nothing that it says of others.
+    Nothing,
+    /// It is a proxy of ours.
+    Proxy(&'a Trust),
+}
+
+/// Makes the head of a request one, and says who sent it and what it asked of the
+/// connection; with it come the fields that `Connection` named, for its trailers.
+pub fn receive(
+    headers: &mut HeaderMap,
+    version: Version,
+    direct: Caller,
+    belief: Belief<'_>,
+) -> (Received, Names) {
+    join_cookies(headers);
+    if !headers.keys().any(|name| ends(name, belief)) {
+        let wishes = HopWishes::default();
+        let received = Received {
+            caller: direct,
+            wishes,
+        };
+        return (received, Names::new());
+    }
+    let all_names = headers.keys().filter(|name| ends(name, belief));
+    let ending = all_names.cloned().collect::<Vec<_>>();
+    let (wishes, named) = (HopWishes::of(headers, version), hop::named(headers));
+    let caller = match belief {
+        Belief::Nothing => direct,
+        Belief::Proxy(trust) => direct.behind_proxy(headers, trust),
+    };
+    for name in ending.iter().chain(&named) {
+        headers.remove(name);
+    }
+    (Received { caller, wishes }, named)
+}
+
+/// HTTP/2 may send each cookie as a line of its own. A head with several lines has more than
+/// one reading, by whatever protocol it came.
+fn join_cookies(headers: &mut HeaderMap) {
+    // Few heads have any field twice.
+    if headers.len() == headers.keys_len() {
+        return;
+    }
+    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let lines = lines.collect::<SmallVec<[&[u8]; 8]>>();
+    if lines.len() < 2 {
+        return;
+    }
+    let one = lines.join(&b"; "[..]);
+    drop(lines);
+    // Pieces of legal values are legal together.
+    if let Ok(mut one) = HeaderValue::from_bytes(&one) {
+        one.set_sensitive(true);
+        headers.insert(COOKIE, one);
+    }
+}
+
+/// Tells whether a field ends here, whatever `Connection` names.
+fn ends(name: &HeaderName, belief: Belief<'_>) -> bool {
+    match names::ending(name) {
+        Some(Ending::HopByHop) => true,
+        Some(Ending::Posing) => !matches!(belief, Belief::Proxy(trust) if trust.lists(name)),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::forward::tests::map;
+
+    fn received(
+        fields: &[(&'static str, &'static str)],
+        belief: Belief<'_>,
+    ) -> (HeaderMap, Received, Names) {
+        let mut headers = map(fields);
+        let caller = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
+        let (received, named) = receive(&mut headers, Version::HTTP_11, caller, belief);
+        (headers, received, named)
+    }
+
+    fn left(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        received(fields, Belief::Nothing).0
+    }
+
+    #[test]
+    fn connection_and_what_it_names_are_removed() {
+        let fields = [
+            ("connection", "close, X-One"),
+            ("connection", "x-two,, Accept-Language"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("accept-language", "de"),
+        ];
+        let (headers, _, named) = received(&fields, Belief::Nothing);
+        assert_eq!(headers, map(&[("x-three", "3")]), "RFC 9110 §7.6.1");
+        assert_eq!(named.len(), 3, "{named:?}");
+    }
+
+    #[test]
+    fn known_hop_by_hop_fields_go_unnamed() {
+        let headers = left(&[
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("te", "gzip"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("http2-settings", "AAMAAABk"),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-authorization", "Basic x"),
+            ("trailer", "x-sum"),
+        ]);
+        assert_eq!(headers, map(&[("trailer", "x-sum")]), "RFC 9110 §7.6.1");
+    }
+
+    #[test]
+    fn connection_cannot_remove_what_is_for_everybody() {
+        let fields = [
+            ("authorization", "Basic x"),
+            ("host", "a"),
+            ("cookie", "a=1"),
+            ("cache-control", "no-store"),
+            ("content-length", "5"),
+            ("if-none-match", "*"),
+            ("range", "bytes=0-"),
+            ("via", "1.1 a"),
+            ("cdn-loop", "a"),
+        ];
+        let names = fields.map(|(name, _)| name).join(",");
+        let mut headers = map(&fields);
+        headers.insert("connection", HeaderValue::from_str(&names).unwrap());
+        let caller = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
+        receive(&mut headers, Version::HTTP_11, caller, Belief::Nothing);
+        assert_eq!(headers, map(&fields));
+    }
+
+    #[test]
+    fn what_poses_is_removed_from_everybody_unless_it_is_listed_and_a_proxy_says_it() {
+        let fields = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-prefix", "/a"),
+            ("x_forwarded_prefix", "/b"),
+            ("x-original-url", "/admin"),
+            ("x-real-ip", "1.1.1.1"),
+            ("accept", "*/*"),
+            ("connection", "x-forwarded-prefix"),
+        ];
+        let listed = ["X-Forwarded-Prefix".to_owned()];
+        let trust = Trust::new(&["10.0.0.0/8".to_owned()], &listed).unwrap();
+        let nothing_listed = Trust::new(&["10.0.0.0/8".to_owned()], &[]).unwrap();
+        let plain = map(&[("accept", "*/*")]);
+        assert_eq!(left(&fields), plain);
+        let (headers, ..) = received(&fields, Belief::Proxy(&nothing_listed));
+        assert_eq!(headers, plain);
+        let (headers, from, _) = received(&fields, Belief::Proxy(&trust));
+        let believed = map(&[("accept", "*/*"), ("x-forwarded-prefix", "/a")]);
+        assert_eq!(
+            headers, believed,
+            "a client cannot take away what a proxy set"
+        );
+        assert_eq!(from.caller.client(), "1.1.1.1".parse().ok());
+    }
+
+    #[test]
+    fn cookies_are_one_line_in_their_order() {
+        let fields = [
+            ("cookie", "a=1"),
+            ("accept", "*/*"),
+            ("cookie", "b=2; c=3"),
+            ("x", "1"),
+            ("x", "2"),
+        ];
+        let headers = left(&fields);
+        let one = [
+            ("accept", "*/*"),
+            ("cookie", "a=1; b=2; c=3"),
+            ("x", "1"),
+            ("x", "2"),
+        ];
+        assert_eq!(headers, map(&one), "RFC 9113 §8.2.3");
+    }
+
+    #[test]
+    fn a_head_that_is_one_already_stays_as_it_is() {
+        let fields = [("host", "a"), ("accept", "*/*"), ("user-agent", "x")];
+        let (headers, received, named) = received(&fields, Belief::Nothing);
+        assert_eq!(headers, map(&fields));
+        assert_eq!(received.wishes, HopWishes::default());
+        assert!(named.is_empty());
+    }
+
+    proptest! {
+        /// Guards against a second reading of `Connection` that would find something new.
+        #[test]
+        fn what_is_received_once_is_received(value in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let mut headers = map(&[("host", "a"), ("authorization", "b"), ("x", "c")]);
+                headers.insert("connection", value.clone());
+                headers.insert("upgrade", value.clone());
+                headers.insert("te", value);
+                let caller = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
+                receive(&mut headers, Version::HTTP_11, caller.clone(), Belief::Nothing);
+                let once = headers.clone();
+                receive(&mut headers, Version::HTTP_11, caller, Belief::Nothing);
+                prop_assert_eq!(&headers, &once);
+                prop_assert!(headers.contains_key("host") && headers.contains_key("authorization"));
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What the origin is told of who asks: `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`
+//! (RFC 7239).
+//!
+//! All of it is made of what the gateway itself goes by: the client's address and the
+//! proxies that are trusted, the scheme and the host that the key holds. So nothing that a
+//! proxy passed on from its client can be in an answer that others get. What a plugin set, or
+//! a listener believes, stands.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::caller::Caller;
+use super::{FOR, HOST, PROTO};
+
+/// Tells the origin who asks. `host` is the one that the key holds.
+pub fn tell_origin(headers: &mut HeaderMap, caller: &Caller, host: &str) {
+    set_if_absent(headers, header::FORWARDED, || forwarded(caller, host));
+    set_if_absent(headers, FOR, || addresses(caller));
+    set_if_absent(headers, PROTO, || caller.scheme().to_owned());
+    set_if_absent(headers, HOST, || host.to_owned());
+}
+
+/// The client, then each proxy that it came through.
+fn hops(caller: &Caller) -> impl Iterator<Item = Option<IpAddr>> {
+    let connected = caller.connected().ip();
+    let direct = caller.client() == Some(connected) && caller.proxies.is_empty();
+    let proxies = caller.proxies.iter().copied().map(Some);
+    std::iter::once(caller.client())
+        .chain(proxies)
+        .chain((!direct).then_some(Some(connected)))
+}
+
+fn addresses(caller: &Caller) -> String {
+    let mut line = String::new();
+    for hop in hops(caller) {
+        let comma = if line.is_empty() { "" } else { ", " };
+        let _ = match hop {
+            Some(address) => write!(line, "{comma}{address}"),
+            None => write!(line, "{comma}unknown"),
+        };
+    }
+    line
+}
+
+fn forwarded(caller: &Caller, host: &str) -> String {
+    let mut line = String::new();
+    for (n, hop) in hops(caller).enumerate() {
+        let comma = if n == 0 { "" } else { ", " };
+        let _ = match hop {
+            Some(IpAddr::V6(address)) => write!(line, "{comma}for=\"[{address}]\""),
+            Some(IpAddr::V4(address)) => write!(line, "{comma}for={address}"),
+            None => write!(line, "{comma}for=unknown"),
+        };
+        if n == 0 {
+            let (host, scheme) = (quoted(host), caller.scheme());
+            let _ = write!(line, ";host={host};proto={scheme}");
+        }
+    }
+    line
+}
+
+/// Text that no field can hold is not said.
+fn set_if_absent(headers: &mut HeaderMap, name: HeaderName, text: impl FnOnce() -> String) {
+    if !headers.contains_key(&name)
+        && let Ok(value) = HeaderValue::try_from(text())
+    {
+        headers.insert(name, value);
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::forward::Trust;
+    use crate::forward::tests::map;
+
+    /// What the origin is told of a request from `connected` with these fields.
+    fn told(fields: &[(&'static str, &'static str)], connected: &str) -> HeaderMap {
+        let trust = Trust::new(&["10.0.0.0/8".to_owned(), "::1".to_owned()], &[]).unwrap();
+        let connected: IpAddr = connected.parse().unwrap();
+        let direct = Caller::direct(SocketAddr::new(connected, 4711), "http");
+        let caller = match trust.has_proxy(connected) {
+            true => direct.behind_proxy(&map(fields), &trust),
+            false => direct,
+        };
+        let mut headers = HeaderMap::new();
+        tell_origin(&mut headers, &caller, "example.org:8080");
+        headers
+    }
+
+    fn expected(
+        addresses: &'static str,
+        forwarded: &'static str,
+        proto: &'static str,
+    ) -> HeaderMap {
+        map(&[
+            ("x-forwarded-for", addresses),
+            ("x-forwarded-proto", proto),
+            ("x-forwarded-host", "example.org:8080"),
+            ("forwarded", forwarded),
+        ])
+    }
+
+    #[test]
+    fn a_client_without_a_proxy_is_told_as_it_is() {
+        assert_eq!(
+            told(&[("x-forwarded-for", "1.1.1.1")], "::ffff:203.0.113.9"),
+            expected(
+                "203.0.113.9",
+                "for=203.0.113.9;host=\"example.org:8080\";proto=http",
+                "http"
+            )
+        );
+    }
+
+    #[test]
+    fn behind_proxies_the_way_begins_at_the_client_and_says_nothing_of_its_words() {
+        let fields = [
+            ("x-forwarded-for", "9.9.9.9, 2001:db8::9, 10.0.0.2"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil.example"),
+            (
+                "forwarded",
+                "for=1.1.1.1;host=evil.example, for=\"[2001:db8::9]\"",
+            ),
+        ];
+        assert_eq!(
+            told(&fields, "10.0.0.1"),
+            expected(
+                "2001:db8::9, 10.0.0.2, 10.0.0.1",
+                "for=\"[2001:db8::9]\";host=\"example.org:8080\";proto=https, for=10.0.0.2, \
+                 for=10.0.0.1",
+                "https"
+            )
+        );
+        assert_eq!(
+            told(&[("x-forwarded-for", "unknown")], "::1"),
+            expected(
+                "unknown, ::1",
+                "for=unknown;host=\"example.org:8080\";proto=http, for=\"[::1]\"",
+                "http"
+            )
+        );
+    }
+
+    #[test]
+    fn a_host_cannot_end_its_quotes() {
+        let mut headers = HeaderMap::new();
+        let caller = Caller::direct("203.0.113.9:1".parse().unwrap(), "http");
+        tell_origin(&mut headers, &caller, "a\";for=1.1.1.1;b=\"");
+        assert_eq!(
+            headers["forwarded"],
+            "for=203.0.113.9;host=\"a\\\";for=1.1.1.1;b=\\\"\";proto=http"
+        );
+    }
+
+    #[test]
+    fn what_a_plugin_or_a_believed_proxy_said_stands() {
+        let said = [
+            ("x-forwarded-host", "www.example"),
+            ("x-forwarded-for", "1.1.1.1"),
+        ];
+        let mut headers = map(&said);
+        let caller = Caller::direct("203.0.113.9:1".parse().unwrap(), "http");
+        tell_origin(&mut headers, &caller, "a");
+        for (name, value) in said {
+            assert_eq!(headers[name], value);
+        }
+    }
+}

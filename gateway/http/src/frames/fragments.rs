@@ -1,0 +1,192 @@
+//! Paths of HTTP/2 requests that came with a fragment, which h2 drops without a word: found
+//! as their header blocks pass, and asked for when the request arrives. Found are also the
+//! streams whose client waits before it sends their content.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::Uri;
+use parking_lot::Mutex;
+
+use super::{CONTINUATION, END_STREAM, HEAD, HEADERS};
+use crate::hpack::{Content, Cut, Fields};
+
+/// Paths that wait for their request. Some never come, since h2 refuses them for another
+/// reason; the oldest makes room.
+const MOST_WAITING: usize = 256;
+/// Octets that are kept between two blocks.
+const KEPT: usize = 16 << 10;
+/// Octets of a block at most, more than h2 takes.
+const MOST_OCTETS: usize = 1 << 20;
+
+const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+
+/// What was found on one connection.
+#[derive(Default)]
+pub struct Fragments {
+    waiting: AtomicUsize,
+    paths: Mutex<VecDeque<Cut>>,
+}
+
+/// Header blocks as they pass.
+pub(super) struct Blocks {
+    found: Arc<Fragments>,
+    fields: Fields,
+    block: Vec<u8>,
+    frame: Option<Frame>,
+    /// The stream of the block, whose content is to come.
+    stream: Option<u32>,
+    /// Streams that wait for a 100.
+    waiting: Vec<u32>,
+}
+
+/// A frame that is part of a block.
+struct Frame {
+    kind: u8,
+    flags: u8,
+    /// Where it begins in the block.
+    at: usize,
+    left: usize,
+}
+
+/// Whether the blocks that follow can be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reading {
+    On,
+    Over,
+}
+
+impl Fragments {
+    /// Whether a request came with a fragment. Asked once for each request.
+    pub fn take(&self, uri: &Uri) -> bool {
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let is_it = |cut: &Cut| match cut.is_empty() {
+            true => path == "/",
+            false => **cut == *path.as_bytes(),
+        };
+        let mut paths = self.paths.lock();
+        let found = paths.iter().position(is_it);
+        if let Some(at) = found {
+            paths.remove(at);
+        }
+        self.waiting.store(paths.len(), Ordering::Release);
+        found.is_some()
+    }
+
+    fn add(&self, path: Cut) {
+        let mut paths = self.paths.lock();
+        if paths.len() == MOST_WAITING {
+            paths.pop_front();
+        }
+        paths.push_back(path);
+        self.waiting.store(paths.len(), Ordering::Release);
+    }
+}
+
+impl Blocks {
+    pub fn new(found: Arc<Fragments>) -> Self {
+        Self {
+            found,
+            fields: Fields::default(),
+            block: Vec::new(),
+            frame: None,
+            stream: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The streams that wait for a 100, once.
+    pub fn take_waiting(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// A frame begins.
+    pub fn begin(&mut self, head: &[u8; HEAD]) -> Reading {
+        let [high, middle, low, kind, flags, a, b, c, d] = *head;
+        let length = u32::from_be_bytes([0, high, middle, low]);
+        if !matches!(kind, HEADERS | CONTINUATION) {
+            return Reading::On;
+        }
+        if kind == HEADERS {
+            let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
+            self.stream = (flags & END_STREAM == 0).then_some(stream);
+        }
+        self.frame = Some(Frame {
+            kind,
+            flags,
+            at: self.block.len(),
+            left: length as usize,
+        });
+        self.take(&[])
+    }
+
+    /// Takes a piece of what the frame holds.
+    pub fn take(&mut self, piece: &[u8]) -> Reading {
+        let Some(frame) = &mut self.frame else {
+            return Reading::On;
+        };
+        self.block.extend_from_slice(piece);
+        frame.left -= piece.len().min(frame.left);
+        if self.block.len() > MOST_OCTETS {
+            return Reading::Over;
+        }
+        match frame.left {
+            0 => self.end(),
+            _ => Reading::On,
+        }
+    }
+
+    fn end(&mut self) -> Reading {
+        let Some(frame) = self.frame.take() else {
+            return Reading::On;
+        };
+        if frame.kind == HEADERS && !strip(&mut self.block, &frame) {
+            return Reading::Over;
+        }
+        if frame.flags & END_HEADERS == 0 {
+            return Reading::On;
+        }
+        let read = self.fields.read(&self.block);
+        self.block.clear();
+        self.block.shrink_to(KEPT);
+        match read {
+            Ok(told) => {
+                told.cut.into_iter().for_each(|path| self.found.add(path));
+                if told.content == Content::Waits {
+                    self.waiting.extend(self.stream.take());
+                }
+                Reading::On
+            }
+            Err(_) => Reading::Over,
+        }
+    }
+}
+
+/// Takes padding and priority out of HEADERS (RFC 9113 §6.2). False: it can't be read.
+fn strip(block: &mut Vec<u8>, frame: &Frame) -> bool {
+    let mut before = 0;
+    if frame.flags & PADDED != 0 {
+        let padding = block
+            .get(frame.at)
+            .map_or(0, |padding| usize::from(*padding));
+        before += 1;
+        let Some(end) = block.len().checked_sub(padding) else {
+            return false;
+        };
+        block.truncate(end.max(frame.at));
+    }
+    if frame.flags & PRIORITY != 0 {
+        before += 5;
+    }
+    if frame.at + before > block.len() {
+        return false;
+    }
+    block.drain(frame.at..frame.at + before);
+    true
+}

@@ -1,0 +1,271 @@
+//! What happens on a connection, in counters and flags. The clock is read once a request.
+//!
+//! Neighbours: `wire` and `service` write it, `watch` reads it after each poll of the
+//! connection. HTTP/2 streams are tasks of their own, hence atomics; but all tasks of a
+//! connection run on the thread that accepted it, hence no atomic additions.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::Protocol;
+use super::early::Waiting;
+use super::send_queue::SendQueue;
+use crate::frames::SendWindow;
+use crate::guard::framing::Fault;
+use crate::memory::ConnectionMemory;
+use crate::memory::stored::AnswerCut;
+
+/// What happens on a connection.
+pub(super) struct Activity {
+    pub(super) protocol: Protocol,
+    /// Interim answers that wait for their moment.
+    pub(super) early: Waiting,
+    opened: Instant,
+    /// When the last request began, in nanoseconds since `opened`.
+    began: AtomicU64,
+    in_flight: AtomicU32,
+    served: AtomicU64,
+    /// HTTP/1: bytes of a head that is not whole yet.
+    head_begun: AtomicBool,
+    blocked: AtomicBool,
+    /// HTTP/2: what the client's window for the whole connection has left.
+    pub(super) window: Arc<SendWindow>,
+    /// Bytes that the kernel took.
+    progress: AtomicU64,
+    /// How many of them it still holds.
+    pub(super) queue: SendQueue,
+    /// What its answers hold.
+    pub(super) memory: Arc<ConnectionMemory>,
+    /// HTTP/1: ends the answer under way, and the connection with it.
+    cut: OnceLock<Arc<AnswerCut>>,
+    mode: AtomicU8,
+    closing: AtomicBool,
+    /// HTTP/1: it is time to look whether the client is still there.
+    look: AtomicBool,
+    /// HTTP/1: the first message with a fault, counted from 1, and the fault; 0 for none.
+    faulty: AtomicU64,
+    fault: AtomicU8,
+}
+
+/// What a connection is waiting for. An equal value means that nothing has moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// The client's head.
+    Head,
+    /// The client's next request, after `served` of them.
+    Idle { served: u64 },
+    /// The handler.
+    Serving,
+    /// The client, which must take what we have for it.
+    Stalled { progress: u64 },
+    /// The client's end, after ours.
+    Closing,
+}
+
+/// What the bytes on the wire are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Mode {
+    Plain,
+    /// The protocol was switched.
+    Tunnel,
+    /// The time for a head is over: there is nothing more to read.
+    Expired,
+}
+
+/// A request under way, from its head to the end of its response.
+pub(super) struct InFlight {
+    pub(super) activity: Arc<Activity>,
+}
+
+impl Activity {
+    pub(super) fn new(protocol: Protocol, memory: ConnectionMemory) -> Self {
+        Self {
+            protocol,
+            early: Waiting::default(),
+            opened: Instant::now(),
+            began: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            served: AtomicU64::new(0),
+            head_begun: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            window: Arc::default(),
+            progress: AtomicU64::new(0),
+            queue: SendQueue::default(),
+            memory: Arc::new(memory),
+            cut: OnceLock::new(),
+            mode: AtomicU8::new(Mode::Plain as u8),
+            closing: AtomicBool::new(false),
+            look: AtomicBool::new(false),
+            faulty: AtomicU64::new(0),
+            fault: AtomicU8::new(0),
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        let served = self.served.load(Relaxed);
+        let idle = self.in_flight.load(Relaxed) == 0;
+        if self.blocked.load(Relaxed) || (!idle && !self.window.is_open()) {
+            return Phase::Stalled {
+                progress: self.progress(),
+            };
+        }
+        match idle {
+            _ if self.is_closing() => Phase::Closing,
+            false => Phase::Serving,
+            true if served == 0 || self.head_begun.load(Relaxed) => Phase::Head,
+            true => Phase::Idle { served },
+        }
+    }
+
+    /// When the last request began.
+    pub(super) fn began(&self) -> Instant {
+        self.opened + Duration::from_nanos(self.began.load(Relaxed))
+    }
+
+    /// Bytes that the kernel took.
+    pub(super) fn progress(&self) -> u64 {
+        self.progress.load(Relaxed)
+    }
+
+    /// Bytes that the client acknowledged; asks the kernel.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.progress().saturating_sub(self.queue.held())
+    }
+
+    /// Requests under way.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Whether the connection as a whole takes more bytes of answers at the moment.
+    pub(super) fn takes_more(&self) -> bool {
+        !self.blocked.load(Relaxed) && self.window.is_open()
+    }
+
+    /// The way to end an answer that begins now: with HTTP/1 all of a connection have one.
+    pub(super) fn cut_of_answer(&self) -> Arc<AnswerCut> {
+        let new = || Arc::new(AnswerCut::new(Arc::clone(&self.memory)));
+        match self.protocol {
+            Protocol::Http1 => Arc::clone(self.cut.get_or_init(new)),
+            Protocol::Http2 => new(),
+        }
+    }
+
+    /// Whether the connection is to end for the memory that its answer holds (HTTP/1).
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.get().is_some_and(|cut| cut.is_cut())
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        match self.mode.load(Relaxed) {
+            mode if mode == Mode::Plain as u8 => Mode::Plain,
+            mode if mode == Mode::Tunnel as u8 => Mode::Tunnel,
+            _ => Mode::Expired,
+        }
+    }
+
+    /// The time for a head is over; true when one had begun, so that it is to be answered.
+    pub(super) fn expire(&self) -> bool {
+        let begun = self.head_begun.load(Relaxed);
+        if begun {
+            self.mode.store(Mode::Expired as u8, Relaxed);
+        }
+        begun
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    /// It is time to look whether the client is still there.
+    pub(super) fn look(&self) {
+        self.look.store(true, Relaxed);
+    }
+
+    /// Whether it is; once.
+    pub(super) fn takes_look(&self) -> bool {
+        let due = self.look.load(Relaxed);
+        if due {
+            self.look.store(false, Relaxed);
+        }
+        due
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.store(true, Relaxed);
+    }
+
+    /// The guard found a fault in the message with this number.
+    pub(super) fn found(&self, message: u64, fault: Fault) {
+        self.fault.store(fault as u8, Relaxed);
+        self.faulty.store(message, Relaxed);
+    }
+
+    /// The fault of the request that began last, if there is one (HTTP/1).
+    pub(super) fn fault(&self) -> Option<Fault> {
+        let faulty = self.faulty.load(Relaxed);
+        if faulty == 0 {
+            return None;
+        }
+        let begun = self.served.load(Relaxed) + u64::from(self.in_flight.load(Relaxed));
+        Fault::of(self.fault.load(Relaxed)).filter(|_| begun >= faulty)
+    }
+
+    /// What was read ends in a head, or does not (HTTP/1).
+    pub(super) fn reads_head(&self, begun: bool) {
+        self.head_begun.store(begun, Relaxed);
+    }
+
+    pub(super) fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.blocked.store(written.is_pending(), Relaxed);
+        if let Poll::Ready(Ok(count)) = written {
+            let progress = self.progress() + count as u64;
+            self.progress.store(progress, Relaxed);
+        }
+        written
+    }
+}
+
+impl InFlight {
+    pub(super) fn begin(activity: &Arc<Activity>) -> Self {
+        let began = activity.opened.elapsed().as_nanos() as u64;
+        activity.began.store(began, Relaxed);
+        activity
+            .in_flight
+            .store(activity.in_flight.load(Relaxed) + 1, Relaxed);
+        Self {
+            activity: Arc::clone(activity),
+        }
+    }
+
+    /// The response switches protocols: from here on the bytes are no HTTP.
+    pub(super) fn tunnel(&self) {
+        self.activity.mode.store(Mode::Tunnel as u8, Relaxed);
+    }
+
+    /// The final answer is here: nothing may go before it any more.
+    pub(super) fn answered(&self) {
+        self.activity.early.close();
+    }
+
+    /// The connection took so many bytes of the answer's content.
+    pub(super) fn sent(&self, bytes: usize) {
+        if self.activity.protocol == Protocol::Http2 {
+            self.activity.window.used(bytes);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let Activity {
+            served, in_flight, ..
+        } = &*self.activity;
+        served.store(served.load(Relaxed) + 1, Relaxed);
+        in_flight.store(in_flight.load(Relaxed) - 1, Relaxed);
+    }
+}

@@ -1,0 +1,248 @@
+//! One connection from accept to end: serve, deadlines, drain. Who comes, and with which
+//! protocol, is told by `arrival`.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use http::request::Parts;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::select;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout};
+
+use super::activity::{Activity, Phase};
+use super::arrival::Arrival;
+use super::roster::Seat;
+use super::service::{Served, Service};
+use super::signal::{Signal, Stage};
+use super::stream::Stream;
+use super::stream_task::StreamTasks;
+use super::watch::{Due, Watch};
+use super::wire::{TOO_SLOW, Wire};
+use super::{Answering, Body, Early, Entered, Limits, Peer, Port, Protocol};
+use crate::frames::{Fragments, Metered};
+use crate::memory::{ConnectionMemory, PROCESS};
+
+/// What hyper may keep of one response that the client does not take yet.
+const WRITE_BUFFER: usize = 128 << 10;
+
+/// HTTP/2: streams that wait to be accepted and were reset meanwhile (rapid reset; those
+/// that were accepted are counted by [`Metered`]).
+const RESETS_UNSEEN: usize = 64;
+
+/// HTTP/2: streams that a client may make us reset in a connection's life, by errors or by
+/// more of them than it may have at once (made-you-reset). Those that it opens before it
+/// has read our limit are among them.
+const RESETS_CAUSED: usize = 256;
+
+/// HTTP/2: bytes of request bodies that nobody has read yet, for one connection with all its
+/// streams. One upload may use all of it.
+const UPLOADS: u32 = 1 << 20;
+
+/// HTTP/2: a silent connection is asked whether it lives, and how long it may take.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that waits for its first byte.
+pub(super) struct Accepted {
+    pub(super) stream: Stream,
+    pub(super) peer: Peer,
+    pub(super) place: OwnedSemaphorePermit,
+    /// Where the listener may cut it for somebody new.
+    pub(super) seat: Option<Seat>,
+    pub(super) port: Arc<Port>,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<H>(accepted: Accepted, handler: H)
+where
+    H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
+{
+    let Accepted {
+        mut stream,
+        peer,
+        place,
+        seat,
+        port,
+    } = accepted;
+    stream.send_at_once();
+    let since = Instant::now();
+    let mut arrival = Arrival {
+        peer,
+        first: Vec::new(),
+    };
+    let told = select! {
+        biased;
+        told = timeout(
+            port.limits.header_timeout.0,
+            arrival.tell(&mut stream, &port),
+        ) => told,
+        () = port.signal.reached(Stage::Drain) => return,
+    };
+    let protocol = match told {
+        Ok(Ok(protocol)) => protocol,
+        Ok(Err(error)) => return tracing::debug!(%peer.address, %error, "a client is turned away"),
+        Err(_) => {
+            if !arrival.first.is_empty() {
+                let _ = stream.try_write(TOO_SLOW);
+            }
+            return;
+        }
+    };
+    let Arrival { peer, first } = arrival;
+    let memory = ConnectionMemory::new(&PROCESS, port.limits.max_held_bytes.0);
+    let activity = Arc::new(Activity::new(protocol, memory));
+    if let Some(seat) = &seat {
+        seat.shows(&activity);
+    }
+    let wire = Wire::new(stream, first, Arc::clone(&activity), place);
+    let fragments = Arc::new(Fragments::default());
+    let service = Service {
+        handler,
+        peer,
+        limits: Arc::clone(&port.limits),
+        body_bytes: port.body_bytes,
+        trust: Arc::clone(&port.trust),
+        early: Early(Arc::clone(&activity)),
+        fragments: Arc::clone(&fragments),
+    };
+    let service = service_fn(move |request| service.answer(request));
+    let watch = Watch::new(&port.limits, protocol, since);
+    match protocol {
+        Protocol::Http1 => {
+            let connection =
+                http1_builder(&port.limits).serve_connection(TokioIo::new(wire), service);
+            run(connection.with_upgrades(), watch, &activity, &port.signal).await;
+        }
+        Protocol::Http2 => {
+            let wire = Metered::client(wire, fragments).with_window(Arc::clone(&activity.window));
+            let tasks = StreamTasks {
+                activity: Arc::clone(&activity),
+                limits: Arc::clone(&port.limits),
+            };
+            let builder = http2_builder(&port.limits, tasks);
+            let connection = builder.serve_connection(TokioIo::new(wire), service);
+            run(connection, watch, &activity, &port.signal).await;
+        }
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let head = limits.max_header_bytes.as_usize();
+    builder
+        // `watch` keeps this deadline.
+        .header_read_timeout(None)
+        // A client that has sent all it wants to send may close its side (RFC 9112 §9.6).
+        .half_close(true)
+        .max_header_size(head)
+        .max_buf_size(head.max(WRITE_BUFFER));
+    if limits.max_headers > 100 {
+        // Up to hyper's default of 100 its parser needs no memory; `guard` counts too.
+        builder.max_headers(limits.max_headers);
+    }
+    builder
+}
+
+fn http2_builder(limits: &Limits, tasks: StreamTasks) -> http2::Builder<StreamTasks> {
+    let head = u32::try_from(limits.max_header_bytes.0).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(tasks);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(head)
+        .max_pending_accept_reset_streams(RESETS_UNSEEN)
+        .max_local_error_reset_streams(RESETS_CAUSED)
+        .max_send_buf_size(WRITE_BUFFER)
+        .initial_connection_window_size(UPLOADS)
+        .initial_stream_window_size(UPLOADS)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// Drives a connection until it ends, is drained, or breaks a deadline.
+async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, signal: &Signal) {
+    let mut connection = pin!(connection);
+    let mut changed = pin!(signal.changed());
+    let mut registered = false;
+    let mut draining = false;
+    poll_fn(|cx| {
+        loop {
+            // An answer that is under way still learns that it is the last.
+            if !draining && signal.is(Stage::Drain) && activity.phase() == Phase::Serving {
+                draining = true;
+                connection.as_mut().drain();
+            }
+            // Before an idle one is drained, so that a request that has arrived is answered.
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if !registered {
+                // Once is enough: the waker of a task never changes.
+                registered = true;
+                let _ = changed.as_mut().poll(cx);
+            }
+            if draining || !signal.is(Stage::Drain) {
+                break;
+            }
+            draining = true;
+            connection.as_mut().drain();
+        }
+        if activity.is_cut() {
+            tracing::debug!("a connection is cut: more memory is held than may be");
+            return Poll::Ready(());
+        }
+        loop {
+            match ready!(watch.poll(cx, activity)) {
+                Due::Cut(phase) => {
+                    tracing::debug!(?phase, "a client was too slow and is cut");
+                    if phase == Phase::Head && activity.expire() {
+                        // Once more: its read gives the answer and ends.
+                        let _ = connection.as_mut().poll(cx);
+                    }
+                    return Poll::Ready(());
+                }
+                Due::Look => {
+                    activity.look();
+                    if connection.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// hyper's connections have no common trait for what both can do.
+trait Drains: Future {
+    /// Ends after what is under way.
+    fn drain(self: Pin<&mut Self>);
+}
+
+impl<S> Drains for http1::UpgradeableConnection<TokioIo<Wire>, S>
+where
+    S: HttpService<hyper::body::Incoming, ResBody = Served> + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Drains for http2::Connection<TokioIo<Metered<Wire>>, S, StreamTasks>
+where
+    S: HttpService<hyper::body::Incoming, ResBody = Served> + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}

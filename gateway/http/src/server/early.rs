@@ -1,0 +1,208 @@
+//! Interim answers (1xx) to a client before its final one (RFC 9110 §15.2).
+//!
+//! hyper's server sends none but 100, so the others go onto the wire beside it, at a
+//! moment when none of hyper's own bytes are half written: [`super::wire`] knows them.
+//! HTTP/1.1 alone: HTTP/1.0 must not get any, and h2 has no way to send them.
+//!
+//! A handler that waits for an origin opens an [`Interim`]; one that answers at once
+//! costs two relaxed loads. Invariant: behind the first byte of a final answer nothing
+//! is sent for its request, however late an origin's 1xx comes.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Waker;
+use std::time::Instant;
+
+use http::{HeaderMap, StatusCode, Version};
+use parking_lot::Mutex;
+
+use super::Protocol;
+use super::activity::Activity;
+use crate::memory::ConnectionMemory;
+
+/// Bytes of interim answers for one request; further ones are dropped.
+const MAX_BYTES: usize = 32 << 10;
+
+/// The way to a client for what comes before its answer.
+#[derive(Clone)]
+pub struct Early(pub(super) Arc<Activity>);
+
+/// Sends interim answers for one request until it is answered.
+#[derive(Clone)]
+pub struct Interim {
+    activity: Arc<Activity>,
+    number: u64,
+}
+
+/// What waits to go out before the answer of the request under way.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// A request listens. Written and read by the connection's task.
+    open: AtomicBool,
+    /// There may be heads to send.
+    filled: AtomicBool,
+    state: Mutex<EarlyState>,
+}
+
+#[derive(Default)]
+struct EarlyState {
+    /// Tells the requests of a connection apart.
+    number: u64,
+    open: bool,
+    waker: Option<Waker>,
+    heads: Vec<u8>,
+    total: usize,
+}
+
+impl Early {
+    /// When the request under way began; a look at the clock that was paid for already.
+    pub fn began(&self) -> Instant {
+        self.0.began()
+    }
+
+    /// What the answers of the connection hold.
+    pub fn memory(&self) -> &Arc<ConnectionMemory> {
+        &self.0.memory
+    }
+
+    /// For the request under way, whose connection's task has this waker. None: its
+    /// protocol has no way for interim answers.
+    pub fn open(&self, version: Version, waker: &Waker) -> Option<Interim> {
+        if self.0.protocol != Protocol::Http1 || version != Version::HTTP_11 {
+            return None;
+        }
+        let number = self.0.early.open(waker);
+        let activity = Arc::clone(&self.0);
+        Some(Interim { activity, number })
+    }
+}
+
+impl Interim {
+    /// Sends a 1xx with these fields, which must be free of hop-by-hop ones. It is dropped
+    /// when the request is answered already, or had too many.
+    pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        let head = head(status, headers);
+        if let Some(waker) = self.activity.early.push(self.number, &head) {
+            waker.wake();
+        }
+    }
+}
+
+impl Waiting {
+    fn open(&self, waker: &Waker) -> u64 {
+        let mut state = self.state.lock();
+        self.open.store(true, Relaxed);
+        state.number += 1;
+        state.open = true;
+        state.waker = Some(waker.clone());
+        state.total = 0;
+        state.number
+    }
+
+    fn push(&self, number: u64, head: &[u8]) -> Option<Waker> {
+        let mut state = self.state.lock();
+        if !state.open || state.number != number || state.total + head.len() > MAX_BYTES {
+            return None;
+        }
+        state.total += head.len();
+        state.heads.extend_from_slice(head);
+        self.filled.store(true, Relaxed);
+        state.waker.clone()
+    }
+
+    /// The final answer is here; what waits goes out before it.
+    pub(super) fn close(&self) {
+        if self.open.load(Relaxed) {
+            self.open.store(false, Relaxed);
+            let mut state = self.state.lock();
+            state.open = false;
+            state.waker = None;
+        }
+    }
+
+    /// Whether there may be heads to take.
+    pub(super) fn is_filled(&self) -> bool {
+        self.filled.load(Relaxed)
+    }
+
+    /// Whether the request is still to be answered.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Relaxed)
+    }
+
+    /// The heads that wait, whole ones.
+    pub(super) fn take(&self) -> Vec<u8> {
+        let mut state = self.state.lock();
+        self.filled.store(false, Relaxed);
+        std::mem::take(&mut state.heads)
+    }
+}
+
+fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut head = Vec::with_capacity(256);
+    let reason = status.canonical_reason().unwrap_or_default();
+    // Writing into memory fails never.
+    let _ = write!(head, "HTTP/1.1 {} {reason}\r\n", status.as_u16());
+    for (name, value) in headers {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn activity(protocol: Protocol) -> Arc<Activity> {
+        let memory = ConnectionMemory::new(&crate::memory::PROCESS, u64::MAX);
+        Arc::new(Activity::new(protocol, memory))
+    }
+
+    fn hints() -> HeaderMap {
+        HeaderMap::from_iter([(http::header::LINK, "</a.css>; rel=preload".parse().unwrap())])
+    }
+
+    #[test]
+    fn what_comes_after_the_answer_or_for_another_request_is_dropped() {
+        let activity = activity(Protocol::Http1);
+        let early = Early(Arc::clone(&activity));
+        let open = || early.open(Version::HTTP_11, Waker::noop()).unwrap();
+        let first = open();
+        first.send(StatusCode::EARLY_HINTS, &hints());
+        assert_eq!(
+            activity.early.take(),
+            b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n"
+        );
+        activity.early.close();
+        first.send(StatusCode::EARLY_HINTS, &hints());
+        let second = open();
+        first.send(StatusCode::EARLY_HINTS, &hints());
+        assert!(!activity.early.is_filled());
+        second.send(StatusCode::PROCESSING, &HeaderMap::new());
+        activity.early.close();
+        assert_eq!(activity.early.take(), b"HTTP/1.1 102 Processing\r\n\r\n");
+    }
+
+    #[test]
+    fn a_flood_is_bounded() {
+        let activity = activity(Protocol::Http1);
+        let early = Early(Arc::clone(&activity));
+        let interim = early.open(Version::HTTP_11, Waker::noop()).unwrap();
+        for _ in 0..10_000 {
+            interim.send(StatusCode::EARLY_HINTS, &hints());
+        }
+        assert!(activity.early.take().len() <= MAX_BYTES);
+    }
+
+    #[test]
+    fn older_and_newer_protocols_get_none() {
+        let open = |protocol, version| Early(activity(protocol)).open(version, Waker::noop());
+        assert!(open(Protocol::Http1, Version::HTTP_10).is_none());
+        assert!(open(Protocol::Http2, Version::HTTP_2).is_none());
+    }
+}

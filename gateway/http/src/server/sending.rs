@@ -1,0 +1,151 @@
+//! One answer on its way to the client, from the first piece that was handed to hyper until
+//! its last byte was taken.
+//!
+//! hyper and h2 say nothing of what they have sent. But they own each [`Piece`] until its
+//! bytes are written, advance it by what was taken, and drop it then; so the pieces tell.
+//! Neighbours: `service` hands the pieces out, `stream_task` judges an HTTP/2 stream by them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
+
+use super::activity::InFlight;
+use crate::memory::stored::{AnswerCut, Seat};
+
+/// HTTP/2: bytes of one answer that are not sent yet, below which it gives another piece.
+pub(super) const LOW_WATER: usize = 32 << 10;
+
+/// An answer that is watched until its last byte.
+pub(super) struct Sending {
+    in_flight: InFlight,
+    unsent: AtomicUsize,
+    sent: AtomicU64,
+    /// What had gone out on the connection with the last of them.
+    sent_until: AtomicU64,
+    /// The task that gives the pieces.
+    giver: AtomicWaker,
+    /// Some: it reads stored bodies, and may be cut for the memory that they take.
+    cut: Option<Arc<AnswerCut>>,
+    _seats: Vec<Seat>,
+}
+
+/// Some bytes of an answer, in the hands of hyper.
+pub(super) struct Piece {
+    bytes: Bytes,
+    of: Of,
+}
+
+/// What a piece belongs to.
+enum Of {
+    /// It is the only one; the request is under way as long as it exists.
+    Whole(InFlight),
+    Sending(Arc<Sending>),
+}
+
+impl Sending {
+    pub(super) fn new(in_flight: InFlight, cut: Option<Arc<AnswerCut>>, seats: Vec<Seat>) -> Self {
+        Self {
+            in_flight,
+            unsent: AtomicUsize::new(0),
+            sent: AtomicU64::new(0),
+            sent_until: AtomicU64::new(0),
+            giver: AtomicWaker::new(),
+            cut,
+            _seats: seats,
+        }
+    }
+
+    /// Notes the task that gives the pieces; it is woken when there is room for one.
+    pub(super) fn register(&self, waker: &std::task::Waker) {
+        self.giver.register(waker);
+        if let Some(cut) = &self.cut {
+            cut.register(waker);
+        }
+    }
+
+    /// Bytes that were handed out and not taken.
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent.load(Relaxed)
+    }
+
+    /// Bytes that were taken, by the kernel.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    /// What the client has acknowledged of the connection when it has all that was taken.
+    pub(super) fn sent_until(&self) -> u64 {
+        self.sent_until.load(Relaxed)
+    }
+
+    /// Whether it is to end for the memory that it holds.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.is_cut())
+    }
+
+    /// So many bytes are no longer waiting. All pieces of a connection live on one thread.
+    fn forget(&self, bytes: usize) {
+        let before = self.unsent();
+        let left = before.saturating_sub(bytes);
+        self.unsent.store(left, Relaxed);
+        if left == 0 || (left <= LOW_WATER && before > LOW_WATER) {
+            self.giver.wake();
+        }
+    }
+}
+
+impl Piece {
+    /// All of an answer.
+    pub(super) fn whole(bytes: Bytes, in_flight: InFlight) -> Self {
+        Self {
+            bytes,
+            of: Of::Whole(in_flight),
+        }
+    }
+
+    /// Some of a watched answer.
+    pub(super) fn of(sending: &Arc<Sending>, bytes: Bytes) -> Self {
+        let unsent = sending.unsent() + bytes.len();
+        sending.unsent.store(unsent, Relaxed);
+        Self {
+            bytes,
+            of: Of::Sending(Arc::clone(sending)),
+        }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        match &self.of {
+            Of::Whole(in_flight) => in_flight.sent(count),
+            Of::Sending(sending) => {
+                sending.in_flight.sent(count);
+                sending.sent.store(sending.sent() + count as u64, Relaxed);
+                let until = sending.in_flight.activity.progress();
+                sending.sent_until.store(until, Relaxed);
+                sending.forget(count);
+            }
+        }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Of::Sending(sending) = &self.of
+            && !self.bytes.is_empty()
+        {
+            sending.forget(self.bytes.len());
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! From hyper to the handler and back: guard, body, panic.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{Either, ready};
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::activity::InFlight;
+use super::sending::{LOW_WATER, Piece, Sending};
+use super::stream_task::{self, Handed};
+use super::{Answering, Early, Entered, Limits, Peer, Protocol};
+use crate::body::{Body, BodyError, Bounded, TimeLift, UploadTerms};
+use crate::forward::{self, Belief, Caller, Names, Received, Trust};
+use crate::frames::Fragments;
+use crate::guard::framing::Fault;
+use crate::guard::{self, Refusal};
+use crate::memory::stored::ReadsStored;
+use crate::telemetry::limit::LineLimiter;
+
+/// What answers the requests of one connection.
+pub(super) struct Service<H> {
+    pub(super) handler: H,
+    pub(super) peer: Peer,
+    pub(super) limits: Arc<Limits>,
+    /// Bytes of a request body that some route takes.
+    pub(super) body_bytes: u64,
+    pub(super) trust: Arc<Trust>,
+    pub(super) early: Early,
+    /// Paths that came with a fragment over HTTP/2.
+    pub(super) fragments: Arc<Fragments>,
+}
+
+/// A response's body as hyper gets it.
+///
+/// An error of it waits for one turn of the connection: hyper drops what it has not written
+/// yet, and a client that sees neither head nor bytes can't tell a cut answer from none.
+pub(super) struct Served {
+    body: Body,
+    delivery: Delivery,
+    error: Option<BodyError>,
+}
+
+/// How the content goes out.
+enum Delivery {
+    /// At once, as one piece, which takes the request along.
+    Direct(Option<InFlight>),
+    /// In pieces that are watched until the last byte.
+    Watched(Box<Watched>),
+}
+
+/// An answer that goes out in pieces.
+struct Watched {
+    sending: Arc<Sending>,
+    protocol: Protocol,
+    /// HTTP/2: so many bytes leave in any case, since the window of each stream takes them.
+    free: usize,
+    /// HTTP/2: what came and was not handed out.
+    rest: Bytes,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+}
+
+/// HTTP/2: bytes that are handed out at a time.
+const PIECE: usize = 64 << 10;
+
+/// HTTP/2: an answer up to this size is not watched where the window of its stream takes it;
+/// it waits for nothing but the connection.
+const DIRECT: usize = 64 << 10;
+
+impl<H> Service<H>
+where
+    H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
+{
+    pub(super) fn answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Served>, Infallible>> + Send + use<H> {
+        let in_flight = InFlight::begin(&self.early.0);
+        let mut upload = None;
+        let peer = self.peer;
+        let version = request.version();
+        let admitted = match self.early.0.fault() {
+            None if self.fragments.take(request.uri()) => Err(guard::broken(Fault::Fragment)),
+            None => self.admit(&mut request),
+            Some(fault) => Err(guard::broken(fault)),
+        };
+        let called = match admitted {
+            // The call itself may panic as well as its future.
+            Ok((received, named)) => catch_unwind(AssertUnwindSafe(|| {
+                let (mut head, incoming) = request.into_parts();
+                let body = self.bounded(&mut head, incoming, named, &mut upload);
+                (self.handler)(head, body, Entered { peer, received }, &self.early)
+            }))
+            .map_err(|_| panicked(peer)),
+            Err(refusal) => Err(refused(refusal, version)),
+        };
+        match called {
+            Ok(Answering::Now(response)) | Err(response) => {
+                Either::Left(ready(Ok(delivered(response, in_flight, upload))))
+            }
+            Ok(Answering::Later(answer)) => Either::Right(async move {
+                let response = AssertUnwindSafe(answer).catch_unwind().await;
+                let response = response.unwrap_or_else(|_| panicked(peer));
+                Ok(delivered(response, in_flight, upload))
+            }),
+        }
+    }
+
+    /// Lets a request in, its head made one, or not at all; answers the fields that `Connection`
+    /// named beside.
+    fn admit(&self, request: &mut Request<Incoming>) -> Result<(Received, Names), Refusal> {
+        guard::check(request, &self.limits, self.body_bytes)?;
+        let version = request.version();
+        let belief = match self.peer.trusted {
+            true => Belief::Proxy(&self.trust),
+            false => Belief::Nothing,
+        };
+        // There is no TLS on listeners.
+        let direct = Caller::direct(self.peer.address, "http");
+        let headers = request.headers_mut();
+        Ok(forward::receive(headers, version, direct, belief))
+    }
+
+    /// The body of a request under the limits. Those of time end when `upload` is lifted,
+    /// which is there for a request with a body: an answer that is under way may need as much
+    /// time of both sides as it likes.
+    fn bounded(
+        &self,
+        head: &mut Parts,
+        incoming: Incoming,
+        named: Names,
+        upload: &mut Option<TimeLift>,
+    ) -> Body {
+        if incoming.is_end_stream() {
+            return Body::empty();
+        }
+        let limits = &self.limits;
+        let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
+        let terms = UploadTerms::new(size);
+        let body = Bounded::new(incoming, size, pause)
+            .with_marked_end(head.version == Version::HTTP_2)
+            .without_trailers(named)
+            .at_pace(limits.pace())
+            .within(limits.upload_timeout.0)
+            .until_lifted(upload.insert(TimeLift::default()).clone())
+            .by_terms(terms.clone());
+        head.extensions.insert(terms);
+        Body::boxed(body)
+    }
+}
+
+/// The final answer of a request, as hyper gets it.
+fn delivered(
+    mut response: Response<Body>,
+    in_flight: InFlight,
+    upload: Option<TimeLift>,
+) -> Response<Served> {
+    in_flight.answered();
+    if let Some(upload) = upload {
+        upload.lift();
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        in_flight.tunnel();
+    }
+    let extensions = response.extensions_mut();
+    let reads = match extensions.is_empty() {
+        true => None,
+        false => extensions.remove::<ReadsStored>(),
+    };
+    response.map(|body| Served::new(body, in_flight, reads.as_ref()))
+}
+
+fn refused(refusal: Refusal, version: Version) -> Response<Body> {
+    tracing::debug!(
+        status = refusal.status.as_u16(),
+        reason = refusal.reason,
+        "request refused"
+    );
+    let mut response = plain(refusal.status, refusal.reason);
+    // Where the next request begins is in doubt. A stream of HTTP/2 ends by itself.
+    if version != Version::HTTP_2 {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Lines about handlers that panicked.
+static PANICS: LazyLock<LineLimiter> = LazyLock::new(|| LineLimiter::new(Instant::now()));
+
+fn panicked(peer: Peer) -> Response<Body> {
+    if let Some(unsaid) = PANICS.admit(Instant::now()) {
+        tracing::error!(client = %peer.address, unsaid, "the handler of a request panicked");
+    }
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::full(format!("{} {text}\n", status.as_u16())));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+impl Served {
+    fn new(body: Body, in_flight: InFlight, reads: Option<&ReadsStored>) -> Self {
+        let activity = &in_flight.activity;
+        let protocol = activity.protocol;
+        let free = match protocol {
+            Protocol::Http1 => usize::MAX,
+            Protocol::Http2 => DIRECT.min(activity.window.of_new_streams() as usize),
+        };
+        let direct = match &body {
+            Body::Empty => true,
+            Body::Full(all) => reads.is_none() && all.as_ref().is_none_or(|all| all.len() <= free),
+            Body::Boxed(_) => false,
+        };
+        let delivery = match direct {
+            true => Delivery::Direct(Some(in_flight)),
+            false => Delivery::Watched(Box::new(Watched {
+                sending: sending(in_flight, reads),
+                protocol,
+                free,
+                rest: Bytes::new(),
+                trailers: None,
+                ended: false,
+            })),
+        };
+        Self {
+            body,
+            delivery,
+            error: None,
+        }
+    }
+}
+
+fn sending(in_flight: InFlight, reads: Option<&ReadsStored>) -> Arc<Sending> {
+    let Some(reads) = reads else {
+        return Arc::new(Sending::new(in_flight, None, Vec::new()));
+    };
+    let cut = in_flight.activity.cut_of_answer();
+    let seats = reads.as_slice().iter().map(|readers| readers.join(&cut));
+    let seats = seats.collect();
+    Arc::new(Sending::new(in_flight, Some(cut), seats))
+}
+
+type Polled<T> = Poll<Option<Result<Frame<T>, BodyError>>>;
+
+impl Watched {
+    fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Polled<Piece> {
+        self.sending.register(cx.waker());
+        match self.protocol {
+            Protocol::Http1 => Pin::new(body).poll_frame(cx).map_ok(|frame| {
+                let sending = &self.sending;
+                frame.map_data(|data| Piece::of(sending, data))
+            }),
+            Protocol::Http2 => self.poll_piece(body, cx),
+        }
+    }
+
+    /// No more than the client takes, and the end only after everything before it: h2 could
+    /// not reset the stream any more.
+    fn poll_piece(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Polled<Piece> {
+        loop {
+            if self.sending.unsent() > LOW_WATER {
+                return Poll::Pending;
+            }
+            if !self.rest.is_empty() {
+                let piece = self.rest.split_to(self.rest.len().min(PIECE));
+                let piece = Piece::of(&self.sending, piece);
+                stream_task::handed(Handed::Pieces(Arc::clone(&self.sending)));
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            if self.ended {
+                return match self.may_end() {
+                    true => Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(t)))),
+                    false => Poll::Pending,
+                };
+            }
+            match ready!(Pin::new(&mut *body).poll_frame(cx)).transpose() {
+                Err(error) => return Poll::Ready(Some(Err(error))),
+                Ok(None) => self.ended = true,
+                Ok(Some(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(frame) => {
+                        self.trailers = frame.into_trailers().ok();
+                        self.ended = true;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Whether the end may go to h2: everything is sent, or will be without the client's help.
+    fn may_end(&self) -> bool {
+        let unsent = self.sending.unsent();
+        unsent == 0 || self.sending.sent() + unsent as u64 <= self.free as u64
+    }
+}
+
+impl http_body::Body for Served {
+    type Data = Piece;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Piece> {
+        let this = self.get_mut();
+        if let Some(error) = this.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = match &mut this.delivery {
+            Delivery::Direct(in_flight) => direct(&mut this.body, in_flight),
+            Delivery::Watched(watched) => watched.poll(&mut this.body, cx),
+        };
+        if let Poll::Ready(Some(Err(error))) = polled {
+            this.error = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let ended = self.error.is_none() && self.body.is_end_stream();
+        match &self.delivery {
+            Delivery::Direct(_) => ended,
+            Delivery::Watched(watched) => {
+                ended && watched.rest.is_empty() && watched.trailers.is_none() && watched.may_end()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let hint = self.body.size_hint();
+        let rest = match &self.delivery {
+            Delivery::Direct(_) => 0,
+            Delivery::Watched(watched) => watched.rest.len() as u64,
+        };
+        match hint.exact() {
+            Some(exact) => SizeHint::with_exact(exact + rest),
+            None => hint,
+        }
+    }
+}
+
+/// The one piece of an answer that is here as a whole.
+fn direct(body: &mut Body, in_flight: &mut Option<InFlight>) -> Polled<Piece> {
+    let content = match body {
+        Body::Full(content) => content.take(),
+        Body::Empty | Body::Boxed(_) => None,
+    };
+    let piece = content.zip(in_flight.take()).map(|(bytes, in_flight)| {
+        if in_flight.activity.protocol == Protocol::Http2 {
+            stream_task::handed(Handed::Whole);
+        }
+        Ok(Frame::data(Piece::whole(bytes, in_flight)))
+    });
+    Poll::Ready(piece)
+}

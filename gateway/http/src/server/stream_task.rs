@@ -1,0 +1,256 @@
+//! The task of one HTTP/2 stream: hyper's own, ended when its client takes too little of it.
+//!
+//! A stream is judged by itself. Others on the connection that move do not excuse it, and it
+//! does not cost them anything: it is reset alone, which dropping hyper's future does. It is
+//! its own fault only where nothing but its own window holds it: while the connection takes
+//! no bytes, or its common window is used up, `watch` judges the connection as a whole.
+//! What the kernel still holds of a stream is waited for like what was not sent yet.
+//!
+//! Neighbours: `sending` tells what was sent of an answer; `service`, which runs inside
+//! hyper's future, leaves word of what it handed out by [`handed`].
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::Executor;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::Limits;
+use super::activity::Activity;
+use super::sending::Sending;
+use super::watch::LOOKS;
+use crate::body::Pace;
+
+/// Runs the streams of one connection.
+#[derive(Clone)]
+pub(super) struct StreamTasks {
+    pub(super) activity: Arc<Activity>,
+    pub(super) limits: Arc<Limits>,
+}
+
+/// What an answer has handed to hyper and hyper may not have sent.
+pub(super) enum Handed {
+    Nothing,
+    /// All of a small answer.
+    Whole,
+    Pieces(Arc<Sending>),
+}
+
+thread_local! {
+    /// What the answer whose stream is polled has handed out in this poll.
+    static HANDED: Cell<Handed> = const { Cell::new(Handed::Nothing) };
+}
+
+/// Tells the task of the stream that is being polled what was handed to hyper.
+pub(super) fn handed(handed: Handed) {
+    HANDED.set(handed);
+}
+
+pin_project! {
+    struct StreamTask<F> {
+        #[pin]
+        stream: F,
+        tasks: StreamTasks,
+        handed: Handed,
+        wait: Option<Wait>,
+    }
+}
+
+/// The waits for the client to take more.
+struct Wait {
+    pace: Option<Pace>,
+    /// Everything is sent, and there is nothing to wait for.
+    paused: bool,
+    /// Since when nothing has moved.
+    since: Instant,
+    /// Up to here `pace` has counted the time of waiting.
+    counted: Instant,
+    /// What was sent of the answer when it moved last.
+    sent: u64,
+    /// What its client had acknowledged of it when it was last looked at, at most.
+    taken: u64,
+    /// What had been sent on the connection when the span began that is looked at.
+    progress: u64,
+    /// What its client had acknowledged of the connection when it was last looked at.
+    acknowledged: u64,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// What a look at a stream that is waited for showed.
+enum Looked {
+    /// It is too early to judge.
+    Early,
+    FastEnough,
+    TooSlow,
+}
+
+/// Bytes that each of the streams of a connection gets in its turn, at most; when the others
+/// took so many in the same time, a stream that moved nothing is not waiting for its turn.
+const TURN: u64 = 128 << 10;
+
+impl<F> Executor<F> for StreamTasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        tokio::spawn(StreamTask {
+            stream,
+            tasks: self.clone(),
+            handed: Handed::Nothing,
+            wait: None,
+        });
+    }
+}
+
+impl<F: Future<Output = ()>> Future for StreamTask<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        HANDED.set(Handed::Nothing);
+        if this.stream.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match HANDED.replace(Handed::Nothing) {
+            Handed::Nothing => {}
+            handed => *this.handed = handed,
+        }
+        let (sent, until) = match &*this.handed {
+            Handed::Pieces(sending) if sending.is_cut() => {
+                tracing::debug!("a stream is cut: more memory is held than may be");
+                return Poll::Ready(());
+            }
+            Handed::Pieces(sending) if sending.unsent() > 0 => {
+                (sending.sent(), sending.sent_until())
+            }
+            Handed::Whole => (0, 0),
+            Handed::Nothing | Handed::Pieces(_) => {
+                if let Some(wait) = this.wait {
+                    wait.paused = true;
+                }
+                return Poll::Pending;
+            }
+        };
+        let wait = this.wait.get_or_insert_with(|| this.tasks.begin_wait(sent));
+        if wait.poll(cx, this.tasks, sent, until).is_ready() {
+            tracing::debug!("a stream is cut: its client took too little of it");
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl StreamTasks {
+    fn begin_wait(&self, sent: u64) -> Wait {
+        let now = Instant::now();
+        Wait {
+            pace: self.limits.pace(),
+            paused: false,
+            since: now,
+            counted: now,
+            sent,
+            taken: sent,
+            progress: self.activity.progress(),
+            acknowledged: self.activity.acknowledged(),
+            timer: Box::pin(sleep_until(now)),
+        }
+    }
+
+    /// Whether only its own window can hold a stream that moved too little since the
+    /// connection had made this `progress`.
+    fn holds_itself(&self, progress: u64) -> bool {
+        let others = self.activity.progress().saturating_sub(progress);
+        let turns = u64::from(self.activity.in_flight()) * TURN;
+        self.activity.takes_more() || others > turns
+    }
+}
+
+impl Wait {
+    /// Ready when the client has taken too little for too long. What was `sent` lies on the
+    /// connection up to `until`.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        tasks: &StreamTasks,
+        sent: u64,
+        until: u64,
+    ) -> Poll<()> {
+        if std::mem::take(&mut self.paused) {
+            self.counted = Instant::now();
+            (self.since, self.progress) = (self.counted, tasks.activity.progress());
+            (self.taken, self.acknowledged) = (sent, tasks.activity.acknowledged());
+        }
+        if sent != self.sent {
+            (self.since, self.sent) = (Instant::now(), sent);
+        }
+        while let Some(due) = self.due(tasks) {
+            if self.timer.deadline() != due {
+                self.timer.as_mut().reset(due);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            match self.look(tasks, until) {
+                Looked::Early => {}
+                Looked::TooSlow if tasks.holds_itself(self.progress) => return Poll::Ready(()),
+                Looked::TooSlow | Looked::FastEnough => {
+                    self.progress = tasks.activity.progress();
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// When there is to be looked again.
+    fn due(&self, tasks: &StreamTasks) -> Option<Instant> {
+        let stop = self.since.checked_add(tasks.limits.body_timeout.0);
+        let window = self.pace.as_ref().map(Pace::left);
+        let window = window.and_then(|left| self.counted.checked_add(left));
+        let look = self
+            .counted
+            .checked_add(tasks.limits.body_timeout.0 / LOOKS);
+        [stop, window, look].into_iter().flatten().min()
+    }
+
+    /// What its client took of it since the last look. Whose bytes the kernel holds is not
+    /// known one by one: what was acknowledged is taken to be of this stream, up to what was
+    /// sent of it.
+    fn newly_taken(&mut self, acknowledged: u64, until: u64) -> u64 {
+        let before = std::mem::replace(&mut self.acknowledged, acknowledged);
+        let taken = match acknowledged >= until {
+            true => self.sent,
+            false => self
+                .sent
+                .min(self.taken + acknowledged.saturating_sub(before)),
+        };
+        taken - std::mem::replace(&mut self.taken, taken)
+    }
+
+    /// Counts the time since the last look.
+    fn look(&mut self, tasks: &StreamTasks, until: u64) -> Looked {
+        let now = Instant::now();
+        let span = now - self.counted;
+        self.counted = now;
+        let moved = self.newly_taken(tasks.activity.acknowledged(), until);
+        if moved > 0 {
+            self.since = now;
+        }
+        let (mut window_ends, mut slow) = (false, false);
+        if let Some(pace) = &mut self.pace {
+            pace.moved(moved);
+            window_ends = pace.left() <= span;
+            slow = pace.waited(span);
+        }
+        let stands = now - self.since >= tasks.limits.body_timeout.0;
+        if stands {
+            self.since = now;
+        }
+        match (slow || stands, window_ends) {
+            (true, _) => Looked::TooSlow,
+            (false, true) => Looked::FastEnough,
+            (false, false) => Looked::Early,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The deadlines of one connection, by one timer.
+//!
+//! Decision: not hyper's header timer, which also counts the idle time between requests
+//! and makes a timer for each of them. Here the phase is looked at after each poll of the
+//! connection; the timer is only moved when a deadline comes nearer, and looks again when
+//! it fires too early. A request that is answered at once costs no look at the clock.
+//!
+//! A client is judged by what it acknowledged, not by what the kernel took for it: see
+//! `send_queue`.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::activity::{Activity, Phase};
+use super::{Limits, Protocol};
+use crate::body::Pace;
+
+/// What the time has come for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Due {
+    /// This phase took too long: the connection is to be cut.
+    Cut(Phase),
+    /// To look whether the client is still there.
+    Look,
+}
+
+pub(super) struct Watch {
+    /// HTTP/1: between two looks at a client whose answer is not there yet. HTTP/2 reads all
+    /// the time.
+    look: Option<Duration>,
+    header: Duration,
+    body: Duration,
+    idle: Duration,
+    phase: Phase,
+    since: Instant,
+    /// The client's, while it is waited for; up to `counted` it has seen the time.
+    pace: Option<Pace>,
+    counted: Instant,
+    /// What the client had acknowledged then.
+    acknowledged: u64,
+    timer: Pin<Box<Sleep>>,
+    /// When the timer fires; `None` when it has fired and waits for nothing.
+    armed: Option<Instant>,
+}
+
+/// In the time that a client may stand still it is looked at so often, to tell when it last
+/// moved.
+pub(super) const LOOKS: u32 = 4;
+
+/// Between two looks: the first shows that it has closed its side, the next one what it
+/// made of our question.
+const LOOK: Duration = Duration::from_millis(400);
+/// How long a client may go on sending what is not wanted any more.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Watch {
+    /// Watches a connection that was accepted at `accepted`.
+    pub(super) fn new(limits: &Limits, protocol: Protocol, accepted: Instant) -> Self {
+        Self {
+            look: (protocol == Protocol::Http1).then_some(LOOK),
+            header: limits.header_timeout.0,
+            body: limits.body_timeout.0,
+            idle: limits.idle_timeout.0,
+            phase: Phase::Head,
+            since: accepted,
+            pace: limits.pace(),
+            counted: accepted,
+            acknowledged: 0,
+            timer: Box::pin(sleep_until(accepted)),
+            armed: None,
+        }
+    }
+
+    /// Ready when there is something to do.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Due> {
+        let phase = activity.phase();
+        if phase != self.phase {
+            let now = match (self.phase, phase) {
+                // Answered at once: as long as the request is gone, it has been idle.
+                (Phase::Idle { .. }, Phase::Idle { .. }) => activity.began().into(),
+                _ => Instant::now(),
+            };
+            let slow = self.count(now, activity);
+            if matches!(phase, Phase::Stalled { .. }) && !self.is_stalled() {
+                self.acknowledged = activity.acknowledged();
+            }
+            (self.phase, self.since, self.counted) = (phase, now, now);
+            if slow {
+                return Poll::Ready(Due::Cut(phase));
+            }
+        }
+        loop {
+            let Some(deadline) = self.deadline() else {
+                return Poll::Pending;
+            };
+            if self.armed.is_none_or(|armed| deadline < armed) {
+                self.armed = Some(deadline);
+                self.timer.as_mut().reset(deadline);
+                // Registers the task, whose waker never changes; later polls needn't.
+                let _ = self.timer.as_mut().poll(cx);
+            }
+            if !self.timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            self.armed = None;
+            let now = Instant::now();
+            let looks = self.next_look().is_some_and(|look| look <= now);
+            let slow = self.count(now, activity);
+            if slow || (self.is_over(now) && !self.still_takes(now, activity)) {
+                return Poll::Ready(Due::Cut(phase));
+            }
+            if looks {
+                return Poll::Ready(Due::Look);
+            }
+        }
+    }
+
+    /// Counts the time since the last look, if the client was waited for; true when it
+    /// took too little.
+    fn count(&mut self, now: Instant, activity: &Activity) -> bool {
+        let counted = std::mem::replace(&mut self.counted, now);
+        if !self.is_stalled() {
+            return false;
+        }
+        let span = now - counted;
+        let before = std::mem::replace(&mut self.acknowledged, activity.acknowledged());
+        let moved = self.acknowledged.saturating_sub(before);
+        if moved > 0 {
+            self.since = now;
+        }
+        self.pace.as_mut().is_some_and(|pace| {
+            pace.moved(moved);
+            pace.waited(span)
+        })
+    }
+
+    fn is_stalled(&self) -> bool {
+        matches!(self.phase, Phase::Stalled { .. })
+    }
+
+    /// Whether a client that asks for nothing more is still taking what the kernel holds for
+    /// it; then it is waited for anew.
+    fn still_takes(&mut self, now: Instant, activity: &Activity) -> bool {
+        let idle = matches!(self.phase, Phase::Idle { .. });
+        if !idle || activity.queue.held() == 0 {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.acknowledged, activity.acknowledged());
+        self.since = now;
+        self.acknowledged > before
+    }
+
+    /// When there is to be looked again.
+    fn deadline(&self) -> Option<Instant> {
+        let (window, look) = match self.is_stalled() {
+            true => (self.pace.as_ref().map(Pace::left), Some(self.body / LOOKS)),
+            false => (None, None),
+        };
+        let [window, look] = [window, look].map(|span| self.counted.checked_add(span?));
+        let all = [self.stop(), window, look, self.next_look()];
+        all.into_iter().flatten().min()
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.stop().is_some_and(|stop| stop <= now)
+    }
+
+    /// When to look whether the client is still there.
+    fn next_look(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Serving => self.counted.checked_add(self.look?),
+            _ => None,
+        }
+    }
+
+    /// When the phase has taken too long.
+    fn stop(&self) -> Option<Instant> {
+        let allowed = match self.phase {
+            Phase::Head => self.header,
+            Phase::Idle { .. } => self.idle,
+            Phase::Stalled { .. } => self.body,
+            Phase::Closing => LINGER,
+            // The handler has deadlines of its own.
+            Phase::Serving => return None,
+        };
+        self.since.checked_add(allowed)
+    }
+}

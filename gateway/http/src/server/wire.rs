@@ -1,0 +1,289 @@
+//! The transport of one connection: bytes in and out, and the last words.
+//!
+//! Neighbours: `activity` is what `watch` and `service` must know of it, `guard::framing`
+//! sees every byte of HTTP/1 before hyper does. The wire gives back the bytes that were
+//! read to tell the protocol, and holds the connection's place among `max_connections`,
+//! also after an upgrade.
+//!
+//! Decision: a connection that ends in the middle of what the client sends is closed for
+//! writing first and read for a while (RFC 9112 §9.6): a reset, which unread bytes cause,
+//! may take the refusal away from a client that is still sending.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Protocol;
+use super::activity::{Activity, Mode};
+use super::stream::{Closed, Stream};
+use crate::fair;
+use crate::guard::framing::{Framing, Verdict};
+
+/// A connection with its first bytes put back.
+pub(super) struct Wire {
+    stream: Stream,
+    /// Bytes that were read already and are to be read again.
+    first: Vec<u8>,
+    /// None where the bytes are no HTTP/1 (any more).
+    framing: Option<Framing>,
+    activity: Arc<Activity>,
+    /// hyper had nothing to write at its last flush and has written nothing since, so that
+    /// what it writes next is the beginning of a head: other heads may go before it.
+    at_rest: bool,
+    /// Interim heads on their way out.
+    early: Vec<u8>,
+    /// The client was asked whether it is still there.
+    asked: bool,
+    input: Input,
+    /// Bytes that may still be read behind the end of what was written.
+    linger: usize,
+    _place: OwnedSemaphorePermit,
+}
+
+/// How far the client's side has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Open,
+    /// A body broke off: what follows is not read as HTTP.
+    Cut,
+    Ended,
+}
+
+/// Head and body up to this size go out as one piece: a copy of so few bytes is cheaper
+/// than what the kernel does for a list of pieces.
+const GATHERED: usize = 4 << 10;
+
+/// What a client may still send that we do not want, before it is reset.
+const LINGER: usize = 4 << 20;
+
+/// What a client is asked by that may be gone.
+const STILL_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The answer to a head that took too long (RFC 9110 §15.5.9). hyper can't give it.
+pub(super) const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+impl Wire {
+    pub(super) fn new(
+        stream: Stream,
+        first: Vec<u8>,
+        activity: Arc<Activity>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        activity.queue.opens(&stream);
+        Self {
+            stream,
+            first,
+            framing: (activity.protocol == Protocol::Http1).then(Framing::default),
+            activity,
+            at_rest: true,
+            early: Vec::new(),
+            asked: false,
+            input: Input::Open,
+            linger: LINGER,
+            _place: place,
+        }
+    }
+
+    /// Sends interim heads where they may stand. `flushing`: hyper has nothing to write.
+    fn send_early(&mut self, cx: &mut Context<'_>, flushing: bool) -> Poll<io::Result<()>> {
+        self.at_rest |= flushing;
+        let early = &self.activity.early;
+        if early.is_filled() {
+            // Answered: what waits may stand right before the answer's head and nowhere later.
+            let answered = !early.is_open();
+            if self.at_rest && !(flushing && answered) {
+                self.early.append(&mut early.take());
+            } else if answered {
+                drop(early.take());
+            }
+        }
+        while !self.early.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.early);
+            match ready!(self.activity.wrote(written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => drop(self.early.drain(..count)),
+            }
+        }
+        self.at_rest = flushing;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Looks whether the client is still there. One that has sent all may have closed its side
+    /// and wait (RFC 9112 §9.6), which looks the same as one that is gone until something is
+    /// written: an interim answer, which everybody takes and ignores, has the kernel of one
+    /// that is gone reset the connection.
+    ///
+    /// # Errors
+    /// When it is gone.
+    fn look(&mut self) -> io::Result<()> {
+        match self.stream.closed() {
+            Closed::Wholly => Err(io::ErrorKind::ConnectionReset.into()),
+            Closed::ByClient if !self.asked && self.activity.early.is_open() => {
+                self.asked = true;
+                self.early.extend_from_slice(STILL_THERE);
+                Ok(())
+            }
+            Closed::ByClient | Closed::Not => Ok(()),
+        }
+    }
+
+    /// Reads what was put back, or from the socket.
+    fn poll_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, into);
+        }
+        let count = into.remaining().min(self.first.len());
+        into.put_slice(&self.first[..count]);
+        self.first.drain(..count);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Shows the bytes from `before` on to the guard, and takes back what it withholds.
+    fn guard(&mut self, before: usize, into: &mut ReadBuf<'_>) -> io::Result<()> {
+        let Some(framing) = &mut self.framing else {
+            return Ok(());
+        };
+        let verdict = framing.feed(&into.filled()[before..]);
+        self.activity.reads_head(framing.is_in_head());
+        if let Some((message, fault)) = framing.fault() {
+            self.activity.found(message, fault);
+        }
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Hold(shown) => {
+                let rest = &into.filled()[before + shown..];
+                self.first.splice(..0, rest.iter().copied());
+                into.set_filled(before + shown);
+            }
+            Verdict::Cut(shown) => {
+                self.input = Input::Cut;
+                into.set_filled(before + shown);
+                if shown == 0 {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the client may be in the middle of something that is to be read to its end.
+    fn lingers(&self) -> bool {
+        let between = self.framing.as_ref().is_none_or(Framing::is_between);
+        self.input != Input::Ended && self.linger > 0 && !between
+    }
+
+    /// Reads on without looking, until the client closes or has sent too much.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waste = [MaybeUninit::uninit(); GATHERED];
+        while self.lingers() {
+            let mut waste = ReadBuf::uninit(&mut waste);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut waste));
+            match (read, waste.filled().len()) {
+                (Ok(()), count @ 1..) => self.linger = self.linger.saturating_sub(count),
+                _ => self.input = Input::Ended,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.activity.queue.closes();
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        match this.activity.mode() {
+            Mode::Plain => {}
+            Mode::Tunnel => this.framing = None,
+            Mode::Expired => {
+                // A buffer that takes nothing has nothing to lose any more.
+                let _ = this.stream.try_write(TOO_SLOW);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if this.input == Input::Cut {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        let before = into.filled().len();
+        ready!(this.poll_source(cx, into))?;
+        let count = into.filled().len() - before;
+        if count == 0 {
+            this.input = Input::Ended;
+            return Poll::Ready(Ok(()));
+        }
+        fair::charge(cx, count);
+        Poll::Ready(this.guard(before, into))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.send_early(cx, false))?;
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.activity.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.send_early(cx, false))?;
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if total > GATHERED {
+            let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+            return self.activity.wrote(written);
+        }
+        let mut gathered = [MaybeUninit::uninit(); GATHERED];
+        let mut gathered = ReadBuf::uninit(&mut gathered);
+        pieces.iter().for_each(|piece| gathered.put_slice(piece));
+        let written = Pin::new(&mut self.stream).poll_write(cx, gathered.filled());
+        self.activity.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.takes_look() {
+            self.look()?;
+        }
+        ready!(self.send_early(cx, true))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.activity.is_closing() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.lingers() {
+                return Poll::Ready(Ok(()));
+            }
+            this.activity.close();
+        }
+        this.poll_linger(cx).map(Ok)
+    }
+}

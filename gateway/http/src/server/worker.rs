@@ -1,0 +1,90 @@
+//! One thread of the listener: its runtime and its sockets; `accept` is its loops.
+
+use std::sync::Arc;
+use std::thread;
+
+use http::request::Parts;
+use tokio::runtime::{Builder, Runtime};
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::accept::accept;
+use super::signal::{Signal, Stage};
+use super::socket::Listening;
+use super::{Answering, BindError, Body, Early, Entered, Port};
+use crate::memory::release;
+
+/// A runtime that waits for its thread.
+pub(super) struct Worker {
+    /// `None` once the thread has it.
+    runtime: Option<Runtime>,
+}
+
+/// A socket to accept on, until its port is to drain. `_accepts` is dropped then.
+pub(super) struct AcceptOn {
+    pub(super) port: Arc<Port>,
+    pub(super) socket: Listening,
+    pub(super) _accepts: mpsc::Sender<()>,
+}
+
+impl Worker {
+    pub(super) fn new() -> Result<Self, BindError> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| BindError::Runtime { source })?;
+        Ok(Self {
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Runs on a thread of its own until `stop` says cut, and takes sockets until it says
+    /// drain. `lives` is dropped when it is gone.
+    pub(super) fn start<H>(
+        mut self,
+        handler: H,
+        mut sockets: mpsc::UnboundedReceiver<AcceptOn>,
+        stop: Arc<Signal>,
+        lives: mpsc::Sender<()>,
+    ) where
+        H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
+    {
+        let Some(runtime) = self.runtime.take() else {
+            return;
+        };
+        thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::spawn(release::while_idle());
+                let mut loops = JoinSet::new();
+                loop {
+                    select! {
+                        // A socket that was sent before the stop is still accepted on, until its port drains.
+                        biased;
+                        Some(on) = sockets.recv() => {
+                            let handler = handler.clone();
+                            loops.spawn(async move {
+                                let AcceptOn { port, socket, _accepts } = on;
+                                accept(port, socket, handler).await;
+                            });
+                        }
+                        () = stop.reached(Stage::Drain) => break,
+                        Some(_) = loops.join_next() => {}
+                    }
+                }
+                while loops.join_next().await.is_some() {}
+                stop.reached(Stage::Cut).await;
+            });
+            // A name look-up that hangs must not keep the process.
+            runtime.shutdown_background();
+            drop(lives);
+        });
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // An ordinary drop waits, which panics inside another runtime.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Sandboxed WASM plugins: they derive cache keys (`key`), load what is missing (`load`),
+//! and look at requests and responses. The contract is WIT, in `plugin-sdk/wit`.
+//!
+//! [`Plugins::load`] compiles and checks; [`Plugin::key`] and its like call. A plugin
+//! returns a decision and does nothing else: `proxy` acts on it. Inside:
+//! - making: `setup`, `artifact` (file to code), `bounds` (what a file may be made of),
+//!   `compile` (in a process of its own), `kept_code`, `contract` (imports and exports),
+//!   `engine` (wasmtime, threads), `version`, `swap` (one version after another), `health`
+//!   (set aside after failures), `calls` and `redact` (failed calls, for people);
+//! - running: `guest` (one instance), `local` (a thread's instances), `meter` and `outcome`
+//!   (limits, and what a failed call means);
+//! - hooks: `hook` (their names), `decision` (what they come to), `key` with `inputs` and
+//!   `memo`, `load`, `heads` (requests and responses), `reads` (what they see), `seen` (what a
+//!   loader saw of a request), `check` (whether what guests answer is allowed);
+//! - for the kit: `inspect` (what a file has and wants), `words` (manifests in words);
+//! - imports: `log`, `fetch`, `kv`, `impure` (clock and randomness), `wasi`; `wasi_http`
+//!   for components of that kind.
+//!
+//! Invariant: every guest call has a deadline, a memory cap, and only the imports that
+//! the YAML grants; a failed call costs that one call and its instance.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+// The names under which the modules of this crate know the crates below.
+use lamina_base::{telemetry, units};
+use lamina_http as http;
+
+mod artifact;
+mod bindings;
+mod bounds;
+mod calls;
+mod check;
+pub mod compile;
+pub mod config;
+mod contract;
+mod decision;
+mod declared;
+mod engine;
+mod error;
+mod fetch;
+mod guest;
+mod heads;
+mod health;
+mod hook;
+mod impure;
+mod inputs;
+mod inspect;
+mod kept_code;
+mod key;
+mod kv;
+mod load;
+mod local;
+mod log;
+mod manifest;
+mod memo;
+mod meter;
+mod metrics;
+mod names;
+mod outcome;
+mod reads;
+mod redact;
+mod seen;
+mod setup;
+mod swap;
+#[cfg(test)]
+mod tests;
+mod version;
+mod wasi;
+mod wasi_http;
+mod words;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use ::http::header::COOKIE;
+use ::http::request::Parts;
+use ::http::{HeaderMap, StatusCode};
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+
+use meter::TotalMemory;
+use setup::{Job, Workshop};
+use swap::{By, Versions};
+use version::Version;
+
+use crate::units::ByteSize;
+
+pub use bindings::types;
+pub use bounds::{OverLimit, Part};
+pub use calls::FailedCall;
+pub use compile::Compiler;
+pub use contract::PACKAGE as CONTRACT;
+pub use decision::{
+    HeaderChange, KeyDecision, LoadDecision, LoadedResponse, RequestDecision, ResponseChange,
+};
+pub use declared::KeyRules;
+pub use error::{CallError, CallErrorKind, Cause, LoadError};
+pub use fetch::{Fetch, FetchCall, FetchError};
+pub use heads::Head;
+pub use health::Aside;
+pub use hook::Hook;
+pub use inspect::{Anatomy, LiveInstances, Wants, inspect};
+pub use load::LoadRequest;
+pub use manifest::{HeaderNeed, KeyNeeds, Manifest, QueryNeed};
+pub use metrics::PluginFamilies;
+pub use names::NamePattern;
+pub use reads::Reads;
+pub use seen::{Field, RequestReads};
+pub use swap::{GaveWay, Reloaded};
+
+/// The plugins of one configuration.
+#[derive(Default)]
+pub struct Plugins {
+    by_name: BTreeMap<String, Arc<Plugin>>,
+}
+
+/// What plugins need of the program around them.
+pub struct Options<'a> {
+    /// The folder that `file` is relative to: that of the YAML.
+    pub base: PathBuf,
+    /// Where compiled code is kept; made when it is missing. It must be the process's
+    /// own, with mode 0700, else what lies there is ignored.
+    pub cache_dir: Option<PathBuf>,
+    /// Where plugins are compiled.
+    pub compiler: Compiler,
+    /// Linear memory of all instances together.
+    pub max_total_memory: ByteSize,
+    /// Sends a plugin's requests.
+    pub fetch: Fetch,
+    /// URLs of the targets of each upstream.
+    pub upstreams: BTreeMap<String, Vec<String>>,
+    pub families: &'a PluginFamilies,
+}
+
+/// One plugin, whose versions may change while it is called.
+pub struct Plugin {
+    versions: Arc<Versions>,
+}
+
+/// How a plugin is, for people.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Its name in the YAML.
+    pub plugin: String,
+    /// The version that serves: grows with each that is loaded.
+    pub number: u64,
+    /// What it says of itself.
+    pub name: String,
+    pub version: String,
+    /// Of its file.
+    pub sha256: String,
+    /// When it was loaded.
+    pub made: SystemTime,
+    pub hooks: Vec<&'static str>,
+    /// Instances that live, of all versions.
+    pub instances: i64,
+    /// Keys that were other ones when they were derived again, of all versions.
+    pub impure: u64,
+    /// Some: it is set aside.
+    pub aside: Option<Aside>,
+    /// The version that failed, where the one before it serves again.
+    pub gave_way: Option<GaveWay>,
+}
+
+impl Plugins {
+    /// Reads, compiles, checks and starts every plugin, side by side. One that is bad fails
+    /// all, with its name and the reason, and leaves nothing behind.
+    pub async fn load(
+        configs: &BTreeMap<String, config::Plugin>,
+        options: Options<'_>,
+    ) -> Result<Self, LoadError> {
+        let general = |cause| LoadError {
+            plugin: configs.keys().cloned().collect::<Vec<_>>().join("`, `"),
+            cause,
+        };
+        if configs.is_empty() {
+            return Ok(Self::default());
+        }
+        let engine =
+            engine::start(configs).map_err(|e| general(Cause::Engine(format!("{e:#}"))))?;
+        let workshop = Arc::new(Workshop {
+            engine,
+            families: options.families.clone(),
+            base: options.base,
+            cache_dir: options.cache_dir,
+            compiler: options.compiler,
+            total_memory: Arc::new(TotalMemory::new(options.max_total_memory)),
+            fetch: options.fetch,
+            upstreams: options.upstreams,
+            threads: Mutex::default(),
+        });
+        let make = async |(name, config): (&String, &config::Plugin)| {
+            let (job, workshop) = (Job::new(name, config), Arc::clone(&workshop));
+            let seen = job.look(&workshop);
+            let wasm = workshop.read(&job).await?;
+            let first = workshop.make(&job, wasm).await?;
+            Ok(Plugin {
+                versions: Arc::new(Versions::new(job, workshop, first, seen)),
+            })
+        };
+        let making = join_all(configs.iter().map(make)).await;
+        let mut by_name = BTreeMap::new();
+        for (made, name) in making.into_iter().zip(configs.keys()) {
+            let plugin = made.map_err(|cause| LoadError {
+                plugin: name.clone(),
+                cause,
+            })?;
+            by_name.insert(name.clone(), Arc::new(plugin));
+        }
+        Ok(Self { by_name })
+    }
+
+    /// The plugin of this name in the YAML.
+    pub fn get(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.by_name.get(name).cloned()
+    }
+
+    /// All plugins, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Plugin>> {
+        self.by_name.values()
+    }
+
+    /// Takes up new files in the place of old ones, for ever; where the YAML lets it.
+    pub async fn watch(&self) {
+        let watched = self
+            .iter()
+            .filter(|plugin| plugin.versions.job.config.watch);
+        let watches = watched.map(|plugin| Arc::clone(&plugin.versions).watch());
+        join_all(watches).await;
+    }
+
+    /// Loads all anew whose files hold something else; those that can't be go on as they
+    /// are, with a line in the log.
+    pub async fn reload(&self) {
+        join_all(self.iter().map(|plugin| plugin.versions.reload_and_say())).await;
+    }
+}
+
+impl Plugin {
+    /// Its name in the YAML.
+    pub fn name(&self) -> &str {
+        &self.versions.job.name
+    }
+
+    /// What the version that serves says about itself.
+    pub fn manifest(&self) -> Manifest {
+        self.versions.current.load().manifest.clone()
+    }
+
+    /// Whether the version that serves has this hook, by a call or by declaration.
+    pub fn has(&self, hook: Hook) -> bool {
+        self.versions.current.load().has(hook)
+    }
+
+    /// Notes that a route uses it for this hook: no version without it will serve.
+    ///
+    /// # Errors
+    /// When the version that serves does not have it.
+    pub fn require(&self, hook: Hook) -> Result<(), LoadError> {
+        self.versions.require(hook)
+    }
+
+    /// The key of a request, derived on the calling thread: from its memory, natively,
+    /// or by a call that takes `key_timeout` at most. `host` is the client's, in lower
+    /// case, without a default port.
+    ///
+    /// # Errors
+    /// When the call fails, or the plugin is set aside.
+    pub fn key(&self, request: &Parts, host: &str) -> Result<Arc<KeyDecision>, CallError> {
+        let version = self.versions.current.load();
+        if let Some(rules) = &version.manifest.declarative {
+            return Ok(Arc::new(rules.derive(request, host)));
+        }
+        match &version.keys {
+            Some(keys) => self.judged(&version, keys.derive(request, host)),
+            None => Ok(Arc::new(KeyDecision::Default)),
+        }
+    }
+
+    /// What becomes of a request, decided on the calling thread within `hook_timeout`.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key).
+    pub fn on_request(&self, head: Head<'_>) -> Result<RequestDecision, CallError> {
+        let version = self.versions.current.load();
+        match &version.heads {
+            Some(heads) => self.judged(&version, heads.on_request(head)),
+            None => Ok(RequestDecision::Next),
+        }
+    }
+
+    /// How a response to `head` is changed, decided on the calling thread within
+    /// `hook_timeout`.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key).
+    pub fn on_response(
+        &self,
+        head: Head<'_>,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<Option<ResponseChange>, CallError> {
+        let version = self.versions.current.load();
+        match &version.heads {
+            Some(heads) => self.judged(&version, heads.on_response(head, status, headers)),
+            None => Ok(None),
+        }
+    }
+
+    /// The query as the key that it derives holds it, as far as its manifest says. None:
+    /// nothing of it.
+    pub fn keyed_query(&self, query: &str) -> Option<String> {
+        let version = self.versions.current.load();
+        let pieces = match &version.manifest.declarative {
+            Some(rules) => rules.pieces(query),
+            None => version.manifest.needs.pieces(query),
+        };
+        (!pieces.is_empty()).then(|| pieces.join("&"))
+    }
+
+    /// Whether its guest derives keys from a whole query: nothing says what these hold of it.
+    pub fn keys_by_code(&self) -> bool {
+        let version = self.versions.current.load();
+        let manifest = &version.manifest;
+        manifest.declarative.is_none() && manifest.needs.query == QueryNeed::Whole
+    }
+
+    /// Whether the key that it derives depends on this.
+    pub fn keys_by(&self, field: &Field) -> bool {
+        let version = self.versions.current.load();
+        match &version.manifest.declarative {
+            Some(rules) => rules.covers(field),
+            None => version.manifest.needs.covers(field),
+        }
+    }
+
+    /// Whether its hooks other than `key` are shown this of a request, as its manifest says.
+    pub fn reads(&self, field: &Field) -> bool {
+        let version = self.versions.current.load();
+        let reads = &version.manifest.reads;
+        match field {
+            Field::Header(name) => reads.reads_header(name),
+            Field::Cookie(name) => reads.reads_header(&COOKIE) || reads.reads_cookie(name),
+            Field::Parameter(_) => true,
+        }
+    }
+
+    /// Whether what it does with a request may go by more than its URL and its client's
+    /// address: headers that it reads, what it keeps, the time, randomness.
+    pub fn sees_more_than_urls(&self) -> bool {
+        let config = &self.versions.job.config;
+        let reads = &self.versions.current.load().manifest.reads;
+        !config.grant.is_empty() || config.wasi == config::Wasi::Minimal || !reads.is_empty()
+    }
+
+    /// What its loader would see of a request, as far as its manifest says.
+    pub fn would_see(&self, headers: &HeaderMap, query: Option<&str>) -> RequestReads {
+        let version = self.versions.current.load();
+        match version
+            .loader
+            .as_ref()
+            .filter(|loader| loader.is_declared())
+        {
+            Some(_) => RequestReads::declared(&version.manifest.reads, headers, query),
+            None => RequestReads::default(),
+        }
+    }
+
+    /// Whether its loader, if it has one, says what it reads of a request.
+    pub fn declares_reads(&self) -> bool {
+        let version = self.versions.current.load();
+        version
+            .loader
+            .as_ref()
+            .is_none_or(|loader| loader.is_declared())
+    }
+
+    /// Has the guest answer a request; with what it saw of it. Dropping the future ends the call.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key), and when too many calls are under way.
+    pub async fn load(
+        &self,
+        request: LoadRequest,
+    ) -> Result<(LoadDecision, RequestReads), CallError> {
+        let version = self.versions.current.load_full();
+        match &version.loader {
+            Some(loader) => self.judged(&version, loader.load(request).await),
+            None => Err(CallError::invalid("there is no `load` hook")),
+        }
+    }
+
+    /// What its response hook sees of a request, as its manifest says.
+    pub fn response_sees(&self, headers: &HeaderMap, query: Option<&str>) -> RequestReads {
+        let version = self.versions.current.load();
+        RequestReads::declared(&version.manifest.reads, headers, query)
+    }
+
+    fn judged<T>(
+        &self,
+        version: &Arc<Version>,
+        answer: Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        if answer.is_err() {
+            self.versions.fall_back(version);
+        }
+        answer
+    }
+
+    /// Takes up what the file holds now, as an operator's word about this plugin: also what
+    /// failed and gave way, and in the place of what was set aside.
+    ///
+    /// # Errors
+    /// When that can't serve; what served goes on.
+    pub async fn reload(&self) -> Result<Reloaded, LoadError> {
+        self.versions.reload(By::Operator).await
+    }
+
+    /// Sets the version that serves aside until [`resume`](Self::resume), or until
+    /// [`reload`](Self::reload) brings another; so is one that a new file brings.
+    pub fn set_aside(&self) {
+        self.versions.set_aside();
+    }
+
+    /// Has the version that serves be called again.
+    pub fn resume(&self) {
+        self.versions.current.load().blueprint.health.resume();
+    }
+
+    /// Its last calls that failed, the newest first.
+    pub fn failed_calls(&self) -> Vec<FailedCall> {
+        self.versions.job.calls.all()
+    }
+
+    /// Its `config` in the YAML, without secrets.
+    pub fn shown_config(&self) -> serde_json::Value {
+        redact::config(&self.versions.job.config.config)
+    }
+
+    /// How it is.
+    pub fn report(&self) -> Report {
+        let version = self.versions.current.load();
+        let hooks = Hook::ALL.into_iter().filter(|hook| version.has(*hook));
+        Report {
+            plugin: self.name().to_owned(),
+            number: version.identity().number,
+            name: version.manifest.name.clone(),
+            version: version.manifest.version.clone(),
+            sha256: version.identity().sha256.to_string(),
+            made: version.made,
+            hooks: hooks.map(Hook::as_str).collect(),
+            instances: version.blueprint.metrics.instances.get(),
+            impure: version.blueprint.metrics.impure.get(),
+            aside: version.blueprint.health.aside(Instant::now()),
+            gave_way: self.versions.gave_way(),
+        }
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,244 @@
+//! What a loader saw of a request: what one that the cache takes for the same may have
+//! otherwise. `proxy` compares it with what the key covers.
+//!
+//! A plugin of our contract sees what its manifest `reads`, and the query. A `wasi:http`
+//! component may look at anything; what it hands on as it came ([`Handed`]) it surely used.
+//! Method, scheme, host and path are in every key.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::{COOKIE, HOST, HeaderMap, HeaderName};
+
+use super::load::LoadRequest;
+use super::reads::Reads;
+use super::{check, names};
+
+/// One thing of a request.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Field {
+    Header(HeaderName),
+    /// By name.
+    Cookie(Box<[u8]>),
+    /// By the name as the request spells it; what holds `;` is here as a whole.
+    Parameter(Box<str>),
+}
+
+/// What a loader saw of a request.
+#[derive(Clone, Default, Debug)]
+pub struct RequestReads {
+    /// What the request has.
+    pub fields: Vec<Field>,
+    /// What the loader would have read, and saw that it is not there.
+    pub absent: Vec<Field>,
+}
+
+/// Bytes of a name that people get to see.
+const MAX_SHOWN: usize = 64;
+
+impl RequestReads {
+    /// What a plugin that `reads` this gets of a request.
+    pub(super) fn declared(reads: &Reads, headers: &HeaderMap, query: Option<&str>) -> Self {
+        let read = |name: &&HeaderName| is_news(name) && reads.reads_header(name);
+        let headers_read = headers.keys().filter(read).cloned().map(Field::Header);
+        let mut fields: Vec<Field> = headers_read.collect();
+        let whole = reads.reads_header(&COOKIE);
+        for (name, _) in cookies(headers) {
+            if whole || reads.reads_cookie(name) {
+                fields.push(Field::Cookie(name.into()));
+            }
+        }
+        fields.extend(
+            query
+                .into_iter()
+                .flat_map(parameters)
+                .map(|(field, _)| field),
+        );
+        let absent = reads.named().filter(|field| match field {
+            Field::Header(name) => *name == COOKIE || is_news(name) && !headers.contains_key(name),
+            _ => true,
+        });
+        Self {
+            absent: absent.collect(),
+            fields,
+        }
+    }
+}
+
+/// What a `wasi:http` component hands on of the request that it answers.
+pub(super) struct Handed {
+    asked: Arc<LoadRequest>,
+    fields: HashSet<Field>,
+}
+
+impl Handed {
+    pub(super) fn of(asked: Arc<LoadRequest>) -> Self {
+        Self {
+            asked,
+            fields: HashSet::new(),
+        }
+    }
+
+    /// Notes what is in an outgoing request as it came in.
+    pub(super) fn note(&mut self, headers: &HeaderMap, query: Option<&str>) {
+        let asked = &self.asked;
+        for (name, value) in headers.iter().filter(|(name, _)| is_news(name)) {
+            let mut given = asked.headers.get_all(name).iter();
+            if !check::is_of_the_connection(name) && given.any(|line| line == value) {
+                self.fields.insert(Field::Header(name.clone()));
+            }
+        }
+        for pair in cookies(headers) {
+            if cookies(&asked.headers).any(|given| given == pair) {
+                self.fields.insert(Field::Cookie(pair.0.into()));
+            }
+        }
+        let given: Vec<_> = asked.path_and_query.query().into_iter().collect();
+        for (field, piece) in query.into_iter().flat_map(parameters) {
+            let as_it_came = |(_, given): (_, &str)| given == piece;
+            if given.iter().copied().flat_map(parameters).any(as_it_came) {
+                self.fields.insert(field);
+            }
+        }
+    }
+
+    pub(super) fn seen(self) -> RequestReads {
+        RequestReads {
+            fields: self.fields.into_iter().collect(),
+            absent: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = match self {
+            Self::Header(name) => ("header", name.to_string()),
+            Self::Cookie(name) => ("cookie", name.escape_ascii().to_string()),
+            Self::Parameter(name) => ("query parameter", name.to_string()),
+        };
+        write!(f, "{kind} `{}`", check::one_line(&name, MAX_SHOWN))
+    }
+}
+
+/// Cookies are looked at one by one, and the host is in every key.
+fn is_news(name: &HeaderName) -> bool {
+    *name != COOKIE && *name != HOST
+}
+
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = headers.get_all(COOKIE).into_iter();
+    lines.flat_map(|line| names::cookies(line.as_bytes()))
+}
+
+/// A query's parameters, each with its piece.
+fn parameters(query: &str) -> impl Iterator<Item = (Field, &str)> {
+    let pieces = query.split('&').filter(|piece| !piece.is_empty());
+    pieces.map(|piece| {
+        let name = match piece.split_once('=') {
+            Some((name, _)) if !piece.contains(';') => name,
+            _ => piece,
+        };
+        (Field::Parameter(name.into()), piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use http::{HeaderValue, Method};
+
+    use super::*;
+    use crate::declared::KeyRules;
+    use crate::types;
+
+    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let line = |(name, value): &(&'static str, &'static str)| {
+            let name = HeaderName::from_static(name);
+            (name, HeaderValue::from_static(value))
+        };
+        lines.iter().map(line).collect()
+    }
+
+    fn shown(fields: &[Field]) -> Vec<String> {
+        let mut shown: Vec<_> = fields.iter().map(Field::to_string).collect();
+        shown.sort();
+        shown
+    }
+
+    #[test]
+    fn what_is_declared_and_there_is_seen_and_what_is_not_there_is_absent() {
+        let texts = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        let reads = Reads::read(&types::Reads {
+            headers: texts(&["x-a", "x-b", "y-*", "host"]),
+            cookies: texts(&["id", "no"]),
+        });
+        let headers = map(&[
+            ("x-a", "1"),
+            ("y-1", "1"),
+            ("z", "1"),
+            ("host", "h"),
+            ("cookie", "id=1; k=2"),
+        ]);
+        let seen = RequestReads::declared(&reads.unwrap(), &headers, Some("q=1&&p"));
+        assert_eq!(
+            shown(&seen.fields),
+            [
+                "cookie `id`",
+                "header `x-a`",
+                "header `y-1`",
+                "query parameter `p`",
+                "query parameter `q`"
+            ]
+        );
+        assert_eq!(
+            shown(&seen.absent),
+            ["cookie `id`", "cookie `no`", "header `x-b`"]
+        );
+    }
+
+    #[test]
+    fn what_is_handed_on_as_it_came_is_seen() {
+        let mut handed = Handed::of(Arc::new(LoadRequest {
+            method: Method::GET,
+            scheme: http::uri::Scheme::HTTP,
+            host: "shop".into(),
+            path_and_query: "/p?a=1&b=2".parse().unwrap(),
+            headers: map(&[("x-a", "1"), ("x-b", "2"), ("cookie", "id=1; k=2")]),
+            body: Default::default(),
+            route: "test".into(),
+            deadline: Instant::now(),
+        }));
+        let outgoing = map(&[
+            ("x-a", "1"),
+            ("x-b", "other"),
+            ("x-c", "1"),
+            ("cookie", "k=2"),
+        ]);
+        handed.note(&outgoing, Some("b=2&a=other"));
+        assert_eq!(
+            shown(&handed.seen().fields),
+            ["cookie `k`", "header `x-a`", "query parameter `b`"]
+        );
+    }
+
+    #[test]
+    fn declared_rules_cover_what_they_put_into_the_key() {
+        let rules = KeyRules::read(types::KeyRules {
+            keep: None,
+            drop: vec!["utm_*".into()],
+            sort: false,
+            headers: vec!["x-*".into()],
+            cookies: vec!["id".into()],
+        });
+        let rules = rules.unwrap();
+        let covers = |field| rules.covers(&field);
+        assert!(covers(Field::Header(HeaderName::from_static("x-a"))));
+        assert!(!covers(Field::Header(HeaderName::from_static("y"))));
+        assert!(covers(Field::Cookie(b"id"[..].into())) && !covers(Field::Cookie(b"k"[..].into())));
+        assert!(covers(Field::Parameter("q".into())));
+        assert!(!covers(Field::Parameter("utm_a".into())));
+    }
+}
