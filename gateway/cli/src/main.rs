@@ -1,5 +1,6 @@
 //! Arguments, exit codes, signals; no logic.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod demo;

@@ -5,8 +5,8 @@
 //! they are the msgpack of one, read without a tag, with one, and out of gzip and zstd.
 
 use bytes::Bytes;
-use lamina_cluster::bus::event::{Event, MAX_BYTES, MAX_KEYS, MAX_TEXT, Malformed, Shape};
 use lamina_base::hc1::{Codec, Compression, PLAIN};
+use lamina_cluster::bus::event::{Event, MAX_BYTES, MAX_KEYS, MAX_TEXT, Malformed, Shape};
 
 pub fn check(data: &[u8]) {
     match data.split_first() {

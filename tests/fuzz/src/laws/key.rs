@@ -6,9 +6,9 @@
 use http::HeaderName;
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
+use lamina_base::pattern::Pattern;
 use lamina_cache::config;
 use lamina_cache::key::{KeyBuf, KeyId, Subject, Template, describe};
-use lamina_base::pattern::Pattern;
 
 use crate::input;
 

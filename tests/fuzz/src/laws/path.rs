@@ -4,10 +4,10 @@
 //! Input: lines, each a path with its query, or a text that selects paths.
 
 use http::Uri;
+use lamina_base::pattern::Pattern;
 use lamina_http::path::{
     EscapedSlash, Rules, Slashes, arrive, normal, readings, remove_dot_segments, text,
 };
-use lamina_base::pattern::Pattern;
 
 use crate::input;
 

@@ -8,12 +8,10 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, COOKIE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use lamina_cache::config::{self, Mode};
-use lamina_cache::policy::{
-    Came, Credentials, Exchange, Lifetime, Policy, Refusal, Source, Terms,
-};
-use lamina_http::cache_control::MAX_DELTA_SECONDS;
 use lamina_base::units;
+use lamina_cache::config::{self, Mode};
+use lamina_cache::policy::{Came, Credentials, Exchange, Lifetime, Policy, Refusal, Source, Terms};
+use lamina_http::cache_control::MAX_DELTA_SECONDS;
 
 use crate::input;
 

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use lamina_base::pattern::Pattern;
 use lamina_cache::entry::{Entry, Marks};
 use lamina_cache::freshness::Freshness;
 use lamina_cache::key::{Field, Key, KeyBuf, hash64};
 use lamina_cache::purge::{Author, Kind, Order, PurgeLog, Selector, Verdict};
 use lamina_cache::tags;
-use lamina_base::pattern::Pattern;
 
 use crate::input;
 

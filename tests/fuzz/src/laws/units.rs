@@ -4,9 +4,9 @@
 
 use std::net::IpAddr;
 
+use lamina_base::units::{ByteSize, Duration};
 use lamina_cache::key::KeyId;
 use lamina_http::cidr::Cidr;
-use lamina_base::units::{ByteSize, Duration};
 
 use crate::input;
 
