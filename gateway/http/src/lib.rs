@@ -52,4 +52,6 @@ pub mod reference;
 pub mod sensitive;
 pub mod server;
 pub mod trace;
+#[cfg(test)]
+mod upgrade_hazards;
 pub mod vary;
