@@ -13,14 +13,14 @@ pub fn pause(failures: u32, min: Duration, max: Duration) -> Duration {
 /// Times without a connection, each told when it begins and when it ends, and not with every
 /// attempt.
 #[derive(Default)]
-pub struct Outages {
+pub struct OutageTracker {
     began: Option<Instant>,
     was_told: bool,
 }
 
 /// What is logged about a connection that has been made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Connected {
+pub enum ConnectionNotice {
     /// For the first time.
     First,
     /// After a time without that was told.
@@ -29,7 +29,7 @@ pub enum Connected {
     Unsaid,
 }
 
-impl Outages {
+impl OutageTracker {
     /// There is no connection; `is_news`: that is being told.
     pub fn fails(&mut self, is_news: bool) {
         self.began.get_or_insert_with(Instant::now);
@@ -37,17 +37,17 @@ impl Outages {
     }
 
     /// There is one.
-    pub fn end(&mut self) -> Connected {
+    pub fn end(&mut self) -> ConnectionNotice {
         let began = self.began.take();
         match (began, std::mem::take(&mut self.was_told)) {
-            (None, _) => Connected::First,
-            (Some(began), true) => Connected::After(began.elapsed()),
-            (Some(_), false) => Connected::Unsaid,
+            (None, _) => ConnectionNotice::First,
+            (Some(began), true) => ConnectionNotice::After(began.elapsed()),
+            (Some(_), false) => ConnectionNotice::Unsaid,
         }
     }
 }
 
-impl Connected {
+impl ConnectionNotice {
     /// Seconds without a connection, for the line of the log that is due; none: none is.
     pub fn line(self) -> Option<f64> {
         match self {
@@ -76,11 +76,11 @@ mod tests {
 
     #[test]
     fn an_outage_ends_with_a_line_where_it_began_with_one() {
-        let mut outages = Outages::default();
-        assert_eq!(outages.end(), Connected::First);
+        let mut outages = OutageTracker::default();
+        assert_eq!(outages.end(), ConnectionNotice::First);
         outages.fails(true);
         outages.fails(false);
-        assert!(matches!(outages.end(), Connected::After(_)));
+        assert!(matches!(outages.end(), ConnectionNotice::After(_)));
         outages.fails(false);
         assert_eq!(outages.end().line(), None);
     }

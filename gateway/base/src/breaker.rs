@@ -17,13 +17,13 @@ pub struct Breaker {
 }
 
 struct BreakerState {
-    position: Position,
+    position: BreakerPhase,
     /// Grows with every transition.
     epoch: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Position {
+enum BreakerPhase {
     Closed {
         failures: u32,
     },
@@ -45,13 +45,13 @@ pub struct Permit {
 
 /// Whether calls pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Passage {
+pub enum CircuitState {
     Closed,
     HalfOpen,
     Open,
 }
 
-impl Passage {
+impl CircuitState {
     /// The word in logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,7 +66,7 @@ impl Breaker {
     /// Opens after `threshold` failures in a row (0: never), for `cooldown`.
     pub fn new(threshold: u32, cooldown: Duration) -> Self {
         let state = BreakerState {
-            position: Position::Closed { failures: 0 },
+            position: BreakerPhase::Closed { failures: 0 },
             epoch: 0,
         };
         Self {
@@ -80,14 +80,16 @@ impl Breaker {
     pub fn admit(&self, now: Instant) -> Option<Permit> {
         let mut state = self.state.lock();
         let probe = match state.position {
-            Position::Closed { .. } => false,
-            Position::Open { until } => now >= until,
+            BreakerPhase::Closed { .. } => false,
+            BreakerPhase::Open { until } => now >= until,
             // A probe that was lost must not shut the door for ever.
-            Position::Probing { since } => now.saturating_duration_since(since) >= self.cooldown,
+            BreakerPhase::Probing { since } => {
+                now.saturating_duration_since(since) >= self.cooldown
+            }
         };
         match (probe, state.position) {
-            (true, _) => state.go(Position::Probing { since: now }),
-            (false, Position::Closed { .. }) => {}
+            (true, _) => state.go(BreakerPhase::Probing { since: now }),
+            (false, BreakerPhase::Closed { .. }) => {}
             (false, _) => return None,
         }
         Some(Permit { epoch: state.epoch })
@@ -100,9 +102,9 @@ impl Breaker {
             return;
         }
         match state.position {
-            Position::Closed { ref mut failures } => *failures = 0,
-            Position::Probing { .. } | Position::Open { .. } => {
-                state.go(Position::Closed { failures: 0 });
+            BreakerPhase::Closed { ref mut failures } => *failures = 0,
+            BreakerPhase::Probing { .. } | BreakerPhase::Open { .. } => {
+                state.go(BreakerPhase::Closed { failures: 0 });
             }
         }
     }
@@ -114,15 +116,15 @@ impl Breaker {
             return false;
         }
         let opens = match state.position {
-            Position::Closed { ref mut failures } => {
+            BreakerPhase::Closed { ref mut failures } => {
                 *failures += 1;
                 self.threshold > 0 && *failures >= self.threshold
             }
-            Position::Probing { .. } => true,
-            Position::Open { .. } => false,
+            BreakerPhase::Probing { .. } => true,
+            BreakerPhase::Open { .. } => false,
         };
         if opens {
-            state.go(Position::Open {
+            state.go(BreakerPhase::Open {
                 until: now + self.cooldown,
             });
         }
@@ -132,23 +134,23 @@ impl Breaker {
     /// What was broken is known to work again: calls pass.
     pub fn close(&self) {
         let mut state = self.state.lock();
-        if !matches!(state.position, Position::Closed { .. }) {
-            state.go(Position::Closed { failures: 0 });
+        if !matches!(state.position, BreakerPhase::Closed { .. }) {
+            state.go(BreakerPhase::Closed { failures: 0 });
         }
     }
 
     /// Where it stands.
-    pub fn passage(&self) -> Passage {
+    pub fn passage(&self) -> CircuitState {
         match self.state.lock().position {
-            Position::Closed { .. } => Passage::Closed,
-            Position::Probing { .. } => Passage::HalfOpen,
-            Position::Open { .. } => Passage::Open,
+            BreakerPhase::Closed { .. } => CircuitState::Closed,
+            BreakerPhase::Probing { .. } => CircuitState::HalfOpen,
+            BreakerPhase::Open { .. } => CircuitState::Open,
         }
     }
 }
 
 impl BreakerState {
-    fn go(&mut self, position: Position) {
+    fn go(&mut self, position: BreakerPhase) {
         self.position = position;
         self.epoch += 1;
     }
@@ -180,7 +182,7 @@ mod tests {
             }
             breaker.succeeded(&breaker.admit(now).unwrap());
         }
-        assert_eq!(breaker.passage(), Passage::Closed);
+        assert_eq!(breaker.passage(), CircuitState::Closed);
         assert!(open(now).admit(now).is_none());
     }
 
@@ -211,7 +213,7 @@ mod tests {
             breaker.failed(&permit, now);
         }
         breaker.succeeded(&late);
-        assert_eq!(breaker.passage(), Passage::Open);
+        assert_eq!(breaker.passage(), CircuitState::Open);
     }
 
     #[test]

@@ -46,7 +46,7 @@ const KEPT_PERCENT: usize = 85;
 
 /// How something is compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Codec {
+pub enum EnvelopeCodec {
     /// libdeflate's levels, 1 to 12.
     Gzip { level: u8 },
     /// zstd's levels, 1 to 22.
@@ -56,14 +56,14 @@ pub enum Codec {
 /// When and how it is compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Compression {
-    pub codec: Codec,
+    pub codec: EnvelopeCodec,
     /// What has less msgpack is left as it is.
     pub min_bytes: usize,
 }
 
 /// Why bytes have no such form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum EnvelopeError {
     /// They do not begin with one of the tags.
     Tag,
     /// They end too early.
@@ -78,13 +78,13 @@ impl Default for Compression {
     /// As the seed does: gzip from 64 KiB on.
     fn default() -> Self {
         Self {
-            codec: Codec::GZIP,
+            codec: EnvelopeCodec::GZIP,
             min_bytes: 64 << 10,
         }
     }
 }
 
-impl Codec {
+impl EnvelopeCodec {
     /// gzip as it is written unless configured otherwise.
     pub const GZIP: Self = Self::Gzip { level: 6 };
     /// zstd likewise.
@@ -97,8 +97,8 @@ impl Compression {
         let packed = plain.get(TAG..)?;
         let most = packed.len() / 100 * KEPT_PERCENT + packed.len() % 100 * KEPT_PERCENT / 100;
         let mut out = match self.codec {
-            Codec::Gzip { level } => gzip(packed, level, most),
-            Codec::Zstd { level } => zstd(packed, level, most),
+            EnvelopeCodec::Gzip { level } => gzip(packed, level, most),
+            EnvelopeCodec::Zstd { level } => zstd(packed, level, most),
         }?;
         out.shrink_to_fit();
         Some(out)
@@ -135,16 +135,16 @@ fn room(tag: &[u8; TAG], most: usize) -> Vec<u8> {
 ///
 /// # Errors
 /// Everything that is not such bytes, and what would take more.
-pub fn expand(bytes: &Bytes, limit: usize) -> Result<Bytes, Fault> {
+pub fn expand(bytes: &Bytes, limit: usize) -> Result<Bytes, EnvelopeError> {
     let Some((tag, body)) = bytes.split_first_chunk::<TAG>() else {
-        return Err(Fault::Truncated);
+        return Err(EnvelopeError::Truncated);
     };
     match tag {
-        PLAIN if body.len() > limit => Err(Fault::TooLarge),
+        PLAIN if body.len() > limit => Err(EnvelopeError::TooLarge),
         PLAIN => Ok(bytes.slice(TAG..)),
         GZIP => gunzip(body, limit).map(Bytes::from),
         ZSTD => unzstd(body, limit).map(Bytes::from),
-        _ => Err(Fault::Tag),
+        _ => Err(EnvelopeError::Tag),
     }
 }
 
@@ -153,27 +153,27 @@ pub fn expand(bytes: &Bytes, limit: usize) -> Result<Bytes, Fault> {
 /// # Errors
 /// When the bytes do not begin with one of the tags. What is damaged is an error of the reader:
 /// [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) where it ends too early.
-pub fn reader(bytes: &[u8]) -> Result<Box<dyn BufRead + '_>, Fault> {
+pub fn reader(bytes: &[u8]) -> Result<Box<dyn BufRead + '_>, EnvelopeError> {
     let Some((tag, body)) = bytes.split_first_chunk::<TAG>() else {
-        return Err(Fault::Truncated);
+        return Err(EnvelopeError::Truncated);
     };
     Ok(match tag {
         PLAIN => Box::new(body),
         GZIP => Box::new(BufReader::with_capacity(STEP, GzDecoder::new(body))),
         ZSTD => {
-            let mut from = Decoder::with_buffer(body).map_err(|_| Fault::Damaged)?;
+            let mut from = Decoder::with_buffer(body).map_err(|_| EnvelopeError::Damaged)?;
             from.window_log_max(ZSTD_WINDOW_BITS)
-                .map_err(|_| Fault::Damaged)?;
+                .map_err(|_| EnvelopeError::Damaged)?;
             Box::new(BufReader::with_capacity(STEP, from.single_frame()))
         }
-        _ => return Err(Fault::Tag),
+        _ => return Err(EnvelopeError::Tag),
     })
 }
 
 /// Bytes of a piece, and by which the output grows when the length at gzip's end was wrong.
 const STEP: usize = 64 << 10;
 
-fn gunzip(body: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
+fn gunzip(body: &[u8], limit: usize) -> Result<Vec<u8>, EnvelopeError> {
     let mut inflate = Decompress::new_gzip(WINDOW_BITS);
     // One byte more than fits, so that a full output means that it is too large.
     let most = limit.saturating_add(1);
@@ -182,18 +182,18 @@ fn gunzip(body: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
         let rest = usize::try_from(inflate.total_in())
             .ok()
             .and_then(|read| body.get(read..))
-            .ok_or(Fault::Damaged)?;
+            .ok_or(EnvelopeError::Damaged)?;
         let status = inflate
             .decompress_vec(rest, &mut out, FlushDecompress::None)
-            .map_err(|_| Fault::Damaged)?;
+            .map_err(|_| EnvelopeError::Damaged)?;
         if out.len() > limit {
-            return Err(Fault::TooLarge);
+            return Err(EnvelopeError::TooLarge);
         }
         match status {
             Status::StreamEnd if inflate.total_in() == body.len() as u64 => return Ok(out),
-            Status::StreamEnd => return Err(Fault::Damaged),
+            Status::StreamEnd => return Err(EnvelopeError::Damaged),
             Status::Ok | Status::BufError if out.len() < out.capacity() => {
-                return Err(Fault::Truncated);
+                return Err(EnvelopeError::Truncated);
             }
             Status::Ok | Status::BufError => {
                 out.reserve_exact((most - out.len()).min(out.len().max(STEP)));
@@ -212,22 +212,26 @@ fn likely_length(body: &[u8]) -> usize {
     said.min(body.len().saturating_mul(GZIP_RATIO)) + 1
 }
 
-fn unzstd(body: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
+fn unzstd(body: &[u8], limit: usize) -> Result<Vec<u8>, EnvelopeError> {
     let length = match zstd_safe::get_frame_content_size(body) {
-        Ok(Some(length)) => usize::try_from(length).map_err(|_| Fault::TooLarge)?,
-        Ok(None) | Err(_) => return Err(Fault::Damaged),
+        Ok(Some(length)) => usize::try_from(length).map_err(|_| EnvelopeError::TooLarge)?,
+        Ok(None) | Err(_) => return Err(EnvelopeError::Damaged),
     };
     if length > limit {
-        return Err(Fault::TooLarge);
+        return Err(EnvelopeError::TooLarge);
     }
     match find_frame_compressed_size(body) {
-        Err(_) => return Err(Fault::Truncated),
-        Ok(frame) if frame != body.len() => return Err(Fault::Damaged),
-        Ok(_) if length > body.len().saturating_mul(ZSTD_RATIO) => return Err(Fault::TooLarge),
+        Err(_) => return Err(EnvelopeError::Truncated),
+        Ok(frame) if frame != body.len() => return Err(EnvelopeError::Damaged),
+        Ok(_) if length > body.len().saturating_mul(ZSTD_RATIO) => {
+            return Err(EnvelopeError::TooLarge);
+        }
         Ok(_) => {}
     }
-    let out = bulk::decompress(body, length).map_err(|_| Fault::Damaged)?;
-    (out.len() == length).then_some(out).ok_or(Fault::Damaged)
+    let out = bulk::decompress(body, length).map_err(|_| EnvelopeError::Damaged)?;
+    (out.len() == length)
+        .then_some(out)
+        .ok_or(EnvelopeError::Damaged)
 }
 
 #[cfg(test)]
@@ -241,7 +245,10 @@ mod tests {
         // A zstd frame of one byte that claims 20 MiB.
         let claim = (20_u32 << 20).to_le_bytes();
         let frame = [b"HC1Z\x28\xb5\x2f\xfd\xa0", &claim[..], b"\x09\0\0x"].concat();
-        assert_eq!(expand(&frame.into(), 25 << 20), Err(Fault::TooLarge));
+        assert_eq!(
+            expand(&frame.into(), 25 << 20),
+            Err(EnvelopeError::TooLarge)
+        );
     }
 
     #[test]
@@ -249,6 +256,6 @@ mod tests {
         let bytes = Bytes::from_static(b"HC1M\x80");
         let packed = expand(&bytes, 1).unwrap();
         assert!(bytes.as_ptr_range().contains(&packed.as_ptr()));
-        assert_eq!(expand(&bytes, 0), Err(Fault::TooLarge));
+        assert_eq!(expand(&bytes, 0), Err(EnvelopeError::TooLarge));
     }
 }

@@ -12,19 +12,19 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pattern {
     source: Box<str>,
-    form: Form,
+    form: PatternForm,
 }
 
 /// Nearly every pattern is a text or a prefix, which routes compare on every request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Form {
+enum PatternForm {
     Text(Box<str>),
     Prefix(Box<str>),
-    Tokens(Box<[Token]>),
+    Tokens(Box<[PatternToken]>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Token {
+enum PatternToken {
     Run,
     One,
     Char(char),
@@ -35,32 +35,32 @@ impl Pattern {
     pub fn new(source: &str) -> Self {
         Self {
             source: source.into(),
-            form: Form::of(tokens(source)),
+            form: PatternForm::of(tokens(source)),
         }
     }
 
     /// Whether the whole of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
         match &self.form {
-            Form::Text(whole) => text == &**whole,
-            Form::Prefix(prefix) => text.starts_with(&**prefix),
-            Form::Tokens(tokens) => matches(tokens, text),
+            PatternForm::Text(whole) => text == &**whole,
+            PatternForm::Prefix(prefix) => text.starts_with(&**prefix),
+            PatternForm::Tokens(tokens) => matches(tokens, text),
         }
     }
 
     /// The one text that matches, where there is just one.
     pub fn literal(&self) -> Option<&str> {
         match &self.form {
-            Form::Text(whole) => Some(whole),
-            Form::Prefix(_) | Form::Tokens(_) => None,
+            PatternForm::Text(whole) => Some(whole),
+            PatternForm::Prefix(_) | PatternForm::Tokens(_) => None,
         }
     }
 
     /// The text that all that matches begins with, where that is all there is to it.
     pub fn prefix(&self) -> Option<&str> {
         match &self.form {
-            Form::Prefix(prefix) => Some(prefix),
-            Form::Text(_) | Form::Tokens(_) => None,
+            PatternForm::Prefix(prefix) => Some(prefix),
+            PatternForm::Text(_) | PatternForm::Tokens(_) => None,
         }
     }
 
@@ -85,11 +85,11 @@ impl Pattern {
     /// What is before the first wildcard: all that matches begins with it.
     pub fn beginning(&self) -> String {
         match &self.form {
-            Form::Text(text) | Form::Prefix(text) => text.to_string(),
-            Form::Tokens(tokens) => {
+            PatternForm::Text(text) | PatternForm::Prefix(text) => text.to_string(),
+            PatternForm::Tokens(tokens) => {
                 let chars = tokens.iter().map_while(|token| match token {
-                    Token::Char(c) => Some(*c),
-                    Token::Run | Token::One => None,
+                    PatternToken::Char(c) => Some(*c),
+                    PatternToken::Run | PatternToken::One => None,
                 });
                 chars.collect()
             }
@@ -99,15 +99,15 @@ impl Pattern {
     /// What is behind the last wildcard: all that matches ends with it.
     pub fn end(&self) -> String {
         match &self.form {
-            Form::Text(text) => text.to_string(),
-            Form::Prefix(_) => String::new(),
-            Form::Tokens(tokens) => {
-                let is_char = |token: &Token| matches!(token, Token::Char(_));
+            PatternForm::Text(text) => text.to_string(),
+            PatternForm::Prefix(_) => String::new(),
+            PatternForm::Tokens(tokens) => {
+                let is_char = |token: &PatternToken| matches!(token, PatternToken::Char(_));
                 let wild = tokens.iter().rposition(|token| !is_char(token));
                 let after = wild.map_or(0, |at| at + 1);
                 let chars = tokens[after..].iter().filter_map(|token| match token {
-                    Token::Char(c) => Some(*c),
-                    Token::Run | Token::One => None,
+                    PatternToken::Char(c) => Some(*c),
+                    PatternToken::Run | PatternToken::One => None,
                 });
                 chars.collect()
             }
@@ -117,9 +117,9 @@ impl Pattern {
     /// Whether what matches still does with anything behind it: it ends with a `*`.
     pub fn is_open(&self) -> bool {
         match &self.form {
-            Form::Text(_) => false,
-            Form::Prefix(_) => true,
-            Form::Tokens(tokens) => tokens.last() == Some(&Token::Run),
+            PatternForm::Text(_) => false,
+            PatternForm::Prefix(_) => true,
+            PatternForm::Tokens(tokens) => tokens.last() == Some(&PatternToken::Run),
         }
     }
 
@@ -141,12 +141,12 @@ impl Pattern {
     }
 }
 
-impl Form {
-    fn of(tokens: Vec<Token>) -> Self {
-        let literal = |tokens: &[Token]| -> Option<Box<str>> {
+impl PatternForm {
+    fn of(tokens: Vec<PatternToken>) -> Self {
+        let literal = |tokens: &[PatternToken]| -> Option<Box<str>> {
             let chars = tokens.iter().map(|token| match token {
-                Token::Char(c) => Some(*c),
-                Token::Run | Token::One => None,
+                PatternToken::Char(c) => Some(*c),
+                PatternToken::Run | PatternToken::One => None,
             });
             Some(chars.collect::<Option<String>>()?.into())
         };
@@ -154,44 +154,46 @@ impl Form {
             return Self::Text(whole);
         }
         let prefix = match tokens.split_last() {
-            Some((Token::Run, before)) => literal(before),
+            Some((PatternToken::Run, before)) => literal(before),
             _ => None,
         };
         prefix.map_or_else(|| Self::Tokens(tokens.into()), Self::Prefix)
     }
 }
 
-fn tokens(source: &str) -> Vec<Token> {
+fn tokens(source: &str) -> Vec<PatternToken> {
     let mut tokens = Vec::with_capacity(source.len());
     let mut chars = source.chars();
     while let Some(c) = chars.next() {
         tokens.push(match c {
-            '*' if tokens.last() == Some(&Token::Run) => continue,
-            '*' => Token::Run,
-            '?' => Token::One,
-            '\\' => Token::Char(chars.next().unwrap_or('\\')),
-            c => Token::Char(c),
+            '*' if tokens.last() == Some(&PatternToken::Run) => continue,
+            '*' => PatternToken::Run,
+            '?' => PatternToken::One,
+            '\\' => PatternToken::Char(chars.next().unwrap_or('\\')),
+            c => PatternToken::Char(c),
         });
     }
     tokens
 }
 
-fn matches(tokens: &[Token], text: &str) -> bool {
+fn matches(tokens: &[PatternToken], text: &str) -> bool {
     // Greedy with one backtrack point: on a mismatch only the last `*` needs to take one character more.
     let (mut token, mut rest) = (0, text);
     let mut retry: Option<(usize, &str)> = None;
     loop {
         let next = rest.chars().next();
         match (tokens.get(token), next) {
-            (Some(Token::Run), _) => {
+            (Some(PatternToken::Run), _) => {
                 token += 1;
                 retry = Some((token, rest));
                 if token == tokens.len() {
                     return true;
                 }
             }
-            (Some(Token::One), Some(c)) => (token, rest) = (token + 1, &rest[c.len_utf8()..]),
-            (Some(Token::Char(want)), Some(c)) if *want == c => {
+            (Some(PatternToken::One), Some(c)) => {
+                (token, rest) = (token + 1, &rest[c.len_utf8()..])
+            }
+            (Some(PatternToken::Char(want)), Some(c)) if *want == c => {
                 (token, rest) = (token + 1, &rest[c.len_utf8()..])
             }
             (None, None) => return true,
@@ -256,14 +258,16 @@ mod tests {
         assert!(!Pattern::new(&("a*".repeat(200) + "c")).matches(&text));
     }
 
-    fn slow(tokens: &[Token], text: &[char]) -> bool {
+    fn slow(tokens: &[PatternToken], text: &[char]) -> bool {
         match (tokens.first(), text.first()) {
             (None, None) => true,
-            (Some(Token::Run), _) => {
+            (Some(PatternToken::Run), _) => {
                 slow(&tokens[1..], text) || (!text.is_empty() && slow(tokens, &text[1..]))
             }
-            (Some(Token::One), Some(_)) => slow(&tokens[1..], &text[1..]),
-            (Some(Token::Char(want)), Some(c)) => want == c && slow(&tokens[1..], &text[1..]),
+            (Some(PatternToken::One), Some(_)) => slow(&tokens[1..], &text[1..]),
+            (Some(PatternToken::Char(want)), Some(c)) => {
+                want == c && slow(&tokens[1..], &text[1..])
+            }
             _ => false,
         }
     }
@@ -283,7 +287,7 @@ mod tests {
                 let longer = text + &more;
                 prop_assert!(compiled.matches(&longer));
             }
-            prop_assert_eq!(compiled.is_open(), tokens(&pattern).last() == Some(&Token::Run));
+            prop_assert_eq!(compiled.is_open(), tokens(&pattern).last() == Some(&PatternToken::Run));
         }
 
         #[test]

@@ -12,14 +12,14 @@ mod target;
 use std::path::Path;
 use std::time::Duration;
 
-pub use connection::{Connection, Pauses, Plan, ping, unanswered};
-pub use fault::{Fault, is_demotion};
+pub use connection::{RedisConnection, RedisConnector, RedisReconnectBackoff, ping, unanswered};
+pub use fault::{RedisError, is_demotion};
 pub use outage::SharedOutage;
-pub use target::{OpenError, check};
+pub use target::{RedisTargetError, check};
 
 /// Where a Redis is, and how we introduce ourselves.
 #[derive(Clone, Copy)]
-pub struct Settings<'a> {
+pub struct RedisConnectionSettings<'a> {
     /// `redis://…`, `redis-sentinel://…` or `redis-cluster://…`; `rediss…` for TLS.
     pub url: &'a str,
     /// The name under which Sentinel knows the master.

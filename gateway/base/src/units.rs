@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A length of time: a whole or decimal number with `ms`, `s`, `m`, `h` or `d`; `0` alone is allowed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
-pub struct Duration(pub std::time::Duration);
+pub struct ConfigDuration(pub std::time::Duration);
 
 /// A number of bytes: a whole number alone, or with `B`, `KB`, `MB`, `GB`, `KiB`, `MiB` or `GiB`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
@@ -29,7 +29,7 @@ const DURATION_FORM: &str = "a duration: a number with ms, s, m, h or d, as in 2
 const SIZE_FORM: &str =
     "a size: a whole number with B, KB, MB, GB, KiB, MiB or GiB, as in 64KiB or 256MiB";
 
-impl Duration {
+impl ConfigDuration {
     pub const ZERO: Self = Self(std::time::Duration::ZERO);
 
     pub const fn secs(seconds: u64) -> Self {
@@ -56,13 +56,13 @@ impl ByteSize {
     }
 }
 
-impl From<Duration> for std::time::Duration {
-    fn from(d: Duration) -> Self {
+impl From<ConfigDuration> for std::time::Duration {
+    fn from(d: ConfigDuration) -> Self {
         d.0
     }
 }
 
-impl FromStr for Duration {
+impl FromStr for ConfigDuration {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
@@ -91,7 +91,7 @@ fn split_unit(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim())
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+fn parse_duration(text: &str) -> Option<ConfigDuration> {
     let (number, unit) = split_unit(text);
     let value: f64 = number.parse().ok()?;
     let millis = match unit {
@@ -106,7 +106,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     let total = (value * millis).round();
     // A hundred years is the most anybody means; what would round to nothing is not meant either.
     let meant = total <= 3.2e12 && (total >= 1.0 || value == 0.0);
-    meant.then(|| Duration::millis(total as u64))
+    meant.then(|| ConfigDuration::millis(total as u64))
 }
 
 fn parse_size(text: &str) -> Option<ByteSize> {
@@ -125,7 +125,7 @@ fn parse_size(text: &str) -> Option<ByteSize> {
     value.checked_mul(factor).map(ByteSize)
 }
 
-impl fmt::Display for Duration {
+impl fmt::Display for ConfigDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis();
         match ms {
@@ -197,7 +197,7 @@ macro_rules! yaml_text {
 }
 
 yaml_text!(
-    Duration,
+    ConfigDuration,
     DURATION_FORM,
     r"^(0|[0-9]+(\.[0-9]+)?(ms|s|m|h|d)|.*\$\{.*)$"
 );
@@ -237,7 +237,7 @@ mod tests {
             ("1d", 86_400_000),
             ("0", 0),
         ] {
-            assert_eq!(text.parse(), Ok(Duration::millis(ms)), "{text}");
+            assert_eq!(text.parse(), Ok(ConfigDuration::millis(ms)), "{text}");
         }
     }
 
@@ -254,7 +254,7 @@ mod tests {
             "1.2.3s",
         ] {
             assert!(
-                bad.parse::<Duration>()
+                bad.parse::<ConfigDuration>()
                     .is_err_and(|e| e.to_string().contains("250ms")),
                 "{bad}"
             );
@@ -271,7 +271,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_printed_reads_back(ms in 0u64..3_000_000_000, bytes in any::<u64>()) {
-            prop_assert_eq!(Duration::millis(ms).to_string().parse(), Ok(Duration::millis(ms)));
+            prop_assert_eq!(ConfigDuration::millis(ms).to_string().parse(), Ok(ConfigDuration::millis(ms)));
             prop_assert_eq!(ByteSize(bytes).to_string().parse(), Ok(ByteSize(bytes)));
         }
     }

@@ -10,25 +10,25 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 
 use crate::config;
-use crate::key::Key;
+use crate::key::EntryKey;
 
 /// Pauses of keys whose load failed.
-pub struct Backoff {
-    failures: Cache<Key, Pause, foldhash::fast::RandomState>,
+pub struct LoadBackoff {
+    failures: Cache<EntryKey, LoadPause, foldhash::fast::RandomState>,
     base: Duration,
     max: Duration,
 }
 
 #[derive(Clone, Copy)]
-struct Pause {
+struct LoadPause {
     until: Instant,
     failures: u32,
-    paused: Paused,
+    paused: PausedLoads,
 }
 
 /// Which loads a pause holds back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Paused {
+pub enum PausedLoads {
     /// All of them: the origin failed.
     All,
     /// Those behind readers: the origin answers, but not what can be stored. Whoever may not
@@ -39,8 +39,8 @@ pub enum Paused {
 /// Keys remembered at most.
 const KEYS: u64 = 10_000;
 
-impl Backoff {
-    pub fn new(config: &config::Backoff) -> Self {
+impl LoadBackoff {
+    pub fn new(config: &config::LoadBackoffConfig) -> Self {
         let failures = Cache::builder()
             .max_capacity(KEYS)
             .time_to_live(config.max.0 * 4 + Duration::from_secs(1))
@@ -54,7 +54,7 @@ impl Backoff {
 
     /// Whether every load of `key` is to wait.
     pub fn pauses(&self, key: &[u8], now: Instant) -> bool {
-        self.pause(key, now) == Some(Paused::All)
+        self.pause(key, now) == Some(PausedLoads::All)
     }
 
     /// Whether a refresh of `key` behind a reader is to wait.
@@ -62,18 +62,18 @@ impl Backoff {
         self.pause(key, now).is_some()
     }
 
-    fn pause(&self, key: &[u8], now: Instant) -> Option<Paused> {
+    fn pause(&self, key: &[u8], now: Instant) -> Option<PausedLoads> {
         let pause = self.failures.get(key)?;
         (now < pause.until).then_some(pause.paused)
     }
 
     /// Notes a failed load. `dice` is any number; it decides the jitter.
-    pub fn failed(&self, key: &Key, paused: Paused, now: Instant, dice: u32) {
+    pub fn failed(&self, key: &EntryKey, paused: PausedLoads, now: Instant, dice: u32) {
         let failures = self.failures.get(key).map_or(0, |pause| pause.failures);
         let pause = pause(self.base, self.max, failures, dice);
         self.failures.insert(
             key.clone(),
-            Pause {
+            LoadPause {
                 until: now + pause,
                 failures: failures.saturating_add(1),
                 paused,
@@ -82,7 +82,7 @@ impl Backoff {
     }
 
     /// Notes a load that succeeded.
-    pub fn succeeded(&self, key: &Key) {
+    pub fn succeeded(&self, key: &EntryKey) {
         self.failures.invalidate(key.as_bytes());
     }
 }
@@ -102,23 +102,23 @@ mod tests {
 
     #[test]
     fn a_key_pauses_after_a_failure_until_a_success() {
-        let backoff = Backoff::new(&config::Backoff {
-            base: units::Duration::secs(1),
-            max: units::Duration::secs(30),
+        let backoff = LoadBackoff::new(&config::LoadBackoffConfig {
+            base: units::ConfigDuration::secs(1),
+            max: units::ConfigDuration::secs(30),
         });
         let (key, now) = (KeyBuf::default().to_key(), Instant::now());
         assert!(!backoff.pauses(key.as_bytes(), now));
-        backoff.failed(&key, Paused::All, now, u32::MAX);
+        backoff.failed(&key, PausedLoads::All, now, u32::MAX);
         assert!(backoff.pauses(key.as_bytes(), now + Duration::from_millis(999)));
         assert!(!backoff.pauses(key.as_bytes(), now + Duration::from_millis(1_001)));
-        backoff.failed(&key, Paused::All, now, u32::MAX);
+        backoff.failed(&key, PausedLoads::All, now, u32::MAX);
         assert!(
             backoff.pauses(key.as_bytes(), now + Duration::from_millis(1_999)),
             "it doubled"
         );
         backoff.succeeded(&key);
         assert!(!backoff.pauses_refresh(key.as_bytes(), now));
-        backoff.failed(&key, Paused::Refreshes, now, u32::MAX);
+        backoff.failed(&key, PausedLoads::Refreshes, now, u32::MAX);
         assert!(backoff.pauses_refresh(key.as_bytes(), now));
         assert!(!backoff.pauses(key.as_bytes(), now));
     }

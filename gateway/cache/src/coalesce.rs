@@ -1,7 +1,7 @@
 //! One load a key: the first request leads, the others follow its flight.
 //!
 //! A flight is keyed by the look-up key, in a sharded map whose locks are held for
-//! a map operation only. What becomes of it is a [`Landing`]; followers wait for
+//! a map operation only. What becomes of it is a [`FlightOutcome`]; followers wait for
 //! it and then read the body while it still streams.
 //!
 //! Invariant: a [`Leader`] lands its flight or its Drop abandons it: a lost or
@@ -17,38 +17,38 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::Unshared;
-use crate::entry::{Entry, Marks};
+use crate::UnsharedScope;
+use crate::entry::{Entry, PurgeAttributes};
 use crate::fill::Fill;
-use crate::key::{Hash64, Key};
-use crate::purge::{Order, PurgeLog, Watch};
+use crate::key::{EntryKey, PurgeHash};
+use crate::purge::{InvalidationWatch, PurgeLog, PurgeOrder};
 
 /// All flights of the process.
-pub struct Flights {
-    shards: Box<[Mutex<Shard>]>,
+pub struct FlightTable {
+    shards: Box<[Mutex<FlightShard>]>,
     hasher: foldhash::fast::RandomState,
 }
 
-type Shard = HashMap<Key, Arc<Flight>, foldhash::fast::RandomState>;
+type FlightShard = HashMap<EntryKey, Arc<Flight>, foldhash::fast::RandomState>;
 
 /// Power of two; more than any machine's cores.
 const SHARDS: usize = 64;
 
 /// One load that is under way.
 struct Flight {
-    born: Order,
+    born: PurgeOrder,
     /// What purges know it by before its head arrives, and with it its tags.
-    marks: Marks,
+    marks: PurgeAttributes,
     /// Invalidations that leave no record are noted here while it is under way.
-    _watch: Watch,
+    _watch: InvalidationWatch,
     /// The number of the request that leads; 0 where it has none.
     led_by: u64,
-    landing: watch::Sender<Landing>,
+    landing: watch::Sender<FlightOutcome>,
 }
 
 /// What became of a flight.
 #[derive(Clone)]
-pub enum Landing {
+pub enum FlightOutcome {
     /// Nothing yet.
     InFlight,
     /// The response may be shared and its body is arriving.
@@ -58,20 +58,20 @@ pub enum Landing {
     /// The second tier had it.
     Promoted(Arc<Entry>),
     /// The response is the leader's client's alone, and so would be those of the requests that
-    /// [`Unshared`] includes: each of these goes on its own.
-    Private(Unshared),
+    /// [`UnsharedScope`] includes: each of these goes on its own.
+    Private(UnsharedScope),
     /// The response is about the leader's own request and says nothing about others: one of
     /// the followers loads next.
     LeadersOwn,
-    /// The load failed. [`Failure::blame`] tells whether it failed for all.
-    Failed(Arc<Failure>),
+    /// The load failed. [`LoadFailure::blame`] tells whether it failed for all.
+    Failed(Arc<LoadFailure>),
     /// The leader was lost: ask again.
     Abandoned,
 }
 
 /// Why a load failed, in words for the client's status and `Proxy-Status` (RFC 9209).
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct LoadFailure {
     pub status: StatusCode,
     pub error: &'static str,
     /// Seconds for `Retry-After`.
@@ -79,7 +79,7 @@ pub struct Failure {
     /// For logs; clients never see it.
     pub detail: String,
     pub stale: StaleUse,
-    pub blame: Blame,
+    pub blame: LoadFailureScope,
     /// Nobody answered at all: no address, no connection, or it was closed.
     pub disconnected: bool,
 }
@@ -96,7 +96,7 @@ pub enum StaleUse {
 
 /// What a failed load is put down to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Blame {
+pub enum LoadFailureScope {
     /// Any request would have failed: those who waited share the failure.
     AnyRequest,
     /// Perhaps something in this very request: another one may go well.
@@ -104,26 +104,26 @@ pub enum Blame {
 }
 
 /// A request's place at a key.
-pub enum Turn {
+pub enum LeadOrFollow {
     Lead(Leader),
     Follow(Follower),
 }
 
 /// The duty to land a flight.
 pub struct Leader {
-    flights: Arc<Flights>,
-    key: Key,
+    flights: Arc<FlightTable>,
+    key: EntryKey,
     flight: Arc<Flight>,
 }
 
 /// A wait for a landing.
 pub struct Follower {
-    landing: watch::Receiver<Landing>,
-    born: Order,
+    landing: watch::Receiver<FlightOutcome>,
+    born: PurgeOrder,
     led_by: u64,
 }
 
-impl Failure {
+impl LoadFailure {
     /// A failure that a stale copy may stand in for in its window.
     pub fn new(status: StatusCode, error: &'static str, detail: impl Into<String>) -> Self {
         Self {
@@ -132,18 +132,18 @@ impl Failure {
             retry_after: None,
             detail: detail.into(),
             stale: StaleUse::InWindow,
-            blame: Blame::AnyRequest,
+            blame: LoadFailureScope::AnyRequest,
             disconnected: false,
         }
     }
 
     /// The same, put down to something else.
-    pub fn blamed_on(self, blame: Blame) -> Self {
+    pub fn blamed_on(self, blame: LoadFailureScope) -> Self {
         Self { blame, ..self }
     }
 }
 
-impl Default for Flights {
+impl Default for FlightTable {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Self {
@@ -153,38 +153,43 @@ impl Default for Flights {
     }
 }
 
-impl Flights {
+impl FlightTable {
     /// Joins the flight for `key`, or becomes its leader. A flight that began before
     /// a purge which reaches it takes no more followers: the newcomer leads anew. `number` is
     /// the request's own, which followers of its load are told.
     pub fn board(
         self: &Arc<Self>,
-        key: &Key,
+        key: &EntryKey,
         number: u64,
-        marks: impl FnOnce() -> Marks,
+        marks: impl FnOnce() -> PurgeAttributes,
         log: &PurgeLog,
-    ) -> Turn {
+    ) -> LeadOrFollow {
         let mut shard = self.shard(key).lock();
         match shard.entry(key.clone()) {
             Place::Occupied(mut place) => match place.get() {
-                flight if !flight.is_overtaken(log) => Turn::Follow(flight.follow()),
+                flight if !flight.is_overtaken(log) => LeadOrFollow::Follow(flight.follow()),
                 _ => {
                     let flight = Flight::new(log, marks(), number);
                     place.insert(Arc::clone(&flight));
-                    Turn::Lead(self.leader(key, flight))
+                    LeadOrFollow::Lead(self.leader(key, flight))
                 }
             },
             Place::Vacant(place) => {
                 let flight = Flight::new(log, marks(), number);
                 place.insert(Arc::clone(&flight));
-                Turn::Lead(self.leader(key, flight))
+                LeadOrFollow::Lead(self.leader(key, flight))
             }
         }
     }
 
     /// Leads a load that nobody follows, whatever flight there is for `key`. It begins now in
     /// the order of purges, as every load does.
-    pub fn lead_apart(self: &Arc<Self>, key: &Key, marks: Marks, log: &PurgeLog) -> Leader {
+    pub fn lead_apart(
+        self: &Arc<Self>,
+        key: &EntryKey,
+        marks: PurgeAttributes,
+        log: &PurgeLog,
+    ) -> Leader {
         self.leader(key, Flight::new(log, marks, 0))
     }
 
@@ -193,7 +198,7 @@ impl Flights {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    fn leader(self: &Arc<Self>, key: &Key, flight: Arc<Flight>) -> Leader {
+    fn leader(self: &Arc<Self>, key: &EntryKey, flight: Arc<Flight>) -> Leader {
         Leader {
             flights: Arc::clone(self),
             key: key.clone(),
@@ -201,12 +206,12 @@ impl Flights {
         }
     }
 
-    fn shard(&self, key: &Key) -> &Mutex<Shard> {
-        let hash: Hash64 = self.hasher.hash_one(key);
+    fn shard(&self, key: &EntryKey) -> &Mutex<FlightShard> {
+        let hash: PurgeHash = self.hasher.hash_one(key);
         &self.shards[hash as usize & (SHARDS - 1)]
     }
 
-    fn remove(&self, key: &Key, flight: &Arc<Flight>) {
+    fn remove(&self, key: &EntryKey, flight: &Arc<Flight>) {
         let mut shard = self.shard(key).lock();
         if shard.get(key).is_some_and(|held| Arc::ptr_eq(held, flight)) {
             shard.remove(key);
@@ -215,7 +220,7 @@ impl Flights {
 }
 
 impl Flight {
-    fn new(log: &PurgeLog, marks: Marks, led_by: u64) -> Arc<Self> {
+    fn new(log: &PurgeLog, marks: PurgeAttributes, led_by: u64) -> Arc<Self> {
         // First: what is invalidated from its place in the order on is noted.
         let watch = log.watch(&marks);
         Arc::new(Self {
@@ -223,7 +228,7 @@ impl Flight {
             marks,
             _watch: watch,
             led_by,
-            landing: watch::Sender::new(Landing::InFlight),
+            landing: watch::Sender::new(FlightOutcome::InFlight),
         })
     }
 
@@ -231,7 +236,7 @@ impl Flight {
     /// head is here.
     fn is_overtaken(&self, log: &PurgeLog) -> bool {
         match &*self.landing.borrow() {
-            Landing::Streaming(fill) => log.hides(&fill.head.marks, self.born),
+            FlightOutcome::Streaming(fill) => log.hides(&fill.head.marks, self.born),
             _ => log.hides(&self.marks, self.born),
         }
     }
@@ -247,16 +252,16 @@ impl Flight {
 
 impl Leader {
     /// Where the load stands in the order of purges.
-    pub fn born(&self) -> Order {
+    pub fn born(&self) -> PurgeOrder {
         self.flight.born
     }
 
     /// What purges know the load by.
-    pub fn marks(&self) -> &Marks {
+    pub fn marks(&self) -> &PurgeAttributes {
         &self.flight.marks
     }
 
-    pub fn key(&self) -> &Key {
+    pub fn key(&self) -> &EntryKey {
         &self.key
     }
 
@@ -268,7 +273,9 @@ impl Leader {
     /// Lets followers read what is arriving. The flight stays open for more of them
     /// until the leader is dropped, which it is once the entry is admitted.
     pub fn stream(&self, fill: Arc<Fill>) {
-        self.flight.landing.send_replace(Landing::Streaming(fill));
+        self.flight
+            .landing
+            .send_replace(FlightOutcome::Streaming(fill));
     }
 
     /// Lets requests follow a load that was begun apart. False: they follow another one,
@@ -281,7 +288,7 @@ impl Leader {
                 true
             }
             Place::Occupied(mut place) => {
-                let waits = matches!(*place.get().landing.borrow(), Landing::InFlight);
+                let waits = matches!(*place.get().landing.borrow(), FlightOutcome::InFlight);
                 if waits {
                     place.insert(Arc::clone(&self.flight));
                 }
@@ -297,7 +304,7 @@ impl Leader {
 
     /// Ends the flight. What is stored must be in L1 already: a later request
     /// finds it there or leads anew.
-    pub fn land(self, landing: Landing) {
+    pub fn land(self, landing: FlightOutcome) {
         self.flights.remove(&self.key, &self.flight);
         self.flight.landing.send_replace(landing);
     }
@@ -307,9 +314,9 @@ impl Drop for Leader {
     fn drop(&mut self) {
         self.flights.remove(&self.key, &self.flight);
         self.flight.landing.send_if_modified(|landing| {
-            let lost = matches!(landing, Landing::InFlight);
+            let lost = matches!(landing, FlightOutcome::InFlight);
             if lost {
-                *landing = Landing::Abandoned;
+                *landing = FlightOutcome::Abandoned;
             }
             lost
         });
@@ -323,17 +330,17 @@ impl Follower {
     }
 
     /// Waits until the flight has come to something.
-    pub async fn landing(&mut self) -> Landing {
+    pub async fn landing(&mut self) -> FlightOutcome {
         let landed = self
             .landing
-            .wait_for(|landing| !matches!(landing, Landing::InFlight))
+            .wait_for(|landing| !matches!(landing, FlightOutcome::InFlight))
             .await;
         // A closed channel is a leader that went without a word, which its Drop prevents.
-        landed.map_or(Landing::Abandoned, |landing| landing.clone())
+        landed.map_or(FlightOutcome::Abandoned, |landing| landing.clone())
     }
 
     /// Where the load stands in the order of purges.
-    pub fn born(&self) -> Order {
+    pub fn born(&self) -> PurgeOrder {
         self.born
     }
 }
@@ -341,44 +348,44 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{Field, KeyBuf};
-    use crate::purge::{Kind, Selector};
+    use crate::key::{CacheKeyField, KeyBuf};
+    use crate::purge::{PurgeKind, Selector};
 
-    fn key(text: &str) -> Key {
+    fn key(text: &str) -> EntryKey {
         let mut key = KeyBuf::default();
-        key.push(Field::Path, text.as_bytes());
+        key.push(CacheKeyField::Path, text.as_bytes());
         key.to_key()
     }
 
-    fn failed() -> Landing {
-        Landing::Failed(Arc::new(Failure::new(StatusCode::BAD_GATEWAY, "x", "")))
+    fn failed() -> FlightOutcome {
+        FlightOutcome::Failed(Arc::new(LoadFailure::new(StatusCode::BAD_GATEWAY, "x", "")))
     }
 
-    fn lead(flights: &Arc<Flights>, log: &PurgeLog) -> Leader {
-        match flights.board(&key("a"), 0, Marks::default, log) {
-            Turn::Lead(leader) => leader,
-            Turn::Follow(_) => panic!("somebody leads already"),
+    fn lead(flights: &Arc<FlightTable>, log: &PurgeLog) -> Leader {
+        match flights.board(&key("a"), 0, PurgeAttributes::default, log) {
+            LeadOrFollow::Lead(leader) => leader,
+            LeadOrFollow::Follow(_) => panic!("somebody leads already"),
         }
     }
 
-    fn follow(flights: &Arc<Flights>, log: &PurgeLog) -> Follower {
-        match flights.board(&key("a"), 0, Marks::default, log) {
-            Turn::Follow(follower) => follower,
-            Turn::Lead(_) => panic!("nobody leads"),
+    fn follow(flights: &Arc<FlightTable>, log: &PurgeLog) -> Follower {
+        match flights.board(&key("a"), 0, PurgeAttributes::default, log) {
+            LeadOrFollow::Follow(follower) => follower,
+            LeadOrFollow::Lead(_) => panic!("nobody leads"),
         }
     }
 
     #[tokio::test]
     async fn one_leads_and_the_others_get_what_it_lands() {
         let (flights, log) = (
-            Arc::new(Flights::default()),
+            Arc::new(FlightTable::default()),
             PurgeLog::new(10, std::time::Duration::ZERO),
         );
         let leader = lead(&flights, &log);
         let mut followers: Vec<_> = (0..100).map(|_| follow(&flights, &log)).collect();
         leader.land(failed());
         for follower in &mut followers {
-            assert!(matches!(follower.landing().await, Landing::Failed(_)));
+            assert!(matches!(follower.landing().await, FlightOutcome::Failed(_)));
         }
         assert_eq!(flights.count(), 0);
     }
@@ -386,7 +393,7 @@ mod tests {
     #[tokio::test]
     async fn a_lost_leader_frees_its_followers() {
         let (flights, log) = (
-            Arc::new(Flights::default()),
+            Arc::new(FlightTable::default()),
             PurgeLog::new(10, std::time::Duration::ZERO),
         );
         let leader = lead(&flights, &log);
@@ -396,36 +403,36 @@ mod tests {
             panic!("as a bug would");
         });
         assert!(task.await.is_err());
-        assert!(matches!(follower.landing().await, Landing::Abandoned));
+        assert!(matches!(follower.landing().await, FlightOutcome::Abandoned));
         drop(lead(&flights, &log));
     }
 
     #[tokio::test]
     async fn a_load_apart_takes_the_place_of_one_that_has_no_answer_yet() {
         let (flights, log) = (
-            Arc::new(Flights::default()),
+            Arc::new(FlightTable::default()),
             PurgeLog::new(10, std::time::Duration::ZERO),
         );
         let slow = lead(&flights, &log);
         let mut waiting = follow(&flights, &log);
-        let apart = flights.lead_apart(&key("a"), Marks::default(), &log);
+        let apart = flights.lead_apart(&key("a"), PurgeAttributes::default(), &log);
         assert!(apart.takes_followers());
         let mut follower = follow(&flights, &log);
         apart.land(failed());
-        assert!(matches!(follower.landing().await, Landing::Failed(_)));
-        slow.land(Landing::LeadersOwn);
-        assert!(matches!(waiting.landing().await, Landing::LeadersOwn));
+        assert!(matches!(follower.landing().await, FlightOutcome::Failed(_)));
+        slow.land(FlightOutcome::LeadersOwn);
+        assert!(matches!(waiting.landing().await, FlightOutcome::LeadersOwn));
         assert_eq!(flights.count(), 0);
     }
 
     #[test]
     fn a_flight_that_a_purge_reaches_takes_no_more_followers() {
         let (flights, log) = (
-            Arc::new(Flights::default()),
+            Arc::new(FlightTable::default()),
             PurgeLog::new(10, std::time::Duration::ZERO),
         );
         let old = lead(&flights, &log);
-        log.record(&Selector::All, Kind::Hard);
+        log.record(&Selector::All, PurgeKind::Hard);
         let new = lead(&flights, &log);
         assert!(new.born() > old.born());
         old.land(failed());

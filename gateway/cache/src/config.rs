@@ -3,29 +3,29 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::l2::config::L2;
-use crate::units::{ByteSize, Duration};
+pub use crate::l2::config::L2Config;
+use crate::units::{ByteSize, ConfigDuration};
 
 /// The cache as a whole.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct CacheConfig {
     /// The tier in the process.
-    pub l1: L1,
+    pub l1: L1Config,
     /// The tier behind it: a store that nodes share, or a disk.
-    pub l2: L2,
+    pub l2: L2Config,
     /// Requests that wait for a load which is already running.
-    pub inflight: Inflight,
+    pub inflight: CoalescingConfig,
     /// After a load failed with a stale copy at hand.
-    pub backoff: Backoff,
+    pub backoff: LoadBackoffConfig,
     /// Purges by tag, prefix, pattern, route and all.
-    pub purge_log: PurgeLog,
+    pub purge_log: PurgeLogConfig,
 }
 
 /// The tier in the process.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct L1 {
+pub struct L1Config {
     /// Bytes in all: bodies, headers, keys and overhead.
     pub max_bytes: ByteSize,
     /// Entries in all; unset means bytes alone decide.
@@ -37,29 +37,29 @@ pub struct L1 {
 /// Coalescing.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Inflight {
+pub struct CoalescingConfig {
     /// How long a request waits for another one's load before it loads by itself.
-    pub wait_timeout: Duration,
+    pub wait_timeout: ConfigDuration,
     /// How long a response that may not be shared is remembered, so that requests for it do not queue.
-    pub hit_for_miss: Duration,
+    pub hit_for_miss: ConfigDuration,
     /// How long a load goes on that nobody reads any more.
-    pub unread_timeout: Duration,
+    pub unread_timeout: ConfigDuration,
 }
 
 /// How long a stale copy is served without asking the origin again after a failure.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Backoff {
+pub struct LoadBackoffConfig {
     /// After the first failure; doubles with each further one.
-    pub base: Duration,
+    pub base: ConfigDuration,
     /// At most.
-    pub max: Duration,
+    pub max: ConfigDuration,
 }
 
 /// What purges and invalidations leave behind, for entries to be compared with.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct PurgeLog {
+pub struct PurgeLogConfig {
     /// Records of purges by the admin API, `PURGE` and other nodes; when full, the older half
     /// goes, and what was stored before it.
     pub max_records: usize,
@@ -73,49 +73,49 @@ pub struct PurgeLog {
     /// loads under way; they leave no record.
     pub invalidation_buckets: usize,
     /// How often the sweep removes what purges hide, and then the records.
-    pub sweep_interval: Duration,
+    pub sweep_interval: ConfigDuration,
 }
 
 /// A route's rules for what is stored and for how long.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Policy {
+pub struct CachePolicyConfig {
     /// Whose word counts.
-    pub mode: Option<Mode>,
+    pub mode: Option<TtlMode>,
     /// Lifetime in every tier: the fallback (respect), the value (override) or the upper bound (cap).
-    pub ttl: Option<Duration>,
+    pub ttl: Option<ConfigDuration>,
     /// L1 alone.
     pub l1: Option<TierTtl>,
     /// L2 alone.
     pub l2: Option<TierTtl>,
     /// Serve stale this long after expiry while one request refreshes (RFC 5861).
-    pub stale_while_revalidate: Option<Duration>,
+    pub stale_while_revalidate: Option<ConfigDuration>,
     /// Serve stale this long after expiry when the load fails (RFC 5861).
-    pub stale_if_error: Option<Duration>,
+    pub stale_if_error: Option<ConfigDuration>,
     /// Statuses that may be stored by `ttl` in mode override or respect. A status that concerns
     /// the requester alone (4xx but 404 and 410, also 510 and 511) is stored only when it is
     /// listed here or in `negative_cache`, even with freshness of its own.
     pub statuses: Option<Vec<u16>>,
     /// Answers that say *absent*.
-    pub negative_cache: Option<Negative>,
+    pub negative_cache: Option<NegativeCacheConfig>,
     /// Spread of lifetimes in percent, against mass expiry.
     pub jitter: Option<u8>,
     /// How long a client waits for a load.
-    pub timeouts: Option<Timeouts>,
+    pub timeouts: Option<LoadWaitTimeouts>,
     /// What to do with a response that sets a cookie.
     pub set_cookie: Option<SetCookie>,
     /// What cookies of a request mean for a lifetime that the response does not state. Unset:
     /// `private`, and in mode override `ignore`.
-    pub cookies: Option<Cookies>,
+    pub cookies: Option<RequestCookiePolicy>,
     /// Whether the response to a POST may be stored for later GETs (RFC 9110 §9.3.3). Unset: no.
     pub store_post: Option<bool>,
     /// Whether a request's own `Cache-Control` counts.
-    pub request_directives: Option<RequestDirectives>,
+    pub request_directives: Option<RequestDirectivePolicy>,
     /// While what other nodes purge is not heard here: what is older than this is
     /// validated before it is served. Unset: it is served as ever.
-    pub max_staleness: Option<Duration>,
+    pub max_staleness: Option<ConfigDuration>,
     /// How a request for a range of what is not stored is loaded.
-    pub ranges: Option<Ranges>,
+    pub ranges: Option<RangeLoadMode>,
     /// Fields of a response that replace its `Cache-Control` and `Expires`, the first valid one (RFC 9213).
     pub targeted: Option<Vec<String>>,
 }
@@ -123,7 +123,7 @@ pub struct Policy {
 /// Whose word counts about lifetime.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum TtlMode {
     /// HTTP semantics rule; the route's `ttl` is for responses without explicit freshness.
     #[default]
     Respect,
@@ -137,15 +137,15 @@ pub enum Mode {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TierTtl {
-    pub ttl: Duration,
+    pub ttl: ConfigDuration,
 }
 
 /// Answers that say *absent*, kept for a short time of their own.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Negative {
+pub struct NegativeCacheConfig {
     /// How long, where the response gives no explicit freshness. 0 switches it off.
-    pub ttl: Duration,
+    pub ttl: ConfigDuration,
     /// Which statuses.
     #[serde(default = "absent_statuses")]
     pub statuses: Vec<u16>,
@@ -154,11 +154,11 @@ pub struct Negative {
 /// How long a client waits for a load.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
+pub struct LoadWaitTimeouts {
     /// With a stale copy at hand: answer stale after this long while the load goes on.
-    pub soft: Option<Duration>,
+    pub soft: Option<ConfigDuration>,
     /// Bounds the wait for the response's head in any case.
-    pub hard: Option<Duration>,
+    pub hard: Option<ConfigDuration>,
 }
 
 /// What to do with a response that sets a cookie.
@@ -177,7 +177,7 @@ pub enum SetCookie {
 /// What cookies of a request mean for a lifetime that the response does not state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Cookies {
+pub enum RequestCookiePolicy {
     /// The response may be one user's own. It is stored only if it states a lifetime itself, or
     /// if the key holds every cookie of the request.
     Private,
@@ -188,7 +188,7 @@ pub enum Cookies {
 /// Whether a request's own `Cache-Control` counts (RFC 9111 §5.2.1).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum RequestDirectives {
+pub enum RequestDirectivePolicy {
     /// No: it protects the origin from the public.
     #[default]
     Ignore,
@@ -198,7 +198,7 @@ pub enum RequestDirectives {
 /// How a request for a range of what is not stored is loaded (RFC 9110 §14, RFC 9111 §3.3).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Ranges {
+pub enum RangeLoadMode {
     /// As `whole`, and of what is larger than `cache.l1.max_object_bytes` as `parts`.
     #[default]
     Auto,
@@ -211,9 +211,9 @@ pub enum Ranges {
 /// What a cache key is made of. The default: scheme, host, port, path, whole query.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Key {
+pub struct CacheKeyConfig {
     /// Which query parameters count.
-    pub query: Query,
+    pub query: KeyQueryConfig,
     /// Request headers that become part of the key.
     pub headers: Vec<String>,
     /// Cookies that become part of the key.
@@ -238,7 +238,7 @@ pub enum OriginQuery {
 /// Which query parameters count in a key. One that holds `;` always does: some origins part parameters there.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Query {
+pub struct KeyQueryConfig {
     /// Only these (`*` and `?` are wildcards).
     pub include: Option<Vec<String>>,
     /// All but these.
@@ -247,7 +247,7 @@ pub struct Query {
     pub sort: bool,
 }
 
-impl Default for L1 {
+impl Default for L1Config {
     fn default() -> Self {
         Self {
             max_bytes: ByteSize::mib(256),
@@ -257,33 +257,33 @@ impl Default for L1 {
     }
 }
 
-impl Default for Inflight {
+impl Default for CoalescingConfig {
     fn default() -> Self {
         Self {
-            wait_timeout: Duration::secs(10),
-            hit_for_miss: Duration::secs(2),
-            unread_timeout: Duration::secs(60),
+            wait_timeout: ConfigDuration::secs(10),
+            hit_for_miss: ConfigDuration::secs(2),
+            unread_timeout: ConfigDuration::secs(60),
         }
     }
 }
 
-impl Default for Backoff {
+impl Default for LoadBackoffConfig {
     fn default() -> Self {
         Self {
-            base: Duration::secs(1),
-            max: Duration::secs(30),
+            base: ConfigDuration::secs(1),
+            max: ConfigDuration::secs(30),
         }
     }
 }
 
-impl Default for PurgeLog {
+impl Default for PurgeLogConfig {
     fn default() -> Self {
         Self {
             max_records: 100_000,
             max_request_records: 100_000,
             max_patterns: 256,
             invalidation_buckets: 65_536,
-            sweep_interval: Duration::secs(60),
+            sweep_interval: ConfigDuration::secs(60),
         }
     }
 }

@@ -8,15 +8,15 @@ use http::header::{ETAG, LAST_MODIFIED};
 use http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
 
-use crate::freshness::{Freshness, State, begun};
+use crate::freshness::{Freshness, FreshnessState, begun};
 use crate::http::memory::stored::StoredBody;
-use crate::key::{Hash64, Key, first_64_bits};
-use crate::parts::Parts;
-use crate::purge::{Order, Watch};
+use crate::key::{EntryKey, PurgeHash, first_64_bits};
+use crate::parts::PartialBody;
+use crate::purge::{InvalidationWatch, PurgeOrder};
 
 /// A stored response.
 pub struct Entry {
-    pub key: Key,
+    pub key: EntryKey,
     pub status: StatusCode,
     /// What every client gets, but for `Age`, `Cache-Status` and framing.
     pub headers: HeaderMap,
@@ -24,17 +24,17 @@ pub struct Entry {
     pub body: StoredBody,
     /// Some: not the whole is held. Such an entry has a key of its own, which no look-up
     /// for the whole finds (see [`crate::key::KeyBuf::of_parts`]).
-    pub parts: Option<Box<Parts>>,
+    pub parts: Option<Box<PartialBody>>,
     pub freshness: Freshness,
     /// What purges know it by.
-    pub marks: Marks,
+    pub marks: PurgeAttributes,
     /// Where the load stood in the order of purges when it began.
-    pub born: Order,
+    pub born: PurgeOrder,
     /// From which place on invalidations that leave no record count for it: `born`, or where
     /// the look-up began that found it in the second tier, which has been told of those before.
-    pub(super) known_since: Order,
+    pub(super) known_since: PurgeOrder,
     /// Where those are noted; set when it is compared for the first time.
-    pub(super) watch: OnceLock<Watch>,
+    pub(super) watch: OnceLock<InvalidationWatch>,
     /// The order up to which it was compared with the purge log, and the soft mark.
     checked: AtomicU64,
     /// When it became stale by a soft purge, set before the mark. Unset beside a mark: too
@@ -44,15 +44,15 @@ pub struct Entry {
 
 /// What purges know an entry by.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Marks {
+pub struct PurgeAttributes {
     /// The short name of the key without its variant (see [`crate::key::KeyId`]).
     pub id: u64,
     /// The URL, or the text that stands for it, without the parts beside it.
-    pub identity: Hash64,
-    pub route: Hash64,
-    pub tags: Box<[Hash64]>,
+    pub identity: PurgeHash,
+    pub route: PurgeHash,
+    pub tags: Box<[PurgeHash]>,
     /// Groups of its own origin that it belongs to (RFC 9875).
-    pub groups: Box<[Hash64]>,
+    pub groups: Box<[PurgeHash]>,
     /// `host[:port]/path[?query]` of the request that loaded it, or what a key plugin put
     /// in its place; for prefixes and patterns.
     pub url: Box<str>,
@@ -64,13 +64,13 @@ const SOFT: u64 = 1 << 63;
 impl Entry {
     /// A new entry that no purge has been compared with since `born`.
     pub fn new(
-        key: Key,
+        key: EntryKey,
         status: StatusCode,
         headers: HeaderMap,
         body: impl Into<StoredBody>,
         freshness: Freshness,
-        marks: Marks,
-        born: Order,
+        marks: PurgeAttributes,
+        born: PurgeOrder,
     ) -> Self {
         Self {
             key,
@@ -89,7 +89,7 @@ impl Entry {
     }
 
     /// The same, as a look-up in the second tier found it that began at `order`.
-    pub(super) fn found_below(self, order: Order) -> Self {
+    pub(super) fn found_below(self, order: PurgeOrder) -> Self {
         Self {
             known_since: order,
             ..self
@@ -97,7 +97,7 @@ impl Entry {
     }
 
     /// The same with parts in place of the whole.
-    pub fn holding(self, parts: Parts) -> Self {
+    pub fn holding(self, parts: PartialBody) -> Self {
         Self {
             parts: Some(Box::new(parts)),
             ..self
@@ -105,7 +105,7 @@ impl Entry {
     }
 
     /// The order up to which it was compared with the purge log.
-    pub fn checked(&self) -> Order {
+    pub fn checked(&self) -> PurgeOrder {
         self.checked.load(Ordering::Relaxed) & !SOFT
     }
 
@@ -115,7 +115,7 @@ impl Entry {
     }
 
     /// Notes that it was compared with the log up to `order`.
-    pub fn set_checked(&self, order: Order, marked: bool) {
+    pub fn set_checked(&self, order: PurgeOrder, marked: bool) {
         self.checked
             .store(order | if marked { SOFT } else { 0 }, Ordering::Relaxed);
     }
@@ -158,7 +158,7 @@ impl Entry {
 
     /// Tells whether another node's entry is the same: by status and entity tag, or by
     /// status and content. Slow without a tag: never on a request.
-    pub fn likeness(&self) -> Hash64 {
+    pub fn likeness(&self) -> PurgeHash {
         let mut hash = Sha256::new();
         hash.update(self.status.as_u16().to_be_bytes());
         match self.headers.get(ETAG) {
@@ -169,7 +169,7 @@ impl Entry {
     }
 
     /// Whether it may be used at `now`.
-    pub fn state(&self, now: Instant) -> State {
+    pub fn state(&self, now: Instant) -> FreshnessState {
         match self.marked_for(now) {
             None => self.freshness.state(now),
             Some(marked_for) => self.freshness.state_when_marked(now, marked_for),
@@ -179,8 +179,8 @@ impl Entry {
     /// Whether it is stale, and somebody may get it all the same (RFC 5861).
     pub fn is_in_stale_window(&self, now: Instant) -> bool {
         match self.state(now) {
-            State::Fresh => false,
-            State::Stale(windows) => windows.while_revalidate || windows.if_error,
+            FreshnessState::Fresh => false,
+            FreshnessState::Stale(windows) => windows.while_revalidate || windows.if_error,
         }
     }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
 
-use crate::breaker::Passage;
+use crate::breaker::CircuitState;
 use crate::key::KeyId;
-use crate::record::Corrupt;
+use crate::record::CorruptRecord;
 
 /// One event.
 #[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
+pub enum CacheEvent<'a> {
     Hit,
     Miss,
     /// Stored in L1.
@@ -22,7 +22,7 @@ pub enum Event<'a> {
         bytes: usize,
     },
     /// A key, a URL, or wider, was asked out.
-    Purge(Reach),
+    Purge(PurgeSelectorKind),
     /// A request made invalid what is held here.
     Invalidated,
     /// A load began, went well (after this long), failed, or took too long.
@@ -42,7 +42,7 @@ pub enum Event<'a> {
     },
     /// A request followed another's load, or went on its own.
     InflightReuse,
-    InflightBypass(Alone),
+    InflightBypass(UncoalescedReason),
     /// A stale copy was served.
     StaleHit(StaleReason),
     NegativeSet {
@@ -56,22 +56,22 @@ pub enum Event<'a> {
     TagsDropped(usize),
     Evicted(Eviction),
     /// The second tier was asked for a request.
-    Below(Look),
+    Below(L2LookupOutcome),
     /// A record was given to the second tier, or not.
-    Wrote(Wrote),
+    Wrote(L2WriteOutcome),
     /// A node asked whose turn it is to load, or lost its turn.
-    Leased(Leased),
+    Leased(L2LeaseOutcome),
     /// A record of the second tier that can't be used.
-    Corrupt(Corrupt),
+    Corrupt(CorruptRecord),
     /// Purges may have been missed: all that is older is hidden.
     Gap,
     /// Calls to the second tier are tried again, or not any more.
-    Breaker(Passage),
+    Breaker(CircuitState),
 }
 
 /// How far a purge reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reach {
+pub enum PurgeSelectorKind {
     Key,
     Url,
     Prefix,
@@ -84,7 +84,7 @@ pub enum Reach {
 
 /// Why a request did not follow a flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Alone {
+pub enum UncoalescedReason {
     HitForMiss,
     Private,
     OtherVariant,
@@ -117,7 +117,7 @@ pub enum Eviction {
 
 /// What came of a look-up in the second tier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Look {
+pub enum L2LookupOutcome {
     Hit,
     Miss,
     /// The store failed.
@@ -133,7 +133,7 @@ pub enum Look {
 
 /// What became of a write to the second tier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wrote {
+pub enum L2WriteOutcome {
     Stored,
     /// Something later is there.
     Overtaken,
@@ -146,7 +146,7 @@ pub enum Wrote {
 
 /// What came of asking for a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Leased {
+pub enum L2LeaseOutcome {
     Owned,
     Busy,
     /// The store does not tell.
@@ -170,16 +170,16 @@ macro_rules! names {
     };
 }
 
-names!(Reach { Key => "key", Url => "url", Prefix => "prefix", Pattern => "pattern", Tag => "tag", Group => "group", Route => "route", All => "all" });
-names!(Alone { HitForMiss => "hit-for-miss", Private => "private", OtherVariant => "other-variant", WaitTimeout => "wait-timeout", Unsettled => "unsettled", Range => "range" });
+names!(PurgeSelectorKind { Key => "key", Url => "url", Prefix => "prefix", Pattern => "pattern", Tag => "tag", Group => "group", Route => "route", All => "all" });
+names!(UncoalescedReason { HitForMiss => "hit-for-miss", Private => "private", OtherVariant => "other-variant", WaitTimeout => "wait-timeout", Unsettled => "unsettled", Range => "range" });
 names!(StaleReason { Revalidating => "revalidating", LoaderError => "loader-error", SoftTimeout => "soft-timeout", Backoff => "backoff", Tolerated => "max-stale" });
 names!(Eviction { Expired => "expired", Size => "size" });
-names!(Look { Hit => "hit", Miss => "miss", Error => "error", Skipped => "skipped", Corrupt => "corrupt", Outdated => "outdated", Ahead => "ahead" });
-names!(Wrote { Stored => "stored", Overtaken => "overtaken", NotOwner => "not-owner", TooLarge => "too-large", Error => "error", Skipped => "skipped" });
-names!(Leased { Owned => "owned", Busy => "busy", Unknown => "unknown", Lost => "lost", Timeout => "timeout" });
+names!(L2LookupOutcome { Hit => "hit", Miss => "miss", Error => "error", Skipped => "skipped", Corrupt => "corrupt", Outdated => "outdated", Ahead => "ahead" });
+names!(L2WriteOutcome { Stored => "stored", Overtaken => "overtaken", NotOwner => "not-owner", TooLarge => "too-large", Error => "error", Skipped => "skipped" });
+names!(L2LeaseOutcome { Owned => "owned", Busy => "busy", Unknown => "unknown", Lost => "lost", Timeout => "timeout" });
 
 /// The events' counters, resolved once.
-pub struct Hooks {
+pub struct CacheEventCounters {
     hits: IntCounter,
     misses: IntCounter,
     sets: IntCounter,
@@ -200,7 +200,7 @@ pub struct Hooks {
     corrupt: IntCounterVec,
 }
 
-impl Hooks {
+impl CacheEventCounters {
     /// Registers the counters.
     ///
     /// # Errors
@@ -279,7 +279,10 @@ impl Hooks {
             sets: one(registry, "lamina_cache_sets_total", "Entries stored.")?,
             purges: each(
                 &purges,
-                &Reach::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
+                &PurgeSelectorKind::ALL
+                    .iter()
+                    .map(|r| r.as_str())
+                    .collect::<Vec<_>>(),
             ),
             invalidated: one(
                 registry,
@@ -296,7 +299,10 @@ impl Hooks {
             )?,
             alone: each(
                 &alone,
-                &Alone::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
+                &UncoalescedReason::ALL
+                    .iter()
+                    .map(|r| r.as_str())
+                    .collect::<Vec<_>>(),
             ),
             stale: each(
                 &stale,
@@ -324,90 +330,102 @@ impl Hooks {
                 .iter()
                 .map(|cause| evictions.with_label_values(&["l1", cause.as_str()]))
                 .collect(),
-            below: Look::ALL
+            below: L2LookupOutcome::ALL
                 .iter()
                 .map(|look| lookups.with_label_values(&["l2", look.as_str()]))
                 .collect(),
             writes: each(
                 &writes,
-                &Wrote::ALL.iter().map(|w| w.as_str()).collect::<Vec<_>>(),
+                &L2WriteOutcome::ALL
+                    .iter()
+                    .map(|w| w.as_str())
+                    .collect::<Vec<_>>(),
             ),
             leases: each(
                 &leases,
-                &Leased::ALL.iter().map(|l| l.as_str()).collect::<Vec<_>>(),
+                &L2LeaseOutcome::ALL
+                    .iter()
+                    .map(|l| l.as_str())
+                    .collect::<Vec<_>>(),
             ),
             corrupt,
         })
     }
 
     /// Tells everybody who wants to know.
-    pub fn emit(&self, event: Event<'_>) {
+    pub fn emit(&self, event: CacheEvent<'_>) {
         match event {
-            Event::Hit => self.hits.inc(),
-            Event::Miss => self.misses.inc(),
-            Event::Set { .. } => self.sets.inc(),
-            Event::Purge(reach) => self.purges[reach as usize].inc(),
-            Event::Invalidated => self.invalidated.inc(),
-            Event::LoaderStart { .. } => self.loads[0].inc(),
-            Event::LoaderSuccess { took, .. } => {
+            CacheEvent::Hit => self.hits.inc(),
+            CacheEvent::Miss => self.misses.inc(),
+            CacheEvent::Set { .. } => self.sets.inc(),
+            CacheEvent::Purge(reach) => self.purges[reach as usize].inc(),
+            CacheEvent::Invalidated => self.invalidated.inc(),
+            CacheEvent::LoaderStart { .. } => self.loads[0].inc(),
+            CacheEvent::LoaderSuccess { took, .. } => {
                 self.loads[1].inc();
                 self.load_seconds.observe(took.as_secs_f64());
             }
-            Event::LoaderError { .. } => self.loads[2].inc(),
-            Event::LoaderTimeout { .. } => self.loads[3].inc(),
-            Event::InflightReuse => self.coalesced.inc(),
-            Event::InflightBypass(reason) => self.alone[reason as usize].inc(),
-            Event::StaleHit(reason) => self.stale[reason as usize].inc(),
-            Event::NegativeSet { .. } => self.negative.inc(),
-            Event::Overtaken { .. } => self.overtaken.inc(),
-            Event::TagsDropped(count) => self.tags_dropped.inc_by(count as u64),
-            Event::Evicted(cause) => self.evictions[cause as usize].inc(),
-            Event::Below(look) => self.below[look as usize].inc(),
-            Event::Wrote(wrote) => self.writes[wrote as usize].inc(),
-            Event::Leased(leased) => self.leases[leased as usize].inc(),
-            Event::Corrupt(corrupt) => self.corrupt.with_label_values(&[corrupt.as_str()]).inc(),
+            CacheEvent::LoaderError { .. } => self.loads[2].inc(),
+            CacheEvent::LoaderTimeout { .. } => self.loads[3].inc(),
+            CacheEvent::InflightReuse => self.coalesced.inc(),
+            CacheEvent::InflightBypass(reason) => self.alone[reason as usize].inc(),
+            CacheEvent::StaleHit(reason) => self.stale[reason as usize].inc(),
+            CacheEvent::NegativeSet { .. } => self.negative.inc(),
+            CacheEvent::Overtaken { .. } => self.overtaken.inc(),
+            CacheEvent::TagsDropped(count) => self.tags_dropped.inc_by(count as u64),
+            CacheEvent::Evicted(cause) => self.evictions[cause as usize].inc(),
+            CacheEvent::Below(look) => self.below[look as usize].inc(),
+            CacheEvent::Wrote(wrote) => self.writes[wrote as usize].inc(),
+            CacheEvent::Leased(leased) => self.leases[leased as usize].inc(),
+            CacheEvent::Corrupt(corrupt) => {
+                self.corrupt.with_label_values(&[corrupt.as_str()]).inc()
+            }
             // Counted where they happen.
-            Event::Gap | Event::Breaker(_) => {}
+            CacheEvent::Gap | CacheEvent::Breaker(_) => {}
         }
         log(event);
     }
 }
 
 /// One line at level debug for the rarer events.
-fn log(event: Event<'_>) {
+fn log(event: CacheEvent<'_>) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }
     match event {
-        Event::Hit | Event::Miss => {}
-        Event::Set { key, bytes } => tracing::debug!(key = %KeyId::of(key), bytes, "set"),
-        Event::Purge(reach) => tracing::debug!(selector = reach.as_str(), "purge"),
-        Event::Invalidated => tracing::debug!("invalidated by a request"),
-        Event::LoaderStart { key } => tracing::debug!(key = %KeyId::of(key), "loader:start"),
-        Event::LoaderSuccess { key, took } => {
+        CacheEvent::Hit | CacheEvent::Miss => {}
+        CacheEvent::Set { key, bytes } => tracing::debug!(key = %KeyId::of(key), bytes, "set"),
+        CacheEvent::Purge(reach) => tracing::debug!(selector = reach.as_str(), "purge"),
+        CacheEvent::Invalidated => tracing::debug!("invalidated by a request"),
+        CacheEvent::LoaderStart { key } => tracing::debug!(key = %KeyId::of(key), "loader:start"),
+        CacheEvent::LoaderSuccess { key, took } => {
             tracing::debug!(key = %KeyId::of(key), ?took, "loader:success")
         }
-        Event::LoaderError { key, detail } => {
+        CacheEvent::LoaderError { key, detail } => {
             tracing::debug!(key = %KeyId::of(key), detail, "loader:error")
         }
-        Event::LoaderTimeout { key } => tracing::debug!(key = %KeyId::of(key), "loader:timeout"),
-        Event::InflightReuse => tracing::debug!("inflight:reuse"),
-        Event::InflightBypass(reason) => {
+        CacheEvent::LoaderTimeout { key } => {
+            tracing::debug!(key = %KeyId::of(key), "loader:timeout")
+        }
+        CacheEvent::InflightReuse => tracing::debug!("inflight:reuse"),
+        CacheEvent::InflightBypass(reason) => {
             tracing::debug!(reason = reason.as_str(), "inflight:bypass")
         }
-        Event::StaleHit(reason) => tracing::debug!(reason = reason.as_str(), "stale:hit"),
-        Event::NegativeSet { key } => tracing::debug!(key = %KeyId::of(key), "negative:set"),
-        Event::Overtaken { key } => {
+        CacheEvent::StaleHit(reason) => tracing::debug!(reason = reason.as_str(), "stale:hit"),
+        CacheEvent::NegativeSet { key } => tracing::debug!(key = %KeyId::of(key), "negative:set"),
+        CacheEvent::Overtaken { key } => {
             tracing::debug!(key = %KeyId::of(key), "a purge overtook the load")
         }
-        Event::TagsDropped(count) => tracing::debug!(count, "tags dropped"),
-        Event::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
-        Event::Below(look) => tracing::debug!(result = look.as_str(), "l2"),
-        Event::Wrote(wrote) => tracing::debug!(outcome = wrote.as_str(), "l2:set"),
-        Event::Leased(leased) => tracing::debug!(outcome = leased.as_str(), "lock"),
-        Event::Corrupt(corrupt) => tracing::debug!(reason = corrupt.as_str(), "l2: corrupt record"),
-        Event::Gap => tracing::debug!("a gap opened: what is older is hidden"),
-        Event::Breaker(passage) => tracing::debug!(passage = passage.as_str(), "breaker"),
+        CacheEvent::TagsDropped(count) => tracing::debug!(count, "tags dropped"),
+        CacheEvent::Evicted(cause) => tracing::debug!(cause = cause.as_str(), "evicted"),
+        CacheEvent::Below(look) => tracing::debug!(result = look.as_str(), "l2"),
+        CacheEvent::Wrote(wrote) => tracing::debug!(outcome = wrote.as_str(), "l2:set"),
+        CacheEvent::Leased(leased) => tracing::debug!(outcome = leased.as_str(), "lock"),
+        CacheEvent::Corrupt(corrupt) => {
+            tracing::debug!(reason = corrupt.as_str(), "l2: corrupt record")
+        }
+        CacheEvent::Gap => tracing::debug!("a gap opened: what is older is hidden"),
+        CacheEvent::Breaker(passage) => tracing::debug!(passage = passage.as_str(), "breaker"),
     }
 }
 

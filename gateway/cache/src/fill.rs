@@ -24,29 +24,29 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use crate::entry::Marks;
+use crate::entry::PurgeAttributes;
 use crate::freshness::Freshness;
 use crate::http::body::BodyError;
 use crate::http::memory::stored::{StoredBody, StoredReaders};
 use crate::http::memory::{ConnectionMemory, PROCESS};
 use crate::http::vary::Vary;
-use crate::key::Key;
+use crate::key::EntryKey;
 
 /// A response whose body is arriving.
 pub struct Fill {
-    pub head: Head,
+    pub head: FillHead,
     /// Where its readers say that they read, before and after it is stored.
     pub readers: Arc<StoredReaders>,
     limit: usize,
     /// Of the connection that the load was begun for; None for a load behind the answers.
     memory: Option<Arc<ConnectionMemory>>,
-    stream: Mutex<Stream>,
+    stream: Mutex<FillState>,
 }
 
 /// What is known of the response before its body.
-pub struct Head {
+pub struct FillHead {
     /// The key that it will be stored under, its variant included.
-    pub key: Key,
+    pub key: EntryKey,
     pub status: StatusCode,
     /// As in [`crate::entry::Entry`].
     pub headers: HeaderMap,
@@ -56,13 +56,13 @@ pub struct Head {
     pub length: Option<u64>,
     pub freshness: Freshness,
     /// With tags.
-    pub marks: Marks,
+    pub marks: PurgeAttributes,
     /// Which request fields chose this variant.
     pub vary: Vary,
 }
 
 #[derive(Default)]
-struct Stream {
+struct FillState {
     chunks: VecDeque<Bytes>,
     /// All of it, in place of the chunks, once it has come and is stored.
     whole: Option<Bytes>,
@@ -80,7 +80,7 @@ struct Stream {
     unread_since: Option<Instant>,
     next_reader: u64,
     trailers: Option<HeaderMap>,
-    end: Option<End>,
+    end: Option<FillEnd>,
     waiting: Vec<Waker>,
     /// Grows when the waiting are woken: tells a reader whether it still stands in the list.
     woken: u64,
@@ -89,7 +89,7 @@ struct Stream {
 
 /// How a body ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
+enum FillEnd {
     Complete,
     /// The origin broke off, or nobody was left to read what can't be stored.
     Failed,
@@ -107,7 +107,7 @@ const WINDOW_WHEN_SHORT: u64 = 512 << 10;
 
 /// How much memory there is for bodies that are arriving.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Memory {
+enum FillMemoryLevel {
     Enough,
     /// The connection that the load is for holds more than it may.
     Short,
@@ -117,15 +117,15 @@ enum Memory {
 
 impl Fill {
     /// `memory` is that of the connection that the load is begun for.
-    pub fn new(head: Head, limit: usize, memory: Option<Arc<ConnectionMemory>>) -> Arc<Self> {
+    pub fn new(head: FillHead, limit: usize, memory: Option<Arc<ConnectionMemory>>) -> Arc<Self> {
         Arc::new(Self {
             head,
             readers: StoredReaders::before_stored(),
             limit,
             memory,
-            stream: Mutex::new(Stream {
+            stream: Mutex::new(FillState {
                 unread_since: Some(Instant::now()),
-                ..Stream::default()
+                ..FillState::default()
             }),
         })
     }
@@ -138,8 +138,10 @@ impl Fill {
         stream.chunks.push_back(data);
         if stream.arrived > self.limit as u64 {
             stream.trim(match memory {
-                Memory::Enough => self.limit as u64,
-                Memory::Short | Memory::ShortForAll => WINDOW_WHEN_SHORT.min(self.limit as u64),
+                FillMemoryLevel::Enough => self.limit as u64,
+                FillMemoryLevel::Short | FillMemoryLevel::ShortForAll => {
+                    WINDOW_WHEN_SHORT.min(self.limit as u64)
+                }
             });
         }
         stream.wake();
@@ -153,12 +155,12 @@ impl Fill {
             let mut stream = self.stream.lock();
             let storable = stream.arrived <= self.limit as u64;
             let ahead = match memory {
-                Memory::Enough if storable => return Poll::Ready(true),
-                Memory::Enough => AHEAD,
-                Memory::Short | Memory::ShortForAll => AHEAD_WHEN_SHORT,
+                FillMemoryLevel::Enough if storable => return Poll::Ready(true),
+                FillMemoryLevel::Enough => AHEAD,
+                FillMemoryLevel::Short | FillMemoryLevel::ShortForAll => AHEAD_WHEN_SHORT,
             };
             if stream.positions.is_empty() {
-                return Poll::Ready(storable && memory != Memory::ShortForAll);
+                return Poll::Ready(storable && memory != FillMemoryLevel::ShortForAll);
             }
             if stream.arrived < stream.fastest + ahead {
                 return Poll::Ready(true);
@@ -184,11 +186,11 @@ impl Fill {
         }
     }
 
-    fn memory(&self) -> Memory {
+    fn memory(&self) -> FillMemoryLevel {
         match &self.memory {
-            _ if PROCESS.is_full() => Memory::ShortForAll,
-            Some(connection) if connection.is_full() => Memory::Short,
-            Some(_) | None => Memory::Enough,
+            _ if PROCESS.is_full() => FillMemoryLevel::ShortForAll,
+            Some(connection) if connection.is_full() => FillMemoryLevel::Short,
+            Some(_) | None => FillMemoryLevel::Enough,
         }
     }
 
@@ -206,7 +208,7 @@ impl Fill {
         }
         let mut stream = self.stream.lock();
         stream.trailers = trailers;
-        stream.end = Some(End::Complete);
+        stream.end = Some(FillEnd::Complete);
         stream.wake();
         // Trailers are for those who read along: an entry has none, and nobody announced them
         // (`Refusal::Trailers`).
@@ -222,7 +224,7 @@ impl Fill {
     /// Ends the body in the middle: every reader's connection breaks off as the origin's did.
     pub fn fail(&self) {
         let mut stream = self.stream.lock();
-        stream.end.get_or_insert(End::Failed);
+        stream.end.get_or_insert(FillEnd::Failed);
         stream.wake();
     }
 
@@ -232,7 +234,7 @@ impl Fill {
     }
 
     /// A reader from the start, or None when the start is gone already.
-    pub fn reader(self: &Arc<Self>) -> Option<Reader> {
+    pub fn reader(self: &Arc<Self>) -> Option<FillReader> {
         let mut stream = self.stream.lock();
         if stream.first > 0 {
             return None;
@@ -242,7 +244,7 @@ impl Fill {
         stream.positions.insert(number, 0);
         stream.unread_since = None;
         drop(stream);
-        Some(Reader {
+        Some(FillReader {
             fill: Arc::clone(self),
             number,
             next: 0,
@@ -254,7 +256,7 @@ impl Fill {
     }
 }
 
-impl Stream {
+impl FillState {
     /// Drops the oldest chunks that every reader has passed, and more of them until at most
     /// `window` bytes are held, but none that the fastest reader still has to read.
     fn trim(&mut self, window: u64) {
@@ -293,7 +295,7 @@ impl Stream {
 }
 
 /// One client's view of a [`Fill`].
-pub struct Reader {
+pub struct FillReader {
     fill: Arc<Fill>,
     number: u64,
     /// Number of the next chunk.
@@ -307,7 +309,7 @@ pub struct Reader {
     trailers_sent: bool,
 }
 
-impl Reader {
+impl FillReader {
     /// Restricts it to the bytes `first..=last`.
     pub fn window(mut self, first: u64, last: u64) -> Self {
         self.window = Some((first, last));
@@ -333,7 +335,7 @@ impl Reader {
     }
 }
 
-impl HttpBody for Reader {
+impl HttpBody for FillReader {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -372,9 +374,11 @@ impl HttpBody for Reader {
                 return Poll::Ready(Some(Ok(Frame::data(part))));
             }
             return match stream.end {
-                Some(End::Failed) => Poll::Ready(Some(Err(BodyError::Aborted))),
-                Some(End::Complete) if me.trailers_sent || me.window.is_some() => Poll::Ready(None),
-                Some(End::Complete) => {
+                Some(FillEnd::Failed) => Poll::Ready(Some(Err(BodyError::Aborted))),
+                Some(FillEnd::Complete) if me.trailers_sent || me.window.is_some() => {
+                    Poll::Ready(None)
+                }
+                Some(FillEnd::Complete) => {
                     me.trailers_sent = true;
                     Poll::Ready(
                         stream
@@ -408,7 +412,7 @@ impl HttpBody for Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for FillReader {
     fn drop(&mut self) {
         let mut stream = self.fill.stream.lock();
         stream.positions.remove(&self.number);

@@ -30,19 +30,19 @@ pub struct Freshness {
 
 /// Whether an entry may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum FreshnessState {
     Fresh,
-    Stale(Windows),
+    Stale(StaleWindows),
 }
 
 /// Which of the stale windows an entry is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Windows {
+pub struct StaleWindows {
     pub while_revalidate: bool,
     pub if_error: bool,
 }
 
-impl Windows {
+impl StaleWindows {
     /// Of use for validation alone.
     pub const NONE: Self = Self {
         while_revalidate: false,
@@ -86,38 +86,38 @@ impl Freshness {
     }
 
     /// Whether it is fresh, and if not, which window it is in. The windows count from expiry.
-    pub fn state(&self, now: Instant) -> State {
+    pub fn state(&self, now: Instant) -> FreshnessState {
         let age = self.age(now);
         if age < self.lifetime {
-            return State::Fresh;
+            return FreshnessState::Fresh;
         }
-        State::Stale(self.windows(age - self.lifetime))
+        FreshnessState::Stale(self.windows(age - self.lifetime))
     }
 
     /// As [`state`](Self::state), for an entry that a soft purge made stale so long ago: its
     /// windows count from then, or from its expiry if that came first. One without windows
     /// may be served while it refreshes for as long as it would have lived.
-    pub fn state_when_marked(&self, now: Instant, marked_for: Duration) -> State {
+    pub fn state_when_marked(&self, now: Instant, marked_for: Duration) -> FreshnessState {
         let past_expiry = self.age(now).checked_sub(self.lifetime);
         let has_none = self.while_revalidate.max(self.if_error).is_zero();
         if past_expiry.is_none() && has_none && !self.must_revalidate {
-            return State::Stale(Windows {
+            return FreshnessState::Stale(StaleWindows {
                 while_revalidate: true,
                 if_error: true,
             });
         }
-        State::Stale(self.windows(past_expiry.unwrap_or_default().max(marked_for)))
+        FreshnessState::Stale(self.windows(past_expiry.unwrap_or_default().max(marked_for)))
     }
 
     /// What may be done with an entry that is in doubt: nobody gets it before its origin
     /// was asked; should that fail, it is as one that has just expired.
-    pub fn when_doubted(&self, now: Instant) -> Windows {
+    pub fn when_doubted(&self, now: Instant) -> StaleWindows {
         let windows = match self.state(now) {
-            State::Fresh if self.must_revalidate => Windows::NONE,
-            State::Fresh => self.windows(Duration::ZERO),
-            State::Stale(windows) => windows,
+            FreshnessState::Fresh if self.must_revalidate => StaleWindows::NONE,
+            FreshnessState::Fresh => self.windows(Duration::ZERO),
+            FreshnessState::Stale(windows) => windows,
         };
-        Windows {
+        StaleWindows {
             while_revalidate: false,
             ..windows
         }
@@ -127,16 +127,16 @@ impl Freshness {
     /// it: what must be validated each time does not (RFC 9111 §5.2.2.4).
     pub fn serves_others(&self, now: Instant) -> bool {
         match self.state(now) {
-            State::Fresh => true,
-            State::Stale(windows) => windows.while_revalidate,
+            FreshnessState::Fresh => true,
+            FreshnessState::Stale(windows) => windows.while_revalidate,
         }
     }
 
-    fn windows(&self, past: Duration) -> Windows {
+    fn windows(&self, past: Duration) -> StaleWindows {
         if self.must_revalidate {
-            return Windows::NONE;
+            return StaleWindows::NONE;
         }
-        Windows {
+        StaleWindows {
             while_revalidate: past < self.while_revalidate,
             if_error: past < self.if_error,
         }
@@ -202,12 +202,12 @@ mod tests {
         let t = Instant::now();
         let f = freshness(t);
         let stale = |r, e| {
-            State::Stale(Windows {
+            FreshnessState::Stale(StaleWindows {
                 while_revalidate: r,
                 if_error: e,
             })
         };
-        assert_eq!(f.state(t + secs(54)), State::Fresh);
+        assert_eq!(f.state(t + secs(54)), FreshnessState::Fresh);
         assert_eq!(
             f.state(t + secs(55)),
             stale(true, true),
@@ -227,9 +227,12 @@ mod tests {
             must_revalidate: true,
             ..freshness(t)
         };
-        assert_eq!(f.state(t + secs(56)), State::Stale(Windows::NONE));
+        assert_eq!(
+            f.state(t + secs(56)),
+            FreshnessState::Stale(StaleWindows::NONE)
+        );
         let marked = f.state_when_marked(t, Duration::ZERO);
-        assert_eq!(marked, State::Stale(Windows::NONE));
+        assert_eq!(marked, FreshnessState::Stale(StaleWindows::NONE));
     }
 
     #[test]
@@ -238,8 +241,8 @@ mod tests {
         let f = freshness(t);
         let windows =
             |after, marked_for| match f.state_when_marked(t + secs(after), secs(marked_for)) {
-                State::Fresh => panic!("it is stale"),
-                State::Stale(windows) => (windows.while_revalidate, windows.if_error),
+                FreshnessState::Fresh => panic!("it is stale"),
+                FreshnessState::Stale(windows) => (windows.while_revalidate, windows.if_error),
             };
         assert_eq!(windows(1, 0), (true, true));
         assert_eq!(windows(11, 10), (false, true), "well before its expiry");
@@ -252,7 +255,7 @@ mod tests {
             if_error: Duration::ZERO,
             ..f
         };
-        let served = State::Stale(Windows {
+        let served = FreshnessState::Stale(StaleWindows {
             while_revalidate: true,
             if_error: true,
         });
@@ -274,7 +277,7 @@ mod tests {
         fn an_entry_never_grows_fresh_again(at in 0u64..400, later in 0u64..400) {
             let t = Instant::now();
             let f = freshness(t);
-            let rank = |s| match s { State::Fresh => 0, State::Stale(w) => 1 + u8::from(!w.while_revalidate) + u8::from(!w.if_error) };
+            let rank = |s| match s { FreshnessState::Fresh => 0, FreshnessState::Stale(w) => 1 + u8::from(!w.while_revalidate) + u8::from(!w.if_error) };
             prop_assert!(rank(f.state(t + secs(at))) <= rank(f.state(t + secs(at + later))));
         }
     }

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::key::Key;
-use crate::policy::{Came, CameWith};
+use crate::key::EntryKey;
+use crate::policy::{CameWith, CredentialPresence};
 
 /// Whose responses for a key may not be shared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unshared {
+pub enum UnsharedScope {
     Everybody,
     /// Those of requests with `Authorization`; the others' may be.
     Authorized,
@@ -23,19 +23,19 @@ pub enum Unshared {
 }
 
 /// The marked keys.
-pub struct HitForMiss(Cache<Key, Unshared, foldhash::fast::RandomState>);
+pub struct HitForMiss(Cache<EntryKey, UnsharedScope, foldhash::fast::RandomState>);
 
 /// Keys that are marked at most.
 const KEYS: u64 = 10_000;
 
-impl Unshared {
+impl UnsharedScope {
     /// Whether a response to such a request is among them.
     pub fn includes(self, request: CameWith) -> bool {
-        let authorized = request.authorization != Came::Not;
+        let authorized = request.authorization != CredentialPresence::Not;
         match self {
             Self::Everybody => true,
             Self::Authorized => authorized,
-            Self::Credentialed => authorized || request.cookies != Came::Not,
+            Self::Credentialed => authorized || request.cookies != CredentialPresence::Not,
         }
     }
 }
@@ -51,17 +51,17 @@ impl HitForMiss {
     }
 
     /// Marks a key.
-    pub fn mark(&self, key: &Key, whose: Unshared) {
+    pub fn mark(&self, key: &EntryKey, whose: UnsharedScope) {
         self.0.insert(key.clone(), whose);
     }
 
     /// A response for this key may be shared after all.
-    pub fn end(&self, key: &Key) {
+    pub fn end(&self, key: &EntryKey) {
         self.0.invalidate(key.as_bytes());
     }
 
     /// Whether a response to such a request for `key` could not be shared a moment ago.
-    pub fn applies(&self, key: &Key, request: CameWith) -> bool {
+    pub fn applies(&self, key: &EntryKey, request: CameWith) -> bool {
         let mark = self.0.get(key.as_bytes());
         mark.is_some_and(|whose| whose.includes(request))
     }

@@ -20,7 +20,7 @@ use crate::pattern::Pattern;
 
 /// The whole key, shared between the tier, flights and entries.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Arc<[u8]>);
+pub struct EntryKey(Arc<[u8]>);
 
 /// A key under construction, or for one look-up.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub struct KeyBuf {
 /// What a field of a key holds. The discriminant is its byte in the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Field {
+pub enum CacheKeyField {
     Scheme = b's',
     Host = b'h',
     Path = b'p',
@@ -53,15 +53,15 @@ pub enum Field {
 /// A number that stands for a tag, route or URL. Equal things have equal numbers on
 /// every node and after a restart, since what is stored is purged by them; a collision
 /// makes a purge reach too much, never too little.
-pub type Hash64 = u64;
+pub type PurgeHash = u64;
 
 /// The first 64 bits of `bytes`' SHA-256. Taken by loads and purges, never by a hit.
-pub fn hash64(bytes: &[u8]) -> Hash64 {
+pub fn hash64(bytes: &[u8]) -> PurgeHash {
     first_64_bits(&Sha256::digest(bytes))
 }
 
 /// What is kept of a longer hash.
-pub fn first_64_bits(digest: &[u8]) -> Hash64 {
+pub fn first_64_bits(digest: &[u8]) -> PurgeHash {
     u64::from_be_bytes(std::array::from_fn(|i| digest[i]))
 }
 
@@ -78,7 +78,7 @@ impl Default for KeyBuf {
 
 impl KeyBuf {
     /// Appends one field.
-    pub fn push(&mut self, field: Field, value: &[u8]) {
+    pub fn push(&mut self, field: CacheKeyField, value: &[u8]) {
         let [a, b, c, d] = (value.len() as u32).to_le_bytes();
         self.append(&[field as u8, a, b, c, d], value);
     }
@@ -115,22 +115,22 @@ impl KeyBuf {
 
     /// Whether its identity is the text of a key plugin.
     pub fn is_text(&self) -> bool {
-        fields(self.as_bytes()).any(|(field, _)| field == Field::Text as u8)
+        fields(self.as_bytes()).any(|(field, _)| field == CacheKeyField::Text as u8)
     }
 
     /// The hash of the identity alone, which purges by URL go by.
-    pub fn identity(&self) -> Hash64 {
+    pub fn identity(&self) -> PurgeHash {
         hash64(&self.as_bytes()[..self.identity_end])
     }
 
-    pub fn to_key(&self) -> Key {
-        Key(Arc::from(self.as_bytes()))
+    pub fn to_key(&self) -> EntryKey {
+        EntryKey(Arc::from(self.as_bytes()))
     }
 
     /// The key under which parts of the content are kept.
     pub fn of_parts(&self) -> Self {
         let mut parts = self.clone();
-        parts.push(Field::Octets, b"");
+        parts.push(CacheKeyField::Octets, b"");
         parts
     }
 
@@ -144,12 +144,12 @@ impl KeyBuf {
         }
         crate::http::vary::selecting_values(fields, request, &mut values);
         let mut variant = self.clone();
-        variant.push(Field::Variant, &values);
+        variant.push(CacheKeyField::Variant, &values);
         variant
     }
 }
 
-impl Key {
+impl EntryKey {
     /// A key from its bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(bytes.into())
@@ -163,8 +163,8 @@ impl Key {
     pub fn of_range(&self, range: &[u8], if_range: &[u8]) -> Self {
         let mut key = KeyBuf::default();
         key.append(&[], &self.0);
-        key.push(Field::Octets, range);
-        key.push(Field::Octets, if_range);
+        key.push(CacheKeyField::Octets, range);
+        key.push(CacheKeyField::Octets, if_range);
         key.to_key()
     }
 
@@ -204,13 +204,13 @@ impl fmt::Display for KeyId {
     }
 }
 
-impl Borrow<[u8]> for Key {
+impl Borrow<[u8]> for EntryKey {
     fn borrow(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for EntryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         describe(&self.0).fmt(f)
     }
@@ -256,7 +256,7 @@ fn fields(key: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 
 /// A route's `key` rules, compiled.
 #[derive(Clone, Debug, Default)]
-pub struct Template {
+pub struct CacheKeyTemplate {
     include: Option<Box<[Pattern]>>,
     drop: Box<[Pattern]>,
     sort: bool,
@@ -266,7 +266,7 @@ pub struct Template {
 
 /// The request as keys see it.
 #[derive(Clone, Copy)]
-pub struct Subject<'a> {
+pub struct CacheKeyInput<'a> {
     pub scheme: &'a str,
     /// Lower case, with the port unless it is the scheme's own.
     pub host: &'a str,
@@ -276,9 +276,9 @@ pub struct Subject<'a> {
     pub route: &'a str,
 }
 
-impl Template {
+impl CacheKeyTemplate {
     /// Compiles the rules; `config` has checked the names, one that is none is left out.
-    pub fn new(config: &crate::config::Key) -> Self {
+    pub fn new(config: &crate::config::CacheKeyConfig) -> Self {
         let patterns = |list: &[String]| list.iter().map(|p| Pattern::new(p)).collect();
         Self {
             include: config.query.include.as_deref().map(patterns),
@@ -316,11 +316,11 @@ impl Template {
     }
 
     /// The native key of a request.
-    pub fn build(&self, subject: &Subject<'_>) -> KeyBuf {
+    pub fn build(&self, subject: &CacheKeyInput<'_>) -> KeyBuf {
         let mut key = KeyBuf::default();
-        key.push(Field::Scheme, subject.scheme.as_bytes());
-        key.push(Field::Host, subject.host.as_bytes());
-        key.push(Field::Path, subject.path.as_bytes());
+        key.push(CacheKeyField::Scheme, subject.scheme.as_bytes());
+        key.push(CacheKeyField::Host, subject.host.as_bytes());
+        key.push(CacheKeyField::Path, subject.path.as_bytes());
         if let Some(query) = subject.query {
             self.push_query(&mut key, query);
         }
@@ -329,39 +329,39 @@ impl Template {
     }
 
     /// The key of a request whose identity is `text` (a key plugin's), within the same host.
-    pub fn build_text(&self, text: &str, parts: &[String], subject: &Subject<'_>) -> KeyBuf {
+    pub fn build_text(&self, text: &str, parts: &[String], subject: &CacheKeyInput<'_>) -> KeyBuf {
         let mut key = KeyBuf::default();
-        key.push(Field::Scheme, subject.scheme.as_bytes());
-        key.push(Field::Host, subject.host.as_bytes());
-        key.push(Field::Text, text.as_bytes());
+        key.push(CacheKeyField::Scheme, subject.scheme.as_bytes());
+        key.push(CacheKeyField::Host, subject.host.as_bytes());
+        key.push(CacheKeyField::Text, text.as_bytes());
         self.finish(&mut key, subject);
         for part in parts {
-            key.push(Field::Part, part.as_bytes());
+            key.push(CacheKeyField::Part, part.as_bytes());
         }
         key
     }
 
-    fn finish(&self, key: &mut KeyBuf, subject: &Subject<'_>) {
+    fn finish(&self, key: &mut KeyBuf, subject: &CacheKeyInput<'_>) {
         key.end_identity();
         // Two routes may differ by header or method alone and lead to different origins.
-        key.push(Field::Route, subject.route.as_bytes());
+        key.push(CacheKeyField::Route, subject.route.as_bytes());
         for name in &self.headers {
             for value in subject.headers.get_all(name) {
-                key.push(Field::Header, name.as_str().as_bytes());
-                key.push(Field::Header, value.as_bytes());
+                key.push(CacheKeyField::Header, name.as_str().as_bytes());
+                key.push(CacheKeyField::Header, value.as_bytes());
             }
         }
         for name in &self.cookies {
             for value in cookies(subject.headers, name.as_bytes()) {
-                key.push(Field::Cookie, name.as_bytes());
-                key.push(Field::Cookie, value);
+                key.push(CacheKeyField::Cookie, name.as_bytes());
+                key.push(CacheKeyField::Cookie, value);
             }
         }
     }
 
     fn push_query(&self, key: &mut KeyBuf, query: &str) {
         if let Some(kept) = self.query(query) {
-            key.push(Field::Query, kept.as_bytes());
+            key.push(CacheKeyField::Query, kept.as_bytes());
         }
     }
 
@@ -412,8 +412,12 @@ mod tests {
     use crate::config;
     use proptest::prelude::*;
 
-    fn subject<'a>(path: &'a str, query: Option<&'a str>, headers: &'a HeaderMap) -> Subject<'a> {
-        Subject {
+    fn subject<'a>(
+        path: &'a str,
+        query: Option<&'a str>,
+        headers: &'a HeaderMap,
+    ) -> CacheKeyInput<'a> {
+        CacheKeyInput {
             scheme: "http",
             host: "a.example",
             path,
@@ -423,7 +427,7 @@ mod tests {
         }
     }
 
-    fn build(template: &Template, path: &str, query: Option<&str>) -> Key {
+    fn build(template: &CacheKeyTemplate, path: &str, query: Option<&str>) -> EntryKey {
         template
             .build(&subject(path, query, &HeaderMap::new()))
             .to_key()
@@ -431,7 +435,7 @@ mod tests {
 
     #[test]
     fn the_default_key_tells_apart_what_http_tells_apart() {
-        let t = Template::default();
+        let t = CacheKeyTemplate::default();
         assert_ne!(
             build(&t, "/a", None),
             build(&t, "/a", Some("")),
@@ -450,13 +454,13 @@ mod tests {
 
     #[test]
     fn rules_drop_include_and_sort_parameters() {
-        let rules = |query: config::Query| {
-            Template::new(&config::Key {
+        let rules = |query: config::KeyQueryConfig| {
+            CacheKeyTemplate::new(&config::CacheKeyConfig {
                 query,
                 ..Default::default()
             })
         };
-        let drop = rules(config::Query {
+        let drop = rules(config::KeyQueryConfig {
             drop: vec!["utm_*".into()],
             sort: true,
             ..Default::default()
@@ -470,7 +474,7 @@ mod tests {
             build(&drop, "/a", None),
             "an encoded name is the same name"
         );
-        let include = rules(config::Query {
+        let include = rules(config::KeyQueryConfig {
             include: Some(vec!["id".into()]),
             ..Default::default()
         });
@@ -482,7 +486,7 @@ mod tests {
 
     #[test]
     fn headers_and_cookies_are_parts_and_leave_the_identity_alone() {
-        let t = Template::new(&config::Key {
+        let t = CacheKeyTemplate::new(&config::CacheKeyConfig {
             headers: vec!["x-plan".into()],
             cookies: vec!["ab".into()],
             ..Default::default()
@@ -501,7 +505,7 @@ mod tests {
     fn a_key_beyond_its_place_on_the_stack_is_the_same_key() {
         for long in [240, 245, 246, 247, 256, 257, 1000] {
             let (path, query) = ("/".repeat(long), "x".repeat(long));
-            let key = build(&Template::default(), &path, Some(&query));
+            let key = build(&CacheKeyTemplate::default(), &path, Some(&query));
             let whole = format!("scheme=http host=a.example path={path} query={query} route=r");
             assert_eq!(describe(key.as_bytes()), whole);
         }
@@ -510,7 +514,7 @@ mod tests {
     /// Guards against a response to `ab=evil` that is stored for everybody without that cookie.
     #[test]
     fn a_cookie_that_some_origin_would_find_is_in_the_key() {
-        let t = Template::new(&config::Key {
+        let t = CacheKeyTemplate::new(&config::CacheKeyConfig {
             cookies: vec!["ab".into()],
             ..Default::default()
         });
@@ -531,16 +535,16 @@ mod tests {
     #[test]
     fn a_parameter_with_a_semicolon_always_counts() {
         for query in [
-            config::Query {
+            config::KeyQueryConfig {
                 drop: vec!["utm_*".into()],
                 ..Default::default()
             },
-            config::Query {
+            config::KeyQueryConfig {
                 include: Some(vec!["id".into()]),
                 ..Default::default()
             },
         ] {
-            let t = Template::new(&config::Key {
+            let t = CacheKeyTemplate::new(&config::CacheKeyConfig {
                 query,
                 ..Default::default()
             });
@@ -553,7 +557,7 @@ mod tests {
 
     #[test]
     fn a_key_reads_as_its_fields() {
-        let key = build(&Template::default(), "/a", Some("x=1"));
+        let key = build(&CacheKeyTemplate::default(), "/a", Some("x=1"));
         assert_eq!(
             describe(key.as_bytes()),
             "scheme=http host=a.example path=/a query=x=1 route=r"
@@ -569,7 +573,7 @@ mod tests {
         fn different_field_lists_make_different_keys(a in prop::collection::vec("[ab|]{0,3}", 0..4), b in prop::collection::vec("[ab|]{0,3}", 0..4)) {
             let make = |list: &[String]| {
                 let mut key = KeyBuf::default();
-                list.iter().for_each(|text| key.push(Field::Part, text.as_bytes()));
+                list.iter().for_each(|text| key.push(CacheKeyField::Part, text.as_bytes()));
                 key.to_key()
             };
             prop_assert_eq!(make(&a) == make(&b), a == b);

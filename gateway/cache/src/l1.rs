@@ -15,31 +15,31 @@ use moka::sync::Cache;
 
 use crate::config;
 use crate::entry::Entry;
-use crate::freshness::State;
+use crate::freshness::FreshnessState;
 use crate::http::vary::Vary;
-use crate::key::{Key, KeyBuf};
+use crate::key::{EntryKey, KeyBuf};
 use crate::purge::shared;
 
 /// The tier.
 pub struct L1 {
-    slots: Cache<Key, Slot, foldhash::fast::RandomState>,
+    slots: Cache<EntryKey, L1Slot, foldhash::fast::RandomState>,
 }
 
 /// What stands at a key.
 #[derive(Clone)]
-enum Slot {
+enum L1Slot {
     Entry(Arc<Entry>),
     /// The field lists that responses here varied by, newest first.
-    Varies(Arc<[Fields]>),
+    Varies(Arc<[VaryFieldNames]>),
 }
 
-type Fields = Arc<[HeaderName]>;
+type VaryFieldNames = Arc<[HeaderName]>;
 
 /// What a look-up found.
 pub enum L1Lookup {
     Entry(Arc<Entry>),
     /// The key varies and no variant fits; this is the key that a load should use.
-    NoVariant(Key),
+    NoVariant(EntryKey),
     Nothing,
 }
 
@@ -48,17 +48,17 @@ const VARY_LISTS: usize = 4;
 /// How long a list is kept; without it the variants are not found.
 const VARY_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
-struct Life;
+struct L1Expiry;
 
-impl moka::Expiry<Key, Slot> for Life {
-    fn expire_after_create(&self, _: &Key, slot: &Slot, now: Instant) -> Option<Duration> {
+impl moka::Expiry<EntryKey, L1Slot> for L1Expiry {
+    fn expire_after_create(&self, _: &EntryKey, slot: &L1Slot, now: Instant) -> Option<Duration> {
         Some(slot.life(now))
     }
 
     fn expire_after_update(
         &self,
-        _: &Key,
-        slot: &Slot,
+        _: &EntryKey,
+        slot: &L1Slot,
         now: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
@@ -66,7 +66,7 @@ impl moka::Expiry<Key, Slot> for Life {
     }
 }
 
-impl Slot {
+impl L1Slot {
     fn life(&self, now: Instant) -> Duration {
         match self {
             Self::Entry(entry) => entry.remaining_life(now),
@@ -74,7 +74,7 @@ impl Slot {
         }
     }
 
-    fn size(&self, key: &Key) -> usize {
+    fn size(&self, key: &EntryKey) -> usize {
         match self {
             Self::Entry(entry) => entry.size(),
             Self::Varies(lists) => {
@@ -89,7 +89,7 @@ impl Slot {
 impl L1 {
     /// A new tier. `on_evict` is told what the size bound pushed out.
     pub fn new(
-        config: &config::L1,
+        config: &config::L1Config,
         on_evict: impl Fn(RemovalCause) + Send + Sync + 'static,
     ) -> Self {
         // moka counts one number. With a bound on entries too, each weighs at least its share of the bytes.
@@ -99,10 +99,10 @@ impl L1 {
             .map_or(1, |entries| max.div_ceil(entries.max(1)));
         let slots = Cache::builder()
             .max_capacity(max)
-            .weigher(move |key: &Key, slot: &Slot| {
+            .weigher(move |key: &EntryKey, slot: &L1Slot| {
                 u32::try_from((slot.size(key) as u64).max(least)).unwrap_or(u32::MAX)
             })
-            .expire_after(Life)
+            .expire_after(L1Expiry)
             .eviction_listener(move |_, _, cause| on_evict(cause))
             .build_with_hasher(Default::default());
         Self { slots }
@@ -112,17 +112,22 @@ impl L1 {
     pub fn find(&self, key: &KeyBuf, request: &HeaderMap) -> L1Lookup {
         match self.slots.get(key.as_bytes()) {
             None => L1Lookup::Nothing,
-            Some(Slot::Entry(entry)) => L1Lookup::Entry(entry),
-            Some(Slot::Varies(lists)) => self.find_variant(key, &lists, request),
+            Some(L1Slot::Entry(entry)) => L1Lookup::Entry(entry),
+            Some(L1Slot::Varies(lists)) => self.find_variant(key, &lists, request),
         }
     }
 
     /// The newest variant that fits (RFC 9111 §4.1).
-    fn find_variant(&self, key: &KeyBuf, lists: &[Fields], request: &HeaderMap) -> L1Lookup {
+    fn find_variant(
+        &self,
+        key: &KeyBuf,
+        lists: &[VaryFieldNames],
+        request: &HeaderMap,
+    ) -> L1Lookup {
         let fitting = lists.iter().filter_map(|fields| {
             match self.slots.get(key.variant(fields, request).as_bytes())? {
-                Slot::Entry(entry) => Some(entry),
-                Slot::Varies(_) => None,
+                L1Slot::Entry(entry) => Some(entry),
+                L1Slot::Varies(_) => None,
             }
         });
         match fitting.max_by(|one, other| one.freshness.compare_origin(&other.freshness)) {
@@ -136,18 +141,18 @@ impl L1 {
 
     /// Puts an entry in, under `primary` or the variant's key as its `Vary` says;
     /// `entry.key` must be the same (see [`variant_key`]).
-    pub fn put(&self, primary: Key, vary: &Vary, entry: Arc<Entry>) {
+    pub fn put(&self, primary: EntryKey, vary: &Vary, entry: Arc<Entry>) {
         if let Vary::Fields(fields) = vary {
             self.note_vary(primary, fields);
         }
-        self.slots.insert(entry.key.clone(), Slot::Entry(entry));
+        self.slots.insert(entry.key.clone(), L1Slot::Entry(entry));
     }
 
     /// As [`put`](Self::put), for what was stored elsewhere a while ago: an entry that is
     /// fresh by now and `shown`, or of a load after later purges, stays.
     pub fn put_older(
         &self,
-        primary: Key,
+        primary: EntryKey,
         vary: &Vary,
         entry: Arc<Entry>,
         shown: impl Fn(&Entry) -> bool,
@@ -159,45 +164,45 @@ impl L1 {
         let now = Instant::now();
         let stays = |held: &Entry| match shared(held.born).cmp(&shared(entry.born)) {
             Ordering::Greater => true,
-            Ordering::Equal => held.state(now) == State::Fresh && shown(held),
+            Ordering::Equal => held.state(now) == FreshnessState::Fresh && shown(held),
             Ordering::Less => false,
         };
         slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
-            Some(Slot::Entry(held)) if stays(&held) => Op::Nop,
-            _ => Op::Put(Slot::Entry(Arc::clone(&entry))),
+            Some(L1Slot::Entry(held)) if stays(&held) => Op::Nop,
+            _ => Op::Put(L1Slot::Entry(Arc::clone(&entry))),
         });
     }
 
-    fn note_vary(&self, primary: Key, fields: &[HeaderName]) {
+    fn note_vary(&self, primary: EntryKey, fields: &[HeaderName]) {
         self.slots.entry(primary).and_upsert_with(|held| {
             let known = match held.map(|h| h.into_value()) {
-                Some(Slot::Varies(lists)) => lists.to_vec(),
+                Some(L1Slot::Varies(lists)) => lists.to_vec(),
                 _ => Vec::new(),
             };
             if known.first().is_some_and(|newest| **newest == *fields) {
-                return Slot::Varies(known.into());
+                return L1Slot::Varies(known.into());
             }
             let others = known
                 .into_iter()
                 .filter(|list| **list != *fields)
                 .take(VARY_LISTS - 1);
-            Slot::Varies(std::iter::once(fields.into()).chain(others).collect())
+            L1Slot::Varies(std::iter::once(fields.into()).chain(others).collect())
         });
     }
 
     /// The lists of fields that the responses of `primary` vary by, the newest first.
-    pub fn lists(&self, primary: &Key) -> Vec<Vec<HeaderName>> {
+    pub fn lists(&self, primary: &EntryKey) -> Vec<Vec<HeaderName>> {
         match self.slots.get(primary.as_bytes()) {
-            Some(Slot::Varies(lists)) => lists.iter().map(|fields| fields.to_vec()).collect(),
-            Some(Slot::Entry(_)) | None => Vec::new(),
+            Some(L1Slot::Varies(lists)) => lists.iter().map(|fields| fields.to_vec()).collect(),
+            Some(L1Slot::Entry(_)) | None => Vec::new(),
         }
     }
 
     /// The entry at this whole key, purged or not.
-    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+    pub fn get(&self, key: &EntryKey) -> Option<Arc<Entry>> {
         match self.slots.get(key.as_bytes()) {
-            Some(Slot::Entry(entry)) => Some(entry),
-            Some(Slot::Varies(_)) | None => None,
+            Some(L1Slot::Entry(entry)) => Some(entry),
+            Some(L1Slot::Varies(_)) | None => None,
         }
     }
 
@@ -205,7 +210,7 @@ impl L1 {
     pub fn remove(&self, entry: &Arc<Entry>) {
         let slot = self.slots.entry(entry.key.clone());
         slot.and_compute_with(|held| match held.map(|held| held.into_value()) {
-            Some(Slot::Entry(held)) if Arc::ptr_eq(&held, entry) => Op::Remove,
+            Some(L1Slot::Entry(held)) if Arc::ptr_eq(&held, entry) => Op::Remove,
             _ => Op::Nop,
         });
     }
@@ -213,8 +218,8 @@ impl L1 {
     /// Every entry, for the sweep. Slow: never on a request.
     pub fn entries(&self) -> impl Iterator<Item = Arc<Entry>> + '_ {
         self.slots.iter().filter_map(|(_, slot)| match slot {
-            Slot::Entry(entry) => Some(entry),
-            Slot::Varies(_) => None,
+            L1Slot::Entry(entry) => Some(entry),
+            L1Slot::Varies(_) => None,
         })
     }
 
@@ -235,7 +240,7 @@ impl L1 {
 }
 
 /// The key that a response with this `Vary` is stored under.
-pub fn variant_key(primary: &KeyBuf, vary: &Vary, request: &HeaderMap) -> Key {
+pub fn variant_key(primary: &KeyBuf, vary: &Vary, request: &HeaderMap) -> EntryKey {
     match vary {
         Vary::Fields(fields) => primary.variant(fields, request).to_key(),
         Vary::None | Vary::Any => primary.to_key(),
@@ -271,7 +276,7 @@ mod tests {
     /// Guards against a sweep, or a late load, that takes a newer load's entry away.
     #[test]
     fn removing_an_entry_leaves_the_one_that_replaced_it() {
-        let l1 = L1::new(&config::L1::default(), |_| {});
+        let l1 = L1::new(&config::L1Config::default(), |_| {});
         let (old, new) = (entry(), entry());
         let put = |entry: &Arc<Entry>| l1.put(entry.key.clone(), &Vary::None, Arc::clone(entry));
         put(&old);

@@ -36,40 +36,40 @@ use std::time::Duration;
 use prometheus::Registry;
 use tokio::sync::oneshot;
 
-use crate::event::Hooks;
-use crate::purge::{Author, Kind, Order, PurgeLog, Selector};
-use crate::record::{self, Limits, Seal};
-use clear::Clearing;
-use feed::Feed;
-use guard::Guard;
-use index::Index;
-use invalidations::{Invalidations, OnNoted};
-use removals::Removals;
+use crate::event::CacheEventCounters;
+use crate::purge::{PurgeInitiator, PurgeKind, PurgeLog, PurgeOrder, Selector};
+use crate::record::{self, RecordLimits, Seal};
+use clear::PurgedRecordCleanup;
+use feed::PurgeLogSync;
+use guard::StoreGuard;
+use index::RecordIndexer;
+use invalidations::{OnNoted, StoreInvalidations};
+use removals::PendingRemovals;
 use store::LogPlace;
 use store::Store;
-use writer::Writer;
+use writer::WriteBehindBuffer;
 
-pub use find::{Below, Sought};
-pub use lease::{HeldLease, Turn};
-pub use list::{Cursor, Listed, Listing, Unlisted};
-pub use standing::{EVICTS, Reach};
+pub use find::{L2Entry, L2Lookup};
+pub use lease::{HeldLease, LeaseHolder};
+pub use list::{RecordListingCursor, RecordListingError, RecordListingItem, RecordListingPage};
+pub use standing::{EVICTS, StoreHealth};
 
 /// The tier.
 pub struct L2 {
-    guard: Guard,
-    writer: Writer,
-    removals: Removals,
-    invalidations: Invalidations,
+    guard: StoreGuard,
+    writer: WriteBehindBuffer,
+    removals: PendingRemovals,
+    invalidations: StoreInvalidations,
     on_noted: OnceLock<OnNoted>,
-    feed: Feed,
-    index: Index,
-    clearing: Arc<Clearing>,
+    feed: PurgeLogSync,
+    index: RecordIndexer,
+    clearing: Arc<PurgedRecordCleanup>,
     /// Held by the listing that is under way.
     listing: tokio::sync::Mutex<()>,
-    codec: record::Options,
+    codec: record::RecordOptions,
     max_life: Duration,
     lease: config::LeaseRules,
-    hooks: Arc<Hooks>,
+    hooks: Arc<CacheEventCounters>,
 }
 
 /// Writes under way at once.
@@ -82,27 +82,27 @@ impl L2 {
     /// When the registry has a second tier already.
     pub fn new(
         store: Arc<dyn Store>,
-        config: &config::L2,
+        config: &config::L2Config,
         seal: Seal,
         max_object_bytes: usize,
         log: Arc<PurgeLog>,
-        hooks: Arc<Hooks>,
+        hooks: Arc<CacheEventCounters>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
-        let codec = record::Options {
+        let codec = record::RecordOptions {
             compression: convert::compression(config.compress),
-            limits: Limits::for_objects(max_object_bytes),
+            limits: RecordLimits::for_objects(max_object_bytes),
             seal,
         };
-        let index = Index::new(&*store, registry)?;
-        let clearing = Arc::new(Clearing::new(index.shards() > 0, registry)?);
+        let index = RecordIndexer::new(&*store, registry)?;
+        let clearing = Arc::new(PurgedRecordCleanup::new(index.shards() > 0, registry)?);
         Ok(Self {
-            guard: Guard::new(store, config, Arc::clone(&hooks), registry)?,
-            writer: Writer::new(config.write_queue.as_usize(), registry)?,
-            removals: Removals::new(registry)?,
-            invalidations: Invalidations::new(registry)?,
+            guard: StoreGuard::new(store, config, Arc::clone(&hooks), registry)?,
+            writer: WriteBehindBuffer::new(config.write_queue.as_usize(), registry)?,
+            removals: PendingRemovals::new(registry)?,
+            invalidations: StoreInvalidations::new(registry)?,
             on_noted: OnceLock::new(),
-            feed: Feed::new(log, Arc::clone(&clearing), Arc::clone(&hooks), registry)?,
+            feed: PurgeLogSync::new(log, Arc::clone(&clearing), Arc::clone(&hooks), registry)?,
             index,
             clearing,
             listing: tokio::sync::Mutex::default(),
@@ -151,17 +151,17 @@ impl L2 {
 
     /// Where a record that was born at this place of the store's log stands in our own
     /// order; none: not every purge before that was applied here, or it can't be told.
-    pub fn order_of(&self, generation: u64, born: Order) -> Option<Order> {
+    pub fn order_of(&self, generation: u64, born: PurgeOrder) -> Option<PurgeOrder> {
         self.feed.order_of(generation, born).ok()
     }
 
     /// Where a purge with this number of the store's log stands in our own order.
-    pub(crate) fn order_at(&self, number: u64) -> Order {
+    pub(crate) fn order_at(&self, number: u64) -> PurgeOrder {
         self.feed.order_at(number)
     }
 
     /// Where in the store's log something stands that began at this place of our own order.
-    pub(crate) fn place_of(&self, order: Order) -> Option<LogPlace> {
+    pub(crate) fn place_of(&self, order: PurgeOrder) -> Option<LogPlace> {
         self.feed.place_of(order)
     }
 
@@ -171,7 +171,7 @@ impl L2 {
     }
 
     /// Whether the store takes this node's purges and tells those of others.
-    pub fn reach(&self) -> Reach {
+    pub fn reach(&self) -> StoreHealth {
         self.feed.standing()
     }
 
@@ -211,17 +211,21 @@ impl L2 {
     }
 
     /// Notes a purge in our log, and tells all nodes. The receiver gets its number.
-    pub fn purge(&self, selector: &Selector, kind: Kind) -> (Order, oneshot::Receiver<u64>) {
-        self.purge_by(Author::Operator, selector, kind)
+    pub fn purge(
+        &self,
+        selector: &Selector,
+        kind: PurgeKind,
+    ) -> (PurgeOrder, oneshot::Receiver<u64>) {
+        self.purge_by(PurgeInitiator::Operator, selector, kind)
     }
 
     /// As [`purge`](Self::purge), among those of this author.
     pub fn purge_by(
         &self,
-        author: Author,
+        author: PurgeInitiator,
         selector: &Selector,
-        kind: Kind,
-    ) -> (Order, oneshot::Receiver<u64>) {
+        kind: PurgeKind,
+    ) -> (PurgeOrder, oneshot::Receiver<u64>) {
         self.feed.push(author, selector, kind)
     }
 

@@ -9,27 +9,27 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::sync::Cache;
 
-use crate::key::{Key, KeyBuf};
+use crate::key::{EntryKey, KeyBuf};
 
 /// The keys of large objects, without their variants.
 pub struct LargeObjects {
-    keys: Cache<Key, Duration, foldhash::fast::RandomState>,
+    keys: Cache<EntryKey, Duration, foldhash::fast::RandomState>,
     shortest: Duration,
 }
 
 /// Keys that are remembered at most.
 const KEYS: u64 = 10_000;
 
-struct Lives;
+struct LargeObjectExpiry;
 
-impl Expiry<Key, Duration> for Lives {
-    fn expire_after_create(&self, _: &Key, life: &Duration, _: Instant) -> Option<Duration> {
+impl Expiry<EntryKey, Duration> for LargeObjectExpiry {
+    fn expire_after_create(&self, _: &EntryKey, life: &Duration, _: Instant) -> Option<Duration> {
         Some(*life)
     }
 
     fn expire_after_update(
         &self,
-        _: &Key,
+        _: &EntryKey,
         life: &Duration,
         _: Instant,
         _: Option<Duration>,
@@ -43,7 +43,7 @@ impl LargeObjects {
     pub fn new(shortest: Duration) -> Self {
         let keys = Cache::builder()
             .max_capacity(KEYS)
-            .expire_after(Lives)
+            .expire_after(LargeObjectExpiry)
             .build_with_hasher(Default::default());
         Self { keys, shortest }
     }

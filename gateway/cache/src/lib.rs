@@ -41,46 +41,48 @@ use moka::notification::RemovalCause;
 use prometheus::{IntGauge, Registry};
 
 use crate::http::vary::Vary;
-use backoff::Backoff;
-use coalesce::{Flights, Leader, Turn};
-use entry::{Entry, Marks};
-use event::{Event, Eviction, Hooks, Reach};
-use freshness::{State, Windows};
+use backoff::LoadBackoff;
+use coalesce::{FlightTable, LeadOrFollow, Leader};
+use entry::{Entry, PurgeAttributes};
+use event::{CacheEvent, CacheEventCounters, Eviction, PurgeSelectorKind};
+use freshness::{FreshnessState, StaleWindows};
 use hit_for_miss::HitForMiss;
-use key::{Hash64, Key, KeyBuf};
+use key::{EntryKey, KeyBuf, PurgeHash};
 use l1::{L1, L1Lookup};
 use l2::L2;
 use l2::store::Store;
 use large::LargeObjects;
-use peers::Peers;
-use purge::{Author, Kind, Order, Presence, PurgeLog, Selector, Verdict};
+use peers::PeerNotifier;
+use purge::{
+    EntryVisibility, LocalPresence, PurgeInitiator, PurgeKind, PurgeLog, PurgeOrder, Selector,
+};
 use record::Seal;
 use tokio::sync::oneshot;
 
-pub use hit_for_miss::Unshared;
+pub use hit_for_miss::UnsharedScope;
 pub use l1::variant_key;
 
 /// The cache of one process.
 pub struct Cache {
     l1: L1,
-    flights: Arc<Flights>,
+    flights: Arc<FlightTable>,
     log: Arc<PurgeLog>,
     below: Option<Arc<L2>>,
     /// Other nodes, where there may be some.
-    peers: OnceLock<Arc<dyn Peers>>,
+    peers: OnceLock<Arc<dyn PeerNotifier>>,
     /// Primary keys that somebody missed a moment ago; kept only with peers.
     asked: moka::sync::Cache<u64, (), foldhash::fast::RandomState>,
-    pub backoff: Backoff,
+    pub backoff: LoadBackoff,
     /// Keys whose responses could not be shared a moment ago.
     pub hit_for_miss: HitForMiss,
     /// Keys whose objects are larger than one may be.
     pub large: LargeObjects,
-    pub hooks: Arc<Hooks>,
+    pub hooks: Arc<CacheEventCounters>,
     /// What other nodes purge is not heard here at the moment.
     cut_off: AtomicBool,
     /// Where the last sweep began.
     swept: AtomicU64,
-    gauges: Gauges,
+    gauges: CacheGauges,
     /// Bytes of one object at most.
     pub max_object_bytes: usize,
     /// How long a request follows another's load.
@@ -89,7 +91,7 @@ pub struct Cache {
     pub unread_timeout: Duration,
 }
 
-struct Gauges {
+struct CacheGauges {
     bytes: IntGauge,
     entries: IntGauge,
     flights: IntGauge,
@@ -100,14 +102,14 @@ struct Gauges {
 pub enum Lookup {
     Fresh(Arc<Entry>),
     /// May be served in the windows it names, or validated.
-    Stale(Arc<Entry>, Windows),
+    Stale(Arc<Entry>, StaleWindows),
     /// Nothing under this key; a load goes by the key given here.
-    Miss(Key, Missing),
+    Miss(EntryKey, LookupMissKind),
 }
 
 /// What was missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Missing {
+pub enum LookupMissKind {
     Uri,
     Variant,
 }
@@ -121,8 +123,8 @@ impl Cache {
     ///
     /// # Errors
     /// When the registry has a cache already.
-    pub fn new(config: &config::Config, registry: &Registry) -> prometheus::Result<Self> {
-        let hooks = Arc::new(Hooks::new(registry)?);
+    pub fn new(config: &config::CacheConfig, registry: &Registry) -> prometheus::Result<Self> {
+        let hooks = Arc::new(CacheEventCounters::new(registry)?);
         let log = match config.l2.is_configured() {
             // What was born before a purge may come back from below for so long.
             true => PurgeLog::numbered(&config.purge_log, config.l2.max_life.into()),
@@ -139,13 +141,13 @@ impl Cache {
                 .max_capacity(ASKED_KEYS)
                 .time_to_live(ASKED_LATELY)
                 .build_with_hasher(Default::default()),
-            backoff: Backoff::new(&config.backoff),
+            backoff: LoadBackoff::new(&config.backoff),
             hit_for_miss: HitForMiss::new(config.inflight.hit_for_miss.0),
             large: LargeObjects::new(config.inflight.hit_for_miss.0),
             hooks,
             cut_off: AtomicBool::new(false),
             swept: AtomicU64::new(0),
-            gauges: Gauges::new(registry)?,
+            gauges: CacheGauges::new(registry)?,
             max_object_bytes: config.l1.max_object_bytes.as_usize(),
             wait_timeout: config.inflight.wait_timeout.0,
             unread_timeout: config.inflight.unread_timeout.0,
@@ -159,7 +161,7 @@ impl Cache {
     pub fn attach(
         &mut self,
         store: Arc<dyn Store>,
-        config: &config::Config,
+        config: &config::CacheConfig,
         seal: Seal,
         registry: &Registry,
     ) -> prometheus::Result<Arc<L2>> {
@@ -185,9 +187,14 @@ impl Cache {
 
     /// Takes in what the second tier had, unless L1 has something newer by now. None: a
     /// purge came since it was loaded, or it was removed since it was read.
-    pub fn promote(&self, primary: Key, vary: &Vary, entry: &Arc<Entry>) -> Option<State> {
+    pub fn promote(
+        &self,
+        primary: EntryKey,
+        vary: &Vary,
+        entry: &Arc<Entry>,
+    ) -> Option<FreshnessState> {
         self.log.hold(entry);
-        if self.log.judge(entry) == Verdict::Hidden || self.removes(entry) {
+        if self.log.judge(entry) == EntryVisibility::Hidden || self.removes(entry) {
             return None;
         }
         let shown = |held: &Entry| self.is_sure(held);
@@ -199,7 +206,7 @@ impl Cache {
         }
         let now = Instant::now();
         Some(match self.log.judge(entry) {
-            Verdict::Doubted => State::Stale(entry.freshness.when_doubted(now)),
+            EntryVisibility::Doubted => FreshnessState::Stale(entry.freshness.when_doubted(now)),
             _ => entry.state(now),
         })
     }
@@ -215,16 +222,16 @@ impl Cache {
         key: &KeyBuf,
         request: &HeaderMap,
         now: Instant,
-    ) -> Option<(Arc<Entry>, Windows)> {
+    ) -> Option<(Arc<Entry>, StaleWindows)> {
         let L1Lookup::Entry(entry) = self.l1.find(key, request) else {
             return None;
         };
         let verdict = self.log.judge(&entry);
         let windows = match (verdict, entry.state(now)) {
-            (Verdict::Hidden, _) => return None,
-            (Verdict::Doubted, _) => entry.freshness.when_doubted(now),
-            (_, State::Stale(windows)) => windows,
-            (_, State::Fresh) => Windows {
+            (EntryVisibility::Hidden, _) => return None,
+            (EntryVisibility::Doubted, _) => entry.freshness.when_doubted(now),
+            (_, FreshnessState::Stale(windows)) => windows,
+            (_, FreshnessState::Fresh) => StaleWindows {
                 while_revalidate: true,
                 if_error: true,
             },
@@ -236,34 +243,36 @@ impl Cache {
     pub fn lookup(&self, key: &KeyBuf, request: &HeaderMap, now: Instant) -> Lookup {
         let entry = match self.l1.find(key, request) {
             L1Lookup::Entry(entry) => entry,
-            L1Lookup::NoVariant(variant) => return self.missed(key, variant, Missing::Variant),
-            L1Lookup::Nothing => return self.missed(key, key.to_key(), Missing::Uri),
+            L1Lookup::NoVariant(variant) => {
+                return self.missed(key, variant, LookupMissKind::Variant);
+            }
+            L1Lookup::Nothing => return self.missed(key, key.to_key(), LookupMissKind::Uri),
         };
         match self.log.judge(&entry) {
-            Verdict::Hidden => {
+            EntryVisibility::Hidden => {
                 self.l1.remove(&entry);
-                self.missed(key, key.to_key(), Missing::Uri)
+                self.missed(key, key.to_key(), LookupMissKind::Uri)
             }
-            Verdict::Doubted => {
-                self.hooks.emit(Event::Miss);
+            EntryVisibility::Doubted => {
+                self.hooks.emit(CacheEvent::Miss);
                 let windows = entry.freshness.when_doubted(now);
                 Lookup::Stale(entry, windows)
             }
-            Verdict::Visible | Verdict::Marked => match entry.state(now) {
-                State::Fresh => {
-                    self.hooks.emit(Event::Hit);
+            EntryVisibility::Visible | EntryVisibility::Marked => match entry.state(now) {
+                FreshnessState::Fresh => {
+                    self.hooks.emit(CacheEvent::Hit);
                     Lookup::Fresh(entry)
                 }
-                State::Stale(windows) => {
-                    self.hooks.emit(Event::Miss);
+                FreshnessState::Stale(windows) => {
+                    self.hooks.emit(CacheEvent::Miss);
                     Lookup::Stale(entry, windows)
                 }
             },
         }
     }
 
-    fn missed(&self, primary: &KeyBuf, load: Key, missing: Missing) -> Lookup {
-        self.hooks.emit(Event::Miss);
+    fn missed(&self, primary: &KeyBuf, load: EntryKey, missing: LookupMissKind) -> Lookup {
+        self.hooks.emit(CacheEvent::Miss);
         self.note_asked(primary);
         Lookup::Miss(load, missing)
     }
@@ -280,12 +289,15 @@ impl Cache {
 
     /// Whether an entry may be shown without asking its origin.
     pub fn is_sure(&self, entry: &Entry) -> bool {
-        matches!(self.log.judge(entry), Verdict::Visible | Verdict::Marked)
+        matches!(
+            self.log.judge(entry),
+            EntryVisibility::Visible | EntryVisibility::Marked
+        )
     }
 
     /// Whether an entry that was looked up a while ago may still be shown.
     pub fn shows(&self, entry: &Entry) -> bool {
-        self.log.judge(entry) != Verdict::Hidden
+        self.log.judge(entry) != EntryVisibility::Hidden
     }
 
     /// Looks for a fresh entry once more, as a new leader must.
@@ -298,8 +310,8 @@ impl Cache {
         let L1Lookup::Entry(entry) = self.l1.find(key, request) else {
             return None;
         };
-        let visible = self.log.judge(&entry) == Verdict::Visible;
-        (visible && entry.state(now) == State::Fresh).then_some(entry)
+        let visible = self.log.judge(&entry) == EntryVisibility::Visible;
+        (visible && entry.state(now) == FreshnessState::Fresh).then_some(entry)
     }
 
     /// The stored parts that such a request may be answered from or add to: those under
@@ -312,7 +324,7 @@ impl Cache {
     }
 
     /// The groups of the entry that such a request finds, fresh or not (RFC 9875 §2.2.1).
-    pub fn groups_at(&self, key: &KeyBuf, request: &HeaderMap) -> Box<[Hash64]> {
+    pub fn groups_at(&self, key: &KeyBuf, request: &HeaderMap) -> Box<[PurgeHash]> {
         match self.l1.find(key, request) {
             L1Lookup::Entry(entry) if self.shows(&entry) => entry.marks.groups.clone(),
             _ => Box::default(),
@@ -320,31 +332,36 @@ impl Cache {
     }
 
     /// Leads the load of `key` or follows it. Its followers are told the `number` of the request.
-    pub fn board(&self, key: &Key, number: u64, marks: impl FnOnce() -> Marks) -> Turn {
+    pub fn board(
+        &self,
+        key: &EntryKey,
+        number: u64,
+        marks: impl FnOnce() -> PurgeAttributes,
+    ) -> LeadOrFollow {
         self.flights.board(key, number, marks, &self.log)
     }
 
     /// Leads a load of `key` beside those that are under way; nobody follows it yet.
-    pub fn lead_apart(&self, key: &Key, marks: Marks) -> Leader {
+    pub fn lead_apart(&self, key: &EntryKey, marks: PurgeAttributes) -> Leader {
         self.flights.lead_apart(key, marks, &self.log)
     }
 
     /// Whether a load that began at `born` may not be shown to somebody who asks now.
-    pub fn hides(&self, marks: &Marks, born: Order) -> bool {
+    pub fn hides(&self, marks: &PurgeAttributes, born: PurgeOrder) -> bool {
         self.log.hides(marks, born)
     }
 
     /// The place in the order of purges at which something begins now.
-    pub fn order(&self) -> Order {
+    pub fn order(&self) -> PurgeOrder {
         self.log.order()
     }
 
     /// Stores an entry, unless a purge overtook it. `primary` is its key without the variant.
-    pub fn admit(&self, primary: Key, vary: &Vary, entry: Arc<Entry>) -> bool {
+    pub fn admit(&self, primary: EntryKey, vary: &Vary, entry: Arc<Entry>) -> bool {
         let key = entry.key.clone();
         self.log.hold(&entry);
-        if self.log.judge(&entry) == Verdict::Hidden {
-            self.hooks.emit(Event::Overtaken {
+        if self.log.judge(&entry) == EntryVisibility::Hidden {
+            self.hooks.emit(CacheEvent::Overtaken {
                 key: key.as_bytes(),
             });
             return false;
@@ -356,7 +373,7 @@ impl Cache {
             peers.loaded(&primary, &entry);
         }
         self.l1.put(primary, vary, entry);
-        self.hooks.emit(Event::Set {
+        self.hooks.emit(CacheEvent::Set {
             key: key.as_bytes(),
             bytes,
         });
@@ -373,13 +390,13 @@ impl Cache {
     }
 
     /// What the key's responses vary by, as the second tier is to know it.
-    pub fn vary_lists(&self, primary: &Key) -> Vec<Vec<HeaderName>> {
+    pub fn vary_lists(&self, primary: &EntryKey) -> Vec<Vec<HeaderName>> {
         self.l1.lists(primary)
     }
 
     /// Forgets what `selector` reaches. It holds when this returns, for entries,
     /// stale copies, variants, and loads under way alike.
-    pub fn purge(&self, selector: &Selector, kind: Kind) -> Order {
+    pub fn purge(&self, selector: &Selector, kind: PurgeKind) -> PurgeOrder {
         self.purge_everywhere(selector, kind).0
     }
 
@@ -388,39 +405,39 @@ impl Cache {
     pub fn purge_everywhere(
         &self,
         selector: &Selector,
-        kind: Kind,
-    ) -> (Order, Option<oneshot::Receiver<u64>>) {
+        kind: PurgeKind,
+    ) -> (PurgeOrder, Option<oneshot::Receiver<u64>>) {
         let peers = self.peers.get();
         if let Some(peers) = peers {
             peers.purging();
         }
         let (order, told) = self.purge_untold(selector, kind);
         if let Some(peers) = peers {
-            peers.purged(Author::Operator, selector, kind, order);
+            peers.purged(PurgeInitiator::Operator, selector, kind, order);
         }
         (order, told)
     }
 
     /// As [`purge`](Self::purge), where a rule of the configuration purges since a request of
     /// a client was answered: bounded apart from what operators purge.
-    pub fn purge_by_request(&self, selector: &Selector, kind: Kind) {
+    pub fn purge_by_request(&self, selector: &Selector, kind: PurgeKind) {
         let peers = self.peers.get();
         if let Some(peers) = peers {
             peers.purging();
         }
         let order = match &self.below {
-            Some(tier) => tier.purge_by(Author::Request, selector, kind).0,
-            None => self.log.record_by(Author::Request, selector, kind),
+            Some(tier) => tier.purge_by(PurgeInitiator::Request, selector, kind).0,
+            None => self.log.record_by(PurgeInitiator::Request, selector, kind),
         };
         if let Some(peers) = peers {
-            peers.purged(Author::Request, selector, kind, order);
+            peers.purged(PurgeInitiator::Request, selector, kind, order);
         }
-        self.hooks.emit(Event::Purge(reach(selector)));
+        self.hooks.emit(CacheEvent::Purge(reach(selector)));
     }
 
     /// Hides what a request made invalid by itself (RFC 9111 §4.4, RFC 9875): what bears one of
     /// these numbers, of URLs or groups. It holds like a purge, and leaves no record anywhere.
-    pub fn invalidate(&self, numbers: &[Hash64]) {
+    pub fn invalidate(&self, numbers: &[PurgeHash]) {
         if numbers.is_empty() {
             return;
         }
@@ -435,16 +452,16 @@ impl Cache {
         if let Some(peers) = peers {
             peers.invalidated(numbers, order);
         }
-        let held = held.iter().filter(|held| **held == Presence::Held);
-        held.for_each(|_| self.hooks.emit(Event::Invalidated));
+        let held = held.iter().filter(|held| **held == LocalPresence::Held);
+        held.for_each(|_| self.hooks.emit(CacheEvent::Invalidated));
     }
 
     /// As [`purge_everywhere`](Self::purge_everywhere), for a caller who tells peers itself.
     pub fn purge_untold(
         &self,
         selector: &Selector,
-        kind: Kind,
-    ) -> (Order, Option<oneshot::Receiver<u64>>) {
+        kind: PurgeKind,
+    ) -> (PurgeOrder, Option<oneshot::Receiver<u64>>) {
         let (order, told) = match &self.below {
             Some(tier) => {
                 let (order, told) = tier.purge(selector, kind);
@@ -452,7 +469,7 @@ impl Cache {
             }
             None => (self.log.record(selector, kind), None),
         };
-        self.hooks.emit(Event::Purge(reach(selector)));
+        self.hooks.emit(CacheEvent::Purge(reach(selector)));
         (order, told)
     }
 
@@ -463,7 +480,7 @@ impl Cache {
             return;
         }
         for entry in self.l1.entries() {
-            if self.log.judge(&entry) == Verdict::Hidden {
+            if self.log.judge(&entry) == EntryVisibility::Hidden {
                 self.l1.remove(&entry);
             }
         }
@@ -480,7 +497,7 @@ impl Cache {
     }
 }
 
-impl Gauges {
+impl CacheGauges {
     fn new(registry: &Registry) -> prometheus::Result<Self> {
         let tier = |name: &str, help: &str| {
             let vec = prometheus::IntGaugeVec::new(prometheus::Opts::new(name, help), &["tier"])?;
@@ -505,23 +522,23 @@ fn clamp(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn on_removal(hooks: &Hooks, cause: RemovalCause) {
+fn on_removal(hooks: &CacheEventCounters, cause: RemovalCause) {
     match cause {
-        RemovalCause::Expired => hooks.emit(Event::Evicted(Eviction::Expired)),
-        RemovalCause::Size => hooks.emit(Event::Evicted(Eviction::Size)),
+        RemovalCause::Expired => hooks.emit(CacheEvent::Evicted(Eviction::Expired)),
+        RemovalCause::Size => hooks.emit(CacheEvent::Evicted(Eviction::Size)),
         RemovalCause::Explicit | RemovalCause::Replaced => {}
     }
 }
 
-fn reach(selector: &Selector) -> Reach {
+fn reach(selector: &Selector) -> PurgeSelectorKind {
     match selector {
-        Selector::Key(_) => Reach::Key,
-        Selector::Url(_) => Reach::Url,
-        Selector::Prefix(_) => Reach::Prefix,
-        Selector::Pattern(_) => Reach::Pattern,
-        Selector::Tag(_) => Reach::Tag,
-        Selector::Group(_) => Reach::Group,
-        Selector::Route(_) => Reach::Route,
-        Selector::All => Reach::All,
+        Selector::Key(_) => PurgeSelectorKind::Key,
+        Selector::Url(_) => PurgeSelectorKind::Url,
+        Selector::Prefix(_) => PurgeSelectorKind::Prefix,
+        Selector::Pattern(_) => PurgeSelectorKind::Pattern,
+        Selector::Tag(_) => PurgeSelectorKind::Tag,
+        Selector::Group(_) => PurgeSelectorKind::Group,
+        Selector::Route(_) => PurgeSelectorKind::Route,
+        Selector::All => PurgeSelectorKind::All,
     }
 }

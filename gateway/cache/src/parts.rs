@@ -13,7 +13,7 @@ use crate::http::memory::stored::{StoredBody, StoredReaders};
 
 /// Parts of one representation.
 #[derive(Clone, Debug, Default)]
-pub struct Parts {
+pub struct PartialBody {
     /// By their place; they may touch.
     segments: Vec<Segment>,
     /// Octets of the whole, where the origin said how many.
@@ -40,7 +40,7 @@ impl Segment {
     }
 }
 
-impl Parts {
+impl PartialBody {
     /// Nothing of a representation of this length.
     pub fn of(length: Option<u64>) -> Self {
         Self {
@@ -241,7 +241,7 @@ mod tests {
     const WHOLE: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     const LIMIT: usize = 1_000;
 
-    fn add(parts: &Parts, first: usize, last: usize) -> Parts {
+    fn add(parts: &PartialBody, first: usize, last: usize) -> PartialBody {
         parts.with(
             first as u64,
             Bytes::from_static(&WHOLE[first..=last]),
@@ -249,8 +249,8 @@ mod tests {
         )
     }
 
-    fn empty() -> Parts {
-        Parts::of(Some(WHOLE.len() as u64))
+    fn empty() -> PartialBody {
+        PartialBody::of(Some(WHOLE.len() as u64))
     }
 
     #[test]
@@ -281,14 +281,14 @@ mod tests {
     fn all_parts_are_the_whole() {
         let parts = add(&add(&empty(), 0, 20), 20, 35);
         assert_eq!(parts.whole().as_deref().map(|all| &all[..]), Some(WHOLE));
-        let unknown = Parts::of(None).with(0, Bytes::from_static(WHOLE), LIMIT);
+        let unknown = PartialBody::of(None).with(0, Bytes::from_static(WHOLE), LIMIT);
         assert!(unknown.whole().is_none(), "nobody said that this is all");
     }
 
     #[test]
     fn the_same_range_is_answered_again_without_knowing_the_length() {
         let range = HeaderValue::from_static("bytes=-3");
-        let parts = Parts::of(None)
+        let parts = PartialBody::of(None)
             .with(33, Bytes::from_static(&WHOLE[33..]), LIMIT)
             .answering(range.clone(), 33, 35);
         assert_eq!(parts.answered(&range), Some((33, 35)));
@@ -297,15 +297,15 @@ mod tests {
 
     #[test]
     fn octets_and_segments_are_bounded_and_the_newest_stay() {
-        let byte = |parts: &Parts, at: u64| parts.with(at, Bytes::from_static(b"x"), 300);
-        let apart = (0..200).fold(Parts::of(None), |parts, n| byte(&parts, n * 2));
+        let byte = |parts: &PartialBody, at: u64| parts.with(at, Bytes::from_static(b"x"), 300);
+        let apart = (0..200).fold(PartialBody::of(None), |parts, n| byte(&parts, n * 2));
         assert_eq!(apart.segments.len(), MAX_SEGMENTS);
         assert!(apart.slice(398, 398).is_some());
         let backwards = (0..200)
             .rev()
-            .fold(Parts::of(None), |parts, n| byte(&parts, n * 2));
+            .fold(PartialBody::of(None), |parts, n| byte(&parts, n * 2));
         assert!(backwards.segments.len() == MAX_SEGMENTS && backwards.slice(0, 0).is_some());
-        let touching = (0..500).fold(Parts::of(None), |parts, n| byte(&parts, n));
+        let touching = (0..500).fold(PartialBody::of(None), |parts, n| byte(&parts, n));
         assert!(touching.octets() <= 300 && touching.slice(499, 499).is_some());
     }
 

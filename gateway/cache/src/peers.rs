@@ -1,4 +1,4 @@
-//! What the cache has to do with other nodes: it tells them ([`Peers`]), and takes from
+//! What the cache has to do with other nodes: it tells them ([`PeerNotifier`]), and takes from
 //! them what they purged, what they loaded, and that something may have been missed.
 //!
 //! Invariant: a purge of a peer is not told again, and does not go into a log that the
@@ -9,36 +9,44 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::entry::Entry;
-use super::event::Event;
-use super::key::{Hash64, Key, KeyBuf, KeyId};
+use super::event::CacheEvent;
+use super::key::{EntryKey, KeyBuf, KeyId, PurgeHash};
 use super::l2::store::LogPlace;
-use super::l2::{Reach, convert};
-use super::purge::{Author, Kind, Lasts, Order, Selector, Verdict};
-use super::record::{self, Corrupt, Moment, Record, Stored};
+use super::l2::{StoreHealth, convert};
+use super::purge::{
+    DoubtDuration, EntryVisibility, PurgeInitiator, PurgeKind, PurgeOrder, Selector,
+};
+use super::record::{self, ClockReading, CorruptRecord, ResponseRecord, StoreRecord};
 use super::{Cache, reach};
 use crate::http::vary::Vary;
 use bytes::Bytes;
 
 /// Told what other nodes should know. Never blocks, and costs next to nothing: it is
 /// called on the path of requests.
-pub trait Peers: Send + Sync {
+pub trait PeerNotifier: Send + Sync {
     /// Something is about to be purged here; [`purged`](Self::purged) follows. From now on no
     /// value of a peer may be put after it.
     fn purging(&self);
     /// This was purged here, at this place in our order.
-    fn purged(&self, author: Author, selector: &Selector, kind: Kind, order: Order);
+    fn purged(
+        &self,
+        author: PurgeInitiator,
+        selector: &Selector,
+        kind: PurgeKind,
+        order: PurgeOrder,
+    );
     /// What bears these numbers, of URLs or groups, was invalidated here by a request.
-    fn invalidated(&self, numbers: &[Hash64], order: Order);
+    fn invalidated(&self, numbers: &[PurgeHash], order: PurgeOrder);
     /// This was loaded here and stored.
-    fn loaded(&self, primary: &Key, entry: &Arc<Entry>);
+    fn loaded(&self, primary: &EntryKey, entry: &Arc<Entry>);
 }
 
 /// A value for peers, or one of theirs.
-pub struct Value {
+pub struct PeerEntry {
     pub key: Bytes,
     /// The key without its variant.
     pub primary: Bytes,
-    pub stored: Stored,
+    pub stored: ResponseRecord,
 }
 
 /// What became of a peer's value.
@@ -60,7 +68,7 @@ const SETTLED: Duration = Duration::from_secs(5);
 
 impl Cache {
     /// Has `peers` told from now on; once.
-    pub fn announce_to(&self, peers: Arc<dyn Peers>) {
+    pub fn announce_to(&self, peers: Arc<dyn PeerNotifier>) {
         if let Some(tier) = self.below().filter(|tier| tier.is_shared()) {
             // A peer that heard of it before the store had noted it may have found it there.
             let (peers, log) = (Arc::downgrade(&peers), Arc::clone(&self.log));
@@ -86,8 +94,8 @@ impl Cache {
     }
 
     /// How the second tier stands for purges; whole where there is none.
-    pub fn reach(&self) -> Reach {
-        self.below().map_or(Reach::Whole, |tier| tier.reach())
+    pub fn reach(&self) -> StoreHealth {
+        self.below().map_or(StoreHealth::Whole, |tier| tier.reach())
     }
 
     /// The kind of the second tier's store; none where there is none.
@@ -108,24 +116,29 @@ impl Cache {
 
     /// The order that a peer's value was born at, where all nodes follow one log and this
     /// one has read as far.
-    pub fn born_in_log(&self, stored: &Stored) -> Option<Order> {
+    pub fn born_in_log(&self, stored: &ResponseRecord) -> Option<PurgeOrder> {
         let tier = self.below().filter(|tier| tier.is_shared())?;
         tier.order_of(stored.generation, stored.born)
     }
 
     /// Forgets what a peer purged. With a log that all nodes follow, the peer's purge gets its
     /// number there; until it is read, a step of our own hides.
-    pub fn purge_of_peer(&self, author: Author, selector: &Selector, kind: Kind) -> Order {
+    pub fn purge_of_peer(
+        &self,
+        author: PurgeInitiator,
+        selector: &Selector,
+        kind: PurgeKind,
+    ) -> PurgeOrder {
         let order = match self.below().filter(|tier| !tier.is_shared()) {
             Some(tier) => tier.purge_by(author, selector, kind).0,
             None => self.log.record_by(author, selector, kind),
         };
-        self.hooks.emit(Event::Purge(reach(selector)));
+        self.hooks.emit(CacheEvent::Purge(reach(selector)));
         order
     }
 
     /// Forgets what a request to a peer made invalid. What all nodes share has been told.
-    pub fn invalidated_by_peer(&self, numbers: &[Hash64]) -> Order {
+    pub fn invalidated_by_peer(&self, numbers: &[PurgeHash]) -> PurgeOrder {
         let (order, _) = self.log.invalidate(numbers);
         if let Some(tier) = self.below().filter(|tier| !tier.is_shared()) {
             tier.invalidate(numbers);
@@ -144,9 +157,9 @@ impl Cache {
     /// Says that purges of peers may have been missed until now: what is stored must be
     /// validated before it is shown. Hand the answer to [`trust`](Self::trust) once it is
     /// known what was missed.
-    pub fn doubt(&self, lasts: Lasts) -> Order {
+    pub fn doubt(&self, lasts: DoubtDuration) -> PurgeOrder {
         let doubt = self.log.doubt(lasts);
-        self.hooks.emit(Event::Gap);
+        self.hooks.emit(CacheEvent::Gap);
         if let Some(tier) = self.below().filter(|tier| !tier.is_shared()) {
             // What is stored below counts in numbers of its own log alone: one that
             // reaches nothing tells before and after apart.
@@ -162,12 +175,17 @@ impl Cache {
     }
 
     /// Clears a doubt.
-    pub fn trust(&self, doubt: Order) {
+    pub fn trust(&self, doubt: PurgeOrder) {
         self.log.trust(doubt);
     }
 
     /// What peers would need of an entry. None: it is of no use to them.
-    pub fn value_of(&self, primary: &Key, entry: &Entry, generation: u64) -> Option<Value> {
+    pub fn value_of(
+        &self,
+        primary: &EntryKey,
+        entry: &Entry,
+        generation: u64,
+    ) -> Option<PeerEntry> {
         let lifetime = entry.freshness.lifetime;
         let born = match generation {
             // Without a log that all nodes follow its place is told otherwise.
@@ -178,7 +196,7 @@ impl Cache {
             return None;
         }
         let stored = convert::stored(entry, lifetime, born, MAX_LIFE)?;
-        Some(Value {
+        Some(PeerEntry {
             key: Bytes::copy_from_slice(entry.key.as_bytes()),
             primary: Bytes::copy_from_slice(primary.as_bytes()),
             stored,
@@ -188,44 +206,49 @@ impl Cache {
     /// Reads a peer's record for `key`, which took `transit` at most to get here.
     ///
     /// # Errors
-    /// See [`Corrupt`].
+    /// See [`CorruptRecord`].
     pub fn read_value(
         &self,
         key: Bytes,
         primary: Bytes,
         bytes: &Bytes,
-        options: &record::Options,
+        options: &record::RecordOptions,
         transit: Duration,
-    ) -> Result<Value, Corrupt> {
+    ) -> Result<PeerEntry, CorruptRecord> {
         match record::decode(&key, bytes, &options.limits, &options.seal)? {
-            Record::Entry(stored) => {
+            StoreRecord::Entry(stored) => {
                 let left = stored.life.saturating_sub(transit);
-                let stored = stored.seen_at(Moment::now(), left)?;
-                Ok(Value {
+                let stored = stored.seen_at(ClockReading::now(), left)?;
+                Ok(PeerEntry {
                     key,
                     primary,
                     stored,
                 })
             }
-            Record::Varies(_) => Err(Corrupt::Form),
+            StoreRecord::Varies(_) => Err(CorruptRecord::Form),
         }
     }
 
     /// Takes a peer's value in as if a load that began here at `born` had brought it.
-    pub fn prime(&self, value: Value, born: Order, resident_only: bool) -> PeerValueOutcome {
-        let Value {
+    pub fn prime(
+        &self,
+        value: PeerEntry,
+        born: PurgeOrder,
+        resident_only: bool,
+    ) -> PeerValueOutcome {
+        let PeerEntry {
             key,
             primary,
             stored,
         } = value;
-        let (key, primary) = (Key::of(&key), Key::of(&primary));
+        let (key, primary) = (EntryKey::of(&key), EntryKey::of(&primary));
         if resident_only && !self.is_wanted(&key, &primary) {
             return PeerValueOutcome::Unwanted;
         }
         let vary = Vary::parse(&stored.headers);
         let entry = Arc::new(convert::entry(key, stored, born));
         self.log.hold(&entry);
-        if self.log.judge(&entry) != Verdict::Visible {
+        if self.log.judge(&entry) != EntryVisibility::Visible {
             return PeerValueOutcome::Overtaken;
         }
         let shown = |held: &Entry| self.is_sure(held);
@@ -235,8 +258,8 @@ impl Cache {
 
     /// A peer loaded a value for this whole key that is not sent along: what is held here and
     /// is another one is stale from now on. Whether there was one.
-    pub fn changed_elsewhere(&self, key: &[u8], likeness: Hash64) -> bool {
-        let Some(entry) = self.l1.get(&Key::of(key)) else {
+    pub fn changed_elsewhere(&self, key: &[u8], likeness: PurgeHash) -> bool {
+        let Some(entry) = self.l1.get(&EntryKey::of(key)) else {
             return false;
         };
         let outdated =
@@ -248,7 +271,7 @@ impl Cache {
     }
 
     /// Whether it is held here, or was asked for lately.
-    fn is_wanted(&self, key: &Key, primary: &Key) -> bool {
+    fn is_wanted(&self, key: &EntryKey, primary: &EntryKey) -> bool {
         self.l1.get(key).is_some() || self.asked.contains_key(&primary.id().0)
     }
 

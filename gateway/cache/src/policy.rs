@@ -1,7 +1,7 @@
 //! May a response be stored, and for how long (RFC 9111 §3, §4.2; a route's `policy`).
 //!
-//! Pure: the clock and the dice are arguments. The answer is [`Terms`] or a
-//! [`Refusal`] with the reason that `Cache-Status`, `explain` and the tests read.
+//! Pure: the clock and the dice are arguments. The answer is [`StorageTerms`] or a
+//! [`UncacheableReason`] with the reason that `Cache-Status`, `explain` and the tests read.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ pub use requester::concerns_requester_alone;
 /// A route's policy with the defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    pub mode: config::Mode,
+    pub mode: config::TtlMode,
     pub ttl: Option<Duration>,
     /// `ttl` in the second tier.
     pub ttl_below: Option<Duration>,
@@ -39,13 +39,13 @@ pub struct Policy {
     pub hard_timeout: Option<Duration>,
     pub set_cookie: config::SetCookie,
     /// None: as the mode has it.
-    pub cookies: Option<config::Cookies>,
+    pub cookies: Option<config::RequestCookiePolicy>,
     /// The response to a POST may be stored for later GETs.
     pub store_post: bool,
-    pub request_directives: config::RequestDirectives,
+    pub request_directives: config::RequestDirectivePolicy,
     /// The age up to which an entry is served unchecked while peers are not heard.
     pub max_staleness: Option<Duration>,
-    pub ranges: config::Ranges,
+    pub ranges: config::RangeLoadMode,
     /// Fields that replace `Cache-Control` and `Expires`, the first valid one (RFC 9213).
     pub targeted: Box<[HeaderName]>,
     /// The key covers `Authorization`: an answer to one user is never another's.
@@ -53,7 +53,7 @@ pub struct Policy {
 }
 
 /// What is known when a response's head has arrived.
-pub struct Exchange<'a> {
+pub struct HttpExchange<'a> {
     pub request: &'a HeaderMap,
     pub status: StatusCode,
     pub response: &'a HeaderMap,
@@ -62,12 +62,12 @@ pub struct Exchange<'a> {
     pub plugin_ttl: Option<Duration>,
     pub credentials: Credentials,
     /// `Authorization` as the client sent it.
-    pub authorization: Came,
+    pub authorization: CredentialPresence,
 }
 
 /// Whether a credential came with a request, and whether it is still there.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Came {
+pub enum CredentialPresence {
     #[default]
     Not,
     /// It came, and goes to the origin.
@@ -80,11 +80,11 @@ pub enum Came {
 /// The credentials that a request came with.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct CameWith {
-    pub authorization: Came,
-    pub cookies: Came,
+    pub authorization: CredentialPresence,
+    pub cookies: CredentialPresence,
 }
 
-impl Came {
+impl CredentialPresence {
     fn of(request: &HeaderMap, name: HeaderName) -> Self {
         match request.contains_key(name) {
             true => Self::Here,
@@ -97,8 +97,8 @@ impl CameWith {
     /// Those that stand in the head.
     pub fn of(request: &HeaderMap) -> Self {
         Self {
-            authorization: Came::of(request, AUTHORIZATION),
-            cookies: Came::of(request, COOKIE),
+            authorization: CredentialPresence::of(request, AUTHORIZATION),
+            cookies: CredentialPresence::of(request, COOKIE),
         }
     }
 }
@@ -123,13 +123,13 @@ enum OurLifetime {
 
 /// For how long a response is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Terms {
+pub struct StorageTerms {
     /// Counted from the origin's generation of the response, like `Age`, or from its arrival.
     pub lifetime: Lifetime,
     pub while_revalidate: Duration,
     pub if_error: Duration,
     pub must_revalidate: bool,
-    pub source: Source,
+    pub source: LifetimeSource,
 }
 
 /// From when a lifetime counts.
@@ -143,7 +143,7 @@ pub enum Lifetime {
 
 /// Which rule gave the lifetime.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Source {
+pub enum LifetimeSource {
     Plugin,
     Route,
     Negative,
@@ -157,7 +157,7 @@ pub enum Source {
 
 /// Why a response is not stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
+pub enum UncacheableReason {
     RequestNoStore,
     NoStore,
     Private,
@@ -183,7 +183,7 @@ pub enum Refusal {
     Trailers,
 }
 
-impl Refusal {
+impl UncacheableReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RequestNoStore => "request-no-store",
@@ -205,7 +205,7 @@ impl Refusal {
     }
 }
 
-impl Source {
+impl LifetimeSource {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plugin => "plugin",
@@ -236,18 +236,18 @@ const HEURISTIC_MAX: Duration = Duration::from_secs(86_400);
 impl Policy {
     /// The route's words over the defaults'.
     pub fn new(
-        route: &config::Policy,
-        defaults: &config::Policy,
+        route: &config::CachePolicyConfig,
+        defaults: &config::CachePolicyConfig,
         keyed_by_authorization: bool,
     ) -> Self {
-        let ttl = |p: &config::Policy| p.l1.map(|tier| tier.ttl).or(p.ttl);
-        let below = |p: &config::Policy| p.l2.map(|tier| tier.ttl).or(p.ttl);
+        let ttl = |p: &config::CachePolicyConfig| p.l1.map(|tier| tier.ttl).or(p.ttl);
+        let below = |p: &config::CachePolicyConfig| p.l2.map(|tier| tier.ttl).or(p.ttl);
         let negative = route
             .negative_cache
             .as_ref()
             .or(defaults.negative_cache.as_ref());
-        let timeout = |which: fn(&config::Timeouts) -> Option<units::Duration>| {
-            let of = |p: &config::Policy| p.timeouts.as_ref().and_then(which);
+        let timeout = |which: fn(&config::LoadWaitTimeouts) -> Option<units::ConfigDuration>| {
+            let of = |p: &config::CachePolicyConfig| p.timeouts.as_ref().and_then(which);
             of(route).or(of(defaults)).map(Into::into)
         };
         let statuses = route
@@ -293,13 +293,17 @@ impl Policy {
     }
 
     /// Judges a response. `dice` is any number; it decides the jitter.
-    pub fn judge(&self, exchange: &Exchange<'_>, dice: u32) -> Result<Terms, Refusal> {
+    pub fn judge(
+        &self,
+        exchange: &HttpExchange<'_>,
+        dice: u32,
+    ) -> Result<StorageTerms, UncacheableReason> {
         let directives = self.directives(exchange.response);
         let ours = self.our_lifetime(exchange.credentials);
         self.may_store(exchange, &directives, ours)?;
         let (lifetime, source) = self.lifetime(exchange, &directives, ours)?;
         let by_route = matches!(lifetime, Lifetime::FromArrival(_));
-        Ok(Terms {
+        Ok(StorageTerms {
             lifetime: self.jittered(lifetime, dice),
             while_revalidate: self.window(directives.stale_while_revalidate, self.while_revalidate),
             if_error: self.window(directives.stale_if_error, self.if_error),
@@ -309,12 +313,12 @@ impl Policy {
     }
 
     /// The terms in the second tier, of a response that has these in L1.
-    pub fn below(&self, terms: &Terms) -> Terms {
+    pub fn below(&self, terms: &StorageTerms) -> StorageTerms {
         let lifetime = match (terms.source, self.ttl_below) {
-            (Source::Route, Some(ttl)) => Lifetime::FromArrival(ttl),
+            (LifetimeSource::Route, Some(ttl)) => Lifetime::FromArrival(ttl),
             _ => terms.lifetime,
         };
-        Terms { lifetime, ..*terms }
+        StorageTerms { lifetime, ..*terms }
     }
 
     /// What governs a response here: everything that asks for its directives asks this.
@@ -325,14 +329,13 @@ impl Policy {
     /// Whether a lifetime of ours may be given to what such a request was answered with.
     fn our_lifetime(&self, credentials: Credentials) -> OurLifetime {
         let default = match self.mode {
-            config::Mode::Override => config::Cookies::Ignore,
-            config::Mode::Respect | config::Mode::Cap => config::Cookies::Private,
+            config::TtlMode::Override => config::RequestCookiePolicy::Ignore,
+            config::TtlMode::Respect | config::TtlMode::Cap => config::RequestCookiePolicy::Private,
         };
-        let overriding = self.mode == config::Mode::Override && self.cookies.is_none();
+        let overriding = self.mode == config::TtlMode::Override && self.cookies.is_none();
         match (credentials, self.cookies.unwrap_or(default)) {
-            (Credentials::Keyed, _) | (Credentials::Cookies, config::Cookies::Ignore) => {
-                OurLifetime::Counts
-            }
+            (Credentials::Keyed, _)
+            | (Credentials::Cookies, config::RequestCookiePolicy::Ignore) => OurLifetime::Counts,
             (Credentials::Authorization, _) if overriding => OurLifetime::Counts,
             (Credentials::Cookies | Credentials::Authorization, _) => OurLifetime::Withheld,
         }
@@ -345,68 +348,68 @@ impl Policy {
 
     /// Whether the route's `ttl` stands above what the response says.
     fn overrides(&self, ours: OurLifetime) -> bool {
-        self.mode == config::Mode::Override && ours == OurLifetime::Counts
+        self.mode == config::TtlMode::Override && ours == OurLifetime::Counts
     }
 
     /// RFC 9111 §3, in its order.
     fn may_store(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &HttpExchange<'_>,
         d: &ResponseDirectives,
         ours: OurLifetime,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), UncacheableReason> {
         let overriding = self.overrides(ours);
         if self.honors_requests() && RequestDirectives::parse(exchange.request).no_store {
-            return Err(Refusal::RequestNoStore);
+            return Err(UncacheableReason::RequestNoStore);
         }
         if !storable_status(exchange.status) || (d.must_understand && !understood(exchange.status))
         {
-            return Err(Refusal::Status);
+            return Err(UncacheableReason::Status);
         }
         // One client could take a page from all others.
         if concerns_requester_alone(exchange.status)
             && exchange.plugin_ttl.is_none()
             && !self.names(exchange.status)
         {
-            return Err(Refusal::Status);
+            return Err(UncacheableReason::Status);
         }
         if d.no_store && !d.must_understand && !overriding {
-            return Err(Refusal::NoStore);
+            return Err(UncacheableReason::NoStore);
         }
         if d.private == FieldForm::Whole && !overriding {
-            return Err(Refusal::Private);
+            return Err(UncacheableReason::Private);
         }
         let shared = d.public || d.s_maxage.is_some() || d.must_revalidate;
         let keyed = match exchange.authorization {
-            Came::Not => true,
-            Came::Here => self.keyed_by_authorization,
-            Came::Taken => false,
+            CredentialPresence::Not => true,
+            CredentialPresence::Here => self.keyed_by_authorization,
+            CredentialPresence::Taken => false,
         };
         if !keyed && !shared {
-            return Err(Refusal::Authorization);
+            return Err(UncacheableReason::Authorization);
         }
         if exchange.response.contains_key(SET_COOKIE)
             && self.set_cookie == config::SetCookie::Private
         {
-            return Err(Refusal::SetCookie);
+            return Err(UncacheableReason::SetCookie);
         }
         if Vary::parse(exchange.response) == Vary::Any {
-            return Err(Refusal::VaryAny);
+            return Err(UncacheableReason::VaryAny);
         }
         match needs_trailers(exchange.response) {
-            true => Err(Refusal::Trailers),
+            true => Err(UncacheableReason::Trailers),
             false => Ok(()),
         }
     }
 
     fn lifetime(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &HttpExchange<'_>,
         d: &ResponseDirectives,
         ours: OurLifetime,
-    ) -> Result<(Lifetime, Source), Refusal> {
+    ) -> Result<(Lifetime, LifetimeSource), UncacheableReason> {
         if let Some(ttl) = exchange.plugin_ttl {
-            return Ok((Lifetime::FromArrival(ttl), Source::Plugin));
+            return Ok((Lifetime::FromArrival(ttl), LifetimeSource::Plugin));
         }
         let endless = media::is_endless(exchange.response);
         let route = self.route_ttl(exchange.status).filter(|_| !endless);
@@ -415,37 +418,37 @@ impl Policy {
         }
         let stated = explicit(exchange, d);
         if endless && stated.is_none_or(|(ttl, _)| ttl.is_zero()) {
-            return Err(Refusal::Endless);
+            return Err(UncacheableReason::Endless);
         }
         if let Some((ttl, source)) = stated {
             return Ok((self.capped(Lifetime::OfResponse(ttl)), source));
         }
         if d.no_cache == FieldForm::Whole {
-            return never_unvalidated(exchange, d).ok_or(Refusal::NoFreshness);
+            return never_unvalidated(exchange, d).ok_or(UncacheableReason::NoFreshness);
         }
         let invented = self.invented(exchange, d, route);
-        let (lifetime, source) = invented.ok_or(Refusal::NoFreshness)?;
+        let (lifetime, source) = invented.ok_or(UncacheableReason::NoFreshness)?;
         match ours {
             OurLifetime::Counts => Ok((self.capped(lifetime), source)),
-            OurLifetime::Withheld => Err(Refusal::Credentials),
+            OurLifetime::Withheld => Err(UncacheableReason::Credentials),
         }
     }
 
     /// A lifetime that the response does not state, where rules of ours give one.
     fn invented(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &HttpExchange<'_>,
         d: &ResponseDirectives,
-        route: Option<(Duration, Source)>,
-    ) -> Option<(Lifetime, Source)> {
+        route: Option<(Duration, LifetimeSource)>,
+    ) -> Option<(Lifetime, LifetimeSource)> {
         match (route, self.mode) {
-            (Some((ttl, Source::Negative)), _) => {
-                Some((Lifetime::FromArrival(ttl), Source::Negative))
+            (Some((ttl, LifetimeSource::Negative)), _) => {
+                Some((Lifetime::FromArrival(ttl), LifetimeSource::Negative))
             }
-            (Some((ttl, source)), config::Mode::Respect | config::Mode::Override) => {
+            (Some((ttl, source)), config::TtlMode::Respect | config::TtlMode::Override) => {
                 Some((Lifetime::FromArrival(ttl), source))
             }
-            (Some(_), config::Mode::Cap) | (None, _) => heuristic(exchange, d),
+            (Some(_), config::TtlMode::Cap) | (None, _) => heuristic(exchange, d),
         }
     }
 
@@ -455,19 +458,19 @@ impl Policy {
         self.statuses.contains(&status) || absent.is_some_and(|all| all.contains(&status))
     }
 
-    fn route_ttl(&self, status: StatusCode) -> Option<(Duration, Source)> {
+    fn route_ttl(&self, status: StatusCode) -> Option<(Duration, LifetimeSource)> {
         match (&self.negative, self.ttl) {
             (Some((ttl, statuses)), _) if statuses.contains(&status) => {
-                Some((*ttl, Source::Negative))
+                Some((*ttl, LifetimeSource::Negative))
             }
-            (_, Some(ttl)) if self.statuses.contains(&status) => Some((ttl, Source::Route)),
+            (_, Some(ttl)) if self.statuses.contains(&status) => Some((ttl, LifetimeSource::Route)),
             _ => None,
         }
     }
 
     fn capped(&self, lifetime: Lifetime) -> Lifetime {
         match (self.mode, self.ttl, lifetime) {
-            (config::Mode::Cap, Some(cap), Lifetime::OfResponse(ttl)) => {
+            (config::TtlMode::Cap, Some(cap), Lifetime::OfResponse(ttl)) => {
                 Lifetime::OfResponse(ttl.min(cap))
             }
             _ => lifetime,
@@ -478,7 +481,7 @@ impl Policy {
     fn window(&self, stated: Option<u32>, route: Option<Duration>) -> Duration {
         let stated = stated.map(|secs| Duration::from_secs(secs.into()));
         match self.mode {
-            config::Mode::Override => route.or(stated),
+            config::TtlMode::Override => route.or(stated),
             _ => stated.or(route),
         }
         .unwrap_or_default()
@@ -498,7 +501,7 @@ impl Policy {
     }
 
     pub fn honors_requests(&self) -> bool {
-        self.request_directives == config::RequestDirectives::Honor
+        self.request_directives == config::RequestDirectivePolicy::Honor
     }
 }
 
@@ -513,39 +516,44 @@ fn forbids_stale(d: &ResponseDirectives) -> bool {
 }
 
 /// Explicit freshness (RFC 9111 §4.2.1).
-fn explicit(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Duration, Source)> {
+fn explicit(
+    exchange: &HttpExchange<'_>,
+    d: &ResponseDirectives,
+) -> Option<(Duration, LifetimeSource)> {
     if d.no_cache == FieldForm::Whole {
         return None;
     }
     let secs = |n: u32| Duration::from_secs(n.into());
     if let Some(n) = d.s_maxage {
-        return Some((secs(n), Source::SMaxage));
+        return Some((secs(n), LifetimeSource::SMaxage));
     }
     if let Some(n) = d.max_age {
-        return Some((secs(n), Source::MaxAge));
+        return Some((secs(n), LifetimeSource::MaxAge));
     }
     if d.targeted {
         return None;
     }
-    expires(exchange.response, exchange.received).map(|ttl| (ttl, Source::Expires))
+    expires(exchange.response, exchange.received).map(|ttl| (ttl, LifetimeSource::Expires))
 }
 
 /// A response to be validated before each use (RFC 9111 §5.2.2.4): what §3 lets us store at all,
 /// and only with a validator, since nothing else can ever make it usable.
 fn never_unvalidated(
-    exchange: &Exchange<'_>,
+    exchange: &HttpExchange<'_>,
     d: &ResponseDirectives,
-) -> Option<(Lifetime, Source)> {
+) -> Option<(Lifetime, LifetimeSource)> {
     let explicit =
         d.max_age.is_some() || d.s_maxage.is_some() || exchange.response.contains_key(EXPIRES);
     let heuristic = d.public || HEURISTIC.contains(&exchange.status.as_u16());
     let validator = has_validator(exchange);
-    ((explicit || heuristic) && validator)
-        .then_some((Lifetime::OfResponse(Duration::ZERO), Source::Validator))
+    ((explicit || heuristic) && validator).then_some((
+        Lifetime::OfResponse(Duration::ZERO),
+        LifetimeSource::Validator,
+    ))
 }
 
 /// A validator that a later request can be made with (RFC 9111 §4.3.1).
-fn has_validator(exchange: &Exchange<'_>) -> bool {
+fn has_validator(exchange: &HttpExchange<'_>) -> bool {
     let modified = || date::field(exchange.response, &LAST_MODIFIED, exchange.received).at();
     exchange.response.contains_key(ETAG) || modified().is_some()
 }
@@ -565,7 +573,10 @@ fn expires(headers: &HeaderMap, received: SystemTime) -> Option<Duration> {
 }
 
 /// Heuristic freshness (RFC 9111 §4.2.2), or none but a validator to ask with.
-fn heuristic(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Lifetime, Source)> {
+fn heuristic(
+    exchange: &HttpExchange<'_>,
+    d: &ResponseDirectives,
+) -> Option<(Lifetime, LifetimeSource)> {
     if !HEURISTIC.contains(&exchange.status.as_u16()) && !d.public {
         return None;
     }
@@ -578,9 +589,11 @@ fn heuristic(exchange: &Exchange<'_>, d: &ResponseDirectives) -> Option<(Lifetim
         .and_then(|at| sent.duration_since(at).ok())
         .map(|d| (d / HEURISTIC_SHARE).min(HEURISTIC_MAX));
     match share {
-        Some(ttl) => Some((Lifetime::OfResponse(ttl), Source::Heuristic)),
-        None => has_validator(exchange)
-            .then_some((Lifetime::OfResponse(Duration::ZERO), Source::Validator)),
+        Some(ttl) => Some((Lifetime::OfResponse(ttl), LifetimeSource::Heuristic)),
+        None => has_validator(exchange).then_some((
+            Lifetime::OfResponse(Duration::ZERO),
+            LifetimeSource::Validator,
+        )),
     }
 }
 

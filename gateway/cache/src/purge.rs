@@ -37,19 +37,19 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::config;
-use crate::entry::{Entry, Marks};
-use crate::key::{Hash64, KeyId};
+use crate::entry::{Entry, PurgeAttributes};
+use crate::key::{KeyId, PurgeHash};
 use crate::pattern::Pattern;
-use ledger::{Ledger, Spot, Taken};
-use order::{Bounds, Clock};
-use stamps::Stamps;
-use table::{Cell, Stamp};
+use ledger::{CompiledSelector, LedgerInsertOutcome, PurgeLedger};
+use order::{LocalStepBounds, PurgeClock};
+use stamps::InvalidationStamps;
+use table::{Stamp, StampCell};
 use times::SoftTimes;
 
-pub use order::{MAX_NUMBER, Order, number_of, numbered, shared};
-pub use stamps::{Presence, Watch};
-pub use text::{Statement, length_of_invalidated};
-pub use urls::Urls;
+pub use order::{MAX_NUMBER, PurgeOrder, number_of, numbered, shared};
+pub use stamps::{InvalidationWatch, LocalPresence};
+pub use text::{PurgeStatement, length_of_invalidated};
+pub use urls::UrlSelector;
 
 /// What a purge reaches.
 #[derive(Clone, Debug)]
@@ -57,21 +57,21 @@ pub enum Selector {
     /// One key with all its variants, by its short name.
     Key(KeyId),
     /// One URL with every combination of headers, cookies and plugin parts.
-    Url(Hash64),
+    Url(PurgeHash),
     /// URLs (`host/path?query`, or `/path?query` on every host) that begin with this.
     Prefix(String),
     /// URLs, likewise, that match as a whole.
     Pattern(Pattern),
     Tag(String),
     /// Responses of one origin that share a group (see [`crate::tags::group`]).
-    Group(Hash64),
+    Group(PurgeHash),
     Route(String),
     All,
 }
 
 /// How a purge leaves an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum PurgeKind {
     /// Gone.
     Hard,
     /// Stale: served while it refreshes.
@@ -80,7 +80,7 @@ pub enum Kind {
 
 /// What the log says of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum EntryVisibility {
     Visible,
     /// Visible, but stale by a soft purge.
     Marked,
@@ -91,7 +91,7 @@ pub enum Verdict {
 
 /// Who asked for a purge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Author {
+pub enum PurgeInitiator {
     /// The admin API, `PURGE`, another node.
     Operator,
     /// A rule of the configuration, by a request of anybody.
@@ -100,14 +100,14 @@ pub enum Author {
 
 /// The log.
 pub struct PurgeLog {
-    clock: Clock,
+    clock: PurgeClock,
     /// The newest order of a record.
     recorded: AtomicU64,
-    operators: Ledger,
-    requests: Ledger,
-    stamps: Stamps,
+    operators: PurgeLedger,
+    requests: PurgeLedger,
+    stamps: InvalidationStamps,
     /// The newest purges of everything.
-    all: Cell,
+    all: StampCell,
     /// What was born before this is in doubt.
     doubted: AtomicU64,
     /// Entries and loads born before this can't be judged any more.
@@ -115,7 +115,7 @@ pub struct PurgeLog {
     /// When the last soft purges came.
     soft_times: Mutex<SoftTimes>,
     /// Whoever changes the log holds this.
-    writer: Mutex<Writer>,
+    writer: Mutex<PurgeWriterState>,
     max_records: usize,
     max_request_records: usize,
     /// How long records stay after a sweep, for what a second tier still holds.
@@ -123,17 +123,17 @@ pub struct PurgeLog {
 }
 
 #[derive(Default)]
-struct Writer {
+struct PurgeWriterState {
     /// See [`PurgeLog::doubt`]: the newest that may be cleared, and the newest that may not.
-    doubts: [Doubt; 2],
+    doubts: [PurgeDoubt; 2],
     /// When sweeps ended and where they had begun: what they saw may be dropped once the
     /// next one has ended and `keep` is over.
-    swept: VecDeque<(Instant, Order)>,
+    swept: VecDeque<(Instant, PurgeOrder)>,
 }
 
 /// How long a doubt lasts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lasts {
+pub enum DoubtDuration {
     /// Until what was missed is known ([`PurgeLog::trust`]).
     UntilKnown,
     /// Nobody can tell what was missed: until each entry was loaded again.
@@ -142,41 +142,41 @@ pub enum Lasts {
 
 /// What was born before is in doubt; 0 is nothing.
 #[derive(Clone, Copy, Default, Debug)]
-struct Doubt {
+struct PurgeDoubt {
     /// As it was given out.
-    name: Order,
-    before: Order,
+    name: PurgeOrder,
+    before: PurgeOrder,
 }
 
 impl PurgeLog {
     /// Keeps up to `max_records`, each for `keep` after a sweep has applied it: as long as
     /// a second tier may hold what was born before.
     pub fn new(max_records: usize, keep: Duration) -> Self {
-        let limits = config::PurgeLog {
+        let limits = config::PurgeLogConfig {
             max_records,
-            ..config::PurgeLog::default()
+            ..config::PurgeLogConfig::default()
         };
-        Self::limited(&limits, keep, Bounds::None)
+        Self::limited(&limits, keep, LocalStepBounds::None)
     }
 
     /// As [`new`](Self::new), for a node that follows a log which gives out numbers.
-    pub fn numbered(limits: &config::PurgeLog, keep: Duration) -> Self {
-        Self::limited(limits, keep, Bounds::BelowNextNumber)
+    pub fn numbered(limits: &config::PurgeLogConfig, keep: Duration) -> Self {
+        Self::limited(limits, keep, LocalStepBounds::BelowNextNumber)
     }
 
     /// As [`new`](Self::new), for a node that follows none.
-    pub fn alone(limits: &config::PurgeLog) -> Self {
-        Self::limited(limits, Duration::ZERO, Bounds::None)
+    pub fn alone(limits: &config::PurgeLogConfig) -> Self {
+        Self::limited(limits, Duration::ZERO, LocalStepBounds::None)
     }
 
-    fn limited(limits: &config::PurgeLog, keep: Duration, bounds: Bounds) -> Self {
+    fn limited(limits: &config::PurgeLogConfig, keep: Duration, bounds: LocalStepBounds) -> Self {
         Self {
-            clock: Clock::new(bounds),
+            clock: PurgeClock::new(bounds),
             recorded: AtomicU64::new(0),
-            operators: Ledger::new(limits.max_patterns),
-            requests: Ledger::new(limits.max_patterns),
-            stamps: Stamps::new(limits.invalidation_buckets),
-            all: Cell::default(),
+            operators: PurgeLedger::new(limits.max_patterns),
+            requests: PurgeLedger::new(limits.max_patterns),
+            stamps: InvalidationStamps::new(limits.invalidation_buckets),
+            all: StampCell::default(),
             doubted: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             soft_times: Mutex::default(),
@@ -188,17 +188,22 @@ impl PurgeLog {
     }
 
     /// The newest purge's number. A load reads it when it begins.
-    pub fn order(&self) -> Order {
+    pub fn order(&self) -> PurgeOrder {
         self.clock.now()
     }
 
     /// Leaves a record. From the return on no read shows what it reaches.
-    pub fn record(&self, selector: &Selector, kind: Kind) -> Order {
-        self.record_by(Author::Operator, selector, kind)
+    pub fn record(&self, selector: &Selector, kind: PurgeKind) -> PurgeOrder {
+        self.record_by(PurgeInitiator::Operator, selector, kind)
     }
 
     /// As [`record`](Self::record), among the records of this author.
-    pub fn record_by(&self, author: Author, selector: &Selector, kind: Kind) -> Order {
+    pub fn record_by(
+        &self,
+        author: PurgeInitiator,
+        selector: &Selector,
+        kind: PurgeKind,
+    ) -> PurgeOrder {
         let _writer = self.writer.lock();
         let order = self.clock.next();
         self.insert(author, selector, kind, order);
@@ -207,7 +212,13 @@ impl PurgeLog {
     }
 
     /// Leaves a record of the shared log, which may be a purge of our own come back.
-    pub fn record_numbered(&self, author: Author, selector: &Selector, kind: Kind, number: u64) {
+    pub fn record_numbered(
+        &self,
+        author: PurgeInitiator,
+        selector: &Selector,
+        kind: PurgeKind,
+        number: u64,
+    ) {
         let _writer = self.writer.lock();
         let order = numbered(number);
         self.insert(author, selector, kind, order);
@@ -216,7 +227,7 @@ impl PurgeLog {
 
     /// Hides what was loaded before now and bears one of these numbers, of URLs or groups. It
     /// leaves no record. Answers which of them somebody holds here.
-    pub fn invalidate(&self, numbers: &[Hash64]) -> (Order, Vec<Presence>) {
+    pub fn invalidate(&self, numbers: &[PurgeHash]) -> (PurgeOrder, Vec<LocalPresence>) {
         let _writer = self.writer.lock();
         let order = self.clock.next();
         let stamped = numbers
@@ -229,7 +240,7 @@ impl PurgeLog {
 
     /// Has invalidations noted for what has these marks, as long as the answer lives. A load
     /// asks for it before it reads its place in the order.
-    pub fn watch(&self, marks: &Marks) -> Watch {
+    pub fn watch(&self, marks: &PurgeAttributes) -> InvalidationWatch {
         self.stamps.watch(marks)
     }
 
@@ -261,10 +272,10 @@ impl PurgeLog {
 
     /// Says that purges may have been missed until now: what was born before is in doubt.
     /// Answers the doubt's name. One that is cleared leaves those that last.
-    pub fn doubt(&self, lasts: Lasts) -> Order {
+    pub fn doubt(&self, lasts: DoubtDuration) -> PurgeOrder {
         let mut writer = self.writer.lock();
         let order = self.clock.next();
-        writer.doubts[lasts as usize] = Doubt {
+        writer.doubts[lasts as usize] = PurgeDoubt {
             name: order,
             before: order,
         };
@@ -277,14 +288,14 @@ impl PurgeLog {
     pub fn doubt_before(&self, number: u64) {
         let mut writer = self.writer.lock();
         let order = numbered(number);
-        let lasting = &mut writer.doubts[Lasts::ForGood as usize];
+        let lasting = &mut writer.doubts[DoubtDuration::ForGood as usize];
         lasting.before = lasting.before.max(order);
         self.note_doubts(&writer);
         self.clock.move_to(order);
     }
 
     /// Puts a doubt at a later place in the order, unless another one came since or it is over.
-    pub fn move_doubt(&self, doubt: Order, to: Order) {
+    pub fn move_doubt(&self, doubt: PurgeOrder, to: PurgeOrder) {
         let mut writer = self.writer.lock();
         for known in writer.doubts.iter_mut().filter(|d| d.name == doubt) {
             known.before = known.before.max(to);
@@ -299,37 +310,45 @@ impl PurgeLog {
     }
 
     /// Clears a doubt: what had been missed is in by now. Not one that came later.
-    pub fn trust(&self, doubt: Order) {
+    pub fn trust(&self, doubt: PurgeOrder) {
         let mut writer = self.writer.lock();
-        let known = &mut writer.doubts[Lasts::UntilKnown as usize];
+        let known = &mut writer.doubts[DoubtDuration::UntilKnown as usize];
         if known.name == doubt {
-            *known = Doubt::default();
+            *known = PurgeDoubt::default();
         }
         self.note_doubts(&writer);
     }
 
-    fn note_doubts(&self, writer: &Writer) {
+    fn note_doubts(&self, writer: &PurgeWriterState) {
         let [cleared, lasting] = writer.doubts;
         let doubted = cleared.before.max(lasting.before);
         self.doubted.store(doubted, Ordering::Release);
     }
 
-    fn insert(&self, author: Author, selector: &Selector, kind: Kind, order: Order) {
-        if kind == Kind::Soft {
+    fn insert(
+        &self,
+        author: PurgeInitiator,
+        selector: &Selector,
+        kind: PurgeKind,
+        order: PurgeOrder,
+    ) {
+        if kind == PurgeKind::Soft {
             self.soft_times.lock().note(order, Instant::now());
         }
         let ledger = self.with_room(author);
         let stamp = match kind {
-            Kind::Hard => Stamp {
+            PurgeKind::Hard => Stamp {
                 hard: order,
                 soft: 0,
             },
-            Kind::Soft => Stamp {
+            PurgeKind::Soft => Stamp {
                 hard: 0,
                 soft: order,
             },
         };
-        if let Taken::Everything(stamp) = ledger.take(Spot::of(selector), stamp) {
+        if let LedgerInsertOutcome::Everything(stamp) =
+            ledger.take(CompiledSelector::of(selector), stamp)
+        {
             self.all.raise(stamp);
             if stamp.hard > 0 {
                 // The widest record swallows those before it.
@@ -341,15 +360,15 @@ impl PurgeLog {
     }
 
     /// The ledger of an author, in which there is room for one more.
-    fn with_room(&self, author: Author) -> &Ledger {
+    fn with_room(&self, author: PurgeInitiator) -> &PurgeLedger {
         match author {
-            Author::Operator => {
+            PurgeInitiator::Operator => {
                 if self.operators.len() + self.records_of_everything() >= self.max_records {
                     self.shed();
                 }
                 &self.operators
             }
-            Author::Request => {
+            PurgeInitiator::Request => {
                 if self.requests.len() >= self.max_request_records {
                     self.requests.fold_older_half();
                 }
@@ -381,18 +400,18 @@ impl PurgeLog {
     }
 
     /// Compares an entry with all that came since it was last compared.
-    pub fn judge(&self, entry: &Entry) -> Verdict {
+    pub fn judge(&self, entry: &Entry) -> EntryVisibility {
         let (order, checked) = (self.order(), entry.checked());
         if checked == order {
             return seen(entry.is_marked());
         }
         let overtaken = self.watched(entry).newest() > entry.known_since;
         if overtaken || checked < self.floor() {
-            return Verdict::Hidden;
+            return EntryVisibility::Hidden;
         }
         let stamp = self.reaching(&entry.marks, checked);
         if stamp.hard > entry.born {
-            return Verdict::Hidden;
+            return EntryVisibility::Hidden;
         }
         if stamp.soft > entry.born && !entry.is_marked() {
             entry.mark(self.soft_times.lock().of(stamp.soft));
@@ -400,18 +419,18 @@ impl PurgeLog {
         let marked = entry.is_marked();
         // Not noted as compared: the doubt may be cleared.
         if entry.born < self.doubted() {
-            return Verdict::Doubted;
+            return EntryVisibility::Doubted;
         }
         entry.set_checked(self.clock.compared_at(order), marked);
         seen(marked)
     }
 
-    fn watched<'a>(&self, entry: &'a Entry) -> &'a Watch {
+    fn watched<'a>(&self, entry: &'a Entry) -> &'a InvalidationWatch {
         entry.watch.get_or_init(|| self.watch(&entry.marks))
     }
 
     /// Whether a load that began at `born` may not be shown to somebody who asks now.
-    pub fn hides(&self, marks: &Marks, born: Order) -> bool {
+    pub fn hides(&self, marks: &PurgeAttributes, born: PurgeOrder) -> bool {
         if self.clock.is_still(born) {
             return false;
         }
@@ -421,7 +440,7 @@ impl PurgeLog {
     }
 
     /// The newest records that match, of those newer than `since`.
-    fn reaching(&self, marks: &Marks, since: Order) -> Stamp {
+    fn reaching(&self, marks: &PurgeAttributes, since: PurgeOrder) -> Stamp {
         if self.recorded.load(Ordering::Acquire) <= since {
             return Stamp::default();
         }
@@ -431,22 +450,22 @@ impl PurgeLog {
         newest
     }
 
-    fn floor(&self) -> Order {
+    fn floor(&self) -> PurgeOrder {
         self.floor.load(Ordering::Acquire)
     }
 
-    fn doubted(&self) -> Order {
+    fn doubted(&self) -> PurgeOrder {
         self.doubted.load(Ordering::Acquire)
     }
 
     /// Begins a sweep: every entry is now to be judged. Hand the answer to [`end_sweep`](Self::end_sweep).
-    pub fn begin_sweep(&self) -> Order {
+    pub fn begin_sweep(&self) -> PurgeOrder {
         self.order()
     }
 
     /// Ends a sweep that judged every entry since `begun`. Records that the sweep
     /// before had already applied are dropped: loads had a whole interval to end.
-    pub fn end_sweep(&self, begun: Order, now: Instant) {
+    pub fn end_sweep(&self, begun: PurgeOrder, now: Instant) {
         let mut writer = self.writer.lock();
         let over = |ended: Instant| now.saturating_duration_since(ended) >= self.keep;
         let mut done = None;
@@ -462,10 +481,10 @@ impl PurgeLog {
     }
 }
 
-fn seen(marked: bool) -> Verdict {
+fn seen(marked: bool) -> EntryVisibility {
     match marked {
-        true => Verdict::Marked,
-        false => Verdict::Visible,
+        true => EntryVisibility::Marked,
+        false => EntryVisibility::Visible,
     }
 }
 

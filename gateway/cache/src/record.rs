@@ -3,7 +3,7 @@
 //! Pure but for [`moment`]: no clock, no I/O. [`pack`] has the msgpack form, [`seal`] binds it to its key,
 //! [`crate::hc1`] shrinks it and undoes that within bounds, [`compress`] says when that is
 //! worth it, [`moment`] reads the clocks, [`inspect`] tells a person.
-//! A record that can't be read is a [`Corrupt`] with its reason; the tier makes a miss of it.
+//! A record that can't be read is a [`CorruptRecord`] with its reason; the tier makes a miss of it.
 //!
 //! | bytes | |
 //! |---|---|
@@ -14,8 +14,8 @@
 //!
 //! Invariant: what [`decode`] returns was sealed for this key; nothing else of a record is
 //! read before the seal was compared. What a record says of its own age and end is under
-//! the seal as well, and holds against what its store says ([`Stored::seen_at`]). Invariant: no length that the input declares makes
-//! us allocate more than an input of this size can hold, nor more than [`Limits`].
+//! the seal as well, and holds against what its store says ([`ResponseRecord::seen_at`]). Invariant: no length that the input declares makes
+//! us allocate more than an input of this size can hold, nor more than [`RecordLimits`].
 
 mod compress;
 mod form;
@@ -30,13 +30,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use crate::entry::Marks;
-use crate::hc1::{self, Fault};
-use crate::purge::Order;
+use crate::entry::PurgeAttributes;
+use crate::hc1::{self, EnvelopeError};
+use crate::purge::PurgeOrder;
 
-pub use crate::hc1::{Codec, Compression};
-pub use inspect::{Inspection, inspect};
-pub use moment::{Moment, Uptime};
+pub use crate::hc1::{Compression, EnvelopeCodec};
+pub use inspect::{RecordInspection, inspect};
+pub use moment::{ClockReading, Uptime};
 pub use seal::Seal;
 pub(crate) use seal::keyed;
 
@@ -46,8 +46,8 @@ pub(crate) use seal::keyed;
     clippy::large_enum_variant,
     reason = "nearly every record is an entry, and lives for a moment"
 )]
-pub enum Record {
-    Entry(Stored),
+pub enum StoreRecord {
+    Entry(ResponseRecord),
     /// The lists of fields that the key's responses vary by, newest first.
     Varies(Vec<Vec<HeaderName>>),
 }
@@ -55,15 +55,15 @@ pub enum Record {
 /// A response as it was when it was written. Times are kept in milliseconds, and none is
 /// longer than [`LONGEST`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stored {
+pub struct ResponseRecord {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
     /// What purges know it by.
-    pub marks: Marks,
+    pub marks: PurgeAttributes,
     /// Where its load stood in the store's purge log when it began: a number of that log,
     /// as [`numbered`](crate::purge::numbered) writes it.
-    pub born: Order,
+    pub born: PurgeOrder,
     /// Of the purge log that `born` counts in.
     pub generation: u64,
     /// Its age when it was written (RFC 9111 §4.2.3); rounded up, so that it is never fresher than it was.
@@ -97,7 +97,7 @@ const VERSION: u64 = 2;
 
 /// What a record may take. A writer keeps to them too: what nobody could read is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RecordLimits {
     /// Bytes as stored.
     pub encoded: usize,
     /// Bytes of the msgpack.
@@ -106,16 +106,16 @@ pub struct Limits {
 
 /// How records are written.
 #[derive(Clone)]
-pub struct Options {
+pub struct RecordOptions {
     /// None: everything as `HC1M`.
     pub compression: Option<Compression>,
-    pub limits: Limits,
+    pub limits: RecordLimits,
     pub seal: Seal,
 }
 
 /// Why a record can't be used. Each is a miss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Corrupt {
+pub enum CorruptRecord {
     #[error("it does not begin with the tag of a record that this version reads")]
     Tag,
     #[error("its version is not {VERSION}")]
@@ -149,7 +149,11 @@ pub struct TooLarge;
 ///
 /// # Errors
 /// When the record exceeds `options.limits` or has more than 1,024 fields.
-pub fn encode(key: &[u8], record: &Record, options: &Options) -> Result<Bytes, TooLarge> {
+pub fn encode(
+    key: &[u8],
+    record: &StoreRecord,
+    options: &RecordOptions,
+) -> Result<Bytes, TooLarge> {
     let plain = pack::pack(key, record, &options.seal).ok_or(TooLarge)?;
     if plain.len() - hc1::TAG > options.limits.expanded {
         return Err(TooLarge);
@@ -172,43 +176,48 @@ pub fn encode(key: &[u8], record: &Record, options: &Options) -> Result<Bytes, T
 ///
 /// # Errors
 /// Everything that is not such a record, with the reason.
-pub fn decode(key: &[u8], bytes: &Bytes, limits: &Limits, seal: &Seal) -> Result<Record, Corrupt> {
+pub fn decode(
+    key: &[u8],
+    bytes: &Bytes,
+    limits: &RecordLimits,
+    seal: &Seal,
+) -> Result<StoreRecord, CorruptRecord> {
     let packed = expand(bytes, limits)?;
     let envelope = pack::open(&packed)?;
     if !seal.holds(key, &envelope.record, &envelope.seal) {
         // Only to tell people why; either is a miss.
         let another = pack::key(&envelope.record).is_ok_and(|bound| bound != key);
         return Err(if another {
-            Corrupt::AnotherKey
+            CorruptRecord::AnotherKey
         } else {
-            Corrupt::Seal
+            CorruptRecord::Seal
         });
     }
     match pack::key(&envelope.record)? == key {
         true => pack::unpack(&envelope.record),
-        false => Err(Corrupt::AnotherKey),
+        false => Err(CorruptRecord::AnotherKey),
     }
 }
 
-fn expand(bytes: &Bytes, limits: &Limits) -> Result<Bytes, Corrupt> {
+fn expand(bytes: &Bytes, limits: &RecordLimits) -> Result<Bytes, CorruptRecord> {
     match bytes.len() > limits.encoded {
-        true => Err(Corrupt::TooLarge),
+        true => Err(CorruptRecord::TooLarge),
         false => Ok(hc1::expand(bytes, limits.expanded)?),
     }
 }
 
-impl From<Fault> for Corrupt {
-    fn from(fault: Fault) -> Self {
+impl From<EnvelopeError> for CorruptRecord {
+    fn from(fault: EnvelopeError) -> Self {
         match fault {
-            Fault::Tag => Self::Tag,
-            Fault::Truncated => Self::Truncated,
-            Fault::TooLarge => Self::TooLarge,
-            Fault::Damaged => Self::Compression,
+            EnvelopeError::Tag => Self::Tag,
+            EnvelopeError::Truncated => Self::Truncated,
+            EnvelopeError::TooLarge => Self::TooLarge,
+            EnvelopeError::Damaged => Self::Compression,
         }
     }
 }
 
-impl Limits {
+impl RecordLimits {
     /// Room for headers, key and marks beside a body.
     const BESIDE: usize = 1 << 20;
 
@@ -231,7 +240,7 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for RecordLimits {
     /// 25 MiB, as the seed has; three times the default of `l1.max_object_bytes`.
     fn default() -> Self {
         Self {
@@ -241,18 +250,18 @@ impl Default for Limits {
     }
 }
 
-impl Default for Options {
+impl Default for RecordOptions {
     /// gzip from 64 KiB on, the default limits, no secret.
     fn default() -> Self {
         Self {
             compression: Some(Compression::default()),
-            limits: Limits::default(),
+            limits: RecordLimits::default(),
             seal: Seal::public(),
         }
     }
 }
 
-impl Corrupt {
+impl CorruptRecord {
     /// The reason as the value of a metric's label.
     pub fn as_str(self) -> &'static str {
         match self {

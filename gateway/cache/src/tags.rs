@@ -9,11 +9,11 @@
 use http::{HeaderMap, HeaderName};
 
 use crate::http::cache_groups;
-use crate::key::{Field, Hash64, KeyBuf, hash64};
+use crate::key::{CacheKeyField, KeyBuf, PurgeHash, hash64};
 
 /// What stands between two tags.
 #[derive(Clone, Copy)]
-enum Between {
+enum TagSeparator {
     Spaces,
     Commas,
     /// Both are in use under this name, and no tag of those who use it holds either.
@@ -22,23 +22,35 @@ enum Between {
 
 /// The fields that name tags: Fastly's, Cloudflare's, Akamai's, and those that applications
 /// send to Varnish (vmod xkey and Shopware; Magento; Symfony and TYPO3; API Platform; Drupal).
-const FIELDS: [(HeaderName, Between); 8] = [
-    (HeaderName::from_static("surrogate-key"), Between::Spaces),
-    (HeaderName::from_static("cache-tag"), Between::Commas),
-    (HeaderName::from_static("edge-cache-tag"), Between::Commas),
-    (HeaderName::from_static("xkey"), Between::SpacesAndCommas),
-    (HeaderName::from_static("x-magento-tags"), Between::Commas),
+const FIELDS: [(HeaderName, TagSeparator); 8] = [
+    (
+        HeaderName::from_static("surrogate-key"),
+        TagSeparator::Spaces,
+    ),
+    (HeaderName::from_static("cache-tag"), TagSeparator::Commas),
+    (
+        HeaderName::from_static("edge-cache-tag"),
+        TagSeparator::Commas,
+    ),
+    (
+        HeaderName::from_static("xkey"),
+        TagSeparator::SpacesAndCommas,
+    ),
+    (
+        HeaderName::from_static("x-magento-tags"),
+        TagSeparator::Commas,
+    ),
     (
         HeaderName::from_static("x-cache-tags"),
-        Between::SpacesAndCommas,
+        TagSeparator::SpacesAndCommas,
     ),
     (
         HeaderName::from_static("cache-tags"),
-        Between::SpacesAndCommas,
+        TagSeparator::SpacesAndCommas,
     ),
     (
         HeaderName::from_static("purge-cache-tags"),
-        Between::SpacesAndCommas,
+        TagSeparator::SpacesAndCommas,
     ),
 ];
 
@@ -50,7 +62,7 @@ pub const MAX_TAG_BYTES: usize = 1_024;
 /// An entry's tags.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Tags {
-    pub hashes: Vec<Hash64>,
+    pub hashes: Vec<PurgeHash>,
     /// How many were too long or too many.
     pub dropped: usize,
 }
@@ -75,9 +87,9 @@ impl Tags {
                 // Names are UTF-8; a broken one must not take its neighbours along.
                 let line = String::from_utf8_lossy(line.as_bytes());
                 let parts = |c: char| match between {
-                    Between::Spaces => c.is_ascii_whitespace(),
-                    Between::Commas => c == ',',
-                    Between::SpacesAndCommas => c == ',' || c.is_ascii_whitespace(),
+                    TagSeparator::Spaces => c.is_ascii_whitespace(),
+                    TagSeparator::Commas => c == ',',
+                    TagSeparator::SpacesAndCommas => c == ',' || c.is_ascii_whitespace(),
                 };
                 line.split(parts).for_each(|tag| self.add(tag.trim()));
             }
@@ -87,16 +99,21 @@ impl Tags {
 }
 
 /// A group's mark: groups of different origins have nothing to do with each other (RFC 9875 §2.1).
-pub fn group(scheme: &str, host: &str, name: &str) -> Hash64 {
+pub fn group(scheme: &str, host: &str, name: &str) -> PurgeHash {
     let mut all = KeyBuf::default();
-    all.push(Field::Scheme, scheme.as_bytes());
-    all.push(Field::Host, host.as_bytes());
-    all.push(Field::Text, name.as_bytes());
+    all.push(CacheKeyField::Scheme, scheme.as_bytes());
+    all.push(CacheKeyField::Host, host.as_bytes());
+    all.push(CacheKeyField::Text, name.as_bytes());
     hash64(all.as_bytes())
 }
 
 /// The groups that a field of a response from `scheme://host` names.
-pub fn groups(headers: &HeaderMap, field: &HeaderName, scheme: &str, host: &str) -> Box<[Hash64]> {
+pub fn groups(
+    headers: &HeaderMap,
+    field: &HeaderName,
+    scheme: &str,
+    host: &str,
+) -> Box<[PurgeHash]> {
     let names = cache_groups::named(headers, field);
     names.iter().map(|name| group(scheme, host, name)).collect()
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::site::Site;
-use lamina_http::config::{Limits, Listener, Protocol};
-use lamina_http::path::Rules;
-use lamina_http::server::{Answering, BindError, Bound, Running};
+use self::site::DemoSite;
+use lamina_http::config::{ListenerConfig, ListenerLimits, Protocol};
+use lamina_http::path::PathRules;
+use lamina_http::server::{BindError, BoundListeners, HandlerAnswer, RunningListeners};
 
 mod pages;
 mod reply;
@@ -38,32 +38,32 @@ pub async fn run(listen: &[SocketAddr]) -> Result<(), BindError> {
     Ok(())
 }
 
-/// Starts the site and returns where it listens; it stops when `Running` is dropped.
+/// Starts the site and returns where it listens; it stops when `RunningListeners` is dropped.
 ///
 /// # Errors
 /// Which address cannot be listened on, and what to do about it.
-pub fn start(listen: &[SocketAddr]) -> Result<(Running, Vec<SocketAddr>), BindError> {
+pub fn start(listen: &[SocketAddr]) -> Result<(RunningListeners, Vec<SocketAddr>), BindError> {
     let listeners: Vec<_> = listen.iter().copied().map(listener).collect();
-    let bound = Bound::bind(&listeners, 1, 0)?;
+    let bound = BoundListeners::bind(&listeners, 1, 0)?;
     let addresses = bound.addresses();
-    let site = Arc::new(Site::default());
+    let site = Arc::new(DemoSite::default());
     let running = bound.start(move |head, body, _entered, _early| {
         let site = Arc::clone(&site);
         let request = http::Request::from_parts(head, body);
-        Answering::later(async move { site.answer(request).await })
+        HandlerAnswer::later(async move { site.answer(request).await })
     });
     Ok((running, addresses))
 }
 
-fn listener(address: SocketAddr) -> Listener {
-    Listener {
+fn listener(address: SocketAddr) -> ListenerConfig {
+    ListenerConfig {
         address,
         protocols: vec![Protocol::Http1, Protocol::Http2],
         trusted_proxies: Vec::new(),
         trusted_headers: Vec::new(),
         proxy_protocol: false,
-        limits: Limits::default(),
-        path: Rules::default(),
+        limits: ListenerLimits::default(),
+        path: PathRules::default(),
     }
 }
 

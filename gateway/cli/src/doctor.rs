@@ -18,19 +18,19 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use advice::Places;
-use lamina_edge::app::StartError;
-use lamina_edge::config::{Config, Problem};
+use advice::ConfigKeyPlaces;
+use lamina_edge::app::GatewayStartError;
+use lamina_edge::config::{ConfigProblem, GatewayConfig};
 
 /// What was found.
-pub struct Report {
-    sections: Vec<Section>,
+pub struct DoctorReport {
+    sections: Vec<ReportSection>,
     promises: Vec<String>,
     warnings: Vec<String>,
 }
 
 /// What was found out about one thing.
-struct Section {
+struct ReportSection {
     name: &'static str,
     /// What the configuration names.
     what: String,
@@ -39,11 +39,11 @@ struct Section {
 
 struct FindingLine {
     name: &'static str,
-    outcome: Outcome,
+    outcome: DoctorOutcome,
 }
 
 /// What one look came to.
-enum Outcome {
+enum DoctorOutcome {
     /// Round trips of one kind, the quickest first, and what a gateway would wait for one.
     Took(Vec<Duration>, Duration),
     Fine(String),
@@ -59,23 +59,30 @@ const AGAIN: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// When one of them can't be meant as it is configured.
-pub async fn examine(config: &Config, file: &Path) -> Result<Report, StartError> {
-    let places = Places::of(file);
+pub async fn examine(
+    config: &GatewayConfig,
+    file: &Path,
+) -> Result<DoctorReport, GatewayStartError> {
+    let places = ConfigKeyPlaces::of(file);
     let sections = vec![
         l2::examine(config, &places).await?,
         bus::examine(config, &places).await?,
     ];
-    Ok(Report {
+    Ok(DoctorReport {
         sections,
         promises: promises::of(config),
-        warnings: config.warnings.iter().map(Problem::headline).collect(),
+        warnings: config
+            .warnings
+            .iter()
+            .map(ConfigProblem::headline)
+            .collect(),
     })
 }
 
-impl Report {
+impl DoctorReport {
     /// Whether everything is as configured, and answered in the time that a gateway would give it.
     pub fn is_well(&self) -> bool {
-        self.sections.iter().all(Section::is_well)
+        self.sections.iter().all(ReportSection::is_well)
     }
 
     /// The names of what is not well.
@@ -86,7 +93,7 @@ impl Report {
     }
 }
 
-impl Section {
+impl ReportSection {
     fn is_well(&self) -> bool {
         self.lines.iter().all(|line| line.outcome.is_well())
     }
@@ -95,27 +102,27 @@ impl Section {
 impl FindingLine {
     fn took(name: &'static str, mut times: Vec<Duration>, deadline: Duration) -> Self {
         times.sort_unstable();
-        let outcome = Outcome::Took(times, deadline);
+        let outcome = DoctorOutcome::Took(times, deadline);
         Self { name, outcome }
     }
 
     fn fine(name: &'static str, says: String) -> Self {
-        let outcome = Outcome::Fine(says);
+        let outcome = DoctorOutcome::Fine(says);
         Self { name, outcome }
     }
 
     fn warned(name: &'static str, why: String) -> Self {
-        let outcome = Outcome::Warned(why);
+        let outcome = DoctorOutcome::Warned(why);
         Self { name, outcome }
     }
 
     fn failed(name: &'static str, why: String) -> Self {
-        let outcome = Outcome::Failed(why);
+        let outcome = DoctorOutcome::Failed(why);
         Self { name, outcome }
     }
 }
 
-impl Outcome {
+impl DoctorOutcome {
     fn is_well(&self) -> bool {
         match self {
             Self::Took(times, deadline) => times.iter().all(|took| took <= deadline),
@@ -125,7 +132,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for section in &self.sections {
             writeln!(f, "{:11}  {}", section.name, section.what)?;
@@ -142,7 +149,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for DoctorOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (times, deadline) = match self {
             Self::Took(times, deadline) => (times, deadline),

@@ -17,18 +17,18 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use lamina_base::telemetry::config::{Config as Telemetry, LogFormat};
+use lamina_base::telemetry::config::{LogFormat, TelemetryConfig as Telemetry};
 use lamina_base::telemetry::logs;
-use lamina_base::units::Duration;
+use lamina_base::units::ConfigDuration;
 use lamina_cache::key::KeyId;
-use lamina_cache::record::{self, Corrupt, Limits, Seal};
-use lamina_edge::admin::config::Right;
-use lamina_edge::app::{self, App, StartError};
-use lamina_edge::config::{self, Config};
+use lamina_cache::record::{self, CorruptRecord, RecordLimits, Seal};
+use lamina_edge::admin::config::AdminRight;
+use lamina_edge::app::{self, GatewayStartError, RunningGateway};
+use lamina_edge::config::{self, GatewayConfig};
 use lamina_edge::proxy;
 use lamina_http::endpoint::Endpoint;
-use lamina_plugin_host::compile::{self, child::Allowance};
-use remote::{Holds, Remote, RemoteError, RequestsFilter};
+use lamina_plugin_host::compile::{self, child::CompileAllowance};
+use remote::{RemoteError, RemoteGateway, RemotePurgeCoverage, RequestsFilter};
 use serde_json::{Value, json};
 
 #[global_allocator]
@@ -37,9 +37,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// An edge cache gateway with sandboxed WASM plugins.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
-struct Arguments {
+struct CommandLine {
     #[command(subcommand)]
-    command: Command,
+    command: GatewayCommand,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -63,11 +63,11 @@ Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
 Of purge: 0 it holds everywhere, 1 some nodes or the second tier did not confirm it, 3 unknown where it holds.";
 
 #[derive(Subcommand)]
-enum Command {
+enum GatewayCommand {
     /// Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
     Run {
         #[command(flatten)]
-        file: File,
+        file: ConfigFileArgument,
         /// Overrides telemetry.log_format.
         #[arg(long, value_enum)]
         log_format: Option<LogFormat>,
@@ -75,14 +75,14 @@ enum Command {
     /// Check a configuration, with all its plugins, and say what is wrong.
     Validate {
         #[command(flatten)]
-        file: File,
+        file: ConfigFileArgument,
     },
     /// Print the JSON Schema of the configuration.
     Schema,
     /// Say what would be done with a request: route, key and its parts, lifetime and the rule that gives it.
     Explain {
         #[command(flatten)]
-        file: File,
+        file: ConfigFileArgument,
         /// The absolute URL.
         url: String,
         /// A request header, as `Name: value`.
@@ -98,14 +98,14 @@ enum Command {
     /// Make real round trips to the second tier and over the event bus, and say what the configuration guarantees.
     Doctor {
         #[command(flatten)]
-        file: File,
+        file: ConfigFileArgument,
     },
     /// Ask a running gateway to forget, here and on every node.
-    Purge(Purge),
+    Purge(PurgeArguments),
     /// Ask a running gateway which other nodes it hears.
     Nodes {
         #[command(flatten)]
-        admin: Admin,
+        admin: AdminArguments,
     },
     /// Ask a running gateway what became of the last requests, and why.
     Requests {
@@ -115,7 +115,7 @@ enum Command {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        admin: Admin,
+        admin: AdminArguments,
     },
     /// The second tier of a running gateway.
     L2 {
@@ -130,7 +130,7 @@ enum Command {
     /// Write, build, check, test and measure WASM plugins.
     Plugin {
         #[command(subcommand)]
-        command: plugin_kit::Command,
+        command: plugin_kit::PluginCommand,
     },
     /// Serve a small web site to try the gateway on.
     DemoOrigin {
@@ -161,7 +161,7 @@ enum L2Command {
         #[arg(long, default_value_t = 100)]
         limit: usize,
         #[command(flatten)]
-        admin: Admin,
+        admin: AdminArguments,
     },
 }
 
@@ -179,7 +179,7 @@ enum RecordCommand {
         #[arg(long)]
         seal_key_file: Option<PathBuf>,
         #[command(flatten)]
-        file: File,
+        file: ConfigFileArgument,
         /// Of a URL: a request header, as `Name: value`.
         #[arg(short = 'H', long = "header")]
         headers: Vec<String>,
@@ -188,7 +188,7 @@ enum RecordCommand {
 
 /// What to forget; each of these may be given several times.
 #[derive(clap::Args)]
-struct Purge {
+struct PurgeArguments {
     /// A tag.
     #[arg(long)]
     tag: Vec<String>,
@@ -215,14 +215,14 @@ struct Purge {
     soft: bool,
     /// Wait so long for the other nodes, and fail if one does not answer (1) or it can't be known (3).
     #[arg(long)]
-    wait: Option<Duration>,
+    wait: Option<ConfigDuration>,
     #[command(flatten)]
-    admin: Admin,
+    admin: AdminArguments,
 }
 
 /// Where the gateway is.
 #[derive(clap::Args)]
-struct Admin {
+struct AdminArguments {
     /// Its admin listener: an address, or a Unix socket as in `unix:/run/lamina/admin.sock`.
     /// Without it the one of `--config`, else 127.0.0.1:9180.
     #[arg(long, env = "LAMINA_ADMIN")]
@@ -236,14 +236,14 @@ struct Admin {
 }
 
 #[derive(clap::Args)]
-struct File {
+struct ConfigFileArgument {
     /// The configuration file.
     #[arg(short, long, env = "LAMINA_CONFIG", default_value = "lamina.yaml")]
     config: PathBuf,
 }
 
 /// What a command came to.
-enum Done {
+enum ExitOutcome {
     Well,
     /// What was looked at is not well; it has been said.
     Failed,
@@ -253,36 +253,36 @@ enum Done {
     Wrong,
 }
 
-impl From<()> for Done {
+impl From<()> for ExitOutcome {
     fn from((): ()) -> Self {
         Self::Well
     }
 }
 
-impl Done {
+impl ExitOutcome {
     /// What a purge came to, with a word where it does not hold everywhere.
-    fn of(holds: Holds) -> Self {
+    fn of(holds: RemotePurgeCoverage) -> Self {
         match holds {
-            Holds::Everywhere => Self::Well,
-            Holds::NotEverywhere => {
+            RemotePurgeCoverage::Everywhere => Self::Well,
+            RemotePurgeCoverage::NotEverywhere => {
                 say::wrong("lamina: it was not confirmed everywhere");
                 Self::Failed
             }
-            Holds::Unknown => Self::Unknown,
+            RemotePurgeCoverage::Unknown => Self::Unknown,
         }
     }
 }
 
 fn main() -> ExitCode {
-    match execute(Arguments::parse().command) {
-        Ok(Done::Well) => ExitCode::SUCCESS,
-        Ok(Done::Failed) => ExitCode::FAILURE,
-        Ok(Done::Wrong) => ExitCode::from(2),
-        Ok(Done::Unknown) => ExitCode::from(3),
+    match execute(CommandLine::parse().command) {
+        Ok(ExitOutcome::Well) => ExitCode::SUCCESS,
+        Ok(ExitOutcome::Failed) => ExitCode::FAILURE,
+        Ok(ExitOutcome::Wrong) => ExitCode::from(2),
+        Ok(ExitOutcome::Unknown) => ExitCode::from(3),
         Err(error) => {
             say::wrong(format_args!("lamina: {error:#}"));
-            let start = error.downcast_ref::<StartError>();
-            match start.is_some_and(StartError::is_configuration) {
+            let start = error.downcast_ref::<GatewayStartError>();
+            match start.is_some_and(GatewayStartError::is_configuration) {
                 true => ExitCode::from(2),
                 false => ExitCode::FAILURE,
             }
@@ -290,9 +290,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> anyhow::Result<Done> {
+fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
     match command {
-        Command::Run { file, log_format } => with_config(&file.config, |mut config| {
+        GatewayCommand::Run { file, log_format } => with_config(&file.config, |mut config| {
             config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
             let runtime = runtime()?;
             let ended = runtime.block_on(run(&config));
@@ -300,7 +300,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             runtime.shutdown_background();
             ended
         }),
-        Command::Validate { file } => with_config(&file.config, |config| {
+        GatewayCommand::Validate { file } => with_config(&file.config, |config| {
             for warning in &config.warnings {
                 say::wrong(format_args!("warning: {warning}"));
             }
@@ -316,7 +316,7 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             ));
             Ok(())
         }),
-        Command::Explain {
+        GatewayCommand::Explain {
             file,
             url,
             headers,
@@ -327,65 +327,65 @@ fn execute(command: Command) -> anyhow::Result<Done> {
             let generation = runtime()?.block_on(app::build(&config))?;
             print_explanation(&generation.explain(request), json)
         }),
-        Command::Doctor { file } => with_config(&file.config, |config| {
+        GatewayCommand::Doctor { file } => with_config(&file.config, |config| {
             let report = runtime()?.block_on(doctor::examine(&config, &file.config))?;
             say::text(&report);
             anyhow::ensure!(report.is_well(), "not well: {}", report.unwell());
             Ok(())
         }),
-        Command::Purge(purge) => {
+        GatewayCommand::Purge(purge) => {
             let (asked, wait) = (
                 purge.asked(),
                 purge.wait.map_or_else(Default::default, Into::into),
             );
-            with_remote(&purge.admin, Right::Purge, |remote| {
+            with_remote(&purge.admin, AdminRight::Purge, |remote| {
                 match runtime()?.block_on(remote.purge(&asked, wait)) {
                     Ok(receipt) => {
                         say::text(&receipt);
-                        Ok(Done::of(receipt.holds()))
+                        Ok(ExitOutcome::of(receipt.holds()))
                     }
                     // The request may have arrived.
                     Err(error @ (RemoteError::Timeout(_) | RemoteError::Broken(_))) => {
                         say::wrong(format_args!("lamina: unknown where it holds: {error}"));
-                        Ok(Done::Unknown)
+                        Ok(ExitOutcome::Unknown)
                     }
                     Err(error) => Err(error.into()),
                 }
             })
         }
-        Command::Nodes { admin } => with_remote(&admin, Right::Read, |remote| {
+        GatewayCommand::Nodes { admin } => with_remote(&admin, AdminRight::Read, |remote| {
             say::text(runtime()?.block_on(remote.nodes())?);
-            Ok(Done::Well)
+            Ok(ExitOutcome::Well)
         }),
-        Command::Requests {
+        GatewayCommand::Requests {
             filter,
             json,
             admin,
-        } => with_remote(&admin, Right::Read, |remote| {
+        } => with_remote(&admin, AdminRight::Read, |remote| {
             let requests = runtime()?.block_on(remote.requests(&filter))?;
             match json {
                 true => say::line(serde_json::to_string_pretty(requests.json())?),
                 false => say::text(&requests),
             }
-            Ok(Done::Well)
+            Ok(ExitOutcome::Well)
         }),
-        Command::L2 {
+        GatewayCommand::L2 {
             command:
                 L2Command::Keys {
                     pattern,
                     limit,
                     admin,
                 },
-        } => with_remote(&admin, Right::Read, |remote| {
+        } => with_remote(&admin, AdminRight::Read, |remote| {
             let keys = remote.keys(pattern.as_deref(), limit);
             say::text(runtime()?.block_on(keys)?);
-            Ok(Done::Well)
+            Ok(ExitOutcome::Well)
         }),
-        Command::Schema => {
+        GatewayCommand::Schema => {
             say::line(format_args!("{:#}", config::schema()));
-            Ok(Done::Well)
+            Ok(ExitOutcome::Well)
         }
-        Command::Record {
+        GatewayCommand::Record {
             command:
                 RecordCommand::Inspect {
                     what,
@@ -399,72 +399,74 @@ fn execute(command: Command) -> anyhow::Result<Done> {
                 let request = request(&what, &headers, http::Method::GET)?;
                 inspect_stored(&config, request)
             }),
-            false => inspect(Path::new(&what), key, seal_key_file.as_deref()).map(|()| Done::Well),
+            false => {
+                inspect(Path::new(&what), key, seal_key_file.as_deref()).map(|()| ExitOutcome::Well)
+            }
         },
-        Command::Plugin { command } => {
+        GatewayCommand::Plugin { command } => {
             // What the plugin logs.
             let _logs = logs::start(&Telemetry::default());
             let well = runtime()?.block_on(command.run());
             Ok(match well.map_err(anyhow::Error::msg)? {
-                true => Done::Well,
-                false => Done::Failed,
+                true => ExitOutcome::Well,
+                false => ExitOutcome::Failed,
             })
         }
-        Command::DemoOrigin { listen } => {
+        GatewayCommand::DemoOrigin { listen } => {
             let _logs = logs::start(&Telemetry::default());
             runtime()?.block_on(demo::run(&[listen]))?;
-            Ok(Done::Well)
+            Ok(ExitOutcome::Well)
         }
-        Command::Version => {
+        GatewayCommand::Version => {
             say::line(concat!("lamina ", env!("CARGO_PKG_VERSION")));
-            Ok(Done::Well)
+            Ok(ExitOutcome::Well)
         }
-        Command::CompilePlugin { memory, seconds } => {
-            compile::child::run(Allowance { memory, seconds })?;
-            Ok(Done::Well)
+        GatewayCommand::CompilePlugin { memory, seconds } => {
+            compile::child::run(CompileAllowance { memory, seconds })?;
+            Ok(ExitOutcome::Well)
         }
     }
 }
 
-fn with_config<D: Into<Done>>(
+fn with_config<D: Into<ExitOutcome>>(
     file: &Path,
-    act: impl FnOnce(Config) -> anyhow::Result<D>,
-) -> anyhow::Result<Done> {
+    act: impl FnOnce(GatewayConfig) -> anyhow::Result<D>,
+) -> anyhow::Result<ExitOutcome> {
     match config::load(file) {
         Ok(config) => act(config).map(Into::into),
         Err(problems) => {
             say::wrong(problems);
-            Ok(Done::Wrong)
+            Ok(ExitOutcome::Wrong)
         }
     }
 }
 
 /// Asks a running gateway, with a token that has this right.
 fn with_remote(
-    admin: &Admin,
-    right: Right,
-    ask: impl FnOnce(Remote) -> anyhow::Result<Done>,
-) -> anyhow::Result<Done> {
+    admin: &AdminArguments,
+    right: AdminRight,
+    ask: impl FnOnce(RemoteGateway) -> anyhow::Result<ExitOutcome>,
+) -> anyhow::Result<ExitOutcome> {
     match &admin.config {
         Some(file) => with_config(file, |config| {
             let token = config.admin.token_for(right).map(str::to_owned);
             ask(admin.remote(config.admin.address, token)?)
         }),
         None => {
-            let usual = lamina_edge::admin::config::Config::default().address;
+            let usual = lamina_edge::admin::config::AdminConfig::default().address;
             ask(admin.remote(usual, None)?)
         }
     }
 }
 
-async fn run(config: &Config) -> anyhow::Result<()> {
+async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
     let logs = logs::start(&config.telemetry);
     for warning in &config.warnings {
         tracing::warn!("{}", warning.headline());
     }
     let mut stopping = stopping::listen(config.server.drain_timeout.into())?;
     let app = tokio::select! {
-        app = App::start(config, &logs) => app?,
+        app = RunningGateway::start(config, &logs) => app?,
         () = stopping.asked() => {
             tracing::info!("ended before it served");
             return Ok(());
@@ -487,7 +489,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Purge {
+impl PurgeArguments {
     /// As `POST /v1/purge` takes it.
     fn asked(&self) -> Value {
         let mut asked = serde_json::Map::new();
@@ -515,15 +517,15 @@ impl Purge {
     }
 }
 
-impl Admin {
+impl AdminArguments {
     /// What is given here goes before the address and the token of the configuration.
-    fn remote(&self, address: Endpoint, token: Option<String>) -> anyhow::Result<Remote> {
+    fn remote(&self, address: Endpoint, token: Option<String>) -> anyhow::Result<RemoteGateway> {
         let given = self.token_file.as_ref().map(|file| {
             let text = std::fs::read_to_string(file);
             text.with_context(|| file.display().to_string())
         });
         let given = given.transpose()?.map(|text| text.trim().to_owned());
-        Ok(Remote {
+        Ok(RemoteGateway {
             admin: self.admin.clone().unwrap_or(address),
             token: given.or(token),
         })
@@ -537,11 +539,11 @@ fn inspect(file: &Path, key: Option<KeyId>, seal_key_file: Option<&Path>) -> any
         Some(secret) => Seal::new(read(secret)?.trim_ascii()),
         None => Seal::public(),
     };
-    let told = record::inspect(&read(file)?.into(), &Limits::of_inspection(), &seal)
+    let told = record::inspect(&read(file)?.into(), &RecordLimits::of_inspection(), &seal)
         .with_context(|| format!("{}: not a record", file.display()))?;
     say::text(&told);
     let bound = key.is_none_or(|key| key == KeyId::of(&told.key));
-    anyhow::ensure!(bound, "{}: {}", file.display(), Corrupt::AnotherKey);
+    anyhow::ensure!(bound, "{}: {}", file.display(), CorruptRecord::AnotherKey);
     match told.refusal() {
         Some(why) => anyhow::bail!("{}: {why}", file.display()),
         None => Ok(()),
@@ -549,13 +551,13 @@ fn inspect(file: &Path, key: Option<KeyId>, seal_key_file: Option<&Path>) -> any
 }
 
 /// Prints what the second tier holds for a request.
-fn inspect_stored(config: &Config, request: http::Request<()>) -> anyhow::Result<()> {
+fn inspect_stored(config: &GatewayConfig, request: http::Request<()>) -> anyhow::Result<()> {
     let records = runtime()?.block_on(records::of(config, request))?;
     anyhow::ensure!(!records.is_empty(), "nothing is stored for this request");
     let secret = config.cache.l2.seal_key.as_ref();
     let seal = secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()));
     for bytes in &records {
-        let told = record::inspect(bytes, &Limits::of_inspection(), &seal)?;
+        let told = record::inspect(bytes, &RecordLimits::of_inspection(), &seal)?;
         say::line(&told);
         if let Some(why) = told.refusal() {
             anyhow::bail!(why);

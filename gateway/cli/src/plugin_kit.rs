@@ -24,8 +24,8 @@ mod told;
 
 use serde_json::Value;
 
-pub use command::Command;
-use language::Language;
+pub use command::PluginCommand;
+use language::TemplateLanguage;
 use new::FirstHook;
 
 /// The `config` that was given: JSON, or `@file` with JSON or YAML in it.

@@ -9,16 +9,16 @@ use http::Request;
 use crate::doctor::l2::connected;
 use lamina_cache::key::KeyId;
 use lamina_cache::l2::store::{StoreError, StoreKey};
-use lamina_cache::record::{self, Limits, Record, Seal};
-use lamina_edge::app::process::Process;
-use lamina_edge::app::{StartError, open_store};
-use lamina_edge::config::Config;
+use lamina_cache::record::{self, RecordLimits, Seal, StoreRecord};
+use lamina_edge::app::process::ProcessState;
+use lamina_edge::app::{GatewayStartError, open_store};
+use lamina_edge::config::GatewayConfig;
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordsError {
     #[error(transparent)]
-    Start(#[from] StartError),
+    Start(#[from] GatewayStartError),
     #[error("no route caches this request: see `lamina explain`")]
     NotCached,
     #[error("cache.l2 has no store")]
@@ -32,14 +32,14 @@ pub enum RecordsError {
 ///
 /// # Errors
 /// See [`RecordsError`].
-pub async fn of(config: &Config, request: Request<()>) -> Result<Vec<Bytes>, RecordsError> {
+pub async fn of(config: &GatewayConfig, request: Request<()>) -> Result<Vec<Bytes>, RecordsError> {
     let headers = request.headers().clone();
-    let process = Process::new(config, None).map_err(StartError::from)?;
+    let process = ProcessState::new(config, None).map_err(GatewayStartError::from)?;
     let primary = process.generation(config).await?.key(request);
     let primary = primary.ok_or(RecordsError::NotCached)?;
     let store = open_store(config)?.ok_or(RecordsError::NoStore)?;
     let home = KeyId::of(primary.as_bytes());
-    let limits = Limits::of_inspection();
+    let limits = RecordLimits::of_inspection();
     let own = StoreKey::below(home, primary.as_bytes());
     connected(&store, &own).await?;
     let Some(found) = store.get(&own, limits.encoded).await? else {
@@ -48,7 +48,7 @@ pub async fn of(config: &Config, request: Request<()>) -> Result<Vec<Bytes>, Rec
     let mut records = vec![found.record];
     // The seal is judged where they are shown.
     let told = record::inspect(&records[0], &limits, &Seal::public());
-    if let Ok(Record::Varies(lists)) = told.map(|told| told.record) {
+    if let Ok(StoreRecord::Varies(lists)) = told.map(|told| told.record) {
         for fields in lists {
             let key = primary.variant(&fields, &headers);
             let name = StoreKey::below(home, key.as_bytes());

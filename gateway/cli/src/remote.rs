@@ -24,7 +24,7 @@ use lamina_http::endpoint::Endpoint;
 pub use requests::RequestsFilter;
 
 /// Where a gateway's admin listener is, and what opens it.
-pub struct Remote {
+pub struct RemoteGateway {
     pub admin: Endpoint,
     pub token: Option<String>,
 }
@@ -43,33 +43,37 @@ pub enum RemoteError {
 }
 
 /// What a purge came to.
-pub struct Purged(Value);
+pub struct RemotePurgeResult(Value);
 
 /// Who is there.
-pub struct Listed(Value);
+pub struct RemoteNodeList(Value);
 
 /// How long an answer may take beyond what it waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer at most.
 const MAX_ANSWER: usize = 16 << 20;
 
-impl Remote {
+impl RemoteGateway {
     /// Purges; `asked` is the body of `POST /v1/purge`, and `wait` how long that waits.
     ///
     /// # Errors
     /// See [`RemoteError`].
-    pub async fn purge(&self, asked: &Value, wait: Duration) -> Result<Purged, RemoteError> {
+    pub async fn purge(
+        &self,
+        asked: &Value,
+        wait: Duration,
+    ) -> Result<RemotePurgeResult, RemoteError> {
         let answer = self.ask(Method::POST, "/v1/purge", asked.to_string(), wait);
-        answer.await.map(Purged)
+        answer.await.map(RemotePurgeResult)
     }
 
     /// Lists the nodes.
     ///
     /// # Errors
     /// See [`RemoteError`].
-    pub async fn nodes(&self) -> Result<Listed, RemoteError> {
+    pub async fn nodes(&self) -> Result<RemoteNodeList, RemoteError> {
         let answer = self.ask(Method::GET, "/v1/nodes", String::new(), Duration::ZERO);
-        answer.await.map(Listed)
+        answer.await.map(RemoteNodeList)
     }
 
     async fn ask(
@@ -129,9 +133,9 @@ impl Remote {
     }
 }
 
-impl Remote {
+impl RemoteGateway {
     /// Connects, and says by which name the listener is asked.
-    async fn connect(&self) -> Result<(Box<dyn Transport>, String), RemoteError> {
+    async fn connect(&self) -> Result<(Box<dyn RemoteStream>, String), RemoteError> {
         let failed = |error| RemoteError::Connect(self.admin.clone(), error);
         match &self.admin {
             Endpoint::Tcp(address) => {
@@ -148,9 +152,9 @@ impl Remote {
 }
 
 /// What HTTP is spoken over.
-trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+trait RemoteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> RemoteStream for T {}
 
 /// Where a listener at `address` is reached from this machine: one on all addresses also
 /// on loopback.
@@ -165,7 +169,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// On which nodes a purge holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Holds {
+pub enum RemotePurgeCoverage {
     /// On all that are known, and in the second tier's log where there is one.
     Everywhere,
     /// Some did not say that it does.
@@ -174,21 +178,21 @@ pub enum Holds {
     Unknown,
 }
 
-impl Purged {
+impl RemotePurgeResult {
     /// Where it holds, by the receipt.
-    pub fn holds(&self) -> Holds {
+    pub fn holds(&self) -> RemotePurgeCoverage {
         let Self(receipt) = self;
         let is_unlogged = receipt["l2"]["logged"] == false;
         match receipt["peers"]["outcome"].as_str() {
-            Some("unknown") => Holds::Unknown,
-            Some("some") => Holds::NotEverywhere,
-            _ if is_unlogged => Holds::NotEverywhere,
-            _ => Holds::Everywhere,
+            Some("unknown") => RemotePurgeCoverage::Unknown,
+            Some("some") => RemotePurgeCoverage::NotEverywhere,
+            _ if is_unlogged => RemotePurgeCoverage::NotEverywhere,
+            _ => RemotePurgeCoverage::Everywhere,
         }
     }
 }
 
-impl fmt::Display for Purged {
+impl fmt::Display for RemotePurgeResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(receipt) = self;
         writeln!(f, "purged at {} on this node", receipt["order"])?;
@@ -234,7 +238,7 @@ impl fmt::Display for Purged {
     }
 }
 
-impl fmt::Display for Listed {
+impl fmt::Display for RemoteNodeList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(list) = self;
         let bus = &list["bus"];
@@ -294,10 +298,10 @@ fn because(of: &Value) -> String {
 }
 
 /// Milliseconds as people read them: of what is long the seconds count.
-fn span(ms: u64) -> units::Duration {
+fn span(ms: u64) -> units::ConfigDuration {
     let whole = match ms {
         0..10_000 => ms,
         _ => ms - ms % 1_000,
     };
-    units::Duration::millis(whole)
+    units::ConfigDuration::millis(whole)
 }

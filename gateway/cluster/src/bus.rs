@@ -24,21 +24,21 @@ pub mod trial;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use config::Bus;
-use transport::Transport;
+use config::BusConfig;
+use transport::BusTransport;
 
 /// Why the bus can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum BusOpenError {
     #[error(transparent)]
-    Redis(#[from] redis::OpenError),
+    Redis(#[from] redis::RedisBusOpenError),
     #[error(transparent)]
-    Nats(#[from] nats::OpenError),
+    Nats(#[from] nats::NatsOpenError),
     #[error(transparent)]
-    Rabbitmq(#[from] rabbitmq::OpenError),
+    Rabbitmq(#[from] rabbitmq::RabbitMqOpenError),
 }
 
-impl OpenError {
+impl BusOpenError {
     /// The part of the configuration that it is about, and the key in it.
     pub fn place(&self) -> (&'static str, &'static str) {
         match self {
@@ -49,7 +49,7 @@ impl OpenError {
     }
 }
 
-impl Bus {
+impl BusConfig {
     /// Files that it names, but for those with secrets.
     pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let nats = self.nats.as_mut();
@@ -74,7 +74,7 @@ impl Bus {
     ///
     /// # Errors
     /// What can't be.
-    pub fn check(&self) -> Result<(), OpenError> {
+    pub fn check(&self) -> Result<(), BusOpenError> {
         if let Some(redis) = &self.redis {
             redis.check()?;
         }
@@ -92,7 +92,7 @@ impl Bus {
 ///
 /// # Errors
 /// What can't be meant, or a file that can't be read.
-pub fn open(config: &Bus) -> Result<Option<Arc<dyn Transport>>, OpenError> {
+pub fn open(config: &BusConfig) -> Result<Option<Arc<dyn BusTransport>>, BusOpenError> {
     if let Some(redis) = &config.redis {
         return Ok(Some(redis::open(redis)?));
     }

@@ -25,51 +25,51 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use prometheus::Registry;
 
-use crate::bus::config::{Bus, Priming};
+use crate::bus::config::{BusConfig, Priming};
 use crate::bus::event::Message;
-use crate::bus::inbox::{EarlierPurges, Hearing, Inbox};
-use crate::bus::outbox::{self, Identity, Outbox};
-use crate::bus::transport::{Guarantee, Mail, Transport};
+use crate::bus::inbox::{EarlierPurges, Inbox, InboxSettings};
+use crate::bus::outbox::{self, Outbox, PublisherIdentity};
+use crate::bus::transport::{BusTransport, Guarantee, TransportEventSender};
 use crate::cache::Cache;
-use crate::cache::l2::Reach;
-use crate::cache::peers::Peers;
+use crate::cache::l2::StoreHealth;
+use crate::cache::peers::PeerNotifier;
 use crate::cache::record;
-use doubts::Doubts;
-use invalidations::Invalidations;
-use metrics::Metrics;
-use nodes::Nodes;
-use orders::Orders;
-use receipts::Receipts;
+use doubts::DoubtTracker;
+use invalidations::InvalidationBatcher;
+use metrics::ClusterMetrics;
+use nodes::NodeTable;
+use orders::PublisherOrders;
+use receipts::PurgeReceipts;
 
 pub use announce::can_tell;
-pub use everywhere::{ClusterPurge, Everywhere, Unknown};
-pub use nodes::{Node, NodeState};
-pub use receipts::Answer;
+pub use everywhere::{ClusterPurge, ClusterPurgeReport, UnconfirmedReason};
+pub use nodes::{NodeState, PeerNode};
+pub use receipts::NodeReceipt;
 
-pub use crate::bus::outbox::Publishing;
+pub use crate::bus::outbox::PublishStatus;
 
 /// This node among the others.
 pub struct Cluster {
     cache: Arc<Cache>,
     outbox: Arc<Outbox>,
-    transport: Arc<dyn Transport>,
-    orders: Arc<Mutex<Orders>>,
-    nodes: Mutex<Nodes>,
-    receipts: Arc<Receipts>,
-    doubts: Arc<Doubts>,
-    invalidations: Arc<Invalidations>,
-    codec: record::Options,
-    rules: Rules,
+    transport: Arc<dyn BusTransport>,
+    orders: Arc<Mutex<PublisherOrders>>,
+    nodes: Mutex<NodeTable>,
+    receipts: Arc<PurgeReceipts>,
+    doubts: Arc<DoubtTracker>,
+    invalidations: Arc<InvalidationBatcher>,
+    codec: record::RecordOptions,
+    rules: ClusterRules,
     hears: AtomicBool,
     /// When this node heard the bus for the first time.
     joined: OnceLock<tokio::time::Instant>,
     /// It said that it goes.
     has_left: AtomicBool,
-    metrics: Metrics,
+    metrics: ClusterMetrics,
 }
 
 /// What the configuration says.
-struct Rules {
+struct ClusterRules {
     broadcast: bool,
     max_value_bytes: usize,
     priming: Priming,
@@ -81,13 +81,13 @@ struct Rules {
 
 /// How the bus stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Standing {
+pub struct BusStatus {
     pub transport: &'static str,
     pub guarantee: Guarantee,
     /// Whether this node hears the others.
     pub hears: bool,
     /// Whether the broker took what was published last.
-    pub publishing: Publishing,
+    pub publishing: PublishStatus,
     /// Purges that the others have not been told yet.
     pub unsent: usize,
     /// Whether something may have been missed, and is not made good.
@@ -104,20 +104,20 @@ impl Cluster {
     /// When the registry has a cluster already.
     pub fn join(
         cache: Arc<Cache>,
-        transport: Arc<dyn Transport>,
-        identity: Identity,
-        config: &Bus,
-        codec: record::Options,
+        transport: Arc<dyn BusTransport>,
+        identity: PublisherIdentity,
+        config: &BusConfig,
+        codec: record::RecordOptions,
         registry: &Registry,
     ) -> prometheus::Result<Arc<Self>> {
-        let orders: Arc<Mutex<Orders>> = Arc::default();
+        let orders: Arc<Mutex<PublisherOrders>> = Arc::default();
         let noted = Arc::clone(&orders);
         let (source, boot) = (identity.source.clone(), identity.boot);
-        let invalidations = Arc::new(Invalidations::new(registry)?);
+        let invalidations = Arc::new(InvalidationBatcher::new(registry)?);
         let told = Arc::clone(&invalidations);
-        let receipts: Arc<Receipts> = Arc::default();
+        let receipts: Arc<PurgeReceipts> = Arc::default();
         let awaited = Arc::clone(&receipts);
-        let on_number = Box::new(move |number, purge: &outbox::Purge| {
+        let on_number = Box::new(move |number, purge: &outbox::QueuedPurge| {
             told.numbered(purge);
             if let Some(id) = &purge.receipt {
                 awaited.numbered(id, number);
@@ -138,15 +138,15 @@ impl Cluster {
             outbox: Arc::new(outbox),
             transport: Arc::clone(&transport),
             orders,
-            nodes: Mutex::new(Nodes::new(
+            nodes: Mutex::new(NodeTable::new(
                 config.max_nodes,
                 config.nodes.forget_after.into(),
             )),
             receipts,
-            doubts: Arc::new(Doubts::new(Arc::clone(&cache), registry)?),
+            doubts: Arc::new(DoubtTracker::new(Arc::clone(&cache), registry)?),
             invalidations,
             codec,
-            rules: Rules {
+            rules: ClusterRules {
                 broadcast: config.broadcast_set,
                 max_value_bytes: config.broadcast_set_max_bytes.as_usize(),
                 priming: config.priming,
@@ -157,7 +157,7 @@ impl Cluster {
             hears: AtomicBool::new(false),
             joined: OnceLock::new(),
             has_left: AtomicBool::new(false),
-            metrics: Metrics::new(registry)?,
+            metrics: ClusterMetrics::new(registry)?,
             cache: Arc::clone(&cache),
         });
         let listener = Arc::clone(&cluster);
@@ -169,8 +169,8 @@ impl Cluster {
                 .doubts
                 .open("an earlier life of this node stored it");
         }
-        cache.announce_to(Arc::clone(&cluster) as Arc<dyn Peers>);
-        let (mail, words) = Mail::new();
+        cache.announce_to(Arc::clone(&cluster) as Arc<dyn PeerNotifier>);
+        let (mail, words) = TransportEventSender::new();
         let publishing = Arc::clone(&cluster.outbox);
         tokio::spawn(async move { publishing.run().await });
         tokio::spawn(async move { inbox.run(words).await });
@@ -194,13 +194,13 @@ impl Cluster {
         }
         self.metrics.nodes(self.nodes(Instant::now()).len());
         self.outbox.say(Message::Heartbeat {
-            healthy: self.standing().is_whole() && self.cache.reach() == Reach::Whole,
+            healthy: self.standing().is_whole() && self.cache.reach() == StoreHealth::Whole,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         });
     }
 
     /// The other nodes that were heard of lately, by name.
-    pub fn nodes(&self, now: Instant) -> Vec<(String, Node)> {
+    pub fn nodes(&self, now: Instant) -> Vec<(String, PeerNode)> {
         let own = &self.outbox.identity.source;
         let mut nodes = self.nodes.lock().list(now);
         nodes.retain(|(name, node)| name != own && node.state.is_some());
@@ -208,7 +208,7 @@ impl Cluster {
     }
 
     /// Whether a node was not heard for longer than a busy one is late.
-    pub fn is_silent(&self, node: &Node, now: Instant) -> bool {
+    pub fn is_silent(&self, node: &PeerNode, now: Instant) -> bool {
         let silence = now.saturating_duration_since(node.heard);
         silence >= self.rules.heartbeat * MISSED_HEARTBEATS
     }
@@ -219,8 +219,8 @@ impl Cluster {
     }
 
     /// How the bus stands.
-    pub fn standing(&self) -> Standing {
-        Standing {
+    pub fn standing(&self) -> BusStatus {
+        BusStatus {
             transport: self.transport.kind(),
             guarantee: self.transport.guarantee(),
             hears: self.hears.load(Ordering::Acquire),
@@ -246,10 +246,10 @@ impl Cluster {
 /// What was purged before this node began is of no use to it: what it holds was loaded since, or is
 /// validated first, and the log in Redis tells the rest. But for a purge that is not in that log
 /// yet and that a durable bus kept for this node.
-fn hearing(cache: &Cache, transport: &dyn Transport) -> Hearing {
+fn hearing(cache: &Cache, transport: &dyn BusTransport) -> InboxSettings {
     let guarantee = transport.guarantee();
     let kept_beside_a_log = cache.shares_log() && guarantee == Guarantee::Durable;
-    Hearing {
+    InboxSettings {
         guarantee,
         earlier_purges: match kept_beside_a_log {
             true => EarlierPurges::Count,
@@ -258,7 +258,7 @@ fn hearing(cache: &Cache, transport: &dyn Transport) -> Hearing {
     }
 }
 
-impl Standing {
+impl BusStatus {
     /// Whether this node hears and tells all there is.
     pub fn is_whole(&self) -> bool {
         self.hears && self.publishes() && !self.doubts
@@ -266,7 +266,7 @@ impl Standing {
 
     /// Whether the broker took what was published last.
     pub fn publishes(&self) -> bool {
-        self.publishing == Publishing::Works
+        self.publishing == PublishStatus::Works
     }
 }
 

@@ -31,30 +31,30 @@ use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
 use crate::cluster::Cluster;
 use crate::http::body::{Body, collect};
-use crate::http::config::Limits;
+use crate::http::config::ListenerLimits;
 use crate::http::server::Peer;
 use crate::proxy::Proxy;
-use crate::proxy::record::recent::RecentRequests;
+use crate::proxy::record::recent::RecentRequestLog;
 use crate::telemetry::metrics::Registry;
-use crate::units::{ByteSize, Duration};
-use audit::{Line, Refusals};
-use gate::{Admitted, Audit};
+use crate::units::{ByteSize, ConfigDuration};
+use audit::{AuditLine, RefusalAuditLimiter};
+use gate::{AdmittedAdminRequest, RefusalAudit};
 use health::LastScrape;
-use table::{Access, Action};
+use table::{AdminAccess, AdminAction};
 
 pub use browser::INTENT;
-pub use gate::Gate;
+pub use gate::AdminGate;
 pub use tokens::ALMIGHTY;
 
 /// What the admin listener answers from.
-pub struct Admin {
+pub struct AdminService {
     pub proxy: Arc<Proxy>,
     /// The other nodes, where there is an event bus.
     pub cluster: Option<Arc<Cluster>>,
     pub registry: Registry,
-    pub recent: Arc<RecentRequests>,
-    pub gate: Gate,
-    pub desk: Desk,
+    pub recent: Arc<RecentRequestLog>,
+    pub gate: AdminGate,
+    pub desk: AdminWorkLimits,
     /// Whether requests are taken: false from the moment a drain begins.
     pub ready: Arc<AtomicBool>,
     /// Brings gauges up to date before a scrape.
@@ -62,12 +62,12 @@ pub struct Admin {
 }
 
 /// What bounds the work for requests.
-pub struct Desk {
+pub struct AdminWorkLimits {
     /// One for each request that is no open one and may wait for something, be it its own
     /// body or other nodes. With fewer of them than connections there is always one that
     /// can be cut for somebody new.
     places: Semaphore,
-    refusals: Refusals,
+    refusals: RefusalAuditLimiter,
     last_scrape: LastScrape,
 }
 
@@ -79,42 +79,42 @@ const MAX_AT_ONCE: usize = 32;
 
 /// What a connection of the admin listener may take. The deadlines are short, since its
 /// clients are near, and few streams at once bound what answers that nobody reads hold.
-pub fn limits() -> Limits {
-    Limits {
+pub fn limits() -> ListenerLimits {
+    ListenerLimits {
         max_connections: 128,
         max_body_bytes: ByteSize::mib(1),
-        header_timeout: Duration::secs(2),
-        body_timeout: Duration::secs(5),
-        upload_timeout: Duration::secs(5),
-        idle_timeout: Duration::secs(30),
+        header_timeout: ConfigDuration::secs(2),
+        body_timeout: ConfigDuration::secs(5),
+        upload_timeout: ConfigDuration::secs(5),
+        idle_timeout: ConfigDuration::secs(30),
         max_streams: 4,
-        ..Limits::default()
+        ..ListenerLimits::default()
     }
 }
 
-impl Default for Desk {
+impl Default for AdminWorkLimits {
     fn default() -> Self {
         Self {
             places: Semaphore::new(MAX_AT_ONCE),
-            refusals: Refusals::new(Instant::now()),
+            refusals: RefusalAuditLimiter::new(Instant::now()),
             last_scrape: LastScrape::default(),
         }
     }
 }
 
-impl Admin {
+impl AdminService {
     /// Answers one admin request.
     pub async fn handle(self: Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
         let admitted = match self.gate.check(&request, peer) {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                if refusal.audit == Audit::Line {
+                if refusal.audit == RefusalAudit::Line {
                     self.desk.refusals.tell(&refusal, &request, peer);
                 }
                 return answer::guarded(refusal.response);
             }
         };
-        let mut line = Line::of(&admitted, &request, peer);
+        let mut line = AuditLine::of(&admitted, &request, peer);
         let response = match self.place(admitted.entry.access) {
             Ok(_place) => self.act(&admitted, request, line.as_mut()).await,
             Err(_) => answer::busy(),
@@ -126,46 +126,48 @@ impl Admin {
     }
 
     /// A place among those who may wait for something; open requests need none.
-    fn place(&self, access: Access) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
+    fn place(&self, access: AdminAccess) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
         match access {
-            Access::Open => Ok(None),
-            Access::Needs(_) | Access::NeedsToken(_) => self.desk.places.try_acquire().map(Some),
+            AdminAccess::Open => Ok(None),
+            AdminAccess::Needs(_) | AdminAccess::NeedsToken(_) => {
+                self.desk.places.try_acquire().map(Some)
+            }
         }
     }
 
     async fn act(
         &self,
-        admitted: &Admitted<'_>,
+        admitted: &AdmittedAdminRequest<'_>,
         request: Request<Body>,
-        line: Option<&mut Line>,
+        line: Option<&mut AuditLine>,
     ) -> Response<Body> {
         let generation = self.proxy.generation();
         let (plugins, name) = (&generation.plugins, admitted.name.as_str());
         let (status, body) = match admitted.entry.action {
-            Action::Live => (StatusCode::OK, json!({"live": true})),
-            Action::Ready => return self.ready(),
-            Action::Metrics => return self.metrics().await,
-            Action::Nodes => return self.nodes(),
-            Action::Plugins => (StatusCode::OK, plugins::list(plugins)),
-            Action::FailedCalls => plugins::calls(plugins, name),
-            Action::Reload => plugins::reload(plugins, name).await,
-            Action::Quarantine => plugins::quarantine(plugins, name, &self.proxy),
-            Action::Resume => plugins::resume(plugins, name),
-            Action::Keys => {
+            AdminAction::Live => (StatusCode::OK, json!({"live": true})),
+            AdminAction::Ready => return self.ready(),
+            AdminAction::Metrics => return self.metrics().await,
+            AdminAction::Nodes => return self.nodes(),
+            AdminAction::Plugins => (StatusCode::OK, plugins::list(plugins)),
+            AdminAction::FailedCalls => plugins::calls(plugins, name),
+            AdminAction::Reload => plugins::reload(plugins, name).await,
+            AdminAction::Quarantine => plugins::quarantine(plugins, name, &self.proxy),
+            AdminAction::Resume => plugins::resume(plugins, name),
+            AdminAction::Keys => {
                 let tier = self.proxy.cache.below().map(Arc::as_ref);
                 l2::keys(tier, request.uri().query().unwrap_or_default()).await
             }
-            Action::RecentRequests => {
+            AdminAction::RecentRequests => {
                 let query = request.uri().query().unwrap_or_default();
                 return answer::told(requests::recent(&self.recent, query));
             }
-            Action::Explain => {
+            AdminAction::Explain => {
                 return match asked(request, line).await {
                     Ok(body) => answer::told(explain::explain(&self.proxy, &body).await),
                     Err(refusal) => refusal,
                 };
             }
-            Action::Purge => {
+            AdminAction::Purge => {
                 return match asked(request, line).await {
                     Ok(body) => {
                         let cluster = self.cluster.as_deref();
@@ -180,7 +182,10 @@ impl Admin {
 }
 
 /// Reads the JSON body.
-async fn asked(request: Request<Body>, line: Option<&mut Line>) -> Result<Value, Response<Body>> {
+async fn asked(
+    request: Request<Body>,
+    line: Option<&mut AuditLine>,
+) -> Result<Value, Response<Body>> {
     let Ok(bytes) = collect(request.into_body(), MAX_BODY).await else {
         let message = "the body is larger than 64 KiB or broke off";
         return Err(answer::error(StatusCode::PAYLOAD_TOO_LARGE, message));

@@ -11,31 +11,31 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admin::{self, Admin, Desk, Gate};
+use crate::admin::{self, AdminGate, AdminService, AdminWorkLimits};
 use crate::bus;
 use crate::cache::Cache;
 use crate::cache::l2::store::Store;
 use crate::cache::l2::{disk, redis};
 use crate::cluster::Cluster;
-use crate::config::Config;
-use crate::http::config::Reserved;
+use crate::config::GatewayConfig;
+use crate::http::config::ReservedListener;
 use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
-use crate::http::server::{self, Answering, BindError, Bound, Running};
+use crate::http::server::{self, BindError, BoundListeners, HandlerAnswer, RunningListeners};
 use crate::origin::BuildError;
-use crate::plugin::{LoadError, Plugins};
+use crate::plugin::{LoadError, PluginSet};
 use crate::proxy::Generation;
 use crate::proxy::route::RouteError;
-use crate::telemetry::logs::Logs;
+use crate::telemetry::logs::LogWriterGuard;
 
-use process::Process;
+use process::ProcessState;
 
 pub use joining::seal_keys;
 
 /// A gateway at work.
-pub struct App {
-    listeners: Running,
-    admin_listener: Running,
+pub struct RunningGateway {
+    listeners: RunningListeners,
+    admin_listener: RunningListeners,
     cache: Arc<Cache>,
     cluster: Option<Arc<Cluster>>,
     ready: Arc<AtomicBool>,
@@ -52,7 +52,7 @@ pub struct App {
 
 /// Why a gateway can't start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum GatewayStartError {
     #[error("a listener can't be opened")]
     Bind(#[from] BindError),
     #[error("the admin listener can't be opened")]
@@ -66,16 +66,16 @@ pub enum StartError {
     #[error("purge_method")]
     PurgeMethod(#[from] crate::proxy::TokenError),
     #[error(transparent)]
-    Disk(#[from] disk::OpenError),
+    Disk(#[from] disk::DiskStoreOpenError),
     #[error("cache.l2.redis")]
-    Redis(#[from] redis::OpenError),
+    Redis(#[from] redis::RedisStoreOpenError),
     #[error("bus")]
-    Bus(#[from] bus::OpenError),
+    Bus(#[from] bus::BusOpenError),
     #[error("metrics")]
     Metrics(#[from] prometheus::Error),
 }
 
-impl StartError {
+impl GatewayStartError {
     /// Whether the configuration is at fault, and not the machine.
     pub fn is_configuration(&self) -> bool {
         match self {
@@ -104,20 +104,23 @@ const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 /// `explain` need. `config` has resolved the names of plugin files.
 ///
 /// # Errors
-/// See [`StartError`].
-pub async fn build(config: &Config) -> Result<Arc<Generation>, StartError> {
-    Process::new(config, None)?.generation(config).await
+/// See [`GatewayStartError`].
+pub async fn build(config: &GatewayConfig) -> Result<Arc<Generation>, GatewayStartError> {
+    ProcessState::new(config, None)?.generation(config).await
 }
 
-impl App {
+impl RunningGateway {
     /// Opens the listeners and begins to serve.
     ///
     /// # Errors
-    /// See [`StartError`]; nothing is left running then.
-    pub async fn start(config: &Config, logs: &Logs) -> Result<Self, StartError> {
-        let process = Process::new(config, open_store(config)?)?;
+    /// See [`GatewayStartError`]; nothing is left running then.
+    pub async fn start(
+        config: &GatewayConfig,
+        logs: &LogWriterGuard,
+    ) -> Result<Self, GatewayStartError> {
+        let process = ProcessState::new(config, open_store(config)?)?;
         let proxy = process.proxy(config).await?;
-        let Process {
+        let ProcessState {
             cache,
             registry,
             recent,
@@ -148,26 +151,26 @@ impl App {
             .iter()
             .map(|route| route.limits.max_body_bytes);
         let body_bytes = of_routes.flatten().max().map_or(0, |bytes| bytes.0);
-        let bound = Bound::bind(&config.listeners, threads, body_bytes)?;
+        let bound = BoundListeners::bind(&config.listeners, threads, body_bytes)?;
         let addresses = bound.addresses();
-        let admin_bound =
-            Bound::bind_reserved(&admin_listener(&config.admin)).map_err(StartError::Admin)?;
+        let admin_bound = BoundListeners::bind_reserved(&admin_listener(&config.admin))
+            .map_err(GatewayStartError::Admin)?;
         let admin_endpoint = admin_bound.endpoints().next();
         let admin_endpoint = admin_endpoint.unwrap_or(&config.admin.address).clone();
-        let gate = Gate::new(&config.admin, &admin_endpoint);
+        let gate = AdminGate::new(&config.admin, &admin_endpoint);
         let admin_openness = gate.openness();
         let ready = Arc::new(AtomicBool::new(true));
         let scraped = Arc::clone(&cache);
         let dropped = logs.register(&registry)?;
         memory::PROCESS.set_bound(config.server.max_held_bytes.0);
         let held = HeldGauge::register(&registry)?;
-        let admin = Arc::new(Admin {
+        let admin = Arc::new(AdminService {
             proxy: Arc::clone(&proxy),
             cluster: cluster.clone(),
             registry,
             recent,
             gate,
-            desk: Desk::default(),
+            desk: AdminWorkLimits::default(),
             ready: Arc::clone(&ready),
             refresh: Box::new(move || {
                 scraped.tend();
@@ -181,7 +184,7 @@ impl App {
                 .start(move |head, body, entered, early| proxy.handle(head, body, entered, early)),
             admin_listener: admin_bound.start(move |head, body, entered, _| {
                 let request = http::Request::from_parts(head, body);
-                Answering::later(Arc::clone(&admin).handle(request, entered.peer))
+                HandlerAnswer::later(Arc::clone(&admin).handle(request, entered.peer))
             }),
             cache: Arc::clone(&cache),
             cluster,
@@ -223,7 +226,7 @@ impl App {
 
 /// Takes as many descriptors as the system allows; says when that is too few for the
 /// connections that may come.
-fn raise_limits(config: &Config) {
+fn raise_limits(config: &GatewayConfig) {
     let limits = config.listeners.iter().map(|listener| &listener.limits);
     let connections: usize = limits.map(|limits| limits.max_connections).sum();
     let Some(descriptors) = server::raise_limit() else {
@@ -242,11 +245,11 @@ fn raise_limits(config: &Config) {
 ///
 /// # Errors
 /// When the store can't be opened.
-pub fn open_store(config: &Config) -> Result<Option<Arc<dyn Store>>, StartError> {
+pub fn open_store(config: &GatewayConfig) -> Result<Option<Arc<dyn Store>>, GatewayStartError> {
     let l2 = &config.cache.l2;
     match (&l2.redis, &l2.disk) {
         (Some(redis), _) => {
-            let common = redis::Common {
+            let common = redis::SharedStoreSettings {
                 secret: l2.seal_key.as_deref(),
                 max_life: l2.max_life.0,
                 namespace: config.bus.as_ref().and_then(|bus| bus.namespace.as_deref()),
@@ -263,7 +266,7 @@ fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<(
 }
 
 /// Takes up new plugin files: those that are watched by themselves, all on SIGHUP.
-async fn renew(plugins: Arc<Plugins>) {
+async fn renew(plugins: Arc<PluginSet>) {
     use tokio::signal::unix::{SignalKind, signal};
     let on_signal = async {
         match signal(SignalKind::hangup()) {
@@ -303,8 +306,8 @@ async fn tend(cache: Arc<Cache>, sweep: Duration) {
     }
 }
 
-fn admin_listener(config: &admin::config::Config) -> Reserved {
-    Reserved {
+fn admin_listener(config: &admin::config::AdminConfig) -> ReservedListener {
+    ReservedListener {
         endpoint: config.address.clone(),
         socket_mode: config.socket_mode,
         limits: admin::limits(),

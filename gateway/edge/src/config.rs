@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::units::{ByteSize, Duration};
+use crate::units::{ByteSize, ConfigDuration};
 use crate::{admin, bus, cache, http, origin, plugin, proxy, telemetry};
 
 mod check;
@@ -32,11 +32,11 @@ mod tests;
 mod tree;
 mod warnings;
 
-pub use problem::{Problem, Problems};
+pub use problem::{ConfigProblem, ConfigProblems};
 pub use schema::schema;
 pub use secret::redacted;
 
-use problem::Finding;
+use problem::ConfigFinding;
 
 /// Bytes of a configuration file; more is a mistake.
 const MAX_BYTES: usize = 1 << 20;
@@ -44,46 +44,46 @@ const MAX_BYTES: usize = 1 << 20;
 /// The whole configuration file.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct GatewayConfig {
     /// Version of this format: 1.
     pub version: u32,
     /// The process.
     #[serde(default)]
-    pub server: Server,
+    pub server: ProcessConfig,
     /// Addresses that clients connect to.
-    pub listeners: Vec<http::config::Listener>,
+    pub listeners: Vec<http::config::ListenerConfig>,
     /// Named groups of origin servers.
     #[serde(default)]
-    pub upstreams: BTreeMap<String, origin::config::Upstream>,
+    pub upstreams: BTreeMap<String, origin::config::UpstreamConfig>,
     /// The cache as a whole.
     #[serde(default)]
-    pub cache: cache::config::Config,
+    pub cache: cache::config::CacheConfig,
     /// Policy of every route that does not say otherwise.
     #[serde(default)]
-    pub defaults: cache::config::Policy,
+    pub defaults: cache::config::CachePolicyConfig,
     /// Routes; the first that matches a request counts.
-    pub routes: Vec<proxy::config::Route>,
+    pub routes: Vec<proxy::config::RouteConfig>,
     /// Plugins by name, and what is for all of them.
     #[serde(default)]
-    pub plugins: plugin::config::Plugins,
+    pub plugins: plugin::config::PluginsConfig,
     /// The event bus between nodes.
     #[serde(default)]
-    pub bus: Option<bus::config::Bus>,
+    pub bus: Option<bus::config::BusConfig>,
     /// The `PURGE` method on the listeners.
     #[serde(default)]
-    pub purge_method: proxy::config::PurgeMethod,
+    pub purge_method: proxy::config::PurgeMethodConfig,
     /// The admin listener.
     #[serde(default)]
-    pub admin: admin::config::Config,
+    pub admin: admin::config::AdminConfig,
     /// Logs and metrics.
     #[serde(default)]
-    pub telemetry: telemetry::config::Config,
+    pub telemetry: telemetry::config::TelemetryConfig,
     /// What works as it is written and is still risky, with its place in the file.
     #[serde(skip)]
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<ConfigProblem>,
 }
 
-impl Config {
+impl GatewayConfig {
     /// The secret that seals events of the bus: its own, else that of the second tier.
     pub fn bus_seal_key(&self) -> Option<&str> {
         let own = self.bus.as_ref().and_then(|bus| bus.seal_key.as_deref());
@@ -104,7 +104,7 @@ impl Config {
             .bus
             .as_mut()
             .into_iter()
-            .flat_map(bus::config::Bus::files);
+            .flat_map(bus::config::BusConfig::files);
         plugins.chain(disk).chain(redis).chain(bus)
     }
 }
@@ -112,32 +112,33 @@ impl Config {
 /// The process.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Server {
+pub struct ProcessConfig {
     /// Worker threads, each with its own runtime and sockets; unset takes one per core.
     pub threads: Option<usize>,
     /// How long after SIGTERM the process ends at the latest. Requests that are under way have
     /// nine tenths of it (all but 3 s of a long one), what is told to others the rest.
-    pub drain_timeout: Duration,
+    pub drain_timeout: ConfigDuration,
     /// Bytes that the answers of all connections may hold beyond what the cache counts as its
     /// own. Above it the answers that have read evicted bodies for the longest time are cut,
     /// and what would have to be loaded is answered by 503; hits go on.
     pub max_held_bytes: ByteSize,
 }
 
-impl Default for Server {
+impl Default for ProcessConfig {
     fn default() -> Self {
         Self {
             threads: None,
-            drain_timeout: Duration::secs(30),
+            drain_timeout: ConfigDuration::secs(30),
             max_held_bytes: ByteSize::mib(256),
         }
     }
 }
 
 /// Reads and checks the file, with the variables of the process.
-pub fn load(file: &Path) -> Result<Config, Problems> {
+pub fn load(file: &Path) -> Result<GatewayConfig, ConfigProblems> {
     let name = file.display().to_string();
-    let whole = |message: String| Problems::one(Finding::file(message).locate(&name, "", None));
+    let whole =
+        |message: String| ConfigProblems::one(ConfigFinding::file(message).locate(&name, "", None));
     let mut bytes = Vec::new();
     std::fs::File::open(file)
         .and_then(|f| f.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
@@ -166,26 +167,26 @@ pub fn parse(
     text: &str,
     file: &str,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Config, Problems> {
+) -> Result<GatewayConfig, ConfigProblems> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let one = |finding: Finding, root: Option<&tree::Node>| {
-        Problems::one(finding.locate(file, text, root))
+    let one = |finding: ConfigFinding, root: Option<&tree::YamlNode>| {
+        ConfigProblems::one(finding.locate(file, text, root))
     };
     if text.len() > MAX_BYTES {
-        return Err(one(Finding::file(TOO_LARGE), None));
+        return Err(one(ConfigFinding::file(TOO_LARGE), None));
     }
     let mut root = parser::parse(text).map_err(|e| one(e, None))?;
     shape(&root).map_err(|e| one(e, Some(&root)))?;
-    let located = |findings: Vec<Finding>, root: &tree::Node| -> Vec<Problem> {
+    let located = |findings: Vec<ConfigFinding>, root: &tree::YamlNode| -> Vec<ConfigProblem> {
         let more = findings.len().saturating_sub(MOST_SHOWN);
-        let more = (more > 0).then(|| Finding::file(format!("{more} more are not shown")));
+        let more = (more > 0).then(|| ConfigFinding::file(format!("{more} more are not shown")));
         let shown = findings.into_iter().take(MOST_SHOWN).chain(more);
         shown.map(|f| f.locate(file, text, Some(root))).collect()
     };
-    let all = |findings, root: &tree::Node| Problems::new(located(findings, root));
+    let all = |findings, root: &tree::YamlNode| ConfigProblems::new(located(findings, root));
     let findings = expand::expand(&mut root, env);
     all(findings, &root).map_or(Ok(()), Err)?;
-    let mut config: Config = de::read(&root).map_err(|e| one(e, Some(&root)))?;
+    let mut config: GatewayConfig = de::read(&root).map_err(|e| one(e, Some(&root)))?;
     let base = Path::new(file).parent().unwrap_or(Path::new(""));
     let mut findings = secret::read_files(&mut config, base);
     for file in config.files() {
@@ -203,32 +204,32 @@ const MOST_SHOWN: usize = 100;
 const TOO_LARGE: &str = "larger than 1 MiB; expected a configuration file";
 
 /// What must be right before anything else can be judged: a mapping, and a version that we know.
-fn shape(root: &tree::Node) -> Result<(), Finding> {
+fn shape(root: &tree::YamlNode) -> Result<(), ConfigFinding> {
     match &root.body {
-        tree::Body::Map(_) => {}
-        tree::Body::Scalar(scalar) if scalar.text.is_empty() => {
-            return Err(Finding::file(parser::EMPTY));
+        tree::YamlValue::Map(_) => {}
+        tree::YamlValue::Scalar(scalar) if scalar.text.is_empty() => {
+            return Err(ConfigFinding::file(parser::EMPTY));
         }
         _ => {
-            return Err(Finding::at(
+            return Err(ConfigFinding::at(
                 root.at,
                 "not a mapping; expected `version: 1` and further keys",
             ));
         }
     }
     match root.get("version").map(|node| &node.body) {
-        Some(tree::Body::Scalar(scalar)) if scalar.text.parse().is_ok_and(|n: u64| n != 1) => {
+        Some(tree::YamlValue::Scalar(scalar)) if scalar.text.parse().is_ok_and(|n: u64| n != 1) => {
             let message = format!(
                 "version {} of the format is not known; expected 1",
                 scalar.text
             );
-            Err(Finding::value(problem::path(&["version"]), message))
+            Err(ConfigFinding::value(problem::path(&["version"]), message))
         }
         _ => Ok(()),
     }
 }
 
-fn not_utf8(file: &str, bytes: &[u8], valid: usize) -> Problems {
+fn not_utf8(file: &str, bytes: &[u8], valid: usize) -> ConfigProblems {
     let text = String::from_utf8_lossy(bytes);
     // What is valid is the same in both, so the place holds in the repaired text.
     let before = text.get(..valid).unwrap_or_default();
@@ -240,13 +241,13 @@ fn not_utf8(file: &str, bytes: &[u8], valid: usize) -> Problems {
         .chars()
         .count()
         + 1;
-    let finding = Finding::at(
-        tree::Mark {
+    let finding = ConfigFinding::at(
+        tree::YamlPosition {
             line,
             column,
             width: 1,
         },
         "not UTF-8; expected a text file in UTF-8",
     );
-    Problems::one(finding.locate(file, &text, None))
+    ConfigProblems::one(finding.locate(file, &text, None))
 }

@@ -19,13 +19,13 @@ use http::header::HOST;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
-use self::admission::{Admission, Place};
+use self::admission::{AdmissionPermit, UpstreamAdmission};
 use self::attempt::PendingAttempt;
-use self::client::Clients;
-use self::config::{HostHeader, Timeouts, Upstream};
-use self::exchange::Sending;
-use self::target::{Target, Targets};
-use crate::http::body::{Body, Bounded};
+use self::client::OriginClientPools;
+use self::config::{HostHeader, UpstreamConfig, UpstreamTimeouts};
+use self::exchange::OriginUploadState;
+use self::target::{OriginTarget, OriginTargets};
+use crate::http::body::{Body, BoundedBody};
 use crate::http::memory::ConnectionMemory;
 use crate::http::{forward, media};
 
@@ -43,7 +43,7 @@ mod tests;
 
 pub use self::attempt::{Attempt, AttemptOutcome, OnAttempt};
 pub use self::client::SendError;
-pub use self::error::{BuildError, OriginError, Overload, TimeoutPhase};
+pub use self::error::{BuildError, OriginError, OverloadReason, TimeoutPhase};
 pub use self::response::OnInterim;
 
 /// All upstreams by name.
@@ -53,10 +53,10 @@ pub struct Origins(HashMap<String, Arc<Origin>>);
 pub struct Origin {
     name: Arc<str>,
     host_header: HostHeader,
-    timeouts: Timeouts,
-    admission: Admission,
-    targets: Targets,
-    clients: Clients,
+    timeouts: UpstreamTimeouts,
+    admission: UpstreamAdmission,
+    targets: OriginTargets,
+    clients: OriginClientPools,
 }
 
 impl Origins {
@@ -64,7 +64,7 @@ impl Origins {
     ///
     /// # Errors
     /// Which upstream and target cannot be used, and why.
-    pub fn new(upstreams: &BTreeMap<String, Upstream>) -> Result<Self, BuildError> {
+    pub fn new(upstreams: &BTreeMap<String, UpstreamConfig>) -> Result<Self, BuildError> {
         let origins = upstreams.iter().map(|(name, upstream)| {
             let origin = Origin::new(name, upstream)?;
             Ok((name.clone(), Arc::new(origin)))
@@ -78,14 +78,14 @@ impl Origins {
 }
 
 impl Origin {
-    fn new(name: &str, upstream: &Upstream) -> Result<Self, BuildError> {
+    fn new(name: &str, upstream: &UpstreamConfig) -> Result<Self, BuildError> {
         Ok(Self {
             name: name.into(),
             host_header: upstream.host_header,
             timeouts: upstream.timeouts.clone(),
-            admission: Admission::new(&upstream.load),
-            targets: Targets::parse(name, &upstream.targets)?,
-            clients: Clients::new(upstream),
+            admission: UpstreamAdmission::new(&upstream.load),
+            targets: OriginTargets::parse(name, &upstream.targets)?,
+            clients: OriginClientPools::new(upstream),
         })
     }
 
@@ -139,9 +139,9 @@ impl Origin {
     async fn attempt(
         &self,
         request: Request<Body>,
-        target: &Target,
+        target: &OriginTarget,
         told: Option<&OnAttempt>,
-    ) -> Result<(Response<hyper::body::Incoming>, Sending), OriginError> {
+    ) -> Result<(Response<hyper::body::Incoming>, OriginUploadState), OriginError> {
         let pending = PendingAttempt::begin(told, &self.name, &target.authority);
         let outcome = self.exchange(request, target).await;
         pending.ended(outcome.as_ref().map(|(response, _)| response));
@@ -152,8 +152,8 @@ impl Origin {
     async fn exchange(
         &self,
         mut request: Request<Body>,
-        target: &Target,
-    ) -> Result<(Response<hyper::body::Incoming>, Sending), OriginError> {
+        target: &OriginTarget,
+    ) -> Result<(Response<hyper::body::Incoming>, OriginUploadState), OriginError> {
         self.address(&mut request, target)?;
         let (request, sending) = exchange::watched(request);
         let response = self.clients.send(request, target);
@@ -174,7 +174,11 @@ impl Origin {
     }
 
     /// Sets where the request goes and which host it names.
-    fn address(&self, request: &mut Request<Body>, target: &Target) -> Result<(), OriginError> {
+    fn address(
+        &self,
+        request: &mut Request<Body>,
+        target: &OriginTarget,
+    ) -> Result<(), OriginError> {
         let uri = target
             .uri(request.uri())
             .map_err(|_| OriginError::Request)?;
@@ -191,8 +195,8 @@ impl Origin {
     fn hold(
         &self,
         mut response: Response<hyper::body::Incoming>,
-        sending: Sending,
-        place: Place,
+        sending: OriginUploadState,
+        place: AdmissionPermit,
         deadline: Option<Instant>,
         memory: Option<Arc<ConnectionMemory>>,
     ) -> Response<Body> {
@@ -210,7 +214,7 @@ impl Origin {
                 true => self.timeouts.stream_idle.0,
                 false => self.timeouts.idle.0,
             };
-            let mut body = Bounded::new(incoming, u64::MAX, pause)
+            let mut body = BoundedBody::new(incoming, u64::MAX, pause)
                 .with_marked_end(http2)
                 .without_trailers(named);
             if let Some(upload) = upload {

@@ -46,23 +46,23 @@ use http::{Response, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::cache::event::StaleReason;
-use crate::cache::freshness::Windows;
+use crate::cache::freshness::StaleWindows;
 use crate::cache::{Cache, Lookup};
 use crate::http::body::{Body, UploadTerms};
-use crate::http::cache_status::{CacheStatus, Forward};
-use crate::http::forward::{self, HopWishes, Received};
+use crate::http::cache_status::{CacheStatus, ForwardReason};
+use crate::http::forward::{self, ForwardingContext, HopWishes};
 use crate::http::path;
-use crate::http::server::{Answering, Early, Entered};
-use context::{Ask, Keyed};
-use metrics::Outcome;
-use miss::stale::{self, Certainty, StaleSituation, StaleVerdict};
-use plan::Plan;
-use record::trail::{Trail, Waypoint};
-use record::{Beginning, PendingRecord};
+use crate::http::server::{HandlerAnswer, InterimChannel, RequestArrival};
+use context::{DerivedKey, RequestContext};
+use metrics::RequestOutcome;
+use miss::stale::{self, PurgeCertainty, StaleSituation, StaleVerdict};
+use plan::RequestPlan;
+use record::trail::{RequestTrail, TrailEvent};
+use record::{PendingRecord, RecordBeginning};
 use route::Route;
-use target::{Refused, Target};
+use target::{PathRefusal, RoutingOutcome};
 
-pub use by_url::ByUrl;
+pub use by_url::UrlPurgeSelectors;
 pub use explain::Explanation;
 pub use generation::Generation;
 pub use head::compact;
@@ -79,7 +79,7 @@ pub struct Proxy {
 
 /// A request that has found its route.
 #[derive(Clone, Copy)]
-struct Visit<'a> {
+struct RoutedRequest<'a> {
     parts: &'a Parts,
     body: &'a Body,
     host: &'a str,
@@ -87,39 +87,39 @@ struct Visit<'a> {
     wishes: &'a HopWishes,
     route: &'a Arc<Route>,
     started: Instant,
-    trail: Option<&'a Trail>,
+    trail: Option<&'a RequestTrail>,
 }
 
 /// What the cache made of a request.
-enum Step {
-    Answer(Served),
-    Further(Further),
+enum CacheLookupOutcome {
+    Answer(CountedResponse),
+    Further(RemainingWork),
 }
 
 /// What remains to be done.
-enum Further {
+enum RemainingWork {
     /// Answered stale; this entry is to be refreshed behind the reader.
-    Refresh(Served, Box<Keyed>, Arc<Entry>),
-    Work(Work),
+    Refresh(CountedResponse, Box<DerivedKey>, Arc<Entry>),
+    Work(SourceWork),
 }
 
-impl Further {
+impl RemainingWork {
     /// Some: the answer may be shared under this key.
-    fn keyed(&self) -> Option<&Keyed> {
+    fn keyed(&self) -> Option<&DerivedKey> {
         match self {
             Self::Refresh(_, keyed, _) => Some(keyed),
-            Self::Work(Work::Load(looked)) => Some(&looked.0),
-            Self::Work(Work::AwaitBody | Work::Pass(..)) => None,
+            Self::Work(SourceWork::Load(looked)) => Some(&looked.0),
+            Self::Work(SourceWork::AwaitBody | SourceWork::Pass(..)) => None,
         }
     }
 }
 
 /// What takes an origin or a plugin.
-enum Work {
+enum SourceWork {
     /// To see whether the request has a body.
     AwaitBody,
-    Pass(Forward, Option<&'static str>),
-    Load(Box<(Keyed, Lookup)>),
+    Pass(ForwardReason, Option<&'static str>),
+    Load(Box<(DerivedKey, Lookup)>),
 }
 
 /// Sets the limits of the request's body, and says whether the length that it announces is within.
@@ -134,13 +134,13 @@ fn admits(route: &Route, parts: &Parts) -> bool {
 }
 
 /// An answer and what it counts as.
-struct Served {
+struct CountedResponse {
     response: Response<Body>,
-    outcome: Outcome,
+    outcome: RequestOutcome,
 }
 
-impl Served {
-    fn new(response: Response<Body>, outcome: Outcome) -> Self {
+impl CountedResponse {
+    fn new(response: Response<Body>, outcome: RequestOutcome) -> Self {
         Self { response, outcome }
     }
 }
@@ -172,57 +172,76 @@ impl Proxy {
         self: &Arc<Self>,
         mut parts: Parts,
         body: Body,
-        entered: Entered,
-        early: &Early,
-    ) -> Answering {
+        entered: RequestArrival,
+        early: &InterimChannel,
+    ) -> HandlerAnswer {
         let started = early.began();
         let generation = self.generation.load();
         let path_rules = entered.peer.path_rules;
-        let Received { caller, wishes } = entered.received;
+        let ForwardingContext { caller, wishes } = entered.received;
         let spelling = path::arrive(&mut parts.uri);
         let scheme = caller.scheme();
         let host = context::host(&parts, scheme);
         let recorder = &generation.recorder;
         if generation.purge_method.takes(&parts) {
             let purge_method = &generation.purge_method;
-            let record = recorder.begin(Beginning::of(&parts, &host, &caller, None, started));
+            let record = recorder.begin(RecordBeginning::of(&parts, &host, &caller, None, started));
             let answer = purge_method.answer(&generation, &self.cache, &parts, &host, &caller);
-            return Answering::Now(answered(record, Served::new(answer, Outcome::Pass)));
+            return HandlerAnswer::Now(answered(
+                record,
+                CountedResponse::new(answer, RequestOutcome::Pass),
+            ));
         }
         let target = match spelling {
             Ok(spelling) => generation
                 .routes
                 .target(&host, &parts, spelling, path_rules),
-            Err(fault) => Target::Refused(Refused::Fault(fault)),
+            Err(fault) => RoutingOutcome::Refused(PathRefusal::Fault(fault)),
         };
         let (route, host) = match target {
-            Target::Route(route) => (route, host),
-            Target::Shaped(route, target) => {
+            RoutingOutcome::Route(route) => (route, host),
+            RoutingOutcome::Shaped(route, target) => {
                 let host = host.into_owned();
                 path::set(&mut parts.uri, target);
                 (route, Cow::Owned(host))
             }
-            Target::Nowhere => {
+            RoutingOutcome::Nowhere => {
                 let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
-                let record = recorder.begin(Beginning::of(&parts, &host, &caller, None, started));
-                return Answering::Now(answered(record, Served::new(answer, Outcome::Error)));
+                let record =
+                    recorder.begin(RecordBeginning::of(&parts, &host, &caller, None, started));
+                return HandlerAnswer::Now(answered(
+                    record,
+                    CountedResponse::new(answer, RequestOutcome::Error),
+                ));
             }
-            Target::Refused(refused) => {
-                let record = recorder.begin(Beginning::of(&parts, &host, &caller, None, started));
+            RoutingOutcome::Refused(refused) => {
+                let record =
+                    recorder.begin(RecordBeginning::of(&parts, &host, &caller, None, started));
                 let record = record.map(|record| record.because(&refused));
-                return Answering::Now(answered(record, generation.refuse(&refused, started)));
+                return HandlerAnswer::Now(answered(record, generation.refuse(&refused, started)));
             }
         };
-        let mut record =
-            recorder.of_perhaps_a_hit(Beginning::of(&parts, &host, &caller, Some(route), started));
+        let mut record = recorder.of_perhaps_a_hit(RecordBeginning::of(
+            &parts,
+            &host,
+            &caller,
+            Some(route),
+            started,
+        ));
         if !admits(route, &parts) {
             let status = StatusCode::PAYLOAD_TOO_LARGE;
             let answer = respond::plain(status, "413 the request body is too large\n");
             let record = record.or_else(|| {
-                recorder.begin(Beginning::of(&parts, &host, &caller, Some(route), started))
+                recorder.begin(RecordBeginning::of(
+                    &parts,
+                    &host,
+                    &caller,
+                    Some(route),
+                    started,
+                ))
             });
-            let served = Served::new(answer, Outcome::Error);
-            return Answering::Now(finish(route, record, served, started));
+            let served = CountedResponse::new(answer, RequestOutcome::Error);
+            return HandlerAnswer::Now(finish(route, record, served, started));
         }
         let mut trail = match route.has_plugins() {
             true => record.as_mut().and_then(PendingRecord::trail),
@@ -235,12 +254,12 @@ impl Proxy {
                 let trail = trail.as_deref();
                 let answer = watch::request(route, &mut parts, &host, &caller, path_rules, trail);
                 if let Some(served) = answer {
-                    return Answering::Now(finish(route, record, served, started));
+                    return HandlerAnswer::Now(finish(route, record, served, started));
                 }
                 Cow::Owned(host)
             }
         };
-        let visit = Visit {
+        let visit = RoutedRequest {
             parts: &parts,
             body: &body,
             host: &host,
@@ -251,24 +270,35 @@ impl Proxy {
             trail: trail.as_deref(),
         };
         let further = match self.look(&visit) {
-            Step::Answer(served) => {
-                if record.is_none() && served.outcome != Outcome::Hit {
-                    record =
-                        recorder.begin(Beginning::of(&parts, &host, &caller, Some(route), started));
+            CacheLookupOutcome::Answer(served) => {
+                if record.is_none() && served.outcome != RequestOutcome::Hit {
+                    record = recorder.begin(RecordBeginning::of(
+                        &parts,
+                        &host,
+                        &caller,
+                        Some(route),
+                        started,
+                    ));
                 }
-                return Answering::Now(finish(route, record, served, started));
+                return HandlerAnswer::Now(finish(route, record, served, started));
             }
-            Step::Further(further) => further,
+            CacheLookupOutcome::Further(further) => further,
         };
         let mut record = record.or_else(|| {
-            recorder.begin(Beginning::of(&parts, &host, &caller, Some(route), started))
+            recorder.begin(RecordBeginning::of(
+                &parts,
+                &host,
+                &caller,
+                Some(route),
+                started,
+            ))
         });
         trail = trail.or_else(|| record.as_mut().and_then(PendingRecord::trail));
         let (route, host) = (Arc::clone(route), host.into_owned());
         if let Some(keyed) = further.keyed() {
             origin_query::narrow(&mut parts.uri, &route, &keyed.key);
         }
-        let ask = Ask {
+        let ask = RequestContext {
             generation: Guard::into_inner(generation),
             parts,
             host,
@@ -283,39 +313,46 @@ impl Proxy {
             trail,
         };
         match further {
-            Further::Refresh(served, keyed, stale) => {
-                ask.note(|| Waypoint::Stale(StaleReason::Revalidating));
+            RemainingWork::Refresh(served, keyed, stale) => {
+                ask.note(|| TrailEvent::Stale(StaleReason::Revalidating));
                 let answer = finish(&ask.route, record, served, started);
-                let behind = Ask {
+                let behind = RequestContext {
                     memory: None,
                     ..ask
                 };
                 miss::refresh(&self.cache, &behind, *keyed, stale);
-                Answering::Now(answer)
+                HandlerAnswer::Now(answer)
             }
-            Further::Work(work) => {
-                Answering::later(Arc::clone(self).go(ask, body, work, record, early.clone()))
+            RemainingWork::Work(work) => {
+                HandlerAnswer::later(Arc::clone(self).go(ask, body, work, record, early.clone()))
             }
         }
     }
 
     /// What the cache can answer by itself. Each `return` is an exit.
-    fn look(&self, visit: &Visit<'_>) -> Step {
-        let Visit {
+    fn look(&self, visit: &RoutedRequest<'_>) -> CacheLookupOutcome {
+        let RoutedRequest {
             parts,
             route,
             started,
             ..
         } = *visit;
         let keyed = match plan::plan(visit) {
-            Plan::Cache(keyed) => keyed,
-            Plan::AwaitBody => return Step::Further(Further::Work(Work::AwaitBody)),
-            Plan::Pass(reason, detail) => {
-                return Step::Further(Further::Work(Work::Pass(reason, detail)));
+            RequestPlan::Cache(keyed) => keyed,
+            RequestPlan::AwaitBody => {
+                return CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::AwaitBody));
             }
-            Plan::Refuse(status) => {
+            RequestPlan::Pass(reason, detail) => {
+                return CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::Pass(
+                    reason, detail,
+                )));
+            }
+            RequestPlan::Refuse(status) => {
                 let refusal = respond::plain(status, respond::text(status));
-                return Step::Answer(Served::new(refusal, Outcome::Error));
+                return CacheLookupOutcome::Answer(CountedResponse::new(
+                    refusal,
+                    RequestOutcome::Error,
+                ));
             }
         };
         let found = match self.cache.lookup(&keyed.key, &parts.headers, started) {
@@ -327,30 +364,32 @@ impl Proxy {
         };
         match found {
             Lookup::Fresh(entry) if plan::satisfies(route, parts, &entry, started) => {
-                Step::Answer(hit(parts, &entry, None, Outcome::Hit, started))
+                CacheLookupOutcome::Answer(hit(parts, &entry, None, RequestOutcome::Hit, started))
             }
             Lookup::Stale(entry, windows) => self.stale_or_load(visit, keyed, entry, windows),
-            found => Step::Further(Further::Work(Work::Load(Box::new((keyed, found))))),
+            found => CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::Load(Box::new(
+                (keyed, found),
+            )))),
         }
     }
 
     /// Answers with a stale copy where one may be shown before anybody is asked.
     fn stale_or_load(
         &self,
-        visit: &Visit<'_>,
-        keyed: Keyed,
+        visit: &RoutedRequest<'_>,
+        keyed: DerivedKey,
         entry: Arc<Entry>,
-        windows: Windows,
-    ) -> Step {
-        let Visit {
+        windows: StaleWindows,
+    ) -> CacheLookupOutcome {
+        let RoutedRequest {
             parts,
             route,
             started,
             ..
         } = *visit;
         let certainty = match self.cache.is_sure(&entry) {
-            true => Certainty::Sure,
-            false => Certainty::InDoubt,
+            true => PurgeCertainty::Sure,
+            false => PurgeCertainty::InDoubt,
         };
         let found = StaleSituation::Found(certainty);
         let verdict = stale::verdict(found, (&entry, windows), (route, parts), started);
@@ -358,12 +397,14 @@ impl Proxy {
         match verdict {
             StaleVerdict::ShowAndRefresh => {
                 let served = shown(StaleReason::Revalidating);
-                Step::Further(Further::Refresh(served, Box::new(keyed), entry))
+                CacheLookupOutcome::Further(RemainingWork::Refresh(served, Box::new(keyed), entry))
             }
-            StaleVerdict::Show(reason) => Step::Answer(shown(reason)),
+            StaleVerdict::Show(reason) => CacheLookupOutcome::Answer(shown(reason)),
             StaleVerdict::Withhold => {
                 let found = Lookup::Stale(entry, windows);
-                Step::Further(Further::Work(Work::Load(Box::new((keyed, found)))))
+                CacheLookupOutcome::Further(RemainingWork::Work(SourceWork::Load(Box::new((
+                    keyed, found,
+                )))))
             }
         }
     }
@@ -377,11 +418,11 @@ impl Proxy {
     /// What takes an origin or a plugin.
     async fn go(
         self: Arc<Self>,
-        mut ask: Ask,
+        mut ask: RequestContext,
         body: Body,
-        work: Work,
+        work: SourceWork,
         record: Option<PendingRecord>,
-        early: Early,
+        early: InterimChannel,
     ) -> Response<Body> {
         ask.interim = poll_fn(|cx| Poll::Ready(early.open(ask.parts.version, cx.waker()))).await;
         let (route, started) = (Arc::clone(&ask.route), ask.started);
@@ -389,25 +430,25 @@ impl Proxy {
             // A flight that waits for itself would hang.
             _ if loops(&ask.parts) => {
                 let refusal = respond::plain(StatusCode::LOOP_DETECTED, "508 loop detected\n");
-                Served::new(refusal, Outcome::Error)
+                CountedResponse::new(refusal, RequestOutcome::Error)
             }
-            Work::AwaitBody => self.when_begun(ask, body).await,
+            SourceWork::AwaitBody => self.when_begun(ask, body).await,
             work => self.work(ask, body, work).await,
         };
         finish(&route, record, served, started)
     }
 
     /// Answers once it is known whether the request has a body.
-    async fn when_begun(self: &Arc<Self>, ask: Ask, body: Body) -> Served {
+    async fn when_begun(self: &Arc<Self>, ask: RequestContext, body: Body) -> CountedResponse {
         let body = body.begun().await;
         if !body.is_empty() {
             let (reason, detail) = plan::WITH_BODY;
             return pass::pass(&self.cache, ask, body, reason, detail).await;
         }
         match self.look_bodiless(&ask) {
-            Step::Answer(served) => served,
-            Step::Further(Further::Refresh(served, keyed, stale)) => {
-                let behind = Ask {
+            CacheLookupOutcome::Answer(served) => served,
+            CacheLookupOutcome::Further(RemainingWork::Refresh(served, keyed, stale)) => {
+                let behind = RequestContext {
                     memory: None,
                     interim: None,
                     ..ask
@@ -415,13 +456,15 @@ impl Proxy {
                 miss::refresh(&self.cache, &behind, *keyed, stale);
                 served
             }
-            Step::Further(Further::Work(work)) => self.work(ask, body, work).await,
+            CacheLookupOutcome::Further(RemainingWork::Work(work)) => {
+                self.work(ask, body, work).await
+            }
         }
     }
 
     /// Looks for the answer to a request that turned out to have no body.
-    fn look_bodiless(&self, ask: &Ask) -> Step {
-        self.look(&Visit {
+    fn look_bodiless(&self, ask: &RequestContext) -> CacheLookupOutcome {
+        self.look(&RoutedRequest {
             parts: &ask.parts,
             body: &Body::Empty,
             host: &ask.host,
@@ -433,14 +476,21 @@ impl Proxy {
         })
     }
 
-    async fn work(self: &Arc<Self>, ask: Ask, body: Body, work: Work) -> Served {
+    async fn work(
+        self: &Arc<Self>,
+        ask: RequestContext,
+        body: Body,
+        work: SourceWork,
+    ) -> CountedResponse {
         match work {
-            Work::AwaitBody => {
+            SourceWork::AwaitBody => {
                 let (reason, detail) = plan::WITH_BODY;
                 pass::pass(&self.cache, ask, body, reason, detail).await
             }
-            Work::Pass(reason, detail) => pass::pass(&self.cache, ask, body, reason, detail).await,
-            Work::Load(looked) => miss::answer(self, Arc::new(ask), looked.0, looked.1).await,
+            SourceWork::Pass(reason, detail) => {
+                pass::pass(&self.cache, ask, body, reason, detail).await
+            }
+            SourceWork::Load(looked) => miss::answer(self, Arc::new(ask), looked.0, looked.1).await,
         }
     }
 }
@@ -450,25 +500,25 @@ fn hit(
     parts: &Parts,
     entry: &Entry,
     detail: Option<&str>,
-    outcome: Outcome,
+    outcome: RequestOutcome,
     now: Instant,
-) -> Served {
+) -> CountedResponse {
     let age = entry.freshness.age(now);
     let ttl = entry.ttl_at(age, now);
     let status = CacheStatus::Hit { ttl, detail };
-    Served::new(respond::from_entry(parts, entry, age, &status), outcome)
+    CountedResponse::new(respond::from_entry(parts, entry, age, &status), outcome)
 }
 
 impl Generation {
     /// The answer to a path that is refused; the log has what the client is not told.
-    fn refuse(&self, refused: &Refused, now: Instant) -> Served {
+    fn refuse(&self, refused: &PathRefusal, now: Instant) -> CountedResponse {
         if let Some(dropped) = self.refused_paths.admit(now) {
             tracing::warn!(reason = %refused, dropped, "a request was refused for its path");
         }
         let text = format!("400 {}\n", refused.reason());
-        Served::new(
+        CountedResponse::new(
             respond::plain(StatusCode::BAD_REQUEST, text),
-            Outcome::Error,
+            RequestOutcome::Error,
         )
     }
 }
@@ -477,7 +527,7 @@ impl Generation {
 fn finish(
     route: &Route,
     record: Option<PendingRecord>,
-    served: Served,
+    served: CountedResponse,
     started: Instant,
 ) -> Response<Body> {
     route.metrics.count(served.outcome, started.elapsed());
@@ -485,7 +535,7 @@ fn finish(
 }
 
 /// The answer; its record, where there is one, ends with its body.
-fn answered(record: Option<PendingRecord>, served: Served) -> Response<Body> {
+fn answered(record: Option<PendingRecord>, served: CountedResponse) -> Response<Body> {
     match record {
         Some(record) => record.answered(served),
         None => served.response,
@@ -500,11 +550,11 @@ fn loops(parts: &Parts) -> bool {
 }
 
 /// Why a request goes to the origin, in RFC 9211's words.
-fn missing(found: &Lookup) -> Forward {
+fn missing(found: &Lookup) -> ForwardReason {
     match found {
-        Lookup::Fresh(_) => Forward::Request,
-        Lookup::Stale(..) => Forward::Stale,
-        Lookup::Miss(_, crate::cache::Missing::Variant) => Forward::VaryMiss,
-        Lookup::Miss(_, crate::cache::Missing::Uri) => Forward::UriMiss,
+        Lookup::Fresh(_) => ForwardReason::Request,
+        Lookup::Stale(..) => ForwardReason::Stale,
+        Lookup::Miss(_, crate::cache::LookupMissKind::Variant) => ForwardReason::VaryMiss,
+        Lookup::Miss(_, crate::cache::LookupMissKind::Uri) => ForwardReason::UriMiss,
     }
 }

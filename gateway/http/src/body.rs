@@ -19,13 +19,13 @@ mod pace;
 mod slices;
 mod upload;
 
-pub use bounded::{Bounded, LastMove, TimeLift};
-pub use excerpt::Excerpt;
-pub use pace::Pace;
+pub use bounded::{BoundedBody, LastMove, TimeLift};
+pub use excerpt::BodyExcerpt;
+pub use pace::MinimumRate;
 pub use upload::{UploadLimits, UploadTerms};
 
 /// A stream behind [`Body::Boxed`].
-pub type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
+pub type BodyStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
 
 /// The content of a message: none, whole, or a stream.
 #[derive(Default)]
@@ -36,7 +36,7 @@ pub enum Body {
     /// All of the content; `None` once it was handed out.
     Full(Option<Bytes>),
     /// Content that arrives in pieces, perhaps with trailers.
-    Boxed(Stream),
+    Boxed(BodyStream),
 }
 
 /// Why a body ended before its end.
@@ -78,7 +78,7 @@ impl Body {
         match pieces.len() {
             0 => Self::Empty,
             1 => pieces.pop().map_or(Self::Empty, Self::full),
-            _ => Self::boxed(slices::Slices(pieces.into())),
+            _ => Self::boxed(slices::SlicedBody(pieces.into())),
         }
     }
 

@@ -20,11 +20,11 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LIMIT: i64 = 999_999_999_999_999;
 
 /// Parameters after the name stay on the stack up to this size.
-type Buffer = SmallVec<[u8; 192]>;
+type CacheStatusBuffer = SmallVec<[u8; 192]>;
 
 /// Why a request went to the origin (RFC 9211 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forward {
+pub enum ForwardReason {
     /// Configured not to handle it.
     Bypass,
     /// The method's semantics require it.
@@ -50,7 +50,7 @@ pub enum CacheStatus<'a> {
     Hit { ttl: i64, detail: Option<&'a str> },
     /// Answered by the origin.
     Fwd {
-        reason: Forward,
+        reason: ForwardReason,
         /// The origin's status, where it answered.
         fwd_status: Option<u16>,
         stored: bool,
@@ -61,7 +61,7 @@ pub enum CacheStatus<'a> {
     },
 }
 
-impl Forward {
+impl ForwardReason {
     /// As RFC 9211 spells it; also the label in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ impl Forward {
 impl CacheStatus<'_> {
     /// The member for this cache, as in `lamina; hit; ttl=35`.
     pub fn to_value(&self) -> HeaderValue {
-        let mut out = Buffer::new();
+        let mut out = CacheStatusBuffer::new();
         out.extend_from_slice(CACHE_NAME.as_bytes());
         match *self {
             Self::Hit { ttl, detail: None } => return plain_hit(ttl),
@@ -129,7 +129,7 @@ fn new_hit(ttl: i64) -> HeaderValue {
     HeaderValue::from_bytes(&out[..START.len() + digits.len()]).expect("visible ASCII")
 }
 
-fn push_end(out: &mut Buffer, ttl: Option<i64>, detail: Option<&str>) {
+fn push_end(out: &mut CacheStatusBuffer, ttl: Option<i64>, detail: Option<&str>) {
     push_integer(out, "; ttl=", ttl);
     if let Some(detail) = detail {
         out.extend_from_slice(b"; detail=");
@@ -137,7 +137,7 @@ fn push_end(out: &mut Buffer, ttl: Option<i64>, detail: Option<&str>) {
     }
 }
 
-fn push_integer(out: &mut Buffer, label: &str, number: Option<i64>) {
+fn push_integer(out: &mut CacheStatusBuffer, label: &str, number: Option<i64>) {
     if let Some(number) = number {
         out.extend_from_slice(label.as_bytes());
         out.extend_from_slice(
@@ -149,7 +149,7 @@ fn push_integer(out: &mut Buffer, label: &str, number: Option<i64>) {
 }
 
 /// A token where the text is one, else a string; what a string cannot hold becomes `?` (RFC 9651 §3.3.3).
-fn push_token_or_string(out: &mut Buffer, text: &str) {
+fn push_token_or_string(out: &mut CacheStatusBuffer, text: &str) {
     let is_token =
         |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&octet);
     if text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '*')
@@ -176,7 +176,7 @@ mod tests {
     use sfv::{List, Parser};
 
     const FWD: CacheStatus<'static> = CacheStatus::Fwd {
-        reason: Forward::UriMiss,
+        reason: ForwardReason::UriMiss,
         fwd_status: None,
         stored: false,
         collapsed: false,
@@ -208,7 +208,7 @@ mod tests {
     fn a_forwarded_request_shows_why_and_what_came_of_it() {
         assert_eq!(FWD.to_value(), "lamina; fwd=uri-miss");
         let full = CacheStatus::Fwd {
-            reason: Forward::Stale,
+            reason: ForwardReason::Stale,
             fwd_status: Some(304),
             stored: true,
             collapsed: true,
@@ -233,7 +233,7 @@ mod tests {
         fn every_value_is_a_structured_list(ttl in any::<i64>(), detail in any::<String>()) {
             for status in [
                 CacheStatus::Hit { ttl, detail: Some(&detail) },
-                CacheStatus::Fwd { reason: Forward::Miss, fwd_status: Some(200), stored: true, collapsed: false, ttl: Some(ttl), detail: Some(&detail) },
+                CacheStatus::Fwd { reason: ForwardReason::Miss, fwd_status: Some(200), stored: true, collapsed: false, ttl: Some(ttl), detail: Some(&detail) },
             ] {
                 let value = status.to_value();
                 let list: List = Parser::new(value.as_bytes()).parse().unwrap();

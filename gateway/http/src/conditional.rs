@@ -12,7 +12,7 @@ use super::{date, etag, etag::EntityTag};
 
 /// What the preconditions make of a stored response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precondition {
+pub enum PreconditionOutcome {
     /// Answer as if there were none.
     Proceed,
     /// The client has it already: 304.
@@ -37,12 +37,12 @@ pub fn evaluate(
     etag: Option<&HeaderValue>,
     last_modified: Option<SystemTime>,
     now: SystemTime,
-) -> Precondition {
+) -> PreconditionOutcome {
     let by_tag = request.contains_key(header::IF_NONE_MATCH);
     if !by_tag && !request.contains_key(header::IF_MODIFIED_SINCE)
         || !matches!(*method, Method::GET | Method::HEAD)
     {
-        return Precondition::Proceed;
+        return PreconditionOutcome::Proceed;
     }
     let known_to_client = if by_tag {
         none_match_names(request, etag)
@@ -53,9 +53,9 @@ pub fn evaluate(
             .is_some_and(|(since, modified)| modified <= since)
     };
     if known_to_client {
-        Precondition::NotModified
+        PreconditionOutcome::NotModified
     } else {
-        Precondition::Proceed
+        PreconditionOutcome::Proceed
     }
 }
 
@@ -177,7 +177,10 @@ mod tests {
             .collect()
     }
 
-    fn answer(etag: Option<&'static str>, request: &[(HeaderName, &'static str)]) -> Precondition {
+    fn answer(
+        etag: Option<&'static str>,
+        request: &[(HeaderName, &'static str)],
+    ) -> PreconditionOutcome {
         let etag = etag.map(HeaderValue::from_static);
         evaluate(
             &Method::GET,
@@ -190,7 +193,7 @@ mod tests {
 
     #[test]
     fn if_none_match_compares_weakly_and_goes_first() {
-        use Precondition::{NotModified, Proceed};
+        use PreconditionOutcome::{NotModified, Proceed};
         for (etag, lines, expected, section) in [
             (Some("\"a\""), &["\"a\""][..], NotModified, "13.1.2"),
             (
@@ -258,7 +261,7 @@ mod tests {
 
     #[test]
     fn if_modified_since_asks_for_a_newer_one() {
-        use Precondition::{NotModified, Proceed};
+        use PreconditionOutcome::{NotModified, Proceed};
         for (since, expected) in [
             (MODIFIED, NotModified),
             (LATER, NotModified),
@@ -291,14 +294,14 @@ mod tests {
         for name in [header::IF_MATCH, header::IF_UNMODIFIED_SINCE] {
             assert_eq!(
                 answer(Some("\"a\""), &[(name, "\"b\"")]),
-                Precondition::Proceed,
+                PreconditionOutcome::Proceed,
                 "RFC 9111 §4.3.2"
             );
         }
         let request = map(&[(header::IF_NONE_MATCH, "*")]);
         assert_eq!(
             evaluate(&Method::POST, &request, None, None, now()),
-            Precondition::Proceed
+            PreconditionOutcome::Proceed
         );
     }
 

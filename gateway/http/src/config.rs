@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::body::Pace;
+use super::body::MinimumRate;
 use super::endpoint::{Endpoint, SocketMode};
 use super::forward;
-use super::path::Rules;
-use crate::units::{ByteSize, Duration};
+use super::path::PathRules;
+use crate::units::{ByteSize, ConfigDuration};
 
 /// One address that clients connect to.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Listener {
+pub struct ListenerConfig {
     /// Address and port, as in `0.0.0.0:8080`. Port 0 takes a free one and logs it.
     pub address: SocketAddr,
     /// Protocols that are spoken; HTTP/2 by prior knowledge (cleartext).
@@ -32,13 +32,13 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// What a connection and a request may take.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: ListenerLimits,
     /// How paths are read; what a route says in its own `path` goes before.
     #[serde(default)]
-    pub path: Rules,
+    pub path: PathRules,
 }
 
-impl Listener {
+impl ListenerConfig {
     /// Whether a listener may be told to believe this field.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Listener {
     ///
     /// # Errors
     /// Why it never is.
-    pub fn arrives(name: &str, listeners: &[Listener]) -> Result<(), String> {
+    pub fn arrives(name: &str, listeners: &[ListenerConfig]) -> Result<(), String> {
         let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) else {
             return Ok(());
         };
@@ -84,18 +84,18 @@ impl Listener {
 
 /// A listener that answers when all others can't; the admin listener is one.
 #[derive(Clone, Debug)]
-pub struct Reserved {
+pub struct ReservedListener {
     pub endpoint: Endpoint,
     /// Of the file, where it is a Unix socket.
     pub socket_mode: SocketMode,
     /// Where `max_connections` is reached, who has waited the longest gives way to who comes.
-    pub limits: Limits,
+    pub limits: ListenerLimits,
 }
 
-impl Limits {
+impl ListenerLimits {
     /// The lowest rate of a client that is waited for.
-    pub fn pace(&self) -> Option<Pace> {
-        Pace::new(self.min_rate.0, self.min_rate_grace.0)
+    pub fn pace(&self) -> Option<MinimumRate> {
+        MinimumRate::new(self.min_rate.0, self.min_rate_grace.0)
     }
 }
 
@@ -110,7 +110,7 @@ pub enum Protocol {
 /// What a connection and a request may take; over a limit the client gets a proper status.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct ListenerLimits {
     /// Connections at once on this listener; over it, accepting pauses.
     pub max_connections: usize,
     /// Bytes of request line and headers together (431 above).
@@ -122,20 +122,20 @@ pub struct Limits {
     /// Bytes of a request body (413 above).
     pub max_body_bytes: ByteSize,
     /// Time for the whole request head to arrive.
-    pub header_timeout: Duration,
+    pub header_timeout: ConfigDuration,
     /// Time a request body or a response may stand still before its connection, or with
     /// HTTP/2 its stream alone, is cut. Of a response counts what the client acknowledged.
-    pub body_timeout: Duration,
+    pub body_timeout: ConfigDuration,
     /// Bytes a second that a client must send of a body, or take of a response, while it
     /// is waited for; 0 asks for none.
     pub min_rate: ByteSize,
     /// Time over which `min_rate` is measured; before it nobody is too slow.
-    pub min_rate_grace: Duration,
+    pub min_rate_grace: ConfigDuration,
     /// Time for a whole request body to arrive. Neither this nor `body_timeout` and `min_rate`
     /// judge a request body whose response is under way.
-    pub upload_timeout: Duration,
+    pub upload_timeout: ConfigDuration,
     /// Time a kept-alive connection may be idle.
-    pub idle_timeout: Duration,
+    pub idle_timeout: ConfigDuration,
     /// HTTP/2 streams at once on one connection.
     pub max_streams: u32,
     /// Bytes that the answers of one connection may hold beyond what the cache counts as its
@@ -145,7 +145,7 @@ pub struct Limits {
     pub max_held_bytes: ByteSize,
 }
 
-impl Default for Limits {
+impl Default for ListenerLimits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
@@ -153,12 +153,12 @@ impl Default for Limits {
             max_headers: 100,
             max_uri_bytes: ByteSize::kib(8),
             max_body_bytes: ByteSize::mib(1024),
-            header_timeout: Duration::secs(10),
-            body_timeout: Duration::secs(60),
+            header_timeout: ConfigDuration::secs(10),
+            body_timeout: ConfigDuration::secs(60),
             min_rate: ByteSize(240),
-            min_rate_grace: Duration::secs(10),
-            upload_timeout: Duration::secs(3_600),
-            idle_timeout: Duration::secs(75),
+            min_rate_grace: ConfigDuration::secs(10),
+            upload_timeout: ConfigDuration::secs(3_600),
+            idle_timeout: ConfigDuration::secs(75),
             max_streams: 128,
             max_held_bytes: ByteSize::mib(8),
         }

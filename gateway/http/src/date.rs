@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 mod civil;
 
-use civil::Civil;
+use civil::CivilTime;
 
 const DAYS: [&str; 7] = [
     "Sunday",
@@ -68,7 +68,7 @@ pub fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
 
 /// Writes an IMF-fixdate. Times before 1970 or after 9999 become the nearest that has four digits.
 pub fn format(at: SystemTime) -> HeaderValue {
-    let civil = Civil::from_time(at);
+    let civil = CivilTime::from_time(at);
     let mut text = *b"Sun, 00 Jan 0000 00:00:00 GMT";
     text[..3].copy_from_slice(&DAYS[civil.weekday()].as_bytes()[..3]);
     text[8..11].copy_from_slice(MONTHS[civil.month as usize - 1].as_bytes());
@@ -89,8 +89,8 @@ pub fn format(at: SystemTime) -> HeaderValue {
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
-fn imf_fixdate(text: &[u8]) -> Option<Civil> {
-    let mut read = Reader(text);
+fn imf_fixdate(text: &[u8]) -> Option<CivilTime> {
+    let mut read = DateParser(text);
     read.weekday(3)?;
     read.literal(b", ")?;
     let day = read.digits(2)?;
@@ -101,7 +101,7 @@ fn imf_fixdate(text: &[u8]) -> Option<Civil> {
     read.literal(b" ")?;
     let second = read.time()?;
     read.literal(b" GMT")?;
-    read.end(Civil {
+    read.end(CivilTime {
         year,
         month,
         day,
@@ -110,8 +110,8 @@ fn imf_fixdate(text: &[u8]) -> Option<Civil> {
 }
 
 /// `Sunday, 06-Nov-94 08:49:37 GMT`
-fn rfc_850(text: &[u8], now: SystemTime) -> Option<Civil> {
-    let mut read = Reader(text);
+fn rfc_850(text: &[u8], now: SystemTime) -> Option<CivilTime> {
+    let mut read = DateParser(text);
     let length = memchr::memchr(b',', text)?;
     read.weekday(length)
         .filter(|&day| DAYS[day].len() == length)?;
@@ -125,7 +125,7 @@ fn rfc_850(text: &[u8], now: SystemTime) -> Option<Civil> {
     let second = read.time()?;
     read.literal(b" GMT")?;
     read.end(
-        Civil {
+        CivilTime {
             year,
             month,
             day,
@@ -136,8 +136,8 @@ fn rfc_850(text: &[u8], now: SystemTime) -> Option<Civil> {
 }
 
 /// `Sun Nov  6 08:49:37 1994`
-fn asctime(text: &[u8]) -> Option<Civil> {
-    let mut read = Reader(text);
+fn asctime(text: &[u8]) -> Option<CivilTime> {
+    let mut read = DateParser(text);
     read.weekday(3)?;
     read.literal(b" ")?;
     let month = read.month()?;
@@ -151,7 +151,7 @@ fn asctime(text: &[u8]) -> Option<Civil> {
     let second = read.time()?;
     read.literal(b" ")?;
     let year = i64::from(read.digits(4)?);
-    read.end(Civil {
+    read.end(CivilTime {
         year,
         month,
         day,
@@ -160,9 +160,9 @@ fn asctime(text: &[u8]) -> Option<Civil> {
 }
 
 /// Takes pieces of a date from the front; `None` where the text is something else.
-struct Reader<'a>(&'a [u8]);
+struct DateParser<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> DateParser<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
         Some(hour * 3600 + minute * 60 + second)
     }
 
-    fn end(self, civil: Civil) -> Option<Civil> {
+    fn end(self, civil: CivilTime) -> Option<CivilTime> {
         self.0.is_empty().then_some(civil)
     }
 }

@@ -6,7 +6,7 @@
 
 use http::HeaderValue;
 
-use super::list::{self, Quotes};
+use super::list::{self, QuoteSyntax};
 
 /// An entity tag as it stands in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl<'a> EntityTag<'a> {
 
 /// The tags of one line of `If-None-Match` or `If-Match`.
 pub fn list(line: &HeaderValue) -> impl Iterator<Item = EntityTag<'_>> {
-    list::members(line.as_bytes(), Quotes::Verbatim).map(EntityTag::read)
+    list::members(line.as_bytes(), QuoteSyntax::Verbatim).map(EntityTag::read)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! A request's head is made one on its arrival ([`receive`]), a response's when it comes from the
 //! origin ([`end_response_hop`]); nothing looks at `Connection` after that. Who sent the
-//! request is then a value ([`Caller`]), what it asked of the connection another
+//! request is then a value ([`RequestSender`]), what it asked of the connection another
 //! ([`HopWishes`]), and what the origin is told of both is made of them ([`tell_origin`]).
 //! Where the head for the origin differs from the one that everything else goes by is a
 //! list: [`DIFFERENCES`].
@@ -18,12 +18,12 @@ mod hop;
 mod names;
 mod trust;
 
-pub use arrival::{Belief, Received, receive};
-pub use caller::Caller;
+pub use arrival::{ForwardingContext, PeerTrust, receive};
+pub use caller::RequestSender;
 pub use forwarded::tell_origin;
-pub use hop::{HopWishes, Names, TrailerWish, end_response_hop, strip_trailers};
+pub use hop::{HopFieldNames, HopWishes, TrailerWish, end_response_hop, strip_trailers};
 pub use names::{has_spelling, is_hop_by_hop, is_posing, remove_spellings};
-pub use trust::{HeaderError, Trust, trusted_header};
+pub use trust::{HeaderError, TrustedProxies, trusted_header};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -33,7 +33,7 @@ const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Why a field may differ between the head that route, key, `Vary`, plugins and log go by and
 /// the head that the origin gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Why {
+pub enum HeadDifferenceReason {
     /// The gateway makes it of the client's address, which no key holds.
     OfTheAddress,
     /// The gateway makes it of the scheme or the host, which every key holds, or the upstream
@@ -55,32 +55,36 @@ pub enum Why {
 }
 
 /// All fields in which those two heads may differ.
-pub static DIFFERENCES: [(HeaderName, Why); 17] = [
-    (FOR, Why::OfTheAddress),
-    (header::FORWARDED, Why::OfTheAddress),
-    (PROTO, Why::OfTheKey),
-    (HOST, Why::OfTheKey),
-    (header::HOST, Why::OfTheKey),
-    (header::VIA, Why::OurHop),
-    (CDN_LOOP, Why::OurHop),
-    (header::CONNECTION, Why::OfTheConnection),
-    (header::UPGRADE, Why::OfTheConnection),
-    (header::TE, Why::OfTheWish),
-    (header::IF_MATCH, Why::TheWhole),
-    (header::IF_NONE_MATCH, Why::TheWhole),
-    (header::IF_MODIFIED_SINCE, Why::TheWhole),
-    (header::IF_UNMODIFIED_SINCE, Why::TheWhole),
-    (header::IF_RANGE, Why::TheWhole),
-    (header::RANGE, Why::TheWhole),
-    (header::MAX_FORWARDS, Why::HopsLeft),
+pub static DIFFERENCES: [(HeaderName, HeadDifferenceReason); 17] = [
+    (FOR, HeadDifferenceReason::OfTheAddress),
+    (header::FORWARDED, HeadDifferenceReason::OfTheAddress),
+    (PROTO, HeadDifferenceReason::OfTheKey),
+    (HOST, HeadDifferenceReason::OfTheKey),
+    (header::HOST, HeadDifferenceReason::OfTheKey),
+    (header::VIA, HeadDifferenceReason::OurHop),
+    (CDN_LOOP, HeadDifferenceReason::OurHop),
+    (header::CONNECTION, HeadDifferenceReason::OfTheConnection),
+    (header::UPGRADE, HeadDifferenceReason::OfTheConnection),
+    (header::TE, HeadDifferenceReason::OfTheWish),
+    (header::IF_MATCH, HeadDifferenceReason::TheWhole),
+    (header::IF_NONE_MATCH, HeadDifferenceReason::TheWhole),
+    (header::IF_MODIFIED_SINCE, HeadDifferenceReason::TheWhole),
+    (header::IF_UNMODIFIED_SINCE, HeadDifferenceReason::TheWhole),
+    (header::IF_RANGE, HeadDifferenceReason::TheWhole),
+    (header::RANGE, HeadDifferenceReason::TheWhole),
+    (header::MAX_FORWARDS, HeadDifferenceReason::HopsLeft),
 ];
 
 /// Whether the origin gets a field that may differ between two requests that are otherwise the
 /// same to the cache, so that a response that varies by it is for one client.
 pub fn differs_by_client(name: &HeaderName) -> bool {
-    DIFFERENCES
-        .iter()
-        .any(|(known, why)| known == name && matches!(why, Why::OfTheAddress | Why::OfTheWish))
+    DIFFERENCES.iter().any(|(known, why)| {
+        known == name
+            && matches!(
+                why,
+                HeadDifferenceReason::OfTheAddress | HeadDifferenceReason::OfTheWish
+            )
+    })
 }
 
 /// Adds our hop to `Via` (RFC 9110 §7.6.3); `version` is the protocol of the message as it came in.

@@ -5,7 +5,7 @@
 //! once (PING, SETTINGS, PRIORITY, empty DATA, WINDOW_UPDATE, unknown kinds), nor the
 //! reset of a stream that is being worked on, for which an origin was asked. Here only the
 //! nine bytes that begin a frame are looked at, what [`window`] has to know, and of a client
-//! the header blocks, for what h2 drops of their paths ([`Fragments`]) and for those that wait
+//! the header blocks, for what h2 drops of their paths ([`FragmentPaths`]) and for those that wait
 //! for a 100 (`interim`); no byte is changed, and nothing added but that answer.
 //! Neighbours: `server` puts it around its HTTP/2 connections, `origin` around its own.
 //!
@@ -29,11 +29,11 @@ mod fragments;
 mod interim;
 mod window;
 
-use fragments::{Blocks, Reading};
-use interim::Interim;
+use fragments::{BlockReadState, HeaderBlockReader};
+use interim::ContinueInjector;
 use window::WindowReader;
 
-pub use fragments::Fragments;
+pub use fragments::FragmentPaths;
 pub use window::SendWindow;
 
 /// Bytes that begin a frame (RFC 9113 §4.1).
@@ -50,36 +50,36 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 
 /// Resets by the peer: more than a client that changes its mind, less than an attack.
-const RESETS: Allowance = Allowance {
+const RESETS: FrameAllowance = FrameAllowance {
     burst: 256,
     per_second: 64,
     bytes_each: 512,
 };
 /// Frames that carry nothing. Bytes: two windows may be opened for each small message.
-const IDLE: Allowance = Allowance {
+const IDLE: FrameAllowance = FrameAllowance {
     burst: 1_024,
     per_second: 256,
     bytes_each: 48,
 };
 /// The same for an origin, whose HEADERS count as well: it may send one head after
 /// another (1xx). The shortest request earns its response and trailers.
-const IDLE_OF_ORIGIN: Allowance = Allowance {
+const IDLE_OF_ORIGIN: FrameAllowance = FrameAllowance {
     bytes_each: 12,
     ..IDLE
 };
 
 /// A connection that ends when its peer sends too many frames that do nothing.
-pub struct Metered<T> {
+pub struct MeteredConnection<T> {
     io: T,
-    scan: Scan,
+    scan: FrameScanner,
     /// Towards a client.
-    interim: Option<Interim>,
+    interim: Option<ContinueInjector>,
     /// How much was read of what h2 gets in place of further frames.
     ended: Option<usize>,
 }
 
 /// Where frames begin in the bytes that pass, and what is left for them.
-struct Scan {
+struct FrameScanner {
     /// Bytes up to the end of the frame.
     skip: u32,
     head: [u8; HEAD],
@@ -89,15 +89,15 @@ struct Scan {
     windows: Option<WindowReader>,
     counts_headers: bool,
     /// Of a client.
-    blocks: Option<Blocks>,
-    resets: Bucket,
-    idle: Bucket,
+    blocks: Option<HeaderBlockReader>,
+    resets: FrameTokenBucket,
+    idle: FrameTokenBucket,
     spent: bool,
 }
 
 /// How many frames are free, and what earns more.
 #[derive(Clone, Copy)]
-struct Allowance {
+struct FrameAllowance {
     burst: u32,
     per_second: u32,
     /// Bytes sent that earn one more.
@@ -105,19 +105,19 @@ struct Allowance {
 }
 
 /// A token bucket that looks at the clock only when it is empty.
-struct Bucket {
-    allowance: Allowance,
+struct FrameTokenBucket {
+    allowance: FrameAllowance,
     left: u32,
     filled: Instant,
     sent: u64,
 }
 
-impl<T> Metered<T> {
+impl<T> MeteredConnection<T> {
     /// What a client sends, from its first byte. Paths with a fragment go to `found`.
-    pub fn client(io: T, found: Arc<Fragments>) -> Self {
+    pub fn client(io: T, found: Arc<FragmentPaths>) -> Self {
         let mut metered = Self::new(io, PREFACE, IDLE, false);
-        metered.scan.blocks = Some(Blocks::new(found));
-        metered.interim = Some(Interim::default());
+        metered.scan.blocks = Some(HeaderBlockReader::new(found));
+        metered.interim = Some(ContinueInjector::default());
         metered
     }
 
@@ -132,17 +132,17 @@ impl<T> Metered<T> {
         Self::new(io, 0, IDLE_OF_ORIGIN, true)
     }
 
-    fn new(io: T, preface: u32, idle: Allowance, counts_headers: bool) -> Self {
+    fn new(io: T, preface: u32, idle: FrameAllowance, counts_headers: bool) -> Self {
         let now = Instant::now();
-        let scan = Scan {
+        let scan = FrameScanner {
             skip: preface,
             head: [0; HEAD],
             have: 0,
             windows: None,
             counts_headers,
             blocks: None,
-            resets: Bucket::full(RESETS, now),
-            idle: Bucket::full(idle, now),
+            resets: FrameTokenBucket::full(RESETS, now),
+            idle: FrameTokenBucket::full(idle, now),
             spent: false,
         };
         Self {
@@ -170,7 +170,11 @@ impl<T> Metered<T> {
 
     /// Notes who waits for a 100 in what was read.
     fn answer_waiting(&mut self) {
-        let waiting = self.scan.blocks.as_mut().map(Blocks::take_waiting);
+        let waiting = self
+            .scan
+            .blocks
+            .as_mut()
+            .map(HeaderBlockReader::take_waiting);
         if let (Some(interim), Some(waiting)) = (&mut self.interim, waiting) {
             let takes = self
                 .scan
@@ -183,7 +187,7 @@ impl<T> Metered<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Metered<T> {
+impl<T: AsyncWrite + Unpin> MeteredConnection<T> {
     /// Writes the answers that stand before what hyper writes next; how much of that may follow.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(interim) = &mut self.interim else {
@@ -194,7 +198,7 @@ impl<T: AsyncWrite + Unpin> Metered<T> {
     }
 }
 
-impl Scan {
+impl FrameScanner {
     /// Looks at the frames that begin in `bytes`. Where one was too many: the end of it.
     fn pass(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut rest = bytes;
@@ -205,7 +209,7 @@ impl Scan {
             }
             if let Some(blocks) = &mut self.blocks
                 && skipped > 0
-                && blocks.take(&rest[..skipped]) == Reading::Over
+                && blocks.take(&rest[..skipped]) == BlockReadState::Over
             {
                 self.blocks = None;
             }
@@ -243,15 +247,15 @@ impl Scan {
         };
         self.spent |= !free && !bucket.take();
         if let Some(blocks) = &mut self.blocks
-            && blocks.begin(&self.head) == Reading::Over
+            && blocks.begin(&self.head) == BlockReadState::Over
         {
             self.blocks = None;
         }
     }
 }
 
-impl Bucket {
-    fn full(allowance: Allowance, now: Instant) -> Self {
+impl FrameTokenBucket {
+    fn full(allowance: FrameAllowance, now: Instant) -> Self {
         Self {
             allowance,
             left: allowance.burst,
@@ -276,7 +280,7 @@ impl Bucket {
     /// What time and bytes have earned since the last time.
     fn fill(&mut self) {
         let now = Instant::now();
-        let Allowance {
+        let FrameAllowance {
             burst,
             per_second,
             bytes_each,
@@ -306,7 +310,7 @@ fn put_endless_block(at: usize, into: &mut ReadBuf<'_>) -> usize {
     at + count
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for MeteredConnection<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -329,7 +333,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for MeteredConnection<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -388,7 +392,7 @@ mod tests {
     /// What h2 would read of these bytes, and whether the connection was ended.
     async fn read(bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
         let mut read = Vec::new();
-        let mut metered = Metered::origin(bytes);
+        let mut metered = MeteredConnection::origin(bytes);
         let mut piece = vec![0; step];
         loop {
             let count = metered.read(&mut piece).await.unwrap();
@@ -433,7 +437,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn time_and_bytes_sent_earn_frames() {
-        let mut bucket = Bucket::full(IDLE, Instant::now());
+        let mut bucket = FrameTokenBucket::full(IDLE, Instant::now());
         assert!((0..IDLE.burst).all(|_| bucket.take()) && !bucket.take());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!((0..IDLE.per_second).all(|_| bucket.take()) && !bucket.take());
@@ -446,7 +450,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_is_counted_and_passes() {
-        let mut metered = Metered::client(Vec::new(), Arc::default());
+        let mut metered = MeteredConnection::client(Vec::new(), Arc::default());
         metered.write_all(&[1; 1_000]).await.unwrap();
         assert_eq!((metered.io.len(), metered.scan.idle.sent), (1_000, 1_000));
         assert_eq!(metered.scan.pass(&frame(PING, 0, 15)), None, "the preface");

@@ -8,15 +8,15 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
-use self::framing::Fault;
-use super::config::Limits;
+use self::framing::FramingFault;
+use super::config::ListenerLimits;
 
 mod chunks;
 pub mod framing;
 
 /// A request that is refused: the status, and the reason in words for the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Refusal {
+pub struct RequestRefusal {
     pub status: StatusCode,
     pub reason: &'static str,
 }
@@ -26,7 +26,11 @@ pub struct Refusal {
 ///
 /// # Errors
 /// The refusal to answer with; the connection is to be closed after it.
-pub fn check<B>(request: &Request<B>, limits: &Limits, body_bytes: u64) -> Result<(), Refusal> {
+pub fn check<B>(
+    request: &Request<B>,
+    limits: &ListenerLimits,
+    body_bytes: u64,
+) -> Result<(), RequestRefusal> {
     let seen = DecisiveFields::of(request.headers());
     sizes(request, &seen, limits, body_bytes)?;
     framing(&seen)?;
@@ -62,8 +66,8 @@ impl<'a> DecisiveFields<'a> {
 }
 
 /// The refusal of a request whose framing has a fault.
-pub fn broken(fault: Fault) -> Refusal {
-    Refusal {
+pub fn broken(fault: FramingFault) -> RequestRefusal {
+    RequestRefusal {
         status: StatusCode::BAD_REQUEST,
         reason: fault.reason(),
     }
@@ -72,9 +76,9 @@ pub fn broken(fault: Fault) -> Refusal {
 fn sizes<B>(
     request: &Request<B>,
     seen: &DecisiveFields<'_>,
-    limits: &Limits,
+    limits: &ListenerLimits,
     body_bytes: u64,
-) -> Result<(), Refusal> {
+) -> Result<(), RequestRefusal> {
     if target_length(request.uri()) as u64 > limits.max_uri_bytes.0 {
         return refuse(StatusCode::URI_TOO_LONG, "the request target is too long");
     }
@@ -98,7 +102,7 @@ fn sizes<B>(
 }
 
 /// RFC 9112 §6.1: a coding that we do not know, or two of them, is not ours to decode.
-fn framing(seen: &DecisiveFields<'_>) -> Result<(), Refusal> {
+fn framing(seen: &DecisiveFields<'_>) -> Result<(), RequestRefusal> {
     match (seen.coding, seen.codings) {
         (None, _) => Ok(()),
         (Some(one), false) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
@@ -109,7 +113,7 @@ fn framing(seen: &DecisiveFields<'_>) -> Result<(), Refusal> {
     }
 }
 
-fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
+fn target<B>(request: &Request<B>) -> Result<(), RequestRefusal> {
     let uri = request.uri();
     if request.method() == Method::CONNECT {
         return refuse(StatusCode::NOT_IMPLEMENTED, "this is not a forward proxy");
@@ -147,7 +151,7 @@ fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
 }
 
 /// RFC 9112 §3.2: exactly one valid Host, and the one of an absolute target.
-fn host<B>(request: &Request<B>, seen: &DecisiveFields<'_>) -> Result<(), Refusal> {
+fn host<B>(request: &Request<B>, seen: &DecisiveFields<'_>) -> Result<(), RequestRefusal> {
     if seen.hosts {
         return refuse(StatusCode::BAD_REQUEST, "more than one Host");
     }
@@ -246,15 +250,15 @@ fn target_length(uri: &Uri) -> usize {
             .map_or(0, |authority| authority.as_str().len())
 }
 
-fn refuse(status: StatusCode, reason: &'static str) -> Result<(), Refusal> {
-    Err(Refusal { status, reason })
+fn refuse(status: StatusCode, reason: &'static str) -> Result<(), RequestRefusal> {
+    Err(RequestRefusal { status, reason })
 }
 
 #[cfg(test)]
 mod tests {
     use http::{Request, StatusCode, Version};
 
-    use super::{Limits, check};
+    use super::{ListenerLimits, check};
 
     fn status(version: Version, method: &str, uri: &str, headers: &[(&str, &str)]) -> Option<u16> {
         let mut request = Request::builder().version(version).method(method).uri(uri);
@@ -262,7 +266,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(()).unwrap();
-        let limits = Limits::default();
+        let limits = ListenerLimits::default();
         check(&request, &limits, limits.max_body_bytes.0)
             .err()
             .map(|refusal| refusal.status.as_u16())

@@ -51,14 +51,14 @@ const OCTETS: &[u8; 256] =
 /// The codes of one length: the first of them, how many there are, and the place of the first
 /// one's octet in [`OCTETS`].
 #[derive(Clone, Copy)]
-struct Codes {
+struct HuffmanCodeRange {
     first: u32,
     count: u32,
     place: u32,
 }
 
-static LENGTHS: [Codes; 30] = {
-    let mut lengths = [Codes {
+static LENGTHS: [HuffmanCodeRange; 30] = {
+    let mut lengths = [HuffmanCodeRange {
         first: 0,
         count: 0,
         place: 0,
@@ -67,7 +67,7 @@ static LENGTHS: [Codes; 30] = {
     while length < 30 {
         let count = CODES[length] as u32;
         code <<= 1;
-        lengths[length] = Codes {
+        lengths[length] = HuffmanCodeRange {
             first: code,
             count,
             place,
@@ -81,37 +81,37 @@ static LENGTHS: [Codes; 30] = {
 
 /// A block that breaks RFC 7541.
 #[derive(PartialEq, Eq, Debug)]
-pub struct Unreadable;
+pub struct HpackError;
 
 /// The table of a connection's fields, as far as it tells paths.
-pub struct Fields {
+pub struct HpackReader {
     /// The newest first.
-    table: VecDeque<Entry>,
+    table: VecDeque<HpackEntry>,
     size: usize,
     most: usize,
     text: Vec<u8>,
 }
 
-struct Entry {
+struct HpackEntry {
     name_length: usize,
     size: usize,
-    name: Name,
+    name: HpackFieldName,
     told: FieldFindings,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Name {
+enum HpackFieldName {
     Path,
     Expect,
     Other,
 }
 
 /// A path that had a fragment, without it.
-pub type Cut = Box<[u8]>;
+pub type FragmentlessPath = Box<[u8]>;
 
 /// Whether the client sends the content of its request unasked.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub enum Content {
+pub enum ContentExpectation {
     #[default]
     Comes,
     /// It waits for a 100.
@@ -121,14 +121,14 @@ pub enum Content {
 /// What a field, or a block of them, tells.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct FieldFindings {
-    pub cut: Option<Cut>,
-    pub content: Content,
+    pub cut: Option<FragmentlessPath>,
+    pub content: ContentExpectation,
 }
 
 /// What is left of a block.
-struct Block<'a>(&'a [u8]);
+struct HeaderBlock<'a>(&'a [u8]);
 
-impl Default for Fields {
+impl Default for HpackReader {
     fn default() -> Self {
         Self {
             table: VecDeque::new(),
@@ -139,18 +139,18 @@ impl Default for Fields {
     }
 }
 
-impl Fields {
+impl HpackReader {
     /// Reads the next block of the connection, which must be whole.
     ///
     /// # Errors
     /// When it can't be read; nor can those that follow then.
-    pub fn read(&mut self, block: &[u8]) -> Result<FieldFindings, Unreadable> {
-        self.all(block).ok_or(Unreadable)
+    pub fn read(&mut self, block: &[u8]) -> Result<FieldFindings, HpackError> {
+        self.all(block).ok_or(HpackError)
     }
 
     fn all(&mut self, block: &[u8]) -> Option<FieldFindings> {
         let mut found = FieldFindings::default();
-        let mut block = Block(block);
+        let mut block = HeaderBlock(block);
         while let Some(&form) = block.0.first() {
             let told = match form {
                 0x80.. => self.indexed(block.integer(7)?)?,
@@ -162,8 +162,8 @@ impl Fields {
                 _ => self.literal(&mut block)?,
             };
             found.cut = told.cut.or(found.cut);
-            if told.content == Content::Waits {
-                found.content = Content::Waits;
+            if told.content == ContentExpectation::Waits {
+                found.content = ContentExpectation::Waits;
             }
         }
         Some(found)
@@ -179,7 +179,7 @@ impl Fields {
     }
 
     /// A field that goes into the table.
-    fn indexed_later(&mut self, block: &mut Block<'_>) -> Option<FieldFindings> {
+    fn indexed_later(&mut self, block: &mut HeaderBlock<'_>) -> Option<FieldFindings> {
         let index = block.integer(6)?;
         let (name, name_length) = self.name(index, block)?;
         let told = self.value(name, block)?;
@@ -187,7 +187,7 @@ impl Fields {
         self.shrink(self.most.saturating_sub(size));
         if size <= self.most {
             self.size += size;
-            self.table.push_front(Entry {
+            self.table.push_front(HpackEntry {
                 name_length,
                 size,
                 name,
@@ -198,10 +198,10 @@ impl Fields {
     }
 
     /// A field that does not go into the table.
-    fn literal(&mut self, block: &mut Block<'_>) -> Option<FieldFindings> {
+    fn literal(&mut self, block: &mut HeaderBlock<'_>) -> Option<FieldFindings> {
         let index = block.integer(4)?;
         match self.name(index, block)?.0 {
-            Name::Other => {
+            HpackFieldName::Other => {
                 block.coded()?;
                 Some(FieldFindings::default())
             }
@@ -210,22 +210,26 @@ impl Fields {
     }
 
     /// The name of a field and its length: from the tables, or literal.
-    fn name(&mut self, index: usize, block: &mut Block<'_>) -> Option<(Name, usize)> {
+    fn name(
+        &mut self,
+        index: usize,
+        block: &mut HeaderBlock<'_>,
+    ) -> Option<(HpackFieldName, usize)> {
         Some(match index {
             0 => {
                 block.text(&mut self.text)?;
                 let name = match self.text.as_slice() {
-                    PATH => Name::Path,
-                    EXPECT => Name::Expect,
-                    _ => Name::Other,
+                    PATH => HpackFieldName::Path,
+                    EXPECT => HpackFieldName::Expect,
+                    _ => HpackFieldName::Other,
                 };
                 (name, self.text.len())
             }
             1..=61 => {
                 let name = match index {
-                    STATIC_EXPECT => Name::Expect,
-                    _ if STATIC_PATHS.contains(&index) => Name::Path,
-                    _ => Name::Other,
+                    STATIC_EXPECT => HpackFieldName::Expect,
+                    _ if STATIC_PATHS.contains(&index) => HpackFieldName::Path,
+                    _ => HpackFieldName::Other,
                 };
                 (name, STATIC_NAMES[index - 1].into())
             }
@@ -237,18 +241,22 @@ impl Fields {
     }
 
     /// Reads a value into `text`, and what it tells in a field of this name.
-    fn value(&mut self, name: Name, block: &mut Block<'_>) -> Option<FieldFindings> {
+    fn value(
+        &mut self,
+        name: HpackFieldName,
+        block: &mut HeaderBlock<'_>,
+    ) -> Option<FieldFindings> {
         block.text(&mut self.text)?;
         let mut told = FieldFindings::default();
         match name {
-            Name::Path => {
+            HpackFieldName::Path => {
                 let mark = memchr::memchr(b'#', &self.text);
                 told.cut = mark.map(|at| self.text[..at].into());
             }
-            Name::Expect if self.text.eq_ignore_ascii_case(CONTINUE) => {
-                told.content = Content::Waits;
+            HpackFieldName::Expect if self.text.eq_ignore_ascii_case(CONTINUE) => {
+                told.content = ContentExpectation::Waits;
             }
-            Name::Expect | Name::Other => {}
+            HpackFieldName::Expect | HpackFieldName::Other => {}
         }
         Some(told)
     }
@@ -267,7 +275,7 @@ impl Fields {
     }
 }
 
-impl<'a> Block<'a> {
+impl<'a> HeaderBlock<'a> {
     /// An integer whose first octet has `bits` of it (RFC 7541 §5.1).
     fn integer(&mut self, bits: u32) -> Option<usize> {
         let (first, mut rest) = self.0.split_first()?;
@@ -290,10 +298,10 @@ impl<'a> Block<'a> {
     }
 
     /// A text as it is on the wire, and whether it is in Huffman's code.
-    fn coded(&mut self) -> Option<(Coding, &'a [u8])> {
+    fn coded(&mut self) -> Option<(HpackStringCoding, &'a [u8])> {
         let coding = match self.0.first()? & 0x80 {
-            0 => Coding::Plain,
-            _ => Coding::Huffman,
+            0 => HpackStringCoding::Plain,
+            _ => HpackStringCoding::Huffman,
         };
         let length = self.integer(7)?;
         let (text, rest) = self.0.split_at_checked(length)?;
@@ -304,8 +312,8 @@ impl<'a> Block<'a> {
     fn text(&mut self, into: &mut Vec<u8>) -> Option<()> {
         into.clear();
         match self.coded()? {
-            (Coding::Plain, text) => into.extend_from_slice(text),
-            (Coding::Huffman, text) => decode(text, into)?,
+            (HpackStringCoding::Plain, text) => into.extend_from_slice(text),
+            (HpackStringCoding::Huffman, text) => decode(text, into)?,
         }
         Some(())
     }
@@ -313,7 +321,7 @@ impl<'a> Block<'a> {
 
 /// How a text is written.
 #[derive(Clone, Copy)]
-enum Coding {
+enum HpackStringCoding {
     Plain,
     Huffman,
 }
@@ -364,8 +372,8 @@ mod tests {
             .collect()
     }
 
-    impl Fields {
-        fn cut_path(&mut self, block: &[u8]) -> Result<Option<Cut>, Unreadable> {
+    impl HpackReader {
+        fn cut_path(&mut self, block: &[u8]) -> Result<Option<FragmentlessPath>, HpackError> {
             self.read(block).map(|told| told.cut)
         }
     }
@@ -407,7 +415,7 @@ mod tests {
     /// The requests of RFC 7541, appendix C.4, whose table is told by the sizes there.
     #[test]
     fn the_table_grows_and_shrinks_as_the_rfc_has_it() {
-        let mut fields = Fields::default();
+        let mut fields = HpackReader::default();
         for (block, size) in [
             ("828684418cf1e3c2e5f23a6ba0ab90f4ff", 57),
             ("828684be5886a8eb10649cbf", 110),
@@ -426,15 +434,15 @@ mod tests {
         assert_eq!((fields.size, fields.table.len()), (0, 0));
         assert_eq!(
             fields.cut_path(&[0x3f, 0xe2, 0x1f]),
-            Err(Unreadable),
+            Err(HpackError),
             "4,097"
         );
     }
 
     #[test]
     fn an_expectation_is_found_however_it_is_written() {
-        let waits = |fields: &mut Fields, block: &[u8]| fields.read(block).unwrap().content;
-        let mut fields = Fields::default();
+        let waits = |fields: &mut HpackReader, block: &[u8]| fields.read(block).unwrap().content;
+        let mut fields = HpackReader::default();
         let by_name = [&[0x0f, 35 - 15, 12][..], CONTINUE].concat();
         for block in [
             literal(0, EXPECT, b"100-Continue"),
@@ -443,14 +451,22 @@ mod tests {
             by_name,
             vec![0x80 | 62],
         ] {
-            assert_eq!(waits(&mut fields, &block), Content::Waits, "{block:x?}");
+            assert_eq!(
+                waits(&mut fields, &block),
+                ContentExpectation::Waits,
+                "{block:x?}"
+            );
         }
         for block in [
             literal(0, EXPECT, b"100"),
             literal(0, b"x-expect", CONTINUE),
             vec![0x80 | 35],
         ] {
-            assert_eq!(waits(&mut fields, &block), Content::Comes, "{block:x?}");
+            assert_eq!(
+                waits(&mut fields, &block),
+                ContentExpectation::Comes,
+                "{block:x?}"
+            );
         }
     }
 
@@ -466,7 +482,7 @@ mod tests {
     #[test]
     fn a_fragment_is_found_however_the_path_is_written() {
         let cut = |text: &[u8]| Ok(Some(text.into()));
-        let mut fields = Fields::default();
+        let mut fields = HpackReader::default();
         assert_eq!(fields.cut_path(&literal(0, PATH, b"/a#b")), cut(b"/a"));
         assert_eq!(fields.cut_path(&literal(0x10, PATH, b"#")), cut(b""));
         assert_eq!(fields.cut_path(&literal(0, PATH, b"/a")), Ok(None));
@@ -487,7 +503,11 @@ mod tests {
             &[0x04, 9, b'/'],
             &[0x7f, 0xff, 0xff, 0xff, 0xff, 1],
         ] {
-            assert_eq!(Fields::default().cut_path(bad), Err(Unreadable), "{bad:?}");
+            assert_eq!(
+                HpackReader::default().cut_path(bad),
+                Err(HpackError),
+                "{bad:?}"
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName};
 
 /// How a quoted member ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Quotes {
+pub(super) enum QuoteSyntax {
     /// quoted-string: a backslash takes the next octet literally (RFC 9110 §5.6.4).
     Escaped,
     /// opaque-tag: a backslash is an octet like any other (RFC 9110 §8.8.3).
@@ -18,14 +18,14 @@ pub(super) enum Quotes {
 }
 
 /// The members of one field line, trimmed, in order; empty ones are skipped.
-pub(super) struct Members<'a> {
+pub(super) struct ListMembers<'a> {
     rest: &'a [u8],
     /// `None` behind a quote that never closes.
-    quotes: Option<Quotes>,
+    quotes: Option<QuoteSyntax>,
 }
 
-pub(super) fn members(line: &[u8], quotes: Quotes) -> Members<'_> {
-    Members {
+pub(super) fn members(line: &[u8], quotes: QuoteSyntax) -> ListMembers<'_> {
+    ListMembers {
         rest: line,
         quotes: Some(quotes),
     }
@@ -39,7 +39,7 @@ pub(super) fn field<'a>(
     headers
         .get_all(name)
         .into_iter()
-        .flat_map(|line| members(line.as_bytes(), Quotes::Escaped))
+        .flat_map(|line| members(line.as_bytes(), QuoteSyntax::Escaped))
 }
 
 /// Without optional white space (SP, HTAB) at both ends.
@@ -51,19 +51,19 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
 }
 
 /// Index of the quote that closes the quoted text beginning at `open`.
-pub(super) fn closing_quote(text: &[u8], open: usize, quotes: Quotes) -> Option<usize> {
+pub(super) fn closing_quote(text: &[u8], open: usize, quotes: QuoteSyntax) -> Option<usize> {
     let mut at = open + 1;
     while at < text.len() {
         match text[at] {
             b'"' => return Some(at),
-            b'\\' if quotes == Quotes::Escaped => at += 2,
+            b'\\' if quotes == QuoteSyntax::Escaped => at += 2,
             _ => at += 1,
         }
     }
     None
 }
 
-impl<'a> Iterator for Members<'a> {
+impl<'a> Iterator for ListMembers<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -79,7 +79,7 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-impl Members<'_> {
+impl ListMembers<'_> {
     fn member_end(&mut self) -> usize {
         let mut at = 0;
         while let Some(&octet) = self.rest.get(at) {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn split(line: &str, quotes: Quotes) -> Vec<&str> {
+    fn split(line: &str, quotes: QuoteSyntax) -> Vec<&str> {
         members(line.as_bytes(), quotes)
             .map(|m| std::str::from_utf8(m).unwrap())
             .collect()
@@ -109,18 +109,18 @@ mod tests {
 
     #[test]
     fn members_are_trimmed_and_empty_ones_skipped() {
-        assert_eq!(split(" , a ,\t,b c,,", Quotes::Escaped), ["a", "b c"]);
-        assert!(split(" ,\t,", Quotes::Escaped).is_empty());
+        assert_eq!(split(" , a ,\t,b c,,", QuoteSyntax::Escaped), ["a", "b c"]);
+        assert!(split(" ,\t,", QuoteSyntax::Escaped).is_empty());
     }
 
     #[test]
     fn a_comma_in_quotes_does_not_separate() {
         assert_eq!(
-            split(r#"a="x, \", y", b"#, Quotes::Escaped),
+            split(r#"a="x, \", y", b"#, QuoteSyntax::Escaped),
             [r#"a="x, \", y""#, "b"]
         );
         assert_eq!(
-            split(r#""a\", "b""#, Quotes::Verbatim),
+            split(r#""a\", "b""#, QuoteSyntax::Verbatim),
             [r#""a\""#, r#""b""#]
         );
     }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_quote_that_never_closes_hides_nothing() {
         assert_eq!(
-            split(r#"ext="oops, no-store"#, Quotes::Escaped),
+            split(r#"ext="oops, no-store"#, QuoteSyntax::Escaped),
             [r#"ext="oops"#, "no-store"]
         );
     }
@@ -137,13 +137,13 @@ mod tests {
     #[test]
     fn a_line_of_broken_quotes_is_read_in_linear_time() {
         let line = [&b"\""[..], &br#"\","#.repeat(300_000)].concat();
-        assert_eq!(members(&line, Quotes::Escaped).count(), 300_000);
+        assert_eq!(members(&line, QuoteSyntax::Escaped).count(), 300_000);
     }
 
     proptest! {
         #[test]
         fn any_bytes_split_into_trimmed_members(line in proptest::collection::vec(any::<u8>(), 0..80)) {
-            for quotes in [Quotes::Escaped, Quotes::Verbatim] {
+            for quotes in [QuoteSyntax::Escaped, QuoteSyntax::Verbatim] {
                 for member in members(&line, quotes) {
                     prop_assert!(!member.is_empty() && trim(member) == member);
                 }

@@ -9,7 +9,7 @@
 //! reserved characters, and the characters that browsers leave alone there
 //! (``[ ] { } | \ ^ ` ``) stay as they are: origins may tell them apart.
 //!
-//! **The rules of YAML** ([`Rules`], [`Overrides`]) decide what the RFC leaves to servers:
+//! **The rules of YAML** ([`PathRules`], [`PathRuleOverrides`]) decide what the RFC leaves to servers:
 //! repeated slashes, escaped slashes, backslashes, NUL.
 //!
 //! **Readings** ([`readings`]) are the other paths that an origin may see in a normal form.
@@ -36,21 +36,23 @@ mod rules;
 pub mod text;
 
 pub use normal::{normal, remove_dot_segments};
-pub use readings::{MOST_DECODINGS, Readings, readings};
-pub use rules::{EscapedSlash, Overrides, Rules, Shaped, Slashes, Unusual};
+pub use readings::{MOST_DECODINGS, PathReadings, readings};
+pub use rules::{
+    EscapedSlash, PathRuleOverrides, PathRules, RepeatedSlashes, ShapedPath, UnusualOctet,
+};
 
 /// Whether a path in normal form can be read as another path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Spelling {
+pub enum PathSpelling {
     /// No: rules have nothing to do either.
     Sole,
-    /// Perhaps: see [`readings`] and [`Rules::shape`].
+    /// Perhaps: see [`readings`] and [`PathRules::shape`].
     Several,
 }
 
 /// Why a path is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum PathFault {
     Nul,
     Backslash,
     RepeatedSlashes,
@@ -61,7 +63,7 @@ pub enum Fault {
     TooLong,
 }
 
-impl Fault {
+impl PathFault {
     /// The reason in words for the client and the log.
     pub fn reason(self) -> &'static str {
         match self {
@@ -79,22 +81,22 @@ impl Fault {
 ///
 /// # Errors
 /// When the normal form is too long for a URI.
-pub fn arrive(uri: &mut Uri) -> Result<Spelling, Fault> {
+pub fn arrive(uri: &mut Uri) -> Result<PathSpelling, PathFault> {
     let Some(given) = uri.path_and_query() else {
-        return Ok(Spelling::Sole);
+        return Ok(PathSpelling::Sole);
     };
     let given = given.as_str();
     if normal::is_plain(given) {
-        return Ok(Spelling::Sole);
+        return Ok(PathSpelling::Sole);
     }
     let normal = normal(given);
     let changed = normal != given;
     let spelling = match readings::may_differ(path_of(&normal)) {
-        true => Spelling::Several,
-        false => Spelling::Sole,
+        true => PathSpelling::Several,
+        false => PathSpelling::Sole,
     };
     if changed {
-        let target = PathAndQuery::try_from(normal.as_ref()).map_err(|_| Fault::TooLong)?;
+        let target = PathAndQuery::try_from(normal.as_ref()).map_err(|_| PathFault::TooLong)?;
         set(uri, target);
     }
     Ok(spelling)
@@ -111,12 +113,12 @@ pub fn set(uri: &mut Uri, target: PathAndQuery) {
 ///
 /// # Errors
 /// When they are no part of a URI.
-pub fn with_query(path: &str, uri: &Uri) -> Result<PathAndQuery, Fault> {
+pub fn with_query(path: &str, uri: &Uri) -> Result<PathAndQuery, PathFault> {
     let target = match uri.query() {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
         None => PathAndQuery::try_from(path),
     };
-    target.map_err(|_| Fault::TooLong)
+    target.map_err(|_| PathFault::TooLong)
 }
 
 /// What stands before the query.

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the first bytes of a connection are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Parsed {
+pub enum ParsedProxyHeader {
     /// The beginning of a header.
     Partial,
     /// A header of `length` bytes. No `source` is the proxy itself, for a health check,
@@ -34,24 +34,24 @@ const FIXED: usize = 16;
 const LONGEST: usize = 4 << 10;
 
 /// Reads the header at the beginning of `bytes`.
-pub fn parse(bytes: &[u8]) -> Parsed {
+pub fn parse(bytes: &[u8]) -> ParsedProxyHeader {
     if bytes.starts_with(V2) {
         binary(bytes)
     } else if bytes.starts_with(V1) {
         line(bytes)
     } else if V2.starts_with(bytes) || V1.starts_with(bytes) {
-        Parsed::Partial
+        ParsedProxyHeader::Partial
     } else {
-        Parsed::Invalid("no PROXY protocol header")
+        ParsedProxyHeader::Invalid("no PROXY protocol header")
     }
 }
 
-fn line(bytes: &[u8]) -> Parsed {
+fn line(bytes: &[u8]) -> ParsedProxyHeader {
     let window = &bytes[..bytes.len().min(LINE)];
     let Some(end) = window.iter().position(|&b| b == b'\n') else {
         return match window.len() < LINE {
-            true => Parsed::Partial,
-            false => Parsed::Invalid("a line of version 1 that is too long"),
+            true => ParsedProxyHeader::Partial,
+            false => ParsedProxyHeader::Invalid("a line of version 1 that is too long"),
         };
     };
     let text = window[..end]
@@ -74,11 +74,11 @@ fn line(bytes: &[u8]) -> Parsed {
         _ => None,
     });
     match source {
-        Some(source) => Parsed::Header {
+        Some(source) => ParsedProxyHeader::Header {
             length: end + 1,
             source,
         },
-        None => Parsed::Invalid("a line of version 1 that is malformed"),
+        None => ParsedProxyHeader::Invalid("a line of version 1 that is malformed"),
     }
 }
 
@@ -88,19 +88,19 @@ fn number(text: &str) -> Option<u16> {
     (port.to_string() == text).then_some(port)
 }
 
-fn binary(bytes: &[u8]) -> Parsed {
+fn binary(bytes: &[u8]) -> ParsedProxyHeader {
     let Some(&[command, family, high, low]) = bytes.get(V2.len()..FIXED) else {
-        return Parsed::Partial;
+        return ParsedProxyHeader::Partial;
     };
     let length = FIXED + usize::from(u16::from_be_bytes([high, low]));
     if length > LONGEST {
-        return Parsed::Invalid("a header of version 2 that is too long");
+        return ParsedProxyHeader::Invalid("a header of version 2 that is too long");
     }
     if !matches!(command, 0x20 | 0x21) {
-        return Parsed::Invalid("an unknown version or command");
+        return ParsedProxyHeader::Invalid("an unknown version or command");
     }
     let Some(rest) = bytes.get(FIXED..length) else {
-        return Parsed::Partial;
+        return ParsedProxyHeader::Partial;
     };
     let (source, extensions) = match (command, family) {
         // LOCAL: what it says of addresses is to be skipped (§2.2).
@@ -113,8 +113,8 @@ fn binary(bytes: &[u8]) -> Parsed {
         _ => (None, &[][..]),
     };
     match source {
-        Some(source) if well_formed(extensions) => Parsed::Header { length, source },
-        _ => Parsed::Invalid("a header of version 2 that is malformed"),
+        Some(source) if well_formed(extensions) => ParsedProxyHeader::Header { length, source },
+        _ => ParsedProxyHeader::Invalid("a header of version 2 that is malformed"),
     }
 }
 
@@ -144,11 +144,11 @@ fn well_formed(mut extensions: &[u8]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{LINE, LONGEST, Parsed, parse};
+    use super::{LINE, LONGEST, ParsedProxyHeader, parse};
 
     fn source(bytes: &[u8]) -> Option<String> {
         match parse(bytes) {
-            Parsed::Header { length, source } => {
+            ParsedProxyHeader::Header { length, source } => {
                 assert_eq!(length, bytes.len());
                 Some(source.map_or("none".into(), |source| source.to_string()))
             }
@@ -215,7 +215,10 @@ mod tests {
             b"PROXY \xff\r\n",
         ];
         for bytes in wrong {
-            assert!(matches!(parse(bytes), Parsed::Invalid(_)), "{bytes:?}");
+            assert!(
+                matches!(parse(bytes), ParsedProxyHeader::Invalid(_)),
+                "{bytes:?}"
+            );
         }
         for bytes in [
             v2(0x11, 0x11, &IPV4),
@@ -229,10 +232,13 @@ mod tests {
             v2(0x21, 0x11, &[&IPV4[..], &[4, 0, 3, 1]].concat()),
             v2(0x21, 0x00, &vec![0; LONGEST]),
         ] {
-            assert!(matches!(parse(&bytes), Parsed::Invalid(_)), "{bytes:?}");
+            assert!(
+                matches!(parse(&bytes), ParsedProxyHeader::Invalid(_)),
+                "{bytes:?}"
+            );
         }
         let endless = [b"PROXY UNKNOWN ", &[b'x'; LINE][..]].concat();
-        assert!(matches!(parse(&endless), Parsed::Invalid(_)));
+        assert!(matches!(parse(&endless), ParsedProxyHeader::Invalid(_)));
     }
 
     proptest! {
@@ -243,7 +249,7 @@ mod tests {
                 let whole = parse(&header);
                 prop_assert_eq!(parse(&[&header[..], &tail].concat()), whole);
                 if at < header.len() {
-                    prop_assert_eq!(parse(&header[..at]), Parsed::Partial);
+                    prop_assert_eq!(parse(&header[..at]), ParsedProxyHeader::Partial);
                 }
             }
         }
@@ -259,9 +265,9 @@ mod tests {
         ) {
             let bytes = [start, rest].concat();
             match parse(&bytes) {
-                Parsed::Header { length, .. } => prop_assert!(length <= bytes.len().min(LONGEST)),
-                Parsed::Partial => prop_assert!(bytes.len() < LONGEST),
-                Parsed::Invalid(_) => {}
+                ParsedProxyHeader::Header { length, .. } => prop_assert!(length <= bytes.len().min(LONGEST)),
+                ParsedProxyHeader::Partial => prop_assert!(bytes.len() < LONGEST),
+                ParsedProxyHeader::Invalid(_) => {}
             }
         }
     }

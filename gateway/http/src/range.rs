@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use smallvec::SmallVec;
 
-use super::list::{self, Quotes};
+use super::list::{self, QuoteSyntax};
 use super::{date, etag::EntityTag};
 
 mod multipart;
@@ -78,12 +78,12 @@ impl ContentRange {
 
 /// A range as the client wrote it.
 #[derive(Clone, Copy)]
-enum Spec {
+enum RangeSpec {
     Between { first: u64, last: u64 },
     Last(u64),
 }
 
-type Specs = SmallVec<[Spec; 4]>;
+type RangeSpecs = SmallVec<[RangeSpec; 4]>;
 
 /// Reads `Range` and `If-Range` against a stored response of `length` octets; only for GET.
 ///
@@ -121,8 +121,8 @@ pub fn is_single(request: &HeaderMap) -> bool {
 pub fn begins_at(request: &HeaderMap) -> Option<u64> {
     let range = request.get(header::RANGE).filter(|_| is_single(request))?;
     match parse(range.as_bytes())?.first()? {
-        Spec::Between { first, .. } => Some(*first),
-        Spec::Last(_) => None,
+        RangeSpec::Between { first, .. } => Some(*first),
+        RangeSpec::Last(_) => None,
     }
 }
 
@@ -172,13 +172,13 @@ fn if_range_holds(
 }
 
 /// `bytes=` and a list of `first-last`, `first-` or `-length`; `None` if any of it is not valid.
-fn parse(range: &[u8]) -> Option<Specs> {
+fn parse(range: &[u8]) -> Option<RangeSpecs> {
     let (unit, set) = range.split_at_checked(6)?;
     if !unit.eq_ignore_ascii_case(b"bytes=") {
         return None;
     }
-    let mut specs = Specs::new();
-    for member in list::members(set, Quotes::Verbatim) {
+    let mut specs = RangeSpecs::new();
+    for member in list::members(set, QuoteSyntax::Verbatim) {
         if specs.len() == MAX_RANGES {
             return None;
         }
@@ -187,11 +187,11 @@ fn parse(range: &[u8]) -> Option<Specs> {
     (!specs.is_empty()).then_some(specs)
 }
 
-fn parse_spec(text: &[u8]) -> Option<Spec> {
+fn parse_spec(text: &[u8]) -> Option<RangeSpec> {
     let dash = memchr::memchr(b'-', text)?;
     let (first, last) = (&text[..dash], &text[dash + 1..]);
     if first.is_empty() {
-        return number(last).map(Spec::Last);
+        return number(last).map(RangeSpec::Last);
     }
     let first = number(first)?;
     let last = if last.is_empty() {
@@ -199,7 +199,7 @@ fn parse_spec(text: &[u8]) -> Option<Spec> {
     } else {
         number(last)?
     };
-    (first <= last).then_some(Spec::Between { first, last })
+    (first <= last).then_some(RangeSpec::Between { first, last })
 }
 
 /// Digits only; what no content can reach is `u64::MAX`.
@@ -216,10 +216,10 @@ fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-fn resolve(specs: &Specs, length: u64) -> RangeAnswer {
+fn resolve(specs: &RangeSpecs, length: u64) -> RangeAnswer {
     let satisfiable = specs.iter().filter_map(|spec| match *spec {
-        Spec::Between { first, last } if first < length => Some((first, last.min(length - 1))),
-        Spec::Last(count) if count > 0 => Some((length.saturating_sub(count), length - 1)),
+        RangeSpec::Between { first, last } if first < length => Some((first, last.min(length - 1))),
+        RangeSpec::Last(count) if count > 0 => Some((length.saturating_sub(count), length - 1)),
         _ => None,
     });
     let parts = coalesce(satisfiable.collect());

@@ -25,17 +25,17 @@ use http::request::Parts;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
-use self::roster::Roster;
-use self::signal::{Signal, Stage};
-use self::socket::Listening;
+use self::roster::ConnectionRoster;
+use self::signal::{DrainSignal, DrainStage};
+use self::socket::ListeningSocket;
 use self::unix::SocketFile;
 use self::worker::{AcceptOn, Worker};
 use super::body::Body;
 use super::cidr::CidrError;
-use super::config::{Limits, Listener, Protocol, Reserved};
+use super::config::{ListenerConfig, ListenerLimits, Protocol, ReservedListener};
 use super::endpoint::Endpoint;
-use super::forward::{Received, Trust};
-use super::path::Rules;
+use super::forward::{ForwardingContext, TrustedProxies};
+use super::path::PathRules;
 
 mod accept;
 mod activity;
@@ -59,17 +59,17 @@ mod wire;
 mod worker;
 
 pub use self::descriptors::raise_limit;
-pub use self::early::{Early, Interim};
+pub use self::early::{InterimChannel, InterimSender};
 
 /// What a handler gives for a request.
-pub enum Answering {
+pub enum HandlerAnswer {
     /// The answer is here: no future is made for it.
     Now(Response<Body>),
     /// It comes.
     Later(BoxFuture<'static, Response<Body>>),
 }
 
-impl Answering {
+impl HandlerAnswer {
     /// An answer that comes from this future.
     pub fn later(answer: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
         Self::Later(Box::pin(answer))
@@ -85,29 +85,29 @@ pub struct Peer {
     /// Whether `trusted_proxies` of the listener has the address.
     pub trusted: bool,
     /// Which end of ours it has connected to.
-    pub reached: Reached,
+    pub reached: LocalEndpoint,
     /// How the listener that it has connected to reads paths.
-    pub path_rules: Rules,
+    pub path_rules: PathRules,
 }
 
 /// How a request came in: by which connection, and what it said of its way here.
 #[derive(Clone, Debug)]
-pub struct Entered {
+pub struct RequestArrival {
     pub peer: Peer,
-    pub received: Received,
+    pub received: ForwardingContext,
 }
 
 /// An end of ours that a connection came in by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reached {
+pub enum LocalEndpoint {
     /// This address and port of the machine, also where the listener has all addresses.
     Tcp(SocketAddr),
     /// The Unix socket; `user` is whose process has connected, if the kernel tells it.
     Unix { user: Option<u32> },
 }
 
-/// Ports that are open; connections wait in the kernel until [`Bound::start`].
-pub struct Bound {
+/// Ports that are open; connections wait in the kernel until [`BoundListeners::start`].
+pub struct BoundListeners {
     workers: Vec<Worker>,
     ports: Vec<OpenedPort>,
     file: Option<SocketFile>,
@@ -116,13 +116,13 @@ pub struct Bound {
 /// A port with its sockets.
 struct OpenedPort {
     port: Arc<Port>,
-    sockets: Vec<Listening>,
+    sockets: Vec<ListeningSocket>,
 }
 
 /// Listeners at work; dropping them cuts all connections.
 #[must_use = "dropping it stops the listeners"]
-pub struct Running {
-    stop: Arc<Signal>,
+pub struct RunningListeners {
+    stop: Arc<DrainSignal>,
     /// Where each worker gets sockets from.
     workers: Vec<mpsc::UnboundedSender<AcceptOn>>,
     ports: Vec<RunningPort>,
@@ -181,31 +181,31 @@ struct Port {
     /// The TCP address; where there is none, 0.0.0.0:0.
     address: SocketAddr,
     protocols: Vec<Protocol>,
-    limits: Arc<Limits>,
+    limits: Arc<ListenerLimits>,
     /// Bytes of a request body that some route takes, or the listener where none says more.
     body_bytes: u64,
-    trust: Arc<Trust>,
+    trust: Arc<TrustedProxies>,
     proxy_protocol: bool,
-    path_rules: Rules,
+    path_rules: PathRules,
     /// Tells its loops and its connections to drain, then to stop.
-    signal: Signal,
+    signal: DrainSignal,
     /// Whether it leaves the last descriptors to others.
     spares: bool,
     /// One for each connection that may be open, over all workers.
     places: Arc<Semaphore>,
     capacity: u32,
     /// Who has a place, on a listener that cuts connections for new ones.
-    roster: Option<Arc<Roster>>,
+    roster: Option<Arc<ConnectionRoster>>,
 }
 
-impl Bound {
+impl BoundListeners {
     /// Opens every listener, for `threads` workers (at least one). `body_bytes` are what some
     /// route takes of a request body; each says itself what it does not take.
     ///
     /// # Errors
     /// Which address, and what to do about it.
     pub fn bind(
-        listeners: &[Listener],
+        listeners: &[ListenerConfig],
         threads: usize,
         body_bytes: u64,
     ) -> Result<Self, BindError> {
@@ -225,19 +225,19 @@ impl Bound {
     /// the longest gives way to who comes.
     ///
     /// # Errors
-    /// As for [`Bound::bind`].
-    pub fn bind_reserved(reserved: &Reserved) -> Result<Self, BindError> {
+    /// As for [`BoundListeners::bind`].
+    pub fn bind_reserved(reserved: &ReservedListener) -> Result<Self, BindError> {
         let worker = Worker::new()?;
         let (endpoint, listening, file) = match &reserved.endpoint {
             Endpoint::Tcp(address) => {
                 let (address, mut sockets) = socket::open(*address, 1)?;
                 let socket = sockets.swap_remove(0);
-                (Endpoint::Tcp(address), Listening::Tcp(socket), None)
+                (Endpoint::Tcp(address), ListeningSocket::Tcp(socket), None)
             }
             Endpoint::Unix(path) => {
                 let (socket, file) = unix::open(path, reserved.socket_mode)?;
                 let endpoint = reserved.endpoint.clone();
-                (endpoint, Listening::Unix(socket), Some(file))
+                (endpoint, ListeningSocket::Unix(socket), Some(file))
             }
         };
         let port = OpenedPort {
@@ -269,18 +269,22 @@ impl Bound {
     ///
     /// # Panics
     /// When the system refuses a thread.
-    pub fn start<H>(self, handler: H) -> Running
+    pub fn start<H>(self, handler: H) -> RunningListeners
     where
-        H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
+        H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+            + Clone
+            + Send
+            + Sync
+            + 'static,
     {
-        let stop = Arc::new(Signal::default());
+        let stop = Arc::new(DrainSignal::default());
         let (lives, alive) = mpsc::channel(1);
         let start = |worker: Worker| {
             let (sockets, received) = mpsc::unbounded_channel();
             worker.start(handler.clone(), received, Arc::clone(&stop), lives.clone());
             sockets
         };
-        let mut running = Running {
+        let mut running = RunningListeners {
             workers: self.workers.into_iter().map(start).collect(),
             stop: Arc::clone(&stop),
             ports: Vec::new(),
@@ -294,12 +298,16 @@ impl Bound {
     }
 }
 
-impl Running {
+impl RunningListeners {
     /// Opens one more listener and accepts on it. The address has the port that port 0 became.
     ///
     /// # Errors
-    /// As for [`Bound::bind`].
-    pub fn open(&mut self, listener: &Listener, body_bytes: u64) -> Result<SocketAddr, BindError> {
+    /// As for [`BoundListeners::bind`].
+    pub fn open(
+        &mut self,
+        listener: &ListenerConfig,
+        body_bytes: u64,
+    ) -> Result<SocketAddr, BindError> {
         let opened = OpenedPort::of(listener, self.workers.len(), body_bytes)?;
         let address = opened.port.address;
         self.accept_on(opened);
@@ -313,7 +321,7 @@ impl Running {
     /// When they can't be used.
     pub fn take_over(
         &mut self,
-        listener: &Listener,
+        listener: &ListenerConfig,
         sockets: &[TcpListener],
         body_bytes: u64,
     ) -> Result<SocketAddr, BindError> {
@@ -331,10 +339,10 @@ impl Running {
             return;
         };
         let mut closing = self.ports.swap_remove(at);
-        closing.port.signal.raise(Stage::Drain);
+        closing.port.signal.raise(DrainStage::Drain);
         // A late end is no error: what is left is cut below.
         let _ = timeout_at(Instant::now() + timeout, closing.idle()).await;
-        closing.port.signal.raise(Stage::Cut);
+        closing.port.signal.raise(DrainStage::Cut);
     }
 
     /// Stops accepting, lets what is under way finish (HTTP/1: `Connection: close`;
@@ -349,7 +357,7 @@ impl Running {
     /// The workers go on with what they do behind their answers.
     pub async fn quiesce(&mut self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
-        self.raise(Stage::Drain);
+        self.raise(DrainStage::Drain);
         let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
         // A late end is no error: what is left is cut.
         let _ = timeout_at(deadline, idle).await;
@@ -357,7 +365,7 @@ impl Running {
 
     /// The second half: ends whatever is left.
     pub async fn cut(mut self) {
-        self.raise(Stage::Cut);
+        self.raise(DrainStage::Cut);
         let _ = self.alive.recv().await;
     }
 
@@ -376,7 +384,7 @@ impl Running {
         self.ports.push(RunningPort { port, accepting });
     }
 
-    fn raise(&self, stage: Stage) {
+    fn raise(&self, stage: DrainStage) {
         for running in &self.ports {
             running.port.signal.raise(stage);
         }
@@ -392,25 +400,25 @@ impl RunningPort {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningListeners {
     fn drop(&mut self) {
-        self.raise(Stage::Cut);
+        self.raise(DrainStage::Cut);
     }
 }
 
 impl OpenedPort {
     /// Opens a socket for each of so many workers.
-    fn of(listener: &Listener, workers: usize, body_bytes: u64) -> Result<Self, BindError> {
+    fn of(listener: &ListenerConfig, workers: usize, body_bytes: u64) -> Result<Self, BindError> {
         let (address, sockets) = socket::open(listener.address, workers)?;
         Ok(Self {
             port: Arc::new(Port::of(listener, address, body_bytes)?),
-            sockets: sockets.into_iter().map(Listening::Tcp).collect(),
+            sockets: sockets.into_iter().map(ListeningSocket::Tcp).collect(),
         })
     }
 
     /// On sockets that are open: each worker accepts on some, and none is left out.
     fn on(
-        listener: &Listener,
+        listener: &ListenerConfig,
         sockets: &[TcpListener],
         workers: usize,
         body_bytes: u64,
@@ -426,7 +434,7 @@ impl OpenedPort {
         let count = sockets.len().max(workers);
         let shared = sockets.iter().cycle().take(count).map(|socket| {
             socket.set_nonblocking(true)?;
-            socket.try_clone().map(Listening::Tcp)
+            socket.try_clone().map(ListeningSocket::Tcp)
         });
         Ok(Self {
             port: Arc::new(Port::of(listener, address, body_bytes)?),
@@ -436,8 +444,12 @@ impl OpenedPort {
 }
 
 impl Port {
-    fn of(listener: &Listener, address: SocketAddr, body_bytes: u64) -> Result<Self, BindError> {
-        let trust = Trust::new(&listener.trusted_proxies, &listener.trusted_headers);
+    fn of(
+        listener: &ListenerConfig,
+        address: SocketAddr,
+        body_bytes: u64,
+    ) -> Result<Self, BindError> {
+        let trust = TrustedProxies::new(&listener.trusted_proxies, &listener.trusted_headers);
         let trust = trust.map_err(|source| BindError::Network {
             address: listener.address,
             source,
@@ -453,15 +465,15 @@ impl Port {
         })
     }
 
-    fn reserved(endpoint: Endpoint, reserved: &Reserved) -> Self {
+    fn reserved(endpoint: Endpoint, reserved: &ReservedListener) -> Self {
         Self {
-            roster: Some(Arc::new(Roster::new())),
+            roster: Some(Arc::new(ConnectionRoster::new())),
             ..Self::plain(endpoint, &reserved.limits)
         }
     }
 
     /// Both protocols, and nobody is trusted.
-    fn plain(endpoint: Endpoint, limits: &Limits) -> Self {
+    fn plain(endpoint: Endpoint, limits: &ListenerLimits) -> Self {
         let capacity = limits.max_connections.clamp(1, u32::MAX as usize >> 4);
         Self {
             address: endpoint.tcp().unwrap_or(UNNAMED),
@@ -471,8 +483,8 @@ impl Port {
             body_bytes: limits.max_body_bytes.0,
             trust: Arc::default(),
             proxy_protocol: false,
-            path_rules: Rules::default(),
-            signal: Signal::default(),
+            path_rules: PathRules::default(),
+            signal: DrainSignal::default(),
             spares: false,
             places: Arc::new(Semaphore::new(capacity)),
             capacity: capacity as u32,
@@ -481,7 +493,7 @@ impl Port {
     }
 
     /// Who is at `address`, having come by this end of ours.
-    fn peer(&self, address: SocketAddr, reached: Reached) -> Peer {
+    fn peer(&self, address: SocketAddr, reached: LocalEndpoint) -> Peer {
         Peer {
             address,
             trusted: self.trust.has_proxy(address.ip()),

@@ -9,7 +9,7 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::forward;
-use super::list::{self, Quotes};
+use super::list::{self, QuoteSyntax};
 
 /// What a response's `Vary` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,7 +106,7 @@ fn append_normalised(member: &[u8], known: bool, out: &mut Vec<u8>) {
             octet
         });
         if octet == b'"' && quotes {
-            let close = list::closing_quote(member, at - 1, Quotes::Escaped);
+            let close = list::closing_quote(member, at - 1, QuoteSyntax::Escaped);
             let quoted = close.map_or(&[][..], |close| &member[at..=close]);
             out.extend_from_slice(quoted);
             at += quoted.len();

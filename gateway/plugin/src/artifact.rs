@@ -13,7 +13,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::compile::Compiler;
-use super::error::Cause;
+use super::error::PluginFault;
 use super::kept_code;
 
 /// The largest file that is taken for a plugin.
@@ -24,15 +24,15 @@ const MAGIC: &[u8] = b"\0asm";
 const CORE_VERSION: &[u8] = &[1, 0, 0, 0];
 
 /// Reads a plugin's file; what is not WebAssembly, or too large, is refused unread.
-pub(super) fn read(file: &Path) -> Result<Vec<u8>, Cause> {
-    let unreadable = |error| Cause::Unreadable {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, PluginFault> {
+    let unreadable = |error| PluginFault::Unreadable {
         file: file.to_owned(),
         error,
     };
     let source = fs::File::open(file).map_err(unreadable)?;
     let bytes = source.metadata().map_err(unreadable)?.len();
     if bytes > MAX_FILE {
-        return Err(Cause::TooLarge {
+        return Err(PluginFault::TooLarge {
             file: file.to_owned(),
             bytes,
             limit: MAX_FILE,
@@ -47,7 +47,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, Cause> {
     if wasm.starts_with(MAGIC) {
         Ok(wasm)
     } else {
-        Err(Cause::NotWasm)
+        Err(PluginFault::NotWasm)
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn compile(
     compiler: &Compiler,
     wasm: &Arc<[u8]>,
     cache: Option<&Path>,
-) -> Result<Component, Cause> {
+) -> Result<Component, PluginFault> {
     let stored = cache.map(|folder| folder.join(kept_code::file_name(engine, wasm)));
     if let Some(file) = stored.clone() {
         let engine = engine.clone();
@@ -77,17 +77,17 @@ pub(super) async fn compile(
             }
         }
         kept_code::made_by_compiler(&engine, &code)
-            .map_err(|e| Cause::Compiler(format!("its code does not load: {e:#}")))
+            .map_err(|e| PluginFault::Compiler(format!("its code does not load: {e:#}")))
     })
     .await
 }
 
 /// Runs what blocks on a thread that may.
 pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Cause> + Send + 'static,
-) -> Result<T, Cause> {
+    work: impl FnOnce() -> Result<T, PluginFault> + Send + 'static,
+) -> Result<T, PluginFault> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|e| Err(Cause::Engine(e.to_string())))
+    done.unwrap_or_else(|e| Err(PluginFault::Engine(e.to_string())))
 }
 
 /// Whether it is a core module, which is yet to be made a component.

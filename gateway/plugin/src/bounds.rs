@@ -15,7 +15,7 @@ use wasmparser::{
 /// Something of which a file has too much.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Part {
+pub enum CodeBound {
     /// Components and modules in one another, and types of components in one another.
     Nesting,
     /// Functions of all modules, and those that components lift, lower or import.
@@ -33,11 +33,11 @@ pub enum Part {
 /// That a file has more of something than is accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OverLimit {
-    pub part: Part,
+    pub part: CodeBound,
     pub found: u64,
 }
 
-impl Part {
+impl CodeBound {
     /// How much of it is accepted. The largest real plugins, with a whole Python or
     /// JavaScript engine in them, have a tenth to a quarter of each.
     pub fn limit(self) -> u64 {
@@ -56,18 +56,20 @@ impl fmt::Display for OverLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (found, limit) = (self.found, self.part.limit());
         match self.part {
-            Part::Nesting => write!(
+            CodeBound::Nesting => write!(
                 f,
                 "components or their types are nested {found} deep; at most {limit} are accepted"
             ),
-            Part::Functions => write!(f, "it has {found} functions; at most {limit} are accepted"),
-            Part::FunctionBytes => write!(
+            CodeBound::Functions => {
+                write!(f, "it has {found} functions; at most {limit} are accepted")
+            }
+            CodeBound::FunctionBytes => write!(
                 f,
                 "one of its functions has {found} bytes; at most {limit} are accepted"
             ),
-            Part::Imports => write!(f, "it has {found} imports; at most {limit} are accepted"),
-            Part::Types => write!(f, "it has {found} types; at most {limit} are accepted"),
-            Part::Instances => write!(
+            CodeBound::Imports => write!(f, "it has {found} imports; at most {limit} are accepted"),
+            CodeBound::Types => write!(f, "it has {found} types; at most {limit} are accepted"),
+            CodeBound::Instances => write!(
                 f,
                 "it has {found} instances and aliases; at most {limit} are accepted"
             ),
@@ -77,20 +79,20 @@ impl fmt::Display for OverLimit {
 
 /// Counts, and ends at the first thing that there is too much of.
 pub(super) fn check(wasm: &[u8]) -> Result<(), OverLimit> {
-    let mut tally = Tally::default();
+    let mut tally = CodeTally::default();
     for payload in Parser::new(0).parse_all(wasm) {
         let Ok(payload) = payload else { break };
         match tally.take(payload) {
             Ok(()) => {}
-            Err(Stop::Over(over)) => return Err(over),
-            Err(Stop::Unreadable) => break,
+            Err(ScanStop::Over(over)) => return Err(over),
+            Err(ScanStop::Unreadable) => break,
         }
     }
     Ok(())
 }
 
 #[derive(Default)]
-struct Tally {
+struct CodeTally {
     depth: u64,
     functions: u64,
     imports: u64,
@@ -98,30 +100,30 @@ struct Tally {
     instances: u64,
 }
 
-enum Stop {
+enum ScanStop {
     Over(OverLimit),
     Unreadable,
 }
 
-impl From<BinaryReaderError> for Stop {
+impl From<BinaryReaderError> for ScanStop {
     fn from(_: BinaryReaderError) -> Self {
         Self::Unreadable
     }
 }
 
-fn within(part: Part, found: u64) -> Result<(), Stop> {
+fn within(part: CodeBound, found: u64) -> Result<(), ScanStop> {
     match found > part.limit() {
-        true => Err(Stop::Over(OverLimit { part, found })),
+        true => Err(ScanStop::Over(OverLimit { part, found })),
         false => Ok(()),
     }
 }
 
-impl Tally {
-    fn take(&mut self, payload: Payload<'_>) -> Result<(), Stop> {
+impl CodeTally {
+    fn take(&mut self, payload: Payload<'_>) -> Result<(), ScanStop> {
         match payload {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
                 self.depth += 1;
-                within(Part::Nesting, self.depth)
+                within(CodeBound::Nesting, self.depth)
             }
             Payload::End(_) => {
                 self.depth = self.depth.saturating_sub(1);
@@ -130,7 +132,7 @@ impl Tally {
             Payload::FunctionSection(reader) => self.functions(reader.count()),
             Payload::ComponentCanonicalSection(reader) => self.functions(reader.count()),
             Payload::CodeSectionEntry(body) => {
-                within(Part::FunctionBytes, body.range().len() as u64)
+                within(CodeBound::FunctionBytes, body.range().len() as u64)
             }
             Payload::ImportSection(reader) => {
                 for import in reader.into_imports() {
@@ -171,27 +173,27 @@ impl Tally {
         }
     }
 
-    fn functions(&mut self, more: u32) -> Result<(), Stop> {
+    fn functions(&mut self, more: u32) -> Result<(), ScanStop> {
         self.functions += u64::from(more);
-        within(Part::Functions, self.functions)
+        within(CodeBound::Functions, self.functions)
     }
 
-    fn instances(&mut self, more: u32) -> Result<(), Stop> {
+    fn instances(&mut self, more: u32) -> Result<(), ScanStop> {
         self.instances += u64::from(more);
-        within(Part::Instances, self.instances)
+        within(CodeBound::Instances, self.instances)
     }
 
-    fn import(&mut self) -> Result<(), Stop> {
+    fn import(&mut self) -> Result<(), ScanStop> {
         self.imports += 1;
-        within(Part::Imports, self.imports)
+        within(CodeBound::Imports, self.imports)
     }
 
-    fn types(&mut self, more: usize) -> Result<(), Stop> {
+    fn types(&mut self, more: usize) -> Result<(), ScanStop> {
         self.types += more as u64;
-        within(Part::Types, self.types)
+        within(CodeBound::Types, self.types)
     }
 
-    fn core_type(&mut self, ty: &CoreType<'_>) -> Result<(), Stop> {
+    fn core_type(&mut self, ty: &CoreType<'_>) -> Result<(), ScanStop> {
         match ty {
             CoreType::Rec(group) => self.types(group.types().len()),
             CoreType::Module(declared) => {
@@ -205,12 +207,12 @@ impl Tally {
     }
 
     /// Reading has recursed as deep already, on a stack whose end ends the compiling process.
-    fn component_type(&mut self, ty: &ComponentType<'_>, depth: u64) -> Result<(), Stop> {
+    fn component_type(&mut self, ty: &ComponentType<'_>, depth: u64) -> Result<(), ScanStop> {
         self.types(1)?;
         let inner = depth + 1;
         match ty {
             ComponentType::Component(declared) => {
-                within(Part::Nesting, inner)?;
+                within(CodeBound::Nesting, inner)?;
                 declared.iter().try_for_each(|one| match one {
                     ComponentTypeDeclaration::Type(ty) => self.component_type(ty, inner),
                     ComponentTypeDeclaration::CoreType(ty) => self.core_type(ty),
@@ -218,7 +220,7 @@ impl Tally {
                 })
             }
             ComponentType::Instance(declared) => {
-                within(Part::Nesting, inner)?;
+                within(CodeBound::Nesting, inner)?;
                 declared.iter().try_for_each(|one| match one {
                     InstanceTypeDeclaration::Type(ty) => self.component_type(ty, inner),
                     InstanceTypeDeclaration::CoreType(ty) => self.core_type(ty),
@@ -244,10 +246,10 @@ mod tests {
 
     #[test]
     fn components_and_their_types_may_be_nested_so_deep_and_no_deeper() {
-        let limit = Part::Nesting.limit() as usize;
+        let limit = CodeBound::Nesting.limit() as usize;
         assert_eq!(over(&nested("(component ", limit)), None);
         let deep = over(&nested("(component ", limit + 1)).unwrap();
-        assert_eq!((deep.part, deep.found), (Part::Nesting, 17));
+        assert_eq!((deep.part, deep.found), (CodeBound::Nesting, 17));
         let types = |depth: usize| {
             format!(
                 "(component {}{})",
@@ -256,7 +258,7 @@ mod tests {
             )
         };
         assert_eq!(over(&types(limit)), None);
-        assert_eq!(over(&types(limit + 1)).unwrap().part, Part::Nesting);
+        assert_eq!(over(&types(limit + 1)).unwrap().part, CodeBound::Nesting);
     }
 
     #[test]
@@ -267,22 +269,22 @@ mod tests {
         };
         assert_eq!(over(&branches(10_000)), None);
         let large = over(&branches(400_000)).unwrap();
-        assert_eq!(large.part, Part::FunctionBytes);
+        assert_eq!(large.part, CodeBound::FunctionBytes);
         let many = format!(
             "(component {})",
             "(core module (func) (func) (func))".repeat(66_667)
         );
-        assert_eq!(over(&many).unwrap().part, Part::Functions);
+        assert_eq!(over(&many).unwrap().part, CodeBound::Functions);
     }
 
     #[test]
     fn imports_and_types_are_counted_wherever_they_are() {
         let imports = r#"(import "a" "b" (func))"#.repeat(20_001);
         let wat = format!("(component (core module {imports}))");
-        assert_eq!(over(&wat).unwrap().part, Part::Imports);
+        assert_eq!(over(&wat).unwrap().part, CodeBound::Imports);
         let inner = "(type (tuple u8 u8))".repeat(50_001);
         let wat = format!("(component (type (component {inner})) (type (instance {inner})))");
-        assert_eq!(over(&wat).unwrap().part, Part::Types);
+        assert_eq!(over(&wat).unwrap().part, CodeBound::Types);
     }
 
     #[test]

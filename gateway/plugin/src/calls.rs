@@ -25,7 +25,7 @@ const MAX_ERROR: usize = 1 << 10;
 
 /// Which version of a plugin it was.
 #[derive(Clone, Debug)]
-pub(super) struct Identity {
+pub(super) struct VersionIdentity {
     /// Grows with every version of every plugin.
     pub(super) number: u64,
     /// SHA-256 of the file, in hex.
@@ -47,11 +47,11 @@ pub struct FailedCall {
 
 /// The failed calls of one plugin, of all its versions.
 #[derive(Default)]
-pub(super) struct Calls(Mutex<VecDeque<FailedCall>>);
+pub(super) struct FailedCalls(Mutex<VecDeque<FailedCall>>);
 
-impl Calls {
+impl FailedCalls {
     /// Keeps a call, in the place of the oldest where there are many.
-    pub(super) fn keep(&self, of: &Identity, hook: Hook, error: &CallError, inputs: Value) {
+    pub(super) fn keep(&self, of: &VersionIdentity, hook: Hook, error: &CallError, inputs: Value) {
         let call = FailedCall {
             hook,
             inputs,
@@ -254,11 +254,11 @@ mod tests {
 
     #[test]
     fn the_last_sixteen_are_kept_the_newest_first() {
-        let calls = Calls::default();
+        let calls = FailedCalls::default();
         for number in 0..40 {
             let sha256 = "ab".into();
             calls.keep(
-                &Identity { number, sha256 },
+                &VersionIdentity { number, sha256 },
                 Hook::Key,
                 &CallError::Timeout(Some(Hook::Key)),
                 json!({}),

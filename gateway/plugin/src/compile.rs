@@ -19,8 +19,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
 
 use super::bounds::OverLimit;
-use super::config::Compile;
-use super::error::Cause;
+use super::config::CompileConfig;
+use super::error::PluginFault;
 
 /// The subcommand of this program that compiles.
 pub const SUBCOMMAND: &str = "compile-plugin";
@@ -48,7 +48,7 @@ const THREADS: usize = 4;
 /// Where plugins are compiled.
 pub struct Compiler {
     place: CompilePlace,
-    limits: Compile,
+    limits: CompileConfig,
     /// Processes at once.
     turns: Semaphore,
 }
@@ -71,34 +71,34 @@ impl CompilerAnswer {
 
 /// What is wrong with a file.
 #[derive(Debug, Serialize, Deserialize)]
-enum Refusal {
+enum CompileRefusal {
     OverLimit(OverLimit),
     NotAComponent(String),
     Invalid(String),
 }
 
-impl From<Refusal> for Cause {
-    fn from(refusal: Refusal) -> Self {
+impl From<CompileRefusal> for PluginFault {
+    fn from(refusal: CompileRefusal) -> Self {
         match refusal {
-            Refusal::OverLimit(over) => Self::OverLimit(over),
-            Refusal::NotAComponent(why) => Self::NotAComponent(why),
-            Refusal::Invalid(why) => Self::Compile(why),
+            CompileRefusal::OverLimit(over) => Self::OverLimit(over),
+            CompileRefusal::NotAComponent(why) => Self::NotAComponent(why),
+            CompileRefusal::Invalid(why) => Self::Compile(why),
         }
     }
 }
 
 impl Compiler {
     /// In processes of this program, within these limits.
-    pub fn of_this_program(limits: Compile) -> Self {
+    pub fn of_this_program(limits: CompileConfig) -> Self {
         Self::at(CompilePlace::Child, limits)
     }
 
     /// On the caller's threads, without limits of time and memory.
     pub fn here() -> Self {
-        Self::at(CompilePlace::Here, Compile::default())
+        Self::at(CompilePlace::Here, CompileConfig::default())
     }
 
-    fn at(place: CompilePlace, limits: Compile) -> Self {
+    fn at(place: CompilePlace, limits: CompileConfig) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             place,
@@ -113,24 +113,24 @@ impl Compiler {
     }
 
     /// Machine code for a file. Dropping the future ends the process.
-    pub(super) async fn compile(&self, wasm: Arc<[u8]>) -> Result<Vec<u8>, Cause> {
+    pub(super) async fn compile(&self, wasm: Arc<[u8]>) -> Result<Vec<u8>, PluginFault> {
         match self.place {
             CompilePlace::Here => {
                 let made = tokio::task::spawn_blocking(move || child::compile(&wasm)).await;
-                let made = made.map_err(|e| Cause::Compiler(e.to_string()))?;
+                let made = made.map_err(|e| PluginFault::Compiler(e.to_string()))?;
                 made.map_err(Into::into)
             }
             CompilePlace::Child => {
                 let _turn = self.turns.acquire().await;
                 let patience = self.limits.time.0 * PATIENCE;
                 let made = tokio::time::timeout(patience, self.in_child(&wasm)).await;
-                made.unwrap_or(Err(Cause::CompileTime(self.limits.time)))
+                made.unwrap_or(Err(PluginFault::CompileTime(self.limits.time)))
             }
         }
     }
 
-    async fn in_child(&self, wasm: &[u8]) -> Result<Vec<u8>, Cause> {
-        let failed = |e: io::Error| Cause::Compiler(e.to_string());
+    async fn in_child(&self, wasm: &[u8]) -> Result<Vec<u8>, PluginFault> {
+        let failed = |e: io::Error| PluginFault::Compiler(e.to_string());
         let (mut process, [stdin, stdout, stderr]) = self.spawn().map_err(failed)?;
         let give = async {
             let mut stdin = pipe::Sender::from_owned_fd(stdin)?;
@@ -146,8 +146,8 @@ impl Compiler {
         match answer.split_first() {
             Some((&CompilerAnswer::CODE, code)) if status.success() => Ok(code.to_vec()),
             Some((&CompilerAnswer::REFUSAL, refusal)) if status.success() => {
-                let refusal: Refusal = serde_json::from_slice(refusal)
-                    .map_err(|e| Cause::Compiler(format!("its answer can't be read: {e}")))?;
+                let refusal: CompileRefusal = serde_json::from_slice(refusal)
+                    .map_err(|e| PluginFault::Compiler(format!("its answer can't be read: {e}")))?;
                 Err(refusal.into())
             }
             _ => Err(self.why(status, &String::from_utf8_lossy(&said))),
@@ -178,18 +178,18 @@ impl Compiler {
     }
 
     /// What the end of the process means.
-    fn why(&self, status: ExitStatus, said: &str) -> Cause {
+    fn why(&self, status: ExitStatus, said: &str) -> PluginFault {
         // As x86, Arm and RISC-V number them.
         const KILLED: i32 = 9;
         const OUT_OF_TIME: i32 = 24;
-        let memory = Cause::CompileMemory(self.limits.memory);
+        let memory = PluginFault::CompileMemory(self.limits.memory);
         match status.signal() {
-            Some(OUT_OF_TIME) => Cause::CompileTime(self.limits.time),
+            Some(OUT_OF_TIME) => PluginFault::CompileTime(self.limits.time),
             // By the system, which has no memory left.
             Some(KILLED) => memory,
             _ if NO_MEMORY.iter().any(|words| said.contains(words)) => memory,
-            _ if said.contains("overflowed its stack") => Cause::TooDeep,
-            _ => Cause::Compiler(format!(
+            _ if said.contains("overflowed its stack") => PluginFault::TooDeep,
+            _ => PluginFault::Compiler(format!(
                 "the compiling process ended with {status}: {}",
                 super::check::one_line(said.trim(), 200)
             )),

@@ -10,7 +10,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::units::{ByteSize, Duration};
+use crate::units::{ByteSize, ConfigDuration};
 
 /// The keys beside the names of plugins, which no plugin can have for its name.
 const COMPILE: &str = "compile";
@@ -20,24 +20,24 @@ pub const DEFAULT_TOTAL_MEMORY: ByteSize = ByteSize::mib(2_048);
 
 /// Plugins by name, and beside them what is for all of them.
 #[derive(Clone, Debug)]
-pub struct Plugins {
+pub struct PluginsConfig {
     /// What compiling one may take.
-    pub compile: Compile,
+    pub compile: CompileConfig,
     /// Linear memory of all instances of all plugins together. A call that needs more is not
     /// made.
     pub max_total_memory: ByteSize,
-    pub by_name: BTreeMap<String, Plugin>,
+    pub by_name: BTreeMap<String, PluginConfig>,
 }
 
 /// What compiling one plugin may take: it is done in a process of its own, which ends when it
 /// takes more.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Compile {
+pub struct CompileConfig {
     /// Memory of the process that compiles.
     pub memory: ByteSize,
     /// Processor time of that process, in whole seconds; by the clock ten times as much.
-    pub time: Duration,
+    pub time: ConfigDuration,
     /// Bytes of compiled code that are kept for the next start; what was not used for the longest time goes.
     pub kept_code: ByteSize,
 }
@@ -45,7 +45,7 @@ pub struct Compile {
 /// One plugin.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Plugin {
+pub struct PluginConfig {
     /// The `.wasm` file: a component, or a core module with an embedded component type. Relative to the YAML file.
     pub file: PathBuf,
     /// Handed to the plugin's `manifest` as JSON text.
@@ -60,7 +60,7 @@ pub struct Plugin {
     pub grant: Vec<Capability>,
     /// Whether it may import WASI.
     #[serde(default)]
-    pub wasi: Wasi,
+    pub wasi: WasiAccess,
     /// Whether instances serve more than one call.
     #[serde(default)]
     pub isolation: Isolation,
@@ -69,7 +69,7 @@ pub struct Plugin {
     pub watch: bool,
     /// What one call and one instance may take.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: PluginLimits,
     /// When it is set aside.
     #[serde(default)]
     pub quarantine: Quarantine,
@@ -93,7 +93,7 @@ pub enum Capability {
 /// Whether a plugin may import WASI (0.2), as the runtimes of some languages do.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Wasi {
+pub enum WasiAccess {
     /// It may not.
     #[default]
     Off,
@@ -122,22 +122,22 @@ pub struct Quarantine {
     /// Failed calls within `window`; 0 is never.
     pub failures: usize,
     /// The time in which they count.
-    pub window: Duration,
+    pub window: ConfigDuration,
     /// When the first probe is let through; after each that fails it takes twice as long,
     /// up to 10 minutes.
-    pub probe_after: Duration,
+    pub probe_after: ConfigDuration,
 }
 
 /// What one call and one instance may take.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct PluginLimits {
     /// Time for one `key` call. The start of an instance, where the call needs a fresh one, has half a second of its own.
-    pub key_timeout: Duration,
+    pub key_timeout: ConfigDuration,
     /// Time for one `request` or `response` call; the start likewise.
-    pub hook_timeout: Duration,
+    pub hook_timeout: ConfigDuration,
     /// Time for one `load` call, its fetches included.
-    pub load_timeout: Duration,
+    pub load_timeout: ConfigDuration,
     /// Linear memory of one instance.
     pub max_memory: ByteSize,
     /// Stack of the guest, for the whole process the largest of all plugins counts.
@@ -147,7 +147,7 @@ pub struct Limits {
     /// Calls after which an instance is thrown away.
     pub max_requests: u64,
     /// Age at which an instance is thrown away.
-    pub max_age: Duration,
+    pub max_age: ConfigDuration,
     /// Linear memory above which an instance is thrown away after a call.
     pub recycle_memory: ByteSize,
     /// Loader calls at once; above it 503 or stale.
@@ -224,20 +224,20 @@ pub enum ResponseError {
     Continue,
 }
 
-impl Default for Compile {
+impl Default for CompileConfig {
     fn default() -> Self {
         Self {
             memory: ByteSize::mib(1_024),
-            time: Duration::secs(60),
+            time: ConfigDuration::secs(60),
             kept_code: ByteSize::mib(256),
         }
     }
 }
 
-impl Default for Plugins {
+impl Default for PluginsConfig {
     fn default() -> Self {
         Self {
-            compile: Compile::default(),
+            compile: CompileConfig::default(),
             max_total_memory: DEFAULT_TOTAL_MEMORY,
             by_name: BTreeMap::new(),
         }
@@ -245,7 +245,7 @@ impl Default for Plugins {
 }
 
 /// By hand, since serde's `flatten` loses the place of an error and knows no unknown keys.
-impl<'de> Deserialize<'de> for Plugins {
+impl<'de> Deserialize<'de> for PluginsConfig {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_map(ByName)
     }
@@ -254,14 +254,14 @@ impl<'de> Deserialize<'de> for Plugins {
 struct ByName;
 
 impl<'de> Visitor<'de> for ByName {
-    type Value = Plugins;
+    type Value = PluginsConfig;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a mapping of names to plugins")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Plugins, A::Error> {
-        let mut plugins = Plugins::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PluginsConfig, A::Error> {
+        let mut plugins = PluginsConfig::default();
         while let Some(key) = map.next_key::<String>()? {
             match &*key {
                 COMPILE => plugins.compile = map.next_value()?,
@@ -273,7 +273,7 @@ impl<'de> Visitor<'de> for ByName {
     }
 }
 
-impl Serialize for Plugins {
+impl Serialize for PluginsConfig {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut map = s.serialize_map(Some(self.by_name.len() + 2))?;
         map.serialize_entry(COMPILE, &self.compile)?;
@@ -285,7 +285,7 @@ impl Serialize for Plugins {
     }
 }
 
-impl JsonSchema for Plugins {
+impl JsonSchema for PluginsConfig {
     fn schema_name() -> Cow<'static, str> {
         "Plugins".into()
     }
@@ -295,10 +295,10 @@ impl JsonSchema for Plugins {
             "type": "object",
             "description": "Plugins by name, and beside them what is for all of them.",
             "properties": {
-                COMPILE: generator.subschema_for::<Compile>(),
+                COMPILE: generator.subschema_for::<CompileConfig>(),
                 MAX_TOTAL_MEMORY: generator.subschema_for::<ByteSize>(),
             },
-            "additionalProperties": generator.subschema_for::<Plugin>(),
+            "additionalProperties": generator.subschema_for::<PluginConfig>(),
         })
     }
 }
@@ -307,23 +307,23 @@ impl Default for Quarantine {
     fn default() -> Self {
         Self {
             failures: 20,
-            window: Duration::secs(10),
-            probe_after: Duration::secs(5),
+            window: ConfigDuration::secs(10),
+            probe_after: ConfigDuration::secs(5),
         }
     }
 }
 
-impl Default for Limits {
+impl Default for PluginLimits {
     fn default() -> Self {
         Self {
-            key_timeout: Duration::millis(5),
-            hook_timeout: Duration::millis(5),
-            load_timeout: Duration::secs(10),
+            key_timeout: ConfigDuration::millis(5),
+            hook_timeout: ConfigDuration::millis(5),
+            load_timeout: ConfigDuration::secs(10),
             max_memory: ByteSize::mib(64),
             max_stack: ByteSize::kib(512),
             max_body: ByteSize::mib(8),
             max_requests: 100_000,
-            max_age: Duration::secs(3_600),
+            max_age: ConfigDuration::secs(3_600),
             recycle_memory: ByteSize::mib(32),
             max_concurrent: 256,
             max_fetches: 32,

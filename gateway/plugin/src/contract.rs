@@ -5,8 +5,8 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex};
 
 use super::Hook;
-use super::config::{self, Capability, Wasi};
-use super::error::Cause;
+use super::config::{self, Capability, WasiAccess};
+use super::error::PluginFault;
 use super::wasi_http::HANDLER;
 
 /// The WIT package.
@@ -61,8 +61,8 @@ impl Exports {
 pub(super) fn check(
     engine: &Engine,
     component: &Component,
-    granted: &config::Plugin,
-) -> Result<Exports, Cause> {
+    granted: &config::PluginConfig,
+) -> Result<Exports, PluginFault> {
     let ty = component.component_type();
     let handles_http = ty
         .exports(engine)
@@ -71,7 +71,7 @@ pub(super) fn check(
         let exports = ty.exports(engine).map(|(name, _)| name);
         foreign(exports)?;
     }
-    let may_use_wasi = handles_http || granted.wasi == Wasi::Minimal;
+    let may_use_wasi = handles_http || granted.wasi == WasiAccess::Minimal;
     for (name, _) in ty.imports(engine) {
         check_import(name, granted, may_use_wasi)?;
     }
@@ -80,7 +80,7 @@ pub(super) fn check(
     }
     let describe = function(component, MANIFEST, "describe")?;
     if describe.is_none() && !handles_http {
-        return Err(Cause::MissingExport(MANIFEST.into()));
+        return Err(PluginFault::MissingExport(MANIFEST.into()));
     }
     Ok(Exports {
         describe,
@@ -119,7 +119,7 @@ pub(super) fn short(interface: &str) -> &str {
 }
 
 /// Names a component that was built for another host by what it exports.
-fn foreign<'a>(mut exports: impl Iterator<Item = &'a str>) -> Result<(), Cause> {
+fn foreign<'a>(mut exports: impl Iterator<Item = &'a str>) -> Result<(), PluginFault> {
     const HTTP: &str = "build it for `wasi:http/incoming-handler@0.2`, which is a loader as it is";
     let what = exports.find_map(|name| {
         let is = |prefix: &str| name.starts_with(prefix);
@@ -136,7 +136,7 @@ fn foreign<'a>(mut exports: impl Iterator<Item = &'a str>) -> Result<(), Cause> 
         }
     });
     match what {
-        Some(what) => Err(Cause::Foreign {
+        Some(what) => Err(PluginFault::Foreign {
             what,
             instead: match what.contains("command") {
                 true => {
@@ -149,32 +149,36 @@ fn foreign<'a>(mut exports: impl Iterator<Item = &'a str>) -> Result<(), Cause> 
     }
 }
 
-fn check_import(name: &str, granted: &config::Plugin, may_use_wasi: bool) -> Result<(), Cause> {
+fn check_import(
+    name: &str,
+    granted: &config::PluginConfig,
+    may_use_wasi: bool,
+) -> Result<(), PluginFault> {
     let of_yaml = |import, capability| match granted.grant.contains(&capability) {
         true => Ok(()),
-        false => Err(Cause::NotGranted { import }),
+        false => Err(PluginFault::NotGranted { import }),
     };
     match name {
         LOG | TYPES => Ok(()),
         FETCH if !granted.fetch.is_empty() => Ok(()),
-        FETCH => Err(Cause::FetchNotGranted),
+        FETCH => Err(PluginFault::FetchNotGranted),
         KV => of_yaml(KV, Capability::Kv),
         CLOCK => of_yaml(CLOCK, Capability::Clock),
         RANDOM => of_yaml(RANDOM, Capability::Random),
         _ if name.starts_with("wasi:") && may_use_wasi => Ok(()),
         _ if name.starts_with("wasi:") || name.starts_with("wasi_") => {
-            Err(Cause::Wasi(name.into()))
+            Err(PluginFault::Wasi(name.into()))
         }
-        _ if is_other_version(name) => Err(Cause::UnknownVersion(name.into())),
-        _ => Err(Cause::UnknownImport(name.into())),
+        _ if is_other_version(name) => Err(PluginFault::UnknownVersion(name.into())),
+        _ => Err(PluginFault::UnknownImport(name.into())),
     }
 }
 
 /// Exports that we don't know are none of our business, unless they are of another
 /// version of our own contract.
-fn check_export(name: &str) -> Result<(), Cause> {
+fn check_export(name: &str) -> Result<(), PluginFault> {
     match is_other_version(name) {
-        true => Err(Cause::UnknownVersion(name.into())),
+        true => Err(PluginFault::UnknownVersion(name.into())),
         false => Ok(()),
     }
 }
@@ -188,12 +192,12 @@ fn function(
     component: &Component,
     interface: &str,
     function: &str,
-) -> Result<Option<ComponentExportIndex>, Cause> {
+) -> Result<Option<ComponentExportIndex>, PluginFault> {
     let Some(instance) = component.get_export_index(None, interface) else {
         return Ok(None);
     };
     let index = component.get_export_index(Some(&instance), function);
     index
         .map(Some)
-        .ok_or_else(|| Cause::MissingExport(format!("{interface}#{function}")))
+        .ok_or_else(|| PluginFault::MissingExport(format!("{interface}#{function}")))
 }

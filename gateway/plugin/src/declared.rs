@@ -5,10 +5,10 @@ use http::request::Parts;
 
 use super::KeyDecision;
 use super::bindings::types;
-use super::error::Cause;
+use super::error::PluginFault;
 use super::manifest::{HeaderNeed, headers, patterns};
 use super::names::{self, NamePattern};
-use super::seen::Field;
+use super::seen::SeenField;
 
 /// How the gateway derives the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,7 +21,7 @@ pub struct KeyRules {
 }
 
 impl KeyRules {
-    pub(super) fn read(given: types::KeyRules) -> Result<Self, Cause> {
+    pub(super) fn read(given: types::KeyRules) -> Result<Self, PluginFault> {
         Ok(Self {
             keep: given.keep.as_deref().map(patterns).transpose()?,
             drop: patterns(&given.drop)?,
@@ -73,12 +73,14 @@ impl KeyRules {
     }
 
     /// Whether the key depends on this.
-    pub(super) fn covers(&self, field: &Field) -> bool {
+    pub(super) fn covers(&self, field: &SeenField) -> bool {
         let header = |name| self.headers.iter().any(|need| need.matches(name));
         match field {
-            Field::Header(name) => header(name),
-            Field::Cookie(name) => header(&COOKIE) || self.cookies.iter().any(|n| n.matches(name)),
-            Field::Parameter(piece) => self.kept(piece).next().is_some(),
+            SeenField::Header(name) => header(name),
+            SeenField::Cookie(name) => {
+                header(&COOKIE) || self.cookies.iter().any(|n| n.matches(name))
+            }
+            SeenField::Parameter(piece) => self.kept(piece).next().is_some(),
         }
     }
 

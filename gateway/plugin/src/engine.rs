@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::config::{Limits, Plugin};
+use super::config::{PluginConfig, PluginLimits};
 
 /// The time between two looks at a running guest's deadline.
 pub(super) const TICK: Duration = Duration::from_millis(2);
@@ -44,7 +44,7 @@ const MEMORIES: u32 = 4;
 const MAX_INSTANCES: usize = 4_096;
 
 /// Sets up the engine that `plugins` need together, and starts its clock.
-pub(super) fn start(plugins: &BTreeMap<String, Plugin>) -> wasmtime::Result<Engine> {
+pub(super) fn start(plugins: &BTreeMap<String, PluginConfig>) -> wasmtime::Result<Engine> {
     let engine = Engine::new(&pooled(plugins)).or_else(|error| {
         // Little address space, as under `ulimit -v`: slower, but it works.
         tracing::warn!(%error, "no memory pool for plugins, allocating on demand");
@@ -60,7 +60,7 @@ pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
     Engine::new(&base(&BTreeMap::new()))
 }
 
-fn base(plugins: &BTreeMap<String, Plugin>) -> Config {
+fn base(plugins: &BTreeMap<String, PluginConfig>) -> Config {
     let stack = largest(plugins, |l| l.max_stack.as_usize());
     let mut config = Config::new();
     config.concurrency_support(false);
@@ -74,7 +74,7 @@ fn base(plugins: &BTreeMap<String, Plugin>) -> Config {
     config
 }
 
-fn pooled(plugins: &BTreeMap<String, Plugin>) -> Config {
+fn pooled(plugins: &BTreeMap<String, PluginConfig>) -> Config {
     let instances = instances(plugins);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances);
@@ -97,7 +97,7 @@ fn pooled(plugins: &BTreeMap<String, Plugin>) -> Config {
 
 /// An instance a thread and plugin for keys, and what loaders may use at once; some
 /// more for threads that only come and go.
-fn instances(plugins: &BTreeMap<String, Plugin>) -> u32 {
+fn instances(plugins: &BTreeMap<String, PluginConfig>) -> u32 {
     let threads = cores() * 4 + 16;
     let wanted: usize = plugins
         .values()
@@ -106,9 +106,12 @@ fn instances(plugins: &BTreeMap<String, Plugin>) -> u32 {
     u32::try_from(wanted.clamp(16, MAX_INSTANCES)).unwrap_or(16)
 }
 
-fn largest(plugins: &BTreeMap<String, Plugin>, size: impl Fn(&Limits) -> usize) -> usize {
+fn largest(
+    plugins: &BTreeMap<String, PluginConfig>,
+    size: impl Fn(&PluginLimits) -> usize,
+) -> usize {
     let largest = plugins.values().map(|p| size(&p.limits)).max();
-    largest.unwrap_or_else(|| size(&Limits::default()))
+    largest.unwrap_or_else(|| size(&PluginLimits::default()))
 }
 
 fn cores() -> usize {
@@ -142,12 +145,12 @@ fn tick(engine: &Engine) -> std::io::Result<()> {
 }
 
 /// The threads that loaders run on. They end with the last plugin that uses them.
-pub(super) struct Loaders {
+pub(super) struct LoaderThreads {
     /// Present until it is dropped.
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-impl Loaders {
+impl LoaderThreads {
     /// Starts a thread a core.
     pub(super) fn start() -> std::io::Result<Arc<Self>> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -177,7 +180,7 @@ impl Loaders {
     }
 }
 
-impl Drop for Loaders {
+impl Drop for LoaderThreads {
     fn drop(&mut self) {
         // Not waited for: the last plugin may go on a thread that must not block.
         if let Some(runtime) = self.runtime.take() {

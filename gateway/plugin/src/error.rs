@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Hook;
 use super::bounds::OverLimit;
-use crate::units::{ByteSize, Duration};
+use crate::units::{ByteSize, ConfigDuration};
 
 /// Why a plugin was not loaded. The gateway keeps what it had.
 #[derive(Debug, thiserror::Error)]
@@ -14,12 +14,12 @@ pub struct LoadError {
     /// The plugin's name in the YAML.
     pub plugin: String,
     /// What is wrong with it.
-    pub cause: Cause,
+    pub cause: PluginFault,
 }
 
 /// What is wrong with a plugin.
 #[derive(Debug, thiserror::Error)]
-pub enum Cause {
+pub enum PluginFault {
     #[error("can't read {}: {error}", file.display())]
     Unreadable {
         file: PathBuf,
@@ -42,7 +42,7 @@ pub enum Cause {
     #[error("its types are nested deeper than they can be read")]
     TooDeep,
     #[error("compiling it takes more than {0} of processor time (`plugins.compile.time`)")]
-    CompileTime(Duration),
+    CompileTime(ConfigDuration),
     #[error("compiling it takes more than {0} of memory (`plugins.compile.memory`)")]
     CompileMemory(ByteSize),
     #[error("it can't be compiled: {0}")]

@@ -27,7 +27,7 @@ const MARGIN: Duration = Duration::from_millis(100);
 
 /// How the program sends a request to an upstream and reads the whole answer; `app`
 /// makes it of `origin`. It runs on the threads of the loaders.
-pub type Fetch =
+pub type UpstreamFetcher =
     Arc<dyn Fn(FetchCall) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> + Send + Sync>;
 
 /// A request of a plugin.
@@ -59,17 +59,17 @@ pub enum FetchError {
 
 /// What one `load` call may fetch.
 #[derive(Clone)]
-pub(super) struct Fetches {
-    pub(super) send: Fetch,
-    pub(super) granted: Arc<[Granted]>,
-    pub(super) denied: Denied,
+pub(super) struct FetchAllowance {
+    pub(super) send: UpstreamFetcher,
+    pub(super) granted: Arc<[GrantedUpstream]>,
+    pub(super) denied: DeniedFetches,
     /// Fetches that are left.
     pub(super) left: usize,
     pub(super) max_body: usize,
 }
 
 /// An upstream that YAML grants.
-pub(super) struct Granted {
+pub(super) struct GrantedUpstream {
     pub(super) name: Arc<str>,
     /// URLs of its servers.
     pub(super) targets: Vec<String>,
@@ -77,7 +77,7 @@ pub(super) struct Granted {
 
 /// Where fetches are told that go to nothing that is granted.
 #[derive(Clone)]
-pub(super) struct Denied {
+pub(super) struct DeniedFetches {
     pub(super) plugin: Arc<str>,
     pub(super) count: IntCounter,
     pub(super) log: Arc<LineLimiter>,
@@ -109,7 +109,7 @@ impl Host for GuestState {
     }
 }
 
-impl Fetches {
+impl FetchAllowance {
     /// The granted upstream that a URL's scheme and host mean: by its name, or as one of
     /// its servers.
     pub(super) fn upstream_at(&self, scheme: Option<&str>, host: &Authority) -> Option<Arc<str>> {
@@ -119,7 +119,7 @@ impl Fetches {
             place(url).is_some_and(|(host, at)| at == port && host.eq_ignore_ascii_case(name))
         };
         // Runtimes of some languages write hosts in lower case.
-        let is_it = |granted: &&Granted| {
+        let is_it = |granted: &&GrantedUpstream| {
             granted.name.eq_ignore_ascii_case(name) || granted.targets.iter().any(is_at)
         };
         let granted = self.granted.iter().find(is_it)?;
@@ -128,7 +128,7 @@ impl Fetches {
 
     /// Counts and tells a fetch that goes to nothing that is granted.
     pub(super) fn denied(&self, to: &str) {
-        let Denied { plugin, count, log } = &self.denied;
+        let DeniedFetches { plugin, count, log } = &self.denied;
         count.inc();
         if let Some(dropped) = log.admit(Instant::now()) {
             let to = check::one_line(to, 256);
@@ -191,7 +191,7 @@ pub(super) fn fetch_deadline(now: Instant, call: Instant, timeout_ms: Option<u32
 }
 
 async fn answer(
-    send: &Fetch,
+    send: &UpstreamFetcher,
     call: Result<FetchCall, GuestError>,
 ) -> Result<FetchResponse, GuestError> {
     let call = call?;

@@ -16,19 +16,19 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::Hook;
 use super::bindings::types;
-use super::calls::{Calls, Identity};
-use super::config::Limits;
+use super::calls::{FailedCalls, VersionIdentity};
+use super::config::PluginLimits;
 use super::contract::{self, Exports};
 use super::engine::guest_runs;
-use super::error::{CallError, Cause};
-use super::fetch::Fetches;
-use super::health::{Change, Health, Turn};
-use super::kv::Kv;
-use super::local::Places;
-use super::meter::{Live, Memory, TotalMemory};
-use super::metrics::Metrics;
+use super::error::{CallError, PluginFault};
+use super::fetch::FetchAllowance;
+use super::health::{CallAdmission, HealthChange, VersionHealth};
+use super::kv::KvStore;
+use super::local::InstancePlaces;
+use super::meter::{InstanceGauge, InstanceMemory, TotalMemory};
+use super::metrics::PluginMetrics;
 use super::outcome::{NotAllowed, TimedOut, explain};
-use super::wasi::Wasi;
+use super::wasi::WasiState;
 use crate::telemetry::limit::LineLimiter;
 
 /// Time that the start of an instance may take, besides the call's own. Measured: a start
@@ -40,15 +40,15 @@ pub(super) const START: Duration = Duration::from_millis(500);
 /// small guest could name one long text a million times.
 const HANDED_OVER: usize = 1 << 20;
 
-pub(super) type Describe = (Result<types::Manifest, String>,);
-pub(super) type Derive = TypedFunc<(types::KeyInputs,), (types::KeyDecision,)>;
-pub(super) type Load = TypedFunc<(types::Request, types::Context), (types::LoadDecision,)>;
+pub(super) type DescribeResult = (Result<types::Manifest, String>,);
+pub(super) type DeriveFunction = TypedFunc<(types::KeyInputs,), (types::KeyDecision,)>;
+pub(super) type LoadFunction = TypedFunc<(types::Request, types::Context), (types::LoadDecision,)>;
 pub(super) type OnRequest = TypedFunc<(types::RequestHead,), (types::RequestDecision,)>;
 pub(super) type OnResponse =
     TypedFunc<(types::RequestHead, types::ResponseHead), (types::ResponseDecision,)>;
 
 /// What instances of one plugin are made from.
-pub(super) struct Blueprint {
+pub(super) struct GuestBlueprint {
     pub(super) name: Arc<str>,
     /// With the imports that may be called on a listener's thread.
     pub(super) prompt: InstancePre<GuestState>,
@@ -59,27 +59,27 @@ pub(super) struct Blueprint {
     pub(super) exports: Exports,
     /// The plugin's `config` as JSON text.
     pub(super) config: String,
-    pub(super) limits: Limits,
+    pub(super) limits: PluginLimits,
     pub(super) log: Arc<LineLimiter>,
-    pub(super) metrics: Metrics,
-    pub(super) kv: Arc<Kv>,
+    pub(super) metrics: PluginMetrics,
+    pub(super) kv: Arc<KvStore>,
     /// Of the instances of all plugins.
     pub(super) total_memory: Arc<TotalMemory>,
-    pub(super) health: Health,
-    pub(super) identity: Identity,
+    pub(super) health: VersionHealth,
+    pub(super) identity: VersionIdentity,
     /// Those that failed.
-    pub(super) calls: Arc<Calls>,
+    pub(super) calls: Arc<FailedCalls>,
     /// Set when another version has taken its place.
     pub(super) retired: AtomicBool,
     /// Its instances on the threads that call hooks which may not wait.
-    pub(super) places: Places,
+    pub(super) places: InstancePlaces,
 }
 
 /// A live instance.
 pub(super) struct Guest {
     pub(super) store: Store<GuestState>,
-    pub(super) derive: Option<Derive>,
-    pub(super) load: Option<Load>,
+    pub(super) derive: Option<DeriveFunction>,
+    pub(super) load: Option<LoadFunction>,
     pub(super) on_request: Option<OnRequest>,
     pub(super) on_response: Option<OnResponse>,
     uses_wasi: bool,
@@ -94,18 +94,18 @@ pub(super) struct GuestState {
     /// The hook that runs; none while it describes itself.
     pub(super) hook: Option<Hook>,
     /// Present during a `load`.
-    pub(super) fetches: Option<Fetches>,
-    pub(super) kv: Arc<Kv>,
+    pub(super) fetches: Option<FetchAllowance>,
+    pub(super) kv: Arc<KvStore>,
     /// Present where it is imported.
-    wasi: Option<Box<Wasi>>,
+    wasi: Option<Box<WasiState>>,
     deadline: Instant,
-    memory: Memory,
+    memory: InstanceMemory,
     /// Counts this instance while it lives.
-    _live: Live,
+    _live: InstanceGauge,
 }
 
 /// Why an instance did not start.
-pub(super) enum StartError {
+pub(super) enum GuestStartError {
     Instantiate(CallError),
     Describe(CallError),
     Config(String),
@@ -115,15 +115,16 @@ pub(super) enum StartError {
     },
 }
 
-impl Blueprint {
+impl GuestBlueprint {
     /// Makes an instance for the hooks that may not wait, and asks it for its manifest.
-    pub(super) fn start(&self) -> Result<(Guest, types::Manifest), StartError> {
+    pub(super) fn start(&self) -> Result<(Guest, types::Manifest), GuestStartError> {
         let mut store = self.store(|| UpdateDeadline::Continue(1), HANDED_OVER);
         let instance = match self.exports.uses_wasi {
             false => self.prompt.instantiate(&mut store),
             true => at_once(self.prompt.instantiate_async(&mut store)),
         };
-        let instance = instance.map_err(|e| StartError::Instantiate(store.data().explain(&e)))?;
+        let instance =
+            instance.map_err(|e| GuestStartError::Instantiate(store.data().explain(&e)))?;
         let Some(describe) = describe(&mut store, &instance, &self.exports)? else {
             return Ok((self.guest(store, &instance)?, self.silent()));
         };
@@ -136,10 +137,11 @@ impl Blueprint {
     }
 
     /// Makes an instance for `load`.
-    pub(super) async fn start_async(&self) -> Result<Guest, StartError> {
+    pub(super) async fn start_async(&self) -> Result<Guest, GuestStartError> {
         let mut store = self.waiting_store();
         let instance = self.waiting.instantiate_async(&mut store).await;
-        let instance = instance.map_err(|e| StartError::Instantiate(store.data().explain(&e)))?;
+        let instance =
+            instance.map_err(|e| GuestStartError::Instantiate(store.data().explain(&e)))?;
         if let Some(describe) = describe(&mut store, &instance, &self.exports)? {
             let answer = describe.call_async(&mut store, (&self.config,)).await;
             read_manifest(&store, answer)?;
@@ -191,13 +193,13 @@ impl Blueprint {
             wasi: self
                 .exports
                 .uses_wasi
-                .then(|| Box::new(Wasi::new(&self.name, &self.log))),
+                .then(|| Box::new(WasiState::new(&self.name, &self.log))),
             deadline: Instant::now() + START,
-            memory: Memory::new(
+            memory: InstanceMemory::new(
                 self.limits.max_memory.as_usize(),
                 Arc::clone(&self.total_memory),
             ),
-            _live: Live::new(&self.metrics.instances),
+            _live: InstanceGauge::new(&self.metrics.instances),
         };
         guest_runs();
         let mut store = Store::new(self.prompt.engine(), state);
@@ -214,7 +216,11 @@ impl Blueprint {
         store
     }
 
-    fn guest(&self, store: Store<GuestState>, instance: &Instance) -> Result<Guest, StartError> {
+    fn guest(
+        &self,
+        store: Store<GuestState>,
+        instance: &Instance,
+    ) -> Result<Guest, GuestStartError> {
         let mut guest = Guest {
             store,
             derive: None,
@@ -242,7 +248,7 @@ impl Blueprint {
     ///
     /// # Errors
     /// When the plugin is set aside.
-    pub(super) fn admit(&self, hook: Hook) -> Result<Turn, CallError> {
+    pub(super) fn admit(&self, hook: Hook) -> Result<CallAdmission, CallError> {
         let turn = self.health.admit(Instant::now());
         turn.ok_or_else(|| {
             self.metrics.not_called(hook);
@@ -253,7 +259,7 @@ impl Blueprint {
     /// Counts a call that began at `started`; of one that failed, its inputs are kept.
     pub(super) fn ended<T>(
         &self,
-        turn: Turn,
+        turn: CallAdmission,
         (hook, started): (Hook, Instant),
         answer: &Result<T, CallError>,
         inputs: impl FnOnce() -> serde_json::Value,
@@ -268,10 +274,10 @@ impl Blueprint {
         let plugin = &*self.name;
         match self.health.ended(turn, error, now) {
             None => {}
-            Some(Change::Aside { reason }) => {
+            Some(HealthChange::Aside { reason }) => {
                 tracing::error!(plugin, reason, "a plugin is set aside");
             }
-            Some(Change::Healed) => tracing::info!(plugin, "a plugin is called again"),
+            Some(HealthChange::Healed) => tracing::info!(plugin, "a plugin is called again"),
         }
     }
 }
@@ -305,7 +311,7 @@ impl Guest {
     }
 
     /// Whether it is time for a fresh one: runtimes of some languages leak.
-    pub(super) fn is_worn_out(&self, limits: &Limits) -> bool {
+    pub(super) fn is_worn_out(&self, limits: &PluginLimits) -> bool {
         self.calls >= limits.max_requests
             || self.store.data().memory.used > limits.recycle_memory.as_usize()
             || self.store.data().memory.total.is_scarce()
@@ -325,7 +331,7 @@ fn hook<P, R>(
     instance: &Instance,
     index: Option<ComponentExportIndex>,
     interface: &'static str,
-) -> Result<Option<TypedFunc<P, R>>, StartError>
+) -> Result<Option<TypedFunc<P, R>>, GuestStartError>
 where
     P: ComponentNamedList + Lower,
     R: ComponentNamedList + Lift,
@@ -343,7 +349,7 @@ impl GuestState {
     }
 
     /// What the guest has of WASI.
-    pub(super) fn wasi(&mut self) -> &mut Wasi {
+    pub(super) fn wasi(&mut self) -> &mut WasiState {
         self.wasi.as_mut().expect("only who imports WASI calls it")
     }
 
@@ -361,46 +367,46 @@ fn describe<'a>(
     store: &mut Store<GuestState>,
     instance: &Instance,
     exports: &Exports,
-) -> Result<Option<TypedFunc<(&'a str,), Describe>>, StartError> {
+) -> Result<Option<TypedFunc<(&'a str,), DescribeResult>>, GuestStartError> {
     hook(store, instance, exports.describe, contract::MANIFEST)
 }
 
 fn read_manifest(
     store: &Store<GuestState>,
-    answer: wasmtime::Result<Describe>,
-) -> Result<types::Manifest, StartError> {
-    let (manifest,) = answer.map_err(|e| StartError::Describe(store.data().explain(&e)))?;
-    manifest.map_err(StartError::Config)
+    answer: wasmtime::Result<DescribeResult>,
+) -> Result<types::Manifest, GuestStartError> {
+    let (manifest,) = answer.map_err(|e| GuestStartError::Describe(store.data().explain(&e)))?;
+    manifest.map_err(GuestStartError::Config)
 }
 
-fn wrong_type(interface: &'static str, error: &wasmtime::Error) -> StartError {
-    StartError::Type {
+fn wrong_type(interface: &'static str, error: &wasmtime::Error) -> GuestStartError {
+    GuestStartError::Type {
         interface,
         reason: format!("{error:#}"),
     }
 }
 
-impl From<StartError> for CallError {
-    fn from(error: StartError) -> Self {
+impl From<GuestStartError> for CallError {
+    fn from(error: GuestStartError) -> Self {
         match error {
-            StartError::Instantiate(error) | StartError::Describe(error) => error,
-            StartError::Config(reason) => Self::invalid(format!(
+            GuestStartError::Instantiate(error) | GuestStartError::Describe(error) => error,
+            GuestStartError::Config(reason) => Self::invalid(format!(
                 "a fresh instance refuses the configuration: {reason}"
             )),
-            StartError::Type { interface, reason } => {
+            GuestStartError::Type { interface, reason } => {
                 Self::invalid(format!("`{interface}`: {reason}"))
             }
         }
     }
 }
 
-impl From<StartError> for Cause {
-    fn from(error: StartError) -> Self {
+impl From<GuestStartError> for PluginFault {
+    fn from(error: GuestStartError) -> Self {
         match error {
-            StartError::Instantiate(error) => Self::Start(error),
-            StartError::Describe(error) => Self::Describe(error),
-            StartError::Config(reason) => Self::Config(reason),
-            StartError::Type { interface, reason } => Self::WrongType {
+            GuestStartError::Instantiate(error) => Self::Start(error),
+            GuestStartError::Describe(error) => Self::Describe(error),
+            GuestStartError::Config(reason) => Self::Config(reason),
+            GuestStartError::Type { interface, reason } => Self::WrongType {
                 interface: interface.into(),
                 reason,
             },

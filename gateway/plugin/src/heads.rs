@@ -9,13 +9,13 @@ use http::{HeaderMap, StatusCode};
 
 use super::bindings::types;
 use super::error::CallError;
-use super::guest::Blueprint;
-use super::reads::Reads;
+use super::guest::GuestBlueprint;
+use super::reads::DeclaredReads;
 use super::{Hook, RequestDecision, ResponseChange, calls, check, local};
 
 /// A request as these hooks see it.
 #[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
+pub struct HookRequest<'a> {
     pub parts: &'a Parts,
     /// `http` or `https`.
     pub scheme: &'a str,
@@ -28,13 +28,13 @@ pub struct Head<'a> {
 }
 
 /// The hooks of one version of a plugin.
-pub(super) struct Heads {
-    pub(super) blueprint: Arc<Blueprint>,
-    pub(super) reads: Reads,
+pub(super) struct MessageHooks {
+    pub(super) blueprint: Arc<GuestBlueprint>,
+    pub(super) reads: DeclaredReads,
 }
 
-impl Heads {
-    pub(super) fn on_request(&self, head: Head<'_>) -> Result<RequestDecision, CallError> {
+impl MessageHooks {
+    pub(super) fn on_request(&self, head: HookRequest<'_>) -> Result<RequestDecision, CallError> {
         let inputs = (self.for_guest(head),);
         let kept = || calls::head(&self.for_guest(head), None);
         self.call(Hook::Request, kept, |version| {
@@ -49,7 +49,7 @@ impl Heads {
 
     pub(super) fn on_response(
         &self,
-        head: Head<'_>,
+        head: HookRequest<'_>,
         status: StatusCode,
         headers: &HeaderMap,
     ) -> Result<Option<ResponseChange>, CallError> {
@@ -72,7 +72,7 @@ impl Heads {
         &self,
         hook: Hook,
         inputs: impl FnOnce() -> serde_json::Value,
-        call: impl FnOnce(&Arc<Blueprint>) -> Result<T, CallError>,
+        call: impl FnOnce(&Arc<GuestBlueprint>) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
         let turn = self.blueprint.admit(hook)?;
         let started = Instant::now();
@@ -81,7 +81,7 @@ impl Heads {
         answer
     }
 
-    fn for_guest(&self, head: Head<'_>) -> types::RequestHead {
+    fn for_guest(&self, head: HookRequest<'_>) -> types::RequestHead {
         let uri = &head.parts.uri;
         types::RequestHead {
             method: head.parts.method.to_string(),

@@ -21,14 +21,14 @@ const PROBED: u8 = 2;
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// How a version of a plugin has fared.
-pub(super) struct Health {
+pub(super) struct VersionHealth {
     state: AtomicU8,
-    record: Mutex<Record>,
+    record: Mutex<HealthRecord>,
     rules: Quarantine,
 }
 
 #[derive(Default)]
-struct Record {
+struct HealthRecord {
     /// Failed calls within the window.
     failures: VecDeque<Instant>,
     /// When the next probe may go; none where an operator set it aside.
@@ -41,14 +41,14 @@ struct Record {
 
 /// What a call is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Turn {
+pub(super) enum CallAdmission {
     Serve,
     Probe,
 }
 
 /// What the end of a call made of the plugin, for the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Change {
+pub(super) enum HealthChange {
     /// It failed once too often.
     Aside { reason: String },
     /// A probe went well.
@@ -57,14 +57,14 @@ pub(super) enum Change {
 
 /// Why and since when a plugin is set aside.
 #[derive(Clone, Debug)]
-pub struct Aside {
+pub struct QuarantineStatus {
     pub since: Duration,
     /// Until the next probe; none where an operator must resume it.
     pub probe_in: Option<Duration>,
     pub reason: String,
 }
 
-impl Health {
+impl VersionHealth {
     pub(super) fn new(rules: Quarantine) -> Self {
         Self {
             state: AtomicU8::new(SERVES),
@@ -74,9 +74,9 @@ impl Health {
     }
 
     /// Whether a call may be made now.
-    pub(super) fn admit(&self, now: Instant) -> Option<Turn> {
+    pub(super) fn admit(&self, now: Instant) -> Option<CallAdmission> {
         if self.state.load(Ordering::Relaxed) == SERVES {
-            return Some(Turn::Serve);
+            return Some(CallAdmission::Serve);
         }
         let due = self.record.lock().probe_at.is_some_and(|at| now >= at);
         let probe = || {
@@ -84,26 +84,26 @@ impl Health {
             self.state
                 .compare_exchange(aside, probed, Ordering::AcqRel, Ordering::Relaxed)
         };
-        (due && probe().is_ok()).then_some(Turn::Probe)
+        (due && probe().is_ok()).then_some(CallAdmission::Probe)
     }
 
     /// Notes what a call came to.
     pub(super) fn ended(
         &self,
-        turn: Turn,
+        turn: CallAdmission,
         error: Option<&CallError>,
         now: Instant,
-    ) -> Option<Change> {
+    ) -> Option<HealthChange> {
         match (turn, error) {
-            (Turn::Serve, None) => None,
-            (Turn::Serve, Some(error)) if error.is_its_fault() => self.failed(error, now),
-            (Turn::Serve, Some(_)) => None,
-            (Turn::Probe, None) => self.healed(),
-            (Turn::Probe, Some(error)) if error.is_its_fault() => {
+            (CallAdmission::Serve, None) => None,
+            (CallAdmission::Serve, Some(error)) if error.is_its_fault() => self.failed(error, now),
+            (CallAdmission::Serve, Some(_)) => None,
+            (CallAdmission::Probe, None) => self.healed(),
+            (CallAdmission::Probe, Some(error)) if error.is_its_fault() => {
                 self.probe_failed(error, now);
                 None
             }
-            (Turn::Probe, Some(_)) => {
+            (CallAdmission::Probe, Some(_)) => {
                 self.given_up(turn);
                 None
             }
@@ -112,8 +112,8 @@ impl Health {
 
     /// A call ended that says nothing about the plugin: nobody waited for it any more. The
     /// next one may be the probe in the place of this one.
-    pub(super) fn given_up(&self, turn: Turn) {
-        if turn == Turn::Probe {
+    pub(super) fn given_up(&self, turn: CallAdmission) {
+        if turn == CallAdmission::Probe {
             let (probed, aside) = (PROBED, ASIDE);
             _ = self
                 .state
@@ -144,11 +144,11 @@ impl Health {
     }
 
     /// A probe went well. An operator's word since it began counts more.
-    fn healed(&self) -> Option<Change> {
+    fn healed(&self) -> Option<HealthChange> {
         let mut record = self.record.lock();
         self.is_probed().then(|| {
             self.serve(&mut record);
-            Change::Healed
+            HealthChange::Healed
         })
     }
 
@@ -156,8 +156,8 @@ impl Health {
         self.state.load(Ordering::Acquire) == PROBED
     }
 
-    fn serve(&self, record: &mut Record) {
-        *record = Record::default();
+    fn serve(&self, record: &mut HealthRecord) {
+        *record = HealthRecord::default();
         self.state.store(SERVES, Ordering::Release);
     }
 
@@ -171,17 +171,17 @@ impl Health {
     }
 
     /// Why and since when it is set aside.
-    pub(super) fn aside(&self, now: Instant) -> Option<Aside> {
+    pub(super) fn aside(&self, now: Instant) -> Option<QuarantineStatus> {
         let record = self.record.lock();
         let since = record.since.filter(|_| !self.serves())?;
-        Some(Aside {
+        Some(QuarantineStatus {
             since: now.saturating_duration_since(since),
             probe_in: record.probe_at.map(|at| at.saturating_duration_since(now)),
             reason: record.reason.clone(),
         })
     }
 
-    fn failed(&self, error: &CallError, now: Instant) -> Option<Change> {
+    fn failed(&self, error: &CallError, now: Instant) -> Option<HealthChange> {
         let Quarantine {
             failures: most,
             window,
@@ -200,7 +200,7 @@ impl Health {
         record.reason = format!("{most} calls failed within {window}, the last one: {error}");
         self.state.store(ASIDE, Ordering::Release);
         let reason = record.reason.clone();
-        Some(Change::Aside { reason })
+        Some(HealthChange::Aside { reason })
     }
 
     fn probe_failed(&self, error: &CallError, now: Instant) {
@@ -224,11 +224,11 @@ mod tests {
     use super::*;
     use crate::units;
 
-    fn health(failures: usize) -> Health {
-        Health::new(Quarantine {
+    fn health(failures: usize) -> VersionHealth {
+        VersionHealth::new(Quarantine {
             failures,
-            window: units::Duration::secs(10),
-            probe_after: units::Duration::secs(5),
+            window: units::ConfigDuration::secs(10),
+            probe_after: units::ConfigDuration::secs(5),
         })
     }
 
@@ -242,33 +242,36 @@ mod tests {
     fn failures_within_the_window_set_it_aside_and_a_good_probe_brings_it_back() {
         let (health, start) = (health(3), Instant::now());
         for second in [0, 11, 12] {
-            health.ended(Turn::Serve, Some(&TRAP), after(second, start));
-            assert_eq!(health.admit(after(second, start)), Some(Turn::Serve));
+            health.ended(CallAdmission::Serve, Some(&TRAP), after(second, start));
+            assert_eq!(
+                health.admit(after(second, start)),
+                Some(CallAdmission::Serve)
+            );
         }
-        health.ended(Turn::Serve, Some(&TRAP), after(13, start));
+        health.ended(CallAdmission::Serve, Some(&TRAP), after(13, start));
         assert_eq!(health.admit(after(17, start)), None);
-        assert_eq!(health.admit(after(18, start)), Some(Turn::Probe));
+        assert_eq!(health.admit(after(18, start)), Some(CallAdmission::Probe));
         assert_eq!(health.admit(after(18, start)), None, "one probe at a time");
-        health.ended(Turn::Probe, None, after(18, start));
-        assert_eq!(health.admit(after(18, start)), Some(Turn::Serve));
+        health.ended(CallAdmission::Probe, None, after(18, start));
+        assert_eq!(health.admit(after(18, start)), Some(CallAdmission::Serve));
     }
 
     #[test]
     fn a_probe_that_fails_makes_the_next_one_wait_longer() {
         let (health, start) = (health(1), Instant::now());
-        health.ended(Turn::Serve, Some(&TRAP), start);
-        assert_eq!(health.admit(after(5, start)), Some(Turn::Probe));
-        health.ended(Turn::Probe, Some(&TRAP), after(5, start));
+        health.ended(CallAdmission::Serve, Some(&TRAP), start);
+        assert_eq!(health.admit(after(5, start)), Some(CallAdmission::Probe));
+        health.ended(CallAdmission::Probe, Some(&TRAP), after(5, start));
         assert_eq!(health.admit(after(14, start)), None);
-        assert_eq!(health.admit(after(15, start)), Some(Turn::Probe));
+        assert_eq!(health.admit(after(15, start)), Some(CallAdmission::Probe));
     }
 
     #[test]
     fn being_busy_is_no_failure_and_zero_means_never() {
         let (busy, never, now) = (health(1), health(0), Instant::now());
-        busy.ended(Turn::Serve, Some(&CallError::Overloaded), now);
+        busy.ended(CallAdmission::Serve, Some(&CallError::Overloaded), now);
         assert!(busy.serves());
-        never.ended(Turn::Serve, Some(&TRAP), now);
+        never.ended(CallAdmission::Serve, Some(&TRAP), now);
         assert!(never.serves());
     }
 
@@ -279,30 +282,34 @@ mod tests {
         assert_eq!(health.admit(after(100_000, start)), None);
         assert!(health.aside(start).is_some());
         health.resume();
-        assert_eq!(health.admit(start), Some(Turn::Serve));
+        assert_eq!(health.admit(start), Some(CallAdmission::Serve));
         assert!(health.aside(start).is_none());
     }
 
     #[test]
     fn a_probe_that_nobody_waits_for_any_more_lets_the_next_call_be_one() {
         let (health, start) = (health(1), Instant::now());
-        health.ended(Turn::Serve, Some(&TRAP), start);
-        assert_eq!(health.admit(after(5, start)), Some(Turn::Probe));
-        health.given_up(Turn::Probe);
-        assert_eq!(health.admit(after(5, start)), Some(Turn::Probe));
-        health.ended(Turn::Probe, Some(&CallError::Overloaded), after(5, start));
-        assert_eq!(health.admit(after(5, start)), Some(Turn::Probe));
+        health.ended(CallAdmission::Serve, Some(&TRAP), start);
+        assert_eq!(health.admit(after(5, start)), Some(CallAdmission::Probe));
+        health.given_up(CallAdmission::Probe);
+        assert_eq!(health.admit(after(5, start)), Some(CallAdmission::Probe));
+        health.ended(
+            CallAdmission::Probe,
+            Some(&CallError::Overloaded),
+            after(5, start),
+        );
+        assert_eq!(health.admit(after(5, start)), Some(CallAdmission::Probe));
     }
 
     #[test]
     fn an_operators_word_counts_more_than_a_probe_under_way() {
         for error in [None, Some(&TRAP)] {
             let (health, start) = (health(1), Instant::now());
-            health.ended(Turn::Serve, Some(&TRAP), start);
+            health.ended(CallAdmission::Serve, Some(&TRAP), start);
             assert!(health.gave_out());
-            assert_eq!(health.admit(after(5, start)), Some(Turn::Probe));
+            assert_eq!(health.admit(after(5, start)), Some(CallAdmission::Probe));
             health.set_aside(after(5, start));
-            health.ended(Turn::Probe, error, after(6, start));
+            health.ended(CallAdmission::Probe, error, after(6, start));
             assert_eq!(health.admit(after(600, start)), None, "{error:?}");
             assert!(!health.gave_out());
         }

@@ -87,7 +87,7 @@ impl KeyNeeds {
 
     /// What the guest gets: [`Self::gather`]'s bytes, read again.
     pub fn decode(&self, gathered: &[u8]) -> KeyInputs {
-        let mut rest = Reader(gathered);
+        let mut rest = InputReader(gathered);
         KeyInputs {
             method: self.method.then(|| rest.text()),
             host: self.host.then(|| rest.text()),
@@ -141,9 +141,9 @@ fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// Reads what the functions above wrote.
-struct Reader<'a>(&'a [u8]);
+struct InputReader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl InputReader<'_> {
     fn byte(&mut self) -> u8 {
         let (first, rest) = self
             .0

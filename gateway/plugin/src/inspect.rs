@@ -9,14 +9,14 @@ use wasmtime::component::Component;
 
 use super::compile::Compiler;
 use super::config::{self, Capability};
-use super::error::{CallError, Cause};
+use super::error::{CallError, PluginFault};
 use super::guest::Guest;
 use super::wasi_http::HANDLER;
 use super::{Hook, Plugin, artifact, contract, engine};
 
 /// What a file says by its imports and exports.
 #[derive(Clone, Debug)]
-pub struct Anatomy {
+pub struct ComponentSummary {
     /// Of the file.
     pub bytes: usize,
     /// SHA-256 of the file, in hex.
@@ -33,7 +33,7 @@ pub struct Anatomy {
 
 /// What the YAML has to grant, by its imports.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Wants {
+pub struct RequiredGrants {
     /// Upstreams in `fetch`.
     pub fetch: bool,
     pub grant: Vec<Capability>,
@@ -54,10 +54,10 @@ pub async fn inspect(
     file: &Path,
     compiler: &Compiler,
     cache_dir: Option<&Path>,
-) -> Result<Anatomy, Cause> {
+) -> Result<ComponentSummary, PluginFault> {
     let wasm: Arc<[u8]> = artifact::read(file)?.into();
-    let engine = engine::start(&BTreeMap::<String, config::Plugin>::new())
-        .map_err(|e| Cause::Engine(format!("{e:#}")))?;
+    let engine = engine::start(&BTreeMap::<String, config::PluginConfig>::new())
+        .map_err(|e| PluginFault::Engine(format!("{e:#}")))?;
     let component: Component = artifact::compile(&engine, compiler, &wasm, cache_dir).await?;
     let ty = component.component_type();
     let imports: Vec<String> = ty.imports(&engine).map(|(name, _)| name.into()).collect();
@@ -67,7 +67,7 @@ pub async fn inspect(
         Hook::Load if handles_http => true,
         hook => exports.iter().any(|name| name == contract::interface(hook)),
     };
-    Ok(Anatomy {
+    Ok(ComponentSummary {
         bytes: wasm.len(),
         sha256: artifact::digest(&wasm),
         is_component: !artifact::is_core_module(&wasm),
@@ -78,9 +78,9 @@ pub async fn inspect(
     })
 }
 
-impl Anatomy {
+impl ComponentSummary {
     /// What the YAML has to grant for these imports.
-    pub fn wants(&self) -> Wants {
+    pub fn wants(&self) -> RequiredGrants {
         let imports = |name: &str| self.imports.iter().any(|import| import == name);
         let by_name = [
             (contract::KV, Capability::Kv),
@@ -89,7 +89,7 @@ impl Anatomy {
         ];
         let grant = by_name.into_iter().filter(|(name, _)| imports(name));
         let wasi = |prefix: &str| self.imports.iter().any(|name| name.starts_with(prefix));
-        Wants {
+        RequiredGrants {
             fetch: imports(contract::FETCH) || wasi("wasi:http/outgoing-handler"),
             grant: grant.map(|(_, capability)| capability).collect(),
             wasi: wasi("wasi:") && !self.handles_http,

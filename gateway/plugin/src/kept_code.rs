@@ -26,8 +26,8 @@ const LEFT_BEHIND: Duration = Duration::from_secs(3_600);
 /// Names content and engine, so that neither a changed plugin nor another version of
 /// the gateway finds the file.
 pub(super) fn file_name(engine: &Engine, wasm: &[u8]) -> String {
-    struct Sha(Sha256);
-    impl Hasher for Sha {
+    struct ShaHasher(Sha256);
+    impl Hasher for ShaHasher {
         fn finish(&self) -> u64 {
             0
         }
@@ -35,7 +35,7 @@ pub(super) fn file_name(engine: &Engine, wasm: &[u8]) -> String {
             self.0.update(bytes);
         }
     }
-    let mut sha = Sha(Sha256::new());
+    let mut sha = ShaHasher(Sha256::new());
     sha.write(wasm);
     engine.precompile_compatibility_hash().hash(&mut sha);
     format!("{:x}.{CODE}", sha.0.finalize())
@@ -108,8 +108,8 @@ fn part_name(file: &Path) -> PathBuf {
 pub(super) fn load(engine: &Engine, file: &Path) -> Option<Component> {
     let mut stored = match OwnFile::open(file) {
         Ok(stored) => stored,
-        Err(Distrust::Missing) => return None,
-        Err(Distrust::Open(path)) => {
+        Err(UntrustedFile::Missing) => return None,
+        Err(UntrustedFile::Open(path)) => {
             tracing::warn!(
                 file = %file.display(),
                 open = %path.display(),
@@ -138,7 +138,7 @@ pub(super) fn made_by_compiler(engine: &Engine, code: &[u8]) -> wasmtime::Result
 struct OwnFile(fs::File);
 
 /// Why a file is not taken for our own.
-enum Distrust {
+enum UntrustedFile {
     Missing,
     /// Another user may write this, or rename what is in it.
     Open(PathBuf),
@@ -147,19 +147,19 @@ enum Distrust {
 impl OwnFile {
     /// Opens the file without following a link, and checks it, its folder and every folder
     /// above: whoever may write into one of them could replace what lies below.
-    fn open(file: &Path) -> Result<Self, Distrust> {
-        let missing = |_| Distrust::Missing;
+    fn open(file: &Path) -> Result<Self, UntrustedFile> {
+        let missing = |_| UntrustedFile::Missing;
         let no_link = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
         let mut options = fs::OpenOptions::new();
         let opened = options.read(true).custom_flags(no_link).open(file);
         let opened = opened.map_err(missing)?;
-        let folder = file.parent().ok_or(Distrust::Missing)?;
+        let folder = file.parent().ok_or(UntrustedFile::Missing)?;
         let folder = folder.canonicalize().map_err(missing)?;
         let own =
             |metadata: &fs::Metadata| metadata.uid() == geteuid() && metadata.mode() & 0o077 == 0;
         let metadata = opened.metadata().map_err(missing)?;
         if !(metadata.is_file() && own(&metadata)) {
-            return Err(Distrust::Open(file.to_owned()));
+            return Err(UntrustedFile::Open(file.to_owned()));
         }
         for (depth, above) in folder.ancestors().enumerate() {
             let metadata = fs::metadata(above).map_err(missing)?;
@@ -168,7 +168,7 @@ impl OwnFile {
                 _ => is_closed_to_others(&metadata),
             };
             if !is_trusted {
-                return Err(Distrust::Open(above.to_owned()));
+                return Err(UntrustedFile::Open(above.to_owned()));
             }
         }
         Ok(Self(opened))

@@ -7,8 +7,8 @@ use std::time::Instant;
 use http::request::Parts;
 
 use super::error::CallError;
-use super::guest::{Blueprint, Guest};
-use super::local::{self, Slot};
+use super::guest::{Guest, GuestBlueprint};
+use super::local::{self, ThreadSlot};
 use super::manifest::KeyNeeds;
 use super::{Hook, KeyDecision, calls, check};
 
@@ -16,12 +16,12 @@ use super::{Hook, KeyDecision, calls, check};
 const MAX_TOLD: usize = 512;
 
 /// The key hook of one version of a plugin.
-pub(super) struct Keys {
-    pub(super) blueprint: Arc<Blueprint>,
+pub(super) struct KeyHook {
+    pub(super) blueprint: Arc<GuestBlueprint>,
     pub(super) needs: KeyNeeds,
 }
 
-impl Keys {
+impl KeyHook {
     /// The decision for a request, from memory or from the guest.
     pub(super) fn derive(
         &self,
@@ -35,7 +35,7 @@ impl Keys {
 
     fn derive_in(
         &self,
-        slot: &mut Slot,
+        slot: &mut ThreadSlot,
         (request, host): (&Parts, &str),
     ) -> Result<Arc<KeyDecision>, CallError> {
         slot.inputs.clear();
@@ -65,7 +65,7 @@ impl Keys {
     #[cold]
     fn checked(
         &self,
-        slot: &mut Slot,
+        slot: &mut ThreadSlot,
         known: Arc<KeyDecision>,
         request: (&Parts, &str),
     ) -> Arc<KeyDecision> {
@@ -111,11 +111,11 @@ impl Keys {
     }
 
     /// The inputs of the call that failed last, for people.
-    fn inputs(&self, slot: &Slot, (request, host): (&Parts, &str)) -> serde_json::Value {
+    fn inputs(&self, slot: &ThreadSlot, (request, host): (&Parts, &str)) -> serde_json::Value {
         calls::key(request, host, &self.needs.decode(&slot.inputs))
     }
 
-    fn call(&self, slot: &mut Slot) -> Result<KeyDecision, CallError> {
+    fn call(&self, slot: &mut ThreadSlot) -> Result<KeyDecision, CallError> {
         let timeout = (Hook::Key, self.blueprint.limits.key_timeout);
         let inputs = (self.needs.decode(&slot.inputs),);
         let derive = |guest: &Guest| guest.derive;

@@ -22,7 +22,7 @@ const ENTRY_COST: usize = 128;
 const LARGEST: usize = 16;
 
 /// The store of one plugin.
-pub(super) struct Kv {
+pub(super) struct KvStore {
     entries: Cache<Arc<str>, HeldValue>,
     max_value: usize,
 }
@@ -34,9 +34,9 @@ struct HeldValue {
 }
 
 /// Each entry has the time that its guest gave it.
-struct Lives;
+struct KvExpiry;
 
-impl Expiry<Arc<str>, HeldValue> for Lives {
+impl Expiry<Arc<str>, HeldValue> for KvExpiry {
     fn expire_after_create(&self, _: &Arc<str>, held: &HeldValue, _: Instant) -> Option<Duration> {
         held.ttl
     }
@@ -52,7 +52,7 @@ impl Expiry<Arc<str>, HeldValue> for Lives {
     }
 }
 
-impl Kv {
+impl KvStore {
     /// A store of this many bytes.
     pub(super) fn new(bytes: usize) -> Self {
         let weigh = |key: &Arc<str>, held: &HeldValue| {
@@ -62,7 +62,7 @@ impl Kv {
             entries: Cache::builder()
                 .max_capacity(bytes as u64)
                 .weigher(weigh)
-                .expire_after(Lives)
+                .expire_after(KvExpiry)
                 .build(),
             max_value: bytes / LARGEST,
         }
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_value_is_there_for_its_time_and_within_its_bounds() {
-        let kv = Kv::new(64 << 10);
+        let kv = KvStore::new(64 << 10);
         assert!(kv.set("a", b"1".to_vec(), None).is_ok());
         assert!(kv.set("b", b"2".to_vec(), Some(Duration::ZERO)).is_ok());
         assert_eq!(kv.get("a").as_deref(), Some(&b"1"[..]));
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn it_holds_no_more_than_it_may() {
-        let kv = Kv::new(64 << 10);
+        let kv = KvStore::new(64 << 10);
         for n in 0..1_000 {
             assert!(kv.set(&n.to_string(), vec![0; 1_000], None).is_ok());
         }

@@ -1,7 +1,7 @@
 //! Sandboxed WASM plugins: they derive cache keys (`key`), load what is missing (`load`),
 //! and look at requests and responses. The contract is WIT, in `plugin-sdk/wit`.
 //!
-//! [`Plugins::load`] compiles and checks; [`Plugin::key`] and its like call. A plugin
+//! [`PluginSet::load`] compiles and checks; [`PluginConfig::key`] and its like call. A plugin
 //! returns a decision and does nothing else: `proxy` acts on it. Inside:
 //! - making: `setup`, `artifact` (file to code), `bounds` (what a file may be made of),
 //!   `compile` (in a process of its own), `kept_code`, `contract` (imports and exports),
@@ -83,14 +83,14 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 
 use meter::TotalMemory;
-use setup::{Job, Workshop};
-use swap::{By, Versions};
-use version::Version;
+use setup::{PluginContext, VersionFactory};
+use swap::{PluginVersions, ReloadInitiator};
+use version::PluginVersion;
 
 use crate::units::ByteSize;
 
 pub use bindings::types;
-pub use bounds::{OverLimit, Part};
+pub use bounds::{CodeBound, OverLimit};
 pub use calls::FailedCall;
 pub use compile::Compiler;
 pub use contract::PACKAGE as CONTRACT;
@@ -98,28 +98,28 @@ pub use decision::{
     HeaderChange, KeyDecision, LoadDecision, LoadedResponse, RequestDecision, ResponseChange,
 };
 pub use declared::KeyRules;
-pub use error::{CallError, CallErrorKind, Cause, LoadError};
-pub use fetch::{Fetch, FetchCall, FetchError};
-pub use heads::Head;
-pub use health::Aside;
+pub use error::{CallError, CallErrorKind, LoadError, PluginFault};
+pub use fetch::{FetchCall, FetchError, UpstreamFetcher};
+pub use heads::HookRequest;
+pub use health::QuarantineStatus;
 pub use hook::Hook;
-pub use inspect::{Anatomy, LiveInstances, Wants, inspect};
+pub use inspect::{ComponentSummary, LiveInstances, RequiredGrants, inspect};
 pub use load::LoadRequest;
 pub use manifest::{HeaderNeed, KeyNeeds, Manifest, QueryNeed};
 pub use metrics::PluginFamilies;
 pub use names::NamePattern;
-pub use reads::Reads;
-pub use seen::{Field, RequestReads};
-pub use swap::{GaveWay, Reloaded};
+pub use reads::DeclaredReads;
+pub use seen::{RequestReads, SeenField};
+pub use swap::{GaveWay, PluginReloadOutcome};
 
 /// The plugins of one configuration.
 #[derive(Default)]
-pub struct Plugins {
+pub struct PluginSet {
     by_name: BTreeMap<String, Arc<Plugin>>,
 }
 
 /// What plugins need of the program around them.
-pub struct Options<'a> {
+pub struct PluginHostOptions<'a> {
     /// The folder that `file` is relative to: that of the YAML.
     pub base: PathBuf,
     /// Where compiled code is kept; made when it is missing. It must be the process's
@@ -130,7 +130,7 @@ pub struct Options<'a> {
     /// Linear memory of all instances together.
     pub max_total_memory: ByteSize,
     /// Sends a plugin's requests.
-    pub fetch: Fetch,
+    pub fetch: UpstreamFetcher,
     /// URLs of the targets of each upstream.
     pub upstreams: BTreeMap<String, Vec<String>>,
     pub families: &'a PluginFamilies,
@@ -138,12 +138,12 @@ pub struct Options<'a> {
 
 /// One plugin, whose versions may change while it is called.
 pub struct Plugin {
-    versions: Arc<Versions>,
+    versions: Arc<PluginVersions>,
 }
 
 /// How a plugin is, for people.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct PluginStatus {
     /// Its name in the YAML.
     pub plugin: String,
     /// The version that serves: grows with each that is loaded.
@@ -161,17 +161,17 @@ pub struct Report {
     /// Keys that were other ones when they were derived again, of all versions.
     pub impure: u64,
     /// Some: it is set aside.
-    pub aside: Option<Aside>,
+    pub aside: Option<QuarantineStatus>,
     /// The version that failed, where the one before it serves again.
     pub gave_way: Option<GaveWay>,
 }
 
-impl Plugins {
+impl PluginSet {
     /// Reads, compiles, checks and starts every plugin, side by side. One that is bad fails
     /// all, with its name and the reason, and leaves nothing behind.
     pub async fn load(
-        configs: &BTreeMap<String, config::Plugin>,
-        options: Options<'_>,
+        configs: &BTreeMap<String, config::PluginConfig>,
+        options: PluginHostOptions<'_>,
     ) -> Result<Self, LoadError> {
         let general = |cause| LoadError {
             plugin: configs.keys().cloned().collect::<Vec<_>>().join("`, `"),
@@ -181,8 +181,8 @@ impl Plugins {
             return Ok(Self::default());
         }
         let engine =
-            engine::start(configs).map_err(|e| general(Cause::Engine(format!("{e:#}"))))?;
-        let workshop = Arc::new(Workshop {
+            engine::start(configs).map_err(|e| general(PluginFault::Engine(format!("{e:#}"))))?;
+        let workshop = Arc::new(VersionFactory {
             engine,
             families: options.families.clone(),
             base: options.base,
@@ -193,13 +193,13 @@ impl Plugins {
             upstreams: options.upstreams,
             threads: Mutex::default(),
         });
-        let make = async |(name, config): (&String, &config::Plugin)| {
-            let (job, workshop) = (Job::new(name, config), Arc::clone(&workshop));
+        let make = async |(name, config): (&String, &config::PluginConfig)| {
+            let (job, workshop) = (PluginContext::new(name, config), Arc::clone(&workshop));
             let seen = job.look(&workshop);
             let wasm = workshop.read(&job).await?;
             let first = workshop.make(&job, wasm).await?;
             Ok(Plugin {
-                versions: Arc::new(Versions::new(job, workshop, first, seen)),
+                versions: Arc::new(PluginVersions::new(job, workshop, first, seen)),
             })
         };
         let making = join_all(configs.iter().map(make)).await;
@@ -285,7 +285,7 @@ impl Plugin {
     ///
     /// # Errors
     /// As [`key`](Self::key).
-    pub fn on_request(&self, head: Head<'_>) -> Result<RequestDecision, CallError> {
+    pub fn on_request(&self, head: HookRequest<'_>) -> Result<RequestDecision, CallError> {
         let version = self.versions.current.load();
         match &version.heads {
             Some(heads) => self.judged(&version, heads.on_request(head)),
@@ -300,7 +300,7 @@ impl Plugin {
     /// As [`key`](Self::key).
     pub fn on_response(
         &self,
-        head: Head<'_>,
+        head: HookRequest<'_>,
         status: StatusCode,
         headers: &HeaderMap,
     ) -> Result<Option<ResponseChange>, CallError> {
@@ -330,7 +330,7 @@ impl Plugin {
     }
 
     /// Whether the key that it derives depends on this.
-    pub fn keys_by(&self, field: &Field) -> bool {
+    pub fn keys_by(&self, field: &SeenField) -> bool {
         let version = self.versions.current.load();
         match &version.manifest.declarative {
             Some(rules) => rules.covers(field),
@@ -339,13 +339,13 @@ impl Plugin {
     }
 
     /// Whether its hooks other than `key` are shown this of a request, as its manifest says.
-    pub fn reads(&self, field: &Field) -> bool {
+    pub fn reads(&self, field: &SeenField) -> bool {
         let version = self.versions.current.load();
         let reads = &version.manifest.reads;
         match field {
-            Field::Header(name) => reads.reads_header(name),
-            Field::Cookie(name) => reads.reads_header(&COOKIE) || reads.reads_cookie(name),
-            Field::Parameter(_) => true,
+            SeenField::Header(name) => reads.reads_header(name),
+            SeenField::Cookie(name) => reads.reads_header(&COOKIE) || reads.reads_cookie(name),
+            SeenField::Parameter(_) => true,
         }
     }
 
@@ -354,7 +354,7 @@ impl Plugin {
     pub fn sees_more_than_urls(&self) -> bool {
         let config = &self.versions.job.config;
         let reads = &self.versions.current.load().manifest.reads;
-        !config.grant.is_empty() || config.wasi == config::Wasi::Minimal || !reads.is_empty()
+        !config.grant.is_empty() || config.wasi == config::WasiAccess::Minimal || !reads.is_empty()
     }
 
     /// What its loader would see of a request, as far as its manifest says.
@@ -402,7 +402,7 @@ impl Plugin {
 
     fn judged<T>(
         &self,
-        version: &Arc<Version>,
+        version: &Arc<PluginVersion>,
         answer: Result<T, CallError>,
     ) -> Result<T, CallError> {
         if answer.is_err() {
@@ -416,8 +416,8 @@ impl Plugin {
     ///
     /// # Errors
     /// When that can't serve; what served goes on.
-    pub async fn reload(&self) -> Result<Reloaded, LoadError> {
-        self.versions.reload(By::Operator).await
+    pub async fn reload(&self) -> Result<PluginReloadOutcome, LoadError> {
+        self.versions.reload(ReloadInitiator::Operator).await
     }
 
     /// Sets the version that serves aside until [`resume`](Self::resume), or until
@@ -442,10 +442,10 @@ impl Plugin {
     }
 
     /// How it is.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> PluginStatus {
         let version = self.versions.current.load();
         let hooks = Hook::ALL.into_iter().filter(|hook| version.has(*hook));
-        Report {
+        PluginStatus {
             plugin: self.name().to_owned(),
             number: version.identity().number,
             name: version.manifest.name.clone(),

@@ -16,12 +16,12 @@ use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::bindings::types;
-use super::engine::{Loaders, TICK};
+use super::engine::{LoaderThreads, TICK};
 use super::error::CallError;
-use super::fetch::Fetches;
-use super::guest::{Blueprint, Guest, GuestState};
-use super::health::Turn;
-use super::reads::Reads;
+use super::fetch::FetchAllowance;
+use super::guest::{Guest, GuestBlueprint, GuestState};
+use super::health::CallAdmission;
+use super::reads::DeclaredReads;
 use super::seen::RequestReads;
 use super::{Hook, LoadDecision, calls, check, wasi_http};
 use crate::http::forward;
@@ -49,26 +49,26 @@ pub struct LoadRequest {
 
 /// The load hook of one plugin.
 pub(super) struct Loader {
-    pub(super) blueprint: Arc<Blueprint>,
-    reads: Reads,
-    threads: Arc<Loaders>,
+    pub(super) blueprint: Arc<GuestBlueprint>,
+    reads: DeclaredReads,
+    threads: Arc<LoaderThreads>,
     /// What a fresh call may fetch.
-    fetches: Fetches,
+    fetches: FetchAllowance,
     /// Instances that wait for work; the youngest is used first.
     idle: Mutex<Vec<Guest>>,
     permits: Arc<Semaphore>,
 }
 
 /// A call whose end is counted, also where the caller goes away.
-struct Underway<'a> {
+struct LoadInProgress<'a> {
     loader: &'a Loader,
     request: &'a LoadRequest,
     /// Taken when it has ended.
-    turn: Option<Turn>,
+    turn: Option<CallAdmission>,
     started: Instant,
 }
 
-impl Underway<'_> {
+impl LoadInProgress<'_> {
     fn ended<T>(&mut self, answer: &Result<T, CallError>) {
         if let Some(turn) = self.turn.take() {
             let (loader, request) = (self.loader, self.request);
@@ -79,7 +79,7 @@ impl Underway<'_> {
     }
 }
 
-impl Drop for Underway<'_> {
+impl Drop for LoadInProgress<'_> {
     fn drop(&mut self) {
         // The caller's patience may end a moment before the call's own deadline is noticed.
         if Instant::now() >= self.request.deadline {
@@ -92,10 +92,10 @@ impl Drop for Underway<'_> {
 
 impl Loader {
     pub(super) fn new(
-        blueprint: Arc<Blueprint>,
-        reads: Reads,
-        threads: Arc<Loaders>,
-        fetches: Fetches,
+        blueprint: Arc<GuestBlueprint>,
+        reads: DeclaredReads,
+        threads: Arc<LoaderThreads>,
+        fetches: FetchAllowance,
     ) -> Arc<Self> {
         let permits = blueprint.limits.max_concurrent.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
@@ -114,7 +114,7 @@ impl Loader {
         request: LoadRequest,
     ) -> Result<(LoadDecision, RequestReads), CallError> {
         let request = Arc::new(request);
-        let mut call = Underway {
+        let mut call = LoadInProgress {
             loader: self,
             request: &request,
             turn: Some(self.blueprint.admit(Hook::Load)?),

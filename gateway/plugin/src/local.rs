@@ -14,31 +14,31 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc};
 
-use super::config::Limits;
+use super::config::PluginLimits;
 use super::error::CallError;
-use super::guest::{Blueprint, Guest};
+use super::guest::{Guest, GuestBlueprint};
 use super::memo::Memo;
 use super::{Hook, KeyDecision};
-use crate::units::Duration;
+use crate::units::ConfigDuration;
 
 /// Grows when a version goes, so that threads know when to sweep.
 static GONE: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    static SLOTS: RefCell<Slots> = const { RefCell::new(Slots { swept: 0, slots: Vec::new() }) };
+    static SLOTS: RefCell<ThreadSlots> = const { RefCell::new(ThreadSlots { swept: 0, slots: Vec::new() }) };
 }
 
 /// What one thread holds, for all plugins.
-struct Slots {
+struct ThreadSlots {
     /// `GONE` when it was last swept.
     swept: u64,
-    slots: Vec<Slot>,
+    slots: Vec<ThreadSlot>,
 }
 
 /// What one thread holds for one version of a plugin.
-pub(super) struct Slot {
-    version: Weak<Blueprint>,
-    place: Arc<Place>,
+pub(super) struct ThreadSlot {
+    version: Weak<GuestBlueprint>,
+    place: Arc<InstancePlace>,
     pub(super) memo: Memo<KeyDecision>,
     /// The inputs of the current request; kept so that a look-up allocates nothing.
     pub(super) inputs: Vec<u8>,
@@ -47,16 +47,16 @@ pub(super) struct Slot {
 }
 
 /// Where a thread keeps its instance of one version between two calls.
-type Place = Mutex<Option<Guest>>;
+type InstancePlace = Mutex<Option<Guest>>;
 
 /// The places of all threads for one version.
 #[derive(Default)]
-pub(super) struct Places(Mutex<Vec<Weak<Place>>>);
+pub(super) struct InstancePlaces(Mutex<Vec<Weak<InstancePlace>>>);
 
-impl Places {
+impl InstancePlaces {
     /// One more; those of threads that are gone make room.
-    fn open(&self) -> Arc<Place> {
-        let place = Arc::new(Place::default());
+    fn open(&self) -> Arc<InstancePlace> {
+        let place = Arc::new(InstancePlace::default());
         let mut places = self.0.lock();
         places.retain(|place| place.strong_count() > 0);
         places.push(Arc::downgrade(&place));
@@ -80,28 +80,28 @@ pub(super) fn sweep() {
 }
 
 /// Runs `work` with what this thread holds for a version.
-pub(super) fn with<R>(version: &Arc<Blueprint>, work: impl FnOnce(&mut Slot) -> R) -> R {
+pub(super) fn with<R>(version: &Arc<GuestBlueprint>, work: impl FnOnce(&mut ThreadSlot) -> R) -> R {
     SLOTS.with_borrow_mut(|slots| work(slots.of(version)))
 }
 
-impl Slots {
-    fn of(&mut self, version: &Arc<Blueprint>) -> &mut Slot {
+impl ThreadSlots {
+    fn of(&mut self, version: &Arc<GuestBlueprint>) -> &mut ThreadSlot {
         let gone = GONE.load(Ordering::Relaxed);
         if self.swept != gone {
-            self.slots.retain(Slot::is_needed);
+            self.slots.retain(ThreadSlot::is_needed);
             self.swept = gone;
         }
-        let here = |slot: &Slot| std::ptr::eq(slot.version.as_ptr(), Arc::as_ptr(version));
+        let here = |slot: &ThreadSlot| std::ptr::eq(slot.version.as_ptr(), Arc::as_ptr(version));
         let at = self.slots.iter().position(here).unwrap_or_else(|| {
-            self.slots.push(Slot::new(version));
+            self.slots.push(ThreadSlot::new(version));
             self.slots.len() - 1
         });
         &mut self.slots[at]
     }
 }
 
-impl Slot {
-    fn new(version: &Arc<Blueprint>) -> Self {
+impl ThreadSlot {
+    fn new(version: &Arc<GuestBlueprint>) -> Self {
         let entries = usize::try_from(version.limits.memo_entries).unwrap_or(usize::MAX);
         Self {
             version: Arc::downgrade(version),
@@ -113,7 +113,7 @@ impl Slot {
     }
 
     /// Counts an answer from memory; whether it is this one's turn to be checked.
-    pub(super) fn is_sampled(&mut self, limits: &Limits) -> bool {
+    pub(super) fn is_sampled(&mut self, limits: &PluginLimits) -> bool {
         self.unchecked -= 1;
         let due = self.unchecked == 0;
         if due {
@@ -131,8 +131,8 @@ impl Slot {
     /// answer. An instance whose answer does not pass is thrown away like one that trapped.
     pub(super) fn call<P, R, T>(
         &mut self,
-        version: &Blueprint,
-        (hook, timeout): (Hook, Duration),
+        version: &GuestBlueprint,
+        (hook, timeout): (Hook, ConfigDuration),
         function: impl FnOnce(&Guest) -> Option<TypedFunc<P, (R,)>>,
         inputs: P,
         check: impl FnOnce(R) -> Result<T, CallError>,
@@ -153,7 +153,7 @@ impl Slot {
         let answer = check(guest.call(function, inputs)?)?;
         if !guest.is_worn_out(&version.limits) {
             let mut place = self.place.lock();
-            // Under the lock: see `Places::clear`.
+            // Under the lock: see `InstancePlaces::clear`.
             if !version.is_retired() {
                 *place = Some(guest);
             }
@@ -164,7 +164,7 @@ impl Slot {
 
 /// A fresh instance. Where there is no memory for it, those that wait on all threads give theirs
 /// to the next.
-fn started(version: &Blueprint) -> Result<Guest, CallError> {
+fn started(version: &GuestBlueprint) -> Result<Guest, CallError> {
     let started = version.start().map_err(CallError::from);
     if let Err(CallError::TotalMemory(_)) = started {
         version.places.clear();
@@ -173,7 +173,7 @@ fn started(version: &Blueprint) -> Result<Guest, CallError> {
 }
 
 /// Answers from memory for one that is checked.
-fn sampled(limits: &Limits) -> u64 {
+fn sampled(limits: &PluginLimits) -> u64 {
     match limits.sample_every {
         // Never, within the life of any thread.
         0 => u64::MAX,

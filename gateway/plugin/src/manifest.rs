@@ -5,10 +5,10 @@ use http::header::COOKIE;
 
 use super::bindings::types;
 use super::declared::KeyRules;
-use super::error::Cause;
+use super::error::PluginFault;
 use super::names::{self, NamePattern};
-use super::reads::Reads;
-use super::seen::Field;
+use super::reads::DeclaredReads;
+use super::seen::SeenField;
 
 /// Bytes of a name or version.
 const MAX_NAME: usize = 64;
@@ -27,7 +27,7 @@ pub struct Manifest {
     /// The key that the gateway derives without calling it.
     pub declarative: Option<KeyRules>,
     /// What its other hooks see of a request's headers.
-    pub reads: Reads,
+    pub reads: DeclaredReads,
 }
 
 /// The parts of a request that a key is made of.
@@ -58,7 +58,7 @@ pub enum HeaderNeed {
 
 impl Manifest {
     /// Checks what a guest returned.
-    pub fn read(given: types::Manifest) -> Result<Self, Cause> {
+    pub fn read(given: types::Manifest) -> Result<Self, PluginFault> {
         let printable = |s: &str| s.len() <= MAX_NAME && !s.chars().any(char::is_control);
         if given.name.is_empty() || !printable(&given.name) || !printable(&given.version) {
             return Err(bad(
@@ -70,7 +70,7 @@ impl Manifest {
             version: given.version,
             needs: KeyNeeds::read(given.inputs)?,
             declarative: given.declarative.map(KeyRules::read).transpose()?,
-            reads: Reads::read(&given.reads)?,
+            reads: DeclaredReads::read(&given.reads)?,
         })
     }
 }
@@ -87,12 +87,14 @@ impl HeaderNeed {
 
 impl KeyNeeds {
     /// Whether this is among them.
-    pub(super) fn covers(&self, field: &Field) -> bool {
+    pub(super) fn covers(&self, field: &SeenField) -> bool {
         let header = |name| self.headers.iter().any(|need| need.matches(name));
         match field {
-            Field::Header(name) => header(name),
-            Field::Cookie(name) => header(&COOKIE) || self.cookies.iter().any(|n| n.matches(name)),
-            Field::Parameter(piece) => match &self.query {
+            SeenField::Header(name) => header(name),
+            SeenField::Cookie(name) => {
+                header(&COOKIE) || self.cookies.iter().any(|n| n.matches(name))
+            }
+            SeenField::Parameter(piece) => match &self.query {
                 QueryNeed::None => false,
                 QueryNeed::Whole => true,
                 QueryNeed::Parameters(wanted) => {
@@ -115,7 +117,7 @@ impl KeyNeeds {
         }
     }
 
-    fn read(given: types::KeyNeeds) -> Result<Self, Cause> {
+    fn read(given: types::KeyNeeds) -> Result<Self, PluginFault> {
         Ok(Self {
             method: given.method,
             host: given.host,
@@ -132,12 +134,12 @@ impl KeyNeeds {
 }
 
 /// Reads a list of names of parameters or cookies.
-pub(super) fn patterns(names: &[String]) -> Result<Vec<NamePattern>, Cause> {
+pub(super) fn patterns(names: &[String]) -> Result<Vec<NamePattern>, PluginFault> {
     read_all(names, NamePattern::parse)
 }
 
 /// Reads a list of names of headers.
-pub(super) fn headers(names: &[String]) -> Result<Vec<HeaderNeed>, Cause> {
+pub(super) fn headers(names: &[String]) -> Result<Vec<HeaderNeed>, PluginFault> {
     read_all(names, |name| match NamePattern::parse(name)? {
         NamePattern::Exact(name) => HeaderName::from_bytes(name.as_bytes())
             .ok()
@@ -146,7 +148,7 @@ pub(super) fn headers(names: &[String]) -> Result<Vec<HeaderNeed>, Cause> {
     })
 }
 
-fn read_all<T>(names: &[String], read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Cause> {
+fn read_all<T>(names: &[String], read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, PluginFault> {
     if names.len() > MAX_NAMES {
         return Err(bad(&format!(
             "a list has {} names; at most {MAX_NAMES} are accepted",
@@ -159,6 +161,6 @@ fn read_all<T>(names: &[String], read: impl Fn(&str) -> Option<T>) -> Result<Vec
         .collect()
 }
 
-fn bad(what: &str) -> Cause {
-    Cause::Manifest(what.to_owned())
+fn bad(what: &str) -> PluginFault {
+    PluginFault::Manifest(what.to_owned())
 }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 /// Mean size of inputs that the bound in bytes allows for.
 const MEAN_INPUT: usize = 512;
 
-type Remembered<V> = std::collections::HashMap<Box<[u8]>, Arc<V>, foldhash::fast::RandomState>;
+type MemoMap<V> = std::collections::HashMap<Box<[u8]>, Arc<V>, foldhash::fast::RandomState>;
 
 /// A bounded map from inputs to answers.
 pub(super) struct Memo<V> {
-    young: Remembered<V>,
-    old: Remembered<V>,
+    young: MemoMap<V>,
+    old: MemoMap<V>,
     young_bytes: usize,
     /// Entries of one generation.
     capacity: usize,
@@ -26,8 +26,8 @@ impl<V> Memo<V> {
     pub(super) fn new(entries: usize) -> Self {
         let capacity = entries.div_ceil(2);
         Self {
-            young: Remembered::default(),
-            old: Remembered::default(),
+            young: MemoMap::default(),
+            old: MemoMap::default(),
             young_bytes: 0,
             capacity,
         }

@@ -14,7 +14,7 @@ use crate::units::ByteSize;
 /// Ends a guest that wants too much.
 #[derive(Debug, thiserror::Error)]
 #[error("out of memory")]
-struct Exceeded;
+struct OutOfMemory;
 
 /// The linear memory of the instances of all plugins.
 pub(super) struct TotalMemory {
@@ -54,7 +54,7 @@ impl TotalMemory {
 const SCARCE: usize = 4;
 
 /// Counts the linear memory of one instance, until it is dropped.
-pub(super) struct Memory {
+pub(super) struct InstanceMemory {
     pub(super) used: usize,
     limit: usize,
     pub(super) total: Arc<TotalMemory>,
@@ -62,7 +62,7 @@ pub(super) struct Memory {
     pub(super) exceeded: Option<CallError>,
 }
 
-impl Memory {
+impl InstanceMemory {
     pub(super) fn new(limit: usize, total: Arc<TotalMemory>) -> Self {
         Self {
             used: 0,
@@ -74,17 +74,17 @@ impl Memory {
 
     fn exceed(&mut self, why: CallError) -> wasmtime::Result<bool> {
         self.exceeded = Some(why);
-        Err(wasmtime::Error::new(Exceeded))
+        Err(wasmtime::Error::new(OutOfMemory))
     }
 }
 
-impl Drop for Memory {
+impl Drop for InstanceMemory {
     fn drop(&mut self) {
         self.total.give_back(self.used);
     }
 }
 
-impl ResourceLimiter for Memory {
+impl ResourceLimiter for InstanceMemory {
     fn memory_growing(
         &mut self,
         current: usize,
@@ -124,16 +124,16 @@ impl ResourceLimiter for Memory {
 }
 
 /// One in the gauge of live instances, until it is dropped.
-pub(super) struct Live(IntGauge);
+pub(super) struct InstanceGauge(IntGauge);
 
-impl Live {
+impl InstanceGauge {
     pub(super) fn new(instances: &IntGauge) -> Self {
         instances.inc();
         Self(instances.clone())
     }
 }
 
-impl Drop for Live {
+impl Drop for InstanceGauge {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -29,8 +29,8 @@ pub struct PluginFamilies {
 }
 
 /// The metrics of one plugin.
-pub(super) struct Metrics {
-    calls: [Calls; Hook::ALL.len()],
+pub(super) struct PluginMetrics {
+    calls: [HookMetrics; Hook::ALL.len()],
     pub(super) instances: IntGauge,
     pub(super) memo_hits: IntCounter,
     pub(super) memo_misses: IntCounter,
@@ -39,7 +39,7 @@ pub(super) struct Metrics {
 }
 
 /// The metrics of one hook of one plugin.
-struct Calls {
+struct HookMetrics {
     ok: IntCounter,
     failed: [IntCounter; CallErrorKind::ALL.len()],
     duration: Histogram,
@@ -93,8 +93,8 @@ impl PluginFamilies {
         Ok(families)
     }
 
-    pub(super) fn of(&self, plugin: &str) -> Metrics {
-        Metrics {
+    pub(super) fn of(&self, plugin: &str) -> PluginMetrics {
+        PluginMetrics {
             calls: Hook::ALL.map(|hook| self.calls(plugin, hook)),
             instances: self.instances.with_label_values(&[plugin]),
             memo_hits: self.memo.with_label_values(&[plugin, "hit"]),
@@ -104,9 +104,9 @@ impl PluginFamilies {
         }
     }
 
-    fn calls(&self, plugin: &str, hook: Hook) -> Calls {
+    fn calls(&self, plugin: &str, hook: Hook) -> HookMetrics {
         let phase = hook.as_str();
-        Calls {
+        HookMetrics {
             ok: self.calls.with_label_values(&[plugin, phase, "ok"]),
             failed: CallErrorKind::ALL.map(|kind| {
                 self.calls
@@ -117,7 +117,7 @@ impl PluginFamilies {
     }
 }
 
-impl Metrics {
+impl PluginMetrics {
     /// Counts a call that was not made, since the plugin is set aside.
     pub(super) fn not_called(&self, hook: Hook) {
         let kind = CallErrorKind::Quarantined as usize;

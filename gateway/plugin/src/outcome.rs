@@ -4,10 +4,14 @@ use wasmtime::{Trap, WasmBacktrace};
 
 use super::Hook;
 use super::error::CallError;
-use super::meter::Memory;
+use super::meter::InstanceMemory;
 
 /// What a failed call of this hook means; none: the start.
-pub(super) fn explain(memory: &Memory, hook: Option<Hook>, error: &wasmtime::Error) -> CallError {
+pub(super) fn explain(
+    memory: &InstanceMemory,
+    hook: Option<Hook>,
+    error: &wasmtime::Error,
+) -> CallError {
     if let Some(exceeded) = &memory.exceeded {
         return exceeded.clone();
     }

@@ -3,20 +3,20 @@
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 
 use super::bindings::types;
-use super::error::Cause;
+use super::error::PluginFault;
 use super::manifest::{HeaderNeed, headers, patterns};
 use super::names::{self, NamePattern};
-use super::seen::Field;
+use super::seen::SeenField;
 
 /// Headers and cookies by name.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Reads {
+pub struct DeclaredReads {
     pub(super) headers: Vec<HeaderNeed>,
     pub(super) cookies: Vec<NamePattern>,
 }
 
-impl Reads {
-    pub(super) fn read(given: &types::Reads) -> Result<Self, Cause> {
+impl DeclaredReads {
+    pub(super) fn read(given: &types::Reads) -> Result<Self, PluginFault> {
         Ok(Self {
             headers: headers(&given.headers)?,
             cookies: patterns(&given.cookies)?,
@@ -39,14 +39,14 @@ impl Reads {
     }
 
     /// What is read by its full name; all cookies that are read by another stand as `Cookie`.
-    pub(super) fn named(&self) -> impl Iterator<Item = Field> {
+    pub(super) fn named(&self) -> impl Iterator<Item = SeenField> {
         let headers = self.headers.iter().filter_map(|need| match need {
-            HeaderNeed::Exact(name) => Some(Field::Header(name.clone())),
+            HeaderNeed::Exact(name) => Some(SeenField::Header(name.clone())),
             HeaderNeed::Prefix(_) => None,
         });
         let cookies = self.cookies.iter().map(|wanted| match wanted {
-            NamePattern::Exact(name) => Field::Cookie(name.as_bytes().into()),
-            NamePattern::Prefix(_) => Field::Header(COOKIE),
+            NamePattern::Exact(name) => SeenField::Cookie(name.as_bytes().into()),
+            NamePattern::Prefix(_) => SeenField::Header(COOKIE),
         });
         headers.chain(cookies)
     }
@@ -101,13 +101,13 @@ impl From<(&HeaderName, &HeaderValue)> for types::Header {
 mod tests {
     use super::*;
 
-    fn reads(headers: &[&str], cookies: &[&str]) -> Reads {
+    fn reads(headers: &[&str], cookies: &[&str]) -> DeclaredReads {
         let texts = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
         let given = types::Reads {
             headers: texts(headers),
             cookies: texts(cookies),
         };
-        Reads::read(&given).unwrap()
+        DeclaredReads::read(&given).unwrap()
     }
 
     fn request() -> HeaderMap {
@@ -123,7 +123,7 @@ mod tests {
         headers
     }
 
-    fn seen(reads: &Reads) -> Vec<String> {
+    fn seen(reads: &DeclaredReads) -> Vec<String> {
         let line =
             |h: types::Header| format!("{}: {}", h.name, String::from_utf8(h.value).unwrap());
         reads.of(&request()).into_iter().map(line).collect()

@@ -2,7 +2,7 @@
 //! otherwise. `proxy` compares it with what the key covers.
 //!
 //! A plugin of our contract sees what its manifest `reads`, and the query. A `wasi:http`
-//! component may look at anything; what it hands on as it came ([`Handed`]) it surely used.
+//! component may look at anything; what it hands on as it came ([`HandedOnFields`]) it surely used.
 //! Method, scheme, host and path are in every key.
 
 use std::collections::HashSet;
@@ -12,12 +12,12 @@ use std::sync::Arc;
 use http::header::{COOKIE, HOST, HeaderMap, HeaderName};
 
 use super::load::LoadRequest;
-use super::reads::Reads;
+use super::reads::DeclaredReads;
 use super::{check, names};
 
 /// One thing of a request.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Field {
+pub enum SeenField {
     Header(HeaderName),
     /// By name.
     Cookie(Box<[u8]>),
@@ -29,9 +29,9 @@ pub enum Field {
 #[derive(Clone, Default, Debug)]
 pub struct RequestReads {
     /// What the request has.
-    pub fields: Vec<Field>,
+    pub fields: Vec<SeenField>,
     /// What the loader would have read, and saw that it is not there.
-    pub absent: Vec<Field>,
+    pub absent: Vec<SeenField>,
 }
 
 /// Bytes of a name that people get to see.
@@ -39,14 +39,18 @@ const MAX_SHOWN: usize = 64;
 
 impl RequestReads {
     /// What a plugin that `reads` this gets of a request.
-    pub(super) fn declared(reads: &Reads, headers: &HeaderMap, query: Option<&str>) -> Self {
+    pub(super) fn declared(
+        reads: &DeclaredReads,
+        headers: &HeaderMap,
+        query: Option<&str>,
+    ) -> Self {
         let read = |name: &&HeaderName| is_news(name) && reads.reads_header(name);
-        let headers_read = headers.keys().filter(read).cloned().map(Field::Header);
-        let mut fields: Vec<Field> = headers_read.collect();
+        let headers_read = headers.keys().filter(read).cloned().map(SeenField::Header);
+        let mut fields: Vec<SeenField> = headers_read.collect();
         let whole = reads.reads_header(&COOKIE);
         for (name, _) in cookies(headers) {
             if whole || reads.reads_cookie(name) {
-                fields.push(Field::Cookie(name.into()));
+                fields.push(SeenField::Cookie(name.into()));
             }
         }
         fields.extend(
@@ -56,7 +60,9 @@ impl RequestReads {
                 .map(|(field, _)| field),
         );
         let absent = reads.named().filter(|field| match field {
-            Field::Header(name) => *name == COOKIE || is_news(name) && !headers.contains_key(name),
+            SeenField::Header(name) => {
+                *name == COOKIE || is_news(name) && !headers.contains_key(name)
+            }
             _ => true,
         });
         Self {
@@ -67,12 +73,12 @@ impl RequestReads {
 }
 
 /// What a `wasi:http` component hands on of the request that it answers.
-pub(super) struct Handed {
+pub(super) struct HandedOnFields {
     asked: Arc<LoadRequest>,
-    fields: HashSet<Field>,
+    fields: HashSet<SeenField>,
 }
 
-impl Handed {
+impl HandedOnFields {
     pub(super) fn of(asked: Arc<LoadRequest>) -> Self {
         Self {
             asked,
@@ -86,12 +92,12 @@ impl Handed {
         for (name, value) in headers.iter().filter(|(name, _)| is_news(name)) {
             let mut given = asked.headers.get_all(name).iter();
             if !check::is_of_the_connection(name) && given.any(|line| line == value) {
-                self.fields.insert(Field::Header(name.clone()));
+                self.fields.insert(SeenField::Header(name.clone()));
             }
         }
         for pair in cookies(headers) {
             if cookies(&asked.headers).any(|given| given == pair) {
-                self.fields.insert(Field::Cookie(pair.0.into()));
+                self.fields.insert(SeenField::Cookie(pair.0.into()));
             }
         }
         let given: Vec<_> = asked.path_and_query.query().into_iter().collect();
@@ -111,7 +117,7 @@ impl Handed {
     }
 }
 
-impl fmt::Display for Field {
+impl fmt::Display for SeenField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, name) = match self {
             Self::Header(name) => ("header", name.to_string()),
@@ -133,14 +139,14 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// A query's parameters, each with its piece.
-fn parameters(query: &str) -> impl Iterator<Item = (Field, &str)> {
+fn parameters(query: &str) -> impl Iterator<Item = (SeenField, &str)> {
     let pieces = query.split('&').filter(|piece| !piece.is_empty());
     pieces.map(|piece| {
         let name = match piece.split_once('=') {
             Some((name, _)) if !piece.contains(';') => name,
             _ => piece,
         };
-        (Field::Parameter(name.into()), piece)
+        (SeenField::Parameter(name.into()), piece)
     })
 }
 
@@ -162,8 +168,8 @@ mod tests {
         lines.iter().map(line).collect()
     }
 
-    fn shown(fields: &[Field]) -> Vec<String> {
-        let mut shown: Vec<_> = fields.iter().map(Field::to_string).collect();
+    fn shown(fields: &[SeenField]) -> Vec<String> {
+        let mut shown: Vec<_> = fields.iter().map(SeenField::to_string).collect();
         shown.sort();
         shown
     }
@@ -171,7 +177,7 @@ mod tests {
     #[test]
     fn what_is_declared_and_there_is_seen_and_what_is_not_there_is_absent() {
         let texts = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
-        let reads = Reads::read(&types::Reads {
+        let reads = DeclaredReads::read(&types::Reads {
             headers: texts(&["x-a", "x-b", "y-*", "host"]),
             cookies: texts(&["id", "no"]),
         });
@@ -201,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_is_handed_on_as_it_came_is_seen() {
-        let mut handed = Handed::of(Arc::new(LoadRequest {
+        let mut handed = HandedOnFields::of(Arc::new(LoadRequest {
             method: Method::GET,
             scheme: http::uri::Scheme::HTTP,
             host: "shop".into(),
@@ -235,10 +241,13 @@ mod tests {
         });
         let rules = rules.unwrap();
         let covers = |field| rules.covers(&field);
-        assert!(covers(Field::Header(HeaderName::from_static("x-a"))));
-        assert!(!covers(Field::Header(HeaderName::from_static("y"))));
-        assert!(covers(Field::Cookie(b"id"[..].into())) && !covers(Field::Cookie(b"k"[..].into())));
-        assert!(covers(Field::Parameter("q".into())));
-        assert!(!covers(Field::Parameter("utm_a".into())));
+        assert!(covers(SeenField::Header(HeaderName::from_static("x-a"))));
+        assert!(!covers(SeenField::Header(HeaderName::from_static("y"))));
+        assert!(
+            covers(SeenField::Cookie(b"id"[..].into()))
+                && !covers(SeenField::Cookie(b"k"[..].into()))
+        );
+        assert!(covers(SeenField::Parameter("q".into())));
+        assert!(!covers(SeenField::Parameter("utm_a".into())));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each is compiled in a process of its own, and started on a thread that may block: the
 //! first instance runs the guest's own code. What all versions are made with is the
-//! [`Workshop`], which stays for as long as plugins may be loaded anew.
+//! [`VersionFactory`], which stays for as long as plugins may be loaded anew.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,67 +15,67 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::bindings::{clock, fetch, kv, log, random};
-use super::calls::{Calls, Identity};
+use super::calls::{FailedCalls, VersionIdentity};
 use super::compile::Compiler;
-use super::config::{Isolation, Limits, Plugin as Config};
-use super::engine::Loaders;
-use super::error::Cause;
-use super::fetch::{Denied, Fetch, Fetches, Granted};
-use super::guest::{Blueprint, GuestState};
-use super::heads::Heads;
-use super::health::Health;
-use super::key::Keys;
-use super::kv::Kv;
+use super::config::{Isolation, PluginConfig as Config, PluginLimits};
+use super::engine::LoaderThreads;
+use super::error::PluginFault;
+use super::fetch::{DeniedFetches, FetchAllowance, GrantedUpstream, UpstreamFetcher};
+use super::guest::{GuestBlueprint, GuestState};
+use super::heads::MessageHooks;
+use super::health::VersionHealth;
+use super::key::KeyHook;
+use super::kv::KvStore;
 use super::load::Loader;
-use super::local::Places;
+use super::local::InstancePlaces;
 use super::manifest::Manifest;
 use super::meter::TotalMemory;
 use super::metrics::PluginFamilies;
 use super::outcome::NotAllowed;
-use super::version::Version;
+use super::version::PluginVersion;
 use super::{artifact, contract, wasi_http};
 use crate::telemetry::limit::LineLimiter;
 
 /// What versions are made with.
-pub(super) struct Workshop {
+pub(super) struct VersionFactory {
     pub(super) engine: Engine,
     pub(super) compiler: Compiler,
     pub(super) total_memory: Arc<TotalMemory>,
     pub(super) families: PluginFamilies,
     pub(super) base: PathBuf,
     pub(super) cache_dir: Option<PathBuf>,
-    pub(super) fetch: Fetch,
+    pub(super) fetch: UpstreamFetcher,
     /// URLs of the targets of each upstream.
     pub(super) upstreams: BTreeMap<String, Vec<String>>,
     /// Started with the first loader.
-    pub(super) threads: Mutex<Option<Arc<Loaders>>>,
+    pub(super) threads: Mutex<Option<Arc<LoaderThreads>>>,
 }
 
 /// What one plugin's versions have in common.
 #[derive(Clone)]
-pub(super) struct Job {
+pub(super) struct PluginContext {
     pub(super) name: Arc<str>,
     pub(super) config: Arc<Config>,
-    pub(super) kv: Arc<Kv>,
+    pub(super) kv: Arc<KvStore>,
     pub(super) log: Arc<LineLimiter>,
-    pub(super) calls: Arc<Calls>,
+    pub(super) calls: Arc<FailedCalls>,
 }
 
-impl Job {
+impl PluginContext {
     pub(super) fn new(name: &str, config: &Config) -> Self {
         Self {
             name: name.into(),
             config: Arc::new(config.clone()),
-            kv: Arc::new(Kv::new(config.limits.kv_bytes.as_usize())),
+            kv: Arc::new(KvStore::new(config.limits.kv_bytes.as_usize())),
             log: Arc::new(LineLimiter::new(Instant::now())),
             calls: Arc::default(),
         }
     }
 }
 
-impl Workshop {
+impl VersionFactory {
     /// What a plugin's file holds.
-    pub(super) async fn read(&self, job: &Job) -> Result<Arc<[u8]>, Cause> {
+    pub(super) async fn read(&self, job: &PluginContext) -> Result<Arc<[u8]>, PluginFault> {
         let file = self.base.join(&job.config.file);
         artifact::blocking(move || artifact::read(&file).map(Into::into)).await
     }
@@ -83,9 +83,9 @@ impl Workshop {
     /// Compiles, checks and starts a plugin. Dropping the future ends what compiles.
     pub(super) async fn make(
         self: &Arc<Self>,
-        job: &Job,
+        job: &PluginContext,
         wasm: Arc<[u8]>,
-    ) -> Result<Version, Cause> {
+    ) -> Result<PluginVersion, PluginFault> {
         let cache = self.cache_dir.as_deref();
         let component = artifact::compile(&self.engine, &self.compiler, &wasm, cache).await?;
         let (this, job) = (Arc::clone(self), job.clone());
@@ -93,17 +93,22 @@ impl Workshop {
     }
 
     /// Checks and starts a plugin; the first instance runs the guest's own code.
-    fn start(&self, job: &Job, wasm: &[u8], component: &Component) -> Result<Version, Cause> {
+    fn start(
+        &self,
+        job: &PluginContext,
+        wasm: &[u8],
+        component: &Component,
+    ) -> Result<PluginVersion, PluginFault> {
         let config = &job.config;
         let exports = contract::check(&self.engine, component, config)?;
         let link = |fetch| self.link(component, exports.uses_wasi, fetch);
         let waiting = link(grant_fetch)?;
         let handler = exports.handles_http.then(|| wasi_http::handler(&waiting));
-        let handler = handler.transpose().map_err(|e| Cause::WrongType {
+        let handler = handler.transpose().map_err(|e| PluginFault::WrongType {
             interface: wasi_http::HANDLER.to_owned(),
             reason: format!("{e:#}"),
         })?;
-        let blueprint = Blueprint {
+        let blueprint = GuestBlueprint {
             prompt: link(deny_fetch)?,
             waiting,
             handler,
@@ -115,19 +120,19 @@ impl Workshop {
             log: Arc::clone(&job.log),
             metrics: self.families.of(&job.name),
             kv: Arc::clone(&job.kv),
-            health: Health::new(config.quarantine.clone()),
-            identity: Identity {
+            health: VersionHealth::new(config.quarantine.clone()),
+            identity: VersionIdentity {
                 number: next_number(),
                 sha256: artifact::digest(wasm).into(),
             },
             calls: Arc::clone(&job.calls),
             retired: AtomicBool::new(false),
-            places: Places::default(),
+            places: InstancePlaces::default(),
         };
         let (_, manifest) = blueprint.start()?;
         let manifest = Manifest::read(manifest)?;
         if !exports.has_hook() && manifest.declarative.is_none() {
-            return Err(Cause::MissingExport(format!(
+            return Err(PluginFault::MissingExport(format!(
                 "{}`, `{}`, `{}` or `{}",
                 contract::KEY,
                 contract::LOAD,
@@ -140,22 +145,25 @@ impl Workshop {
 
     fn finish(
         &self,
-        blueprint: Arc<Blueprint>,
+        blueprint: Arc<GuestBlueprint>,
         manifest: Manifest,
-        job: &Job,
-    ) -> Result<Version, Cause> {
+        job: &PluginContext,
+    ) -> Result<PluginVersion, PluginFault> {
         let exports = blueprint.exports;
-        let keys = exports.derive.map(|_| Keys {
+        let keys = exports.derive.map(|_| KeyHook {
             blueprint: Arc::clone(&blueprint),
             needs: manifest.needs.clone(),
         });
-        let heads = exports.on_request.or(exports.on_response).map(|_| Heads {
-            blueprint: Arc::clone(&blueprint),
-            reads: manifest.reads.clone(),
-        });
+        let heads = exports
+            .on_request
+            .or(exports.on_response)
+            .map(|_| MessageHooks {
+                blueprint: Arc::clone(&blueprint),
+                reads: manifest.reads.clone(),
+            });
         let loads = exports.loads();
         let loader = loads.then(|| self.loader(&blueprint, &manifest, job));
-        Ok(Version {
+        Ok(PluginVersion {
             made: SystemTime::now(),
             keys,
             heads,
@@ -167,18 +175,18 @@ impl Workshop {
 
     fn loader(
         &self,
-        blueprint: &Arc<Blueprint>,
+        blueprint: &Arc<GuestBlueprint>,
         manifest: &Manifest,
-        job: &Job,
-    ) -> Result<Arc<Loader>, Cause> {
-        let granted = job.config.fetch.iter().map(|name| Granted {
+        job: &PluginContext,
+    ) -> Result<Arc<Loader>, PluginFault> {
+        let granted = job.config.fetch.iter().map(|name| GrantedUpstream {
             name: name.as_str().into(),
             targets: self.upstreams.get(name).cloned().unwrap_or_default(),
         });
-        let fetches = Fetches {
+        let fetches = FetchAllowance {
             send: self.fetch.clone(),
             granted: granted.collect(),
-            denied: Denied {
+            denied: DeniedFetches {
                 plugin: Arc::clone(&job.name),
                 count: blueprint.metrics.denied.clone(),
                 log: Arc::clone(&job.log),
@@ -190,12 +198,12 @@ impl Workshop {
         Ok(Loader::new(blueprint, reads, self.threads()?, fetches))
     }
 
-    fn threads(&self) -> Result<Arc<Loaders>, Cause> {
+    fn threads(&self) -> Result<Arc<LoaderThreads>, PluginFault> {
         let mut threads = self.threads.lock();
         if let Some(threads) = &*threads {
             return Ok(Arc::clone(threads));
         }
-        let started = Loaders::start().map_err(|e| Cause::Engine(e.to_string()))?;
+        let started = LoaderThreads::start().map_err(|e| PluginFault::Engine(e.to_string()))?;
         Ok(Arc::clone(threads.insert(started)))
     }
 
@@ -205,7 +213,7 @@ impl Workshop {
         component: &Component,
         wasi: bool,
         fetch: fn(&mut Linker<GuestState>) -> wasmtime::Result<()>,
-    ) -> Result<InstancePre<GuestState>, Cause> {
+    ) -> Result<InstancePre<GuestState>, PluginFault> {
         let mut linker = Linker::new(&self.engine);
         add_prompt(&mut linker)
             .and_then(|()| fetch(&mut linker))
@@ -216,10 +224,10 @@ impl Workshop {
                     Ok(())
                 }
             })
-            .map_err(|e| Cause::Engine(format!("{e:#}")))?;
+            .map_err(|e| PluginFault::Engine(format!("{e:#}")))?;
         linker
             .instantiate_pre(component)
-            .map_err(|e| Cause::WrongType {
+            .map_err(|e| PluginFault::WrongType {
                 interface: contract::known_imports(),
                 reason: format!("{e:#}"),
             })
@@ -232,11 +240,11 @@ fn next_number() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-fn limits(config: &Config) -> Limits {
+fn limits(config: &Config) -> PluginLimits {
     let limits = config.limits.clone();
     match config.isolation {
         Isolation::Reuse => limits,
-        Isolation::PerRequest => Limits {
+        Isolation::PerRequest => PluginLimits {
             max_requests: 1,
             ..limits
         },

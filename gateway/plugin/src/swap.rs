@@ -15,18 +15,18 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Cause, LoadError};
-use super::setup::{Job, Workshop};
-use super::version::Version;
+use super::error::{LoadError, PluginFault};
+use super::setup::{PluginContext, VersionFactory};
+use super::version::PluginVersion;
 use super::{Hook, artifact};
 
 /// The versions of one plugin.
-pub(super) struct Versions {
-    pub(super) job: Job,
-    workshop: Arc<Workshop>,
-    pub(super) current: ArcSwap<Version>,
+pub(super) struct PluginVersions {
+    pub(super) job: PluginContext,
+    workshop: Arc<VersionFactory>,
+    pub(super) current: ArcSwap<PluginVersion>,
     /// The one before, which served well when it was replaced.
-    before: Mutex<Option<Arc<Version>>>,
+    before: Mutex<Option<Arc<PluginVersion>>>,
     /// The one that gave way to the one that serves.
     gave_way: Mutex<Option<GaveWay>>,
     /// Hooks that routes use.
@@ -34,7 +34,7 @@ pub(super) struct Versions {
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
     /// The reload that is under way, or was the last.
-    newest: Mutex<Begun>,
+    newest: Mutex<StartedReload>,
 }
 
 /// A version that failed too often, so that the one before it serves again.
@@ -50,7 +50,7 @@ pub struct GaveWay {
 
 /// Whose word a reload is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum By {
+pub(super) enum ReloadInitiator {
     /// That of an operator who names the plugin: it counts more than what was decided before.
     Operator,
     /// A new file, or a signal to the whole process.
@@ -59,7 +59,7 @@ pub(super) enum By {
 
 /// What came of a reload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reloaded {
+pub enum PluginReloadOutcome {
     /// The file's content is what serves.
     Same,
     /// The file's content is the version that failed and gave way to the one that serves,
@@ -70,14 +70,14 @@ pub enum Reloaded {
 }
 
 /// A reload: what the file looked like then, and the way to end it when that is no more.
-struct Begun {
-    seen: Option<Look>,
+struct StartedReload {
+    seen: Option<PluginFileStamp>,
     superseded: CancellationToken,
 }
 
 /// What tells that a file was written anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Look {
+pub(super) struct PluginFileStamp {
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
@@ -86,13 +86,13 @@ pub(super) struct Look {
 /// Between two looks at the files.
 const WATCH: Duration = Duration::from_secs(1);
 
-impl Versions {
+impl PluginVersions {
     /// `seen` is what the file looked like before `first` was read from it.
     pub(super) fn new(
-        job: Job,
-        workshop: Arc<Workshop>,
-        first: Version,
-        seen: Option<Look>,
+        job: PluginContext,
+        workshop: Arc<VersionFactory>,
+        first: PluginVersion,
+        seen: Option<PluginFileStamp>,
     ) -> Self {
         Self {
             job,
@@ -102,7 +102,7 @@ impl Versions {
             gave_way: Mutex::default(),
             needed: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
-            newest: Mutex::new(Begun {
+            newest: Mutex::new(StartedReload {
                 seen,
                 superseded: CancellationToken::new(),
             }),
@@ -115,7 +115,7 @@ impl Versions {
     /// When the version that serves does not have it.
     pub(super) fn require(&self, hook: Hook) -> Result<(), LoadError> {
         if !self.current.load().has(hook) {
-            return Err(self.error(Cause::MissingHook(hook)));
+            return Err(self.error(PluginFault::MissingHook(hook)));
         }
         self.needed.lock().push(hook);
         Ok(())
@@ -126,16 +126,19 @@ impl Versions {
     ///
     /// # Errors
     /// When it can't be made; what served goes on.
-    pub(super) async fn reload(self: &Arc<Self>, by: By) -> Result<Reloaded, LoadError> {
+    pub(super) async fn reload(
+        self: &Arc<Self>,
+        by: ReloadInitiator,
+    ) -> Result<PluginReloadOutcome, LoadError> {
         let superseded = self.begin();
         let _one = self.reloading.lock().await;
         let made = tokio::select! {
             biased;
-            () = superseded.cancelled() => Err(Cause::Superseded),
+            () = superseded.cancelled() => Err(PluginFault::Superseded),
             made = self.make(by) => made,
         };
         let Some(made) = made.map_err(|cause| self.error(cause))? else {
-            return Ok(Reloaded::Failed);
+            return Ok(PluginReloadOutcome::Failed);
         };
         let lacking = self
             .needed
@@ -144,16 +147,16 @@ impl Versions {
             .copied()
             .find(|hook| !made.has(*hook));
         if let Some(hook) = lacking {
-            return Err(self.error(Cause::MissingHook(hook)));
+            return Err(self.error(PluginFault::MissingHook(hook)));
         }
         let current = self.current.load_full();
         let same = made.identity().sha256 == current.identity().sha256;
         if same && !current.blueprint.health.gave_out() {
-            return Ok(Reloaded::Same);
+            return Ok(PluginReloadOutcome::Same);
         }
         let number = made.identity().number;
         self.take_over(Arc::new(made), by);
-        Ok(Reloaded::Swapped(number))
+        Ok(PluginReloadOutcome::Swapped(number))
     }
 
     /// Ends the reload that is under way, where the file is another one by now. What comes
@@ -163,7 +166,7 @@ impl Versions {
         let mut newest = self.newest.lock();
         if newest.seen != seen {
             newest.superseded.cancel();
-            *newest = Begun {
+            *newest = StartedReload {
                 seen,
                 superseded: CancellationToken::new(),
             };
@@ -172,17 +175,17 @@ impl Versions {
     }
 
     /// A version of what the file holds now. None: it is the one that failed.
-    async fn make(&self, by: By) -> Result<Option<Version>, Cause> {
+    async fn make(&self, by: ReloadInitiator) -> Result<Option<PluginVersion>, PluginFault> {
         let wasm = self.workshop.read(&self.job).await?;
         let digest = artifact::digest(&wasm);
         let failed = |gone: &GaveWay| *gone.sha256 == *digest;
-        if by == By::File && self.gave_way.lock().as_ref().is_some_and(failed) {
+        if by == ReloadInitiator::File && self.gave_way.lock().as_ref().is_some_and(failed) {
             return Ok(None);
         }
         self.workshop.make(&self.job, wasm).await.map(Some)
     }
 
-    fn take_over(&self, version: Arc<Version>, by: By) {
+    fn take_over(&self, version: Arc<PluginVersion>, by: ReloadInitiator) {
         let (plugin, number) = (&*self.job.name, version.identity().number);
         let (name, of) = (&version.manifest.name, &version.manifest.version);
         tracing::info!(
@@ -194,7 +197,7 @@ impl Versions {
         );
         let mut before = self.before.lock();
         let kept_aside = self.current.load().blueprint.health.kept_aside();
-        if let Some(since) = kept_aside.filter(|_| by == By::File) {
+        if let Some(since) = kept_aside.filter(|_| by == ReloadInitiator::File) {
             version.blueprint.health.set_aside(since);
             tracing::warn!(plugin, number, "it is set aside, as an operator wanted");
         }
@@ -208,7 +211,7 @@ impl Versions {
     }
 
     /// After a failed call: a version that was set aside for it gives way to the one before.
-    pub(super) fn fall_back(&self, failed: &Arc<Version>) {
+    pub(super) fn fall_back(&self, failed: &Arc<PluginVersion>) {
         if !failed.blueprint.health.gave_out() {
             return;
         }
@@ -272,15 +275,15 @@ impl Versions {
 
     /// Reloads it where its file says so, with a line in the log where that comes to nothing.
     pub(super) async fn reload_and_say(self: &Arc<Self>) {
-        match self.reload(By::File).await {
-            Ok(Reloaded::Same | Reloaded::Swapped(_)) => {}
-            Ok(Reloaded::Failed) => tracing::warn!(
+        match self.reload(ReloadInitiator::File).await {
+            Ok(PluginReloadOutcome::Same | PluginReloadOutcome::Swapped(_)) => {}
+            Ok(PluginReloadOutcome::Failed) => tracing::warn!(
                 plugin = &*self.job.name,
                 "the file holds the version that failed: the earlier one serves on until there \
                  is another, or until somebody asks for it by `POST /v1/plugins/NAME/reload`"
             ),
             Err(LoadError {
-                cause: Cause::Superseded,
+                cause: PluginFault::Superseded,
                 ..
             }) => tracing::info!(
                 plugin = &*self.job.name,
@@ -292,7 +295,7 @@ impl Versions {
         }
     }
 
-    fn error(&self, cause: Cause) -> LoadError {
+    fn error(&self, cause: PluginFault) -> LoadError {
         LoadError {
             plugin: self.job.name.to_string(),
             cause,
@@ -300,11 +303,11 @@ impl Versions {
     }
 }
 
-impl Job {
+impl PluginContext {
     /// What the file looks like. None: it is not there.
-    pub(super) fn look(&self, workshop: &Workshop) -> Option<Look> {
+    pub(super) fn look(&self, workshop: &VersionFactory) -> Option<PluginFileStamp> {
         let about = fs::metadata(workshop.base.join(&self.config.file)).ok()?;
-        Some(Look {
+        Some(PluginFileStamp {
             inode: about.ino(),
             bytes: about.len(),
             modified: (about.mtime(), about.mtime_nsec()),

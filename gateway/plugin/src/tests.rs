@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 
 use super::PluginFamilies;
 use super::{
-    CallError, Compiler, Fetch, FetchCall, KeyDecision, LoadError, LoadRequest, Options, Plugin,
-    Plugins,
+    CallError, Compiler, FetchCall, KeyDecision, LoadError, LoadRequest, Plugin, PluginHostOptions,
+    PluginSet, UpstreamFetcher,
 };
 
 /// The folder of the repository.
@@ -131,13 +131,16 @@ const LOOP: &str = "(loop $again (br $again))";
 
 /// A set of plugins, and what they asked upstreams for.
 struct Site {
-    plugins: Plugins,
+    plugins: PluginSet,
     registry: prometheus::Registry,
 }
 
 impl Site {
     /// Loads plugins, each a name, a file or code, and its YAML besides `file`.
-    async fn load(plugins: &[(&str, Guest<'_>, Value)], fetch: Fetch) -> Result<Self, LoadError> {
+    async fn load(
+        plugins: &[(&str, Guest<'_>, Value)],
+        fetch: UpstreamFetcher,
+    ) -> Result<Self, LoadError> {
         let folder = tempfile::tempdir().unwrap();
         let mut configs = BTreeMap::new();
         for (name, guest, yaml) in plugins {
@@ -147,7 +150,7 @@ impl Site {
         }
         let registry = prometheus::Registry::new();
         let cache_dir = Some(top().join("target/plugin-test-cache"));
-        let options = Options {
+        let options = PluginHostOptions {
             base: folder.path().to_owned(),
             cache_dir,
             compiler: Compiler::here(),
@@ -156,7 +159,7 @@ impl Site {
             upstreams: BTreeMap::new(),
             families: &PluginFamilies::new(&registry).unwrap(),
         };
-        Plugins::load(&configs, options)
+        PluginSet::load(&configs, options)
             .await
             .map(|plugins| Self { plugins, registry })
     }
@@ -220,12 +223,12 @@ async fn load_shipped(name: &str, config: Value) -> Site {
         .unwrap()
 }
 
-fn no_fetch() -> Fetch {
+fn no_fetch() -> UpstreamFetcher {
     Arc::new(|call| panic!("nothing is granted, and yet: {call:?}"))
 }
 
 /// Answers each fetch with its path as a JSON string, and counts.
-fn echo(count: Arc<AtomicUsize>) -> Fetch {
+fn echo(count: Arc<AtomicUsize>) -> UpstreamFetcher {
     Arc::new(move |call: FetchCall| {
         count.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {

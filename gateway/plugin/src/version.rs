@@ -4,27 +4,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::calls::Identity;
-use super::guest::Blueprint;
-use super::heads::Heads;
-use super::key::Keys;
+use super::calls::VersionIdentity;
+use super::guest::GuestBlueprint;
+use super::heads::MessageHooks;
+use super::key::KeyHook;
 use super::load::Loader;
 use super::manifest::Manifest;
 use super::{Hook, local};
 
 /// A version.
-pub(super) struct Version {
+pub(super) struct PluginVersion {
     pub(super) made: SystemTime,
     pub(super) manifest: Manifest,
-    pub(super) keys: Option<Keys>,
-    pub(super) heads: Option<Heads>,
+    pub(super) keys: Option<KeyHook>,
+    pub(super) heads: Option<MessageHooks>,
     pub(super) loader: Option<Arc<Loader>>,
-    pub(super) blueprint: Arc<Blueprint>,
+    pub(super) blueprint: Arc<GuestBlueprint>,
 }
 
-impl Version {
+impl PluginVersion {
     /// Which one it is.
-    pub(super) fn identity(&self) -> &Identity {
+    pub(super) fn identity(&self) -> &VersionIdentity {
         &self.blueprint.identity
     }
 
@@ -56,7 +56,7 @@ impl Version {
     }
 }
 
-impl Drop for Version {
+impl Drop for PluginVersion {
     fn drop(&mut self) {
         self.blueprint.places.clear();
         local::sweep();

@@ -20,7 +20,7 @@ use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::check::one_line;
 use super::guest::GuestState;
-use super::wasi_http::Outgoing;
+use super::wasi_http::OutgoingAccess;
 use crate::telemetry::limit::LineLimiter;
 
 /// Random bytes that one call hands over.
@@ -32,23 +32,23 @@ const MAX_RESOURCES: usize = 512;
 const MAX_LINE: usize = 2 << 10;
 
 /// What one instance has of WASI.
-pub(super) struct Wasi {
+pub(super) struct WasiState {
     pub(super) context: WasiCtx,
     pub(super) table: ResourceTable,
     pub(super) http: WasiHttpCtx,
-    pub(super) outgoing: Outgoing,
+    pub(super) outgoing: OutgoingAccess,
 }
 
-impl Wasi {
+impl WasiState {
     pub(super) fn new(plugin: &Arc<str>, log: &Arc<LineLimiter>) -> Self {
-        let lines = |level| Printed {
+        let lines = |level| GuestOutput {
             plugin: Arc::clone(plugin),
             log: Arc::clone(log),
             level,
         };
         let context = WasiCtxBuilder::new()
-            .stdout(lines(Level::Info))
-            .stderr(lines(Level::Warn))
+            .stdout(lines(OutputLevel::Info))
+            .stderr(lines(OutputLevel::Warn))
             .max_random_size(MAX_RANDOM)
             .allow_tcp(false)
             .allow_udp(false)
@@ -60,7 +60,7 @@ impl Wasi {
             context,
             table,
             http: WasiHttpCtx::new(),
-            outgoing: Outgoing::default(),
+            outgoing: OutgoingAccess::default(),
         }
     }
 }
@@ -82,26 +82,26 @@ impl WasiView for GuestState {
 }
 
 #[derive(Clone, Copy)]
-enum Level {
+enum OutputLevel {
     Info,
     Warn,
 }
 
 /// Where a guest prints to.
 #[derive(Clone)]
-struct Printed {
+struct GuestOutput {
     plugin: Arc<str>,
     log: Arc<LineLimiter>,
-    level: Level,
+    level: OutputLevel,
 }
 
 /// One stream of it: lines as they become whole.
-struct Lines {
-    to: Printed,
+struct GuestLines {
+    to: GuestOutput,
     begun: Vec<u8>,
 }
 
-impl Printed {
+impl GuestOutput {
     fn line(&self, line: &[u8]) {
         let Some(dropped) = self.log.admit(Instant::now()) else {
             return;
@@ -109,13 +109,13 @@ impl Printed {
         let (plugin, line) = (&*self.plugin, String::from_utf8_lossy(line));
         let line = one_line(&line, MAX_LINE);
         match self.level {
-            Level::Info => tracing::info!(plugin, dropped, "{line}"),
-            Level::Warn => tracing::warn!(plugin, dropped, "{line}"),
+            OutputLevel::Info => tracing::info!(plugin, dropped, "{line}"),
+            OutputLevel::Warn => tracing::warn!(plugin, dropped, "{line}"),
         }
     }
 }
 
-impl Lines {
+impl GuestLines {
     fn take(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
             let room = MAX_LINE.saturating_sub(self.begun.len());
@@ -129,7 +129,7 @@ impl Lines {
     }
 }
 
-impl Drop for Lines {
+impl Drop for GuestLines {
     fn drop(&mut self) {
         if !self.begun.is_empty() {
             self.to.line(&self.begun);
@@ -137,13 +137,13 @@ impl Drop for Lines {
     }
 }
 
-impl IsTerminal for Printed {
+impl IsTerminal for GuestOutput {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Printed {
+impl StdoutStream for GuestOutput {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(self.lines())
     }
@@ -153,16 +153,16 @@ impl StdoutStream for Printed {
     }
 }
 
-impl Printed {
-    fn lines(&self) -> Lines {
-        Lines {
+impl GuestOutput {
+    fn lines(&self) -> GuestLines {
+        GuestLines {
             to: self.clone(),
             begun: Vec::new(),
         }
     }
 }
 
-impl OutputStream for Lines {
+impl OutputStream for GuestLines {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.take(&bytes);
         Ok(())
@@ -178,11 +178,11 @@ impl OutputStream for Lines {
 }
 
 #[async_trait]
-impl Pollable for Lines {
+impl Pollable for GuestLines {
     async fn ready(&mut self) {}
 }
 
-impl AsyncWrite for Lines {
+impl AsyncWrite for GuestLines {
     fn poll_write(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,

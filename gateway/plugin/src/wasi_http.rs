@@ -28,10 +28,10 @@ use wasmtime_wasi_http::{
 
 use super::check;
 use super::error::CallError;
-use super::fetch::{FetchCall, FetchError, Fetches, fetch_deadline};
+use super::fetch::{FetchAllowance, FetchCall, FetchError, fetch_deadline};
 use super::guest::GuestState;
 use super::load::LoadRequest;
-use super::seen::{Handed, RequestReads};
+use super::seen::{HandedOnFields, RequestReads};
 use super::{LoadDecision, LoadedResponse};
 
 /// What such a component exports.
@@ -39,16 +39,16 @@ pub(super) const HANDLER: &str = "wasi:http/incoming-handler@0.2.";
 
 /// What a guest may ask others for during a call.
 #[derive(Default)]
-pub(super) struct Outgoing(Option<Granted>);
+pub(super) struct OutgoingAccess(Option<OutgoingGrant>);
 
-struct Granted {
-    fetches: Fetches,
+struct OutgoingGrant {
+    fetches: FetchAllowance,
     deadline: Instant,
-    handed: Handed,
+    handed: HandedOnFields,
 }
 
-type Sent = Result<(Response<WasiBody>, Ended), HttpError>;
-type Ended = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
+type WasiSendResult = Result<(Response<WasiBody>, WasiSendFuture), HttpError>;
+type WasiSendFuture = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
 
 /// Checks that the component has the handler's types.
 pub(super) fn handler(
@@ -62,15 +62,15 @@ pub(super) async fn answer(
     store: &mut Store<GuestState>,
     handler: &ProxyPre<GuestState>,
     request: &Arc<LoadRequest>,
-    (fetches, deadline): (Fetches, Instant),
+    (fetches, deadline): (FetchAllowance, Instant),
 ) -> Result<(LoadDecision, RequestReads), CallError> {
     let max_body = fetches.max_body;
-    let granted = Granted {
+    let granted = OutgoingGrant {
         fetches,
         deadline,
-        handed: Handed::of(Arc::clone(request)),
+        handed: HandedOnFields::of(Arc::clone(request)),
     };
-    store.data_mut().wasi().outgoing = Outgoing(Some(granted));
+    store.data_mut().wasi().outgoing = OutgoingAccess(Some(granted));
     let (sender, receiver) = oneshot::channel();
     let guest = async {
         let proxy = handler.instantiate_async(&mut *store).await?;
@@ -184,30 +184,30 @@ impl WasiHttpView for GuestState {
     }
 }
 
-impl WasiHttpHooks for Outgoing {
+impl WasiHttpHooks for OutgoingAccess {
     fn send_request(
         &mut self,
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
-        _: Ended,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
+        _: WasiSendFuture,
+    ) -> Box<dyn Future<Output = WasiSendResult> + Send> {
         let admitted = self.admit(&request, options);
         Box::new(async move {
             let (fetches, upstream, deadline) = admitted?;
             let response = sent(&fetches, upstream, request, deadline).await?;
-            let ended: Ended = Box::new(async { Ok(()) });
+            let ended: WasiSendFuture = Box::new(async { Ok(()) });
             Ok((response, ended))
         })
     }
 }
 
-impl Outgoing {
+impl OutgoingAccess {
     /// The upstream that a request is for, taken off the account.
     fn admit(
         &mut self,
         request: &Request<WasiBody>,
         options: Option<RequestOptions>,
-    ) -> Result<(Fetches, Arc<str>, Instant), HttpError> {
+    ) -> Result<(FetchAllowance, Arc<str>, Instant), HttpError> {
         let granted = self.0.as_mut().ok_or(HttpError::HttpRequestDenied)?;
         let fetches = &mut granted.fetches;
         let uri = request.uri();
@@ -231,7 +231,7 @@ impl Outgoing {
 }
 
 async fn sent(
-    fetches: &Fetches,
+    fetches: &FetchAllowance,
     upstream: Arc<str>,
     request: Request<WasiBody>,
     deadline: Instant,

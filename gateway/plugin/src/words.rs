@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::manifest::{HeaderNeed, KeyNeeds, QueryNeed};
 use super::names::NamePattern;
-use super::reads::Reads;
+use super::reads::DeclaredReads;
 
 impl fmt::Display for KeyNeeds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,7 +25,7 @@ impl fmt::Display for KeyNeeds {
     }
 }
 
-impl fmt::Display for Reads {
+impl fmt::Display for DeclaredReads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut words: Vec<String> = named("headers", &self.headers).into_iter().collect();
         words.extend(named("cookies", &self.cookies));

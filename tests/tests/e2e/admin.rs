@@ -9,8 +9,8 @@ use e2e::raw::RawConnection;
 use e2e::reply::Reply;
 use e2e::setup::{Setup, site};
 use http::Method;
-use lamina_edge::admin::config::Right;
-use lamina_edge::admin::table::{Access, TABLE, Verb};
+use lamina_edge::admin::config::AdminRight;
+use lamina_edge::admin::table::{AdminAccess, AdminMethod, TABLE};
 use serde_json::{Value, json};
 
 const ALL: &str = "{\"all\": true}";
@@ -60,8 +60,8 @@ fn host(name: &str) -> String {
 /// Every path of the table, and one that is not there.
 fn paths() -> Vec<(&'static str, String)> {
     let method = |verb| match verb {
-        Verb::Get => "GET",
-        Verb::Post => "POST",
+        AdminMethod::Get => "GET",
+        AdminMethod::Post => "POST",
     };
     let all = TABLE
         .iter()
@@ -352,7 +352,7 @@ async fn every_answer_keeps_itself_out_of_other_sites_pages() {
 /// One token for each right, and one for all.
 async fn with_tokens() -> (Origin, Gateway) {
     let origin = Origin::pages(|_| Reply::fresh("x")).await;
-    let named = Right::ALL.map(|right| {
+    let named = AdminRight::ALL.map(|right| {
         let name = right.as_str();
         format!("{{name: may-{name}, token_file: {name}, can: [{name}]}}")
     });
@@ -360,10 +360,12 @@ async fn with_tokens() -> (Origin, Gateway) {
         "{{address: \"127.0.0.1:0\", token: the-one-for-all, tokens: [{}]}}",
         named.join(", ")
     );
-    let setup = Right::ALL.iter().fold(Setup::new(&origin), |setup, right| {
-        let name = right.as_str();
-        setup.file(name, format!("token-of-{name}\n"))
-    });
+    let setup = AdminRight::ALL
+        .iter()
+        .fold(Setup::new(&origin), |setup, right| {
+            let name = right.as_str();
+            setup.file(name, format!("token-of-{name}\n"))
+        });
     let gateway = setup.top("admin", &admin).start().await;
     (origin, gateway)
 }
@@ -374,8 +376,8 @@ async fn each_request_wants_its_right_and_no_other() {
     for entry in TABLE {
         let path = entry.path.replace("{name}", "p");
         let line = match entry.verb {
-            Verb::Get => format!("GET {path} HTTP/1.1"),
-            Verb::Post => format!("POST {path} HTTP/1.1"),
+            AdminMethod::Get => format!("GET {path} HTTP/1.1"),
+            AdminMethod::Post => format!("POST {path} HTTP/1.1"),
         };
         let fields = |token: &str| match token {
             "" => host("localhost") + JSON,
@@ -384,10 +386,14 @@ async fn each_request_wants_its_right_and_no_other() {
                 host("localhost")
             ),
         };
-        let body = if entry.verb == Verb::Post { "{}" } else { "" };
+        let body = if entry.verb == AdminMethod::Post {
+            "{}"
+        } else {
+            ""
+        };
         let needed = match entry.access {
-            Access::Needs(right) | Access::NeedsToken(right) => right,
-            Access::Open => {
+            AdminAccess::Needs(right) | AdminAccess::NeedsToken(right) => right,
+            AdminAccess::Open => {
                 let said = ask(&gateway, &line, &fields(""), body).await;
                 assert!(!matches!(said.status, 401 | 403), "{line}: {}", said.text);
                 continue;
@@ -397,7 +403,7 @@ async fn each_request_wants_its_right_and_no_other() {
             let said = ask(&gateway, &line, &fields(wrong), body).await;
             assert_eq!(said.status, 401, "{line} with {wrong:?}: {}", said.text);
         }
-        for right in Right::ALL {
+        for right in AdminRight::ALL {
             let token = format!("token-of-{}", right.as_str());
             let said = ask(&gateway, &line, &fields(&token), body).await;
             if right == needed {

@@ -8,15 +8,15 @@ use bytes::Bytes;
 use e2e::fleet::{Fleet, known};
 use e2e::gateway::Gateway;
 use e2e::wait::{SOON, wait_for};
-use lamina_cluster::bus::event::{Event, Message, Ours, Shape};
-use lamina_cluster::bus::transport::{Transport, Word};
+use lamina_cluster::bus::event::{BusEvent, EventShape, Message, NodePayload};
+use lamina_cluster::bus::transport::{BusTransport, TransportEvent};
 use tokio::task::JoinHandle;
 
 use crate::bus_transport::{Broker, Node, applied};
 
 /// The attacker.
 pub struct Attacker {
-    transport: Arc<dyn Transport>,
+    transport: Arc<dyn BusTransport>,
     heard: Arc<Mutex<Vec<Bytes>>>,
     listening: JoinHandle<()>,
 }
@@ -29,7 +29,7 @@ impl Attacker {
         let record = Arc::clone(&heard);
         let listening = tokio::spawn(async move {
             loop {
-                if let Word::Message(delivery) = node.next().await {
+                if let TransportEvent::Message(delivery) = node.next().await {
                     record.lock().unwrap().push(applied(delivery));
                 }
             }
@@ -52,10 +52,10 @@ impl Attacker {
     }
 
     /// Waits until something was heard that `wanted` accepts; the last of it, with its bytes.
-    pub async fn hears(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> (Bytes, Event) {
+    pub async fn hears(&self, what: &str, wanted: impl Fn(&BusEvent) -> bool) -> (Bytes, BusEvent) {
         wait_for(what, SOON * 2, || async {
             let heard = self.recorded().into_iter().rev();
-            let mut events = heard.filter_map(|b| Event::decode(&b).ok().map(|e| (b, e)));
+            let mut events = heard.filter_map(|b| BusEvent::decode(&b).ok().map(|e| (b, e)));
             events.find(|(_, event)| wanted(event))
         })
         .await
@@ -81,11 +81,11 @@ impl Drop for Attacker {
 }
 
 /// Whether a node has said this event.
-pub fn is_of(event: &Event, name: &str) -> bool {
+pub fn is_of(event: &BusEvent, name: &str) -> bool {
     event.source == name && event.ours.is_some()
 }
 
-pub fn kind(event: &Event) -> &'static str {
+pub fn kind(event: &BusEvent) -> &'static str {
     match event.ours.as_ref().map(|ours| &ours.message) {
         None => "foreign",
         Some(Message::Purge { .. }) => "purge",
@@ -99,15 +99,15 @@ pub fn kind(event: &Event) -> &'static str {
 }
 
 /// An event that says it is of a node, made now.
-pub fn forged(source: &str, boot: u64, purges: u64, message: Message) -> Event {
+pub fn forged(source: &str, boot: u64, purges: u64, message: Message) -> BusEvent {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Event {
+    BusEvent {
         id: format!("forged-{source}-{boot}-{purges}-{}", now.as_nanos()),
         source: source.to_owned(),
         namespace: None,
         ts: now.as_millis() as u64,
-        shape: Shape::inert(),
-        ours: Some(Ours {
+        shape: EventShape::inert(),
+        ours: Some(NodePayload {
             boot,
             purges,
             sequence: 1 << 40,
@@ -181,7 +181,7 @@ pub async fn nothing_comes_of(
     for ((node, name), (state, refused_before)) in fleet.nodes.iter().zip(names).zip(before) {
         // What comes back to the one that said it is an echo, or a life of its own that is over.
         let of_others = messages.iter().filter(|bytes| {
-            let event = Event::decode(bytes);
+            let event = BusEvent::decode(bytes);
             !event.is_ok_and(|event| is_of(&event, &name))
         });
         let wanted = refused_before + of_others.count() as f64;

@@ -6,10 +6,10 @@ use std::time::Instant;
 use e2e::fleet::{Fleet, purge_everywhere, shown};
 use e2e::nats::{Cluster, Nats};
 use e2e::wait::{SOON, passed, wait_for};
-use lamina_base::units::Duration;
-use lamina_cluster::bus::nats::config::{self, Mode, Storage};
+use lamina_base::units::ConfigDuration;
+use lamina_cluster::bus::nats::config::{self, NatsMode, StreamStorage};
 use lamina_cluster::bus::nats::open;
-use lamina_cluster::bus::transport::{PublishError, Transport, Word};
+use lamina_cluster::bus::transport::{BusTransport, PublishError, TransportEvent};
 use serde_json::json;
 
 use crate::bus_transport::{Broker, DELIVERIES, Node, applied, number};
@@ -22,18 +22,18 @@ pub struct Core(Nats);
 /// NATS with JetStream.
 pub struct JetStream(pub Nats);
 
-pub fn config_of(port: u16, mode: Mode, node: &str) -> config::Nats {
-    config::Nats {
+pub fn config_of(port: u16, mode: NatsMode, node: &str) -> config::NatsConfig {
+    config::NatsConfig {
         servers: vec![format!("nats://127.0.0.1:{port}")],
         mode,
-        ping_interval: Duration::secs(1),
-        reconnect_max: Duration::millis(500),
-        jetstream: config::JetStream {
+        ping_interval: ConfigDuration::secs(1),
+        reconnect_max: ConfigDuration::millis(500),
+        jetstream: config::JetStreamConfig {
             durable_name: Some(node.to_owned()),
             max_deliver: DELIVERIES,
-            ..config::JetStream::default()
+            ..config::JetStreamConfig::default()
         },
-        ..config::Nats::default()
+        ..config::NatsConfig::default()
     }
 }
 
@@ -66,15 +66,15 @@ macro_rules! broker {
                 self.0.thaw();
             }
 
-            fn open(&self, port: u16, node: &str) -> Arc<dyn Transport> {
+            fn open(&self, port: u16, node: &str) -> Arc<dyn BusTransport> {
                 open(&config_of(port, $mode, node)).unwrap()
             }
         }
     };
 }
 
-broker!(Core, false, Mode::Core);
-broker!(JetStream, true, Mode::Jetstream);
+broker!(Core, false, NatsMode::Core);
+broker!(JetStream, true, NatsMode::Jetstream);
 
 /// Waits until what this node publishes is refused; answers the words.
 async fn refused(node: &Node) -> String {
@@ -88,8 +88,8 @@ async fn refused(node: &Node) -> String {
     .await
 }
 
-fn stream_of(port: u16, change: impl FnOnce(&mut config::Nats)) -> Arc<dyn Transport> {
-    let mut config = config_of(port, Mode::Jetstream, "a");
+fn stream_of(port: u16, change: impl FnOnce(&mut config::NatsConfig)) -> Arc<dyn BusTransport> {
+    let mut config = config_of(port, NatsMode::Jetstream, "a");
     change(&mut config);
     open(&config).unwrap()
 }
@@ -101,8 +101,8 @@ async fn a_wrong_password_is_told_and_a_right_one_lets_in() {
         &["--user", "edge", "--pass", "right"],
     );
     let with = |password: &str| {
-        let config = config_of(nats.port, Mode::Core, "a");
-        open(&config::Nats {
+        let config = config_of(nats.port, NatsMode::Core, "a");
+        open(&config::NatsConfig {
             username: Some("edge".to_owned()),
             password: Some(password.to_owned()),
             ..config
@@ -128,9 +128,9 @@ async fn with_rights(rights: &str) -> (Nats, tempfile::TempDir) {
     (Nats::spawn(e2e::redis::free_port(), &config), folder)
 }
 
-fn edge(port: u16) -> Arc<dyn Transport> {
-    let config = config_of(port, Mode::Core, "a");
-    open(&config::Nats {
+fn edge(port: u16) -> Arc<dyn BusTransport> {
+    let config = config_of(port, NatsMode::Core, "a");
+    open(&config::NatsConfig {
         username: Some("edge".to_owned()),
         password: Some("pw".to_owned()),
         ..config
@@ -164,7 +164,7 @@ async fn who_may_not_publish_is_refused_and_listens_all_the_same() {
 
 #[tokio::test]
 async fn a_message_that_is_too_large_is_refused_and_those_before_it_are_not() {
-    for mode in [Mode::Core, Mode::Jetstream] {
+    for mode in [NatsMode::Core, NatsMode::Jetstream] {
         let nats = Nats::start().await;
         let mut node = Node::join(open(&config_of(nats.port, mode, "a")).unwrap()).await;
         let large = vec![0; (1 << 20) + 1].into();
@@ -210,7 +210,7 @@ async fn a_consumer_that_is_deleted_is_made_again_and_nothing_is_said_to_be_kept
 #[tokio::test]
 async fn a_stream_in_memory_is_lost_with_its_server_and_that_is_told() {
     let mut nats = Nats::start().await;
-    let memory = |c: &mut config::Nats| c.jetstream.storage = Storage::Memory;
+    let memory = |c: &mut config::NatsConfig| c.jetstream.storage = StreamStorage::Memory;
     let mut node = Node::join(stream_of(nats.port, memory)).await;
     nats.respawn();
     node.down().await;
@@ -245,7 +245,7 @@ async fn what_is_missing_is_not_made_where_it_may_not_be() {
 async fn a_stream_that_was_made_otherwise_is_used_as_it_is_and_the_consumer_is_changed() {
     let nats = Nats::start().await;
     drop(Node::join(stream_of(nats.port, |_| {})).await);
-    let otherwise = |c: &mut config::Nats| {
+    let otherwise = |c: &mut config::NatsConfig| {
         c.jetstream.max_msgs = 5;
         c.jetstream.max_deliver = 7;
         c.jetstream.ack_wait_ms = 12_345;
@@ -265,9 +265,9 @@ async fn a_stream_that_was_made_otherwise_is_used_as_it_is_and_the_consumer_is_c
 #[tokio::test]
 async fn what_the_stream_dropped_before_a_node_came_back_is_told() {
     let nats = Nats::start().await;
-    let small = |c: &mut config::Nats| c.jetstream.max_msgs = 5;
+    let small = |c: &mut config::NatsConfig| c.jetstream.max_msgs = 5;
     drop(Node::join(stream_of(nats.port, small)).await);
-    let other = config_of(nats.port, Mode::Jetstream, "b");
+    let other = config_of(nats.port, NatsMode::Jetstream, "b");
     let other = Node::join(open(&other).unwrap()).await;
     other
         .publish(&(0..20).map(number).collect::<Vec<_>>())
@@ -282,7 +282,7 @@ async fn two_nodes_with_one_durable_name_are_told() {
     let nats = Nats::start().await;
     let mut one = Node::join(stream_of(nats.port, |_| {})).await;
     let mut two = Node::join(stream_of(nats.port, |_| {})).await;
-    let publisher = Node::join(open(&config_of(nats.port, Mode::Core, "c")).unwrap()).await;
+    let publisher = Node::join(open(&config_of(nats.port, NatsMode::Core, "c")).unwrap()).await;
     let publish = async {
         loop {
             publisher.publish(&[number(1)]).await;
@@ -290,8 +290,8 @@ async fn two_nodes_with_one_durable_name_are_told() {
     };
     let lost = async |node: &mut Node| loop {
         match node.word().await {
-            Word::Lost(what) => return what,
-            Word::Message(delivery) => applied(delivery),
+            TransportEvent::Lost(what) => return what,
+            TransportEvent::Message(delivery) => applied(delivery),
             other => panic!("{other:?}"),
         };
     };
@@ -307,13 +307,13 @@ async fn two_nodes_with_one_durable_name_are_told() {
 async fn who_does_not_read_for_a_while_is_not_taken_for_dead() {
     let nats = Nats::start().await;
     let mut node = Node::join(stream_of(nats.port, |_| {})).await;
-    let publisher = Node::join(open(&config_of(nats.port, Mode::Core, "c")).unwrap()).await;
+    let publisher = Node::join(open(&config_of(nats.port, NatsMode::Core, "c")).unwrap()).await;
     let start = Instant::now();
     for batch in (0..10_000).map(number).collect::<Vec<_>>().chunks(500) {
         publisher.publish(batch).await;
     }
     // The server says every interval that it is there; two without are one too many.
-    passed(start, config_of(0, Mode::Core, "a").ping_interval.0 * 3).await;
+    passed(start, config_of(0, NatsMode::Core, "a").ping_interval.0 * 3).await;
     for n in 0..10_000 {
         assert_eq!(node.message().await, number(n));
     }
@@ -324,7 +324,7 @@ async fn a_cluster_that_loses_the_leader_of_the_stream_goes_on() {
     let mut cluster = Cluster::start().await;
     let ports: Vec<_> = cluster.nodes.iter().map(|node| node.port).collect();
     let at = |first: usize, name: &str| {
-        let mut config = config_of(ports[first], Mode::Jetstream, name);
+        let mut config = config_of(ports[first], NatsMode::Jetstream, name);
         config.jetstream.replicas = 3;
         open(&config).unwrap()
     };
@@ -349,8 +349,8 @@ async fn a_cluster_that_loses_the_leader_of_the_stream_goes_on() {
 async fn without_a_store_a_cluster_goes_on_through_another_server() {
     let mut cluster = Cluster::start_core().await;
     let (first, second) = (cluster.nodes[0].port, cluster.nodes[1].port);
-    let mut a = Node::join(open(&config_of(first, Mode::Core, "a")).unwrap()).await;
-    let mut b = Node::join(open(&config_of(second, Mode::Core, "b")).unwrap()).await;
+    let mut a = Node::join(open(&config_of(first, NatsMode::Core, "a")).unwrap()).await;
+    let mut b = Node::join(open(&config_of(second, NatsMode::Core, "b")).unwrap()).await;
     cluster.nodes[0].kill();
     a.down().await;
     a.up().await;

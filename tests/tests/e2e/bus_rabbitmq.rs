@@ -8,8 +8,11 @@ use bytes::Bytes;
 use e2e::rabbit::{Rabbit, shared};
 use e2e::wait::{SOON, wait_for, within};
 use lamina_base::units;
-use lamina_cluster::bus::rabbitmq::{Config, ExchangeType, open};
-use lamina_cluster::bus::transport::{Delivery, Mail, PublishError, Transport, Word, Words};
+use lamina_cluster::bus::rabbitmq::{ExchangeType, RabbitMqConfig, open};
+use lamina_cluster::bus::transport::{
+    BusTransport, IncomingMessage, PublishError, TransportEvent, TransportEventReceiver,
+    TransportEventSender,
+};
 use lapin::options::{
     ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
@@ -18,47 +21,47 @@ use lapin::{Channel, Connection, ConnectionProperties};
 
 /// A transport and what it tells.
 pub struct Node {
-    pub transport: Arc<dyn Transport>,
-    words: Words,
+    pub transport: Arc<dyn BusTransport>,
+    words: TransportEventReceiver,
 }
 
 impl Node {
-    pub fn start(config: &Config) -> Self {
+    pub fn start(config: &RabbitMqConfig) -> Self {
         let transport = open(config).unwrap();
-        let (mail, words) = Mail::new();
+        let (mail, words) = TransportEventSender::new();
         transport.run(mail);
         Self { transport, words }
     }
 
     /// A node that consumes, and what was kept for it.
-    pub async fn up(config: &Config) -> (Self, Option<u64>) {
+    pub async fn up(config: &RabbitMqConfig) -> (Self, Option<u64>) {
         let mut node = Self::start(config);
         let behind = node.is_up().await;
         (node, behind)
     }
 
-    pub async fn word(&mut self) -> Word {
+    pub async fn word(&mut self) -> TransportEvent {
         let word = within("a word", SOON, self.words.recv()).await;
         word.expect("the transport goes on")
     }
 
     pub async fn is_up(&mut self) -> Option<u64> {
         match self.word().await {
-            Word::Up { behind } => behind,
+            TransportEvent::Up { behind } => behind,
             other => panic!("expected up, got {other:?}"),
         }
     }
 
     pub async fn is_down(&mut self) -> String {
         match self.word().await {
-            Word::Down(why) => why,
+            TransportEvent::Down(why) => why,
             other => panic!("expected down, got {other:?}"),
         }
     }
 
-    pub async fn message(&mut self) -> Delivery {
+    pub async fn message(&mut self) -> IncomingMessage {
         match self.word().await {
-            Word::Message(message) => message,
+            TransportEvent::Message(message) => message,
             other => panic!("expected a message, got {other:?}"),
         }
     }
@@ -91,20 +94,20 @@ pub fn messages(count: usize, name: &str) -> Vec<Bytes> {
 }
 
 /// An exchange of the test's own. The broker may be slow: no silence of a few seconds counts.
-pub fn plain(rabbit: &Rabbit, name: &str) -> Config {
-    Config {
+pub fn plain(rabbit: &Rabbit, name: &str) -> RabbitMqConfig {
+    RabbitMqConfig {
         url: rabbit.url(),
         exchange: name.to_owned(),
-        heartbeat: units::Duration::secs(30),
-        connect_timeout: units::Duration::secs(15),
-        confirm_timeout: units::Duration::secs(15),
-        reconnect_max: units::Duration::secs(1),
-        ..Config::default()
+        heartbeat: units::ConfigDuration::secs(30),
+        connect_timeout: units::ConfigDuration::secs(15),
+        confirm_timeout: units::ConfigDuration::secs(15),
+        reconnect_max: units::ConfigDuration::secs(1),
+        ..RabbitMqConfig::default()
     }
 }
 
-pub fn durable(rabbit: &Rabbit, name: &str, queue: &str) -> Config {
-    Config {
+pub fn durable(rabbit: &Rabbit, name: &str, queue: &str) -> RabbitMqConfig {
+    RabbitMqConfig {
         durable_invalidation_mode: true,
         queue_name: Some(format!("{name}-{queue}")),
         ..plain(rabbit, name)
@@ -212,7 +215,7 @@ async fn a_deleted_queue_is_told_as_a_loss_and_made_anew() {
         .await
         .unwrap();
     let lost = node.word().await;
-    assert!(matches!(lost, Word::Lost(_)), "{lost:?}");
+    assert!(matches!(lost, TransportEvent::Lost(_)), "{lost:?}");
     let why = node.is_down().await;
     assert!(why.contains("cancelled"), "{why}");
     assert_eq!(
@@ -285,7 +288,7 @@ async fn a_message_without_a_queue_is_refused_and_those_before_it_are_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cant_be_applied_comes_again_so_often_and_is_given_up() {
     let rabbit = shared().await;
-    let config = Config {
+    let config = RabbitMqConfig {
         max_redeliveries: 2,
         ..durable(rabbit, "poison", "a")
     };
@@ -297,7 +300,7 @@ async fn a_message_that_cant_be_applied_comes_again_so_often_and_is_given_up() {
         message.receipt.unwrap().again();
     }
     let lost = node.word().await;
-    assert!(matches!(lost, Word::Lost(_)), "{lost:?}");
+    assert!(matches!(lost, TransportEvent::Lost(_)), "{lost:?}");
     // Nothing stays: neither here nor there.
     let (_connection, channel) = other(rabbit).await;
     leave(node, &channel, "poison-a").await;
@@ -349,7 +352,7 @@ async fn a_wrong_password_is_told_and_healed() {
     rabbit.ctl(&["add_user", "edge", "old"]).await;
     let all = ["set_permissions", "edge", ".*", ".*", ".*"];
     rabbit.ctl(&all).await;
-    let mut node = Node::start(&Config {
+    let mut node = Node::start(&RabbitMqConfig {
         username: Some("edge".to_owned()),
         password: Some("new".to_owned()),
         ..plain(rabbit, "password")
@@ -366,7 +369,7 @@ async fn a_wrong_password_is_told_and_healed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_virtual_host_is_told() {
-    let config = Config {
+    let config = RabbitMqConfig {
         vhost: "nowhere".to_owned(),
         ..plain(shared().await, "vhost")
     };
@@ -394,7 +397,7 @@ async fn routing_keys_choose_for_topic_and_direct() {
         (ExchangeType::Direct, "direct", "eu.cache"),
     ] {
         let node = async |key: &str| {
-            let config = Config {
+            let config = RabbitMqConfig {
                 exchange_type,
                 routing_key: key.to_owned(),
                 ..plain(rabbit, name)
@@ -417,7 +420,7 @@ async fn routing_keys_choose_for_topic_and_direct() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_messages_than_prefetch_are_here_at_once() {
     let rabbit = shared().await;
-    let config = Config {
+    let config = RabbitMqConfig {
         prefetch: 5,
         ..durable(rabbit, "prefetch", "a")
     };

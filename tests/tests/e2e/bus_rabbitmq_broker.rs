@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use e2e::rabbit::{Rabbit, harmed, shared};
 use lamina_base::units;
-use lamina_cluster::bus::rabbitmq::{Config, open};
-use lamina_cluster::bus::transport::Transport;
+use lamina_cluster::bus::rabbitmq::{RabbitMqConfig, open};
+use lamina_cluster::bus::transport::BusTransport;
 use tokio::sync::MutexGuard;
 
 use crate::bus_transport::{Broker, DELIVERIES};
@@ -98,18 +98,18 @@ impl<const DURABLE: bool> Broker for Of<DURABLE> {
         self.server.thaw();
     }
 
-    fn open(&self, port: u16, node: &str) -> Arc<dyn Transport> {
-        let config = Config {
+    fn open(&self, port: u16, node: &str) -> Arc<dyn BusTransport> {
+        let config = RabbitMqConfig {
             url: format!("amqp://127.0.0.1:{port}"),
             exchange: self.exchange.clone(),
             durable_invalidation_mode: DURABLE,
             queue_name: DURABLE.then(|| format!("{}-{node}", self.exchange)),
             max_redeliveries: DELIVERIES - 1,
-            heartbeat: units::Duration::secs(3),
-            connect_timeout: units::Duration::secs(10),
-            confirm_timeout: units::Duration::secs(10),
-            reconnect_max: units::Duration::secs(1),
-            ..Config::default()
+            heartbeat: units::ConfigDuration::secs(3),
+            connect_timeout: units::ConfigDuration::secs(10),
+            confirm_timeout: units::ConfigDuration::secs(10),
+            reconnect_max: units::ConfigDuration::secs(1),
+            ..RabbitMqConfig::default()
         };
         open(&config).unwrap()
     }

@@ -8,8 +8,8 @@ use e2e::rabbit::harmed;
 use e2e::redis::free_port;
 use e2e::wait::{SOON, within};
 use lamina_base::units;
-use lamina_cluster::bus::rabbitmq::Config;
-use lamina_cluster::bus::transport::{PublishError, Word};
+use lamina_cluster::bus::rabbitmq::RabbitMqConfig;
+use lamina_cluster::bus::transport::{PublishError, TransportEvent};
 
 use crate::bus_rabbitmq::{Node, durable, messages, plain};
 
@@ -18,8 +18,8 @@ use crate::bus_rabbitmq::{Node, durable, messages, plain};
 async fn a_broker_that_stands_still_or_is_killed_is_noticed_and_nothing_confirmed_is_lost() {
     let mut rabbit = harmed().await;
     rabbit.respawn();
-    let config = |queue: &str| Config {
-        heartbeat: units::Duration::secs(3),
+    let config = |queue: &str| RabbitMqConfig {
+        heartbeat: units::ConfigDuration::secs(3),
         ..durable(&rabbit, "outage", queue)
     };
     let (here, away) = (config("here"), config("away"));
@@ -32,8 +32,8 @@ async fn a_broker_that_stands_still_or_is_killed_is_noticed_and_nothing_confirme
     rabbit.ready().await;
     assert_eq!(node.is_up().await, None);
     drop(Node::up(&away).await);
-    let ephemeral = Config {
-        heartbeat: units::Duration::secs(3),
+    let ephemeral = RabbitMqConfig {
+        heartbeat: units::ConfigDuration::secs(3),
         ..plain(&rabbit, "outage-plain")
     };
     let (mut ephemeral, _) = Node::up(&ephemeral).await;
@@ -59,7 +59,7 @@ async fn a_broker_that_stands_still_or_is_killed_is_noticed_and_nothing_confirme
     rabbit.kill();
     // What it had not acknowledged before the kill comes again.
     let mut before = 0;
-    while let Word::Message(message) = node.word().await {
+    while let TransportEvent::Message(message) = node.word().await {
         assert_eq!(message.bytes, said[before]);
         before += 1;
     }
@@ -91,10 +91,10 @@ async fn ephemeral_after(node: &mut Node) -> Option<u64> {
 async fn an_attempt_that_gets_no_answer_leaves_nothing_behind() {
     let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut node = Node::start(&Config {
+    let mut node = Node::start(&RabbitMqConfig {
         url: format!("amqp://127.0.0.1:{port}"),
-        connect_timeout: units::Duration::millis(200),
-        ..Config::default()
+        connect_timeout: units::ConfigDuration::millis(200),
+        ..RabbitMqConfig::default()
     });
     let heard = tokio::task::spawn_blocking(move || {
         let attempts = listener.incoming().take(3);

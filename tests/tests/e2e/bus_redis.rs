@@ -5,9 +5,9 @@ use std::sync::Arc;
 use e2e::fleet::{Fleet, purge_everywhere, shown};
 use e2e::redis::{Cluster, Redis, Sentinels};
 use e2e::wait::{SOON, wait_for};
-use lamina_base::units::Duration;
+use lamina_base::units::ConfigDuration;
 use lamina_cluster::bus::redis::{config, open};
-use lamina_cluster::bus::transport::{PublishError, Transport};
+use lamina_cluster::bus::transport::{BusTransport, PublishError};
 use serde_json::json;
 
 use crate::bus_transport::{Broker, Node, number};
@@ -15,18 +15,18 @@ use crate::bus_transport::{Broker, Node, number};
 /// One server.
 pub struct PubSub(pub Redis);
 
-fn config_of(url: String) -> config::Redis {
-    config::Redis {
+fn config_of(url: String) -> config::RedisBusConfig {
+    config::RedisBusConfig {
         url,
-        connect_timeout: Duration::secs(1),
-        silence_timeout: Duration::secs(1),
-        reconnect_max: Duration::millis(500),
-        ..config::Redis::default()
+        connect_timeout: ConfigDuration::secs(1),
+        silence_timeout: ConfigDuration::secs(1),
+        reconnect_max: ConfigDuration::millis(500),
+        ..config::RedisBusConfig::default()
     }
 }
 
 /// A node's way to the server behind `port`.
-fn at(port: u16) -> Arc<dyn Transport> {
+fn at(port: u16) -> Arc<dyn BusTransport> {
     open(&config_of(format!("redis://127.0.0.1:{port}"))).unwrap()
 }
 
@@ -57,15 +57,15 @@ impl Broker for PubSub {
         self.0.thaw();
     }
 
-    fn open(&self, port: u16, _node: &str) -> Arc<dyn Transport> {
+    fn open(&self, port: u16, _node: &str) -> Arc<dyn BusTransport> {
         at(port)
     }
 }
 
 /// A node of a Cluster.
-fn member(cluster: &Cluster, sharded: bool) -> Arc<dyn Transport> {
+fn member(cluster: &Cluster, sharded: bool) -> Arc<dyn BusTransport> {
     let config = config_of(cluster.url());
-    open(&config::Redis { sharded, ..config }).unwrap()
+    open(&config::RedisBusConfig { sharded, ..config }).unwrap()
 }
 
 async fn everybody_hears_in_order(sharded: bool) {
@@ -96,7 +96,7 @@ async fn a_subscription_that_moved_away_with_its_slot_is_noticed() {
     let cluster = Cluster::start().await;
     let a = Node::join(member(&cluster, true)).await;
     let mut b = Node::join(member(&cluster, true)).await;
-    let channel = config::Redis::default().channel;
+    let channel = config::RedisBusConfig::default().channel;
     let owner = cluster.owner(0, &channel).await.unwrap();
     let to = Cluster::masters().find(|node| *node != owner).unwrap();
     cluster.move_slot(&channel, to).await;
@@ -167,7 +167,7 @@ async fn what_was_purged_while_sentinels_chose_another_master_is_not_shown() {
 #[tokio::test]
 async fn a_channel_of_redis_itself_is_refused() {
     for channel in ["", "__keyspace@0__:x", "__keyevent@0__:del"] {
-        let config = config::Redis {
+        let config = config::RedisBusConfig {
             channel: channel.to_owned(),
             ..config_of("redis://a".to_owned())
         };

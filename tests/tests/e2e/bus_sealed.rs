@@ -5,8 +5,8 @@ use bytes::Bytes;
 use e2e::fleet::{Fleet, node, purge_everywhere, shown, state};
 use e2e::gateway::Gateway;
 use e2e::wait::{SOON, wait_for};
-use lamina_base::hc1::Codec;
-use lamina_cluster::bus::event::{Event, Shape};
+use lamina_base::hc1::EnvelopeCodec;
+use lamina_cluster::bus::event::{BusEvent, EventShape};
 use lamina_cluster::bus::seal::SealKeys;
 use serde_json::json;
 
@@ -84,7 +84,7 @@ pub async fn what_is_played_again_does_nothing<B: Configured>() {
 }
 
 /// Events of all kinds that a stranger can make, given two sealed ones of node `a`.
-fn forgeries(heartbeat_of_a: (&Bytes, &Event), purge_of_a: (&Bytes, &Event)) -> Vec<Bytes> {
+fn forgeries(heartbeat_of_a: (&Bytes, &BusEvent), purge_of_a: (&Bytes, &BusEvent)) -> Vec<Bytes> {
     let boot = heartbeat_of_a.1.ours.as_ref().unwrap().boot;
     let other = SealKeys::new(OTHER_KEY.as_bytes(), None);
     let mut all = Vec::new();
@@ -96,8 +96,8 @@ fn forgeries(heartbeat_of_a: (&Bytes, &Event), purge_of_a: (&Bytes, &Event)) -> 
             }
         }
     }
-    let foreign = Event {
-        shape: Shape::Pattern("*".to_owned()),
+    let foreign = BusEvent {
+        shape: EventShape::Pattern("*".to_owned()),
         ours: None,
         ..forged("service", 1, 1, heartbeat())
     };
@@ -132,7 +132,7 @@ fn damaged(sealed: &Bytes) -> Vec<Bytes> {
         changed
     }));
     let codec = lamina_base::hc1::Compression {
-        codec: Codec::ZSTD,
+        codec: EnvelopeCodec::ZSTD,
         min_bytes: 0,
     };
     // The same event in another envelope.
@@ -286,8 +286,8 @@ async fn services_purge_beside_a_key_where_that_is_said() {
     }
     fleet.pages.change("/p");
     let attacker = Attacker::join(&broker).await;
-    let del = Event {
-        shape: Shape::Del {
+    let del = BusEvent {
+        shape: EventShape::Del {
             keys: vec!["page".to_owned()],
         },
         ours: None,

@@ -7,7 +7,7 @@ use e2e::fleet::{Fleet, known, purge_everywhere, shown, state};
 use e2e::gateway::Gateway;
 use e2e::setup::Setup;
 use e2e::wait::{SOON, wait_for};
-use lamina_cluster::bus::event::{Event, Message, Shape};
+use lamina_cluster::bus::event::{BusEvent, EventShape, Message};
 use serde_json::json;
 
 use crate::bus_attacker::{Attacker, forged, heartbeat, is_of, kind, purge_all};
@@ -90,7 +90,7 @@ async fn names_without_end_take_no_memory() {
         let publish = async |from: u64| {
             let mut all = heartbeats(60, 0, |n| format!("{long}{}", from + n));
             all.extend((0..6).map(|n| forged(&format!("v{n}"), 1, 0, version(n)).encode()));
-            let ids = (0..6).map(|n| Event {
+            let ids = (0..6).map(|n| BusEvent {
                 id: format!("{long}{n}"),
                 ..forged("a", 1, 1 + n, purge_all())
             });
@@ -136,12 +136,12 @@ async fn an_id_that_was_foreseen_hides_no_purge() {
         let id = format!("{life}-{n:x}");
         let of = String::new();
         let word = forged("a", boot, 0, Message::Applied { of, order: 1 });
-        let service = Event {
+        let service = BusEvent {
             source: "service".to_owned(),
             ours: None,
             ..word.clone()
         };
-        [word, service].map(|event| Event {
+        [word, service].map(|event| BusEvent {
             id: id.clone(),
             ..event
         })
@@ -162,9 +162,9 @@ async fn two_services_with_the_same_ids_are_both_heard() {
     for service in ["orders", "stock", "prices"] {
         shown(node, "/p").await;
         let version = fleet.pages.change("/p");
-        let event = Event {
+        let event = BusEvent {
             id: "1".to_owned(),
-            shape: Shape::Del {
+            shape: EventShape::Del {
                 keys: vec!["page".to_owned()],
             },
             ours: None,
@@ -199,7 +199,7 @@ async fn forged_counts_leave_the_next_hole_visible_and_no_doubt_for_ever() {
     assert_eq!(refused, 3.0, "what no node can have counted");
     // The next true heartbeat corrects it; a purge that is lost then is noticed.
     attacker.forget();
-    let is_beat = |event: &Event| is_of(event, "a") && kind(event) == "heartbeat";
+    let is_beat = |event: &BusEvent| is_of(event, "a") && kind(event) == "heartbeat";
     attacker.hears("a true heartbeat", is_beat).await;
     has_read(&attacker, b).await;
     attacker.forget();

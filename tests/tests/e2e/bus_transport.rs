@@ -11,7 +11,8 @@ use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
 use futures_util::FutureExt;
 use lamina_cluster::bus::transport::{
-    Delivery, Guarantee, Mail, PublishError, Transport, Word, Words,
+    BusTransport, Guarantee, IncomingMessage, PublishError, TransportEvent, TransportEventReceiver,
+    TransportEventSender,
 };
 
 /// A kind of server, and how nodes use it here: what is not applied comes [`DELIVERIES`] times
@@ -42,7 +43,7 @@ pub trait Broker: Sized {
     fn thaw(&self);
 
     /// A node's way to the server behind `port`.
-    fn open(&self, port: u16, node: &str) -> Arc<dyn Transport>;
+    fn open(&self, port: u16, node: &str) -> Arc<dyn BusTransport>;
 }
 
 /// Deliveries of one message at most.
@@ -54,32 +55,32 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// A node on the bus.
 pub struct Node {
-    pub transport: Arc<dyn Transport>,
-    words: Words,
+    pub transport: Arc<dyn BusTransport>,
+    words: TransportEventReceiver,
 }
 
 impl Node {
     /// Begins to connect.
-    pub fn begin(transport: Arc<dyn Transport>) -> Self {
-        let (mail, words) = Mail::new();
+    pub fn begin(transport: Arc<dyn BusTransport>) -> Self {
+        let (mail, words) = TransportEventSender::new();
         transport.run(mail);
         Self { transport, words }
     }
 
     /// A node that is up.
-    pub async fn join(transport: Arc<dyn Transport>) -> Self {
+    pub async fn join(transport: Arc<dyn BusTransport>) -> Self {
         let mut node = Self::begin(transport);
         node.up().await;
         node
     }
 
-    pub async fn word(&mut self) -> Word {
+    pub async fn word(&mut self) -> TransportEvent {
         let word = within("a word", SOON * 2, self.words.recv()).await;
         word.expect("the transport lives")
     }
 
     /// The next word, whenever it comes.
-    pub async fn next(&mut self) -> Word {
+    pub async fn next(&mut self) -> TransportEvent {
         self.words.recv().await.expect("the transport lives")
     }
 
@@ -87,8 +88,8 @@ impl Node {
     pub async fn up(&mut self) -> Option<u64> {
         loop {
             match self.word().await {
-                Word::Up { behind } => return behind,
-                Word::Message(_) | Word::Down(_) | Word::Lost(_) => {}
+                TransportEvent::Up { behind } => return behind,
+                TransportEvent::Message(_) | TransportEvent::Down(_) | TransportEvent::Lost(_) => {}
             }
         }
     }
@@ -97,16 +98,18 @@ impl Node {
     pub async fn down(&mut self) -> String {
         loop {
             match self.word().await {
-                Word::Down(why) => return why,
-                Word::Message(_) | Word::Up { .. } | Word::Lost(_) => {}
+                TransportEvent::Down(why) => return why,
+                TransportEvent::Message(_)
+                | TransportEvent::Up { .. }
+                | TransportEvent::Lost(_) => {}
             }
         }
     }
 
     /// The next word, which is a message.
-    pub async fn delivery(&mut self) -> Delivery {
+    pub async fn delivery(&mut self) -> IncomingMessage {
         match self.word().await {
-            Word::Message(delivery) => delivery,
+            TransportEvent::Message(delivery) => delivery,
             other => panic!("{other:?} in place of a message"),
         }
     }
@@ -119,7 +122,7 @@ impl Node {
     /// Reads until `wanted` comes.
     pub async fn find(&mut self, wanted: &[u8]) {
         loop {
-            if let Word::Message(delivery) = self.word().await
+            if let TransportEvent::Message(delivery) = self.word().await
                 && applied(delivery) == wanted
             {
                 return;
@@ -145,7 +148,7 @@ impl Node {
 }
 
 /// Says of a message that it was applied.
-pub fn applied(delivery: Delivery) -> Bytes {
+pub fn applied(delivery: IncomingMessage) -> Bytes {
     if let Some(receipt) = delivery.receipt {
         receipt.done();
     }
@@ -337,8 +340,8 @@ pub async fn who_does_not_read_loses_or_waits_but_keeps_little<B: Broker>() {
     let mut read = 0;
     loop {
         match b.word().await {
-            Word::Message(_) => read += 1,
-            Word::Lost(_) => break,
+            TransportEvent::Message(_) => read += 1,
+            TransportEvent::Lost(_) => break,
             other => panic!("{other:?}"),
         }
     }
@@ -398,7 +401,7 @@ pub async fn what_could_not_be_applied_comes_again_until_it_is_given_up<B: Broke
         delivery.receipt.expect("it is answered").again();
     }
     match b.word().await {
-        Word::Lost(what) => assert!(what.contains("given up"), "{what}"),
+        TransportEvent::Lost(what) => assert!(what.contains("given up"), "{what}"),
         other => panic!("{other:?}"),
     }
     a.publish(&[number(2)]).await;

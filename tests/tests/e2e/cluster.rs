@@ -10,7 +10,7 @@ use e2e::gateway::Gateway;
 use e2e::random::Random;
 use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
-use lamina_cluster::bus::event::{Event, Shape};
+use lamina_cluster::bus::event::{BusEvent, EventShape};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -302,12 +302,12 @@ pub async fn garbage_on_the_bus_harms_nobody<B: Configured>() {
     let node = &fleet.nodes[0];
     assert_eq!(shown(node, "/p").await, 1);
     let attacker = Node::join(broker.open(broker.port(), "attacker")).await;
-    let foreign = Event {
+    let foreign = BusEvent {
         id: String::new(),
         source: "x".to_owned(),
         namespace: Some("another".to_owned()),
         ts: 0,
-        shape: Shape::Del {
+        shape: EventShape::Del {
             keys: vec!["nobody".to_owned()],
         },
         ours: None,
@@ -363,14 +363,14 @@ pub async fn a_foreign_name_in_any_spelling_reaches_the_page<B: Configured>() {
     .enumerate()
     {
         for (m, shape) in [
-            Shape::Del {
+            EventShape::Del {
                 keys: vec![spelling.to_owned()],
             },
-            Shape::Set {
+            EventShape::Set {
                 keys: vec![spelling.to_owned()],
             },
-            Shape::Pattern(format!("{spelling}*")),
-            Shape::Pattern(format!("*{}", spelling.replace("/x/..", ""))),
+            EventShape::Pattern(format!("{spelling}*")),
+            EventShape::Pattern(format!("*{}", spelling.replace("/x/..", ""))),
         ]
         .into_iter()
         .enumerate()
@@ -379,7 +379,7 @@ pub async fn a_foreign_name_in_any_spelling_reaches_the_page<B: Configured>() {
                 node.client().get(page).await;
                 assert!(node.client().get(page).await.is_hit(), "{page}");
             }
-            let event = Event {
+            let event = BusEvent {
                 id: format!("{n}-{m}"),
                 source: "service".to_owned(),
                 namespace: None,

@@ -8,27 +8,27 @@ use e2e::redis::Redis;
 use e2e::wait::{SOON, wait_for, within};
 use lamina_cache::l2::redis::{config, open};
 use lamina_cache::l2::store::{
-    Acquired, Lease, Log, LogFault, LogPlace, Purge, Put, Store, StoreError, StoreKey, Written,
-    nothing,
+    Lease, LeaseAcquisition, LogFault, LogPlace, LoggedPurge, PurgeLogRange, Store, StoreError,
+    StoreKey, StorePut, StorePutOutcome, nothing,
 };
-use lamina_cache::purge::{Order, numbered};
+use lamina_cache::purge::{PurgeOrder, numbered};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 /// Longer than any record here.
 pub const MAX: usize = 1 << 20;
 
 /// A server that is waited for, however busy the machine is.
-pub fn config_of(url: &str) -> config::Redis {
-    config::Redis {
+pub fn config_of(url: &str) -> config::RedisTierConfig {
+    config::RedisTierConfig {
         url: url.to_owned(),
-        connect_timeout: lamina_base::units::Duration::secs(60),
-        silence_timeout: lamina_base::units::Duration::secs(600),
-        ..config::Redis::default()
+        connect_timeout: lamina_base::units::ConfigDuration::secs(60),
+        silence_timeout: lamina_base::units::ConfigDuration::secs(600),
+        ..config::RedisTierConfig::default()
     }
 }
 
 /// A store that has connected.
-pub async fn connected(config: &config::Redis) -> Arc<dyn Store> {
+pub async fn connected(config: &config::RedisTierConfig) -> Arc<dyn Store> {
     let store = open(config).expect("the configuration is right");
     back(&*store).await;
     store
@@ -52,7 +52,7 @@ pub fn key(n: u32) -> StoreKey {
 }
 
 /// A place in a log that nobody has read yet.
-pub fn place(order: Order) -> LogPlace {
+pub fn place(order: PurgeOrder) -> LogPlace {
     LogPlace {
         generation: 0,
         order,
@@ -60,12 +60,12 @@ pub fn place(order: Order) -> LogPlace {
 }
 
 /// A record born at a number of such a log.
-pub fn put<'a>(key: &'a StoreKey, record: &'static [u8], born: u64) -> Put<'a> {
+pub fn put<'a>(key: &'a StoreKey, record: &'static [u8], born: u64) -> StorePut<'a> {
     put_at(key, record, place(numbered(born)))
 }
 
-pub fn put_at<'a>(key: &'a StoreKey, record: &'static [u8], born: LogPlace) -> Put<'a> {
-    Put {
+pub fn put_at<'a>(key: &'a StoreKey, record: &'static [u8], born: LogPlace) -> StorePut<'a> {
+    StorePut {
         key,
         record: Bytes::from_static(record),
         life: MINUTE,
@@ -74,14 +74,14 @@ pub fn put_at<'a>(key: &'a StoreKey, record: &'static [u8], born: LogPlace) -> P
     }
 }
 
-pub fn purge(selector: &str) -> Purge {
-    Purge {
+pub fn purge(selector: &str) -> LoggedPurge {
+    LoggedPurge {
         selector: selector.to_owned(),
         soft: false,
     }
 }
 
-pub fn numbers(log: &Log) -> Vec<u64> {
+pub fn numbers(log: &PurgeLogRange) -> Vec<u64> {
     log.purges.iter().map(|logged| logged.number).collect()
 }
 
@@ -98,7 +98,7 @@ async fn record(store: &dyn Store, key: &StoreKey) -> Option<Bytes> {
 pub async fn owned(store: &dyn Store, key: &StoreKey, ttl: Duration) -> Lease {
     let lease = Lease::of(*key);
     let answer = store.acquire(&lease, ttl).await.unwrap();
-    assert_eq!(answer, Acquired::Owned, "the lease is free");
+    assert_eq!(answer, LeaseAcquisition::Owned, "the lease is free");
     lease
 }
 
@@ -110,11 +110,11 @@ async fn a_record_is_read_back_byte_for_byte_with_the_life_it_has_left() {
     assert_eq!(store.get(&key(1), MAX).await.unwrap(), None);
     let bytes: Vec<u8> = (0..=255).collect();
     let one = key(1);
-    let record = Put {
+    let record = StorePut {
         record: Bytes::from(bytes.clone()),
         ..put(&one, b"", 0)
     };
-    assert_eq!(store.put(record).await.unwrap(), Written::Stored);
+    assert_eq!(store.put(record).await.unwrap(), StorePutOutcome::Stored);
     let found = store.get(&key(1), MAX).await.unwrap().unwrap();
     assert_eq!(found.record, bytes);
     assert!(found.left <= MINUTE && found.left > MINUTE / 2);
@@ -128,11 +128,11 @@ async fn a_record_ends_with_its_life() {
     let redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
     let one = key(1);
-    let short = Put {
+    let short = StorePut {
         life: Duration::from_millis(50),
         ..put(&one, b"short", 0)
     };
-    assert_eq!(store.put(short).await.unwrap(), Written::Stored);
+    assert_eq!(store.put(short).await.unwrap(), StorePutOutcome::Stored);
     wait_for("the record is gone", SOON, || async {
         let gone = store.get(&key(1), MAX).await.unwrap().is_none();
         gone.then_some(())
@@ -147,10 +147,10 @@ async fn an_older_load_never_overwrites_a_newer_one() {
     let redis = Redis::start().await;
     let store = connected(&config_of(&redis.url())).await;
     for (born, written) in [
-        (5, Written::Stored),
-        (4, Written::Overtaken),
-        (5, Written::Stored),
-        (6, Written::Stored),
+        (5, StorePutOutcome::Stored),
+        (4, StorePutOutcome::Overtaken),
+        (5, StorePutOutcome::Stored),
+        (6, StorePutOutcome::Stored),
     ] {
         let text: &'static [u8] = [b"4".as_slice(), b"5", b"6"][born - 4];
         let wrote = store.put(put(&key(1), text, born as u64)).await.unwrap();
@@ -166,13 +166,19 @@ async fn orders_compare_to_the_last_bit() {
     let store = connected(&config_of(&redis.url())).await;
     let high = numbered((1 << 36) - 1);
     let one = key(1);
-    let at = |born| Put {
+    let at = |born| StorePut {
         born: place(born),
         ..put(&one, b"x", 0)
     };
     store.delete(&key(1), place(high + 1)).await.unwrap();
-    assert_eq!(store.put(at(high)).await.unwrap(), Written::Overtaken);
-    assert_eq!(store.put(at(high + 1)).await.unwrap(), Written::Stored);
+    assert_eq!(
+        store.put(at(high)).await.unwrap(),
+        StorePutOutcome::Overtaken
+    );
+    assert_eq!(
+        store.put(at(high + 1)).await.unwrap(),
+        StorePutOutcome::Stored
+    );
 }
 
 #[tokio::test]
@@ -183,9 +189,9 @@ async fn a_load_from_before_a_delete_is_not_written_after_it() {
     store.delete(&key(1), place(numbered(2))).await.unwrap();
     assert_eq!(record(&*store, &key(1)).await, None);
     let late = store.put(put(&key(1), b"late", 1)).await.unwrap();
-    assert_eq!(late, Written::Overtaken);
+    assert_eq!(late, StorePutOutcome::Overtaken);
     let next = store.put(put(&key(1), b"new", 2)).await.unwrap();
-    assert_eq!(next, Written::Stored);
+    assert_eq!(next, StorePutOutcome::Stored);
     let ttl: i64 = redis
         .cli(&["PTTL", &name(&key(1), 't')])
         .await
@@ -205,7 +211,11 @@ async fn a_delete_that_comes_late_leaves_a_newer_record() {
     store.delete(&key(1), place(numbered(4))).await.unwrap();
     store.delete(&key(1), place(numbered(3))).await.unwrap();
     let late = store.put(put(&key(1), b"late", 3)).await.unwrap();
-    assert_eq!(late, Written::Overtaken, "the later tombstone stays");
+    assert_eq!(
+        late,
+        StorePutOutcome::Overtaken,
+        "the later tombstone stays"
+    );
 }
 
 /// What was begun while one log was followed and comes when there is another one: its order may
@@ -219,16 +229,19 @@ async fn what_is_of_a_log_that_has_ended_keeps_nothing_out() {
     let today = store.append(&purge("tag:x"), 0).await.unwrap().end();
     assert!(today.generation > ended.generation);
     let high = LogPlace {
-        order: Order::MAX >> 1,
+        order: PurgeOrder::MAX >> 1,
         ..ended
     };
     let one = key(1);
-    let at = |born| Put {
+    let at = |born| StorePut {
         born,
         ..put(&one, b"x", 0)
     };
     let noted = async || store.get_noted(&one, MAX, 7).await.unwrap().1;
-    assert_eq!(store.put(at(high)).await.unwrap(), Written::Overtaken);
+    assert_eq!(
+        store.put(at(high)).await.unwrap(),
+        StorePutOutcome::Overtaken
+    );
     store.delete(&one, high).await.unwrap();
     noted().await;
     assert!(
@@ -236,7 +249,7 @@ async fn what_is_of_a_log_that_has_ended_keeps_nothing_out() {
         "it is to be asked again"
     );
     assert_eq!(noted().await, 0);
-    assert_eq!(store.put(at(today)).await.unwrap(), Written::Stored);
+    assert_eq!(store.put(at(today)).await.unwrap(), StorePutOutcome::Stored);
     store.delete(&one, high).await.unwrap();
     assert_eq!(store.clear(0, &[one], high).await.unwrap(), 0);
     assert!(record(&*store, &one).await.is_some());
@@ -282,7 +295,7 @@ async fn what_is_not_ours_is_no_record() {
         other => panic!("{other:?}"),
     }
     let over = store.put(put(&key(2), b"ours", 0)).await.unwrap();
-    assert_eq!(over, Written::Stored, "a write puts it right");
+    assert_eq!(over, StorePutOutcome::Stored, "a write puts it right");
     assert_eq!(record(&*store, &key(2)).await.unwrap(), "ours");
 }
 
@@ -294,7 +307,7 @@ async fn purges_get_growing_numbers_and_are_read_from_any_place() {
     assert!(empty.whole && empty.purges.is_empty() && empty.newest == 0);
     let first = store.append(&purge("tag:a"), 0).await.unwrap();
     assert_eq!((numbers(&first), first.newest), (vec![1], 1));
-    let soft = Purge {
+    let soft = LoggedPurge {
         soft: true,
         ..purge("prefix:/é b")
     };
@@ -336,7 +349,7 @@ async fn a_watcher_is_woken_by_an_append_and_else_by_its_patience() {
 #[tokio::test]
 async fn a_log_that_was_trimmed_says_so_to_those_who_missed_something() {
     let redis = Redis::start().await;
-    let config = config::Redis {
+    let config = config::RedisTierConfig {
         purge_log_length: 10,
         ..config_of(&redis.url())
     };
@@ -443,14 +456,14 @@ async fn a_lease_has_one_owner_until_it_ends() {
     let lease = owned(&*store, &key(1), MINUTE).await;
     let again = Lease::of(key(1));
     let answer = store.acquire(&again, MINUTE).await.unwrap();
-    assert_eq!(answer, Acquired::Busy);
+    assert_eq!(answer, LeaseAcquisition::Busy);
     assert!(!store.release(&again).await.unwrap(), "it is another's");
     assert!(store.release(&lease).await.unwrap());
     let short = owned(&*store, &key(1), Duration::from_millis(30)).await;
     let next = Lease::of(key(1));
     wait_for("the lease ends by itself", SOON, || async {
         let answer = store.acquire(&next, MINUTE).await.unwrap();
-        (answer == Acquired::Owned).then_some(())
+        (answer == LeaseAcquisition::Owned).then_some(())
     })
     .await;
     assert!(!store.renew(&short, MINUTE).await.unwrap(), "it was lost");
@@ -480,10 +493,10 @@ async fn a_former_owner_never_overwrites_the_winner() {
     let winner = owned(&*store, &key(1), MINUTE).await;
     let one = key(1);
     for (lease, text, written) in [
-        (&winner, b"winner", Written::Stored),
-        (&former, b"former", Written::NotOwner),
+        (&winner, b"winner", StorePutOutcome::Stored),
+        (&former, b"former", StorePutOutcome::NotOwner),
     ] {
-        let leased = Put {
+        let leased = StorePut {
             lease: Some(lease),
             ..put(&one, text, 1)
         };
@@ -523,7 +536,7 @@ async fn nothing_outside_the_prefix_is_touched_and_globs_in_it_mean_nothing() {
     for name in ["other", "a:x", "ab:{log}"] {
         redis.cli(&["SET", name, "theirs"]).await;
     }
-    let config = config::Redis {
+    let config = config::RedisTierConfig {
         prefix: Some("a*[b]?:".to_owned()),
         ..config_of(&redis.url())
     };

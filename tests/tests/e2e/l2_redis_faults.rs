@@ -7,17 +7,17 @@ use e2e::wait::{SOON, wait_for, within};
 use e2e::wire::Wire;
 use futures_util::FutureExt;
 use lamina_base::redis;
-use lamina_cache::l2::redis::{OpenError, config, open};
-use lamina_cache::l2::store::{Put, Store, StoreError, Written};
+use lamina_cache::l2::redis::{RedisStoreOpenError, config, open};
+use lamina_cache::l2::store::{Store, StoreError, StorePut, StorePutOutcome};
 
 use crate::l2_redis::{
     MAX, MINUTE, back, config_of, connected, key, name, owned, place, purge, put, put_at,
 };
 
 /// Silence of this server is soon noticed.
-fn brief(redis: &Redis) -> config::Redis {
-    config::Redis {
-        silence_timeout: lamina_base::units::Duration::secs(1),
+fn brief(redis: &Redis) -> config::RedisTierConfig {
+    config::RedisTierConfig {
+        silence_timeout: lamina_base::units::ConfigDuration::secs(1),
         ..config_of(&redis.url())
     }
 }
@@ -88,7 +88,7 @@ async fn a_server_that_comes_back_with_its_data_keeps_the_log() {
     let store = connected(&config_of(&redis.url())).await;
     let log = store.append(&purge("tag:a"), 0).await.unwrap();
     let kept = store.put(put_at(&key(1), b"kept", log.end())).await;
-    assert_eq!(kept.unwrap(), Written::Stored);
+    assert_eq!(kept.unwrap(), StorePutOutcome::Stored);
     redis.restart().await;
     back(&*store).await;
     assert_eq!(store.read_log(0).await.unwrap(), log);
@@ -127,7 +127,7 @@ async fn a_frozen_server_is_noticed_behind_a_full_socket() {
     let store = connected(&brief(&redis)).await;
     redis.freeze();
     let one = key(1);
-    let large = Put {
+    let large = StorePut {
         record: bytes::Bytes::from(vec![0; 8 << 20]),
         ..put(&one, b"", 0)
     };
@@ -173,7 +173,7 @@ async fn a_full_server_refuses_writes_and_still_reads() {
     assert!(store.get(&key(1), MAX).await.unwrap().is_none());
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let written = store.put(put(&key(2), b"new", 1)).await.unwrap();
-    assert_eq!(written, Written::Stored);
+    assert_eq!(written, StorePutOutcome::Stored);
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn a_wrong_password_is_named_and_a_right_one_lets_in() {
     let redis = Redis::start().await;
     redis.cli(&["CONFIG", "SET", "requirepass", "right"]).await;
     for (password, word) in [(None, "NOAUTH"), (Some("wrong"), "WRONGPASS")] {
-        let config = config::Redis {
+        let config = config::RedisTierConfig {
             password: password.map(str::to_owned),
             ..config_of(&redis.url())
         };
@@ -220,7 +220,7 @@ async fn a_wrong_password_is_named_and_a_right_one_lets_in() {
         })
         .await;
     }
-    let config = config::Redis {
+    let config = config::RedisTierConfig {
         password: Some("right".to_owned()),
         ..config_of(&redis.url())
     };
@@ -235,7 +235,7 @@ async fn an_acl_user_needs_no_more_than_the_prefix() {
     redis
         .cli(&rules.split_whitespace().collect::<Vec<_>>())
         .await;
-    let config = config::Redis {
+    let config = config::RedisTierConfig {
         username: Some("edge".to_owned()),
         password: Some("secret".to_owned()),
         ..config_of(&redis.url())
@@ -251,32 +251,32 @@ async fn an_acl_user_needs_no_more_than_the_prefix() {
 
 #[tokio::test]
 async fn what_can_be_no_redis_is_refused_at_once() {
-    let refused = |config: config::Redis| open(&config).err().expect("refused");
+    let refused = |config: config::RedisTierConfig| open(&config).err().expect("refused");
     let url = |url: &str| refused(config_of(url));
     assert!(matches!(
         url("http://a"),
-        OpenError::Server(redis::OpenError::Url(_))
+        RedisStoreOpenError::Server(redis::RedisTargetError::Url(_))
     ));
     assert!(matches!(
         url("redis://me:pw@a"),
-        OpenError::Server(redis::OpenError::Credentials)
+        RedisStoreOpenError::Server(redis::RedisTargetError::Credentials)
     ));
-    let braces = config::Redis {
+    let braces = config::RedisTierConfig {
         prefix: Some("{}".to_owned()),
         ..config_of("redis://a")
     };
-    assert!(matches!(refused(braces), OpenError::Prefix(_)));
-    let none = config::Redis {
+    assert!(matches!(refused(braces), RedisStoreOpenError::Prefix(_)));
+    let none = config::RedisTierConfig {
         connections: 0,
         ..config_of("redis://a")
     };
-    assert!(matches!(refused(none), OpenError::Connections));
-    let file = config::Redis {
+    assert!(matches!(refused(none), RedisStoreOpenError::Connections));
+    let file = config::RedisTierConfig {
         ca_file: Some("/nowhere/ca.pem".into()),
         ..config_of("rediss://a")
     };
     assert!(matches!(
         refused(file),
-        OpenError::Server(redis::OpenError::Certificates { .. })
+        RedisStoreOpenError::Server(redis::RedisTargetError::Certificates { .. })
     ));
 }

@@ -3,7 +3,7 @@
 use e2e::redis::{Cluster, Sentinels};
 use e2e::wait::{SOON, wait_for, within};
 use lamina_cache::l2::redis::config;
-use lamina_cache::l2::store::{LogPlace, Store, StoreError, Written};
+use lamina_cache::l2::store::{LogPlace, Store, StoreError, StorePutOutcome};
 use lamina_cache::purge::numbered;
 
 use crate::l2_redis::{
@@ -11,10 +11,10 @@ use crate::l2_redis::{
 };
 
 /// A group whose dead are left in time: what was sent to one is lost by its silence.
-fn group_of(url: &str) -> config::Redis {
-    config::Redis {
-        connect_timeout: lamina_base::units::Duration::secs(5),
-        silence_timeout: lamina_base::units::Duration::secs(5),
+fn group_of(url: &str) -> config::RedisTierConfig {
+    config::RedisTierConfig {
+        connect_timeout: lamina_base::units::ConfigDuration::secs(5),
+        silence_timeout: lamina_base::units::ConfigDuration::secs(5),
         ..config_of(url)
     }
 }
@@ -27,7 +27,7 @@ async fn writes(store: &dyn Store, n: u32) {
             ..store.read_log(0).await.ok()?.end()
         };
         let written = store.put(put_at(&key(n), b"again", born)).await.ok()?;
-        (written == Written::Stored).then_some(())
+        (written == StorePutOutcome::Stored).then_some(())
     })
     .await;
 }
@@ -87,7 +87,7 @@ async fn every_call_works_on_a_cluster() {
     for n in 0..50 {
         assert_eq!(
             store.put(put(&key(n), b"x", 1)).await.unwrap(),
-            Written::Stored
+            StorePutOutcome::Stored
         );
         assert!(store.get(&key(n), MAX).await.unwrap().is_some());
         let lease = owned(&*store, &key(n), MINUTE).await;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use e2e::redis::{Cluster, Redis};
 use e2e::wait::{SOON, wait_for};
 use lamina_cache::l2::redis::config;
-use lamina_cache::l2::store::{Member, Noted, Store, StoreKey, Text, Written};
+use lamina_cache::l2::store::{
+    IndexMember, IndexNote, IndexedUrl, Store, StoreKey, StorePutOutcome,
+};
 use lamina_cache::purge::numbered;
 
 use crate::l2_redis::{MAX, MINUTE, config_of, connected, key, name, place, put};
@@ -15,26 +17,26 @@ const TEXTS: &str = "lamina:index:{0}u";
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// With an index of so many shards.
-fn indexed(url: &str, shards: u16) -> config::Redis {
+fn indexed(url: &str, shards: u16) -> config::RedisTierConfig {
     let enabled = true;
-    config::Redis {
-        index: config::Index { enabled, shards },
+    config::RedisTierConfig {
+        index: config::RedisIndexConfig { enabled, shards },
         ..config_of(url)
     }
 }
 
 /// A record born at a number of the purge log.
-fn noted(key: StoreKey, url: &str, born: u64, life: Duration) -> Noted {
-    Noted {
+fn noted(key: StoreKey, url: &str, born: u64, life: Duration) -> IndexNote {
+    IndexNote {
         key,
         born: numbered(born),
         life,
-        text: Text::of(url),
+        text: IndexedUrl::of(url),
     }
 }
 
 /// All members of a shard.
-async fn members(store: &dyn Store, shard: u16) -> Vec<Member> {
+async fn members(store: &dyn Store, shard: u16) -> Vec<IndexMember> {
     let mut members = Vec::new();
     let mut from = 0;
     loop {
@@ -221,7 +223,7 @@ async fn what_was_born_after_a_purge_is_neither_cleared_nor_forgotten() {
 #[tokio::test]
 async fn nested_prefixes_and_globs_in_them_keep_their_indexes_apart() {
     let redis = Redis::start().await;
-    let under = |prefix: &str| config::Redis {
+    let under = |prefix: &str| config::RedisTierConfig {
         prefix: Some(prefix.to_owned()),
         ..indexed(&redis.url(), 1)
     };
@@ -253,7 +255,7 @@ async fn on_a_cluster_the_shards_are_spread_and_every_call_works() {
     let keys: Vec<_> = (0..200).map(key).collect();
     for key in &keys {
         let wrote = store.put(put(key, b"x", 1)).await.unwrap();
-        assert_eq!(wrote, Written::Stored);
+        assert_eq!(wrote, StorePutOutcome::Stored);
         let one = [noted(*key, "a/", 1, MINUTE)];
         store.note(key.shard(SHARDS), &one).await.unwrap();
     }

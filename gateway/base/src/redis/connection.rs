@@ -2,7 +2,7 @@
 //!
 //! Decision: fred neither retries nor reconnects here, its queue would hold commands of
 //! callers who left long ago. When a connection ends, so does its client and all that
-//! waited in it. Attempts follow one another with growing, jittered pauses ([`Pauses`]).
+//! waited in it. Attempts follow one another with growing, jittered pauses ([`RedisReconnectBackoff`]).
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,12 @@ use tokio::task::JoinError;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::target::target;
-use super::{Fault, OpenError, Settings};
-use crate::backoff::{self, Outages};
+use super::{RedisConnectionSettings, RedisError, RedisTargetError};
+use crate::backoff::{self, OutageTracker};
 
 /// How connections are made.
 #[derive(Clone)]
-pub struct Plan {
+pub struct RedisConnector {
     target: Fred,
     connect: Duration,
     silence: Duration,
@@ -33,20 +33,20 @@ pub struct Plan {
 }
 
 /// A connection that stands, or stood. Dropping it ends it.
-pub struct Connection {
+pub struct RedisConnection {
     pub client: Client,
-    routing: Routing,
+    routing: ConnectionTaskGuard,
 }
 
 /// Ends a connection's task when nobody holds it any more.
-struct Routing(ConnectHandle);
+struct ConnectionTaskGuard(ConnectHandle);
 
 /// The pauses between attempts to connect.
-pub struct Pauses {
+pub struct RedisReconnectBackoff {
     failures: u32,
     max: Duration,
     began: Option<Instant>,
-    outages: Outages,
+    outages: OutageTracker,
 }
 
 /// Commands that wait for the socket at most; more are refused.
@@ -62,12 +62,12 @@ const GOOD: Duration = Duration::from_secs(5);
 /// TCP asks a silent peer after this long, so that a listener too learns of its death.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-impl Plan {
+impl RedisConnector {
     /// Reads the certificates; connects to nobody.
     ///
     /// # Errors
     /// What can't be meant, or read.
-    pub fn new(settings: &Settings<'_>) -> Result<Self, OpenError> {
+    pub fn new(settings: &RedisConnectionSettings<'_>) -> Result<Self, RedisTargetError> {
         Ok(Self {
             target: target(settings)?,
             connect: settings.connect_timeout,
@@ -96,13 +96,13 @@ impl Plan {
     }
 
     /// Nothing has failed yet.
-    pub fn pauses(&self) -> Pauses {
+    pub fn pauses(&self) -> RedisReconnectBackoff {
         let max = self.pause_max;
-        Pauses {
+        RedisReconnectBackoff {
             failures: 0,
             max,
             began: None,
-            outages: Outages::default(),
+            outages: OutageTracker::default(),
         }
     }
 
@@ -110,20 +110,20 @@ impl Plan {
     ///
     /// # Errors
     /// Why there is no connection.
-    pub async fn connect(&self) -> Result<Connection, Fault> {
+    pub async fn connect(&self) -> Result<RedisConnection, RedisError> {
         let client = self.client();
-        let mut routing = Routing(client.connect());
+        let mut routing = ConnectionTaskGuard(client.connect());
         let up = async {
             tokio::select! {
-                up = client.wait_for_connect() => up.map_err(|e| Fault::from(&e)),
+                up = client.wait_for_connect() => up.map_err(|e| RedisError::from(&e)),
                 end = &mut routing.0 => Err(ended(end)),
             }
         };
         // Sentinel: one attempt may ask several of them in turn.
         timeout(self.connect * 4, up)
             .await
-            .map_err(|_| Fault::Down("no answer while connecting".to_owned()))??;
-        Ok(Connection { client, routing })
+            .map_err(|_| RedisError::Down("no answer while connecting".to_owned()))??;
+        Ok(RedisConnection { client, routing })
     }
 
     fn client(&self) -> Client {
@@ -159,20 +159,20 @@ impl Plan {
     }
 }
 
-impl Connection {
+impl RedisConnection {
     /// Waits until it is no good any more; answers why. Not to be asked again then.
-    pub async fn ended(&mut self) -> Fault {
+    pub async fn ended(&mut self) -> RedisError {
         ended((&mut self.routing.0).await)
     }
 }
 
-impl Drop for Routing {
+impl Drop for ConnectionTaskGuard {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Pauses {
+impl RedisReconnectBackoff {
     /// A connection stands. Answers for how many seconds there was none, where that is to be
     /// said.
     pub fn connected(&mut self) -> Option<f64> {
@@ -208,15 +208,15 @@ pub async fn unanswered(
     client: &Client,
     slot: ClusterHash,
     patience: Duration,
-    right: impl Fn(Result<Value, Fault>) -> Result<(), Fault>,
-) -> Fault {
+    right: impl Fn(Result<Value, RedisError>) -> Result<(), RedisError>,
+) -> RedisError {
     let mut pulse = interval(PULSE);
     pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         pulse.tick().await;
         let checked = match timeout(patience, ping(client, &slot)).await {
             Ok(answer) => right(answer),
-            Err(_) => Err(Fault::Down("no answer to a ping".to_owned())),
+            Err(_) => Err(RedisError::Down("no answer to a ping".to_owned())),
         };
         if let Err(why) = checked {
             return why;
@@ -228,15 +228,15 @@ pub async fn unanswered(
 ///
 /// # Errors
 /// What came in place of an answer. The caller bounds the time.
-pub async fn ping(client: &Client, slot: &ClusterHash) -> Result<Value, Fault> {
+pub async fn ping(client: &Client, slot: &ClusterHash) -> Result<Value, RedisError> {
     let ping = CustomCommand::new_static("PING", slot.clone(), false);
     let answer = client.custom::<Value, Value>(ping, Vec::new()).await;
-    answer.map_err(|error| Fault::from(&error))
+    answer.map_err(|error| RedisError::from(&error))
 }
 
-fn ended(end: Result<Result<(), fred::error::Error>, JoinError>) -> Fault {
+fn ended(end: Result<Result<(), fred::error::Error>, JoinError>) -> RedisError {
     match end {
-        Ok(Err(error)) => Fault::from(&error),
-        Ok(Ok(())) | Err(_) => Fault::Down("the connection ended".to_owned()),
+        Ok(Err(error)) => RedisError::from(&error),
+        Ok(Ok(())) | Err(_) => RedisError::Down("the connection ended".to_owned()),
     }
 }

@@ -9,7 +9,7 @@ use fred::error::{Error, ErrorKind};
 
 /// The failure of a command, or of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Fault {
+pub enum RedisError {
     /// Nobody answers.
     #[error("{0}")]
     Down(String),
@@ -23,7 +23,7 @@ pub enum Fault {
     Corrupt(String),
 }
 
-impl From<&Error> for Fault {
+impl From<&Error> for RedisError {
     fn from(error: &Error) -> Self {
         let said = error.details();
         match error.kind() {
@@ -68,31 +68,35 @@ mod tests {
 
     #[test]
     fn the_servers_refusals_are_told_from_silence() {
-        let of = |kind, said: &'static str| Fault::from(&Error::new(kind, said));
+        let of = |kind, said: &'static str| RedisError::from(&Error::new(kind, said));
         let unknown = |said: &'static str| of(ErrorKind::Unknown, said);
-        assert!(matches!(unknown("OOM command not"), Fault::Refused(_)));
-        assert!(matches!(unknown("LOADING Redis is"), Fault::Refused(_)));
+        assert!(matches!(unknown("OOM command not"), RedisError::Refused(_)));
+        assert!(matches!(
+            unknown("LOADING Redis is"),
+            RedisError::Refused(_)
+        ));
         let wrong_type = of(ErrorKind::InvalidArgument, "WRONGTYPE Op");
-        assert!(matches!(wrong_type, Fault::Refused(_)));
+        assert!(matches!(wrong_type, RedisError::Refused(_)));
         let password = of(ErrorKind::Auth, "WRONGPASS invalid");
-        assert!(matches!(password, Fault::Refused(_)));
+        assert!(matches!(password, RedisError::Refused(_)));
         let cluster = of(ErrorKind::Cluster, "CLUSTERDOWN Hash slot");
-        assert!(matches!(cluster, Fault::Down(_)));
+        assert!(matches!(cluster, RedisError::Down(_)));
         assert!(matches!(
             unknown("Failed to route command."),
-            Fault::Down(_)
+            RedisError::Down(_)
         ));
         let closed = of(ErrorKind::IO, "Connection closed.");
-        assert!(matches!(closed, Fault::Down(_)));
+        assert!(matches!(closed, RedisError::Down(_)));
         let late = of(ErrorKind::Timeout, "Request timed out.");
-        assert_eq!(late, Fault::Timeout);
+        assert_eq!(late, RedisError::Timeout);
         let frame = of(ErrorKind::Protocol, "Invalid frame.");
-        assert!(matches!(frame, Fault::Corrupt(_)));
+        assert!(matches!(frame, RedisError::Corrupt(_)));
     }
 
     #[test]
     fn sockets_and_certificates_are_told_in_words() {
-        let of = |said: &'static str| Fault::from(&Error::new(ErrorKind::IO, said)).to_string();
+        let of =
+            |said: &'static str| RedisError::from(&Error::new(ErrorKind::IO, said)).to_string();
         let refused = r#"Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }"#;
         assert_eq!(of(refused), "Connection refused");
         let unknown = "Custom { kind: InvalidData, error: InvalidCertificate(UnknownIssuer) }";

@@ -5,18 +5,18 @@ use std::fmt::Display;
 
 use parking_lot::Mutex;
 
-use crate::backoff::Outages;
+use crate::backoff::OutageTracker;
 
 /// Of all connections of one store.
 #[derive(Default)]
-pub struct SharedOutage(Mutex<Lost>);
+pub struct SharedOutage(Mutex<SharedOutageState>);
 
 #[derive(Default)]
-struct Lost {
+struct SharedOutageState {
     /// Connections that do not stand.
     count: usize,
     was_told: bool,
-    outages: Outages,
+    outages: OutageTracker,
 }
 
 impl SharedOutage {

@@ -17,12 +17,12 @@ use fred::types::config::{
     ClusterDiscoveryPolicy, Config as Fred, Server, ServerConfig, TlsConfig, TlsConnector,
 };
 
-use super::Settings;
+use super::RedisConnectionSettings;
 use crate::units::host_and_port;
 
 /// Why Redis can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum RedisTargetError {
     #[error(
         "{0:?} is not where a Redis is; expected redis://host:6379/0, redis-sentinel://a:26379,b:26379/0 \
          or redis-cluster://a:6379,b:6379 (rediss… for TLS)"
@@ -36,7 +36,7 @@ pub enum OpenError {
     System(String),
 }
 
-impl OpenError {
+impl RedisTargetError {
     /// The key of the configuration that it is about.
     pub fn key(&self) -> &'static str {
         match self {
@@ -50,12 +50,12 @@ impl OpenError {
 ///
 /// # Errors
 /// What can't be meant.
-pub fn check(url: &str) -> Result<(), OpenError> {
+pub fn check(url: &str) -> Result<(), RedisTargetError> {
     read(url).map(drop)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+enum RedisTopology {
     Alone,
     Sentinel,
     Cluster,
@@ -64,14 +64,14 @@ enum Kind {
 /// What a URL says.
 #[derive(PartialEq, Eq, Debug)]
 struct ParsedUrl {
-    kind: Kind,
+    kind: RedisTopology,
     tls: bool,
     hosts: Vec<(String, u16)>,
     database: Option<u8>,
 }
 
 /// The target for fred, without anything that could wait or retry.
-pub(super) fn target(settings: &Settings<'_>) -> Result<Fred, OpenError> {
+pub(super) fn target(settings: &RedisConnectionSettings<'_>) -> Result<Fred, RedisTargetError> {
     let place = read(settings.url)?;
     let tls = place.tls.then(|| tls(settings.ca_file));
     Ok(Fred {
@@ -87,18 +87,18 @@ pub(super) fn target(settings: &Settings<'_>) -> Result<Fred, OpenError> {
     })
 }
 
-fn server(place: ParsedUrl, settings: &Settings<'_>) -> ServerConfig {
+fn server(place: ParsedUrl, settings: &RedisConnectionSettings<'_>) -> ServerConfig {
     let hosts = place.hosts.into_iter();
     let mut hosts: Vec<_> = hosts.map(|(host, port)| Server::new(host, port)).collect();
     match place.kind {
-        Kind::Alone => ServerConfig::Centralized {
+        RedisTopology::Alone => ServerConfig::Centralized {
             server: hosts.swap_remove(0),
         },
-        Kind::Cluster => ServerConfig::Clustered {
+        RedisTopology::Cluster => ServerConfig::Clustered {
             hosts,
             policy: ClusterDiscoveryPolicy::ConfigEndpoint,
         },
-        Kind::Sentinel => ServerConfig::Sentinel {
+        RedisTopology::Sentinel => ServerConfig::Sentinel {
             hosts,
             service_name: settings.service.to_owned(),
             username: settings.sentinel_username.map(str::to_owned),
@@ -107,10 +107,10 @@ fn server(place: ParsedUrl, settings: &Settings<'_>) -> ServerConfig {
     }
 }
 
-fn read(url: &str) -> Result<ParsedUrl, OpenError> {
-    let wrong = || OpenError::Url(url.to_owned());
+fn read(url: &str) -> Result<ParsedUrl, RedisTargetError> {
+    let wrong = || RedisTargetError::Url(url.to_owned());
     if url.contains('@') {
-        return Err(OpenError::Credentials);
+        return Err(RedisTargetError::Credentials);
     }
     let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
     let (kind, tls) = kind(scheme).ok_or_else(wrong)?;
@@ -119,11 +119,15 @@ fn read(url: &str) -> Result<ParsedUrl, OpenError> {
         "" => None,
         number => Some(number.parse().map_err(|_| wrong())?),
     };
-    let port = if kind == Kind::Sentinel { 26379 } else { 6379 };
+    let port = if kind == RedisTopology::Sentinel {
+        26379
+    } else {
+        6379
+    };
     let hosts = hosts.split(',').map(|one| host_and_port(one, port));
     let hosts: Vec<_> = hosts.collect::<Option<_>>().ok_or_else(wrong)?;
-    let fits = (kind != Kind::Alone || hosts.len() == 1)
-        && (kind != Kind::Cluster || database.unwrap_or(0) == 0);
+    let fits = (kind != RedisTopology::Alone || hosts.len() == 1)
+        && (kind != RedisTopology::Cluster || database.unwrap_or(0) == 0);
     fits.then_some(ParsedUrl {
         kind,
         tls,
@@ -133,11 +137,11 @@ fn read(url: &str) -> Result<ParsedUrl, OpenError> {
     .ok_or_else(wrong)
 }
 
-fn kind(scheme: &str) -> Option<(Kind, bool)> {
+fn kind(scheme: &str) -> Option<(RedisTopology, bool)> {
     let (base, kind) = match scheme.split_once('-') {
-        None => (scheme, Kind::Alone),
-        Some((base, "sentinel")) => (base, Kind::Sentinel),
-        Some((base, "cluster")) => (base, Kind::Cluster),
+        None => (scheme, RedisTopology::Alone),
+        Some((base, "sentinel")) => (base, RedisTopology::Sentinel),
+        Some((base, "cluster")) => (base, RedisTopology::Cluster),
         Some(_) => return None,
     };
     match base {
@@ -147,21 +151,21 @@ fn kind(scheme: &str) -> Option<(Kind, bool)> {
     }
 }
 
-fn tls(ca_file: Option<&Path>) -> Result<TlsConfig, OpenError> {
+fn tls(ca_file: Option<&Path>) -> Result<TlsConfig, RedisTargetError> {
     let roots = match ca_file {
         Some(file) => roots_of(file)?,
         None => roots_of_the_system()?,
     };
     let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|e| OpenError::System(e.to_string()))?
+        .map_err(|e| RedisTargetError::System(e.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(TlsConnector::from(client).into())
 }
 
-fn roots_of(file: &Path) -> Result<RootCertStore, OpenError> {
-    let wrong = |reason: String| OpenError::Certificates {
+fn roots_of(file: &Path) -> Result<RootCertStore, RedisTargetError> {
+    let wrong = |reason: String| RedisTargetError::Certificates {
         file: file.display().to_string(),
         reason,
     };
@@ -177,13 +181,13 @@ fn roots_of(file: &Path) -> Result<RootCertStore, OpenError> {
     Ok(roots)
 }
 
-fn roots_of_the_system() -> Result<RootCertStore, OpenError> {
+fn roots_of_the_system() -> Result<RootCertStore, RedisTargetError> {
     let found = fred::rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let reason = found.errors.first().map(ToString::to_string);
-        return Err(OpenError::System(
+        return Err(RedisTargetError::System(
             reason.unwrap_or_else(|| "there are none".to_owned()),
         ));
     }
@@ -194,7 +198,7 @@ fn roots_of_the_system() -> Result<RootCertStore, OpenError> {
 mod tests {
     use super::*;
 
-    type Parts = (Kind, bool, Vec<(String, u16)>, Option<u8>);
+    type Parts = (RedisTopology, bool, Vec<(String, u16)>, Option<u8>);
 
     fn place(url: &str) -> Option<Parts> {
         let place = read(url).ok()?;
@@ -206,16 +210,16 @@ mod tests {
         let at = |host: &str, port| (host.to_owned(), port);
         assert_eq!(
             place("redis://r"),
-            Some((Kind::Alone, false, vec![at("r", 6379)], None))
+            Some((RedisTopology::Alone, false, vec![at("r", 6379)], None))
         );
         assert_eq!(
             place("rediss://[::1]:7000/3"),
-            Some((Kind::Alone, true, vec![at("::1", 7000)], Some(3)))
+            Some((RedisTopology::Alone, true, vec![at("::1", 7000)], Some(3)))
         );
         assert_eq!(
             place("redis-sentinel://a,b:1/0"),
             Some((
-                Kind::Sentinel,
+                RedisTopology::Sentinel,
                 false,
                 vec![at("a", 26379), at("b", 1)],
                 Some(0)
@@ -223,7 +227,12 @@ mod tests {
         );
         assert_eq!(
             place("rediss-cluster://a:1,b:2"),
-            Some((Kind::Cluster, true, vec![at("a", 1), at("b", 2)], None))
+            Some((
+                RedisTopology::Cluster,
+                true,
+                vec![at("a", 1), at("b", 2)],
+                None
+            ))
         );
     }
 
@@ -245,11 +254,11 @@ mod tests {
             "redis://[::1",
             "redis://a?x=y",
         ] {
-            assert!(matches!(read(url), Err(OpenError::Url(_))), "{url}");
+            assert!(matches!(read(url), Err(RedisTargetError::Url(_))), "{url}");
         }
         assert!(matches!(
             read("redis://me:pw@a"),
-            Err(OpenError::Credentials)
+            Err(RedisTargetError::Credentials)
         ));
     }
 }

@@ -10,7 +10,7 @@ pub const SERIES_OF_A_ROUTE: u64 = 126;
 /// Logs and metrics.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct TelemetryConfig {
     /// The form of every line.
     pub log_format: LogFormat,
     /// The least level that is written: `error`, `warn`, `info`, `debug`, `trace`.
@@ -18,19 +18,19 @@ pub struct Config {
     /// One line for each request.
     pub access_log: AccessLog,
     /// The last requests, which `GET /v1/requests/recent` and `lamina requests` explain.
-    pub recent_requests: RecentRequests,
+    pub recent_requests: RecentRequestsConfig,
     /// Series of metrics with the name of a route as a label, at most; what finds no room is
     /// counted under the route `other`.
     pub max_series: u64,
 }
 
-impl Default for Config {
+impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
             access_log: AccessLog::default(),
-            recent_requests: RecentRequests::default(),
+            recent_requests: RecentRequestsConfig::default(),
             max_series: 20_000,
         }
     }
@@ -39,7 +39,7 @@ impl Default for Config {
 /// How many of the last requests are kept in memory, at most 4 KiB each as a rule.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct RecentRequests {
+pub struct RecentRequestsConfig {
     /// Requests at most, 10000 or less; 0 keeps none.
     #[schemars(range(max = 10_000))]
     pub keep: usize,
@@ -48,7 +48,7 @@ pub struct RecentRequests {
     pub one_hit_in: u32,
 }
 
-impl Default for RecentRequests {
+impl Default for RecentRequestsConfig {
     fn default() -> Self {
         Self {
             keep: 256,

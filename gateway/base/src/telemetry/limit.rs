@@ -16,12 +16,12 @@ const PER_SECOND: f64 = 10.0;
 
 /// The bucket of one source: every line takes a token, time brings them back.
 pub struct LineLimiter {
-    bucket: Mutex<Bucket>,
+    bucket: Mutex<LineTokenBucket>,
     dropped: AtomicU64,
     written: AtomicU64,
 }
 
-struct Bucket {
+struct LineTokenBucket {
     tokens: f64,
     filled: Instant,
 }
@@ -29,7 +29,7 @@ struct Bucket {
 impl LineLimiter {
     /// A full bucket.
     pub fn new(now: Instant) -> Self {
-        let bucket = Mutex::new(Bucket {
+        let bucket = Mutex::new(LineTokenBucket {
             tokens: BURST,
             filled: now,
         });

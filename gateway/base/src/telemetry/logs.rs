@@ -10,14 +10,14 @@ use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-use crate::telemetry::config::{Config, LogFormat, LogLevel};
+use crate::telemetry::config::{LogFormat, LogLevel, TelemetryConfig};
 use crate::telemetry::metrics::Registry;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 16_384;
 
 /// Keeps the writing thread; dropping it writes what waits.
-pub struct Logs {
+pub struct LogWriterGuard {
     _guard: WorkerGuard,
     dropped: ErrorCounter,
 }
@@ -25,7 +25,7 @@ pub struct Logs {
 /// Starts logging for the whole process. `RUST_LOG` goes before the configured level.
 ///
 /// A second call in one process keeps the first's settings.
-pub fn start(config: &Config) -> Logs {
+pub fn start(config: &TelemetryConfig) -> LogWriterGuard {
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(QUEUE)
         .lossy(true)
@@ -47,13 +47,13 @@ pub fn start(config: &Config) -> Logs {
             .with_ansi(std::io::stderr().is_terminal())
             .try_init(),
     };
-    Logs {
+    LogWriterGuard {
         _guard: guard,
         dropped,
     }
 }
 
-impl Logs {
+impl LogWriterGuard {
     /// Registers the count of lines that did not fit.
     ///
     /// # Errors

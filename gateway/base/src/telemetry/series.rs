@@ -17,14 +17,14 @@ pub const OTHER: &str = "other";
 #[derive(Debug)]
 pub struct SeriesBudget {
     most: u64,
-    decided: Mutex<Decided>,
+    decided: Mutex<SeriesDecisions>,
     made: IntGauge,
     folded: IntGauge,
 }
 
 /// What was decided so far. A later configuration that has the same routes makes no more series.
 #[derive(Debug, Default)]
-struct Decided {
+struct SeriesDecisions {
     /// Whether the series of a label and a kind were made under that label.
     has_room: HashMap<(Box<str>, Box<str>), bool>,
     taken: u64,

@@ -21,7 +21,8 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use lamina_cache::record::{
-    Codec, Compression, Limits, Options, Record, Seal, Stored, decode, encode,
+    Compression, EnvelopeCodec, RecordLimits, RecordOptions, ResponseRecord, Seal, StoreRecord,
+    decode, encode,
 };
 
 /// The program's allocator.
@@ -48,8 +49,8 @@ fn main() -> anyhow::Result<()> {
     }
     let record = record();
     let codecs: Vec<_> = std::iter::once(None)
-        .chain((1..=9).map(|level| Some(Codec::Gzip { level })))
-        .chain([1, 3, 6].map(|level| Some(Codec::Zstd { level })))
+        .chain((1..=9).map(|level| Some(EnvelopeCodec::Gzip { level })))
+        .chain([1, 3, 6].map(|level| Some(EnvelopeCodec::Zstd { level })))
         .collect();
     let mut ours: Vec<_> = codecs.iter().map(|codec| Line::new(name(*codec))).collect();
     let mut node = [
@@ -82,11 +83,11 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn name(codec: Option<Codec>) -> String {
+fn name(codec: Option<EnvelopeCodec>) -> String {
     match codec {
         None => "HC1M".into(),
-        Some(Codec::Gzip { level }) => format!("HC1G, level {level}"),
-        Some(Codec::Zstd { level }) => format!("HC1Z, level {level}"),
+        Some(EnvelopeCodec::Gzip { level }) => format!("HC1G, level {level}"),
+        Some(EnvelopeCodec::Zstd { level }) => format!("HC1Z, level {level}"),
     }
 }
 
@@ -100,14 +101,18 @@ impl Line {
         }
     }
 
-    fn measure(&mut self, record: &Record, codec: Option<Codec>) -> anyhow::Result<()> {
+    fn measure(
+        &mut self,
+        record: &StoreRecord,
+        codec: Option<EnvelopeCodec>,
+    ) -> anyhow::Result<()> {
         let compression = codec.map(|codec| Compression {
             codec,
             ..Compression::default()
         });
-        let options = Options {
+        let options = RecordOptions {
             compression,
-            ..Options::default()
+            ..RecordOptions::default()
         };
         for _ in 0..CALLS {
             let begun = Instant::now();
@@ -115,7 +120,12 @@ impl Line {
             self.encode.push(begun.elapsed());
             self.bytes = bytes.len();
             let begun = Instant::now();
-            let back = decode(KEY, black_box(&bytes), &Limits::default(), &Seal::public())?;
+            let back = decode(
+                KEY,
+                black_box(&bytes),
+                &RecordLimits::default(),
+                &Seal::public(),
+            )?;
             self.decode.push(begun.elapsed());
             ensure!(back == *record, "what is read is what was written");
         }
@@ -148,13 +158,13 @@ fn control(lines: &mut [Line; 2]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn record() -> Record {
+fn record() -> StoreRecord {
     let mut headers = HeaderMap::new();
     headers.insert(
         "content-type",
         http::HeaderValue::from_static("application/json"),
     );
-    Record::Entry(Stored {
+    StoreRecord::Entry(ResponseRecord {
         status: StatusCode::OK,
         headers,
         body: Bytes::from(listing::listing(listing::PLAYERS)),

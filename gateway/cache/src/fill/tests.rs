@@ -13,7 +13,7 @@ fn fill(limit: usize, length: Option<u64>) -> Arc<Fill> {
     Fill::new(head(length), limit, None)
 }
 
-fn head(length: Option<u64>) -> Head {
+fn head(length: Option<u64>) -> FillHead {
     let freshness = Freshness {
         received: Instant::now(),
         initial_age: Duration::ZERO,
@@ -23,19 +23,19 @@ fn head(length: Option<u64>) -> Head {
         must_revalidate: false,
     };
     let key = crate::key::KeyBuf::default().to_key();
-    Head {
+    FillHead {
         key,
         status: StatusCode::OK,
         headers: HeaderMap::new(),
         own: HeaderMap::new(),
         length,
         freshness,
-        marks: Marks::default(),
+        marks: PurgeAttributes::default(),
         vary: Vary::None,
     }
 }
 
-fn read(reader: &mut Reader) -> Option<Result<Bytes, ()>> {
+fn read(reader: &mut FillReader) -> Option<Result<Bytes, ()>> {
     let frame = reader.frame().now_or_never()??;
     Some(
         frame

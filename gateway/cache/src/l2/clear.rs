@@ -18,10 +18,10 @@ use prometheus::{IntCounter, Registry};
 use tokio::sync::Notify;
 
 use super::L2;
-use super::guard::{Call, Failed};
-use super::list::{Cursor, PAGE, reaches};
-use super::store::{LogPlace, Member, Page, Purge, StoreKey};
-use crate::purge::{Selector, Statement, Urls};
+use super::guard::{StoreCall, StoreCallError};
+use super::list::{PAGE, RecordListingCursor, reaches};
+use super::store::{IndexMember, IndexPage, LogPlace, LoggedPurge, StoreKey};
+use crate::purge::{PurgeStatement, Selector, UrlSelector};
 
 /// Purges that wait to be walked for at most; more free nothing.
 const WAITING: usize = 256;
@@ -33,8 +33,8 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 10;
 
 /// The purges whose records are to be removed.
-pub(super) struct Clearing {
-    queue: Mutex<VecDeque<Goal>>,
+pub(super) struct PurgedRecordCleanup {
+    queue: Mutex<VecDeque<RecordCleanupTask>>,
     wake: Notify,
     /// Whether there is an index to walk.
     is_possible: bool,
@@ -43,17 +43,17 @@ pub(super) struct Clearing {
 }
 
 /// What was purged, and where in the order.
-struct Goal {
-    what: What,
+struct RecordCleanupTask {
+    what: RecordCleanupTarget,
     before: LogPlace,
 }
 
-enum What {
-    Urls(Urls),
+enum RecordCleanupTarget {
+    Urls(UrlSelector),
     All,
 }
 
-impl Clearing {
+impl PurgedRecordCleanup {
     pub(super) fn new(is_possible: bool, registry: &Registry) -> prometheus::Result<Self> {
         let removed = IntCounter::new(
             "lamina_l2_cleared_total",
@@ -75,24 +75,24 @@ impl Clearing {
     }
 
     /// Takes in a purge that got its place in the log.
-    pub(super) fn logged(&self, purge: &Purge, before: LogPlace) {
+    pub(super) fn logged(&self, purge: &LoggedPurge, before: LogPlace) {
         if !self.is_possible || purge.soft {
             return;
         }
         // By the index only URLs are known.
         let what = match purge.selector.parse() {
-            Ok(Statement::Purged(_, Selector::Prefix(prefix))) => {
-                What::Urls(Urls::beginning(&prefix))
+            Ok(PurgeStatement::Purged(_, Selector::Prefix(prefix))) => {
+                RecordCleanupTarget::Urls(UrlSelector::beginning(&prefix))
             }
-            Ok(Statement::Purged(_, Selector::Pattern(pattern))) => {
-                What::Urls(Urls::like(&pattern))
+            Ok(PurgeStatement::Purged(_, Selector::Pattern(pattern))) => {
+                RecordCleanupTarget::Urls(UrlSelector::like(&pattern))
             }
-            Ok(Statement::Purged(_, Selector::All)) => What::All,
+            Ok(PurgeStatement::Purged(_, Selector::All)) => RecordCleanupTarget::All,
             Ok(_) | Err(_) => return,
         };
         let mut queue = self.queue.lock();
         match queue.len() < WAITING {
-            true => queue.push_back(Goal { what, before }),
+            true => queue.push_back(RecordCleanupTask { what, before }),
             false => self.given_up.inc(),
         }
         drop(queue);
@@ -116,8 +116,8 @@ impl L2 {
         }
     }
 
-    async fn walk(&self, goals: &[Goal]) -> Result<(), Failed> {
-        let mut at = Cursor::default();
+    async fn walk(&self, goals: &[RecordCleanupTask]) -> Result<(), StoreCallError> {
+        let mut at = RecordListingCursor::default();
         while at.shard() < self.index.shards() {
             let next = self.clear_patiently(at, goals).await?;
             at = at.after(next);
@@ -127,7 +127,11 @@ impl L2 {
     }
 
     /// Clears one page, in several attempts: the store may be away for a moment.
-    async fn clear_patiently(&self, at: Cursor, goals: &[Goal]) -> Result<u64, Failed> {
+    async fn clear_patiently(
+        &self,
+        at: RecordListingCursor,
+        goals: &[RecordCleanupTask],
+    ) -> Result<u64, StoreCallError> {
         let mut pause = RETRY;
         for _ in 1..ATTEMPTS {
             if let Ok(next) = self.clear_page(at, goals).await {
@@ -140,16 +144,20 @@ impl L2 {
     }
 
     /// Clears one page; answers where the next one begins.
-    async fn clear_page(&self, at: Cursor, goals: &[Goal]) -> Result<u64, Failed> {
-        let page = self
-            .guard
-            .call(Call::List, |store| store.page(at.shard(), at.place(), PAGE));
-        let Page { members, next } = page.await?;
+    async fn clear_page(
+        &self,
+        at: RecordListingCursor,
+        goals: &[RecordCleanupTask],
+    ) -> Result<u64, StoreCallError> {
+        let page = self.guard.call(StoreCall::List, |store| {
+            store.page(at.shard(), at.place(), PAGE)
+        });
+        let IndexPage { members, next } = page.await?;
         for goal in goals {
             let hidden = members.iter().filter(|member| goal.reaches(member));
             let keys: Vec<StoreKey> = hidden.map(|member| member.key).collect();
             for some in keys.chunks(PAGE) {
-                let removed = self.guard.call(Call::Clear, |store| {
+                let removed = self.guard.call(StoreCall::Clear, |store| {
                     store.clear(at.shard(), some, goal.before)
                 });
                 self.clearing.removed.inc_by(removed.await? as u64);
@@ -159,12 +167,12 @@ impl L2 {
     }
 }
 
-impl Goal {
-    fn reaches(&self, member: &Member) -> bool {
+impl RecordCleanupTask {
+    fn reaches(&self, member: &IndexMember) -> bool {
         member.born < self.before.order
             && match &self.what {
-                What::Urls(urls) => reaches(urls, &member.text),
-                What::All => true,
+                RecordCleanupTarget::Urls(urls) => reaches(urls, &member.text),
+                RecordCleanupTarget::All => true,
             }
     }
 }

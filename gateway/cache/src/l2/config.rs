@@ -5,30 +5,30 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::units::{ByteSize, Duration};
+use crate::units::{ByteSize, ConfigDuration};
 
 /// The second tier: where records are kept, and what a call to it may cost.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct L2 {
+pub struct L2Config {
     /// A Redis that nodes share.
-    pub redis: Option<super::redis::config::Redis>,
+    pub redis: Option<super::redis::config::RedisTierConfig>,
     /// A database of this node's own.
-    pub disk: Option<super::disk::config::Disk>,
+    pub disk: Option<super::disk::config::DiskTierConfig>,
     /// Life of a record at most; purges are remembered as long.
-    pub max_life: Duration,
+    pub max_life: ConfigDuration,
     /// Deadline of a read; then it's a miss.
-    pub read_timeout: Duration,
+    pub read_timeout: ConfigDuration,
     /// Deadline of a write.
-    pub write_timeout: Duration,
+    pub write_timeout: ConfigDuration,
     /// Calls under way at once; a read beyond them is a miss.
     pub max_concurrent: usize,
     /// When calls are not even tried.
-    pub breaker: Breaker,
+    pub breaker: L2BreakerConfig,
     /// Bytes of responses that wait to be written; the oldest beyond them are not.
     pub write_queue: ByteSize,
     /// Compression of records.
-    pub compress: Compress,
+    pub compress: RecordCompressionConfig,
     /// A secret that all nodes share. It seals records, purges in Redis's log and leases:
     /// then whoever can write into the store can remove what is there, but forge nothing.
     /// Without it they can forge all of that. Change it together with `redis.prefix`.
@@ -42,27 +42,27 @@ pub struct L2 {
 /// When calls are not even tried.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Breaker {
+pub struct L2BreakerConfig {
     /// Failures in a row that open it; 0 is never.
     pub failure_threshold: u32,
     /// How long it stays open before one call tries.
-    pub cooldown: Duration,
+    pub cooldown: ConfigDuration,
 }
 
 /// Compression of records.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Compress {
+pub struct RecordCompressionConfig {
     /// From this size on it's tried, and kept if it saves 15 percent.
     pub min_bytes: ByteSize,
     /// What is written; every form is read.
-    pub codec: Codec,
+    pub codec: RecordCodec,
 }
 
 /// How large records are compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Codec {
+pub enum RecordCodec {
     None,
     #[default]
     Gzip,
@@ -77,9 +77,9 @@ pub struct LeaseRules {
     pub enabled: bool,
     /// How long a lease holds without renewal; it's renewed after a third of it. Other nodes
     /// measure that themselves, whatever the store says of the lease.
-    pub ttl: Duration,
+    pub ttl: ConfigDuration,
     /// How long a node waits for another's load.
-    pub wait_timeout: Duration,
+    pub wait_timeout: ConfigDuration,
     /// What it does then.
     pub on_timeout: OnTimeout,
 }
@@ -95,25 +95,25 @@ pub enum OnTimeout {
     Fail,
 }
 
-impl L2 {
+impl L2Config {
     /// Whether there is a second tier.
     pub fn is_configured(&self) -> bool {
         self.redis.is_some() || self.disk.is_some()
     }
 }
 
-impl Default for L2 {
+impl Default for L2Config {
     fn default() -> Self {
         Self {
             redis: None,
             disk: None,
-            max_life: Duration::secs(86_400),
-            read_timeout: Duration::millis(50),
-            write_timeout: Duration::millis(200),
+            max_life: ConfigDuration::secs(86_400),
+            read_timeout: ConfigDuration::millis(50),
+            write_timeout: ConfigDuration::millis(200),
             max_concurrent: 64,
-            breaker: Breaker::default(),
+            breaker: L2BreakerConfig::default(),
             write_queue: ByteSize::mib(32),
-            compress: Compress::default(),
+            compress: RecordCompressionConfig::default(),
             seal_key: None,
             seal_key_file: None,
             lease: LeaseRules::default(),
@@ -121,20 +121,20 @@ impl Default for L2 {
     }
 }
 
-impl Default for Breaker {
+impl Default for L2BreakerConfig {
     fn default() -> Self {
         Self {
             failure_threshold: 3,
-            cooldown: Duration::secs(30),
+            cooldown: ConfigDuration::secs(30),
         }
     }
 }
 
-impl Default for Compress {
+impl Default for RecordCompressionConfig {
     fn default() -> Self {
         Self {
             min_bytes: ByteSize::kib(64),
-            codec: Codec::Gzip,
+            codec: RecordCodec::Gzip,
         }
     }
 }
@@ -143,8 +143,8 @@ impl Default for LeaseRules {
     fn default() -> Self {
         Self {
             enabled: true,
-            ttl: Duration::secs(10),
-            wait_timeout: Duration::secs(10),
+            ttl: ConfigDuration::secs(10),
+            wait_timeout: ConfigDuration::secs(10),
             on_timeout: OnTimeout::Load,
         }
     }

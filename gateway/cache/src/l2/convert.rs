@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::config;
-use super::put::Write;
+use super::put::RecordWrite;
 use super::store::LogPlace;
 use crate::entry::Entry;
 use crate::freshness::Freshness;
-use crate::key::Key;
-use crate::purge::Order;
-use crate::record::{self, Compression, Corrupt, Moment, Record, Stored};
+use crate::key::EntryKey;
+use crate::purge::PurgeOrder;
+use crate::record::{self, ClockReading, Compression, CorruptRecord, ResponseRecord, StoreRecord};
 
 /// Records from this size on are encoded and decoded off the runtime's threads.
 const LARGE: usize = 32 << 10;
@@ -28,8 +28,8 @@ pub(crate) fn stored(
     lifetime: Duration,
     born: LogPlace,
     max_life: Duration,
-) -> Option<Stored> {
-    let (now, written) = (Instant::now(), Moment::now());
+) -> Option<ResponseRecord> {
+    let (now, written) = (Instant::now(), ClockReading::now());
     let freshness = Freshness {
         lifetime,
         ..entry.freshness
@@ -39,7 +39,7 @@ pub(crate) fn stored(
         .hard_life(entry.has_validator())
         .saturating_sub(gone)
         .min(max_life);
-    (!life.is_zero()).then(|| Stored {
+    (!life.is_zero()).then(|| ResponseRecord {
         status: entry.status,
         headers: entry.headers.clone(),
         body: entry.body.bytes(),
@@ -58,7 +58,7 @@ pub(crate) fn stored(
 }
 
 /// The entry that a record makes here, where its load began at `born` in our own order.
-pub(crate) fn entry(key: Key, stored: Stored, born: Order) -> Entry {
+pub(crate) fn entry(key: EntryKey, stored: ResponseRecord, born: PurgeOrder) -> Entry {
     let freshness = Freshness {
         received: Instant::now(),
         initial_age: stored.age,
@@ -80,10 +80,10 @@ pub(crate) fn entry(key: Key, stored: Stored, born: Order) -> Entry {
 
 /// The record and how long it lives from now. None: it is too large for one, or has lived.
 pub(super) async fn encode(
-    write: &Arc<Write>,
-    options: &record::Options,
+    write: &Arc<RecordWrite>,
+    options: &record::RecordOptions,
 ) -> Option<(Bytes, Duration)> {
-    let encode = |write: &Write, options: &record::Options| {
+    let encode = |write: &RecordWrite, options: &record::RecordOptions| {
         let record = write.aged()?;
         let life = write.left();
         let bytes = record::encode(&write.whole_key, &record, options).ok()?;
@@ -101,8 +101,8 @@ pub(super) async fn encode(
 pub(super) async fn decode(
     key: &[u8],
     bytes: Bytes,
-    options: &record::Options,
-) -> Result<Record, Corrupt> {
+    options: &record::RecordOptions,
+) -> Result<StoreRecord, CorruptRecord> {
     let large = match bytes.starts_with(b"HC1M") {
         true => LARGE,
         false => LARGE_COMPRESSED,
@@ -114,14 +114,14 @@ pub(super) async fn decode(
     let decode = move || record::decode(&key, &bytes, &options.limits, &options.seal);
     tokio::task::spawn_blocking(decode)
         .await
-        .unwrap_or(Err(Corrupt::Form))
+        .unwrap_or(Err(CorruptRecord::Form))
 }
 
-pub(super) fn compression(config: config::Compress) -> Option<Compression> {
+pub(super) fn compression(config: config::RecordCompressionConfig) -> Option<Compression> {
     let codec = match config.codec {
-        config::Codec::None => return None,
-        config::Codec::Gzip => record::Codec::GZIP,
-        config::Codec::Zstd => record::Codec::ZSTD,
+        config::RecordCodec::None => return None,
+        config::RecordCodec::Gzip => record::EnvelopeCodec::GZIP,
+        config::RecordCodec::Zstd => record::EnvelopeCodec::ZSTD,
     };
     Some(Compression {
         codec,

@@ -32,40 +32,40 @@ use redb::{ReadTransaction, ReadableDatabase};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::store::{
-    Acquired, Found, Lease, Log, LogPlace, Purge, Put, Refusal, Store, StoreError, StoreKey,
-    Written,
+    FoundRecord, Lease, LeaseAcquisition, LogPlace, LoggedPurge, PurgeLogRange, Store, StoreError,
+    StoreKey, StorePut, StorePutOutcome, StoreRefusal,
 };
-use crate::key::Hash64;
-use crate::purge::Order;
-use access::{Access, TimedDatabase};
-use writer::{Command, Effect, Work};
+use crate::key::PurgeHash;
+use crate::purge::PurgeOrder;
+use access::{DatabaseAccess, TimedDatabase};
+use writer::{DiskWriteCommand, DiskWriteEffect, DiskWriteOperation};
 
-pub use open::{OpenError, open};
+pub use open::{DiskStoreOpenError, open};
 
 /// The store.
-pub struct Disk {
-    access: Arc<Access>,
+pub struct DiskStore {
+    access: Arc<DatabaseAccess>,
     /// std's sender is for one thread at a time.
-    commands: Mutex<Sender<Command>>,
+    commands: Mutex<Sender<DiskWriteCommand>>,
     appended: Arc<Notify>,
     /// Why nothing is written; none while it is.
     writes: watch::Receiver<Option<StoreError>>,
 }
 
-impl Disk {
-    async fn write(&self, work: Work) -> Result<Effect, StoreError> {
+impl DiskStore {
+    async fn write(&self, work: DiskWriteOperation) -> Result<DiskWriteEffect, StoreError> {
         self.send(work)?.await.map_err(|_| gone())?
     }
 
     fn send(
         &self,
-        work: Work,
-    ) -> Result<oneshot::Receiver<Result<Effect, StoreError>>, StoreError> {
+        work: DiskWriteOperation,
+    ) -> Result<oneshot::Receiver<Result<DiskWriteEffect, StoreError>>, StoreError> {
         let (done, answer) = oneshot::channel();
         self.commands
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .send(Command { work, done })
+            .send(DiskWriteCommand { work, done })
             .map_err(|_| gone())?;
         Ok(answer)
     }
@@ -82,13 +82,13 @@ impl Disk {
         if matches!(answer, Err(StoreError::Refused(..))) && self.access.is_open() {
             // redb reads nothing more after a fault of the disk: a write makes the writer see
             // that, and open the file again. Nobody waits for it.
-            drop(self.send(Work::Sync));
+            drop(self.send(DiskWriteOperation::Sync));
         }
         answer
     }
 }
 
-impl Store for Disk {
+impl Store for DiskStore {
     fn kind(&self) -> &'static str {
         "disk"
     }
@@ -101,7 +101,7 @@ impl Store for Disk {
         &'a self,
         key: &'a StoreKey,
         max: usize,
-    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Option<FoundRecord>, StoreError>> {
         let key = *key;
         let read =
             move |timed: &TimedDatabase| found(timed, &timed.database.begin_read()?, &key, max);
@@ -112,8 +112,8 @@ impl Store for Disk {
         &'a self,
         key: &'a StoreKey,
         max: usize,
-        number: Hash64,
-    ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
+        number: PurgeHash,
+    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, PurgeOrder), StoreError>> {
         let key = *key;
         let read = move |timed: &TimedDatabase| {
             let read = timed.database.begin_read()?;
@@ -125,18 +125,18 @@ impl Store for Disk {
 
     fn invalidate<'a>(
         &'a self,
-        number: Hash64,
+        number: PurgeHash,
         at: LogPlace,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         let at = at.order;
-        let work = Work::Invalidate { number, at };
-        async move { Ok(self.write(work).await? == Effect::Took) }.boxed()
+        let work = DiskWriteOperation::Invalidate { number, at };
+        async move { Ok(self.write(work).await? == DiskWriteEffect::Took) }.boxed()
     }
 
     fn invalidated<'a>(
         &'a self,
-        numbers: &'a [Hash64],
-    ) -> BoxFuture<'a, Result<Order, StoreError>> {
+        numbers: &'a [PurgeHash],
+    ) -> BoxFuture<'a, Result<PurgeOrder, StoreError>> {
         let numbers = numbers.to_vec();
         let read = move |timed: &TimedDatabase| {
             tables::invalidated(&timed.database.begin_read()?, &numbers)
@@ -144,16 +144,16 @@ impl Store for Disk {
         self.read(read).boxed()
     }
 
-    fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
+    fn put<'a>(&'a self, put: StorePut<'a>) -> BoxFuture<'a, Result<StorePutOutcome, StoreError>> {
         self.put_noted(put, &[])
     }
 
     fn put_noted<'a>(
         &'a self,
-        put: Put<'a>,
-        numbers: &'a [Hash64],
-    ) -> BoxFuture<'a, Result<Written, StoreError>> {
-        let work = Work::Put {
+        put: StorePut<'a>,
+        numbers: &'a [PurgeHash],
+    ) -> BoxFuture<'a, Result<StorePutOutcome, StoreError>> {
+        let work = DiskWriteOperation::Put {
             key: *put.key,
             record: put.record,
             life: put.life,
@@ -163,8 +163,8 @@ impl Store for Disk {
         };
         async move {
             match self.write(work).await? {
-                Effect::Took => Ok(Written::Stored),
-                Effect::None => Ok(Written::Overtaken),
+                DiskWriteEffect::Took => Ok(StorePutOutcome::Stored),
+                DiskWriteEffect::None => Ok(StorePutOutcome::Overtaken),
             }
         }
         .boxed()
@@ -176,24 +176,38 @@ impl Store for Disk {
         at: LogPlace,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         let (key, at) = (*key, at.order);
-        async move { self.write(Work::Delete { key, at }).await.map(drop) }.boxed()
+        async move {
+            self.write(DiskWriteOperation::Delete { key, at })
+                .await
+                .map(drop)
+        }
+        .boxed()
     }
 
-    fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>> {
+    fn append<'a>(
+        &'a self,
+        purge: &'a LoggedPurge,
+        last: u64,
+    ) -> BoxFuture<'a, Result<PurgeLogRange, StoreError>> {
         let purge = purge.clone();
         async move {
-            self.write(Work::Append { purge, last }).await?;
+            self.write(DiskWriteOperation::Append { purge, last })
+                .await?;
             self.read_log(last).await
         }
         .boxed()
     }
 
-    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>> {
+    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         self.read(move |timed| tables::log(&timed.database.begin_read()?, after))
             .boxed()
     }
 
-    fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>> {
+    fn watch_log(
+        &self,
+        after: u64,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         async move {
             let appended = self.appended.notified();
             let log = self.read_log(after).await?;
@@ -212,8 +226,8 @@ impl Store for Disk {
         &'a self,
         _lease: &'a Lease,
         _ttl: Duration,
-    ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
-        async { Ok(Acquired::Owned) }.boxed()
+    ) -> BoxFuture<'a, Result<LeaseAcquisition, StoreError>> {
+        async { Ok(LeaseAcquisition::Owned) }.boxed()
     }
 
     fn renew<'a>(
@@ -229,7 +243,7 @@ impl Store for Disk {
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        async move { self.write(Work::Sync).await.map(drop) }.boxed()
+        async move { self.write(DiskWriteOperation::Sync).await.map(drop) }.boxed()
     }
 
     fn writes(&self) -> Option<watch::Receiver<Option<StoreError>>> {
@@ -242,7 +256,7 @@ fn found(
     read: &ReadTransaction,
     key: &StoreKey,
     max: usize,
-) -> Result<Result<Option<Found>, StoreError>, redb::Error> {
+) -> Result<Result<Option<FoundRecord>, StoreError>, redb::Error> {
     let now = timed.clock.now();
     let found = tables::get(read, &key.id, |row| {
         let size = row.record.len();
@@ -251,7 +265,7 @@ fn found(
         }
         let left = Duration::from_millis(row.expires.saturating_sub(now));
         let record = Bytes::copy_from_slice(row.record);
-        Ok((!left.is_zero()).then_some(Found { record, left }))
+        Ok((!left.is_zero()).then_some(FoundRecord { record, left }))
     });
     Ok(found?.unwrap_or(Ok(None)))
 }
@@ -259,15 +273,15 @@ fn found(
 fn failed(error: &redb::Error) -> StoreError {
     match error {
         redb::Error::Io(error) => io_failed(error),
-        redb::Error::PreviousIo => StoreError::Refused(Refusal::Disk, error.to_string()),
+        redb::Error::PreviousIo => StoreError::Refused(StoreRefusal::Disk, error.to_string()),
         other => StoreError::Corrupt(other.to_string()),
     }
 }
 
 fn io_failed(error: &io::Error) -> StoreError {
     let refusal = match file::is_full(error) {
-        true => Refusal::DiskFull,
-        false => Refusal::Disk,
+        true => StoreRefusal::DiskFull,
+        false => StoreRefusal::Disk,
     };
     StoreError::Refused(refusal, error.to_string())
 }

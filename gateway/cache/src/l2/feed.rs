@@ -4,10 +4,10 @@
 //! A purge holds here at once, by a local step, and first; it is appended behind the caller, tried
 //! again until it is in, and applied once more with the number it got there: that
 //! reaches a little more and never less. Numbers come in order and without holes
-//! ([`Log`]). Where some are missing, all that was born before is hidden.
+//! ([`PurgeLogRange`]). Where some are missing, all that was born before is hidden.
 //!
 //! No number of the store is believed for itself: our own order grows with the purges that
-//! are really there, one after another ([`Window`]). A number that no purges lead to is a
+//! are really there, one after another ([`PurgeLogWindow`]). A number that no purges lead to is a
 //! place where purges are missing, however high it is, so a writer into the store can't
 //! push our order to its end.
 //!
@@ -17,7 +17,7 @@
 //! is stored is validated, not lost.
 //! Invariant: what waits for its number comes after every number that is known here, since
 //! it will get a later one. So it hides whatever the store has, wherever that was born
-//! ([`Feed::hides`]), and a record born at a number that was not applied yet can't be judged.
+//! ([`PurgeLogSync::hides`]), and a record born at a number that was not applied yet can't be judged.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -30,15 +30,18 @@ use parking_lot::{Mutex, RwLock};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::{Notify, oneshot};
 
-use super::clear::Clearing;
-use super::guard::{Call, Failed, Guard};
-use super::standing::{EVICTS, Path, Reach, Standing};
-use super::store::{Log, LogFault, LogPlace, Logged, Purge, StoreError, nothing};
-use super::window::{Next, Window};
-use crate::entry::Marks;
-use crate::event::{Event, Hooks, Look};
+use super::clear::PurgedRecordCleanup;
+use super::guard::{StoreCall, StoreCallError, StoreGuard};
+use super::standing::{EVICTS, StoreChannel, StoreHealth, StoreHealthTracker};
+use super::store::{
+    LogFault, LogPlace, LoggedPurge, PurgeLogEntry, PurgeLogRange, StoreError, nothing,
+};
+use super::window::{LogWindowAdvance, PurgeLogWindow};
+use crate::entry::PurgeAttributes;
+use crate::event::{CacheEvent, CacheEventCounters, L2LookupOutcome};
 use crate::purge::{
-    Author, Kind, Lasts, Order, PurgeLog, Selector, Statement, number_of, numbered, shared,
+    DoubtDuration, PurgeInitiator, PurgeKind, PurgeLog, PurgeOrder, PurgeStatement, Selector,
+    number_of, numbered, shared,
 };
 
 /// Different purges that wait to be appended at most, of each author.
@@ -59,11 +62,11 @@ const EVICTIONS_AGAIN: Duration = Duration::from_secs(1);
 const WATCH_MARGIN: Duration = Duration::from_secs(2);
 
 /// Both directions.
-pub(super) struct Feed {
+pub(super) struct PurgeLogSync {
     log: Arc<PurgeLog>,
     /// Told of each purge of ours that got its number.
-    clearing: Arc<Clearing>,
-    hooks: Arc<Hooks>,
+    clearing: Arc<PurgedRecordCleanup>,
+    hooks: Arc<CacheEventCounters>,
     queue: Mutex<AppendQueue>,
     wake: Notify,
     /// Purges were appended, or the log was read for the first time.
@@ -72,14 +75,14 @@ pub(super) struct Feed {
     applying: Mutex<LastWarning>,
     /// How far the log was applied; none while it was not read. It is changed when all
     /// purges up to its end are in our own log.
-    window: RwLock<Option<Window>>,
+    window: RwLock<Option<PurgeLogWindow>>,
     /// The number at which one was asked for since steps became rare.
     asked_at: AtomicU64,
     depth: IntGauge,
     number: IntGauge,
     gaps: IntCounter,
     faults: IntCounterVec,
-    pub(super) standing: Standing,
+    pub(super) standing: StoreHealthTracker,
 }
 
 /// When it was last said that the log is not believed.
@@ -91,24 +94,24 @@ struct LastWarning(Option<Instant>);
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Who waits for a purge's number.
-type Tellers = Vec<oneshot::Sender<u64>>;
+type PurgeNumberWaiters = Vec<oneshot::Sender<u64>>;
 
 /// Purges that are not in the store's log yet. Their order among each other has no
 /// meaning: each gets its number when it's appended.
 struct AppendQueue {
-    waiting: HashMap<Purge, Tellers>,
+    waiting: HashMap<LoggedPurge, PurgeNumberWaiters>,
     /// Those that requests of clients caused.
-    by_requests: HashMap<Purge, Tellers>,
+    by_requests: HashMap<LoggedPurge, PurgeNumberWaiters>,
     under_way: usize,
     /// All that waited since none did; an order of its own.
     pending: PurgeLog,
 }
 
-impl Feed {
+impl PurgeLogSync {
     pub(super) fn new(
         log: Arc<PurgeLog>,
-        clearing: Arc<Clearing>,
-        hooks: Arc<Hooks>,
+        clearing: Arc<PurgedRecordCleanup>,
+        hooks: Arc<CacheEventCounters>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
         let depth = IntGauge::new(
@@ -146,12 +149,12 @@ impl Feed {
             news: Notify::new(),
             applying: Mutex::default(),
             window: RwLock::default(),
-            asked_at: AtomicU64::new(Order::MAX),
+            asked_at: AtomicU64::new(PurgeOrder::MAX),
             depth,
             number,
             gaps,
             faults,
-            standing: Standing::new(registry)?,
+            standing: StoreHealthTracker::new(registry)?,
         })
     }
 
@@ -174,17 +177,21 @@ impl Feed {
     ///
     /// # Errors
     /// Why it can't be judged.
-    pub(super) fn order_of(&self, generation: u64, born: Order) -> Result<Order, Look> {
+    pub(super) fn order_of(
+        &self,
+        generation: u64,
+        born: PurgeOrder,
+    ) -> Result<PurgeOrder, L2LookupOutcome> {
         let window = self.window.read();
-        let window = window.as_ref().ok_or(Look::Skipped)?;
+        let window = window.as_ref().ok_or(L2LookupOutcome::Skipped)?;
         if window.generation != generation {
-            return Err(Look::Outdated);
+            return Err(L2LookupOutcome::Outdated);
         }
         window.order_of(number_of(born))
     }
 
     /// Where a purge with this number stands in our own order.
-    pub(super) fn order_at(&self, number: u64) -> Order {
+    pub(super) fn order_at(&self, number: u64) -> PurgeOrder {
         let window = self.window.read();
         window.as_ref().map_or(0, |window| window.order_at(number))
     }
@@ -212,7 +219,7 @@ impl Feed {
     }
 
     /// How the store stands for what this node has to say and to hear there.
-    pub(super) fn standing(&self) -> Reach {
+    pub(super) fn standing(&self) -> StoreHealth {
         self.standing.get(Instant::now())
     }
 
@@ -223,7 +230,7 @@ impl Feed {
 
     /// Where in the store's log something stands that began at this place of our own order.
     /// None: the log was not read yet, or began anew since.
-    pub(super) fn place_of(&self, order: Order) -> Option<LogPlace> {
+    pub(super) fn place_of(&self, order: PurgeOrder) -> Option<LogPlace> {
         let window = self.window.read();
         let window = window.as_ref()?;
         let order = window.place_of(order)?;
@@ -234,7 +241,7 @@ impl Feed {
     }
 
     /// Whether a purge that waits for its number reaches what has these marks.
-    pub(super) fn hides(&self, marks: &Marks) -> bool {
+    pub(super) fn hides(&self, marks: &PurgeAttributes) -> bool {
         let queue = self.queue.lock();
         queue.depth() > 0 && queue.pending.hides(marks, 0)
     }
@@ -269,22 +276,22 @@ impl Feed {
     /// own number then, and reach what others loaded since.
     pub(super) fn push(
         &self,
-        author: Author,
+        author: PurgeInitiator,
         selector: &Selector,
-        kind: Kind,
-    ) -> (Order, oneshot::Receiver<u64>) {
+        kind: PurgeKind,
+    ) -> (PurgeOrder, oneshot::Receiver<u64>) {
         let (done, receiver) = oneshot::channel();
-        let purge = Purge {
-            selector: Statement::Purged(author, selector.clone()).to_string(),
-            soft: kind == Kind::Soft,
+        let purge = LoggedPurge {
+            selector: PurgeStatement::Purged(author, selector.clone()).to_string(),
+            soft: kind == PurgeKind::Soft,
         };
         let mut queue = self.queue.lock();
         // First: what is applied in between does not come before it.
-        queue.pending.record_by(author, selector, Kind::Hard);
+        queue.pending.record_by(author, selector, PurgeKind::Hard);
         let order = self.log.record_by(author, selector, kind);
         match author {
-            Author::Operator => self.wait_for(&mut queue, purge, vec![done]),
-            Author::Request => self.wait_for_request(&mut queue, purge, vec![done]),
+            PurgeInitiator::Operator => self.wait_for(&mut queue, purge, vec![done]),
+            PurgeInitiator::Request => self.wait_for_request(&mut queue, purge, vec![done]),
         }
         drop(queue);
         self.wake.notify_one();
@@ -292,7 +299,7 @@ impl Feed {
     }
 
     /// The place in the order of purges at which something begins now.
-    pub(super) fn order(&self) -> Order {
+    pub(super) fn order(&self) -> PurgeOrder {
         self.log.order()
     }
 
@@ -302,7 +309,7 @@ impl Feed {
         let mut queue = self.queue.lock();
         if let Place::Vacant(place) = queue.by_requests.entry(doubt()) {
             place.insert(Vec::new());
-            self.log.doubt(Lasts::ForGood);
+            self.log.doubt(DoubtDuration::ForGood);
             self.depth.set(queue.depth());
             tracing::warn!(
                 "too many invalidations wait for the second tier; what is stored is validated \
@@ -333,7 +340,7 @@ impl Feed {
     }
 
     /// A purge that waits already is one with this: its number comes after both.
-    fn wait_for(&self, queue: &mut AppendQueue, purge: Purge, tellers: Tellers) {
+    fn wait_for(&self, queue: &mut AppendQueue, purge: LoggedPurge, tellers: PurgeNumberWaiters) {
         let purge = match queue.waiting.contains_key(&purge) || queue.waiting.len() < WAITING {
             true => purge,
             false => {
@@ -348,14 +355,19 @@ impl Feed {
     }
 
     /// The same for a purge that a request caused.
-    fn wait_for_request(&self, queue: &mut AppendQueue, purge: Purge, tellers: Tellers) {
+    fn wait_for_request(
+        &self,
+        queue: &mut AppendQueue,
+        purge: LoggedPurge,
+        tellers: PurgeNumberWaiters,
+    ) {
         let fits = queue.by_requests.contains_key(&purge) || queue.by_requests.len() < WAITING;
         let purge = match fits {
             true => purge,
             false => {
                 let all = queue.by_requests.drain().flat_map(|(_, tellers)| tellers);
                 let all = all.collect();
-                self.log.doubt(Lasts::ForGood);
+                self.log.doubt(DoubtDuration::ForGood);
                 queue.by_requests.insert(doubt(), all);
                 tracing::warn!(
                     "too many purges by `invalidate` rules wait for the second tier; what is \
@@ -369,7 +381,7 @@ impl Feed {
     }
 
     /// Appends what waits, for ever.
-    pub(super) async fn append(&self, guard: &Guard) {
+    pub(super) async fn append(&self, guard: &StoreGuard) {
         let mut pause = RETRY;
         loop {
             let batch = self.batch();
@@ -391,7 +403,7 @@ impl Feed {
         }
     }
 
-    fn batch(&self) -> Vec<(Purge, Tellers)> {
+    fn batch(&self) -> Vec<(LoggedPurge, PurgeNumberWaiters)> {
         let mut queue = self.queue.lock();
         let mut batch = taken(&mut queue.waiting, BATCH);
         let room = BATCH - batch.len();
@@ -401,14 +413,19 @@ impl Feed {
     }
 
     /// False: it waits again.
-    async fn append_one(&self, guard: &Guard, purge: Purge, tellers: Tellers) -> bool {
+    async fn append_one(
+        &self,
+        guard: &StoreGuard,
+        purge: LoggedPurge,
+        tellers: PurgeNumberWaiters,
+    ) -> bool {
         let last = self.applied();
         let appended = guard
-            .call(Call::Log, |store| store.append(&purge, last))
+            .call(StoreCall::Log, |store| store.append(&purge, last))
             .await;
         match appended {
             Ok(log) => {
-                self.standing.works(Path::Appends);
+                self.standing.works(StoreChannel::Appends);
                 let (newest, place) = (log.newest, log.end());
                 self.apply(log);
                 self.came_back(|_| {});
@@ -420,15 +437,15 @@ impl Feed {
                 true
             }
             Err(failed) => {
-                self.standing.fails(Path::Appends, &failed);
+                self.standing.fails(StoreChannel::Appends, &failed);
                 let author = match purge.selector.parse() {
-                    Ok(Statement::Purged(author, _)) => author,
-                    Ok(Statement::Doubt) => Author::Request,
-                    Ok(Statement::Invalidated(_)) | Err(_) => Author::Operator,
+                    Ok(PurgeStatement::Purged(author, _)) => author,
+                    Ok(PurgeStatement::Doubt) => PurgeInitiator::Request,
+                    Ok(PurgeStatement::Invalidated(_)) | Err(_) => PurgeInitiator::Operator,
                 };
                 self.came_back(|queue| match author {
-                    Author::Operator => self.wait_for(queue, purge, tellers),
-                    Author::Request => self.wait_for_request(queue, purge, tellers),
+                    PurgeInitiator::Operator => self.wait_for(queue, purge, tellers),
+                    PurgeInitiator::Request => self.wait_for_request(queue, purge, tellers),
                 });
                 false
             }
@@ -449,7 +466,7 @@ impl Feed {
     /// Applies what others append, for ever. Not by way of the guard: a look at the log
     /// takes as long as nothing happens. The first look, and the first after one that came
     /// to nothing, waits for nothing: the store may have come back with an older log.
-    pub(super) async fn follow(&self, guard: &Guard) {
+    pub(super) async fn follow(&self, guard: &StoreGuard) {
         let mut pause = RETRY;
         let mut patience = None;
         loop {
@@ -461,19 +478,19 @@ impl Feed {
             let look = tokio::time::timeout(PATIENCE + WATCH_MARGIN, look).await;
             let look = look
                 .unwrap_or(Err(StoreError::Timeout))
-                .map_err(Failed::Store);
-            guard.count(Call::Watch, &look);
+                .map_err(StoreCallError::Store);
+            guard.count(StoreCall::Watch, &look);
             match look {
                 Ok(log) => {
                     pause = RETRY;
                     patience = Some(PATIENCE);
                     guard.answered();
-                    self.standing.works(Path::Follows);
+                    self.standing.works(StoreChannel::Follows);
                     self.apply(log);
                 }
                 Err(failed) => {
                     patience = None;
-                    self.standing.fails(Path::Follows, &failed);
+                    self.standing.fails(StoreChannel::Follows, &failed);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
@@ -483,7 +500,7 @@ impl Feed {
 
     /// Looks now and then whether the store may evict the log, for ever. Each look at the log
     /// keeps it from being the oldest there is; that is all that can be done from here.
-    pub(super) async fn watch_evictions(&self, guard: &Guard) {
+    pub(super) async fn watch_evictions(&self, guard: &StoreGuard) {
         let mut known = None;
         loop {
             self.known().await;
@@ -504,9 +521,12 @@ impl Feed {
     }
 
     /// Applies what is in the log by now. False: the store does not tell.
-    pub(super) async fn catch_up(&self, guard: &Guard) -> bool {
+    pub(super) async fn catch_up(&self, guard: &StoreGuard) -> bool {
         let after = self.applied();
-        match guard.call(Call::Log, |store| store.read_log(after)).await {
+        match guard
+            .call(StoreCall::Log, |store| store.read_log(after))
+            .await
+        {
             Ok(log) => {
                 self.apply(log);
                 true
@@ -516,20 +536,22 @@ impl Feed {
     }
 
     /// Applies a stretch of the log that begins where some look at it had ended.
-    fn apply(&self, log: Log) {
+    fn apply(&self, log: PurgeLogRange) {
         let mut last_warning = self.applying.lock();
         let known = self.window.read().clone();
         if let Some(fault) = log.fault {
             self.not_believed(fault, &log, &mut last_warning);
         }
-        let (window, after) = match Window::next(known.as_ref(), &log, self.log.order()) {
-            Next::Nothing => return,
-            Next::Further(window) => (window, known.as_ref().map_or(0, |known| known.newest)),
-            Next::Anew(window, fault) => {
+        let (window, after) = match PurgeLogWindow::next(known.as_ref(), &log, self.log.order()) {
+            LogWindowAdvance::Nothing => return,
+            LogWindowAdvance::Further(window) => {
+                (window, known.as_ref().map_or(0, |known| known.newest))
+            }
+            LogWindowAdvance::Anew(window, fault) => {
                 if known.is_some() {
                     self.note_gap();
                     // The next sweep frees what is hidden.
-                    self.log.record(&Selector::All, Kind::Hard);
+                    self.log.record(&Selector::All, PurgeKind::Hard);
                 }
                 if let Some(fault) = fault.filter(|_| log.fault.is_none()) {
                     self.not_believed(fault, &log, &mut last_warning);
@@ -542,7 +564,7 @@ impl Feed {
         match window.is_used_up() {
             // There are steps yet, but no numbers: whatever is new may be about anything.
             true => {
-                self.log.record(&Selector::All, Kind::Hard);
+                self.log.record(&Selector::All, PurgeKind::Hard);
             }
             false => self.take_in(&window, after, &log),
         }
@@ -555,34 +577,40 @@ impl Feed {
     }
 
     /// Applies what came after a number.
-    fn take_in(&self, window: &Window, after: u64, log: &Log) {
+    fn take_in(&self, window: &PurgeLogWindow, after: u64, log: &PurgeLogRange) {
         let news = log.purges.iter().filter(|logged| logged.number > after);
         news.for_each(|logged| self.note(logged, window));
         self.log.advance(number_of(window.order_at(window.newest)));
     }
 
-    fn note(&self, logged: &Logged, window: &Window) {
+    fn note(&self, logged: &PurgeLogEntry, window: &PurgeLogWindow) {
         let purge = &logged.purge;
         if *purge == nothing() {
             // The number alone is of use, and whoever applies the log advances to it.
             return;
         }
-        let kind = if purge.soft { Kind::Soft } else { Kind::Hard };
+        let kind = if purge.soft {
+            PurgeKind::Soft
+        } else {
+            PurgeKind::Hard
+        };
         let number = number_of(window.order_at(logged.number));
         match purge.selector.parse() {
-            Ok(Statement::Purged(author, selector)) => {
+            Ok(PurgeStatement::Purged(author, selector)) => {
                 self.log.record_numbered(author, &selector, kind, number);
             }
-            Ok(Statement::Doubt) => self.log.doubt_before(number),
+            Ok(PurgeStatement::Doubt) => self.log.doubt_before(number),
             // What a newer version knows: what it reaches is unknown, so all.
-            Ok(Statement::Invalidated(_)) | Err(_) => {
-                self.log
-                    .record_numbered(Author::Operator, &Selector::All, Kind::Hard, number)
-            }
+            Ok(PurgeStatement::Invalidated(_)) | Err(_) => self.log.record_numbered(
+                PurgeInitiator::Operator,
+                &Selector::All,
+                PurgeKind::Hard,
+                number,
+            ),
         }
     }
 
-    fn not_believed(&self, fault: LogFault, log: &Log, last: &mut LastWarning) {
+    fn not_believed(&self, fault: LogFault, log: &PurgeLogRange, last: &mut LastWarning) {
         self.faults.with_label_values(&[fault.as_str()]).inc();
         let now = Instant::now();
         let soon = last
@@ -601,7 +629,7 @@ impl Feed {
 
     fn note_gap(&self) {
         self.gaps.inc();
-        self.hooks.emit(Event::Gap);
+        self.hooks.emit(CacheEvent::Gap);
     }
 }
 
@@ -622,8 +650,11 @@ impl AppendQueue {
     }
 }
 
-fn taken(from: &mut HashMap<Purge, Tellers>, most: usize) -> Vec<(Purge, Tellers)> {
-    let first: Vec<Purge> = from.keys().take(most).cloned().collect();
+fn taken(
+    from: &mut HashMap<LoggedPurge, PurgeNumberWaiters>,
+    most: usize,
+) -> Vec<(LoggedPurge, PurgeNumberWaiters)> {
+    let first: Vec<LoggedPurge> = from.keys().take(most).cloned().collect();
     let taken = first.iter().filter_map(|purge| from.remove_entry(purge));
     taken.collect()
 }
@@ -632,16 +663,16 @@ fn pending() -> PurgeLog {
     PurgeLog::new(WAITING, Duration::ZERO)
 }
 
-fn everything() -> Purge {
-    Purge {
+fn everything() -> LoggedPurge {
+    LoggedPurge {
         selector: Selector::All.to_string(),
         soft: false,
     }
 }
 
-fn doubt() -> Purge {
-    Purge {
-        selector: Statement::Doubt.to_string(),
+fn doubt() -> LoggedPurge {
+    LoggedPurge {
+        selector: PurgeStatement::Doubt.to_string(),
         soft: false,
     }
 }

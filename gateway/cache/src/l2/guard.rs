@@ -19,27 +19,27 @@ use prometheus::{
 use tokio::sync::Semaphore;
 
 use super::config;
-use super::store::{Refusal, Store, StoreError};
-use crate::breaker::{Breaker, Passage};
-use crate::event::{Event, Hooks};
+use super::store::{Store, StoreError, StoreRefusal};
+use crate::breaker::{Breaker, CircuitState};
+use crate::event::{CacheEvent, CacheEventCounters};
 
 /// The store and what guards it.
-pub struct Guard {
+pub struct StoreGuard {
     pub store: Arc<dyn Store>,
     breaker: Breaker,
     gate: Semaphore,
     read_timeout: Duration,
     write_timeout: Duration,
-    hooks: Arc<Hooks>,
+    hooks: Arc<CacheEventCounters>,
     calls: [[IntCounter; OUTCOMES.len()]; CALLS.len()],
     seconds: [Histogram; CALLS.len()],
-    refusals: [IntCounter; Refusal::ALL.len()],
+    refusals: [IntCounter; StoreRefusal::ALL.len()],
     opened: IntGauge,
 }
 
 /// What a call is for: its deadline and its label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Call {
+pub enum StoreCall {
     Get,
     Put,
     Delete,
@@ -73,7 +73,7 @@ const OUTCOMES: [&str; 9] = [
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
+pub enum StoreCallError {
     /// The breaker is open: not tried.
     #[error("skipped: the store failed a moment ago")]
     Skipped,
@@ -88,13 +88,13 @@ const BUCKETS: [f64; 12] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
 ];
 
-impl Guard {
+impl StoreGuard {
     /// # Errors
     /// When the registry has a second tier already.
     pub fn new(
         store: Arc<dyn Store>,
-        config: &config::L2,
-        hooks: Arc<Hooks>,
+        config: &config::L2Config,
+        hooks: Arc<CacheEventCounters>,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
         let calls = IntCounterVec::new(
@@ -137,7 +137,7 @@ impl Guard {
             calls: CALLS
                 .map(|call| OUTCOMES.map(|outcome| calls.with_label_values(&[call, outcome]))),
             seconds: CALLS.map(|call| seconds.with_label_values(&[call])),
-            refusals: Refusal::ALL.map(|why| refusals.with_label_values(&[why.as_str()])),
+            refusals: StoreRefusal::ALL.map(|why| refusals.with_label_values(&[why.as_str()])),
             opened,
         })
     }
@@ -145,12 +145,12 @@ impl Guard {
     /// Makes a call: `what` gets the store.
     ///
     /// # Errors
-    /// See [`Failed`]; each is counted here.
+    /// See [`StoreCallError`]; each is counted here.
     pub async fn call<'a, T, F>(
         &'a self,
-        call: Call,
+        call: StoreCall,
         what: impl FnOnce(&'a dyn Store) -> F,
-    ) -> Result<T, Failed>
+    ) -> Result<T, StoreCallError>
     where
         F: Future<Output = Result<T, StoreError>> + 'a,
     {
@@ -164,26 +164,26 @@ impl Guard {
     }
 
     /// Counts what came of a call.
-    pub fn count<T>(&self, call: Call, answer: &Result<T, Failed>) {
+    pub fn count<T>(&self, call: StoreCall, answer: &Result<T, StoreCallError>) {
         let outcome = match answer {
             Ok(_) => "ok",
-            Err(Failed::Skipped) => "skipped",
-            Err(Failed::Busy) => "busy",
-            Err(Failed::Store(error)) => error.reason(),
+            Err(StoreCallError::Skipped) => "skipped",
+            Err(StoreCallError::Busy) => "busy",
+            Err(StoreCallError::Store(error)) => error.reason(),
         };
         let outcome = OUTCOMES.iter().position(|known| *known == outcome);
         self.calls[call as usize][outcome.unwrap_or(0)].inc();
-        if let Err(Failed::Store(StoreError::Refused(why, _))) = answer {
+        if let Err(StoreCallError::Store(StoreError::Refused(why, _))) = answer {
             self.refusals[*why as usize].inc();
         }
     }
 
     async fn admitted<'a, T, F>(
         &'a self,
-        call: Call,
+        call: StoreCall,
         what: impl FnOnce(&'a dyn Store) -> F,
         began: Instant,
-    ) -> Result<T, Failed>
+    ) -> Result<T, StoreCallError>
     where
         F: Future<Output = Result<T, StoreError>> + 'a,
     {
@@ -200,8 +200,8 @@ impl Guard {
             true => self.gate.try_acquire().ok(),
             false => self.gate.acquire().await.ok(),
         }
-        .ok_or(Failed::Busy)?;
-        let permit = self.breaker.admit(began).ok_or(Failed::Skipped)?;
+        .ok_or(StoreCallError::Busy)?;
+        let permit = self.breaker.admit(began).ok_or(StoreCallError::Skipped)?;
         let answer = tokio::time::timeout(self.deadline(call), what(&*self.store)).await;
         let answer = answer.unwrap_or(Err(StoreError::Timeout));
         match &answer {
@@ -218,17 +218,17 @@ impl Guard {
 
     /// The store has answered: calls are made again.
     pub fn answered(&self) {
-        if self.breaker.passage() != Passage::Closed {
+        if self.breaker.passage() != CircuitState::Closed {
             self.breaker.close();
-            self.note(Passage::Closed);
+            self.note(CircuitState::Closed);
         }
     }
 
-    fn note(&self, passage: Passage) {
-        let open = i64::from(passage != Passage::Closed);
+    fn note(&self, passage: CircuitState) {
+        let open = i64::from(passage != CircuitState::Closed);
         if self.opened.get() != open {
             self.opened.set(open);
-            self.hooks.emit(Event::Breaker(passage));
+            self.hooks.emit(CacheEvent::Breaker(passage));
         }
     }
 
@@ -237,7 +237,7 @@ impl Guard {
         self.read_timeout
     }
 
-    fn deadline(&self, call: Call) -> Duration {
+    fn deadline(&self, call: StoreCall) -> Duration {
         match call.is_waited_for() {
             true => self.read_timeout,
             false => self.write_timeout,
@@ -245,7 +245,7 @@ impl Guard {
     }
 }
 
-impl Call {
+impl StoreCall {
     fn carries_invalidations(self) -> bool {
         matches!(self, Self::Log | Self::Delete)
     }

@@ -16,11 +16,11 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tokio::sync::Notify;
 
-use super::guard::{Call, Guard};
-use super::put::Write;
-use super::store::{Noted, Store, StoreKey, Text};
-use crate::purge::Order;
-use crate::record::Record;
+use super::guard::{StoreCall, StoreGuard};
+use super::put::RecordWrite;
+use super::store::{IndexNote, IndexedUrl, Store, StoreKey};
+use crate::purge::PurgeOrder;
+use crate::record::StoreRecord;
 
 /// Records that wait to be noted at most, some 5 MiB where URLs are long; more are not.
 const WAITING: usize = 4_096;
@@ -28,7 +28,7 @@ const WAITING: usize = 4_096;
 const BATCH: usize = 64;
 
 /// The records that are to be noted.
-pub(super) struct Index {
+pub(super) struct RecordIndexer {
     /// 0: there is no index.
     shards: u16,
     queue: Mutex<NoteQueue>,
@@ -42,7 +42,7 @@ pub(super) struct Index {
 
 /// By shard.
 struct NoteQueue {
-    shards: Vec<VecDeque<Waiting>>,
+    shards: Vec<VecDeque<PendingIndexNote>>,
     /// Of all shards.
     waiting: usize,
     under_way: bool,
@@ -50,14 +50,14 @@ struct NoteQueue {
     turn: usize,
 }
 
-struct Waiting {
+struct PendingIndexNote {
     key: StoreKey,
-    born: Order,
-    text: Text,
+    born: PurgeOrder,
+    text: IndexedUrl,
     ends: Instant,
 }
 
-impl Index {
+impl RecordIndexer {
     pub(super) fn new(store: &dyn Store, registry: &Registry) -> prometheus::Result<Self> {
         let noted = IntCounterVec::new(
             Opts::new(
@@ -90,17 +90,17 @@ impl Index {
     }
 
     /// Takes a record in that was stored. Lists of variants are no responses.
-    pub(super) fn stored(&self, write: &Write) {
-        let Record::Entry(entry) = write.record() else {
+    pub(super) fn stored(&self, write: &RecordWrite) {
+        let StoreRecord::Entry(entry) = write.record() else {
             return;
         };
         if self.shards == 0 {
             return;
         }
-        let waiting = Waiting {
+        let waiting = PendingIndexNote {
             key: write.key,
             born: write.born.order,
-            text: Text::of(&entry.marks.url),
+            text: IndexedUrl::of(&entry.marks.url),
             ends: Instant::now() + write.left(),
         };
         let mut queue = self.queue.lock();
@@ -115,13 +115,13 @@ impl Index {
     }
 
     /// Notes what was taken in, for ever.
-    pub(super) async fn note_behind(&self, guard: &Guard) {
+    pub(super) async fn note_behind(&self, guard: &StoreGuard) {
         loop {
             let Some((shard, batch)) = self.batch() else {
                 self.wake.notified().await;
                 continue;
             };
-            let noted = guard.call(Call::Note, |store| store.note(shard, &batch));
+            let noted = guard.call(StoreCall::Note, |store| store.note(shard, &batch));
             let count = match noted.await {
                 Ok(()) => &self.noted,
                 Err(error) => {
@@ -136,7 +136,7 @@ impl Index {
     }
 
     /// Of one shard, each in its turn.
-    fn batch(&self) -> Option<(u16, Vec<Noted>)> {
+    fn batch(&self) -> Option<(u16, Vec<IndexNote>)> {
         let mut queue = self.queue.lock();
         let shards = queue.shards.len();
         let mut places = (0..shards).map(|i| (queue.turn + i) % shards);
@@ -168,9 +168,9 @@ impl Index {
     }
 }
 
-impl Waiting {
-    fn noted(self, now: Instant) -> Noted {
-        Noted {
+impl PendingIndexNote {
+    fn noted(self, now: Instant) -> IndexNote {
+        IndexNote {
             key: self.key,
             born: self.born,
             life: self.ends.saturating_duration_since(now),

@@ -23,9 +23,9 @@ use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::Notify;
 
 use super::L2;
-use super::guard::Call;
+use super::guard::StoreCall;
 use super::store::LogPlace;
-use crate::key::Hash64;
+use crate::key::PurgeHash;
 
 /// Numbers that are noted or wait to be.
 const WAITING: usize = 65_536;
@@ -38,11 +38,11 @@ const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// Told which invalidations were noted that concerned something in the store.
-pub(crate) type OnNoted = Box<dyn Fn(&[Hash64]) + Send + Sync>;
+pub(crate) type OnNoted = Box<dyn Fn(&[PurgeHash]) + Send + Sync>;
 
 /// The invalidations that are not done.
-pub(super) struct Invalidations {
-    pending: Mutex<Pending>,
+pub(super) struct StoreInvalidations {
+    pending: Mutex<InvalidationQueue>,
     wake: Notify,
     settle: Notify,
     waiting: IntGauge,
@@ -50,24 +50,24 @@ pub(super) struct Invalidations {
 }
 
 #[derive(Default)]
-struct Pending {
+struct InvalidationQueue {
     /// Every number that is not done, and how often it was asked for.
-    asked: HashMap<Hash64, u64>,
+    asked: HashMap<PurgeHash, u64>,
     /// For the first step.
-    queue: VecDeque<Hash64>,
+    queue: VecDeque<PurgeHash>,
     /// For the second step, and how often they had been asked for at the first.
-    noted: Vec<(Hash64, u64)>,
+    noted: Vec<(PurgeHash, u64)>,
 }
 
 /// Whether there was room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Asked {
+pub(super) enum InvalidationEnqueueResult {
     Waits,
     /// Too many wait.
     Full,
 }
 
-impl Invalidations {
+impl StoreInvalidations {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let waiting = IntGauge::new(
             "lamina_l2_invalidations_waiting",
@@ -89,12 +89,12 @@ impl Invalidations {
     }
 
     /// Takes numbers in, which hide from now on what the store has.
-    pub(super) fn ask(&self, numbers: &[Hash64]) -> Asked {
+    pub(super) fn ask(&self, numbers: &[PurgeHash]) -> InvalidationEnqueueResult {
         let mut pending = self.pending.lock();
         for number in numbers {
             if pending.asked.len() >= WAITING && !pending.asked.contains_key(number) {
                 self.doubts.inc();
-                return Asked::Full;
+                return InvalidationEnqueueResult::Full;
             }
             *pending.asked.entry(*number).or_default() += 1;
             pending.queue.push_back(*number);
@@ -102,11 +102,11 @@ impl Invalidations {
         self.waiting.set(pending.asked.len() as i64);
         drop(pending);
         self.wake.notify_one();
-        Asked::Waits
+        InvalidationEnqueueResult::Waits
     }
 
     /// Whether one that is not done reaches what bears one of these numbers.
-    pub(super) fn hide(&self, numbers: &[Hash64]) -> bool {
+    pub(super) fn hide(&self, numbers: &[PurgeHash]) -> bool {
         if numbers.is_empty() {
             return false;
         }
@@ -114,7 +114,7 @@ impl Invalidations {
         numbers.iter().any(|number| asked.contains_key(number))
     }
 
-    fn batch(&self) -> Vec<(Hash64, u64)> {
+    fn batch(&self) -> Vec<(PurgeHash, u64)> {
         let mut pending = self.pending.lock();
         let mut batch = Vec::with_capacity(BATCH);
         while batch.len() < BATCH {
@@ -130,7 +130,7 @@ impl Invalidations {
     }
 
     /// Done, unless it was asked for once more meanwhile.
-    fn done(&self, number: Hash64, times: u64) {
+    fn done(&self, number: PurgeHash, times: u64) {
         let mut pending = self.pending.lock();
         if pending.asked.get(&number) == Some(&times) {
             pending.asked.remove(&number);
@@ -142,8 +142,8 @@ impl Invalidations {
 impl L2 {
     /// Notes in the store that what bears these numbers was invalidated, behind the caller. It
     /// is hidden here at once.
-    pub fn invalidate(&self, numbers: &[Hash64]) {
-        if self.invalidations.ask(numbers) == Asked::Full {
+    pub fn invalidate(&self, numbers: &[PurgeHash]) {
+        if self.invalidations.ask(numbers) == InvalidationEnqueueResult::Full {
             self.feed.doubt_everything();
         }
         self.feed.ask_before_steps_end();
@@ -180,7 +180,7 @@ impl L2 {
         }
     }
 
-    fn first_step_ended(&self, number: Hash64, times: u64, noted: Option<bool>) {
+    fn first_step_ended(&self, number: PurgeHash, times: u64, noted: Option<bool>) {
         match noted {
             Some(false) => self.invalidations.done(number, times),
             Some(true) => {
@@ -212,7 +212,7 @@ impl L2 {
         }
     }
 
-    async fn settle(&self, noted: &[(Hash64, u64)], at: LogPlace) {
+    async fn settle(&self, noted: &[(PurgeHash, u64)], at: LogPlace) {
         let notes = noted.iter().map(|(number, _)| self.note(*number, at));
         let settled = join_all(notes).await;
         let mut told = Vec::with_capacity(noted.len());
@@ -232,10 +232,10 @@ impl L2 {
     }
 
     /// Whether there was a note to change. None: the store did not tell.
-    async fn note(&self, number: Hash64, at: LogPlace) -> Option<bool> {
+    async fn note(&self, number: PurgeHash, at: LogPlace) -> Option<bool> {
         let noted = self
             .guard
-            .call(Call::Delete, |store| store.invalidate(number, at));
+            .call(StoreCall::Delete, |store| store.invalidate(number, at));
         noted.await.ok()
     }
 }

@@ -19,13 +19,13 @@ use tokio::time::timeout;
 
 use super::L2;
 use super::config::OnTimeout;
-use super::guard::{Call, Failed};
-use super::store::{Acquired, Lease, StoreError, StoreKey};
-use crate::event::{Event, Leased};
-use crate::key::{Key, KeyId};
+use super::guard::{StoreCall, StoreCallError};
+use super::store::{Lease, LeaseAcquisition, StoreError, StoreKey};
+use crate::event::{CacheEvent, L2LeaseOutcome};
+use crate::key::{EntryKey, KeyId};
 
 /// Whose turn it is to load.
-pub enum Turn {
+pub enum LeaseHolder {
     Mine(HeldLease),
     Others,
     /// The store does not tell: load.
@@ -43,14 +43,14 @@ pub struct HeldLease {
 /// A question for a lease, until it is answered. Dropped before that (no answer came in time, or
 /// who asked has left) it has the lease given back: the store may have given it all the same, or
 /// may do so when it gets to the question, and nobody else could load the key until it ran out.
-struct Unanswered<'a> {
+struct PendingLeaseRequest<'a> {
     tier: &'a Arc<L2>,
     /// None: it was answered.
     lease: Option<Lease>,
 }
 
 /// Word of leases that were given back.
-pub struct Freed {
+pub struct LeaseReleaseListener {
     key: StoreKey,
     word: Option<broadcast::Receiver<StoreKey>>,
 }
@@ -75,45 +75,47 @@ impl L2 {
     }
 
     /// Asks whose turn it is to load `key`, which belongs to `home`.
-    pub async fn turn(self: &Arc<Self>, home: KeyId, key: &Key) -> Turn {
+    pub async fn turn(self: &Arc<Self>, home: KeyId, key: &EntryKey) -> LeaseHolder {
         let lease = Lease::of(StoreKey::below(home, key.as_bytes()));
         let ttl = self.lease.ttl.into();
-        let mut unanswered = Unanswered {
+        let mut unanswered = PendingLeaseRequest {
             tier: self,
             lease: Some(lease.clone()),
         };
         let asked = self
             .guard
-            .call(Call::Lease, |store| store.acquire(&lease, ttl));
+            .call(StoreCall::Lease, |store| store.acquire(&lease, ttl));
         let answer = asked.await;
         if !matches!(
             answer,
-            Err(Failed::Store(StoreError::Timeout | StoreError::Down(_)))
+            Err(StoreCallError::Store(
+                StoreError::Timeout | StoreError::Down(_)
+            ))
         ) {
             unanswered.lease = None;
         }
         let (turn, leased) = match answer {
-            Ok(Acquired::Owned) => {
+            Ok(LeaseAcquisition::Owned) => {
                 let held = HeldLease::new(Arc::clone(self), lease, ttl);
-                (Turn::Mine(held), Leased::Owned)
+                (LeaseHolder::Mine(held), L2LeaseOutcome::Owned)
             }
-            Ok(Acquired::Busy) => (Turn::Others, Leased::Busy),
-            Err(_) => (Turn::Unknown, Leased::Unknown),
+            Ok(LeaseAcquisition::Busy) => (LeaseHolder::Others, L2LeaseOutcome::Busy),
+            Err(_) => (LeaseHolder::Unknown, L2LeaseOutcome::Unknown),
         };
-        self.hooks.emit(Event::Leased(leased));
+        self.hooks.emit(CacheEvent::Leased(leased));
         turn
     }
 
     /// Listens for the lease of `key` to be given back: begin before asking for it.
-    pub fn freed(&self, home: KeyId, key: &Key) -> Freed {
-        Freed {
+    pub fn freed(&self, home: KeyId, key: &EntryKey) -> LeaseReleaseListener {
+        LeaseReleaseListener {
             key: StoreKey::below(home, key.as_bytes()),
             word: self.guard.store.freed(),
         }
     }
 }
 
-impl Freed {
+impl LeaseReleaseListener {
     /// Waits for the word, or a moment.
     pub async fn wait(&mut self) {
         let spread = RandomState::new().hash_one(0) as u32 % LOOK_SPREAD;
@@ -165,7 +167,7 @@ impl Drop for HeldLease {
     }
 }
 
-impl Drop for Unanswered<'_> {
+impl Drop for PendingLeaseRequest<'_> {
     fn drop(&mut self) {
         let Some(lease) = self.lease.take() else {
             return;
@@ -191,7 +193,9 @@ fn behind(ttl: Duration, work: impl Future<Output = ()> + Send + 'static) {
 async fn give_back(tier: &L2, lease: &Lease) -> bool {
     let mut pause = RETRY;
     loop {
-        let release = tier.guard.call(Call::Release, |store| store.release(lease));
+        let release = tier
+            .guard
+            .call(StoreCall::Release, |store| store.release(lease));
         if let Ok(was_ours) = release.await {
             return was_ours;
         }
@@ -205,11 +209,11 @@ async fn renew(tier: Arc<L2>, lease: Lease, ttl: Duration) {
         tokio::time::sleep(ttl / 3).await;
         let renewed = tier
             .guard
-            .call(Call::Renew, |store| store.renew(&lease, ttl))
+            .call(StoreCall::Renew, |store| store.renew(&lease, ttl))
             .await;
         if matches!(renewed, Ok(false)) {
             // It's another's: the store will refuse what we write under it.
-            tier.hooks.emit(Event::Leased(Leased::Lost));
+            tier.hooks.emit(CacheEvent::Leased(L2LeaseOutcome::Lost));
             return;
         }
     }

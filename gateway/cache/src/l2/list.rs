@@ -10,15 +10,15 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use super::L2;
-use super::guard::{Call, Failed};
-use super::store::{Member, StoreKey, Text};
-use crate::purge::Urls;
+use super::guard::{StoreCall, StoreCallError};
+use super::store::{IndexMember, IndexedUrl, StoreKey};
+use crate::purge::UrlSelector;
 
 /// A record that is there.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Listed {
+pub struct RecordListingItem {
     pub key: StoreKey,
-    pub text: Text,
+    pub text: IndexedUrl,
     /// What the store calls it.
     pub name: String,
     pub left: Duration,
@@ -26,26 +26,26 @@ pub struct Listed {
 
 /// One step of a listing.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Listing {
-    pub keys: Vec<Listed>,
+pub struct RecordListingPage {
+    pub keys: Vec<RecordListingItem>,
     /// Where the next step begins; none: that was all.
-    pub next: Option<Cursor>,
+    pub next: Option<RecordListingCursor>,
 }
 
 /// A place in the index. Good for as long as nobody changes the number of shards.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Cursor {
+pub struct RecordListingCursor {
     shard: u16,
     place: u64,
 }
 
 /// Why there is no listing.
 #[derive(Debug, thiserror::Error)]
-pub enum Unlisted {
+pub enum RecordListingError {
     #[error("the {0} store keeps no index of what it holds: {hint}", hint = hint(.0))]
     NoIndex(&'static str),
     #[error("the second tier does not answer: {0}")]
-    Failed(#[from] Failed),
+    Failed(#[from] StoreCallError),
 }
 
 /// Members that one call to the store brings.
@@ -65,13 +65,13 @@ impl L2 {
     /// When there is no index, or the store fails.
     pub async fn list(
         &self,
-        urls: Option<&Urls>,
+        urls: Option<&UrlSelector>,
         limit: usize,
-        from: Cursor,
-    ) -> Result<Listing, Unlisted> {
+        from: RecordListingCursor,
+    ) -> Result<RecordListingPage, RecordListingError> {
         let shards = self.index.shards();
         if shards == 0 {
-            return Err(Unlisted::NoIndex(self.kind()));
+            return Err(RecordListingError::NoIndex(self.kind()));
         }
         // One at a time: a listing is in no hurry, and others need the connections.
         let _turn = self.listing.lock().await;
@@ -81,34 +81,37 @@ impl L2 {
         let mut keys = Vec::new();
         let is_over = |seen| seen >= STEP || began.elapsed() >= STEP_TIME;
         while at.shard < shards && keys.len() < limit && !(seen > 0 && is_over(seen)) {
-            let page = self
-                .guard
-                .call(Call::List, |store| store.page(at.shard, at.place, size));
+            let page = self.guard.call(StoreCall::List, |store| {
+                store.page(at.shard, at.place, size)
+            });
             let page = page.await?;
             // A page that is empty is work as well.
             seen += page.members.len().max(size);
-            let wanted = |member: &Member| urls.is_none_or(|urls| reaches(urls, &member.text));
+            let wanted = |member: &IndexMember| urls.is_none_or(|urls| reaches(urls, &member.text));
             let mut members = page.members;
             members.retain(|member| wanted(member) && known.insert(member.key));
             keys.extend(self.there(members).await?);
             at = at.after(page.next);
         }
-        Ok(Listing {
+        Ok(RecordListingPage {
             keys,
             next: (at.shard < shards).then_some(at),
         })
     }
 
     /// Those that the store has.
-    async fn there(&self, members: Vec<Member>) -> Result<Vec<Listed>, Failed> {
+    async fn there(
+        &self,
+        members: Vec<IndexMember>,
+    ) -> Result<Vec<RecordListingItem>, StoreCallError> {
         let mut there = Vec::new();
         // A small shard comes as one page, however large that is.
         for some in members.chunks(PAGE) {
             let keys: Vec<_> = some.iter().map(|member| member.key).collect();
-            let left = self.guard.call(Call::List, |store| store.left(&keys));
+            let left = self.guard.call(StoreCall::List, |store| store.left(&keys));
             let lives = left.await?;
             let alive = some.iter().zip(lives).filter_map(|(member, left)| {
-                left.map(|left| Listed {
+                left.map(|left| RecordListingItem {
                     key: member.key,
                     text: member.text.clone(),
                     name: member.name.clone(),
@@ -122,14 +125,14 @@ impl L2 {
 }
 
 /// Whether a URL is sure to be among them: of one that was cut all its endings must be.
-pub(super) fn reaches(urls: &Urls, text: &Text) -> bool {
+pub(super) fn reaches(urls: &UrlSelector, text: &IndexedUrl) -> bool {
     match text.is_cut {
         true => urls.matches_all_from(&text.url),
         false => urls.matches(&text.url),
     }
 }
 
-impl Cursor {
+impl RecordListingCursor {
     pub(super) fn shard(self) -> u16 {
         self.shard
     }
@@ -150,13 +153,13 @@ impl Cursor {
     }
 }
 
-impl fmt::Display for Cursor {
+impl fmt::Display for RecordListingCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.shard, self.place)
     }
 }
 
-impl FromStr for Cursor {
+impl FromStr for RecordListingCursor {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_cursor_is_read_as_it_is_written() {
-        let cursor = Cursor {
+        let cursor = RecordListingCursor {
             shard: 15,
             place: u64::MAX,
         };
@@ -195,16 +198,16 @@ mod tests {
         assert_eq!(cursor.after(7).to_string(), "15-7");
         assert_eq!(cursor.after(0).to_string(), "16-0");
         for text in ["", "1", "1-", "-1", "1-2-3", "99999-0"] {
-            assert!(text.parse::<Cursor>().is_err(), "{text}");
+            assert!(text.parse::<RecordListingCursor>().is_err(), "{text}");
         }
     }
 
     /// A purge of `/a*b` must not free what may end otherwise.
     #[test]
     fn what_was_cut_is_reached_only_where_its_end_does_not_matter() {
-        let cut = Text::of(&format!("shop.example/{}b", "a".repeat(2_000)));
+        let cut = IndexedUrl::of(&format!("shop.example/{}b", "a".repeat(2_000)));
         assert!(cut.is_cut);
-        let whole = Text::of("shop.example/ab");
+        let whole = IndexedUrl::of("shop.example/ab");
         for (pattern, reaches_cut) in [
             ("/a*", true),
             ("*", true),
@@ -213,10 +216,13 @@ mod tests {
             ("/a*a", false),
             ("/b*", false),
         ] {
-            let urls = Urls::like(&Pattern::new(pattern));
+            let urls = UrlSelector::like(&Pattern::new(pattern));
             assert_eq!(reaches(&urls, &cut), reaches_cut, "{pattern}");
         }
-        assert!(reaches(&Urls::like(&Pattern::new("/a*b")), &whole));
-        assert!(reaches(&Urls::beginning("http://shop.example/a"), &cut));
+        assert!(reaches(&UrlSelector::like(&Pattern::new("/a*b")), &whole));
+        assert!(reaches(
+            &UrlSelector::beginning("http://shop.example/a"),
+            &cut
+        ));
     }
 }

@@ -8,36 +8,42 @@ use std::time::{Duration, Instant};
 
 use http::HeaderName;
 
-use super::guard::{Call, Failed};
+use super::guard::{StoreCall, StoreCallError};
 use super::lease::HeldLease;
-use super::store::{Lease, LogPlace, Put, StoreKey, Written};
-use super::writer::Busy;
+use super::store::{Lease, LogPlace, StoreKey, StorePut, StorePutOutcome};
+use super::writer::OngoingWrite;
 use super::{L2, convert};
-use crate::entry::{Entry, Marks};
-use crate::event::{Event, Wrote};
-use crate::key::{Hash64, Key, KeyId};
-use crate::purge::{Kind, Order, Selector, Watch};
-use crate::record::{Moment, Record};
+use crate::entry::{Entry, PurgeAttributes};
+use crate::event::{CacheEvent, L2WriteOutcome};
+use crate::key::{EntryKey, KeyId, PurgeHash};
+use crate::purge::{InvalidationWatch, PurgeKind, PurgeOrder, Selector};
+use crate::record::{ClockReading, StoreRecord};
 
 /// A record on its way to the store.
-pub(super) struct Write {
+pub(super) struct RecordWrite {
     pub(super) key: StoreKey,
     pub(super) whole_key: Arc<[u8]>,
-    record: Record,
+    record: StoreRecord,
     /// From `since` on.
     life: Duration,
     pub(super) born: LogPlace,
     since: Instant,
     /// The numbers that invalidations of it go by.
-    numbers: Box<[Hash64]>,
+    numbers: Box<[PurgeHash]>,
     /// Where they are noted, and the place in the order from which on they count.
-    watch: Watch,
-    known_since: Order,
+    watch: InvalidationWatch,
+    known_since: PurgeOrder,
 }
 
 impl L2 {
     /// Takes an entry in, to be written by and by. `lists` are the key's field lists.
-    pub fn put(&self, primary: &Key, lists: &[Vec<HeaderName>], entry: &Entry, lifetime: Duration) {
+    pub fn put(
+        &self,
+        primary: &EntryKey,
+        lists: &[Vec<HeaderName>],
+        entry: &Entry,
+        lifetime: Duration,
+    ) {
         let writes = self.writes(primary, lists, entry, lifetime);
         writes.into_iter().for_each(|write| self.writer.push(write));
     }
@@ -45,7 +51,7 @@ impl L2 {
     /// Writes an entry that was loaded under a lease, and gives the lease back.
     pub async fn publish(
         &self,
-        primary: &Key,
+        primary: &EntryKey,
         lists: &[Vec<HeaderName>],
         entry: &Entry,
         lifetime: Duration,
@@ -63,11 +69,11 @@ impl L2 {
     /// None: the store would have no use for it, or its log is not known.
     pub(super) fn writes(
         &self,
-        primary: &Key,
+        primary: &EntryKey,
         lists: &[Vec<HeaderName>],
         entry: &Entry,
         lifetime: Duration,
-    ) -> Vec<Write> {
+    ) -> Vec<RecordWrite> {
         let Some(born) = self.feed.place_of(entry.born) else {
             return Vec::new();
         };
@@ -75,7 +81,7 @@ impl L2 {
             return Vec::new();
         };
         let home = KeyId::of(primary.as_bytes());
-        let write = |key: &Key, life, record| Write {
+        let write = |key: &EntryKey, life, record| RecordWrite {
             key: StoreKey::below(home, key.as_bytes()),
             whole_key: key.shared(),
             record,
@@ -86,10 +92,10 @@ impl L2 {
             watch: entry.watch.get().cloned().unwrap_or_default(),
             known_since: entry.known_since,
         };
-        let mut writes = vec![write(&entry.key, stored.life, Record::Entry(stored))];
+        let mut writes = vec![write(&entry.key, stored.life, StoreRecord::Entry(stored))];
         if entry.key != *primary {
             // Other variants, which may live longer, are found by it as well.
-            let varies = Record::Varies(lists.to_vec());
+            let varies = StoreRecord::Varies(lists.to_vec());
             writes.push(write(primary, self.max_life, varies));
         }
         writes
@@ -102,11 +108,16 @@ impl L2 {
         }
     }
 
-    async fn write(&self, write: &Arc<Write>, lease: Option<&Lease>, _busy: Busy<'_>) {
+    async fn write(
+        &self,
+        write: &Arc<RecordWrite>,
+        lease: Option<&Lease>,
+        _busy: OngoingWrite<'_>,
+    ) {
         let wrote = match convert::encode(write, &self.codec).await {
-            _ if write.is_overtaken() => Wrote::Overtaken,
+            _ if write.is_overtaken() => L2WriteOutcome::Overtaken,
             Some((record, life)) => {
-                let put = Put {
+                let put = StorePut {
                     key: &write.key,
                     record,
                     life,
@@ -115,42 +126,42 @@ impl L2 {
                 };
                 self.put_now(put, &write.numbers).await
             }
-            None => Wrote::TooLarge,
+            None => L2WriteOutcome::TooLarge,
         };
-        if wrote == Wrote::Stored {
+        if wrote == L2WriteOutcome::Stored {
             self.index.stored(write);
             if write.is_overtaken() {
                 // The store may have been told before there was anything to note it for.
                 self.invalidate(&write.numbers);
             }
         }
-        self.hooks.emit(Event::Wrote(wrote));
+        self.hooks.emit(CacheEvent::Wrote(wrote));
     }
 
-    async fn put_now(&self, put: Put<'_>, numbers: &[Hash64]) -> Wrote {
+    async fn put_now(&self, put: StorePut<'_>, numbers: &[PurgeHash]) -> L2WriteOutcome {
         let put = self
             .guard
-            .call(Call::Put, |store| store.put_noted(put, numbers));
+            .call(StoreCall::Put, |store| store.put_noted(put, numbers));
         match put.await {
-            Ok(Written::Stored) => Wrote::Stored,
-            Ok(Written::Overtaken) => Wrote::Overtaken,
-            Ok(Written::NotOwner) => Wrote::NotOwner,
-            Err(Failed::Store(error)) => {
+            Ok(StorePutOutcome::Stored) => L2WriteOutcome::Stored,
+            Ok(StorePutOutcome::Overtaken) => L2WriteOutcome::Overtaken,
+            Ok(StorePutOutcome::NotOwner) => L2WriteOutcome::NotOwner,
+            Err(StoreCallError::Store(error)) => {
                 tracing::debug!(%error, "not written to the second tier");
-                Wrote::Error
+                L2WriteOutcome::Error
             }
-            Err(Failed::Skipped | Failed::Busy) => Wrote::Skipped,
+            Err(StoreCallError::Skipped | StoreCallError::Busy) => L2WriteOutcome::Skipped,
         }
     }
 
     /// Removes an entry's record, behind the caller. It is hidden here at once.
-    pub fn forget(self: &Arc<Self>, entry: &Entry, at: Order) {
+    pub fn forget(self: &Arc<Self>, entry: &Entry, at: PurgeOrder) {
         let home = KeyId(entry.marks.id);
         let name = StoreKey::below(home, entry.key.as_bytes());
         self.writer.cancel(&name);
         if !self.removals.begin(name) {
             // Nobody waits for the number.
-            drop(self.purge(&Selector::Key(home), Kind::Hard));
+            drop(self.purge(&Selector::Key(home), PurgeKind::Hard));
             return;
         }
         let tier = Arc::clone(self);
@@ -172,14 +183,14 @@ impl L2 {
     }
 }
 
-impl Write {
+impl RecordWrite {
     /// The record as it is now. None: it has lived.
-    pub(super) fn aged(&self) -> Option<Record> {
+    pub(super) fn aged(&self) -> Option<StoreRecord> {
         let waited = self.since.elapsed();
         match &self.record {
-            Record::Entry(stored) => {
-                let aged = stored.clone().grown(waited, Moment::now());
-                aged.ok().map(Record::Entry)
+            StoreRecord::Entry(stored) => {
+                let aged = stored.clone().grown(waited, ClockReading::now());
+                aged.ok().map(StoreRecord::Entry)
             }
             varies => Some(varies.clone()),
         }
@@ -195,27 +206,27 @@ impl Write {
         self.life.saturating_sub(self.since.elapsed())
     }
 
-    pub(super) fn record(&self) -> &Record {
+    pub(super) fn record(&self) -> &StoreRecord {
         &self.record
     }
 
     /// Bytes that it keeps while it waits.
     pub(super) fn size(&self) -> usize {
         match &self.record {
-            Record::Entry(stored) => stored.body.len() + 1_024,
-            Record::Varies(_) => 256,
+            StoreRecord::Entry(stored) => stored.body.len() + 1_024,
+            StoreRecord::Varies(_) => 256,
         }
     }
 
     #[cfg(test)]
-    pub(super) fn of(key: u8, born: Order) -> Self {
+    pub(super) fn of(key: u8, born: PurgeOrder) -> Self {
         Self {
             key: StoreKey {
                 id: [key; 16],
                 home: KeyId(0),
             },
             whole_key: Arc::from([key].as_slice()),
-            record: Record::Varies(Vec::new()),
+            record: StoreRecord::Varies(Vec::new()),
             life: Duration::from_secs(60),
             born: LogPlace {
                 generation: 0,
@@ -223,14 +234,14 @@ impl Write {
             },
             since: Instant::now(),
             numbers: Box::default(),
-            watch: Watch::default(),
+            watch: InvalidationWatch::default(),
             known_since: born,
         }
     }
 }
 
 /// What invalidations of something with these marks go by.
-fn numbers(marks: &Marks) -> Box<[Hash64]> {
+fn numbers(marks: &PurgeAttributes) -> Box<[PurgeHash]> {
     let numbers = std::iter::once(marks.identity).chain(marks.groups.iter().copied());
     numbers.collect()
 }

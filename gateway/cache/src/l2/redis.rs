@@ -36,17 +36,17 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::store::{
-    Acquired, Durability, Found, Lease, Log, LogPlace, Noted, Page, Purge, Put, Store, StoreError,
-    StoreKey, Written,
+    Durability, FoundRecord, IndexNote, IndexPage, Lease, LeaseAcquisition, LogPlace, LoggedPurge,
+    PurgeLogRange, Store, StoreError, StoreKey, StorePut, StorePutOutcome,
 };
-use crate::key::Hash64;
-use crate::purge::Order;
-use crate::redis::{self, Plan, SharedOutage, is_demotion};
+use crate::key::PurgeHash;
+use crate::purge::PurgeOrder;
+use crate::redis::{self, RedisConnector, SharedOutage, is_demotion};
 use fault::{fault, knows_no_flags, unexpected};
-use link::{Duty, Link};
-use names::Names;
-use script::Carrier;
-use seals::Seals;
+use link::{RedisLinkRole, RedisStoreLink};
+use names::RedisKeyNames;
+use script::InvalidationScript;
+use seals::RedisSeals;
 
 /// How long a deleted key keeps out what was born before: longer than any load.
 const TOMBSTONE: Duration = Duration::from_secs(600);
@@ -56,9 +56,9 @@ const LEAVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why Redis can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum RedisStoreOpenError {
     #[error(transparent)]
-    Server(#[from] redis::OpenError),
+    Server(#[from] redis::RedisTargetError),
     #[error("prefix {0:?}: braces would decide which keys a Cluster holds together")]
     Prefix(String),
     #[error("`connections` is 0; expected 1 or more")]
@@ -67,7 +67,7 @@ pub enum OpenError {
     Shards(u16),
 }
 
-impl OpenError {
+impl RedisStoreOpenError {
     /// The key of the configuration that it is about.
     pub fn key(&self) -> &'static str {
         match self {
@@ -80,26 +80,26 @@ impl OpenError {
 }
 
 /// The store.
-struct Redis {
-    names: Names,
+struct RedisStore {
+    names: RedisKeyNames,
     /// For what answers at once.
-    asking: Vec<Link>,
+    asking: Vec<RedisStoreLink>,
     turn: AtomicUsize,
     /// For what waits on the server.
-    waiting: Link,
-    _listening: Link,
+    waiting: RedisStoreLink,
+    _listening: RedisStoreLink,
     freed: broadcast::Sender<StoreKey>,
     purge_log_length: u64,
     /// 0: there is no index.
     index_shards: u16,
     /// None: without a secret everything is believed that has the form.
-    seals: Option<Seals>,
+    seals: Option<RedisSeals>,
     /// How long a record lives at most.
     max_life: Duration,
     /// What is known of the purge log's generation.
     generation: log::KnownGeneration,
     /// Leases of others, as they were seen.
-    watched: lease::Watched,
+    watched: lease::ObservedLeases,
     /// The server is older than flags of scripts.
     is_flagless: AtomicBool,
     /// When connections were given up last, since the server is no master.
@@ -108,7 +108,7 @@ struct Redis {
 
 /// What all nodes that share a store have in common.
 #[derive(Clone, Copy, Debug)]
-pub struct Common<'a> {
+pub struct SharedStoreSettings<'a> {
     /// Seals purges and leases; none: they are not sealed.
     pub secret: Option<&'a str>,
     /// How long a record lives at most.
@@ -117,11 +117,11 @@ pub struct Common<'a> {
     pub namespace: Option<&'a str>,
 }
 
-impl Default for Common<'_> {
+impl Default for SharedStoreSettings<'_> {
     fn default() -> Self {
         Self {
             secret: None,
-            max_life: super::config::L2::default().max_life.0,
+            max_life: super::config::L2Config::default().max_life.0,
             namespace: None,
         }
     }
@@ -132,26 +132,34 @@ impl Default for Common<'_> {
 ///
 /// # Errors
 /// When the configuration can't mean a Redis. One that is down is no error.
-pub fn open(config: &config::Redis) -> Result<Arc<dyn Store>, OpenError> {
-    open_for(config, Common::default())
+pub fn open(config: &config::RedisTierConfig) -> Result<Arc<dyn Store>, RedisStoreOpenError> {
+    open_for(config, SharedStoreSettings::default())
 }
 
 /// As [`open`], for nodes that have this in common.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_for(config: &config::Redis, common: Common<'_>) -> Result<Arc<dyn Store>, OpenError> {
+pub fn open_for(
+    config: &config::RedisTierConfig,
+    common: SharedStoreSettings<'_>,
+) -> Result<Arc<dyn Store>, RedisStoreOpenError> {
     config.check()?;
-    let plan = Plan::new(&config.settings())?;
-    let names = Names::new(config.prefix_for(common.namespace));
+    let plan = RedisConnector::new(&config.settings())?;
+    let names = RedisKeyNames::new(config.prefix_for(common.namespace));
     let (freed, _) = broadcast::channel(freed::BEHIND);
     let outage = Arc::new(SharedOutage::default());
-    let link = |duty| Link::open(plan.clone(), duty, Arc::clone(&outage));
-    Ok(Arc::new(Redis {
-        asking: (0..config.connections).map(|_| link(Duty::Ask)).collect(),
+    let link = |duty| RedisStoreLink::open(plan.clone(), duty, Arc::clone(&outage));
+    Ok(Arc::new(RedisStore {
+        asking: (0..config.connections)
+            .map(|_| link(RedisLinkRole::Ask))
+            .collect(),
         turn: AtomicUsize::new(0),
-        waiting: link(Duty::Wait),
-        _listening: link(Duty::Listen(freed::greeting(names.freed(), freed.clone()))),
+        waiting: link(RedisLinkRole::Wait),
+        _listening: link(RedisLinkRole::Listen(freed::greeting(
+            names.freed(),
+            freed.clone(),
+        ))),
         freed,
         names,
         purge_log_length: config.purge_log_length.max(1),
@@ -159,16 +167,18 @@ pub fn open_for(config: &config::Redis, common: Common<'_>) -> Result<Arc<dyn St
             true => config.index.shards,
             false => 0,
         },
-        seals: common.secret.map(|secret| Seals::new(secret.as_bytes())),
+        seals: common
+            .secret
+            .map(|secret| RedisSeals::new(secret.as_bytes())),
         max_life: common.max_life,
         generation: log::KnownGeneration::default(),
-        watched: lease::Watched::default(),
+        watched: lease::ObservedLeases::default(),
         is_flagless: AtomicBool::new(false),
         left: Mutex::default(),
     }))
 }
 
-impl Redis {
+impl RedisStore {
     /// A connected client, each in its turn.
     fn client(&self) -> Result<Client, StoreError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -197,7 +207,7 @@ impl Redis {
     /// Runs a script that carries invalidations, also where memory is used up.
     async fn carry(
         &self,
-        script: &Carrier,
+        script: &InvalidationScript,
         keys: Vec<String>,
         arguments: Vec<Value>,
     ) -> Result<Value, StoreError> {
@@ -229,13 +239,13 @@ impl Redis {
     /// The failure of a command. A master that became a replica is left for the new one.
     fn failed(&self, error: &Error) -> StoreError {
         if is_demotion(error) && self.leaves() {
-            self.asking.iter().for_each(Link::reset);
+            self.asking.iter().for_each(RedisStoreLink::reset);
             self.waiting.reset();
         }
         fault(error)
     }
 
-    async fn read(&self, key: &StoreKey, max: usize) -> Result<Option<Found>, StoreError> {
+    async fn read(&self, key: &StoreKey, max: usize) -> Result<Option<FoundRecord>, StoreError> {
         let keys = vec![self.names.record(key)];
         match self.run(&script::GET, keys, vec![size(max)]).await? {
             Value::Null => Ok(None),
@@ -244,9 +254,9 @@ impl Redis {
         }
     }
 
-    async fn write(&self, put: Put<'_>) -> Result<Written, StoreError> {
+    async fn write(&self, put: StorePut<'_>) -> Result<StorePutOutcome, StoreError> {
         if self.has_ended(put.born) {
-            return Ok(Written::Overtaken);
+            return Ok(StorePutOutcome::Overtaken);
         }
         let token = put
             .lease
@@ -267,9 +277,9 @@ impl Redis {
             millis(TOMBSTONE).into(),
         ];
         match self.run(&script::PUT, keys, arguments).await?.as_i64() {
-            Some(1) => Ok(Written::Stored),
-            Some(0) => Ok(Written::Overtaken),
-            Some(-1) => Ok(Written::NotOwner),
+            Some(1) => Ok(StorePutOutcome::Stored),
+            Some(0) => Ok(StorePutOutcome::Overtaken),
+            Some(-1) => Ok(StorePutOutcome::NotOwner),
             _ => Err(unexpected("SET")),
         }
     }
@@ -299,7 +309,7 @@ impl Redis {
     }
 }
 
-impl Store for Redis {
+impl Store for RedisStore {
     fn kind(&self) -> &'static str {
         "redis"
     }
@@ -308,11 +318,11 @@ impl Store for Redis {
         &'a self,
         key: &'a StoreKey,
         max: usize,
-    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Option<FoundRecord>, StoreError>> {
         self.read(key, max).boxed()
     }
 
-    fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
+    fn put<'a>(&'a self, put: StorePut<'a>) -> BoxFuture<'a, Result<StorePutOutcome, StoreError>> {
         self.write(put).boxed()
     }
 
@@ -320,22 +330,22 @@ impl Store for Redis {
         &'a self,
         key: &'a StoreKey,
         max: usize,
-        number: Hash64,
-    ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
+        number: PurgeHash,
+    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, PurgeOrder), StoreError>> {
         self.read_noted(key, max, number).boxed()
     }
 
     fn put_noted<'a>(
         &'a self,
-        put: Put<'a>,
-        numbers: &'a [Hash64],
-    ) -> BoxFuture<'a, Result<Written, StoreError>> {
+        put: StorePut<'a>,
+        numbers: &'a [PurgeHash],
+    ) -> BoxFuture<'a, Result<StorePutOutcome, StoreError>> {
         self.write_noted(put, numbers).boxed()
     }
 
     fn invalidate<'a>(
         &'a self,
-        number: Hash64,
+        number: PurgeHash,
         at: LogPlace,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         self.change_note(number, at).boxed()
@@ -343,8 +353,8 @@ impl Store for Redis {
 
     fn invalidated<'a>(
         &'a self,
-        numbers: &'a [Hash64],
-    ) -> BoxFuture<'a, Result<Order, StoreError>> {
+        numbers: &'a [PurgeHash],
+    ) -> BoxFuture<'a, Result<PurgeOrder, StoreError>> {
         self.notes(numbers).boxed()
     }
 
@@ -356,15 +366,23 @@ impl Store for Redis {
         self.bury(key, at).boxed()
     }
 
-    fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>> {
+    fn append<'a>(
+        &'a self,
+        purge: &'a LoggedPurge,
+        last: u64,
+    ) -> BoxFuture<'a, Result<PurgeLogRange, StoreError>> {
         self.append_purge(purge, last).boxed()
     }
 
-    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>> {
+    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         self.read_purges(after).boxed()
     }
 
-    fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>> {
+    fn watch_log(
+        &self,
+        after: u64,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         self.watch_purges(after, patience).boxed()
     }
 
@@ -372,7 +390,7 @@ impl Store for Redis {
         &'a self,
         lease: &'a Lease,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
+    ) -> BoxFuture<'a, Result<LeaseAcquisition, StoreError>> {
         self.lease(lease, ttl).boxed()
     }
 
@@ -412,12 +430,17 @@ impl Store for Redis {
     fn note<'a>(
         &'a self,
         shard: u16,
-        records: &'a [Noted],
+        records: &'a [IndexNote],
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.note_records(shard, records).boxed()
     }
 
-    fn page(&self, shard: u16, from: u64, size: usize) -> BoxFuture<'_, Result<Page, StoreError>> {
+    fn page(
+        &self,
+        shard: u16,
+        from: u64,
+        size: usize,
+    ) -> BoxFuture<'_, Result<IndexPage, StoreError>> {
         self.read_page(shard, from, size).boxed()
     }
 
@@ -444,7 +467,7 @@ fn stamp(place: LogPlace) -> String {
 }
 
 /// `[bytes]` or `[bytes, ms left, record]`.
-fn found(parts: Vec<Value>, limit: usize) -> Result<Option<Found>, StoreError> {
+fn found(parts: Vec<Value>, limit: usize) -> Result<Option<FoundRecord>, StoreError> {
     let mut parts = parts.into_iter();
     let bytes = parts.next().and_then(|n| n.as_u64());
     let bytes = bytes.ok_or_else(|| unexpected("STRLEN"))?;
@@ -460,14 +483,14 @@ fn found(parts: Vec<Value>, limit: usize) -> Result<Option<Found>, StoreError> {
     }
     let record = record.into_bytes().ok_or_else(|| unexpected("GET"))?;
     let left = u64::try_from(left).ok().filter(|left| *left > 0);
-    Ok(left.map(|ms| Found {
+    Ok(left.map(|ms| FoundRecord {
         record,
         left: Duration::from_millis(ms),
     }))
 }
 
 /// As a text that compares as the number does.
-fn order(order: Order) -> Value {
+fn order(order: PurgeOrder) -> Value {
     format!("{order:020}").into()
 }
 

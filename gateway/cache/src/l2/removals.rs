@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 
-use super::guard::{Call, Guard};
+use super::guard::{StoreCall, StoreGuard};
 use super::store::{LogPlace, StoreKey};
 
 /// Removals that may be under way.
@@ -23,13 +23,13 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 const PROMOTION: Duration = Duration::from_secs(1);
 
 /// The removals that are not done.
-pub(super) struct Removals {
+pub(super) struct PendingRemovals {
     /// And how many of each.
     keys: Mutex<HashMap<StoreKey, usize>>,
     waiting: IntGauge,
 }
 
-impl Removals {
+impl PendingRemovals {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let waiting = IntGauge::new(
             "lamina_l2_removals_waiting",
@@ -62,10 +62,10 @@ impl Removals {
     }
 
     /// Removes the record, however often that takes.
-    pub(super) async fn carry_out(&self, guard: &Guard, key: StoreKey, at: LogPlace) {
+    pub(super) async fn carry_out(&self, guard: &StoreGuard, key: StoreKey, at: LogPlace) {
         let mut pause = RETRY;
         while guard
-            .call(Call::Delete, |store| store.delete(&key, at))
+            .call(StoreCall::Delete, |store| store.delete(&key, at))
             .await
             .is_err()
         {

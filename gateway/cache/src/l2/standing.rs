@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 
-use super::guard::Failed;
-use super::store::{Refusal, Store, StoreError};
+use super::guard::StoreCallError;
+use super::store::{Store, StoreError, StoreRefusal};
 
 /// How the store stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Reach {
+pub enum StoreHealth {
     Whole,
     /// For so long purges go no way, or come by none, or nothing is written, and why.
     Degraded {
@@ -22,7 +22,7 @@ pub enum Reach {
 
 /// A way into the store or out of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Path {
+pub(super) enum StoreChannel {
     /// Ours into the store's log.
     Appends,
     /// Those of others out of it.
@@ -32,14 +32,14 @@ pub(super) enum Path {
 }
 
 /// All ways.
-pub(super) struct Standing {
-    paths: [Mutex<Option<Trouble>>; 3],
+pub(super) struct StoreHealthTracker {
+    paths: [Mutex<Option<StoreChannelFault>>; 3],
     gauge: IntGauge,
     evicts: IntGauge,
 }
 
 /// A way that is shut.
-struct Trouble {
+struct StoreChannelFault {
     since: Instant,
     why: String,
     /// The store answered and refused, or tells that it takes nothing.
@@ -55,7 +55,7 @@ pub const EVICTS: &str = "Redis evicts any key when its memory is used up, the p
 /// What a store does not answer for so long is no hiccup.
 const HICCUP: Duration = Duration::from_secs(1);
 
-impl Standing {
+impl StoreHealthTracker {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let gauge = IntGauge::new(
             "lamina_l2_degraded",
@@ -87,8 +87,8 @@ impl Standing {
         loop {
             let why = writes.borrow_and_update().clone();
             match why {
-                Some(why) => self.fails(Path::Writes, &Failed::Store(why)),
-                None => self.works(Path::Writes),
+                Some(why) => self.fails(StoreChannel::Writes, &StoreCallError::Store(why)),
+                None => self.works(StoreChannel::Writes),
             }
             if writes.changed().await.is_err() {
                 return;
@@ -96,7 +96,7 @@ impl Standing {
         }
     }
 
-    pub(super) fn works(&self, path: Path) {
+    pub(super) fn works(&self, path: StoreChannel) {
         let Some(trouble) = self.paths[path as usize].lock().take() else {
             return;
         };
@@ -108,38 +108,38 @@ impl Standing {
         }
     }
 
-    pub(super) fn fails(&self, path: Path, failed: &Failed) {
+    pub(super) fn fails(&self, path: StoreChannel, failed: &StoreCallError) {
         let now = Instant::now();
         let refusal = match failed {
-            Failed::Store(StoreError::Refused(refusal, _)) => Some(*refusal),
-            Failed::Store(_) | Failed::Skipped | Failed::Busy => None,
+            StoreCallError::Store(StoreError::Refused(refusal, _)) => Some(*refusal),
+            StoreCallError::Store(_) | StoreCallError::Skipped | StoreCallError::Busy => None,
         };
         let why = why(failed, refusal);
         let mut place = self.paths[path as usize].lock();
-        let trouble = place.get_or_insert_with(|| Trouble {
+        let trouble = place.get_or_insert_with(|| StoreChannelFault {
             since: now,
             why: String::new(),
             is_certain: false,
             was_told: false,
         });
-        trouble.is_certain = refusal.is_some() || path == Path::Writes;
+        trouble.is_certain = refusal.is_some() || path == StoreChannel::Writes;
         trouble.why = why;
         // That nobody answers is told by the connection; of a disk, that it takes no writes.
         let is_told_here = refusal.is_some_and(|refusal| !refusal.is_of_the_disk());
-        if (is_told_here || path == Path::Writes) && !trouble.was_told {
+        if (is_told_here || path == StoreChannel::Writes) && !trouble.was_told {
             trouble.was_told = true;
             let why = &trouble.why;
             match path {
-                Path::Appends => tracing::warn!(
+                StoreChannel::Appends => tracing::warn!(
                     %why,
                     "the second tier takes no purges: they hold here, wait, and are tried again; \
                      nodes that hear no event bus do not learn of them"
                 ),
-                Path::Follows => tracing::warn!(
+                StoreChannel::Follows => tracing::warn!(
                     %why,
                     "the second tier does not tell the purges of other nodes; it is asked again"
                 ),
-                Path::Writes => tracing::warn!(
+                StoreChannel::Writes => tracing::warn!(
                     %why,
                     "the second tier takes no writes: what is loaded is kept in memory alone, \
                      purges hold here and wait; it is tried again"
@@ -150,7 +150,7 @@ impl Standing {
         self.note();
     }
 
-    pub(super) fn get(&self, now: Instant) -> Reach {
+    pub(super) fn get(&self, now: Instant) -> StoreHealth {
         let troubles = self.paths.iter().filter_map(|path| {
             let trouble = path.lock();
             let trouble = trouble.as_ref()?;
@@ -158,18 +158,18 @@ impl Standing {
             (trouble.is_certain || lasts).then(|| (trouble.since, trouble.why.clone()))
         });
         match troubles.min_by_key(|(since, _)| *since) {
-            Some((since, why)) => Reach::Degraded { since, why },
-            None => Reach::Whole,
+            Some((since, why)) => StoreHealth::Degraded { since, why },
+            None => StoreHealth::Whole,
         }
     }
 
     fn note(&self) {
-        let is_degraded = self.get(Instant::now()) != Reach::Whole;
+        let is_degraded = self.get(Instant::now()) != StoreHealth::Whole;
         self.gauge.set(i64::from(is_degraded));
     }
 }
 
-impl Path {
+impl StoreChannel {
     fn in_words(self) -> &'static str {
         match self {
             Self::Appends => "takes purges",
@@ -180,22 +180,22 @@ impl Path {
 }
 
 /// The reason, with what to do about it.
-fn why(failed: &Failed, refusal: Option<Refusal>) -> String {
+fn why(failed: &StoreCallError, refusal: Option<StoreRefusal>) -> String {
     let advice = match refusal {
-        Some(Refusal::OutOfMemory) => {
+        Some(StoreRefusal::OutOfMemory) => {
             "; it is full and evicts nothing: raise its maxmemory, or set maxmemory-policy \
              volatile-ttl, which evicts records and never the purge log"
         }
-        Some(Refusal::ReadOnly) => {
+        Some(StoreRefusal::ReadOnly) => {
             "; it is a replica: name the master, or Sentinel or the Cluster, which know it"
         }
-        Some(Refusal::NoAccess) => "; give its user the rights that the documents name",
-        Some(Refusal::DiskFull) => {
+        Some(StoreRefusal::NoAccess) => "; give its user the rights that the documents name",
+        Some(StoreRefusal::DiskFull) => {
             "; make room on the disk of cache.l2.disk.path, or lower cache.l2.disk.max_bytes; it \
              is written to again by itself"
         }
-        Some(Refusal::Disk) => "; look at the disk of cache.l2.disk.path",
-        Some(Refusal::Loading | Refusal::Other) | None => "",
+        Some(StoreRefusal::Disk) => "; look at the disk of cache.l2.disk.path",
+        Some(StoreRefusal::Loading | StoreRefusal::Other) | None => "",
     };
     format!("{failed}{advice}")
 }
@@ -204,8 +204,8 @@ fn why(failed: &Failed, refusal: Option<Refusal>) -> String {
 mod tests {
     use super::*;
 
-    fn refused(why: Refusal) -> Failed {
-        Failed::Store(StoreError::Refused(
+    fn refused(why: StoreRefusal) -> StoreCallError {
+        StoreCallError::Store(StoreError::Refused(
             why,
             "OOM command not allowed".to_owned(),
         ))
@@ -213,21 +213,24 @@ mod tests {
 
     #[test]
     fn a_refusal_counts_at_once_and_silence_when_it_lasts() {
-        let standing = Standing::new(&Registry::new()).unwrap();
-        assert_eq!(standing.get(Instant::now()), Reach::Whole);
-        standing.fails(Path::Follows, &Failed::Store(StoreError::Timeout));
-        assert_eq!(standing.get(Instant::now()), Reach::Whole);
+        let standing = StoreHealthTracker::new(&Registry::new()).unwrap();
+        assert_eq!(standing.get(Instant::now()), StoreHealth::Whole);
+        standing.fails(
+            StoreChannel::Follows,
+            &StoreCallError::Store(StoreError::Timeout),
+        );
+        assert_eq!(standing.get(Instant::now()), StoreHealth::Whole);
         let later = Instant::now() + HICCUP;
-        assert!(matches!(standing.get(later), Reach::Degraded { .. }));
-        standing.fails(Path::Appends, &refused(Refusal::OutOfMemory));
+        assert!(matches!(standing.get(later), StoreHealth::Degraded { .. }));
+        standing.fails(StoreChannel::Appends, &refused(StoreRefusal::OutOfMemory));
         assert_eq!(standing.gauge.get(), 1);
-        standing.works(Path::Follows);
-        let Reach::Degraded { why, .. } = standing.get(Instant::now()) else {
+        standing.works(StoreChannel::Follows);
+        let StoreHealth::Degraded { why, .. } = standing.get(Instant::now()) else {
             panic!("purges are refused");
         };
         assert!(why.contains("maxmemory"), "{why}");
-        standing.works(Path::Appends);
-        assert_eq!(standing.get(later), Reach::Whole);
+        standing.works(StoreChannel::Appends);
+        assert_eq!(standing.get(later), StoreHealth::Whole);
         assert_eq!(standing.gauge.get(), 0);
     }
 }

@@ -19,11 +19,11 @@ use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use tokio::sync::{broadcast, watch};
 
-use crate::key::{Hash64, KeyId};
-use crate::purge::{Order, numbered};
+use crate::key::{KeyId, PurgeHash};
+use crate::purge::{PurgeOrder, numbered};
 
-pub use index::{Member, Noted, Page, Text};
-pub use persistence::{Durability, Flush, Persistence, SnapshotRule};
+pub use index::{IndexMember, IndexNote, IndexPage, IndexedUrl};
+pub use persistence::{Durability, FsyncPolicy, Persistence, SnapshotRule};
 
 /// A cache key as stores know it. The record carries the whole key and is bound to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -37,7 +37,7 @@ pub struct StoreKey {
 
 /// A record and how long it has left to live.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Found {
+pub struct FoundRecord {
     pub record: Bytes,
     pub left: Duration,
 }
@@ -47,12 +47,12 @@ pub struct Found {
 pub struct LogPlace {
     pub generation: u64,
     /// A number of that log, as [`numbered`](crate::purge::numbered) writes it.
-    pub order: Order,
+    pub order: PurgeOrder,
 }
 
 /// A record to be written.
 #[derive(Clone, Debug)]
-pub struct Put<'a> {
+pub struct StorePut<'a> {
     pub key: &'a StoreKey,
     pub record: Bytes,
     /// How long it lives from now on.
@@ -65,7 +65,7 @@ pub struct Put<'a> {
 
 /// What became of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Written {
+pub enum StorePutOutcome {
     Stored,
     /// A tombstone or a record of a later load is there, or the generation of the log that it
     /// was born in has ended, so that nobody would show it.
@@ -76,15 +76,15 @@ pub enum Written {
 
 /// A purge as the log holds it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Purge {
+pub struct LoggedPurge {
     /// As [`crate::purge::Selector`] writes itself.
     pub selector: String,
     pub soft: bool,
 }
 
 /// A purge that reaches nothing: by it the log is asked for a number.
-pub fn nothing() -> Purge {
-    Purge {
+pub fn nothing() -> LoggedPurge {
+    LoggedPurge {
         selector: "route:".to_owned(),
         soft: false,
     }
@@ -92,23 +92,23 @@ pub fn nothing() -> Purge {
 
 /// A purge with its place in the order.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Logged {
+pub struct PurgeLogEntry {
     /// The first number that it stands for: one that reaches nothing may stand for several.
     pub since: u64,
     pub number: u64,
-    pub purge: Purge,
+    pub purge: LoggedPurge,
 }
 
 /// A stretch of the purge log.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Log {
+pub struct PurgeLogRange {
     /// Random, made when the log was: another one tells that the old log was lost.
     pub generation: u64,
     pub newest: u64,
     /// False: of what came after the number asked for, some is not there any more.
     pub whole: bool,
     /// In ascending order.
-    pub purges: Vec<Logged>,
+    pub purges: Vec<PurgeLogEntry>,
     /// What the store found wrong with the log when it was asked. Where that was more than
     /// single purges, the store has begun a new generation.
     pub fault: Option<LogFault>,
@@ -157,7 +157,7 @@ impl Lease {
 
 /// Who may load. An error of the call is the third answer: nobody knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Acquired {
+pub enum LeaseAcquisition {
     Owned,
     Busy,
 }
@@ -172,7 +172,7 @@ pub enum StoreError {
     Timeout,
     /// It answered that it won't, in its own words.
     #[error("refused: {1}")]
-    Refused(Refusal, String),
+    Refused(StoreRefusal, String),
     /// What it holds under our name is somebody else's: of another type, or without an end.
     #[error("not ours: {0}")]
     Foreign(String),
@@ -185,7 +185,7 @@ pub enum StoreError {
 
 /// Why a store won't: each asks for another remedy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
+pub enum StoreRefusal {
     OutOfMemory,
     /// A replica: another server is the master now.
     ReadOnly,
@@ -232,10 +232,10 @@ pub trait Store: Send + Sync + 'static {
         &'a self,
         key: &'a StoreKey,
         max: usize,
-    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>>;
+    ) -> BoxFuture<'a, Result<Option<FoundRecord>, StoreError>>;
 
     /// Writes, unless something later is there.
-    fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>>;
+    fn put<'a>(&'a self, put: StorePut<'a>) -> BoxFuture<'a, Result<StorePutOutcome, StoreError>>;
 
     /// As [`get`](Self::get), with the newest invalidation that is noted for `number`, 0 where
     /// there is none: a record that was born before it is not to be shown. From now on, for a
@@ -244,8 +244,8 @@ pub trait Store: Send + Sync + 'static {
         &'a self,
         key: &'a StoreKey,
         max: usize,
-        _number: Hash64,
-    ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
+        _number: PurgeHash,
+    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, PurgeOrder), StoreError>> {
         async move { Ok((self.get(key, max).await?, 0)) }.boxed()
     }
 
@@ -253,9 +253,9 @@ pub trait Store: Send + Sync + 'static {
     /// lives.
     fn put_noted<'a>(
         &'a self,
-        put: Put<'a>,
-        _numbers: &'a [Hash64],
-    ) -> BoxFuture<'a, Result<Written, StoreError>> {
+        put: StorePut<'a>,
+        _numbers: &'a [PurgeHash],
+    ) -> BoxFuture<'a, Result<StorePutOutcome, StoreError>> {
         self.put(put)
     }
 
@@ -264,7 +264,7 @@ pub trait Store: Send + Sync + 'static {
     /// generation that has ended is refused.
     fn invalidate<'a>(
         &'a self,
-        _number: Hash64,
+        _number: PurgeHash,
         _at: LogPlace,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         async { Ok(false) }.boxed()
@@ -273,8 +273,8 @@ pub trait Store: Send + Sync + 'static {
     /// The newest invalidation that is noted for any of these numbers.
     fn invalidated<'a>(
         &'a self,
-        _numbers: &'a [Hash64],
-    ) -> BoxFuture<'a, Result<Order, StoreError>> {
+        _numbers: &'a [PurgeHash],
+    ) -> BoxFuture<'a, Result<PurgeOrder, StoreError>> {
         async { Ok(0) }.boxed()
     }
 
@@ -289,14 +289,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends to the purge log, with the next number. Answers with all that came after
     /// `last`, the new purge included; where that is of another generation, with all of it.
-    fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>>;
+    fn append<'a>(
+        &'a self,
+        purge: &'a LoggedPurge,
+        last: u64,
+    ) -> BoxFuture<'a, Result<PurgeLogRange, StoreError>>;
 
     /// What came after `after`, a number of the generation that was told last; of another
     /// generation, all.
-    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>>;
+    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>>;
 
     /// As [`read_log`](Self::read_log), once something came or `patience` is over.
-    fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>>;
+    fn watch_log(
+        &self,
+        after: u64,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>>;
 
     /// Asks for a lease, for `ttl`. One that another has, and that was not seen to be renewed
     /// for so long, is taken over. After an error it may be ours all the same, and is to be
@@ -305,7 +313,7 @@ pub trait Store: Send + Sync + 'static {
         &'a self,
         lease: &'a Lease,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<Acquired, StoreError>>;
+    ) -> BoxFuture<'a, Result<LeaseAcquisition, StoreError>>;
 
     /// Prolongs a lease. False: it is another's now, or nobody's.
     fn renew<'a>(
@@ -337,7 +345,7 @@ pub trait Store: Send + Sync + 'static {
     fn note<'a>(
         &'a self,
         _shard: u16,
-        _records: &'a [Noted],
+        _records: &'a [IndexNote],
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         unindexed()
     }
@@ -349,7 +357,7 @@ pub trait Store: Send + Sync + 'static {
         _shard: u16,
         _from: u64,
         _size: usize,
-    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+    ) -> BoxFuture<'_, Result<IndexPage, StoreError>> {
         unindexed()
     }
 
@@ -374,7 +382,7 @@ pub trait Store: Send + Sync + 'static {
     }
 }
 
-impl Log {
+impl PurgeLogRange {
     /// The place of its newest purge.
     pub fn end(&self) -> LogPlace {
         LogPlace {
@@ -385,7 +393,7 @@ impl Log {
 }
 
 fn unindexed<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
-    let error = StoreError::Refused(Refusal::Other, "there is no index".to_owned());
+    let error = StoreError::Refused(StoreRefusal::Other, "there is no index".to_owned());
     std::future::ready(Err(error)).boxed()
 }
 
@@ -474,7 +482,7 @@ impl LogFault {
     }
 }
 
-impl Refusal {
+impl StoreRefusal {
     /// Whether it is about this machine's disk.
     pub fn is_of_the_disk(self) -> bool {
         matches!(self, Self::DiskFull | Self::Disk)

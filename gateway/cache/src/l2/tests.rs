@@ -15,12 +15,12 @@ use prometheus::Registry;
 
 use super::store::StoreKey;
 use super::*;
-use crate::entry::{Entry, Marks};
-use crate::freshness::{Freshness, State};
+use crate::entry::{Entry, PurgeAttributes};
+use crate::freshness::{Freshness, FreshnessState};
 use crate::http::vary::Vary;
-use crate::key::{Field, Key, KeyBuf, KeyId, hash64};
-use crate::purge::Order;
-use crate::record::{Moment, Record};
+use crate::key::{CacheKeyField, EntryKey, KeyBuf, KeyId, hash64};
+use crate::purge::PurgeOrder;
+use crate::record::{ClockReading, StoreRecord};
 use crate::{Cache, Lookup};
 use lamina_base::telemetry::metrics::assert_registered;
 use memory::Memory;
@@ -39,8 +39,8 @@ impl Node {
         Self::with(store, |_| {}).await
     }
 
-    async fn with(store: &Arc<Memory>, change: impl Fn(&mut config::L2)) -> Self {
-        let mut config = crate::config::Config::default();
+    async fn with(store: &Arc<Memory>, change: impl Fn(&mut config::L2Config)) -> Self {
+        let mut config = crate::config::CacheConfig::default();
         config.l2.disk = Some(Default::default());
         change(&mut config.l2);
         let registry = Registry::new();
@@ -72,13 +72,13 @@ impl Node {
 
     async fn find(&self, key: &KeyBuf) -> Option<Arc<Entry>> {
         match self.tier.find(key, &HeaderMap::new()).await {
-            Sought::Found(below) => Some(Arc::new(below.entry)),
-            Sought::Miss | Sought::Unknown => None,
+            L2Lookup::Found(below) => Some(Arc::new(below.entry)),
+            L2Lookup::Miss | L2Lookup::Unknown => None,
         }
     }
 
     /// What a request would be shown of it.
-    async fn shown(&self, key: &KeyBuf) -> Option<State> {
+    async fn shown(&self, key: &KeyBuf) -> Option<FreshnessState> {
         let entry = self.find(key).await?;
         self.cache.promote(key.to_key(), &Vary::None, &entry)
     }
@@ -102,15 +102,15 @@ impl Node {
 
 fn key(text: &str) -> KeyBuf {
     let mut key = KeyBuf::default();
-    key.push(Field::Path, text.as_bytes());
+    key.push(CacheKeyField::Path, text.as_bytes());
     key
 }
 
-fn entry(key: &KeyBuf, age: Duration, born: Order) -> Entry {
-    let marks = Marks {
+fn entry(key: &KeyBuf, age: Duration, born: PurgeOrder) -> Entry {
+    let marks = PurgeAttributes {
         id: KeyId::of(key.as_bytes()).0,
         tags: Box::new([hash64(b"x")]),
-        ..Marks::default()
+        ..PurgeAttributes::default()
     };
     let freshness = Freshness {
         received: Instant::now(),
@@ -150,7 +150,7 @@ async fn what_waited_to_be_written_is_older_by_that() {
     let waited = Duration::from_secs(40);
     let born = LogPlace::default();
     let stored = convert::stored(&entry(&key("a"), Duration::ZERO, 1), LIFE, born, LIFE).unwrap();
-    let aged = stored.grown(waited, Moment::now()).unwrap();
+    let aged = stored.grown(waited, ClockReading::now()).unwrap();
     assert!(aged.age >= waited && aged.life <= LIFE - waited);
 }
 
@@ -162,7 +162,7 @@ async fn nothing_is_read_or_written_before_the_purge_log_was_read() {
     node.put(&entry(&key("a"), Duration::ZERO, 1)).await;
     assert!(matches!(
         node.tier.find(&key("a"), &HeaderMap::new()).await,
-        Sought::Unknown
+        L2Lookup::Unknown
     ));
     assert_eq!(store.reads.load(SeqCst), 0);
     store.down.store(false, SeqCst);
@@ -179,7 +179,7 @@ async fn a_purge_on_one_node_hides_the_record_on_all() {
     assert!(other.shown(&key("a")).await.is_some());
     let (_, told) = one
         .cache
-        .purge_everywhere(&Selector::Tag("x".into()), Kind::Hard);
+        .purge_everywhere(&Selector::Tag("x".into()), PurgeKind::Hard);
     assert!(
         one.shown(&key("a")).await.is_none(),
         "at once, before it's logged"
@@ -199,7 +199,7 @@ async fn a_purge_that_waits_for_its_number_hides_what_was_born_at_earlier_ones()
     let store = Arc::new(Memory::default());
     let (one, other) = (Node::known(&store).await, Node::known(&store).await);
     store.mute.store(true, SeqCst);
-    one.cache.purge(&Selector::Tag("x".into()), Kind::Hard);
+    one.cache.purge(&Selector::Tag("x".into()), PurgeKind::Hard);
     let number = store.purge("tag:else");
     other.hears(number).await;
     other
@@ -230,17 +230,20 @@ async fn a_record_born_after_purges_that_are_not_known_here_is_a_miss() {
         };
         let page = entry(&key("a"), Duration::ZERO, 1);
         let stored = convert::stored(&page, LIFE, place, LIFE).unwrap();
-        let record = Record::Entry(stored);
+        let record = StoreRecord::Entry(stored);
         let record = record::encode(page.key.as_bytes(), &record, &node.tier.codec).unwrap();
         let name = StoreKey::of(page.key.as_bytes());
-        let put = store::Put {
+        let put = store::StorePut {
             key: &name,
             record,
             life: LIFE,
             born: place,
             lease: None,
         };
-        assert_eq!(store.put(put).await.unwrap(), store::Written::Stored);
+        assert_eq!(
+            store.put(put).await.unwrap(),
+            store::StorePutOutcome::Stored
+        );
     };
     written(0).await;
     assert!(node.find(&key("a")).await.is_some());
@@ -273,7 +276,7 @@ async fn a_log_that_was_lost_hides_all_that_is_older_here_and_below() {
     // A replica may have kept the record that the log was lost beside.
     let name = StoreKey::of(key("a").as_bytes());
     let again = kept.unwrap().unwrap().record;
-    let put = store::Put {
+    let put = store::StorePut {
         key: &name,
         record: again.clone(),
         life: LIFE,
@@ -292,7 +295,7 @@ async fn a_log_that_was_lost_hides_all_that_is_older_here_and_below() {
         "a write of the log that was lost keeps no later one out"
     );
     let shown = Arc::new(entry(&key("a"), Duration::ZERO, node.cache.order()));
-    let next = node.cache.purge_everywhere(&Selector::All, Kind::Hard);
+    let next = node.cache.purge_everywhere(&Selector::All, PurgeKind::Hard);
     next.1.unwrap().await.unwrap();
     assert!(!node.cache.shows(&shown), "whatever number a purge has");
 }
@@ -305,7 +308,7 @@ async fn a_purge_leaves_what_was_loaded_after_its_number() {
     let node = Node::known(&store).await;
     for _ in 0..2_000 {
         let tag = Selector::Tag("x".into());
-        let told = node.cache.purge_everywhere(&tag, Kind::Hard).1;
+        let told = node.cache.purge_everywhere(&tag, PurgeKind::Hard).1;
         let born = crate::purge::numbered(told.unwrap().await.unwrap());
         assert!(node.cache.shows(&entry(&key("a"), Duration::ZERO, born)));
     }
@@ -344,16 +347,16 @@ async fn a_former_owner_does_not_overwrite_the_winner_of_a_variant() {
     let store = Arc::new(Memory::default());
     let node = Node::known(&store).await;
     let (home, primary) = (KeyId::of(key("a").as_bytes()), key("a").to_key());
-    let Turn::Mine(late) = node.tier.turn(home, &primary).await else {
+    let LeaseHolder::Mine(late) = node.tier.turn(home, &primary).await else {
         panic!("it is free");
     };
     // Its lease ran out and another one has it.
     store.release(late.lease()).await.unwrap();
-    let Turn::Mine(owner) = node.tier.turn(home, &primary).await else {
+    let LeaseHolder::Mine(owner) = node.tier.turn(home, &primary).await else {
         panic!("it is free again");
     };
     let fields = ["accept".parse().unwrap()];
-    let variant: Key = key("a").variant(&fields, &HeaderMap::new()).to_key();
+    let variant: EntryKey = key("a").variant(&fields, &HeaderMap::new()).to_key();
     let mut loaded = entry(&key("a"), Duration::ZERO, 1);
     loaded.key = variant;
     let lists = [fields.to_vec()];
@@ -379,10 +382,10 @@ async fn equal_purges_that_wait_are_one_and_too_many_are_a_purge_of_everything()
     let node = Node::over(&store).await;
     let tag = |n: usize| Selector::Tag(format!("t{n}"));
     let first: Vec<_> = (0..3)
-        .map(|_| node.tier.purge(&tag(0), Kind::Hard).1)
+        .map(|_| node.tier.purge(&tag(0), PurgeKind::Hard).1)
         .collect();
     let many: Vec<_> = (0..10_100)
-        .map(|n| node.tier.purge(&tag(n), Kind::Hard).1)
+        .map(|n| node.tier.purge(&tag(n), PurgeKind::Hard).1)
         .collect();
     store.down.store(false, SeqCst);
     let all = futures_util::future::join_all(first.into_iter().chain(many));

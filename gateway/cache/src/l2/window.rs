@@ -2,24 +2,24 @@
 //!
 //! A window begins at a number of the store and at a place of our own. From there each purge
 //! of the store's log is one number further here, also one that reaches nothing and stands
-//! for many numbers of the store ([`Logged::since`]). A window grows by purges that are there,
+//! for many numbers of the store ([`PurgeLogEntry::since`]). A window grows by purges that are there,
 //! without a hole. Where some are missing, or the log is another one, a new window begins
 //! above everything that was given out here so far: what is older is hidden, and what the
 //! store has from before its beginning can't be judged. So our own order grows by what was
 //! appended, and not by what numbers the store shows.
 //!
-//! Pure: [`Window::next`] says what a stretch of the log means for what was known.
+//! Pure: [`PurgeLogWindow::next`] says what a stretch of the log means for what was known.
 
-use super::store::{Log, LogFault, Logged};
-use crate::event::Look;
-use crate::purge::{MAX_NUMBER, Order, number_of, numbered};
+use super::store::{LogFault, PurgeLogEntry, PurgeLogRange};
+use crate::event::L2LookupOutcome;
+use crate::purge::{MAX_NUMBER, PurgeOrder, number_of, numbered};
 
 /// A stretch of one generation of the log, applied here without a hole.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Window {
+pub(super) struct PurgeLogWindow {
     pub(super) generation: u64,
     /// Never empty, ascending; from each on, the two numbers grow side by side up to the next.
-    anchors: Vec<Anchor>,
+    anchors: Vec<LogWindowAnchor>,
     /// The newest number that is in it.
     pub(super) newest: u64,
 }
@@ -27,34 +27,38 @@ pub(super) struct Window {
 /// A number of the store's log, and what stands for it in our own order. The numbers of the
 /// store between two stretches of purges stand where the later stretch begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Anchor {
+struct LogWindowAnchor {
     number: u64,
     ours: u64,
 }
 
 /// What a stretch of the log means for what was known of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Next {
+pub(super) enum LogWindowAdvance {
     /// It is known already.
     Nothing,
     /// The window goes on, or is the first one and begins with the log.
-    Further(Window),
+    Further(PurgeLogWindow),
     /// A new window: what was born before it can't be judged. The fault is what is wrong
     /// with the log; none where this node just comes late to it.
-    Anew(Window, Option<LogFault>),
+    Anew(PurgeLogWindow, Option<LogFault>),
 }
 
 /// Anchors at most; the oldest go, and with them what was born before the next one.
 const ANCHORS: usize = 1_024;
 
-impl Window {
+impl PurgeLogWindow {
     /// What `log` means where `known` was known and `order` is the newest of our own.
-    pub(super) fn next(known: Option<&Self>, log: &Log, order: Order) -> Next {
-        let anew = |fault| Next::Anew(Self::anew(log, order), fault);
+    pub(super) fn next(
+        known: Option<&Self>,
+        log: &PurgeLogRange,
+        order: PurgeOrder,
+    ) -> LogWindowAdvance {
+        let anew = |fault| LogWindowAdvance::Anew(Self::anew(log, order), fault);
         let Some(known) = known else {
             let all = Self::at(log.generation, 0, number_of(order)).grown(log);
             return match (log.whole, all) {
-                (true, Some(window)) => Next::Further(window),
+                (true, Some(window)) => LogWindowAdvance::Further(window),
                 (true, None) => anew(Some(LogFault::Missing)),
                 (false, _) => anew(None),
             };
@@ -63,17 +67,17 @@ impl Window {
             return anew(Some(LogFault::Lost));
         }
         if log.newest <= known.newest {
-            return Next::Nothing;
+            return LogWindowAdvance::Nothing;
         }
         match known.clone().grown(log).filter(|grown| !grown.is_used_up()) {
-            Some(grown) => Next::Further(grown),
+            Some(grown) => LogWindowAdvance::Further(grown),
             None => anew(Some(LogFault::Missing)),
         }
     }
 
     /// The longest stretch without a hole that ends with the log. It begins above everything
     /// that was given out here.
-    fn anew(log: &Log, order: Order) -> Self {
+    fn anew(log: &PurgeLogRange, order: PurgeOrder) -> Self {
         let mut first = log.newest;
         for logged in log.purges.iter().rev() {
             match logged.number == first && first > 0 {
@@ -91,13 +95,13 @@ impl Window {
     fn at(generation: u64, number: u64, ours: u64) -> Self {
         Self {
             generation,
-            anchors: vec![Anchor { number, ours }],
+            anchors: vec![LogWindowAnchor { number, ours }],
             newest: number,
         }
     }
 
     /// As long as the log, if its purges lead there without a hole and in order.
-    fn grown(mut self, log: &Log) -> Option<Self> {
+    fn grown(mut self, log: &PurgeLogRange) -> Option<Self> {
         let known = self.newest;
         for logged in log.purges.iter().filter(|logged| logged.number > known) {
             let next = self.newest.checked_add(1)?;
@@ -109,11 +113,11 @@ impl Window {
         (self.newest == log.newest).then_some(self)
     }
 
-    fn take(&mut self, logged: &Logged) {
+    fn take(&mut self, logged: &PurgeLogEntry) {
         let ours = self.ours(self.newest).saturating_add(1);
         if logged.number - self.newest > 1 {
             let number = logged.number;
-            self.anchors.push(Anchor { number, ours });
+            self.anchors.push(LogWindowAnchor { number, ours });
             if self.anchors.len() > ANCHORS {
                 self.anchors.remove(0);
             }
@@ -152,7 +156,7 @@ impl Window {
     }
 
     /// Where a purge with this number stands in our own order.
-    pub(super) fn order_at(&self, number: u64) -> Order {
+    pub(super) fn order_at(&self, number: u64) -> PurgeOrder {
         numbered(self.ours(number))
     }
 
@@ -160,18 +164,18 @@ impl Window {
     ///
     /// # Errors
     /// Why it can't be judged.
-    pub(super) fn order_of(&self, number: u64) -> Result<Order, Look> {
+    pub(super) fn order_of(&self, number: u64) -> Result<PurgeOrder, L2LookupOutcome> {
         match number {
-            _ if self.is_used_up() => Err(Look::Skipped),
-            _ if number > self.newest => Err(Look::Ahead),
-            _ if number < self.first() => Err(Look::Outdated),
+            _ if self.is_used_up() => Err(L2LookupOutcome::Skipped),
+            _ if number > self.newest => Err(L2LookupOutcome::Ahead),
+            _ if number < self.first() => Err(L2LookupOutcome::Outdated),
             _ => Ok(self.order_at(number)),
         }
     }
 
     /// Where in the store's log something stands that began at this place of our own order.
     /// None: before this window.
-    pub(super) fn place_of(&self, order: Order) -> Option<Order> {
+    pub(super) fn place_of(&self, order: PurgeOrder) -> Option<PurgeOrder> {
         let ours = number_of(order);
         let after = self.anchors.partition_point(|anchor| anchor.ours <= ours);
         let anchor = self.anchors[after.checked_sub(1)?];

@@ -2,8 +2,8 @@
 //!
 //! A queue with a bound in bytes. A newer value of a key takes the older one's place in
 //! it, and what doesn't fit pushes out the oldest: a response that isn't shared is a
-//! load elsewhere, never a wrong answer. What waits can be read ([`Writer::waiting`]).
-//! What is under way counts as well, and is known by its key ([`Writer::ended`]).
+//! load elsewhere, never a wrong answer. What waits can be read ([`WriteBehindBuffer::waiting`]).
+//! What is under way counts as well, and is known by its key ([`WriteBehindBuffer::ended`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::Notify;
 
-use super::put::Write;
+use super::put::RecordWrite;
 use super::store::StoreKey;
 
 /// What waits to be written.
-pub(super) struct Writer {
+pub(super) struct WriteBehindBuffer {
     queue: Mutex<WriteQueue>,
     wake: Notify,
     /// A write ended.
@@ -30,7 +30,7 @@ pub(super) struct Writer {
 struct WriteQueue {
     /// In the order of arrival; a key stands here once.
     order: VecDeque<StoreKey>,
-    writes: HashMap<StoreKey, Arc<Write>>,
+    writes: HashMap<StoreKey, Arc<RecordWrite>>,
     /// Keys of writes under way, and how many of each.
     busy: HashMap<StoreKey, usize>,
     /// Of both.
@@ -39,13 +39,13 @@ struct WriteQueue {
 
 /// A write that is under way until this is dropped.
 #[must_use = "the write counts as under way while this lives"]
-pub(super) struct Busy<'a> {
-    writer: &'a Writer,
+pub(super) struct OngoingWrite<'a> {
+    writer: &'a WriteBehindBuffer,
     key: StoreKey,
     bytes: usize,
 }
 
-impl Writer {
+impl WriteBehindBuffer {
     pub(super) fn new(max_bytes: usize, registry: &Registry) -> prometheus::Result<Self> {
         let dropped = IntCounter::new(
             "lamina_l2_writes_dropped_total",
@@ -68,7 +68,7 @@ impl Writer {
     }
 
     /// Takes a write in, in the place of an older one of the key.
-    pub(super) fn push(&self, write: Write) {
+    pub(super) fn push(&self, write: RecordWrite) {
         let mut queue = self.queue.lock();
         let (key, size) = (write.key, write.size());
         match queue.writes.insert(key, Arc::new(write)) {
@@ -85,7 +85,7 @@ impl Writer {
     }
 
     /// The next write, as soon as there is one.
-    pub(super) async fn next(&self) -> (Arc<Write>, Busy<'_>) {
+    pub(super) async fn next(&self) -> (Arc<RecordWrite>, OngoingWrite<'_>) {
         loop {
             let taken = {
                 let mut queue = self.queue.lock();
@@ -106,7 +106,7 @@ impl Writer {
     }
 
     /// Begins a write that does not wait. None: too much is on its way already.
-    pub(super) fn begin(&self, write: &Write) -> Option<Busy<'_>> {
+    pub(super) fn begin(&self, write: &RecordWrite) -> Option<OngoingWrite<'_>> {
         let mut queue = self.queue.lock();
         if queue.bytes.saturating_add(write.size()) > self.max_bytes {
             self.dropped.inc();
@@ -125,7 +125,7 @@ impl Writer {
     }
 
     /// What waits under `key`.
-    pub(super) fn waiting(&self, key: &StoreKey) -> Option<Arc<Write>> {
+    pub(super) fn waiting(&self, key: &StoreKey) -> Option<Arc<RecordWrite>> {
         self.queue.lock().writes.get(key).cloned()
     }
 
@@ -151,11 +151,11 @@ impl Writer {
         }
     }
 
-    fn counted(&self, queue: &mut WriteQueue, write: &Write) -> Busy<'_> {
+    fn counted(&self, queue: &mut WriteQueue, write: &RecordWrite) -> OngoingWrite<'_> {
         *queue.busy.entry(write.key).or_default() += 1;
         queue.bytes += write.size();
         self.bytes.set(queue.bytes as i64);
-        Busy {
+        OngoingWrite {
             writer: self,
             key: write.key,
             bytes: write.size(),
@@ -163,7 +163,7 @@ impl Writer {
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for OngoingWrite<'_> {
     fn drop(&mut self) {
         let mut queue = self.writer.queue.lock();
         queue.bytes -= self.bytes;
@@ -180,7 +180,7 @@ impl Drop for Busy<'_> {
 }
 
 impl WriteQueue {
-    fn pop(&mut self) -> Option<Arc<Write>> {
+    fn pop(&mut self) -> Option<Arc<RecordWrite>> {
         let key = self.order.pop_front()?;
         let write = self.writes.remove(&key)?;
         self.bytes -= write.size();
@@ -192,16 +192,16 @@ impl WriteQueue {
 mod tests {
     use super::*;
 
-    fn writer(max_bytes: usize) -> Writer {
-        Writer::new(max_bytes, &Registry::new()).unwrap()
+    fn writer(max_bytes: usize) -> WriteBehindBuffer {
+        WriteBehindBuffer::new(max_bytes, &Registry::new()).unwrap()
     }
 
     #[tokio::test]
     async fn a_newer_value_takes_the_place_of_an_older_one() {
         let writer = writer(1 << 20);
-        writer.push(Write::of(1, 10));
-        writer.push(Write::of(2, 11));
-        writer.push(Write::of(1, 12));
+        writer.push(RecordWrite::of(1, 10));
+        writer.push(RecordWrite::of(2, 11));
+        writer.push(RecordWrite::of(1, 12));
         assert_eq!(writer.next().await.0.born.order, 12);
         assert_eq!(writer.next().await.0.born.order, 11);
         writer.settled().await;
@@ -210,26 +210,29 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_goes_when_the_bound_is_reached() {
-        let size = Write::of(1, 1).size();
+        let size = RecordWrite::of(1, 1).size();
         let writer = writer(2 * size);
-        (1..=5).for_each(|key| writer.push(Write::of(key, 1)));
+        (1..=5).for_each(|key| writer.push(RecordWrite::of(key, 1)));
         assert_eq!(writer.dropped.get(), 3);
-        assert!(writer.waiting(&Write::of(3, 1).key).is_none());
+        assert!(writer.waiting(&RecordWrite::of(3, 1).key).is_none());
         let (write, busy) = writer.next().await;
-        assert_eq!(write.key, Write::of(4, 1).key);
-        assert!(writer.begin(&Write::of(6, 1)).is_none(), "both still count");
+        assert_eq!(write.key, RecordWrite::of(4, 1).key);
+        assert!(
+            writer.begin(&RecordWrite::of(6, 1)).is_none(),
+            "both still count"
+        );
         drop(busy);
-        assert!(writer.begin(&Write::of(6, 1)).is_some());
+        assert!(writer.begin(&RecordWrite::of(6, 1)).is_some());
     }
 
     #[tokio::test]
     async fn a_cancelled_write_is_gone_and_one_under_way_is_waited_for() {
         let writer = writer(1 << 20);
-        let key = Write::of(1, 1).key;
-        writer.push(Write::of(1, 1));
+        let key = RecordWrite::of(1, 1).key;
+        writer.push(RecordWrite::of(1, 1));
         writer.cancel(&key);
         assert!(writer.waiting(&key).is_none());
-        writer.push(Write::of(1, 2));
+        writer.push(RecordWrite::of(1, 2));
         let (_, busy) = writer.next().await;
         let ended = writer.ended(&key);
         tokio::pin!(ended);

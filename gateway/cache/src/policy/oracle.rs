@@ -15,13 +15,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
-use crate::freshness::{Freshness, State, initial_age};
+use crate::freshness::{Freshness, FreshnessState, initial_age};
 
 mod adapt;
 mod case;
 
-use adapt::{ADAPTATIONS, Adapted};
-use case::{AGES, Case, DATES, DIRECTIVES, cases, fields, map};
+use adapt::{ADAPTATIONS, AdaptedOracleCase};
+use case::{AGES, DATES, DIRECTIVES, OracleCase, cases, fields, map};
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 const NOW: u64 = 784_111_777;
@@ -39,9 +39,9 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn ours(case: &Case) -> Verdict {
-    let policy = config::Policy {
-        request_directives: Some(config::RequestDirectives::Honor),
+fn ours(case: &OracleCase) -> Verdict {
+    let policy = config::CachePolicyConfig {
+        request_directives: Some(config::RequestDirectivePolicy::Honor),
         // Else these are kept out, whatever the RFC allows.
         statuses: Some(
             (400..500)
@@ -51,7 +51,7 @@ fn ours(case: &Case) -> Verdict {
         ..Default::default()
     };
     let (request, response) = (map(&case.asked), fields(case, |form| form.wire));
-    let exchange = Exchange {
+    let exchange = HttpExchange {
         request: &request,
         status: StatusCode::from_u16(case.status).unwrap(),
         response: &response,
@@ -60,7 +60,8 @@ fn ours(case: &Case) -> Verdict {
         credentials: Credentials::Keyed,
         authorization: CameWith::of(&request).authorization,
     };
-    let judged = Policy::new(&policy, &config::Policy::default(), false).judge(&exchange, 0);
+    let judged =
+        Policy::new(&policy, &config::CachePolicyConfig::default(), false).judge(&exchange, 0);
     let Ok(terms) = judged else {
         return Verdict::Refused;
     };
@@ -77,12 +78,12 @@ fn ours(case: &Case) -> Verdict {
         must_revalidate: terms.must_revalidate,
     };
     match freshness.state(received + Duration::from_secs(case.elapsed)) {
-        State::Fresh => Verdict::Fresh,
-        State::Stale(_) => Verdict::Stale,
+        FreshnessState::Fresh => Verdict::Fresh,
+        FreshnessState::Stale(_) => Verdict::Stale,
     }
 }
 
-fn theirs(case: &Adapted) -> Verdict {
+fn theirs(case: &AdaptedOracleCase) -> Verdict {
     let mut request = http::Request::new(());
     *request.headers_mut() = map(&case.asked);
     let mut response = http::Response::new(());
@@ -104,7 +105,7 @@ fn theirs(case: &Adapted) -> Verdict {
 }
 
 /// Runs `look` on the same random cases in each run.
-fn for_all(look: impl Fn(&Case) -> Result<(), TestCaseError>) {
+fn for_all(look: impl Fn(&OracleCase) -> Result<(), TestCaseError>) {
     let config = ProptestConfig {
         cases: CASES,
         failure_persistence: None,
@@ -120,7 +121,7 @@ fn for_all(look: impl Fn(&Case) -> Result<(), TestCaseError>) {
 #[test]
 fn storage_and_freshness_agree_with_another_reading_of_the_rfc() {
     for_all(|case| {
-        let adapted = Adapted::new(case, None);
+        let adapted = AdaptedOracleCase::new(case, None);
         prop_assert_eq!(ours(case), theirs(&adapted), "{:#?}", adapted.fields);
         Ok(())
     });
@@ -136,7 +137,7 @@ fn every_adaptation_is_needed() {
     for_all(|case| {
         let ours = ours(case);
         idle.borrow_mut()
-            .retain(|name| theirs(&Adapted::new(case, Some(name))) == ours);
+            .retain(|name| theirs(&AdaptedOracleCase::new(case, Some(name))) == ours);
         Ok(())
     });
     assert!(idle.borrow().is_empty(), "not needed: {:#?}", idle.borrow());

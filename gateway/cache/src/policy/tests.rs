@@ -20,23 +20,23 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn judge_as(
-    policy: &config::Policy,
+    policy: &config::CachePolicyConfig,
     status: u16,
     request: &[(&str, &str)],
     response: &[(&str, &str)],
-) -> Result<Terms, Refusal> {
+) -> Result<StorageTerms, UncacheableReason> {
     judge_with(Credentials::Keyed, policy, status, request, response)
 }
 
 fn judge_with(
     credentials: Credentials,
-    policy: &config::Policy,
+    policy: &config::CachePolicyConfig,
     status: u16,
     request: &[(&str, &str)],
     response: &[(&str, &str)],
-) -> Result<Terms, Refusal> {
-    let policy = Policy::new(policy, &config::Policy::default(), false);
-    let exchange = Exchange {
+) -> Result<StorageTerms, UncacheableReason> {
+    let policy = Policy::new(policy, &config::CachePolicyConfig::default(), false);
+    let exchange = HttpExchange {
         request: &headers(request),
         status: StatusCode::from_u16(status).unwrap(),
         response: &headers(response),
@@ -48,8 +48,8 @@ fn judge_with(
     policy.judge(&exchange, 0)
 }
 
-fn judge(response: &[(&str, &str)]) -> Result<Terms, Refusal> {
-    judge_as(&config::Policy::default(), 200, &[], response)
+fn judge(response: &[(&str, &str)]) -> Result<StorageTerms, UncacheableReason> {
+    judge_as(&config::CachePolicyConfig::default(), 200, &[], response)
 }
 
 fn of_response(secs: u64) -> Lifetime {
@@ -66,37 +66,37 @@ const DATED: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
 fn what_an_origin_says_of_a_strange_request_is_kept_only_when_configured() {
     let fresh = [("cache-control", "public, max-age=60")];
     for status in [400, 401, 403, 405, 413, 414, 429, 431, 451, 499, 511] {
-        let listed = config::Policy {
+        let listed = config::CachePolicyConfig {
             statuses: Some(vec![status]),
             ..Default::default()
         };
-        let by_default = judge_as(&config::Policy::default(), status, &[], &fresh);
-        assert_eq!(by_default, Err(Refusal::Status), "{status}");
+        let by_default = judge_as(&config::CachePolicyConfig::default(), status, &[], &fresh);
+        assert_eq!(by_default, Err(UncacheableReason::Status), "{status}");
         assert!(judge_as(&listed, status, &[], &fresh).is_ok(), "{status}");
     }
-    assert!(judge_as(&config::Policy::default(), 404, &[], &fresh).is_ok());
+    assert!(judge_as(&config::CachePolicyConfig::default(), 404, &[], &fresh).is_ok());
 }
 
 #[test]
 fn who_says_who_he_is_gets_no_lifetime_of_ours() {
-    let policy = config::Policy {
-        ttl: Some(units::Duration::secs(30)),
-        negative_cache: Some(config::Negative {
-            ttl: units::Duration::secs(3),
+    let policy = config::CachePolicyConfig {
+        ttl: Some(units::ConfigDuration::secs(30)),
+        negative_cache: Some(config::NegativeCacheConfig {
+            ttl: units::ConfigDuration::secs(3),
             statuses: vec![404],
         }),
         ..Default::default()
     };
-    let ignoring = config::Policy {
-        cookies: Some(config::Cookies::Ignore),
+    let ignoring = config::CachePolicyConfig {
+        cookies: Some(config::RequestCookiePolicy::Ignore),
         ..policy.clone()
     };
-    let overriding = config::Policy {
-        mode: Some(config::Mode::Override),
+    let overriding = config::CachePolicyConfig {
+        mode: Some(config::TtlMode::Override),
         ..policy.clone()
     };
-    let ruled = config::Policy {
-        cookies: Some(config::Cookies::Private),
+    let ruled = config::CachePolicyConfig {
+        cookies: Some(config::RequestCookiePolicy::Private),
         ..overriding.clone()
     };
     use Credentials::{Authorization, Cookies, Keyed};
@@ -119,7 +119,7 @@ fn who_says_who_he_is_gets_no_lifetime_of_ours() {
             let expected = if stored {
                 Ok(())
             } else {
-                Err(Refusal::Credentials)
+                Err(UncacheableReason::Credentials)
             };
             assert_eq!(why, expected, "{status} {credentials:?} {policy:?}");
             assert!(judge_with(credentials, policy, status, &[], &fresh).is_ok());
@@ -127,26 +127,38 @@ fn who_says_who_he_is_gets_no_lifetime_of_ours() {
     }
     let private = [("cache-control", "private")];
     let kept = judge_with(Cookies, &ruled, 200, &[], &private);
-    assert_eq!(kept, Err(Refusal::Private), "override counts no more");
+    assert_eq!(
+        kept,
+        Err(UncacheableReason::Private),
+        "override counts no more"
+    );
 }
 
 #[test]
 fn explicit_freshness_goes_by_s_maxage_then_max_age_then_expires() {
     let expires = ("expires", "Sun, 06 Nov 1994 08:50:37 GMT");
-    let table: [(Fields<'_>, Lifetime, Source); 5] = [
+    let table: [(Fields<'_>, Lifetime, LifetimeSource); 5] = [
         (
             &[("cache-control", "max-age=60, s-maxage=20")],
             of_response(20),
-            Source::SMaxage,
+            LifetimeSource::SMaxage,
         ),
         (
             &[("cache-control", "max-age=60"), expires],
             of_response(60),
-            Source::MaxAge,
+            LifetimeSource::MaxAge,
         ),
-        (&[DATED, expires], of_response(60), Source::Expires),
-        (&[DATED, ("expires", "0")], of_response(0), Source::Expires),
-        (&[DATED, expires, expires], of_response(0), Source::Expires),
+        (&[DATED, expires], of_response(60), LifetimeSource::Expires),
+        (
+            &[DATED, ("expires", "0")],
+            of_response(0),
+            LifetimeSource::Expires,
+        ),
+        (
+            &[DATED, expires, expires],
+            of_response(0),
+            LifetimeSource::Expires,
+        ),
     ];
     for (response, lifetime, source) in table {
         let terms = judge(response).unwrap();
@@ -161,27 +173,30 @@ fn explicit_freshness_goes_by_s_maxage_then_max_age_then_expires() {
 #[test]
 fn what_must_not_be_shared_is_refused_with_its_reason() {
     let fresh = ("cache-control", "max-age=60");
-    let table: [(Fields<'_>, Refusal); 5] = [
+    let table: [(Fields<'_>, UncacheableReason); 5] = [
         (
             &[("cache-control", "no-store, max-age=60")],
-            Refusal::NoStore,
+            UncacheableReason::NoStore,
         ),
         (
             &[("cache-control", "private, max-age=60")],
-            Refusal::Private,
+            UncacheableReason::Private,
         ),
-        (&[fresh, ("set-cookie", "a=1")], Refusal::SetCookie),
-        (&[fresh, ("vary", "accept, *")], Refusal::VaryAny),
-        (&[], Refusal::NoFreshness),
+        (
+            &[fresh, ("set-cookie", "a=1")],
+            UncacheableReason::SetCookie,
+        ),
+        (&[fresh, ("vary", "accept, *")], UncacheableReason::VaryAny),
+        (&[], UncacheableReason::NoFreshness),
     ];
     for (response, why) in table {
         assert_eq!(judge(response), Err(why), "{response:?}");
     }
-    let default = config::Policy::default();
+    let default = config::CachePolicyConfig::default();
     let auth = [("authorization", "Basic x")];
     assert_eq!(
         judge_as(&default, 200, &auth, &[fresh]),
-        Err(Refusal::Authorization)
+        Err(UncacheableReason::Authorization)
     );
     for shared in [
         "public, max-age=1",
@@ -193,7 +208,10 @@ fn what_must_not_be_shared_is_refused_with_its_reason() {
             "{shared}"
         );
     }
-    assert_eq!(judge_as(&default, 206, &[], &[fresh]), Err(Refusal::Status));
+    assert_eq!(
+        judge_as(&default, 206, &[], &[fresh]),
+        Err(UncacheableReason::Status)
+    );
     assert_eq!(
         judge_as(
             &default,
@@ -201,7 +219,7 @@ fn what_must_not_be_shared_is_refused_with_its_reason() {
             &[],
             &[("cache-control", "must-understand, no-store, max-age=9")]
         ),
-        Err(Refusal::Status)
+        Err(UncacheableReason::Status)
     );
     assert!(judge(&[("cache-control", "must-understand, no-store, max-age=9")]).is_ok());
 }
@@ -219,8 +237,13 @@ fn no_lifetime_is_invented() {
         "a tenth of a minute"
     );
     assert_eq!(
-        judge_as(&config::Policy::default(), 500, &[], &[DATED, modified]),
-        Err(Refusal::NoFreshness)
+        judge_as(
+            &config::CachePolicyConfig::default(),
+            500,
+            &[],
+            &[DATED, modified]
+        ),
+        Err(UncacheableReason::NoFreshness)
     );
     assert_eq!(
         judge(&[DATED, modified, ("cache-control", "no-cache")])
@@ -237,23 +260,33 @@ fn no_cache_is_kept_for_validation_alone() {
     let no_cache = ("cache-control", "no-cache");
     let tag = ("etag", "\"a\"");
     let as_status = |status, response: &[(&str, &str)]| {
-        judge_as(&config::Policy::default(), status, &[], response).map(|terms| terms.source)
+        judge_as(&config::CachePolicyConfig::default(), status, &[], response)
+            .map(|terms| terms.source)
     };
-    assert_eq!(as_status(200, &[no_cache]), Err(Refusal::NoFreshness));
-    assert_eq!(as_status(302, &[no_cache, tag]), Err(Refusal::NoFreshness));
-    assert_eq!(as_status(200, &[no_cache, tag]), Ok(Source::Validator));
+    assert_eq!(
+        as_status(200, &[no_cache]),
+        Err(UncacheableReason::NoFreshness)
+    );
+    assert_eq!(
+        as_status(302, &[no_cache, tag]),
+        Err(UncacheableReason::NoFreshness)
+    );
+    assert_eq!(
+        as_status(200, &[no_cache, tag]),
+        Ok(LifetimeSource::Validator)
+    );
     let explicit = ("cache-control", "max-age=60");
     assert_eq!(
         as_status(302, &[no_cache, tag, explicit]),
-        Ok(Source::Validator)
+        Ok(LifetimeSource::Validator)
     );
 }
 
 #[test]
 fn modes_respect_override_and_cap_differ_as_documented() {
-    let policy = |mode| config::Policy {
+    let policy = |mode| config::CachePolicyConfig {
         mode: Some(mode),
-        ttl: Some(units::Duration::secs(30)),
+        ttl: Some(units::ConfigDuration::secs(30)),
         ..Default::default()
     };
     let short = [("cache-control", "max-age=5")];
@@ -263,36 +296,36 @@ fn modes_respect_override_and_cap_differ_as_documented() {
     let with = |mode, response: &[(&str, &str)]| {
         judge_as(&policy(mode), 200, &[], response).map(|t| t.lifetime)
     };
-    use config::Mode::{Cap, Override, Respect};
+    use config::TtlMode::{Cap, Override, Respect};
     assert_eq!(with(Respect, &short), Ok(of_response(5)));
     assert_eq!(with(Respect, &[]), Ok(from_arrival(30)));
     assert_eq!(with(Cap, &short), Ok(of_response(5)));
     assert_eq!(with(Cap, &long), Ok(of_response(30)));
-    assert_eq!(with(Cap, &[]), Err(Refusal::NoFreshness));
+    assert_eq!(with(Cap, &[]), Err(UncacheableReason::NoFreshness));
     assert_eq!(with(Override, &long), Ok(from_arrival(30)));
     assert_eq!(with(Override, &secret), Ok(from_arrival(30)));
     assert_eq!(
         with(Override, &cookie),
-        Err(Refusal::SetCookie),
+        Err(UncacheableReason::SetCookie),
         "a cookie is somebody's, whatever the route says"
     );
 }
 
 #[test]
 fn negative_answers_have_a_ttl_of_their_own() {
-    let negative = config::Negative {
-        ttl: units::Duration::secs(3),
+    let negative = config::NegativeCacheConfig {
+        ttl: units::ConfigDuration::secs(3),
         statuses: vec![404],
     };
-    let policy = config::Policy {
+    let policy = config::CachePolicyConfig {
         negative_cache: Some(negative),
-        ttl: Some(units::Duration::secs(30)),
+        ttl: Some(units::ConfigDuration::secs(30)),
         ..Default::default()
     };
     let terms = judge_as(&policy, 404, &[], &[]).unwrap();
     assert_eq!(
         (terms.lifetime, terms.source),
-        (from_arrival(3), Source::Negative)
+        (from_arrival(3), LifetimeSource::Negative)
     );
     assert_eq!(
         judge_as(&policy, 404, &[], &[("cache-control", "max-age=9")])
@@ -302,15 +335,18 @@ fn negative_answers_have_a_ttl_of_their_own() {
     );
     assert_eq!(
         judge_as(&policy, 404, &[], &[("cache-control", "no-store")]),
-        Err(Refusal::NoStore)
+        Err(UncacheableReason::NoStore)
     );
-    assert_eq!(judge_as(&policy, 500, &[], &[]), Err(Refusal::NoFreshness));
+    assert_eq!(
+        judge_as(&policy, 500, &[], &[]),
+        Err(UncacheableReason::NoFreshness)
+    );
 }
 
 #[test]
 fn stale_windows_come_from_the_response_then_the_route() {
-    let policy = config::Policy {
-        stale_if_error: Some(units::Duration::secs(100)),
+    let policy = config::CachePolicyConfig {
+        stale_if_error: Some(units::ConfigDuration::secs(100)),
         ..Default::default()
     };
     let terms = judge_as(
@@ -344,7 +380,7 @@ fn stale_windows_come_from_the_response_then_the_route() {
 proptest! {
     #[test]
     fn jitter_never_outlives_the_origins_word(secs in 0u64..1_000_000, jitter in 0u8..=100, dice in any::<u32>()) {
-        let policy = Policy::new(&config::Policy { jitter: Some(jitter), ..Default::default() }, &config::Policy::default(), false);
+        let policy = Policy::new(&config::CachePolicyConfig { jitter: Some(jitter), ..Default::default() }, &config::CachePolicyConfig::default(), false);
         let Lifetime::OfResponse(ttl) = policy.jittered(of_response(secs), dice) else { unreachable!() };
         prop_assert!(ttl <= Duration::from_secs(secs));
         let Lifetime::FromArrival(ttl) = policy.jittered(from_arrival(secs), dice) else { unreachable!() };
@@ -362,26 +398,26 @@ fn an_endless_response_is_stored_only_on_its_own_word() {
         ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
         ("etag", "\"a\""),
     ];
-    let ttl = |mode| config::Policy {
+    let ttl = |mode| config::CachePolicyConfig {
         mode: Some(mode),
-        ttl: Some(units::Duration::secs(60)),
+        ttl: Some(units::ConfigDuration::secs(60)),
         ..Default::default()
     };
     for policy in [
-        config::Policy::default(),
-        ttl(config::Mode::Respect),
-        ttl(config::Mode::Cap),
-        ttl(config::Mode::Override),
+        config::CachePolicyConfig::default(),
+        ttl(config::TtlMode::Respect),
+        ttl(config::TtlMode::Cap),
+        ttl(config::TtlMode::Override),
     ] {
         assert_eq!(
             judge_as(&policy, 200, &[], &validators),
-            Err(Refusal::Endless),
+            Err(UncacheableReason::Endless),
             "{policy:?}"
         );
         let unusable = [stream, ("cache-control", "max-age=0"), ("etag", "\"a\"")];
         assert_eq!(
             judge_as(&policy, 200, &[], &unusable),
-            Err(Refusal::Endless)
+            Err(UncacheableReason::Endless)
         );
     }
     let stated = [stream, ("cache-control", "max-age=60")];

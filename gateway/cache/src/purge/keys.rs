@@ -7,12 +7,12 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::urls::Anchor;
-use crate::key::Hash64;
+use super::urls::UrlAnchor;
+use crate::key::PurgeHash;
 
 /// By what an exact record is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Facet {
+pub(super) enum ExactSelectorKind {
     Key,
     Url,
     Tag,
@@ -22,22 +22,22 @@ pub(super) enum Facet {
 
 /// Whether a text stands for itself alone or for all that begins with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Extent {
+pub(super) enum UrlMatchExtent {
     Whole,
     Beginning,
 }
 
 /// What a record is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Class {
-    Exact(Facet),
-    Text(Anchor, Extent),
+pub(super) enum PurgeRecordClass {
+    Exact(ExactSelectorKind),
+    Text(UrlAnchor, UrlMatchExtent),
 }
 
 /// How many classes there are.
 pub(super) const CLASSES: usize = 9;
 
-impl Class {
+impl PurgeRecordClass {
     /// Its place among all.
     pub(super) fn index(self) -> usize {
         match self {
@@ -48,7 +48,7 @@ impl Class {
 }
 
 /// The secrets.
-pub(super) struct Keys {
+pub(super) struct PurgeHashKeys {
     classes: [u64; CLASSES],
     base: u64,
 }
@@ -58,9 +58,9 @@ const MODULUS: u64 = (1 << 61) - 1;
 
 /// The hash of a text so far.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Walk(u64);
+pub(super) struct PrefixHash(u64);
 
-impl Keys {
+impl PurgeHashKeys {
     pub(super) fn random() -> Self {
         let dice = RandomState::new();
         Self {
@@ -70,26 +70,26 @@ impl Keys {
     }
 
     /// The number of an exact record.
-    pub(super) fn exact(&self, facet: Facet, hash: Hash64) -> u64 {
-        self.mixed(Class::Exact(facet), hash)
+    pub(super) fn exact(&self, facet: ExactSelectorKind, hash: PurgeHash) -> u64 {
+        self.mixed(PurgeRecordClass::Exact(facet), hash)
     }
 
     /// The number of the text that `walk` has gone over.
-    pub(super) fn text(&self, anchor: Anchor, extent: Extent, walk: Walk) -> u64 {
-        self.mixed(Class::Text(anchor, extent), walk.0)
+    pub(super) fn text(&self, anchor: UrlAnchor, extent: UrlMatchExtent, walk: PrefixHash) -> u64 {
+        self.mixed(PurgeRecordClass::Text(anchor, extent), walk.0)
     }
 
     /// The hash of a whole text.
-    pub(super) fn walk(&self, text: &str) -> Walk {
+    pub(super) fn walk(&self, text: &str) -> PrefixHash {
         let bytes = text.bytes();
-        bytes.fold(Walk::default(), |walk, byte| self.step(walk, byte))
+        bytes.fold(PrefixHash::default(), |walk, byte| self.step(walk, byte))
     }
 
     /// Goes on by one byte.
-    pub(super) fn step(&self, Walk(hash): Walk, byte: u8) -> Walk {
+    pub(super) fn step(&self, PrefixHash(hash): PrefixHash, byte: u8) -> PrefixHash {
         let product = u128::from(hash) * u128::from(self.base) + u128::from(byte) + 1;
         let folded = (product as u64 & MODULUS) + (product >> 61) as u64;
-        Walk(if folded >= MODULUS {
+        PrefixHash(if folded >= MODULUS {
             folded - MODULUS
         } else {
             folded
@@ -97,7 +97,7 @@ impl Keys {
     }
 
     /// Never 0, which stands for no record.
-    fn mixed(&self, class: Class, hash: u64) -> u64 {
+    fn mixed(&self, class: PurgeRecordClass, hash: u64) -> u64 {
         let product =
             u128::from(hash ^ self.classes[class.index()]) * u128::from(self.classes[0] | 1);
         ((product >> 64) as u64 ^ product as u64).max(1)
@@ -113,9 +113,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_walk_tells_the_numbers_of_all_beginnings(text in "[ab/]{0,12}", other in "[ab/]{0,12}") {
-            let keys = Keys::random();
-            let number = |walk| keys.text(Anchor::Host, Extent::Beginning, walk);
-            let mut walk = Walk::default();
+            let keys = PurgeHashKeys::random();
+            let number = |walk| keys.text(UrlAnchor::Host, UrlMatchExtent::Beginning, walk);
+            let mut walk = PrefixHash::default();
             let mut found = number(walk) == number(keys.walk(&other));
             for byte in text.bytes() {
                 walk = keys.step(walk, byte);
@@ -128,17 +128,22 @@ mod tests {
     #[test]
     fn each_class_has_a_place_of_its_own() {
         let facets = [
-            Facet::Key,
-            Facet::Url,
-            Facet::Tag,
-            Facet::Group,
-            Facet::Route,
+            ExactSelectorKind::Key,
+            ExactSelectorKind::Url,
+            ExactSelectorKind::Tag,
+            ExactSelectorKind::Group,
+            ExactSelectorKind::Route,
         ];
-        let exact = facets.map(Class::Exact);
-        let texts = Anchor::ALL.into_iter().flat_map(|anchor| {
-            [Extent::Whole, Extent::Beginning].map(|extent| Class::Text(anchor, extent))
+        let exact = facets.map(PurgeRecordClass::Exact);
+        let texts = UrlAnchor::ALL.into_iter().flat_map(|anchor| {
+            [UrlMatchExtent::Whole, UrlMatchExtent::Beginning]
+                .map(|extent| PurgeRecordClass::Text(anchor, extent))
         });
-        let places: Vec<_> = exact.into_iter().chain(texts).map(Class::index).collect();
+        let places: Vec<_> = exact
+            .into_iter()
+            .chain(texts)
+            .map(PurgeRecordClass::index)
+            .collect();
         assert_eq!(places, (0..CLASSES).collect::<Vec<_>>());
     }
 }

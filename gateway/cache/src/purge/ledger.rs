@@ -15,19 +15,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use super::keys::{CLASSES, Class, Extent, Facet, Keys, Walk};
+use super::keys::{
+    CLASSES, ExactSelectorKind, PrefixHash, PurgeHashKeys, PurgeRecordClass, UrlMatchExtent,
+};
 use super::steps;
-use super::table::{Buckets, Raised, Stamp, Table};
-use super::urls::{Anchor, strip_scheme, without_scheme};
-use super::{Order, Selector};
-use crate::entry::Marks;
+use super::table::{Stamp, StampBuckets, StampRaiseOutcome, StampTable};
+use super::urls::{UrlAnchor, strip_scheme, without_scheme};
+use super::{PurgeOrder, Selector};
+use crate::entry::PurgeAttributes;
 use crate::key::hash64;
 use crate::pattern::Pattern;
 
 /// The records.
-pub(super) struct Ledger {
-    keys: Keys,
-    view: ArcSwap<View>,
+pub(super) struct PurgeLedger {
+    keys: PurgeHashKeys,
+    view: ArcSwap<LedgerView>,
     /// The newest record of each class.
     newest: [AtomicU64; CLASSES],
     newest_pattern: AtomicU64,
@@ -36,14 +38,14 @@ pub(super) struct Ledger {
 
 /// What readers see.
 #[derive(Clone)]
-struct View {
-    table: Arc<Table>,
+struct LedgerView {
+    table: Arc<StampTable>,
     /// For each anchor and length the newest beginning that long.
     lengths: [Arc<[AtomicU64]>; 2],
     /// The newest first.
     patterns: Arc<[PatternRecord]>,
     /// What was let go of, with less precision.
-    folded: Option<Arc<Buckets>>,
+    folded: Option<Arc<StampBuckets>>,
 }
 
 /// A pattern's record.
@@ -54,16 +56,16 @@ struct PatternRecord {
 }
 
 /// What a selector becomes.
-pub(super) enum Spot {
-    Exact(Facet, u64),
-    Text(Anchor, Extent, String),
+pub(super) enum CompiledSelector {
+    Exact(ExactSelectorKind, u64),
+    Text(UrlAnchor, UrlMatchExtent, String),
     Pattern(Pattern),
     All,
 }
 
 /// What is left to do after a record was taken in.
 #[must_use]
-pub(super) enum Taken {
+pub(super) enum LedgerInsertOutcome {
     Whole,
     /// A pattern had to give way that any URL might match: the caller notes that everything
     /// is purged as of then.
@@ -74,17 +76,19 @@ pub(super) enum Taken {
 /// time. When there are fifty thousand, one look-up in four hundred finds another's record.
 const FOLDED: usize = 1 << 20;
 
-impl Spot {
+impl CompiledSelector {
     pub(super) fn of(selector: &Selector) -> Self {
         match selector {
-            Selector::Key(id) => Self::Exact(Facet::Key, id.0),
-            Selector::Url(identity) => Self::Exact(Facet::Url, *identity),
-            Selector::Tag(tag) => Self::Exact(Facet::Tag, hash64(tag.as_bytes())),
-            Selector::Group(group) => Self::Exact(Facet::Group, *group),
-            Selector::Route(route) => Self::Exact(Facet::Route, hash64(route.as_bytes())),
+            Selector::Key(id) => Self::Exact(ExactSelectorKind::Key, id.0),
+            Selector::Url(identity) => Self::Exact(ExactSelectorKind::Url, *identity),
+            Selector::Tag(tag) => Self::Exact(ExactSelectorKind::Tag, hash64(tag.as_bytes())),
+            Selector::Group(group) => Self::Exact(ExactSelectorKind::Group, *group),
+            Selector::Route(route) => {
+                Self::Exact(ExactSelectorKind::Route, hash64(route.as_bytes()))
+            }
             Selector::Prefix(prefix) => {
                 let text = strip_scheme(prefix).to_owned();
-                Self::Text(Anchor::of(&text), Extent::Beginning, text)
+                Self::Text(UrlAnchor::of(&text), UrlMatchExtent::Beginning, text)
             }
             Selector::Pattern(pattern) => Self::of_pattern(without_scheme(pattern)),
             Selector::All => Self::All,
@@ -93,20 +97,20 @@ impl Spot {
 
     /// Most patterns are a text or the beginning of one.
     fn of_pattern(pattern: Pattern) -> Self {
-        let anchor = Anchor::of(pattern.as_str());
+        let anchor = UrlAnchor::of(pattern.as_str());
         match (pattern.literal(), pattern.prefix()) {
-            (Some(text), _) => Self::Text(anchor, Extent::Whole, text.to_owned()),
-            (None, Some(text)) => Self::Text(anchor, Extent::Beginning, text.to_owned()),
+            (Some(text), _) => Self::Text(anchor, UrlMatchExtent::Whole, text.to_owned()),
+            (None, Some(text)) => Self::Text(anchor, UrlMatchExtent::Beginning, text.to_owned()),
             (None, None) => Self::Pattern(pattern),
         }
     }
 }
 
-impl Ledger {
+impl PurgeLedger {
     pub(super) fn new(max_patterns: usize) -> Self {
         Self {
-            keys: Keys::random(),
-            view: ArcSwap::from_pointee(View::default()),
+            keys: PurgeHashKeys::random(),
+            view: ArcSwap::from_pointee(LedgerView::default()),
             newest: Default::default(),
             newest_pattern: AtomicU64::new(0),
             max_patterns: max_patterns.max(1),
@@ -124,33 +128,33 @@ impl Ledger {
         self.len() == 0 && self.view.load().folded.is_none()
     }
 
-    /// Takes a record in. [`Spot::All`] is the caller's.
-    pub(super) fn take(&self, spot: Spot, stamp: Stamp) -> Taken {
+    /// Takes a record in. [`CompiledSelector::All`] is the caller's.
+    pub(super) fn take(&self, spot: CompiledSelector, stamp: Stamp) -> LedgerInsertOutcome {
         match spot {
-            Spot::Exact(facet, hash) => {
+            CompiledSelector::Exact(facet, hash) => {
                 self.put(self.keys.exact(facet, hash), stamp);
-                self.note(Class::Exact(facet), stamp);
-                Taken::Whole
+                self.note(PurgeRecordClass::Exact(facet), stamp);
+                LedgerInsertOutcome::Whole
             }
-            Spot::Text(anchor, extent, text) => {
+            CompiledSelector::Text(anchor, extent, text) => {
                 self.take_text(anchor, extent, &text, stamp);
-                Taken::Whole
+                LedgerInsertOutcome::Whole
             }
-            Spot::Pattern(pattern) => self.take_pattern(pattern, stamp),
-            Spot::All => Taken::Everything(stamp),
+            CompiledSelector::Pattern(pattern) => self.take_pattern(pattern, stamp),
+            CompiledSelector::All => LedgerInsertOutcome::Everything(stamp),
         }
     }
 
-    fn take_text(&self, anchor: Anchor, extent: Extent, text: &str, stamp: Stamp) {
+    fn take_text(&self, anchor: UrlAnchor, extent: UrlMatchExtent, text: &str, stamp: Stamp) {
         let walk = self.keys.walk(text);
         self.put(self.keys.text(anchor, extent, walk), stamp);
-        if extent == Extent::Beginning {
+        if extent == UrlMatchExtent::Beginning {
             self.note_length(anchor, text.len(), stamp.newest());
         }
-        self.note(Class::Text(anchor, extent), stamp);
+        self.note(PurgeRecordClass::Text(anchor, extent), stamp);
     }
 
-    fn take_pattern(&self, pattern: Pattern, stamp: Stamp) -> Taken {
+    fn take_pattern(&self, pattern: Pattern, stamp: Stamp) -> LedgerInsertOutcome {
         let view = self.view.load_full();
         let same = |kept: &&PatternRecord| *kept.pattern == pattern;
         let mut whole = stamp;
@@ -168,7 +172,7 @@ impl Ledger {
         let oldest = (patterns.len() > self.max_patterns).then(|| patterns.pop());
         let taken = match oldest.flatten() {
             Some(kept) => self.fold_pattern(&kept),
-            None => Taken::Whole,
+            None => LedgerInsertOutcome::Whole,
         };
         self.replace(|view| view.patterns = patterns.into());
         self.newest_pattern
@@ -177,31 +181,34 @@ impl Ledger {
     }
 
     /// Puts what all URLs that match begin with in a pattern's place.
-    fn fold_pattern(&self, PatternRecord { pattern, stamp }: &PatternRecord) -> Taken {
-        let (anchor, beginning) = (Anchor::of(pattern.as_str()), pattern.beginning());
+    fn fold_pattern(
+        &self,
+        PatternRecord { pattern, stamp }: &PatternRecord,
+    ) -> LedgerInsertOutcome {
+        let (anchor, beginning) = (UrlAnchor::of(pattern.as_str()), pattern.beginning());
         if beginning.is_empty() {
-            return Taken::Everything(*stamp);
+            return LedgerInsertOutcome::Everything(*stamp);
         }
-        self.take_text(anchor, Extent::Beginning, &beginning, *stamp);
-        Taken::Whole
+        self.take_text(anchor, UrlMatchExtent::Beginning, &beginning, *stamp);
+        LedgerInsertOutcome::Whole
     }
 
     fn put(&self, key: u64, stamp: Stamp) {
         let view = self.view.load();
-        if view.table.raise(key, stamp) == Raised::Done {
+        if view.table.raise(key, stamp) == StampRaiseOutcome::Done {
             return;
         }
-        let larger = Table::of(&view.table, view.table.len(), |_, _| true);
+        let larger = StampTable::of(&view.table, view.table.len(), |_, _| true);
         // It has room for as many again.
         larger.raise(key, stamp);
         self.replace(|view| view.table = Arc::new(larger));
     }
 
-    fn note(&self, class: Class, stamp: Stamp) {
+    fn note(&self, class: PurgeRecordClass, stamp: Stamp) {
         self.newest[class.index()].fetch_max(stamp.newest(), Ordering::Release);
     }
 
-    fn note_length(&self, anchor: Anchor, length: usize, order: Order) {
+    fn note_length(&self, anchor: UrlAnchor, length: usize, order: PurgeOrder) {
         let view = self.view.load_full();
         let known = &view.lengths[anchor as usize];
         if let Some(newest) = known.get(length) {
@@ -216,29 +223,32 @@ impl Ledger {
         self.replace(|view| view.lengths[anchor as usize] = more);
     }
 
-    fn replace(&self, change: impl FnOnce(&mut View)) {
-        let mut view = View::clone(&self.view.load());
+    fn replace(&self, change: impl FnOnce(&mut LedgerView)) {
+        let mut view = LedgerView::clone(&self.view.load());
         change(&mut view);
         self.view.store(Arc::new(view));
     }
 
     /// The newest records that match an entry with these marks, of those newer than `since`.
-    pub(super) fn reaching(&self, marks: &Marks, since: Order) -> Stamp {
+    pub(super) fn reaching(&self, marks: &PurgeAttributes, since: PurgeOrder) -> Stamp {
         let view = self.view.load();
         let mut found = Stamp::default();
         let one = [
-            (Facet::Key, marks.id),
-            (Facet::Url, marks.identity),
-            (Facet::Route, marks.route),
+            (ExactSelectorKind::Key, marks.id),
+            (ExactSelectorKind::Url, marks.identity),
+            (ExactSelectorKind::Route, marks.route),
         ];
-        let tags = marks.tags.iter().map(|tag| (Facet::Tag, *tag));
-        let groups = marks.groups.iter().map(|group| (Facet::Group, *group));
+        let tags = marks.tags.iter().map(|tag| (ExactSelectorKind::Tag, *tag));
+        let groups = marks
+            .groups
+            .iter()
+            .map(|group| (ExactSelectorKind::Group, *group));
         for (facet, hash) in one.into_iter().chain(tags).chain(groups) {
-            if self.has_news(Class::Exact(facet), since) {
+            if self.has_news(PurgeRecordClass::Exact(facet), since) {
                 found.take(view.get(self.keys.exact(facet, hash), since));
             }
         }
-        for anchor in Anchor::ALL {
+        for anchor in UrlAnchor::ALL {
             found.take(self.along(&view, anchor, &marks.url, since));
         }
         found.take(self.matching(&view, &marks.url, since));
@@ -246,9 +256,12 @@ impl Ledger {
     }
 
     /// The newest record of each beginning of a URL and of the URL as a whole.
-    fn along(&self, view: &View, anchor: Anchor, url: &str, since: Order) -> Stamp {
-        let beginnings = self.has_news(Class::Text(anchor, Extent::Beginning), since);
-        let whole = self.has_news(Class::Text(anchor, Extent::Whole), since);
+    fn along(&self, view: &LedgerView, anchor: UrlAnchor, url: &str, since: PurgeOrder) -> Stamp {
+        let beginnings = self.has_news(
+            PurgeRecordClass::Text(anchor, UrlMatchExtent::Beginning),
+            since,
+        );
+        let whole = self.has_news(PurgeRecordClass::Text(anchor, UrlMatchExtent::Whole), since);
         let mut found = Stamp::default();
         if !beginnings && !whole {
             return found;
@@ -262,9 +275,9 @@ impl Ledger {
             let newest = lengths.get(length);
             newest.is_some_and(|newest| newest.load(Ordering::Acquire) > since)
         };
-        let mut walk = Walk::default();
+        let mut walk = PrefixHash::default();
         if is_used(0) {
-            found.take(get(Extent::Beginning, walk));
+            found.take(get(UrlMatchExtent::Beginning, walk));
         }
         for (at, byte) in anchor.subject(url).bytes().enumerate() {
             if !whole && at + 1 >= lengths.len() {
@@ -272,16 +285,16 @@ impl Ledger {
             }
             walk = self.keys.step(walk, byte);
             if is_used(at + 1) {
-                found.take(get(Extent::Beginning, walk));
+                found.take(get(UrlMatchExtent::Beginning, walk));
             }
         }
         if whole {
-            found.take(get(Extent::Whole, walk));
+            found.take(get(UrlMatchExtent::Whole, walk));
         }
         found
     }
 
-    fn matching(&self, view: &View, url: &str, since: Order) -> Stamp {
+    fn matching(&self, view: &LedgerView, url: &str, since: PurgeOrder) -> Stamp {
         let mut found = Stamp::default();
         if self.newest_pattern.load(Ordering::Acquire) <= since {
             return found;
@@ -289,7 +302,7 @@ impl Ledger {
         let newer = |kept: &&PatternRecord| kept.stamp.newest() > since;
         for kept in view.patterns.iter().take_while(newer) {
             steps::count();
-            let subject = Anchor::of(kept.pattern.as_str()).subject(url);
+            let subject = UrlAnchor::of(kept.pattern.as_str()).subject(url);
             if kept.pattern.matches(subject) {
                 found.take(kept.stamp);
             }
@@ -297,16 +310,16 @@ impl Ledger {
         found
     }
 
-    fn has_news(&self, class: Class, since: Order) -> bool {
+    fn has_news(&self, class: PurgeRecordClass, since: PurgeOrder) -> bool {
         self.newest[class.index()].load(Ordering::Acquire) > since
     }
 
     /// The order of the record in the middle.
-    pub(super) fn median(&self) -> Order {
+    pub(super) fn median(&self) -> PurgeOrder {
         let view = self.view.load();
         let table = view.table.all().map(|(_, stamp)| stamp.newest());
         let patterns = view.patterns.iter().map(|kept| kept.stamp.newest());
-        let mut orders: Vec<Order> = table.chain(patterns).collect();
+        let mut orders: Vec<PurgeOrder> = table.chain(patterns).collect();
         if orders.is_empty() {
             return 0;
         }
@@ -316,7 +329,7 @@ impl Ledger {
     }
 
     /// Drops records up to `order`.
-    pub(super) fn forget(&self, order: Order) {
+    pub(super) fn forget(&self, order: PurgeOrder) {
         self.replace(|view| {
             let newer = |_, stamp: Stamp| stamp.newest() > order;
             let left = view
@@ -324,7 +337,7 @@ impl Ledger {
                 .all()
                 .filter(|(_, stamp)| newer(0, *stamp))
                 .count();
-            view.table = Arc::new(Table::of(&view.table, left, newer));
+            view.table = Arc::new(StampTable::of(&view.table, left, newer));
             let patterns = view.patterns.iter();
             let patterns = patterns.filter(|kept| kept.stamp.newest() > order);
             view.patterns = patterns.cloned().collect();
@@ -340,7 +353,7 @@ impl Ledger {
         self.replace(|view| {
             let folded = view
                 .folded
-                .get_or_insert_with(|| Arc::new(Buckets::new(FOLDED)));
+                .get_or_insert_with(|| Arc::new(StampBuckets::new(FOLDED)));
             let is_newer = |key, stamp: Stamp| {
                 let newer = stamp.newest() > median;
                 if !newer {
@@ -348,13 +361,13 @@ impl Ledger {
                 }
                 newer
             };
-            view.table = Arc::new(Table::of(&view.table, view.table.len() / 2, is_newer));
+            view.table = Arc::new(StampTable::of(&view.table, view.table.len() / 2, is_newer));
         });
     }
 }
 
-impl View {
-    fn get(&self, key: u64, since: Order) -> Stamp {
+impl LedgerView {
+    fn get(&self, key: u64, since: PurgeOrder) -> Stamp {
         let mut stamp = self.table.get(key);
         if let Some(folded) = self
             .folded
@@ -367,10 +380,10 @@ impl View {
     }
 }
 
-impl Default for View {
+impl Default for LedgerView {
     fn default() -> Self {
         Self {
-            table: Arc::new(Table::with_room_for(0)),
+            table: Arc::new(StampTable::with_room_for(0)),
             lengths: [Arc::new([]), Arc::new([])],
             patterns: Arc::new([]),
             folded: None,

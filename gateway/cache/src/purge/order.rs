@@ -1,14 +1,14 @@
 //! Places in the order of purges, and their arithmetic.
 //!
-//! An [`Order`] is a number of the log that nodes share, where there is one, and in its low
+//! An [`PurgeOrder`] is a number of the log that nodes share, where there is one, and in its low
 //! bits the local steps since that number. Invariant: on a node that follows such a log the
 //! local steps never run over into the number: an entry would seem to know a purge that
-//! nobody has told this node of (see [`Clock::next`]).
+//! nobody has told this node of (see [`PurgeClock::next`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A place in the order of purges (see the module).
-pub type Order = u64;
+pub type PurgeOrder = u64;
 
 /// Low bits of an order that count local steps.
 const STEP_BITS: u32 = 28;
@@ -19,91 +19,91 @@ const STEPS: u64 = (1 << STEP_BITS) - 1;
 pub const MAX_NUMBER: u64 = (1 << (63 - STEP_BITS)) - 1;
 
 /// The order of a number of the shared log; of a greater one than [`MAX_NUMBER`], as of that.
-pub fn numbered(number: u64) -> Order {
+pub fn numbered(number: u64) -> PurgeOrder {
     number.min(MAX_NUMBER) << STEP_BITS
 }
 
 /// The number that an order belongs to.
-pub fn number_of(order: Order) -> u64 {
+pub fn number_of(order: PurgeOrder) -> u64 {
     order >> STEP_BITS
 }
 
 /// An order without its local step, which says nothing on other nodes.
-pub fn shared(order: Order) -> Order {
+pub fn shared(order: PurgeOrder) -> PurgeOrder {
     order & !STEPS
 }
 
 /// The newest place in the order, and how it moves on.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct PurgeClock {
     now: AtomicU64,
-    bounds: Bounds,
+    bounds: LocalStepBounds,
 }
 
 /// Whether local steps have to stay below the next number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Bounds {
+pub(super) enum LocalStepBounds {
     /// Nobody gives out numbers.
     None,
     /// The steps end before the next number of a log.
     BelowNextNumber,
 }
 
-impl Clock {
+impl PurgeClock {
     /// Begins at 1: a stamp of 0 means that there is none.
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: LocalStepBounds) -> Self {
         Self {
             now: AtomicU64::new(1),
             bounds,
         }
     }
 
-    pub(super) fn now(&self) -> Order {
+    pub(super) fn now(&self) -> PurgeOrder {
         self.now.load(Ordering::Acquire)
     }
 
     /// The order of a purge that comes now. Where no step is left it is the next number's
     /// order, which [`reach`](Self::reach) does not show: what is loaded from then on is
     /// hidden as well, until the log has given out that number.
-    pub(super) fn next(&self) -> Order {
+    pub(super) fn next(&self) -> PurgeOrder {
         self.now() + 1
     }
 
     /// Shows an order that [`next`](Self::next) gave. Everything that has this order must be
     /// in its place before.
-    pub(super) fn reach(&self, order: Order) {
+    pub(super) fn reach(&self, order: PurgeOrder) {
         if !self.is_spent() {
             self.move_to(order);
         }
     }
 
     /// Shows an order that the log gave out.
-    pub(super) fn move_to(&self, order: Order) {
+    pub(super) fn move_to(&self, order: PurgeOrder) {
         self.now.fetch_max(order, Ordering::AcqRel);
     }
 
     /// The order up to which something counts as compared that was compared at `order`.
     /// When no step is left purges come without moving the order on, so nothing is.
-    pub(super) fn compared_at(&self, order: Order) -> Order {
+    pub(super) fn compared_at(&self, order: PurgeOrder) -> PurgeOrder {
         order - u64::from(self.is_last(order))
     }
 
     /// Whether nothing can have come since `order`.
-    pub(super) fn is_still(&self, order: Order) -> bool {
+    pub(super) fn is_still(&self, order: PurgeOrder) -> bool {
         order == self.now() && !self.is_last(order)
     }
 
     /// Whether more than half of the local steps are used up, so that a number is wanted.
     pub(super) fn runs_low(&self) -> bool {
-        self.bounds == Bounds::BelowNextNumber && self.now() & STEPS > STEPS / 2
+        self.bounds == LocalStepBounds::BelowNextNumber && self.now() & STEPS > STEPS / 2
     }
 
     fn is_spent(&self) -> bool {
         self.is_last(self.now())
     }
 
-    fn is_last(&self, order: Order) -> bool {
-        self.bounds == Bounds::BelowNextNumber && order & STEPS == STEPS
+    fn is_last(&self, order: PurgeOrder) -> bool {
+        self.bounds == LocalStepBounds::BelowNextNumber && order & STEPS == STEPS
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn local_steps_end_before_the_next_number() {
-        let clock = Clock::new(Bounds::BelowNextNumber);
+        let clock = PurgeClock::new(LocalStepBounds::BelowNextNumber);
         clock.move_to(numbered(7) + STEPS - 2);
         for _ in 0..10 {
             clock.reach(clock.next());
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn without_numbers_there_are_steps_for_ever() {
-        let clock = Clock::new(Bounds::None);
+        let clock = PurgeClock::new(LocalStepBounds::None);
         clock.move_to(STEPS - 1);
         for _ in 0..3 {
             let before = clock.now();

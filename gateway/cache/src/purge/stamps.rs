@@ -15,35 +15,35 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
-use super::Order;
-use super::table::{Buckets, Cell, Stamp};
-use crate::entry::Marks;
-use crate::key::Hash64;
+use super::PurgeOrder;
+use super::table::{Stamp, StampBuckets, StampCell};
+use crate::entry::PurgeAttributes;
+use crate::key::PurgeHash;
 
 /// The cells of what is held.
-pub(super) struct Stamps {
-    shards: Box<[Mutex<Shard>]>,
+pub(super) struct InvalidationStamps {
+    shards: Box<[Mutex<StampShard>]>,
     /// Made with the first invalidation.
-    buckets: OnceLock<Buckets>,
+    buckets: OnceLock<StampBuckets>,
     size: usize,
 }
 
 #[derive(Default)]
-struct Shard {
-    cells: HashMap<Hash64, Weak<Cell>, foldhash::fast::RandomState>,
+struct StampShard {
+    cells: HashMap<PurgeHash, Weak<StampCell>, foldhash::fast::RandomState>,
     /// From this size on it is looked for cells that nobody holds any more.
     crowded: usize,
 }
 
 /// The cells of one thing that is held. They are stamped while this lives.
 #[derive(Clone, Default)]
-pub struct Watch {
-    cells: Box<[Arc<Cell>]>,
+pub struct InvalidationWatch {
+    cells: Box<[Arc<StampCell>]>,
 }
 
 /// Whether somebody holds what was invalidated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Presence {
+pub enum LocalPresence {
     Held,
     /// Nobody on this node does.
     Absent,
@@ -54,7 +54,7 @@ const SHARDS: usize = 64;
 /// The size at which a shard is looked through for the first time.
 const SMALLEST: usize = 64;
 
-impl Stamps {
+impl InvalidationStamps {
     pub(super) fn new(size: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -65,34 +65,34 @@ impl Stamps {
 
     /// The cells of what has these marks. Hold them before the place in the order is read
     /// that a load begins at.
-    pub(super) fn watch(&self, marks: &Marks) -> Watch {
+    pub(super) fn watch(&self, marks: &PurgeAttributes) -> InvalidationWatch {
         let numbers = std::iter::once(marks.identity).chain(marks.groups.iter().copied());
-        Watch {
+        InvalidationWatch {
             cells: numbers.map(|number| self.cell(number)).collect(),
         }
     }
 
     /// Stamps what bears this number. The order must not be shown before this returns.
-    pub(super) fn stamp(&self, number: Hash64, order: Order) -> Presence {
+    pub(super) fn stamp(&self, number: PurgeHash, order: PurgeOrder) -> LocalPresence {
         let stamp = Stamp {
             hard: order,
             soft: 0,
         };
         // First the bucket: a cell that is made from now on begins with this stamp.
-        let buckets = self.buckets.get_or_init(|| Buckets::new(self.size));
+        let buckets = self.buckets.get_or_init(|| StampBuckets::new(self.size));
         buckets.raise(number, stamp);
         let shard = self.shard(number).lock();
         match shard.cells.get(&number).and_then(Weak::upgrade) {
             Some(cell) => {
                 cell.raise(stamp);
-                Presence::Held
+                LocalPresence::Held
             }
-            None => Presence::Absent,
+            None => LocalPresence::Absent,
         }
     }
 
     /// The newest invalidation of what has these marks.
-    pub(super) fn newest(&self, marks: &Marks) -> Order {
+    pub(super) fn newest(&self, marks: &PurgeAttributes) -> PurgeOrder {
         let Some(buckets) = self.buckets.get() else {
             return 0;
         };
@@ -107,12 +107,12 @@ impl Stamps {
         stamps.max().unwrap_or(0)
     }
 
-    fn cell(&self, number: Hash64) -> Arc<Cell> {
+    fn cell(&self, number: PurgeHash) -> Arc<StampCell> {
         let mut shard = self.shard(number).lock();
         if let Some(cell) = shard.cells.get(&number).and_then(Weak::upgrade) {
             return cell;
         }
-        let cell = Arc::new(Cell::default());
+        let cell = Arc::new(StampCell::default());
         if let Some(buckets) = self.buckets.get() {
             cell.raise(buckets.get(number));
         }
@@ -121,7 +121,7 @@ impl Stamps {
         cell
     }
 
-    fn shard(&self, number: Hash64) -> &Mutex<Shard> {
+    fn shard(&self, number: PurgeHash) -> &Mutex<StampShard> {
         &self.shards[(number >> 32) as usize & (SHARDS - 1)]
     }
 
@@ -134,7 +134,7 @@ impl Stamps {
     }
 }
 
-impl Shard {
+impl StampShard {
     /// Lets go of cells that nobody holds, each time that their number has doubled.
     fn make_room(&mut self) {
         if self.cells.len() < self.crowded.max(SMALLEST) {
@@ -146,9 +146,9 @@ impl Shard {
     }
 }
 
-impl Watch {
+impl InvalidationWatch {
     /// The newest invalidation.
-    pub fn newest(&self) -> Order {
+    pub fn newest(&self) -> PurgeOrder {
         let stamps = self.cells.iter().map(|cell| cell.read().hard);
         stamps.max().unwrap_or(0)
     }

@@ -1,20 +1,20 @@
 //! Stamps by number, which one writer raises while anybody reads without a lock.
 //!
-//! [`Table`] is exact and grows by being replaced; [`Buckets`] has a fixed size, in which a
+//! [`StampTable`] is exact and grows by being replaced; [`StampBuckets`] has a fixed size, in which a
 //! look-up may find a later stamp than its own, and never an earlier one.
 //!
 //! Invariant: a key is shown only after its stamp, and a stamp only grows.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::Order;
+use super::PurgeOrder;
 use super::steps;
 
 /// The newest purges of one selector; 0 is none.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Stamp {
-    pub(super) hard: Order,
-    pub(super) soft: Order,
+    pub(super) hard: PurgeOrder,
+    pub(super) soft: PurgeOrder,
 }
 
 impl Stamp {
@@ -23,19 +23,19 @@ impl Stamp {
         self.soft = self.soft.max(other.soft);
     }
 
-    pub(super) fn newest(&self) -> Order {
+    pub(super) fn newest(&self) -> PurgeOrder {
         self.hard.max(self.soft)
     }
 }
 
 /// A stamp that can be raised while others read it.
 #[derive(Default)]
-pub(super) struct Cell {
+pub(super) struct StampCell {
     hard: AtomicU64,
     soft: AtomicU64,
 }
 
-impl Cell {
+impl StampCell {
     pub(super) fn raise(&self, stamp: Stamp) {
         self.hard.fetch_max(stamp.hard, Ordering::Release);
         self.soft.fetch_max(stamp.soft, Ordering::Release);
@@ -50,21 +50,21 @@ impl Cell {
 }
 
 /// Open addressing with linear probing; at most half full.
-pub(super) struct Table {
-    slots: Box<[Slot]>,
+pub(super) struct StampTable {
+    slots: Box<[StampSlot]>,
     held: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Slot {
+struct StampSlot {
     /// 0 is an empty slot.
     key: AtomicU64,
-    cell: Cell,
+    cell: StampCell,
 }
 
 /// What became of a stamp.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Raised {
+pub(super) enum StampRaiseOutcome {
     Done,
     /// There is no room for another key.
     Full,
@@ -72,12 +72,12 @@ pub(super) enum Raised {
 
 const SMALLEST: usize = 64;
 
-impl Table {
+impl StampTable {
     /// A table that has room for `keys` keys and as many again.
     pub(super) fn with_room_for(keys: usize) -> Self {
         let slots = (keys * 4).next_power_of_two().max(SMALLEST);
         Self {
-            slots: (0..slots).map(|_| Slot::default()).collect(),
+            slots: (0..slots).map(|_| StampSlot::default()).collect(),
             held: AtomicUsize::new(0),
         }
     }
@@ -99,24 +99,24 @@ impl Table {
     }
 
     /// For the one writer.
-    pub(super) fn raise(&self, key: u64, stamp: Stamp) -> Raised {
+    pub(super) fn raise(&self, key: u64, stamp: Stamp) -> StampRaiseOutcome {
         for slot in self.probe(key) {
             match slot.key.load(Ordering::Relaxed) {
                 known if known == key => {
                     slot.cell.raise(stamp);
-                    return Raised::Done;
+                    return StampRaiseOutcome::Done;
                 }
-                0 if self.len() * 2 >= self.slots.len() => return Raised::Full,
+                0 if self.len() * 2 >= self.slots.len() => return StampRaiseOutcome::Full,
                 0 => {
                     slot.cell.raise(stamp);
                     slot.key.store(key, Ordering::Release);
                     self.held.fetch_add(1, Ordering::Relaxed);
-                    return Raised::Done;
+                    return StampRaiseOutcome::Done;
                 }
                 _ => {}
             }
         }
-        Raised::Full
+        StampRaiseOutcome::Full
     }
 
     /// All keys and their stamps.
@@ -137,7 +137,7 @@ impl Table {
         table
     }
 
-    fn probe(&self, key: u64) -> impl Iterator<Item = &Slot> {
+    fn probe(&self, key: u64) -> impl Iterator<Item = &StampSlot> {
         let mask = self.slots.len() - 1;
         let first = key as usize & mask;
         (0..self.slots.len()).map(move |step| &self.slots[(first + step) & mask])
@@ -146,27 +146,27 @@ impl Table {
 
 /// A fixed number of stamps. Each key raises several and has the lowest of them, so that it
 /// finds another's only where all of its own are shared with others.
-pub(super) struct Buckets {
-    cells: Box<[Cell]>,
+pub(super) struct StampBuckets {
+    cells: Box<[StampCell]>,
     newest: AtomicU64,
 }
 
 /// Stamps of one key.
 const SPREAD: u32 = 3;
 
-impl Buckets {
+impl StampBuckets {
     /// `count` stamps, rounded up to a power of two.
     pub(super) fn new(count: usize) -> Self {
         let count = count.next_power_of_two();
         Self {
-            cells: (0..count).map(|_| Cell::default()).collect(),
+            cells: (0..count).map(|_| StampCell::default()).collect(),
             newest: AtomicU64::new(0),
         }
     }
 
     pub(super) fn get(&self, key: u64) -> Stamp {
         steps::count();
-        let stamps = self.cells(key).map(Cell::read);
+        let stamps = self.cells(key).map(StampCell::read);
         let lowest = stamps.reduce(|one, other| Stamp {
             hard: one.hard.min(other.hard),
             soft: one.soft.min(other.soft),
@@ -180,11 +180,11 @@ impl Buckets {
     }
 
     /// The newest stamp of all.
-    pub(super) fn newest(&self) -> Order {
+    pub(super) fn newest(&self) -> PurgeOrder {
         self.newest.load(Ordering::Acquire)
     }
 
-    fn cells(&self, key: u64) -> impl Iterator<Item = &Cell> {
+    fn cells(&self, key: u64) -> impl Iterator<Item = &StampCell> {
         let mask = self.cells.len() - 1;
         let places = (0..SPREAD).map(move |turn| key.rotate_left(turn * 21) as usize & mask);
         places.map(|place| &self.cells[place])

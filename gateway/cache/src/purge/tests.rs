@@ -10,8 +10,8 @@ use super::*;
 use crate::freshness::Freshness;
 use crate::key::{KeyBuf, hash64};
 
-fn marks(url: &str, tags: &[&str]) -> Marks {
-    Marks {
+fn marks(url: &str, tags: &[&str]) -> PurgeAttributes {
+    PurgeAttributes {
         id: 7,
         identity: hash64(url.as_bytes()),
         route: hash64(b"pages"),
@@ -21,7 +21,7 @@ fn marks(url: &str, tags: &[&str]) -> Marks {
     }
 }
 
-fn entry(marks: Marks, born: Order) -> Entry {
+fn entry(marks: PurgeAttributes, born: PurgeOrder) -> Entry {
     let freshness = Freshness {
         received: Instant::now(),
         initial_age: Duration::ZERO,
@@ -62,25 +62,25 @@ fn every_selector_hides_what_was_born_before_it_and_not_what_came_after() {
         let log = PurgeLog::new(100, Duration::ZERO);
         let old = entry(marks("a.example/x/1", &["t1"]), log.order());
         let other = entry(
-            Marks {
+            PurgeAttributes {
                 id: 8,
                 url: "b.example/y".into(),
-                ..Marks::default()
+                ..PurgeAttributes::default()
             },
             log.order(),
         );
-        assert_eq!(log.judge(&old), Verdict::Visible);
-        log.record(&selector, Kind::Hard);
-        assert_eq!(log.judge(&old), Verdict::Hidden, "{selector:?}");
+        assert_eq!(log.judge(&old), EntryVisibility::Visible);
+        log.record(&selector, PurgeKind::Hard);
+        assert_eq!(log.judge(&old), EntryVisibility::Hidden, "{selector:?}");
         let reaches_all = matches!(selector, Selector::All);
         assert_eq!(
-            log.judge(&other) == Verdict::Hidden,
+            log.judge(&other) == EntryVisibility::Hidden,
             reaches_all,
             "{selector:?} and another page"
         );
         assert_eq!(
             log.judge(&entry(marks("a.example/x/1", &["t1"]), log.order())),
-            Verdict::Visible,
+            EntryVisibility::Visible,
             "{selector:?}"
         );
     }
@@ -90,41 +90,41 @@ fn every_selector_hides_what_was_born_before_it_and_not_what_came_after() {
 fn a_soft_purge_marks_and_the_mark_stays_when_the_record_goes() {
     let log = PurgeLog::new(100, Duration::ZERO);
     let old = entry(marks("a/1", &["t"]), log.order());
-    log.record(&Selector::Tag("t".into()), Kind::Soft);
-    assert_eq!(log.judge(&old), Verdict::Marked);
+    log.record(&Selector::Tag("t".into()), PurgeKind::Soft);
+    assert_eq!(log.judge(&old), EntryVisibility::Marked);
     for _ in 0..2 {
         let begun = log.begin_sweep();
-        assert_eq!(log.judge(&old), Verdict::Marked);
+        assert_eq!(log.judge(&old), EntryVisibility::Marked);
         log.end_sweep(begun, Instant::now());
     }
     assert_eq!(log.records(), 0);
-    assert_eq!(log.judge(&old), Verdict::Marked);
+    assert_eq!(log.judge(&old), EntryVisibility::Marked);
 }
 
 #[test]
 fn a_doubt_that_is_cleared_leaves_one_that_lasts() {
     let log = PurgeLog::new(100, Duration::ZERO);
     let old = entry(marks("a/1", &[]), log.order());
-    let lasting = log.doubt(Lasts::ForGood);
+    let lasting = log.doubt(DoubtDuration::ForGood);
     let between = entry(marks("a/2", &[]), log.order());
-    let cleared = log.doubt(Lasts::UntilKnown);
-    assert_eq!(log.judge(&between), Verdict::Doubted);
+    let cleared = log.doubt(DoubtDuration::UntilKnown);
+    assert_eq!(log.judge(&between), EntryVisibility::Doubted);
     log.trust(lasting);
     log.move_doubt(cleared, log.order() + 10);
     let moved = entry(marks("a/3", &[]), cleared);
-    assert_eq!(log.judge(&moved), Verdict::Doubted);
+    assert_eq!(log.judge(&moved), EntryVisibility::Doubted);
     log.trust(cleared);
     for entry in [&between, &moved] {
-        assert_eq!(log.judge(entry), Verdict::Visible);
+        assert_eq!(log.judge(entry), EntryVisibility::Visible);
     }
-    assert_eq!(log.judge(&old), Verdict::Doubted);
+    assert_eq!(log.judge(&old), EntryVisibility::Doubted);
 }
 
 #[test]
 fn a_load_older_than_the_forgotten_records_is_not_admitted() {
     let log = PurgeLog::new(100, Duration::ZERO);
     let born = log.order();
-    log.record(&Selector::Tag("t".into()), Kind::Hard);
+    log.record(&Selector::Tag("t".into()), PurgeKind::Hard);
     for _ in 0..2 {
         log.end_sweep(log.begin_sweep(), Instant::now());
     }
@@ -132,7 +132,7 @@ fn a_load_older_than_the_forgotten_records_is_not_admitted() {
     let late = entry(marks("a/1", &["t"]), born);
     assert_eq!(
         log.judge(&late),
-        Verdict::Hidden,
+        EntryVisibility::Hidden,
         "its record is gone, so it can't be judged"
     );
     assert!(log.hides(&late.marks, born));
@@ -145,7 +145,7 @@ fn a_full_log_lets_the_older_half_go_and_hides_what_was_not_compared_with_it() {
     let tag = |i: usize| Selector::Tag(format!("t{i}"));
     let purge = |range: std::ops::Range<usize>| {
         for i in range {
-            log.record(&tag(i), Kind::Hard);
+            log.record(&tag(i), PurgeKind::Hard);
         }
     };
     purge(0..6);
@@ -153,7 +153,7 @@ fn a_full_log_lets_the_older_half_go_and_hides_what_was_not_compared_with_it() {
     let purged = entry(marks("b/2", &["t7"]), log.order());
     purge(6..10);
     assert!(log.records() <= 8);
-    let hidden = |entry: &Entry| log.judge(entry) == Verdict::Hidden;
+    let hidden = |entry: &Entry| log.judge(entry) == EntryVisibility::Hidden;
     assert!(hidden(&old), "the purge of t0 is not lost");
     assert!(hidden(&purged));
     assert!(!hidden(&young), "no purge reached it");
@@ -163,8 +163,8 @@ fn a_full_log_lets_the_older_half_go_and_hides_what_was_not_compared_with_it() {
 fn purging_one_tag_again_and_again_keeps_one_record() {
     let log = PurgeLog::new(1_000, Duration::ZERO);
     for _ in 0..100 {
-        log.record(&Selector::Tag("t".into()), Kind::Hard);
-        log.record(&Selector::Prefix("/x".into()), Kind::Soft);
+        log.record(&Selector::Tag("t".into()), PurgeKind::Hard);
+        log.record(&Selector::Prefix("/x".into()), PurgeKind::Soft);
     }
     assert_eq!(log.records(), 2);
 }
@@ -173,15 +173,15 @@ fn purging_one_tag_again_and_again_keeps_one_record() {
 fn a_purge_of_all_waits_for_the_sweep_like_every_other() {
     let log = PurgeLog::new(100, Duration::ZERO);
     let old = entry(marks("a/1", &[]), log.order());
-    log.record(&Selector::All, Kind::Hard);
+    log.record(&Selector::All, PurgeKind::Hard);
     assert_eq!(log.records(), 1);
     for _ in 0..2 {
         let begun = log.begin_sweep();
-        assert_eq!(log.judge(&old), Verdict::Hidden);
+        assert_eq!(log.judge(&old), EntryVisibility::Hidden);
         log.end_sweep(begun, Instant::now());
     }
     assert_eq!(log.records(), 0);
-    assert_eq!(log.judge(&old), Verdict::Hidden);
+    assert_eq!(log.judge(&old), EntryVisibility::Hidden);
 }
 
 /// Guards against counting records of a purge of everything that no record is left of.
@@ -198,10 +198,14 @@ fn one_million_invalidations_leave_no_record_and_reach_what_they_name_alone() {
     }
     log.invalidate(&[named.marks.identity]);
     assert_eq!(log.records(), 0);
-    assert!(pages.iter().all(|page| log.judge(page) == Verdict::Visible));
-    assert_eq!(log.judge(&named), Verdict::Hidden);
+    assert!(
+        pages
+            .iter()
+            .all(|page| log.judge(page) == EntryVisibility::Visible)
+    );
+    assert_eq!(log.judge(&named), EntryVisibility::Hidden);
     let again = entry(named.marks.clone(), log.order());
-    assert_eq!(log.judge(&again), Verdict::Visible);
+    assert_eq!(log.judge(&again), EntryVisibility::Visible);
 }
 
 /// The same for URLs that are all held once: a client that gets and posts ever new ones.
@@ -213,12 +217,12 @@ fn cells_of_what_nobody_holds_any_more_go() {
     for n in 0..300_000 {
         let page = entry(marks(&format!("a/{n}"), &[]), log.order());
         log.hold(&page);
-        assert_eq!(log.judge(&page), Verdict::Visible);
+        assert_eq!(log.judge(&page), EntryVisibility::Visible);
         log.invalidate(&[page.marks.identity]);
-        assert_eq!(log.judge(&page), Verdict::Hidden);
+        assert_eq!(log.judge(&page), EntryVisibility::Hidden);
     }
     assert!(log.stamps.cells() < 20_000, "{}", log.stamps.cells());
-    assert_eq!(log.judge(&kept), Verdict::Visible);
+    assert_eq!(log.judge(&kept), EntryVisibility::Visible);
 }
 
 #[test]
@@ -227,22 +231,25 @@ fn an_invalidation_reaches_a_load_whose_group_was_not_known_yet() {
     let born = log.order();
     log.invalidate(&[5]);
     assert!(log.hides(&marks("a/1", &[]), born));
-    assert_eq!(log.judge(&entry(marks("a/1", &[]), born)), Verdict::Hidden);
+    assert_eq!(
+        log.judge(&entry(marks("a/1", &[]), born)),
+        EntryVisibility::Hidden
+    );
 }
 
 #[test]
 fn requests_push_out_nothing_that_an_operator_purged() {
-    let limits = config::PurgeLog {
+    let limits = config::PurgeLogConfig {
         max_records: 8,
         max_request_records: 8,
         max_patterns: 4,
-        ..config::PurgeLog::default()
+        ..config::PurgeLogConfig::default()
     };
     let log = PurgeLog::alone(&limits);
     let page = |url: &str, tag: &str| entry(marks(url, &[tag]), log.order());
     let (kept, purged) = (page("a.example/kept", "kept"), page("a.example/b", "t"));
     let reached = page("a.example/user/7/x", "u7");
-    log.record(&Selector::Tag("t".into()), Kind::Hard);
+    log.record(&Selector::Tag("t".into()), PurgeKind::Hard);
     for n in 0..1_000 {
         let selectors = [
             Selector::Tag(format!("u{n}")),
@@ -250,20 +257,24 @@ fn requests_push_out_nothing_that_an_operator_purged() {
             Selector::Pattern(Pattern::new(&format!("a.example/user/{n}/*/x"))),
         ];
         for selector in selectors {
-            log.record_by(Author::Request, &selector, Kind::Hard);
+            log.record_by(PurgeInitiator::Request, &selector, PurgeKind::Hard);
         }
     }
     assert!(log.records() <= 1 + 8 + 1, "{}", log.records());
-    assert_eq!(log.judge(&purged), Verdict::Hidden);
-    assert_eq!(log.judge(&reached), Verdict::Hidden, "folded, not lost");
-    assert_eq!(log.judge(&kept), Verdict::Visible);
+    assert_eq!(log.judge(&purged), EntryVisibility::Hidden);
+    assert_eq!(
+        log.judge(&reached),
+        EntryVisibility::Hidden,
+        "folded, not lost"
+    );
+    assert_eq!(log.judge(&kept), EntryVisibility::Visible);
 }
 
 #[test]
 fn the_oldest_pattern_becomes_the_beginning_that_it_has() {
-    let limits = config::PurgeLog {
+    let limits = config::PurgeLogConfig {
         max_patterns: 2,
-        ..config::PurgeLog::default()
+        ..config::PurgeLogConfig::default()
     };
     let log = PurgeLog::alone(&limits);
     let page = |url: &str| entry(marks(url, &[]), log.order());
@@ -275,21 +286,25 @@ fn the_oldest_pattern_becomes_the_beginning_that_it_has() {
     for n in 0..3 {
         let pattern = Pattern::new(&format!("a.example/x/*/{}", ["y", "q", "r"][n]));
         for _ in 0..2 {
-            log.record(&Selector::Pattern(pattern.clone()), Kind::Hard);
+            log.record(&Selector::Pattern(pattern.clone()), PurgeKind::Hard);
         }
     }
     assert_eq!(log.records(), 3, "two patterns and a beginning");
     let verdicts = old.each_ref().map(|page| log.judge(page));
     assert_eq!(
         verdicts,
-        [Verdict::Hidden, Verdict::Visible, Verdict::Hidden]
+        [
+            EntryVisibility::Hidden,
+            EntryVisibility::Visible,
+            EntryVisibility::Hidden
+        ]
     );
     for pattern in ["*/q", "*/r", "*/s"] {
-        log.record(&Selector::Pattern(Pattern::new(pattern)), Kind::Hard);
+        log.record(&Selector::Pattern(Pattern::new(pattern)), PurgeKind::Hard);
     }
     assert_eq!(
         log.judge(&old[1]),
-        Verdict::Hidden,
+        EntryVisibility::Hidden,
         "what might be anything is everything"
     );
 }
@@ -298,25 +313,32 @@ fn the_oldest_pattern_becomes_the_beginning_that_it_has() {
 #[test]
 fn the_work_of_a_hit_does_not_grow_with_the_number_of_purges() {
     let work = |purges: usize| {
-        let limits = config::PurgeLog {
+        let limits = config::PurgeLogConfig {
             max_records: 1_000_000,
             max_request_records: 1_000_000,
-            ..config::PurgeLog::default()
+            ..config::PurgeLogConfig::default()
         };
         let log = PurgeLog::alone(&limits);
         let page = entry(marks("shop.example/catalogue/1?x=1", &["t"]), log.order());
         for n in 0..purges {
             let prefixes = [format!("shop.example/user-{n:06}/"), format!("/u/{n:06}/")];
             for prefix in prefixes {
-                log.record_by(Author::Request, &Selector::Prefix(prefix), Kind::Hard);
+                log.record_by(
+                    PurgeInitiator::Request,
+                    &Selector::Prefix(prefix),
+                    PurgeKind::Hard,
+                );
             }
-            log.record(&Selector::Tag(format!("t{n}")), Kind::Hard);
+            log.record(&Selector::Tag(format!("t{n}")), PurgeKind::Hard);
         }
         let (verdict, first) = steps::of(|| log.judge(&page));
-        assert_eq!(verdict, Verdict::Visible);
+        assert_eq!(verdict, EntryVisibility::Visible);
         let (_, second) = steps::of(|| log.judge(&page));
         // A stream of purges: each hit looks at what is new.
-        log.record(&Selector::Prefix("shop.example/other/".into()), Kind::Hard);
+        log.record(
+            &Selector::Prefix("shop.example/other/".into()),
+            PurgeKind::Hard,
+        );
         let (_, third) = steps::of(|| log.judge(&page));
         (first, second, third)
     };
@@ -333,10 +355,10 @@ fn a_pattern_is_compared_with_an_entry_once() {
     let page = entry(marks("a.example/1", &[]), log.order());
     for n in 0..200 {
         let pattern = Pattern::new(&format!("b.example/*/{n}"));
-        log.record(&Selector::Pattern(pattern), Kind::Hard);
+        log.record(&Selector::Pattern(pattern), PurgeKind::Hard);
     }
     let (_, first) = steps::of(|| log.judge(&page));
-    log.record(&Selector::Pattern(Pattern::new("c*d")), Kind::Hard);
+    log.record(&Selector::Pattern(Pattern::new("c*d")), PurgeKind::Hard);
     let (_, second) = steps::of(|| log.judge(&page));
     assert_eq!((first, second), (200, 1));
 }
@@ -346,7 +368,7 @@ fn a_pattern_is_compared_with_an_entry_once() {
 enum Step {
     Load(usize),
     Sweep,
-    Purge(Author, String, Kind),
+    Purge(PurgeInitiator, String, PurgeKind),
     Invalidate(usize),
 }
 
@@ -361,8 +383,11 @@ fn a_step() -> impl Strategy<Value = Step> {
         "route:pages",
         Just("all".to_owned()),
     ];
-    let author = prop_oneof![Just(Author::Operator), Just(Author::Request)];
-    let kind = prop_oneof![Just(Kind::Hard), Just(Kind::Soft)];
+    let author = prop_oneof![
+        Just(PurgeInitiator::Operator),
+        Just(PurgeInitiator::Request)
+    ];
+    let kind = prop_oneof![Just(PurgeKind::Hard), Just(PurgeKind::Soft)];
     prop_oneof![
         3 => (0..URLS.len()).prop_map(Step::Load),
         1 => Just(Step::Sweep),
@@ -373,8 +398,8 @@ fn a_step() -> impl Strategy<Value = Step> {
 
 fn reaches(selector: &Selector, url: usize) -> bool {
     match selector {
-        Selector::Prefix(prefix) => Urls::beginning(prefix).matches(URLS[url]),
-        Selector::Pattern(pattern) => Urls::like(pattern).matches(URLS[url]),
+        Selector::Prefix(prefix) => UrlSelector::beginning(prefix).matches(URLS[url]),
+        Selector::Pattern(pattern) => UrlSelector::like(pattern).matches(URLS[url]),
         Selector::Tag(tag) => *tag == format!("t{url}"),
         Selector::Route(_) | Selector::All => true,
         Selector::Key(_) | Selector::Url(_) | Selector::Group(_) => unreachable!("not made here"),
@@ -390,46 +415,46 @@ proptest! {
         steps in prop::collection::vec(a_step(), 1..60),
         room in prop_oneof![Just(3_usize), Just(1_000)],
     ) {
-        let limits = config::PurgeLog {
+        let limits = config::PurgeLogConfig {
             max_records: room,
             max_request_records: room,
             max_patterns: room,
-            ..config::PurgeLog::default()
+            ..config::PurgeLogConfig::default()
         };
         let log = PurgeLog::alone(&limits);
-        let mut alive: Vec<(Entry, usize, Verdict)> = Vec::new();
+        let mut alive: Vec<(Entry, usize, EntryVisibility)> = Vec::new();
         for step in steps {
             match step {
                 Step::Load(url) => {
-                    let marks = Marks { id: url as u64, groups: Box::default(), ..marks(URLS[url], &[&format!("t{url}")]) };
+                    let marks = PurgeAttributes { id: url as u64, groups: Box::default(), ..marks(URLS[url], &[&format!("t{url}")]) };
                     let loaded = entry(marks, log.order());
                     log.hold(&loaded);
-                    alive.push((loaded, url, Verdict::Visible));
+                    alive.push((loaded, url, EntryVisibility::Visible));
                 }
                 Step::Sweep => {
                     let begun = log.begin_sweep();
-                    alive.retain(|(e, ..)| log.judge(e) != Verdict::Hidden);
+                    alive.retain(|(e, ..)| log.judge(e) != EntryVisibility::Hidden);
                     log.end_sweep(begun, Instant::now());
                 }
                 Step::Purge(author, text, kind) => {
                     let selector: Selector = text.parse().unwrap();
                     log.record_by(author, &selector, kind);
                     for (_, url, wanted) in &mut alive {
-                        if reaches(&selector, *url) && *wanted != Verdict::Hidden {
-                            *wanted = if kind == Kind::Hard { Verdict::Hidden } else { Verdict::Marked };
+                        if reaches(&selector, *url) && *wanted != EntryVisibility::Hidden {
+                            *wanted = if kind == PurgeKind::Hard { EntryVisibility::Hidden } else { EntryVisibility::Marked };
                         }
                     }
                 }
                 Step::Invalidate(url) => {
                     log.invalidate(&[hash64(URLS[url].as_bytes())]);
-                    alive.iter_mut().filter(|(_, u, _)| *u == url).for_each(|(.., wanted)| *wanted = Verdict::Hidden);
+                    alive.iter_mut().filter(|(_, u, _)| *u == url).for_each(|(.., wanted)| *wanted = EntryVisibility::Hidden);
                 }
             }
             for (e, url, wanted) in &alive {
                 let (said, loose) = (log.judge(e), room < 1_000);
-                let more = loose && (said == Verdict::Hidden || *wanted == Verdict::Visible && said == Verdict::Marked);
+                let more = loose && (said == EntryVisibility::Hidden || *wanted == EntryVisibility::Visible && said == EntryVisibility::Marked);
                 prop_assert!(said == *wanted || more, "{}: {:?}, not {:?}", URLS[*url], said, wanted);
-                prop_assert!(log.hides(&e.marks, e.born) || *wanted == Verdict::Visible);
+                prop_assert!(log.hides(&e.marks, e.born) || *wanted == EntryVisibility::Visible);
             }
         }
     }
@@ -446,16 +471,16 @@ proptest! {
                 0 => alive.push((entry(marks("a.example/x/1", &["t1"]), log.order()), false, false)),
                 1 => {
                     let begun = log.begin_sweep();
-                    alive.retain(|(e, ..)| log.judge(e) != Verdict::Hidden);
+                    alive.retain(|(e, ..)| log.judge(e) != EntryVisibility::Hidden);
                     log.end_sweep(begun, Instant::now());
                 }
                 _ => {
-                    log.record(&selectors()[which], if hard { Kind::Hard } else { Kind::Soft });
+                    log.record(&selectors()[which], if hard { PurgeKind::Hard } else { PurgeKind::Soft });
                     alive.iter_mut().for_each(|(_, hidden, marked)| if hard { *hidden = true } else { *marked = true });
                 }
             }
             for (e, hidden, marked) in &alive {
-                let want = match (hidden, marked) { (true, _) => Verdict::Hidden, (_, true) => Verdict::Marked, _ => Verdict::Visible };
+                let want = match (hidden, marked) { (true, _) => EntryVisibility::Hidden, (_, true) => EntryVisibility::Marked, _ => EntryVisibility::Visible };
                 prop_assert_eq!(log.judge(e), want);
             }
         }

@@ -7,17 +7,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Author, Selector};
-use crate::key::{Hash64, KeyId};
+use super::{PurgeInitiator, Selector};
+use crate::key::{KeyId, PurgeHash};
 use crate::pattern::Pattern;
 
 /// What nodes tell each other.
 #[derive(Clone, Debug)]
-pub enum Statement {
+pub enum PurgeStatement {
     /// This was purged.
-    Purged(Author, Selector),
+    Purged(PurgeInitiator, Selector),
     /// URLs and groups with these numbers were invalidated.
-    Invalidated(Vec<Hash64>),
+    Invalidated(Vec<PurgeHash>),
     /// Requests purged more than could be kept: what is stored is to be validated.
     Doubt,
 }
@@ -36,7 +36,7 @@ pub const fn length_of_invalidated(numbers: usize) -> usize {
 /// What is no selector, or one that only a later version knows.
 #[derive(Debug, thiserror::Error)]
 #[error("not a selector: {0:?}")]
-pub struct Unknown(String);
+pub struct UnknownPurgeText(String);
 
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,10 +54,10 @@ impl fmt::Display for Selector {
 }
 
 impl FromStr for Selector {
-    type Err = Unknown;
+    type Err = UnknownPurgeText;
 
-    fn from_str(text: &str) -> Result<Self, Unknown> {
-        let unknown = || Unknown(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, UnknownPurgeText> {
+        let unknown = || UnknownPurgeText(text.to_owned());
         if text == "all" {
             return Ok(Self::All);
         }
@@ -76,11 +76,11 @@ impl FromStr for Selector {
     }
 }
 
-impl fmt::Display for Statement {
+impl fmt::Display for PurgeStatement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Purged(Author::Operator, selector) => selector.fmt(f),
-            Self::Purged(Author::Request, selector) => write!(f, "{BY_REQUEST}{selector}"),
+            Self::Purged(PurgeInitiator::Operator, selector) => selector.fmt(f),
+            Self::Purged(PurgeInitiator::Request, selector) => write!(f, "{BY_REQUEST}{selector}"),
             Self::Invalidated(numbers) => {
                 f.write_str(INVALIDATED)?;
                 numbers
@@ -92,29 +92,29 @@ impl fmt::Display for Statement {
     }
 }
 
-impl FromStr for Statement {
-    type Err = Unknown;
+impl FromStr for PurgeStatement {
+    type Err = UnknownPurgeText;
 
-    fn from_str(text: &str) -> Result<Self, Unknown> {
+    fn from_str(text: &str) -> Result<Self, UnknownPurgeText> {
         if text == DOUBT {
             return Ok(Self::Doubt);
         }
         if let Some(purge) = text.strip_prefix(BY_REQUEST) {
-            return Ok(Self::Purged(Author::Request, purge.parse()?));
+            return Ok(Self::Purged(PurgeInitiator::Request, purge.parse()?));
         }
         match text.strip_prefix(INVALIDATED) {
             Some(digits) => {
                 let numbers = digits.as_bytes().chunks(DIGITS).map(number);
-                let numbers: Option<Vec<Hash64>> = numbers.collect();
-                let unknown = || Unknown(text.to_owned());
+                let numbers: Option<Vec<PurgeHash>> = numbers.collect();
+                let unknown = || UnknownPurgeText(text.to_owned());
                 numbers.map(Self::Invalidated).ok_or_else(unknown)
             }
-            None => Ok(Self::Purged(Author::Operator, text.parse()?)),
+            None => Ok(Self::Purged(PurgeInitiator::Operator, text.parse()?)),
         }
     }
 }
 
-fn number(digits: &[u8]) -> Option<Hash64> {
+fn number(digits: &[u8]) -> Option<PurgeHash> {
     KeyId::parse(std::str::from_utf8(digits).ok()?).map(|id| id.0)
 }
 
@@ -133,18 +133,18 @@ mod tests {
         }
 
         #[test]
-        fn what_nodes_say_is_read(numbers: Vec<Hash64>, rest in ".{0,20}") {
-            let invalidated = Statement::Invalidated(numbers.clone()).to_string();
+        fn what_nodes_say_is_read(numbers: Vec<PurgeHash>, rest in ".{0,20}") {
+            let invalidated = PurgeStatement::Invalidated(numbers.clone()).to_string();
             prop_assert_eq!(invalidated.len(), length_of_invalidated(numbers.len()));
             for text in [invalidated, format!("by-request:tag:{rest}"), format!("tag:{rest}"), "doubt".into()] {
-                prop_assert_eq!(text.parse::<Statement>().unwrap().to_string(), text);
+                prop_assert_eq!(text.parse::<PurgeStatement>().unwrap().to_string(), text);
             }
         }
 
         #[test]
         fn nothing_panics(text in ".{0,30}", word in "invalidated:|by-request:|") {
             let _ = text.parse::<Selector>();
-            let _ = format!("{word}{text}").parse::<Statement>();
+            let _ = format!("{word}{text}").parse::<PurgeStatement>();
         }
     }
 }

@@ -3,18 +3,18 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::order::Order;
+use super::order::PurgeOrder;
 
 /// Soft purges whose time is remembered. Of older ones it is only known that they are old.
 const MOST: usize = 4_096;
 
 /// The times of the last soft purges, in their order.
 #[derive(Default)]
-pub(super) struct SoftTimes(VecDeque<(Order, Instant)>);
+pub(super) struct SoftTimes(VecDeque<(PurgeOrder, Instant)>);
 
 impl SoftTimes {
     /// A soft purge came now.
-    pub(super) fn note(&mut self, order: Order, now: Instant) {
+    pub(super) fn note(&mut self, order: PurgeOrder, now: Instant) {
         if self.0.len() == MOST {
             self.0.pop_front();
         }
@@ -22,7 +22,7 @@ impl SoftTimes {
     }
 
     /// When the soft purge with this place in the order came. None: too long ago.
-    pub(super) fn of(&self, order: Order) -> Option<Instant> {
+    pub(super) fn of(&self, order: PurgeOrder) -> Option<Instant> {
         // The log of all nodes may give a purge a second, later place.
         let known = self.0.iter().rev().find(|(noted, _)| *noted <= order);
         known.map(|(_, at)| *at)
@@ -39,9 +39,9 @@ mod tests {
     fn the_last_ones_are_known_and_older_ones_are_not() {
         let (mut times, start) = (SoftTimes::default(), Instant::now());
         let at = |n: usize| start + Duration::from_secs(n as u64);
-        (0..MOST + 2).for_each(|n| times.note(n as Order, at(n)));
+        (0..MOST + 2).for_each(|n| times.note(n as PurgeOrder, at(n)));
         assert_eq!(times.of(1), None);
         assert_eq!(times.of(2), Some(at(2)));
-        assert_eq!(times.of(MOST as Order + 9), Some(at(MOST + 1)));
+        assert_eq!(times.of(MOST as PurgeOrder + 9), Some(at(MOST + 1)));
     }
 }

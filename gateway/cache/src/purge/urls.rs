@@ -4,7 +4,7 @@ use crate::pattern::Pattern;
 
 /// URLs of one kind.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Urls {
+pub enum UrlSelector {
     /// Those that begin with this; without a scheme.
     Prefix(String),
     /// Those that match as a whole; without a scheme.
@@ -13,14 +13,14 @@ pub enum Urls {
 
 /// What part of an entry's URL a text is compared with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Anchor {
+pub(super) enum UrlAnchor {
     /// `host/path?query`.
     Host,
     /// `/path?query`, on every host.
     Path,
 }
 
-impl Anchor {
+impl UrlAnchor {
     pub(super) const ALL: [Self; 2] = [Self::Host, Self::Path];
 
     /// By how a prefix or the source of a pattern begins.
@@ -40,7 +40,7 @@ impl Anchor {
     }
 }
 
-impl Urls {
+impl UrlSelector {
     /// URLs that begin with `prefix`.
     pub fn beginning(prefix: &str) -> Self {
         Self::Prefix(strip_scheme(prefix).to_owned())
@@ -54,8 +54,8 @@ impl Urls {
     /// Whether `url` (`host/path?query`) is one of them.
     pub fn matches(&self, url: &str) -> bool {
         match self {
-            Self::Prefix(prefix) => Anchor::of(prefix).subject(url).starts_with(prefix),
-            Self::Pattern(pattern) => pattern.matches(Anchor::of(pattern.as_str()).subject(url)),
+            Self::Prefix(prefix) => UrlAnchor::of(prefix).subject(url).starts_with(prefix),
+            Self::Pattern(pattern) => pattern.matches(UrlAnchor::of(pattern.as_str()).subject(url)),
         }
     }
 

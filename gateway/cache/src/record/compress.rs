@@ -5,15 +5,15 @@
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
-use super::Record;
+use super::StoreRecord;
 use crate::hc1::Compression;
 
 /// Whether a record with `packed` bytes of msgpack may shrink enough.
-pub fn is_worth_trying(compression: &Compression, record: &Record, packed: usize) -> bool {
+pub fn is_worth_trying(compression: &Compression, record: &StoreRecord, packed: usize) -> bool {
     packed >= compression.min_bytes
         && match record {
-            Record::Entry(stored) => !is_compressed(&stored.headers),
-            Record::Varies(_) => true,
+            StoreRecord::Entry(stored) => !is_compressed(&stored.headers),
+            StoreRecord::Varies(_) => true,
         }
 }
 

@@ -9,19 +9,19 @@ use rmp_serde::decode::Error as Fault;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Corrupt, MAX_FIELDS};
+use super::{CorruptRecord, MAX_FIELDS};
 
 /// A whole number that is not negative.
 #[derive(Clone, Copy, Serialize)]
 #[serde(transparent)]
-pub struct Whole(pub u64);
+pub struct RecordInteger(pub u64);
 
 /// At most [`MAX_FIELDS`] things.
 #[derive(Serialize)]
 #[serde(transparent)]
-pub struct List<T>(pub Vec<T>);
+pub struct RecordList<T>(pub Vec<T>);
 
-impl<T> List<T> {
+impl<T> RecordList<T> {
     /// None if there are too many.
     pub fn of(items: impl Iterator<Item = T>) -> Option<Self> {
         let list: Vec<_> = items.take(MAX_FIELDS + 1).collect();
@@ -29,7 +29,7 @@ impl<T> List<T> {
     }
 }
 
-impl<'de> Deserialize<'de> for Whole {
+impl<'de> Deserialize<'de> for RecordInteger {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_u64(WholeVisitor)
     }
@@ -38,32 +38,32 @@ impl<'de> Deserialize<'de> for Whole {
 struct WholeVisitor;
 
 impl Visitor<'_> for WholeVisitor {
-    type Value = Whole;
+    type Value = RecordInteger;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a whole number")
     }
 
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Whole, E> {
-        Ok(Whole(number))
+    fn visit_u64<E: Error>(self, number: u64) -> Result<RecordInteger, E> {
+        Ok(RecordInteger(number))
     }
 
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Whole, E> {
+    fn visit_i64<E: Error>(self, number: i64) -> Result<RecordInteger, E> {
         let number = u64::try_from(number).map_err(|_| E::custom("a negative number"))?;
-        Ok(Whole(number))
+        Ok(RecordInteger(number))
     }
 
     /// JavaScript's numbers, as far as they are exact.
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Whole, E> {
+    fn visit_f64<E: Error>(self, number: f64) -> Result<RecordInteger, E> {
         const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
         match number.fract() == 0.0 && (0.0..EXACT).contains(&number) {
-            true => Ok(Whole(number as u64)),
+            true => Ok(RecordInteger(number as u64)),
             false => Err(E::custom("not a whole number")),
         }
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for RecordList<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_seq(ListVisitor(PhantomData))
     }
@@ -72,14 +72,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 struct ListVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
-    type Value = List<T>;
+    type Value = RecordList<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a list of at most {MAX_FIELDS}")
     }
 
     /// The declared length is not believed: room is made for what comes.
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List<T>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RecordList<T>, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             if list.len() == MAX_FIELDS {
@@ -87,35 +87,35 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
             }
             list.push(item);
         }
-        Ok(List(list))
+        Ok(RecordList(list))
     }
 }
 
 /// What a fault of the record's msgpack is called.
-pub fn of_record(fault: Fault) -> Corrupt {
+pub fn of_record(fault: Fault) -> CorruptRecord {
     match fault {
-        Fault::InvalidMarkerRead(_) | Fault::InvalidDataRead(_) => Corrupt::Truncated,
-        Fault::DepthLimitExceeded => Corrupt::TooDeep,
-        _ => Corrupt::Form,
+        Fault::InvalidMarkerRead(_) | Fault::InvalidDataRead(_) => CorruptRecord::Truncated,
+        Fault::DepthLimitExceeded => CorruptRecord::TooDeep,
+        _ => CorruptRecord::Form,
     }
 }
 
 /// What a fault of the envelope's msgpack is called.
-pub fn of_value(fault: ValueReadError) -> Corrupt {
+pub fn of_value(fault: ValueReadError) -> CorruptRecord {
     match fault {
         ValueReadError::InvalidMarkerRead(_) | ValueReadError::InvalidDataRead(_) => {
-            Corrupt::Truncated
+            CorruptRecord::Truncated
         }
-        ValueReadError::TypeMismatch(_) => Corrupt::Form,
+        ValueReadError::TypeMismatch(_) => CorruptRecord::Form,
     }
 }
 
 /// The same for a number.
-pub fn of_number(fault: NumValueReadError) -> Corrupt {
+pub fn of_number(fault: NumValueReadError) -> CorruptRecord {
     match fault {
         NumValueReadError::InvalidMarkerRead(_) | NumValueReadError::InvalidDataRead(_) => {
-            Corrupt::Truncated
+            CorruptRecord::Truncated
         }
-        NumValueReadError::TypeMismatch(_) | NumValueReadError::OutOfRange => Corrupt::Form,
+        NumValueReadError::TypeMismatch(_) | NumValueReadError::OutOfRange => CorruptRecord::Form,
     }
 }

@@ -8,14 +8,17 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::{Corrupt, Limits, Moment, Record, Seal, Stored, VERSION, expand, pack};
+use super::{
+    ClockReading, CorruptRecord, RecordLimits, ResponseRecord, Seal, StoreRecord, VERSION, expand,
+    pack,
+};
 use crate::hc1::TAG;
 use crate::http::date;
 use crate::key::{KeyId, describe};
 
 /// What is known of stored bytes.
 #[derive(Debug)]
-pub struct Inspection {
+pub struct RecordInspection {
     /// `HC1M`, `HC1G` or `HC1Z`.
     pub form: String,
     /// Bytes as stored, the tag included.
@@ -26,18 +29,22 @@ pub struct Inspection {
     pub key: Bytes,
     /// Whether the seal holds for that key.
     pub sealed: bool,
-    pub record: Record,
+    pub record: StoreRecord,
 }
 
 /// Reads `bytes` without a key to compare with.
 ///
 /// # Errors
 /// As [`super::decode`], but not for the seal and the key.
-pub fn inspect(bytes: &Bytes, limits: &Limits, seal: &Seal) -> Result<Inspection, Corrupt> {
+pub fn inspect(
+    bytes: &Bytes,
+    limits: &RecordLimits,
+    seal: &Seal,
+) -> Result<RecordInspection, CorruptRecord> {
     let packed = expand(bytes, limits)?;
     let envelope = pack::open(&packed)?;
     let key = envelope.record.slice_ref(pack::key(&envelope.record)?);
-    Ok(Inspection {
+    Ok(RecordInspection {
         form: bytes[..TAG].escape_ascii().to_string(),
         stored: bytes.len(),
         expanded: packed.len(),
@@ -47,20 +54,23 @@ pub fn inspect(bytes: &Bytes, limits: &Limits, seal: &Seal) -> Result<Inspection
     })
 }
 
-impl Inspection {
+impl RecordInspection {
     /// Why no gateway would take it, if it lay under the key that it names; none: one would.
-    pub fn refusal(&self) -> Option<Corrupt> {
-        let Record::Entry(stored) = &self.record else {
-            return (!self.sealed).then_some(Corrupt::Seal);
+    pub fn refusal(&self) -> Option<CorruptRecord> {
+        let StoreRecord::Entry(stored) = &self.record else {
+            return (!self.sealed).then_some(CorruptRecord::Seal);
         };
         match self.sealed {
-            true => stored.clone().seen_at(Moment::now(), stored.life).err(),
-            false => Some(Corrupt::Seal),
+            true => stored
+                .clone()
+                .seen_at(ClockReading::now(), stored.life)
+                .err(),
+            false => Some(CorruptRecord::Seal),
         }
     }
 }
 
-impl fmt::Display for Inspection {
+impl fmt::Display for RecordInspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -73,8 +83,8 @@ impl fmt::Display for Inspection {
         writeln!(f, "key       {}", KeyId::of(&self.key))?;
         writeln!(f, "  of      {}", describe(&self.key))?;
         match &self.record {
-            Record::Entry(stored) => entry(stored, f),
-            Record::Varies(lists) => lists.iter().try_for_each(|names| {
+            StoreRecord::Entry(stored) => entry(stored, f),
+            StoreRecord::Varies(lists) => lists.iter().try_for_each(|names| {
                 let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
                 writeln!(f, "varies    {}", names.join(", "))
             }),
@@ -85,7 +95,7 @@ impl fmt::Display for Inspection {
 /// The end of the year 9999, after which HTTP has no dates.
 const LATEST: Duration = Duration::from_secs(253_402_300_799);
 
-fn entry(stored: &Stored, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn entry(stored: &ResponseRecord, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "status    {}", stored.status)?;
     for (name, value) in &stored.headers {
         writeln!(f, "header    {name}: {}", value.as_bytes().escape_ascii())?;
@@ -97,11 +107,11 @@ fn entry(stored: &Stored, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         date::format(UNIX_EPOCH + stored.written.min(LATEST))
             .to_str()
             .unwrap_or_default(),
-        Seconds(stored.age),
-        Seconds(stored.life)
+        DisplaySeconds(stored.age),
+        DisplaySeconds(stored.life)
     )?;
     if let Some(uptime) = &stored.uptime {
-        let up = Seconds(uptime.at);
+        let up = DisplaySeconds(uptime.at);
         writeln!(
             f,
             "uptime    {up} since start {:014x} of its machine",
@@ -111,7 +121,7 @@ fn entry(stored: &Stored, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(
         f,
         "fresh     while its age is below {}",
-        Seconds(stored.lifetime)
+        DisplaySeconds(stored.lifetime)
     )?;
     windows(stored, f)?;
     writeln!(
@@ -132,22 +142,22 @@ fn entry(stored: &Stored, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     )
 }
 
-fn windows(stored: &Stored, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn windows(stored: &ResponseRecord, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if stored.must_revalidate {
         return writeln!(f, "stale     never served");
     }
     writeln!(
         f,
         "stale     served for {} while it is refreshed, for {} when that fails",
-        Seconds(stored.while_revalidate),
-        Seconds(stored.if_error)
+        DisplaySeconds(stored.while_revalidate),
+        DisplaySeconds(stored.if_error)
     )
 }
 
 /// `12.5 s`.
-struct Seconds(Duration);
+struct DisplaySeconds(Duration);
 
-impl fmt::Display for Seconds {
+impl fmt::Display for DisplaySeconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} s", self.0.as_secs_f64())
     }

@@ -17,25 +17,25 @@
 
 use std::time::Duration;
 
-use super::{Corrupt, Moment, Stored};
+use super::{ClockReading, CorruptRecord, ResponseRecord};
 
 /// How far the clock of the node that wrote a record may be ahead of the reader's.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
-impl Stored {
+impl ResponseRecord {
     /// As it is at `now`, by the clocks of the node that reads it, while the store would
     /// keep it for `left`.
     ///
     /// # Errors
     /// When its life is over, or it was written in the future.
-    pub fn seen_at(self, now: Moment, left: Duration) -> Result<Self, Corrupt> {
+    pub fn seen_at(self, now: ClockReading, left: Duration) -> Result<Self, CorruptRecord> {
         let by_uptime = match (&now.uptime, &self.uptime) {
             (Some(now), Some(then)) => now.since(then),
             _ => None,
         };
         let ahead = self.written.saturating_sub(now.wall);
         if by_uptime.is_none() && ahead > CLOCK_TOLERANCE {
-            return Err(Corrupt::Clock);
+            return Err(CorruptRecord::Clock);
         }
         let by_store = self.life.saturating_sub(left);
         let by_clock = now.wall.saturating_sub(self.written);
@@ -47,10 +47,10 @@ impl Stored {
     ///
     /// # Errors
     /// When its life is over.
-    pub fn grown(self, passed: Duration, now: Moment) -> Result<Self, Corrupt> {
+    pub fn grown(self, passed: Duration, now: ClockReading) -> Result<Self, CorruptRecord> {
         let life = self.life.saturating_sub(passed);
         if life.is_zero() {
-            return Err(Corrupt::Ended);
+            return Err(CorruptRecord::Ended);
         }
         Ok(Self {
             age: self.age.saturating_add(passed),
@@ -72,8 +72,8 @@ mod tests {
 
     const WRITTEN: Duration = Duration::from_secs(1_800_000_000);
 
-    fn stored(age: Duration, life: Duration) -> Stored {
-        Stored {
+    fn stored(age: Duration, life: Duration) -> ResponseRecord {
+        ResponseRecord {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: Default::default(),
@@ -102,8 +102,8 @@ mod tests {
     }
 
     /// On another machine.
-    fn elsewhere(wall: Duration) -> Moment {
-        Moment { wall, uptime: None }
+    fn elsewhere(wall: Duration) -> ClockReading {
+        ClockReading { wall, uptime: None }
     }
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
             (WRITTEN, passed),
             (WRITTEN + hour, hour),
         ] {
-            let now = Moment {
+            let now = ClockReading {
                 wall,
                 uptime: Some(at(passed)),
             };
@@ -126,12 +126,12 @@ mod tests {
             ..at(passed)
         };
         for uptime in [None, Some(another)] {
-            let now = Moment {
+            let now = ClockReading {
                 wall: WRITTEN - hour,
                 uptime,
             };
             let seen = stored(Duration::ZERO, LIFE).seen_at(now, LIFE);
-            assert_eq!(seen, Err(Corrupt::Clock));
+            assert_eq!(seen, Err(CorruptRecord::Clock));
         }
     }
 
@@ -146,7 +146,7 @@ mod tests {
         }
         for left in [LIFE, Duration::MAX] {
             let ended = stored(LIFE, LIFE).seen_at(elsewhere(WRITTEN + LIFE), left);
-            assert_eq!(ended, Err(Corrupt::Ended));
+            assert_eq!(ended, Err(CorruptRecord::Ended));
         }
     }
 
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!((seen.age, seen.life), (LIFE + passed, LIFE - passed));
         let now = now - Duration::from_millis(1);
         let ahead = stored(LIFE, LIFE).seen_at(elsewhere(now), LIFE - passed);
-        assert_eq!(ahead, Err(Corrupt::Clock));
+        assert_eq!(ahead, Err(CorruptRecord::Clock));
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 /// A moment on this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Moment {
+pub struct ClockReading {
     /// Since the Unix epoch, by the clock that people and NTP set.
     pub wall: Duration,
     /// None where the system does not tell.
@@ -26,21 +26,21 @@ pub struct Uptime {
 }
 
 /// What this start of the machine is called, and when this process first looked.
-struct Boot {
+struct MachineBoot {
     name: u64,
     first_look: Uptime,
     looked: Instant,
 }
 
-static BOOT: LazyLock<Option<Boot>> = LazyLock::new(Boot::read);
+static BOOT: LazyLock<Option<MachineBoot>> = LazyLock::new(MachineBoot::read);
 
-impl Moment {
+impl ClockReading {
     pub fn now() -> Self {
         // A clock from before 1970 is one that was never set.
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self {
             wall: wall.unwrap_or_default(),
-            uptime: BOOT.as_ref().map(Boot::now),
+            uptime: BOOT.as_ref().map(MachineBoot::now),
         }
     }
 }
@@ -56,7 +56,7 @@ impl Uptime {
     }
 }
 
-impl Boot {
+impl MachineBoot {
     /// proc(5): `boot_id` changes with every start, `uptime` goes on while the machine sleeps.
     fn read() -> Option<Self> {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn the_uptime_grows_and_that_of_another_start_is_no_witness() {
-        let first = Moment::now().uptime.unwrap();
-        let second = Moment::now().uptime.unwrap();
+        let first = ClockReading::now().uptime.unwrap();
+        let second = ClockReading::now().uptime.unwrap();
         assert!(second.since(&first).is_some());
         assert!(first.boot < 1 << 53);
         let other = Uptime {

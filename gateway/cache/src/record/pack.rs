@@ -30,18 +30,18 @@ use rmp_serde::config::{DefaultConfig, StructMapConfig};
 use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes as Bin;
 
-use super::form::{List, Whole, of_number, of_record, of_value};
+use super::form::{RecordInteger, RecordList, of_number, of_record, of_value};
 use super::seal::{SEAL, Seal};
-use super::{Corrupt, LONGEST, MAX_DEPTH, Record, Stored, Uptime, VERSION};
-use crate::entry::Marks;
+use super::{CorruptRecord, LONGEST, MAX_DEPTH, ResponseRecord, StoreRecord, Uptime, VERSION};
+use crate::entry::PurgeAttributes;
 use crate::hc1;
-use crate::key::Hash64;
+use crate::key::PurgeHash;
 
 /// What stands before the record: tag, array of three, version, seal, the record's length.
 const AHEAD: usize = hc1::TAG + 1 + 1 + 2 + SEAL + 5;
 
 /// A record as it came, its seal not yet compared.
-pub struct Envelope {
+pub struct SealedRecord {
     pub seal: Bytes,
     /// The record's msgpack.
     pub record: Bytes,
@@ -49,50 +49,50 @@ pub struct Envelope {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+enum PackedKind {
     Entry,
     Varies,
 }
 
 #[derive(Deserialize)]
-struct Head<'a> {
-    v: Whole,
-    kind: Kind,
+struct PackedHead<'a> {
+    v: RecordInteger,
+    kind: PackedKind,
     #[serde(borrow)]
     key: &'a Bin,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry<'a> {
-    v: Whole,
-    kind: Kind,
+struct PackedEntry<'a> {
+    v: RecordInteger,
+    kind: PackedKind,
     #[serde(borrow)]
     key: &'a Bin,
-    status: Whole,
+    status: RecordInteger,
     #[serde(borrow)]
-    headers: List<(&'a str, &'a Bin)>,
+    headers: RecordList<(&'a str, &'a Bin)>,
     #[serde(borrow)]
-    marks: Known<'a>,
-    born: Whole,
-    r#gen: Whole,
-    at: Whole,
+    marks: PackedAttributes<'a>,
+    born: RecordInteger,
+    r#gen: RecordInteger,
+    at: RecordInteger,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    up: Option<(Whole, Whole)>,
-    age: Whole,
-    life: Whole,
-    fresh: Whole,
-    swr: Whole,
-    sie: Whole,
+    up: Option<(RecordInteger, RecordInteger)>,
+    age: RecordInteger,
+    life: RecordInteger,
+    fresh: RecordInteger,
+    swr: RecordInteger,
+    sie: RecordInteger,
     must: bool,
     #[serde(borrow)]
     body: &'a Bin,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Known<'a> {
-    id: Whole,
-    identity: Whole,
-    route: Whole,
+struct PackedAttributes<'a> {
+    id: RecordInteger,
+    identity: RecordInteger,
+    route: RecordInteger,
     #[serde(borrow)]
     tags: &'a Bin,
     #[serde(borrow)]
@@ -101,23 +101,23 @@ struct Known<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Varies<'a> {
-    v: Whole,
-    kind: Kind,
+struct PackedVaryLists<'a> {
+    v: RecordInteger,
+    kind: PackedKind,
     #[serde(borrow)]
     key: &'a Bin,
     #[serde(borrow)]
-    varies: List<List<&'a str>>,
+    varies: RecordList<RecordList<&'a str>>,
 }
 
 /// Tag, envelope and record; none when a part is too large for msgpack or for a reader.
-pub fn pack(key: &[u8], record: &Record, seal: &Seal) -> Option<Vec<u8>> {
+pub fn pack(key: &[u8], record: &StoreRecord, seal: &Seal) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(AHEAD + key.len() + likely_size(record));
     out.resize(AHEAD, 0);
     let mut into = rmp_serde::Serializer::new(&mut out).with_struct_map();
     match record {
-        Record::Entry(stored) => pack_entry(key, stored, &mut into)?,
-        Record::Varies(lists) => pack_varies(key, lists, &mut into)?,
+        StoreRecord::Entry(stored) => pack_entry(key, stored, &mut into)?,
+        StoreRecord::Varies(lists) => pack_varies(key, lists, &mut into)?,
     }
     let (ahead, record) = out.split_at_mut(AHEAD);
     let length = u32::try_from(record.len()).ok()?;
@@ -141,35 +141,35 @@ fn envelope(seal: &[u8; SEAL], length: u32) -> [u8; AHEAD] {
     out
 }
 
-type Packer<'a> = rmp_serde::Serializer<&'a mut Vec<u8>, StructMapConfig<DefaultConfig>>;
+type RecordSerializer<'a> = rmp_serde::Serializer<&'a mut Vec<u8>, StructMapConfig<DefaultConfig>>;
 
-fn pack_entry(key: &[u8], stored: &Stored, into: &mut Packer<'_>) -> Option<()> {
+fn pack_entry(key: &[u8], stored: &ResponseRecord, into: &mut RecordSerializer<'_>) -> Option<()> {
     let (tags, groups) = (
         pack_hashes(&stored.marks.tags),
         pack_hashes(&stored.marks.groups),
     );
     let headers = stored.headers.iter();
     let headers = headers.map(|(name, value)| (name.as_str(), Bin::new(value.as_bytes())));
-    let entry = Entry {
-        v: Whole(VERSION),
-        kind: Kind::Entry,
+    let entry = PackedEntry {
+        v: RecordInteger(VERSION),
+        kind: PackedKind::Entry,
         key: Bin::new(key),
-        status: Whole(stored.status.as_u16().into()),
-        headers: List::of(headers)?,
-        marks: Known {
-            id: Whole(stored.marks.id),
-            identity: Whole(stored.marks.identity),
-            route: Whole(stored.marks.route),
+        status: RecordInteger(stored.status.as_u16().into()),
+        headers: RecordList::of(headers)?,
+        marks: PackedAttributes {
+            id: RecordInteger(stored.marks.id),
+            identity: RecordInteger(stored.marks.identity),
+            route: RecordInteger(stored.marks.route),
             tags: Bin::new(&tags),
             groups: Bin::new(&groups),
             url: &stored.marks.url,
         },
-        born: Whole(stored.born),
-        r#gen: Whole(stored.generation),
-        at: Whole(whole_millis(stored.written)),
+        born: RecordInteger(stored.born),
+        r#gen: RecordInteger(stored.generation),
+        at: RecordInteger(whole_millis(stored.written)),
         up: stored
             .uptime
-            .map(|up| (Whole(up.boot), Whole(whole_millis(up.at)))),
+            .map(|up| (RecordInteger(up.boot), RecordInteger(whole_millis(up.at)))),
         age: millis(stored.age.saturating_add(Duration::from_nanos(999_999))),
         life: millis(stored.life),
         fresh: millis(stored.lifetime),
@@ -181,42 +181,46 @@ fn pack_entry(key: &[u8], stored: &Stored, into: &mut Packer<'_>) -> Option<()> 
     entry.serialize(into).ok()
 }
 
-fn pack_hashes(hashes: &[Hash64]) -> Vec<u8> {
+fn pack_hashes(hashes: &[PurgeHash]) -> Vec<u8> {
     hashes.iter().flat_map(|hash| hash.to_be_bytes()).collect()
 }
 
-fn pack_varies(key: &[u8], lists: &[Vec<HeaderName>], into: &mut Packer<'_>) -> Option<()> {
+fn pack_varies(
+    key: &[u8],
+    lists: &[Vec<HeaderName>],
+    into: &mut RecordSerializer<'_>,
+) -> Option<()> {
     let varies: Option<Vec<_>> = lists.iter().map(|list| names(list)).collect();
-    let varies = Varies {
-        v: Whole(VERSION),
-        kind: Kind::Varies,
+    let varies = PackedVaryLists {
+        v: RecordInteger(VERSION),
+        kind: PackedKind::Varies,
         key: Bin::new(key),
-        varies: List::of(varies?.into_iter())?,
+        varies: RecordList::of(varies?.into_iter())?,
     };
     varies.serialize(into).ok()
 }
 
-fn names(list: &[HeaderName]) -> Option<List<&str>> {
-    List::of(list.iter().map(HeaderName::as_str))
+fn names(list: &[HeaderName]) -> Option<RecordList<&str>> {
+    RecordList::of(list.iter().map(HeaderName::as_str))
 }
 
 /// So that the buffer rarely moves; a guess too low costs a copy.
-fn likely_size(record: &Record) -> usize {
+fn likely_size(record: &StoreRecord) -> usize {
     const FIXED: usize = 256;
     match record {
-        Record::Entry(stored) => {
+        StoreRecord::Entry(stored) => {
             let headers = stored.headers.iter();
             let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + 8);
             let marks =
                 stored.marks.url.len() + 8 * (stored.marks.tags.len() + stored.marks.groups.len());
             FIXED + stored.body.len() + headers.sum::<usize>() + marks
         }
-        Record::Varies(lists) => FIXED + 24 * lists.iter().map(Vec::len).sum::<usize>(),
+        StoreRecord::Varies(lists) => FIXED + 24 * lists.iter().map(Vec::len).sum::<usize>(),
     }
 }
 
-fn millis(time: Duration) -> Whole {
-    Whole(whole_millis(time.min(LONGEST)))
+fn millis(time: Duration) -> RecordInteger {
+    RecordInteger(whole_millis(time.min(LONGEST)))
 }
 
 fn whole_millis(time: Duration) -> u64 {
@@ -224,58 +228,60 @@ fn whole_millis(time: Duration) -> u64 {
 }
 
 /// Takes the envelope apart.
-pub fn open(packed: &Bytes) -> Result<Envelope, Corrupt> {
+pub fn open(packed: &Bytes) -> Result<SealedRecord, CorruptRecord> {
     let mut rest: &[u8] = packed;
     let parts = rmp::decode::read_array_len(&mut rest).map_err(of_value)?;
     let version: u64 = rmp::decode::read_int(&mut rest).map_err(of_number)?;
     if version != VERSION {
-        return Err(Corrupt::Version);
+        return Err(CorruptRecord::Version);
     }
     let seal = binary(packed, &mut rest)?;
     let record = binary(packed, &mut rest)?;
     match parts == 3 && rest.is_empty() {
-        true => Ok(Envelope { seal, record }),
-        false => Err(Corrupt::Form),
+        true => Ok(SealedRecord { seal, record }),
+        false => Err(CorruptRecord::Form),
     }
 }
 
-fn binary(whole: &Bytes, rest: &mut &[u8]) -> Result<Bytes, Corrupt> {
+fn binary(whole: &Bytes, rest: &mut &[u8]) -> Result<Bytes, CorruptRecord> {
     let length = rmp::decode::read_bin_len(rest).map_err(of_value)? as usize;
-    let (value, after) = rest.split_at_checked(length).ok_or(Corrupt::Truncated)?;
+    let (value, after) = rest
+        .split_at_checked(length)
+        .ok_or(CorruptRecord::Truncated)?;
     *rest = after;
     Ok(whole.slice_ref(value))
 }
 
 /// The key that a record says it is for.
-pub fn key(record: &Bytes) -> Result<&[u8], Corrupt> {
-    Ok(read::<Head>(record)?.key)
+pub fn key(record: &Bytes) -> Result<&[u8], CorruptRecord> {
+    Ok(read::<PackedHead>(record)?.key)
 }
 
 /// The record itself.
-pub fn unpack(record: &Bytes) -> Result<Record, Corrupt> {
-    let head: Head = read(record)?;
+pub fn unpack(record: &Bytes) -> Result<StoreRecord, CorruptRecord> {
+    let head: PackedHead = read(record)?;
     if head.v.0 != VERSION {
-        return Err(Corrupt::Version);
+        return Err(CorruptRecord::Version);
     }
     match head.kind {
-        Kind::Entry => unpack_entry(record).map(Record::Entry),
-        Kind::Varies => unpack_varies(record).map(Record::Varies),
+        PackedKind::Entry => unpack_entry(record).map(StoreRecord::Entry),
+        PackedKind::Varies => unpack_varies(record).map(StoreRecord::Varies),
     }
 }
 
-fn read<'a, T: Deserialize<'a>>(record: &'a Bytes) -> Result<T, Corrupt> {
+fn read<'a, T: Deserialize<'a>>(record: &'a Bytes) -> Result<T, CorruptRecord> {
     let mut from = rmp_serde::Deserializer::from_read_ref(record);
     from.set_max_depth(MAX_DEPTH);
     T::deserialize(&mut from).map_err(of_record)
 }
 
-fn unpack_entry(record: &Bytes) -> Result<Stored, Corrupt> {
-    let entry: Entry = read(record)?;
+fn unpack_entry(record: &Bytes) -> Result<ResponseRecord, CorruptRecord> {
+    let entry: PackedEntry = read(record)?;
     let status = u16::try_from(entry.status.0).ok();
     let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-    let time = |ms: Whole| Duration::from_millis(ms.0).min(LONGEST);
-    Ok(Stored {
-        status: status.ok_or(Corrupt::Form)?,
+    let time = |ms: RecordInteger| Duration::from_millis(ms.0).min(LONGEST);
+    Ok(ResponseRecord {
+        status: status.ok_or(CorruptRecord::Form)?,
         headers: unpack_headers(record, &entry.headers.0)?,
         body: record.slice_ref(entry.body),
         marks: unpack_marks(&entry.marks)?,
@@ -295,18 +301,18 @@ fn unpack_entry(record: &Bytes) -> Result<Stored, Corrupt> {
     })
 }
 
-fn unpack_headers(record: &Bytes, pairs: &[(&str, &Bin)]) -> Result<HeaderMap, Corrupt> {
+fn unpack_headers(record: &Bytes, pairs: &[(&str, &Bin)]) -> Result<HeaderMap, CorruptRecord> {
     let mut headers = HeaderMap::with_capacity(pairs.len());
     for (name, value) in pairs {
-        let name: HeaderName = name.parse().map_err(|_| Corrupt::Form)?;
+        let name: HeaderName = name.parse().map_err(|_| CorruptRecord::Form)?;
         let value = HeaderValue::from_maybe_shared(record.slice_ref(value));
-        headers.append(name, value.map_err(|_| Corrupt::Form)?);
+        headers.append(name, value.map_err(|_| CorruptRecord::Form)?);
     }
     Ok(headers)
 }
 
-fn unpack_marks(known: &Known<'_>) -> Result<Marks, Corrupt> {
-    Ok(Marks {
+fn unpack_marks(known: &PackedAttributes<'_>) -> Result<PurgeAttributes, CorruptRecord> {
+    Ok(PurgeAttributes {
         id: known.id.0,
         identity: known.identity.0,
         route: known.route.0,
@@ -316,20 +322,20 @@ fn unpack_marks(known: &Known<'_>) -> Result<Marks, Corrupt> {
     })
 }
 
-fn unpack_hashes(packed: &[u8]) -> Result<Box<[Hash64]>, Corrupt> {
+fn unpack_hashes(packed: &[u8]) -> Result<Box<[PurgeHash]>, CorruptRecord> {
     let (hashes, odd) = packed.as_chunks::<8>();
     match odd.is_empty() {
         true => Ok(hashes
             .iter()
             .map(|hash| u64::from_be_bytes(*hash))
             .collect()),
-        false => Err(Corrupt::Form),
+        false => Err(CorruptRecord::Form),
     }
 }
 
-fn unpack_varies(record: &Bytes) -> Result<Vec<Vec<HeaderName>>, Corrupt> {
-    let varies: Varies = read(record)?;
-    let name = |name: &&str| name.parse().map_err(|_| Corrupt::Form);
-    let names = |list: &List<&str>| list.0.iter().map(name).collect();
+fn unpack_varies(record: &Bytes) -> Result<Vec<Vec<HeaderName>>, CorruptRecord> {
+    let varies: PackedVaryLists = read(record)?;
+    let name = |name: &&str| name.parse().map_err(|_| CorruptRecord::Form);
+    let names = |list: &RecordList<&str>| list.0.iter().map(name).collect();
     varies.varies.0.iter().map(names).collect()
 }

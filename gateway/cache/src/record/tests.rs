@@ -16,16 +16,16 @@ use super::*;
 
 const KEY: &[u8] = b"s\x04\0\0\0httpp\x02\0\0\0/a";
 
-fn stored(body: impl Into<Bytes>) -> Stored {
+fn stored(body: impl Into<Bytes>) -> ResponseRecord {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.append("x-note", HeaderValue::from_static("one"));
     headers.append("x-note", HeaderValue::from_bytes(b"two \xff").unwrap());
-    Stored {
+    ResponseRecord {
         status: StatusCode::OK,
         headers,
         body: body.into(),
-        marks: Marks {
+        marks: PurgeAttributes {
             id: 7,
             identity: u64::MAX,
             route: 1 << 40,
@@ -46,34 +46,34 @@ fn stored(body: impl Into<Bytes>) -> Stored {
     }
 }
 
-fn with_headers(body: impl Into<Bytes>, fields: &[(HeaderName, &str)]) -> Record {
+fn with_headers(body: impl Into<Bytes>, fields: &[(HeaderName, &str)]) -> StoreRecord {
     let mut stored = stored(body);
     for (name, value) in fields {
         stored.headers.insert(name, value.parse().unwrap());
     }
-    Record::Entry(stored)
+    StoreRecord::Entry(stored)
 }
 
-fn entry(body: impl Into<Bytes>) -> Record {
-    Record::Entry(stored(body))
+fn entry(body: impl Into<Bytes>) -> StoreRecord {
+    StoreRecord::Entry(stored(body))
 }
 
-fn options(compression: Option<Codec>) -> Options {
-    Options {
+fn options(compression: Option<EnvelopeCodec>) -> RecordOptions {
+    RecordOptions {
         compression: compression.map(|codec| Compression {
             codec,
             min_bytes: 0,
         }),
-        ..Options::default()
+        ..RecordOptions::default()
     }
 }
 
-fn written(record: &Record, compression: Option<Codec>) -> Bytes {
+fn written(record: &StoreRecord, compression: Option<EnvelopeCodec>) -> Bytes {
     encode(KEY, record, &options(compression)).unwrap()
 }
 
-fn read(bytes: &Bytes) -> Result<Record, Corrupt> {
-    decode(KEY, bytes, &Limits::default(), &Seal::public())
+fn read(bytes: &Bytes) -> Result<StoreRecord, CorruptRecord> {
+    decode(KEY, bytes, &RecordLimits::default(), &Seal::public())
 }
 
 fn text(bytes: usize) -> String {
@@ -96,9 +96,10 @@ fn noise(bytes: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(bytes).collect()
 }
 
-const FORMS: [Option<Codec>; 3] = [None, Some(Codec::GZIP), Some(Codec::ZSTD)];
+const FORMS: [Option<EnvelopeCodec>; 3] =
+    [None, Some(EnvelopeCodec::GZIP), Some(EnvelopeCodec::ZSTD)];
 
-pub(super) fn any_record() -> impl Strategy<Value = Record> {
+pub(super) fn any_record() -> impl Strategy<Value = StoreRecord> {
     let name = || "[a-z][a-z0-9-]{0,12}".prop_map(|name| name.parse::<HeaderName>().unwrap());
     let value = "[ -~\u{80}-\u{ff}]{0,40}"
         .prop_map(|value| HeaderValue::from_bytes(value.as_bytes()).unwrap());
@@ -106,7 +107,7 @@ pub(super) fn any_record() -> impl Strategy<Value = Record> {
         .prop_map(|fields| fields.into_iter().collect::<HeaderMap>());
     let hashes = || prop::collection::vec(any::<u64>(), 0..6).prop_map(Vec::into_boxed_slice);
     let marks = (any::<[u64; 3]>(), hashes(), hashes(), ".{0,40}").prop_map(
-        |([id, identity, route], tags, groups, url)| Marks {
+        |([id, identity, route], tags, groups, url)| PurgeAttributes {
             id,
             identity,
             route,
@@ -131,7 +132,7 @@ pub(super) fn any_record() -> impl Strategy<Value = Record> {
     );
     let entry =
         (headers, body, marks, times, rest).prop_map(|(headers, body, marks, times, rest)| {
-            Record::Entry(Stored {
+            StoreRecord::Entry(ResponseRecord {
                 status: StatusCode::from_u16(rest.0).unwrap(),
                 headers,
                 body: body.into(),
@@ -152,7 +153,7 @@ pub(super) fn any_record() -> impl Strategy<Value = Record> {
             })
         });
     let lists = prop::collection::vec(prop::collection::vec(name(), 0..6), 0..5);
-    prop_oneof![4 => entry, 1 => lists.prop_map(Record::Varies)]
+    prop_oneof![4 => entry, 1 => lists.prop_map(StoreRecord::Varies)]
 }
 
 proptest! {
@@ -160,7 +161,7 @@ proptest! {
     fn what_is_written_is_what_is_read(record in any_record(), key in prop::collection::vec(any::<u8>(), 0..80)) {
         for form in FORMS {
             let bytes = encode(&key, &record, &options(form)).unwrap();
-            let back = decode(&key, &bytes, &Limits::default(), &Seal::public());
+            let back = decode(&key, &bytes, &RecordLimits::default(), &Seal::public());
             prop_assert_eq!(back.as_ref(), Ok(&record));
         }
     }
@@ -179,13 +180,16 @@ fn the_four_first_bytes_name_the_form() {
 #[test]
 fn zstd_is_read_by_those_who_write_gzip() {
     let record = entry(text(4_000));
-    assert_eq!(read(&written(&record, Some(Codec::ZSTD))), Ok(record));
+    assert_eq!(
+        read(&written(&record, Some(EnvelopeCodec::ZSTD))),
+        Ok(record)
+    );
 }
 
 #[test]
 fn a_body_is_a_part_of_the_bytes_it_came_in() {
     let bytes = written(&entry(text(4_000)), None);
-    let Ok(Record::Entry(stored)) = read(&bytes) else {
+    let Ok(StoreRecord::Entry(stored)) = read(&bytes) else {
         panic!("it is an entry");
     };
     assert!(bytes.as_ptr_range().contains(&stored.body.as_ptr()));
@@ -193,7 +197,7 @@ fn a_body_is_a_part_of_the_bytes_it_came_in() {
 
 #[test]
 fn compression_begins_at_its_floor() {
-    let options = Options::default();
+    let options = RecordOptions::default();
     let tag = |bytes: usize| {
         encode(KEY, &entry(text(bytes)), &options)
             .unwrap()
@@ -205,7 +209,7 @@ fn compression_begins_at_its_floor() {
 
 #[test]
 fn compression_that_saves_less_than_15_percent_is_not_kept() {
-    for codec in [Codec::GZIP, Codec::ZSTD] {
+    for codec in [EnvelopeCodec::GZIP, EnvelopeCodec::ZSTD] {
         let mixed = |noisy: usize| [noise(noisy), vec![b'a'; 100_000 - noisy]].concat();
         let tag = |body: Vec<u8>| written(&entry(body), Some(codec)).slice(..4);
         assert_eq!(tag(mixed(86_000)), "HC1M", "{codec:?}");
@@ -216,7 +220,11 @@ fn compression_that_saves_less_than_15_percent_is_not_kept() {
 #[test]
 fn what_is_compressed_already_is_left_alone() {
     let tag = |fields: &[(HeaderName, &str)]| {
-        written(&with_headers(text(4_000), fields), Some(Codec::GZIP)).slice(..4)
+        written(
+            &with_headers(text(4_000), fields),
+            Some(EnvelopeCodec::GZIP),
+        )
+        .slice(..4)
     };
     for coding in ["gzip", "br", "identity, gzip"] {
         assert_eq!(tag(&[(CONTENT_ENCODING, coding)]), "HC1M", "{coding}");
@@ -242,7 +250,7 @@ fn what_is_compressed_already_is_left_alone() {
 fn a_record_is_never_fresher_than_its_response() {
     let mut stored = stored("");
     stored.age = Duration::from_micros(1_000_001);
-    let Ok(Record::Entry(back)) = read(&written(&Record::Entry(stored), None)) else {
+    let Ok(StoreRecord::Entry(back)) = read(&written(&StoreRecord::Entry(stored), None)) else {
         panic!("it is an entry");
     };
     assert_eq!(back.age, Duration::from_millis(1_001));
@@ -253,7 +261,7 @@ fn a_record_is_never_fresher_than_its_response() {
 fn no_time_is_longer_than_2_to_the_31_seconds() {
     let mut stored = stored("");
     stored.lifetime = Duration::MAX;
-    let Ok(Record::Entry(back)) = read(&written(&Record::Entry(stored), None)) else {
+    let Ok(StoreRecord::Entry(back)) = read(&written(&StoreRecord::Entry(stored), None)) else {
         panic!("it is an entry");
     };
     assert_eq!(back.lifetime, LONGEST);
@@ -261,12 +269,12 @@ fn no_time_is_longer_than_2_to_the_31_seconds() {
 
 #[test]
 fn what_no_reader_would_take_is_not_written() {
-    let small = Options {
-        limits: Limits {
+    let small = RecordOptions {
+        limits: RecordLimits {
             encoded: 2_000,
             expanded: 100_000,
         },
-        ..options(Some(Codec::GZIP))
+        ..options(Some(EnvelopeCodec::GZIP))
     };
     assert!(encode(KEY, &entry(text(50_000)), &options(None)).is_ok());
     assert_eq!(encode(KEY, &entry(noise(3_000)), &small), Err(TooLarge));
@@ -276,16 +284,22 @@ fn what_no_reader_would_take_is_not_written() {
             .map(|i| format!("x-{i}").parse().unwrap())
             .collect()
     };
-    let varies = |count| encode(KEY, &Record::Varies(vec![names(count)]), &options(None));
+    let varies = |count| {
+        encode(
+            KEY,
+            &StoreRecord::Varies(vec![names(count)]),
+            &options(None),
+        )
+    };
     assert_eq!(varies(MAX_FIELDS + 1), Err(TooLarge));
     assert!(varies(MAX_FIELDS).is_ok_and(|bytes| read(&bytes).is_ok()));
 }
 
 #[test]
 fn limits_leave_room_for_every_object_that_may_be_stored() {
-    assert_eq!(Limits::for_objects(8 << 20), Limits::default());
-    assert!(Limits::for_objects(100 << 20).encoded > 100 << 20);
-    assert_eq!(Limits::for_objects(usize::MAX).expanded, usize::MAX);
+    assert_eq!(RecordLimits::for_objects(8 << 20), RecordLimits::default());
+    assert!(RecordLimits::for_objects(100 << 20).encoded > 100 << 20);
+    assert_eq!(RecordLimits::for_objects(usize::MAX).expanded, usize::MAX);
 }
 
 #[test]
@@ -295,7 +309,7 @@ fn the_listing_is_the_one_of_the_recipe_and_takes_no_more_than_67_570_bytes() {
     let parsed: serde_json::Value = serde_json::from_str(&listing).unwrap();
     assert_eq!(parsed["players"].as_array().unwrap().len(), 1_500);
     let record = entry(listing);
-    let bytes = encode(KEY, &record, &Options::default()).unwrap();
+    let bytes = encode(KEY, &record, &RecordOptions::default()).unwrap();
     assert_eq!(&bytes[..4], b"HC1G");
     assert!(bytes.len() <= 67_570, "{} bytes", bytes.len());
     assert_eq!(read(&bytes), Ok(record));
@@ -303,8 +317,8 @@ fn the_listing_is_the_one_of_the_recipe_and_takes_no_more_than_67_570_bytes() {
 
 #[test]
 fn an_inspection_tells_what_the_record_holds() {
-    let bytes = written(&entry(text(4_000)), Some(Codec::GZIP));
-    let limits = Limits::default();
+    let bytes = written(&entry(text(4_000)), Some(EnvelopeCodec::GZIP));
+    let limits = RecordLimits::default();
     let told = inspect(&bytes, &limits, &Seal::public()).unwrap();
     assert!(told.sealed);
     for part in [

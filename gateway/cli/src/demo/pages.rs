@@ -10,7 +10,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::reply::{Asked, Validators, cacheable, html, json, set, text};
+use super::reply::{DemoRequest, Validators, cacheable, html, json, set, text};
 use lamina_http::body::Body;
 
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
@@ -26,7 +26,7 @@ static PIECE: [u8; MAX_PIECE as usize] = [b'.'; MAX_PIECE as usize];
 
 /// A page whose text tells when it was made, and by which request.
 pub(super) fn cached(
-    asked: &Asked,
+    asked: &DemoRequest,
     name: &str,
     (version, modified): (u64, SystemTime),
 ) -> Response<Body> {
@@ -50,7 +50,7 @@ pub(super) fn cached(
     page
 }
 
-pub(super) async fn slow(asked: &Asked) -> Response<Body> {
+pub(super) async fn slow(asked: &DemoRequest) -> Response<Body> {
     let delay = asked.number_in_query("ms").unwrap_or(800).min(MAX_DELAY_MS);
     sleep(Duration::from_millis(delay)).await;
     let page = text(
@@ -61,7 +61,7 @@ pub(super) async fn slow(asked: &Asked) -> Response<Body> {
 }
 
 /// The length is announced, so that a cut stream shows.
-pub(super) fn stream(asked: &Asked) -> Response<Body> {
+pub(super) fn stream(asked: &DemoRequest) -> Response<Body> {
     let bytes = asked
         .number_in_query("bytes")
         .unwrap_or(1 << 20)
@@ -97,7 +97,7 @@ fn paced(bytes: u64, length: Duration) -> Body {
     Body::boxed(StreamBody::new(pieces))
 }
 
-pub(super) fn flaky(asked: &Asked, attempt: u64) -> Response<Body> {
+pub(super) fn flaky(asked: &DemoRequest, attempt: u64) -> Response<Body> {
     let every = asked.number_in_query("every").unwrap_or(2).max(1);
     if attempt.is_multiple_of(every) {
         return text(
@@ -110,7 +110,7 @@ pub(super) fn flaky(asked: &Asked, attempt: u64) -> Response<Body> {
     page
 }
 
-pub(super) fn vary(asked: &Asked) -> Response<Body> {
+pub(super) fn vary(asked: &DemoRequest) -> Response<Body> {
     let language = asked.header(ACCEPT_LANGUAGE).unwrap_or("none");
     let greeting = match language.get(..2) {
         Some("de") => "Guten Tag",
@@ -128,7 +128,7 @@ pub(super) fn vary(asked: &Asked) -> Response<Body> {
 }
 
 /// A page with a `Cache-Control` that shows what a shared cache makes of it.
-pub(super) fn policy(asked: &Asked, policy: &str) -> Response<Body> {
+pub(super) fn policy(asked: &DemoRequest, policy: &str) -> Response<Body> {
     let mut page = text(
         StatusCode::OK,
         format!("{policy}, request number {}\n", asked.number),
@@ -137,7 +137,7 @@ pub(super) fn policy(asked: &Asked, policy: &str) -> Response<Body> {
     page
 }
 
-pub(super) fn cookie(asked: &Asked) -> Response<Body> {
+pub(super) fn cookie(asked: &DemoRequest) -> Response<Body> {
     let mut page = policy(asked, "max-age=30");
     set(
         &mut page,
@@ -172,7 +172,7 @@ fn api(value: serde_json::Value) -> Response<Body> {
     page
 }
 
-pub(super) fn search(asked: &Asked) -> Response<Body> {
+pub(super) fn search(asked: &DemoRequest) -> Response<Body> {
     let query = asked.head.uri.query().unwrap_or("");
     let number = asked.number;
     let mut page = text(
@@ -183,7 +183,7 @@ pub(super) fn search(asked: &Asked) -> Response<Body> {
     page
 }
 
-pub(super) fn echo(asked: &Asked) -> Response<Body> {
+pub(super) fn echo(asked: &DemoRequest) -> Response<Body> {
     let mut lines = format!(
         "{} {} {:?}\n",
         asked.head.method, asked.head.uri, asked.head.version

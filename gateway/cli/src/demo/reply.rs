@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use lamina_http::body::Body;
 
 /// A request as the pages see it.
-pub(super) struct Asked {
+pub(super) struct DemoRequest {
     /// How many requests this process has seen, with this one.
     pub(super) number: u64,
     pub(super) now: SystemTime,
@@ -25,7 +25,7 @@ pub(super) struct Validators {
     pub(super) modified: SystemTime,
 }
 
-impl Asked {
+impl DemoRequest {
     /// A parameter of the query that is a number.
     pub(super) fn number_in_query(&self, name: &str) -> Option<u64> {
         let pairs = self.head.uri.query()?.split('&');
@@ -42,7 +42,7 @@ impl Asked {
 impl Validators {
     /// Whether the client's copy is still right; If-None-Match decides alone if it is
     /// there (RFC 9110 §13.2.2).
-    fn unchanged(&self, asked: &Asked) -> bool {
+    fn unchanged(&self, asked: &DemoRequest) -> bool {
         if let Some(known) = asked.header(IF_NONE_MATCH) {
             let mut tags = known
                 .split(',')
@@ -93,7 +93,7 @@ pub(super) fn set(response: &mut Response<Body>, name: HeaderName, value: &str) 
 /// Makes a response cacheable, and a 304 if the client's copy is still right.
 pub(super) fn cacheable(
     mut response: Response<Body>,
-    asked: &Asked,
+    asked: &DemoRequest,
     policy: &str,
     validators: &Validators,
 ) -> Response<Body> {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use http::{Method, Request, Response, StatusCode};
 use parking_lot::Mutex;
 
-use super::reply::{Asked, text};
+use super::reply::{DemoRequest, text};
 use super::{pages, reply};
 use lamina_http::body::{Body, collect};
 
@@ -15,17 +15,17 @@ use lamina_http::body::{Body, collect};
 const BODY_LIMIT: usize = 1 << 20;
 
 /// One line of the table.
-struct Page {
+struct DemoPage {
     method: Method,
     /// `NAME` and `ID` stand for one segment.
     path: &'static str,
     shows: &'static str,
-    kind: Kind,
+    kind: DemoPageKind,
 }
 
 /// Which page it is.
 #[derive(Clone, Copy)]
-enum Kind {
+enum DemoPageKind {
     Index,
     Cached,
     Bump,
@@ -44,8 +44,13 @@ enum Kind {
     Echo,
 }
 
-const fn page(method: Method, path: &'static str, kind: Kind, shows: &'static str) -> Page {
-    Page {
+const fn page(
+    method: Method,
+    path: &'static str,
+    kind: DemoPageKind,
+    shows: &'static str,
+) -> DemoPage {
+    DemoPage {
         method,
         path,
         shows,
@@ -53,87 +58,97 @@ const fn page(method: Method, path: &'static str, kind: Kind, shows: &'static st
     }
 }
 
-const PAGES: &[Page] = &[
-    page(Method::GET, "/", Kind::Index, "this list"),
+const PAGES: &[DemoPage] = &[
+    page(Method::GET, "/", DemoPageKind::Index, "this list"),
     page(
         Method::GET,
         "/pages/NAME",
-        Kind::Cached,
+        DemoPageKind::Cached,
         "cacheable for 30 s, with ETag and tags",
     ),
     page(
         Method::POST,
         "/pages/NAME",
-        Kind::Bump,
+        DemoPageKind::Bump,
         "changes the page: a new version, 204",
     ),
-    page(Method::GET, "/slow", Kind::Slow, "cacheable, takes ?ms=800"),
+    page(
+        Method::GET,
+        "/slow",
+        DemoPageKind::Slow,
+        "cacheable, takes ?ms=800",
+    ),
     page(
         Method::GET,
         "/stream",
-        Kind::Stream,
+        DemoPageKind::Stream,
         "cacheable, ?bytes=1048576 over ?seconds=2",
     ),
-    page(Method::GET, "/fail", Kind::Fail, "always 503"),
+    page(Method::GET, "/fail", DemoPageKind::Fail, "always 503"),
     page(
         Method::GET,
         "/flaky",
-        Kind::Flaky,
+        DemoPageKind::Flaky,
         "cacheable for 1 s, every ?every=2 fails",
     ),
     page(
         Method::GET,
         "/vary",
-        Kind::Vary,
+        DemoPageKind::Vary,
         "cacheable, one variant an Accept-Language",
     ),
     page(
         Method::GET,
         "/private",
-        Kind::Private,
+        DemoPageKind::Private,
         "for one client only: never shared",
     ),
-    page(Method::GET, "/nostore", Kind::NoStore, "never stored"),
+    page(
+        Method::GET,
+        "/nostore",
+        DemoPageKind::NoStore,
+        "never stored",
+    ),
     page(
         Method::GET,
         "/cookie",
-        Kind::Cookie,
+        DemoPageKind::Cookie,
         "cacheable, but sets a cookie: not stored",
     ),
     page(
         Method::GET,
         "/missing",
-        Kind::Missing,
+        DemoPageKind::Missing,
         "404, cacheable for 10 s",
     ),
     page(
         Method::GET,
         "/api/user/ID",
-        Kind::User,
+        DemoPageKind::User,
         "JSON, takes 150 ms",
     ),
     page(
         Method::GET,
         "/api/orders/ID",
-        Kind::Orders,
+        DemoPageKind::Orders,
         "JSON, takes 150 ms",
     ),
     page(
         Method::GET,
         "/search",
-        Kind::Search,
+        DemoPageKind::Search,
         "the query as the origin saw it",
     ),
     page(
         Method::GET,
         "/echo",
-        Kind::Echo,
+        DemoPageKind::Echo,
         "the headers as the origin saw them",
     ),
 ];
 
 /// The site's memory: what makes caching visible.
-pub(super) struct Site {
+pub(super) struct DemoSite {
     requests: AtomicU64,
     flaky: AtomicU64,
     /// Version and time of the last change of each page that was changed.
@@ -144,7 +159,7 @@ pub(super) struct Site {
 /// Pages that keep their changes; further names stay at their first version.
 const MAX_VERSIONS: usize = 1_000;
 
-impl Default for Site {
+impl Default for DemoSite {
     fn default() -> Self {
         Self {
             requests: AtomicU64::new(0),
@@ -155,7 +170,7 @@ impl Default for Site {
     }
 }
 
-impl Site {
+impl DemoSite {
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
@@ -165,7 +180,7 @@ impl Site {
                 "the request body is too large or incomplete\n",
             );
         }
-        let asked = Asked {
+        let asked = DemoRequest {
             number: self.requests.fetch_add(1, Relaxed) + 1,
             now: SystemTime::now(),
             head,
@@ -179,24 +194,24 @@ impl Site {
         }
     }
 
-    async fn render(&self, kind: Kind, name: &str, asked: &Asked) -> Response<Body> {
+    async fn render(&self, kind: DemoPageKind, name: &str, asked: &DemoRequest) -> Response<Body> {
         match kind {
-            Kind::Index => reply::text(StatusCode::OK, index()),
-            Kind::Cached => pages::cached(asked, name, self.version(name)),
-            Kind::Bump => self.bump(name, asked.now),
-            Kind::Slow => pages::slow(asked).await,
-            Kind::Stream => pages::stream(asked),
-            Kind::Fail => text(StatusCode::SERVICE_UNAVAILABLE, "this page always fails\n"),
-            Kind::Flaky => pages::flaky(asked, self.flaky.fetch_add(1, Relaxed) + 1),
-            Kind::Vary => pages::vary(asked),
-            Kind::Private => pages::policy(asked, "private, max-age=60"),
-            Kind::NoStore => pages::policy(asked, "no-store"),
-            Kind::Cookie => pages::cookie(asked),
-            Kind::Missing => pages::missing(),
-            Kind::User => pages::user(name).await,
-            Kind::Orders => pages::orders(name).await,
-            Kind::Search => pages::search(asked),
-            Kind::Echo => pages::echo(asked),
+            DemoPageKind::Index => reply::text(StatusCode::OK, index()),
+            DemoPageKind::Cached => pages::cached(asked, name, self.version(name)),
+            DemoPageKind::Bump => self.bump(name, asked.now),
+            DemoPageKind::Slow => pages::slow(asked).await,
+            DemoPageKind::Stream => pages::stream(asked),
+            DemoPageKind::Fail => text(StatusCode::SERVICE_UNAVAILABLE, "this page always fails\n"),
+            DemoPageKind::Flaky => pages::flaky(asked, self.flaky.fetch_add(1, Relaxed) + 1),
+            DemoPageKind::Vary => pages::vary(asked),
+            DemoPageKind::Private => pages::policy(asked, "private, max-age=60"),
+            DemoPageKind::NoStore => pages::policy(asked, "no-store"),
+            DemoPageKind::Cookie => pages::cookie(asked),
+            DemoPageKind::Missing => pages::missing(),
+            DemoPageKind::User => pages::user(name).await,
+            DemoPageKind::Orders => pages::orders(name).await,
+            DemoPageKind::Search => pages::search(asked),
+            DemoPageKind::Echo => pages::echo(asked),
         }
     }
 
@@ -220,7 +235,7 @@ impl Site {
 }
 
 enum FoundPage<'a> {
-    Page(Kind, &'a str),
+    Page(DemoPageKind, &'a str),
     OtherMethod,
     Nothing,
 }

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use super::start;
 use lamina_edge::origin::Origins;
 use lamina_http::body::{Body, collect};
-use lamina_http::server::Running;
+use lamina_http::server::RunningListeners;
 
 struct Demo {
     origins: Origins,
-    _running: Running,
+    _running: RunningListeners,
 }
 
 impl Demo {

@@ -6,14 +6,14 @@
 
 use std::path::Path;
 
-use lamina_cache::config::L2;
-use lamina_cluster::bus::config::Bus;
+use lamina_cache::config::L2Config;
+use lamina_cluster::bus::config::BusConfig;
 use lamina_edge::config;
 
 /// Where keys stand in the file.
-pub(super) struct Places<'a>(&'a Path);
+pub(super) struct ConfigKeyPlaces<'a>(&'a Path);
 
-impl<'a> Places<'a> {
+impl<'a> ConfigKeyPlaces<'a> {
     pub(super) fn of(file: &'a Path) -> Self {
         Self(file)
     }
@@ -29,7 +29,7 @@ impl<'a> Places<'a> {
 
 /// What a failure is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum About {
+enum FailureSubject {
     Address,
     User,
     Certificates,
@@ -42,26 +42,26 @@ enum About {
 }
 
 /// Words of a failure in small letters, what it is about, and a question. The first that fits counts.
-const SIGNS: [(&[&str], About, &str); 13] = [
+const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
     (
         &["other properties"],
-        About::Exchange,
+        FailureSubject::Exchange,
         "do all nodes configure it alike?",
     ),
     (
         &["has a consumer", "exclusive"],
-        About::Queue,
+        FailureSubject::Queue,
         "is it another one on each node?",
     ),
     (
         &["payload size"],
-        About::Size,
+        FailureSubject::Size,
         "is that more than the server takes?",
     ),
-    (&["ensure_"], About::Stream, "who is to make it?"),
+    (&["ensure_"], FailureSubject::Stream, "who is to make it?"),
     (
         &["jetstream not enabled", "no responders"],
-        About::Mode,
+        FailureSubject::Mode,
         "does the server run JetStream?",
     ),
     (
@@ -72,42 +72,42 @@ const SIGNS: [(&[&str], About, &str); 13] = [
             "wrongpass",
             "noauth",
         ],
-        About::User,
+        FailureSubject::User,
         "are user and password right?",
     ),
     (
         &["vhost"],
-        About::Vhost,
+        FailureSubject::Vhost,
         "is it there, and may this user use it?",
     ),
     (
         &["noperm", "permission", "access_refused"],
-        About::User,
+        FailureSubject::User,
         "may this user do that?",
     ),
     (
         &["stream "],
-        About::Stream,
+        FailureSubject::Stream,
         "what does the server say about it?",
     ),
     (
         &["certificate", "tls"],
-        About::Certificates,
+        FailureSubject::Certificates,
         "does it vouch for the server, which speaks TLS there?",
     ),
     (
         &["refused", "not reachable"],
-        About::Address,
+        FailureSubject::Address,
         "is the server running?",
     ),
     (
         &["lookup", "resolve", "name or service"],
-        About::Address,
+        FailureSubject::Address,
         "is the host's name right?",
     ),
     (
         &["no answer", "timed out", "not connected yet"],
-        About::Address,
+        FailureSubject::Address,
         STANDS_STILL,
     ),
 ];
@@ -116,21 +116,21 @@ const STANDS_STILL: &str =
     "does the server stand still, or is something between that lets nothing through?";
 
 /// A failure of the bus, with where and what next.
-pub(super) fn of_bus(bus: &Bus, why: &str, places: &Places<'_>) -> String {
+pub(super) fn of_bus(bus: &BusConfig, why: &str, places: &ConfigKeyPlaces<'_>) -> String {
     let (about, question) = sign(why);
     let key = format!("bus.{}", key_of_bus(bus, about));
     told(why, &address(bus), question, &places.at(&key))
 }
 
 /// A failure of the store, with where and what next.
-pub(super) fn of_store(l2: &L2, why: &str, places: &Places<'_>) -> String {
+pub(super) fn of_store(l2: &L2Config, why: &str, places: &ConfigKeyPlaces<'_>) -> String {
     let (about, question) = sign(why);
     let Some(redis) = &l2.redis else {
         return format!("{why} ({})", places.at("cache.l2.disk.path"));
     };
     let key = match about {
-        About::User => "cache.l2.redis.username",
-        About::Certificates => "cache.l2.redis.ca_file",
+        FailureSubject::User => "cache.l2.redis.username",
+        FailureSubject::Certificates => "cache.l2.redis.ca_file",
         _ => "cache.l2.redis.url",
     };
     told(why, &redis.url, question, &places.at(key))
@@ -140,50 +140,51 @@ fn told(why: &str, address: &str, question: &str, place: &str) -> String {
     format!("{why}, at {address}: {question} ({place})")
 }
 
-fn sign(why: &str) -> (About, &'static str) {
+fn sign(why: &str) -> (FailureSubject, &'static str) {
     let why = why.to_lowercase();
     let found = SIGNS
         .iter()
         .find(|(words, ..)| words.iter().any(|word| why.contains(word)));
-    found.map_or((About::Address, "is it right?"), |(_, about, question)| {
-        (*about, question)
-    })
+    found.map_or(
+        (FailureSubject::Address, "is it right?"),
+        |(_, about, question)| (*about, question),
+    )
 }
 
 /// Where the broker is.
-pub(super) fn address(bus: &Bus) -> String {
+pub(super) fn address(bus: &BusConfig) -> String {
     let redis = bus.redis.iter().map(|redis| redis.url.clone());
     let nats = bus.nats.iter().map(|nats| nats.servers.join(","));
     let rabbitmq = bus.rabbitmq.iter().map(|rabbitmq| rabbitmq.url.clone());
     redis.chain(nats).chain(rabbitmq).collect()
 }
 
-fn key_of_bus(bus: &Bus, about: About) -> &'static str {
-    if about == About::Size {
+fn key_of_bus(bus: &BusConfig, about: FailureSubject) -> &'static str {
+    if about == FailureSubject::Size {
         return "broadcast_set_max_bytes";
     }
     if bus.redis.is_some() {
         return match about {
-            About::User => "redis.username",
-            About::Certificates => "redis.ca_file",
+            FailureSubject::User => "redis.username",
+            FailureSubject::Certificates => "redis.ca_file",
             _ => "redis.url",
         };
     }
     if bus.nats.is_some() {
         return match about {
-            About::User => "nats.username",
-            About::Certificates => "nats.ca_file",
-            About::Mode => "nats.mode",
-            About::Stream => "nats.jetstream.stream",
+            FailureSubject::User => "nats.username",
+            FailureSubject::Certificates => "nats.ca_file",
+            FailureSubject::Mode => "nats.mode",
+            FailureSubject::Stream => "nats.jetstream.stream",
             _ => "nats.servers",
         };
     }
     match about {
-        About::User => "rabbitmq.username",
-        About::Certificates => "rabbitmq.ca_file",
-        About::Vhost => "rabbitmq.vhost",
-        About::Exchange => "rabbitmq.exchange",
-        About::Queue => "rabbitmq.queue_name",
+        FailureSubject::User => "rabbitmq.username",
+        FailureSubject::Certificates => "rabbitmq.ca_file",
+        FailureSubject::Vhost => "rabbitmq.vhost",
+        FailureSubject::Exchange => "rabbitmq.exchange",
+        FailureSubject::Queue => "rabbitmq.queue_name",
         _ => "rabbitmq.url",
     }
 }
@@ -193,35 +194,38 @@ mod tests {
     use super::*;
     use lamina_cluster::bus::nats;
 
-    fn about(why: &str) -> About {
+    fn about(why: &str) -> FailureSubject {
         sign(why).0
     }
 
     #[test]
     fn the_words_of_servers_and_libraries_lead_to_a_key() {
-        assert_eq!(about("Connection refused (os error 111)"), About::Address);
+        assert_eq!(
+            about("Connection refused (os error 111)"),
+            FailureSubject::Address
+        );
         assert_eq!(
             about("the broker says ACCESS_REFUSED - Login was refused using PLAIN"),
-            About::User
+            FailureSubject::User
         );
         assert_eq!(
             about("WRONGPASS invalid username-password pair"),
-            About::User
+            FailureSubject::User
         );
         assert_eq!(
             about("authorization violation: nats: authorization violation"),
-            About::User
+            FailureSubject::User
         );
         assert_eq!(
             about("what is declared exists with other properties: PRECONDITION_FAILED"),
-            About::Exchange
+            FailureSubject::Exchange
         );
         assert_eq!(
             about("there is no stream S, and `ensure_stream` is off"),
-            About::Stream
+            FailureSubject::Stream
         );
-        assert_eq!(about("no answer while connecting"), About::Address);
-        assert_eq!(about("something new"), About::Address);
+        assert_eq!(about("no answer while connecting"), FailureSubject::Address);
+        assert_eq!(about("something new"), FailureSubject::Address);
     }
 
     #[test]
@@ -231,19 +235,19 @@ mod tests {
         let text =
             "version: 1\nbus:\n  source: a\n  nats:\n    servers: [\"nats://127.0.0.1:1\"]\n";
         std::fs::write(&file, text).unwrap();
-        let bus = Bus {
-            nats: Some(nats::config::Nats {
+        let bus = BusConfig {
+            nats: Some(nats::config::NatsConfig {
                 servers: vec!["nats://127.0.0.1:1".to_owned()],
-                ..nats::config::Nats::default()
+                ..nats::config::NatsConfig::default()
             }),
-            ..Bus::default()
+            ..BusConfig::default()
         };
-        let told = of_bus(&bus, "Connection refused", &Places::of(&file));
+        let told = of_bus(&bus, "Connection refused", &ConfigKeyPlaces::of(&file));
         assert_eq!(
             told,
             "Connection refused, at nats://127.0.0.1:1: is the server running? (bus.nats.servers, line 5)"
         );
-        let told = of_bus(&bus, "permission denied", &Places::of(&file));
+        let told = of_bus(&bus, "permission denied", &ConfigKeyPlaces::of(&file));
         assert!(
             told.ends_with("(bus.nats.username, which is not set)"),
             "{told}"

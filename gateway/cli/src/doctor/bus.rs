@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use super::advice::{self, Places};
-use super::ends::{Ends, NAMES};
-use super::{FindingLine, Section};
+use super::advice::{self, ConfigKeyPlaces};
+use super::ends::{BusProbe, NAMES};
+use super::{FindingLine, ReportSection};
 use lamina_cluster::bus;
-use lamina_cluster::bus::config::{Bus, Priming};
-use lamina_cluster::bus::event::{Event, MAX_BYTES, Malformed};
-use lamina_cluster::bus::nats::config::Mode;
+use lamina_cluster::bus::config::{BusConfig, Priming};
+use lamina_cluster::bus::event::{BusEvent, EventFormatError, MAX_BYTES};
+use lamina_cluster::bus::nats::config::NatsMode;
 use lamina_cluster::bus::seal::SealKeys;
-use lamina_cluster::bus::trial::{Seen, Trial};
-use lamina_edge::app::StartError;
+use lamina_cluster::bus::trial::{BrokerFinding, BusTrial};
+use lamina_edge::app::GatewayStartError;
 use lamina_edge::app::seal_keys;
-use lamina_edge::config::Config;
+use lamina_edge::config::GatewayConfig;
 
 /// Round trips one by one.
 const ROUNDS: usize = 50;
@@ -33,11 +33,14 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// To take away what was made.
 const CLEAR: Duration = Duration::from_secs(10);
 
-pub(super) async fn examine(config: &Config, places: &Places<'_>) -> Result<Section, StartError> {
+pub(super) async fn examine(
+    config: &GatewayConfig,
+    places: &ConfigKeyPlaces<'_>,
+) -> Result<ReportSection, GatewayStartError> {
     let (name, bus) = ("event bus", config.bus.as_ref());
     let transport = bus.map(bus::open).transpose()?.flatten();
     let (Some(bus), Some(transport)) = (bus, transport) else {
-        return Ok(Section {
+        return Ok(ReportSection {
             name,
             what: "none".to_owned(),
             lines: Vec::new(),
@@ -48,28 +51,28 @@ pub(super) async fn examine(config: &Config, places: &Places<'_>) -> Result<Sect
     if let Err((name, why)) = look(bus, seal_keys(config), places, &mut lines).await? {
         lines.push(FindingLine::failed(name, advice::of_bus(bus, &why, places)));
     }
-    Ok(Section { name, what, lines })
+    Ok(ReportSection { name, what, lines })
 }
 
 /// What was tried, and why it failed.
-type Failed = (&'static str, String);
+type FailedBusCheck = (&'static str, String);
 
 async fn look(
-    bus: &Bus,
+    bus: &BusConfig,
     seal: Option<SealKeys>,
-    places: &Places<'_>,
+    places: &ConfigKeyPlaces<'_>,
     lines: &mut Vec<FindingLine>,
-) -> Result<Result<(), Failed>, bus::OpenError> {
+) -> Result<Result<(), FailedBusCheck>, bus::BusOpenError> {
     let began = Instant::now();
     let mark = format!("{:08x}", RandomState::new().hash_one(0) as u32);
     let late = || Err(format!("no answer within {CONNECT:?}"));
-    let prepared = timeout(CONNECT, Trial::prepare(bus, &mark)).await;
+    let prepared = timeout(CONNECT, BusTrial::prepare(bus, &mark)).await;
     let (trial, seen) = match prepared.unwrap_or_else(|_| late()) {
         Ok(prepared) => prepared,
         Err(why) => return Ok(Err(("connect", why))),
     };
     lines.extend(seen.into_iter().map(|seen| line_of(seen, places)));
-    let Some(mut ends) = Ends::open(&trial, seal)? else {
+    let Some(mut ends) = BusProbe::open(&trial, seal)? else {
         return Ok(Ok(()));
     };
     let tried = trips(&mut ends, bus, began, lines).await;
@@ -84,7 +87,7 @@ async fn look(
     ))
 }
 
-fn line_of(seen: Seen, places: &Places<'_>) -> FindingLine {
+fn line_of(seen: BrokerFinding, places: &ConfigKeyPlaces<'_>) -> FindingLine {
     match seen.fault {
         None => FindingLine::fine(seen.what, seen.says),
         Some(key) => {
@@ -95,11 +98,11 @@ fn line_of(seen: Seen, places: &Places<'_>) -> FindingLine {
 }
 
 async fn trips(
-    ends: &mut Ends,
-    bus: &Bus,
+    ends: &mut BusProbe,
+    bus: &BusConfig,
     began: Instant,
     lines: &mut Vec<FindingLine>,
-) -> Result<(), Failed> {
+) -> Result<(), FailedBusCheck> {
     let limit = bus.publish_timeout.0;
     let in_step = |name| move |why| (name, why);
     ends.up(CONNECT).await.map_err(in_step("connect"))?;
@@ -133,7 +136,7 @@ async fn trips(
 }
 
 /// Many at once: whether all come, once, and in the order in which they were published.
-async fn order(ends: &mut Ends, limit: Duration) -> Result<FindingLine, String> {
+async fn order(ends: &mut BusProbe, limit: Duration) -> Result<FindingLine, String> {
     let burst = ends.events(BURST);
     ends.publish(&burst, limit).await?;
     let lost = ends.hear_all().await.len();
@@ -173,9 +176,13 @@ fn is_in_order(came: &[u64]) -> bool {
 
 /// The largest event that nodes tell, a value, and what all refuse. That one is not sent:
 /// every gateway would warn of it.
-async fn size(ends: &mut Ends, bus: &Bus, limit: Duration) -> Result<Vec<FindingLine>, String> {
+async fn size(
+    ends: &mut BusProbe,
+    bus: &BusConfig,
+    limit: Duration,
+) -> Result<Vec<FindingLine>, String> {
     let over = ends.event_of(MAX_BYTES + 1);
-    let refused = Event::decode(&over) == Err(Malformed::TooLarge);
+    let refused = BusEvent::decode(&over) == Err(EventFormatError::TooLarge);
     // Its number is not waited for.
     ends.forget_last();
     let mut lines = vec![match refused {
@@ -201,13 +208,13 @@ async fn size(ends: &mut Ends, bus: &Bus, limit: Duration) -> Result<Vec<Finding
     Ok(lines)
 }
 
-fn is_jetstream(bus: &Bus) -> bool {
+fn is_jetstream(bus: &BusConfig) -> bool {
     let nats = bus.nats.as_ref();
-    nats.is_some_and(|nats| nats.mode == Mode::Jetstream)
+    nats.is_some_and(|nats| nats.mode == NatsMode::Jetstream)
 }
 
 /// Whether what is published while the listener is away comes when it is back.
-async fn kept(ends: &mut Ends, limit: Duration) -> Result<FindingLine, String> {
+async fn kept(ends: &mut BusProbe, limit: Duration) -> Result<FindingLine, String> {
     ends.cut_listener().await?;
     let events = ends.events(KEPT);
     ends.publish(&events, limit).await?;

@@ -1,8 +1,8 @@
 //! What a crash of the store's server may undo, in one sentence.
 
 use super::FindingLine;
-use lamina_base::units::Duration;
-use lamina_cache::l2::store::{Durability, Flush, Persistence, SnapshotRule, StoreError};
+use lamina_base::units::ConfigDuration;
+use lamina_cache::l2::store::{Durability, FsyncPolicy, Persistence, SnapshotRule, StoreError};
 
 /// How to bound what a crash undoes.
 const REMEDY: &str = "set appendonly yes and appendfsync everysec to bound it to the last second";
@@ -36,17 +36,17 @@ pub(super) fn lines(said: Result<Durability, StoreError>, failover: Failover) ->
 fn of_crash(persistence: &Persistence) -> FindingLine {
     let name = "crash";
     match persistence {
-        Persistence::Appended(Flush::BeforeTheAnswer) => FindingLine::fine(
+        Persistence::Appended(FsyncPolicy::BeforeTheAnswer) => FindingLine::fine(
             name,
             "undoes nothing: Redis has each change on its disk before it answers (appendfsync \
              always)"
                 .to_owned(),
         ),
-        Persistence::Appended(Flush::EachSecond) => FindingLine::fine(
+        Persistence::Appended(FsyncPolicy::EachSecond) => FindingLine::fine(
             name,
             "may undo the last second of purges and stored pages (appendfsync everysec)".to_owned(),
         ),
-        Persistence::Appended(Flush::ByTheKernel) => FindingLine::warned(
+        Persistence::Appended(FsyncPolicy::ByTheKernel) => FindingLine::warned(
             name,
             format!(
                 "a crash of Redis's machine may undo the purges and stored pages that the kernel \
@@ -71,7 +71,7 @@ fn of_snapshots(rules: &[SnapshotRule]) -> String {
     let after_one = rules.iter().filter(|rule| rule.changes <= 1);
     let fewest = rules.iter().map(|rule| rule.changes).min().unwrap_or(0);
     let undone = match after_one.map(|rule| rule.after).min() {
-        Some(span) => format!("up to {} of purges and stored pages", Duration(span)),
+        Some(span) => format!("up to {} of purges and stored pages", ConfigDuration(span)),
         None => format!(
             "the last {} purges and stored pages, however old they are",
             fewest.saturating_sub(1)

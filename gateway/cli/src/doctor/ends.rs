@@ -9,12 +9,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::AGAIN;
-use super::voice::{self, Voice};
-use lamina_cluster::bus::OpenError;
-use lamina_cluster::bus::event::Shape;
+use super::voice::{self, ProbeEventWriter};
+use lamina_cluster::bus::BusOpenError;
+use lamina_cluster::bus::event::EventShape;
 use lamina_cluster::bus::seal::SealKeys;
-use lamina_cluster::bus::transport::{Mail, PublishError, Transport, Word, Words};
-use lamina_cluster::bus::trial::Trial;
+use lamina_cluster::bus::transport::{
+    BusTransport, PublishError, TransportEvent, TransportEventReceiver, TransportEventSender,
+};
+use lamina_cluster::bus::trial::BusTrial;
 
 /// The names of the ends.
 pub(super) const NAMES: [&str; 2] = ["speaker", "listener"];
@@ -22,44 +24,47 @@ pub(super) const NAMES: [&str; 2] = ["speaker", "listener"];
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Both ends.
-pub(super) struct Ends {
-    speaker: Arc<dyn Transport>,
-    listener: Arc<dyn Transport>,
-    words: Words,
-    voice: Voice,
+pub(super) struct BusProbe {
+    speaker: Arc<dyn BusTransport>,
+    listener: Arc<dyn BusTransport>,
+    words: TransportEventReceiver,
+    voice: ProbeEventWriter,
     /// What was heard of ours, in its order.
     pub(super) came: Vec<u64>,
-    _deaf: Deaf,
+    _deaf: DiscardTask,
 }
 
 /// Takes in what comes to the speaker, which nobody reads.
-struct Deaf(JoinHandle<()>);
+struct DiscardTask(JoinHandle<()>);
 
-impl Drop for Deaf {
+impl Drop for DiscardTask {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Ends {
+impl BusProbe {
     /// Begins to connect. None: there is no transport.
-    pub(super) fn open(trial: &Trial, seal: Option<SealKeys>) -> Result<Option<Self>, OpenError> {
+    pub(super) fn open(
+        trial: &BusTrial,
+        seal: Option<SealKeys>,
+    ) -> Result<Option<Self>, BusOpenError> {
         let [speaker, listener] = NAMES.map(|name| trial.open(name));
         let (Some(speaker), Some(listener)) = (speaker?, listener?) else {
             return Ok(None);
         };
-        let (mail, mut unread) = Mail::new();
+        let (mail, mut unread) = TransportEventSender::new();
         speaker.run(mail);
         let deaf = tokio::spawn(async move { while take(unread.recv().await).is_some() {} });
-        let (mail, words) = Mail::new();
+        let (mail, words) = TransportEventSender::new();
         listener.run(mail);
         Ok(Some(Self {
             speaker,
             listener,
             words,
-            voice: Voice::new(seal),
+            voice: ProbeEventWriter::new(seal),
             came: Vec::new(),
-            _deaf: Deaf(deaf),
+            _deaf: DiscardTask(deaf),
         }))
     }
 
@@ -85,7 +90,7 @@ impl Ends {
 
     /// So many events with the next numbers.
     pub(super) fn events(&mut self, count: usize) -> Vec<Bytes> {
-        let inert = (0..count).map(|_| Shape::inert());
+        let inert = (0..count).map(|_| EventShape::inert());
         inert.map(|shape| self.voice.say(shape)).collect()
     }
 
@@ -209,12 +214,12 @@ impl Ends {
     async fn next(&mut self) -> Result<ListenerEvent, String> {
         match take(self.words.recv().await) {
             None => Err("the transport is gone".to_owned()),
-            Some(Word::Down(_)) => Ok(ListenerEvent::Down),
-            Some(Word::Message(delivery)) => {
+            Some(TransportEvent::Down(_)) => Ok(ListenerEvent::Down),
+            Some(TransportEvent::Message(delivery)) => {
                 self.came.extend(self.voice.number(&delivery.bytes));
                 Ok(ListenerEvent::Other)
             }
-            Some(Word::Up { .. } | Word::Lost(_)) => Ok(ListenerEvent::Other),
+            Some(TransportEvent::Up { .. } | TransportEvent::Lost(_)) => Ok(ListenerEvent::Other),
         }
     }
 }
@@ -226,13 +231,13 @@ enum ListenerEvent {
 }
 
 /// Says of a message that it was applied, so that it's not delivered again.
-fn take(word: Option<Word>) -> Option<Word> {
+fn take(word: Option<TransportEvent>) -> Option<TransportEvent> {
     match word? {
-        Word::Message(mut delivery) => {
+        TransportEvent::Message(mut delivery) => {
             if let Some(receipt) = delivery.receipt.take() {
                 receipt.done();
             }
-            Some(Word::Message(delivery))
+            Some(TransportEvent::Message(delivery))
         }
         other => Some(other),
     }

@@ -5,16 +5,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::advice::{self, Places};
+use super::advice::{self, ConfigKeyPlaces};
 use super::crash::{self, Failover};
-use super::{AGAIN, FindingLine, Section};
-use lamina_cache::config::L2;
+use super::{AGAIN, FindingLine, ReportSection};
+use lamina_cache::config::L2Config;
 use lamina_cache::l2::EVICTS;
-use lamina_cache::l2::redis::config::Redis;
-use lamina_cache::l2::store::{Acquired, Lease, LogPlace, Purge, Put, Store, StoreError, StoreKey};
+use lamina_cache::l2::redis::config::RedisTierConfig;
+use lamina_cache::l2::store::{
+    Lease, LeaseAcquisition, LogPlace, LoggedPurge, Store, StoreError, StoreKey, StorePut,
+};
 use lamina_cache::purge::number_of;
-use lamina_edge::app::{StartError, open_store};
-use lamina_edge::config::Config;
+use lamina_edge::app::{GatewayStartError, open_store};
+use lamina_edge::config::GatewayConfig;
 
 /// How often each trip is made.
 const ROUNDS: usize = 20;
@@ -23,7 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long to wait for the first answer: a store connects behind its callers.
 const CONNECT: Duration = Duration::from_secs(5);
 
-pub(super) async fn examine(config: &Config, places: &Places<'_>) -> Result<Section, StartError> {
+pub(super) async fn examine(
+    config: &GatewayConfig,
+    places: &ConfigKeyPlaces<'_>,
+) -> Result<ReportSection, GatewayStartError> {
     let l2 = &config.cache.l2;
     let lines = match open_store(config) {
         Ok(Some(store)) => trips(&store, l2, places).await,
@@ -35,14 +40,14 @@ pub(super) async fn examine(config: &Config, places: &Places<'_>) -> Result<Sect
             vec![FindingLine::failed("open", format!("{error} ({at})"))]
         }
     };
-    Ok(Section {
+    Ok(ReportSection {
         name: "second tier",
         what: name(l2),
         lines,
     })
 }
 
-fn name(l2: &L2) -> String {
+fn name(l2: &L2Config) -> String {
     match (&l2.redis, &l2.disk) {
         (Some(redis), _) => redis.url.clone(),
         (None, Some(disk)) => format!("disk {}", disk.path.display()),
@@ -50,7 +55,11 @@ fn name(l2: &L2) -> String {
     }
 }
 
-async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<FindingLine> {
+async fn trips(
+    store: &Arc<dyn Store>,
+    l2: &L2Config,
+    places: &ConfigKeyPlaces<'_>,
+) -> Vec<FindingLine> {
     let (read, write) = (l2.read_timeout.0, l2.write_timeout.0);
     let began = Instant::now();
     let name = format!("lamina doctor {:?} {}", began, std::process::id());
@@ -60,7 +69,7 @@ async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Find
         return vec![FindingLine::failed("connect", why)];
     }
     let (append, place) = append(store, write).await;
-    let put = || Put {
+    let put = || StorePut {
         key,
         record: Bytes::from_static(&[0; 1_024]),
         life: Duration::from_secs(60),
@@ -92,10 +101,10 @@ async fn trips(store: &Arc<dyn Store>, l2: &L2, places: &Places<'_>) -> Vec<Find
 }
 
 /// What a crash of the store's server may undo; nothing of a store without one.
-async fn crash(store: &Arc<dyn Store>, l2: &L2) -> Vec<FindingLine> {
+async fn crash(store: &Arc<dyn Store>, l2: &L2Config) -> Vec<FindingLine> {
     let said = tokio::time::timeout(PATIENCE, store.durability()).await;
     let said = said.unwrap_or(Err(StoreError::Timeout)).transpose();
-    let is_group = |redis: &Redis| {
+    let is_group = |redis: &RedisTierConfig| {
         ["-sentinel://", "-cluster://"]
             .iter()
             .any(|word| redis.url.contains(word))
@@ -117,7 +126,7 @@ async fn eviction(store: &Arc<dyn Store>) -> Option<FindingLine> {
 
 /// Appends a purge of a key that nobody has; with its place in the log.
 async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (FindingLine, LogPlace) {
-    let ours = Purge {
+    let ours = LoggedPurge {
         selector: "key:0000000000000000".to_owned(),
         soft: false,
     };
@@ -152,8 +161,8 @@ pub(crate) async fn connected(store: &Arc<dyn Store>, key: &StoreKey) -> Result<
 async fn lease(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
     let lease = Lease::of(*key);
     match store.acquire(&lease, PATIENCE).await? {
-        Acquired::Owned => store.release(&lease).await.map(drop),
-        Acquired::Busy => Ok(()),
+        LeaseAcquisition::Owned => store.release(&lease).await.map(drop),
+        LeaseAcquisition::Busy => Ok(()),
     }
 }
 

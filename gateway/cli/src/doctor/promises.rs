@@ -8,20 +8,20 @@ mod bus;
 mod l2;
 mod outage;
 
-use lamina_base::units::Duration;
-use lamina_edge::config::Config;
-use lamina_edge::proxy::config::Switch;
+use lamina_base::units::ConfigDuration;
+use lamina_edge::config::GatewayConfig;
+use lamina_edge::proxy::config::OnOffSwitch;
 
 /// What decides between sentences.
-struct Case<'a> {
-    config: &'a Config,
+struct PromiseConditions<'a> {
+    config: &'a GatewayConfig,
     /// Whether nodes follow a purge log that they share.
     has_log: bool,
 }
 
 /// The sentences, in the order in which they are of interest.
-pub(super) fn of(config: &Config) -> Vec<String> {
-    let case = Case {
+pub(super) fn of(config: &GatewayConfig) -> Vec<String> {
+    let case = PromiseConditions {
         config,
         has_log: config.cache.l2.redis.is_some(),
     };
@@ -36,18 +36,18 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     all
 }
 
-fn alone(case: &Case<'_>) -> Option<String> {
+fn alone(case: &PromiseConditions<'_>) -> Option<String> {
     // With a log it has been said.
     let alone = !case.has_log;
     alone.then(|| "there is no bus: purges reach this node alone".to_owned())
 }
 
 /// How old what is served may be while nothing is heard.
-fn staleness(case: &Case<'_>) -> String {
+fn staleness(case: &PromiseConditions<'_>) -> String {
     let defaults = case.config.defaults.max_staleness;
     let routes = &case.config.routes;
-    let routes = routes.iter().filter(|route| route.cache == Switch::On);
-    let bounds: Vec<(&str, Option<Duration>)> = routes
+    let routes = routes.iter().filter(|route| route.cache == OnOffSwitch::On);
+    let bounds: Vec<(&str, Option<ConfigDuration>)> = routes
         .map(|route| (route.name.as_str(), route.policy.max_staleness.or(defaults)))
         .collect();
     let unbounded: Vec<&str> = bounds

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use lamina_cluster::bus::event::{Event, Message, Ours, Shape};
+use lamina_cluster::bus::event::{BusEvent, EventShape, Message, NodePayload};
 use lamina_cluster::bus::outbox::{new_boot, new_id};
 use lamina_cluster::bus::seal::SealKeys;
 
@@ -21,14 +21,14 @@ const NAME: &str = "lamina-doctor";
 const KEY: usize = 1_024;
 
 /// Numbers what it says.
-pub(super) struct Voice {
+pub(super) struct ProbeEventWriter {
     boot: u64,
     /// The last number.
     pub(super) said: u64,
     seal: Option<SealKeys>,
 }
 
-impl Voice {
+impl ProbeEventWriter {
     pub(super) fn new(seal: Option<SealKeys>) -> Self {
         Self {
             boot: new_boot(),
@@ -38,7 +38,7 @@ impl Voice {
     }
 
     /// The next event, as bytes.
-    pub(super) fn say(&mut self, shape: Shape) -> Bytes {
+    pub(super) fn say(&mut self, shape: EventShape) -> Bytes {
         let event = self.event(shape);
         match &self.seal {
             Some(keys) => event.encode_sealed(keys),
@@ -46,17 +46,17 @@ impl Voice {
         }
     }
 
-    fn event(&mut self, shape: Shape) -> Event {
+    fn event(&mut self, shape: EventShape) -> BusEvent {
         self.said += 1;
         let (boot, number) = (self.boot, self.said);
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Event {
+        BusEvent {
             id: new_id(),
             source: NAME.to_owned(),
             namespace: Some(NAME.to_owned()),
             ts: since.map_or(0, |since| since.as_millis() as u64),
             shape,
-            ours: Some(Ours {
+            ours: Some(NodePayload {
                 boot,
                 purges: 0,
                 sequence: number,
@@ -70,7 +70,7 @@ impl Voice {
 
     /// The number of an event of ours.
     pub(super) fn number(&self, bytes: &Bytes) -> Option<u64> {
-        let ours = Event::decode(bytes).ok()?.ours?;
+        let ours = BusEvent::decode(bytes).ok()?.ours?;
         match ours.message {
             Message::Applied { order, .. } if ours.boot == self.boot => Some(order),
             _ => None,
@@ -79,14 +79,14 @@ impl Voice {
 }
 
 /// A shape of about this size, which no compression makes smaller, of keys that nobody has.
-pub(super) fn keys(bytes: usize) -> Shape {
+pub(super) fn keys(bytes: usize) -> EventShape {
     let random = RandomState::new();
     let key = |n: usize| -> String {
         let words = (0..KEY / 16).map(|word| format!("{:016x}", random.hash_one((n, word))));
         // As the inert shape's.
         format!("lamina:{}", words.collect::<String>())
     };
-    Shape::Del {
+    EventShape::Del {
         keys: (0..bytes.div_ceil(KEY)).map(key).collect(),
     }
 }

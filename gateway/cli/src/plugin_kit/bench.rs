@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::cases::{Asked, Case, Cases};
-use super::opened::{self, Opened, Way};
-use super::run::{Call, Prepared, Upstreams, upstreams};
+use super::cases::{CaseFile, CaseRequest, PluginTestCase};
+use super::opened::{self, InspectedPlugin, PluginCallMode};
+use super::run::{HookInvocation, PreparedInvocation, StubUpstreams, upstreams};
 use super::test::{open, told};
 use lamina_plugin_host::config::Isolation;
 use lamina_plugin_host::{Hook, Plugin};
@@ -25,14 +25,14 @@ const HELD: usize = 16;
 const WAYS: [&str; 3] = ["fresh", "reused", "remembered"];
 
 /// What calls cost. Its `Display` is a table.
-pub struct Table {
-    rows: Vec<Row>,
+pub struct CallCostTable {
+    rows: Vec<CallCostRow>,
     /// Bytes of linear memory of one instance, and of it those in use.
     linear: usize,
     resident: Option<usize>,
 }
 
-struct Row {
+struct CallCostRow {
     hook: Hook,
     /// Microseconds a call, by [`WAYS`].
     micros: [Option<f64>; 3],
@@ -47,13 +47,13 @@ pub async fn bench(
     cases: Option<&Path>,
     config: Option<Value>,
     seconds: f64,
-) -> Result<Table, String> {
-    let cases = cases.map(Cases::read).transpose()?;
+) -> Result<CallCostTable, String> {
+    let cases = cases.map(CaseFile::read).transpose()?;
     let opened = open(file).await?;
     let config = config.or_else(|| cases.as_ref()?.config.clone());
     let config = config.unwrap_or_else(opened::no_config);
     let cases = cases.map_or_else(Vec::new, |cases| cases.cases);
-    let answers = Upstreams::default();
+    let answers = StubUpstreams::default();
     // A case's own `config` is left out: all calls are of one plugin.
     answers.answer(&cases.iter().flat_map(|case| case.fetch.clone()).collect());
     let granted = upstreams(cases.iter().flat_map(|case| case.fetch.keys()));
@@ -81,9 +81,9 @@ pub async fn bench(
                     Some(measured.map_err(|why| format!("{}: `{hook}`: {why}", file.display()))?);
             }
         }
-        rows.push(Row { hook, micros });
+        rows.push(CallCostRow { hook, micros });
     }
-    Ok(Table {
+    Ok(CallCostTable {
         rows,
         linear,
         resident,
@@ -91,11 +91,11 @@ pub async fn bench(
 }
 
 fn configs(
-    opened: &Opened,
+    opened: &InspectedPlugin,
     config: &Value,
     granted: &[String],
-) -> BTreeMap<String, lamina_plugin_host::config::Plugin> {
-    let way = |name: &str| Way {
+) -> BTreeMap<String, lamina_plugin_host::config::PluginConfig> {
+    let way = |name: &str| PluginCallMode {
         isolation: match name {
             "fresh" => Isolation::PerRequest,
             _ => Isolation::Reuse,
@@ -107,12 +107,12 @@ fn configs(
 }
 
 /// The calls of one hook: those of the cases, or one that is made up.
-fn calls(cases: &[Case], hook: Hook) -> Result<Vec<Prepared>, String> {
+fn calls(cases: &[PluginTestCase], hook: Hook) -> Result<Vec<PreparedInvocation>, String> {
     let of_hook = cases.iter().filter(|case| Hook::from(case.hook) == hook);
     let mut calls = Vec::new();
     for case in of_hook {
         let (request, response) = (&case.request, case.response.as_ref());
-        let call = Call {
+        let call = HookInvocation {
             hook,
             request,
             response,
@@ -124,7 +124,7 @@ fn calls(cases: &[Case], hook: Hook) -> Result<Vec<Prepared>, String> {
         let (request, answer) = made_up();
         let response = Some(&answer);
         calls.push(
-            Call {
+            HookInvocation {
                 hook,
                 request: &request,
                 response,
@@ -135,7 +135,7 @@ fn calls(cases: &[Case], hook: Hook) -> Result<Vec<Prepared>, String> {
     Ok(calls)
 }
 
-fn made_up() -> (Asked, super::cases::Answered) {
+fn made_up() -> (CaseRequest, super::cases::CaseResponse) {
     let request = json!({
         "url": "http://shop.example/search?q=tea&page=2&utm_source=letter",
         "headers": {
@@ -155,7 +155,11 @@ fn made_up() -> (Asked, super::cases::Answered) {
 }
 
 /// Microseconds a call, over `each` at least one round of the calls.
-async fn measure(plugin: &Arc<Plugin>, calls: &[Prepared], each: Duration) -> Result<f64, String> {
+async fn measure(
+    plugin: &Arc<Plugin>,
+    calls: &[PreparedInvocation],
+    each: Duration,
+) -> Result<f64, String> {
     let round = async || -> Result<(), String> {
         for call in calls {
             call.call(plugin).await.map_err(|error| error.to_string())?;
@@ -192,10 +196,10 @@ fn resident() -> Option<usize> {
     Some(kib << 10)
 }
 
-impl Table {
+impl CallCostTable {
     /// For programs.
     pub fn json(&self) -> Value {
-        let row = |row: &Row| {
+        let row = |row: &CallCostRow| {
             let columns = WAYS.iter().zip(row.micros);
             let columns = columns.map(|(way, micros)| (format!("{way}_us"), json!(micros)));
             (row.hook.to_string(), Value::Object(columns.collect()))
@@ -207,7 +211,7 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for CallCostTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use super::language::Language;
+use super::language::TemplateLanguage;
 
 /// Where cargo puts what it builds.
 const CARGO_OUT: &str = "target/wasm32-unknown-unknown/release";
@@ -21,7 +21,7 @@ const CARGO_OUT: &str = "target/wasm32-unknown-unknown/release";
 /// In words: no project, a tool that is missing or fails, nothing that came of it.
 pub fn build(folder: &Path) -> Result<PathBuf, String> {
     let shown = folder.display();
-    let language = Language::of(folder).ok_or_else(|| {
+    let language = TemplateLanguage::of(folder).ok_or_else(|| {
         format!(
             "{shown}: no project that is known; expected Cargo.toml, package.json, *.py with \
              requirements.txt, *.zig or *.c. `lamina plugin new --lang rust NAME` writes one"
@@ -51,12 +51,15 @@ pub fn build(folder: &Path) -> Result<PathBuf, String> {
     ship(folder)
 }
 
-fn commands(folder: &Path, language: Language) -> Result<Vec<&'static [&'static str]>, String> {
+fn commands(
+    folder: &Path,
+    language: TemplateLanguage,
+) -> Result<Vec<&'static [&'static str]>, String> {
     if folder.join("build.sh").is_file() {
         return Ok(vec![&["sh", "build.sh"]]);
     }
     match language {
-        Language::Rust => Ok(vec![&[
+        TemplateLanguage::Rust => Ok(vec![&[
             "cargo",
             "build",
             "--release",
@@ -65,11 +68,11 @@ fn commands(folder: &Path, language: Language) -> Result<Vec<&'static [&'static 
             "--target-dir",
             "target",
         ]]),
-        Language::Js => Ok(vec![
+        TemplateLanguage::Js => Ok(vec![
             &["npm", "install", "--no-audit", "--no-fund"],
             &["npm", "run", "build"],
         ]),
-        Language::Python | Language::C | Language::Zig => Err(format!(
+        TemplateLanguage::Python | TemplateLanguage::C | TemplateLanguage::Zig => Err(format!(
             "{}: no build.sh, which says how it is built; `lamina plugin new --lang {} NAME` writes one to begin from",
             folder.display(),
             language.folder()

@@ -27,28 +27,28 @@ const SOMEWHERE: &str = "http://localhost";
 /// A file of cases.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Cases {
+pub(super) struct CaseFile {
     /// Of all cases that have none of their own.
     #[serde(default)]
     pub(super) config: Option<Value>,
-    pub(super) cases: Vec<Case>,
+    pub(super) cases: Vec<PluginTestCase>,
 }
 
 /// A call, and what it should come to.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Case {
+pub(super) struct PluginTestCase {
     pub(super) name: String,
     pub(super) hook: HookName,
     #[serde(default)]
     pub(super) config: Option<Value>,
-    pub(super) request: Asked,
+    pub(super) request: CaseRequest,
     /// What the hook `response` looks at.
     #[serde(default)]
-    pub(super) response: Option<Answered>,
+    pub(super) response: Option<CaseResponse>,
     /// What upstreams answer, by `UPSTREAM /path`.
     #[serde(default)]
-    pub(super) fetch: BTreeMap<String, Fetched>,
+    pub(super) fetch: BTreeMap<String, CaseFetchAnswer>,
     pub(super) expect: Value,
 }
 
@@ -65,13 +65,13 @@ pub(super) enum HookName {
 /// A request.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct CaseRequest {
     #[serde(default = "get")]
     pub(super) method: String,
     /// Absolute; a path alone is one on `localhost`.
     pub(super) url: String,
     #[serde(default)]
-    pub(super) headers: Lines,
+    pub(super) headers: CaseHeaders,
     #[serde(default)]
     pub(super) body: String,
     /// The client's address.
@@ -82,31 +82,31 @@ pub(super) struct Asked {
 /// A response, without its body: the hook `response` does not get that.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Answered {
+pub(super) struct CaseResponse {
     #[serde(default = "ok")]
     pub(super) status: u16,
     #[serde(default)]
-    pub(super) headers: Lines,
+    pub(super) headers: CaseHeaders,
 }
 
 /// What came of a fetch: an answer, or the `error` in its place.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Fetched {
+pub(super) struct CaseFetchAnswer {
     #[serde(default = "ok")]
     pub(super) status: u16,
     #[serde(default)]
-    pub(super) headers: Lines,
+    pub(super) headers: CaseHeaders,
     #[serde(default)]
     pub(super) body: String,
     #[serde(default)]
-    pub(super) error: Option<Fault>,
+    pub(super) error: Option<CaseFetchFault>,
 }
 
 /// Why an upstream has no answer, by its name in the contract.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Fault {
+pub(super) enum CaseFetchFault {
     Timeout,
     TooLarge,
     Unavailable,
@@ -115,33 +115,33 @@ pub(super) enum Fault {
 /// Headers by name; a list is several lines of one name.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Lines(BTreeMap<String, OneOrMore>);
+pub(super) struct CaseHeaders(BTreeMap<String, OneOrMore>);
 
 #[derive(Clone, Deserialize)]
 #[serde(untagged)]
 enum OneOrMore {
-    One(Scalar),
-    More(Vec<Scalar>),
+    One(CaseHeaderValue),
+    More(Vec<CaseHeaderValue>),
 }
 
 /// `max-age: 60` is a text to HTTP, whatever it is to YAML.
 #[derive(Clone, Deserialize)]
 #[serde(untagged)]
-enum Scalar {
+enum CaseHeaderValue {
     Text(String),
     Number(i64),
     Truth(bool),
 }
 
 /// A request, made ready.
-pub(super) struct Ready {
+pub(super) struct PreparedCaseRequest {
     pub(super) parts: Parts,
     pub(super) scheme: String,
     /// In lower case, without a default port.
     pub(super) host: String,
 }
 
-impl Cases {
+impl CaseFile {
     /// Reads a file; errors are in words, with the place.
     pub(super) fn read(file: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(file).map_err(|error| {
@@ -184,19 +184,19 @@ impl From<HookName> for Hook {
     }
 }
 
-impl From<Fault> for FetchError {
-    fn from(fault: Fault) -> Self {
+impl From<CaseFetchFault> for FetchError {
+    fn from(fault: CaseFetchFault) -> Self {
         match fault {
-            Fault::Timeout => Self::Timeout,
-            Fault::TooLarge => Self::TooLarge,
-            Fault::Unavailable => Self::Unavailable("as the case says".to_owned()),
+            CaseFetchFault::Timeout => Self::Timeout,
+            CaseFetchFault::TooLarge => Self::TooLarge,
+            CaseFetchFault::Unavailable => Self::Unavailable("as the case says".to_owned()),
         }
     }
 }
 
-impl Asked {
+impl CaseRequest {
     /// The request as the gateway would have it.
-    pub(super) fn ready(&self) -> Result<Ready, String> {
+    pub(super) fn ready(&self) -> Result<PreparedCaseRequest, String> {
         let url = match self.url.starts_with('/') {
             true => format!("{SOMEWHERE}{}", self.url),
             false => self.url.clone(),
@@ -216,7 +216,7 @@ impl Asked {
         let request = request.body(()).map_err(|e| format!("`request`: {e}"))?;
         let (mut parts, ()) = request.into_parts();
         parts.headers = self.headers.map()?;
-        Ok(Ready {
+        Ok(PreparedCaseRequest {
             parts,
             scheme,
             host,
@@ -224,7 +224,7 @@ impl Asked {
     }
 }
 
-impl Lines {
+impl CaseHeaders {
     /// As HTTP has them.
     pub(super) fn map(&self) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
@@ -246,7 +246,7 @@ impl Lines {
     }
 }
 
-impl Scalar {
+impl CaseHeaderValue {
     fn text(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
@@ -268,7 +268,7 @@ fn ok() -> u16 {
 mod tests {
     use super::*;
 
-    fn asked(yaml: &str) -> Asked {
+    fn asked(yaml: &str) -> CaseRequest {
         serde_yaml::from_str(yaml).unwrap()
     }
 

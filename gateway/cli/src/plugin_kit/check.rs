@@ -9,8 +9,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::opened::{self, Opened, UPSTREAM, Way};
-use lamina_plugin_host::{Anatomy, CONTRACT, Cause, Hook, Manifest, Wants};
+use super::opened::{self, InspectedPlugin, PluginCallMode, UPSTREAM};
+use lamina_plugin_host::{CONTRACT, ComponentSummary, Hook, Manifest, PluginFault, RequiredGrants};
 
 /// Exports, and imports, that have a line each: the report has forty at most.
 const MAX_NAMES: usize = 6;
@@ -20,21 +20,21 @@ const MAX_LINES: usize = 10;
 const MAX_WIDTH: usize = 240;
 
 /// What was found. Its `Display` is for people, and fits a screen of forty lines.
-pub struct Report {
+pub struct PluginCheckReport {
     file: String,
     config: Value,
     /// Missing where the file is no component.
-    anatomy: Option<Anatomy>,
-    outcome: Result<Accepted, Cause>,
+    anatomy: Option<ComponentSummary>,
+    outcome: Result<AcceptedPlugin, PluginFault>,
 }
 
-struct Accepted {
+struct AcceptedPlugin {
     manifest: Manifest,
     hooks: Vec<Hook>,
 }
 
 /// Looks at a file and starts it with this `config`.
-pub async fn check(file: &Path, config: Option<Value>) -> Report {
+pub async fn check(file: &Path, config: Option<Value>) -> PluginCheckReport {
     let config = config.unwrap_or_else(opened::no_config);
     let (anatomy, outcome) = match opened::open(file).await {
         Err(cause) => (None, Err(cause)),
@@ -43,7 +43,7 @@ pub async fn check(file: &Path, config: Option<Value>) -> Report {
             (Some(opened.anatomy), outcome)
         }
     };
-    Report {
+    PluginCheckReport {
         file: file.display().to_string(),
         config,
         anatomy,
@@ -51,26 +51,26 @@ pub async fn check(file: &Path, config: Option<Value>) -> Report {
     }
 }
 
-async fn accept(opened: &Opened, config: &Value) -> Result<Accepted, Cause> {
-    let yaml = opened.yaml(config, &[], &Way::default());
+async fn accept(opened: &InspectedPlugin, config: &Value) -> Result<AcceptedPlugin, PluginFault> {
+    let yaml = opened.yaml(config, &[], &PluginCallMode::default());
     let configs = BTreeMap::from([("plugin".to_owned(), yaml)]);
     let plugins = opened::start(configs, opened::nowhere()).await?;
     let plugin = plugins.get("plugin").expect("it was just loaded");
     let hooks = Hook::ALL.into_iter().filter(|hook| plugin.has(*hook));
-    Ok(Accepted {
+    Ok(AcceptedPlugin {
         manifest: plugin.manifest(),
         hooks: hooks.collect(),
     })
 }
 
-impl Report {
+impl PluginCheckReport {
     /// Whether a gateway would take it.
     pub fn is_accepted(&self) -> bool {
         self.outcome.is_ok()
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for PluginCheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.file)?;
         if let Some(anatomy) = &self.anatomy {
@@ -97,7 +97,7 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, says: impl fmt::Display) -> fmt:
     writeln!(f, "  {name:10}{says}")
 }
 
-fn write_anatomy(f: &mut fmt::Formatter<'_>, anatomy: &Anatomy) -> fmt::Result {
+fn write_anatomy(f: &mut fmt::Formatter<'_>, anatomy: &ComponentSummary) -> fmt::Result {
     let form = match anatomy.is_component {
         true => "a component",
         false => "a core module, which the gateway makes a component",
@@ -135,7 +135,7 @@ fn write_names(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt:
 }
 
 /// A reason, as far as it fits the screen.
-fn reason(cause: &Cause) -> String {
+fn reason(cause: &PluginFault) -> String {
     let text = cause.to_string();
     let mut lines: Vec<_> = text.lines().take(MAX_LINES).map(told).collect();
     let more = text.lines().count() - lines.len();
@@ -153,8 +153,8 @@ fn told(text: &str) -> String {
     }
 }
 
-fn write_manifest(f: &mut fmt::Formatter<'_>, accepted: &Accepted) -> fmt::Result {
-    let Accepted { manifest, hooks } = accepted;
+fn write_manifest(f: &mut fmt::Formatter<'_>, accepted: &AcceptedPlugin) -> fmt::Result {
+    let AcceptedPlugin { manifest, hooks } = accepted;
     line(
         f,
         "name",
@@ -173,8 +173,8 @@ fn write_manifest(f: &mut fmt::Formatter<'_>, accepted: &Accepted) -> fmt::Resul
     }
 }
 
-impl Report {
-    fn write_yaml(&self, f: &mut fmt::Formatter<'_>, accepted: &Accepted) -> fmt::Result {
+impl PluginCheckReport {
+    fn write_yaml(&self, f: &mut fmt::Formatter<'_>, accepted: &AcceptedPlugin) -> fmt::Result {
         let name = &accepted.manifest.name;
         writeln!(f, "plugins:\n  {name}:\n    file: {}", self.file)?;
         if self.config.as_object().is_some_and(|map| !map.is_empty()) {
@@ -207,7 +207,7 @@ impl Report {
     }
 }
 
-fn write_wants(f: &mut fmt::Formatter<'_>, wants: &Wants) -> fmt::Result {
+fn write_wants(f: &mut fmt::Formatter<'_>, wants: &RequiredGrants) -> fmt::Result {
     if wants.fetch {
         writeln!(
             f,
@@ -231,39 +231,39 @@ fn write_wants(f: &mut fmt::Formatter<'_>, wants: &Wants) -> fmt::Result {
 }
 
 /// What an author can do about a refusal.
-pub(super) fn advice(cause: &Cause) -> Option<&'static str> {
+pub(super) fn advice(cause: &PluginFault) -> Option<&'static str> {
     Some(match cause {
-        Cause::Unreadable { .. } => {
+        PluginFault::Unreadable { .. } => {
             "`lamina plugin build` writes NAME.wasm into the project; name that file"
         }
-        Cause::NotWasm => {
+        PluginFault::NotWasm => {
             "name the built .wasm file, not its source; `lamina plugin build` makes it"
         }
-        Cause::NotAComponent(why) if why.contains("wasi_snapshot_preview1") => {
+        PluginFault::NotAComponent(why) if why.contains("wasi_snapshot_preview1") => {
             "build without WASI preview 1: for Rust --target wasm32-unknown-unknown, for C --target=wasm32 -nostdlib"
         }
-        Cause::NotAComponent(_) => {
+        PluginFault::NotAComponent(_) => {
             "build it against plugin-sdk/wit; `lamina plugin new --lang rust NAME` writes a project that does"
         }
-        Cause::UnknownImport(_) => {
+        PluginFault::UnknownImport(_) => {
             "take out what needs that import, or use one of those that exist"
         }
-        Cause::UnknownVersion(_) => {
+        PluginFault::UnknownVersion(_) => {
             "build it anew against plugin-sdk/wit of this version of Lamina"
         }
-        Cause::MissingExport(_) => {
+        PluginFault::MissingExport(_) => {
             "export it: `manifest`, and one or more of `key`, `load`, `on-request`, `on-response`; what a \
              core module exports is said by the component type that is linked into it, as \
              plugin-sdk/c/key_plugin_component_type.s"
         }
-        Cause::Config(_) => {
+        PluginFault::Config(_) => {
             "give it the configuration that it asks for: --config '{\"…\": …}' or --config @file"
         }
-        Cause::Describe(_) | Cause::Start(_) => {
+        PluginFault::Describe(_) | PluginFault::Start(_) => {
             "its log lines above may say why; plugins in Rust, JavaScript and Python log what they trap by"
         }
-        Cause::Manifest(_) => "change what its `describe` returns",
-        Cause::WrongType { .. } => "build it against plugin-sdk/wit, unchanged",
+        PluginFault::Manifest(_) => "change what its `describe` returns",
+        PluginFault::WrongType { .. } => "build it against plugin-sdk/wit, unchanged",
         _ => return None,
     })
 }

@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{FirstHook, Language, bench, build, check, config, new, replay, test};
+use super::{FirstHook, TemplateLanguage, bench, build, check, config, new, replay, test};
 use crate::say;
 
 /// A subcommand of `lamina plugin`.
 #[derive(Subcommand)]
-pub enum Command {
+pub enum PluginCommand {
     /// Write a project that builds, in a new folder.
     New {
         /// Its name: lower-case letters, digits and `-`.
         name: String,
         #[arg(long, value_enum)]
-        lang: Language,
+        lang: TemplateLanguage,
         /// The hook that it begins with.
         #[arg(long, value_enum, default_value = "key")]
         hook: FirstHook,
@@ -83,7 +83,7 @@ pub struct PluginFile {
     config: Option<Value>,
 }
 
-impl Command {
+impl PluginCommand {
     /// Carries it out and prints what came of it. Whether all is well: a plugin that a
     /// gateway refuses, or a case that fails, has been told already.
     ///

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 /// A difference.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) struct Difference {
+pub(super) struct DecisionDifference {
     /// As `key.text`; empty where the decision is another one.
     place: String,
     expected: String,
@@ -17,7 +17,7 @@ pub(super) struct Difference {
 }
 
 /// Every difference between `expect` and what `got` came.
-pub(super) fn differences(expect: &Value, got: &Value) -> Vec<Difference> {
+pub(super) fn differences(expect: &Value, got: &Value) -> Vec<DecisionDifference> {
     let mut found = Vec::new();
     match (expect, got) {
         // Its word alone is enough: `expect: bypass`.
@@ -46,7 +46,7 @@ fn fields(
     place: &str,
     wanted: &Map<String, Value>,
     told: &Map<String, Value>,
-    found: &mut Vec<Difference>,
+    found: &mut Vec<DecisionDifference>,
 ) {
     let is_headers = place.ends_with("headers");
     for (name, wanted) in wanted {
@@ -64,7 +64,7 @@ fn fields(
                 fields(&at, wanted, told, found);
             }
             (wanted, Some(told)) => values(&at, wanted, told, found),
-            (wanted, None) => found.push(Difference {
+            (wanted, None) => found.push(DecisionDifference {
                 got: format!("nothing of that name; there are: {}", names(told)),
                 place: at,
                 expected: wanted.to_string(),
@@ -73,7 +73,7 @@ fn fields(
     }
 }
 
-fn values(place: &str, wanted: &Value, told: &Value, found: &mut Vec<Difference>) {
+fn values(place: &str, wanted: &Value, told: &Value, found: &mut Vec<DecisionDifference>) {
     // To HTTP, 60 is a text.
     let same_text = match (wanted, told) {
         (Value::Number(number), Value::String(text)) => number.to_string() == *text,
@@ -81,7 +81,7 @@ fn values(place: &str, wanted: &Value, told: &Value, found: &mut Vec<Difference>
         _ => false,
     };
     if wanted != told && !same_text {
-        found.push(Difference {
+        found.push(DecisionDifference {
             place: place.to_owned(),
             expected: wanted.to_string(),
             got: without_json(told).to_string(),
@@ -103,7 +103,7 @@ fn names(told: &Map<String, Value>) -> String {
     names.join(", ")
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for DecisionDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.place.is_empty() {
             writeln!(f, "        {}", self.place)?;

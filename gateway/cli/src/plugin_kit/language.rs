@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 /// A language with a template.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Language {
+pub enum TemplateLanguage {
     Rust,
     Js,
     Python,
@@ -16,7 +16,7 @@ pub enum Language {
     Zig,
 }
 
-impl Language {
+impl TemplateLanguage {
     /// The folder of its template.
     pub(super) fn folder(self) -> &'static str {
         match self {

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::language::Language;
-use super::sdk::{self, FILES, Place, TEMPLATES};
+use super::language::TemplateLanguage;
+use super::sdk::{self, FILES, SdkLocation, TEMPLATES};
 
 const KEY_YAML: &str = "\
 routes:
@@ -79,9 +79,9 @@ impl FirstHook {
 }
 
 /// What was written.
-pub struct Project {
+pub struct NewPluginProject {
     folder: PathBuf,
-    sdk: Place,
+    sdk: SdkLocation,
 }
 
 /// Writes a project into a new folder of this name.
@@ -90,10 +90,10 @@ pub struct Project {
 /// In words, when the name is none, the folder is there, or nothing can be written.
 pub fn new(
     name: &str,
-    language: Language,
+    language: TemplateLanguage,
     hook: FirstHook,
     sdk: Option<&Path>,
-) -> Result<Project, String> {
+) -> Result<NewPluginProject, String> {
     check_name(name)?;
     let files = template(language, hook)?;
     let folder = PathBuf::from(name);
@@ -118,10 +118,10 @@ pub fn new(
         });
         write(&folder.join(path), &text).map_err(failed)?;
     }
-    Ok(Project { folder, sdk })
+    Ok(NewPluginProject { folder, sdk })
 }
 
-impl fmt::Display for Project {
+impl fmt::Display for NewPluginProject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let folder = self.folder.display();
         let wrote = match self.sdk.is_new {
@@ -139,7 +139,7 @@ impl fmt::Display for Project {
 
 /// The files of a project, by their paths there.
 fn template(
-    language: Language,
+    language: TemplateLanguage,
     hook: FirstHook,
 ) -> Result<BTreeMap<&'static str, &'static str>, String> {
     let (lang, hook_name) = (language.folder(), hook.name());
@@ -161,7 +161,7 @@ fn files_of(folder: String) -> impl Iterator<Item = (&'static str, &'static str)
     files.filter_map(move |(path, text)| Some((path.strip_prefix(&folder)?, *text)))
 }
 
-fn without_template(language: Language, hook: FirstHook) -> String {
+fn without_template(language: TemplateLanguage, hook: FirstHook) -> String {
     let (lang, wanted) = (language.folder(), hook.name());
     let hooks = FirstHook::value_variants().iter().map(|hook| hook.name());
     let there = hooks.filter(|hook| files_of(format!("{lang}/{hook}")).next().is_some());

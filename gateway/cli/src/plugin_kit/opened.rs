@@ -14,50 +14,58 @@ use serde_json::{Value, json};
 
 use lamina_base::units;
 use lamina_plugin_host::PluginFamilies;
-use lamina_plugin_host::config::{DEFAULT_TOTAL_MEMORY, Isolation, Limits, Plugin as Config, Wasi};
+use lamina_plugin_host::config::{
+    DEFAULT_TOTAL_MEMORY, Isolation, PluginConfig as Config, PluginLimits, WasiAccess,
+};
 use lamina_plugin_host::{
-    Anatomy, Cause, Compiler, Fetch, FetchCall, FetchError, Options, Plugins, inspect,
+    Compiler, ComponentSummary, FetchCall, FetchError, PluginFault, PluginHostOptions, PluginSet,
+    UpstreamFetcher, inspect,
 };
 
 /// The upstream that stands for those of the gateway, where nobody names one.
 pub(super) const UPSTREAM: &str = "origin";
 /// Time for a call of a hook that may not wait; a gateway gives it 5 ms.
-const PATIENCE: units::Duration = units::Duration::secs(2);
+const PATIENCE: units::ConfigDuration = units::ConfigDuration::secs(2);
 /// Calls of a loader at once. Each reserves addresses in the pool.
 const CONCURRENT: usize = 8;
 
 /// A file that was looked at.
-pub(super) struct Opened {
+pub(super) struct InspectedPlugin {
     pub(super) file: PathBuf,
-    pub(super) anatomy: Anatomy,
+    pub(super) anatomy: ComponentSummary,
 }
 
 /// How it is called.
-pub(super) struct Way {
+pub(super) struct PluginCallMode {
     pub(super) isolation: Isolation,
     /// Whether keys are remembered.
     pub(super) remembers: bool,
 }
 
 /// Looks at a file.
-pub(super) async fn open(file: &Path) -> Result<Opened, Cause> {
+pub(super) async fn open(file: &Path) -> Result<InspectedPlugin, PluginFault> {
     let cache = lamina_edge::app::process::code_cache();
     let anatomy = inspect(file, &compiler(), cache.as_deref()).await?;
-    Ok(Opened {
+    Ok(InspectedPlugin {
         file: file.to_owned(),
         anatomy,
     })
 }
 
-impl Opened {
+impl InspectedPlugin {
     /// Its part of a YAML in which all that it wants is granted.
-    pub(super) fn yaml(&self, config: &Value, upstreams: &[String], way: &Way) -> Config {
+    pub(super) fn yaml(
+        &self,
+        config: &Value,
+        upstreams: &[String],
+        way: &PluginCallMode,
+    ) -> Config {
         let wants = self.anatomy.wants();
-        let mut limits = Limits {
+        let mut limits = PluginLimits {
             key_timeout: PATIENCE,
             hook_timeout: PATIENCE,
             max_concurrent: CONCURRENT,
-            ..Limits::default()
+            ..PluginLimits::default()
         };
         if !way.remembers {
             limits.memo_entries = 0;
@@ -73,8 +81,8 @@ impl Opened {
             fetch,
             grant: wants.grant,
             wasi: match wants.wasi {
-                true => Wasi::Minimal,
-                false => Wasi::Off,
+                true => WasiAccess::Minimal,
+                false => WasiAccess::Off,
             },
             isolation: way.isolation,
             watch: false,
@@ -91,11 +99,11 @@ impl Opened {
 /// Starts plugins by name. Dropping what comes back ends their threads.
 pub(super) async fn start(
     configs: BTreeMap<String, Config>,
-    fetch: Fetch,
-) -> Result<Plugins, Cause> {
+    fetch: UpstreamFetcher,
+) -> Result<PluginSet, PluginFault> {
     let families = PluginFamilies::new(&prometheus::Registry::new());
-    let families = families.map_err(|error| Cause::Engine(error.to_string()))?;
-    let options = Options {
+    let families = families.map_err(|error| PluginFault::Engine(error.to_string()))?;
+    let options = PluginHostOptions {
         base: PathBuf::new(),
         cache_dir: lamina_edge::app::process::code_cache(),
         compiler: compiler(),
@@ -104,7 +112,7 @@ pub(super) async fn start(
         upstreams: BTreeMap::new(),
         families: &families,
     };
-    let loaded = Plugins::load(&configs, options).await;
+    let loaded = PluginSet::load(&configs, options).await;
     loaded.map_err(|error| error.cause)
 }
 
@@ -114,7 +122,7 @@ fn compiler() -> Compiler {
 }
 
 /// A way to upstreams that leads nowhere.
-pub(super) fn nowhere() -> Fetch {
+pub(super) fn nowhere() -> UpstreamFetcher {
     Arc::new(|call: FetchCall| {
         let why = format!(
             "the kit asks no real upstream, not even `{}`",
@@ -134,7 +142,7 @@ pub(super) fn load_deadline() -> std::time::Instant {
     std::time::Instant::now() + Duration::from_secs(10)
 }
 
-impl Default for Way {
+impl Default for PluginCallMode {
     fn default() -> Self {
         Self {
             isolation: Isolation::Reuse,

@@ -9,9 +9,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::cases::{Answered, Asked, Fetched, HookName};
-use super::opened::{self, Way};
-use super::run::{Call, Upstreams, upstreams};
+use super::cases::{CaseFetchAnswer, CaseRequest, CaseResponse, HookName};
+use super::opened::{self, PluginCallMode};
+use super::run::{HookInvocation, StubUpstreams, upstreams};
 use super::test::{open, told};
 use crate::say;
 use lamina_plugin_host::Hook;
@@ -20,7 +20,7 @@ use lamina_plugin_host::Hook;
 #[derive(Deserialize)]
 struct RecordedCall {
     hook: HookName,
-    inputs: Inputs,
+    inputs: ReplayInputs,
     /// What it came to at the gateway.
     #[serde(default)]
     error: Option<String>,
@@ -29,23 +29,23 @@ struct RecordedCall {
 }
 
 #[derive(Deserialize)]
-struct Inputs {
+struct ReplayInputs {
     #[serde(flatten)]
-    request: Request,
+    request: ReplayRequest,
     #[serde(default)]
-    response: Option<Answered>,
+    response: Option<CaseResponse>,
     #[serde(default)]
-    fetch: BTreeMap<String, Fetched>,
+    fetch: BTreeMap<String, CaseFetchAnswer>,
 }
 
-/// As [`Asked`], beside other fields.
+/// As [`CaseRequest`], beside other fields.
 #[derive(Deserialize)]
-struct Request {
+struct ReplayRequest {
     #[serde(default)]
     method: Option<String>,
     url: String,
     #[serde(default)]
-    headers: super::cases::Lines,
+    headers: super::cases::CaseHeaders,
     #[serde(default)]
     body: Option<String>,
     #[serde(default)]
@@ -54,7 +54,7 @@ struct Request {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Calls {
+enum ReplayFile {
     Many { calls: Vec<RecordedCall> },
     List(Vec<RecordedCall>),
     One(Box<RecordedCall>),
@@ -67,8 +67,8 @@ enum Calls {
 pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<bool, String> {
     let text = std::fs::read_to_string(calls).map_err(|e| format!("{}: {e}", calls.display()))?;
     let kept = match read(&text).map_err(|why| format!("{}: {why}", calls.display()))? {
-        Calls::Many { calls } | Calls::List(calls) => calls,
-        Calls::One(call) => vec![*call],
+        ReplayFile::Many { calls } | ReplayFile::List(calls) => calls,
+        ReplayFile::One(call) => vec![*call],
     };
     if kept.is_empty() {
         return Err(format!("{}: there is no call in it", calls.display()));
@@ -79,10 +79,10 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
         let config = config.as_ref().or(call.config.as_ref()).cloned();
         let config = config.unwrap_or_else(opened::no_config);
         let upstreams_known = upstreams(call.inputs.fetch.keys());
-        let answers = Upstreams::default();
+        let answers = StubUpstreams::default();
         answers.answer(&call.inputs.fetch);
         // Each gets an instance of its own, as after a failed call.
-        let yaml = opened.yaml(&config, &upstreams_known, &Way::default());
+        let yaml = opened.yaml(&config, &upstreams_known, &PluginCallMode::default());
         let configs = BTreeMap::from([("plugin".to_owned(), yaml)]);
         let plugins = opened::start(configs, answers.fetch()).await;
         let plugins = plugins.map_err(|cause| told(file, &cause))?;
@@ -100,7 +100,7 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
             say::line(format_args!("  at the gateway  {error}"));
         }
         let (request, response) = (&asked, call.inputs.response.as_ref());
-        let prepared = Call {
+        let prepared = HookInvocation {
             hook,
             request,
             response,
@@ -122,7 +122,7 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
     Ok(well)
 }
 
-fn read(text: &str) -> Result<Calls, String> {
+fn read(text: &str) -> Result<ReplayFile, String> {
     serde_json::from_str(text).map_err(|error| {
         format!(
             "{error}; expected {{\"hook\": \"key\", \"inputs\": {{\"url\": \"…\", \"headers\": {{}}}}}}, as \
@@ -131,9 +131,9 @@ fn read(text: &str) -> Result<Calls, String> {
     })
 }
 
-impl Request {
-    fn asked(self) -> Asked {
-        Asked {
+impl ReplayRequest {
+    fn asked(self) -> CaseRequest {
+        CaseRequest {
             method: self.method.unwrap_or_else(|| "GET".to_owned()),
             url: self.url,
             headers: self.headers,

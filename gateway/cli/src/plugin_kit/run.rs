@@ -10,27 +10,27 @@ use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::cases::{Answered, Asked, Fetched, Ready};
+use super::cases::{CaseFetchAnswer, CaseRequest, CaseResponse, PreparedCaseRequest};
 use super::{opened, told};
 use lamina_plugin_host::{
-    CallError, Fetch, FetchCall, FetchError, Head, Hook, LoadRequest, Plugin,
+    CallError, FetchCall, FetchError, Hook, HookRequest, LoadRequest, Plugin, UpstreamFetcher,
 };
 
 /// The route that plugins are told.
 const ROUTE: &str = "kit";
 
 /// A call.
-pub(super) struct Call<'a> {
+pub(super) struct HookInvocation<'a> {
     pub(super) hook: Hook,
-    pub(super) request: &'a Asked,
+    pub(super) request: &'a CaseRequest,
     /// For the hook `response`.
-    pub(super) response: Option<&'a Answered>,
+    pub(super) response: Option<&'a CaseResponse>,
 }
 
 /// A call, made ready to be made many times.
-pub(super) struct Prepared {
+pub(super) struct PreparedInvocation {
     hook: Hook,
-    ready: Ready,
+    ready: PreparedCaseRequest,
     client: Option<std::net::IpAddr>,
     body: Bytes,
     response: Option<(StatusCode, http::HeaderMap)>,
@@ -38,17 +38,17 @@ pub(super) struct Prepared {
 
 /// What upstreams answer, and what they were asked in vain.
 #[derive(Clone, Default)]
-pub(super) struct Upstreams(Arc<Mutex<Answers>>);
+pub(super) struct StubUpstreams(Arc<Mutex<StubAnswers>>);
 
 #[derive(Default)]
-struct Answers {
-    known: BTreeMap<String, Fetched>,
+struct StubAnswers {
+    known: BTreeMap<String, CaseFetchAnswer>,
     unknown: Vec<String>,
 }
 
-impl Call<'_> {
+impl HookInvocation<'_> {
     /// Makes it ready; errors are in words.
-    pub(super) fn prepare(&self) -> Result<Prepared, String> {
+    pub(super) fn prepare(&self) -> Result<PreparedInvocation, String> {
         let response = match (self.hook, self.response) {
             (Hook::Response, None) => {
                 return Err(
@@ -62,7 +62,7 @@ impl Call<'_> {
                 Some((status, given.headers.map()?))
             }
         };
-        Ok(Prepared {
+        Ok(PreparedInvocation {
             hook: self.hook,
             ready: self.request.ready()?,
             client: self.request.client,
@@ -72,7 +72,7 @@ impl Call<'_> {
     }
 }
 
-impl Prepared {
+impl PreparedInvocation {
     /// What it comes to, as JSON.
     pub(super) async fn tell(&self, plugin: &Plugin) -> Value {
         match self.call(plugin).await {
@@ -83,7 +83,7 @@ impl Prepared {
 
     /// Makes the call.
     pub(super) async fn call(&self, plugin: &Plugin) -> Result<Value, CallError> {
-        let Ready { parts, host, .. } = &self.ready;
+        let PreparedCaseRequest { parts, host, .. } = &self.ready;
         match self.hook {
             Hook::Key => plugin.key(parts, host).map(|decision| told::key(&decision)),
             Hook::Load => plugin
@@ -102,8 +102,8 @@ impl Prepared {
         }
     }
 
-    fn head(&self) -> Head<'_> {
-        Head {
+    fn head(&self) -> HookRequest<'_> {
+        HookRequest {
             parts: &self.ready.parts,
             scheme: &self.ready.scheme,
             host: &self.ready.host,
@@ -113,7 +113,7 @@ impl Prepared {
     }
 
     fn for_loader(&self) -> LoadRequest {
-        let Ready {
+        let PreparedCaseRequest {
             parts,
             scheme,
             host,
@@ -135,10 +135,10 @@ impl Prepared {
     }
 }
 
-impl Upstreams {
+impl StubUpstreams {
     /// From now on these are the answers.
-    pub(super) fn answer(&self, known: &BTreeMap<String, Fetched>) {
-        *self.0.lock() = Answers {
+    pub(super) fn answer(&self, known: &BTreeMap<String, CaseFetchAnswer>) {
+        *self.0.lock() = StubAnswers {
             known: known.clone(),
             unknown: Vec::new(),
         };
@@ -150,7 +150,7 @@ impl Upstreams {
     }
 
     /// The way to them.
-    pub(super) fn fetch(&self) -> Fetch {
+    pub(super) fn fetch(&self) -> UpstreamFetcher {
         let answers = Arc::clone(&self.0);
         Arc::new(move |call: FetchCall| {
             let answer = answers.lock().to(&call);
@@ -159,7 +159,7 @@ impl Upstreams {
     }
 }
 
-impl Answers {
+impl StubAnswers {
     fn to(&mut self, call: &FetchCall) -> Result<Response<Bytes>, FetchError> {
         let path = call.request.uri().path_and_query();
         let asked = format!(

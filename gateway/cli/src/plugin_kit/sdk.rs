@@ -12,7 +12,7 @@ const FOLDER: &str = "plugin-sdk";
 pub(super) const TEMPLATES: &str = "templates";
 
 /// Where a project finds the SDK.
-pub(super) struct Place {
+pub(super) struct SdkLocation {
     /// As the project's files say it: relative to its folder where the SDK is in one above,
     /// so that both can move, and be checked in, together.
     pub(super) path: PathBuf,
@@ -22,10 +22,10 @@ pub(super) struct Place {
 
 /// The SDK for a new project, which will be a folder in the current one: the SDK given, the
 /// nearest in a folder above the project, or one that is written beside it.
-pub(super) fn place(given: Option<&Path>) -> io::Result<Place> {
+pub(super) fn place(given: Option<&Path>) -> io::Result<SdkLocation> {
     if let Some(given) = given {
         return match is_sdk(given) {
-            true => Ok(Place {
+            true => Ok(SdkLocation {
                 path: given.canonicalize()?,
                 is_new: false,
             }),
@@ -41,12 +41,12 @@ pub(super) fn place(given: Option<&Path>) -> io::Result<Place> {
         if is_sdk(&above.join(FOLDER)) {
             let path = path.join(FOLDER);
             let is_new = false;
-            return Ok(Place { path, is_new });
+            return Ok(SdkLocation { path, is_new });
         }
         path.push("..");
     }
     write(&here.join(FOLDER))?;
-    Ok(Place {
+    Ok(SdkLocation {
         path: Path::new("..").join(FOLDER),
         is_new: true,
     })

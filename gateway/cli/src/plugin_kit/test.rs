@@ -9,17 +9,17 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::cases::{Case, Cases};
+use super::cases::{CaseFile, PluginTestCase};
 use super::check;
 use super::compare::differences;
-use super::opened::{self, Opened, Way};
-use super::run::{Call, Upstreams, upstreams};
+use super::opened::{self, InspectedPlugin, PluginCallMode};
+use super::run::{HookInvocation, StubUpstreams, upstreams};
 use crate::say;
-use lamina_plugin_host::{Hook, Plugin, Plugins};
+use lamina_plugin_host::{Hook, Plugin, PluginSet};
 
 /// How many cases there were, and how many failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Score {
+pub struct TestScore {
     pub cases: usize,
     pub failed: usize,
 }
@@ -28,18 +28,18 @@ pub struct Score {
 ///
 /// # Errors
 /// In words, when the cases can't be read or the file is no plugin.
-pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<Score, String> {
-    let cases = Cases::read(cases)?;
+pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<TestScore, String> {
+    let cases = CaseFile::read(cases)?;
     let opened = open(file).await?;
     let general = config.or_else(|| cases.config.clone());
     let granted = granted(&cases, general.as_ref());
-    let mut bench = Bench {
+    let mut bench = PluginTestBench {
         opened,
         granted,
-        upstreams: Upstreams::default(),
+        upstreams: StubUpstreams::default(),
         started: BTreeMap::new(),
     };
-    let mut score = Score::default();
+    let mut score = TestScore::default();
     for case in &cases.cases {
         score.cases += 1;
         let faults = bench.run(case, general.as_ref()).await;
@@ -58,12 +58,12 @@ pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<Sc
 }
 
 /// Looks at a file; what is wrong is told with what to do.
-pub(super) async fn open(file: &Path) -> Result<Opened, String> {
+pub(super) async fn open(file: &Path) -> Result<InspectedPlugin, String> {
     opened::open(file).await.map_err(|cause| told(file, &cause))
 }
 
 /// A refusal in words.
-pub(super) fn told(file: &Path, cause: &lamina_plugin_host::Cause) -> String {
+pub(super) fn told(file: &Path, cause: &lamina_plugin_host::PluginFault) -> String {
     let advice =
         check::advice(cause).map_or(String::new(), |advice| format!("\nWhat to do: {advice}"));
     format!("{}: {cause}{advice}", file.display())
@@ -71,7 +71,7 @@ pub(super) fn told(file: &Path, cause: &lamina_plugin_host::Cause) -> String {
 
 /// The upstreams that plugins may ask: those that have answers, and whatever the
 /// configurations name, so that a missing answer is `unavailable`, not `denied`.
-fn granted(cases: &Cases, general: Option<&Value>) -> Vec<String> {
+fn granted(cases: &CaseFile, general: Option<&Value>) -> Vec<String> {
     let listed = cases.cases.iter().flat_map(|case| case.fetch.keys());
     let mut names = BTreeSet::from_iter(upstreams(listed));
     let configs = cases.cases.iter().filter_map(|case| case.config.as_ref());
@@ -90,21 +90,21 @@ fn texts(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-struct Bench {
-    opened: Opened,
+struct PluginTestBench {
+    opened: InspectedPlugin,
     granted: Vec<String>,
-    upstreams: Upstreams,
+    upstreams: StubUpstreams,
     /// By the text of their configuration.
-    started: BTreeMap<String, Result<Plugins, String>>,
+    started: BTreeMap<String, Result<PluginSet, String>>,
 }
 
-impl Bench {
+impl PluginTestBench {
     /// What is wrong with a case, in lines; nothing when it is well.
-    async fn run(&mut self, case: &Case, general: Option<&Value>) -> String {
+    async fn run(&mut self, case: &PluginTestCase, general: Option<&Value>) -> String {
         let nothing = opened::no_config();
         let config = case.config.as_ref().or(general).unwrap_or(&nothing);
         let (hook, upstreams) = (Hook::from(case.hook), self.upstreams.clone());
-        let call = Call {
+        let call = HookInvocation {
             hook,
             request: &case.request,
             response: case.response.as_ref(),
@@ -140,7 +140,9 @@ impl Bench {
     async fn plugin(&mut self, config: &Value) -> Result<Arc<Plugin>, String> {
         let name = config.to_string();
         if !self.started.contains_key(&name) {
-            let yaml = self.opened.yaml(config, &self.granted, &Way::default());
+            let yaml = self
+                .opened
+                .yaml(config, &self.granted, &PluginCallMode::default());
             let configs = BTreeMap::from([("plugin".to_owned(), yaml)]);
             let plugins = opened::start(configs, self.upstreams.fetch()).await;
             let plugins = plugins.map_err(|cause| cause.to_string());

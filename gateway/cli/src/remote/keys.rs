@@ -9,10 +9,10 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::{Remote, RemoteError};
+use super::{RemoteError, RemoteGateway};
 
 /// What is there.
-pub struct Keys {
+pub struct RemoteKeyList {
     keys: Vec<Value>,
     there_are_more: bool,
 }
@@ -20,14 +20,18 @@ pub struct Keys {
 /// Keys that one answer brings at most, about.
 const STEP: usize = 1_000;
 
-impl Remote {
+impl RemoteGateway {
     /// Lists records of the second tier whose URL matches `pattern` (all, without one), up
     /// to `limit`.
     ///
     /// # Errors
     /// See [`RemoteError`].
-    pub async fn keys(&self, pattern: Option<&str>, limit: usize) -> Result<Keys, RemoteError> {
-        let mut found = Keys {
+    pub async fn keys(
+        &self,
+        pattern: Option<&str>,
+        limit: usize,
+    ) -> Result<RemoteKeyList, RemoteError> {
+        let mut found = RemoteKeyList {
             keys: Vec::new(),
             there_are_more: true,
         };
@@ -63,7 +67,7 @@ fn path(pattern: Option<&str>, limit: usize, cursor: &str) -> String {
     format!("/v1/l2/keys?limit={limit}&cursor={cursor}{pattern}")
 }
 
-impl fmt::Display for Keys {
+impl fmt::Display for RemoteKeyList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for key in &self.keys {
             // What a key plugin gave in a URL's place may hold anything.

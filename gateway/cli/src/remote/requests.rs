@@ -7,7 +7,7 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::{Remote, RemoteError};
+use super::{RemoteError, RemoteGateway};
 
 /// Which of the last requests are asked for.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub struct RequestsFilter {
 }
 
 /// The last requests.
-pub struct RecentRequests(Value);
+pub struct RemoteRequestList(Value);
 
 impl RequestsFilter {
     fn path(&self) -> String {
@@ -50,26 +50,29 @@ impl RequestsFilter {
     }
 }
 
-impl Remote {
+impl RemoteGateway {
     /// Asks what became of the last requests.
     ///
     /// # Errors
     /// See [`RemoteError`].
-    pub async fn requests(&self, filter: &RequestsFilter) -> Result<RecentRequests, RemoteError> {
+    pub async fn requests(
+        &self,
+        filter: &RequestsFilter,
+    ) -> Result<RemoteRequestList, RemoteError> {
         let path = filter.path();
         let answer = self.ask(Method::GET, &path, String::new(), Duration::ZERO);
-        answer.await.map(RecentRequests)
+        answer.await.map(RemoteRequestList)
     }
 }
 
-impl RecentRequests {
+impl RemoteRequestList {
     /// As the gateway told it.
     pub fn json(&self) -> &Value {
         &self.0
     }
 }
 
-impl fmt::Display for RecentRequests {
+impl fmt::Display for RemoteRequestList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let requests = self.0["requests"].as_array();
         let requests = requests.map(Vec::as_slice).unwrap_or_default();

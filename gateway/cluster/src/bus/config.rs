@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::units::{ByteSize, Duration};
+use crate::units::{ByteSize, ConfigDuration};
 
 /// The event bus: how this node tells the others what to forget, and hears it from them.
 /// The names and defaults are those of `lazy-layers-cache`, in snake case.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Bus {
+pub struct BusConfig {
     /// Redis Pub/Sub.
-    pub redis: Option<super::redis::config::Redis>,
+    pub redis: Option<super::redis::config::RedisBusConfig>,
     /// NATS, core or JetStream.
-    pub nats: Option<super::nats::config::Nats>,
+    pub nats: Option<super::nats::config::NatsConfig>,
     /// RabbitMQ, plain or durable.
-    pub rabbitmq: Option<super::rabbitmq::config::Config>,
+    pub rabbitmq: Option<super::rabbitmq::config::RabbitMqConfig>,
     /// Whom events are for: nodes with another namespace, or none, ignore them.
     pub namespace: Option<String>,
     /// This node's name, one for each; unset takes `$HOSTNAME`, else one is made up.
@@ -43,9 +43,9 @@ pub struct Bus {
     pub event_dedupe_ttl_ms: u64,
     /// How often this node says that it is there, and how many purges it has told: a lost one
     /// is noticed after so long at most.
-    pub heartbeat_interval: Duration,
+    pub heartbeat_interval: ConfigDuration,
     /// Deadline of a publish.
-    pub publish_timeout: Duration,
+    pub publish_timeout: ConfigDuration,
     /// What a pattern of a foreign publisher reaches that is not one of URLs.
     pub foreign_patterns: ForeignPatterns,
     /// A secret that all nodes share and that seals events, so that nobody else's count and
@@ -60,14 +60,14 @@ pub struct Bus {
     pub accepted_seal_key_file: Option<PathBuf>,
     /// Events of nodes that have no seal, where there is a `seal_key`: `refuse`, or `accept` while
     /// nodes without the key are still being replaced.
-    pub unsealed_events: Admission,
+    pub unsealed_events: EventAdmission,
     /// Events of services that run `lazy-layers-cache`, which know no seal: `accept` or `refuse`.
     /// Unset accepts them where there is no `seal_key` and refuses them where there is one.
-    pub foreign_events: Option<Admission>,
+    pub foreign_events: Option<EventAdmission>,
     /// By how much the clocks of nodes may differ. Where there is a `seal_key`, what a node says
     /// of the moment is refused when it was made more than this before this node began, or more
     /// than this after the time here.
-    pub clock_tolerance: Duration,
+    pub clock_tolerance: ConfigDuration,
     /// Other nodes that are remembered at most.
     pub max_nodes: usize,
     /// How many nodes there are, this one included: `purge --wait` misses those that it never
@@ -83,13 +83,13 @@ pub struct Bus {
 pub struct RememberedNodes {
     /// A node that went without a word belongs to the others for so long after its last sign of
     /// life: `purge --wait` waits for it, and names it as silent.
-    pub forget_after: Duration,
+    pub forget_after: ConfigDuration,
 }
 
 /// Whether events of a kind are taken.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Admission {
+pub enum EventAdmission {
     Accept,
     /// Counted, and without effect.
     #[default]
@@ -142,7 +142,7 @@ pub struct RetryQueue {
     pub max_bytes: ByteSize,
 }
 
-impl Default for Bus {
+impl Default for BusConfig {
     fn default() -> Self {
         Self {
             redis: None,
@@ -159,16 +159,16 @@ impl Default for Bus {
             handler_concurrency: 1,
             event_dedupe_max_entries: 10_000,
             event_dedupe_ttl_ms: 300_000,
-            heartbeat_interval: Duration::secs(1),
-            publish_timeout: Duration::secs(2),
+            heartbeat_interval: ConfigDuration::secs(1),
+            publish_timeout: ConfigDuration::secs(2),
             foreign_patterns: ForeignPatterns::default(),
             seal_key: None,
             seal_key_file: None,
             accepted_seal_key: None,
             accepted_seal_key_file: None,
-            unsealed_events: Admission::default(),
+            unsealed_events: EventAdmission::default(),
             foreign_events: None,
-            clock_tolerance: Duration::secs(30),
+            clock_tolerance: ConfigDuration::secs(30),
             max_nodes: 1_000,
             expect: None,
             nodes: RememberedNodes::default(),
@@ -179,7 +179,7 @@ impl Default for Bus {
 impl Default for RememberedNodes {
     fn default() -> Self {
         Self {
-            forget_after: Duration::secs(600),
+            forget_after: ConfigDuration::secs(600),
         }
     }
 }

@@ -15,10 +15,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// The ids.
-pub struct Dedupe {
+pub struct DuplicateFilter {
     keys: [RandomState; 2],
-    seen: HashSet<Mark>,
-    turns: VecDeque<(Instant, Mark)>,
+    seen: HashSet<EventFingerprint>,
+    turns: VecDeque<(Instant, EventFingerprint)>,
     /// How many of them each source has.
     counts: HashMap<u64, usize>,
     most: usize,
@@ -27,7 +27,7 @@ pub struct Dedupe {
 
 /// What is kept of an id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Mark {
+pub struct EventFingerprint {
     source: u64,
     id: [u64; 2],
 }
@@ -35,7 +35,7 @@ pub struct Mark {
 /// Of all room one source has this part at most.
 const SHARE: usize = 2;
 
-impl Dedupe {
+impl DuplicateFilter {
     pub fn new(most: usize, life: Duration) -> Self {
         Self {
             keys: Default::default(),
@@ -49,21 +49,21 @@ impl Dedupe {
 
     /// What is kept of this id of this source here. The time that the event states counts as a
     /// part of its id: a service that counts from 1 again after a restart says something new.
-    pub fn mark(&self, source: &str, id: (&str, u64)) -> Mark {
-        Mark {
+    pub fn mark(&self, source: &str, id: (&str, u64)) -> EventFingerprint {
+        EventFingerprint {
             source: self.keys[0].hash_one(source),
             id: self.keys.each_ref().map(|key| key.hash_one((source, id))),
         }
     }
 
     /// Whether this id was noted lately.
-    pub fn knows(&mut self, id: Mark, now: Instant) -> bool {
+    pub fn knows(&mut self, id: EventFingerprint, now: Instant) -> bool {
         self.forget(now);
         self.seen.contains(&id)
     }
 
     /// Notes an id; the oldest goes where there are too many: of this source, or of all.
-    pub fn note(&mut self, id: Mark, now: Instant) {
+    pub fn note(&mut self, id: EventFingerprint, now: Instant) {
         if self.most == 0 || !self.seen.insert(id) {
             return;
         }
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn an_id_is_known_for_its_time_and_within_the_bound() {
         let (start, life) = (Instant::now(), Duration::from_secs(300));
-        let mut seen = Dedupe::new(4, life);
+        let mut seen = DuplicateFilter::new(4, life);
         let [a, b, c] = ["a", "b", "c"].map(|id| seen.mark("s", (id, 0)));
         assert!(!seen.knows(a, start));
         seen.note(a, start);
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn no_source_takes_the_room_of_another() {
         let now = Instant::now();
-        let mut seen = Dedupe::new(10, Duration::from_secs(300));
+        let mut seen = DuplicateFilter::new(10, Duration::from_secs(300));
         let quiet = seen.mark("quiet", ("1", 0));
         seen.note(quiet, now);
         for n in 0..1_000 {
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn an_id_has_one_mark_that_others_and_other_nodes_have_not() {
         let (one, other) = (
-            Dedupe::new(1, Duration::ZERO),
-            Dedupe::new(1, Duration::ZERO),
+            DuplicateFilter::new(1, Duration::ZERO),
+            DuplicateFilter::new(1, Duration::ZERO),
         );
         let long = "x".repeat(64 << 10);
         assert_eq!(one.mark("s", (&long, 0)), one.mark("s", (&long, 0)));

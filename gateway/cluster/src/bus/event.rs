@@ -3,7 +3,7 @@
 //! One msgpack map in an `HC1` envelope ([`crate::hc1`]). The outer fields are those of the
 //! library `lazy-layers-cache`, so that its users' `del`, `pattern` and `set` reach the edge
 //! and ours reach them; what is ours stands beside them in one field, `lamina`, that they
-//! skip. [`form`] has both maps, [`read`] and [`write`] go between them and an [`Event`].
+//! skip. [`form`] has both maps, [`read`] and [`write`] go between them and an [`BusEvent`].
 //!
 //! | field | | in |
 //! |---|---|---|
@@ -18,7 +18,7 @@
 //!
 //! Decision: **the outer shape is what an event means to whoever does not know its kind.**
 //! Whoever adds a kind, or a field that narrows one, chooses the shape that is safe for
-//! nodes that are older: wide enough for a purge, [`Shape::inert`] for what may be
+//! nodes that are older: wide enough for a purge, [`EventShape::inert`] for what may be
 //! ignored. So a `lamina` that can't be read (a kind of a newer version, or anybody's
 //! field of that name) makes a foreign event of it, and not a malformed one; if it was a
 //! purge, its publisher's next count also shows that one is missing here. A purge whose
@@ -70,7 +70,7 @@ const INERT: &str = "lamina:";
 
 /// One event.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Event {
+pub struct BusEvent {
     /// Unique; made up from the rest where a foreign event has none. It may be as long as
     /// [`MAX_TEXT`], so who remembers many keeps hashes of them.
     pub id: String,
@@ -80,14 +80,14 @@ pub struct Event {
     pub namespace: Option<String>,
     /// Milliseconds since 1970 on the publisher's clock: for people, never compared.
     pub ts: u64,
-    pub shape: Shape,
+    pub shape: EventShape,
     /// What a Lamina node says beside it; none on foreign events.
-    pub ours: Option<Ours>,
+    pub ours: Option<NodePayload>,
 }
 
 /// What users of `lazy-layers-cache` understand.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Shape {
+pub enum EventShape {
     Del {
         keys: Vec<String>,
     },
@@ -101,7 +101,7 @@ pub enum Shape {
 
 /// What is ours.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Ours {
+pub struct NodePayload {
     /// Tells two lives of one source apart, and which is the later one: see
     /// [`crate::bus::outbox::new_boot`].
     pub boot: u64,
@@ -114,8 +114,8 @@ pub struct Ours {
 
 /// An event, and what its seal says.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Opened {
-    pub event: Event,
+pub struct OpenedEvent {
+    pub event: BusEvent,
     pub seal: SealCheck,
 }
 
@@ -130,7 +130,7 @@ pub enum Message {
         receipt: bool,
     },
     /// A value that was just loaded.
-    Prime(Prime),
+    Prime(PrimeMessage),
     /// A value was just loaded that is too large to be told: who holds another at this key
     /// should have it validated.
     Changed {
@@ -139,7 +139,7 @@ pub enum Message {
         /// Tells whether two values are the same.
         likeness: u64,
     },
-    /// The node is there; its purges are counted in [`Ours::purges`].
+    /// The node is there; its purges are counted in [`NodePayload::purges`].
     Heartbeat {
         /// Whether it takes requests, and knows of no gap.
         healthy: bool,
@@ -165,19 +165,19 @@ pub enum Message {
 
 /// A value for peers, with all they need to judge it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Prime {
+pub struct PrimeMessage {
     /// The whole key, as the record is sealed to.
     pub key: Bytes,
     /// Its key without the variant.
     pub primary: Bytes,
     /// The record, as the second tier keeps it.
     pub record: Bytes,
-    pub seen: Seen,
+    pub seen: KnownPurges,
 }
 
 /// Which purges a load knew of when it began.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Seen {
+pub enum KnownPurges {
     /// Those up to the number that its record carries, of the log with this generation.
     Log { generation: u64 },
     /// By publisher: source, boot, and how many of its purges.
@@ -186,15 +186,15 @@ pub enum Seen {
 
 /// Bytes are no event.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Unreadable {
-    pub reason: Malformed,
+pub struct UnreadableEvent {
+    pub reason: EventFormatError,
     /// How the first of its keys begins, where one could be read.
     pub key: Option<String>,
 }
 
 /// Why bytes are no event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Malformed {
+pub enum EventFormatError {
     #[error("it begins with no tag that this version reads, and is no JSON object")]
     Tag,
     #[error("it ends too early")]
@@ -222,7 +222,7 @@ pub enum Malformed {
     Type,
 }
 
-impl Event {
+impl BusEvent {
     /// The bytes to publish: `HC1M`, or `HC1G` from 64 KiB on where gzip saves 15 %, since
     /// every release of the seed reads these two.
     ///
@@ -242,7 +242,7 @@ impl Event {
     ///
     /// # Errors
     /// Everything that is not such an event, or exceeds the limits, with the reason.
-    pub fn decode(bytes: &Bytes) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &Bytes) -> Result<Self, EventFormatError> {
         let opened = read::event(bytes, None).map_err(|unreadable| unreadable.reason)?;
         Ok(opened.event)
     }
@@ -251,12 +251,12 @@ impl Event {
     ///
     /// # Errors
     /// See [`decode`](Self::decode).
-    pub fn open(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Unreadable> {
+    pub fn open(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<OpenedEvent, UnreadableEvent> {
         read::event(bytes, keys)
     }
 }
 
-impl Shape {
+impl EventShape {
     /// Valid for users of the seed, and without effect on them.
     pub fn inert() -> Self {
         Self::Del {
@@ -265,7 +265,7 @@ impl Shape {
     }
 }
 
-impl Malformed {
+impl EventFormatError {
     /// The reason as the value of a metric's label.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@
 //! With a `seal_key` an event of a node counts only if its seal holds, and once
 //! ([`replay`](super::replay)). Without one anybody can say anything under any name: such an
 //! event is remembered by its id alone, and whoever applies it is told that nothing vouches for it
-//! ([`Trust`]).
+//! ([`EventTrust`]).
 //!
 //! Invariant: an event is noted as seen only after it was applied. Invariant: a malformed
 //! message is counted and dropped, and says nothing about any other.
@@ -18,25 +18,27 @@ use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use prometheus::Registry;
 
-use super::config::{self, Admission};
-use super::dedupe::Dedupe;
-use super::event::{Event, Malformed, Message, Opened, Unreadable};
-use super::outbox::Identity;
-use super::refusals::{RareLine, Reason, Refusals};
-use super::replay::{Moment, Replays, Rules};
+use super::config::{self, EventAdmission};
+use super::dedupe::DuplicateFilter;
+use super::event::{BusEvent, EventFormatError, Message, OpenedEvent, UnreadableEvent};
+use super::outbox::PublisherIdentity;
+use super::refusals::{EventRefusal, RareLine, RefusalReporter};
+use super::replay::{ArrivalTime, ReplayGuard, ReplayRules};
 use super::seal::SealCheck;
-use super::transport::{Delivery, Guarantee, Receipt, Word, Words};
+use super::transport::{
+    DeliveryAck, Guarantee, IncomingMessage, TransportEvent, TransportEventReceiver,
+};
 use crate::telemetry::limit::LineLimiter;
-use metrics::{Heard, Metrics};
+use metrics::{InboxMetrics, InboxOutcome};
 
 pub use super::replay::EarlierPurges;
 
 /// Applies what is heard, at once and here: nothing may wait for a network.
-pub trait Listener: Send + Sync {
+pub trait EventHandler: Send + Sync {
     /// # Errors
     /// When it could not be applied; a durable transport delivers it again.
-    fn hear(&self, event: Event, trust: Trust) -> Result<(), NotApplied>;
-    /// This node hears the others from now on; see [`Word::Up`].
+    fn hear(&self, event: BusEvent, trust: EventTrust) -> Result<(), NotApplied>;
+    /// This node hears the others from now on; see [`TransportEvent::Up`].
     fn up(&self, behind: Option<u64>);
     /// It does not any more.
     fn down(&self);
@@ -48,7 +50,7 @@ pub trait Listener: Send + Sync {
 
 /// Who vouches for an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trust {
+pub enum EventTrust {
     /// Its seal: a node with our key has said it, and it comes for the first time.
     Sealed,
     /// Nobody: whoever can publish there may have said it.
@@ -57,7 +59,7 @@ pub enum Trust {
 
 /// How this node hears.
 #[derive(Clone, Copy, Debug)]
-pub struct Hearing {
+pub struct InboxSettings {
     pub guarantee: Guarantee,
     /// See [`EarlierPurges`].
     pub earlier_purges: EarlierPurges,
@@ -70,34 +72,37 @@ pub struct NotApplied(pub String);
 
 /// Hears.
 pub struct Inbox {
-    identity: Identity,
-    listener: Arc<dyn Listener>,
+    identity: PublisherIdentity,
+    listener: Arc<dyn EventHandler>,
     seen: Mutex<EventsHeard>,
     /// When this node began, in milliseconds since 1970.
     began: u64,
-    unsealed: Admission,
-    foreign: Admission,
+    unsealed: EventAdmission,
+    foreign: EventAdmission,
     concurrency: usize,
     /// Off: messages are put aside unread.
     listens: bool,
-    metrics: Metrics,
+    metrics: InboxMetrics,
     warnings: LineLimiter,
-    refusals: Refusals,
+    refusals: RefusalReporter,
     namesakes: RareLine,
 }
 
 /// What was heard before.
 struct EventsHeard {
     /// Of what is not sealed.
-    ids: Dedupe,
+    ids: DuplicateFilter,
     /// Of what is.
-    numbers: Replays,
+    numbers: ReplayGuard,
 }
 
 /// A word whose message has been decoded.
 enum DecodedWord {
-    Event(Box<Result<Opened, Unreadable>>, Option<Box<dyn Receipt>>),
-    Word(Word),
+    Event(
+        Box<Result<OpenedEvent, UnreadableEvent>>,
+        Option<Box<dyn DeliveryAck>>,
+    ),
+    Word(TransportEvent),
 }
 
 /// Messages from this size on are decoded off the runtime's threads.
@@ -107,14 +112,14 @@ impl Inbox {
     /// # Errors
     /// When the registry has one already.
     pub fn new(
-        identity: Identity,
-        listener: Arc<dyn Listener>,
-        config: &config::Bus,
-        hearing: Hearing,
+        identity: PublisherIdentity,
+        listener: Arc<dyn EventHandler>,
+        config: &config::BusConfig,
+        hearing: InboxSettings,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
         let life = Duration::from_millis(config.event_dedupe_ttl_ms);
-        let rules = Rules {
+        let rules = ReplayRules {
             guarantee: hearing.guarantee,
             tolerance: config.clock_tolerance.0,
             sources: config.max_nodes,
@@ -122,13 +127,13 @@ impl Inbox {
         };
         let began = clock();
         let seen = EventsHeard {
-            ids: Dedupe::new(config.event_dedupe_max_entries, life),
-            numbers: Replays::new(rules, began),
+            ids: DuplicateFilter::new(config.event_dedupe_max_entries, life),
+            numbers: ReplayGuard::new(rules, began),
         };
         let is_sealed = identity.seal.is_some();
         let unless_sealed = match is_sealed {
-            true => Admission::Refuse,
-            false => Admission::Accept,
+            true => EventAdmission::Refuse,
+            false => EventAdmission::Accept,
         };
         Ok(Self {
             identity,
@@ -137,20 +142,20 @@ impl Inbox {
             began,
             unsealed: match is_sealed {
                 true => config.unsealed_events,
-                false => Admission::Accept,
+                false => EventAdmission::Accept,
             },
             foreign: config.foreign_events.unwrap_or(unless_sealed),
             concurrency: config.handler_concurrency.max(1),
             listens: config.subscribe_to_events,
-            metrics: Metrics::new(registry)?,
+            metrics: InboxMetrics::new(registry)?,
             warnings: LineLimiter::new(Instant::now()),
-            refusals: Refusals::new(registry)?,
+            refusals: RefusalReporter::new(registry)?,
             namesakes: RareLine::default(),
         })
     }
 
     /// Hears, until the transport is dropped.
-    pub async fn run(&self, words: Words) {
+    pub async fn run(&self, words: TransportEventReceiver) {
         let words = stream::unfold(words, async |mut words| {
             let word = words.recv().await?;
             Some((word, words))
@@ -188,50 +193,54 @@ impl Inbox {
     }
 
     /// Answers how many messages are behind from here on.
-    fn pass_on(&self, word: Word, before: Option<u64>) -> Option<u64> {
+    fn pass_on(&self, word: TransportEvent, before: Option<u64>) -> Option<u64> {
         match word {
-            Word::Up { behind } => {
+            TransportEvent::Up { behind } => {
                 self.metrics.consuming(true);
                 self.listener.up(behind);
                 // One to come, so that none is caught up at once.
                 let behind = behind.map(|messages| messages + 1);
                 self.counted_down(behind)
             }
-            Word::Down(why) => {
+            TransportEvent::Down(why) => {
                 // The transport has told it, and tells when it is over.
                 tracing::debug!(%why, "the event bus is not heard");
                 self.metrics.consuming(false);
                 self.listener.down();
                 None
             }
-            Word::Lost(what) => {
+            TransportEvent::Lost(what) => {
                 self.metrics.lost();
                 self.listener.lost(what);
                 before
             }
-            Word::Message(_) => before,
+            TransportEvent::Message(_) => before,
         }
     }
 
-    fn take(&self, event: Result<Opened, Unreadable>, receipt: Option<Box<dyn Receipt>>) {
+    fn take(
+        &self,
+        event: Result<OpenedEvent, UnreadableEvent>,
+        receipt: Option<Box<dyn DeliveryAck>>,
+    ) {
         let heard = match event {
-            _ if !self.listens => Heard::NotListening,
+            _ if !self.listens => InboxOutcome::NotListening,
             Ok(event) => self.judge(event),
             Err(unreadable) => {
                 self.unreadable(&unreadable);
-                Heard::Malformed
+                InboxOutcome::Malformed
             }
         };
         self.metrics.heard(heard);
         match (receipt, heard) {
-            (Some(receipt), Heard::Failed) => receipt.again(),
+            (Some(receipt), InboxOutcome::Failed) => receipt.again(),
             (Some(receipt), _) => receipt.done(),
             (None, _) => {}
         }
     }
 
-    fn unreadable(&self, unreadable: &Unreadable) {
-        let Unreadable { reason, key } = unreadable;
+    fn unreadable(&self, unreadable: &UnreadableEvent) {
+        let UnreadableEvent { reason, key } = unreadable;
         self.metrics.malformed(*reason);
         self.warn(|dropped| match key {
             Some(key) => {
@@ -241,50 +250,50 @@ impl Inbox {
         });
     }
 
-    fn judge(&self, opened: Opened) -> Heard {
-        let Opened { event, seal } = opened;
+    fn judge(&self, opened: OpenedEvent) -> InboxOutcome {
+        let OpenedEvent { event, seal } = opened;
         let wanted = self.identity.namespace.as_ref();
         if wanted.is_some_and(|wanted| event.namespace.as_ref() != Some(wanted)) {
-            return Heard::OtherNamespace;
+            return InboxOutcome::OtherNamespace;
         }
         let trust = match self.trust(&event, seal) {
             Ok(trust) => trust,
             Err(reason) => return self.refuse(reason, &event.source),
         };
         if self.is_own(&event) {
-            return Heard::Own;
+            return InboxOutcome::Own;
         }
         match trust {
-            Trust::Sealed if event.ours.is_some() => self.hear_sealed(event),
+            EventTrust::Sealed if event.ours.is_some() => self.hear_sealed(event),
             // Sealed, and of a kind that only newer nodes know: what its shape says is done.
-            Trust::Sealed | Trust::Unsealed => self.hear_by_id(event, trust),
+            EventTrust::Sealed | EventTrust::Unsealed => self.hear_by_id(event, trust),
         }
     }
 
     /// Whether the event may have an effect, and who vouches for it.
-    fn trust(&self, event: &Event, seal: SealCheck) -> Result<Trust, Reason> {
+    fn trust(&self, event: &BusEvent, seal: SealCheck) -> Result<EventTrust, EventRefusal> {
         let (admission, reason) = match (seal, &event.ours) {
-            (SealCheck::Holds, _) => return Ok(Trust::Sealed),
-            (SealCheck::Broken, _) => (Admission::Refuse, Reason::BadSeal),
-            (SealCheck::Absent, Some(_)) => (self.unsealed, Reason::Unsealed),
-            (SealCheck::Absent, None) => (self.foreign, Reason::Foreign),
+            (SealCheck::Holds, _) => return Ok(EventTrust::Sealed),
+            (SealCheck::Broken, _) => (EventAdmission::Refuse, EventRefusal::BadSeal),
+            (SealCheck::Absent, Some(_)) => (self.unsealed, EventRefusal::Unsealed),
+            (SealCheck::Absent, None) => (self.foreign, EventRefusal::Foreign),
         };
         match admission {
-            Admission::Accept => Ok(Trust::Unsealed),
-            Admission::Refuse => Err(reason),
+            EventAdmission::Accept => Ok(EventTrust::Unsealed),
+            EventAdmission::Refuse => Err(reason),
         }
     }
 
-    fn refuse(&self, reason: Reason, source: &str) -> Heard {
+    fn refuse(&self, reason: EventRefusal, source: &str) -> InboxOutcome {
         self.refusals.note(reason, source, Instant::now());
-        Heard::Refused
+        InboxOutcome::Refused
     }
 
-    fn hear_sealed(&self, event: Event) -> Heard {
+    fn hear_sealed(&self, event: BusEvent) -> InboxOutcome {
         let Some(ours) = &event.ours else {
-            return Heard::Malformed;
+            return InboxOutcome::Malformed;
         };
-        let at = Moment {
+        let at = ArrivalTime {
             clock: clock(),
             now: Instant::now(),
         };
@@ -297,8 +306,8 @@ impl Inbox {
         if event.ts > self.began {
             self.tell_of_a_namesake(&event);
         }
-        match self.listener.hear(event, Trust::Sealed) {
-            Ok(()) => Heard::Applied,
+        match self.listener.hear(event, EventTrust::Sealed) {
+            Ok(()) => InboxOutcome::Applied,
             Err(error) => {
                 seen.numbers.retract(&taken);
                 self.failed(&error)
@@ -306,30 +315,30 @@ impl Inbox {
         }
     }
 
-    fn hear_by_id(&self, event: Event, trust: Trust) -> Heard {
+    fn hear_by_id(&self, event: BusEvent, trust: EventTrust) -> InboxOutcome {
         // As above.
         let mut seen = self.seen.lock();
         let id = seen.ids.mark(&event.source, (&event.id, event.ts));
         if seen.ids.knows(id, Instant::now()) {
-            return Heard::Duplicate;
+            return InboxOutcome::Duplicate;
         }
         self.tell_of_a_namesake(&event);
         match self.listener.hear(event, trust) {
             Ok(()) => {
                 seen.ids.note(id, Instant::now());
-                Heard::Applied
+                InboxOutcome::Applied
             }
             Err(error) => self.failed(&error),
         }
     }
 
-    fn failed(&self, error: &NotApplied) -> Heard {
+    fn failed(&self, error: &NotApplied) -> InboxOutcome {
         self.warn(|dropped| tracing::warn!(%error, dropped, "an event"));
-        Heard::Failed
+        InboxOutcome::Failed
     }
 
     /// An echo of what we said.
-    fn is_own(&self, event: &Event) -> bool {
+    fn is_own(&self, event: &BusEvent) -> bool {
         let own = &self.identity;
         let boot = event.ours.as_ref().map(|ours| ours.boot);
         event.source == own.source && boot == Some(own.boot)
@@ -337,7 +346,7 @@ impl Inbox {
 
     /// Who else speaks under our name is heard, with a warning of its own: the other nodes can't
     /// tell the two apart. Without a seal it may be our own life before.
-    fn tell_of_a_namesake(&self, event: &Event) {
+    fn tell_of_a_namesake(&self, event: &BusEvent) {
         let ours = event.ours.as_ref();
         let beats = ours.is_some_and(|ours| matches!(ours.message, Message::Heartbeat { .. }));
         if !beats || event.source != self.identity.source {
@@ -356,18 +365,18 @@ impl Inbox {
     }
 }
 
-async fn decoded(word: Word, identity: &Identity) -> DecodedWord {
-    let Word::Message(Delivery { bytes, receipt }) = word else {
+async fn decoded(word: TransportEvent, identity: &PublisherIdentity) -> DecodedWord {
+    let TransportEvent::Message(IncomingMessage { bytes, receipt }) = word else {
         return DecodedWord::Word(word);
     };
     let is_quick = bytes.len() < LARGE;
     let event = match is_quick {
-        true => Event::open(&bytes, identity.seal.as_ref()),
+        true => BusEvent::open(&bytes, identity.seal.as_ref()),
         false => {
             let keys = identity.seal.clone();
-            tokio::task::spawn_blocking(move || Event::open(&bytes, keys.as_ref()))
+            tokio::task::spawn_blocking(move || BusEvent::open(&bytes, keys.as_ref()))
                 .await
-                .unwrap_or_else(|_| Err(Malformed::Form.into()))
+                .unwrap_or_else(|_| Err(EventFormatError::Form.into()))
         }
     };
     DecodedWord::Event(Box::new(event), receipt)

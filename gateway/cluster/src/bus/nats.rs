@@ -18,12 +18,12 @@ use async_nats::ConnectOptions;
 use async_nats::rustls::pki_types::CertificateDer;
 use async_nats::rustls::pki_types::pem::PemObject;
 
-use super::transport::Transport;
-use config::Mode;
+use super::transport::BusTransport;
+use config::NatsMode;
 
 /// Why NATS can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum NatsOpenError {
     #[error("no servers; expected one at least, as in nats://host:4222")]
     Servers,
     #[error("{0:?} is not where a NATS is; expected nats://host:4222, or tls://host:4222 for TLS")]
@@ -55,7 +55,7 @@ pub enum OpenError {
     },
 }
 
-impl OpenError {
+impl NatsOpenError {
     /// The key of the configuration that it is about.
     pub fn key(&self) -> &'static str {
         match self {
@@ -82,7 +82,7 @@ impl OpenError {
 ///
 /// # Errors
 /// When the configuration can't mean a NATS. One that is down is no error.
-pub fn open(config: &config::Nats) -> Result<Arc<dyn Transport>, OpenError> {
+pub fn open(config: &config::NatsConfig) -> Result<Arc<dyn BusTransport>, NatsOpenError> {
     config.check()?;
     if let Some(file) = &config.ca_file {
         certificates(file).map_err(|reason| unreadable("ca_file", file, reason))?;
@@ -92,14 +92,14 @@ pub fn open(config: &config::Nats) -> Result<Arc<dyn Transport>, OpenError> {
     }
     let config = config.clone();
     Ok(match config.mode {
-        Mode::Core => Arc::new(core::Core::new(config)),
-        Mode::Jetstream => Arc::new(jetstream::JetStream::new(config)),
+        NatsMode::Core => Arc::new(core::NatsCoreTransport::new(config)),
+        NatsMode::Jetstream => Arc::new(jetstream::JetStreamTransport::new(config)),
     })
 }
 
-fn unreadable(key: &'static str, file: &Path, reason: String) -> OpenError {
+fn unreadable(key: &'static str, file: &Path, reason: String) -> NatsOpenError {
     let file = file.display().to_string();
-    OpenError::File { key, file, reason }
+    NatsOpenError::File { key, file, reason }
 }
 
 fn certificates(file: &Path) -> Result<(), String> {

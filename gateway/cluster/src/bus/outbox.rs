@@ -31,24 +31,24 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::config;
-use super::event::{Event, MAX_BYTES, Message, Ours, Shape};
+use super::event::{BusEvent, EventShape, MAX_BYTES, Message, NodePayload};
 use super::refusals::RareLine;
 use super::seal::SealKeys;
-use super::transport::{PublishError, Transport};
+use super::transport::{BusTransport, PublishError};
 use crate::backoff;
 use crate::breaker::{Breaker, Permit};
-use history::History;
-use metrics::{Kind, Metrics};
-use queue::{Dropped, Next, Queue};
-use standing::Standing;
+use history::PurgeHistory;
+use metrics::{OutboxMetrics, PublishedKind};
+use queue::{NextPublish, OutboxQueue, QueueOverflow};
+use standing::PublishMonitor;
 use widen::WidenedPurge;
 
-pub use queue::{Author, Purge, Value};
-pub use standing::Publishing;
+pub use queue::{QueuedPurge, QueuedPurgeAuthor, QueuedValue};
+pub use standing::PublishStatus;
 
 /// Who publishes.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct PublisherIdentity {
     pub source: String,
     /// Tells two lives of one source apart: [`new_boot`].
     pub boot: u64,
@@ -58,7 +58,7 @@ pub struct Identity {
 }
 
 /// Told each purge's number, before anybody hears of it.
-pub type OnNumber = Box<dyn Fn(u64, &Purge) + Send + Sync>;
+pub type OnNumber = Box<dyn Fn(u64, &QueuedPurge) + Send + Sync>;
 
 /// Makes a selector wider: one of at most so many bytes that reaches all that this one does, or
 /// the widest there is.
@@ -66,18 +66,18 @@ pub type WidenSelector = fn(selector: &str, room: usize) -> String;
 
 /// Publishes.
 pub struct Outbox {
-    pub identity: Identity,
-    transport: Arc<dyn Transport>,
-    queue: Mutex<Queue>,
+    pub identity: PublisherIdentity,
+    transport: Arc<dyn BusTransport>,
+    queue: Mutex<OutboxQueue>,
     wake: Notify,
     up: Notify,
     idle: Notify,
     progress: Notify,
     breaker: Breaker,
-    history: Mutex<History>,
+    history: Mutex<PurgeHistory>,
     on_number: OnNumber,
     wider: WidenSelector,
-    standing: Standing,
+    standing: PublishMonitor,
     /// Purges that were numbered.
     purges: AtomicU64,
     /// The number of the last purge that the broker took.
@@ -91,19 +91,19 @@ pub struct Outbox {
     retries: bool,
     timeout: Duration,
     too_large: RareLine,
-    metrics: Metrics,
+    metrics: OutboxMetrics,
 }
 
 /// An event that is ready to be sent.
-struct Outgoing {
+struct OutgoingEvent {
     bytes: Bytes,
-    kind: Kind,
+    kind: PublishedKind,
     /// The number of a purge that was not said before.
     number: Option<u64>,
 }
 
 /// What a failed attempt to publish means for what waits.
-enum Setback {
+enum PublishRetryDecision {
     /// The broker takes nothing now: what counts waits a moment.
     Later,
     /// What was refused is out of the way: on with the rest.
@@ -138,9 +138,9 @@ impl Outbox {
     /// # Errors
     /// When the registry has one already.
     pub fn new(
-        identity: Identity,
-        transport: Arc<dyn Transport>,
-        config: &config::Bus,
+        identity: PublisherIdentity,
+        transport: Arc<dyn BusTransport>,
+        config: &config::BusConfig,
         on_number: OnNumber,
         wider: WidenSelector,
         registry: &Registry,
@@ -150,7 +150,7 @@ impl Outbox {
         Ok(Self {
             identity,
             transport,
-            queue: Mutex::new(Queue::new(retry.max_size, retry.max_bytes.as_usize())),
+            queue: Mutex::new(OutboxQueue::new(retry.max_size, retry.max_bytes.as_usize())),
             wake: Notify::new(),
             up: Notify::new(),
             idle: Notify::new(),
@@ -162,7 +162,7 @@ impl Outbox {
             history: Mutex::default(),
             on_number,
             wider,
-            standing: Standing::default(),
+            standing: PublishMonitor::default(),
             purges: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             made: AtomicU64::new(0),
@@ -171,17 +171,17 @@ impl Outbox {
             retries: retry.enabled,
             timeout: config.publish_timeout.into(),
             too_large: RareLine::default(),
-            metrics: Metrics::new(registry)?,
+            metrics: OutboxMetrics::new(registry)?,
         })
     }
 
     /// Takes a purge in.
-    pub fn purge(&self, purge: Purge) {
+    pub fn purge(&self, purge: QueuedPurge) {
         self.put(|queue| queue.push_purge(purge));
     }
 
     /// Takes a value in.
-    pub fn value(&self, value: Value) {
+    pub fn value(&self, value: QueuedValue) {
         self.put(|queue| queue.push_value(value));
     }
 
@@ -189,11 +189,11 @@ impl Outbox {
     pub fn say(&self, word: Message) {
         self.put(|queue| {
             queue.push_word(word);
-            Dropped::default()
+            QueueOverflow::default()
         });
     }
 
-    fn put(&self, push: impl FnOnce(&mut Queue) -> Dropped) {
+    fn put(&self, push: impl FnOnce(&mut OutboxQueue) -> QueueOverflow) {
         let mut queue = self.queue.lock();
         let dropped = push(&mut queue);
         self.note_waiting(&queue);
@@ -246,7 +246,7 @@ impl Outbox {
         self.unsent_of(&self.queue.lock())
     }
 
-    fn unsent_of(&self, queue: &Queue) -> usize {
+    fn unsent_of(&self, queue: &OutboxQueue) -> usize {
         queue.purges() + self.under_way.load(Ordering::Acquire)
     }
 
@@ -257,12 +257,12 @@ impl Outbox {
             && !self.is_sending.load(Ordering::Acquire)
     }
 
-    fn note_waiting(&self, queue: &Queue) {
+    fn note_waiting(&self, queue: &OutboxQueue) {
         self.metrics.waiting(self.unsent_of(queue), queue.bytes());
     }
 
     /// Whether the broker takes what is published, by the last attempt.
-    pub fn publishing(&self) -> Publishing {
+    pub fn publishing(&self) -> PublishStatus {
         self.standing.get()
     }
 
@@ -322,7 +322,7 @@ impl Outbox {
         }
     }
 
-    fn fill(&self, batch: &mut VecDeque<Outgoing>) {
+    fn fill(&self, batch: &mut VecDeque<OutgoingEvent>) {
         let mut bytes: usize = batch.iter().map(|outgoing| outgoing.bytes.len()).sum();
         while batch.len() < BATCH && bytes < BATCH_BYTES {
             let Some(again) = self.history.lock().next(Instant::now().into_std()) else {
@@ -330,9 +330,9 @@ impl Outbox {
             };
             let again = self.fitting(again, self.max_message_bytes());
             bytes += again.len();
-            batch.push_back(Outgoing {
+            batch.push_back(OutgoingEvent {
                 bytes: again,
-                kind: Kind::Again,
+                kind: PublishedKind::Again,
                 number: None,
             });
         }
@@ -340,7 +340,7 @@ impl Outbox {
             let next = {
                 let mut queue = self.queue.lock();
                 let next = queue.pop();
-                if matches!(next, Some(Next::Purge(_))) {
+                if matches!(next, Some(NextPublish::Purge(_))) {
                     self.under_way.fetch_add(1, Ordering::AcqRel);
                 }
                 self.note_waiting(&queue);
@@ -355,9 +355,9 @@ impl Outbox {
     }
 
     /// The event, with its number if it is a purge. None: it is not to be told.
-    fn outgoing(&self, next: Next) -> Option<Outgoing> {
+    fn outgoing(&self, next: NextPublish) -> Option<OutgoingEvent> {
         let (kind, id, shape, message) = match next {
-            Next::Purge(purge) => {
+            NextPublish::Purge(purge) => {
                 let number = self.purges.fetch_add(1, Ordering::AcqRel) + 1;
                 (self.on_number)(number, &purge);
                 let message = Message::Purge {
@@ -365,19 +365,24 @@ impl Outbox {
                     soft: purge.soft,
                     receipt: purge.receipt.is_some(),
                 };
-                (Kind::Purge, purge.receipt, purge.shape, message)
+                (PublishedKind::Purge, purge.receipt, purge.shape, message)
             }
-            Next::Say(message) => (Kind::Word, None, Shape::inert(), message),
-            Next::Value(value) => (Kind::Value, None, Shape::inert(), (value.make)()?),
+            NextPublish::Say(message) => (PublishedKind::Word, None, EventShape::inert(), message),
+            NextPublish::Value(value) => (
+                PublishedKind::Value,
+                None,
+                EventShape::inert(),
+                (value.make)()?,
+            ),
         };
         let event = self.event(id, shape, message);
         let bytes = widen::encoded(&event, self.identity.seal.as_ref());
-        if kind != Kind::Purge {
+        if kind != PublishedKind::Purge {
             if bytes.len() > self.max_message_bytes() {
                 self.metrics.oversize();
                 return None;
             }
-            return Some(Outgoing {
+            return Some(OutgoingEvent {
                 bytes,
                 kind,
                 number: None,
@@ -386,7 +391,7 @@ impl Outbox {
         let bytes = self.fitting(bytes, self.max_message_bytes());
         let number = self.purges.load(Ordering::Acquire);
         self.history.lock().note(number, bytes.clone());
-        Some(Outgoing {
+        Some(OutgoingEvent {
             bytes,
             kind,
             number: Some(number),
@@ -423,15 +428,15 @@ impl Outbox {
         }
     }
 
-    fn event(&self, id: Option<String>, shape: Shape, message: Message) -> Event {
+    fn event(&self, id: Option<String>, shape: EventShape, message: Message) -> BusEvent {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Event {
+        BusEvent {
             id: id.unwrap_or_else(new_id),
             source: self.identity.source.clone(),
             namespace: self.identity.namespace.clone(),
             ts: since.map_or(0, |since| since.as_millis() as u64),
             shape,
-            ours: Some(Ours {
+            ours: Some(NodePayload {
                 boot: self.identity.boot,
                 purges: self.purges.load(Ordering::Acquire),
                 sequence: self.made.fetch_add(1, Ordering::AcqRel) + 1,
@@ -441,14 +446,14 @@ impl Outbox {
     }
 
     /// Hands the batch to the transport and takes out what the broker has.
-    async fn send(&self, batch: &mut VecDeque<Outgoing>) -> Result<(), PublishError> {
+    async fn send(&self, batch: &mut VecDeque<OutgoingEvent>) -> Result<(), PublishError> {
         while let Some(first) = batch.front() {
             let kind = first.kind;
             let permit = match kind {
-                Kind::Value => self.breaker.admit(Instant::now().into_std()),
-                Kind::Purge | Kind::Word | Kind::Again => None,
+                PublishedKind::Value => self.breaker.admit(Instant::now().into_std()),
+                PublishedKind::Purge | PublishedKind::Word | PublishedKind::Again => None,
             };
-            if kind == Kind::Value && permit.is_none() {
+            if kind == PublishedKind::Value && permit.is_none() {
                 self.put_values_aside(batch);
                 continue;
             }
@@ -464,8 +469,8 @@ impl Outbox {
             match error {
                 None => self.went_well(kind, permit.as_ref()),
                 Some(error) => match self.went_wrong(batch, kind, permit.as_ref(), &error) {
-                    Setback::Later => return Err(error),
-                    Setback::GoOn => {}
+                    PublishRetryDecision::Later => return Err(error),
+                    PublishRetryDecision::GoOn => {}
                 },
             }
         }
@@ -475,8 +480,8 @@ impl Outbox {
     /// Those at the front that are of one kind: kept for who is away, of the moment, or values.
     async fn hand_over(
         &self,
-        batch: &VecDeque<Outgoing>,
-        kind: Kind,
+        batch: &VecDeque<OutgoingEvent>,
+        kind: PublishedKind,
     ) -> (usize, Option<PublishError>) {
         let alike = batch.iter().take_while(|o| o.kind.goes_with(kind));
         let messages: Vec<Bytes> = alike.map(|outgoing| outgoing.bytes.clone()).collect();
@@ -491,7 +496,7 @@ impl Outbox {
         }
     }
 
-    fn went_well(&self, kind: Kind, permit: Option<&Permit>) {
+    fn went_well(&self, kind: PublishedKind, permit: Option<&Permit>) {
         match permit {
             Some(permit) => self.breaker.succeeded(permit),
             // The connection answers, whatever values came to before.
@@ -504,15 +509,15 @@ impl Outbox {
 
     fn went_wrong(
         &self,
-        batch: &mut VecDeque<Outgoing>,
-        kind: Kind,
+        batch: &mut VecDeque<OutgoingEvent>,
+        kind: PublishedKind,
         permit: Option<&Permit>,
         error: &PublishError,
-    ) -> Setback {
+    ) -> PublishRetryDecision {
         if let PublishError::TooLarge { limit, .. } = error
             && self.shrink(batch, *limit)
         {
-            return Setback::GoOn;
+            return PublishRetryDecision::GoOn;
         }
         self.metrics.failed();
         if let Some(permit) = permit {
@@ -523,19 +528,19 @@ impl Outbox {
             error,
             PublishError::Refused(_) | PublishError::TooLarge { .. }
         );
-        if is_refused && kind == Kind::Value {
+        if is_refused && kind == PublishedKind::Value {
             // It says nothing about purges, nor about whether the broker is there.
             batch.pop_front();
-            return Setback::GoOn;
+            return PublishRetryDecision::GoOn;
         }
         let transport = self.transport.kind();
         self.standing.fails(transport, kind.errand(), error);
-        Setback::Later
+        PublishRetryDecision::Later
     }
 
     /// What is too large is wider from now on, or dropped where it is of the moment. False:
     /// nothing changed.
-    fn shrink(&self, batch: &mut VecDeque<Outgoing>, limit: Option<usize>) -> bool {
+    fn shrink(&self, batch: &mut VecDeque<OutgoingEvent>, limit: Option<usize>) -> bool {
         let Some(first) = batch.front() else {
             return false;
         };
@@ -568,20 +573,23 @@ impl Outbox {
     }
 
     /// While the breaker is open values are not tried; they are of the moment.
-    fn put_values_aside(&self, batch: &mut VecDeque<Outgoing>) {
+    fn put_values_aside(&self, batch: &mut VecDeque<OutgoingEvent>) {
         let before = batch.len();
-        batch.retain(|outgoing| outgoing.kind != Kind::Value);
+        batch.retain(|outgoing| outgoing.kind != PublishedKind::Value);
         self.metrics.skipped(before - batch.len());
     }
 
     /// After a failure: purges wait; the rest was of the moment. Where purges don't wait
     /// their numbers are lost, which receivers notice.
-    fn keep_what_counts(&self, batch: &mut VecDeque<Outgoing>) {
-        batch.retain(|outgoing| self.retries && outgoing.kind == Kind::Purge);
+    fn keep_what_counts(&self, batch: &mut VecDeque<OutgoingEvent>) {
+        batch.retain(|outgoing| self.retries && outgoing.kind == PublishedKind::Purge);
     }
 
-    fn note_under_way(&self, batch: &VecDeque<Outgoing>) {
-        let purges = batch.iter().filter(|o| o.kind == Kind::Purge).count();
+    fn note_under_way(&self, batch: &VecDeque<OutgoingEvent>) {
+        let purges = batch
+            .iter()
+            .filter(|o| o.kind == PublishedKind::Purge)
+            .count();
         // The queue is held, so that nobody counts in between.
         let queue = self.queue.lock();
         self.under_way.store(purges, Ordering::Release);

@@ -16,7 +16,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::transport::{Guarantee, Knife, Mail, PublishError, Transport};
+use super::transport::{
+    BusTransport, ConnectionCutter, Guarantee, PublishError, TransportEventSender,
+};
 
 pub mod config;
 mod declare;
@@ -29,39 +31,39 @@ mod publish;
 mod target;
 pub(super) mod trial;
 
-pub use config::{Config, ExchangeType};
-pub use target::OpenError;
+pub use config::{ExchangeType, RabbitMqConfig};
+pub use target::RabbitMqOpenError;
 
-use keeper::{Keeper, Standing};
-use publish::Largest;
-use target::Target;
+use keeper::{RabbitMqLinkState, RabbitMqReconnector};
+use publish::BrokerSizeLimit;
+use target::RabbitMqTarget;
 
 struct RabbitMq {
-    config: Arc<Config>,
-    target: Arc<Target>,
-    standing: Arc<Standing>,
-    knife: Arc<Knife>,
-    largest: Arc<Largest>,
+    config: Arc<RabbitMqConfig>,
+    target: Arc<RabbitMqTarget>,
+    standing: Arc<RabbitMqLinkState>,
+    knife: Arc<ConnectionCutter>,
+    largest: Arc<BrokerSizeLimit>,
     /// Dropped with the transport: the keeper says good-bye then.
     stop: DropGuard,
 }
 
-/// The transport, which doesn't connect before [`Transport::run`]; never waits.
+/// The transport, which doesn't connect before [`BusTransport::run`]; never waits.
 ///
 /// # Errors
 /// What can't be meant, or certificates that can't be read.
-pub fn open(config: &Config) -> Result<Arc<dyn Transport>, OpenError> {
+pub fn open(config: &RabbitMqConfig) -> Result<Arc<dyn BusTransport>, RabbitMqOpenError> {
     Ok(Arc::new(RabbitMq {
-        target: Arc::new(Target::new(config)?),
+        target: Arc::new(RabbitMqTarget::new(config)?),
         config: Arc::new(config.clone()),
-        standing: Arc::new(Standing::new()),
+        standing: Arc::new(RabbitMqLinkState::new()),
         knife: Arc::default(),
         largest: Arc::default(),
         stop: CancellationToken::new().drop_guard(),
     }))
 }
 
-impl Transport for RabbitMq {
+impl BusTransport for RabbitMq {
     fn kind(&self) -> &'static str {
         "rabbitmq"
     }
@@ -102,8 +104,8 @@ impl Transport for RabbitMq {
         self.largest.get()
     }
 
-    fn run(&self, mail: Mail) {
-        let keeper = Keeper {
+    fn run(&self, mail: TransportEventSender) {
+        let keeper = RabbitMqReconnector {
             config: Arc::clone(&self.config),
             target: Arc::clone(&self.target),
             standing: Arc::clone(&self.standing),

@@ -16,20 +16,22 @@ use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::transport::{Guarantee, Knife, Mail, PublishError, Transport, Word};
-use crate::redis::{self, Fault, Plan};
-use session::{Channel, Mouth, Session};
+use super::transport::{
+    BusTransport, ConnectionCutter, Guarantee, PublishError, TransportEvent, TransportEventSender,
+};
+use crate::redis::{self, RedisConnector, RedisError};
+use session::{PubSubChannel, PubSubPublisher, PubSubSession};
 
 /// Why Redis can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum RedisBusOpenError {
     #[error(transparent)]
-    Server(#[from] redis::OpenError),
+    Server(#[from] redis::RedisTargetError),
     #[error("{0:?} is no channel; expected a name of our own, as `lamina:events`")]
     Channel(String),
 }
 
-impl OpenError {
+impl RedisBusOpenError {
     /// The key of the configuration that it is about.
     pub fn key(&self) -> &'static str {
         match self {
@@ -40,39 +42,39 @@ impl OpenError {
 }
 
 struct PubSub {
-    inner: Arc<Inner>,
+    inner: Arc<PubSubState>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Inner {
-    plan: Plan,
-    channel: Channel,
+struct PubSubState {
+    plan: RedisConnector,
+    channel: PubSubChannel,
     /// What publishes, or why nothing does.
-    standing: RwLock<Result<Mouth, String>>,
+    standing: RwLock<Result<PubSubPublisher, String>>,
     /// Bytes of a message that reaches subscribers, as Redis said last; 0: it has not.
     max_message_bytes: AtomicUsize,
-    knife: Knife,
+    knife: ConnectionCutter,
 }
 
 /// A transport that connects by itself, from `run` on and whenever a connection is lost.
 ///
 /// # Errors
 /// When the configuration can't mean a Redis. One that is down is no error.
-pub fn open(config: &config::Redis) -> Result<Arc<dyn Transport>, OpenError> {
+pub fn open(config: &config::RedisBusConfig) -> Result<Arc<dyn BusTransport>, RedisBusOpenError> {
     config.check()?;
     Ok(Arc::new(PubSub {
-        inner: Arc::new(Inner {
-            plan: Plan::new(&config.settings())?,
-            channel: Channel::new(&config.channel, config.sharded),
+        inner: Arc::new(PubSubState {
+            plan: RedisConnector::new(&config.settings())?,
+            channel: PubSubChannel::new(&config.channel, config.sharded),
             standing: RwLock::new(Err("not connected yet".to_owned())),
             max_message_bytes: AtomicUsize::new(0),
-            knife: Knife::default(),
+            knife: ConnectionCutter::default(),
         }),
         keeper: Mutex::default(),
     }))
 }
 
-impl Transport for PubSub {
+impl BusTransport for PubSub {
     fn kind(&self) -> &'static str {
         "redis"
     }
@@ -99,7 +101,7 @@ impl Transport for PubSub {
         (bytes > 0).then_some(bytes)
     }
 
-    fn run(&self, mail: Mail) {
+    fn run(&self, mail: TransportEventSender) {
         let task = tokio::spawn(keep(Arc::clone(&self.inner), mail));
         *self.keeper.lock() = Some(task);
     }
@@ -118,10 +120,10 @@ impl Drop for PubSub {
 }
 
 /// Connects until nobody listens any more.
-async fn keep(inner: Arc<Inner>, mail: Mail) {
+async fn keep(inner: Arc<PubSubState>, mail: TransportEventSender) {
     let mut pauses = inner.plan.pauses();
     loop {
-        let (why, listened) = match Session::begin(&inner.plan, &inner.channel).await {
+        let (why, listened) = match PubSubSession::begin(&inner.plan, &inner.channel).await {
             Ok(session) => {
                 if let Some(after_seconds) = pauses.connected() {
                     tracing::info!(bus = "redis", after_seconds, "connected");
@@ -143,23 +145,27 @@ async fn keep(inner: Arc<Inner>, mail: Mail) {
     }
 }
 
-impl Inner {
+impl PubSubState {
     /// From *up* to *down*; answers why, and whether anybody still listens.
-    async fn live(&self, session: Session, mail: &Mail) -> (Fault, bool) {
+    async fn live(
+        &self,
+        session: PubSubSession,
+        mail: &TransportEventSender,
+    ) -> (RedisError, bool) {
         let largest = session.max_message_bytes().unwrap_or(0);
         self.max_message_bytes.store(largest, Ordering::Release);
         *self.standing.write() = Ok(session.mouth());
-        let told = mail.tell(Word::Up { behind: None }).await;
+        let told = mail.tell(TransportEvent::Up { behind: None }).await;
         let why = if told {
             tokio::select! {
                 why = session.hold(mail) => why,
-                why = self.knife.falls() => Fault::Down(why.to_owned()),
+                why = self.knife.falls() => RedisError::Down(why.to_owned()),
             }
         } else {
-            Fault::Down("nobody listens".to_owned())
+            RedisError::Down("nobody listens".to_owned())
         };
         *self.standing.write() = Err(why.to_string());
-        let told = told && mail.tell(Word::Down(why.to_string())).await;
+        let told = told && mail.tell(TransportEvent::Down(why.to_string())).await;
         (why, told)
     }
 }

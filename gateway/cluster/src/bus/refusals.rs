@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-use super::replay::Refused;
+use super::replay::ReplayRefusal;
 
 /// Why an event has no effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
+pub enum EventRefusal {
     /// It is in the form of a node's and has no seal.
     Unsealed,
     /// Its seal is another key's, or it was changed.
@@ -29,7 +29,7 @@ pub enum Reason {
     Ahead,
 }
 
-impl Reason {
+impl EventRefusal {
     const ALL: [Self; 7] = [
         Self::Unsealed,
         Self::BadSeal,
@@ -88,24 +88,24 @@ impl Reason {
     }
 }
 
-impl From<Refused> for Reason {
-    fn from(refused: Refused) -> Self {
+impl From<ReplayRefusal> for EventRefusal {
+    fn from(refused: ReplayRefusal) -> Self {
         match refused {
-            Refused::Replayed => Self::Replayed,
-            Refused::EarlierLife => Self::EarlierLife,
-            Refused::TooOld => Self::TooOld,
-            Refused::Ahead => Self::Ahead,
+            ReplayRefusal::Replayed => Self::Replayed,
+            ReplayRefusal::EarlierLife => Self::EarlierLife,
+            ReplayRefusal::TooOld => Self::TooOld,
+            ReplayRefusal::Ahead => Self::Ahead,
         }
     }
 }
 
 /// Counts and tells.
-pub struct Refusals {
-    counts: [IntCounter; Reason::ALL.len()],
-    lines: [RareLine; Reason::ALL.len()],
+pub struct RefusalReporter {
+    counts: [IntCounter; EventRefusal::ALL.len()],
+    lines: [RareLine; EventRefusal::ALL.len()],
 }
 
-impl Refusals {
+impl RefusalReporter {
     /// # Errors
     /// When the registry has them already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
@@ -118,12 +118,12 @@ impl Refusals {
         )?;
         registry.register(Box::new(counts.clone()))?;
         Ok(Self {
-            counts: Reason::ALL.map(|reason| counts.with_label_values(&[reason.label()])),
+            counts: EventRefusal::ALL.map(|reason| counts.with_label_values(&[reason.label()])),
             lines: Default::default(),
         })
     }
 
-    pub fn note(&self, reason: Reason, source: &str, now: Instant) {
+    pub fn note(&self, reason: EventRefusal, source: &str, now: Instant) {
         self.counts[reason as usize].inc();
         if let Some(unsaid) = self.lines[reason as usize].admit(now) {
             let (why, advice) = (reason.label(), reason.advice());
@@ -179,11 +179,11 @@ mod tests {
     #[test]
     fn each_reason_counts_by_itself() {
         let registry = Registry::new();
-        let refusals = Refusals::new(&registry).unwrap();
-        for reason in Reason::ALL {
+        let refusals = RefusalReporter::new(&registry).unwrap();
+        for reason in EventRefusal::ALL {
             refusals.note(reason, "x", Instant::now());
         }
         let counts = refusals.counts.iter().map(IntCounter::get);
-        assert_eq!(counts.collect::<Vec<_>>(), [1; Reason::ALL.len()]);
+        assert_eq!(counts.collect::<Vec<_>>(), [1; EventRefusal::ALL.len()]);
     }
 }

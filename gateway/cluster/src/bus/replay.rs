@@ -20,21 +20,21 @@ mod numbers;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::event::{Event, Message, Ours};
+use super::event::{BusEvent, Message, NodePayload};
 use super::transport::Guarantee;
-use numbers::Numbers;
+use numbers::SequenceWindow;
 
 /// What was heard of each source.
-pub struct Replays {
-    rules: Rules,
+pub struct ReplayGuard {
+    rules: ReplayRules,
     /// When this node began, in milliseconds since 1970.
     began: u64,
-    sources: HashMap<String, Source>,
+    sources: HashMap<String, SourceHistory>,
 }
 
 /// What does not change while this node runs.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct ReplayRules {
     /// A durable transport delivers purges late, also those of lives that are over.
     pub guarantee: Guarantee,
     /// What clocks may differ.
@@ -55,7 +55,7 @@ pub enum EarlierPurges {
 
 /// Why an event is not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub enum ReplayRefusal {
     /// Its number was heard before.
     Replayed,
     /// A later life of its source was heard.
@@ -67,19 +67,19 @@ pub enum Refused {
 }
 
 /// One source.
-struct Source {
+struct SourceHistory {
     heard: Instant,
     /// When the newest of its events was made, by its own clock.
     newest: u64,
     /// The one heard last comes last.
-    lives: Vec<Life>,
+    lives: Vec<SourceLife>,
 }
 
 /// One life of a source.
-struct Life {
+struct SourceLife {
     boot: u64,
-    words: Numbers,
-    purges: Numbers,
+    words: SequenceWindow,
+    purges: SequenceWindow,
 }
 
 /// What a node says of the moment (values, heartbeats, answers, questions) is refused when it
@@ -91,8 +91,8 @@ const LIVES: usize = 4;
 const MISSING_WORDS: usize = 64;
 const MISSING_PURGES: usize = 10_000;
 
-impl Replays {
-    pub fn new(rules: Rules, began: u64) -> Self {
+impl ReplayGuard {
+    pub fn new(rules: ReplayRules, began: u64) -> Self {
         Self {
             rules,
             began,
@@ -106,23 +106,23 @@ impl Replays {
     /// Why it is not to be taken.
     pub fn admit(
         &mut self,
-        event: &Event,
-        ours: &Ours,
-        at: Moment,
-    ) -> Result<TakenNumber, Refused> {
+        event: &BusEvent,
+        ours: &NodePayload,
+        at: ArrivalTime,
+    ) -> Result<TakenNumber, ReplayRefusal> {
         let is_purge = matches!(ours.message, Message::Purge { .. });
         self.timely(event.ts, is_purge, at.clock)?;
         let guarantee = self.rules.guarantee;
         let source = self.source(&event.source, at.now);
         let Some(life) = source.life(ours.boot, event.ts, is_purge, guarantee) else {
-            return Err(Refused::EarlierLife);
+            return Err(ReplayRefusal::EarlierLife);
         };
         if !is_purge && guarantee == Guarantee::AtMostOnce {
             life.purges.begin(ours.purges);
         }
-        let number = Number::of(ours);
+        let number = EventNumber::of(ours);
         if !life.numbers(number).take(number.value()) {
-            return Err(Refused::Replayed);
+            return Err(ReplayRefusal::Replayed);
         }
         source.newest = source.newest.max(event.ts);
         source.heard = at.now;
@@ -142,10 +142,10 @@ impl Replays {
         }
     }
 
-    fn timely(&self, made: u64, is_purge: bool, clock: u64) -> Result<(), Refused> {
+    fn timely(&self, made: u64, is_purge: bool, clock: u64) -> Result<(), ReplayRefusal> {
         let tolerance = self.rules.tolerance.as_millis() as u64;
         if made > clock.saturating_add(tolerance) {
-            return Err(Refused::Ahead);
+            return Err(ReplayRefusal::Ahead);
         }
         let oldest = match (is_purge, self.rules.earlier_purges) {
             (true, EarlierPurges::Count) => return Ok(()),
@@ -155,22 +155,24 @@ impl Replays {
                 .max(clock.saturating_sub(MOMENT.as_millis() as u64)),
         };
         match made < oldest.saturating_sub(tolerance) {
-            true => Err(Refused::TooOld),
+            true => Err(ReplayRefusal::TooOld),
             false => Ok(()),
         }
     }
 
-    fn source(&mut self, name: &str, now: Instant) -> &mut Source {
+    fn source(&mut self, name: &str, now: Instant) -> &mut SourceHistory {
         if !self.sources.contains_key(name) && self.sources.len() >= self.rules.sources.max(1) {
             let silent = self.sources.iter().min_by_key(|(_, source)| source.heard);
             let silent = silent.map(|(name, _)| name.clone());
             silent.and_then(|name| self.sources.remove(&name));
         }
-        self.sources.entry(name.to_owned()).or_insert(Source {
-            heard: now,
-            newest: 0,
-            lives: Vec::new(),
-        })
+        self.sources
+            .entry(name.to_owned())
+            .or_insert(SourceHistory {
+                heard: now,
+                newest: 0,
+                lives: Vec::new(),
+            })
     }
 }
 
@@ -179,18 +181,18 @@ impl Replays {
 pub struct TakenNumber {
     source: String,
     boot: u64,
-    number: Number,
+    number: EventNumber,
 }
 
 /// In which of its node's counts an event has its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Number {
+enum EventNumber {
     Word(u64),
     Purge(u64),
 }
 
-impl Number {
-    fn of(ours: &Ours) -> Self {
+impl EventNumber {
+    fn of(ours: &NodePayload) -> Self {
         match ours.message {
             Message::Purge { .. } => Self::Purge(ours.purges),
             _ => Self::Word(ours.sequence),
@@ -206,13 +208,13 @@ impl Number {
 
 /// What both clocks say.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct ArrivalTime {
     /// Milliseconds since 1970.
     pub clock: u64,
     pub now: Instant,
 }
 
-impl Source {
+impl SourceHistory {
     /// The life that an event made at `made` belongs to. None: it is over, and such an event
     /// can only be a recorded one.
     fn life(
@@ -221,7 +223,7 @@ impl Source {
         made: u64,
         is_purge: bool,
         guarantee: Guarantee,
-    ) -> Option<&mut Life> {
+    ) -> Option<&mut SourceLife> {
         let is_newest = made > self.newest || self.lives.is_empty();
         let late_purge = is_purge && guarantee == Guarantee::Durable;
         match self.lives.iter().position(|life| life.boot == boot) {
@@ -234,8 +236,8 @@ impl Source {
                 self.lives.push(life);
             }
             Some(_) => return None,
-            None if is_newest => self.lives.push(Life::new(boot)),
-            None if late_purge => self.lives.insert(0, Life::new(boot)),
+            None if is_newest => self.lives.push(SourceLife::new(boot)),
+            None if late_purge => self.lives.insert(0, SourceLife::new(boot)),
             None => return None,
         }
         if self.lives.len() > LIVES {
@@ -247,19 +249,19 @@ impl Source {
     }
 }
 
-impl Life {
+impl SourceLife {
     fn new(boot: u64) -> Self {
         Self {
             boot,
-            words: Numbers::new(MISSING_WORDS),
-            purges: Numbers::new(MISSING_PURGES),
+            words: SequenceWindow::new(MISSING_WORDS),
+            purges: SequenceWindow::new(MISSING_PURGES),
         }
     }
 
-    fn numbers(&mut self, of: Number) -> &mut Numbers {
+    fn numbers(&mut self, of: EventNumber) -> &mut SequenceWindow {
         match of {
-            Number::Word(_) => &mut self.words,
-            Number::Purge(_) => &mut self.purges,
+            EventNumber::Word(_) => &mut self.words,
+            EventNumber::Purge(_) => &mut self.purges,
         }
     }
 }

@@ -7,7 +7,7 @@
 //! above it, in `outbox` and `inbox`.
 //!
 //! Invariant: *up* means that this node is subscribed and consuming, not that a socket is open.
-//! Invariant: whatever may have been lost is told as [`Word::Lost`], before anything that
+//! Invariant: whatever may have been lost is told as [`TransportEvent::Lost`], before anything that
 //! came after the loss.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// A way to all nodes. Dropping it ends its tasks and connections.
-pub trait Transport: Send + Sync {
+pub trait BusTransport: Send + Sync {
     /// Its name in metrics, logs and `lamina doctor`.
     fn kind(&self) -> &'static str;
 
@@ -53,8 +53,8 @@ pub trait Transport: Send + Sync {
     /// Begins to connect and to consume; words come by the receiver until the transport is
     /// dropped. Called once, in a tokio runtime. The channel is bounded, in words and in bytes; a
     /// transport that finds it full waits with what is durable, and tells of a loss where it
-    /// can't wait ([`Mail::forward`]).
-    fn run(&self, mail: Mail);
+    /// can't wait ([`TransportEventSender::forward`]).
+    fn run(&self, mail: TransportEventSender);
 
     /// Ends the connections that stand without a good-bye, as a network does; what keeps them up
     /// makes others. For `lamina doctor`, which looks how long that takes.
@@ -63,31 +63,31 @@ pub trait Transport: Send + Sync {
 
 /// Cuts connections when it is told to.
 #[derive(Default)]
-pub struct Knife(Notify);
+pub struct ConnectionCutter(Notify);
 
 /// Where a transport puts what it has to tell.
 #[derive(Clone)]
-pub struct Mail {
-    words: mpsc::Sender<Letter>,
+pub struct TransportEventSender {
+    words: mpsc::Sender<BudgetedEvent>,
     room: Arc<Semaphore>,
 }
 
-/// The other end of [`Mail`].
-pub struct Words {
-    letters: mpsc::Receiver<Letter>,
+/// The other end of [`TransportEventSender`].
+pub struct TransportEventReceiver {
+    letters: mpsc::Receiver<BudgetedEvent>,
 }
 
 /// A word, and the room that it takes until it is read.
-struct Letter {
-    word: Word,
+struct BudgetedEvent {
+    word: TransportEvent,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 /// What a transport tells.
 #[derive(Debug)]
-pub enum Word {
+pub enum TransportEvent {
     /// A message came.
-    Message(Delivery),
+    Message(IncomingMessage),
     /// Consuming from now on, where it was not before. `behind`: so many messages that
     /// were kept for this node come next, and nothing was lost; none: whatever was
     /// published while it was down may be lost.
@@ -100,15 +100,15 @@ pub enum Word {
 }
 
 /// A message, and how to say what became of it.
-pub struct Delivery {
+pub struct IncomingMessage {
     pub bytes: Bytes,
     /// None where the broker wants no word.
-    pub receipt: Option<Box<dyn Receipt>>,
+    pub receipt: Option<Box<dyn DeliveryAck>>,
 }
 
 /// Says to a durable broker what became of a message. Dropped without a word, it is
 /// delivered again.
-pub trait Receipt: Send {
+pub trait DeliveryAck: Send {
     /// It was applied, or is of no use to anybody.
     fn done(self: Box<Self>);
     /// It could not be applied: again, a bounded number of times.
@@ -144,7 +144,7 @@ const WAITING: usize = 8_192;
 /// Bytes of the messages among them at most; one that is larger takes it all.
 const ROOM: u32 = 32 << 20;
 
-impl Knife {
+impl ConnectionCutter {
     /// Those connections that wait for it; later ones not.
     pub fn cut(&self) {
         self.0.notify_waiters();
@@ -157,27 +157,30 @@ impl Knife {
     }
 }
 
-impl Mail {
+impl TransportEventSender {
     /// The channel of a transport.
-    pub fn new() -> (Self, Words) {
+    pub fn new() -> (Self, TransportEventReceiver) {
         let (words, letters) = mpsc::channel(WAITING);
         let room = Arc::new(Semaphore::new(ROOM as usize));
-        (Self { words, room }, Words { letters })
+        (Self { words, room }, TransportEventReceiver { letters })
     }
 
     /// Tells, waiting for room. False: nobody listens any more.
-    pub async fn tell(&self, word: Word) -> bool {
+    pub async fn tell(&self, word: TransportEvent) -> bool {
         let room = match need(&word) {
             0 => None,
             // The semaphore is never closed.
             need => Arc::clone(&self.room).acquire_many_owned(need).await.ok(),
         };
-        self.words.send(Letter { word, _room: room }).await.is_ok()
+        self.words
+            .send(BudgetedEvent { word, _room: room })
+            .await
+            .is_ok()
     }
 
     /// Tells without waiting. False: there is no room, or nobody listens; what was to be
     /// told is lost then.
-    pub fn try_tell(&self, word: Word) -> bool {
+    pub fn try_tell(&self, word: TransportEvent) -> bool {
         let room = match need(&word) {
             0 => None,
             need => match Arc::clone(&self.room).try_acquire_many_owned(need) {
@@ -185,7 +188,9 @@ impl Mail {
                 Err(_) => return false,
             },
         };
-        self.words.try_send(Letter { word, _room: room }).is_ok()
+        self.words
+            .try_send(BudgetedEvent { word, _room: room })
+            .is_ok()
     }
 
     /// Passes on messages that nobody keeps, never letting them wait: those without room
@@ -196,14 +201,15 @@ impl Mail {
         while let Some(came) = messages.next().await {
             let passed = came.is_some_and(|bytes| {
                 let receipt = None;
-                self.try_tell(Word::Message(Delivery { bytes, receipt }))
+                self.try_tell(TransportEvent::Message(IncomingMessage { bytes, receipt }))
             });
             if passed {
                 continue;
             }
             // Dropping all the while, so that what is told covers it.
-            let told =
-                std::pin::pin!(self.tell(Word::Lost("they came faster than they were read")));
+            let told = std::pin::pin!(
+                self.tell(TransportEvent::Lost("they came faster than they were read"))
+            );
             let dropping = messages.by_ref().for_each(|_| std::future::ready(()));
             let left = futures_util::future::select(told, dropping).await;
             if !matches!(left, futures_util::future::Either::Left((true, _))) {
@@ -213,23 +219,23 @@ impl Mail {
     }
 }
 
-impl Words {
+impl TransportEventReceiver {
     /// The next word; none when the transport is gone.
-    pub async fn recv(&mut self) -> Option<Word> {
+    pub async fn recv(&mut self) -> Option<TransportEvent> {
         self.letters.recv().await.map(|letter| letter.word)
     }
 }
 
-fn need(word: &Word) -> u32 {
+fn need(word: &TransportEvent) -> u32 {
     match word {
-        Word::Message(delivery) => {
+        TransportEvent::Message(delivery) => {
             u32::try_from(delivery.bytes.len()).map_or(ROOM, |n| n.min(ROOM))
         }
-        Word::Up { .. } | Word::Down(_) | Word::Lost(_) => 0,
+        TransportEvent::Up { .. } | TransportEvent::Down(_) | TransportEvent::Lost(_) => 0,
     }
 }
 
-impl std::fmt::Debug for Delivery {
+impl std::fmt::Debug for IncomingMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Delivery")
             .field("bytes", &self.bytes.len())

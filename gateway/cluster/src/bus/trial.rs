@@ -8,13 +8,13 @@
 
 use std::sync::Arc;
 
-use super::config::Bus;
-use super::transport::Transport;
-use super::{OpenError, nats, open, rabbitmq};
+use super::config::BusConfig;
+use super::transport::BusTransport;
+use super::{BusOpenError, nats, open, rabbitmq};
 
 /// A trial, until it is cleared up.
-pub struct Trial {
-    bus: Bus,
+pub struct BusTrial {
+    bus: BusConfig,
     place: TrialResources,
 }
 
@@ -22,13 +22,13 @@ pub struct Trial {
 enum TrialResources {
     /// Nothing that outlives a connection.
     Nowhere,
-    Nats(Box<nats::trial::Trial>),
-    Rabbitmq(Box<rabbitmq::trial::Trial>),
+    Nats(Box<nats::trial::NatsTrial>),
+    Rabbitmq(Box<rabbitmq::trial::RabbitMqTrial>),
 }
 
 /// Something on the broker that was looked at.
 #[derive(Debug)]
-pub struct Seen {
+pub struct BrokerFinding {
     /// In a word or two.
     pub what: &'static str,
     pub says: String,
@@ -36,17 +36,20 @@ pub struct Seen {
     pub fault: Option<&'static str>,
 }
 
-impl Trial {
+impl BusTrial {
     /// Looks at what there is. The caller bounds it by a deadline.
     ///
     /// # Errors
     /// Why the broker says nothing, or why a gateway could not work over it.
-    pub async fn prepare(bus: &Bus, mark: &str) -> Result<(Self, Vec<Seen>), String> {
+    pub async fn prepare(
+        bus: &BusConfig,
+        mark: &str,
+    ) -> Result<(Self, Vec<BrokerFinding>), String> {
         let (place, seen) = if let Some(nats) = &bus.nats {
-            let (trial, seen) = nats::trial::Trial::prepare(nats, mark).await?;
+            let (trial, seen) = nats::trial::NatsTrial::prepare(nats, mark).await?;
             (TrialResources::Nats(Box::new(trial)), seen)
         } else if let Some(rabbitmq) = &bus.rabbitmq {
-            let (trial, seen) = rabbitmq::trial::Trial::prepare(rabbitmq).await?;
+            let (trial, seen) = rabbitmq::trial::RabbitMqTrial::prepare(rabbitmq).await?;
             (TrialResources::Rabbitmq(Box::new(trial)), seen)
         } else {
             (TrialResources::Nowhere, Vec::new())
@@ -59,7 +62,7 @@ impl Trial {
     ///
     /// # Errors
     /// What can't be meant, or a file that can't be read.
-    pub fn open(&self, name: &str) -> Result<Option<Arc<dyn Transport>>, OpenError> {
+    pub fn open(&self, name: &str) -> Result<Option<Arc<dyn BusTransport>>, BusOpenError> {
         let mut bus = self.bus.clone();
         match &self.place {
             TrialResources::Nowhere => {}

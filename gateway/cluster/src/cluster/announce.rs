@@ -3,32 +3,38 @@
 use std::sync::Arc;
 
 use super::Cluster;
-use crate::bus::event::{MAX_TEXT, Shape};
-use crate::bus::outbox::{self, Purge};
+use crate::bus::event::{EventShape, MAX_TEXT};
+use crate::bus::outbox::{self, QueuedPurge};
 use crate::cache::entry::Entry;
-use crate::cache::key::{Hash64, Key};
-use crate::cache::peers::Peers;
-use crate::cache::purge::{Author, Kind, Order, Selector, Statement};
+use crate::cache::key::{EntryKey, PurgeHash};
+use crate::cache::peers::PeerNotifier;
+use crate::cache::purge::{PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector};
 use crate::pattern::Pattern;
 
 /// More than the words that statements begin with, as `by-request:pattern:`.
 const WORD: usize = 32;
 
-impl Peers for Cluster {
+impl PeerNotifier for Cluster {
     fn purging(&self) {
         let mut orders = self.orders.lock();
         orders.begin_own(self.cache.order());
     }
 
-    fn purged(&self, author: Author, selector: &Selector, kind: Kind, order: Order) {
+    fn purged(
+        &self,
+        author: PurgeInitiator,
+        selector: &Selector,
+        kind: PurgeKind,
+        order: PurgeOrder,
+    ) {
         self.outbox.purge(purge_by(author, selector, kind, order));
     }
 
-    fn invalidated(&self, numbers: &[Hash64], order: Order) {
+    fn invalidated(&self, numbers: &[PurgeHash], order: PurgeOrder) {
         self.invalidations.tell(&self.outbox, numbers, order);
     }
 
-    fn loaded(&self, primary: &Key, entry: &Arc<Entry>) {
+    fn loaded(&self, primary: &EntryKey, entry: &Arc<Entry>) {
         if !self.rules.broadcast {
             return;
         }
@@ -38,22 +44,27 @@ impl Peers for Cluster {
 
 /// The event of a purge. Of what is too long for one, everything is purged elsewhere:
 /// receivers drop what exceeds their limits.
-pub fn purge(selector: &Selector, kind: Kind, order: Order) -> Purge {
-    purge_by(Author::Operator, selector, kind, order)
+pub fn purge(selector: &Selector, kind: PurgeKind, order: PurgeOrder) -> QueuedPurge {
+    purge_by(PurgeInitiator::Operator, selector, kind, order)
 }
 
-fn purge_by(author: Author, selector: &Selector, kind: Kind, order: Order) -> Purge {
+fn purge_by(
+    author: PurgeInitiator,
+    selector: &Selector,
+    kind: PurgeKind,
+    order: PurgeOrder,
+) -> QueuedPurge {
     let selector = match can_tell(selector) {
         true => selector,
         false => &Selector::All,
     };
-    Purge {
-        selector: Statement::Purged(author, selector.clone()).to_string(),
+    QueuedPurge {
+        selector: PurgeStatement::Purged(author, selector.clone()).to_string(),
         author: match author {
-            Author::Operator => outbox::Author::Operator,
-            Author::Request => outbox::Author::Request,
+            PurgeInitiator::Operator => outbox::QueuedPurgeAuthor::Operator,
+            PurgeInitiator::Request => outbox::QueuedPurgeAuthor::Request,
         },
-        soft: kind == Kind::Soft,
+        soft: kind == PurgeKind::Soft,
         shape: shape(selector),
         order,
         count: 1,
@@ -73,10 +84,10 @@ pub fn can_tell(selector: &Selector) -> bool {
         return true;
     }
     let longest = match shape(selector) {
-        Shape::Pattern(pattern) => pattern.len(),
-        Shape::Del { keys } | Shape::Set { keys } => keys.iter().map(String::len).sum(),
+        EventShape::Pattern(pattern) => pattern.len(),
+        EventShape::Del { keys } | EventShape::Set { keys } => keys.iter().map(String::len).sum(),
     };
-    let told = Statement::Purged(Author::Request, selector.clone()).to_string();
+    let told = PurgeStatement::Purged(PurgeInitiator::Request, selector.clone()).to_string();
     told.len().max(longest) <= MAX_TEXT
 }
 
@@ -87,52 +98,52 @@ pub fn wider(selector: &str, room: usize) -> String {
         return Selector::All.to_string();
     };
     let (author, shorter) = match statement {
-        Statement::Purged(author, Selector::Prefix(text)) => {
+        PurgeStatement::Purged(author, Selector::Prefix(text)) => {
             let room = left(room, author, Selector::Prefix(String::new()));
             let cut = &text[..text.floor_char_boundary(room)];
             let shorter = (!cut.is_empty()).then(|| Selector::Prefix(cut.to_owned()));
             (author, shorter)
         }
-        Statement::Purged(author, Selector::Pattern(pattern)) => {
+        PurgeStatement::Purged(author, Selector::Pattern(pattern)) => {
             let room = left(room, author, Selector::Pattern(Pattern::new("*")));
             let shorter = pattern.shortened(room).map(Selector::Pattern);
             (author, shorter)
         }
-        Statement::Purged(author, _) => (author, None),
-        Statement::Invalidated(_) | Statement::Doubt => (Author::Request, None),
+        PurgeStatement::Purged(author, _) => (author, None),
+        PurgeStatement::Invalidated(_) | PurgeStatement::Doubt => (PurgeInitiator::Request, None),
     };
     match (shorter, author) {
-        (Some(shorter), author) => Statement::Purged(author, shorter).to_string(),
-        (None, Author::Operator) => Selector::All.to_string(),
-        (None, Author::Request) => Statement::Doubt.to_string(),
+        (Some(shorter), author) => PurgeStatement::Purged(author, shorter).to_string(),
+        (None, PurgeInitiator::Operator) => Selector::All.to_string(),
+        (None, PurgeInitiator::Request) => PurgeStatement::Doubt.to_string(),
     }
 }
 
 /// What is left of the room for a selector's own text.
-fn left(room: usize, author: Author, empty: Selector) -> usize {
-    let words = Statement::Purged(author, empty).to_string();
+fn left(room: usize, author: PurgeInitiator, empty: Selector) -> usize {
+    let words = PurgeStatement::Purged(author, empty).to_string();
     room.saturating_sub(words.len())
 }
 
 /// What users of the seed make of it: a tag is a key of theirs, `*` is their one wildcard.
 /// What has no likeness there reaches nothing.
-fn shape(selector: &Selector) -> Shape {
-    let del = |key: &str| Shape::Del {
+fn shape(selector: &Selector) -> EventShape {
+    let del = |key: &str| EventShape::Del {
         keys: vec![key.to_owned()],
     };
     match selector {
         Selector::Tag(tag) => del(tag),
         Selector::Prefix(prefix) => {
             let exactly = Pattern::exactly(prefix);
-            Shape::Pattern(format!("{}*", exactly.as_str()))
+            EventShape::Pattern(format!("{}*", exactly.as_str()))
         }
         Selector::Pattern(pattern) => match pattern.literal() {
             Some(key) => del(key),
-            None => Shape::Pattern(pattern.as_str().to_owned()),
+            None => EventShape::Pattern(pattern.as_str().to_owned()),
         },
-        Selector::All => Shape::Pattern("*".to_owned()),
+        Selector::All => EventShape::Pattern("*".to_owned()),
         Selector::Key(_) | Selector::Url(_) | Selector::Group(_) | Selector::Route(_) => {
-            Shape::inert()
+            EventShape::inert()
         }
     }
 }
@@ -143,17 +154,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bus::event::{Event, Message, Ours};
+    use crate::bus::event::{BusEvent, Message, NodePayload};
 
     /// What receivers read of it.
-    fn heard(purge: Purge) -> Option<Event> {
-        let event = Event {
+    fn heard(purge: QueuedPurge) -> Option<BusEvent> {
+        let event = BusEvent {
             id: "1".to_owned(),
             source: "a".to_owned(),
             namespace: None,
             ts: 0,
             shape: purge.shape,
-            ours: Some(Ours {
+            ours: Some(NodePayload {
                 boot: 1,
                 purges: 1,
                 sequence: 1,
@@ -165,7 +176,7 @@ mod tests {
             }),
         };
         let bytes: Bytes = event.encode();
-        let heard = Event::decode(&bytes).ok()?;
+        let heard = BusEvent::decode(&bytes).ok()?;
         (heard == event).then_some(heard)
     }
 
@@ -173,9 +184,9 @@ mod tests {
     fn what_is_too_long_to_tell_purges_everything_elsewhere() {
         let stars = Selector::Prefix("*".repeat(MAX_TEXT / 2 + 1));
         assert!(!can_tell(&stars));
-        let purge = purge(&stars, Kind::Soft, 1);
+        let purge = purge(&stars, PurgeKind::Soft, 1);
         assert_eq!((&*purge.selector, purge.soft), ("all", true));
-        assert_eq!(purge.shape, Shape::Pattern("*".to_owned()));
+        assert_eq!(purge.shape, EventShape::Pattern("*".to_owned()));
         assert!(can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 15))));
         assert!(!can_tell(&Selector::Tag("x".repeat(MAX_TEXT - 14))));
     }
@@ -220,7 +231,7 @@ mod tests {
                 Selector::Tag(text.clone()),
                 Selector::Route(text),
             ] {
-                prop_assert!(heard(purge(&selector, Kind::Hard, 1)).is_some());
+                prop_assert!(heard(purge(&selector, PurgeKind::Hard, 1)).is_some());
             }
         }
     }

@@ -4,20 +4,22 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Cluster;
-use super::doubts::Unproven;
-use super::nodes::{Arrival, NodeState, Speaker};
+use super::doubts::UnprovenDoubt;
+use super::nodes::{NodeState, PurgeCountVerdict, SendingNode};
 use crate::bus::config::ForeignPatterns;
-use crate::bus::event::{Event, Message, Ours, Shape};
-use crate::bus::inbox::{Listener, NotApplied, Trust};
+use crate::bus::event::{BusEvent, EventShape, Message, NodePayload};
+use crate::bus::inbox::{EventHandler, EventTrust, NotApplied};
 use crate::bus::transport::Guarantee;
-use crate::cache::purge::{Author, Kind, Lasts, Order, Selector, Statement};
+use crate::cache::purge::{
+    DoubtDuration, PurgeInitiator, PurgeKind, PurgeOrder, PurgeStatement, Selector,
+};
 use crate::pattern::Pattern;
 
-impl Listener for Cluster {
-    fn hear(&self, event: Event, trust: Trust) -> Result<(), NotApplied> {
+impl EventHandler for Cluster {
+    fn hear(&self, event: BusEvent, trust: EventTrust) -> Result<(), NotApplied> {
         match event.ours {
             Some(ours) => {
-                let who = Speaker {
+                let who = SendingNode {
                     source: &event.source,
                     boot: ours.boot,
                     trust,
@@ -57,7 +59,7 @@ impl Listener for Cluster {
 }
 
 impl Cluster {
-    fn hear_node(&self, id: &str, who: Speaker<'_>, ts: u64, ours: Ours) {
+    fn hear_node(&self, id: &str, who: SendingNode<'_>, ts: u64, ours: NodePayload) {
         let now = Instant::now();
         match ours.message {
             Message::Purge {
@@ -97,18 +99,23 @@ impl Cluster {
     }
 
     /// Answers its place in our order.
-    fn hear_purge(&self, who: Speaker<'_>, number: u64, selector: &str, soft: bool) -> u64 {
-        let kind = if soft { Kind::Soft } else { Kind::Hard };
+    fn hear_purge(&self, who: SendingNode<'_>, number: u64, selector: &str, soft: bool) -> u64 {
+        let kind = if soft {
+            PurgeKind::Soft
+        } else {
+            PurgeKind::Hard
+        };
         let order = match selector.parse() {
-            Ok(Statement::Purged(author, selector)) => {
+            Ok(PurgeStatement::Purged(author, selector)) => {
                 self.cache.purge_of_peer(author, &selector, kind)
             }
-            Ok(Statement::Invalidated(numbers)) => self.cache.invalidated_by_peer(&numbers),
-            Ok(Statement::Doubt) => self.cache.doubt(Lasts::ForGood),
+            Ok(PurgeStatement::Invalidated(numbers)) => self.cache.invalidated_by_peer(&numbers),
+            Ok(PurgeStatement::Doubt) => self.cache.doubt(DoubtDuration::ForGood),
             // What a newer version knows: what it reaches is unknown, so all.
             Err(_) => {
                 let all = Selector::All;
-                self.cache.purge_of_peer(Author::Operator, &all, Kind::Hard)
+                self.cache
+                    .purge_of_peer(PurgeInitiator::Operator, &all, PurgeKind::Hard)
             }
         };
         let now = Instant::now();
@@ -124,7 +131,7 @@ impl Cluster {
 
     /// A count of purges came with something that may overtake them where the transport is
     /// durable: it says nothing there, and nothing needs saying.
-    fn count(&self, who: Speaker<'_>, purges: u64, now: Instant) {
+    fn count(&self, who: SendingNode<'_>, purges: u64, now: Instant) {
         let mut nodes = self.nodes.lock();
         if self.transport.guarantee() == Guarantee::Durable {
             nodes.heard(who, now);
@@ -137,9 +144,15 @@ impl Cluster {
     }
 
     /// Where in our order that is which did not come.
-    fn note_missing(&self, arrival: Arrival, who: Speaker<'_>, order: Order, now: Instant) {
+    fn note_missing(
+        &self,
+        arrival: PurgeCountVerdict,
+        who: SendingNode<'_>,
+        order: PurgeOrder,
+        now: Instant,
+    ) {
         let mut orders = self.orders.lock();
-        if arrival == Arrival::Lost {
+        if arrival == PurgeCountVerdict::Lost {
             orders.lose(who.source, who.boot, now);
         }
         if let Some(first) = arrival.first_missing() {
@@ -149,22 +162,25 @@ impl Cluster {
 
     /// What is missing is asked for; a stranger's past is only doubted, as each of its purges
     /// may be older than all that is here.
-    fn miss(&self, arrival: Arrival, who: Speaker<'_>) {
+    fn miss(&self, arrival: PurgeCountVerdict, who: SendingNode<'_>) {
         let (cause, why) = match arrival {
-            Arrival::Whole | Arrival::Late => return,
-            Arrival::Stranger => (Unproven::Stranger, "a node was not heard before"),
-            Arrival::Crowd => (
-                Unproven::Stranger,
+            PurgeCountVerdict::Whole | PurgeCountVerdict::Late => return,
+            PurgeCountVerdict::Stranger => (UnprovenDoubt::Stranger, "a node was not heard before"),
+            PurgeCountVerdict::Crowd => (
+                UnprovenDoubt::Stranger,
                 "there are too many nodes to know them all",
             ),
-            Arrival::Lost => (Unproven::Stranger, "the numbers of a node's purges leapt"),
-            Arrival::Hole(_) => (Unproven::Hole, "purges of a node did not come"),
+            PurgeCountVerdict::Lost => (
+                UnprovenDoubt::Stranger,
+                "the numbers of a node's purges leapt",
+            ),
+            PurgeCountVerdict::Hole(_) => (UnprovenDoubt::Hole, "purges of a node did not come"),
         };
         match who.trust {
-            Trust::Sealed => self.doubts.open(why),
-            Trust::Unsealed => self.doubts.open_seldom(cause, why),
+            EventTrust::Sealed => self.doubts.open(why),
+            EventTrust::Unsealed => self.doubts.open_seldom(cause, why),
         }
-        if let Arrival::Hole(from) = arrival {
+        if let PurgeCountVerdict::Hole(from) = arrival {
             self.outbox.say(Message::Missing {
                 of: who.source.to_owned(),
                 life: who.boot,
@@ -175,16 +191,16 @@ impl Cluster {
 
     /// Of a service that runs `lazy-layers-cache`: its keys are tags here, and URLs where they
     /// look like one.
-    fn hear_foreign(&self, shape: Shape) {
+    fn hear_foreign(&self, shape: EventShape) {
         let selectors: Vec<Selector> = match shape {
-            Shape::Del { keys } | Shape::Set { keys } => {
+            EventShape::Del { keys } | EventShape::Set { keys } => {
                 keys.iter().flat_map(|key| named(key)).collect()
             }
-            Shape::Pattern(pattern) => self.widened(&pattern),
+            EventShape::Pattern(pattern) => self.widened(&pattern),
         };
         for selector in selectors {
             self.cache
-                .purge_of_peer(Author::Operator, &selector, Kind::Hard);
+                .purge_of_peer(PurgeInitiator::Operator, &selector, PurgeKind::Hard);
         }
         self.metrics.foreign();
     }

@@ -6,7 +6,7 @@
 //! kept. Without either it stays, and each entry is validated once.
 //!
 //! A doubt costs a question to the origin for each entry. What nothing vouches for may open one
-//! only so often ([`Doubts::open_seldom`]); one that comes too soon is opened later, and stands
+//! only so often ([`DoubtTracker::open_seldom`]); one that comes too soon is opened later, and stands
 //! for all that came meanwhile.
 
 use std::sync::Arc;
@@ -17,23 +17,23 @@ use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::time::Instant;
 
 use crate::cache::Cache;
-use crate::cache::purge::{Lasts, Order};
+use crate::cache::purge::{DoubtDuration, PurgeOrder};
 
 /// The doubts of this node.
-pub struct Doubts {
+pub struct DoubtTracker {
     cache: Arc<Cache>,
     /// The newest, while it can be made good and is not.
-    open: Mutex<Option<Order>>,
+    open: Mutex<Option<PurgeOrder>>,
     /// The newest that ends when the transport has delivered what it kept.
-    awaits_delivery: Mutex<Option<Order>>,
-    seldom: Mutex<[Ration; 2]>,
+    awaits_delivery: Mutex<Option<PurgeOrder>>,
+    seldom: Mutex<[DoubtBudget; 2]>,
     gaps: IntCounter,
     gauge: IntGauge,
 }
 
 /// What may open a doubt though nothing vouches for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unproven {
+pub enum UnprovenDoubt {
     /// A node that is not known, or whose history is lost.
     Stranger,
     /// A hole in the numbers of one that is known.
@@ -41,7 +41,7 @@ pub enum Unproven {
 }
 
 /// How often one kind of them may.
-struct Ration {
+struct DoubtBudget {
     most: u32,
     every: Duration,
     left: u32,
@@ -55,7 +55,7 @@ struct Ration {
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-impl Doubts {
+impl DoubtTracker {
     /// # Errors
     /// When the registry has them already.
     pub fn new(cache: Arc<Cache>, registry: &Registry) -> prometheus::Result<Self> {
@@ -74,8 +74,8 @@ impl Doubts {
             open: Mutex::new(None),
             awaits_delivery: Mutex::new(None),
             seldom: Mutex::new([
-                Ration::new(1, Duration::from_secs(60)),
-                Ration::new(10, Duration::from_secs(6)),
+                DoubtBudget::new(1, Duration::from_secs(60)),
+                DoubtBudget::new(10, Duration::from_secs(6)),
             ]),
             gaps,
             gauge,
@@ -90,17 +90,17 @@ impl Doubts {
     /// Purges may have been missed until now.
     pub fn open(self: &Arc<Self>, why: &'static str) {
         if self.cache.shares_log() {
-            let doubt = self.begin(why, Lasts::UntilKnown);
+            let doubt = self.begin(why, DoubtDuration::UntilKnown);
             tokio::spawn(Arc::clone(self).read_log(doubt));
         } else {
             // Nobody can tell what was missed; it is not being made good.
-            let doubt = self.begin(why, Lasts::ForGood);
+            let doubt = self.begin(why, DoubtDuration::ForGood);
             self.end(doubt);
         }
     }
 
     /// The same on the word of somebody whom nothing vouches for: now, or when it is time.
-    pub fn open_seldom(self: &Arc<Self>, cause: Unproven, why: &'static str) {
+    pub fn open_seldom(self: &Arc<Self>, cause: UnprovenDoubt, why: &'static str) {
         let turn = self.seldom.lock()[cause as usize].ask(Instant::now());
         match turn {
             RationTurn::Now => self.open(why),
@@ -119,7 +119,7 @@ impl Doubts {
     /// Purges have been missed, and the transport delivers them now.
     pub fn open_until_caught_up(self: &Arc<Self>) {
         let why = "the bus was not heard for a while, and kept what was told";
-        let doubt = self.begin(why, Lasts::UntilKnown);
+        let doubt = self.begin(why, DoubtDuration::UntilKnown);
         *self.awaits_delivery.lock() = Some(doubt);
     }
 
@@ -131,7 +131,7 @@ impl Doubts {
         }
     }
 
-    fn begin(&self, why: &'static str, lasts: Lasts) -> Order {
+    fn begin(&self, why: &'static str, lasts: DoubtDuration) -> PurgeOrder {
         let mut open = self.open.lock();
         let doubt = self.cache.doubt(lasts);
         *open = Some(doubt);
@@ -141,7 +141,7 @@ impl Doubts {
         doubt
     }
 
-    async fn read_log(self: Arc<Self>, doubt: Order) {
+    async fn read_log(self: Arc<Self>, doubt: PurgeOrder) {
         let mut pause = PAUSE_MIN;
         while !self.cache.catch_up().await {
             if *self.open.lock() != Some(doubt) {
@@ -155,7 +155,7 @@ impl Doubts {
         self.end(doubt);
     }
 
-    fn end(&self, doubt: Order) {
+    fn end(&self, doubt: PurgeOrder) {
         let mut open = self.open.lock();
         if *open == Some(doubt) {
             *open = None;
@@ -173,7 +173,7 @@ enum RationTurn {
     Waiting,
 }
 
-impl Ration {
+impl DoubtBudget {
     fn new(most: u32, every: Duration) -> Self {
         Self {
             most,
@@ -216,7 +216,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_storm_opens_a_few_at_once_then_one_at_a_time() {
-        let (mut ration, start) = (Ration::new(3, Duration::from_secs(6)), Instant::now());
+        let (mut ration, start) = (DoubtBudget::new(3, Duration::from_secs(6)), Instant::now());
         let mut at_once = 0;
         let mut later = Vec::new();
         for _ in 0..1_000 {

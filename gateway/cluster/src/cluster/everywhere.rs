@@ -10,17 +10,17 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::receipts::Awaited;
-use super::{Answer, Cluster, announce};
-use crate::bus::outbox::{self, Publishing};
-use crate::cache::peers::Peers;
-use crate::cache::purge::{Kind, Order, Selector};
+use super::receipts::AwaitedReceipts;
+use super::{Cluster, NodeReceipt, announce};
+use crate::bus::outbox::{self, PublishStatus};
+use crate::cache::peers::PeerNotifier;
+use crate::cache::purge::{PurgeKind, PurgeOrder, Selector};
 
 /// What became of some purges.
-pub struct Everywhere {
+pub struct ClusterPurgeReport {
     pub told: Vec<ClusterPurge>,
     /// Why nobody can say where they hold.
-    pub unknown: Option<Unknown>,
+    pub unknown: Option<UnconfirmedReason>,
     /// Nodes of `bus.expect` that were never heard.
     pub missing: usize,
     /// Nodes that say nothing, and for how long; by name.
@@ -30,16 +30,16 @@ pub struct Everywhere {
 /// A purge as all nodes have taken it.
 pub struct ClusterPurge {
     /// Its place in our own order.
-    pub order: Order,
+    pub order: PurgeOrder,
     /// Its number in the second tier's log, once that has it.
     pub logged: Option<oneshot::Receiver<u64>>,
     /// Every node that is known, and its answer if there was one in time; by name.
-    pub nodes: Vec<(String, Option<Answer>)>,
+    pub nodes: Vec<(String, Option<NodeReceipt>)>,
 }
 
 /// Why it can't be said where a purge holds.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Unknown {
+pub enum UnconfirmedReason {
     #[error(
         "the event bus has not taken the purge ({0}); it waits, and is told as soon as that works"
     )]
@@ -60,20 +60,21 @@ impl Cluster {
     pub async fn purge_and_wait(
         &self,
         selectors: &[Selector],
-        kind: Kind,
+        kind: PurgeKind,
         patience: Duration,
-    ) -> Everywhere {
+    ) -> ClusterPurgeReport {
         let until = Instant::now() + patience;
         let first = self.purge_once(selectors, kind, until).await;
         let all_known = self.all_known().filter(|at| *at <= until);
-        let (Some(Unknown::JustJoined), Some(all_known)) = (&first.unknown, all_known) else {
+        let (Some(UnconfirmedReason::JustJoined), Some(all_known)) = (&first.unknown, all_known)
+        else {
             return first;
         };
         tokio::time::sleep_until(all_known).await;
         let known = self.nodes(std::time::Instant::now()).len();
         let is_same = first.told.iter().all(|told| told.nodes.len() == known);
         match is_same {
-            true => Everywhere {
+            true => ClusterPurgeReport {
                 unknown: None,
                 ..first
             },
@@ -81,7 +82,12 @@ impl Cluster {
         }
     }
 
-    async fn purge_once(&self, selectors: &[Selector], kind: Kind, until: Instant) -> Everywhere {
+    async fn purge_once(
+        &self,
+        selectors: &[Selector],
+        kind: PurgeKind,
+        until: Instant,
+    ) -> ClusterPurgeReport {
         let began = Instant::now();
         let known = self.nodes(began.into_std());
         let nodes: Vec<String> = known.into_iter().map(|(name, _)| name).collect();
@@ -94,7 +100,7 @@ impl Cluster {
             let awaited = self.receipts.open(id.clone(), &nodes);
             self.purging();
             let (order, logged) = self.cache.purge_untold(selector, kind);
-            self.outbox.purge(outbox::Purge {
+            self.outbox.purge(outbox::QueuedPurge {
                 receipt: Some(id),
                 ..announce::purge(selector, kind, order)
             });
@@ -117,7 +123,7 @@ impl Cluster {
         let (told, published): (Vec<_>, Vec<_>) = join_all(told).await.into_iter().unzip();
         let unknown = published.into_iter().find_map(Result::err);
         let unknown = unknown.or_else(|| self.hears_too_little(knows_all));
-        Everywhere {
+        ClusterPurgeReport {
             told,
             unknown,
             missing,
@@ -131,22 +137,26 @@ impl Cluster {
         Some(*joined + self.rules.heartbeat * HEARTBEATS)
     }
 
-    async fn published(&self, awaited: &Awaited<'_>, until: Instant) -> Result<(), Unknown> {
+    async fn published(
+        &self,
+        awaited: &AwaitedReceipts<'_>,
+        until: Instant,
+    ) -> Result<(), UnconfirmedReason> {
         let taken = self.outbox.until_taken(|| awaited.number());
         if timeout_at(until, taken).await.is_ok() {
             return Ok(());
         }
         let why = match self.outbox.publishing() {
-            Publishing::Works => "it takes longer than was waited".to_owned(),
-            Publishing::Fails { why, .. } => why,
+            PublishStatus::Works => "it takes longer than was waited".to_owned(),
+            PublishStatus::Fails { why, .. } => why,
         };
-        Err(Unknown::NotPublished(why))
+        Err(UnconfirmedReason::NotPublished(why))
     }
 
-    fn hears_too_little(&self, knows_all: bool) -> Option<Unknown> {
+    fn hears_too_little(&self, knows_all: bool) -> Option<UnconfirmedReason> {
         match (self.standing().hears, knows_all) {
-            (false, _) => Some(Unknown::HearsNothing),
-            (true, false) => Some(Unknown::JustJoined),
+            (false, _) => Some(UnconfirmedReason::HearsNothing),
+            (true, false) => Some(UnconfirmedReason::JustJoined),
             (true, true) => None,
         }
     }

@@ -13,10 +13,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 
-use crate::bus::event::{MAX_TEXT, Shape};
-use crate::bus::outbox::{Author, Outbox, Purge};
-use crate::cache::key::Hash64;
-use crate::cache::purge::{Order, Statement, length_of_invalidated};
+use crate::bus::event::{EventShape, MAX_TEXT};
+use crate::bus::outbox::{Outbox, QueuedPurge, QueuedPurgeAuthor};
+use crate::cache::key::PurgeHash;
+use crate::cache::purge::{PurgeOrder, PurgeStatement, length_of_invalidated};
 
 /// Numbers that wait at most.
 const WAITING: usize = 65_536;
@@ -30,7 +30,7 @@ const EVENT: usize = 1_024;
 const PACE: Duration = Duration::from_millis(50);
 
 /// What waits to be told.
-pub struct Invalidations {
+pub struct InvalidationBatcher {
     state: Mutex<PendingInvalidations>,
     waiting: IntGauge,
     doubts: IntCounter,
@@ -38,9 +38,9 @@ pub struct Invalidations {
 
 #[derive(Default)]
 struct PendingInvalidations {
-    numbers: HashSet<Hash64, foldhash::fast::RandomState>,
+    numbers: HashSet<PurgeHash, foldhash::fast::RandomState>,
     /// Their last place in our order.
-    order: Order,
+    order: PurgeOrder,
     /// How many times the outbox has been promised a purge for them.
     promised: u64,
     /// A task tells what is here.
@@ -49,7 +49,7 @@ struct PendingInvalidations {
     in_outbox: bool,
 }
 
-impl Invalidations {
+impl InvalidationBatcher {
     /// # Errors
     /// When the registry has them already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
@@ -71,7 +71,7 @@ impl Invalidations {
     }
 
     /// Tells the others, by and by. Needs a tokio runtime.
-    pub fn tell(self: &Arc<Self>, outbox: &Arc<Outbox>, numbers: &[Hash64], order: Order) {
+    pub fn tell(self: &Arc<Self>, outbox: &Arc<Outbox>, numbers: &[PurgeHash], order: PurgeOrder) {
         let mut state = self.state.lock();
         state.order = state.order.max(order);
         state.promised += 1;
@@ -90,8 +90,8 @@ impl Invalidations {
     }
 
     /// A purge got its number, which may be an event of ours.
-    pub fn numbered(&self, purge: &Purge) {
-        if matches!(purge.selector.parse(), Ok(Statement::Invalidated(_))) {
+    pub fn numbered(&self, purge: &QueuedPurge) {
+        if matches!(purge.selector.parse(), Ok(PurgeStatement::Invalidated(_))) {
             self.state.lock().in_outbox = false;
         }
     }
@@ -123,22 +123,22 @@ fn most(bytes: usize) -> usize {
 
 impl PendingInvalidations {
     /// An event of as many as fit.
-    fn some(&mut self, most: usize) -> Purge {
-        let first: Vec<Hash64> = self.numbers.iter().take(most).copied().collect();
+    fn some(&mut self, most: usize) -> QueuedPurge {
+        let first: Vec<PurgeHash> = self.numbers.iter().take(most).copied().collect();
         for number in &first {
             self.numbers.remove(number);
         }
         self.in_outbox = true;
-        self.event(&Statement::Invalidated(first))
+        self.event(&PurgeStatement::Invalidated(first))
     }
 
     /// An event in the place of all.
-    fn doubt(&mut self) -> Purge {
+    fn doubt(&mut self) -> QueuedPurge {
         self.numbers.clear();
-        self.event(&Statement::Doubt)
+        self.event(&PurgeStatement::Doubt)
     }
 
-    fn event(&mut self, statement: &Statement) -> Purge {
+    fn event(&mut self, statement: &PurgeStatement) -> QueuedPurge {
         // Those that stay keep the promise open.
         let kept = match self.numbers.is_empty() {
             true => 0,
@@ -146,11 +146,11 @@ impl PendingInvalidations {
         };
         let count = self.promised - kept;
         self.promised = kept;
-        Purge {
+        QueuedPurge {
             selector: statement.to_string(),
             soft: false,
-            author: Author::Request,
-            shape: Shape::inert(),
+            author: QueuedPurgeAuthor::Request,
+            shape: EventShape::inert(),
             order: self.order,
             count,
             receipt: None,

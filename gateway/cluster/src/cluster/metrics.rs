@@ -2,8 +2,8 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use super::nodes::Arrival;
-use super::values::Outcome;
+use super::nodes::PurgeCountVerdict;
+use super::values::PrimeOutcome;
 
 const ARRIVALS: [&str; 3] = ["in-order", "after-a-hole", "late"];
 const OUTCOMES: [&str; 7] = [
@@ -17,14 +17,14 @@ const OUTCOMES: [&str; 7] = [
 ];
 
 /// The counters, resolved once.
-pub struct Metrics {
+pub struct ClusterMetrics {
     purges: [IntCounter; ARRIVALS.len()],
     foreign: IntCounter,
     values: [IntCounter; OUTCOMES.len()],
     nodes: IntGauge,
 }
 
-impl Metrics {
+impl ClusterMetrics {
     /// # Errors
     /// When the registry has them already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
@@ -59,11 +59,14 @@ impl Metrics {
         })
     }
 
-    pub fn purge(&self, arrival: Arrival) {
+    pub fn purge(&self, arrival: PurgeCountVerdict) {
         let at = match arrival {
-            Arrival::Whole => 0,
-            Arrival::Hole(_) | Arrival::Stranger | Arrival::Lost | Arrival::Crowd => 1,
-            Arrival::Late => 2,
+            PurgeCountVerdict::Whole => 0,
+            PurgeCountVerdict::Hole(_)
+            | PurgeCountVerdict::Stranger
+            | PurgeCountVerdict::Lost
+            | PurgeCountVerdict::Crowd => 1,
+            PurgeCountVerdict::Late => 2,
         };
         self.purges[at].inc();
     }
@@ -72,7 +75,7 @@ impl Metrics {
         self.foreign.inc();
     }
 
-    pub fn value(&self, outcome: Outcome) {
+    pub fn value(&self, outcome: PrimeOutcome) {
         self.values[outcome as usize].inc();
     }
 

@@ -12,11 +12,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::bus::inbox::Trust;
+use crate::bus::inbox::EventTrust;
 
 /// The nodes that were heard of lately.
-pub struct Nodes {
-    known: HashMap<String, Node>,
+pub struct NodeTable {
+    known: HashMap<String, PeerNode>,
     most: usize,
     forget_after: Duration,
     /// How many more names that nothing vouches for are taken in.
@@ -27,15 +27,15 @@ pub struct Nodes {
 
 /// Who says something.
 #[derive(Clone, Copy, Debug)]
-pub struct Speaker<'a> {
+pub struct SendingNode<'a> {
     pub source: &'a str,
     pub boot: u64,
-    pub trust: Trust,
+    pub trust: EventTrust,
 }
 
 /// One node.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub struct PeerNode {
     boot: u64,
     /// Its purges that came here, or are known to be missing.
     purges: u64,
@@ -59,7 +59,7 @@ pub struct NodeState {
 
 /// What a count of purges tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Arrival {
+pub enum PurgeCountVerdict {
     /// Nothing is missing.
     Whole,
     /// It was not heard before, and has purged: how much of that matters here is unknown.
@@ -75,7 +75,7 @@ pub enum Arrival {
     Crowd,
 }
 
-impl Arrival {
+impl PurgeCountVerdict {
     /// The first number that did not come.
     pub fn first_missing(self) -> Option<u64> {
         match self {
@@ -94,7 +94,7 @@ const OVERTAKEN: Duration = Duration::from_secs(5);
 /// Purges that a publisher can say again at most.
 const HISTORY: u64 = 10_000;
 
-impl Nodes {
+impl NodeTable {
     /// Remembers `most` nodes at most, each for so long after it was heard last.
     pub fn new(most: usize, forget_after: Duration) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl Nodes {
     }
 
     /// A purge with this number came.
-    pub fn purged(&mut self, who: Speaker<'_>, number: u64, now: Instant) -> Arrival {
+    pub fn purged(&mut self, who: SendingNode<'_>, number: u64, now: Instant) -> PurgeCountVerdict {
         let before = number.saturating_sub(1);
         let Some((node, is_new)) = self.node(who, now) else {
             return crowd(before);
@@ -115,16 +115,21 @@ impl Nodes {
         let known = node.purges;
         node.purges = known.max(number);
         match known {
-            known if known == before => Arrival::Whole,
-            known if known > before => Arrival::Late,
-            _ if is_new => Arrival::Stranger,
-            known if before - known > HISTORY => Arrival::Lost,
-            known => Arrival::Hole(known + 1),
+            known if known == before => PurgeCountVerdict::Whole,
+            known if known > before => PurgeCountVerdict::Late,
+            _ if is_new => PurgeCountVerdict::Stranger,
+            known if before - known > HISTORY => PurgeCountVerdict::Lost,
+            known => PurgeCountVerdict::Hole(known + 1),
         }
     }
 
     /// An event came that says how many purges there were before it.
-    pub fn counted(&mut self, who: Speaker<'_>, purges: u64, now: Instant) -> Arrival {
+    pub fn counted(
+        &mut self,
+        who: SendingNode<'_>,
+        purges: u64,
+        now: Instant,
+    ) -> PurgeCountVerdict {
         let Some((node, is_new)) = self.node(who, now) else {
             return crowd(purges);
         };
@@ -132,20 +137,20 @@ impl Nodes {
         if known.abs_diff(purges) > HISTORY || purges < node.settled(now) {
             node.begin(purges, now);
             return match is_new {
-                true => Arrival::Stranger,
-                false => Arrival::Lost,
+                true => PurgeCountVerdict::Stranger,
+                false => PurgeCountVerdict::Lost,
             };
         }
         node.purges = known.max(purges);
         match known < purges {
-            true if is_new => Arrival::Stranger,
-            true => Arrival::Hole(known + 1),
-            false => Arrival::Whole,
+            true if is_new => PurgeCountVerdict::Stranger,
+            true => PurgeCountVerdict::Hole(known + 1),
+            false => PurgeCountVerdict::Whole,
         }
     }
 
     /// A sign of life that tells no count.
-    pub fn heard(&mut self, who: Speaker<'_>, now: Instant) {
+    pub fn heard(&mut self, who: SendingNode<'_>, now: Instant) {
         let _ = self.node(who, now);
     }
 
@@ -164,13 +169,13 @@ impl Nodes {
     }
 
     /// The node, and whether this is the first word of this life of it.
-    fn node(&mut self, who: Speaker<'_>, now: Instant) -> Option<(&mut Node, bool)> {
-        let Speaker { source, boot, .. } = who;
+    fn node(&mut self, who: SendingNode<'_>, now: Instant) -> Option<(&mut PeerNode, bool)> {
+        let SendingNode { source, boot, .. } = who;
         let mut is_new = !self.known.contains_key(source);
         if is_new && !self.has_room(who.trust, now) {
             return None;
         }
-        let node = self.known.entry(source.to_owned()).or_insert(Node {
+        let node = self.known.entry(source.to_owned()).or_insert(PeerNode {
             boot,
             purges: 0,
             settled: 0,
@@ -189,14 +194,14 @@ impl Nodes {
         Some((node, is_new))
     }
 
-    fn has_room(&mut self, trust: Trust, now: Instant) -> bool {
+    fn has_room(&mut self, trust: EventTrust, now: Instant) -> bool {
         if self.known.len() >= self.most {
             self.forget(now);
         }
         if self.known.len() >= self.most {
             return false;
         }
-        if trust == Trust::Sealed {
+        if trust == EventTrust::Sealed {
             return true;
         }
         let since = self.counted.map(|then| now.saturating_duration_since(then));
@@ -215,7 +220,7 @@ impl Nodes {
     }
 
     /// All that were heard of lately and have not left, by name.
-    pub fn list(&mut self, now: Instant) -> Vec<(String, Node)> {
+    pub fn list(&mut self, now: Instant) -> Vec<(String, PeerNode)> {
         self.forget(now);
         let mut list: Vec<_> = self
             .known
@@ -228,7 +233,7 @@ impl Nodes {
     }
 }
 
-impl Node {
+impl PeerNode {
     /// Its purges are counted from here on.
     fn begin(&mut self, purges: u64, now: Instant) {
         self.purges = purges;
@@ -248,10 +253,10 @@ impl Node {
 }
 
 /// What a count tells of a node that is not remembered: one that has not purged is missed by nobody.
-fn crowd(purges: u64) -> Arrival {
+fn crowd(purges: u64) -> PurgeCountVerdict {
     match purges {
-        0 => Arrival::Whole,
-        _ => Arrival::Crowd,
+        0 => PurgeCountVerdict::Whole,
+        _ => PurgeCountVerdict::Crowd,
     }
 }
 
@@ -261,28 +266,28 @@ mod tests {
 
     const FORGOTTEN: Duration = Duration::from_secs(600);
 
-    fn a(boot: u64) -> Speaker<'static> {
+    fn a(boot: u64) -> SendingNode<'static> {
         named("a", boot)
     }
 
-    fn named(source: &str, boot: u64) -> Speaker<'_> {
-        Speaker {
+    fn named(source: &str, boot: u64) -> SendingNode<'_> {
+        SendingNode {
             source,
             boot,
-            trust: Trust::Unsealed,
+            trust: EventTrust::Unsealed,
         }
     }
 
     #[test]
     fn who_leaves_in_words_is_not_known_until_it_says_something_again() {
-        let (mut nodes, now) = (Nodes::new(10, FORGOTTEN), Instant::now());
+        let (mut nodes, now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
         nodes.purged(a(1), 1, now);
         nodes.left("a");
         nodes.left("nobody");
         assert!(nodes.list(now).is_empty());
         assert_eq!(
             nodes.counted(a(1), 1, now),
-            Arrival::Whole,
+            PurgeCountVerdict::Whole,
             "its count is known"
         );
         assert_eq!(nodes.list(now).len(), 1);
@@ -291,24 +296,24 @@ mod tests {
 
     #[test]
     fn a_hole_in_the_numbers_is_seen_once() {
-        let (mut nodes, now) = (Nodes::new(10, FORGOTTEN), Instant::now());
-        assert_eq!(nodes.purged(a(1), 1, now), Arrival::Whole);
-        assert_eq!(nodes.purged(a(1), 4, now), Arrival::Hole(2));
-        assert_eq!(nodes.purged(a(1), 3, now), Arrival::Late);
-        assert_eq!(nodes.purged(a(1), 5, now), Arrival::Whole);
-        assert_eq!(nodes.counted(a(1), 5, now), Arrival::Whole);
-        assert_eq!(nodes.counted(a(1), 6, now), Arrival::Hole(6));
-        assert_eq!(nodes.counted(a(1), 6, now), Arrival::Whole);
+        let (mut nodes, now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
+        assert_eq!(nodes.purged(a(1), 1, now), PurgeCountVerdict::Whole);
+        assert_eq!(nodes.purged(a(1), 4, now), PurgeCountVerdict::Hole(2));
+        assert_eq!(nodes.purged(a(1), 3, now), PurgeCountVerdict::Late);
+        assert_eq!(nodes.purged(a(1), 5, now), PurgeCountVerdict::Whole);
+        assert_eq!(nodes.counted(a(1), 5, now), PurgeCountVerdict::Whole);
+        assert_eq!(nodes.counted(a(1), 6, now), PurgeCountVerdict::Hole(6));
+        assert_eq!(nodes.counted(a(1), 6, now), PurgeCountVerdict::Whole);
     }
 
     #[test]
     fn another_life_counts_from_its_beginning() {
-        let (mut nodes, now) = (Nodes::new(10, FORGOTTEN), Instant::now());
+        let (mut nodes, now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
         nodes.purged(a(1), 1, now);
-        assert_eq!(nodes.counted(a(2), 0, now), Arrival::Whole);
-        assert_eq!(nodes.purged(a(2), 1, now), Arrival::Whole);
-        assert_eq!(nodes.counted(a(3), 2, now), Arrival::Stranger);
-        assert_eq!(nodes.counted(a(3), 3, now), Arrival::Hole(3));
+        assert_eq!(nodes.counted(a(2), 0, now), PurgeCountVerdict::Whole);
+        assert_eq!(nodes.purged(a(2), 1, now), PurgeCountVerdict::Whole);
+        assert_eq!(nodes.counted(a(3), 2, now), PurgeCountVerdict::Stranger);
+        assert_eq!(nodes.counted(a(3), 3, now), PurgeCountVerdict::Hole(3));
     }
 
     /// A forged count must not make the holes of a real one invisible.
@@ -316,45 +321,70 @@ mod tests {
     fn a_count_that_leaps_is_not_believed_for_good() {
         let now = Instant::now();
         for leap in [HISTORY + 3, 1 << 35, 1 << 63, u64::MAX] {
-            let mut nodes = Nodes::new(10, FORGOTTEN);
+            let mut nodes = NodeTable::new(10, FORGOTTEN);
             nodes.purged(a(1), 1, now);
-            assert_eq!(nodes.counted(a(1), leap, now), Arrival::Lost, "{leap}");
-            assert_eq!(nodes.counted(a(1), 1, now), Arrival::Lost, "back again");
-            assert_eq!(nodes.counted(a(1), 1, now), Arrival::Whole, "once");
-            assert_eq!(nodes.purged(a(1), leap, now), Arrival::Lost, "{leap}");
-            assert_eq!(nodes.counted(a(1), 1, now), Arrival::Lost);
-            assert_eq!(nodes.purged(a(1), 3, now), Arrival::Hole(2), "seen as ever");
+            assert_eq!(
+                nodes.counted(a(1), leap, now),
+                PurgeCountVerdict::Lost,
+                "{leap}"
+            );
+            assert_eq!(
+                nodes.counted(a(1), 1, now),
+                PurgeCountVerdict::Lost,
+                "back again"
+            );
+            assert_eq!(
+                nodes.counted(a(1), 1, now),
+                PurgeCountVerdict::Whole,
+                "once"
+            );
+            assert_eq!(
+                nodes.purged(a(1), leap, now),
+                PurgeCountVerdict::Lost,
+                "{leap}"
+            );
+            assert_eq!(nodes.counted(a(1), 1, now), PurgeCountVerdict::Lost);
+            assert_eq!(
+                nodes.purged(a(1), 3, now),
+                PurgeCountVerdict::Hole(2),
+                "seen as ever"
+            );
         }
     }
 
     #[test]
     fn a_word_that_purges_overtook_tells_nothing() {
-        let (mut nodes, mut now) = (Nodes::new(10, FORGOTTEN), Instant::now());
+        let (mut nodes, mut now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
         for number in 1..=1_000 {
-            assert_eq!(nodes.purged(a(1), number, now), Arrival::Whole);
+            assert_eq!(nodes.purged(a(1), number, now), PurgeCountVerdict::Whole);
             let overtaken = nodes.counted(a(1), number.saturating_sub(3), now);
-            assert_eq!(overtaken, Arrival::Whole, "{number}");
+            assert_eq!(overtaken, PurgeCountVerdict::Whole, "{number}");
             now += Duration::from_secs(1) / 10;
         }
     }
 
     #[test]
     fn a_count_that_leaps_a_little_is_corrected_after_a_while() {
-        let (mut nodes, start) = (Nodes::new(10, FORGOTTEN), Instant::now());
+        let (mut nodes, start) = (NodeTable::new(10, FORGOTTEN), Instant::now());
         nodes.purged(a(1), 1, start);
-        assert_eq!(nodes.counted(a(1), 50, start), Arrival::Hole(2));
+        assert_eq!(nodes.counted(a(1), 50, start), PurgeCountVerdict::Hole(2));
         let later = |seconds| start + Duration::from_secs(seconds);
         let truth: Vec<_> = (0..20)
             .map(|second| nodes.counted(a(1), 1, later(second)))
             .collect();
-        let lost = truth.iter().filter(|arrival| **arrival == Arrival::Lost);
+        let lost = truth
+            .iter()
+            .filter(|arrival| **arrival == PurgeCountVerdict::Lost);
         assert_eq!(lost.count(), 1, "{truth:?}");
-        assert_eq!(nodes.counted(a(1), 2, later(20)), Arrival::Hole(2));
+        assert_eq!(
+            nodes.counted(a(1), 2, later(20)),
+            PurgeCountVerdict::Hole(2)
+        );
     }
 
     #[test]
     fn a_silent_node_is_forgotten() {
-        let (mut nodes, now) = (Nodes::new(10, FORGOTTEN), Instant::now());
+        let (mut nodes, now) = (NodeTable::new(10, FORGOTTEN), Instant::now());
         nodes.heard(a(1), now);
         assert_eq!(nodes.list(now).len(), 1);
         assert!(nodes.list(now + FORGOTTEN).is_empty());
@@ -362,11 +392,11 @@ mod tests {
 
     #[test]
     fn names_are_bounded_and_those_of_strangers_come_in_slowly() {
-        let (mut nodes, now) = (Nodes::new(1_000, FORGOTTEN), Instant::now());
-        let crowd = |nodes: &mut Nodes, from: u64, trust, now| {
+        let (mut nodes, now) = (NodeTable::new(1_000, FORGOTTEN), Instant::now());
+        let crowd = |nodes: &mut NodeTable, from: u64, trust, now| {
             for n in from..from + 3_000 {
                 let source = format!("n{n}");
-                let who = Speaker {
+                let who = SendingNode {
                     trust,
                     ..named(&source, 1)
                 };
@@ -374,13 +404,19 @@ mod tests {
             }
             nodes.list(now).len()
         };
-        let first = crowd(&mut nodes, 0, Trust::Unsealed, now);
+        let first = crowd(&mut nodes, 0, EventTrust::Unsealed, now);
         assert_eq!(first, CROWD as usize);
         let later = now + Duration::from_secs(10);
-        let second = crowd(&mut nodes, 10_000, Trust::Unsealed, later);
+        let second = crowd(&mut nodes, 10_000, EventTrust::Unsealed, later);
         assert_eq!(second, first + 10 * CROWD_PER_SECOND as usize);
-        assert_eq!(nodes.counted(named("x", 1), 5, later), Arrival::Crowd);
-        assert_eq!(nodes.counted(named("x", 1), 0, later), Arrival::Whole);
-        assert_eq!(crowd(&mut nodes, 20_000, Trust::Sealed, later), 1_000);
+        assert_eq!(
+            nodes.counted(named("x", 1), 5, later),
+            PurgeCountVerdict::Crowd
+        );
+        assert_eq!(
+            nodes.counted(named("x", 1), 0, later),
+            PurgeCountVerdict::Whole
+        );
+        assert_eq!(crowd(&mut nodes, 20_000, EventTrust::Sealed, later), 1_000);
     }
 }

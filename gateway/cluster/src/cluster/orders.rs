@@ -12,43 +12,43 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::cache::purge::Order;
+use crate::cache::purge::PurgeOrder;
 
 /// Publishers and how many of their purges had been heard of: source, boot, number.
-pub type Heard = Vec<(String, u64, u64)>;
+pub type HeardPurges = Vec<(String, u64, u64)>;
 
 /// The notes.
 #[derive(Default)]
-pub struct Orders {
-    publishers: HashMap<(String, u64), Ring>,
+pub struct PublisherOrders {
+    publishers: HashMap<(String, u64), PublisherNotes>,
     /// Purges of our own that have no number yet: nobody has heard of them.
-    own: Own,
+    own: OwnPurges,
     /// A publisher was forgotten: nothing can be judged before then.
     blind_until: Option<Instant>,
 }
 
 /// Purges of our own on their way to a number.
 #[derive(Default)]
-struct Own {
+struct OwnPurges {
     count: u64,
     /// They all come after this place.
-    after: Order,
+    after: PurgeOrder,
 }
 
 /// One life of a publisher.
-struct Ring {
+struct PublisherNotes {
     /// The newest number.
     last: u64,
     /// Ascending by number.
-    notes: VecDeque<Note>,
+    notes: VecDeque<PurgeOrderNote>,
     /// The newest number and the latest place that were forgotten for want of room.
     shed: u64,
-    forgotten: Order,
+    forgotten: PurgeOrder,
 }
 
-struct Note {
+struct PurgeOrderNote {
     number: u64,
-    order: Order,
+    order: PurgeOrder,
     at: Instant,
 }
 
@@ -59,24 +59,27 @@ const PUBLISHERS: usize = 256;
 /// A purge that is older is taken as known to every load: none takes so long.
 const KEEP: Duration = Duration::from_secs(600);
 
-impl Orders {
+impl PublisherOrders {
     /// Notes that a purge with this number was applied at this place. Of a hole in the
     /// numbers, note the first that is missing, at the place where the hole was seen.
-    pub fn note(&mut self, source: &str, boot: u64, number: u64, order: Order, now: Instant) {
+    pub fn note(&mut self, source: &str, boot: u64, number: u64, order: PurgeOrder, now: Instant) {
         let publisher = (source.to_owned(), boot);
         if !self.publishers.contains_key(&publisher) {
             self.make_room(now);
         }
-        let ring = self.publishers.entry(publisher).or_insert_with(|| Ring {
-            last: 0,
-            notes: VecDeque::new(),
-            shed: 0,
-            forgotten: 0,
-        });
+        let ring = self
+            .publishers
+            .entry(publisher)
+            .or_insert_with(|| PublisherNotes {
+                last: 0,
+                notes: VecDeque::new(),
+                shed: 0,
+                forgotten: 0,
+            });
         ring.forget(now);
         ring.last = ring.last.max(number);
         let at = ring.notes.partition_point(|note| note.number < number);
-        let note = Note {
+        let note = PurgeOrderNote {
             number,
             order,
             at: now,
@@ -91,7 +94,7 @@ impl Orders {
     }
 
     /// A purge of our own begins, and will come after this place.
-    pub fn begin_own(&mut self, after: Order) {
+    pub fn begin_own(&mut self, after: PurgeOrder) {
         if self.own.count == 0 {
             self.own.after = after;
         }
@@ -104,7 +107,7 @@ impl Orders {
     }
 
     fn make_room(&mut self, now: Instant) {
-        let over = |ring: &Ring| {
+        let over = |ring: &PublisherNotes| {
             ring.newest()
                 .is_none_or(|at| now.duration_since(at) >= KEEP)
         };
@@ -118,7 +121,7 @@ impl Orders {
     }
 
     /// What a load that began at `born` had heard of.
-    pub fn heard_at(&self, born: Order, now: Instant) -> Option<Heard> {
+    pub fn heard_at(&self, born: PurgeOrder, now: Instant) -> Option<HeardPurges> {
         if self.is_blind(now) {
             return None;
         }
@@ -131,7 +134,12 @@ impl Orders {
 
     /// Where in our order a value belongs whose load had heard of these; `newest` where it had
     /// heard of all that we have.
-    pub fn place(&self, heard: &Heard, newest: Order, now: Instant) -> Option<Order> {
+    pub fn place(
+        &self,
+        heard: &HeardPurges,
+        newest: PurgeOrder,
+        now: Instant,
+    ) -> Option<PurgeOrder> {
         if self.is_blind(now) {
             return None;
         }
@@ -155,7 +163,7 @@ impl Orders {
     }
 }
 
-impl Ring {
+impl PublisherNotes {
     fn newest(&self) -> Option<Instant> {
         self.notes.iter().map(|note| note.at).max()
     }
@@ -175,7 +183,7 @@ impl Ring {
     }
 
     /// How many of its purges stand at or before `born`, without a hole.
-    fn heard_at(&self, born: Order) -> Option<u64> {
+    fn heard_at(&self, born: PurgeOrder) -> Option<u64> {
         if born < self.forgotten {
             return None;
         }
@@ -185,7 +193,7 @@ impl Ring {
     }
 
     /// The place before the first purge after `known`.
-    fn before_news(&self, known: u64, now: Instant) -> Option<Order> {
+    fn before_news(&self, known: u64, now: Instant) -> Option<PurgeOrder> {
         if known < self.shed {
             return None;
         }
@@ -196,7 +204,7 @@ impl Ring {
             recent
                 .map(|note| note.order.saturating_sub(1))
                 .min()
-                .unwrap_or(Order::MAX),
+                .unwrap_or(PurgeOrder::MAX),
         )
     }
 }
@@ -205,7 +213,7 @@ impl Ring {
 mod tests {
     use super::*;
 
-    fn heard(of: &[(&str, u64, u64)]) -> Heard {
+    fn heard(of: &[(&str, u64, u64)]) -> HeardPurges {
         of.iter()
             .map(|(source, boot, number)| ((*source).to_owned(), *boot, *number))
             .collect()
@@ -213,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_value_stands_before_the_first_purge_that_its_load_had_not_heard_of() {
-        let (mut orders, now) = (Orders::default(), Instant::now());
+        let (mut orders, now) = (PublisherOrders::default(), Instant::now());
         orders.note("a", 1, 1, 10, now);
         orders.note("a", 1, 2, 20, now);
         orders.note("b", 7, 1, 30, now);
@@ -226,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_load_had_heard_of_what_stands_before_it() {
-        let (mut orders, now) = (Orders::default(), Instant::now());
+        let (mut orders, now) = (PublisherOrders::default(), Instant::now());
         orders.note("a", 1, 1, 10, now);
         orders.note("a", 1, 2, 20, now);
         assert_eq!(orders.heard_at(9, now), Some(heard(&[("a", 1, 0)])));
@@ -236,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_purge_that_came_late_was_not_heard_of_before_it_came() {
-        let (mut orders, now) = (Orders::default(), Instant::now());
+        let (mut orders, now) = (PublisherOrders::default(), Instant::now());
         orders.note("a", 1, 2, 20, now);
         orders.note("a", 1, 1, 30, now);
         assert_eq!(orders.heard_at(25, now), Some(heard(&[("a", 1, 0)])));
@@ -245,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_can_not_be_told_is_told_of_nothing() {
-        let (mut orders, now) = (Orders::default(), Instant::now());
+        let (mut orders, now) = (PublisherOrders::default(), Instant::now());
         for number in 1..=NOTES as u64 + 10 {
             orders.note("a", 1, number, number * 10, now);
         }
@@ -262,7 +270,7 @@ mod tests {
     /// Guards against a value that was told while our own purge waited for its number.
     #[test]
     fn nothing_is_put_after_a_purge_of_our_own_that_nobody_has_heard_of() {
-        let (mut orders, now) = (Orders::default(), Instant::now());
+        let (mut orders, now) = (PublisherOrders::default(), Instant::now());
         orders.begin_own(10);
         orders.begin_own(20);
         assert_eq!(orders.place(&Vec::new(), 40, now), Some(10));
@@ -274,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_old_purge_holds_nothing_back() {
-        let (mut orders, now) = (Orders::default(), Instant::now());
+        let (mut orders, now) = (PublisherOrders::default(), Instant::now());
         orders.note("gone", 1, 5, 10, now);
         assert_eq!(orders.place(&Vec::new(), 40, now), Some(9));
         assert_eq!(orders.place(&Vec::new(), 40, now + KEEP), Some(40));

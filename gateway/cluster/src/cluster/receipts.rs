@@ -13,23 +13,23 @@ use tokio::sync::Notify;
 
 /// Answers that are awaited, by the purge's event id.
 #[derive(Default)]
-pub struct Receipts {
-    open: Mutex<HashMap<String, Arc<Open>>>,
+pub struct PurgeReceipts {
+    open: Mutex<HashMap<String, Arc<PendingReceipt>>>,
 }
 
-struct Open {
+struct PendingReceipt {
     began: Instant,
     /// The number that the purge left with; 0 while it waits.
     number: AtomicU64,
     /// Whose answers count: nobody else's makes room here.
     nodes: Vec<String>,
-    answers: Mutex<HashMap<String, Answer>>,
+    answers: Mutex<HashMap<String, NodeReceipt>>,
     changed: Notify,
 }
 
 /// A node's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Answer {
+pub struct NodeReceipt {
     /// The place in the order of the node that applied it.
     pub order: u64,
     /// From the purge to the answer.
@@ -37,16 +37,16 @@ pub struct Answer {
 }
 
 /// Answers to one purge; no more are awaited when it is dropped.
-pub struct Awaited<'a> {
-    receipts: &'a Receipts,
+pub struct AwaitedReceipts<'a> {
+    receipts: &'a PurgeReceipts,
     id: String,
-    open: Arc<Open>,
+    open: Arc<PendingReceipt>,
 }
 
-impl Receipts {
+impl PurgeReceipts {
     /// Begins to await answers of these nodes.
-    pub fn open(&self, id: String, nodes: &[String]) -> Awaited<'_> {
-        let open = Arc::new(Open {
+    pub fn open(&self, id: String, nodes: &[String]) -> AwaitedReceipts<'_> {
+        let open = Arc::new(PendingReceipt {
             began: Instant::now(),
             number: AtomicU64::new(0),
             nodes: nodes.to_vec(),
@@ -54,7 +54,7 @@ impl Receipts {
             changed: Notify::new(),
         });
         self.open.lock().insert(id.clone(), Arc::clone(&open));
-        Awaited {
+        AwaitedReceipts {
             receipts: self,
             id,
             open,
@@ -77,13 +77,13 @@ impl Receipts {
             return;
         }
         let after = open.began.elapsed();
-        let answer = Answer { order, after };
+        let answer = NodeReceipt { order, after };
         open.answers.lock().entry(node.to_owned()).or_insert(answer);
         open.changed.notify_waiters();
     }
 }
 
-impl Awaited<'_> {
+impl AwaitedReceipts<'_> {
     /// The number that the purge left with; none while it waits.
     pub fn number(&self) -> Option<u64> {
         let number = self.open.number.load(Ordering::Acquire);
@@ -91,7 +91,7 @@ impl Awaited<'_> {
     }
 
     /// Waits until all have answered, or until `patience` is over; all answers.
-    pub async fn all(&self, patience: Duration) -> HashMap<String, Answer> {
+    pub async fn all(&self, patience: Duration) -> HashMap<String, NodeReceipt> {
         let complete = async {
             loop {
                 // From here on no answer is missed.
@@ -113,7 +113,7 @@ impl Awaited<'_> {
     }
 }
 
-impl Drop for Awaited<'_> {
+impl Drop for AwaitedReceipts<'_> {
     fn drop(&mut self) {
         self.receipts.open.lock().remove(&self.id);
     }

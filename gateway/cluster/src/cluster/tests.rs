@@ -10,14 +10,14 @@ use http::{HeaderMap, StatusCode};
 use prometheus::Registry;
 
 use super::*;
-use crate::bus::event::{Event, Shape};
-use crate::bus::transport::Word;
+use crate::bus::event::{BusEvent, EventShape};
+use crate::bus::transport::TransportEvent;
 use crate::cache::Lookup;
-use crate::cache::entry::{Entry, Marks};
+use crate::cache::entry::{Entry, PurgeAttributes};
 use crate::cache::freshness::Freshness;
-use crate::cache::key::{Field, KeyBuf, KeyId, hash64};
-use crate::cache::purge::{Kind, Order, Selector};
-use crate::cache::record::{Limits, Seal};
+use crate::cache::key::{CacheKeyField, KeyBuf, KeyId, hash64};
+use crate::cache::purge::{PurgeKind, PurgeOrder, Selector};
+use crate::cache::record::{RecordLimits, Seal};
 use crate::units::ByteSize;
 use hub::{Hub, Line, Port};
 use lamina_base::telemetry::metrics::assert_registered;
@@ -49,20 +49,20 @@ impl Site {
         name: &str,
         boot: u64,
         guarantee: Guarantee,
-        change: impl Fn(&mut Bus),
+        change: impl Fn(&mut BusConfig),
     ) -> Self {
-        let mut config = Bus::default();
+        let mut config = BusConfig::default();
         change(&mut config);
         let registry = Registry::new();
-        let cache = Cache::new(&crate::cache::config::Config::default(), &registry).unwrap();
+        let cache = Cache::new(&crate::cache::config::CacheConfig::default(), &registry).unwrap();
         let cache = Arc::new(cache);
         let port = hub.port(guarantee);
-        let codec = record::Options {
+        let codec = record::RecordOptions {
             compression: None,
-            limits: Limits::for_objects(1 << 20),
+            limits: RecordLimits::for_objects(1 << 20),
             seal: Seal::public(),
         };
-        let identity = Identity {
+        let identity = PublisherIdentity {
             source: name.to_owned(),
             boot,
             namespace: config.namespace.clone(),
@@ -96,7 +96,7 @@ impl Site {
     }
 
     /// Stores what a load brought that began at `born`.
-    fn store(&self, path: &str, body: &'static str, born: Order) {
+    fn store(&self, path: &str, body: &'static str, born: PurgeOrder) {
         let key = key(path);
         let entry = Arc::new(entry(&key, body, born));
         assert!(self.cache.admit(key.to_key(), &Vary::None, entry));
@@ -127,7 +127,8 @@ impl Site {
     }
 
     fn purge(&self, selector: &str) {
-        self.cache.purge(&selector.parse().unwrap(), Kind::Hard);
+        self.cache
+            .purge(&selector.parse().unwrap(), PurgeKind::Hard);
     }
 
     fn metric(&self, name: &str, label: &str) -> f64 {
@@ -145,11 +146,11 @@ impl Site {
 
 fn key(path: &str) -> KeyBuf {
     let mut key = KeyBuf::default();
-    key.push(Field::Path, path.as_bytes());
+    key.push(CacheKeyField::Path, path.as_bytes());
     key
 }
 
-fn entry(key: &KeyBuf, body: &'static str, born: Order) -> Entry {
+fn entry(key: &KeyBuf, body: &'static str, born: PurgeOrder) -> Entry {
     let freshness = Freshness {
         received: Instant::now(),
         initial_age: Duration::ZERO,
@@ -158,7 +159,7 @@ fn entry(key: &KeyBuf, body: &'static str, born: Order) -> Entry {
         if_error: Duration::ZERO,
         must_revalidate: false,
     };
-    let marks = Marks {
+    let marks = PurgeAttributes {
         id: KeyId::of(key.as_bytes()).0,
         identity: key.identity(),
         route: hash64(b"pages"),
@@ -192,8 +193,8 @@ async fn after(time: Duration) {
 
 const BEAT: Duration = Duration::from_millis(1_100);
 
-fn foreign(shape: Shape) -> Bytes {
-    let event = Event {
+fn foreign(shape: EventShape) -> Bytes {
+    let event = BusEvent {
         id: "f1".to_owned(),
         source: "a service".to_owned(),
         namespace: None,
@@ -279,7 +280,7 @@ async fn a_purge_is_told_once_and_not_passed_on() {
 }
 
 fn is_purge(bytes: &Bytes) -> bool {
-    let ours = Event::decode(bytes).unwrap().ours.unwrap();
+    let ours = BusEvent::decode(bytes).unwrap().ours.unwrap();
     matches!(ours.message, Message::Purge { .. })
 }
 
@@ -360,11 +361,11 @@ async fn what_is_older_than_a_reconnect_is_validated() {
     let site = Site::join(&hub, "one", 1);
     settle().await;
     site.load("/p/1", "old");
-    site.port.tell(Word::Down("cut".to_owned()));
+    site.port.tell(TransportEvent::Down("cut".to_owned()));
     settle().await;
     assert_eq!(site.look("/p/1"), Met::Fresh);
     assert!(site.cache.is_cut_off());
-    site.port.tell(Word::Up { behind: None });
+    site.port.tell(TransportEvent::Up { behind: None });
     settle().await;
     assert_eq!(site.look("/p/1"), Met::Stale);
     assert!(!site.cache.is_cut_off());
@@ -379,11 +380,11 @@ async fn a_durable_transport_clears_the_doubt_when_it_has_delivered() {
     settle().await;
     site.load("/p/1", "page");
     site.load("/p/2", "page");
-    site.port.tell(Word::Down("cut".to_owned()));
-    site.port.tell(Word::Up { behind: Some(1) });
+    site.port.tell(TransportEvent::Down("cut".to_owned()));
+    site.port.tell(TransportEvent::Up { behind: Some(1) });
     settle().await;
     assert_eq!(site.look("/p/1"), Met::Stale);
-    let kept = foreign(Shape::Del {
+    let kept = foreign(EventShape::Del {
         keys: vec!["nobody's".to_owned()],
     });
     site.port.hear_kept(&kept);
@@ -397,9 +398,9 @@ async fn what_a_durable_transport_gave_up_stays_in_doubt_after_a_reconnect() {
     let site = Site::join(&hub, "one", 1);
     settle().await;
     site.load("/p/1", "page");
-    site.port.tell(Word::Lost("delivered too often"));
-    site.port.tell(Word::Down("cut".to_owned()));
-    site.port.tell(Word::Up { behind: Some(0) });
+    site.port.tell(TransportEvent::Lost("delivered too often"));
+    site.port.tell(TransportEvent::Down("cut".to_owned()));
+    site.port.tell(TransportEvent::Up { behind: Some(0) });
     settle().await;
     assert_eq!(site.look("/p/1"), Met::Stale);
 }
@@ -482,7 +483,7 @@ async fn what_could_not_be_published_goes_out_when_the_bus_is_up_again() {
     assert_eq!(one.cluster.standing().unsent, 101);
     assert!(!one.cluster.standing().publishes());
     one.port.set_down(false);
-    one.port.tell(Word::Up { behind: Some(0) });
+    one.port.tell(TransportEvent::Up { behind: Some(0) });
     settle().await;
     assert_eq!(one.cluster.standing().unsent, 0);
     assert_eq!(two.look("/p/1"), Met::Nothing);
@@ -513,16 +514,16 @@ async fn a_receipt_names_who_applied_it_and_who_did_not_answer() {
     let three = Site::join(&hub, "three", 3);
     after(BEAT).await;
     let all = [Selector::All];
-    let purge = || one.cluster.purge_and_wait(&all, Kind::Hard, BEAT);
-    let answered = |everywhere: &Everywhere| -> Vec<(String, bool)> {
+    let purge = || one.cluster.purge_and_wait(&all, PurgeKind::Hard, BEAT);
+    let answered = |everywhere: &ClusterPurgeReport| -> Vec<(String, bool)> {
         let nodes = everywhere.told[0].nodes.iter();
         nodes.map(|(n, a)| (n.clone(), a.is_some())).collect()
     };
     let expected = |three| vec![("three".to_owned(), three), ("two".to_owned(), true)];
-    let early = one.cluster.purge_and_wait(&all, Kind::Hard, BEAT / 2);
+    let early = one.cluster.purge_and_wait(&all, PurgeKind::Hard, BEAT / 2);
     let early = early.await;
     assert_eq!(answered(&early), expected(true));
-    assert_eq!(early.unknown, Some(Unknown::JustJoined));
+    assert_eq!(early.unknown, Some(UnconfirmedReason::JustJoined));
     let everywhere = purge().await;
     assert_eq!(answered(&everywhere), expected(true));
     assert_eq!(everywhere.unknown, None);
@@ -533,7 +534,7 @@ async fn a_receipt_names_who_applied_it_and_who_did_not_answer() {
     one.port.set_down(true);
     let everywhere = purge().await;
     let why = everywhere.unknown.unwrap();
-    assert!(matches!(why, Unknown::NotPublished(_)), "{why}");
+    assert!(matches!(why, UnconfirmedReason::NotPublished(_)), "{why}");
     one.port.set_down(false);
     three.cluster.finish(BEAT).await;
     let everywhere = purge().await;
@@ -547,21 +548,21 @@ async fn foreign_events_invalidate_and_never_bring_a_value() {
     let site = Site::join(&hub, "one", 1);
     settle().await;
     let shapes = [
-        Shape::Del {
+        EventShape::Del {
             keys: vec!["t".to_owned()],
         },
-        Shape::Del {
+        EventShape::Del {
             keys: vec!["/p/1".to_owned()],
         },
-        Shape::Set {
+        EventShape::Set {
             keys: vec!["t".to_owned()],
         },
-        Shape::Pattern("/p/*".to_owned()),
-        Shape::Pattern("user:*".to_owned()),
+        EventShape::Pattern("/p/*".to_owned()),
+        EventShape::Pattern("user:*".to_owned()),
     ];
     for (n, shape) in shapes.into_iter().enumerate() {
         site.load("/p/1", "page");
-        let mut event = Event::decode(&foreign(shape.clone())).unwrap();
+        let mut event = BusEvent::decode(&foreign(shape.clone())).unwrap();
         event.id = n.to_string();
         hub.deliver(&event.encode());
         settle().await;
@@ -577,7 +578,7 @@ async fn other_namespaces_and_garbage_do_nothing() {
     });
     settle().await;
     site.load("/p/1", "page");
-    hub.deliver(&foreign(Shape::Pattern("*".to_owned())));
+    hub.deliver(&foreign(EventShape::Pattern("*".to_owned())));
     hub.deliver(&Bytes::from_static(b"HC1Mgarbage"));
     settle().await;
     assert_eq!(site.look("/p/1"), Met::Fresh);

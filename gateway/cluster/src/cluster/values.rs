@@ -11,19 +11,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use crate::bus::config::Priming;
-use crate::bus::event::{Message, Prime, Seen};
-use crate::bus::outbox::Value;
+use crate::bus::event::{KnownPurges, Message, PrimeMessage};
+use crate::bus::outbox::QueuedValue;
 use crate::cache::entry::Entry;
-use crate::cache::key::Key;
+use crate::cache::key::EntryKey;
 use crate::cache::peers::PeerValueOutcome;
-use crate::cache::purge::Order;
-use crate::cache::record::{self, Record};
+use crate::cache::purge::PurgeOrder;
+use crate::cache::record::{self, StoreRecord};
 
 use super::Cluster;
 
 /// What became of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum PrimeOutcome {
     Stored,
     Overtaken,
     Unwanted,
@@ -40,7 +40,7 @@ const LATE: Duration = Duration::from_secs(60);
 
 impl Cluster {
     /// Has peers told of a value.
-    pub(super) fn tell_value(&self, primary: &Key, entry: &Arc<Entry>) {
+    pub(super) fn tell_value(&self, primary: &EntryKey, entry: &Arc<Entry>) {
         let (cache, orders) = (Arc::clone(&self.cache), Arc::clone(&self.orders));
         let (primary, entry) = (primary.clone(), Arc::clone(entry));
         let (codec, limit) = (self.codec.clone(), self.rules.max_value_bytes);
@@ -50,34 +50,34 @@ impl Cluster {
                 return Some(changed(&entry));
             }
             let (seen, generation) = match cache.shared_generation() {
-                Some(generation) => (Seen::Log { generation }, generation),
+                Some(generation) => (KnownPurges::Log { generation }, generation),
                 None if cache.shares_log() => return None,
                 None => {
                     let heard = orders.lock().heard_at(entry.born, Instant::now())?;
-                    (Seen::Publishers(heard), 0)
+                    (KnownPurges::Publishers(heard), 0)
                 }
             };
             let value = cache.value_of(&primary, &entry, generation)?;
-            let record = Record::Entry(value.stored);
+            let record = StoreRecord::Entry(value.stored);
             let record = record::encode(&value.key, &record, &codec).ok()?;
             if record.len() > limit {
                 return Some(changed(&entry));
             }
-            Some(Message::Prime(Prime {
+            Some(Message::Prime(PrimeMessage {
                 record,
                 key: value.key,
                 primary: value.primary,
                 seen,
             }))
         };
-        self.outbox.value(Value {
+        self.outbox.value(QueuedValue {
             weight,
             make: Box::new(make),
         });
     }
 
     /// Takes a peer's value, if it is wanted here and nothing speaks against it.
-    pub(super) fn take_value(&self, prime: Prime, ts: u64) {
+    pub(super) fn take_value(&self, prime: PrimeMessage, ts: u64) {
         if self.rules.priming != Priming::Off {
             let outcome = self.judge_value(prime, ts);
             self.metrics.value(outcome);
@@ -88,17 +88,17 @@ impl Cluster {
     pub(super) fn take_change(&self, key: &[u8], likeness: u64) {
         let outdated = self.cache.changed_elsewhere(key, likeness);
         self.metrics.value(match outdated {
-            true => Outcome::Changed,
-            false => Outcome::Unchanged,
+            true => PrimeOutcome::Changed,
+            false => PrimeOutcome::Unchanged,
         });
     }
 
-    fn judge_value(&self, prime: Prime, ts: u64) -> Outcome {
+    fn judge_value(&self, prime: PrimeMessage, ts: u64) -> PrimeOutcome {
         let transit = since(ts);
         if transit > LATE {
-            return Outcome::Late;
+            return PrimeOutcome::Late;
         }
-        let Prime {
+        let PrimeMessage {
             key,
             primary,
             record,
@@ -106,25 +106,25 @@ impl Cluster {
         } = prime;
         let codec = &self.codec;
         let Ok(value) = self.cache.read_value(key, primary, &record, codec, transit) else {
-            return Outcome::Corrupt;
+            return PrimeOutcome::Corrupt;
         };
         let born = match seen {
-            Seen::Log { .. } => self.cache.born_in_log(&value.stored),
-            Seen::Publishers(_) if self.cache.shares_log() => None,
-            Seen::Publishers(heard) => self.place(&heard),
+            KnownPurges::Log { .. } => self.cache.born_in_log(&value.stored),
+            KnownPurges::Publishers(_) if self.cache.shares_log() => None,
+            KnownPurges::Publishers(heard) => self.place(&heard),
         };
         let Some(born) = born else {
-            return Outcome::Overtaken;
+            return PrimeOutcome::Overtaken;
         };
         let resident_only = self.rules.priming == Priming::Resident;
         match self.cache.prime(value, born, resident_only) {
-            PeerValueOutcome::Stored => Outcome::Stored,
-            PeerValueOutcome::Overtaken => Outcome::Overtaken,
-            PeerValueOutcome::Unwanted => Outcome::Unwanted,
+            PeerValueOutcome::Stored => PrimeOutcome::Stored,
+            PeerValueOutcome::Overtaken => PrimeOutcome::Overtaken,
+            PeerValueOutcome::Unwanted => PrimeOutcome::Unwanted,
         }
     }
 
-    fn place(&self, heard: &super::orders::Heard) -> Option<Order> {
+    fn place(&self, heard: &super::orders::HeardPurges) -> Option<PurgeOrder> {
         // Read first: what is applied meanwhile comes after.
         let newest = self.cache.order();
         self.orders.lock().place(heard, newest, Instant::now())

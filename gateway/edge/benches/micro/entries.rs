@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use lamina_base::units::ByteSize;
 use lamina_cache::Cache;
-use lamina_cache::config::{Config, L1};
-use lamina_cache::entry::{Entry, Marks};
+use lamina_cache::config::{CacheConfig, L1Config};
+use lamina_cache::entry::{Entry, PurgeAttributes};
 use lamina_cache::freshness::Freshness;
-use lamina_cache::key::{KeyBuf, Subject, Template, hash64};
+use lamina_cache::key::{CacheKeyInput, CacheKeyTemplate, KeyBuf, hash64};
 use lamina_edge::proxy::compact;
 use lamina_http::vary::Vary;
 
@@ -30,12 +30,12 @@ const FIELDS: [(&str, &str); 8] = [
 
 /// An empty cache with room for `mib` MiB.
 pub fn cache(mib: u64) -> anyhow::Result<Arc<Cache>> {
-    let config = Config {
-        l1: L1 {
+    let config = CacheConfig {
+        l1: L1Config {
             max_bytes: ByteSize::mib(mib),
-            ..L1::default()
+            ..L1Config::default()
         },
-        ..Config::default()
+        ..CacheConfig::default()
     };
     let cache = Cache::new(&config, &prometheus::Registry::new()).context("a cache")?;
     Ok(Arc::new(cache))
@@ -57,8 +57,13 @@ pub fn request_headers() -> HeaderMap {
 }
 
 /// The native key of `GET http://shop.example<path>?<query>`.
-pub fn key(template: &Template, path: &str, query: Option<&str>, headers: &HeaderMap) -> KeyBuf {
-    template.build(&Subject {
+pub fn key(
+    template: &CacheKeyTemplate,
+    path: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> KeyBuf {
+    template.build(&CacheKeyInput {
         scheme: "http",
         host: "shop.example",
         path,
@@ -71,7 +76,7 @@ pub fn key(template: &Template, path: &str, query: Option<&str>, headers: &Heade
 /// The key of page `i`.
 pub fn page_key(i: usize) -> KeyBuf {
     let path = format!("/catalogue/products/{i}");
-    key(&Template::default(), &path, None, &HeaderMap::new())
+    key(&CacheKeyTemplate::default(), &path, None, &HeaderMap::new())
 }
 
 /// Fresh for an hour.
@@ -92,8 +97,8 @@ pub fn body() -> Bytes {
 }
 
 /// What purges know page `i` by.
-pub fn marks(key: &KeyBuf, i: usize, tag: &str) -> Marks {
-    Marks {
+pub fn marks(key: &KeyBuf, i: usize, tag: &str) -> PurgeAttributes {
+    PurgeAttributes {
         id: key.to_key().id().0,
         identity: key.identity(),
         route: hash64(b"bench"),

@@ -8,11 +8,11 @@ use anyhow::{Context, ensure};
 use futures_util::future::join_all;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
-use lamina_cache::coalesce::{Landing, Leader, Turn};
+use lamina_cache::coalesce::{FlightOutcome, LeadOrFollow, Leader};
 use lamina_cache::entry::Entry;
-use lamina_cache::fill::{Fill, Head};
+use lamina_cache::fill::{Fill, FillHead};
 use lamina_cache::key::KeyBuf;
-use lamina_cache::purge::{Kind, Selector};
+use lamina_cache::purge::{PurgeKind, Selector};
 use lamina_cache::{Cache, Lookup};
 use lamina_http::memory::stored::StoredBody;
 use lamina_http::vary::Vary;
@@ -92,7 +92,7 @@ pub fn purge_by_tag() -> anyhow::Result<Vec<Row>> {
     let (mut purges, mut firsts) = (Vec::new(), Vec::new());
     for group in 0..GROUPS - 1 {
         let (selector, key) = (Selector::Tag(tag(group)), entries::page_key(group));
-        purges.push(timed(|| cache.purge(&selector, Kind::Hard)).0);
+        purges.push(timed(|| cache.purge(&selector, PurgeKind::Hard)).0);
         let (first, hit) = timed(|| is_hit(&cache, &key, &headers));
         firsts.push(first);
         ensure!(!hit, "a purge holds at once");
@@ -139,7 +139,7 @@ pub fn purge_by_prefix() -> anyhow::Result<Vec<Row>> {
     let rounds = || (0..ROUNDS).all(|_| all());
     let purge = |n: usize| {
         let prefix = Selector::Prefix(format!("shop.example/user-{n}/"));
-        cache.purge_by_request(&prefix, Kind::Hard);
+        cache.purge_by_request(&prefix, PurgeKind::Hard);
     };
     ensure!(rounds(), "an entry was pushed out");
     let (before, hits_before) = timed(rounds);
@@ -250,8 +250,8 @@ impl Herd {
         };
         let marks = || entries::marks(&self.key, self.page, "bench");
         let mut follower = match self.cache.board(&key, 0, marks) {
-            Turn::Follow(follower) => follower,
-            Turn::Lead(leader) => {
+            LeadOrFollow::Follow(follower) => follower,
+            LeadOrFollow::Lead(leader) => {
                 let follower = leader.follow();
                 tokio::spawn(Arc::clone(&self).load(leader));
                 follower
@@ -260,7 +260,7 @@ impl Herd {
         if self.waiting.fetch_add(1, Ordering::SeqCst) + 1 == CALLERS {
             self.all_wait.notify_one();
         }
-        let Landing::Streaming(fill) = follower.landing().await else {
+        let FlightOutcome::Streaming(fill) = follower.landing().await else {
             anyhow::bail!("the load streams");
         };
         let reader = fill.reader().context("the body from its start")?;
@@ -271,7 +271,7 @@ impl Herd {
     async fn load(self: Arc<Self>, leader: Leader) {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.all_wait.notified().await;
-        let head = Head {
+        let head = FillHead {
             key: leader.key().clone(),
             status: StatusCode::OK,
             headers: entries::response_headers(),

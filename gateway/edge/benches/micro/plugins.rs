@@ -11,7 +11,8 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response};
 use lamina_plugin_host::{
-    Compiler, Fetch, FetchCall, LoadRequest, Options, Plugin, PluginFamilies, Plugins,
+    Compiler, FetchCall, LoadRequest, Plugin, PluginFamilies, PluginHostOptions, PluginSet,
+    UpstreamFetcher,
 };
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
@@ -39,7 +40,7 @@ pub fn load(runtime: &Runtime) -> anyhow::Result<Shipped> {
         "loader": { "file": "api-compose.wasm", "config": page, "fetch": ["demo"] },
     });
     let configs: BTreeMap<_, _> = serde_json::from_value(all).context("the plugins' YAML")?;
-    let options = Options {
+    let options = PluginHostOptions {
         base: Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist"),
         cache_dir: None,
         compiler: Compiler::here(),
@@ -48,7 +49,7 @@ pub fn load(runtime: &Runtime) -> anyhow::Result<Shipped> {
         upstreams: BTreeMap::new(),
         families: &PluginFamilies::new(&prometheus::Registry::new()).expect("a new registry"),
     };
-    let plugins = runtime.block_on(Plugins::load(&configs, options));
+    let plugins = runtime.block_on(PluginSet::load(&configs, options));
     let plugins = plugins.context("`make plugins` builds them")?;
     let get = |name: &str| plugins.get(name).context("a plugin that was asked for");
     Ok(Shipped {
@@ -81,7 +82,7 @@ pub fn load_request() -> LoadRequest {
 }
 
 /// A JSON string of 1 KiB, at once.
-fn one_kibibyte() -> Fetch {
+fn one_kibibyte() -> UpstreamFetcher {
     let answer = Bytes::from(format!("\"{}\"", "x".repeat(1_022)));
     Arc::new(move |_: FetchCall| {
         let mut response = Response::new(answer.clone());

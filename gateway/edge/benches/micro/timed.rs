@@ -8,8 +8,8 @@ use anyhow::{Context, ensure};
 use criterion::{BatchSize, Criterion};
 use http::HeaderMap;
 use lamina_cache::Lookup;
-use lamina_cache::config::{Key, Query};
-use lamina_cache::key::Template;
+use lamina_cache::config::{CacheKeyConfig, KeyQueryConfig};
+use lamina_cache::key::CacheKeyTemplate;
 
 use crate::report::{self, Row};
 use crate::{entries, plugins};
@@ -87,7 +87,7 @@ fn lookups(criterion: &mut Criterion) -> anyhow::Result<()> {
         .collect();
     let (headers, template, now) = (
         entries::request_headers(),
-        Template::default(),
+        CacheKeyTemplate::default(),
         Instant::now(),
     );
     let fresh = |key| matches!(cache.lookup(key, &headers, now), Lookup::Fresh(_));
@@ -110,17 +110,17 @@ fn lookups(criterion: &mut Criterion) -> anyhow::Result<()> {
 }
 
 fn native_keys(criterion: &mut Criterion) {
-    let rules = Template::new(&Key {
-        query: Query {
+    let rules = CacheKeyTemplate::new(&CacheKeyConfig {
+        query: KeyQueryConfig {
             drop: vec!["utm_*".into()],
             sort: true,
-            ..Query::default()
+            ..KeyQueryConfig::default()
         },
-        ..Key::default()
+        ..CacheKeyConfig::default()
     });
     let headers = HeaderMap::new();
     for (id, template) in [
-        ("native-key", Template::default()),
+        ("native-key", CacheKeyTemplate::default()),
         ("native-key-rules", rules),
     ] {
         criterion.bench_function(id, |b| {

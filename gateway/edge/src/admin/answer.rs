@@ -8,7 +8,7 @@ use http::header::{
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::table::Verb;
+use super::table::AdminMethod;
 use crate::http::body::Body;
 
 /// What every answer says to browsers: no other site may embed or frame it, nobody keeps it,
@@ -65,7 +65,7 @@ pub fn unauthorized() -> Response<Body> {
 }
 
 /// 405, with the methods that there are.
-pub fn wrong_method(verb: Verb) -> Response<Body> {
+pub fn wrong_method(verb: AdminMethod) -> Response<Body> {
     let methods = verb.methods();
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &format!("use {methods}"));
     let allowed = HeaderValue::from_static(methods);

@@ -8,18 +8,18 @@ use std::time::Instant;
 
 use http::{Method, Request, StatusCode};
 
-use super::gate::{Admitted, Refusal};
-use super::table::Access;
+use super::gate::{AdmittedAdminRequest, RefusedAdminRequest};
+use super::table::AdminAccess;
 use crate::http::body::Body;
-use crate::http::server::{Peer, Reached};
+use crate::http::server::{LocalEndpoint, Peer};
 use crate::telemetry::limit::LineLimiter;
 
 /// Limits the lines about refusals.
-pub struct Refusals(LineLimiter);
+pub struct RefusalAuditLimiter(LineLimiter);
 
 /// The line of an action that is under way. A client that goes away before its answer ends
 /// the action's task, which this tells when it is dropped.
-pub struct Line {
+pub struct AuditLine {
     who: String,
     method: Method,
     path: String,
@@ -33,10 +33,14 @@ pub struct Line {
 /// Bytes of what was asked for that a line shows at most.
 const SHOWN: usize = 1_024;
 
-impl Line {
+impl AuditLine {
     /// The line of an action; none where it is open to all.
-    pub fn of(admitted: &Admitted<'_>, request: &Request<Body>, peer: Peer) -> Option<Self> {
-        (admitted.entry.access != Access::Open).then(|| Self {
+    pub fn of(
+        admitted: &AdmittedAdminRequest<'_>,
+        request: &Request<Body>,
+        peer: Peer,
+    ) -> Option<Self> {
+        (admitted.entry.access != AdminAccess::Open).then(|| Self {
             who: admitted.caller.as_str().to_owned(),
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
@@ -57,7 +61,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for AuditLine {
     fn drop(&mut self) {
         let outcome = match self.status {
             Some(status) if status.is_success() => "done",
@@ -77,13 +81,13 @@ impl Drop for Line {
     }
 }
 
-impl Refusals {
+impl RefusalAuditLimiter {
     pub fn new(now: Instant) -> Self {
         Self(LineLimiter::new(now))
     }
 
     /// Tells of a refusal, unless there were too many lately.
-    pub fn tell(&self, refusal: &Refusal<'_>, request: &Request<Body>, peer: Peer) {
+    pub fn tell(&self, refusal: &RefusedAdminRequest<'_>, request: &Request<Body>, peer: Peer) {
         let Some(untold) = self.0.admit(Instant::now()) else {
             return;
         };
@@ -102,9 +106,9 @@ impl Refusals {
 
 fn from(peer: Peer) -> String {
     match peer.reached {
-        Reached::Tcp(_) => peer.address.to_string(),
-        Reached::Unix { user: Some(user) } => format!("Unix socket, user {user}"),
-        Reached::Unix { user: None } => "Unix socket".to_owned(),
+        LocalEndpoint::Tcp(_) => peer.address.to_string(),
+        LocalEndpoint::Unix { user: Some(user) } => format!("Unix socket, user {user}"),
+        LocalEndpoint::Unix { user: None } => "Unix socket".to_owned(),
     }
 }
 

@@ -19,7 +19,7 @@ const SEC_FETCH_DEST: &str = "sec-fetch-dest";
 
 /// What a request's form proves about its sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
+pub enum CrossSiteProof {
     /// No page of another site could have sent it unasked.
     Deliberate,
     /// There is a body, and it is not declared to be JSON.
@@ -56,12 +56,12 @@ pub fn follows_a_link(headers: &HeaderMap) -> bool {
 }
 
 /// What the form of a change proves.
-pub fn form(headers: &HeaderMap, has_body: bool) -> Form {
+pub fn form(headers: &HeaderMap, has_body: bool) -> CrossSiteProof {
     match has_body {
-        _ if is_json(headers) => Form::Deliberate,
-        true => Form::NotJson,
-        false if headers.contains_key(INTENT) => Form::Deliberate,
-        false => Form::Bare,
+        _ if is_json(headers) => CrossSiteProof::Deliberate,
+        true => CrossSiteProof::NotJson,
+        false if headers.contains_key(INTENT) => CrossSiteProof::Deliberate,
+        false => CrossSiteProof::Bare,
     }
 }
 
@@ -167,55 +167,63 @@ mod tests {
     #[test]
     fn only_json_or_our_own_field_show_intent() {
         for (lines, with_body, without) in [
-            (&[][..], Form::NotJson, Form::Bare),
+            (&[][..], CrossSiteProof::NotJson, CrossSiteProof::Bare),
             (
                 &[("content-type", "application/json")],
-                Form::Deliberate,
-                Form::Deliberate,
+                CrossSiteProof::Deliberate,
+                CrossSiteProof::Deliberate,
             ),
             (
                 &[("content-type", "Application/JSON ; charset=utf-8")],
-                Form::Deliberate,
-                Form::Deliberate,
+                CrossSiteProof::Deliberate,
+                CrossSiteProof::Deliberate,
             ),
-            (&[("content-type", "text/plain")], Form::NotJson, Form::Bare),
+            (
+                &[("content-type", "text/plain")],
+                CrossSiteProof::NotJson,
+                CrossSiteProof::Bare,
+            ),
             (
                 &[("content-type", "text/plain; application/json")],
-                Form::NotJson,
-                Form::Bare,
+                CrossSiteProof::NotJson,
+                CrossSiteProof::Bare,
             ),
             (
                 &[("content-type", "application/x-www-form-urlencoded")],
-                Form::NotJson,
-                Form::Bare,
+                CrossSiteProof::NotJson,
+                CrossSiteProof::Bare,
             ),
             (
                 &[(
                     "content-type",
                     "multipart/form-data; boundary=application/json",
                 )],
-                Form::NotJson,
-                Form::Bare,
+                CrossSiteProof::NotJson,
+                CrossSiteProof::Bare,
             ),
             (
                 &[("content-type", "application/json, text/plain")],
-                Form::NotJson,
-                Form::Bare,
+                CrossSiteProof::NotJson,
+                CrossSiteProof::Bare,
             ),
             (
                 &[("content-type", "application/json5")],
-                Form::NotJson,
-                Form::Bare,
+                CrossSiteProof::NotJson,
+                CrossSiteProof::Bare,
             ),
             (
                 &[
                     ("content-type", "application/json"),
                     ("content-type", "text/plain"),
                 ],
-                Form::NotJson,
-                Form::Bare,
+                CrossSiteProof::NotJson,
+                CrossSiteProof::Bare,
             ),
-            (&[("x-lamina-admin", "1")], Form::NotJson, Form::Deliberate),
+            (
+                &[("x-lamina-admin", "1")],
+                CrossSiteProof::NotJson,
+                CrossSiteProof::Deliberate,
+            ),
         ] {
             let headers = headers(lines);
             assert_eq!(form(&headers, true), with_body, "{lines:?}");

@@ -11,7 +11,7 @@ use crate::http::endpoint::{Endpoint, SocketMode};
 /// The admin listener: health, metrics, purge.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct AdminConfig {
     /// Address and port, or a Unix socket as in `unix:/run/lamina/admin.sock`. Beyond
     /// loopback a token is required.
     pub address: Endpoint,
@@ -42,13 +42,13 @@ pub struct NamedToken {
     #[serde(default)]
     pub token_file: Option<PathBuf>,
     /// What it is good for.
-    pub can: Vec<Right>,
+    pub can: Vec<AdminRight>,
 }
 
 /// What a token may be good for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Right {
+pub enum AdminRight {
     /// To read what may be private: failed plugin calls, keys of the second tier, explain.
     Read,
     /// To purge.
@@ -60,7 +60,7 @@ pub enum Right {
     Targets,
 }
 
-impl Right {
+impl AdminRight {
     pub const ALL: [Self; 4] = [Self::Read, Self::Purge, Self::Plugins, Self::Targets];
 
     /// As YAML writes it.
@@ -74,21 +74,21 @@ impl Right {
     }
 }
 
-impl Config {
+impl AdminConfig {
     /// Whether anything at all asks for a token.
     pub fn has_tokens(&self) -> bool {
         self.token.is_some() || !self.tokens.is_empty()
     }
 
     /// A token with this right: the one with every right, or the first that has it.
-    pub fn token_for(&self, right: Right) -> Option<&str> {
+    pub fn token_for(&self, right: AdminRight) -> Option<&str> {
         let named = self.tokens.iter().find(|token| token.can.contains(&right));
         let named = named.and_then(|token| token.token.as_deref());
         self.token.as_deref().or(named)
     }
 }
 
-impl Default for Config {
+impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             address: Endpoint::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))),

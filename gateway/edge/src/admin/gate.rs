@@ -8,41 +8,41 @@ use http::uri::Authority;
 use http::{HeaderMap, Request, Response, StatusCode};
 
 use super::answer;
-use super::browser::{self, Form};
-use super::config::{Config, Right};
-use super::hosts::Hosts;
-use super::table::{self, Access, Entry, TABLE, TableMatch, Verb};
-use super::tokens::{Caller, Tokens, Verdict};
+use super::browser::{self, CrossSiteProof};
+use super::config::{AdminConfig, AdminRight};
+use super::hosts::AdminHostNames;
+use super::table::{self, AdminAccess, AdminMethod, AdminOperation, TABLE, TableMatch};
+use super::tokens::{AdminCaller, AdminTokens, AuthorizationVerdict};
 use crate::http::body::Body;
 use crate::http::endpoint::Endpoint;
 use crate::http::server::Peer;
 
 /// What decides who may do what.
-pub struct Gate {
-    hosts: Hosts,
-    tokens: Tokens,
+pub struct AdminGate {
+    hosts: AdminHostNames,
+    tokens: AdminTokens,
 }
 
 /// A request that may be answered.
 #[derive(Debug)]
-pub struct Admitted<'a> {
-    pub entry: &'static Entry,
+pub struct AdmittedAdminRequest<'a> {
+    pub entry: &'static AdminOperation,
     /// The plugin that is meant, where the entry has a name.
     pub name: String,
-    pub caller: Caller<'a>,
+    pub caller: AdminCaller<'a>,
 }
 
 /// A request that is refused.
 #[derive(Debug)]
-pub struct Refusal<'a> {
-    pub caller: Caller<'a>,
+pub struct RefusedAdminRequest<'a> {
+    pub caller: AdminCaller<'a>,
     pub response: Response<Body>,
-    pub audit: Audit,
+    pub audit: RefusalAudit,
 }
 
 /// Whether a refusal is worth an audit line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Audit {
+pub enum RefusalAudit {
     /// Somebody tried what is not theirs.
     Line,
     /// There is no such request.
@@ -64,12 +64,12 @@ const BARE: &str = "a change without a body must show that no web page sends it;
 const NO_TOKENS: &str = "this tells what clients asked for, so that it needs a token, and none \
     is configured; set `admin.token` or `admin.tokens` in the configuration";
 
-impl Gate {
+impl AdminGate {
     /// The gate of a listener at `endpoint`.
-    pub fn new(config: &Config, endpoint: &Endpoint) -> Self {
+    pub fn new(config: &AdminConfig, endpoint: &Endpoint) -> Self {
         Self {
-            hosts: Hosts::new(endpoint.tcp(), &config.hosts),
-            tokens: Tokens::new(config),
+            hosts: AdminHostNames::new(endpoint.tcp(), &config.hosts),
+            tokens: AdminTokens::new(config),
         }
     }
 
@@ -81,53 +81,61 @@ impl Gate {
         &self,
         request: &Request<Body>,
         peer: Peer,
-    ) -> Result<Admitted<'_>, Box<Refusal<'_>>> {
+    ) -> Result<AdmittedAdminRequest<'_>, Box<RefusedAdminRequest<'_>>> {
         let headers = request.headers();
         let host = authority(request);
         if !self.hosts.are_meant_by(host.as_ref(), peer.reached) {
             let response = answer::error(StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST);
-            return Err(self.refused(headers, response, Audit::Line));
+            return Err(self.refused(headers, response, RefusalAudit::Line));
         }
         let (entry, name) = match table::find(request.method(), request.uri().path()) {
             TableMatch::Entry(entry, name) => (entry, name.to_owned()),
             TableMatch::WrongMethod(verb) => {
-                return Err(self.refused(headers, answer::wrong_method(verb), Audit::Nothing));
+                return Err(self.refused(
+                    headers,
+                    answer::wrong_method(verb),
+                    RefusalAudit::Nothing,
+                ));
             }
-            TableMatch::Nothing => return Err(self.refused(headers, unknown(), Audit::Nothing)),
+            TableMatch::Nothing => {
+                return Err(self.refused(headers, unknown(), RefusalAudit::Nothing));
+            }
         };
         let right = match entry.access {
-            Access::Needs(right) | Access::NeedsToken(right) => right,
-            Access::Open => {
-                return Ok(Admitted {
+            AdminAccess::Needs(right) | AdminAccess::NeedsToken(right) => right,
+            AdminAccess::Open => {
+                return Ok(AdmittedAdminRequest {
                     entry,
                     name,
-                    caller: Caller::Anonymous,
+                    caller: AdminCaller::Anonymous,
                 });
             }
         };
         if let Some(response) = refused_to_pages(request, entry.verb, host.as_ref()) {
-            return Err(self.refused(headers, response, Audit::Line));
+            return Err(self.refused(headers, response, RefusalAudit::Line));
         }
         let (caller, verdict) = self.tokens.judge(headers, right);
         let without_tokens = !self.tokens.are_asked_for();
         let response = match verdict {
-            Verdict::Allowed if without_tokens && matches!(entry.access, Access::NeedsToken(_)) => {
+            AuthorizationVerdict::Allowed
+                if without_tokens && matches!(entry.access, AdminAccess::NeedsToken(_)) =>
+            {
                 answer::error(StatusCode::FORBIDDEN, NO_TOKENS)
             }
-            Verdict::Allowed => {
-                return Ok(Admitted {
+            AuthorizationVerdict::Allowed => {
+                return Ok(AdmittedAdminRequest {
                     entry,
                     name,
                     caller,
                 });
             }
-            Verdict::NoToken => answer::unauthorized(),
-            Verdict::Lacks(right) => lacks(right),
+            AuthorizationVerdict::NoToken => answer::unauthorized(),
+            AuthorizationVerdict::Lacks(right) => lacks(right),
         };
-        Err(Box::new(Refusal {
+        Err(Box::new(RefusedAdminRequest {
             caller,
             response,
-            audit: Audit::Line,
+            audit: RefusalAudit::Line,
         }))
     }
 
@@ -135,11 +143,11 @@ impl Gate {
         &self,
         headers: &HeaderMap,
         response: Response<Body>,
-        audit: Audit,
-    ) -> Box<Refusal<'_>> {
+        audit: RefusalAudit,
+    ) -> Box<RefusedAdminRequest<'_>> {
         // Which right is looked at does not matter for who it is.
-        let (caller, _) = self.tokens.judge(headers, Right::Read);
-        Box::new(Refusal {
+        let (caller, _) = self.tokens.judge(headers, AdminRight::Read);
+        Box::new(RefusedAdminRequest {
             caller,
             response,
             audit,
@@ -148,7 +156,9 @@ impl Gate {
 
     /// What is open to whom, in one sentence.
     pub fn openness(&self) -> String {
-        let open = TABLE.iter().filter(|entry| entry.access == Access::Open);
+        let open = TABLE
+            .iter()
+            .filter(|entry| entry.access == AdminAccess::Open);
         let open: Vec<&str> = open.map(|entry| entry.path).collect();
         match self.tokens.are_asked_for() {
             true => format!(
@@ -165,21 +175,23 @@ impl Gate {
 /// What to answer to a request that a page of another site may have sent.
 fn refused_to_pages(
     request: &Request<Body>,
-    verb: Verb,
+    verb: AdminMethod,
     host: Option<&Authority>,
 ) -> Option<Response<Body>> {
     let headers = request.headers();
-    let is_link = verb == Verb::Get && browser::follows_a_link(headers);
+    let is_link = verb == AdminMethod::Get && browser::follows_a_link(headers);
     if !is_link && browser::is_of_another_site(headers, host) {
         return Some(answer::error(StatusCode::FORBIDDEN, FOREIGN_SITE));
     }
-    if verb == Verb::Get {
+    if verb == AdminMethod::Get {
         return None;
     }
     match browser::form(headers, !request.body().is_empty()) {
-        Form::Deliberate => None,
-        Form::NotJson => Some(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, NOT_JSON)),
-        Form::Bare => Some(answer::error(StatusCode::FORBIDDEN, BARE)),
+        CrossSiteProof::Deliberate => None,
+        CrossSiteProof::NotJson => {
+            Some(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, NOT_JSON))
+        }
+        CrossSiteProof::Bare => Some(answer::error(StatusCode::FORBIDDEN, BARE)),
     }
 }
 
@@ -190,7 +202,7 @@ fn authority(request: &Request<Body>) -> Option<Authority> {
     request.uri().authority().cloned().or(host)
 }
 
-fn lacks(right: Right) -> Response<Body> {
+fn lacks(right: AdminRight) -> Response<Body> {
     let message = format!("the token lacks the right `{}`", right.as_str());
     answer::error(StatusCode::FORBIDDEN, &message)
 }
@@ -206,27 +218,27 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::http::path::Rules;
-    use crate::http::server::Reached;
+    use crate::http::path::PathRules;
+    use crate::http::server::LocalEndpoint;
 
     fn peer() -> Peer {
         Peer {
             address: std::net::SocketAddr::from(([127, 0, 0, 1], 40_000)),
             trusted: false,
-            reached: Reached::Unix { user: None },
-            path_rules: Rules::default(),
+            reached: LocalEndpoint::Unix { user: None },
+            path_rules: PathRules::default(),
         }
     }
 
-    fn gate(token: Option<&str>) -> Gate {
-        let config = Config {
+    fn gate(token: Option<&str>) -> AdminGate {
+        let config = AdminConfig {
             token: token.map(str::to_owned),
-            ..Config::default()
+            ..AdminConfig::default()
         };
-        Gate::new(&config, &"unix:/a".parse().unwrap())
+        AdminGate::new(&config, &"unix:/a".parse().unwrap())
     }
 
-    fn status(gate: &Gate, method: Method, path: &str, headers: &[(&str, &str)]) -> u16 {
+    fn status(gate: &AdminGate, method: Method, path: &str, headers: &[(&str, &str)]) -> u16 {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -247,26 +259,29 @@ mod tests {
         let json = ("content-type", "application/json");
         let foreign = ("sec-fetch-site", "cross-site");
         let mut judged = 0;
-        for entry in TABLE.iter().filter(|entry| entry.access != Access::Open) {
+        for entry in TABLE
+            .iter()
+            .filter(|entry| entry.access != AdminAccess::Open)
+        {
             let path = entry.path.replace("{name}", "p");
             let methods = match entry.verb {
-                Verb::Get => vec![Method::GET, Method::HEAD],
-                Verb::Post => vec![Method::POST],
+                AdminMethod::Get => vec![Method::GET, Method::HEAD],
+                AdminMethod::Post => vec![Method::POST],
             };
             for method in methods {
-                let status = |gate: &Gate, headers: &[(&str, &str)]| {
+                let status = |gate: &AdminGate, headers: &[(&str, &str)]| {
                     status(gate, method.clone(), &path, headers)
                 };
                 let without_tokens = match entry.access {
-                    Access::NeedsToken(_) => 403,
-                    Access::Needs(_) | Access::Open => 200,
+                    AdminAccess::NeedsToken(_) => 403,
+                    AdminAccess::Needs(_) | AdminAccess::Open => 200,
                 };
                 assert_eq!(status(&open, &[json]), without_tokens, "{path}");
                 assert_eq!(status(&closed, &[json, token]), 200, "{path}");
                 assert_eq!(status(&closed, &[json]), 401, "{path}");
                 assert_eq!(status(&open, &[json, foreign]), 403, "{path}");
                 assert_eq!(status(&closed, &[json, foreign, token]), 403, "{path}");
-                if entry.verb == Verb::Post {
+                if entry.verb == AdminMethod::Post {
                     assert_eq!(status(&open, &[]), 403, "{path}");
                     assert_eq!(status(&closed, &[token]), 403, "{path}");
                 }

@@ -12,9 +12,9 @@ use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{Admin, answer};
-use crate::cache::l2::Reach;
-use crate::cluster::{Publishing, Standing};
+use super::{AdminService, answer};
+use crate::cache::l2::StoreHealth;
+use crate::cluster::{BusStatus, PublishStatus};
 use crate::http::body::Body;
 use crate::telemetry::metrics;
 
@@ -22,14 +22,15 @@ use crate::telemetry::metrics;
 #[derive(Default)]
 pub struct LastScrape(Mutex<Option<(Instant, Bytes)>>);
 
-impl Admin {
+impl AdminService {
     /// Ready while requests are taken, degraded or not: who is cut off from the others
     /// still serves.
     pub(super) fn ready(&self) -> Response<Body> {
         let ready = self.ready.load(Ordering::Acquire);
         let standing = self.cluster.as_ref().map(|cluster| cluster.standing());
         let reach = self.proxy.cache.reach();
-        let is_whole = standing.as_ref().is_none_or(Standing::is_whole) && reach == Reach::Whole;
+        let is_whole =
+            standing.as_ref().is_none_or(BusStatus::is_whole) && reach == StoreHealth::Whole;
         let (status, state) = match (ready, is_whole) {
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
             (true, false) => (StatusCode::OK, "degraded"),
@@ -46,13 +47,13 @@ impl Admin {
     }
 
     /// The state of the second tier. It is absent where no second tier is configured.
-    fn second_tier(&self, reach: &Reach) -> Option<Value> {
+    fn second_tier(&self, reach: &StoreHealth) -> Option<Value> {
         let kind = self.proxy.cache.kind_below()?;
         let waiting = self.proxy.cache.purges_waiting_below();
         let mut body = json!({"store": kind, "purges_waiting": waiting});
         match reach {
-            Reach::Whole => body["state"] = "serving".into(),
-            Reach::Degraded { since, why } => {
+            StoreHealth::Whole => body["state"] = "serving".into(),
+            StoreHealth::Degraded { since, why } => {
                 body["state"] = "degraded".into();
                 body["reason"] = why.as_str().into();
                 body["for_ms"] = (since.elapsed().as_millis() as u64).into();
@@ -122,7 +123,7 @@ impl Admin {
     }
 }
 
-fn bus(standing: &Standing) -> Value {
+fn bus(standing: &BusStatus) -> Value {
     let mut body = json!({
         "transport": standing.transport,
         "hears": standing.hears,
@@ -130,7 +131,7 @@ fn bus(standing: &Standing) -> Value {
         "purges_waiting": standing.unsent,
         "gap_open": standing.doubts,
     });
-    if let Publishing::Fails { since, why } = &standing.publishing {
+    if let PublishStatus::Fails { since, why } = &standing.publishing {
         body["reason"] = why.as_str().into();
         body["for_ms"] = (since.elapsed().as_millis() as u64).into();
     }

@@ -10,18 +10,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::uri::Authority;
 
-use crate::http::server::Reached;
+use crate::http::server::LocalEndpoint;
 use crate::pattern::Pattern;
 
 /// The names that are ours.
-pub struct Hosts {
+pub struct AdminHostNames {
     /// The address of the listener; none where it is a Unix socket.
     listener: Option<SocketAddr>,
     /// `admin.hosts`, in small letters.
     further: Vec<Pattern>,
 }
 
-impl Hosts {
+impl AdminHostNames {
     pub fn new(listener: Option<SocketAddr>, further: &[String]) -> Self {
         let further = further.iter().map(|name| name.to_ascii_lowercase());
         Self {
@@ -32,8 +32,8 @@ impl Hosts {
 
     /// Whether a request for this host, which came in by this end of ours, is meant for us.
     /// A Unix socket is out of reach of browsers, and clients have no name for it.
-    pub fn are_meant_by(&self, host: Option<&Authority>, reached: Reached) -> bool {
-        let Reached::Tcp(local) = reached else {
+    pub fn are_meant_by(&self, host: Option<&Authority>, reached: LocalEndpoint) -> bool {
+        let LocalEndpoint::Tcp(local) = reached else {
             return true;
         };
         let Some(host) = host.map(|host| host.host().to_ascii_lowercase()) else {
@@ -69,9 +69,9 @@ mod tests {
 
     fn ours(listener: &str, local: &str, host: &str) -> bool {
         let further = ["Admin.Example".to_owned(), "*.svc.cluster.local".to_owned()];
-        let hosts = Hosts::new(Some(listener.parse().unwrap()), &further);
+        let hosts = AdminHostNames::new(Some(listener.parse().unwrap()), &further);
         let host: Authority = host.parse().unwrap();
-        hosts.are_meant_by(Some(&host), Reached::Tcp(local.parse().unwrap()))
+        hosts.are_meant_by(Some(&host), LocalEndpoint::Tcp(local.parse().unwrap()))
     }
 
     #[test]
@@ -128,9 +128,9 @@ mod tests {
 
     #[test]
     fn a_request_without_a_host_is_for_a_unix_socket_alone() {
-        let hosts = Hosts::new(None, &[]);
-        let local = Reached::Tcp("127.0.0.1:1".parse().unwrap());
+        let hosts = AdminHostNames::new(None, &[]);
+        let local = LocalEndpoint::Tcp("127.0.0.1:1".parse().unwrap());
         assert!(!hosts.are_meant_by(None, local));
-        assert!(hosts.are_meant_by(None, Reached::Unix { user: None }));
+        assert!(hosts.are_meant_by(None, LocalEndpoint::Unix { user: None }));
     }
 }

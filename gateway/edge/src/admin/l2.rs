@@ -4,17 +4,17 @@ use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::cache::l2::{Cursor, L2, Listed, Unlisted};
-use crate::cache::purge::Urls;
+use crate::cache::l2::{L2, RecordListingCursor, RecordListingError, RecordListingItem};
+use crate::cache::purge::UrlSelector;
 use crate::http::path;
 use crate::pattern::Pattern;
 
 /// What is asked for.
 #[derive(Debug)]
 struct KeysRequest {
-    urls: Option<Urls>,
+    urls: Option<UrlSelector>,
     limit: usize,
-    from: Cursor,
+    from: RecordListingCursor,
 }
 
 /// Keys in one answer, if nothing is said, and at most: the last page may bring some more.
@@ -42,15 +42,15 @@ pub async fn keys(tier: Option<&L2>, query: &str) -> (StatusCode, Value) {
         }
         Err(error) => {
             let status = match error {
-                Unlisted::NoIndex(_) => StatusCode::NOT_FOUND,
-                Unlisted::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+                RecordListingError::NoIndex(_) => StatusCode::NOT_FOUND,
+                RecordListingError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             (status, json!({"error": error.to_string()}))
         }
     }
 }
 
-fn told(listed: &Listed) -> Value {
+fn told(listed: &RecordListingItem) -> Value {
     let mut told = json!({
         "key": listed.key.home.to_string(),
         "url": listed.text.url,
@@ -68,7 +68,7 @@ fn read(query: &str) -> Result<KeysRequest, String> {
     let mut asked = KeysRequest {
         urls: None,
         limit: LIMIT,
-        from: Cursor::default(),
+        from: RecordListingCursor::default(),
     };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -76,7 +76,11 @@ fn read(query: &str) -> Result<KeysRequest, String> {
             .decode_utf8()
             .map_err(|_| format!("{name}: not UTF-8"))?;
         match name {
-            "pattern" => asked.urls = Some(Urls::like(&Pattern::new(&path::text::pattern(&value)))),
+            "pattern" => {
+                asked.urls = Some(UrlSelector::like(&Pattern::new(&path::text::pattern(
+                    &value,
+                ))))
+            }
             "limit" => {
                 let limit = value.parse().ok().filter(|n| (1..=LIMIT_MAX).contains(n));
                 asked.limit =

@@ -5,18 +5,18 @@ use std::time::UNIX_EPOCH;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::plugin::{FailedCall, Plugins, Reloaded, Report};
+use crate::plugin::{FailedCall, PluginReloadOutcome, PluginSet, PluginStatus};
 use crate::proxy::Proxy;
 
 /// Every plugin.
-pub fn list(plugins: &Plugins) -> Value {
+pub fn list(plugins: &PluginSet) -> Value {
     let reports: Vec<Value> = plugins.iter().map(|plugin| told(plugin.report())).collect();
     json!({"plugins": reports})
 }
 
 /// The last calls of the plugin of this name that failed, the newest first; each can be
 /// run again with `lamina plugin replay`.
-pub fn calls(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
+pub fn calls(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     let Some(plugin) = plugins.get(name) else {
         return unknown(plugins, name);
     };
@@ -38,14 +38,14 @@ pub fn calls(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
 }
 
 /// Loads the file of the plugin of this name anew.
-pub async fn reload(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
+pub async fn reload(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     let Some(plugin) = plugins.get(name) else {
         return unknown(plugins, name);
     };
     match plugin.reload().await {
         Ok(outcome) => {
             let mut body = told(plugin.report());
-            body["swapped"] = json!(matches!(outcome, Reloaded::Swapped(_)));
+            body["swapped"] = json!(matches!(outcome, PluginReloadOutcome::Swapped(_)));
             (StatusCode::OK, body)
         }
         Err(error) => {
@@ -59,7 +59,7 @@ pub async fn reload(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
 ///
 /// Nothing more is asked for, such as a second confirmation: who sets a plugin aside is in a
 /// hurry, pages of other sites can't send this, and `resume` takes it back.
-pub fn quarantine(plugins: &Plugins, name: &str, proxy: &Proxy) -> (StatusCode, Value) {
+pub fn quarantine(plugins: &PluginSet, name: &str, proxy: &Proxy) -> (StatusCode, Value) {
     let Some(plugin) = plugins.get(name) else {
         return unknown(plugins, name);
     };
@@ -70,7 +70,7 @@ pub fn quarantine(plugins: &Plugins, name: &str, proxy: &Proxy) -> (StatusCode, 
 }
 
 /// Lets the plugin of this name serve again.
-pub fn resume(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
+pub fn resume(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     let Some(plugin) = plugins.get(name) else {
         return unknown(plugins, name);
     };
@@ -78,7 +78,7 @@ pub fn resume(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
     (StatusCode::OK, told(plugin.report()))
 }
 
-fn unknown(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
+fn unknown(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name()).collect();
     let error = format!(
         "there is no plugin {name:?}; there are {}",
@@ -87,7 +87,7 @@ fn unknown(plugins: &Plugins, name: &str) -> (StatusCode, Value) {
     (StatusCode::NOT_FOUND, json!({"error": error}))
 }
 
-fn told(report: Report) -> Value {
+fn told(report: PluginStatus) -> Value {
     let made = report.made.duration_since(UNIX_EPOCH);
     let mut told = json!({
         "plugin": report.plugin,

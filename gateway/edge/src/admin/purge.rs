@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::cache::key::KeyId;
-use crate::cache::purge::{Kind, Selector};
-use crate::cluster::{self, Answer, Cluster, Everywhere, Unknown};
+use crate::cache::purge::{PurgeKind, Selector};
+use crate::cluster::{self, Cluster, ClusterPurgeReport, NodeReceipt, UnconfirmedReason};
 use crate::http::path;
-use crate::proxy::{ByUrl, Proxy};
+use crate::proxy::{Proxy, UrlPurgeSelectors};
 use crate::units;
 
 /// How long an answer waits for the second tier's log.
@@ -26,7 +26,7 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 struct PurgeRequest {
     selectors: Vec<Selector>,
     /// How they leave what they reach.
-    kind: Kind,
+    kind: PurgeKind,
     /// How long to wait for the other nodes; none is not at all.
     wait: Option<Duration>,
     /// What it may not reach.
@@ -85,13 +85,19 @@ pub async fn purge(
 fn read(body: &Value, proxy: &Proxy) -> Result<PurgeRequest, String> {
     let map = body.as_object().ok_or(EXPECTED)?;
     let mut selectors = Vec::new();
-    let mut kind = Kind::Hard;
+    let mut kind = PurgeKind::Hard;
     let mut wait = None;
     let mut notes = Vec::new();
     for (name, value) in map {
         match (name.as_str(), value) {
             ("wait", Value::String(text)) => wait = Some(patience(text)?),
-            ("soft", Value::Bool(soft)) => kind = if *soft { Kind::Soft } else { Kind::Hard },
+            ("soft", Value::Bool(soft)) => {
+                kind = if *soft {
+                    PurgeKind::Soft
+                } else {
+                    PurgeKind::Hard
+                }
+            }
             ("all", Value::Bool(true)) => selectors.push(Selector::All),
             (_, Value::String(_) | Value::Array(_)) => {
                 for text in texts(name, value)? {
@@ -124,7 +130,7 @@ fn texts<'a>(name: &str, value: &'a Value) -> Result<Vec<&'a str>, String> {
 }
 
 fn patience(text: &str) -> Result<Duration, String> {
-    let wait: units::Duration = text.parse().map_err(|error| format!("wait: {error}"))?;
+    let wait: units::ConfigDuration = text.parse().map_err(|error| format!("wait: {error}"))?;
     match wait.0 <= MAX_WAIT {
         true => Ok(wait.0),
         false => Err(format!("wait: {text:?}; expected at most {MAX_WAIT:?}")),
@@ -134,7 +140,7 @@ fn patience(text: &str) -> Result<Duration, String> {
 /// The part of the receipt about the other nodes. It lists each known node, whether all the purges
 /// hold there, the place of the last in its order, and how late it said so, or since when it is
 /// silent. `outcome`: `all`, `some` did not say that it holds there, or `unknown`.
-fn nodes(everywhere: &Everywhere) -> Value {
+fn nodes(everywhere: &ClusterPurgeReport) -> Value {
     let told = &everywhere.told;
     let names = told.first().map_or(&[][..], |first| &first.nodes);
     let nodes: Vec<Value> = names
@@ -143,9 +149,11 @@ fn nodes(everywhere: &Everywhere) -> Value {
         .collect();
     let have_all = nodes.iter().all(|node| node["applied"] == true);
     let outcome = match (&everywhere.unknown, have_all && everywhere.missing == 0) {
-        (Some(Unknown::NotPublished(_) | Unknown::HearsNothing), _) => "unknown",
+        (Some(UnconfirmedReason::NotPublished(_) | UnconfirmedReason::HearsNothing), _) => {
+            "unknown"
+        }
         (_, false) => "some",
-        (Some(Unknown::JustJoined), true) => "unknown",
+        (Some(UnconfirmedReason::JustJoined), true) => "unknown",
         (None, true) => "all",
     };
     let mut peers = json!({"complete": outcome == "all", "outcome": outcome, "nodes": nodes});
@@ -158,12 +166,12 @@ fn nodes(everywhere: &Everywhere) -> Value {
     peers
 }
 
-fn node(name: &str, everywhere: &Everywhere) -> Value {
+fn node(name: &str, everywhere: &ClusterPurgeReport) -> Value {
     let answers = everywhere.told.iter().map(|told| {
         let of = told.nodes.iter().find(|(node, _)| node == name);
         of.and_then(|(_, answer)| *answer)
     });
-    let answers: Option<Vec<Answer>> = answers.collect();
+    let answers: Option<Vec<NodeReceipt>> = answers.collect();
     if let Some(answers) = answers {
         return json!({
             "node": name,
@@ -202,7 +210,7 @@ async fn shared(told: impl Iterator<Item = oneshot::Receiver<u64>>) -> Option<Va
     })
 }
 
-fn told(name: &str, text: &str, proxy: &Proxy) -> Result<ByUrl, String> {
+fn told(name: &str, text: &str, proxy: &Proxy) -> Result<UrlPurgeSelectors, String> {
     if text.is_empty() {
         return Err(format!(
             "{name}: empty; to purge everything say \"all\": true"
@@ -210,7 +218,7 @@ fn told(name: &str, text: &str, proxy: &Proxy) -> Result<ByUrl, String> {
     }
     let asked = match name {
         "url" => url(text, proxy)?,
-        _ => ByUrl {
+        _ => UrlPurgeSelectors {
             selectors: selectors(name, text)?,
             note: None,
         },
@@ -239,7 +247,7 @@ fn selectors(name: &str, text: &str) -> Result<Vec<Selector>, String> {
     }
 }
 
-fn url(text: &str, proxy: &Proxy) -> Result<ByUrl, String> {
+fn url(text: &str, proxy: &Proxy) -> Result<UrlPurgeSelectors, String> {
     let before_fragment = text.split('#').next().unwrap_or(text);
     let uri: Uri = path::text::whole(before_fragment)
         .parse()

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::proxy::record::recent::{RecentFilter, RecentRequests};
+use crate::proxy::record::recent::{RecentFilter, RecentRequestLog};
 
 /// Requests in one answer if nothing is said, and at most.
 const LIMIT: usize = 20;
@@ -14,7 +14,7 @@ const LIMIT_MAX: usize = 1_000;
 ///
 /// # Errors
 /// What is wrong with the query.
-pub fn recent(recent: &RecentRequests, query: &str) -> Result<Value, String> {
+pub fn recent(recent: &RecentRequestLog, query: &str) -> Result<Value, String> {
     if !recent.keeps_any() {
         let error = "no requests are kept (`telemetry.recent_requests.keep: 0`)";
         return Err(error.to_owned());

@@ -5,21 +5,21 @@
 
 use http::Method;
 
-use super::config::Right;
+use super::config::AdminRight;
 
 /// One request that is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry {
-    pub verb: Verb,
+pub struct AdminOperation {
+    pub verb: AdminMethod,
     /// `{name}` stands for one segment.
     pub path: &'static str,
-    pub access: Access,
-    pub action: Action,
+    pub access: AdminAccess,
+    pub action: AdminAction,
 }
 
 /// The methods of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verb {
+pub enum AdminMethod {
     /// GET and HEAD: nothing changes.
     Get,
     /// POST: something changes, or the question is too long for a URL.
@@ -28,19 +28,19 @@ pub enum Verb {
 
 /// Who may ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
+pub enum AdminAccess {
     /// Everybody who reaches the listener.
     Open,
     /// Who has a token with this right; everybody who reaches the listener where no token
     /// is configured.
-    Needs(Right),
+    Needs(AdminRight),
     /// Who has a token with this right; nobody where no token is configured.
-    NeedsToken(Right),
+    NeedsToken(AdminRight),
 }
 
 /// What is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
+pub enum AdminAction {
     Live,
     Ready,
     Metrics,
@@ -60,62 +60,74 @@ pub enum Action {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TableMatch<'a> {
     /// The entry, and what stands in the place of `{name}`; empty where there is none.
-    Entry(&'static Entry, &'a str),
+    Entry(&'static AdminOperation, &'a str),
     /// The path has entries, none for this method.
-    WrongMethod(Verb),
+    WrongMethod(AdminMethod),
     Nothing,
 }
 
-const fn get(path: &'static str, access: Access, action: Action) -> Entry {
-    Entry {
-        verb: Verb::Get,
+const fn get(path: &'static str, access: AdminAccess, action: AdminAction) -> AdminOperation {
+    AdminOperation {
+        verb: AdminMethod::Get,
         path,
         access,
         action,
     }
 }
 
-const fn post(path: &'static str, right: Right, action: Action) -> Entry {
-    Entry {
-        verb: Verb::Post,
+const fn post(path: &'static str, right: AdminRight, action: AdminAction) -> AdminOperation {
+    AdminOperation {
+        verb: AdminMethod::Post,
         path,
-        access: Access::Needs(right),
+        access: AdminAccess::Needs(right),
         action,
     }
 }
 
 /// All of them.
-pub const TABLE: [Entry; 13] = [
-    get("/livez", Access::Open, Action::Live),
-    get("/readyz", Access::Open, Action::Ready),
-    get("/metrics", Access::Open, Action::Metrics),
-    get("/v1/nodes", Access::Open, Action::Nodes),
-    get("/v1/plugins", Access::Open, Action::Plugins),
+pub const TABLE: [AdminOperation; 13] = [
+    get("/livez", AdminAccess::Open, AdminAction::Live),
+    get("/readyz", AdminAccess::Open, AdminAction::Ready),
+    get("/metrics", AdminAccess::Open, AdminAction::Metrics),
+    get("/v1/nodes", AdminAccess::Open, AdminAction::Nodes),
+    get("/v1/plugins", AdminAccess::Open, AdminAction::Plugins),
     get(
         "/v1/plugins/{name}/calls",
-        Access::Needs(Right::Read),
-        Action::FailedCalls,
+        AdminAccess::Needs(AdminRight::Read),
+        AdminAction::FailedCalls,
     ),
-    get("/v1/l2/keys", Access::Needs(Right::Read), Action::Keys),
+    get(
+        "/v1/l2/keys",
+        AdminAccess::Needs(AdminRight::Read),
+        AdminAction::Keys,
+    ),
     get(
         "/v1/requests/recent",
-        Access::NeedsToken(Right::Read),
-        Action::RecentRequests,
+        AdminAccess::NeedsToken(AdminRight::Read),
+        AdminAction::RecentRequests,
     ),
-    post("/v1/explain", Right::Read, Action::Explain),
-    post("/v1/purge", Right::Purge, Action::Purge),
-    post("/v1/plugins/{name}/reload", Right::Plugins, Action::Reload),
+    post("/v1/explain", AdminRight::Read, AdminAction::Explain),
+    post("/v1/purge", AdminRight::Purge, AdminAction::Purge),
+    post(
+        "/v1/plugins/{name}/reload",
+        AdminRight::Plugins,
+        AdminAction::Reload,
+    ),
     post(
         "/v1/plugins/{name}/quarantine",
-        Right::Plugins,
-        Action::Quarantine,
+        AdminRight::Plugins,
+        AdminAction::Quarantine,
     ),
-    post("/v1/plugins/{name}/resume", Right::Plugins, Action::Resume),
+    post(
+        "/v1/plugins/{name}/resume",
+        AdminRight::Plugins,
+        AdminAction::Resume,
+    ),
 ];
 
 /// Looks a request up.
 pub fn find<'a>(method: &Method, path: &'a str) -> TableMatch<'a> {
-    let of_path = |entry: &'static Entry| Some((entry, entry.name_in(path)?));
+    let of_path = |entry: &'static AdminOperation| Some((entry, entry.name_in(path)?));
     let mut found = TABLE.iter().filter_map(of_path);
     match found.next() {
         None => TableMatch::Nothing,
@@ -124,7 +136,7 @@ pub fn find<'a>(method: &Method, path: &'a str) -> TableMatch<'a> {
     }
 }
 
-impl Entry {
+impl AdminOperation {
     /// What stands in the place of `{name}` in `path`; empty where the entry has none, and
     /// none if it is another path.
     fn name_in<'a>(&self, path: &'a str) -> Option<&'a str> {
@@ -136,7 +148,7 @@ impl Entry {
     }
 }
 
-impl Verb {
+impl AdminMethod {
     /// As `Allow` has it.
     pub fn methods(self) -> &'static str {
         match self {
@@ -162,9 +174,9 @@ mod tests {
     fn each_entry_asks_for_its_right() {
         let said = TABLE.map(|entry| {
             let right = match entry.access {
-                Access::Open => "open".to_owned(),
-                Access::Needs(right) => right.as_str().to_owned(),
-                Access::NeedsToken(right) => format!("{}, token", right.as_str()),
+                AdminAccess::Open => "open".to_owned(),
+                AdminAccess::Needs(right) => right.as_str().to_owned(),
+                AdminAccess::NeedsToken(right) => format!("{}, token", right.as_str()),
             };
             (entry.verb.methods(), entry.path, right)
         });
@@ -219,7 +231,11 @@ mod tests {
         for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PURGE", "post"] {
             let method = method.parse().unwrap();
             let found = find(&method, "/v1/purge");
-            assert_eq!(found, TableMatch::WrongMethod(Verb::Post), "{method}");
+            assert_eq!(
+                found,
+                TableMatch::WrongMethod(AdminMethod::Post),
+                "{method}"
+            );
         }
     }
 }

@@ -7,21 +7,21 @@ use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
-use super::config::{Config, Right};
+use super::config::{AdminConfig, AdminRight};
 use crate::http::bearer;
 
 /// All tokens; none where everything is open to who reaches the listener.
-pub struct Tokens(Vec<Token>);
+pub struct AdminTokens(Vec<AdminToken>);
 
-struct Token {
+struct AdminToken {
     name: String,
     digest: [u8; 32],
-    can: Vec<Right>,
+    can: Vec<AdminRight>,
 }
 
 /// Who sends a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Caller<'a> {
+pub enum AdminCaller<'a> {
     /// The owner of the token with this name.
     Named(&'a str),
     /// Somebody without a token.
@@ -32,26 +32,26 @@ pub enum Caller<'a> {
 
 /// Whether a caller may do something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum AuthorizationVerdict {
     Allowed,
     /// A token is needed, and there is none or a wrong one.
     NoToken,
     /// The token does not have this right.
-    Lacks(Right),
+    Lacks(AdminRight),
 }
 
 /// The name of `admin.token` in the audit lines.
 pub const ALMIGHTY: &str = "admin";
 
-impl Tokens {
-    pub fn new(config: &Config) -> Self {
-        let almighty = config.token.iter().map(|token| Token {
+impl AdminTokens {
+    pub fn new(config: &AdminConfig) -> Self {
+        let almighty = config.token.iter().map(|token| AdminToken {
             name: ALMIGHTY.to_owned(),
             digest: digest(token.as_bytes()),
-            can: Right::ALL.to_vec(),
+            can: AdminRight::ALL.to_vec(),
         });
         let named = config.tokens.iter().filter_map(|named| {
-            Some(Token {
+            Some(AdminToken {
                 name: named.name.clone(),
                 digest: digest(named.token.as_ref()?.as_bytes()),
                 can: named.can.clone(),
@@ -66,23 +66,27 @@ impl Tokens {
     }
 
     /// Who sends the request, and whether they have this right.
-    pub fn judge(&self, headers: &HeaderMap, right: Right) -> (Caller<'_>, Verdict) {
+    pub fn judge(
+        &self,
+        headers: &HeaderMap,
+        right: AdminRight,
+    ) -> (AdminCaller<'_>, AuthorizationVerdict) {
         let given = bearer::given(headers);
         let Some(token) = given.and_then(|given| self.owner(given)) else {
-            let caller = given.map_or(Caller::Anonymous, |_| Caller::Unknown);
+            let caller = given.map_or(AdminCaller::Anonymous, |_| AdminCaller::Unknown);
             return match self.are_asked_for() {
-                true => (caller, Verdict::NoToken),
-                false => (Caller::Anonymous, Verdict::Allowed),
+                true => (caller, AuthorizationVerdict::NoToken),
+                false => (AdminCaller::Anonymous, AuthorizationVerdict::Allowed),
             };
         };
         let verdict = match token.can.contains(&right) {
-            true => Verdict::Allowed,
-            false => Verdict::Lacks(right),
+            true => AuthorizationVerdict::Allowed,
+            false => AuthorizationVerdict::Lacks(right),
         };
-        (Caller::Named(&token.name), verdict)
+        (AdminCaller::Named(&token.name), verdict)
     }
 
-    fn owner(&self, given: &[u8]) -> Option<&Token> {
+    fn owner(&self, given: &[u8]) -> Option<&AdminToken> {
         let given = digest(given);
         let mut found = u32::MAX;
         for (number, token) in (0..).zip(&self.0) {
@@ -92,7 +96,7 @@ impl Tokens {
     }
 }
 
-impl Caller<'_> {
+impl AdminCaller<'_> {
     /// As the audit lines have it.
     pub fn as_str(&self) -> &str {
         match self {
@@ -114,17 +118,17 @@ mod tests {
     use super::*;
     use crate::admin::config::NamedToken;
 
-    fn tokens(almighty: Option<&str>, named: &[(&str, &[Right])]) -> Tokens {
+    fn tokens(almighty: Option<&str>, named: &[(&str, &[AdminRight])]) -> AdminTokens {
         let named = named.iter().map(|(name, can)| NamedToken {
             name: (*name).to_owned(),
             token: Some(format!("token of {name}")),
             token_file: None,
             can: can.to_vec(),
         });
-        Tokens::new(&Config {
+        AdminTokens::new(&AdminConfig {
             token: almighty.map(str::to_owned),
             tokens: named.collect(),
-            ..Config::default()
+            ..AdminConfig::default()
         })
     }
 
@@ -135,9 +139,9 @@ mod tests {
     #[test]
     fn without_tokens_everybody_is_anonymous_and_allowed() {
         let none = tokens(None, &[]);
-        let allowed = (Caller::Anonymous, Verdict::Allowed);
-        assert_eq!(none.judge(&HeaderMap::new(), Right::Purge), allowed);
-        assert_eq!(none.judge(&with("whatever"), Right::Purge), allowed);
+        let allowed = (AdminCaller::Anonymous, AuthorizationVerdict::Allowed);
+        assert_eq!(none.judge(&HeaderMap::new(), AdminRight::Purge), allowed);
+        assert_eq!(none.judge(&with("whatever"), AdminRight::Purge), allowed);
     }
 
     #[test]
@@ -145,38 +149,45 @@ mod tests {
         let all = tokens(
             Some("the one"),
             &[
-                ("reader", &[Right::Read]),
-                ("ci", &[Right::Purge, Right::Plugins]),
+                ("reader", &[AdminRight::Read]),
+                ("ci", &[AdminRight::Purge, AdminRight::Plugins]),
             ],
         );
-        for right in Right::ALL {
+        for right in AdminRight::ALL {
             assert_eq!(
                 all.judge(&with("the one"), right),
-                (Caller::Named(ALMIGHTY), Verdict::Allowed)
+                (AdminCaller::Named(ALMIGHTY), AuthorizationVerdict::Allowed)
             );
             let verdict = |is: bool| {
                 if is {
-                    Verdict::Allowed
+                    AuthorizationVerdict::Allowed
                 } else {
-                    Verdict::Lacks(right)
+                    AuthorizationVerdict::Lacks(right)
                 }
             };
             assert_eq!(
                 all.judge(&with("token of reader"), right),
-                (Caller::Named("reader"), verdict(right == Right::Read))
+                (
+                    AdminCaller::Named("reader"),
+                    verdict(right == AdminRight::Read)
+                )
             );
-            let changes = matches!(right, Right::Purge | Right::Plugins);
+            let changes = matches!(right, AdminRight::Purge | AdminRight::Plugins);
             assert_eq!(
                 all.judge(&with("token of ci"), right),
-                (Caller::Named("ci"), verdict(changes))
+                (AdminCaller::Named("ci"), verdict(changes))
             );
             assert_eq!(
                 all.judge(&HeaderMap::new(), right),
-                (Caller::Anonymous, Verdict::NoToken)
+                (AdminCaller::Anonymous, AuthorizationVerdict::NoToken)
             );
             for wrong in ["", "token of", "token of reader ", "TOKEN OF READER"] {
                 let judged = all.judge(&with(wrong), right);
-                assert_eq!(judged, (Caller::Unknown, Verdict::NoToken), "{wrong:?}");
+                assert_eq!(
+                    judged,
+                    (AdminCaller::Unknown, AuthorizationVerdict::NoToken),
+                    "{wrong:?}"
+                );
             }
         }
     }

@@ -2,32 +2,32 @@
 
 use std::sync::Arc;
 
-use super::StartError;
+use super::GatewayStartError;
 use super::process::seal;
 use crate::bus;
-use crate::bus::config::Bus;
+use crate::bus::config::BusConfig;
 use crate::bus::event::MAX_NAME;
-use crate::bus::outbox::{Identity, new_boot};
+use crate::bus::outbox::{PublisherIdentity, new_boot};
 use crate::bus::seal::SealKeys;
 use crate::cache::Cache;
-use crate::cache::record::{self, Limits};
+use crate::cache::record::{self, RecordLimits};
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::GatewayConfig;
 use crate::telemetry::metrics::Registry;
 
 /// Joins the other nodes. None: no transport is configured.
 pub(super) fn join(
-    bus: &Bus,
-    config: &Config,
+    bus: &BusConfig,
+    config: &GatewayConfig,
     cache: &Arc<Cache>,
     registry: &Registry,
-) -> Result<Option<Arc<Cluster>>, StartError> {
+) -> Result<Option<Arc<Cluster>>, GatewayStartError> {
     let Some(transport) = bus::open(bus)? else {
         return Ok(None);
     };
-    let codec = record::Options {
+    let codec = record::RecordOptions {
         compression: None,
-        limits: Limits::for_objects(bus.broadcast_set_max_bytes.as_usize()),
+        limits: RecordLimits::for_objects(bus.broadcast_set_max_bytes.as_usize()),
         seal: seal(config),
     };
     let identity = identity(bus, seal_keys(config));
@@ -42,7 +42,7 @@ pub(super) fn join(
 }
 
 /// What events are sealed with. None: no key is configured.
-pub fn seal_keys(config: &Config) -> Option<SealKeys> {
+pub fn seal_keys(config: &GatewayConfig) -> Option<SealKeys> {
     let accepted = config
         .bus
         .as_ref()
@@ -52,13 +52,13 @@ pub fn seal_keys(config: &Config) -> Option<SealKeys> {
     Some(SealKeys::new(own.as_bytes(), accepted))
 }
 
-fn identity(bus: &Bus, seal: Option<SealKeys>) -> Identity {
+fn identity(bus: &BusConfig, seal: Option<SealKeys>) -> PublisherIdentity {
     let boot = new_boot();
     let host = || {
         let host = std::env::var("HOSTNAME").ok();
         host.filter(|host| (1..=MAX_NAME).contains(&host.len()))
     };
-    Identity {
+    PublisherIdentity {
         source: bus
             .source
             .clone()

@@ -6,38 +6,40 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::StartError;
+use super::GatewayStartError;
 use crate::cache::Cache;
 use crate::cache::l2::store::Store;
 use crate::cache::record::Seal;
-use crate::config::Config;
+use crate::config::GatewayConfig;
 use crate::http::body::{self, Body, BodyError};
-use crate::http::config::Listener;
-use crate::http::forward::{self, Trust};
+use crate::http::config::ListenerConfig;
+use crate::http::forward::{self, TrustedProxies};
 use crate::origin::Origins;
-use crate::plugin::{Compiler, Fetch, FetchCall, FetchError, Options, PluginFamilies, Plugins};
+use crate::plugin::{
+    Compiler, FetchCall, FetchError, PluginFamilies, PluginHostOptions, PluginSet, UpstreamFetcher,
+};
 use crate::proxy::metrics::RequestFamilies;
-use crate::proxy::record::Recorder;
-use crate::proxy::record::recent::RecentRequests;
-use crate::proxy::route::{Needs, Routes};
+use crate::proxy::record::RequestRecorder;
+use crate::proxy::record::recent::RecentRequestLog;
+use crate::proxy::route::{RouteDependencies, Routes};
 use crate::proxy::{Generation, Proxy, PurgeMethod};
 use crate::telemetry::metrics::{self, Registry};
 
 /// The cache, the families of metrics and the last requests: made once, whatever configurations come.
-pub struct Process {
+pub struct ProcessState {
     pub cache: Arc<Cache>,
     pub registry: Registry,
-    pub recent: Arc<RecentRequests>,
+    pub recent: Arc<RecentRequestLog>,
     requests: RequestFamilies,
     plugins: PluginFamilies,
 }
 
-impl Process {
+impl ProcessState {
     /// An empty cache, on this store where there is a second tier.
     ///
     /// # Errors
     /// Never in practice: the registry is new.
-    pub fn new(config: &Config, store: Option<Arc<dyn Store>>) -> prometheus::Result<Self> {
+    pub fn new(config: &GatewayConfig, store: Option<Arc<dyn Store>>) -> prometheus::Result<Self> {
         let registry = metrics::registry()?;
         let mut cache = Cache::new(&config.cache, &registry)?;
         if let Some(store) = store {
@@ -47,7 +49,7 @@ impl Process {
         }
         Ok(Self {
             cache: Arc::new(cache),
-            recent: Arc::new(RecentRequests::new(&config.telemetry.recent_requests)),
+            recent: Arc::new(RecentRequestLog::new(&config.telemetry.recent_requests)),
             requests: RequestFamilies::new(&registry, config.telemetry.max_series)?,
             plugins: PluginFamilies::new(&registry)?,
             registry,
@@ -58,7 +60,7 @@ impl Process {
     ///
     /// # Errors
     /// As [`generation`](Self::generation).
-    pub async fn proxy(&self, config: &Config) -> Result<Arc<Proxy>, StartError> {
+    pub async fn proxy(&self, config: &GatewayConfig) -> Result<Arc<Proxy>, GatewayStartError> {
         let generation = self.generation(config).await?;
         Ok(Arc::new(Proxy::new(Arc::clone(&self.cache), generation)))
     }
@@ -68,9 +70,12 @@ impl Process {
     ///
     /// # Errors
     /// When an upstream, a plugin, a route or a token can't be used; nothing is left then.
-    pub async fn generation(&self, config: &Config) -> Result<Arc<Generation>, StartError> {
+    pub async fn generation(
+        &self,
+        config: &GatewayConfig,
+    ) -> Result<Arc<Generation>, GatewayStartError> {
         let origins = Arc::new(Origins::new(&config.upstreams)?);
-        let options = Options {
+        let options = PluginHostOptions {
             base: PathBuf::new(),
             cache_dir: code_cache(),
             compiler: Compiler::of_this_program(config.plugins.compile.clone()),
@@ -79,23 +84,23 @@ impl Process {
             upstreams: targets(config),
             families: &self.plugins,
         };
-        let plugins = Arc::new(Plugins::load(&config.plugins.by_name, options).await?);
+        let plugins = Arc::new(PluginSet::load(&config.plugins.by_name, options).await?);
         let by_name = config.plugins.by_name.iter();
         let on_error = by_name.map(|(name, plugin)| (name.clone(), plugin.on_error));
         let trust = trust(&config.listeners);
-        let needs = Needs {
+        let needs = RouteDependencies {
             defaults: &config.defaults,
             origins: &origins,
             plugins: &plugins,
             on_error: &on_error.collect(),
-            trusted_headers: trust.as_ref().map_or(&[], Trust::headers),
+            trusted_headers: trust.as_ref().map_or(&[], TrustedProxies::headers),
             metrics: &self.requests,
         };
         let routes = Routes::new(&config.routes, &needs)?;
         let ports = config.listeners.iter().map(|l| l.address.port());
         let purge_method = PurgeMethod::new(&config.purge_method, ports, &self.requests)?;
         let path_rules = config.listeners.iter().map(|listener| listener.path);
-        let recorder = Recorder::new(config.telemetry.access_log, Arc::clone(&self.recent));
+        let recorder = RequestRecorder::new(config.telemetry.access_log, Arc::clone(&self.recent));
         Ok(Generation::new(
             routes,
             plugins,
@@ -108,13 +113,13 @@ impl Process {
 }
 
 /// Makes the seal that binds records to their keys, in the second tier and on the way to peers.
-pub(super) fn seal(config: &Config) -> Seal {
+pub(super) fn seal(config: &GatewayConfig) -> Seal {
     let secret = config.cache.l2.seal_key.as_ref();
     secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()))
 }
 
 /// Lets plugins reach the origins, by the names that YAML granted, which the plugin host checks.
-fn fetch(origins: Arc<Origins>) -> Fetch {
+fn fetch(origins: Arc<Origins>) -> UpstreamFetcher {
     Arc::new(move |call: FetchCall| {
         let origins = Arc::clone(&origins);
         async move {
@@ -156,8 +161,8 @@ fn unreadable(error: BodyError) -> FetchError {
 
 /// Collects what some listener believes of a trusted proxy; None when no listener trusts one.
 /// The fields can change an answer, so every key holds them.
-fn trust(listeners: &[Listener]) -> Option<Trust> {
-    let trusting = |listener: &&Listener| !listener.trusted_proxies.is_empty();
+fn trust(listeners: &[ListenerConfig]) -> Option<TrustedProxies> {
+    let trusting = |listener: &&ListenerConfig| !listener.trusted_proxies.is_empty();
     let mut listeners = listeners.iter().filter(trusting).peekable();
     listeners.peek()?;
     let listed = listeners.flat_map(|listener| &listener.trusted_headers);
@@ -166,11 +171,11 @@ fn trust(listeners: &[Listener]) -> Option<Trust> {
         .collect();
     names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     names.dedup();
-    Some(Trust::listing(names))
+    Some(TrustedProxies::listing(names))
 }
 
 /// Where each upstream's servers are.
-fn targets(config: &Config) -> BTreeMap<String, Vec<String>> {
+fn targets(config: &GatewayConfig) -> BTreeMap<String, Vec<String>> {
     let upstreams = config.upstreams.iter();
     let targets = upstreams.map(|(name, upstream)| (name.clone(), upstream.targets.clone()));
     targets.collect()

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Config;
-use super::problem::{Finding, MAX_FINDINGS, Path, nearest, one_of, path};
-use crate::bus::config::Bus;
-use crate::cache::config::L2;
-use crate::http::config::Listener;
+use super::GatewayConfig;
+use super::problem::{ConfigFinding, ConfigPath, MAX_FINDINGS, nearest, one_of, path};
+use crate::bus::config::BusConfig;
+use crate::cache::config::L2Config;
+use crate::http::config::ListenerConfig;
 use crate::units::ByteSize;
 
 mod admin_listener;
@@ -25,8 +25,8 @@ const MAX_NAME: usize = 255;
 const MIN_SEAL_KEY: usize = 16;
 
 /// Everything in `config` that cannot work or cannot be meant.
-pub fn check(config: &Config) -> Vec<Finding> {
-    let mut report = Report::default();
+pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
+    let mut report = FindingCollector::default();
     server(config, &mut report);
     listeners(config, &mut report);
     upstreams(config, &mut report);
@@ -49,20 +49,20 @@ pub fn check(config: &Config) -> Vec<Finding> {
 
 /// Collects findings.
 #[derive(Default)]
-struct Report {
-    findings: Vec<Finding>,
+struct FindingCollector {
+    findings: Vec<ConfigFinding>,
 }
 
-impl Report {
-    fn add(&mut self, at: Path, message: impl Into<String>) {
-        self.push(Finding::value(at, message));
+impl FindingCollector {
+    fn add(&mut self, at: ConfigPath, message: impl Into<String>) {
+        self.push(ConfigFinding::value(at, message));
     }
 
-    fn add_near(&mut self, at: Path, message: String, near: Option<&str>) {
-        self.push(Finding::value(at, message).near(near));
+    fn add_near(&mut self, at: ConfigPath, message: String, near: Option<&str>) {
+        self.push(ConfigFinding::value(at, message).near(near));
     }
 
-    fn push(&mut self, finding: Finding) {
+    fn push(&mut self, finding: ConfigFinding) {
         if !self.is_full() {
             self.findings.push(finding);
         }
@@ -73,26 +73,31 @@ impl Report {
         self.findings.len() >= MAX_FINDINGS
     }
 
-    fn form(&mut self, at: &Path, checked: Result<(), String>) {
+    fn form(&mut self, at: &ConfigPath, checked: Result<(), String>) {
         if let Err(message) = checked {
             self.add(at.clone(), message);
         }
     }
 
-    fn form_of_key(&mut self, at: &Path, checked: Result<(), String>) {
+    fn form_of_key(&mut self, at: &ConfigPath, checked: Result<(), String>) {
         if let Err(message) = checked {
-            self.push(Finding::key(at.clone(), message));
+            self.push(ConfigFinding::key(at.clone(), message));
         }
     }
 
-    fn each(&mut self, at: &Path, texts: &[String], check: impl Fn(&str) -> Result<(), String>) {
+    fn each(
+        &mut self,
+        at: &ConfigPath,
+        texts: &[String],
+        check: impl Fn(&str) -> Result<(), String>,
+    ) {
         for (n, text) in texts.iter().enumerate() {
             self.form(&at.index(n), check(text));
         }
     }
 
     /// `name` must be a key of `all`.
-    fn known<T>(&mut self, at: Path, kind: &str, name: &str, all: &BTreeMap<String, T>) {
+    fn known<T>(&mut self, at: ConfigPath, kind: &str, name: &str, all: &BTreeMap<String, T>) {
         if all.contains_key(name) || self.is_full() {
             return;
         }
@@ -109,14 +114,14 @@ impl Report {
         );
     }
 
-    fn positive(&mut self, at: Path, n: u64) {
+    fn positive(&mut self, at: ConfigPath, n: u64) {
         if n == 0 {
             self.add(at, "0 would let nothing through; expected more");
         }
     }
 }
 
-fn server(config: &Config, report: &mut Report) {
+fn server(config: &GatewayConfig, report: &mut FindingCollector) {
     if let Some(threads) = config.server.threads.filter(|n| !(1..=1024).contains(n)) {
         report.add(
             path(&["server", "threads"]),
@@ -138,7 +143,7 @@ const LEAST_HELD: ByteSize = ByteSize::mib(1);
 /// The last requests that may be kept in memory.
 const MOST_RECENT: usize = 10_000;
 
-fn recent_requests(config: &Config, report: &mut Report) {
+fn recent_requests(config: &GatewayConfig, report: &mut FindingCollector) {
     let (recent, at) = (
         &config.telemetry.recent_requests,
         path(&["telemetry", "recent_requests"]),
@@ -157,7 +162,7 @@ fn recent_requests(config: &Config, report: &mut Report) {
     }
 }
 
-fn listeners(config: &Config, report: &mut Report) {
+fn listeners(config: &GatewayConfig, report: &mut FindingCollector) {
     let all = path(&["listeners"]);
     if config.listeners.is_empty() {
         report.add(
@@ -194,7 +199,7 @@ fn listeners(config: &Config, report: &mut Report) {
         report.each(
             &at.key("trusted_headers"),
             &listener.trusted_headers,
-            Listener::may_believe,
+            ListenerConfig::may_believe,
         );
         if !listener.trusted_headers.is_empty() && listener.trusted_proxies.is_empty() {
             report.add(
@@ -214,7 +219,11 @@ fn listeners(config: &Config, report: &mut Report) {
     }
 }
 
-fn limits(limits: &crate::http::config::Limits, at: &Path, report: &mut Report) {
+fn limits(
+    limits: &crate::http::config::ListenerLimits,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
     let all = [
         ("max_connections", limits.max_connections as u64),
         ("max_header_bytes", limits.max_header_bytes.0),
@@ -233,7 +242,7 @@ fn limits(limits: &crate::http::config::Limits, at: &Path, report: &mut Report) 
     }
 }
 
-fn upstreams(config: &Config, report: &mut Report) {
+fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
     for (name, upstream) in &config.upstreams {
         let at = path(&["upstreams"]).key(name);
         report.form_of_key(&at, form::name(name));
@@ -270,7 +279,7 @@ fn upstreams(config: &Config, report: &mut Report) {
 /// Places for invalidations of 16 bytes each that are still within reason.
 const MAX_BUCKETS: usize = 1 << 24;
 
-fn cache(config: &Config, report: &mut Report) {
+fn cache(config: &GatewayConfig, report: &mut FindingCollector) {
     let (cache, at) = (&config.cache, path(&["cache"]));
     let (object, all) = (cache.l1.max_object_bytes, cache.l1.max_bytes);
     if object > all {
@@ -308,10 +317,10 @@ fn cache(config: &Config, report: &mut Report) {
     );
 }
 
-fn second_tier(l2: &L2, at: &Path, report: &mut Report) {
+fn second_tier(l2: &L2Config, at: &ConfigPath, report: &mut FindingCollector) {
     if l2.redis.is_some() && l2.disk.is_some() {
         let message = "given beside `redis`; expected one of the two";
-        report.push(Finding::key(at.key("disk"), message));
+        report.push(ConfigFinding::key(at.key("disk"), message));
     }
     for (key, number) in [
         ("max_life", l2.max_life.0.as_millis()),
@@ -330,7 +339,7 @@ fn second_tier(l2: &L2, at: &Path, report: &mut Report) {
 }
 
 /// Who hears sealed events or reads sealed records can try keys for as long as they like.
-fn seal_key(key: &Option<String>, at: &Path, report: &mut Report) {
+fn seal_key(key: &Option<String>, at: &ConfigPath, report: &mut FindingCollector) {
     let bytes = key.as_ref().map_or(usize::MAX, |key| key.trim().len());
     if bytes < MIN_SEAL_KEY {
         let message = format!(
@@ -342,7 +351,7 @@ fn seal_key(key: &Option<String>, at: &Path, report: &mut Report) {
 }
 
 /// Whether events are sealed, and whose are taken.
-fn sealed_events(config: &Config, bus: &Bus, report: &mut Report) {
+fn sealed_events(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
     let at = path(&["bus"]);
     seal_key(&bus.seal_key, &at.key("seal_key"), report);
     let accepted = at.key("accepted_seal_key");
@@ -350,11 +359,11 @@ fn sealed_events(config: &Config, bus: &Bus, report: &mut Report) {
     if bus.accepted_seal_key.is_some() && config.bus_seal_key().is_none() {
         let message = "no `seal_key` is given beside it, so that nothing would be sealed; \
                        expected both, or `seal_key` alone";
-        report.push(Finding::key(accepted, message));
+        report.push(ConfigFinding::key(accepted, message));
     }
 }
 
-fn bus(config: &Config, bus: &Bus, report: &mut Report) {
+fn bus(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
     let at = path(&["bus"]);
     sealed_events(config, bus, report);
     let source = bus.source.as_ref();
@@ -371,7 +380,7 @@ fn bus(config: &Config, bus: &Bus, report: &mut Report) {
         }
     };
     if let Some(message) = problem {
-        report.push(Finding::key(at.clone(), message));
+        report.push(ConfigFinding::key(at.clone(), message));
     }
     for (key, number) in [
         (
@@ -407,7 +416,7 @@ fn bus(config: &Config, bus: &Bus, report: &mut Report) {
     }
 }
 
-fn plugins(config: &Config, report: &mut Report) {
+fn plugins(config: &GatewayConfig, report: &mut FindingCollector) {
     let compile = &config.plugins.compile;
     let at = path(&["plugins", "compile"]);
     if compile.memory < LEAST_TO_COMPILE {
@@ -470,7 +479,7 @@ fn plugins(config: &Config, report: &mut Report) {
 }
 
 /// Who may change things: the admin listener and `PURGE`.
-fn access(config: &Config, report: &mut Report) {
+fn access(config: &GatewayConfig, report: &mut FindingCollector) {
     admin_listener::check(&config.admin, &path(&["admin"]), report);
     let purge = &config.purge_method;
     report.each(&path(&["purge_method", "allow"]), &purge.allow, form::cidr);

@@ -2,34 +2,34 @@
 //!
 //! A `serde` deserialiser of our own, for two reasons: an expanded variable
 //! becomes what the wanted type needs (`threads: ${N}` a number, `token: ${T}`
-//! a text even if it is all digits), and [`Fault`] keeps an error as data.
+//! a text even if it is all digits), and [`ConfigValueFault`] keeps an error as data.
 
 use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_path_to_error::Segment;
 
-use super::fault::Fault;
-use super::problem::{Finding, Path, one_of};
-use super::tree::{Body, Key, Node, Scalar};
+use super::fault::ConfigValueFault;
+use super::problem::{ConfigFinding, ConfigPath, one_of};
+use super::tree::{YamlKey, YamlNode, YamlScalar, YamlValue};
 
 /// Reads a `T` from the tree.
-pub fn read<T: DeserializeOwned>(root: &Node) -> Result<T, Finding> {
-    serde_path_to_error::deserialize(Reader(root)).map_err(|e| {
+pub fn read<T: DeserializeOwned>(root: &YamlNode) -> Result<T, ConfigFinding> {
+    serde_path_to_error::deserialize(YamlDeserializer(root)).map_err(|e| {
         let path = steps(root, e.path());
         e.into_inner().finding(path, root)
     })
 }
 
 /// serde's path as ours: an enum's variant is a step only where the file has a mapping.
-fn steps(root: &Node, path: &serde_path_to_error::Path) -> Path {
-    let (mut out, mut node) = (Path::default(), Some(root));
+fn steps(root: &YamlNode, path: &serde_path_to_error::Path) -> ConfigPath {
+    let (mut out, mut node) = (ConfigPath::default(), Some(root));
     for segment in path {
         match segment {
             Segment::Seq { index } => {
                 out = out.index(*index);
                 node = node.and_then(|n| {
-                    if let Body::List(items) = &n.body {
+                    if let YamlValue::List(items) = &n.body {
                         items.get(*index)
                     } else {
                         None
@@ -37,8 +37,9 @@ fn steps(root: &Node, path: &serde_path_to_error::Path) -> Path {
                 });
             }
             Segment::Map { key: name } | Segment::Enum { variant: name } => {
-                let Some(Node {
-                    body: Body::Map(_), ..
+                let Some(YamlNode {
+                    body: YamlValue::Map(_),
+                    ..
                 }) = node
                 else {
                     break;
@@ -54,7 +55,7 @@ fn steps(root: &Node, path: &serde_path_to_error::Path) -> Path {
 }
 
 /// What an unquoted scalar is in YAML's core schema.
-enum Plain {
+enum PlainScalar {
     Null,
     Bool(bool),
     Unsigned(u64),
@@ -63,42 +64,42 @@ enum Plain {
     Text,
 }
 
-fn resolve(text: &str) -> Plain {
+fn resolve(text: &str) -> PlainScalar {
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Plain::Null,
-        "true" | "True" | "TRUE" => return Plain::Bool(true),
-        "false" | "False" | "FALSE" => return Plain::Bool(false),
+        "" | "~" | "null" | "Null" | "NULL" => return PlainScalar::Null,
+        "true" | "True" | "TRUE" => return PlainScalar::Bool(true),
+        "false" | "False" | "FALSE" => return PlainScalar::Bool(false),
         _ => {}
     }
     if !text.starts_with([
         '-', '+', '.', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9',
     ]) {
-        return Plain::Text;
+        return PlainScalar::Text;
     }
     // Octal in YAML 1.1, decimal in 1.2, and mostly meant as it stands.
     let digits = text.trim_start_matches(['-', '+']);
     if digits.starts_with('0') && digits[1..].starts_with(|c: char| c.is_ascii_digit()) {
-        return Plain::Text;
+        return PlainScalar::Text;
     }
     if let Ok(n) = text.parse() {
-        return Plain::Unsigned(n);
+        return PlainScalar::Unsigned(n);
     }
     if let Ok(n) = text.parse() {
-        return Plain::Signed(n);
+        return PlainScalar::Signed(n);
     }
     // Rust would also read `+inf` and `-nan` as numbers.
     let numeric = text
         .bytes()
         .all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
     match text.parse() {
-        Ok(n) if numeric => Plain::Float(n),
-        _ => Plain::Text,
+        Ok(n) if numeric => PlainScalar::Float(n),
+        _ => PlainScalar::Text,
     }
 }
 
-struct Reader<'a>(&'a Node);
+struct YamlDeserializer<'a>(&'a YamlNode);
 
-impl<'de> IntoDeserializer<'de, Fault> for Reader<'de> {
+impl<'de> IntoDeserializer<'de, ConfigValueFault> for YamlDeserializer<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -106,35 +107,35 @@ impl<'de> IntoDeserializer<'de, Fault> for Reader<'de> {
     }
 }
 
-impl Scalar {
-    fn plain(&self) -> Plain {
+impl YamlScalar {
+    fn plain(&self) -> PlainScalar {
         if self.plain {
             resolve(&self.text)
         } else {
-            Plain::Text
+            PlainScalar::Text
         }
     }
 }
 
 /// The entries of a mapping as serde wants them.
-fn entries(entries: &[(Key, Node)]) -> impl Iterator<Item = (&str, Reader<'_>)> {
+fn entries(entries: &[(YamlKey, YamlNode)]) -> impl Iterator<Item = (&str, YamlDeserializer<'_>)> {
     entries
         .iter()
-        .map(|(key, value)| (key.name.as_str(), Reader(value)))
+        .map(|(key, value)| (key.name.as_str(), YamlDeserializer(value)))
 }
 
-impl<'de> Reader<'de> {
+impl<'de> YamlDeserializer<'de> {
     fn is_null(&self) -> bool {
-        matches!(&self.0.body, Body::Scalar(s) if matches!(s.plain(), Plain::Null))
+        matches!(&self.0.body, YamlValue::Scalar(s) if matches!(s.plain(), PlainScalar::Null))
     }
 }
 
 /// A variable's value is a number or truth value where one is wanted, quoted or not: inside `{ }` YAML demands the quotes.
 macro_rules! number_or_bool {
     ($($method:ident)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
             match &self.0.body {
-                Body::Scalar(s) if s.expanded => visit(resolve(&s.text), &s.text, visitor),
+                YamlValue::Scalar(s) if s.expanded => visit(resolve(&s.text), &s.text, visitor),
                 _ => self.deserialize_any(visitor),
             }
         }
@@ -142,44 +143,46 @@ macro_rules! number_or_bool {
 }
 
 fn visit<'de, V: Visitor<'de>>(
-    value: Plain,
+    value: PlainScalar,
     text: &'de str,
     visitor: V,
-) -> Result<V::Value, Fault> {
+) -> Result<V::Value, ConfigValueFault> {
     match value {
-        Plain::Null => visitor.visit_unit(),
-        Plain::Bool(truth) => visitor.visit_bool(truth),
-        Plain::Unsigned(n) => visitor.visit_u64(n),
-        Plain::Signed(n) => visitor.visit_i64(n),
-        Plain::Float(n) => visitor.visit_f64(n),
-        Plain::Text => visitor.visit_borrowed_str(text),
+        PlainScalar::Null => visitor.visit_unit(),
+        PlainScalar::Bool(truth) => visitor.visit_bool(truth),
+        PlainScalar::Unsigned(n) => visitor.visit_u64(n),
+        PlainScalar::Signed(n) => visitor.visit_i64(n),
+        PlainScalar::Float(n) => visitor.visit_f64(n),
+        PlainScalar::Text => visitor.visit_borrowed_str(text),
     }
 }
 
-impl<'de> Deserializer<'de> for Reader<'de> {
-    type Error = Fault;
+impl<'de> Deserializer<'de> for YamlDeserializer<'de> {
+    type Error = ConfigValueFault;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
         match &self.0.body {
-            Body::List(items) => visitor.visit_seq(SeqDeserializer::new(items.iter().map(Reader))),
-            Body::Map(map) => visitor.visit_map(MapDeserializer::new(entries(map))),
-            Body::Scalar(scalar) => visit(scalar.plain(), &scalar.text, visitor),
+            YamlValue::List(items) => {
+                visitor.visit_seq(SeqDeserializer::new(items.iter().map(YamlDeserializer)))
+            }
+            YamlValue::Map(map) => visitor.visit_map(MapDeserializer::new(entries(map))),
+            YamlValue::Scalar(scalar) => visit(scalar.plain(), &scalar.text, visitor),
         }
     }
 
     /// A variable's value is a text where a text is wanted, whatever it looks like.
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
         match &self.0.body {
-            Body::Scalar(s) if s.expanded => visitor.visit_borrowed_str(&s.text),
+            YamlValue::Scalar(s) if s.expanded => visitor.visit_borrowed_str(&s.text),
             _ => self.deserialize_any(visitor),
         }
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
         if self.is_null() {
             visitor.visit_none()
         } else {
@@ -188,7 +191,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     /// `server:` with all its keys commented out is an empty mapping.
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
         if self.is_null() {
             visitor.visit_map(MapDeserializer::new(entries(&[])))
         } else {
@@ -201,17 +204,19 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ConfigValueFault> {
         // serde would also take a list of the fields' values in order; nobody means that.
-        if matches!(self.0.body, Body::List(_)) {
-            return Err(Fault::invalid_type(Unexpected::Seq, &visitor));
+        if matches!(self.0.body, YamlValue::List(_)) {
+            return Err(ConfigValueFault::invalid_type(Unexpected::Seq, &visitor));
         }
         self.deserialize_map(visitor)
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
         if self.is_null() {
-            visitor.visit_seq(SeqDeserializer::new(std::iter::empty::<Reader<'de>>()))
+            visitor.visit_seq(SeqDeserializer::new(std::iter::empty::<
+                YamlDeserializer<'de>,
+            >()))
         } else {
             self.deserialize_any(visitor)
         }
@@ -221,7 +226,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ConfigValueFault> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -231,26 +236,26 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ConfigValueFault> {
         let one = || format!("one of {}", one_of(variants));
         match &self.0.body {
-            Body::Map(map) if map.len() == 1 => {
+            YamlValue::Map(map) if map.len() == 1 => {
                 MapAccessDeserializer::new(MapDeserializer::new(entries(map)))
                     .deserialize_enum(name, variants, visitor)
             }
-            Body::Map(map) => Err(Fault::WrongType {
+            YamlValue::Map(map) => Err(ConfigValueFault::WrongType {
                 found: format!("a mapping with {} keys", map.len()),
                 expected: one(),
             }),
-            Body::List(_) => Err(Fault::WrongType {
+            YamlValue::List(_) => Err(ConfigValueFault::WrongType {
                 found: "a list".to_owned(),
                 expected: one(),
             }),
-            Body::Scalar(_) if self.is_null() => Err(Fault::WrongType {
+            YamlValue::Scalar(_) if self.is_null() => Err(ConfigValueFault::WrongType {
                 found: "nothing".to_owned(),
                 expected: one(),
             }),
-            Body::Scalar(s) => {
+            YamlValue::Scalar(s) => {
                 StrDeserializer::new(s.text.as_str()).deserialize_enum(name, variants, visitor)
             }
         }

@@ -5,7 +5,7 @@
 //! become spaces.
 
 use super::secret::find_secret_value;
-use super::tree::Mark;
+use super::tree::YamlPosition;
 
 /// Characters of a source line that are shown at most, so that a file of one long line stays readable.
 const SHOWN: usize = 100;
@@ -17,7 +17,7 @@ pub fn lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The parser may point behind the end of the file; the last line is the nearest place that can be shown.
-pub fn inside(text: &str, mark: Mark) -> Mark {
+pub fn inside(text: &str, mark: YamlPosition) -> YamlPosition {
     let (mut last, mut column) = (1, 1);
     for (n, line) in lines(text).enumerate().take(mark.line) {
         // The empty piece behind the last line break is no line.
@@ -30,7 +30,7 @@ pub fn inside(text: &str, mark: Mark) -> Mark {
     } else {
         column.min(mark.column)
     };
-    Mark {
+    YamlPosition {
         line: last,
         column,
         width: mark.width,
@@ -38,7 +38,7 @@ pub fn inside(text: &str, mark: Mark) -> Mark {
 }
 
 /// The line of a mark with a caret below.
-pub fn excerpt(text: &str, mark: Mark) -> Option<String> {
+pub fn excerpt(text: &str, mark: YamlPosition) -> Option<String> {
     let above: Vec<&str> = lines(text).take(mark.line.checked_sub(1)?).collect();
     let line = lines(text).nth(above.len())?;
     let masked = match continues_secret(&above, line) {
@@ -49,7 +49,7 @@ pub fn excerpt(text: &str, mark: Mark) -> Option<String> {
 }
 
 /// As [`excerpt`], for a marked key: what stands behind it on its line is not shown.
-pub fn excerpt_of_key(text: &str, mark: Mark) -> Option<String> {
+pub fn excerpt_of_key(text: &str, mark: YamlPosition) -> Option<String> {
     let line = lines(text).nth(mark.line.checked_sub(1)?)?;
     let end = mark.column.saturating_sub(1).saturating_add(mark.width);
     let shown: String = line.chars().take(end).collect();
@@ -60,7 +60,7 @@ pub fn excerpt_of_key(text: &str, mark: Mark) -> Option<String> {
     Some(pointed_at(&masked, mark))
 }
 
-fn pointed_at(masked: &str, mark: Mark) -> String {
+fn pointed_at(masked: &str, mark: YamlPosition) -> String {
     let column = mark.column.saturating_sub(1);
     let skip = if column < SHOWN - 20 { 0 } else { column - 20 };
     let shown: String = masked
@@ -129,7 +129,7 @@ mod tests {
         let text = format!("{}x: bad", " ".repeat(300));
         let shown = excerpt(
             &text,
-            Mark {
+            YamlPosition {
                 line: 1,
                 column: 304,
                 width: 3,
@@ -145,7 +145,7 @@ mod tests {
     fn an_excerpt_hides_a_secret() {
         let shown = excerpt(
             "admin: { token: s3cret }",
-            Mark {
+            YamlPosition {
                 line: 1,
                 column: 1,
                 width: 5,
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn an_excerpt_hides_a_secret_that_began_on_a_line_above() {
         let shown = |text: &str, line: usize| {
-            let mark = Mark {
+            let mark = YamlPosition {
                 line,
                 column: 1,
                 width: 1,

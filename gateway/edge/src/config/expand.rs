@@ -5,47 +5,47 @@
 //! A `$` before anything but `{` and `$` stands for itself. The default holds
 //! for a variable that is unset or empty, as in a shell, and ends at the first `}`.
 
-use super::problem::{Finding, MAX_FINDINGS, Path};
-use super::tree::{Body, Node, Scalar};
+use super::problem::{ConfigFinding, ConfigPath, MAX_FINDINGS};
+use super::tree::{YamlNode, YamlScalar, YamlValue};
 
 /// Bytes that all values of variables may add together.
 const BUDGET: usize = 1 << 20;
 
 /// Looks up a variable.
-pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type VariableLookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Expands every scalar below `root`; all that is wrong is reported together.
-pub fn expand(root: &mut Node, env: Env<'_>) -> Vec<Finding> {
-    let mut walk = Walk {
+pub fn expand(root: &mut YamlNode, env: VariableLookup<'_>) -> Vec<ConfigFinding> {
+    let mut walk = VariableExpander {
         env,
         budget: BUDGET,
         findings: Vec::new(),
     };
-    walk.node(root, &Path::default());
+    walk.node(root, &ConfigPath::default());
     walk.findings
 }
 
-struct Walk<'a> {
-    env: Env<'a>,
+struct VariableExpander<'a> {
+    env: VariableLookup<'a>,
     budget: usize,
-    findings: Vec<Finding>,
+    findings: Vec<ConfigFinding>,
 }
 
-impl Walk<'_> {
-    fn node(&mut self, node: &mut Node, path: &Path) {
+impl VariableExpander<'_> {
+    fn node(&mut self, node: &mut YamlNode, path: &ConfigPath) {
         match &mut node.body {
-            Body::Scalar(scalar) => self.scalar(scalar, path),
-            Body::List(items) => items
+            YamlValue::Scalar(scalar) => self.scalar(scalar, path),
+            YamlValue::List(items) => items
                 .iter_mut()
                 .enumerate()
                 .for_each(|(i, item)| self.node(item, &path.index(i))),
-            Body::Map(entries) => entries
+            YamlValue::Map(entries) => entries
                 .iter_mut()
                 .for_each(|(key, value)| self.node(value, &path.key(&*key.name))),
         }
     }
 
-    fn scalar(&mut self, scalar: &mut Scalar, path: &Path) {
+    fn scalar(&mut self, scalar: &mut YamlScalar, path: &ConfigPath) {
         if !scalar.text.contains('$') || self.findings.len() >= MAX_FINDINGS {
             return;
         }
@@ -64,14 +64,15 @@ impl Walk<'_> {
     }
 }
 
-impl Walk<'_> {
-    fn wrong(&mut self, path: &Path, message: impl Into<String>) {
-        self.findings.push(Finding::value(path.clone(), message));
+impl VariableExpander<'_> {
+    fn wrong(&mut self, path: &ConfigPath, message: impl Into<String>) {
+        self.findings
+            .push(ConfigFinding::value(path.clone(), message));
     }
 }
 
 /// One scalar's text with its variables put in, or what is wrong.
-pub fn substitute(text: &str, env: Env<'_>) -> Result<String, String> {
+pub fn substitute(text: &str, env: VariableLookup<'_>) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -96,7 +97,7 @@ pub fn substitute(text: &str, env: Env<'_>) -> Result<String, String> {
 }
 
 /// The value of what stands between `${` and `}`.
-fn variable(inner: &str, env: Env<'_>) -> Result<String, String> {
+fn variable(inner: &str, env: VariableLookup<'_>) -> Result<String, String> {
     let name_end = inner.find(':').unwrap_or(inner.len());
     let (name, rule) = inner.split_at(name_end);
     let good = name

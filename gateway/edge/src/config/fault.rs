@@ -5,13 +5,13 @@
 
 use serde::de::{Error, Expected, Unexpected};
 
-use super::problem::{Finding, Path, Place, nearest, one_of};
+use super::problem::{ConfigFinding, ConfigPath, FindingPlace, nearest, one_of};
 use super::secret::find_secret_value;
-use super::tree::Node;
+use super::tree::YamlNode;
 
 /// Why a value does not fit, as data.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum ConfigValueFault {
     #[error("unknown key `{given}`")]
     UnknownKey {
         given: String,
@@ -30,7 +30,7 @@ pub enum Fault {
     Other(String),
 }
 
-impl Error for Fault {
+impl Error for ConfigValueFault {
     fn custom<T: std::fmt::Display>(message: T) -> Self {
         Self::Other(message.to_string())
     }
@@ -65,26 +65,27 @@ impl Error for Fault {
     }
 }
 
-impl Fault {
+impl ConfigValueFault {
     /// What to tell about the value at `path`.
-    pub fn finding(self, path: Path, root: &Node) -> Finding {
+    pub fn finding(self, path: ConfigPath, root: &YamlNode) -> ConfigFinding {
         let secret = path.is_secret();
         match self {
-            Self::UnknownKey { given, allowed } => {
-                Finding::unknown_key(path, format!("unknown key; expected {}", one_of(allowed)))
-                    .near(nearest(&given, allowed))
-            }
+            Self::UnknownKey { given, allowed } => ConfigFinding::unknown_key(
+                path,
+                format!("unknown key; expected {}", one_of(allowed)),
+            )
+            .near(nearest(&given, allowed)),
             Self::UnknownWord { given, allowed } => {
                 // The word is a key where the variant has a value, as in `tag: x`.
                 let is_key = root
                     .node(&path)
                     .is_some_and(|node| node.get(&given).is_some());
                 let (path, place) = if is_key {
-                    (path.key(&*given), Place::Key)
+                    (path.key(&*given), FindingPlace::Key)
                 } else {
-                    (path, Place::Value)
+                    (path, FindingPlace::Value)
                 };
-                let finding = Finding {
+                let finding = ConfigFinding {
                     path,
                     place,
                     message: format!("unknown word `{given}`; expected {}", one_of(allowed)),
@@ -93,15 +94,15 @@ impl Fault {
             }
             Self::MissingKey(name) => {
                 // Shown at the block that lacks it, named by its own path.
-                Finding::value(path.key(name), "missing; this key is required")
+                ConfigFinding::value(path.key(name), "missing; this key is required")
             }
             Self::WrongType { expected, .. } if secret => {
-                Finding::value(path, format!("wrong type; expected {expected}"))
+                ConfigFinding::value(path, format!("wrong type; expected {expected}"))
             }
             Self::WrongType { found, expected } => {
-                Finding::value(path, format!("found {found}; expected {expected}"))
+                ConfigFinding::value(path, format!("found {found}; expected {expected}"))
             }
-            Self::Other(message) => Finding::value(path, explain(message)),
+            Self::Other(message) => ConfigFinding::value(path, explain(message)),
         }
     }
 }

@@ -12,8 +12,8 @@ use std::collections::{HashMap, HashSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::excerpt::lines;
-use super::problem::{Finding, Path, Place, Step};
-use super::tree::{Body, Key, Mark, Node, Scalar};
+use super::problem::{ConfigFinding, ConfigPath, ConfigPathStep, FindingPlace};
+use super::tree::{YamlKey, YamlNode, YamlPosition, YamlScalar, YamlValue};
 
 /// Levels of nesting; the format itself needs eight.
 const MAX_DEPTH: usize = 64;
@@ -22,8 +22,8 @@ const MAX_DEPTH: usize = 64;
 const ALIAS_BUDGET: usize = 1 << 20;
 
 /// Reads one YAML document.
-pub fn parse(text: &str) -> Result<Node, Finding> {
-    let mut builder = Builder {
+pub fn parse(text: &str) -> Result<YamlNode, ConfigFinding> {
+    let mut builder = YamlTreeBuilder {
         stack: Vec::new(),
         anchors: HashMap::new(),
         budget: ALIAS_BUDGET,
@@ -34,36 +34,36 @@ pub fn parse(text: &str) -> Result<Node, Finding> {
         let (event, span) = event.map_err(|e| syntax(text, &e))?;
         builder.take(event, span)?;
     }
-    builder.root.ok_or_else(|| Finding::file(EMPTY))
+    builder.root.ok_or_else(|| ConfigFinding::file(EMPTY))
 }
 
 pub const EMPTY: &str = "the file is empty; expected at least `version`, `listeners` and `routes`";
 
 /// A list or mapping that is not closed yet.
-struct Frame {
-    at: Mark,
+struct OpenCollection {
+    at: YamlPosition,
     anchor: usize,
-    open: Open,
+    open: CollectionItems,
 }
 
-enum Open {
-    List(Vec<Node>),
+enum CollectionItems {
+    List(Vec<YamlNode>),
     Map {
-        entries: Vec<(Key, Node)>,
+        entries: Vec<(YamlKey, YamlNode)>,
         names: HashSet<String>,
-        key: Option<Key>,
+        key: Option<YamlKey>,
     },
 }
 
-struct Builder {
-    stack: Vec<Frame>,
-    anchors: HashMap<usize, (Node, usize)>,
+struct YamlTreeBuilder {
+    stack: Vec<OpenCollection>,
+    anchors: HashMap<usize, (YamlNode, usize)>,
     budget: usize,
-    root: Option<Node>,
+    root: Option<YamlNode>,
 }
 
-impl Builder {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Finding> {
+impl YamlTreeBuilder {
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), ConfigFinding> {
         let mut at = mark(span);
         if !matches!(event, Event::Scalar(..) | Event::Alias(_)) {
             // Of a list or mapping only the first character is known here.
@@ -80,24 +80,26 @@ impl Builder {
                 ),
             )),
             Event::Scalar(text, style, anchor, None) => {
-                let scalar = Scalar {
+                let scalar = YamlScalar {
                     text: text.into_owned(),
                     plain: style == ScalarStyle::Plain,
                     expanded: false,
                 };
                 self.add(
-                    Node {
+                    YamlNode {
                         at,
-                        body: Body::Scalar(scalar),
+                        body: YamlValue::Scalar(scalar),
                     },
                     anchor,
                 )
             }
-            Event::SequenceStart(anchor, None) => self.open(at, anchor, Open::List(Vec::new())),
+            Event::SequenceStart(anchor, None) => {
+                self.open(at, anchor, CollectionItems::List(Vec::new()))
+            }
             Event::MappingStart(anchor, None) => self.open(
                 at,
                 anchor,
-                Open::Map {
+                CollectionItems::Map {
                     entries: Vec::new(),
                     names: HashSet::new(),
                     key: None,
@@ -116,26 +118,31 @@ impl Builder {
         }
     }
 
-    fn open(&mut self, at: Mark, anchor: usize, open: Open) -> Result<(), Finding> {
+    fn open(
+        &mut self,
+        at: YamlPosition,
+        anchor: usize,
+        open: CollectionItems,
+    ) -> Result<(), ConfigFinding> {
         if self.stack.len() == MAX_DEPTH {
-            return Err(Finding::at(at, too_deep()));
+            return Err(ConfigFinding::at(at, too_deep()));
         }
-        self.stack.push(Frame { at, anchor, open });
+        self.stack.push(OpenCollection { at, anchor, open });
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Finding> {
-        let Some(Frame { at, anchor, open }) = self.stack.pop() else {
+    fn close(&mut self) -> Result<(), ConfigFinding> {
+        let Some(OpenCollection { at, anchor, open }) = self.stack.pop() else {
             return Ok(());
         };
         let body = match open {
-            Open::List(items) => Body::List(items),
-            Open::Map { entries, .. } => Body::Map(entries),
+            CollectionItems::List(items) => YamlValue::List(items),
+            CollectionItems::Map { entries, .. } => YamlValue::Map(entries),
         };
-        self.add(Node { at, body }, anchor)
+        self.add(YamlNode { at, body }, anchor)
     }
 
-    fn alias(&mut self, at: Mark, anchor: usize) -> Result<(), Finding> {
+    fn alias(&mut self, at: YamlPosition, anchor: usize) -> Result<(), ConfigFinding> {
         let Some((node, weight)) = self.anchors.get(&anchor) else {
             return Err(self.wrong(
                 at,
@@ -153,7 +160,7 @@ impl Builder {
         self.add(node, 0)
     }
 
-    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Finding> {
+    fn add(&mut self, node: YamlNode, anchor: usize) -> Result<(), ConfigFinding> {
         if anchor != 0 {
             // Nested anchors copy their content too, so they are paid for as well.
             let weight = node.weight();
@@ -167,27 +174,27 @@ impl Builder {
         }
         match self.stack.last_mut().map(|frame| &mut frame.open) {
             None => self.root = Some(node),
-            Some(Open::List(items)) => items.push(node),
-            Some(Open::Map { entries, key, .. }) if key.is_some() => {
+            Some(CollectionItems::List(items)) => items.push(node),
+            Some(CollectionItems::Map { entries, key, .. }) if key.is_some() => {
                 entries.extend(key.take().map(|key| (key, node)));
             }
-            Some(Open::Map { .. }) => return self.add_key(node),
+            Some(CollectionItems::Map { .. }) => return self.add_key(node),
         }
         Ok(())
     }
 
-    fn add_key(&mut self, node: Node) -> Result<(), Finding> {
-        let Body::Scalar(Scalar { text: name, .. }) = node.body else {
+    fn add_key(&mut self, node: YamlNode) -> Result<(), ConfigFinding> {
+        let YamlValue::Scalar(YamlScalar { text: name, .. }) = node.body else {
             return Err(self.wrong(node.at, "a list or mapping as a key; expected a name"));
         };
-        let key = Key { name, at: node.at };
+        let key = YamlKey { name, at: node.at };
         if let Some(complaint) = self.refuse_key(&key) {
             let mut finding = self.wrong(key.at, complaint);
             finding.path = finding.path.key(key.name);
             return Err(finding);
         }
-        if let Some(Frame {
-            open: Open::Map {
+        if let Some(OpenCollection {
+            open: CollectionItems::Map {
                 names, key: slot, ..
             },
             ..
@@ -199,9 +206,9 @@ impl Builder {
         Ok(())
     }
 
-    fn refuse_key(&self, key: &Key) -> Option<String> {
-        let Some(Frame {
-            open: Open::Map { entries, names, .. },
+    fn refuse_key(&self, key: &YamlKey) -> Option<String> {
+        let Some(OpenCollection {
+            open: CollectionItems::Map { entries, names, .. },
             ..
         }) = self.stack.last()
         else {
@@ -224,27 +231,29 @@ impl Builder {
     }
 
     /// A finding at `at`, with the path to where the builder stands.
-    fn wrong(&self, at: Mark, message: impl Into<String>) -> Finding {
+    fn wrong(&self, at: YamlPosition, message: impl Into<String>) -> ConfigFinding {
         let steps = self.stack.iter().filter_map(|frame| match &frame.open {
-            Open::List(items) => Some(Step::Index(items.len())),
-            Open::Map { key, .. } => key.as_ref().map(|k| Step::Key(k.name.clone())),
+            CollectionItems::List(items) => Some(ConfigPathStep::Index(items.len())),
+            CollectionItems::Map { key, .. } => {
+                key.as_ref().map(|k| ConfigPathStep::Key(k.name.clone()))
+            }
         });
-        Finding {
-            path: Path(steps.collect()),
-            place: Place::At(at),
+        ConfigFinding {
+            path: ConfigPath(steps.collect()),
+            place: FindingPlace::At(at),
             message: message.into(),
         }
     }
 }
 
-fn mark(span: Span) -> Mark {
+fn mark(span: Span) -> YamlPosition {
     let (start, end) = (span.start, span.end);
     let width = if start.line() == end.line() {
         end.col().saturating_sub(start.col())
     } else {
         usize::MAX
     };
-    Mark {
+    YamlPosition {
         line: start.line(),
         column: start.col() + 1,
         width: width.max(1),
@@ -256,8 +265,8 @@ fn too_deep() -> String {
 }
 
 /// The parser's complaint, with the usual cause where the line shows it.
-fn syntax(text: &str, error: &ScanError) -> Finding {
-    let at = Mark {
+fn syntax(text: &str, error: &ScanError) -> ConfigFinding {
+    let at = YamlPosition {
         line: error.marker().line(),
         column: error.marker().col() + 1,
         width: 1,
@@ -267,8 +276,8 @@ fn syntax(text: &str, error: &ScanError) -> Finding {
         .unwrap_or_default();
     let indent = &source[..source.len() - source.trim_start().len()];
     if let Some(tab) = indent.chars().position(|c| c == '\t') {
-        return Finding::at(
-            Mark {
+        return ConfigFinding::at(
+            YamlPosition {
                 column: tab + 1,
                 ..at
             },
@@ -277,7 +286,7 @@ fn syntax(text: &str, error: &ScanError) -> Finding {
     }
     // The parser looks ahead, so its own limit may come before ours.
     if error.info().contains("recursion limit") {
-        return Finding::at(at, too_deep());
+        return ConfigFinding::at(at, too_deep());
     }
     let hint = if lines(text)
         .skip(at.line.saturating_sub(1))
@@ -289,5 +298,5 @@ fn syntax(text: &str, error: &ScanError) -> Finding {
     } else {
         ""
     };
-    Finding::at(at, format!("not valid YAML: {}{hint}", error.info()))
+    ConfigFinding::at(at, format!("not valid YAML: {}{hint}", error.info()))
 }

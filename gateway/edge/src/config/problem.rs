@@ -1,36 +1,36 @@
 //! What is wrong with a configuration, said so that a person can mend it.
 //!
-//! A [`Finding`] names a path and a message; once its place in the text is
-//! known it becomes a [`Problem`] with file, line, column and the source line.
+//! A [`ConfigFinding`] names a path and a message; once its place in the text is
+//! known it becomes a [`ConfigProblem`] with file, line, column and the source line.
 //! Secrets never show: [`super::excerpt`] masks the line.
 
 use std::fmt;
 
 use super::excerpt::{excerpt, excerpt_of_key, inside};
-use super::tree::{Mark, Node};
+use super::tree::{YamlNode, YamlPosition};
 
 /// One step of the way to a value: `routes[2].match` has three.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum ConfigPathStep {
     Key(String),
     Index(usize),
 }
 
 /// The way to a value from the top of the file.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Path(pub Vec<Step>);
+pub struct ConfigPath(pub Vec<ConfigPathStep>);
 
 /// Something wrong at a path; `at` overrides the place that the path leads to.
 #[derive(Clone, Debug)]
-pub struct Finding {
-    pub path: Path,
-    pub place: Place,
+pub struct ConfigFinding {
+    pub path: ConfigPath,
+    pub place: FindingPlace,
     pub message: String,
 }
 
 /// Which part of the text a finding points at.
 #[derive(Clone, Copy, Debug)]
-pub enum Place {
+pub enum FindingPlace {
     /// The key that is the last step of the path.
     Key,
     /// The same for a key that is not known: its value is not shown, since it may be a
@@ -39,14 +39,14 @@ pub enum Place {
     /// The value at the end of the path.
     Value,
     /// A place known beforehand.
-    At(Mark),
+    At(YamlPosition),
     /// The file as a whole.
     File,
 }
 
 /// One thing that is wrong, with its place.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The file as it was named.
     pub file: String,
     /// Line and column, from 1; absent if the file as a whole is meant.
@@ -63,18 +63,18 @@ pub const MAX_FINDINGS: usize = 100;
 
 /// All that is wrong with a configuration (the first hundred); never empty.
 #[derive(Clone, Debug)]
-pub struct Problems(Vec<Problem>);
+pub struct ConfigProblems(Vec<ConfigProblem>);
 
-impl Path {
+impl ConfigPath {
     pub fn key(&self, name: impl Into<String>) -> Self {
-        self.with(Step::Key(name.into()))
+        self.with(ConfigPathStep::Key(name.into()))
     }
 
     pub fn index(&self, n: usize) -> Self {
-        self.with(Step::Index(n))
+        self.with(ConfigPathStep::Index(n))
     }
 
-    fn with(&self, step: Step) -> Self {
+    fn with(&self, step: ConfigPathStep) -> Self {
         let mut steps = self.0.clone();
         steps.push(step);
         Self(steps)
@@ -82,21 +82,25 @@ impl Path {
 
     /// Whether the path leads to a secret, whose value must not be repeated.
     pub fn is_secret(&self) -> bool {
-        matches!(self.0.last(), Some(Step::Key(name)) if super::secret::resembles_secret_name(name))
+        matches!(self.0.last(), Some(ConfigPathStep::Key(name)) if super::secret::resembles_secret_name(name))
     }
 }
 
 /// The path of a chain of keys that the code knows.
-pub fn path(keys: &[&str]) -> Path {
-    Path(keys.iter().map(|k| Step::Key((*k).to_owned())).collect())
+pub fn path(keys: &[&str]) -> ConfigPath {
+    ConfigPath(
+        keys.iter()
+            .map(|k| ConfigPathStep::Key((*k).to_owned()))
+            .collect(),
+    )
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for ConfigPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, step) in self.0.iter().enumerate() {
             match step {
-                Step::Index(n) => write!(f, "[{n}]")?,
-                Step::Key(name) => {
+                ConfigPathStep::Index(n) => write!(f, "[{n}]")?,
+                ConfigPathStep::Key(name) => {
                     let dot = if i == 0 { "" } else { "." };
                     let plain = !name.is_empty()
                         && name
@@ -114,38 +118,38 @@ impl fmt::Display for Path {
     }
 }
 
-impl Finding {
+impl ConfigFinding {
     /// A finding about the value at `path`.
-    pub fn value(path: Path, message: impl Into<String>) -> Self {
+    pub fn value(path: ConfigPath, message: impl Into<String>) -> Self {
         Self {
             path,
-            place: Place::Value,
+            place: FindingPlace::Value,
             message: message.into(),
         }
     }
 
     /// A finding about the last key of `path`.
-    pub fn key(path: Path, message: impl Into<String>) -> Self {
+    pub fn key(path: ConfigPath, message: impl Into<String>) -> Self {
         Self {
             path,
-            place: Place::Key,
+            place: FindingPlace::Key,
             message: message.into(),
         }
     }
 
     /// A finding about the last key of `path`, which is not known.
-    pub fn unknown_key(path: Path, message: impl Into<String>) -> Self {
+    pub fn unknown_key(path: ConfigPath, message: impl Into<String>) -> Self {
         Self {
-            place: Place::UnknownKey,
+            place: FindingPlace::UnknownKey,
             ..Self::key(path, message)
         }
     }
 
     /// A finding at a known place.
-    pub fn at(mark: Mark, message: impl Into<String>) -> Self {
+    pub fn at(mark: YamlPosition, message: impl Into<String>) -> Self {
         Self {
-            path: Path::default(),
-            place: Place::At(mark),
+            path: ConfigPath::default(),
+            place: FindingPlace::At(mark),
             message: message.into(),
         }
     }
@@ -153,8 +157,8 @@ impl Finding {
     /// A finding about the file as a whole.
     pub fn file(message: impl Into<String>) -> Self {
         Self {
-            path: Path::default(),
-            place: Place::File,
+            path: ConfigPath::default(),
+            place: FindingPlace::File,
             message: message.into(),
         }
     }
@@ -167,23 +171,27 @@ impl Finding {
         self
     }
 
-    fn mark(&self, root: Option<&Node>) -> Option<Mark> {
+    fn mark(&self, root: Option<&YamlNode>) -> Option<YamlPosition> {
         match self.place {
-            Place::At(mark) => Some(mark),
-            Place::File => None,
-            Place::Value => root.map(|node| node.find(&self.path).0),
-            Place::Key | Place::UnknownKey => root.map(|node| node.find(&self.path).1),
+            FindingPlace::At(mark) => Some(mark),
+            FindingPlace::File => None,
+            FindingPlace::Value => root.map(|node| node.find(&self.path).0),
+            FindingPlace::Key | FindingPlace::UnknownKey => {
+                root.map(|node| node.find(&self.path).1)
+            }
         }
     }
 
     /// The finding with its place in `text`.
-    pub fn locate(self, file: &str, text: &str, root: Option<&Node>) -> Problem {
+    pub fn locate(self, file: &str, text: &str, root: Option<&YamlNode>) -> ConfigProblem {
         let mark = self.mark(root).map(|mark| inside(text, mark));
         let excerpt_of = match self.place {
-            Place::UnknownKey => excerpt_of_key,
-            Place::Key | Place::Value | Place::At(_) | Place::File => excerpt,
+            FindingPlace::UnknownKey => excerpt_of_key,
+            FindingPlace::Key | FindingPlace::Value | FindingPlace::At(_) | FindingPlace::File => {
+                excerpt
+            }
         };
-        Problem {
+        ConfigProblem {
             file: file.to_owned(),
             position: mark.map(|m| (m.line, m.column)),
             excerpt: mark.and_then(|mark| excerpt_of(text, mark)),
@@ -193,18 +201,18 @@ impl Finding {
     }
 }
 
-impl Problems {
+impl ConfigProblems {
     /// `None` if nothing is wrong. Sorted by place.
-    pub fn new(mut problems: Vec<Problem>) -> Option<Self> {
+    pub fn new(mut problems: Vec<ConfigProblem>) -> Option<Self> {
         problems.sort_by_key(|p| (p.position.is_none(), p.position));
         (!problems.is_empty()).then_some(Self(problems))
     }
 
-    pub fn one(problem: Problem) -> Self {
+    pub fn one(problem: ConfigProblem) -> Self {
         Self(vec![problem])
     }
 
-    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+    pub fn iter(&self) -> std::slice::Iter<'_, ConfigProblem> {
         self.0.iter()
     }
 
@@ -214,9 +222,9 @@ impl Problems {
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for ConfigProblems {}
 
-impl fmt::Display for Problems {
+impl fmt::Display for ConfigProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, problem) in self.0.iter().enumerate() {
             let gap = if i == 0 { "" } else { "\n" };
@@ -226,7 +234,7 @@ impl fmt::Display for Problems {
     }
 }
 
-impl Problem {
+impl ConfigProblem {
     /// `file:line:col: path: message`, on one line, as a log takes it.
     pub fn headline(&self) -> String {
         let position = self.position;
@@ -241,7 +249,7 @@ impl Problem {
 }
 
 /// The headline, then the source line with a caret below.
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.headline())?;
         match &self.excerpt {

@@ -7,22 +7,22 @@ use schemars::transform::{Transform, transform_subschemas};
 use schemars::{Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use super::Config;
+use super::GatewayConfig;
 
 /// The JSON Schema (draft 2020-12) of the configuration file.
 pub fn schema() -> Value {
     let generator = SchemaSettings::draft2020_12()
-        .with_transform(Variables)
+        .with_transform(AllowVariables)
         .into_generator();
-    let mut schema = generator.into_root_schema_for::<Config>();
+    let mut schema = generator.into_root_schema_for::<GatewayConfig>();
     schema.insert("title".to_owned(), json!("Lamina configuration"));
     schema.to_value()
 }
 
 #[derive(Clone, Debug)]
-struct Variables;
+struct AllowVariables;
 
-impl Transform for Variables {
+impl Transform for AllowVariables {
     fn transform(&mut self, schema: &mut Schema) {
         if let Some(types) = schema.get_mut("type") {
             let mut all = match types {

@@ -3,13 +3,13 @@
 
 use std::net::IpAddr;
 
-use super::Config;
-use super::problem::{Finding, path};
-use crate::bus::config::{Admission, Bus};
+use super::GatewayConfig;
+use super::problem::{ConfigFinding, path};
+use crate::bus::config::{BusConfig, EventAdmission};
 use crate::units::host_and_port;
 
 /// All there is to say.
-pub fn warnings(config: &Config) -> impl Iterator<Item = Finding> {
+pub fn warnings(config: &GatewayConfig) -> impl Iterator<Item = ConfigFinding> {
     let bus = config.bus.as_ref();
     let events = bus.and_then(|bus| match config.bus_seal_key() {
         None => unsealed_bus(bus),
@@ -18,7 +18,7 @@ pub fn warnings(config: &Config) -> impl Iterator<Item = Finding> {
     unsealed_records(config).into_iter().chain(events)
 }
 
-fn unsealed_bus(bus: &Bus) -> Option<Finding> {
+fn unsealed_bus(bus: &BusConfig) -> Option<ConfigFinding> {
     let place = first_beyond_this_machine(places(bus))?;
     let message = format!(
         "`seal_key` is not set, and the event bus is not on this machine ({place}): whoever can \
@@ -26,22 +26,25 @@ fn unsealed_bus(bus: &Bus) -> Option<Finding> {
          expected `seal_key_file` with one secret for all nodes (SECURITY.md says what a writer \
          can do without it)"
     );
-    Some(Finding::key(path(&["bus"]), message))
+    Some(ConfigFinding::key(path(&["bus"]), message))
 }
 
-fn bus_that_takes_others(bus: &Bus) -> Option<Finding> {
-    if bus.unsealed_events == Admission::Accept {
+fn bus_that_takes_others(bus: &BusConfig) -> Option<ConfigFinding> {
+    if bus.unsealed_events == EventAdmission::Accept {
         let message = "events without a seal count as if there were no `seal_key`; \
                        remove it when all nodes have the key";
-        return Some(Finding::key(path(&["bus", "unsealed_events"]), message));
+        return Some(ConfigFinding::key(
+            path(&["bus", "unsealed_events"]),
+            message,
+        ));
     }
     let message = "services need no key to purge, so whoever can publish on the bus can purge the \
                    caches of all nodes; they can put nothing into them";
-    let accepts = bus.foreign_events == Some(Admission::Accept);
-    accepts.then(|| Finding::key(path(&["bus", "foreign_events"]), message))
+    let accepts = bus.foreign_events == Some(EventAdmission::Accept);
+    accepts.then(|| ConfigFinding::key(path(&["bus", "foreign_events"]), message))
 }
 
-fn unsealed_records(config: &Config) -> Option<Finding> {
+fn unsealed_records(config: &GatewayConfig) -> Option<ConfigFinding> {
     let l2 = &config.cache.l2;
     let redis = l2.redis.as_ref().filter(|_| l2.seal_key.is_none())?;
     let place = first_beyond_this_machine(vec![&redis.url])?;
@@ -50,11 +53,11 @@ fn unsealed_records(config: &Config) -> Option<Finding> {
          can put pages of their own into the caches of all nodes; expected `seal_key_file` with \
          one secret for all nodes (SECURITY.md says what a writer can do without it)"
     );
-    Some(Finding::key(path(&["cache", "l2"]), message))
+    Some(ConfigFinding::key(path(&["cache", "l2"]), message))
 }
 
 /// The URLs of all servers.
-fn places(bus: &Bus) -> Vec<&str> {
+fn places(bus: &BusConfig) -> Vec<&str> {
     let redis = bus.redis.iter().map(|redis| redis.url.as_str());
     let nats = bus.nats.iter().flat_map(|nats| &nats.servers);
     let rabbitmq = bus.rabbitmq.iter().map(|rabbitmq| rabbitmq.url.as_str());

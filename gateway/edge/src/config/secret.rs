@@ -6,8 +6,8 @@
 use std::io::Read;
 use std::path::{Path as FilePath, PathBuf};
 
-use super::Config;
-use super::problem::{Finding, Path, path};
+use super::GatewayConfig;
+use super::problem::{ConfigFinding, ConfigPath, path};
 
 /// Bytes of a secret; more is a wrong path.
 const MAX_SECRET: u64 = 64 << 10;
@@ -95,7 +95,7 @@ fn find_value_of_secret_key(line: &str) -> Option<usize> {
 }
 
 /// Puts the content of the files that `*_file` keys name in place.
-pub fn read_files(config: &mut Config, base: &FilePath) -> Vec<Finding> {
+pub fn read_files(config: &mut GatewayConfig, base: &FilePath) -> Vec<ConfigFinding> {
     secrets(config)
         .into_iter()
         .filter_map(|secret| fill(secret, base))
@@ -103,18 +103,18 @@ pub fn read_files(config: &mut Config, base: &FilePath) -> Vec<Finding> {
 }
 
 /// A secret and the file that may hold it.
-struct Secret<'a> {
-    parent: Path,
+struct SecretSetting<'a> {
+    parent: ConfigPath,
     /// The key of the secret itself; its file's has `_file` behind it.
     name: &'static str,
     value: &'a mut Option<String>,
     file: &'a Option<PathBuf>,
 }
 
-fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
+fn secrets(config: &mut GatewayConfig) -> Vec<SecretSetting<'_>> {
     let (admin, purge) = (&mut config.admin, &mut config.purge_method);
     let (l2, bus) = (&mut config.cache.l2, &mut config.bus);
-    let of = |parent: &[&str], name, value, file| Secret {
+    let of = |parent: &[&str], name, value, file| SecretSetting {
         parent: path(parent),
         name,
         value,
@@ -137,7 +137,7 @@ fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
         ),
     ];
     for (n, token) in admin.tokens.iter_mut().enumerate() {
-        all.push(Secret {
+        all.push(SecretSetting {
             parent: path(&["admin", "tokens"]).index(n),
             name: "token",
             value: &mut token.token,
@@ -182,8 +182,8 @@ fn secrets(config: &mut Config) -> Vec<Secret<'_>> {
     all
 }
 
-fn fill(of: Secret<'_>, base: &FilePath) -> Option<Finding> {
-    let Secret {
+fn fill(of: SecretSetting<'_>, base: &FilePath) -> Option<ConfigFinding> {
+    let SecretSetting {
         parent,
         name,
         value: secret,
@@ -194,16 +194,16 @@ fn fill(of: Secret<'_>, base: &FilePath) -> Option<Finding> {
     let Some(file) = file else {
         let empty = secret.as_ref().is_some_and(|t| t.trim().is_empty());
         let message = format!("an empty {name}; expected a long random text, or no key at all");
-        return empty.then(|| Finding::value(key, message));
+        return empty.then(|| ConfigFinding::value(key, message));
     };
     let file_key = parent.key(format!("{name}_file"));
     if secret.is_some() {
         let message = format!("given beside `{name}`; expected one of the two");
-        return Some(Finding::key(file_key, message));
+        return Some(ConfigFinding::key(file_key, message));
     }
     match read(&file) {
         Ok(text) => *secret = Some(text),
-        Err(reason) => return Some(Finding::value(file_key, reason)),
+        Err(reason) => return Some(ConfigFinding::value(file_key, reason)),
     }
     None
 }
@@ -229,7 +229,7 @@ fn read(file: &FilePath) -> Result<String, String> {
 }
 
 /// The configuration as YAML, every default filled in, every secret as `***`.
-pub fn redacted(config: &Config) -> String {
+pub fn redacted(config: &GatewayConfig) -> String {
     let value =
         serde_yaml::with::singleton_map_recursive::serialize(config, serde_yaml::value::Serializer);
     match value {

@@ -25,7 +25,7 @@ fn env(name: &str) -> Option<String> {
     }
 }
 
-fn read(text: &str) -> Result<Config, Problems> {
+fn read(text: &str) -> Result<GatewayConfig, ConfigProblems> {
     parse(text, "lamina.yaml", &env)
 }
 
@@ -411,10 +411,13 @@ fn who_may_use_the_admin_listener_is_checked() {
     let config = read(&file(&format!("admin: {good}\n"))).unwrap().admin;
     assert_eq!(config.socket_mode.to_string(), "0660");
     assert_eq!(
-        config.token_for(crate::admin::config::Right::Purge),
+        config.token_for(crate::admin::config::AdminRight::Purge),
         Some("0123456789")
     );
-    assert_eq!(config.token_for(crate::admin::config::Right::Read), None);
+    assert_eq!(
+        config.token_for(crate::admin::config::AdminRight::Read),
+        None
+    );
 }
 
 #[test]
@@ -619,7 +622,7 @@ fn aliases_within_reason_work() {
     let text = file("    policy: &p { ttl: 5s }\ndefaults: *p\n");
     assert_eq!(
         read(&text).unwrap().defaults.ttl,
-        Some(crate::units::Duration::secs(5))
+        Some(crate::units::ConfigDuration::secs(5))
     );
 }
 
@@ -657,7 +660,7 @@ fn a_variable_becomes_what_the_type_needs() {
     let config = read(&text).unwrap();
     assert_eq!(
         (config.server.threads, config.routes[0].cache),
-        (Some(3), crate::proxy::config::Switch::Off)
+        (Some(3), crate::proxy::config::OnOffSwitch::Off)
     );
     assert_eq!(
         read(&file("server: { threads: \"${NONE:-2}\" }\n"))

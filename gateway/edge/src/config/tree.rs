@@ -2,11 +2,11 @@
 //!
 //! Built by [`super::parser`], changed by [`super::expand`], read by [`super::de`].
 
-use super::problem::{Path, Step};
+use super::problem::{ConfigPath, ConfigPathStep};
 
 /// A place in the text: line and column from 1, in characters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mark {
+pub struct YamlPosition {
     pub line: usize,
     pub column: usize,
     /// Characters on that line that belong to it.
@@ -15,22 +15,22 @@ pub struct Mark {
 
 /// A value and its place.
 #[derive(Clone, Debug)]
-pub struct Node {
-    pub at: Mark,
-    pub body: Body,
+pub struct YamlNode {
+    pub at: YamlPosition,
+    pub body: YamlValue,
 }
 
 #[derive(Clone, Debug)]
-pub enum Body {
-    Scalar(Scalar),
-    List(Vec<Node>),
+pub enum YamlValue {
+    Scalar(YamlScalar),
+    List(Vec<YamlNode>),
     /// In the order of the file.
-    Map(Vec<(Key, Node)>),
+    Map(Vec<(YamlKey, YamlNode)>),
 }
 
 /// A text, number, truth value or nothing; which of them the reader's type and the quoting decide.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Scalar {
+pub struct YamlScalar {
     pub text: String,
     /// Written without quotes, so it may be a number.
     pub plain: bool,
@@ -39,22 +39,24 @@ pub struct Scalar {
 }
 
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct YamlKey {
     pub name: String,
-    pub at: Mark,
+    pub at: YamlPosition,
 }
 
-impl Node {
+impl YamlNode {
     /// The places of the value and of the key at `path`; of the nearest ancestor if there is no such node.
-    pub fn find(&self, path: &Path) -> (Mark, Mark) {
+    pub fn find(&self, path: &ConfigPath) -> (YamlPosition, YamlPosition) {
         let (mut node, mut key) = (self, self.at);
         for step in &path.0 {
             let next = match (step, &node.body) {
-                (Step::Key(name), Body::Map(entries)) => entries
+                (ConfigPathStep::Key(name), YamlValue::Map(entries)) => entries
                     .iter()
                     .find(|(k, _)| k.name == *name)
                     .map(|(k, v)| (v, k.at)),
-                (Step::Index(n), Body::List(items)) => items.get(*n).map(|item| (item, item.at)),
+                (ConfigPathStep::Index(n), YamlValue::List(items)) => {
+                    items.get(*n).map(|item| (item, item.at))
+                }
                 _ => None,
             };
             match next {
@@ -66,20 +68,20 @@ impl Node {
     }
 
     /// The node at `path`.
-    pub fn node(&self, path: &Path) -> Option<&Self> {
+    pub fn node(&self, path: &ConfigPath) -> Option<&Self> {
         path.0
             .iter()
             .try_fold(self, |node, step| match (step, &node.body) {
-                (Step::Key(name), _) => node.get(name),
-                (Step::Index(n), Body::List(items)) => items.get(*n),
-                (Step::Index(_), _) => None,
+                (ConfigPathStep::Key(name), _) => node.get(name),
+                (ConfigPathStep::Index(n), YamlValue::List(items)) => items.get(*n),
+                (ConfigPathStep::Index(_), _) => None,
             })
     }
 
     /// The value of a key, if this is a mapping that has it.
     pub fn get(&self, name: &str) -> Option<&Self> {
         match &self.body {
-            Body::Map(entries) => entries.iter().find(|(k, _)| k.name == name).map(|(_, v)| v),
+            YamlValue::Map(entries) => entries.iter().find(|(k, _)| k.name == name).map(|(_, v)| v),
             _ => None,
         }
     }
@@ -87,9 +89,9 @@ impl Node {
     /// Nodes and bytes, the price of copying.
     pub fn weight(&self) -> usize {
         match &self.body {
-            Body::Scalar(s) => 1 + s.text.len(),
-            Body::List(items) => 1 + items.iter().map(Self::weight).sum::<usize>(),
-            Body::Map(entries) => {
+            YamlValue::Scalar(s) => 1 + s.text.len(),
+            YamlValue::List(items) => 1 + items.iter().map(Self::weight).sum::<usize>(),
+            YamlValue::Map(entries) => {
                 1 + entries
                     .iter()
                     .map(|(k, v)| 1 + k.name.len() + v.weight())
@@ -100,9 +102,9 @@ impl Node {
 }
 
 /// Something missing inside a block is best shown at the key that opens the block.
-fn key_or_own(node: &Node, key: Mark) -> Mark {
+fn key_or_own(node: &YamlNode, key: YamlPosition) -> YamlPosition {
     match node.body {
-        Body::Scalar(_) => node.at,
-        Body::List(_) | Body::Map(_) => key,
+        YamlValue::Scalar(_) => node.at,
+        YamlValue::List(_) | YamlValue::Map(_) => key,
     }
 }

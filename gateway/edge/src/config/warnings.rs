@@ -2,14 +2,14 @@
 //!
 //! Unlike [`check`](super::check) nothing here keeps a gateway from starting.
 
-use super::Config;
-use super::problem::{Finding, Path, path};
-use crate::cache::config::{Mode, OriginQuery, Policy};
-use crate::proxy::config::{PurgeRule, Route, Switch};
+use super::GatewayConfig;
+use super::problem::{ConfigFinding, ConfigPath, path};
+use crate::cache::config::{CachePolicyConfig, OriginQuery, TtlMode};
+use crate::proxy::config::{OnOffSwitch, PurgeRule, RouteConfig};
 use crate::telemetry::config::SERIES_OF_A_ROUTE;
 
 /// Everything in a sound configuration that its author should know the risk of.
-pub fn warnings(config: &Config) -> Vec<Finding> {
+pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
     let mut found = Vec::new();
     purges_by_client_data(config, &mut found);
     found.extend(super::seal_warnings::warnings(config));
@@ -24,7 +24,7 @@ pub fn warnings(config: &Config) -> Vec<Finding> {
 }
 
 /// Metrics by route: what finds no room is still counted, but no longer by route.
-fn more_series_than_are_made(config: &Config) -> Option<Finding> {
+fn more_series_than_are_made(config: &GatewayConfig) -> Option<ConfigFinding> {
     let (routes, most) = (config.routes.len() as u64, config.telemetry.max_series);
     let reached = routes * SERIES_OF_A_ROUTE;
     if reached <= most {
@@ -35,12 +35,12 @@ fn more_series_than_are_made(config: &Config) -> Option<Finding> {
          {most}: a route whose first request comes when they are used up is counted as route \
          `other`; expected {reached}, if the server that scrapes this gateway can take them"
     );
-    Some(Finding::key(path(&["routes"]), message))
+    Some(ConfigFinding::key(path(&["routes"]), message))
 }
 
 /// An `invalidate` rule that takes a selector from what a client chooses freely lets every
 /// client choose what is purged.
-fn purges_by_client_data(config: &Config, found: &mut Vec<Finding>) {
+fn purges_by_client_data(config: &GatewayConfig, found: &mut Vec<ConfigFinding>) {
     for (n, route) in config.routes.iter().enumerate() {
         for (m, rule) in route.invalidate.iter().enumerate() {
             for (k, purge) in rule.purge.iter().enumerate() {
@@ -52,7 +52,7 @@ fn purges_by_client_data(config: &Config, found: &mut Vec<Finding>) {
     }
 }
 
-fn chosen_by_clients(purge: &PurgeRule, at: &Path) -> Option<Finding> {
+fn chosen_by_clients(purge: &PurgeRule, at: &ConfigPath) -> Option<ConfigFinding> {
     let (selector, template) = match purge {
         PurgeRule::Url(template) => ("url", template),
         PurgeRule::Prefix(template) => ("prefix", template),
@@ -69,11 +69,11 @@ fn chosen_by_clients(purge: &PurgeRule, at: &Path) -> Option<Finding> {
          successful answer here decides what is purged; use `{{path}}` or `{{path.N}}`, or a \
          tag that the origin names in its answers"
     );
-    Some(Finding::value(at.key(selector), message))
+    Some(ConfigFinding::value(at.key(selector), message))
 }
 
 /// A loader answers GET and HEAD; what else comes to a route without upstream has no place.
-fn no_place_for_other_methods(route: &Route, at: &Path) -> Option<Finding> {
+fn no_place_for_other_methods(route: &RouteConfig, at: &ConfigPath) -> Option<ConfigFinding> {
     route.loader.as_ref()?;
     let methods = route.matches.method.as_ref().map(|all| all.as_slice());
     let reads = |all: &[String]| all.iter().all(|one| one == "GET" || one == "HEAD");
@@ -85,17 +85,21 @@ fn no_place_for_other_methods(route: &Route, at: &Path) -> Option<Finding> {
          methods, which get 405; give one, or say `match: {{ method: [GET, HEAD] }}`",
         route.name
     );
-    Some(Finding::key(at.key("loader"), message))
+    Some(ConfigFinding::key(at.key("loader"), message))
 }
 
 /// In mode override a response is stored for everybody, also one to a user who is logged in.
-fn override_without_cookie_rule(route: &Route, defaults: &Policy, at: &Path) -> Option<Finding> {
+fn override_without_cookie_rule(
+    route: &RouteConfig,
+    defaults: &CachePolicyConfig,
+    at: &ConfigPath,
+) -> Option<ConfigFinding> {
     let mode = route.policy.mode.or(defaults.mode);
     let key = &route.key;
     let keyed = !key.cookies.is_empty() || key.plugin.is_some();
     let keyed = keyed || key.headers.iter().any(|h| h.eq_ignore_ascii_case("cookie"));
     let ruled = keyed || route.policy.cookies.or(defaults.cookies).is_some();
-    if mode != Some(Mode::Override) || route.cache == Switch::Off || ruled {
+    if mode != Some(TtlMode::Override) || route.cache == OnOffSwitch::Off || ruled {
         return None;
     }
     let message = format!(
@@ -105,17 +109,17 @@ fn override_without_cookie_rule(route: &Route, defaults: &Policy, at: &Path) -> 
          in `key.cookies`",
         route.name
     );
-    Some(Finding::value(at.key("policy").key("mode"), message))
+    Some(ConfigFinding::value(at.key("policy").key("mode"), message))
 }
 
 /// The origin gets parameters that the key leaves out.
-fn query_as_sent(route: &Route, at: &Path) -> Option<Finding> {
+fn query_as_sent(route: &RouteConfig, at: &ConfigPath) -> Option<ConfigFinding> {
     let key = &route.key;
     let query = &key.query;
     let narrows = query.include.is_some() || !query.drop.is_empty() || query.sort;
     let narrows = narrows || key.plugin.is_some();
     let as_sent = key.origin_query == OriginQuery::AsSent;
-    if !(as_sent && narrows) || route.cache == Switch::Off {
+    if !(as_sent && narrows) || route.cache == OnOffSwitch::Off {
         return None;
     }
     let message = format!(
@@ -124,5 +128,8 @@ fn query_as_sent(route: &Route, at: &Path) -> Option<Finding> {
          expected `origin_query: as_keyed`, unless the origin makes nothing of them in its answer",
         route.name
     );
-    Some(Finding::value(at.key("key").key("origin_query"), message))
+    Some(ConfigFinding::value(
+        at.key("key").key("origin_query"),
+        message,
+    ))
 }

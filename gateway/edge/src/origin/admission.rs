@@ -1,7 +1,7 @@
 //! How much one upstream is asked at once: places, and a bounded queue for them.
 //!
 //! Invariant: `waiting` counts exactly the callers in the queue; a caller that goes away
-//! while it waits leaves it by [`Waiting`]'s drop.
+//! while it waits leaves it by [`QueuedRequest`]'s drop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,23 +10,23 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::config::Load;
-use super::{OriginError, Overload};
+use super::config::UpstreamLoadLimits;
+use super::{OriginError, OverloadReason};
 
 /// A place among `max_concurrent`; dropping it gives it back.
-pub(super) type Place = OwnedSemaphorePermit;
+pub(super) type AdmissionPermit = OwnedSemaphorePermit;
 
-pub(super) struct Admission {
+pub(super) struct UpstreamAdmission {
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
     max_queued: usize,
     queue_timeout: Duration,
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+struct QueuedRequest<'a>(&'a AtomicUsize);
 
-impl Admission {
-    pub(super) fn new(load: &Load) -> Self {
+impl UpstreamAdmission {
+    pub(super) fn new(load: &UpstreamLoadLimits) -> Self {
         let places = load.max_concurrent.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             places: Arc::new(Semaphore::new(places)),
@@ -40,29 +40,31 @@ impl Admission {
     ///
     /// # Errors
     /// `Overloaded` when the queue is full or the wait too long.
-    pub(super) async fn enter(&self) -> Result<Place, OriginError> {
+    pub(super) async fn enter(&self) -> Result<AdmissionPermit, OriginError> {
         // tokio's semaphore is fair: this fails while somebody waits.
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok(place);
         }
         let overloaded = |reason| OriginError::Overloaded { reason };
-        let _waiting = self.join_queue().ok_or(overloaded(Overload::QueueFull))?;
+        let _waiting = self
+            .join_queue()
+            .ok_or(overloaded(OverloadReason::QueueFull))?;
         match timeout(self.queue_timeout, Arc::clone(&self.places).acquire_owned()).await {
             Ok(Ok(place)) => Ok(place),
             // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => Err(overloaded(Overload::QueueTimeout)),
+            Ok(Err(_)) | Err(_) => Err(overloaded(OverloadReason::QueueTimeout)),
         }
     }
 
-    fn join_queue(&self) -> Option<Waiting<'_>> {
+    fn join_queue(&self) -> Option<QueuedRequest<'_>> {
         let joined = self.waiting.fetch_update(Relaxed, Relaxed, |waiting| {
             (waiting < self.max_queued).then_some(waiting + 1)
         });
-        joined.is_ok().then_some(Waiting(&self.waiting))
+        joined.is_ok().then_some(QueuedRequest(&self.waiting))
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }

@@ -19,10 +19,10 @@ use hyper_util::rt::TokioTimer;
 use tokio::select;
 use tokio::task::yield_now;
 
-use super::config::Upstream;
-use super::http2::Http2;
-use super::response::{self, Interim};
-use super::target::Target;
+use super::config::UpstreamConfig;
+use super::http2::OriginHttp2Pool;
+use super::response::{self, OriginInterimCounter};
+use super::target::OriginTarget;
 use crate::http::body::Body;
 use crate::http::config::Protocol;
 use crate::http::fair::ShortTurns;
@@ -50,14 +50,14 @@ pub enum SendError {
 }
 
 /// The pools, one a lane.
-pub(super) struct Clients {
-    lanes: Vec<Lane>,
+pub(super) struct OriginClientPools {
+    lanes: Vec<PoolLane>,
     protocol: Protocol,
 }
 
-enum Lane {
+enum PoolLane {
     Http1(Box<Client<HttpConnector, Body>>),
-    Http2(Http2),
+    Http2(OriginHttp2Pool),
 }
 
 static NEXT_LANE: AtomicUsize = AtomicUsize::new(0);
@@ -67,12 +67,12 @@ thread_local! {
     static LANE: Cell<usize> = Cell::new(NEXT_LANE.fetch_add(1, Relaxed));
 }
 
-impl Clients {
-    pub(super) fn new(upstream: &Upstream) -> Self {
+impl OriginClientPools {
+    pub(super) fn new(upstream: &UpstreamConfig) -> Self {
         let count = available_parallelism().map_or(1, usize::from);
         let lane = |_| match upstream.protocol {
-            Protocol::Http1 => Lane::Http1(Box::new(http1_client(upstream, count))),
-            Protocol::Http2 => Lane::Http2(Http2::new(upstream)),
+            Protocol::Http1 => PoolLane::Http1(Box::new(http1_client(upstream, count))),
+            Protocol::Http2 => PoolLane::Http2(OriginHttp2Pool::new(upstream)),
         };
         Self {
             lanes: (0..count).map(lane).collect(),
@@ -92,11 +92,11 @@ impl Clients {
     pub(super) async fn send(
         &self,
         request: Request<Body>,
-        target: &Target,
+        target: &OriginTarget,
     ) -> Result<Response<Incoming>, SendError> {
         match &self.lanes[LANE.with(Cell::get) % self.lanes.len()] {
-            Lane::Http1(client) => by_http1(client, request).await,
-            Lane::Http2(client) => client.send(request, target).await,
+            PoolLane::Http1(client) => by_http1(client, request).await,
+            PoolLane::Http2(client) => client.send(request, target).await,
         }
     }
 }
@@ -114,7 +114,7 @@ async fn by_http1(
         let chunked = HeaderValue::from_static("chunked");
         request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
-    let interim = Interim::count(&mut request);
+    let interim = OriginInterimCounter::count(&mut request);
     let mut response = select! {
         biased;
         response = client.request(request) => response.map_err(SendError::Http1)?,
@@ -125,7 +125,7 @@ async fn by_http1(
     Ok(response)
 }
 
-fn http1_client(upstream: &Upstream, lanes: usize) -> Client<HttpConnector, Body> {
+fn http1_client(upstream: &UpstreamConfig, lanes: usize) -> Client<HttpConnector, Body> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(upstream.timeouts.connect.0));

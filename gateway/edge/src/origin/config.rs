@@ -9,23 +9,23 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::http::config::Protocol;
-use crate::units::Duration;
+use crate::units::ConfigDuration;
 
 /// A named group of origin servers: a URL alone, or a map.
 #[derive(Clone, Debug, Serialize)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     pub targets: Vec<String>,
     pub protocol: Protocol,
     pub host_header: HostHeader,
-    pub timeouts: Timeouts,
-    pub pool: Pool,
-    pub load: Load,
+    pub timeouts: UpstreamTimeouts,
+    pub pool: UpstreamPoolConfig,
+    pub load: UpstreamLoadLimits,
 }
 
 /// The long way to write an upstream.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Full {
+struct UpstreamLongForm {
     /// URLs (`http://host:port`) of the servers; requests go round them.
     targets: Vec<String>,
     /// What the origin speaks.
@@ -36,13 +36,13 @@ struct Full {
     host_header: HostHeader,
     /// Deadlines of one exchange.
     #[serde(default)]
-    timeouts: Timeouts,
+    timeouts: UpstreamTimeouts,
     /// Idle connections that are kept.
     #[serde(default)]
-    pool: Pool,
+    pool: UpstreamPoolConfig,
     /// How much this upstream is asked at once.
     #[serde(default)]
-    load: Load,
+    load: UpstreamLoadLimits,
 }
 
 /// Which `Host` the origin gets.
@@ -59,48 +59,48 @@ pub enum HostHeader {
 /// Deadlines of one exchange with an origin.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
+pub struct UpstreamTimeouts {
     /// To open a connection.
-    pub connect: Duration,
+    pub connect: ConfigDuration,
     /// From the request sent to the response's head.
-    pub first_byte: Duration,
+    pub first_byte: ConfigDuration,
     /// Between two pieces of a body.
-    pub idle: Duration,
+    pub idle: ConfigDuration,
     /// The same in a stream, whose silence says nothing: silence on both sides while the
     /// request's body is still under way, and in an answer that has no end of its own
     /// (`text/event-stream`, `multipart/x-mixed-replace`, gRPC).
-    pub stream_idle: Duration,
+    pub stream_idle: ConfigDuration,
     /// The whole exchange, to the last byte of the body; 0 is no limit.
-    pub total: Duration,
+    pub total: ConfigDuration,
     /// After a switch of protocols (WebSocket): silence on both sides.
-    pub tunnel: Duration,
+    pub tunnel: ConfigDuration,
 }
 
 /// Idle connections kept for the next request.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Pool {
+pub struct UpstreamPoolConfig {
     /// Idle connections kept per target.
     pub max_idle: usize,
     /// How long one is kept.
-    pub idle_timeout: Duration,
+    pub idle_timeout: ConfigDuration,
 }
 
 /// How much an upstream is asked at once; over it requests queue, then get stale or 503.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Load {
+pub struct UpstreamLoadLimits {
     /// Requests at once.
     pub max_concurrent: usize,
     /// Requests that wait for a place.
     pub max_queued: usize,
     /// How long one waits.
-    pub queue_timeout: Duration,
+    pub queue_timeout: ConfigDuration,
 }
 
-impl From<Full> for Upstream {
-    fn from(full: Full) -> Self {
-        let Full {
+impl From<UpstreamLongForm> for UpstreamConfig {
+    fn from(full: UpstreamLongForm) -> Self {
+        let UpstreamLongForm {
             targets,
             protocol,
             host_header,
@@ -119,22 +119,22 @@ impl From<Full> for Upstream {
     }
 }
 
-impl Upstream {
+impl UpstreamConfig {
     /// One target, everything else by default.
     pub fn from_url(url: impl Into<String>) -> Self {
         Self {
             targets: vec![url.into()],
             protocol: http1(),
             host_header: HostHeader::default(),
-            timeouts: Timeouts::default(),
-            pool: Pool::default(),
-            load: Load::default(),
+            timeouts: UpstreamTimeouts::default(),
+            pool: UpstreamPoolConfig::default(),
+            load: UpstreamLoadLimits::default(),
         }
     }
 }
 
 /// By hand, since serde's untagged enums lose the reason and the place of an error.
-impl<'de> Deserialize<'de> for Upstream {
+impl<'de> Deserialize<'de> for UpstreamConfig {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_any(UrlOrMap)
     }
@@ -143,28 +143,28 @@ impl<'de> Deserialize<'de> for Upstream {
 struct UrlOrMap;
 
 impl<'de> Visitor<'de> for UrlOrMap {
-    type Value = Upstream;
+    type Value = UpstreamConfig;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a URL, as in http://127.0.0.1:9000, or a mapping with `targets`")
     }
 
-    fn visit_str<E>(self, url: &str) -> Result<Upstream, E> {
-        Ok(Upstream::from_url(url))
+    fn visit_str<E>(self, url: &str) -> Result<UpstreamConfig, E> {
+        Ok(UpstreamConfig::from_url(url))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Upstream, A::Error> {
-        Full::deserialize(MapAccessDeserializer::new(map)).map(Upstream::from)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<UpstreamConfig, A::Error> {
+        UpstreamLongForm::deserialize(MapAccessDeserializer::new(map)).map(UpstreamConfig::from)
     }
 }
 
-impl JsonSchema for Upstream {
+impl JsonSchema for UpstreamConfig {
     fn schema_name() -> Cow<'static, str> {
         "Upstream".into()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let full = generator.subschema_for::<Full>();
+        let full = generator.subschema_for::<UpstreamLongForm>();
         json_schema!({
             "description": "A named group of origin servers: a URL alone, or a map.",
             "anyOf": [{ "type": "string", "description": "The one target's URL, as in `http://127.0.0.1:9000`." }, full]
@@ -172,34 +172,34 @@ impl JsonSchema for Upstream {
     }
 }
 
-impl Default for Timeouts {
+impl Default for UpstreamTimeouts {
     fn default() -> Self {
         Self {
-            connect: Duration::secs(2),
-            first_byte: Duration::secs(60),
-            idle: Duration::secs(60),
-            stream_idle: Duration::secs(3_600),
-            total: Duration::secs(24 * 3_600),
-            tunnel: Duration::secs(600),
+            connect: ConfigDuration::secs(2),
+            first_byte: ConfigDuration::secs(60),
+            idle: ConfigDuration::secs(60),
+            stream_idle: ConfigDuration::secs(3_600),
+            total: ConfigDuration::secs(24 * 3_600),
+            tunnel: ConfigDuration::secs(600),
         }
     }
 }
 
-impl Default for Pool {
+impl Default for UpstreamPoolConfig {
     fn default() -> Self {
         Self {
             max_idle: 64,
-            idle_timeout: Duration::secs(60),
+            idle_timeout: ConfigDuration::secs(60),
         }
     }
 }
 
-impl Default for Load {
+impl Default for UpstreamLoadLimits {
     fn default() -> Self {
         Self {
             max_concurrent: 512,
             max_queued: 1_024,
-            queue_timeout: Duration::secs(1),
+            queue_timeout: ConfigDuration::secs(1),
         }
     }
 }

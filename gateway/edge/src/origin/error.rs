@@ -12,7 +12,7 @@ use crate::http::body::BodyError;
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
     #[error("the upstream is asked too much at once ({reason})")]
-    Overloaded { reason: Overload },
+    Overloaded { reason: OverloadReason },
     #[error("cannot connect")]
     Connect { source: SendError },
     #[error("no name server knows the host")]
@@ -33,7 +33,7 @@ pub enum OriginError {
 
 /// Why a request was not let in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Overload {
+pub enum OverloadReason {
     /// `max_queued` wait already.
     QueueFull,
     /// No place came free within `queue_timeout`.
@@ -122,7 +122,7 @@ impl OriginError {
     }
 }
 
-impl std::fmt::Display for Overload {
+impl std::fmt::Display for OverloadReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::QueueFull => "the queue is full",

@@ -13,13 +13,13 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Place;
-use crate::http::body::{Body, BodyError, Bounded, LastMove};
+use super::AdmissionPermit;
+use crate::http::body::{Body, BodyError, BoundedBody, LastMove};
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
 
 /// How a request's body goes out; `None` for a request that has no body to wait for.
 #[derive(Clone)]
-pub(super) struct Sending(Option<RequestUpload>);
+pub(super) struct OriginUploadState(Option<RequestUpload>);
 
 /// A body on its way out.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ pub(super) struct RequestUpload {
 }
 
 /// A request body that notes when it moves.
-struct Noted {
+struct TrackedRequestBody {
     body: Body,
     upload: RequestUpload,
 }
@@ -37,16 +37,16 @@ struct Noted {
 /// A response body that holds a place among `max_concurrent`, and whose pieces are counted
 /// until they are dropped.
 pub(super) struct AdmittedBody {
-    body: Bounded<Incoming>,
-    place: Option<Place>,
+    body: BoundedBody<Incoming>,
+    place: Option<AdmissionPermit>,
     /// Of the connection that it is loaded for.
     memory: Option<Arc<ConnectionMemory>>,
 }
 
 /// Makes the request's body note when it moves.
-pub(super) fn watched(request: Request<Body>) -> (Request<Body>, Sending) {
+pub(super) fn watched(request: Request<Body>) -> (Request<Body>, OriginUploadState) {
     if request.body().is_empty() {
-        return (request, Sending(None));
+        return (request, OriginUploadState(None));
     }
     let upload = RequestUpload {
         moved: LastMove::now(),
@@ -54,15 +54,15 @@ pub(super) fn watched(request: Request<Body>) -> (Request<Body>, Sending) {
     };
     let noted = upload.clone();
     let request = request.map(|body| {
-        Body::boxed(Noted {
+        Body::boxed(TrackedRequestBody {
             body,
             upload: noted,
         })
     });
-    (request, Sending(Some(upload)))
+    (request, OriginUploadState(Some(upload)))
 }
 
-impl Sending {
+impl OriginUploadState {
     /// Waits for the head of the response, which may take `limit` from the moment that
     /// the request was sent; a long upload is not a slow origin. `None` when it took longer.
     pub(super) async fn limit<F: Future>(&self, head: F, limit: Duration) -> Option<F::Output> {
@@ -87,7 +87,7 @@ impl Sending {
     }
 }
 
-impl http_body::Body for Noted {
+impl http_body::Body for TrackedRequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -114,7 +114,7 @@ impl http_body::Body for Noted {
     }
 }
 
-impl Drop for Noted {
+impl Drop for TrackedRequestBody {
     fn drop(&mut self) {
         self.upload.ended.store(true, Relaxed);
     }
@@ -122,8 +122,8 @@ impl Drop for Noted {
 
 impl AdmittedBody {
     pub(super) fn new(
-        body: Bounded<Incoming>,
-        place: Place,
+        body: BoundedBody<Incoming>,
+        place: AdmissionPermit,
         memory: Option<Arc<ConnectionMemory>>,
     ) -> Self {
         Self {

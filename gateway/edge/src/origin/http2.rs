@@ -20,23 +20,23 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::client::SendError;
-use super::config::Upstream;
-use super::target::Target;
+use super::config::UpstreamConfig;
+use super::target::OriginTarget;
 use crate::http::body::Body;
-use crate::http::frames::Metered;
+use crate::http::frames::MeteredConnection;
 
 /// A connection with requests on it that says nothing is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections of one lane.
-pub(super) struct Http2 {
+pub(super) struct OriginHttp2Pool {
     connect_timeout: Duration,
     senders: Mutex<HashMap<Authority, SendRequest<Body>>>,
 }
 
-impl Http2 {
-    pub(super) fn new(upstream: &Upstream) -> Self {
+impl OriginHttp2Pool {
+    pub(super) fn new(upstream: &UpstreamConfig) -> Self {
         Self {
             connect_timeout: upstream.timeouts.connect.0,
             senders: Mutex::default(),
@@ -48,7 +48,7 @@ impl Http2 {
     pub(super) async fn send(
         &self,
         mut request: Request<Body>,
-        target: &Target,
+        target: &OriginTarget,
     ) -> Result<Response<Incoming>, SendError> {
         name_authority(&mut request).map_err(SendError::Host)?;
         let open = self.senders.lock().get(&target.authority).cloned();
@@ -65,7 +65,7 @@ impl Http2 {
         sender.send_request(request).await.map_err(SendError::Http2)
     }
 
-    async fn connect(&self, target: &Target) -> Result<SendRequest<Body>, SendError> {
+    async fn connect(&self, target: &OriginTarget) -> Result<SendRequest<Body>, SendError> {
         let stream = timeout(self.connect_timeout, open(target)).await;
         let stream = stream.map_err(|_| SendError::Connect(io::ErrorKind::TimedOut.into()))??;
         let mut builder = Builder::new(TokioExecutor::new());
@@ -74,7 +74,7 @@ impl Http2 {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
         let handshake = builder
-            .handshake(TokioIo::new(Metered::origin(stream)))
+            .handshake(TokioIo::new(MeteredConnection::origin(stream)))
             .await;
         let (sender, connection) = handshake.map_err(SendError::Http2)?;
         tokio::spawn(async move {
@@ -93,7 +93,7 @@ impl Http2 {
     }
 }
 
-async fn open(target: &Target) -> Result<TcpStream, SendError> {
+async fn open(target: &OriginTarget) -> Result<TcpStream, SendError> {
     let port = target.authority.port_u16().unwrap_or(80);
     let host = target.authority.host().trim_matches(['[', ']']);
     let addresses = lookup_host((host, port)).await.map_err(SendError::Dns)?;

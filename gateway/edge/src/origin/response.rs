@@ -1,6 +1,6 @@
 //! What the head of an origin's response must not be, where hyper lets it pass.
 //!
-//! Neighbours: `client` counts heads of 1xx by [`Interim`] while it waits for the
+//! Neighbours: `client` counts heads of 1xx by [`OriginInterimCounter`] while it waits for the
 //! response, `origin` looks at each response by [`check`]. HTTP/2 has no such ambiguities:
 //! h2 refuses them, and `http::frames` counts its heads.
 //!
@@ -27,7 +27,7 @@ type InterimCallback = dyn Fn(StatusCode, Version, &HeaderMap) + Send + Sync;
 
 /// Counts the 1xx of one exchange.
 #[derive(Default)]
-pub(super) struct Interim {
+pub(super) struct OriginInterimCounter {
     heads: AtomicU32,
     too_many: Notify,
 }
@@ -38,7 +38,7 @@ impl OnInterim {
     }
 }
 
-impl Interim {
+impl OriginInterimCounter {
     /// Counts what comes before the response to `request`, by HTTP/1, and passes it on.
     pub(super) fn count<B>(request: &mut Request<B>) -> Arc<Self> {
         let told = request.extensions_mut().remove::<OnInterim>();

@@ -14,13 +14,13 @@ use super::BuildError;
 /// How long a target is passed over after a failed connect.
 const PASS_OVER: Duration = Duration::from_secs(1);
 
-pub(super) struct Targets {
-    targets: Vec<Target>,
+pub(super) struct OriginTargets {
+    targets: Vec<OriginTarget>,
     turn: AtomicUsize,
     born: Instant,
 }
 
-pub(super) struct Target {
+pub(super) struct OriginTarget {
     pub(super) authority: Authority,
     /// The authority as a `Host`.
     pub(super) host: HeaderValue,
@@ -28,7 +28,7 @@ pub(super) struct Target {
     passed_over: AtomicU64,
 }
 
-impl Targets {
+impl OriginTargets {
     /// Reads the URLs of the upstream `name`.
     pub(super) fn parse(name: &str, urls: &[String]) -> Result<Self, BuildError> {
         if urls.is_empty() {
@@ -36,7 +36,7 @@ impl Targets {
                 upstream: name.to_owned(),
             });
         }
-        let targets = urls.iter().map(|url| Target::parse(name, url));
+        let targets = urls.iter().map(|url| OriginTarget::parse(name, url));
         Ok(Self {
             targets: targets.collect::<Result<_, _>>()?,
             turn: AtomicUsize::new(0),
@@ -49,7 +49,7 @@ impl Targets {
     }
 
     /// The next target that is not passed over, or the next if all are.
-    pub(super) fn next(&self) -> &Target {
+    pub(super) fn next(&self) -> &OriginTarget {
         let count = self.targets.len();
         let first = self.turn.fetch_add(1, Relaxed) % count;
         if count == 1 {
@@ -62,7 +62,7 @@ impl Targets {
     }
 
     /// Notes that a connect to `target` failed.
-    pub(super) fn failed(&self, target: &Target) {
+    pub(super) fn failed(&self, target: &OriginTarget) {
         let until = self.now() + PASS_OVER.as_millis() as u64;
         target.passed_over.store(until, Relaxed);
     }
@@ -72,7 +72,7 @@ impl Targets {
     }
 }
 
-impl Target {
+impl OriginTarget {
     fn parse(upstream: &str, url: &str) -> Result<Self, BuildError> {
         let bad = || BuildError::Target {
             upstream: upstream.to_owned(),
@@ -113,11 +113,11 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    use super::{BuildError, Targets};
+    use super::{BuildError, OriginTargets};
 
-    fn targets(urls: &[&str]) -> Result<Targets, BuildError> {
+    fn targets(urls: &[&str]) -> Result<OriginTargets, BuildError> {
         let urls: Vec<_> = urls.iter().map(|url| (*url).to_owned()).collect();
-        Targets::parse("shop", &urls)
+        OriginTargets::parse("shop", &urls)
     }
 
     #[test]

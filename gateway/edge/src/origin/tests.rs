@@ -16,8 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::config::{HostHeader, Load, Timeouts, Upstream};
-use super::{BuildError, Origin, OriginError, Origins, Overload, TimeoutPhase};
+use super::config::{HostHeader, UpstreamConfig, UpstreamLoadLimits, UpstreamTimeouts};
+use super::{BuildError, Origin, OriginError, Origins, OverloadReason, TimeoutPhase};
 use crate::http::body::{Body, BodyError, collect};
 use crate::http::config::Protocol;
 use crate::units;
@@ -25,18 +25,18 @@ use crate::units;
 /// No condition that is waited for may take longer.
 const LIMIT: Duration = Duration::from_secs(10);
 
-fn upstream(targets: &[String]) -> Upstream {
+fn upstream(targets: &[String]) -> UpstreamConfig {
     let json = serde_json::json!({ "targets": targets });
     serde_json::from_value(json).unwrap()
 }
 
-fn origin(upstream: Upstream) -> Result<Arc<Origin>, BuildError> {
+fn origin(upstream: UpstreamConfig) -> Result<Arc<Origin>, BuildError> {
     let origins = Origins::new(&BTreeMap::from([("shop".to_owned(), upstream)]))?;
     Ok(origins.get("shop").unwrap())
 }
 
 /// A socket, and an upstream that points to it.
-async fn listen() -> (TcpListener, Upstream) {
+async fn listen() -> (TcpListener, UpstreamConfig) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = format!("http://{}", socket.local_addr().unwrap());
     (socket, upstream(&[target]))
@@ -76,7 +76,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 #[tokio::test]
 async fn the_origin_gets_the_path_the_host_and_nothing_added() {
     let (socket, preserve) = listen().await;
-    let named = Upstream {
+    let named = UpstreamConfig {
         host_header: HostHeader::Upstream,
         ..preserve.clone()
     };
@@ -167,7 +167,7 @@ async fn an_idle_connection_that_was_closed_or_has_stray_bytes_is_not_used_again
 #[tokio::test]
 async fn an_http2_origin_is_spoken_to_by_prior_knowledge() {
     let (socket, upstream) = listen().await;
-    let origin = origin(Upstream {
+    let origin = origin(UpstreamConfig {
         protocol: Protocol::Http2,
         ..upstream
     })
@@ -218,13 +218,13 @@ async fn a_name_that_nobody_knows_is_a_dns_error() {
 #[tokio::test]
 async fn silence_before_the_head_and_within_the_body_has_a_deadline() {
     let (socket, upstream) = listen().await;
-    let brief = units::Duration::millis(100);
-    let timeouts = Timeouts {
+    let brief = units::ConfigDuration::millis(100);
+    let timeouts = UpstreamTimeouts {
         first_byte: brief,
         idle: brief,
-        ..Timeouts::default()
+        ..UpstreamTimeouts::default()
     };
-    let origin = origin(Upstream {
+    let origin = origin(UpstreamConfig {
         timeouts,
         ..upstream
     })
@@ -265,13 +265,13 @@ async fn silence_before_the_head_and_within_the_body_has_a_deadline() {
 #[tokio::test]
 async fn a_place_is_held_until_the_body_ends_and_the_queue_is_bounded() {
     let (socket, upstream) = listen().await;
-    let brief = units::Duration::millis(50);
-    let load = Load {
+    let brief = units::ConfigDuration::millis(50);
+    let load = UpstreamLoadLimits {
         max_concurrent: 1,
         max_queued: 1,
         queue_timeout: brief,
     };
-    let origin = origin(Upstream { load, ..upstream }).unwrap();
+    let origin = origin(UpstreamConfig { load, ..upstream }).unwrap();
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = socket.accept().await.unwrap();
@@ -289,14 +289,14 @@ async fn a_place_is_held_until_the_body_ends_and_the_queue_is_bounded() {
     assert!(matches!(
         waits,
         Err(OriginError::Overloaded {
-            reason: Overload::QueueTimeout
+            reason: OverloadReason::QueueTimeout
         })
     ));
     let full = full.unwrap_err();
     assert!(matches!(
         full,
         OriginError::Overloaded {
-            reason: Overload::QueueFull
+            reason: OverloadReason::QueueFull
         }
     ));
     assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -348,11 +348,11 @@ async fn a_body_that_is_cut_is_an_error_not_an_end() {
 #[tokio::test]
 async fn an_upgrade_hands_over_the_connection_and_gives_the_place_back() {
     let (socket, upstream) = listen().await;
-    let load = Load {
+    let load = UpstreamLoadLimits {
         max_concurrent: 1,
-        ..Load::default()
+        ..UpstreamLoadLimits::default()
     };
-    let origin = origin(Upstream { load, ..upstream }).unwrap();
+    let origin = origin(UpstreamConfig { load, ..upstream }).unwrap();
     let mut request = get();
     request
         .headers_mut()

@@ -2,7 +2,7 @@
 
 use crate::origin::Attempt;
 use crate::proxy::record::RequestRecord;
-use crate::proxy::record::trail::{TimedWaypoint, Waypoint};
+use crate::proxy::record::trail::{TimedTrailEvent, TrailEvent};
 
 /// Writes the line of a request that has ended.
 pub fn write(record: &RequestRecord) {
@@ -37,9 +37,9 @@ pub fn write(record: &RequestRecord) {
 }
 
 /// What of upstreams was asked for the request, in order.
-fn attempts(noted: &[TimedWaypoint]) -> Vec<&Attempt> {
+fn attempts(noted: &[TimedTrailEvent]) -> Vec<&Attempt> {
     let attempts = noted.iter().map(|noted| match &noted.waypoint {
-        Waypoint::Attempt(attempt) => Some(attempt),
+        TrailEvent::Attempt(attempt) => Some(attempt),
         _ => None,
     });
     attempts.flatten().collect()

@@ -15,18 +15,18 @@ use crate::cache::key::KeyBuf;
 use crate::cache::purge::Selector;
 use crate::http::body::Body;
 use crate::http::forward::HopWishes;
-use crate::http::path::{self, Rules};
+use crate::http::path::{self, PathRules};
 use crate::plugin::Plugin;
-use crate::proxy::context::{self, Keyed};
-use crate::proxy::plan::{self, Plan};
+use crate::proxy::context::{self, DerivedKey};
+use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
-use crate::proxy::target::Target;
-use crate::proxy::watch::{self, Wish};
-use crate::proxy::{Generation, Visit};
+use crate::proxy::target::RoutingOutcome;
+use crate::proxy::watch::{self, RequestPluginOutcome};
+use crate::proxy::{Generation, RoutedRequest};
 
 /// What a purge of a URL has to reach.
 #[derive(Default)]
-pub struct ByUrl {
+pub struct UrlPurgeSelectors {
     /// None: no route caches it, or it is refused, so nothing is stored.
     pub selectors: Vec<Selector>,
     /// What it may not reach, for people.
@@ -36,12 +36,12 @@ pub struct ByUrl {
 impl Generation {
     /// What a purge of this URL has to reach: its identities under the route, the request
     /// plugin and the key rules that a GET for it meets.
-    pub fn by_url(&self, scheme: &str, host: &str, uri: &Uri) -> ByUrl {
+    pub fn by_url(&self, scheme: &str, host: &str, uri: &Uri) -> UrlPurgeSelectors {
         let (keys, note) = self.keys_of_get(scheme, host, uri, HeaderMap::new());
         let mut identities: Vec<_> = keys.iter().map(KeyBuf::identity).collect();
         identities.sort_unstable();
         identities.dedup();
-        ByUrl {
+        UrlPurgeSelectors {
             selectors: identities.into_iter().map(Selector::Url).collect(),
             note,
         }
@@ -80,13 +80,13 @@ impl Generation {
         for rules in &self.path_rules {
             let mut parts = parts.clone();
             let route = match self.routes.target(host, &parts, spelling, *rules) {
-                Target::Route(route) => route,
-                Target::Shaped(route, target) => {
+                RoutingOutcome::Route(route) => route,
+                RoutingOutcome::Shaped(route, target) => {
                     path::set(&mut parts.uri, target);
                     route
                 }
-                Target::Nowhere => continue,
-                Target::Refused(refused) => {
+                RoutingOutcome::Nowhere => continue,
+                RoutingOutcome::Refused(refused) => {
                     notes = notes.or(Some(format!("it is refused (400): {refused}")));
                     continue;
                 }
@@ -105,7 +105,7 @@ fn as_changed(
     route: &Arc<Route>,
     mut parts: Parts,
     (scheme, host): (&str, &str),
-    rules: Rules,
+    rules: PathRules,
 ) -> (Option<KeyBuf>, Option<String>) {
     let Some((plugin, _)) = &route.request_plugin else {
         return (None, None);
@@ -113,12 +113,16 @@ fn as_changed(
     let rules = route.path.over(rules);
     let asked = watch::ask(plugin, &route.name, &mut parts, (scheme, host, None), rules);
     let note = match asked {
-        Ok(Wish::Further) => {
+        Ok(RequestPluginOutcome::Further) => {
             let note = depends(plugin).map(|note| told(plugin, &note));
             return (key(route, &parts, scheme, host), note);
         }
-        Ok(Wish::Respond(_) | Wish::Refuse(_)) => "answers it by itself".to_owned(),
-        Ok(Wish::BadPath(fault)) => format!("writes a path that is refused: {}", fault.reason()),
+        Ok(RequestPluginOutcome::Respond(_) | RequestPluginOutcome::Refuse(_)) => {
+            "answers it by itself".to_owned()
+        }
+        Ok(RequestPluginOutcome::BadPath(fault)) => {
+            format!("writes a path that is refused: {}", fault.reason())
+        }
         Err(error) => format!("can't be asked about it: {error}"),
     };
     (None, Some(told(plugin, &note)))
@@ -147,7 +151,7 @@ fn get(uri: &Uri, headers: HeaderMap) -> Parts {
 
 /// None: it is not cached.
 fn key(route: &Arc<Route>, parts: &Parts, scheme: &str, host: &str) -> Option<KeyBuf> {
-    let visit = Visit {
+    let visit = RoutedRequest {
         parts,
         body: &Body::empty(),
         host,
@@ -158,7 +162,7 @@ fn key(route: &Arc<Route>, parts: &Parts, scheme: &str, host: &str) -> Option<Ke
         trail: None,
     };
     match plan::key(&visit) {
-        Plan::Cache(Keyed { key, .. }) => Some(key),
-        Plan::AwaitBody | Plan::Pass(..) | Plan::Refuse(_) => None,
+        RequestPlan::Cache(DerivedKey { key, .. }) => Some(key),
+        RequestPlan::AwaitBody | RequestPlan::Pass(..) | RequestPlan::Refuse(_) => None,
     }
 }

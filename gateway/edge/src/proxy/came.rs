@@ -7,28 +7,28 @@ use http::header::{AUTHORIZATION, COOKIE};
 use http::request::Parts;
 
 use crate::cache::key::KeyBuf;
-use crate::cache::policy::{Came, CameWith, Credentials};
+use crate::cache::policy::{CameWith, CredentialPresence, Credentials};
 use crate::http::vary::Vary;
-use crate::plugin::{Field, HeaderChange, RequestReads};
-use crate::proxy::cover::{self, Cover};
+use crate::plugin::{HeaderChange, RequestReads, SeenField};
+use crate::proxy::cover::{self, KeyCoverage};
 use crate::proxy::route::Route;
-use crate::proxy::watch::ByPlugin;
+use crate::proxy::watch::PluginHeadChanges;
 
 /// The credentials of a request whose key is `key`. One that a plugin took away is none where
 /// the key holds all that the plugin set in its place.
 pub fn with(route: &Route, parts: &Parts, key: &KeyBuf) -> CameWith {
     let mut came = CameWith::of(&parts.headers);
-    let Some(by) = parts.extensions.get::<ByPlugin>() else {
+    let Some(by) = parts.extensions.get::<PluginHeadChanges>() else {
         return came;
     };
-    let cover = Cover::of(route, key, Vary::None);
+    let cover = KeyCoverage::of(route, key, Vary::None);
     let told = by.fields.iter().all(|field| cover.has(field));
     if by.took_authorization && (!told || by.fields.is_empty()) {
-        came.authorization = Came::Taken;
+        came.authorization = CredentialPresence::Taken;
     }
     // Cookies alone say nothing that the origin does not get.
     if by.took_cookies && !told {
-        came.cookies = Came::Taken;
+        came.cookies = CredentialPresence::Taken;
     }
     came
 }
@@ -36,15 +36,15 @@ pub fn with(route: &Route, parts: &Parts, key: &KeyBuf) -> CameWith {
 /// What a request says of its user besides what this key, its own, holds.
 pub fn credentials(route: &Route, parts: &Parts, key: &KeyBuf) -> Credentials {
     let came = with(route, parts, key);
-    let rest = Cover::of(route, key, Vary::None).credentials(&parts.headers);
+    let rest = KeyCoverage::of(route, key, Vary::None).credentials(&parts.headers);
     match (came.authorization, came.cookies, rest) {
-        (Came::Taken, ..) => Credentials::Authorization,
-        (_, Came::Taken, Credentials::Keyed) => Credentials::Cookies,
+        (CredentialPresence::Taken, ..) => Credentials::Authorization,
+        (_, CredentialPresence::Taken, Credentials::Keyed) => Credentials::Cookies,
         (.., rest) => rest,
     }
 }
 
-impl ByPlugin {
+impl PluginHeadChanges {
     /// The same as something that the answer depends on.
     pub fn seen(&self) -> RequestReads {
         RequestReads {
@@ -62,16 +62,17 @@ impl ByPlugin {
                 .eq(change.set.get_all(name).iter())
         };
         let took = |name| head.contains_key(name) && touches(name) && !same(name);
-        let mut fields: Vec<Field> = change
+        let mut fields: Vec<SeenField> = change
             .set
             .keys()
             .filter(|name| **name != COOKIE && !same(name))
             .cloned()
-            .map(Field::Header)
+            .map(SeenField::Header)
             .collect();
         let came: Vec<&[u8]> = cover::pairs(head).collect();
         let cookies = cover::pairs(&change.set).filter(|pair| !came.contains(pair));
-        fields.extend(cookies.map(|pair| cover::name_of(pair).unwrap_or(Field::Header(COOKIE))));
+        fields
+            .extend(cookies.map(|pair| cover::name_of(pair).unwrap_or(SeenField::Header(COOKIE))));
         Self {
             set: change.set.keys().cloned().collect(),
             fields: fields.into(),
@@ -108,14 +109,14 @@ mod tests {
             remove: vec![AUTHORIZATION],
             set: head(&[("x-user", "alice"), ("x-same", "s"), ("cookie", "a=1; b=2")]),
         };
-        let by = ByPlugin::of(&change, &came);
+        let by = PluginHeadChanges::of(&change, &came);
         assert!(by.took_authorization && by.took_cookies);
         let wanted = [
-            Field::Header(http::HeaderName::from_static("x-user")),
-            Field::Cookie((*b"b").into()),
+            SeenField::Header(http::HeaderName::from_static("x-user")),
+            SeenField::Cookie((*b"b").into()),
         ];
         assert_eq!(*by.fields, wanted);
-        let by = ByPlugin::of(&change, &HeaderMap::new());
+        let by = PluginHeadChanges::of(&change, &HeaderMap::new());
         assert!(!by.took_authorization && !by.took_cookies);
     }
 }

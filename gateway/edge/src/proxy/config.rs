@@ -10,59 +10,59 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::cache::config::{Key, Policy};
+use crate::cache::config::{CacheKeyConfig, CachePolicyConfig};
 use crate::http::body::UploadLimits;
-use crate::http::path::Overrides;
-use crate::units::{ByteSize, Duration};
+use crate::http::path::PathRuleOverrides;
+use crate::units::{ByteSize, ConfigDuration};
 
 /// One route: which requests, where they go, what is kept. The first that matches counts.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Route {
+pub struct RouteConfig {
     /// The name in metrics, logs and purges; unique.
     pub name: String,
     /// Which requests; empty means all.
     #[serde(default, rename = "match")]
-    pub matches: Match,
+    pub matches: RouteMatchConfig,
     /// Where they go: the name of an upstream.
     #[serde(default)]
     pub upstream: Option<String>,
     /// `off` passes everything through.
     #[serde(default)]
-    pub cache: Switch,
+    pub cache: OnOffSwitch,
     /// `on` answers `TRACE` and passes it on, without the fields that may carry a secret; `off` refuses it (405), since its answer repeats the request.
     #[serde(default = "off")]
-    pub trace: Switch,
+    pub trace: OnOffSwitch,
     /// How paths are read, over the listener's `path`.
     #[serde(default)]
-    pub path: Overrides,
+    pub path: PathRuleOverrides,
     /// What a request may take, over the listener's `limits`.
     #[serde(default)]
     pub limits: RequestLimits,
     /// What is stored and for how long, over `defaults`.
     #[serde(default)]
-    pub policy: Policy,
+    pub policy: CachePolicyConfig,
     /// What the cache key is made of.
     #[serde(default)]
-    pub key: Key,
+    pub key: CacheKeyConfig,
     /// The plugin that loads a missing value, in place of a plain request to the upstream.
     #[serde(default)]
-    pub loader: Option<Hooked>,
+    pub loader: Option<RoutePluginConfig>,
     /// What happens where the loader or the response plugin sees something of a request (headers, cookies, query parameters), or the request plugin sets a header, that neither the key nor the response's `Vary` covers, or the origin gets a query parameter that makes no difference to the key of a key plugin: two requests that differ in it share an answer.
     #[serde(default)]
-    pub unkeyed: Unkeyed,
+    pub unkeyed: UnkeyedAction,
     /// The plugin that looks at each request before its key is derived.
     #[serde(default)]
-    pub request: Option<Hooked>,
+    pub request: Option<RoutePluginConfig>,
     /// The plugin that looks at each response before it is judged for the cache.
     #[serde(default)]
-    pub response: Option<Hooked>,
+    pub response: Option<RoutePluginConfig>,
     /// Tags that each entry of this route carries.
     #[serde(default)]
     pub tags: Vec<String>,
     /// What a successful unsafe request purges.
     #[serde(default)]
-    pub invalidate: Vec<Invalidate>,
+    pub invalidate: Vec<InvalidateConfig>,
 }
 
 /// What a request may take, over the `limits` of the listener that it came by.
@@ -72,9 +72,9 @@ pub struct RequestLimits {
     /// Bytes of a request body (413 above), fewer or more than the listener's.
     pub max_body_bytes: Option<ByteSize>,
     /// Time a request body may stand still.
-    pub body_timeout: Option<Duration>,
+    pub body_timeout: Option<ConfigDuration>,
     /// Time for a whole request body to arrive.
-    pub upload_timeout: Option<Duration>,
+    pub upload_timeout: Option<ConfigDuration>,
 }
 
 impl RequestLimits {
@@ -91,7 +91,7 @@ impl RequestLimits {
 /// What happens where a plugin sees what the key does not cover.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Unkeyed {
+pub enum UnkeyedAction {
     /// It is stored; the log has a line, once for each field.
     #[default]
     Warn,
@@ -103,7 +103,7 @@ pub enum Unkeyed {
     Allow,
 }
 
-impl Unkeyed {
+impl UnkeyedAction {
     /// As YAML has it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -118,7 +118,7 @@ impl Unkeyed {
 /// Which requests a route takes. Every part that is given must hold.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Match {
+pub struct RouteMatchConfig {
     /// Host names; `*` is a wildcard, as in `*.example.com`.
     pub host: Option<OneOrMany>,
     /// Paths; `*` is any run of characters, `?` one, `\` takes the next as it is.
@@ -126,35 +126,35 @@ pub struct Match {
     /// Methods, in capitals.
     pub method: Option<OneOrMany>,
     /// Header fields and what their value must match: a pattern, a list of which one must, or `{any: …, case: ignore}`.
-    pub header: BTreeMap<String, Values>,
+    pub header: BTreeMap<String, ValueMatchConfig>,
     /// Query parameters, by patterns for their name, and what the value of one must match, likewise. `{"*": "*"}` is any query.
-    pub query: BTreeMap<String, Values>,
+    pub query: BTreeMap<String, ValueMatchConfig>,
 }
 
 /// What a value must match.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Values {
+pub enum ValueMatchConfig {
     /// One of these, as they are written.
     Any(OneOrMany),
-    Worded(WordedValues),
+    Worded(DetailedValueMatch),
 }
 
 /// What a value must match, and how it is compared.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct WordedValues {
+pub struct DetailedValueMatch {
     /// A pattern, or a list of which one must match.
     pub any: OneOrMany,
     /// Whether capital and small letters of ASCII are the same.
     #[serde(default)]
-    pub case: Case,
+    pub case: LetterCase,
 }
 
 /// Whether capital and small letters of ASCII are the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Case {
+pub enum LetterCase {
     /// They differ.
     #[default]
     Exact,
@@ -162,7 +162,7 @@ pub enum Case {
     Ignore,
 }
 
-impl Values {
+impl ValueMatchConfig {
     /// The patterns of which one must match.
     pub fn patterns(&self) -> &OneOrMany {
         match self {
@@ -172,15 +172,15 @@ impl Values {
     }
 
     /// How they are compared.
-    pub fn case(&self) -> Case {
+    pub fn case(&self) -> LetterCase {
         match self {
-            Self::Any(_) => Case::Exact,
+            Self::Any(_) => LetterCase::Exact,
             Self::Worded(worded) => worded.case,
         }
     }
 }
 
-impl From<&str> for Values {
+impl From<&str> for ValueMatchConfig {
     fn from(pattern: &str) -> Self {
         Self::Any(OneOrMany::One(pattern.to_owned()))
     }
@@ -197,7 +197,7 @@ pub enum OneOrMany {
 /// `on` or `off`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Switch {
+pub enum OnOffSwitch {
     #[default]
     On,
     Off,
@@ -206,7 +206,7 @@ pub enum Switch {
 /// A plugin in one of a route's places.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Hooked {
+pub struct RoutePluginConfig {
     /// Name of the plugin.
     pub plugin: String,
 }
@@ -214,7 +214,7 @@ pub struct Hooked {
 /// What a successful unsafe request to this route purges.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Invalidate {
+pub struct InvalidateConfig {
     /// Which methods.
     #[serde(default = "unsafe_methods")]
     pub on: Vec<String>,
@@ -239,7 +239,7 @@ pub enum PurgeRule {
 /// The `PURGE` method on the listeners. Off unless given.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct PurgeMethod {
+pub struct PurgeMethodConfig {
     /// Whether `PURGE` is answered at all (405 otherwise).
     pub enabled: bool,
     /// Addresses (CIDR) that may purge.
@@ -267,7 +267,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
 }
 
 /// By hand, as that of [`OneOrMany`].
-impl<'de> Deserialize<'de> for Values {
+impl<'de> Deserialize<'de> for ValueMatchConfig {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_any(TextListOrMap)
     }
@@ -276,23 +276,23 @@ impl<'de> Deserialize<'de> for Values {
 struct TextListOrMap;
 
 impl<'de> Visitor<'de> for TextListOrMap {
-    type Value = Values;
+    type Value = ValueMatchConfig;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a text, a list of texts, or a map with `any` and `case`")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Values, E> {
-        Ok(Values::from(text))
+    fn visit_str<E>(self, text: &str) -> Result<ValueMatchConfig, E> {
+        Ok(ValueMatchConfig::from(text))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Values, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<ValueMatchConfig, A::Error> {
         let many = Deserialize::deserialize(SeqAccessDeserializer::new(list));
-        many.map(|many| Values::Any(OneOrMany::Many(many)))
+        many.map(|many| ValueMatchConfig::Any(OneOrMany::Many(many)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Values, A::Error> {
-        Deserialize::deserialize(MapAccessDeserializer::new(map)).map(Values::Worded)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ValueMatchConfig, A::Error> {
+        Deserialize::deserialize(MapAccessDeserializer::new(map)).map(ValueMatchConfig::Worded)
     }
 }
 
@@ -314,8 +314,8 @@ impl<'de> Visitor<'de> for TextOrList {
     }
 }
 
-fn off() -> Switch {
-    Switch::Off
+fn off() -> OnOffSwitch {
+    OnOffSwitch::Off
 }
 
 fn unsafe_methods() -> Vec<String> {

@@ -9,49 +9,49 @@ use http::header::{CONNECTION, HOST, TE, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
 
-use crate::cache::entry::Marks;
-use crate::cache::key::{KeyBuf, KeyId, Subject, hash64};
+use crate::cache::entry::PurgeAttributes;
+use crate::cache::key::{CacheKeyInput, KeyBuf, KeyId, hash64};
 use crate::cache::policy::{CameWith, Credentials};
 use crate::http::body::Body;
-use crate::http::forward::{self, Caller, HopWishes, TrailerWish};
+use crate::http::forward::{self, HopWishes, RequestSender, TrailerWish};
 use crate::http::memory::ConnectionMemory;
-use crate::http::path::Rules;
-use crate::http::server::Interim;
+use crate::http::path::PathRules;
+use crate::http::server::InterimSender;
 use crate::origin::{OnAttempt, OnInterim};
 use crate::plugin::KeyDecision;
 use crate::proxy::Generation;
 use crate::proxy::came;
-use crate::proxy::record::trail::{Trail, Waypoint};
+use crate::proxy::record::trail::{RequestTrail, TrailEvent};
 use crate::proxy::route::Route;
 
 /// A request on its way to an origin or a loader: shared by its client's task and the load's.
-pub struct Ask {
+pub struct RequestContext {
     pub generation: Arc<Generation>,
     pub parts: Parts,
     pub host: String,
     pub scheme: &'static str,
-    pub caller: Caller,
+    pub caller: RequestSender,
     pub wishes: HopWishes,
     /// How the listener that it came to reads paths.
-    pub path_rules: Rules,
+    pub path_rules: PathRules,
     pub route: Arc<Route>,
     pub started: Instant,
     /// The way to the client for an origin's interim answers.
-    pub interim: Option<Interim>,
+    pub interim: Option<InterimSender>,
     /// Where what arrives for it is counted; None for a load behind the answer.
     pub memory: Option<Arc<ConnectionMemory>>,
     /// Where it is noted what happens to it. None: nobody reads that.
-    pub trail: Option<Arc<Trail>>,
+    pub trail: Option<Arc<RequestTrail>>,
 }
 
 /// A key with what its derivation said beside it.
-pub struct Keyed {
+pub struct DerivedKey {
     pub key: KeyBuf,
     /// The key plugin's decision, for what it says beside the key.
     pub plugin: Option<Arc<KeyDecision>>,
 }
 
-impl Keyed {
+impl DerivedKey {
     /// The text that stands for the URL, and the tags, that the key plugin gave.
     fn said(&self) -> (Option<&str>, &[String]) {
         match self.plugin.as_deref() {
@@ -126,8 +126,8 @@ pub fn subject<'a>(
     scheme: &'a str,
     host: &'a str,
     route: &'a Route,
-) -> Subject<'a> {
-    Subject {
+) -> CacheKeyInput<'a> {
+    CacheKeyInput {
         scheme,
         host,
         path: parts.uri.path(),
@@ -137,13 +137,13 @@ pub fn subject<'a>(
     }
 }
 
-impl Ask {
+impl RequestContext {
     /// What purges know the load by; tags of the response are added at its head.
-    pub fn marks(&self, keyed: &Keyed) -> Marks {
+    pub fn marks(&self, keyed: &DerivedKey) -> PurgeAttributes {
         let (text, tags) = keyed.said();
         let path = self.parts.uri.path_and_query().map_or("/", |p| p.as_str());
         let tags = tags.iter().map(|tag| hash64(tag.as_bytes()));
-        Marks {
+        PurgeAttributes {
             id: KeyId::of(keyed.key.as_bytes()).0,
             identity: keyed.key.identity(),
             route: self.route.hash,
@@ -206,7 +206,7 @@ impl Ask {
             request.extensions_mut().insert(Arc::clone(memory));
         }
         if let Some(trail) = self.trail.clone() {
-            let noted = move |attempt| trail.note(Waypoint::Attempt(attempt));
+            let noted = move |attempt| trail.note(TrailEvent::Attempt(attempt));
             request.extensions_mut().insert(OnAttempt::new(noted));
         }
     }
@@ -217,7 +217,7 @@ impl Ask {
     }
 
     /// Notes what has just happened to it, where somebody reads that.
-    pub fn note(&self, waypoint: impl FnOnce() -> Waypoint) {
+    pub fn note(&self, waypoint: impl FnOnce() -> TrailEvent) {
         if let Some(trail) = &self.trail {
             trail.note(waypoint());
         }
@@ -226,7 +226,7 @@ impl Ask {
 
 /// Says who asks, and our own place on the way. All else in the head stays what the key was
 /// made of: where the two may differ is listed in [`forward::DIFFERENCES`].
-fn sign(headers: &mut HeaderMap, caller: &Caller, host: &str, version: Version) {
+fn sign(headers: &mut HeaderMap, caller: &RequestSender, host: &str, version: Version) {
     forward::tell_origin(headers, caller, host);
     forward::append_via(headers, version, PSEUDONYM);
     forward::append_cdn_loop(headers, &CDN_ID);
@@ -234,7 +234,7 @@ fn sign(headers: &mut HeaderMap, caller: &Caller, host: &str, version: Version) 
 
 /// Passes the origin's 1xx on (RFC 9110 §15.2): not 100, which each hop gives by itself,
 /// nor 101, which is no interim answer.
-fn pass_interim(request: &mut Request<Body>, interim: Interim) {
+fn pass_interim(request: &mut Request<Body>, interim: InterimSender) {
     let told = OnInterim::new(move |status, version, headers| {
         if matches!(
             status,
@@ -277,7 +277,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http::forward::{Belief, DIFFERENCES, Trust};
+    use crate::http::forward::{DIFFERENCES, PeerTrust, TrustedProxies};
 
     fn parts(uri: &str, host: &str) -> Parts {
         Request::builder()
@@ -377,11 +377,11 @@ mod tests {
             version in prop::sample::select(vec![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2]),
         ) {
             let listed = ["x-forwarded-prefix".to_owned(), "x-original-url".to_owned()];
-            let trust = Trust::new(&["10.0.0.0/8".to_owned()], &listed).unwrap();
-            let belief = if trusted { Belief::Proxy(&trust) } else { Belief::Nothing };
+            let trust = TrustedProxies::new(&["10.0.0.0/8".to_owned()], &listed).unwrap();
+            let belief = if trusted { PeerTrust::Proxy(&trust) } else { PeerTrust::Nothing };
             let mut seen: HeaderMap = HeaderMap::new();
             seen.extend(lines.iter().cloned().map(|(name, value)| (Some(name), value)));
-            let connected = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
+            let connected = RequestSender::direct("10.0.0.1:4711".parse().unwrap(), "http");
             let (received, _) = forward::receive(&mut seen, version, connected, belief);
             // A plugin, which may set any field but those of the connection.
             let set = HeaderName::from_static(set);

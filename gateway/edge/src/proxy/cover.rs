@@ -7,18 +7,18 @@ use http::{HeaderMap, HeaderName};
 use crate::cache::key::KeyBuf;
 use crate::cache::policy::Credentials;
 use crate::http::vary::Vary;
-use crate::plugin::{Field, Plugin};
+use crate::plugin::{Plugin, SeenField};
 use crate::proxy::route::Route;
 
 /// What tells stored answers of one key apart.
-pub struct Cover<'a> {
+pub struct KeyCoverage<'a> {
     route: &'a Route,
     /// Some: the key is this plugin's.
     plugin: Option<&'a Plugin>,
     varying: Vec<HeaderName>,
 }
 
-impl<'a> Cover<'a> {
+impl<'a> KeyCoverage<'a> {
     pub fn of(route: &'a Route, key: &KeyBuf, vary: Vary) -> Self {
         let plugin = route.key_plugin.as_ref().filter(|_| key.is_text());
         Self {
@@ -37,25 +37,25 @@ impl<'a> Cover<'a> {
         self
     }
 
-    pub fn has(&self, field: &Field) -> bool {
+    pub fn has(&self, field: &SeenField) -> bool {
         let native = &self.route.key;
         let varies = |name| self.varying.contains(name);
         let here = match field {
-            Field::Header(name) => native.covers(name) || varies(name),
-            Field::Cookie(name) => native.covers_cookie(name) || varies(&COOKIE),
+            SeenField::Header(name) => native.covers(name) || varies(name),
+            SeenField::Cookie(name) => native.covers_cookie(name) || varies(&COOKIE),
             // The text of a plugin takes the place of the query.
-            Field::Parameter(piece) => self.plugin.is_none() && native.keeps(piece),
+            SeenField::Parameter(piece) => self.plugin.is_none() && native.keeps(piece),
         };
         here || self.plugin.is_some_and(|plugin| plugin.keys_by(field))
     }
 
     /// What such a request says of its user besides what is covered.
     pub fn credentials(&self, request: &HeaderMap) -> Credentials {
-        let authorization = Field::Header(AUTHORIZATION);
+        let authorization = SeenField::Header(AUTHORIZATION);
         if request.contains_key(AUTHORIZATION) && !self.has(&authorization) {
             return Credentials::Authorization;
         }
-        let whole = self.has(&Field::Header(COOKIE));
+        let whole = self.has(&SeenField::Header(COOKIE));
         let keyed = |pair| name_of(pair).is_some_and(|cookie| self.has(&cookie));
         match whole || pairs(request).all(keyed) {
             true => Credentials::Keyed,
@@ -65,9 +65,9 @@ impl<'a> Cover<'a> {
 }
 
 /// The cookie that a piece of a `Cookie` line is. None: it has no name, and is in no key.
-pub fn name_of(pair: &[u8]) -> Option<Field> {
+pub fn name_of(pair: &[u8]) -> Option<SeenField> {
     let equals = memchr::memchr(b'=', pair)?;
-    Some(Field::Cookie(pair[..equals].trim_ascii_end().into()))
+    Some(SeenField::Cookie(pair[..equals].trim_ascii_end().into()))
 }
 
 /// The pieces of all `Cookie` lines, as `name=value` (RFC 6265 §4.2.1).

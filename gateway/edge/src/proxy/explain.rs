@@ -8,26 +8,26 @@ use http::request::Parts;
 use http::{Method, Request, Uri};
 use serde::Serialize;
 
-use crate::cache::config::{Mode, Ranges};
+use crate::cache::config::{RangeLoadMode, TtlMode};
 use crate::cache::entry::Entry;
-use crate::cache::freshness::State;
+use crate::cache::freshness::FreshnessState;
 use crate::cache::key::{KeyBuf, KeyId, describe};
-use crate::cache::l2::Sought;
+use crate::cache::l2::L2Lookup;
 use crate::cache::policy::Credentials;
 use crate::http::body::Body;
-use crate::http::cache_status::Forward;
-use crate::http::forward::{self, Belief, Caller, Received};
-use crate::http::path::{self, Rules};
+use crate::http::cache_status::ForwardReason;
+use crate::http::forward::{self, ForwardingContext, PeerTrust, RequestSender};
+use crate::http::path::{self, PathRules};
 use crate::plugin::Plugin;
 use crate::plugin::config::RequestError;
 use crate::proxy::came;
-use crate::proxy::context::Keyed;
+use crate::proxy::context::DerivedKey;
 use crate::proxy::miss::{ranges, source as sources};
-use crate::proxy::plan::{self, Plan};
+use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
-use crate::proxy::target::{Refused, Target};
-use crate::proxy::watch::{self, ByPlugin, Wish};
-use crate::proxy::{Generation, Proxy, Visit, context, origin_query};
+use crate::proxy::target::{PathRefusal, RoutingOutcome};
+use crate::proxy::watch::{self, PluginHeadChanges, RequestPluginOutcome};
+use crate::proxy::{Generation, Proxy, RoutedRequest, context, origin_query};
 
 /// What would be done with a request.
 #[derive(Default, Debug, Serialize)]
@@ -131,14 +131,14 @@ impl Proxy {
         explanation
     }
 
-    fn told(&self, kind: &str, found: Sought) -> String {
+    fn told(&self, kind: &str, found: L2Lookup) -> String {
         match found {
-            Sought::Found(found) if self.cache.shows(&found.entry) => {
+            L2Lookup::Found(found) if self.cache.shows(&found.entry) => {
                 tier(kind, Some(state(&found.entry, Instant::now())))
             }
-            Sought::Found(_) => tier(kind, Some("hidden by a purge".to_owned())),
-            Sought::Miss => tier(kind, None),
-            Sought::Unknown => tier(kind, Some("not to be read now".to_owned())),
+            L2Lookup::Found(_) => tier(kind, Some("hidden by a purge".to_owned())),
+            L2Lookup::Miss => tier(kind, None),
+            L2Lookup::Unknown => tier(kind, Some("not to be read now".to_owned())),
         }
     }
 }
@@ -157,22 +157,22 @@ impl Generation {
 
     /// Makes the head of a request one, as the listeners do. Where they trust proxies, it is
     /// explained as if one of these had sent it.
-    fn received(&self, parts: &mut Parts) -> Received {
+    fn received(&self, parts: &mut Parts) -> ForwardingContext {
         let scheme = match parts.uri.scheme_str() {
             Some("https") => "https",
             _ => "http",
         };
         let belief = match &self.trust {
-            Some(trust) => Belief::Proxy(trust),
-            None => Belief::Nothing,
+            Some(trust) => PeerTrust::Proxy(trust),
+            None => PeerTrust::Nothing,
         };
-        let nobody = Caller::nobody(scheme);
+        let nobody = RequestSender::nobody(scheme);
         forward::receive(&mut parts.headers, parts.version, nobody, belief).0
     }
 
     /// Explains a request, which the route's plugin may change.
-    fn explained(&self, parts: &mut Parts) -> (Explanation, Option<Keyed>) {
-        let Received { caller, wishes } = self.received(parts);
+    fn explained(&self, parts: &mut Parts) -> (Explanation, Option<DerivedKey>) {
+        let ForwardingContext { caller, wishes } = self.received(parts);
         let scheme = caller.scheme();
         let host = context::host(parts, scheme).into_owned();
         let url = |uri: &Uri| {
@@ -188,16 +188,16 @@ impl Generation {
         let rules = self.path_rules[0];
         let target = match path::arrive(&mut parts.uri) {
             Ok(spelling) => self.routes.target(&host, parts, spelling, rules),
-            Err(fault) => Target::Refused(Refused::Fault(fault)),
+            Err(fault) => RoutingOutcome::Refused(PathRefusal::Fault(fault)),
         };
         let route = match target {
-            Target::Route(route) => route,
-            Target::Shaped(route, target) => {
+            RoutingOutcome::Route(route) => route,
+            RoutingOutcome::Shaped(route, target) => {
                 path::set(&mut parts.uri, target);
                 route
             }
-            Target::Nowhere => return (explanation, None),
-            Target::Refused(refused) => {
+            RoutingOutcome::Nowhere => return (explanation, None),
+            RoutingOutcome::Refused(refused) => {
                 explanation.decision = format!("refuse (400): {refused}");
                 return (explanation, None);
             }
@@ -215,7 +215,7 @@ impl Generation {
                 return (explanation, None);
             }
         }
-        let visit = Visit {
+        let visit = RoutedRequest {
             parts,
             body: &Body::empty(),
             host: &host,
@@ -237,24 +237,26 @@ fn asked(
     route: &Route,
     parts: &mut Parts,
     about: (&str, &str, Option<IpAddr>),
-    rules: Rules,
+    rules: PathRules,
 ) -> (String, bool) {
     let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
     let wish = watch::ask(plugin, &route.name, parts, about, rules);
     let name = plugin.name();
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     match wish {
-        Ok(Wish::Further) => match (parts.uri == uri, parts.headers == headers) {
+        Ok(RequestPluginOutcome::Further) => match (parts.uri == uri, parts.headers == headers) {
             (true, true) => (format!("plugin {name}: as it is"), true),
             (true, false) => (format!("plugin {name}: other headers"), true),
             (false, true) => (format!("plugin {name}: {path}"), true),
             (false, false) => (format!("plugin {name}: {path}, other headers"), true),
         },
-        Ok(Wish::Respond(response)) => {
+        Ok(RequestPluginOutcome::Respond(response)) => {
             (format!("plugin {name}: answers {}", response.status), false)
         }
-        Ok(Wish::Refuse(status)) => (format!("plugin {name}: refuses ({status})"), false),
-        Ok(Wish::BadPath(fault)) => {
+        Ok(RequestPluginOutcome::Refuse(status)) => {
+            (format!("plugin {name}: refuses ({status})"), false)
+        }
+        Ok(RequestPluginOutcome::BadPath(fault)) => {
             let why = fault.reason();
             (format!("plugin {name}: refused (400), {why}"), false)
         }
@@ -265,13 +267,13 @@ fn asked(
     }
 }
 
-fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
+fn explain(explanation: &mut Explanation, visit: &RoutedRequest<'_>) -> Option<DerivedKey> {
     let route = &**visit.route;
     let (decision, keyed) = match plan::plan(visit) {
-        Plan::Cache(keyed) => ("cache".to_owned(), Some(keyed)),
-        Plan::AwaitBody => (passes(plan::WITH_BODY.0, plan::WITH_BODY.1), None),
-        Plan::Pass(reason, detail) => (passes(reason, detail), None),
-        Plan::Refuse(status) => (format!("refuse ({status})"), None),
+        RequestPlan::Cache(keyed) => ("cache".to_owned(), Some(keyed)),
+        RequestPlan::AwaitBody => (passes(plan::WITH_BODY.0, plan::WITH_BODY.1), None),
+        RequestPlan::Pass(reason, detail) => (passes(reason, detail), None),
+        RequestPlan::Refuse(status) => (format!("refuse ({status})"), None),
     };
     explanation.decision = decision;
     explanation.lifetime = lifetime(route);
@@ -294,7 +296,7 @@ fn explain(explanation: &mut Explanation, visit: &Visit<'_>) -> Option<Keyed> {
     keyed
 }
 
-fn unkeyed(visit: &Visit<'_>, keyed: &Keyed) -> Vec<String> {
+fn unkeyed(visit: &RoutedRequest<'_>, keyed: &DerivedKey) -> Vec<String> {
     let route = &**visit.route;
     let narrowed = origin_query::narrowed(&visit.parts.uri, route, &keyed.key);
     let query = match &narrowed {
@@ -302,7 +304,7 @@ fn unkeyed(visit: &Visit<'_>, keyed: &Keyed) -> Vec<String> {
         None => visit.parts.uri.query(),
     };
     let mut lines = Vec::new();
-    let by = visit.parts.extensions.get::<ByPlugin>();
+    let by = visit.parts.extensions.get::<PluginHeadChanges>();
     if let (Some(watch), Some(by)) = (&route.changed, by) {
         lines.extend(watch.explain(route, &keyed.key, &by.seen()));
     }
@@ -327,14 +329,14 @@ fn state(entry: &Entry, now: Instant) -> String {
     let ttl = entry.ttl(now);
     let age = entry.freshness.age(now).as_secs();
     let what = match entry.state(now) {
-        State::Fresh => "fresh",
-        State::Stale(_) => "stale",
+        FreshnessState::Fresh => "fresh",
+        FreshnessState::Stale(_) => "stale",
     };
     let (status, bytes) = (entry.status.as_u16(), entry.body.len());
     format!("{what}, {status}, {bytes} bytes, age {age} s, ttl {ttl} s")
 }
 
-fn passes(reason: Forward, detail: Option<&str>) -> String {
+fn passes(reason: ForwardReason, detail: Option<&str>) -> String {
     match detail {
         Some(detail) => format!("pass ({}: {detail})", reason.as_str()),
         None => format!("pass ({})", reason.as_str()),
@@ -349,10 +351,10 @@ fn lifetime(route: &Route) -> Vec<String> {
         rules.push("the loader's own ttl, if it gives one".to_owned());
     }
     match (policy.mode, ttl) {
-        (Mode::Override, Some(ttl)) => rules.push(format!(
+        (TtlMode::Override, Some(ttl)) => rules.push(format!(
             "policy.ttl {ttl}, whatever the response says (mode: override)"
         )),
-        (Mode::Cap, Some(ttl)) => rules.push(format!(
+        (TtlMode::Cap, Some(ttl)) => rules.push(format!(
             "the response's freshness (RFC 9111), at most policy.ttl {ttl} (mode: cap)"
         )),
         (_, Some(ttl)) => {
@@ -436,9 +438,11 @@ fn source(route: &Route, method: &Method) -> String {
     let whole = whole_source(route);
     let parts = "of a range that is not stored, the parts that are missing";
     match (ranges::kept(route), route.policy.ranges) {
-        (false, _) | (true, Ranges::Whole) => whole,
-        (true, Ranges::Parts) => format!("{whole}; {parts}"),
-        (true, Ranges::Auto) => format!("{whole}; where it is too large for the cache, {parts}"),
+        (false, _) | (true, RangeLoadMode::Whole) => whole,
+        (true, RangeLoadMode::Parts) => format!("{whole}; {parts}"),
+        (true, RangeLoadMode::Auto) => {
+            format!("{whole}; where it is too large for the cache, {parts}")
+        }
     }
 }
 

@@ -4,14 +4,18 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use crate::cache::coalesce::Failure;
-use crate::http::cache_status::{CacheStatus, Forward};
-use crate::proxy::metrics::Outcome;
+use crate::cache::coalesce::LoadFailure;
+use crate::http::cache_status::{CacheStatus, ForwardReason};
+use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::route::Route;
-use crate::proxy::{Served, pass, respond};
+use crate::proxy::{CountedResponse, pass, respond};
 
 /// The answer to a load that failed; its cause goes to the log, and not to the client.
-pub(super) fn answer(route: &Route, reason: Forward, failure: &Failure) -> Served {
+pub(super) fn answer(
+    route: &Route,
+    reason: ForwardReason,
+    failure: &LoadFailure,
+) -> CountedResponse {
     if let Some(dropped) = route.warnings.admit(Instant::now()) {
         tracing::warn!(
             route = &*route.name,
@@ -23,13 +27,13 @@ pub(super) fn answer(route: &Route, reason: Forward, failure: &Failure) -> Serve
         );
     }
     let status: CacheStatus<'_> = pass::status(reason, None);
-    Served::new(respond::failed(failure, &status), Outcome::Error)
+    CountedResponse::new(respond::failed(failure, &status), RequestOutcome::Error)
 }
 
 /// 504 to `only-if-cached` (RFC 9111 §5.2.1.7).
-pub(super) fn not_in_the_cache(reason: Forward) -> Served {
+pub(super) fn not_in_the_cache(reason: ForwardReason) -> CountedResponse {
     let status = pass::status(reason, Some("only-if-cached"));
     let mut response = respond::plain(StatusCode::GATEWAY_TIMEOUT, "504 not in the cache\n");
     respond::append_status(response.headers_mut(), &status);
-    Served::new(response, Outcome::Error)
+    CountedResponse::new(response, RequestOutcome::Error)
 }

@@ -9,23 +9,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::purge_method::PurgeMethod;
-use super::record::Recorder;
+use super::record::RequestRecorder;
 use super::route::Routes;
-use crate::http::forward::Trust;
-use crate::http::path::Rules;
-use crate::plugin::Plugins;
+use crate::http::forward::TrustedProxies;
+use crate::http::path::PathRules;
+use crate::plugin::PluginSet;
 use crate::telemetry::limit::LineLimiter;
 
 /// One configuration at work.
 pub struct Generation {
     pub(super) routes: Routes,
-    pub plugins: Arc<Plugins>,
+    pub plugins: Arc<PluginSet>,
     pub(super) purge_method: PurgeMethod,
     /// The different rules by which listeners read paths; at least one.
-    pub(super) path_rules: Box<[Rules]>,
-    pub(super) recorder: Recorder,
+    pub(super) path_rules: Box<[PathRules]>,
+    pub(super) recorder: RequestRecorder,
     /// What is believed of some proxy in front. None: there is no trusted one.
-    pub(super) trust: Option<Trust>,
+    pub(super) trust: Option<TrustedProxies>,
     /// Of warnings about paths that were refused.
     pub(super) refused_paths: LineLimiter,
 }
@@ -34,20 +34,20 @@ impl Generation {
     /// Answers requests that came to listeners with these rules.
     pub fn new(
         routes: Routes,
-        plugins: Arc<Plugins>,
+        plugins: Arc<PluginSet>,
         purge_method: PurgeMethod,
-        listeners: impl Iterator<Item = Rules>,
-        recorder: Recorder,
-        trust: Option<Trust>,
+        listeners: impl Iterator<Item = PathRules>,
+        recorder: RequestRecorder,
+        trust: Option<TrustedProxies>,
     ) -> Arc<Self> {
-        let mut path_rules: Vec<Rules> = Vec::new();
+        let mut path_rules: Vec<PathRules> = Vec::new();
         for rules in listeners {
             if !path_rules.contains(&rules) {
                 path_rules.push(rules);
             }
         }
         if path_rules.is_empty() {
-            path_rules.push(Rules::default());
+            path_rules.push(PathRules::default());
         }
         Arc::new(Self {
             routes,

@@ -12,14 +12,14 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::http::body::{Body, BodyError, Stream};
+use crate::http::body::{Body, BodyError, BodyStream};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The codes that we have a use for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Code {
+enum GrpcStatusCode {
     DeadlineExceeded = 4,
     ResourceExhausted = 8,
     Internal = 13,
@@ -28,7 +28,7 @@ enum Code {
 
 /// A body that ends with a gRPC status when it breaks off.
 struct BodyWithGrpcStatus {
-    body: Stream,
+    body: BodyStream,
     ended: bool,
 }
 
@@ -40,7 +40,9 @@ pub fn failed(error: Response<Body>) -> Response<Body> {
     parts.status = StatusCode::OK;
     let kind = HeaderValue::from_static("application/grpc");
     parts.headers.insert(CONTENT_TYPE, kind);
-    parts.headers.extend(trailers(Code::of(status), status));
+    parts
+        .headers
+        .extend(trailers(GrpcStatusCode::of(status), status));
     Response::from_parts(parts, Body::empty())
 }
 
@@ -52,7 +54,7 @@ pub fn told_in_trailers(response: Response<Body>) -> Response<Body> {
     })
 }
 
-impl Code {
+impl GrpcStatusCode {
     fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => Self::DeadlineExceeded,
@@ -63,7 +65,7 @@ impl Code {
     }
 }
 
-fn trailers(code: Code, status: StatusCode) -> HeaderMap {
+fn trailers(code: GrpcStatusCode, status: StatusCode) -> HeaderMap {
     // Plain ASCII needs no percent-encoding.
     let message = status.canonical_reason().unwrap_or("error");
     HeaderMap::from_iter([
@@ -94,7 +96,7 @@ impl HttpBody for BodyWithGrpcStatus {
             BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             BodyError::Aborted | BodyError::Transport(_) => StatusCode::BAD_GATEWAY,
         };
-        let told = trailers(Code::of(status), status);
+        let told = trailers(GrpcStatusCode::of(status), status);
         Poll::Ready(Some(Ok(Frame::trailers(told))))
     }
 

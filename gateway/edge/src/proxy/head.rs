@@ -9,15 +9,15 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::cache::config::SetCookie;
 use crate::cache::freshness::Freshness;
-use crate::cache::policy::{Lifetime, Policy, Terms};
+use crate::cache::policy::{Lifetime, Policy, StorageTerms};
 use crate::http::cache_control::FieldForm;
 use crate::http::cache_status::CACHE_STATUS;
 use crate::http::{date, forward};
 use crate::proxy::context::PSEUDONYM;
-use crate::proxy::miss::load::Arrived;
+use crate::proxy::miss::load::ReceivedResponse;
 
 /// What every response gets on its way in, stored or not.
-pub(super) fn prepare(arrived: &mut Arrived) {
+pub(super) fn prepare(arrived: &mut ReceivedResponse) {
     let version = arrived.answer.response.version();
     let headers = arrived.answer.response.headers_mut();
     forward::append_via(headers, version, PSEUDONYM);
@@ -27,12 +27,16 @@ pub(super) fn prepare(arrived: &mut Arrived) {
     }
 }
 
-pub(super) fn freshness(terms: &Terms, received: Instant, initial_age: Duration) -> Freshness {
+pub(super) fn freshness(
+    terms: &StorageTerms,
+    received: Instant,
+    initial_age: Duration,
+) -> Freshness {
     let lifetime = match terms.lifetime {
         Lifetime::OfResponse(lifetime) => lifetime,
         Lifetime::FromArrival(ttl) => initial_age + ttl,
     };
-    let Terms {
+    let StorageTerms {
         while_revalidate,
         if_error,
         must_revalidate,

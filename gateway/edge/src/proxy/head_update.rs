@@ -12,34 +12,40 @@ use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::freshness::initial_age;
 use crate::cache::key::KeyBuf;
-use crate::cache::policy::{Exchange, Refusal};
-use crate::cache::purge::Order;
+use crate::cache::policy::{HttpExchange, UncacheableReason};
+use crate::cache::purge::PurgeOrder;
 use crate::cache::tags;
 use crate::http::date;
 use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
-use crate::proxy::context::Ask;
+use crate::proxy::context::RequestContext;
 use crate::proxy::head::{compact, freshness, stored_headers};
 use crate::proxy::miss::load::dice;
 use crate::proxy::miss::renew::update;
-use crate::proxy::miss::source::Answer;
+use crate::proxy::miss::source::SourceResponse;
 
 /// When a HEAD was sent: by the clock, and in the order of purges.
 #[derive(Clone, Copy)]
-pub struct Sent {
+pub struct HeadSendTime {
     pub at: Instant,
-    pub born: Order,
+    pub born: PurgeOrder,
 }
 
 /// What is stored for GET, which an answer to HEAD is news about.
-pub struct Stored<'a> {
+pub struct StoredGetResponse<'a> {
     pub copy: &'a Arc<Entry>,
     /// Its key without the variant.
     pub primary: &'a KeyBuf,
 }
 
 /// Renews what is stored for GET by the answer to HEAD, or forgets it.
-pub(super) fn learn(cache: &Cache, ask: &Ask, stored: &Stored<'_>, answer: &Answer, sent: Sent) {
+pub(super) fn learn(
+    cache: &Cache,
+    ask: &RequestContext,
+    stored: &StoredGetResponse<'_>,
+    answer: &SourceResponse,
+    sent: HeadSendTime,
+) {
     let copy = stored.copy;
     let both = (answer.response.status(), copy.status);
     // Read after the HEAD's place in the order: a purge since then hides the renewed, too.
@@ -47,7 +53,7 @@ pub(super) fn learn(cache: &Cache, ask: &Ask, stored: &Stored<'_>, answer: &Answ
         return;
     }
     let renewed = match is_same(copy, answer.response.headers()) {
-        true if answer.kept_out => Err(Refusal::Plugin),
+        true if answer.kept_out => Err(UncacheableReason::Plugin),
         true => renewed(ask, stored, answer, sent),
         false => Ok(None),
     };
@@ -57,7 +63,11 @@ pub(super) fn learn(cache: &Cache, ask: &Ask, stored: &Stored<'_>, answer: &Answ
             cache.admit(key, &Vary::None, Arc::new(entry));
         }
         // This one request's doing: it says nothing about the copy.
-        Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Credentials) => {}
+        Err(
+            UncacheableReason::RequestNoStore
+            | UncacheableReason::Authorization
+            | UncacheableReason::Credentials,
+        ) => {}
         Ok(None) | Err(_) if copy.is_in_stale_window(Instant::now()) => {}
         Ok(None) | Err(_) => cache.drop_entry(copy),
     }
@@ -65,12 +75,12 @@ pub(super) fn learn(cache: &Cache, ask: &Ask, stored: &Stored<'_>, answer: &Answ
 
 /// None: it is another variant now.
 fn renewed(
-    ask: &Ask,
-    stored: &Stored<'_>,
-    answer: &Answer,
-    sent: Sent,
-) -> Result<Option<Entry>, Refusal> {
-    let Stored { copy, primary } = *stored;
+    ask: &RequestContext,
+    stored: &StoredGetResponse<'_>,
+    answer: &SourceResponse,
+    sent: HeadSendTime,
+) -> Result<Option<Entry>, UncacheableReason> {
+    let StoredGetResponse { copy, primary } = *stored;
     let (now, wall) = (Instant::now(), SystemTime::now());
     let news = answer.response.headers();
     let mut headers = copy.headers.clone();
@@ -82,7 +92,7 @@ fn renewed(
         return Ok(None);
     }
     let policy = &ask.route.policy;
-    let exchange = Exchange {
+    let exchange = HttpExchange {
         request: &ask.parts.headers,
         status: copy.status,
         response: &headers,

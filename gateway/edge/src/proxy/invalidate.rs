@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use smallvec::SmallVec;
 
 use crate::cache::Cache;
-use crate::cache::key::{Hash64, KeyBuf};
-use crate::cache::purge::{Kind, Selector};
+use crate::cache::key::{KeyBuf, PurgeHash};
+use crate::cache::purge::{PurgeKind, Selector};
 use crate::cache::tags::groups;
 use crate::http::cache_groups::CACHE_GROUP_INVALIDATION;
 use crate::http::{path, reference};
@@ -21,14 +21,14 @@ use crate::proxy::config;
 use crate::proxy::context::normal_host;
 
 /// One `invalidate` rule, compiled.
-pub struct Rule {
+pub struct InvalidateRule {
     on: Box<[Method]>,
     purge: Box<[config::PurgeRule]>,
-    kind: Kind,
+    kind: PurgeKind,
 }
 
-impl Rule {
-    pub fn new(config: &config::Invalidate) -> Self {
+impl InvalidateRule {
+    pub fn new(config: &config::InvalidateConfig) -> Self {
         Self {
             on: config
                 .on
@@ -36,7 +36,11 @@ impl Rule {
                 .filter_map(|method| method.parse().ok())
                 .collect(),
             purge: config.purge.clone().into(),
-            kind: if config.soft { Kind::Soft } else { Kind::Hard },
+            kind: if config.soft {
+                PurgeKind::Soft
+            } else {
+                PurgeKind::Hard
+            },
         }
     }
 }
@@ -82,7 +86,7 @@ const UNSAFE: [&str; 35] = [
 ];
 
 /// Numbers of URLs and groups that one answer makes invalid.
-type Numbers = SmallVec<[Hash64; 8]>;
+type InvalidatedHashes = SmallVec<[PurgeHash; 8]>;
 
 fn is_unsafe(method: &Method) -> bool {
     UNSAFE.contains(&method.as_str())
@@ -100,13 +104,13 @@ pub struct AnsweredRequest<'a> {
 impl AnsweredRequest<'_> {
     /// Purges what a request with this answer makes invalid: by itself where its method is one
     /// that changes something, by the route's rules where they name it.
-    pub fn invalidate(&self, rules: &[Rule], status: StatusCode, response: &HeaderMap) {
+    pub fn invalidate(&self, rules: &[InvalidateRule], status: StatusCode, response: &HeaderMap) {
         let succeeded = status.is_success() || status.is_redirection();
         let method = &self.parts.method;
         if is_unsafe(method) {
             // RFC 9875 §3 looks at no status: the origin itself has named these groups.
             let named = groups(response, &CACHE_GROUP_INVALIDATION, self.scheme, self.host);
-            let mut numbers = Numbers::from_slice(&named);
+            let mut numbers = InvalidatedHashes::from_slice(&named);
             if succeeded {
                 self.add_changed(response, &mut numbers);
             }
@@ -125,7 +129,7 @@ impl AnsweredRequest<'_> {
     }
 
     /// Adds the URLs that an unsafe request changed, and their groups.
-    fn add_changed(&self, response: &HeaderMap, numbers: &mut Numbers) {
+    fn add_changed(&self, response: &HeaderMap, numbers: &mut InvalidatedHashes) {
         let Self { scheme, host, .. } = *self;
         // The request came through the route's plugin; what an answer names did not.
         let own = |headers| {
@@ -147,7 +151,7 @@ impl AnsweredRequest<'_> {
     fn add_resource<K: IntoIterator<Item = KeyBuf>>(
         &self,
         keys: impl Fn(HeaderMap) -> K,
-        numbers: &mut Numbers,
+        numbers: &mut InvalidatedHashes,
     ) {
         let headers = &self.parts.headers;
         for key in keys(headers.clone()) {
@@ -157,7 +161,7 @@ impl AnsweredRequest<'_> {
         numbers.extend(identities.into_iter().map(|key| key.identity()));
     }
 
-    fn apply(&self, purge: &config::PurgeRule, kind: Kind) {
+    fn apply(&self, purge: &config::PurgeRule, kind: PurgeKind) {
         use config::PurgeRule::{Pattern as ByPattern, Prefix, Route, Tag, Url};
         let host = self.host;
         let (Url(template) | Prefix(template) | ByPattern(template) | Tag(template)
@@ -195,7 +199,7 @@ impl AnsweredRequest<'_> {
         }
     }
 
-    fn purge_url(&self, uri: &Uri, kind: Kind) {
+    fn purge_url(&self, uri: &Uri, kind: PurgeKind) {
         let scheme = uri.scheme_str().unwrap_or(self.scheme);
         let authority = uri.authority();
         let host = authority.map_or(self.host, |authority| authority.as_str());

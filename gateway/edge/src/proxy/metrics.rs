@@ -13,7 +13,7 @@ use crate::telemetry::series::SeriesBudget;
 
 /// What a request became. The words of the `result` label and of the access log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// Served from the cache, fresh.
     Hit,
     /// Served from the cache, stale.
@@ -30,17 +30,17 @@ pub enum Outcome {
     Error,
 }
 
-const OUTCOMES: [Outcome; 7] = [
-    Outcome::Hit,
-    Outcome::Stale,
-    Outcome::Miss,
-    Outcome::Revalidated,
-    Outcome::Coalesced,
-    Outcome::Pass,
-    Outcome::Error,
+const OUTCOMES: [RequestOutcome; 7] = [
+    RequestOutcome::Hit,
+    RequestOutcome::Stale,
+    RequestOutcome::Miss,
+    RequestOutcome::Revalidated,
+    RequestOutcome::Coalesced,
+    RequestOutcome::Pass,
+    RequestOutcome::Error,
 ];
 
-impl Outcome {
+impl RequestOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -56,9 +56,9 @@ impl Outcome {
 
 /// The families of metrics about requests, made once for the process.
 #[derive(Clone)]
-pub struct RequestFamilies(Arc<Families>);
+pub struct RequestFamilies(Arc<RequestMetricFamilies>);
 
-struct Families {
+struct RequestMetricFamilies {
     requests: IntCounterVec,
     seconds: HistogramVec,
     unkeyed: IntCounterVec,
@@ -129,7 +129,7 @@ impl RequestFamilies {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         let budget = SeriesBudget::new(max_series, registry)?;
-        Ok(Self(Arc::new(Families {
+        Ok(Self(Arc::new(RequestMetricFamilies {
             requests,
             seconds,
             unkeyed,
@@ -165,7 +165,7 @@ impl RequestFamilies {
 
 impl RouteMetrics {
     /// Counts one request.
-    pub fn count(&self, outcome: Outcome, took: std::time::Duration) {
+    pub fn count(&self, outcome: RequestOutcome, took: std::time::Duration) {
         let made = &self.by_outcome[outcome as usize];
         let (requests, seconds) = made.get_or_init(|| self.series(outcome));
         requests.inc();
@@ -173,8 +173,8 @@ impl RouteMetrics {
     }
 
     #[cold]
-    fn series(&self, outcome: Outcome) -> (IntCounter, Histogram) {
-        let Families {
+    fn series(&self, outcome: RequestOutcome) -> (IntCounter, Histogram) {
+        let RequestMetricFamilies {
             requests,
             seconds,
             budget,
@@ -192,7 +192,7 @@ impl RouteMetrics {
 impl UnkeyedCount {
     /// Counts one load.
     pub fn inc(&self) {
-        let Families {
+        let RequestMetricFamilies {
             unkeyed, budget, ..
         } = &*self.families.0;
         let count = self.count.get_or_init(|| {

@@ -35,13 +35,13 @@ use std::time::Instant;
 
 use crate::cache::Lookup;
 use crate::cache::entry::Entry;
-use crate::cache::event::Alone;
-use crate::cache::key::Key;
-use crate::http::cache_status::Forward;
-use crate::proxy::context::{Ask, Keyed};
-use crate::proxy::{Proxy, Served, missing, plan};
+use crate::cache::event::UncoalescedReason;
+use crate::cache::key::EntryKey;
+use crate::http::cache_status::ForwardReason;
+use crate::proxy::context::{DerivedKey, RequestContext};
+use crate::proxy::{CountedResponse, Proxy, missing, plan};
 use join::FlightPlace;
-use patience::Patience;
+use patience::WaitBudget;
 use stale::StaleCopy;
 
 pub use landing::lost;
@@ -49,7 +49,7 @@ pub use refresh::refresh;
 
 /// One step of a miss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum MissStep {
     /// The request looks for what may answer it without a load.
     Look,
     /// It follows the load of its key, or leads one.
@@ -80,14 +80,14 @@ pub enum Step {
     Landed,
 }
 
-use Step::{
+use MissStep::{
     Answered, Fail, JoinOrLead, Judge, KeepPrivate, Landed, Look, PassOn, Publish, Renew,
     SecondTier, SideBySide, Source, Wait,
 };
 
 /// The steps that may follow each step: first those of the request's task, then those of the
 /// load's task.
-pub const EXITS: [(Step, &[Step]); 14] = [
+pub const EXITS: [(MissStep, &[MissStep]); 14] = [
     (Look, &[Answered, JoinOrLead, SideBySide, PassOn]),
     (JoinOrLead, &[Answered, Wait]),
     (Wait, &[Answered, JoinOrLead, SideBySide, PassOn]),
@@ -107,16 +107,16 @@ pub const EXITS: [(Step, &[Step]); 14] = [
 /// A request whose answer is to be loaded.
 pub struct Miss {
     pub proxy: Arc<Proxy>,
-    pub ask: Arc<Ask>,
-    pub keyed: Keyed,
+    pub ask: Arc<RequestContext>,
+    pub keyed: DerivedKey,
     /// What its load goes by.
-    pub key: Key,
+    pub key: EntryKey,
     /// What is there to validate or to fall back on.
     pub stale: Option<StaleCopy>,
     /// Why it is not answered from the store.
-    pub reason: Forward,
+    pub reason: ForwardReason,
     pub kind: LoadKind,
-    patience: Patience,
+    patience: WaitBudget,
 }
 
 /// What of a representation is loaded.
@@ -136,14 +136,14 @@ enum RequestStep {
     Look(Lookup),
     JoinOrLead,
     Wait(FlightPlace),
-    SideBySide(Alone),
+    SideBySide(UncoalescedReason),
     /// With the detail for `Cache-Status`.
     PassOn(Option<&'static str>),
-    Answered(Served),
+    Answered(CountedResponse),
 }
 
 impl RequestStep {
-    fn step(&self) -> Step {
+    fn step(&self) -> MissStep {
         match self {
             Self::Look(_) => Look,
             Self::JoinOrLead => JoinOrLead,
@@ -156,7 +156,12 @@ impl RequestStep {
 }
 
 /// Gets what L1 did not have for a request.
-pub async fn answer(proxy: &Arc<Proxy>, ask: Arc<Ask>, keyed: Keyed, found: Lookup) -> Served {
+pub async fn answer(
+    proxy: &Arc<Proxy>,
+    ask: Arc<RequestContext>,
+    keyed: DerivedKey,
+    found: Lookup,
+) -> CountedResponse {
     let mut miss = Miss::new(proxy, ask, keyed, &found);
     let mut next = RequestStep::Look(found);
     loop {
@@ -173,7 +178,7 @@ pub async fn answer(proxy: &Arc<Proxy>, ask: Arc<Ask>, keyed: Keyed, found: Look
     }
 }
 
-impl Step {
+impl MissStep {
     /// Whether the other step may follow this one.
     fn leads_to(self, next: Self) -> bool {
         let mut exits = EXITS.iter();
@@ -182,7 +187,12 @@ impl Step {
 }
 
 impl Miss {
-    fn new(proxy: &Arc<Proxy>, ask: Arc<Ask>, keyed: Keyed, found: &Lookup) -> Self {
+    fn new(
+        proxy: &Arc<Proxy>,
+        ask: Arc<RequestContext>,
+        keyed: DerivedKey,
+        found: &Lookup,
+    ) -> Self {
         let key = match found {
             Lookup::Miss(key, _) => key.clone(),
             Lookup::Fresh(entry) | Lookup::Stale(entry, _) => entry.key.clone(),
@@ -190,7 +200,7 @@ impl Miss {
         Self {
             stale: StaleCopy::of(found),
             reason: missing(found),
-            patience: Patience::new(proxy.cache.wait_timeout),
+            patience: WaitBudget::new(proxy.cache.wait_timeout),
             proxy: Arc::clone(proxy),
             ask,
             keyed,
@@ -225,7 +235,7 @@ impl Miss {
     }
 
     /// Another variant's load is what it needs.
-    fn load_variant(&mut self, variant: Key) {
+    fn load_variant(&mut self, variant: EntryKey) {
         self.key = match self.kind {
             LoadKind::Range => ranges::load_key(&variant, &self.ask.parts),
             LoadKind::Whole => variant,

@@ -19,10 +19,10 @@ use crate::cache::key::KeyBuf;
 use crate::http::body::Body;
 use crate::http::forward::HopWishes;
 use crate::http::path;
-use crate::plugin::{Field, Plugin, RequestReads};
-use crate::proxy::Visit;
-use crate::proxy::context::{Ask, Keyed};
-use crate::proxy::plan::{self, Plan};
+use crate::plugin::{Plugin, RequestReads, SeenField};
+use crate::proxy::RoutedRequest;
+use crate::proxy::context::{DerivedKey, RequestContext};
+use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
 
 /// Parameters of one request that are tried at most; each takes two calls of the key plugin.
@@ -67,7 +67,7 @@ fn of_text<'a>(route: &'a Route, key: &KeyBuf) -> Option<&'a Plugin> {
 }
 
 /// The parameters that go on and make no difference to the key, where code derives it.
-pub fn unheld(ask: &Ask, key: &KeyBuf) -> RequestReads {
+pub fn unheld(ask: &RequestContext, key: &KeyBuf) -> RequestReads {
     let Some(query) = ask.parts.uri.query() else {
         return RequestReads::default();
     };
@@ -90,7 +90,7 @@ pub fn unheld(ask: &Ask, key: &KeyBuf) -> RequestReads {
             .all(|pieces| gives(ask, key, pieces))
         {
             let name = piece.split('=').next().unwrap_or(piece);
-            seen.fields.push(Field::Parameter(name.into()));
+            seen.fields.push(SeenField::Parameter(name.into()));
         }
     }
     seen
@@ -100,7 +100,7 @@ pub fn unheld(ask: &Ask, key: &KeyBuf) -> RequestReads {
 const OTHER: &str = "-lamina";
 
 /// Whether the request has this key, too, with these pieces for its query.
-fn gives(ask: &Ask, key: &KeyBuf, pieces: &[&str]) -> bool {
+fn gives(ask: &RequestContext, key: &KeyBuf, pieces: &[&str]) -> bool {
     let query = pieces.join("&");
     let query = (!query.is_empty()).then_some(&*query);
     let Some(target) = target(ask.parts.uri.path(), query) else {
@@ -108,7 +108,7 @@ fn gives(ask: &Ask, key: &KeyBuf, pieces: &[&str]) -> bool {
     };
     let mut parts: Parts = ask.parts.clone();
     path::set(&mut parts.uri, target);
-    let visit = Visit {
+    let visit = RoutedRequest {
         parts: &parts,
         body: &Body::empty(),
         host: &ask.host,
@@ -119,7 +119,7 @@ fn gives(ask: &Ask, key: &KeyBuf, pieces: &[&str]) -> bool {
         trail: None,
     };
     match plan::key(&visit) {
-        Plan::Cache(Keyed { key: other, .. }) => other.as_bytes() == key.as_bytes(),
-        Plan::AwaitBody | Plan::Pass(..) | Plan::Refuse(_) => false,
+        RequestPlan::Cache(DerivedKey { key: other, .. }) => other.as_bytes() == key.as_bytes(),
+        RequestPlan::AwaitBody | RequestPlan::Pass(..) | RequestPlan::Refuse(_) => false,
     }
 }

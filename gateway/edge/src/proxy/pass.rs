@@ -9,58 +9,60 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::cache::Cache;
-use crate::cache::coalesce::Failure;
+use crate::cache::coalesce::LoadFailure;
 use crate::http::body::Body;
-use crate::http::cache_status::{CacheStatus, Forward};
-use crate::http::max_forwards::{self, Hops};
+use crate::http::cache_status::{CacheStatus, ForwardReason};
+use crate::http::max_forwards::{self, HopBudget};
 use crate::http::memory::PROCESS;
 use crate::http::{forward, media, trace};
-use crate::proxy::context::{Ask, PSEUDONYM};
-use crate::proxy::head_update::{self, Sent, Stored};
+use crate::proxy::context::{PSEUDONYM, RequestContext};
+use crate::proxy::head_update::{self, HeadSendTime, StoredGetResponse};
 use crate::proxy::invalidate::AnsweredRequest;
-use crate::proxy::metrics::Outcome;
-use crate::proxy::miss::source::{self, Answer, Loaded};
-use crate::proxy::record::trail::Waypoint;
-use crate::proxy::{Served, excerpt, failure, grpc, post, respond, tunnel, watch};
+use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::miss::source::{self, SourceOutcome, SourceResponse};
+use crate::proxy::record::trail::TrailEvent;
+use crate::proxy::{CountedResponse, excerpt, failure, grpc, post, respond, tunnel, watch};
 
 /// Sends the request on as it is and streams the answer back. The answer to a gRPC call
 /// says in gRPC's own words what we have to say.
 pub(super) async fn pass(
     cache: &Arc<Cache>,
-    ask: Ask,
+    ask: RequestContext,
     body: Body,
-    reason: Forward,
+    reason: ForwardReason,
     detail: Option<&'static str>,
-) -> Served {
-    ask.note(|| Waypoint::Passes(reason, detail));
+) -> CountedResponse {
+    ask.note(|| TrailEvent::Passes(reason, detail));
     let is_call = media::is_grpc(&ask.parts.headers);
     let served = pass_on(cache, ask, body, reason, detail).await;
     match (is_call, served.outcome) {
         (false, _) => served,
-        (true, Outcome::Error) => Served::new(grpc::failed(served.response), Outcome::Error),
-        (true, outcome) => Served::new(grpc::told_in_trailers(served.response), outcome),
+        (true, RequestOutcome::Error) => {
+            CountedResponse::new(grpc::failed(served.response), RequestOutcome::Error)
+        }
+        (true, outcome) => CountedResponse::new(grpc::told_in_trailers(served.response), outcome),
     }
 }
 
 /// What the answer makes invalid is purged before the client sees it.
 async fn pass_on(
     cache: &Arc<Cache>,
-    mut ask: Ask,
+    mut ask: RequestContext,
     body: Body,
-    reason: Forward,
+    reason: ForwardReason,
     detail: Option<&'static str>,
-) -> Served {
+) -> CountedResponse {
     if trace::is_reflected(&ask.parts.method) {
         if !ask.route.reflects {
-            return Served::new(
+            return CountedResponse::new(
                 respond::method_not_allowed("405 TRACE is off\n"),
-                Outcome::Error,
+                RequestOutcome::Error,
             );
         }
         trace::strip_secrets(&mut ask.parts.headers);
     }
-    if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == Hops::Spent {
-        return Served::new(last_hop(&ask), Outcome::Pass);
+    if max_forwards::spend(&ask.parts.method, &mut ask.parts.headers) == HopBudget::Spent {
+        return CountedResponse::new(last_hop(&ask), RequestOutcome::Pass);
     }
     if PROCESS.is_full() {
         return failure::answer(&ask.route, reason, &source::too_much_held());
@@ -78,7 +80,7 @@ async fn pass_on(
     let Some(origin) = &ask.route.origin else {
         if !reads {
             let answer = respond::loads_alone("405 this is loaded by a plugin alone\n");
-            return Served::new(answer, Outcome::Error);
+            return CountedResponse::new(answer, RequestOutcome::Error);
         }
         return failure::answer(&ask.route, reason, &source::no_origin());
     };
@@ -103,58 +105,58 @@ async fn pass_on(
         let idle = origin.tunnel_timeout();
         return switch(response, upgrade, idle);
     }
-    let mut answer = Answer {
+    let mut answer = SourceResponse {
         response,
-        ..Answer::default()
+        ..SourceResponse::default()
     };
     watch::response(&ask, &mut answer);
     match post::keep(cache, &ask, answer, sent).await {
         Ok(served) => served,
-        Err(response) => Served::new(
+        Err(response) => CountedResponse::new(
             respond::passed(cleaned(response), &status(reason, detail)),
-            Outcome::Pass,
+            RequestOutcome::Pass,
         ),
     }
 }
 
-/// The same for a request without body whose `Ask` a load may share. On a route with
+/// The same for a request without body whose `RequestContext` a load may share. On a route with
 /// a loader the loader answers. To a HEAD the answer is news about what is `stored`.
 pub(super) async fn pass_shared(
     cache: &Cache,
-    ask: &Ask,
-    stored: Option<Stored<'_>>,
-    reason: Forward,
+    ask: &RequestContext,
+    stored: Option<StoredGetResponse<'_>>,
+    reason: ForwardReason,
     detail: Option<&'static str>,
-) -> Result<Served, Failure> {
-    let sent = Sent {
+) -> Result<CountedResponse, LoadFailure> {
+    let sent = HeadSendTime {
         at: Instant::now(),
         born: cache.order(),
     };
     let response = match source::for_one(ask).await {
-        Loaded::Response(mut answer) => {
+        SourceOutcome::Response(mut answer) => {
             answer.response = cleaned(answer.response);
             if let Some(stored) = stored.filter(|_| asks_origin_for_head(ask)) {
                 head_update::learn(cache, ask, &stored, &answer, sent);
             }
             answer.response
         }
-        Loaded::Absent(_) => respond::absent(),
-        Loaded::Stale => return Err(source::asked_for_stale()),
-        Loaded::Failed(failure) => return Err(failure),
+        SourceOutcome::Absent(_) => respond::absent(),
+        SourceOutcome::Stale => return Err(source::asked_for_stale()),
+        SourceOutcome::Failed(failure) => return Err(failure),
     };
     let response = match ask.route.loader.is_some() && ask.parts.method == Method::HEAD {
         true => respond::head_of(response),
         false => response,
     };
     let response = excerpt::of_passed(ask, response);
-    Ok(Served::new(
+    Ok(CountedResponse::new(
         respond::passed(response, &status(reason, detail)),
-        Outcome::Pass,
+        RequestOutcome::Pass,
     ))
 }
 
 /// What TRACE and OPTIONS get when they may go no further (RFC 9110 §7.6.2).
-fn last_hop(ask: &Ask) -> Response<Body> {
+fn last_hop(ask: &RequestContext) -> Response<Body> {
     if ask.parts.method != Method::TRACE {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -167,12 +169,12 @@ fn last_hop(ask: &Ask) -> Response<Body> {
 }
 
 /// A loader is asked for the whole even then, and says nothing new about what is stored.
-fn asks_origin_for_head(ask: &Ask) -> bool {
+fn asks_origin_for_head(ask: &RequestContext) -> bool {
     ask.parts.method == Method::HEAD && ask.route.loader.is_none()
 }
 
 /// What is said of an answer that neither comes from the cache nor goes into it.
-pub(super) fn status(reason: Forward, detail: Option<&'static str>) -> CacheStatus<'static> {
+pub(super) fn status(reason: ForwardReason, detail: Option<&'static str>) -> CacheStatus<'static> {
     CacheStatus::Fwd {
         reason,
         fwd_status: None,
@@ -191,11 +193,15 @@ fn cleaned(mut response: Response<Body>) -> Response<Body> {
 
 /// The origin switched protocols: from here on bytes go both ways. A 101 that nobody asked
 /// for is the origin's mistake.
-fn switch(mut response: Response<Body>, client: Option<OnUpgrade>, idle: Duration) -> Served {
+fn switch(
+    mut response: Response<Body>,
+    client: Option<OnUpgrade>,
+    idle: Duration,
+) -> CountedResponse {
     let Some(client) = client else {
-        return Served::new(
+        return CountedResponse::new(
             respond::plain(StatusCode::BAD_GATEWAY, "502 bad gateway\n"),
-            Outcome::Error,
+            RequestOutcome::Error,
         );
     };
     let origin = hyper::upgrade::on(&mut response);
@@ -211,5 +217,5 @@ fn switch(mut response: Response<Body>, client: Option<OnUpgrade>, idle: Duratio
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *answer.headers_mut() = response.headers().clone();
-    Served::new(answer, Outcome::Pass)
+    CountedResponse::new(answer, RequestOutcome::Pass)
 }

@@ -8,11 +8,11 @@ use http::{Method, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::http::cache_control::{MaxStale, RequestDirectives};
-use crate::http::cache_status::Forward;
+use crate::http::cache_status::ForwardReason;
 use crate::plugin::KeyDecision;
 use crate::plugin::config::KeyError;
-use crate::proxy::Visit;
-use crate::proxy::context::{Keyed, subject};
+use crate::proxy::RoutedRequest;
+use crate::proxy::context::{DerivedKey, subject};
 use crate::proxy::record::trail::note_call;
 use crate::proxy::route::Route;
 
@@ -21,39 +21,40 @@ use crate::proxy::route::Route;
     clippy::large_enum_variant,
     reason = "a key on the stack is what spares each hit an allocation"
 )]
-pub enum Plan {
-    Cache(Keyed),
+pub enum RequestPlan {
+    Cache(DerivedKey),
     /// The request may have a body; what is to be done is known when it has begun.
     AwaitBody,
     /// Past the cache, with the reason and its detail for `Cache-Status`.
-    Pass(Forward, Option<&'static str>),
+    Pass(ForwardReason, Option<&'static str>),
     Refuse(StatusCode),
 }
 
 /// What becomes of a request that has a body: the key can't cover it (RFC 9110 §9.3.1 gives it
 /// no meaning).
-pub(super) const WITH_BODY: (Forward, Option<&str>) = (Forward::Bypass, Some("request-body"));
+pub(super) const WITH_BODY: (ForwardReason, Option<&str>) =
+    (ForwardReason::Bypass, Some("request-body"));
 
 /// Decides from the request alone.
-pub(super) fn plan(visit: &Visit<'_>) -> Plan {
+pub(super) fn plan(visit: &RoutedRequest<'_>) -> RequestPlan {
     if !matches!(visit.parts.method, Method::GET | Method::HEAD) {
-        return Plan::Pass(Forward::Method, None);
+        return RequestPlan::Pass(ForwardReason::Method, None);
     }
     if !visit.route.cached {
-        return Plan::Pass(Forward::Bypass, None);
+        return RequestPlan::Pass(ForwardReason::Bypass, None);
     }
     if !visit.body.is_empty() {
-        return Plan::AwaitBody;
+        return RequestPlan::AwaitBody;
     }
     if visit.wishes.upgrade.is_some() {
-        return Plan::Pass(Forward::Bypass, Some("upgrade"));
+        return RequestPlan::Pass(ForwardReason::Bypass, Some("upgrade"));
     }
     key(visit)
 }
 
 /// Derives the key, natively or by the route's plugin.
-pub(super) fn key(visit: &Visit<'_>) -> Plan {
-    let Visit {
+pub(super) fn key(visit: &RoutedRequest<'_>) -> RequestPlan {
+    let RoutedRequest {
         parts,
         host,
         scheme,
@@ -62,7 +63,7 @@ pub(super) fn key(visit: &Visit<'_>) -> Plan {
     } = *visit;
     let subject = subject(parts, scheme, host, route);
     let native = || {
-        Plan::Cache(Keyed {
+        RequestPlan::Cache(DerivedKey {
             key: route.key.build(&subject),
             plugin: None,
         })
@@ -79,20 +80,22 @@ pub(super) fn key(visit: &Visit<'_>) -> Plan {
                 tracing::warn!(plugin, route, %error, dropped, "a key plugin failed");
             }
             return match on_error {
-                KeyError::Bypass => Plan::Pass(Forward::Bypass, Some("key-plugin-failed")),
+                KeyError::Bypass => {
+                    RequestPlan::Pass(ForwardReason::Bypass, Some("key-plugin-failed"))
+                }
                 KeyError::DefaultKey => native(),
-                KeyError::Refuse => Plan::Refuse(StatusCode::INTERNAL_SERVER_ERROR),
+                KeyError::Refuse => RequestPlan::Refuse(StatusCode::INTERNAL_SERVER_ERROR),
             };
         }
     };
     match &*decision {
         KeyDecision::Default => native(),
-        KeyDecision::Key { text, parts, .. } => Plan::Cache(Keyed {
+        KeyDecision::Key { text, parts, .. } => RequestPlan::Cache(DerivedKey {
             key: route.key.build_text(text, parts, &subject),
             plugin: Some(Arc::clone(&decision)),
         }),
-        KeyDecision::Bypass { .. } => Plan::Pass(Forward::Bypass, Some("key-plugin")),
-        KeyDecision::Refuse { status } => Plan::Refuse(*status),
+        KeyDecision::Bypass { .. } => RequestPlan::Pass(ForwardReason::Bypass, Some("key-plugin")),
+        KeyDecision::Refuse { status } => RequestPlan::Refuse(*status),
     }
 }
 

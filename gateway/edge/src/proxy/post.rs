@@ -13,31 +13,31 @@ use http::header::CONTENT_LOCATION;
 use http::{Method, Response, StatusCode, Uri};
 
 use crate::cache::Cache;
-use crate::cache::coalesce::{Landing, Turn};
-use crate::cache::policy::Source;
+use crate::cache::coalesce::{FlightOutcome, LeadOrFollow};
+use crate::cache::policy::LifetimeSource;
 use crate::http::body::Body;
-use crate::http::cache_status::{CacheStatus, Forward};
+use crate::http::cache_status::{CacheStatus, ForwardReason};
 use crate::http::forward::HopWishes;
-use crate::http::path::Spelling;
-use crate::proxy::context::{Ask, Keyed};
+use crate::http::path::PathSpelling;
+use crate::proxy::context::{DerivedKey, RequestContext};
 use crate::proxy::head::prepare;
-use crate::proxy::metrics::Outcome;
+use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::miss::judge::{self, check_key_covers_reads};
-use crate::proxy::miss::load::{Arrived, Load, LoadMode};
+use crate::proxy::miss::load::{LoadMode, MissLoad, ReceivedResponse};
 use crate::proxy::miss::publish::publish;
-use crate::proxy::miss::source::Answer;
+use crate::proxy::miss::source::SourceResponse;
 use crate::proxy::miss::{LoadKind, lost};
-use crate::proxy::plan::{self, Plan};
-use crate::proxy::target::Target;
-use crate::proxy::{Served, Visit, failure, invalidate, origin_query, respond};
+use crate::proxy::plan::{self, RequestPlan};
+use crate::proxy::target::RoutingOutcome;
+use crate::proxy::{CountedResponse, RoutedRequest, failure, invalidate, origin_query, respond};
 
 /// Stores the answer to a POST while its client reads it, or gives it back.
 pub(super) async fn keep(
     cache: &Arc<Cache>,
-    ask: &Ask,
-    answer: Answer,
+    ask: &RequestContext,
+    answer: SourceResponse,
     sent: Instant,
-) -> Result<Served, Response<Body>> {
+) -> Result<CountedResponse, Response<Body>> {
     let response = &answer.response;
     let fits = response.status() == StatusCode::OK && names_itself(ask, response);
     if ask.parts.method != Method::POST || !fits {
@@ -47,13 +47,13 @@ pub(super) async fn keep(
         return Err(answer.response);
     };
     let (get, at) = (Arc::new(get), Instant::now());
-    let mut arrived = Arrived {
+    let mut arrived = ReceivedResponse {
         answer,
         at,
         wall: SystemTime::now(),
         delay: at - sent,
     };
-    let mut load = Load {
+    let mut load = MissLoad {
         cache: Arc::clone(cache),
         ask: Arc::clone(&get),
         primary: keyed.key.clone(),
@@ -71,8 +71,8 @@ pub(super) async fn keep(
         Ok(_) | Err(_) => return Err(arrived.answer.response),
     };
     let leader = match cache.board(&keyed.key.to_key(), ask.number(), || get.marks(&keyed)) {
-        Turn::Lead(leader) => leader,
-        Turn::Follow(_) => return Err(arrived.answer.response),
+        LeadOrFollow::Lead(leader) => leader,
+        LeadOrFollow::Follow(_) => return Err(arrived.answer.response),
     };
     prepare(&mut arrived);
     let mut follower = leader.follow();
@@ -81,18 +81,18 @@ pub(super) async fn keep(
 }
 
 /// The request as the GET that it stands for, on the route that a GET meets.
-fn as_get(ask: &Ask) -> Option<(Ask, Keyed)> {
+fn as_get(ask: &RequestContext) -> Option<(RequestContext, DerivedKey)> {
     let mut parts = ask.parts.clone();
     parts.method = Method::GET;
-    let Target::Route(route) =
+    let RoutingOutcome::Route(route) =
         ask.generation
             .routes
-            .target(&ask.host, &parts, Spelling::Several, ask.path_rules)
+            .target(&ask.host, &parts, PathSpelling::Several, ask.path_rules)
     else {
         return None;
     };
     let route = Arc::clone(route);
-    let visit = Visit {
+    let visit = RoutedRequest {
         parts: &parts,
         body: &Body::empty(),
         host: &ask.host,
@@ -102,10 +102,10 @@ fn as_get(ask: &Ask) -> Option<(Ask, Keyed)> {
         started: ask.started,
         trail: ask.trail.as_deref(),
     };
-    let Plan::Cache(keyed) = plan::key(&visit) else {
+    let RequestPlan::Cache(keyed) = plan::key(&visit) else {
         return None;
     };
-    let get = Ask {
+    let get = RequestContext {
         generation: Arc::clone(&ask.generation),
         parts,
         host: ask.host.clone(),
@@ -128,13 +128,13 @@ fn as_get(ask: &Ask) -> Option<(Ask, Keyed)> {
 }
 
 /// What the POST's client gets: the whole, whatever its preconditions say.
-fn while_stored(ask: &Ask, landing: Landing) -> Served {
+fn while_stored(ask: &RequestContext, landing: FlightOutcome) -> CountedResponse {
     let now = Instant::now();
-    let Landing::Streaming(fill) = landing else {
-        return failure::answer(&ask.route, Forward::Method, &lost());
+    let FlightOutcome::Streaming(fill) = landing else {
+        return failure::answer(&ask.route, ForwardReason::Method, &lost());
     };
     let status = CacheStatus::Fwd {
-        reason: Forward::Method,
+        reason: ForwardReason::Method,
         fwd_status: Some(fill.head.status.as_u16()),
         stored: true,
         collapsed: false,
@@ -144,18 +144,21 @@ fn while_stored(ask: &Ask, landing: Landing) -> Served {
     match respond::from_fill(&ask.parts, &fill, now, &status) {
         Some(mut response) => {
             response.headers_mut().extend(fill.head.own.clone());
-            Served::new(response, Outcome::Pass)
+            CountedResponse::new(response, RequestOutcome::Pass)
         }
-        None => failure::answer(&ask.route, Forward::Method, &lost()),
+        None => failure::answer(&ask.route, ForwardReason::Method, &lost()),
     }
 }
 
-fn is_explicit(source: Source) -> bool {
-    matches!(source, Source::SMaxage | Source::MaxAge | Source::Expires)
+fn is_explicit(source: LifetimeSource) -> bool {
+    matches!(
+        source,
+        LifetimeSource::SMaxage | LifetimeSource::MaxAge | LifetimeSource::Expires
+    )
 }
 
 /// Whether `Content-Location` is the URL that was asked.
-fn names_itself(ask: &Ask, response: &Response<Body>) -> bool {
+fn names_itself(ask: &RequestContext, response: &Response<Body>) -> bool {
     let origin = (ask.scheme, &*ask.host);
     let named = invalidate::named_uri(
         response.headers(),

@@ -16,17 +16,17 @@ use prometheus::IntCounterVec;
 use tracing::field::display;
 
 use crate::cache::Cache;
-use crate::cache::purge::{Kind, Order, Selector};
+use crate::cache::purge::{PurgeKind, PurgeOrder, Selector};
 use crate::http::bearer;
 use crate::http::body::Body;
 use crate::http::cidr::Cidr;
-use crate::http::forward::Caller;
-use crate::proxy::by_url::ByUrl;
+use crate::http::forward::RequestSender;
+use crate::proxy::by_url::UrlPurgeSelectors;
 use crate::proxy::context::normal_host;
 use crate::proxy::metrics::RequestFamilies;
 use crate::proxy::{Generation, config, respond};
 use crate::telemetry::limit::LineLimiter;
-use form::{AnswerForm, NotUnderstood, Reach, RequestedPurge};
+use form::{AnswerForm, InvalidPurgeRequest, PurgeMethodScope, RequestedPurge};
 
 /// Who may purge by method, and where pages may have been stored that a URL stands for.
 pub struct PurgeMethod {
@@ -51,7 +51,7 @@ pub enum TokenError {
 
 /// What became of a request to purge. The words of the metric's label.
 #[derive(Clone, Copy)]
-enum Outcome {
+enum PurgeMethodOutcome {
     Done,
     NothingCached,
     NotUnderstood,
@@ -59,7 +59,7 @@ enum Outcome {
     Off,
 }
 
-impl Outcome {
+impl PurgeMethodOutcome {
     fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -73,20 +73,20 @@ impl Outcome {
 
 /// What a purge reaches: selectors, and how people read them.
 #[derive(Default)]
-struct Reached {
+struct PurgeMethodSelection {
     selectors: Vec<Selector>,
     names: Vec<String>,
     notes: Vec<String>,
 }
 
-impl Reached {
+impl PurgeMethodSelection {
     fn add(&mut self, name: String, selectors: impl IntoIterator<Item = Selector>) {
         self.names.push(name);
         self.selectors.extend(selectors);
     }
 }
 
-impl fmt::Display for Reached {
+impl fmt::Display for PurgeMethodSelection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.names
             .iter()
@@ -98,7 +98,7 @@ impl fmt::Display for Reached {
 impl PurgeMethod {
     /// For listeners on these ports.
     pub fn new(
-        config: &config::PurgeMethod,
+        config: &config::PurgeMethodConfig,
         ports: impl Iterator<Item = u16>,
         families: &RequestFamilies,
     ) -> Result<Self, TokenError> {
@@ -135,7 +135,7 @@ impl PurgeMethod {
         cache: &Cache,
         parts: &Parts,
         host: &str,
-        caller: &Caller,
+        caller: &RequestSender,
     ) -> Response<Body> {
         let (outcome, answer) = self.outcome(generation, cache, parts, host, caller);
         self.answers.with_label_values(&[outcome.as_str()]).inc();
@@ -148,11 +148,11 @@ impl PurgeMethod {
         cache: &Cache,
         parts: &Parts,
         host: &str,
-        caller: &Caller,
-    ) -> (Outcome, Response<Body>) {
+        caller: &RequestSender,
+    ) -> (PurgeMethodOutcome, Response<Body>) {
         if !self.enabled {
             let off = respond::method_not_allowed("405 PURGE is off\n");
-            return (Outcome::Off, off);
+            return (PurgeMethodOutcome::Off, off);
         }
         if !self.allows(parts, caller) {
             if let Some(dropped) = self.warnings.admit(Instant::now()) {
@@ -160,18 +160,23 @@ impl PurgeMethod {
                 tracing::warn!(client, %peer, dropped, "a PURGE was refused");
             }
             let refused = respond::plain(StatusCode::FORBIDDEN, "403 not allowed to purge\n");
-            return (Outcome::NotAllowed, refused);
+            return (PurgeMethodOutcome::NotAllowed, refused);
         }
         let wanted = match form::read(parts) {
             Ok(wanted) => wanted,
-            Err(refused) => return (Outcome::NotUnderstood, self.refuse(&refused, caller)),
+            Err(refused) => {
+                return (
+                    PurgeMethodOutcome::NotUnderstood,
+                    self.refuse(&refused, caller),
+                );
+            }
         };
         let reached = self.reached(generation, parts, host, caller, &wanted);
         if reached.selectors.is_empty() {
             let why: String = reached.notes.iter().map(|n| format!(": {n}")).collect();
             let text = format!("404 no route caches this{why}\n");
             let nothing = respond::plain(StatusCode::NOT_FOUND, text);
-            return (Outcome::NothingCached, nothing);
+            return (PurgeMethodOutcome::NothingCached, nothing);
         }
         let orders = reached.selectors.iter();
         let order = orders
@@ -189,10 +194,10 @@ impl PurgeMethod {
             order.unwrap_or_default(),
             &reached,
         );
-        (Outcome::Done, answer)
+        (PurgeMethodOutcome::Done, answer)
     }
 
-    fn refuse(&self, refused: &NotUnderstood, caller: &Caller) -> Response<Body> {
+    fn refuse(&self, refused: &InvalidPurgeRequest, caller: &RequestSender) -> Response<Body> {
         if let Some(dropped) = self.warnings.admit(Instant::now()) {
             let client = caller.client().map(display);
             tracing::warn!(client, reason = %refused, dropped, "a request to purge was not understood");
@@ -205,18 +210,18 @@ impl PurgeMethod {
         generation: &Generation,
         parts: &Parts,
         host: &str,
-        caller: &Caller,
+        caller: &RequestSender,
         wanted: &RequestedPurge,
-    ) -> Reached {
-        let mut reached = Reached::default();
+    ) -> PurgeMethodSelection {
+        let mut reached = PurgeMethodSelection::default();
         match &wanted.reach {
-            Reach::Everything => reached.add("all".to_owned(), [Selector::All]),
-            Reach::Tags(tags) => {
+            PurgeMethodScope::Everything => reached.add("all".to_owned(), [Selector::All]),
+            PurgeMethodScope::Tags(tags) => {
                 for tag in tags {
                     reached.add(format!("tag {tag}"), [Selector::Tag(tag.clone())]);
                 }
             }
-            Reach::Beginning(path) => {
+            PurgeMethodScope::Beginning(path) => {
                 let mut hosts: Vec<String> = self.places(host, caller).map(|(_, h)| h).collect();
                 hosts.sort_unstable();
                 hosts.dedup();
@@ -226,13 +231,14 @@ impl PurgeMethod {
                     reached.add(format!("prefix {prefix}"), selectors);
                 }
             }
-            Reach::Url => {
+            PurgeMethodScope::Url => {
                 let target = parts
                     .uri
                     .path_and_query()
                     .map_or("/", |target| target.as_str());
                 for (scheme, host) in self.places(host, caller) {
-                    let ByUrl { selectors, note } = generation.by_url(scheme, &host, &parts.uri);
+                    let UrlPurgeSelectors { selectors, note } =
+                        generation.by_url(scheme, &host, &parts.uri);
                     if !selectors.is_empty() {
                         reached.add(format!("url {scheme}://{host}{target}"), selectors);
                     }
@@ -248,7 +254,11 @@ impl PurgeMethod {
     /// written, at its default port and at those of the listeners. An application that purges
     /// past the proxy in front does not say which of them clients use; where a trusted proxy
     /// says it, that one counts.
-    fn places(&self, host: &str, caller: &Caller) -> impl Iterator<Item = (&'static str, String)> {
+    fn places(
+        &self,
+        host: &str,
+        caller: &RequestSender,
+    ) -> impl Iterator<Item = (&'static str, String)> {
         let name = without_port(host);
         let mut places = vec![(caller.scheme(), host.to_owned())];
         if !caller.is_scheme_told() {
@@ -267,7 +277,7 @@ impl PurgeMethod {
 
     /// The address that counts is the client's, as trusted proxies report it; one that nobody
     /// knows is on no list.
-    fn allows(&self, parts: &Parts, caller: &Caller) -> bool {
+    fn allows(&self, parts: &Parts, caller: &RequestSender) -> bool {
         let listed = |client| self.allow.iter().any(|network| network.contains(client));
         let address = self.allow.is_empty() || caller.client().is_some_and(listed);
         let token = self.token.as_ref();
@@ -284,7 +294,12 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-fn done(form: AnswerForm, kind: Kind, order: Order, reached: &Reached) -> Response<Body> {
+fn done(
+    form: AnswerForm,
+    kind: PurgeKind,
+    order: PurgeOrder,
+    reached: &PurgeMethodSelection,
+) -> Response<Body> {
     if form == AnswerForm::Fastly {
         let body = serde_json::json!({"status": "ok", "id": order.to_string()});
         let mut answer = respond::plain(StatusCode::OK, body.to_string());
@@ -293,8 +308,8 @@ fn done(form: AnswerForm, kind: Kind, order: Order, reached: &Reached) -> Respon
         return answer;
     }
     let word = match kind {
-        Kind::Hard => "purged",
-        Kind::Soft => "purged softly",
+        PurgeKind::Hard => "purged",
+        PurgeKind::Soft => "purged softly",
     };
     respond::plain(StatusCode::OK, format!("{word}\n{reached}"))
 }

@@ -1,8 +1,8 @@
 //! What is known of one request, from its head to the last octet of its answer.
 //!
-//! [`Recorder`] begins a [`RequestRecord`] where a request is handled. It ends with the body of
+//! [`RequestRecorder`] begins a [`RequestRecord`] where a request is handled. It ends with the body of
 //! the answer, or when the client leaves before that. What happens on the way is noted on the
-//! record's [`Trail`], also by the load's own task, which may outlive the request. Two readers
+//! record's [`RequestTrail`], also by the load's own task, which may outlive the request. Two readers
 //! have it so far: the access log ([`access`](super::access)), and the last requests that
 //! `GET /v1/requests/recent` explains ([`recent`], in the words of [`told`]).
 
@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
 
-use crate::http::forward::Caller;
-use crate::proxy::metrics::Outcome;
+use crate::http::forward::RequestSender;
+use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::route::Route;
 use crate::telemetry::config::AccessLog;
-use recent::RecentRequests;
-use trail::Trail;
+use recent::RecentRequestLog;
+use trail::RequestTrail;
 
 pub use pending::PendingRecord;
 
@@ -51,7 +51,7 @@ pub struct RequestRecord {
     /// Why it was refused, if its path was.
     pub refused: Option<Box<str>>,
     /// What happened on the way. None: it was answered at once.
-    pub trail: Option<Arc<Trail>>,
+    pub trail: Option<Arc<RequestTrail>>,
     /// None: the client left before there was an answer.
     pub answer: Option<AnswerHead>,
     /// Octets of the body that the client took.
@@ -68,7 +68,7 @@ pub struct RequestRecord {
 #[derive(Debug)]
 pub struct AnswerHead {
     pub status: u16,
-    pub outcome: Outcome,
+    pub outcome: RequestOutcome,
     /// From the request's head to the answer's.
     pub after: Duration,
     /// What the client is told (RFC 9211).
@@ -88,9 +88,9 @@ pub const CLIENT_LEFT: u16 = 499;
 
 /// Says of which requests there are records, and who reads them.
 #[derive(Clone)]
-pub struct Recorder {
+pub struct RequestRecorder {
     access_log: AccessLog,
-    recent: Arc<RecentRequests>,
+    recent: Arc<RecentRequestLog>,
 }
 
 /// Whether a record is among the last requests if it turns out to be a hit's.
@@ -102,19 +102,19 @@ enum HitRecord {
 
 /// What of a request is known before anything is done with it.
 #[derive(Clone, Copy)]
-pub struct Beginning<'a> {
+pub struct RecordBeginning<'a> {
     parts: &'a Parts,
     host: &'a str,
-    caller: &'a Caller,
+    caller: &'a RequestSender,
     route: Option<&'a Route>,
     started: Instant,
 }
 
-impl<'a> Beginning<'a> {
+impl<'a> RecordBeginning<'a> {
     pub fn of(
         parts: &'a Parts,
         host: &'a str,
-        caller: &'a Caller,
+        caller: &'a RequestSender,
         route: Option<&'a Route>,
         started: Instant,
     ) -> Self {
@@ -135,20 +135,20 @@ impl RequestRecord {
     }
 
     /// What the request became. None: the client left before that.
-    pub fn outcome(&self) -> Option<Outcome> {
+    pub fn outcome(&self) -> Option<RequestOutcome> {
         self.answer.as_ref().map(|head| head.outcome)
     }
 }
 
-impl Recorder {
+impl RequestRecorder {
     /// Writes the access log where it is on; the last requests go to `recent`.
-    pub fn new(access_log: AccessLog, recent: Arc<RecentRequests>) -> Self {
+    pub fn new(access_log: AccessLog, recent: Arc<RecentRequestLog>) -> Self {
         Self { access_log, recent }
     }
 
     /// Begins the record of a request that the cache may answer at once. None: such an answer
     /// has none. It may be the turn of this one among the hits of which every so many is kept.
-    pub fn of_perhaps_a_hit(&self, beginning: Beginning<'_>) -> Option<PendingRecord> {
+    pub fn of_perhaps_a_hit(&self, beginning: RecordBeginning<'_>) -> Option<PendingRecord> {
         let kept = self.recent.takes_this_hit();
         // What a plugin changes is not what the client asked.
         let changes = beginning
@@ -165,15 +165,15 @@ impl Recorder {
     }
 
     /// Begins the record of a request that is no hit.
-    pub fn begin(&self, beginning: Beginning<'_>) -> Option<PendingRecord> {
+    pub fn begin(&self, beginning: RecordBeginning<'_>) -> Option<PendingRecord> {
         let wanted = self.access_log == AccessLog::On || self.recent.keeps_any();
         wanted.then(|| self.record(beginning, HitRecord::Kept))
     }
 
-    fn record(&self, beginning: Beginning<'_>, of_a_hit: HitRecord) -> PendingRecord {
+    fn record(&self, beginning: RecordBeginning<'_>, of_a_hit: HitRecord) -> PendingRecord {
         /// The number of the next request of the process.
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-        let Beginning {
+        let RecordBeginning {
             parts,
             host,
             caller,
@@ -213,7 +213,7 @@ impl Recorder {
         if self.access_log == AccessLog::On {
             super::access::write(&record);
         }
-        if of_a_hit == HitRecord::Kept || record.outcome() != Some(Outcome::Hit) {
+        if of_a_hit == HitRecord::Kept || record.outcome() != Some(RequestOutcome::Hit) {
             self.recent.keep(record);
         }
     }

@@ -11,13 +11,13 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body as _;
 
-use crate::cache::coalesce::Failure;
+use crate::cache::coalesce::LoadFailure;
 use crate::cache::entry::Entry;
 use crate::cache::fill::Fill;
 use crate::http::age;
 use crate::http::body::Body;
 use crate::http::cache_status::{CACHE_STATUS, CacheStatus};
-use crate::http::conditional::{self, Precondition};
+use crate::http::conditional::{self, PreconditionOutcome};
 use crate::http::date;
 use crate::http::memory::stored::{ReadsStored, SMALL_BODY, StoredReaders};
 use crate::http::range::{self, Multipart, RangeAnswer};
@@ -35,12 +35,12 @@ pub fn from_entry(
         &entry.headers,
         Some(entry.body.len() as u64),
     ) {
-        Special::NotModified => not_modified(&entry.headers),
-        Special::Unsatisfiable(length) => unsatisfiable(length),
-        Special::Part(first, last) => part(entry, first, last),
-        Special::Parts(parts) => multipart(entry, parts),
-        Special::Whole if request.method == Method::HEAD => head_only(entry),
-        Special::Whole => whole(
+        ConditionalOutcome::NotModified => not_modified(&entry.headers),
+        ConditionalOutcome::Unsatisfiable(length) => unsatisfiable(length),
+        ConditionalOutcome::Part(first, last) => part(entry, first, last),
+        ConditionalOutcome::Parts(parts) => multipart(entry, parts),
+        ConditionalOutcome::Whole if request.method == Method::HEAD => head_only(entry),
+        ConditionalOutcome::Whole => whole(
             entry.status,
             entry.headers.clone(),
             Body::full(entry.body.bytes()),
@@ -66,9 +66,9 @@ pub fn from_fill(
         &fill.head.headers,
         fill.head.length,
     ) {
-        Special::NotModified => not_modified(&fill.head.headers),
-        Special::Unsatisfiable(length) => unsatisfiable(length),
-        Special::Part(first, last) => {
+        ConditionalOutcome::NotModified => not_modified(&fill.head.headers),
+        ConditionalOutcome::Unsatisfiable(length) => unsatisfiable(length),
+        ConditionalOutcome::Part(first, last) => {
             let body = Body::boxed(fill.reader()?.window(first, last));
             let mut response = whole(StatusCode::PARTIAL_CONTENT, fill.head.headers.clone(), body);
             let length = fill.head.length.unwrap_or(last + 1);
@@ -78,7 +78,7 @@ pub fn from_fill(
             response
         }
         // Several parts of what is not here yet: the whole is a right answer too (RFC 9110 §14.2).
-        Special::Whole | Special::Parts(_) => whole(
+        ConditionalOutcome::Whole | ConditionalOutcome::Parts(_) => whole(
             fill.head.status,
             fill.head.headers.clone(),
             Body::boxed(fill.reader()?),
@@ -110,7 +110,7 @@ pub fn passed(mut response: Response<Body>, status: &CacheStatus<'_>) -> Respons
 }
 
 /// An error of ours, with its cause in RFC 9209's words.
-pub fn failed(failure: &Failure, status: &CacheStatus<'_>) -> Response<Body> {
+pub fn failed(failure: &LoadFailure, status: &CacheStatus<'_>) -> Response<Body> {
     let mut response = plain(failure.status, text(failure.status));
     if let Ok(value) = HeaderValue::from_str(&format!(
         "{}; error={}",
@@ -184,7 +184,7 @@ pub fn append_status(headers: &mut HeaderMap, status: &CacheStatus<'_>) {
 }
 
 /// What a request's preconditions and ranges make of a response.
-pub(super) enum Special {
+pub(super) enum ConditionalOutcome {
     Whole,
     NotModified,
     Part(u64, u64),
@@ -197,9 +197,9 @@ pub(super) fn special(
     status: StatusCode,
     headers: &HeaderMap,
     length: Option<u64>,
-) -> Special {
+) -> ConditionalOutcome {
     if status != StatusCode::OK || !conditional::asks_for_less(&request.headers) {
-        return Special::Whole;
+        return ConditionalOutcome::Whole;
     }
     let wall = SystemTime::now();
     let etag = headers.get(ETAG);
@@ -208,12 +208,12 @@ pub(super) fn special(
         .at()
         .or_else(|| date::field(headers, &DATE, wall).at());
     if conditional::evaluate(&request.method, &request.headers, etag, modified, wall)
-        == Precondition::NotModified
+        == PreconditionOutcome::NotModified
     {
-        return Special::NotModified;
+        return ConditionalOutcome::NotModified;
     }
     let Some(length) = length else {
-        return Special::Whole;
+        return ConditionalOutcome::Whole;
     };
     let strong = conditional::strong_last_modified(headers, wall);
     match range::evaluate(
@@ -224,10 +224,10 @@ pub(super) fn special(
         length,
         wall,
     ) {
-        RangeAnswer::Whole => Special::Whole,
-        RangeAnswer::Part { first, last } => Special::Part(first, last),
-        RangeAnswer::Parts(parts) => Special::Parts(parts),
-        RangeAnswer::Unsatisfiable => Special::Unsatisfiable(length),
+        RangeAnswer::Whole => ConditionalOutcome::Whole,
+        RangeAnswer::Part { first, last } => ConditionalOutcome::Part(first, last),
+        RangeAnswer::Parts(parts) => ConditionalOutcome::Parts(parts),
+        RangeAnswer::Unsatisfiable => ConditionalOutcome::Unsatisfiable(length),
     }
 }
 

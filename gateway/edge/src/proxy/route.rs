@@ -7,57 +7,57 @@ use std::time::Instant;
 use http::HeaderName;
 use http::request::Parts;
 
-use crate::cache::config::{OriginQuery, Policy as PolicyConfig};
-use crate::cache::key::{Hash64, Template, hash64};
+use crate::cache::config::{CachePolicyConfig as PolicyConfig, OriginQuery};
+use crate::cache::key::{CacheKeyTemplate, PurgeHash, hash64};
 use crate::cache::policy::Policy;
 use crate::http::body::UploadLimits;
-use crate::http::path::Overrides;
+use crate::http::path::PathRuleOverrides;
 use crate::origin::{Origin, Origins};
 use crate::plugin::config::{KeyError, LoaderError, OnError, RequestError, ResponseError};
-use crate::plugin::{Hook, LoadError, Plugin, Plugins};
+use crate::plugin::{Hook, LoadError, Plugin, PluginSet};
 use crate::proxy::config;
-use crate::proxy::invalidate::Rule;
+use crate::proxy::invalidate::InvalidateRule;
 use crate::proxy::metrics::{RequestFamilies, RouteMetrics};
-use crate::proxy::unkeyed::{How, Watch};
+use crate::proxy::unkeyed::{PluginInfluence, UnkeyedWatch};
 use crate::telemetry::limit::LineLimiter;
 
 mod index;
 mod matching;
 
 use index::RouteIndex;
-use matching::Match;
+use matching::RouteConditions;
 
 /// One route.
 pub struct Route {
     pub name: Arc<str>,
-    pub hash: Hash64,
-    matches: Match,
+    pub hash: PurgeHash,
+    matches: RouteConditions,
     pub origin: Option<Arc<Origin>>,
     pub cached: bool,
     /// Whether TRACE, whose answer repeats the request, is answered and passed on.
     pub reflects: bool,
     /// How paths are read, over what the listener says.
-    pub path: Overrides,
+    pub path: PathRuleOverrides,
     /// Of a request's body, over what the listener says.
     pub upload: UploadLimits,
     pub policy: Policy,
-    pub key: Template,
+    pub key: CacheKeyTemplate,
     pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
     /// Which query goes on, of a request that is looked up.
     pub origin_query: OriginQuery,
     pub loader: Option<(Arc<Plugin>, LoaderError)>,
     /// Of what the loader sees.
-    pub unkeyed: Option<Watch>,
+    pub unkeyed: Option<UnkeyedWatch>,
     /// Of what the origin gets beside the key of a key plugin.
-    pub forwarded: Option<Watch>,
+    pub forwarded: Option<UnkeyedWatch>,
     /// Of what the response plugin sees.
-    pub looked: Option<Watch>,
+    pub looked: Option<UnkeyedWatch>,
     /// Of what the request plugin sets.
-    pub changed: Option<Watch>,
+    pub changed: Option<UnkeyedWatch>,
     pub request_plugin: Option<(Arc<Plugin>, RequestError)>,
     pub response_plugin: Option<(Arc<Plugin>, ResponseError)>,
-    pub tags: Box<[Hash64]>,
-    pub invalidate: Box<[Rule]>,
+    pub tags: Box<[PurgeHash]>,
+    pub invalidate: Box<[InvalidateRule]>,
     pub metrics: RouteMetrics,
     /// Of warnings about failed requests; the access log and the metrics have them all.
     pub warnings: LineLimiter,
@@ -97,10 +97,10 @@ pub enum RouteError {
 }
 
 /// What routes are built from.
-pub struct Needs<'a> {
+pub struct RouteDependencies<'a> {
     pub defaults: &'a PolicyConfig,
     pub origins: &'a Origins,
-    pub plugins: &'a Plugins,
+    pub plugins: &'a PluginSet,
     pub on_error: &'a BTreeMap<String, OnError>,
     /// Fields that a listener believes: every key holds them.
     pub trusted_headers: &'a [HeaderName],
@@ -112,7 +112,10 @@ impl Routes {
     ///
     /// # Errors
     /// When one names an upstream or plugin that is not there, or a plugin without the hook.
-    pub fn new(routes: &[config::Route], parts: &Needs<'_>) -> Result<Self, RouteError> {
+    pub fn new(
+        routes: &[config::RouteConfig],
+        parts: &RouteDependencies<'_>,
+    ) -> Result<Self, RouteError> {
         let in_order = routes
             .iter()
             .map(|route| Route::new(route, parts).map(Arc::new))
@@ -174,7 +177,10 @@ impl Route {
             || self.loader.as_ref().is_some_and(loads)
     }
 
-    fn new(config: &config::Route, parts: &Needs<'_>) -> Result<Self, RouteError> {
+    fn new(
+        config: &config::RouteConfig,
+        parts: &RouteDependencies<'_>,
+    ) -> Result<Self, RouteError> {
         let name = &config.name;
         let label: Arc<str> = name.as_str().into();
         let origin = config.upstream.as_ref().map(|upstream| {
@@ -209,7 +215,7 @@ impl Route {
             .as_ref()
             .map(|p| plugin(p, Hook::Key))
             .transpose()?;
-        let hooked = |hooked: &Option<config::Hooked>, hook| {
+        let hooked = |hooked: &Option<config::RoutePluginConfig>, hook| {
             let found = hooked.as_ref().map(|hooked| plugin(&hooked.plugin, hook));
             found.transpose()
         };
@@ -226,14 +232,14 @@ impl Route {
         });
         let watch = |plugin: &Plugin, how| {
             let count = parts.metrics.unkeyed(&label, plugin.name());
-            Watch::new(config.unkeyed, how, plugin.name(), count)
+            UnkeyedWatch::new(config.unkeyed, how, plugin.name(), count)
         };
         if let Some((plugin, _)) = loader
             .as_ref()
             .filter(|(plugin, _)| !plugin.declares_reads())
             && matches!(
                 config.unkeyed,
-                config::Unkeyed::Vary | config::Unkeyed::RefuseStore
+                config::UnkeyedAction::Vary | config::UnkeyedAction::RefuseStore
             )
         {
             return Err(RouteError::Undeclared {
@@ -244,23 +250,26 @@ impl Route {
         }
         let request = request.transpose()?;
         let sets = request.as_ref();
-        let changed = sets.map(|(plugin, _): &(Arc<Plugin>, _)| watch(plugin, How::Sets));
-        let unkeyed = loader.as_ref().map(|(plugin, _)| watch(plugin, How::Sees));
+        let changed =
+            sets.map(|(plugin, _): &(Arc<Plugin>, _)| watch(plugin, PluginInfluence::Sets));
+        let unkeyed = loader
+            .as_ref()
+            .map(|(plugin, _)| watch(plugin, PluginInfluence::Sees));
         let looked = response
             .as_ref()
-            .map(|(plugin, _)| watch(plugin, How::Sees));
-        let looked = looked.filter(|watch| watch.rule != config::Unkeyed::Allow);
+            .map(|(plugin, _)| watch(plugin, PluginInfluence::Sees));
+        let looked = looked.filter(|watch| watch.rule != config::UnkeyedAction::Allow);
         let forwarded = key_plugin.as_ref();
-        let forwarded = forwarded.map(|(plugin, _)| watch(plugin, How::LeavesOut));
-        let forwarded = forwarded.filter(|watch| watch.rule != config::Unkeyed::Allow);
-        let key = Template::new(&config.key).with_headers(parts.trusted_headers);
+        let forwarded = forwarded.map(|(plugin, _)| watch(plugin, PluginInfluence::LeavesOut));
+        let forwarded = forwarded.filter(|watch| watch.rule != config::UnkeyedAction::Allow);
+        let key = CacheKeyTemplate::new(&config.key).with_headers(parts.trusted_headers);
         Ok(Self {
             name: Arc::clone(&label),
             hash: hash64(name.as_bytes()),
-            matches: Match::new(&config.matches),
+            matches: RouteConditions::new(&config.matches),
             origin: origin.transpose()?,
-            cached: config.cache == config::Switch::On,
-            reflects: config.trace == config::Switch::On,
+            cached: config.cache == config::OnOffSwitch::On,
+            reflects: config.trace == config::OnOffSwitch::On,
             path: config.path,
             upload: config.limits.of_upload(),
             policy: Policy::new(
@@ -283,7 +292,7 @@ impl Route {
                 .iter()
                 .map(|tag| hash64(tag.as_bytes()))
                 .collect(),
-            invalidate: config.invalidate.iter().map(Rule::new).collect(),
+            invalidate: config.invalidate.iter().map(InvalidateRule::new).collect(),
             metrics: parts.metrics.route(&label),
             warnings: LineLimiter::new(Instant::now()),
         })

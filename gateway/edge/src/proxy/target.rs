@@ -14,37 +14,37 @@ use http::Uri;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
-use crate::http::path::{self, Fault, Rules, Spelling, readings};
+use crate::http::path::{self, PathFault, PathRules, PathSpelling, readings};
 use crate::proxy::route::{Route, Routes};
 
 /// What became of the search for a route.
-pub enum Target<'a> {
+pub enum RoutingOutcome<'a> {
     /// This route takes it.
     Route(&'a Arc<Route>),
     /// This route takes it, with this path and query.
     Shaped(&'a Arc<Route>, PathAndQuery),
     /// No route takes it.
     Nowhere,
-    Refused(Refused),
+    Refused(PathRefusal),
 }
 
 /// Why a path is refused.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refused {
-    Fault(Fault),
-    Ambiguous(Box<Ambiguous>),
+pub enum PathRefusal {
+    Fault(PathFault),
+    Ambiguous(Box<AmbiguousPath>),
 }
 
 /// A path that selects one route as it stands and another one as an origin may read it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ambiguous {
+pub struct AmbiguousPath {
     path: String,
     route: Option<Arc<str>>,
     reading: String,
     other: Option<Arc<str>>,
 }
 
-impl Refused {
+impl PathRefusal {
     /// The reason for the client, who learns nothing about routes.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl Refused {
 }
 
 /// The reason for the operator.
-impl fmt::Display for Refused {
+impl fmt::Display for PathRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self::Ambiguous(found) = self else {
             return f.write_str(self.reason());
@@ -81,20 +81,25 @@ impl Routes {
         &self,
         host: &str,
         parts: &Parts,
-        spelling: Spelling,
-        rules: Rules,
-    ) -> Target<'_> {
+        spelling: PathSpelling,
+        rules: PathRules,
+    ) -> RoutingOutcome<'_> {
         match spelling {
-            Spelling::Sole => self
+            PathSpelling::Sole => self
                 .find(host, parts)
-                .map_or(Target::Nowhere, Target::Route),
-            Spelling::Several => self
+                .map_or(RoutingOutcome::Nowhere, RoutingOutcome::Route),
+            PathSpelling::Several => self
                 .told_apart(host, parts, rules)
-                .unwrap_or_else(Target::Refused),
+                .unwrap_or_else(RoutingOutcome::Refused),
         }
     }
 
-    fn told_apart(&self, host: &str, parts: &Parts, rules: Rules) -> Result<Target<'_>, Refused> {
+    fn told_apart(
+        &self,
+        host: &str,
+        parts: &Parts,
+        rules: PathRules,
+    ) -> Result<RoutingOutcome<'_>, PathRefusal> {
         let given = parts.uri.path();
         let selects = |path: &str| self.find_at(host, parts, path);
         let arrived = rules.shape(given);
@@ -104,14 +109,14 @@ impl Routes {
             None => arrived,
         };
         if let Some(fault) = shaped.fault {
-            return Err(Refused::Fault(fault));
+            return Err(PathRefusal::Fault(fault));
         }
-        let others = readings(&shaped.path).map_err(Refused::Fault)?;
+        let others = readings(&shaped.path).map_err(PathRefusal::Fault)?;
         for reading in std::iter::once(shaped.path.clone().into_owned()).chain(others) {
             let other = selects(&reading);
             if other.map(Arc::as_ptr) != route.map(Arc::as_ptr) {
                 let name = |route: Option<&Arc<Route>>| route.map(|route| Arc::clone(&route.name));
-                return Err(Refused::Ambiguous(Box::new(Ambiguous {
+                return Err(PathRefusal::Ambiguous(Box::new(AmbiguousPath {
                     path: given.to_owned(),
                     route: name(route),
                     reading,
@@ -120,13 +125,13 @@ impl Routes {
             }
         }
         let Some(route) = route else {
-            return Ok(Target::Nowhere);
+            return Ok(RoutingOutcome::Nowhere);
         };
         if shaped.path == given {
-            return Ok(Target::Route(route));
+            return Ok(RoutingOutcome::Route(route));
         }
-        let target = path::with_query(&shaped.path, &parts.uri).map_err(Refused::Fault)?;
-        Ok(Target::Shaped(route, target))
+        let target = path::with_query(&shaped.path, &parts.uri).map_err(PathRefusal::Fault)?;
+        Ok(RoutingOutcome::Shaped(route, target))
     }
 }
 
@@ -135,8 +140,8 @@ impl Routes {
 ///
 /// # Errors
 /// When the rules refuse it.
-pub fn reshape(uri: &mut Uri, rules: Rules) -> Result<(), Fault> {
-    if path::arrive(uri)? == Spelling::Sole {
+pub fn reshape(uri: &mut Uri, rules: PathRules) -> Result<(), PathFault> {
+    if path::arrive(uri)? == PathSpelling::Sole {
         return Ok(());
     }
     let shaped = rules.shape(uri.path());

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::timeout;
 
 /// One side, counting what comes from it.
-struct Side<S> {
+struct TunnelSide<S> {
     stream: S,
     moved: Arc<AtomicU64>,
 }
@@ -30,8 +30,8 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let moved = Arc::new(AtomicU64::new(0));
-    let mut client = Side::new(client, &moved);
-    let mut origin = Side::new(origin, &moved);
+    let mut client = TunnelSide::new(client, &moved);
+    let mut origin = TunnelSide::new(origin, &moved);
     let mut copying = std::pin::pin!(copy_bidirectional(&mut client, &mut origin));
     let mut seen = 0;
     loop {
@@ -46,7 +46,7 @@ where
     }
 }
 
-impl<S> Side<S> {
+impl<S> TunnelSide<S> {
     fn new(stream: S, moved: &Arc<AtomicU64>) -> Self {
         Self {
             stream,
@@ -55,7 +55,7 @@ impl<S> Side<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Side<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TunnelSide<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -69,7 +69,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Side<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TunnelSide<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

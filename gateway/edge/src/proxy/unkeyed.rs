@@ -12,11 +12,11 @@ use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 
 use crate::cache::key::KeyBuf;
-use crate::cache::policy::Refusal;
+use crate::cache::policy::UncacheableReason;
 use crate::http::vary::Vary;
-use crate::plugin::{Field, RequestReads};
-use crate::proxy::config::Unkeyed;
-use crate::proxy::cover::Cover;
+use crate::plugin::{RequestReads, SeenField};
+use crate::proxy::config::UnkeyedAction;
+use crate::proxy::cover::KeyCoverage;
 use crate::proxy::metrics::UnkeyedCount;
 use crate::proxy::route::Route;
 
@@ -26,7 +26,7 @@ const MOST: usize = 64;
 
 /// How a plugin makes an answer depend on something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum How {
+pub enum PluginInfluence {
     /// It sees it: a loader, a response plugin.
     Sees,
     /// It sets it, and the origin gets it: a request plugin.
@@ -36,18 +36,23 @@ pub enum How {
 }
 
 /// What a route does about it, for one of its plugins.
-pub struct Watch {
-    pub rule: Unkeyed,
-    how: How,
+pub struct UnkeyedWatch {
+    pub rule: UnkeyedAction,
+    how: PluginInfluence,
     plugin: Box<str>,
     /// Loads that saw something that the key does not cover.
     count: UnkeyedCount,
     /// What was seen so far.
-    known: Mutex<HashSet<Field>>,
+    known: Mutex<HashSet<SeenField>>,
 }
 
-impl Watch {
-    pub fn new(rule: Unkeyed, how: How, plugin: &str, count: UnkeyedCount) -> Self {
+impl UnkeyedWatch {
+    pub fn new(
+        rule: UnkeyedAction,
+        how: PluginInfluence,
+        plugin: &str,
+        count: UnkeyedCount,
+    ) -> Self {
         Self {
             rule,
             how,
@@ -68,12 +73,12 @@ impl Watch {
         key: &KeyBuf,
         seen: &RequestReads,
         response: &mut HeaderMap,
-    ) -> Result<(), Refusal> {
-        if self.rule == Unkeyed::Allow {
+    ) -> Result<(), UncacheableReason> {
+        if self.rule == UnkeyedAction::Allow {
             return Ok(());
         }
-        let cover = Cover::of(route, key, Vary::parse(response));
-        let bare: Vec<&Field> = seen.fields.iter().filter(|f| !cover.has(f)).collect();
+        let cover = KeyCoverage::of(route, key, Vary::parse(response));
+        let bare: Vec<&SeenField> = seen.fields.iter().filter(|f| !cover.has(f)).collect();
         if !bare.is_empty() {
             self.count.inc();
         }
@@ -81,10 +86,10 @@ impl Watch {
             self.tell(route, field);
         }
         match self.rule {
-            Unkeyed::Allow | Unkeyed::Warn => Ok(()),
-            Unkeyed::RefuseStore if bare.is_empty() => Ok(()),
-            Unkeyed::RefuseStore => Err(Refusal::Unkeyed),
-            Unkeyed::Vary => self.vary(&cover, &bare, &seen.absent, response),
+            UnkeyedAction::Allow | UnkeyedAction::Warn => Ok(()),
+            UnkeyedAction::RefuseStore if bare.is_empty() => Ok(()),
+            UnkeyedAction::RefuseStore => Err(UncacheableReason::Unkeyed),
+            UnkeyedAction::Vary => self.vary(&cover, &bare, &seen.absent, response),
         }
     }
 
@@ -93,7 +98,7 @@ impl Watch {
     ///
     /// # Errors
     /// When it may not.
-    pub fn found(&self, route: &Route, unheld: &RequestReads) -> Result<(), Refusal> {
+    pub fn found(&self, route: &Route, unheld: &RequestReads) -> Result<(), UncacheableReason> {
         if unheld.fields.is_empty() {
             return Ok(());
         }
@@ -108,29 +113,29 @@ impl Watch {
     ///
     /// # Errors
     /// When it may not: it takes the place of one that did say.
-    pub fn check_undeclared(&self) -> Result<(), Refusal> {
+    pub fn check_undeclared(&self) -> Result<(), UncacheableReason> {
         match self.rule {
-            Unkeyed::Allow | Unkeyed::Warn => Ok(()),
-            Unkeyed::Vary | Unkeyed::RefuseStore => Err(Refusal::Unkeyed),
+            UnkeyedAction::Allow | UnkeyedAction::Warn => Ok(()),
+            UnkeyedAction::Vary | UnkeyedAction::RefuseStore => Err(UncacheableReason::Unkeyed),
         }
     }
 
     /// Lines for `explain`: what is seen of this request, and what was seen of others.
     pub fn explain(&self, route: &Route, key: &KeyBuf, seen: &RequestReads) -> Vec<String> {
-        if self.rule == Unkeyed::Allow {
+        if self.rule == UnkeyedAction::Allow {
             return Vec::new();
         }
-        let cover = Cover::of(route, key, Vary::None);
+        let cover = KeyCoverage::of(route, key, Vary::None);
         let known = self.known.lock();
-        let fields: HashSet<&Field> = seen.fields.iter().chain(known.iter()).collect();
+        let fields: HashSet<&SeenField> = seen.fields.iter().chain(known.iter()).collect();
         let bare = fields.into_iter().filter(|field| !cover.has(field));
         let rule = self.rule.as_str();
-        let line = |field: &Field| {
+        let line = |field: &SeenField| {
             let plugin = &self.plugin;
             let does = match self.how {
-                How::Sees => "sees it",
-                How::Sets => "sets it for the origin",
-                How::LeavesOut => "makes no difference by it and the origin gets it",
+                PluginInfluence::Sees => "sees it",
+                PluginInfluence::Sets => "sets it for the origin",
+                PluginInfluence::LeavesOut => "makes no difference by it and the origin gets it",
             };
             format!("{field}: plugin {plugin} {does}, the key does not hold it (unkeyed: {rule})")
         };
@@ -139,15 +144,15 @@ impl Watch {
     }
 
     /// Once a field, in the log where nothing else is done about it.
-    fn tell(&self, route: &Route, field: &Field) {
+    fn tell(&self, route: &Route, field: &SeenField) {
         let mut known = self.known.lock();
-        if known.len() >= MOST || !known.insert(field.clone()) || self.rule != Unkeyed::Warn {
+        if known.len() >= MOST || !known.insert(field.clone()) || self.rule != UnkeyedAction::Warn {
             return;
         }
         let does = match self.how {
-            How::Sees => "sees",
-            How::Sets => "sets for the origin",
-            How::LeavesOut => "leaves for the origin",
+            PluginInfluence::Sees => "sees",
+            PluginInfluence::Sets => "sets for the origin",
+            PluginInfluence::LeavesOut => "leaves for the origin",
         };
         tracing::warn!(
             route = &*route.name,
@@ -161,16 +166,16 @@ impl Watch {
     /// What was not there, and what others had, selects an answer as well.
     fn vary(
         &self,
-        cover: &Cover<'_>,
-        bare: &[&Field],
-        absent: &[Field],
+        cover: &KeyCoverage<'_>,
+        bare: &[&SeenField],
+        absent: &[SeenField],
         response: &mut HeaderMap,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), UncacheableReason> {
         if bare
             .iter()
-            .any(|field| matches!(field, Field::Parameter(_)))
+            .any(|field| matches!(field, SeenField::Parameter(_)))
         {
-            return Err(Refusal::Unkeyed);
+            return Err(UncacheableReason::Unkeyed);
         }
         let known = self.known.lock();
         let others = absent.iter().chain(known.iter());
@@ -179,9 +184,9 @@ impl Watch {
             .chain(bare.iter().copied());
         let names: BTreeSet<&str> = fields
             .filter_map(|field| match field {
-                Field::Header(name) => Some(name.as_str()),
-                Field::Cookie(_) => Some(COOKIE.as_str()),
-                Field::Parameter(_) => None,
+                SeenField::Header(name) => Some(name.as_str()),
+                SeenField::Cookie(_) => Some(COOKIE.as_str()),
+                SeenField::Parameter(_) => None,
             })
             .collect();
         let names: Vec<&str> = names.into_iter().collect();

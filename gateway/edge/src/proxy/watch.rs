@@ -10,36 +10,36 @@ use http::request::Parts;
 use http::{HeaderName, Response, StatusCode};
 
 use crate::http::body::Body;
-use crate::http::cache_status::Forward;
-use crate::http::forward::Caller;
-use crate::http::path::{self, Fault, Rules};
+use crate::http::cache_status::ForwardReason;
+use crate::http::forward::RequestSender;
+use crate::http::path::{self, PathFault, PathRules};
 use crate::plugin::config::{RequestError, ResponseError};
-use crate::plugin::{CallError, Field, Head, LoadedResponse, Plugin, RequestDecision};
-use crate::proxy::context::Ask;
-use crate::proxy::metrics::Outcome;
-use crate::proxy::miss::source::{self, Answer};
-use crate::proxy::record::trail::{Trail, note_call};
+use crate::plugin::{CallError, HookRequest, LoadedResponse, Plugin, RequestDecision, SeenField};
+use crate::proxy::context::RequestContext;
+use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::miss::source::{self, SourceResponse};
+use crate::proxy::record::trail::{RequestTrail, note_call};
 use crate::proxy::route::Route;
 use crate::proxy::target::reshape;
-use crate::proxy::{Served, pass, respond};
+use crate::proxy::{CountedResponse, pass, respond};
 
 /// What a request plugin wants of a request.
-pub enum Wish {
+pub enum RequestPluginOutcome {
     /// On with it, changed or not.
     Further,
     Respond(LoadedResponse),
     Refuse(StatusCode),
     /// It wrote a path that is refused.
-    BadPath(Fault),
+    BadPath(PathFault),
 }
 
 /// What a request plugin did to the head, as an extension of the request.
 #[derive(Clone)]
-pub struct ByPlugin {
+pub struct PluginHeadChanges {
     /// The names of the fields that it has set.
     pub set: Arc<[HeaderName]>,
     /// Of these what the client had not sent so: it goes to the origin.
-    pub fields: Arc<[Field]>,
+    pub fields: Arc<[SeenField]>,
     /// It took away, or put another in its place, what the client had sent.
     pub took_authorization: bool,
     pub took_cookies: bool,
@@ -50,26 +50,26 @@ pub fn request(
     route: &Route,
     parts: &mut Parts,
     host: &str,
-    caller: &Caller,
-    rules: Rules,
-    trail: Option<&Trail>,
-) -> Option<Served> {
+    caller: &RequestSender,
+    rules: PathRules,
+    trail: Option<&RequestTrail>,
+) -> Option<CountedResponse> {
     let (plugin, on_error) = route.request_plugin.as_ref()?;
     let about = (caller.scheme(), host, caller.client());
     let rules = route.path.over(rules);
     let call = || ask(plugin, &route.name, parts, about, rules);
     match note_call(trail, "request", plugin.name(), call) {
-        Ok(Wish::Further) => None,
-        Ok(Wish::Respond(response)) => {
+        Ok(RequestPluginOutcome::Further) => None,
+        Ok(RequestPluginOutcome::Respond(response)) => {
             let response = source::composed(response, None).response;
-            let status = pass::status(Forward::Bypass, Some("plugin"));
-            Some(Served::new(
+            let status = pass::status(ForwardReason::Bypass, Some("plugin"));
+            Some(CountedResponse::new(
                 respond::passed(response, &status),
-                Outcome::Pass,
+                RequestOutcome::Pass,
             ))
         }
-        Ok(Wish::Refuse(status)) => Some(refused(status)),
-        Ok(Wish::BadPath(fault)) => {
+        Ok(RequestPluginOutcome::Refuse(status)) => Some(refused(status)),
+        Ok(RequestPluginOutcome::BadPath(fault)) => {
             let what = "a request plugin wrote a path that is refused";
             warn(route, plugin, fault.reason(), what);
             Some(refused(StatusCode::BAD_REQUEST))
@@ -91,9 +91,9 @@ pub fn ask(
     route: &str,
     parts: &mut Parts,
     (scheme, host, client): (&str, &str, Option<IpAddr>),
-    rules: Rules,
-) -> Result<Wish, CallError> {
-    let head = Head {
+    rules: PathRules,
+) -> Result<RequestPluginOutcome, CallError> {
+    let head = HookRequest {
         parts,
         scheme,
         host,
@@ -101,7 +101,7 @@ pub fn ask(
         route,
     };
     Ok(match plugin.on_request(head)? {
-        RequestDecision::Next => Wish::Further,
+        RequestDecision::Next => RequestPluginOutcome::Further,
         RequestDecision::Change {
             path_and_query,
             headers,
@@ -109,25 +109,25 @@ pub fn ask(
             if let Some(target) = path_and_query {
                 path::set(&mut parts.uri, target);
                 if let Err(fault) = reshape(&mut parts.uri, rules) {
-                    return Ok(Wish::BadPath(fault));
+                    return Ok(RequestPluginOutcome::BadPath(fault));
                 }
             }
-            let by = ByPlugin::of(&headers, &parts.headers);
+            let by = PluginHeadChanges::of(&headers, &parts.headers);
             headers.apply(&mut parts.headers);
             parts.extensions.insert(by);
-            Wish::Further
+            RequestPluginOutcome::Further
         }
-        RequestDecision::Respond(response) => Wish::Respond(response),
-        RequestDecision::Refuse(status) => Wish::Refuse(status),
+        RequestDecision::Respond(response) => RequestPluginOutcome::Respond(response),
+        RequestDecision::Refuse(status) => RequestPluginOutcome::Refuse(status),
     })
 }
 
 /// Has the route's plugin look at a response, which it may change.
-pub fn response(ask: &Ask, answer: &mut Answer) {
+pub fn response(ask: &RequestContext, answer: &mut SourceResponse) {
     let Some((plugin, on_error)) = &ask.route.response_plugin else {
         return;
     };
-    let head = Head {
+    let head = HookRequest {
         parts: &ask.parts,
         scheme: ask.scheme,
         host: &ask.host,
@@ -155,8 +155,8 @@ pub fn response(ask: &Ask, answer: &mut Answer) {
     }
 }
 
-fn refused(status: StatusCode) -> Served {
-    Served::new(respond::plain(status, "refused\n"), Outcome::Error)
+fn refused(status: StatusCode) -> CountedResponse {
+    CountedResponse::new(respond::plain(status, "refused\n"), RequestOutcome::Error)
 }
 
 fn warn(route: &Route, plugin: &Plugin, error: impl fmt::Display, what: &str) {

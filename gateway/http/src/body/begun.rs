@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{Body, BodyError, Stream};
+use super::{Body, BodyError, BodyStream};
 
 /// The stream with its first piece put back.
-struct Begun {
+struct PeekedBody {
     first: Option<Result<Frame<Bytes>, BodyError>>,
-    rest: Stream,
+    rest: BodyStream,
 }
 
 impl Body {
@@ -26,13 +26,13 @@ impl Body {
             match poll_fn(|cx| rest.as_mut().poll_frame(cx)).await {
                 None => return Self::Empty,
                 Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
-                first => return Self::boxed(Begun { first, rest }),
+                first => return Self::boxed(PeekedBody { first, rest }),
             }
         }
     }
 }
 
-impl HttpBody for Begun {
+impl HttpBody for PeekedBody {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -7,7 +7,7 @@
 //! ([`LastMove`]).
 //!
 //! Neighbours: the listener puts it around request bodies, `origin` around response
-//! bodies; [`Pace`] is the rate. Pauses are counted only while the reader waits: a slow
+//! bodies; [`MinimumRate`] is the rate. Pauses are counted only while the reader waits: a slow
 //! reader does not make its sender late. The timer is made at the first wait; a body that
 //! is always ready has none.
 
@@ -24,24 +24,24 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::upload::UploadTerms;
-use super::{BodyError, Pace};
-use crate::forward::{self, Names};
+use super::{BodyError, MinimumRate};
+use crate::forward::{self, HopFieldNames};
 
 pin_project! {
     /// A body with a limit on its bytes, its time and the pauses in it.
-    pub struct Bounded<B> {
+    pub struct BoundedBody<B> {
         #[pin]
         inner: B,
         limit: u64,
         seen: u64,
         pause: Duration,
-        pace: Option<Pace>,
+        pace: Option<MinimumRate>,
         end: Option<Instant>,
         marked_end: bool,
-        named: Names,
+        named: HopFieldNames,
         // Boxed: most bodies never wait, and the body would grow by the timer's size.
         timer: Option<Pin<Box<Sleep>>>,
-        wait: Option<Wait>,
+        wait: Option<PieceWait>,
         ended: bool,
         lift: Option<TimeLift>,
         other: Option<LastMove>,
@@ -84,13 +84,13 @@ impl LastMove {
 }
 
 /// A wait for one piece.
-struct Wait {
+struct PieceWait {
     since: Instant,
     /// Up to here `pace` has counted it.
     counted: Instant,
 }
 
-impl<B> Bounded<B> {
+impl<B> BoundedBody<B> {
     /// `limit` in bytes of content; `pause` is the longest wait for one piece.
     pub fn new(inner: B, limit: u64, pause: Duration) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl<B> Bounded<B> {
             pace: None,
             end: None,
             marked_end: false,
-            named: Names::new(),
+            named: HopFieldNames::new(),
             timer: None,
             wait: None,
             ended: false,
@@ -136,7 +136,7 @@ impl<B> Bounded<B> {
     }
 
     /// Also keeps a lowest rate.
-    pub fn at_pace(self, pace: Option<Pace>) -> Self {
+    pub fn at_pace(self, pace: Option<MinimumRate>) -> Self {
         Self { pace, ..self }
     }
 
@@ -147,7 +147,7 @@ impl<B> Bounded<B> {
     }
 
     /// Also drops trailers of these names, besides those that are never let through.
-    pub fn without_trailers(self, named: Names) -> Self {
+    pub fn without_trailers(self, named: HopFieldNames) -> Self {
         Self { named, ..self }
     }
 
@@ -159,7 +159,7 @@ impl<B> Bounded<B> {
     }
 }
 
-impl<B> Body for Bounded<B>
+impl<B> Body for BoundedBody<B>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BodyError>,
@@ -199,7 +199,7 @@ where
     }
 }
 
-impl<B> Bounded<B>
+impl<B> BoundedBody<B>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BodyError>,
@@ -271,12 +271,12 @@ where
             return Poll::Pending;
         }
         let this = self.project();
-        let wait = this.wait.get_or_insert_with(Wait::begin);
+        let wait = this.wait.get_or_insert_with(PieceWait::begin);
         let other = this.other.as_ref();
         let silent_since = |since: Instant| other.map_or(since, |other| other.at().max(since));
         loop {
             let by_pause = silent_since(wait.since).checked_add(*this.pause);
-            let by_pace = this.pace.as_ref().map(Pace::left);
+            let by_pace = this.pace.as_ref().map(MinimumRate::left);
             let by_pace = by_pace.and_then(|left| wait.counted.checked_add(left));
             let Some(due) = [by_pause, by_pace, *this.end].into_iter().flatten().min() else {
                 return Poll::Pending;
@@ -301,7 +301,7 @@ where
     }
 }
 
-impl Wait {
+impl PieceWait {
     fn begin() -> Self {
         let now = Instant::now();
         Self {
@@ -318,7 +318,7 @@ mod tests {
     use futures_util::{StreamExt, stream};
     use http_body_util::{BodyExt, StreamBody};
 
-    use super::{BodyError, Bounded, Bytes, Duration, Frame, LastMove, TimeLift};
+    use super::{BodyError, BoundedBody, Bytes, Duration, Frame, LastMove, TimeLift};
 
     type Piece = Result<Frame<Bytes>, BodyError>;
 
@@ -329,7 +329,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_is_too_long_is_a_timeout() {
         let silent = stream::once(async { data("a") }).chain(stream::once(pending::<Piece>()));
-        let mut body = Box::pin(Bounded::new(
+        let mut body = Box::pin(BoundedBody::new(
             StreamBody::new(Box::pin(silent)),
             10,
             Duration::from_secs(5),
@@ -347,8 +347,8 @@ mod tests {
             data("a")
         });
         let lift = TimeLift::default();
-        let body = Bounded::new(StreamBody::new(slow), 10, Duration::from_secs(5))
-            .at_pace(crate::body::Pace::new(100, Duration::from_secs(5)))
+        let body = BoundedBody::new(StreamBody::new(slow), 10, Duration::from_secs(5))
+            .at_pace(crate::body::MinimumRate::new(100, Duration::from_secs(5)))
             .within(Duration::from_secs(10))
             .until_lifted(lift.clone());
         lift.lift();
@@ -361,7 +361,7 @@ mod tests {
         let other = LastMove::now();
         let begun = tokio::time::Instant::now();
         let mut body = Box::pin(
-            Bounded::new(
+            BoundedBody::new(
                 StreamBody::new(Box::pin(silent)),
                 10,
                 Duration::from_secs(5),
@@ -385,7 +385,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(4)).await;
             data("a")
         });
-        let body = Bounded::new(StreamBody::new(slow), 10, Duration::from_secs(5));
+        let body = BoundedBody::new(StreamBody::new(slow), 10, Duration::from_secs(5));
         assert_eq!(
             Box::pin(body).collect().await.unwrap().to_bytes(),
             "aaaaaaaaaa"
@@ -397,21 +397,21 @@ mod tests {
         // A stream of pieces never says that it is at its end.
         let bounded = || {
             let pieces = StreamBody::new(stream::iter([data("ok")]));
-            Bounded::new(pieces, 10, Duration::from_secs(5))
+            BoundedBody::new(pieces, 10, Duration::from_secs(5))
         };
         let whole = Box::pin(bounded()).collect().await.unwrap();
         assert_eq!(whole.to_bytes(), "ok");
         let cut = bounded().with_marked_end(true).collect().await;
         assert!(matches!(cut, Err(BodyError::Aborted)));
         let whole = crate::body::Body::full("ok");
-        let marked = Bounded::new(whole, 10, Duration::from_secs(5)).with_marked_end(true);
+        let marked = BoundedBody::new(whole, 10, Duration::from_secs(5)).with_marked_end(true);
         assert_eq!(marked.collect().await.unwrap().to_bytes(), "ok");
     }
 
     #[tokio::test]
     async fn a_byte_over_the_limit_is_an_error() {
         let long = StreamBody::new(stream::iter([data("12345"), data("6")]));
-        let mut body = Bounded::new(long, 5, Duration::from_secs(5));
+        let mut body = BoundedBody::new(long, 5, Duration::from_secs(5));
         assert!(body.frame().await.unwrap().is_ok());
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(matches!(error, BodyError::TooLarge { limit: 5 }));
@@ -419,12 +419,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_drips_is_too_slow_however_short_its_pauses() {
-        let pace = super::Pace::new(2, Duration::from_secs(3));
+        let pace = super::MinimumRate::new(2, Duration::from_secs(3));
         let drip = stream::iter(0..10).then(|_| async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             data("a")
         });
-        let body = Bounded::new(StreamBody::new(drip), 10, Duration::from_secs(5)).at_pace(pace);
+        let body =
+            BoundedBody::new(StreamBody::new(drip), 10, Duration::from_secs(5)).at_pace(pace);
         let error = Box::pin(body).collect().await.unwrap_err();
         assert!(matches!(error, BodyError::Timeout));
     }
@@ -435,7 +436,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
             data("a")
         });
-        let body = Bounded::new(StreamBody::new(endless), u64::MAX, Duration::from_secs(5));
+        let body = BoundedBody::new(StreamBody::new(endless), u64::MAX, Duration::from_secs(5));
         let started = tokio::time::Instant::now();
         let body = body.within(Duration::from_secs(60));
         let error = Box::pin(body).collect().await.unwrap_err();
@@ -445,10 +446,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_does_not_make_its_sender_slow() {
-        let pace = super::Pace::new(2, Duration::from_secs(3));
+        let pace = super::MinimumRate::new(2, Duration::from_secs(3));
         let ready = stream::iter((0..10).map(|_| data("a")));
         let mut body = Box::pin(
-            Bounded::new(StreamBody::new(ready), 10, Duration::from_secs(5)).at_pace(pace),
+            BoundedBody::new(StreamBody::new(ready), 10, Duration::from_secs(5)).at_pace(pace),
         );
         while let Some(frame) = body.frame().await {
             assert!(frame.is_ok());

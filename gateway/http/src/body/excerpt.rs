@@ -10,7 +10,7 @@ use http_body::{Frame, SizeHint};
 use super::{Body, BodyError};
 
 /// See the module.
-pub struct Excerpt {
+pub struct BodyExcerpt {
     body: Body,
     /// Octets that are still to be thrown away.
     before: u64,
@@ -18,7 +18,7 @@ pub struct Excerpt {
     left: u64,
 }
 
-impl Excerpt {
+impl BodyExcerpt {
     /// The octets from `first` to `last` of `body`, both included.
     pub fn new(body: Body, first: u64, last: u64) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl Excerpt {
     }
 }
 
-impl http_body::Body for Excerpt {
+impl http_body::Body for BodyExcerpt {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -99,7 +99,7 @@ mod tests {
         for first in 0..whole.len() {
             for last in first..whole.len() {
                 let body = pieces(&["0", "1234", "56", "789"]);
-                let cut = Excerpt::new(body, first as u64, last as u64);
+                let cut = BodyExcerpt::new(body, first as u64, last as u64);
                 assert_eq!(cut.size_hint().exact(), Some((last - first + 1) as u64));
                 let got = cut.collect().await.unwrap().to_bytes();
                 assert_eq!(got, &whole[first..=last], "{first}-{last}");
@@ -109,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_that_ends_too_soon_is_an_error() {
-        let cut = Excerpt::new(pieces(&["0123"]), 2, 7);
+        let cut = BodyExcerpt::new(pieces(&["0123"]), 2, 7);
         assert!(cut.collect().await.is_err());
     }
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 /// Bytes that must move in each window of waiting.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct MinimumRate {
     least: u64,
     window: Duration,
     moved: u64,
     waited: Duration,
 }
 
-impl Pace {
+impl MinimumRate {
     /// `rate` in bytes a second; a first window of `grace` must pass before it can be
     /// missed. None when either is zero: then nothing is asked.
     pub fn new(rate: u64, grace: Duration) -> Option<Self> {
@@ -51,13 +51,13 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Pace};
+    use super::{Duration, MinimumRate};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn only_a_whole_window_of_waiting_can_be_too_slow() {
-        let mut pace = Pace::new(10, 5 * SECOND).unwrap();
+        let mut pace = MinimumRate::new(10, 5 * SECOND).unwrap();
         for _ in 0..4 {
             pace.moved(9);
             assert!(!pace.waited(SECOND));
@@ -71,8 +71,8 @@ mod tests {
 
     #[test]
     fn without_a_rate_or_a_window_nothing_is_asked() {
-        assert!(Pace::new(0, SECOND).is_none());
-        assert!(Pace::new(1, Duration::ZERO).is_none());
-        assert!(Pace::new(u64::MAX, Duration::MAX).is_some());
+        assert!(MinimumRate::new(0, SECOND).is_none());
+        assert!(MinimumRate::new(1, Duration::ZERO).is_none());
+        assert!(MinimumRate::new(u64::MAX, Duration::MAX).is_some());
     }
 }

@@ -10,9 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 use super::BodyError;
 
 /// The pieces that are still to go.
-pub(super) struct Slices(pub(super) VecDeque<Bytes>);
+pub(super) struct SlicedBody(pub(super) VecDeque<Bytes>);
 
-impl Body for Slices {
+impl Body for SlicedBody {
     type Data = Bytes;
     type Error = BodyError;
 

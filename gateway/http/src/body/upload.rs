@@ -22,10 +22,10 @@ pub struct UploadLimits {
 
 /// The way from a request's route to the limits of its body.
 #[derive(Clone, Debug)]
-pub struct UploadTerms(Arc<Terms>);
+pub struct UploadTerms(Arc<UploadTermsState>);
 
 #[derive(Debug)]
-struct Terms {
+struct UploadTermsState {
     began: Instant,
     /// What the listener allows.
     bytes: u64,
@@ -35,7 +35,7 @@ struct Terms {
 impl UploadTerms {
     /// For a body that begins now, on a listener that allows so many bytes.
     pub fn new(bytes: u64) -> Self {
-        Self(Arc::new(Terms {
+        Self(Arc::new(UploadTermsState {
             began: Instant::now(),
             bytes,
             said: OnceLock::new(),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::HeaderName;
 
 use super::MAX_DELTA_SECONDS;
-use crate::list::{self, Quotes};
+use crate::list::{self, QuoteSyntax};
 
 /// What stands after a directive's name.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(super) enum Argument<'a> {
 
 /// Calls `apply` with the lower-case name and the argument of each directive in a field line.
 pub(super) fn each(line: &[u8], mut apply: impl FnMut(&str, &Argument<'_>)) {
-    for member in list::members(line, Quotes::Escaped) {
+    for member in list::members(line, QuoteSyntax::Escaped) {
         let equals = memchr::memchr(b'=', member);
         let (name, value) = member.split_at(equals.unwrap_or(member.len()));
         let Ok(name) = std::str::from_utf8(name) else {
@@ -40,7 +40,7 @@ pub(super) fn each(line: &[u8], mut apply: impl FnMut(&str, &Argument<'_>)) {
 impl<'a> Argument<'a> {
     fn read(value: &'a [u8]) -> Self {
         match value {
-            [b'"', ..] => match list::closing_quote(value, 0, Quotes::Escaped) {
+            [b'"', ..] => match list::closing_quote(value, 0, QuoteSyntax::Escaped) {
                 Some(close) if close + 1 == value.len() => Self::Text(unescape(&value[1..close])),
                 _ => Self::Malformed,
             },
@@ -66,7 +66,7 @@ impl<'a> Argument<'a> {
     /// The field names that the argument lists; `None` if there is none that can be relied on.
     pub(super) fn field_names(&self) -> Option<Vec<HeaderName>> {
         let Self::Text(text) = self else { return None };
-        let names: Result<Vec<_>, _> = list::members(text, Quotes::Escaped)
+        let names: Result<Vec<_>, _> = list::members(text, QuoteSyntax::Escaped)
             .map(HeaderName::from_bytes)
             .collect();
         names.ok().filter(|names| !names.is_empty())

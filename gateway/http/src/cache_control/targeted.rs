@@ -12,7 +12,7 @@ use super::ResponseDirectives;
 use super::directive::Argument;
 
 /// The type that a directive's value has in a dictionary (RFC 9213 §2.1).
-enum Kind {
+enum DirectiveValueKind {
     Flag,
     Seconds,
     Fields,
@@ -44,7 +44,9 @@ fn parse(headers: &HeaderMap, target: &HeaderName) -> Option<ResponseDirectives>
         let ListEntry::Item(item) = entry else {
             return None;
         };
-        if item.bare_item == BareItem::Boolean(false) && !matches!(kind, Kind::Seconds) {
+        if item.bare_item == BareItem::Boolean(false)
+            && !matches!(kind, DirectiveValueKind::Seconds)
+        {
             continue;
         }
         directives.apply(key.as_str(), &kind.argument(&item.bare_item)?);
@@ -52,17 +54,19 @@ fn parse(headers: &HeaderMap, target: &HeaderName) -> Option<ResponseDirectives>
     Some(directives)
 }
 
-fn kind(directive: &str) -> Option<Kind> {
+fn kind(directive: &str) -> Option<DirectiveValueKind> {
     match directive {
-        "max-age" | "s-maxage" | "stale-while-revalidate" | "stale-if-error" => Some(Kind::Seconds),
-        "no-cache" | "private" => Some(Kind::Fields),
+        "max-age" | "s-maxage" | "stale-while-revalidate" | "stale-if-error" => {
+            Some(DirectiveValueKind::Seconds)
+        }
+        "no-cache" | "private" => Some(DirectiveValueKind::Fields),
         "no-store" | "public" | "must-revalidate" | "proxy-revalidate" | "must-understand"
-        | "immutable" | "no-transform" => Some(Kind::Flag),
+        | "immutable" | "no-transform" => Some(DirectiveValueKind::Flag),
         _ => None,
     }
 }
 
-impl Kind {
+impl DirectiveValueKind {
     /// The value as an argument of the general syntax; `None` if its type is wrong.
     fn argument(&self, value: &BareItem) -> Option<Argument<'static>> {
         match (self, value) {

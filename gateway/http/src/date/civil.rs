@@ -9,7 +9,7 @@ const SECONDS_PER_DAY: i64 = 86_400;
 
 /// A point in time by calendar; field order makes comparison chronological.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Civil {
+pub(super) struct CivilTime {
     pub(super) year: i64,
     /// 1 to 12.
     pub(super) month: u32,
@@ -18,7 +18,7 @@ pub(super) struct Civil {
     pub(super) second: u32,
 }
 
-impl Civil {
+impl CivilTime {
     pub(super) fn from_time(at: SystemTime) -> Self {
         const END_OF_9999: u64 = 253_402_300_799;
         let seconds = at
@@ -110,7 +110,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_day_and_the_next_are_neighbours(days in -1_000_000i64..4_000_000) {
-            let (today, tomorrow) = (Civil::from_days(days, 0), Civil::from_days(days + 1, 0));
+            let (today, tomorrow) = (CivilTime::from_days(days, 0), CivilTime::from_days(days + 1, 0));
             prop_assert!(today < tomorrow && today.is_valid());
             prop_assert_eq!(today.days(), days);
             prop_assert_eq!((today.weekday() + 1) % 7, tomorrow.weekday());

@@ -10,25 +10,25 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
-use super::caller::Caller;
-use super::hop::{self, HopWishes, Names};
-use super::names::{self, Ending};
-use super::trust::Trust;
+use super::caller::RequestSender;
+use super::hop::{self, HopFieldNames, HopWishes};
+use super::names::{self, FieldRemovalReason};
+use super::trust::TrustedProxies;
 
 /// What a request said of its way here; its head says it no more.
 #[derive(Clone, Debug)]
-pub struct Received {
-    pub caller: Caller,
+pub struct ForwardingContext {
+    pub caller: RequestSender,
     pub wishes: HopWishes,
 }
 
 /// How far the peer of a connection is believed.
 #[derive(Clone, Copy, Debug)]
-pub enum Belief<'a> {
+pub enum PeerTrust<'a> {
     /// It is a stranger: nothing that it says of others.
     Nothing,
     /// It is a proxy of ours.
-    Proxy(&'a Trust),
+    Proxy(&'a TrustedProxies),
 }
 
 /// Makes the head of a request one, and says who sent it and what it asked of the
@@ -36,29 +36,29 @@ pub enum Belief<'a> {
 pub fn receive(
     headers: &mut HeaderMap,
     version: Version,
-    direct: Caller,
-    belief: Belief<'_>,
-) -> (Received, Names) {
+    direct: RequestSender,
+    belief: PeerTrust<'_>,
+) -> (ForwardingContext, HopFieldNames) {
     join_cookies(headers);
     if !headers.keys().any(|name| ends(name, belief)) {
         let wishes = HopWishes::default();
-        let received = Received {
+        let received = ForwardingContext {
             caller: direct,
             wishes,
         };
-        return (received, Names::new());
+        return (received, HopFieldNames::new());
     }
     let all_names = headers.keys().filter(|name| ends(name, belief));
     let ending = all_names.cloned().collect::<Vec<_>>();
     let (wishes, named) = (HopWishes::of(headers, version), hop::named(headers));
     let caller = match belief {
-        Belief::Nothing => direct,
-        Belief::Proxy(trust) => direct.behind_proxy(headers, trust),
+        PeerTrust::Nothing => direct,
+        PeerTrust::Proxy(trust) => direct.behind_proxy(headers, trust),
     };
     for name in ending.iter().chain(&named) {
         headers.remove(name);
     }
-    (Received { caller, wishes }, named)
+    (ForwardingContext { caller, wishes }, named)
 }
 
 /// HTTP/2 may send each cookie as a line of its own. A head with several lines has more than
@@ -83,10 +83,12 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Tells whether a field ends here, whatever `Connection` names.
-fn ends(name: &HeaderName, belief: Belief<'_>) -> bool {
+fn ends(name: &HeaderName, belief: PeerTrust<'_>) -> bool {
     match names::ending(name) {
-        Some(Ending::HopByHop) => true,
-        Some(Ending::Posing) => !matches!(belief, Belief::Proxy(trust) if trust.lists(name)),
+        Some(FieldRemovalReason::HopByHop) => true,
+        Some(FieldRemovalReason::Posing) => {
+            !matches!(belief, PeerTrust::Proxy(trust) if trust.lists(name))
+        }
         None => false,
     }
 }
@@ -101,16 +103,16 @@ mod tests {
 
     fn received(
         fields: &[(&'static str, &'static str)],
-        belief: Belief<'_>,
-    ) -> (HeaderMap, Received, Names) {
+        belief: PeerTrust<'_>,
+    ) -> (HeaderMap, ForwardingContext, HopFieldNames) {
         let mut headers = map(fields);
-        let caller = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
+        let caller = RequestSender::direct("10.0.0.1:4711".parse().unwrap(), "http");
         let (received, named) = receive(&mut headers, Version::HTTP_11, caller, belief);
         (headers, received, named)
     }
 
     fn left(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        received(fields, Belief::Nothing).0
+        received(fields, PeerTrust::Nothing).0
     }
 
     #[test]
@@ -123,7 +125,7 @@ mod tests {
             ("x-three", "3"),
             ("accept-language", "de"),
         ];
-        let (headers, _, named) = received(&fields, Belief::Nothing);
+        let (headers, _, named) = received(&fields, PeerTrust::Nothing);
         assert_eq!(headers, map(&[("x-three", "3")]), "RFC 9110 §7.6.1");
         assert_eq!(named.len(), 3, "{named:?}");
     }
@@ -160,8 +162,8 @@ mod tests {
         let names = fields.map(|(name, _)| name).join(",");
         let mut headers = map(&fields);
         headers.insert("connection", HeaderValue::from_str(&names).unwrap());
-        let caller = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
-        receive(&mut headers, Version::HTTP_11, caller, Belief::Nothing);
+        let caller = RequestSender::direct("10.0.0.1:4711".parse().unwrap(), "http");
+        receive(&mut headers, Version::HTTP_11, caller, PeerTrust::Nothing);
         assert_eq!(headers, map(&fields));
     }
 
@@ -177,13 +179,13 @@ mod tests {
             ("connection", "x-forwarded-prefix"),
         ];
         let listed = ["X-Forwarded-Prefix".to_owned()];
-        let trust = Trust::new(&["10.0.0.0/8".to_owned()], &listed).unwrap();
-        let nothing_listed = Trust::new(&["10.0.0.0/8".to_owned()], &[]).unwrap();
+        let trust = TrustedProxies::new(&["10.0.0.0/8".to_owned()], &listed).unwrap();
+        let nothing_listed = TrustedProxies::new(&["10.0.0.0/8".to_owned()], &[]).unwrap();
         let plain = map(&[("accept", "*/*")]);
         assert_eq!(left(&fields), plain);
-        let (headers, ..) = received(&fields, Belief::Proxy(&nothing_listed));
+        let (headers, ..) = received(&fields, PeerTrust::Proxy(&nothing_listed));
         assert_eq!(headers, plain);
-        let (headers, from, _) = received(&fields, Belief::Proxy(&trust));
+        let (headers, from, _) = received(&fields, PeerTrust::Proxy(&trust));
         let believed = map(&[("accept", "*/*"), ("x-forwarded-prefix", "/a")]);
         assert_eq!(
             headers, believed,
@@ -214,7 +216,7 @@ mod tests {
     #[test]
     fn a_head_that_is_one_already_stays_as_it_is() {
         let fields = [("host", "a"), ("accept", "*/*"), ("user-agent", "x")];
-        let (headers, received, named) = received(&fields, Belief::Nothing);
+        let (headers, received, named) = received(&fields, PeerTrust::Nothing);
         assert_eq!(headers, map(&fields));
         assert_eq!(received.wishes, HopWishes::default());
         assert!(named.is_empty());
@@ -229,10 +231,10 @@ mod tests {
                 headers.insert("connection", value.clone());
                 headers.insert("upgrade", value.clone());
                 headers.insert("te", value);
-                let caller = Caller::direct("10.0.0.1:4711".parse().unwrap(), "http");
-                receive(&mut headers, Version::HTTP_11, caller.clone(), Belief::Nothing);
+                let caller = RequestSender::direct("10.0.0.1:4711".parse().unwrap(), "http");
+                receive(&mut headers, Version::HTTP_11, caller.clone(), PeerTrust::Nothing);
                 let once = headers.clone();
-                receive(&mut headers, Version::HTTP_11, caller, Belief::Nothing);
+                receive(&mut headers, Version::HTTP_11, caller, PeerTrust::Nothing);
                 prop_assert_eq!(&headers, &once);
                 prop_assert!(headers.contains_key("host") && headers.contains_key("authorization"));
             }

@@ -10,13 +10,13 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, header};
 use smallvec::SmallVec;
 
-use super::trust::Trust;
+use super::trust::TrustedProxies;
 use super::{FOR, PROTO};
-use crate::list::{self, Quotes};
+use crate::list::{self, QuoteSyntax};
 
 /// Who sent a request, as far as it can be believed. Found once, on arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
+pub struct RequestSender {
     connected: SocketAddr,
     client: Option<IpAddr>,
     scheme: &'static str,
@@ -28,7 +28,7 @@ pub struct Caller {
 
 /// What a proxy says of who came to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Node {
+enum ForwardedNode {
     /// Nothing.
     Unsaid,
     /// Somebody whose address it hides, or that can't be read.
@@ -39,18 +39,18 @@ enum Node {
 /// What one proxy reported of the one before it.
 #[derive(Clone, Copy)]
 struct Hop {
-    from: Node,
+    from: ForwardedNode,
     scheme: Option<&'static str>,
 }
 
 /// What one field says of the way here.
 struct ReportedRoute {
-    client: Node,
+    client: ForwardedNode,
     scheme: Option<&'static str>,
     proxies: SmallVec<[IpAddr; 1]>,
 }
 
-impl Caller {
+impl RequestSender {
     /// Somebody without a proxy in front.
     pub fn direct(connected: SocketAddr, scheme: &'static str) -> Self {
         let connected = SocketAddr::new(connected.ip().to_canonical(), connected.port());
@@ -101,7 +101,7 @@ impl Caller {
     /// Where both name a client and not the same one, nobody knows who it is: a proxy writes
     /// one of them and passes the other on as it came. Of several `X-Forwarded-Proto` the last
     /// one counts, which the proxy next to us wrote; without it the `proto` of `Forwarded`.
-    pub(super) fn behind_proxy(mut self, headers: &HeaderMap, trust: &Trust) -> Self {
+    pub(super) fn behind_proxy(mut self, headers: &HeaderMap, trust: &TrustedProxies) -> Self {
         let way = |hops: SmallVec<[Hop; 4]>| {
             let said = !hops.is_empty();
             said.then(|| ReportedRoute::of(&hops, self.connected.ip(), trust))
@@ -121,8 +121,8 @@ impl Caller {
             (Some(one), Some(other)) => one.agreed(&other),
         };
         self.client = match agreed.client {
-            Node::Address(address) => Some(address),
-            Node::Hidden | Node::Unsaid => None,
+            ForwardedNode::Address(address) => Some(address),
+            ForwardedNode::Hidden | ForwardedNode::Unsaid => None,
         };
         self.proxies = agreed.proxies;
         self
@@ -140,20 +140,20 @@ impl Hop {
 
 impl ReportedRoute {
     /// Goes back from who connected, as long as trusted proxies speak.
-    fn of(hops: &[Hop], connected: IpAddr, trust: &Trust) -> Self {
+    fn of(hops: &[Hop], connected: IpAddr, trust: &TrustedProxies) -> Self {
         let mut way = Self {
-            client: Node::Address(connected),
+            client: ForwardedNode::Address(connected),
             scheme: None,
             proxies: SmallVec::new(),
         };
         for (n, hop) in hops.iter().rev().enumerate() {
-            if let (1.., Node::Address(proxy)) = (n, way.client) {
+            if let (1.., ForwardedNode::Address(proxy)) = (n, way.client) {
                 way.proxies.push(proxy);
             }
             way.client = hop.from;
             way.scheme = hop.scheme.or(way.scheme);
             match hop.from {
-                Node::Address(address) if trust.has_proxy(address) => {}
+                ForwardedNode::Address(address) if trust.has_proxy(address) => {}
                 _ => break,
             }
         }
@@ -163,9 +163,9 @@ impl ReportedRoute {
 
     /// What two fields say together.
     fn agreed(mut self, other: &Self) -> Self {
-        let same = other.client == Node::Unsaid || other.client == self.client;
+        let same = other.client == ForwardedNode::Unsaid || other.client == self.client;
         if !same {
-            self.client = Node::Hidden;
+            self.client = ForwardedNode::Hidden;
         }
         self
     }
@@ -175,14 +175,14 @@ impl ReportedRoute {
 /// so an element that has a quote where none belongs, or `for` twice, hides who came.
 fn forwarded_element(element: &[u8]) -> Hop {
     read_element(element).unwrap_or(Hop {
-        from: Node::Hidden,
+        from: ForwardedNode::Hidden,
         scheme: None,
     })
 }
 
 fn read_element(mut rest: &[u8]) -> Option<Hop> {
     let mut hop = Hop {
-        from: Node::Unsaid,
+        from: ForwardedNode::Unsaid,
         scheme: None,
     };
     while !rest.is_empty() {
@@ -196,7 +196,7 @@ fn read_element(mut rest: &[u8]) -> Option<Hop> {
             unquoted(list::trim(&pair[equals + 1..]))?,
         );
         if name.eq_ignore_ascii_case(b"for") {
-            if hop.from != Node::Unsaid {
+            if hop.from != ForwardedNode::Unsaid {
                 return None;
             }
             hop.from = node_of(value);
@@ -213,7 +213,7 @@ fn split_pair(text: &[u8]) -> Option<(&[u8], &[u8])> {
     while let Some(&octet) = text.get(at) {
         match octet {
             b';' => return Some((&text[..at], &text[at + 1..])),
-            b'"' => at = list::closing_quote(text, at, Quotes::Escaped)? + 1,
+            b'"' => at = list::closing_quote(text, at, QuoteSyntax::Escaped)? + 1,
             _ => at += 1,
         }
     }
@@ -224,7 +224,7 @@ fn split_pair(text: &[u8]) -> Option<(&[u8], &[u8])> {
 fn unquoted(text: &[u8]) -> Option<&[u8]> {
     match text {
         [b'"', inner @ ..] => {
-            let whole = list::closing_quote(text, 0, Quotes::Escaped)? == inner.len();
+            let whole = list::closing_quote(text, 0, QuoteSyntax::Escaped)? == inner.len();
             whole.then(|| &inner[..inner.len() - 1])
         }
         _ => (!text.contains(&b'"')).then_some(text),
@@ -243,9 +243,9 @@ fn scheme_of(proto: &[u8]) -> Option<&'static str> {
 }
 
 /// An address, in brackets or not, with a port or not; `unknown` and hidden names are none.
-fn node_of(node: &[u8]) -> Node {
-    address(node).map_or(Node::Hidden, |address| {
-        Node::Address(address.to_canonical())
+fn node_of(node: &[u8]) -> ForwardedNode {
+    address(node).map_or(ForwardedNode::Hidden, |address| {
+        ForwardedNode::Address(address.to_canonical())
     })
 }
 
@@ -268,13 +268,13 @@ mod tests {
     use super::*;
     use crate::forward::tests::map;
 
-    fn trust() -> Trust {
-        Trust::new(&["10.0.0.0/8".to_owned(), "::1".to_owned()], &[]).unwrap()
+    fn trust() -> TrustedProxies {
+        TrustedProxies::new(&["10.0.0.0/8".to_owned(), "::1".to_owned()], &[]).unwrap()
     }
 
-    fn caller(headers: &HeaderMap, connected: &str) -> Caller {
+    fn caller(headers: &HeaderMap, connected: &str) -> RequestSender {
         let connected: IpAddr = connected.parse().unwrap();
-        let direct = Caller::direct(SocketAddr::new(connected, 4711), "http");
+        let direct = RequestSender::direct(SocketAddr::new(connected, 4711), "http");
         match trust().has_proxy(connected) {
             true => direct.behind_proxy(headers, &trust()),
             false => direct,

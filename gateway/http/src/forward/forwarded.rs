@@ -11,11 +11,11 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::caller::Caller;
+use super::caller::RequestSender;
 use super::{FOR, HOST, PROTO};
 
 /// Tells the origin who asks. `host` is the one that the key holds.
-pub fn tell_origin(headers: &mut HeaderMap, caller: &Caller, host: &str) {
+pub fn tell_origin(headers: &mut HeaderMap, caller: &RequestSender, host: &str) {
     set_if_absent(headers, header::FORWARDED, || forwarded(caller, host));
     set_if_absent(headers, FOR, || addresses(caller));
     set_if_absent(headers, PROTO, || caller.scheme().to_owned());
@@ -23,7 +23,7 @@ pub fn tell_origin(headers: &mut HeaderMap, caller: &Caller, host: &str) {
 }
 
 /// The client, then each proxy that it came through.
-fn hops(caller: &Caller) -> impl Iterator<Item = Option<IpAddr>> {
+fn hops(caller: &RequestSender) -> impl Iterator<Item = Option<IpAddr>> {
     let connected = caller.connected().ip();
     let direct = caller.client() == Some(connected) && caller.proxies.is_empty();
     let proxies = caller.proxies.iter().copied().map(Some);
@@ -32,7 +32,7 @@ fn hops(caller: &Caller) -> impl Iterator<Item = Option<IpAddr>> {
         .chain((!direct).then_some(Some(connected)))
 }
 
-fn addresses(caller: &Caller) -> String {
+fn addresses(caller: &RequestSender) -> String {
     let mut line = String::new();
     for hop in hops(caller) {
         let comma = if line.is_empty() { "" } else { ", " };
@@ -44,7 +44,7 @@ fn addresses(caller: &Caller) -> String {
     line
 }
 
-fn forwarded(caller: &Caller, host: &str) -> String {
+fn forwarded(caller: &RequestSender, host: &str) -> String {
     let mut line = String::new();
     for (n, hop) in hops(caller).enumerate() {
         let comma = if n == 0 { "" } else { ", " };
@@ -79,14 +79,14 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::forward::Trust;
+    use crate::forward::TrustedProxies;
     use crate::forward::tests::map;
 
     /// What the origin is told of a request from `connected` with these fields.
     fn told(fields: &[(&'static str, &'static str)], connected: &str) -> HeaderMap {
-        let trust = Trust::new(&["10.0.0.0/8".to_owned(), "::1".to_owned()], &[]).unwrap();
+        let trust = TrustedProxies::new(&["10.0.0.0/8".to_owned(), "::1".to_owned()], &[]).unwrap();
         let connected: IpAddr = connected.parse().unwrap();
-        let direct = Caller::direct(SocketAddr::new(connected, 4711), "http");
+        let direct = RequestSender::direct(SocketAddr::new(connected, 4711), "http");
         let caller = match trust.has_proxy(connected) {
             true => direct.behind_proxy(&map(fields), &trust),
             false => direct,
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_host_cannot_end_its_quotes() {
         let mut headers = HeaderMap::new();
-        let caller = Caller::direct("203.0.113.9:1".parse().unwrap(), "http");
+        let caller = RequestSender::direct("203.0.113.9:1".parse().unwrap(), "http");
         tell_origin(&mut headers, &caller, "a\";for=1.1.1.1;b=\"");
         assert_eq!(
             headers["forwarded"],
@@ -169,7 +169,7 @@ mod tests {
             ("x-forwarded-for", "1.1.1.1"),
         ];
         let mut headers = map(&said);
-        let caller = Caller::direct("203.0.113.9:1".parse().unwrap(), "http");
+        let caller = RequestSender::direct("203.0.113.9:1".parse().unwrap(), "http");
         tell_origin(&mut headers, &caller, "a");
         for (name, value) in said {
             assert_eq!(headers[name], value);

@@ -12,11 +12,11 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use smallvec::SmallVec;
 
-use super::names::{self, Ending};
+use super::names::{self, FieldRemovalReason};
 use crate::list;
 
 /// Names of fields; hardly ever any.
-pub type Names = Vec<HeaderName>;
+pub type HopFieldNames = Vec<HeaderName>;
 
 /// What the sender of a request asked of this connection alone; the head says it no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +118,7 @@ fn upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
 }
 
 /// The end-to-end fields that `Connection` names and may name.
-pub(super) fn named(headers: &HeaderMap) -> Names {
+pub(super) fn named(headers: &HeaderMap) -> HopFieldNames {
     // They end by themselves, and name no other field.
     let ends_anyway = |member: &[u8]| {
         [&b"keep-alive"[..], b"close", b"te", b"upgrade"]
@@ -135,7 +135,7 @@ pub(super) fn named(headers: &HeaderMap) -> Names {
 /// Removes from a response what is for the connection only, and returns what else `Connection`
 /// named, for its trailers. `Trailer` stays, as it announces what we pass on; so does the
 /// protocol that a 101 changes to.
-pub fn end_response_hop(status: StatusCode, headers: &mut HeaderMap) -> Names {
+pub fn end_response_hop(status: StatusCode, headers: &mut HeaderMap) -> HopFieldNames {
     let named = named(headers);
     // Both say of which protocols they speak (RFC 9110 §15.2.2, §15.5.22).
     let protocols = match status {
@@ -175,7 +175,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap, named: &[HeaderName]) {
 
 fn is_forbidden_trailer(name: &HeaderName) -> bool {
     match names::ending(name) {
-        Some(Ending::HopByHop | Ending::Posing) => true,
+        Some(FieldRemovalReason::HopByHop | FieldRemovalReason::Posing) => true,
         None => *name == header::TRAILER || is_protected(name) && !TRAILERS.contains(name),
     }
 }

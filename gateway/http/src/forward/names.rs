@@ -88,7 +88,7 @@ static LENGTHS: [u64; 26] = {
 
 /// What a name says that ends at its arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ending {
+pub(super) enum FieldRemovalReason {
     /// It is for this connection alone.
     HopByHop,
     /// It poses as what only a proxy in front could know.
@@ -96,7 +96,7 @@ pub(super) enum Ending {
 }
 
 /// Whether a field of this name ends at its arrival, and why.
-pub(super) fn ending(name: &HeaderName) -> Option<Ending> {
+pub(super) fn ending(name: &HeaderName) -> Option<FieldRemovalReason> {
     let name = name.as_str();
     if !is_like_one(name) {
         return None;
@@ -106,9 +106,9 @@ pub(super) fn ending(name: &HeaderName) -> Option<Ending> {
         compared.is_ok()
     };
     if among(&HOP_BY_HOP) {
-        Some(Ending::HopByHop)
+        Some(FieldRemovalReason::HopByHop)
     } else if among(&POSING) || begins_posing(name) {
-        Some(Ending::Posing)
+        Some(FieldRemovalReason::Posing)
     } else {
         None
     }
@@ -116,12 +116,12 @@ pub(super) fn ending(name: &HeaderName) -> Option<Ending> {
 
 /// Whether a field is for one connection only, so that nobody may set it for another one.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    ending(name) == Some(Ending::HopByHop)
+    ending(name) == Some(FieldRemovalReason::HopByHop)
 }
 
 /// Whether a request poses as another by a field of this name.
 pub fn is_posing(name: &HeaderName) -> bool {
-    ending(name) == Some(Ending::Posing)
+    ending(name) == Some(FieldRemovalReason::Posing)
 }
 
 /// Removes a field under every spelling that servers may take for its name.
@@ -187,10 +187,18 @@ mod tests {
     fn the_lists_are_sorted_and_each_name_in_them_ends() {
         assert!(HOP_BY_HOP.is_sorted() && POSING.is_sorted());
         for name in HOP_BY_HOP {
-            assert_eq!(ending(&named(name)), Some(Ending::HopByHop), "{name}");
+            assert_eq!(
+                ending(&named(name)),
+                Some(FieldRemovalReason::HopByHop),
+                "{name}"
+            );
         }
         for name in POSING {
-            assert_eq!(ending(&named(name)), Some(Ending::Posing), "{name}");
+            assert_eq!(
+                ending(&named(name)),
+                Some(FieldRemovalReason::Posing),
+                "{name}"
+            );
         }
     }
 
@@ -204,9 +212,16 @@ mod tests {
             "X_Forwarded_Prefix",
             "x~forwarded-server",
         ] {
-            assert_eq!(ending(&named(name)), Some(Ending::Posing), "{name}");
+            assert_eq!(
+                ending(&named(name)),
+                Some(FieldRemovalReason::Posing),
+                "{name}"
+            );
         }
-        assert_eq!(ending(&named("Proxy_Connection")), Some(Ending::HopByHop));
+        assert_eq!(
+            ending(&named("Proxy_Connection")),
+            Some(FieldRemovalReason::HopByHop)
+        );
     }
 
     #[test]

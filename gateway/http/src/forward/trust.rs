@@ -9,7 +9,7 @@ use crate::cidr::{Cidr, CidrError};
 
 /// The proxies in front of a listener, and the fields that only they may set.
 #[derive(Debug, Default)]
-pub struct Trust {
+pub struct TrustedProxies {
     proxies: Box<[Cidr]>,
     headers: Box<[HeaderName]>,
 }
@@ -40,7 +40,7 @@ pub enum HeaderError {
 /// What is believed through the client's address and scheme, and told to the origin anew.
 const OUR_OWN: [&str; 3] = ["forwarded", "x-forwarded-for", "x-forwarded-proto"];
 
-impl Trust {
+impl TrustedProxies {
     /// `proxies` are addresses or networks; `headers` are names that [`trusted_header`] takes,
     /// any other is left out.
     ///

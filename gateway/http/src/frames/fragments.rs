@@ -10,7 +10,7 @@ use http::Uri;
 use parking_lot::Mutex;
 
 use super::{CONTINUATION, END_STREAM, HEAD, HEADERS};
-use crate::hpack::{Content, Cut, Fields};
+use crate::hpack::{ContentExpectation, FragmentlessPath, HpackReader};
 
 /// Paths that wait for their request. Some never come, since h2 refuses them for another
 /// reason; the oldest makes room.
@@ -26,17 +26,17 @@ const PRIORITY: u8 = 0x20;
 
 /// What was found on one connection.
 #[derive(Default)]
-pub struct Fragments {
+pub struct FragmentPaths {
     waiting: AtomicUsize,
-    paths: Mutex<VecDeque<Cut>>,
+    paths: Mutex<VecDeque<FragmentlessPath>>,
 }
 
 /// Header blocks as they pass.
-pub(super) struct Blocks {
-    found: Arc<Fragments>,
-    fields: Fields,
+pub(super) struct HeaderBlockReader {
+    found: Arc<FragmentPaths>,
+    fields: HpackReader,
     block: Vec<u8>,
-    frame: Option<Frame>,
+    frame: Option<HeaderBlockFrame>,
     /// The stream of the block, whose content is to come.
     stream: Option<u32>,
     /// Streams that wait for a 100.
@@ -44,7 +44,7 @@ pub(super) struct Blocks {
 }
 
 /// A frame that is part of a block.
-struct Frame {
+struct HeaderBlockFrame {
     kind: u8,
     flags: u8,
     /// Where it begins in the block.
@@ -54,19 +54,19 @@ struct Frame {
 
 /// Whether the blocks that follow can be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reading {
+pub(super) enum BlockReadState {
     On,
     Over,
 }
 
-impl Fragments {
+impl FragmentPaths {
     /// Whether a request came with a fragment. Asked once for each request.
     pub fn take(&self, uri: &Uri) -> bool {
         if self.waiting.load(Ordering::Acquire) == 0 {
             return false;
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let is_it = |cut: &Cut| match cut.is_empty() {
+        let is_it = |cut: &FragmentlessPath| match cut.is_empty() {
             true => path == "/",
             false => **cut == *path.as_bytes(),
         };
@@ -79,7 +79,7 @@ impl Fragments {
         found.is_some()
     }
 
-    fn add(&self, path: Cut) {
+    fn add(&self, path: FragmentlessPath) {
         let mut paths = self.paths.lock();
         if paths.len() == MOST_WAITING {
             paths.pop_front();
@@ -89,11 +89,11 @@ impl Fragments {
     }
 }
 
-impl Blocks {
-    pub fn new(found: Arc<Fragments>) -> Self {
+impl HeaderBlockReader {
+    pub fn new(found: Arc<FragmentPaths>) -> Self {
         Self {
             found,
-            fields: Fields::default(),
+            fields: HpackReader::default(),
             block: Vec::new(),
             frame: None,
             stream: None,
@@ -107,17 +107,17 @@ impl Blocks {
     }
 
     /// A frame begins.
-    pub fn begin(&mut self, head: &[u8; HEAD]) -> Reading {
+    pub fn begin(&mut self, head: &[u8; HEAD]) -> BlockReadState {
         let [high, middle, low, kind, flags, a, b, c, d] = *head;
         let length = u32::from_be_bytes([0, high, middle, low]);
         if !matches!(kind, HEADERS | CONTINUATION) {
-            return Reading::On;
+            return BlockReadState::On;
         }
         if kind == HEADERS {
             let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
             self.stream = (flags & END_STREAM == 0).then_some(stream);
         }
-        self.frame = Some(Frame {
+        self.frame = Some(HeaderBlockFrame {
             kind,
             flags,
             at: self.block.len(),
@@ -127,30 +127,30 @@ impl Blocks {
     }
 
     /// Takes a piece of what the frame holds.
-    pub fn take(&mut self, piece: &[u8]) -> Reading {
+    pub fn take(&mut self, piece: &[u8]) -> BlockReadState {
         let Some(frame) = &mut self.frame else {
-            return Reading::On;
+            return BlockReadState::On;
         };
         self.block.extend_from_slice(piece);
         frame.left -= piece.len().min(frame.left);
         if self.block.len() > MOST_OCTETS {
-            return Reading::Over;
+            return BlockReadState::Over;
         }
         match frame.left {
             0 => self.end(),
-            _ => Reading::On,
+            _ => BlockReadState::On,
         }
     }
 
-    fn end(&mut self) -> Reading {
+    fn end(&mut self) -> BlockReadState {
         let Some(frame) = self.frame.take() else {
-            return Reading::On;
+            return BlockReadState::On;
         };
         if frame.kind == HEADERS && !strip(&mut self.block, &frame) {
-            return Reading::Over;
+            return BlockReadState::Over;
         }
         if frame.flags & END_HEADERS == 0 {
-            return Reading::On;
+            return BlockReadState::On;
         }
         let read = self.fields.read(&self.block);
         self.block.clear();
@@ -158,18 +158,18 @@ impl Blocks {
         match read {
             Ok(told) => {
                 told.cut.into_iter().for_each(|path| self.found.add(path));
-                if told.content == Content::Waits {
+                if told.content == ContentExpectation::Waits {
                     self.waiting.extend(self.stream.take());
                 }
-                Reading::On
+                BlockReadState::On
             }
-            Err(_) => Reading::Over,
+            Err(_) => BlockReadState::Over,
         }
     }
 }
 
 /// Takes padding and priority out of HEADERS (RFC 9113 §6.2). False: it can't be read.
-fn strip(block: &mut Vec<u8>, frame: &Frame) -> bool {
+fn strip(block: &mut Vec<u8>, frame: &HeaderBlockFrame) -> bool {
     let mut before = 0;
     if frame.flags & PADDED != 0 {
         let padding = block

@@ -25,7 +25,7 @@ const MOST_WAITING: usize = 256 * (HEAD + CONTINUE.len());
 
 /// What waits to go out, and where the frames begin that go out.
 #[derive(Default)]
-pub(super) struct Interim {
+pub(super) struct ContinueInjector {
     waiting: Vec<u8>,
     /// Bytes up to the end of the frame that is being written.
     skip: u32,
@@ -36,7 +36,7 @@ pub(super) struct Interim {
     in_block: bool,
 }
 
-impl Interim {
+impl ContinueInjector {
     /// The content of this stream is waited for.
     pub(super) fn go_on(&mut self, stream: u32) {
         if self.waiting.len() >= MOST_WAITING {
@@ -113,7 +113,7 @@ mod tests {
 
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
-    use super::super::Metered;
+    use super::super::MeteredConnection;
     use super::*;
 
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
@@ -125,7 +125,7 @@ mod tests {
     /// What goes out when `before` was written and then `after`, so many bytes at a time, and a
     /// request begins to wait in between.
     async fn written(before: &[u8], after: &[u8], step: usize) -> Vec<u8> {
-        let mut metered = Metered::client(Vec::new(), Arc::default());
+        let mut metered = MeteredConnection::client(Vec::new(), Arc::default());
         for piece in before.chunks(step) {
             metered.write_all(piece).await.unwrap();
         }
@@ -160,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_connection_does_not_take_yet_goes_out_later() {
         let (io, mut client): (DuplexStream, DuplexStream) = duplex(3);
-        let mut metered = Metered::client(io, Arc::default());
+        let mut metered = MeteredConnection::client(io, Arc::default());
         metered.interim.as_mut().unwrap().go_on(1);
         let data = frame(0, 0, 40);
         let writing = async {
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded() {
-        let mut interim = Interim::default();
+        let mut interim = ContinueInjector::default();
         (0..10_000).for_each(|stream| interim.go_on(stream));
         assert_eq!(interim.waiting.len(), MOST_WAITING);
     }

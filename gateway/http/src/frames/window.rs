@@ -31,7 +31,7 @@ pub struct SendWindow {
 /// Reads the payloads that tell of windows.
 pub(super) struct WindowReader {
     window: Arc<SendWindow>,
-    reads: Reads,
+    reads: FramePayloadKind,
     unit: [u8; 6],
     have: usize,
     /// The smallest table of fields that the peer wished.
@@ -40,7 +40,7 @@ pub(super) struct WindowReader {
 
 /// What the payload is of the frame that passes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reads {
+enum FramePayloadKind {
     Nothing,
     Update,
     Settings,
@@ -83,7 +83,7 @@ impl WindowReader {
     pub(super) fn new(window: Arc<SendWindow>) -> Self {
         Self {
             window,
-            reads: Reads::Nothing,
+            reads: FramePayloadKind::Nothing,
             unit: [0; 6],
             have: 0,
             table: TABLE,
@@ -101,16 +101,20 @@ impl WindowReader {
         let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
         self.have = 0;
         self.reads = match (kind, stream) {
-            (WINDOW_UPDATE, 0) => Reads::Update,
-            (SETTINGS, 0) if flags & ACK == 0 => Reads::Settings,
-            _ => Reads::Nothing,
+            (WINDOW_UPDATE, 0) => FramePayloadKind::Update,
+            (SETTINGS, 0) if flags & ACK == 0 => FramePayloadKind::Settings,
+            _ => FramePayloadKind::Nothing,
         };
     }
 
     /// Bytes of the frame's payload.
     pub(super) fn payload(&mut self, mut bytes: &[u8]) {
-        while self.reads != Reads::Nothing && !bytes.is_empty() {
-            let length = if self.reads == Reads::Update { 4 } else { 6 };
+        while self.reads != FramePayloadKind::Nothing && !bytes.is_empty() {
+            let length = if self.reads == FramePayloadKind::Update {
+                4
+            } else {
+                6
+            };
             let taken = bytes.len().min(length - self.have);
             self.unit[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
             self.have += taken;
@@ -125,18 +129,18 @@ impl WindowReader {
     fn unit(&mut self) {
         let [a, b, c, d, e, f] = self.unit;
         match self.reads {
-            Reads::Update => {
-                self.reads = Reads::Nothing;
+            FramePayloadKind::Update => {
+                self.reads = FramePayloadKind::Nothing;
                 self.window.opened(u32::from_be_bytes([a & 0x7f, b, c, d]));
             }
-            Reads::Settings if u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE => {
+            FramePayloadKind::Settings if u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE => {
                 let value = u32::from_be_bytes([c, d, e, f]);
                 self.window.of_new_streams.store(value, Relaxed);
             }
-            Reads::Settings if u16::from_be_bytes([a, b]) == HEADER_TABLE_SIZE => {
+            FramePayloadKind::Settings if u16::from_be_bytes([a, b]) == HEADER_TABLE_SIZE => {
                 self.table = self.table.min(u32::from_be_bytes([c, d, e, f]));
             }
-            Reads::Settings | Reads::Nothing => {}
+            FramePayloadKind::Settings | FramePayloadKind::Nothing => {}
         }
     }
 }
@@ -145,7 +149,7 @@ impl WindowReader {
 mod tests {
     use tokio::io::AsyncReadExt;
 
-    use super::super::Metered;
+    use super::super::MeteredConnection;
     use super::*;
 
     fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
@@ -168,7 +172,8 @@ mod tests {
         let bytes = frames.concat();
         for step in [1, 5, 9, 13, 1_000] {
             let window = Arc::new(SendWindow::default());
-            let mut metered = Metered::origin(&bytes[..]).with_window(Arc::clone(&window));
+            let mut metered =
+                MeteredConnection::origin(&bytes[..]).with_window(Arc::clone(&window));
             let mut piece = vec![0; step];
             while metered.read(&mut piece).await.unwrap() > 0 {}
             assert_eq!(window.of_new_streams(), 77, "{step} bytes at a time");

@@ -6,7 +6,7 @@
 
 /// The state between two reads.
 #[derive(Clone, Copy)]
-pub(super) enum Chunks {
+pub(super) enum ChunkParserState {
     /// In the size, which has `digits` digits so far.
     Size {
         size: u64,
@@ -32,7 +32,7 @@ pub(super) enum Chunks {
 
 /// How far bytes led.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Step {
+pub(super) enum ChunkProgress {
     /// All are taken, and more are to come.
     More,
     /// The line of the last chunk ends here; trailers follow.
@@ -47,14 +47,14 @@ const DIGITS: u8 = 16;
 /// Bytes of an extension, of which no meaning is known to us.
 const EXTENSION: u16 = 1_024;
 
-impl Default for Chunks {
+impl Default for ChunkParserState {
     fn default() -> Self {
         Self::Size { size: 0, digits: 0 }
     }
 }
 
-impl Chunks {
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Step {
+impl ChunkParserState {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> ChunkProgress {
         let mut at = 0;
         while at < bytes.len() {
             if let Self::Data { left } = self {
@@ -65,13 +65,15 @@ impl Chunks {
                 continue;
             }
             *self = match self.next(bytes[at]) {
-                Some(Self::SizeEnd { size: 0 }) if bytes[at] == b'\n' => return Step::Last(at + 1),
+                Some(Self::SizeEnd { size: 0 }) if bytes[at] == b'\n' => {
+                    return ChunkProgress::Last(at + 1);
+                }
                 Some(next) => next,
-                None => return Step::Broken(at),
+                None => return ChunkProgress::Broken(at),
             };
             at += 1;
         }
-        Step::More
+        ChunkProgress::More
     }
 
     /// The state behind one byte outside of data; none if it must not stand there.

@@ -5,7 +5,7 @@
 //! proxy before us may have read another message: both lengths at once, a length twice,
 //! lines that end in a bare LF (RFC 9112 §2.2), a fragment in the target, loose trailers.
 //! The neighbour `server/wire` hands over every byte that it reads and acts on the
-//! [`Verdict`]; a fault in a head is answered by `server/service` in its turn.
+//! [`FramingVerdict`]; a fault in a head is answered by `server/service` in its turn.
 //!
 //! Decision: it follows the framing itself, in place of looking at the kept bytes of odd
 //! requests only: the head behind a body or another head is seen as well, and no byte is
@@ -15,7 +15,7 @@
 
 use memchr::{memchr, memrchr};
 
-use super::chunks::{Chunks, Step, skip};
+use super::chunks::{ChunkParserState, ChunkProgress, skip};
 
 /// The state between two reads.
 #[derive(Default)]
@@ -26,13 +26,13 @@ pub struct Framing {
     /// What the lines of the head so far said.
     head: FramingFields,
     /// The part of a line that came with an earlier read.
-    begun: Begun,
-    fault: Option<Fault>,
+    begun: PartialLine,
+    fault: Option<FramingFault>,
 }
 
 /// What the reader may see of the bytes that were handed over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum FramingVerdict {
     /// All of them.
     Pass,
     /// Those before this place; the rest is to be handed over again when the request
@@ -45,7 +45,7 @@ pub enum Verdict {
 /// What is wrong with a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Fault {
+pub enum FramingFault {
     LengthAndCoding = 1,
     Lengths,
     Length,
@@ -62,7 +62,7 @@ enum ParserState {
     Fields,
     /// So many bytes of content are still to come.
     Content(u64),
-    Chunks(Chunks),
+    Chunks(ChunkParserState),
     Trailers,
     /// After a fault: nothing that follows has a meaning.
     Lost,
@@ -78,13 +78,13 @@ struct FramingFields {
 /// Bytes of a line that is not whole yet; of a long one the first, a `#` if there is one
 /// behind them, and the last.
 #[derive(Default)]
-struct Begun(Vec<u8>);
+struct PartialLine(Vec<u8>);
 
 /// Of a line that comes in pieces so much is kept. A `Content-Length` that is longer is refused
 /// in any case, so that it makes no difference how it comes.
 const KEPT: usize = 512;
 
-impl Fault {
+impl FramingFault {
     /// The reason in words for the client.
     pub fn reason(self) -> &'static str {
         match self {
@@ -113,7 +113,7 @@ impl Fault {
 
 impl Framing {
     /// Takes the next bytes of the connection.
-    pub fn feed(&mut self, bytes: &[u8]) -> Verdict {
+    pub fn feed(&mut self, bytes: &[u8]) -> FramingVerdict {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
@@ -127,17 +127,17 @@ impl Framing {
                     Ok(taken)
                 }
                 ParserState::Chunks(chunks) => match chunks.take(rest) {
-                    Step::More => Ok(rest.len()),
-                    Step::Last(taken) => {
+                    ChunkProgress::More => Ok(rest.len()),
+                    ChunkProgress::Last(taken) => {
                         self.state = ParserState::Trailers;
                         Ok(taken)
                     }
-                    Step::Broken(place) => {
+                    ChunkProgress::Broken(place) => {
                         at += place;
-                        Err(Fault::Chunk)
+                        Err(FramingFault::Chunk)
                     }
                 },
-                ParserState::Lost => return Verdict::Pass,
+                ParserState::Lost => return FramingVerdict::Pass,
             };
             match taken {
                 Ok(taken) => at += taken,
@@ -146,16 +146,16 @@ impl Framing {
             if self.head.upgrade && matches!(self.state, ParserState::Start) {
                 self.head.upgrade = false;
                 if at < bytes.len() {
-                    return Verdict::Hold(at);
+                    return FramingVerdict::Hold(at);
                 }
             }
         }
-        Verdict::Pass
+        FramingVerdict::Pass
     }
 
     /// The first message with a fault, counted from 1, and the fault. A broken body counts
     /// for the message after it: its own reader has been told.
-    pub fn fault(&self) -> Option<(u64, Fault)> {
+    pub fn fault(&self) -> Option<(u64, FramingFault)> {
         self.fault.map(|fault| (self.heads + 1, fault))
     }
 
@@ -174,7 +174,7 @@ impl Framing {
     }
 
     /// Takes one line, or what is there of it; how many bytes that is.
-    fn line(&mut self, rest: &[u8]) -> Result<usize, Fault> {
+    fn line(&mut self, rest: &[u8]) -> Result<usize, FramingFault> {
         let Some(end) = memchr(b'\n', rest) else {
             self.begun.add(rest);
             return Ok(rest.len());
@@ -191,13 +191,13 @@ impl Framing {
     }
 
     /// Judges a line that comes without its LF.
-    fn judge(&mut self, line: &[u8]) -> Result<(), Fault> {
-        let line = line.strip_suffix(b"\r").ok_or(Fault::BareLf)?;
+    fn judge(&mut self, line: &[u8]) -> Result<(), FramingFault> {
+        let line = line.strip_suffix(b"\r").ok_or(FramingFault::BareLf)?;
         match (self.state, line.is_empty()) {
             (ParserState::Start, true) | (ParserState::Trailers, false) => {}
             (ParserState::Start, false) => {
                 if has_fragment(line) {
-                    return Err(Fault::Fragment);
+                    return Err(FramingFault::Fragment);
                 }
                 self.head = FramingFields::default();
                 self.state = ParserState::Fields;
@@ -213,27 +213,27 @@ impl Framing {
     }
 
     /// A bad head is passed on to be refused in its turn; a bad body ends where it is bad.
-    fn lost(&mut self, fault: Fault, at: usize) -> Verdict {
+    fn lost(&mut self, fault: FramingFault, at: usize) -> FramingVerdict {
         let in_body = matches!(self.state, ParserState::Chunks(_) | ParserState::Trailers);
         self.state = ParserState::Lost;
         self.fault = Some(fault);
         if in_body {
-            Verdict::Cut(at)
+            FramingVerdict::Cut(at)
         } else {
-            Verdict::Pass
+            FramingVerdict::Pass
         }
     }
 }
 
 impl FramingFields {
-    fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
+    fn field(&mut self, line: &[u8]) -> Result<(), FramingFault> {
         match line[0] | 0x20 {
             b'c' => {
                 if let Some(value) = value(line, b"content-length") {
                     let length = number(value).filter(|_| line.len() + 1 < KEPT);
-                    let length = length.ok_or(Fault::Length)?;
+                    let length = length.ok_or(FramingFault::Length)?;
                     if self.length.replace(length).is_some() {
-                        return Err(Fault::Lengths);
+                        return Err(FramingFault::Lengths);
                     }
                 }
             }
@@ -245,17 +245,17 @@ impl FramingFields {
     }
 
     /// What follows the head (RFC 9112 §6.3).
-    fn content(self) -> Result<ParserState, Fault> {
+    fn content(self) -> Result<ParserState, FramingFault> {
         match (self.length, self.coded) {
-            (Some(_), true) => Err(Fault::LengthAndCoding),
-            (None, true) => Ok(ParserState::Chunks(Chunks::default())),
+            (Some(_), true) => Err(FramingFault::LengthAndCoding),
+            (None, true) => Ok(ParserState::Chunks(ChunkParserState::default())),
             (None | Some(0), false) => Ok(ParserState::Start),
             (Some(length), false) => Ok(ParserState::Content(length)),
         }
     }
 }
 
-impl Begun {
+impl PartialLine {
     fn add(&mut self, bytes: &[u8]) {
         let room = KEPT.saturating_sub(self.0.len()).min(bytes.len());
         self.0.extend_from_slice(&bytes[..room]);
@@ -294,9 +294,9 @@ fn has_fragment(line: &[u8]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Fault, Framing, KEPT, Verdict};
+    use super::{Framing, FramingFault, FramingVerdict, KEPT};
 
-    fn fed(text: &str) -> (Verdict, Option<(u64, Fault)>) {
+    fn fed(text: &str) -> (FramingVerdict, Option<(u64, FramingFault)>) {
         let mut framing = Framing::default();
         let verdict = framing.feed(text.as_bytes());
         (verdict, framing.fault())
@@ -312,7 +312,7 @@ mod tests {
         for text in [GET, sized, &chunked] {
             let mut framing = Framing::default();
             let text = format!("\r\n{text}{GET}{text}");
-            assert_eq!(framing.feed(text.as_bytes()), Verdict::Pass);
+            assert_eq!(framing.feed(text.as_bytes()), FramingVerdict::Pass);
             assert_eq!(framing.fault(), None, "{text}");
             assert!(framing.is_between() && !framing.is_in_head());
             framing.feed(b"G");
@@ -326,26 +326,36 @@ mod tests {
         for (head, fault) in [
             (
                 head("Content-Length: 5\r\nTransfer-Encoding: chunked"),
-                Fault::LengthAndCoding,
+                FramingFault::LengthAndCoding,
             ),
             (
                 head("transfer-encoding:x\r\nA: b\r\nCONTENT-LENGTH:0"),
-                Fault::LengthAndCoding,
+                FramingFault::LengthAndCoding,
             ),
             (
                 head("Content-Length: 5\r\nContent-Length: 5"),
-                Fault::Lengths,
+                FramingFault::Lengths,
             ),
-            (head("Content-Length: +5"), Fault::Length),
-            (head("Content-Length: 18446744073709551616"), Fault::Length),
-            (head("Content-Length:"), Fault::Length),
-            (head("A: b\nC: d"), Fault::BareLf),
-            ("GET / HTTP/1.1\n\n".to_owned(), Fault::BareLf),
-            ("\nGET / HTTP/1.1\r\n\r\n".to_owned(), Fault::BareLf),
-            ("GET /a#b HTTP/1.1\r\n\r\n".to_owned(), Fault::Fragment),
+            (head("Content-Length: +5"), FramingFault::Length),
+            (
+                head("Content-Length: 18446744073709551616"),
+                FramingFault::Length,
+            ),
+            (head("Content-Length:"), FramingFault::Length),
+            (head("A: b\nC: d"), FramingFault::BareLf),
+            ("GET / HTTP/1.1\n\n".to_owned(), FramingFault::BareLf),
+            ("\nGET / HTTP/1.1\r\n\r\n".to_owned(), FramingFault::BareLf),
+            (
+                "GET /a#b HTTP/1.1\r\n\r\n".to_owned(),
+                FramingFault::Fragment,
+            ),
         ] {
             let text = format!("{GET}{POST}0\r\n\r\n{head}{GET}");
-            assert_eq!(fed(&text), (Verdict::Pass, Some((3, fault))), "{head}");
+            assert_eq!(
+                fed(&text),
+                (FramingVerdict::Pass, Some((3, fault))),
+                "{head}"
+            );
         }
     }
 
@@ -363,8 +373,8 @@ mod tests {
             ("5;a", "\0\r\n"),
             ("0000000000000000", "5\r\n"),
         ] {
-            let wanted = Verdict::Cut(POST.len() + good.len());
-            let fault = Some((2, Fault::Chunk));
+            let wanted = FramingVerdict::Cut(POST.len() + good.len());
+            let fault = Some((2, FramingFault::Chunk));
             assert_eq!(
                 fed(&format!("{POST}{good}{bad}")),
                 (wanted, fault),
@@ -374,7 +384,10 @@ mod tests {
         let trailers = format!("{POST}0\r\na: b\r\n");
         assert_eq!(
             fed(&format!("{trailers}c: d\n\r\n")),
-            (Verdict::Cut(trailers.len()), Some((2, Fault::BareLf)))
+            (
+                FramingVerdict::Cut(trailers.len()),
+                Some((2, FramingFault::BareLf))
+            )
         );
     }
 
@@ -382,13 +395,13 @@ mod tests {
     fn what_follows_an_upgrade_waits_for_its_answer() {
         let upgrade = "GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n";
         let text = format!("{upgrade}\n\n");
-        assert_eq!(fed(&text), (Verdict::Hold(upgrade.len()), None));
-        assert_eq!(fed(upgrade), (Verdict::Pass, None));
+        assert_eq!(fed(&text), (FramingVerdict::Hold(upgrade.len()), None));
+        assert_eq!(fed(upgrade), (FramingVerdict::Pass, None));
         let mut framing = Framing::default();
-        assert_eq!(framing.feed(upgrade.as_bytes()), Verdict::Pass);
+        assert_eq!(framing.feed(upgrade.as_bytes()), FramingVerdict::Pass);
         assert_eq!(
             framing.feed(GET.as_bytes()),
-            Verdict::Pass,
+            FramingVerdict::Pass,
             "it was refused"
         );
         assert_eq!(framing.fault(), None);
@@ -403,7 +416,7 @@ mod tests {
         }
         assert!(framing.begun.0.len() <= KEPT);
         framing.feed(b" HTTP/1.1\r");
-        assert_eq!(framing.feed(b"\n\r\n"), Verdict::Pass);
+        assert_eq!(framing.feed(b"\n\r\n"), FramingVerdict::Pass);
         assert!(framing.fault().is_none() && framing.is_between());
     }
 
@@ -413,10 +426,13 @@ mod tests {
         let long = "a".repeat(KEPT);
         let zeros = "0".repeat(KEPT);
         for (text, fault) in [
-            (format!("GET /{long}#b HTTP/1.1\r\n\r\n"), Fault::Fragment),
+            (
+                format!("GET /{long}#b HTTP/1.1\r\n\r\n"),
+                FramingFault::Fragment,
+            ),
             (
                 format!("POST / HTTP/1.1\r\nContent-Length: {zeros}5\r\n\r\n"),
-                Fault::Length,
+                FramingFault::Length,
             ),
         ] {
             for cut in 0..text.len() {
@@ -427,7 +443,7 @@ mod tests {
     }
 
     /// Feeds `text` in pieces that end at `cuts`; holds are handed over again.
-    fn in_pieces(text: &[u8], cuts: &[usize]) -> (usize, Option<(u64, Fault)>) {
+    fn in_pieces(text: &[u8], cuts: &[usize]) -> (usize, Option<(u64, FramingFault)>) {
         let mut framing = Framing::default();
         let (mut at, mut ends) = (0, cuts.to_vec());
         ends.push(text.len());
@@ -436,9 +452,9 @@ mod tests {
             let end = end.min(text.len());
             while at < end {
                 match framing.feed(&text[at..end]) {
-                    Verdict::Pass => at = end,
-                    Verdict::Hold(shown) => at += shown,
-                    Verdict::Cut(shown) => return (at + shown, framing.fault()),
+                    FramingVerdict::Pass => at = end,
+                    FramingVerdict::Hold(shown) => at += shown,
+                    FramingVerdict::Cut(shown) => return (at + shown, framing.fault()),
                 }
             }
         }
@@ -470,7 +486,7 @@ mod tests {
             let (cut, same) = in_pieces(&text, &cuts);
             prop_assert_eq!(fault, same);
             // A bad trailer line is shown as far as it came with earlier reads.
-            prop_assert!(cut == whole || fault.is_some_and(|(_, fault)| fault == Fault::BareLf));
+            prop_assert!(cut == whole || fault.is_some_and(|(_, fault)| fault == FramingFault::BareLf));
         }
     }
 }

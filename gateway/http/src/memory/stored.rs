@@ -74,7 +74,7 @@ pub struct AnswerCut {
 }
 
 /// One answer's reading of a body; ends when it is dropped.
-pub struct Seat {
+pub struct BodyReadGuard {
     readers: Arc<StoredReaders>,
     number: u64,
     answer: Arc<AnswerCut>,
@@ -89,7 +89,7 @@ pub enum ReadsStored {
 }
 
 /// The allocation that all slices of a body share.
-struct Owned {
+struct BodyAllocation {
     bytes: Bytes,
     readers: Arc<StoredReaders>,
 }
@@ -115,7 +115,7 @@ impl StoredBody {
     pub fn read_by(readers: &Arc<StoredReaders>, bytes: Bytes) -> Self {
         readers.bytes.store(bytes.len() as u64, Relaxed);
         readers.state.lock().owners += 1;
-        let owned = Owned {
+        let owned = BodyAllocation {
             bytes,
             readers: Arc::clone(readers),
         };
@@ -147,7 +147,7 @@ impl StoredBody {
     /// Bytes that it takes beside its content.
     pub fn overhead(&self) -> usize {
         /// The list of readers and the owner of the bytes, with their reference counts.
-        const FOLLOWED: usize = size_of::<StoredReaders>() + size_of::<Owned>() + 48;
+        const FOLLOWED: usize = size_of::<StoredReaders>() + size_of::<BodyAllocation>() + 48;
         self.readers.as_ref().map_or(0, |_| FOLLOWED)
     }
 }
@@ -197,13 +197,13 @@ impl From<Bytes> for StoredBody {
     }
 }
 
-impl AsRef<[u8]> for Owned {
+impl AsRef<[u8]> for BodyAllocation {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Owned {
+impl Drop for BodyAllocation {
     fn drop(&mut self) {
         self.readers.freed();
     }
@@ -229,7 +229,7 @@ impl StoredReaders {
 
     /// Says that `answer` reads it. What was evicted meanwhile is charged to the answer's
     /// connection at once.
-    pub fn join(self: &Arc<Self>, answer: &Arc<AnswerCut>) -> Seat {
+    pub fn join(self: &Arc<Self>, answer: &Arc<AnswerCut>) -> BodyReadGuard {
         let mut state = self.state.lock();
         let first = !state.has_reader_of(&answer.connection);
         let number = state.next_seat;
@@ -240,7 +240,7 @@ impl StoredReaders {
         if too_much {
             answer.cut();
         }
-        Seat {
+        BodyReadGuard {
             readers: Arc::clone(self),
             number,
             answer: Arc::clone(answer),
@@ -345,7 +345,7 @@ impl AnswerCut {
     }
 }
 
-impl Drop for Seat {
+impl Drop for BodyReadGuard {
     fn drop(&mut self) {
         let connection = &self.answer.connection;
         let mut state = self.readers.state.lock();

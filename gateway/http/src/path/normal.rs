@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 /// The part of a URI that an octet stands in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Part {
+pub(super) enum UriPart {
     Path,
     Query,
 }
 
 /// What the end of a text means for an escape that is cut off there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum End {
+pub(super) enum TextEnd {
     /// Nothing follows: a percent sign that stands for itself.
     Whole,
     /// The rest of the escape may follow.
@@ -33,10 +33,10 @@ static CLASSES: [u8; 256] = {
     while octet < 256 {
         let b = octet as u8;
         let mut class = 0;
-        if !may_stand(b, Part::Path) || matches!(b, b'%' | b';') {
+        if !may_stand(b, UriPart::Path) || matches!(b, b'%' | b';') {
             class |= ODD;
         }
-        if !may_stand(b, Part::Query) || b == b'%' {
+        if !may_stand(b, UriPart::Query) || b == b'%' {
             class |= ODD_IN_QUERY;
         }
         if matches!(b, b'/' | b'.') {
@@ -57,7 +57,7 @@ const fn is_unreserved(octet: u8) -> bool {
 }
 
 /// Whether an octet may stand in the normal form without an escape.
-pub(super) const fn may_stand(octet: u8, part: Part) -> bool {
+pub(super) const fn may_stand(octet: u8, part: UriPart) -> bool {
     let in_both = is_unreserved(octet)
         || matches!(
             octet,
@@ -79,7 +79,7 @@ pub(super) const fn may_stand(octet: u8, part: Part) -> bool {
         octet,
         b'?' | b'[' | b']' | b'{' | b'}' | b'|' | b'\\' | b'^' | b'`'
     );
-    in_both || matches!(part, Part::Query) && in_query
+    in_both || matches!(part, UriPart::Query) && in_query
 }
 
 /// Whether path and query are sure to be in normal form, and the path to have one reading.
@@ -105,8 +105,8 @@ pub fn normal(target: &str) -> Cow<'_, str> {
         return Cow::Borrowed(target);
     }
     let mut escaped = String::with_capacity(target.len() + 16);
-    let mut part = Part::Path;
-    escape(target.as_bytes(), &mut part, End::Whole, &mut escaped);
+    let mut part = UriPart::Path;
+    escape(target.as_bytes(), &mut part, TextEnd::Whole, &mut escaped);
     let (path, query) = split(&escaped);
     let mut normal = remove_dot_segments(path);
     normal.push_str(query);
@@ -119,7 +119,7 @@ pub(super) fn split(target: &str) -> (&str, &str) {
 }
 
 /// Appends `text` with each octet in its normal form; `part` is where it begins and ends.
-pub(super) fn escape(text: &[u8], part: &mut Part, end: End, out: &mut String) {
+pub(super) fn escape(text: &[u8], part: &mut UriPart, end: TextEnd, out: &mut String) {
     let mut at = 0;
     while let Some(&octet) = text.get(at) {
         at += 1;
@@ -129,7 +129,7 @@ pub(super) fn escape(text: &[u8], part: &mut Part, end: End, out: &mut String) {
                     at += 2;
                     push_escaped(high << 4 | low, out);
                 }
-                _ if end == End::Open && is_cut_escape(&text[at..]) => {
+                _ if end == TextEnd::Open && is_cut_escape(&text[at..]) => {
                     out.push('%');
                     out.extend(text[at..].iter().map(|b| b.to_ascii_uppercase() as char));
                     return;
@@ -137,7 +137,7 @@ pub(super) fn escape(text: &[u8], part: &mut Part, end: End, out: &mut String) {
                 _ => out.push_str("%25"),
             },
             b'?' => {
-                *part = Part::Query;
+                *part = UriPart::Query;
                 out.push('?');
             }
             _ if may_stand(octet, *part) => out.push(octet as char),

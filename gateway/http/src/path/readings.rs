@@ -1,8 +1,8 @@
 //! Which other paths an origin may see in a path in normal form. What counts, and what does
 //! not, is said in [`super`].
 
-use super::Fault;
-use super::normal::{Part, hex, may_stand, push_escape, remove_dot_segments};
+use super::PathFault;
+use super::normal::{UriPart, hex, may_stand, push_escape, remove_dot_segments};
 use super::rules::merge_slashes;
 
 /// How often an origin and what stands before it may decode a path.
@@ -10,7 +10,7 @@ pub const MOST_DECODINGS: usize = 4;
 
 /// Other paths, each in a form that patterns are compared with: octets that may not stand as
 /// they are in a path are percent-encoded, all else is decoded.
-pub type Readings = Vec<String>;
+pub type PathReadings = Vec<String>;
 
 /// Whether there may be readings: the cheap question before [`readings`].
 pub fn may_differ(path: &str) -> bool {
@@ -28,14 +28,14 @@ pub fn may_differ(path: &str) -> bool {
 
 /// Whether an octet, once its escape is decoded, makes another path.
 fn is_telling(octet: u8) -> bool {
-    may_stand(octet, Part::Path) || matches!(octet, 0 | b'%' | b'?' | b'#' | b'\\')
+    may_stand(octet, UriPart::Path) || matches!(octet, 0 | b'%' | b'?' | b'#' | b'\\')
 }
 
 /// The readings of a path in normal form that are other paths than itself.
 ///
 /// # Errors
 /// When it is encoded more often than [`MOST_DECODINGS`] times.
-pub fn readings(path: &str) -> Result<Readings, Fault> {
+pub fn readings(path: &str) -> Result<PathReadings, PathFault> {
     if !may_differ(path) {
         return Ok(Vec::new());
     }
@@ -58,12 +58,12 @@ pub fn readings(path: &str) -> Result<Readings, Fault> {
     }
     match decode(&decoded) == decoded {
         true => Ok(finished(path, texts)),
-        false => Err(Fault::TooDeep),
+        false => Err(PathFault::TooDeep),
     }
 }
 
 /// With slashes merged or not, and without dot segments.
-fn finished(path: &str, mut texts: Vec<String>) -> Readings {
+fn finished(path: &str, mut texts: Vec<String>) -> PathReadings {
     let merged = |text: &String| text.contains("//").then(|| merge_slashes(text));
     texts.sort_unstable();
     texts.dedup();
@@ -92,7 +92,7 @@ fn lossless(escaped: &[u8]) -> String {
 fn escaped(octets: &[u8]) -> String {
     let mut text = String::with_capacity(octets.len() + 16);
     for &octet in octets {
-        match may_stand(octet, Part::Path) {
+        match may_stand(octet, UriPart::Path) {
             true => text.push(octet as char),
             false => push_escape(octet, &mut text),
         }

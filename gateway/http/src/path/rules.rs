@@ -5,41 +5,41 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Fault;
+use super::PathFault;
 use super::normal::remove_dot_segments;
 
 /// How paths are read on a listener. What a route says in its own `path` goes before.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Rules {
+pub struct PathRules {
     /// Two or more slashes in a row.
-    pub slashes: Slashes,
+    pub slashes: RepeatedSlashes,
     /// A percent-encoded slash (`%2F`).
     pub escaped_slash: EscapedSlash,
     /// A backslash, as it is or as `%5C`.
-    pub backslash: Unusual,
+    pub backslash: UnusualOctet,
     /// A percent-encoded NUL (`%00`).
-    pub nul: Unusual,
+    pub nul: UnusualOctet,
 }
 
 /// How paths are read on a route; what it does not say is the listener's. The route is chosen by the path in the listener's form, and what its own rules make of the path must select it again (400 otherwise).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Overrides {
+pub struct PathRuleOverrides {
     /// Two or more slashes in a row.
-    pub slashes: Option<Slashes>,
+    pub slashes: Option<RepeatedSlashes>,
     /// A percent-encoded slash (`%2F`).
     pub escaped_slash: Option<EscapedSlash>,
     /// A backslash, as it is or as `%5C`.
-    pub backslash: Option<Unusual>,
+    pub backslash: Option<UnusualOctet>,
     /// A percent-encoded NUL (`%00`).
-    pub nul: Option<Unusual>,
+    pub nul: Option<UnusualOctet>,
 }
 
 /// What is done with two or more slashes in a row.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Slashes {
+pub enum RepeatedSlashes {
     /// The origin gets them as they came.
     #[default]
     Keep,
@@ -65,7 +65,7 @@ pub enum EscapedSlash {
 /// What is done with an octet that no path needs.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Unusual {
+pub enum UnusualOctet {
     /// The request is refused (400).
     #[default]
     Refuse,
@@ -74,16 +74,16 @@ pub enum Unusual {
 }
 
 /// What rules make of a path.
-pub struct Shaped<'a> {
+pub struct ShapedPath<'a> {
     pub path: Cow<'a, str>,
     /// Why the request is refused, if it is.
-    pub fault: Option<Fault>,
+    pub fault: Option<PathFault>,
 }
 
-impl Overrides {
+impl PathRuleOverrides {
     /// What counts on a listener with these rules.
-    pub fn over(self, listener: Rules) -> Rules {
-        Rules {
+    pub fn over(self, listener: PathRules) -> PathRules {
+        PathRules {
             slashes: self.slashes.unwrap_or(listener.slashes),
             escaped_slash: self.escaped_slash.unwrap_or(listener.escaped_slash),
             backslash: self.backslash.unwrap_or(listener.backslash),
@@ -92,36 +92,40 @@ impl Overrides {
     }
 }
 
-impl Rules {
+impl PathRules {
     /// Applies the rules to a path in normal form; the outcome is in normal form.
-    pub fn shape(self, path: &str) -> Shaped<'_> {
+    pub fn shape(self, path: &str) -> ShapedPath<'_> {
         let mut shaped = Cow::Borrowed(path);
         if self.escaped_slash == EscapedSlash::Decode && path.contains("%2F") {
             shaped = Cow::Owned(remove_dot_segments(&path.replace("%2F", "/")));
         }
         let fault = self.fault(&shaped);
-        if self.slashes == Slashes::Merge && shaped.contains("//") {
+        if self.slashes == RepeatedSlashes::Merge && shaped.contains("//") {
             shaped = Cow::Owned(merge_slashes(&shaped));
         }
-        Shaped {
+        ShapedPath {
             path: shaped,
             fault,
         }
     }
 
-    fn fault(self, path: &str) -> Option<Fault> {
+    fn fault(self, path: &str) -> Option<PathFault> {
         let refused = [
-            (self.nul == Unusual::Refuse, "%00", Fault::Nul),
-            (self.backslash == Unusual::Refuse, "%5C", Fault::Backslash),
+            (self.nul == UnusualOctet::Refuse, "%00", PathFault::Nul),
             (
-                self.slashes == Slashes::Refuse,
+                self.backslash == UnusualOctet::Refuse,
+                "%5C",
+                PathFault::Backslash,
+            ),
+            (
+                self.slashes == RepeatedSlashes::Refuse,
                 "//",
-                Fault::RepeatedSlashes,
+                PathFault::RepeatedSlashes,
             ),
             (
                 self.escaped_slash == EscapedSlash::Refuse,
                 "%2F",
-                Fault::EscapedSlash,
+                PathFault::EscapedSlash,
             ),
         ];
         let found = refused

@@ -46,10 +46,10 @@ fn equivalent_spellings_have_one_form() {
 fn a_plain_path_is_not_touched() {
     let mut uri: Uri = "/shop/items/7.html?lang=de&x=[1]".parse().unwrap();
     let before = uri.path_and_query().unwrap().as_str().as_ptr();
-    assert_eq!(arrive(&mut uri), Ok(Spelling::Sole));
+    assert_eq!(arrive(&mut uri), Ok(PathSpelling::Sole));
     assert_eq!(uri.path_and_query().unwrap().as_str().as_ptr(), before);
     let mut all: Uri = "*".parse().unwrap();
-    assert_eq!(arrive(&mut all), Ok(Spelling::Sole));
+    assert_eq!(arrive(&mut all), Ok(PathSpelling::Sole));
     assert_eq!(all, "*");
 }
 
@@ -85,7 +85,7 @@ fn only_what_can_be_read_otherwise_has_readings() {
     }
     let nested = |times: usize| format!("/%{}61", "25".repeat(times));
     assert!(readings(&nested(MOST_DECODINGS - 1)).is_ok());
-    assert_eq!(readings(&nested(MOST_DECODINGS)), Err(Fault::TooDeep));
+    assert_eq!(readings(&nested(MOST_DECODINGS)), Err(PathFault::TooDeep));
 }
 
 fn may_differ_and_does(path: &str) -> bool {
@@ -94,11 +94,11 @@ fn may_differ_and_does(path: &str) -> bool {
 
 #[test]
 fn rules_keep_change_or_refuse() {
-    let rules = |yaml: &str| serde_yaml::from_str::<Rules>(yaml).unwrap();
+    let rules = |yaml: &str| serde_yaml::from_str::<PathRules>(yaml).unwrap();
     for (yaml, path, shaped, fault) in [
         ("{}", "//a%2Fb", "//a%2Fb", None),
-        ("{}", "/a%5Cb", "/a%5Cb", Some(Fault::Backslash)),
-        ("{}", "/a%00", "/a%00", Some(Fault::Nul)),
+        ("{}", "/a%5Cb", "/a%5Cb", Some(PathFault::Backslash)),
+        ("{}", "/a%00", "/a%00", Some(PathFault::Nul)),
         ("{}", "/a%255Cb%2500", "/a%255Cb%2500", None),
         ("{backslash: keep, nul: keep}", "/%5C%00", "/%5C%00", None),
         ("{slashes: merge}", "//a///b/", "/a/b/", None),
@@ -106,7 +106,7 @@ fn rules_keep_change_or_refuse() {
             "{slashes: refuse}",
             "/a//b",
             "/a//b",
-            Some(Fault::RepeatedSlashes),
+            Some(PathFault::RepeatedSlashes),
         ),
         ("{escaped_slash: decode}", "/a%2F..%2Fb", "/b", None),
         (
@@ -119,13 +119,13 @@ fn rules_keep_change_or_refuse() {
             "{escaped_slash: decode, slashes: refuse}",
             "/a/%2Fb",
             "/a//b",
-            Some(Fault::RepeatedSlashes),
+            Some(PathFault::RepeatedSlashes),
         ),
         (
             "{escaped_slash: refuse}",
             "/a%2Fb",
             "/a%2Fb",
-            Some(Fault::EscapedSlash),
+            Some(PathFault::EscapedSlash),
         ),
         ("{escaped_slash: refuse}", "/a%252Fb", "/a%252Fb", None),
     ] {
@@ -140,11 +140,14 @@ fn rules_keep_change_or_refuse() {
 
 #[test]
 fn what_a_route_says_goes_before_what_its_listener_says() {
-    let listener: Rules = serde_yaml::from_str("{slashes: refuse, nul: keep}").unwrap();
-    let route: Overrides = serde_yaml::from_str("{slashes: keep}").unwrap();
+    let listener: PathRules = serde_yaml::from_str("{slashes: refuse, nul: keep}").unwrap();
+    let route: PathRuleOverrides = serde_yaml::from_str("{slashes: keep}").unwrap();
     let rules = route.over(listener);
-    assert_eq!((rules.slashes, rules.nul), (Slashes::Keep, Unusual::Keep));
-    assert_eq!(Overrides::default().over(listener), listener);
+    assert_eq!(
+        (rules.slashes, rules.nul),
+        (RepeatedSlashes::Keep, UnusualOctet::Keep)
+    );
+    assert_eq!(PathRuleOverrides::default().over(listener), listener);
 }
 
 #[test]
@@ -303,7 +306,7 @@ proptest! {
         let mut uri: Uri = once.parse().unwrap();
         let spelling = arrive(&mut uri).unwrap();
         let others = readings(uri.path());
-        prop_assert!(spelling == Spelling::Several || others == Ok(Vec::new()), "{}", once);
+        prop_assert!(spelling == PathSpelling::Several || others == Ok(Vec::new()), "{}", once);
         prop_assert_eq!(uri.path_and_query().unwrap().as_str(), once);
     }
 
@@ -351,10 +354,10 @@ proptest! {
 
     #[test]
     fn what_rules_make_of_a_path_they_leave_alone(path in target(), merge: bool, decode: bool) {
-        let rules = Rules {
-            slashes: if merge { Slashes::Merge } else { Slashes::Keep },
+        let rules = PathRules {
+            slashes: if merge { RepeatedSlashes::Merge } else { RepeatedSlashes::Keep },
             escaped_slash: if decode { EscapedSlash::Decode } else { EscapedSlash::Keep },
-            ..Rules::default()
+            ..PathRules::default()
         };
         let normal = normal(&path);
         let once = rules.shape(&normal).path.into_owned();

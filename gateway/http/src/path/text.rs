@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::normal::{self, End, Part, escape, remove_dot_segments, split};
+use super::normal::{self, TextEnd, UriPart, escape, remove_dot_segments, split};
 
 /// The octets of a header field as text: what is not ASCII is percent-encoded.
 pub fn of_octets(octets: &[u8]) -> Cow<'_, str> {
@@ -38,7 +38,12 @@ pub fn whole(url: &str) -> Cow<'_, str> {
 pub fn beginning(prefix: &str) -> Cow<'_, str> {
     let (host, target) = prefix.split_at(path_at(prefix));
     let mut escaped = String::with_capacity(target.len() + 16);
-    escape(target.as_bytes(), &mut Part::Path, End::Open, &mut escaped);
+    escape(
+        target.as_bytes(),
+        &mut UriPart::Path,
+        TextEnd::Open,
+        &mut escaped,
+    );
     let (path, query) = split(&escaped);
     let open = match query.is_empty() {
         true => path.rfind('/').map_or(path.len(), |slash| slash + 1),
@@ -96,12 +101,12 @@ fn path_at(url: &str) -> usize {
 /// A pattern whose texts between the wildcards are in normal form.
 fn escaped_pattern(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len() + 16);
-    let (mut text, mut part) = (String::new(), Part::Path);
+    let (mut text, mut part) = (String::new(), UriPart::Path);
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
         match c {
             '*' | '?' => {
-                push_text(&text, &mut part, End::Open, &mut out);
+                push_text(&text, &mut part, TextEnd::Open, &mut out);
                 text.clear();
                 out.push(c);
             }
@@ -109,11 +114,11 @@ fn escaped_pattern(pattern: &str) -> String {
             c => text.push(c),
         }
     }
-    push_text(&text, &mut part, End::Whole, &mut out);
+    push_text(&text, &mut part, TextEnd::Whole, &mut out);
     out
 }
 
-fn push_text(text: &str, part: &mut Part, end: End, out: &mut String) {
+fn push_text(text: &str, part: &mut UriPart, end: TextEnd, out: &mut String) {
     let mut escaped = String::with_capacity(text.len() + 16);
     escape(text.as_bytes(), part, end, &mut escaped);
     for c in escaped.chars() {

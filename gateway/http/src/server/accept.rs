@@ -16,26 +16,30 @@ use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
-use super::connection::{self, Accepted};
+use super::connection::{self, AcceptedConnection};
 use super::descriptors;
-use super::roster::{Roster, Seat};
-use super::signal::Stage;
-use super::socket::{Accepting, Listening};
-use super::stream::Stream;
-use super::{Answering, Body, Early, Entered, Port};
+use super::roster::{ConnectionRoster, RosterMembership};
+use super::signal::DrainStage;
+use super::socket::{AcceptingSocket, ListeningSocket};
+use super::stream::ClientStream;
+use super::{Body, HandlerAnswer, InterimChannel, Port, RequestArrival};
 
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts on one socket until its port is to drain, then what is still in its queue.
-pub(super) async fn accept<H>(port: Arc<Port>, socket: Listening, handler: H)
+pub(super) async fn accept<H>(port: Arc<Port>, socket: ListeningSocket, handler: H)
 where
-    H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
+    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
-    let serve = |(stream, address): (Stream, SocketAddr), place: OwnedSemaphorePermit| {
-        let seat = port.roster.as_ref().map(Roster::seat);
-        let number = seat.as_ref().map(Seat::number);
-        let accepted = Accepted {
+    let serve = |(stream, address): (ClientStream, SocketAddr), place: OwnedSemaphorePermit| {
+        let seat = port.roster.as_ref().map(ConnectionRoster::seat);
+        let number = seat.as_ref().map(RosterMembership::number);
+        let accepted = AcceptedConnection {
             peer: port.peer(address, stream.reached(port.address)),
             stream,
             place,
@@ -51,13 +55,13 @@ where
         Ok(socket) => socket,
         Err(error) => return tracing::error!(address = %port.endpoint, %error, "cannot accept"),
     };
-    let mut pause = Pause::default();
+    let mut pause = AcceptPause::default();
     loop {
         // The place is taken after the connection: a worker that held one while it
         // waits for its own socket would keep it from those whose sockets are busy.
         select! {
             accepted = next(&socket, &port, &mut pause) => serve(accepted.0, accepted.1),
-            () = port.signal.reached(Stage::Drain) => break,
+            () = port.signal.reached(DrainStage::Drain) => break,
         }
     }
     let Ok(socket) = socket.end() else {
@@ -74,10 +78,10 @@ where
 
 /// The next connection, with its place.
 async fn next(
-    socket: &Accepting,
+    socket: &AcceptingSocket,
     port: &Port,
-    pause: &mut Pause,
-) -> ((Stream, SocketAddr), OwnedSemaphorePermit) {
+    pause: &mut AcceptPause,
+) -> ((ClientStream, SocketAddr), OwnedSemaphorePermit) {
     loop {
         let accepted = match socket.accept().await {
             Ok(accepted) => accepted,
@@ -105,9 +109,9 @@ async fn next(
 
 /// Whether accepting pauses, so that it is said once.
 #[derive(Default)]
-struct Pause(bool);
+struct AcceptPause(bool);
 
-impl Pause {
+impl AcceptPause {
     fn begin(&mut self, port: &Port, why: &str) {
         if !std::mem::replace(&mut self.0, true) {
             tracing::warn!(address = %port.endpoint, why, "accepting pauses");

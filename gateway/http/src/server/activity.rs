@@ -11,18 +11,18 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::Protocol;
-use super::early::Waiting;
+use super::early::InterimQueue;
 use super::send_queue::SendQueue;
 use crate::frames::SendWindow;
-use crate::guard::framing::Fault;
+use crate::guard::framing::FramingFault;
 use crate::memory::ConnectionMemory;
 use crate::memory::stored::AnswerCut;
 
 /// What happens on a connection.
-pub(super) struct Activity {
+pub(super) struct ConnectionActivity {
     pub(super) protocol: Protocol,
     /// Interim answers that wait for their moment.
-    pub(super) early: Waiting,
+    pub(super) early: InterimQueue,
     opened: Instant,
     /// When the last request began, in nanoseconds since `opened`.
     began: AtomicU64,
@@ -52,7 +52,7 @@ pub(super) struct Activity {
 
 /// What a connection is waiting for. An equal value means that nothing has moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Phase {
+pub(super) enum ConnectionPhase {
     /// The client's head.
     Head,
     /// The client's next request, after `served` of them.
@@ -68,7 +68,7 @@ pub(super) enum Phase {
 /// What the bytes on the wire are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Mode {
+pub(super) enum WireMode {
     Plain,
     /// The protocol was switched.
     Tunnel,
@@ -78,14 +78,14 @@ pub(super) enum Mode {
 
 /// A request under way, from its head to the end of its response.
 pub(super) struct InFlight {
-    pub(super) activity: Arc<Activity>,
+    pub(super) activity: Arc<ConnectionActivity>,
 }
 
-impl Activity {
+impl ConnectionActivity {
     pub(super) fn new(protocol: Protocol, memory: ConnectionMemory) -> Self {
         Self {
             protocol,
-            early: Waiting::default(),
+            early: InterimQueue::default(),
             opened: Instant::now(),
             began: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
@@ -97,7 +97,7 @@ impl Activity {
             queue: SendQueue::default(),
             memory: Arc::new(memory),
             cut: OnceLock::new(),
-            mode: AtomicU8::new(Mode::Plain as u8),
+            mode: AtomicU8::new(WireMode::Plain as u8),
             closing: AtomicBool::new(false),
             look: AtomicBool::new(false),
             faulty: AtomicU64::new(0),
@@ -105,19 +105,19 @@ impl Activity {
         }
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> ConnectionPhase {
         let served = self.served.load(Relaxed);
         let idle = self.in_flight.load(Relaxed) == 0;
         if self.blocked.load(Relaxed) || (!idle && !self.window.is_open()) {
-            return Phase::Stalled {
+            return ConnectionPhase::Stalled {
                 progress: self.progress(),
             };
         }
         match idle {
-            _ if self.is_closing() => Phase::Closing,
-            false => Phase::Serving,
-            true if served == 0 || self.head_begun.load(Relaxed) => Phase::Head,
-            true => Phase::Idle { served },
+            _ if self.is_closing() => ConnectionPhase::Closing,
+            false => ConnectionPhase::Serving,
+            true if served == 0 || self.head_begun.load(Relaxed) => ConnectionPhase::Head,
+            true => ConnectionPhase::Idle { served },
         }
     }
 
@@ -160,11 +160,11 @@ impl Activity {
         self.cut.get().is_some_and(|cut| cut.is_cut())
     }
 
-    pub(super) fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> WireMode {
         match self.mode.load(Relaxed) {
-            mode if mode == Mode::Plain as u8 => Mode::Plain,
-            mode if mode == Mode::Tunnel as u8 => Mode::Tunnel,
-            _ => Mode::Expired,
+            mode if mode == WireMode::Plain as u8 => WireMode::Plain,
+            mode if mode == WireMode::Tunnel as u8 => WireMode::Tunnel,
+            _ => WireMode::Expired,
         }
     }
 
@@ -172,7 +172,7 @@ impl Activity {
     pub(super) fn expire(&self) -> bool {
         let begun = self.head_begun.load(Relaxed);
         if begun {
-            self.mode.store(Mode::Expired as u8, Relaxed);
+            self.mode.store(WireMode::Expired as u8, Relaxed);
         }
         begun
     }
@@ -200,19 +200,19 @@ impl Activity {
     }
 
     /// The guard found a fault in the message with this number.
-    pub(super) fn found(&self, message: u64, fault: Fault) {
+    pub(super) fn found(&self, message: u64, fault: FramingFault) {
         self.fault.store(fault as u8, Relaxed);
         self.faulty.store(message, Relaxed);
     }
 
     /// The fault of the request that began last, if there is one (HTTP/1).
-    pub(super) fn fault(&self) -> Option<Fault> {
+    pub(super) fn fault(&self) -> Option<FramingFault> {
         let faulty = self.faulty.load(Relaxed);
         if faulty == 0 {
             return None;
         }
         let begun = self.served.load(Relaxed) + u64::from(self.in_flight.load(Relaxed));
-        Fault::of(self.fault.load(Relaxed)).filter(|_| begun >= faulty)
+        FramingFault::of(self.fault.load(Relaxed)).filter(|_| begun >= faulty)
     }
 
     /// What was read ends in a head, or does not (HTTP/1).
@@ -231,7 +231,7 @@ impl Activity {
 }
 
 impl InFlight {
-    pub(super) fn begin(activity: &Arc<Activity>) -> Self {
+    pub(super) fn begin(activity: &Arc<ConnectionActivity>) -> Self {
         let began = activity.opened.elapsed().as_nanos() as u64;
         activity.began.store(began, Relaxed);
         activity
@@ -244,7 +244,7 @@ impl InFlight {
 
     /// The response switches protocols: from here on the bytes are no HTTP.
     pub(super) fn tunnel(&self) {
-        self.activity.mode.store(Mode::Tunnel as u8, Relaxed);
+        self.activity.mode.store(WireMode::Tunnel as u8, Relaxed);
     }
 
     /// The final answer is here: nothing may go before it any more.
@@ -262,7 +262,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let Activity {
+        let ConnectionActivity {
             served, in_flight, ..
         } = &*self.activity;
         served.store(served.load(Relaxed) + 1, Relaxed);

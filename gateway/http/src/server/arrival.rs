@@ -7,23 +7,27 @@ use std::io;
 
 use tokio::io::AsyncReadExt;
 
-use super::stream::Stream;
+use super::stream::ClientStream;
 use super::{Peer, Port, Protocol};
-use crate::proxy_protocol::{self, Parsed};
+use crate::proxy_protocol::{self, ParsedProxyHeader};
 
 /// The first bytes of HTTP/2 (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client that has connected.
-pub(super) struct Arrival {
+pub(super) struct ClientArrival {
     pub(super) peer: Peer,
     /// What was read and is to be read again.
     pub(super) first: Vec<u8>,
 }
 
-impl Arrival {
+impl ClientArrival {
     /// Finds out who it is and what is spoken. It may be dropped while it waits.
-    pub(super) async fn tell(&mut self, stream: &mut Stream, port: &Port) -> io::Result<Protocol> {
+    pub(super) async fn tell(
+        &mut self,
+        stream: &mut ClientStream,
+        port: &Port,
+    ) -> io::Result<Protocol> {
         if port.proxy_protocol {
             self.introduce(stream, port).await?;
         }
@@ -44,23 +48,23 @@ impl Arrival {
 
     /// Reads the PROXY protocol header. Only a trusted proxy may say who the client is;
     /// from others even a plain request is refused, as it came by a way that is closed.
-    async fn introduce(&mut self, stream: &mut Stream, port: &Port) -> io::Result<()> {
+    async fn introduce(&mut self, stream: &mut ClientStream, port: &Port) -> io::Result<()> {
         if !self.peer.trusted {
             return Err(io::Error::other("it is no trusted proxy"));
         }
         loop {
             match proxy_protocol::parse(&self.first) {
-                Parsed::Header { length, source } => {
+                ParsedProxyHeader::Header { length, source } => {
                     self.first.drain(..length);
                     let reached = self.peer.reached;
                     self.peer = source.map_or(self.peer, |source| port.peer(source, reached));
                     return Ok(());
                 }
-                Parsed::Invalid(why) => return Err(io::Error::other(why)),
-                Parsed::Partial if stream.read_buf(&mut self.first).await? == 0 => {
+                ParsedProxyHeader::Invalid(why) => return Err(io::Error::other(why)),
+                ParsedProxyHeader::Partial if stream.read_buf(&mut self.first).await? == 0 => {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                Parsed::Partial => {}
+                ParsedProxyHeader::Partial => {}
             }
         }
     }

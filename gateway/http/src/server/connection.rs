@@ -15,24 +15,26 @@ use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use super::activity::{Activity, Phase};
-use super::arrival::Arrival;
-use super::roster::Seat;
-use super::service::{Served, Service};
-use super::signal::{Signal, Stage};
-use super::stream::Stream;
+use super::activity::{ConnectionActivity, ConnectionPhase};
+use super::arrival::ClientArrival;
+use super::roster::RosterMembership;
+use super::service::{ConnectionService, ServedBody};
+use super::signal::{DrainSignal, DrainStage};
+use super::stream::ClientStream;
 use super::stream_task::StreamTasks;
-use super::watch::{Due, Watch};
-use super::wire::{TOO_SLOW, Wire};
-use super::{Answering, Body, Early, Entered, Limits, Peer, Port, Protocol};
-use crate::frames::{Fragments, Metered};
+use super::watch::{ConnectionDeadlines, DeadlineAction};
+use super::wire::{ClientTransport, TOO_SLOW};
+use super::{
+    Body, HandlerAnswer, InterimChannel, ListenerLimits, Peer, Port, Protocol, RequestArrival,
+};
+use crate::frames::{FragmentPaths, MeteredConnection};
 use crate::memory::{ConnectionMemory, PROCESS};
 
 /// What hyper may keep of one response that the client does not take yet.
 const WRITE_BUFFER: usize = 128 << 10;
 
 /// HTTP/2: streams that wait to be accepted and were reset meanwhile (rapid reset; those
-/// that were accepted are counted by [`Metered`]).
+/// that were accepted are counted by [`MeteredConnection`]).
 const RESETS_UNSEEN: usize = 64;
 
 /// HTTP/2: streams that a client may make us reset in a connection's life, by errors or by
@@ -49,21 +51,25 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection that waits for its first byte.
-pub(super) struct Accepted {
-    pub(super) stream: Stream,
+pub(super) struct AcceptedConnection {
+    pub(super) stream: ClientStream,
     pub(super) peer: Peer,
     pub(super) place: OwnedSemaphorePermit,
     /// Where the listener may cut it for somebody new.
-    pub(super) seat: Option<Seat>,
+    pub(super) seat: Option<RosterMembership>,
     pub(super) port: Arc<Port>,
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve<H>(accepted: Accepted, handler: H)
+pub(super) async fn serve<H>(accepted: AcceptedConnection, handler: H)
 where
-    H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
+    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
-    let Accepted {
+    let AcceptedConnection {
         mut stream,
         peer,
         place,
@@ -72,7 +78,7 @@ where
     } = accepted;
     stream.send_at_once();
     let since = Instant::now();
-    let mut arrival = Arrival {
+    let mut arrival = ClientArrival {
         peer,
         first: Vec::new(),
     };
@@ -82,7 +88,7 @@ where
             port.limits.header_timeout.0,
             arrival.tell(&mut stream, &port),
         ) => told,
-        () = port.signal.reached(Stage::Drain) => return,
+        () = port.signal.reached(DrainStage::Drain) => return,
     };
     let protocol = match told {
         Ok(Ok(protocol)) => protocol,
@@ -94,25 +100,25 @@ where
             return;
         }
     };
-    let Arrival { peer, first } = arrival;
+    let ClientArrival { peer, first } = arrival;
     let memory = ConnectionMemory::new(&PROCESS, port.limits.max_held_bytes.0);
-    let activity = Arc::new(Activity::new(protocol, memory));
+    let activity = Arc::new(ConnectionActivity::new(protocol, memory));
     if let Some(seat) = &seat {
         seat.shows(&activity);
     }
-    let wire = Wire::new(stream, first, Arc::clone(&activity), place);
-    let fragments = Arc::new(Fragments::default());
-    let service = Service {
+    let wire = ClientTransport::new(stream, first, Arc::clone(&activity), place);
+    let fragments = Arc::new(FragmentPaths::default());
+    let service = ConnectionService {
         handler,
         peer,
         limits: Arc::clone(&port.limits),
         body_bytes: port.body_bytes,
         trust: Arc::clone(&port.trust),
-        early: Early(Arc::clone(&activity)),
+        early: InterimChannel(Arc::clone(&activity)),
         fragments: Arc::clone(&fragments),
     };
     let service = service_fn(move |request| service.answer(request));
-    let watch = Watch::new(&port.limits, protocol, since);
+    let watch = ConnectionDeadlines::new(&port.limits, protocol, since);
     match protocol {
         Protocol::Http1 => {
             let connection =
@@ -120,7 +126,8 @@ where
             run(connection.with_upgrades(), watch, &activity, &port.signal).await;
         }
         Protocol::Http2 => {
-            let wire = Metered::client(wire, fragments).with_window(Arc::clone(&activity.window));
+            let wire = MeteredConnection::client(wire, fragments)
+                .with_window(Arc::clone(&activity.window));
             let tasks = StreamTasks {
                 activity: Arc::clone(&activity),
                 limits: Arc::clone(&port.limits),
@@ -132,7 +139,7 @@ where
     }
 }
 
-fn http1_builder(limits: &Limits) -> http1::Builder {
+fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     let head = limits.max_header_bytes.as_usize();
     builder
@@ -149,7 +156,7 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
-fn http2_builder(limits: &Limits, tasks: StreamTasks) -> http2::Builder<StreamTasks> {
+fn http2_builder(limits: &ListenerLimits, tasks: StreamTasks) -> http2::Builder<StreamTasks> {
     let head = u32::try_from(limits.max_header_bytes.0).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(tasks);
     builder
@@ -167,7 +174,12 @@ fn http2_builder(limits: &Limits, tasks: StreamTasks) -> http2::Builder<StreamTa
 }
 
 /// Drives a connection until it ends, is drained, or breaks a deadline.
-async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, signal: &Signal) {
+async fn run<C: DrainableConnection>(
+    connection: C,
+    mut watch: ConnectionDeadlines,
+    activity: &ConnectionActivity,
+    signal: &DrainSignal,
+) {
     let mut connection = pin!(connection);
     let mut changed = pin!(signal.changed());
     let mut registered = false;
@@ -175,7 +187,10 @@ async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, si
     poll_fn(|cx| {
         loop {
             // An answer that is under way still learns that it is the last.
-            if !draining && signal.is(Stage::Drain) && activity.phase() == Phase::Serving {
+            if !draining
+                && signal.is(DrainStage::Drain)
+                && activity.phase() == ConnectionPhase::Serving
+            {
                 draining = true;
                 connection.as_mut().drain();
             }
@@ -188,7 +203,7 @@ async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, si
                 registered = true;
                 let _ = changed.as_mut().poll(cx);
             }
-            if draining || !signal.is(Stage::Drain) {
+            if draining || !signal.is(DrainStage::Drain) {
                 break;
             }
             draining = true;
@@ -200,15 +215,15 @@ async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, si
         }
         loop {
             match ready!(watch.poll(cx, activity)) {
-                Due::Cut(phase) => {
+                DeadlineAction::Cut(phase) => {
                     tracing::debug!(?phase, "a client was too slow and is cut");
-                    if phase == Phase::Head && activity.expire() {
+                    if phase == ConnectionPhase::Head && activity.expire() {
                         // Once more: its read gives the answer and ends.
                         let _ = connection.as_mut().poll(cx);
                     }
                     return Poll::Ready(());
                 }
-                Due::Look => {
+                DeadlineAction::Look => {
                     activity.look();
                     if connection.as_mut().poll(cx).is_ready() {
                         return Poll::Ready(());
@@ -221,14 +236,14 @@ async fn run<C: Drains>(connection: C, mut watch: Watch, activity: &Activity, si
 }
 
 /// hyper's connections have no common trait for what both can do.
-trait Drains: Future {
+trait DrainableConnection: Future {
     /// Ends after what is under way.
     fn drain(self: Pin<&mut Self>);
 }
 
-impl<S> Drains for http1::UpgradeableConnection<TokioIo<Wire>, S>
+impl<S> DrainableConnection for http1::UpgradeableConnection<TokioIo<ClientTransport>, S>
 where
-    S: HttpService<hyper::body::Incoming, ResBody = Served> + 'static,
+    S: HttpService<hyper::body::Incoming, ResBody = ServedBody> + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     fn drain(self: Pin<&mut Self>) {
@@ -236,9 +251,10 @@ where
     }
 }
 
-impl<S> Drains for http2::Connection<TokioIo<Metered<Wire>>, S, StreamTasks>
+impl<S> DrainableConnection
+    for http2::Connection<TokioIo<MeteredConnection<ClientTransport>>, S, StreamTasks>
 where
-    S: HttpService<hyper::body::Incoming, ResBody = Served> + 'static,
+    S: HttpService<hyper::body::Incoming, ResBody = ServedBody> + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {

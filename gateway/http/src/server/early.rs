@@ -4,7 +4,7 @@
 //! moment when none of hyper's own bytes are half written: [`super::wire`] knows them.
 //! HTTP/1.1 alone: HTTP/1.0 must not get any, and h2 has no way to send them.
 //!
-//! A handler that waits for an origin opens an [`Interim`]; one that answers at once
+//! A handler that waits for an origin opens an [`InterimSender`]; one that answers at once
 //! costs two relaxed loads. Invariant: behind the first byte of a final answer nothing
 //! is sent for its request, however late an origin's 1xx comes.
 
@@ -18,7 +18,7 @@ use http::{HeaderMap, StatusCode, Version};
 use parking_lot::Mutex;
 
 use super::Protocol;
-use super::activity::Activity;
+use super::activity::ConnectionActivity;
 use crate::memory::ConnectionMemory;
 
 /// Bytes of interim answers for one request; further ones are dropped.
@@ -26,18 +26,18 @@ const MAX_BYTES: usize = 32 << 10;
 
 /// The way to a client for what comes before its answer.
 #[derive(Clone)]
-pub struct Early(pub(super) Arc<Activity>);
+pub struct InterimChannel(pub(super) Arc<ConnectionActivity>);
 
 /// Sends interim answers for one request until it is answered.
 #[derive(Clone)]
-pub struct Interim {
-    activity: Arc<Activity>,
+pub struct InterimSender {
+    activity: Arc<ConnectionActivity>,
     number: u64,
 }
 
 /// What waits to go out before the answer of the request under way.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct InterimQueue {
     /// A request listens. Written and read by the connection's task.
     open: AtomicBool,
     /// There may be heads to send.
@@ -55,7 +55,7 @@ struct EarlyState {
     total: usize,
 }
 
-impl Early {
+impl InterimChannel {
     /// When the request under way began; a look at the clock that was paid for already.
     pub fn began(&self) -> Instant {
         self.0.began()
@@ -68,17 +68,17 @@ impl Early {
 
     /// For the request under way, whose connection's task has this waker. None: its
     /// protocol has no way for interim answers.
-    pub fn open(&self, version: Version, waker: &Waker) -> Option<Interim> {
+    pub fn open(&self, version: Version, waker: &Waker) -> Option<InterimSender> {
         if self.0.protocol != Protocol::Http1 || version != Version::HTTP_11 {
             return None;
         }
         let number = self.0.early.open(waker);
         let activity = Arc::clone(&self.0);
-        Some(Interim { activity, number })
+        Some(InterimSender { activity, number })
     }
 }
 
-impl Interim {
+impl InterimSender {
     /// Sends a 1xx with these fields, which must be free of hop-by-hop ones. It is dropped
     /// when the request is answered already, or had too many.
     pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
@@ -89,7 +89,7 @@ impl Interim {
     }
 }
 
-impl Waiting {
+impl InterimQueue {
     fn open(&self, waker: &Waker) -> u64 {
         let mut state = self.state.lock();
         self.open.store(true, Relaxed);
@@ -158,9 +158,9 @@ fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn activity(protocol: Protocol) -> Arc<Activity> {
+    fn activity(protocol: Protocol) -> Arc<ConnectionActivity> {
         let memory = ConnectionMemory::new(&crate::memory::PROCESS, u64::MAX);
-        Arc::new(Activity::new(protocol, memory))
+        Arc::new(ConnectionActivity::new(protocol, memory))
     }
 
     fn hints() -> HeaderMap {
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn what_comes_after_the_answer_or_for_another_request_is_dropped() {
         let activity = activity(Protocol::Http1);
-        let early = Early(Arc::clone(&activity));
+        let early = InterimChannel(Arc::clone(&activity));
         let open = || early.open(Version::HTTP_11, Waker::noop()).unwrap();
         let first = open();
         first.send(StatusCode::EARLY_HINTS, &hints());
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_flood_is_bounded() {
         let activity = activity(Protocol::Http1);
-        let early = Early(Arc::clone(&activity));
+        let early = InterimChannel(Arc::clone(&activity));
         let interim = early.open(Version::HTTP_11, Waker::noop()).unwrap();
         for _ in 0..10_000 {
             interim.send(StatusCode::EARLY_HINTS, &hints());
@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn older_and_newer_protocols_get_none() {
-        let open = |protocol, version| Early(activity(protocol)).open(version, Waker::noop());
+        let open =
+            |protocol, version| InterimChannel(activity(protocol)).open(version, Waker::noop());
         assert!(open(Protocol::Http1, Version::HTTP_10).is_none());
         assert!(open(Protocol::Http2, Version::HTTP_2).is_none());
     }

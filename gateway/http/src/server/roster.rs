@@ -17,32 +17,32 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use super::activity::{Activity, Phase};
+use super::activity::{ConnectionActivity, ConnectionPhase};
 use crate::telemetry::limit::LineLimiter;
 
 /// The connections of one listener.
-pub(super) struct Roster {
-    members: Mutex<BTreeMap<u64, Member>>,
+pub(super) struct ConnectionRoster {
+    members: Mutex<BTreeMap<u64, RosterMember>>,
     next: AtomicU64,
     /// Of warnings about cut connections.
     warnings: LineLimiter,
 }
 
-struct Member {
+struct RosterMember {
     accepted: Instant,
     /// None until its protocol is known.
-    activity: Option<Arc<Activity>>,
+    activity: Option<Arc<ConnectionActivity>>,
     /// The task that serves it, once there is one.
     task: Option<AbortHandle>,
 }
 
 /// A connection's membership; dropping it ends it.
-pub(super) struct Seat {
-    roster: Arc<Roster>,
+pub(super) struct RosterMembership {
+    roster: Arc<ConnectionRoster>,
     number: u64,
 }
 
-impl Roster {
+impl ConnectionRoster {
     pub(super) fn new() -> Self {
         Self {
             members: Mutex::default(),
@@ -52,15 +52,15 @@ impl Roster {
     }
 
     /// Takes in a connection that was accepted just now.
-    pub(super) fn seat(self: &Arc<Self>) -> Seat {
+    pub(super) fn seat(self: &Arc<Self>) -> RosterMembership {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let member = Member {
+        let member = RosterMember {
             accepted: Instant::now(),
             activity: None,
             task: None,
         };
         self.members.lock().insert(number, member);
-        Seat {
+        RosterMembership {
             roster: Arc::clone(self),
             number,
         }
@@ -95,11 +95,11 @@ impl Roster {
     }
 }
 
-impl Member {
+impl RosterMember {
     /// Whether it is the client that is waited for.
     fn waits(&self) -> bool {
         let phase = self.activity.as_ref().map(|activity| activity.phase());
-        self.task.is_some() && phase != Some(Phase::Serving)
+        self.task.is_some() && phase != Some(ConnectionPhase::Serving)
     }
 
     /// When its last request began.
@@ -109,20 +109,20 @@ impl Member {
     }
 }
 
-impl Seat {
+impl RosterMembership {
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
     /// What happens on the connection is known from here on.
-    pub(super) fn shows(&self, activity: &Arc<Activity>) {
+    pub(super) fn shows(&self, activity: &Arc<ConnectionActivity>) {
         if let Some(member) = self.roster.members.lock().get_mut(&self.number) {
             member.activity = Some(Arc::clone(activity));
         }
     }
 }
 
-impl Drop for Seat {
+impl Drop for RosterMembership {
     fn drop(&mut self) {
         self.roster.members.lock().remove(&self.number);
     }

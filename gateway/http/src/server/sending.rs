@@ -1,7 +1,7 @@
 //! One answer on its way to the client, from the first piece that was handed to hyper until
 //! its last byte was taken.
 //!
-//! hyper and h2 say nothing of what they have sent. But they own each [`Piece`] until its
+//! hyper and h2 say nothing of what they have sent. But they own each [`AnswerPiece`] until its
 //! bytes are written, advance it by what was taken, and drop it then; so the pieces tell.
 //! Neighbours: `service` hands the pieces out, `stream_task` judges an HTTP/2 stream by them.
 
@@ -12,13 +12,13 @@ use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
 
 use super::activity::InFlight;
-use crate::memory::stored::{AnswerCut, Seat};
+use crate::memory::stored::{AnswerCut, BodyReadGuard};
 
 /// HTTP/2: bytes of one answer that are not sent yet, below which it gives another piece.
 pub(super) const LOW_WATER: usize = 32 << 10;
 
 /// An answer that is watched until its last byte.
-pub(super) struct Sending {
+pub(super) struct AnswerProgress {
     in_flight: InFlight,
     unsent: AtomicUsize,
     sent: AtomicU64,
@@ -28,24 +28,28 @@ pub(super) struct Sending {
     giver: AtomicWaker,
     /// Some: it reads stored bodies, and may be cut for the memory that they take.
     cut: Option<Arc<AnswerCut>>,
-    _seats: Vec<Seat>,
+    _seats: Vec<BodyReadGuard>,
 }
 
 /// Some bytes of an answer, in the hands of hyper.
-pub(super) struct Piece {
+pub(super) struct AnswerPiece {
     bytes: Bytes,
-    of: Of,
+    of: PieceOwner,
 }
 
 /// What a piece belongs to.
-enum Of {
+enum PieceOwner {
     /// It is the only one; the request is under way as long as it exists.
     Whole(InFlight),
-    Sending(Arc<Sending>),
+    Sending(Arc<AnswerProgress>),
 }
 
-impl Sending {
-    pub(super) fn new(in_flight: InFlight, cut: Option<Arc<AnswerCut>>, seats: Vec<Seat>) -> Self {
+impl AnswerProgress {
+    pub(super) fn new(
+        in_flight: InFlight,
+        cut: Option<Arc<AnswerCut>>,
+        seats: Vec<BodyReadGuard>,
+    ) -> Self {
         Self {
             in_flight,
             unsent: AtomicUsize::new(0),
@@ -96,27 +100,27 @@ impl Sending {
     }
 }
 
-impl Piece {
+impl AnswerPiece {
     /// All of an answer.
     pub(super) fn whole(bytes: Bytes, in_flight: InFlight) -> Self {
         Self {
             bytes,
-            of: Of::Whole(in_flight),
+            of: PieceOwner::Whole(in_flight),
         }
     }
 
     /// Some of a watched answer.
-    pub(super) fn of(sending: &Arc<Sending>, bytes: Bytes) -> Self {
+    pub(super) fn of(sending: &Arc<AnswerProgress>, bytes: Bytes) -> Self {
         let unsent = sending.unsent() + bytes.len();
         sending.unsent.store(unsent, Relaxed);
         Self {
             bytes,
-            of: Of::Sending(Arc::clone(sending)),
+            of: PieceOwner::Sending(Arc::clone(sending)),
         }
     }
 }
 
-impl Buf for Piece {
+impl Buf for AnswerPiece {
     fn remaining(&self) -> usize {
         self.bytes.len()
     }
@@ -128,8 +132,8 @@ impl Buf for Piece {
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
         match &self.of {
-            Of::Whole(in_flight) => in_flight.sent(count),
-            Of::Sending(sending) => {
+            PieceOwner::Whole(in_flight) => in_flight.sent(count),
+            PieceOwner::Sending(sending) => {
                 sending.in_flight.sent(count);
                 sending.sent.store(sending.sent() + count as u64, Relaxed);
                 let until = sending.in_flight.activity.progress();
@@ -140,9 +144,9 @@ impl Buf for Piece {
     }
 }
 
-impl Drop for Piece {
+impl Drop for AnswerPiece {
     fn drop(&mut self) {
-        if let Of::Sending(sending) = &self.of
+        if let PieceOwner::Sending(sending) = &self.of
             && !self.bytes.is_empty()
         {
             sending.forget(self.bytes.len());

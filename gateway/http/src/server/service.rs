@@ -18,51 +18,53 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::activity::InFlight;
-use super::sending::{LOW_WATER, Piece, Sending};
-use super::stream_task::{self, Handed};
-use super::{Answering, Early, Entered, Limits, Peer, Protocol};
-use crate::body::{Body, BodyError, Bounded, TimeLift, UploadTerms};
-use crate::forward::{self, Belief, Caller, Names, Received, Trust};
-use crate::frames::Fragments;
-use crate::guard::framing::Fault;
-use crate::guard::{self, Refusal};
+use super::sending::{AnswerPiece, AnswerProgress, LOW_WATER};
+use super::stream_task::{self, UnsentAnswer};
+use super::{HandlerAnswer, InterimChannel, ListenerLimits, Peer, Protocol, RequestArrival};
+use crate::body::{Body, BodyError, BoundedBody, TimeLift, UploadTerms};
+use crate::forward::{
+    self, ForwardingContext, HopFieldNames, PeerTrust, RequestSender, TrustedProxies,
+};
+use crate::frames::FragmentPaths;
+use crate::guard::framing::FramingFault;
+use crate::guard::{self, RequestRefusal};
 use crate::memory::stored::ReadsStored;
 use crate::telemetry::limit::LineLimiter;
 
 /// What answers the requests of one connection.
-pub(super) struct Service<H> {
+pub(super) struct ConnectionService<H> {
     pub(super) handler: H,
     pub(super) peer: Peer,
-    pub(super) limits: Arc<Limits>,
+    pub(super) limits: Arc<ListenerLimits>,
     /// Bytes of a request body that some route takes.
     pub(super) body_bytes: u64,
-    pub(super) trust: Arc<Trust>,
-    pub(super) early: Early,
+    pub(super) trust: Arc<TrustedProxies>,
+    pub(super) early: InterimChannel,
     /// Paths that came with a fragment over HTTP/2.
-    pub(super) fragments: Arc<Fragments>,
+    pub(super) fragments: Arc<FragmentPaths>,
 }
 
 /// A response's body as hyper gets it.
 ///
 /// An error of it waits for one turn of the connection: hyper drops what it has not written
 /// yet, and a client that sees neither head nor bytes can't tell a cut answer from none.
-pub(super) struct Served {
+pub(super) struct ServedBody {
     body: Body,
-    delivery: Delivery,
+    delivery: BodyDelivery,
     error: Option<BodyError>,
 }
 
 /// How the content goes out.
-enum Delivery {
+enum BodyDelivery {
     /// At once, as one piece, which takes the request along.
     Direct(Option<InFlight>),
     /// In pieces that are watched until the last byte.
-    Watched(Box<Watched>),
+    Watched(Box<WatchedDelivery>),
 }
 
 /// An answer that goes out in pieces.
-struct Watched {
-    sending: Arc<Sending>,
+struct WatchedDelivery {
+    sending: Arc<AnswerProgress>,
     protocol: Protocol,
     /// HTTP/2: so many bytes leave in any case, since the window of each stream takes them.
     free: usize,
@@ -79,20 +81,26 @@ const PIECE: usize = 64 << 10;
 /// it waits for nothing but the connection.
 const DIRECT: usize = 64 << 10;
 
-impl<H> Service<H>
+impl<H> ConnectionService<H>
 where
-    H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
+    H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
     pub(super) fn answer(
         &self,
         mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Served>, Infallible>> + Send + use<H> {
+    ) -> impl Future<Output = Result<Response<ServedBody>, Infallible>> + Send + use<H> {
         let in_flight = InFlight::begin(&self.early.0);
         let mut upload = None;
         let peer = self.peer;
         let version = request.version();
         let admitted = match self.early.0.fault() {
-            None if self.fragments.take(request.uri()) => Err(guard::broken(Fault::Fragment)),
+            None if self.fragments.take(request.uri()) => {
+                Err(guard::broken(FramingFault::Fragment))
+            }
             None => self.admit(&mut request),
             Some(fault) => Err(guard::broken(fault)),
         };
@@ -101,16 +109,16 @@ where
             Ok((received, named)) => catch_unwind(AssertUnwindSafe(|| {
                 let (mut head, incoming) = request.into_parts();
                 let body = self.bounded(&mut head, incoming, named, &mut upload);
-                (self.handler)(head, body, Entered { peer, received }, &self.early)
+                (self.handler)(head, body, RequestArrival { peer, received }, &self.early)
             }))
             .map_err(|_| panicked(peer)),
             Err(refusal) => Err(refused(refusal, version)),
         };
         match called {
-            Ok(Answering::Now(response)) | Err(response) => {
+            Ok(HandlerAnswer::Now(response)) | Err(response) => {
                 Either::Left(ready(Ok(delivered(response, in_flight, upload))))
             }
-            Ok(Answering::Later(answer)) => Either::Right(async move {
+            Ok(HandlerAnswer::Later(answer)) => Either::Right(async move {
                 let response = AssertUnwindSafe(answer).catch_unwind().await;
                 let response = response.unwrap_or_else(|_| panicked(peer));
                 Ok(delivered(response, in_flight, upload))
@@ -120,15 +128,18 @@ where
 
     /// Lets a request in, its head made one, or not at all; answers the fields that `Connection`
     /// named beside.
-    fn admit(&self, request: &mut Request<Incoming>) -> Result<(Received, Names), Refusal> {
+    fn admit(
+        &self,
+        request: &mut Request<Incoming>,
+    ) -> Result<(ForwardingContext, HopFieldNames), RequestRefusal> {
         guard::check(request, &self.limits, self.body_bytes)?;
         let version = request.version();
         let belief = match self.peer.trusted {
-            true => Belief::Proxy(&self.trust),
-            false => Belief::Nothing,
+            true => PeerTrust::Proxy(&self.trust),
+            false => PeerTrust::Nothing,
         };
         // There is no TLS on listeners.
-        let direct = Caller::direct(self.peer.address, "http");
+        let direct = RequestSender::direct(self.peer.address, "http");
         let headers = request.headers_mut();
         Ok(forward::receive(headers, version, direct, belief))
     }
@@ -140,7 +151,7 @@ where
         &self,
         head: &mut Parts,
         incoming: Incoming,
-        named: Names,
+        named: HopFieldNames,
         upload: &mut Option<TimeLift>,
     ) -> Body {
         if incoming.is_end_stream() {
@@ -149,7 +160,7 @@ where
         let limits = &self.limits;
         let (size, pause) = (limits.max_body_bytes.0, limits.body_timeout.0);
         let terms = UploadTerms::new(size);
-        let body = Bounded::new(incoming, size, pause)
+        let body = BoundedBody::new(incoming, size, pause)
             .with_marked_end(head.version == Version::HTTP_2)
             .without_trailers(named)
             .at_pace(limits.pace())
@@ -166,7 +177,7 @@ fn delivered(
     mut response: Response<Body>,
     in_flight: InFlight,
     upload: Option<TimeLift>,
-) -> Response<Served> {
+) -> Response<ServedBody> {
     in_flight.answered();
     if let Some(upload) = upload {
         upload.lift();
@@ -179,10 +190,10 @@ fn delivered(
         true => None,
         false => extensions.remove::<ReadsStored>(),
     };
-    response.map(|body| Served::new(body, in_flight, reads.as_ref()))
+    response.map(|body| ServedBody::new(body, in_flight, reads.as_ref()))
 }
 
-fn refused(refusal: Refusal, version: Version) -> Response<Body> {
+fn refused(refusal: RequestRefusal, version: Version) -> Response<Body> {
     tracing::debug!(
         status = refusal.status.as_u16(),
         reason = refusal.reason,
@@ -216,7 +227,7 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     response
 }
 
-impl Served {
+impl ServedBody {
     fn new(body: Body, in_flight: InFlight, reads: Option<&ReadsStored>) -> Self {
         let activity = &in_flight.activity;
         let protocol = activity.protocol;
@@ -230,8 +241,8 @@ impl Served {
             Body::Boxed(_) => false,
         };
         let delivery = match direct {
-            true => Delivery::Direct(Some(in_flight)),
-            false => Delivery::Watched(Box::new(Watched {
+            true => BodyDelivery::Direct(Some(in_flight)),
+            false => BodyDelivery::Watched(Box::new(WatchedDelivery {
                 sending: sending(in_flight, reads),
                 protocol,
                 free,
@@ -248,25 +259,25 @@ impl Served {
     }
 }
 
-fn sending(in_flight: InFlight, reads: Option<&ReadsStored>) -> Arc<Sending> {
+fn sending(in_flight: InFlight, reads: Option<&ReadsStored>) -> Arc<AnswerProgress> {
     let Some(reads) = reads else {
-        return Arc::new(Sending::new(in_flight, None, Vec::new()));
+        return Arc::new(AnswerProgress::new(in_flight, None, Vec::new()));
     };
     let cut = in_flight.activity.cut_of_answer();
     let seats = reads.as_slice().iter().map(|readers| readers.join(&cut));
     let seats = seats.collect();
-    Arc::new(Sending::new(in_flight, Some(cut), seats))
+    Arc::new(AnswerProgress::new(in_flight, Some(cut), seats))
 }
 
-type Polled<T> = Poll<Option<Result<Frame<T>, BodyError>>>;
+type FramePoll<T> = Poll<Option<Result<Frame<T>, BodyError>>>;
 
-impl Watched {
-    fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Polled<Piece> {
+impl WatchedDelivery {
+    fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> FramePoll<AnswerPiece> {
         self.sending.register(cx.waker());
         match self.protocol {
             Protocol::Http1 => Pin::new(body).poll_frame(cx).map_ok(|frame| {
                 let sending = &self.sending;
-                frame.map_data(|data| Piece::of(sending, data))
+                frame.map_data(|data| AnswerPiece::of(sending, data))
             }),
             Protocol::Http2 => self.poll_piece(body, cx),
         }
@@ -274,15 +285,15 @@ impl Watched {
 
     /// No more than the client takes, and the end only after everything before it: h2 could
     /// not reset the stream any more.
-    fn poll_piece(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Polled<Piece> {
+    fn poll_piece(&mut self, body: &mut Body, cx: &mut Context<'_>) -> FramePoll<AnswerPiece> {
         loop {
             if self.sending.unsent() > LOW_WATER {
                 return Poll::Pending;
             }
             if !self.rest.is_empty() {
                 let piece = self.rest.split_to(self.rest.len().min(PIECE));
-                let piece = Piece::of(&self.sending, piece);
-                stream_task::handed(Handed::Pieces(Arc::clone(&self.sending)));
+                let piece = AnswerPiece::of(&self.sending, piece);
+                stream_task::handed(UnsentAnswer::Pieces(Arc::clone(&self.sending)));
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             if self.ended {
@@ -312,18 +323,18 @@ impl Watched {
     }
 }
 
-impl http_body::Body for Served {
-    type Data = Piece;
+impl http_body::Body for ServedBody {
+    type Data = AnswerPiece;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Piece> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll<AnswerPiece> {
         let this = self.get_mut();
         if let Some(error) = this.error.take() {
             return Poll::Ready(Some(Err(error)));
         }
         let polled = match &mut this.delivery {
-            Delivery::Direct(in_flight) => direct(&mut this.body, in_flight),
-            Delivery::Watched(watched) => watched.poll(&mut this.body, cx),
+            BodyDelivery::Direct(in_flight) => direct(&mut this.body, in_flight),
+            BodyDelivery::Watched(watched) => watched.poll(&mut this.body, cx),
         };
         if let Poll::Ready(Some(Err(error))) = polled {
             this.error = Some(error);
@@ -336,8 +347,8 @@ impl http_body::Body for Served {
     fn is_end_stream(&self) -> bool {
         let ended = self.error.is_none() && self.body.is_end_stream();
         match &self.delivery {
-            Delivery::Direct(_) => ended,
-            Delivery::Watched(watched) => {
+            BodyDelivery::Direct(_) => ended,
+            BodyDelivery::Watched(watched) => {
                 ended && watched.rest.is_empty() && watched.trailers.is_none() && watched.may_end()
             }
         }
@@ -346,8 +357,8 @@ impl http_body::Body for Served {
     fn size_hint(&self) -> SizeHint {
         let hint = self.body.size_hint();
         let rest = match &self.delivery {
-            Delivery::Direct(_) => 0,
-            Delivery::Watched(watched) => watched.rest.len() as u64,
+            BodyDelivery::Direct(_) => 0,
+            BodyDelivery::Watched(watched) => watched.rest.len() as u64,
         };
         match hint.exact() {
             Some(exact) => SizeHint::with_exact(exact + rest),
@@ -357,16 +368,16 @@ impl http_body::Body for Served {
 }
 
 /// The one piece of an answer that is here as a whole.
-fn direct(body: &mut Body, in_flight: &mut Option<InFlight>) -> Polled<Piece> {
+fn direct(body: &mut Body, in_flight: &mut Option<InFlight>) -> FramePoll<AnswerPiece> {
     let content = match body {
         Body::Full(content) => content.take(),
         Body::Empty | Body::Boxed(_) => None,
     };
     let piece = content.zip(in_flight.take()).map(|(bytes, in_flight)| {
         if in_flight.activity.protocol == Protocol::Http2 {
-            stream_task::handed(Handed::Whole);
+            stream_task::handed(UnsentAnswer::Whole);
         }
-        Ok(Frame::data(Piece::whole(bytes, in_flight)))
+        Ok(Frame::data(AnswerPiece::whole(bytes, in_flight)))
     });
     Poll::Ready(piece)
 }

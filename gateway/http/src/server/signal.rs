@@ -10,37 +10,37 @@ use tokio::sync::futures::Notified;
 
 /// How far the end has come, after 0 for not at all; it only goes forward.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Stage {
+pub(super) enum DrainStage {
     Drain = 1,
     Cut = 2,
 }
 
 #[derive(Default)]
-pub(super) struct Signal {
+pub(super) struct DrainSignal {
     stage: AtomicU8,
     changed: Notify,
 }
 
-impl Signal {
+impl DrainSignal {
     /// Goes on to `stage` and wakes everybody who waits.
-    pub(super) fn raise(&self, stage: Stage) {
+    pub(super) fn raise(&self, stage: DrainStage) {
         if self.stage.fetch_max(stage as u8, Ordering::SeqCst) < stage as u8 {
             self.changed.notify_waiters();
         }
     }
 
     /// Whether `stage` has come.
-    pub(super) fn is(&self, stage: Stage) -> bool {
+    pub(super) fn is(&self, stage: DrainStage) -> bool {
         self.stage.load(Ordering::SeqCst) >= stage as u8
     }
 
-    /// Completes at the next change. Make it, look at [`Signal::is`], then wait.
+    /// Completes at the next change. Make it, look at [`DrainSignal::is`], then wait.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
     /// Waits until `stage` has come.
-    pub(super) async fn reached(&self, stage: Stage) {
+    pub(super) async fn reached(&self, stage: DrainStage) {
         loop {
             // Made before the look: a change between the two still wakes it.
             let changed = self.changed();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
-use super::stream::Stream;
+use super::stream::ClientStream;
 use super::{BindError, UNNAMED};
 
 /// Connections that may wait in the kernel to be accepted.
@@ -21,65 +21,67 @@ const UNSENT: u32 = 128 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A socket that connections come in by.
-pub(super) enum Listening {
+pub(super) enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 /// The same, waited on by a runtime.
-pub(super) enum Accepting {
+pub(super) enum AcceptingSocket {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
 }
 
-impl Listening {
+impl ListeningSocket {
     /// Registers the socket with the runtime of the caller.
-    pub(super) fn begin(self) -> io::Result<Accepting> {
+    pub(super) fn begin(self) -> io::Result<AcceptingSocket> {
         Ok(match self {
-            Self::Tcp(socket) => Accepting::Tcp(tokio::net::TcpListener::from_std(socket)?),
-            Self::Unix(socket) => Accepting::Unix(tokio::net::UnixListener::from_std(socket)?),
+            Self::Tcp(socket) => AcceptingSocket::Tcp(tokio::net::TcpListener::from_std(socket)?),
+            Self::Unix(socket) => {
+                AcceptingSocket::Unix(tokio::net::UnixListener::from_std(socket)?)
+            }
         })
     }
 
     /// A connection that the kernel has accepted already, if there is one.
-    pub(super) fn next_in_queue(&self) -> Option<(Stream, SocketAddr)> {
+    pub(super) fn next_in_queue(&self) -> Option<(ClientStream, SocketAddr)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, address) = socket.accept().ok()?;
                 stream.set_nonblocking(true).ok()?;
                 let stream = tokio::net::TcpStream::from_std(stream).ok()?;
-                Some((Stream::Tcp(stream), address))
+                Some((ClientStream::Tcp(stream), address))
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.accept().ok()?;
                 stream.set_nonblocking(true).ok()?;
                 let stream = tokio::net::UnixStream::from_std(stream).ok()?;
-                Some((Stream::Unix(stream), UNNAMED))
+                Some((ClientStream::Unix(stream), UNNAMED))
             }
         }
     }
 }
 
-impl Accepting {
+impl AcceptingSocket {
     /// The next connection, with the address that it comes from.
-    pub(super) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+    pub(super) async fn accept(&self) -> io::Result<(ClientStream, SocketAddr)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, address) = socket.accept().await?;
-                Ok((Stream::Tcp(stream), address))
+                Ok((ClientStream::Tcp(stream), address))
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.accept().await?;
-                Ok((Stream::Unix(stream), UNNAMED))
+                Ok((ClientStream::Unix(stream), UNNAMED))
             }
         }
     }
 
     /// Takes the socket back from the runtime.
-    pub(super) fn end(self) -> io::Result<Listening> {
+    pub(super) fn end(self) -> io::Result<ListeningSocket> {
         Ok(match self {
-            Self::Tcp(socket) => Listening::Tcp(socket.into_std()?),
-            Self::Unix(socket) => Listening::Unix(socket.into_std()?),
+            Self::Tcp(socket) => ListeningSocket::Tcp(socket.into_std()?),
+            Self::Unix(socket) => ListeningSocket::Unix(socket.into_std()?),
         })
     }
 }

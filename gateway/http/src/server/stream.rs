@@ -12,17 +12,17 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::Reached;
+use super::LocalEndpoint;
 
 /// A connection of a client.
-pub(super) enum Stream {
+pub(super) enum ClientStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 /// How far a connection is closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Closed {
+pub(super) enum CloseState {
     Not,
     /// The client sends no more. It may still read.
     ByClient,
@@ -30,7 +30,7 @@ pub(super) enum Closed {
     Wholly,
 }
 
-impl Stream {
+impl ClientStream {
     /// Writes what the kernel takes at once.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
@@ -40,16 +40,16 @@ impl Stream {
     }
 
     /// How far the connection is closed, as far as the kernel has told.
-    pub(super) fn closed(&self) -> Closed {
+    pub(super) fn closed(&self) -> CloseState {
         let ready = |interest| match self {
             Self::Tcp(stream) => stream.ready(interest).now_or_never(),
             Self::Unix(stream) => stream.ready(interest).now_or_never(),
         };
         let is = |interest, closed: fn(Ready) -> bool| matches!(ready(interest), Some(Ok(ready)) if closed(ready));
         match () {
-            () if is(Interest::WRITABLE, |ready| ready.is_write_closed()) => Closed::Wholly,
-            () if is(Interest::READABLE, |ready| ready.is_read_closed()) => Closed::ByClient,
-            () => Closed::Not,
+            () if is(Interest::WRITABLE, |ready| ready.is_write_closed()) => CloseState::Wholly,
+            () if is(Interest::READABLE, |ready| ready.is_read_closed()) => CloseState::ByClient,
+            () => CloseState::Not,
         }
     }
 
@@ -62,17 +62,17 @@ impl Stream {
     }
 
     /// Which end of ours it has reached, on a listener at `listener`.
-    pub(super) fn reached(&self, listener: SocketAddr) -> Reached {
+    pub(super) fn reached(&self, listener: SocketAddr) -> LocalEndpoint {
         match self {
-            Self::Tcp(stream) => Reached::Tcp(stream.local_addr().unwrap_or(listener)),
-            Self::Unix(stream) => Reached::Unix {
+            Self::Tcp(stream) => LocalEndpoint::Tcp(stream.local_addr().unwrap_or(listener)),
+            Self::Unix(stream) => LocalEndpoint::Unix {
                 user: stream.peer_cred().ok().map(|process| process.uid()),
             },
         }
     }
 }
 
-impl AsRawFd for Stream {
+impl AsRawFd for ClientStream {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
@@ -81,7 +81,7 @@ impl AsRawFd for Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ClientStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -94,7 +94,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ClientStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

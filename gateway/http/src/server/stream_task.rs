@@ -19,34 +19,34 @@ use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Limits;
-use super::activity::Activity;
-use super::sending::Sending;
+use super::ListenerLimits;
+use super::activity::ConnectionActivity;
+use super::sending::AnswerProgress;
 use super::watch::LOOKS;
-use crate::body::Pace;
+use crate::body::MinimumRate;
 
 /// Runs the streams of one connection.
 #[derive(Clone)]
 pub(super) struct StreamTasks {
-    pub(super) activity: Arc<Activity>,
-    pub(super) limits: Arc<Limits>,
+    pub(super) activity: Arc<ConnectionActivity>,
+    pub(super) limits: Arc<ListenerLimits>,
 }
 
 /// What an answer has handed to hyper and hyper may not have sent.
-pub(super) enum Handed {
+pub(super) enum UnsentAnswer {
     Nothing,
     /// All of a small answer.
     Whole,
-    Pieces(Arc<Sending>),
+    Pieces(Arc<AnswerProgress>),
 }
 
 thread_local! {
     /// What the answer whose stream is polled has handed out in this poll.
-    static HANDED: Cell<Handed> = const { Cell::new(Handed::Nothing) };
+    static HANDED: Cell<UnsentAnswer> = const { Cell::new(UnsentAnswer::Nothing) };
 }
 
 /// Tells the task of the stream that is being polled what was handed to hyper.
-pub(super) fn handed(handed: Handed) {
+pub(super) fn handed(handed: UnsentAnswer) {
     HANDED.set(handed);
 }
 
@@ -55,14 +55,14 @@ pin_project! {
         #[pin]
         stream: F,
         tasks: StreamTasks,
-        handed: Handed,
-        wait: Option<Wait>,
+        handed: UnsentAnswer,
+        wait: Option<StreamWait>,
     }
 }
 
 /// The waits for the client to take more.
-struct Wait {
-    pace: Option<Pace>,
+struct StreamWait {
+    pace: Option<MinimumRate>,
     /// Everything is sent, and there is nothing to wait for.
     paused: bool,
     /// Since when nothing has moved.
@@ -81,7 +81,7 @@ struct Wait {
 }
 
 /// What a look at a stream that is waited for showed.
-enum Looked {
+enum StreamRateVerdict {
     /// It is too early to judge.
     Early,
     FastEnough,
@@ -100,7 +100,7 @@ where
         tokio::spawn(StreamTask {
             stream,
             tasks: self.clone(),
-            handed: Handed::Nothing,
+            handed: UnsentAnswer::Nothing,
             wait: None,
         });
     }
@@ -111,24 +111,24 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        HANDED.set(Handed::Nothing);
+        HANDED.set(UnsentAnswer::Nothing);
         if this.stream.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        match HANDED.replace(Handed::Nothing) {
-            Handed::Nothing => {}
+        match HANDED.replace(UnsentAnswer::Nothing) {
+            UnsentAnswer::Nothing => {}
             handed => *this.handed = handed,
         }
         let (sent, until) = match &*this.handed {
-            Handed::Pieces(sending) if sending.is_cut() => {
+            UnsentAnswer::Pieces(sending) if sending.is_cut() => {
                 tracing::debug!("a stream is cut: more memory is held than may be");
                 return Poll::Ready(());
             }
-            Handed::Pieces(sending) if sending.unsent() > 0 => {
+            UnsentAnswer::Pieces(sending) if sending.unsent() > 0 => {
                 (sending.sent(), sending.sent_until())
             }
-            Handed::Whole => (0, 0),
-            Handed::Nothing | Handed::Pieces(_) => {
+            UnsentAnswer::Whole => (0, 0),
+            UnsentAnswer::Nothing | UnsentAnswer::Pieces(_) => {
                 if let Some(wait) = this.wait {
                     wait.paused = true;
                 }
@@ -145,9 +145,9 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
 }
 
 impl StreamTasks {
-    fn begin_wait(&self, sent: u64) -> Wait {
+    fn begin_wait(&self, sent: u64) -> StreamWait {
         let now = Instant::now();
-        Wait {
+        StreamWait {
             pace: self.limits.pace(),
             paused: false,
             since: now,
@@ -169,7 +169,7 @@ impl StreamTasks {
     }
 }
 
-impl Wait {
+impl StreamWait {
     /// Ready when the client has taken too little for too long. What was `sent` lies on the
     /// connection up to `until`.
     fn poll(
@@ -193,9 +193,11 @@ impl Wait {
             }
             ready!(self.timer.as_mut().poll(cx));
             match self.look(tasks, until) {
-                Looked::Early => {}
-                Looked::TooSlow if tasks.holds_itself(self.progress) => return Poll::Ready(()),
-                Looked::TooSlow | Looked::FastEnough => {
+                StreamRateVerdict::Early => {}
+                StreamRateVerdict::TooSlow if tasks.holds_itself(self.progress) => {
+                    return Poll::Ready(());
+                }
+                StreamRateVerdict::TooSlow | StreamRateVerdict::FastEnough => {
                     self.progress = tasks.activity.progress();
                 }
             }
@@ -206,7 +208,7 @@ impl Wait {
     /// When there is to be looked again.
     fn due(&self, tasks: &StreamTasks) -> Option<Instant> {
         let stop = self.since.checked_add(tasks.limits.body_timeout.0);
-        let window = self.pace.as_ref().map(Pace::left);
+        let window = self.pace.as_ref().map(MinimumRate::left);
         let window = window.and_then(|left| self.counted.checked_add(left));
         let look = self
             .counted
@@ -229,7 +231,7 @@ impl Wait {
     }
 
     /// Counts the time since the last look.
-    fn look(&mut self, tasks: &StreamTasks, until: u64) -> Looked {
+    fn look(&mut self, tasks: &StreamTasks, until: u64) -> StreamRateVerdict {
         let now = Instant::now();
         let span = now - self.counted;
         self.counted = now;
@@ -248,9 +250,9 @@ impl Wait {
             self.since = now;
         }
         match (slow || stands, window_ends) {
-            (true, _) => Looked::TooSlow,
-            (false, true) => Looked::FastEnough,
-            (false, false) => Looked::Early,
+            (true, _) => StreamRateVerdict::TooSlow,
+            (false, true) => StreamRateVerdict::FastEnough,
+            (false, false) => StreamRateVerdict::Early,
         }
     }
 }

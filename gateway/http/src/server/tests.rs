@@ -14,33 +14,33 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{Answering, BindError, Bound, Running};
+use super::{BindError, BoundListeners, HandlerAnswer, RunningListeners};
 use crate::body::{Body, collect};
-use crate::config::{Limits, Listener, Protocol};
-use crate::path::Rules;
+use crate::config::{ListenerConfig, ListenerLimits, Protocol};
+use crate::path::PathRules;
 use crate::units;
 
 /// No condition that is waited for may take longer.
 const LIMIT: Duration = Duration::from_secs(10);
 
-fn listener(limits: Limits) -> Listener {
-    Listener {
+fn listener(limits: ListenerLimits) -> ListenerConfig {
+    ListenerConfig {
         address: "127.0.0.1:0".parse().unwrap(),
         protocols: vec![Protocol::Http1, Protocol::Http2],
         trusted_proxies: vec!["127.0.0.0/8".to_owned()],
         trusted_headers: Vec::new(),
         proxy_protocol: false,
         limits,
-        path: Rules::default(),
+        path: PathRules::default(),
     }
 }
 
 /// A site that echoes bodies, panics at /panic, and streams without end at /endless.
-fn start(limits: Limits) -> (Running, std::net::SocketAddr) {
-    let bound = Bound::bind(&[listener(limits)], 2, 0).unwrap();
+fn start(limits: ListenerLimits) -> (RunningListeners, std::net::SocketAddr) {
+    let bound = BoundListeners::bind(&[listener(limits)], 2, 0).unwrap();
     let address = bound.addresses()[0];
     let running = bound.start(|head, body, entered, _early| {
-        Answering::later(async move {
+        HandlerAnswer::later(async move {
             assert!(entered.received.caller.client().is_some());
             match head.uri.path() {
                 "/panic" => panic!("a handler that panics on purpose"),
@@ -83,7 +83,7 @@ async fn read_until(stream: &mut TcpStream, until: &str) -> String {
 
 #[tokio::test]
 async fn a_connection_serves_several_requests_and_bodies() {
-    let (_running, address) = start(Limits::default());
+    let (_running, address) = start(ListenerLimits::default());
     let mut client = TcpStream::connect(address).await.unwrap();
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     for _ in 0..3 {
@@ -106,7 +106,7 @@ async fn a_connection_serves_several_requests_and_bodies() {
 
 #[tokio::test]
 async fn a_client_that_closed_its_side_still_gets_its_answer() {
-    let (_running, address) = start(Limits::default());
+    let (_running, address) = start(ListenerLimits::default());
     let mut client = TcpStream::connect(address).await.unwrap();
     client
         .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -118,7 +118,7 @@ async fn a_client_that_closed_its_side_still_gets_its_answer() {
 
 #[tokio::test]
 async fn http2_is_told_by_its_preface() {
-    let (_running, address) = start(Limits::default());
+    let (_running, address) = start(ListenerLimits::default());
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream)
         .await
@@ -144,7 +144,7 @@ async fn http2_is_told_by_its_preface() {
 
 #[tokio::test]
 async fn heads_and_bodies_over_a_limit_get_their_status() {
-    let (_running, address) = start(Limits::default());
+    let (_running, address) = start(ListenerLimits::default());
     let large = "x".repeat(40_000);
     let many = "x: y\r\n".repeat(150);
     for (head, status) in [
@@ -179,9 +179,9 @@ async fn heads_and_bodies_over_a_limit_get_their_status() {
 
 #[tokio::test]
 async fn a_body_without_length_is_cut_at_the_limit() {
-    let limits = Limits {
+    let limits = ListenerLimits {
         max_body_bytes: units::ByteSize(4),
-        ..Limits::default()
+        ..ListenerLimits::default()
     };
     let (_running, address) = start(limits);
     let mut client = TcpStream::connect(address).await.unwrap();
@@ -196,12 +196,12 @@ async fn a_body_without_length_is_cut_at_the_limit() {
 
 #[tokio::test]
 async fn clients_that_stand_still_are_cut() {
-    let brief = units::Duration::millis(100);
-    let limits = Limits {
+    let brief = units::ConfigDuration::millis(100);
+    let limits = ListenerLimits {
         header_timeout: brief,
         body_timeout: brief,
         idle_timeout: brief,
-        ..Limits::default()
+        ..ListenerLimits::default()
     };
     let (_running, address) = start(limits);
     for head in [
@@ -220,9 +220,9 @@ async fn clients_that_stand_still_are_cut() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_cut() {
-    let limits = Limits {
-        body_timeout: units::Duration::millis(100),
-        ..Limits::default()
+    let limits = ListenerLimits {
+        body_timeout: units::ConfigDuration::millis(100),
+        ..ListenerLimits::default()
     };
     let (running, address) = start(limits);
     let mut client = TcpStream::connect(address).await.unwrap();
@@ -244,7 +244,7 @@ async fn a_client_that_reads_nothing_is_cut() {
 
 #[tokio::test]
 async fn a_handler_that_panics_costs_its_own_request_only() {
-    let (_running, address) = start(Limits::default());
+    let (_running, address) = start(ListenerLimits::default());
     let mut client = TcpStream::connect(address).await.unwrap();
     let panicking = "GET /panic HTTP/1.1\r\nHost: a\r\n\r\n";
     assert!(
@@ -262,12 +262,12 @@ async fn a_handler_that_panics_costs_its_own_request_only() {
 
 #[tokio::test]
 async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
-    let bound = Bound::bind(&[listener(Limits::default())], 1, 0).unwrap();
+    let bound = BoundListeners::bind(&[listener(ListenerLimits::default())], 1, 0).unwrap();
     let address = bound.addresses()[0];
     let (arrivals, mut arrived) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
     let running = bound.start(move |_head, _body, _entered, _early| {
         let arrivals = arrivals.clone();
-        Answering::later(async move {
+        HandlerAnswer::later(async move {
             let (go_on, wait) = oneshot::channel();
             arrivals.send(go_on).unwrap();
             wait.await.unwrap();
@@ -298,7 +298,7 @@ async fn draining_finishes_what_is_under_way_and_closes_what_is_idle() {
 
 #[tokio::test]
 async fn draining_cuts_what_does_not_end() {
-    let (running, address) = start(Limits::default());
+    let (running, address) = start(ListenerLimits::default());
     let mut client = TcpStream::connect(address).await.unwrap();
     client
         .write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -312,14 +312,15 @@ async fn draining_cuts_what_does_not_end() {
 
 #[tokio::test]
 async fn over_max_connections_accepting_waits_for_a_place() {
-    let limits = Limits {
+    let limits = ListenerLimits {
         max_connections: 1,
-        ..Limits::default()
+        ..ListenerLimits::default()
     };
-    let bound = Bound::bind(&[listener(limits)], 1, 0).unwrap();
+    let bound = BoundListeners::bind(&[listener(limits)], 1, 0).unwrap();
     let address = bound.addresses()[0];
-    let _running = bound
-        .start(|_head, _body, _entered, _early| Answering::Now(Response::new(Body::full("got:"))));
+    let _running = bound.start(|_head, _body, _entered, _early| {
+        HandlerAnswer::Now(Response::new(Body::full("got:")))
+    });
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut first = TcpStream::connect(address).await.unwrap();
     talk(&mut first, get, "got:").await;
@@ -334,10 +335,10 @@ async fn over_max_connections_accepting_waits_for_a_place() {
 
 #[tokio::test]
 async fn an_upgrade_hands_the_connection_over() {
-    let bound = Bound::bind(&[listener(Limits::default())], 1, 0).unwrap();
+    let bound = BoundListeners::bind(&[listener(ListenerLimits::default())], 1, 0).unwrap();
     let address = bound.addresses()[0];
     let _running = bound.start(|head, body, _entered, _early| {
-        Answering::later(async move {
+        HandlerAnswer::later(async move {
             let mut request = Request::from_parts(head, body);
             let upgraded = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {
@@ -366,12 +367,12 @@ async fn an_upgrade_hands_the_connection_over() {
 
 #[tokio::test]
 async fn a_port_in_use_is_named() {
-    let (_running, address) = start(Limits::default());
-    let taken = Listener {
+    let (_running, address) = start(ListenerLimits::default());
+    let taken = ListenerConfig {
         address,
-        ..listener(Limits::default())
+        ..listener(ListenerLimits::default())
     };
-    let error = Bound::bind(&[taken], 1, 0).err().unwrap();
+    let error = BoundListeners::bind(&[taken], 1, 0).err().unwrap();
     assert!(matches!(error, BindError::InUse { address: at } if at == address));
 }
 
@@ -379,8 +380,10 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test]
 async fn a_listener_is_opened_and_closed_while_others_serve() {
-    let (mut running, first) = start(Limits::default());
-    let second = running.open(&listener(Limits::default()), 0).unwrap();
+    let (mut running, first) = start(ListenerLimits::default());
+    let second = running
+        .open(&listener(ListenerLimits::default()), 0)
+        .unwrap();
     assert_ne!(first, second);
     let mut to_first = TcpStream::connect(first).await.unwrap();
     let mut to_second = TcpStream::connect(second).await.unwrap();
@@ -418,12 +421,12 @@ async fn a_listener_is_opened_and_closed_while_others_serve() {
 
 #[tokio::test]
 async fn sockets_that_another_process_opened_are_taken_over_with_what_waits_in_them() {
-    let (mut running, _) = start(Limits::default());
+    let (mut running, _) = start(ListenerLimits::default());
     let opened = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = opened.local_addr().unwrap();
     let mut waits = TcpStream::connect(address).await.unwrap();
     waits.write_all(GET.as_bytes()).await.unwrap();
-    let listener = listener(Limits::default());
+    let listener = listener(ListenerLimits::default());
     let taken = running.take_over(&listener, &[opened], 0).unwrap();
     assert_eq!(taken, address);
     assert!(read_until(&mut waits, "got:").await.ends_with("got:"));

@@ -14,30 +14,30 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::activity::{Activity, Phase};
-use super::{Limits, Protocol};
-use crate::body::Pace;
+use super::activity::{ConnectionActivity, ConnectionPhase};
+use super::{ListenerLimits, Protocol};
+use crate::body::MinimumRate;
 
 /// What the time has come for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Due {
+pub(super) enum DeadlineAction {
     /// This phase took too long: the connection is to be cut.
-    Cut(Phase),
+    Cut(ConnectionPhase),
     /// To look whether the client is still there.
     Look,
 }
 
-pub(super) struct Watch {
+pub(super) struct ConnectionDeadlines {
     /// HTTP/1: between two looks at a client whose answer is not there yet. HTTP/2 reads all
     /// the time.
     look: Option<Duration>,
     header: Duration,
     body: Duration,
     idle: Duration,
-    phase: Phase,
+    phase: ConnectionPhase,
     since: Instant,
     /// The client's, while it is waited for; up to `counted` it has seen the time.
-    pace: Option<Pace>,
+    pace: Option<MinimumRate>,
     counted: Instant,
     /// What the client had acknowledged then.
     acknowledged: u64,
@@ -56,15 +56,15 @@ const LOOK: Duration = Duration::from_millis(400);
 /// How long a client may go on sending what is not wanted any more.
 const LINGER: Duration = Duration::from_secs(2);
 
-impl Watch {
+impl ConnectionDeadlines {
     /// Watches a connection that was accepted at `accepted`.
-    pub(super) fn new(limits: &Limits, protocol: Protocol, accepted: Instant) -> Self {
+    pub(super) fn new(limits: &ListenerLimits, protocol: Protocol, accepted: Instant) -> Self {
         Self {
             look: (protocol == Protocol::Http1).then_some(LOOK),
             header: limits.header_timeout.0,
             body: limits.body_timeout.0,
             idle: limits.idle_timeout.0,
-            phase: Phase::Head,
+            phase: ConnectionPhase::Head,
             since: accepted,
             pace: limits.pace(),
             counted: accepted,
@@ -75,21 +75,27 @@ impl Watch {
     }
 
     /// Ready when there is something to do.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity) -> Poll<Due> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        activity: &ConnectionActivity,
+    ) -> Poll<DeadlineAction> {
         let phase = activity.phase();
         if phase != self.phase {
             let now = match (self.phase, phase) {
                 // Answered at once: as long as the request is gone, it has been idle.
-                (Phase::Idle { .. }, Phase::Idle { .. }) => activity.began().into(),
+                (ConnectionPhase::Idle { .. }, ConnectionPhase::Idle { .. }) => {
+                    activity.began().into()
+                }
                 _ => Instant::now(),
             };
             let slow = self.count(now, activity);
-            if matches!(phase, Phase::Stalled { .. }) && !self.is_stalled() {
+            if matches!(phase, ConnectionPhase::Stalled { .. }) && !self.is_stalled() {
                 self.acknowledged = activity.acknowledged();
             }
             (self.phase, self.since, self.counted) = (phase, now, now);
             if slow {
-                return Poll::Ready(Due::Cut(phase));
+                return Poll::Ready(DeadlineAction::Cut(phase));
             }
         }
         loop {
@@ -110,17 +116,17 @@ impl Watch {
             let looks = self.next_look().is_some_and(|look| look <= now);
             let slow = self.count(now, activity);
             if slow || (self.is_over(now) && !self.still_takes(now, activity)) {
-                return Poll::Ready(Due::Cut(phase));
+                return Poll::Ready(DeadlineAction::Cut(phase));
             }
             if looks {
-                return Poll::Ready(Due::Look);
+                return Poll::Ready(DeadlineAction::Look);
             }
         }
     }
 
     /// Counts the time since the last look, if the client was waited for; true when it
     /// took too little.
-    fn count(&mut self, now: Instant, activity: &Activity) -> bool {
+    fn count(&mut self, now: Instant, activity: &ConnectionActivity) -> bool {
         let counted = std::mem::replace(&mut self.counted, now);
         if !self.is_stalled() {
             return false;
@@ -138,13 +144,13 @@ impl Watch {
     }
 
     fn is_stalled(&self) -> bool {
-        matches!(self.phase, Phase::Stalled { .. })
+        matches!(self.phase, ConnectionPhase::Stalled { .. })
     }
 
     /// Whether a client that asks for nothing more is still taking what the kernel holds for
     /// it; then it is waited for anew.
-    fn still_takes(&mut self, now: Instant, activity: &Activity) -> bool {
-        let idle = matches!(self.phase, Phase::Idle { .. });
+    fn still_takes(&mut self, now: Instant, activity: &ConnectionActivity) -> bool {
+        let idle = matches!(self.phase, ConnectionPhase::Idle { .. });
         if !idle || activity.queue.held() == 0 {
             return false;
         }
@@ -156,7 +162,10 @@ impl Watch {
     /// When there is to be looked again.
     fn deadline(&self) -> Option<Instant> {
         let (window, look) = match self.is_stalled() {
-            true => (self.pace.as_ref().map(Pace::left), Some(self.body / LOOKS)),
+            true => (
+                self.pace.as_ref().map(MinimumRate::left),
+                Some(self.body / LOOKS),
+            ),
             false => (None, None),
         };
         let [window, look] = [window, look].map(|span| self.counted.checked_add(span?));
@@ -171,7 +180,7 @@ impl Watch {
     /// When to look whether the client is still there.
     fn next_look(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Serving => self.counted.checked_add(self.look?),
+            ConnectionPhase::Serving => self.counted.checked_add(self.look?),
             _ => None,
         }
     }
@@ -179,12 +188,12 @@ impl Watch {
     /// When the phase has taken too long.
     fn stop(&self) -> Option<Instant> {
         let allowed = match self.phase {
-            Phase::Head => self.header,
-            Phase::Idle { .. } => self.idle,
-            Phase::Stalled { .. } => self.body,
-            Phase::Closing => LINGER,
+            ConnectionPhase::Head => self.header,
+            ConnectionPhase::Idle { .. } => self.idle,
+            ConnectionPhase::Stalled { .. } => self.body,
+            ConnectionPhase::Closing => LINGER,
             // The handler has deadlines of its own.
-            Phase::Serving => return None,
+            ConnectionPhase::Serving => return None,
         };
         self.since.checked_add(allowed)
     }

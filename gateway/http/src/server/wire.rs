@@ -19,19 +19,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Protocol;
-use super::activity::{Activity, Mode};
-use super::stream::{Closed, Stream};
+use super::activity::{ConnectionActivity, WireMode};
+use super::stream::{ClientStream, CloseState};
 use crate::fair;
-use crate::guard::framing::{Framing, Verdict};
+use crate::guard::framing::{Framing, FramingVerdict};
 
 /// A connection with its first bytes put back.
-pub(super) struct Wire {
-    stream: Stream,
+pub(super) struct ClientTransport {
+    stream: ClientStream,
     /// Bytes that were read already and are to be read again.
     first: Vec<u8>,
     /// None where the bytes are no HTTP/1 (any more).
     framing: Option<Framing>,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
     /// hyper had nothing to write at its last flush and has written nothing since, so that
     /// what it writes next is the beginning of a head: other heads may go before it.
     at_rest: bool,
@@ -39,7 +39,7 @@ pub(super) struct Wire {
     early: Vec<u8>,
     /// The client was asked whether it is still there.
     asked: bool,
-    input: Input,
+    input: ClientInputState,
     /// Bytes that may still be read behind the end of what was written.
     linger: usize,
     _place: OwnedSemaphorePermit,
@@ -47,7 +47,7 @@ pub(super) struct Wire {
 
 /// How far the client's side has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Input {
+enum ClientInputState {
     Open,
     /// A body broke off: what follows is not read as HTTP.
     Cut,
@@ -68,11 +68,11 @@ const STILL_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-impl Wire {
+impl ClientTransport {
     pub(super) fn new(
-        stream: Stream,
+        stream: ClientStream,
         first: Vec<u8>,
-        activity: Arc<Activity>,
+        activity: Arc<ConnectionActivity>,
         place: OwnedSemaphorePermit,
     ) -> Self {
         activity.queue.opens(&stream);
@@ -84,7 +84,7 @@ impl Wire {
             at_rest: true,
             early: Vec::new(),
             asked: false,
-            input: Input::Open,
+            input: ClientInputState::Open,
             linger: LINGER,
             _place: place,
         }
@@ -123,13 +123,13 @@ impl Wire {
     /// When it is gone.
     fn look(&mut self) -> io::Result<()> {
         match self.stream.closed() {
-            Closed::Wholly => Err(io::ErrorKind::ConnectionReset.into()),
-            Closed::ByClient if !self.asked && self.activity.early.is_open() => {
+            CloseState::Wholly => Err(io::ErrorKind::ConnectionReset.into()),
+            CloseState::ByClient if !self.asked && self.activity.early.is_open() => {
                 self.asked = true;
                 self.early.extend_from_slice(STILL_THERE);
                 Ok(())
             }
-            Closed::ByClient | Closed::Not => Ok(()),
+            CloseState::ByClient | CloseState::Not => Ok(()),
         }
     }
 
@@ -159,14 +159,14 @@ impl Wire {
             self.activity.found(message, fault);
         }
         match verdict {
-            Verdict::Pass => {}
-            Verdict::Hold(shown) => {
+            FramingVerdict::Pass => {}
+            FramingVerdict::Hold(shown) => {
                 let rest = &into.filled()[before + shown..];
                 self.first.splice(..0, rest.iter().copied());
                 into.set_filled(before + shown);
             }
-            Verdict::Cut(shown) => {
-                self.input = Input::Cut;
+            FramingVerdict::Cut(shown) => {
+                self.input = ClientInputState::Cut;
                 into.set_filled(before + shown);
                 if shown == 0 {
                     return Err(io::ErrorKind::InvalidData.into());
@@ -179,7 +179,7 @@ impl Wire {
     /// Whether the client may be in the middle of something that is to be read to its end.
     fn lingers(&self) -> bool {
         let between = self.framing.as_ref().is_none_or(Framing::is_between);
-        self.input != Input::Ended && self.linger > 0 && !between
+        self.input != ClientInputState::Ended && self.linger > 0 && !between
     }
 
     /// Reads on without looking, until the client closes or has sent too much.
@@ -190,20 +190,20 @@ impl Wire {
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut waste));
             match (read, waste.filled().len()) {
                 (Ok(()), count @ 1..) => self.linger = self.linger.saturating_sub(count),
-                _ => self.input = Input::Ended,
+                _ => self.input = ClientInputState::Ended,
             }
         }
         Poll::Ready(())
     }
 }
 
-impl Drop for Wire {
+impl Drop for ClientTransport {
     fn drop(&mut self) {
         self.activity.queue.closes();
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for ClientTransport {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -211,22 +211,22 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         match this.activity.mode() {
-            Mode::Plain => {}
-            Mode::Tunnel => this.framing = None,
-            Mode::Expired => {
+            WireMode::Plain => {}
+            WireMode::Tunnel => this.framing = None,
+            WireMode::Expired => {
                 // A buffer that takes nothing has nothing to lose any more.
                 let _ = this.stream.try_write(TOO_SLOW);
                 return Poll::Ready(Ok(()));
             }
         }
-        if this.input == Input::Cut {
+        if this.input == ClientInputState::Cut {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let before = into.filled().len();
         ready!(this.poll_source(cx, into))?;
         let count = into.filled().len() - before;
         if count == 0 {
-            this.input = Input::Ended;
+            this.input = ClientInputState::Ended;
             return Poll::Ready(Ok(()));
         }
         fair::charge(cx, count);
@@ -234,7 +234,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for ClientTransport {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

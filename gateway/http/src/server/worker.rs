@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::accept::accept;
-use super::signal::{Signal, Stage};
-use super::socket::Listening;
-use super::{Answering, BindError, Body, Early, Entered, Port};
+use super::signal::{DrainSignal, DrainStage};
+use super::socket::ListeningSocket;
+use super::{BindError, Body, HandlerAnswer, InterimChannel, Port, RequestArrival};
 use crate::memory::release;
 
 /// A runtime that waits for its thread.
@@ -24,7 +24,7 @@ pub(super) struct Worker {
 /// A socket to accept on, until its port is to drain. `_accepts` is dropped then.
 pub(super) struct AcceptOn {
     pub(super) port: Arc<Port>,
-    pub(super) socket: Listening,
+    pub(super) socket: ListeningSocket,
     pub(super) _accepts: mpsc::Sender<()>,
 }
 
@@ -43,10 +43,14 @@ impl Worker {
         mut self,
         handler: H,
         mut sockets: mpsc::UnboundedReceiver<AcceptOn>,
-        stop: Arc<Signal>,
+        stop: Arc<DrainSignal>,
         lives: mpsc::Sender<()>,
     ) where
-        H: Fn(Parts, Body, Entered, &Early) -> Answering + Clone + Send + Sync + 'static,
+        H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
+            + Clone
+            + Send
+            + Sync
+            + 'static,
     {
         let Some(runtime) = self.runtime.take() else {
             return;
@@ -66,12 +70,12 @@ impl Worker {
                                 accept(port, socket, handler).await;
                             });
                         }
-                        () = stop.reached(Stage::Drain) => break,
+                        () = stop.reached(DrainStage::Drain) => break,
                         Some(_) = loops.join_next() => {}
                     }
                 }
                 while loops.join_next().await.is_some() {}
-                stop.reached(Stage::Cut).await;
+                stop.reached(DrainStage::Cut).await;
             });
             // A name look-up that hangs must not keep the process.
             runtime.shutdown_background();

@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use wasmtime::{Engine, Module};
 use wit_component::ComponentEncoder;
 
-use super::{CompilerAnswer, Refusal};
+use super::{CompileRefusal, CompilerAnswer};
 use crate::{artifact, bounds, engine};
 
 /// Addresses that a process takes without using them: its program, stacks, reservations.
@@ -21,7 +21,7 @@ const GRACE: u64 = 2;
 
 /// What this process may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Allowance {
+pub struct CompileAllowance {
     /// Bytes of memory.
     pub memory: u64,
     /// Seconds of processor time.
@@ -32,7 +32,7 @@ pub struct Allowance {
 ///
 /// # Errors
 /// When the process can't be limited, or nobody gives or takes.
-pub fn run(allowance: Allowance) -> io::Result<()> {
+pub fn run(allowance: CompileAllowance) -> io::Result<()> {
     limit(allowance)?;
     let mut wasm = Vec::new();
     io::stdin().lock().read_to_end(&mut wasm)?;
@@ -52,13 +52,13 @@ pub fn run(allowance: Allowance) -> io::Result<()> {
 }
 
 /// The compiler and its inputs, within the limits of this process.
-pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, Refusal> {
-    bounds::check(wasm).map_err(Refusal::OverLimit)?;
-    let invalid = |e: wasmtime::Error| Refusal::Invalid(format!("{e:#}"));
+pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileRefusal> {
+    bounds::check(wasm).map_err(CompileRefusal::OverLimit)?;
+    let invalid = |e: wasmtime::Error| CompileRefusal::Invalid(format!("{e:#}"));
     let engine = engine::for_compiling().map_err(invalid)?;
     let component = componentize(&engine, wasm)?;
     // What the encoder made of a module is as large as the encoder likes.
-    bounds::check(&component).map_err(Refusal::OverLimit)?;
+    bounds::check(&component).map_err(CompileRefusal::OverLimit)?;
     engine.precompile_component(&component).map_err(invalid)
 }
 
@@ -66,13 +66,15 @@ pub(super) fn compile(wasm: &[u8]) -> Result<Vec<u8>, Refusal> {
 fn componentize<'a>(
     engine: &Engine,
     wasm: &'a [u8],
-) -> Result<std::borrow::Cow<'a, [u8]>, Refusal> {
+) -> Result<std::borrow::Cow<'a, [u8]>, CompileRefusal> {
     if !artifact::is_core_module(wasm) {
         return Ok(wasm.into());
     }
     // The encoder takes a module at its word.
-    Module::validate(engine, wasm).map_err(|e| Refusal::Invalid(format!("{e:#}")))?;
-    encode(wasm).map(Into::into).map_err(Refusal::NotAComponent)
+    Module::validate(engine, wasm).map_err(|e| CompileRefusal::Invalid(format!("{e:#}")))?;
+    encode(wasm)
+        .map(Into::into)
+        .map_err(CompileRefusal::NotAComponent)
 }
 
 /// The encoder takes the type in the module's custom section at its word, too, and panics
@@ -90,7 +92,7 @@ fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
 
 /// It ends with the process that started it, gives way to those that serve, and leaves no
 /// core file.
-fn limit(allowance: Allowance) -> io::Result<()> {
+fn limit(allowance: CompileAllowance) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // A courtesy: if it is refused, it competes on equal terms.
     _ = rustix::process::nice(10);

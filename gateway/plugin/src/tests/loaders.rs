@@ -14,7 +14,7 @@ fn compose_yaml(limits: Value) -> Value {
     })
 }
 
-async fn compose(limits: Value, fetch: Fetch) -> Site {
+async fn compose(limits: Value, fetch: UpstreamFetcher) -> Site {
     Site::load(
         &[(
             "compose",
@@ -47,7 +47,7 @@ fn body(response: &LoadedResponse) -> Value {
 async fn two_upstreams_are_asked_at_once_and_composed() {
     // Neither answers before both were asked.
     let both = Arc::new(tokio::sync::Barrier::new(2));
-    let fetch: Fetch = Arc::new(move |call: FetchCall| {
+    let fetch: UpstreamFetcher = Arc::new(move |call: FetchCall| {
         let both = both.clone();
         assert_eq!(
             (&*call.upstream, call.request.headers().get("host")),
@@ -89,7 +89,7 @@ async fn an_instance_is_used_again() {
 
 #[tokio::test]
 async fn a_part_that_fails_is_null_and_all_that_fail_are_an_error() {
-    let fetch: Fetch = Arc::new(|call: FetchCall| {
+    let fetch: UpstreamFetcher = Arc::new(|call: FetchCall| {
         Box::pin(async move {
             match call.request.uri().path() {
                 "/api/user/1" => Ok(Response::new("1".into())),
@@ -146,7 +146,7 @@ async fn fetches_are_counted_per_call() {
 
 #[tokio::test]
 async fn a_fetched_body_over_the_bound_is_not_handed_in() {
-    let fetch: Fetch =
+    let fetch: UpstreamFetcher =
         Arc::new(|_| Box::pin(async { Ok(Response::new(vec![b'1'; 2_000].into())) }));
     let site = compose(json!({ "max_body": "1KiB" }), fetch).await;
     assert!(matches!(
@@ -157,7 +157,7 @@ async fn a_fetched_body_over_the_bound_is_not_handed_in() {
 
 #[tokio::test]
 async fn a_fetch_that_hangs_leaves_time_for_an_answer() {
-    let fetch: Fetch = Arc::new(|call: FetchCall| {
+    let fetch: UpstreamFetcher = Arc::new(|call: FetchCall| {
         Box::pin(async move {
             match call.request.uri().path() {
                 "/api/user/1" => Ok(Response::new("1".into())),
@@ -173,7 +173,7 @@ async fn a_fetch_that_hangs_leaves_time_for_an_answer() {
 #[tokio::test]
 async fn a_caller_that_goes_away_ends_its_call() {
     let (asked, mut was_asked) = tokio::sync::mpsc::unbounded_channel();
-    let fetch: Fetch = Arc::new(move |_| {
+    let fetch: UpstreamFetcher = Arc::new(move |_| {
         let asked = asked.clone();
         Box::pin(async move {
             asked.send(()).unwrap();

@@ -50,7 +50,7 @@ async fn a_missing_file_is_named() {
     let config = serde_json::from_value(json!({ "file": "nowhere.wasm" })).unwrap();
     let configs = BTreeMap::from([("shop".to_owned(), config)]);
     let registry = prometheus::Registry::new();
-    let options = Options {
+    let options = PluginHostOptions {
         base: "/tmp".into(),
         cache_dir: None,
         compiler: Compiler::here(),
@@ -59,7 +59,7 @@ async fn a_missing_file_is_named() {
         upstreams: BTreeMap::new(),
         families: &PluginFamilies::new(&registry).unwrap(),
     };
-    let Err(error) = Plugins::load(&configs, options).await else {
+    let Err(error) = PluginSet::load(&configs, options).await else {
         panic!("it was loaded")
     };
     assert!(
@@ -231,7 +231,7 @@ async fn a_bad_configuration_is_explained_by_the_plugin() {
 async fn sets_of_plugins_share_the_families_of_metrics() {
     let registry = prometheus::Registry::new();
     let families = PluginFamilies::new(&registry).unwrap();
-    let options = || Options {
+    let options = || PluginHostOptions {
         base: "/".into(),
         cache_dir: None,
         compiler: Compiler::here(),
@@ -246,7 +246,7 @@ async fn sets_of_plugins_share_the_families_of_metrics() {
     };
     let file = shipped("normalize-query");
     for calls in [1.0, 2.0] {
-        let plugins = Plugins::load(&of(file.to_str().unwrap()), options()).await;
+        let plugins = PluginSet::load(&of(file.to_str().unwrap()), options()).await;
         let plugins = plugins.unwrap();
         let site = Site {
             plugins,
@@ -256,7 +256,11 @@ async fn sets_of_plugins_share_the_families_of_metrics() {
         let counted = site.metric("lamina_plugin_calls_total", &["key", "ok"]);
         assert_eq!(counted, calls);
     }
-    assert!(Plugins::load(&of("nowhere.wasm"), options()).await.is_err());
+    assert!(
+        PluginSet::load(&of("nowhere.wasm"), options())
+            .await
+            .is_err()
+    );
 }
 
 /// Loads and calls a shipped plugin; its compiled code is kept in `cache`.
@@ -264,7 +268,7 @@ async fn load_kept(name: &str, cache: &std::path::Path) {
     let config = serde_json::from_value(json!({ "file": shipped(name) })).unwrap();
     let configs = BTreeMap::from([(name.to_owned(), config)]);
     let registry = prometheus::Registry::new();
-    let options = Options {
+    let options = PluginHostOptions {
         base: "/".into(),
         cache_dir: Some(cache.to_owned()),
         compiler: Compiler::here(),
@@ -273,7 +277,7 @@ async fn load_kept(name: &str, cache: &std::path::Path) {
         upstreams: BTreeMap::new(),
         families: &PluginFamilies::new(&registry).unwrap(),
     };
-    let plugins = Plugins::load(&configs, options).await.unwrap();
+    let plugins = PluginSet::load(&configs, options).await.unwrap();
     key_of(&Site { plugins, registry }, name, &get("/", &[]));
 }
 

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::header::AGE;
-use lamina_cache::freshness::{Freshness, State, Windows, initial_age};
+use lamina_cache::freshness::{Freshness, FreshnessState, StaleWindows, initial_age};
 use lamina_http::age::age_value;
 
 use crate::input;
@@ -48,25 +48,25 @@ fn clock(freshness: &Freshness, later: Duration) {
     let (first, second) = (freshness.state(now), freshness.state(now + later));
     assert!(rank(first) <= rank(second), "it never grows fresh again");
     assert_eq!(
-        first == State::Fresh,
+        first == FreshnessState::Fresh,
         freshness.ttl(now) > 0,
         "what is fresh has time left"
     );
-    if freshness.must_revalidate && second != State::Fresh {
-        assert_eq!(second, State::Stale(Windows::NONE));
+    if freshness.must_revalidate && second != FreshnessState::Fresh {
+        assert_eq!(second, FreshnessState::Stale(StaleWindows::NONE));
     }
     let end = now + freshness.hard_life(false);
     assert_eq!(
         freshness.state(end),
-        State::Stale(Windows::NONE),
+        FreshnessState::Stale(StaleWindows::NONE),
         "of no use at its hard end"
     );
 }
 
-fn rank(state: State) -> u8 {
+fn rank(state: FreshnessState) -> u8 {
     match state {
-        State::Fresh => 0,
-        State::Stale(windows) => {
+        FreshnessState::Fresh => 0,
+        FreshnessState::Stale(windows) => {
             1 + u8::from(!windows.while_revalidate) + u8::from(!windows.if_error)
         }
     }

@@ -10,7 +10,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method};
 use lamina_http::conditional::{
-    Precondition, asks_for_less, evaluate, not_modified_headers, strip_conditionals,
+    PreconditionOutcome, asks_for_less, evaluate, not_modified_headers, strip_conditionals,
     strong_last_modified,
 };
 use lamina_http::{date, etag};
@@ -21,13 +21,13 @@ pub fn check(data: &[u8]) {
     let [request, stored, more] = input::blocks(data);
     let (request, stored) = (input::fields(request), input::fields(stored));
     let answer = ask(&request, &stored);
-    if answer == Precondition::NotModified {
+    if answer == PreconditionOutcome::NotModified {
         assert!(asks_for_less(&request));
         known_to_client(&request, &stored);
     }
     precedence(&request, &stored, answer);
     let longer = input::joined(&request, &input::values(&IF_NONE_MATCH, more));
-    if request.contains_key(IF_NONE_MATCH) && answer == Precondition::NotModified {
+    if request.contains_key(IF_NONE_MATCH) && answer == PreconditionOutcome::NotModified {
         assert_eq!(
             ask(&longer, &stored),
             answer,
@@ -38,7 +38,7 @@ pub fn check(data: &[u8]) {
     let mut plain = request;
     strip_conditionals(&mut plain);
     assert!(!asks_for_less(&plain) && !plain.contains_key(RANGE));
-    assert_eq!(ask(&plain, &stored), Precondition::Proceed);
+    assert_eq!(ask(&plain, &stored), PreconditionOutcome::Proceed);
     header_of_304(&stored);
     let strong = strong_last_modified(&stored, now());
     let field = date::field(&stored, &LAST_MODIFIED, now()).at();
@@ -49,14 +49,14 @@ fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_795_000_000)
 }
 
-fn ask(request: &HeaderMap, stored: &HeaderMap) -> Precondition {
+fn ask(request: &HeaderMap, stored: &HeaderMap) -> PreconditionOutcome {
     let modified = date::field(stored, &LAST_MODIFIED, now()).at();
     let answers = [Method::GET, Method::HEAD, Method::POST]
         .map(|method| evaluate(&method, request, stored.get(ETAG), modified, now()));
     assert_eq!(answers[0], answers[1], "GET and HEAD are asked alike");
     assert_eq!(
         answers[2],
-        Precondition::Proceed,
+        PreconditionOutcome::Proceed,
         "others are not (RFC 9110 §13.2.1)"
     );
     answers[0]
@@ -81,7 +81,7 @@ fn known_to_client(request: &HeaderMap, stored: &HeaderMap) {
 }
 
 /// RFC 9110 §13.1.3: with `If-None-Match` the date says nothing.
-fn precedence(request: &HeaderMap, stored: &HeaderMap, answer: Precondition) {
+fn precedence(request: &HeaderMap, stored: &HeaderMap, answer: PreconditionOutcome) {
     if request.contains_key(IF_NONE_MATCH) {
         let mut without = request.clone();
         without.remove(IF_MODIFIED_SINCE);
@@ -98,7 +98,7 @@ fn tag_names_itself(stored: &HeaderMap) {
     };
     if !inner.contains(&b'"') {
         let request = HeaderMap::from_iter([(IF_NONE_MATCH, tag.clone())]);
-        assert_eq!(ask(&request, stored), Precondition::NotModified);
+        assert_eq!(ask(&request, stored), PreconditionOutcome::NotModified);
         assert_eq!(etag::list(tag).count(), 1);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Input: the text of a file.
 
-use lamina_edge::config::{Problem, parse, redacted};
+use lamina_edge::config::{ConfigProblem, parse, redacted};
 
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
@@ -68,7 +68,7 @@ fn shown(first: &str) {
 }
 
 /// A problem names a place that is in the text.
-fn placed(problem: &Problem, text: &str) {
+fn placed(problem: &ConfigProblem, text: &str) {
     assert!(!problem.message.is_empty());
     if let Some((line, column)) = problem.position {
         let lines = text.split(['\n', '\r']).count();

@@ -5,8 +5,10 @@
 //! they are the msgpack of one, read without a tag, with one, and out of gzip and zstd.
 
 use bytes::Bytes;
-use lamina_base::hc1::{Codec, Compression, PLAIN};
-use lamina_cluster::bus::event::{Event, MAX_BYTES, MAX_KEYS, MAX_TEXT, Malformed, Shape};
+use lamina_base::hc1::{Compression, EnvelopeCodec, PLAIN};
+use lamina_cluster::bus::event::{
+    BusEvent, EventFormatError, EventShape, MAX_BYTES, MAX_KEYS, MAX_TEXT,
+};
 
 pub fn check(data: &[u8]) {
     match data.split_first() {
@@ -16,8 +18,8 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn read(content: &[u8]) -> Result<Event, Malformed> {
-    Event::decode(&Bytes::copy_from_slice(content))
+fn read(content: &[u8]) -> Result<BusEvent, EventFormatError> {
+    BusEvent::decode(&Bytes::copy_from_slice(content))
 }
 
 /// Each form means the same.
@@ -27,7 +29,7 @@ fn forms(content: &[u8]) {
     if matches!(content, [0x80..=0x8f | 0xde | 0xdf, ..]) {
         assert_eq!(read(content), read_plain);
     }
-    for codec in [Codec::GZIP, Codec::ZSTD] {
+    for codec in [EnvelopeCodec::GZIP, EnvelopeCodec::ZSTD] {
         let compression = Compression {
             codec,
             min_bytes: 0,
@@ -40,7 +42,7 @@ fn forms(content: &[u8]) {
 }
 
 /// What was read is within the limits, is written, read again, and damaged.
-fn again(event: Result<Event, Malformed>, content: &[u8]) {
+fn again(event: Result<BusEvent, EventFormatError>, content: &[u8]) {
     let Ok(event) = event else {
         return;
     };
@@ -49,7 +51,7 @@ fn again(event: Result<Event, Malformed>, content: &[u8]) {
     if written.len() > MAX_BYTES {
         return;
     }
-    let back = Event::decode(&written);
+    let back = BusEvent::decode(&written);
     assert_eq!(back, Ok(as_written(event)));
     let place: usize = content.iter().map(|octet| usize::from(*octet)).sum();
     assert!(
@@ -64,22 +66,22 @@ fn again(event: Result<Event, Malformed>, content: &[u8]) {
 }
 
 /// A `set` goes out as a `del`, and the time as a float.
-fn as_written(event: Event) -> Event {
+fn as_written(event: BusEvent) -> BusEvent {
     let shape = match event.shape {
-        Shape::Set { keys } => Shape::Del { keys },
+        EventShape::Set { keys } => EventShape::Del { keys },
         shape => shape,
     };
-    Event {
+    BusEvent {
         shape,
         ts: event.ts as f64 as u64,
         ..event
     }
 }
 
-fn within_limits(event: &Event) {
+fn within_limits(event: &BusEvent) {
     let texts = match &event.shape {
-        Shape::Del { keys } | Shape::Set { keys } => keys.as_slice(),
-        Shape::Pattern(pattern) => std::slice::from_ref(pattern),
+        EventShape::Del { keys } | EventShape::Set { keys } => keys.as_slice(),
+        EventShape::Pattern(pattern) => std::slice::from_ref(pattern),
     };
     assert!(texts.len() <= MAX_KEYS);
     assert!(texts.iter().all(|text| text.len() <= MAX_TEXT));

@@ -5,8 +5,8 @@
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, StatusCode, Version};
 use lamina_http::forward::{
-    Belief, Caller, HopWishes, Names, append_cdn_loop, append_via, end_response_hop, is_hop_by_hop,
-    is_posing, loops, receive, strip_trailers,
+    HopFieldNames, HopWishes, PeerTrust, RequestSender, append_cdn_loop, append_via,
+    end_response_hop, is_hop_by_hop, is_posing, loops, receive, strip_trailers,
 };
 
 use crate::input;
@@ -15,8 +15,8 @@ pub fn check(data: &[u8]) {
     let [block, name] = input::blocks(data);
     let headers = input::fields(block);
     let request = |headers: &mut HeaderMap| {
-        let caller = Caller::nobody("http");
-        receive(headers, Version::HTTP_11, caller, Belief::Nothing)
+        let caller = RequestSender::nobody("http");
+        receive(headers, Version::HTTP_11, caller, PeerTrust::Nothing)
     };
     let mut passed = headers.clone();
     let (received, named) = request(&mut passed);
@@ -51,7 +51,7 @@ pub fn check(data: &[u8]) {
 }
 
 /// What goes was named in `Connection` or goes by itself; what matters stays.
-fn only_what_must_goes(headers: &HeaderMap, passed: &HeaderMap, named: &Names) {
+fn only_what_must_goes(headers: &HeaderMap, passed: &HeaderMap, named: &HopFieldNames) {
     assert!(
         !passed
             .keys()

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header::FORWARDED};
-use lamina_http::forward::{Belief, Caller, Trust, receive, tell_origin};
+use lamina_http::forward::{PeerTrust, RequestSender, TrustedProxies, receive, tell_origin};
 
 use crate::input;
 
@@ -21,7 +21,7 @@ pub fn check(data: &[u8]) {
     let headers = input::fields(headers);
     let held = |text: &&str| HeaderValue::from_str(text).is_ok();
     let host = input::texts(host).find(held).unwrap_or("example.org");
-    let trust = Trust::new(&["10.0.0.0/8".to_owned()], &[]).expect("a network");
+    let trust = TrustedProxies::new(&["10.0.0.0/8".to_owned()], &[]).expect("a network");
     let found = told(&headers, STRANGER, host, &trust).0;
     assert_eq!(
         (found.client(), found.scheme()),
@@ -38,20 +38,25 @@ pub fn check(data: &[u8]) {
 }
 
 /// Who sent a request with these fields from there, and the head that the origin gets.
-fn told(headers: &HeaderMap, from: IpAddr, host: &str, trust: &Trust) -> (Caller, HeaderMap) {
+fn told(
+    headers: &HeaderMap,
+    from: IpAddr,
+    host: &str,
+    trust: &TrustedProxies,
+) -> (RequestSender, HeaderMap) {
     let belief = match trust.has_proxy(from) {
-        true => Belief::Proxy(trust),
-        false => Belief::Nothing,
+        true => PeerTrust::Proxy(trust),
+        false => PeerTrust::Nothing,
     };
     let mut sent = headers.clone();
-    let direct = Caller::direct(SocketAddr::new(from, 1), "http");
+    let direct = RequestSender::direct(SocketAddr::new(from, 1), "http");
     let (received, _) = receive(&mut sent, Version::HTTP_11, direct, belief);
     tell_origin(&mut sent, &received.caller, host);
     (received.caller, sent)
 }
 
 /// From a stranger all statements are ours.
-fn from_a_stranger(headers: &HeaderMap, host: &str, trust: &Trust) {
+fn from_a_stranger(headers: &HeaderMap, host: &str, trust: &TrustedProxies) {
     let sent = told(headers, STRANGER, host, trust).1;
     let bare = told(&HeaderMap::new(), STRANGER, host, trust).1;
     for name in [FOR, PROTO, HOST, FORWARDED] {
@@ -62,7 +67,7 @@ fn from_a_stranger(headers: &HeaderMap, host: &str, trust: &Trust) {
 
 /// The next proxy, which trusts us, finds the client and the scheme that we found, in either
 /// field and in both.
-fn read_as_meant(found: &Caller, sent: &HeaderMap, trust: &Trust) {
+fn read_as_meant(found: &RequestSender, sent: &HeaderMap, trust: &TrustedProxies) {
     for kept in [&[FOR, PROTO][..], &[FORWARDED], &[FOR, PROTO, FORWARDED]] {
         let mut next = HeaderMap::new();
         for name in kept {

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use lamina_http::frames::Metered;
+use lamina_http::frames::MeteredConnection;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::input;
@@ -29,7 +29,7 @@ pub fn check(data: &[u8]) {
         .filter(|&length| length > 0)
         .collect();
     passed(
-        Metered::origin(Pieces {
+        MeteredConnection::origin(Pieces {
             stream: &stream,
             pieces: &pieces,
             turn: 0,
@@ -38,7 +38,7 @@ pub fn check(data: &[u8]) {
         0,
     );
     passed(
-        Metered::client(
+        MeteredConnection::client(
             Pieces {
                 stream: &stream,
                 pieces: &pieces,
@@ -51,7 +51,7 @@ pub fn check(data: &[u8]) {
     );
 }
 
-fn passed(mut metered: Metered<Pieces<'_>>, stream: &[u8], preface: usize) {
+fn passed(mut metered: MeteredConnection<Pieces<'_>>, stream: &[u8], preface: usize) {
     let mut read = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     while read.len() <= stream.len() {

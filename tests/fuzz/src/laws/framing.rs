@@ -18,10 +18,10 @@ use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use lamina_http::config::Limits;
+use lamina_http::config::ListenerLimits;
 use lamina_http::guard::{
     self,
-    framing::{Framing, Verdict},
+    framing::{Framing, FramingVerdict},
 };
 
 use crate::input;
@@ -78,10 +78,10 @@ fn same_in_pieces(stream: &[u8], pieces: &[usize]) {
         while at < stream.len() {
             let end = stream.len().min(at + next().max(1));
             match framing.feed(&stream[at..end]) {
-                Verdict::Pass => at = end,
-                Verdict::Hold(shown) => at += shown,
+                FramingVerdict::Pass => at = end,
+                FramingVerdict::Hold(shown) => at += shown,
                 // Of a bad line in pieces the first have been shown.
-                Verdict::Cut(_) => return (0, framing.fault(), false),
+                FramingVerdict::Cut(_) => return (0, framing.fault(), false),
             }
         }
         (at, framing.fault(), framing.is_between())
@@ -121,7 +121,7 @@ async fn answer(
             .fault()
             .filter(|(message, _)| *message <= begun)
     };
-    let limits = Limits::default();
+    let limits = ListenerLimits::default();
     let mut response = Response::new(Empty::new());
     if fault.is_some() || guard::check(&request, &limits, limits.max_body_bytes.0).is_err() {
         *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -176,9 +176,9 @@ impl Read for Wire<'_> {
             .framing
             .feed(&this.stream[..length]);
         let shown = match verdict {
-            Verdict::Pass => length,
-            Verdict::Hold(shown) => shown,
-            Verdict::Cut(shown) => {
+            FramingVerdict::Pass => length,
+            FramingVerdict::Hold(shown) => shown,
+            FramingVerdict::Cut(shown) => {
                 this.cut = true;
                 if shown == 0 {
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));

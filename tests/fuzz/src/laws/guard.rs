@@ -4,7 +4,7 @@
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Version};
-use lamina_http::config::Limits;
+use lamina_http::config::ListenerLimits;
 use lamina_http::guard;
 
 use crate::input;
@@ -13,7 +13,7 @@ pub fn check(data: &[u8]) {
     let Some(parts) = input::request(data) else {
         return;
     };
-    let limits = Limits::default();
+    let limits = ListenerLimits::default();
     let mut request = Request::from_parts(parts, ());
     match guard::check(&request, &limits, limits.max_body_bytes.0) {
         Ok(()) => passed(&request, &limits),
@@ -34,7 +34,7 @@ pub fn check(data: &[u8]) {
     );
 }
 
-fn passed(request: &Request<()>, limits: &Limits) {
+fn passed(request: &Request<()>, limits: &ListenerLimits) {
     let headers = request.headers();
     assert!(headers.len() <= limits.max_headers);
     assert_ne!(request.method(), Method::CONNECT);

@@ -8,14 +8,14 @@ use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use lamina_base::pattern::Pattern;
 use lamina_cache::config;
-use lamina_cache::key::{KeyBuf, KeyId, Subject, Template, describe};
+use lamina_cache::key::{CacheKeyInput, CacheKeyTemplate, KeyBuf, KeyId, describe};
 
 use crate::input;
 
 pub fn check(data: &[u8]) {
     let [rules, one, other] = input::blocks(data);
     let rules = read(rules);
-    let template = Template::new(&rules);
+    let template = CacheKeyTemplate::new(&rules);
     let (Some(one), Some(other)) = (input::request(one), input::request(other)) else {
         return;
     };
@@ -46,8 +46,8 @@ pub fn check(data: &[u8]) {
     variants(&a, &one, &other);
 }
 
-fn read(block: &[u8]) -> config::Key {
-    let mut key = config::Key::default();
+fn read(block: &[u8]) -> config::CacheKeyConfig {
+    let mut key = config::CacheKeyConfig::default();
     for line in input::texts(block).take(8) {
         let (word, name) = line.split_once(' ').unwrap_or((line, ""));
         let name = name.to_owned();
@@ -63,8 +63,8 @@ fn read(block: &[u8]) -> config::Key {
     key
 }
 
-fn subject(parts: &Parts) -> Subject<'_> {
-    Subject {
+fn subject(parts: &Parts) -> CacheKeyInput<'_> {
+    CacheKeyInput {
         scheme: parts.uri.scheme_str().unwrap_or("http"),
         host: host(parts),
         path: parts.uri.path(),
@@ -82,7 +82,7 @@ fn host(parts: &Parts) -> &str {
         .unwrap_or("")
 }
 
-fn build(template: &Template, parts: &Parts) -> KeyBuf {
+fn build(template: &CacheKeyTemplate, parts: &Parts) -> KeyBuf {
     template.build(&subject(parts))
 }
 
@@ -104,14 +104,14 @@ fn reads_back(key: &KeyBuf, parts: &Parts) {
         (b'p', subject.path),
     ];
     assert_eq!(values[..3], url.map(|(tag, text)| (tag, text.as_bytes())));
-    again.push(lamina_cache::key::Field::Scheme, values[0].1);
+    again.push(lamina_cache::key::CacheKeyField::Scheme, values[0].1);
     assert!(key.as_bytes().starts_with(again.as_bytes()));
     let id = key.to_key().id();
     assert_eq!(KeyId::parse(&id.to_string()), Some(id));
 }
 
 /// Scheme, host, path, and the part of the query that counts.
-fn url(rules: &config::Key, parts: &Parts) -> (String, Option<Vec<String>>) {
+fn url(rules: &config::CacheKeyConfig, parts: &Parts) -> (String, Option<Vec<String>>) {
     let subject = subject(parts);
     let place = [subject.scheme, subject.host, subject.path].join("\n");
     let plain = rules.query.include.is_none() && rules.query.drop.is_empty() && !rules.query.sort;
@@ -130,7 +130,7 @@ fn url(rules: &config::Key, parts: &Parts) -> (String, Option<Vec<String>>) {
 }
 
 /// Whether the rules count a parameter, or some origin might find a counted one in it: many split at `;` too.
-fn counts(rules: &config::Key, piece: &str) -> bool {
+fn counts(rules: &config::CacheKeyConfig, piece: &str) -> bool {
     let any = |list: &[String], name: &str| {
         list.iter()
             .any(|pattern| Pattern::new(pattern).matches(name))
@@ -152,7 +152,7 @@ type Counted = (
     Vec<(String, Vec<Vec<u8>>)>,
 );
 
-fn counted(rules: &config::Key, parts: &Parts) -> Counted {
+fn counted(rules: &config::CacheKeyConfig, parts: &Parts) -> Counted {
     let headers = rules.headers.iter().map(|name| {
         let values = parts
             .headers

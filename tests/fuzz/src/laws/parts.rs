@@ -1,4 +1,4 @@
-//! Parts of a representation: what is held is what arrived, octet for octet, within bounds.
+//! PartialBody of a representation: what is held is what arrived, octet for octet, within bounds.
 //!
 //! Input: a line with the length of the whole (or nothing), then lines `FIRST LENGTH` of what
 //! arrives and `?FIRST LENGTH` of what is asked for; last, what a 206 says in `Content-Range`.
@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::CONTENT_RANGE;
-use lamina_cache::parts::Parts;
+use lamina_cache::parts::PartialBody;
 use lamina_http::range::{ContentRange, content_range};
 
 use crate::input;
@@ -23,7 +23,7 @@ pub fn check(data: &[u8]) {
     let mut lines = input::texts(lines);
     let length = lines.next().and_then(|text| text.parse::<u64>().ok());
     let content: Bytes = (0..2 * LIMIT).map(|at| (at ^ (at >> 8)) as u8).collect();
-    let mut parts = Parts::of(length);
+    let mut parts = PartialBody::of(length);
     let mut arrived = vec![false; content.len()];
     for line in lines.take(200) {
         match line
@@ -57,7 +57,7 @@ fn span(line: &str) -> Option<Range<usize>> {
     (length > 0 && end <= 2 * LIMIT).then_some(first..end)
 }
 
-fn add(parts: &Parts, content: &Bytes, came: &Range<usize>) -> Parts {
+fn add(parts: &PartialBody, content: &Bytes, came: &Range<usize>) -> PartialBody {
     let all = parts.with(came.start as u64, content.slice(came.clone()), LIMIT);
     let (first, last) = (came.start as u64, came.end as u64 - 1);
     let newest = all.slice(first, last);
@@ -76,7 +76,7 @@ fn add(parts: &Parts, content: &Bytes, came: &Range<usize>) -> Parts {
 }
 
 /// Never an octet that did not arrive, nor another one; what is missing is said exactly.
-fn answer(parts: &Parts, arrived: &[bool], content: &Bytes, asked: &Range<usize>) {
+fn answer(parts: &PartialBody, arrived: &[bool], content: &Bytes, asked: &Range<usize>) {
     let (first, last) = (asked.start as u64, asked.end as u64 - 1);
     match (parts.slice(first, last), parts.missing(first, last)) {
         (Some(bytes), None) => {

@@ -6,7 +6,7 @@
 use http::Uri;
 use lamina_base::pattern::Pattern;
 use lamina_http::path::{
-    EscapedSlash, Rules, Slashes, arrive, normal, readings, remove_dot_segments, text,
+    EscapedSlash, PathRules, RepeatedSlashes, arrive, normal, readings, remove_dot_segments, text,
 };
 
 use crate::input;
@@ -35,10 +35,10 @@ fn target(line: &str) {
             Some(&*form)
         );
     }
-    let rules = Rules {
-        slashes: Slashes::Merge,
+    let rules = PathRules {
+        slashes: RepeatedSlashes::Merge,
         escaped_slash: EscapedSlash::Decode,
-        ..Rules::default()
+        ..PathRules::default()
     };
     let shaped = rules.shape(path).path;
     assert!(!shaped.contains("//") && !shaped.contains("%2F"), "{line}");

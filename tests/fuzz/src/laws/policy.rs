@@ -9,8 +9,11 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use lamina_base::units;
-use lamina_cache::config::{self, Mode};
-use lamina_cache::policy::{Came, Credentials, Exchange, Lifetime, Policy, Refusal, Source, Terms};
+use lamina_cache::config::{self, TtlMode};
+use lamina_cache::policy::{
+    CredentialPresence, Credentials, HttpExchange, Lifetime, LifetimeSource, Policy, StorageTerms,
+    UncacheableReason,
+};
 use lamina_http::cache_control::MAX_DELTA_SECONDS;
 
 use crate::input;
@@ -42,7 +45,7 @@ impl Case {
             status = word.parse().ok().or(status);
         }
         Self {
-            policy: Policy::new(&route, &config::Policy::default(), keyed),
+            policy: Policy::new(&route, &config::CachePolicyConfig::default(), keyed),
             status: status.unwrap_or(StatusCode::OK),
             plugin_ttl,
             request: input::fields(request),
@@ -50,7 +53,7 @@ impl Case {
         }
     }
 
-    fn judge(&self, dice: u32) -> Result<Terms, Refusal> {
+    fn judge(&self, dice: u32) -> Result<StorageTerms, UncacheableReason> {
         self.with(&self.request, &self.response, self.status, dice)
     }
 
@@ -60,8 +63,8 @@ impl Case {
         response: &HeaderMap,
         status: StatusCode,
         dice: u32,
-    ) -> Result<Terms, Refusal> {
-        let exchange = Exchange {
+    ) -> Result<StorageTerms, UncacheableReason> {
+        let exchange = HttpExchange {
             request,
             status,
             response,
@@ -69,8 +72,8 @@ impl Case {
             plugin_ttl: self.plugin_ttl,
             credentials: self.credentials(request),
             authorization: match request.contains_key(AUTHORIZATION) {
-                true => Came::Here,
-                false => Came::Not,
+                true => CredentialPresence::Here,
+                false => CredentialPresence::Not,
             },
         };
         self.policy.judge(&exchange, dice)
@@ -87,9 +90,9 @@ impl Case {
     }
 
     /// What follows from a response's being stored.
-    fn allowed(&self, terms: &Terms) {
+    fn allowed(&self, terms: &StorageTerms) {
         let said = self.policy.directives(&self.response);
-        let overriding = self.policy.mode == Mode::Override;
+        let overriding = self.policy.mode == TtlMode::Override;
         let understood = said.must_understand;
         assert!(
             !said.no_store || understood || overriding,
@@ -103,7 +106,10 @@ impl Case {
                 "RFC 9111 §3.5"
             );
         }
-        let is_ours = matches!(terms.source, Source::Route | Source::Heuristic);
+        let is_ours = matches!(
+            terms.source,
+            LifetimeSource::Route | LifetimeSource::Heuristic
+        );
         assert!(
             overriding || !is_ours || self.credentials(&self.request) == Credentials::Keyed,
             "what one user was answered gets no lifetime that the origin did not state"
@@ -111,11 +117,13 @@ impl Case {
         if let Lifetime::OfResponse(lifetime) = terms.lifetime {
             let longest = Duration::from_secs(MAX_DELTA_SECONDS.into()).max(span(&self.response));
             assert!(lifetime <= longest, "nobody promised {lifetime:?}");
-            if self.policy.mode == Mode::Cap {
+            if self.policy.mode == TtlMode::Cap {
                 assert!(self.policy.ttl.is_none_or(|cap| lifetime <= cap));
             }
             let by_number = said.s_maxage.or(said.max_age);
-            if let (Source::SMaxage | Source::MaxAge, Some(seconds)) = (terms.source, by_number) {
+            if let (LifetimeSource::SMaxage | LifetimeSource::MaxAge, Some(seconds)) =
+                (terms.source, by_number)
+            {
                 assert!(
                     lifetime <= Duration::from_secs(seconds.into()),
                     "jitter only shortens"
@@ -126,7 +134,7 @@ impl Case {
         let silent = names.iter().all(|name| !self.response.contains_key(name));
         let own = matches!(
             terms.source,
-            Source::Plugin | Source::Route | Source::Negative
+            LifetimeSource::Plugin | LifetimeSource::Route | LifetimeSource::Negative
         );
         assert!(own || !silent || self.response.len() > names.len() || !self.response.is_empty());
         if said.must_revalidate && !own {
@@ -148,7 +156,7 @@ impl Case {
         assert!(adding(VARY, "*").is_err(), "RFC 9111 §4.1");
         let said = self.policy.directives(&self.response);
         // RFC 9213 §2.1: a valid targeted field stands in Cache-Control's place.
-        if self.policy.mode != Mode::Override && !said.targeted {
+        if self.policy.mode != TtlMode::Override && !said.targeted {
             assert!(said.must_understand || adding(CACHE_CONTROL, "no-store").is_err());
             assert!(
                 adding(CACHE_CONTROL, "private").is_err(),
@@ -173,27 +181,27 @@ impl Case {
 
 fn apply(
     word: &str,
-    route: &mut config::Policy,
+    route: &mut config::CachePolicyConfig,
     plugin_ttl: &mut Option<Duration>,
     keyed: &mut bool,
 ) {
     let (name, value) = word.split_once('=').unwrap_or((word, ""));
-    let time = || value.parse::<units::Duration>().ok();
+    let time = || value.parse::<units::ConfigDuration>().ok();
     match name {
-        "override" => route.mode = Some(Mode::Override),
-        "cap" => route.mode = Some(Mode::Cap),
+        "override" => route.mode = Some(TtlMode::Override),
+        "cap" => route.mode = Some(TtlMode::Cap),
         "ttl" => route.ttl = time(),
         "swr" => route.stale_while_revalidate = time(),
         "sie" => route.stale_if_error = time(),
         "negative" => {
-            route.negative_cache = time().map(|ttl| config::Negative {
+            route.negative_cache = time().map(|ttl| config::NegativeCacheConfig {
                 ttl,
                 statuses: vec![404, 410],
             })
         }
         "jitter" => route.jitter = value.parse().ok(),
         "strip" => route.set_cookie = Some(config::SetCookie::Strip),
-        "honor" => route.request_directives = Some(config::RequestDirectives::Honor),
+        "honor" => route.request_directives = Some(config::RequestDirectivePolicy::Honor),
         "keyed" => *keyed = true,
         "plugin" => *plugin_ttl = value.parse().ok().map(Duration::from_millis),
         _ => {}

@@ -4,17 +4,17 @@
 
 use std::net::SocketAddr;
 
-use lamina_http::proxy_protocol::{Parsed, parse};
+use lamina_http::proxy_protocol::{ParsedProxyHeader, parse};
 
 pub fn check(data: &[u8]) {
     match parse(data) {
-        Parsed::Header { length, source } => header(&data[..length], data, source),
-        Parsed::Partial => assert!(data.len() < 4_096 + 16, "a header has an end"),
-        Parsed::Invalid(reason) => {
+        ParsedProxyHeader::Header { length, source } => header(&data[..length], data, source),
+        ParsedProxyHeader::Partial => assert!(data.len() < 4_096 + 16, "a header has an end"),
+        ParsedProxyHeader::Invalid(reason) => {
             assert!(!reason.is_empty());
             let more = [data, b"\r\n0"].concat();
             assert!(
-                matches!(parse(&more), Parsed::Invalid(_)),
+                matches!(parse(&more), ParsedProxyHeader::Invalid(_)),
                 "nothing mends it"
             );
         }
@@ -22,7 +22,7 @@ pub fn check(data: &[u8]) {
 }
 
 fn header(bytes: &[u8], all: &[u8], source: Option<SocketAddr>) {
-    let whole = Parsed::Header {
+    let whole = ParsedProxyHeader::Header {
         length: bytes.len(),
         source,
     };
@@ -30,7 +30,11 @@ fn header(bytes: &[u8], all: &[u8], source: Option<SocketAddr>) {
     assert_eq!(parse(&[all, b"GET / HTTP/1.1\r\n\r\n"].concat()), whole);
     for end in (0..bytes.len()).rev().take(64).chain([0, 1, 12]) {
         if end < bytes.len() {
-            assert_eq!(parse(&bytes[..end]), Parsed::Partial, "{end} bytes of it");
+            assert_eq!(
+                parse(&bytes[..end]),
+                ParsedProxyHeader::Partial,
+                "{end} bytes of it"
+            );
         }
     }
     if bytes[0] == b'P' {

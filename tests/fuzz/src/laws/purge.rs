@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use lamina_base::pattern::Pattern;
-use lamina_cache::entry::{Entry, Marks};
+use lamina_cache::entry::{Entry, PurgeAttributes};
 use lamina_cache::freshness::Freshness;
-use lamina_cache::key::{Field, Key, KeyBuf, hash64};
-use lamina_cache::purge::{Author, Kind, Order, PurgeLog, Selector, Verdict};
+use lamina_cache::key::{CacheKeyField, EntryKey, KeyBuf, hash64};
+use lamina_cache::purge::{
+    EntryVisibility, PurgeInitiator, PurgeKind, PurgeLog, PurgeOrder, Selector,
+};
 use lamina_cache::tags;
 
 use crate::input;
@@ -58,18 +60,18 @@ pub fn check(data: &[u8]) {
 fn judged(log: &PurgeLog, one: &Stored, exact: bool) {
     let verdict = log.judge(&one.entry);
     let expected = match (one.hidden, one.marked) {
-        (true, _) => Verdict::Hidden,
-        (false, true) => Verdict::Marked,
-        (false, false) => Verdict::Visible,
+        (true, _) => EntryVisibility::Hidden,
+        (false, true) => EntryVisibility::Marked,
+        (false, false) => EntryVisibility::Visible,
     };
     assert!(
-        verdict == expected || !exact && verdict == Verdict::Hidden,
+        verdict == expected || !exact && verdict == EntryVisibility::Hidden,
         "{}: {verdict:?}",
         one.url
     );
     let shared = log.hides(&one.entry.marks, one.entry.born);
     assert!(
-        shared || verdict == Verdict::Visible,
+        shared || verdict == EntryVisibility::Visible,
         "what is hidden or marked is not handed on"
     );
 }
@@ -79,7 +81,7 @@ fn load(log: &PurgeLog, rest: &str, loading: bool) -> Stored {
     let url = words.next().unwrap_or_default().to_owned();
     let tags: Vec<_> = words.map(str::to_owned).collect();
     let key = key(&url);
-    let marks = Marks {
+    let marks = PurgeAttributes {
         id: key.id().0,
         identity: hash64(url.as_bytes()),
         route: hash64(route(&url).as_bytes()),
@@ -119,9 +121,9 @@ fn load(log: &PurgeLog, rest: &str, loading: bool) -> Stored {
     }
 }
 
-fn key(url: &str) -> Key {
+fn key(url: &str) -> EntryKey {
     let mut key = KeyBuf::default();
-    key.push(Field::Text, url.as_bytes());
+    key.push(CacheKeyField::Text, url.as_bytes());
     key.to_key()
 }
 
@@ -141,12 +143,12 @@ fn invalidate(log: &PurgeLog, stored: &mut [Stored], url: &str) {
 
 fn purge(log: &PurgeLog, stored: &mut [Stored], word: &str, name: &str) -> bool {
     let (author, word) = match word.strip_prefix("rule-") {
-        Some(word) => (Author::Request, word),
-        None => (Author::Operator, word),
+        Some(word) => (PurgeInitiator::Request, word),
+        None => (PurgeInitiator::Operator, word),
     };
     let (kind, word) = match word.strip_prefix("soft-") {
-        Some(word) => (Kind::Soft, word),
-        None => (Kind::Hard, word),
+        Some(word) => (PurgeKind::Soft, word),
+        None => (PurgeKind::Hard, word),
     };
     let selector = match word {
         "key" => Selector::Key(key(name).id()),
@@ -163,7 +165,7 @@ fn purge(log: &PurgeLog, stored: &mut [Stored], word: &str, name: &str) -> bool 
         _ => return true,
     };
     let room = log.records() < MAX_RECORDS;
-    let order: Order = log.record_by(author, &selector, kind);
+    let order: PurgeOrder = log.record_by(author, &selector, kind);
     assert_eq!(order, log.order());
     // No more lines than that make records of requests.
     assert!(
@@ -172,8 +174,8 @@ fn purge(log: &PurgeLog, stored: &mut [Stored], word: &str, name: &str) -> bool 
     );
     for one in stored.iter_mut().filter(|one| reaches(&selector, one)) {
         match kind {
-            Kind::Hard => one.hidden = true,
-            Kind::Soft => one.marked = true,
+            PurgeKind::Hard => one.hidden = true,
+            PurgeKind::Soft => one.marked = true,
         }
     }
     room

@@ -10,14 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use lamina_cache::record::{
-    Codec, Compression, Limits, Moment, Options, Record, Seal, Stored, Uptime, decode, encode,
-    inspect,
+    ClockReading, Compression, EnvelopeCodec, RecordLimits, RecordOptions, ResponseRecord, Seal,
+    StoreRecord, Uptime, decode, encode, inspect,
 };
 use sha2::Sha256;
 
 /// What each record here is bound to.
 const KEY: &[u8] = b"k";
-const LIMITS: Limits = Limits {
+const LIMITS: RecordLimits = RecordLimits {
     encoded: 1 << 16,
     expanded: 1 << 20,
 };
@@ -29,8 +29,8 @@ pub fn check(data: &[u8]) {
     let (bytes, codec) = match form {
         b'r' => (Bytes::copy_from_slice(content), None),
         b's' => (sealed(content), None),
-        b'g' => (sealed(content), Some(Codec::GZIP)),
-        b'z' => (sealed(content), Some(Codec::ZSTD)),
+        b'g' => (sealed(content), Some(EnvelopeCodec::GZIP)),
+        b'z' => (sealed(content), Some(EnvelopeCodec::ZSTD)),
         _ => return,
     };
     let _ = inspect(&bytes, &LIMITS, &Seal::public());
@@ -43,19 +43,19 @@ pub fn check(data: &[u8]) {
         "and to the secret"
     );
     again(&record, codec, content);
-    if let Record::Entry(stored) = record {
+    if let StoreRecord::Entry(stored) = record {
         ages(stored, content);
     }
 }
 
 /// However a store prolongs a record, and however often it is put back: it is never younger,
 /// and never lives longer, than by the clock of whoever reads it.
-fn ages(stored: Stored, content: &[u8]) {
+fn ages(stored: ResponseRecord, content: &[u8]) {
     let sum: u64 = content.iter().map(|octet| u64::from(*octet)).sum();
     let passed = Duration::from_millis(sum * sum);
     let wall = stored.written.saturating_add(passed);
     let (age, life) = (stored.age, stored.life);
-    let by_uptime = stored.uptime.map(|uptime| Moment {
+    let by_uptime = stored.uptime.map(|uptime| ClockReading {
         // Set back as far as it goes.
         wall: Duration::ZERO,
         uptime: Some(Uptime {
@@ -63,7 +63,9 @@ fn ages(stored: Stored, content: &[u8]) {
             ..uptime
         }),
     });
-    let moments = [Moment { wall, uptime: None }].into_iter().chain(by_uptime);
+    let moments = [ClockReading { wall, uptime: None }]
+        .into_iter()
+        .chain(by_uptime);
     let lefts = [Duration::ZERO, passed, life, Duration::MAX];
     for (now, left) in moments.flat_map(|now| lefts.map(|left| (now, left))) {
         let Ok(seen) = stored.clone().seen_at(now, left) else {
@@ -76,17 +78,17 @@ fn ages(stored: Stored, content: &[u8]) {
     }
 }
 
-fn read(key: &[u8], bytes: &Bytes) -> Result<Record, lamina_cache::record::Corrupt> {
+fn read(key: &[u8], bytes: &Bytes) -> Result<StoreRecord, lamina_cache::record::CorruptRecord> {
     decode(key, bytes, &LIMITS, &Seal::public())
 }
 
 /// What was read is written, read again, and damaged.
-fn again(record: &Record, codec: Option<Codec>, content: &[u8]) {
+fn again(record: &StoreRecord, codec: Option<EnvelopeCodec>, content: &[u8]) {
     let compression = codec.map(|codec| Compression {
         codec,
         min_bytes: 0,
     });
-    let options = Options {
+    let options = RecordOptions {
         compression,
         limits: LIMITS,
         seal: Seal::public(),

@@ -3,18 +3,18 @@
 //! Input: a line with `ttl status flags`, then the detail.
 
 use http::HeaderMap;
-use lamina_http::cache_status::{CACHE_STATUS, CacheStatus, Forward};
+use lamina_http::cache_status::{CACHE_STATUS, CacheStatus, ForwardReason};
 use sfv::{BareItem, List, ListEntry, Parser};
 
-const REASONS: [Forward; 8] = [
-    Forward::Bypass,
-    Forward::Method,
-    Forward::UriMiss,
-    Forward::VaryMiss,
-    Forward::Miss,
-    Forward::Request,
-    Forward::Stale,
-    Forward::Partial,
+const REASONS: [ForwardReason; 8] = [
+    ForwardReason::Bypass,
+    ForwardReason::Method,
+    ForwardReason::UriMiss,
+    ForwardReason::VaryMiss,
+    ForwardReason::Miss,
+    ForwardReason::Request,
+    ForwardReason::Stale,
+    ForwardReason::Partial,
 ];
 
 pub fn check(data: &[u8]) {

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use lamina_base::units::{ByteSize, Duration};
+use lamina_base::units::{ByteSize, ConfigDuration};
 use lamina_cache::key::KeyId;
 use lamina_http::cidr::Cidr;
 
@@ -12,7 +12,7 @@ use crate::input;
 
 pub fn check(data: &[u8]) {
     for text in input::texts(data) {
-        match text.parse::<Duration>() {
+        match text.parse::<ConfigDuration>() {
             Ok(length) => {
                 assert_eq!(length.to_string().parse(), Ok(length));
                 assert!(

@@ -12,7 +12,7 @@ use e2e::rabbit::Rabbit;
 use e2e::redis::Redis;
 use e2e::wire::Wire;
 use futures_util::future::join_all;
-use lamina_cluster::bus::transport::Transport;
+use lamina_cluster::bus::transport::BusTransport;
 use lamina_cluster::bus::{nats, rabbitmq, redis};
 
 /// A transport, as it is configured.
@@ -112,9 +112,9 @@ impl Broker {
     }
 
     /// A way to it that is no gateway's.
-    pub fn open(&self, name: &str) -> Arc<dyn Transport> {
+    pub fn open(&self, name: &str) -> Arc<dyn BusTransport> {
         let yaml = format!("{{{}}}", self.yaml(name));
-        let bus: lamina_cluster::bus::config::Bus = serde_norway::from_str(&yaml).unwrap();
+        let bus: lamina_cluster::bus::config::BusConfig = serde_norway::from_str(&yaml).unwrap();
         match (bus.redis, bus.nats, bus.rabbitmq) {
             (Some(config), _, _) => redis::open(&config).unwrap(),
             (_, Some(config), _) => nats::open(&config).unwrap(),

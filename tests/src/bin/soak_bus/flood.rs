@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use e2e::random::Random;
-use lamina_cluster::bus::event::{Event, Shape};
-use lamina_cluster::bus::transport::{Mail, Transport, Word};
+use lamina_cluster::bus::event::{BusEvent, EventShape};
+use lamina_cluster::bus::transport::{BusTransport, TransportEvent, TransportEventSender};
 use std::sync::Arc;
 
 use crate::broker::Broker;
@@ -105,14 +105,14 @@ impl Flood {
 }
 
 /// A way to the broker, of which nothing is read.
-async fn joined(broker: &Broker) -> Arc<dyn Transport> {
+async fn joined(broker: &Broker) -> Arc<dyn BusTransport> {
     let transport = broker.open("flood");
-    let (mail, mut words) = Mail::new();
+    let (mail, mut words) = TransportEventSender::new();
     transport.run(mail);
-    while !matches!(words.recv().await, Some(Word::Up { .. })) {}
+    while !matches!(words.recv().await, Some(TransportEvent::Up { .. })) {}
     tokio::spawn(async move {
         while let Some(word) = words.recv().await {
-            if let Word::Message(delivery) = word
+            if let TransportEvent::Message(delivery) = word
                 && let Some(receipt) = delivery.receipt
             {
                 receipt.done();
@@ -122,7 +122,7 @@ async fn joined(broker: &Broker) -> Arc<dyn Transport> {
     transport
 }
 
-async fn publish(transport: &dyn Transport, batch: &[Bytes]) {
+async fn publish(transport: &dyn BusTransport, batch: &[Bytes]) {
     let mut sent = 0;
     while sent < batch.len() {
         let (taken, error) = transport.publish(&batch[sent..]).await;
@@ -214,13 +214,13 @@ impl Events {
 }
 
 /// One that would purge everything, were it for these nodes.
-fn everything(namespace: Option<&str>, pattern: &str) -> Event {
-    Event {
+fn everything(namespace: Option<&str>, pattern: &str) -> BusEvent {
+    BusEvent {
         id: String::new(),
         source: "flood".to_owned(),
         namespace: namespace.map(str::to_owned),
         ts: 1,
-        shape: Shape::Pattern(pattern.to_owned()),
+        shape: EventShape::Pattern(pattern.to_owned()),
         ours: None,
     }
 }

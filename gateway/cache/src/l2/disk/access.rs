@@ -3,18 +3,18 @@
 use parking_lot::{Mutex, RwLock};
 use redb::Database;
 
-use super::clock::Clock;
+use super::clock::DiskClock;
 use super::failed;
 use crate::l2::store::StoreError;
 
 /// An open database and its time.
 pub(super) struct TimedDatabase {
     pub(super) database: Database,
-    pub(super) clock: Clock,
+    pub(super) clock: DiskClock,
 }
 
 /// What readers and the writer go by.
-pub(super) struct Access {
+pub(super) struct DatabaseAccess {
     state: RwLock<DatabaseState>,
     /// The first fault of the disk since the database was opened: redb tells it once, and later
     /// only that there was one.
@@ -26,7 +26,7 @@ enum DatabaseState {
     Shut(StoreError),
 }
 
-impl Access {
+impl DatabaseAccess {
     pub(super) fn open(database: TimedDatabase) -> Self {
         Self::of(DatabaseState::Open(database))
     }

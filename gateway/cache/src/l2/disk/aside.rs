@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::clock::millis;
 use super::file::beside;
-use crate::record::Moment;
+use crate::record::ClockReading;
 
 /// What redb's files begin with.
 const MAGIC: &[u8] = b"redb";
@@ -17,7 +17,10 @@ pub(super) fn set_aside(path: &Path, reason: &str) -> io::Result<()> {
         true => "is damaged",
         false => "is not a database of this program",
     };
-    let kept = beside(path, &format!(".damaged-{}", millis(Moment::now().wall)));
+    let kept = beside(
+        path,
+        &format!(".damaged-{}", millis(ClockReading::now().wall)),
+    );
     std::fs::rename(path, &kept)?;
     for older in all(path).into_iter().filter(|older| *older != kept) {
         std::fs::remove_file(older)?;

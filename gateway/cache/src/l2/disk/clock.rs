@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::record::{Moment, Uptime};
+use crate::record::{ClockReading, Uptime};
 
 /// Goes on from some moment.
 #[derive(Clone, Copy)]
-pub(super) struct Clock {
+pub(super) struct DiskClock {
     time: u64,
     since: Instant,
 }
@@ -24,9 +24,9 @@ pub(super) struct ClockMark {
     pub(super) uptime: Option<Uptime>,
 }
 
-impl Clock {
+impl DiskClock {
     /// Goes on from what was kept.
-    pub(super) fn resume(kept: Option<ClockMark>, now: &Moment) -> Self {
+    pub(super) fn resume(kept: Option<ClockMark>, now: &ClockReading) -> Self {
         let wall = millis(now.wall);
         let time = kept.map_or(wall, |kept| match passed(&kept, now) {
             Some(passed) => kept.time.saturating_add(millis(passed)),
@@ -47,12 +47,12 @@ impl Clock {
     pub(super) fn kept(&self) -> ClockMark {
         ClockMark {
             time: self.now(),
-            uptime: Moment::now().uptime,
+            uptime: ClockReading::now().uptime,
         }
     }
 }
 
-fn passed(kept: &ClockMark, now: &Moment) -> Option<Duration> {
+fn passed(kept: &ClockMark, now: &ClockReading) -> Option<Duration> {
     now.uptime?.since(&kept.uptime?)
 }
 
@@ -64,8 +64,8 @@ pub(super) fn millis(time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn at(wall: u64, boot: u64, up: u64) -> Moment {
-        Moment {
+    fn at(wall: u64, boot: u64, up: u64) -> ClockReading {
+        ClockReading {
             wall: Duration::from_secs(wall),
             uptime: Some(Uptime {
                 boot,
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn it_goes_on_by_the_uptime_and_never_goes_back() {
-        let resumed = |kept, now: &Moment| Clock::resume(kept, now).time;
+        let resumed = |kept, now: &ClockReading| DiskClock::resume(kept, now).time;
         assert_eq!(resumed(None, &at(10_000, 1, 50)), 10_000_000);
         let kept = ClockMark {
             time: 10_000_000,

@@ -14,10 +14,10 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError};
 
 use super::access::TimedDatabase;
-use super::clock::Clock;
+use super::clock::DiskClock;
 use super::trust::TrustMarker;
 use super::{aside, tables};
-use crate::record::Moment;
+use crate::record::ClockReading;
 
 /// The mode of the files: our user alone.
 pub(super) const PRIVATE: u32 = 0o600;
@@ -34,7 +34,7 @@ pub(super) struct DatabaseFile {
 
 /// Why it can't be opened.
 #[derive(Debug)]
-pub(super) enum Unusable {
+pub(super) enum DatabaseFileError {
     /// Another process has it.
     InUse,
     /// The disk has no room.
@@ -45,7 +45,7 @@ pub(super) enum Unusable {
 }
 
 /// What an attempt to open it came to.
-enum Opened {
+enum OpenedDatabase {
     Sound(Database),
     /// It lacks purges that nobody knows any more.
     Distrusted,
@@ -63,20 +63,20 @@ impl DatabaseFile {
     /// The database, examined from end to end; a new one where it is not sound or not believed.
     ///
     /// # Errors
-    /// See [`Unusable`].
-    pub(super) fn open(&mut self) -> Result<TimedDatabase, Unusable> {
+    /// See [`DatabaseFileError`].
+    pub(super) fn open(&mut self) -> Result<TimedDatabase, DatabaseFileError> {
         Ok(timed(self.sound()?)?)
     }
 
-    fn sound(&mut self) -> Result<Database, Unusable> {
+    fn sound(&mut self) -> Result<Database, DatabaseFileError> {
         if let Some(folder) = self.path.parent() {
             let mut private = DirBuilder::new();
             private.recursive(true).mode(0o700);
             private.create(folder)?;
         }
         match self.examined()? {
-            Opened::Sound(database) => return Ok(database),
-            Opened::Distrusted => {
+            OpenedDatabase::Sound(database) => return Ok(database),
+            OpenedDatabase::Distrusted => {
                 std::fs::remove_file(&self.path)?;
                 tracing::warn!(
                     file = %self.path.display(),
@@ -84,7 +84,7 @@ impl DatabaseFile {
                      so nothing in it is shown: it was removed and a new one begun"
                 );
             }
-            Opened::Damaged(reason) => aside::set_aside(&self.path, &reason)?,
+            OpenedDatabase::Damaged(reason) => aside::set_aside(&self.path, &reason)?,
         }
         Ok(self.prepared()?)
     }
@@ -120,18 +120,18 @@ impl DatabaseFile {
         aside::bytes(&self.path)
     }
 
-    fn examined(&mut self) -> Result<Opened, Unusable> {
+    fn examined(&mut self) -> Result<OpenedDatabase, DatabaseFileError> {
         let prepared = std::panic::AssertUnwindSafe(|| self.prepared());
         match std::panic::catch_unwind(prepared) {
-            Ok(Ok(_)) if self.trust.is_broken() => Ok(Opened::Distrusted),
-            Ok(Ok(database)) => Ok(Opened::Sound(database)),
-            Ok(Err(redb::Error::DatabaseAlreadyOpen)) => Err(Unusable::InUse),
+            Ok(Ok(_)) if self.trust.is_broken() => Ok(OpenedDatabase::Distrusted),
+            Ok(Ok(database)) => Ok(OpenedDatabase::Sound(database)),
+            Ok(Err(redb::Error::DatabaseAlreadyOpen)) => Err(DatabaseFileError::InUse),
             Ok(Err(redb::Error::Io(error))) if is_of_the_content(&error) => {
-                Ok(Opened::Damaged(error.to_string()))
+                Ok(OpenedDatabase::Damaged(error.to_string()))
             }
             Ok(Err(redb::Error::Io(error))) => Err(error.into()),
-            Ok(Err(other)) => Ok(Opened::Damaged(other.to_string())),
-            Err(_) => Ok(Opened::Damaged("it can't be read".into())),
+            Ok(Err(other)) => Ok(OpenedDatabase::Damaged(other.to_string())),
+            Err(_) => Ok(OpenedDatabase::Damaged("it can't be read".into())),
         }
     }
 
@@ -167,7 +167,7 @@ fn timed(database: Database) -> Result<TimedDatabase, redb::Error> {
     let kept = tables::kept_time(&database)?;
     Ok(TimedDatabase {
         database,
-        clock: Clock::resume(kept, &Moment::now()),
+        clock: DiskClock::resume(kept, &ClockReading::now()),
     })
 }
 
@@ -214,7 +214,7 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     )
 }
 
-impl From<io::Error> for Unusable {
+impl From<io::Error> for DatabaseFileError {
     fn from(error: io::Error) -> Self {
         match is_full(&error) {
             true => Self::Full(error),
@@ -223,7 +223,7 @@ impl From<io::Error> for Unusable {
     }
 }
 
-impl From<redb::Error> for Unusable {
+impl From<redb::Error> for DatabaseFileError {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Io(error) => error.into(),

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use tokio::sync::{Notify, watch};
 
-use super::access::Access;
-use super::file::{DatabaseFile, Unusable};
-use super::writer::{Setting, Writer};
-use super::{Disk, config, io_failed};
+use super::access::DatabaseAccess;
+use super::file::{DatabaseFile, DatabaseFileError};
+use super::writer::{DiskWriter, DiskWriterSettings};
+use super::{DiskStore, config, io_failed};
 use crate::l2::store::{Store, StoreError};
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum DiskStoreOpenError {
     #[error(
         "cache.l2.disk.path: {path} is in use by another process: give each gateway a file of its own"
     )]
@@ -41,30 +41,30 @@ pub enum OpenError {
 ///
 /// # Errors
 /// When the file is another process's, or can neither be read nor replaced.
-pub fn open(config: &config::Disk) -> Result<Arc<dyn Store>, OpenError> {
+pub fn open(config: &config::DiskTierConfig) -> Result<Arc<dyn Store>, DiskStoreOpenError> {
     let mut file = DatabaseFile::new(&config.path);
     let (access, outage) = match file.open() {
-        Ok(database) => (Access::open(database), None),
-        Err(Unusable::Full(error)) => {
+        Ok(database) => (DatabaseAccess::open(database), None),
+        Err(DatabaseFileError::Full(error)) => {
             let why = io_failed(&error);
-            (Access::shut(why.clone()), Some(why))
+            (DatabaseAccess::shut(why.clone()), Some(why))
         }
-        Err(other) => return Err(OpenError::of(other, &config.path)),
+        Err(other) => return Err(DiskStoreOpenError::of(other, &config.path)),
     };
     Ok(Arc::new(start(file, access, outage, config)))
 }
 
 fn start(
     file: DatabaseFile,
-    access: Access,
+    access: DatabaseAccess,
     outage: Option<StoreError>,
-    config: &config::Disk,
-) -> Disk {
+    config: &config::DiskTierConfig,
+) -> DiskStore {
     let access = Arc::new(access);
     let appended = Arc::new(Notify::new());
     let (commands, receiver) = mpsc::channel();
     let (trouble, writes) = watch::channel(outage.clone());
-    let setting = Setting {
+    let setting = DiskWriterSettings {
         // What was set aside counts, but the tier keeps half of its room in any case.
         max_bytes: (config.max_bytes.0 - file.bytes_aside().min(config.max_bytes.0 / 2)),
         sync_interval: config.sync_interval.0,
@@ -73,13 +73,13 @@ fn start(
         commands: receiver,
         trouble,
     };
-    let writer = Writer::new(file, setting, outage);
+    let writer = DiskWriter::new(file, setting, outage);
     let thread = std::thread::Builder::new().name("l2-disk".into());
     if let Err(error) = thread.spawn(move || writer.run()) {
         // Every write is answered with an error then.
         tracing::error!(%error, "no thread for the second tier's writes");
     }
-    Disk {
+    DiskStore {
         access,
         commands: Mutex::new(commands),
         appended,
@@ -87,16 +87,18 @@ fn start(
     }
 }
 
-impl OpenError {
-    fn of(unusable: Unusable, path: &Path) -> Self {
+impl DiskStoreOpenError {
+    fn of(unusable: DatabaseFileError, path: &Path) -> Self {
         let path = path.to_owned();
         match unusable {
-            Unusable::InUse => Self::InUse { path },
-            Unusable::File(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            DatabaseFileError::InUse => Self::InUse { path },
+            DatabaseFileError::File(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 Self::ReadOnly { path }
             }
-            Unusable::Full(source) | Unusable::File(source) => Self::File { path, source },
-            Unusable::Database(source) => Self::Database {
+            DatabaseFileError::Full(source) | DatabaseFileError::File(source) => {
+                Self::File { path, source }
+            }
+            DatabaseFileError::Database(source) => Self::Database {
                 path,
                 source: Box::new(source),
             },

@@ -12,28 +12,32 @@ const AGAIN_MAX: Duration = Duration::from_secs(30);
 const CALM: Duration = Duration::from_secs(60);
 
 /// The disk takes no writes.
-pub(super) struct Outage {
+pub(super) struct DiskOutage {
     pub(super) why: StoreError,
-    pub(super) reads: Reads,
+    pub(super) reads: ReadsDuringOutage,
     next: Instant,
 }
 
 /// Whether what is in the file may be shown meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reads {
+pub(super) enum ReadsDuringOutage {
     GoOn,
     /// It may lack removals that were answered.
     Stop,
 }
 
 /// The time to the next attempt.
-pub(super) struct Pauses {
+pub(super) struct DiskRetryDelay {
     pause: Duration,
     failed: Option<Instant>,
 }
 
-impl Outage {
-    pub(super) fn new(why: StoreError, reads: Reads, pauses: &mut Pauses) -> Self {
+impl DiskOutage {
+    pub(super) fn new(
+        why: StoreError,
+        reads: ReadsDuringOutage,
+        pauses: &mut DiskRetryDelay,
+    ) -> Self {
         Self {
             why,
             reads,
@@ -51,7 +55,7 @@ impl Outage {
     }
 }
 
-impl Default for Pauses {
+impl Default for DiskRetryDelay {
     fn default() -> Self {
         Self {
             pause: LOOK,
@@ -60,7 +64,7 @@ impl Default for Pauses {
     }
 }
 
-impl Pauses {
+impl DiskRetryDelay {
     /// A write failed though there seemed to be room.
     fn failed(&mut self) -> Duration {
         let now = Instant::now();

@@ -9,23 +9,23 @@ use std::collections::{HashMap, HashSet};
 use redb::WriteTransaction;
 
 use super::tables;
-use super::writer::Work;
-use crate::key::Hash64;
-use crate::l2::store::Purge;
-use crate::purge::{Order, Selector};
+use super::writer::DiskWriteOperation;
+use crate::key::PurgeHash;
+use crate::l2::store::LoggedPurge;
+use crate::purge::{PurgeOrder, Selector};
 
 /// Removals that are remembered at most.
 const MOST: usize = 10_000;
 
 /// What no durable transaction holds.
 #[derive(Default)]
-pub(super) struct Owed {
-    purges: HashSet<Purge>,
+pub(super) struct UnsyncedRemovals {
+    purges: HashSet<LoggedPurge>,
     keys: HashSet<[u8; 16]>,
-    notes: HashMap<Hash64, Order>,
+    notes: HashMap<PurgeHash, PurgeOrder>,
 }
 
-impl Owed {
+impl UnsyncedRemovals {
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -39,16 +39,16 @@ impl Owed {
         *self = Self::default();
     }
 
-    pub(super) fn add<'a>(&mut self, works: impl IntoIterator<Item = &'a Work>) {
+    pub(super) fn add<'a>(&mut self, works: impl IntoIterator<Item = &'a DiskWriteOperation>) {
         for work in works {
             match work {
-                Work::Append { purge, .. } => drop(self.purges.insert(purge.clone())),
-                Work::Delete { key, .. } => drop(self.keys.insert(key.id)),
-                Work::Invalidate { number, at } => {
+                DiskWriteOperation::Append { purge, .. } => drop(self.purges.insert(purge.clone())),
+                DiskWriteOperation::Delete { key, .. } => drop(self.keys.insert(key.id)),
+                DiskWriteOperation::Invalidate { number, at } => {
                     let held = self.notes.entry(*number).or_default();
                     *held = (*held).max(*at);
                 }
-                Work::Put { .. } | Work::Sync => {}
+                DiskWriteOperation::Put { .. } | DiskWriteOperation::Sync => {}
             }
             if self.len() > MOST {
                 self.clear();
@@ -76,8 +76,8 @@ impl Owed {
     }
 }
 
-fn everything() -> Purge {
-    Purge {
+fn everything() -> LoggedPurge {
+    LoggedPurge {
         selector: Selector::All.to_string(),
         soft: false,
     }
@@ -87,24 +87,24 @@ fn everything() -> Purge {
 mod tests {
     use super::*;
 
-    fn purge(n: usize) -> Work {
-        let purge = Purge {
+    fn purge(n: usize) -> DiskWriteOperation {
+        let purge = LoggedPurge {
             selector: format!("tag:{n}"),
             soft: false,
         };
-        Work::Append { purge, last: 0 }
+        DiskWriteOperation::Append { purge, last: 0 }
     }
 
     #[test]
     fn more_than_can_be_remembered_becomes_one_purge_of_everything() {
-        let mut owed = Owed::default();
-        owed.add(&[purge(0), purge(0), Work::Sync]);
+        let mut owed = UnsyncedRemovals::default();
+        owed.add(&[purge(0), purge(0), DiskWriteOperation::Sync]);
         assert_eq!(owed.len(), 1, "an attempt that is repeated is one removal");
-        let many: Vec<Work> = (0..MOST).map(purge).collect();
+        let many: Vec<DiskWriteOperation> = (0..MOST).map(purge).collect();
         owed.add(&many);
         assert!(
             owed.is_full()
-                && owed.purges.contains(&Purge {
+                && owed.purges.contains(&LoggedPurge {
                     selector: "tag:1".into(),
                     soft: false,
                 })

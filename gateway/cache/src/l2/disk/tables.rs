@@ -18,14 +18,14 @@ use redb::{
 };
 
 use super::clock::{ClockMark, millis};
-use crate::l2::store::{Log, Logged, Purge};
-use crate::purge::Order;
+use crate::l2::store::{LoggedPurge, PurgeLogEntry, PurgeLogRange};
+use crate::purge::PurgeOrder;
 use crate::record::Uptime;
 
-type Key<'a> = &'a [u8; 16];
+type DiskRecordKey<'a> = &'a [u8; 16];
 
-const RECORDS: TableDefinition<'_, Key<'static>, &[u8]> = TableDefinition::new("records");
-const ARRIVALS: TableDefinition<'_, u64, Key<'static>> = TableDefinition::new("arrivals");
+const RECORDS: TableDefinition<'_, DiskRecordKey<'static>, &[u8]> = TableDefinition::new("records");
+const ARRIVALS: TableDefinition<'_, u64, DiskRecordKey<'static>> = TableDefinition::new("arrivals");
 const PURGES: TableDefinition<'_, u64, &str> = TableDefinition::new("purges");
 const NOTES: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("notes");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -39,15 +39,15 @@ const MAX_PURGES: u64 = 100_000;
 const HEAD: usize = 24;
 
 /// A record as the table holds it.
-pub(super) struct Row<'a> {
+pub(super) struct DiskRecordRow<'a> {
     /// By the tier's own [`Clock`](super::clock::Clock).
     pub(super) expires: u64,
-    pub(super) born: Order,
+    pub(super) born: PurgeOrder,
     arrival: u64,
     pub(super) record: &'a [u8],
 }
 
-impl<'a> Row<'a> {
+impl<'a> DiskRecordRow<'a> {
     fn read(value: &'a [u8]) -> Option<Self> {
         let (head, record) = value.split_at_checked(HEAD)?;
         let number = |at: usize| {
@@ -127,16 +127,19 @@ pub(super) fn count_outage(write: &WriteTransaction) -> Result<(), redb::Error> 
 /// Reads a record; `take` makes of it what is needed.
 pub(super) fn get<T>(
     read: &ReadTransaction,
-    key: Key<'_>,
-    take: impl FnOnce(Row<'_>) -> T,
+    key: DiskRecordKey<'_>,
+    take: impl FnOnce(DiskRecordRow<'_>) -> T,
 ) -> Result<Option<T>, redb::Error> {
     let table = read.open_table(RECORDS)?;
     let value = table.get(key)?;
-    Ok(value.and_then(|value| Row::read(value.value()).map(take)))
+    Ok(value.and_then(|value| DiskRecordRow::read(value.value()).map(take)))
 }
 
 /// The newest invalidation that is noted for any of these numbers.
-pub(super) fn invalidated(read: &ReadTransaction, numbers: &[u64]) -> Result<Order, redb::Error> {
+pub(super) fn invalidated(
+    read: &ReadTransaction,
+    numbers: &[u64],
+) -> Result<PurgeOrder, redb::Error> {
     let notes = read.open_table(NOTES)?;
     let mut newest = 0;
     for number in numbers {
@@ -163,7 +166,7 @@ pub(super) fn keep_note(
 pub(super) fn invalidate(
     write: &WriteTransaction,
     number: u64,
-    at: Order,
+    at: PurgeOrder,
 ) -> Result<bool, redb::Error> {
     let mut notes = write.open_table(NOTES)?;
     let Some((held, expires)) = notes.get(number)?.map(|note| note.value()) else {
@@ -200,18 +203,21 @@ pub(super) fn tidy_notes(
 }
 
 /// The birth of the record that is there.
-pub(super) fn born(write: &WriteTransaction, key: Key<'_>) -> Result<Option<Order>, redb::Error> {
+pub(super) fn born(
+    write: &WriteTransaction,
+    key: DiskRecordKey<'_>,
+) -> Result<Option<PurgeOrder>, redb::Error> {
     let table = write.open_table(RECORDS)?;
     let value = table.get(key)?;
-    Ok(value.and_then(|value| Row::read(value.value()).map(|row| row.born)))
+    Ok(value.and_then(|value| DiskRecordRow::read(value.value()).map(|row| row.born)))
 }
 
 /// Writes a record, in the place of an older one.
 pub(super) fn put(
     write: &WriteTransaction,
-    key: Key<'_>,
+    key: DiskRecordKey<'_>,
     expires: u64,
-    born: Order,
+    born: PurgeOrder,
     record: &[u8],
 ) -> Result<(), redb::Error> {
     delete(write, key)?;
@@ -227,13 +233,16 @@ pub(super) fn put(
 }
 
 /// Removes a record, if it is there.
-pub(super) fn delete(write: &WriteTransaction, key: Key<'_>) -> Result<(), redb::Error> {
+pub(super) fn delete(write: &WriteTransaction, key: DiskRecordKey<'_>) -> Result<(), redb::Error> {
     let gone = {
         let mut table = write.open_table(RECORDS)?;
         let removed = table.remove(key)?;
         removed.map(|value| {
             let value = value.value();
-            (Row::read(value).map(|row| row.arrival), size(value))
+            (
+                DiskRecordRow::read(value).map(|row| row.arrival),
+                size(value),
+            )
         })
     };
     let Some((arrival, size)) = gone else {
@@ -266,7 +275,7 @@ pub(super) fn evict(write: &WriteTransaction, max_bytes: u64) -> Result<u64, red
 /// Appends a purge; its number.
 pub(super) fn append(
     write: &WriteTransaction,
-    purge: &Purge,
+    purge: &LoggedPurge,
     last: u64,
 ) -> Result<u64, redb::Error> {
     let number = {
@@ -288,7 +297,7 @@ pub(super) fn append(
 }
 
 /// What came after `after`.
-pub(super) fn log(read: &ReadTransaction, after: u64) -> Result<Log, redb::Error> {
+pub(super) fn log(read: &ReadTransaction, after: u64) -> Result<PurgeLogRange, redb::Error> {
     let meta = read.open_table(META)?;
     let number = |name| -> Result<u64, redb::Error> {
         Ok(meta
@@ -303,7 +312,7 @@ pub(super) fn log(read: &ReadTransaction, after: u64) -> Result<Log, redb::Error
             Ok(logged(number.value(), text.value()))
         })
         .collect::<Result<Vec<_>, redb::Error>>()?;
-    Ok(Log {
+    Ok(PurgeLogRange {
         generation: number("generation")?,
         newest: number("number")?,
         whole: after >= number("trimmed")?,
@@ -312,12 +321,12 @@ pub(super) fn log(read: &ReadTransaction, after: u64) -> Result<Log, redb::Error
     })
 }
 
-fn logged(number: u64, text: &str) -> Logged {
+fn logged(number: u64, text: &str) -> PurgeLogEntry {
     let (kind, selector) = text.split_at_checked(1).unwrap_or(("h", "all"));
-    Logged {
+    PurgeLogEntry {
         since: number,
         number,
-        purge: Purge {
+        purge: LoggedPurge {
             selector: selector.to_owned(),
             soft: kind == "s",
         },

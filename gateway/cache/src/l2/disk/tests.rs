@@ -6,12 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::key::KeyId;
-use crate::l2::store::{LogPlace, Logged};
+use crate::l2::store::{LogPlace, PurgeLogEntry};
 
 const LIFE: Duration = Duration::from_secs(60);
 
 fn store(folder: &std::path::Path, max_bytes: u64) -> Arc<dyn Store> {
-    open(&config::Disk {
+    open(&config::DiskTierConfig {
         path: folder.join("l2"),
         max_bytes: crate::units::ByteSize(max_bytes),
         ..Default::default()
@@ -27,15 +27,15 @@ fn key(n: u8) -> StoreKey {
 }
 
 /// A disk's log has one generation.
-fn place(order: Order) -> LogPlace {
+fn place(order: PurgeOrder) -> LogPlace {
     LogPlace {
         order,
         ..LogPlace::default()
     }
 }
 
-async fn put(store: &dyn Store, n: u8, record: &[u8], born: Order) -> Written {
-    let put = Put {
+async fn put(store: &dyn Store, n: u8, record: &[u8], born: PurgeOrder) -> StorePutOutcome {
+    let put = StorePut {
         key: &key(n),
         record: Bytes::copy_from_slice(record),
         life: LIFE,
@@ -57,14 +57,14 @@ async fn closed(store: Arc<dyn Store>, folder: &std::path::Path, max_bytes: u64)
     drop(store);
     loop {
         // The thread that writes lets go of the file at its own pace.
-        let config = config::Disk {
+        let config = config::DiskTierConfig {
             path: folder.join("l2"),
             max_bytes: crate::units::ByteSize(max_bytes),
             ..Default::default()
         };
         match open(&config) {
             Ok(store) => return store,
-            Err(OpenError::InUse { .. }) => tokio::task::yield_now().await,
+            Err(DiskStoreOpenError::InUse { .. }) => tokio::task::yield_now().await,
             Err(other) => panic!("{other}"),
         }
     }
@@ -74,8 +74,8 @@ async fn closed(store: Arc<dyn Store>, folder: &std::path::Path, max_bytes: u64)
 async fn what_was_written_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let first = store(folder.path(), 1 << 20);
-    assert_eq!(put(&*first, 1, b"one", 5).await, Written::Stored);
-    let purge = Purge {
+    assert_eq!(put(&*first, 1, b"one", 5).await, StorePutOutcome::Stored);
+    let purge = LoggedPurge {
         selector: "tag:x".into(),
         soft: true,
     };
@@ -87,7 +87,7 @@ async fn what_was_written_is_there_after_a_restart() {
     assert_eq!(read.generation, log.generation);
     assert_eq!(
         read.purges,
-        [Logged {
+        [PurgeLogEntry {
             since: 8,
             number: 8,
             purge
@@ -100,12 +100,15 @@ async fn a_late_write_beats_neither_a_removal_nor_a_newer_record() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path(), 1 << 20);
     put(&*store, 1, b"new", 9).await;
-    assert_eq!(put(&*store, 1, b"old", 8).await, Written::Overtaken);
+    assert_eq!(put(&*store, 1, b"old", 8).await, StorePutOutcome::Overtaken);
     assert_eq!(read(&*store, 1).await.unwrap(), "new");
     store.delete(&key(1), place(10)).await.unwrap();
-    assert_eq!(put(&*store, 1, b"late", 9).await, Written::Overtaken);
+    assert_eq!(
+        put(&*store, 1, b"late", 9).await,
+        StorePutOutcome::Overtaken
+    );
     assert_eq!(read(&*store, 1).await, None);
-    assert_eq!(put(&*store, 1, b"next", 10).await, Written::Stored);
+    assert_eq!(put(&*store, 1, b"next", 10).await, StorePutOutcome::Stored);
 }
 
 #[tokio::test]
@@ -125,7 +128,7 @@ async fn the_oldest_go_when_it_is_full_and_the_large_stay_where_they_are() {
 async fn an_append_wakes_who_watches_and_one_file_has_one_user() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path(), 1 << 20);
-    let purge = Purge {
+    let purge = LoggedPurge {
         selector: "all".into(),
         soft: false,
     };
@@ -134,11 +137,14 @@ async fn an_append_wakes_who_watches_and_one_file_has_one_user() {
         store.append(&purge, 0)
     );
     assert_eq!(log.unwrap().purges, appended.unwrap().purges);
-    let config = config::Disk {
+    let config = config::DiskTierConfig {
         path: folder.path().join("l2"),
         ..Default::default()
     };
-    assert!(matches!(open(&config), Err(OpenError::InUse { .. })));
+    assert!(matches!(
+        open(&config),
+        Err(DiskStoreOpenError::InUse { .. })
+    ));
 }
 
 #[tokio::test]
@@ -167,7 +173,11 @@ async fn a_damaged_or_foreign_file_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("l2"), bytes).unwrap();
         let store = store(folder.path(), 1 << 20);
-        assert_eq!(put(&*store, 99, b"x", 1).await, Written::Stored, "{case}");
+        assert_eq!(
+            put(&*store, 99, b"x", 1).await,
+            StorePutOutcome::Stored,
+            "{case}"
+        );
         assert_eq!(read(&*store, 99).await.unwrap(), "x", "{case}");
     }
 }
@@ -205,7 +215,7 @@ proptest! {
                     Step::Put(k, v, born) => {
                         let overtaken = buried.get(&k).is_some_and(|at| *at > born) || held.get(&k).is_some_and(|(_, b)| *b > born);
                         let written = put(&*store, k, &[v], born).await;
-                        assert_eq!(written == Written::Overtaken, overtaken);
+                        assert_eq!(written == StorePutOutcome::Overtaken, overtaken);
                         if !overtaken {
                             held.insert(k, (v, born));
                         }

@@ -15,12 +15,12 @@ use super::file::{PRIVATE, beside};
 /// The marker of one database.
 pub(super) struct TrustMarker {
     marker: PathBuf,
-    withdrawn: Withdrawn,
+    withdrawn: TrustMarkerWithdrawal,
 }
 
 /// Whether this process took the marker away, and so knows what the database lacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Withdrawn {
+enum TrustMarkerWithdrawal {
     No,
     ByUs,
     /// We tried, and it was told that we can't.
@@ -31,30 +31,30 @@ impl TrustMarker {
     pub(super) fn of(database: &Path) -> Self {
         Self {
             marker: beside(database, ".trusted"),
-            withdrawn: Withdrawn::No,
+            withdrawn: TrustMarkerWithdrawal::No,
         }
     }
 
     /// Whether the database lacks purges that nobody knows any more.
     pub(super) fn is_broken(&self) -> bool {
-        self.withdrawn != Withdrawn::ByUs && !self.marker.exists()
+        self.withdrawn != TrustMarkerWithdrawal::ByUs && !self.marker.exists()
     }
 
     /// Notes that the database lacks a purge that this process knows.
     pub(super) fn withdraw(&mut self) {
-        if self.withdrawn == Withdrawn::ByUs {
+        if self.withdrawn == TrustMarkerWithdrawal::ByUs {
             return;
         }
         match std::fs::remove_file(&self.marker) {
             Ok(()) => {
-                self.withdrawn = Withdrawn::ByUs;
+                self.withdrawn = TrustMarkerWithdrawal::ByUs;
                 self.sync_folder();
             }
             // It lacks more than we know.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) if self.withdrawn == Withdrawn::Failed => {}
+            Err(_) if self.withdrawn == TrustMarkerWithdrawal::Failed => {}
             Err(error) => {
-                self.withdrawn = Withdrawn::Failed;
+                self.withdrawn = TrustMarkerWithdrawal::Failed;
                 tracing::error!(
                     %error,
                     marker = %self.marker.display(),
@@ -73,7 +73,7 @@ impl TrustMarker {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         options.mode(PRIVATE).open(&self.marker)?;
-        self.withdrawn = Withdrawn::No;
+        self.withdrawn = TrustMarkerWithdrawal::No;
         self.sync_folder();
         Ok(())
     }

@@ -7,7 +7,7 @@
 //!
 //! When a transaction fails (a full disk, say), all that waits and all that comes is answered
 //! with the reason; the database is opened again, and written to once there is room. What it
-//! lost or could not take of removals ([`Owed`]) is the first thing that goes in.
+//! lost or could not take of removals ([`UnsyncedRemovals`]) is the first thing that goes in.
 
 mod recovery;
 
@@ -21,47 +21,47 @@ use bytes::Bytes;
 use redb::{Durability, WriteTransaction};
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::access::{Access, TimedDatabase};
+use super::access::{DatabaseAccess, TimedDatabase};
 use super::clock::millis;
 use super::file::DatabaseFile;
-use super::outage::{Outage, Pauses, Reads};
-use super::owed::Owed;
+use super::outage::{DiskOutage, DiskRetryDelay, ReadsDuringOutage};
+use super::owed::UnsyncedRemovals;
 use super::tables;
-use crate::key::Hash64;
-use crate::l2::store::{Purge, StoreError, StoreKey};
-use crate::purge::Order;
+use crate::key::PurgeHash;
+use crate::l2::store::{LoggedPurge, StoreError, StoreKey};
+use crate::purge::PurgeOrder;
 
 /// Something to be written, and who waits for it.
-pub(super) struct Command {
-    pub(super) work: Work,
-    pub(super) done: Done,
+pub(super) struct DiskWriteCommand {
+    pub(super) work: DiskWriteOperation,
+    pub(super) done: DiskWriteReply,
 }
 
-pub(super) type Done = oneshot::Sender<Result<Effect, StoreError>>;
+pub(super) type DiskWriteReply = oneshot::Sender<Result<DiskWriteEffect, StoreError>>;
 
 /// What is to be written.
-pub(super) enum Work {
+pub(super) enum DiskWriteOperation {
     Put {
         key: StoreKey,
         record: Bytes,
         /// From `since` on.
         life: Duration,
         since: Instant,
-        born: Order,
+        born: PurgeOrder,
         /// What invalidations of it go by.
-        numbers: Vec<Hash64>,
+        numbers: Vec<PurgeHash>,
     },
     /// Notes an invalidation, where there is a note.
     Invalidate {
-        number: Hash64,
-        at: Order,
+        number: PurgeHash,
+        at: PurgeOrder,
     },
     Delete {
         key: StoreKey,
-        at: Order,
+        at: PurgeOrder,
     },
     Append {
-        purge: Purge,
+        purge: LoggedPurge,
         last: u64,
     },
     Sync,
@@ -69,7 +69,7 @@ pub(super) enum Work {
 
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Effect {
+pub(super) enum DiskWriteEffect {
     Took,
     /// Something later was there, or there was no note.
     None,
@@ -86,9 +86,9 @@ const TOMBSTONE_LIFE: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(3_600);
 
 /// What a writer works with.
-pub(super) struct Setting {
-    pub(super) access: Arc<Access>,
-    pub(super) commands: Receiver<Command>,
+pub(super) struct DiskWriterSettings {
+    pub(super) access: Arc<DatabaseAccess>,
+    pub(super) commands: Receiver<DiskWriteCommand>,
     pub(super) appended: Arc<Notify>,
     /// Told why nothing is written, and when that is over.
     pub(super) trouble: watch::Sender<Option<StoreError>>,
@@ -96,30 +96,34 @@ pub(super) struct Setting {
     pub(super) sync_interval: Duration,
 }
 
-pub(super) struct Writer {
-    setting: Setting,
+pub(super) struct DiskWriter {
+    setting: DiskWriterSettings,
     file: DatabaseFile,
-    tombstones: HashMap<StoreKey, (Order, Instant)>,
+    tombstones: HashMap<StoreKey, (PurgeOrder, Instant)>,
     /// The note that is looked at next, whether it has expired.
-    next_note: Hash64,
+    next_note: PurgeHash,
     synced: Instant,
     /// Something was written since the last durable transaction.
     unsynced: bool,
-    owed: Owed,
-    outage: Option<Outage>,
-    pauses: Pauses,
+    owed: UnsyncedRemovals,
+    outage: Option<DiskOutage>,
+    pauses: DiskRetryDelay,
 }
 
 /// Whether a transaction survives a crash.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lasts {
+enum CommitDurability {
     Durably,
     UntilSync,
 }
 
-impl Writer {
-    pub(super) fn new(file: DatabaseFile, setting: Setting, outage: Option<StoreError>) -> Self {
-        let mut pauses = Pauses::default();
+impl DiskWriter {
+    pub(super) fn new(
+        file: DatabaseFile,
+        setting: DiskWriterSettings,
+        outage: Option<StoreError>,
+    ) -> Self {
+        let mut pauses = DiskRetryDelay::default();
         Self {
             setting,
             file,
@@ -127,8 +131,8 @@ impl Writer {
             next_note: 0,
             synced: Instant::now(),
             unsynced: false,
-            owed: Owed::default(),
-            outage: outage.map(|why| Outage::new(why, Reads::Stop, &mut pauses)),
+            owed: UnsyncedRemovals::default(),
+            outage: outage.map(|why| DiskOutage::new(why, ReadsDuringOutage::Stop, &mut pauses)),
             pauses,
         }
     }
@@ -142,7 +146,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let more = self.setting.commands.try_iter().take(BATCH);
-            let batch: Vec<Command> = first.into_iter().chain(more).collect();
+            let batch: Vec<DiskWriteCommand> = first.into_iter().chain(more).collect();
             match &self.outage {
                 None => self.write(batch),
                 Some(_) => self.refuse(batch),
@@ -164,8 +168,8 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: Vec<Command>) {
-        let (works, dones): (Vec<Work>, Vec<Done>) = batch
+    fn write(&mut self, batch: Vec<DiskWriteCommand>) {
+        let (works, dones): (Vec<DiskWriteOperation>, Vec<DiskWriteReply>) = batch
             .into_iter()
             .map(|command| (command.work, command.done))
             .unzip();
@@ -179,38 +183,50 @@ impl Writer {
             Ok(effects) => answer(dones.into_iter().zip(effects.into_iter().map(Ok))),
             Err(why) => answer(dones.into_iter().map(|done| (done, Err(why.clone())))),
         }
-        if works.iter().any(|work| matches!(work, Work::Append { .. })) {
+        if works
+            .iter()
+            .any(|work| matches!(work, DiskWriteOperation::Append { .. }))
+        {
             self.setting.appended.notify_waiters();
         }
     }
 
-    fn lasts(&self, works: &[Work]) -> Lasts {
-        let must = |work: &Work| matches!(work, Work::Append { .. } | Work::Sync);
+    fn lasts(&self, works: &[DiskWriteOperation]) -> CommitDurability {
+        let must = |work: &DiskWriteOperation| {
+            matches!(
+                work,
+                DiskWriteOperation::Append { .. } | DiskWriteOperation::Sync
+            )
+        };
         let is_due = works.is_empty()
             || self.synced.elapsed() >= self.setting.sync_interval
             || self.owed.is_full()
             || works.iter().any(must);
         match is_due {
-            true => Lasts::Durably,
-            false => Lasts::UntilSync,
+            true => CommitDurability::Durably,
+            false => CommitDurability::UntilSync,
         }
     }
 
-    fn written(&mut self, works: &[Work], lasts: Lasts) {
+    fn written(&mut self, works: &[DiskWriteOperation], lasts: CommitDurability) {
         match lasts {
-            Lasts::Durably => {
+            CommitDurability::Durably => {
                 self.owed.clear();
                 self.synced = Instant::now();
                 self.unsynced = false;
             }
-            Lasts::UntilSync => {
+            CommitDurability::UntilSync => {
                 self.owed.add(works);
                 self.unsynced = true;
             }
         }
     }
 
-    fn transaction(&mut self, works: &[Work], lasts: Lasts) -> Result<Vec<Effect>, StoreError> {
+    fn transaction(
+        &mut self,
+        works: &[DiskWriteOperation],
+        lasts: CommitDurability,
+    ) -> Result<Vec<DiskWriteEffect>, StoreError> {
         let access = Arc::clone(&self.setting.access);
         // redb panics on some damage.
         let write = || access.with(|timed| self.write_to(timed, works, lasts));
@@ -221,18 +237,18 @@ impl Writer {
     fn write_to(
         &mut self,
         timed: &TimedDatabase,
-        works: &[Work],
-        lasts: Lasts,
-    ) -> Result<Vec<Effect>, redb::Error> {
+        works: &[DiskWriteOperation],
+        lasts: CommitDurability,
+    ) -> Result<Vec<DiskWriteEffect>, redb::Error> {
         let mut write = timed.database.begin_write()?;
         match lasts {
-            Lasts::Durably => tables::keep_time(&write, timed.clock.kept())?,
-            Lasts::UntilSync => write.set_durability(Durability::None)?,
+            CommitDurability::Durably => tables::keep_time(&write, timed.clock.kept())?,
+            CommitDurability::UntilSync => write.set_durability(Durability::None)?,
         }
         let now = timed.clock.now();
         // More than the batch can bring, so that none stays for ever.
         let tidied = 2 * works.len() + NOTES;
-        let effects: Result<Vec<Effect>, redb::Error> = works
+        let effects: Result<Vec<DiskWriteEffect>, redb::Error> = works
             .iter()
             .map(|work| self.apply(&write, now, work))
             .collect();
@@ -247,10 +263,10 @@ impl Writer {
         &mut self,
         write: &WriteTransaction,
         now: u64,
-        work: &Work,
-    ) -> Result<Effect, redb::Error> {
+        work: &DiskWriteOperation,
+    ) -> Result<DiskWriteEffect, redb::Error> {
         match work {
-            Work::Put {
+            DiskWriteOperation::Put {
                 key,
                 record,
                 life,
@@ -265,20 +281,22 @@ impl Writer {
                 }
                 self.put(write, key, expires, *born, record)
             }
-            Work::Invalidate { number, at } => match tables::invalidate(write, *number, *at)? {
-                true => Ok(Effect::Took),
-                false => Ok(Effect::None),
-            },
-            Work::Delete { key, at } => {
+            DiskWriteOperation::Invalidate { number, at } => {
+                match tables::invalidate(write, *number, *at)? {
+                    true => Ok(DiskWriteEffect::Took),
+                    false => Ok(DiskWriteEffect::None),
+                }
+            }
+            DiskWriteOperation::Delete { key, at } => {
                 self.bury(*key, *at);
                 tables::delete(write, &key.id)?;
-                Ok(Effect::Took)
+                Ok(DiskWriteEffect::Took)
             }
-            Work::Append { purge, last } => {
+            DiskWriteOperation::Append { purge, last } => {
                 tables::append(write, purge, *last)?;
-                Ok(Effect::Took)
+                Ok(DiskWriteEffect::Took)
             }
-            Work::Sync => Ok(Effect::Took),
+            DiskWriteOperation::Sync => Ok(DiskWriteEffect::Took),
         }
     }
 
@@ -287,19 +305,19 @@ impl Writer {
         write: &WriteTransaction,
         key: &StoreKey,
         expires: u64,
-        born: Order,
+        born: PurgeOrder,
         record: &[u8],
-    ) -> Result<Effect, redb::Error> {
+    ) -> Result<DiskWriteEffect, redb::Error> {
         let buried = self.tombstones.get(key).is_some_and(|(at, _)| *at > born);
         let newer = tables::born(write, &key.id)?.is_some_and(|there| there > born);
         if buried || newer {
-            return Ok(Effect::None);
+            return Ok(DiskWriteEffect::None);
         }
         tables::put(write, &key.id, expires, born, record)?;
-        Ok(Effect::Took)
+        Ok(DiskWriteEffect::Took)
     }
 
-    fn bury(&mut self, key: StoreKey, at: Order) {
+    fn bury(&mut self, key: StoreKey, at: PurgeOrder) {
         if self.tombstones.len() >= TOMBSTONES {
             self.tombstones
                 .retain(|_, (_, since)| since.elapsed() < TOMBSTONE_LIFE);
@@ -310,7 +328,7 @@ impl Writer {
     }
 }
 
-fn answer(answers: impl Iterator<Item = (Done, Result<Effect, StoreError>)>) {
+fn answer(answers: impl Iterator<Item = (DiskWriteReply, Result<DiskWriteEffect, StoreError>)>) {
     for (done, answer) in answers {
         // Nobody may wait any more.
         let _ = done.send(answer);

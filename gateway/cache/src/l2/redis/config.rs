@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::OpenError;
-use crate::redis::{self, Settings};
-use crate::units::Duration;
+use super::RedisStoreOpenError;
+use crate::redis::{self, RedisConnectionSettings};
+use crate::units::ConfigDuration;
 
 /// One server, a Sentinel group or a Cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Redis {
+pub struct RedisTierConfig {
     /// Where: `redis://host:6379/0`, `redis-sentinel://s1:26379,s2:26379/0` or
     /// `redis-cluster://n1:6379,n2:6379`; `rediss…` speaks TLS.
     pub url: String,
@@ -38,21 +38,21 @@ pub struct Redis {
     /// Connections for reading and writing; one more waits for purges, one for freed leases.
     pub connections: usize,
     /// To open a connection and introduce ourselves.
-    pub connect_timeout: Duration,
+    pub connect_timeout: ConfigDuration,
     /// A connection that gives no answer for so long is given up.
-    pub silence_timeout: Duration,
+    pub silence_timeout: ConfigDuration,
     /// Between two attempts to connect; they begin at a tenth of a second and grow, with jitter, to this.
-    pub reconnect_max: Duration,
+    pub reconnect_max: ConfigDuration,
     /// Purges that the shared log keeps, about.
     pub purge_log_length: u64,
     /// An index of the records, for listing and for freeing what purges hide.
-    pub index: Index,
+    pub index: RedisIndexConfig,
 }
 
 /// An index of the records, for listing and for freeing what purges hide.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Index {
+pub struct RedisIndexConfig {
     /// Off: records can't be listed, and what a purge hides stays until it expires.
     pub enabled: bool,
     /// Sorted sets that it is spread over, 1 to 1024; the same on all nodes.
@@ -62,24 +62,24 @@ pub struct Index {
 /// Shards at most: a listing looks at every one.
 const MAX_SHARDS: u16 = 1_024;
 
-impl Redis {
+impl RedisTierConfig {
     /// Whether this can be a Redis, as far as can be told without files and network.
     ///
     /// # Errors
     /// What can't be meant.
-    pub fn check(&self) -> Result<(), OpenError> {
+    pub fn check(&self) -> Result<(), RedisStoreOpenError> {
         if self.connections == 0 {
-            return Err(OpenError::Connections);
+            return Err(RedisStoreOpenError::Connections);
         }
         if let Some(prefix) = self
             .prefix
             .as_ref()
             .filter(|prefix| prefix.contains(['{', '}']))
         {
-            return Err(OpenError::Prefix(prefix.clone()));
+            return Err(RedisStoreOpenError::Prefix(prefix.clone()));
         }
         if !(1..=MAX_SHARDS).contains(&self.index.shards) {
-            return Err(OpenError::Shards(self.index.shards));
+            return Err(RedisStoreOpenError::Shards(self.index.shards));
         }
         Ok(redis::check(&self.url)?)
     }
@@ -98,8 +98,8 @@ impl Redis {
     }
 
     /// What is needed to connect.
-    pub(super) fn settings(&self) -> Settings<'_> {
-        Settings {
+    pub(super) fn settings(&self) -> RedisConnectionSettings<'_> {
+        RedisConnectionSettings {
             url: &self.url,
             service: &self.service,
             username: self.username.as_deref(),
@@ -114,7 +114,7 @@ impl Redis {
     }
 }
 
-impl Default for Redis {
+impl Default for RedisTierConfig {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
@@ -128,16 +128,16 @@ impl Default for Redis {
             ca_file: None,
             prefix: None,
             connections: 2,
-            connect_timeout: Duration::secs(2),
-            silence_timeout: Duration::secs(2),
-            reconnect_max: Duration::millis(500),
+            connect_timeout: ConfigDuration::secs(2),
+            silence_timeout: ConfigDuration::secs(2),
+            reconnect_max: ConfigDuration::millis(500),
             purge_log_length: 100_000,
-            index: Index::default(),
+            index: RedisIndexConfig::default(),
         }
     }
 }
 
-impl Default for Index {
+impl Default for RedisIndexConfig {
     fn default() -> Self {
         Self {
             enabled: false,

@@ -2,24 +2,24 @@
 
 use fred::error::Error;
 
-use crate::l2::store::{Refusal, StoreError};
-use crate::redis::Fault;
+use crate::l2::store::{StoreError, StoreRefusal};
+use crate::redis::RedisError;
 
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
+impl From<RedisError> for StoreError {
+    fn from(fault: RedisError) -> Self {
         match fault {
-            Fault::Down(why) => Self::Down(why),
-            Fault::Timeout => Self::Timeout,
-            Fault::Refused(said) if says(&said, "WRONGTYPE") => Self::Foreign(said),
-            Fault::Refused(said) => Self::Refused(refusal(&said), said),
-            Fault::Corrupt(why) => Self::Corrupt(why),
+            RedisError::Down(why) => Self::Down(why),
+            RedisError::Timeout => Self::Timeout,
+            RedisError::Refused(said) if says(&said, "WRONGTYPE") => Self::Foreign(said),
+            RedisError::Refused(said) => Self::Refused(refusal(&said), said),
+            RedisError::Corrupt(why) => Self::Corrupt(why),
         }
     }
 }
 
 /// The failure of a command.
 pub(super) fn fault(error: &Error) -> StoreError {
-    Fault::from(error).into()
+    RedisError::from(error).into()
 }
 
 /// An answer whose form is not what the command has.
@@ -27,18 +27,18 @@ pub(super) fn unexpected(command: &str) -> StoreError {
     StoreError::Corrupt(format!("an answer to {command} of a foreign form"))
 }
 
-fn refusal(said: &str) -> Refusal {
-    const WORDS: [(&str, Refusal); 7] = [
-        ("OOM", Refusal::OutOfMemory),
-        ("READONLY", Refusal::ReadOnly),
-        ("MASTERDOWN", Refusal::ReadOnly),
-        ("LOADING", Refusal::Loading),
-        ("NOAUTH", Refusal::NoAccess),
-        ("WRONGPASS", Refusal::NoAccess),
-        ("NOPERM", Refusal::NoAccess),
+fn refusal(said: &str) -> StoreRefusal {
+    const WORDS: [(&str, StoreRefusal); 7] = [
+        ("OOM", StoreRefusal::OutOfMemory),
+        ("READONLY", StoreRefusal::ReadOnly),
+        ("MASTERDOWN", StoreRefusal::ReadOnly),
+        ("LOADING", StoreRefusal::Loading),
+        ("NOAUTH", StoreRefusal::NoAccess),
+        ("WRONGPASS", StoreRefusal::NoAccess),
+        ("NOPERM", StoreRefusal::NoAccess),
     ];
     let known = WORDS.iter().find(|(word, _)| says(said, word));
-    known.map_or(Refusal::Other, |(_, refusal)| *refusal)
+    known.map_or(StoreRefusal::Other, |(_, refusal)| *refusal)
 }
 
 /// Whether a word is among what was said: Redis before 7 wraps the word of a command in a

@@ -13,14 +13,14 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::fault::fault;
-use super::link::Greeting;
+use super::link::OnRedisConnected;
 use crate::l2::store::{StoreError, StoreKey};
 
 /// Keys that a listener may be behind.
 pub(super) const BEHIND: usize = 1_024;
 
 /// Makes each new connection listen on `channel` and tell `keys`.
-pub(super) fn greeting(channel: String, keys: broadcast::Sender<StoreKey>) -> Greeting {
+pub(super) fn greeting(channel: String, keys: broadcast::Sender<StoreKey>) -> OnRedisConnected {
     Arc::new(
         move |client: Client| -> BoxFuture<'static, Result<(), StoreError>> {
             let (channel, keys) = (channel.clone(), keys.clone());

@@ -19,8 +19,10 @@ use fred::types::scripts::Script;
 use futures_util::future::{join_all, try_join_all};
 
 use super::fault::unexpected;
-use super::{Redis, done, millis, order, stamp};
-use crate::l2::store::{LogPlace, Member, Noted, Page, StoreError, StoreKey, Text};
+use super::{RedisStore, done, millis, order, stamp};
+use crate::l2::store::{
+    IndexMember, IndexNote, IndexPage, IndexedUrl, LogPlace, StoreError, StoreKey,
+};
 
 /// Expired members that go along with one batch at most: more than a batch brings.
 const TRIM: usize = 256;
@@ -97,11 +99,11 @@ return 1",
     )
 });
 
-impl Redis {
+impl RedisStore {
     pub(super) async fn note_records(
         &self,
         shard: u16,
-        records: &[Noted],
+        records: &[IndexNote],
     ) -> Result<(), StoreError> {
         let mut arguments = vec![Value::from(TRIM.to_string())];
         for noted in records {
@@ -118,7 +120,7 @@ impl Redis {
         shard: u16,
         from: u64,
         size: usize,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<IndexPage, StoreError> {
         let keys = vec![self.names.index_texts(shard)];
         let arguments = vec![from.to_string().into(), size.to_string().into()];
         let answer = self.run(&PAGE, keys, arguments).await?;
@@ -180,7 +182,7 @@ impl Redis {
     }
 
     /// `[place, [member, text, …]]`. What is no member of ours is left out.
-    fn page_of(&self, answer: Value) -> Option<Page> {
+    fn page_of(&self, answer: Value) -> Option<IndexPage> {
         let Value::Array(parts) = answer else {
             return None;
         };
@@ -188,20 +190,20 @@ impl Redis {
             return None;
         };
         let members = pairs.as_chunks().0.iter();
-        Some(Page {
+        Some(IndexPage {
             members: members.filter_map(|pair| self.member_of(pair)).collect(),
             next: std::str::from_utf8(next.as_bytes()?).ok()?.parse().ok()?,
         })
     }
 
-    fn member_of(&self, [member, text]: &[Value; 2]) -> Option<Member> {
+    fn member_of(&self, [member, text]: &[Value; 2]) -> Option<IndexMember> {
         let key = StoreKey::from_bytes(member.as_bytes()?.try_into().ok()?);
         let text = std::str::from_utf8(text.as_bytes()?).ok()?;
         let (born, rest) = text.split_at_checked(BIRTH)?;
         let (mark, url) = rest.split_at_checked(1)?;
-        Some(Member {
+        Some(IndexMember {
             born: born.parse().ok()?,
-            text: Text {
+            text: IndexedUrl {
                 url: url.into(),
                 is_cut: mark == "~",
             },
@@ -216,7 +218,7 @@ fn member(key: &StoreKey) -> Value {
 }
 
 /// The birth as it compares, whether there was more of the URL, the URL.
-fn text(noted: &Noted) -> String {
+fn text(noted: &IndexNote) -> String {
     let mark = if noted.text.is_cut { '~' } else { '=' };
     format!("{:020}{mark}{}", noted.born, noted.text.url)
 }

@@ -7,7 +7,7 @@
 //!
 //! Whether a lease of another holds is not asked of Redis: who can write there can have any
 //! key live for ever. A node takes a lease over when it has seen the same value for as long
-//! as a lease holds without renewal, by its own clock ([`Watched`]), and at once what can be
+//! as a lease holds without renewal, by its own clock ([`ObservedLeases`]), and at once what can be
 //! none: another type, a value without an end, one whose seal does not hold.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +18,8 @@ use fred::types::Value;
 
 use super::fault::unexpected;
 use super::seals::SEAL;
-use super::{Redis, done, millis, script};
-use crate::l2::store::{Acquired, Lease, StoreError, StoreKey};
+use super::{RedisStore, done, millis, script};
+use crate::l2::store::{Lease, LeaseAcquisition, StoreError, StoreKey};
 
 /// Octets of a token, and of the number behind it.
 const TOKEN: usize = 16;
@@ -27,15 +27,19 @@ const TERM: usize = TOKEN + 8;
 /// Attempts to take a lease over while somebody forges others.
 const ATTEMPTS: u32 = 3;
 
-impl Redis {
-    pub(super) async fn lease(&self, lease: &Lease, ttl: Duration) -> Result<Acquired, StoreError> {
+impl RedisStore {
+    pub(super) async fn lease(
+        &self,
+        lease: &Lease,
+        ttl: Duration,
+    ) -> Result<LeaseAcquisition, StoreError> {
         let key = &lease.key;
         let mut over = self.watched.expired(key, ttl);
         for _ in 0..ATTEMPTS {
             match self.try_lease(lease, ttl, over.as_ref()).await? {
                 None => {
                     self.watched.forget(key);
-                    return Ok(Acquired::Owned);
+                    return Ok(LeaseAcquisition::Owned);
                 }
                 Some(held) if self.may_be_a_lease(key, &held) => {
                     self.watched.saw(key, held);
@@ -44,7 +48,7 @@ impl Redis {
                 Some(forged) => over = Some(forged),
             }
         }
-        Ok(Acquired::Busy)
+        Ok(LeaseAcquisition::Busy)
     }
 
     /// None: it is ours now. Some: what stands there.
@@ -112,16 +116,16 @@ impl Redis {
 }
 
 /// Leases of others, and since when each has been seen as it is.
-pub(super) struct Watched(moka::sync::Cache<StoreKey, Sight>);
+pub(super) struct ObservedLeases(moka::sync::Cache<StoreKey, LeaseObservation>);
 
 /// What was seen under a key, and when for the first time.
 #[derive(Clone)]
-struct Sight {
+struct LeaseObservation {
     held: Bytes,
     since: Instant,
 }
 
-impl Default for Watched {
+impl Default for ObservedLeases {
     /// Of more keys than these some are seen as if for the first time.
     fn default() -> Self {
         const KEYS: u64 = 10_000;
@@ -131,7 +135,7 @@ impl Default for Watched {
     }
 }
 
-impl Watched {
+impl ObservedLeases {
     /// What stands under a key and was not renewed for `ttl`, so that it holds no more.
     fn expired(&self, key: &StoreKey, ttl: Duration) -> Option<Bytes> {
         let sight = self.0.get(key)?;
@@ -142,7 +146,7 @@ impl Watched {
     fn saw(&self, key: &StoreKey, held: Bytes) {
         if self.0.get(key).is_none_or(|sight| sight.held != held) {
             let since = Instant::now();
-            self.0.insert(*key, Sight { held, since });
+            self.0.insert(*key, LeaseObservation { held, since });
         }
     }
 

@@ -1,7 +1,7 @@
 //! One connection of the store, kept up for ever.
 //!
 //! Decision: calls answer *down* at once until the next connection stands
-//! (`crate::redis::Connection` says why fred itself keeps none up). A ping tells a server
+//! (`crate::redis::RedisConnection` says why fred itself keeps none up). A ping tells a server
 //! that stands still.
 
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::l2::store::StoreError;
-use crate::redis::{Connection, Fault, Plan, SharedOutage, unanswered};
+use crate::redis::{RedisConnection, RedisConnector, RedisError, SharedOutage, unanswered};
 
 /// A connection that is kept up.
-pub(super) struct Link {
-    shared: Arc<Shared>,
+pub(super) struct RedisStoreLink {
+    shared: Arc<SharedLinkState>,
     keeper: JoinHandle<()>,
 }
 
 /// What a connection is for.
 #[derive(Clone)]
-pub(super) enum Duty {
+pub(super) enum RedisLinkRole {
     /// Commands that answer at once; silence is a failure.
     Ask,
     /// Commands that wait on the server.
     Wait,
     /// Listens; told each new client.
-    Listen(Greeting),
+    Listen(OnRedisConnected),
 }
 
-pub(super) type Greeting =
+pub(super) type OnRedisConnected =
     Arc<dyn Fn(Client) -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync>;
 
-struct Shared {
+struct SharedLinkState {
     standing: RwLock<LinkState>,
     reset: Notify,
 }
@@ -48,7 +48,7 @@ enum LinkState {
 }
 
 /// Names a connection in the lines of the log.
-enum Lines {
+enum LinkOutageLog {
     /// That the store's connections are lost, and stand again.
     Shared(Arc<SharedOutage>),
     /// A listener is lost with the others, which tell that. Where it may not listen, the store
@@ -56,11 +56,11 @@ enum Lines {
     OfListener,
 }
 
-impl Lines {
-    fn of(duty: &Duty, outage: Arc<SharedOutage>) -> Self {
+impl LinkOutageLog {
+    fn of(duty: &RedisLinkRole, outage: Arc<SharedOutage>) -> Self {
         match duty {
-            Duty::Ask | Duty::Wait => Self::Shared(outage),
-            Duty::Listen(_) => Self::OfListener,
+            RedisLinkRole::Ask | RedisLinkRole::Wait => Self::Shared(outage),
+            RedisLinkRole::Listen(_) => Self::OfListener,
         }
     }
 
@@ -88,20 +88,24 @@ impl Lines {
     }
 }
 
-impl Link {
+impl RedisStoreLink {
     /// Begins to connect; needs a tokio runtime.
-    pub(super) fn open(plan: Plan, duty: Duty, outage: Arc<SharedOutage>) -> Self {
+    pub(super) fn open(
+        plan: RedisConnector,
+        duty: RedisLinkRole,
+        outage: Arc<SharedOutage>,
+    ) -> Self {
         let plan = match duty {
-            Duty::Wait => plan.waiting(),
-            Duty::Ask | Duty::Listen(_) => plan,
+            RedisLinkRole::Wait => plan.waiting(),
+            RedisLinkRole::Ask | RedisLinkRole::Listen(_) => plan,
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedLinkState {
             standing: RwLock::new(LinkState::Down(StoreError::Down(
                 "not connected yet".to_owned(),
             ))),
             reset: Notify::new(),
         });
-        let told = Lines::of(&duty, outage);
+        let told = LinkOutageLog::of(&duty, outage);
         told.lost();
         let keeper = tokio::spawn(keep(Arc::clone(&shared), plan, duty, told));
         Self { shared, keeper }
@@ -121,19 +125,24 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for RedisStoreLink {
     fn drop(&mut self) {
         self.keeper.abort();
     }
 }
 
-impl Shared {
+impl SharedLinkState {
     fn set(&self, standing: LinkState) {
         *self.standing.write() = standing;
     }
 }
 
-async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty, told: Lines) {
+async fn keep(
+    shared: Arc<SharedLinkState>,
+    plan: RedisConnector,
+    duty: RedisLinkRole,
+    told: LinkOutageLog,
+) {
     let mut pauses = plan.pauses();
     loop {
         let why = match connect(&plan, &duty).await {
@@ -154,9 +163,12 @@ async fn keep(shared: Arc<Shared>, plan: Plan, duty: Duty, told: Lines) {
     }
 }
 
-async fn connect(plan: &Plan, duty: &Duty) -> Result<Connection, StoreError> {
+async fn connect(
+    plan: &RedisConnector,
+    duty: &RedisLinkRole,
+) -> Result<RedisConnection, StoreError> {
     let connection = plan.connect().await?;
-    if let Duty::Listen(greet) = duty {
+    if let RedisLinkRole::Listen(greet) = duty {
         timeout(plan.silence(), greet(connection.client.clone()))
             .await
             .map_err(|_| StoreError::Timeout)??;
@@ -165,13 +177,18 @@ async fn connect(plan: &Plan, duty: &Duty) -> Result<Connection, StoreError> {
 }
 
 /// Until the connection is no good any more; answers why.
-async fn hold(shared: &Shared, plan: &Plan, duty: &Duty, mut connection: Connection) -> Fault {
+async fn hold(
+    shared: &SharedLinkState,
+    plan: &RedisConnector,
+    duty: &RedisLinkRole,
+    mut connection: RedisConnection,
+) -> RedisError {
     let client = connection.client.clone();
     tokio::select! {
         why = connection.ended() => why,
-        () = shared.reset.notified() => Fault::Down("the connection was given up".to_owned()),
+        () = shared.reset.notified() => RedisError::Down("the connection was given up".to_owned()),
         // Any answer is one, a refusal too; a broken connection ends by itself.
         why = unanswered(&client, ClusterHash::Random, plan.silence(), |_| Ok(())),
-            if matches!(duty, Duty::Ask) => why,
+            if matches!(duty, RedisLinkRole::Ask) => why,
     }
 }

@@ -41,15 +41,17 @@ use fred::interfaces::StreamsInterface;
 use fred::types::Value;
 use tokio::time::timeout;
 
-use super::Redis;
+use super::RedisStore;
 use super::fault::unexpected;
-use super::seals::Span;
-use crate::l2::store::{Log, LogFault, Logged, Purge, Refusal, StoreError, nothing};
+use super::seals::PurgeNumberRange;
+use crate::l2::store::{
+    LogFault, LoggedPurge, PurgeLogEntry, PurgeLogRange, StoreError, StoreRefusal, nothing,
+};
 use crate::purge::MAX_NUMBER;
-use script::{Answer, Entry, LOG};
+use script::{LOG, LogScriptAnswer, LogStreamEntry};
 
-use generation::End;
 pub(super) use generation::KnownGeneration;
+use generation::PurgeLogEnd;
 
 /// Purges fetched at once; whoever is further behind is told so instead.
 const STRETCH: usize = 20_000;
@@ -62,12 +64,16 @@ const ATTEMPTS: u32 = 4;
 /// On top of what a caller waits for purges, before the connection counts as dead.
 const GRACE: Duration = Duration::from_secs(2);
 
-impl Redis {
-    pub(super) async fn append_purge(&self, purge: &Purge, last: u64) -> Result<Log, StoreError> {
+impl RedisStore {
+    pub(super) async fn append_purge(
+        &self,
+        purge: &LoggedPurge,
+        last: u64,
+    ) -> Result<PurgeLogRange, StoreError> {
         self.ask_until_believed(last, Some(purge)).await
     }
 
-    pub(super) async fn read_purges(&self, after: u64) -> Result<Log, StoreError> {
+    pub(super) async fn read_purges(&self, after: u64) -> Result<PurgeLogRange, StoreError> {
         self.ask_until_believed(after, None).await
     }
 
@@ -76,8 +82,8 @@ impl Redis {
     async fn ask_until_believed(
         &self,
         known: u64,
-        append: Option<&Purge>,
-    ) -> Result<Log, StoreError> {
+        append: Option<&LoggedPurge>,
+    ) -> Result<PurgeLogRange, StoreError> {
         let (told, _) = self.generation.read();
         let mut fault = None;
         for _ in 0..ATTEMPTS {
@@ -102,14 +108,14 @@ impl Redis {
             }
         }
         let why = "the purge log changes faster than this node can follow".to_owned();
-        Err(StoreError::Refused(Refusal::Other, why))
+        Err(StoreError::Refused(StoreRefusal::Other, why))
     }
 
     pub(super) async fn watch_purges(
         &self,
         after: u64,
         patience: Duration,
-    ) -> Result<Log, StoreError> {
+    ) -> Result<PurgeLogRange, StoreError> {
         let client = self.waiting.client()?;
         // 0 would mean for ever.
         let block = u64::try_from(patience.as_millis())
@@ -132,13 +138,13 @@ impl Redis {
     }
 
     /// What the script is told of a purge to append.
-    fn to_append(&self, purge: &Purge) -> Vec<Value> {
+    fn to_append(&self, purge: &LoggedPurge) -> Vec<Value> {
         let soft = if purge.soft { "1" } else { "0" };
         let (generation, end) = self.generation.read();
         let newest = end.newest;
         let sealed = |since, number| {
             let seals = self.seals.as_ref()?;
-            let place = Span {
+            let place = PurgeNumberRange {
                 generation,
                 since,
                 number,
@@ -166,7 +172,7 @@ impl Redis {
         ]
     }
 
-    async fn ask(&self, known: u64, append: &[Value]) -> Result<Answer, StoreError> {
+    async fn ask(&self, known: u64, append: &[Value]) -> Result<LogScriptAnswer, StoreError> {
         let (told, end) = self.generation.read();
         let next = self.generation.next();
         let seal = self.seals.as_ref().map(|seals| seals.of_generation(next));
@@ -190,23 +196,23 @@ impl Redis {
             true => self.run(&LOG.plain, keys, arguments).await?,
             false => self.carry(&LOG, keys, arguments).await?,
         };
-        Answer::read(answer).ok_or_else(|| unexpected("the purge log's script"))
+        LogScriptAnswer::read(answer).ok_or_else(|| unexpected("the purge log's script"))
     }
 
     /// Whether the generation was made by a node that knows the secret.
-    fn is_genuine(&self, answer: &Answer) -> bool {
+    fn is_genuine(&self, answer: &LogScriptAnswer) -> bool {
         self.seals
             .as_ref()
             .is_none_or(|seals| seals.holds_for_generation(answer.generation, &answer.seal))
     }
 
-    fn log_of(&self, answer: Answer, fault: Option<LogFault>) -> Log {
+    fn log_of(&self, answer: LogScriptAnswer, fault: Option<LogFault>) -> PurgeLogRange {
         let generation = answer.generation;
-        let read = |entry: &Entry| self.purge_of(generation, entry);
+        let read = |entry: &LogStreamEntry| self.purge_of(generation, entry);
         let read: Vec<_> = answer.entries.iter().map(read).collect();
         let is_unsealed = read.iter().any(Option::is_none);
         let purges = answer.entries.iter().zip(read);
-        let purges = purges.map(|(entry, purge)| Logged {
+        let purges = purges.map(|(entry, purge)| PurgeLogEntry {
             // What can't be read stands for its own number.
             since: if purge.is_some() {
                 entry.since
@@ -216,7 +222,7 @@ impl Redis {
             number: entry.number,
             purge: purge.unwrap_or_else(everything),
         });
-        Log {
+        PurgeLogRange {
             generation,
             newest: answer.newest,
             whole: answer.whole,
@@ -226,9 +232,9 @@ impl Redis {
     }
 
     /// None: nobody can tell what it was.
-    fn purge_of(&self, generation: u64, entry: &Entry) -> Option<Purge> {
+    fn purge_of(&self, generation: u64, entry: &LogStreamEntry) -> Option<LoggedPurge> {
         let purge = entry.purge.as_ref()?;
-        let place = Span {
+        let place = PurgeNumberRange {
             generation,
             since: entry.since,
             number: entry.number,
@@ -240,14 +246,14 @@ impl Redis {
         is_ours.then(|| purge.clone())
     }
 
-    fn end_of(&self, answer: &Answer) -> End {
+    fn end_of(&self, answer: &LogScriptAnswer) -> PurgeLogEnd {
         let newest = answer.newest;
         let last = answer.last.as_ref().filter(|last| last.number == newest);
         let nothing_since = last.and_then(|last| {
             let purge = self.purge_of(answer.generation, last)?;
             (purge == nothing()).then_some(last.since)
         });
-        End {
+        PurgeLogEnd {
             newest,
             nothing_since,
             token: last.map_or_else(Bytes::new, |last| last.token.clone()),
@@ -263,8 +269,8 @@ fn token() -> String {
 }
 
 /// What stands for a purge that can't be read.
-fn everything() -> Purge {
-    Purge {
+fn everything() -> LoggedPurge {
+    LoggedPurge {
         selector: "all".to_owned(),
         soft: false,
     }

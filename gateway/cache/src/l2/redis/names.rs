@@ -6,16 +6,16 @@
 
 use std::fmt::Write;
 
-use crate::key::Hash64;
+use crate::key::PurgeHash;
 use crate::l2::store::StoreKey;
 
 /// Names below one prefix.
 #[derive(Clone, Debug)]
-pub(super) struct Names {
+pub(super) struct RedisKeyNames {
     prefix: String,
 }
 
-impl Names {
+impl RedisKeyNames {
     pub(super) fn new(prefix: String) -> Self {
         Self { prefix }
     }
@@ -39,7 +39,7 @@ impl Names {
     }
 
     /// What was invalidated of a URL or group.
-    pub(super) fn note(&self, number: Hash64) -> String {
+    pub(super) fn note(&self, number: PurgeHash) -> String {
         format!("{}{{{number:016x}}}i", self.prefix)
     }
 
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_names_of_a_key_and_its_variants_share_one_hash_tag() {
-        let names = Names::new("lamina:".to_owned());
+        let names = RedisKeyNames::new("lamina:".to_owned());
         let key = StoreKey {
             id: [0xab; 16],
             home: KeyId(0x1f),

@@ -19,10 +19,12 @@ use futures_util::future::try_join_all;
 
 use super::fault::unexpected;
 use super::seals::SEAL;
-use super::{Redis, done, millis, script, stamp};
-use crate::key::Hash64;
-use crate::l2::store::{Found, LogPlace, Put, Refusal, StoreError, StoreKey, Written};
-use crate::purge::Order;
+use super::{RedisStore, done, millis, script, stamp};
+use crate::key::PurgeHash;
+use crate::l2::store::{
+    FoundRecord, LogPlace, StoreError, StoreKey, StorePut, StorePutOutcome, StoreRefusal,
+};
+use crate::purge::PurgeOrder;
 
 /// Octets of a stamp, and of the generation that it begins with.
 const STAMP: usize = 36;
@@ -31,21 +33,21 @@ const GENERATION: usize = 16;
 /// How long a note lives that nothing was written under: longer than loads take.
 const LOADING: Duration = Duration::from_secs(120);
 
-impl Redis {
+impl RedisStore {
     pub(super) async fn read_noted(
         &self,
         key: &StoreKey,
         max: usize,
-        number: Hash64,
-    ) -> Result<(Option<Found>, Order), StoreError> {
+        number: PurgeHash,
+    ) -> Result<(Option<FoundRecord>, PurgeOrder), StoreError> {
         tokio::try_join!(self.read(key, max), self.note(number))
     }
 
     pub(super) async fn write_noted(
         &self,
-        put: Put<'_>,
-        numbers: &[Hash64],
-    ) -> Result<Written, StoreError> {
+        put: StorePut<'_>,
+        numbers: &[PurgeHash],
+    ) -> Result<StorePutOutcome, StoreError> {
         // First: an invalidation must find a note of what can be found.
         let life = put.life.max(LOADING);
         try_join_all(numbers.iter().map(|number| self.keep_note(*number, life))).await?;
@@ -53,7 +55,7 @@ impl Redis {
     }
 
     /// The newest invalidation of any of these numbers.
-    pub(super) async fn notes(&self, numbers: &[Hash64]) -> Result<Order, StoreError> {
+    pub(super) async fn notes(&self, numbers: &[PurgeHash]) -> Result<PurgeOrder, StoreError> {
         let notes = try_join_all(numbers.iter().map(|number| self.note(*number))).await?;
         Ok(notes.into_iter().max().unwrap_or(0))
     }
@@ -61,12 +63,12 @@ impl Redis {
     /// False: there is no note of this number.
     pub(super) async fn change_note(
         &self,
-        number: Hash64,
+        number: PurgeHash,
         at: LogPlace,
     ) -> Result<bool, StoreError> {
         if self.has_ended(at) {
             let why = "the purge log began anew".to_owned();
-            return Err(StoreError::Refused(Refusal::Other, why));
+            return Err(StoreError::Refused(StoreRefusal::Other, why));
         }
         let arguments = vec![self.note_of(number, at), millis(LOADING).into()];
         let keys = vec![self.names.note(number)];
@@ -75,7 +77,7 @@ impl Redis {
     }
 
     /// What is noted; the end of all orders where nobody can tell.
-    async fn note(&self, number: Hash64) -> Result<Order, StoreError> {
+    async fn note(&self, number: PurgeHash) -> Result<PurgeOrder, StoreError> {
         let keys = vec![self.names.note(number)];
         let arguments = vec![self.note_of_nothing(number), millis(LOADING).into()];
         let answer = self.run(&script::READ_NOTE, keys, arguments).await?;
@@ -85,17 +87,17 @@ impl Redis {
         let [begun, held] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("GET"))?;
         let held = held.into_bytes().ok_or_else(|| unexpected("GET"))?;
         match (begun.as_i64(), self.noted(number, &held)) {
-            (Some(1), _) => Ok(Order::MAX),
+            (Some(1), _) => Ok(PurgeOrder::MAX),
             (_, Some(at)) => Ok(at),
             (_, None) => {
                 self.replace_note(number, held).await?;
-                Ok(Order::MAX)
+                Ok(PurgeOrder::MAX)
             }
         }
     }
 
     /// A note is not ours: from now on it hides what was born before the newest number.
-    async fn replace_note(&self, number: Hash64, held: Bytes) -> Result<(), StoreError> {
+    async fn replace_note(&self, number: PurgeHash, held: Bytes) -> Result<(), StoreError> {
         let keys = vec![self.names.note(number)];
         let arguments = vec![
             Value::Bytes(held),
@@ -107,7 +109,7 @@ impl Redis {
     }
 
     /// A note as it is stored: a stamp and, with a secret, its seal.
-    fn note_of(&self, number: Hash64, at: LogPlace) -> Value {
+    fn note_of(&self, number: PurgeHash, at: LogPlace) -> Value {
         let mut note = stamp(at).into_bytes();
         if let Some(seals) = &self.seals {
             note.extend(seals.of_note(number, &note));
@@ -116,7 +118,7 @@ impl Redis {
     }
 
     /// A note that hides nothing which was loaded in today's generation.
-    fn note_of_nothing(&self, number: Hash64) -> Value {
+    fn note_of_nothing(&self, number: PurgeHash) -> Value {
         let generation = self.generation.generation();
         self.note_of(
             number,
@@ -128,7 +130,7 @@ impl Redis {
     }
 
     /// What a note says to those who follow today's purge log. None: it is not ours.
-    fn noted(&self, number: Hash64, held: &[u8]) -> Option<Order> {
+    fn noted(&self, number: PurgeHash, held: &[u8]) -> Option<PurgeOrder> {
         let (stamp, seal) = held.split_at_checked(STAMP)?;
         let is_ours = match &self.seals {
             Some(seals) => seals.holds_for_note(number, stamp, seal),
@@ -142,11 +144,11 @@ impl Redis {
             Ordering::Equal => at,
             // All that can be shown was loaded since.
             Ordering::Less => 0,
-            Ordering::Greater => Order::MAX,
+            Ordering::Greater => PurgeOrder::MAX,
         })
     }
 
-    async fn keep_note(&self, number: Hash64, life: Duration) -> Result<(), StoreError> {
+    async fn keep_note(&self, number: PurgeHash, life: Duration) -> Result<(), StoreError> {
         let keys = vec![self.names.note(number)];
         let arguments = vec![self.note_of_nothing(number), millis(life).into()];
         let answer = self.run(&script::KEEP_NOTE, keys, arguments).await?;

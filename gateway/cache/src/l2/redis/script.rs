@@ -104,12 +104,12 @@ return 1",
 /// A script that carries invalidations. Redis runs it though its memory is used up, where it
 /// knows the word for that (from version 7 on): what it writes is small, and what it removes is
 /// more.
-pub(super) struct Carrier {
+pub(super) struct InvalidationScript {
     pub(super) flagged: Script,
     pub(super) plain: Script,
 }
 
-impl Carrier {
+impl InvalidationScript {
     pub(super) fn from_lua(lua: &str) -> Self {
         Self {
             flagged: Script::from_lua(format!("#!lua flags=allow-oom\n{lua}")),
@@ -119,8 +119,8 @@ impl Carrier {
 }
 
 /// Keys: note of invalidations. Arguments: a note, ms. 1: there was one. The later one stays.
-pub(super) static INVALIDATE: LazyLock<Carrier> = LazyLock::new(|| {
-    Carrier::from_lua(
+pub(super) static INVALIDATE: LazyLock<InvalidationScript> = LazyLock::new(|| {
+    InvalidationScript::from_lua(
         "local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' then return 0 end
 local at, left = ARGV[1], math.max(redis.call('PTTL', KEYS[1]), tonumber(ARGV[2]))
@@ -147,8 +147,8 @@ return 1",
 /// Keys: record, born, tombstone. Arguments: order, the longest life of a record, the life
 /// of a tombstone in ms.
 /// A record of a load after the order stays: a delete that is tried again must not reach it.
-pub(super) static DELETE: LazyLock<Carrier> = LazyLock::new(|| {
-    Carrier::from_lua(concat!(
+pub(super) static DELETE: LazyLock<InvalidationScript> = LazyLock::new(|| {
+    InvalidationScript::from_lua(concat!(
         later!(),
         "local tomb = later(KEYS[3], ARGV[1], ARGV[3]) or ARGV[1]
 if not later(KEYS[2], ARGV[1], ARGV[2]) then redis.call('UNLINK', KEYS[1], KEYS[2]) end

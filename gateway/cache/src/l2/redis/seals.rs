@@ -8,32 +8,32 @@
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use crate::key::Hash64;
-use crate::l2::store::{Purge, StoreKey};
+use crate::key::PurgeHash;
+use crate::l2::store::{LoggedPurge, StoreKey};
 use crate::record::keyed;
 
 /// Bytes of a seal.
 pub(super) const SEAL: usize = 16;
 
-type Mark = Hmac<Sha256>;
+type SealHmac = Hmac<Sha256>;
 
 /// The numbers of the log that a purge has, one if it reaches anything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Span {
+pub(super) struct PurgeNumberRange {
     pub(super) generation: u64,
     pub(super) since: u64,
     pub(super) number: u64,
 }
 
 /// Makes and compares seals.
-pub(super) struct Seals {
-    purges: Mark,
-    generations: Mark,
-    leases: Mark,
-    notes: Mark,
+pub(super) struct RedisSeals {
+    purges: SealHmac,
+    generations: SealHmac,
+    leases: SealHmac,
+    notes: SealHmac,
 }
 
-impl Seals {
+impl RedisSeals {
     pub(super) fn new(secret: &[u8]) -> Self {
         Self {
             purges: keyed(secret, "lamina purge 1"),
@@ -43,15 +43,20 @@ impl Seals {
         }
     }
 
-    pub(super) fn of_purge(&self, place: Span, purge: &Purge) -> [u8; SEAL] {
+    pub(super) fn of_purge(&self, place: PurgeNumberRange, purge: &LoggedPurge) -> [u8; SEAL] {
         first(self.purge(place, purge))
     }
 
-    pub(super) fn holds_for_purge(&self, place: Span, purge: &Purge, seal: &[u8]) -> bool {
+    pub(super) fn holds_for_purge(
+        &self,
+        place: PurgeNumberRange,
+        purge: &LoggedPurge,
+        seal: &[u8],
+    ) -> bool {
         holds(self.purge(place, purge), seal)
     }
 
-    fn purge(&self, place: Span, purge: &Purge) -> Mark {
+    fn purge(&self, place: PurgeNumberRange, purge: &LoggedPurge) -> SealHmac {
         let numbers = [place.generation, place.since, place.number];
         let numbers = numbers.map(u64::to_be_bytes).concat();
         let begun = self.purges.clone().chain_update(numbers);
@@ -68,7 +73,7 @@ impl Seals {
         holds(self.generation(generation), seal)
     }
 
-    fn generation(&self, generation: u64) -> Mark {
+    fn generation(&self, generation: u64) -> SealHmac {
         let begun = self.generations.clone();
         begun.chain_update(generation.to_be_bytes())
     }
@@ -81,32 +86,32 @@ impl Seals {
         holds(self.lease(key, term), seal)
     }
 
-    pub(super) fn of_note(&self, number: Hash64, stamp: &[u8]) -> [u8; SEAL] {
+    pub(super) fn of_note(&self, number: PurgeHash, stamp: &[u8]) -> [u8; SEAL] {
         first(self.note(number, stamp))
     }
 
-    pub(super) fn holds_for_note(&self, number: Hash64, stamp: &[u8], seal: &[u8]) -> bool {
+    pub(super) fn holds_for_note(&self, number: PurgeHash, stamp: &[u8], seal: &[u8]) -> bool {
         holds(self.note(number, stamp), seal)
     }
 
-    fn note(&self, number: Hash64, stamp: &[u8]) -> Mark {
+    fn note(&self, number: PurgeHash, stamp: &[u8]) -> SealHmac {
         let begun = self.notes.clone().chain_update(number.to_be_bytes());
         begun.chain_update(stamp)
     }
 
-    fn lease(&self, key: &StoreKey, term: &[u8]) -> Mark {
+    fn lease(&self, key: &StoreKey, term: &[u8]) -> SealHmac {
         let begun = self.leases.clone().chain_update(key.to_bytes());
         begun.chain_update(term)
     }
 }
 
-fn first(mark: Mark) -> [u8; SEAL] {
+fn first(mark: SealHmac) -> [u8; SEAL] {
     let whole = mark.finalize().into_bytes();
     std::array::from_fn(|i| whole[i])
 }
 
 /// In a time that does not tell how much of `seal` is right.
-fn holds(mark: Mark, seal: &[u8]) -> bool {
+fn holds(mark: SealHmac, seal: &[u8]) -> bool {
     seal.len() == SEAL && mark.verify_truncated_left(seal).is_ok()
 }
 
@@ -116,13 +121,13 @@ mod tests {
 
     #[test]
     fn a_seal_holds_for_what_it_was_made_for_and_for_nothing_else() {
-        let (seals, others) = (Seals::new(b"secret"), Seals::new(b"another"));
-        let purge = |selector: &str, soft| Purge {
+        let (seals, others) = (RedisSeals::new(b"secret"), RedisSeals::new(b"another"));
+        let purge = |selector: &str, soft| LoggedPurge {
             selector: selector.to_owned(),
             soft,
         };
         let ours = purge("tag:a", false);
-        let place = |generation, since, number| Span {
+        let place = |generation, since, number| PurgeNumberRange {
             generation,
             since,
             number,

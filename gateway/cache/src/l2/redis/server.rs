@@ -7,11 +7,11 @@ use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use fred::util::redis_keyslot;
 
-use super::Redis;
+use super::RedisStore;
 use super::fault::unexpected;
-use crate::l2::store::{Durability, Flush, Persistence, SnapshotRule, StoreError};
+use crate::l2::store::{Durability, FsyncPolicy, Persistence, SnapshotRule, StoreError};
 
-impl Redis {
+impl RedisStore {
     /// The policy by which the server evicts keys that have no end, as the purge log has none.
     /// None: it evicts no such keys, or does not say.
     pub(super) async fn eviction_policy(&self) -> Result<Option<String>, StoreError> {
@@ -59,11 +59,11 @@ impl Redis {
     }
 }
 
-fn flush(setting: &str) -> Flush {
+fn flush(setting: &str) -> FsyncPolicy {
     match setting {
-        "always" => Flush::BeforeTheAnswer,
-        "everysec" => Flush::EachSecond,
-        _ => Flush::ByTheKernel,
+        "always" => FsyncPolicy::BeforeTheAnswer,
+        "everysec" => FsyncPolicy::EachSecond,
+        _ => FsyncPolicy::ByTheKernel,
     }
 }
 

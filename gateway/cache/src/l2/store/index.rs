@@ -6,22 +6,22 @@
 use std::time::Duration;
 
 use super::StoreKey;
-use crate::purge::Order;
+use crate::purge::PurgeOrder;
 
 /// A record that was written, for the index.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Noted {
+pub struct IndexNote {
     pub key: StoreKey,
     /// Where its load stood in the order of purges, without the local step.
-    pub born: Order,
+    pub born: PurgeOrder,
     /// How long it lives from now on.
     pub life: Duration,
-    pub text: Text,
+    pub text: IndexedUrl,
 }
 
 /// The URL that prefixes and patterns are compared with, as far as it is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Text {
+pub struct IndexedUrl {
     pub url: Box<str>,
     /// There was more of it.
     pub is_cut: bool,
@@ -29,18 +29,18 @@ pub struct Text {
 
 /// What the index says of a record.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Member {
+pub struct IndexMember {
     pub key: StoreKey,
-    pub born: Order,
-    pub text: Text,
+    pub born: PurgeOrder,
+    pub text: IndexedUrl,
     /// What the store calls the record, for people.
     pub name: String,
 }
 
 /// A page of a shard.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Page {
-    pub members: Vec<Member>,
+pub struct IndexPage {
+    pub members: Vec<IndexMember>,
     /// Where the next page begins; 0: there is none.
     pub next: u64,
 }
@@ -49,7 +49,7 @@ pub struct Page {
 /// the index takes some 1.3 KiB at most, and a batch on its way 80 KiB.
 const MAX_TEXT: usize = 1_024;
 
-impl Text {
+impl IndexedUrl {
     /// Of a longer URL the beginning is kept.
     pub fn of(url: &str) -> Self {
         let end = url.floor_char_boundary(MAX_TEXT);
@@ -74,9 +74,9 @@ mod tests {
 
     #[test]
     fn a_long_url_is_cut_between_two_characters_and_says_so() {
-        let short = Text::of("a/é");
+        let short = IndexedUrl::of("a/é");
         assert_eq!((&*short.url, short.is_cut), ("a/é", false));
-        let long = Text::of(&"é".repeat(600).replacen('é', "a", 1));
+        let long = IndexedUrl::of(&"é".repeat(600).replacen('é', "a", 1));
         assert_eq!((long.url.len(), long.is_cut), (1_023, true));
     }
 

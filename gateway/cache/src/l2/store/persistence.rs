@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Persistence {
     /// Each change goes into a file that is appended to.
-    Appended(Flush),
+    Appended(FsyncPolicy),
     /// The whole is written now and then, by these rules.
     Snapshots(Vec<SnapshotRule>),
     /// Nothing is kept: after a crash it is empty.
@@ -15,7 +15,7 @@ pub enum Persistence {
 
 /// When an appended change is on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flush {
+pub enum FsyncPolicy {
     BeforeTheAnswer,
     EachSecond,
     /// When the kernel writes it.

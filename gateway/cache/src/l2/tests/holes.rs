@@ -4,7 +4,7 @@
 use super::*;
 
 /// An entry that every kind of selector reaches.
-fn reachable(key: &KeyBuf, born: Order) -> Entry {
+fn reachable(key: &KeyBuf, born: PurgeOrder) -> Entry {
     let mut entry = entry(key, Duration::ZERO, born);
     entry.marks.identity = 7;
     entry.marks.route = hash64(b"r");
@@ -34,7 +34,7 @@ async fn what_was_loaded_before_a_purge_is_shown_by_no_node_however_late_it_is_w
         let store = Arc::new(Memory::default());
         let (one, other) = (Node::known(&store).await, Node::known(&store).await);
         let born = one.cache.order();
-        let told = other.cache.purge_everywhere(&selector, Kind::Hard).1;
+        let told = other.cache.purge_everywhere(&selector, PurgeKind::Hard).1;
         one.hears(told.unwrap().await.unwrap()).await;
         one.put(&reachable(&key, born)).await;
         assert_eq!(store.records(), 1, "no write waits for purges");
@@ -52,7 +52,10 @@ async fn what_was_loaded_before_a_purge_is_shown_by_no_node_however_late_it_is_w
 #[tokio::test]
 async fn what_is_read_while_a_purge_comes_is_not_promoted() {
     let store = Arc::new(Memory::default());
-    let node = Node::with(&store, |l2| l2.read_timeout = crate::units::Duration(LIFE)).await;
+    let node = Node::with(&store, |l2| {
+        l2.read_timeout = crate::units::ConfigDuration(LIFE)
+    })
+    .await;
     assert!(node.tier.known(LIFE).await);
     for removed in [false, true] {
         let old = Arc::new(entry(&key("a"), Duration::ZERO, node.cache.order()));
@@ -66,7 +69,10 @@ async fn what_is_read_while_a_purge_comes_is_not_promoted() {
             }
             match removed {
                 true => node.cache.drop_entry(&old),
-                false => drop(node.cache.purge(&Selector::Tag("x".into()), Kind::Hard)),
+                false => drop(
+                    node.cache
+                        .purge(&Selector::Tag("x".into()), PurgeKind::Hard),
+                ),
             }
             while removed && store.deletes.load(SeqCst) == deletes {
                 tokio::task::yield_now().await;
@@ -88,7 +94,7 @@ async fn a_node_that_begins_anew_takes_up_the_order_where_it_was() {
     let first = Node::known(&store).await;
     let born = first.cache.order();
     let tag = Selector::Tag("x".into());
-    let told = first.cache.purge_everywhere(&tag, Kind::Hard).1;
+    let told = first.cache.purge_everywhere(&tag, PurgeKind::Hard).1;
     let number = told.unwrap().await.unwrap();
     drop(first);
     let again = Node::known(&store).await;
@@ -97,7 +103,7 @@ async fn a_node_that_begins_anew_takes_up_the_order_where_it_was() {
     let loaded = entry(&key("b"), Duration::ZERO, again.cache.order());
     again.put(&loaded).await;
     assert!(again.shown(&key("b")).await.is_some(), "a new one is shown");
-    let told = again.cache.purge_everywhere(&tag, Kind::Hard).1;
+    let told = again.cache.purge_everywhere(&tag, PurgeKind::Hard).1;
     assert!(told.unwrap().await.unwrap() > number);
     assert!(again.shown(&key("b")).await.is_none(), "a delete was lost");
 }
@@ -110,7 +116,7 @@ async fn who_hears_of_a_purge_deletes_nothing_below() {
     one.put(&entry(&key("a"), Duration::ZERO, one.cache.order()))
         .await;
     let id = Selector::Key(KeyId::of(key("a").as_bytes()));
-    let told = one.cache.purge_everywhere(&id, Kind::Hard).1;
+    let told = one.cache.purge_everywhere(&id, PurgeKind::Hard).1;
     let number = told.unwrap().await.unwrap();
     one.put(&entry(&key("a"), Duration::ZERO, one.cache.order()))
         .await;
@@ -161,7 +167,7 @@ async fn no_clock_restarts_below_or_on_the_way_up() {
     store.pass(near + window / 2);
     for _ in 0..3 {
         let state = other.shown(&key("a")).await;
-        assert!(matches!(state, Some(State::Stale(w)) if w.while_revalidate));
+        assert!(matches!(state, Some(FreshnessState::Stale(w)) if w.while_revalidate));
         store.pass(window / 8);
     }
     store.pass(window / 8);

@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 async fn a_purge_made_while_the_breaker_is_open_reaches_the_others_by_itself() {
     let store = Arc::new(Memory::default());
     let one = Node::with(&store, |l2| {
-        l2.breaker.cooldown = crate::units::Duration(COOLDOWN)
+        l2.breaker.cooldown = crate::units::ConfigDuration(COOLDOWN)
     })
     .await;
     let other = Node::known(&store).await;
@@ -24,7 +24,7 @@ async fn a_purge_made_while_the_breaker_is_open_reaches_the_others_by_itself() {
     }
     let mut told = one
         .cache
-        .purge_everywhere(&Selector::Tag("x".into()), Kind::Hard)
+        .purge_everywhere(&Selector::Tag("x".into()), PurgeKind::Hard)
         .1
         .unwrap();
     // Long enough for some attempts that come to nothing.
@@ -48,7 +48,7 @@ async fn a_store_that_fails_is_not_another_owner() {
     for _ in 0..10 {
         let turn = node.tier.turn(home, &key("a").to_key()).await;
         assert!(
-            matches!(turn, Turn::Unknown),
+            matches!(turn, LeaseHolder::Unknown),
             "with the breaker and without"
         );
     }
@@ -60,14 +60,17 @@ async fn a_lease_is_held_as_long_as_its_load_runs() {
     let store = Arc::new(Memory::default());
     let (one, other) = (Node::known(&store).await, Node::known(&store).await);
     let (home, key) = (KeyId::of(key("a").as_bytes()), key("a").to_key());
-    let Turn::Mine(held) = one.tier.turn(home, &key).await else {
+    let LeaseHolder::Mine(held) = one.tier.turn(home, &key).await else {
         panic!("it is free");
     };
     tokio::time::sleep(LIFE).await;
-    assert!(matches!(other.tier.turn(home, &key).await, Turn::Others));
+    assert!(matches!(
+        other.tier.turn(home, &key).await,
+        LeaseHolder::Others
+    ));
     drop(held);
     let freed = async {
-        while !matches!(other.tier.turn(home, &key).await, Turn::Mine(_)) {
+        while !matches!(other.tier.turn(home, &key).await, LeaseHolder::Mine(_)) {
             tokio::time::sleep(COOLDOWN).await;
         }
     };
@@ -83,7 +86,7 @@ async fn no_read_outlives_its_deadline() {
     let began = tokio::time::Instant::now();
     let (name, request) = (key("a"), HeaderMap::new());
     let sought = tokio::time::timeout(LIMIT, node.tier.find(&name, &request)).await;
-    assert!(matches!(sought, Ok(Sought::Unknown)));
+    assert!(matches!(sought, Ok(L2Lookup::Unknown)));
     assert!(began.elapsed() <= Duration::from_millis(51));
 }
 

@@ -4,11 +4,11 @@ use super::*;
 use crate::purge::{numbered, shared};
 
 /// A page whose invalidations go by its path.
-fn page(path: &str, groups: &[u64], born: Order) -> (KeyBuf, Entry) {
+fn page(path: &str, groups: &[u64], born: PurgeOrder) -> (KeyBuf, Entry) {
     let mut key = key(path);
     key.end_identity();
     let plain = entry(&key, Duration::ZERO, born);
-    let marks = Marks {
+    let marks = PurgeAttributes {
         identity: key.identity(),
         groups: groups.into(),
         ..plain.marks.clone()
@@ -65,7 +65,10 @@ async fn what_a_request_made_invalid_is_shown_from_below_by_no_node() {
 #[tokio::test]
 async fn an_answer_of_the_store_that_is_older_than_an_invalidation_is_not_shown() {
     let store = Arc::new(Memory::default());
-    let node = Node::with(&store, |l2| l2.read_timeout = crate::units::Duration(LIFE)).await;
+    let node = Node::with(&store, |l2| {
+        l2.read_timeout = crate::units::ConfigDuration(LIFE)
+    })
+    .await;
     assert!(node.tier.known(LIFE).await);
     for (path, groups) in [("a", &[][..]), ("b", &[77][..])] {
         let (key, old) = page(path, groups, node.cache.order());
@@ -129,8 +132,8 @@ async fn too_many_while_the_store_is_away_have_what_is_stored_validated() {
     let shown = tokio::time::timeout(LIFE, async {
         loop {
             match other.shown(&kept).await {
-                Some(State::Stale(_)) => return,
-                Some(State::Fresh) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Some(FreshnessState::Stale(_)) => return,
+                Some(FreshnessState::Fresh) => tokio::time::sleep(Duration::from_millis(5)).await,
                 None => panic!("it is lost"),
             }
         }

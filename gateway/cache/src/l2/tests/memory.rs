@@ -10,12 +10,12 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::key::Hash64;
+use crate::key::PurgeHash;
 use crate::l2::store::{
-    Acquired, Found, Lease, Log, LogPlace, Logged, Purge, Put, Refusal, Store, StoreError,
-    StoreKey, Written,
+    FoundRecord, Lease, LeaseAcquisition, LogPlace, LoggedPurge, PurgeLogEntry, PurgeLogRange,
+    Store, StoreError, StoreKey, StorePut, StorePutOutcome, StoreRefusal,
 };
-use crate::purge::Order;
+use crate::purge::PurgeOrder;
 
 #[derive(Default)]
 pub struct Memory {
@@ -35,12 +35,12 @@ pub struct Memory {
 
 #[derive(Default)]
 struct Held {
-    records: HashMap<StoreKey, (Bytes, Instant, Order)>,
-    tombstones: HashMap<StoreKey, Order>,
-    notes: HashMap<Hash64, Order>,
+    records: HashMap<StoreKey, (Bytes, Instant, PurgeOrder)>,
+    tombstones: HashMap<StoreKey, PurgeOrder>,
+    notes: HashMap<PurgeHash, PurgeOrder>,
     owners: HashMap<StoreKey, ([u8; 16], tokio::time::Instant)>,
     generation: u64,
-    purges: Vec<Logged>,
+    purges: Vec<PurgeLogEntry>,
     newest: u64,
 }
 
@@ -58,7 +58,7 @@ impl Memory {
 
     /// A purge by somebody else.
     pub fn purge(&self, selector: &str) -> u64 {
-        let purge = Purge {
+        let purge = LoggedPurge {
             selector: selector.into(),
             soft: false,
         };
@@ -94,10 +94,10 @@ impl Memory {
         }
     }
 
-    fn log(&self, after: u64) -> Result<Log, StoreError> {
+    fn log(&self, after: u64) -> Result<PurgeLogRange, StoreError> {
         self.alive()?;
         let held = self.held.lock();
-        Ok(Log {
+        Ok(PurgeLogRange {
             generation: held.generation + 1,
             newest: held.newest,
             whole: true,
@@ -113,9 +113,9 @@ impl Memory {
 }
 
 impl Held {
-    fn append(&mut self, purge: Purge, last: u64) -> u64 {
+    fn append(&mut self, purge: LoggedPurge, last: u64) -> u64 {
         self.newest = self.newest.max(last) + 1;
-        self.purges.push(Logged {
+        self.purges.push(PurgeLogEntry {
             since: self.newest,
             number: self.newest,
             purge,
@@ -133,9 +133,9 @@ impl Held {
         self.owner(&lease.key) == Some(lease.token)
     }
 
-    fn put(&mut self, put: &Put<'_>) -> Written {
+    fn put(&mut self, put: &StorePut<'_>) -> StorePutOutcome {
         if !put.lease.is_none_or(|lease| self.owns(lease)) {
-            return Written::NotOwner;
+            return StorePutOutcome::NotOwner;
         }
         let buried = self
             .tombstones
@@ -146,7 +146,7 @@ impl Held {
             .get(put.key)
             .is_some_and(|(.., born)| *born > put.born.order);
         if buried || newer || put.born.generation != self.generation + 1 {
-            return Written::Overtaken;
+            return StorePutOutcome::Overtaken;
         }
         let record = (
             put.record.clone(),
@@ -154,7 +154,7 @@ impl Held {
             put.born.order,
         );
         self.records.insert(*put.key, record);
-        Written::Stored
+        StorePutOutcome::Stored
     }
 }
 
@@ -171,10 +171,10 @@ impl Store for Memory {
         &'a self,
         key: &'a StoreKey,
         _max: usize,
-    ) -> BoxFuture<'a, Result<Option<Found>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Option<FoundRecord>, StoreError>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let held = self.held.lock();
-        let found = held.records.get(key).map(|(record, ends, _)| Found {
+        let found = held.records.get(key).map(|(record, ends, _)| FoundRecord {
             record: record.clone(),
             left: ends.saturating_duration_since(Instant::now()),
         });
@@ -187,7 +187,7 @@ impl Store for Memory {
         .boxed()
     }
 
-    fn put<'a>(&'a self, put: Put<'a>) -> BoxFuture<'a, Result<Written, StoreError>> {
+    fn put<'a>(&'a self, put: StorePut<'a>) -> BoxFuture<'a, Result<StorePutOutcome, StoreError>> {
         ready(self.alive().map(|()| self.held.lock().put(&put)))
     }
 
@@ -195,8 +195,8 @@ impl Store for Memory {
         &'a self,
         key: &'a StoreKey,
         max: usize,
-        number: Hash64,
-    ) -> BoxFuture<'a, Result<(Option<Found>, Order), StoreError>> {
+        number: PurgeHash,
+    ) -> BoxFuture<'a, Result<(Option<FoundRecord>, PurgeOrder), StoreError>> {
         async move {
             let note = *self.held.lock().notes.entry(number).or_default();
             Ok((self.get(key, max).await?, note))
@@ -206,9 +206,9 @@ impl Store for Memory {
 
     fn put_noted<'a>(
         &'a self,
-        put: Put<'a>,
-        numbers: &'a [Hash64],
-    ) -> BoxFuture<'a, Result<Written, StoreError>> {
+        put: StorePut<'a>,
+        numbers: &'a [PurgeHash],
+    ) -> BoxFuture<'a, Result<StorePutOutcome, StoreError>> {
         for number in numbers {
             self.held.lock().notes.entry(*number).or_default();
         }
@@ -217,7 +217,7 @@ impl Store for Memory {
 
     fn invalidate<'a>(
         &'a self,
-        number: Hash64,
+        number: PurgeHash,
         at: LogPlace,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         ready(self.alive().map(|()| {
@@ -229,8 +229,8 @@ impl Store for Memory {
 
     fn invalidated<'a>(
         &'a self,
-        numbers: &'a [Hash64],
-    ) -> BoxFuture<'a, Result<Order, StoreError>> {
+        numbers: &'a [PurgeHash],
+    ) -> BoxFuture<'a, Result<PurgeOrder, StoreError>> {
         let held = self.held.lock();
         let notes = numbers.iter().filter_map(|number| held.notes.get(number));
         let newest = notes.copied().max().unwrap_or(0);
@@ -257,9 +257,16 @@ impl Store for Memory {
         }))
     }
 
-    fn append<'a>(&'a self, purge: &'a Purge, last: u64) -> BoxFuture<'a, Result<Log, StoreError>> {
+    fn append<'a>(
+        &'a self,
+        purge: &'a LoggedPurge,
+        last: u64,
+    ) -> BoxFuture<'a, Result<PurgeLogRange, StoreError>> {
         if self.mute.load(Ordering::SeqCst) {
-            return ready(Err(StoreError::Refused(Refusal::OutOfMemory, "OOM".into())));
+            return ready(Err(StoreError::Refused(
+                StoreRefusal::OutOfMemory,
+                "OOM".into(),
+            )));
         }
         if let Err(error) = self.alive() {
             return ready(Err(error));
@@ -269,11 +276,15 @@ impl Store for Memory {
         ready(self.log(last))
     }
 
-    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<Log, StoreError>> {
+    fn read_log(&self, after: u64) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         ready(self.log(after))
     }
 
-    fn watch_log(&self, after: u64, patience: Duration) -> BoxFuture<'_, Result<Log, StoreError>> {
+    fn watch_log(
+        &self,
+        after: u64,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<PurgeLogRange, StoreError>> {
         async move {
             let appended = self.appended.notified();
             let log = self.log(after)?;
@@ -292,15 +303,15 @@ impl Store for Memory {
         &'a self,
         lease: &'a Lease,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<Acquired, StoreError>> {
+    ) -> BoxFuture<'a, Result<LeaseAcquisition, StoreError>> {
         ready(self.alive().map(|()| {
             let mut held = self.held.lock();
             if held.owner(&lease.key).is_some() {
-                return Acquired::Busy;
+                return LeaseAcquisition::Busy;
             }
             let until = tokio::time::Instant::now() + ttl;
             held.owners.insert(lease.key, (lease.token, until));
-            Acquired::Owned
+            LeaseAcquisition::Owned
         }))
     }
 

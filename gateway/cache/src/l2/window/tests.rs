@@ -3,19 +3,19 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::l2::store::Purge;
+use crate::l2::store::LoggedPurge;
 
-fn log(generation: u64, numbers: &[u64], newest: u64, whole: bool) -> Log {
-    let purge = || Purge {
+fn log(generation: u64, numbers: &[u64], newest: u64, whole: bool) -> PurgeLogRange {
+    let purge = || LoggedPurge {
         selector: "tag:a".to_owned(),
         soft: false,
     };
-    let purges = numbers.iter().map(|number| Logged {
+    let purges = numbers.iter().map(|number| PurgeLogEntry {
         since: *number,
         number: *number,
         purge: purge(),
     });
-    Log {
+    PurgeLogRange {
         generation,
         newest,
         whole,
@@ -24,32 +24,36 @@ fn log(generation: u64, numbers: &[u64], newest: u64, whole: bool) -> Log {
     }
 }
 
-fn window(next: Next) -> Window {
+fn window(next: LogWindowAdvance) -> PurgeLogWindow {
     match next {
-        Next::Further(window) | Next::Anew(window, _) => window,
-        Next::Nothing => panic!("there is news"),
+        LogWindowAdvance::Further(window) | LogWindowAdvance::Anew(window, _) => window,
+        LogWindowAdvance::Nothing => panic!("there is news"),
     }
 }
 
 #[test]
 fn a_log_that_is_all_there_is_followed_by_its_numbers() {
-    let first = Window::next(None, &log(7, &[1, 2], 2, true), 1);
-    let Next::Further(begun) = first else {
+    let first = PurgeLogWindow::next(None, &log(7, &[1, 2], 2, true), 1);
+    let LogWindowAdvance::Further(begun) = first else {
         panic!("{first:?}");
     };
     assert_eq!(begun.order_of(2), Ok(numbered(2)));
-    assert_eq!(begun.order_of(3), Err(Look::Ahead));
+    assert_eq!(begun.order_of(3), Err(L2LookupOutcome::Ahead));
     assert_eq!(begun.place_of(numbered(1) + 5), Some(numbered(1)));
     let order = numbered(2) + 3;
-    let further = window(Window::next(Some(&begun), &log(7, &[3, 4], 4, true), order));
+    let further = window(PurgeLogWindow::next(
+        Some(&begun),
+        &log(7, &[3, 4], 4, true),
+        order,
+    ));
     assert_eq!(further.order_of(4), Ok(numbered(4)));
-    let again = Window::next(Some(&further), &log(7, &[], 4, true), order);
-    assert_eq!(again, Next::Nothing);
+    let again = PurgeLogWindow::next(Some(&further), &log(7, &[], 4, true), order);
+    assert_eq!(again, LogWindowAdvance::Nothing);
 }
 
 #[test]
 fn numbers_that_no_purges_lead_to_are_a_new_beginning_above_all_that_was_given_out() {
-    let begun = window(Window::next(None, &log(7, &[1, 2], 2, true), 1));
+    let begun = window(PurgeLogWindow::next(None, &log(7, &[1, 2], 2, true), 1));
     let order = numbered(2) + 9;
     for (numbers, newest, whole) in [
         (&[9][..], 9, true),
@@ -59,24 +63,24 @@ fn numbers_that_no_purges_lead_to_are_a_new_beginning_above_all_that_was_given_o
         (&[u64::MAX], u64::MAX, true),
         (&[0, 1, 2, 3], 4, true),
     ] {
-        let next = Window::next(Some(&begun), &log(7, numbers, newest, whole), order);
-        let Next::Anew(anew, fault) = next else {
+        let next = PurgeLogWindow::next(Some(&begun), &log(7, numbers, newest, whole), order);
+        let LogWindowAdvance::Anew(anew, fault) = next else {
             panic!("{numbers:?}: {next:?}");
         };
         assert_eq!(fault, Some(LogFault::Missing), "{numbers:?}");
         assert_eq!(anew.begins_at(), 3, "one further, whatever the number is");
         assert!(anew.order_at(newest) <= numbered(6), "{numbers:?}");
-        assert_eq!(anew.order_of(2), Err(Look::Outdated));
+        assert_eq!(anew.order_of(2), Err(L2LookupOutcome::Outdated));
         assert_eq!(anew.place_of(order), None, "it began before");
     }
 }
 
 #[test]
 fn another_generation_may_begin_at_any_number() {
-    let begun = window(Window::next(None, &log(7, &[1, 2], 2, true), 1));
+    let begun = window(PurgeLogWindow::next(None, &log(7, &[1, 2], 2, true), 1));
     for (numbers, newest) in [(&[][..], 0), (&[1], 1), (&[], 2), (&[900, 901], 901)] {
-        let next = Window::next(Some(&begun), &log(8, numbers, newest, true), numbered(2));
-        let Next::Anew(anew, Some(LogFault::Lost)) = next else {
+        let next = PurgeLogWindow::next(Some(&begun), &log(8, numbers, newest, true), numbered(2));
+        let LogWindowAdvance::Anew(anew, Some(LogFault::Lost)) = next else {
             panic!("{numbers:?}: {next:?}");
         };
         assert_eq!(anew.newest, newest);
@@ -87,15 +91,18 @@ fn another_generation_may_begin_at_any_number() {
 
 #[test]
 fn who_comes_late_to_a_log_judges_what_the_rest_of_it_tells() {
-    let late = Window::next(None, &log(7, &[41, 42], 42, false), 1);
-    let Next::Anew(late, None) = late else {
+    let late = PurgeLogWindow::next(None, &log(7, &[41, 42], 42, false), 1);
+    let LogWindowAdvance::Anew(late, None) = late else {
         panic!("{late:?}");
     };
-    assert_eq!(late.order_of(39), Err(Look::Outdated));
+    assert_eq!(late.order_of(39), Err(L2LookupOutcome::Outdated));
     assert_eq!(late.order_of(40), Ok(numbered(1)));
     assert_eq!(late.first(), 40);
-    let hole = Window::next(None, &log(7, &[1, 3], 3, true), 1);
-    assert!(matches!(hole, Next::Anew(_, Some(LogFault::Missing))));
+    let hole = PurgeLogWindow::next(None, &log(7, &[1, 3], 3, true), 1);
+    assert!(matches!(
+        hole,
+        LogWindowAdvance::Anew(_, Some(LogFault::Missing))
+    ));
 }
 
 #[test]
@@ -109,7 +116,7 @@ fn a_purge_of_nothing_that_stands_for_many_numbers_is_one_here() {
     };
     let far = 1 << 34;
     let log = spanning(&[(1, 1), (2, 9), (10, 10), (11, far)]);
-    let all = window(Window::next(None, &log, 1));
+    let all = window(PurgeLogWindow::next(None, &log, 1));
     for (number, ours) in [
         (0, 0),
         (1, 1),
@@ -126,41 +133,42 @@ fn a_purge_of_nothing_that_stands_for_many_numbers_is_one_here() {
         assert_eq!(all.place_of(numbered(ours) + 7), Some(numbered(number)));
     }
     // Whoever knows a part of it.
-    let known = window(Window::next(None, &spanning(&[(1, 1), (2, 5)]), 1));
+    let known = window(PurgeLogWindow::next(None, &spanning(&[(1, 1), (2, 5)]), 1));
     let rest = spanning(&[(2, 9), (10, 10)]);
-    let Next::Further(further) = Window::next(Some(&known), &rest, numbered(2)) else {
+    let LogWindowAdvance::Further(further) = PurgeLogWindow::next(Some(&known), &rest, numbered(2))
+    else {
         panic!("there is no hole");
     };
     assert_eq!(
         (further.order_of(5), further.order_of(9)),
         (Ok(numbered(2)), Ok(numbered(3)))
     );
-    let hole = Window::next(Some(&known), &spanning(&[(7, 9)]), numbered(2));
-    assert!(matches!(hole, Next::Anew(..)), "{hole:?}");
+    let hole = PurgeLogWindow::next(Some(&known), &spanning(&[(7, 9)]), numbered(2));
+    assert!(matches!(hole, LogWindowAdvance::Anew(..)), "{hole:?}");
 }
 
 #[test]
 fn a_window_with_many_anchors_lets_the_oldest_go() {
-    let mut known = window(Window::next(None, &log(7, &[1], 1, true), 1));
+    let mut known = window(PurgeLogWindow::next(None, &log(7, &[1], 1, true), 1));
     for n in 1..3_000_u64 {
         let mut log = log(7, &[10 * n], 10 * n, true);
         log.purges[0].since = 1;
         let order = known.order_at(known.newest);
-        known = window(Window::next(Some(&known), &log, order));
+        known = window(PurgeLogWindow::next(Some(&known), &log, order));
     }
-    assert_eq!(known.order_of(1), Err(Look::Outdated));
+    assert_eq!(known.order_of(1), Err(L2LookupOutcome::Outdated));
     assert!(known.order_of(29_000).is_ok());
 }
 
 #[test]
 fn an_order_that_is_used_up_judges_nothing() {
     let last = numbered(MAX_NUMBER - 1);
-    let next = window(Window::next(None, &log(7, &[41], 41, false), last));
+    let next = window(PurgeLogWindow::next(None, &log(7, &[41], 41, false), last));
     assert!(next.is_used_up());
-    assert_eq!(next.order_of(41), Err(Look::Skipped));
+    assert_eq!(next.order_of(41), Err(L2LookupOutcome::Skipped));
     assert_eq!(next.place_of(u64::MAX >> 1), None);
-    let again = Window::next(Some(&next), &log(7, &[42], 42, true), u64::MAX >> 1);
-    assert!(matches!(again, Next::Anew(used, _) if used.is_used_up()));
+    let again = PurgeLogWindow::next(Some(&next), &log(7, &[42], 42, true), u64::MAX >> 1);
+    assert!(matches!(again, LogWindowAdvance::Anew(used, _) if used.is_used_up()));
 }
 
 proptest! {
@@ -173,8 +181,8 @@ proptest! {
             let near = near.iter().map(|step| newest.saturating_sub(3).saturating_add(*step));
             let numbers: Vec<u64> = wild.into_iter().chain(near).collect();
             shown += numbers.len() as u64 + 1;
-            let next = Window::next(known.as_ref(), &log(generation, &numbers, newest, whole), order);
-            let (Next::Further(window) | Next::Anew(window, _)) = next else {
+            let next = PurgeLogWindow::next(known.as_ref(), &log(generation, &numbers, newest, whole), order);
+            let (LogWindowAdvance::Further(window) | LogWindowAdvance::Anew(window, _)) = next else {
                 continue;
             };
             let end = window.order_at(newest);

@@ -2,20 +2,20 @@
 
 use http::HeaderMap;
 
-use super::case::{Case, Fields, Form, fields};
+use super::case::{OracleCase, OracleFields, OracleForm, fields};
 
 /// A case in the crate's words.
-pub struct Adapted {
+pub struct AdaptedOracleCase {
     pub status: u16,
     pub fields: HeaderMap,
-    pub asked: Fields,
+    pub asked: OracleFields,
     pub elapsed: u64,
 }
 
-impl Adapted {
+impl AdaptedOracleCase {
     /// With everything said for the crate but what `left_out` names.
-    pub fn new(case: &Case, left_out: Option<&str>) -> Self {
-        let text = |form: &Form| match form.section == left_out && left_out.is_some() {
+    pub fn new(case: &OracleCase, left_out: Option<&str>) -> Self {
+        let text = |form: &OracleForm| match form.section == left_out && left_out.is_some() {
             true => form.wire,
             false => form.crates,
         };
@@ -96,10 +96,10 @@ fn name_of(directive: &str) -> &str {
 }
 
 /// Its section and reason, and what is said instead.
-pub type Adaptation = (&'static str, fn(&mut Adapted));
+pub type OracleAdaptation = (&'static str, fn(&mut AdaptedOracleCase));
 
 /// In this order; each leaves alone what it is not about.
-pub const ADAPTATIONS: [Adaptation; 10] = [
+pub const ADAPTATIONS: [OracleAdaptation; 10] = [
     ("9111 §4.2.1: two values that differ are stale", repeated),
     ("9111 §5.3: several Expires are expired", several_expires),
     ("9111 §5.4: Pragma means nothing in a response", |case| {
@@ -148,7 +148,7 @@ pub const ADAPTATIONS: [Adaptation; 10] = [
     ),
 ];
 
-fn repeated(case: &mut Adapted) {
+fn repeated(case: &mut AdaptedOracleCase) {
     let all = case.directives();
     case.fields.remove("cache-control");
     for (at, directive) in all.iter().enumerate() {
@@ -169,13 +169,13 @@ fn repeated(case: &mut Adapted) {
     }
 }
 
-fn several_expires(case: &mut Adapted) {
+fn several_expires(case: &mut AdaptedOracleCase) {
     if case.fields.get_all("expires").iter().count() > 1 {
         case.set("expires", "0");
     }
 }
 
-fn apparent_age(case: &mut Adapted) {
+fn apparent_age(case: &mut AdaptedOracleCase) {
     let told: i64 = case
         .text("age")
         .and_then(|age| age.parse().ok())
@@ -186,7 +186,7 @@ fn apparent_age(case: &mut Adapted) {
     }
 }
 
-fn must_understand(case: &mut Adapted) {
+fn must_understand(case: &mut AdaptedOracleCase) {
     match case.has("must-understand") {
         true if case.is_understood() => case.keep_directives(|d| d != "no-store"),
         true => case.refuse(),

@@ -6,29 +6,29 @@ use proptest::prelude::*;
 /// A text as it is on the wire, and what the crate needs to read in its place with the
 /// section that says so.
 #[derive(Clone, Copy, Debug)]
-pub struct Form {
+pub struct OracleForm {
     pub wire: &'static str,
     pub crates: &'static str,
     pub section: Option<&'static str>,
 }
 
-const fn same(wire: &'static str) -> Form {
-    Form {
+const fn same(wire: &'static str) -> OracleForm {
+    OracleForm {
         wire,
         crates: wire,
         section: None,
     }
 }
 
-const fn read_as(wire: &'static str, crates: &'static str, section: &'static str) -> Form {
-    Form {
+const fn read_as(wire: &'static str, crates: &'static str, section: &'static str) -> OracleForm {
+    OracleForm {
         wire,
         crates,
         section: Some(section),
     }
 }
 
-pub const DIRECTIVES: [Form; 29] = [
+pub const DIRECTIVES: [OracleForm; 29] = [
     same("max-age=60"),
     same("max-age=0"),
     same("max-age=600"),
@@ -73,7 +73,7 @@ pub const DIRECTIVES: [Form; 29] = [
 ];
 
 /// Around [`NOW`], which is `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub const DATES: [Form; 11] = [
+pub const DATES: [OracleForm; 11] = [
     same("Sun, 06 Nov 1994 08:49:37 GMT"),
     same("Sun, 06 Nov 1994 08:50:37 GMT"),
     same("Sun, 06 Nov 1994 08:48:37 GMT"),
@@ -103,7 +103,7 @@ pub const DATES: [Form; 11] = [
     ),
 ];
 
-pub const AGES: [Form; 7] = [
+pub const AGES: [OracleForm; 7] = [
     same("0"),
     same("30"),
     same("old"),
@@ -121,25 +121,25 @@ pub const STATUSES: [u16; 14] = [
     200, 203, 204, 206, 299, 301, 302, 304, 404, 410, 414, 500, 503, 999,
 ];
 
-pub type Fields = Vec<(&'static str, &'static str)>;
+pub type OracleFields = Vec<(&'static str, &'static str)>;
 
 /// One response, what asked for it, and how long ago it came.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct OracleCase {
     pub status: u16,
-    pub directives: Vec<Form>,
-    pub expires: Vec<Form>,
-    pub date: Option<Form>,
-    pub age: Option<Form>,
-    pub modified: Option<Form>,
-    pub others: Fields,
-    pub asked: Fields,
+    pub directives: Vec<OracleForm>,
+    pub expires: Vec<OracleForm>,
+    pub date: Option<OracleForm>,
+    pub age: Option<OracleForm>,
+    pub modified: Option<OracleForm>,
+    pub others: OracleFields,
+    pub asked: OracleFields,
     /// Seconds since it came.
     pub elapsed: u64,
 }
 
-pub fn cases() -> impl Strategy<Value = Case> {
-    let form = |forms: &'static [Form]| prop::sample::select(forms);
+pub fn cases() -> impl Strategy<Value = OracleCase> {
+    let form = |forms: &'static [OracleForm]| prop::sample::select(forms);
     let others = prop::sample::subsequence(
         vec![
             ("etag", "\"a\""),
@@ -164,7 +164,7 @@ pub fn cases() -> impl Strategy<Value = Case> {
     let elapsed = prop::sample::select(vec![0, 5, 59, 60, 61, 99, 100, 1_000, 100_000]);
     let directives = prop::collection::vec(form(&DIRECTIVES), 0..=3);
     (status, directives, dated, others, asked, elapsed).prop_map(
-        |(status, directives, (expires, date, age, modified), others, asked, elapsed)| Case {
+        |(status, directives, (expires, date, age, modified), others, asked, elapsed)| OracleCase {
             status,
             directives,
             expires,
@@ -188,9 +188,9 @@ pub fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     fields.collect()
 }
 
-pub fn fields(case: &Case, text: impl Fn(&Form) -> &'static str) -> HeaderMap {
-    let mut fields: Fields = case.others.clone();
-    let mut add = |name, forms: &[Form]| fields.extend(forms.iter().map(|f| (name, text(f))));
+pub fn fields(case: &OracleCase, text: impl Fn(&OracleForm) -> &'static str) -> HeaderMap {
+    let mut fields: OracleFields = case.others.clone();
+    let mut add = |name, forms: &[OracleForm]| fields.extend(forms.iter().map(|f| (name, text(f))));
     add("cache-control", &case.directives);
     add("expires", &case.expires);
     add("date", case.date.as_slice());

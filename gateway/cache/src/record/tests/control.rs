@@ -50,10 +50,10 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// The record as the control prints it.
-fn told(record: &Record, tag: &str) -> Value {
+fn told(record: &StoreRecord, tag: &str) -> Value {
     let stored = match record {
-        Record::Entry(stored) => stored,
-        Record::Varies(lists) => {
+        StoreRecord::Entry(stored) => stored,
+        StoreRecord::Varies(lists) => {
             let names = |list: &Vec<HeaderName>| list.iter().map(HeaderName::to_string).collect();
             let lists: Vec<Vec<String>> = lists.iter().map(names).collect();
             return json!({"tag": tag, "kind": "varies", "key": base64(KEY), "varies": lists});
@@ -89,23 +89,23 @@ fn told(record: &Record, tag: &str) -> Value {
     })
 }
 
-fn records() -> [Record; 3] {
+fn records() -> [StoreRecord; 3] {
     let lists = [&["accept", "x-a"][..], &[]];
     let names = |list: &[&str]| list.iter().map(|name| name.parse().unwrap()).collect();
     [
         entry(text(5_000)),
         entry(Bytes::new()),
-        Record::Varies(lists.into_iter().map(names).collect()),
+        StoreRecord::Varies(lists.into_iter().map(names).collect()),
     ]
 }
 
 /// The record's file in `folder`, its seal by `secret` where there is one.
-fn each_form(mut act: impl FnMut(&Record, Option<Codec>, &str, &str, &[&str])) {
+fn each_form(mut act: impl FnMut(&StoreRecord, Option<EnvelopeCodec>, &str, &str, &[&str])) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("record");
     let file = file.to_str().unwrap();
     for record in records() {
-        for (form, tag) in [(None, "HC1M"), (Some(Codec::GZIP), "HC1G")] {
+        for (form, tag) in [(None, "HC1M"), (Some(EnvelopeCodec::GZIP), "HC1G")] {
             for secret in [&[][..], &["a secret"]] {
                 act(&record, form, tag, file, secret);
             }
@@ -122,7 +122,7 @@ fn seal_of(secret: &[&str]) -> Seal {
 #[test]
 fn node_reads_what_we_write() {
     each_form(|record, form, _, file, secret| {
-        let options = Options {
+        let options = RecordOptions {
             seal: seal_of(secret),
             ..options(form)
         };
@@ -147,12 +147,12 @@ fn we_read_what_node_writes() {
         assert_eq!(&bytes[..4], tag.as_bytes());
         let seal = seal_of(secret);
         assert_eq!(
-            decode(KEY, &bytes, &Limits::default(), &seal).as_ref(),
+            decode(KEY, &bytes, &RecordLimits::default(), &seal).as_ref(),
             Ok(record)
         );
         assert_eq!(
-            decode(KEY, &bytes, &Limits::default(), &Seal::new(b"?")),
-            Err(Corrupt::Seal)
+            decode(KEY, &bytes, &RecordLimits::default(), &Seal::new(b"?")),
+            Err(CorruptRecord::Seal)
         );
     });
 }

@@ -22,7 +22,7 @@ fn inside(bytes: &Bytes) -> Vec<u8> {
 
 /// A `varies` record with one more key, whose value is this msgpack.
 fn with_further_key(value: &[u8]) -> Bytes {
-    let mut map = inside(&written(&Record::Varies(Vec::new()), None));
+    let mut map = inside(&written(&StoreRecord::Varies(Vec::new()), None));
     assert_eq!(map[0], 0x84, "a map of four");
     map[0] += 1;
     map.extend_from_slice(b"\xa4more");
@@ -74,13 +74,16 @@ fn a_flipped_bit_never_makes_another_record() {
 #[test]
 fn a_record_of_another_key_is_told_from_a_broken_seal() {
     let bytes = written(&entry("text"), None);
-    let limits = Limits::default();
+    let limits = RecordLimits::default();
     let under = |key: &[u8], seal: &Seal| decode(key, &bytes, &limits, seal);
-    assert_eq!(under(b"other", &Seal::public()), Err(Corrupt::AnotherKey));
-    assert_eq!(under(KEY, &Seal::new(b"secret")), Err(Corrupt::Seal));
+    assert_eq!(
+        under(b"other", &Seal::public()),
+        Err(CorruptRecord::AnotherKey)
+    );
+    assert_eq!(under(KEY, &Seal::new(b"secret")), Err(CorruptRecord::Seal));
     assert_eq!(
         under(b"other", &Seal::new(b"secret")),
-        Err(Corrupt::AnotherKey)
+        Err(CorruptRecord::AnotherKey)
     );
 }
 
@@ -88,7 +91,7 @@ fn a_record_of_another_key_is_told_from_a_broken_seal() {
 /// (a plugin's text may) would have its seal stand for that record under the shorter key.
 #[test]
 fn a_key_that_ends_like_a_record_lends_its_seal_to_nobody() {
-    let empty = Record::Varies(Vec::new());
+    let empty = StoreRecord::Varies(Vec::new());
     let forged = |rest: u32| {
         let mut map = inside(&written(&empty, None));
         map[0] += 1;
@@ -104,13 +107,16 @@ fn a_key_that_ends_like_a_record_lends_its_seal_to_nobody() {
     assert_eq!(read(&sealed(&moved)), Ok(empty.clone()));
     let mut bytes = sealed(&moved).to_vec();
     bytes[8..24].copy_from_slice(&honest[8..24]);
-    assert_eq!(read(&bytes.into()), Err(Corrupt::Seal));
+    assert_eq!(read(&bytes.into()), Err(CorruptRecord::Seal));
 }
 
 #[test]
 fn a_record_that_names_another_key_than_it_was_sealed_for_is_an_error() {
     let other = encode(b"other", &entry("text"), &options(None)).unwrap();
-    assert_eq!(read(&sealed(&inside(&other))), Err(Corrupt::AnotherKey));
+    assert_eq!(
+        read(&sealed(&inside(&other))),
+        Err(CorruptRecord::AnotherKey)
+    );
 }
 
 #[test]
@@ -120,31 +126,35 @@ fn unknown_tags_and_other_versions_are_told_apart() {
         bytes[at] = byte;
         read(&bytes.into())
     };
-    assert_eq!(with(3, b'L'), Err(Corrupt::Tag));
-    assert_eq!(with(0, b'h'), Err(Corrupt::Tag));
+    assert_eq!(with(3, b'L'), Err(CorruptRecord::Tag));
+    assert_eq!(with(0, b'h'), Err(CorruptRecord::Tag));
     for version in [0, 1, 3, 127] {
-        assert_eq!(with(5, version), Err(Corrupt::Version), "{version}");
-        let inner = inside(&written(&Record::Varies(Vec::new()), None));
+        assert_eq!(with(5, version), Err(CorruptRecord::Version), "{version}");
+        let inner = inside(&written(&StoreRecord::Varies(Vec::new()), None));
         let other = [b"\x84\xa1v", &[version][..], &inner[4..]].concat();
-        assert_eq!(read(&sealed(&other)), Err(Corrupt::Version), "{version}");
+        assert_eq!(
+            read(&sealed(&other)),
+            Err(CorruptRecord::Version),
+            "{version}"
+        );
     }
 }
 
 #[test]
 fn larger_than_the_limits_is_an_error_before_anything_is_expanded() {
-    let limits = Limits {
+    let limits = RecordLimits {
         encoded: 5_000,
         expanded: 50_000,
     };
     let under = |bytes: Bytes| decode(KEY, &bytes, &limits, &Seal::public());
     assert_eq!(
         under(written(&entry(noise(5_000)), None)),
-        Err(Corrupt::TooLarge)
+        Err(CorruptRecord::TooLarge)
     );
-    for codec in [Codec::GZIP, Codec::ZSTD] {
+    for codec in [EnvelopeCodec::GZIP, EnvelopeCodec::ZSTD] {
         let bomb = written(&entry(vec![0; 60_000]), Some(codec));
         assert!(bomb.len() < limits.encoded);
-        assert_eq!(under(bomb), Err(Corrupt::TooLarge), "{codec:?}");
+        assert_eq!(under(bomb), Err(CorruptRecord::TooLarge), "{codec:?}");
         assert!(
             under(written(&entry(vec![0; 40_000]), Some(codec))).is_ok(),
             "{codec:?}"
@@ -155,7 +165,7 @@ fn larger_than_the_limits_is_an_error_before_anything_is_expanded() {
 /// The stated length is a lie in both directions; neither it nor the limit is allocated.
 #[test]
 fn a_gzip_bomb_ends_at_the_limit_whatever_length_it_states() {
-    let limits = Limits {
+    let limits = RecordLimits {
         encoded: 1 << 20,
         expanded: 1 << 20,
     };
@@ -165,7 +175,7 @@ fn a_gzip_bomb_ends_at_the_limit_whatever_length_it_states() {
         let end = bomb.len() - 4;
         bomb[end..].copy_from_slice(&length.to_le_bytes());
         let ended = decode(KEY, &bomb.clone().into(), &limits, &Seal::public());
-        assert_eq!(ended, Err(Corrupt::TooLarge), "{length}");
+        assert_eq!(ended, Err(CorruptRecord::TooLarge), "{length}");
     }
 }
 
@@ -177,16 +187,16 @@ fn a_zstd_frame_must_state_its_length() {
         .unwrap();
     assert_eq!(
         read(&stream.finish().unwrap().into()),
-        Err(Corrupt::Compression)
+        Err(CorruptRecord::Compression)
     );
 }
 
 #[test]
 fn deep_nesting_is_an_error() {
     let nested = |depth: usize| with_further_key(&[vec![0x91; depth], vec![0xc0]].concat());
-    assert_eq!(read(&nested(10)), Ok(Record::Varies(Vec::new())));
-    assert_eq!(read(&nested(20)), Err(Corrupt::TooDeep));
-    assert_eq!(read(&nested(1 << 20)), Err(Corrupt::TooDeep));
+    assert_eq!(read(&nested(10)), Ok(StoreRecord::Varies(Vec::new())));
+    assert_eq!(read(&nested(20)), Err(CorruptRecord::TooDeep));
+    assert_eq!(read(&nested(1 << 20)), Err(CorruptRecord::TooDeep));
 }
 
 #[test]
@@ -200,18 +210,18 @@ fn declared_lengths_that_the_input_lacks_are_errors() {
     ] {
         assert_eq!(
             read(&with_further_key(value)),
-            Err(Corrupt::Truncated),
+            Err(CorruptRecord::Truncated),
             "{value:x?}"
         );
     }
     let envelope = Bytes::from_static(b"HC1M\x93\x02\xc6\xff\xff\xff\xff");
-    assert_eq!(read(&envelope), Err(Corrupt::Truncated));
+    assert_eq!(read(&envelope), Err(CorruptRecord::Truncated));
 }
 
 #[test]
 fn lists_are_bounded_whatever_fits_into_the_bytes() {
     let lists = |names: usize| {
-        let map = inside(&written(&Record::Varies(Vec::new()), None));
+        let map = inside(&written(&StoreRecord::Varies(Vec::new()), None));
         let (front, end) = map.split_at(map.len() - 1);
         assert_eq!(end, [0x90], "no lists");
         let count = (names as u16).to_be_bytes();
@@ -219,31 +229,31 @@ fn lists_are_bounded_whatever_fits_into_the_bytes() {
         read(&sealed(&[front, &list].concat()))
     };
     assert!(lists(MAX_FIELDS).is_ok());
-    assert_eq!(lists(MAX_FIELDS + 1), Err(Corrupt::Form));
+    assert_eq!(lists(MAX_FIELDS + 1), Err(CorruptRecord::Form));
 }
 
 #[test]
 fn keys_must_be_there_once_and_may_be_unknown() {
-    let map = inside(&written(&Record::Varies(Vec::new()), None));
+    let map = inside(&written(&StoreRecord::Varies(Vec::new()), None));
     assert_eq!(map[0], 0x84);
     assert!(read(&with_further_key(b"\xc0")).is_ok());
     let twice = [&[0x85], &map[1..], b"\xa1v\x02"].concat();
-    assert_eq!(read(&sealed(&twice)), Err(Corrupt::Form));
+    assert_eq!(read(&sealed(&twice)), Err(CorruptRecord::Form));
     let missing = [&[0x83], &map[4..]].concat();
-    assert_eq!(read(&sealed(&missing)), Err(Corrupt::Form));
+    assert_eq!(read(&sealed(&missing)), Err(CorruptRecord::Form));
 }
 
 #[test]
 fn fields_that_http_does_not_know_are_errors() {
     let map = inside(&written(
-        &Record::Varies(vec![vec!["accept".parse().unwrap()]]),
+        &StoreRecord::Varies(vec![vec!["accept".parse().unwrap()]]),
         None,
     ));
     let at = map.windows(6).position(|part| part == b"accept").unwrap();
     let mut bad = map.clone();
     bad[at] = b' ';
     assert!(read(&sealed(&map)).is_ok());
-    assert_eq!(read(&sealed(&bad)), Err(Corrupt::Form));
+    assert_eq!(read(&sealed(&bad)), Err(CorruptRecord::Form));
 }
 
 proptest! {
@@ -265,7 +275,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_compression_does_not_panic_or_make_another_record(record in any_record(), codec in prop::sample::select(vec![Codec::GZIP, Codec::ZSTD]), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+    fn damaged_compression_does_not_panic_or_make_another_record(record in any_record(), codec in prop::sample::select(vec![EnvelopeCodec::GZIP, EnvelopeCodec::ZSTD]), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
         let mut bytes = written(&record, Some(codec)).to_vec();
         for (at, byte) in changes {
             let at = at.index(bytes.len());

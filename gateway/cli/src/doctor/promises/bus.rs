@@ -1,12 +1,12 @@
 //! What the other nodes are told, and how surely.
 
-use super::Case;
-use lamina_base::units::Duration;
-use lamina_cluster::bus::config::{Admission, Bus, Priming};
-use lamina_cluster::bus::nats::config::{JetStream, Mode, Storage};
-use lamina_cluster::bus::rabbitmq::Config as RabbitMq;
+use super::PromiseConditions;
+use lamina_base::units::ConfigDuration;
+use lamina_cluster::bus::config::{BusConfig, EventAdmission, Priming};
+use lamina_cluster::bus::nats::config::{JetStreamConfig, NatsMode, StreamStorage};
+use lamina_cluster::bus::rabbitmq::RabbitMqConfig as RabbitMq;
 
-pub(super) fn of(case: &Case<'_>, bus: &Bus) -> Vec<String> {
+pub(super) fn of(case: &PromiseConditions<'_>, bus: &BusConfig) -> Vec<String> {
     let mut all = vec![
         "a purge holds here from its answer on, on the others when they have heard it; \
          `lamina purge --wait` waits for their word"
@@ -27,29 +27,29 @@ pub(super) fn of(case: &Case<'_>, bus: &Bus) -> Vec<String> {
 }
 
 /// Whose events count.
-fn writers(case: &Case<'_>, bus: &Bus) -> &'static str {
+fn writers(case: &PromiseConditions<'_>, bus: &BusConfig) -> &'static str {
     let sealed = case.config.bus_seal_key().is_some();
-    let foreign = bus.foreign_events == Some(Admission::Accept);
+    let foreign = bus.foreign_events == Some(EventAdmission::Accept);
     match (sealed, bus.unsealed_events) {
         (false, _) => {
             "events are not sealed: whoever may publish there may purge and prime; see bus.seal_key_file"
         }
-        (true, Admission::Accept) => {
+        (true, EventAdmission::Accept) => {
             "events are sealed by your key, and those without a seal count as well \
              (unsealed_events: accept): whoever may publish there may purge and prime"
         }
-        (true, Admission::Refuse) if foreign => {
+        (true, EventAdmission::Refuse) if foreign => {
             "events of nodes count with the seal of your key alone, and once; services may purge \
              without one (foreign_events: accept), and so may whoever else publishes there"
         }
-        (true, Admission::Refuse) => {
+        (true, EventAdmission::Refuse) => {
             "events count with the seal of your key alone, and once: what others publish there, or \
              recorded and publish again, does nothing"
         }
     }
 }
 
-fn deaf(case: &Case<'_>) -> String {
+fn deaf(case: &PromiseConditions<'_>) -> String {
     let rest = match case.has_log {
         true => "follows the purge log in Redis",
         false => "keeps what others purge for as long as it is fresh",
@@ -58,11 +58,11 @@ fn deaf(case: &Case<'_>) -> String {
 }
 
 /// How surely each event comes.
-fn carried(bus: &Bus) -> Vec<String> {
+fn carried(bus: &BusConfig) -> Vec<String> {
     if let Some(nats) = &bus.nats {
         return match nats.mode {
-            Mode::Core => vec![at_most_once("NATS", bus)],
-            Mode::Jetstream => in_stream(&nats.jetstream),
+            NatsMode::Core => vec![at_most_once("NATS", bus)],
+            NatsMode::Jetstream => in_stream(&nats.jetstream),
         };
     }
     match &bus.rabbitmq {
@@ -76,7 +76,7 @@ fn carried(bus: &Bus) -> Vec<String> {
     }
 }
 
-fn at_most_once(by: &str, bus: &Bus) -> String {
+fn at_most_once(by: &str, bus: &BusConfig) -> String {
     format!(
         "{by} delivers at most once: a purge that was lost is noticed by the next one or a \
          heartbeat, after {} at most, and asked for again",
@@ -84,7 +84,7 @@ fn at_most_once(by: &str, bus: &Bus) -> String {
     )
 }
 
-fn in_stream(jetstream: &JetStream) -> Vec<String> {
+fn in_stream(jetstream: &JetStreamConfig) -> Vec<String> {
     let name = jetstream.durable_name.as_deref().unwrap_or_default();
     let mut all = vec![
         format!(
@@ -104,7 +104,7 @@ fn in_stream(jetstream: &JetStream) -> Vec<String> {
             jetstream.max_deliver
         ),
     ];
-    let age = jetstream.max_age_ms.map(Duration::millis);
+    let age = jetstream.max_age_ms.map(ConfigDuration::millis);
     let age = age.map(|age| format!("what is older than {age} (max_age_ms)"));
     let count = (jetstream.max_msgs >= 0)
         .then(|| format!("what is beyond {} messages (max_msgs)", jetstream.max_msgs));
@@ -119,23 +119,23 @@ fn in_stream(jetstream: &JetStream) -> Vec<String> {
     all
 }
 
-fn storage(jetstream: &JetStream) -> String {
+fn storage(jetstream: &JetStreamConfig) -> String {
     let down = (jetstream.replicas.saturating_sub(1)) / 2;
     let servers = jetstream.replicas;
     match (jetstream.storage, servers) {
-        (Storage::File, 1) => {
+        (StreamStorage::File, 1) => {
             "the stream is on the disk of one server: it outlives that server's restart, not its disk"
                 .to_owned()
         }
-        (Storage::File, _) => format!(
+        (StreamStorage::File, _) => format!(
             "the stream is on the disks of {servers} servers, and goes on while {down} of them are down"
         ),
-        (Storage::Memory, 1) => {
+        (StreamStorage::Memory, 1) => {
             "storage: memory: a restart of the server forgets what was kept; nodes then validate \
              what they have"
                 .to_owned()
         }
-        (Storage::Memory, _) => format!(
+        (StreamStorage::Memory, _) => format!(
             "storage: memory: the stream goes on while {down} of {servers} servers are down, and is \
              forgotten when all of them restart"
         ),
@@ -153,7 +153,7 @@ fn in_queue(rabbitmq: &RabbitMq) -> Vec<String> {
             Some(expires) => format!(
                 "away for longer than {} (queue_expires) this node loses its queue, and validates \
                  what it has when it is back",
-                Duration(expires)
+                ConfigDuration(expires)
             ),
             None => "queue_expires: 0: the queue of a node that never comes back grows until you \
                      delete it"
@@ -174,7 +174,7 @@ fn half_durable(rabbitmq: &RabbitMq) -> Option<String> {
     match stays {
         Some(name) => {
             let end = match rabbitmq.expires() {
-                Some(expires) => format!("it is deleted after {}", Duration(expires)),
+                Some(expires) => format!("it is deleted after {}", ConfigDuration(expires)),
                 None => "nothing deletes it, and it grows while this node is away".to_owned(),
             };
             Some(format!(
@@ -191,7 +191,7 @@ fn half_durable(rabbitmq: &RabbitMq) -> Option<String> {
     }
 }
 
-fn values(case: &Case<'_>, bus: &Bus) -> String {
+fn values(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
     if !bus.broadcast_set {
         return "what is loaded here is not told (broadcast_set): the others load for themselves"
             .to_owned();

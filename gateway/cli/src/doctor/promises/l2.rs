@@ -1,10 +1,10 @@
 //! What the second tier adds.
 
-use super::Case;
-use lamina_cache::config::L2;
-use lamina_cache::l2::redis::config::Redis;
+use super::PromiseConditions;
+use lamina_cache::config::L2Config;
+use lamina_cache::l2::redis::config::RedisTierConfig;
 
-pub(super) fn of(case: &Case<'_>) -> Vec<String> {
+pub(super) fn of(case: &PromiseConditions<'_>) -> Vec<String> {
     let l2 = &case.config.cache.l2;
     let mut all = match (&l2.redis, &l2.disk) {
         (Some(redis), _) => of_redis(case, l2, redis),
@@ -35,7 +35,7 @@ pub(super) fn of(case: &Case<'_>) -> Vec<String> {
     all
 }
 
-fn of_redis(case: &Case<'_>, l2: &L2, redis: &Redis) -> Vec<String> {
+fn of_redis(case: &PromiseConditions<'_>, l2: &L2Config, redis: &RedisTierConfig) -> Vec<String> {
     let tells = case.config.bus.as_ref().is_some_and(|b| b.transports() > 0);
     let mut all = vec![
         "a purge holds on the node that was asked from its answer on, on each other node when it \

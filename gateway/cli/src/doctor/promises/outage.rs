@@ -1,10 +1,10 @@
 //! What a node that is away, a broker that is down and a partition do.
 
-use super::{Case, staleness};
-use lamina_cluster::bus::config::Bus;
-use lamina_cluster::bus::nats::config::Mode;
+use super::{PromiseConditions, staleness};
+use lamina_cluster::bus::config::BusConfig;
+use lamina_cluster::bus::nats::config::NatsMode;
 
-pub(super) fn of(case: &Case<'_>, bus: &Bus) -> Vec<String> {
+pub(super) fn of(case: &PromiseConditions<'_>, bus: &BusConfig) -> Vec<String> {
     let mut all = Vec::new();
     if bus.subscribe_to_events {
         all.push(away(case, bus));
@@ -21,14 +21,14 @@ pub(super) fn of(case: &Case<'_>, bus: &Bus) -> Vec<String> {
 }
 
 /// Whether the broker keeps purges for who is away.
-fn is_durable(bus: &Bus) -> bool {
-    let nats = bus.nats.as_ref().map(|n| n.mode == Mode::Jetstream);
+fn is_durable(bus: &BusConfig) -> bool {
+    let nats = bus.nats.as_ref().map(|n| n.mode == NatsMode::Jetstream);
     let rabbitmq = bus.rabbitmq.as_ref();
     nats.or(rabbitmq.map(|r| r.durable_invalidation_mode)) == Some(true)
 }
 
 /// What a node does about purges of the time when it did not listen.
-fn away(case: &Case<'_>, bus: &Bus) -> String {
+fn away(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
     match (is_durable(bus), case.has_log) {
         (true, _) => "what is purged while a node is away comes when it is back; until then it \
                       validates what it has before it is shown"
@@ -42,7 +42,7 @@ fn away(case: &Case<'_>, bus: &Bus) -> String {
     }
 }
 
-fn down(case: &Case<'_>, bus: &Bus) -> String {
+fn down(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
     let queue = &bus.retry_queue;
     let waits = match (queue.enabled, is_durable(bus)) {
         (true, _) => format!(
@@ -66,13 +66,13 @@ fn down(case: &Case<'_>, bus: &Bus) -> String {
         0 => String::new(),
         n => format!(
             "; after {n} failures in a row publishing rests for {}, or until the connection is back",
-            lamina_base::units::Duration::millis(bus.circuit_breaker.cooldown_ms)
+            lamina_base::units::ConfigDuration::millis(bus.circuit_breaker.cooldown_ms)
         ),
     };
     format!("while the broker is down no request waits for it, and {waits}{log}{rest}")
 }
 
-fn killed(case: &Case<'_>, bus: &Bus) -> String {
+fn killed(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
     let begins = match &case.config.cache.l2.disk {
         Some(_) => {
             "a node that is killed comes back with what is on its disk, judged as after any absence"

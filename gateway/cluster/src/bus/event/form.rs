@@ -5,8 +5,8 @@
 //! bear more than we write.
 //!
 //! Decision: nothing that is written is an integer of 64 bits. `msgpackr` makes a `BigInt` of
-//! those and `@msgpack/msgpack` an imprecise number, so counts are [`Count`], times floats, and
-//! what uses all of its bits is the text of [`Bits`].
+//! those and `@msgpack/msgpack` an imprecise number, so counts are [`WireCount`], times floats, and
+//! what uses all of its bits is the text of [`HexBits`].
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,21 +19,21 @@ use super::MAX_KEYS;
 
 /// The outer map as it is read: from JSON by serde, from msgpack by [`super::outer`].
 #[derive(Deserialize, Default)]
-pub struct Outer {
+pub struct OuterMap {
     pub id: Option<String>,
     pub r#type: Option<String>,
     pub source: Option<String>,
     pub ts: Option<f64>,
-    pub keys: Option<Bounded<String>>,
+    pub keys: Option<BoundedList<String>>,
     pub pattern: Option<String>,
     pub namespace: Option<String>,
-    /// Only whether it is there; see [`Beside`].
+    /// Only whether it is there; see [`LaminaOnlyMap`].
     pub lamina: Option<IgnoredAny>,
 }
 
 /// The outer map as it is written.
 #[derive(Serialize)]
-pub struct Written<'a> {
+pub struct WrittenOuterMap<'a> {
     pub id: &'a str,
     pub r#type: &'static str,
     pub source: &'a str,
@@ -45,21 +45,21 @@ pub struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub lamina: Option<Told<'a>>,
+    pub lamina: Option<LaminaMap<'a>>,
 }
 
 /// The outer map read for what is ours alone, so that a fault in it stays there.
 #[derive(Deserialize)]
-pub struct Beside<'a> {
+pub struct LaminaOnlyMap<'a> {
     #[serde(borrow)]
-    pub lamina: Told<'a>,
+    pub lamina: LaminaMap<'a>,
 }
 
 /// What is ours: `kind` says which of the rest are there.
 #[derive(Serialize, Deserialize, Default)]
-pub struct Told<'a> {
-    pub boot: Bits,
-    pub purges: Count,
+pub struct LaminaMap<'a> {
+    pub boot: HexBits,
+    pub purges: WireCount,
     pub kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<&'a str>,
@@ -74,11 +74,11 @@ pub struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
     pub record: Option<&'a Bin>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub likeness: Option<Bits>,
+    pub likeness: Option<HexBits>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub log: Option<Bits>,
+    pub log: Option<HexBits>,
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
-    pub publishers: Option<Bounded<(&'a str, Bits, Count)>>,
+    pub publishers: Option<BoundedList<(&'a str, HexBits, WireCount)>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,12 +86,12 @@ pub struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub life: Option<Bits>,
+    pub life: Option<HexBits>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub order: Option<Bits>,
+    pub order: Option<HexBits>,
     /// How many events this boot has said; 0 is told by none.
     #[serde(default)]
-    pub sequence: Count,
+    pub sequence: WireCount,
     /// The last field of all: [`crate::bus::seal`] finds it at the end of the bytes.
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
     pub seal: Option<&'a Bin>,
@@ -100,9 +100,9 @@ pub struct Told<'a> {
 /// A count, as a number that JavaScript reads as one: an integer of 32 bits, or a float above.
 /// Read from any number, since nodes wrote integers of 64 bits before.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Count(pub u64);
+pub struct WireCount(pub u64);
 
-impl Serialize for Count {
+impl Serialize for WireCount {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match u32::try_from(self.0) {
             Ok(small) => to.serialize_u32(small),
@@ -111,7 +111,7 @@ impl Serialize for Count {
     }
 }
 
-impl<'de> Deserialize<'de> for Count {
+impl<'de> Deserialize<'de> for WireCount {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(NumberVisitor).map(Self)
     }
@@ -120,15 +120,15 @@ impl<'de> Deserialize<'de> for Count {
 /// A number that uses all of its 64 bits and that nobody counts with, as 16 hexadecimal digits:
 /// JavaScript has no such number. Read from an integer, too, as nodes wrote it before.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Bits(pub u64);
+pub struct HexBits(pub u64);
 
-impl Serialize for Bits {
+impl Serialize for HexBits {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&format!("{:016x}", self.0))
     }
 }
 
-impl<'de> Deserialize<'de> for Bits {
+impl<'de> Deserialize<'de> for HexBits {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(NumberVisitor).map(Self)
     }
@@ -166,14 +166,14 @@ impl Visitor<'_> for NumberVisitor {
 /// The first [`MAX_KEYS`] of a list.
 #[derive(Serialize)]
 #[serde(transparent)]
-pub struct Bounded<T> {
+pub struct BoundedList<T> {
     pub items: Vec<T>,
     /// There were more; they were skipped.
     #[serde(skip)]
     pub more: bool,
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for BoundedList<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_seq(BoundedVisitor(PhantomData))
     }
@@ -182,25 +182,25 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
 struct BoundedVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedVisitor<T> {
-    type Value = Bounded<T>;
+    type Value = BoundedList<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list")
     }
 
     /// The declared length is not believed: room is made for what comes.
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Bounded<T>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<BoundedList<T>, A::Error> {
         let mut items = Vec::new();
         while items.len() < MAX_KEYS {
             match list.next_element()? {
                 Some(item) => items.push(item),
-                None => return Ok(Bounded { items, more: false }),
+                None => return Ok(BoundedList { items, more: false }),
             }
         }
         let mut more = false;
         while list.next_element::<IgnoredAny>()?.is_some() {
             more = true;
         }
-        Ok(Bounded { items, more })
+        Ok(BoundedList { items, more })
     }
 }

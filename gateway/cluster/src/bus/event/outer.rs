@@ -8,9 +8,9 @@ use std::io::BufRead;
 
 use serde::de::IgnoredAny;
 
-use super::form::{Bounded, Outer};
+use super::form::{BoundedList, OuterMap};
 use super::skim::{SkimReader, ValueHead};
-use super::{MAX_BYTES, MAX_KEYS, MAX_READ, MAX_TEXT, Malformed};
+use super::{EventFormatError, MAX_BYTES, MAX_KEYS, MAX_READ, MAX_TEXT};
 
 /// Fields of an event that is a record, at most.
 const MAX_FIELDS: usize = 64;
@@ -20,24 +20,24 @@ const LONGEST_NAME: u32 = 9;
 const SHOWN: usize = 64;
 
 /// What was read, as far as it could be read.
-pub struct Skimmed {
-    pub outer: Outer,
+pub struct SkimmedEvent {
+    pub outer: OuterMap,
     /// Why it was not read to its end.
-    pub fault: Option<Malformed>,
+    pub fault: Option<EventFormatError>,
     /// How its first key begins.
     pub key: Option<String>,
-    value: Reached,
+    value: ValueReached,
 }
 
 /// Whether the value was reached.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reached {
+enum ValueReached {
     Yes,
     No,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Field {
+enum OuterField {
     Id,
     Type,
     Source,
@@ -51,44 +51,44 @@ enum Field {
 }
 
 /// Reads an event.
-struct Reader<R> {
+struct OuterMapReader<R> {
     from: SkimReader<R>,
-    skimmed: Skimmed,
-    seen: Vec<Field>,
+    skimmed: SkimmedEvent,
+    seen: Vec<OuterField>,
     /// Bytes of the texts that were read.
     kept: usize,
 }
 
 /// Reads the event that `from` has.
-pub fn skim(from: impl BufRead) -> Skimmed {
-    let mut reader = Reader {
+pub fn skim(from: impl BufRead) -> SkimmedEvent {
+    let mut reader = OuterMapReader {
         from: SkimReader::new(from, MAX_READ),
-        skimmed: Skimmed {
-            outer: Outer::default(),
+        skimmed: SkimmedEvent {
+            outer: OuterMap::default(),
             fault: None,
             key: None,
-            value: Reached::No,
+            value: ValueReached::No,
         },
         seen: Vec::new(),
         kept: 0,
     };
     let fault = reader.all().err();
-    Skimmed {
+    SkimmedEvent {
         fault,
         ..reader.skimmed
     }
 }
 
-impl Skimmed {
+impl SkimmedEvent {
     /// Whether what could not be read makes no difference (see the module).
     pub fn is_enough(&self) -> bool {
         let is_set = self.outer.r#type.as_deref() == Some("set");
-        self.fault.is_none() || is_set && self.value == Reached::Yes
+        self.fault.is_none() || is_set && self.value == ValueReached::Yes
     }
 }
 
-impl<R: BufRead> Reader<R> {
-    fn all(&mut self) -> Result<(), Malformed> {
+impl<R: BufRead> OuterMapReader<R> {
+    fn all(&mut self) -> Result<(), EventFormatError> {
         match self.from.head()? {
             ValueHead::Map(pairs) => {
                 for _ in 0..pairs {
@@ -102,68 +102,68 @@ impl<R: BufRead> Reader<R> {
                     .collect::<Result<Vec<_>, _>>()?;
                 names.into_iter().try_for_each(|field| self.field(field))?;
             }
-            _ => return Err(Malformed::Form),
+            _ => return Err(EventFormatError::Form),
         }
         match self.from.is_at_end()? {
             true => Ok(()),
-            false => Err(Malformed::Form),
+            false => Err(EventFormatError::Form),
         }
     }
 
-    fn name(&mut self) -> Result<Field, Malformed> {
+    fn name(&mut self) -> Result<OuterField, EventFormatError> {
         let head = self.from.head()?;
         let ValueHead::Text(length @ ..=LONGEST_NAME) = head else {
             self.from.skip(head)?;
-            return Ok(Field::Unknown);
+            return Ok(OuterField::Unknown);
         };
         let mut name = [0; LONGEST_NAME as usize];
         let name = &mut name[..length as usize];
         self.from.read(name)?;
-        Ok(Field::named(name))
+        Ok(OuterField::named(name))
     }
 
-    fn field(&mut self, field: Field) -> Result<(), Malformed> {
-        if field != Field::Unknown {
+    fn field(&mut self, field: OuterField) -> Result<(), EventFormatError> {
+        if field != OuterField::Unknown {
             if self.seen.contains(&field) {
-                return Err(Malformed::Form);
+                return Err(EventFormatError::Form);
             }
             self.seen.push(field);
         }
         match field {
-            Field::Id => self.skimmed.outer.id = self.text()?,
-            Field::Type => self.skimmed.outer.r#type = self.text()?,
-            Field::Source => self.skimmed.outer.source = self.text()?,
-            Field::Pattern => self.skimmed.outer.pattern = self.text()?,
-            Field::Namespace => self.skimmed.outer.namespace = self.text()?,
-            Field::Ts => self.skimmed.outer.ts = self.number()?,
-            Field::Keys => self.skimmed.outer.keys = self.keys()?,
-            Field::Lamina => {
+            OuterField::Id => self.skimmed.outer.id = self.text()?,
+            OuterField::Type => self.skimmed.outer.r#type = self.text()?,
+            OuterField::Source => self.skimmed.outer.source = self.text()?,
+            OuterField::Pattern => self.skimmed.outer.pattern = self.text()?,
+            OuterField::Namespace => self.skimmed.outer.namespace = self.text()?,
+            OuterField::Ts => self.skimmed.outer.ts = self.number()?,
+            OuterField::Keys => self.skimmed.outer.keys = self.keys()?,
+            OuterField::Lamina => {
                 let head = self.from.head()?;
                 self.skimmed.outer.lamina = (head != ValueHead::Nil).then_some(IgnoredAny);
                 self.from.skip(head)?;
             }
-            Field::Value => {
-                self.skimmed.value = Reached::Yes;
+            OuterField::Value => {
+                self.skimmed.value = ValueReached::Yes;
                 self.skip()?;
             }
-            Field::Unknown => self.skip()?,
+            OuterField::Unknown => self.skip()?,
         }
         Ok(())
     }
 
-    fn skip(&mut self) -> Result<(), Malformed> {
+    fn skip(&mut self) -> Result<(), EventFormatError> {
         let head = self.from.head()?;
         self.from.skip(head)
     }
 
-    fn number(&mut self) -> Result<Option<f64>, Malformed> {
+    fn number(&mut self) -> Result<Option<f64>, EventFormatError> {
         match self.from.head()? {
             ValueHead::Number(number) => Ok(Some(number)),
             head => self.absent(head),
         }
     }
 
-    fn text(&mut self) -> Result<Option<String>, Malformed> {
+    fn text(&mut self) -> Result<Option<String>, EventFormatError> {
         match self.from.head()? {
             ValueHead::Text(length) => self.text_of(length).map(Some),
             head => self.absent(head),
@@ -171,28 +171,28 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// `null` or `undefined`, if it is that.
-    fn absent<T>(&mut self, head: ValueHead) -> Result<Option<T>, Malformed> {
+    fn absent<T>(&mut self, head: ValueHead) -> Result<Option<T>, EventFormatError> {
         match head {
             ValueHead::Nil | ValueHead::Extension(_) => self.from.skip(head).map(|()| None),
-            _ => Err(Malformed::Form),
+            _ => Err(EventFormatError::Form),
         }
     }
 
-    fn text_of(&mut self, length: u32) -> Result<String, Malformed> {
+    fn text_of(&mut self, length: u32) -> Result<String, EventFormatError> {
         let length = length as usize;
         if length > MAX_TEXT {
-            return Err(Malformed::TooLong);
+            return Err(EventFormatError::TooLong);
         }
         self.kept += length;
         if self.kept > MAX_BYTES {
-            return Err(Malformed::TooLarge);
+            return Err(EventFormatError::TooLarge);
         }
         let mut text = vec![0; length];
         self.from.read(&mut text)?;
-        String::from_utf8(text).map_err(|_| Malformed::Form)
+        String::from_utf8(text).map_err(|_| EventFormatError::Form)
     }
 
-    fn keys(&mut self) -> Result<Option<Bounded<String>>, Malformed> {
+    fn keys(&mut self) -> Result<Option<BoundedList<String>>, EventFormatError> {
         let count = match self.from.head()? {
             ValueHead::List(count) => count,
             head => return self.absent(head),
@@ -200,22 +200,22 @@ impl<R: BufRead> Reader<R> {
         let mut items = Vec::new();
         for _ in 0..count {
             if items.len() == MAX_KEYS {
-                return Err(Malformed::TooMany);
+                return Err(EventFormatError::TooMany);
             }
             items.push(self.key()?);
         }
-        Ok(Some(Bounded { items, more: false }))
+        Ok(Some(BoundedList { items, more: false }))
     }
 
-    fn key(&mut self) -> Result<String, Malformed> {
+    fn key(&mut self) -> Result<String, EventFormatError> {
         let ValueHead::Text(length) = self.from.head()? else {
-            return Err(Malformed::Form);
+            return Err(EventFormatError::Form);
         };
         if length as usize > MAX_TEXT {
             let mut begins = [0; SHOWN];
             self.from.read(&mut begins)?;
             self.tell(&String::from_utf8_lossy(&begins));
-            return Err(Malformed::TooLong);
+            return Err(EventFormatError::TooLong);
         }
         let key = self.text_of(length)?;
         self.tell(&key);
@@ -229,7 +229,7 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-impl Field {
+impl OuterField {
     fn named(name: &[u8]) -> Self {
         match name {
             b"id" => Self::Id,

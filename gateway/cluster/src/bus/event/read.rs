@@ -15,11 +15,12 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use sha2::{Digest, Sha256};
 
-use super::form::{Beside, Bounded, Outer, Told};
-use super::outer::{self, Skimmed};
+use super::form::{BoundedList, LaminaMap, LaminaOnlyMap, OuterMap};
+use super::outer::{self, SkimmedEvent};
 use super::{
-    Event, MAX_BYTES, MAX_COUNT, MAX_DEPTH, MAX_NAME, MAX_PUBLISHERS, MAX_READ, MAX_TEXT,
-    Malformed, Message, Opened, Ours, Prime, Seen, Shape, Unreadable,
+    BusEvent, EventFormatError, EventShape, KnownPurges, MAX_BYTES, MAX_COUNT, MAX_DEPTH, MAX_NAME,
+    MAX_PUBLISHERS, MAX_READ, MAX_TEXT, Message, NodePayload, OpenedEvent, PrimeMessage,
+    UnreadableEvent,
 };
 use crate::bus::seal::{SealCheck, SealKeys};
 use crate::hc1;
@@ -30,8 +31,8 @@ const OBJECT: &[u8] = b"{";
 /// How a record of `msgpackr` begins.
 const RECORD: &[u8] = b"\xd4\x72";
 
-/// See [`Event::open`].
-pub fn event(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Unreadable> {
+/// See [`BusEvent::open`].
+pub fn event(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<OpenedEvent, UnreadableEvent> {
     if let Some(text) = bytes.strip_prefix(JSON) {
         return Ok(of_json(text)?);
     }
@@ -46,60 +47,66 @@ pub fn event(bytes: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Unreadabl
     }
     match hc1::expand(bytes, MAX_BYTES) {
         Ok(packed) => of_msgpack(&packed, keys),
-        Err(fault) => of_stream(hc1::reader(bytes).map_err(Malformed::from)?, Some(fault)),
+        Err(fault) => of_stream(
+            hc1::reader(bytes).map_err(EventFormatError::from)?,
+            Some(fault),
+        ),
     }
 }
 
-fn of_json(text: &[u8]) -> Result<Opened, Malformed> {
+fn of_json(text: &[u8]) -> Result<OpenedEvent, EventFormatError> {
     // A list would do for the maps of `form`, its items for their fields.
     if !text.trim_ascii_start().starts_with(OBJECT) {
-        return Err(Malformed::Form);
+        return Err(EventFormatError::Form);
     }
     if text.len() as u64 > MAX_READ {
-        return Err(Malformed::TooLarge);
+        return Err(EventFormatError::TooLarge);
     }
     let outer = serde_json::from_slice(text).map_err(|fault| match fault.classify() {
-        Category::Eof => Malformed::Truncated,
-        _ => Malformed::Form,
+        Category::Eof => EventFormatError::Truncated,
+        _ => EventFormatError::Form,
     })?;
     Ok(unsealed(build(outer, None)?))
 }
 
 /// Of what a node may have said.
-fn of_msgpack(packed: &Bytes, keys: Option<&SealKeys>) -> Result<Opened, Unreadable> {
-    let ours = |outer: &Outer| outer.lamina.and_then(|_| ours(packed));
+fn of_msgpack(packed: &Bytes, keys: Option<&SealKeys>) -> Result<OpenedEvent, UnreadableEvent> {
+    let ours = |outer: &OuterMap| outer.lamina.and_then(|_| ours(packed));
     let event = of_skimmed(outer::skim(&packed[..]), ours)?;
     believable(&event)?;
-    Ok(Opened {
+    Ok(OpenedEvent {
         event,
         seal: keys.map_or(SealCheck::Absent, |keys| keys.check(packed)),
     })
 }
 
 /// Of what is too large for an event of a node, or was not expanded to its end since `fault`.
-fn of_stream(from: impl BufRead, fault: Option<hc1::Fault>) -> Result<Opened, Unreadable> {
+fn of_stream(
+    from: impl BufRead,
+    fault: Option<hc1::EnvelopeError>,
+) -> Result<OpenedEvent, UnreadableEvent> {
     let mut skimmed = outer::skim(from);
-    let fault = fault.filter(|fault| *fault != hc1::Fault::TooLarge);
-    skimmed.fault = skimmed.fault.or(fault.map(Malformed::from));
+    let fault = fault.filter(|fault| *fault != hc1::EnvelopeError::TooLarge);
+    skimmed.fault = skimmed.fault.or(fault.map(EventFormatError::from));
     match skimmed.outer.lamina {
-        Some(_) => Err(skimmed.fault.unwrap_or(Malformed::TooLarge).into()),
+        Some(_) => Err(skimmed.fault.unwrap_or(EventFormatError::TooLarge).into()),
         None => of_skimmed(skimmed, |_| None).map(unsealed),
     }
 }
 
-fn unsealed(event: Event) -> Opened {
-    Opened {
+fn unsealed(event: BusEvent) -> OpenedEvent {
+    OpenedEvent {
         event,
         seal: SealCheck::Absent,
     }
 }
 
 fn of_skimmed(
-    skimmed: Skimmed,
-    ours: impl FnOnce(&Outer) -> Option<Ours>,
-) -> Result<Event, Unreadable> {
+    skimmed: SkimmedEvent,
+    ours: impl FnOnce(&OuterMap) -> Option<NodePayload>,
+) -> Result<BusEvent, UnreadableEvent> {
     let is_enough = skimmed.is_enough();
-    let Skimmed {
+    let SkimmedEvent {
         outer, fault, key, ..
     } = skimmed;
     let event = match is_enough {
@@ -107,21 +114,21 @@ fn of_skimmed(
             let ours = ours(&outer);
             build(outer, ours).map_err(|missing| fault.unwrap_or(missing))
         }
-        false => Err(fault.unwrap_or(Malformed::Form)),
+        false => Err(fault.unwrap_or(EventFormatError::Form)),
     };
-    event.map_err(|reason| Unreadable { reason, key })
+    event.map_err(|reason| UnreadableEvent { reason, key })
 }
 
 /// What no node says is no event of one.
-fn believable(event: &Event) -> Result<(), Malformed> {
+fn believable(event: &BusEvent) -> Result<(), EventFormatError> {
     let Some(ours) = &event.ours else {
         return Ok(());
     };
     let (named, known): (Option<&str>, &[_]) = match &ours.message {
         Message::Heartbeat { version, .. } => (Some(version), &[]),
         Message::Applied { of, .. } | Message::Missing { of, .. } => (Some(of), &[]),
-        Message::Prime(Prime {
-            seen: Seen::Publishers(known),
+        Message::Prime(PrimeMessage {
+            seen: KnownPurges::Publishers(known),
             ..
         }) => (None, known),
         Message::Purge { .. } | Message::Prime(_) | Message::Changed { .. } | Message::Leaving => {
@@ -129,19 +136,19 @@ fn believable(event: &Event) -> Result<(), Malformed> {
         }
     };
     if known.len() > MAX_PUBLISHERS {
-        return Err(Malformed::TooMany);
+        return Err(EventFormatError::TooMany);
     }
     let names = [&event.id, &event.source].map(String::as_str);
     let publishers = known.iter().map(|(name, ..)| name.as_str());
     let mut names = names.into_iter().chain(named).chain(publishers);
     if event.source.is_empty() || names.any(|name| name.len() > MAX_NAME) {
-        return Err(Malformed::Name);
+        return Err(EventFormatError::Name);
     }
     let uncounted = ours.purges == 0 && matches!(ours.message, Message::Purge { .. });
     let counts = [ours.purges, ours.sequence];
     let mut counts = counts.into_iter().chain(known.iter().map(|known| known.2));
     match uncounted || counts.any(|count| count >= MAX_COUNT) {
-        true => Err(Malformed::Count),
+        true => Err(EventFormatError::Count),
         false => Ok(()),
     }
 }
@@ -168,25 +175,25 @@ fn all_of<'a, T: Deserialize<'a>>(packed: &'a Bytes) -> Option<T> {
     }
 }
 
-fn build(outer: Outer, ours: Option<Ours>) -> Result<Event, Malformed> {
+fn build(outer: OuterMap, ours: Option<NodePayload>) -> Result<BusEvent, EventFormatError> {
     let source = needed(text(outer.source)?)?;
     let ts = needed(outer.ts)?;
     if !ts.is_finite() {
-        return Err(Malformed::Form);
+        return Err(EventFormatError::Form);
     }
     let r#type = needed(text(outer.r#type)?)?;
     let shape = match r#type.as_str() {
-        "del" => Shape::Del {
+        "del" => EventShape::Del {
             keys: keys(outer.keys)?,
         },
-        "set" => Shape::Set {
+        "set" => EventShape::Set {
             keys: keys(outer.keys)?,
         },
-        "pattern" => Shape::Pattern(needed(text(outer.pattern)?)?),
-        _ => return Err(Malformed::Type),
+        "pattern" => EventShape::Pattern(needed(text(outer.pattern)?)?),
+        _ => return Err(EventFormatError::Type),
     };
     let id = text(outer.id)?.filter(|id| !id.is_empty());
-    Ok(Event {
+    Ok(BusEvent {
         id: id.unwrap_or_else(|| made_up(&source, ts, &r#type, &shape)),
         source,
         namespace: text(outer.namespace)?,
@@ -197,35 +204,35 @@ fn build(outer: Outer, ours: Option<Ours>) -> Result<Event, Malformed> {
     })
 }
 
-fn needed<T>(field: Option<T>) -> Result<T, Malformed> {
-    field.ok_or(Malformed::Missing)
+fn needed<T>(field: Option<T>) -> Result<T, EventFormatError> {
+    field.ok_or(EventFormatError::Missing)
 }
 
-fn text(field: Option<String>) -> Result<Option<String>, Malformed> {
+fn text(field: Option<String>) -> Result<Option<String>, EventFormatError> {
     match field {
-        Some(text) if text.len() > MAX_TEXT => Err(Malformed::TooLong),
+        Some(text) if text.len() > MAX_TEXT => Err(EventFormatError::TooLong),
         text => Ok(text),
     }
 }
 
-fn keys(field: Option<Bounded<String>>) -> Result<Vec<String>, Malformed> {
-    let Bounded { items, more } = needed(field)?;
+fn keys(field: Option<BoundedList<String>>) -> Result<Vec<String>, EventFormatError> {
+    let BoundedList { items, more } = needed(field)?;
     if more {
-        return Err(Malformed::TooMany);
+        return Err(EventFormatError::TooMany);
     }
     match items.iter().any(|key| key.len() > MAX_TEXT) {
-        true => Err(Malformed::TooLong),
+        true => Err(EventFormatError::TooLong),
         false => Ok(items),
     }
 }
 
 /// The seed's `source:ts:type:keys-or-pattern`, the last part as a hash, since an id is
 /// remembered and that part may be a megabyte.
-fn made_up(source: &str, ts: f64, r#type: &str, shape: &Shape) -> String {
+fn made_up(source: &str, ts: f64, r#type: &str, shape: &EventShape) -> String {
     let mut hash = Sha256::new();
     match shape {
-        Shape::Pattern(pattern) => hash.update(pattern),
-        Shape::Del { keys } | Shape::Set { keys } => keys.iter().for_each(|key| {
+        EventShape::Pattern(pattern) => hash.update(pattern),
+        EventShape::Del { keys } | EventShape::Set { keys } => keys.iter().for_each(|key| {
             hash.update((key.len() as u64).to_be_bytes());
             hash.update(key);
         }),
@@ -237,9 +244,9 @@ fn made_up(source: &str, ts: f64, r#type: &str, shape: &Shape) -> String {
     id
 }
 
-fn ours(packed: &Bytes) -> Option<Ours> {
-    let told = all_of::<Beside>(packed)?.lamina;
-    Some(Ours {
+fn ours(packed: &Bytes) -> Option<NodePayload> {
+    let told = all_of::<LaminaOnlyMap>(packed)?.lamina;
+    Some(NodePayload {
         boot: told.boot.0,
         purges: told.purges.0,
         sequence: told.sequence.0,
@@ -247,7 +254,7 @@ fn ours(packed: &Bytes) -> Option<Ours> {
     })
 }
 
-fn message(packed: &Bytes, told: Told<'_>) -> Option<Message> {
+fn message(packed: &Bytes, told: LaminaMap<'_>) -> Option<Message> {
     Some(match told.kind {
         "purge" => Message::Purge {
             selector: owned(told.selector)?,
@@ -282,12 +289,12 @@ fn owned(text: Option<&str>) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn prime(packed: &Bytes, told: Told<'_>) -> Option<Prime> {
+fn prime(packed: &Bytes, told: LaminaMap<'_>) -> Option<PrimeMessage> {
     let seen = match (told.log, told.publishers) {
-        (Some(generation), None) => Seen::Log {
+        (Some(generation), None) => KnownPurges::Log {
             generation: generation.0,
         },
-        (None, Some(Bounded { items, more: false })) => Seen::Publishers(
+        (None, Some(BoundedList { items, more: false })) => KnownPurges::Publishers(
             items
                 .into_iter()
                 .map(|(source, boot, purges)| (source.to_owned(), boot.0, purges.0))
@@ -295,7 +302,7 @@ fn prime(packed: &Bytes, told: Told<'_>) -> Option<Prime> {
         ),
         _ => return None,
     };
-    Some(Prime {
+    Some(PrimeMessage {
         key: packed.slice_ref(told.key?),
         primary: packed.slice_ref(told.primary?),
         record: packed.slice_ref(told.record?),
@@ -303,19 +310,19 @@ fn prime(packed: &Bytes, told: Told<'_>) -> Option<Prime> {
     })
 }
 
-impl From<Malformed> for Unreadable {
-    fn from(reason: Malformed) -> Self {
+impl From<EventFormatError> for UnreadableEvent {
+    fn from(reason: EventFormatError) -> Self {
         Self { reason, key: None }
     }
 }
 
-impl From<hc1::Fault> for Malformed {
-    fn from(fault: hc1::Fault) -> Self {
+impl From<hc1::EnvelopeError> for EventFormatError {
+    fn from(fault: hc1::EnvelopeError) -> Self {
         match fault {
-            hc1::Fault::Tag => Self::Tag,
-            hc1::Fault::Truncated => Self::Truncated,
-            hc1::Fault::TooLarge => Self::TooLarge,
-            hc1::Fault::Damaged => Self::Compression,
+            hc1::EnvelopeError::Tag => Self::Tag,
+            hc1::EnvelopeError::Truncated => Self::Truncated,
+            hc1::EnvelopeError::TooLarge => Self::TooLarge,
+            hc1::EnvelopeError::Damaged => Self::Compression,
         }
     }
 }

@@ -16,7 +16,7 @@ use std::io::{BufRead, Error, ErrorKind};
 
 use rmp::Marker;
 
-use super::Malformed;
+use super::EventFormatError;
 
 /// The extension of a record's definition.
 const RECORD: u8 = 0x72;
@@ -70,9 +70,9 @@ impl<R: BufRead> SkimReader<R> {
     ///
     /// # Errors
     /// When the rest is damaged, or begins behind the limit.
-    pub fn is_at_end(&mut self) -> Result<bool, Malformed> {
+    pub fn is_at_end(&mut self) -> Result<bool, EventFormatError> {
         match self.some() {
-            Err(Malformed::Truncated) => Ok(true),
+            Err(EventFormatError::Truncated) => Ok(true),
             some => some.map(|_| false),
         }
     }
@@ -81,7 +81,7 @@ impl<R: BufRead> SkimReader<R> {
     ///
     /// # Errors
     /// When the input ends, is damaged or too large, or a record has no list of names.
-    pub fn head(&mut self) -> Result<ValueHead, Malformed> {
+    pub fn head(&mut self) -> Result<ValueHead, EventFormatError> {
         loop {
             if let Some(head) = self.head_or_prefix()? {
                 return Ok(head);
@@ -90,7 +90,7 @@ impl<R: BufRead> SkimReader<R> {
     }
 
     /// None: only something was read that stands before a value.
-    fn head_or_prefix(&mut self) -> Result<Option<ValueHead>, Malformed> {
+    fn head_or_prefix(&mut self) -> Result<Option<ValueHead>, EventFormatError> {
         Ok(Some(match Marker::from_u8(self.byte()?) {
             Marker::Null => ValueHead::Nil,
             Marker::FixPos(byte) => self.record_or_number(byte),
@@ -153,13 +153,13 @@ impl<R: BufRead> SkimReader<R> {
         }
     }
 
-    fn extension(&mut self, length: u32) -> Result<ValueHead, Malformed> {
+    fn extension(&mut self, length: u32) -> Result<ValueHead, EventFormatError> {
         self.byte()?;
         Ok(ValueHead::Extension(length))
     }
 
     /// Of one byte.
-    fn short_extension(&mut self) -> Result<Option<ValueHead>, Malformed> {
+    fn short_extension(&mut self) -> Result<Option<ValueHead>, EventFormatError> {
         let [kind, byte] = self.bytes()?;
         Ok(match kind {
             RECORD => {
@@ -174,12 +174,12 @@ impl<R: BufRead> SkimReader<R> {
 
     /// How many names the list has that defines a record. Nothing may stand before it, so
     /// that definitions do not nest.
-    fn names(&mut self) -> Result<u32, Malformed> {
+    fn names(&mut self) -> Result<u32, EventFormatError> {
         match Marker::from_u8(self.byte()?) {
             Marker::FixArray(length) => Ok(length.into()),
             Marker::Array16 => self.length16(),
             Marker::Array32 => self.length32(),
-            _ => Err(Malformed::Form),
+            _ => Err(EventFormatError::Form),
         }
     }
 
@@ -187,7 +187,7 @@ impl<R: BufRead> SkimReader<R> {
     ///
     /// # Errors
     /// See [`head`](Self::head).
-    pub fn skip(&mut self, head: ValueHead) -> Result<(), Malformed> {
+    pub fn skip(&mut self, head: ValueHead) -> Result<(), EventFormatError> {
         let mut values = self.skip_bytes(head)?;
         while values > 0 {
             let next = self.head()?;
@@ -197,7 +197,7 @@ impl<R: BufRead> SkimReader<R> {
     }
 
     /// Answers how many values follow.
-    fn skip_bytes(&mut self, head: ValueHead) -> Result<u64, Malformed> {
+    fn skip_bytes(&mut self, head: ValueHead) -> Result<u64, EventFormatError> {
         Ok(match head {
             ValueHead::Nil | ValueHead::Number(_) => 0,
             ValueHead::Text(length) | ValueHead::Extension(length) | ValueHead::Other(length) => {
@@ -213,7 +213,7 @@ impl<R: BufRead> SkimReader<R> {
     ///
     /// # Errors
     /// When the input ends before, is damaged or too large.
-    pub fn pass(&mut self, mut length: u64) -> Result<(), Malformed> {
+    pub fn pass(&mut self, mut length: u64) -> Result<(), EventFormatError> {
         while length > 0 {
             let some = self
                 .some()?
@@ -229,7 +229,7 @@ impl<R: BufRead> SkimReader<R> {
     ///
     /// # Errors
     /// When the input ends before, is damaged or too large.
-    pub fn read(&mut self, mut out: &mut [u8]) -> Result<(), Malformed> {
+    pub fn read(&mut self, mut out: &mut [u8]) -> Result<(), EventFormatError> {
         while !out.is_empty() {
             let some = self.some()?;
             let length = some.len().min(out.len());
@@ -242,11 +242,11 @@ impl<R: BufRead> SkimReader<R> {
     }
 
     /// What can be read now, at least one byte.
-    fn some(&mut self) -> Result<&[u8], Malformed> {
+    fn some(&mut self) -> Result<&[u8], EventFormatError> {
         let some = self.from.fill_buf().map_err(|error| broken(&error))?;
         match usize::try_from(self.left).unwrap_or(usize::MAX) {
-            _ if some.is_empty() => Err(Malformed::Truncated),
-            0 => Err(Malformed::TooLarge),
+            _ if some.is_empty() => Err(EventFormatError::Truncated),
+            0 => Err(EventFormatError::TooLarge),
             left => Ok(&some[..some.len().min(left)]),
         }
     }
@@ -256,32 +256,32 @@ impl<R: BufRead> SkimReader<R> {
         self.left -= length as u64;
     }
 
-    fn byte(&mut self) -> Result<u8, Malformed> {
+    fn byte(&mut self) -> Result<u8, EventFormatError> {
         self.bytes().map(|[byte]| byte)
     }
 
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], EventFormatError> {
         let mut bytes = [0; N];
         self.read(&mut bytes)?;
         Ok(bytes)
     }
 
-    fn length8(&mut self) -> Result<u32, Malformed> {
+    fn length8(&mut self) -> Result<u32, EventFormatError> {
         self.byte().map(u32::from)
     }
 
-    fn length16(&mut self) -> Result<u32, Malformed> {
+    fn length16(&mut self) -> Result<u32, EventFormatError> {
         self.bytes().map(|bytes| u16::from_be_bytes(bytes).into())
     }
 
-    fn length32(&mut self) -> Result<u32, Malformed> {
+    fn length32(&mut self) -> Result<u32, EventFormatError> {
         self.bytes().map(u32::from_be_bytes)
     }
 }
 
-fn broken(error: &Error) -> Malformed {
+fn broken(error: &Error) -> EventFormatError {
     match error.kind() {
-        ErrorKind::UnexpectedEof => Malformed::Truncated,
-        _ => Malformed::Compression,
+        ErrorKind::UnexpectedEof => EventFormatError::Truncated,
+        _ => EventFormatError::Compression,
     }
 }

@@ -9,14 +9,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn event(shape: Shape, message: Message) -> Event {
-    Event {
+fn event(shape: EventShape, message: Message) -> BusEvent {
+    BusEvent {
         id: "0191-a".into(),
         source: "edge-1".into(),
         namespace: Some("shop".into()),
         ts: 1_700_000_000_123,
         shape,
-        ours: Some(Ours {
+        ours: Some(NodePayload {
             boot: u64::MAX - 3,
             purges: 7,
             sequence: 11,
@@ -25,29 +25,29 @@ fn event(shape: Shape, message: Message) -> Event {
     }
 }
 
-fn purge() -> Event {
+fn purge() -> BusEvent {
     let message = Message::Purge {
         selector: "tag:ä".into(),
         soft: true,
         receipt: false,
     };
     let keys = vec!["ä".into()];
-    event(Shape::Del { keys }, message)
+    event(EventShape::Del { keys }, message)
 }
 
-fn prime(record: impl Into<Bytes>, seen: Seen) -> Event {
-    let message = Message::Prime(Prime {
+fn prime(record: impl Into<Bytes>, seen: KnownPurges) -> BusEvent {
+    let message = Message::Prime(PrimeMessage {
         key: Bytes::from_static(b"s\x04\0\0\0http\xff"),
         primary: Bytes::from_static(b"s\xff"),
         record: record.into(),
         seen,
     });
-    event(Shape::inert(), message)
+    event(EventShape::inert(), message)
 }
 
 /// One of each kind.
-fn each() -> Vec<Event> {
-    let knows = Seen::Publishers(vec![("a".into(), 1, 2), ("b".into(), u64::MAX, 0)]);
+fn each() -> Vec<BusEvent> {
+    let knows = KnownPurges::Publishers(vec![("a".into(), 1, 2), ("b".into(), u64::MAX, 0)]);
     let heartbeat = Message::Heartbeat {
         healthy: true,
         version: "0.1.0".into(),
@@ -67,20 +67,20 @@ fn each() -> Vec<Event> {
     };
     vec![
         purge(),
-        event(Shape::Pattern("*".into()), all),
-        prime("HC1M…", Seen::Log { generation: 9 }),
+        event(EventShape::Pattern("*".into()), all),
+        prime("HC1M…", KnownPurges::Log { generation: 9 }),
         prime("", knows),
-        event(Shape::inert(), changed),
-        event(Shape::inert(), heartbeat),
-        event(Shape::inert(), applied),
+        event(EventShape::inert(), changed),
+        event(EventShape::inert(), heartbeat),
+        event(EventShape::inert(), applied),
     ]
 }
 
-fn seen() -> impl Strategy<Value = Seen> {
+fn seen() -> impl Strategy<Value = KnownPurges> {
     let publishers = prop::collection::vec((".{0,20}", any::<u64>(), 0..MAX_COUNT), 0..5);
     prop_oneof![
-        any::<u64>().prop_map(|generation| Seen::Log { generation }),
-        publishers.prop_map(Seen::Publishers),
+        any::<u64>().prop_map(|generation| KnownPurges::Log { generation }),
+        publishers.prop_map(KnownPurges::Publishers),
     ]
 }
 
@@ -94,7 +94,7 @@ fn message() -> impl Strategy<Value = Message> {
             soft,
             receipt
         }),
-        prime.prop_map(|(key, primary, record, seen)| Message::Prime(Prime {
+        prime.prop_map(|(key, primary, record, seen)| Message::Prime(PrimeMessage {
             key,
             primary,
             record,
@@ -112,18 +112,18 @@ fn message() -> impl Strategy<Value = Message> {
     ]
 }
 
-fn shape() -> impl Strategy<Value = Shape> {
+fn shape() -> impl Strategy<Value = EventShape> {
     let keys = prop::collection::vec(".{0,40}", 0..6);
     prop_oneof![
-        keys.prop_map(|keys| Shape::Del { keys }),
-        ".{0,60}".prop_map(Shape::Pattern),
-        Just(Shape::inert()),
+        keys.prop_map(|keys| EventShape::Del { keys }),
+        ".{0,60}".prop_map(EventShape::Pattern),
+        Just(EventShape::inert()),
     ]
 }
 
-fn any_event() -> impl Strategy<Value = Event> {
+fn any_event() -> impl Strategy<Value = BusEvent> {
     let counts = (any::<u64>(), 1..MAX_COUNT, 0..MAX_COUNT);
-    let ours = (counts, message()).prop_map(|((boot, purges, sequence), message)| Ours {
+    let ours = (counts, message()).prop_map(|((boot, purges, sequence), message)| NodePayload {
         boot,
         purges,
         sequence,
@@ -136,13 +136,15 @@ fn any_event() -> impl Strategy<Value = Event> {
         0..1_u64 << 53,
         shape(),
     );
-    (outer, prop::option::of(ours)).prop_map(|((id, source, namespace, ts, shape), ours)| Event {
-        id,
-        source,
-        namespace,
-        ts,
-        shape,
-        ours,
+    (outer, prop::option::of(ours)).prop_map(|((id, source, namespace, ts, shape), ours)| {
+        BusEvent {
+            id,
+            source,
+            namespace,
+            ts,
+            shape,
+            ours,
+        }
     })
 }
 
@@ -153,7 +155,7 @@ fn keys() -> SealKeys {
 proptest! {
     #[test]
     fn what_is_written_is_what_is_read(event in any_event()) {
-        prop_assert_eq!(Event::decode(&event.encode()), Ok(event));
+        prop_assert_eq!(BusEvent::decode(&event.encode()), Ok(event));
     }
 
     #[test]
@@ -161,23 +163,23 @@ proptest! {
         event in any_event(), at in any::<usize>(), bit in 0..8,
     ) {
         let bytes = event.encode_sealed(&keys());
-        let opened = Event::open(&bytes, Some(&keys())).unwrap();
+        let opened = BusEvent::open(&bytes, Some(&keys())).unwrap();
         let seal = match event.ours {
             Some(_) => SealCheck::Holds,
             None => SealCheck::Absent,
         };
-        prop_assert_eq!(&opened, &Opened { event: event.clone(), seal });
-        prop_assert_eq!(Event::decode(&bytes), Ok(event), "nodes without a key read it, too");
+        prop_assert_eq!(&opened, &OpenedEvent { event: event.clone(), seal });
+        prop_assert_eq!(BusEvent::decode(&bytes), Ok(event), "nodes without a key read it, too");
         let mut changed = bytes.to_vec();
         changed[at % bytes.len()] ^= 1_u8 << bit;
-        let changed = Event::open(&changed.into(), Some(&keys()));
+        let changed = BusEvent::open(&changed.into(), Some(&keys()));
         prop_assert!(changed.is_err() || changed.unwrap().seal != SealCheck::Holds);
     }
 }
 
 #[test]
 fn what_no_node_says_is_no_event_of_one() {
-    let read = |event: &Event| Event::decode(&event.encode());
+    let read = |event: &BusEvent| BusEvent::decode(&event.encode());
     let long = || "x".repeat(MAX_NAME + 1);
     let heartbeat = |version: String| Message::Heartbeat {
         healthy: true,
@@ -192,8 +194,8 @@ fn what_no_node_says_is_no_event_of_one() {
         of: long(),
         order: 1,
     };
-    let known = |name: String, number| Seen::Publishers(vec![(name, 1, number)]);
-    let named = |id: String, source: String| Event {
+    let known = |name: String, number| KnownPurges::Publishers(vec![(name, 1, number)]);
+    let named = |id: String, source: String| BusEvent {
         id,
         source,
         ..purge()
@@ -202,12 +204,12 @@ fn what_no_node_says_is_no_event_of_one() {
         named(long(), "a".into()),
         named("1".into(), long()),
         named("1".into(), String::new()),
-        event(Shape::inert(), heartbeat(long())),
-        event(Shape::inert(), missing),
-        event(Shape::inert(), applied),
+        event(EventShape::inert(), heartbeat(long())),
+        event(EventShape::inert(), missing),
+        event(EventShape::inert(), applied),
         prime("", known(long(), 1)),
     ] {
-        assert_eq!(read(&event), Err(Malformed::Name), "{event:?}");
+        assert_eq!(read(&event), Err(EventFormatError::Name), "{event:?}");
     }
     let counted = |purges: u64, sequence: u64| {
         let mut event = purge();
@@ -222,7 +224,7 @@ fn what_no_node_says_is_no_event_of_one() {
         counted(1, u64::MAX),
         prime("", known("a".into(), u64::MAX)),
     ] {
-        assert_eq!(read(&event), Err(Malformed::Count), "{event:?}");
+        assert_eq!(read(&event), Err(EventFormatError::Count), "{event:?}");
     }
     assert!(read(&counted(MAX_COUNT - 1, MAX_COUNT - 1)).is_ok());
     // Written out, since we write no such list.
@@ -245,7 +247,10 @@ fn what_no_node_says_is_no_event_of_one() {
         .unwrap();
     packed[map + 7] += 2;
     many.extend(packed);
-    assert_eq!(Event::decode(&many.into()), Err(Malformed::TooMany));
+    assert_eq!(
+        BusEvent::decode(&many.into()),
+        Err(EventFormatError::TooMany)
+    );
 }
 
 #[test]
@@ -253,7 +258,7 @@ fn every_kind_is_read_as_it_was_written() {
     for event in each() {
         let bytes = event.encode();
         assert_eq!(&bytes[..4], b"HC1M");
-        assert_eq!(Event::decode(&bytes), Ok(event));
+        assert_eq!(BusEvent::decode(&bytes), Ok(event));
     }
 }
 
@@ -268,9 +273,9 @@ fn from_64_kib_on_gzip_is_used_where_it_saves_15_percent() {
     };
     let noise: Bytes = (0..80_000).map(&mut noise).collect();
     let bytes = |record: Bytes| {
-        let event = prime(record, Seen::Log { generation: 1 });
+        let event = prime(record, KnownPurges::Log { generation: 1 });
         let bytes = event.encode();
-        assert_eq!(Event::decode(&bytes), Ok(event));
+        assert_eq!(BusEvent::decode(&bytes), Ok(event));
         bytes
     };
     assert_eq!(&bytes(vec![b'a'; 80_000].into())[..4], b"HC1G");
@@ -280,8 +285,8 @@ fn from_64_kib_on_gzip_is_used_where_it_saves_15_percent() {
 
 #[test]
 fn a_record_is_a_part_of_the_bytes_it_came_in() {
-    let bytes = prime(vec![1; 100], Seen::Log { generation: 1 }).encode();
-    let message = Event::decode(&bytes).unwrap().ours.unwrap().message;
+    let bytes = prime(vec![1; 100], KnownPurges::Log { generation: 1 }).encode();
+    let message = BusEvent::decode(&bytes).unwrap().ours.unwrap().message;
     let Message::Prime(prime) = message else {
         panic!("it is a prime");
     };
@@ -293,17 +298,17 @@ fn a_record_is_a_part_of_the_bytes_it_came_in() {
 fn a_set_of_ours_goes_out_as_a_del() {
     let keys = vec!["a".to_owned()];
     let mut event = purge();
-    event.shape = Shape::Set { keys: keys.clone() };
-    let back = Event::decode(&event.encode()).unwrap();
-    assert_eq!(back.shape, Shape::Del { keys });
+    event.shape = EventShape::Set { keys: keys.clone() };
+    let back = BusEvent::decode(&event.encode()).unwrap();
+    assert_eq!(back.shape, EventShape::Del { keys });
 }
 
 #[test]
 fn as_much_as_the_limits_allow_is_written_and_read() {
     let keys = vec!["a".repeat(200); MAX_KEYS];
     let mut event = purge();
-    event.shape = Shape::Del { keys };
-    assert_eq!(Event::decode(&event.encode()), Ok(event.clone()));
-    event.shape = Shape::Pattern("a".repeat(MAX_TEXT));
-    assert_eq!(Event::decode(&event.encode()), Ok(event));
+    event.shape = EventShape::Del { keys };
+    assert_eq!(BusEvent::decode(&event.encode()), Ok(event.clone()));
+    event.shape = EventShape::Pattern("a".repeat(MAX_TEXT));
+    assert_eq!(BusEvent::decode(&event.encode()), Ok(event));
 }

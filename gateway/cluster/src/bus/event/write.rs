@@ -4,13 +4,15 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_bytes::Bytes as Bin;
 
-use super::form::{Bits, Bounded, Count, Told, Written};
-use super::{Event, MAX_PUBLISHERS, Message, Ours, Prime, Seen, Shape};
+use super::form::{BoundedList, HexBits, LaminaMap, WireCount, WrittenOuterMap};
+use super::{
+    BusEvent, EventShape, KnownPurges, MAX_PUBLISHERS, Message, NodePayload, PrimeMessage,
+};
 use crate::bus::seal::{SEAL, SealKeys};
 use crate::hc1::{self, Compression};
 
-/// See [`Event::encode`] and [`Event::encode_sealed`].
-pub fn event(event: &Event, keys: Option<&SealKeys>) -> Bytes {
+/// See [`BusEvent::encode`] and [`BusEvent::encode_sealed`].
+pub fn event(event: &BusEvent, keys: Option<&SealKeys>) -> Bytes {
     let mut plain = hc1::PLAIN.to_vec();
     let place = keys.map(|_| Bin::new(&[0; SEAL]));
     written(event, place)
@@ -27,12 +29,12 @@ pub fn event(event: &Event, keys: Option<&SealKeys>) -> Bytes {
 }
 
 /// With room for a seal at its end where there is to be one.
-fn written<'a>(event: &'a Event, seal: Option<&'a Bin>) -> Written<'a> {
+fn written<'a>(event: &'a BusEvent, seal: Option<&'a Bin>) -> WrittenOuterMap<'a> {
     let (r#type, keys, pattern) = match &event.shape {
-        Shape::Del { keys } | Shape::Set { keys } => ("del", Some(&**keys), None),
-        Shape::Pattern(pattern) => ("pattern", None, Some(&**pattern)),
+        EventShape::Del { keys } | EventShape::Set { keys } => ("del", Some(&**keys), None),
+        EventShape::Pattern(pattern) => ("pattern", None, Some(&**pattern)),
     };
-    Written {
+    WrittenOuterMap {
         id: &event.id,
         r#type,
         source: &event.source,
@@ -40,84 +42,87 @@ fn written<'a>(event: &'a Event, seal: Option<&'a Bin>) -> Written<'a> {
         keys,
         pattern,
         namespace: event.namespace.as_deref(),
-        lamina: event.ours.as_ref().map(|ours| Told { seal, ..told(ours) }),
+        lamina: event
+            .ours
+            .as_ref()
+            .map(|ours| LaminaMap { seal, ..told(ours) }),
     }
 }
 
-fn told(ours: &Ours) -> Told<'_> {
+fn told(ours: &NodePayload) -> LaminaMap<'_> {
     let of_message = match &ours.message {
         Message::Purge {
             selector,
             soft,
             receipt,
-        } => Told {
+        } => LaminaMap {
             kind: "purge",
             selector: Some(selector),
             soft: Some(*soft),
             receipt: Some(*receipt),
-            ..Told::default()
+            ..LaminaMap::default()
         },
         Message::Prime(prime) => told_prime(prime),
-        Message::Changed { key, likeness } => Told {
+        Message::Changed { key, likeness } => LaminaMap {
             kind: "changed",
             key: Some(Bin::new(key)),
-            likeness: Some(Bits(*likeness)),
-            ..Told::default()
+            likeness: Some(HexBits(*likeness)),
+            ..LaminaMap::default()
         },
-        Message::Heartbeat { healthy, version } => Told {
+        Message::Heartbeat { healthy, version } => LaminaMap {
             kind: "heartbeat",
             healthy: Some(*healthy),
             version: Some(version),
-            ..Told::default()
+            ..LaminaMap::default()
         },
-        Message::Leaving => Told {
+        Message::Leaving => LaminaMap {
             kind: "leaving",
-            ..Told::default()
+            ..LaminaMap::default()
         },
-        Message::Applied { of, order } => Told {
+        Message::Applied { of, order } => LaminaMap {
             kind: "applied",
             of: Some(of),
-            order: Some(Bits(*order)),
-            ..Told::default()
+            order: Some(HexBits(*order)),
+            ..LaminaMap::default()
         },
-        Message::Missing { of, life, from } => Told {
+        Message::Missing { of, life, from } => LaminaMap {
             kind: "missing",
             of: Some(of),
-            life: Some(Bits(*life)),
-            order: Some(Bits(*from)),
-            ..Told::default()
+            life: Some(HexBits(*life)),
+            order: Some(HexBits(*from)),
+            ..LaminaMap::default()
         },
     };
-    Told {
-        boot: Bits(ours.boot),
-        purges: Count(ours.purges),
-        sequence: Count(ours.sequence),
+    LaminaMap {
+        boot: HexBits(ours.boot),
+        purges: WireCount(ours.purges),
+        sequence: WireCount(ours.sequence),
         ..of_message
     }
 }
 
-fn told_prime(prime: &Prime) -> Told<'_> {
+fn told_prime(prime: &PrimeMessage) -> LaminaMap<'_> {
     let (log, publishers) = match &prime.seen {
-        Seen::Log { generation } => (Some(Bits(*generation)), None),
-        Seen::Publishers(known) => (None, Some(list(known))),
+        KnownPurges::Log { generation } => (Some(HexBits(*generation)), None),
+        KnownPurges::Publishers(known) => (None, Some(list(known))),
     };
-    Told {
+    LaminaMap {
         kind: "prime",
         key: Some(Bin::new(&prime.key)),
         primary: Some(Bin::new(&prime.primary)),
         record: Some(Bin::new(&prime.record)),
         log,
         publishers,
-        ..Told::default()
+        ..LaminaMap::default()
     }
 }
 
 /// The first [`MAX_PUBLISHERS`]: a receiver refuses a value that knew of fewer purges than it does.
-fn list(known: &[(String, u64, u64)]) -> Bounded<(&str, Bits, Count)> {
+fn list(known: &[(String, u64, u64)]) -> BoundedList<(&str, HexBits, WireCount)> {
     let known = known.iter().take(MAX_PUBLISHERS);
-    Bounded {
+    BoundedList {
         items: known
-            .map(|(source, boot, purges)| (&**source, Bits(*boot), Count(*purges)))
+            .map(|(source, boot, purges)| (&**source, HexBits(*boot), WireCount(*purges)))
             .collect(),
         more: false,
     }

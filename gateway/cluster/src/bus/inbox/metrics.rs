@@ -2,11 +2,11 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use crate::bus::event::Malformed;
+use crate::bus::event::EventFormatError;
 
 /// What became of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Heard {
+pub enum InboxOutcome {
     Applied,
     /// Our own words come back.
     Own,
@@ -33,14 +33,14 @@ const HEARD: [&str; 8] = [
 ];
 
 /// The counters, resolved once.
-pub struct Metrics {
+pub struct InboxMetrics {
     heard: [IntCounter; HEARD.len()],
     malformed: IntCounterVec,
     lost: IntCounter,
     consuming: IntGauge,
 }
 
-impl Metrics {
+impl InboxMetrics {
     /// # Errors
     /// When the registry has them already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
@@ -78,11 +78,11 @@ impl Metrics {
         })
     }
 
-    pub fn heard(&self, heard: Heard) {
+    pub fn heard(&self, heard: InboxOutcome) {
         self.heard[heard as usize].inc();
     }
 
-    pub fn malformed(&self, reason: Malformed) {
+    pub fn malformed(&self, reason: EventFormatError) {
         self.malformed.with_label_values(&[reason.as_str()]).inc();
     }
 

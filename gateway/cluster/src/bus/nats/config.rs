@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::OpenError;
-use crate::units::Duration;
+use super::NatsOpenError;
+use crate::units::ConfigDuration;
 
 /// A NATS server or cluster, plain (at most once) or with JetStream (durable).
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Nats {
+pub struct NatsConfig {
     /// Where: `nats://host:4222`, `tls://…` for TLS; further servers of a cluster are found through them.
     pub servers: Vec<String>,
     /// `core` delivers at most once to who is there; `jetstream` keeps messages for each node until it has applied them.
-    pub mode: Mode,
+    pub mode: NatsMode,
     /// What nodes publish to and listen on; the same on all of them. With JetStream also the word `now` below it.
     pub subject: String,
     /// How the server lists this node; unset is `lamina`.
@@ -37,19 +37,19 @@ pub struct Nats {
     /// Where answers to this node come; its user needs the right to publish and to subscribe below it.
     pub inbox_prefix: String,
     /// To open a connection and introduce ourselves, for each server.
-    pub connect_timeout: Duration,
+    pub connect_timeout: ConfigDuration,
     /// Between two pings; a server that answers none of three is given up.
-    pub ping_interval: Duration,
+    pub ping_interval: ConfigDuration,
     /// Between two attempts to connect; they begin at a tenth of a second and grow, with jitter, to this.
-    pub reconnect_max: Duration,
+    pub reconnect_max: ConfigDuration,
     /// With `mode: jetstream`.
-    pub jetstream: JetStream,
+    pub jetstream: JetStreamConfig,
 }
 
 /// How messages are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum NatsMode {
     /// At most once, to who is connected.
     #[default]
     Core,
@@ -60,13 +60,13 @@ pub enum Mode {
 /// The stream that keeps messages, and this node's place in it.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct JetStream {
+pub struct JetStreamConfig {
     /// The stream; one for all nodes.
     pub stream: String,
     /// This node's own, and the same after its restart: from there it goes on. Required.
     pub durable_name: Option<String>,
     /// Where the stream is kept; `memory` is lost with the server.
-    pub storage: Storage,
+    pub storage: StreamStorage,
     /// Servers of a cluster that keep the stream, 1 to 5.
     pub replicas: usize,
     /// Older messages are dropped; unset is never.
@@ -82,23 +82,23 @@ pub struct JetStream {
     /// Whether this node's consumer is made when missing, and kept as configured here.
     pub ensure_consumer: bool,
     /// A node that was away for so long is forgotten, so that its place doesn't hold up anything.
-    pub inactive_threshold: Duration,
+    pub inactive_threshold: ConfigDuration,
 }
 
 /// Where a stream is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Storage {
+pub enum StreamStorage {
     #[default]
     File,
     Memory,
 }
 
-impl Default for Nats {
+impl Default for NatsConfig {
     fn default() -> Self {
         Self {
             servers: vec!["nats://127.0.0.1:4222".to_owned()],
-            mode: Mode::Core,
+            mode: NatsMode::Core,
             subject: "cache.invalidations".to_owned(),
             name: None,
             username: None,
@@ -109,20 +109,20 @@ impl Default for Nats {
             credentials_file: None,
             ca_file: None,
             inbox_prefix: "_INBOX".to_owned(),
-            connect_timeout: Duration::secs(2),
-            ping_interval: Duration::secs(2),
-            reconnect_max: Duration::millis(500),
-            jetstream: JetStream::default(),
+            connect_timeout: ConfigDuration::secs(2),
+            ping_interval: ConfigDuration::secs(2),
+            reconnect_max: ConfigDuration::millis(500),
+            jetstream: JetStreamConfig::default(),
         }
     }
 }
 
-impl Default for JetStream {
+impl Default for JetStreamConfig {
     fn default() -> Self {
         Self {
             stream: "CACHE_INVALIDATIONS".to_owned(),
             durable_name: None,
-            storage: Storage::File,
+            storage: StreamStorage::File,
             replicas: 1,
             max_age_ms: None,
             max_msgs: -1,
@@ -130,19 +130,19 @@ impl Default for JetStream {
             max_deliver: 10,
             ensure_stream: true,
             ensure_consumer: true,
-            inactive_threshold: Duration::secs(24 * 60 * 60),
+            inactive_threshold: ConfigDuration::secs(24 * 60 * 60),
         }
     }
 }
 
-impl Nats {
+impl NatsConfig {
     /// Whether this can be a NATS, as far as can be told without files and network.
     ///
     /// # Errors
     /// What can't be meant.
-    pub fn check(&self) -> Result<(), OpenError> {
+    pub fn check(&self) -> Result<(), NatsOpenError> {
         if self.servers.is_empty() {
-            return Err(OpenError::Servers);
+            return Err(NatsOpenError::Servers);
         }
         for server in &self.servers {
             super::link::address(server)?;
@@ -154,7 +154,7 @@ impl Nats {
         for (key, given) in subjects {
             if !is_subject(given) {
                 let given = given.clone();
-                return Err(OpenError::Subject { key, given });
+                return Err(NatsOpenError::Subject { key, given });
             }
         }
         let ways = [
@@ -163,26 +163,26 @@ impl Nats {
             self.credentials_file.is_some(),
         ];
         if ways.into_iter().filter(|way| *way).count() > 1 {
-            return Err(OpenError::Ways);
+            return Err(NatsOpenError::Ways);
         }
-        if self.ping_interval == Duration::ZERO {
-            return Err(OpenError::Ping);
+        if self.ping_interval == ConfigDuration::ZERO {
+            return Err(NatsOpenError::Ping);
         }
         match self.mode {
-            Mode::Core => Ok(()),
-            Mode::Jetstream => self.jetstream.check(),
+            NatsMode::Core => Ok(()),
+            NatsMode::Jetstream => self.jetstream.check(),
         }
     }
 }
 
-impl JetStream {
-    fn check(&self) -> Result<(), OpenError> {
+impl JetStreamConfig {
+    fn check(&self) -> Result<(), NatsOpenError> {
         let durable = self.durable_name.as_ref();
-        let durable = durable.ok_or(OpenError::DurableName)?;
+        let durable = durable.ok_or(NatsOpenError::DurableName)?;
         for (key, given) in [("stream", &self.stream), ("durable_name", durable)] {
             if !is_name(given) {
                 let given = given.clone();
-                return Err(OpenError::Name { key, given });
+                return Err(NatsOpenError::Name { key, given });
             }
         }
         let numbers = [
@@ -193,7 +193,7 @@ impl JetStream {
             ("max_msgs", self.max_msgs == -1 || self.max_msgs > 0),
         ];
         match numbers.into_iter().find(|(_, fits)| !fits) {
-            Some((key, _)) => Err(OpenError::Number(key)),
+            Some((key, _)) => Err(NatsOpenError::Number(key)),
             None => Ok(()),
         }
     }
@@ -216,10 +216,10 @@ fn is_name(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn key(change: impl FnOnce(&mut Nats)) -> Option<&'static str> {
-        let mut nats = Nats {
-            mode: Mode::Jetstream,
-            ..Nats::default()
+    fn key(change: impl FnOnce(&mut NatsConfig)) -> Option<&'static str> {
+        let mut nats = NatsConfig {
+            mode: NatsMode::Jetstream,
+            ..NatsConfig::default()
         };
         nats.jetstream.durable_name = Some("node-1".to_owned());
         change(&mut nats);
@@ -251,13 +251,13 @@ mod tests {
             key(|n| n.inbox_prefix = String::new()),
             Some("inbox_prefix")
         );
-        let two = |n: &mut Nats| {
+        let two = |n: &mut NatsConfig| {
             n.username = Some("a".to_owned());
             n.token = Some("b".to_owned());
         };
         assert_eq!(key(two), Some("username"));
         assert_eq!(
-            key(|n| n.ping_interval = Duration::ZERO),
+            key(|n| n.ping_interval = ConfigDuration::ZERO),
             Some("ping_interval")
         );
         assert_eq!(
@@ -284,8 +284,8 @@ mod tests {
             key(|n| n.jetstream.max_msgs = 0),
             Some("jetstream.max_msgs")
         );
-        let core = |n: &mut Nats| {
-            n.mode = Mode::Core;
+        let core = |n: &mut NatsConfig| {
+            n.mode = NatsMode::Core;
             n.jetstream.durable_name = None;
         };
         assert_eq!(key(core), None, "only JetStream needs a durable name");

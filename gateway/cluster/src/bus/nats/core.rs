@@ -15,44 +15,44 @@ use futures_util::stream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::config::Nats;
-use super::link::{Keeper, Line, Session, Standing, chain};
-use crate::bus::transport::{Guarantee, Mail, PublishError, Transport};
+use super::config::NatsConfig;
+use super::link::{NatsConnection, NatsConnectionState, NatsReconnector, NatsSession, chain};
+use crate::bus::transport::{BusTransport, Guarantee, PublishError, TransportEventSender};
 
-pub(super) struct Core {
-    inner: Arc<Inner>,
-    keeper: Keeper,
+pub(super) struct NatsCoreTransport {
+    inner: Arc<NatsCoreSession>,
+    keeper: NatsReconnector,
 }
 
-struct Inner {
-    config: Nats,
-    standing: Standing<Way>,
+struct NatsCoreSession {
+    config: NatsConfig,
+    standing: NatsConnectionState<NatsCorePublisher>,
 }
 
 /// A connection, and how its marks go.
 #[derive(Clone)]
-struct Way {
-    line: Line,
-    marks: Arc<Marks>,
+struct NatsCorePublisher {
+    line: NatsConnection,
+    marks: Arc<PublishMarks>,
 }
 
-struct Marks {
+struct PublishMarks {
     inbox: String,
     sent: AtomicU64,
     back: watch::Sender<u64>,
 }
 
-impl Core {
-    pub(super) fn new(config: Nats) -> Self {
-        let standing = Standing::new();
+impl NatsCoreTransport {
+    pub(super) fn new(config: NatsConfig) -> Self {
+        let standing = NatsConnectionState::new();
         Self {
-            inner: Arc::new(Inner { config, standing }),
-            keeper: Keeper::default(),
+            inner: Arc::new(NatsCoreSession { config, standing }),
+            keeper: NatsReconnector::default(),
         }
     }
 }
 
-impl Transport for Core {
+impl BusTransport for NatsCoreTransport {
     fn kind(&self) -> &'static str {
         "nats"
     }
@@ -72,7 +72,7 @@ impl Transport for Core {
         self.inner.standing.max_message_bytes()
     }
 
-    fn run(&self, mail: Mail) {
+    fn run(&self, mail: TransportEventSender) {
         self.keeper.start(&self.inner, mail);
     }
 
@@ -81,18 +81,18 @@ impl Transport for Core {
     }
 }
 
-impl Session for Inner {
-    type Way = Way;
+impl NatsSession for NatsCoreSession {
+    type Way = NatsCorePublisher;
 
-    fn config(&self) -> &Nats {
+    fn config(&self) -> &NatsConfig {
         &self.config
     }
 
-    fn standing(&self) -> &Standing<Way> {
+    fn standing(&self) -> &NatsConnectionState<NatsCorePublisher> {
         &self.standing
     }
 
-    async fn consume(&self, line: &Line, mail: &Mail) -> String {
+    async fn consume(&self, line: &NatsConnection, mail: &TransportEventSender) -> String {
         let begun = tokio::select! {
             begun = timeout(self.config.connect_timeout.0, self.begin(line)) => begun,
             why = line.ended() => return why,
@@ -117,7 +117,7 @@ impl Session for Inner {
     }
 }
 
-impl Inner {
+impl NatsCoreSession {
     async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
         let way = match self.standing.get() {
             Ok(way) => way,
@@ -129,7 +129,11 @@ impl Inner {
         }
     }
 
-    async fn send(&self, way: &Way, messages: &[Bytes]) -> (usize, Option<PublishError>) {
+    async fn send(
+        &self,
+        way: &NatsCorePublisher,
+        messages: &[Bytes],
+    ) -> (usize, Option<PublishError>) {
         let mut refused = None;
         let mut sent = 0;
         for message in messages {
@@ -150,7 +154,10 @@ impl Inner {
     }
 
     /// Subscribes, and waits until the server says so.
-    async fn begin(&self, line: &Line) -> Result<(Subscriber, Subscriber, Way), String> {
+    async fn begin(
+        &self,
+        line: &NatsConnection,
+    ) -> Result<(Subscriber, Subscriber, NatsCorePublisher), String> {
         let client = &line.client;
         let inbox = client.new_inbox();
         let mut marks = client
@@ -159,9 +166,9 @@ impl Inner {
             .map_err(|e| chain(&e))?;
         let messages = client.subscribe(self.config.subject.clone()).await;
         let messages = messages.map_err(|e| chain(&e))?;
-        let way = Way {
+        let way = NatsCorePublisher {
             line: line.clone(),
-            marks: Arc::new(Marks {
+            marks: Arc::new(PublishMarks {
                 inbox,
                 sent: AtomicU64::new(0),
                 back: watch::Sender::new(0),
@@ -176,7 +183,7 @@ impl Inner {
     }
 }
 
-impl Way {
+impl NatsCorePublisher {
     /// Returns when the server has handled all that was sent before.
     async fn there_and_back(&self) -> Result<(), String> {
         let mut back = self.marks.back.subscribe();
@@ -198,7 +205,7 @@ impl Way {
     }
 }
 
-impl Marks {
+impl PublishMarks {
     /// Notes the marks that come, until the subscription ends.
     async fn come_back(&self, mut marks: Subscriber) {
         while let Some(mark) = marks.next().await {

@@ -19,28 +19,34 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::config::Nats;
-use super::link::{Keeper, Line, Session, Standing, chain};
-use super::stream::{Hands, PATIENCE, Place, Said, Track, UNANSWERED, place};
-use crate::bus::transport::{Delivery, Guarantee, Mail, PublishError, Receipt, Transport, Word};
+use super::config::NatsConfig;
+use super::link::{NatsConnection, NatsConnectionState, NatsReconnector, NatsSession, chain};
+use super::stream::{
+    ConsumerPosition, GapDetection, PATIENCE, PendingSequences, StreamDifferenceLog, UNANSWERED,
+    place,
+};
+use crate::bus::transport::{
+    BusTransport, DeliveryAck, Guarantee, IncomingMessage, PublishError, TransportEvent,
+    TransportEventSender,
+};
 
-pub(super) struct JetStream {
-    inner: Arc<Inner>,
-    keeper: Keeper,
+pub(super) struct JetStreamTransport {
+    inner: Arc<JetStreamSession>,
+    keeper: NatsReconnector,
 }
 
-struct Inner {
-    config: Nats,
-    standing: Standing<Way>,
-    said: Said,
-    hands: Arc<Hands>,
+struct JetStreamSession {
+    config: NatsConfig,
+    standing: NatsConnectionState<JetStreamPublisher>,
+    said: StreamDifferenceLog,
+    hands: Arc<PendingSequences>,
     answers: mpsc::Sender<Acknowledgement>,
     answered: tokio::sync::Mutex<mpsc::Receiver<Acknowledgement>>,
 }
 
 #[derive(Clone)]
-struct Way {
-    line: Line,
+struct JetStreamPublisher {
+    line: NatsConnection,
     context: Context,
 }
 
@@ -54,11 +60,11 @@ struct Acknowledgement {
 /// One message in our hands.
 struct MessageInHand {
     number: u64,
-    hands: Arc<Hands>,
+    hands: Arc<PendingSequences>,
 }
 
 /// Answers a message.
-struct Taken {
+struct JetStreamAck {
     to: Subject,
     delivered: u32,
     answers: mpsc::Sender<Acknowledgement>,
@@ -75,26 +81,26 @@ const BATCH_BYTES: usize = 16 << 20;
 const AGAIN: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(10);
 
-impl JetStream {
-    pub(super) fn new(config: Nats) -> Self {
+impl JetStreamTransport {
+    pub(super) fn new(config: NatsConfig) -> Self {
         // Twice, for answers to what was taken before the server forgot us.
         let (answers, answered) = mpsc::channel(2 * UNANSWERED as usize);
-        let inner = Inner {
+        let inner = JetStreamSession {
             config,
-            standing: Standing::new(),
-            said: Said::default(),
+            standing: NatsConnectionState::new(),
+            said: StreamDifferenceLog::default(),
             hands: Arc::default(),
             answers,
             answered: tokio::sync::Mutex::new(answered),
         };
         Self {
             inner: Arc::new(inner),
-            keeper: Keeper::default(),
+            keeper: NatsReconnector::default(),
         }
     }
 }
 
-impl Transport for JetStream {
+impl BusTransport for JetStreamTransport {
     fn kind(&self) -> &'static str {
         "jetstream"
     }
@@ -121,7 +127,7 @@ impl Transport for JetStream {
         self.inner.standing.max_message_bytes()
     }
 
-    fn run(&self, mail: Mail) {
+    fn run(&self, mail: TransportEventSender) {
         self.keeper.start(&self.inner, mail);
     }
 
@@ -130,18 +136,18 @@ impl Transport for JetStream {
     }
 }
 
-impl Session for Inner {
-    type Way = Way;
+impl NatsSession for JetStreamSession {
+    type Way = JetStreamPublisher;
 
-    fn config(&self) -> &Nats {
+    fn config(&self) -> &NatsConfig {
         &self.config
     }
 
-    fn standing(&self) -> &Standing<Way> {
+    fn standing(&self) -> &NatsConnectionState<JetStreamPublisher> {
         &self.standing
     }
 
-    async fn consume(&self, line: &Line, mail: &Mail) -> String {
+    async fn consume(&self, line: &NatsConnection, mail: &TransportEventSender) -> String {
         let context = ContextBuilder::new()
             .timeout(PATIENCE)
             .ack_timeout(PATIENCE)
@@ -158,7 +164,7 @@ impl Session for Inner {
         let largest = line.client.max_payload();
         let largest = largest.min(place.max_message_bytes.unwrap_or(largest));
         self.standing.limit_messages(largest);
-        let way = Way {
+        let way = JetStreamPublisher {
             line: line.clone(),
             context,
         };
@@ -175,7 +181,7 @@ impl Session for Inner {
     }
 }
 
-impl Inner {
+impl JetStreamSession {
     async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
         let way = match self.standing.get() {
             Ok(way) => way,
@@ -238,7 +244,10 @@ impl Inner {
         (taken, failed)
     }
 
-    async fn begin(&self, context: &Context) -> Result<(Place, pull::Stream, Subscriber), String> {
+    async fn begin(
+        &self,
+        context: &Context,
+    ) -> Result<(ConsumerPosition, pull::Stream, Subscriber), String> {
         // First, so that it stands when the server has answered about the rest.
         let whispers = context.client().subscribe(self.whispered()).await;
         let whispers = whispers.map_err(|e| chain(&e))?;
@@ -259,7 +268,7 @@ impl Inner {
     }
 
     /// Passes answers on to the server.
-    async fn answer(&self, line: &Line) -> String {
+    async fn answer(&self, line: &NatsConnection) -> String {
         let mut answered = self.answered.lock().await;
         while let Some(answer) = answered.recv().await {
             let said = line.client.publish(answer.to, answer.kind.into()).await;
@@ -272,10 +281,10 @@ impl Inner {
 
     async fn pull(
         &self,
-        line: &Line,
+        line: &NatsConnection,
         mut messages: pull::Stream,
-        mut track: Track,
-        mail: &Mail,
+        mut track: GapDetection,
+        mail: &TransportEventSender,
     ) -> String {
         while let Some(message) = messages.next().await {
             let word = match message {
@@ -286,9 +295,12 @@ impl Inner {
                 Ok(word) => word,
                 Err(why) => return why,
             };
-            for word in [lost.map(Word::Lost), word.map(Word::Message)]
-                .into_iter()
-                .flatten()
+            for word in [
+                lost.map(TransportEvent::Lost),
+                word.map(TransportEvent::Message),
+            ]
+            .into_iter()
+            .flatten()
             {
                 if !mail.tell(word).await {
                     return "nobody listens".to_owned();
@@ -302,8 +314,8 @@ impl Inner {
     fn word(
         &self,
         message: jetstream::Message,
-        track: &mut Track,
-    ) -> Result<(Option<&'static str>, Option<Delivery>), String> {
+        track: &mut GapDetection,
+    ) -> Result<(Option<&'static str>, Option<IncomingMessage>), String> {
         let info = message.info().map_err(|e| e.to_string())?;
         let (number, delivered) = (info.stream_sequence, info.delivered);
         let delivered = u32::try_from(delivered).unwrap_or(u32::MAX);
@@ -314,7 +326,7 @@ impl Inner {
         let Some(held) = MessageInHand::new(number, &self.hands) else {
             return Ok((None, None));
         };
-        let taken = Taken {
+        let taken = JetStreamAck {
             to,
             delivered,
             answers: self.answers.clone(),
@@ -327,7 +339,7 @@ impl Inner {
         let lost = track.hole(number, delivered).then_some(
             "the stream dropped them unread, or another node uses the same durable name",
         );
-        let delivery = Delivery {
+        let delivery = IncomingMessage {
             bytes: message.message.payload,
             receipt: Some(Box::new(taken)),
         };
@@ -335,7 +347,7 @@ impl Inner {
     }
 }
 
-impl Taken {
+impl JetStreamAck {
     /// Without room it is not answered, and so delivered again.
     fn answer(self, kind: AckKind) {
         let (to, _held) = (self.to, self.held);
@@ -343,7 +355,7 @@ impl Taken {
     }
 }
 
-impl Receipt for Taken {
+impl DeliveryAck for JetStreamAck {
     fn done(self: Box<Self>) {
         self.answer(AckKind::Ack);
     }
@@ -357,7 +369,7 @@ impl Receipt for Taken {
 
 impl MessageInHand {
     /// None for what is in our hands already: its answer is to come.
-    fn new(number: u64, hands: &Arc<Hands>) -> Option<Self> {
+    fn new(number: u64, hands: &Arc<PendingSequences>) -> Option<Self> {
         hands.take(number).then(|| Self {
             number,
             hands: Arc::clone(hands),
@@ -372,10 +384,10 @@ impl Drop for MessageInHand {
 }
 
 /// Passes on what is of the moment; what has no room is gone.
-async fn overhear(mut whispers: Subscriber, mail: &Mail) {
+async fn overhear(mut whispers: Subscriber, mail: &TransportEventSender) {
     while let Some(message) = whispers.next().await {
         let (bytes, receipt) = (message.payload, None);
-        let _ = mail.try_tell(Word::Message(Delivery { bytes, receipt }));
+        let _ = mail.try_tell(TransportEvent::Message(IncomingMessage { bytes, receipt }));
     }
 }
 

@@ -17,20 +17,20 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::OpenError;
-use super::config::Nats;
-use crate::backoff::{self, Outages};
-use crate::bus::transport::{Knife, Mail, PublishError, Word};
+use super::NatsOpenError;
+use super::config::NatsConfig;
+use crate::backoff::{self, OutageTracker};
+use crate::bus::transport::{ConnectionCutter, PublishError, TransportEvent, TransportEventSender};
 
 /// One connection.
 #[derive(Clone)]
-pub(super) struct Line {
+pub(super) struct NatsConnection {
     pub(super) client: Client,
-    events: Arc<Events>,
+    events: Arc<NatsClientEvents>,
 }
 
 /// What the client says of its connection.
-struct Events {
+struct NatsClientEvents {
     /// Why the connection is no good any more.
     end: watch::Sender<Option<String>>,
     /// The server's last refusal of something published.
@@ -40,24 +40,28 @@ struct Events {
 }
 
 /// What is known of the connection that stands. `W` is what a publisher needs of it.
-pub(super) struct Standing<W> {
+pub(super) struct NatsConnectionState<W> {
     way: RwLock<Result<W, String>>,
-    knife: Knife,
+    knife: ConnectionCutter,
     /// Bytes of a message that the server takes at most, by its own word at the last connect;
     /// 0: it has not said yet.
     max_message_bytes: AtomicUsize,
 }
 
 /// What is done with connections.
-pub(super) trait Session: Send + Sync + 'static {
+pub(super) trait NatsSession: Send + Sync + 'static {
     type Way: Clone + Send + Sync;
 
-    fn config(&self) -> &Nats;
+    fn config(&self) -> &NatsConfig;
 
-    fn standing(&self) -> &Standing<Self::Way>;
+    fn standing(&self) -> &NatsConnectionState<Self::Way>;
 
     /// Consumes on one connection until it is no good any more; answers why.
-    fn consume(&self, line: &Line, mail: &Mail) -> impl Future<Output = String> + Send;
+    fn consume(
+        &self,
+        line: &NatsConnection,
+        mail: &TransportEventSender,
+    ) -> impl Future<Output = String> + Send;
 }
 
 /// Nobody listens at port 0.
@@ -74,10 +78,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const GOOD: Duration = Duration::from_secs(5);
 
 /// A server's address as people write it.
-pub(super) fn address(text: &str) -> Result<ServerAddr, OpenError> {
-    let wrong = || OpenError::Server(text.to_owned());
+pub(super) fn address(text: &str) -> Result<ServerAddr, NatsOpenError> {
+    let wrong = || NatsOpenError::Server(text.to_owned());
     if text.contains('@') {
-        return Err(OpenError::InUrl);
+        return Err(NatsOpenError::InUrl);
     }
     let address: ServerAddr = text.parse().map_err(|_| wrong())?;
     let speaks = matches!(address.scheme(), "nats" | "tls");
@@ -86,11 +90,11 @@ pub(super) fn address(text: &str) -> Result<ServerAddr, OpenError> {
         .ok_or_else(wrong)
 }
 
-impl<W: Clone> Standing<W> {
+impl<W: Clone> NatsConnectionState<W> {
     pub(super) fn new() -> Self {
         Self {
             way: RwLock::new(Err("not connected yet".to_owned())),
-            knife: Knife::default(),
+            knife: ConnectionCutter::default(),
             max_message_bytes: AtomicUsize::new(0),
         }
     }
@@ -117,30 +121,35 @@ impl<W: Clone> Standing<W> {
     }
 
     /// Consuming from now on. False: nobody listens any more.
-    pub(super) async fn up(&self, way: W, behind: Option<u64>, mail: &Mail) -> bool {
+    pub(super) async fn up(
+        &self,
+        way: W,
+        behind: Option<u64>,
+        mail: &TransportEventSender,
+    ) -> bool {
         *self.way.write() = Ok(way);
-        mail.tell(Word::Up { behind }).await
+        mail.tell(TransportEvent::Up { behind }).await
     }
 
     /// Not any more; told if it was up.
-    async fn down(&self, why: &str, mail: &Mail) -> bool {
+    async fn down(&self, why: &str, mail: &TransportEventSender) -> bool {
         let was = std::mem::replace(&mut *self.way.write(), Err(why.to_owned()));
-        was.is_err() || mail.tell(Word::Down(why.to_owned())).await
+        was.is_err() || mail.tell(TransportEvent::Down(why.to_owned())).await
     }
 }
 
 /// The task that connects again and again; ends with this.
 #[derive(Default)]
-pub(super) struct Keeper(Mutex<Option<JoinHandle<()>>>);
+pub(super) struct NatsReconnector(Mutex<Option<JoinHandle<()>>>);
 
-impl Keeper {
-    pub(super) fn start<S: Session>(&self, session: &Arc<S>, mail: Mail) {
+impl NatsReconnector {
+    pub(super) fn start<S: NatsSession>(&self, session: &Arc<S>, mail: TransportEventSender) {
         let task = tokio::spawn(keep(Arc::clone(session), mail));
         *self.0.lock() = Some(task);
     }
 }
 
-impl Drop for Keeper {
+impl Drop for NatsReconnector {
     fn drop(&mut self) {
         if let Some(task) = self.0.lock().take() {
             task.abort();
@@ -149,11 +158,11 @@ impl Drop for Keeper {
 }
 
 /// Connects until nobody listens any more.
-async fn keep<S: Session>(session: Arc<S>, mail: Mail) {
+async fn keep<S: NatsSession>(session: Arc<S>, mail: TransportEventSender) {
     let config = session.config();
     let mut discovered = Vec::new();
     let mut failures: u32 = 0;
-    let mut outages = Outages::default();
+    let mut outages = OutageTracker::default();
     loop {
         let mut began = None;
         let why = match connect(config, &mut discovered).await {
@@ -190,7 +199,7 @@ async fn keep<S: Session>(session: Arc<S>, mail: Mail) {
     }
 }
 
-impl Line {
+impl NatsConnection {
     /// Waits until the connection is no good any more; answers why.
     pub(super) async fn ended(&self) -> String {
         let mut end = self.events.end.subscribe();
@@ -229,7 +238,7 @@ impl Line {
     }
 }
 
-impl Events {
+impl NatsClientEvents {
     fn hear(&self, event: Event) {
         match event {
             Event::Disconnected | Event::Closed => self.end("the connection ended"),
@@ -259,11 +268,11 @@ impl Events {
 }
 
 pub(super) async fn connect(
-    config: &Nats,
+    config: &NatsConfig,
     discovered: &mut Vec<ServerAddr>,
-) -> Result<Line, String> {
+) -> Result<NatsConnection, String> {
     let servers = servers(config, discovered)?;
-    let events = Arc::new(Events {
+    let events = Arc::new(NatsClientEvents {
         end: watch::Sender::new(None),
         refusal: Mutex::new(None),
         dropped: AtomicBool::new(false),
@@ -274,7 +283,7 @@ pub(super) async fn connect(
         .connect(servers.as_slice())
         .await
         .map_err(|error| chain(&error))?;
-    let line = Line { client, events };
+    let line = NatsConnection { client, events };
     timeout(config.connect_timeout.0, bind(&line, discovered))
         .await
         .map_err(|_| "no answer after connecting".to_owned())??;
@@ -282,7 +291,7 @@ pub(super) async fn connect(
 }
 
 /// Notes the servers that are known by now, and binds the client to this connection.
-async fn bind(line: &Line, discovered: &mut Vec<ServerAddr>) -> Result<(), String> {
+async fn bind(line: &NatsConnection, discovered: &mut Vec<ServerAddr>) -> Result<(), String> {
     let pool = line.client.server_pool().await.map_err(|e| chain(&e))?;
     let found = pool.into_iter().filter(|server| server.is_discovered);
     for server in found.map(|server| server.addr) {
@@ -295,7 +304,7 @@ async fn bind(line: &Line, discovered: &mut Vec<ServerAddr>) -> Result<(), Strin
 }
 
 /// The configured servers in any order, behind them those that they told of.
-fn servers(config: &Nats, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, String> {
+fn servers(config: &NatsConfig, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, String> {
     let configured: Result<Vec<_>, _> = config.servers.iter().map(|s| address(s)).collect();
     let mut servers = configured.map_err(|error| error.to_string())?;
     let turn = backoff::dice() as usize % servers.len().max(1);
@@ -308,9 +317,9 @@ fn servers(config: &Nats, discovered: &[ServerAddr]) -> Result<Vec<ServerAddr>, 
 }
 
 async fn options(
-    config: &Nats,
+    config: &NatsConfig,
     servers: usize,
-    events: Arc<Events>,
+    events: Arc<NatsClientEvents>,
 ) -> Result<ConnectOptions, String> {
     let mut options = ConnectOptions::new()
         .name(config.name.as_deref().unwrap_or("lamina"))

@@ -20,21 +20,21 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use super::config::{JetStream, Nats, Storage};
+use super::config::{JetStreamConfig, NatsConfig, StreamStorage};
 use super::link::chain;
 
 /// Where this node is in the stream.
-pub(super) struct Place {
+pub(super) struct ConsumerPosition {
     pub(super) consumer: Consumer<pull::Config>,
     /// Messages that wait for this node; none if some may have been dropped unread.
     pub(super) behind: Option<u64>,
-    pub(super) track: Track,
+    pub(super) track: GapDetection,
     /// Bytes of a message that the stream takes at most; none: as many as the server.
     pub(super) max_message_bytes: Option<usize>,
 }
 
 /// Whether messages come without holes.
-pub(super) enum Track {
+pub(super) enum GapDetection {
     /// The stream has messages that are not for us, and so holes that mean nothing.
     Blind,
     /// The number after which this node's messages come.
@@ -44,11 +44,11 @@ pub(super) enum Track {
 /// Messages that this process has taken and not answered yet, by their numbers in the
 /// stream: they are not to come again.
 #[derive(Default)]
-pub(super) struct Hands(Mutex<HashSet<u64>>);
+pub(super) struct PendingSequences(Mutex<HashSet<u64>>);
 
 /// What was last said about differences, so that it is said once.
 #[derive(Default)]
-pub(super) struct Said(Mutex<String>);
+pub(super) struct StreamDifferenceLog(Mutex<String>);
 
 /// Messages that this node may have taken and not yet answered.
 pub(super) const UNANSWERED: i64 = 4_096;
@@ -62,10 +62,10 @@ const NOT_APPLIED: Bytes = Bytes::from_static(b"-NAK");
 /// Finds or makes both.
 pub(super) async fn place(
     context: &Context,
-    config: &Nats,
-    hands: &Hands,
-    said: &Said,
-) -> Result<Place, String> {
+    config: &NatsConfig,
+    hands: &PendingSequences,
+    said: &StreamDifferenceLog,
+) -> Result<ConsumerPosition, String> {
     let jetstream = &config.jetstream;
     let stream = find(context, config).await?;
     let mut differences = differences(&stream.cached_info().config, config);
@@ -91,10 +91,10 @@ pub(super) async fn place(
         differences.push(format!("consumer {name}: {why}"));
     }
     said.say(jetstream, &differences);
-    Ok(Place {
+    Ok(ConsumerPosition {
         max_message_bytes: max_message_bytes(&stream),
         behind: again(context, &info, &stream, hands).await,
-        track: Track::of(&stream, config, info.delivered.stream_sequence),
+        track: GapDetection::of(&stream, config, info.delivered.stream_sequence),
         consumer: match changed {
             Ok(Some(consumer)) => consumer,
             Ok(None) | Err(_) => Consumer::new(had, info, context.clone()),
@@ -108,7 +108,7 @@ fn max_message_bytes(stream: &Stream) -> Option<usize> {
     usize::try_from(most).ok().filter(|most| *most > 0)
 }
 
-async fn find(context: &Context, config: &Nats) -> Result<Stream, String> {
+async fn find(context: &Context, config: &NatsConfig) -> Result<Stream, String> {
     let jetstream = &config.jetstream;
     let failed =
         |error: &dyn std::error::Error| format!("stream {}: {}", jetstream.stream, chain(error));
@@ -129,7 +129,7 @@ pub(super) fn is_missing(kind: &GetStreamErrorKind) -> bool {
     matches!(kind, GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-fn stream(config: &Nats) -> stream::Config {
+fn stream(config: &NatsConfig) -> stream::Config {
     let jetstream = &config.jetstream;
     stream::Config {
         name: jetstream.stream.clone(),
@@ -145,15 +145,15 @@ fn stream(config: &Nats) -> stream::Config {
     }
 }
 
-fn storage(storage: Storage) -> stream::StorageType {
+fn storage(storage: StreamStorage) -> stream::StorageType {
     match storage {
-        Storage::File => stream::StorageType::File,
-        Storage::Memory => stream::StorageType::Memory,
+        StreamStorage::File => stream::StorageType::File,
+        StreamStorage::Memory => stream::StorageType::Memory,
     }
 }
 
 /// What a stream has otherwise than it is configured here.
-pub(super) fn differences(has: &stream::Config, config: &Nats) -> Vec<String> {
+pub(super) fn differences(has: &stream::Config, config: &NatsConfig) -> Vec<String> {
     let wants = stream(config);
     let mut found = Vec::new();
     let mut compare = |what: &str, has: String, wants: String| {
@@ -195,7 +195,7 @@ pub(super) fn differences(has: &stream::Config, config: &Nats) -> Vec<String> {
     found
 }
 
-fn consumer(config: &Nats, name: &str) -> pull::Config {
+fn consumer(config: &NatsConfig, name: &str) -> pull::Config {
     let jetstream = &config.jetstream;
     pull::Config {
         durable_name: Some(name.to_owned()),
@@ -227,7 +227,7 @@ async fn adapt(
     stream: &Stream,
     had: &pull::Config,
     wanted: &pull::Config,
-    jetstream: &JetStream,
+    jetstream: &JetStreamConfig,
 ) -> Result<Option<Consumer<pull::Config>>, String> {
     if !jetstream.ensure_consumer {
         return Err(format!("is {}, configured is {}", told(had), told(wanted)));
@@ -249,7 +249,11 @@ fn told(config: &pull::Config) -> String {
 }
 
 /// The first time that the server hears of this node, or after it forgot it.
-async fn begin(stream: &Stream, config: &Nats, name: &str) -> Result<Place, String> {
+async fn begin(
+    stream: &Stream,
+    config: &NatsConfig,
+    name: &str,
+) -> Result<ConsumerPosition, String> {
     if !config.jetstream.ensure_consumer {
         return Err(format!(
             "consumer {name}: there is none, and `ensure_consumer` is off"
@@ -258,17 +262,22 @@ async fn begin(stream: &Stream, config: &Nats, name: &str) -> Result<Place, Stri
     let made = stream.create_consumer(consumer(config, name)).await;
     let consumer = made.map_err(|e| format!("consumer {name}: {}", chain(&e)))?;
     let last = consumer.cached_info().delivered.stream_sequence;
-    Ok(Place {
+    Ok(ConsumerPosition {
         consumer,
         behind: None,
-        track: Track::of(stream, config, last),
+        track: GapDetection::of(stream, config, last),
         max_message_bytes: max_message_bytes(stream),
     })
 }
 
 /// How many messages come next, what was delivered in vain among them. None where some
 /// won't, or not next.
-async fn again(context: &Context, info: &Info, stream: &Stream, hands: &Hands) -> Option<u64> {
+async fn again(
+    context: &Context,
+    info: &Info,
+    stream: &Stream,
+    hands: &PendingSequences,
+) -> Option<u64> {
     let (floor, last) = (
         info.ack_floor.stream_sequence,
         info.delivered.stream_sequence,
@@ -313,8 +322,8 @@ async fn ask_again(context: &Context, info: &Info, missing: Vec<u64>) -> Option<
     }
 }
 
-impl Track {
-    fn of(stream: &Stream, config: &Nats, last: u64) -> Self {
+impl GapDetection {
+    fn of(stream: &Stream, config: &NatsConfig, last: u64) -> Self {
         let alone = stream.cached_info().config.subjects == [config.subject.as_str()];
         if alone { Self::Last(last) } else { Self::Blind }
     }
@@ -331,7 +340,7 @@ impl Track {
     }
 }
 
-impl Hands {
+impl PendingSequences {
     /// False: it is in them already.
     pub(super) fn take(&self, number: u64) -> bool {
         self.0.lock().insert(number)
@@ -350,8 +359,8 @@ impl Hands {
     }
 }
 
-impl Said {
-    fn say(&self, jetstream: &JetStream, differences: &[String]) {
+impl StreamDifferenceLog {
+    fn say(&self, jetstream: &JetStreamConfig, differences: &[String]) {
         let text = differences.join("; ");
         let mut last = self.0.lock();
         if *last != text && !text.is_empty() {
@@ -367,20 +376,23 @@ mod tests {
 
     #[test]
     fn a_hole_is_told_once_and_from_the_first_message_on() {
-        let mut track = Track::Last(4);
+        let mut track = GapDetection::Last(4);
         assert!(!track.hole(5, 1));
         assert!(!track.hole(6, 1));
         assert!(track.hole(8, 1));
         assert!(!track.hole(9, 1));
         assert!(!track.hole(7, 2), "late and again, so it is not lost");
         assert!(!track.hole(10, 1));
-        assert!(Track::Last(4).hole(6, 1), "the first that comes");
-        assert!(!Track::Blind.hole(6, 1), "numbers of others mean nothing");
+        assert!(GapDetection::Last(4).hole(6, 1), "the first that comes");
+        assert!(
+            !GapDetection::Blind.hole(6, 1),
+            "numbers of others mean nothing"
+        );
     }
 
     #[test]
     fn what_is_delivered_again_after_what_never_came_is_no_hole() {
-        let mut track = Track::Last(0);
+        let mut track = GapDetection::Last(0);
         assert!(
             !track.hole(3, 2),
             "it was given out before, and so were those before it"

@@ -13,36 +13,36 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, ContextBuilder};
 use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
 
-use super::config::{Mode, Nats};
-use super::link::{Line, chain, connect};
+use super::config::{NatsConfig, NatsMode};
+use super::link::{NatsConnection, chain, connect};
 use super::stream::{PATIENCE, differences, is_missing};
-use crate::bus::trial::Seen;
+use crate::bus::trial::BrokerFinding;
 use crate::units;
 
 /// What the ends are made of.
-pub(in crate::bus) struct Trial {
-    config: Nats,
+pub(in crate::bus) struct NatsTrial {
+    config: NatsConfig,
     mark: String,
     /// The stream is of our own.
     own_stream: bool,
 }
 
 /// The server forgets a consumer that nobody used for so long.
-const FORGOTTEN: units::Duration = units::Duration::secs(60);
+const FORGOTTEN: units::ConfigDuration = units::ConfigDuration::secs(60);
 /// Letters of a configured name that ours begin with: rights may go by them.
 const KEPT: usize = 64;
 
-impl Trial {
+impl NatsTrial {
     pub(in crate::bus) async fn prepare(
-        config: &Nats,
+        config: &NatsConfig,
         mark: &str,
-    ) -> Result<(Self, Vec<Seen>), String> {
+    ) -> Result<(Self, Vec<BrokerFinding>), String> {
         let mut trial = Self {
             config: config.clone(),
             mark: mark.to_owned(),
             own_stream: false,
         };
-        if config.mode == Mode::Core {
+        if config.mode == NatsMode::Core {
             return Ok((trial, Vec::new()));
         }
         let line = connect(config, &mut Vec::new()).await?;
@@ -53,7 +53,7 @@ impl Trial {
                 seen_stream(&stream, config),
                 seen_consumer(&stream, config).await?,
             ],
-            None => vec![Seen {
+            None => vec![BrokerFinding {
                 what: "stream",
                 says: format!(
                     "{} is not there yet: the first gateway makes it; tried with one of our own",
@@ -66,7 +66,7 @@ impl Trial {
     }
 
     /// How one end is configured.
-    pub(in crate::bus) fn end(&self, name: &str) -> Nats {
+    pub(in crate::bus) fn end(&self, name: &str) -> NatsConfig {
         let mut config = self.config.clone();
         config.name = Some("lamina doctor".to_owned());
         let mark = &self.mark;
@@ -74,7 +74,7 @@ impl Trial {
             config.subject = format!("{}.doctor-{mark}", config.subject);
             config.jetstream.stream = self.stream();
         }
-        if config.mode == Mode::Jetstream {
+        if config.mode == NatsMode::Jetstream {
             config.jetstream.durable_name = Some(self.consumer(name));
             config.jetstream.ensure_consumer = true;
             config.jetstream.inactive_threshold = FORGOTTEN;
@@ -97,7 +97,7 @@ impl Trial {
     }
 
     pub(in crate::bus) async fn clear(&self, names: &[&str]) -> Result<(), String> {
-        if self.config.mode == Mode::Core {
+        if self.config.mode == NatsMode::Core {
             return Ok(());
         }
         let line = connect(&self.config, &mut Vec::new()).await?;
@@ -118,13 +118,13 @@ impl Trial {
     }
 }
 
-fn context(line: &Line) -> Context {
+fn context(line: &NatsConnection) -> Context {
     ContextBuilder::new()
         .timeout(PATIENCE)
         .build(line.client.clone())
 }
 
-async fn find(context: &Context, config: &Nats) -> Result<Option<Stream>, String> {
+async fn find(context: &Context, config: &NatsConfig) -> Result<Option<Stream>, String> {
     let name = &config.jetstream.stream;
     match context.get_stream(name).await {
         Ok(stream) => Ok(Some(stream)),
@@ -138,7 +138,7 @@ async fn find(context: &Context, config: &Nats) -> Result<Option<Stream>, String
     }
 }
 
-fn seen_stream(stream: &Stream, config: &Nats) -> Seen {
+fn seen_stream(stream: &Stream, config: &NatsConfig) -> BrokerFinding {
     let info = stream.cached_info();
     let (name, messages) = (&config.jetstream.stream, info.state.messages);
     let found = differences(&info.config, config);
@@ -153,10 +153,10 @@ fn seen_stream(stream: &Stream, config: &Nats) -> Seen {
         ),
     };
     let what = "stream";
-    Seen { what, says, fault }
+    BrokerFinding { what, says, fault }
 }
 
-async fn seen_consumer(stream: &Stream, config: &Nats) -> Result<Seen, String> {
+async fn seen_consumer(stream: &Stream, config: &NatsConfig) -> Result<BrokerFinding, String> {
     let name = config.jetstream.durable_name.as_deref().unwrap_or_default();
     let (says, fault) = match stream.consumer_info(name).await {
         Ok(info) => {
@@ -181,7 +181,7 @@ async fn seen_consumer(stream: &Stream, config: &Nats) -> Result<Seen, String> {
         ),
     };
     let what = "consumer";
-    Ok(Seen { what, says, fault })
+    Ok(BrokerFinding { what, says, fault })
 }
 
 /// One that is not there was never made.

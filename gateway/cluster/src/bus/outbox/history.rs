@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 /// The last purges, within bounds.
 #[derive(Default)]
-pub struct History {
+pub struct PurgeHistory {
     /// Their numbers ascend by one.
     said: VecDeque<(u64, Bytes)>,
     bytes: usize,
@@ -25,7 +25,7 @@ const MOST_BYTES: usize = 4 << 20;
 /// Who asks sooner waits for so long: asking is cheap, and an answer goes to everybody.
 const REST: Duration = Duration::from_secs(1);
 
-impl History {
+impl PurgeHistory {
     /// A purge is said.
     pub fn note(&mut self, number: u64, bytes: Bytes) {
         self.bytes += bytes.len();
@@ -83,13 +83,13 @@ impl History {
 mod tests {
     use super::*;
 
-    fn again(history: &mut History, now: Instant) -> Vec<Bytes> {
+    fn again(history: &mut PurgeHistory, now: Instant) -> Vec<Bytes> {
         std::iter::from_fn(|| history.next(now)).collect()
     }
 
     #[test]
     fn what_was_said_is_said_again_from_where_somebody_asks() {
-        let (mut history, now) = (History::default(), Instant::now());
+        let (mut history, now) = (PurgeHistory::default(), Instant::now());
         history.ask(1);
         assert!(again(&mut history, now).is_empty());
         for number in 1..=5_u8 {
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn who_asks_again_and_again_is_answered_once_a_second() {
-        let (mut history, now) = (History::default(), Instant::now());
+        let (mut history, now) = (PurgeHistory::default(), Instant::now());
         history.note(1, Bytes::from_static(b"x"));
         let mut said = 0;
         for n in 0..1_000 {
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn it_keeps_to_its_bounds() {
-        let mut history = History::default();
+        let mut history = PurgeHistory::default();
         for number in 1..=MOST as u64 + 10 {
             history.note(number, Bytes::from_static(b"x"));
         }

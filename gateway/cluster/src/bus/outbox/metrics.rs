@@ -2,13 +2,13 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use super::queue::Dropped;
-use super::standing::Errand;
-use crate::breaker::Passage;
+use super::queue::QueueOverflow;
+use super::standing::PublishDurability;
+use crate::breaker::CircuitState;
 
 /// What an event is, for the metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum PublishedKind {
     Purge,
     Value,
     Word,
@@ -16,17 +16,17 @@ pub enum Kind {
     Again,
 }
 
-impl Kind {
+impl PublishedKind {
     /// Whether who is away is to get it later.
     pub fn is_kept(self) -> bool {
         matches!(self, Self::Purge | Self::Again)
     }
 
     /// What an attempt to publish it is about.
-    pub fn errand(self) -> Errand {
+    pub fn errand(self) -> PublishDurability {
         match self.is_kept() {
-            true => Errand::Kept,
-            false => Errand::OfTheMoment,
+            true => PublishDurability::Kept,
+            false => PublishDurability::OfTheMoment,
         }
     }
 
@@ -37,7 +37,7 @@ impl Kind {
 }
 
 /// The counters, resolved once.
-pub struct Metrics {
+pub struct OutboxMetrics {
     published: [IntCounter; 4],
     failures: IntCounter,
     skipped: IntCounter,
@@ -50,7 +50,7 @@ pub struct Metrics {
     open: IntGauge,
 }
 
-impl Metrics {
+impl OutboxMetrics {
     /// # Errors
     /// When the registry has them already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
@@ -114,7 +114,7 @@ impl Metrics {
         })
     }
 
-    pub fn published(&self, kind: Kind) {
+    pub fn published(&self, kind: PublishedKind) {
         self.published[kind as usize].inc();
     }
 
@@ -134,7 +134,7 @@ impl Metrics {
         self.too_large.inc();
     }
 
-    pub fn dropped(&self, dropped: Dropped) {
+    pub fn dropped(&self, dropped: QueueOverflow) {
         self.values_dropped.inc_by(dropped.values as u64);
         self.widened.inc_by(dropped.widened as u64);
     }
@@ -144,7 +144,7 @@ impl Metrics {
         self.bytes.set(bytes as i64);
     }
 
-    pub fn breaker(&self, passage: Passage) {
-        self.open.set(i64::from(passage != Passage::Closed));
+    pub fn breaker(&self, passage: CircuitState) {
+        self.open.set(i64::from(passage != CircuitState::Closed));
     }
 }

@@ -8,11 +8,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::bus::event::{Message, Shape};
+use crate::bus::event::{EventShape, Message};
 
 /// Who caused a purge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Author {
+pub enum QueuedPurgeAuthor {
     Operator,
     /// A request of a client.
     Request,
@@ -20,13 +20,13 @@ pub enum Author {
 
 /// A purge to be told.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Purge {
+pub struct QueuedPurge {
     /// As text, see `cache::purge`.
     pub selector: String,
     pub soft: bool,
-    pub author: Author,
+    pub author: QueuedPurgeAuthor,
     /// What publishers and readers of the seed's kind make of it.
-    pub shape: Shape,
+    pub shape: EventShape,
     /// Its place in our order; of several that became one, the last.
     pub order: u64,
     /// How many became this one, itself included.
@@ -36,22 +36,22 @@ pub struct Purge {
 }
 
 /// A value to be told: made when its turn comes, as an event may be dropped before.
-pub struct Value {
+pub struct QueuedValue {
     /// Bytes that it keeps while it waits.
     pub weight: usize,
     pub make: Box<dyn FnOnce() -> Option<Message> + Send>,
 }
 
 /// What is published next.
-pub enum Next {
-    Purge(Purge),
+pub enum NextPublish {
+    Purge(QueuedPurge),
     Say(Message),
-    Value(Value),
+    Value(QueuedValue),
 }
 
 /// What did not fit in.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Dropped {
+pub struct QueueOverflow {
     pub values: usize,
     /// Purges that became one of everything.
     pub widened: usize,
@@ -67,28 +67,28 @@ const VALUES: usize = 1_024;
 const PURGE_COST: usize = 160;
 
 /// The queue.
-pub struct Queue {
+pub struct OutboxQueue {
     /// By number; those of one selector wait once.
-    purges: HashMap<u64, Purge>,
+    purges: HashMap<u64, QueuedPurge>,
     turns: VecDeque<u64>,
     by_selector: HashMap<(String, bool), u64>,
     next: u64,
     words: VecDeque<Message>,
-    values: VecDeque<Value>,
+    values: VecDeque<QueuedValue>,
     bytes: usize,
-    by_requests: Share,
+    by_requests: RequestPurgeShare,
     max_purges: usize,
     max_bytes: usize,
 }
 
 /// How much of the queue purges take that requests caused.
 #[derive(Default)]
-struct Share {
+struct RequestPurgeShare {
     purges: usize,
     bytes: usize,
 }
 
-impl Queue {
+impl OutboxQueue {
     pub fn new(max_purges: usize, max_bytes: usize) -> Self {
         Self {
             purges: HashMap::new(),
@@ -98,7 +98,7 @@ impl Queue {
             words: VecDeque::new(),
             values: VecDeque::new(),
             bytes: 0,
-            by_requests: Share::default(),
+            by_requests: RequestPurgeShare::default(),
             max_purges: max_purges.max(1),
             max_bytes,
         }
@@ -118,7 +118,7 @@ impl Queue {
         self.bytes
     }
 
-    pub fn push_purge(&mut self, purge: Purge) -> Dropped {
+    pub fn push_purge(&mut self, purge: QueuedPurge) -> QueueOverflow {
         let same = (purge.selector.clone(), purge.soft);
         if purge.receipt.is_none()
             && let Some(waiting) = self.by_selector.get(&same).copied()
@@ -126,35 +126,35 @@ impl Queue {
         {
             waiting.order = waiting.order.max(purge.order);
             waiting.count += purge.count;
-            return Dropped::default();
+            return QueueOverflow::default();
         }
         let mut dropped = self.make_room(cost(&purge));
         match (self.fits(&purge), purge.author) {
             (true, _) => self.insert(same, purge),
-            (false, Author::Operator) => dropped.widened = self.widen(&purge),
-            (false, Author::Request) => dropped.doubted = self.doubt(&purge),
+            (false, QueuedPurgeAuthor::Operator) => dropped.widened = self.widen(&purge),
+            (false, QueuedPurgeAuthor::Request) => dropped.doubted = self.doubt(&purge),
         }
         dropped
     }
 
     /// Requests have half of the room, and take none of the operators'.
-    fn fits(&self, purge: &Purge) -> bool {
+    fn fits(&self, purge: &QueuedPurge) -> bool {
         let (share, cost) = (&self.by_requests, cost(purge));
         match purge.author {
-            Author::Request => {
+            QueuedPurgeAuthor::Request => {
                 share.purges < self.max_purges.div_ceil(2)
                     && share.bytes + cost <= self.max_bytes / 2
             }
-            Author::Operator => {
+            QueuedPurgeAuthor::Operator => {
                 self.purges.len() - share.purges < self.max_purges
                     && self.bytes - share.bytes + cost <= self.max_bytes
             }
         }
     }
 
-    fn insert(&mut self, same: (String, bool), purge: Purge) {
+    fn insert(&mut self, same: (String, bool), purge: QueuedPurge) {
         self.bytes += cost(&purge);
-        if purge.author == Author::Request {
+        if purge.author == QueuedPurgeAuthor::Request {
             self.by_requests.purges += 1;
             self.by_requests.bytes += cost(&purge);
         }
@@ -165,19 +165,19 @@ impl Queue {
     }
 
     /// One purge of everything in the place of all. Who waits for an answer gets none.
-    fn widen(&mut self, last: &Purge) -> usize {
+    fn widen(&mut self, last: &QueuedPurge) -> usize {
         let many = self.purges.len() + 1;
         let count: u64 = self.purges.values().map(|purge| purge.count).sum();
         self.bytes -= self.purges.values().map(cost).sum::<usize>();
         self.purges.clear();
         self.turns.clear();
         self.by_selector.clear();
-        self.by_requests = Share::default();
-        let all = Purge {
+        self.by_requests = RequestPurgeShare::default();
+        let all = QueuedPurge {
             selector: "all".to_owned(),
             soft: false,
-            author: Author::Operator,
-            shape: Shape::Pattern("*".to_owned()),
+            author: QueuedPurgeAuthor::Operator,
+            shape: EventShape::Pattern("*".to_owned()),
             order: last.order,
             count: count + last.count,
             receipt: None,
@@ -187,8 +187,8 @@ impl Queue {
     }
 
     /// A word that everything is to be validated in the place of all that requests caused.
-    fn doubt(&mut self, last: &Purge) -> usize {
-        let is_one = |purge: &Purge| purge.author == Author::Request;
+    fn doubt(&mut self, last: &QueuedPurge) -> usize {
+        let is_one = |purge: &QueuedPurge| purge.author == QueuedPurgeAuthor::Request;
         let mut turns: Vec<u64> = Vec::new();
         turns.extend(
             self.purges
@@ -201,11 +201,11 @@ impl Queue {
             count += self.take(*turn).map_or(0, |purge| purge.count);
         }
         self.turns.retain(|turn| self.purges.contains_key(turn));
-        let doubt = Purge {
+        let doubt = QueuedPurge {
             selector: "doubt".to_owned(),
             soft: false,
-            author: Author::Request,
-            shape: Shape::inert(),
+            author: QueuedPurgeAuthor::Request,
+            shape: EventShape::inert(),
             order: last.order,
             count,
             receipt: None,
@@ -215,10 +215,10 @@ impl Queue {
     }
 
     /// Takes a purge out that waits.
-    fn take(&mut self, turn: u64) -> Option<Purge> {
+    fn take(&mut self, turn: u64) -> Option<QueuedPurge> {
         let purge = self.purges.remove(&turn)?;
         self.bytes -= cost(&purge);
-        if purge.author == Author::Request {
+        if purge.author == QueuedPurgeAuthor::Request {
             self.by_requests.purges -= 1;
             self.by_requests.bytes -= cost(&purge);
         }
@@ -229,8 +229,8 @@ impl Queue {
         Some(purge)
     }
 
-    pub fn push_value(&mut self, value: Value) -> Dropped {
-        let mut dropped = Dropped::default();
+    pub fn push_value(&mut self, value: QueuedValue) -> QueueOverflow {
+        let mut dropped = QueueOverflow::default();
         if self.values.len() >= VALUES {
             self.drop_value();
             dropped.values += 1;
@@ -245,8 +245,8 @@ impl Queue {
         dropped
     }
 
-    fn make_room(&mut self, wanted: usize) -> Dropped {
-        let mut dropped = Dropped::default();
+    fn make_room(&mut self, wanted: usize) -> QueueOverflow {
+        let mut dropped = QueueOverflow::default();
         while self.bytes + wanted > self.max_bytes && self.drop_value() {
             dropped.values += 1;
         }
@@ -272,22 +272,22 @@ impl Queue {
     }
 
     /// Purges first, then words, then values.
-    pub fn pop(&mut self) -> Option<Next> {
+    pub fn pop(&mut self) -> Option<NextPublish> {
         while let Some(turn) = self.turns.pop_front() {
             if let Some(purge) = self.take(turn) {
-                return Some(Next::Purge(purge));
+                return Some(NextPublish::Purge(purge));
             }
         }
         if let Some(word) = self.words.pop_front() {
-            return Some(Next::Say(word));
+            return Some(NextPublish::Say(word));
         }
         let value = self.values.pop_front()?;
         self.bytes -= value.weight;
-        Some(Next::Value(value))
+        Some(NextPublish::Value(value))
     }
 }
 
-fn cost(purge: &Purge) -> usize {
+fn cost(purge: &QueuedPurge) -> usize {
     2 * purge.selector.len() + PURGE_COST
 }
 
@@ -295,12 +295,12 @@ fn cost(purge: &Purge) -> usize {
 mod tests {
     use super::*;
 
-    fn purge(selector: &str, order: u64) -> Purge {
-        Purge {
+    fn purge(selector: &str, order: u64) -> QueuedPurge {
+        QueuedPurge {
             selector: selector.to_owned(),
             soft: false,
-            author: Author::Operator,
-            shape: Shape::Del {
+            author: QueuedPurgeAuthor::Operator,
+            shape: EventShape::Del {
                 keys: vec![selector.to_owned()],
             },
             order,
@@ -309,26 +309,26 @@ mod tests {
         }
     }
 
-    fn value(weight: usize) -> Value {
-        Value {
+    fn value(weight: usize) -> QueuedValue {
+        QueuedValue {
             weight,
             make: Box::new(|| None),
         }
     }
 
-    fn drain(queue: &mut Queue) -> Vec<String> {
+    fn drain(queue: &mut OutboxQueue) -> Vec<String> {
         std::iter::from_fn(|| queue.pop())
             .map(|next| match next {
-                Next::Purge(purge) => format!("{}@{}", purge.selector, purge.order),
-                Next::Say(_) => "word".to_owned(),
-                Next::Value(_) => "value".to_owned(),
+                NextPublish::Purge(purge) => format!("{}@{}", purge.selector, purge.order),
+                NextPublish::Say(_) => "word".to_owned(),
+                NextPublish::Value(_) => "value".to_owned(),
             })
             .collect()
     }
 
     #[test]
     fn purges_of_one_selector_wait_once_with_the_last_place_in_the_order() {
-        let mut queue = Queue::new(10, 10_000);
+        let mut queue = OutboxQueue::new(10, 10_000);
         for (selector, order) in [("tag:a", 1), ("tag:b", 2), ("tag:a", 3)] {
             queue.push_purge(purge(selector, order));
         }
@@ -340,9 +340,9 @@ mod tests {
 
     #[test]
     fn a_purge_with_a_receipt_is_told_by_itself() {
-        let mut queue = Queue::new(10, 10_000);
+        let mut queue = OutboxQueue::new(10, 10_000);
         queue.push_purge(purge("tag:a", 1));
-        queue.push_purge(Purge {
+        queue.push_purge(QueuedPurge {
             receipt: Some("id".to_owned()),
             ..purge("tag:a", 2)
         });
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn too_many_purges_become_one_of_everything() {
-        let mut queue = Queue::new(3, 10_000);
+        let mut queue = OutboxQueue::new(3, 10_000);
         for n in 1..=3 {
             queue.push_purge(purge(&format!("tag:{n}"), n));
         }
@@ -364,9 +364,9 @@ mod tests {
 
     #[test]
     fn what_requests_caused_takes_no_room_from_operators() {
-        let mut queue = Queue::new(4, 10_000);
-        let by_request = |n: u64| Purge {
-            author: Author::Request,
+        let mut queue = OutboxQueue::new(4, 10_000);
+        let by_request = |n: u64| QueuedPurge {
+            author: QueuedPurgeAuthor::Request,
             ..purge(&format!("by-request:tag:{n}"), n)
         };
         queue.push_purge(purge("tag:a", 1));
@@ -375,7 +375,7 @@ mod tests {
         }
         for n in 100..103 {
             let dropped = queue.push_purge(purge(&format!("tag:{n}"), n));
-            assert_eq!(dropped, Dropped::default());
+            assert_eq!(dropped, QueueOverflow::default());
         }
         let left = drain(&mut queue);
         assert!(left.len() <= 6, "{left:?}");
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn values_make_room_for_purges_and_go_after_them() {
-        let mut queue = Queue::new(100, 1_000);
+        let mut queue = OutboxQueue::new(100, 1_000);
         for _ in 0..3 {
             queue.push_value(value(300));
         }

@@ -9,7 +9,7 @@ use crate::bus::transport::PublishError;
 
 /// Whether what is published is taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Publishing {
+pub enum PublishStatus {
     Works,
     /// Since then no attempt came through, and why the last one did not.
     Fails {
@@ -20,7 +20,7 @@ pub enum Publishing {
 
 /// What an attempt was about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Errand {
+pub enum PublishDurability {
     /// Purges: the broker says that it has them.
     Kept,
     /// What is of the moment: some transports only send it.
@@ -28,42 +28,45 @@ pub enum Errand {
 }
 
 /// Notes each attempt, and says when a state begins and when it ends.
-pub struct Standing(Mutex<AttemptState>);
+pub struct PublishMonitor(Mutex<AttemptState>);
 
 struct AttemptState {
-    publishing: Publishing,
+    publishing: PublishStatus,
     /// What failed last.
-    failed: Errand,
+    failed: PublishDurability,
     /// A line of the log said that it fails.
     was_told: bool,
 }
 
-impl Default for Standing {
+impl Default for PublishMonitor {
     fn default() -> Self {
         Self(Mutex::new(AttemptState {
-            publishing: Publishing::Works,
-            failed: Errand::OfTheMoment,
+            publishing: PublishStatus::Works,
+            failed: PublishDurability::OfTheMoment,
             was_told: false,
         }))
     }
 }
 
-impl Standing {
-    pub fn get(&self) -> Publishing {
+impl PublishMonitor {
+    pub fn get(&self) -> PublishStatus {
         self.0.lock().publishing.clone()
     }
 
     /// An attempt came through; so many purges wait still. While purges are refused, that
     /// something of the moment was sent means nothing.
-    pub fn works(&self, transport: &'static str, errand: Errand, waiting: usize) {
+    pub fn works(&self, transport: &'static str, errand: PublishDurability, waiting: usize) {
         let mut state = self.0.lock();
-        if errand == Errand::OfTheMoment && state.failed == Errand::Kept && waiting > 0 {
+        if errand == PublishDurability::OfTheMoment
+            && state.failed == PublishDurability::Kept
+            && waiting > 0
+        {
             return;
         }
-        let Publishing::Fails { since, .. } = state.publishing else {
+        let PublishStatus::Fails { since, .. } = state.publishing else {
             return;
         };
-        state.publishing = Publishing::Works;
+        state.publishing = PublishStatus::Works;
         if std::mem::take(&mut state.was_told) {
             let seconds = seconds(since.elapsed());
             tracing::info!(transport, seconds, waiting, "publishing works again");
@@ -71,12 +74,12 @@ impl Standing {
     }
 
     /// An attempt failed. That there is no connection is told by the transport itself.
-    pub fn fails(&self, transport: &'static str, errand: Errand, error: &PublishError) {
+    pub fn fails(&self, transport: &'static str, errand: PublishDurability, error: &PublishError) {
         let mut state = self.0.lock();
         state.failed = errand;
         let since = match state.publishing {
-            Publishing::Works => Instant::now(),
-            Publishing::Fails { since, .. } => since,
+            PublishStatus::Works => Instant::now(),
+            PublishStatus::Fails { since, .. } => since,
         };
         let why = error.to_string();
         let is_known = matches!(error, PublishError::Down(_)) || state.was_told;
@@ -84,7 +87,7 @@ impl Standing {
             state.was_told = true;
             tracing::warn!(transport, %error, "publishing fails; purges wait, and are tried again");
         }
-        state.publishing = Publishing::Fails { since, why };
+        state.publishing = PublishStatus::Fails { since, why };
     }
 }
 

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::WidenSelector;
-use crate::bus::event::{Event, Message, Shape};
+use crate::bus::event::{BusEvent, EventShape, Message};
 use crate::bus::seal::SealKeys;
 
 /// What is told in the place of a purge.
@@ -23,7 +23,7 @@ pub struct WidenedPurge {
 const LENGTH: usize = 8;
 
 /// An event's bytes, sealed where there is a key.
-pub fn encoded(event: &Event, keys: Option<&SealKeys>) -> Bytes {
+pub fn encoded(event: &BusEvent, keys: Option<&SealKeys>) -> Bytes {
     match keys {
         Some(keys) => event.encode_sealed(keys),
         None => event.encode(),
@@ -37,12 +37,12 @@ pub fn to_fit(
     limit: usize,
     wider: WidenSelector,
 ) -> Option<WidenedPurge> {
-    let mut event = Event::decode(bytes).ok()?;
+    let mut event = BusEvent::decode(bytes).ok()?;
     let from = selector(&mut event)?.clone();
-    if event.shape != Shape::inert() {
-        event.shape = Shape::Pattern("*".to_owned());
+    if event.shape != EventShape::inert() {
+        event.shape = EventShape::Pattern("*".to_owned());
     }
-    let told = |event: &mut Event, to: String| {
+    let told = |event: &mut BusEvent, to: String| {
         *selector(event)? = to.clone();
         let bytes = encoded(event, keys);
         let from = from.clone();
@@ -56,7 +56,7 @@ pub fn to_fit(
     told(&mut event, wider(&from, room))
 }
 
-fn selector(event: &mut Event) -> Option<&mut String> {
+fn selector(event: &mut BusEvent) -> Option<&mut String> {
     match &mut event.ours.as_mut()?.message {
         Message::Purge { selector, .. } => Some(selector),
         _ => None,

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::units::Duration;
+use crate::units::ConfigDuration;
 
 /// An exchange that all nodes publish to, and a queue of each node's own bound to it.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct RabbitMqConfig {
     /// Where: `amqp://host:5672`, or several servers of one cluster, tried in turn:
     /// `amqp://a:5672,b:5672`; `amqps` speaks TLS.
     pub url: String,
@@ -49,17 +49,17 @@ pub struct Config {
     pub prefetch: u16,
     /// A queue that nobody consumes for so long is deleted; unset is 7d in durable mode and
     /// never otherwise, `0` is never.
-    pub queue_expires: Option<Duration>,
+    pub queue_expires: Option<ConfigDuration>,
     /// A message that can't be applied is tried again so many times, then given up.
     pub max_redeliveries: u32,
     /// To connect, introduce ourselves, declare what we need and begin to consume.
-    pub connect_timeout: Duration,
+    pub connect_timeout: ConfigDuration,
     /// A broker that is silent for twice as long is given up; whole seconds.
-    pub heartbeat: Duration,
+    pub heartbeat: ConfigDuration,
     /// The broker confirms what was published within this.
-    pub confirm_timeout: Duration,
+    pub confirm_timeout: ConfigDuration,
     /// Between two attempts to connect; they begin at 200 ms and double, with jitter, to this.
-    pub reconnect_max: Duration,
+    pub reconnect_max: ConfigDuration,
 }
 
 /// How an exchange chooses queues.
@@ -74,7 +74,7 @@ pub enum ExchangeType {
     Direct,
 }
 
-impl Default for Config {
+impl Default for RabbitMqConfig {
     fn default() -> Self {
         Self {
             url: "amqp://127.0.0.1:5672".to_owned(),
@@ -95,17 +95,17 @@ impl Default for Config {
             prefetch: 32,
             queue_expires: None,
             max_redeliveries: 10,
-            connect_timeout: Duration::secs(5),
-            heartbeat: Duration::secs(2),
-            confirm_timeout: Duration::secs(5),
-            reconnect_max: Duration::millis(500),
+            connect_timeout: ConfigDuration::secs(5),
+            heartbeat: ConfigDuration::secs(2),
+            confirm_timeout: ConfigDuration::secs(5),
+            reconnect_max: ConfigDuration::millis(500),
         }
     }
 }
 
-const A_WEEK: Duration = Duration::secs(7 * 24 * 60 * 60);
+const A_WEEK: ConfigDuration = ConfigDuration::secs(7 * 24 * 60 * 60);
 
-impl Config {
+impl RabbitMqConfig {
     /// Whether the exchange survives the broker's restart.
     pub fn is_durable(&self) -> bool {
         self.durable.unwrap_or(self.durable_invalidation_mode)
@@ -132,7 +132,7 @@ impl Config {
     pub fn expires(&self) -> Option<std::time::Duration> {
         let unset = self.durable_invalidation_mode.then_some(A_WEEK);
         let expires = self.queue_expires.or(unset)?;
-        (expires != Duration::ZERO).then_some(expires.0)
+        (expires != ConfigDuration::ZERO).then_some(expires.0)
     }
 }
 
@@ -142,12 +142,12 @@ mod tests {
 
     #[test]
     fn what_is_unset_follows_the_mode() {
-        let plain = Config::default();
+        let plain = RabbitMqConfig::default();
         assert!(!plain.is_durable() && !plain.is_persistent());
         assert!(plain.is_exclusive() && plain.is_auto_delete());
         assert_eq!(plain.expires(), None);
 
-        let durable = Config {
+        let durable = RabbitMqConfig {
             durable_invalidation_mode: true,
             ..plain.clone()
         };
@@ -155,9 +155,9 @@ mod tests {
         assert!(!durable.is_exclusive() && !durable.is_auto_delete());
         assert_eq!(durable.expires(), Some(A_WEEK.0));
 
-        let own_word = Config {
+        let own_word = RabbitMqConfig {
             durable: Some(true),
-            queue_expires: Some(Duration::ZERO),
+            queue_expires: Some(ConfigDuration::ZERO),
             ..plain
         };
         assert!(own_word.is_persistent() && own_word.is_exclusive());

@@ -16,11 +16,11 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
 
-use super::config::{Config, ExchangeType};
-use super::fault::{Fault, is_missing};
+use super::config::{ExchangeType, RabbitMqConfig};
+use super::fault::{RabbitMqFault, is_missing};
 
 /// Queues that are ready to be consumed.
-pub(super) struct Declared {
+pub(super) struct DeclaredQueues {
     pub(super) queue: ShortString,
     /// Where what is of the moment comes, if not there too.
     pub(super) moment: Option<ShortString>,
@@ -33,10 +33,10 @@ pub(super) const MOMENT: &str = ".moment";
 
 /// Declares all, and says what was kept.
 pub(super) async fn declare(
-    config: &Config,
+    config: &RabbitMqConfig,
     connection: &Connection,
     channel: &Channel,
-) -> Result<Declared, Fault> {
+) -> Result<DeclaredQueues, RabbitMqFault> {
     let kept = config.durable_invalidation_mode && was_there(config, connection).await?;
     let exchange = ExchangeDeclareOptions {
         durable: config.is_durable(),
@@ -56,13 +56,13 @@ pub(super) async fn declare(
     if kept && queue.consumer_count() > 0 {
         // Our own connection of before, perhaps. What it was sent counts here once it is gone.
         let word = format!("queue '{name}' has a consumer already");
-        return Err(Fault::Locked(word));
+        return Err(RabbitMqFault::Locked(word));
     }
     let moment = match config.durable_invalidation_mode {
         true => Some(declare_moment(config, channel).await?),
         false => None,
     };
-    let declared = Declared {
+    let declared = DeclaredQueues {
         behind: kept.then(|| queue.message_count().into()),
         queue: queue.name().clone(),
         moment,
@@ -71,7 +71,10 @@ pub(super) async fn declare(
     Ok(declared)
 }
 
-async fn declare_moment(config: &Config, channel: &Channel) -> Result<ShortString, Fault> {
+async fn declare_moment(
+    config: &RabbitMqConfig,
+    channel: &Channel,
+) -> Result<ShortString, RabbitMqFault> {
     let options = ExchangeDeclareOptions {
         auto_delete: true,
         ..ExchangeDeclareOptions::default()
@@ -89,11 +92,11 @@ async fn declare_moment(config: &Config, channel: &Channel) -> Result<ShortStrin
 }
 
 async fn declare_exchange(
-    config: &Config,
+    config: &RabbitMqConfig,
     channel: &Channel,
     name: &str,
     options: ExchangeDeclareOptions,
-) -> Result<(), Fault> {
+) -> Result<(), RabbitMqFault> {
     let kind = kind(config.exchange_type);
     channel
         .exchange_declare(name.into(), kind, options, FieldTable::default())
@@ -102,7 +105,7 @@ async fn declare_exchange(
 }
 
 /// The exchange of what is of the moment: in plain mode the one there is.
-pub(super) fn moment(config: &Config) -> String {
+pub(super) fn moment(config: &RabbitMqConfig) -> String {
     match config.durable_invalidation_mode {
         true => format!("{}{MOMENT}", config.exchange),
         false => config.exchange.clone(),
@@ -111,10 +114,10 @@ pub(super) fn moment(config: &Config) -> String {
 
 /// Binds the queues; where they are bound already nothing happens.
 pub(super) async fn bind(
-    config: &Config,
+    config: &RabbitMqConfig,
     channel: &Channel,
-    declared: &Declared,
-) -> Result<(), Fault> {
+    declared: &DeclaredQueues,
+) -> Result<(), RabbitMqFault> {
     let pairs = [
         (Some(&declared.queue), config.exchange.clone()),
         (declared.moment.as_ref(), moment(config)),
@@ -132,7 +135,10 @@ pub(super) async fn bind(
 }
 
 /// Whether queue and exchange stood before us. A *no* ends the channel that asked.
-async fn was_there(config: &Config, connection: &Connection) -> Result<bool, Fault> {
+async fn was_there(
+    config: &RabbitMqConfig,
+    connection: &Connection,
+) -> Result<bool, RabbitMqFault> {
     let name = config.queue_name.as_deref().unwrap_or_default();
     let passive = QueueDeclareOptions::default().passive();
     let asks = connection.create_channel().await?;
@@ -144,7 +150,10 @@ async fn was_there(config: &Config, connection: &Connection) -> Result<bool, Fau
 }
 
 /// Whether the exchange is there, whatever its type. A *no* ends the channel.
-pub(super) async fn exchange_stands(config: &Config, asks: &Channel) -> Result<bool, Fault> {
+pub(super) async fn exchange_stands(
+    config: &RabbitMqConfig,
+    asks: &Channel,
+) -> Result<bool, RabbitMqFault> {
     let passive = ExchangeDeclareOptions {
         passive: true,
         ..ExchangeDeclareOptions::default()
@@ -155,7 +164,7 @@ pub(super) async fn exchange_stands(config: &Config, asks: &Channel) -> Result<b
     found(exchange.await)
 }
 
-fn found(answer: lapin::Result<()>) -> Result<bool, Fault> {
+fn found(answer: lapin::Result<()>) -> Result<bool, RabbitMqFault> {
     match answer {
         Ok(()) => Ok(true),
         Err(error) if is_missing(&error) => Ok(false),
@@ -171,7 +180,7 @@ fn kind(of: ExchangeType) -> ExchangeKind {
     }
 }
 
-fn arguments(config: &Config) -> FieldTable {
+fn arguments(config: &RabbitMqConfig) -> FieldTable {
     let mut arguments = FieldTable::default();
     if let Some(expires) = config.expires() {
         let millis = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX);

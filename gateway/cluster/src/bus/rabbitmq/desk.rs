@@ -20,14 +20,14 @@ use lapin::options::{BasicAckOptions, BasicNackOptions};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::sleep;
 
-use crate::bus::transport::{Delivery, Receipt, Word};
+use crate::bus::transport::{DeliveryAck, IncomingMessage, TransportEvent};
 
 /// The messages of one connection that are not acknowledged; as many as `prefetch` at most,
 /// which bounds all that is unbounded here.
-pub(super) struct Desk {
+pub(super) struct AckTracker {
     max_redeliveries: u32,
-    slips: UnboundedSender<(UnacknowledgedMessage, Verdict)>,
-    verdicts: UnboundedReceiver<(UnacknowledgedMessage, Verdict)>,
+    slips: UnboundedSender<(UnacknowledgedMessage, AckVerdict)>,
+    verdicts: UnboundedReceiver<(UnacknowledgedMessage, AckVerdict)>,
     resting: FuturesUnordered<BoxFuture<'static, UnacknowledgedMessage>>,
 }
 
@@ -38,7 +38,7 @@ struct UnacknowledgedMessage {
     again: u32,
 }
 
-enum Verdict {
+enum AckVerdict {
     Done,
     Again,
 }
@@ -47,7 +47,7 @@ enum Verdict {
 const REST_MIN: Duration = Duration::from_millis(50);
 const REST_MAX: Duration = Duration::from_secs(1);
 
-impl Desk {
+impl AckTracker {
     pub(super) fn new(max_redeliveries: u32) -> Self {
         let (slips, verdicts) = mpsc::unbounded_channel();
         Self {
@@ -59,7 +59,7 @@ impl Desk {
     }
 
     /// The word about a message that came.
-    pub(super) fn receive(&self, came: Came) -> Word {
+    pub(super) fn receive(&self, came: Came) -> TransportEvent {
         self.word(UnacknowledgedMessage {
             acker: came.acker,
             bytes: came.data.into(),
@@ -68,7 +68,7 @@ impl Desk {
     }
 
     /// The next word that follows from a verdict: a message again, or that one was given up.
-    pub(super) async fn next(&mut self) -> Word {
+    pub(super) async fn next(&mut self) -> TransportEvent {
         loop {
             tokio::select! {
                 verdict = self.verdicts.recv() => {
@@ -83,33 +83,37 @@ impl Desk {
         }
     }
 
-    fn apply(&self, mut held: UnacknowledgedMessage, verdict: Verdict) -> Option<Word> {
+    fn apply(
+        &self,
+        mut held: UnacknowledgedMessage,
+        verdict: AckVerdict,
+    ) -> Option<TransportEvent> {
         match verdict {
-            Verdict::Done => {
+            AckVerdict::Done => {
                 // Sent when first polled; nobody needs to wait until it is written.
                 let _ = held.acker.ack(BasicAckOptions::default()).now_or_never();
                 None
             }
-            Verdict::Again if held.again < self.max_redeliveries => {
+            AckVerdict::Again if held.again < self.max_redeliveries => {
                 let rest = rest(held.again);
                 held.again += 1;
                 self.resting.push(sleep(rest).map(|()| held).boxed());
                 None
             }
-            Verdict::Again => {
+            AckVerdict::Again => {
                 // Without requeue: to a dead-letter exchange where a policy names one.
                 let _ = held.acker.nack(BasicNackOptions::default()).now_or_never();
-                Some(Word::Lost(
+                Some(TransportEvent::Lost(
                     "a message was given up after too many deliveries",
                 ))
             }
         }
     }
 
-    fn word(&self, held: UnacknowledgedMessage) -> Word {
-        Word::Message(Delivery {
+    fn word(&self, held: UnacknowledgedMessage) -> TransportEvent {
+        TransportEvent::Message(IncomingMessage {
             bytes: held.bytes.clone(),
-            receipt: Some(Box::new(Slip {
+            receipt: Some(Box::new(RabbitMqAck {
                 held: Some(held),
                 desk: self.slips.clone(),
             })),
@@ -122,13 +126,13 @@ fn rest(again: u32) -> Duration {
 }
 
 /// The receipt of one message.
-struct Slip {
+struct RabbitMqAck {
     held: Option<UnacknowledgedMessage>,
-    desk: UnboundedSender<(UnacknowledgedMessage, Verdict)>,
+    desk: UnboundedSender<(UnacknowledgedMessage, AckVerdict)>,
 }
 
-impl Slip {
-    fn hand_in(&mut self, verdict: Verdict) {
+impl RabbitMqAck {
+    fn hand_in(&mut self, verdict: AckVerdict) {
         if let Some(held) = self.held.take() {
             // Nobody there: the connection ended, and the broker delivers it again.
             let _ = self.desk.send((held, verdict));
@@ -136,19 +140,19 @@ impl Slip {
     }
 }
 
-impl Receipt for Slip {
+impl DeliveryAck for RabbitMqAck {
     fn done(mut self: Box<Self>) {
-        self.hand_in(Verdict::Done);
+        self.hand_in(AckVerdict::Done);
     }
 
     fn again(mut self: Box<Self>) {
-        self.hand_in(Verdict::Again);
+        self.hand_in(AckVerdict::Again);
     }
 }
 
-impl Drop for Slip {
+impl Drop for RabbitMqAck {
     fn drop(&mut self) {
-        self.hand_in(Verdict::Again);
+        self.hand_in(AckVerdict::Again);
     }
 }
 
@@ -160,8 +164,8 @@ mod tests {
         Came::mock(1, "x".into(), "".into(), false, b"hello".to_vec())
     }
 
-    fn receipt(word: Word) -> Box<dyn Receipt> {
-        let Word::Message(delivery) = word else {
+    fn receipt(word: TransportEvent) -> Box<dyn DeliveryAck> {
+        let TransportEvent::Message(delivery) = word else {
             panic!("expected a message, got {word:?}");
         };
         assert_eq!(delivery.bytes, "hello");
@@ -170,17 +174,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_applied_comes_again_so_often_and_is_given_up_then() {
-        let mut desk = Desk::new(2);
+        let mut desk = AckTracker::new(2);
         receipt(desk.receive(came())).again();
         receipt(desk.next().await).again();
         // Dropped without a word counts like a failure.
         drop(receipt(desk.next().await));
-        assert!(matches!(desk.next().await, Word::Lost(_)));
+        assert!(matches!(desk.next().await, TransportEvent::Lost(_)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_done_does_not_come_again() {
-        let mut desk = Desk::new(2);
+        let mut desk = AckTracker::new(2);
         receipt(desk.receive(came())).done();
         let more = tokio::time::timeout(Duration::from_secs(60), desk.next());
         assert!(more.await.is_err());
@@ -188,7 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_receipt_of_a_former_connection_does_nothing() {
-        let desk = Desk::new(2);
+        let desk = AckTracker::new(2);
         let old = receipt(desk.receive(came()));
         drop(desk);
         old.done();

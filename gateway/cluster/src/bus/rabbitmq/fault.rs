@@ -5,7 +5,7 @@ use lapin::{Error, ErrorKind};
 
 /// Why a connection failed or ended.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum RabbitMqFault {
     #[error("no answer while {0}")]
     Silent(&'static str),
     #[error("no heartbeat: the broker stands still or the network is cut")]
@@ -29,7 +29,7 @@ pub(super) enum Fault {
     Broken(String),
 }
 
-impl From<Error> for Fault {
+impl From<Error> for RabbitMqFault {
     fn from(error: Error) -> Self {
         let ErrorKind::ProtocolError(said) = error.kind() else {
             return match error.kind() {

@@ -10,41 +10,41 @@ use parking_lot::RwLock;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::config::Config;
-use super::fault::Fault;
-use super::link::Link;
-use super::publish::{Largest, Publisher};
-use super::target::Target;
-use crate::backoff::{self, Outages};
-use crate::bus::transport::{Knife, Mail, Word};
+use super::config::RabbitMqConfig;
+use super::fault::RabbitMqFault;
+use super::link::RabbitMqLink;
+use super::publish::{BrokerSizeLimit, RabbitMqPublisher};
+use super::target::RabbitMqTarget;
+use crate::backoff::{self, OutageTracker};
+use crate::bus::transport::{ConnectionCutter, TransportEvent, TransportEventSender};
 
 /// Whether there is a link, and its publishing side.
-pub(super) struct Standing(RwLock<Result<Arc<Publisher>, String>>);
+pub(super) struct RabbitMqLinkState(RwLock<Result<Arc<RabbitMqPublisher>, String>>);
 
-impl Standing {
+impl RabbitMqLinkState {
     pub(super) fn new() -> Self {
         Self(RwLock::new(Err("not connected yet".to_owned())))
     }
 
     /// The publisher, or why there is none.
-    pub(super) fn publisher(&self) -> Result<Arc<Publisher>, String> {
+    pub(super) fn publisher(&self) -> Result<Arc<RabbitMqPublisher>, String> {
         self.0.read().clone()
     }
 
-    fn set(&self, standing: Result<Arc<Publisher>, String>) {
+    fn set(&self, standing: Result<Arc<RabbitMqPublisher>, String>) {
         *self.0.write() = standing;
     }
 }
 
 /// What a keeper works with.
-pub(super) struct Keeper {
-    pub(super) config: Arc<Config>,
-    pub(super) target: Arc<Target>,
-    pub(super) standing: Arc<Standing>,
-    pub(super) knife: Arc<Knife>,
-    pub(super) largest: Arc<Largest>,
+pub(super) struct RabbitMqReconnector {
+    pub(super) config: Arc<RabbitMqConfig>,
+    pub(super) target: Arc<RabbitMqTarget>,
+    pub(super) standing: Arc<RabbitMqLinkState>,
+    pub(super) knife: Arc<ConnectionCutter>,
+    pub(super) largest: Arc<BrokerSizeLimit>,
     pub(super) stop: CancellationToken,
-    pub(super) mail: Mail,
+    pub(super) mail: TransportEventSender,
 }
 
 /// The pause after the first failure.
@@ -52,17 +52,17 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// A link that lived so long was no failure.
 const GOOD: Duration = Duration::from_secs(10);
 
-impl Keeper {
+impl RabbitMqReconnector {
     pub(super) async fn keep(self) {
         let mut failures: u32 = 0;
-        let mut told: Option<Fault> = None;
-        let mut outages = Outages::default();
+        let mut told: Option<RabbitMqFault> = None;
+        let mut outages = OutageTracker::default();
         for attempt in 0.. {
             let began = Instant::now();
             let Some(why) = self.once(attempt, &mut told, &mut outages).await else {
                 break;
             };
-            if told.is_none() && !self.mail.tell(Word::Down(why.to_string())).await {
+            if told.is_none() && !self.mail.tell(TransportEvent::Down(why.to_string())).await {
                 break;
             }
             outages.fails(true);
@@ -89,11 +89,11 @@ impl Keeper {
     async fn once(
         &self,
         attempt: usize,
-        told: &mut Option<Fault>,
-        outages: &mut Outages,
-    ) -> Option<Fault> {
+        told: &mut Option<RabbitMqFault>,
+        outages: &mut OutageTracker,
+    ) -> Option<RabbitMqFault> {
         let opened = tokio::select! {
-            opened = Link::open(&self.config, &self.target, attempt, &self.largest) => opened,
+            opened = RabbitMqLink::open(&self.config, &self.target, attempt, &self.largest) => opened,
             () = self.stop.cancelled() => return None,
         };
         let ended = match opened {
@@ -103,21 +103,21 @@ impl Keeper {
                 let after_seconds = outages.end().line();
                 tracing::info!(bus = "rabbitmq", behind, after_seconds, "consuming");
                 self.standing.set(Ok(Arc::clone(&link.publisher)));
-                if !self.mail.tell(Word::Up { behind }).await {
+                if !self.mail.tell(TransportEvent::Up { behind }).await {
                     return None;
                 }
                 tokio::select! {
                     ended = link.serve(&self.mail, &self.stop) => ended,
-                    why = self.knife.falls() => Err(Fault::Broken(why.to_owned())),
+                    why = self.knife.falls() => Err(RabbitMqFault::Broken(why.to_owned())),
                 }
             }
             Err(fault) => Err(fault),
         };
         let why = ended.err()?;
         self.standing.set(Err(why.to_string()));
-        if why == Fault::Cancelled {
+        if why == RabbitMqFault::Cancelled {
             // What was in the queue came before this word, and nobody will have it.
-            let lost = Word::Lost("the broker deleted the queue");
+            let lost = TransportEvent::Lost("the broker deleted the queue");
             self.mail.tell(lost).await.then_some(why)
         } else {
             Some(why)

@@ -16,35 +16,35 @@ use parking_lot::Mutex;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::fault::Fault;
-use super::target::Target;
+use super::fault::RabbitMqFault;
+use super::target::RabbitMqTarget;
 
 /// A connection's socket; dropping it cuts the connection.
 #[derive(Default)]
-pub(super) struct Line(Arc<Mutex<Hold>>);
+pub(super) struct RabbitMqSocket(Arc<Mutex<HeldSocket>>);
 
 #[derive(Default)]
-enum Hold {
+enum HeldSocket {
     #[default]
     Nothing,
     Socket(TcpStream),
     Cut,
 }
 
-impl Line {
-    fn hold(hold: &Mutex<Hold>, socket: TcpStream) {
+impl RabbitMqSocket {
+    fn hold(hold: &Mutex<HeldSocket>, socket: TcpStream) {
         let mut hold = hold.lock();
         match &*hold {
-            Hold::Cut => cut(&socket),
-            Hold::Nothing | Hold::Socket(_) => *hold = Hold::Socket(socket),
+            HeldSocket::Cut => cut(&socket),
+            HeldSocket::Nothing | HeldSocket::Socket(_) => *hold = HeldSocket::Socket(socket),
         }
     }
 }
 
-impl Drop for Line {
+impl Drop for RabbitMqSocket {
     fn drop(&mut self) {
-        let held = std::mem::replace(&mut *self.0.lock(), Hold::Cut);
-        if let Hold::Socket(socket) = held {
+        let held = std::mem::replace(&mut *self.0.lock(), HeldSocket::Cut);
+        if let HeldSocket::Socket(socket) = held {
             cut(&socket);
         }
     }
@@ -57,11 +57,11 @@ fn cut(socket: &TcpStream) {
 
 /// Connects and introduces ourselves; no retries. The caller bounds it by a deadline.
 pub(super) async fn dial(
-    target: &Target,
+    target: &RabbitMqTarget,
     attempt: usize,
     limit: Duration,
-    line: &Line,
-) -> Result<Connection, Fault> {
+    line: &RabbitMqSocket,
+) -> Result<Connection, RabbitMqFault> {
     let hold = Arc::clone(&line.0);
     let tls = target.tls.clone();
     let name = format!("lamina {}", std::process::id());
@@ -77,7 +77,7 @@ pub(super) async fn dial(
                 let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
                 if let AsyncTcpStream::Plain(stream) = &stream {
                     let socket = stream.get_ref().as_fd().try_clone_to_owned()?;
-                    Line::hold(&hold, TcpStream::from(socket));
+                    RabbitMqSocket::hold(&hold, TcpStream::from(socket));
                 }
                 match &tls {
                     Some(connector) => stream.into_rustls(connector, place.0).await,

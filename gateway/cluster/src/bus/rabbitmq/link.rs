@@ -14,26 +14,26 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::config::Config;
-use super::declare::{Declared, bind, declare};
-use super::desk::Desk;
-use super::fault::Fault;
-use super::line::{Line, dial};
-use super::publish::{Largest, Publisher};
-use super::target::Target;
-use crate::bus::transport::{Delivery, Mail, Word};
+use super::config::RabbitMqConfig;
+use super::declare::{DeclaredQueues, bind, declare};
+use super::desk::AckTracker;
+use super::fault::RabbitMqFault;
+use super::line::{RabbitMqSocket, dial};
+use super::publish::{BrokerSizeLimit, RabbitMqPublisher};
+use super::target::RabbitMqTarget;
+use crate::bus::transport::{IncomingMessage, TransportEvent, TransportEventSender};
 
 /// A connection that consumes.
-pub(super) struct Link {
-    config: Arc<Config>,
-    pub(super) publisher: Arc<Publisher>,
+pub(super) struct RabbitMqLink {
+    config: Arc<RabbitMqConfig>,
+    pub(super) publisher: Arc<RabbitMqPublisher>,
     channel: Channel,
-    declared: Declared,
+    declared: DeclaredQueues,
     consumer: Consumer,
     /// Of what is of the moment, where that comes by a queue of its own.
     whispers: Option<Consumer>,
     // Last: cut when the others have said good-bye.
-    line: Line,
+    line: RabbitMqSocket,
 }
 
 /// Between two looks whether the binding stands.
@@ -41,23 +41,24 @@ const PULSE: Duration = Duration::from_secs(5);
 /// To say good-bye.
 const CLOSE: Duration = Duration::from_secs(1);
 
-impl Link {
+impl RabbitMqLink {
     pub(super) async fn open(
-        config: &Arc<Config>,
-        target: &Target,
+        config: &Arc<RabbitMqConfig>,
+        target: &RabbitMqTarget,
         attempt: usize,
-        largest: &Arc<Largest>,
-    ) -> Result<Self, Fault> {
+        largest: &Arc<BrokerSizeLimit>,
+    ) -> Result<Self, RabbitMqFault> {
         let limit = config.connect_timeout.0;
-        let line = Line::default();
+        let line = RabbitMqSocket::default();
         let opened = timeout(limit, async {
             let connection = dial(target, attempt, limit, &line).await?;
             let ready = consume(config, &connection).await?;
             let publisher =
-                Publisher::open(Arc::clone(config), connection, Arc::clone(largest)).await?;
-            Ok::<_, Fault>((ready, publisher))
+                RabbitMqPublisher::open(Arc::clone(config), connection, Arc::clone(largest))
+                    .await?;
+            Ok::<_, RabbitMqFault>((ready, publisher))
         });
-        let late = |_| Fault::Silent("connecting");
+        let late = |_| RabbitMqFault::Silent("connecting");
         let (ready, publisher) = opened.await.map_err(late)??;
         Ok(Self {
             config: Arc::clone(config),
@@ -70,7 +71,7 @@ impl Link {
         })
     }
 
-    /// As `Word::Up` says it.
+    /// As `TransportEvent::Up` says it.
     pub(super) fn behind(&self) -> Option<u64> {
         self.declared.behind
     }
@@ -78,10 +79,10 @@ impl Link {
     /// Tells what comes, until the end: why it came to it, or Ok if nobody wants more.
     pub(super) async fn serve(
         mut self,
-        mail: &Mail,
+        mail: &TransportEventSender,
         stop: &CancellationToken,
-    ) -> Result<(), Fault> {
-        let mut desk = Desk::new(self.config.max_redeliveries);
+    ) -> Result<(), RabbitMqFault> {
+        let mut desk = AckTracker::new(self.config.max_redeliveries);
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let until_nobody_listens = async {
@@ -90,7 +91,7 @@ impl Link {
                 if let Some(word) = word
                     && !mail.tell(word).await
                 {
-                    return Ok::<_, Fault>(());
+                    return Ok::<_, RabbitMqFault>(());
                 }
             }
         };
@@ -105,34 +106,34 @@ impl Link {
     /// What is to be told next, or none where it is already, or there was nothing.
     async fn next(
         &mut self,
-        mail: &Mail,
-        desk: &mut Desk,
+        mail: &TransportEventSender,
+        desk: &mut AckTracker,
         pulse: &mut Interval,
-    ) -> Result<Option<Word>, Fault> {
+    ) -> Result<Option<TransportEvent>, RabbitMqFault> {
         tokio::select! {
             came = self.consumer.next() => {
-                let came = came.ok_or(Fault::Cancelled)??;
+                let came = came.ok_or(RabbitMqFault::Cancelled)??;
                 Ok(Some(desk.receive(came)))
             }
             heard = hear(&mut self.whispers) => {
-                let gone = || Fault::Broken("the queue of the moment is gone".to_owned());
+                let gone = || RabbitMqFault::Broken("the queue of the moment is gone".to_owned());
                 pass_on(mail, heard.ok_or_else(gone)??);
                 Ok(None)
             }
             word = desk.next() => Ok(Some(word)),
             () = self.publisher.lost.notified() => {
                 let exchange = &self.config.exchange;
-                Err(Fault::Refused(format!("there is no exchange {exchange}")))
+                Err(RabbitMqFault::Refused(format!("there is no exchange {exchange}")))
             }
             _ = pulse.tick() => self.look().await.map(|()| None),
         }
     }
 
     /// An exchange that was deleted takes bindings along without a word to consumers.
-    async fn look(&self) -> Result<(), Fault> {
+    async fn look(&self) -> Result<(), RabbitMqFault> {
         let bound = bind(&self.config, &self.channel, &self.declared);
         let limit = self.config.connect_timeout.0;
-        let late = |_| Fault::Silent("looking at the binding");
+        let late = |_| RabbitMqFault::Silent("looking at the binding");
         timeout(limit, bound).await.map_err(late)?
     }
 
@@ -144,14 +145,17 @@ impl Link {
     }
 }
 
-struct Ready {
+struct ConsumerSetup {
     channel: Channel,
-    declared: Declared,
+    declared: DeclaredQueues,
     consumer: Consumer,
     whispers: Option<Consumer>,
 }
 
-async fn consume(config: &Config, connection: &Connection) -> Result<Ready, Fault> {
+async fn consume(
+    config: &RabbitMqConfig,
+    connection: &Connection,
+) -> Result<ConsumerSetup, RabbitMqFault> {
     let channel = connection.create_channel().await?;
     let declared = declare(config, connection, &channel).await?;
     // For each consumer.
@@ -162,7 +166,7 @@ async fn consume(config: &Config, connection: &Connection) -> Result<Ready, Faul
         Some(queue) => Some(consumer(&channel, queue).await?),
         None => None,
     };
-    Ok(Ready {
+    Ok(ConsumerSetup {
         consumer: consumer(&channel, &declared.queue).await?,
         whispers,
         channel,
@@ -190,9 +194,9 @@ async fn hear(whispers: &mut Option<Consumer>) -> Option<lapin::Result<Came>> {
 }
 
 /// A whisper is of use at once or not at all.
-fn pass_on(mail: &Mail, heard: Came) {
+fn pass_on(mail: &TransportEventSender, heard: Came) {
     let _ = heard.acker.ack(BasicAckOptions::default()).now_or_never();
-    mail.try_tell(Word::Message(Delivery {
+    mail.try_tell(TransportEvent::Message(IncomingMessage {
         bytes: heard.data.into(),
         receipt: None,
     }));

@@ -15,29 +15,29 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::config::Config;
+use super::config::RabbitMqConfig;
 use super::declare::moment;
-use super::fault::{Fault, is_missing};
+use super::fault::{RabbitMqFault, is_missing};
 use crate::bus::transport::PublishError;
 
 /// The publishing side of a connection.
-pub(super) struct Publisher {
-    config: Arc<Config>,
+pub(super) struct RabbitMqPublisher {
+    config: Arc<RabbitMqConfig>,
     connection: Connection,
     idle: Mutex<Option<Channel>>,
     /// Without confirms.
     aside: Mutex<Option<Channel>>,
     /// Told when the exchange turns out to be gone: all is to be declared anew.
     pub(super) lost: Notify,
-    largest: Arc<Largest>,
+    largest: Arc<BrokerSizeLimit>,
 }
 
 /// Bytes of a message that the broker takes at most. It says so only when it refuses one, so it
 /// is kept over connections; 0: it has not said yet.
 #[derive(Default)]
-pub(super) struct Largest(AtomicUsize);
+pub(super) struct BrokerSizeLimit(AtomicUsize);
 
-impl Largest {
+impl BrokerSizeLimit {
     pub(super) fn get(&self) -> Option<usize> {
         let bytes = self.0.load(Ordering::Acquire);
         (bytes > 0).then_some(bytes)
@@ -52,12 +52,12 @@ impl Largest {
 const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
 
-impl Publisher {
+impl RabbitMqPublisher {
     pub(super) async fn open(
-        config: Arc<Config>,
+        config: Arc<RabbitMqConfig>,
         connection: Connection,
-        largest: Arc<Largest>,
-    ) -> Result<Self, Fault> {
+        largest: Arc<BrokerSizeLimit>,
+    ) -> Result<Self, RabbitMqFault> {
         let channel = with_confirms(&connection).await?;
         Ok(Self {
             config,
@@ -84,7 +84,7 @@ impl Publisher {
             Ok(Err(error)) => return (0, Some(self.failed(error))),
             Err(_) => return (0, Some(PublishError::Timeout)),
         };
-        let mut batch = Batch::default();
+        let mut batch = SentBatch::default();
         self.send(&channel, messages, deadline, &mut batch).await;
         let (taken, why) = self.settle(batch, messages, deadline).await;
         if why.is_none() {
@@ -152,7 +152,7 @@ impl Publisher {
         channel: &Channel,
         messages: &[Bytes],
         deadline: Instant,
-        batch: &mut Batch,
+        batch: &mut SentBatch,
     ) {
         let mode = if self.config.is_persistent() {
             PERSISTENT
@@ -184,11 +184,11 @@ impl Publisher {
     /// a returned message along with another message's confirm.
     async fn settle(
         &self,
-        batch: Batch,
+        batch: SentBatch,
         messages: &[Bytes],
         deadline: Instant,
     ) -> (usize, Option<PublishError>) {
-        let mut first = First {
+        let mut first = FirstFailure {
             taken: batch.sent.len(),
             why: batch.why,
         };
@@ -222,8 +222,8 @@ impl Publisher {
         if is_missing(&error) {
             self.lost.notify_one();
         }
-        match Fault::from(error) {
-            Fault::TooLarge { limit, said } => {
+        match RabbitMqFault::from(error) {
+            RabbitMqFault::TooLarge { limit, said } => {
                 self.largest.learn(limit);
                 PublishError::TooLarge {
                     limit: Some(limit),
@@ -237,18 +237,18 @@ impl Publisher {
 
 /// What was sent of some messages, and why not all.
 #[derive(Default)]
-struct Batch {
+struct SentBatch {
     sent: Vec<PublisherConfirm>,
     why: Option<PublishError>,
 }
 
 /// The first message that was not taken.
-struct First {
+struct FirstFailure {
     taken: usize,
     why: Option<PublishError>,
 }
 
-impl First {
+impl FirstFailure {
     fn note(&mut self, at: usize, why: PublishError) {
         if at < self.taken {
             *self = Self {
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn only_the_first_message_that_was_not_taken_counts() {
-        let mut first = First {
+        let mut first = FirstFailure {
             taken: 5,
             why: None,
         };

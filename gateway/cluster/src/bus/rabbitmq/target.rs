@@ -13,13 +13,13 @@ use fred::rustls::pki_types::pem::PemObject;
 use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 
-use super::config::Config;
+use super::config::RabbitMqConfig;
 use super::declare::MOMENT;
 use crate::units::host_and_port;
 
 /// Why RabbitMQ can't be used as it is configured.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum RabbitMqOpenError {
     #[error(
         "{0:?} is not where a RabbitMQ is; expected amqp://host:5672 or amqp://a:5672,b:5672 \
          (amqps for TLS), with the virtual host in `vhost`"
@@ -48,7 +48,7 @@ pub enum OpenError {
     System(String),
 }
 
-impl OpenError {
+impl RabbitMqOpenError {
     /// The key of the configuration that it is about.
     pub fn key(&self) -> &'static str {
         match self {
@@ -71,30 +71,30 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 /// Each connection's buffers hold 32 frames of this size in both directions.
 const FRAME: u32 = 32 << 10;
 
-impl Config {
+impl RabbitMqConfig {
     /// Whether this can be a RabbitMQ, as far as can be told without files and network.
     ///
     /// # Errors
     /// What can't be meant.
-    pub fn check(&self) -> Result<(), OpenError> {
+    pub fn check(&self) -> Result<(), RabbitMqOpenError> {
         read(&self.url)?;
         self.check_names()?;
         self.check_mode()?;
         if self.prefetch == 0 {
-            return Err(OpenError::Prefetch);
+            return Err(RabbitMqOpenError::Prefetch);
         }
         let heartbeat = self.heartbeat.0;
         let whole = heartbeat.subsec_nanos() == 0 && !heartbeat.is_zero();
         if !whole || heartbeat > HEARTBEAT_MAX {
-            return Err(OpenError::Heartbeat(heartbeat));
+            return Err(RabbitMqOpenError::Heartbeat(heartbeat));
         }
         match self.expires() {
-            Some(expires) if expires > EXPIRES_MAX => Err(OpenError::Expires(expires)),
+            Some(expires) if expires > EXPIRES_MAX => Err(RabbitMqOpenError::Expires(expires)),
             _ => Ok(()),
         }
     }
 
-    fn check_names(&self) -> Result<(), OpenError> {
+    fn check_names(&self) -> Result<(), RabbitMqOpenError> {
         let queue = self.queue_name.as_deref().map(str::len);
         let fit = [
             ("vhost", self.vhost.len(), 1..=NAME_MAX),
@@ -103,15 +103,15 @@ impl Config {
             ("routing_key", self.routing_key.len(), 0..=NAME_MAX),
         ];
         let wrong = fit.iter().find(|(_, length, fits)| !fits.contains(length));
-        wrong.map_or(Ok(()), |(key, ..)| Err(OpenError::Name(key)))
+        wrong.map_or(Ok(()), |(key, ..)| Err(RabbitMqOpenError::Name(key)))
     }
 
-    fn check_mode(&self) -> Result<(), OpenError> {
+    fn check_mode(&self) -> Result<(), RabbitMqOpenError> {
         if !self.durable_invalidation_mode {
             return Ok(());
         }
         if self.queue_name.is_none() {
-            return Err(OpenError::NoQueue);
+            return Err(RabbitMqOpenError::NoQueue);
         }
         let set = [
             ("durable", self.durable, false),
@@ -121,13 +121,13 @@ impl Config {
         ];
         let wrong = set.into_iter().find(|(_, set, bad)| *set == Some(*bad));
         wrong.map_or(Ok(()), |(key, _, value)| {
-            Err(OpenError::Contradiction { key, value })
+            Err(RabbitMqOpenError::Contradiction { key, value })
         })
     }
 }
 
 /// The servers, and how to speak to each.
-pub(super) struct Target {
+pub(super) struct RabbitMqTarget {
     hosts: Vec<(String, u16)>,
     user: AMQPUserInfo,
     vhost: String,
@@ -135,8 +135,8 @@ pub(super) struct Target {
     pub(super) tls: Option<RustlsConnector>,
 }
 
-impl Target {
-    pub(super) fn new(config: &Config) -> Result<Self, OpenError> {
+impl RabbitMqTarget {
+    pub(super) fn new(config: &RabbitMqConfig) -> Result<Self, RabbitMqOpenError> {
         config.check()?;
         let (tls, hosts) = read(&config.url)?;
         let guest = || "guest".to_owned();
@@ -180,13 +180,13 @@ impl Target {
     }
 }
 
-type Hosts = Vec<(String, u16)>;
+type BrokerHosts = Vec<(String, u16)>;
 
 /// Whether TLS is spoken, and to whom.
-fn read(url: &str) -> Result<(bool, Hosts), OpenError> {
-    let wrong = || OpenError::Url(url.to_owned());
+fn read(url: &str) -> Result<(bool, BrokerHosts), RabbitMqOpenError> {
+    let wrong = || RabbitMqOpenError::Url(url.to_owned());
     if url.contains('@') {
-        return Err(OpenError::Credentials);
+        return Err(RabbitMqOpenError::Credentials);
     }
     let (tls, port, hosts) = match url.split_once("://").ok_or_else(wrong)? {
         ("amqp", hosts) => (false, 5672, hosts),
@@ -198,8 +198,8 @@ fn read(url: &str) -> Result<(bool, Hosts), OpenError> {
     Ok((tls, hosts))
 }
 
-fn connector(ca_file: Option<&Path>) -> Result<RustlsConnector, OpenError> {
-    let system = |e: std::io::Error| OpenError::System(e.to_string());
+fn connector(ca_file: Option<&Path>) -> Result<RustlsConnector, RabbitMqOpenError> {
+    let system = |e: std::io::Error| RabbitMqOpenError::System(e.to_string());
     let config = match ca_file {
         Some(file) => {
             RustlsConnectorConfig::default().with_parsable_certificates(certificates(file)?)
@@ -209,8 +209,8 @@ fn connector(ca_file: Option<&Path>) -> Result<RustlsConnector, OpenError> {
     config.connector_with_no_client_auth().map_err(system)
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
-    let wrong = |reason: String| OpenError::Certificates {
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, RabbitMqOpenError> {
+    let wrong = |reason: String| RabbitMqOpenError::Certificates {
         file: file.display().to_string(),
         reason,
     };
@@ -228,8 +228,8 @@ mod tests {
     use super::*;
     use crate::units;
 
-    fn key(change: impl FnOnce(&mut Config)) -> Option<&'static str> {
-        let mut config = Config::default();
+    fn key(change: impl FnOnce(&mut RabbitMqConfig)) -> Option<&'static str> {
+        let mut config = RabbitMqConfig::default();
         change(&mut config);
         config.check().err().map(|e| e.key())
     }
@@ -243,7 +243,7 @@ mod tests {
             (true, vec![at("::1", 7), at("b", 5671)])
         );
         for url in ["", "r", "http://r", "amqp://", "amqp://r/", "amqp://r/v"] {
-            assert!(matches!(read(url), Err(OpenError::Url(_))), "{url}");
+            assert!(matches!(read(url), Err(RabbitMqOpenError::Url(_))), "{url}");
         }
         for url in [
             "amqp://r:0",
@@ -251,18 +251,18 @@ mod tests {
             "amqp://r,,b",
             "amqp://r?heartbeat=1",
         ] {
-            assert!(matches!(read(url), Err(OpenError::Url(_))), "{url}");
+            assert!(matches!(read(url), Err(RabbitMqOpenError::Url(_))), "{url}");
         }
         let secret = read("amqp://me:pw@r").unwrap_err();
-        assert!(matches!(secret, OpenError::Credentials));
+        assert!(matches!(secret, RabbitMqOpenError::Credentials));
         assert!(!secret.to_string().contains("pw"));
     }
 
     #[test]
     fn hosts_are_tried_in_turn() {
-        let target = Target::new(&Config {
+        let target = RabbitMqTarget::new(&RabbitMqConfig {
             url: "amqp://a,b".to_owned(),
-            ..Config::default()
+            ..RabbitMqConfig::default()
         });
         let target = target.unwrap();
         let hosts: Vec<_> = (0..3).map(|n| target.uri(n).authority.host).collect();
@@ -284,16 +284,16 @@ mod tests {
         );
         assert_eq!(key(|c| c.prefetch = 0), Some("prefetch"));
         for heartbeat in [0, 1_500, 61_000] {
-            let heartbeat = units::Duration::millis(heartbeat);
+            let heartbeat = units::ConfigDuration::millis(heartbeat);
             assert_eq!(key(|c| c.heartbeat = heartbeat), Some("heartbeat"));
         }
-        let months = Some(units::Duration::secs(50 * 86_400));
+        let months = Some(units::ConfigDuration::secs(50 * 86_400));
         assert_eq!(key(|c| c.queue_expires = months), Some("queue_expires"));
     }
 
     #[test]
     fn durable_mode_needs_a_queue_and_nothing_that_loses_messages() {
-        let durable = |change: fn(&mut Config)| {
+        let durable = |change: fn(&mut RabbitMqConfig)| {
             key(|c| {
                 c.durable_invalidation_mode = true;
                 c.queue_name = Some("node-1".to_owned());

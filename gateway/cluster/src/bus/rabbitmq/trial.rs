@@ -13,35 +13,37 @@ use lapin::types::FieldTable;
 use lapin::{Connection, Error, ErrorKind};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::config::Config;
+use super::config::RabbitMqConfig;
 use super::declare::exchange_stands;
-use super::fault::{Fault, is_missing};
-use super::line::{Line, dial};
-use super::target::Target;
-use crate::bus::trial::Seen;
+use super::fault::{RabbitMqFault, is_missing};
+use super::line::{RabbitMqSocket, dial};
+use super::target::RabbitMqTarget;
+use crate::bus::trial::BrokerFinding;
 use crate::units;
 
 /// What the ends are made of.
-pub(in crate::bus) struct Trial {
-    config: Config,
-    target: Target,
+pub(in crate::bus) struct RabbitMqTrial {
+    config: RabbitMqConfig,
+    target: RabbitMqTarget,
     /// The exchange was there before us.
     stood: bool,
 }
 
 /// A connection, and what cuts it when it is dropped.
-struct Open {
+struct TrialConnection {
     connection: Connection,
-    _line: Line,
+    _line: RabbitMqSocket,
 }
 
 /// Our queues end behind their connections: so long an exchange may be in use by them.
 const IN_USE: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(50);
 
-impl Trial {
-    pub(in crate::bus) async fn prepare(config: &Config) -> Result<(Self, Vec<Seen>), String> {
-        let target = Target::new(config).map_err(|e| e.to_string())?;
+impl RabbitMqTrial {
+    pub(in crate::bus) async fn prepare(
+        config: &RabbitMqConfig,
+    ) -> Result<(Self, Vec<BrokerFinding>), String> {
+        let target = RabbitMqTarget::new(config).map_err(|e| e.to_string())?;
         let open = open(config, &target).await.map_err(|e| e.to_string())?;
         let looked = look(config, &open.connection).await;
         let (stood, seen) = looked.map_err(|e| e.to_string())?;
@@ -57,15 +59,15 @@ impl Trial {
     }
 
     /// How each end is configured.
-    pub(in crate::bus) fn end(&self) -> Config {
-        Config {
+    pub(in crate::bus) fn end(&self) -> RabbitMqConfig {
+        RabbitMqConfig {
             durable: Some(self.config.is_durable()),
             persistent: Some(self.config.is_persistent()),
             durable_invalidation_mode: false,
             queue_name: None,
             exclusive_queue: Some(true),
             auto_delete_queue: Some(true),
-            queue_expires: Some(units::Duration::ZERO),
+            queue_expires: Some(units::ConfigDuration::ZERO),
             ..self.config.clone()
         }
     }
@@ -82,7 +84,9 @@ impl Trial {
             match gone {
                 Ok(()) => return Ok(()),
                 Err(error) if is_missing(&error) => return Ok(()),
-                Err(error) if !is_refusal(&error) => return Err(Fault::from(error).to_string()),
+                Err(error) if !is_refusal(&error) => {
+                    return Err(RabbitMqFault::from(error).to_string());
+                }
                 // A gateway began to use it.
                 Err(_) if began.elapsed() >= IN_USE => return Ok(()),
                 Err(_) => sleep(AGAIN).await,
@@ -92,15 +96,18 @@ impl Trial {
 }
 
 /// A connection to the first server that takes one.
-async fn open(config: &Config, target: &Target) -> Result<Open, Fault> {
+async fn open(
+    config: &RabbitMqConfig,
+    target: &RabbitMqTarget,
+) -> Result<TrialConnection, RabbitMqFault> {
     let limit = config.connect_timeout.0;
-    let mut last = Fault::Silent("connecting");
+    let mut last = RabbitMqFault::Silent("connecting");
     for attempt in 0..target.servers() {
-        let line = Line::default();
+        let line = RabbitMqSocket::default();
         let dialled = timeout(limit, dial(target, attempt, limit, &line)).await;
-        match dialled.unwrap_or(Err(Fault::Silent("connecting"))) {
+        match dialled.unwrap_or(Err(RabbitMqFault::Silent("connecting"))) {
             Ok(connection) => {
-                return Ok(Open {
+                return Ok(TrialConnection {
                     connection,
                     _line: line,
                 });
@@ -112,7 +119,10 @@ async fn open(config: &Config, target: &Target) -> Result<Open, Fault> {
 }
 
 /// Whether the exchange is there, and what else there is to tell.
-async fn look(config: &Config, connection: &Connection) -> Result<(bool, Vec<Seen>), Fault> {
+async fn look(
+    config: &RabbitMqConfig,
+    connection: &Connection,
+) -> Result<(bool, Vec<BrokerFinding>), RabbitMqFault> {
     let asks = connection.create_channel().await?;
     let stood = exchange_stands(config, &asks).await?;
     let name = &config.exchange;
@@ -122,14 +132,17 @@ async fn look(config: &Config, connection: &Connection) -> Result<(bool, Vec<See
         false => format!("{name} is not there yet: the first gateway makes it"),
     };
     let (what, fault) = ("exchange", None);
-    let mut seen = vec![Seen { what, says, fault }];
+    let mut seen = vec![BrokerFinding { what, says, fault }];
     if config.durable_invalidation_mode {
         seen.push(look_at_queue(config, connection).await?);
     }
     Ok((stood, seen))
 }
 
-async fn look_at_queue(config: &Config, connection: &Connection) -> Result<Seen, Fault> {
+async fn look_at_queue(
+    config: &RabbitMqConfig,
+    connection: &Connection,
+) -> Result<BrokerFinding, RabbitMqFault> {
     let name = config.queue_name.as_deref().unwrap_or_default();
     let asks = connection.create_channel().await?;
     let passive = QueueDeclareOptions::default().passive();
@@ -149,7 +162,7 @@ async fn look_at_queue(config: &Config, connection: &Connection) -> Result<Seen,
         Err(error) => return Err(error.into()),
     };
     let (what, fault) = ("queue", None);
-    Ok(Seen { what, says, fault })
+    Ok(BrokerFinding { what, says, fault })
 }
 
 async fn delete(connection: &Connection, exchange: &str) -> lapin::Result<()> {

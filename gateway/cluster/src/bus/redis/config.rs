@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::OpenError;
-use crate::redis::{self, Settings};
-use crate::units::Duration;
+use super::RedisBusOpenError;
+use crate::redis::{self, RedisConnectionSettings};
+use crate::units::ConfigDuration;
 
 /// Redis Pub/Sub (at most once): one server, a Sentinel group or a Cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Redis {
+pub struct RedisBusConfig {
     /// Where: `redis://host:6379`, `redis-sentinel://s1:26379,s2:26379` or
     /// `redis-cluster://n1:6379,n2:6379`; `rediss…` speaks TLS.
     pub url: String,
@@ -38,32 +38,32 @@ pub struct Redis {
     /// alone; the same on all nodes.
     pub sharded: bool,
     /// To open a connection and introduce ourselves.
-    pub connect_timeout: Duration,
+    pub connect_timeout: ConfigDuration,
     /// A connection that gives no answer for so long is given up.
-    pub silence_timeout: Duration,
+    pub silence_timeout: ConfigDuration,
     /// Between two attempts to connect; they begin at a tenth of a second and grow, with jitter, to this.
-    pub reconnect_max: Duration,
+    pub reconnect_max: ConfigDuration,
 }
 
 /// Channels that Redis itself, and its client here, take for news of keys.
 const RESERVED: [&str; 2] = ["__keyspace@", "__keyevent@"];
 
-impl Redis {
+impl RedisBusConfig {
     /// Whether this can be a Redis, as far as can be told without files and network.
     ///
     /// # Errors
     /// What can't be meant.
-    pub fn check(&self) -> Result<(), OpenError> {
+    pub fn check(&self) -> Result<(), RedisBusOpenError> {
         let reserved = RESERVED.iter().any(|r| self.channel.starts_with(r));
         if self.channel.is_empty() || reserved {
-            return Err(OpenError::Channel(self.channel.clone()));
+            return Err(RedisBusOpenError::Channel(self.channel.clone()));
         }
         Ok(redis::check(&self.url)?)
     }
 
     /// What is needed to connect.
-    pub(super) fn settings(&self) -> Settings<'_> {
-        Settings {
+    pub(super) fn settings(&self) -> RedisConnectionSettings<'_> {
+        RedisConnectionSettings {
             url: &self.url,
             service: &self.service,
             username: self.username.as_deref(),
@@ -78,7 +78,7 @@ impl Redis {
     }
 }
 
-impl Default for Redis {
+impl Default for RedisBusConfig {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
@@ -92,9 +92,9 @@ impl Default for Redis {
             ca_file: None,
             channel: "lamina:events".to_owned(),
             sharded: false,
-            connect_timeout: Duration::secs(2),
-            silence_timeout: Duration::secs(2),
-            reconnect_max: Duration::millis(500),
+            connect_timeout: ConfigDuration::secs(2),
+            silence_timeout: ConfigDuration::secs(2),
+            reconnect_max: ConfigDuration::millis(500),
         }
     }
 }

@@ -19,8 +19,8 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
-use crate::bus::transport::{Mail, PublishError};
-use crate::redis::{Connection, Fault, Plan, ping, unanswered};
+use crate::bus::transport::{PublishError, TransportEventSender};
+use crate::redis::{RedisConnection, RedisConnector, RedisError, ping, unanswered};
 
 /// Messages that the task which passes them on may be behind.
 const BEHIND: usize = 4_096;
@@ -29,30 +29,30 @@ const BATCH: usize = 256;
 
 /// What nodes publish to and listen on.
 #[derive(Clone)]
-pub(super) struct Channel {
+pub(super) struct PubSubChannel {
     name: Arc<str>,
     sharded: bool,
 }
 
 /// A connection that listens, and one that publishes.
-pub(super) struct Session {
-    channel: Channel,
-    plan: Plan,
-    listening: Connection,
-    publishing: Connection,
+pub(super) struct PubSubSession {
+    channel: PubSubChannel,
+    plan: RedisConnector,
+    listening: RedisConnection,
+    publishing: RedisConnection,
     messages: Receiver<Message>,
     max_message_bytes: Option<usize>,
 }
 
 /// What publishes.
 #[derive(Clone)]
-pub(super) struct Mouth {
-    channel: Channel,
+pub(super) struct PubSubPublisher {
+    channel: PubSubChannel,
     client: Client,
     max_message_bytes: Option<usize>,
 }
 
-impl Channel {
+impl PubSubChannel {
     pub(super) fn new(name: &str, sharded: bool) -> Self {
         let name = Arc::from(name);
         Self { name, sharded }
@@ -72,27 +72,30 @@ impl Channel {
     }
 
     /// Subscribes, and waits until the subscription stands.
-    async fn subscribe(&self, client: &Client) -> Result<(), Fault> {
+    async fn subscribe(&self, client: &Client) -> Result<(), RedisError> {
         let name = self.name.to_string();
         let said = if self.sharded {
             client.ssubscribe(name).await
         } else {
             client.subscribe(name).await
         };
-        said.map_err(|error| Fault::from(&error))?;
+        said.map_err(|error| RedisError::from(&error))?;
         subscribed(ping(client, &self.ear(client)).await)
     }
 }
 
-impl Session {
+impl PubSubSession {
     /// Connects both, and subscribes.
-    pub(super) async fn begin(plan: &Plan, channel: &Channel) -> Result<Self, Fault> {
+    pub(super) async fn begin(
+        plan: &RedisConnector,
+        channel: &PubSubChannel,
+    ) -> Result<Self, RedisError> {
         let listening = plan.clone().messages(BEHIND);
         let (listening, publishing) = tokio::try_join!(listening.connect(), plan.connect())?;
         let messages = listening.client.message_rx();
         timeout(plan.silence(), channel.subscribe(&listening.client))
             .await
-            .map_err(|_| Fault::Down("no answer to the subscription".to_owned()))??;
+            .map_err(|_| RedisError::Down("no answer to the subscription".to_owned()))??;
         let limit = timeout(plan.silence(), buffer_limit(&publishing.client, channel));
         Ok(Self {
             max_message_bytes: limit.await.ok().flatten().map(|bytes| bytes / 2),
@@ -104,8 +107,8 @@ impl Session {
         })
     }
 
-    pub(super) fn mouth(&self) -> Mouth {
-        Mouth {
+    pub(super) fn mouth(&self) -> PubSubPublisher {
+        PubSubPublisher {
             channel: self.channel.clone(),
             client: self.publishing.client.clone(),
             max_message_bytes: self.max_message_bytes,
@@ -119,7 +122,7 @@ impl Session {
     }
 
     /// Passes messages on until a connection is no good any more; answers why.
-    pub(super) async fn hold(self, mail: &Mail) -> Fault {
+    pub(super) async fn hold(self, mail: &TransportEventSender) -> RedisError {
         let (mut listening, mut publishing) = (self.listening, self.publishing);
         let (ear, mouth) = (listening.client.clone(), publishing.client.clone());
         let (slot, patience) = (self.channel.slot(), self.plan.silence());
@@ -130,12 +133,12 @@ impl Session {
             why = publishing.ended() => why,
             why = unanswered(&ear, self.channel.ear(&ear), patience, subscribed) => why,
             why = unanswered(&mouth, slot, patience, |_| Ok(())) => why,
-            () = mail.forward(messages) => Fault::Down("the subscription ended".to_owned()),
+            () = mail.forward(messages) => RedisError::Down("the subscription ended".to_owned()),
         }
     }
 }
 
-impl Mouth {
+impl PubSubPublisher {
     pub(super) async fn publish(&self, messages: &[Bytes]) -> (usize, Option<PublishError>) {
         let mut sent = 0;
         while sent < messages.len() {
@@ -174,14 +177,14 @@ impl Mouth {
             let arguments = vec![channel, Value::Bytes(message.clone())];
             // A pipeline keeps commands and answers nothing yet.
             if let Err(error) = pipeline.custom::<Value, Value>(command, arguments).await {
-                return (0, Some(refusal(Fault::from(&error))));
+                return (0, Some(refusal(RedisError::from(&error))));
             }
         }
         let answers = pipeline.try_all::<Value>().await;
         let taken = answers.iter().take_while(|answer| answer.is_ok()).count();
         let error = answers.into_iter().find_map(Result::err);
         match error {
-            Some(error) => (taken, Some(refusal(Fault::from(&error)))),
+            Some(error) => (taken, Some(refusal(RedisError::from(&error)))),
             None if taken == messages.len() => (taken, None),
             None => (
                 taken,
@@ -193,7 +196,7 @@ impl Mouth {
 
 /// Bytes that may wait for one subscriber before Redis ends its connection. None: there is no
 /// limit, or this user may not ask.
-async fn buffer_limit(client: &Client, channel: &Channel) -> Option<usize> {
+async fn buffer_limit(client: &Client, channel: &PubSubChannel) -> Option<usize> {
     let ask = CustomCommand::new_static("CONFIG", channel.slot(), false);
     let asked = ["GET", "client-output-buffer-limit"].map(Value::from);
     let answer = client.custom::<Value, Value>(ask, asked.to_vec()).await;
@@ -208,19 +211,19 @@ fn smallest_limit(said: &str) -> Option<usize> {
     limits.filter(|bytes| *bytes > 0).min()
 }
 
-fn refusal(fault: Fault) -> PublishError {
+fn refusal(fault: RedisError) -> PublishError {
     match fault {
-        Fault::Down(why) | Fault::Corrupt(why) => PublishError::Down(why),
-        Fault::Timeout => PublishError::Timeout,
-        Fault::Refused(why) => PublishError::Refused(why),
+        RedisError::Down(why) | RedisError::Corrupt(why) => PublishError::Down(why),
+        RedisError::Timeout => PublishError::Timeout,
+        RedisError::Refused(why) => PublishError::Refused(why),
     }
 }
 
 /// Whether a PING was answered as it is to a subscriber.
-fn subscribed(answer: Result<Value, Fault>) -> Result<(), Fault> {
+fn subscribed(answer: Result<Value, RedisError>) -> Result<(), RedisError> {
     match answer? {
         Value::Array(_) => Ok(()),
-        _ => Err(Fault::Refused(
+        _ => Err(RedisError::Refused(
             "the server has no subscription of us".to_owned(),
         )),
     }
@@ -248,7 +251,7 @@ mod tests {
     use tokio::sync::broadcast;
 
     use super::*;
-    use crate::bus::transport::Word;
+    use crate::bus::transport::TransportEvent;
 
     #[test]
     fn the_limit_of_subscribers_is_read_from_what_redis_says() {
@@ -281,15 +284,15 @@ mod tests {
             sender.send(message).unwrap();
         }
         drop(sender);
-        let (mail, mut words) = Mail::new();
+        let (mail, mut words) = TransportEventSender::new();
         mail.forward(bodies(receiver, "ours".into())).await;
         drop(mail);
-        let Some(Word::Lost(_)) = words.recv().await else {
+        let Some(TransportEvent::Lost(_)) = words.recv().await else {
             panic!("no loss is told");
         };
         for number in [1, 2, 4] {
             match words.recv().await {
-                Some(Word::Message(message)) => assert_eq!(*message.bytes, [number]),
+                Some(TransportEvent::Message(message)) => assert_eq!(*message.bytes, [number]),
                 other => panic!("{other:?}"),
             }
         }

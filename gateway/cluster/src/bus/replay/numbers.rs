@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// The numbers.
-pub struct Numbers {
+pub struct SequenceWindow {
     newest: Option<u64>,
     /// Below the newest, and did not come yet.
     missing: BTreeSet<u64>,
@@ -11,7 +11,7 @@ pub struct Numbers {
     most: usize,
 }
 
-impl Numbers {
+impl SequenceWindow {
     pub fn new(most: usize) -> Self {
         Self {
             newest: None,
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_number_is_taken_once_and_not_below_the_first() {
-        let mut numbers = Numbers::new(3);
+        let mut numbers = SequenceWindow::new(3);
         assert!(numbers.take(10));
         assert!(!numbers.take(9) && !numbers.take(10));
         assert!(numbers.take(13) && numbers.take(11) && numbers.take(12));
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn what_was_counted_before_the_first_is_not_to_come() {
-        let mut numbers = Numbers::new(3);
+        let mut numbers = SequenceWindow::new(3);
         numbers.begin(5);
         numbers.begin(2);
         assert!(!numbers.take(5) && numbers.take(6));
@@ -81,7 +81,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_number_is_taken_twice(all in prop::collection::vec(0..40_u64, 0..200), most in 0..50_usize) {
-            let (mut numbers, mut taken) = (Numbers::new(most), HashSet::new());
+            let (mut numbers, mut taken) = (SequenceWindow::new(most), HashSet::new());
             for number in all {
                 if numbers.take(number) {
                     prop_assert!(taken.insert(number));

@@ -1,7 +1,7 @@
 //! What is taken once, and what not at all.
 
 use super::*;
-use crate::bus::event::Shape;
+use crate::bus::event::EventShape;
 
 /// When the node of these tests began.
 const BEGAN: u64 = 1_700_000_000_000;
@@ -9,7 +9,7 @@ const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 
 struct Ear {
-    replays: Replays,
+    replays: ReplayGuard,
     now: Instant,
 }
 
@@ -19,21 +19,21 @@ impl Ear {
     }
 
     fn with(guarantee: Guarantee, earlier_purges: EarlierPurges) -> Self {
-        let rules = Rules {
+        let rules = ReplayRules {
             guarantee,
             tolerance: Duration::from_secs(5),
             sources: 3,
             earlier_purges,
         };
         Self {
-            replays: Replays::new(rules, BEGAN),
+            replays: ReplayGuard::new(rules, BEGAN),
             now: Instant::now(),
         }
     }
 
     /// Hears an event of `source` so many milliseconds after the beginning.
-    fn hears(&mut self, at: u64, event: &Event) -> Result<(), Refused> {
-        let moment = Moment {
+    fn hears(&mut self, at: u64, event: &BusEvent) -> Result<(), ReplayRefusal> {
+        let moment = ArrivalTime {
             clock: BEGAN + at,
             now: self.now + Duration::from_millis(at),
         };
@@ -42,14 +42,14 @@ impl Ear {
     }
 }
 
-fn event(source: &str, boot: u64, made: u64, purges: u64, message: Message) -> Event {
-    Event {
+fn event(source: &str, boot: u64, made: u64, purges: u64, message: Message) -> BusEvent {
+    BusEvent {
         id: String::new(),
         source: source.to_owned(),
         namespace: None,
         ts: made,
-        shape: Shape::inert(),
-        ours: Some(Ours {
+        shape: EventShape::inert(),
+        ours: Some(NodePayload {
             boot,
             purges,
             sequence: made,
@@ -59,13 +59,13 @@ fn event(source: &str, boot: u64, made: u64, purges: u64, message: Message) -> E
 }
 
 /// Said at this time after the beginning, which is also its number.
-fn word(source: &str, boot: u64, made: u64) -> Event {
+fn word(source: &str, boot: u64, made: u64) -> BusEvent {
     let of = String::new();
     let message = Message::Applied { of, order: 1 };
     event(source, boot, BEGAN + made, 4, message)
 }
 
-fn purge(boot: u64, made: u64, number: u64) -> Event {
+fn purge(boot: u64, made: u64, number: u64) -> BusEvent {
     let message = Message::Purge {
         selector: "all".to_owned(),
         soft: false,
@@ -83,9 +83,12 @@ fn a_word_is_taken_once_and_reordered_within_a_window() {
         }
         for made in 100..104 {
             let again = ear.hears(300, &word("a", 1, made));
-            assert_eq!(again, Err(Refused::Replayed), "{made}");
+            assert_eq!(again, Err(ReplayRefusal::Replayed), "{made}");
         }
-        assert_eq!(ear.hears(300, &word("a", 1, 99)), Err(Refused::Replayed));
+        assert_eq!(
+            ear.hears(300, &word("a", 1, 99)),
+            Err(ReplayRefusal::Replayed)
+        );
     }
 }
 
@@ -96,10 +99,14 @@ fn a_life_that_is_over_says_nothing_more() {
     assert_eq!(ear.hears(400, &word("a", 2, 300)), Ok(()));
     for made in [100, 200, 300] {
         let again = ear.hears(500, &word("a", 1, made));
-        assert_eq!(again, Err(Refused::EarlierLife), "{made}");
+        assert_eq!(again, Err(ReplayRefusal::EarlierLife), "{made}");
     }
     let unheard = ear.hears(500, &purge(3, 250, 1));
-    assert_eq!(unheard, Err(Refused::EarlierLife), "a life of long ago");
+    assert_eq!(
+        unheard,
+        Err(ReplayRefusal::EarlierLife),
+        "a life of long ago"
+    );
     assert_eq!(ear.hears(500, &word("a", 2, 301)), Ok(()));
 }
 
@@ -116,28 +123,31 @@ fn two_processes_with_one_name_are_both_heard() {
 #[test]
 fn what_was_said_before_this_node_began_is_not_taken() {
     let mut ear = Ear::new(Guarantee::Durable);
-    let before = |event: &Event| Event {
+    let before = |event: &BusEvent| BusEvent {
         ts: BEGAN - 6 * SECOND,
         ..event.clone()
     };
     for event in [word("a", 1, 1), purge(1, 1, 1)] {
-        assert_eq!(ear.hears(1, &before(&event)), Err(Refused::TooOld));
+        assert_eq!(ear.hears(1, &before(&event)), Err(ReplayRefusal::TooOld));
     }
     let mut ear = Ear::with(Guarantee::Durable, EarlierPurges::Count);
     assert_eq!(ear.hears(1, &before(&purge(1, 1, 1))), Ok(()));
     assert_eq!(
         ear.hears(1, &before(&word("a", 1, 1))),
-        Err(Refused::TooOld)
+        Err(ReplayRefusal::TooOld)
     );
 }
 
 #[test]
 fn words_are_of_the_moment_and_purges_may_come_late() {
     let mut ear = Ear::new(Guarantee::Durable);
-    assert_eq!(ear.hears(HOUR, &word("a", 1, SECOND)), Err(Refused::TooOld));
+    assert_eq!(
+        ear.hears(HOUR, &word("a", 1, SECOND)),
+        Err(ReplayRefusal::TooOld)
+    );
     assert_eq!(ear.hears(HOUR, &purge(1, SECOND, 1)), Ok(()));
     let ahead = ear.hears(SECOND, &word("a", 1, HOUR));
-    assert_eq!(ahead, Err(Refused::Ahead));
+    assert_eq!(ahead, Err(ReplayRefusal::Ahead));
 }
 
 #[test]
@@ -149,7 +159,7 @@ fn a_purge_is_taken_once_in_any_order_after_the_first() {
         }
         for number in 1..10 {
             let again = ear.hears(300, &purge(1, 100, number));
-            assert_eq!(again, Err(Refused::Replayed), "{number}");
+            assert_eq!(again, Err(ReplayRefusal::Replayed), "{number}");
         }
     }
 }
@@ -158,7 +168,10 @@ fn a_purge_is_taken_once_in_any_order_after_the_first() {
 fn purges_that_were_counted_before_the_first_word_are_not_to_come() {
     let mut ear = Ear::new(Guarantee::AtMostOnce);
     assert_eq!(ear.hears(200, &word("a", 1, 100)), Ok(()));
-    assert_eq!(ear.hears(200, &purge(1, 90, 4)), Err(Refused::Replayed));
+    assert_eq!(
+        ear.hears(200, &purge(1, 90, 4)),
+        Err(ReplayRefusal::Replayed)
+    );
     assert_eq!(ear.hears(200, &purge(1, 90, 5)), Ok(()));
 }
 
@@ -170,11 +183,11 @@ fn a_durable_transport_brings_purges_of_an_earlier_life_once() {
     for number in [3, 4] {
         assert_eq!(ear.hears(200, &purge(1, 100, number)), Ok(()));
         let again = ear.hears(200, &purge(1, 100, number));
-        assert_eq!(again, Err(Refused::Replayed));
+        assert_eq!(again, Err(ReplayRefusal::Replayed));
     }
     assert_eq!(
         ear.hears(200, &word("a", 1, 100)),
-        Err(Refused::EarlierLife)
+        Err(ReplayRefusal::EarlierLife)
     );
     assert_eq!(ear.hears(200, &word("a", 9, 151)), Ok(()));
 }
@@ -187,10 +200,10 @@ fn what_was_not_applied_may_come_again() {
         ear.replays.retract(&TakenNumber {
             source: "a".to_owned(),
             boot: 1,
-            number: Number::of(event.ours.as_ref().unwrap()),
+            number: EventNumber::of(event.ours.as_ref().unwrap()),
         });
         assert_eq!(ear.hears(1, &event), Ok(()));
-        assert_eq!(ear.hears(1, &event), Err(Refused::Replayed));
+        assert_eq!(ear.hears(1, &event), Err(ReplayRefusal::Replayed));
     }
 }
 

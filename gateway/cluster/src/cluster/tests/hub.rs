@@ -8,7 +8,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::bus::transport::{Delivery, Guarantee, Mail, PublishError, Receipt, Transport, Word};
+use crate::bus::transport::{
+    BusTransport, DeliveryAck, Guarantee, IncomingMessage, PublishError, TransportEvent,
+    TransportEventSender,
+};
 
 /// What all ports of it hear.
 #[derive(Default)]
@@ -19,7 +22,7 @@ pub struct Hub {
 /// One node's transport.
 pub struct Port {
     hub: Arc<Hub>,
-    mail: Mutex<Option<Mail>>,
+    mail: Mutex<Option<TransportEventSender>>,
     /// What is published is refused.
     down: AtomicBool,
     /// What others publish does not come here.
@@ -58,7 +61,7 @@ impl Hub {
     }
 }
 
-impl Receipt for Kept {
+impl DeliveryAck for Kept {
     fn done(self: Box<Self>) {}
     fn again(self: Box<Self>) {}
 }
@@ -69,12 +72,12 @@ impl Port {
         self.hear(bytes, Some(Box::new(Kept)));
     }
 
-    fn hear(&self, bytes: &Bytes, receipt: Option<Box<dyn Receipt>>) {
+    fn hear(&self, bytes: &Bytes, receipt: Option<Box<dyn DeliveryAck>>) {
         let bytes = bytes.clone();
-        self.tell(Word::Message(Delivery { bytes, receipt }));
+        self.tell(TransportEvent::Message(IncomingMessage { bytes, receipt }));
     }
 
-    pub fn tell(&self, word: Word) {
+    pub fn tell(&self, word: TransportEvent) {
         if let Some(mail) = &*self.mail.lock() {
             assert!(mail.try_tell(word));
         }
@@ -89,7 +92,7 @@ impl Port {
     }
 }
 
-impl Transport for Line {
+impl BusTransport for Line {
     fn kind(&self) -> &'static str {
         "hub"
     }
@@ -115,8 +118,8 @@ impl Transport for Line {
         std::future::ready(answer).boxed()
     }
 
-    fn run(&self, mail: Mail) {
-        assert!(mail.try_tell(Word::Up { behind: Some(0) }));
+    fn run(&self, mail: TransportEventSender) {
+        assert!(mail.try_tell(TransportEvent::Up { behind: Some(0) }));
         *self.0.mail.lock() = Some(mail);
     }
 

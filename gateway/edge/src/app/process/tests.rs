@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::Process;
-use crate::config::{self, Config};
+use super::ProcessState;
+use crate::config::{self, GatewayConfig};
 use crate::http::body::Body;
-use crate::http::server::{Answering, Bound, Running};
+use crate::http::server::{BoundListeners, HandlerAnswer, RunningListeners};
 use crate::proxy::{Generation, Proxy};
 
 /// Requests that wait at an origin until they are let on.
@@ -24,13 +24,13 @@ struct Gate {
 }
 
 /// Answers at once, but for `/slow`, which waits at the gate.
-fn origin(gate: &Arc<Gate>) -> (Running, SocketAddr) {
+fn origin(gate: &Arc<Gate>) -> (RunningListeners, SocketAddr) {
     let bound = bound("{address: 127.0.0.1:0}");
     let address = bound.addresses()[0];
     let gate = Arc::clone(gate);
     let running = bound.start(move |head, _body, _entered, _early| {
         let gate = Arc::clone(&gate);
-        Answering::later(async move {
+        HandlerAnswer::later(async move {
             if head.uri.path() == "/slow" {
                 gate.came.fetch_add(1, Ordering::Relaxed);
                 gate.permits.acquire().await.unwrap().forget();
@@ -41,12 +41,12 @@ fn origin(gate: &Arc<Gate>) -> (Running, SocketAddr) {
     (running, address)
 }
 
-fn bound(listener: &str) -> Bound {
+fn bound(listener: &str) -> BoundListeners {
     let listener = serde_yaml::from_str(listener).unwrap();
-    Bound::bind(&[listener], 1, 0).unwrap()
+    BoundListeners::bind(&[listener], 1, 0).unwrap()
 }
 
-fn configuration(origin: SocketAddr, routes: &str) -> Config {
+fn configuration(origin: SocketAddr, routes: &str) -> GatewayConfig {
     let text = format!(
         "version: 1\nlisteners: [{{address: 127.0.0.1:0}}]\nupstreams: {{origin: \"http://{origin}\"}}\nroutes: [{routes}]\n"
     );
@@ -84,7 +84,7 @@ async fn a_generation_takes_the_place_of_another_which_ends_with_its_last_reques
         origin,
         "{name: site, upstream: origin, policy: {mode: override, ttl: 1h}}",
     );
-    let process = Process::new(&first, None).unwrap();
+    let process = ProcessState::new(&first, None).unwrap();
     let proxy = process.proxy(&first).await.unwrap();
     let bound = bound("{address: 127.0.0.1:0}");
     let address = bound.addresses()[0];
@@ -130,7 +130,7 @@ async fn a_generation_takes_the_place_of_another_which_ends_with_its_last_reques
 async fn a_generation_that_cannot_be_made_leaves_nothing() {
     let nowhere = "127.0.0.1:9".parse().unwrap();
     let sound = configuration(nowhere, "{name: a, upstream: origin}");
-    let process = Process::new(&sound, None).unwrap();
+    let process = ProcessState::new(&sound, None).unwrap();
     let mut broken = sound.clone();
     broken.routes[0].upstream = Some("nobody".to_owned());
     let Err(error) = process.generation(&broken).await else {

@@ -1,8 +1,8 @@
 //! The meaning of what stands below `admin`: who can reach the listener, and by which token.
 
-use super::{Report, form};
-use crate::admin::config::{Config, NamedToken};
-use crate::config::problem::{Finding, Path};
+use super::{FindingCollector, form};
+use crate::admin::config::{AdminConfig, NamedToken};
+use crate::config::problem::{ConfigFinding, ConfigPath};
 
 /// Characters of a named token at least: shorter ones can be guessed over the network.
 const MIN_TOKEN: usize = 8;
@@ -11,7 +11,7 @@ const MIN_TOKEN: usize = 8;
 const RESERVED: [&str; 2] = ["admin", "anonymous"];
 
 /// Checks the admin listener, which stands at `at`.
-pub fn check(admin: &Config, at: &Path, report: &mut Report) {
+pub fn check(admin: &AdminConfig, at: &ConfigPath, report: &mut FindingCollector) {
     if !admin.address.is_local() && !admin.has_tokens() {
         let message = format!(
             "{} can be reached from outside; expected `admin.token` or `admin.token_file`, \
@@ -46,7 +46,7 @@ pub fn check(admin: &Config, at: &Path, report: &mut Report) {
     }
 }
 
-fn token(token: &NamedToken, at: &Path, report: &mut Report) {
+fn token(token: &NamedToken, at: &ConfigPath, report: &mut FindingCollector) {
     report.form(&at.key("name"), form::name(&token.name));
     if RESERVED.contains(&token.name.as_str()) {
         let message = format!(
@@ -64,7 +64,7 @@ fn token(token: &NamedToken, at: &Path, report: &mut Report) {
         }
         // A file that can't be read has been reported.
         None if token.token_file.is_none() => {
-            report.push(Finding::value(
+            report.push(ConfigFinding::value(
                 at.clone(),
                 "no token; expected `token_file` or `token` beside `name`",
             ));

@@ -1,11 +1,16 @@
 //! The meaning of a policy, alone or over `defaults`.
 
-use super::{Report, form};
-use crate::cache::config::{Mode, Policy};
-use crate::config::problem::Path;
+use super::{FindingCollector, form};
+use crate::cache::config::{CachePolicyConfig, TtlMode};
+use crate::config::problem::ConfigPath;
 
 /// Checks `own`, which stands at `at`; what it leaves open comes from `defaults`.
-pub fn check(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
+pub fn check(
+    own: &CachePolicyConfig,
+    defaults: &CachePolicyConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
     lifetime(own, defaults, at, report);
     timeouts(own, defaults, at, report);
     if let Some(jitter) = own.jitter.filter(|percent| *percent > 100) {
@@ -30,15 +35,20 @@ pub fn check(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
 }
 
 /// Override and cap need a lifetime: none is invented where nobody gave one.
-fn lifetime(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
-    let Some(mode @ (Mode::Override | Mode::Cap)) = own.mode else {
+fn lifetime(
+    own: &CachePolicyConfig,
+    defaults: &CachePolicyConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
+    let Some(mode @ (TtlMode::Override | TtlMode::Cap)) = own.mode else {
         return;
     };
     let given = [own, defaults]
         .iter()
         .any(|p| p.ttl.is_some() || p.l1.is_some());
     if !given {
-        let word = if mode == Mode::Override {
+        let word = if mode == TtlMode::Override {
             "override"
         } else {
             "cap"
@@ -50,7 +60,12 @@ fn lifetime(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
     }
 }
 
-fn timeouts(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
+fn timeouts(
+    own: &CachePolicyConfig,
+    defaults: &CachePolicyConfig,
+    at: &ConfigPath,
+    report: &mut FindingCollector,
+) {
     let Some(given) = own.timeouts else { return };
     let base = defaults.timeouts.unwrap_or_default();
     let (soft, hard) = (given.soft.or(base.soft), given.hard.or(base.hard));
@@ -71,7 +86,7 @@ fn timeouts(own: &Policy, defaults: &Policy, at: &Path, report: &mut Report) {
     }
 }
 
-fn statuses(codes: &[u16], at: &Path, report: &mut Report) {
+fn statuses(codes: &[u16], at: &ConfigPath, report: &mut FindingCollector) {
     for (n, code) in codes.iter().enumerate() {
         report.form(&at.index(n), form::status(*code));
     }

@@ -2,24 +2,27 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Report, form};
-use crate::config::Config;
-use crate::config::problem::{Path, nearest, one_of, path};
-use crate::http::config::Listener;
+use super::{FindingCollector, form};
+use crate::config::GatewayConfig;
+use crate::config::problem::{ConfigPath, nearest, one_of, path};
+use crate::http::config::ListenerConfig;
 use crate::plugin::config::LoaderError;
-use crate::proxy::config::{Case, Invalidate, Match, OneOrMany, PurgeRule, Route, Values, paths};
+use crate::proxy::config::{
+    InvalidateConfig, LetterCase, OneOrMany, PurgeRule, RouteConfig, RouteMatchConfig,
+    ValueMatchConfig, paths,
+};
 
-pub fn check(config: &Config, report: &mut Report) {
+pub fn check(config: &GatewayConfig, report: &mut FindingCollector) {
     if config.routes.is_empty() {
         report.add(path(&["routes"]), "no routes; expected at least one");
     }
-    let mut earlier = Earlier {
+    let mut earlier = EarlierRoutes {
         names: HashMap::new(),
         matches: HashMap::new(),
     };
     for (i, route) in config.routes.iter().enumerate() {
         let at = path(&["routes"]).index(i);
-        let whole = Scope {
+        let whole = RouteCheckScope {
             config,
             route,
             at: &at,
@@ -49,20 +52,20 @@ pub fn check(config: &Config, report: &mut Report) {
 }
 
 /// The routes before one, by what must be unique.
-struct Earlier<'a> {
+struct EarlierRoutes<'a> {
     names: HashMap<&'a str, usize>,
-    matches: HashMap<Normal, usize>,
+    matches: HashMap<NormalizedMatch, usize>,
 }
 
 /// One route and where it stands.
-struct Scope<'a> {
-    config: &'a Config,
-    route: &'a Route,
-    at: &'a Path,
+struct RouteCheckScope<'a> {
+    config: &'a GatewayConfig,
+    route: &'a RouteConfig,
+    at: &'a ConfigPath,
 }
 
-impl Scope<'_> {
-    fn references(&self, report: &mut Report) {
+impl RouteCheckScope<'_> {
+    fn references(&self, report: &mut FindingCollector) {
         let plugins = &self.config.plugins.by_name;
         if let Some(name) = &self.route.upstream {
             report.known(
@@ -97,7 +100,7 @@ impl Scope<'_> {
 
     /// A plugin that looks at requests may guard something: nothing says by itself what its
     /// failure means.
-    fn guarded(&self, report: &mut Report) {
+    fn guarded(&self, report: &mut FindingCollector) {
         let Some(hooked) = &self.route.request else {
             return;
         };
@@ -115,7 +118,7 @@ impl Scope<'_> {
     }
 
     /// A loader can stand in for an upstream, unless its failure sends the request there.
-    fn without_upstream(&self, report: &mut Report) {
+    fn without_upstream(&self, report: &mut FindingCollector) {
         let names: Vec<&String> = self.config.upstreams.keys().collect();
         let choice = if names.is_empty() {
             "one, after defining it under `upstreams`".to_owned()
@@ -149,9 +152,9 @@ impl Scope<'_> {
         }
     }
 
-    fn matches(&self, report: &mut Report) {
+    fn matches(&self, report: &mut FindingCollector) {
         let (given, at) = (&self.route.matches, self.at.key("match"));
-        let parts: [(&str, &Option<OneOrMany>, Form); 3] = [
+        let parts: [(&str, &Option<OneOrMany>, ValueCheck); 3] = [
             ("host", &given.host, form::host),
             ("path", &given.path, form::path_pattern),
             ("method", &given.method, form::method),
@@ -170,7 +173,8 @@ impl Scope<'_> {
         self.paths(&at.key("path"), report);
         for name in given.header.keys() {
             let listeners = &self.config.listeners;
-            let checked = form::header_name(name).and_then(|()| Listener::arrives(name, listeners));
+            let checked =
+                form::header_name(name).and_then(|()| ListenerConfig::arrives(name, listeners));
             report.form_of_key(&at.key("header").key(name), checked);
         }
         for (key, given) in [("header", &given.header), ("query", &given.query)] {
@@ -183,7 +187,7 @@ impl Scope<'_> {
         }
     }
 
-    fn paths(&self, at: &Path, report: &mut Report) {
+    fn paths(&self, at: &ConfigPath, report: &mut FindingCollector) {
         let Some(given) = &self.route.matches.path else {
             return;
         };
@@ -200,15 +204,15 @@ impl Scope<'_> {
     }
 
     /// The first route that matches counts, so a second one with the same match, or one behind a match of all, never does.
-    fn reachable(&self, earlier: &Earlier<'_>, report: &mut Report) {
+    fn reachable(&self, earlier: &EarlierRoutes<'_>, report: &mut FindingCollector) {
         let same = earlier.matches.get(&normal(&self.route.matches));
-        let all = earlier.matches.get(&normal(&Match::default()));
+        let all = earlier.matches.get(&normal(&RouteMatchConfig::default()));
         let (n, how) = match (same, all) {
             (Some(n), _) => (*n, "has the same match"),
             (None, Some(n)) => (*n, "matches every request"),
             (None, None) => return,
         };
-        let at = if self.route.matches == Match::default() {
+        let at = if self.route.matches == RouteMatchConfig::default() {
             self.at.clone()
         } else {
             self.at.key("match")
@@ -217,10 +221,11 @@ impl Scope<'_> {
         report.add(at, format!("never reached: routes[{n}] (`{name}`) {how} and comes first; expected the narrower route first"));
     }
 
-    fn key(&self, report: &mut Report) {
+    fn key(&self, report: &mut FindingCollector) {
         let (key, at) = (&self.route.key, self.at.key("key"));
         report.each(&at.key("headers"), &key.headers, |name| {
-            form::header_name(name).and_then(|()| Listener::arrives(name, &self.config.listeners))
+            form::header_name(name)
+                .and_then(|()| ListenerConfig::arrives(name, &self.config.listeners))
         });
         report.each(&at.key("cookies"), &key.cookies, |name| {
             let bad = name.is_empty()
@@ -234,7 +239,7 @@ impl Scope<'_> {
         });
     }
 
-    fn invalidate(&self, rule: &Invalidate, at: &Path, report: &mut Report) {
+    fn invalidate(&self, rule: &InvalidateConfig, at: &ConfigPath, report: &mut FindingCollector) {
         if rule.on.is_empty() {
             report.add(
                 at.key("on"),
@@ -257,7 +262,7 @@ impl Scope<'_> {
         }
     }
 
-    fn purged_route(&self, template: &str, at: Path, report: &mut Report) {
+    fn purged_route(&self, template: &str, at: ConfigPath, report: &mut FindingCollector) {
         report.form(&at, form::template(template));
         let routes = &self.config.routes;
         let fixed = !template.is_empty() && !template.contains(['{', '}']);
@@ -276,13 +281,13 @@ impl Scope<'_> {
 }
 
 /// Judges a single value.
-type Form = fn(&str) -> Result<(), String>;
+type ValueCheck = fn(&str) -> Result<(), String>;
 
 /// Patterns for a value, and how they are compared.
-type NormalValues = (Vec<String>, Case);
+type NormalValues = (Vec<String>, LetterCase);
 
 /// Hosts, paths, methods, headers and parameters of a match, in a form where equal ones compare equal.
-type Normal = (
+type NormalizedMatch = (
     Vec<String>,
     Vec<String>,
     Vec<String>,
@@ -290,7 +295,7 @@ type Normal = (
     BTreeMap<String, NormalValues>,
 );
 
-fn normal(given: &Match) -> Normal {
+fn normal(given: &RouteMatchConfig) -> NormalizedMatch {
     let sorted = |part: &Option<OneOrMany>, form: fn(&str) -> String| {
         let texts = part.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
         let mut texts: Vec<String> = texts.iter().map(|text| form(text)).collect();
@@ -303,9 +308,9 @@ fn normal(given: &Match) -> Normal {
             texts
         }
     };
-    let values = |values: &Values| {
+    let values = |values: &ValueMatchConfig| {
         let (mut any, case) = (values.patterns().as_slice().to_vec(), values.case());
-        if case == Case::Ignore {
+        if case == LetterCase::Ignore {
             any.iter_mut().for_each(|text| text.make_ascii_lowercase());
         }
         any.sort();

@@ -1,6 +1,8 @@
 //! Whether a route's path pattern can match a request that is answered.
 
-use crate::http::path::{EscapedSlash, Overrides, Rules, Slashes, Unusual, readings, text};
+use crate::http::path::{
+    EscapedSlash, PathRuleOverrides, PathRules, RepeatedSlashes, UnusualOctet, readings, text,
+};
 use crate::pattern::Pattern;
 
 /// A path pattern in the form that paths are matched in.
@@ -16,8 +18,8 @@ pub fn normal_pattern(pattern: &str) -> String {
 pub fn check(
     pattern: &str,
     all: &[String],
-    overrides: Overrides,
-    listeners: &[Rules],
+    overrides: PathRuleOverrides,
+    listeners: &[PathRules],
 ) -> Result<(), String> {
     let normal = normal_pattern(pattern);
     if text::has_dot_segments(pattern) {
@@ -26,7 +28,7 @@ pub fn check(
              expected {normal:?}"
         ));
     }
-    let refused = |listener: &Rules| unanswered(&normal, overrides.over(*listener), *listener);
+    let refused = |listener: &PathRules| unanswered(&normal, overrides.over(*listener), *listener);
     let reasons: Option<Vec<_>> = listeners.iter().map(refused).collect();
     if let Some(reason) = reasons.and_then(|reasons| reasons.into_iter().next()) {
         return Err(format!(
@@ -50,18 +52,19 @@ pub fn check(
 }
 
 /// Why paths that a pattern matches are not answered under these rules.
-fn unanswered(normal: &str, rules: Rules, listener: Rules) -> Option<&'static str> {
+fn unanswered(normal: &str, rules: PathRules, listener: PathRules) -> Option<&'static str> {
     let has = |text: &str| normal.contains(text);
-    let merges = listener.slashes == Slashes::Merge || rules.slashes != Slashes::Keep;
+    let merges =
+        listener.slashes == RepeatedSlashes::Merge || rules.slashes != RepeatedSlashes::Keep;
     let decodes =
         listener.escaped_slash == EscapedSlash::Decode || rules.escaped_slash != EscapedSlash::Keep;
     let reasons = [
         (
-            has("%00") && rules.nul == Unusual::Refuse,
+            has("%00") && rules.nul == UnusualOctet::Refuse,
             "%00 is refused; expected `path: { nul: keep }` on the route",
         ),
         (
-            has("%5C") && rules.backslash == Unusual::Refuse,
+            has("%5C") && rules.backslash == UnusualOctet::Refuse,
             "a backslash is refused; expected `path: { backslash: keep }` on the route",
         ),
         (

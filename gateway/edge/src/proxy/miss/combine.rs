@@ -15,14 +15,14 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE, VIA};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Limited};
 
-use super::load::Load;
+use super::load::MissLoad;
 use super::renew::update;
-use super::source::{self, Answer, Loaded};
+use super::source::{self, SourceOutcome, SourceResponse};
 use super::{LoadKind, ranges};
-use crate::cache::coalesce::{Blame, Failure, Leader};
+use crate::cache::coalesce::{Leader, LoadFailure, LoadFailureScope};
 use crate::cache::entry::Entry;
-use crate::cache::fill::Head;
-use crate::cache::parts::Parts;
+use crate::cache::fill::FillHead;
+use crate::cache::parts::PartialBody;
 use crate::cache::variant_key;
 use crate::http::body::Body;
 use crate::http::memory::stored::StoredBody;
@@ -32,10 +32,10 @@ use crate::http::{conditional, range};
 use crate::proxy::head::compact;
 
 /// Octets from the first to the second, both included.
-type Span = (u64, u64);
+type OctetSpan = (u64, u64);
 
 /// Loads what is missing: the whole, a part, or what parts that are stored lack of either.
-pub(super) async fn load(load: &Load) -> Loaded {
+pub(super) async fn load(load: &MissLoad) -> SourceOutcome {
     let held = match load.stale {
         None if ranges::kept(&load.ask.route) => held(load),
         _ => None,
@@ -47,7 +47,7 @@ pub(super) async fn load(load: &Load) -> Loaded {
     }
 }
 
-async fn plainly(load: &Load) -> Loaded {
+async fn plainly(load: &MissLoad) -> SourceOutcome {
     match load.kind {
         LoadKind::Range => source::for_one(&load.ask).await,
         LoadKind::Whole => source::load(&load.ask, load.stale.as_deref()).await,
@@ -55,7 +55,7 @@ async fn plainly(load: &Load) -> Loaded {
 }
 
 /// Stored parts that others may be added to.
-fn held(load: &Load) -> Option<Arc<Entry>> {
+fn held(load: &MissLoad) -> Option<Arc<Entry>> {
     let key = load.primary.of_parts();
     let found = load.cache.parts(&key, &load.ask.parts.headers)?;
     conditional::strong_validator(&found.headers, SystemTime::now()).map(drop)?;
@@ -64,12 +64,12 @@ fn held(load: &Load) -> Option<Arc<Entry>> {
 
 /// The octets that are to be loaded, if it can be told from what is held. No more than
 /// an entry may have: they may have to be put together in memory.
-fn wanted(load: &Load, held: &Entry) -> Option<Span> {
-    let fits = |span: &Span| span.1 - span.0 < load.cache.max_object_bytes as u64;
+fn wanted(load: &MissLoad, held: &Entry) -> Option<OctetSpan> {
+    let fits = |span: &OctetSpan| span.1 - span.0 < load.cache.max_object_bytes as u64;
     octets(load, held).filter(fits)
 }
 
-fn octets(load: &Load, held: &Entry) -> Option<Span> {
+fn octets(load: &MissLoad, held: &Entry) -> Option<OctetSpan> {
     let length = held.parts.as_ref()?.length?;
     let last = length.checked_sub(1)?;
     if load.kind == LoadKind::Whole {
@@ -91,7 +91,7 @@ fn octets(load: &Load, held: &Entry) -> Option<Span> {
 }
 
 /// Asks for what of `wanted` is not held, on condition that nothing has changed.
-async fn lacking(load: &Load, held: &Arc<Entry>, wanted: Span) -> Loaded {
+async fn lacking(load: &MissLoad, held: &Arc<Entry>, wanted: OctetSpan) -> SourceOutcome {
     let now = SystemTime::now();
     let parts = held.parts.as_ref();
     let gap = parts
@@ -102,7 +102,7 @@ async fn lacking(load: &Load, held: &Arc<Entry>, wanted: Span) -> Loaded {
         return plainly(load).await;
     };
     let loaded = source::load_range(&load.ask, gap, validator.clone()).await;
-    let Loaded::Response(answer) = loaded else {
+    let SourceOutcome::Response(answer) = loaded else {
         return loaded;
     };
     match answer.response.status() {
@@ -118,18 +118,18 @@ async fn lacking(load: &Load, held: &Arc<Entry>, wanted: Span) -> Loaded {
         StatusCode::RANGE_NOT_SATISFIABLE
         | StatusCode::NOT_MODIFIED
         | StatusCode::PRECONDITION_FAILED => plainly(load).await,
-        _ => Loaded::Response(answer),
+        _ => SourceOutcome::Response(answer),
     }
 }
 
 /// The answer that what is held and what came are together.
 async fn combined(
-    load: &Load,
+    load: &MissLoad,
     held: &Arc<Entry>,
-    wanted: Span,
-    gap: Span,
-    answer: Answer,
-) -> Loaded {
+    wanted: OctetSpan,
+    gap: OctetSpan,
+    answer: SourceResponse,
+) -> SourceOutcome {
     let (mut parts, body) = answer.response.into_parts();
     let mut headers = held.headers.clone();
     // This answer's way is its own.
@@ -141,7 +141,7 @@ async fn combined(
                 let memory = load.ask.memory.as_ref();
                 Body::full(memory::claim(octets, &PROCESS, memory))
             }
-            None => return Loaded::Failed(broken_off()),
+            None => return SourceOutcome::Failed(broken_off()),
         },
         _ => body,
     };
@@ -156,15 +156,15 @@ async fn combined(
     }
     headers.insert(CONTENT_LENGTH, (wanted.1 - wanted.0 + 1).into());
     parts.headers = headers;
-    Loaded::Response(Answer {
+    SourceOutcome::Response(SourceResponse {
         response: http::Response::from_parts(parts, body),
         continues: Some(Arc::clone(held)),
-        ..Answer::default()
+        ..SourceResponse::default()
     })
 }
 
 /// Keeps a part beside those that belong to it, in place of any others.
-pub(super) fn store_part(load: &Load, leader: &Leader, head: &Head, body: StoredBody) {
+pub(super) fn store_part(load: &MissLoad, leader: &Leader, head: &FillHead, body: StoredBody) {
     let Some(place) = ContentRange::of(&head.headers) else {
         return;
     };
@@ -193,7 +193,7 @@ pub(super) fn store_part(load: &Load, leader: &Leader, head: &Head, body: Stored
     };
     let key = load.primary.of_parts();
     let held = load.cache.parts(&key, &load.ask.parts.headers);
-    let fresh = Parts::of(place.length);
+    let fresh = PartialBody::of(place.length);
     let known = held.as_ref().filter(|held| belongs(held));
     let known = known
         .and_then(|held| held.parts.as_deref())
@@ -206,7 +206,13 @@ pub(super) fn store_part(load: &Load, leader: &Leader, head: &Head, body: Stored
     admit_parts(load, leader, head, headers, all);
 }
 
-fn admit_parts(load: &Load, leader: &Leader, head: &Head, headers: HeaderMap, parts: Parts) {
+fn admit_parts(
+    load: &MissLoad,
+    leader: &Leader,
+    head: &FillHead,
+    headers: HeaderMap,
+    parts: PartialBody,
+) {
     let whole = parts.whole();
     let (primary, status) = match whole {
         Some(_) => (load.primary.clone(), StatusCode::OK),
@@ -234,7 +240,7 @@ fn admit_parts(load: &Load, leader: &Leader, head: &Head, headers: HeaderMap, pa
 }
 
 /// Parts are of no use beside the whole, and may be of something older.
-pub(super) fn forget_parts(load: &Load) {
+pub(super) fn forget_parts(load: &MissLoad) {
     if !ranges::kept(&load.ask.route) {
         return;
     }
@@ -245,7 +251,7 @@ pub(super) fn forget_parts(load: &Load) {
 }
 
 /// Whether a 206 is the part that was asked for, of the representation that is held.
-fn fits(held: &Entry, gap: Span, headers: &HeaderMap, now: SystemTime) -> bool {
+fn fits(held: &Entry, gap: OctetSpan, headers: &HeaderMap, now: SystemTime) -> bool {
     let place = ContentRange::of(headers);
     let length = held.parts.as_ref().and_then(|parts| parts.length);
     place.is_some_and(|p| (p.first, p.last) == gap && p.length == length)
@@ -254,7 +260,12 @@ fn fits(held: &Entry, gap: Span, headers: &HeaderMap, now: SystemTime) -> bool {
 
 /// The octets of `wanted` out of what is held and what arrives. None: less or more arrived
 /// than was promised.
-async fn joined(held: &Parts, wanted: Span, gap: Span, body: Body) -> Option<Bytes> {
+async fn joined(
+    held: &PartialBody,
+    wanted: OctetSpan,
+    gap: OctetSpan,
+    body: Body,
+) -> Option<Bytes> {
     let promised = usize::try_from(gap.1 - gap.0 + 1).ok()?;
     let came = Limited::new(body, promised)
         .collect()
@@ -267,8 +278,8 @@ async fn joined(held: &Parts, wanted: Span, gap: Span, body: Body) -> Option<Byt
     held.with(gap.0, came, usize::MAX).slice(wanted.0, wanted.1)
 }
 
-fn broken_off() -> Failure {
+fn broken_off() -> LoadFailure {
     let detail = "the origin's answer to a range is not as long as it says";
-    let failure = Failure::new(StatusCode::BAD_GATEWAY, "http_response_incomplete", detail);
-    failure.blamed_on(Blame::PerhapsThisRequest)
+    let failure = LoadFailure::new(StatusCode::BAD_GATEWAY, "http_response_incomplete", detail);
+    failure.blamed_on(LoadFailureScope::PerhapsThisRequest)
 }

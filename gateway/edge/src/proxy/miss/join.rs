@@ -6,23 +6,23 @@ use std::time::Instant;
 use http::Response;
 use tokio::sync::oneshot;
 
-use super::load::{Load, LoadMode};
+use super::load::{LoadMode, MissLoad};
 use super::look::in_back_off;
 use super::ranges::{self, StoredParts};
 use super::{LoadKind, Miss, RequestStep};
-use crate::cache::coalesce::{Follower, Landing, Leader, Turn};
-use crate::cache::event::{Alone, Event};
+use crate::cache::coalesce::{FlightOutcome, Follower, LeadOrFollow, Leader};
+use crate::cache::event::{CacheEvent, UncoalescedReason};
 use crate::http::body::Body;
 use crate::proxy::hit;
-use crate::proxy::metrics::Outcome;
-use crate::proxy::record::trail::Waypoint;
+use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::record::trail::TrailEvent;
 
 /// This request's place in a flight.
 pub(super) struct FlightPlace {
     pub follower: Follower,
     pub role: FlightRole,
     /// Some: it leads a load side by side with others, for this reason.
-    pub apart: Option<Alone>,
+    pub apart: Option<UncoalescedReason>,
 }
 
 /// What a request does in a flight.
@@ -43,21 +43,27 @@ pub(super) fn join_or_lead(miss: &Miss) -> RequestStep {
     let Miss { ask, keyed, .. } = miss;
     let cache = &miss.proxy.cache;
     let leader = match cache.board(&miss.key, ask.number(), || ask.marks(keyed)) {
-        Turn::Follow(follower) => {
-            cache.hooks.emit(Event::InflightReuse);
-            ask.note(|| Waypoint::Follows(follower.led_by()));
+        LeadOrFollow::Follow(follower) => {
+            cache.hooks.emit(CacheEvent::InflightReuse);
+            ask.note(|| TrailEvent::Follows(follower.led_by()));
             return RequestStep::Wait(FlightPlace {
                 follower,
                 role: FlightRole::Follower,
                 apart: None,
             });
         }
-        Turn::Lead(leader) => leader,
+        LeadOrFollow::Lead(leader) => leader,
     };
     // A load may have ended between the look-up and here.
     if let Some(entry) = miss.stored_since() {
-        leader.land(Landing::Stored(Arc::clone(&entry)));
-        let served = hit(&ask.parts, &entry, None, Outcome::Hit, Instant::now());
+        leader.land(FlightOutcome::Stored(Arc::clone(&entry)));
+        let served = hit(
+            &ask.parts,
+            &entry,
+            None,
+            RequestOutcome::Hit,
+            Instant::now(),
+        );
         return RequestStep::Answered(served);
     }
     if miss.kind == LoadKind::Range
@@ -70,7 +76,7 @@ pub(super) fn join_or_lead(miss: &Miss) -> RequestStep {
     if let Some(served) = in_back_off(miss, miss.shown(), Instant::now()) {
         return RequestStep::Answered(served);
     }
-    ask.note(|| Waypoint::Leads);
+    ask.note(|| TrailEvent::Leads);
     RequestStep::Wait(lead(miss, leader, LoadMode::OneForAll, None))
 }
 
@@ -79,13 +85,13 @@ pub(super) fn lead(
     miss: &Miss,
     leader: Leader,
     mode: LoadMode,
-    apart: Option<Alone>,
+    apart: Option<UncoalescedReason>,
 ) -> FlightPlace {
     // Looked at after the load's place in the order is known: a copy that was purged before
     // must not come back by way of a validation.
     let stale = miss.shown().map(|copy| Arc::clone(&copy.entry));
     let (private, receiver) = oneshot::channel();
-    let load = Load {
+    let load = MissLoad {
         cache: Arc::clone(&miss.proxy.cache),
         ask: Arc::clone(&miss.ask),
         primary: miss.keyed.key.clone(),

@@ -9,21 +9,25 @@ use http_body::Body as _;
 
 use super::LoadKind;
 use super::keep_private::{self, hand_over};
-use super::load::{Arrived, ERRORS, Load, LoadMode, LoadStep, dice};
-use super::source::Answer;
+use super::load::{ERRORS, LoadMode, LoadStep, MissLoad, ReceivedResponse, dice};
+use super::source::SourceResponse;
 use super::stale::{StaleSituation, verdict};
-use crate::cache::coalesce::{Blame, Failure, Landing, Leader, StaleUse};
+use crate::cache::coalesce::{FlightOutcome, Leader, LoadFailure, LoadFailureScope, StaleUse};
 use crate::cache::entry::Entry;
-use crate::cache::freshness::{State, initial_age};
-use crate::cache::policy::{Exchange, Refusal, Terms};
+use crate::cache::freshness::{FreshnessState, initial_age};
+use crate::cache::policy::{HttpExchange, StorageTerms, UncacheableReason};
 use crate::http::body::Body;
 use crate::http::range::ContentRange;
 use crate::proxy::head::{freshness, prepare};
 use crate::proxy::origin_query;
-use crate::proxy::watch::ByPlugin;
+use crate::proxy::watch::PluginHeadChanges;
 
 /// Judges what has arrived.
-pub(super) fn judge(load: &mut Load, leader: Leader, mut arrived: Arrived) -> LoadStep {
+pub(super) fn judge(
+    load: &mut MissLoad,
+    leader: Leader,
+    mut arrived: ReceivedResponse,
+) -> LoadStep {
     let status = arrived.answer.response.status();
     match load.stale.clone() {
         Some(copy) if status == StatusCode::NOT_MODIFIED && arrived.answer.validates => {
@@ -46,11 +50,11 @@ pub(super) fn judge(load: &mut Load, leader: Leader, mut arrived: Arrived) -> Lo
     match terms.and_then(|terms| check_key_covers_reads(load, &mut arrived.answer).map(|()| terms))
     {
         Ok(_) if keep_private::spares_copy(load, status) => {
-            LoadStep::KeepPrivate(leader, arrived, Refusal::Status)
+            LoadStep::KeepPrivate(leader, arrived, UncacheableReason::Status)
         }
         Ok(_) if load.mode == LoadMode::SideBySide && !is_first(load, &leader) => {
             load.succeeded(&leader, arrived.delay);
-            hand_over(load, leader, Landing::LeadersOwn, arrived, None);
+            hand_over(load, leader, FlightOutcome::LeadersOwn, arrived, None);
             LoadStep::Landed
         }
         Ok(terms) => {
@@ -63,7 +67,7 @@ pub(super) fn judge(load: &mut Load, leader: Leader, mut arrived: Arrived) -> Lo
 
 /// Whether this is the first of the loads side by side whose answer may be stored: the
 /// others need not keep it in memory once more. From now on it is followed.
-fn is_first(load: &Load, leader: &Leader) -> bool {
+fn is_first(load: &MissLoad, leader: &Leader) -> bool {
     let (key, headers) = (&load.primary, &load.ask.parts.headers);
     let stored = load.cache.fresh_again(key, headers, Instant::now());
     load.cache.hit_for_miss.end(leader.key());
@@ -71,11 +75,11 @@ fn is_first(load: &Load, leader: &Leader) -> bool {
 }
 
 /// Whether an error may be answered with this copy.
-fn covers_error(load: &Load, copy: &Arc<Entry>) -> bool {
+fn covers_error(load: &MissLoad, copy: &Arc<Entry>) -> bool {
     let (ask, now) = (&load.ask, Instant::now());
     match copy.state(now) {
-        State::Fresh => true,
-        State::Stale(windows) => {
+        FreshnessState::Fresh => true,
+        FreshnessState::Stale(windows) => {
             let failed = StaleSituation::Failed(StaleUse::InWindow);
             let verdict = verdict(failed, (copy, windows), (&ask.route, &ask.parts), now);
             verdict.reason().is_some()
@@ -87,13 +91,16 @@ fn covers_error(load: &Load, copy: &Arc<Entry>) -> bool {
 ///
 /// # Errors
 /// Why it is not stored.
-pub fn terms(load: &Load, arrived: &Arrived) -> Result<Terms, Refusal> {
+pub fn terms(
+    load: &MissLoad,
+    arrived: &ReceivedResponse,
+) -> Result<StorageTerms, UncacheableReason> {
     let response = &arrived.answer.response;
     if arrived.answer.kept_out {
-        return Err(Refusal::Plugin);
+        return Err(UncacheableReason::Plugin);
     }
     let ask = &load.ask;
-    let exchange = Exchange {
+    let exchange = HttpExchange {
         request: &ask.parts.headers,
         status: judged_status(load.kind, response)?,
         response: response.headers(),
@@ -106,14 +113,14 @@ pub fn terms(load: &Load, arrived: &Arrived) -> Result<Terms, Refusal> {
     match response.body().size_hint().lower() > load.cache.max_object_bytes as u64 {
         true => {
             note_large(load, &terms, arrived);
-            Err(Refusal::TooLarge)
+            Err(UncacheableReason::TooLarge)
         }
         false => Ok(terms),
     }
 }
 
 /// Remembers for the life of what has arrived that it is too large for the cache.
-fn note_large(load: &Load, terms: &Terms, arrived: &Arrived) {
+fn note_large(load: &MissLoad, terms: &StorageTerms, arrived: &ReceivedResponse) {
     let headers = arrived.answer.response.headers();
     let age = initial_age(headers, arrived.wall, arrived.delay);
     let left = freshness(terms, arrived.at, age).left_at_arrival();
@@ -125,7 +132,10 @@ fn note_large(load: &Load, terms: &Terms, arrived: &Arrived) {
 ///
 /// # Errors
 /// When it is not stored for that.
-pub fn check_key_covers_reads(load: &Load, answer: &mut Answer) -> Result<(), Refusal> {
+pub fn check_key_covers_reads(
+    load: &MissLoad,
+    answer: &mut SourceResponse,
+) -> Result<(), UncacheableReason> {
     let route = &load.ask.route;
     if let Some(watch) = &route.forwarded {
         let unheld = origin_query::unheld(&load.ask, &load.primary);
@@ -135,7 +145,10 @@ pub fn check_key_covers_reads(load: &Load, answer: &mut Answer) -> Result<(), Re
         (&route.unkeyed, &answer.seen),
         (&route.looked, &answer.looked),
     ];
-    if let (Some(watch), Some(by)) = (&route.changed, load.ask.parts.extensions.get::<ByPlugin>()) {
+    if let (Some(watch), Some(by)) = (
+        &route.changed,
+        load.ask.parts.extensions.get::<PluginHeadChanges>(),
+    ) {
         let headers = answer.response.headers_mut();
         watch.check(route, &load.primary, &by.seen(), headers)?;
     }
@@ -154,25 +167,28 @@ pub fn check_key_covers_reads(load: &Load, answer: &mut Answer) -> Result<(), Re
 
 /// The status that the policy judges: a part is kept on the terms of the whole. Other
 /// answers to a range alone are nobody else's (RFC 9111 §3.3).
-fn judged_status(kind: LoadKind, response: &Response<Body>) -> Result<StatusCode, Refusal> {
+fn judged_status(
+    kind: LoadKind,
+    response: &Response<Body>,
+) -> Result<StatusCode, UncacheableReason> {
     match (response.status(), kind) {
         (StatusCode::PARTIAL_CONTENT, LoadKind::Range) => ContentRange::of(response.headers())
             .map(|_| StatusCode::OK)
-            .ok_or(Refusal::Part),
-        (StatusCode::RANGE_NOT_SATISFIABLE, LoadKind::Range) => Err(Refusal::Part),
+            .ok_or(UncacheableReason::Part),
+        (StatusCode::RANGE_NOT_SATISFIABLE, LoadKind::Range) => Err(UncacheableReason::Part),
         (status, _) => Ok(status),
     }
 }
 
-fn answered_badly(status: StatusCode) -> Failure {
+fn answered_badly(status: StatusCode) -> LoadFailure {
     let detail = format!("the origin answered {status}");
-    let failure = Failure::new(status, "http_response_incomplete", detail);
-    failure.blamed_on(Blame::PerhapsThisRequest)
+    let failure = LoadFailure::new(status, "http_response_incomplete", detail);
+    failure.blamed_on(LoadFailureScope::PerhapsThisRequest)
 }
 
 /// We asked for the whole; there is nothing that this 304 could be about.
-fn unasked_304() -> Failure {
+fn unasked_304() -> LoadFailure {
     let detail = "the origin answered 304 to a request without preconditions";
-    let failure = Failure::new(StatusCode::BAD_GATEWAY, "http_protocol_error", detail);
-    failure.blamed_on(Blame::PerhapsThisRequest)
+    let failure = LoadFailure::new(StatusCode::BAD_GATEWAY, "http_protocol_error", detail);
+    failure.blamed_on(LoadFailureScope::PerhapsThisRequest)
 }

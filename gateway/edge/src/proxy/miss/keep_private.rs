@@ -13,61 +13,66 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use super::load::{Arrived, Load, dice};
-use crate::cache::Unshared;
-use crate::cache::backoff::Paused;
-use crate::cache::coalesce::{Landing, Leader};
+use super::load::{MissLoad, ReceivedResponse, dice};
+use crate::cache::UnsharedScope;
+use crate::cache::backoff::PausedLoads;
+use crate::cache::coalesce::{FlightOutcome, Leader};
 use crate::cache::entry::Entry;
-use crate::cache::event::Event;
-use crate::cache::freshness::State;
-use crate::cache::policy::{Refusal, concerns_requester_alone};
-use crate::proxy::record::trail::Waypoint;
+use crate::cache::event::CacheEvent;
+use crate::cache::freshness::FreshnessState;
+use crate::cache::policy::{UncacheableReason, concerns_requester_alone};
+use crate::proxy::record::trail::TrailEvent;
 
 /// Whom a response that is not shared is about.
-enum About {
+enum PrivacySubject {
     /// The request that was made: it says nothing about those of others.
     Request,
     /// All such requests: theirs would not be shared either.
-    Requests(Unshared),
+    Requests(UnsharedScope),
 }
 
-impl About {
-    fn of(status: StatusCode, refusal: Refusal) -> Self {
+impl PrivacySubject {
+    fn of(status: StatusCode, refusal: UncacheableReason) -> Self {
         match refusal {
-            Refusal::RequestNoStore | Refusal::Unkeyed => Self::Request,
+            UncacheableReason::RequestNoStore | UncacheableReason::Unkeyed => Self::Request,
             _ if concerns_requester_alone(status) => Self::Request,
-            Refusal::Authorization => Self::Requests(Unshared::Authorized),
-            Refusal::Credentials => Self::Requests(Unshared::Credentialed),
-            _ => Self::Requests(Unshared::Everybody),
+            UncacheableReason::Authorization => Self::Requests(UnsharedScope::Authorized),
+            UncacheableReason::Credentials => Self::Requests(UnsharedScope::Credentialed),
+            _ => Self::Requests(UnsharedScope::Everybody),
         }
     }
 }
 
 /// Gives a response to the leader's client alone. The others go on as it is about them.
-pub(super) fn keep_private(load: &mut Load, leader: Leader, arrived: Arrived, refusal: Refusal) {
+pub(super) fn keep_private(
+    load: &mut MissLoad,
+    leader: Leader,
+    arrived: ReceivedResponse,
+    refusal: UncacheableReason,
+) {
     let status = arrived.answer.response.status();
-    load.ask.note(|| Waypoint::NotStored(refusal.as_str()));
+    load.ask.note(|| TrailEvent::NotStored(refusal.as_str()));
     tracing::debug!(
         route = &*load.ask.route.name,
         refusal = refusal.as_str(),
         "not stored"
     );
-    let landing = match About::of(status, refusal) {
-        About::Request if load.is_behind_reader() => {
+    let landing = match PrivacySubject::of(status, refusal) {
+        PrivacySubject::Request if load.is_behind_reader() => {
             refresh_refused(load, &leader, status);
-            Landing::LeadersOwn
+            FlightOutcome::LeadersOwn
         }
-        About::Request => {
+        PrivacySubject::Request => {
             load.succeeded(&leader, arrived.delay);
-            Landing::LeadersOwn
+            FlightOutcome::LeadersOwn
         }
-        About::Requests(whose) => {
+        PrivacySubject::Requests(whose) => {
             load.succeeded(&leader, arrived.delay);
-            if whose == Unshared::Everybody {
+            if whose == UnsharedScope::Everybody {
                 drop_copies(load, &arrived, refusal);
             }
             load.cache.hit_for_miss.mark(leader.key(), whose);
-            Landing::Private(whose)
+            FlightOutcome::Private(whose)
         }
     };
     hand_over(load, leader, landing, arrived, Some(refusal));
@@ -75,11 +80,11 @@ pub(super) fn keep_private(load: &mut Load, leader: Leader, arrived: Arrived, re
 
 /// Lands the flight and gives the response to the leader's client.
 pub(super) fn hand_over(
-    load: &mut Load,
+    load: &mut MissLoad,
     leader: Leader,
-    landing: Landing,
-    arrived: Arrived,
-    refusal: Option<Refusal>,
+    landing: FlightOutcome,
+    arrived: ReceivedResponse,
+    refusal: Option<UncacheableReason>,
 ) {
     leader.land(landing);
     if let Some(client) = load.private.take() {
@@ -95,10 +100,10 @@ pub(super) fn hand_over(
 
 /// Whether an answer with this status may be stored, and is not, since a good copy that
 /// others may get would go: its client asked by a head of its own.
-pub(super) fn spares_copy(load: &Load, status: StatusCode) -> bool {
+pub(super) fn spares_copy(load: &MissLoad, status: StatusCode) -> bool {
     let now = Instant::now();
     let good = load.stale.as_ref().is_some_and(|copy| {
-        let usable = copy.state(now) == State::Fresh || copy.is_in_stale_window(now);
+        let usable = copy.state(now) == FreshnessState::Fresh || copy.is_in_stale_window(now);
         usable && !concerns_requester_alone(copy.status)
     });
     good && concerns_requester_alone(status) && !load.is_behind_reader()
@@ -106,25 +111,28 @@ pub(super) fn spares_copy(load: &Load, status: StatusCode) -> bool {
 
 /// The origin refuses the plain request: the copy keeps its windows, and it is not asked
 /// again at once.
-fn refresh_refused(load: &Load, leader: &Leader, status: StatusCode) {
+fn refresh_refused(load: &MissLoad, leader: &Leader, status: StatusCode) {
     let key = leader.key();
     let backoff = &load.cache.backoff;
-    backoff.failed(key, Paused::Refreshes, Instant::now(), dice());
-    load.cache.hooks.emit(Event::LoaderError {
+    backoff.failed(key, PausedLoads::Refreshes, Instant::now(), dice());
+    load.cache.hooks.emit(CacheEvent::LoaderError {
         key: key.as_bytes(),
         detail: &format!("a refresh was answered {status}"),
     });
 }
 
 /// Drops what an answer that is not stored ends. An error ends nothing (RFC 9111 §4.3.3).
-fn drop_copies(load: &Load, arrived: &Arrived, refusal: Refusal) {
+fn drop_copies(load: &MissLoad, arrived: &ReceivedResponse, refusal: UncacheableReason) {
     let status = arrived.answer.response.status();
     if status.is_server_error() {
         return;
     }
     let gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
     let continued = &arrived.answer.continues;
-    let forbids = matches!(refusal, Refusal::NoStore | Refusal::Private);
+    let forbids = matches!(
+        refusal,
+        UncacheableReason::NoStore | UncacheableReason::Private
+    );
     let all = gone || load.is_behind_reader() || (forbids && continued.is_some());
     let now = Instant::now();
     let useless = |copy: &&Arc<Entry>| all || !copy.is_in_stale_window(now);

@@ -8,47 +8,51 @@ use http::StatusCode;
 
 use super::join::{FlightPlace, FlightRole};
 use super::publish::kept_under;
-use super::stale::{self, Certainty, StaleCopy, StaleSituation, StaleVerdict, verdict};
-use super::wait::Waited;
+use super::stale::{self, PurgeCertainty, StaleCopy, StaleSituation, StaleVerdict, verdict};
+use super::wait::FlightWaitOutcome;
 use super::{LoadKind, Miss, RequestStep};
-use crate::cache::coalesce::{Blame, Failure, Landing};
+use crate::cache::coalesce::{FlightOutcome, LoadFailure, LoadFailureScope};
 use crate::cache::entry::Entry;
-use crate::cache::event::{Alone, Event, StaleReason};
+use crate::cache::event::{CacheEvent, StaleReason, UncoalescedReason};
 use crate::cache::fill::Fill;
-use crate::cache::freshness::State;
-use crate::cache::key::Key;
-use crate::cache::policy::Refusal;
+use crate::cache::freshness::FreshnessState;
+use crate::cache::key::EntryKey;
+use crate::cache::policy::UncacheableReason;
 use crate::cache::variant_key;
 use crate::http::cache_status::CacheStatus;
 use crate::http::vary::Vary;
-use crate::proxy::excerpt::{self, Excerpted};
-use crate::proxy::metrics::Outcome;
-use crate::proxy::{Served, failure, hit, plan, respond};
+use crate::proxy::excerpt::{self, ExcerptOutcome};
+use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::{CountedResponse, failure, hit, plan, respond};
 
 /// What the request does after its wait.
-pub(super) async fn next(miss: &mut Miss, place: FlightPlace, waited: Waited) -> RequestStep {
+pub(super) async fn next(
+    miss: &mut Miss,
+    place: FlightPlace,
+    waited: FlightWaitOutcome,
+) -> RequestStep {
     let landing = match waited {
-        Waited::Landed(landing) => landing,
-        Waited::Soft(entry) => {
+        FlightWaitOutcome::Landed(landing) => landing,
+        FlightWaitOutcome::Soft(entry) => {
             let reason = StaleReason::SoftTimeout;
             let served = stale::serve(&miss.proxy.cache, &miss.ask, &entry, reason);
             return RequestStep::Answered(served);
         }
-        Waited::Long => return RequestStep::SideBySide(Alone::WaitTimeout),
+        FlightWaitOutcome::Long => return RequestStep::SideBySide(UncoalescedReason::WaitTimeout),
     };
     match landing {
-        Landing::Streaming(fill) => read_along(miss, &fill, &place),
-        Landing::Stored(entry) => stored(miss, &entry, &place),
-        Landing::Promoted(entry) => promoted(miss, &entry, place.leads()),
-        Landing::Private(_) | Landing::LeadersOwn if place.leads() => {
+        FlightOutcome::Streaming(fill) => read_along(miss, &fill, &place),
+        FlightOutcome::Stored(entry) => stored(miss, &entry, &place),
+        FlightOutcome::Promoted(entry) => promoted(miss, &entry, place.leads()),
+        FlightOutcome::Private(_) | FlightOutcome::LeadersOwn if place.leads() => {
             leaders_own(miss, place).await
         }
-        Landing::Private(whose) if whose.includes(miss.ask.came_with(&miss.keyed.key)) => {
-            RequestStep::SideBySide(Alone::Private)
+        FlightOutcome::Private(whose) if whose.includes(miss.ask.came_with(&miss.keyed.key)) => {
+            RequestStep::SideBySide(UncoalescedReason::Private)
         }
-        Landing::Private(_) | Landing::LeadersOwn => miss.patience.takes_next_turn(),
-        Landing::Failed(failure) => failed(miss, &failure, place.leads()),
-        Landing::Abandoned | Landing::InFlight => miss.patience.asks_again(),
+        FlightOutcome::Private(_) | FlightOutcome::LeadersOwn => miss.patience.takes_next_turn(),
+        FlightOutcome::Failed(failure) => failed(miss, &failure, place.leads()),
+        FlightOutcome::Abandoned | FlightOutcome::InFlight => miss.patience.asks_again(),
     }
 }
 
@@ -60,7 +64,7 @@ fn stored(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
     }
     let now = Instant::now();
     if !leads && !entry.freshness.serves_others(now) {
-        return alone(miss, place.apart, Alone::Private);
+        return alone(miss, place.apart, UncoalescedReason::Private);
     }
     if !leads && miss.proxy.cache.hides(&entry.marks, entry.born) {
         return miss.patience.asks_again();
@@ -76,17 +80,17 @@ fn stored(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
     let age = entry.freshness.age(now);
     let response = respond::from_entry(&miss.ask.parts, entry, age, &status);
     let outcome = match leads {
-        true => Outcome::Revalidated,
-        false => Outcome::Coalesced,
+        true => RequestOutcome::Revalidated,
+        false => RequestOutcome::Coalesced,
     };
-    RequestStep::Answered(Served::new(response, outcome))
+    RequestStep::Answered(CountedResponse::new(response, outcome))
 }
 
 /// A follower gets the failure only where its own load would have come to it.
-fn failed(miss: &Miss, failure: &Failure, leads: bool) -> RequestStep {
+fn failed(miss: &Miss, failure: &LoadFailure, leads: bool) -> RequestStep {
     let below = fallback_now(miss);
     let copy = below.as_ref().or(miss.stale.as_ref());
-    let is_ours = leads || failure.blame == Blame::AnyRequest;
+    let is_ours = leads || failure.blame == LoadFailureScope::AnyRequest;
     match stale::stand_in(miss, copy, failure) {
         // As long as it has patience: each of these turns is a load that failed.
         None if !is_ours => RequestStep::JoinOrLead,
@@ -107,7 +111,9 @@ fn read_along(miss: &mut Miss, fill: &Arc<Fill>, place: &FlightPlace) -> Request
         &ask.parts.headers,
     );
     if variant != fill.head.key {
-        cache.hooks.emit(Event::InflightBypass(Alone::OtherVariant));
+        cache
+            .hooks
+            .emit(CacheEvent::InflightBypass(UncoalescedReason::OtherVariant));
         return ask_for_variant(miss, variant);
     }
     if !leads && cache.hides(&fill.head.marks, place.follower.born()) {
@@ -115,7 +121,7 @@ fn read_along(miss: &mut Miss, fill: &Arc<Fill>, place: &FlightPlace) -> Request
     }
     let now = Instant::now();
     if !leads && !fill.head.freshness.serves_others(now) {
-        return alone(miss, place.apart, Alone::Private);
+        return alone(miss, place.apart, UncoalescedReason::Private);
     }
     let status = CacheStatus::Fwd {
         reason: miss.reason,
@@ -128,9 +134,11 @@ fn read_along(miss: &mut Miss, fill: &Arc<Fill>, place: &FlightPlace) -> Request
     match respond::from_fill(&ask.parts, fill, now, &status) {
         Some(mut response) if leads => {
             response.headers_mut().extend(fill.head.own.clone());
-            RequestStep::Answered(Served::new(response, Outcome::Miss))
+            RequestStep::Answered(CountedResponse::new(response, RequestOutcome::Miss))
         }
-        Some(response) => RequestStep::Answered(Served::new(response, Outcome::Coalesced)),
+        Some(response) => {
+            RequestStep::Answered(CountedResponse::new(response, RequestOutcome::Coalesced))
+        }
         None => miss.patience.asks_again(),
     }
 }
@@ -146,11 +154,13 @@ fn promoted(miss: &mut Miss, entry: &Entry, leads: bool) -> RequestStep {
     }
     let (route, parts) = (&ask.route, &ask.parts);
     let served = match entry.state(now) {
-        State::Fresh if leads => Some(hit(parts, entry, Some("l2"), Outcome::Hit, now)),
-        State::Fresh => plan::satisfies(route, parts, entry, now)
-            .then(|| hit(parts, entry, Some("l2"), Outcome::Coalesced, now)),
-        State::Stale(windows) => {
-            let found = StaleSituation::Found(Certainty::InDoubt);
+        FreshnessState::Fresh if leads => {
+            Some(hit(parts, entry, Some("l2"), RequestOutcome::Hit, now))
+        }
+        FreshnessState::Fresh => plan::satisfies(route, parts, entry, now)
+            .then(|| hit(parts, entry, Some("l2"), RequestOutcome::Coalesced, now)),
+        FreshnessState::Stale(windows) => {
+            let found = StaleSituation::Found(PurgeCertainty::InDoubt);
             let verdict = verdict(found, (entry, windows), (route, parts), now);
             (verdict == StaleVerdict::ShowAndRefresh)
                 .then(|| stale::serve(cache, ask, entry, StaleReason::Revalidating))
@@ -162,17 +172,17 @@ fn promoted(miss: &mut Miss, entry: &Entry, leads: bool) -> RequestStep {
     }
 }
 
-fn ask_for_variant(miss: &mut Miss, variant: Key) -> RequestStep {
+fn ask_for_variant(miss: &mut Miss, variant: EntryKey) -> RequestStep {
     miss.load_variant(variant);
     miss.patience.asks_again()
 }
 
 /// The key of this request's variant, where a stored answer is of another one.
-fn other_variant(miss: &Miss, entry: &Entry) -> Option<Key> {
+fn other_variant(miss: &Miss, entry: &Entry) -> Option<EntryKey> {
     let vary = Vary::parse(&entry.headers);
     let key = variant_key(&miss.keyed.key, &vary, &miss.ask.parts.headers);
     (key != entry.key).then(|| {
-        let event = Event::InflightBypass(Alone::OtherVariant);
+        let event = CacheEvent::InflightBypass(UncoalescedReason::OtherVariant);
         miss.proxy.cache.hooks.emit(event);
         key
     })
@@ -197,20 +207,22 @@ async fn leaders_own(miss: &mut Miss, place: FlightPlace) -> RequestStep {
         let served = failure::answer(&miss.ask.route, miss.reason, &lost());
         return RequestStep::Answered(served);
     };
-    let refusal = response.extensions().get::<Refusal>().copied();
+    let refusal = response.extensions().get::<UncacheableReason>().copied();
     let fwd_status = Some(response.status().as_u16());
     let excerpted = match miss.kind {
         // The origin was asked for the range, and knows none.
-        LoadKind::Range => Excerpted::Response(excerpt::of_passed(&miss.ask, response)),
+        LoadKind::Range => ExcerptOutcome::Response(excerpt::of_passed(&miss.ask, response)),
         LoadKind::Whole => excerpt::of_load(&miss.ask, response),
     };
     let response = match excerpted {
-        Excerpted::Response(response) => response,
-        Excerpted::TooFar if refusal == Some(Refusal::TooLarge) && miss.may_load_range() => {
+        ExcerptOutcome::Response(response) => response,
+        ExcerptOutcome::TooFar
+            if refusal == Some(UncacheableReason::TooLarge) && miss.may_load_range() =>
+        {
             miss.load_range();
             return miss.patience.asks_again();
         }
-        Excerpted::TooFar => return alone(miss, place.apart, Alone::Range),
+        ExcerptOutcome::TooFar => return alone(miss, place.apart, UncoalescedReason::Range),
     };
     let refusal = refusal.map(|refusal| refusal.as_str());
     let status = CacheStatus::Fwd {
@@ -219,25 +231,28 @@ async fn leaders_own(miss: &mut Miss, place: FlightPlace) -> RequestStep {
         stored: false,
         collapsed: false,
         ttl: None,
-        detail: place.apart.map(Alone::as_str).or(refusal),
+        detail: place.apart.map(UncoalescedReason::as_str).or(refusal),
     };
     let outcome = match place.apart {
-        Some(_) => Outcome::Pass,
-        None => Outcome::Miss,
+        Some(_) => RequestOutcome::Pass,
+        None => RequestOutcome::Miss,
     };
-    RequestStep::Answered(Served::new(respond::passed(response, &status), outcome))
+    RequestStep::Answered(CountedResponse::new(
+        respond::passed(response, &status),
+        outcome,
+    ))
 }
 
 /// What the request gets is nobody else's. One that loads beside others was counted as it began.
-fn alone(miss: &Miss, apart: Option<Alone>, why: Alone) -> RequestStep {
+fn alone(miss: &Miss, apart: Option<UncoalescedReason>, why: UncoalescedReason) -> RequestStep {
     if apart.is_none() {
-        miss.proxy.cache.hooks.emit(Event::InflightBypass(why));
+        miss.proxy.cache.hooks.emit(CacheEvent::InflightBypass(why));
     }
     RequestStep::PassOn(Some(apart.unwrap_or(why).as_str()))
 }
 
 /// The load ended, and nobody said how.
-pub fn lost() -> Failure {
+pub fn lost() -> LoadFailure {
     let detail = "the load ended without an answer";
-    Failure::new(StatusCode::BAD_GATEWAY, "proxy_internal_error", detail)
+    LoadFailure::new(StatusCode::BAD_GATEWAY, "proxy_internal_error", detail)
 }

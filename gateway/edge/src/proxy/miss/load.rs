@@ -8,25 +8,25 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{Response, StatusCode};
 use tokio::sync::oneshot;
 
-use super::source::{self, Answer, Loaded};
-use super::{LoadKind, Step, combine, judge, keep_private, publish, renew, second_tier};
+use super::source::{self, SourceOutcome, SourceResponse};
+use super::{LoadKind, MissStep, combine, judge, keep_private, publish, renew, second_tier};
 use crate::cache::Cache;
-use crate::cache::backoff::Paused;
-use crate::cache::coalesce::{Failure, Landing, Leader, StaleUse};
+use crate::cache::backoff::PausedLoads;
+use crate::cache::coalesce::{FlightOutcome, Leader, LoadFailure, StaleUse};
 use crate::cache::entry::Entry;
-use crate::cache::event::Event;
+use crate::cache::event::CacheEvent;
 use crate::cache::key::KeyBuf;
 use crate::cache::l2::HeldLease;
-use crate::cache::policy::{Refusal, Terms};
+use crate::cache::policy::{StorageTerms, UncacheableReason};
 use crate::http::body::Body;
 use crate::plugin::RequestReads;
-use crate::proxy::context::Ask;
+use crate::proxy::context::RequestContext;
 use crate::proxy::respond;
 
 /// One load.
-pub struct Load {
+pub struct MissLoad {
     pub cache: Arc<Cache>,
-    pub ask: Arc<Ask>,
+    pub ask: Arc<RequestContext>,
     /// The key without the variant.
     pub primary: KeyBuf,
     /// What is there to validate or to fall back on.
@@ -49,8 +49,8 @@ pub enum LoadMode {
 }
 
 /// What a response brought, before it is judged.
-pub struct Arrived {
-    pub answer: Answer,
+pub struct ReceivedResponse {
+    pub answer: SourceResponse,
     pub at: Instant,
     pub wall: SystemTime,
     /// From sending the request to the response's head.
@@ -68,31 +68,31 @@ pub(super) const ERRORS: [u16; 4] = [500, 502, 503, 504];
 pub(super) enum LoadStep {
     SecondTier(Leader),
     Source(Leader),
-    Judge(Leader, Arrived),
+    Judge(Leader, ReceivedResponse),
     /// This copy is renewed by a 304.
-    Renew(Leader, Arc<Entry>, Arrived),
-    Publish(Leader, Arrived, Terms),
-    KeepPrivate(Leader, Arrived, Refusal),
-    Fail(Leader, Failure),
+    Renew(Leader, Arc<Entry>, ReceivedResponse),
+    Publish(Leader, ReceivedResponse, StorageTerms),
+    KeepPrivate(Leader, ReceivedResponse, UncacheableReason),
+    Fail(Leader, LoadFailure),
     Landed,
 }
 
 impl LoadStep {
-    fn step(&self) -> Step {
+    fn step(&self) -> MissStep {
         match self {
-            Self::SecondTier(_) => Step::SecondTier,
-            Self::Source(_) => Step::Source,
-            Self::Judge(..) => Step::Judge,
-            Self::Renew(..) => Step::Renew,
-            Self::Publish(..) => Step::Publish,
-            Self::KeepPrivate(..) => Step::KeepPrivate,
-            Self::Fail(..) => Step::Fail,
-            Self::Landed => Step::Landed,
+            Self::SecondTier(_) => MissStep::SecondTier,
+            Self::Source(_) => MissStep::Source,
+            Self::Judge(..) => MissStep::Judge,
+            Self::Renew(..) => MissStep::Renew,
+            Self::Publish(..) => MissStep::Publish,
+            Self::KeepPrivate(..) => MissStep::KeepPrivate,
+            Self::Fail(..) => MissStep::Fail,
+            Self::Landed => MissStep::Landed,
         }
     }
 }
 
-impl Load {
+impl MissLoad {
     /// Loads and lands `leader`.
     pub async fn run(mut self, leader: Leader) {
         let mut next = LoadStep::SecondTier(leader);
@@ -132,7 +132,7 @@ impl Load {
     pub(super) fn succeeded(&self, leader: &Leader, took: Duration) {
         let key = leader.key();
         self.cache.backoff.succeeded(key);
-        self.cache.hooks.emit(Event::LoaderSuccess {
+        self.cache.hooks.emit(CacheEvent::LoaderSuccess {
             key: key.as_bytes(),
             took,
         });
@@ -140,9 +140,9 @@ impl Load {
 }
 
 /// Asks the origin or the loader.
-async fn ask_source(load: &Load, leader: Leader) -> LoadStep {
+async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
     let key = leader.key().clone();
-    load.cache.hooks.emit(Event::LoaderStart {
+    load.cache.hooks.emit(CacheEvent::LoaderStart {
         key: key.as_bytes(),
     });
     let mut began = Instant::now();
@@ -162,9 +162,9 @@ async fn ask_source(load: &Load, leader: Leader) -> LoadStep {
         loaded = source::load(&load.ask, None).await;
     }
     match loaded {
-        Loaded::Response(answer) => {
+        SourceOutcome::Response(answer) => {
             let at = Instant::now();
-            let arrived = Arrived {
+            let arrived = ReceivedResponse {
                 answer,
                 at,
                 wall: SystemTime::now(),
@@ -172,22 +172,22 @@ async fn ask_source(load: &Load, leader: Leader) -> LoadStep {
             };
             LoadStep::Judge(leader, arrived)
         }
-        Loaded::Absent(seen) => LoadStep::Judge(leader, absent(load, seen)),
-        Loaded::Stale => LoadStep::Fail(leader, source::asked_for_stale()),
-        Loaded::Failed(failure) => LoadStep::Fail(leader, failure),
+        SourceOutcome::Absent(seen) => LoadStep::Judge(leader, absent(load, seen)),
+        SourceOutcome::Stale => LoadStep::Fail(leader, source::asked_for_stale()),
+        SourceOutcome::Failed(failure) => LoadStep::Fail(leader, failure),
     }
 }
 
 /// A loader says that there is no such thing.
-fn absent(load: &Load, seen: RequestReads) -> Arrived {
+fn absent(load: &MissLoad, seen: RequestReads) -> ReceivedResponse {
     if let Some(stale) = &load.stale {
         load.cache.drop_entry(stale);
     }
-    Arrived {
-        answer: Answer {
+    ReceivedResponse {
+        answer: SourceResponse {
             response: respond::absent(),
             seen: Some(Box::new(seen)),
-            ..Answer::default()
+            ..SourceResponse::default()
         },
         at: Instant::now(),
         wall: SystemTime::now(),
@@ -195,16 +195,16 @@ fn absent(load: &Load, seen: RequestReads) -> Arrived {
     }
 }
 
-fn fail(load: &Load, leader: Leader, failure: Failure) {
+fn fail(load: &MissLoad, leader: Leader, failure: LoadFailure) {
     if let Some(trail) = &load.ask.trail {
         trail.failed(failure.error, &failure.detail);
     }
     let key = leader.key().clone();
     let event = match failure.status {
-        StatusCode::GATEWAY_TIMEOUT => Event::LoaderTimeout {
+        StatusCode::GATEWAY_TIMEOUT => CacheEvent::LoaderTimeout {
             key: key.as_bytes(),
         },
-        _ => Event::LoaderError {
+        _ => CacheEvent::LoaderError {
             key: key.as_bytes(),
             detail: &failure.detail,
         },
@@ -212,9 +212,9 @@ fn fail(load: &Load, leader: Leader, failure: Failure) {
     load.cache.hooks.emit(event);
     if load.stale.is_some() && failure.stale != StaleUse::Never {
         let backoff = &load.cache.backoff;
-        backoff.failed(&key, Paused::All, Instant::now(), dice());
+        backoff.failed(&key, PausedLoads::All, Instant::now(), dice());
     }
-    leader.land(Landing::Failed(Arc::new(failure)));
+    leader.land(FlightOutcome::Failed(Arc::new(failure)));
 }
 
 /// A number that nobody can foresee, for jitter.

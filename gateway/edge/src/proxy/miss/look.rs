@@ -9,26 +9,26 @@ use http::Method;
 use super::stale::{self, StaleSituation};
 use super::{Miss, RequestStep, ranges, second_tier, source};
 use crate::cache::Lookup;
-use crate::cache::event::Alone;
+use crate::cache::event::UncoalescedReason;
 use crate::cache::key::KeyId;
-use crate::http::cache_status::Forward;
+use crate::http::cache_status::ForwardReason;
 use crate::http::memory::PROCESS;
 use crate::proxy::failure::not_in_the_cache;
 use crate::proxy::plan;
-use crate::proxy::record::trail::Waypoint;
+use crate::proxy::record::trail::TrailEvent;
 use ranges::StoredParts;
 
 pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
     if matches!(found, Lookup::Miss(..)) {
         match ranges::stored_parts(&miss.proxy.cache, &miss.ask, &miss.keyed.key) {
             StoredParts::Answer(served) => return RequestStep::Answered(served),
-            StoredParts::TooLittle => miss.reason = Forward::Partial,
+            StoredParts::TooLittle => miss.reason = ForwardReason::Partial,
             StoredParts::Nothing => {}
         }
     }
     let ask = &miss.ask;
-    ask.note(|| Waypoint::Keyed(KeyId::of(miss.keyed.key.as_bytes())));
-    ask.note(|| Waypoint::NotInL1(miss.reason));
+    ask.note(|| TrailEvent::Keyed(KeyId::of(miss.keyed.key.as_bytes())));
+    ask.note(|| TrailEvent::NotInL1(miss.reason));
     let only_if_cached = plan::only_if_cached(&ask.route, &ask.parts);
     let is_head = ask.parts.method == Method::HEAD;
     if (only_if_cached || is_head)
@@ -56,7 +56,7 @@ pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
     }
     let marks = &miss.proxy.cache.hit_for_miss;
     match marks.applies(&miss.key, miss.ask.came_with(&miss.keyed.key)) {
-        true => RequestStep::SideBySide(Alone::HitForMiss),
+        true => RequestStep::SideBySide(UncoalescedReason::HitForMiss),
         false => RequestStep::JoinOrLead,
     }
 }
@@ -66,7 +66,7 @@ pub(super) fn in_back_off(
     miss: &Miss,
     copy: Option<&stale::StaleCopy>,
     now: Instant,
-) -> Option<crate::proxy::Served> {
+) -> Option<crate::proxy::CountedResponse> {
     let (ask, cache) = (&miss.ask, &miss.proxy.cache);
     let copy = copy?;
     let shown = copy.verdict(StaleSituation::BackOff, ask, now).reason()?;

@@ -7,12 +7,12 @@ use super::load::ERRORS;
 use super::stale::{self, StaleSituation};
 use super::{Miss, RequestStep};
 use crate::cache::coalesce::StaleUse;
-use crate::proxy::head_update::Stored;
+use crate::proxy::head_update::StoredGetResponse;
 use crate::proxy::pass::pass_shared;
 
 pub(super) async fn pass_on(miss: &Miss, detail: Option<&'static str>) -> RequestStep {
     let ask = &miss.ask;
-    let stored = miss.shown().map(|copy| Stored {
+    let stored = miss.shown().map(|copy| StoredGetResponse {
         copy: &copy.entry,
         primary: &miss.keyed.key,
     });

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::RequestStep;
-use crate::cache::event::Alone;
+use crate::cache::event::UncoalescedReason;
 
 /// How often a request asks again when a flight was lost or turned out not to be for it.
 const ROUNDS: usize = 4;
@@ -13,14 +13,14 @@ const ROUNDS: usize = 4;
 const TURNS: usize = 4;
 
 /// What one request has left of its readiness to wait.
-pub struct Patience {
+pub struct WaitBudget {
     began: Instant,
     limit: Duration,
     rounds: usize,
     turns: usize,
 }
 
-impl Patience {
+impl WaitBudget {
     /// Begins to wait; `limit` is for the loads of others, all together.
     pub fn new(limit: Duration) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Patience {
         self.rounds += 1;
         match self.rounds < ROUNDS {
             true => RequestStep::JoinOrLead,
-            false => RequestStep::SideBySide(Alone::Unsettled),
+            false => RequestStep::SideBySide(UncoalescedReason::Unsettled),
         }
     }
 
@@ -55,7 +55,7 @@ impl Patience {
         self.turns += 1;
         match self.turns < TURNS {
             true => RequestStep::JoinOrLead,
-            false => RequestStep::SideBySide(Alone::Private),
+            false => RequestStep::SideBySide(UncoalescedReason::Private),
         }
     }
 }

@@ -16,25 +16,30 @@ use crate::cache::entry::Entry;
 use crate::cache::key::KeyBuf;
 use crate::http::forward::HopWishes;
 use crate::http::vary::Vary;
-use crate::plugin::{Field, Plugin};
-use crate::proxy::context::Ask;
-use crate::proxy::cover::{self, Cover};
+use crate::plugin::{Plugin, SeenField};
+use crate::proxy::context::RequestContext;
+use crate::proxy::cover::{self, KeyCoverage};
 use crate::proxy::route::Route;
-use crate::proxy::watch::ByPlugin;
+use crate::proxy::watch::PluginHeadChanges;
 
 /// The request that refreshes `copy`, whose key without the variant is `primary`.
-pub(super) fn request(ask: &Ask, cache: &Cache, primary: &KeyBuf, copy: &Entry) -> Ask {
-    let selection = Selection::of(ask, cache, primary, copy);
+pub(super) fn request(
+    ask: &RequestContext,
+    cache: &Cache,
+    primary: &KeyBuf,
+    copy: &Entry,
+) -> RequestContext {
+    let selection = SelectingFields::of(ask, cache, primary, copy);
     let mut parts = Request::new(()).into_parts().0;
     parts.method = Method::GET;
     parts.uri = ask.parts.uri.clone();
     parts.version = ask.parts.version;
     parts.headers = selection.of_headers(&ask.parts.headers);
     // What the plugin set goes along, and so what follows from it does.
-    if let Some(by) = ask.parts.extensions.get::<ByPlugin>() {
+    if let Some(by) = ask.parts.extensions.get::<PluginHeadChanges>() {
         parts.extensions.insert(by.clone());
     }
-    Ask {
+    RequestContext {
         generation: Arc::clone(&ask.generation),
         parts,
         host: ask.host.clone(),
@@ -52,20 +57,20 @@ pub(super) fn request(ask: &Ask, cache: &Cache, primary: &KeyBuf, copy: &Entry) 
 }
 
 /// The fields of a request that select a representation.
-struct Selection<'a> {
-    cover: Cover<'a>,
+struct SelectingFields<'a> {
+    cover: KeyCoverage<'a>,
     /// Those that see the request's fields.
     plugins: [Option<&'a Plugin>; 2],
     key_plugin: Option<&'a Plugin>,
 }
 
-impl<'a> Selection<'a> {
-    fn of(ask: &'a Ask, cache: &Cache, primary: &KeyBuf, copy: &Entry) -> Self {
+impl<'a> SelectingFields<'a> {
+    fn of(ask: &'a RequestContext, cache: &Cache, primary: &KeyBuf, copy: &Entry) -> Self {
         let route: &Route = &ask.route;
         let varying = cache.vary_lists(&primary.to_key()).into_iter().flatten();
-        let by = ask.parts.extensions.get::<ByPlugin>();
+        let by = ask.parts.extensions.get::<PluginHeadChanges>();
         let set = by.map_or(&[][..], |by| &by.set).iter().cloned();
-        let cover = Cover::of(route, primary, Vary::parse(&copy.headers))
+        let cover = KeyCoverage::of(route, primary, Vary::parse(&copy.headers))
             .and_fields(varying)
             .and_fields(route.matched_fields().cloned())
             .and_fields(set);
@@ -79,7 +84,7 @@ impl<'a> Selection<'a> {
         }
     }
 
-    fn has(&self, field: &Field) -> bool {
+    fn has(&self, field: &SeenField) -> bool {
         let read = |plugin: &Plugin| plugin.reads(field);
         self.cover.has(field)
             || self.plugins.into_iter().flatten().any(read)
@@ -87,7 +92,8 @@ impl<'a> Selection<'a> {
     }
 
     fn of_headers(&self, given: &HeaderMap) -> HeaderMap {
-        let wanted = |name: &HeaderName| *name == HOST || self.has(&Field::Header(name.clone()));
+        let wanted =
+            |name: &HeaderName| *name == HOST || self.has(&SeenField::Header(name.clone()));
         let mut headers = HeaderMap::new();
         for name in given.keys().filter(|name| wanted(name)) {
             for value in given.get_all(name) {

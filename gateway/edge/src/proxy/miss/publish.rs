@@ -11,28 +11,33 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::select;
 
-use super::load::{Arrived, Load};
+use super::load::{MissLoad, ReceivedResponse};
 use super::{combine, second_tier};
 use crate::cache::coalesce::Leader;
-use crate::cache::entry::{Entry, Marks};
-use crate::cache::event::Event;
-use crate::cache::fill::{Fill, Head};
+use crate::cache::entry::{Entry, PurgeAttributes};
+use crate::cache::event::CacheEvent;
+use crate::cache::fill::{Fill, FillHead};
 use crate::cache::freshness::initial_age;
 use crate::cache::key::KeyBuf;
-use crate::cache::policy::{Source, Terms};
+use crate::cache::policy::{LifetimeSource, StorageTerms};
 use crate::cache::tags::{Tags, groups};
-use crate::cache::{Unshared, variant_key};
+use crate::cache::{UnsharedScope, variant_key};
 use crate::http::body::Body;
 use crate::http::cache_groups::CACHE_GROUPS;
 use crate::http::memory::stored::StoredBody;
 use crate::http::vary::Vary;
 use crate::proxy::head::{compact, freshness, own_fields, stored_headers};
-use crate::proxy::record::trail::Waypoint;
+use crate::proxy::record::trail::TrailEvent;
 use crate::telemetry::limit::LineLimiter;
 
 /// Streams the body to whoever follows, then stores it.
-pub async fn publish(load: &mut Load, leader: Leader, arrived: Arrived, terms: Terms) {
-    let Arrived {
+pub async fn publish(
+    load: &mut MissLoad,
+    leader: Leader,
+    arrived: ReceivedResponse,
+    terms: StorageTerms,
+) {
+    let ReceivedResponse {
         answer,
         at,
         wall,
@@ -47,7 +52,7 @@ pub async fn publish(load: &mut Load, leader: Leader, arrived: Arrived, terms: T
     if let Some(held) = &answer.continues {
         marks.tags = marks.tags.iter().chain(&held.marks.tags).copied().collect();
     }
-    let head = Head {
+    let head = FillHead {
         key: variant_key(
             &kept_under(&load.primary, parts.status),
             &vary,
@@ -61,8 +66,8 @@ pub async fn publish(load: &mut Load, leader: Leader, arrived: Arrived, terms: T
         length,
         vary,
     };
-    if terms.source == Source::Negative {
-        load.cache.hooks.emit(Event::NegativeSet {
+    if terms.source == LifetimeSource::Negative {
+        load.cache.hooks.emit(CacheEvent::NegativeSet {
             key: leader.key().as_bytes(),
         });
     }
@@ -75,7 +80,7 @@ pub async fn publish(load: &mut Load, leader: Leader, arrived: Arrived, terms: T
     drop(leader);
     if let Some(entry) = stored {
         let left = entry.freshness.left_at_arrival();
-        load.ask.note(|| Waypoint::Stored(left));
+        load.ask.note(|| TrailEvent::Stored(left));
         let below = load.ask.route.policy.below(&terms);
         let lifetime = freshness(&below, at, age).lifetime;
         second_tier::store(load, &entry, lifetime).await;
@@ -83,7 +88,12 @@ pub async fn publish(load: &mut Load, leader: Leader, arrived: Arrived, terms: T
 }
 
 /// None: a purge overtook it.
-fn store_in_l1(load: &Load, leader: &Leader, fill: &Fill, body: StoredBody) -> Option<Arc<Entry>> {
+fn store_in_l1(
+    load: &MissLoad,
+    leader: &Leader,
+    fill: &Fill,
+    body: StoredBody,
+) -> Option<Arc<Entry>> {
     let head = &fill.head;
     if head.status == StatusCode::PARTIAL_CONTENT {
         // Parts grow with every load, and stay in L1 while they do.
@@ -107,11 +117,11 @@ fn store_in_l1(load: &Load, leader: &Leader, fill: &Fill, body: StoredBody) -> O
 }
 
 pub(super) fn marks(
-    load: &Load,
+    load: &MissLoad,
     leader: &Leader,
     headers: &mut HeaderMap,
     plugin_tags: &[String],
-) -> Marks {
+) -> PurgeAttributes {
     let mut tags = Tags {
         hashes: leader.marks().tags.to_vec(),
         dropped: 0,
@@ -119,9 +129,9 @@ pub(super) fn marks(
     tags.take_from(headers);
     plugin_tags.iter().for_each(|tag| tags.add(tag));
     if tags.dropped > 0 {
-        load.cache.hooks.emit(Event::TagsDropped(tags.dropped));
+        load.cache.hooks.emit(CacheEvent::TagsDropped(tags.dropped));
     }
-    Marks {
+    PurgeAttributes {
         groups: groups(headers, &CACHE_GROUPS, load.ask.scheme, &load.ask.host),
         tags: tags.hashes.into(),
         ..leader.marks().clone()
@@ -130,7 +140,7 @@ pub(super) fn marks(
 
 /// Moves the body into the fill as it comes. Some: all of it, to be stored.
 async fn stream_body(
-    load: &mut Load,
+    load: &mut MissLoad,
     leader: &Leader,
     fill: &Fill,
     body: Body,
@@ -140,7 +150,9 @@ async fn stream_body(
     let outgrown = || {
         // Learnt late: the next requests need not queue for it, here and elsewhere.
         *lease = None;
-        cache.hit_for_miss.mark(leader.key(), Unshared::Everybody);
+        cache
+            .hit_for_miss
+            .mark(leader.key(), UnsharedScope::Everybody);
         cache.large.note(primary, freshness.left_at_arrival());
     };
     pump(leader, fill, body, cache.unread_timeout, outgrown).await
@@ -210,7 +222,7 @@ async fn pump(
 mod tests {
     use super::*;
     use crate::cache::Cache;
-    use crate::cache::coalesce::Turn;
+    use crate::cache::coalesce::LeadOrFollow;
     use crate::cache::freshness::Freshness;
     use bytes::Bytes;
     use http_body::Frame;
@@ -225,10 +237,10 @@ mod tests {
     async fn a_body_that_outgrows_the_cache_at_once_waits_for_its_first_reader() {
         let cache = cache();
         let key = KeyBuf::default().to_key();
-        let Turn::Lead(leader) = cache.board(&key, 0, Marks::default) else {
+        let LeadOrFollow::Lead(leader) = cache.board(&key, 0, PurgeAttributes::default) else {
             panic!("nobody else leads");
         };
-        let head = Head {
+        let head = FillHead {
             key,
             status: StatusCode::OK,
             headers: HeaderMap::new(),
@@ -242,7 +254,7 @@ mod tests {
                 if_error: Duration::ZERO,
                 must_revalidate: false,
             },
-            marks: Marks::default(),
+            marks: PurgeAttributes::default(),
             vary: Vary::None,
         };
         let fill = Fill::new(head, 4, None);

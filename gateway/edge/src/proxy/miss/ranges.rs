@@ -9,19 +9,19 @@ use http::request::Parts as Request;
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use crate::cache::Cache;
-use crate::cache::config::Ranges;
+use crate::cache::config::RangeLoadMode;
 use crate::cache::entry::Entry;
-use crate::cache::freshness::State;
-use crate::cache::key::{Key, KeyBuf};
+use crate::cache::freshness::FreshnessState;
+use crate::cache::key::{EntryKey, KeyBuf};
 use crate::http::body::Body;
 use crate::http::cache_status::CacheStatus;
 use crate::http::memory::stored::ReadsStored;
 use crate::http::{conditional, range};
-use crate::proxy::context::Ask;
-use crate::proxy::metrics::Outcome;
-use crate::proxy::respond::{self, Special};
+use crate::proxy::context::RequestContext;
+use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::respond::{self, ConditionalOutcome};
 use crate::proxy::route::Route;
-use crate::proxy::{Served, plan};
+use crate::proxy::{CountedResponse, plan};
 
 /// What stored parts are to a request.
 pub enum StoredParts {
@@ -29,17 +29,17 @@ pub enum StoredParts {
     Nothing,
     /// Some, but not all that is asked for.
     TooLittle,
-    Answer(Served),
+    Answer(CountedResponse),
 }
 
 /// Whether a route may keep parts. A loader is asked for the whole always.
 pub fn kept(route: &Route) -> bool {
-    route.policy.ranges != Ranges::Whole && route.loader.is_none()
+    route.policy.ranges != RangeLoadMode::Whole && route.loader.is_none()
 }
 
 /// Whether the request's range may be loaded by itself: one range, and no precondition
 /// that would make the answer something else than a part or the whole.
-pub fn loadable(ask: &Ask) -> bool {
+pub fn loadable(ask: &RequestContext) -> bool {
     kept(&ask.route)
         && ask.parts.method == Method::GET
         && range::is_single(&ask.parts.headers)
@@ -48,15 +48,15 @@ pub fn loadable(ask: &Ask) -> bool {
 
 /// Whether the whole is not worth loading for a range that may be loaded by itself: the route
 /// says so, or the whole is larger than the cache takes.
-pub fn preferred(ask: &Ask, cache: &Cache, key: &KeyBuf) -> bool {
+pub fn preferred(ask: &RequestContext, cache: &Cache, key: &KeyBuf) -> bool {
     let most = cache.max_object_bytes as u64;
     let begins_beyond = || range::begins_at(&ask.parts.headers).is_some_and(|at| at >= most);
-    ask.route.policy.ranges == Ranges::Parts || cache.large.knows(key) || begins_beyond()
+    ask.route.policy.ranges == RangeLoadMode::Parts || cache.large.knows(key) || begins_beyond()
 }
 
 /// The key of a load for the request's range; two such requests share an answer only if
 /// they ask for the same octets under the same condition.
-pub fn load_key(key: &Key, request: &Request) -> Key {
+pub fn load_key(key: &EntryKey, request: &Request) -> EntryKey {
     let line = |name| {
         request
             .headers
@@ -67,21 +67,22 @@ pub fn load_key(key: &Key, request: &Request) -> Key {
 }
 
 /// What the stored parts are to a request for a range.
-pub(super) fn stored_parts(cache: &Cache, ask: &Ask, key: &KeyBuf) -> StoredParts {
+pub(super) fn stored_parts(cache: &Cache, ask: &RequestContext, key: &KeyBuf) -> StoredParts {
     let asks = ask.parts.method == Method::GET && ask.parts.headers.contains_key(RANGE);
     if !asks || !kept(&ask.route) {
         return StoredParts::Nothing;
     }
     let now = Instant::now();
     let fresh = |entry: &Entry| {
-        entry.state(now) == State::Fresh && plan::satisfies(&ask.route, &ask.parts, entry, now)
+        entry.state(now) == FreshnessState::Fresh
+            && plan::satisfies(&ask.route, &ask.parts, entry, now)
     };
     let found = cache.parts(&key.of_parts(), &ask.parts.headers);
     let Some(entry) = found.filter(|entry| fresh(entry)) else {
         return StoredParts::Nothing;
     };
     match answer(&ask.parts, &entry, now) {
-        Some(response) => StoredParts::Answer(Served::new(response, Outcome::Hit)),
+        Some(response) => StoredParts::Answer(CountedResponse::new(response, RequestOutcome::Hit)),
         None => StoredParts::TooLittle,
     }
 }
@@ -93,15 +94,19 @@ fn answer(request: &Request, entry: &Entry, now: Instant) -> Option<Response<Bod
     let length = held.length.unwrap_or(u64::MAX);
     let (first, last) =
         match respond::special(request, StatusCode::OK, &entry.headers, Some(length)) {
-            Special::NotModified => {
+            ConditionalOutcome::NotModified => {
                 return Some(closed(respond::not_modified(&entry.headers), entry, now));
             }
-            Special::Unsatisfiable(length) if held.length.is_some() => {
+            ConditionalOutcome::Unsatisfiable(length) if held.length.is_some() => {
                 return Some(closed(respond::unsatisfiable(length), entry, now));
             }
-            Special::Part(first, last) if held.missing(first, last).is_none() => (first, last),
-            Special::Part(..) => held.answered(request.headers.get(RANGE)?)?,
-            Special::Whole | Special::Parts(_) | Special::Unsatisfiable(_) => return None,
+            ConditionalOutcome::Part(first, last) if held.missing(first, last).is_none() => {
+                (first, last)
+            }
+            ConditionalOutcome::Part(..) => held.answered(request.headers.get(RANGE)?)?,
+            ConditionalOutcome::Whole
+            | ConditionalOutcome::Parts(_)
+            | ConditionalOutcome::Unsatisfiable(_) => return None,
         };
     let body = Body::slices(held.slices(first, last)?);
     let mut response = respond::whole(StatusCode::PARTIAL_CONTENT, entry.headers.clone(), body);

@@ -3,27 +3,27 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::load::{Load, LoadMode};
+use super::load::{LoadMode, MissLoad};
 use super::{LoadKind, plain};
 use crate::cache::Cache;
-use crate::cache::coalesce::{Landing, Turn};
+use crate::cache::coalesce::{FlightOutcome, LeadOrFollow};
 use crate::cache::entry::Entry;
-use crate::proxy::context::{Ask, Keyed};
+use crate::proxy::context::{DerivedKey, RequestContext};
 
 /// Loads in the background what was served stale, unless somebody does already.
-pub fn refresh(cache: &Arc<Cache>, ask: &Ask, keyed: Keyed, stale: Arc<Entry>) {
+pub fn refresh(cache: &Arc<Cache>, ask: &RequestContext, keyed: DerivedKey, stale: Arc<Entry>) {
     let key = stale.key.clone();
     let is_paused = |now| cache.backoff.pauses_refresh(key.as_bytes(), now);
     if is_paused(ask.started) {
         return;
     }
-    let Turn::Lead(leader) = cache.board(&key, ask.number(), || ask.marks(&keyed)) else {
+    let LeadOrFollow::Lead(leader) = cache.board(&key, ask.number(), || ask.marks(&keyed)) else {
         return;
     };
     let again = cache.fresh_again(&keyed.key, &ask.parts.headers, Instant::now());
     if let Some(entry) = again {
         // Another refresh ended between the look-up and here.
-        return leader.land(Landing::Stored(entry));
+        return leader.land(FlightOutcome::Stored(entry));
     }
     if is_paused(Instant::now()) {
         // Another one failed there.
@@ -31,7 +31,7 @@ pub fn refresh(cache: &Arc<Cache>, ask: &Ask, keyed: Keyed, stale: Arc<Entry>) {
     }
     let request = plain::request(ask, cache, &keyed.key, &stale);
     let stale = cache.shows(&stale).then_some(stale);
-    let load = Load {
+    let load = MissLoad {
         cache: Arc::clone(cache),
         ask: Arc::new(request),
         primary: keyed.key,

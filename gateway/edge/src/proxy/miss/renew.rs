@@ -10,24 +10,24 @@ use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::judge::{self, check_key_covers_reads};
-use super::load::{Arrived, Load, LoadStep};
-use super::source::Loaded;
+use super::load::{LoadStep, MissLoad, ReceivedResponse};
+use super::source::SourceOutcome;
 use super::{publish, second_tier};
-use crate::cache::coalesce::{Landing, Leader};
-use crate::cache::entry::{Entry, Marks};
+use crate::cache::coalesce::{FlightOutcome, Leader};
+use crate::cache::entry::{Entry, PurgeAttributes};
 use crate::cache::freshness::initial_age;
-use crate::cache::policy::Terms;
+use crate::cache::policy::StorageTerms;
 use crate::cache::variant_key;
 use crate::http::body::Body;
 use crate::http::etag::EntityTag;
 use crate::http::vary::Vary;
 use crate::proxy::head::{compact, freshness, prepare, stored_headers};
-use crate::proxy::record::trail::Waypoint;
+use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::watch;
 
 /// Whether this is a 304 for some other response than the one that we have.
-pub(super) fn is_about_another(load: &Load, loaded: &Loaded) -> bool {
-    let (Loaded::Response(answer), Some(stale)) = (loaded, &load.stale) else {
+pub(super) fn is_about_another(load: &MissLoad, loaded: &SourceOutcome) -> bool {
+    let (SourceOutcome::Response(answer), Some(stale)) = (loaded, &load.stale) else {
         return false;
     };
     let response = &answer.response;
@@ -38,10 +38,10 @@ pub(super) fn is_about_another(load: &Load, loaded: &Loaded) -> bool {
 
 /// The origin says that the stored response still holds.
 pub(super) async fn renew(
-    load: &mut Load,
+    load: &mut MissLoad,
     leader: Leader,
     stale: &Entry,
-    mut arrived: Arrived,
+    mut arrived: ReceivedResponse,
 ) -> LoadStep {
     prepare(&mut arrived);
     let mut headers = stale.headers.clone();
@@ -68,7 +68,13 @@ pub(super) async fn renew(
 }
 
 /// Stores the renewed entry, under the variant that its `Vary` now makes it.
-async fn store(load: &mut Load, leader: Leader, stale: &Entry, arrived: Arrived, terms: &Terms) {
+async fn store(
+    load: &mut MissLoad,
+    leader: Leader,
+    stale: &Entry,
+    arrived: ReceivedResponse,
+    terms: &StorageTerms,
+) {
     let mut headers = arrived.answer.response.into_parts().0.headers;
     let age = initial_age(&headers, arrived.wall, arrived.delay);
     let vary = Vary::parse(&headers);
@@ -85,10 +91,10 @@ async fn store(load: &mut Load, leader: Leader, stale: &Entry, arrived: Arrived,
     let admitted = load
         .cache
         .admit(load.primary.to_key(), &vary, Arc::clone(&entry));
-    leader.land(Landing::Stored(Arc::clone(&entry)));
+    leader.land(FlightOutcome::Stored(Arc::clone(&entry)));
     if admitted {
         let left = entry.freshness.left_at_arrival();
-        load.ask.note(|| Waypoint::Stored(left));
+        load.ask.note(|| TrailEvent::Stored(left));
         let below = load.ask.route.policy.below(terms);
         let lifetime = freshness(&below, arrived.at, age).lifetime;
         second_tier::store(load, &entry, lifetime).await;
@@ -97,19 +103,19 @@ async fn store(load: &mut Load, leader: Leader, stale: &Entry, arrived: Arrived,
 
 /// A 304 that names no tags leaves those that the response came with.
 fn renewed_marks(
-    load: &Load,
+    load: &MissLoad,
     leader: &Leader,
     stale: &Entry,
     headers: &mut HeaderMap,
     plugin_tags: &[String],
-) -> Marks {
+) -> PurgeAttributes {
     let marks = publish::marks(load, leader, headers, plugin_tags);
     if marks.tags.len() > leader.marks().tags.len() + plugin_tags.len() {
         return marks;
     }
     let held = stale.marks.tags.iter();
     let held = held.filter(|tag| !marks.tags.contains(tag));
-    Marks {
+    PurgeAttributes {
         tags: marks.tags.iter().chain(held).copied().collect(),
         ..marks
     }

@@ -9,25 +9,25 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use super::load::{Load, LoadMode, LoadStep};
-use super::stale::{Certainty, StaleSituation, StaleVerdict, verdict};
+use super::load::{LoadMode, LoadStep, MissLoad};
+use super::stale::{PurgeCertainty, StaleSituation, StaleVerdict, verdict};
 use super::{LoadKind, plain};
 use crate::cache::Cache;
-use crate::cache::coalesce::{Failure, Landing, Leader, Turn as FlightTurn};
+use crate::cache::coalesce::{FlightOutcome, LeadOrFollow as FlightTurn, Leader, LoadFailure};
 use crate::cache::entry::Entry;
-use crate::cache::event::{Event, Leased};
-use crate::cache::freshness::State;
+use crate::cache::event::{CacheEvent, L2LeaseOutcome};
+use crate::cache::freshness::FreshnessState;
 use crate::cache::key::{KeyBuf, KeyId};
 use crate::cache::l2::config::OnTimeout;
-use crate::cache::l2::{self, HeldLease, L2, Sought, Turn};
-use crate::proxy::context::{Ask, Keyed};
-use crate::proxy::metrics::Outcome;
-use crate::proxy::record::trail::{SecondTierAnswer, Waypoint};
+use crate::cache::l2::{self, HeldLease, L2, L2Lookup, LeaseHolder};
+use crate::proxy::context::{DerivedKey, RequestContext};
+use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::record::trail::{SecondTierAnswer, TrailEvent};
 use crate::proxy::route::Route;
-use crate::proxy::{Served, hit, plan};
+use crate::proxy::{CountedResponse, hit, plan};
 
 /// What comes of the second tier for a load.
-enum Outlook {
+enum SecondTierOutcome {
     /// There it was.
     Found(Arc<Entry>),
     /// It may be served while it is refreshed.
@@ -35,7 +35,7 @@ enum Outlook {
     /// It is to be loaded, under a lease where there is one.
     Load(Option<HeldLease>),
     /// Another node takes too long, and the configuration says not to load then.
-    Waited(Failure),
+    Waited(LoadFailure),
 }
 
 /// What a look at the second tier came to.
@@ -59,29 +59,29 @@ impl SecondTierCopy {
 }
 
 /// Lands what the second tier has; else it is to be loaded, for clients who wait or behind them.
-pub(super) async fn look(load: &mut Load, mut leader: Leader) -> LoadStep {
+pub(super) async fn look(load: &mut MissLoad, mut leader: Leader) -> LoadStep {
     if load.mode == LoadMode::SideBySide {
         // A moment ago there was nothing to share, and nobody is to wait for anybody.
         return LoadStep::Source(leader);
     }
     let mut outlook = find(load, &leader).await;
-    if let Outlook::Stale(entry) = outlook {
+    if let SecondTierOutcome::Stale(entry) = outlook {
         match answer_stale_and_refresh(load, leader, entry) {
             Some(refresh) => leader = refresh,
             None => return LoadStep::Landed,
         }
         outlook = match load.cache.below().cloned() {
             Some(tier) => take_turn(load, &tier, &leader).await,
-            None => Outlook::Load(None),
+            None => SecondTierOutcome::Load(None),
         };
     }
     match outlook {
-        Outlook::Found(entry) | Outlook::Stale(entry) => {
-            leader.land(Landing::Promoted(entry));
+        SecondTierOutcome::Found(entry) | SecondTierOutcome::Stale(entry) => {
+            leader.land(FlightOutcome::Promoted(entry));
             LoadStep::Landed
         }
-        Outlook::Waited(failure) => LoadStep::Fail(leader, failure),
-        Outlook::Load(lease) => {
+        SecondTierOutcome::Waited(failure) => LoadStep::Fail(leader, failure),
+        SecondTierOutcome::Load(lease) => {
             load.lease = lease;
             LoadStep::Source(leader)
         }
@@ -89,22 +89,26 @@ pub(super) async fn look(load: &mut Load, mut leader: Leader) -> LoadStep {
 }
 
 /// Looks into the second tier. A stale copy from there becomes what is validated.
-async fn find(load: &mut Load, leader: &Leader) -> Outlook {
+async fn find(load: &mut MissLoad, leader: &Leader) -> SecondTierOutcome {
     let Some(tier) = load.cache.below().cloned() else {
-        return Outlook::Load(None);
+        return SecondTierOutcome::Load(None);
     };
     match look_once(load, &tier).await {
-        SecondTierCopy::Fresh(entry) => Outlook::Found(entry),
-        SecondTierCopy::Stale(entry) => Outlook::Stale(entry),
-        SecondTierCopy::Unknown => Outlook::Load(None),
+        SecondTierCopy::Fresh(entry) => SecondTierOutcome::Found(entry),
+        SecondTierCopy::Stale(entry) => SecondTierOutcome::Stale(entry),
+        SecondTierCopy::Unknown => SecondTierOutcome::Load(None),
         SecondTierCopy::Nothing => take_turn(load, &tier, leader).await,
     }
 }
 
 /// Ends the flight with the stale copy. Returns the new leader if this task must refresh it.
-fn answer_stale_and_refresh(load: &mut Load, leader: Leader, entry: Arc<Entry>) -> Option<Leader> {
+fn answer_stale_and_refresh(
+    load: &mut MissLoad,
+    leader: Leader,
+    entry: Arc<Entry>,
+) -> Option<Leader> {
     let marks = leader.marks().clone();
-    leader.land(Landing::Promoted(Arc::clone(&entry)));
+    leader.land(FlightOutcome::Promoted(Arc::clone(&entry)));
     load.private = None;
     let number = load.ask.number();
     let FlightTurn::Lead(leader) = load.cache.board(&entry.key, number, || marks) else {
@@ -120,7 +124,7 @@ fn answer_stale_and_refresh(load: &mut Load, leader: Leader, entry: Arc<Entry>) 
     // As every new leader: another refresh may have ended, a purge may have come.
     let headers = &load.ask.parts.headers;
     if let Some(fresh) = load.cache.fresh_again(&load.primary, headers, now) {
-        leader.land(Landing::Stored(fresh));
+        leader.land(FlightOutcome::Stored(fresh));
         return None;
     }
     load.stale = load.cache.shows(&entry).then_some(entry);
@@ -129,7 +133,7 @@ fn answer_stale_and_refresh(load: &mut Load, leader: Leader, entry: Arc<Entry>) 
 
 /// Gives a stored entry to the second tier: at once under the lease that it was loaded with,
 /// else soon, behind other writes.
-pub(super) async fn store(load: &mut Load, entry: &Entry, lifetime: Duration) {
+pub(super) async fn store(load: &mut MissLoad, entry: &Entry, lifetime: Duration) {
     let lease = load.lease.take();
     let Some(tier) = load.cache.below() else {
         return;
@@ -146,10 +150,10 @@ pub(super) async fn store(load: &mut Load, entry: &Entry, lifetime: Duration) {
 }
 
 /// Waits for this node's turn to load, or for what another node loads.
-async fn take_turn(load: &mut Load, tier: &Arc<L2>, leader: &Leader) -> Outlook {
+async fn take_turn(load: &mut MissLoad, tier: &Arc<L2>, leader: &Leader) -> SecondTierOutcome {
     // Parts stay in L1: nobody else gains from waiting for them.
     if load.kind == LoadKind::Range || !tier.leases() {
-        return Outlook::Load(None);
+        return SecondTierOutcome::Load(None);
     }
     let (home, key) = (KeyId(leader.marks().id), leader.key().clone());
     let (patience, then) = tier.patience();
@@ -159,66 +163,68 @@ async fn take_turn(load: &mut Load, tier: &Arc<L2>, leader: &Leader) -> Outlook 
     let mut freed = tier.freed(home, &key);
     loop {
         let held = match tier.turn(home, &key).await {
-            Turn::Mine(held) => Some(held),
-            Turn::Unknown => return Outlook::Load(None),
-            Turn::Others if began.elapsed() >= patience => return waited(load, then),
-            Turn::Others => {
-                load.ask.note(|| Waypoint::WaitedForNode);
+            LeaseHolder::Mine(held) => Some(held),
+            LeaseHolder::Unknown => return SecondTierOutcome::Load(None),
+            LeaseHolder::Others if began.elapsed() >= patience => return waited(load, then),
+            LeaseHolder::Others => {
+                load.ask.note(|| TrailEvent::WaitedForNode);
                 freed.wait().await;
                 None
             }
         };
         // Whoever had it may have published just before.
         match (look_once(load, tier).await, held) {
-            (SecondTierCopy::Fresh(entry), _) => return Outlook::Found(entry),
-            (SecondTierCopy::Stale(entry), _) => return Outlook::Stale(entry),
-            (SecondTierCopy::Unknown, held) => return Outlook::Load(held),
-            (SecondTierCopy::Nothing, Some(held)) => return Outlook::Load(Some(held)),
+            (SecondTierCopy::Fresh(entry), _) => return SecondTierOutcome::Found(entry),
+            (SecondTierCopy::Stale(entry), _) => return SecondTierOutcome::Stale(entry),
+            (SecondTierCopy::Unknown, held) => return SecondTierOutcome::Load(held),
+            (SecondTierCopy::Nothing, Some(held)) => return SecondTierOutcome::Load(Some(held)),
             (SecondTierCopy::Nothing, None) => {}
         }
     }
 }
 
-fn waited(load: &Load, then: OnTimeout) -> Outlook {
-    load.cache.hooks.emit(Event::Leased(Leased::Timeout));
+fn waited(load: &MissLoad, then: OnTimeout) -> SecondTierOutcome {
+    load.cache
+        .hooks
+        .emit(CacheEvent::Leased(L2LeaseOutcome::Timeout));
     match then {
-        OnTimeout::Load => Outlook::Load(None),
-        OnTimeout::Fail => Outlook::Waited(too_long()),
+        OnTimeout::Load => SecondTierOutcome::Load(None),
+        OnTimeout::Fail => SecondTierOutcome::Waited(too_long()),
     }
 }
 
 /// Looks once, and takes what is there into L1.
-async fn look_once(load: &mut Load, tier: &L2) -> SecondTierCopy {
+async fn look_once(load: &mut MissLoad, tier: &L2) -> SecondTierCopy {
     let copy = match tier.find(&load.primary, &load.ask.parts.headers).await {
-        Sought::Found(found) => {
+        L2Lookup::Found(found) => {
             match take_up(&load.cache, &load.ask.route, &load.primary, *found) {
                 Some((entry, state)) => weigh(load, entry, state),
                 None => SecondTierCopy::Nothing,
             }
         }
-        Sought::Miss => SecondTierCopy::Nothing,
-        Sought::Unknown => SecondTierCopy::Unknown,
+        L2Lookup::Miss => SecondTierCopy::Nothing,
+        L2Lookup::Unknown => SecondTierCopy::Unknown,
     };
-    load.ask.note(|| Waypoint::SecondTier(copy.answer()));
+    load.ask.note(|| TrailEvent::SecondTier(copy.answer()));
     copy
 }
 
-fn weigh(load: &mut Load, entry: Arc<Entry>, state: State) -> SecondTierCopy {
+fn weigh(load: &mut MissLoad, entry: Arc<Entry>, state: FreshnessState) -> SecondTierCopy {
     let (route, parts) = (&load.ask.route, &load.ask.parts);
     match state {
-        State::Fresh if plan::satisfies(route, parts, &entry, Instant::now()) => {
+        FreshnessState::Fresh if plan::satisfies(route, parts, &entry, Instant::now()) => {
             return SecondTierCopy::Fresh(entry);
         }
         // Behind a reader it is the refresh that is wanted.
-        State::Stale(windows) if !load.is_behind_reader() => {
-            let found = StaleSituation::Found(Certainty::InDoubt);
+        FreshnessState::Stale(windows) if !load.is_behind_reader() => {
+            let found = StaleSituation::Found(PurgeCertainty::InDoubt);
             let request = (&**route, parts);
             let now = Instant::now();
             if verdict(found, (&entry, windows), request, now) == StaleVerdict::ShowAndRefresh {
                 return SecondTierCopy::Stale(entry);
             }
         }
-        State::Fresh | State::Stale(_) => {}
+        FreshnessState::Fresh | FreshnessState::Stale(_) => {}
     }
     let newer = |held: &Arc<Entry>| held.born <= entry.born;
     if load.stale.as_ref().is_none_or(newer) {
@@ -228,15 +234,19 @@ fn weigh(load: &mut Load, entry: Arc<Entry>, state: State) -> SecondTierCopy {
 }
 
 /// What the second tier has for a request that loads nothing for others.
-pub(super) async fn answer(cache: &Cache, ask: &Ask, keyed: &Keyed) -> Option<Served> {
+pub(super) async fn answer(
+    cache: &Cache,
+    ask: &RequestContext,
+    keyed: &DerivedKey,
+) -> Option<CountedResponse> {
     let (route, parts) = (&ask.route, &ask.parts);
-    let Sought::Found(found) = cache.below()?.find(&keyed.key, &parts.headers).await else {
+    let L2Lookup::Found(found) = cache.below()?.find(&keyed.key, &parts.headers).await else {
         return None;
     };
     let (entry, state) = take_up(cache, route, &keyed.key, *found)?;
     let now = Instant::now();
-    let usable = state == State::Fresh && plan::satisfies(route, parts, &entry, now);
-    usable.then(|| hit(parts, &entry, Some("l2"), Outcome::Hit, now))
+    let usable = state == FreshnessState::Fresh && plan::satisfies(route, parts, &entry, now);
+    usable.then(|| hit(parts, &entry, Some("l2"), RequestOutcome::Hit, now))
 }
 
 /// Takes what was found below into L1, unless a purge hides it.
@@ -244,9 +254,9 @@ fn take_up(
     cache: &Cache,
     route: &Route,
     primary: &KeyBuf,
-    found: l2::Below,
-) -> Option<(Arc<Entry>, State)> {
-    let l2::Below { mut entry, vary } = found;
+    found: l2::L2Entry,
+) -> Option<(Arc<Entry>, FreshnessState)> {
+    let l2::L2Entry { mut entry, vary } = found;
     if let Some(cap) = route.policy.l1_cap {
         entry.freshness.lifetime = cap_of(&entry, cap);
     }
@@ -261,11 +271,11 @@ fn cap_of(entry: &Entry, cap: Duration) -> Duration {
     entry.freshness.lifetime.min(age.saturating_add(cap))
 }
 
-fn too_long() -> Failure {
+fn too_long() -> LoadFailure {
     let detail = "another node loads, and takes longer than lease.wait_timeout";
-    Failure {
+    LoadFailure {
         retry_after: Some(1),
-        ..Failure::new(
+        ..LoadFailure::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "proxy_internal_response",
             detail,

@@ -8,31 +8,31 @@ use std::time::Instant;
 
 use super::join::lead;
 use super::load::LoadMode;
-use super::patience::Patience;
+use super::patience::WaitBudget;
 use super::{LoadKind, Miss, RequestStep, landing, wait};
-use crate::cache::event::{Alone, Event};
+use crate::cache::event::{CacheEvent, UncoalescedReason};
 use crate::http::conditional;
 use crate::proxy::hit;
-use crate::proxy::metrics::Outcome;
-use crate::proxy::record::trail::Waypoint;
+use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::record::trail::TrailEvent;
 
 /// Loads for this request, beside whoever loads the same.
-pub(super) async fn load(miss: &mut Miss, why: Alone) -> RequestStep {
+pub(super) async fn load(miss: &mut Miss, why: UncoalescedReason) -> RequestStep {
     let cache = &miss.proxy.cache;
     if !may_bring_the_whole(miss) {
-        cache.hooks.emit(Event::InflightBypass(why));
+        cache.hooks.emit(CacheEvent::InflightBypass(why));
         return RequestStep::PassOn(Some(why.as_str()));
     }
     if let Some(entry) = miss.stored_since() {
         let now = Instant::now();
-        let served = hit(&miss.ask.parts, &entry, None, Outcome::Hit, now);
+        let served = hit(&miss.ask.parts, &entry, None, RequestOutcome::Hit, now);
         return RequestStep::Answered(served);
     }
-    cache.hooks.emit(Event::InflightBypass(why));
-    miss.ask.note(|| Waypoint::SideBySide(why));
+    cache.hooks.emit(CacheEvent::InflightBypass(why));
+    miss.ask.note(|| TrailEvent::SideBySide(why));
     let leader = cache.lead_apart(&miss.key, miss.ask.marks(&miss.keyed));
     let mut place = lead(miss, leader, LoadMode::SideBySide, Some(why));
-    let patience = Patience::new(cache.wait_timeout);
+    let patience = WaitBudget::new(cache.wait_timeout);
     let waited = wait::for_landing(miss, &mut place, &patience).await;
     match landing::next(miss, place, waited).await {
         RequestStep::Answered(served) => RequestStep::Answered(served),

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-use crate::cache::coalesce::{Blame, Failure, StaleUse};
+use crate::cache::coalesce::{LoadFailure, LoadFailureScope, StaleUse};
 use crate::cache::entry::Entry;
 use crate::http::body::Body;
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
@@ -16,23 +16,23 @@ use crate::http::{conditional, range};
 use crate::origin::{Origin, OriginError};
 use crate::plugin::config::LoaderError;
 use crate::plugin::{CallError, LoadDecision, LoadRequest, LoadedResponse, Plugin, RequestReads};
-use crate::proxy::context::Ask;
+use crate::proxy::context::RequestContext;
 use crate::proxy::head::withholds;
 use crate::proxy::watch;
 
 /// What a source answered.
-pub enum Loaded {
-    Response(Answer),
+pub enum SourceOutcome {
+    Response(SourceResponse),
     /// There is no such thing: the stale copy goes, too. A loader saw this.
     Absent(RequestReads),
     /// The loader wants the stale copy served.
     Stale,
-    Failed(Failure),
+    Failed(LoadFailure),
 }
 
 /// A response whose body is still arriving.
 #[derive(Default)]
-pub struct Answer {
+pub struct SourceResponse {
     pub response: Response<Body>,
     /// A plugin's word on the lifetime.
     pub ttl: Option<Duration>,
@@ -57,7 +57,7 @@ const LONGEST_LOAD: Duration = Duration::from_secs(300);
 
 /// Loads the whole of what `ask` is about, as a GET without preconditions of the
 /// client's. A stale entry's validators go along, so that a 304 may answer.
-pub async fn load(ask: &Ask, stale: Option<&Entry>) -> Loaded {
+pub async fn load(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome {
     let deadline = deadline(ask);
     let loaded = match &ask.route.loader {
         Some((plugin, on_error)) => {
@@ -68,8 +68,8 @@ pub async fn load(ask: &Ask, stale: Option<&Entry>) -> Loaded {
     watched(ask, loaded)
 }
 
-fn watched(ask: &Ask, mut loaded: Loaded) -> Loaded {
-    if let Loaded::Response(answer) = &mut loaded
+fn watched(ask: &RequestContext, mut loaded: SourceOutcome) -> SourceOutcome {
+    if let SourceOutcome::Response(answer) = &mut loaded
         // What a 304 validates is looked at once it is whole: see `revalidate`.
         && !(answer.validates && answer.response.status() == StatusCode::NOT_MODIFIED)
     {
@@ -80,7 +80,7 @@ fn watched(ask: &Ask, mut loaded: Loaded) -> Loaded {
 
 /// Loads what is for this client alone: from the loader where the route has one, else by
 /// the client's own request as it is.
-pub async fn for_one(ask: &Ask) -> Loaded {
+pub async fn for_one(ask: &RequestContext) -> SourceOutcome {
     match (&ask.route.loader, &ask.route.origin) {
         (Some(_), _) => load(ask, None).await,
         (None, Some(origin)) => {
@@ -90,35 +90,35 @@ pub async fn for_one(ask: &Ask) -> Loaded {
                 until(deadline(ask), sent(origin, request, false)).await,
             )
         }
-        (None, None) => Loaded::Failed(no_origin()),
+        (None, None) => SourceOutcome::Failed(no_origin()),
     }
 }
 
-fn deadline(ask: &Ask) -> Instant {
+fn deadline(ask: &RequestContext) -> Instant {
     Instant::now() + ask.route.policy.hard_timeout.unwrap_or(LONGEST_LOAD)
 }
 
-async fn until(deadline: Instant, load: impl Future<Output = Loaded>) -> Loaded {
+async fn until(deadline: Instant, load: impl Future<Output = SourceOutcome>) -> SourceOutcome {
     match tokio::time::timeout_at(deadline.into(), load).await {
         Ok(loaded) => loaded,
-        Err(_) => Loaded::Failed(timed_out()),
+        Err(_) => SourceOutcome::Failed(timed_out()),
     }
 }
 
-async fn sent(origin: &Origin, request: Request<Body>, validates: bool) -> Loaded {
+async fn sent(origin: &Origin, request: Request<Body>, validates: bool) -> SourceOutcome {
     match origin.send(request).await {
-        Ok(response) => Loaded::Response(Answer {
+        Ok(response) => SourceOutcome::Response(SourceResponse {
             response,
             validates,
-            ..Answer::default()
+            ..SourceResponse::default()
         }),
-        Err(error) => Loaded::Failed(origin_failure(origin, &error)),
+        Err(error) => SourceOutcome::Failed(origin_failure(origin, &error)),
     }
 }
 
-async fn by_origin(ask: &Ask, stale: Option<&Entry>) -> Loaded {
+async fn by_origin(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome {
     let Some(origin) = &ask.route.origin else {
-        return Loaded::Failed(no_origin());
+        return SourceOutcome::Failed(no_origin());
     };
     let mut request = ask.for_origin(Body::empty());
     *request.method_mut() = Method::GET;
@@ -133,9 +133,13 @@ async fn by_origin(ask: &Ask, stale: Option<&Entry>) -> Loaded {
 
 /// Loads the octets from the first to the second of `gap`, both included, if `validator`
 /// still holds; else the whole comes (RFC 9110 §13.1.5).
-pub async fn load_range(ask: &Ask, gap: (u64, u64), validator: HeaderValue) -> Loaded {
+pub async fn load_range(
+    ask: &RequestContext,
+    gap: (u64, u64),
+    validator: HeaderValue,
+) -> SourceOutcome {
     let Some(origin) = &ask.route.origin else {
-        return Loaded::Failed(no_origin());
+        return SourceOutcome::Failed(no_origin());
     };
     let mut request = ask.for_origin(Body::empty());
     *request.method_mut() = Method::GET;
@@ -166,11 +170,11 @@ pub fn for_loader(parts: &Parts) -> HeaderMap {
 }
 
 async fn by_plugin(
-    ask: &Ask,
+    ask: &RequestContext,
     plugin: &Arc<Plugin>,
     on_error: LoaderError,
     deadline: Instant,
-) -> Loaded {
+) -> SourceOutcome {
     let headers = for_loader(&ask.parts);
     let request = LoadRequest {
         method: Method::GET,
@@ -203,21 +207,21 @@ async fn by_plugin(
     }
     match called {
         Ok((LoadDecision::Response(response), seen)) => {
-            Loaded::Response(composed(response, ask.memory.as_ref())).after(seen)
+            SourceOutcome::Response(composed(response, ask.memory.as_ref())).after(seen)
         }
         Ok((LoadDecision::Pass(request), seen)) => {
             let passed = passed_on(ask, request.map(Body::full)).await;
             passed.after(seen)
         }
-        Ok((LoadDecision::Absent, seen)) => Loaded::Absent(seen),
-        Ok((LoadDecision::Stale { .. }, _)) => Loaded::Stale,
+        Ok((LoadDecision::Absent, seen)) => SourceOutcome::Absent(seen),
+        Ok((LoadDecision::Stale { .. }, _)) => SourceOutcome::Stale,
         Ok((LoadDecision::Error { reason }, _)) => {
             let failure = unloaded(StatusCode::BAD_GATEWAY, reason);
             plugin_failed(
                 ask,
                 plugin,
                 on_error,
-                failure.blamed_on(Blame::PerhapsThisRequest),
+                failure.blamed_on(LoadFailureScope::PerhapsThisRequest),
             )
             .await
         }
@@ -228,7 +232,7 @@ async fn by_plugin(
     }
 }
 
-impl Loaded {
+impl SourceOutcome {
     /// The same, after a loader saw this of the request.
     fn after(mut self, seen: RequestReads) -> Self {
         if let Self::Response(answer) = &mut self {
@@ -239,23 +243,23 @@ impl Loaded {
 }
 
 /// What a plugin made for `memory`'s connection.
-pub fn composed(loaded: LoadedResponse, memory: Option<&Arc<ConnectionMemory>>) -> Answer {
+pub fn composed(loaded: LoadedResponse, memory: Option<&Arc<ConnectionMemory>>) -> SourceResponse {
     let body = memory::claim(loaded.body, &PROCESS, memory);
     let mut response = Response::new(Body::full(body));
     *response.status_mut() = loaded.status;
     *response.headers_mut() = loaded.headers;
-    Answer {
+    SourceResponse {
         response,
         ttl: loaded.ttl,
         tags: loaded.tags,
-        ..Answer::default()
+        ..SourceResponse::default()
     }
 }
 
 /// The plugin rewrote the request; the host streams the answer from the origin itself.
-async fn passed_on(ask: &Ask, mut request: Request<Body>) -> Loaded {
+async fn passed_on(ask: &RequestContext, mut request: Request<Body>) -> SourceOutcome {
     let Some(origin) = &ask.route.origin else {
-        return Loaded::Failed(no_origin());
+        return SourceOutcome::Failed(no_origin());
     };
     ask.forward(request.headers_mut());
     ask.charge(&mut request);
@@ -263,11 +267,11 @@ async fn passed_on(ask: &Ask, mut request: Request<Body>) -> Loaded {
 }
 
 async fn plugin_failed(
-    ask: &Ask,
+    ask: &RequestContext,
     plugin: &Plugin,
     on_error: LoaderError,
-    failure: Failure,
-) -> Loaded {
+    failure: LoadFailure,
+) -> SourceOutcome {
     if let Some(dropped) = ask.route.warnings.admit(Instant::now()) {
         let (plugin, route) = (plugin.name(), &*ask.route.name);
         let detail = &*failure.detail;
@@ -275,28 +279,28 @@ async fn plugin_failed(
     }
     match on_error {
         LoaderError::Origin => by_origin(ask, None).await,
-        LoaderError::StaleThenError => Loaded::Failed(failure),
-        LoaderError::Error => Loaded::Failed(Failure {
+        LoaderError::StaleThenError => SourceOutcome::Failed(failure),
+        LoaderError::Error => SourceOutcome::Failed(LoadFailure {
             stale: StaleUse::Never,
             ..failure
         }),
     }
 }
 
-fn unloaded(status: StatusCode, detail: String) -> Failure {
-    Failure {
+fn unloaded(status: StatusCode, detail: String) -> LoadFailure {
+    LoadFailure {
         retry_after: retry_after(status),
-        ..Failure::new(status, "proxy_internal_error", detail)
+        ..LoadFailure::new(status, "proxy_internal_error", detail)
     }
 }
 
 /// Answers hold as much memory as they may: nothing is begun that takes more of it.
-pub fn too_much_held() -> Failure {
+pub fn too_much_held() -> LoadFailure {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     let detail = "answers that clients read slowly hold as much as server.max_held_bytes";
-    Failure {
+    LoadFailure {
         retry_after: retry_after(status),
-        ..Failure::new(status, "proxy_internal_error", detail)
+        ..LoadFailure::new(status, "proxy_internal_error", detail)
     }
 }
 
@@ -313,51 +317,51 @@ fn call_status(error: &CallError) -> StatusCode {
 }
 
 /// A call that was made may have failed by what the plugin was asked.
-fn call_blame(error: &CallError) -> Blame {
+fn call_blame(error: &CallError) -> LoadFailureScope {
     match error {
         CallError::Overloaded | CallError::TotalMemory(_) | CallError::Quarantined => {
-            Blame::AnyRequest
+            LoadFailureScope::AnyRequest
         }
-        _ => Blame::PerhapsThisRequest,
+        _ => LoadFailureScope::PerhapsThisRequest,
     }
 }
 
 /// An origin's failure in the words of the client.
-pub fn origin_failure(origin: &Origin, error: &OriginError) -> Failure {
+pub fn origin_failure(origin: &Origin, error: &OriginError) -> LoadFailure {
     let status = error.status();
     let detail = format!("upstream {}: {error}", origin.name());
     let blame = match error.may_be_the_requests() {
-        true => Blame::PerhapsThisRequest,
-        false => Blame::AnyRequest,
+        true => LoadFailureScope::PerhapsThisRequest,
+        false => LoadFailureScope::AnyRequest,
     };
-    Failure {
+    LoadFailure {
         blame,
         retry_after: retry_after(status),
         disconnected: error.is_disconnect(),
-        ..Failure::new(status, error.proxy_status(), detail)
+        ..LoadFailure::new(status, error.proxy_status(), detail)
     }
 }
 
-fn timed_out() -> Failure {
+fn timed_out() -> LoadFailure {
     let detail = "the load took longer than the hard timeout";
-    let failure = Failure::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", detail);
-    failure.blamed_on(Blame::PerhapsThisRequest)
+    let failure = LoadFailure::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", detail);
+    failure.blamed_on(LoadFailureScope::PerhapsThisRequest)
 }
 
 /// A loader wants the stale copy served.
-pub fn asked_for_stale() -> Failure {
+pub fn asked_for_stale() -> LoadFailure {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     let detail = "the loader asked for the stale copy";
-    Failure {
+    LoadFailure {
         retry_after: retry_after(status),
         stale: StaleUse::Asked,
-        blame: Blame::PerhapsThisRequest,
-        ..Failure::new(status, "proxy_internal_response", detail)
+        blame: LoadFailureScope::PerhapsThisRequest,
+        ..LoadFailure::new(status, "proxy_internal_response", detail)
     }
 }
 
 /// A route without upstream whose loader handed the request back.
-pub fn no_origin() -> Failure {
+pub fn no_origin() -> LoadFailure {
     let detail = "the route has no upstream to pass the request to";
-    Failure::new(StatusCode::BAD_GATEWAY, "destination_not_found", detail)
+    LoadFailure::new(StatusCode::BAD_GATEWAY, "destination_not_found", detail)
 }

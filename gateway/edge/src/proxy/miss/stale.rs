@@ -8,29 +8,29 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::Miss;
-use crate::cache::coalesce::{Failure, StaleUse};
+use crate::cache::coalesce::{LoadFailure, StaleUse};
 use crate::cache::entry::Entry;
-use crate::cache::event::{Event, StaleReason};
-use crate::cache::freshness::Windows;
+use crate::cache::event::{CacheEvent, StaleReason};
+use crate::cache::freshness::StaleWindows;
 use crate::cache::{Cache, Lookup};
-use crate::http::cache_status::{CacheStatus, Forward};
-use crate::proxy::context::Ask;
-use crate::proxy::metrics::Outcome;
-use crate::proxy::record::trail::Waypoint;
+use crate::http::cache_status::{CacheStatus, ForwardReason};
+use crate::proxy::context::RequestContext;
+use crate::proxy::metrics::RequestOutcome;
+use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::route::Route;
-use crate::proxy::{Served, failure, hit, plan, respond};
+use crate::proxy::{CountedResponse, failure, hit, plan, respond};
 
 /// A stale copy and what it may be used for.
 pub struct StaleCopy {
     pub entry: Arc<Entry>,
-    pub windows: Windows,
+    pub windows: StaleWindows,
 }
 
 /// What there is instead of a fresh answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StaleSituation {
     /// The copy was found; nobody has been asked. Whether the purges that may reach it are known.
-    Found(Certainty),
+    Found(PurgeCertainty),
     /// A load of the key failed a moment ago.
     BackOff,
     /// The load takes longer than the soft timeout.
@@ -41,7 +41,7 @@ pub enum StaleSituation {
 
 /// Whether all purges that may reach a copy are known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Certainty {
+pub enum PurgeCertainty {
     Sure,
     InDoubt,
 }
@@ -85,7 +85,7 @@ impl StaleVerdict {
 /// honours their directives; what a route's policy says is in the copy's windows already.
 pub fn verdict(
     situation: StaleSituation,
-    (entry, windows): (&Entry, Windows),
+    (entry, windows): (&Entry, StaleWindows),
     (route, parts): (&Route, &Parts),
     now: Instant,
 ) -> StaleVerdict {
@@ -98,11 +98,11 @@ pub fn verdict(
         {
             ShowAndRefresh
         }
-        StaleSituation::Found(Certainty::Sure) => show_if(
+        StaleSituation::Found(PurgeCertainty::Sure) => show_if(
             plan::tolerates(route, parts, entry, now),
             StaleReason::Tolerated,
         ),
-        StaleSituation::Found(Certainty::InDoubt) => Withhold,
+        StaleSituation::Found(PurgeCertainty::InDoubt) => Withhold,
         StaleSituation::BackOff => show_if(if_error(), StaleReason::Backoff),
         StaleSituation::SoftTimeout => show_if(
             windows.while_revalidate || if_error(),
@@ -124,7 +124,7 @@ impl StaleCopy {
             // Fresh, and not what the request accepts.
             Lookup::Fresh(entry) => Some(Self {
                 entry: Arc::clone(entry),
-                windows: Windows {
+                windows: StaleWindows {
                     while_revalidate: false,
                     if_error: true,
                 },
@@ -137,7 +137,12 @@ impl StaleCopy {
     }
 
     /// What becomes of it, for this request.
-    pub fn verdict(&self, situation: StaleSituation, ask: &Ask, now: Instant) -> StaleVerdict {
+    pub fn verdict(
+        &self,
+        situation: StaleSituation,
+        ask: &RequestContext,
+        now: Instant,
+    ) -> StaleVerdict {
         let request = (&*ask.route, &ask.parts);
         verdict(situation, (&self.entry, self.windows), request, now)
     }
@@ -148,7 +153,7 @@ impl StaleCopy {
 pub(super) fn stand_in<'a>(
     miss: &Miss,
     copy: Option<&'a StaleCopy>,
-    failure: &Failure,
+    failure: &LoadFailure,
 ) -> Option<&'a StaleCopy> {
     let failed = StaleSituation::Failed(failure.stale);
     copy.filter(|copy| {
@@ -158,7 +163,11 @@ pub(super) fn stand_in<'a>(
 }
 
 /// The answer to a load that failed: a stale copy where one may be shown, else an error.
-pub(super) fn or_error(miss: &Miss, copy: Option<&StaleCopy>, failure: &Failure) -> Served {
+pub(super) fn or_error(
+    miss: &Miss,
+    copy: Option<&StaleCopy>,
+    failure: &LoadFailure,
+) -> CountedResponse {
     let (ask, reason) = (&miss.ask, miss.reason);
     if let Some(copy) = stand_in(miss, copy, failure) {
         return serve(
@@ -173,7 +182,7 @@ pub(super) fn or_error(miss: &Miss, copy: Option<&StaleCopy>, failure: &Failure)
     let must_ask = copy.is_some_and(|copy| copy.entry.freshness.must_revalidate);
     match failure.disconnected && must_ask {
         true => {
-            let failure = Failure {
+            let failure = LoadFailure {
                 status: StatusCode::GATEWAY_TIMEOUT,
                 ..failure.clone()
             };
@@ -184,8 +193,13 @@ pub(super) fn or_error(miss: &Miss, copy: Option<&StaleCopy>, failure: &Failure)
 }
 
 /// Answers with a stale copy.
-pub fn serve(cache: &Cache, ask: &Ask, entry: &Entry, why: StaleReason) -> Served {
-    ask.note(|| Waypoint::Stale(why));
+pub fn serve(
+    cache: &Cache,
+    ask: &RequestContext,
+    entry: &Entry,
+    why: StaleReason,
+) -> CountedResponse {
+    ask.note(|| TrailEvent::Stale(why));
     serve_now(cache, &ask.parts, entry, why, Instant::now())
 }
 
@@ -196,16 +210,16 @@ pub fn serve_now(
     entry: &Entry,
     why: StaleReason,
     now: Instant,
-) -> Served {
-    cache.hooks.emit(Event::StaleHit(why));
+) -> CountedResponse {
+    cache.hooks.emit(CacheEvent::StaleHit(why));
     match why {
         // Nothing was asked of the origin.
         StaleReason::Backoff | StaleReason::Revalidating | StaleReason::Tolerated => {
-            hit(parts, entry, Some(why.as_str()), Outcome::Stale, now)
+            hit(parts, entry, Some(why.as_str()), RequestOutcome::Stale, now)
         }
         StaleReason::LoaderError | StaleReason::SoftTimeout => {
             let status = CacheStatus::Fwd {
-                reason: Forward::Stale,
+                reason: ForwardReason::Stale,
                 fwd_status: None,
                 stored: false,
                 collapsed: false,
@@ -213,9 +227,9 @@ pub fn serve_now(
                 detail: Some(why.as_str()),
             };
             let age = entry.freshness.age(now);
-            Served::new(
+            CountedResponse::new(
                 respond::from_entry(parts, entry, age, &status),
-                Outcome::Stale,
+                RequestOutcome::Stale,
             )
         }
     }

@@ -6,15 +6,15 @@ use std::time::Instant;
 
 use super::join::FlightPlace;
 use super::landing::{self, fallback_now};
-use super::patience::Patience;
+use super::patience::WaitBudget;
 use super::stale::StaleSituation;
 use super::{Miss, RequestStep};
-use crate::cache::coalesce::Landing;
+use crate::cache::coalesce::FlightOutcome;
 use crate::cache::entry::Entry;
 
 /// What a wait came to.
-pub(super) enum Waited {
-    Landed(Landing),
+pub(super) enum FlightWaitOutcome {
+    Landed(FlightOutcome),
     /// The soft timeout: this stale copy will do.
     Soft(Arc<Entry>),
     /// The load takes longer than a follower waits.
@@ -30,8 +30,8 @@ pub(super) async fn wait(miss: &mut Miss, mut place: FlightPlace) -> RequestStep
 pub(super) async fn for_landing(
     miss: &Miss,
     place: &mut FlightPlace,
-    patience: &Patience,
-) -> Waited {
+    patience: &WaitBudget,
+) -> FlightWaitOutcome {
     let will_do = |copy: &super::StaleCopy| {
         let verdict = copy.verdict(StaleSituation::SoftTimeout, &miss.ask, Instant::now());
         verdict.reason().is_some()
@@ -47,17 +47,17 @@ pub(super) async fn for_landing(
     loop {
         tokio::select! {
             biased;
-            landing = place.follower.landing() => return Waited::Landed(landing),
+            landing = place.follower.landing() => return FlightWaitOutcome::Landed(landing),
             () = &mut soft, if patient => match (miss.shown().filter(|copy| will_do(copy)), usable) {
-                (Some(copy), _) => return Waited::Soft(Arc::clone(&copy.entry)),
-                (None, Some(_)) => return Waited::Long,
+                (Some(copy), _) => return FlightWaitOutcome::Soft(Arc::clone(&copy.entry)),
+                (None, Some(_)) => return FlightWaitOutcome::Long,
                 // The load may have found one below by now.
                 (None, None) => match fallback_now(miss).filter(will_do) {
-                    Some(copy) => return Waited::Soft(copy.entry),
+                    Some(copy) => return FlightWaitOutcome::Soft(copy.entry),
                     None => patient = false,
                 },
             },
-            () = &mut long => return Waited::Long,
+            () = &mut long => return FlightWaitOutcome::Long,
         }
     }
 }

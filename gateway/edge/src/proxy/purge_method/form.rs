@@ -9,20 +9,20 @@ use std::fmt;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
-use crate::cache::purge::Kind;
+use crate::cache::purge::PurgeKind;
 use crate::cache::tags::MAX_TAG_BYTES;
 
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RequestedPurge {
-    pub reach: Reach,
-    pub kind: Kind,
+    pub reach: PurgeMethodScope,
+    pub kind: PurgeKind,
     pub answer: AnswerForm,
 }
 
 /// What a purge is to reach.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum PurgeMethodScope {
     /// The URL of the request.
     Url,
     /// All URLs of its host whose path begins with this.
@@ -41,7 +41,7 @@ pub enum AnswerForm {
 
 /// Why nothing is done.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NotUnderstood {
+pub struct InvalidPurgeRequest {
     pub status: StatusCode,
     why: String,
 }
@@ -61,12 +61,12 @@ const OTHER_METHODS: [&str; 9] = [
 ];
 
 /// Fields that name tags, separated by spaces or commas, and whether they ask for a soft purge.
-const TAGS: [(&str, Kind); 5] = [
-    ("xkey", Kind::Hard),
-    ("xkey-purge", Kind::Hard),
-    ("xkey-softpurge", Kind::Soft),
-    ("surrogate-key", Kind::Hard),
-    ("cache-tag", Kind::Hard),
+const TAGS: [(&str, PurgeKind); 5] = [
+    ("xkey", PurgeKind::Hard),
+    ("xkey-purge", PurgeKind::Hard),
+    ("xkey-softpurge", PurgeKind::Soft),
+    ("surrogate-key", PurgeKind::Hard),
+    ("cache-tag", PurgeKind::Hard),
 ];
 
 /// Fields that say what other caches are to purge, in forms that are not read here.
@@ -94,7 +94,7 @@ const ACCEPTED: &str = "accepted are: PURGE with a URL; `X-Purge-Method: regex` 
     `X-Magento-Tags-Pattern: ((^|,)TAG(,|$))|…` or `.*`; `Clear-Cache: true`; softly with \
     `X-Purge: soft` or `Fastly-Soft-Purge: 1`; all else over the admin API";
 
-impl fmt::Display for NotUnderstood {
+impl fmt::Display for InvalidPurgeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status.as_u16();
         writeln!(f, "{status} nothing was purged: {}; {ACCEPTED}", self.why)
@@ -111,7 +111,7 @@ pub fn is_control(method: &str) -> bool {
 ///
 /// # Errors
 /// When it is of no form that is known.
-pub fn read(parts: &Parts) -> Result<RequestedPurge, NotUnderstood> {
+pub fn read(parts: &Parts) -> Result<RequestedPurge, InvalidPurgeRequest> {
     let (method, headers) = (parts.method.as_str(), &parts.headers);
     if method != "PURGE" {
         let why = format!("the method {method} is not known here");
@@ -123,13 +123,13 @@ pub fn read(parts: &Parts) -> Result<RequestedPurge, NotUnderstood> {
     }
     let mut found = Vec::new();
     for (field, kind) in TAGS {
-        found.extend(tags(headers, field)?.map(|tags| (Reach::Tags(tags), kind)));
+        found.extend(tags(headers, field)?.map(|tags| (PurgeMethodScope::Tags(tags), kind)));
     }
-    found.extend(magento(headers)?.map(|reach| (reach, Kind::Hard)));
-    found.extend(clear_cache(headers)?.map(|reach| (reach, Kind::Hard)));
-    found.extend(regex(parts)?.map(|reach| (reach, Kind::Hard)));
+    found.extend(magento(headers)?.map(|reach| (reach, PurgeKind::Hard)));
+    found.extend(clear_cache(headers)?.map(|reach| (reach, PurgeKind::Hard)));
+    found.extend(regex(parts)?.map(|reach| (reach, PurgeKind::Hard)));
     let (reach, kind) = match found.len() {
-        0 => (url(parts)?, Kind::Hard),
+        0 => (url(parts)?, PurgeKind::Hard),
         1 => found.remove(0),
         _ => return Err(bad("it asks for several things at once")),
     };
@@ -140,22 +140,22 @@ pub fn read(parts: &Parts) -> Result<RequestedPurge, NotUnderstood> {
     })
 }
 
-fn refused(status: StatusCode, why: String) -> NotUnderstood {
-    NotUnderstood { status, why }
+fn refused(status: StatusCode, why: String) -> InvalidPurgeRequest {
+    InvalidPurgeRequest { status, why }
 }
 
-fn bad(why: impl Into<String>) -> NotUnderstood {
+fn bad(why: impl Into<String>) -> InvalidPurgeRequest {
     refused(StatusCode::BAD_REQUEST, why.into())
 }
 
 /// The text of a field, its lines joined.
-fn field(headers: &HeaderMap, name: &str) -> Result<Option<String>, NotUnderstood> {
+fn field(headers: &HeaderMap, name: &str) -> Result<Option<String>, InvalidPurgeRequest> {
     let lines: Result<Vec<&str>, _> = headers.get_all(name).iter().map(|l| l.to_str()).collect();
     let lines = lines.map_err(|_| bad(format!("the field {name} is no text")))?;
     Ok((!lines.is_empty()).then(|| lines.join(",").trim().to_owned()))
 }
 
-fn tags(headers: &HeaderMap, name: &str) -> Result<Option<Vec<String>>, NotUnderstood> {
+fn tags(headers: &HeaderMap, name: &str) -> Result<Option<Vec<String>>, InvalidPurgeRequest> {
     let Some(text) = field(headers, name)? else {
         return Ok(None);
     };
@@ -169,7 +169,7 @@ fn tags(headers: &HeaderMap, name: &str) -> Result<Option<Vec<String>>, NotUnder
 }
 
 /// Tags as entries may have them.
-fn named(tags: Vec<String>) -> Result<Vec<String>, NotUnderstood> {
+fn named(tags: Vec<String>) -> Result<Vec<String>, InvalidPurgeRequest> {
     match tags.iter().all(|tag| tag.len() <= MAX_TAG_BYTES) {
         true => Ok(tags),
         false => Err(bad(format!("a tag has more than {MAX_TAG_BYTES} bytes"))),
@@ -177,13 +177,13 @@ fn named(tags: Vec<String>) -> Result<Vec<String>, NotUnderstood> {
 }
 
 /// `.*`, or `((^|,)TAG(,|$))` joined by `|`.
-fn magento(headers: &HeaderMap) -> Result<Option<Reach>, NotUnderstood> {
+fn magento(headers: &HeaderMap) -> Result<Option<PurgeMethodScope>, InvalidPurgeRequest> {
     const NAME: &str = "x-magento-tags-pattern";
     let Some(text) = field(headers, NAME)? else {
         return Ok(None);
     };
     if text == ".*" {
-        return Ok(Some(Reach::Everything));
+        return Ok(Some(PurgeMethodScope::Everything));
     }
     let one = |alternative: &str| {
         let tag = alternative.strip_prefix("((^|,)")?.strip_suffix("(,|$))")?;
@@ -200,22 +200,22 @@ fn magento(headers: &HeaderMap) -> Result<Option<Reach>, NotUnderstood> {
     });
     let tags: Option<Vec<String>> = whole.map(|alternative| one(&alternative)).collect();
     match tags {
-        Some(tags) => named(tags).map(|tags| Some(Reach::Tags(tags))),
+        Some(tags) => named(tags).map(|tags| Some(PurgeMethodScope::Tags(tags))),
         None => Err(bad(format!("the pattern in {NAME} is of another form"))),
     }
 }
 
-fn clear_cache(headers: &HeaderMap) -> Result<Option<Reach>, NotUnderstood> {
+fn clear_cache(headers: &HeaderMap) -> Result<Option<PurgeMethodScope>, InvalidPurgeRequest> {
     match field(headers, "clear-cache")?.as_deref() {
         None => Ok(None),
-        Some("true") => Ok(Some(Reach::Everything)),
+        Some("true") => Ok(Some(PurgeMethodScope::Everything)),
         Some(_) => Err(bad("Clear-Cache is not `true`")),
     }
 }
 
 /// `X-Purge-Method: regex`: in the caches that it is meant for a path counts as the beginning
 /// of one.
-fn regex(parts: &Parts) -> Result<Option<Reach>, NotUnderstood> {
+fn regex(parts: &Parts) -> Result<Option<PurgeMethodScope>, InvalidPurgeRequest> {
     match field(&parts.headers, "x-purge-method")?.as_deref() {
         None | Some("default" | "exact" | "single" | "url") => Ok(None),
         Some("regex") => beginning(parts).map(Some),
@@ -225,7 +225,7 @@ fn regex(parts: &Parts) -> Result<Option<Reach>, NotUnderstood> {
     }
 }
 
-fn beginning(parts: &Parts) -> Result<Reach, NotUnderstood> {
+fn beginning(parts: &Parts) -> Result<PurgeMethodScope, InvalidPurgeRequest> {
     let path = parts.uri.path();
     if path.len() > LONGEST_BEGINNING {
         return Err(bad(format!(
@@ -238,20 +238,20 @@ fn beginning(parts: &Parts) -> Result<Reach, NotUnderstood> {
         .find_map(|all| path.strip_suffix(all));
     let begins = literal(begins.unwrap_or(path)).filter(|_| parts.uri.query().is_none());
     begins
-        .map(Reach::Beginning)
+        .map(PurgeMethodScope::Beginning)
         .ok_or_else(|| bad("the regular expression is not the beginning of a path"))
 }
 
 /// The URL as it stands, or with a wildcard at its end all that begin so, itself included.
-fn url(parts: &Parts) -> Result<Reach, NotUnderstood> {
+fn url(parts: &Parts) -> Result<PurgeMethodScope, InvalidPurgeRequest> {
     let path = parts.uri.path();
     match (path.contains('*'), parts.uri.query()) {
-        (false, _) => Ok(Reach::Url),
+        (false, _) => Ok(PurgeMethodScope::Url),
         (true, None) if path.ends_with(".*") || path.ends_with("(.*)") => beginning(parts),
         (true, None) => {
             let begins = path.strip_suffix('*').and_then(literal);
             let begins = begins.filter(|path| path.len() <= LONGEST_BEGINNING);
-            let begins = begins.map(Reach::Beginning);
+            let begins = begins.map(PurgeMethodScope::Beginning);
             begins.ok_or_else(|| {
                 bad("the path has a wildcard, and not at its end alone, or is too long")
             })
@@ -279,17 +279,17 @@ fn literal(expression: &str) -> Option<String> {
 }
 
 /// Some: the request says how it is to leave what it reaches.
-fn softly(headers: &HeaderMap) -> Result<Option<Kind>, NotUnderstood> {
+fn softly(headers: &HeaderMap) -> Result<Option<PurgeKind>, InvalidPurgeRequest> {
     let ours = match field(headers, "x-purge")?.as_deref() {
         None => None,
-        Some(word) if word.eq_ignore_ascii_case("soft") => Some(Kind::Soft),
-        Some(word) if word.eq_ignore_ascii_case("hard") => Some(Kind::Hard),
+        Some(word) if word.eq_ignore_ascii_case("soft") => Some(PurgeKind::Soft),
+        Some(word) if word.eq_ignore_ascii_case("hard") => Some(PurgeKind::Hard),
         Some(_) => return Err(bad("X-Purge is neither `soft` nor `hard`")),
     };
     let fastly = match field(headers, "fastly-soft-purge")?.as_deref() {
         None => None,
-        Some("1" | "true") => Some(Kind::Soft),
-        Some("0" | "false") => Some(Kind::Hard),
+        Some("1" | "true") => Some(PurgeKind::Soft),
+        Some("0" | "false") => Some(PurgeKind::Hard),
         Some(_) => return Err(bad("Fastly-Soft-Purge is neither `1` nor `0`")),
     };
     match (ours, fastly) {
@@ -316,32 +316,32 @@ mod tests {
         method: &str,
         path: &str,
         fields: &[(&str, &str)],
-    ) -> Result<RequestedPurge, NotUnderstood> {
+    ) -> Result<RequestedPurge, InvalidPurgeRequest> {
         let request = http::Request::builder().method(method).uri(path);
         let request = fields.iter().fold(request, |r, (n, v)| r.header(*n, *v));
         read(&request.body(()).unwrap().into_parts().0)
     }
 
-    fn reach(path: &str, fields: &[(&str, &str)]) -> Option<Reach> {
+    fn reach(path: &str, fields: &[(&str, &str)]) -> Option<PurgeMethodScope> {
         asked("PURGE", path, fields).ok().map(|wanted| wanted.reach)
     }
 
-    fn of_tags(names: &[&str]) -> Option<Reach> {
+    fn of_tags(names: &[&str]) -> Option<PurgeMethodScope> {
         let names = names.iter().map(|name| (*name).to_owned());
-        Some(Reach::Tags(names.collect()))
+        Some(PurgeMethodScope::Tags(names.collect()))
     }
 
-    fn of_beginning(path: &str) -> Option<Reach> {
-        Some(Reach::Beginning(path.to_owned()))
+    fn of_beginning(path: &str) -> Option<PurgeMethodScope> {
+        Some(PurgeMethodScope::Beginning(path.to_owned()))
     }
 
     #[test]
     fn a_path_is_a_url_or_a_beginning() {
         let regex = [("x-purge-method", "regex")];
-        assert_eq!(reach("/a.html?x=1", &[]), Some(Reach::Url));
+        assert_eq!(reach("/a.html?x=1", &[]), Some(PurgeMethodScope::Url));
         assert_eq!(
             reach("/a", &[("x-purge-method", "default")]),
-            Some(Reach::Url)
+            Some(PurgeMethodScope::Url)
         );
         assert_eq!(reach("/.*", &regex), of_beginning("/"));
         assert_eq!(reach("/.*", &[]), of_beginning("/"));
@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(magento("((^|,)cat_p_5(,|$))"), of_tags(&["cat_p_5"]));
         let several = "((^|,)cat_c_1(,|$))|((^|,)cat\\.p(,|$))|((^|,)cms-1(,|$))";
         assert_eq!(magento(several), of_tags(&["cat_c_1", "cat.p", "cms-1"]));
-        assert_eq!(magento(".*"), Some(Reach::Everything));
+        assert_eq!(magento(".*"), Some(PurgeMethodScope::Everything));
         for odd in [
             "",
             "cat_p_5",
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(reach("/", &[("xkey", " ")]), None);
         assert_eq!(
             reach("/", &[("clear-cache", "true")]),
-            Some(Reach::Everything)
+            Some(PurgeMethodScope::Everything)
         );
         let two = [("xkey", "a"), ("clear-cache", "true")];
         assert_eq!(reach("/", &two), None);
@@ -405,16 +405,16 @@ mod tests {
 
     #[test]
     fn a_purge_is_soft_in_three_ways_and_odd_words_are_refused() {
-        fn kind(fields: &[(&str, &str)]) -> Option<Kind> {
+        fn kind(fields: &[(&str, &str)]) -> Option<PurgeKind> {
             asked("PURGE", "/", fields).map(|wanted| wanted.kind).ok()
         }
-        assert_eq!(kind(&[]), Some(Kind::Hard));
+        assert_eq!(kind(&[]), Some(PurgeKind::Hard));
         for fields in [
             [("x-purge", "Soft")],
             [("fastly-soft-purge", "1")],
             [("xkey-softpurge", "a")],
         ] {
-            assert_eq!(kind(&fields), Some(Kind::Soft), "{fields:?}");
+            assert_eq!(kind(&fields), Some(PurgeKind::Soft), "{fields:?}");
         }
         assert_eq!(kind(&[("x-purge", "gentle")]), None);
         assert_eq!(

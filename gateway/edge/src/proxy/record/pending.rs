@@ -9,22 +9,26 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::trail::Trail;
-use super::{AnswerHead, HitRecord, Recorder, RequestRecord};
+use super::trail::RequestTrail;
+use super::{AnswerHead, HitRecord, RequestRecord, RequestRecorder};
 use crate::http::body::{Body, BodyError};
 use crate::http::cache_status::CACHE_STATUS;
-use crate::proxy::Served;
+use crate::proxy::CountedResponse;
 
 /// A record that its readers get when it is dropped.
 pub struct PendingRecord {
     /// Some until it is dropped.
     record: Option<Box<RequestRecord>>,
-    recorder: Recorder,
+    recorder: RequestRecorder,
     of_a_hit: HitRecord,
 }
 
 impl PendingRecord {
-    pub(super) fn new(record: RequestRecord, recorder: Recorder, of_a_hit: HitRecord) -> Self {
+    pub(super) fn new(
+        record: RequestRecord,
+        recorder: RequestRecorder,
+        of_a_hit: HitRecord,
+    ) -> Self {
         Self {
             record: Some(Box::new(record)),
             recorder,
@@ -39,18 +43,18 @@ impl PendingRecord {
     }
 
     /// The trail on which everything that happens from now on is noted.
-    pub fn trail(&mut self) -> Option<Arc<Trail>> {
+    pub fn trail(&mut self) -> Option<Arc<RequestTrail>> {
         let record = self.record.as_deref_mut()?;
         let started = record.started;
         let trail = record
             .trail
-            .get_or_insert_with(|| Arc::new(Trail::new(record.id, started)));
+            .get_or_insert_with(|| Arc::new(RequestTrail::new(record.id, started)));
         Some(Arc::clone(trail))
     }
 
     /// Notes the answer; its record ends with its body, which is now if it is here as a whole.
-    pub(in crate::proxy) fn answered(mut self, served: Served) -> Response<Body> {
-        let Served { response, outcome } = served;
+    pub(in crate::proxy) fn answered(mut self, served: CountedResponse) -> Response<Body> {
+        let CountedResponse { response, outcome } = served;
         let whole = matches!(response.body(), Body::Empty | Body::Full(_));
         let length = response.body().size_hint().exact();
         self.change(|record| {

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::RequestRecord;
-use crate::proxy::metrics::Outcome;
-use crate::telemetry::config::RecentRequests as Config;
+use crate::proxy::metrics::RequestOutcome;
+use crate::telemetry::config::RecentRequestsConfig as Config;
 
 /// The last requests.
-pub struct RecentRequests {
+pub struct RecentRequestLog {
     keep: usize,
     one_hit_in: u32,
     records: Mutex<VecDeque<Arc<RequestRecord>>>,
@@ -37,7 +37,7 @@ thread_local! {
     static HITS_TO_LEAVE_OUT: Cell<u32> = const { Cell::new(0) };
 }
 
-impl RecentRequests {
+impl RecentRequestLog {
     pub fn new(config: &Config) -> Self {
         Self {
             keep: config.keep,
@@ -115,6 +115,6 @@ impl RecentFilter {
 impl RequestRecord {
     /// What the request became, in the words of the log: `left` if the client did not wait.
     pub fn result(&self) -> &'static str {
-        self.outcome().map_or("left", Outcome::as_str)
+        self.outcome().map_or("left", RequestOutcome::as_str)
     }
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::trail::{SecondTierAnswer, TimedWaypoint, Waypoint};
+use super::trail::{SecondTierAnswer, TimedTrailEvent, TrailEvent};
 use super::{CLIENT_LEFT, RequestRecord};
-use crate::cache::event::{Alone, StaleReason};
-use crate::http::cache_status::Forward;
+use crate::cache::event::{StaleReason, UncoalescedReason};
+use crate::http::cache_status::ForwardReason;
 
 impl RequestRecord {
     /// As `GET /v1/requests/recent` tells it.
@@ -43,7 +43,7 @@ impl RequestRecord {
             "head_us": head.map(|head| micros(head.after)),
             "total_us": micros(self.total),
             "key": noted.iter().find_map(|noted| match noted.waypoint {
-                Waypoint::Keyed(key) => Some(key.to_string()),
+                TrailEvent::Keyed(key) => Some(key.to_string()),
                 _ => None,
             }),
             "steps": steps,
@@ -79,13 +79,13 @@ impl RequestRecord {
     }
 }
 
-fn step(noted: &TimedWaypoint) -> Value {
+fn step(noted: &TimedTrailEvent) -> Value {
     json!({"after_us": micros(noted.after), "what": sentence(&noted.waypoint)})
 }
 
-fn sentence(waypoint: &Waypoint) -> String {
+fn sentence(waypoint: &TrailEvent) -> String {
     match waypoint {
-        Waypoint::PluginCall(call) => {
+        TrailEvent::PluginCall(call) => {
             let (hook, plugin, took) = (call.hook, &call.plugin, micros(call.took));
             match &call.error {
                 None => format!("The {hook} plugin {plugin} was called and took {took} µs."),
@@ -94,10 +94,10 @@ fn sentence(waypoint: &Waypoint) -> String {
                 }
             }
         }
-        Waypoint::Keyed(key) => format!("Its key is {key}."),
-        Waypoint::Passes(reason, detail) => passes(*reason, *detail),
-        Waypoint::NotInL1(reason) => not_in_l1(*reason).to_owned(),
-        Waypoint::SecondTier(answer) => match answer {
+        TrailEvent::Keyed(key) => format!("Its key is {key}."),
+        TrailEvent::Passes(reason, detail) => passes(*reason, *detail),
+        TrailEvent::NotInL1(reason) => not_in_l1(*reason).to_owned(),
+        TrailEvent::SecondTier(answer) => match answer {
             SecondTierAnswer::Fresh => "The second tier had a fresh copy.",
             SecondTierAnswer::Stale => "The second tier had a stale copy.",
             SecondTierAnswer::Nothing => "The second tier had nothing that may be served.",
@@ -106,33 +106,33 @@ fn sentence(waypoint: &Waypoint) -> String {
             }
         }
         .to_owned(),
-        Waypoint::Leads => "It leads the load; others may follow it.".to_owned(),
-        Waypoint::Follows(leader) => format!("It waits for the load of request {leader}."),
-        Waypoint::SideBySide(why) => format!("It loads beside others: {}.", alone(*why)),
-        Waypoint::WaitedForNode => {
+        TrailEvent::Leads => "It leads the load; others may follow it.".to_owned(),
+        TrailEvent::Follows(leader) => format!("It waits for the load of request {leader}."),
+        TrailEvent::SideBySide(why) => format!("It loads beside others: {}.", alone(*why)),
+        TrailEvent::WaitedForNode => {
             "Another node was loading the same; its load was waited for.".to_owned()
         }
-        Waypoint::Attempt(attempt) => {
+        TrailEvent::Attempt(attempt) => {
             let place = format!("Upstream {}, target {}", attempt.upstream, attempt.target);
             let took = micros(attempt.took);
             format!("{place}: {} ({took} µs).", attempt.outcome)
         }
-        Waypoint::Failed(error, detail) => format!("The load failed ({error}): {detail}."),
-        Waypoint::NotStored(refusal) => format!("The answer is not stored: {refusal}."),
-        Waypoint::Stored(lifetime) => {
+        TrailEvent::Failed(error, detail) => format!("The load failed ({error}): {detail}."),
+        TrailEvent::NotStored(refusal) => format!("The answer is not stored: {refusal}."),
+        TrailEvent::Stored(lifetime) => {
             format!(
                 "The answer is stored; its lifetime is {} s.",
                 lifetime.as_secs()
             )
         }
-        Waypoint::Stale(reason) => format!("A stale copy was served: {}.", stale(*reason)),
+        TrailEvent::Stale(reason) => format!("A stale copy was served: {}.", stale(*reason)),
     }
 }
 
-fn passes(reason: Forward, detail: Option<&str>) -> String {
+fn passes(reason: ForwardReason, detail: Option<&str>) -> String {
     let why = match reason {
-        Forward::Method => "its method is not GET or HEAD",
-        Forward::Bypass => "its route or its own form bypasses the cache",
+        ForwardReason::Method => "its method is not GET or HEAD",
+        ForwardReason::Bypass => "its route or its own form bypasses the cache",
         _ => reason.as_str(),
     };
     match detail {
@@ -141,27 +141,31 @@ fn passes(reason: Forward, detail: Option<&str>) -> String {
     }
 }
 
-fn not_in_l1(reason: Forward) -> &'static str {
+fn not_in_l1(reason: ForwardReason) -> &'static str {
     match reason {
-        Forward::UriMiss => "The first tier has nothing under this key.",
-        Forward::VaryMiss => "The first tier has other variants only (Vary).",
-        Forward::Stale => "The first tier has a stale copy that is to be validated or refreshed.",
-        Forward::Request => {
+        ForwardReason::UriMiss => "The first tier has nothing under this key.",
+        ForwardReason::VaryMiss => "The first tier has other variants only (Vary).",
+        ForwardReason::Stale => {
+            "The first tier has a stale copy that is to be validated or refreshed."
+        }
+        ForwardReason::Request => {
             "The first tier has a fresh copy that the request's Cache-Control does not accept."
         }
-        Forward::Partial => "The first tier has a part, and not all of what is asked for.",
+        ForwardReason::Partial => "The first tier has a part, and not all of what is asked for.",
         _ => "The first tier could not answer it.",
     }
 }
 
-fn alone(why: Alone) -> &'static str {
+fn alone(why: UncoalescedReason) -> &'static str {
     match why {
-        Alone::HitForMiss => "answers under this key could not be shared a moment ago",
-        Alone::Private => "the answer of the request that leads is for its own client",
-        Alone::OtherVariant => "the load is of another variant",
-        Alone::WaitTimeout => "the load of others took longer than coalescing.wait_timeout",
-        Alone::Unsettled => "loads were lost, or were of other variants, too often",
-        Alone::Range => "it asks for a range of what only its own client gets",
+        UncoalescedReason::HitForMiss => "answers under this key could not be shared a moment ago",
+        UncoalescedReason::Private => "the answer of the request that leads is for its own client",
+        UncoalescedReason::OtherVariant => "the load is of another variant",
+        UncoalescedReason::WaitTimeout => {
+            "the load of others took longer than coalescing.wait_timeout"
+        }
+        UncoalescedReason::Unsettled => "loads were lost, or were of other variants, too often",
+        UncoalescedReason::Range => "it asks for a range of what only its own client gets",
     }
 }
 

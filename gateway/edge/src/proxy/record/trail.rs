@@ -8,45 +8,45 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::cache::event::{Alone, StaleReason};
+use crate::cache::event::{StaleReason, UncoalescedReason};
 use crate::cache::key::KeyId;
-use crate::http::cache_status::Forward;
+use crate::http::cache_status::ForwardReason;
 use crate::origin::Attempt;
 
 /// The way of one request.
 #[derive(Debug)]
-pub struct Trail {
+pub struct RequestTrail {
     /// The number of the request.
     pub request: u64,
     started: Instant,
-    waypoints: Mutex<Waypoints>,
+    waypoints: Mutex<TrailEvents>,
 }
 
 #[derive(Debug, Default)]
-struct Waypoints {
-    noted: Vec<TimedWaypoint>,
+struct TrailEvents {
+    noted: Vec<TimedTrailEvent>,
     dropped: u32,
 }
 
 /// A waypoint, and when it was reached.
 #[derive(Clone, Debug)]
-pub struct TimedWaypoint {
+pub struct TimedTrailEvent {
     /// From the request's head.
     pub after: Duration,
-    pub waypoint: Waypoint,
+    pub waypoint: TrailEvent,
 }
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
-pub enum Waypoint {
+pub enum TrailEvent {
     /// A plugin was called.
     PluginCall(PluginCall),
     /// The key was derived.
     Keyed(KeyId),
     /// It goes past the cache, with the detail for `Cache-Status`.
-    Passes(Forward, Option<&'static str>),
+    Passes(ForwardReason, Option<&'static str>),
     /// L1 could not answer it, for this reason.
-    NotInL1(Forward),
+    NotInL1(ForwardReason),
     /// What the second tier held.
     SecondTier(SecondTierAnswer),
     /// It leads the load that others may follow.
@@ -54,7 +54,7 @@ pub enum Waypoint {
     /// It follows the load of the request with this number.
     Follows(u64),
     /// It loads beside others.
-    SideBySide(Alone),
+    SideBySide(UncoalescedReason),
     /// What another node loads was waited for.
     WaitedForNode,
     /// A target of an upstream was asked.
@@ -95,7 +95,7 @@ const MOST_WAYPOINTS: usize = 48;
 /// Octets of an error's text that are kept.
 const MOST_ERROR: usize = 512;
 
-impl Trail {
+impl RequestTrail {
     pub(super) fn new(request: u64, started: Instant) -> Self {
         Self {
             request,
@@ -105,17 +105,17 @@ impl Trail {
     }
 
     /// Notes what has just happened.
-    pub fn note(&self, waypoint: Waypoint) {
+    pub fn note(&self, waypoint: TrailEvent) {
         let after = self.started.elapsed();
         let mut waypoints = self.waypoints.lock();
         match waypoints.noted.len() < MOST_WAYPOINTS {
-            true => waypoints.noted.push(TimedWaypoint { after, waypoint }),
+            true => waypoints.noted.push(TimedTrailEvent { after, waypoint }),
             false => waypoints.dropped += 1,
         }
     }
 
     /// What was noted up to now, and how many waypoints more there were than are kept.
-    pub fn noted(&self) -> (Vec<TimedWaypoint>, u32) {
+    pub fn noted(&self) -> (Vec<TimedTrailEvent>, u32) {
         let waypoints = self.waypoints.lock();
         (waypoints.noted.clone(), waypoints.dropped)
     }
@@ -123,7 +123,7 @@ impl Trail {
 
 /// Notes on a trail, where one is kept, that a plugin was called for `hook` and what came of it.
 pub fn note_call<T, E: std::fmt::Display>(
-    trail: Option<&Trail>,
+    trail: Option<&RequestTrail>,
     hook: &'static str,
     plugin: &str,
     call: impl FnOnce() -> Result<T, E>,
@@ -137,7 +137,7 @@ pub fn note_call<T, E: std::fmt::Display>(
     outcome
 }
 
-impl Trail {
+impl RequestTrail {
     /// Notes that a plugin was called for `hook`.
     pub fn called(
         &self,
@@ -146,7 +146,7 @@ impl Trail {
         took: Duration,
         error: Option<&impl std::fmt::Display>,
     ) {
-        self.note(Waypoint::PluginCall(PluginCall {
+        self.note(TrailEvent::PluginCall(PluginCall {
             hook,
             plugin: plugin.into(),
             took,
@@ -156,6 +156,6 @@ impl Trail {
 
     /// Notes that the load failed.
     pub fn failed(&self, error: &'static str, detail: &str) {
-        self.note(Waypoint::Failed(error, super::cut(detail, MOST_ERROR)));
+        self.note(TrailEvent::Failed(error, super::cut(detail, MOST_ERROR)));
     }
 }

@@ -6,11 +6,11 @@
 
 use foldhash::HashMap;
 
-use super::matching::{Match, without_port};
+use super::matching::{RouteConditions, without_port};
 use crate::pattern::Pattern;
 
 /// A route's place in the order.
-type Place = u32;
+type RoutePosition = u32;
 
 /// So many routes are tried in turn: that costs less than to look any of them up.
 const IN_TURN: usize = 8;
@@ -19,39 +19,41 @@ const IN_TURN: usize = 8;
 #[derive(Default)]
 pub(super) struct RouteIndex {
     /// A host as it is written.
-    whole: HashMap<Box<str>, ByPath>,
+    whole: HashMap<Box<str>, PathIndex>,
     /// What a host ends with, from a dot on: `.example.com` of `*.example.com`.
-    domains: HashMap<Box<str>, ByPath>,
+    domains: HashMap<Box<str>, PathIndex>,
     /// No host, or a pattern that nothing can be told of.
-    any: ByPath,
+    any: PathIndex,
 }
 
 /// The routes of some hosts by their paths; each list in the order of the file.
 #[derive(Default)]
-struct ByPath {
-    whole: HashMap<Box<str>, Vec<Place>>,
+struct PathIndex {
+    whole: HashMap<Box<str>, Vec<RoutePosition>>,
     /// What a path begins with. Its lengths, ascending.
-    beginnings: HashMap<Box<str>, Vec<Place>>,
+    beginnings: HashMap<Box<str>, Vec<RoutePosition>>,
     lengths: Vec<usize>,
     /// No path, or a pattern that begins with a wildcard.
-    any: Vec<Place>,
+    any: Vec<RoutePosition>,
 }
 
 impl RouteIndex {
     /// None: there are so few routes that they are tried in turn.
-    pub(super) fn of<'a>(routes: impl ExactSizeIterator<Item = &'a Match>) -> Option<Self> {
+    pub(super) fn of<'a>(
+        routes: impl ExactSizeIterator<Item = &'a RouteConditions>,
+    ) -> Option<Self> {
         (routes.len() > IN_TURN).then(|| Self::all_of(routes))
     }
 
-    fn all_of<'a>(routes: impl Iterator<Item = &'a Match>) -> Self {
+    fn all_of<'a>(routes: impl Iterator<Item = &'a RouteConditions>) -> Self {
         let mut index = Self::default();
         for (place, route) in routes.enumerate() {
-            index.add(place as Place, route);
+            index.add(place as RoutePosition, route);
         }
         index
     }
 
-    fn add(&mut self, place: Place, route: &Match) {
+    fn add(&mut self, place: RoutePosition, route: &RouteConditions) {
         if route.hosts.is_empty() {
             return self.any.add(place, &route.paths);
         }
@@ -73,7 +75,7 @@ impl RouteIndex {
         takes: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let host = without_port(host);
-        let mut first = Earliest { found: None, takes };
+        let mut first = EarliestRoute { found: None, takes };
         self.any.visit(path, &mut first);
         if let Some(by_path) = self.whole.get(host) {
             by_path.visit(path, &mut first);
@@ -87,8 +89,8 @@ impl RouteIndex {
     }
 }
 
-impl ByPath {
-    fn add(&mut self, place: Place, paths: &[Pattern]) {
+impl PathIndex {
+    fn add(&mut self, place: RoutePosition, paths: &[Pattern]) {
         if paths.is_empty() {
             return push(&mut self.any, place);
         }
@@ -108,7 +110,7 @@ impl ByPath {
         }
     }
 
-    fn visit<T: Fn(usize) -> bool>(&self, path: &str, first: &mut Earliest<T>) {
+    fn visit<T: Fn(usize) -> bool>(&self, path: &str, first: &mut EarliestRoute<T>) {
         first.among(&self.any);
         if let Some(places) = self.whole.get(path) {
             first.among(places);
@@ -126,21 +128,21 @@ impl ByPath {
 }
 
 /// A route that names a path twice has one place.
-fn push(places: &mut Vec<Place>, place: Place) {
+fn push(places: &mut Vec<RoutePosition>, place: RoutePosition) {
     if places.last() != Some(&place) {
         places.push(place);
     }
 }
 
 /// The earliest route that takes the request, among those that were looked at.
-struct Earliest<T> {
-    found: Option<Place>,
+struct EarliestRoute<T> {
+    found: Option<RoutePosition>,
     takes: T,
 }
 
-impl<T: Fn(usize) -> bool> Earliest<T> {
-    fn among(&mut self, places: &[Place]) {
-        let earlier = |place: &&Place| self.found.is_none_or(|found| **place < found);
+impl<T: Fn(usize) -> bool> EarliestRoute<T> {
+    fn among(&mut self, places: &[RoutePosition]) {
+        let earlier = |place: &&RoutePosition| self.found.is_none_or(|found| **place < found);
         let mut earlier = places.iter().take_while(earlier);
         if let Some(place) = earlier.find(|place| (self.takes)(**place as usize)) {
             self.found = Some(*place);
@@ -176,12 +178,12 @@ mod tests {
         proptest::collection::vec(prop::sample::select(all), 0..3)
     }
 
-    fn routes() -> impl Strategy<Value = Vec<Match>> {
+    fn routes() -> impl Strategy<Value = Vec<RouteConditions>> {
         let one = (some(&HOSTS), some(&PATHS), some(&METHODS[..1]));
         let made = one.prop_map(|(host, path, method)| {
             let text = serde_json::json!({"host": host, "path": path, "method": method});
-            let config: config::Match = serde_yaml::from_str(&text.to_string()).unwrap();
-            Match::new(&config)
+            let config: config::RouteMatchConfig = serde_yaml::from_str(&text.to_string()).unwrap();
+            RouteConditions::new(&config)
         });
         proptest::collection::vec(made, 0..40)
     }
@@ -218,8 +220,8 @@ mod tests {
     fn few_of_many_routes_are_asked() {
         let of = |n: usize| {
             let text = format!("{{host: 'h{n}.example', path: '/p{n}/*'}}");
-            let config: config::Match = serde_yaml::from_str(&text).unwrap();
-            Match::new(&config)
+            let config: config::RouteMatchConfig = serde_yaml::from_str(&text).unwrap();
+            RouteConditions::new(&config)
         };
         let routes: Vec<_> = (0..10_000).map(of).collect();
         let index = RouteIndex::of(routes.iter()).unwrap();

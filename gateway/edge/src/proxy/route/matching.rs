@@ -11,7 +11,7 @@ use crate::proxy::config;
 
 /// The conditions of one route, of which all must hold.
 #[derive(Debug)]
-pub(super) struct Match {
+pub(super) struct RouteConditions {
     pub(super) hosts: Box<[Pattern]>,
     pub(super) paths: Box<[Pattern]>,
     methods: Box<[Method]>,
@@ -24,15 +24,15 @@ pub(super) struct Match {
 #[derive(Debug)]
 pub(super) struct ValuePatterns {
     any: Box<[Pattern]>,
-    case: config::Case,
+    case: config::LetterCase,
 }
 
 impl ValuePatterns {
-    fn new(config: &config::Values) -> Self {
+    fn new(config: &config::ValueMatchConfig) -> Self {
         let case = config.case();
         let pattern = |text: &String| match case {
-            config::Case::Exact => Pattern::new(text),
-            config::Case::Ignore => Pattern::new(&text.to_ascii_lowercase()),
+            config::LetterCase::Exact => Pattern::new(text),
+            config::LetterCase::Ignore => Pattern::new(&text.to_ascii_lowercase()),
         };
         Self {
             any: config.patterns().as_slice().iter().map(pattern).collect(),
@@ -42,15 +42,15 @@ impl ValuePatterns {
 
     fn take(&self, value: &str) -> bool {
         let value = match self.case {
-            config::Case::Exact => Cow::Borrowed(value),
-            config::Case::Ignore => Cow::Owned(value.to_ascii_lowercase()),
+            config::LetterCase::Exact => Cow::Borrowed(value),
+            config::LetterCase::Ignore => Cow::Owned(value.to_ascii_lowercase()),
         };
         self.any.iter().any(|pattern| pattern.matches(&value))
     }
 }
 
-impl Match {
-    pub(super) fn new(config: &config::Match) -> Self {
+impl RouteConditions {
+    pub(super) fn new(config: &config::RouteMatchConfig) -> Self {
         fn all(list: &Option<config::OneOrMany>) -> &[String] {
             list.as_ref().map_or(&[][..], config::OneOrMany::as_slice)
         }
@@ -142,11 +142,11 @@ mod tests {
 
     #[test]
     fn every_given_part_must_hold() {
-        let config: config::Match = serde_yaml::from_str(
+        let config: config::RouteMatchConfig = serde_yaml::from_str(
             "{host: '*.Example.com', path: [/a/*, /b], method: GET, header: {x-beta: 'on*'}}",
         )
         .unwrap();
-        let matches = Match::new(&config);
+        let matches = RouteConditions::new(&config);
         let takes = |host, parts: Parts| matches.takes(host, &parts, parts.uri.path());
         let beta = [("x-beta", "only")];
         assert!(takes("www.example.com:8080", parts("GET", "/a/1", &beta)));
@@ -154,16 +154,22 @@ mod tests {
         assert!(!takes("www.example.com", parts("GET", "/c", &beta)));
         assert!(!takes("www.example.com", parts("POST", "/b", &beta)));
         assert!(!takes("www.example.com", parts("GET", "/b", &[])));
-        assert!(Match::new(&config::Match::default()).takes("", &parts("PUT", "/", &[]), "/"));
+        assert!(
+            RouteConditions::new(&config::RouteMatchConfig::default()).takes(
+                "",
+                &parts("PUT", "/", &[]),
+                "/"
+            )
+        );
     }
 
     #[test]
     fn a_value_matches_one_of_a_list_and_in_any_case_where_that_is_said() {
-        let config: config::Match = serde_yaml::from_str(
+        let config: config::RouteMatchConfig = serde_yaml::from_str(
             "{header: {cookie: ['*session=*', '*logged_in*'], user-agent: {any: '*Bot*', case: ignore}}}",
         )
         .unwrap();
-        let matches = Match::new(&config);
+        let matches = RouteConditions::new(&config);
         let takes = |cookie, agent| {
             let fields = [("cookie", cookie), ("user-agent", agent)];
             matches.takes("", &parts("GET", "/", &fields), "/")
@@ -177,8 +183,8 @@ mod tests {
     #[test]
     fn parameters_are_compared_decoded() {
         let takes = |rule: &str, target: &str| {
-            let config: config::Match = serde_yaml::from_str(rule).unwrap();
-            Match::new(&config).takes("", &parts("GET", target, &[]), "/")
+            let config: config::RouteMatchConfig = serde_yaml::from_str(rule).unwrap();
+            RouteConditions::new(&config).takes("", &parts("GET", target, &[]), "/")
         };
         let preview = "{query: {preview: '*', id: ['7', '8']}}";
         assert!(takes(preview, "/?id=7&preview"));

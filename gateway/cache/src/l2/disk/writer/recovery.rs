@@ -3,20 +3,20 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::{Command, Work, Writer, answer};
+use super::{DiskWriteCommand, DiskWriteOperation, DiskWriter, answer};
 use crate::l2::disk::access::TimedDatabase;
-use crate::l2::disk::file::Unusable;
-use crate::l2::disk::outage::{Outage, Reads};
+use crate::l2::disk::file::DatabaseFileError;
+use crate::l2::disk::outage::{DiskOutage, ReadsDuringOutage};
 use crate::l2::disk::{failed, io_failed, tables};
 use crate::l2::store::StoreError;
 
-impl Writer {
+impl DiskWriter {
     /// A transaction failed.
-    pub(super) fn fail(&mut self, why: StoreError, works: &[Work]) {
+    pub(super) fn fail(&mut self, why: StoreError, works: &[DiskWriteOperation]) {
         // What no durable transaction held is lost, and what it removed is there again.
         let reads = match (self.owed.is_empty(), &why) {
-            (true, StoreError::Refused(..)) => Reads::GoOn,
-            _ => Reads::Stop,
+            (true, StoreError::Refused(..)) => ReadsDuringOutage::GoOn,
+            _ => ReadsDuringOutage::Stop,
         };
         self.owe(works);
         self.unsynced = false;
@@ -24,20 +24,20 @@ impl Writer {
     }
 
     /// The database takes nothing: it is opened again for reading, and tried later.
-    fn stop(&mut self, why: StoreError, reads: Reads) {
+    fn stop(&mut self, why: StoreError, reads: ReadsDuringOutage) {
         self.setting.access.close(why.clone());
-        if reads == Reads::GoOn {
+        if reads == ReadsDuringOutage::GoOn {
             match self.file.reopen() {
                 Ok(database) => self.setting.access.reopen(database),
                 Err(error) => tracing::debug!(error, "the second tier can't be read meanwhile"),
             }
         }
         self.setting.trouble.send_replace(Some(why.clone()));
-        self.outage = Some(Outage::new(why, reads, &mut self.pauses));
+        self.outage = Some(DiskOutage::new(why, reads, &mut self.pauses));
     }
 
     /// What could not be written and must not be forgotten: before anybody is answered.
-    fn owe<'a>(&mut self, works: impl IntoIterator<Item = &'a Work>) {
+    fn owe<'a>(&mut self, works: impl IntoIterator<Item = &'a DiskWriteOperation>) {
         self.owed.add(works);
         if !self.owed.is_empty() {
             self.file.trust.withdraw();
@@ -45,7 +45,7 @@ impl Writer {
     }
 
     /// Answers with the reason why nothing is written, and looks whether it still holds.
-    pub(super) fn refuse(&mut self, batch: Vec<Command>) {
+    pub(super) fn refuse(&mut self, batch: Vec<DiskWriteCommand>) {
         self.owe(batch.iter().map(|command| &command.work));
         let Some(outage) = &mut self.outage else {
             return;
@@ -103,10 +103,10 @@ impl Writer {
     }
 }
 
-fn unusable(why: Unusable) -> StoreError {
+fn unusable(why: DatabaseFileError) -> StoreError {
     match why {
-        Unusable::Full(error) | Unusable::File(error) => io_failed(&error),
-        Unusable::Database(error) => failed(&error),
-        Unusable::InUse => StoreError::Down("another process has the file".into()),
+        DatabaseFileError::Full(error) | DatabaseFileError::File(error) => io_failed(&error),
+        DatabaseFileError::Database(error) => failed(&error),
+        DatabaseFileError::InUse => StoreError::Down("another process has the file".into()),
     }
 }

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::l2::store::{LogPlace, StoreError};
 use crate::purge::numbered;
-use crate::record::Moment;
+use crate::record::ClockReading;
 
 /// Random bits of a generation; those of the time are above.
 const RANDOM_BITS: u32 = 29;
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// What is known of the log's generation.
 #[derive(Default)]
-pub(in crate::l2::redis) struct KnownGeneration(Mutex<Known>);
+pub(in crate::l2::redis) struct KnownGeneration(Mutex<LogGenerationState>);
 
 /// Seconds in a generation at most.
 const MOST_SECONDS: u64 = 1 << (62 - RANDOM_BITS);
@@ -52,7 +52,7 @@ fn after(known: u64, now: Duration) -> u64 {
 
 /// The end of a log as it was read.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(super) struct End {
+pub(super) struct PurgeLogEnd {
     /// The newest number.
     pub(super) newest: u64,
     /// The first number that a purge of nothing stands for which is the newest one.
@@ -62,11 +62,11 @@ pub(super) struct End {
 }
 
 #[derive(Default)]
-struct Known {
+struct LogGenerationState {
     /// The one that was read last; 0 before any was.
     generation: u64,
     /// How far it was read.
-    end: End,
+    end: PurgeLogEnd,
     /// One that was not believed, and when it was found; 0 is none.
     refused: u64,
     refused_at: Option<Instant>,
@@ -74,7 +74,7 @@ struct Known {
 
 impl KnownGeneration {
     /// The generation that was read last, and how far; 0 and nothing before any was.
-    pub(super) fn read(&self) -> (u64, End) {
+    pub(super) fn read(&self) -> (u64, PurgeLogEnd) {
         let known = self.0.lock();
         (known.generation, known.end.clone())
     }
@@ -96,7 +96,7 @@ impl KnownGeneration {
     /// One to begin a new log with: after every one that is known.
     pub(super) fn next(&self) -> u64 {
         let known = self.0.lock();
-        after(known.generation, Moment::now().wall)
+        after(known.generation, ClockReading::now().wall)
     }
 
     /// One that is to be replaced where it is found; 0: none.
@@ -112,7 +112,7 @@ impl KnownGeneration {
     }
 
     /// Notes that a generation was read up to this end.
-    pub(super) fn take(&self, generation: u64, end: End) {
+    pub(super) fn take(&self, generation: u64, end: PurgeLogEnd) {
         let mut known = self.0.lock();
         known.refused = 0;
         if known.generation == generation && end.newest < known.end.newest {
@@ -161,10 +161,10 @@ mod tests {
         assert!(after(0, Duration::MAX) < 1 << 63);
     }
 
-    fn end(newest: u64) -> End {
-        End {
+    fn end(newest: u64) -> PurgeLogEnd {
+        PurgeLogEnd {
             newest,
-            ..End::default()
+            ..PurgeLogEnd::default()
         }
     }
 

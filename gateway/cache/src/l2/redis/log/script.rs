@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use fred::types::Value;
 
-use crate::l2::redis::script::Carrier;
-use crate::l2::store::{LogFault, Purge, nothing};
+use crate::l2::redis::script::InvalidationScript;
+use crate::l2::store::{LogFault, LoggedPurge, nothing};
 
 /// Keys: stream, head. Arguments: generation that was read last, number known of it,
 /// generation for a new log, its seal or nothing, generation to be replaced, number from
@@ -19,8 +19,8 @@ use crate::l2::store::{LogFault, Purge, nothing};
 /// length to keep, selector, soft (0 or 1), the number before those it is sealed for, seals
 /// of the generation that was read last or nothing, of a purge that may stand for those
 /// before it: the first number that it stands for then, and its seal; a token.
-pub(super) static LOG: LazyLock<Carrier> = LazyLock::new(|| {
-    Carrier::from_lua(
+pub(super) static LOG: LazyLock<InvalidationScript> = LazyLock::new(|| {
+    InvalidationScript::from_lua(
         "local stream, head, told, most = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[6])
 local length, selector, soft, before, seals, spans_from, spanning, token = unpack(ARGV, 12)
 local function text(n) return string.format('%.0f', n) end
@@ -140,7 +140,7 @@ return {generation, seal, text(counter), whole, why or '', appended, purges, new
 });
 
 /// What the script answers.
-pub(super) struct Answer {
+pub(super) struct LogScriptAnswer {
     pub(super) generation: u64,
     pub(super) seal: Bytes,
     pub(super) newest: u64,
@@ -149,24 +149,24 @@ pub(super) struct Answer {
     /// Why a new generation was begun just now.
     pub(super) fault: Option<LogFault>,
     pub(super) appended: bool,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<LogStreamEntry>,
     /// The last of the stream.
-    pub(super) last: Option<Entry>,
+    pub(super) last: Option<LogStreamEntry>,
 }
 
 /// A purge as it stands in the stream.
-pub(super) struct Entry {
+pub(super) struct LogStreamEntry {
     /// The first number that it stands for.
     pub(super) since: u64,
     pub(super) number: u64,
     /// None: it has not the form of one.
-    pub(super) purge: Option<Purge>,
+    pub(super) purge: Option<LoggedPurge>,
     pub(super) seal: Bytes,
     /// What tells it from every other purge that ever had its number; empty: nothing does.
     pub(super) token: Bytes,
 }
 
-impl Answer {
+impl LogScriptAnswer {
     pub(super) fn read(answer: Value) -> Option<Self> {
         let [
             generation,
@@ -192,14 +192,14 @@ impl Answer {
             appended: appended.as_i64()? == 1,
             entries: entries
                 .into_iter()
-                .map(Entry::read)
+                .map(LogStreamEntry::read)
                 .collect::<Option<_>>()?,
-            last: Entry::read(last),
+            last: LogStreamEntry::read(last),
         })
     }
 }
 
-impl Entry {
+impl LogStreamEntry {
     /// `[id]` or `[id, selector, soft, since, seal, token]`.
     fn read(entry: Value) -> Option<Self> {
         let Value::Array(parts) = entry else {
@@ -234,9 +234,11 @@ impl Entry {
 }
 
 /// Selector, soft, since, seal, token.
-fn purge(mut parts: impl Iterator<Item = Value>) -> Option<(Purge, Option<u64>, Bytes, Bytes)> {
+fn purge(
+    mut parts: impl Iterator<Item = Value>,
+) -> Option<(LoggedPurge, Option<u64>, Bytes, Bytes)> {
     let (selector, soft) = (text(&parts.next()?)?, text(&parts.next()?)?);
-    let purge = Purge {
+    let purge = LoggedPurge {
         selector,
         soft: soft == "1",
     };

@@ -35,7 +35,7 @@ fn control(arguments: &[&str], input: &str) -> String {
 }
 
 /// The event as Node.js prints it: bytes as base64.
-fn told(event: &Event) -> Value {
+fn told(event: &BusEvent) -> Value {
     let ours = event.ours.as_ref().unwrap();
     let number = |number: u64| json!(format!("{number:016x}"));
     let mut lamina = match &ours.message {
@@ -51,8 +51,8 @@ fn told(event: &Event) -> Value {
                 false => json!("SEMxTeKApg=="),
             };
             match &prime.seen {
-                Seen::Log { generation } => told["log"] = number(*generation),
-                Seen::Publishers(known) => {
+                KnownPurges::Log { generation } => told["log"] = number(*generation),
+                KnownPurges::Publishers(known) => {
                     told["publishers"] = known
                         .iter()
                         .map(|(source, boot, purges)| json!([source, number(*boot), purges]))
@@ -83,11 +83,11 @@ fn told(event: &Event) -> Value {
         "lamina": lamina,
     });
     match &event.shape {
-        Shape::Del { keys } | Shape::Set { keys } => {
+        EventShape::Del { keys } | EventShape::Set { keys } => {
             told["type"] = json!("del");
             told["keys"] = json!(keys);
         }
-        Shape::Pattern(pattern) => {
+        EventShape::Pattern(pattern) => {
             told["type"] = json!("pattern");
             told["pattern"] = json!(pattern);
         }
@@ -101,7 +101,7 @@ fn node_reads_what_we_write() {
     let file = folder.path().join("event");
     let keys = (0..4_000).map(|i| format!("product:{i}:shown")).collect();
     let mut large = purge();
-    large.shape = Shape::Del { keys };
+    large.shape = EventShape::Del { keys };
     let mut late = purge();
     let ours = late.ours.as_mut().unwrap();
     (ours.purges, ours.sequence) = (MAX_COUNT - 1, 1 << 32);
@@ -136,23 +136,23 @@ fn we_read_what_node_writes() {
             control(&["encode", file, form], &event.to_string());
             let bytes = Bytes::from(std::fs::read(file).unwrap());
             assert_eq!(&bytes[..4], tag.as_bytes());
-            Event::decode(&bytes).unwrap()
+            BusEvent::decode(&bytes).unwrap()
         };
-        let event = Event {
+        let event = BusEvent {
             id: "i".into(),
             source: "node-a".into(),
             namespace: None,
             ts: 1_700_000_000_123,
-            shape: Shape::Set { keys: keys() },
+            shape: EventShape::Set { keys: keys() },
             ours: None,
         };
         assert_eq!(read(&set), event);
         let made_up = read(&pattern);
         assert!(made_up.id.starts_with("node-a:1700000000123:pattern:"));
-        let event = Event {
+        let event = BusEvent {
             id: made_up.id.clone(),
             namespace: Some("shop".into()),
-            shape: Shape::Pattern("product:*".into()),
+            shape: EventShape::Pattern("product:*".into()),
             ..event
         };
         assert_eq!(made_up, event);
@@ -184,9 +184,10 @@ fn a_set_of_any_value_of_javascript_names_its_key() {
         });
         control(&["encode", file, form], &event.to_string());
         let bytes = Bytes::from(std::fs::read(file).unwrap());
-        let event = Event::decode(&bytes).unwrap_or_else(|malformed| panic!("{odd}: {malformed}"));
+        let event =
+            BusEvent::decode(&bytes).unwrap_or_else(|malformed| panic!("{odd}: {malformed}"));
         let keys = vec!["user:7".to_owned()];
-        assert_eq!(event.shape, Shape::Set { keys }, "{odd}");
+        assert_eq!(event.shape, EventShape::Set { keys }, "{odd}");
         // It stands behind the value.
         assert_eq!(event.namespace.as_deref(), Some("shop"), "{odd}");
     }

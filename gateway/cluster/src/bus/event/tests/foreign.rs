@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::hc1::{Codec, Compression};
+use crate::hc1::{Compression, EnvelopeCodec};
 
 /// As the seed packs it, but for numbers, which `rmp` makes integers of.
 fn packed(event: &Value) -> Bytes {
@@ -12,8 +12,8 @@ fn packed(event: &Value) -> Bytes {
     bytes.into()
 }
 
-fn read(event: &Value) -> Result<Event, Malformed> {
-    Event::decode(&packed(event))
+fn read(event: &Value) -> Result<BusEvent, EventFormatError> {
+    BusEvent::decode(&packed(event))
 }
 
 /// A `del` of the seed with these fields changed.
@@ -39,12 +39,12 @@ fn the_seeds_events_are_read_and_their_values_are_not() {
     let del = read(&with(json!({}))).unwrap();
     assert_eq!(
         del,
-        Event {
+        BusEvent {
             id: "1-x".into(),
             source: "node-a".into(),
             namespace: None,
             ts: 1_700_000_000_123,
-            shape: Shape::Del {
+            shape: EventShape::Del {
                 keys: vec!["a".into(), "b".into()]
             },
             ours: None,
@@ -52,12 +52,12 @@ fn the_seeds_events_are_read_and_their_values_are_not() {
     );
     let pattern = json!({"type": "pattern", "pattern": "a:*", "keys": null, "namespace": "n"});
     let pattern = read(&with(pattern)).unwrap();
-    assert_eq!(pattern.shape, Shape::Pattern("a:*".into()));
+    assert_eq!(pattern.shape, EventShape::Pattern("a:*".into()));
     assert_eq!(pattern.namespace.as_deref(), Some("n"));
     let value = json!({"type": "set", "ttlMs": 5, "value": {"a": [1, {"b": "c"}], "type": "x"}});
     let set = read(&with(value)).unwrap();
     let keys = vec!["a".into(), "b".into()];
-    assert_eq!(set.shape, Shape::Set { keys });
+    assert_eq!(set.shape, EventShape::Set { keys });
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn each_form_of_the_seed_means_the_same() {
         gzip.write_all(&plain[4..]).unwrap();
         gzip.finish().unwrap()
     };
-    let expected = Event::decode(&plain).unwrap();
+    let expected = BusEvent::decode(&plain).unwrap();
     for bytes in [
         plain.slice(4..),
         gzip.into(),
@@ -79,7 +79,7 @@ fn each_form_of_the_seed_means_the_same() {
         format!(" \n{event:#}\n").into(),
         text.into(),
     ] {
-        assert_eq!(Event::decode(&bytes), Ok(expected.clone()), "{bytes:?}");
+        assert_eq!(BusEvent::decode(&bytes), Ok(expected.clone()), "{bytes:?}");
     }
 }
 
@@ -89,13 +89,16 @@ fn time_may_be_any_finite_number() {
     assert_eq!(ts(json!(12.9)), Ok(12));
     assert_eq!(ts(json!(-5)), Ok(0));
     assert_eq!(ts(json!(1e300)), Ok(u64::MAX));
-    assert_eq!(ts(json!("12")), Err(Malformed::Form));
-    assert_eq!(ts(json!(null)), Err(Malformed::Missing));
+    assert_eq!(ts(json!("12")), Err(EventFormatError::Form));
+    assert_eq!(ts(json!(null)), Err(EventFormatError::Missing));
     let nan = [
         b"\x83\xa2ts\xcb\x7f\xf8\0\0\0\0\0\0",
         &b"\xa6source\xa1a\xa4type\xa3del"[..],
     ];
-    assert_eq!(Event::decode(&nan.concat().into()), Err(Malformed::Form));
+    assert_eq!(
+        BusEvent::decode(&nan.concat().into()),
+        Err(EventFormatError::Form)
+    );
 }
 
 #[test]
@@ -125,11 +128,18 @@ fn an_event_without_an_id_is_given_the_same_one_each_time() {
 #[test]
 fn what_is_missing_is_told() {
     for field in ["type", "source", "ts", "keys"] {
-        assert_eq!(read(&without(field)), Err(Malformed::Missing), "{field}");
+        assert_eq!(
+            read(&without(field)),
+            Err(EventFormatError::Missing),
+            "{field}"
+        );
     }
     let pattern = read(&with(json!({"type": "pattern"})));
-    assert_eq!(pattern, Err(Malformed::Missing));
-    assert_eq!(read(&with(json!({"type": "clear"}))), Err(Malformed::Type));
+    assert_eq!(pattern, Err(EventFormatError::Missing));
+    assert_eq!(
+        read(&with(json!({"type": "clear"}))),
+        Err(EventFormatError::Type)
+    );
     for changes in [
         json!({"keys": "a"}),
         json!({"keys": ["a", 1]}),
@@ -138,7 +148,7 @@ fn what_is_missing_is_told() {
     ] {
         assert_eq!(
             read(&with(changes.clone())),
-            Err(Malformed::Form),
+            Err(EventFormatError::Form),
             "{changes}"
         );
     }
@@ -154,12 +164,12 @@ fn undefined_is_absent() {
         map.push(0xa0 | name.len() as u8);
         map.extend_from_slice(name.as_bytes());
         map.extend_from_slice(b"\xd4\0\0");
-        Event::decode(&map.into())
+        BusEvent::decode(&map.into())
     };
     assert!(undefined("id").unwrap().id.starts_with("node-a:"));
     assert!(undefined("generation").is_ok());
-    assert_eq!(undefined("keys"), Err(Malformed::Missing));
-    assert_eq!(undefined("ts"), Err(Malformed::Missing));
+    assert_eq!(undefined("keys"), Err(EventFormatError::Missing));
+    assert_eq!(undefined("ts"), Err(EventFormatError::Missing));
 }
 
 /// The fields of a `set` up to its value, as the seed orders them, and these bytes.
@@ -171,10 +181,10 @@ fn set_up_to(value: &[u8]) -> Vec<u8> {
 /// What the seed writes behind the value.
 const BEHIND: &[u8] = b"\xa5ttlMs\x05\xa9namespace\xa1n";
 
-fn names_its_key(event: Result<Event, Malformed>, namespace: Option<&str>, what: &str) {
+fn names_its_key(event: Result<BusEvent, EventFormatError>, namespace: Option<&str>, what: &str) {
     let event = event.unwrap_or_else(|malformed| panic!("{what}: {malformed}"));
     let keys = vec!["user:7".to_owned()];
-    assert_eq!(event.shape, Shape::Set { keys }, "{what}");
+    assert_eq!(event.shape, EventShape::Set { keys }, "{what}");
     assert_eq!(event.namespace.as_deref(), namespace, "{what}");
 }
 
@@ -204,17 +214,17 @@ fn a_value_may_be_anything() {
     ];
     for (what, value) in values {
         let packed = [&set_up_to(value), BEHIND].concat();
-        names_its_key(Event::decode(&packed.clone().into()), Some("n"), what);
+        names_its_key(BusEvent::decode(&packed.clone().into()), Some("n"), what);
         let tagged = [b"HC1M", &packed[..]].concat();
-        names_its_key(Event::decode(&tagged.into()), Some("n"), what);
-        for codec in [Codec::GZIP, Codec::ZSTD] {
+        names_its_key(BusEvent::decode(&tagged.into()), Some("n"), what);
+        for codec in [EnvelopeCodec::GZIP, EnvelopeCodec::ZSTD] {
             let compression = Compression {
                 codec,
                 min_bytes: 0,
             };
             let shrunk = compression.shrink(&[b"HC1M", &packed[..]].concat());
             if let Some(shrunk) = shrunk {
-                names_its_key(Event::decode(&shrunk.into()), Some("n"), what);
+                names_its_key(BusEvent::decode(&shrunk.into()), Some("n"), what);
             }
         }
     }
@@ -225,7 +235,7 @@ fn a_value_may_be_anything() {
 fn a_value_that_is_damaged_loses_no_purge() {
     let large = [&b"\xc6\x02\x80\0\0"[..], &vec![7; 40 << 20]].concat();
     let large = set_up_to(&large);
-    names_its_key(Event::decode(&large.clone().into()), None, "too large");
+    names_its_key(BusEvent::decode(&large.clone().into()), None, "too large");
     let damaged: [&[u8]; 5] = [
         b"",
         b"\xc1",
@@ -235,24 +245,28 @@ fn a_value_that_is_damaged_loses_no_purge() {
     ];
     for value in damaged {
         names_its_key(
-            Event::decode(&set_up_to(value).into()),
+            BusEvent::decode(&set_up_to(value).into()),
             None,
             &format!("{value:x?}"),
         );
     }
     let gzip = Compression {
-        codec: Codec::GZIP,
+        codec: EnvelopeCodec::GZIP,
         min_bytes: 0,
     };
     let mut shrunk = gzip.shrink(&[b"HC1M", &large[..]].concat()).unwrap();
-    names_its_key(Event::decode(&shrunk.clone().into()), None, "a bomb");
+    names_its_key(BusEvent::decode(&shrunk.clone().into()), None, "a bomb");
     shrunk.truncate(shrunk.len() - 10);
-    names_its_key(Event::decode(&shrunk.into()), None, "a cut bomb");
+    names_its_key(BusEvent::decode(&shrunk.into()), None, "a cut bomb");
     let small = [&set_up_to(&[0xc4, 200][..]), &[9; 200][..], BEHIND].concat();
     let mut shrunk = gzip.shrink(&[b"HC1M", &small[..]].concat()).unwrap();
     let checksum = shrunk.len() - 8;
     shrunk[checksum] ^= 1;
-    names_its_key(Event::decode(&shrunk.into()), Some("n"), "a wrong checksum");
+    names_its_key(
+        BusEvent::decode(&shrunk.into()),
+        Some("n"),
+        "a wrong checksum",
+    );
     // What stands before the value is needed.
     for (from, to) in [
         (&b"\xa4keys"[..], &b"\xa4kexs"[..]),
@@ -261,7 +275,7 @@ fn a_value_that_is_damaged_loses_no_purge() {
         let mut packed = set_up_to(b"\xc1");
         let at = packed.windows(from.len()).position(|w| w == from).unwrap();
         packed[at..at + to.len()].copy_from_slice(to);
-        assert!(Event::decode(&packed.into()).is_err(), "{to:?}");
+        assert!(BusEvent::decode(&packed.into()).is_err(), "{to:?}");
     }
 }
 
@@ -271,9 +285,9 @@ fn an_event_may_be_a_record() {
     // Its value is another one of its kind.
     let value = b"\xa1i\xa3del\xa1t\x02\x90\xc0";
     let packed = [&record[..], value].concat();
-    names_its_key(Event::decode(&packed.clone().into()), None, "untagged");
+    names_its_key(BusEvent::decode(&packed.clone().into()), None, "untagged");
     names_its_key(
-        Event::decode(&[b"HC1M", &packed[..]].concat().into()),
+        BusEvent::decode(&[b"HC1M", &packed[..]].concat().into()),
         None,
         "tagged",
     );
@@ -284,35 +298,35 @@ fn what_is_not_read_is_told_with_the_beginning_of_its_key() {
     let key = |keys: Value, more: Value| {
         let mut event = with(more);
         event["keys"] = keys;
-        Event::open(&packed(&event), None).unwrap_err()
+        BusEvent::open(&packed(&event), None).unwrap_err()
     };
     let long = "k".repeat(MAX_TEXT + 1);
     for (unreadable, reason, beginning) in [
         (
             key(json!(["user:7", long]), json!({})),
-            Malformed::TooLong,
+            EventFormatError::TooLong,
             Some("user:7".into()),
         ),
         (
             key(json!([long]), json!({})),
-            Malformed::TooLong,
+            EventFormatError::TooLong,
             Some("k".repeat(64)),
         ),
         (
             key(json!(vec!["a"; MAX_KEYS + 1]), json!({})),
-            Malformed::TooMany,
+            EventFormatError::TooMany,
             Some("a".into()),
         ),
         (
             key(json!(["a"]), json!({"type": "clear"})),
-            Malformed::Type,
+            EventFormatError::Type,
             Some("a".into()),
         ),
-        (key(json!(7), json!({})), Malformed::Form, None),
+        (key(json!(7), json!({})), EventFormatError::Form, None),
     ] {
         assert_eq!(
             unreadable,
-            Unreadable {
+            UnreadableEvent {
                 reason,
                 key: beginning
             }
@@ -350,7 +364,7 @@ fn what_a_newer_node_says_is_done_as_its_shape_says() {
         let changes = json!({"source": "edge-2", "lamina": lamina});
         let event = read(&with(changes)).unwrap();
         let keys = vec!["a".into(), "b".into()];
-        assert_eq!(event.shape, Shape::Del { keys });
+        assert_eq!(event.shape, EventShape::Del { keys });
         event.ours
     };
     let purge = json!({"boot": 1, "purges": 2, "kind": "purge", "selector": "moon:3", "soft": false, "receipt": false, "phase": {"of": [1]}});
@@ -359,7 +373,7 @@ fn what_a_newer_node_says_is_done_as_its_shape_says() {
         soft: false,
         receipt: false,
     };
-    let ours = Ours {
+    let ours = NodePayload {
         boot: 1,
         purges: 2,
         sequence: 0,
@@ -390,6 +404,6 @@ fn ours_is_not_looked_for_in_json() {
         json!({"boot": 1, "purges": 2, "kind": "heartbeat", "healthy": true, "version": "1"});
     let event = with(json!({"lamina": lamina}));
     assert!(read(&event).unwrap().ours.is_some());
-    let read = Event::decode(&event.to_string().into()).unwrap();
+    let read = BusEvent::decode(&event.to_string().into()).unwrap();
     assert_eq!(read.ours, None);
 }

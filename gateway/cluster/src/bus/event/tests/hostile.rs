@@ -6,8 +6,8 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-fn read(bytes: impl Into<Bytes>) -> Result<Event, Malformed> {
-    Event::decode(&bytes.into())
+fn read(bytes: impl Into<Bytes>) -> Result<BusEvent, EventFormatError> {
+    BusEvent::decode(&bytes.into())
 }
 
 /// A `del` with these keys, one more field and its msgpack, without a tag.
@@ -47,28 +47,28 @@ fn bytes_after_the_end_are_an_error() {
     let plain = purge().encode();
     for more in [&b"\0"[..], b"\xc1", b"\xd9", b"{}"] {
         let longer = [&plain[..], more].concat();
-        assert_eq!(read(longer), Err(Malformed::Form), "{more:x?}");
+        assert_eq!(read(longer), Err(EventFormatError::Form), "{more:x?}");
     }
     let longer = [&gzipped(&plain[4..])[..], b"\0"].concat();
-    assert_eq!(read(longer), Err(Malformed::Compression));
-    assert_eq!(read("{} {}"), Err(Malformed::Form));
+    assert_eq!(read(longer), Err(EventFormatError::Compression));
+    assert_eq!(read("{} {}"), Err(EventFormatError::Form));
 }
 
 #[test]
 fn what_is_no_map_is_told() {
     for bytes in ["", "HC", "HC1"] {
-        assert_eq!(read(bytes), Err(Malformed::Truncated), "{bytes}");
+        assert_eq!(read(bytes), Err(EventFormatError::Truncated), "{bytes}");
     }
-    assert_eq!(read("HC1M"), Err(Malformed::Truncated));
-    assert_eq!(read("HC1L...."), Err(Malformed::Tag));
-    assert_eq!(read("hello"), Err(Malformed::Tag));
-    assert_eq!(read("[{}]"), Err(Malformed::Tag));
+    assert_eq!(read("HC1M"), Err(EventFormatError::Truncated));
+    assert_eq!(read("HC1L...."), Err(EventFormatError::Tag));
+    assert_eq!(read("hello"), Err(EventFormatError::Tag));
+    assert_eq!(read("[{}]"), Err(EventFormatError::Tag));
     // Lists would do for maps.
     for bytes in ["HC1M\u{1}", "HC1J[]", "HC1Jnull"] {
-        assert_eq!(read(bytes), Err(Malformed::Form), "{bytes}");
+        assert_eq!(read(bytes), Err(EventFormatError::Form), "{bytes}");
     }
     let list = b"HC1M\x97\xa1i\xa3del\xa1s\x01\x91\xa1k\xc0\xc0";
-    assert_eq!(read(&list[..]), Err(Malformed::Form));
+    assert_eq!(read(&list[..]), Err(EventFormatError::Form));
 }
 
 /// A binary of so many bytes.
@@ -89,11 +89,11 @@ fn more_is_read_than_an_event_of_a_node_may_have_and_none_of_it_is_kept() {
     ours[4] += 1;
     ours.extend_from_slice(b"\xa4more");
     ours.extend(bin(MAX_BYTES));
-    assert_eq!(read(ours.clone()), Err(Malformed::TooLarge));
-    assert_eq!(read(gzipped(&ours[4..])), Err(Malformed::TooLarge));
+    assert_eq!(read(ours.clone()), Err(EventFormatError::TooLarge));
+    assert_eq!(read(gzipped(&ours[4..])), Err(EventFormatError::TooLarge));
     let key = [&b"\xda"[..], &60_000_u16.to_be_bytes(), &[b'k'; 60_000]].concat();
     let many = [&b"\xdc\0\x14"[..], &key.repeat(20)].concat();
-    assert_eq!(read(del(&many, b"\xc0")), Err(Malformed::TooLarge));
+    assert_eq!(read(del(&many, b"\xc0")), Err(EventFormatError::TooLarge));
 }
 
 #[test]
@@ -103,10 +103,14 @@ fn a_bomb_is_read_to_a_limit_whatever_length_it_claims() {
     for length in [0_u32, 1, 1 << 20, u32::MAX] {
         let end = bomb.len() - 4;
         bomb[end..].copy_from_slice(&length.to_le_bytes());
-        assert_eq!(read(bomb.clone()), Err(Malformed::TooLarge), "{length}");
+        assert_eq!(
+            read(bomb.clone()),
+            Err(EventFormatError::TooLarge),
+            "{length}"
+        );
     }
     let large = del(b"\x90", &bin(MAX_READ as usize));
-    assert_eq!(read(large), Err(Malformed::TooLarge));
+    assert_eq!(read(large), Err(EventFormatError::TooLarge));
 }
 
 #[test]
@@ -121,7 +125,7 @@ fn keys_and_texts_are_bounded() {
         read(del(&list, b"\xc0"))
     };
     assert!(keys(MAX_KEYS).is_ok());
-    assert_eq!(keys(MAX_KEYS + 1), Err(Malformed::TooMany));
+    assert_eq!(keys(MAX_KEYS + 1), Err(EventFormatError::TooMany));
     let long = |field: &str, length: usize| {
         let text = "a".repeat(length);
         let event = match field {
@@ -137,7 +141,7 @@ fn keys_and_texts_are_bounded() {
         assert!(text.is_ok(), "{field}");
         assert_eq!(
             long(field, MAX_TEXT + 1),
-            Err(Malformed::TooLong),
+            Err(EventFormatError::TooLong),
             "{field}"
         );
     }
@@ -154,7 +158,7 @@ fn declared_lengths_that_the_input_lacks_are_errors() {
     ] {
         assert_eq!(
             read(del(b"\x90", value)),
-            Err(Malformed::Truncated),
+            Err(EventFormatError::Truncated),
             "{value:x?}"
         );
     }
@@ -168,9 +172,9 @@ fn nesting_is_harmless() {
     assert!(read(del(b"\x90", &nested)).is_ok());
     // Whoever reads them as they stand goes as deep.
     let records = b"\xd4\x72\x40".repeat(300_000);
-    assert_eq!(read(del(b"\x90", &records)), Err(Malformed::Form));
+    assert_eq!(read(del(b"\x90", &records)), Err(EventFormatError::Form));
     let sets = [0xd4, 0x73, 0].repeat(300_000);
-    assert_eq!(read(del(b"\x90", &sets)), Err(Malformed::Truncated));
+    assert_eq!(read(del(b"\x90", &sets)), Err(EventFormatError::Truncated));
     let extensions = [0xc7, 1].repeat(1_000);
     assert!(read(del(b"\x90", &extensions)).is_err());
     let half = MAX_BYTES / 2 - 100;
@@ -182,33 +186,36 @@ fn nesting_is_harmless() {
     };
     assert!(json("value").is_ok());
     for field in ["id", "pattern"] {
-        assert_eq!(json(field), Err(Malformed::Form), "{field}");
+        assert_eq!(json(field), Err(EventFormatError::Form), "{field}");
     }
 }
 
 #[test]
 fn a_field_that_comes_twice_is_an_error() {
     let twice = r#"{"type":"del","source":"s","ts":1,"keys":["a"],"keys":["b"]}"#;
-    assert_eq!(read(twice), Err(Malformed::Form));
+    assert_eq!(read(twice), Err(EventFormatError::Form));
     let mut packed = del(b"\x90", b"\xc0");
     packed[0] += 1;
     packed.extend_from_slice(b"\xa4keys\x90");
-    assert_eq!(read(packed), Err(Malformed::Form));
+    assert_eq!(read(packed), Err(EventFormatError::Form));
 }
 
 #[test]
 fn text_must_be_utf_8() {
-    assert_eq!(read(del(b"\x91\xa1\xff", b"\xc0")), Err(Malformed::Form));
+    assert_eq!(
+        read(del(b"\x91\xa1\xff", b"\xc0")),
+        Err(EventFormatError::Form)
+    );
     assert!(
         read(del(b"\x91\xa1a", b"\xa1\xff")).is_ok(),
         "what is skipped may be anything"
     );
 }
 
-fn within_limits(event: &Event) -> bool {
+fn within_limits(event: &BusEvent) -> bool {
     let keys = match &event.shape {
-        Shape::Del { keys } | Shape::Set { keys } => &keys[..],
-        Shape::Pattern(pattern) => std::slice::from_ref(pattern),
+        EventShape::Del { keys } | EventShape::Set { keys } => &keys[..],
+        EventShape::Pattern(pattern) => std::slice::from_ref(pattern),
     };
     keys.len() <= MAX_KEYS && keys.iter().all(|key| key.len() <= MAX_TEXT)
 }
@@ -219,7 +226,7 @@ fn holds(bytes: Vec<u8>) -> Result<(), TestCaseError> {
         return Ok(());
     };
     prop_assert!(within_limits(&event));
-    let again = Event::decode(&event.encode()).unwrap();
+    let again = BusEvent::decode(&event.encode()).unwrap();
     prop_assert_eq!(again.id, event.id);
     prop_assert_eq!(again.ours, event.ours);
     Ok(())
