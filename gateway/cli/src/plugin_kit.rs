@@ -5,7 +5,7 @@
 //! `opened` (a file made callable, with all that it wants granted), `cases` (the files of
 //! `test`), `run` (one call), `told` (a decision as JSON), `compare` (with what was expected),
 //! `sdk` (where the SDK is), `language` (whose project it is). Files are called through the
-//! same [`lamina_plugin_host::Plugins`] that serves, so the kit and a gateway can't disagree.
+//! same [`lamina_plugin_host::PluginsConfig`] that serves, so the kit and a gateway can't disagree.
 
 mod bench;
 mod build;

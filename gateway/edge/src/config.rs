@@ -1,8 +1,8 @@
 //! Reads YAML, expands variables, checks, and explains errors.
 //!
-//! Text → [`parser`] → [`tree`] → [`expand`] → [`de`] into [`Config`] → [`secret`] → [`check`].
+//! Text → [`parser`] → [`tree`] → [`expand`] → [`de`] into [`GatewayConfig`] → [`secret`] → [`check`].
 //! Syntax and types are reported one at a time, missing variables and what is
-//! wrong in meaning all together. Each module's own part of [`Config`] lives in
+//! wrong in meaning all together. Each module's own part of [`GatewayConfig`] lives in
 //! that module; this one knows those types and nothing else of it.
 
 use std::collections::BTreeMap;

@@ -49,7 +49,7 @@ pub struct LiveInstances(Vec<Guest>);
 ///
 /// # Errors
 /// When it is not a component, nor can be made one. Whether the gateway takes it is
-/// for [`super::Plugins::load`] to say.
+/// for [`super::PluginsConfig::load`] to say.
 pub async fn inspect(
     file: &Path,
     compiler: &Compiler,

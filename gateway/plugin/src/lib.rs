@@ -1,7 +1,7 @@
 //! Sandboxed WASM plugins: they derive cache keys (`key`), load what is missing (`load`),
 //! and look at requests and responses. The contract is WIT, in `plugin-sdk/wit`.
 //!
-//! [`PluginSet::load`] compiles and checks; [`PluginConfig::key`] and its like call. A plugin
+//! [`PluginSet::load`] compiles and checks; [`Plugin::key`] and its like call. A plugin
 //! returns a decision and does nothing else: `proxy` acts on it. Inside:
 //! - making: `setup`, `artifact` (file to code), `bounds` (what a file may be made of),
 //!   `compile` (in a process of its own), `kept_code`, `contract` (imports and exports),

@@ -1,6 +1,6 @@
 //! Names as a manifest writes them: `utm_source`, or `utm_*` for all that begin so.
 //!
-//! Not [`crate::pattern`]: the contract allows a star at the end alone, `?` and `\` are
+//! Not [`lamina_base::pattern`]: the contract allows a star at the end alone, `?` and `\` are
 //! letters of a name, names are bytes that need not be text, and a manifest with
 //! another form is refused. Header names go by the same two cases.
 

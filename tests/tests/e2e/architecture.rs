@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 const MIN_FILES_WITH_CODE: usize = 250;
 const MIN_EDGES: usize = 300;
 const MIN_CONFIG_PATHS: usize = 10;
+const MIN_TYPES: usize = 900;
 
 struct Source {
     /// With the module first, as `cache/l2.rs` or `proxy/miss.rs`, whatever crate it is in.
@@ -181,6 +182,62 @@ fn config_takes_nothing_but_config_types() {
         judged >= MIN_CONFIG_PATHS,
         "only {judged} paths were judged"
     );
+}
+
+/// A name tells one type, and one word alone only where it is in the glossary's list.
+#[test]
+fn type_names_are_told_apart_and_say_what_they_are() {
+    let document = fs::read_to_string(e2e::cli::repository().join("ARCHITECTURE.md")).unwrap();
+    let (_, section) = document
+        .split_once("## Glossary")
+        .expect("it has the section");
+    let block = section.split("```").nth(1).expect("it has a code block");
+    let listed: BTreeSet<String> = block.split_whitespace().map(str::to_owned).collect();
+    let (mut known, mut alone) = (BTreeMap::new(), BTreeSet::new());
+    let mut faults = Vec::new();
+    for source in sources() {
+        let file = source.path.display().to_string();
+        for name in types(&source.code) {
+            if name.chars().filter(char::is_ascii_uppercase).count() == 1 {
+                alone.insert(name.clone());
+            }
+            if let Some(other) = known.insert(name.clone(), file.clone()) {
+                faults.push(format!("{name} is a type in {other} and in {file}"));
+            }
+        }
+    }
+    let unlisted = alone.difference(&listed);
+    faults.extend(unlisted.map(|name| format!("{name} is one word and not in the glossary")));
+    let gone = listed.difference(&alone);
+    faults.extend(gone.map(|name| format!("{name} is in the glossary and no type")));
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    assert!(
+        known.len() >= MIN_TYPES,
+        "only {} types were judged",
+        known.len()
+    );
+}
+
+/// The names of the types that a file defines, but for associated types.
+fn types(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for line in code.lines() {
+        let indented = line.starts_with("    ");
+        let words = line.trim_start().trim_start_matches("unsafe ");
+        let words = match words.strip_prefix("pub") {
+            Some(rest) => rest.split_once(' ').map_or("", |(_, rest)| rest),
+            None => words,
+        };
+        for kind in ["struct ", "enum ", "trait ", "union ", "type "] {
+            if kind == "type " && indented {
+                continue;
+            }
+            if let Some(rest) = words.strip_prefix(kind) {
+                names.push(path_at(rest));
+            }
+        }
+    }
+    names
 }
 
 #[test]

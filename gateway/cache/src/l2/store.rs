@@ -4,7 +4,7 @@
 //! network or a disk; deadlines and a breaker are the caller's. Decision: a store is told in
 //! spans and answers in spans: a write says how long the record lives, a read says how much
 //! of that is left. What the record itself says of its age stands beside that, and the
-//! greater age counts ([`Stored::seen_at`](crate::record::Stored::seen_at)).
+//! greater age counts ([`ResponseRecord::seen_at`](crate::record::ResponseRecord::seen_at)).
 
 mod index;
 mod persistence;

@@ -3,7 +3,7 @@
 //! Two tasks go through it step by step. The request's own task looks around, joins a load of
 //! the same key or leads one, and waits ([`answer`]). The task of the load looks into the second
 //! tier, asks the source, judges the answer and publishes it to all who wait
-//! ([`Load::run`](load::Load::run)); it goes on when its client leaves. [`EXITS`] has every way
+//! ([`MissLoad::run`](load::MissLoad::run)); it goes on when its client leaves. [`EXITS`] has every way
 //! that there is from one step to the next; debug builds hold each miss to it.
 //!
 //! Where the leader's answer or failure was its own, one of those who waited loads next and the

@@ -40,7 +40,7 @@ const HEAD: usize = 24;
 
 /// A record as the table holds it.
 pub(super) struct DiskRecordRow<'a> {
-    /// By the tier's own [`Clock`](super::clock::Clock).
+    /// By the tier's own [`DiskClock`](super::clock::DiskClock).
     pub(super) expires: u64,
     pub(super) born: PurgeOrder,
     arrival: u64,

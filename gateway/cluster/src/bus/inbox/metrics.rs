@@ -11,7 +11,7 @@ pub enum InboxOutcome {
     /// Our own words come back.
     Own,
     Duplicate,
-    /// It has no effect; [`Reason`](crate::bus::refusals::Reason) says why.
+    /// It has no effect; [`EventRefusal`](crate::bus::refusals::EventRefusal) says why.
     Refused,
     OtherNamespace,
     Malformed,

@@ -2,7 +2,7 @@
 //! together, and keeps what came (RFC 9111 §3.3, §3.4; RFC 9110 §15.3.7.3).
 //!
 //! Parts are put together only where both have the same strong validator; what came is
-//! then an answer like any other, judged and shared as [`Fetch`] does with every one.
+//! then an answer like any other, judged and shared as every one is.
 //!
 //! Invariant: stored parts are looked up after the load's place in the order of purges is
 //! known, so that purged octets can't come back in a newer entry.

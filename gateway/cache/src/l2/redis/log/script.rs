@@ -144,7 +144,7 @@ pub(super) struct LogScriptAnswer {
     pub(super) generation: u64,
     pub(super) seal: Bytes,
     pub(super) newest: u64,
-    /// See [`Log::whole`](crate::l2::store::Log::whole).
+    /// See [`PurgeLogRange::whole`](crate::l2::store::PurgeLogRange::whole).
     pub(super) whole: bool,
     /// Why a new generation was begun just now.
     pub(super) fault: Option<LogFault>,
