@@ -133,6 +133,12 @@ fn admits(route: &Route, parts: &Parts) -> bool {
     length.is_none_or(|length: u64| length <= most)
 }
 
+fn too_large() -> CountedResponse {
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    let answer = respond::plain(status, "413 the request body is too large\n");
+    CountedResponse::new(answer, RequestOutcome::Error)
+}
+
 /// An answer and what it counts as.
 struct CountedResponse {
     response: Response<Body>,
@@ -183,14 +189,15 @@ impl Proxy {
         let scheme = caller.scheme();
         let host = context::host(&parts, scheme);
         let recorder = &generation.recorder;
+        let begin = |parts: &Parts, host: &str, route: Option<&Route>| {
+            recorder.begin(RecordBeginning::of(parts, host, &caller, route, started))
+        };
         if generation.purge_method.takes(&parts) {
+            let record = begin(&parts, &host, None);
             let purge_method = &generation.purge_method;
-            let record = recorder.begin(RecordBeginning::of(&parts, &host, &caller, None, started));
             let answer = purge_method.answer(&generation, &self.cache, &parts, &host, &caller);
-            return HandlerAnswer::Now(answered(
-                record,
-                CountedResponse::new(answer, RequestOutcome::Pass),
-            ));
+            let served = CountedResponse::new(answer, RequestOutcome::Pass);
+            return HandlerAnswer::Now(answered(record, served));
         }
         let target = match spelling {
             Ok(spelling) => generation
@@ -207,43 +214,22 @@ impl Proxy {
             }
             RoutingOutcome::Nowhere => {
                 let answer = respond::plain(StatusCode::NOT_FOUND, "404 no route\n");
-                let record =
-                    recorder.begin(RecordBeginning::of(&parts, &host, &caller, None, started));
-                return HandlerAnswer::Now(answered(
-                    record,
-                    CountedResponse::new(answer, RequestOutcome::Error),
-                ));
+                let served = CountedResponse::new(answer, RequestOutcome::Error);
+                return HandlerAnswer::Now(answered(begin(&parts, &host, None), served));
             }
             RoutingOutcome::Refused(refused) => {
-                let record =
-                    recorder.begin(RecordBeginning::of(&parts, &host, &caller, None, started));
+                let record = begin(&parts, &host, None);
                 let record = record.map(|record| record.because(&refused));
                 return HandlerAnswer::Now(answered(record, generation.refuse(&refused, started)));
             }
         };
-        let mut record = recorder.of_perhaps_a_hit(RecordBeginning::of(
-            &parts,
-            &host,
-            &caller,
-            Some(route),
-            started,
-        ));
+        let beginning = RecordBeginning::of(&parts, &host, &caller, Some(route), started);
+        let mut record = recorder.of_perhaps_a_hit(beginning);
         if !admits(route, &parts) {
-            let status = StatusCode::PAYLOAD_TOO_LARGE;
-            let answer = respond::plain(status, "413 the request body is too large\n");
-            let record = record.or_else(|| {
-                recorder.begin(RecordBeginning::of(
-                    &parts,
-                    &host,
-                    &caller,
-                    Some(route),
-                    started,
-                ))
-            });
-            let served = CountedResponse::new(answer, RequestOutcome::Error);
-            return HandlerAnswer::Now(finish(route, record, served, started));
+            let record = record.or_else(|| begin(&parts, &host, Some(route)));
+            return HandlerAnswer::Now(finish(route, record, too_large(), started));
         }
-        let mut trail = match route.has_plugins() {
+        let trail = match route.has_plugins() {
             true => record.as_mut().and_then(PendingRecord::trail),
             false => None,
         };
@@ -259,7 +245,7 @@ impl Proxy {
                 Cow::Owned(host)
             }
         };
-        let visit = RoutedRequest {
+        let found = self.look(&RoutedRequest {
             parts: &parts,
             body: &body,
             host: &host,
@@ -268,34 +254,19 @@ impl Proxy {
             route,
             started,
             trail: trail.as_deref(),
-        };
-        let further = match self.look(&visit) {
+        });
+        let is_hit = matches!(&found, CacheLookupOutcome::Answer(served) if served.outcome == RequestOutcome::Hit);
+        if record.is_none() && !is_hit {
+            record = begin(&parts, &host, Some(route));
+        }
+        let work = match found {
             CacheLookupOutcome::Answer(served) => {
-                if record.is_none() && served.outcome != RequestOutcome::Hit {
-                    record = recorder.begin(RecordBeginning::of(
-                        &parts,
-                        &host,
-                        &caller,
-                        Some(route),
-                        started,
-                    ));
-                }
                 return HandlerAnswer::Now(finish(route, record, served, started));
             }
-            CacheLookupOutcome::Further(further) => further,
+            CacheLookupOutcome::Further(work) => work,
         };
-        let mut record = record.or_else(|| {
-            recorder.begin(RecordBeginning::of(
-                &parts,
-                &host,
-                &caller,
-                Some(route),
-                started,
-            ))
-        });
-        trail = trail.or_else(|| record.as_mut().and_then(PendingRecord::trail));
         let (route, host) = (Arc::clone(route), host.into_owned());
-        if let Some(keyed) = further.keyed() {
+        if let Some(keyed) = work.keyed() {
             origin_query::narrow(&mut parts.uri, &route, &keyed.key);
         }
         let ask = RequestContext {
@@ -310,12 +281,24 @@ impl Proxy {
             started,
             interim: None,
             memory: Some(Arc::clone(early.memory())),
-            trail,
+            trail: trail.or_else(|| record.as_mut().and_then(PendingRecord::trail)),
         };
-        match further {
+        self.go_on(ask, body, work, record, early)
+    }
+
+    /// Does what remains for a request that the cache did not answer fresh.
+    fn go_on(
+        self: &Arc<Self>,
+        ask: RequestContext,
+        body: Body,
+        work: RemainingWork,
+        record: Option<PendingRecord>,
+        early: &InterimChannel,
+    ) -> HandlerAnswer {
+        match work {
             RemainingWork::Refresh(served, keyed, stale) => {
                 ask.note(|| TrailEvent::Stale(StaleReason::Revalidating));
-                let answer = finish(&ask.route, record, served, started);
+                let answer = finish(&ask.route, record, served, ask.started);
                 let behind = RequestContext {
                     memory: None,
                     ..ask

@@ -1,0 +1,275 @@
+//! What can be said on the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use lamina_base::telemetry::config::LogFormat;
+use lamina_base::units::ConfigDuration;
+use lamina_cache::key::KeyId;
+use lamina_http::endpoint::Endpoint;
+use lamina_plugin_host::compile;
+use serde_json::{Value, json};
+
+use crate::plugin_kit;
+use crate::remote::{RemoteGateway, RequestsFilter};
+
+/// An edge cache gateway with sandboxed WASM plugins.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    pub command: GatewayCommand,
+}
+
+const EXAMPLES: &str = "Examples:
+  lamina run -c config/quickstart.yaml
+  lamina validate -c lamina.yaml
+  lamina explain -c lamina.yaml 'http://shop.example/search?q=tea&utm_source=x' -H 'Accept-Language: de'
+  lamina doctor -c lamina.yaml
+  lamina purge --tag user-7 --wait 2s
+  lamina nodes --admin 127.0.0.1:9180
+  lamina nodes --admin unix:/run/lamina/admin.sock
+  lamina requests --result miss -n 5 --token-file /run/secrets/admin
+  lamina l2 keys --pattern 'shop.example/user/*'
+  lamina schema > lamina.schema.json
+  lamina record inspect stored.bin --seal-key-file /run/secrets/seal
+  lamina record inspect http://shop.example/search?q=tea -c lamina.yaml
+  lamina plugin new --lang rust my-key && lamina plugin build my-key
+  lamina plugin check plugins/dist/normalize-query.wasm
+  lamina demo-origin --listen 127.0.0.1:8081
+
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
+Of purge: 0 it holds everywhere, 1 some nodes or the second tier did not confirm it, 3 unknown where it holds.";
+
+#[derive(Subcommand)]
+pub enum GatewayCommand {
+    /// Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+    Run {
+        #[command(flatten)]
+        file: ConfigFileArgument,
+        /// Overrides telemetry.log_format.
+        #[arg(long, value_enum)]
+        log_format: Option<LogFormat>,
+    },
+    /// Check a configuration, with all its plugins, and say what is wrong.
+    Validate {
+        #[command(flatten)]
+        file: ConfigFileArgument,
+    },
+    /// Print the JSON Schema of the configuration.
+    Schema,
+    /// Say what would be done with a request: route, key and its parts, lifetime and the rule that gives it.
+    Explain {
+        #[command(flatten)]
+        file: ConfigFileArgument,
+        /// The absolute URL.
+        url: String,
+        /// A request header, as `Name: value`.
+        #[arg(short = 'H', long = "header")]
+        headers: Vec<String>,
+        /// The method.
+        #[arg(short = 'X', long, default_value = "GET")]
+        method: http::Method,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make real round trips to the second tier and over the event bus, and say what the configuration guarantees.
+    Doctor {
+        #[command(flatten)]
+        file: ConfigFileArgument,
+    },
+    /// Ask a running gateway to forget, here and on every node.
+    Purge(PurgeArguments),
+    /// Ask a running gateway which other nodes it hears.
+    Nodes {
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// Ask a running gateway what became of the last requests, and why.
+    Requests {
+        #[command(flatten)]
+        filter: RequestsFilter,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+    /// The second tier of a running gateway.
+    L2 {
+        #[command(subcommand)]
+        command: L2Command,
+    },
+    /// Records of a second tier.
+    Record {
+        #[command(subcommand)]
+        command: RecordCommand,
+    },
+    /// Write, build, check, test and measure WASM plugins.
+    Plugin {
+        #[command(subcommand)]
+        command: plugin_kit::PluginCommand,
+    },
+    /// Serve a small web site to try the gateway on.
+    DemoOrigin {
+        /// Address and port.
+        #[arg(long, default_value = "127.0.0.1:8081")]
+        listen: SocketAddr,
+    },
+    /// Print the version.
+    Version,
+    /// Compile a plugin from stdin to stdout within limits; gateways run it.
+    #[command(name = compile::SUBCOMMAND, hide = true)]
+    CompilePlugin {
+        /// Bytes of memory.
+        memory: u64,
+        /// Seconds of processor time.
+        seconds: u64,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum L2Command {
+    /// List what it holds; Redis with `index.enabled` can tell.
+    Keys {
+        /// URLs that match: `*` is any run of characters, `?` one; `/…` is a path on every host.
+        #[arg(long)]
+        pattern: Option<String>,
+        /// Keys at most.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        #[command(flatten)]
+        admin: AdminArguments,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum RecordCommand {
+    /// Say what a record holds: form, sizes, key, seal, status, headers, times, marks.
+    Inspect {
+        /// A file with the bytes that stand in the store; or an absolute URL, whose record
+        /// is read from the store that the configuration names.
+        what: String,
+        /// Of a file: the key that it should be for, by its 16 digits as `lamina explain` prints them.
+        #[arg(long, value_parser = key_id)]
+        key: Option<KeyId>,
+        /// Of a file: another one, with the secret that records are sealed by.
+        #[arg(long)]
+        seal_key_file: Option<PathBuf>,
+        #[command(flatten)]
+        file: ConfigFileArgument,
+        /// Of a URL: a request header, as `Name: value`.
+        #[arg(short = 'H', long = "header")]
+        headers: Vec<String>,
+    },
+}
+
+/// What to forget; each of these may be given several times.
+#[derive(clap::Args)]
+pub struct PurgeArguments {
+    /// A tag.
+    #[arg(long)]
+    pub tag: Vec<String>,
+    /// An absolute URL, with all its variants.
+    #[arg(long)]
+    pub url: Vec<String>,
+    /// URLs that begin so: `host/path` or `/path`.
+    #[arg(long)]
+    pub prefix: Vec<String>,
+    /// URLs that match: `*` is any run of characters, `?` one.
+    #[arg(long)]
+    pub pattern: Vec<String>,
+    /// A route by its name.
+    #[arg(long)]
+    pub route: Vec<String>,
+    /// A key by its 16 digits, as `lamina explain` prints them.
+    #[arg(long)]
+    pub key: Vec<String>,
+    /// Everything.
+    #[arg(long)]
+    pub all: bool,
+    /// Leave it stale: served while it refreshes.
+    #[arg(long)]
+    pub soft: bool,
+    /// Wait so long for the other nodes, and fail if one does not answer (1) or it can't be known (3).
+    #[arg(long)]
+    pub wait: Option<ConfigDuration>,
+    #[command(flatten)]
+    pub admin: AdminArguments,
+}
+
+/// Where the gateway is.
+#[derive(clap::Args)]
+pub struct AdminArguments {
+    /// Its admin listener: an address, or a Unix socket as in `unix:/run/lamina/admin.sock`.
+    /// Without it the one of `--config`, else 127.0.0.1:9180.
+    #[arg(long, env = "LAMINA_ADMIN")]
+    pub admin: Option<Endpoint>,
+    /// A file with the admin token. Without it a token of `--config` that is good for this.
+    #[arg(long)]
+    pub token_file: Option<PathBuf>,
+    /// The gateway's configuration file.
+    #[arg(short, long)]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct ConfigFileArgument {
+    /// The configuration file.
+    #[arg(short, long, env = "LAMINA_CONFIG", default_value = "lamina.yaml")]
+    pub config: PathBuf,
+}
+
+impl PurgeArguments {
+    /// As `POST /v1/purge` takes it.
+    pub fn asked(&self) -> Value {
+        let mut asked = serde_json::Map::new();
+        for (name, texts) in [
+            ("tag", &self.tag),
+            ("url", &self.url),
+            ("prefix", &self.prefix),
+            ("pattern", &self.pattern),
+            ("route", &self.route),
+            ("key", &self.key),
+        ] {
+            if !texts.is_empty() {
+                asked.insert(name.to_owned(), json!(texts));
+            }
+        }
+        for (name, given) in [("all", self.all), ("soft", self.soft)] {
+            if given {
+                asked.insert(name.to_owned(), json!(true));
+            }
+        }
+        if let Some(wait) = self.wait {
+            asked.insert("wait".to_owned(), json!(wait.to_string()));
+        }
+        Value::Object(asked)
+    }
+}
+
+impl AdminArguments {
+    /// What is given here goes before the address and the token of the configuration.
+    pub fn remote(
+        &self,
+        address: Endpoint,
+        token: Option<String>,
+    ) -> anyhow::Result<RemoteGateway> {
+        let given = self.token_file.as_ref().map(|file| {
+            let text = std::fs::read_to_string(file);
+            text.with_context(|| file.display().to_string())
+        });
+        let given = given.transpose()?.map(|text| text.trim().to_owned());
+        Ok(RemoteGateway {
+            admin: self.admin.clone().unwrap_or(address),
+            token: given.or(token),
+        })
+    }
+}
+
+fn key_id(text: &str) -> Result<KeyId, &'static str> {
+    KeyId::parse(text).ok_or("expected 16 hexadecimal digits")
+}
