@@ -23,9 +23,9 @@ use crate::http::endpoint::Endpoint;
 use crate::http::memory::{self, HeldGauge};
 use crate::http::server::{self, BindError, BoundListeners, HandlerAnswer, RunningListeners};
 use crate::origin::BuildError;
-use crate::plugin::{LoadError, PluginSet};
-use crate::proxy::Generation;
+use crate::plugin::LoadError;
 use crate::proxy::route::RouteError;
+use crate::proxy::{Generation, Proxy};
 use crate::telemetry::logs::LogWriterGuard;
 
 use process::ProcessState;
@@ -178,7 +178,7 @@ impl RunningGateway {
                 held.update();
             }),
         });
-        let plugins = Arc::clone(&proxy.generation().plugins);
+        let renewed = Arc::clone(&proxy);
         Ok(Self {
             listeners: bound
                 .start(move |head, body, entered, early| proxy.handle(head, body, entered, early)),
@@ -194,7 +194,7 @@ impl RunningGateway {
             admin: admin_endpoint,
             admin_openness,
             _tending: spawn(tend(cache, config.cache.purge_log.sweep_interval.0)),
-            _renewing: spawn(renew(plugins)),
+            _renewing: spawn(renew(renewed)),
         })
     }
 
@@ -265,21 +265,19 @@ fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<(
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-/// Takes up new plugin files: those that are watched by themselves, all on SIGHUP.
-async fn renew(plugins: Arc<PluginSet>) {
+/// Takes up new plugin files on SIGHUP.
+async fn renew(proxy: Arc<Proxy>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let on_signal = async {
-        match signal(SignalKind::hangup()) {
-            Ok(mut hangups) => {
-                while hangups.recv().await.is_some() {
-                    tracing::info!("SIGHUP: loading plugins anew");
-                    plugins.reload().await;
-                }
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangups) => {
+            while hangups.recv().await.is_some() {
+                tracing::info!("SIGHUP: loading plugins anew");
+                let plugins = Arc::clone(&proxy.generation().plugins);
+                plugins.reload().await;
             }
-            Err(error) => tracing::error!(%error, "SIGHUP can't be heard"),
         }
-    };
-    tokio::join!(plugins.watch(), on_signal);
+        Err(error) => tracing::error!(%error, "SIGHUP can't be heard"),
+    }
 }
 
 /// Keeps the cache in order, aside from requests.

@@ -62,6 +62,7 @@ impl ProcessState {
     /// As [`generation`](Self::generation).
     pub async fn proxy(&self, config: &GatewayConfig) -> Result<Arc<Proxy>, GatewayStartError> {
         let generation = self.generation(config).await?;
+        generation.begin_periodic_work();
         Ok(Arc::new(Proxy::new(Arc::clone(&self.cache), generation)))
     }
 

@@ -5,8 +5,10 @@
 //! read, logged and purged by. [`Proxy`](super::Proxy) holds the one that serves. A request
 //! keeps the generation that it began on, also in its loads, and the last one frees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+
+use tokio_util::task::AbortOnDropHandle;
 
 use super::purge_method::PurgeMethod;
 use super::record::RequestRecorder;
@@ -28,6 +30,8 @@ pub struct Generation {
     pub(super) trust: Option<TrustedProxies>,
     /// Of warnings about paths that were refused.
     pub(super) refused_paths: LineLimiter,
+    /// What is done from time to time while it serves; it ends with the generation.
+    periodic_work: OnceLock<AbortOnDropHandle<()>>,
 }
 
 impl Generation {
@@ -57,7 +61,18 @@ impl Generation {
             recorder,
             trust,
             refused_paths: LineLimiter::new(Instant::now()),
+            periodic_work: OnceLock::new(),
         })
+    }
+
+    /// Begins what is done from time to time while it serves: new files of watched plugins are
+    /// taken up.
+    pub fn begin_periodic_work(&self) {
+        self.periodic_work.get_or_init(|| {
+            let plugins = Arc::clone(&self.plugins);
+            let work = async move { plugins.watch().await };
+            AbortOnDropHandle::new(tokio::spawn(work))
+        });
     }
 
     /// The routes that answer with an error while this plugin can't be called.
