@@ -78,6 +78,8 @@ mod conditional;
 mod cookies;
 #[path = "e2e/doctor_crash.rs"]
 mod doctor_crash;
+#[path = "e2e/documents.rs"]
+mod documents;
 #[path = "e2e/expectations.rs"]
 mod expectations;
 #[path = "e2e/followers.rs"]
