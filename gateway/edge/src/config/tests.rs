@@ -556,7 +556,7 @@ fn broken_yaml_is_shown_where_it_breaks() {
     );
     says(
         &file("server: !custom {}\n"),
-        "11:17: server: the YAML tag `!custom` is not supported",
+        "11:9: server: the YAML tag `!custom` is not supported",
     );
     says(
         &file("server: {<<: {}}\n"),
