@@ -40,8 +40,8 @@ const WINDOW_BITS: u8 = 15;
 /// Base-2 logarithm of zstd's window where it is read in pieces: 8 MiB, which every reader must
 /// support (RFC 8878 §3.1.1.1.2).
 const ZSTD_WINDOW_BITS: u32 = 23;
-/// The largest ratio by which a gzip stream expands (zlib's documentation); below it that of a
-/// zstd block, in which 4 bytes can stand for 128 KiB.
+/// No gzip stream expands by a larger factor (zlib's documentation). [`ZSTD_RATIO`] is the same for
+/// a zstd block, which makes at most 128 KiB of 4 bytes.
 const GZIP_RATIO: usize = 1_032;
 const ZSTD_RATIO: usize = 1 << 15;
 /// A compressed form is kept only up to this share of the plain one, so that it saves 15 %.

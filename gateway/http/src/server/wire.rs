@@ -214,7 +214,7 @@ impl AsyncRead for ClientTransport {
             WireMode::Plain => {}
             WireMode::Tunnel => this.framing = None,
             WireMode::Expired => {
-                // If the kernel takes nothing, the client does not read, and loses nothing.
+                // If the kernel takes nothing, the connection ends without this answer.
                 let _ = this.stream.try_write(TOO_SLOW);
                 return Poll::Ready(Ok(()));
             }
