@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The breaker.
+/// The circuit breaker of one subject. All of its callers share it.
 pub struct Breaker {
     state: Mutex<BreakerState>,
     threshold: u32,
@@ -42,7 +42,7 @@ pub struct Permit {
     epoch: u64,
 }
 
-/// Whether calls pass.
+/// The state of a breaker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CircuitState {
     Closed,

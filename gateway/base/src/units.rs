@@ -9,7 +9,8 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A length of time: a whole or decimal number with `ms`, `s`, `m`, `h` or `d`; `0` alone is allowed.
+/// A length of time: a whole or decimal number with `ms`, `s`, `m`, `h` or `d`; `0` alone is
+/// allowed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct ConfigDuration(pub std::time::Duration);
 

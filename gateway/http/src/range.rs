@@ -44,7 +44,7 @@ pub struct ContentRange {
 }
 
 impl ContentRange {
-    /// The single `Content-Range` of a response, if it is valid and in octets.
+    /// The only `Content-Range` of a response, if it is valid and in octets.
     pub fn of(response: &HeaderMap) -> Option<Self> {
         let mut lines = response.get_all(header::CONTENT_RANGE).iter();
         let (Some(line), None) = (lines.next(), lines.next()) else {

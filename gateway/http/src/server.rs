@@ -88,7 +88,7 @@ pub struct Peer {
     pub trusted: bool,
     /// The local end that the client has connected to.
     pub reached: LocalEndpoint,
-    /// How the listener that it has connected to reads paths.
+    /// The path rules of the listener that it has connected to.
     pub path_rules: PathRules,
 }
 
@@ -116,7 +116,7 @@ pub struct BoundListeners {
     file: Option<SocketFile>,
 }
 
-/// A port with its sockets.
+/// A port and its sockets.
 struct OpenedPort {
     port: Arc<Port>,
     sockets: Vec<ListeningSocket>,
@@ -178,7 +178,7 @@ pub enum BindError {
 /// The address that is used for the clients of a Unix socket, which have none.
 const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// What the workers share about one listener.
+/// What the workers share for one listener.
 struct Port {
     endpoint: Endpoint,
     /// The TCP address; 0.0.0.0:0 on a Unix socket.

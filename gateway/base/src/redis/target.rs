@@ -49,7 +49,7 @@ impl RedisTargetError {
 /// Checks that a URL can be one of Redis, as far as that is possible without files and network.
 ///
 /// # Errors
-/// When it cannot.
+/// When it cannot be one.
 pub fn check(url: &str) -> Result<(), RedisTargetError> {
     read(url).map(drop)
 }
@@ -61,7 +61,7 @@ enum RedisTopology {
     Cluster,
 }
 
-/// What a URL says.
+/// The parts of a URL.
 #[derive(PartialEq, Eq, Debug)]
 struct ParsedUrl {
     kind: RedisTopology,

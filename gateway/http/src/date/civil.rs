@@ -79,7 +79,7 @@ impl CivilTime {
         Self::from_days(self.days(), self.second) == self
     }
 
-    /// The latest year with these two digits that is not more than 50 years ahead (RFC 9110 §5.6.7).
+    /// The latest year with these two digits that is at most 50 years ahead (RFC 9110 §5.6.7).
     pub(super) fn in_century(self, now: SystemTime) -> Self {
         let now = Self::from_time(now);
         let limit = Self {

@@ -223,7 +223,7 @@ mod tests {
     }
 
     proptest! {
-        /// Guards against a second reading of `Connection` that would find something new.
+        /// Guards against a second pass over `Connection` that would find something new.
         #[test]
         fn what_is_received_once_is_received(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {

@@ -98,7 +98,7 @@ impl HopWishes {
     }
 }
 
-/// The protocols that a request wants to change to. Only HTTP/1.1 has such a wish (§7.8).
+/// The protocols that a request wants to change to. Only HTTP/1.1 has this (§7.8).
 ///
 /// Never `h2c`: after such an upgrade the gateway could not see what the client asks the origin.
 fn upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
@@ -118,7 +118,7 @@ fn upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     }
 }
 
-/// The end-to-end fields that `Connection` names and may name.
+/// The end-to-end fields that `Connection` names and is allowed to name.
 pub(super) fn named(headers: &HeaderMap) -> HopFieldNames {
     // These are removed in any case, and name no other field.
     let ends_anyway = |member: &[u8]| {

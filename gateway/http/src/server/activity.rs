@@ -28,7 +28,7 @@ pub(super) struct ConnectionActivity {
     began: AtomicU64,
     in_flight: AtomicU32,
     served: AtomicU64,
-    /// HTTP/1: bytes of a head that is not whole yet.
+    /// HTTP/1: some bytes of a head were read, but not all.
     head_begun: AtomicBool,
     blocked: AtomicBool,
     /// HTTP/2: what is left of the client's window for the whole connection.
@@ -58,7 +58,7 @@ pub(super) enum ConnectionPhase {
     Head,
     /// The next request of the client, after `served` of them.
     Idle { served: u64 },
-    /// The handler.
+    /// The handler's answer.
     Serving,
     /// The client, which must take what we have for it.
     Stalled { progress: u64 },

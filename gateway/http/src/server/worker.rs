@@ -15,7 +15,7 @@ use super::socket::ListeningSocket;
 use super::{BindError, Body, HandlerAnswer, InterimChannel, Port, RequestArrival};
 use crate::memory::release;
 
-/// A runtime that waits for its thread.
+/// A runtime before its thread is started.
 pub(super) struct Worker {
     /// `None` once the thread has it.
     runtime: Option<Runtime>,
