@@ -1,42 +1,42 @@
-//! How long to wait between attempts to reach something that fails: a leaf for whoever
-//! keeps connections up.
+//! How long to wait between attempts to reach something that fails. Everything that keeps a
+//! connection up uses it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// After this many failures in a row: `min` doubled with each, up to `max`, of which 50 to
-/// 100 % by the dice, so that many nodes don't come back at once.
+/// The pause after so many failures in a row: `min`, doubled with each further failure, up to
+/// `max`. A random 50 to 100 % of it is taken, so that many nodes do not retry at once.
 pub fn pause(failures: u32, min: Duration, max: Duration) -> Duration {
     diced(failures, (min, max), dice())
 }
 
-/// Times without a connection, each told when it begins and when it ends, and not with every
-/// attempt.
+/// Tracks outages, so that each is reported once when it begins and once when it ends, and not
+/// with every attempt.
 #[derive(Default)]
 pub struct OutageTracker {
     began: Option<Instant>,
     was_told: bool,
 }
 
-/// What is logged about a connection that has been made.
+/// What to log about a connection that has just been made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectionNotice {
-    /// For the first time.
+    /// The first connection.
     First,
-    /// After a time without that was told.
+    /// The connection is back after an outage of this length, which was reported.
     After(Duration),
-    /// Again so soon that nothing was said of it.
+    /// The connection is back so soon that the outage was never reported.
     Unsaid,
 }
 
 impl OutageTracker {
-    /// There is no connection; `is_news`: that is being told.
+    /// Notes that there is no connection. `is_news` says that this outage is being reported now.
     pub fn fails(&mut self, is_news: bool) {
         self.began.get_or_insert_with(Instant::now);
         self.was_told |= is_news;
     }
 
-    /// There is one.
+    /// Notes that the connection is up. Returns what to log about it.
     pub fn end(&mut self) -> ConnectionNotice {
         let began = self.began.take();
         match (began, std::mem::take(&mut self.was_told)) {
@@ -48,7 +48,8 @@ impl OutageTracker {
 }
 
 impl ConnectionNotice {
-    /// Seconds without a connection, for the line of the log that is due; none: none is.
+    /// The seconds without a connection, for the log line to write; `None` if there is none to
+    /// write.
     pub fn line(self) -> Option<f64> {
         match self {
             Self::First => Some(0.0),
@@ -58,7 +59,7 @@ impl ConnectionNotice {
     }
 }
 
-/// A number that nobody foresees; not for secrets.
+/// A random number. Not for secrets.
 pub fn dice() -> u32 {
     RandomState::new().hash_one(0) as u32
 }

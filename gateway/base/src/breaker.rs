@@ -1,15 +1,14 @@
-//! A circuit breaker: after some failures in a row nobody is sent into the wall for a
-//! while; then one call tries, and its outcome decides for all.
+//! A circuit breaker: after several failures in a row no call is made for a while; then one
+//! call is let through as a probe, and its outcome decides for all.
 //!
-//! Pure: `now` is an argument, and monotonic. Invariant: an outcome counts only in the
-//! epoch its call was admitted in, so that a late answer from before a transition
-//! changes nothing.
+//! Pure: `now` is an argument, and monotonic. Invariant: an outcome counts only in the epoch in
+//! which its call was admitted, so that a late answer from before a transition changes nothing.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The breaker.
+/// The circuit breaker of one subject. All of its callers share it.
 pub struct Breaker {
     state: Mutex<BreakerState>,
     threshold: u32,
@@ -30,20 +29,20 @@ enum BreakerPhase {
     Open {
         until: Instant,
     },
-    /// One call tries.
+    /// One call probes.
     Probing {
         since: Instant,
     },
 }
 
-/// Leave to make one call, whose outcome is to be told.
+/// Permission to make one call, whose outcome must be reported to the breaker.
 #[must_use = "the breaker waits for the outcome"]
 #[derive(Debug)]
 pub struct Permit {
     epoch: u64,
 }
 
-/// Whether calls pass.
+/// The state of a breaker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CircuitState {
     Closed,
@@ -52,7 +51,7 @@ pub enum CircuitState {
 }
 
 impl CircuitState {
-    /// The word in logs.
+    /// The name used in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -76,13 +75,13 @@ impl Breaker {
         }
     }
 
-    /// Leave for a call, or none while open.
+    /// Permission for a call, or `None` while the breaker is open.
     pub fn admit(&self, now: Instant) -> Option<Permit> {
         let mut state = self.state.lock();
         let probe = match state.position {
             BreakerPhase::Closed { .. } => false,
             BreakerPhase::Open { until } => now >= until,
-            // A probe that was lost must not shut the door for ever.
+            // A probe whose outcome was never reported must not keep the breaker open for ever.
             BreakerPhase::Probing { since } => {
                 now.saturating_duration_since(since) >= self.cooldown
             }
@@ -95,7 +94,7 @@ impl Breaker {
         Some(Permit { epoch: state.epoch })
     }
 
-    /// The call went well.
+    /// The call succeeded.
     pub fn succeeded(&self, permit: &Permit) {
         let mut state = self.state.lock();
         if state.epoch != permit.epoch {
@@ -109,7 +108,7 @@ impl Breaker {
         }
     }
 
-    /// The call failed. True: this opened the breaker.
+    /// The call failed. Returns true if this opened the breaker.
     pub fn failed(&self, permit: &Permit, now: Instant) -> bool {
         let mut state = self.state.lock();
         if state.epoch != permit.epoch {
@@ -131,7 +130,7 @@ impl Breaker {
         opens
     }
 
-    /// What was broken is known to work again: calls pass.
+    /// Closes the breaker, because its subject is known to work again.
     pub fn close(&self) {
         let mut state = self.state.lock();
         if !matches!(state.position, BreakerPhase::Closed { .. }) {
@@ -139,7 +138,7 @@ impl Breaker {
         }
     }
 
-    /// Where it stands.
+    /// The present state.
     pub fn passage(&self) -> CircuitState {
         match self.state.lock().position {
             BreakerPhase::Closed { .. } => CircuitState::Closed,
@@ -186,7 +185,7 @@ mod tests {
         assert!(open(now).admit(now).is_none());
     }
 
-    /// Guards against a half-open breaker that lets the herd in.
+    /// Guards against a half-open breaker that lets all waiting calls through.
     #[test]
     fn after_the_cooldown_one_call_tries_and_decides() {
         let now = Instant::now();

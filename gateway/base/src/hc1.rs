@@ -3,19 +3,20 @@
 //! | tag | |
 //! |---|---|
 //! | `HC1M` | msgpack |
-//! | `HC1G` | gzip of it |
-//! | `HC1Z` | zstd of it |
+//! | `HC1G` | msgpack, compressed by gzip |
+//! | `HC1Z` | msgpack, compressed by zstd |
 //!
-//! The names are those of the library `lazy-layers-cache`. What the msgpack says is the
-//! business of `cache::record` and `bus::event`; this module imports nothing of ours.
+//! The names are those of the library `lazy-layers-cache`. What the msgpack means is defined by
+//! the records of the cache and the events of the bus; this module imports nothing of ours.
 //!
-//! Both codecs work on the whole: what compresses is bounded by what it must save, what
-//! expands by the limit and by what an input of this size can hold at all. gzip is written
-//! by libdeflate, which has the whole before it and is smaller in half of zlib's time
-//! (`make bench-record`), and read by zlib-rs, which is Rust, since readers meet anything.
+//! Both codecs work on the whole input: the output of compression is bounded by what it must
+//! save, the output of decompression by the limit and by what an input of this size can expand
+//! to. gzip is written by libdeflate, which needs the whole input and is smaller in half of
+//! zlib's time (`make bench-record`); it is read by zlib-rs, which is written in Rust, since a
+//! reader meets input of any kind.
 //!
-//! Invariant: no length that the input declares makes us allocate more than an input of
-//! this size can hold, nor more than the limit.
+//! Invariant: no length that the input declares makes us allocate more than an input of this
+//! size can expand to, nor more than the limit.
 
 use std::io::{BufRead, BufReader};
 
@@ -27,21 +28,23 @@ use zstd::bulk;
 use zstd::stream::read::Decoder;
 use zstd::zstd_safe::{self, find_frame_compressed_size};
 
-/// Bytes of the tag.
+/// Length of the tag in bytes.
 pub const TAG: usize = 4;
-/// The msgpack as it is.
+/// The tag of uncompressed msgpack.
 pub const PLAIN: &[u8; TAG] = b"HC1M";
 const GZIP: &[u8; TAG] = b"HC1G";
 const ZSTD: &[u8; TAG] = b"HC1Z";
 
-/// gzip's window, the largest.
+/// Base-2 logarithm of gzip's window: the largest.
 const WINDOW_BITS: u8 = 15;
-/// zstd's window where it is read piece by piece, 8 MiB: what RFC 8878 (§3.1.1.1.2) asks of every reader.
+/// Base-2 logarithm of zstd's window where it is read in pieces: 8 MiB, which every reader must
+/// support (RFC 8878 §3.1.1.1.2).
 const ZSTD_WINDOW_BITS: u32 = 23;
-/// No gzip stream expands more (zlib's documentation), and no zstd block: 128 KiB of 4 bytes.
+/// No gzip stream expands by a larger factor (zlib's documentation). [`ZSTD_RATIO`] is the same for
+/// a zstd block, which makes at most 128 KiB of 4 bytes.
 const GZIP_RATIO: usize = 1_032;
 const ZSTD_RATIO: usize = 1 << 15;
-/// Of a compressed form at most this much of the plain one is kept: it saves 15 %.
+/// A compressed form is kept only up to this share of the plain one, so that it saves 15 %.
 const KEPT_PERCENT: usize = 85;
 
 /// How something is compressed.
@@ -53,15 +56,15 @@ pub enum EnvelopeCodec {
     Zstd { level: u8 },
 }
 
-/// When and how it is compressed.
+/// When and how an envelope is compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Compression {
     pub codec: EnvelopeCodec,
-    /// What has less msgpack is left as it is.
+    /// Msgpack with fewer bytes is not compressed.
     pub min_bytes: usize,
 }
 
-/// Why bytes have no such form.
+/// Why bytes are not an envelope that can be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EnvelopeError {
     /// They do not begin with one of the tags.
@@ -75,7 +78,7 @@ pub enum EnvelopeError {
 }
 
 impl Default for Compression {
-    /// As the seed does: gzip from 64 KiB on.
+    /// As the library `lazy-layers-cache` does: gzip from 64 KiB on.
     fn default() -> Self {
         Self {
             codec: EnvelopeCodec::GZIP,
@@ -85,14 +88,15 @@ impl Default for Compression {
 }
 
 impl EnvelopeCodec {
-    /// gzip as it is written unless configured otherwise.
+    /// gzip at the level that is used unless another one is configured.
     pub const GZIP: Self = Self::Gzip { level: 6 };
-    /// zstd likewise.
+    /// zstd at the level that is used unless another one is configured.
     pub const ZSTD: Self = Self::Zstd { level: 3 };
 }
 
 impl Compression {
-    /// The compressed form of `plain`, tags included, if it saves 15 % of the msgpack.
+    /// The compressed form of `plain`, tag included; `None` if it saves less than 15 % of the
+    /// msgpack. `plain` begins with a tag, too.
     pub fn shrink(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let packed = plain.get(TAG..)?;
         let most = packed.len() / 100 * KEPT_PERCENT + packed.len() % 100 * KEPT_PERCENT / 100;
@@ -110,7 +114,7 @@ fn gzip(packed: &[u8], level: u8, most: usize) -> Option<Vec<u8>> {
     let mut out = vec![0; TAG + most];
     let (tag, room) = out.split_at_mut(TAG);
     tag.copy_from_slice(GZIP);
-    // It ends early where there is too little room, which is where it saves too little.
+    // Fails early when the output does not fit, which is when it would save too little.
     let written = Compressor::new(level).gzip_compress(packed, room).ok()?;
     out.truncate(TAG + written);
     Some(out)
@@ -131,10 +135,11 @@ fn room(tag: &[u8; TAG], most: usize) -> Vec<u8> {
     out
 }
 
-/// The msgpack inside `bytes`, which may take `limit` bytes at most. As it is, it is a part of `bytes`.
+/// The msgpack inside `bytes`, of at most `limit` bytes. If it is not compressed, the result is
+/// a slice of `bytes`.
 ///
 /// # Errors
-/// Everything that is not such bytes, and what would take more.
+/// When the bytes are not an envelope, are damaged, or expand to more than the limit.
 pub fn expand(bytes: &Bytes, limit: usize) -> Result<Bytes, EnvelopeError> {
     let Some((tag, body)) = bytes.split_first_chunk::<TAG>() else {
         return Err(EnvelopeError::Truncated);
@@ -148,11 +153,11 @@ pub fn expand(bytes: &Bytes, limit: usize) -> Result<Bytes, EnvelopeError> {
     }
 }
 
-/// The msgpack inside `bytes` piece by piece: nothing of it is kept, whatever it expands to.
+/// Reads the msgpack inside `bytes` piece by piece, without keeping it, however much it expands.
 ///
 /// # Errors
-/// When the bytes do not begin with one of the tags. What is damaged is an error of the reader:
-/// [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) where it ends too early.
+/// When the bytes do not begin with one of the tags. Damaged data are an error of the reader:
+/// [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) where they end too early.
 pub fn reader(bytes: &[u8]) -> Result<Box<dyn BufRead + '_>, EnvelopeError> {
     let Some((tag, body)) = bytes.split_first_chunk::<TAG>() else {
         return Err(EnvelopeError::Truncated);
@@ -170,12 +175,12 @@ pub fn reader(bytes: &[u8]) -> Result<Box<dyn BufRead + '_>, EnvelopeError> {
     })
 }
 
-/// Bytes of a piece, and by which the output grows when the length at gzip's end was wrong.
+/// Bytes of a piece, and the least by which the output grows when gzip's length field was wrong.
 const STEP: usize = 64 << 10;
 
 fn gunzip(body: &[u8], limit: usize) -> Result<Vec<u8>, EnvelopeError> {
     let mut inflate = Decompress::new_gzip(WINDOW_BITS);
-    // One byte more than fits, so that a full output means that it is too large.
+    // One byte more than allowed, so that a full output means that it is too large.
     let most = limit.saturating_add(1);
     let mut out = Vec::with_capacity(likely_length(body).min(most));
     loop {
@@ -202,13 +207,13 @@ fn gunzip(body: &[u8], limit: usize) -> Result<Vec<u8>, EnvelopeError> {
     }
 }
 
-/// How long the output may become: gzip's own word (its last four bytes), as far as this
-/// input could hold it. Only where the output starts; the limit ends it.
+/// The expected length of the output: what gzip's last four bytes say, but no more than this
+/// input could expand to. It is only the first allocation; the limit is what bounds the output.
 fn likely_length(body: &[u8]) -> usize {
     let said = body
         .last_chunk::<4>()
         .map_or(0, |end| u32::from_le_bytes(*end) as usize);
-    // One more, so that the end of the stream is seen without growing.
+    // One byte more, so that the end of the stream is seen without another allocation.
     said.min(body.len().saturating_mul(GZIP_RATIO)) + 1
 }
 

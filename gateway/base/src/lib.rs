@@ -1,6 +1,6 @@
-//! What every part of the gateway builds on, and what knows none of them: units, patterns,
-//! pauses between attempts, the circuit breaker, the envelope of records and events, the
-//! connection to Redis, logs and the registry of metrics.
+//! What every other crate of the gateway builds on: units, patterns, back-off between attempts,
+//! the circuit breaker, the envelope of records and events, the connection to Redis, logs and
+//! the metric registry. This crate depends on no other crate of the gateway.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

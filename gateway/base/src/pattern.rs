@@ -1,10 +1,10 @@
-//! The one pattern language of purges, routes and key rules: a leaf that every module
-//! may use. What a plugin's manifest names is narrower, see `plugin::names`.
+//! The one pattern language of purges, routes and key rules, which every module may use. The
+//! patterns in a plugin's manifest are narrower, see `plugin::names`.
 //!
-//! `*` is any run of characters (also none, also `/` and newline), `?` is one
-//! character, `\` takes the next one as it is; all else stands for itself. The
-//! matcher is linear in practice and O(text × pattern) at worst: client data
-//! never drives a regular expression.
+//! `*` matches any run of characters (also none, also `/` and newline), `?` matches one
+//! character, `\` makes the next character literal; every other character stands for itself.
+//! The matcher is linear in practice and O(text × pattern) at worst: client data never drives a
+//! regular expression.
 
 use std::fmt;
 
@@ -15,7 +15,8 @@ pub struct Pattern {
     form: PatternForm,
 }
 
-/// Nearly every pattern is a text or a prefix, which routes compare on every request.
+/// Nearly every pattern is a text or a prefix, which are fast to compare; routes do so on every
+/// request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum PatternForm {
     Text(Box<str>),
@@ -48,7 +49,7 @@ impl Pattern {
         }
     }
 
-    /// The one text that matches, where there is just one.
+    /// The text, if the pattern matches one text only.
     pub fn literal(&self) -> Option<&str> {
         match &self.form {
             PatternForm::Text(whole) => Some(whole),
@@ -56,7 +57,7 @@ impl Pattern {
         }
     }
 
-    /// The text that all that matches begins with, where that is all there is to it.
+    /// The prefix, if the pattern is a text and one `*` behind it.
     pub fn prefix(&self) -> Option<&str> {
         match &self.form {
             PatternForm::Prefix(prefix) => Some(prefix),
@@ -64,8 +65,8 @@ impl Pattern {
         }
     }
 
-    /// A pattern of at most so many bytes and a `*` that matches all that this one does: its
-    /// beginning, and anything behind that. None: there is no room for any of it.
+    /// A pattern that matches all that this one matches: the first `bytes` bytes of it at most, and
+    /// a `*`. `None` if not even one character of it fits.
     pub fn shortened(&self, bytes: usize) -> Option<Self> {
         let mut end = 0;
         let mut is_escaped = false;
@@ -82,7 +83,7 @@ impl Pattern {
         (!beginning.is_empty()).then(|| Self::new(&format!("{beginning}*")))
     }
 
-    /// What is before the first wildcard: all that matches begins with it.
+    /// The text before the first wildcard. Everything that matches begins with it.
     pub fn beginning(&self) -> String {
         match &self.form {
             PatternForm::Text(text) | PatternForm::Prefix(text) => text.to_string(),
@@ -96,7 +97,7 @@ impl Pattern {
         }
     }
 
-    /// What is behind the last wildcard: all that matches ends with it.
+    /// The text behind the last wildcard. Everything that matches ends with it.
     pub fn end(&self) -> String {
         match &self.form {
             PatternForm::Text(text) => text.to_string(),
@@ -114,7 +115,8 @@ impl Pattern {
         }
     }
 
-    /// Whether what matches still does with anything behind it: it ends with a `*`.
+    /// Whether a text that matches still does with anything appended, because the pattern ends with
+    /// a `*`.
     pub fn is_open(&self) -> bool {
         match &self.form {
             PatternForm::Text(_) => false,
@@ -123,7 +125,7 @@ impl Pattern {
         }
     }
 
-    /// A pattern that this text alone matches.
+    /// A pattern that matches this text and no other.
     pub fn exactly(text: &str) -> Self {
         let mut source = String::with_capacity(text.len());
         for c in text.chars() {
@@ -135,7 +137,7 @@ impl Pattern {
         Self::new(&source)
     }
 
-    /// As it was written.
+    /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.source
     }
@@ -177,7 +179,8 @@ fn tokens(source: &str) -> Vec<PatternToken> {
 }
 
 fn matches(tokens: &[PatternToken], text: &str) -> bool {
-    // Greedy with one backtrack point: on a mismatch only the last `*` needs to take one character more.
+    // Greedy with one backtrack point: on a mismatch only the last `*` has to take one character
+    // more.
     let (mut token, mut rest) = (0, text);
     let mut retry: Option<(usize, &str)> = None;
     loop {

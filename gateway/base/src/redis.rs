@@ -1,8 +1,8 @@
 //! Connections to Redis: what the second tier and the event bus have in common.
 //!
-//! Inside: `target` (the URL), `connection` (one, from its beginning to its end, and the
-//! pauses between two), `fault` (what went wrong). What is done with a connection, and what
-//! is told when it ends, is the business of those who hold it.
+//! Inside: `target` (the URL), `connection` (one connection from its beginning to its end, and
+//! the pauses between two), `fault` (what went wrong), `outage` (what is logged). What a
+//! connection is used for, and what its end means, is decided by the modules that hold it.
 
 mod connection;
 mod fault;
@@ -17,7 +17,7 @@ pub use fault::{RedisError, is_demotion};
 pub use outage::SharedOutage;
 pub use target::{RedisTargetError, check};
 
-/// Where a Redis is, and how we introduce ourselves.
+/// Where Redis is, and how we authenticate.
 #[derive(Clone, Copy)]
 pub struct RedisConnectionSettings<'a> {
     /// `redis://…`, `redis-sentinel://…` or `redis-cluster://…`; `rediss…` for TLS.
@@ -30,10 +30,10 @@ pub struct RedisConnectionSettings<'a> {
     pub sentinel_password: Option<&'a str>,
     /// Certificates that vouch for the servers, in place of the system's.
     pub ca_file: Option<&'a Path>,
-    /// To open a connection and introduce ourselves.
+    /// The time for opening a connection and authenticating.
     pub connect_timeout: Duration,
-    /// A connection that gives no answer for so long is given up.
+    /// A connection that gives no answer for this long is given up.
     pub silence_timeout: Duration,
-    /// Between two attempts to connect at most.
+    /// The longest pause between two attempts to connect.
     pub reconnect_max: Duration,
 }

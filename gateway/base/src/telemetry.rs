@@ -1,4 +1,4 @@
-//! Logs and the metric registry: the leaf that every module may use.
+//! Logs and the metric registry, which every module may use.
 
 pub mod config;
 pub mod limit;

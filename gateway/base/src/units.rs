@@ -1,7 +1,7 @@
 //! Durations, byte sizes and addresses as people write them in YAML: `250ms`, `64KiB`,
 //! `host:port`.
 //!
-//! A leaf: every module's `Config` may use it, it imports nothing of ours.
+//! The `Config` of every module may use it; it imports nothing of ours.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,8 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A length of time: a whole or decimal number with `ms`, `s`, `m`, `h` or `d`; `0` alone is allowed.
+/// A length of time: a whole or decimal number with `ms`, `s`, `m`, `h` or `d`; `0` alone is
+/// allowed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct ConfigDuration(pub std::time::Duration);
 
@@ -17,7 +18,7 @@ pub struct ConfigDuration(pub std::time::Duration);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct ByteSize(pub u64);
 
-/// Why a text is not a duration or a size; says what is expected.
+/// Why a text is not a duration or a size, and what is expected instead.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{given:?} is not {expected}")]
 pub struct ParseError {
@@ -104,7 +105,7 @@ fn parse_duration(text: &str) -> Option<ConfigDuration> {
         _ => return None,
     };
     let total = (value * millis).round();
-    // A hundred years is the most anybody means; what would round to nothing is not meant either.
+    // Nobody means more than a hundred years, nor a positive value that would round to zero.
     let meant = total <= 3.2e12 && (total >= 1.0 || value == 0.0);
     meant.then(|| ConfigDuration::millis(total as u64))
 }
@@ -151,7 +152,8 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// Accepts a text or a bare number, so that `ttl: 0` and `max_bytes: 4096` work and `ttl: 5` explains itself.
+/// Accepts a text or a bare number, so that `ttl: 0` and `max_bytes: 4096` work, and `ttl: 5`
+/// gives an error that names the expected form.
 struct TextOrNumber<T>(std::marker::PhantomData<T>, &'static str);
 
 impl<T: FromStr<Err = ParseError>> de::Visitor<'_> for TextOrNumber<T> {
@@ -207,7 +209,7 @@ yaml_text!(
     r"^([0-9]+(B|KB|kB|MB|GB|KiB|MiB|GiB)?|.*\$\{.*)$"
 );
 
-/// Reads `host`, `host:port`, `[::1]` or `[::1]:port`; none for anything else.
+/// Parses `host`, `host:port`, `[::1]` or `[::1]:port`; `None` for anything else.
 pub fn host_and_port(text: &str, default_port: u16) -> Option<(String, u16)> {
     let (name, port) = match text.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()?),

@@ -7,9 +7,9 @@ use http::{HeaderMap, HeaderValue, header};
 use super::cache_control::delta_seconds;
 use super::numbered::{self, NumberedValues};
 
-/// Seconds that the response says it has spent in caches, at most 2³¹.
+/// The seconds that the response says it has spent in caches, at most 2³¹.
 ///
-/// Of a list only the first value counts, over several lines the first line; a value that is no
+/// Of a list only the first value counts, of several lines the first line. A value that is not a
 /// non-negative integer is ignored, as §5.1 asks.
 pub fn age_value(headers: &HeaderMap) -> Option<u32> {
     let line = headers.get(header::AGE)?.as_bytes();
@@ -17,7 +17,7 @@ pub fn age_value(headers: &HeaderMap) -> Option<u32> {
     delta_seconds(super::list::trim(first))
 }
 
-/// The field's value for a response that is this old.
+/// The field's value for a response of this age.
 pub fn to_value(seconds: u64) -> HeaderValue {
     thread_local!(static AGES: RefCell<NumberedValues> = const { NumberedValues::new() });
     let number = i64::try_from(seconds).unwrap_or(i64::MAX);

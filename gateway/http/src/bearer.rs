@@ -1,16 +1,16 @@
-//! `Authorization: Bearer …` (RFC 6750 §2.1) against a token of ours.
+//! Compares `Authorization: Bearer …` (RFC 6750 §2.1) with a token of ours.
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq;
 
-/// Whether the request brings `token`. Compared in constant time: how long the answer
-/// takes says nothing about the token.
+/// Whether the request has `token`. Compared in constant time, so that the time of the answer
+/// says nothing about the token.
 pub fn brings(request: &HeaderMap, token: &str) -> bool {
     given(request).is_some_and(|given| given.ct_eq(token.as_bytes()).into())
 }
 
-/// The token that the request brings, if it brings one.
+/// The token of the request, if it has one.
 pub fn given(request: &HeaderMap) -> Option<&[u8]> {
     let value = request.get(AUTHORIZATION)?.as_bytes();
     let (scheme, given) = value.split_at_checked(SCHEME.len())?;

@@ -1,9 +1,9 @@
 //! The one body type of responses to clients and of requests to origins.
 //!
-//! Decision: an enum, not a boxed trait object, so that the two common bodies, none and
-//! whole, cost no allocation; only streams are boxed. [`bounded`] puts limits around a
-//! stream; who is at the far end (a client, an origin, a flight of the cache) does not
-//! matter here.
+//! Decision: an enum, not a boxed trait object, so that the two common bodies (no content, and
+//! content that is complete) cost no allocation; only streams are boxed. [`bounded`] puts limits
+//! around a stream; it does not matter here who is at the far end (a client, an origin, a flight
+//! of the cache).
 
 use std::fmt;
 use std::pin::Pin;
@@ -24,10 +24,10 @@ pub use excerpt::BodyExcerpt;
 pub use pace::MinimumRate;
 pub use upload::{UploadLimits, UploadTerms};
 
-/// A stream behind [`Body::Boxed`].
+/// The stream inside [`Body::Boxed`].
 pub type BodyStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
 
-/// The content of a message: none, whole, or a stream.
+/// The content of a message: none, complete, or a stream.
 #[derive(Default)]
 pub enum Body {
     /// No content; known to be at its end.
@@ -39,14 +39,14 @@ pub enum Body {
     Boxed(BodyStream),
 }
 
-/// Why a body ended before its end.
+/// Why a body ended too early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The sender gave up; what has arrived is not the whole.
+    /// The sender gave up; what has arrived is not all.
     #[error("the body was cut short by its sender")]
     Aborted,
-    /// No piece arrived for the time that is allowed between two pieces, the pieces came
-    /// too slowly, or the whole took too long.
+    /// No piece arrived within the pause that is allowed between two pieces, the pieces came too
+    /// slowly, or the whole body took too long.
     #[error("the body stood still or came too slowly")]
     Timeout,
     /// The body is larger than `limit` bytes.
@@ -63,7 +63,7 @@ impl Body {
         Self::Empty
     }
 
-    /// Content that is here as a whole.
+    /// Content that is complete.
     pub fn full(content: impl Into<Bytes>) -> Self {
         let content = content.into();
         if content.is_empty() {
@@ -73,7 +73,7 @@ impl Body {
         }
     }
 
-    /// Content that is here in several pieces, none of them empty.
+    /// Content that is complete in several pieces, none of them empty.
     pub fn slices(mut pieces: Vec<Bytes>) -> Self {
         match pieces.len() {
             0 => Self::Empty,
@@ -152,8 +152,8 @@ impl From<Bytes> for Body {
 /// Reads a body to its end, into at most `limit` bytes; trailers are dropped.
 ///
 /// # Errors
-/// `TooLarge` as soon as the limit is passed (or announced to be), and what the body
-/// itself fails with.
+/// `TooLarge` as soon as the limit is passed (or its announced size is above the limit), or the
+/// error of the body itself.
 pub async fn collect(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
     let too_large = || BodyError::TooLarge {
         limit: limit as u64,

@@ -1,12 +1,12 @@
 //! What a response, a request, or a targeted field says about caching (RFC 9111 §5.2, RFC 9213).
 //!
-//! Directives are case-insensitive, their arguments tokens or quoted strings, over
-//! any number of lines; unknown ones are ignored. Where the text leaves a choice we
-//! take the careful one: an argument that is no number, or a second one that differs
-//! from the first, makes the lifetime `Some(0)` (§4.2.1 encourages to call such a
-//! response stale); a field list that cannot be read counts as the whole response.
-//! A restricting directive holds even with an argument that it should not have.
-//! [`directive`] reads the syntax, [`request`] and [`targeted`] the other sources.
+//! Directives are case-insensitive, their arguments are tokens or quoted strings, and they may be
+//! spread over any number of lines; unknown directives are ignored. Where the RFC leaves a choice
+//! we take the careful one: an argument that is not a number, or a second one that differs from
+//! the first, makes the lifetime `Some(0)` (§4.2.1 encourages caches to treat such a response as
+//! stale); a field list that cannot be parsed counts as the whole response. A restricting
+//! directive holds even with an argument that it should not have. [`directive`] parses the
+//! syntax, [`request`] and [`targeted`] the other sources.
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -21,7 +21,7 @@ pub(super) use directive::delta_seconds;
 
 use directive::Argument;
 
-/// The greatest number of seconds that a directive can say; larger ones mean this (RFC 9111 §1.2.2).
+/// The largest number of seconds in a directive; larger numbers mean this one (RFC 9111 §1.2.2).
 pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
 
 /// Cache directives of a response (RFC 9111 §5.2.2, RFC 5861, RFC 8246). Times are in seconds.
@@ -29,9 +29,9 @@ pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
 pub struct ResponseDirectives {
     pub max_age: Option<u32>,
     pub s_maxage: Option<u32>,
-    /// Not to be used without revalidation; the field form names headers only.
+    /// The response must not be used without revalidation; the field form names headers only.
     pub no_cache: FieldForm,
-    /// Not for a shared cache; the field form names headers only.
+    /// The response is not for a shared cache; the field form names headers only.
     pub private: FieldForm,
     pub no_store: bool,
     pub public: bool,
@@ -42,11 +42,12 @@ pub struct ResponseDirectives {
     pub no_transform: bool,
     pub stale_while_revalidate: Option<u32>,
     pub stale_if_error: Option<u32>,
-    /// They come from a field for our class of caches: `Expires` is silent, too (RFC 9213 §2.2).
+    /// The directives come from a field for our class of caches, so `Expires` is ignored, too
+    /// (RFC 9213 §2.2).
     pub targeted: bool,
 }
 
-/// `no-cache` and `private` speak of the whole response, or of some fields of it.
+/// `no-cache` and `private` apply to the whole response, or to some of its fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum FieldForm {
     #[default]
@@ -57,13 +58,13 @@ pub enum FieldForm {
 }
 
 impl ResponseDirectives {
-    /// What governs a cache that listens to `targets`: the first of these fields that is
-    /// valid, else `Cache-Control` (RFC 9213 §2.2).
+    /// The directives that apply to a cache which listens to `targets`: those of the first of these
+    /// fields that is valid, else of `Cache-Control` (RFC 9213 §2.2).
     pub fn governing(headers: &HeaderMap, targets: &[HeaderName]) -> Self {
         targeted(headers, targets).unwrap_or_else(|| Self::parse(headers))
     }
 
-    /// Reads `Cache-Control` of a response. Absent and unreadable directives stay at their default.
+    /// Parses `Cache-Control` of a response. Absent and unreadable directives keep their default.
     pub fn parse(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();
         for line in headers.get_all(header::CACHE_CONTROL) {
@@ -86,7 +87,7 @@ impl ResponseDirectives {
             "must-revalidate" => self.must_revalidate = true,
             "proxy-revalidate" => self.proxy_revalidate = true,
             "no-transform" => self.no_transform = true,
-            // These allow something, so they must be spelled as the RFC spells them.
+            // These directives allow something, so they must be spelled as the RFC spells them.
             "public" => self.public |= argument.is_none(),
             "immutable" => self.immutable |= argument.is_none(),
             "must-understand" => self.must_understand |= argument.is_none(),
@@ -96,12 +97,12 @@ impl ResponseDirectives {
 }
 
 impl FieldForm {
-    /// True unless the directive is absent, in whichever form.
+    /// True unless the directive is absent.
     pub fn is_present(&self) -> bool {
         *self != Self::Absent
     }
 
-    /// The wider of what was said before and what is said now.
+    /// Keeps the wider of the present form and that of `argument`.
     fn merge(&mut self, argument: &Argument<'_>) {
         let named = argument.field_names();
         *self = match (std::mem::take(self), named) {
@@ -117,7 +118,7 @@ impl FieldForm {
     }
 }
 
-/// A second value is fine only if it agrees; anything invalid means 0 from then on.
+/// A second value is accepted only if it is equal; anything invalid means 0 from then on.
 fn merge_seconds(slot: &mut Option<u32>, argument: &Argument<'_>) {
     let value = argument.seconds().unwrap_or(0);
     *slot = match *slot {
@@ -269,7 +270,7 @@ mod tests {
             }
         }
 
-        /// Even a quote that never closes hides nothing.
+        /// Even a quote that never closes hides no restriction.
         #[test]
         fn a_restriction_is_seen_wherever_it_stands(before in "[a-z =\",]{0,20}", after in "[a-z =,]{0,20}") {
             let line = format!("{before},no-store,{after}");

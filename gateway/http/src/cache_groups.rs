@@ -1,7 +1,7 @@
 //! Cache groups (RFC 9875): the names in `Cache-Groups` and `Cache-Group-Invalidation`.
 //!
-//! Both are structured lists of strings. A field that does not parse says nothing;
-//! members of another type and parameters are passed over (§2, §3).
+//! Both are structured lists of strings. A field that does not parse counts as absent; members of
+//! another type and parameters are ignored (§2, §3).
 
 use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, List, ListEntry, Parser};
@@ -12,10 +12,10 @@ pub const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 pub const CACHE_GROUP_INVALIDATION: HeaderName =
     HeaderName::from_static("cache-group-invalidation");
 
-/// Groups of one field at most; the RFC asks for 32 of 32 characters at least (§2).
+/// The most groups of one field; the RFC asks for at least 32, of 32 characters each (§2).
 pub const MAX_GROUPS: usize = 128;
 
-/// The groups that field `name` lists, without limit on their length: the head has one.
+/// The groups that field `name` lists. Their length has no limit here, since that of the head has.
 pub fn named(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let mut lines = headers.get_all(name).iter();
     let Some(first) = lines.next() else {

@@ -1,7 +1,7 @@
-//! `Cache-Status` (RFC 9211): how this cache handled the request, for people who debug.
+//! `Cache-Status` (RFC 9211): how this cache handled the request, for debugging.
 //!
-//! A response is a hit or was forwarded, never both: that is the type. The value is
-//! built on the stack and copied once, for it goes out with every response.
+//! A response is a hit or was forwarded, never both; the type expresses that. The value is built
+//! on the stack and copied once, since every response carries it.
 
 use std::cell::RefCell;
 
@@ -19,27 +19,27 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// The range of a structured field's integer (RFC 9651 §3.3.1).
 const LIMIT: i64 = 999_999_999_999_999;
 
-/// Parameters after the name stay on the stack up to this size.
+/// The buffer for a value; up to this size it stays on the stack.
 type CacheStatusBuffer = SmallVec<[u8; 192]>;
 
 /// Why a request went to the origin (RFC 9211 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardReason {
-    /// Configured not to handle it.
+    /// The cache is configured not to handle it.
     Bypass,
     /// The method's semantics require it.
     Method,
-    /// Nothing stored for the key.
+    /// Nothing is stored for the key.
     UriMiss,
-    /// Something stored for the key, but no variant of it matches.
+    /// Something is stored for the key, but no variant of it matches.
     VaryMiss,
-    /// Nothing stored, and the cache does not know which of the two.
+    /// Nothing is stored, and the cache does not know which of the two above it is.
     Miss,
-    /// Stored and fresh, but the request's directives forbid it.
+    /// The stored response is fresh, but the request's directives forbid its use.
     Request,
-    /// Stored, but stale.
+    /// The stored response is stale.
     Stale,
-    /// Stored in part, and not the part asked for.
+    /// A part of the response is stored, but not the part that was asked for.
     Partial,
 }
 
@@ -51,10 +51,10 @@ pub enum CacheStatus<'a> {
     /// Answered by the origin.
     Fwd {
         reason: ForwardReason,
-        /// The origin's status, where it answered.
+        /// The origin's status, if it answered.
         fwd_status: Option<u16>,
         stored: bool,
-        /// Shared the answer to somebody else's request.
+        /// The request shared the answer to another client's request (coalescing).
         collapsed: bool,
         ttl: Option<i64>,
         detail: Option<&'a str>,
@@ -62,7 +62,7 @@ pub enum CacheStatus<'a> {
 }
 
 impl ForwardReason {
-    /// As RFC 9211 spells it; also the label in metrics and logs.
+    /// The name in RFC 9211, which is also the label in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bypass => "bypass",
@@ -113,7 +113,7 @@ impl CacheStatus<'_> {
     }
 }
 
-/// `lamina; hit; ttl=…`, what most responses carry.
+/// `lamina; hit; ttl=…`, which most responses carry.
 fn plain_hit(ttl: i64) -> HeaderValue {
     thread_local!(static HITS: RefCell<NumberedValues> = const { NumberedValues::new() });
     numbered::value(&HITS, ttl.clamp(-LIMIT, LIMIT), || new_hit(ttl))
@@ -148,7 +148,8 @@ fn push_integer(out: &mut CacheStatusBuffer, label: &str, number: Option<i64>) {
     }
 }
 
-/// A token where the text is one, else a string; what a string cannot hold becomes `?` (RFC 9651 §3.3.3).
+/// Appends a token if the text is one, else a string, with `?` for characters that a string cannot
+/// hold (RFC 9651 §3.3.3).
 fn push_token_or_string(out: &mut CacheStatusBuffer, text: &str) {
     let is_token =
         |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&octet);

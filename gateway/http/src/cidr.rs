@@ -1,7 +1,7 @@
-//! Networks in CIDR notation: whom the listener believes.
+//! Networks in CIDR notation, for the peers that a listener trusts.
 //!
-//! An IPv4 address inside IPv6 (`::ffff:10.1.2.3`, as a dual-stack socket shows it)
-//! is the IPv4 address, in networks and in addresses alike.
+//! An IPv4 address inside IPv6 (`::ffff:10.1.2.3`, as a dual-stack socket shows it) is treated as
+//! the IPv4 address, in networks and in addresses alike.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cidr(IpNet);
 
-/// A text that names no network.
+/// A text that is not a network.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{given:?} is not an address or a network, as in 10.1.2.3, 10.0.0.0/8 or 2001:db8::/32")]
 pub struct CidrError {
@@ -29,7 +29,7 @@ impl Cidr {
 impl FromStr for Cidr {
     type Err = CidrError;
 
-    /// Reads `10.0.0.0/8` or a plain address. Bits behind the prefix are dropped.
+    /// Parses `10.0.0.0/8` or a plain address. Bits behind the prefix are dropped.
     fn from_str(text: &str) -> Result<Self, CidrError> {
         parse(text.trim()).ok_or_else(|| CidrError {
             given: text.to_owned(),
@@ -54,8 +54,9 @@ fn parse(text: &str) -> Option<Cidr> {
     };
     let network = match mapped {
         None => given,
-        // A mapped network narrower than all of IPv4 is the IPv4 network. In a wider one bits of
-        // the address count, and yet no address like it would be in the network.
+        // A network of mapped addresses whose prefix has at least 96 bits is an IPv4 network. A
+        // wider one is refused: no address would match it, since mapped addresses are compared as
+        // IPv4.
         Some(address) => {
             let prefix = given.prefix_len().checked_sub(96)?;
             IpNet::V4(Ipv4Net::new(address, prefix).ok()?)

@@ -1,8 +1,8 @@
 //! Conditional requests against a stored response (RFC 9110 §13, RFC 9111 §4.3.2).
 //!
-//! A cache evaluates `If-None-Match` and, without it, `If-Modified-Since`.
-//! `If-Match` and `If-Unmodified-Since` are the origin's business and are ignored
-//! here (§4.3.2), so no answer is ever 412. `If-Range` belongs to [`super::range`].
+//! A cache evaluates `If-None-Match` and, without it, `If-Modified-Since`. `If-Match` and
+//! `If-Unmodified-Since` are for the origin and are ignored here (RFC 9111 §4.3.2), so no answer
+//! is ever 412. `If-Range` belongs to [`super::range`].
 
 use std::time::{Duration, SystemTime};
 
@@ -10,12 +10,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::{date, etag, etag::EntityTag};
 
-/// What the preconditions make of a stored response.
+/// The result of the preconditions for a stored response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PreconditionOutcome {
-    /// Answer as if there were none.
+    /// Answer as if there were no preconditions.
     Proceed,
-    /// The client has it already: 304.
+    /// The client already has this response: 304.
     NotModified,
 }
 
@@ -27,10 +27,10 @@ static CONDITIONS: [HeaderName; 5] = [
     header::IF_RANGE,
 ];
 
-/// Holds the client's validators against those of the stored response; only for GET and HEAD.
+/// Compares the client's validators with those of the stored response; only for GET and HEAD.
 ///
 /// `last_modified` is the stored `Last-Modified` or, without one, its `Date` (RFC 9111 §4.3.2).
-/// `If-None-Match` compares weakly and, where present, silences `If-Modified-Since`.
+/// `If-None-Match` compares weakly; if it is present, `If-Modified-Since` is ignored.
 pub fn evaluate(
     method: &Method,
     request: &HeaderMap,
@@ -59,7 +59,7 @@ pub fn evaluate(
     }
 }
 
-/// `*` names every stored response (RFC 9110 §13.1.2).
+/// Whether `If-None-Match` names this response. `*` names every one (RFC 9110 §13.1.2).
 fn none_match_names(request: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
     let mut tags = request
         .get_all(header::IF_NONE_MATCH)
@@ -68,8 +68,8 @@ fn none_match_names(request: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
     tags.any(|tag| tag.opaque == b"*" || etag.is_some_and(|etag| tag.weak_eq(EntityTag::of(etag))))
 }
 
-/// True if the request may be answered with less than the whole: it has a precondition
-/// or `Range`. Every hit asks: one pass costs less than six look-ups by hash, and few names
+/// Whether the request may be answered with less than the whole, because it has a precondition or
+/// `Range`. Every hit asks this: one pass costs less than six look-ups by hash, and few names
 /// begin as these do.
 pub fn asks_for_less(request: &HeaderMap) -> bool {
     request.keys().any(|name| match name.as_str().as_bytes() {
@@ -79,7 +79,7 @@ pub fn asks_for_less(request: &HeaderMap) -> bool {
     })
 }
 
-/// Makes a request that fetches the whole, whatever its client has: no precondition, no `Range`.
+/// Removes preconditions and `Range`, so that the request fetches the whole representation.
 pub fn strip_conditionals(request: &mut HeaderMap) {
     for name in &CONDITIONS {
         request.remove(name);
@@ -87,7 +87,7 @@ pub fn strip_conditionals(request: &mut HeaderMap) {
     request.remove(header::RANGE);
 }
 
-/// `Last-Modified` if it may stand for the exact octets: at least a second before `Date`
+/// `Last-Modified` if it is a strong validator: at least a second before `Date`
 /// (RFC 9110 §8.8.2.2). For [`super::range::evaluate`].
 pub fn strong_last_modified(stored: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
     let modified = date::field(stored, &header::LAST_MODIFIED, now).at()?;
@@ -95,8 +95,8 @@ pub fn strong_last_modified(stored: &HeaderMap, now: SystemTime) -> Option<Syste
     (modified.checked_add(Duration::from_secs(1))? <= sent).then_some(modified)
 }
 
-/// The validator that names exact octets, as `If-Range` takes it: a strong `ETag`, or,
-/// where there is none at all, a strong `Last-Modified` (RFC 9110 §8.8, §13.1.5).
+/// The strong validator, as `If-Range` takes it: a strong `ETag`, or, if there is no `ETag` at
+/// all, a strong `Last-Modified` (RFC 9110 §8.8, §13.1.5).
 pub fn strong_validator(stored: &HeaderMap, now: SystemTime) -> Option<&HeaderValue> {
     match stored.get(header::ETAG) {
         Some(tag) => (!EntityTag::of(tag).weak).then_some(tag),
@@ -117,7 +117,7 @@ pub fn same_representation(one: &HeaderMap, other: &HeaderMap, now: SystemTime) 
     }
 }
 
-/// True if the request has a precondition other than `If-Range`.
+/// Whether the request has a precondition other than `If-Range`.
 pub fn has_preconditions(request: &HeaderMap) -> bool {
     CONDITIONS
         .iter()
@@ -126,9 +126,9 @@ pub fn has_preconditions(request: &HeaderMap) -> bool {
 
 /// The header of a 304 for a stored response (RFC 9110 §15.4.5).
 ///
-/// All that the 200 would carry, without what describes the content that is not sent: caches
+/// It has all fields of the 200, except those that describe the content, which is not sent: caches
 /// behind us update their copy from it, and browsers check its CORS and policy fields.
-/// `Last-Modified` stays only where there is no `ETag`. `Content-Location` stays.
+/// `Last-Modified` is kept only without an `ETag`. `Content-Location` is kept.
 pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     let mut headers = stored.clone();
     for name in CONTENT_FIELDS {

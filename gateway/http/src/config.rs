@@ -1,4 +1,4 @@
-//! What YAML says about a listener.
+//! The configuration of a listener, as written in YAML.
 
 use std::net::SocketAddr;
 
@@ -39,19 +39,20 @@ pub struct ListenerConfig {
 }
 
 impl ListenerConfig {
-    /// Whether a listener may be told to believe this field.
+    /// Whether `trusted_headers` of a listener may have this field.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why not.
     pub fn may_believe(name: &str) -> Result<(), String> {
         let name = forward::trusted_header(name);
         name.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Whether a rule may go by this field: whether it can be in a request that one of `listeners` hands on.
+    /// Whether a rule may use this field, because it can be in a request that one of `listeners`
+    /// passes on.
     ///
     /// # Errors
-    /// Why it never is.
+    /// The reason why it never is.
     pub fn arrives(name: &str, listeners: &[ListenerConfig]) -> Result<(), String> {
         let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) else {
             return Ok(());
@@ -82,18 +83,18 @@ impl ListenerConfig {
     }
 }
 
-/// A listener that answers when all others can't; the admin listener is one.
+/// A listener that answers when all others cannot; the admin listener is one.
 #[derive(Clone, Debug)]
 pub struct ReservedListener {
     pub endpoint: Endpoint,
-    /// Of the file, where it is a Unix socket.
+    /// Permissions of the file, if it is a Unix socket.
     pub socket_mode: SocketMode,
-    /// Where `max_connections` is reached, who has waited the longest gives way to who comes.
+    /// When `max_connections` is reached, the connection that has waited the longest is cut.
     pub limits: ListenerLimits,
 }
 
 impl ListenerLimits {
-    /// The lowest rate of a client that is waited for.
+    /// The lowest rate that a client must keep while it is waited for.
     pub fn pace(&self) -> Option<MinimumRate> {
         MinimumRate::new(self.min_rate.0, self.min_rate_grace.0)
     }

@@ -1,10 +1,10 @@
-//! HTTP dates (RFC 9110 §5.6.7): three forms are read, one is written.
+//! HTTP dates (RFC 9110 §5.6.7): three forms are parsed, one is written.
 //!
-//! Strict: exactly the grammar of IMF-fixdate, RFC 850 and asctime, only GMT, a day
-//! that exists. Letters in any case, as caches are asked (RFC 9111 §4.2). Which day of
-//! the week it says is not compared with the date: the form is valid either way, and the
-//! date says it all. What is not a date here means "already expired" or "ignore" to
-//! the caller; a lenient reader would guess lifetimes that nobody promised.
+//! Parsing is strict: exactly the grammar of IMF-fixdate, RFC 850 and asctime, only GMT, and a
+//! day that exists. Letters may have any case, as RFC 9111 §4.2 asks of caches. The day of the
+//! week is not compared with the date: the form is valid either way, and the date alone is
+//! enough. A text that is not a date here means "already expired" or "ignore" to the caller; a
+//! lenient parser would guess lifetimes that nobody promised.
 
 use std::time::SystemTime;
 
@@ -27,7 +27,7 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// What a field that holds one date says.
+/// The content of a field that holds one date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldDate {
     Absent,
@@ -37,7 +37,7 @@ pub enum FieldDate {
 }
 
 impl FieldDate {
-    /// The date, if it is one.
+    /// The date, if the field has a valid one.
     pub fn at(self) -> Option<SystemTime> {
         match self {
             Self::At(at) => Some(at),
@@ -46,7 +46,8 @@ impl FieldDate {
     }
 }
 
-/// Reads `Date`, `Expires`, `Last-Modified` and the like; several lines are [`FieldDate::Invalid`].
+/// Parses `Date`, `Expires`, `Last-Modified` and the like; several lines are
+/// [`FieldDate::Invalid`].
 pub fn field(headers: &HeaderMap, name: &HeaderName, now: SystemTime) -> FieldDate {
     let mut lines = headers.get_all(name).iter();
     let (Some(line), more) = (lines.next(), lines.next()) else {
@@ -57,7 +58,7 @@ pub fn field(headers: &HeaderMap, name: &HeaderName, now: SystemTime) -> FieldDa
         .map_or(FieldDate::Invalid, FieldDate::At)
 }
 
-/// Reads an HTTP date; `now` decides the century of RFC 850's two-digit years.
+/// Parses an HTTP date. `now` decides the century of RFC 850's two-digit years.
 pub fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     let text = text.as_bytes();
     let civil = imf_fixdate(text)
@@ -66,7 +67,8 @@ pub fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     civil.is_valid().then(|| civil.to_time())?
 }
 
-/// Writes an IMF-fixdate. Times before 1970 or after 9999 become the nearest that has four digits.
+/// Writes an IMF-fixdate. A time before 1970 is written as the beginning of 1970, one after 9999 as
+/// the end of 9999.
 pub fn format(at: SystemTime) -> HeaderValue {
     let civil = CivilTime::from_time(at);
     let mut text = *b"Sun, 00 Jan 0000 00:00:00 GMT";
@@ -159,7 +161,7 @@ fn asctime(text: &[u8]) -> Option<CivilTime> {
     })
 }
 
-/// Takes pieces of a date from the front; `None` where the text is something else.
+/// Takes pieces of a date from the front; `None` if the text is something else.
 struct DateParser<'a>(&'a [u8]);
 
 impl<'a> DateParser<'a> {
@@ -368,7 +370,7 @@ mod tests {
         }
     }
 
-    /// Guards against an index past the end: the empty prefix of every day's name is empty.
+    /// Guards against an index past the end: the first 0 letters of every day's name are equal.
     #[test]
     fn a_text_that_begins_with_a_comma_is_no_date() {
         for text in [",", ", ", ",,", "S,", "Sun,"] {

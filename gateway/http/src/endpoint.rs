@@ -1,7 +1,7 @@
 //! Where a listener can be reached: a TCP address, or a Unix socket by its path.
 //!
-//! Neighbours: the admin listener is configured with one, `server` opens it, and the
-//! commands that ask a running gateway connect to one.
+//! Neighbours: the admin listener is configured with one, `server` opens it, and the commands that
+//! query a running gateway connect to one.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ pub enum Endpoint {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SocketMode(u32);
 
-/// Why a text is not an endpoint or a mode; it says what is expected.
+/// Why a text is not an endpoint or a mode, and what is expected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     #[error(
@@ -43,7 +43,7 @@ pub enum EndpointError {
 
 const SCHEME: &str = "unix:";
 
-/// The most bytes that the kernel takes for the path of a socket (`sun_path`, less its end).
+/// The most bytes that the kernel accepts for the path of a socket (`sun_path` without its NUL).
 const MAX_PATH: usize = 107;
 
 impl Endpoint {
@@ -55,7 +55,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether processes of this machine alone can reach it.
+    /// Whether only processes of this machine can reach it.
     pub fn is_local(&self) -> bool {
         self.tcp()
             .is_none_or(|address| address.ip().to_canonical().is_loopback())
@@ -119,7 +119,7 @@ impl fmt::Display for SocketMode {
     }
 }
 
-/// Both are texts in YAML, and in its schema.
+/// Both types are texts in YAML, and in its schema.
 macro_rules! is_a_text {
     ($type:ty, $name:literal, $description:literal) => {
         impl<'de> Deserialize<'de> for $type {

@@ -1,19 +1,18 @@
 //! Entity tags and their two comparisons (RFC 9110 §8.8.3).
 //!
-//! A tag is compared octet for octet, quotes included. One that an origin sent
-//! without quotes still works as long as the client repeats it: the comparison
-//! asks for equality, not for grammar.
+//! A tag is compared octet for octet, quotes included. A tag that an origin sent without quotes
+//! still works as long as the client repeats it: the comparison checks equality, not grammar.
 
 use http::HeaderValue;
 
 use super::list::{self, QuoteSyntax};
 
-/// An entity tag as it stands in a field.
+/// An entity tag as it is written in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntityTag<'a> {
-    /// Prefixed by `W/`: equivalent, not identical octet for octet.
+    /// Whether it begins with `W/`: then equal tags mean equivalent, not identical octets.
     pub weak: bool,
-    /// With its quotes.
+    /// The tag with its quotes.
     pub opaque: &'a [u8],
 }
 
@@ -28,17 +27,17 @@ impl<'a> EntityTag<'a> {
         }
     }
 
-    /// Of an `ETag` field.
+    /// The tag in an `ETag` field.
     pub fn of(value: &'a HeaderValue) -> Self {
         Self::read(list::trim(value.as_bytes()))
     }
 
-    /// Same octets: both are strong and equal (RFC 9110 §8.8.3.2).
+    /// The strong comparison: both are strong and equal (RFC 9110 §8.8.3.2).
     pub fn strong_eq(self, other: EntityTag<'_>) -> bool {
         !self.weak && !other.weak && self.opaque == other.opaque
     }
 
-    /// Same meaning: equal, whether weak or strong (RFC 9110 §8.8.3.2).
+    /// The weak comparison: they are equal, whether weak or strong (RFC 9110 §8.8.3.2).
     pub fn weak_eq(self, other: EntityTag<'_>) -> bool {
         self.opaque == other.opaque
     }

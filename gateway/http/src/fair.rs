@@ -1,11 +1,11 @@
-//! Turns for connections that are fed without end.
+//! Makes connections that always have input yield to others in time.
 //!
-//! tokio makes a task give way after 128 reads, however large they are. That is late for
-//! one that hyper drives: it takes a chunk's size byte by byte and without a limit on its
-//! digits, so a peer that sends zeros for ever held a worker, and all clients on it, for
+//! tokio makes a task yield after 128 reads, however large they are. That is late for a
+//! connection that hyper drives: hyper parses a chunk's size byte by byte and without a limit on
+//! its digits, so a peer that sent zeros for ever blocked a worker, and all clients on it, for
 //! the time of 128 full buffers (32 MiB) at a stretch. Here large reads count for more.
-//! Neighbours: `server` charges what its wires read; `origin`, which cannot see the bytes,
-//! lets its connections begin each turn with less.
+//! Neighbours: `server` charges what its connections read; `origin`, which cannot see the bytes,
+//! gives its connections fewer reads in each poll.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -14,18 +14,18 @@ use std::task::{Context, Poll};
 use hyper::rt::Executor;
 use tokio::task::coop;
 
-/// Bytes that are one of a turn's 128 steps: half a MiB is a turn.
+/// Bytes that cost one of the 128 steps of tokio's budget: half a MiB uses up all of it.
 const STEP: usize = 4 << 10;
 
-/// Steps that a connection to an origin does without: what is left are 16 reads.
+/// Steps that a connection to an origin gives up in each poll: 16 reads are left.
 const WITHOUT: usize = 112;
 
-/// Takes from the turn of this task what reading so many bytes is worth. Small reads are free.
+/// Charges the budget of this task for reading this many bytes. Small reads cost nothing extra.
 pub fn charge(cx: &mut Context<'_>, bytes: usize) {
     spend(cx, bytes / STEP);
 }
 
-/// Runs connections in short turns.
+/// Runs connections with a smaller budget for each poll.
 #[derive(Clone, Copy)]
 pub struct ShortTurns;
 
@@ -49,7 +49,7 @@ fn spend(cx: &mut Context<'_>, steps: usize) {
     for _ in 0..steps {
         match coop::poll_proceed(cx) {
             Poll::Ready(step) => step.made_progress(),
-            // The turn is over; the next read says so, and the task is woken already.
+            // The budget is used up. The next read returns pending, and the task is woken already.
             Poll::Pending => return,
         }
     }

@@ -1,11 +1,12 @@
-//! What may pass a proxy: hop-by-hop fields end here, `Via` and `CDN-Loop` begin here (RFC 9110 §7.6).
+//! What may pass a proxy: hop-by-hop fields are removed here, and `Via` and `CDN-Loop` are added
+//! (RFC 9110 §7.6).
 //!
-//! A request's head is made one on its arrival ([`receive`]), a response's when it comes from the
-//! origin ([`end_response_hop`]); nothing looks at `Connection` after that. Who sent the
-//! request is then a value ([`RequestSender`]), what it asked of the connection another
-//! ([`HopWishes`]), and what the origin is told of both is made of them ([`tell_origin`]).
-//! Where the head for the origin differs from the one that everything else goes by is a
-//! list: [`DIFFERENCES`].
+//! A request's head is normalised on its arrival ([`receive`]), a response's when it comes from
+//! the origin ([`end_response_hop`]); nothing looks at `Connection` after that. Who sent the
+//! request is then a value ([`RequestSender`]), and what it asked of the connection another
+//! ([`HopWishes`]); from both are made the fields that tell the origin about them
+//! ([`tell_origin`]). The list [`DIFFERENCES`] has all fields in which the head for the origin may
+//! differ from the head that everything else uses.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
@@ -30,25 +31,25 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Why a field may differ between the head that route, key, `Vary`, plugins and log go by and
-/// the head that the origin gets.
+/// Why a field may differ between the head that route, key, `Vary`, plugins and log use and the
+/// head that the origin gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HeadDifferenceReason {
-    /// The gateway makes it of the client's address, which no key holds.
+    /// The gateway makes it from the client's address, which no key holds.
     OfTheAddress,
-    /// The gateway makes it of the scheme or the host, which every key holds, or the upstream
-    /// has one of its own.
+    /// The gateway makes it from the scheme or the host, which every key holds, or the upstream
+    /// sets its own host.
     OfTheKey,
-    /// The gateway adds its own place on the way to what is there.
+    /// The gateway adds its own hop to the value.
     OurHop,
-    /// It is of the connection to the origin. A request that is for its client alone takes the
-    /// client's wish for an upgrade along.
+    /// It belongs to the connection to the origin. A request that serves one client only also
+    /// passes on that client's wish for an upgrade.
     OfTheConnection,
-    /// The wish of the client that waits for the load (`TE: trailers`). It selects no
+    /// The client that waits for the load accepts trailers (`TE: trailers`). This selects no
     /// representation: an answer that has trailers is not stored.
     OfTheWish,
-    /// A load asks for the whole, whatever part or condition its client asks for, and
-    /// brings the validators of what is stored.
+    /// A load asks for the whole representation, whatever range or condition its client asks for,
+    /// and sends the validators of the stored response.
     TheWhole,
     /// TRACE and OPTIONS, which are never stored, count their hops.
     HopsLeft,
@@ -76,7 +77,7 @@ pub static DIFFERENCES: [(HeaderName, HeadDifferenceReason); 17] = [
 ];
 
 /// Whether the origin gets a field that may differ between two requests that are otherwise the
-/// same to the cache, so that a response that varies by it is for one client.
+/// same to the cache, so that a response that varies by it is for one client only.
 pub fn differs_by_client(name: &HeaderName) -> bool {
     DIFFERENCES.iter().any(|(known, why)| {
         known == name
@@ -87,7 +88,7 @@ pub fn differs_by_client(name: &HeaderName) -> bool {
     })
 }
 
-/// Adds our hop to `Via` (RFC 9110 §7.6.3); `version` is the protocol of the message as it came in.
+/// Adds our hop to `Via` (RFC 9110 §7.6.3); `version` is the protocol of the message as received.
 pub fn append_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
     let protocol = match version {
         Version::HTTP_09 => "0.9",
@@ -99,7 +100,7 @@ pub fn append_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
     append_text(headers, header::VIA, &format!("{protocol} {pseudonym}"));
 }
 
-/// How many times `pseudonym` stands in `Via`.
+/// How many times `pseudonym` occurs in `Via`.
 pub fn passes(headers: &HeaderMap, pseudonym: &str) -> usize {
     list::field(headers, &header::VIA)
         .filter(|hop| {
@@ -112,7 +113,7 @@ pub fn passes(headers: &HeaderMap, pseudonym: &str) -> usize {
         .count()
 }
 
-/// True if a request has been here before: `CDN-Loop` names us (RFC 8586 §2).
+/// Whether a request has passed this gateway before: `CDN-Loop` names us (RFC 8586 §2).
 pub fn loops(headers: &HeaderMap, cdn_id: &str) -> bool {
     list::field(headers, &CDN_LOOP).any(|member| {
         let id = member
@@ -123,12 +124,12 @@ pub fn loops(headers: &HeaderMap, cdn_id: &str) -> bool {
     })
 }
 
-/// Adds us to `CDN-Loop`, behind those that are there (RFC 8586 §2).
+/// Adds us to `CDN-Loop`, behind the members that are there (RFC 8586 §2).
 pub fn append_cdn_loop(headers: &mut HeaderMap, cdn_id: &str) {
     append_text(headers, CDN_LOOP, cdn_id);
 }
 
-/// Adds a member as a line of its own; a text that no field can hold adds nothing.
+/// Adds a member as a line of its own. Does nothing if no field can hold the text.
 fn append_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.append(name, value);

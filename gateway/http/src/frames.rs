@@ -1,19 +1,19 @@
-//! HTTP/2 frames that cost the reader work and the sender nothing: counted as they pass.
+//! Counts HTTP/2 frames that cost the reader work and the sender nothing.
 //!
-//! h2 bounds what frames keep in memory, the resets of streams that nobody has accepted
-//! yet, and those that its own errors cause. It does not count what it answers or drops at
-//! once (PING, SETTINGS, PRIORITY, empty DATA, WINDOW_UPDATE, unknown kinds), nor the
-//! reset of a stream that is being worked on, for which an origin was asked. Here only the
-//! nine bytes that begin a frame are looked at, what [`window`] has to know, and of a client
-//! the header blocks, for what h2 drops of their paths ([`FragmentPaths`]) and for those that wait
-//! for a 100 (`interim`); no byte is changed, and nothing added but that answer.
+//! h2 bounds what frames keep in memory, the resets of streams that nobody has accepted yet, and
+//! those that its own errors cause. It does not count frames that it answers or drops at once
+//! (PING, SETTINGS, PRIORITY, empty DATA, WINDOW_UPDATE, unknown kinds), nor the reset of a
+//! stream that is being worked on, for which an origin was asked. This module looks only at the
+//! nine bytes that begin a frame, at what [`window`] must know, and at the header blocks of
+//! clients: for the parts of paths that h2 drops ([`FragmentPaths`]) and for requests that wait for
+//! a 100 (`interim`). It changes no byte, and adds nothing but that 100.
 //! Neighbours: `server` puts it around its HTTP/2 connections, `origin` around its own.
 //!
-//! Decision: bytes that we send earn frames, so that a peer that is served may confirm
-//! each piece; the answer to a PING earns less than a PING costs. A frame too many ends the
-//! connection through h2: what it reads from there on is one header block in more
-//! CONTINUATION frames than it takes, to which its answer is GOAWAY with
-//! ENHANCE_YOUR_CALM and the last stream it worked on, which nobody knows here.
+//! Decision: bytes that we send earn frames, so that a peer that is served may confirm each
+//! piece; the answer to a PING earns less than a PING costs. One frame too many ends the
+//! connection through h2: from there on h2 reads one header block in more CONTINUATION frames
+//! than it accepts. Its answer to that is GOAWAY with ENHANCE_YOUR_CALM and the last stream it
+//! worked on, which this module does not know.
 
 use std::io;
 use std::iter;
@@ -46,65 +46,66 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const PUSH_PROMISE: u8 = 5;
 const CONTINUATION: u8 = 9;
-/// The flag of DATA.
+/// A flag of DATA and HEADERS.
 const END_STREAM: u8 = 1;
 
-/// Resets by the peer: more than a client that changes its mind, less than an attack.
+/// Resets by the peer: more than a client needs that changes its mind, less than an attack.
 const RESETS: FrameAllowance = FrameAllowance {
     burst: 256,
     per_second: 64,
     bytes_each: 512,
 };
-/// Frames that carry nothing. Bytes: two windows may be opened for each small message.
+/// Frames that carry nothing. Bytes: for each small message two windows may be opened.
 const IDLE: FrameAllowance = FrameAllowance {
     burst: 1_024,
     per_second: 256,
     bytes_each: 48,
 };
-/// The same for an origin, whose HEADERS count as well: it may send one head after
-/// another (1xx). The shortest request earns its response and trailers.
+/// The same for an origin, whose HEADERS count as well, since it may send one head after another
+/// (1xx). Even the shortest request earns enough for its response and trailers.
 const IDLE_OF_ORIGIN: FrameAllowance = FrameAllowance {
     bytes_each: 12,
     ..IDLE
 };
 
-/// A connection that ends when its peer sends too many frames that do nothing.
+/// A connection that is ended when its peer sends too many frames that do nothing.
 pub struct MeteredConnection<T> {
     io: T,
     scan: FrameScanner,
-    /// Towards a client.
+    /// Only towards a client.
     interim: Option<ContinueInjector>,
-    /// How much was read of what h2 gets in place of further frames.
+    /// Set once the connection is being ended: how much h2 has read of what it gets instead of
+    /// frames.
     ended: Option<usize>,
 }
 
-/// Where frames begin in the bytes that pass, and what is left for them.
+/// Finds where frames begin in the bytes that pass, and counts them.
 struct FrameScanner {
-    /// Bytes up to the end of the frame.
+    /// Bytes that are left of the present frame.
     skip: u32,
     head: [u8; HEAD],
-    /// How much of `head` is there.
+    /// How many bytes of `head` were read.
     have: usize,
-    /// Some: what the peer says about windows is noted.
+    /// If set, what the peer says about windows is noted.
     windows: Option<WindowReader>,
     counts_headers: bool,
-    /// Of a client.
+    /// Reads the header blocks of a client.
     blocks: Option<HeaderBlockReader>,
     resets: FrameTokenBucket,
     idle: FrameTokenBucket,
     spent: bool,
 }
 
-/// How many frames are free, and what earns more.
+/// How many frames are free, and what earns more of them.
 #[derive(Clone, Copy)]
 struct FrameAllowance {
     burst: u32,
     per_second: u32,
-    /// Bytes sent that earn one more.
+    /// Bytes sent that earn one more frame.
     bytes_each: u64,
 }
 
-/// A token bucket that looks at the clock only when it is empty.
+/// A token bucket that reads the clock only when it is empty.
 struct FrameTokenBucket {
     allowance: FrameAllowance,
     left: u32,
@@ -113,7 +114,7 @@ struct FrameTokenBucket {
 }
 
 impl<T> MeteredConnection<T> {
-    /// What a client sends, from its first byte. Paths with a fragment go to `found`.
+    /// For a connection from a client, from its first byte. Paths with a fragment go to `found`.
     pub fn client(io: T, found: Arc<FragmentPaths>) -> Self {
         let mut metered = Self::new(io, PREFACE, IDLE, false);
         metered.scan.blocks = Some(HeaderBlockReader::new(found));
@@ -127,7 +128,7 @@ impl<T> MeteredConnection<T> {
         self
     }
 
-    /// What an origin sends.
+    /// For a connection to an origin.
     pub fn origin(io: T) -> Self {
         Self::new(io, 0, IDLE_OF_ORIGIN, true)
     }
@@ -153,7 +154,7 @@ impl<T> MeteredConnection<T> {
         }
     }
 
-    /// Counts what was written of `pieces`.
+    /// Counts the first `written` bytes of `pieces`, which were written.
     fn sent<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>, written: usize) {
         self.scan.resets.sent += written as u64;
         self.scan.idle.sent += written as u64;
@@ -168,7 +169,7 @@ impl<T> MeteredConnection<T> {
         }
     }
 
-    /// Notes who waits for a 100 in what was read.
+    /// Queues a 100 for each stream that waits for one according to what was read.
     fn answer_waiting(&mut self) {
         let waiting = self
             .scan
@@ -188,7 +189,8 @@ impl<T> MeteredConnection<T> {
 }
 
 impl<T: AsyncWrite + Unpin> MeteredConnection<T> {
-    /// Writes the answers that stand before what hyper writes next; how much of that may follow.
+    /// Writes the 100s that may come before hyper's next bytes. Returns how many of those bytes may
+    /// be written now.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(interim) = &mut self.interim else {
             return Poll::Ready(Ok(usize::MAX));
@@ -199,7 +201,8 @@ impl<T: AsyncWrite + Unpin> MeteredConnection<T> {
 }
 
 impl FrameScanner {
-    /// Looks at the frames that begin in `bytes`. Where one was too many: the end of it.
+    /// Looks at the frames that begin in `bytes`. If one was too many, returns where that frame
+    /// ends.
     fn pass(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut rest = bytes;
         loop {
@@ -277,7 +280,7 @@ impl FrameTokenBucket {
         }
     }
 
-    /// What time and bytes have earned since the last time.
+    /// Adds the frames that time and bytes have earned since the last call.
     fn fill(&mut self) {
         let now = Instant::now();
         let FrameAllowance {
@@ -285,7 +288,7 @@ impl FrameTokenBucket {
             per_second,
             bytes_each,
         } = self.allowance;
-        // Longer than a minute fills it anyway.
+        // A minute fills the bucket in any case.
         let waited = (now - self.filled).min(Duration::from_secs(60));
         let by_time = waited.as_millis() as u64 * u64::from(per_second) / 1_000;
         let earned = by_time + self.sent / bytes_each;
@@ -295,8 +298,8 @@ impl FrameTokenBucket {
     }
 }
 
-/// Gives out what ends a connection of h2, on from the byte `at`: HEADERS of stream 1 and
-/// CONTINUATION without end, all empty.
+/// Writes what makes h2 end a connection, from its byte `at` on: HEADERS of stream 1, then
+/// CONTINUATION without end, all empty. Returns the next `at`.
 fn put_endless_block(at: usize, into: &mut ReadBuf<'_>) -> usize {
     let mut bytes = [0; 64 * HEAD];
     for (n, head) in bytes.chunks_exact_mut(HEAD).enumerate() {

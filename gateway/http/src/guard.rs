@@ -1,7 +1,7 @@
-//! What is refused before anybody looks at a request: ambiguous or oversized heads.
+//! Refuses requests with ambiguous or oversized heads, before anything else looks at them.
 //!
 //! Neighbours: `server` asks it for each request. [`check`] sees what hyper lets through;
-//! what hyper repairs in silence (`Content-Length` beside `Transfer-Encoding`) can only be
+//! what hyper repairs without a word (`Content-Length` beside `Transfer-Encoding`) can only be
 //! seen in the raw bytes, which [`framing`] looks at before hyper does.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -21,11 +21,11 @@ pub struct RequestRefusal {
     pub reason: &'static str,
 }
 
-/// Checks the head of a request against `limits` and RFC 9110/9112. Some route takes a body of
-/// `body_bytes`, if its own does not say less.
+/// Checks the head of a request against `limits` and RFC 9110/9112. `body_bytes` is the largest
+/// body that any route allows; the route of the request may allow less.
 ///
 /// # Errors
-/// The refusal to answer with; the connection is to be closed after it.
+/// The refusal to answer with; the connection must be closed after it.
 pub fn check<B>(
     request: &Request<B>,
     limits: &ListenerLimits,
@@ -38,7 +38,7 @@ pub fn check<B>(
     host(request, &seen)
 }
 
-/// The fields that decide, found in one pass: a look-up by hash for each costs more.
+/// The fields that the checks need, found in one pass: a look-up by hash for each costs more.
 #[derive(Default)]
 struct DecisiveFields<'a> {
     host: Option<&'a HeaderValue>,
@@ -88,7 +88,7 @@ fn sizes<B>(
             "the request has too many header fields",
         );
     }
-    // hyper has checked the number; one that does not fit is over any limit.
+    // hyper has checked the number; one that does not parse here is larger than any limit.
     if let Some(announced) = seen.length {
         let length = announced.to_str().ok().and_then(|text| text.parse().ok());
         if length.unwrap_or(u64::MAX) > body_bytes {
@@ -101,7 +101,7 @@ fn sizes<B>(
     Ok(())
 }
 
-/// RFC 9112 §6.1: a coding that we do not know, or two of them, is not ours to decode.
+/// RFC 9112 §6.1: we do not decode a coding that we do not know, nor two of them.
 fn framing(seen: &DecisiveFields<'_>) -> Result<(), RequestRefusal> {
     match (seen.coding, seen.codings) {
         (None, _) => Ok(()),
@@ -150,7 +150,7 @@ fn target<B>(request: &Request<B>) -> Result<(), RequestRefusal> {
     Ok(())
 }
 
-/// RFC 9112 §3.2: exactly one valid Host, and the one of an absolute target.
+/// RFC 9112 §3.2: exactly one valid Host, equal to that of an absolute target.
 fn host<B>(request: &Request<B>, seen: &DecisiveFields<'_>) -> Result<(), RequestRefusal> {
     if seen.hosts {
         return refuse(StatusCode::BAD_REQUEST, "more than one Host");
@@ -176,7 +176,7 @@ fn host<B>(request: &Request<B>, seen: &DecisiveFields<'_>) -> Result<(), Reques
     }
 }
 
-/// `reg-name` (RFC 3986 §3.2.2), as a table: every request's host is looked at.
+/// The octets of a `reg-name` (RFC 3986 §3.2.2), as a table: every request's host is checked.
 static HOST_OCTETS: [bool; 256] = {
     let mut table = [false; 256];
     let mut b = 0;
@@ -205,8 +205,8 @@ static HOST_OCTETS: [bool; 256] = {
     table
 };
 
-/// `uri-host [ ":" port ]` (RFC 9110 §7.2), not empty, no user, nothing that could end up
-/// in a path.
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2), not empty, without a user, and without anything that
+/// could become part of a path.
 fn is_host(host: &[u8]) -> bool {
     let literal = host.first() == Some(&b'[');
     let end = match literal {
@@ -228,7 +228,7 @@ fn is_host(host: &[u8]) -> bool {
         }
 }
 
-/// `IP-literal`, as far as it matters here: something in brackets that no path could hold.
+/// `IP-literal`, as far as it matters here: brackets around octets that cannot begin a path.
 fn is_literal(name: &[u8]) -> bool {
     let inner = name
         .strip_prefix(b"[")

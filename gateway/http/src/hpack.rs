@@ -1,16 +1,16 @@
-//! What of HPACK (RFC 7541) tells the path that an HTTP/2 client wrote, and whether it waits
-//! for a 100 before it sends its content.
+//! The part of HPACK (RFC 7541) that is needed to know the path that an HTTP/2 client wrote, and
+//! whether it waits for a 100 before it sends its content.
 //!
-//! h2 hands over a path without its fragment and says nothing of it, where HTTP/1 refuses
-//! one. So header blocks are read here a second time, as far as needed: the lengths of what
-//! goes into the table of fields, and the values of `:path` and `expect`. A block that can't be read is
-//! one that h2 ends the connection for.
+//! h2 removes the fragment of a path without saying so, where HTTP/1 refuses it. So header blocks
+//! are read here a second time, as far as needed: the lengths of the fields that go into the
+//! dynamic table, and the values of `:path` and `expect`. For a block that cannot be read here,
+//! h2 ends the connection.
 
 use std::collections::VecDeque;
 
-/// The size of the table that a client may use; we announce no other.
+/// The size of the dynamic table that a client may use; we announce no other.
 const TABLE_SIZE: usize = 4_096;
-/// What an entry of the table counts beside its name and value (RFC 7541 §4.1).
+/// The size of a table entry besides its name and value (RFC 7541 §4.1).
 const ENTRY_OVERHEAD: usize = 32;
 
 const PATH: &[u8] = b":path";
@@ -22,15 +22,15 @@ const STATIC_EXPECT: usize = 35;
 /// RFC 9110 §10.1.1.
 const CONTINUE: &[u8] = b"100-continue";
 
-/// The lengths of the names in the static table (RFC 7541, appendix A), on from index 1.
+/// The lengths of the names in the static table (RFC 7541, appendix A), from index 1 on.
 const STATIC_NAMES: [u8; 61] = [
     10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
     16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
     25, 17, 10, 4, 3, 16,
 ];
 
-/// How many codes of Huffman's code (RFC 7541, appendix B) have a length of 1, 2, 3… bits;
-/// the last code of all is the end of the text.
+/// How many Huffman codes (RFC 7541, appendix B) have a length of 1, 2, 3… bits. The very last
+/// code is the end of the text.
 const CODES: [u16; 30] = [
     0, 0, 0, 0, 10, 26, 32, 6, 0, 5, 3, 2, 6, 2, 3, 0, 0, 0, 3, 8, 13, 26, 29, 12, 4, 15, 19, 29,
     0, 4,
@@ -48,8 +48,8 @@ const OCTETS: &[u8; 256] =
       \xf7\xf8\xfa\xfb\xfc\xfd\xfe\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f\x10\x11\x12\
       \x13\x14\x15\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x7f\xdc\xf9\x0a\x0d\x16";
 
-/// The codes of one length: the first of them, how many there are, and the place of the first
-/// one's octet in [`OCTETS`].
+/// The codes of one length: the first of them, how many there are, and the position in
+/// [`OCTETS`] of the octet of the first one.
 #[derive(Clone, Copy)]
 struct HuffmanCodeRange {
     first: u32,
@@ -83,9 +83,9 @@ static LENGTHS: [HuffmanCodeRange; 30] = {
 #[derive(PartialEq, Eq, Debug)]
 pub struct HpackError;
 
-/// The table of a connection's fields, as far as it tells paths.
+/// The dynamic table of a connection, as far as it is needed for paths and `expect`.
 pub struct HpackReader {
-    /// The newest first.
+    /// The newest entry first.
     table: VecDeque<HpackEntry>,
     size: usize,
     most: usize,
@@ -109,7 +109,7 @@ enum HpackFieldName {
 /// A path that had a fragment, without it.
 pub type FragmentlessPath = Box<[u8]>;
 
-/// Whether the client sends the content of its request unasked.
+/// Whether the client sends the content of its request without waiting for a 100.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub enum ContentExpectation {
     #[default]
@@ -118,7 +118,7 @@ pub enum ContentExpectation {
     Waits,
 }
 
-/// What a field, or a block of them, tells.
+/// What a field, or a block of them, contains that matters here.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct FieldFindings {
     pub cut: Option<FragmentlessPath>,
@@ -140,10 +140,10 @@ impl Default for HpackReader {
 }
 
 impl HpackReader {
-    /// Reads the next block of the connection, which must be whole.
+    /// Reads the next block of the connection, which must be complete.
     ///
     /// # Errors
-    /// When it can't be read; nor can those that follow then.
+    /// When it cannot be read. Then the blocks that follow cannot be read either.
     pub fn read(&mut self, block: &[u8]) -> Result<FieldFindings, HpackError> {
         self.all(block).ok_or(HpackError)
     }
@@ -169,7 +169,7 @@ impl HpackReader {
         Some(found)
     }
 
-    /// A field that is in the tables as a whole.
+    /// A field that is in the tables with its value.
     fn indexed(&self, index: usize) -> Option<FieldFindings> {
         match index {
             0 => None,
@@ -240,7 +240,7 @@ impl HpackReader {
         })
     }
 
-    /// Reads a value into `text`, and what it tells in a field of this name.
+    /// Reads a value into `text`, and returns what it means in a field of this name.
     fn value(
         &mut self,
         name: HpackFieldName,
@@ -297,7 +297,7 @@ impl<'a> HeaderBlock<'a> {
         Some(number)
     }
 
-    /// A text as it is on the wire, and whether it is in Huffman's code.
+    /// A text as it is on the wire, and whether it is Huffman-coded.
     fn coded(&mut self) -> Option<(HpackStringCoding, &'a [u8])> {
         let coding = match self.0.first()? & 0x80 {
             0 => HpackStringCoding::Plain,
@@ -326,10 +326,10 @@ enum HpackStringCoding {
     Huffman,
 }
 
-/// Decodes Huffman's code. What is left over must be ones, fewer than eight.
+/// Decodes a Huffman-coded text. The bits that are left over must be ones, fewer than eight.
 fn decode(coded: &[u8], into: &mut Vec<u8>) -> Option<()> {
     let mut rest = coded.iter();
-    // What is to be decoded next, from the highest bit on.
+    // The bits that are decoded next, from the highest one on.
     let (mut window, mut bits) = (0_u64, 0_usize);
     loop {
         while bits <= 56 {
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(decoded(&[0x00]), None, "padding is ones");
     }
 
-    /// The requests of RFC 7541, appendix C.4, whose table is told by the sizes there.
+    /// The requests of RFC 7541, appendix C.4, checked by the table sizes given there.
     #[test]
     fn the_table_grows_and_shrinks_as_the_rfc_has_it() {
         let mut fields = HpackReader::default();

@@ -1,25 +1,26 @@
-//! HTTP that knows no cache, no plugin and no route: what RFC 9110 and 9112 say about messages.
+//! HTTP without any notion of a cache, a plugin or a route: what RFC 9110 and RFC 9112 say about
+//! messages.
 //!
-//! The pure half is functions over header maps that read no clock (`now` is an
-//! argument) and never fail: what cannot be read has a defined meaning.
-//! [`cache_control`], [`cache_groups`], [`date`], [`age`], [`vary`], [`etag`] say what a message
-//! means; [`conditional`] and [`range`] say which answer a stored response gives;
-//! [`forward`] and [`max_forwards`] say what may pass a proxy, how far, and for whom;
-//! [`trace`] is about methods whose answer repeats the request, [`sensitive`] about names whose
-//! value is a secret; [`reference`] is the URI that a field names, [`path`] the one form of
-//! its spellings; [`cidr`] is whom we believe;
+//! One half is pure: functions over header maps that read no clock (`now` is an argument) and
+//! never fail, since a field that cannot be parsed has a defined meaning.
+//! [`cache_control`], [`cache_groups`], [`date`], [`age`], [`vary`] and [`etag`] say what a
+//! message means; [`conditional`] and [`range`] decide which answer a stored response gives;
+//! [`forward`] and [`max_forwards`] decide what may pass a proxy, how far, and for whom;
+//! [`trace`] covers methods whose answer repeats the request, and [`sensitive`] names of fields
+//! whose value is a secret; [`reference`] resolves the URI that a field names, and [`path`]
+//! gives all spellings of a path one form; [`cidr`] is the list of networks that are trusted;
 //! [`cache_status`] and [`proxy_status`] tell the client what happened.
 //!
-//! The other half moves bytes: [`server`] is the listener, [`guard`] refuses what a
-//! request must not be, [`frames`] counts what an HTTP/2 peer sends for nothing, [`fair`]
-//! ends the turn of a connection that is fed without end, [`memory`] counts what answers
-//! hold and bounds it, [`proxy_protocol`] is how a proxy
-//! without HTTP names the client, [`body`] is the one type of body.
+//! The other half moves bytes: [`server`] is the listener, [`guard`] refuses requests that are
+//! malformed or too large, [`frames`] limits HTTP/2 frames that cost work and carry nothing,
+//! [`fair`] makes a connection that always has input yield to others, [`memory`] counts and
+//! bounds the memory that answers hold, [`proxy_protocol`] reads how a proxy below HTTP names
+//! the client, and [`body`] is the one type of body.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-// The names under which the modules of this crate know the crates below.
+// The names under which the modules of this crate use the crates that it builds on.
 use lamina_base::{telemetry, units};
 
 pub mod age;

@@ -1,23 +1,23 @@
-//! Comma-separated lists, `#rule` (RFC 9110 §5.6.1), as nearly every field is one.
+//! Comma-separated lists, `#rule` (RFC 9110 §5.6.1). Nearly every field is one.
 //!
-//! Commas inside quoted strings do not separate. A quote that never closes is not
-//! a quote: its text ends at the next comma, so that nothing behind it is hidden
-//! (a `no-store` after a broken extension still counts). From there on the line has
-//! no quotes at all, so that it is searched for a closing one only once: reading is
-//! linear in the line, whatever is in it.
+//! Commas inside quoted strings do not separate. A quote that never closes is not treated as a
+//! quote: its text ends at the next comma, so that nothing behind it is hidden (a `no-store` after
+//! a broken extension still counts). From there on the line is treated as having no quotes at
+//! all, so that it is searched for a closing one only once: parsing is linear in the length of
+//! the line, whatever it contains.
 
 use http::{HeaderMap, HeaderName};
 
-/// How a quoted member ends.
+/// How a quoted text ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum QuoteSyntax {
-    /// quoted-string: a backslash takes the next octet literally (RFC 9110 §5.6.4).
+    /// quoted-string: the octet after a backslash is literal (RFC 9110 §5.6.4).
     Escaped,
     /// opaque-tag: a backslash is an octet like any other (RFC 9110 §8.8.3).
     Verbatim,
 }
 
-/// The members of one field line, trimmed, in order; empty ones are skipped.
+/// The members of one field line, trimmed and in order; empty ones are skipped.
 pub(super) struct ListMembers<'a> {
     rest: &'a [u8],
     /// `None` behind a quote that never closes.
@@ -42,7 +42,7 @@ pub(super) fn field<'a>(
         .flat_map(|line| members(line.as_bytes(), QuoteSyntax::Escaped))
 }
 
-/// Without optional white space (SP, HTAB) at both ends.
+/// The text without optional white space (SP, HTAB) at both ends.
 pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
@@ -133,7 +133,7 @@ mod tests {
         );
     }
 
-    /// Guards against searching the rest of the line anew for each member.
+    /// Guards against searching the rest of the line again for each member.
     #[test]
     fn a_line_of_broken_quotes_is_read_in_linear_time() {
         let line = [&b"\""[..], &br#"\","#.repeat(300_000)].concat();

@@ -1,20 +1,20 @@
-//! `Max-Forwards`: how far a TRACE or OPTIONS may go (RFC 9110 §7.6.2). What a TRACE that
-//! ends here is answered with is in [`trace`](super::trace).
+//! `Max-Forwards`: how far a TRACE or OPTIONS may go (RFC 9110 §7.6.2). The answer to a TRACE that
+//! ends here is made in [`trace`](super::trace).
 
 use http::header::MAX_FORWARDS;
 use http::{HeaderMap, Method};
 
-/// Whether a request may go on.
+/// Whether a request may be forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HopBudget {
-    /// It may; the field, if there is one that counts, says so to the next.
+    /// It may. Its `Max-Forwards`, if it is valid, has the number of hops that are left.
     Left,
-    /// It ends here.
+    /// It must be answered here.
     Spent,
 }
 
-/// Takes one hop off. Only TRACE and OPTIONS count hops; a value that is no number, or
-/// comes more than once, is not ours to mend.
+/// Subtracts one hop. Only TRACE and OPTIONS count hops. A value that is not a number, or that
+/// comes more than once, is left as it is and ignored.
 pub fn spend(method: &Method, headers: &mut HeaderMap) -> HopBudget {
     if !matches!(*method, Method::TRACE | Method::OPTIONS) {
         return HopBudget::Left;
@@ -27,7 +27,7 @@ pub fn spend(method: &Method, headers: &mut HeaderMap) -> HopBudget {
     if digits.is_empty() || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
         return HopBudget::Left;
     }
-    // What does not fit is lowered to what does, as the section allows.
+    // A number that does not fit is replaced by the largest one that does, as the section allows.
     let hops = digits.parse::<u64>().unwrap_or(u64::MAX);
     match hops.checked_sub(1) {
         None => HopBudget::Spent,

@@ -1,10 +1,10 @@
-//! Kinds of content that have no end of their own: what is sent in them is for whoever listens
-//! at the moment, and from its beginning it is of use to nobody else.
+//! Kinds of content without an end: what is sent in them is for the clients that are listening at
+//! that time, and of no use to a client that receives it later from the beginning.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-/// Types of content, without parameters; those with `*` at their end begin so.
+/// Types of content, without parameters; `*` at the end of one stands for any continuation.
 const ENDLESS: [&str; 2] = ["text/event-stream", "multipart/x-mixed-replace"];
 const GRPC: [&str; 2] = ["application/grpc", "application/grpc+*"];
 

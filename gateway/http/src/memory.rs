@@ -2,17 +2,17 @@
 //! and for each connection, with a bound on both.
 //!
 //! Two kinds of bytes are counted. A piece that came from an origin or a plugin is counted
-//! from its arrival until its last slice is dropped, wherever it is by then: in a fill, in a
+//! from its arrival until its last slice is dropped, wherever it is in between: in a fill, in a
 //! queue of hyper or h2 ([`claim`]). The body of a cache entry is counted from the moment
-//! when the cache lets it go until its last reader is gone ([`stored`]). So a hit counts
+//! when the cache drops it until its last reader is gone ([`stored`]). So a hit counts
 //! nothing at all.
 //!
 //! Neighbours: `origin` and `proxy` claim what arrives, `cache` owns stored bodies, `server`
 //! makes one [`ConnectionMemory`] for each connection and cuts answers, `proxy` refuses loads
 //! while the process is full, `app` sets the bound and shows the gauge.
 //!
-//! Decision: one ledger for the process and not an argument of everything that is built,
-//! because memory is the process's. Tests make ledgers of their own.
+//! Decision: one static ledger for the process, not an argument of everything that is built,
+//! because the process has one memory. Tests make ledgers of their own.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,7 +36,7 @@ pub struct MemoryLedger {
     bound: AtomicU64,
     /// Bytes of evicted bodies whose readers have all been cut and that will be free soon.
     leaving: AtomicU64,
-    /// Bodies that the cache has let go and that somebody still reads, the oldest first.
+    /// Bodies that the cache has dropped and that somebody still reads, the oldest first.
     evicted: Mutex<VecDeque<Weak<StoredReaders>>>,
 }
 
@@ -81,12 +81,12 @@ impl MemoryLedger {
         self.held.load(Relaxed)
     }
 
-    /// Whether nothing more should be begun that holds memory.
+    /// Whether nothing should be started that would hold more memory.
     pub fn is_full(&self) -> bool {
         self.held() >= self.bound.load(Relaxed)
     }
 
-    /// Counts bytes; [`relieve`](Self::relieve) is to be called after that.
+    /// Counts bytes. [`relieve`](Self::relieve) must be called after it.
     fn count(&self, bytes: u64) {
         self.held.fetch_add(bytes, Relaxed);
     }
@@ -95,7 +95,7 @@ impl MemoryLedger {
         self.held.fetch_sub(bytes, Relaxed);
     }
 
-    /// A body whose bytes were counted left the cache while somebody reads it.
+    /// Notes that a body, whose bytes are counted already, left the cache while somebody reads it.
     fn note_evicted(&self, readers: &Arc<StoredReaders>) {
         let mut evicted = self.evicted.lock();
         if evicted.len() == evicted.capacity() {
@@ -106,8 +106,8 @@ impl MemoryLedger {
         self.relieve();
     }
 
-    /// Cuts the readers of evicted bodies, those that have read for the longest time since the
-    /// eviction first, until enough is going to be free.
+    /// Cuts the readers of evicted bodies until enough memory is about to become free. The bodies
+    /// that were evicted first come first.
     fn relieve(&self) {
         let over =
             || self.held().saturating_sub(self.leaving.load(Relaxed)) > self.bound.load(Relaxed);
@@ -121,12 +121,12 @@ impl MemoryLedger {
         }
     }
 
-    /// The readers of a body were cut.
+    /// The readers of a body were cut, so that its bytes will soon be free.
     fn is_leaving(&self, bytes: u64) {
         self.leaving.fetch_add(bytes, Relaxed);
     }
 
-    /// The readers of a body that were cut are gone.
+    /// The bytes of a body whose readers were cut are free now.
     fn has_left(&self, bytes: u64) {
         self.leaving.fetch_sub(bytes, Relaxed);
     }
@@ -158,8 +158,8 @@ impl ConnectionMemory {
         self.held() >= self.bound || self.ledger.is_full()
     }
 
-    /// Adds bytes; true when there is too much now and it is not these bytes alone: one body
-    /// that is larger than the bound may be read to its end.
+    /// Adds bytes. Returns true when the connection now holds too much and these bytes are not all
+    /// of it: one body that is larger than the bound may be read to its end.
     fn add(&self, bytes: u64) -> bool {
         let before = self.held.fetch_add(bytes, Relaxed);
         before > 0 && before + bytes > self.bound
@@ -170,8 +170,8 @@ impl ConnectionMemory {
     }
 }
 
-/// Counts bytes that have just arrived until their last slice is dropped: for the process,
-/// and for the connection that they were asked for by.
+/// Counts bytes that have just arrived until their last slice is dropped: for the process, and for
+/// the connection whose request caused them.
 pub fn claim(
     bytes: Bytes,
     ledger: &'static MemoryLedger,
@@ -212,7 +212,7 @@ impl HeldGauge {
         Ok(Self(gauge))
     }
 
-    /// Sets it; to be called before the metrics are read.
+    /// Updates the gauge. Must be called before the metrics are read.
     pub fn update(&self) {
         self.0.set(PROCESS.held().try_into().unwrap_or(i64::MAX));
     }

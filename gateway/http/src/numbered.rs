@@ -1,14 +1,14 @@
-//! Header values that hold one number, such as `Age`: hits within a second need the same ones.
+//! Header values that hold one number, such as `Age`: hits within one second need the same values.
 
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
 use http::HeaderValue;
 
-/// Values that this thread made a moment ago, each in the place of its number.
+/// The last values that this thread made, each at the index of its number.
 pub(crate) struct NumberedValues([Option<(i64, HeaderValue)>; PLACES]);
 
-/// A power of two; numbers that differ by it take turns.
+/// A power of two. Numbers with equal remainders share one place.
 const PLACES: usize = 64;
 
 impl NumberedValues {
@@ -17,7 +17,7 @@ impl NumberedValues {
     }
 }
 
-/// The value of this number: the one that was made for it before, or a new one.
+/// The value for this number: the one that was made before, or a new one.
 pub(crate) fn value(
     values: &'static LocalKey<RefCell<NumberedValues>>,
     number: i64,

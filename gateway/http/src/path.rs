@@ -1,31 +1,32 @@
-//! One form for every spelling of a path, so that routes, keys, purges, the log and the
-//! origin read a request alike.
+//! One form for every spelling of a path, so that routes, keys, purges, the log and the origin all
+//! understand a request in the same way.
 //!
 //! **The normal form** ([`normal`], applied by [`arrive`]) is that of RFC 3986 §6.2.2:
-//! percent-encoded unreserved characters are decoded, hexadecimal digits are upper case,
-//! octets that may not stand as they are get percent-encoded, a percent sign that begins no
-//! escape becomes `%25`, dot segments are removed, and an empty path is `/`. The query gets
-//! the same form without dot segments. Its order, its empty parameters, `+`, escapes of
-//! reserved characters, and the characters that browsers leave alone there
-//! (``[ ] { } | \ ^ ` ``) stay as they are: origins may tell them apart.
+//! percent-encoded unreserved characters are decoded, hexadecimal digits are upper case, octets
+//! that are not allowed unencoded get percent-encoded, a percent sign that begins no escape becomes
+//! `%25`, dot segments are removed, and an empty path is `/`. The query gets the same form, but
+//! keeps its dot segments. Its order, its empty parameters, `+`, escapes of reserved characters,
+//! and the characters that browsers do not encode there (``[ ] { } | \ ^ ` ``) stay as they are:
+//! origins may tell them apart.
 //!
-//! **The rules of YAML** ([`PathRules`], [`PathRuleOverrides`]) decide what the RFC leaves to servers:
+//! **The rules in YAML** ([`PathRules`], [`PathRuleOverrides`]) decide what the RFC leaves to
+//! servers:
 //! repeated slashes, escaped slashes, backslashes, NUL.
 //!
 //! **Readings** ([`readings`]) are the other paths that an origin may see in a normal form.
-//! A request is answered only if all of them select the route that the normal form selects.
-//! These count, alone and together: escapes decoded, up to [`MOST_DECODINGS`] times (what is
-//! encoded more often is refused); slashes merged; backslashes taken for slashes; `;` and
-//! what follows it in a segment left out; after decoding, everything behind NUL, `?` or `#`
-//! left out; dot segments removed after each of them. These do not count, because the paths
-//! are different ones to HTTP and common servers: upper and lower case, a slash, dot or space
-//! at the end, overlong UTF-8. A route before an origin that takes those for one needs a
-//! pattern that covers them.
+//! A request is answered only if all of them select the route that the normal form selects. These
+//! changes are considered, alone and together: escapes decoded, up to [`MOST_DECODINGS`] times
+//! (what is encoded more often is refused); slashes merged; backslashes taken for slashes; `;` and
+//! what follows it in a segment left out; after decoding, everything behind NUL, `?` or `#` left
+//! out; dot segments removed after each of them. These are not considered, because the paths are
+//! different ones to HTTP and common servers: upper and lower case, a slash, dot or space at the
+//! end, overlong UTF-8. A route for an origin that ignores such a difference needs a pattern that
+//! covers all of these paths.
 //!
-//! **Texts of people and services** ([`text`]): prefixes, patterns and URLs that select what
-//! is purged, and the patterns of routes, get the same form.
+//! **Texts written by people and services** ([`text`]) get the same form: prefixes, patterns and
+//! URLs that select what is purged, and the patterns of routes.
 //!
-//! A path with nothing to do costs one pass over a table, and no allocation.
+//! A path that needs no change costs one pass over a table, and no allocation.
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -44,7 +45,7 @@ pub use rules::{
 /// Whether a path in normal form can be read as another path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathSpelling {
-    /// No: rules have nothing to do either.
+    /// No: the path rules have nothing to do either.
     Sole,
     /// Perhaps: see [`readings`] and [`PathRules::shape`].
     Several,
@@ -57,7 +58,7 @@ pub enum PathFault {
     Backslash,
     RepeatedSlashes,
     EscapedSlash,
-    /// Percent-encoded more often than anybody decodes.
+    /// Percent-encoded more often than [`MOST_DECODINGS`] times.
     TooDeep,
     /// The normal form does not fit into a URI.
     TooLong,
@@ -102,17 +103,17 @@ pub fn arrive(uri: &mut Uri) -> Result<PathSpelling, PathFault> {
     Ok(spelling)
 }
 
-/// Puts another path and query into a URI.
+/// Replaces the path and the query of a URI.
 pub fn set(uri: &mut Uri, target: PathAndQuery) {
     let mut parts = std::mem::take(uri).into_parts();
     parts.path_and_query = Some(target);
     *uri = parts.try_into().unwrap_or_default();
 }
 
-/// A path with the query of `uri`.
+/// A path together with the query of `uri`.
 ///
 /// # Errors
-/// When they are no part of a URI.
+/// When the two do not form a valid part of a URI.
 pub fn with_query(path: &str, uri: &Uri) -> Result<PathAndQuery, PathFault> {
     let target = match uri.query() {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
@@ -121,7 +122,7 @@ pub fn with_query(path: &str, uri: &Uri) -> Result<PathAndQuery, PathFault> {
     target.map_err(|_| PathFault::TooLong)
 }
 
-/// What stands before the query.
+/// The part before the query.
 fn path_of(target: &str) -> &str {
     target.split('?').next().unwrap_or(target)
 }

@@ -1,19 +1,19 @@
-//! The PROXY protocol, versions 1 and 2: who is behind a proxy that speaks no HTTP.
+//! The PROXY protocol, versions 1 and 2: who the client is behind a proxy that does not speak HTTP.
 //!
-//! Pure and strict: a header is whole and valid, not whole yet, or wrong; nothing is
-//! guessed, as the address that it names is believed. Whose headers are read at all is
-//! `server`'s to decide. Own, since the two forms are 30 lines of grammar.
+//! Pure and strict: a header is complete and valid, or incomplete, or wrong; nothing is guessed,
+//! since the address in it is trusted. `server` decides whose headers are read at all. This is our
+//! own parser, since the two forms are 30 lines of grammar.
 //! The text: <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What the first bytes of a connection are.
+/// The result of parsing the first bytes of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ParsedProxyHeader {
     /// The beginning of a header.
     Partial,
-    /// A header of `length` bytes. No `source` is the proxy itself, for a health check,
-    /// or one whose address has no form that we know.
+    /// A header of `length` bytes. Without `source` the client is the proxy itself, for a health
+    /// check, or its address has a form that we do not know.
     Header {
         length: usize,
         source: Option<SocketAddr>,
@@ -24,16 +24,16 @@ pub enum ParsedProxyHeader {
 const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Bytes of a line of version 1, its end included (§2.1).
+/// The most bytes of a line of version 1, including its end (§2.1).
 const LINE: usize = 107;
 
 /// Bytes of version 2 before the addresses.
 const FIXED: usize = 16;
 
-/// Bytes of a header of version 2 altogether; proxies send a few hundred.
+/// The most bytes of a whole header of version 2; proxies send a few hundred.
 const LONGEST: usize = 4 << 10;
 
-/// Reads the header at the beginning of `bytes`.
+/// Parses the header at the beginning of `bytes`.
 pub fn parse(bytes: &[u8]) -> ParsedProxyHeader {
     if bytes.starts_with(V2) {
         binary(bytes)
@@ -82,7 +82,7 @@ fn line(bytes: &[u8]) -> ParsedProxyHeader {
     }
 }
 
-/// A port in its one spelling: no sign, no zeros before it.
+/// A port in its only valid spelling: without a sign or leading zeros.
 fn number(text: &str) -> Option<u16> {
     let port: u16 = text.parse().ok()?;
     (port.to_string() == text).then_some(port)
@@ -103,7 +103,7 @@ fn binary(bytes: &[u8]) -> ParsedProxyHeader {
         return ParsedProxyHeader::Partial;
     };
     let (source, extensions) = match (command, family) {
-        // LOCAL: what it says of addresses is to be skipped (§2.2).
+        // LOCAL: its addresses must be ignored (§2.2).
         (0x20, _) => (Some(None), &[][..]),
         (_, 0x00) => (Some(None), &[][..]),
         (_, 0x11) => (address::<4>(rest).map(Some), rest.get(12..).unwrap_or(&[])),
@@ -128,7 +128,7 @@ where
     Some(SocketAddr::new(from.into(), u16::from_be_bytes(port)))
 }
 
-/// Type, length and value, again and again, filling the space (§2.2).
+/// Whether the space is filled by extensions of type, length and value (§2.2).
 fn well_formed(mut extensions: &[u8]) -> bool {
     while let [_, high, low, rest @ ..] = extensions {
         let length = usize::from(u16::from_be_bytes([*high, *low]));

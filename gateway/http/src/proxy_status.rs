@@ -1,7 +1,7 @@
-//! `Proxy-Status` (RFC 9209): which kind of failure a generated error answer stands for.
+//! `Proxy-Status` (RFC 9209): the kind of failure that a generated error answer stands for.
 //!
-//! Only the registered kind goes out, never `details`: messages of ours and addresses
-//! of origins stay inside.
+//! Only the registered kind is sent, never `details`: our messages and the addresses of origins
+//! are not shown to clients.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -9,14 +9,14 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 macro_rules! proxy_errors {
     ($($variant:ident $value:literal $status:ident,)+) => {
-        /// Kinds of failure that RFC 9209 §2.3 registers and a gateway can see.
+        /// Kinds of failure that RFC 9209 §2.3 registers and that a gateway can detect.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ProxyError {
             $(#[doc = concat!("`", $value, "`")] $variant,)+
         }
 
         impl ProxyError {
-            /// As RFC 9209 spells it; also the label in metrics and logs.
+            /// The name in RFC 9209, which is also the label in metrics and logs.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $value,)+ }
             }

@@ -1,9 +1,9 @@
-//! Byte ranges out of a stored, whole 200 response (RFC 9110 §14).
+//! Byte ranges of a stored, complete 200 response (RFC 9110 §14).
 //!
-//! A `Range` that is malformed, of another unit, spread over lines, or asks for more
-//! than [`MAX_RANGES`] is ignored, as §14.2 allows: the client gets the whole. Ranges
-//! that overlap or touch become one, so no request can make an answer that is longer
-//! than the content by more than its part headers. Parts come in the order of the request.
+//! A `Range` that is malformed, of another unit, spread over several lines, or asks for more than
+//! [`MAX_RANGES`] is ignored, as §14.2 allows: the client gets the whole. Ranges that overlap or
+//! touch become one, so no request can get an answer that is longer than the content by more than
+//! its part headers. Parts are sent in the order of the request.
 
 use std::time::SystemTime;
 
@@ -18,7 +18,7 @@ mod multipart;
 
 pub use multipart::Multipart;
 
-/// Ranges in one request; a request for more gets the whole.
+/// The most ranges in one request; a request for more gets the whole.
 pub const MAX_RANGES: usize = 16;
 
 /// What to send of a stored response.
@@ -28,23 +28,23 @@ pub enum RangeAnswer {
     Whole,
     /// 206 with the octets from `first` to `last`, both included.
     Part { first: u64, last: u64 },
-    /// 206 as `multipart/byteranges`; at least two, apart from each other.
+    /// 206 as `multipart/byteranges`; at least two ranges, which neither overlap nor touch.
     Parts(Vec<(u64, u64)>),
     /// 416 with `Content-Range: bytes */length`.
     Unsatisfiable,
 }
 
-/// Which octets a 206 brings (RFC 9110 §14.4).
+/// The octets in a 206 (RFC 9110 §14.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContentRange {
     pub first: u64,
     pub last: u64,
-    /// Of the whole; None is `*`.
+    /// The length of the whole; `None` is `*`.
     pub length: Option<u64>,
 }
 
 impl ContentRange {
-    /// The single `Content-Range` of a response, if it is valid and in octets.
+    /// The only `Content-Range` of a response, if it is valid and in octets.
     pub fn of(response: &HeaderMap) -> Option<Self> {
         let mut lines = response.get_all(header::CONTENT_RANGE).iter();
         let (Some(line), None) = (lines.next(), lines.next()) else {
@@ -61,7 +61,7 @@ impl ContentRange {
             b"*" => None,
             digits => Some(number(digits)?),
         };
-        // What no number here can reach is no place of an octet either.
+        // A number that was too large to represent is not a valid position either.
         let valid = first <= last && last < length.unwrap_or(u64::MAX);
         valid.then_some(Self {
             first,
@@ -70,7 +70,7 @@ impl ContentRange {
         })
     }
 
-    /// How many octets it promises.
+    /// The number of octets in the range.
     pub fn octets(self) -> u64 {
         self.last - self.first + 1
     }
@@ -85,11 +85,11 @@ enum RangeSpec {
 
 type RangeSpecs = SmallVec<[RangeSpec; 4]>;
 
-/// Reads `Range` and `If-Range` against a stored response of `length` octets; only for GET.
+/// Evaluates `Range` and `If-Range` for a stored response of `length` octets; only for GET.
 ///
-/// Pass as `last_modified` only a date that is a strong validator
+/// `last_modified` must be `None` unless the date is a strong validator
 /// ([`super::conditional::strong_last_modified`]); `If-Range` compares strongly (§13.1.5).
-/// An empty response has no part to send, so it always goes whole.
+/// An empty response has no part to send, so it is always sent whole.
 pub fn evaluate(
     request: &HeaderMap,
     method: &Method,
@@ -108,7 +108,7 @@ pub fn evaluate(
     parse(range.as_bytes()).map_or(RangeAnswer::Whole, |specs| resolve(&specs, length))
 }
 
-/// Whether the request asks for one range, and nothing but octets.
+/// Whether the request asks for one range of octets, and nothing else.
 pub fn is_single(request: &HeaderMap) -> bool {
     let mut lines = request.get_all(header::RANGE).iter();
     match (lines.next(), lines.next()) {
@@ -117,7 +117,7 @@ pub fn is_single(request: &HeaderMap) -> bool {
     }
 }
 
-/// Where the one range begins that the request asks for, if it says that.
+/// Where the only range that the request asks for begins, if it has an explicit first octet.
 pub fn begins_at(request: &HeaderMap) -> Option<u64> {
     let range = request.get(header::RANGE).filter(|_| is_single(request))?;
     match parse(range.as_bytes())?.first()? {
@@ -131,7 +131,7 @@ pub fn request_range(first: u64, last: u64) -> HeaderValue {
     ascii_value(format!("bytes={first}-{last}"))
 }
 
-/// `Content-Range` of a single part; without `length` nobody knows how long the whole is.
+/// `Content-Range` of a single part; without `length` the length of the whole is unknown.
 pub fn content_range(first: u64, last: u64, length: impl Into<Option<u64>>) -> HeaderValue {
     ascii_value(match length.into() {
         Some(length) => format!("bytes {first}-{last}/{length}"),
@@ -149,7 +149,7 @@ fn ascii_value(text: String) -> HeaderValue {
         .expect("digits, names and a token are visible ASCII")
 }
 
-/// Without `If-Range` a range always holds (RFC 9110 §13.1.5).
+/// Whether `If-Range` allows a range; always true without it (RFC 9110 §13.1.5).
 fn if_range_holds(
     request: &HeaderMap,
     etag: Option<&HeaderValue>,
@@ -202,7 +202,7 @@ fn parse_spec(text: &[u8]) -> Option<RangeSpec> {
     (first <= last).then_some(RangeSpec::Between { first, last })
 }
 
-/// Digits only; what no content can reach is `u64::MAX`.
+/// Digits only; a number that is too large becomes `u64::MAX`.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -230,7 +230,7 @@ fn resolve(specs: &RangeSpecs, length: u64) -> RangeAnswer {
     }
 }
 
-/// Joins ranges that overlap or touch; each result stands where the first of its members stood.
+/// Joins ranges that overlap or touch. Each result takes the position of its first member.
 fn coalesce(ranges: SmallVec<[(u64, u64); 4]>) -> SmallVec<[(u64, u64); 4]> {
     let mut sorted: SmallVec<[_; 4]> = ranges
         .into_iter()

@@ -1,15 +1,15 @@
-//! What a reference in a header field means beside the request's URI (RFC 3986 §5.2).
+//! Resolves a reference in a header field against the request's URI (RFC 3986 §5.2).
 //!
-//! For `Location` and `Content-Location`, whose URIs an unsafe request may have changed.
-//! Fragments are cut, and what is left gets the normal form of [`path`](super::path), as the
-//! paths of requests do.
+//! For `Location` and `Content-Location`, whose URIs an unsafe request may have changed. Fragments
+//! are removed, and the rest gets the normal form of [`path`](super::path), as the paths of
+//! requests do.
 
 use http::Uri;
 
 use super::path;
 
-/// The URI that `reference` names, as a path and query alone unless it names an authority.
-/// `None` when it is none.
+/// The URI that `reference` names: only a path and query, unless it names an authority. `None`
+/// when it is not a valid URI.
 pub fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or("");
     let (scheme, rest) = match reference.split_once("://") {
@@ -26,7 +26,7 @@ pub fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     format!("{scheme}://{authority}{path}").parse().ok()
 }
 
-/// A reference without an authority, beside the base's path.
+/// A reference without an authority, resolved against the base's path.
 fn joined(base: &Uri, reference: &str) -> String {
     let path = base.path();
     let beside = &path[..path.rfind('/').map_or(0, |slash| slash + 1)];

@@ -1,9 +1,9 @@
-//! Names that say that their value is a secret: of header fields, cookies, query parameters
-//! and keys of a plugin's configuration. By name alone, and rather too much than too little.
+//! Names whose value is a secret: of header fields, cookies, query parameters and keys of a
+//! plugin's configuration. Decided by the name alone, and rather for too many names than too few.
 
 use http::HeaderName;
 
-/// A name that holds one of these has a secret for a value.
+/// The value of a name that contains one of these is a secret.
 const SECRET_WORDS: [&str; 6] = [
     "token",
     "secret",
@@ -13,7 +13,7 @@ const SECRET_WORDS: [&str; 6] = [
     "credential",
 ];
 
-/// A field whose name holds one of these may carry one, besides those above.
+/// A header field whose name contains one of these may carry a secret, too.
 const SECRET_FIELD_WORDS: [&str; 9] = [
     "auth",
     "cookie",
@@ -26,13 +26,13 @@ const SECRET_FIELD_WORDS: [&str; 9] = [
     "cert",
 ];
 
-/// Whether what has this name is a secret.
+/// Whether the value of this name is a secret.
 pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Whether a header field may carry a secret or tell who somebody is: credentials, cookies,
+/// Whether a header field may carry a secret or identify a person: credentials, cookies,
 /// signatures, client certificates.
 pub fn is_secret_field(name: &HeaderName) -> bool {
     let name = name.as_str();

@@ -1,16 +1,18 @@
-//! The listener: accepts connections, keeps their limits, hands each request to a handler.
+//! The listener: accepts connections, enforces their limits, and hands each request to a handler.
 //!
-//! Inside: `socket` and `unix` open the ports, `worker` is one thread with its runtime,
-//! `accept` its loops, `descriptors` what they leave for others, `roster` who gives way to
-//! newcomers on a reserved listener. `arrival` tells who comes, `connection` serves one
-//! client over a `stream`, `wire` is its transport, `activity` what happens on it, `watch`
-//! its deadlines by what the kernel still holds (`send_queue`), `stream_task` those of one HTTP/2 stream, `service` the step from hyper to
-//! the handler, `sending` an answer on its way, `early` what is sent before an answer.
-//! `signal` tells everybody to drain. What a request may look like is `guard`'s.
+//! Inside: `socket` and `unix` open the ports, `worker` is one thread with its runtime, `accept`
+//! its accept loops, `descriptors` keeps the last descriptors for others, and `roster` decides
+//! which connection is cut for a new one on a reserved listener. `arrival` finds out who the
+//! client is, `connection` serves one client over a `stream`, `wire` is its transport,
+//! `activity` records what happens on it, and `watch` enforces its deadlines, also by what the
+//! kernel still holds (`send_queue`); `stream_task` enforces those of one HTTP/2 stream.
+//! `service` is the step from hyper to the handler, `sending` an answer on its way, and `early`
+//! sends interim answers. `signal` tells all of them to drain. What a request may look like is
+//! decided by `guard`.
 //!
-//! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket
-//! for each port, so that a request stays on the thread (and the core) that accepted it;
-//! measured about 8 % less CPU per request than one multi-thread runtime.
+//! Decision: one current-thread runtime per worker, each with its own SO_REUSEPORT socket for
+//! each port, so that a request stays on the thread (and the core) that accepted it; this takes
+//! about 8 % less CPU per request than one multi-thread runtime, as measured.
 
 use std::future::Future;
 use std::io;
@@ -61,11 +63,11 @@ mod worker;
 pub use self::descriptors::raise_limit;
 pub use self::early::{InterimChannel, InterimSender};
 
-/// What a handler gives for a request.
+/// What a handler returns for a request.
 pub enum HandlerAnswer {
-    /// The answer is here: no future is made for it.
+    /// The answer is ready: no future is made for it.
     Now(Response<Body>),
-    /// It comes.
+    /// The answer will come from this future.
     Later(BoxFuture<'static, Response<Body>>),
 }
 
@@ -79,54 +81,55 @@ impl HandlerAnswer {
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
-    /// Address and port that the connection comes from; behind a proxy that speaks the
-    /// PROXY protocol, the client's. On a Unix socket, where clients have none, 0.0.0.0:0.
+    /// Address and port that the connection comes from; behind a proxy that speaks the PROXY
+    /// protocol, those of the client. On a Unix socket, where clients have none, 0.0.0.0:0.
     pub address: SocketAddr,
-    /// Whether `trusted_proxies` of the listener has the address.
+    /// Whether the address is in `trusted_proxies` of the listener.
     pub trusted: bool,
-    /// Which end of ours it has connected to.
+    /// The local end that the client has connected to.
     pub reached: LocalEndpoint,
-    /// How the listener that it has connected to reads paths.
+    /// The path rules of the listener that it has connected to.
     pub path_rules: PathRules,
 }
 
-/// How a request came in: by which connection, and what it said of its way here.
+/// How a request came in: over which connection, and what it says about its way here.
 #[derive(Clone, Debug)]
 pub struct RequestArrival {
     pub peer: Peer,
     pub received: ForwardingContext,
 }
 
-/// An end of ours that a connection came in by.
+/// The local end of a client's connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LocalEndpoint {
-    /// This address and port of the machine, also where the listener has all addresses.
+    /// This address and port of the machine, also where the listener listens on all addresses.
     Tcp(SocketAddr),
-    /// The Unix socket; `user` is whose process has connected, if the kernel tells it.
+    /// The Unix socket; `user` is the user of the process that has connected, if the kernel tells
+    /// it.
     Unix { user: Option<u32> },
 }
 
-/// Ports that are open; connections wait in the kernel until [`BoundListeners::start`].
+/// Ports that are open. Connections wait in the kernel until [`BoundListeners::start`].
 pub struct BoundListeners {
     workers: Vec<Worker>,
     ports: Vec<OpenedPort>,
     file: Option<SocketFile>,
 }
 
-/// A port with its sockets.
+/// A port and its sockets.
 struct OpenedPort {
     port: Arc<Port>,
     sockets: Vec<ListeningSocket>,
 }
 
-/// Listeners at work; dropping them cuts all connections.
+/// Listeners at work. Dropping them cuts all connections.
 #[must_use = "dropping it stops the listeners"]
 pub struct RunningListeners {
     stop: Arc<DrainSignal>,
-    /// Where each worker gets sockets from.
+    /// Sends sockets to each worker.
     workers: Vec<mpsc::UnboundedSender<AcceptOn>>,
     ports: Vec<RunningPort>,
-    /// Closed when no worker is left.
+    /// Closed when the last worker has ended.
     alive: mpsc::Receiver<()>,
     _file: Option<SocketFile>,
 }
@@ -134,7 +137,7 @@ pub struct RunningListeners {
 /// A port that workers accept on.
 struct RunningPort {
     port: Arc<Port>,
-    /// Closed when none of them does any more.
+    /// Closed when no worker accepts on the port any more.
     accepting: mpsc::Receiver<()>,
 }
 
@@ -172,38 +175,38 @@ pub enum BindError {
     Runtime { source: io::Error },
 }
 
-/// What stands for an address where a Unix socket has none.
+/// The address that is used for the clients of a Unix socket, which have none.
 const UNNAMED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// What the workers share about one listener.
+/// What the workers share for one listener.
 struct Port {
     endpoint: Endpoint,
-    /// The TCP address; where there is none, 0.0.0.0:0.
+    /// The TCP address; 0.0.0.0:0 on a Unix socket.
     address: SocketAddr,
     protocols: Vec<Protocol>,
     limits: Arc<ListenerLimits>,
-    /// Bytes of a request body that some route takes, or the listener where none says more.
+    /// The largest request body in bytes that the listener or any route allows.
     body_bytes: u64,
     trust: Arc<TrustedProxies>,
     proxy_protocol: bool,
     path_rules: PathRules,
-    /// Tells its loops and its connections to drain, then to stop.
+    /// Tells the accept loops and connections of the port to drain, then to stop.
     signal: DrainSignal,
-    /// Whether it leaves the last descriptors to others.
+    /// Whether the port stops accepting before the last descriptors are used.
     spares: bool,
-    /// One for each connection that may be open, over all workers.
+    /// One permit for each connection that may be open, over all workers.
     places: Arc<Semaphore>,
     capacity: u32,
-    /// Who has a place, on a listener that cuts connections for new ones.
+    /// The connections that have a place, on a listener that cuts connections for new ones.
     roster: Option<Arc<ConnectionRoster>>,
 }
 
 impl BoundListeners {
-    /// Opens every listener, for `threads` workers (at least one). `body_bytes` are what some
-    /// route takes of a request body; each says itself what it does not take.
+    /// Opens every listener, for `threads` workers (at least one). `body_bytes` is the largest
+    /// request body that any route allows; each route enforces its own limit.
     ///
     /// # Errors
-    /// Which address, and what to do about it.
+    /// Says which address failed, and what to do about it.
     pub fn bind(
         listeners: &[ListenerConfig],
         threads: usize,
@@ -220,9 +223,9 @@ impl BoundListeners {
         })
     }
 
-    /// Opens a listener, for one worker, that answers when the others can't: it may take
-    /// the descriptors which they leave, and when all its places are taken, who has waited
-    /// the longest gives way to who comes.
+    /// Opens a listener, for one worker, that still answers when the others cannot: it may use the
+    /// descriptors that they leave free, and when all its places are taken, the connection that has
+    /// waited the longest is cut for a new one.
     ///
     /// # Errors
     /// As for [`BoundListeners::bind`].
@@ -251,7 +254,7 @@ impl BoundListeners {
         })
     }
 
-    /// The addresses in the order of the listeners, with the port that port 0 became.
+    /// The addresses in the order of the listeners, with the real port in place of port 0.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.ports
             .iter()
@@ -259,13 +262,13 @@ impl BoundListeners {
             .collect()
     }
 
-    /// Where the listeners can be reached, with the port that port 0 became.
+    /// Where the listeners can be reached, with the real port in place of port 0.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.ports.iter().map(|opened| &opened.port.endpoint)
     }
 
-    /// Begins to accept; `handler` answers each request on the thread that accepted it. It gets
-    /// heads that are made one ([`receive`](super::forward::receive)).
+    /// Begins to accept. `handler` answers each request on the thread that accepted it. The heads
+    /// it gets were normalised by [`receive`](super::forward::receive).
     ///
     /// # Panics
     /// When the system refuses a thread.
@@ -299,7 +302,7 @@ impl BoundListeners {
 }
 
 impl RunningListeners {
-    /// Opens one more listener and accepts on it. The address has the port that port 0 became.
+    /// Opens one more listener and accepts on it. Returns the address with the real port.
     ///
     /// # Errors
     /// As for [`BoundListeners::bind`].
@@ -314,11 +317,11 @@ impl RunningListeners {
         Ok(address)
     }
 
-    /// Accepts for a listener on sockets that somebody else has opened, at least one, such as
-    /// the process that this one takes over from. What waits in them is answered here.
+    /// Accepts for a listener on sockets that are already open, at least one, such as those of the
+    /// process that this one takes over from. Connections that wait in them are answered here.
     ///
     /// # Errors
-    /// When they can't be used.
+    /// When the sockets cannot be used.
     pub fn take_over(
         &mut self,
         listener: &ListenerConfig,
@@ -331,8 +334,8 @@ impl RunningListeners {
         Ok(address)
     }
 
-    /// Ends the listener on this address as [`drain`](Self::drain) does; the others go on.
-    /// Nothing happens when there is none.
+    /// Closes the listener on this address as [`drain`](Self::drain) does; the others continue.
+    /// Does nothing when there is none.
     pub async fn close(&mut self, address: SocketAddr, timeout: Duration) {
         let here = |running: &RunningPort| running.port.address == address;
         let Some(at) = self.ports.iter().position(here) else {
@@ -340,41 +343,41 @@ impl RunningListeners {
         };
         let mut closing = self.ports.swap_remove(at);
         closing.port.signal.raise(DrainStage::Drain);
-        // A late end is no error: what is left is cut below.
+        // A timeout is no error: the connections that are left are cut by the next statement.
         let _ = timeout_at(Instant::now() + timeout, closing.idle()).await;
         closing.port.signal.raise(DrainStage::Cut);
     }
 
-    /// Stops accepting, lets what is under way finish (HTTP/1: `Connection: close`;
-    /// HTTP/2: GOAWAY), and cuts what is left after `timeout`. Upgraded connections are
-    /// waited for as well.
+    /// Stops accepting, lets the requests under way finish (HTTP/1: `Connection: close`; HTTP/2:
+    /// GOAWAY), and cuts the connections that are left after `timeout`. Waits for upgraded
+    /// connections as well.
     pub async fn drain(mut self, timeout: Duration) {
         self.quiesce(timeout).await;
         self.cut().await;
     }
 
-    /// The first half of [`drain`](Self::drain): until nobody is served, or the time is over.
-    /// The workers go on with what they do behind their answers.
+    /// The first half of [`drain`](Self::drain): returns when no connection is left, or after
+    /// `timeout`. Tasks that run on after their answers are not stopped.
     pub async fn quiesce(&mut self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         self.raise(DrainStage::Drain);
         let idle = join_all(self.ports.iter_mut().map(RunningPort::idle));
-        // A late end is no error: what is left is cut.
+        // A timeout is no error: `cut` ends the connections that are left.
         let _ = timeout_at(deadline, idle).await;
     }
 
-    /// The second half: ends whatever is left.
+    /// The second half of [`drain`](Self::drain): ends all that is left.
     pub async fn cut(mut self) {
         self.raise(DrainStage::Cut);
         let _ = self.alive.recv().await;
     }
 
-    /// Has every worker accept on a port.
+    /// Lets every worker accept on a port.
     fn accept_on(&mut self, opened: OpenedPort) {
         let OpenedPort { port, sockets } = opened;
         let (accepts, accepting) = mpsc::channel(1);
         for (socket, worker) in sockets.into_iter().zip(self.workers.iter().cycle()) {
-            // A worker is there until it is stopped.
+            // A worker exists until it is stopped, so this does not fail.
             let _ = worker.send(AcceptOn {
                 port: Arc::clone(&port),
                 socket,
@@ -393,7 +396,7 @@ impl RunningListeners {
 }
 
 impl RunningPort {
-    /// Waits until nobody accepts and every connection has given its place back.
+    /// Waits until no worker accepts and every connection has returned its place.
     async fn idle(&mut self) {
         let _ = self.accepting.recv().await;
         let _ = self.port.places.acquire_many(self.port.capacity).await;
@@ -407,7 +410,7 @@ impl Drop for RunningListeners {
 }
 
 impl OpenedPort {
-    /// Opens a socket for each of so many workers.
+    /// Opens one socket for each of `workers` workers.
     fn of(listener: &ListenerConfig, workers: usize, body_bytes: u64) -> Result<Self, BindError> {
         let (address, sockets) = socket::open(listener.address, workers)?;
         Ok(Self {
@@ -416,7 +419,8 @@ impl OpenedPort {
         })
     }
 
-    /// On sockets that are open: each worker accepts on some, and none is left out.
+    /// Uses sockets that are already open: each worker accepts on at least one, and none is left
+    /// out.
     fn on(
         listener: &ListenerConfig,
         sockets: &[TcpListener],
@@ -472,7 +476,7 @@ impl Port {
         }
     }
 
-    /// Both protocols, and nobody is trusted.
+    /// A port with both protocols that trusts nobody.
     fn plain(endpoint: Endpoint, limits: &ListenerLimits) -> Self {
         let capacity = limits.max_connections.clamp(1, u32::MAX as usize >> 4);
         Self {
@@ -492,7 +496,7 @@ impl Port {
         }
     }
 
-    /// Who is at `address`, having come by this end of ours.
+    /// The client at `address`, which has connected to this local end.
     fn peer(&self, address: SocketAddr, reached: LocalEndpoint) -> Peer {
         Peer {
             address,

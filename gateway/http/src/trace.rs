@@ -1,9 +1,9 @@
-//! Methods whose answer repeats the request: TRACE (RFC 9110 §9.3.8) and TRACK, its like on
-//! some servers.
+//! Methods whose answer repeats the request: TRACE (RFC 9110 §9.3.8), and TRACK, which is the same
+//! on some servers.
 //!
-//! A page that makes its visitor's browser or a proxy send one could read fields that no
-//! script may read. So these methods are off unless a route asks for them, and fields that
-//! may carry a secret are neither repeated by us nor sent on to an origin that would.
+//! A page that makes its visitor's browser or a proxy send one could read fields that no script
+//! may read. So these methods are off unless a route enables them, and fields that may carry a
+//! secret are neither repeated by us nor sent on to an origin that would repeat them.
 
 use std::fmt::Write as _;
 
@@ -18,7 +18,7 @@ pub fn is_reflected(method: &Method) -> bool {
     method == Method::TRACE || method.as_str().eq_ignore_ascii_case("track")
 }
 
-/// Takes out the fields that may carry a secret.
+/// Removes the fields that may carry a secret.
 pub fn strip_secrets(headers: &mut HeaderMap) {
     let secret: SmallVec<[HeaderName; 4]> = headers
         .keys()
@@ -30,7 +30,7 @@ pub fn strip_secrets(headers: &mut HeaderMap) {
     }
 }
 
-/// The request as `message/http`. Its secrets must be out by now ([`strip_secrets`]).
+/// The request as `message/http`. Its secrets must have been removed ([`strip_secrets`]).
 pub fn reflection(request: &Parts) -> String {
     let version = match request.version {
         Version::HTTP_10 => "HTTP/1.0",

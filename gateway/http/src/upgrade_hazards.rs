@@ -1,5 +1,5 @@
-//! What we rely on in tokio, hyper and h2 although nobody promises it. A test here that fails
-//! after an upgrade names the place of ours that has to be looked at.
+//! Behaviour of tokio, hyper and h2 that we rely on although nobody promises it. A test here that
+//! fails after an upgrade names the place in our code that must be checked.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// `fair` takes shares of a turn of 128 steps.
+/// `fair` charges parts of a budget of 128 steps.
 #[tokio::test]
 async fn tokio_gives_a_task_128_steps_before_it_has_to_give_way() {
     let steps = tokio::spawn(poll_fn(|cx| {
@@ -102,7 +102,7 @@ async fn hyper_flushes_an_http1_connection_that_has_nothing_to_write() {
         .await
         .unwrap();
     timeout(LIMIT, asked.notified()).await.unwrap();
-    // One more turn of the connection after the request was given to the service.
+    // One more poll of the connection after the request was given to the service.
     tokio::task::yield_now().await;
     assert!(
         empty.load(Relaxed) > 0,
@@ -111,8 +111,8 @@ async fn hyper_flushes_an_http1_connection_that_has_nothing_to_write() {
     serving.abort();
 }
 
-/// `server::service` holds an error of a body back for one turn, since without that the head
-/// is lost with it.
+/// `server::service` delays an error of a body by one poll, since otherwise the head is lost with
+/// it.
 #[tokio::test]
 async fn hyper_drops_a_head_that_it_has_not_written_when_the_body_fails_at_once() {
     let (mut client, server) = duplex(1 << 16);
@@ -135,7 +135,7 @@ async fn hyper_drops_a_head_that_it_has_not_written_when_the_body_fails_at_once(
     assert!(serving.await.unwrap().is_err());
 }
 
-/// `frames` ends a connection by a header block in more CONTINUATION frames than h2 takes.
+/// `frames` ends a connection by a header block in more CONTINUATION frames than h2 accepts.
 #[tokio::test]
 async fn h2_says_enhance_your_calm_to_continuation_frames_without_end() {
     const HEADERS: u8 = 1;
@@ -181,7 +181,7 @@ async fn h2_says_enhance_your_calm_to_continuation_frames_without_end() {
     serving.abort();
 }
 
-/// Runs what it is given, and keeps the handle of each.
+/// Runs the tasks that it is given, and keeps their handles.
 #[derive(Clone, Default)]
 struct KeepsHandles(Arc<Mutex<Vec<AbortHandle>>>);
 

@@ -1,31 +1,31 @@
-//! `Vary`: which request fields chose a response, and their values in a comparable form
+//! `Vary`: which request fields selected a response, and their values in a comparable form
 //! (RFC 9110 §12.5.5, RFC 9111 §4.1).
 //!
-//! Values are compared after the normalisation that §4.1 allows for any field: lines
-//! joined, members trimmed, runs of white space made one space, quoted text untouched.
-//! The `Accept-*` fields, whose grammar is known, also lose their case and the space
-//! around `;`. Their order stays: some origins read it as a preference.
+//! Values are compared after the normalisation that §4.1 allows for any field: lines are joined,
+//! members are trimmed, runs of white space become one space, and quoted text is unchanged. The
+//! `Accept-*` fields, whose grammar is known, also become lower case and lose the space around
+//! `;`. Their order is kept: some origins treat it as a preference.
 
 use http::{HeaderMap, HeaderName, header};
 
 use super::forward;
 use super::list::{self, QuoteSyntax};
 
-/// What a response's `Vary` asks for.
+/// What a response's `Vary` requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Vary {
-    /// The same for every request.
+    /// The response is the same for every request.
     #[default]
     None,
-    /// `*`, a member that is no field name, or a field that tells the origin of the client what
-    /// no key holds ([`forward::DIFFERENCES`]): no later request matches.
+    /// `*`, a member that is not a field name, or a field that tells the origin about the client
+    /// what no key holds ([`forward::DIFFERENCES`]): no later request matches.
     Any,
-    /// These fields must match. Lower case, sorted, each once, never empty.
+    /// These fields must match. In lower case, sorted, without duplicates, never empty.
     Fields(Vec<HeaderName>),
 }
 
 impl Vary {
-    /// Reads all lines of `Vary`; allocates only when it names fields.
+    /// Parses all lines of `Vary`. Allocates only when it names fields.
     pub fn parse(headers: &HeaderMap) -> Self {
         let mut fields = Vec::new();
         for member in list::field(headers, &header::VARY) {
@@ -46,10 +46,12 @@ impl Vary {
     }
 }
 
-/// Appends what `request` has in `fields`, so that two requests match if and only if the bytes are equal.
+/// Appends the values of `fields` in `request`, so that two requests match if and only if the
+/// bytes are equal.
 ///
-/// Each field gives its name and either `;` (absent) or `:`, the length (four octets, little-endian)
-/// and the normalised value. An absent field differs from an empty one; a name cannot hold `;` or `:`.
+/// For each field it appends its name and either `;` (absent) or `:`, the length (four octets,
+/// little-endian) and the normalised value. An absent field differs from an empty one; a name
+/// cannot contain `;` or `:`.
 pub fn selecting_values(fields: &[HeaderName], request: &HeaderMap, out: &mut Vec<u8>) {
     for name in fields {
         out.extend_from_slice(name.as_str().as_bytes());
@@ -220,7 +222,7 @@ mod tests {
         );
     }
 
-    /// Guards against searching the rest of the value anew for each quote.
+    /// Guards against searching the rest of the value again for each quote.
     #[test]
     fn a_value_of_broken_quotes_is_normalised_in_linear_time() {
         let value = format!("\"{}", r#"\""#.repeat(500_000));

@@ -1,8 +1,8 @@
 //! One connection to Redis (to a Cluster: one to each node), until it ends.
 //!
-//! Decision: fred neither retries nor reconnects here, its queue would hold commands of
-//! callers who left long ago. When a connection ends, so does its client and all that
-//! waited in it. Attempts follow one another with growing, jittered pauses ([`RedisReconnectBackoff`]).
+//! Decision: fred neither retries nor reconnects here, since its queue would hold commands of
+//! callers who left long ago. When a connection ends, so does its client and all commands that wait
+//! in it. Attempts follow one another with growing, jittered pauses ([`RedisReconnectBackoff`]).
 
 use std::time::{Duration, Instant};
 
@@ -26,19 +26,19 @@ pub struct RedisConnector {
     connect: Duration,
     silence: Duration,
     pause_max: Duration,
-    /// Whether silence is a failure for what is sent.
+    /// Whether a command without an answer means that the connection has failed.
     answers: bool,
-    /// Messages that a listener may be behind.
+    /// Messages that may wait for a listener that is slow.
     messages: usize,
 }
 
-/// A connection that stands, or stood. Dropping it ends it.
+/// A connection that was made, and may have ended since. Dropping it ends it.
 pub struct RedisConnection {
     pub client: Client,
     routing: ConnectionTaskGuard,
 }
 
-/// Ends a connection's task when nobody holds it any more.
+/// Ends the task of a connection when it is dropped.
 struct ConnectionTaskGuard(ConnectHandle);
 
 /// The pauses between attempts to connect.
@@ -49,24 +49,24 @@ pub struct RedisReconnectBackoff {
     outages: OutageTracker,
 }
 
-/// Commands that wait for the socket at most; more are refused.
+/// Commands that may wait for the socket; further ones are refused.
 const QUEUE: usize = 1_024;
-/// Messages that a listener may be behind, if nothing else is said.
+/// Messages that may wait for a listener unless the caller sets another number.
 const MESSAGES: usize = 1_024;
-/// Between two pings.
+/// The time between two pings.
 const PULSE: Duration = Duration::from_millis(500);
 /// The pause after the first failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// A connection that lived so long was no failure.
+/// After a connection that lived this long, the pauses start from the shortest again.
 const GOOD: Duration = Duration::from_secs(5);
-/// TCP asks a silent peer after this long, so that a listener too learns of its death.
+/// TCP probes a silent peer after this long, so that a listener also notices its death.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 impl RedisConnector {
-    /// Reads the certificates; connects to nobody.
+    /// Reads the certificates; does not connect yet.
     ///
     /// # Errors
-    /// What can't be meant, or read.
+    /// When the URL is malformed, or the certificates cannot be read.
     pub fn new(settings: &RedisConnectionSettings<'_>) -> Result<Self, RedisTargetError> {
         Ok(Self {
             target: target(settings)?,
@@ -78,24 +78,24 @@ impl RedisConnector {
         })
     }
 
-    /// For commands that wait on the server, so that silence is no failure.
+    /// For commands that wait on the server, so that silence is not a failure.
     pub fn waiting(mut self) -> Self {
         self.answers = false;
         self
     }
 
-    /// For a listener that may be so many messages behind.
+    /// For a listener for which so many messages may wait.
     pub fn messages(mut self, behind: usize) -> Self {
         self.messages = behind;
         self
     }
 
-    /// A connection that gives no answer for so long is no good.
+    /// A connection that gives no answer for this long counts as failed.
     pub fn silence(&self) -> Duration {
         self.silence
     }
 
-    /// Nothing has failed yet.
+    /// The pauses between attempts, as they are before anything has failed.
     pub fn pauses(&self) -> RedisReconnectBackoff {
         let max = self.pause_max;
         RedisReconnectBackoff {
@@ -106,7 +106,7 @@ impl RedisConnector {
         }
     }
 
-    /// One attempt; needs a tokio runtime.
+    /// Makes one attempt to connect. Needs a tokio runtime.
     ///
     /// # Errors
     /// Why there is no connection.
@@ -119,7 +119,7 @@ impl RedisConnector {
                 end = &mut routing.0 => Err(ended(end)),
             }
         };
-        // Sentinel: one attempt may ask several of them in turn.
+        // With Sentinel, one attempt may ask several of its servers in turn.
         timeout(self.connect * 4, up)
             .await
             .map_err(|_| RedisError::Down("no answer while connecting".to_owned()))??;
@@ -160,7 +160,7 @@ impl RedisConnector {
 }
 
 impl RedisConnection {
-    /// Waits until it is no good any more; answers why. Not to be asked again then.
+    /// Waits until the connection has ended; returns why. Must not be called again after that.
     pub async fn ended(&mut self) -> RedisError {
         ended((&mut self.routing.0).await)
     }
@@ -173,15 +173,15 @@ impl Drop for ConnectionTaskGuard {
 }
 
 impl RedisReconnectBackoff {
-    /// A connection stands. Answers for how many seconds there was none, where that is to be
-    /// said.
+    /// Notes that a connection is up. Returns the seconds that there was none, if they are to be
+    /// logged.
     pub fn connected(&mut self) -> Option<f64> {
         self.began = Some(Instant::now());
         self.outages.end().line()
     }
 
-    /// There is no connection, or no longer. Answers whether this is news: once for each
-    /// time, not with every attempt.
+    /// Notes that there is no connection, or no longer. Returns whether this is news: true once for
+    /// each outage, not with every attempt.
     pub fn failed(&mut self) -> bool {
         if self
             .began
@@ -202,8 +202,8 @@ impl RedisReconnectBackoff {
     }
 }
 
-/// Pings the node that holds `slot` until an answer stays away for `patience`, or one is not
-/// as `right` wants it; answers why.
+/// Pings the node that holds `slot` until no answer comes within `patience`, or `right` rejects
+/// an answer; returns why.
 pub async fn unanswered(
     client: &Client,
     slot: ClusterHash,
@@ -224,10 +224,10 @@ pub async fn unanswered(
     }
 }
 
-/// One ping to the node that holds `slot`.
+/// Sends one ping to the node that holds `slot`. The caller limits the time.
 ///
 /// # Errors
-/// What came in place of an answer. The caller bounds the time.
+/// The error that came in place of an answer.
 pub async fn ping(client: &Client, slot: &ClusterHash) -> Result<Value, RedisError> {
     let ping = CustomCommand::new_static("PING", slot.clone(), false);
     let answer = client.custom::<Value, Value>(ping, Vec::new()).await;

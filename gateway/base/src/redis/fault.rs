@@ -1,7 +1,7 @@
 //! What went wrong with Redis.
 //!
-//! Decision: what begins with a word in capitals (`OOM`, `READONLY`, `WRONGTYPE`) is the
-//! server's own, so it answered and refused; all else means that nobody answered.
+//! Decision: an error that begins with a word in capitals (`OOM`, `READONLY`, `WRONGTYPE`) is the
+//! server's own, so it answered and refused; every other error means that nobody answered.
 
 use std::borrow::Cow;
 
@@ -15,10 +15,10 @@ pub enum RedisError {
     Down(String),
     #[error("no answer in time")]
     Timeout,
-    /// The server answered, and didn't want to.
+    /// The server answered, and refused.
     #[error("{0}")]
     Refused(String),
-    /// An answer that is none.
+    /// The answer violates the protocol.
     #[error("{0}")]
     Corrupt(String),
 }
@@ -37,8 +37,8 @@ impl From<&Error> for RedisError {
     }
 }
 
-/// fred has errors of sockets and of TLS in the form of Rust's `Debug`; people get what is said
-/// in it.
+/// fred formats errors of sockets and of TLS in the form of Rust's `Debug`; this takes out the
+/// sentence in it that people can read.
 fn words(said: &str) -> Cow<'_, str> {
     let within = |open, close| {
         let (_, rest) = said.split_once(open)?;
@@ -50,8 +50,8 @@ fn words(said: &str) -> Cow<'_, str> {
     within("message: \"", "\" }").map_or(said.into(), Into::into)
 }
 
-/// Whether this server is no master any more, so that another one is to be looked for.
-/// Redis before 7 wraps the word of a command in a script.
+/// Whether the error says that this server is no longer a master, so that another one must be
+/// found. Redis before 7 puts a command's error word inside the message of the script.
 pub fn is_demotion(error: &Error) -> bool {
     let said = error.details();
     is_servers_word(said) && ["READONLY", "MASTERDOWN"].iter().any(|w| said.contains(w))

@@ -1,5 +1,5 @@
-//! What the log says of a store's connections: they are lost together as a rule, so there is
-//! one line when the first is lost, and one when all stand again.
+//! What is logged about the connections of one store. As a rule they are lost together, so there
+//! is one line when the first is lost, and one when all are up again.
 
 use std::fmt::Display;
 
@@ -7,25 +7,25 @@ use parking_lot::Mutex;
 
 use crate::backoff::OutageTracker;
 
-/// Of all connections of one store.
+/// The state of all connections of one store.
 #[derive(Default)]
 pub struct SharedOutage(Mutex<SharedOutageState>);
 
 #[derive(Default)]
 struct SharedOutageState {
-    /// Connections that do not stand.
+    /// Connections that are not up.
     count: usize,
     was_told: bool,
     outages: OutageTracker,
 }
 
 impl SharedOutage {
-    /// One connection more does not stand: it was not made yet, or it has ended.
+    /// Notes one more connection that is not up: it was not made yet, or it has ended.
     pub fn lacks_one(&self) {
         self.0.lock().count += 1;
     }
 
-    /// An attempt has failed; `is_news` for the first of a connection.
+    /// An attempt has failed; `is_news` is true for the first failed attempt of a connection.
     pub fn failed(&self, why: &dyn Display, is_news: bool) {
         let mut lost = self.0.lock();
         let is_news = is_news && !lost.was_told;
@@ -36,7 +36,7 @@ impl SharedOutage {
         }
     }
 
-    /// A connection stands.
+    /// A connection is up.
     pub fn connected(&self) {
         let mut lost = self.0.lock();
         lost.count -= 1;

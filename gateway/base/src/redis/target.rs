@@ -1,7 +1,7 @@
-//! From the configuration's URL to what fred connects to.
+//! Turns the URL in the configuration into what fred connects to.
 //!
-//! Decision: an own reading of the URL, since several hosts in one authority
-//! (`redis-sentinel://a:26379,b:26379/0`) are what people write and no URL parser takes.
+//! Decision: the URL is parsed by our own code, since several hosts in one authority
+//! (`redis-sentinel://a:26379,b:26379/0`) are what people write and no URL parser accepts.
 //! Credentials in it are refused: a URL is shown in dumps and logs, a password never.
 
 use std::fs;
@@ -37,7 +37,7 @@ pub enum RedisTargetError {
 }
 
 impl RedisTargetError {
-    /// The key of the configuration that it is about.
+    /// The key of the configuration that the error is about.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Url(_) | Self::Credentials | Self::System(_) => "url",
@@ -46,10 +46,10 @@ impl RedisTargetError {
     }
 }
 
-/// Whether a URL can be a Redis, as far as can be told without files and network.
+/// Checks that a URL can be one of Redis, as far as that is possible without files and network.
 ///
 /// # Errors
-/// What can't be meant.
+/// When it cannot be one.
 pub fn check(url: &str) -> Result<(), RedisTargetError> {
     read(url).map(drop)
 }
@@ -61,7 +61,7 @@ enum RedisTopology {
     Cluster,
 }
 
-/// What a URL says.
+/// The parts of a URL.
 #[derive(PartialEq, Eq, Debug)]
 struct ParsedUrl {
     kind: RedisTopology,
@@ -76,7 +76,7 @@ pub(super) fn target(settings: &RedisConnectionSettings<'_>) -> Result<Fred, Red
     let tls = place.tls.then(|| tls(settings.ca_file));
     Ok(Fred {
         fail_fast: true,
-        // A PING tells a subscriber from others in this one alone; `bus::redis` needs it.
+        // In RESP2 alone a PING shows whether a connection subscribes; the Redis bus needs that.
         version: RespVersion::RESP2,
         username: settings.username.map(str::to_owned),
         password: settings.password.map(str::to_owned),

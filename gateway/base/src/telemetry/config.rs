@@ -1,10 +1,10 @@
-//! What YAML says about logs and metrics.
+//! The configuration of logs and metrics, as written in YAML.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Series that one route makes at most: for each of seven results a counter and a histogram
-/// of fourteen buckets.
+/// The most series of one route: for each of seven results a counter and a histogram of fourteen
+/// buckets.
 pub const SERIES_OF_A_ROUTE: u64 = 126;
 
 /// Logs and metrics.

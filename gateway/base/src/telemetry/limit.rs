@@ -1,20 +1,20 @@
-//! A bound on log lines from one source: a storm of failures must neither fill a disk
-//! nor cost the requests that go well.
+//! A bound on log lines from one source: many failures at once must neither fill a disk nor slow
+//! down the requests that succeed.
 //!
-//! A token bucket: a burst, then so many a second. What is dropped is counted and told
-//! with the next line that passes.
+//! A token bucket: a burst, then a fixed rate. Lines that are dropped are counted, and the next
+//! line that passes says how many there were.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// Lines that may come at once.
+/// Lines that may be written at once.
 const BURST: f64 = 20.0;
-/// Lines a second that may come for ever.
+/// Lines a second that may be written in the long run.
 const PER_SECOND: f64 = 10.0;
 
-/// The bucket of one source: every line takes a token, time brings them back.
+/// The bucket of one source: every line takes a token, and tokens come back with time.
 pub struct LineLimiter {
     bucket: Mutex<LineTokenBucket>,
     dropped: AtomicU64,
@@ -40,7 +40,7 @@ impl LineLimiter {
         }
     }
 
-    /// Lines that went to the log, and lines that were too much.
+    /// How many lines were written to the log, and how many were dropped.
     pub fn counts(&self) -> (u64, u64) {
         (
             self.written.load(Ordering::Relaxed),
@@ -48,8 +48,8 @@ impl LineLimiter {
         )
     }
 
-    /// Whether a line may be written; then with the number of lines dropped since the
-    /// last one.
+    /// Asks to write a line. Returns the number of lines dropped since the last one; `None` if this
+    /// line must be dropped, too.
     pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut bucket = self.bucket.lock();
         let passed = now.saturating_duration_since(bucket.filled).as_secs_f64();

@@ -1,7 +1,7 @@
 //! Where log lines go: standard error, as text or JSON.
 //!
-//! A line never makes a request wait: lines go through a bounded queue to a thread,
-//! and what does not fit is dropped and counted.
+//! A line never makes a request wait: lines go through a bounded queue to a thread, and lines
+//! that do not fit are dropped and counted.
 
 use std::io::IsTerminal;
 
@@ -16,15 +16,15 @@ use crate::telemetry::metrics::Registry;
 /// Lines that may wait to be written.
 const QUEUE: usize = 16_384;
 
-/// Keeps the writing thread; dropping it writes what waits.
+/// Keeps the writing thread alive. Dropping it writes the lines that wait.
 pub struct LogWriterGuard {
     _guard: WorkerGuard,
     dropped: ErrorCounter,
 }
 
-/// Starts logging for the whole process. `RUST_LOG` goes before the configured level.
+/// Starts logging for the whole process. `RUST_LOG` takes precedence over the configured level.
 ///
-/// A second call in one process keeps the first's settings.
+/// A second call in one process has no effect: the settings of the first one stay.
 pub fn start(config: &TelemetryConfig) -> LogWriterGuard {
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(QUEUE)
@@ -54,7 +54,7 @@ pub fn start(config: &TelemetryConfig) -> LogWriterGuard {
 }
 
 impl LogWriterGuard {
-    /// Registers the count of lines that did not fit.
+    /// Registers the counter of lines that did not fit.
     ///
     /// # Errors
     /// When the registry has it already.
@@ -71,7 +71,7 @@ impl LogWriterGuard {
     }
 }
 
-/// Brings the count of dropped lines into the metrics.
+/// Copies the count of dropped lines into the metrics.
 pub struct DroppedLines {
     seen: ErrorCounter,
     counter: IntCounter,
@@ -84,16 +84,17 @@ impl DroppedLines {
     }
 }
 
-/// Lines of libraries are for who looks for a fault in them: what they come to is told by whoever
-/// uses them, once, so they are shown with `debug` alone, whatever they call themselves.
+/// Lines that libraries write are shown only with `debug` or `trace`, whatever their own level:
+/// they help to find a fault inside a library, and the code that uses it already logs the result
+/// once.
 fn filter(level: LevelFilter) -> EnvFilter {
     let directives = match level < LevelFilter::DEBUG {
         true => format!("off,lamina={level}"),
-        // It calls each step of a lost connection an error, and prints whole messages.
+        // lapin logs each step of a lost connection as an error, and prints whole messages.
         false => format!("{level},lapin=off"),
     };
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
-    // A level without a target is one for everything; others go before what is configured.
+    // A level without a target applies to everything; other directives are added to ours.
     let mut parts = asked.split(',').map(str::trim);
     let directives = match parts.any(|part| part.parse::<LevelFilter>().is_ok()) {
         _ if asked.is_empty() => directives,
@@ -101,7 +102,7 @@ fn filter(level: LevelFilter) -> EnvFilter {
         false => format!("{directives},{asked}"),
     };
     let filter = EnvFilter::builder().parse_lossy(directives);
-    // Who did what is told whatever the level of other lines.
+    // Audit lines are written whatever the level of other lines.
     match "lamina::audit=info".parse() {
         Ok(told) if !asked.contains("lamina::audit") => filter.add_directive(told),
         _ => filter,

@@ -4,7 +4,7 @@ use prometheus::{Encoder, IntGaugeVec, Opts, TextEncoder};
 
 pub use prometheus::Registry;
 
-/// A registry with what the process says of itself.
+/// A new registry with the metrics of the process itself.
 ///
 /// # Errors
 /// Never in practice: the names are fixed and the registry is new.
@@ -22,27 +22,27 @@ pub fn registry() -> prometheus::Result<Registry> {
     Ok(registry)
 }
 
-/// All metrics as text.
+/// All metrics in the text format.
 ///
 /// # Errors
-/// When a metric can't be encoded.
+/// When a metric cannot be encoded.
 pub fn text(registry: &Registry) -> prometheus::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(16 << 10);
     TextEncoder::new().encode(&registry.gather(), &mut out)?;
     Ok(out)
 }
 
-/// The text's media type.
+/// The media type of the text format.
 pub const MEDIA_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// For tests, to which a metric that is not there would read as 0.
+/// For tests: in them a metric that does not exist would read as 0.
 ///
 /// # Panics
 /// When the registry has no metric of this name.
 pub fn assert_registered(registry: &Registry, name: &str) {
     let options = Opts::new(name, "A help that no metric has.");
     let probe = prometheus::IntCounter::with_opts(options).expect("a name");
-    // Of one name there is one help, also where nothing was counted yet.
+    // A name has one help text only, also where nothing was counted yet, so another one is refused.
     let known = registry.register(Box::new(probe)).is_err();
     assert!(known, "there is no metric `{name}`");
 }

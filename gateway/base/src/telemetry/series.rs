@@ -2,7 +2,7 @@
 //!
 //! Ten thousand routes with a histogram for each result would be a million series, which no
 //! scrape survives. A series is therefore made when it is first counted, and only while there
-//! is room; what finds none is counted under the label [`OTHER`], so that sums stay true.
+//! is room; one that finds no room is counted under the label [`OTHER`], so that sums stay true.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,10 +10,10 @@ use std::collections::hash_map::Entry;
 use parking_lot::Mutex;
 use prometheus::{IntGauge, Opts, Registry};
 
-/// The label that stands for all that found no room.
+/// The label under which all series without room of their own are counted.
 pub const OTHER: &str = "other";
 
-/// How many series there may be, and which there are.
+/// How many series there may be, and which ones exist.
 #[derive(Debug)]
 pub struct SeriesBudget {
     most: u64,
@@ -22,7 +22,7 @@ pub struct SeriesBudget {
     folded: IntGauge,
 }
 
-/// What was decided so far. A later configuration that has the same routes makes no more series.
+/// What was decided so far. A reloaded configuration with the same routes makes no more series.
 #[derive(Debug, Default)]
 struct SeriesDecisions {
     /// Whether the series of a label and a kind were made under that label.
@@ -53,8 +53,8 @@ impl SeriesBudget {
         })
     }
 
-    /// The label under which so many series of this kind are to be made: this one, or the common
-    /// one when there is no room for them.
+    /// The label under which these `series` series of one kind are made: the given one, or
+    /// [`OTHER`] when there is no room for them.
     pub fn label<'a>(&self, label: &'a str, kind: &str, series: u64) -> &'a str {
         let mut decided = self.decided.lock();
         let room = decided.taken + series <= self.most;
@@ -86,7 +86,7 @@ mod tests {
     fn what_finds_no_room_is_folded_and_told() {
         let registry = Registry::new();
         let budget = SeriesBudget::new(40, &registry).unwrap();
-        // As a configuration that is loaded again asks.
+        // Asks three times, as a configuration that is loaded again does.
         for _ in 0..3 {
             assert_eq!(budget.label("a", "hit", 18), "a");
             assert_eq!(budget.label("a", "miss", 18), "a");

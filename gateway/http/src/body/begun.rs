@@ -1,4 +1,4 @@
-//! A stream whose first piece was waited for, so that it is known whether there is any content.
+//! A stream whose first piece was awaited, to find out whether there is any content.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ struct PeekedBody {
 }
 
 impl Body {
-    /// Waits until it is known whether there is content: one that ends without any is empty,
-    /// in whatever form its sender has put that.
+    /// Waits until it is known whether there is content. A stream that ends without any becomes
+    /// [`Body::Empty`].
     pub async fn begun(self) -> Self {
         let Self::Boxed(mut rest) = self else {
             return self;

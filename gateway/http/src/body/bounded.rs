@@ -1,15 +1,15 @@
-//! Limits around a stream: bytes in all, the longest pause between two pieces, and, where
-//! asked for, a lowest rate, a deadline for the whole and a mark at the end. Trailers that must not be ones
-//! end here, in both directions.
+//! Limits around a stream: total bytes, the longest pause between two pieces, and optionally a
+//! lowest rate, a deadline for the whole and a required mark at the end. Trailers that are not
+//! allowed are removed here, in both directions.
 //!
-//! Where two bodies belong to one exchange that goes on for long, the time limits of the one
-//! may be lifted ([`TimeLift`]), and the pauses of the other count only while both are silent
+//! If two bodies belong to one exchange that goes on for long, the time limits of one may be
+//! lifted ([`TimeLift`]), and the pauses of the other count only while both are silent
 //! ([`LastMove`]).
 //!
-//! Neighbours: the listener puts it around request bodies, `origin` around response
-//! bodies; [`MinimumRate`] is the rate. Pauses are counted only while the reader waits: a slow
-//! reader does not make its sender late. The timer is made at the first wait; a body that
-//! is always ready has none.
+//! Neighbours: the listener puts it around request bodies, `origin` around response bodies;
+//! [`MinimumRate`] is the rate. Pauses are counted only while the reader waits: a slow reader
+//! does not make its sender late. The timer is made at the first wait; a body that is always
+//! ready has none.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use super::{BodyError, MinimumRate};
 use crate::forward::{self, HopFieldNames};
 
 pin_project! {
-    /// A body with a limit on its bytes, its time and the pauses in it.
+    /// A body with limits on its bytes, its time and its pauses.
     pub struct BoundedBody<B> {
         #[pin]
         inner: B,
@@ -53,7 +53,7 @@ pin_project! {
 #[derive(Clone, Default, Debug)]
 pub struct TimeLift(Arc<AtomicBool>);
 
-/// When a body moved last.
+/// When a body last moved.
 #[derive(Clone, Debug)]
 pub struct LastMove(Arc<Mutex<Instant>>);
 
@@ -68,12 +68,12 @@ impl TimeLift {
 }
 
 impl LastMove {
-    /// It moves now.
+    /// Starts with the present time.
     pub fn now() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 
-    /// It moves.
+    /// Notes that the body moves now.
     pub fn note(&self) {
         *self.0.lock() = Instant::now();
     }
@@ -86,7 +86,7 @@ impl LastMove {
 /// A wait for one piece.
 struct PieceWait {
     since: Instant,
-    /// Up to here `pace` has counted it.
+    /// The wait is counted in `pace` up to here.
     counted: Instant,
 }
 
@@ -111,7 +111,7 @@ impl<B> BoundedBody<B> {
         }
     }
 
-    /// What its route says by these terms holds in place of its own limits.
+    /// The limits that the route sets through `terms` replace those of the body.
     pub fn by_terms(self, terms: UploadTerms) -> Self {
         Self {
             terms: Some(terms),
@@ -119,7 +119,7 @@ impl<B> BoundedBody<B> {
         }
     }
 
-    /// Its time limits end when `lift` says so.
+    /// The time limits end when `lift` is lifted.
     pub fn until_lifted(self, lift: TimeLift) -> Self {
         Self {
             lift: Some(lift),
@@ -127,7 +127,7 @@ impl<B> BoundedBody<B> {
         }
     }
 
-    /// A pause counts from when the `other` body moved, if that was later.
+    /// A pause counts from when the `other` body last moved, if that is later.
     pub fn beside(self, other: LastMove) -> Self {
         Self {
             other: Some(other),
@@ -135,25 +135,25 @@ impl<B> BoundedBody<B> {
         }
     }
 
-    /// Also keeps a lowest rate.
+    /// Also enforces a lowest rate.
     pub fn at_pace(self, pace: Option<MinimumRate>) -> Self {
         Self { pace, ..self }
     }
 
-    /// For a body by HTTP/2, whose end is marked: hyper also ends it, as if it were whole,
-    /// at RST_STREAM or GOAWAY with NO_ERROR. Such an end is an error.
+    /// For a body over HTTP/2, whose end is marked: hyper also ends such a body, as if it were
+    /// complete, at RST_STREAM or GOAWAY with NO_ERROR. Such an end becomes an error.
     pub fn with_marked_end(self, marked_end: bool) -> Self {
         Self { marked_end, ..self }
     }
 
-    /// Also drops trailers of these names, besides those that are never let through.
+    /// Also drops trailers with these names, besides those that are never allowed.
     pub fn without_trailers(self, named: HopFieldNames) -> Self {
         Self { named, ..self }
     }
 
-    /// Also ends when `total` has passed from now on, however fast it comes.
+    /// Also fails when `total` has passed from now on, however fast the body comes.
     pub fn within(self, total: Duration) -> Self {
-        // A time beyond what the clock can count means no deadline.
+        // A time beyond the range of the clock means no deadline.
         let end = Instant::now().checked_add(total);
         Self { end, ..self }
     }
@@ -204,7 +204,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BodyError>,
 {
-    /// Takes over what its route has said.
+    /// Applies the limits that the route has set.
     fn take_terms(self: Pin<&mut Self>) {
         let this = self.project();
         let Some((limits, began)) = this.terms.as_ref().and_then(UploadTerms::said) else {
@@ -218,7 +218,7 @@ where
         }
     }
 
-    /// Counts what arrived; over the limit it is an error instead.
+    /// Counts what arrived. Over the limit the result is an error.
     fn count(
         self: Pin<&mut Self>,
         frame: Option<Result<Frame<Bytes>, B::Error>>,
@@ -246,7 +246,7 @@ where
         self.lift.as_ref().is_some_and(TimeLift::is_lifted)
     }
 
-    /// Ends a wait, if there was one; true when too much time had passed in it.
+    /// Ends a wait, if there was one. Returns true when too much time had passed in it.
     fn arrived_late(self: Pin<&mut Self>) -> bool {
         let lifted = self.is_lifted();
         let this = self.project();
@@ -394,7 +394,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_that_has_to_be_marked_and_is_not_is_an_error() {
-        // A stream of pieces never says that it is at its end.
+        // A stream of pieces never reports that it is at its end.
         let bounded = || {
             let pieces = StreamBody::new(stream::iter([data("ok")]));
             BoundedBody::new(pieces, 10, Duration::from_secs(5))

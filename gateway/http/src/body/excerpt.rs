@@ -1,5 +1,5 @@
-//! A run of octets out of a stream that passes: what stands before it is thrown away, and what
-//! stands behind it is never asked for.
+//! A range of octets from a stream that passes: octets before it are discarded, and octets behind
+//! it are never asked for.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,12 +9,12 @@ use http_body::{Frame, SizeHint};
 
 use super::{Body, BodyError};
 
-/// See the module.
+/// The octets of a range of `body`.
 pub struct BodyExcerpt {
     body: Body,
-    /// Octets that are still to be thrown away.
+    /// Octets that are still to be discarded.
     before: u64,
-    /// Octets that are still to go out.
+    /// Octets that are still to be returned.
     left: u64,
 }
 
@@ -28,7 +28,7 @@ impl BodyExcerpt {
         }
     }
 
-    /// What of a piece goes out.
+    /// The part of a piece that belongs to the range.
     fn clip(&mut self, mut piece: Bytes) -> Bytes {
         let skipped = piece
             .len()
@@ -61,7 +61,7 @@ impl http_body::Body for BodyExcerpt {
             };
             let piece = data.map_or_else(|_| Bytes::new(), |piece| me.clip(piece));
             if me.left == 0 {
-                // The sender need not go on.
+                // Dropping the body tells the sender that nothing more is needed.
                 me.body = Body::Empty;
             }
             if !piece.is_empty() {

@@ -1,8 +1,8 @@
-//! The lowest rate at which somebody who is waited for must move.
+//! The lowest rate at which a peer must move while it is waited for.
 //!
-//! Pure: spans are arguments. Only the time of waiting counts, so nobody is slow because
-//! we are. It is counted in windows, not as an average from the start: whoever was fast
-//! for a while may not stand still on that credit.
+//! Pure: time spans are arguments. Only the time of waiting counts, so that a peer is not slow
+//! because we are. It is counted in windows, not as an average from the start: a peer that was
+//! fast for a while may not stand still because of that.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ pub struct MinimumRate {
 }
 
 impl MinimumRate {
-    /// `rate` in bytes a second; a first window of `grace` must pass before it can be
-    /// missed. None when either is zero: then nothing is asked.
+    /// `rate` is in bytes a second. Each window lasts for `grace`; nothing is missed before the
+    /// first one has passed. `None` when either is zero: then no rate is required.
     pub fn new(rate: u64, grace: Duration) -> Option<Self> {
         let least = rate.saturating_mul(grace.as_millis().try_into().unwrap_or(u64::MAX)) / 1_000;
         (rate > 0 && !grace.is_zero()).then_some(Self {
@@ -28,7 +28,7 @@ impl MinimumRate {
         })
     }
 
-    /// Bytes moved.
+    /// Notes bytes that moved.
     pub fn moved(&mut self, bytes: u64) {
         self.moved = self.moved.saturating_add(bytes);
     }
@@ -38,7 +38,8 @@ impl MinimumRate {
         self.window.saturating_sub(self.waited)
     }
 
-    /// We waited for `span` (more); true when the window has ended with too little moved.
+    /// Notes that we waited for `span` (more). Returns true when a window has ended in which too
+    /// little moved.
     pub fn waited(&mut self, span: Duration) -> bool {
         self.waited = self.waited.saturating_add(span);
         if self.waited < self.window {

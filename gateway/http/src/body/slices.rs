@@ -1,4 +1,4 @@
-//! Content that is here in several pieces, which go out one after the other uncopied.
+//! Content that is complete in several pieces, which are sent one after the other uncopied.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::BodyError;
 
-/// The pieces that are still to go.
+/// The pieces that are still to be sent.
 pub(super) struct SlicedBody(pub(super) VecDeque<Bytes>);
 
 impl Body for SlicedBody {

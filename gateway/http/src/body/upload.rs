@@ -1,39 +1,39 @@
-//! The limits of a request body that its route sets over those of its listener.
+//! The limits of a request body that its route sets in place of those of its listener.
 //!
-//! A body has its limits before anybody knows the route. So the listener leaves
-//! [`UploadTerms`] with the request, and what the route says by them holds from the first
-//! piece that is read.
+//! A body gets its limits before the route is known. So the listener leaves [`UploadTerms`] with
+//! the request, and the limits that the route sets in them apply from the first piece that is
+//! read.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a route says; none: as its listener does.
+/// The limits that a route sets; `None` means the listener's.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct UploadLimits {
-    /// Bytes of the body.
+    /// The most bytes of the body.
     pub bytes: Option<u64>,
     /// The longest pause between two pieces.
     pub pause: Option<Duration>,
-    /// Time for all of it, from its head on.
+    /// Time for the whole body, counted from its head.
     pub total: Option<Duration>,
 }
 
-/// The way from a request's route to the limits of its body.
+/// Passes limits from a request's route to its body.
 #[derive(Clone, Debug)]
 pub struct UploadTerms(Arc<UploadTermsState>);
 
 #[derive(Debug)]
 struct UploadTermsState {
     began: Instant,
-    /// What the listener allows.
+    /// The most bytes that the listener allows.
     bytes: u64,
     said: OnceLock<UploadLimits>,
 }
 
 impl UploadTerms {
-    /// For a body that begins now, on a listener that allows so many bytes.
+    /// For a body that begins now, on a listener that allows this many bytes.
     pub fn new(bytes: u64) -> Self {
         Self(Arc::new(UploadTermsState {
             began: Instant::now(),
@@ -42,7 +42,7 @@ impl UploadTerms {
         }))
     }
 
-    /// Sets what the route says, once. Answers how many bytes the body may have.
+    /// Sets the limits of the route, once. Returns how many bytes the body may have.
     pub fn set(&self, limits: UploadLimits) -> u64 {
         self.0
             .said
@@ -51,7 +51,7 @@ impl UploadTerms {
             .unwrap_or(self.0.bytes)
     }
 
-    /// What was set, and when the body began.
+    /// The limits that were set, and when the body began.
     pub(super) fn said(&self) -> Option<(UploadLimits, Instant)> {
         self.0.said.get().map(|said| (*said, self.0.began))
     }

@@ -7,13 +7,13 @@ use http::HeaderName;
 use super::MAX_DELTA_SECONDS;
 use crate::list::{self, QuoteSyntax};
 
-/// What stands after a directive's name.
+/// The argument of a directive.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Argument<'a> {
     None,
     /// A token, or the content of a quoted string without its escapes.
     Text(Cow<'a, [u8]>),
-    /// Something, but neither a token nor a quoted string.
+    /// There is an argument, but it is neither a token nor a quoted string.
     Malformed,
 }
 
@@ -29,7 +29,8 @@ pub(super) fn each(line: &[u8], mut apply: impl FnMut(&str, &Argument<'_>)) {
         let trimmed = name.trim_ascii_end();
         let argument = match value {
             [] => Argument::None,
-            // Space before the `=`: still this directive, but not an argument to rely on.
+            // There is space before the `=`: it is still this directive, but its argument is not
+            // trusted.
             _ if trimmed.len() < name.len() => Argument::Malformed,
             [_equals, value @ ..] => Argument::read(value),
         };
@@ -55,7 +56,8 @@ impl<'a> Argument<'a> {
         *self == Self::None
     }
 
-    /// The argument as delta-seconds, capped at [`MAX_DELTA_SECONDS`]; `None` if it is not only digits.
+    /// The argument as delta-seconds, at most [`MAX_DELTA_SECONDS`]; `None` unless it is only
+    /// digits.
     pub(super) fn seconds(&self) -> Option<u32> {
         let Self::Text(digits) = self else {
             return None;
@@ -63,7 +65,7 @@ impl<'a> Argument<'a> {
         delta_seconds(digits)
     }
 
-    /// The field names that the argument lists; `None` if there is none that can be relied on.
+    /// The field names that the argument lists; `None` if there are none, or one is invalid.
     pub(super) fn field_names(&self) -> Option<Vec<HeaderName>> {
         let Self::Text(text) = self else { return None };
         let names: Result<Vec<_>, _> = list::members(text, QuoteSyntax::Escaped)
@@ -73,7 +75,7 @@ impl<'a> Argument<'a> {
     }
 }
 
-/// Delta-seconds (RFC 9111 §1.2.2): digits only, too large a number means [`MAX_DELTA_SECONDS`].
+/// Delta-seconds (RFC 9111 §1.2.2): only digits; too large a number means [`MAX_DELTA_SECONDS`].
 pub(crate) fn delta_seconds(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() {
         return None;
@@ -101,7 +103,7 @@ fn unescape(quoted: &[u8]) -> Cow<'_, [u8]> {
     let mut plain = Vec::with_capacity(quoted.len());
     let mut octets = quoted.iter();
     while let Some(&octet) = octets.next() {
-        // The octet after a backslash is taken as it stands; `closing_quote` saw to it that there is one.
+        // The octet after a backslash is literal; `closing_quote` has made sure that there is one.
         plain.extend(if octet == b'\\' {
             octets.next().copied()
         } else {

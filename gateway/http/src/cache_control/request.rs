@@ -1,7 +1,7 @@
-//! Cache directives of a request (RFC 9111 §5.2.1): the client's wishes, which the route may heed.
+//! Cache directives of a request (RFC 9111 §5.2.1): the client's wishes, which a route may obey.
 //!
-//! They are advice, so an argument that cannot be read is ignored; of two that
-//! differ the stricter holds.
+//! They are only advice, so an argument that cannot be parsed is ignored; of two that differ the
+//! stricter one applies.
 
 use http::{HeaderMap, header};
 
@@ -24,14 +24,14 @@ pub struct RequestDirectives {
 /// How stale a response the client accepts; ordered from strict to lax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MaxStale {
-    /// At most these seconds past its lifetime.
+    /// At most this many seconds past its lifetime.
     Seconds(u32),
-    /// Of any age.
+    /// Any staleness.
     Any,
 }
 
 impl RequestDirectives {
-    /// Reads `Cache-Control` of a request; without it, `Pragma: no-cache` (RFC 9111 §5.4).
+    /// Parses `Cache-Control` of a request; without it, `Pragma: no-cache` (RFC 9111 §5.4).
     pub fn parse(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();
         if !headers.contains_key(header::CACHE_CONTROL) {

@@ -1,9 +1,9 @@
 //! Targeted cache control (RFC 9213): a field for our class of caches replaces the general ones.
 //!
-//! Such a field is a structured dictionary, read by `sfv`. One that is empty, does
-//! not parse, or gives a directive we know a value of the wrong type is ignored as
-//! a whole, as if it were not there; then the next target is asked. Keys are
-//! case-sensitive here and parameters mean nothing (§2.1).
+//! Such a field is a structured dictionary, parsed by `sfv`. A field that is empty, does not
+//! parse, or gives a known directive a value of the wrong type is ignored as a whole, as if it
+//! were absent; then the next target is tried. Keys are case-sensitive here and parameters have
+//! no meaning (§2.1).
 
 use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
@@ -19,7 +19,7 @@ enum DirectiveValueKind {
 }
 
 /// Directives of the first of `targets` (in their order, as in `CDN-Cache-Control`) that is valid
-/// and not empty. `Some` replaces `Cache-Control` and `Expires` altogether (RFC 9213 §2.2).
+/// and not empty. `Some` replaces both `Cache-Control` and `Expires` (RFC 9213 §2.2).
 pub fn targeted(headers: &HeaderMap, targets: &[HeaderName]) -> Option<ResponseDirectives> {
     targets.iter().find_map(|target| parse(headers, target))
 }

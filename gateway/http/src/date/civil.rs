@@ -1,20 +1,20 @@
-//! The calendar behind HTTP dates: days since 1970 to year, month and day, and back.
+//! The calendar behind HTTP dates: from days since 1970 to year, month and day, and back.
 //!
-//! The Gregorian calendar in both directions of time, computed by eras of 400 years
-//! that begin on 1 March, so that the leap day is the last of its year.
+//! The Gregorian calendar, extended into the past and the future, computed by eras of 400 years
+//! that begin on 1 March, so that the leap day is the last day of its year.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// A point in time by calendar; field order makes comparison chronological.
+/// A point in time by calendar. The order of the fields makes comparison chronological.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CivilTime {
     pub(super) year: i64,
     /// 1 to 12.
     pub(super) month: u32,
     pub(super) day: u32,
-    /// Of the day; a leap second counts as the next minute's first.
+    /// Second of the day; a leap second counts as the first second of the next minute.
     pub(super) second: u32,
 }
 
@@ -30,7 +30,7 @@ impl CivilTime {
         )
     }
 
-    /// Days since 1970 to a date, by eras of 400 years that begin on 1 March.
+    /// The date that is this many days after 1 January 1970.
     fn from_days(days: i64, second: u32) -> Self {
         let days = days + 719_468;
         let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -74,12 +74,12 @@ impl CivilTime {
         (self.days() + 4).rem_euclid(7) as usize
     }
 
-    /// False for the 30th of February and the like, which come back as another date.
+    /// False for a date such as the 30th of February, which is another date when converted back.
     pub(super) fn is_valid(self) -> bool {
         Self::from_days(self.days(), self.second) == self
     }
 
-    /// The latest year with these two digits that is not more than 50 years ahead (RFC 9110 §5.6.7).
+    /// The latest year with these two digits that is at most 50 years ahead (RFC 9110 §5.6.7).
     pub(super) fn in_century(self, now: SystemTime) -> Self {
         let now = Self::from_time(now);
         let limit = Self {

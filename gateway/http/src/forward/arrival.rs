@@ -1,10 +1,10 @@
-//! The head of a request is made one on its arrival: route, key, `Vary`, plugins, log and
-//! origin all go by what is left here.
+//! Normalises the head of a request on its arrival: route, key, `Vary`, plugins, log and origin
+//! all use the head that is left here.
 //!
-//! Gone are the fields of the connection and what `Connection` names (RFC 9110 §7.6.1), and
-//! every field by which a request poses as another, unless the listener believes it and a
-//! trusted proxy sent it. One pass over the names finds them; a head without any is not touched.
-//! `Cookie` is one line, in whatever pieces it came (RFC 9113 §8.2.3).
+//! It removes the fields of the connection and those that `Connection` names (RFC 9110 §7.6.1),
+//! and every field by which a request poses as another, unless the listener trusts that field and
+//! a trusted proxy sent it. One pass over the names finds them; a head without any is not changed.
+//! `Cookie` becomes one line, in however many it came (RFC 9113 §8.2.3).
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -15,24 +15,24 @@ use super::hop::{self, HopFieldNames, HopWishes};
 use super::names::{self, FieldRemovalReason};
 use super::trust::TrustedProxies;
 
-/// What a request said of its way here; its head says it no more.
+/// What a request said about its way here; its head no longer says it.
 #[derive(Clone, Debug)]
 pub struct ForwardingContext {
     pub caller: RequestSender,
     pub wishes: HopWishes,
 }
 
-/// How far the peer of a connection is believed.
+/// How far the peer of a connection is trusted.
 #[derive(Clone, Copy, Debug)]
 pub enum PeerTrust<'a> {
-    /// It is a stranger: nothing that it says of others.
+    /// A stranger: nothing that it says about others is trusted.
     Nothing,
-    /// It is a proxy of ours.
+    /// A proxy of ours.
     Proxy(&'a TrustedProxies),
 }
 
-/// Makes the head of a request one, and says who sent it and what it asked of the
-/// connection; with it come the fields that `Connection` named, for its trailers.
+/// Normalises the head of a request. Returns who sent it and what it asked of the connection, and
+/// the fields that `Connection` named, which are needed for its trailers.
 pub fn receive(
     headers: &mut HeaderMap,
     version: Version,
@@ -61,10 +61,10 @@ pub fn receive(
     (ForwardingContext { caller, wishes }, named)
 }
 
-/// HTTP/2 may send each cookie as a line of its own. A head with several lines has more than
-/// one reading, by whatever protocol it came.
+/// Joins the lines of `Cookie`, since HTTP/2 may send each cookie as a line of its own. A head
+/// with several lines could be read in more than one way, whatever its protocol.
 fn join_cookies(headers: &mut HeaderMap) {
-    // Few heads have any field twice.
+    // Few heads have a field more than once.
     if headers.len() == headers.keys_len() {
         return;
     }
@@ -75,14 +75,14 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
     let one = lines.join(&b"; "[..]);
     drop(lines);
-    // Pieces of legal values are legal together.
+    // Values that are legal one by one are legal when joined.
     if let Ok(mut one) = HeaderValue::from_bytes(&one) {
         one.set_sensitive(true);
         headers.insert(COOKIE, one);
     }
 }
 
-/// Tells whether a field ends here, whatever `Connection` names.
+/// Whether a field is removed here, whatever `Connection` names.
 fn ends(name: &HeaderName, belief: PeerTrust<'_>) -> bool {
     match names::ending(name) {
         Some(FieldRemovalReason::HopByHop) => true,
@@ -223,7 +223,7 @@ mod tests {
     }
 
     proptest! {
-        /// Guards against a second reading of `Connection` that would find something new.
+        /// Guards against a second pass over `Connection` that would find something new.
         #[test]
         fn what_is_received_once_is_received(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {

@@ -1,9 +1,9 @@
 //! Who sent a request: who connected to us, and who the client is behind trusted proxies.
 //!
-//! Anybody can write `X-Forwarded-For` and `Forwarded` (RFC 7239). They are believed only from
-//! a peer that the listener trusts, and read from their end, where trusted proxies wrote: the
-//! client is the last address that no trusted proxy has. What stands before it was written by
-//! the client itself.
+//! Anybody can write `X-Forwarded-For` and `Forwarded` (RFC 7239). They are believed only from a
+//! peer that the listener trusts, and read from their end, where trusted proxies wrote: the client
+//! is the last address that is not one of a trusted proxy. Addresses before it may have been
+//! written by the client itself.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,36 +14,36 @@ use super::trust::TrustedProxies;
 use super::{FOR, PROTO};
 use crate::list::{self, QuoteSyntax};
 
-/// Who sent a request, as far as it can be believed. Found once, on arrival.
+/// Who sent a request, as far as that can be trusted. Determined once, on arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestSender {
     connected: SocketAddr,
     client: Option<IpAddr>,
     scheme: &'static str,
-    /// Whether a trusted proxy said so, and not the connection to us.
+    /// Whether the scheme comes from a trusted proxy, and not from the connection to us.
     scheme_told: bool,
-    /// Trusted proxies between the client and who connected, in the order of their hops.
+    /// Trusted proxies between the client and the peer that connected, in the order of their hops.
     pub(super) proxies: SmallVec<[IpAddr; 1]>,
 }
 
-/// What a proxy says of who came to it.
+/// What a proxy says about the peer that connected to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ForwardedNode {
-    /// Nothing.
+    /// It says nothing.
     Unsaid,
-    /// Somebody whose address it hides, or that can't be read.
+    /// A peer whose address it hides, or whose address cannot be parsed.
     Hidden,
     Address(IpAddr),
 }
 
-/// What one proxy reported of the one before it.
+/// What one proxy reported about the hop before it.
 #[derive(Clone, Copy)]
 struct Hop {
     from: ForwardedNode,
     scheme: Option<&'static str>,
 }
 
-/// What one field says of the way here.
+/// What one field says about the way here.
 struct ReportedRoute {
     client: ForwardedNode,
     scheme: Option<&'static str>,
@@ -51,7 +51,7 @@ struct ReportedRoute {
 }
 
 impl RequestSender {
-    /// Somebody without a proxy in front.
+    /// A sender without a proxy in front.
     pub fn direct(connected: SocketAddr, scheme: &'static str) -> Self {
         let connected = SocketAddr::new(connected.ip().to_canonical(), connected.port());
         Self {
@@ -63,7 +63,7 @@ impl RequestSender {
         }
     }
 
-    /// Nobody: the request is made up.
+    /// No sender: the gateway itself makes the request.
     pub fn nobody(scheme: &'static str) -> Self {
         Self {
             connected: SocketAddr::from(([0; 4], 0)),
@@ -74,13 +74,13 @@ impl RequestSender {
         }
     }
 
-    /// The address at the other end of the connection: a proxy's, where one is in front. Behind
-    /// one that speaks the PROXY protocol it is the one that this names.
+    /// The address at the other end of the connection: that of a proxy, if there is one in front.
+    /// For a proxy that speaks the PROXY protocol it is the address that the proxy names.
     pub fn connected(&self) -> SocketAddr {
         self.connected
     }
 
-    /// The client's address. None: a trusted proxy hides it, or says two different things.
+    /// The client's address. `None` if a trusted proxy hides it, or says two different things.
     pub fn client(&self) -> Option<IpAddr> {
         self.client
     }
@@ -95,12 +95,12 @@ impl RequestSender {
         self.scheme_told
     }
 
-    /// Reads what a trusted proxy says of the client: `X-Forwarded-For` and `-Proto`, and
+    /// Reads what a trusted proxy says about the client: `X-Forwarded-For` and `-Proto`, and
     /// `Forwarded`.
     ///
-    /// Where both name a client and not the same one, nobody knows who it is: a proxy writes
-    /// one of them and passes the other on as it came. Of several `X-Forwarded-Proto` the last
-    /// one counts, which the proxy next to us wrote; without it the `proto` of `Forwarded`.
+    /// If both name a client and they differ, the client is unknown: a proxy writes one of them and
+    /// passes the other on as it came. Of several `X-Forwarded-Proto` the last one counts, which
+    /// the proxy next to us wrote; without any, the `proto` of `Forwarded`.
     pub(super) fn behind_proxy(mut self, headers: &HeaderMap, trust: &TrustedProxies) -> Self {
         let way = |hops: SmallVec<[Hop; 4]>| {
             let said = !hops.is_empty();
@@ -139,7 +139,7 @@ impl Hop {
 }
 
 impl ReportedRoute {
-    /// Goes back from who connected, as long as trusted proxies speak.
+    /// Goes back from the peer that connected, as long as trusted proxies report.
     fn of(hops: &[Hop], connected: IpAddr, trust: &TrustedProxies) -> Self {
         let mut way = Self {
             client: ForwardedNode::Address(connected),
@@ -161,7 +161,7 @@ impl ReportedRoute {
         way
     }
 
-    /// What two fields say together.
+    /// The result of two fields together.
     fn agreed(mut self, other: &Self) -> Self {
         let same = other.client == ForwardedNode::Unsaid || other.client == self.client;
         if !same {
@@ -172,7 +172,7 @@ impl ReportedRoute {
 }
 
 /// `for=…;proto=…;…` (RFC 7239 §4). A proxy repeats its client's words in quotes (`host`, `by`),
-/// so an element that has a quote where none belongs, or `for` twice, hides who came.
+/// so an element that has a quote where none belongs, or `for` twice, counts as a hidden address.
 fn forwarded_element(element: &[u8]) -> Hop {
     read_element(element).unwrap_or(Hop {
         from: ForwardedNode::Hidden,
@@ -207,7 +207,8 @@ fn read_element(mut rest: &[u8]) -> Option<Hop> {
     Some(hop)
 }
 
-/// Up to the next `;` outside quotes, and what is behind it; `None` where a quote does not close.
+/// The text up to the next `;` outside quotes, and the text behind it; `None` if a quote does not
+/// close.
 fn split_pair(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut at = 0;
     while let Some(&octet) = text.get(at) {
@@ -220,7 +221,7 @@ fn split_pair(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((text, &[]))
 }
 
-/// A value without its quotes; `None` where they are not around the whole of it.
+/// A value without its quotes; `None` if they do not enclose all of it.
 fn unquoted(text: &[u8]) -> Option<&[u8]> {
     match text {
         [b'"', inner @ ..] => {
@@ -242,7 +243,8 @@ fn scheme_of(proto: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// An address, in brackets or not, with a port or not; `unknown` and hidden names are none.
+/// An address, in brackets or not, with or without a port. `unknown` and hidden names are not
+/// addresses.
 fn node_of(node: &[u8]) -> ForwardedNode {
     address(node).map_or(ForwardedNode::Hidden, |address| {
         ForwardedNode::Address(address.to_canonical())
@@ -394,7 +396,8 @@ mod tests {
         }
     }
 
-    /// Guards against a client's `Host`, which its proxy repeats in quotes, that names an address.
+    /// Guards against a client that names an address in its `Host`, which its proxy repeats in
+    /// quotes.
     #[test]
     fn what_a_proxy_repeats_in_quotes_names_nobody() {
         for (line, who) in [

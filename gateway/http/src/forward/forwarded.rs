@@ -1,10 +1,10 @@
-//! What the origin is told of who asks: `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`
+//! What the origin is told about the client: `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`
 //! (RFC 7239).
 //!
-//! All of it is made of what the gateway itself goes by: the client's address and the
-//! proxies that are trusted, the scheme and the host that the key holds. So nothing that a
-//! proxy passed on from its client can be in an answer that others get. What a plugin set, or
-//! a listener believes, stands.
+//! All of it is made from what the gateway itself uses: the client's address and the trusted
+//! proxies, and the scheme and the host in the key. So nothing that a proxy passed on from its
+//! client can get into an answer that others receive. A value that a plugin set, or that the
+//! listener trusts, is kept.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::caller::RequestSender;
 use super::{FOR, HOST, PROTO};
 
-/// Tells the origin who asks. `host` is the one that the key holds.
+/// Tells the origin who sent the request. `host` is the one in the key.
 pub fn tell_origin(headers: &mut HeaderMap, caller: &RequestSender, host: &str) {
     set_if_absent(headers, header::FORWARDED, || forwarded(caller, host));
     set_if_absent(headers, FOR, || addresses(caller));
@@ -22,7 +22,7 @@ pub fn tell_origin(headers: &mut HeaderMap, caller: &RequestSender, host: &str) 
     set_if_absent(headers, HOST, || host.to_owned());
 }
 
-/// The client, then each proxy that it came through.
+/// The client, then each proxy that the request came through.
 fn hops(caller: &RequestSender) -> impl Iterator<Item = Option<IpAddr>> {
     let connected = caller.connected().ip();
     let direct = caller.client() == Some(connected) && caller.proxies.is_empty();
@@ -61,7 +61,7 @@ fn forwarded(caller: &RequestSender, host: &str) -> String {
     line
 }
 
-/// Text that no field can hold is not said.
+/// Does nothing if no field can hold the text.
 fn set_if_absent(headers: &mut HeaderMap, name: HeaderName, text: impl FnOnce() -> String) {
     if !headers.contains_key(&name)
         && let Ok(value) = HeaderValue::try_from(text())
@@ -82,7 +82,7 @@ mod tests {
     use crate::forward::TrustedProxies;
     use crate::forward::tests::map;
 
-    /// What the origin is told of a request from `connected` with these fields.
+    /// What the origin is told about a request from `connected` with these fields.
     fn told(fields: &[(&'static str, &'static str)], connected: &str) -> HeaderMap {
         let trust = TrustedProxies::new(&["10.0.0.0/8".to_owned(), "::1".to_owned()], &[]).unwrap();
         let connected: IpAddr = connected.parse().unwrap();

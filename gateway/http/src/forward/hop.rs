@@ -1,13 +1,13 @@
-//! What is for one connection alone ends with it (RFC 9110 §7.6.1), once for each message.
+//! Ends what is for one connection only (RFC 9110 §7.6.1), once for each message.
 //!
-//! What the rest of the program needs of those fields stands beside the head as a value:
-//! [`HopWishes`]. So nothing looks at a client's `Connection` a second time, and it can't name
-//! what a plugin sets later.
+//! What the rest of the program needs of those fields is kept beside the head as a value:
+//! [`HopWishes`]. So nothing looks at a client's `Connection` a second time, and it cannot name
+//! fields that a plugin sets later.
 //!
 //! `Connection` may name any field, but not one that is meant for all recipients (§7.6.1). Those
-//! stay, whatever it says: a proxy in front that passes a client's `Connection` on would
-//! otherwise let the client remove what that proxy says of it, what ends a loop, and what a
-//! cache goes by.
+//! are kept, whatever it says: otherwise a proxy in front that passes on a client's `Connection`
+//! would let the client remove what that proxy says about it, what ends a loop, and what a cache
+//! decides by.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use smallvec::SmallVec;
@@ -15,10 +15,10 @@ use smallvec::SmallVec;
 use super::names::{self, FieldRemovalReason};
 use crate::list;
 
-/// Names of fields; hardly ever any.
+/// Names of fields. Nearly always empty.
 pub type HopFieldNames = Vec<HeaderName>;
 
-/// What the sender of a request asked of this connection alone; the head says it no more.
+/// What the sender of a request asked of this connection only; its head no longer says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HopWishes {
     /// The protocols that it wants to change to (§7.8), as the origin may be asked for them.
@@ -34,7 +34,8 @@ pub enum TrailerWish {
     Accepted,
 }
 
-/// End-to-end fields that `Connection` cannot remove, with all that begin with a prefix below.
+/// End-to-end fields that `Connection` cannot remove, besides all that begin with one of
+/// [`PROTECTED_PREFIXES`].
 const PROTECTED: [HeaderName; 28] = [
     header::AGE,
     header::AUTHORIZATION,
@@ -75,7 +76,7 @@ const PROTECTED_PREFIXES: [&str; 6] = [
     "cache-group",
 ];
 
-/// Protected fields that are made for trailers: their value is known at the end.
+/// Protected fields that are meant for trailers, because their value is known only at the end.
 const TRAILERS: [HeaderName; 3] = [
     header::ETAG,
     HeaderName::from_static("content-digest"),
@@ -97,9 +98,9 @@ impl HopWishes {
     }
 }
 
-/// The protocols that a request wants to change to. Only HTTP/1.1 has such a wish (§7.8).
+/// The protocols that a request wants to change to. Only HTTP/1.1 has this (§7.8).
 ///
-/// Never `h2c`: behind such an upgrade the client would speak to the origin unseen.
+/// Never `h2c`: after such an upgrade the gateway could not see what the client asks the origin.
 fn upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let asked = version == Version::HTTP_11
         && list::field(headers, &header::CONNECTION)
@@ -117,9 +118,9 @@ fn upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     }
 }
 
-/// The end-to-end fields that `Connection` names and may name.
+/// The end-to-end fields that `Connection` names and is allowed to name.
 pub(super) fn named(headers: &HeaderMap) -> HopFieldNames {
-    // They end by themselves, and name no other field.
+    // These are removed in any case, and name no other field.
     let ends_anyway = |member: &[u8]| {
         [&b"keep-alive"[..], b"close", b"te", b"upgrade"]
             .iter()
@@ -132,12 +133,12 @@ pub(super) fn named(headers: &HeaderMap) -> HopFieldNames {
         .collect()
 }
 
-/// Removes from a response what is for the connection only, and returns what else `Connection`
-/// named, for its trailers. `Trailer` stays, as it announces what we pass on; so does the
-/// protocol that a 101 changes to.
+/// Removes from a response what is for the connection only, and returns which other fields
+/// `Connection` named, for its trailers. `Trailer` stays, as it announces what we pass on; so does
+/// the protocol that a 101 changes to.
 pub fn end_response_hop(status: StatusCode, headers: &mut HeaderMap) -> HopFieldNames {
     let named = named(headers);
-    // Both say of which protocols they speak (RFC 9110 §15.2.2, §15.5.22).
+    // Both statuses name the protocols that they are about (RFC 9110 §15.2.2, §15.5.22).
     let protocols = match status {
         StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED => {
             headers.get(header::UPGRADE).cloned()
@@ -159,9 +160,10 @@ pub fn end_response_hop(status: StatusCode, headers: &mut HeaderMap) -> HopField
     named
 }
 
-/// Removes what must not stand behind a body: what frames, routes, authenticates or says how
-/// to read the message (RFC 9110 §6.5.1), what poses as a proxy's word, and what the head's
-/// `Connection` named (§7.6.1). Whoever merges trailers into the head would believe it.
+/// Removes fields that are not allowed in trailers: those that frame, route, authenticate or say
+/// how to read the message (RFC 9110 §6.5.1), those that pose as the word of a proxy, and those
+/// that the head's `Connection` named (§7.6.1). A recipient that merges trailers into the head
+/// would believe them.
 pub fn strip_trailers(trailers: &mut HeaderMap, named: &[HeaderName]) {
     let forbidden: SmallVec<[HeaderName; 4]> = trailers
         .keys()
@@ -180,7 +182,8 @@ fn is_forbidden_trailer(name: &HeaderName) -> bool {
     }
 }
 
-/// A field that poses ends anyway, unless the listener believes it: then a proxy has set it.
+/// A field by which a request poses as another is removed in any case, unless the listener trusts
+/// it: then a proxy has set it, and it is protected.
 fn is_protected(name: &HeaderName) -> bool {
     PROTECTED.contains(name)
         || names::is_posing(name)

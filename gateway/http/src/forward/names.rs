@@ -1,13 +1,14 @@
-//! Field names that a request must not bring past its arrival, and how they are recognised.
+//! Field names that are removed from a request on its arrival, and how they are recognised.
 //!
-//! CGI and the interfaces that copy it turn every octet of a name that is neither a letter
-//! nor a digit into an underscore, so `X_Original_URL` and `X-Original-URL` are one variable
-//! there. Names are therefore compared [`spelled_alike`]. Most names of a request are none of
-//! these, which the length and the first letter tell without a comparison.
+//! CGI and the interfaces that copy it turn every octet of a name that is neither a letter nor a
+//! digit into an underscore, so `X_Original_URL` and `X-Original-URL` are one variable there.
+//! Names are therefore compared by [`spelled_alike`]. Most names of a request are none of these,
+//! which their length and first letter show without a comparison.
 
 use http::{HeaderMap, HeaderName};
 
-/// Fields for one hop only (RFC 9110 §7.6.1, §11.7; RFC 9111 §3.1), whether or not `Connection` names them (sorted).
+/// Fields for one hop only (RFC 9110 §7.6.1, §11.7; RFC 9111 §3.1), whether or not `Connection`
+/// names them (sorted).
 const HOP_BY_HOP: [&str; 10] = [
     "connection",
     "http2-settings",
@@ -21,7 +22,7 @@ const HOP_BY_HOP: [&str; 10] = [
     "upgrade",
 ];
 
-/// Fields by which a request poses as another (another path, method, host, scheme or
+/// Fields by which a request poses as another (with another path, method, host, scheme or
 /// address), besides all that begin with `x-forwarded` (sorted).
 const POSING: [&str; 40] = [
     "cf-connecting-ip",
@@ -69,7 +70,7 @@ const POSING: [&str; 40] = [
 
 const POSING_PREFIX: &str = "x-forwarded";
 
-/// Which lengths a name above has, by its first letter; all lengths for those with the prefix.
+/// The lengths that the names above have, by first letter; all lengths for that of the prefix.
 static LENGTHS: [u64; 26] = {
     let mut lengths = [0; 26];
     let mut at = 0;
@@ -86,16 +87,16 @@ static LENGTHS: [u64; 26] = {
     lengths
 };
 
-/// What a name says that ends at its arrival.
+/// Why a field is removed on arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FieldRemovalReason {
-    /// It is for this connection alone.
+    /// It is for this connection only.
     HopByHop,
-    /// It poses as what only a proxy in front could know.
+    /// It claims what only a proxy in front could know.
     Posing,
 }
 
-/// Whether a field of this name ends at its arrival, and why.
+/// Whether a field of this name is removed on arrival, and why.
 pub(super) fn ending(name: &HeaderName) -> Option<FieldRemovalReason> {
     let name = name.as_str();
     if !is_like_one(name) {
@@ -132,7 +133,7 @@ pub fn remove_spellings(headers: &mut HeaderMap, name: &HeaderName) {
     }
 }
 
-/// Whether a field is there under its name or under a spelling that servers may take for it.
+/// Whether a field is present under its name or under a spelling that servers may take for it.
 pub fn has_spelling(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.contains_key(name) || other_spelling(headers, name).is_some()
 }
@@ -147,7 +148,7 @@ fn spelled_alike(one: &str, other: &str) -> bool {
     one.len() == other.len() && hyphenated(one).eq(hyphenated(other))
 }
 
-/// The spelling of a name with hyphens.
+/// The spelling of a name with hyphens only.
 pub(super) fn with_hyphens(name: &HeaderName) -> String {
     hyphenated(name.as_str()).map(char::from).collect()
 }

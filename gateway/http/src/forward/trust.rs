@@ -1,4 +1,4 @@
-//! Whom a listener believes, and what.
+//! Which proxies a listener trusts, and with which fields.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ pub struct TrustedProxies {
     headers: Box<[HeaderName]>,
 }
 
-/// Why a listener cannot be told to believe a field.
+/// Why a field cannot be in a listener's `trusted_headers`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeaderError {
     #[error("{0:?} is not the name of a header field")]
@@ -37,15 +37,16 @@ pub enum HeaderError {
     NotRemoved(HeaderName),
 }
 
-/// What is believed through the client's address and scheme, and told to the origin anew.
+/// Fields that the gateway reads for the client's address and scheme, and writes anew for the
+/// origin.
 const OUR_OWN: [&str; 3] = ["forwarded", "x-forwarded-for", "x-forwarded-proto"];
 
 impl TrustedProxies {
-    /// `proxies` are addresses or networks; `headers` are names that [`trusted_header`] takes,
-    /// any other is left out.
+    /// `proxies` are addresses or networks. Of `headers`, those names that [`trusted_header`]
+    /// rejects are left out.
     ///
     /// # Errors
-    /// When a text names no network.
+    /// When a text in `proxies` is not a network.
     pub fn new(proxies: &[String], headers: &[String]) -> Result<Self, CidrError> {
         Ok(Self {
             proxies: proxies
@@ -59,7 +60,7 @@ impl TrustedProxies {
         })
     }
 
-    /// Proxies that set these fields.
+    /// Trusts no address, but lists these fields.
     pub fn listing(headers: Vec<HeaderName>) -> Self {
         Self {
             proxies: Box::default(),
@@ -72,21 +73,21 @@ impl TrustedProxies {
         &self.headers
     }
 
-    /// Whether a proxy of ours has this address.
+    /// Whether one of the trusted proxies has this address.
     pub fn has_proxy(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|network| network.contains(address))
     }
 
-    /// Whether proxies may set this field.
+    /// Whether trusted proxies may set this field.
     pub(super) fn lists(&self, name: &HeaderName) -> bool {
         self.headers.contains(name)
     }
 }
 
-/// The name of a field that a listener may be told to believe from its trusted proxies.
+/// Parses the name of a field that a listener may trust when its proxies send it.
 ///
 /// # Errors
-/// Why not, in words for who wrote it.
+/// The reason why not, in words for the author of the configuration.
 pub fn trusted_header(text: &str) -> Result<HeaderName, HeaderError> {
     let name = HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| HeaderError::NoName(text.to_owned()))?;

@@ -1,6 +1,6 @@
-//! Paths of HTTP/2 requests that came with a fragment, which h2 drops without a word: found
-//! as their header blocks pass, and asked for when the request arrives. Found are also the
-//! streams whose client waits before it sends their content.
+//! Paths of HTTP/2 requests that came with a fragment, which h2 drops silently: they are noted as
+//! their header blocks pass, and looked up when the request arrives. The streams whose client
+//! waits before it sends their content are noted, too.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,32 +12,32 @@ use parking_lot::Mutex;
 use super::{CONTINUATION, END_STREAM, HEAD, HEADERS};
 use crate::hpack::{ContentExpectation, FragmentlessPath, HpackReader};
 
-/// Paths that wait for their request. Some never come, since h2 refuses them for another
-/// reason; the oldest makes room.
+/// Paths that may wait for their request. Some requests never come, since h2 refuses them for
+/// another reason; the oldest path makes room.
 const MOST_WAITING: usize = 256;
-/// Octets that are kept between two blocks.
+/// The capacity of the buffer that is kept between two blocks.
 const KEPT: usize = 16 << 10;
-/// Octets of a block at most, more than h2 takes.
+/// The most octets of a block; h2 accepts fewer.
 const MOST_OCTETS: usize = 1 << 20;
 
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
 
-/// What was found on one connection.
+/// The paths that were found on one connection.
 #[derive(Default)]
 pub struct FragmentPaths {
     waiting: AtomicUsize,
     paths: Mutex<VecDeque<FragmentlessPath>>,
 }
 
-/// Header blocks as they pass.
+/// Reads header blocks as they pass.
 pub(super) struct HeaderBlockReader {
     found: Arc<FragmentPaths>,
     fields: HpackReader,
     block: Vec<u8>,
     frame: Option<HeaderBlockFrame>,
-    /// The stream of the block, whose content is to come.
+    /// The stream of the block, if its content is still to come.
     stream: Option<u32>,
     /// Streams that wait for a 100.
     waiting: Vec<u32>,
@@ -47,7 +47,7 @@ pub(super) struct HeaderBlockReader {
 struct HeaderBlockFrame {
     kind: u8,
     flags: u8,
-    /// Where it begins in the block.
+    /// Where the frame begins in the block.
     at: usize,
     left: usize,
 }
@@ -60,7 +60,7 @@ pub(super) enum BlockReadState {
 }
 
 impl FragmentPaths {
-    /// Whether a request came with a fragment. Asked once for each request.
+    /// Whether a request came with a fragment. Call it once for each request.
     pub fn take(&self, uri: &Uri) -> bool {
         if self.waiting.load(Ordering::Acquire) == 0 {
             return false;
@@ -101,7 +101,7 @@ impl HeaderBlockReader {
         }
     }
 
-    /// The streams that wait for a 100, once.
+    /// The streams that wait for a 100; each is returned once.
     pub fn take_waiting(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.waiting)
     }
@@ -126,7 +126,7 @@ impl HeaderBlockReader {
         self.take(&[])
     }
 
-    /// Takes a piece of what the frame holds.
+    /// Takes a piece of the frame's payload.
     pub fn take(&mut self, piece: &[u8]) -> BlockReadState {
         let Some(frame) = &mut self.frame else {
             return BlockReadState::On;
@@ -168,7 +168,7 @@ impl HeaderBlockReader {
     }
 }
 
-/// Takes padding and priority out of HEADERS (RFC 9113 §6.2). False: it can't be read.
+/// Removes padding and priority from HEADERS (RFC 9113 §6.2). False if they are malformed.
 fn strip(block: &mut Vec<u8>, frame: &HeaderBlockFrame) -> bool {
     let mut before = 0;
     if frame.flags & PADDED != 0 {

@@ -1,13 +1,13 @@
-//! `100 Continue` for the requests of an HTTP/2 client that wait for it before they send their
-//! content (RFC 9110 §10.1.1).
+//! `100 Continue` for HTTP/2 clients that wait for it before they send the content of a request
+//! (RFC 9110 §10.1.1).
 //!
-//! h2 can send one, hyper's server shows nobody the way to it. So a frame is put between those
-//! that hyper writes: HEADERS whose block changes no table (RFC 7541 §6.2.2), before anything
-//! that could be said of that stream. It is said as soon as the head is there: the answer of
-//! a handler that reads no content comes all the same, and ends the request.
+//! h2 can send one, but hyper's server gives no access to that. So a frame is put between those
+//! that hyper writes: HEADERS whose block changes no table (RFC 7541 §6.2.2), before any other
+//! frame of that stream. It is sent as soon as the head was read: if the handler reads no
+//! content, its answer comes all the same, and ends the request.
 //!
-//! A client that has made the table of fields smaller gets none: the first block after that has
-//! to begin with the new size (RFC 7541 §4.2), and only h2 knows whether it was said.
+//! A client that has made the dynamic table smaller gets none: the first block after that must
+//! begin with the new size (RFC 7541 §4.2), and only h2 knows whether it has sent that.
 
 use std::io;
 use std::pin::Pin;
@@ -18,26 +18,26 @@ use tokio::io::AsyncWrite;
 use super::{CONTINUATION, HEAD, HEADERS, PUSH_PROMISE};
 
 const END_HEADERS: u8 = 4;
-/// `:status: 100`, by the name of entry 8 of the static table, which goes into no table.
+/// `:status: 100`, with the name of entry 8 of the static table, not added to any table.
 const CONTINUE: &[u8] = b"\x08\x03100";
-/// Bytes of frames that wait to go out; for further requests there are none.
+/// The most bytes of frames that wait to be written; further requests get none.
 const MOST_WAITING: usize = 256 * (HEAD + CONTINUE.len());
 
-/// What waits to go out, and where the frames begin that go out.
+/// The frames that wait to be written, and where hyper's own frames begin.
 #[derive(Default)]
 pub(super) struct ContinueInjector {
     waiting: Vec<u8>,
-    /// Bytes up to the end of the frame that is being written.
+    /// Bytes that are left of the frame that is being written.
     skip: u32,
     head: [u8; HEAD],
-    /// How much of `head` is there.
+    /// How many bytes of `head` were written.
     have: usize,
-    /// A header block goes on, in which no other frame may stand.
+    /// A header block is being written, inside which no other frame is allowed.
     in_block: bool,
 }
 
 impl ContinueInjector {
-    /// The content of this stream is waited for.
+    /// Queues a 100 for this stream, whose client waits for it.
     pub(super) fn go_on(&mut self, stream: u32) {
         if self.waiting.len() >= MOST_WAITING {
             return;
@@ -48,7 +48,7 @@ impl ContinueInjector {
         self.waiting.extend(CONTINUE);
     }
 
-    /// Writes what waits, if it may stand here.
+    /// Writes the frames that wait, if they are allowed here.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -63,7 +63,7 @@ impl ContinueInjector {
         Poll::Ready(Ok(()))
     }
 
-    /// How many bytes may be written before it is to be asked again.
+    /// How many bytes may be written before [`poll_write`](Self::poll_write) must be called again.
     pub(super) fn most(&self) -> usize {
         match self.waiting.is_empty() {
             true => usize::MAX,
@@ -71,7 +71,7 @@ impl ContinueInjector {
         }
     }
 
-    /// Bytes of which it is known that no other frame may begin before their end.
+    /// The bytes before whose end no other frame can begin.
     fn held(&self) -> usize {
         match (self.skip, self.have) {
             (1.., _) => self.skip as usize,
@@ -122,7 +122,7 @@ mod tests {
         frame
     }
 
-    /// What goes out when `before` was written and then `after`, so many bytes at a time, and a
+    /// What is written when hyper writes `before` and then `after`, `step` bytes at a time, and a
     /// request begins to wait in between.
     async fn written(before: &[u8], after: &[u8], step: usize) -> Vec<u8> {
         let mut metered = MeteredConnection::client(Vec::new(), Arc::default());

@@ -1,8 +1,8 @@
-//! How much of its answers an HTTP/2 client takes at the moment, as far as its frames tell:
-//! the window of the connection, and the window that each stream begins with (RFC 9113 §5.2).
+//! How much of its answers an HTTP/2 client takes at the moment, according to its frames: the
+//! window of the connection, and the initial window of each stream (RFC 9113 §5.2).
 //!
-//! h2 keeps both and shows neither. So WINDOW_UPDATE of the connection and SETTINGS are read
-//! as they pass, and the server notes what it sends. A stream's own window is not followed.
+//! h2 knows both and shows neither. So WINDOW_UPDATE of the connection and SETTINGS are read as
+//! they pass, and the server notes what it sends. A stream's own window is not followed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
@@ -15,30 +15,30 @@ const ACK: u8 = 1;
 /// SETTINGS_HEADER_TABLE_SIZE and SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 §6.5.2).
 const HEADER_TABLE_SIZE: u16 = 1;
 const INITIAL_WINDOW_SIZE: u16 = 4;
-/// The size of the table of fields before anybody has said anything.
+/// The initial size of the dynamic table.
 const TABLE: u32 = 4_096;
 
-/// The window before anybody has said anything.
+/// The initial window.
 const DEFAULT: u32 = 65_535;
 
-/// What a client takes. It is read and written on the connection's thread alone.
+/// What a client takes. Read and written on the connection's thread only.
 #[derive(Debug)]
 pub struct SendWindow {
     connection: AtomicI64,
     of_new_streams: AtomicU32,
 }
 
-/// Reads the payloads that tell of windows.
+/// Reads the payloads that change windows.
 pub(super) struct WindowReader {
     window: Arc<SendWindow>,
     reads: FramePayloadKind,
     unit: [u8; 6],
     have: usize,
-    /// The smallest table of fields that the peer wished.
+    /// The smallest dynamic table that the peer has asked for.
     table: u32,
 }
 
-/// What the payload is of the frame that passes.
+/// The kind of the payload that passes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FramePayloadKind {
     Nothing,
@@ -61,19 +61,19 @@ impl SendWindow {
         self.connection.load(Relaxed) > 0
     }
 
-    /// How much content a stream may send before its client says more.
+    /// How much content a stream may send before its client opens its window further.
     pub fn of_new_streams(&self) -> u32 {
         self.of_new_streams.load(Relaxed)
     }
 
-    /// So much content was sent.
+    /// Notes that this much content was sent.
     pub fn used(&self, bytes: usize) {
         let left = self.connection.load(Relaxed) - bytes as i64;
         self.connection.store(left, Relaxed);
     }
 
     fn opened(&self, bytes: u32) {
-        // The sum of what h2 accepts stays far below what fits.
+        // The sum that h2 accepts stays far below the range of the type.
         let left = self.connection.load(Relaxed) + i64::from(bytes);
         self.connection.store(left, Relaxed);
     }
@@ -90,7 +90,7 @@ impl WindowReader {
         }
     }
 
-    /// Whether the peer never wished a smaller table of fields than there is at first.
+    /// Whether the peer never asked for a dynamic table smaller than the initial one.
     pub(super) fn keeps_table(&self) -> bool {
         self.table >= TABLE
     }
@@ -107,7 +107,7 @@ impl WindowReader {
         };
     }
 
-    /// Bytes of the frame's payload.
+    /// Takes bytes of the frame's payload.
     pub(super) fn payload(&mut self, mut bytes: &[u8]) {
         while self.reads != FramePayloadKind::Nothing && !bytes.is_empty() {
             let length = if self.reads == FramePayloadKind::Update {

@@ -1,8 +1,8 @@
-//! The chunked coding, strictly (RFC 9112 §7.1), up to its trailers.
+//! A strict parser of the chunked coding (RFC 9112 §7.1), up to its trailers.
 //!
-//! Only `framing` uses it. Nothing is decoded: it finds the place where the last chunk's
-//! line ends, or where the coding is broken. Data is skipped in one step, so only the
-//! lines between cost a look at each byte.
+//! Only `framing` uses it. It decodes nothing: it finds where the line of the last chunk ends, or
+//! where the coding is broken. Data is skipped in one step, so only the lines between the data
+//! cost a look at each byte.
 
 /// The state between two reads.
 #[derive(Clone, Copy)]
@@ -12,16 +12,16 @@ pub(super) enum ChunkParserState {
         size: u64,
         digits: u8,
     },
-    /// Behind the size, `length` bytes.
+    /// Behind the size; `length` bytes of the extension were read.
     Extension {
         size: u64,
         length: u16,
     },
-    /// CR was seen.
+    /// A CR was read.
     SizeEnd {
         size: u64,
     },
-    /// So many bytes of data are still to come.
+    /// This many bytes of data are still to come.
     Data {
         left: u64,
     },
@@ -30,21 +30,21 @@ pub(super) enum ChunkParserState {
     DataLf,
 }
 
-/// How far bytes led.
+/// How far the bytes led.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ChunkProgress {
-    /// All are taken, and more are to come.
+    /// All bytes are taken, and the coding goes on.
     More,
     /// The line of the last chunk ends here; trailers follow.
     Last(usize),
-    /// Here the coding is broken.
+    /// The coding is broken here.
     Broken(usize),
 }
 
-/// Digits of a size: 64 bits. More, even zeros, are no client's honest work.
+/// Digits of a size: 64 bits. No honest client sends more, not even zeros.
 const DIGITS: u8 = 16;
 
-/// Bytes of an extension, of which no meaning is known to us.
+/// The most bytes of an extension. We know no extension that has a meaning.
 const EXTENSION: u16 = 1_024;
 
 impl Default for ChunkParserState {
@@ -76,7 +76,7 @@ impl ChunkParserState {
         ChunkProgress::More
     }
 
-    /// The state behind one byte outside of data; none if it must not stand there.
+    /// The state behind one byte outside of data; `None` if the byte is not allowed there.
     fn next(self, byte: u8) -> Option<Self> {
         match (self, byte) {
             (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() && digits < DIGITS => {
@@ -101,7 +101,7 @@ impl ChunkParserState {
                     length: length + 1,
                 })
             }
-            // The caller sees that this was the last chunk.
+            // The caller notices that this was the last chunk.
             (Self::SizeEnd { size: 0 }, b'\n') => Some(self),
             (Self::SizeEnd { size }, b'\n') => Some(Self::Data { left: size }),
             (Self::DataCr, b'\r') => Some(Self::DataLf),
@@ -111,7 +111,7 @@ impl ChunkParserState {
     }
 }
 
-/// Counts `left` down by as much as is `there`; how much that is.
+/// Reduces `left` by as many bytes as there are, `there` at most. Returns that number.
 pub(super) fn skip(left: &mut u64, there: usize) -> usize {
     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(there);
     *left -= taken as u64;

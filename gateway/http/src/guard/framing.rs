@@ -1,17 +1,17 @@
-//! Where messages begin and end on an HTTP/1 connection, seen before hyper sees the bytes.
+//! Finds where messages begin and end on an HTTP/1 connection, before hyper sees the bytes.
 //!
-//! hyper refuses most of what is malformed by itself (see the table in
-//! `tests/tests/e2e/attack_http1.rs`). This is for what it repairs in silence, where a
-//! proxy before us may have read another message: both lengths at once, a length twice,
-//! lines that end in a bare LF (RFC 9112 §2.2), a fragment in the target, loose trailers.
+//! hyper itself refuses most malformed messages (see the table in
+//! `tests/tests/e2e/attack_http1.rs`). This module is for those that hyper repairs without a
+//! word, where a proxy before us may have read another message: both lengths at once, a length
+//! twice, lines that end in a bare LF (RFC 9112 §2.2), a fragment in the target, loose trailers.
 //! The neighbour `server/wire` hands over every byte that it reads and acts on the
-//! [`FramingVerdict`]; a fault in a head is answered by `server/service` in its turn.
+//! [`FramingVerdict`]; a fault in a head is answered by `server/service` when its turn comes.
 //!
-//! Decision: it follows the framing itself, in place of looking at the kept bytes of odd
-//! requests only: the head behind a body or another head is seen as well, and no byte is
-//! copied. A small head costs one `memchr` a line. It need not know everything that makes
-//! a head bad: what it lets pass, hyper and [`check`](super::check) still judge, and after
-//! a refusal the connection ends, so that both never go on from different places.
+//! Decision: it follows the framing itself, instead of looking at the kept bytes of odd requests
+//! only: so it also sees a head behind a body or behind another head, and copies no byte. A
+//! small head costs one `memchr` a line. It need not know everything that makes a head bad:
+//! hyper and [`check`](super::check) still judge what it lets pass, and after a refusal the
+//! connection ends, so that the two never continue from different places.
 
 use memchr::{memchr, memrchr};
 
@@ -21,24 +21,24 @@ use super::chunks::{ChunkParserState, ChunkProgress, skip};
 #[derive(Default)]
 pub struct Framing {
     state: ParserState,
-    /// Heads that were whole so far.
+    /// Complete heads so far.
     heads: u64,
-    /// What the lines of the head so far said.
+    /// What the lines of the present head said so far.
     head: FramingFields,
     /// The part of a line that came with an earlier read.
     begun: PartialLine,
     fault: Option<FramingFault>,
 }
 
-/// What the reader may see of the bytes that were handed over.
+/// Which of the bytes that were handed over the reader may see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FramingVerdict {
     /// All of them.
     Pass,
-    /// Those before this place; the rest is to be handed over again when the request
-    /// before it was answered, for it asks for an upgrade: what follows may be no HTTP.
+    /// Those before this place. The request that ends there asks for an upgrade, so what follows
+    /// may not be HTTP: it must be handed over again when that request is answered.
     Hold(usize),
-    /// Those before this place: there a body breaks off.
+    /// Those before this place: a body breaks off there.
     Cut(usize),
 }
 
@@ -60,7 +60,7 @@ enum ParserState {
     #[default]
     Start,
     Fields,
-    /// So many bytes of content are still to come.
+    /// This many bytes of content are still to come.
     Content(u64),
     Chunks(ChunkParserState),
     Trailers,
@@ -75,13 +75,13 @@ struct FramingFields {
     upgrade: bool,
 }
 
-/// Bytes of a line that is not whole yet; of a long one the first, a `#` if there is one
-/// behind them, and the last.
+/// Bytes of an incomplete line. Of a long line it keeps the first bytes, a `#` if one follows
+/// them, and the last byte.
 #[derive(Default)]
 struct PartialLine(Vec<u8>);
 
-/// Of a line that comes in pieces so much is kept. A `Content-Length` that is longer is refused
-/// in any case, so that it makes no difference how it comes.
+/// How many bytes are kept of a line that comes in pieces. A `Content-Length` line that is longer
+/// is refused in any case, so that the result does not depend on the pieces.
 const KEPT: usize = 512;
 
 impl FramingFault {
@@ -153,8 +153,8 @@ impl Framing {
         FramingVerdict::Pass
     }
 
-    /// The first message with a fault, counted from 1, and the fault. A broken body counts
-    /// for the message after it: its own reader has been told.
+    /// The first message with a fault, counted from 1, and the fault. A broken body counts for the
+    /// message after it: the reader of the body itself gets an error.
     pub fn fault(&self) -> Option<(u64, FramingFault)> {
         self.fault.map(|fault| (self.heads + 1, fault))
     }
@@ -164,7 +164,7 @@ impl Framing {
         matches!(self.state, ParserState::Start) && self.begun.0.is_empty()
     }
 
-    /// Whether a head has begun and has not come to its end.
+    /// Whether a head has begun and is not complete.
     pub fn is_in_head(&self) -> bool {
         match self.state {
             ParserState::Start => !self.begun.0.is_empty(),
@@ -173,7 +173,7 @@ impl Framing {
         }
     }
 
-    /// Takes one line, or what is there of it; how many bytes that is.
+    /// Takes one line, or as much of it as there is. Returns the number of bytes.
     fn line(&mut self, rest: &[u8]) -> Result<usize, FramingFault> {
         let Some(end) = memchr(b'\n', rest) else {
             self.begun.add(rest);
@@ -190,7 +190,7 @@ impl Framing {
         Ok(end + 1)
     }
 
-    /// Judges a line that comes without its LF.
+    /// Judges a line without its LF.
     fn judge(&mut self, line: &[u8]) -> Result<(), FramingFault> {
         let line = line.strip_suffix(b"\r").ok_or(FramingFault::BareLf)?;
         match (self.state, line.is_empty()) {
@@ -212,7 +212,7 @@ impl Framing {
         Ok(())
     }
 
-    /// A bad head is passed on to be refused in its turn; a bad body ends where it is bad.
+    /// A bad head is passed on and refused when its turn comes; a bad body is cut where it is bad.
     fn lost(&mut self, fault: FramingFault, at: usize) -> FramingVerdict {
         let in_body = matches!(self.state, ParserState::Chunks(_) | ParserState::Trailers);
         self.state = ParserState::Lost;
@@ -264,20 +264,20 @@ impl PartialLine {
             if *end == b'#' || memchr(b'#', dropped).is_some() {
                 *mark = b'#';
             }
-            // The last one tells a bare LF.
+            // The last byte shows whether the line ends in a bare LF.
             *end = *last;
         }
     }
 }
 
-/// The value of the field if it is `name` (in lower case), white space and all.
+/// The value of the field if it is `name` (in lower case), with its white space.
 fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (given, rest) = line.split_at_checked(name.len())?;
     rest.strip_prefix(b":")
         .filter(|_| given.eq_ignore_ascii_case(name))
 }
 
-/// `1*DIGIT` that fits (RFC 9110 §8.6).
+/// `1*DIGIT`, if it fits into the type (RFC 9110 §8.6).
 fn number(value: &[u8]) -> Option<u64> {
     let digits = value.trim_ascii();
     let plain = digits.iter().all(u8::is_ascii_digit);
@@ -285,7 +285,7 @@ fn number(value: &[u8]) -> Option<u64> {
     text.parse().ok()
 }
 
-/// A `#` behind the method: http's `Uri` drops it and what follows without a word.
+/// Whether there is a `#` behind the method: http's `Uri` would drop it and what follows silently.
 fn has_fragment(line: &[u8]) -> bool {
     memrchr(b'#', line).is_some_and(|at| memchr(b' ', &line[..at]).is_some())
 }
@@ -420,7 +420,7 @@ mod tests {
         assert!(framing.fault().is_none() && framing.is_between());
     }
 
-    /// Guards against a head that hides from the guard behind a long line in two reads.
+    /// Guards against a head that the guard does not see because a long line before it is split.
     #[test]
     fn a_long_line_means_the_same_in_pieces() {
         let long = "a".repeat(KEPT);
@@ -442,7 +442,7 @@ mod tests {
         }
     }
 
-    /// Feeds `text` in pieces that end at `cuts`; holds are handed over again.
+    /// Feeds `text` in pieces that end at `cuts`; bytes that were held are handed over again.
     fn in_pieces(text: &[u8], cuts: &[usize]) -> (usize, Option<(u64, FramingFault)>) {
         let mut framing = Framing::default();
         let (mut at, mut ends) = (0, cuts.to_vec());
@@ -485,7 +485,7 @@ mod tests {
             let (whole, fault) = in_pieces(&text, &[]);
             let (cut, same) = in_pieces(&text, &cuts);
             prop_assert_eq!(fault, same);
-            // A bad trailer line is shown as far as it came with earlier reads.
+            // Of a bad trailer line the reader sees the part that came with earlier reads.
             prop_assert!(cut == whole || fault.is_some_and(|(_, fault)| fault == FramingFault::BareLf));
         }
     }

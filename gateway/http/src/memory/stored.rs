@@ -1,9 +1,9 @@
-//! The body of a cache entry, and who reads it: what the cache lets go while somebody reads
-//! it is no longer the cache's memory but that of the answers.
+//! The body of a cache entry, and its readers: when the cache drops a body while somebody reads
+//! it, its bytes no longer count as the cache's memory but as that of the answers.
 //!
-//! The cache owns a [`StoredBody`]; an answer takes plain slices of it, which cost a hit no
-//! more than a reference count. Only an answer that may hold much for long, one with a large
-//! body, also says that it reads ([`StoredReaders::join`]), so that it can be cut.
+//! The cache owns a [`StoredBody`]; an answer takes plain slices of it, which cost a hit no more
+//! than a reference count. Only an answer that may hold much for long, one with a large body, also
+//! registers as a reader ([`StoredReaders::join`]), so that it can be cut.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,25 +17,25 @@ use parking_lot::Mutex;
 
 use super::{ConnectionMemory, MemoryLedger, PROCESS};
 
-/// Bodies up to this size are not followed: an open stream costs as much by itself.
+/// Bodies up to this size are not tracked: an open stream costs as much by itself.
 pub const SMALL_BODY: usize = 4 << 10;
 
-/// Answers from larger bodies say that they read them; a smaller body is in the count, but
-/// the answers that hold it are not worth a look.
+/// Answers from larger bodies register as readers. A smaller body is counted, but its answers are
+/// not tracked, since cutting them would free too little.
 const LARGE_BODY: usize = 64 << 10;
 
 /// A body that the cache owns; a clone is one more owner of the same bytes.
 #[derive(Default)]
 pub struct StoredBody {
     bytes: Bytes,
-    /// None for a small body.
+    /// `None` for a small body.
     readers: Option<Arc<StoredReaders>>,
 }
 
-/// Who reads one stored body, and whether the cache still owns it.
+/// The readers of one stored body, and whether the cache still owns it.
 pub struct StoredReaders {
     ledger: &'static MemoryLedger,
-    /// How long the body is, once it is whole.
+    /// The length of the body, once it is complete.
     bytes: AtomicU64,
     state: Mutex<BodyState>,
 }
@@ -45,16 +45,17 @@ struct BodyState {
     /// Entries of the cache that have this body.
     owners: usize,
     place: BodyOwner,
-    /// By the number of their seat.
+    /// By the number of their registration.
     readers: HashMap<u64, Arc<AnswerCut>>,
     next_seat: u64,
-    /// It was evicted while it was read, so that each connection that reads it is charged once.
+    /// The body was evicted while it was read, so that each connection that reads it is charged
+    /// once.
     charged: bool,
-    /// Its readers were told to end, and the ledger expects its bytes.
+    /// Its readers were told to end, and the ledger counts its bytes as leaving.
     all_cut: bool,
 }
 
-/// Where the bytes are.
+/// Who owns the bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum BodyOwner {
     /// The cache owns them and counts them.
@@ -66,22 +67,22 @@ enum BodyOwner {
     Gone,
 }
 
-/// The way to end one answer from outside.
+/// Ends one answer from outside.
 pub struct AnswerCut {
     connection: Arc<ConnectionMemory>,
     cut: AtomicBool,
     waker: AtomicWaker,
 }
 
-/// One answer's reading of a body; ends when it is dropped.
+/// The registration of one answer as reader of a body; ends when it is dropped.
 pub struct BodyReadGuard {
     readers: Arc<StoredReaders>,
     number: u64,
     answer: Arc<AnswerCut>,
 }
 
-/// The bodies that an answer reads: an extension of a response whose content may be held for
-/// long, as a slow client takes it.
+/// The bodies that an answer reads. It is an extension of a response whose content may be held
+/// for long, because a slow client takes it.
 #[derive(Clone)]
 pub enum ReadsStored {
     One(Arc<StoredReaders>),
@@ -110,8 +111,8 @@ impl StoredBody {
         }
     }
 
-    /// A body that one entry owns and that was read before it was whole. There is no other
-    /// with these readers.
+    /// A body that one entry owns and that was read before it was complete. No other body may have
+    /// the same `readers`.
     pub fn read_by(readers: &Arc<StoredReaders>, bytes: Bytes) -> Self {
         readers.bytes.store(bytes.len() as u64, Relaxed);
         readers.state.lock().owners += 1;
@@ -130,7 +131,7 @@ impl StoredBody {
         self.bytes.clone()
     }
 
-    /// Octets of it for an answer. A few are copied, so that they do not hold all the others.
+    /// Octets of the body for an answer. A few are copied, so that they do not hold all the others.
     pub fn octets(&self, range: std::ops::Range<usize>) -> Bytes {
         match range.len() <= SMALL_BODY && self.readers.is_some() {
             true => Bytes::copy_from_slice(&self.bytes[range]),
@@ -138,13 +139,13 @@ impl StoredBody {
         }
     }
 
-    /// Where an answer has to say that it reads this body; None for one that is not large.
+    /// Where an answer must register as a reader; `None` for a body that is not large.
     pub fn readers(&self) -> Option<&Arc<StoredReaders>> {
         let large = self.bytes.len() > LARGE_BODY;
         self.readers.as_ref().filter(|_| large)
     }
 
-    /// Bytes that it takes beside its content.
+    /// Bytes that the body takes besides its content.
     pub fn overhead(&self) -> usize {
         /// The list of readers and the owner of the bytes, with their reference counts.
         const FOLLOWED: usize = size_of::<StoredReaders>() + size_of::<BodyAllocation>() + 48;
@@ -167,7 +168,8 @@ impl Clone for StoredBody {
 impl Drop for StoredBody {
     fn drop(&mut self) {
         if let Some(readers) = self.readers.take() {
-            // First, so that a body that nobody reads is gone before it counts as evicted.
+            // Dropped first, so that a body without readers is freed before it could count as
+            // evicted.
             drop(std::mem::take(&mut self.bytes));
             readers.disown();
         }
@@ -210,7 +212,7 @@ impl Drop for BodyAllocation {
 }
 
 impl StoredReaders {
-    /// Of a body that is still arriving.
+    /// The readers of a body that is still arriving.
     pub fn before_stored() -> Arc<Self> {
         Self::on(&PROCESS)
     }
@@ -227,8 +229,8 @@ impl StoredReaders {
         self.bytes.load(Relaxed)
     }
 
-    /// Says that `answer` reads it. What was evicted meanwhile is charged to the answer's
-    /// connection at once.
+    /// Registers `answer` as a reader. If the body was evicted meanwhile, the answer's connection
+    /// is charged at once.
     pub fn join(self: &Arc<Self>, answer: &Arc<AnswerCut>) -> BodyReadGuard {
         let mut state = self.state.lock();
         let first = !state.has_reader_of(&answer.connection);
@@ -275,7 +277,7 @@ impl StoredReaders {
         }
     }
 
-    /// Cuts every answer that reads it.
+    /// Cuts every answer that reads the body.
     pub(super) fn cut_all(&self) {
         let mut state = self.state.lock();
         if state.place != BodyOwner::Evicted || state.all_cut || state.readers.is_empty() {
@@ -290,7 +292,7 @@ impl StoredReaders {
 }
 
 impl ReadsStored {
-    /// Each of them.
+    /// The readers of each of these bodies.
     pub fn as_slice(&self) -> &[Arc<StoredReaders>] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
@@ -300,7 +302,8 @@ impl ReadsStored {
 }
 
 impl BodyState {
-    /// Charges each connection that reads it once; the answers of those that hold too much.
+    /// Charges each connection that reads the body once. Returns the answers of those that now hold
+    /// too much.
     fn charge(&self, bytes: u64) -> Vec<Arc<AnswerCut>> {
         let mut full = HashMap::new();
         let answers = self.readers.values();
@@ -329,12 +332,12 @@ impl AnswerCut {
         }
     }
 
-    /// Notes the task that ends the answer when it is cut.
+    /// Sets the task that ends the answer when it is cut.
     pub fn register(&self, waker: &std::task::Waker) {
         self.waker.register(waker);
     }
 
-    /// Whether the answer is to end.
+    /// Whether the answer must end.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Relaxed)
     }

@@ -137,7 +137,7 @@ fn who_has_read_an_evicted_body_for_the_longest_time_is_cut_first_and_only_as_ma
     }
     let cut = || answers.iter().map(|a| a.is_cut()).collect::<Vec<_>>();
     assert_eq!(cut(), [true, true, false, false]);
-    // What was cut is going to be free: nobody else has to go for it.
+    // The bodies that were cut will be free soon: no other reader must be cut for these bytes.
     let small = claim(Bytes::from(vec![0; 10]), ledger, None);
     assert_eq!(cut(), [true, true, false, false]);
     drop((held, small));

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The part of a URI that an octet stands in.
+/// The part of a URI that an octet is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum UriPart {
     Path,
@@ -12,19 +12,19 @@ pub(super) enum UriPart {
 /// What the end of a text means for an escape that is cut off there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TextEnd {
-    /// Nothing follows: a percent sign that stands for itself.
+    /// Nothing follows, so the percent sign stands for itself.
     Whole,
     /// The rest of the escape may follow.
     Open,
 }
 
-/// What an octet means to the scan: in a path, it makes a closer look necessary.
+/// A class of octets: in a path, it needs a closer look.
 const ODD: u8 = 1;
-/// The same, if it follows a slash.
+/// It needs a closer look if it follows a slash.
 const ODD_AFTER_SLASH: u8 = 2;
 /// It is a slash.
 const SLASH: u8 = 4;
-/// In a query, it makes a closer look necessary.
+/// In a query, it needs a closer look.
 const ODD_IN_QUERY: u8 = 8;
 
 static CLASSES: [u8; 256] = {
@@ -56,7 +56,7 @@ const fn is_unreserved(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~')
 }
 
-/// Whether an octet may stand in the normal form without an escape.
+/// Whether an octet is allowed in the normal form without an escape.
 pub(super) const fn may_stand(octet: u8, part: UriPart) -> bool {
     let in_both = is_unreserved(octet)
         || matches!(
@@ -82,14 +82,14 @@ pub(super) const fn may_stand(octet: u8, part: UriPart) -> bool {
     in_both || matches!(part, UriPart::Query) && in_query
 }
 
-/// Whether path and query are sure to be in normal form, and the path to have one reading.
+/// Whether path and query are certainly in normal form, and the path has only one reading.
 pub(super) fn is_plain(target: &str) -> bool {
     let (mut found, mut after_slash) = (0, 0);
     let mut octets = target.bytes();
     for octet in octets.by_ref().take_while(|octet| *octet != b'?') {
         let class = CLASSES[usize::from(octet)];
         found |= class & (ODD | after_slash);
-        // The bit beside: an octet that follows is looked at with ODD_AFTER_SLASH.
+        // The bit next to SLASH is ODD_AFTER_SLASH, which then counts for the next octet.
         after_slash = (class & SLASH) >> 1;
     }
     for octet in octets {
@@ -113,12 +113,13 @@ pub fn normal(target: &str) -> Cow<'_, str> {
     Cow::Owned(normal)
 }
 
-/// Path, and query with its question mark.
+/// The path, and the query with its question mark.
 pub(super) fn split(target: &str) -> (&str, &str) {
     target.split_at(target.find('?').unwrap_or(target.len()))
 }
 
-/// Appends `text` with each octet in its normal form; `part` is where it begins and ends.
+/// Appends `text` with each octet in its normal form. `part` is the part in which the text begins;
+/// it is set to the one in which it ends.
 pub(super) fn escape(text: &[u8], part: &mut UriPart, end: TextEnd, out: &mut String) {
     let mut at = 0;
     while let Some(&octet) = text.get(at) {
@@ -146,12 +147,12 @@ pub(super) fn escape(text: &[u8], part: &mut UriPart, end: TextEnd, out: &mut St
     }
 }
 
-/// Whether this, behind a percent sign, could still become an escape.
+/// Whether this text behind a percent sign could still become an escape.
 fn is_cut_escape(rest: &[u8]) -> bool {
     rest.is_empty() || rest.len() == 1 && rest[0].is_ascii_hexdigit()
 }
 
-/// An octet that was escaped: it stays so, unless it is unreserved.
+/// Appends an octet that was escaped: it stays so, unless it is unreserved.
 fn push_escaped(octet: u8, out: &mut String) {
     match is_unreserved(octet) {
         true => out.push(octet as char),
@@ -172,7 +173,7 @@ pub(super) fn hex(digit: Option<&u8>) -> Option<u8> {
     u8::try_from(value).ok()
 }
 
-/// A path without its `.` and `..` segments (RFC 3986 §5.2.4); it begins with a slash.
+/// A path without its `.` and `..` segments (RFC 3986 §5.2.4). The result begins with a slash.
 pub fn remove_dot_segments(path: &str) -> String {
     let mut kept = String::with_capacity(path.len() + 1);
     let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
@@ -181,7 +182,7 @@ pub fn remove_dot_segments(path: &str) -> String {
         if segment == ".." {
             kept.truncate(kept.rfind('/').unwrap_or(0));
         }
-        // What ends in dots is a folder: its slash stays.
+        // A path that ends in a dot segment is a folder, so its slash stays.
         if !is_dots || segments.peek().is_none() {
             kept.push('/');
         }

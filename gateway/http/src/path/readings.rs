@@ -1,18 +1,18 @@
-//! Which other paths an origin may see in a path in normal form. What counts, and what does
-//! not, is said in [`super`].
+//! Which other paths an origin may see in a path in normal form. Which changes are considered, and
+//! which are not, is described in [`super`].
 
 use super::PathFault;
 use super::normal::{UriPart, hex, may_stand, push_escape, remove_dot_segments};
 use super::rules::merge_slashes;
 
-/// How often an origin and what stands before it may decode a path.
+/// How often an origin and the servers before it may decode a path.
 pub const MOST_DECODINGS: usize = 4;
 
-/// Other paths, each in a form that patterns are compared with: octets that may not stand as
-/// they are in a path are percent-encoded, all else is decoded.
+/// Other paths, in the form that patterns are compared with: octets that are not allowed
+/// unencoded in a path are percent-encoded, all others are decoded.
 pub type PathReadings = Vec<String>;
 
-/// Whether there may be readings: the cheap question before [`readings`].
+/// Whether there may be readings: the cheap check before [`readings`].
 pub fn may_differ(path: &str) -> bool {
     let octets = path.as_bytes();
     octets.iter().enumerate().any(|(at, octet)| match octet {
@@ -26,22 +26,22 @@ pub fn may_differ(path: &str) -> bool {
     })
 }
 
-/// Whether an octet, once its escape is decoded, makes another path.
+/// Whether an octet makes another path once its escape is decoded.
 fn is_telling(octet: u8) -> bool {
     may_stand(octet, UriPart::Path) || matches!(octet, 0 | b'%' | b'?' | b'#' | b'\\')
 }
 
-/// The readings of a path in normal form that are other paths than itself.
+/// The readings of a path in normal form that differ from the path itself.
 ///
 /// # Errors
-/// When it is encoded more often than [`MOST_DECODINGS`] times.
+/// When the path is encoded more often than [`MOST_DECODINGS`] times.
 pub fn readings(path: &str) -> Result<PathReadings, PathFault> {
     if !may_differ(path) {
         return Ok(Vec::new());
     }
     let mut forms = vec![path.as_bytes().to_vec()];
     also(&mut forms, |form| without_parameters(form));
-    // These are escaped already.
+    // These are still escaped.
     let mut texts: Vec<String> = forms.iter().map(|form| lossless(form)).collect();
     let mut decoded = path.as_bytes().to_vec();
     for _ in 0..MOST_DECODINGS {
@@ -62,7 +62,7 @@ pub fn readings(path: &str) -> Result<PathReadings, PathFault> {
     }
 }
 
-/// With slashes merged or not, and without dot segments.
+/// Adds the forms with merged slashes, and removes dot segments from all.
 fn finished(path: &str, mut texts: Vec<String>) -> PathReadings {
     let merged = |text: &String| text.contains("//").then(|| merge_slashes(text));
     texts.sort_unstable();
@@ -78,7 +78,7 @@ fn finished(path: &str, mut texts: Vec<String>) -> PathReadings {
     texts
 }
 
-/// Adds to each form what `change` makes of it, where that is something else.
+/// Adds what `change` makes of each form, where that differs from it.
 fn also<T>(forms: &mut Vec<T>, change: impl Fn(&T) -> Option<T>) {
     let more: Vec<T> = forms.iter().filter_map(change).collect();
     forms.extend(more);
@@ -104,7 +104,7 @@ fn decode(path: &[u8]) -> Vec<u8> {
     percent_encoding::percent_decode(path).collect()
 }
 
-/// As servers in C see it, or those that read what was decoded as a URL again.
+/// As servers written in C see it, or servers that parse the decoded text as a URL again.
 fn cut_short(path: &[u8]) -> Option<Vec<u8>> {
     let end = path
         .iter()

@@ -1,4 +1,4 @@
-//! What YAML says about spellings that servers do not agree on.
+//! The rules in YAML for spellings that servers do not agree on.
 
 use std::borrow::Cow;
 
@@ -73,7 +73,7 @@ pub enum UnusualOctet {
     Keep,
 }
 
-/// What rules make of a path.
+/// The result of applying the rules to a path.
 pub struct ShapedPath<'a> {
     pub path: Cow<'a, str>,
     /// Why the request is refused, if it is.
@@ -81,7 +81,7 @@ pub struct ShapedPath<'a> {
 }
 
 impl PathRuleOverrides {
-    /// What counts on a listener with these rules.
+    /// The rules that apply on a listener with the rules `listener`.
     pub fn over(self, listener: PathRules) -> PathRules {
         PathRules {
             slashes: self.slashes.unwrap_or(listener.slashes),
@@ -93,7 +93,7 @@ impl PathRuleOverrides {
 }
 
 impl PathRules {
-    /// Applies the rules to a path in normal form; the outcome is in normal form.
+    /// Applies the rules to a path in normal form. The result is in normal form, too.
     pub fn shape(self, path: &str) -> ShapedPath<'_> {
         let mut shaped = Cow::Borrowed(path);
         if self.escaped_slash == EscapedSlash::Decode && path.contains("%2F") {
@@ -135,7 +135,7 @@ impl PathRules {
     }
 }
 
-/// A path with one slash for each run of them.
+/// A path with each run of slashes replaced by one.
 pub(super) fn merge_slashes(path: &str) -> String {
     let mut merged = String::with_capacity(path.len());
     for c in path.chars() {

@@ -193,7 +193,7 @@ fn texts_that_select_paths_get_the_same_form() {
     assert_eq!(text::of_octets(b"/caf\xe9?"), "/caf%E9?");
 }
 
-/// Texts of what matters to paths.
+/// Texts of pieces that matter to paths.
 fn target() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("/"),
@@ -230,8 +230,8 @@ fn query() -> impl Strategy<Value = String> {
     "(\\?[a%6é/.\\[&=+]{0,8})?"
 }
 
-/// A path as an origin may see it: written here a second time, from what RFC 3986 says and
-/// what servers do, one step after the other.
+/// A path as an origin may see it: a second implementation, step by step, of what RFC 3986 says
+/// and what servers do.
 fn seen(path: &str, decodings: usize, merges: bool, cuts: bool) -> String {
     let mut octets = path.as_bytes().to_vec();
     for _ in 0..decodings {

@@ -1,13 +1,14 @@
-//! Texts that select paths, in the normal form that paths are compared in: URLs, prefixes
-//! and patterns of purges, patterns of routes.
+//! Texts that select paths, brought into the normal form in which paths are compared: URLs,
+//! prefixes and patterns of purges, and patterns of routes.
 //!
-//! A text begins with a path, or with a host (and a scheme before it) that stays as it is.
+//! A text begins with a path, or with a host (and perhaps a scheme before it), which stays as it
+//! is.
 
 use std::borrow::Cow;
 
 use super::normal::{self, TextEnd, UriPart, escape, remove_dot_segments, split};
 
-/// The octets of a header field as text: what is not ASCII is percent-encoded.
+/// The octets of a header field as text: octets outside ASCII are percent-encoded.
 pub fn of_octets(octets: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(octets) {
         Ok(text) if text.is_ascii() => Cow::Borrowed(text),
@@ -24,7 +25,7 @@ pub fn of_octets(octets: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// A whole URL: `http://host/path?query`, `host/path?query` or `/path?query`.
+/// Normalises a whole URL: `http://host/path?query`, `host/path?query` or `/path?query`.
 pub fn whole(url: &str) -> Cow<'_, str> {
     let (host, target) = url.split_at(path_at(url));
     match target.is_empty() {
@@ -33,8 +34,8 @@ pub fn whole(url: &str) -> Cow<'_, str> {
     }
 }
 
-/// The beginning of a URL. Its last segment, and an escape that is cut off, stay open: `/a/..`
-/// is the beginning of `/a/..b`, `/caf%C3%A` that of `/caf%C3%A9`.
+/// Normalises the beginning of a URL. Its last segment, and an escape that is cut off, stay open:
+/// `/a/..` is the beginning of `/a/..b`, `/caf%C3%A` that of `/caf%C3%A9`.
 pub fn beginning(prefix: &str) -> Cow<'_, str> {
     let (host, target) = prefix.split_at(path_at(prefix));
     let mut escaped = String::with_capacity(target.len() + 16);
@@ -57,7 +58,7 @@ pub fn beginning(prefix: &str) -> Cow<'_, str> {
     joined(prefix, host, &format!("{folder}{rest}{query}"))
 }
 
-/// A pattern for URLs or paths; its wildcards stay what they are.
+/// Normalises a pattern for URLs or paths; its wildcards stay what they are.
 pub fn pattern(pattern: &str) -> Cow<'_, str> {
     let at = path_at(pattern).min(pattern.find('*').unwrap_or(pattern.len()));
     let (host, target) = pattern.split_at(at);
@@ -73,7 +74,7 @@ pub fn pattern(pattern: &str) -> Cow<'_, str> {
     joined(pattern, host, &format!("{path}{query}"))
 }
 
-/// Whether a pattern for paths has segments that are removed from paths.
+/// Whether a pattern for paths has segments that normalisation removes from paths.
 pub fn has_dot_segments(pattern: &str) -> bool {
     let escaped = escaped_pattern(pattern);
     let mut segments = escaped.split('/');
@@ -87,7 +88,7 @@ fn joined<'a>(given: &'a str, host: &str, target: &str) -> Cow<'a, str> {
     }
 }
 
-/// Where a URL's path, or its query if it has no path, begins.
+/// Where the path of a URL begins, or its query if it has no path.
 fn path_at(url: &str) -> usize {
     let scheme = ["http://", "https://"]
         .into_iter()
@@ -98,7 +99,7 @@ fn path_at(url: &str) -> usize {
         .map_or(url.len(), |at| scheme + at)
 }
 
-/// A pattern whose texts between the wildcards are in normal form.
+/// The pattern with the texts between its wildcards in normal form.
 fn escaped_pattern(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len() + 16);
     let (mut text, mut part) = (String::new(), UriPart::Path);
@@ -129,8 +130,8 @@ fn push_text(text: &str, part: &mut UriPart, end: TextEnd, out: &mut String) {
     }
 }
 
-/// A pattern without dot segments. `..` stays behind a segment with a `*`, which may stand for
-/// several segments, and behind a `..` that stays.
+/// A pattern without dot segments. `..` is kept behind a segment with a `*`, which may stand for
+/// several segments, and behind a `..` that is kept.
 fn without_dots(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path.split('/').skip(1).peekable();
@@ -153,7 +154,7 @@ fn without_dots(path: &str) -> String {
     kept.iter().fold(String::new(), |path, s| path + "/" + s)
 }
 
-/// Whether a segment has a `*` that is no text.
+/// Whether a segment has a `*` that is a wildcard.
 fn has_run(segment: &str) -> bool {
     let octets = segment.as_bytes();
     let mut stars = octets

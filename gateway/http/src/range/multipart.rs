@@ -1,6 +1,6 @@
-//! The body of a `multipart/byteranges` answer (RFC 9110 §14.6): slices of the stored body
-//! with small heads between them, made as they are read. Nothing of the body is copied, and
-//! one head is there at a time.
+//! The body of a `multipart/byteranges` answer (RFC 9110 §14.6): slices of the stored body with
+//! small heads between them, made as they are read. Nothing of the body is copied, and only one
+//! head exists at a time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -20,11 +20,11 @@ pub struct Multipart {
     content_type: Option<HeaderValue>,
     boundary: String,
     next: NextPiece,
-    /// Octets that are still to come, heads included.
+    /// Octets that are still to be sent, including heads.
     left: u64,
 }
 
-/// What is read next.
+/// The piece that is read next.
 #[derive(Clone, Copy, Debug)]
 enum NextPiece {
     /// The head of the part with this number; behind the last part the closing line.
@@ -34,8 +34,8 @@ enum NextPiece {
 }
 
 impl Multipart {
-    /// `parts` lie within `body`; `boundary` is a token that does not occur in it, so it
-    /// should hold some 16 random characters.
+    /// `parts` must lie within `body`; `boundary` must be a token that does not occur in it, so it
+    /// should have about 16 random characters.
     pub fn new(
         parts: Vec<(u64, u64)>,
         body: Bytes,
@@ -61,7 +61,7 @@ impl Multipart {
         super::ascii_value(format!("multipart/byteranges; boundary={}", self.boundary))
     }
 
-    /// The line break that ends the part before, and the head of this one.
+    /// The line break that ends the previous part, and the head of this one.
     fn head(&self, n: usize) -> Bytes {
         let (first, last) = self.parts[n];
         let line_break = if n == 0 { "" } else { "\r\n" };

@@ -1,10 +1,10 @@
-//! The accept loop of one socket: a place for each connection, and what happens when
-//! there are none.
+//! The accept loop of one socket: it takes a place for each connection, and handles the case
+//! that there is none.
 //!
-//! Neighbours: `worker` runs it, `connection` serves what it accepts, `descriptors` says
-//! when too few are left. Over a limit accepting pauses; what is not accepted waits in the
-//! kernel's queue, and nothing spins. A reserved listener does not pause for its places: it
-//! cuts who has waited the longest (`roster`).
+//! Neighbours: `worker` runs it, `connection` serves what it accepts, `descriptors` says when
+//! too few descriptors are left. Over a limit accepting pauses; connections that are not accepted
+//! wait in the kernel's queue, and nothing spins. A reserved listener does not pause when its
+//! places are taken: it cuts the connection that has waited the longest (`roster`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use super::{Body, HandlerAnswer, InterimChannel, Port, RequestArrival};
 /// How long accepting pauses when the process has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts on one socket until its port is to drain, then what is still in its queue.
+/// Accepts on one socket until its port drains, then accepts what is still in the kernel's queue.
 pub(super) async fn accept<H>(port: Arc<Port>, socket: ListeningSocket, handler: H)
 where
     H: Fn(Parts, Body, RequestArrival, &InterimChannel) -> HandlerAnswer
@@ -57,8 +57,8 @@ where
     };
     let mut pause = AcceptPause::default();
     loop {
-        // The place is taken after the connection: a worker that held one while it
-        // waits for its own socket would keep it from those whose sockets are busy.
+        // The place is taken after the connection: a worker that held a place while its own socket
+        // is quiet would keep it from workers whose sockets are busy.
         select! {
             accepted = next(&socket, &port, &mut pause) => serve(accepted.0, accepted.1),
             () = port.signal.reached(DrainStage::Drain) => break,
@@ -67,7 +67,7 @@ where
     let Ok(socket) = socket.end() else {
         return;
     };
-    // What waits there was accepted by the kernel; closing the socket would reset it.
+    // The kernel has accepted these connections already; closing the socket would reset them.
     while let Ok(place) = Arc::clone(&port.places).try_acquire_owned() {
         let Some(accepted) = socket.next_in_queue() else {
             break;
@@ -107,7 +107,7 @@ async fn next(
     }
 }
 
-/// Whether accepting pauses, so that it is said once.
+/// Whether accepting pauses, so that it is logged once.
 #[derive(Default)]
 struct AcceptPause(bool);
 
@@ -124,8 +124,8 @@ impl AcceptPause {
         }
     }
 
-    /// A client that left while it waited is nothing; without descriptors, trying again at
-    /// once would only spin.
+    /// Pauses after an error of `accept`. A client that left while it waited in the queue is
+    /// ignored; other errors, such as too few descriptors, would only come again at once.
     async fn after(&mut self, port: &Port, error: &io::Error) {
         let gone = [
             io::ErrorKind::ConnectionAborted,

@@ -1,4 +1,4 @@
-//! What happens on a connection, in counters and flags. The clock is read once a request.
+//! What happens on a connection, as counters and flags. The clock is read once a request.
 //!
 //! Neighbours: `wire` and `service` write it, `watch` reads it after each poll of the
 //! connection. HTTP/2 streams are tasks of their own, hence atomics; but all tasks of a
@@ -21,47 +21,48 @@ use crate::memory::stored::AnswerCut;
 /// What happens on a connection.
 pub(super) struct ConnectionActivity {
     pub(super) protocol: Protocol,
-    /// Interim answers that wait for their moment.
+    /// Interim answers that wait until they may be sent.
     pub(super) early: InterimQueue,
     opened: Instant,
     /// When the last request began, in nanoseconds since `opened`.
     began: AtomicU64,
     in_flight: AtomicU32,
     served: AtomicU64,
-    /// HTTP/1: bytes of a head that is not whole yet.
+    /// HTTP/1: some bytes of a head were read, but not all.
     head_begun: AtomicBool,
     blocked: AtomicBool,
-    /// HTTP/2: what the client's window for the whole connection has left.
+    /// HTTP/2: what is left of the client's window for the whole connection.
     pub(super) window: Arc<SendWindow>,
     /// Bytes that the kernel took.
     progress: AtomicU64,
-    /// How many of them it still holds.
+    /// Tells how many of them the kernel still holds.
     pub(super) queue: SendQueue,
-    /// What its answers hold.
+    /// Counts the memory that the connection's answers hold.
     pub(super) memory: Arc<ConnectionMemory>,
     /// HTTP/1: ends the answer under way, and the connection with it.
     cut: OnceLock<Arc<AnswerCut>>,
     mode: AtomicU8,
     closing: AtomicBool,
-    /// HTTP/1: it is time to look whether the client is still there.
+    /// HTTP/1: whether `wire` should look whether the client is still there.
     look: AtomicBool,
-    /// HTTP/1: the first message with a fault, counted from 1, and the fault; 0 for none.
+    /// HTTP/1: the number of the first message with a fault, from 1; 0 for none. `fault` is its
+    /// code.
     faulty: AtomicU64,
     fault: AtomicU8,
 }
 
-/// What a connection is waiting for. An equal value means that nothing has moved.
+/// What a connection is waiting for. Two equal values mean that nothing has moved in between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ConnectionPhase {
-    /// The client's head.
+    /// A head from the client.
     Head,
-    /// The client's next request, after `served` of them.
+    /// The next request of the client, after `served` of them.
     Idle { served: u64 },
-    /// The handler.
+    /// The handler's answer.
     Serving,
     /// The client, which must take what we have for it.
     Stalled { progress: u64 },
-    /// The client's end, after ours.
+    /// The client, which must close its side now that we have closed ours.
     Closing,
 }
 
@@ -72,7 +73,7 @@ pub(super) enum WireMode {
     Plain,
     /// The protocol was switched.
     Tunnel,
-    /// The time for a head is over: there is nothing more to read.
+    /// The time for a head is over: nothing more is read.
     Expired,
 }
 
@@ -131,7 +132,7 @@ impl ConnectionActivity {
         self.progress.load(Relaxed)
     }
 
-    /// Bytes that the client acknowledged; asks the kernel.
+    /// Bytes that the client has acknowledged. Asks the kernel.
     pub(super) fn acknowledged(&self) -> u64 {
         self.progress().saturating_sub(self.queue.held())
     }
@@ -146,7 +147,8 @@ impl ConnectionActivity {
         !self.blocked.load(Relaxed) && self.window.is_open()
     }
 
-    /// The way to end an answer that begins now: with HTTP/1 all of a connection have one.
+    /// The handle that ends an answer which begins now. With HTTP/1 all answers of a connection
+    /// share one.
     pub(super) fn cut_of_answer(&self) -> Arc<AnswerCut> {
         let new = || Arc::new(AnswerCut::new(Arc::clone(&self.memory)));
         match self.protocol {
@@ -155,7 +157,7 @@ impl ConnectionActivity {
         }
     }
 
-    /// Whether the connection is to end for the memory that its answer holds (HTTP/1).
+    /// Whether the connection must end because of the memory that its answer holds (HTTP/1).
     pub(super) fn is_cut(&self) -> bool {
         self.cut.get().is_some_and(|cut| cut.is_cut())
     }
@@ -168,7 +170,8 @@ impl ConnectionActivity {
         }
     }
 
-    /// The time for a head is over; true when one had begun, so that it is to be answered.
+    /// Notes that the time for a head is over. Returns true if a head had begun, which must then be
+    /// answered.
     pub(super) fn expire(&self) -> bool {
         let begun = self.head_begun.load(Relaxed);
         if begun {
@@ -181,12 +184,12 @@ impl ConnectionActivity {
         self.closing.load(Relaxed)
     }
 
-    /// It is time to look whether the client is still there.
+    /// Asks `wire` to look whether the client is still there.
     pub(super) fn look(&self) {
         self.look.store(true, Relaxed);
     }
 
-    /// Whether it is; once.
+    /// Whether `wire` should look; true once for each [`look`](Self::look).
     pub(super) fn takes_look(&self) -> bool {
         let due = self.look.load(Relaxed);
         if due {
@@ -199,13 +202,13 @@ impl ConnectionActivity {
         self.closing.store(true, Relaxed);
     }
 
-    /// The guard found a fault in the message with this number.
+    /// Notes the fault that the guard found in the message with this number.
     pub(super) fn found(&self, message: u64, fault: FramingFault) {
         self.fault.store(fault as u8, Relaxed);
         self.faulty.store(message, Relaxed);
     }
 
-    /// The fault of the request that began last, if there is one (HTTP/1).
+    /// The fault of the request that began last, if it has one (HTTP/1).
     pub(super) fn fault(&self) -> Option<FramingFault> {
         let faulty = self.faulty.load(Relaxed);
         if faulty == 0 {
@@ -215,7 +218,7 @@ impl ConnectionActivity {
         FramingFault::of(self.fault.load(Relaxed)).filter(|_| begun >= faulty)
     }
 
-    /// What was read ends in a head, or does not (HTTP/1).
+    /// Notes whether the bytes that were read end inside a head (HTTP/1).
     pub(super) fn reads_head(&self, begun: bool) {
         self.head_begun.store(begun, Relaxed);
     }
@@ -242,17 +245,17 @@ impl InFlight {
         }
     }
 
-    /// The response switches protocols: from here on the bytes are no HTTP.
+    /// The response switches protocols: from here on the bytes are not HTTP.
     pub(super) fn tunnel(&self) {
         self.activity.mode.store(WireMode::Tunnel as u8, Relaxed);
     }
 
-    /// The final answer is here: nothing may go before it any more.
+    /// The final answer is here: no interim answer may be sent before it any more.
     pub(super) fn answered(&self) {
         self.activity.early.close();
     }
 
-    /// The connection took so many bytes of the answer's content.
+    /// The connection took this many bytes of the answer's content.
     pub(super) fn sent(&self, bytes: usize) {
         if self.activity.protocol == Protocol::Http2 {
             self.activity.window.used(bytes);

@@ -1,7 +1,7 @@
-//! The first bytes of a connection: who comes, and which protocol is spoken.
+//! The first bytes of a connection: who the client is, and which protocol it speaks.
 //!
-//! `connection` waits for it, under the deadline of a head. What was read beyond the PROXY
-//! protocol header belongs to HTTP and is to be read again.
+//! `connection` waits for this, under the deadline of a head. Bytes that were read beyond the
+//! PROXY protocol header belong to HTTP and must be read again.
 
 use std::io;
 
@@ -17,12 +17,12 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client that has connected.
 pub(super) struct ClientArrival {
     pub(super) peer: Peer,
-    /// What was read and is to be read again.
+    /// Bytes that were read and must be read again.
     pub(super) first: Vec<u8>,
 }
 
 impl ClientArrival {
-    /// Finds out who it is and what is spoken. It may be dropped while it waits.
+    /// Finds out who the client is and which protocol it speaks. May be dropped while it waits.
     pub(super) async fn tell(
         &mut self,
         stream: &mut ClientStream,
@@ -46,8 +46,8 @@ impl ClientArrival {
         }
     }
 
-    /// Reads the PROXY protocol header. Only a trusted proxy may say who the client is;
-    /// from others even a plain request is refused, as it came by a way that is closed.
+    /// Reads the PROXY protocol header. Only a trusted proxy may say who the client is; from others
+    /// even a plain request is refused, since the listener is only for clients behind such a proxy.
     async fn introduce(&mut self, stream: &mut ClientStream, port: &Port) -> io::Result<()> {
         if !self.peer.trusted {
             return Err(io::Error::other("it is no trusted proxy"));

@@ -1,5 +1,5 @@
-//! One connection from accept to end: serve, deadlines, drain. Who comes, and with which
-//! protocol, is told by `arrival`.
+//! One connection from accept to end: serving, deadlines, draining. Who the client is and which
+//! protocol it speaks is found out by `arrival`.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -30,32 +30,32 @@ use super::{
 use crate::frames::{FragmentPaths, MeteredConnection};
 use crate::memory::{ConnectionMemory, PROCESS};
 
-/// What hyper may keep of one response that the client does not take yet.
+/// Bytes of one response that hyper may buffer while the client does not take them.
 const WRITE_BUFFER: usize = 128 << 10;
 
-/// HTTP/2: streams that wait to be accepted and were reset meanwhile (rapid reset; those
-/// that were accepted are counted by [`MeteredConnection`]).
+/// HTTP/2: streams that were reset while they waited to be accepted (rapid reset). Resets of
+/// accepted streams are counted by [`MeteredConnection`].
 const RESETS_UNSEEN: usize = 64;
 
 /// HTTP/2: streams that a client may make us reset in a connection's life, by errors or by
-/// more of them than it may have at once (made-you-reset). Those that it opens before it
-/// has read our limit are among them.
+/// opening more than it may have at once (made-you-reset). Those that it opens before it has
+/// read our limit count, too.
 const RESETS_CAUSED: usize = 256;
 
 /// HTTP/2: bytes of request bodies that nobody has read yet, for one connection with all its
 /// streams. One upload may use all of it.
 const UPLOADS: u32 = 1 << 20;
 
-/// HTTP/2: a silent connection is asked whether it lives, and how long it may take.
+/// HTTP/2: how often a silent connection gets a PING, and how long its answer may take.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection that waits for its first byte.
+/// A connection whose first byte has not been read yet.
 pub(super) struct AcceptedConnection {
     pub(super) stream: ClientStream,
     pub(super) peer: Peer,
     pub(super) place: OwnedSemaphorePermit,
-    /// Where the listener may cut it for somebody new.
+    /// On a listener that may cut it for a new connection: its entry in the roster.
     pub(super) seat: Option<RosterMembership>,
     pub(super) port: Arc<Port>,
 }
@@ -143,14 +143,15 @@ fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     let head = limits.max_header_bytes.as_usize();
     builder
-        // `watch` keeps this deadline.
+        // `watch` enforces this deadline.
         .header_read_timeout(None)
         // A client that has sent all it wants to send may close its side (RFC 9112 §9.6).
         .half_close(true)
         .max_header_size(head)
         .max_buf_size(head.max(WRITE_BUFFER));
     if limits.max_headers > 100 {
-        // Up to hyper's default of 100 its parser needs no memory; `guard` counts too.
+        // Up to hyper's default of 100 the parser allocates nothing; `guard` enforces the limit,
+        // too.
         builder.max_headers(limits.max_headers);
     }
     builder
@@ -186,7 +187,7 @@ async fn run<C: DrainableConnection>(
     let mut draining = false;
     poll_fn(|cx| {
         loop {
-            // An answer that is under way still learns that it is the last.
+            // While an answer is under way it can still say that it is the last one.
             if !draining
                 && signal.is(DrainStage::Drain)
                 && activity.phase() == ConnectionPhase::Serving
@@ -194,7 +195,8 @@ async fn run<C: DrainableConnection>(
                 draining = true;
                 connection.as_mut().drain();
             }
-            // Before an idle one is drained, so that a request that has arrived is answered.
+            // Polled before an idle connection is drained, so that a request that has arrived is
+            // answered.
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
@@ -218,7 +220,7 @@ async fn run<C: DrainableConnection>(
                 DeadlineAction::Cut(phase) => {
                     tracing::debug!(?phase, "a client was too slow and is cut");
                     if phase == ConnectionPhase::Head && activity.expire() {
-                        // Once more: its read gives the answer and ends.
+                        // One more poll: the read in it writes the answer 408 and ends.
                         let _ = connection.as_mut().poll(cx);
                     }
                     return Poll::Ready(());
@@ -237,7 +239,7 @@ async fn run<C: DrainableConnection>(
 
 /// hyper's connections have no common trait for what both can do.
 trait DrainableConnection: Future {
-    /// Ends after what is under way.
+    /// Ends the connection after the requests under way.
     fn drain(self: Pin<&mut Self>);
 }
 

@@ -1,11 +1,11 @@
-//! Descriptors of the process: enough of them, and some kept back.
+//! File descriptors of the process: as many as allowed, with some kept free.
 //!
-//! Neighbours: `accept` asks after each connection. The listeners for clients stop before
-//! the last ones are taken, so that the admin port still answers and requests that are
-//! served already can still reach their origins.
+//! Neighbours: `accept` asks after each connection. The listeners for clients stop before the
+//! last ones are taken, so that the admin port still answers and requests that are being served
+//! can still reach their origins.
 //!
-//! Decision: the kernel gives out the lowest free number, so the number of a new socket
-//! tells how many are in use; nothing is counted.
+//! Decision: the kernel gives out the lowest free number, so the number of a new socket tells
+//! how many are in use; nothing is counted.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -14,20 +14,20 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::time::sleep;
 
-/// So many are kept back at most.
+/// The most descriptors that are kept free.
 const RESERVE: u64 = 128;
 
-/// How long it takes to look again whether some are free.
+/// The time between two checks whether some are free again.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Raises the soft limit to the hard one, as only a process that uses `select` needs the
-/// former; how many descriptors there may be now, if there is a limit.
+/// Raises the soft limit to the hard one: only a process that uses `select` needs the lower one.
+/// Returns how many descriptors are allowed now, or `None` without a limit.
 pub fn raise_limit() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let before = limit.current;
         limit.current = limit.maximum;
-        // Without it the process has what it had.
+        // If it fails, the process keeps the limit that it had.
         if setrlimit(Resource::Nofile, limit).is_err() {
             limit.current = before;
         }
@@ -35,7 +35,7 @@ pub fn raise_limit() -> Option<u64> {
     limit.current
 }
 
-/// Whether only the reserve is left when `newest` was opened just now.
+/// Whether only the reserve is left after `newest` was opened just now.
 pub(super) fn are_scarce(newest: &impl AsRawFd) -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else {
         return false;

@@ -1,12 +1,12 @@
 //! Interim answers (1xx) to a client before its final one (RFC 9110 §15.2).
 //!
-//! hyper's server sends none but 100, so the others go onto the wire beside it, at a
-//! moment when none of hyper's own bytes are half written: [`super::wire`] knows them.
-//! HTTP/1.1 alone: HTTP/1.0 must not get any, and h2 has no way to send them.
+//! hyper's server sends none but 100, so the others are written to the wire beside it, at a
+//! moment when no message of hyper's own is half written: [`super::wire`] knows when. Only for
+//! HTTP/1.1: HTTP/1.0 must not get any, and h2 has no way to send them.
 //!
-//! A handler that waits for an origin opens an [`InterimSender`]; one that answers at once
-//! costs two relaxed loads. Invariant: behind the first byte of a final answer nothing
-//! is sent for its request, however late an origin's 1xx comes.
+//! A handler that waits for an origin opens an [`InterimSender`]; a handler that answers at once
+//! costs two relaxed loads. Invariant: after the first byte of a final answer nothing more is
+//! sent for its request, however late an origin's 1xx comes.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::memory::ConnectionMemory;
 /// Bytes of interim answers for one request; further ones are dropped.
 const MAX_BYTES: usize = 32 << 10;
 
-/// The way to a client for what comes before its answer.
+/// Opens the way for interim answers to the client of one connection.
 #[derive(Clone)]
 pub struct InterimChannel(pub(super) Arc<ConnectionActivity>);
 
@@ -35,12 +35,12 @@ pub struct InterimSender {
     number: u64,
 }
 
-/// What waits to go out before the answer of the request under way.
+/// Interim answers that wait to be sent before the answer of the request under way.
 #[derive(Default)]
 pub(super) struct InterimQueue {
-    /// A request listens. Written and read by the connection's task.
+    /// Whether a request accepts them. Written and read by the connection's task.
     open: AtomicBool,
-    /// There may be heads to send.
+    /// Whether there may be heads to send.
     filled: AtomicBool,
     state: Mutex<EarlyState>,
 }
@@ -56,18 +56,18 @@ struct EarlyState {
 }
 
 impl InterimChannel {
-    /// When the request under way began; a look at the clock that was paid for already.
+    /// When the request under way began. Does not read the clock again.
     pub fn began(&self) -> Instant {
         self.0.began()
     }
 
-    /// What the answers of the connection hold.
+    /// Counts what the answers of the connection hold.
     pub fn memory(&self) -> &Arc<ConnectionMemory> {
         &self.0.memory
     }
 
-    /// For the request under way, whose connection's task has this waker. None: its
-    /// protocol has no way for interim answers.
+    /// Opens the way for the request under way; `waker` is that of the connection's task. `None` if
+    /// the protocol has no interim answers.
     pub fn open(&self, version: Version, waker: &Waker) -> Option<InterimSender> {
         if self.0.protocol != Protocol::Http1 || version != Version::HTTP_11 {
             return None;
@@ -79,8 +79,8 @@ impl InterimChannel {
 }
 
 impl InterimSender {
-    /// Sends a 1xx with these fields, which must be free of hop-by-hop ones. It is dropped
-    /// when the request is answered already, or had too many.
+    /// Sends a 1xx with these fields, which must not contain hop-by-hop fields. It is dropped when
+    /// the request is answered already, or has had too many.
     pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
         let head = head(status, headers);
         if let Some(waker) = self.activity.early.push(self.number, &head) {
@@ -111,7 +111,7 @@ impl InterimQueue {
         state.waker.clone()
     }
 
-    /// The final answer is here; what waits goes out before it.
+    /// The final answer is here. Heads that wait are sent before it; no more are taken.
     pub(super) fn close(&self) {
         if self.open.load(Relaxed) {
             self.open.store(false, Relaxed);
@@ -131,7 +131,7 @@ impl InterimQueue {
         self.open.load(Relaxed)
     }
 
-    /// The heads that wait, whole ones.
+    /// Takes the heads that wait; each of them is whole.
     pub(super) fn take(&self) -> Vec<u8> {
         let mut state = self.state.lock();
         self.filled.store(false, Relaxed);
@@ -142,7 +142,7 @@ impl InterimQueue {
 fn head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut head = Vec::with_capacity(256);
     let reason = status.canonical_reason().unwrap_or_default();
-    // Writing into memory fails never.
+    // Writing into memory cannot fail.
     let _ = write!(head, "HTTP/1.1 {} {reason}\r\n", status.as_u16());
     for (name, value) in headers {
         head.extend_from_slice(name.as_str().as_bytes());

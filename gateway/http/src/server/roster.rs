@@ -1,13 +1,13 @@
-//! Who has the places of a reserved listener, so that clients that only wait can't keep
-//! others out.
+//! The connections of a reserved listener, so that clients that only wait cannot keep others
+//! out.
 //!
-//! Neighbours: `accept` asks for room when the places are taken, `connection` says what
-//! happens on a connection once its protocol is known.
+//! Neighbours: `accept` asks for room when the places are taken, `connection` adds what happens
+//! on a connection once its protocol is known.
 //!
-//! Decision: what is cut is the connection whose last request began the longest ago, among
-//! those that are not being answered: half-open ones, slow heads, idle ones and clients
-//! that don't read are alike in that. Preferring one kind would be worse: a connection
-//! that was accepted just now is half-open for a moment, too.
+//! Decision: the connection that is cut is the one whose last request began the longest ago,
+//! among those that are not being answered: half-open connections, slow heads, idle connections
+//! and clients that do not read are treated alike. Preferring one kind would be worse: a
+//! connection that was accepted just now is half-open for a moment, too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use crate::telemetry::limit::LineLimiter;
 pub(super) struct ConnectionRoster {
     members: Mutex<BTreeMap<u64, RosterMember>>,
     next: AtomicU64,
-    /// Of warnings about cut connections.
+    /// Limits the warnings about cut connections.
     warnings: LineLimiter,
 }
 
 struct RosterMember {
     accepted: Instant,
-    /// None until its protocol is known.
+    /// `None` until the protocol is known.
     activity: Option<Arc<ConnectionActivity>>,
     /// The task that serves it, once there is one.
     task: Option<AbortHandle>,
 }
 
-/// A connection's membership; dropping it ends it.
+/// A connection's entry in the roster; dropping it removes the entry.
 pub(super) struct RosterMembership {
     roster: Arc<ConnectionRoster>,
     number: u64,
@@ -51,7 +51,7 @@ impl ConnectionRoster {
         }
     }
 
-    /// Takes in a connection that was accepted just now.
+    /// Adds a connection that was accepted just now.
     pub(super) fn seat(self: &Arc<Self>) -> RosterMembership {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let member = RosterMember {
@@ -66,14 +66,14 @@ impl ConnectionRoster {
         }
     }
 
-    /// The connection is served by this task, which may be aborted.
+    /// Names the task that serves the connection, and that may be aborted.
     pub(super) fn served_by(&self, number: u64, task: AbortHandle) {
         if let Some(member) = self.members.lock().get_mut(&number) {
             member.task = Some(task);
         }
     }
 
-    /// Cuts the connection that has waited the longest; none where all are being answered.
+    /// Cuts the connection that has waited the longest; none if all are being answered.
     pub(super) fn make_room(&self) {
         let mut members = self.members.lock();
         let waiting = members.iter().filter(|(_, member)| member.waits());
@@ -96,13 +96,13 @@ impl ConnectionRoster {
 }
 
 impl RosterMember {
-    /// Whether it is the client that is waited for.
+    /// Whether the connection waits for its client.
     fn waits(&self) -> bool {
         let phase = self.activity.as_ref().map(|activity| activity.phase());
         self.task.is_some() && phase != Some(ConnectionPhase::Serving)
     }
 
-    /// When its last request began.
+    /// When its last request began; before the first one, when it was accepted.
     fn since(&self) -> Instant {
         let activity = self.activity.as_ref();
         activity.map_or(self.accepted, |activity| activity.began())
@@ -114,7 +114,7 @@ impl RosterMembership {
         self.number
     }
 
-    /// What happens on the connection is known from here on.
+    /// From now on the roster sees what happens on the connection.
     pub(super) fn shows(&self, activity: &Arc<ConnectionActivity>) {
         if let Some(member) = self.roster.members.lock().get_mut(&self.number) {
             member.activity = Some(Arc::clone(activity));

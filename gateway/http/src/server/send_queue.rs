@@ -1,10 +1,10 @@
-//! What the kernel still holds of the bytes that were written to a client: those that the
-//! client's side has not acknowledged.
+//! How many of the bytes that were written to a client the kernel still holds, because the
+//! client's side has not acknowledged them.
 //!
-//! A write that goes through says only that the kernel had room. Its buffer grows to some
-//! megabytes, and a blocked writer is woken when a third of that is free: a client that reads
-//! steadily, but slowly, lets no write through for a long time. So the watching of clients
-//! asks the kernel itself, whenever it is about to judge somebody.
+//! A successful write says only that the kernel had room. Its buffer grows to some megabytes, and
+//! a blocked writer is woken when a third of that is free: a client that reads steadily, but
+//! slowly, lets no write through for a long time. So the code that enforces deadlines asks the
+//! kernel itself, whenever it is about to judge a client.
 //!
 //! Neighbours: `wire` owns the socket and says when it opens and closes, `activity` counts
 //! what was written, `watch` and `stream_task` judge by the difference. `socket` bounds what
@@ -35,17 +35,17 @@ impl Default for SendQueue {
 }
 
 impl SendQueue {
-    /// This is the socket, until [`SendQueue::closes`].
+    /// Sets the socket, which is open until [`SendQueue::closes`].
     pub(super) fn opens(&self, socket: &impl AsRawFd) {
         self.socket.store(socket.as_raw_fd(), Relaxed);
     }
 
-    /// The socket is about to be closed.
+    /// Must be called before the socket is closed.
     pub(super) fn closes(&self) {
         self.socket.store(CLOSED, Relaxed);
     }
 
-    /// Bytes that the client has not acknowledged; none on a socket that is closed.
+    /// Bytes that the client has not acknowledged; 0 on a socket that is closed.
     pub(super) fn held(&self) -> u64 {
         match self.socket.load(Relaxed) {
             CLOSED => 0,
@@ -56,8 +56,8 @@ impl SendQueue {
 
 #[allow(unsafe_code)]
 fn queued(socket: RawFd) -> u64 {
-    // SAFETY: the number is that of an open socket: its owner, `Wire`, takes it away in its
-    // Drop, before the socket is closed, and everything of a connection runs on one thread.
+    // SAFETY: the number is that of an open socket: its owner, `ClientTransport`, removes it here
+    // in its Drop, before the socket is closed, and everything of a connection runs on one thread.
     let socket = unsafe { BorrowedFd::borrow_raw(socket) };
     // SAFETY: SIOCOUTQ writes one `int` and does nothing else.
     let held = unsafe { ioctl(socket, Getter::<SIOCOUTQ, i32>::new()) };
@@ -72,7 +72,7 @@ mod tests {
 
     use super::SendQueue;
 
-    /// Writes and reads again, and what the kernel held before and after.
+    /// Writes, then reads; returns what the kernel held before and after the read.
     fn held(mut writer: impl Write + std::os::fd::AsRawFd, mut reader: impl Read) -> (u64, u64) {
         let queue = SendQueue::default();
         assert_eq!(queue.held(), 0, "nothing is open");

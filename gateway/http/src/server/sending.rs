@@ -1,8 +1,8 @@
-//! One answer on its way to the client, from the first piece that was handed to hyper until
-//! its last byte was taken.
+//! One answer on its way to the client, from the first piece that is handed to hyper until its
+//! last byte is taken.
 //!
-//! hyper and h2 say nothing of what they have sent. But they own each [`AnswerPiece`] until its
-//! bytes are written, advance it by what was taken, and drop it then; so the pieces tell.
+//! hyper and h2 do not report what they have sent. But they own each [`AnswerPiece`] until its
+//! bytes are written, advance it by what was taken, and drop it then; so the pieces report it.
 //! Neighbours: `service` hands the pieces out, `stream_task` judges an HTTP/2 stream by them.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use futures_util::task::AtomicWaker;
 use super::activity::InFlight;
 use crate::memory::stored::{AnswerCut, BodyReadGuard};
 
-/// HTTP/2: bytes of one answer that are not sent yet, below which it gives another piece.
+/// HTTP/2: an answer hands out another piece when no more than this many bytes of it are unsent.
 pub(super) const LOW_WATER: usize = 32 << 10;
 
 /// An answer that is watched until its last byte.
@@ -22,16 +22,16 @@ pub(super) struct AnswerProgress {
     in_flight: InFlight,
     unsent: AtomicUsize,
     sent: AtomicU64,
-    /// What had gone out on the connection with the last of them.
+    /// The bytes that had been sent on the whole connection when the last of `sent` was.
     sent_until: AtomicU64,
-    /// The task that gives the pieces.
+    /// The task that hands out the pieces.
     giver: AtomicWaker,
-    /// Some: it reads stored bodies, and may be cut for the memory that they take.
+    /// Set if the answer reads stored bodies, and may be cut because of their memory.
     cut: Option<Arc<AnswerCut>>,
     _seats: Vec<BodyReadGuard>,
 }
 
-/// Some bytes of an answer, in the hands of hyper.
+/// Some bytes of an answer, owned by hyper.
 pub(super) struct AnswerPiece {
     bytes: Bytes,
     of: PieceOwner,
@@ -39,7 +39,7 @@ pub(super) struct AnswerPiece {
 
 /// What a piece belongs to.
 enum PieceOwner {
-    /// It is the only one; the request is under way as long as it exists.
+    /// The answer is this one piece; its request is under way as long as the piece exists.
     Whole(InFlight),
     Sending(Arc<AnswerProgress>),
 }
@@ -61,7 +61,7 @@ impl AnswerProgress {
         }
     }
 
-    /// Notes the task that gives the pieces; it is woken when there is room for one.
+    /// Sets the task that hands out the pieces. It is woken when there is room for one.
     pub(super) fn register(&self, waker: &std::task::Waker) {
         self.giver.register(waker);
         if let Some(cut) = &self.cut {
@@ -69,27 +69,28 @@ impl AnswerProgress {
         }
     }
 
-    /// Bytes that were handed out and not taken.
+    /// Bytes that were handed out and not taken yet.
     pub(super) fn unsent(&self) -> usize {
         self.unsent.load(Relaxed)
     }
 
-    /// Bytes that were taken, by the kernel.
+    /// Bytes that the kernel took.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Relaxed)
     }
 
-    /// What the client has acknowledged of the connection when it has all that was taken.
+    /// The connection's acknowledged bytes reach this count when the client has all of
+    /// [`sent`](Self::sent).
     pub(super) fn sent_until(&self) -> u64 {
         self.sent_until.load(Relaxed)
     }
 
-    /// Whether it is to end for the memory that it holds.
+    /// Whether the answer must end because of the memory that it holds.
     pub(super) fn is_cut(&self) -> bool {
         self.cut.as_ref().is_some_and(|cut| cut.is_cut())
     }
 
-    /// So many bytes are no longer waiting. All pieces of a connection live on one thread.
+    /// Removes bytes from the unsent ones. All pieces of a connection live on one thread.
     fn forget(&self, bytes: usize) {
         let before = self.unsent();
         let left = before.saturating_sub(bytes);
@@ -101,7 +102,7 @@ impl AnswerProgress {
 }
 
 impl AnswerPiece {
-    /// All of an answer.
+    /// A piece that is all of an answer.
     pub(super) fn whole(bytes: Bytes, in_flight: InFlight) -> Self {
         Self {
             bytes,
@@ -109,7 +110,7 @@ impl AnswerPiece {
         }
     }
 
-    /// Some of a watched answer.
+    /// A piece of a watched answer.
     pub(super) fn of(sending: &Arc<AnswerProgress>, bytes: Bytes) -> Self {
         let unsent = sending.unsent() + bytes.len();
         sending.unsent.store(unsent, Relaxed);

@@ -1,4 +1,4 @@
-//! From hyper to the handler and back: guard, body, panic.
+//! The step from hyper to the handler and back: guard, body limits, panics.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,12 +31,12 @@ use crate::guard::{self, RequestRefusal};
 use crate::memory::stored::ReadsStored;
 use crate::telemetry::limit::LineLimiter;
 
-/// What answers the requests of one connection.
+/// Answers the requests of one connection.
 pub(super) struct ConnectionService<H> {
     pub(super) handler: H,
     pub(super) peer: Peer,
     pub(super) limits: Arc<ListenerLimits>,
-    /// Bytes of a request body that some route takes.
+    /// The largest request body in bytes that the listener or any route allows.
     pub(super) body_bytes: u64,
     pub(super) trust: Arc<TrustedProxies>,
     pub(super) early: InterimChannel,
@@ -46,17 +46,18 @@ pub(super) struct ConnectionService<H> {
 
 /// A response's body as hyper gets it.
 ///
-/// An error of it waits for one turn of the connection: hyper drops what it has not written
-/// yet, and a client that sees neither head nor bytes can't tell a cut answer from none.
+/// An error of the body is delayed by one poll of the connection: at an error hyper drops what it
+/// has not written yet, and a client that sees neither head nor bytes cannot tell a cut answer
+/// from none.
 pub(super) struct ServedBody {
     body: Body,
     delivery: BodyDelivery,
     error: Option<BodyError>,
 }
 
-/// How the content goes out.
+/// How the content is sent.
 enum BodyDelivery {
-    /// At once, as one piece, which takes the request along.
+    /// At once, as one piece, which owns the request under way.
     Direct(Option<InFlight>),
     /// In pieces that are watched until the last byte.
     Watched(Box<WatchedDelivery>),
@@ -66,19 +67,19 @@ enum BodyDelivery {
 struct WatchedDelivery {
     sending: Arc<AnswerProgress>,
     protocol: Protocol,
-    /// HTTP/2: so many bytes leave in any case, since the window of each stream takes them.
+    /// HTTP/2: this many bytes leave in any case, since the window of every new stream takes them.
     free: usize,
-    /// HTTP/2: what came and was not handed out.
+    /// HTTP/2: content that has arrived and was not handed out yet.
     rest: Bytes,
     trailers: Option<HeaderMap>,
     ended: bool,
 }
 
-/// HTTP/2: bytes that are handed out at a time.
+/// HTTP/2: the most bytes that are handed out at a time.
 const PIECE: usize = 64 << 10;
 
-/// HTTP/2: an answer up to this size is not watched where the window of its stream takes it;
-/// it waits for nothing but the connection.
+/// HTTP/2: an answer up to this size is not watched if the window of its stream takes it, since
+/// it then waits for nothing but the connection.
 const DIRECT: usize = 64 << 10;
 
 impl<H> ConnectionService<H>
@@ -105,7 +106,7 @@ where
             Some(fault) => Err(guard::broken(fault)),
         };
         let called = match admitted {
-            // The call itself may panic as well as its future.
+            // The call itself may panic, and so may its future.
             Ok((received, named)) => catch_unwind(AssertUnwindSafe(|| {
                 let (mut head, incoming) = request.into_parts();
                 let body = self.bounded(&mut head, incoming, named, &mut upload);
@@ -126,8 +127,8 @@ where
         }
     }
 
-    /// Lets a request in, its head made one, or not at all; answers the fields that `Connection`
-    /// named beside.
+    /// Checks a request and normalises its head, or refuses it. Also returns the fields that
+    /// `Connection` named.
     fn admit(
         &self,
         request: &mut Request<Incoming>,
@@ -138,15 +139,15 @@ where
             true => PeerTrust::Proxy(&self.trust),
             false => PeerTrust::Nothing,
         };
-        // There is no TLS on listeners.
+        // Listeners have no TLS.
         let direct = RequestSender::direct(self.peer.address, "http");
         let headers = request.headers_mut();
         Ok(forward::receive(headers, version, direct, belief))
     }
 
-    /// The body of a request under the limits. Those of time end when `upload` is lifted,
-    /// which is there for a request with a body: an answer that is under way may need as much
-    /// time of both sides as it likes.
+    /// The body of a request under its limits. A request with a body gets an `upload`; when that is
+    /// lifted, the limits of time end: an answer that is under way may need as much time of both
+    /// sides as it likes.
     fn bounded(
         &self,
         head: &mut Parts,
@@ -200,7 +201,7 @@ fn refused(refusal: RequestRefusal, version: Version) -> Response<Body> {
         "request refused"
     );
     let mut response = plain(refusal.status, refusal.reason);
-    // Where the next request begins is in doubt. A stream of HTTP/2 ends by itself.
+    // It is unclear where the next request begins. A stream of HTTP/2 has an end of its own.
     if version != Version::HTTP_2 {
         response
             .headers_mut()
@@ -209,7 +210,7 @@ fn refused(refusal: RequestRefusal, version: Version) -> Response<Body> {
     response
 }
 
-/// Lines about handlers that panicked.
+/// Limits the log lines about handlers that panicked.
 static PANICS: LazyLock<LineLimiter> = LazyLock::new(|| LineLimiter::new(Instant::now()));
 
 fn panicked(peer: Peer) -> Response<Body> {
@@ -283,8 +284,8 @@ impl WatchedDelivery {
         }
     }
 
-    /// No more than the client takes, and the end only after everything before it: h2 could
-    /// not reset the stream any more.
+    /// Hands out no more than the client takes, and the end only when all before it is sent: after
+    /// the end h2 could not reset the stream any more.
     fn poll_piece(&mut self, body: &mut Body, cx: &mut Context<'_>) -> FramePoll<AnswerPiece> {
         loop {
             if self.sending.unsent() > LOW_WATER {
@@ -367,7 +368,7 @@ impl http_body::Body for ServedBody {
     }
 }
 
-/// The one piece of an answer that is here as a whole.
+/// The one piece of an answer that is complete.
 fn direct(body: &mut Body, in_flight: &mut Option<InFlight>) -> FramePoll<AnswerPiece> {
     let content = match body {
         Body::Full(content) => content.take(),

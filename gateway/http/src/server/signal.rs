@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// How far the end has come, after 0 for not at all; it only goes forward.
+/// How far the shutdown has come; 0 stands for not at all. It only moves forward.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum DrainStage {
     Drain = 1,
@@ -22,27 +22,28 @@ pub(super) struct DrainSignal {
 }
 
 impl DrainSignal {
-    /// Goes on to `stage` and wakes everybody who waits.
+    /// Moves on to `stage` and wakes everything that waits.
     pub(super) fn raise(&self, stage: DrainStage) {
         if self.stage.fetch_max(stage as u8, Ordering::SeqCst) < stage as u8 {
             self.changed.notify_waiters();
         }
     }
 
-    /// Whether `stage` has come.
+    /// Whether `stage` is reached.
     pub(super) fn is(&self, stage: DrainStage) -> bool {
         self.stage.load(Ordering::SeqCst) >= stage as u8
     }
 
-    /// Completes at the next change. Make it, look at [`DrainSignal::is`], then wait.
+    /// Completes at the next change. Create it first, then check [`DrainSignal::is`], then await
+    /// it.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
-    /// Waits until `stage` has come.
+    /// Waits until `stage` is reached.
     pub(super) async fn reached(&self, stage: DrainStage) {
         loop {
-            // Made before the look: a change between the two still wakes it.
+            // Created before the check: a change between the two still wakes it.
             let changed = self.changed();
             if self.is(stage) {
                 return;

@@ -15,18 +15,18 @@ use super::{BindError, UNNAMED};
 pub(super) const BACKLOG: i32 = 4_096;
 
 /// Bytes of answers that the kernel takes of one connection beyond what is on its way to the
-/// client: without a bound it takes some megabytes, which nobody can take back or count.
+/// client. Without a bound it takes some megabytes, which nobody can take back or count.
 const UNSENT: u32 = 128 << 10;
-/// Between two questions to a silent client whether it is still there.
+/// The time between two TCP probes of a silent client.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// A socket that connections come in by.
+/// A socket on which connections come in.
 pub(super) enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// The same, waited on by a runtime.
+/// The same, registered with a runtime.
 pub(super) enum AcceptingSocket {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
@@ -63,7 +63,7 @@ impl ListeningSocket {
 }
 
 impl AcceptingSocket {
-    /// The next connection, with the address that it comes from.
+    /// The next connection, with the address of the client.
     pub(super) async fn accept(&self) -> io::Result<(ClientStream, SocketAddr)> {
         match self {
             Self::Tcp(socket) => {
@@ -86,7 +86,7 @@ impl AcceptingSocket {
     }
 }
 
-/// Opens `count` sockets on `address`; the address returned has the real port.
+/// Opens `count` sockets on `address`. The returned address has the real port.
 pub(super) fn open(
     address: SocketAddr,
     count: usize,
@@ -102,9 +102,9 @@ pub(super) fn open(
     Ok((bound, sockets))
 }
 
-/// Sockets with SO_REUSEPORT share a port with any other program of the same user that
-/// sets it too, such as a gateway that was forgotten; half of the requests would go
-/// there. So the port is first asked for alone.
+/// Checks that nobody else has the port. Sockets with SO_REUSEPORT share it with any other
+/// program of the same user that sets it, too, such as a gateway that was forgotten; half of the
+/// requests would go there. So the port is first bound without that option.
 fn probe(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
@@ -116,9 +116,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
     socket.bind(&SockAddr::from(address))?;
-    // Connections inherit both. A client that has closed its side may still read, so it is asked
-    // for: the kernel of one that has gone says so, at the latest when it forgets the connection
-    // (a minute after the close, on Linux).
+    // Connections inherit both options. A client that has closed its side may still read, so it is
+    // probed: the kernel of a client that has gone answers with a reset, at the latest when it
+    // forgets the connection (on Linux a minute after the close).
     socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()

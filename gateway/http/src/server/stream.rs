@@ -1,4 +1,4 @@
-//! The transport below HTTP: a TCP connection, or one over a Unix socket.
+//! The transport below HTTP: a TCP connection, or a connection over a Unix socket.
 //!
 //! Neighbours: `socket` accepts it, `arrival` reads its first bytes, `wire` the rest.
 
@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::LocalEndpoint;
 
-/// A connection of a client.
+/// The connection of a client.
 pub(super) enum ClientStream {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -26,12 +26,12 @@ pub(super) enum CloseState {
     Not,
     /// The client sends no more. It may still read.
     ByClient,
-    /// It was reset.
+    /// The connection was reset.
     Wholly,
 }
 
 impl ClientStream {
-    /// Writes what the kernel takes at once.
+    /// Writes as much as the kernel takes at once.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
@@ -39,7 +39,7 @@ impl ClientStream {
         }
     }
 
-    /// How far the connection is closed, as far as the kernel has told.
+    /// How far the connection is closed, according to the kernel's last events.
     pub(super) fn closed(&self) -> CloseState {
         let ready = |interest| match self {
             Self::Tcp(stream) => stream.ready(interest).now_or_never(),
@@ -53,15 +53,15 @@ impl ClientStream {
         }
     }
 
-    /// Small answers go out at once; a Unix socket never waits.
+    /// Sends small answers at once, without Nagle's delay, which a Unix socket does not have.
     pub(super) fn send_at_once(&self) {
         if let Self::Tcp(stream) = self {
-            // Fails only on a connection that is gone, which the next read shows.
+            // Fails only on a connection that is gone, which the next read will show.
             let _ = stream.set_nodelay(true);
         }
     }
 
-    /// Which end of ours it has reached, on a listener at `listener`.
+    /// The local end that the client has connected to, on a listener at `listener`.
     pub(super) fn reached(&self, listener: SocketAddr) -> LocalEndpoint {
         match self {
             Self::Tcp(stream) => LocalEndpoint::Tcp(stream.local_addr().unwrap_or(listener)),

@@ -1,13 +1,13 @@
-//! The task of one HTTP/2 stream: hyper's own, ended when its client takes too little of it.
+//! The task of one HTTP/2 stream: hyper's own future, ended when its client takes too little.
 //!
-//! A stream is judged by itself. Others on the connection that move do not excuse it, and it
-//! does not cost them anything: it is reset alone, which dropping hyper's future does. It is
-//! its own fault only where nothing but its own window holds it: while the connection takes
-//! no bytes, or its common window is used up, `watch` judges the connection as a whole.
-//! What the kernel still holds of a stream is waited for like what was not sent yet.
+//! A stream is judged on its own. Progress of other streams on the connection does not excuse it,
+//! and its end does not harm them: it alone is reset, by dropping hyper's future. A stream is at
+//! fault only if nothing but its own window holds it back: while the connection takes no bytes,
+//! or its common window is used up, `watch` judges the connection as a whole. Bytes of a stream
+//! that the kernel still holds count as not taken.
 //!
-//! Neighbours: `sending` tells what was sent of an answer; `service`, which runs inside
-//! hyper's future, leaves word of what it handed out by [`handed`].
+//! Neighbours: `sending` reports what was sent of an answer; `service`, which runs inside hyper's
+//! future, reports what it handed out through [`handed`].
 
 use std::cell::Cell;
 use std::future::Future;
@@ -32,7 +32,7 @@ pub(super) struct StreamTasks {
     pub(super) limits: Arc<ListenerLimits>,
 }
 
-/// What an answer has handed to hyper and hyper may not have sent.
+/// What an answer has handed to hyper and hyper may not have sent yet.
 pub(super) enum UnsentAnswer {
     Nothing,
     /// All of a small answer.
@@ -41,7 +41,7 @@ pub(super) enum UnsentAnswer {
 }
 
 thread_local! {
-    /// What the answer whose stream is polled has handed out in this poll.
+    /// What was handed out in the present poll by the answer whose stream is polled.
     static HANDED: Cell<UnsentAnswer> = const { Cell::new(UnsentAnswer::Nothing) };
 }
 
@@ -60,27 +60,27 @@ pin_project! {
     }
 }
 
-/// The waits for the client to take more.
+/// The state of waiting for the client to take more.
 struct StreamWait {
     pace: Option<MinimumRate>,
     /// Everything is sent, and there is nothing to wait for.
     paused: bool,
     /// Since when nothing has moved.
     since: Instant,
-    /// Up to here `pace` has counted the time of waiting.
+    /// The time of waiting up to here is counted in `pace`.
     counted: Instant,
-    /// What was sent of the answer when it moved last.
+    /// What was sent of the answer when it last moved.
     sent: u64,
-    /// What its client had acknowledged of it when it was last looked at, at most.
+    /// The most that the client can have acknowledged of the answer at the last check.
     taken: u64,
-    /// What had been sent on the connection when the span began that is looked at.
+    /// What had been sent on the connection when the span that is judged now began.
     progress: u64,
-    /// What its client had acknowledged of the connection when it was last looked at.
+    /// What the client had acknowledged of the whole connection at the last check.
     acknowledged: u64,
     timer: Pin<Box<Sleep>>,
 }
 
-/// What a look at a stream that is waited for showed.
+/// The result of checking a stream that waits for its client.
 enum StreamRateVerdict {
     /// It is too early to judge.
     Early,
@@ -88,8 +88,8 @@ enum StreamRateVerdict {
     TooSlow,
 }
 
-/// Bytes that each of the streams of a connection gets in its turn, at most; when the others
-/// took so many in the same time, a stream that moved nothing is not waiting for its turn.
+/// The most bytes that each stream of a connection sends before the next one is served. If the
+/// others sent so many in the same time, a stream that moved nothing was not waiting for them.
 const TURN: u64 = 128 << 10;
 
 impl<F> Executor<F> for StreamTasks
@@ -160,7 +160,7 @@ impl StreamTasks {
         }
     }
 
-    /// Whether only its own window can hold a stream that moved too little since the
+    /// Whether only its own window can hold back a stream that moved too little since the
     /// connection had made this `progress`.
     fn holds_itself(&self, progress: u64) -> bool {
         let others = self.activity.progress().saturating_sub(progress);
@@ -170,8 +170,8 @@ impl StreamTasks {
 }
 
 impl StreamWait {
-    /// Ready when the client has taken too little for too long. What was `sent` lies on the
-    /// connection up to `until`.
+    /// Ready when the client has taken too little for too long. The `sent` bytes of the answer lie
+    /// before the byte `until` of the connection.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -205,7 +205,7 @@ impl StreamWait {
         Poll::Pending
     }
 
-    /// When there is to be looked again.
+    /// When to check again.
     fn due(&self, tasks: &StreamTasks) -> Option<Instant> {
         let stop = self.since.checked_add(tasks.limits.body_timeout.0);
         let window = self.pace.as_ref().map(MinimumRate::left);
@@ -216,9 +216,9 @@ impl StreamWait {
         [stop, window, look].into_iter().flatten().min()
     }
 
-    /// What its client took of it since the last look. Whose bytes the kernel holds is not
-    /// known one by one: what was acknowledged is taken to be of this stream, up to what was
-    /// sent of it.
+    /// What the client took of the answer since the last check. It is not known to which streams
+    /// the bytes in the kernel belong: acknowledged bytes are counted as this stream's, up to what
+    /// was sent of it.
     fn newly_taken(&mut self, acknowledged: u64, until: u64) -> u64 {
         let before = std::mem::replace(&mut self.acknowledged, acknowledged);
         let taken = match acknowledged >= until {
@@ -230,7 +230,7 @@ impl StreamWait {
         taken - std::mem::replace(&mut self.taken, taken)
     }
 
-    /// Counts the time since the last look.
+    /// Counts the time since the last check.
     fn look(&mut self, tasks: &StreamTasks, until: u64) -> StreamRateVerdict {
         let now = Instant::now();
         let span = now - self.counted;

@@ -1,4 +1,4 @@
-//! The listener through real sockets.
+//! Tests of the listener through real sockets.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::config::{ListenerConfig, ListenerLimits, Protocol};
 use crate::path::PathRules;
 use crate::units;
 
-/// No condition that is waited for may take longer.
+/// The longest time that a test waits for one condition.
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn listener(limits: ListenerLimits) -> ListenerConfig {
@@ -233,11 +233,11 @@ async fn a_client_that_reads_nothing_is_cut() {
     let places = running.ports[0].port.places.clone();
     let all = running.ports[0].port.capacity;
     let free = async {
-        // Some of the response has arrived, so the place is taken; then it comes back.
+        // Some of the response has arrived, so the place is taken; it must become free again.
         client.readable().await.unwrap();
         let _ = places.acquire_many(all).await.unwrap();
     };
-    // The workers' accept loops hold one place each until the drain.
+    // The listener drains meanwhile, and its drain waits for the place as well.
     let (freed, ()) = tokio::join!(timeout(LIMIT, free), running.drain(3 * LIMIT));
     assert!(freed.is_ok());
 }
@@ -391,7 +391,7 @@ async fn a_listener_is_opened_and_closed_while_others_serve() {
         let answer = talk(stream, GET, "got:").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
-    // A request that is under way is answered, an idle connection ends.
+    // A request that is under way is answered; an idle connection ends.
     let half = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na";
     let mut under_way = TcpStream::connect(second).await.unwrap();
     under_way.write_all(half.as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! The file of a Unix socket: made with its permissions, taken over from a process that is
+//! The file of a Unix socket: created with its permissions, taken over from a process that is
 //! gone, and removed at the end.
 //!
 //! Decision: whoever holds the lock on `PATH.lock` owns the path. Without a lock two
@@ -21,7 +21,7 @@ use crate::endpoint::SocketMode;
 /// The file of a socket that this process listens on; dropping it removes the file.
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and number of the file, so that only our own is removed.
+    /// Device and inode number of the file, so that only our own file is removed.
     identity: (u64, u64),
     _lock: File,
 }
@@ -71,7 +71,8 @@ fn lock(path: &Path) -> Result<File, BindError> {
     }
 }
 
-/// Removes a socket that nobody listens on any more. What is alive or no socket is left alone.
+/// Removes a socket that nobody listens on any more. Leaves alone a socket in use and any file that
+/// is not a socket.
 fn remove_leftover(path: &Path) -> Result<(), BindError> {
     let failed = |source| BindError::UnixSocket {
         path: path.to_owned(),
@@ -110,7 +111,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path);
         if ours.is_ok_and(|file| identity(&file) == self.identity) {
-            // A file that can't be removed is taken over by the next start.
+            // A file that cannot be removed is taken over by the next start.
             let _ = fs::remove_file(&self.path);
         }
     }

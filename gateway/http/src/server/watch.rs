@@ -1,9 +1,9 @@
-//! The deadlines of one connection, by one timer.
+//! The deadlines of one connection, with one timer.
 //!
-//! Decision: not hyper's header timer, which also counts the idle time between requests
-//! and makes a timer for each of them. Here the phase is looked at after each poll of the
-//! connection; the timer is only moved when a deadline comes nearer, and looks again when
-//! it fires too early. A request that is answered at once costs no look at the clock.
+//! Decision: hyper's header timer is not used, since it also counts the idle time between
+//! requests and makes a timer for each of them. Here the phase is checked after each poll of the
+//! connection; the timer is only moved when a deadline comes nearer, and if it fires too early
+//! it is set again. A request that is answered at once does not read the clock.
 //!
 //! A client is judged by what it acknowledged, not by what the kernel took for it: see
 //! `send_queue`.
@@ -18,42 +18,42 @@ use super::activity::{ConnectionActivity, ConnectionPhase};
 use super::{ListenerLimits, Protocol};
 use crate::body::MinimumRate;
 
-/// What the time has come for.
+/// What must be done now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DeadlineAction {
-    /// This phase took too long: the connection is to be cut.
+    /// This phase took too long: cut the connection.
     Cut(ConnectionPhase),
-    /// To look whether the client is still there.
+    /// Look whether the client is still there.
     Look,
 }
 
 pub(super) struct ConnectionDeadlines {
-    /// HTTP/1: between two looks at a client whose answer is not there yet. HTTP/2 reads all
-    /// the time.
+    /// HTTP/1: the time between two looks at a client that waits for its answer. HTTP/2 reads all
+    /// the time and needs none.
     look: Option<Duration>,
     header: Duration,
     body: Duration,
     idle: Duration,
     phase: ConnectionPhase,
     since: Instant,
-    /// The client's, while it is waited for; up to `counted` it has seen the time.
+    /// The client's rate while it is waited for; the time up to `counted` is in it.
     pace: Option<MinimumRate>,
     counted: Instant,
-    /// What the client had acknowledged then.
+    /// What the client had acknowledged at `counted`.
     acknowledged: u64,
     timer: Pin<Box<Sleep>>,
-    /// When the timer fires; `None` when it has fired and waits for nothing.
+    /// When the timer fires; `None` when it has fired and nothing new was set.
     armed: Option<Instant>,
 }
 
-/// In the time that a client may stand still it is looked at so often, to tell when it last
-/// moved.
+/// How often a client is checked within the time that it may stand still, to find out when it
+/// last moved.
 pub(super) const LOOKS: u32 = 4;
 
-/// Between two looks: the first shows that it has closed its side, the next one what it
-/// made of our question.
+/// The time between two looks: the first one shows that the client has closed its side, the next
+/// one how it reacted to our question.
 const LOOK: Duration = Duration::from_millis(400);
-/// How long a client may go on sending what is not wanted any more.
+/// How long a client may still send what is not wanted any more.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl ConnectionDeadlines {
@@ -74,7 +74,7 @@ impl ConnectionDeadlines {
         }
     }
 
-    /// Ready when there is something to do.
+    /// Ready when something must be done.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -83,7 +83,8 @@ impl ConnectionDeadlines {
         let phase = activity.phase();
         if phase != self.phase {
             let now = match (self.phase, phase) {
-                // Answered at once: as long as the request is gone, it has been idle.
+                // The request was answered within one poll: the connection is idle since that
+                // request began.
                 (ConnectionPhase::Idle { .. }, ConnectionPhase::Idle { .. }) => {
                     activity.began().into()
                 }
@@ -105,7 +106,7 @@ impl ConnectionDeadlines {
             if self.armed.is_none_or(|armed| deadline < armed) {
                 self.armed = Some(deadline);
                 self.timer.as_mut().reset(deadline);
-                // Registers the task, whose waker never changes; later polls needn't.
+                // Registers the task; its waker never changes, so later polls need not do it.
                 let _ = self.timer.as_mut().poll(cx);
             }
             if !self.timer.is_elapsed() {
@@ -124,7 +125,7 @@ impl ConnectionDeadlines {
         }
     }
 
-    /// Counts the time since the last look, if the client was waited for; true when it
+    /// Counts the time since the last check, if the client was waited for. Returns true when it
     /// took too little.
     fn count(&mut self, now: Instant, activity: &ConnectionActivity) -> bool {
         let counted = std::mem::replace(&mut self.counted, now);
@@ -147,8 +148,8 @@ impl ConnectionDeadlines {
         matches!(self.phase, ConnectionPhase::Stalled { .. })
     }
 
-    /// Whether a client that asks for nothing more is still taking what the kernel holds for
-    /// it; then it is waited for anew.
+    /// Whether a client that asks for nothing more is still taking what the kernel holds for it. If
+    /// so, its idle time begins again.
     fn still_takes(&mut self, now: Instant, activity: &ConnectionActivity) -> bool {
         let idle = matches!(self.phase, ConnectionPhase::Idle { .. });
         if !idle || activity.queue.held() == 0 {
@@ -159,7 +160,7 @@ impl ConnectionDeadlines {
         self.acknowledged > before
     }
 
-    /// When there is to be looked again.
+    /// When to check again.
     fn deadline(&self) -> Option<Instant> {
         let (window, look) = match self.is_stalled() {
             true => (

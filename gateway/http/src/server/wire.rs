@@ -1,13 +1,13 @@
-//! The transport of one connection: bytes in and out, and the last words.
+//! The transport of one connection: its bytes in and out, and how it is closed.
 //!
-//! Neighbours: `activity` is what `watch` and `service` must know of it, `guard::framing`
-//! sees every byte of HTTP/1 before hyper does. The wire gives back the bytes that were
-//! read to tell the protocol, and holds the connection's place among `max_connections`,
-//! also after an upgrade.
+//! Neighbours: `activity` holds what `watch` and `service` must know of it, `guard::framing`
+//! sees every byte of HTTP/1 before hyper does. The transport returns the bytes again that were
+//! read to find out the protocol, and holds the connection's place among `max_connections`, also
+//! after an upgrade.
 //!
-//! Decision: a connection that ends in the middle of what the client sends is closed for
-//! writing first and read for a while (RFC 9112 §9.6): a reset, which unread bytes cause,
-//! may take the refusal away from a client that is still sending.
+//! Decision: a connection that ends in the middle of what the client sends is first closed for
+//! writing and then read for a while (RFC 9112 §9.6): unread bytes would cause a reset, which
+//! may destroy the refusal before a client that is still sending has read it.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -27,20 +27,20 @@ use crate::guard::framing::{Framing, FramingVerdict};
 /// A connection with its first bytes put back.
 pub(super) struct ClientTransport {
     stream: ClientStream,
-    /// Bytes that were read already and are to be read again.
+    /// Bytes that were read already and must be read again.
     first: Vec<u8>,
-    /// None where the bytes are no HTTP/1 (any more).
+    /// `None` where the bytes are not HTTP/1 (any more).
     framing: Option<Framing>,
     activity: Arc<ConnectionActivity>,
-    /// hyper had nothing to write at its last flush and has written nothing since, so that
-    /// what it writes next is the beginning of a head: other heads may go before it.
+    /// hyper had nothing to write at its last flush and has written nothing since. So what it
+    /// writes next is the beginning of a head, and other heads may be sent before it.
     at_rest: bool,
-    /// Interim heads on their way out.
+    /// Interim heads that are being written.
     early: Vec<u8>,
-    /// The client was asked whether it is still there.
+    /// Whether the client was asked if it is still there.
     asked: bool,
     input: ClientInputState,
-    /// Bytes that may still be read behind the end of what was written.
+    /// Bytes that may still be read after our side was closed.
     linger: usize,
     _place: OwnedSemaphorePermit,
 }
@@ -49,22 +49,22 @@ pub(super) struct ClientTransport {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClientInputState {
     Open,
-    /// A body broke off: what follows is not read as HTTP.
+    /// A body broke off: the bytes that follow are not read as HTTP.
     Cut,
     Ended,
 }
 
-/// Head and body up to this size go out as one piece: a copy of so few bytes is cheaper
-/// than what the kernel does for a list of pieces.
+/// Head and body up to this size are written as one piece: copying so few bytes is cheaper than
+/// what the kernel does for a list of pieces.
 const GATHERED: usize = 4 << 10;
 
-/// What a client may still send that we do not want, before it is reset.
+/// Unwanted bytes that a client may still send before it is reset.
 const LINGER: usize = 4 << 20;
 
-/// What a client is asked by that may be gone.
+/// What is sent to ask a client whether it is still there.
 const STILL_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The answer to a head that took too long (RFC 9110 §15.5.9). hyper can't give it.
+/// The answer to a head that took too long (RFC 9110 §15.5.9). hyper cannot give it.
 pub(super) const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -90,12 +90,12 @@ impl ClientTransport {
         }
     }
 
-    /// Sends interim heads where they may stand. `flushing`: hyper has nothing to write.
+    /// Sends interim heads where they are allowed. `flushing`: hyper has nothing to write.
     fn send_early(&mut self, cx: &mut Context<'_>, flushing: bool) -> Poll<io::Result<()>> {
         self.at_rest |= flushing;
         let early = &self.activity.early;
         if early.is_filled() {
-            // Answered: what waits may stand right before the answer's head and nowhere later.
+            // Answered: what waits may be sent directly before the answer's head and nowhere later.
             let answered = !early.is_open();
             if self.at_rest && !(flushing && answered) {
                 self.early.append(&mut early.take());
@@ -114,10 +114,10 @@ impl ClientTransport {
         Poll::Ready(Ok(()))
     }
 
-    /// Looks whether the client is still there. One that has sent all may have closed its side
-    /// and wait (RFC 9112 §9.6), which looks the same as one that is gone until something is
-    /// written: an interim answer, which everybody takes and ignores, has the kernel of one
-    /// that is gone reset the connection.
+    /// Looks whether the client is still there. A client that has sent everything may have closed
+    /// its side and wait (RFC 9112 §9.6). That looks the same as a client that is gone, until
+    /// something is written: every client takes and ignores an interim answer, and the kernel of
+    /// one that is gone resets the connection.
     ///
     /// # Errors
     /// When it is gone.
@@ -133,7 +133,7 @@ impl ClientTransport {
         }
     }
 
-    /// Reads what was put back, or from the socket.
+    /// Reads the bytes that were put back, or from the socket.
     fn poll_source(
         &mut self,
         cx: &mut Context<'_>,
@@ -148,7 +148,7 @@ impl ClientTransport {
         Poll::Ready(Ok(()))
     }
 
-    /// Shows the bytes from `before` on to the guard, and takes back what it withholds.
+    /// Shows the bytes from `before` on to the guard, and takes back those that it withholds.
     fn guard(&mut self, before: usize, into: &mut ReadBuf<'_>) -> io::Result<()> {
         let Some(framing) = &mut self.framing else {
             return Ok(());
@@ -176,13 +176,13 @@ impl ClientTransport {
         Ok(())
     }
 
-    /// Whether the client may be in the middle of something that is to be read to its end.
+    /// Whether the client may be in the middle of a message that must be read to its end.
     fn lingers(&self) -> bool {
         let between = self.framing.as_ref().is_none_or(Framing::is_between);
         self.input != ClientInputState::Ended && self.linger > 0 && !between
     }
 
-    /// Reads on without looking, until the client closes or has sent too much.
+    /// Reads and discards, until the client closes or has sent too much.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waste = [MaybeUninit::uninit(); GATHERED];
         while self.lingers() {
@@ -214,7 +214,7 @@ impl AsyncRead for ClientTransport {
             WireMode::Plain => {}
             WireMode::Tunnel => this.framing = None,
             WireMode::Expired => {
-                // A buffer that takes nothing has nothing to lose any more.
+                // If the kernel takes nothing, the connection ends without this answer.
                 let _ = this.stream.try_write(TOO_SLOW);
                 return Poll::Ready(Ok(()));
             }

@@ -1,4 +1,4 @@
-//! One thread of the listener: its runtime and its sockets; `accept` is its loops.
+//! One thread of the listener: its runtime and its sockets. `accept` is the loop of each socket.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,13 +15,13 @@ use super::socket::ListeningSocket;
 use super::{BindError, Body, HandlerAnswer, InterimChannel, Port, RequestArrival};
 use crate::memory::release;
 
-/// A runtime that waits for its thread.
+/// A runtime before its thread is started.
 pub(super) struct Worker {
     /// `None` once the thread has it.
     runtime: Option<Runtime>,
 }
 
-/// A socket to accept on, until its port is to drain. `_accepts` is dropped then.
+/// A socket to accept on, until its port drains. `_accepts` is dropped then.
 pub(super) struct AcceptOn {
     pub(super) port: Arc<Port>,
     pub(super) socket: ListeningSocket,
@@ -37,8 +37,8 @@ impl Worker {
         })
     }
 
-    /// Runs on a thread of its own until `stop` says cut, and takes sockets until it says
-    /// drain. `lives` is dropped when it is gone.
+    /// Runs on a thread of its own until `stop` reaches the stage `Cut`, and takes sockets until it
+    /// reaches `Drain`. `lives` is dropped when the thread has ended.
     pub(super) fn start<H>(
         mut self,
         handler: H,
@@ -61,7 +61,8 @@ impl Worker {
                 let mut loops = JoinSet::new();
                 loop {
                     select! {
-                        // A socket that was sent before the stop is still accepted on, until its port drains.
+                        // A socket that was sent before the stop is still accepted on, until its
+                        // port drains.
                         biased;
                         Some(on) = sockets.recv() => {
                             let handler = handler.clone();
@@ -77,7 +78,7 @@ impl Worker {
                 while loops.join_next().await.is_some() {}
                 stop.reached(DrainStage::Cut).await;
             });
-            // A name look-up that hangs must not keep the process.
+            // A name look-up that hangs must not keep the process from ending.
             runtime.shutdown_background();
             drop(lives);
         });
