@@ -3,9 +3,9 @@
 //! under the same key.
 //!
 //! Invariant: two requests with one key send the same query, unless the route says
-//! `origin_query: as_sent`, or code derives its key from the whole query. What such code leaves out can only be
-//! found by trying: [`unheld`] derives the key again without a parameter and with another value of
-//! it, once for each load and never for a hit.
+//! `origin_query: as_sent`, or code derives its key from the whole query. What such code leaves out
+//! can only be found by trying: [`unheld`] derives the key again without a parameter and with
+//! another value of it, once for each load and never for a hit.
 
 use std::borrow::Cow;
 use std::time::Instant;
