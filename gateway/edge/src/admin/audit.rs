@@ -86,7 +86,7 @@ impl RefusalAuditLimiter {
         Self(LineLimiter::new(now))
     }
 
-    /// Tells of a refusal, unless there were too many lately.
+    /// Logs a refusal, unless there were too many recently.
     pub fn tell(&self, refusal: &RefusedAdminRequest<'_>, request: &Request<Body>, peer: Peer) {
         let Some(untold) = self.0.admit(Instant::now()) else {
             return;
