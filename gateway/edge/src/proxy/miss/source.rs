@@ -328,7 +328,7 @@ fn call_blame(error: &CallError) -> LoadFailureScope {
     }
 }
 
-/// An origin's failure as the client is told.
+/// The failure of a load whose origin failed, with the status and error for the client.
 pub fn origin_failure(origin: &Origin, error: &OriginError) -> LoadFailure {
     let status = error.status();
     let detail = format!("upstream {}: {error}", origin.name());

@@ -36,7 +36,7 @@ pub enum StaleSituation {
     BackOff,
     /// The load takes longer than the soft timeout.
     SoftTimeout,
-    /// The load failed, and this stale copy use is allowed.
+    /// The load failed. The value tells which use of a stale copy the failure allows.
     Failed(StaleUse),
 }
 
