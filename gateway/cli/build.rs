@@ -1,10 +1,10 @@
-//! Lists the files of plugin-sdk, so that `lamina plugin new` has them with it.
+//! Lists the files of plugin-sdk, so that the binary has them for `lamina plugin new`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-/// What builds leave behind.
+/// Folders that builds create.
 const LEFT_OUT: [&str; 4] = ["target", "node_modules", "__pycache__", ".venv"];
 
 fn main() -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! What can be said on the command line.
+//! The arguments of the command line.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -224,7 +224,7 @@ pub struct ConfigFileArgument {
 }
 
 impl PurgeArguments {
-    /// As `POST /v1/purge` takes it.
+    /// The body for `POST /v1/purge`.
     pub fn asked(&self) -> Value {
         let mut asked = serde_json::Map::new();
         for (name, texts) in [
@@ -252,7 +252,8 @@ impl PurgeArguments {
 }
 
 impl AdminArguments {
-    /// What is given here goes before the address and the token of the configuration.
+    /// The gateway to ask. The arguments take precedence over the address and token of the
+    /// configuration.
     pub fn remote(
         &self,
         address: Endpoint,

@@ -1,7 +1,7 @@
 //! `lamina demo-origin`: a small web site to try the gateway on.
 //!
-//! Inside: `site` is the table of pages, `pages` what they answer, `reply` the words of
-//! HTTP they need. It serves itself with our own listener, on one thread.
+//! The parts: `site` is the table of pages, `pages` makes their answers, `reply` has the HTTP
+//! helpers that they need. The site is served by our own listener, on one thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ mod site;
 #[cfg(test)]
 mod tests;
 
-/// How long pages under way may take when the site stops.
+/// How long pages that are under way may take when the site stops.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Serves the site on `listen` until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// Which address cannot be listened on, and what to do about it.
+/// Returns which address cannot be listened on, and what to do about it.
 pub async fn run(listen: &[SocketAddr]) -> Result<(), BindError> {
     let (running, addresses) = start(listen)?;
     for address in addresses {
@@ -38,10 +38,10 @@ pub async fn run(listen: &[SocketAddr]) -> Result<(), BindError> {
     Ok(())
 }
 
-/// Starts the site and returns where it listens; it stops when `RunningListeners` is dropped.
+/// Starts the site and returns its addresses. It stops when `RunningListeners` is dropped.
 ///
 /// # Errors
-/// Which address cannot be listened on, and what to do about it.
+/// Returns which address cannot be listened on, and what to do about it.
 pub fn start(listen: &[SocketAddr]) -> Result<(RunningListeners, Vec<SocketAddr>), BindError> {
     let listeners: Vec<_> = listen.iter().copied().map(listener).collect();
     let bound = BoundListeners::bind(&listeners, 1, 0)?;
@@ -67,7 +67,7 @@ fn listener(address: SocketAddr) -> ListenerConfig {
     }
 }
 
-/// Waits for a signal to stop; without signals, for ever.
+/// Waits for a signal to stop. Waits for ever if signals cannot be handled.
 async fn stopped() {
     let (Ok(mut interrupt), Ok(mut terminate)) = (
         signal(SignalKind::interrupt()),

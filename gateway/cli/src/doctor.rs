@@ -1,10 +1,10 @@
-//! `lamina doctor`: real round trips to what the configuration names, and in plain words
+//! `lamina doctor`: makes real round trips to what the configuration names, and says in plain words
 //! what this configuration guarantees.
 //!
-//! Inside: `l2` and `bus` (the round trips), `ends` and `voice` (both ends of the bus, and what
-//! they say), `advice` (what to do
-//! about a failure), `crash` (what a crash may undo) and `promises` (the words). A gateway may run beside it: what it leaves is
-//! one purge of a key that nobody has, and events that nodes ignore.
+//! The parts: `l2` and `bus` (the round trips), `ends` and `voice` (both ends of the bus, and the
+//! events that they send), `advice` (what to do about a failure), `crash` (what a crash may undo)
+//! and `promises` (the sentences about guarantees). It may run beside a gateway: all that it leaves
+//! behind is one purge of a key that nobody has, and events that nodes ignore.
 
 mod advice;
 mod bus;
@@ -22,17 +22,17 @@ use advice::ConfigKeyPlaces;
 use lamina_edge::app::GatewayStartError;
 use lamina_edge::config::{ConfigProblem, GatewayConfig};
 
-/// What was found.
+/// The results of the examination.
 pub struct DoctorReport {
     sections: Vec<ReportSection>,
     promises: Vec<String>,
     warnings: Vec<String>,
 }
 
-/// What was found out about one thing.
+/// The results about one thing.
 struct ReportSection {
     name: &'static str,
-    /// What the configuration names.
+    /// What the configuration names for it.
     what: String,
     lines: Vec<FindingLine>,
 }
@@ -42,23 +42,23 @@ struct FindingLine {
     outcome: DoctorOutcome,
 }
 
-/// What one look came to.
+/// The result of one check.
 enum DoctorOutcome {
-    /// Round trips of one kind, the quickest first, and what a gateway would wait for one.
+    /// Round trips of one kind, the quickest first, and how long a gateway would wait for one.
     Took(Vec<Duration>, Duration),
     Fine(String),
-    /// It works, and is risky.
+    /// It works, but is risky.
     Warned(String),
     Failed(String),
 }
 
-/// Between two questions whether something is there by now.
+/// The pause between two checks whether something is there.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Looks into the second tier and the bus; `file` is where the configuration was read from.
+/// Checks the second tier and the bus. `file` is the file of the configuration.
 ///
 /// # Errors
-/// When one of them can't be meant as it is configured.
+/// If the second tier or the bus can't be used as it is configured.
 pub async fn examine(
     config: &GatewayConfig,
     file: &Path,
@@ -80,12 +80,12 @@ pub async fn examine(
 }
 
 impl DoctorReport {
-    /// Whether everything is as configured, and answered in the time that a gateway would give it.
+    /// Whether everything is as configured and answered within the time that a gateway would allow.
     pub fn is_well(&self) -> bool {
         self.sections.iter().all(ReportSection::is_well)
     }
 
-    /// The names of what is not well.
+    /// The names of the sections with failures.
     pub fn unwell(&self) -> String {
         let unwell = self.sections.iter().filter(|section| !section.is_well());
         let names: Vec<_> = unwell.map(|section| section.name).collect();

@@ -1,4 +1,4 @@
-//! Arguments, exit codes, signals; no logic.
+//! Runs the commands, handles signals and sets exit codes. It contains no logic of its own.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -35,14 +35,14 @@ use remote::{RemoteError, RemoteGateway, RemotePurgeCoverage};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What a command came to.
+/// The result of a command.
 enum ExitOutcome {
     Well,
-    /// What was looked at is not well; it has been said.
+    /// A check has failed, and this has been reported.
     Failed,
-    /// It can't be known; why has been said.
+    /// The result can't be known, and the reason has been reported.
     Unknown,
-    /// The command line or the configuration is wrong; it has been said.
+    /// The command line or the configuration is wrong, and this has been reported.
     Wrong,
 }
 
@@ -53,7 +53,7 @@ impl From<()> for ExitOutcome {
 }
 
 impl ExitOutcome {
-    /// What a purge came to, with a word where it does not hold everywhere.
+    /// The outcome of a purge. Reports if the purge does not hold everywhere.
     fn of(holds: RemotePurgeCoverage) -> Self {
         match holds {
             RemotePurgeCoverage::Everywhere => Self::Well,
@@ -89,7 +89,7 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             config.telemetry.log_format = log_format.unwrap_or(config.telemetry.log_format);
             let runtime = runtime()?;
             let ended = runtime.block_on(run(&config));
-            // What blocks, as a name look-up that hangs, keeps nobody.
+            // Blocking work, such as a name look-up that hangs, must not delay the end.
             runtime.shutdown_background();
             ended
         }),
@@ -163,7 +163,7 @@ fn execute(command: GatewayCommand) -> anyhow::Result<ExitOutcome> {
             }
         },
         GatewayCommand::Plugin { command } => {
-            // What the plugin logs.
+            // This prints the log lines of the plugin.
             let _logs = logs::start(&TelemetryConfig::default());
             let well = runtime()?.block_on(command.run());
             Ok(match well.map_err(anyhow::Error::msg)? {
@@ -206,7 +206,7 @@ fn validate(file: &Path) -> anyhow::Result<ExitOutcome> {
     })
 }
 
-/// Purges, and says where it holds.
+/// Purges, and reports where the purge holds.
 fn purge(purge: &PurgeArguments) -> anyhow::Result<ExitOutcome> {
     let (asked, wait) = (
         purge.asked(),
@@ -218,7 +218,7 @@ fn purge(purge: &PurgeArguments) -> anyhow::Result<ExitOutcome> {
                 say::text(&receipt);
                 Ok(ExitOutcome::of(receipt.holds()))
             }
-            // The request may have arrived.
+            // The gateway may have received the request.
             Err(error @ (RemoteError::Timeout(_) | RemoteError::Broken(_))) => {
                 say::wrong(format_args!("lamina: unknown where it holds: {error}"));
                 Ok(ExitOutcome::Unknown)
@@ -289,7 +289,7 @@ async fn run(config: &GatewayConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what a record holds; an error when a gateway would not take it.
+/// Prints what a record holds. Fails if a gateway would not accept the record.
 fn inspect(file: &Path, key: Option<KeyId>, seal_key_file: Option<&Path>) -> anyhow::Result<()> {
     let read = |file: &Path| std::fs::read(file).with_context(|| file.display().to_string());
     let seal = match seal_key_file {

@@ -1,7 +1,7 @@
 //! `lamina record inspect URL`: what the second tier holds for a request, as bytes.
 //!
-//! It opens the store as a gateway does. A disk belongs to one process: there the gateway
-//! has to be asked (`POST /v1/explain`), or stopped.
+//! It opens the store as a gateway does. A disk belongs to one process, so there the gateway must
+//! be asked (`POST /v1/explain`) or stopped.
 
 use bytes::Bytes;
 use http::Request;
@@ -14,7 +14,7 @@ use lamina_edge::app::process::ProcessState;
 use lamina_edge::app::{GatewayStartError, open_store};
 use lamina_edge::config::GatewayConfig;
 
-/// Why there is nothing to show.
+/// Why no records can be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordsError {
     #[error(transparent)]
@@ -27,8 +27,8 @@ pub enum RecordsError {
     Store(#[from] StoreError),
 }
 
-/// The records for a request: the key's own and, where that lists fields that its
-/// responses vary by, those of the variants that the request selects.
+/// The records for a request: that of the key itself and, if it lists fields that its responses
+/// vary by, those of the variants that the request selects.
 ///
 /// # Errors
 /// See [`RecordsError`].
@@ -46,7 +46,7 @@ pub async fn of(config: &GatewayConfig, request: Request<()>) -> Result<Vec<Byte
         return Ok(Vec::new());
     };
     let mut records = vec![found.record];
-    // The seal is judged where they are shown.
+    // The seal is checked where the records are shown.
     let told = record::inspect(&records[0], &limits, &Seal::public());
     if let Ok(StoreRecord::Varies(lists)) = told.map(|told| told.record) {
         for fields in lists {

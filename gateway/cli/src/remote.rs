@@ -1,4 +1,5 @@
-//! `lamina purge`, `lamina nodes`, `lamina requests` and `lamina l2 keys`: asks a running gateway by its admin listener.
+//! `lamina purge`, `lamina nodes`, `lamina requests` and `lamina l2 keys`: they ask a running
+//! gateway through its admin listener.
 
 mod keys;
 mod requests;
@@ -23,7 +24,7 @@ use lamina_http::endpoint::Endpoint;
 
 pub use requests::RequestsFilter;
 
-/// Where a gateway's admin listener is, and what opens it.
+/// The address of a gateway's admin listener, and the token for it.
 pub struct RemoteGateway {
     pub admin: Endpoint,
     pub token: Option<String>,
@@ -42,19 +43,19 @@ pub enum RemoteError {
     Refused { status: StatusCode, message: String },
 }
 
-/// What a purge came to.
+/// The receipt of a purge.
 pub struct RemotePurgeResult(Value);
 
-/// Who is there.
+/// The list of the other nodes.
 pub struct RemoteNodeList(Value);
 
-/// How long an answer may take beyond what it waits for.
+/// How long an answer may take in addition to the time that the gateway itself waits.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes of an answer at most.
+/// The most bytes of an answer.
 const MAX_ANSWER: usize = 16 << 20;
 
 impl RemoteGateway {
-    /// Purges; `asked` is the body of `POST /v1/purge`, and `wait` how long that waits.
+    /// Purges. `asked` is the body of `POST /v1/purge`, and `wait` is how long the gateway waits.
     ///
     /// # Errors
     /// See [`RemoteError`].
@@ -134,7 +135,7 @@ impl RemoteGateway {
 }
 
 impl RemoteGateway {
-    /// Connects, and says by which name the listener is asked.
+    /// Connects. Also returns the name for the `Host` of the request.
     async fn connect(&self) -> Result<(Box<dyn RemoteStream>, String), RemoteError> {
         let failed = |error| RemoteError::Connect(self.admin.clone(), error);
         match &self.admin {
@@ -151,13 +152,13 @@ impl RemoteGateway {
     }
 }
 
-/// What HTTP is spoken over.
+/// A connection that carries HTTP.
 trait RemoteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> RemoteStream for T {}
 
-/// Where a listener at `address` is reached from this machine: one on all addresses also
-/// on loopback.
+/// The address at which a listener is reached from this machine: a listener on all addresses is
+/// reached on loopback.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -170,16 +171,16 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 /// On which nodes a purge holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RemotePurgeCoverage {
-    /// On all that are known, and in the second tier's log where there is one.
+    /// On all known nodes and, if there is one, in the second tier's log.
     Everywhere,
-    /// Some did not say that it does.
+    /// Some nodes, or the log, did not confirm that it holds.
     NotEverywhere,
-    /// Nobody can tell.
+    /// It cannot be known.
     Unknown,
 }
 
 impl RemotePurgeResult {
-    /// Where it holds, by the receipt.
+    /// Where the purge holds, according to the receipt.
     pub fn holds(&self) -> RemotePurgeCoverage {
         let Self(receipt) = self;
         let is_unlogged = receipt["l2"]["logged"] == false;
@@ -288,7 +289,7 @@ impl fmt::Display for RemoteNodeList {
     }
 }
 
-/// Why something is not as it should be, and for how long.
+/// The reason for a bad state, and for how long it has lasted.
 fn because(of: &Value) -> String {
     let Some(why) = of["reason"].as_str() else {
         return String::new();
@@ -297,7 +298,7 @@ fn because(of: &Value) -> String {
     format!(" (for {}: {why})", span(lasts))
 }
 
-/// Milliseconds as people read them: of what is long the seconds count.
+/// Milliseconds in a form for people: long times are cut to whole seconds.
 fn span(ms: u64) -> units::ConfigDuration {
     let whole = match ms {
         0..10_000 => ms,

@@ -1,7 +1,8 @@
-//! The end of the process: a first SIGTERM or SIGINT asks for it, a second one wants it now.
+//! The end of the process: a first SIGTERM or SIGINT starts the drain, a second one ends it at
+//! once.
 //!
-//! Signals are heard on a thread that does nothing else, so that they count whatever the
-//! others are stuck in; and what has not ended by itself in time is ended there.
+//! Signals are received on a thread that does nothing else, so that they work whatever the other
+//! threads are stuck in. If the process has not ended in time, this thread ends it.
 
 use std::io;
 use std::process;
@@ -12,26 +13,26 @@ use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// What the signals that have arrived so far ask the process to do.
+/// What the signals so far ask the process to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
 enum StopRequest {
     Nothing,
-    /// To drain.
+    /// To drain, then end.
     End,
-    /// To end with what is left undone.
+    /// To end at once, with work left undone.
     EndNow,
 }
 
-/// Time for the process to end by itself, once it has to; then it is ended.
+/// The time for the process to end by itself after `EndNow`. Then it is ended.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
-/// Hears signals.
+/// Receives signals.
 pub struct StopSignals(watch::Receiver<StopRequest>);
 
-/// Hears signals from now on. After the first one the process ends within `limit`.
+/// Starts to receive signals. After the first one, the process ends within `limit`.
 ///
 /// # Errors
-/// When the process may not handle signals, or has no thread for it.
+/// If the process may not handle signals, or cannot start a thread for it.
 pub fn listen(limit: Duration) -> io::Result<StopSignals> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -50,7 +51,7 @@ pub fn listen(limit: Duration) -> io::Result<StopSignals> {
             runtime.block_on(async {
                 next(&mut signals).await;
                 tell.send_replace(StopRequest::End);
-                // A limit that ends is as good as a second signal.
+                // The end of the limit has the same effect as a second signal.
                 _ = tokio::time::timeout(limit, next(&mut signals)).await;
                 tell.send_replace(StopRequest::EndNow);
                 tokio::time::sleep(LAST_WORDS).await;
@@ -73,14 +74,14 @@ impl StopSignals {
         self.reaches(StopRequest::End).await;
     }
 
-    /// Waits for the second one, or for the end of the time after the first.
+    /// Waits for the second signal, or for the end of the time after the first one.
     pub async fn asked_again(&mut self) {
         self.reaches(StopRequest::EndNow).await;
     }
 
     async fn reaches(&mut self, stage: StopRequest) {
         if self.0.wait_for(|asked| *asked >= stage).await.is_err() {
-            // Nobody hears signals any more, and so none comes.
+            // Nobody receives signals any more, so none will come.
             std::future::pending::<()>().await;
         }
     }

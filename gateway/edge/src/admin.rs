@@ -1,10 +1,9 @@
 //! The admin listener: health, metrics, purge, plugins, the second tier's keys, explain.
 //!
-//! It runs on a thread and a runtime of its own, so that it answers when the listeners
-//! are full. `table` has every request that is answered, with the right that it needs;
-//! `gate` checks each of them in one place, by `hosts`, `browser` and `tokens`; `audit`
-//! tells what was done. Beyond loopback there must be a token (`config` refuses to start
-//! otherwise).
+//! It runs on a thread and a runtime of its own, so that it answers even when the listeners are
+//! overloaded. `table` lists every request that is answered, with the right that it needs; `gate`
+//! checks each of them in one place, with `hosts`, `browser` and `tokens`; `audit` logs what was
+//! done. An address beyond loopback requires a token (`config` refuses to start otherwise).
 
 mod answer;
 mod audit;
@@ -46,39 +45,39 @@ pub use browser::INTENT;
 pub use gate::AdminGate;
 pub use tokens::ALMIGHTY;
 
-/// What the admin listener answers from.
+/// Everything that the admin listener answers from.
 pub struct AdminService {
     pub proxy: Arc<Proxy>,
-    /// The other nodes, where there is an event bus.
+    /// The other nodes, if there is an event bus.
     pub cluster: Option<Arc<Cluster>>,
     pub registry: Registry,
     pub recent: Arc<RecentRequestLog>,
     pub gate: AdminGate,
     pub desk: AdminWorkLimits,
-    /// Whether requests are taken: false from the moment a drain begins.
+    /// Whether the gateway accepts requests: false as soon as a drain begins.
     pub ready: Arc<AtomicBool>,
-    /// Brings gauges up to date before a scrape.
+    /// Updates the gauges before a scrape.
     pub refresh: Box<dyn Fn() + Send + Sync>,
 }
 
-/// What bounds the work for requests.
+/// The limits for the work on admin requests.
 pub struct AdminWorkLimits {
-    /// One for each request that is no open one and may wait for something, be it its own
-    /// body or other nodes. With fewer of them than connections there is always one that
-    /// can be cut for somebody new.
+    /// One place for each request that is not open and may wait for something, such as its own body
+    /// or other nodes. There are fewer places than connections, so there is always a connection
+    /// that can be closed for a new client.
     places: Semaphore,
     refusals: RefusalAuditLimiter,
     last_scrape: LastScrape,
 }
 
-/// Bytes of an admin request's body at most.
+/// The most bytes of an admin request's body.
 const MAX_BODY: usize = 64 << 10;
 
-/// Requests at once that are no open ones.
+/// The most requests at once that are not open.
 const MAX_AT_ONCE: usize = 32;
 
-/// What a connection of the admin listener may take. The deadlines are short, since its
-/// clients are near, and few streams at once bound what answers that nobody reads hold.
+/// The limits of a connection to the admin listener. The deadlines are short, since its clients are
+/// near. The number of streams is small, which limits the memory of answers that nobody reads.
 pub fn limits() -> ListenerLimits {
     ListenerLimits {
         max_connections: 128,
@@ -125,7 +124,7 @@ impl AdminService {
         answer::guarded(response)
     }
 
-    /// A place among those who may wait for something; open requests need none.
+    /// Takes a place for a request that may wait for something; open requests need none.
     fn place(&self, access: AdminAccess) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
         match access {
             AdminAccess::Open => Ok(None),

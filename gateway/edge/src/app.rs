@@ -1,5 +1,5 @@
-//! Composition root: configuration in, running gateway out. The one place that names
-//! every concrete type.
+//! The composition root: it turns a configuration into a running gateway. It is the one place that
+//! names every concrete type.
 
 mod joining;
 pub mod process;
@@ -40,12 +40,12 @@ pub struct RunningGateway {
     cluster: Option<Arc<Cluster>>,
     ready: Arc<AtomicBool>,
     drain_timeout: Duration,
-    /// Where clients are served, in the order of the configuration.
+    /// The addresses of the client listeners, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
     pub admin: Endpoint,
-    /// What is open on the admin listener, and to whom.
+    /// What the admin listener allows, and to whom.
     pub admin_openness: String,
-    // Ended with the gateway.
+    // These tasks end with the gateway.
     _tending: AbortOnDropHandle<()>,
     _renewing: AbortOnDropHandle<()>,
 }
@@ -76,7 +76,7 @@ pub enum GatewayStartError {
 }
 
 impl GatewayStartError {
-    /// Whether the configuration is at fault, and not the machine.
+    /// Whether the configuration is the cause, and not the machine.
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Upstream(_)
@@ -90,18 +90,18 @@ impl GatewayStartError {
     }
 }
 
-/// How often L1 is tended and gauges are set.
+/// How often the cache is maintained and gauges are updated.
 const TEND: Duration = Duration::from_secs(1);
-/// How long a start waits for the second tier's purge log: with it the first requests
-/// find what is there.
+/// How long the start waits for the second tier's purge log: once the log is known, the first
+/// requests can use entries of the second tier.
 const KNOWN: Duration = Duration::from_millis(500);
-/// How long a drain waits for what is on its way to the second tier.
+/// How long a drain waits for writes to the second tier and for events to the other nodes.
 const FINISH: Duration = Duration::from_secs(3);
-/// The longest time that requests to the admin listener may take while the process ends.
+/// How long requests to the admin listener may take while the process ends.
 const ADMIN_DRAIN: Duration = Duration::from_millis(100);
 
-/// Makes a generation of a configuration, with no store and no listeners: what `validate` and
-/// `explain` need. `config` has resolved the names of plugin files.
+/// Makes a generation from a configuration, without a store and without listeners: all that
+/// `validate` and `explain` need. In `config`, the paths of plugin files are already resolved.
 ///
 /// # Errors
 /// See [`GatewayStartError`].
@@ -110,10 +110,10 @@ pub async fn build(config: &GatewayConfig) -> Result<Arc<Generation>, GatewaySta
 }
 
 impl RunningGateway {
-    /// Opens the listeners and begins to serve.
+    /// Opens the listeners and starts to serve.
     ///
     /// # Errors
-    /// See [`GatewayStartError`]; nothing is left running then.
+    /// See [`GatewayStartError`]; after an error nothing keeps running.
     pub async fn start(
         config: &GatewayConfig,
         logs: &LogWriterGuard,
@@ -198,8 +198,9 @@ impl RunningGateway {
         })
     }
 
-    /// Says not ready, lets what is under way finish, then ends. All of it within
-    /// `drain_timeout`, of which a tenth is kept for what goes out when nobody is served.
+    /// Reports not ready, lets requests that are under way finish, then ends. All this takes at
+    /// most `drain_timeout`, of which a tenth is reserved for what is sent out after the last
+    /// request.
     pub async fn drain(mut self) {
         let deadline = Instant::now() + self.drain_timeout;
         self.ready.store(false, Ordering::Release);
@@ -218,14 +219,14 @@ impl RunningGateway {
             }
         };
         tokio::join!(told, written);
-        // Not before: what a load writes to the second tier is written on its worker.
+        // Not earlier: a load writes to the second tier on its own worker.
         self.listeners.cut().await;
         self.admin_listener.drain(ADMIN_DRAIN.min(left)).await;
     }
 }
 
-/// Takes as many descriptors as the system allows; says when that is too few for the
-/// connections that may come.
+/// Raises the limit of file descriptors as far as the system allows. Warns if that is too few for
+/// the configured connections.
 fn raise_limits(config: &GatewayConfig) {
     let limits = config.listeners.iter().map(|listener| &listener.limits);
     let connections: usize = limits.map(|limits| limits.max_connections).sum();
@@ -241,7 +242,7 @@ fn raise_limits(config: &GatewayConfig) {
     }
 }
 
-/// Opens what the second tier keeps its records in.
+/// Opens the store of the second tier.
 ///
 /// # Errors
 /// When the store can't be opened.
@@ -265,7 +266,7 @@ fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<(
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-/// Takes up new plugin files on SIGHUP.
+/// Reloads the plugin files on SIGHUP.
 async fn renew(proxy: Arc<Proxy>) {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::hangup()) {
@@ -280,7 +281,7 @@ async fn renew(proxy: Arc<Proxy>) {
     }
 }
 
-/// Keeps the cache in order, aside from requests.
+/// Maintains the cache in the background.
 async fn tend(cache: Arc<Cache>, sweep: Duration) {
     let mut ticks = tokio::time::interval(TEND);
     let mut swept = tokio::time::Instant::now();
@@ -288,7 +289,7 @@ async fn tend(cache: Arc<Cache>, sweep: Duration) {
         ticks.tick().await;
         let due = swept.elapsed() >= sweep;
         let cache = Arc::clone(&cache);
-        // A sweep touches every entry: not on a thread that serves requests.
+        // A sweep touches every entry, so it must not run on a thread that serves requests.
         let work = tokio::task::spawn_blocking(move || {
             cache.tend();
             if due {

@@ -1,9 +1,9 @@
 //! Reads YAML, expands variables, checks, and explains errors.
 //!
-//! Text → [`parser`] → [`tree`] → [`expand`] → [`de`] into [`GatewayConfig`] → [`secret`] → [`check`].
-//! Syntax and types are reported one at a time, missing variables and what is
-//! wrong in meaning all together. Each module's own part of [`GatewayConfig`] lives in
-//! that module; this one knows those types and nothing else of it.
+//! Text → [`parser`] → [`tree`] → [`expand`] → [`de`] into [`GatewayConfig`] → [`secret`] →
+//! [`check`]. Errors of syntax and type are reported one at a time, missing variables and errors of
+//! meaning all together. Each module's part of [`GatewayConfig`] lives in that module; this module
+//! knows those types and nothing else of it.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -38,7 +38,7 @@ pub use secret::redacted;
 
 use problem::ConfigFinding;
 
-/// Bytes of a configuration file; more is a mistake.
+/// The most bytes of a configuration file. A larger file is a mistake.
 const MAX_BYTES: usize = 1 << 20;
 
 /// The whole configuration file.
@@ -84,13 +84,13 @@ pub struct GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// The secret that seals events of the bus: its own, else that of the second tier.
+    /// The secret that seals the events of the bus: its own, or else that of the second tier.
     pub fn bus_seal_key(&self) -> Option<&str> {
         let own = self.bus.as_ref().and_then(|bus| bus.seal_key.as_deref());
         own.or(self.cache.l2.seal_key.as_deref())
     }
 
-    /// Files and folders that it names, but for those with secrets.
+    /// The files and folders that it names, except those with secrets.
     fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let plugins = self
             .plugins
@@ -134,7 +134,7 @@ impl Default for ProcessConfig {
     }
 }
 
-/// Reads and checks the file, with the variables of the process.
+/// Reads and checks the file, with the environment variables of the process.
 pub fn load(file: &Path) -> Result<GatewayConfig, ConfigProblems> {
     let name = file.display().to_string();
     let whole =
@@ -151,8 +151,8 @@ pub fn load(file: &Path) -> Result<GatewayConfig, ConfigProblems> {
     parse(&text, &name, &|variable| std::env::var(variable).ok())
 }
 
-/// The line of the file on which a key stands, as `bus.nats.servers`; none if it isn't given, or
-/// the file can't be read.
+/// The line of the file on which a key such as `bus.nats.servers` stands. None if the key isn't
+/// given or the file can't be read.
 pub fn line_of(file: &Path, key: &str) -> Option<usize> {
     let text = std::fs::read_to_string(file).ok()?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -162,7 +162,8 @@ pub fn line_of(file: &Path, key: &str) -> Option<usize> {
     root.node(&path).map(|_| root.find(&path).1.line)
 }
 
-/// Reads and checks `text`. `file` names it in messages, and files that it names are relative to its folder.
+/// Reads and checks `text`. `file` names it in messages, and the files that it names are relative
+/// to its folder.
 pub fn parse(
     text: &str,
     file: &str,
@@ -198,12 +199,12 @@ pub fn parse(
     Ok(config)
 }
 
-/// Problems, or warnings, of one file that are told one by one.
+/// The most problems, or warnings, of one file that are listed one by one.
 const MOST_SHOWN: usize = 100;
 
 const TOO_LARGE: &str = "larger than 1 MiB; expected a configuration file";
 
-/// What must be right before anything else can be judged: a mapping, and a version that we know.
+/// Checks what everything else depends on: the file is a mapping, and its version is known.
 fn shape(root: &tree::YamlNode) -> Result<(), ConfigFinding> {
     match &root.body {
         tree::YamlValue::Map(_) => {}
@@ -231,7 +232,7 @@ fn shape(root: &tree::YamlNode) -> Result<(), ConfigFinding> {
 
 fn not_utf8(file: &str, bytes: &[u8], valid: usize) -> ConfigProblems {
     let text = String::from_utf8_lossy(bytes);
-    // What is valid is the same in both, so the place holds in the repaired text.
+    // The valid part is the same in both texts, so the position is correct in the repaired text.
     let before = text.get(..valid).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before

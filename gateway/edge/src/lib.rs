@@ -1,7 +1,7 @@
-//! The gateway itself: configuration in, running gateway out.
+//! The gateway itself: it turns a configuration into a running gateway.
 //!
-//! Start reading at [`proxy`]: `Proxy::handle` is the path of one request, one
-//! line a step. `ARCHITECTURE.md` draws the crates and modules and who may import whom.
+//! Start reading at [`proxy`]: `Proxy::handle` is the path of one request, with one line for each
+//! step. `ARCHITECTURE.md` draws the crates and modules and says which may import which.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

@@ -1,15 +1,14 @@
-//! Named upstreams: choose a target, send, keep deadlines.
+//! Named upstreams: choosing a target, sending the request, enforcing deadlines.
 //!
-//! Inside: `admission` bounds what an upstream is asked at once, `target` goes round the
-//! servers, `client` holds the connections, `response` refuses heads that are ambiguous,
-//! `exchange` watches the body that goes out and the one that comes back, `error` names
-//! what went wrong. The caller has already made
-//! the request what the origin shall see; here only `Host` (by `host_header`) and the
-//! address are set, nothing is added.
+//! The parts: `admission` limits how many requests an upstream gets at once, `target` chooses the
+//! server, `client` holds the connections, `response` refuses ambiguous heads, `exchange` watches
+//! the request body and the response body, `error` names what went wrong. The caller has already
+//! made the request as the origin shall see it; this module sets only `Host` (by `host_header`) and
+//! the address, and adds nothing.
 //!
-//! Decision: a request is sent twice only when nothing of it was sent the first time: a
-//! pooled connection that turned out closed, or a target that could not be connected to
-//! while another is there and the request has no body.
+//! Decision: a request is sent a second time only if nothing of it was sent the first time: because
+//! a pooled connection turned out to be closed, or because a target could not be connected to while
+//! there is another one and the request has no body.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -60,10 +59,10 @@ pub struct Origin {
 }
 
 impl Origins {
-    /// Reads the targets; connects to nothing yet.
+    /// Reads the targets; does not connect yet.
     ///
     /// # Errors
-    /// Which upstream and target cannot be used, and why.
+    /// Returns which upstream or target cannot be used, and why.
     pub fn new(upstreams: &BTreeMap<String, UpstreamConfig>) -> Result<Self, BuildError> {
         let origins = upstreams.iter().map(|(name, upstream)| {
             let origin = Origin::new(name, upstream)?;
@@ -89,25 +88,25 @@ impl Origin {
         })
     }
 
-    /// The name that the configuration gives.
+    /// The name in the configuration.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How long a tunnel to it may be silent.
+    /// How long a tunnel to this upstream may be silent.
     pub fn tunnel_timeout(&self) -> Duration {
         self.timeouts.tunnel.0
     }
 
-    /// Sends a request, whose URI needs a path only, and returns the response's head, without
-    /// what is for the connection alone, with a body that streams. The place among
-    /// `max_concurrent` is held until that body ends or is dropped; a 101 gives it back at
-    /// once. Of extensions [`OnInterim`] and [`OnAttempt`] are known, and an
-    /// `Arc<ConnectionMemory>` on whose account the answer is held; those of a client's request must not be in it, since hyper
-    /// looks there, too.
+    /// Sends a request, whose URI needs only a path. Returns the response's head, without the
+    /// fields for the connection, and a body that streams. The request holds its place among
+    /// `max_concurrent` until that body ends or is dropped; a 101 gives the place back at once. The
+    /// request may carry the extensions [`OnInterim`] and [`OnAttempt`], and an
+    /// `Arc<ConnectionMemory>` that the answer's memory is charged to. It must not carry the
+    /// extensions of a client's request, since hyper reads these, too.
     ///
     /// # Errors
-    /// What [`OriginError`] lists; [`OriginError::status`] says what the client gets.
+    /// See [`OriginError`]; [`OriginError::status`] is the status that the client gets.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, OriginError> {
         let memory = request.extensions_mut().remove::<Arc<ConnectionMemory>>();
         let told = request.extensions_mut().remove::<OnAttempt>();
@@ -127,7 +126,7 @@ impl Origin {
         response.map(|(response, sending)| self.hold(response, sending, place, deadline, memory))
     }
 
-    /// When the exchange that begins now has to be over; `None` for `total: 0`.
+    /// When an exchange that begins now must have ended; `None` for `total: 0`.
     fn deadline(&self) -> Option<Instant> {
         let total = self.timeouts.total.0;
         Instant::now()
@@ -135,7 +134,7 @@ impl Origin {
             .filter(|_| !total.is_zero())
     }
 
-    /// One request to one target, which `told` hears of.
+    /// Sends one request to one target, and reports the attempt to `told`.
     async fn attempt(
         &self,
         request: Request<Body>,
@@ -148,7 +147,7 @@ impl Origin {
         outcome
     }
 
-    /// One request to one target, up to the response's head.
+    /// Sends one request to one target and waits for the response's head.
     async fn exchange(
         &self,
         mut request: Request<Body>,
@@ -173,7 +172,7 @@ impl Origin {
         }
     }
 
-    /// Sets where the request goes and which host it names.
+    /// Sets the address of the request and its `Host`.
     fn address(
         &self,
         request: &mut Request<Body>,
@@ -191,7 +190,8 @@ impl Origin {
         Ok(())
     }
 
-    /// Ends the hop of the response's head, and puts the deadlines and the place around its body.
+    /// Removes the connection's fields from the response's head, and adds the deadlines and the
+    /// place among `max_concurrent` to its body.
     fn hold(
         &self,
         mut response: Response<hyper::body::Incoming>,
@@ -204,7 +204,7 @@ impl Origin {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let http2 = response.version() == Version::HTTP_2;
         let upload = sending.under_way();
-        // Either side of a stream may be silent for long.
+        // In a stream, either side may be silent for a long time.
         let streams = upload.is_some() || media::is_endless(response.headers());
         response.map(|incoming| {
             if switching || http_body::Body::is_end_stream(&incoming) {
@@ -228,7 +228,7 @@ impl Origin {
     }
 }
 
-/// The same request once more, if it has no body.
+/// A copy of the request to send again, if it has no body.
 fn bodiless_copy(request: &Request<Body>) -> Option<Request<Body>> {
     request.body().is_empty().then(|| {
         let mut copy = Request::new(Body::empty());

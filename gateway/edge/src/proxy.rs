@@ -1,8 +1,8 @@
-//! The path of one request, one line a step: [`Proxy::handle`].
+//! The path of one request, with one line for each step: [`Proxy::handle`].
 //!
-//! Route, key, L1, then either the answer from there or what [`miss`] makes of it. What may not
-//! be cached goes past the cache ([`pass`]). What the client gets is made in [`respond`]. Plugins
-//! and policies decide; the acting is here.
+//! A request finds its route, gets its key and is looked up in L1. The answer comes from L1, or
+//! [`miss`] gets it. Requests that may not be cached bypass the cache ([`pass`]). [`respond`] makes
+//! the response for the client. Plugins and policies decide; this module acts on their decisions.
 
 mod access;
 mod by_url;
@@ -68,10 +68,10 @@ pub use generation::Generation;
 pub use head::compact;
 pub use purge_method::{PurgeMethod, TokenError};
 
-/// Gateways of our name that a request may come through.
+/// How many gateways of our name (`Via`) a request may have passed before it counts as a loop.
 const MOST_PASSES: usize = 10;
 
-/// Answers requests from the cache, by the generation that serves.
+/// Answers requests from the cache, by the rules of the current generation.
 pub struct Proxy {
     pub cache: Arc<Cache>,
     generation: ArcSwap<Generation>,
@@ -90,21 +90,21 @@ struct RoutedRequest<'a> {
     trail: Option<&'a RequestTrail>,
 }
 
-/// What the cache made of a request.
+/// What the look-up in the cache led to.
 enum CacheLookupOutcome {
     Answer(CountedResponse),
     Further(RemainingWork),
 }
 
-/// What remains to be done.
+/// What remains to be done for a request after the look-up.
 enum RemainingWork {
-    /// Answered stale; this entry is to be refreshed behind the reader.
+    /// The request was answered with a stale entry, which is now to be refreshed in the background.
     Refresh(CountedResponse, Box<DerivedKey>, Arc<Entry>),
     Work(SourceWork),
 }
 
 impl RemainingWork {
-    /// Some: the answer may be shared under this key.
+    /// The key under which the answer may be shared, if it may be.
     fn keyed(&self) -> Option<&DerivedKey> {
         match self {
             Self::Refresh(_, keyed, _) => Some(keyed),
@@ -114,15 +114,15 @@ impl RemainingWork {
     }
 }
 
-/// What takes an origin or a plugin.
+/// Work that needs an origin or a plugin.
 enum SourceWork {
-    /// To see whether the request has a body.
+    /// Find out whether the request has a body.
     AwaitBody,
     Pass(ForwardReason, Option<&'static str>),
     Load(Box<(DerivedKey, Lookup)>),
 }
 
-/// Sets the limits of the request's body, and says whether the length that it announces is within.
+/// Sets the limits for the request's body. Returns whether the announced length is within them.
 fn admits(route: &Route, parts: &Parts) -> bool {
     let Some(terms) = parts.extensions.get::<UploadTerms>() else {
         return true;
@@ -139,7 +139,7 @@ fn too_large() -> CountedResponse {
     CountedResponse::new(answer, RequestOutcome::Error)
 }
 
-/// An answer and what it counts as.
+/// A response, and the outcome that it is counted as.
 struct CountedResponse {
     response: Response<Body>,
     outcome: RequestOutcome,
@@ -152,7 +152,7 @@ impl CountedResponse {
 }
 
 impl Proxy {
-    /// Serves this generation.
+    /// Creates a proxy that serves this generation.
     pub fn new(cache: Arc<Cache>, generation: Arc<Generation>) -> Self {
         Self {
             cache,
@@ -160,20 +160,21 @@ impl Proxy {
         }
     }
 
-    /// The generation that serves.
+    /// The current generation.
     pub fn generation(&self) -> Arc<Generation> {
         self.generation.load_full()
     }
 
-    /// Has another generation answer what comes from now on; what is under way ends on the one
-    /// that it began on. Returns the one that served.
+    /// Makes this the generation for new requests. Requests that are under way end on the
+    /// generation that they began on. Returns the previous generation.
     pub fn swap(&self, generation: Arc<Generation>) -> Arc<Generation> {
         self.generation.swap(generation)
     }
 
-    /// Answers one request: at once from the cache, else later. Counts and logs it.
+    /// Answers one request: at once if the answer is in the cache, otherwise later. Counts and logs
+    /// it.
     ///
-    /// A hit is no future of its own: on the hottest path nothing is boxed or spawned.
+    /// A hit needs no future of its own: on the hottest path nothing is boxed or spawned.
     pub fn handle(
         self: &Arc<Self>,
         mut parts: Parts,
@@ -286,7 +287,7 @@ impl Proxy {
         self.go_on(ask, body, work, record, early)
     }
 
-    /// Does what remains for a request that the cache did not answer fresh.
+    /// Does the remaining work for a request that the cache did not answer with a fresh entry.
     fn go_on(
         self: &Arc<Self>,
         ask: RequestContext,
@@ -312,7 +313,7 @@ impl Proxy {
         }
     }
 
-    /// What the cache can answer by itself. Each `return` is an exit.
+    /// Looks for what the cache can answer by itself. Each `return` is an exit.
     fn look(&self, visit: &RoutedRequest<'_>) -> CacheLookupOutcome {
         let RoutedRequest {
             parts,
@@ -356,7 +357,8 @@ impl Proxy {
         }
     }
 
-    /// Answers with a stale copy where one may be shown before anybody is asked.
+    /// Answers with a stale copy if it may be shown before anybody is asked; otherwise the request
+    /// is to be loaded.
     fn stale_or_load(
         &self,
         visit: &RoutedRequest<'_>,
@@ -392,13 +394,13 @@ impl Proxy {
         }
     }
 
-    /// Whether an entry is too old to be served unchecked while peers are not heard.
+    /// Whether an entry is older than `max_staleness` while this node does not hear its peers.
     fn overstays(&self, route: &Route, entry: &Entry, now: Instant) -> bool {
         let most = route.policy.max_staleness;
         most.is_some_and(|most| self.cache.is_cut_off() && entry.freshness.age(now) > most)
     }
 
-    /// What takes an origin or a plugin.
+    /// Does the work that needs an origin or a plugin.
     async fn go(
         self: Arc<Self>,
         mut ask: RequestContext,
@@ -478,7 +480,7 @@ impl Proxy {
     }
 }
 
-/// Answers with an entry, without asking anybody.
+/// Answers with an entry, without asking an origin or a plugin.
 fn hit(
     parts: &Parts,
     entry: &Entry,
@@ -493,7 +495,8 @@ fn hit(
 }
 
 impl Generation {
-    /// The answer to a path that is refused; the log has what the client is not told.
+    /// The answer to a request with a refused path. The log has details that the client does not
+    /// get.
     fn refuse(&self, refused: &PathRefusal, now: Instant) -> CountedResponse {
         if let Some(dropped) = self.refused_paths.admit(now) {
             tracing::warn!(reason = %refused, dropped, "a request was refused for its path");
@@ -517,7 +520,7 @@ fn finish(
     answered(record, served)
 }
 
-/// The answer; its record, where there is one, ends with its body.
+/// The response. If there is a record of the request, it is finished when the body ends.
 fn answered(record: Option<PendingRecord>, served: CountedResponse) -> Response<Body> {
     match record {
         Some(record) => record.answered(served),
@@ -525,14 +528,14 @@ fn answered(record: Option<PendingRecord>, served: CountedResponse) -> Response<
     }
 }
 
-/// Whether the request came round to us again (RFC 8586), or goes round somewhere: where
-/// `CDN-Loop` gets lost on the way, `Via` still grows.
+/// Whether the request has been here before (RFC 8586), or is in a loop somewhere else: even where
+/// `CDN-Loop` is lost on the way, `Via` still grows.
 fn loops(parts: &Parts) -> bool {
     forward::loops(&parts.headers, &context::CDN_ID)
         || forward::passes(&parts.headers, context::PSEUDONYM) >= MOST_PASSES
 }
 
-/// Why a request goes to the origin, in RFC 9211's words.
+/// Why a request goes to the origin, in the terms of RFC 9211.
 fn missing(found: &Lookup) -> ForwardReason {
     match found {
         Lookup::Fresh(_) => ForwardReason::Request,

@@ -1,4 +1,4 @@
-//! What each page answers.
+//! The answer of each page.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,15 +16,15 @@ use lamina_http::body::Body;
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 /// How long each half of the composed page takes.
 const API_DELAY: Duration = Duration::from_millis(150);
-/// How long and how large a page may be asked to be.
+/// The longest delay and the largest stream that a request may ask for.
 const MAX_DELAY_MS: u64 = 60_000;
 const MAX_STREAM_BYTES: u64 = 1 << 30;
-/// Pieces of a stream: its pace is even, and a piece is never large.
+/// A stream is sent at an even pace, in this many pieces or more, none of which is large.
 const PIECES: u64 = 100;
 const MAX_PIECE: u64 = 64 << 10;
 static PIECE: [u8; MAX_PIECE as usize] = [b'.'; MAX_PIECE as usize];
 
-/// A page whose text tells when it was made, and by which request.
+/// A page whose text says when it was made, and by which request.
 pub(super) fn cached(
     asked: &DemoRequest,
     name: &str,
@@ -60,7 +60,7 @@ pub(super) async fn slow(asked: &DemoRequest) -> Response<Body> {
     cacheable(page, asked, "max-age=30", &fixed("slow"))
 }
 
-/// The length is announced, so that a cut stream shows.
+/// The length is announced, so that a stream that is cut off can be noticed.
 pub(super) fn stream(asked: &DemoRequest) -> Response<Body> {
     let bytes = asked
         .number_in_query("bytes")
@@ -81,7 +81,7 @@ pub(super) fn stream(asked: &DemoRequest) -> Response<Body> {
     page
 }
 
-/// `bytes` evenly over `length`: after each piece, a wait until the next is due.
+/// Sends `bytes` evenly over `length`: after each piece, it waits until the next is due.
 fn paced(bytes: u64, length: Duration) -> Body {
     let begun = Instant::now();
     let piece = (bytes / PIECES).clamp(1, MAX_PIECE);
@@ -127,7 +127,7 @@ pub(super) fn vary(asked: &DemoRequest) -> Response<Body> {
     page
 }
 
-/// A page with a `Cache-Control` that shows what a shared cache makes of it.
+/// A page with a `Cache-Control` field, which shows what a shared cache does with it.
 pub(super) fn policy(asked: &DemoRequest, policy: &str) -> Response<Body> {
     let mut page = text(
         StatusCode::OK,
@@ -196,7 +196,7 @@ pub(super) fn echo(asked: &DemoRequest) -> Response<Body> {
     page
 }
 
-/// Validators of a page whose content changes only with its name.
+/// The validators of a page whose content depends only on its name.
 fn fixed(name: &str) -> Validators {
     Validators {
         etag: format!("\"{name}\""),
@@ -204,7 +204,7 @@ fn fixed(name: &str) -> Validators {
     }
 }
 
-/// A name as it may stand in a header: what is not plain becomes a dash.
+/// A name that may stand in a header: every other character becomes a dash.
 fn token(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })

@@ -1,4 +1,4 @@
-//! The words of HTTP that the pages need: headers, validators, 304.
+//! The parts of HTTP that the pages need: headers, validators, 304.
 
 use std::time::SystemTime;
 
@@ -12,21 +12,21 @@ use lamina_http::body::Body;
 
 /// A request as the pages see it.
 pub(super) struct DemoRequest {
-    /// How many requests this process has seen, with this one.
+    /// The number of this request among all requests of the process, from 1.
     pub(super) number: u64,
     pub(super) now: SystemTime,
     pub(super) head: Parts,
 }
 
-/// What a page can be revalidated by.
+/// The validators of a page.
 pub(super) struct Validators {
-    /// With its quotes.
+    /// The entity tag, with its quotes.
     pub(super) etag: String,
     pub(super) modified: SystemTime,
 }
 
 impl DemoRequest {
-    /// A parameter of the query that is a number.
+    /// A parameter of the query, if it is a number.
     pub(super) fn number_in_query(&self, name: &str) -> Option<u64> {
         let pairs = self.head.uri.query()?.split('&');
         let mut values = pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
@@ -40,8 +40,8 @@ impl DemoRequest {
 }
 
 impl Validators {
-    /// Whether the client's copy is still right; If-None-Match decides alone if it is
-    /// there (RFC 9110 §13.2.2).
+    /// Whether the client's copy is still valid. If there is an If-None-Match, it decides alone
+    /// (RFC 9110 §13.2.2).
     fn unchanged(&self, asked: &DemoRequest) -> bool {
         if let Some(known) = asked.header(IF_NONE_MATCH) {
             let mut tags = known
@@ -52,7 +52,7 @@ impl Validators {
         let since = asked
             .header(IF_MODIFIED_SINCE)
             .and_then(|date| httpdate::parse_http_date(date).ok());
-        // A date has whole seconds only: compare what we have sent.
+        // A date has only whole seconds, so the date that was sent is compared.
         let sent = httpdate::parse_http_date(&httpdate::fmt_http_date(self.modified)).ok();
         matches!((since, sent), (Some(since), Some(sent)) if sent <= since)
     }
@@ -83,14 +83,14 @@ fn with_type(status: StatusCode, kind: &'static str, content: String) -> Respons
     response
 }
 
-/// Sets a header; a value that cannot be one (a page's odd name) is left out.
+/// Sets a header. A value that cannot be a header value (from an odd page name) is left out.
 pub(super) fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }
 }
 
-/// Makes a response cacheable, and a 304 if the client's copy is still right.
+/// Makes a response cacheable, and a 304 if the client's copy is still valid.
 pub(super) fn cacheable(
     mut response: Response<Body>,
     asked: &DemoRequest,

@@ -1,4 +1,4 @@
-//! The table of pages, and the step from a request to its page.
+//! The table of pages, and how a request finds its page.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use super::reply::{DemoRequest, text};
 use super::{pages, reply};
 use lamina_http::body::{Body, collect};
 
-/// Bytes of a request body that are read (and thrown away).
+/// The most bytes of a request body, which are read and discarded.
 const BODY_LIMIT: usize = 1 << 20;
 
 /// One line of the table.
@@ -23,7 +23,7 @@ struct DemoPage {
     kind: DemoPageKind,
 }
 
-/// Which page it is.
+/// Identifies the page.
 #[derive(Clone, Copy)]
 enum DemoPageKind {
     Index,
@@ -147,16 +147,16 @@ const PAGES: &[DemoPage] = &[
     ),
 ];
 
-/// The site's memory: what makes caching visible.
+/// The state of the site, which makes caching visible.
 pub(super) struct DemoSite {
     requests: AtomicU64,
     flaky: AtomicU64,
-    /// Version and time of the last change of each page that was changed.
+    /// The version and the time of the last change of each page that was changed.
     versions: Mutex<BTreeMap<String, (u64, SystemTime)>>,
     started: SystemTime,
 }
 
-/// Pages that keep their changes; further names stay at their first version.
+/// The most pages that keep their changes; further pages stay at their first version.
 const MAX_VERSIONS: usize = 1_000;
 
 impl Default for DemoSite {
@@ -215,7 +215,7 @@ impl DemoSite {
         }
     }
 
-    /// A page's version and the time since which it has it.
+    /// The version of a page, and the time of its last change.
     fn version(&self, name: &str) -> (u64, SystemTime) {
         self.versions
             .lock()
@@ -241,7 +241,7 @@ enum FoundPage<'a> {
 }
 
 fn find<'a>(method: &Method, path: &'a str) -> FoundPage<'a> {
-    // The listener leaves the body of a response to HEAD out.
+    // The listener leaves out the body of a response to HEAD.
     let method = if method == Method::HEAD {
         &Method::GET
     } else {
@@ -258,7 +258,8 @@ fn find<'a>(method: &Method, path: &'a str) -> FoundPage<'a> {
     found
 }
 
-/// The segment that stands where the pattern has its capital word; empty without one.
+/// The segment in the place of the pattern's capital word, which is empty if the pattern has none.
+/// None if the path does not match.
 fn matches<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     let fixed = pattern.trim_end_matches(|c: char| c.is_ascii_uppercase());
     let name = path.strip_prefix(fixed)?;

@@ -1,4 +1,4 @@
-//! The site as docs/getting-started.md shows it.
+//! Tests the site as docs/getting-started.md shows it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
-//! What to do about a failure: the key of the configuration that it is about, its line, and
-//! a question that leads on.
+//! What to do about a failure: the key of the configuration that it is about, its line, and a
+//! question that helps to find the cause.
 //!
-//! Decision: libraries and servers tell failures in words alone, so it goes by words. Where
-//! none is known, the words stand for themselves, with the address they are about.
+//! Decision: libraries and servers describe failures only in words, so the words are searched for
+//! known ones. If there are none, the text is shown as it is, with the address that it is about.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use lamina_cache::config::L2Config;
 use lamina_cluster::bus::config::BusConfig;
 use lamina_edge::config;
 
-/// Where keys stand in the file.
+/// The lines of keys in the configuration file.
 pub(super) struct ConfigKeyPlaces<'a>(&'a Path);
 
 impl<'a> ConfigKeyPlaces<'a> {
@@ -41,7 +41,7 @@ enum FailureSubject {
     Size,
 }
 
-/// Words of a failure in small letters, what it is about, and a question. The first that fits counts.
+/// Words of a failure in lower case, what it is about, and a question. The first match counts.
 const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
     (
         &["other properties"],
@@ -115,14 +115,14 @@ const SIGNS: [(&[&str], FailureSubject, &str); 13] = [
 const STANDS_STILL: &str =
     "does the server stand still, or is something between that lets nothing through?";
 
-/// A failure of the bus, with where and what next.
+/// A failure of the bus, with its key and a question.
 pub(super) fn of_bus(bus: &BusConfig, why: &str, places: &ConfigKeyPlaces<'_>) -> String {
     let (about, question) = sign(why);
     let key = format!("bus.{}", key_of_bus(bus, about));
     told(why, &address(bus), question, &places.at(&key))
 }
 
-/// A failure of the store, with where and what next.
+/// A failure of the store, with its key and a question.
 pub(super) fn of_store(l2: &L2Config, why: &str, places: &ConfigKeyPlaces<'_>) -> String {
     let (about, question) = sign(why);
     let Some(redis) = &l2.redis else {
@@ -151,7 +151,7 @@ fn sign(why: &str) -> (FailureSubject, &'static str) {
     )
 }
 
-/// Where the broker is.
+/// The address of the broker.
 pub(super) fn address(bus: &BusConfig) -> String {
     let redis = bus.redis.iter().map(|redis| redis.url.clone());
     let nats = bus.nats.iter().map(|nats| nats.servers.join(","));

@@ -1,8 +1,8 @@
-//! Round trips over the bus: latency, order, duplicates, the largest event, a connection that
+//! Round trips over the bus: latency, order, duplicates, the largest event, and a connection that
 //! is cut.
 //!
-//! Everything has a limit, and a failure ends the examination: what comes after it would
-//! only fail with it.
+//! Everything has a time limit, and a failure ends the examination, since everything after it would
+//! fail for the same reason.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -22,15 +22,15 @@ use lamina_edge::app::GatewayStartError;
 use lamina_edge::app::seal_keys;
 use lamina_edge::config::GatewayConfig;
 
-/// Round trips one by one.
+/// The number of single round trips.
 const ROUNDS: usize = 50;
-/// Events at once, whose order is looked at.
+/// The number of events sent at once, to check their order.
 const BURST: usize = 100;
-/// Events that a durable transport is to keep while the listener is away.
+/// The number of events that a durable transport must keep while the listener is away.
 const KEPT: usize = 5;
-/// To connect, and again after the connections were cut.
+/// The time to connect, and to reconnect after the connections were cut.
 const CONNECT: Duration = Duration::from_secs(10);
-/// To take away what was made.
+/// The time to remove what the examination created.
 const CLEAR: Duration = Duration::from_secs(10);
 
 pub(super) async fn examine(
@@ -54,7 +54,7 @@ pub(super) async fn examine(
     Ok(ReportSection { name, what, lines })
 }
 
-/// What was tried, and why it failed.
+/// The name of a check, and why it failed.
 type FailedBusCheck = (&'static str, String);
 
 async fn look(
@@ -79,7 +79,7 @@ async fn look(
     drop(ends);
     let late = || Err(format!("no answer within {CLEAR:?}"));
     let cleared = timeout(CLEAR, trial.clear(&NAMES)).await;
-    // The first failure is the one to tell.
+    // If both failed, the first failure is reported.
     Ok(tried.and(
         cleared
             .unwrap_or_else(|_| late())
@@ -135,7 +135,8 @@ async fn trips(
     Ok(())
 }
 
-/// Many at once: whether all come, once, and in the order in which they were published.
+/// Sends many events at once, and checks that all arrive, once, and in the order in which they were
+/// published.
 async fn order(ends: &mut BusProbe, limit: Duration) -> Result<FindingLine, String> {
     let burst = ends.events(BURST);
     ends.publish(&burst, limit).await?;
@@ -163,7 +164,7 @@ fn judged(came: &[u64], lost: usize) -> String {
     )
 }
 
-/// What came twice is left aside: it is applied once.
+/// Whether the events arrived in order. Duplicates are ignored, since nodes apply them once.
 fn is_in_order(came: &[u64]) -> bool {
     let mut newest = 0;
     came.iter().enumerate().all(|(at, number)| {
@@ -174,8 +175,8 @@ fn is_in_order(came: &[u64]) -> bool {
     })
 }
 
-/// The largest event that nodes tell, a value, and what all refuse. That one is not sent:
-/// every gateway would warn of it.
+/// Checks the largest event with a value that nodes send, and the size that all nodes refuse. An
+/// event of that size is not sent, since every gateway would warn of it.
 async fn size(
     ends: &mut BusProbe,
     bus: &BusConfig,
@@ -183,7 +184,7 @@ async fn size(
 ) -> Result<Vec<FindingLine>, String> {
     let over = ends.event_of(MAX_BYTES + 1);
     let refused = BusEvent::decode(&over) == Err(EventFormatError::TooLarge);
-    // Its number is not waited for.
+    // This event is not sent, so its number must not be waited for.
     ends.forget_last();
     let mut lines = vec![match refused {
         true => FindingLine::fine("over 1 MiB", "refused by every node".to_owned()),
@@ -193,7 +194,8 @@ async fn size(
         ),
     }];
     let largest = bus.broadcast_set_max_bytes;
-    // A durable RabbitMQ would keep it for nodes that are away; it takes 16 MiB at least.
+    // A durable RabbitMQ would keep this event for nodes that are away, and it accepts 16 MiB or
+    // more.
     let keeps = bus
         .rabbitmq
         .as_ref()
@@ -201,7 +203,7 @@ async fn size(
     if !bus.broadcast_set || bus.priming == Priming::Off || keeps {
         return Ok(lines);
     }
-    // What stands around the keys is less than a tenth.
+    // Everything but the keys is less than a tenth of an event.
     let event = ends.event_of(largest.as_usize() * 9 / 10);
     let took = ends.round_trip_of(event, limit).await?;
     lines.push(FindingLine::took("largest event", vec![took], limit));
@@ -213,7 +215,7 @@ fn is_jetstream(bus: &BusConfig) -> bool {
     nats.is_some_and(|nats| nats.mode == NatsMode::Jetstream)
 }
 
-/// Whether what is published while the listener is away comes when it is back.
+/// Checks that events published while the listener is away arrive when it is back.
 async fn kept(ends: &mut BusProbe, limit: Duration) -> Result<FindingLine, String> {
     ends.cut_listener().await?;
     let events = ends.events(KEPT);

@@ -1,5 +1,5 @@
-//! Both ends of the bus: one that speaks and one that listens, over connections of their
-//! own, so that what is heard has been through the broker.
+//! Both ends of the bus: one that publishes and one that listens, over connections of their own, so
+//! that every event that is received has passed through the broker.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,23 +18,23 @@ use lamina_cluster::bus::transport::{
 };
 use lamina_cluster::bus::trial::BusTrial;
 
-/// The names of the ends.
+/// The names of the two ends.
 pub(super) const NAMES: [&str; 2] = ["speaker", "listener"];
-/// How long what was said may take to be heard.
+/// How long a published event may take to arrive.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Both ends.
+/// Both ends of the bus.
 pub(super) struct BusProbe {
     speaker: Arc<dyn BusTransport>,
     listener: Arc<dyn BusTransport>,
     words: TransportEventReceiver,
     voice: ProbeEventWriter,
-    /// What was heard of ours, in its order.
+    /// The numbers of our events that arrived, in the order of their arrival.
     pub(super) came: Vec<u64>,
     _deaf: DiscardTask,
 }
 
-/// Takes in what comes to the speaker, which nobody reads.
+/// Discards the events that arrive at the publishing end.
 struct DiscardTask(JoinHandle<()>);
 
 impl Drop for DiscardTask {
@@ -44,7 +44,7 @@ impl Drop for DiscardTask {
 }
 
 impl BusProbe {
-    /// Begins to connect. None: there is no transport.
+    /// Starts to connect. None if no transport is configured.
     pub(super) fn open(
         trial: &BusTrial,
         seal: Option<SealKeys>,
@@ -68,7 +68,7 @@ impl BusProbe {
         }))
     }
 
-    /// Waits until both are up.
+    /// Waits until both ends are connected.
     pub(super) async fn up(&mut self, limit: Duration) -> Result<(), String> {
         let began = Instant::now();
         for end in [&self.speaker, &self.listener] {
@@ -88,7 +88,7 @@ impl BusProbe {
         Ok(())
     }
 
-    /// So many events with the next numbers.
+    /// This many events with the next numbers.
     pub(super) fn events(&mut self, count: usize) -> Vec<Bytes> {
         let inert = (0..count).map(|_| EventShape::inert());
         inert.map(|shape| self.voice.say(shape)).collect()
@@ -99,12 +99,12 @@ impl BusProbe {
         self.voice.say(voice::keys(bytes))
     }
 
-    /// The last event is not published after all.
+    /// Takes back the number of the last event, which is not published.
     pub(super) fn forget_last(&mut self) {
         self.voice.said -= 1;
     }
 
-    /// Publishes all; answers how long the broker took to take them.
+    /// Publishes all events. Returns how long the broker took to accept them.
     pub(super) async fn publish(
         &self,
         events: &[Bytes],
@@ -116,7 +116,8 @@ impl BusProbe {
         Ok(began.elapsed())
     }
 
-    /// Publishes one and hears it: how long the broker took to take it, and the whole.
+    /// Publishes one event and waits for it. Returns how long the broker took to accept it, and the
+    /// time of the whole round trip.
     pub(super) async fn round_trip(
         &mut self,
         limit: Duration,
@@ -136,7 +137,7 @@ impl BusProbe {
         tokio::try_join!(publish, hear)
     }
 
-    /// The same with a large one, said as values are.
+    /// The same with a large event, published as values are.
     pub(super) async fn round_trip_of(
         &mut self,
         event: Bytes,
@@ -150,7 +151,7 @@ impl BusProbe {
         Ok(began.elapsed())
     }
 
-    /// Waits until this one of ours is heard.
+    /// Waits until our event with this number has arrived.
     pub(super) async fn hear(&mut self, number: u64, limit: Duration) -> Result<(), String> {
         let heard = timeout(limit, async {
             while !self.came.contains(&number) {
@@ -162,7 +163,7 @@ impl BusProbe {
         heard.await.map_err(late)?
     }
 
-    /// Waits until all that was said so far is heard; answers what is not.
+    /// Waits until all events so far have arrived. Returns the numbers of those that have not.
     pub(super) async fn hear_all(&mut self) -> Vec<u64> {
         let _ = timeout(PATIENCE, async {
             while !self.unheard().is_empty() && self.next().await.is_ok() {}
@@ -176,7 +177,7 @@ impl BusProbe {
         said.filter(|number| !self.came.contains(number)).collect()
     }
 
-    /// Cuts the listener's connection, and waits until it knows.
+    /// Cuts the listener's connection, and waits until the listener notices.
     pub(super) async fn cut_listener(&mut self) -> Result<(), String> {
         self.listener.cut();
         let down = timeout(PATIENCE, async {
@@ -187,7 +188,7 @@ impl BusProbe {
         down.await.map_err(late)?
     }
 
-    /// Cuts both connections; answers how long it took until events came again.
+    /// Cuts both connections. Returns how long it took until events arrived again.
     pub(super) async fn reconnect(&mut self, limit: Duration) -> Result<Duration, String> {
         let (began, before) = (Instant::now(), self.voice.said);
         self.speaker.cut();
@@ -224,13 +225,13 @@ impl BusProbe {
     }
 }
 
-/// What the listener was told.
+/// What the listener received.
 enum ListenerEvent {
     Down,
     Other,
 }
 
-/// Says of a message that it was applied, so that it's not delivered again.
+/// Confirms that a message was applied, so that it is not delivered again.
 fn take(word: Option<TransportEvent>) -> Option<TransportEvent> {
     match word? {
         TransportEvent::Message(mut delivery) => {

@@ -1,4 +1,4 @@
-//! Round trips to the second tier: its store is opened as a gateway does it.
+//! Round trips to the second tier. Its store is opened as a gateway opens it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,11 +18,11 @@ use lamina_cache::purge::number_of;
 use lamina_edge::app::{GatewayStartError, open_store};
 use lamina_edge::config::GatewayConfig;
 
-/// How often each trip is made.
+/// How often each round trip is made.
 const ROUNDS: usize = 20;
-/// How long one may take here.
+/// How long one round trip may take here.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long to wait for the first answer: a store connects behind its callers.
+/// How long to wait for the first answer, since a store connects in the background.
 const CONNECT: Duration = Duration::from_secs(5);
 
 pub(super) async fn examine(
@@ -34,7 +34,8 @@ pub(super) async fn examine(
         Ok(Some(store)) => trips(&store, l2, places).await,
         Ok(None) => Vec::new(),
         Err(error) if error.is_configuration() => return Err(error),
-        // A gateway has the file, say; the bus is of interest all the same.
+        // A running gateway may hold the file, for example; the checks of the bus are useful even
+        // then.
         Err(error) => {
             let at = places.at("cache.l2.disk.path");
             vec![FindingLine::failed("open", format!("{error} ({at})"))]
@@ -100,7 +101,7 @@ async fn trips(
     .collect()
 }
 
-/// What a crash of the store's server may undo; nothing of a store without one.
+/// What a crash of the store's server may undo. Empty for a store without a server.
 async fn crash(store: &Arc<dyn Store>, l2: &L2Config) -> Vec<FindingLine> {
     let said = tokio::time::timeout(PATIENCE, store.durability()).await;
     let said = said.unwrap_or(Err(StoreError::Timeout)).transpose();
@@ -116,7 +117,7 @@ async fn crash(store: &Arc<dyn Store>, l2: &L2Config) -> Vec<FindingLine> {
     said.map_or(Vec::new(), |said| crash::lines(said, failover))
 }
 
-/// A store that may evict its purge log.
+/// A failure if the store may evict its purge log.
 async fn eviction(store: &Arc<dyn Store>) -> Option<FindingLine> {
     let policy = tokio::time::timeout(PATIENCE, store.evicting()).await;
     let policy = policy.ok()?.ok()??;
@@ -124,7 +125,7 @@ async fn eviction(store: &Arc<dyn Store>) -> Option<FindingLine> {
     Some(FindingLine::failed("eviction", why))
 }
 
-/// Appends a purge of a key that nobody has; with its place in the log.
+/// Appends a purge of a key that nobody has. Returns its place in the log as well.
 async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (FindingLine, LogPlace) {
     let ours = LoggedPurge {
         selector: "key:0000000000000000".to_owned(),
@@ -145,7 +146,7 @@ async fn append(store: &Arc<dyn Store>, deadline: Duration) -> (FindingLine, Log
     }
 }
 
-/// The first answer, which may be long in coming.
+/// Waits for the first answer, which may take long.
 pub(crate) async fn connected(store: &Arc<dyn Store>, key: &StoreKey) -> Result<(), StoreError> {
     let began = Instant::now();
     loop {

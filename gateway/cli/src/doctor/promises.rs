@@ -1,8 +1,9 @@
 //! What a configuration guarantees, in plain words.
 //!
-//! Inside: `l2` (the second tier), `bus` (what nodes are told), `outage` (who is away, what
-//! is down). Pure: the words follow from the configuration alone. Decision: each sentence is made by what decides
-//! it, so that no sentence stays true of a default that was changed.
+//! The parts: `l2` (the second tier), `bus` (what nodes are told), `outage` (nodes that are away,
+//! brokers that are down). The sentences depend on the configuration alone. Decision: each sentence
+//! is derived from the setting that decides it, so that it does not go on describing a default that
+//! was changed.
 
 mod bus;
 mod l2;
@@ -12,14 +13,14 @@ use lamina_base::units::ConfigDuration;
 use lamina_edge::config::GatewayConfig;
 use lamina_edge::proxy::config::OnOffSwitch;
 
-/// What decides between sentences.
+/// The conditions that the sentences depend on.
 struct PromiseConditions<'a> {
     config: &'a GatewayConfig,
-    /// Whether nodes follow a purge log that they share.
+    /// Whether the nodes follow a shared purge log.
     has_log: bool,
 }
 
-/// The sentences, in the order in which they are of interest.
+/// The sentences, the most interesting ones first.
 pub(super) fn of(config: &GatewayConfig) -> Vec<String> {
     let case = PromiseConditions {
         config,
@@ -37,12 +38,12 @@ pub(super) fn of(config: &GatewayConfig) -> Vec<String> {
 }
 
 fn alone(case: &PromiseConditions<'_>) -> Option<String> {
-    // With a log it has been said.
+    // If there is a log, another sentence says it.
     let alone = !case.has_log;
     alone.then(|| "there is no bus: purges reach this node alone".to_owned())
 }
 
-/// How old what is served may be while nothing is heard.
+/// How old a served response may be while the bus is not heard.
 fn staleness(case: &PromiseConditions<'_>) -> String {
     let defaults = case.config.defaults.max_staleness;
     let routes = &case.config.routes;

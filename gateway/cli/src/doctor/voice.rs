@@ -1,10 +1,10 @@
-//! What is said over the bus for a round trip: events that have numbers and do nothing.
+//! The events of the round trips over the bus: they have numbers and no effect.
 //!
-//! Decision: what is said is the word that a purge was applied which nobody asked for, with
-//! the inert shape, under a namespace of our own. Gateways with a namespace pass it by
-//! unread; those without have no use for it; services of the seed delete a key that
-//! nobody has. A namespace alone would not do, since who has none hears all. Where there
-//! is a `seal_key` it is sealed, so that no gateway warns of it.
+//! Decision: each event says that a purge which nobody asked for was applied. It has the inert
+//! shape and a namespace of our own. Gateways with a namespace skip it unread; those without one
+//! have no use for it; services of the seed delete a key that nobody has. A namespace alone would
+//! not be enough, since nodes without one hear all events. If there is a `seal_key`, the event is
+//! sealed, so that no gateway warns of it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,15 +15,15 @@ use lamina_cluster::bus::event::{BusEvent, EventShape, Message, NodePayload};
 use lamina_cluster::bus::outbox::{new_boot, new_id};
 use lamina_cluster::bus::seal::SealKeys;
 
-/// Who we are to whoever looks at events, and whom they are for.
+/// Our name for those who look at events, and the name of the node that the events are for.
 const NAME: &str = "lamina-doctor";
-/// Bytes of a key where many make an event large.
+/// The bytes of one key in a large event, which consists of many keys.
 const KEY: usize = 1_024;
 
-/// Numbers what it says.
+/// Makes numbered events.
 pub(super) struct ProbeEventWriter {
     boot: u64,
-    /// The last number.
+    /// The number of the last event.
     pub(super) said: u64,
     seal: Option<SealKeys>,
 }
@@ -68,7 +68,7 @@ impl ProbeEventWriter {
         }
     }
 
-    /// The number of an event of ours.
+    /// The number of an event, if it is one of ours.
     pub(super) fn number(&self, bytes: &Bytes) -> Option<u64> {
         let ours = BusEvent::decode(bytes).ok()?.ours?;
         match ours.message {
@@ -78,12 +78,12 @@ impl ProbeEventWriter {
     }
 }
 
-/// A shape of about this size, which no compression makes smaller, of keys that nobody has.
+/// A shape of about this size, made of keys that nobody has. Compression cannot make it smaller.
 pub(super) fn keys(bytes: usize) -> EventShape {
     let random = RandomState::new();
     let key = |n: usize| -> String {
         let words = (0..KEY / 16).map(|word| format!("{:016x}", random.hash_one((n, word))));
-        // As the inert shape's.
+        // Has the same form as the key of the inert shape.
         format!("lamina:{}", words.collect::<String>())
     };
     EventShape::Del {

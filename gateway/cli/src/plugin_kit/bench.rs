@@ -1,8 +1,8 @@
-//! `lamina plugin bench FILE`: what a call costs in a fresh instance, in one that is used
-//! again, and remembered; and what an instance holds.
+//! `lamina plugin bench FILE`: what a call costs in a fresh instance, in a reused one, and with a
+//! remembered key; and how much memory an instance holds.
 //!
-//! One thread, one call after another, the gateway's own code around them. The requests are
-//! those of a file of cases, or a few that are made up.
+//! Calls are made one after the other on one thread, through the gateway's own code. The requests
+//! come from a file of cases, or a few are made up.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,29 +19,30 @@ use super::test::{open, told};
 use lamina_plugin_host::config::Isolation;
 use lamina_plugin_host::{Hook, Plugin};
 
-/// Instances that are held to be weighed.
+/// The number of instances that are held to measure their memory.
 const HELD: usize = 16;
-/// The three ways to call, in the order of a table's columns.
+/// The three kinds of calls, in the order of the table's columns.
 const WAYS: [&str; 3] = ["fresh", "reused", "remembered"];
 
-/// What calls cost. Its `Display` is a table.
+/// The cost of calls. Its `Display` is a table.
 pub struct CallCostTable {
     rows: Vec<CallCostRow>,
-    /// Bytes of linear memory of one instance, and of it those in use.
+    /// Bytes of linear memory of one instance, and how many bytes of memory the process uses for
+    /// it.
     linear: usize,
     resident: Option<usize>,
 }
 
 struct CallCostRow {
     hook: Hook,
-    /// Microseconds a call, by [`WAYS`].
+    /// Microseconds for each call, in the order of [`WAYS`].
     micros: [Option<f64>; 3],
 }
 
-/// Calls every hook for `seconds` in all.
+/// Calls every hook, for `seconds` in total.
 ///
 /// # Errors
-/// In words, when the file is no plugin, or when a call fails.
+/// Returns a message if the file is not a plugin or if a call fails.
 pub async fn bench(
     file: &Path,
     cases: Option<&Path>,
@@ -54,7 +55,7 @@ pub async fn bench(
     let config = config.unwrap_or_else(opened::no_config);
     let cases = cases.map_or_else(Vec::new, |cases| cases.cases);
     let answers = StubUpstreams::default();
-    // A case's own `config` is left out: all calls are of one plugin.
+    // The `config` of a single case is ignored: all calls go to one plugin.
     answers.answer(&cases.iter().flat_map(|case| case.fetch.clone()).collect());
     let granted = upstreams(cases.iter().flat_map(|case| case.fetch.keys()));
     let configs = configs(&opened, &config, &granted);
@@ -154,7 +155,7 @@ fn made_up() -> (CaseRequest, super::cases::CaseResponse) {
     )
 }
 
-/// Microseconds a call, over `each` at least one round of the calls.
+/// Microseconds for each call, measured for the time `each` and at least one round of the calls.
 async fn measure(
     plugin: &Arc<Plugin>,
     calls: &[PreparedInvocation],
@@ -176,7 +177,7 @@ async fn measure(
     Ok(began.elapsed().as_secs_f64() * 1e6 / made)
 }
 
-/// Bytes of linear memory of one instance, and of memory that it has the process use.
+/// Bytes of linear memory of one instance, and bytes of memory that the process uses for it.
 async fn weigh(plugin: &Plugin) -> Result<(usize, Option<usize>), String> {
     let before = resident();
     let held = plugin.hold(HELD).await.map_err(|error| error.to_string())?;
@@ -188,7 +189,7 @@ async fn weigh(plugin: &Plugin) -> Result<(usize, Option<usize>), String> {
     Ok((linear, each))
 }
 
-/// Bytes of memory that this process uses, as Linux tells it.
+/// Bytes of memory that this process uses, as Linux reports it.
 fn resident() -> Option<usize> {
     let told = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = told.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -197,7 +198,7 @@ fn resident() -> Option<usize> {
 }
 
 impl CallCostTable {
-    /// For programs.
+    /// The table for programs.
     pub fn json(&self) -> Value {
         let row = |row: &CallCostRow| {
             let columns = WAYS.iter().zip(row.micros);

@@ -1,9 +1,9 @@
-//! `lamina plugin build [DIR]`: calls the language's own tool and leaves `NAME.wasm` in the
+//! `lamina plugin build [DIR]`: calls the build tool of the language and leaves `NAME.wasm` in the
 //! project.
 //!
-//! How a project is built stands in its own `build.sh`, so that it can be read, changed and
-//! run without this program; without one, cargo and npm know by themselves. What this adds
-//! is to say what is missing before a tool fails in its own words.
+//! The project's own `build.sh` says how it is built, so that this can be read, changed and run
+//! without this program. Without that file, cargo and npm know what to do. This command adds
+//! messages about what is missing, before a tool fails with its own message.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,14 @@ use std::time::SystemTime;
 
 use super::language::TemplateLanguage;
 
-/// Where cargo puts what it builds.
+/// The folder in which cargo puts its output.
 const CARGO_OUT: &str = "target/wasm32-unknown-unknown/release";
 
-/// Builds the project in `folder`; the file that came of it.
+/// Builds the project in `folder`. Returns the file that was built.
 ///
 /// # Errors
-/// In words: no project, a tool that is missing or fails, nothing that came of it.
+/// Returns a message if there is no project, if a tool is missing or fails, or if no file was
+/// built.
 pub fn build(folder: &Path) -> Result<PathBuf, String> {
     let shown = folder.display();
     let language = TemplateLanguage::of(folder).ok_or_else(|| {
@@ -33,7 +34,7 @@ pub fn build(folder: &Path) -> Result<PathBuf, String> {
     let commands = commands(folder, language)?;
     for command in commands {
         let (program, arguments) = (command[0], &command[1..]);
-        // Flags of the gateway's own build are none of the plugin's.
+        // The flags of the gateway's own build must not apply to the plugin.
         let ran = Command::new(program)
             .args(arguments)
             .current_dir(folder)
@@ -80,7 +81,8 @@ fn commands(
     }
 }
 
-/// The newest file that the tools may have left; cargo's own is copied out of its depths.
+/// The newest file that the tools may have left in the project. The output of cargo is copied from
+/// its folder.
 fn ship(folder: &Path) -> Result<PathBuf, String> {
     let built = [folder.to_owned(), folder.join(CARGO_OUT)];
     let built = built.iter().flat_map(|folder| wasm_files(folder));
@@ -95,7 +97,7 @@ fn ship(folder: &Path) -> Result<PathBuf, String> {
         return Ok(plain.unwrap_or(newest));
     }
     let name = newest.file_name().unwrap_or_default();
-    // Crates are called with `-`, their files with `_`.
+    // Names of crates have `-` where those of their files have `_`.
     let to = folder.join(name.to_string_lossy().replace('_', "-"));
     let copied = fs::copy(&newest, &to);
     copied.map_err(|error| format!("{}: {error}", to.display()))?;

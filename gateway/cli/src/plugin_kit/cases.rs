@@ -1,5 +1,5 @@
-//! The file of `lamina plugin test`, and a call that is kept for `replay`: requests in a form
-//! that people write.
+//! The file of `lamina plugin test`, and the recorded calls for `replay`: requests in a form that
+//! people can write.
 //!
 //! ```yaml
 //! config: {drop: [utm_*]}          # of all cases that have none of their own
@@ -21,20 +21,20 @@ use serde_json::Value;
 
 use lamina_plugin_host::{FetchError, Hook};
 
-/// What stands in for scheme and host of a URL that has none.
+/// The scheme and host for a URL without them.
 const SOMEWHERE: &str = "http://localhost";
 
 /// A file of cases.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CaseFile {
-    /// Of all cases that have none of their own.
+    /// For all cases without a `config` of their own.
     #[serde(default)]
     pub(super) config: Option<Value>,
     pub(super) cases: Vec<PluginTestCase>,
 }
 
-/// A call, and what it should come to.
+/// A call, and its expected result.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PluginTestCase {
@@ -43,16 +43,16 @@ pub(super) struct PluginTestCase {
     #[serde(default)]
     pub(super) config: Option<Value>,
     pub(super) request: CaseRequest,
-    /// What the hook `response` looks at.
+    /// The response that the hook `response` gets.
     #[serde(default)]
     pub(super) response: Option<CaseResponse>,
-    /// What upstreams answer, by `UPSTREAM /path`.
+    /// The answers of upstreams, by `UPSTREAM /path`.
     #[serde(default)]
     pub(super) fetch: BTreeMap<String, CaseFetchAnswer>,
     pub(super) expect: Value,
 }
 
-/// A hook as files name it.
+/// A hook, by its name in these files.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum HookName {
@@ -68,7 +68,7 @@ pub(super) enum HookName {
 pub(super) struct CaseRequest {
     #[serde(default = "get")]
     pub(super) method: String,
-    /// Absolute; a path alone is one on `localhost`.
+    /// Absolute, or only a path, which is then one on `localhost`.
     pub(super) url: String,
     #[serde(default)]
     pub(super) headers: CaseHeaders,
@@ -79,7 +79,7 @@ pub(super) struct CaseRequest {
     pub(super) client: Option<IpAddr>,
 }
 
-/// A response, without its body: the hook `response` does not get that.
+/// A response without its body, since the hook `response` does not get the body.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CaseResponse {
@@ -89,7 +89,7 @@ pub(super) struct CaseResponse {
     pub(super) headers: CaseHeaders,
 }
 
-/// What came of a fetch: an answer, or the `error` in its place.
+/// The result of a fetch: an answer, or `error` instead of it.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CaseFetchAnswer {
@@ -103,7 +103,7 @@ pub(super) struct CaseFetchAnswer {
     pub(super) error: Option<CaseFetchFault>,
 }
 
-/// Why an upstream has no answer, by its name in the contract.
+/// Why an upstream has no answer, by its name in the plugin contract.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum CaseFetchFault {
@@ -112,7 +112,7 @@ pub(super) enum CaseFetchFault {
     Unavailable,
 }
 
-/// Headers by name; a list is several lines of one name.
+/// Headers by name. A list stands for several lines with one name.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub(super) struct CaseHeaders(BTreeMap<String, OneOrMore>);
@@ -124,7 +124,7 @@ enum OneOrMore {
     More(Vec<CaseHeaderValue>),
 }
 
-/// `max-age: 60` is a text to HTTP, whatever it is to YAML.
+/// The value of a header. `max-age: 60` is a text for HTTP, although it is a number in YAML.
 #[derive(Clone, Deserialize)]
 #[serde(untagged)]
 enum CaseHeaderValue {
@@ -133,7 +133,7 @@ enum CaseHeaderValue {
     Truth(bool),
 }
 
-/// A request, made ready.
+/// A request that is ready to be used.
 pub(super) struct PreparedCaseRequest {
     pub(super) parts: Parts,
     pub(super) scheme: String,
@@ -142,7 +142,7 @@ pub(super) struct PreparedCaseRequest {
 }
 
 impl CaseFile {
-    /// Reads a file; errors are in words, with the place.
+    /// Reads a file. Errors are messages with the position.
     pub(super) fn read(file: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(file).map_err(|error| {
             format!(
@@ -195,7 +195,7 @@ impl From<CaseFetchFault> for FetchError {
 }
 
 impl CaseRequest {
-    /// The request as the gateway would have it.
+    /// The request in the form that a gateway would have.
     pub(super) fn ready(&self) -> Result<PreparedCaseRequest, String> {
         let url = match self.url.starts_with('/') {
             true => format!("{SOMEWHERE}{}", self.url),
@@ -225,7 +225,7 @@ impl CaseRequest {
 }
 
 impl CaseHeaders {
-    /// As HTTP has them.
+    /// The headers in the form that HTTP needs.
     pub(super) fn map(&self) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
         for (name, values) in &self.0 {

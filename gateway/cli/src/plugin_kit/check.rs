@@ -1,7 +1,7 @@
-//! `lamina plugin check FILE`: what it exports, imports and needs, and whether a gateway
-//! would take it with the YAML that is printed.
+//! `lamina plugin check FILE`: what the file exports, imports and needs, and whether a gateway
+//! would accept it with the YAML that is printed.
 //!
-//! The file is not only looked at but started, as a gateway does it: its `describe` runs.
+//! The file is not only inspected but also started, as a gateway does it: its `describe` runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,18 +12,19 @@ use serde_json::Value;
 use super::opened::{self, InspectedPlugin, PluginCallMode, UPSTREAM};
 use lamina_plugin_host::{CONTRACT, ComponentSummary, Hook, Manifest, PluginFault, RequiredGrants};
 
-/// Exports, and imports, that have a line each: the report has forty at most.
+/// The most exports, and the most imports, that get a line of their own: the report has at most
+/// forty lines.
 const MAX_NAMES: usize = 6;
-/// Lines of a reason that are shown.
+/// The most lines of a reason that are shown.
 const MAX_LINES: usize = 10;
-/// Characters of a name or a list that are shown.
+/// The most characters of a name or a list that are shown.
 const MAX_WIDTH: usize = 240;
 
-/// What was found. Its `Display` is for people, and fits a screen of forty lines.
+/// The result of the check. Its `Display` is for people, and fits on a screen of forty lines.
 pub struct PluginCheckReport {
     file: String,
     config: Value,
-    /// Missing where the file is no component.
+    /// None if the file is not a component.
     anatomy: Option<ComponentSummary>,
     outcome: Result<AcceptedPlugin, PluginFault>,
 }
@@ -33,7 +34,7 @@ struct AcceptedPlugin {
     hooks: Vec<Hook>,
 }
 
-/// Looks at a file and starts it with this `config`.
+/// Inspects a file and starts it with this `config`.
 pub async fn check(file: &Path, config: Option<Value>) -> PluginCheckReport {
     let config = config.unwrap_or_else(opened::no_config);
     let (anatomy, outcome) = match opened::open(file).await {
@@ -64,7 +65,7 @@ async fn accept(opened: &InspectedPlugin, config: &Value) -> Result<AcceptedPlug
 }
 
 impl PluginCheckReport {
-    /// Whether a gateway would take it.
+    /// Whether a gateway would accept it.
     pub fn is_accepted(&self) -> bool {
         self.outcome.is_ok()
     }
@@ -114,7 +115,7 @@ fn write_anatomy(f: &mut fmt::Formatter<'_>, anatomy: &ComponentSummary) -> fmt:
     write_names(f, "imports", &anatomy.imports)
 }
 
-/// Names, of which so many have a line that the whole report fits a screen.
+/// Writes names, one on each line, but only so many that the report fits on the screen.
 fn write_names(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
     let shown = match names.len() {
         ..=MAX_NAMES => names.len(),
@@ -134,7 +135,7 @@ fn write_names(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt:
     }
 }
 
-/// A reason, as far as it fits the screen.
+/// A reason, shortened to fit on the screen.
 fn reason(cause: &PluginFault) -> String {
     let text = cause.to_string();
     let mut lines: Vec<_> = text.lines().take(MAX_LINES).map(told).collect();
@@ -145,7 +146,7 @@ fn reason(cause: &PluginFault) -> String {
     lines.join("\n")
 }
 
-/// The beginning of a text that fits a line.
+/// The beginning of a text, shortened to fit on a line.
 fn told(text: &str) -> String {
     match text.char_indices().nth(MAX_WIDTH) {
         None => text.to_owned(),
@@ -230,7 +231,7 @@ fn write_wants(f: &mut fmt::Formatter<'_>, wants: &RequiredGrants) -> fmt::Resul
     }
 }
 
-/// What an author can do about a refusal.
+/// What an author can do if the plugin is refused.
 pub(super) fn advice(cause: &PluginFault) -> Option<&'static str> {
     Some(match cause {
         PluginFault::Unreadable { .. } => {

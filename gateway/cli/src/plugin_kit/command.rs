@@ -1,6 +1,6 @@
-//! The command line of `lamina plugin`: its subcommands, and who carries each out.
+//! The command line of `lamina plugin`: its subcommands, and which code carries each out.
 //!
-//! `main` knows this enum alone; what a subcommand prints and does stands in its own file.
+//! `main` knows only this enum; what a subcommand does and prints is in its own file.
 
 use std::path::{Path, PathBuf};
 
@@ -84,11 +84,11 @@ pub struct PluginFile {
 }
 
 impl PluginCommand {
-    /// Carries it out and prints what came of it. Whether all is well: a plugin that a
-    /// gateway refuses, or a case that fails, has been told already.
+    /// Carries out the subcommand and prints the result. Returns whether all is well. If a gateway
+    /// would refuse the plugin or a case fails, this has already been printed.
     ///
     /// # Errors
-    /// In words, when it could not be carried out.
+    /// Returns a message if the subcommand could not be carried out.
     pub async fn run(self) -> Result<bool, String> {
         match self {
             Self::New {

@@ -1,7 +1,7 @@
-//! What was expected against what came: every difference, each with the place where it is.
+//! Compares the expected decision with the actual one: every difference, with its place.
 //!
-//! Fields that `expect` leaves out are not compared; `json` is, as a whole. `null` expects
-//! nothing, as of a header that must not be there.
+//! Fields that `expect` leaves out are not compared; `json` is compared as a whole. `null` expects
+//! that there is nothing, such as a header that must be absent.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use serde_json::{Map, Value};
 /// A difference.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct DecisionDifference {
-    /// As `key.text`; empty where the decision is another one.
+    /// The path of the field, such as `key.text`. Empty if the decision is another one.
     place: String,
     expected: String,
     got: String,
 }
 
-/// Every difference between `expect` and what `got` came.
+/// Every difference between `expect` and the actual decision `got`.
 pub(super) fn differences(expect: &Value, got: &Value) -> Vec<DecisionDifference> {
     let mut found = Vec::new();
     match (expect, got) {
-        // Its word alone is enough: `expect: bypass`.
+        // The word of the decision is enough: `expect: bypass`.
         (Value::String(word), Value::Object(told))
             if told.len() == 1 && told.contains_key(word) => {}
         (Value::Object(wanted), Value::String(word)) if is_word(wanted, word) => {}
@@ -32,12 +32,12 @@ pub(super) fn differences(expect: &Value, got: &Value) -> Vec<DecisionDifference
     found
 }
 
-/// Whether this says no more than a decision's word: `default: true`.
+/// Whether this consists only of a decision's word, as in `default: true`.
 fn is_word(wanted: &Map<String, Value>, word: &str) -> bool {
     wanted.len() == 1 && wanted.get(word) == Some(&Value::Bool(true))
 }
 
-/// Whether these are two decisions, not one with other details.
+/// Whether these are two different decisions, and not one with different details.
 fn is_another(wanted: &Map<String, Value>, told: &Map<String, Value>) -> bool {
     !wanted.is_empty() && wanted.keys().all(|word| !told.contains_key(word))
 }
@@ -74,7 +74,7 @@ fn fields(
 }
 
 fn values(place: &str, wanted: &Value, told: &Value, found: &mut Vec<DecisionDifference>) {
-    // To HTTP, 60 is a text.
+    // For HTTP, 60 is a text.
     let same_text = match (wanted, told) {
         (Value::Number(number), Value::String(text)) => number.to_string() == *text,
         (Value::Bool(truth), Value::String(text)) => truth.to_string() == *text,
@@ -89,7 +89,7 @@ fn values(place: &str, wanted: &Value, told: &Value, found: &mut Vec<DecisionDif
     }
 }
 
-/// A body is shown once.
+/// The response without `json`, so that its body is shown only once.
 fn without_json(told: &Value) -> Value {
     let mut shown = told.clone();
     if let Some(response) = shown.as_object_mut() {

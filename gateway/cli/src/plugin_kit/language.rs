@@ -1,5 +1,5 @@
-//! The languages that plugins are written in: how a project of each is known, and which
-//! tools it needs.
+//! The languages in which plugins are written: how a project of each is recognized, and which tools
+//! it needs.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -28,7 +28,7 @@ impl TemplateLanguage {
         }
     }
 
-    /// What stands for words in templates.
+    /// The replacements for placeholders in templates.
     pub(super) fn words(self) -> [(&'static str, &'static str); 3] {
         let (language, tools, tests) = match self {
             Self::Rust => (
@@ -56,7 +56,7 @@ impl TemplateLanguage {
         [("language", language), ("tools", tools), ("tests", tests)]
     }
 
-    /// Whose project a folder is, by the files there.
+    /// The language of the project in a folder, recognized by its files.
     pub(super) fn of(folder: &Path) -> Option<Self> {
         let has = |name: &str| folder.join(name).is_file();
         let any = |ending: &str| {
@@ -78,7 +78,7 @@ impl TemplateLanguage {
         found.map(|(_, language)| language)
     }
 
-    /// What is missing to build with, and how to get it; nothing when all is there.
+    /// What is missing for a build, and how to get it. None if nothing is missing.
     pub(super) fn missing(self) -> Option<&'static str> {
         let instead = |variable: &str| std::env::var_os(variable).is_some();
         let has_python = || runs("python3", &["--version"]);
@@ -110,12 +110,12 @@ impl TemplateLanguage {
     }
 }
 
-/// With its linker for WebAssembly.
+/// Whether clang is there, with its linker for WebAssembly.
 fn has_clang() -> bool {
     runs("clang", &["--version"]) && runs("wasm-ld", &["--version"])
 }
 
-/// Whether a program is there and answers.
+/// Whether a program exists and runs.
 fn runs(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
@@ -132,7 +132,7 @@ fn has_wasm_target() -> bool {
             "wasm32-unknown-unknown",
         ])
         .output();
-    // Or the sources that tools/cargo.sh of the SDK builds.
+    // Alternatively, the sources that tools/cargo.sh of the SDK builds.
     told.is_ok_and(|told| Path::new(String::from_utf8_lossy(&told.stdout).trim()).is_dir())
         || Path::new("/usr/src/rustc-web").is_dir()
 }

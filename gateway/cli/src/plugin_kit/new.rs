@@ -1,9 +1,9 @@
 //! `lamina plugin new --lang LANG --hook HOOK NAME`: writes a project that builds, from the
-//! templates in plugin-sdk, which the binary has with it.
+//! templates in plugin-sdk, which the binary contains.
 //!
-//! A project is made of four folders of `templates`: `any/any`, `any/HOOK`, `LANG/any` and
-//! `LANG/HOOK`. They say `{{name}}`, `{{sdk}}` and what
-//! `words` of language and hook say; a file `gitignore` becomes `.gitignore`.
+//! A project is made from four folders of `templates`: `any/any`, `any/HOOK`, `LANG/any` and
+//! `LANG/HOOK`. Their placeholders are `{{name}}`, `{{sdk}}` and those in `words` of the language
+//! and of the hook. A file `gitignore` becomes `.gitignore`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -61,7 +61,7 @@ impl FirstHook {
         }
     }
 
-    /// What stands for words in templates.
+    /// The replacements for placeholders in templates.
     fn words(self) -> [(&'static str, &'static str); 4] {
         let (kind, world, interfaces, yaml) = match self {
             Self::Key => ("key plugin", "key_plugin", "key", KEY_YAML),
@@ -78,16 +78,16 @@ impl FirstHook {
     }
 }
 
-/// What was written.
+/// The project that was written.
 pub struct NewPluginProject {
     folder: PathBuf,
     sdk: SdkLocation,
 }
 
-/// Writes a project into a new folder of this name.
+/// Writes a project into a new folder with this name.
 ///
 /// # Errors
-/// In words, when the name is none, the folder is there, or nothing can be written.
+/// Returns a message if the name is not valid, if the folder exists, or if nothing can be written.
 pub fn new(
     name: &str,
     language: TemplateLanguage,
@@ -110,7 +110,7 @@ pub fn new(
             "gitignore" => ".gitignore",
             path => path,
         };
-        // Name and SDK last: what stands for the others names them.
+        // The name and the SDK come last, since the other replacements contain their placeholders.
         let words = language.words().into_iter().chain(hook.words());
         let words = words.chain([("name", name), ("sdk", &sdk_path)]);
         let text = words.fold(text.to_owned(), |text, (word, says)| {
@@ -137,7 +137,7 @@ impl fmt::Display for NewPluginProject {
     }
 }
 
-/// The files of a project, by their paths there.
+/// The files of a project, by their paths in it.
 fn template(
     language: TemplateLanguage,
     hook: FirstHook,
@@ -174,7 +174,7 @@ fn without_template(language: TemplateLanguage, hook: FirstHook) -> String {
     )
 }
 
-/// A name that is one to cargo, npm and a gateway's YAML alike.
+/// Checks that cargo, npm and a gateway's YAML all accept the name.
 fn check_name(name: &str) -> Result<(), String> {
     let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
     let is_letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

@@ -1,8 +1,8 @@
-//! A plugin's file, made callable with all that it wants granted.
+//! A plugin's file, made callable with everything that it wants granted.
 //!
-//! The kit grants by the file's own imports: what those are is for `check` to say, and for
-//! who writes the YAML to grant. Deadlines are long: a test must not fail because the
-//! machine is busy, and a guest that never returns is ended all the same.
+//! The kit grants whatever the file imports: `check` lists these imports, and the author of the
+//! YAML decides about them. Deadlines are long, since a test must not fail because the machine is
+//! busy; a guest that never returns is still stopped.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,27 +22,27 @@ use lamina_plugin_host::{
     UpstreamFetcher, inspect,
 };
 
-/// The upstream that stands for those of the gateway, where nobody names one.
+/// The upstream that stands for those of the gateway, if none is named.
 pub(super) const UPSTREAM: &str = "origin";
-/// Time for a call of a hook that may not wait; a gateway gives it 5 ms.
+/// The time for a call of a hook that may not wait; a gateway allows 5 ms.
 const PATIENCE: units::ConfigDuration = units::ConfigDuration::secs(2);
-/// Calls of a loader at once. Each reserves addresses in the pool.
+/// The most calls of a loader at once. Each reserves addresses in the pool.
 const CONCURRENT: usize = 8;
 
-/// A file that was looked at.
+/// A file that was inspected.
 pub(super) struct InspectedPlugin {
     pub(super) file: PathBuf,
     pub(super) anatomy: ComponentSummary,
 }
 
-/// How it is called.
+/// How a plugin is called.
 pub(super) struct PluginCallMode {
     pub(super) isolation: Isolation,
     /// Whether keys are remembered.
     pub(super) remembers: bool,
 }
 
-/// Looks at a file.
+/// Inspects a file.
 pub(super) async fn open(file: &Path) -> Result<InspectedPlugin, PluginFault> {
     let cache = lamina_edge::app::process::code_cache();
     let anatomy = inspect(file, &compiler(), cache.as_deref()).await?;
@@ -53,7 +53,7 @@ pub(super) async fn open(file: &Path) -> Result<InspectedPlugin, PluginFault> {
 }
 
 impl InspectedPlugin {
-    /// Its part of a YAML in which all that it wants is granted.
+    /// The plugin's part of a YAML configuration in which everything that it wants is granted.
     pub(super) fn yaml(
         &self,
         config: &Value,
@@ -96,7 +96,7 @@ impl InspectedPlugin {
     }
 }
 
-/// Starts plugins by name. Dropping what comes back ends their threads.
+/// Starts plugins by name. Dropping the result ends their threads.
 pub(super) async fn start(
     configs: BTreeMap<String, Config>,
     fetch: UpstreamFetcher,
@@ -116,12 +116,12 @@ pub(super) async fn start(
     loaded.map_err(|error| error.cause)
 }
 
-/// As a gateway compiles that says nothing of `plugins.compile`.
+/// The compiler of a gateway with the default `plugins.compile`.
 fn compiler() -> Compiler {
     Compiler::of_this_program(Default::default())
 }
 
-/// A way to upstreams that leads nowhere.
+/// A fetcher for which every upstream is unavailable.
 pub(super) fn nowhere() -> UpstreamFetcher {
     Arc::new(|call: FetchCall| {
         let why = format!(
@@ -132,12 +132,12 @@ pub(super) fn nowhere() -> UpstreamFetcher {
     })
 }
 
-/// A configuration without anything in it.
+/// An empty configuration.
 pub(super) fn no_config() -> Value {
     json!({})
 }
 
-/// The end of what a call may take, from now.
+/// The deadline of a call that begins now.
 pub(super) fn load_deadline() -> std::time::Instant {
     std::time::Instant::now() + Duration::from_secs(10)
 }

@@ -1,7 +1,7 @@
-//! `lamina plugin replay FILE --call call.json`: an offending call again, offline.
+//! `lamina plugin replay FILE --call call.json`: makes a failed call again, offline.
 //!
-//! A gateway keeps the inputs of failed calls; `GET /v1/plugins/NAME/calls` gives them as
-//! JSON: one call, a list of them, or an object with the list as `calls`.
+//! A gateway records the inputs of failed calls. `GET /v1/plugins/NAME/calls` returns them as JSON:
+//! one call, a list of calls, or an object with the list as `calls`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,12 +16,12 @@ use super::test::{open, told};
 use crate::say;
 use lamina_plugin_host::Hook;
 
-/// A call that was kept. Fields that are not known here are for people.
+/// A recorded call. Fields that are not listed here are for people.
 #[derive(Deserialize)]
 struct RecordedCall {
     hook: HookName,
     inputs: ReplayInputs,
-    /// What it came to at the gateway.
+    /// Its error at the gateway.
     #[serde(default)]
     error: Option<String>,
     #[serde(default)]
@@ -38,7 +38,7 @@ struct ReplayInputs {
     fetch: BTreeMap<String, CaseFetchAnswer>,
 }
 
-/// As [`CaseRequest`], beside other fields.
+/// The fields of [`CaseRequest`], among other fields.
 #[derive(Deserialize)]
 struct ReplayRequest {
     #[serde(default)]
@@ -60,10 +60,11 @@ enum ReplayFile {
     One(Box<RecordedCall>),
 }
 
-/// Makes the calls of a file again and prints what they come to. Whether all gave a decision.
+/// Makes the calls of a file again and prints their results. Returns whether all of them gave a
+/// decision.
 ///
 /// # Errors
-/// In words, when the calls can't be read or the file is no plugin.
+/// Returns a message if the calls can't be read or the file is not a plugin.
 pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<bool, String> {
     let text = std::fs::read_to_string(calls).map_err(|e| format!("{}: {e}", calls.display()))?;
     let kept = match read(&text).map_err(|why| format!("{}: {why}", calls.display()))? {
@@ -81,7 +82,7 @@ pub async fn replay(file: &Path, calls: &Path, config: Option<Value>) -> Result<
         let upstreams_known = upstreams(call.inputs.fetch.keys());
         let answers = StubUpstreams::default();
         answers.answer(&call.inputs.fetch);
-        // Each gets an instance of its own, as after a failed call.
+        // Each call gets a new instance, as after a failed call.
         let yaml = opened.yaml(&config, &upstreams_known, &PluginCallMode::default());
         let configs = BTreeMap::from([("plugin".to_owned(), yaml)]);
         let plugins = opened::start(configs, answers.fetch()).await;

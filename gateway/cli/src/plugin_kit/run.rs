@@ -1,4 +1,4 @@
-//! One call of one hook with a given request, and what upstreams answer it.
+//! One call of one hook with a given request, and the answers of upstreams to it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use lamina_plugin_host::{
     CallError, FetchCall, FetchError, Hook, HookRequest, LoadRequest, Plugin, UpstreamFetcher,
 };
 
-/// The route that plugins are told.
+/// The name of the route that plugins get.
 const ROUTE: &str = "kit";
 
 /// A call.
 pub(super) struct HookInvocation<'a> {
     pub(super) hook: Hook,
     pub(super) request: &'a CaseRequest,
-    /// For the hook `response`.
+    /// The response for the hook `response`.
     pub(super) response: Option<&'a CaseResponse>,
 }
 
-/// A call, made ready to be made many times.
+/// A call that is ready to be made many times.
 pub(super) struct PreparedInvocation {
     hook: Hook,
     ready: PreparedCaseRequest,
@@ -36,7 +36,7 @@ pub(super) struct PreparedInvocation {
     response: Option<(StatusCode, http::HeaderMap)>,
 }
 
-/// What upstreams answer, and what they were asked in vain.
+/// The answers of upstreams, and the requests that have no answer.
 #[derive(Clone, Default)]
 pub(super) struct StubUpstreams(Arc<Mutex<StubAnswers>>);
 
@@ -47,7 +47,7 @@ struct StubAnswers {
 }
 
 impl HookInvocation<'_> {
-    /// Makes it ready; errors are in words.
+    /// Prepares the call. Errors are messages.
     pub(super) fn prepare(&self) -> Result<PreparedInvocation, String> {
         let response = match (self.hook, self.response) {
             (Hook::Response, None) => {
@@ -73,7 +73,7 @@ impl HookInvocation<'_> {
 }
 
 impl PreparedInvocation {
-    /// What it comes to, as JSON.
+    /// Makes the call and returns its result or its error as JSON.
     pub(super) async fn tell(&self, plugin: &Plugin) -> Value {
         match self.call(plugin).await {
             Ok(told) => told,
@@ -136,7 +136,7 @@ impl PreparedInvocation {
 }
 
 impl StubUpstreams {
-    /// From now on these are the answers.
+    /// Sets the answers from now on.
     pub(super) fn answer(&self, known: &BTreeMap<String, CaseFetchAnswer>) {
         *self.0.lock() = StubAnswers {
             known: known.clone(),
@@ -144,12 +144,12 @@ impl StubUpstreams {
         };
     }
 
-    /// What was asked since then that has no answer.
+    /// The requests since then that have no answer.
     pub(super) fn asked_in_vain(&self) -> Vec<String> {
         self.0.lock().unknown.clone()
     }
 
-    /// The way to them.
+    /// The fetcher that gives these answers.
     pub(super) fn fetch(&self) -> UpstreamFetcher {
         let answers = Arc::clone(&self.0);
         Arc::new(move |call: FetchCall| {

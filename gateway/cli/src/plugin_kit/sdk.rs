@@ -4,24 +4,24 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Every file of plugin-sdk: its path there, and its text.
+/// Every file of plugin-sdk: its path in that folder, and its text.
 pub(super) const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
-/// The folder's name.
+/// The name of the SDK's folder.
 const FOLDER: &str = "plugin-sdk";
-/// Where projects are templates of.
+/// The folder of the project templates.
 pub(super) const TEMPLATES: &str = "templates";
 
-/// Where a project finds the SDK.
+/// The place where a project finds the SDK.
 pub(super) struct SdkLocation {
-    /// As the project's files say it: relative to its folder where the SDK is in one above,
-    /// so that both can move, and be checked in, together.
+    /// The path as the project's files have it. It is relative to the project's folder if the SDK
+    /// is in a folder above, so that both can be moved and checked in together.
     pub(super) path: PathBuf,
-    /// Whether it was not there before.
+    /// Whether the SDK was written just now.
     pub(super) is_new: bool,
 }
 
-/// The SDK for a new project, which will be a folder in the current one: the SDK given, the
-/// nearest in a folder above the project, or one that is written beside it.
+/// Finds the SDK for a new project, which will be a folder in the current one: the given SDK, or
+/// the nearest in a folder above the project, or a new one beside it.
 pub(super) fn place(given: Option<&Path>) -> io::Result<SdkLocation> {
     if let Some(given) = given {
         return match is_sdk(given) {
@@ -56,7 +56,7 @@ fn is_sdk(folder: &Path) -> bool {
     folder.join("wit/plugin.wit").is_file()
 }
 
-/// Writes the copy; templates stay in the binary.
+/// Writes the SDK to disk. The templates stay in the binary.
 fn write(to: &Path) -> io::Result<()> {
     let files = FILES
         .iter()

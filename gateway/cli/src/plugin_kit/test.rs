@@ -1,7 +1,8 @@
-//! `lamina plugin test FILE --cases cases.yaml`: runs hooks on given requests and compares.
+//! `lamina plugin test FILE --cases cases.yaml`: calls hooks with given requests and compares the
+//! results.
 //!
-//! Cases of one configuration share one instance, as requests do in a gateway; keys are
-//! not remembered, so every case is a call. Each case's result is printed as it comes.
+//! Cases with the same configuration share one instance, as requests do in a gateway. Keys are not
+//! remembered, so every case makes a call. The result of each case is printed at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,10 +25,10 @@ pub struct TestScore {
     pub failed: usize,
 }
 
-/// Runs the cases of a file and prints a line a case. `config` stands for the file's own.
+/// Runs the cases of a file and prints one line for each case. `config` replaces that of the file.
 ///
 /// # Errors
-/// In words, when the cases can't be read or the file is no plugin.
+/// Returns a message if the cases can't be read or the file is not a plugin.
 pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<TestScore, String> {
     let cases = CaseFile::read(cases)?;
     let opened = open(file).await?;
@@ -57,20 +58,20 @@ pub async fn test(file: &Path, cases: &Path, config: Option<Value>) -> Result<Te
     Ok(score)
 }
 
-/// Looks at a file; what is wrong is told with what to do.
+/// Inspects a file. An error comes with advice about what to do.
 pub(super) async fn open(file: &Path) -> Result<InspectedPlugin, String> {
     opened::open(file).await.map_err(|cause| told(file, &cause))
 }
 
-/// A refusal in words.
+/// The message about a refusal.
 pub(super) fn told(file: &Path, cause: &lamina_plugin_host::PluginFault) -> String {
     let advice =
         check::advice(cause).map_or(String::new(), |advice| format!("\nWhat to do: {advice}"));
     format!("{}: {cause}{advice}", file.display())
 }
 
-/// The upstreams that plugins may ask: those that have answers, and whatever the
-/// configurations name, so that a missing answer is `unavailable`, not `denied`.
+/// The upstreams that plugins may call: those that have answers, and those that the configurations
+/// name, so that a missing answer is `unavailable` and not `denied`.
 fn granted(cases: &CaseFile, general: Option<&Value>) -> Vec<String> {
     let listed = cases.cases.iter().flat_map(|case| case.fetch.keys());
     let mut names = BTreeSet::from_iter(upstreams(listed));
@@ -94,12 +95,12 @@ struct PluginTestBench {
     opened: InspectedPlugin,
     granted: Vec<String>,
     upstreams: StubUpstreams,
-    /// By the text of their configuration.
+    /// The plugins that were started, by the text of their configuration.
     started: BTreeMap<String, Result<PluginSet, String>>,
 }
 
 impl PluginTestBench {
-    /// What is wrong with a case, in lines; nothing when it is well.
+    /// Describes what is wrong with a case, in lines. Empty if the case passes.
     async fn run(&mut self, case: &PluginTestCase, general: Option<&Value>) -> String {
         let nothing = opened::no_config();
         let config = case.config.as_ref().or(general).unwrap_or(&nothing);

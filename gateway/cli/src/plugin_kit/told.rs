@@ -1,7 +1,7 @@
-//! What a plugin decided, as JSON: what `expect` is compared with and what is printed.
+//! The decision of a plugin as JSON: it is compared with `expect` and printed.
 //!
-//! A decision without details is its word; one with details is an object with its word as
-//! the only key. A loader's response is the exception: it is the object itself.
+//! A decision without details is its word. One with details is an object with this word as its only
+//! key. The response of a loader is the exception: it is the object itself.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub(super) fn response(decision: Option<&ResponseChange>) -> Value {
     json!({ "change": told })
 }
 
-/// A call that gave no decision.
+/// The JSON of a call that gave no decision.
 pub(super) fn failed(error: &CallError) -> Value {
     json!({"failed": {"kind": error.kind().as_str(), "error": error.to_string()}})
 }
@@ -94,7 +94,7 @@ fn change(change: &HeaderChange) -> Map<String, Value> {
     ])
 }
 
-/// By name; several lines of one name are a list.
+/// The headers by name. Several lines with one name are a list.
 fn headers(headers: &HeaderMap) -> Value {
     let told = headers.keys().map(|name| {
         let lines = headers.get_all(name).iter();

@@ -1,5 +1,5 @@
-//! `lamina l2 keys`: walks the listing of a gateway's second tier to its end, or as far as
-//! is wanted.
+//! `lamina l2 keys`: reads the list of the second tier's keys from a gateway, to its end or to the
+//! limit.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,17 +11,17 @@ use serde_json::Value;
 
 use super::{RemoteError, RemoteGateway};
 
-/// What is there.
+/// The keys that were found.
 pub struct RemoteKeyList {
     keys: Vec<Value>,
     there_are_more: bool,
 }
 
-/// Keys that one answer brings at most, about.
+/// About the most keys in one answer.
 const STEP: usize = 1_000;
 
 impl RemoteGateway {
-    /// Lists records of the second tier whose URL matches `pattern` (all, without one), up
+    /// Lists records of the second tier whose URL matches `pattern` (or all if there is none), up
     /// to `limit`.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl RemoteGateway {
             keys: Vec::new(),
             there_are_more: true,
         };
-        // A walk may come by a record twice.
+        // The list may contain a record twice.
         let mut known = HashSet::new();
         let mut cursor = "0-0".to_owned();
         while found.there_are_more && found.keys.len() < limit {
@@ -70,7 +70,7 @@ fn path(pattern: Option<&str>, limit: usize, cursor: &str) -> String {
 impl fmt::Display for RemoteKeyList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for key in &self.keys {
-            // What a key plugin gave in a URL's place may hold anything.
+            // The text that a key plugin gives instead of a URL may contain any characters.
             let url = key["url"].as_str().unwrap_or_default().escape_debug();
             let more = if key["url_is_cut"] == true { "…" } else { "" };
             writeln!(

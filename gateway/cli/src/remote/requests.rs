@@ -1,4 +1,4 @@
-//! `lamina requests`: the last requests of a gateway, each with what happened on its way.
+//! `lamina requests`: the last requests of a gateway, each with the events on its way.
 
 use std::fmt;
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl RequestsFilter {
 }
 
 impl RemoteGateway {
-    /// Asks what became of the last requests.
+    /// Asks the gateway about its last requests.
     ///
     /// # Errors
     /// See [`RemoteError`].
@@ -66,7 +66,7 @@ impl RemoteGateway {
 }
 
 impl RemoteRequestList {
-    /// As the gateway told it.
+    /// The gateway's answer.
     pub fn json(&self) -> &Value {
         &self.0
     }
@@ -82,7 +82,7 @@ impl fmt::Display for RemoteRequestList {
 }
 
 fn one(f: &mut fmt::Formatter<'_>, request: &Value) -> fmt::Result {
-    // What clients send may hold anything.
+    // Text from clients may contain any characters.
     let text = |name: &str| {
         request[name]
             .as_str()
@@ -114,7 +114,7 @@ fn one(f: &mut fmt::Formatter<'_>, request: &Value) -> fmt::Result {
     writeln!(f, "  {:>9}     {}\n", "end", text("end"))
 }
 
-/// A text without control characters, since clients may send any.
+/// A text without control characters, which clients may send.
 fn printable(text: &str) -> String {
     let escaped = text.chars().map(|letter| match letter.is_control() {
         true => letter.escape_default().to_string(),

@@ -1,4 +1,4 @@
-//! Keys and entries as the proxy makes them of a 1 KiB page with the usual fields.
+//! Keys and entries, as the proxy makes them for a 1 KiB page with the usual fields.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ pub fn cache(mib: u64) -> anyhow::Result<Arc<Cache>> {
     Ok(Arc::new(cache))
 }
 
-/// What a browser-like client sends.
+/// The headers of a client similar to a browser.
 pub fn request_headers() -> HeaderMap {
     let fields = [
         ("host", "shop.example"),
@@ -79,7 +79,7 @@ pub fn page_key(i: usize) -> KeyBuf {
     key(&CacheKeyTemplate::default(), &path, None, &HeaderMap::new())
 }
 
-/// Fresh for an hour.
+/// An entry is fresh for one hour.
 pub fn freshness() -> Freshness {
     Freshness {
         received: Instant::now(),
@@ -91,12 +91,12 @@ pub fn freshness() -> Freshness {
     }
 }
 
-/// A body of its own, of exactly its size, as a completed load leaves it.
+/// A body with a buffer of its own and of exactly its size, as a completed load leaves it.
 pub fn body() -> Bytes {
     Bytes::from(vec![b'x'; BODY_BYTES])
 }
 
-/// What purges know page `i` by.
+/// The attributes by which purges find page `i`.
 pub fn marks(key: &KeyBuf, i: usize, tag: &str) -> PurgeAttributes {
     PurgeAttributes {
         id: key.to_key().id().0,
@@ -108,7 +108,7 @@ pub fn marks(key: &KeyBuf, i: usize, tag: &str) -> PurgeAttributes {
     }
 }
 
-/// Stores page `i`; its key.
+/// Stores page `i`. Returns its key.
 pub fn store(cache: &Cache, i: usize, body: Bytes, tag: &str) -> KeyBuf {
     let key = page_key(i);
     let entry = Entry::new(

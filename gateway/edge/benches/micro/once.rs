@@ -1,4 +1,4 @@
-//! What needs a state of its own and is therefore not for criterion.
+//! Measurements that need a state of their own, so that criterion cannot make them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ use crate::{entries, plugins};
 
 const OBJECTS: usize = 100_000;
 const ENTRIES: usize = 1_000_000;
-/// One entry of so many has each tag.
+/// Each tag is on one entry in this many.
 const GROUPS: usize = 10;
 const CALLERS: usize = 10_000;
 const HERDS: usize = 11;
@@ -35,7 +35,7 @@ const ROUNDS: usize = 200;
 const LOADS: usize = 20_000;
 const LOADS_AT_ONCE: usize = 64;
 
-/// Resident memory that 100,000 entries of 1 KiB take, divided by their number.
+/// The resident memory of 100,000 entries of 1 KiB, divided by their number.
 pub fn memory() -> anyhow::Result<Row> {
     let cache = entries::cache(1_024)?;
     let before = resident_kib()?;
@@ -58,7 +58,8 @@ pub fn memory() -> anyhow::Result<Row> {
     Ok(Row::new(what, figure, "≤ 1.5 KiB"))
 }
 
-/// CPU of the whole process a loader call, many at once so that threads stay awake.
+/// The CPU time of the whole process for one loader call. Many calls run at once, so that the
+/// threads stay awake.
 pub fn loader_cpu() -> anyhow::Result<Row> {
     let runtime = plugins::runtime()?;
     let shipped = plugins::load(&runtime)?;
@@ -81,7 +82,7 @@ pub fn loader_cpu() -> anyhow::Result<Row> {
 pub fn purge_by_tag() -> anyhow::Result<Vec<Row>> {
     let cache = entries::cache(8_192)?;
     let headers = HeaderMap::new();
-    // The bytes are of no interest here: all entries share one body.
+    // The bytes do not matter here, so all entries share one body.
     let body = entries::body();
     for i in 0..ENTRIES {
         entries::store(&cache, i, body.clone(), &tag(i));
@@ -127,8 +128,8 @@ pub fn purge_by_tag() -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-/// A hundred thousand purges by prefix that reach nothing, as requests cause them by a rule:
-/// what a hit costs before and after, and while they go on.
+/// A hundred thousand purges by prefix that match nothing, as requests cause them through a rule:
+/// the cost of a hit before, during and after them.
 pub fn purge_by_prefix() -> anyhow::Result<Vec<Row>> {
     let cache = entries::cache(64)?;
     let (headers, body) = (HeaderMap::new(), entries::body());
@@ -179,8 +180,8 @@ pub fn purge_by_prefix() -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-/// Ten thousand callers on one cold key: the origin answers when all have asked. Once
-/// on one thread, as on each listener of the program, once on all cores.
+/// Ten thousand callers of one key that is not cached: the origin answers when all have asked.
+/// Measured on one thread, as on each listener of the program, and on all cores.
 pub fn herds() -> anyhow::Result<Vec<Row>> {
     let all = Builder::new_multi_thread().enable_all().build()?;
     Ok(vec![
@@ -206,7 +207,7 @@ fn herd(place: &str, runtime: &Runtime) -> anyhow::Result<Row> {
     Ok(Row::new(what, report::spread(times), "< 15 ms"))
 }
 
-/// Callers of one key.
+/// Many callers of one key.
 struct Herd {
     cache: Arc<Cache>,
     page: usize,
@@ -230,7 +231,7 @@ impl Herd {
         }
     }
 
-    /// All callers, each in a task; the bytes that they got.
+    /// Runs all callers, each in a task. Returns the bytes that they got.
     async fn run(self: Arc<Self>) -> anyhow::Result<usize> {
         let mut callers = JoinSet::new();
         for _ in 0..CALLERS {
@@ -267,7 +268,7 @@ impl Herd {
         Ok(reader.collect().await?.to_bytes().len())
     }
 
-    /// The leader's work, as `proxy` does it.
+    /// Does the leader's work, as `proxy` does it.
     async fn load(self: Arc<Self>, leader: Leader) {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.all_wait.notified().await;
@@ -327,7 +328,7 @@ fn resident_kib() -> anyhow::Result<u64> {
         .context("VmRSS is a number")
 }
 
-/// User and system time of this process; a tick of /proc is 10 ms.
+/// User and system time of this process. A tick in /proc is 10 ms.
 fn cpu() -> anyhow::Result<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let (_, rest) = stat.rsplit_once(')').context("/proc/self/stat")?;

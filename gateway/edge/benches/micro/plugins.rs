@@ -1,4 +1,4 @@
-//! The shipped plugins, loaded from plugins/dist; `fetch` answers in process.
+//! The shipped plugins, loaded from plugins/dist. `fetch` answers within the process.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,19 +17,19 @@ use lamina_plugin_host::{
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
-/// What the benches call.
+/// The plugins that the benches call.
 pub struct Shipped {
     pub called: Arc<Plugin>,
     pub declared: Arc<Plugin>,
     pub loader: Arc<Plugin>,
 }
 
-/// One thread, as each of the program's listeners has.
+/// A runtime with one thread, as each of the program's listeners has.
 pub fn runtime() -> anyhow::Result<Runtime> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Compiles them.
+/// Compiles the shipped plugins.
 pub fn load(runtime: &Runtime) -> anyhow::Result<Shipped> {
     let rules = json!({ "drop": ["utm_*"], "sort": true });
     let declared = json!({ "drop": ["utm_*"], "sort": true, "declarative": true });
@@ -59,7 +59,7 @@ pub fn load(runtime: &Runtime) -> anyhow::Result<Shipped> {
     })
 }
 
-/// A page's request; `campaign` is what the plugin leaves out of the key.
+/// The request for a page. The plugin leaves `campaign` out of the key.
 pub fn request(campaign: usize) -> anyhow::Result<Parts> {
     let uri = format!("/search?q=tea&utm_source={campaign}&page=2");
     let mut request = Request::get(uri).body(()).context("a request")?;
@@ -81,7 +81,7 @@ pub fn load_request() -> LoadRequest {
     }
 }
 
-/// A JSON string of 1 KiB, at once.
+/// A fetcher that returns a JSON string of 1 KiB at once.
 fn one_kibibyte() -> UpstreamFetcher {
     let answer = Bytes::from(format!("\"{}\"", "x".repeat(1_022)));
     Arc::new(move |_: FetchCall| {

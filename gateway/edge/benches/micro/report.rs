@@ -1,4 +1,4 @@
-//! One line a figure, in Markdown.
+//! One line for each figure, in Markdown.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 pub struct Row {
     pub what: String,
     pub figure: String,
-    /// From the table of goals; empty when there is none.
+    /// The goal from the table of goals; empty if there is none.
     pub goal: &'static str,
 }
 
@@ -31,7 +31,7 @@ pub fn table(rows: &[Row]) -> String {
     )
 }
 
-/// `0.123 µs`, `12.3 ms`.
+/// A time in the form `0.123 µs` or `12.3 ms`.
 pub fn time(nanos: f64) -> String {
     match nanos {
         n if n < 1e5 => format!("{:.3} µs", n / 1e3),
@@ -39,7 +39,7 @@ pub fn time(nanos: f64) -> String {
     }
 }
 
-/// Least, median and most of several rounds.
+/// The smallest, the median and the largest of several rounds.
 pub fn spread(mut times: Vec<Duration>) -> String {
     times.sort_unstable();
     let at = |i: usize| time(times.get(i).map_or(f64::NAN, |t| t.as_nanos() as f64));

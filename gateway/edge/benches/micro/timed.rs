@@ -1,4 +1,4 @@
-//! What a request does each time: look up, build a key, call a plugin.
+//! What each request does: look up, build a key, call a plugin.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -14,10 +14,10 @@ use lamina_cache::key::CacheKeyTemplate;
 use crate::report::{self, Row};
 use crate::{entries, plugins};
 
-/// Keys of the look-up: a power of two.
+/// The number of keys to look up: a power of two.
 const KEYS: usize = 64;
 
-/// Criterion's name of a figure, what it is, its goal.
+/// Criterion's name of a figure, its description, and its goal.
 const FIGURES: [(&str, &str, &str); 9] = [
     (
         "lookup",
@@ -54,7 +54,7 @@ const FIGURES: [(&str, &str, &str); 9] = [
     ),
 ];
 
-/// Measures all of them.
+/// Measures all figures.
 pub fn all() -> anyhow::Result<Vec<Row>> {
     let folder = tempfile::tempdir().context("a folder for criterion")?;
     let mut criterion = Criterion::default()
@@ -167,7 +167,7 @@ fn loader(criterion: &mut Criterion) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In nanoseconds, from what criterion wrote.
+/// The median in nanoseconds, read from what criterion wrote.
 fn median(folder: &Path, id: &str) -> anyhow::Result<f64> {
     let file = folder.join(id).join("new/estimates.json");
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;

@@ -1,4 +1,4 @@
-//! Answers in JSON, and the fields that keep every answer out of other sites' pages.
+//! Answers in JSON, and the fields that keep other sites' pages from using any answer.
 
 use bytes::Bytes;
 use http::header::{
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::table::AdminMethod;
 use crate::http::body::Body;
 
-/// What every answer says to browsers: no other site may embed or frame it, nobody keeps it,
-/// and nothing in it is run. There is no field of CORS, so that no page of another site may
-/// read it either.
+/// What every answer tells browsers: no other site may embed or frame it, it must not be stored,
+/// and nothing in it is executed. There is no CORS field, so a page of another site may not read it
+/// either.
 const GUARDS: [(HeaderName, &str); 6] = [
     (CACHE_CONTROL, "no-store"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -32,7 +32,7 @@ const GUARDS: [(HeaderName, &str); 6] = [
     ),
 ];
 
-/// An answer with this content.
+/// An answer with this JSON value.
 pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
     text(status, "application/json", format!("{value}\n"))
 }
@@ -50,12 +50,12 @@ pub fn text(
     response
 }
 
-/// An answer that says what is wrong.
+/// An answer that describes an error.
 pub fn error(status: StatusCode, message: &str) -> Response<Body> {
     json(status, &json!({"error": message}))
 }
 
-/// 401, with what is to be brought.
+/// 401, which says what the request needs.
 pub fn unauthorized() -> Response<Body> {
     let message = "a valid `Authorization: Bearer` token is needed";
     let mut response = error(StatusCode::UNAUTHORIZED, message);
@@ -64,7 +64,7 @@ pub fn unauthorized() -> Response<Body> {
     response
 }
 
-/// 405, with the methods that there are.
+/// 405, with the allowed methods.
 pub fn wrong_method(verb: AdminMethod) -> Response<Body> {
     let methods = verb.methods();
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &format!("use {methods}"));
@@ -82,7 +82,7 @@ pub fn busy() -> Response<Body> {
     response
 }
 
-/// The answer to a request whose content was read, or could not be.
+/// The answer to a request whose content was read, or the error if it could not be read.
 pub fn told(outcome: Result<Value, String>) -> Response<Body> {
     match outcome {
         Ok(value) => json(StatusCode::OK, &value),
@@ -90,7 +90,7 @@ pub fn told(outcome: Result<Value, String>) -> Response<Body> {
     }
 }
 
-/// Puts the fields for browsers on an answer.
+/// Adds the fields for browsers to an answer.
 pub fn guarded(mut response: Response<Body>) -> Response<Body> {
     for (name, value) in GUARDS {
         let value = HeaderValue::from_static(value);

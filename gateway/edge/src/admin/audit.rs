@@ -1,8 +1,8 @@
-//! One line in the log for each action: who, what, from where, and what came of it.
+//! One log line for each action: who did what, from where, and with what result.
 //!
-//! Open requests (health, metrics, lists) are no actions. Refusals are limited in rate, for
-//! anybody can cause them; what was done is always told. The query is left out, for it may
-//! hold what does not belong there, such as a token.
+//! Open requests (health, metrics, lists) are not actions. The lines about refusals are limited in
+//! rate, since anybody can cause them; everything that was done is always logged. The query is left
+//! out, since it may hold something that does not belong there, such as a token.
 
 use std::time::Instant;
 
@@ -17,24 +17,24 @@ use crate::telemetry::limit::LineLimiter;
 /// Limits the lines about refusals.
 pub struct RefusalAuditLimiter(LineLimiter);
 
-/// The line of an action that is under way. A client that goes away before its answer ends
-/// the action's task, which this tells when it is dropped.
+/// The line of an action that is under way. It is written when this is dropped, also if a client
+/// leaves before its answer and thus ends the action's task.
 pub struct AuditLine {
     who: String,
     method: Method,
     path: String,
     from: String,
-    /// The body, where it is read.
+    /// The request's body, if it is read.
     asked: String,
-    /// None until it is known.
+    /// The status of the answer. None until it is known.
     status: Option<StatusCode>,
 }
 
-/// Bytes of what was asked for that a line shows at most.
+/// The most bytes of a request's body that a line shows.
 const SHOWN: usize = 1_024;
 
 impl AuditLine {
-    /// The line of an action; none where it is open to all.
+    /// The line of an action. None if the action is open to everybody.
     pub fn of(
         admitted: &AdmittedAdminRequest<'_>,
         request: &Request<Body>,
@@ -50,12 +50,12 @@ impl AuditLine {
         })
     }
 
-    /// What the body of the request asks for.
+    /// Records the body of the request.
     pub fn asked(&mut self, body: &[u8]) {
         self.asked = shown(&String::from_utf8_lossy(body)).to_owned();
     }
 
-    /// It ends with this answer.
+    /// Ends the action with this status.
     pub fn ends(mut self, status: StatusCode) {
         self.status = Some(status);
     }
@@ -86,7 +86,7 @@ impl RefusalAuditLimiter {
         Self(LineLimiter::new(now))
     }
 
-    /// Tells of a refusal, unless there were too many lately.
+    /// Logs a refusal, unless there were too many recently.
     pub fn tell(&self, refusal: &RefusedAdminRequest<'_>, request: &Request<Body>, peer: Peer) {
         let Some(untold) = self.0.admit(Instant::now()) else {
             return;
@@ -112,7 +112,7 @@ fn from(peer: Peer) -> String {
     }
 }
 
-/// The beginning of a text.
+/// The beginning of a text, as far as a line shows it.
 fn shown(text: &str) -> &str {
     let mut end = text.len().min(SHOWN);
     while !text.is_char_boundary(end) {

@@ -1,16 +1,17 @@
-//! What tells a request of a browser's page from one of a tool.
+//! Tells a request of a page in a browser from a request of a tool.
 //!
-//! A page of any site may make its browser send requests to this machine. Three things
-//! stand against it. Browsers say which site a request comes from (`Sec-Fetch-Site`, and
-//! `Origin` where it changes something); neither can be forged by a page. And a page can
-//! send neither `Content-Type: application/json` nor a field of our own to another site
+//! A page of any site may make its browser send requests to this machine. Three things protect
+//! against that. Browsers say which site a request comes from (`Sec-Fetch-Site`, and `Origin` for a
+//! request that changes something), and a page cannot forge either. And a page can send neither
+//! `Content-Type: application/json` nor a field of our own to another site without asking first
+//! (the preflight of CORS), which is never allowed here.
 //! without asking first (the preflight of CORS), which is never allowed here.
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, ORIGIN};
 use http::uri::{Authority, Scheme, Uri};
 
-/// The field that a change without a body must bring; the value does not matter.
+/// The field that a change without a body must carry; its value does not matter.
 pub const INTENT: HeaderName = HeaderName::from_static("x-lamina-admin");
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
@@ -22,16 +23,16 @@ const SEC_FETCH_DEST: &str = "sec-fetch-dest";
 pub enum CrossSiteProof {
     /// No page of another site could have sent it unasked.
     Deliberate,
-    /// There is a body, and it is not declared to be JSON.
+    /// There is a body, and its type is not JSON.
     NotJson,
-    /// There is no body and none of the fields that a page can't send.
+    /// There is no body, and there is none of the fields that a page can't send.
     Bare,
 }
 
-/// Whether a page of another site sends this, to `host` as it believes.
+/// Whether a page of another site sends this request to `host`, the host that the page believes in.
 ///
-/// A link that a person follows is no such thing: it is shown and can't be read by the
-/// page that it stands on. It changes nothing either, for it is a GET.
+/// This is also true of a link that a person follows, which the gate allows for a GET (see
+/// [`follows_a_link`]): the page with the link can't read the answer, and a GET changes nothing.
 pub fn is_of_another_site(headers: &HeaderMap, host: Option<&Authority>) -> bool {
     let foreign_site = headers
         .get_all(SEC_FETCH_SITE)
@@ -55,7 +56,7 @@ pub fn follows_a_link(headers: &HeaderMap) -> bool {
         && !headers.contains_key(ORIGIN)
 }
 
-/// What the form of a change proves.
+/// What the form of a request that changes something proves.
 pub fn form(headers: &HeaderMap, has_body: bool) -> CrossSiteProof {
     match has_body {
         _ if is_json(headers) => CrossSiteProof::Deliberate,
@@ -65,7 +66,7 @@ pub fn form(headers: &HeaderMap, has_body: bool) -> CrossSiteProof {
     }
 }
 
-/// Whether the one `Content-Type` says JSON, whatever its parameters.
+/// Whether there is exactly one `Content-Type` and it is JSON, with any parameters.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(media), None) = (types.next(), types.next()) else {
@@ -76,7 +77,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
-/// Whether an `Origin` is that of the host that was asked for. A TLS proxy in front makes it
+/// Whether an `Origin` is that of the requested host. If a TLS proxy is in front, its scheme is
 /// https.
 fn is_origin_of(origin: &[u8], host: Option<&Authority>) -> bool {
     let origin = Uri::try_from(origin).unwrap_or_default();

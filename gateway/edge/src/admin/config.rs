@@ -1,4 +1,4 @@
-//! What YAML says about the admin listener.
+//! The configuration of the admin listener.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ pub enum AdminRight {
 impl AdminRight {
     pub const ALL: [Self; 4] = [Self::Read, Self::Purge, Self::Plugins, Self::Targets];
 
-    /// As YAML writes it.
+    /// The word in YAML.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -75,12 +75,12 @@ impl AdminRight {
 }
 
 impl AdminConfig {
-    /// Whether anything at all asks for a token.
+    /// Whether any token is configured.
     pub fn has_tokens(&self) -> bool {
         self.token.is_some() || !self.tokens.is_empty()
     }
 
-    /// A token with this right: the one with every right, or the first that has it.
+    /// A token with this right: the one with every right, or the first that has this one.
     pub fn token_for(&self, right: AdminRight) -> Option<&str> {
         let named = self.tokens.iter().find(|token| token.can.contains(&right));
         let named = named.and_then(|token| token.token.as_deref());

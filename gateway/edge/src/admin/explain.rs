@@ -1,4 +1,4 @@
-//! `POST /v1/explain`: what would be done with a request here and now.
+//! `POST /v1/explain`: what this gateway would do with a request now.
 
 use http::Request;
 use serde_json::Value;

@@ -1,8 +1,8 @@
-//! The one check that every request passes before anything is done.
+//! The one check that every request must pass before anything is done.
 //!
-//! In this order: is the listener meant (`hosts`), is there such a request (`table`), does
-//! a page of another site send it (`browser`), and does its sender have the right
-//! (`tokens`). Health, metrics and lists are open; all else passes all of it.
+//! It checks in this order: is the request meant for this listener (`hosts`), is there such a
+//! request (`table`), does a page of another site send it (`browser`), and does its sender have the
+//! right (`tokens`). Health, metrics and lists are open; everything else must pass all checks.
 
 use http::uri::Authority;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -17,17 +17,17 @@ use crate::http::body::Body;
 use crate::http::endpoint::Endpoint;
 use crate::http::server::Peer;
 
-/// What decides who may do what.
+/// The parts that decide who may do what.
 pub struct AdminGate {
     hosts: AdminHostNames,
     tokens: AdminTokens,
 }
 
-/// A request that may be answered.
+/// A request that is allowed.
 #[derive(Debug)]
 pub struct AdmittedAdminRequest<'a> {
     pub entry: &'static AdminOperation,
-    /// The plugin that is meant, where the entry has a name.
+    /// The name of the plugin in the path, if the entry has one.
     pub name: String,
     pub caller: AdminCaller<'a>,
 }
@@ -43,7 +43,7 @@ pub struct RefusedAdminRequest<'a> {
 /// Whether a refusal is worth an audit line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RefusalAudit {
-    /// Somebody tried what is not theirs.
+    /// Somebody tried something without the right to it.
     Line,
     /// There is no such request.
     Nothing,
@@ -76,7 +76,7 @@ impl AdminGate {
     /// Checks a request.
     ///
     /// # Errors
-    /// What to answer instead.
+    /// Returns the answer to give instead.
     pub fn check(
         &self,
         request: &Request<Body>,
@@ -145,7 +145,7 @@ impl AdminGate {
         response: Response<Body>,
         audit: RefusalAudit,
     ) -> Box<RefusedAdminRequest<'_>> {
-        // Which right is looked at does not matter for who it is.
+        // The caller is the same whatever right is asked about.
         let (caller, _) = self.tokens.judge(headers, AdminRight::Read);
         Box::new(RefusedAdminRequest {
             caller,
@@ -154,7 +154,7 @@ impl AdminGate {
         })
     }
 
-    /// What is open to whom, in one sentence.
+    /// Describes in one sentence what is open to whom.
     pub fn openness(&self) -> String {
         let open = TABLE
             .iter()
@@ -172,7 +172,7 @@ impl AdminGate {
     }
 }
 
-/// What to answer to a request that a page of another site may have sent.
+/// The answer to a request that a page of another site may have sent.
 fn refused_to_pages(
     request: &Request<Body>,
     verb: AdminMethod,
@@ -195,7 +195,7 @@ fn refused_to_pages(
     }
 }
 
-/// The host that is asked for; the listener has made sure that target and `Host` agree.
+/// The requested host. The listener has made sure that the target and `Host` agree.
 fn authority(request: &Request<Body>) -> Option<Authority> {
     let host = request.headers().get(http::header::HOST);
     let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
@@ -250,8 +250,8 @@ mod tests {
         }
     }
 
-    /// Whatever is in the table: what is not open asks for a token, and a page of another
-    /// site comes to nothing, with a token or without one.
+    /// For every entry in the table that is not open: a token is needed, and a request of another
+    /// site's page is refused, with a token or without.
     #[test]
     fn every_entry_that_is_not_open_is_closed() {
         let (open, closed) = (gate(None), gate(Some("a long random text")));

@@ -1,8 +1,9 @@
-//! Whether the gateway lives and takes requests, its metrics, and who else is there.
+//! Whether the gateway is alive and accepts requests, its metrics, and the other nodes.
 //!
-//! Decision: scrapes that wait side by side share one text, which was begun after each of
-//! them was asked for. So a flood of scrapes costs one for each turn of the thread, and
-//! answers that nobody reads hold the same bytes; nobody gets an older text than before.
+//! Decision: scrapes that wait at the same time share one text, whose collection began after each
+//! of them had arrived. So a flood of scrapes costs only one for each turn of the thread, and
+//! answers that nobody reads share the same bytes. No scrape gets an older text than it would
+//! without this.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -18,13 +19,13 @@ use crate::cluster::{BusStatus, PublishStatus};
 use crate::http::body::Body;
 use crate::telemetry::metrics;
 
-/// The last text of the metrics, and when it was begun.
+/// The last text of the metrics, and when its collection began.
 #[derive(Default)]
 pub struct LastScrape(Mutex<Option<(Instant, Bytes)>>);
 
 impl AdminService {
-    /// Ready while requests are taken, degraded or not: who is cut off from the others
-    /// still serves.
+    /// Ready as long as requests are accepted, even if degraded: a node that is cut off from the
+    /// others still serves.
     pub(super) fn ready(&self) -> Response<Body> {
         let ready = self.ready.load(Ordering::Acquire);
         let standing = self.cluster.as_ref().map(|cluster| cluster.standing());
@@ -46,7 +47,7 @@ impl AdminService {
         answer::json(status, &body)
     }
 
-    /// The state of the second tier. It is absent where no second tier is configured.
+    /// The state of the second tier. None if no second tier is configured.
     fn second_tier(&self, reach: &StoreHealth) -> Option<Value> {
         let kind = self.proxy.cache.kind_below()?;
         let waiting = self.proxy.cache.purges_waiting_below();
@@ -62,7 +63,7 @@ impl AdminService {
         Some(body)
     }
 
-    /// Who is there.
+    /// The known nodes and their states.
     pub(super) fn nodes(&self) -> Response<Body> {
         let Some(cluster) = &self.cluster else {
             let message = "there is no event bus (`bus` in the configuration)";
@@ -99,7 +100,7 @@ impl AdminService {
 
     pub(super) async fn metrics(&self) -> Response<Body> {
         let asked = Instant::now();
-        // Others of this thread get a turn: those who ask for metrics join this scrape.
+        // Lets the other tasks of this thread run: other requests for metrics join this scrape.
         tokio::task::yield_now().await;
         let mut last = self.desk.last_scrape.0.lock();
         let shared = last.as_ref().filter(|(begun, _)| *begun > asked);

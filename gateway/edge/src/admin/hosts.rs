@@ -1,10 +1,10 @@
-//! Which names the admin listener answers to.
+//! The host names that the admin listener answers to.
 //!
-//! A page whose name was made to resolve to this machine (DNS rebinding) is of the same
-//! origin as the listener for its browser, and could read everything that needs no token.
-//! What gives it away is the name in `Host`, or `:authority`: it is the page's and none of
-//! ours. Addresses can't be rebound, but only those that are ours are answered to. Ports
-//! don't matter: a forwarded port has another number.
+//! For the browser, a page whose name was made to resolve to this machine (DNS rebinding) has the
+//! same origin as the listener, and could read everything that needs no token. Its name in `Host`
+//! or `:authority` gives it away: it is the page's name and none of ours. Addresses can't be
+//! rebound, but only our own addresses are accepted. Ports don't matter, since a forwarded port has
+//! another number.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,11 +13,11 @@ use http::uri::Authority;
 use crate::http::server::LocalEndpoint;
 use crate::pattern::Pattern;
 
-/// The names that are ours.
+/// The names of this listener.
 pub struct AdminHostNames {
-    /// The address of the listener; none where it is a Unix socket.
+    /// The address of the listener. None if it is a Unix socket.
     listener: Option<SocketAddr>,
-    /// `admin.hosts`, in small letters.
+    /// `admin.hosts`, in lower case.
     further: Vec<Pattern>,
 }
 
@@ -30,8 +30,8 @@ impl AdminHostNames {
         }
     }
 
-    /// Whether a request for this host, which came in by this end of ours, is meant for us.
-    /// A Unix socket is out of reach of browsers, and clients have no name for it.
+    /// Whether a request for this host, which arrived at the local endpoint `reached`, is meant for
+    /// us. Browsers cannot reach a Unix socket, and its clients have no host name for it.
     pub fn are_meant_by(&self, host: Option<&Authority>, reached: LocalEndpoint) -> bool {
         let LocalEndpoint::Tcp(local) = reached else {
             return true;

@@ -1,4 +1,4 @@
-//! `GET /v1/l2/keys`: what the second tier holds, by way of its index.
+//! `GET /v1/l2/keys`: lists what the second tier holds, by its index.
 
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
@@ -17,11 +17,12 @@ struct KeysRequest {
     from: RecordListingCursor,
 }
 
-/// Keys in one answer, if nothing is said, and at most: the last page may bring some more.
+/// The default and the largest number of keys in one answer; the last page may have some more.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 
-/// Lists what `query` (`pattern`, `limit`, `cursor`) asks for, and says where to go on.
+/// Lists the keys that `query` (`pattern`, `limit`, `cursor`) selects, and returns where to
+/// continue.
 pub async fn keys(tier: Option<&L2>, query: &str) -> (StatusCode, Value) {
     let Some(tier) = tier else {
         let error = "there is no second tier (`cache.l2` in the configuration)";
@@ -63,7 +64,7 @@ fn told(listed: &RecordListingItem) -> Value {
     told
 }
 
-/// Reads the query. A `+` is a `+`, as it is in the URLs that are listed.
+/// Reads the query. A `+` stands for itself, as it does in the listed URLs.
 fn read(query: &str) -> Result<KeysRequest, String> {
     let mut asked = KeysRequest {
         urls: None,

@@ -1,4 +1,4 @@
-//! Plugins over the admin listener: how each is, and what an operator does about it.
+//! Plugins over the admin listener: the state of each, and what an operator can do with it.
 
 use std::time::UNIX_EPOCH;
 
@@ -14,8 +14,8 @@ pub fn list(plugins: &PluginSet) -> Value {
     json!({"plugins": reports})
 }
 
-/// The last calls of the plugin of this name that failed, the newest first; each can be
-/// run again with `lamina plugin replay`.
+/// The last failed calls of the plugin with this name, newest first. Each can be run again with
+/// `lamina plugin replay`.
 pub fn calls(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     let Some(plugin) = plugins.get(name) else {
         return unknown(plugins, name);
@@ -37,7 +37,7 @@ pub fn calls(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     (StatusCode::OK, calls.collect())
 }
 
-/// Loads the file of the plugin of this name anew.
+/// Loads the file of the plugin with this name again.
 pub async fn reload(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     let Some(plugin) = plugins.get(name) else {
         return unknown(plugins, name);
@@ -55,10 +55,11 @@ pub async fn reload(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     }
 }
 
-/// Sets the plugin of this name aside, and says which routes answer with errors meanwhile.
+/// Puts the plugin with this name into quarantine, and tells which routes answer with errors
+/// meanwhile.
 ///
-/// Nothing more is asked for, such as a second confirmation: who sets a plugin aside is in a
-/// hurry, pages of other sites can't send this, and `resume` takes it back.
+/// There is no second confirmation: an operator who quarantines a plugin is in a hurry, pages of
+/// other sites can't send this request, and `resume` reverts it.
 pub fn quarantine(plugins: &PluginSet, name: &str, proxy: &Proxy) -> (StatusCode, Value) {
     let Some(plugin) = plugins.get(name) else {
         return unknown(plugins, name);
@@ -69,7 +70,7 @@ pub fn quarantine(plugins: &PluginSet, name: &str, proxy: &Proxy) -> (StatusCode
     (StatusCode::OK, body)
 }
 
-/// Lets the plugin of this name serve again.
+/// Lets the plugin with this name serve again.
 pub fn resume(plugins: &PluginSet, name: &str) -> (StatusCode, Value) {
     let Some(plugin) = plugins.get(name) else {
         return unknown(plugins, name);

@@ -1,4 +1,4 @@
-//! `POST /v1/purge`: reads what is asked for, purges, and tells where it holds.
+//! `POST /v1/purge`: reads the request, purges, and reports where the purge holds.
 
 use std::time::Duration;
 
@@ -19,25 +19,25 @@ const RECEIPT: Duration = Duration::from_secs(1);
 
 const EXPECTED: &str = "expected one or more of key, url, prefix, pattern, tag, route (a text or a list of texts), or \"all\": true; and optionally \"soft\": true and \"wait\": \"2s\"";
 
-/// How long somebody may wait for the other nodes at most.
+/// The longest time that a client may wait for the other nodes.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// What is asked for.
 struct PurgeRequest {
     selectors: Vec<Selector>,
-    /// How they leave what they reach.
+    /// Whether the purge is hard or soft.
     kind: PurgeKind,
-    /// How long to wait for the other nodes; none is not at all.
+    /// How long to wait for the other nodes. None: not at all.
     wait: Option<Duration>,
-    /// What it may not reach.
+    /// Notes about what the purge may not reach.
     notes: Vec<String>,
 }
 
-/// Purges, and answers with the receipt. It holds here at once; with a second tier the
-/// answer waits for its log, for a while, and with `wait` for the other nodes.
+/// Purges, and answers with a receipt. The purge holds on this node at once. With a second tier,
+/// the answer waits a while for its log, and with `wait` for the other nodes.
 ///
 /// # Errors
-/// What is wrong with the request, and what is expected.
+/// Describes what is wrong with the request, and what is expected.
 pub async fn purge(
     body: &Value,
     proxy: &Proxy,
@@ -137,9 +137,9 @@ fn patience(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The part of the receipt about the other nodes. It lists each known node, whether all the purges
-/// hold there, the place of the last in its order, and how late it said so, or since when it is
-/// silent. `outcome`: `all`, `some` did not say that it holds there, or `unknown`.
+/// The part of the receipt about the other nodes. It lists each known node: whether all the purges
+/// hold there, the number of the last one in the node's order, how late the node confirmed it, or
+/// since when it has been silent. `outcome` is `all`, `some` (some did not confirm), or `unknown`.
 fn nodes(everywhere: &ClusterPurgeReport) -> Value {
     let told = &everywhere.told;
     let names = told.first().map_or(&[][..], |first| &first.nodes);
@@ -193,8 +193,8 @@ fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// What the receipt says of the second tier: the number that its log gave the last of the
-/// purges, or that it did not in time. None without a second tier.
+/// The part of the receipt about the second tier: the highest number that its log gave to the
+/// purges, or that the log did not answer in time. None without a second tier.
 async fn shared(told: impl Iterator<Item = oneshot::Receiver<u64>>) -> Option<Value> {
     let told: Vec<_> = told.collect();
     if told.is_empty() {

@@ -1,16 +1,16 @@
-//! `GET /v1/requests/recent`: what became of the last requests, and why.
+//! `GET /v1/requests/recent`: what happened to the last requests, and why.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::proxy::record::recent::{RecentFilter, RecentRequestLog};
 
-/// Requests in one answer if nothing is said, and at most.
+/// The default and the largest number of requests in one answer.
 const LIMIT: usize = 20;
 const LIMIT_MAX: usize = 1_000;
 
-/// Explains the requests that `query` (`limit`, `route`, `result`, `status`, `contains`) asks
-/// for, the newest first.
+/// Explains the requests that `query` (`limit`, `route`, `result`, `status`, `contains`) selects,
+/// newest first.
 ///
 /// # Errors
 /// What is wrong with the query.

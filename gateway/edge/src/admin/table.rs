@@ -1,7 +1,7 @@
-//! Every request that the admin listener answers, and what it asks of who sends it.
+//! Every request that the admin listener answers, and what it requires of its sender.
 //!
-//! Neighbour: `gate` checks each request against its entry. What is not in the table does
-//! not exist, so nothing can be added that forgets its check.
+//! `gate` checks each request against its entry. A request without an entry does not exist, so
+//! nothing can be added without its check.
 
 use http::Method;
 
@@ -31,14 +31,14 @@ pub enum AdminMethod {
 pub enum AdminAccess {
     /// Everybody who reaches the listener.
     Open,
-    /// Who has a token with this right; everybody who reaches the listener where no token
-    /// is configured.
+    /// A caller with a token that has this right; if no token is configured, everybody who reaches
+    /// the listener.
     Needs(AdminRight),
-    /// Who has a token with this right; nobody where no token is configured.
+    /// A caller with a token that has this right; if no token is configured, nobody.
     NeedsToken(AdminRight),
 }
 
-/// What is done.
+/// The action of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AdminAction {
     Live,
@@ -56,12 +56,13 @@ pub enum AdminAction {
     Resume,
 }
 
-/// What the table says about a method and a path.
+/// The result of looking up a method and a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TableMatch<'a> {
-    /// The entry, and what stands in the place of `{name}`; empty where there is none.
+    /// The entry, and the segment in the place of `{name}`, which is empty if the entry has no
+    /// name.
     Entry(&'static AdminOperation, &'a str),
-    /// The path has entries, none for this method.
+    /// The path has entries, but none for this method.
     WrongMethod(AdminMethod),
     Nothing,
 }
@@ -84,7 +85,7 @@ const fn post(path: &'static str, right: AdminRight, action: AdminAction) -> Adm
     }
 }
 
-/// All of them.
+/// All entries.
 pub const TABLE: [AdminOperation; 13] = [
     get("/livez", AdminAccess::Open, AdminAction::Live),
     get("/readyz", AdminAccess::Open, AdminAction::Ready),
@@ -137,8 +138,8 @@ pub fn find<'a>(method: &Method, path: &'a str) -> TableMatch<'a> {
 }
 
 impl AdminOperation {
-    /// What stands in the place of `{name}` in `path`; empty where the entry has none, and
-    /// none if it is another path.
+    /// The segment in the place of `{name}` in `path`, which is empty if the entry has no name.
+    /// None if the path is another one.
     fn name_in<'a>(&self, path: &'a str) -> Option<&'a str> {
         let Some((before, behind)) = self.path.split_once("{name}") else {
             return (path == self.path).then_some("");
@@ -149,7 +150,7 @@ impl AdminOperation {
 }
 
 impl AdminMethod {
-    /// As `Allow` has it.
+    /// The methods as a value of `Allow`.
     pub fn methods(self) -> &'static str {
         match self {
             Self::Get => "GET, HEAD",
@@ -169,7 +170,7 @@ impl AdminMethod {
 mod tests {
     use super::*;
 
-    /// A new entry has to be written down here, too, with what it asks for.
+    /// A new entry must be written down here, too, with the right that it requires.
     #[test]
     fn each_entry_asks_for_its_right() {
         let said = TABLE.map(|entry| {
@@ -199,7 +200,7 @@ mod tests {
         assert_eq!(said, expected);
     }
 
-    /// `find` takes the first entry of a path, so that each path must have one alone.
+    /// `find` takes the first entry of a path, so each path must have only one.
     #[test]
     fn each_path_has_one_entry() {
         for entry in &TABLE {

@@ -1,7 +1,7 @@
-//! Who a token belongs to, and what it is good for.
+//! Who a token belongs to, and which rights it has.
 //!
-//! Decision: digests are compared, and always all of them, so that how long the answer
-//! takes tells neither how long a token is nor which of them was nearly right.
+//! Decision: digests are compared, and always all of them, so that the time of an answer reveals
+//! neither the length of a token nor which of them was nearly right.
 
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
@@ -10,7 +10,7 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use super::config::{AdminConfig, AdminRight};
 use crate::http::bearer;
 
-/// All tokens; none where everything is open to who reaches the listener.
+/// All tokens. If there are none, everything is open to everybody who reaches the listener.
 pub struct AdminTokens(Vec<AdminToken>);
 
 struct AdminToken {
@@ -19,14 +19,14 @@ struct AdminToken {
     can: Vec<AdminRight>,
 }
 
-/// Who sends a request.
+/// The sender of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AdminCaller<'a> {
     /// The owner of the token with this name.
     Named(&'a str),
     /// Somebody without a token.
     Anonymous,
-    /// Somebody with a token that is none of ours.
+    /// Somebody with an unknown token.
     Unknown,
 }
 
@@ -34,7 +34,7 @@ pub enum AdminCaller<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AuthorizationVerdict {
     Allowed,
-    /// A token is needed, and there is none or a wrong one.
+    /// A token is needed, and it is missing or unknown.
     NoToken,
     /// The token does not have this right.
     Lacks(AdminRight),
@@ -60,12 +60,12 @@ impl AdminTokens {
         Self(almighty.chain(named).collect())
     }
 
-    /// Whether there are any.
+    /// Whether any tokens are configured.
     pub fn are_asked_for(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// Who sends the request, and whether they have this right.
+    /// Returns who sends the request, and whether they have this right.
     pub fn judge(
         &self,
         headers: &HeaderMap,
@@ -97,7 +97,7 @@ impl AdminTokens {
 }
 
 impl AdminCaller<'_> {
-    /// As the audit lines have it.
+    /// The name in the audit lines.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Named(name) => name,

@@ -15,7 +15,7 @@ use crate::cluster::Cluster;
 use crate::config::GatewayConfig;
 use crate::telemetry::metrics::Registry;
 
-/// Joins the other nodes. None: no transport is configured.
+/// Joins the other nodes. None if no transport is configured.
 pub(super) fn join(
     bus: &BusConfig,
     config: &GatewayConfig,
@@ -41,7 +41,7 @@ pub(super) fn join(
     Ok(Some(cluster))
 }
 
-/// What events are sealed with. None: no key is configured.
+/// The keys that seal events. None if no key is configured.
 pub fn seal_keys(config: &GatewayConfig) -> Option<SealKeys> {
     let accepted = config
         .bus

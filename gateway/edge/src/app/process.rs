@@ -1,4 +1,4 @@
-//! The process keeps what outlives a configuration, and makes a generation of each one.
+//! The process state: it outlives configurations, and makes a generation from each one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,7 +25,8 @@ use crate::proxy::route::{RouteDependencies, Routes};
 use crate::proxy::{Generation, Proxy, PurgeMethod};
 use crate::telemetry::metrics::{self, Registry};
 
-/// The cache, the families of metrics and the last requests: made once, whatever configurations come.
+/// The cache, the metric families and the last requests: created once, whatever configurations
+/// follow.
 pub struct ProcessState {
     pub cache: Arc<Cache>,
     pub registry: Registry,
@@ -35,7 +36,7 @@ pub struct ProcessState {
 }
 
 impl ProcessState {
-    /// An empty cache, on this store where there is a second tier.
+    /// Creates an empty cache, on this store if there is a second tier.
     ///
     /// # Errors
     /// Never in practice: the registry is new.
@@ -56,7 +57,7 @@ impl ProcessState {
         })
     }
 
-    /// Serves this configuration from the cache.
+    /// Creates a proxy that serves this configuration from the cache.
     ///
     /// # Errors
     /// As [`generation`](Self::generation).
@@ -66,11 +67,12 @@ impl ProcessState {
         Ok(Arc::new(Proxy::new(Arc::clone(&self.cache), generation)))
     }
 
-    /// Makes a generation of this configuration, beside those that there are. `config` has
-    /// resolved the names of plugin files.
+    /// Makes a generation from this configuration, beside any existing ones. In `config`, the paths
+    /// of plugin files are already resolved.
     ///
     /// # Errors
-    /// When an upstream, a plugin, a route or a token can't be used; nothing is left then.
+    /// If an upstream, a plugin, a route or a token can't be used; then nothing remains of the
+    /// generation.
     pub async fn generation(
         &self,
         config: &GatewayConfig,
@@ -113,13 +115,14 @@ impl ProcessState {
     }
 }
 
-/// Makes the seal that binds records to their keys, in the second tier and on the way to peers.
+/// The seal that binds records to their keys, in the second tier and on the way to peers.
 pub(super) fn seal(config: &GatewayConfig) -> Seal {
     let secret = config.cache.l2.seal_key.as_ref();
     secret.map_or_else(Seal::public, |secret| Seal::new(secret.as_bytes()))
 }
 
-/// Lets plugins reach the origins, by the names that YAML granted, which the plugin host checks.
+/// Lets plugins call origins, by the names that the configuration grants and the plugin host
+/// checks.
 fn fetch(origins: Arc<Origins>) -> UpstreamFetcher {
     Arc::new(move |call: FetchCall| {
         let origins = Arc::clone(&origins);
@@ -160,8 +163,8 @@ fn unreadable(error: BodyError) -> FetchError {
     }
 }
 
-/// Collects what some listener believes of a trusted proxy; None when no listener trusts one.
-/// The fields can change an answer, so every key holds them.
+/// Collects what the listeners accept from trusted proxies. None if no listener trusts one. These
+/// fields can change an answer, so every key holds them.
 fn trust(listeners: &[ListenerConfig]) -> Option<TrustedProxies> {
     let trusting = |listener: &&ListenerConfig| !listener.trusted_proxies.is_empty();
     let mut listeners = listeners.iter().filter(trusting).peekable();
@@ -175,14 +178,14 @@ fn trust(listeners: &[ListenerConfig]) -> Option<TrustedProxies> {
     Some(TrustedProxies::listing(names))
 }
 
-/// Where each upstream's servers are.
+/// The addresses of each upstream's servers.
 fn targets(config: &GatewayConfig) -> BTreeMap<String, Vec<String>> {
     let upstreams = config.upstreams.iter();
     let targets = upstreams.map(|(name, upstream)| (name.clone(), upstream.targets.clone()));
     targets.collect()
 }
 
-/// Where compiled plugins are kept between starts: a folder of the user's own.
+/// The folder, owned by the user, where compiled plugins are kept between starts.
 pub fn code_cache() -> Option<PathBuf> {
     let home =
         |name: &str, below: &str| std::env::var_os(name).map(|dir| PathBuf::from(dir).join(below));

@@ -1,7 +1,7 @@
-//! The meaning of a configuration whose syntax and types are right.
+//! Checks the meaning of a configuration whose syntax and types are correct.
 //!
-//! Everything that is wrong is reported together, each thing at its own path.
-//! Reads no clock, no file and no network: secrets have been read before.
+//! All errors are reported together, each with its own path. This reads no clock, no file and no
+//! network: the secrets have been read before.
 
 use std::collections::BTreeMap;
 
@@ -17,14 +17,14 @@ mod form;
 mod policy;
 mod routes;
 
-/// Memory in which a small plugin can be compiled.
+/// The least memory that compiles a small plugin.
 const LEAST_TO_COMPILE: ByteSize = ByteSize::mib(64);
-/// Bytes of the name of a node, as the bus reads them.
+/// The most bytes of a node's name, as the bus allows.
 const MAX_NAME: usize = 255;
-/// Bytes of a `seal_key`, at least.
+/// The least bytes of a `seal_key`.
 const MIN_SEAL_KEY: usize = 16;
 
-/// Everything in `config` that cannot work or cannot be meant.
+/// Finds everything in `config` that cannot work or cannot be intended.
 pub fn check(config: &GatewayConfig) -> Vec<ConfigFinding> {
     let mut report = FindingCollector::default();
     server(config, &mut report);
@@ -68,7 +68,7 @@ impl FindingCollector {
         }
     }
 
-    /// Then nothing more need be looked for.
+    /// Whether there are so many findings that no more need to be looked for.
     fn is_full(&self) -> bool {
         self.findings.len() >= MAX_FINDINGS
     }
@@ -96,7 +96,7 @@ impl FindingCollector {
         }
     }
 
-    /// `name` must be a key of `all`.
+    /// Checks that `name` is a key of `all`.
     fn known<T>(&mut self, at: ConfigPath, kind: &str, name: &str, all: &BTreeMap<String, T>) {
         if all.contains_key(name) || self.is_full() {
             return;
@@ -137,10 +137,10 @@ fn server(config: &GatewayConfig, report: &mut FindingCollector) {
     }
 }
 
-/// Less could not hold what is on its way of a few answers, and nothing would be loaded.
+/// With less memory, not even a few answers under way would fit, and nothing could be loaded.
 const LEAST_HELD: ByteSize = ByteSize::mib(1);
 
-/// The last requests that may be kept in memory.
+/// The most requests that may be kept in memory as the last ones.
 const MOST_RECENT: usize = 10_000;
 
 fn recent_requests(config: &GatewayConfig, report: &mut FindingCollector) {
@@ -276,7 +276,7 @@ fn upstreams(config: &GatewayConfig, report: &mut FindingCollector) {
     }
 }
 
-/// Places for invalidations of 16 bytes each that are still within reason.
+/// The most buckets for invalidations (16 bytes each) that are reasonable.
 const MAX_BUCKETS: usize = 1 << 24;
 
 fn cache(config: &GatewayConfig, report: &mut FindingCollector) {
@@ -338,7 +338,7 @@ fn second_tier(l2: &L2Config, at: &ConfigPath, report: &mut FindingCollector) {
     }
 }
 
-/// Who hears sealed events or reads sealed records can try keys for as long as they like.
+/// Checks a seal key: whoever gets sealed events or records can try keys without limit.
 fn seal_key(key: &Option<String>, at: &ConfigPath, report: &mut FindingCollector) {
     let bytes = key.as_ref().map_or(usize::MAX, |key| key.trim().len());
     if bytes < MIN_SEAL_KEY {
@@ -350,7 +350,7 @@ fn seal_key(key: &Option<String>, at: &ConfigPath, report: &mut FindingCollector
     }
 }
 
-/// Whether events are sealed, and whose are taken.
+/// Checks whether events are sealed, and whose events are accepted.
 fn sealed_events(config: &GatewayConfig, bus: &BusConfig, report: &mut FindingCollector) {
     let at = path(&["bus"]);
     seal_key(&bus.seal_key, &at.key("seal_key"), report);
@@ -478,7 +478,7 @@ fn plugins(config: &GatewayConfig, report: &mut FindingCollector) {
     }
 }
 
-/// Who may change things: the admin listener and `PURGE`.
+/// Checks who may change things: the admin listener and `PURGE`.
 fn access(config: &GatewayConfig, report: &mut FindingCollector) {
     admin_listener::check(&config.admin, &path(&["admin"]), report);
     let purge = &config.purge_method;

@@ -1,8 +1,8 @@
-//! From the tree to typed values.
+//! Reads typed values from the tree.
 //!
-//! A `serde` deserialiser of our own, for two reasons: an expanded variable
-//! becomes what the wanted type needs (`threads: ${N}` a number, `token: ${T}`
-//! a text even if it is all digits), and [`ConfigValueFault`] keeps an error as data.
+//! A `serde` deserializer of our own, for two reasons: an expanded variable becomes what the wanted
+//! type needs (`threads: ${N}` a number, `token: ${T}` a text even if it is all digits), and
+//! [`ConfigValueFault`] keeps an error as data.
 
 use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error, IntoDeserializer, Unexpected, Visitor};
@@ -21,7 +21,8 @@ pub fn read<T: DeserializeOwned>(root: &YamlNode) -> Result<T, ConfigFinding> {
     })
 }
 
-/// serde's path as ours: an enum's variant is a step only where the file has a mapping.
+/// Converts serde's path into ours: the variant of an enum is a step only if the file has a mapping
+/// there.
 fn steps(root: &YamlNode, path: &serde_path_to_error::Path) -> ConfigPath {
     let (mut out, mut node) = (ConfigPath::default(), Some(root));
     for segment in path {
@@ -44,7 +45,7 @@ fn steps(root: &YamlNode, path: &serde_path_to_error::Path) -> ConfigPath {
                 else {
                     break;
                 };
-                // A map that is an enum is reported by both its key and its variant.
+                // serde reports an enum written as a map both by its key and by its variant.
                 out = out.key(name.clone());
                 node = node.and_then(|n| n.get(name));
             }
@@ -54,7 +55,7 @@ fn steps(root: &YamlNode, path: &serde_path_to_error::Path) -> ConfigPath {
     out
 }
 
-/// What an unquoted scalar is in YAML's core schema.
+/// The type of an unquoted scalar in YAML's core schema.
 enum PlainScalar {
     Null,
     Bool(bool),
@@ -76,7 +77,7 @@ fn resolve(text: &str) -> PlainScalar {
     ]) {
         return PlainScalar::Text;
     }
-    // Octal in YAML 1.1, decimal in 1.2, and mostly meant as it stands.
+    // Such digits are octal in YAML 1.1 and decimal in 1.2, and mostly intended as text.
     let digits = text.trim_start_matches(['-', '+']);
     if digits.starts_with('0') && digits[1..].starts_with(|c: char| c.is_ascii_digit()) {
         return PlainScalar::Text;
@@ -117,7 +118,7 @@ impl YamlScalar {
     }
 }
 
-/// The entries of a mapping as serde wants them.
+/// The entries of a mapping in the form that serde needs.
 fn entries(entries: &[(YamlKey, YamlNode)]) -> impl Iterator<Item = (&str, YamlDeserializer<'_>)> {
     entries
         .iter()
@@ -130,7 +131,8 @@ impl<'de> YamlDeserializer<'de> {
     }
 }
 
-/// A variable's value is a number or truth value where one is wanted, quoted or not: inside `{ }` YAML demands the quotes.
+/// The value of a variable is a number or truth value if one is wanted, quoted or not: inside `{ }`
+/// YAML requires the quotes.
 macro_rules! number_or_bool {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
@@ -170,7 +172,7 @@ impl<'de> Deserializer<'de> for YamlDeserializer<'de> {
         }
     }
 
-    /// A variable's value is a text where a text is wanted, whatever it looks like.
+    /// The value of a variable is a text if a text is wanted, whatever it looks like.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigValueFault> {
         match &self.0.body {
             YamlValue::Scalar(s) if s.expanded => visitor.visit_borrowed_str(&s.text),
@@ -205,7 +207,7 @@ impl<'de> Deserializer<'de> for YamlDeserializer<'de> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ConfigValueFault> {
-        // serde would also take a list of the fields' values in order; nobody means that.
+        // serde would also accept a list of the fields' values in order, which nobody intends.
         if matches!(self.0.body, YamlValue::List(_)) {
             return Err(ConfigValueFault::invalid_type(Unexpected::Seq, &visitor));
         }
@@ -230,7 +232,7 @@ impl<'de> Deserializer<'de> for YamlDeserializer<'de> {
         visitor.visit_newtype_struct(self)
     }
 
-    /// A word, or a mapping with the one variant as its key.
+    /// An enum is a word, or a mapping with the variant as its only key.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         name: &'static str,

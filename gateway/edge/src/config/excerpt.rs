@@ -1,13 +1,14 @@
-//! The source line of a problem with a caret below, as compilers show it.
+//! The source line of a problem with a caret below it, as compilers show it.
 //!
-//! What follows the key of a secret is hidden, on its line and on those that its value
-//! goes on in; a long line is cut to a window around the place; control characters
+//! Whatever follows the key of a secret is hidden, on the line of the key and on the lines on which
+//! its value continues. A long line is cut to a window around the position. Control characters
 //! become spaces.
 
 use super::secret::find_secret_value;
 use super::tree::YamlPosition;
 
-/// Characters of a source line that are shown at most, so that a file of one long line stays readable.
+/// The most characters of a source line that are shown, so that a file of one long line stays
+/// readable.
 const SHOWN: usize = 100;
 
 /// The lines of a text as YAML counts them: a carriage return alone ends one too.
@@ -16,11 +17,12 @@ pub fn lines(text: &str) -> impl Iterator<Item = &str> {
         .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
 }
 
-/// The parser may point behind the end of the file; the last line is the nearest place that can be shown.
+/// Moves a position into the text: the parser may point beyond the end of the file, and then the
+/// last line is the nearest position that can be shown.
 pub fn inside(text: &str, mark: YamlPosition) -> YamlPosition {
     let (mut last, mut column) = (1, 1);
     for (n, line) in lines(text).enumerate().take(mark.line) {
-        // The empty piece behind the last line break is no line.
+        // The empty piece after the last line break is not a line.
         if n == 0 || !line.is_empty() || n + 1 < mark.line {
             (last, column) = (n + 1, line.chars().count() + 1);
         }
@@ -37,7 +39,7 @@ pub fn inside(text: &str, mark: YamlPosition) -> YamlPosition {
     }
 }
 
-/// The line of a mark with a caret below.
+/// The marked line with a caret below it.
 pub fn excerpt(text: &str, mark: YamlPosition) -> Option<String> {
     let above: Vec<&str> = lines(text).take(mark.line.checked_sub(1)?).collect();
     let line = lines(text).nth(above.len())?;
@@ -48,7 +50,7 @@ pub fn excerpt(text: &str, mark: YamlPosition) -> Option<String> {
     Some(pointed_at(&masked, mark))
 }
 
-/// As [`excerpt`], for a marked key: what stands behind it on its line is not shown.
+/// Like [`excerpt`], for a marked key: the rest of its line is not shown.
 pub fn excerpt_of_key(text: &str, mark: YamlPosition) -> Option<String> {
     let line = lines(text).nth(mark.line.checked_sub(1)?)?;
     let end = mark.column.saturating_sub(1).saturating_add(mark.width);
@@ -84,7 +86,7 @@ fn pointed_at(masked: &str, mark: YamlPosition) -> String {
     )
 }
 
-/// Hides what follows the key of a secret.
+/// Hides the text after the key of a secret.
 fn mask(line: &str) -> String {
     match find_secret_value(line) {
         Some(start) => format!("{}***", &line[..start]),
@@ -92,8 +94,8 @@ fn mask(line: &str) -> String {
     }
 }
 
-/// Whether a line is part of a secret whose key stands above it: right above without a value,
-/// or on a line that it is indented under.
+/// Whether a line is part of a secret whose key is further up: directly above without a value, or
+/// on a line that this line is indented under.
 fn continues_secret(above: &[&str], line: &str) -> bool {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let mut level = indent(line);
@@ -115,7 +117,8 @@ fn continues_secret(above: &[&str], line: &str) -> bool {
     false
 }
 
-/// Whether a value begins on a later line: there is none yet, or only what announces it.
+/// Whether the value begins on a later line: there is no value yet, or only characters that
+/// announce one.
 fn is_to_come(value: &str) -> bool {
     value.starts_with('#') || value.chars().all(|c| c.is_ascii_punctuation())
 }

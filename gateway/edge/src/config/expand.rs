@@ -1,20 +1,20 @@
 //! Environment variables inside values: `${VAR}`, `${VAR:-default}`, `${VAR:?message}`, `$$`.
 //!
-//! Decision: this happens after parsing, on the scalars of the tree, so that a
-//! variable's value can never add a key or end a quote. Keys are not expanded.
-//! A `$` before anything but `{` and `$` stands for itself. The default holds
-//! for a variable that is unset or empty, as in a shell, and ends at the first `}`.
+//! Decision: variables are expanded after parsing, in the scalars of the tree, so that the value of
+//! a variable can never add a key or end a quote. Keys are not expanded. A `$` before anything but
+//! `{` and `$` stands for itself. The default applies to a variable that is unset or empty, as in a
+//! shell, and ends at the first `}`.
 
 use super::problem::{ConfigFinding, ConfigPath, MAX_FINDINGS};
 use super::tree::{YamlNode, YamlScalar, YamlValue};
 
-/// Bytes that all values of variables may add together.
+/// The most bytes that the values of all variables may add together.
 const BUDGET: usize = 1 << 20;
 
 /// Looks up a variable.
 pub type VariableLookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Expands every scalar below `root`; all that is wrong is reported together.
+/// Expands every scalar below `root`. All errors are reported together.
 pub fn expand(root: &mut YamlNode, env: VariableLookup<'_>) -> Vec<ConfigFinding> {
     let mut walk = VariableExpander {
         env,
@@ -71,7 +71,7 @@ impl VariableExpander<'_> {
     }
 }
 
-/// One scalar's text with its variables put in, or what is wrong.
+/// The text of one scalar with its variables replaced, or the error.
 pub fn substitute(text: &str, env: VariableLookup<'_>) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -96,7 +96,7 @@ pub fn substitute(text: &str, env: VariableLookup<'_>) -> Result<String, String>
     Ok(out)
 }
 
-/// The value of what stands between `${` and `}`.
+/// The value of the text between `${` and `}`.
 fn variable(inner: &str, env: VariableLookup<'_>) -> Result<String, String> {
     let name_end = inner.find(':').unwrap_or(inner.len());
     let (name, rule) = inner.split_at(name_end);

@@ -1,4 +1,4 @@
-//! Why a value does not fit its type, kept as data, and how that is said.
+//! Why a value does not fit its type, kept as data, and how that is reported.
 //!
 //! serde's own errors are texts; as data they can name the nearest known word,
 //! point at a key or a value, and leave out a secret.
@@ -66,7 +66,7 @@ impl Error for ConfigValueFault {
 }
 
 impl ConfigValueFault {
-    /// What to tell about the value at `path`.
+    /// The finding about the value at `path`.
     pub fn finding(self, path: ConfigPath, root: &YamlNode) -> ConfigFinding {
         let secret = path.is_secret();
         match self {
@@ -76,7 +76,7 @@ impl ConfigValueFault {
             )
             .near(nearest(&given, allowed)),
             Self::UnknownWord { given, allowed } => {
-                // The word is a key where the variant has a value, as in `tag: x`.
+                // The word is a key if the variant has a value, as in `tag: x`.
                 let is_key = root
                     .node(&path)
                     .is_some_and(|node| node.get(&given).is_some());
@@ -93,7 +93,7 @@ impl ConfigValueFault {
                 finding.near(nearest(&given, allowed))
             }
             Self::MissingKey(name) => {
-                // Shown at the block that lacks it, named by its own path.
+                // This is shown at the block that lacks the key, and named by the key's own path.
                 ConfigFinding::value(path.key(name), "missing; this key is required")
             }
             Self::WrongType { expected, .. } if secret => {
@@ -107,7 +107,7 @@ impl ConfigValueFault {
     }
 }
 
-/// What the standard library says about an address is too short to help.
+/// Explains messages of the standard library about addresses that are too short to help.
 fn explain(message: String) -> String {
     match message.as_str() {
         "invalid socket address syntax" => {
@@ -123,7 +123,7 @@ fn describe(found: Unexpected<'_>) -> String {
         Unexpected::Map => "a mapping".to_owned(),
         Unexpected::Seq => "a list".to_owned(),
         Unexpected::Str(text) => {
-            // A key without its colon is a text as well, with a secret in it perhaps.
+            // A key without its colon is a text as well, perhaps with a secret in it.
             let shown = match find_secret_value(text) {
                 Some(start) => format!("{}***", &text[..start]),
                 None => text.to_owned(),

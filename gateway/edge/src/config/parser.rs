@@ -1,9 +1,9 @@
-//! From YAML text to the tree whose nodes know their place.
+//! Turns YAML text into the tree whose nodes know their position.
 //!
-//! Decision: the tree is built from the events of `saphyr-parser`, in one pass,
-//! so that values, places and quoting can never disagree as they could between
-//! two parsers. Aliases are copied within a budget, nesting has a limit,
-//! duplicate keys and tags are refused. A test compares with `serde_yaml`.
+//! Decision: the tree is built in one pass from the events of `saphyr-parser`, so that values,
+//! positions and quoting cannot disagree, as they could between two parsers. Aliases are copied
+//! within a budget, nesting has a limit, duplicate keys and tags are refused. A test compares the
+//! result with `serde_yaml`.
 //!
 //! Invariant: memory is bounded by the size of the text plus `ALIAS_BUDGET`.
 
@@ -15,10 +15,10 @@ use super::excerpt::lines;
 use super::problem::{ConfigFinding, ConfigPath, ConfigPathStep, FindingPlace};
 use super::tree::{YamlKey, YamlNode, YamlPosition, YamlScalar, YamlValue};
 
-/// Levels of nesting; the format itself needs eight.
+/// The most levels of nesting; the format itself needs eight.
 const MAX_DEPTH: usize = 64;
 
-/// Nodes and bytes that aliases may add together.
+/// The most nodes and bytes that aliases may add together.
 const ALIAS_BUDGET: usize = 1 << 20;
 
 /// Reads one YAML document.
@@ -66,7 +66,7 @@ impl YamlTreeBuilder {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), ConfigFinding> {
         let mut at = mark(span);
         if !matches!(event, Event::Scalar(..) | Event::Alias(_)) {
-            // Of a list or mapping only the first character is known here.
+            // For a list or mapping, only the first character is known here.
             at.width = 1;
         }
         match event {
@@ -162,7 +162,7 @@ impl YamlTreeBuilder {
 
     fn add(&mut self, node: YamlNode, anchor: usize) -> Result<(), ConfigFinding> {
         if anchor != 0 {
-            // Nested anchors copy their content too, so they are paid for as well.
+            // Nested anchors copy their content as well, so it counts against the budget, too.
             let weight = node.weight();
             self.budget = self.budget.checked_sub(weight).ok_or_else(|| {
                 self.wrong(
@@ -230,7 +230,7 @@ impl YamlTreeBuilder {
         Some(format!("given twice, first in line {first}; expected once"))
     }
 
-    /// A finding at `at`, with the path to where the builder stands.
+    /// A finding at `at`, with the path to the builder's current position.
     fn wrong(&self, at: YamlPosition, message: impl Into<String>) -> ConfigFinding {
         let steps = self.stack.iter().filter_map(|frame| match &frame.open {
             CollectionItems::List(items) => Some(ConfigPathStep::Index(items.len())),
@@ -264,7 +264,7 @@ fn too_deep() -> String {
     format!("nested too deep; expected at most {MAX_DEPTH} levels")
 }
 
-/// The parser's complaint, with the usual cause where the line shows it.
+/// The parser's error, with the usual cause if the line shows it.
 fn syntax(text: &str, error: &ScanError) -> ConfigFinding {
     let at = YamlPosition {
         line: error.marker().line(),
@@ -284,7 +284,7 @@ fn syntax(text: &str, error: &ScanError) -> ConfigFinding {
             "a tab in the indentation; YAML is indented with spaces",
         );
     }
-    // The parser looks ahead, so its own limit may come before ours.
+    // The parser looks ahead, so it may reach its own limit before ours.
     if error.info().contains("recursion limit") {
         return ConfigFinding::at(at, too_deep());
     }

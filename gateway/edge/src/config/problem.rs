@@ -1,26 +1,26 @@
-//! What is wrong with a configuration, said so that a person can mend it.
+//! What is wrong with a configuration, described so that a person can correct it.
 //!
-//! A [`ConfigFinding`] names a path and a message; once its place in the text is
-//! known it becomes a [`ConfigProblem`] with file, line, column and the source line.
-//! Secrets never show: [`super::excerpt`] masks the line.
+//! A [`ConfigFinding`] has a path and a message. When its position in the text is known, it becomes
+//! a [`ConfigProblem`] with file, line, column and source line. Secrets are never shown:
+//! [`super::excerpt`] masks the line.
 
 use std::fmt;
 
 use super::excerpt::{excerpt, excerpt_of_key, inside};
 use super::tree::{YamlNode, YamlPosition};
 
-/// One step of the way to a value: `routes[2].match` has three.
+/// One step of the path to a value: `routes[2].match` has three.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ConfigPathStep {
     Key(String),
     Index(usize),
 }
 
-/// The way to a value from the top of the file.
+/// The path to a value from the top of the file.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ConfigPath(pub Vec<ConfigPathStep>);
 
-/// Something wrong at a path; `at` overrides the place that the path leads to.
+/// Something wrong at a path; `place` tells which part of the text it is about.
 #[derive(Clone, Debug)]
 pub struct ConfigFinding {
     pub path: ConfigPath,
@@ -33,12 +33,12 @@ pub struct ConfigFinding {
 pub enum FindingPlace {
     /// The key that is the last step of the path.
     Key,
-    /// The same for a key that is not known: its value is not shown, since it may be a
-    /// secret under a misspelt name.
+    /// Like `Key`, for an unknown key. Its value is not shown, since it may be a secret under a
+    /// misspelt name.
     UnknownKey,
     /// The value at the end of the path.
     Value,
-    /// A place known beforehand.
+    /// A position that is already known.
     At(YamlPosition),
     /// The file as a whole.
     File,
@@ -47,18 +47,18 @@ pub enum FindingPlace {
 /// One thing that is wrong, with its place.
 #[derive(Clone, Debug)]
 pub struct ConfigProblem {
-    /// The file as it was named.
+    /// The file name as it was given.
     pub file: String,
     /// Line and column, from 1; absent if the file as a whole is meant.
     pub position: Option<(usize, usize)>,
-    /// The way to the key, as in `routes[2].upstream`; empty at the top.
+    /// The path to the key, as in `routes[2].upstream`; empty at the top.
     pub path: String,
     /// What is wrong, what is expected, and the nearest known word.
     pub message: String,
     excerpt: Option<String>,
 }
 
-/// Findings that are kept; who has more starts with these.
+/// The most findings that are kept. If there are more, the rest is left out.
 pub const MAX_FINDINGS: usize = 100;
 
 /// All that is wrong with a configuration (the first hundred); never empty.
@@ -86,7 +86,7 @@ impl ConfigPath {
     }
 }
 
-/// The path of a chain of keys that the code knows.
+/// The path of a chain of keys that are known in the code.
 pub fn path(keys: &[&str]) -> ConfigPath {
     ConfigPath(
         keys.iter()
@@ -137,7 +137,7 @@ impl ConfigFinding {
         }
     }
 
-    /// A finding about the last key of `path`, which is not known.
+    /// A finding about the last key of `path`, which is unknown.
     pub fn unknown_key(path: ConfigPath, message: impl Into<String>) -> Self {
         Self {
             place: FindingPlace::UnknownKey,
@@ -145,7 +145,7 @@ impl ConfigFinding {
         }
     }
 
-    /// A finding at a known place.
+    /// A finding at a known position.
     pub fn at(mark: YamlPosition, message: impl Into<String>) -> Self {
         Self {
             path: ConfigPath::default(),
@@ -182,7 +182,7 @@ impl ConfigFinding {
         }
     }
 
-    /// The finding with its place in `text`.
+    /// The finding with its position in `text`.
     pub fn locate(self, file: &str, text: &str, root: Option<&YamlNode>) -> ConfigProblem {
         let mark = self.mark(root).map(|mark| inside(text, mark));
         let excerpt_of = match self.place {
@@ -202,7 +202,7 @@ impl ConfigFinding {
 }
 
 impl ConfigProblems {
-    /// `None` if nothing is wrong. Sorted by place.
+    /// Collects problems, sorted by position. `None` if there are none.
     pub fn new(mut problems: Vec<ConfigProblem>) -> Option<Self> {
         problems.sort_by_key(|p| (p.position.is_none(), p.position));
         (!problems.is_empty()).then_some(Self(problems))
@@ -216,7 +216,7 @@ impl ConfigProblems {
         self.0.iter()
     }
 
-    /// How many; at least one.
+    /// The number of problems; at least one.
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -235,7 +235,7 @@ impl fmt::Display for ConfigProblems {
 }
 
 impl ConfigProblem {
-    /// `file:line:col: path: message`, on one line, as a log takes it.
+    /// `file:line:col: path: message` on one line, for logs.
     pub fn headline(&self) -> String {
         let position = self.position;
         let place = position.map(|(line, column)| format!(":{line}:{column}"));
@@ -248,7 +248,7 @@ impl ConfigProblem {
     }
 }
 
-/// The headline, then the source line with a caret below.
+/// The headline, then the source line with a caret below it.
 impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.headline())?;
@@ -269,9 +269,9 @@ pub fn one_of<S: AsRef<str>>(words: &[S]) -> String {
     }
 }
 
-/// The word of `known` that `given` is most likely meant to be; close ones only.
+/// The word of `known` that `given` most likely stands for, if one is close enough.
 pub fn nearest<'a, S: AsRef<str>>(given: &str, known: &'a [S]) -> Option<&'a str> {
-    // The distance costs length times length; nobody mistypes a word of 64 letters.
+    // The cost grows with the square of the length, and a misspelt word is shorter than 64 letters.
     let given: String = given.chars().take(64).collect::<String>().to_lowercase();
     let bound = (given.chars().count() / 3).max(1);
     known

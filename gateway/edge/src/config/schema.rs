@@ -1,7 +1,7 @@
-//! The JSON Schema that editors use, from the types and their doc comments.
+//! The JSON Schema for editors, made from the types and their doc comments.
 //!
-//! Numbers and truth values may also be written as `${VAR}`; the schema says so,
-//! otherwise an editor would mark what the gateway accepts.
+//! Numbers and truth values may also be written as `${VAR}`. The schema says so; otherwise an
+//! editor would mark values that the gateway accepts.
 
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{Schema, generate::SchemaSettings};

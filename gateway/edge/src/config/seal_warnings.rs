@@ -1,5 +1,5 @@
-//! Warnings about who can write on the bus or into Redis: a key is missing, or others count
-//! beside it.
+//! Warnings about who can write to the bus or to Redis: because a seal key is missing, or because
+//! writers without it are accepted, too.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::problem::{ConfigFinding, path};
 use crate::bus::config::{BusConfig, EventAdmission};
 use crate::units::host_and_port;
 
-/// All there is to say.
+/// All these warnings.
 pub fn warnings(config: &GatewayConfig) -> impl Iterator<Item = ConfigFinding> {
     let bus = config.bus.as_ref();
     let events = bus.and_then(|bus| match config.bus_seal_key() {
@@ -81,7 +81,7 @@ fn hosts(url: &str) -> impl Iterator<Item = &str> {
     hosts.split(',')
 }
 
-/// What can't be told counts as another one.
+/// A host that can't be judged counts as another machine.
 fn is_this_machine(host: &str) -> bool {
     let Some((name, _)) = host_and_port(host, 1) else {
         return false;

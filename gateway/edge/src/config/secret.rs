@@ -1,7 +1,7 @@
-//! Secrets: read from the files that `*_file` keys name, hidden in every dump and excerpt.
+//! Secrets: read from the files that `*_file` keys name, and hidden in every dump and excerpt.
 //!
-//! A key is a secret by its name, so that a plugin's own configuration is
-//! covered too. `token_file` itself is a path and may be shown.
+//! The name of a key decides whether it is a secret, so that a plugin's own configuration is
+//! covered, too. `token_file` itself is a path and may be shown.
 
 use std::io::Read;
 use std::path::{Path as FilePath, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path as FilePath, PathBuf};
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, path};
 
-/// Bytes of a secret; more is a wrong path.
+/// The most bytes of a secret. A larger file means a wrong path.
 const MAX_SECRET: u64 = 64 << 10;
 
 const SECRET_NAMES: [&str; 7] = [
@@ -22,10 +22,11 @@ const SECRET_NAMES: [&str; 7] = [
     "seal_key",
 ];
 
-/// Bytes of a name that may be a misspelt one; comparing longer ones takes too long.
+/// The most bytes of a name that is compared with the names of secrets, since comparing longer ones
+/// takes too long.
 const MAX_MISSPELT: usize = 64;
 
-/// Keys of the configuration whose names are close to a secret's and that hold none.
+/// Keys of the configuration whose names resemble those of secrets, but which hold no secret.
 const PLAIN_NAMES: [&str; 1] = ["tokens"];
 
 /// Whether the value of a key with this name must not be shown.
@@ -34,8 +35,8 @@ pub fn is_secret_name(name: &str) -> bool {
     SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
 }
 
-/// Whether a name is that of a secret, or a slip of the pen away from one (`tokn`,
-/// `pasword`): a message about the misspelt key must not show its value.
+/// Whether a name is that of a secret, or a typing error away from one (`tokn`, `pasword`): a
+/// message about the misspelt key must not show its value.
 pub fn resembles_secret_name(name: &str) -> bool {
     let name = name.to_lowercase().replace('-', "_");
     if is_secret_name(&name) {
@@ -56,9 +57,9 @@ pub fn resembles_secret_name(name: &str) -> bool {
     })
 }
 
-/// Where the value of the first secret on a line begins: behind such a key, or in a URL
-/// before `@`. The key may be misspelt, `=` may stand where `:` is meant, and both may be
-/// missing behind the first word of a line.
+/// The position where the value of the first secret on a line begins: after the key of a secret, or
+/// in a URL with an `@`. The key may be misspelt, `=` may stand instead of `:`, and after the first
+/// word of a line both may be missing.
 pub fn find_secret_value(line: &str) -> Option<usize> {
     let in_url = line
         .find("://")
@@ -78,7 +79,7 @@ fn find_value_of_secret_key(line: &str) -> Option<usize> {
         let begins = line.len() - rest.len() + start;
         let word = rest[start..].split(|c| !part_of_name(c)).next()?;
         rest = &line[begins + word.len()..];
-        // The dash of a list is no word.
+        // The dash of a list item is not a word.
         let may_lack_colon = is_first && word != "-";
         is_first &= word == "-";
         let behind = rest.trim_start_matches(['"', '\'']).trim_start();
@@ -94,7 +95,7 @@ fn find_value_of_secret_key(line: &str) -> Option<usize> {
     None
 }
 
-/// Puts the content of the files that `*_file` keys name in place.
+/// Replaces each secret that a `*_file` key names by the content of the file.
 pub fn read_files(config: &mut GatewayConfig, base: &FilePath) -> Vec<ConfigFinding> {
     secrets(config)
         .into_iter()
@@ -105,7 +106,7 @@ pub fn read_files(config: &mut GatewayConfig, base: &FilePath) -> Vec<ConfigFind
 /// A secret and the file that may hold it.
 struct SecretSetting<'a> {
     parent: ConfigPath,
-    /// The key of the secret itself; its file's has `_file` behind it.
+    /// The key of the secret itself. The key of its file has `_file` appended.
     name: &'static str,
     value: &'a mut Option<String>,
     file: &'a Option<PathBuf>,
@@ -228,7 +229,7 @@ fn read(file: &FilePath) -> Result<String, String> {
     Ok(secret.to_owned())
 }
 
-/// The configuration as YAML, every default filled in, every secret as `***`.
+/// The configuration as YAML, with every default filled in and every secret as `***`.
 pub fn redacted(config: &GatewayConfig) -> String {
     let value =
         serde_yaml::with::singleton_map_recursive::serialize(config, serde_yaml::value::Serializer);
@@ -271,7 +272,7 @@ mod tests {
         assert_eq!(find_secret_value("note: the token that we use"), None);
     }
 
-    /// Guards against a message about a misspelt key that prints the secret beside it.
+    /// Guards against a message about a misspelt key that shows the secret beside it.
     #[test]
     fn the_value_of_a_misspelt_secret_is_found_as_well() {
         for line in [
@@ -294,7 +295,7 @@ mod tests {
         }
     }
 
-    /// Every key of the schema that is no secret keeps its value in messages.
+    /// Every key of the schema that is not a secret keeps its value in messages.
     #[test]
     fn no_other_key_of_the_configuration_is_taken_for_a_secret() {
         let mut judged = 0;

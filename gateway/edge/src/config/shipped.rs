@@ -1,5 +1,5 @@
-//! The files that ship with Lamina: each is valid, the reference is complete
-//! and tells the truth, the checked-in schema is the code's.
+//! The files that ship with Lamina: each is valid, the reference is complete and correct, and the
+//! checked-in schema equals that of the code.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,11 @@ fn read_file(name: &Path) -> String {
     std::fs::read_to_string(name).unwrap_or_else(|e| panic!("{}: {e}", name.display()))
 }
 
-/// Folders with what was built or fetched, and with templates, whose blocks have holes.
+/// Folders with build results or fetched files, and with templates, whose YAML blocks have
+/// placeholders.
 const NOT_OURS: [&str; 3] = ["target", "node_modules", "templates"];
 
-/// Every file with this ending below `folder`.
+/// Every file below `folder` whose name ends like this.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
@@ -40,7 +41,7 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A variable that the file demands with `:?` is set; others have their default.
+/// The value of a variable that the file requires with `:?`. Others have a default.
 fn demanded(name: &str) -> Option<String> {
     name.ends_with("_TOKEN").then(|| "x".repeat(32))
 }
@@ -52,7 +53,7 @@ fn valid(text: &str, name: &str) {
     }
 }
 
-/// Whether a YAML file is one of ours and not, say, for Prometheus.
+/// Whether a YAML file is a configuration of ours, and not, for example, of Prometheus.
 fn is_ours(text: &str) -> bool {
     text.lines().any(|line| line.starts_with("version: 1"))
 }
@@ -79,8 +80,8 @@ fn every_shipped_file_is_valid_and_names_the_schema() {
     }
 }
 
-/// A whole configuration is read as it is; a part of one is completed first. Other YAML, as
-/// cases of a plugin, is for others to judge and may not look like ours.
+/// A whole configuration is read as it is; a part of one is completed first. Other YAML, such as
+/// the test cases of a plugin, is checked elsewhere and must not look like ours.
 #[test]
 fn every_yaml_block_of_the_documents_is_valid() {
     let documents = documents();
@@ -98,7 +99,7 @@ fn every_yaml_block_of_the_documents_is_valid() {
                 }
                 () => continue,
             };
-            // A document leaves it to its reader to set variables.
+            // The reader of a document sets the variables.
             let set = |_: &str| Some("x".repeat(32));
             if let Err(problems) = parse(&text, &document.display().to_string(), &set) {
                 panic!("{problems}");
@@ -115,7 +116,7 @@ fn every_yaml_block_of_the_documents_is_valid() {
     );
 }
 
-/// Every document of the project: all below these folders, however deep, and those at the top.
+/// Every document of the project: those below these folders, at any depth, and those at the top.
 fn documents() -> Vec<PathBuf> {
     let mut found = files(&root().join("docs"), "md");
     for folder in ["config", "plugin-sdk", "plugins", "tests"] {
@@ -129,7 +130,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The blocks that a fence begins with `yaml`, whatever stands behind it.
+/// The code blocks whose fence begins with `yaml`, whatever follows it.
 fn yaml_blocks(text: &str) -> Vec<String> {
     text.split("```yaml")
         .skip(1)
@@ -139,7 +140,7 @@ fn yaml_blocks(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Keys at the top of a configuration that a part of one may begin with.
+/// Whether a block begins with a top-level key of a configuration, and so is a part of one.
 fn is_part_of_ours(block: &str) -> bool {
     let schema = schema();
     let known = schema["properties"].as_object().unwrap();
@@ -151,7 +152,7 @@ fn is_part_of_ours(block: &str) -> bool {
     keys.peek().is_some() && keys.all(|key| known.contains_key(key))
 }
 
-/// A part with what a configuration must have beside it.
+/// A part, completed with the keys that a configuration must have.
 fn completed(part: &str) -> String {
     let lacks = |key: &str| {
         !part
@@ -185,7 +186,7 @@ fn completed(part: &str) -> String {
     text
 }
 
-/// `LAMINA_BLESS=1 cargo test -p lamina schema` writes the file anew.
+/// `LAMINA_BLESS=1 cargo test -p lamina-edge schema` writes the file anew.
 #[test]
 fn the_checked_in_schema_is_the_codes() {
     let file = root().join("config/lamina.schema.json");
@@ -199,7 +200,7 @@ fn the_checked_in_schema_is_the_codes() {
     );
 }
 
-/// The reference with only what it must give: all else is filled in by the code.
+/// The reference reduced to its required keys: the code fills in everything else.
 const REQUIRED: &str = "
 version: 1
 listeners: [{ address: 127.0.0.1:8080 }]
@@ -212,7 +213,7 @@ fn reference() -> String {
     read_file(&root().join("config/reference.yaml"))
 }
 
-/// Without nothings and empty mappings, which say the same.
+/// The value without nulls and empty mappings, which mean the same as missing keys.
 fn pruned(value: Value) -> Value {
     let empty = |v: &Value| v.is_null() || v.as_object().is_some_and(|m| m.is_empty());
     match value {
@@ -244,7 +245,7 @@ fn the_reference_gives_exactly_the_codes_defaults() {
     );
 }
 
-/// The reference with its `# key: example` lines made real.
+/// The reference with its `# key: example` lines uncommented.
 fn uncommented() -> String {
     let real = |line: &str| {
         let body = line.trim_start();
@@ -260,7 +261,7 @@ fn uncommented() -> String {
         example.map_or_else(|| line.to_owned(), |rest| format!("{indent}{rest}"))
     };
     let text: Vec<String> = reference().lines().map(real).collect();
-    // Examples stand beside the empty lists that are the default.
+    // Some examples stand beside the empty lists that are the default.
     text.join("\n")
         .replace("    invalidate: []  ", "    # ")
         .replace("  tokens: []  ", "  # ")
@@ -275,8 +276,8 @@ fn every_example_of_the_reference_is_read() {
         .err()
         .map(|p| p.to_string())
         .unwrap_or_default();
-    // What the examples cannot all be at once: a secret and the file that holds it, two
-    // kinds of a thing.
+    // The examples cannot all be valid at once: a secret and the file that holds it, or two kinds
+    // of the same thing.
     assert!(
         problems
             .lines()
@@ -295,7 +296,8 @@ fn every_key_of_the_schema_stands_in_the_reference_and_explained() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// Follows the schema and all values that stand at the same place; notes keys that no value has.
+/// Walks through the schema together with all values at the same path. Collects the keys that have
+/// no value.
 fn walk(
     schema: &Value,
     top: &Value,
@@ -307,7 +309,7 @@ fn walk(
         let target = top.pointer(name.trim_start_matches('#')).unwrap();
         return walk(target, top, values, path, missing);
     }
-    // The policy is written out below routes.
+    // The policy is already written out below the routes.
     if path == ".defaults" {
         return;
     }
@@ -359,7 +361,7 @@ fn every_line_of_the_reference_says_what_it_is_for() {
         .filter(|l| l.contains(": ") || l.ends_with(':'))
     {
         let commented = line.trim_start().starts_with('#') || line.contains(" # ");
-        // The example map's own name needs no explanation.
+        // The name of the example map needs no explanation.
         assert!(commented || line.trim() == "example:", "{line}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whole files: what is accepted, and how what is refused is explained.
+//! Whole files: what is accepted, and how errors are explained.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ fn read(text: &str) -> Result<GatewayConfig, ConfigProblems> {
     parse(text, "lamina.yaml", &env)
 }
 
-/// What is said about `text`, one problem a string.
+/// The problems of `text`, one string for each.
 fn said(text: &str) -> Vec<String> {
     match read(text) {
         Ok(_) => Vec::new(),
@@ -37,7 +37,7 @@ fn said(text: &str) -> Vec<String> {
     }
 }
 
-/// The one thing that is said about `text` starts with `lamina.yaml:` and this.
+/// Checks that `text` has exactly one problem, which starts with `lamina.yaml:` and `start`.
 #[track_caller]
 fn says(text: &str, start: &str) {
     let all = said(text);
@@ -853,7 +853,7 @@ fn the_redacted_dump_reads_back_as_the_same_configuration() {
     assert_eq!(redacted(&again), dump);
 }
 
-/// Whatever the text: no panic, and places inside the file.
+/// Whatever the text is: no panic, and all positions are inside the file.
 fn sound(text: &str) {
     let Err(problems) = read(text) else { return };
     let lines: Vec<&str> = excerpt::lines(text.strip_prefix('\u{feff}').unwrap_or(text)).collect();
@@ -965,8 +965,9 @@ proptest! {
         sound(&mutate(&changes));
     }
 
-    /// The parser of our tree and `serde_yaml` may differ in what they accept, never in what they read;
-    /// save where `serde_yaml` still follows YAML 1.1: Unicode's line breaks, `{ ?a: 1 }`, names of anchors.
+    /// The parser of our tree and `serde_yaml` may differ in what they accept, but never in what
+    /// they read, except where `serde_yaml` still follows YAML 1.1: Unicode's line breaks,
+    /// `{ ?a: 1 }`, names of anchors.
     #[test]
     fn both_yaml_parsers_read_the_same(changes in proptest::collection::vec(change(), 0..3)) {
         let text = mutate(&changes).replace(['\u{85}', '\u{2028}', '\u{2029}', '?', '&'], "");

@@ -1,19 +1,19 @@
-//! A YAML value whose parts know their place in the text.
+//! A YAML value whose parts know their position in the text.
 //!
-//! Built by [`super::parser`], changed by [`super::expand`], read by [`super::de`].
+//! [`super::parser`] builds it, [`super::expand`] changes it, [`super::de`] reads it.
 
 use super::problem::{ConfigPath, ConfigPathStep};
 
-/// A place in the text: line and column from 1, in characters.
+/// A position in the text: line and column from 1, in characters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct YamlPosition {
     pub line: usize,
     pub column: usize,
-    /// Characters on that line that belong to it.
+    /// The number of characters on that line that belong to it.
     pub width: usize,
 }
 
-/// A value and its place.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub struct YamlNode {
     pub at: YamlPosition,
@@ -28,13 +28,13 @@ pub enum YamlValue {
     Map(Vec<(YamlKey, YamlNode)>),
 }
 
-/// A text, number, truth value or nothing; which of them the reader's type and the quoting decide.
+/// A text, number, truth value or null. The type that is wanted and the quoting decide which.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct YamlScalar {
     pub text: String,
-    /// Written without quotes, so it may be a number.
+    /// Whether it is written without quotes, so that it may be a number.
     pub plain: bool,
-    /// A variable was put in; then the type that is wanted decides what it is.
+    /// Whether a variable was expanded in it; then the wanted type decides what it is.
     pub expanded: bool,
 }
 
@@ -45,7 +45,8 @@ pub struct YamlKey {
 }
 
 impl YamlNode {
-    /// The places of the value and of the key at `path`; of the nearest ancestor if there is no such node.
+    /// The positions of the value and of the key at `path`, or those of the nearest ancestor if
+    /// there is no such node.
     pub fn find(&self, path: &ConfigPath) -> (YamlPosition, YamlPosition) {
         let (mut node, mut key) = (self, self.at);
         for step in &path.0 {
@@ -86,7 +87,7 @@ impl YamlNode {
         }
     }
 
-    /// Nodes and bytes, the price of copying.
+    /// The number of nodes and bytes: what a copy costs.
     pub fn weight(&self) -> usize {
         match &self.body {
             YamlValue::Scalar(s) => 1 + s.text.len(),
@@ -101,7 +102,7 @@ impl YamlNode {
     }
 }
 
-/// Something missing inside a block is best shown at the key that opens the block.
+/// Something missing inside a block is best shown at the key that begins the block.
 fn key_or_own(node: &YamlNode, key: YamlPosition) -> YamlPosition {
     match node.body {
         YamlValue::Scalar(_) => node.at,

@@ -1,6 +1,6 @@
-//! What works as it is written and is still risky: `validate` prints it, `run` logs it.
+//! Warnings about settings that work but are risky: `validate` prints them, `run` logs them.
 //!
-//! Unlike [`check`](super::check) nothing here keeps a gateway from starting.
+//! Unlike with [`check`](super::check), nothing here keeps a gateway from starting.
 
 use super::GatewayConfig;
 use super::problem::{ConfigFinding, ConfigPath, path};
@@ -8,7 +8,7 @@ use crate::cache::config::{CachePolicyConfig, OriginQuery, TtlMode};
 use crate::proxy::config::{OnOffSwitch, PurgeRule, RouteConfig};
 use crate::telemetry::config::SERIES_OF_A_ROUTE;
 
-/// Everything in a sound configuration that its author should know the risk of.
+/// Finds all risks in a valid configuration that its author should know.
 pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
     let mut found = Vec::new();
     purges_by_client_data(config, &mut found);
@@ -23,7 +23,8 @@ pub fn warnings(config: &GatewayConfig) -> Vec<ConfigFinding> {
     found
 }
 
-/// Metrics by route: what finds no room is still counted, but no longer by route.
+/// More routes than metric series allow: requests beyond the limit are still counted, but no longer
+/// by route.
 fn more_series_than_are_made(config: &GatewayConfig) -> Option<ConfigFinding> {
     let (routes, most) = (config.routes.len() as u64, config.telemetry.max_series);
     let reached = routes * SERIES_OF_A_ROUTE;
@@ -38,8 +39,8 @@ fn more_series_than_are_made(config: &GatewayConfig) -> Option<ConfigFinding> {
     Some(ConfigFinding::key(path(&["routes"]), message))
 }
 
-/// An `invalidate` rule that takes a selector from what a client chooses freely lets every
-/// client choose what is purged.
+/// An `invalidate` rule whose selector comes from freely chosen client data lets every client
+/// choose what is purged.
 fn purges_by_client_data(config: &GatewayConfig, found: &mut Vec<ConfigFinding>) {
     for (n, route) in config.routes.iter().enumerate() {
         for (m, rule) in route.invalidate.iter().enumerate() {
@@ -72,7 +73,7 @@ fn chosen_by_clients(purge: &PurgeRule, at: &ConfigPath) -> Option<ConfigFinding
     Some(ConfigFinding::value(at.key(selector), message))
 }
 
-/// A loader answers GET and HEAD; what else comes to a route without upstream has no place.
+/// A loader answers GET and HEAD; a route without an upstream cannot answer any other method.
 fn no_place_for_other_methods(route: &RouteConfig, at: &ConfigPath) -> Option<ConfigFinding> {
     route.loader.as_ref()?;
     let methods = route.matches.method.as_ref().map(|all| all.as_slice());
@@ -88,7 +89,7 @@ fn no_place_for_other_methods(route: &RouteConfig, at: &ConfigPath) -> Option<Co
     Some(ConfigFinding::key(at.key("loader"), message))
 }
 
-/// In mode override a response is stored for everybody, also one to a user who is logged in.
+/// In mode override, a response is stored for everybody, even one for a user who is logged in.
 fn override_without_cookie_rule(
     route: &RouteConfig,
     defaults: &CachePolicyConfig,

@@ -1,7 +1,8 @@
-//! How much one upstream is asked at once: places, and a bounded queue for them.
+//! Limits how many requests one upstream gets at once: a number of places, and a bounded queue for
+//! them.
 //!
-//! Invariant: `waiting` counts exactly the callers in the queue; a caller that goes away
-//! while it waits leaves it by [`QueuedRequest`]'s drop.
+//! Invariant: `waiting` counts exactly the callers in the queue. A caller that stops waiting leaves
+//! the queue when its [`QueuedRequest`] is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use super::config::UpstreamLoadLimits;
 use super::{OriginError, OverloadReason};
 
-/// A place among `max_concurrent`; dropping it gives it back.
+/// A place among `max_concurrent`. Dropping it gives the place back.
 pub(super) type AdmissionPermit = OwnedSemaphorePermit;
 
 pub(super) struct UpstreamAdmission {
@@ -36,12 +37,12 @@ impl UpstreamAdmission {
         }
     }
 
-    /// Takes a place, or waits for one in turn.
+    /// Takes a place, or waits in the queue for one.
     ///
     /// # Errors
-    /// `Overloaded` when the queue is full or the wait too long.
+    /// `Overloaded` if the queue is full or the wait takes too long.
     pub(super) async fn enter(&self) -> Result<AdmissionPermit, OriginError> {
-        // tokio's semaphore is fair: this fails while somebody waits.
+        // tokio's semaphore is fair: this fails while others wait.
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok(place);
         }

@@ -1,4 +1,4 @@
-//! What came of asking one target, told to whoever wants to know.
+//! The result of one attempt to get a response from a target, reported to whoever asks for it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ pub struct Attempt {
     pub outcome: AttemptOutcome,
 }
 
-/// What came of it.
+/// The result of an attempt.
 #[derive(Clone, Debug)]
 pub enum AttemptOutcome {
     Answered(StatusCode),
     /// Why there was no answer.
     Failed(Box<str>),
-    /// Whoever waited for the answer waits no longer.
+    /// The caller stopped waiting for the answer.
     GivenUp,
 }
 
-/// Who is told of each attempt of a request: an extension of it.
+/// The callback for each attempt of a request. It is attached to the request as an extension.
 #[derive(Clone)]
 pub struct OnAttempt(Arc<AttemptCallback>);
 
@@ -40,7 +40,7 @@ impl OnAttempt {
     }
 }
 
-/// An attempt that is under way; it is told when it ends, or when it is dropped.
+/// An attempt that is under way. It is reported when it ends or when this is dropped.
 pub(super) struct PendingAttempt<'a> {
     told: Option<&'a OnAttempt>,
     upstream: &'a Arc<str>,
@@ -49,7 +49,7 @@ pub(super) struct PendingAttempt<'a> {
 }
 
 impl<'a> PendingAttempt<'a> {
-    /// An attempt that begins now.
+    /// Starts an attempt now.
     pub fn begin(
         told: Option<&'a OnAttempt>,
         upstream: &'a Arc<str>,
@@ -63,7 +63,7 @@ impl<'a> PendingAttempt<'a> {
         }
     }
 
-    /// It ended so.
+    /// Reports the attempt with this outcome.
     pub fn ended<B>(mut self, outcome: Result<&Response<B>, &OriginError>) {
         self.tell(|| match outcome {
             Ok(response) => AttemptOutcome::Answered(response.status()),

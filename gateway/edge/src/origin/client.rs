@@ -1,9 +1,10 @@
 //! The connections to an upstream's targets.
 //!
-//! Decision: one pool per worker thread ("lane"): a connection's task lives on the runtime
-//! that opened it, so a pool shared by the workers would send most misses across threads
-//! and back. For HTTP/1 it is hyper-util's pooled client: it drops an idle connection on
-//! which stray bytes arrive, and sends again what a closed one could not begin to send.
+//! Decision: there is one pool for each worker thread (a "lane"). The task of a connection runs on
+//! the runtime that opened it, so with one pool for all workers most misses would go to another
+//! thread and back. The pool for HTTP/1 is hyper-util's pooled client: it drops an idle connection
+//! when stray bytes arrive on it, and sends a request again if a closed connection could not begin
+//! to send it.
 
 use std::cell::Cell;
 use std::io;
@@ -27,12 +28,12 @@ use crate::http::body::Body;
 use crate::http::config::Protocol;
 use crate::http::fair::ShortTurns;
 
-/// Header fields of a response.
+/// The most header fields of a response.
 const MAX_HEADERS: usize = 256;
-/// Bytes of a response's head, and what is read ahead of a slow reader.
+/// The most bytes of a response's head, and of a body that is read ahead of a slow reader.
 const BUFFER: usize = 64 << 10;
 
-/// What the client fails with; `error` makes the names for it.
+/// The errors of the client; `error` turns them into an [`OriginError`](super::OriginError).
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     #[error("no response by HTTP/1")]
@@ -49,7 +50,7 @@ pub enum SendError {
     Response(&'static str),
 }
 
-/// The pools, one a lane.
+/// The pools, one for each lane.
 pub(super) struct OriginClientPools {
     lanes: Vec<PoolLane>,
     protocol: Protocol,
@@ -63,7 +64,8 @@ enum PoolLane {
 static NEXT_LANE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// The lane of this thread. Two threads in one lane share a pool, which is right too.
+    /// The lane of this thread. Two threads may use the same lane: then they share a pool, which is
+    /// correct, too.
     static LANE: Cell<usize> = Cell::new(NEXT_LANE.fetch_add(1, Relaxed));
 }
 
@@ -80,7 +82,7 @@ impl OriginClientPools {
         }
     }
 
-    /// The version that a request to this upstream must have.
+    /// The HTTP version of requests to this upstream.
     pub(super) fn version(&self) -> Version {
         match self.protocol {
             Protocol::Http1 => Version::HTTP_11,
@@ -105,12 +107,12 @@ async fn by_http1(
     client: &Client<HttpConnector, Body>,
     mut request: Request<Body>,
 ) -> Result<Response<Incoming>, SendError> {
-    // What arrived meanwhile is read first, so that a pooled connection that its origin has
-    // closed is known to be: what goes down there can't always be sent again.
+    // Yielding lets pending input be read first, so that a pooled connection that its origin has
+    // closed is recognized: a request sent on it cannot always be sent again.
     yield_now().await;
     let upgrading = request.headers().contains_key(UPGRADE);
     if !request.body().is_empty() && !request.headers().contains_key(CONTENT_LENGTH) {
-        // hyper would send a GET without its body.
+        // Without this, hyper would send a GET without its body.
         let chunked = HeaderValue::from_static("chunked");
         request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
@@ -118,7 +120,7 @@ async fn by_http1(
     let mut response = select! {
         biased;
         response = client.request(request) => response.map_err(SendError::Http1)?,
-        // Giving up the response closes its connection.
+        // Dropping the response closes its connection.
         flood = interim.too_many() => return Err(flood),
     };
     response::check(&mut response, upgrading)?;
@@ -138,7 +140,7 @@ fn http1_client(upstream: &UpstreamConfig, lanes: usize) -> Client<HttpConnector
         .pool_idle_timeout(upstream.pool.idle_timeout.0)
         .pool_max_idle_per_host(idle)
         .set_host(false)
-        // They are taken off the name (RFC 9112 §5.1).
+        // These spaces are removed from the name (RFC 9112 §5.1).
         .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_max_headers(MAX_HEADERS)
         .http1_max_buf_size(BUFFER)

@@ -1,4 +1,4 @@
-//! What YAML says about upstreams.
+//! The configuration of upstreams.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -120,7 +120,7 @@ impl From<UpstreamLongForm> for UpstreamConfig {
 }
 
 impl UpstreamConfig {
-    /// One target, everything else by default.
+    /// An upstream with one target, and defaults for everything else.
     pub fn from_url(url: impl Into<String>) -> Self {
         Self {
             targets: vec![url.into()],
@@ -133,7 +133,7 @@ impl UpstreamConfig {
     }
 }
 
-/// By hand, since serde's untagged enums lose the reason and the place of an error.
+/// Written by hand, since serde's untagged enums lose the reason and the position of an error.
 impl<'de> Deserialize<'de> for UpstreamConfig {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_any(UrlOrMap)

@@ -1,4 +1,4 @@
-//! What can go wrong with an origin, and what the client is told.
+//! What can go wrong with an origin, and what the client gets then.
 
 use std::error::Error as StdError;
 use std::io;
@@ -31,16 +31,16 @@ pub enum OriginError {
     Request,
 }
 
-/// Why a request was not let in.
+/// Why a request was not admitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OverloadReason {
-    /// `max_queued` wait already.
+    /// `max_queued` requests are waiting already.
     QueueFull,
-    /// No place came free within `queue_timeout`.
+    /// No place became free within `queue_timeout`.
     QueueTimeout,
 }
 
-/// What took too long.
+/// The phase that took too long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimeoutPhase {
     Connect,
@@ -62,7 +62,7 @@ pub enum BuildError {
 }
 
 impl OriginError {
-    /// The status that the client gets (RFC 9110 §15.6), unless something stale is there.
+    /// The status that the client gets (RFC 9110 §15.6), unless a stale copy may be served.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -83,8 +83,8 @@ impl OriginError {
         )
     }
 
-    /// Whether something in the request may have brought it about, so that another request
-    /// may go well: all that comes after the origin has begun to read it.
+    /// Whether the request itself may be the cause, so that another request may succeed. This holds
+    /// for all errors after the origin has begun to read the request.
     pub fn may_be_the_requests(&self) -> bool {
         match self {
             Self::Overloaded { .. } | Self::Connect { .. } | Self::Dns { .. } => false,
@@ -140,7 +140,7 @@ impl std::fmt::Display for TimeoutPhase {
     }
 }
 
-/// Finds out from the client's error, which is a chain, whose fault it is.
+/// Finds out from the client's error, which is a chain of errors, what caused it.
 pub(super) fn classify(source: SendError) -> OriginError {
     if let Some(body) = cause::<BodyError>(&source) {
         return match body {
@@ -166,7 +166,7 @@ pub(super) fn classify(source: SendError) -> OriginError {
 }
 
 fn classify_connect(source: SendError) -> OriginError {
-    // hyper-util's connector keeps its own error private; its words are all there is.
+    // hyper-util's connector keeps its own error type private, so only its text can be checked.
     let dns = chain(&source).any(|error| error.to_string() == "dns error");
     match io_kind(&source) {
         _ if dns => OriginError::Dns { source },
@@ -177,7 +177,7 @@ fn classify_connect(source: SendError) -> OriginError {
     }
 }
 
-/// An HTTP/2 error that is no end of the connection.
+/// Whether this is an HTTP/2 error other than the end of the connection.
 fn h2_broken(error: &SendError) -> bool {
     io_kind(error).is_none()
         && cause::<hyper::Error>(error).is_some_and(|error| {

@@ -1,4 +1,4 @@
-//! The two bodies of an exchange: the one that is sent, and the one that comes back.
+//! The two bodies of an exchange: the one that is sent, and the one that is received.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,33 +17,33 @@ use super::AdmissionPermit;
 use crate::http::body::{Body, BodyError, BoundedBody, LastMove};
 use crate::http::memory::{self, ConnectionMemory, PROCESS};
 
-/// How a request's body goes out; `None` for a request that has no body to wait for.
+/// The progress of a request's upload. `None` if the request has no body.
 #[derive(Clone)]
 pub(super) struct OriginUploadState(Option<RequestUpload>);
 
-/// A body on its way out.
+/// A request body that is being sent.
 #[derive(Clone)]
 pub(super) struct RequestUpload {
     pub(super) moved: LastMove,
     ended: Arc<AtomicBool>,
 }
 
-/// A request body that notes when it moves.
+/// A request body that records when it moves.
 struct TrackedRequestBody {
     body: Body,
     upload: RequestUpload,
 }
 
-/// A response body that holds a place among `max_concurrent`, and whose pieces are counted
+/// A response body that holds a place among `max_concurrent`. Its pieces are counted as memory
 /// until they are dropped.
 pub(super) struct AdmittedBody {
     body: BoundedBody<Incoming>,
     place: Option<AdmissionPermit>,
-    /// Of the connection that it is loaded for.
+    /// The account of the connection that it is loaded for.
     memory: Option<Arc<ConnectionMemory>>,
 }
 
-/// Makes the request's body note when it moves.
+/// Makes the request's body record when it moves.
 pub(super) fn watched(request: Request<Body>) -> (Request<Body>, OriginUploadState) {
     if request.body().is_empty() {
         return (request, OriginUploadState(None));
@@ -63,8 +63,8 @@ pub(super) fn watched(request: Request<Body>) -> (Request<Body>, OriginUploadSta
 }
 
 impl OriginUploadState {
-    /// Waits for the head of the response, which may take `limit` from the moment that
-    /// the request was sent; a long upload is not a slow origin. `None` when it took longer.
+    /// Waits for the head of the response. It may take `limit` from the moment that the request was
+    /// sent, so that a long upload does not count as a slow origin. `None` if it took longer.
     pub(super) async fn limit<F: Future>(&self, head: F, limit: Duration) -> Option<F::Output> {
         let Some(RequestUpload { moved, .. }) = &self.0 else {
             return timeout(limit, head).await.ok();
@@ -81,7 +81,7 @@ impl OriginUploadState {
         }
     }
 
-    /// The body that is still going out.
+    /// The request body, if it is still being sent.
     pub(super) fn under_way(self) -> Option<RequestUpload> {
         self.0.filter(|upload| !upload.ended.load(Relaxed))
     }

@@ -1,9 +1,9 @@
-//! HTTP/2 to an upstream: one connection a target, shared by the requests of a lane.
+//! HTTP/2 to an upstream: one connection for each target, shared by the requests of a lane.
 //!
-//! Decision: not the pooled client, which connects to whatever `:authority` names: with
-//! `host_header: preserve` that is the client's word, and each name would be a
-//! connection. Two requests may connect at once; the connection that comes second serves
-//! its own request and ends.
+//! Decision: this does not use the pooled client, which connects to whatever `:authority` names:
+//! with `host_header: preserve` the client chooses that name, and each name would get its own
+//! connection. Two requests may connect at the same time; the second connection serves its own
+//! request and then ends.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,7 +25,7 @@ use super::target::OriginTarget;
 use crate::http::body::Body;
 use crate::http::frames::MeteredConnection;
 
-/// A connection with requests on it that says nothing is asked whether it lives.
+/// A silent connection with open requests gets a PING at this interval.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,8 +43,8 @@ impl OriginHttp2Pool {
         }
     }
 
-    /// Sends a request; once more on a new connection if the shared one turned out closed
-    /// before it was begun.
+    /// Sends a request. Sends it again on a new connection if the shared one turned out to be
+    /// closed before the request was begun.
     pub(super) async fn send(
         &self,
         mut request: Request<Body>,
@@ -110,7 +110,7 @@ async fn open(target: &OriginTarget) -> Result<TcpStream, SendError> {
     Err(SendError::Connect(refused))
 }
 
-/// HTTP/2 says `Host` in `:authority`, and not twice (RFC 9113 §8.3.1).
+/// HTTP/2 carries `Host` in `:authority`, and not twice (RFC 9113 §8.3.1).
 fn name_authority(request: &mut Request<Body>) -> Result<(), http::Error> {
     let Some(host) = request.headers_mut().remove(HOST) else {
         return Ok(());

@@ -1,11 +1,11 @@
-//! What the head of an origin's response must not be, where hyper lets it pass.
+//! Checks the head of an origin's response where hyper accepts too much.
 //!
-//! Neighbours: `client` counts heads of 1xx by [`OriginInterimCounter`] while it waits for the
-//! response, `origin` looks at each response by [`check`]. HTTP/2 has no such ambiguities:
-//! h2 refuses them, and `http::frames` counts its heads.
+//! `client` counts 1xx heads with [`OriginInterimCounter`] while it waits for the response, and
+//! checks each HTTP/1 response with [`check`]. HTTP/2 has no such ambiguities: h2 refuses them, and
+//! `http::frames` counts its heads.
 //!
-//! Decision: a response that says its length in two ways is refused, not repaired
-//! (RFC 9112 §6.3 lets Transfer-Encoding win): who gets it wrong may be splitting it.
+//! Decision: a response that gives its length in two ways is refused, not repaired (RFC 9112 §6.3
+//! lets Transfer-Encoding win): it may be an attempt at response splitting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -16,16 +16,16 @@ use tokio::sync::Notify;
 
 use super::SendError;
 
-/// Heads of 1xx before the response; a 100 and some 102 or 103 are what origins send.
+/// The most 1xx heads before the response; origins usually send a 100 and a few 102 or 103.
 const MAX_INTERIM: u32 = 16;
 
-/// Who is told of the 1xx before a response: an extension of the request.
+/// The callback for 1xx responses. It is attached to the request as an extension.
 #[derive(Clone)]
 pub struct OnInterim(Arc<InterimCallback>);
 
 type InterimCallback = dyn Fn(StatusCode, Version, &HeaderMap) + Send + Sync;
 
-/// Counts the 1xx of one exchange.
+/// Counts the 1xx heads of one exchange.
 #[derive(Default)]
 pub(super) struct OriginInterimCounter {
     heads: AtomicU32,
@@ -39,7 +39,8 @@ impl OnInterim {
 }
 
 impl OriginInterimCounter {
-    /// Counts what comes before the response to `request`, by HTTP/1, and passes it on.
+    /// Counts the 1xx heads that arrive by HTTP/1 before the response to `request`, and passes them
+    /// on.
     pub(super) fn count<B>(request: &mut Request<B>) -> Arc<Self> {
         let told = request.extensions_mut().remove::<OnInterim>();
         let interim = Arc::new(Self::default());
@@ -54,15 +55,15 @@ impl OriginInterimCounter {
         interim
     }
 
-    /// Waits until there were too many.
+    /// Waits until too many have arrived.
     pub(super) async fn too_many(&self) -> SendError {
         self.too_many.notified().await;
         SendError::Response("too many heads of 1xx")
     }
 }
 
-/// Refuses what is ambiguous, and makes `Content-Length` one line, or none where there
-/// must be none. `upgrading` is whether the request asked for another protocol.
+/// Refuses ambiguous heads. Makes `Content-Length` one line, or removes it where it must not be.
+/// `upgrading` tells whether the request asked for another protocol.
 pub fn check<B>(response: &mut Response<B>, upgrading: bool) -> Result<(), SendError> {
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS && !upgrading {
@@ -85,8 +86,8 @@ pub fn check<B>(response: &mut Response<B>, upgrading: bool) -> Result<(), SendE
     Ok(())
 }
 
-/// RFC 9112 §6.1: `chunked` alone, and no length beside it. A word that names no coding
-/// changes nothing: such a body goes on until the connection closes (§6.3), as hyper reads it.
+/// RFC 9112 §6.1: only `chunked` is accepted, without a length beside it. A word that names no
+/// transfer coding is ignored, as hyper does: such a body ends when the connection closes (§6.3).
 fn coding(headers: &HeaderMap) -> Result<(), SendError> {
     if headers.contains_key(CONTENT_LENGTH) {
         return Err(SendError::Response(
@@ -102,8 +103,8 @@ fn coding(headers: &HeaderMap) -> Result<(), SendError> {
     }
 }
 
-/// Whether a body under this coding may be something else than its bytes: the registered
-/// codings (RFC 9112 §7), and whatever resembles `chunked` to some reader.
+/// Whether a body with this coding may be something other than its bytes: that holds for the
+/// registered codings (RFC 9112 §7), and for everything that a reader may take for `chunked`.
 fn encodes(coding: &[u8]) -> bool {
     let text = String::from_utf8_lossy(coding).to_ascii_lowercase();
     let word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -113,8 +114,8 @@ fn encodes(coding: &[u8]) -> bool {
             .any(|known| text.contains(known))
 }
 
-/// The one length of all lines, if it has to be written anew. hyper does not look at the
-/// lines of a response without a body (HEAD, 204, 304); the client would.
+/// The one length that all lines give, if there is one; the lines are replaced by it. hyper does
+/// not check the lines of a response without a body (HEAD, 204, 304), but the client would.
 fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, SendError> {
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
     let Some(first) = lines.next() else {
@@ -142,7 +143,7 @@ fn length(headers: &HeaderMap) -> Result<Option<HeaderValue>, SendError> {
 mod tests {
     use super::*;
 
-    /// The length that is left, or why not.
+    /// The length that remains, or the error.
     fn checked(
         status: u16,
         fields: &[(&'static str, &str)],

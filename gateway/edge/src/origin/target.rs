@@ -1,7 +1,7 @@
-//! The servers of one upstream, and whose turn it is.
+//! The servers of one upstream, and which one is next.
 //!
-//! Decision: round-robin, with one piece of memory: a target that could not be connected
-//! to is passed over for a second if another is there.
+//! Decision: round-robin, with one addition: a target that could not be connected to is skipped for
+//! a second if there is another one.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use http::{HeaderValue, Uri};
 
 use super::BuildError;
 
-/// How long a target is passed over after a failed connect.
+/// How long a target is skipped after a failed connect.
 const PASS_OVER: Duration = Duration::from_secs(1);
 
 pub(super) struct OriginTargets {
@@ -22,9 +22,9 @@ pub(super) struct OriginTargets {
 
 pub(super) struct OriginTarget {
     pub(super) authority: Authority,
-    /// The authority as a `Host`.
+    /// The authority as a value of `Host`.
     pub(super) host: HeaderValue,
-    /// Milliseconds after `born` until which it is passed over.
+    /// The target is skipped until this many milliseconds after `born`.
     passed_over: AtomicU64,
 }
 
@@ -48,7 +48,7 @@ impl OriginTargets {
         self.targets.len()
     }
 
-    /// The next target that is not passed over, or the next if all are.
+    /// The next target that is not to be skipped, or simply the next one if all are.
     pub(super) fn next(&self) -> &OriginTarget {
         let count = self.targets.len();
         let first = self.turn.fetch_add(1, Relaxed) % count;
@@ -61,7 +61,7 @@ impl OriginTargets {
         well.next().unwrap_or(&self.targets[first])
     }
 
-    /// Notes that a connect to `target` failed.
+    /// Records that a connect to `target` failed.
     pub(super) fn failed(&self, target: &OriginTarget) {
         let until = self.now() + PASS_OVER.as_millis() as u64;
         target.passed_over.store(until, Relaxed);

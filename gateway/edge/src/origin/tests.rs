@@ -1,4 +1,4 @@
-//! Exchanges with origins that are real sockets, some of them ill-behaved.
+//! Exchanges with origins that are real sockets. Some of them behave badly.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use crate::http::body::{Body, BodyError, collect};
 use crate::http::config::Protocol;
 use crate::units;
 
-/// No condition that is waited for may take longer.
+/// The longest wait for any condition.
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn upstream(targets: &[String]) -> UpstreamConfig {
@@ -98,8 +98,8 @@ async fn the_origin_gets_the_path_the_host_and_nothing_added() {
     }
 }
 
-/// Guards against a 502 where the origin has just closed a pooled connection, and the
-/// process was too busy to have read the end yet.
+/// Guards against a 502 when the origin has just closed a pooled connection and the process was too
+/// busy to have read the end yet.
 #[tokio::test]
 async fn no_request_goes_down_a_connection_that_was_closed_meanwhile() {
     let (socket, upstream) = listen().await;
@@ -134,7 +134,7 @@ async fn no_request_goes_down_a_connection_that_was_closed_meanwhile() {
     served.join().unwrap();
 }
 
-/// Answers one request on each connection, then does `after` to it.
+/// Answers one request on each connection, then sends `after` on it.
 async fn one_each(socket: TcpListener, after: &'static [u8], done: mpsc::UnboundedSender<()>) {
     loop {
         let (mut stream, _) = socket.accept().await.unwrap();
@@ -284,7 +284,7 @@ async fn a_place_is_held_until_the_body_ends_and_the_queue_is_bounded() {
         }
     });
     let held = origin.send(get()).await.unwrap();
-    // Two more at once: one waits in vain, the other finds the queue full.
+    // Two more at once: one waits until the timeout, the other finds the queue full.
     let (waits, full) = tokio::join!(origin.send(get()), origin.send(get()));
     assert!(matches!(
         waits,

@@ -1,10 +1,10 @@
-//! The access log: one line for each request, when its answer has ended.
+//! The access log: one line for each request, written when its response has ended.
 
 use crate::origin::Attempt;
 use crate::proxy::record::RequestRecord;
 use crate::proxy::record::trail::{TimedTrailEvent, TrailEvent};
 
-/// Writes the line of a request that has ended.
+/// Writes the line of a finished request.
 pub fn write(record: &RequestRecord) {
     let noted = record.trail.as_ref().map(|trail| trail.noted().0);
     let attempts = attempts(noted.as_deref().unwrap_or_default());
@@ -36,7 +36,7 @@ pub fn write(record: &RequestRecord) {
     );
 }
 
-/// What of upstreams was asked for the request, in order.
+/// The upstream attempts for the request, in order.
 fn attempts(noted: &[TimedTrailEvent]) -> Vec<&Attempt> {
     let attempts = noted.iter().map(|noted| match &noted.waypoint {
         TrailEvent::Attempt(attempt) => Some(attempt),

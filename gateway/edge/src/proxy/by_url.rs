@@ -1,9 +1,9 @@
-//! What a URL means to the cache: the keys of a GET for it.
+//! Which cache keys belong to a URL: the keys of a GET request for it.
 //!
-//! Clients' URLs go through the route's request plugin before their key is derived, and so
-//! do they here. What a plugin makes of one client's request it may not make of another's, and
-//! whoever purges may know either name: so both keys count, that of the URL as it is
-//! written and that of what the plugin makes of it. Purging one too many is never wrong.
+//! A client's URL goes through the route's request plugin before its key is derived, and so it does
+//! here. The plugin may treat the requests of two clients differently, and whoever purges may know
+//! either URL. So both keys count: that of the URL as it is written, and that of the URL as the
+//! plugin changes it. Purging one key too many is never wrong.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,18 +24,18 @@ use crate::proxy::target::RoutingOutcome;
 use crate::proxy::watch::{self, RequestPluginOutcome};
 use crate::proxy::{Generation, RoutedRequest};
 
-/// What a purge of a URL has to reach.
+/// What a purge of a URL must reach.
 #[derive(Default)]
 pub struct UrlPurgeSelectors {
-    /// None: no route caches it, or it is refused, so nothing is stored.
+    /// Empty if no route caches the URL or if it is refused: then nothing is stored.
     pub selectors: Vec<Selector>,
-    /// What it may not reach, for people.
+    /// What the purge may not reach, as text for people.
     pub note: Option<String>,
 }
 
 impl Generation {
-    /// What a purge of this URL has to reach: its identities under the route, the request
-    /// plugin and the key rules that a GET for it meets.
+    /// What a purge of this URL must reach: its identities under the route, the request plugin and
+    /// the key rules that apply to a GET for it.
     pub fn by_url(&self, scheme: &str, host: &str, uri: &Uri) -> UrlPurgeSelectors {
         let (keys, note) = self.keys_of_get(scheme, host, uri, HeaderMap::new());
         let mut identities: Vec<_> = keys.iter().map(KeyBuf::identity).collect();
@@ -47,8 +47,8 @@ impl Generation {
         }
     }
 
-    /// The key of a GET for this URL with these headers, both as the request plugin left
-    /// them. None: it is not cached.
+    /// The key of a GET for this URL with these headers, both as the request plugin left them. None
+    /// if it is not cached.
     pub fn key_of_seen(
         &self,
         scheme: &str,
@@ -61,8 +61,8 @@ impl Generation {
         key(self.routes.find(host, &parts)?, &parts, scheme, host)
     }
 
-    /// The keys of a GET for this URL with these headers, as it is and as the route's plugin
-    /// changes it, on every listener; and what this does not tell.
+    /// The keys of a GET for this URL with these headers, on every listener: for the URL as it is
+    /// and as the route's plugin changes it. Also returns a note on what these keys may not cover.
     pub fn keys_of_get(
         &self,
         scheme: &str,
@@ -100,7 +100,8 @@ impl Generation {
     }
 }
 
-/// The key of what the route's request plugin makes of a request, and what that does not tell.
+/// The key of the request as the route's request plugin changes it, and a note on what that key may
+/// not cover.
 fn as_changed(
     route: &Arc<Route>,
     mut parts: Parts,
@@ -128,7 +129,7 @@ fn as_changed(
     (None, Some(told(plugin, &note)))
 }
 
-/// What the answer of a request plugin goes by besides the URL.
+/// What the answer of a request plugin may depend on besides the URL.
 fn depends(plugin: &Plugin) -> Option<String> {
     let note = "may make something else of it for a client's headers, or at another time";
     plugin.sees_more_than_urls().then(|| note.to_owned())
@@ -149,7 +150,7 @@ fn get(uri: &Uri, headers: HeaderMap) -> Parts {
     parts
 }
 
-/// None: it is not cached.
+/// The key, or None if the request is not cached.
 fn key(route: &Arc<Route>, parts: &Parts, scheme: &str, host: &str) -> Option<KeyBuf> {
     let visit = RoutedRequest {
         parts,

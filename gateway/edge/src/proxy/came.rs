@@ -1,6 +1,6 @@
-//! The credentials that a request came with, also where its request plugin took them away:
-//! RFC 9111 §3.5 is about what the client sent, and what the plugin made of it may decide
-//! the answer as well as they.
+//! The credentials that a request arrived with, including those that its request plugin removed.
+//! RFC 9111 §3.5 is about what the client sent, and what the plugin made of the credentials may
+//! decide the answer just as they do.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -14,8 +14,8 @@ use crate::proxy::cover::{self, KeyCoverage};
 use crate::proxy::route::Route;
 use crate::proxy::watch::PluginHeadChanges;
 
-/// The credentials of a request whose key is `key`. One that a plugin took away is none where
-/// the key holds all that the plugin set in its place.
+/// The credentials of a request whose key is `key`. A credential that a plugin removed does not
+/// count if the key holds everything that the plugin set in its place.
 pub fn with(route: &Route, parts: &Parts, key: &KeyBuf) -> CameWith {
     let mut came = CameWith::of(&parts.headers);
     let Some(by) = parts.extensions.get::<PluginHeadChanges>() else {
@@ -26,14 +26,14 @@ pub fn with(route: &Route, parts: &Parts, key: &KeyBuf) -> CameWith {
     if by.took_authorization && (!told || by.fields.is_empty()) {
         came.authorization = CredentialPresence::Taken;
     }
-    // Cookies alone say nothing that the origin does not get.
+    // If the plugin only removed cookies, the origin learns nothing from them.
     if by.took_cookies && !told {
         came.cookies = CredentialPresence::Taken;
     }
     came
 }
 
-/// What a request says of its user besides what this key, its own, holds.
+/// What identifies the user in a request and is not in `key`, the request's own key.
 pub fn credentials(route: &Route, parts: &Parts, key: &KeyBuf) -> Credentials {
     let came = with(route, parts, key);
     let rest = KeyCoverage::of(route, key, Vary::None).credentials(&parts.headers);
@@ -45,7 +45,7 @@ pub fn credentials(route: &Route, parts: &Parts, key: &KeyBuf) -> Credentials {
 }
 
 impl PluginHeadChanges {
-    /// The same as something that the answer depends on.
+    /// The same changes, as reads that the answer depends on.
     pub fn seen(&self) -> RequestReads {
         RequestReads {
             fields: self.fields.to_vec(),
@@ -53,7 +53,7 @@ impl PluginHeadChanges {
         }
     }
 
-    /// What a change will do to this head.
+    /// What `change` will do to this head.
     pub fn of(change: &HeaderChange, head: &HeaderMap) -> Self {
         let touches = |name| change.remove.contains(name) || change.set.contains_key(name);
         let same = |name| {

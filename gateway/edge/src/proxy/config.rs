@@ -1,4 +1,4 @@
-//! What YAML says about routes.
+//! The configuration of routes.
 
 pub mod paths;
 
@@ -78,7 +78,7 @@ pub struct RequestLimits {
 }
 
 impl RequestLimits {
-    /// As the body has them.
+    /// These limits in the form that the body uses.
     pub fn of_upload(self) -> UploadLimits {
         UploadLimits {
             bytes: self.max_body_bytes.map(|bytes| bytes.0),
@@ -104,7 +104,7 @@ pub enum UnkeyedAction {
 }
 
 impl UnkeyedAction {
-    /// As YAML has it.
+    /// The word in YAML.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Warn => "warn",
@@ -163,7 +163,7 @@ pub enum LetterCase {
 }
 
 impl ValueMatchConfig {
-    /// The patterns of which one must match.
+    /// The patterns, one of which must match.
     pub fn patterns(&self) -> &OneOrMany {
         match self {
             Self::Any(any) => any,
@@ -259,14 +259,14 @@ impl OneOrMany {
     }
 }
 
-/// By hand, since serde's untagged enums lose the reason and the place of an error.
+/// Written by hand, since serde's untagged enums lose the reason and the position of an error.
 impl<'de> Deserialize<'de> for OneOrMany {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_any(TextOrList)
     }
 }
 
-/// By hand, as that of [`OneOrMany`].
+/// Written by hand, for the same reason as for [`OneOrMany`].
 impl<'de> Deserialize<'de> for ValueMatchConfig {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_any(TextListOrMap)

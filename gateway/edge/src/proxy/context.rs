@@ -1,4 +1,4 @@
-//! One request as the steps see it: where it is addressed to, by whom, since when.
+//! One request as the steps see it: where it is addressed to, who sent it, when it began.
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
@@ -24,7 +24,8 @@ use crate::proxy::came;
 use crate::proxy::record::trail::{RequestTrail, TrailEvent};
 use crate::proxy::route::Route;
 
-/// A request on its way to an origin or a loader: shared by its client's task and the load's.
+/// A request on its way to an origin or a loader, shared by the task of its client and the task of
+/// the load.
 pub struct RequestContext {
     pub generation: Arc<Generation>,
     pub parts: Parts,
@@ -32,27 +33,27 @@ pub struct RequestContext {
     pub scheme: &'static str,
     pub caller: RequestSender,
     pub wishes: HopWishes,
-    /// How the listener that it came to reads paths.
+    /// How the listener that received it reads paths.
     pub path_rules: PathRules,
     pub route: Arc<Route>,
     pub started: Instant,
-    /// The way to the client for an origin's interim answers.
+    /// The channel for passing an origin's interim responses on to the client.
     pub interim: Option<InterimSender>,
-    /// Where what arrives for it is counted; None for a load behind the answer.
+    /// The connection whose memory account holds what arrives for it. None for a background load.
     pub memory: Option<Arc<ConnectionMemory>>,
-    /// Where it is noted what happens to it. None: nobody reads that.
+    /// Where the events of the request are noted. None if nobody reads them.
     pub trail: Option<Arc<RequestTrail>>,
 }
 
-/// A key with what its derivation said beside it.
+/// A key, with what its derivation returned beside it.
 pub struct DerivedKey {
     pub key: KeyBuf,
-    /// The key plugin's decision, for what it says beside the key.
+    /// The decision of the key plugin, for what it returned beside the key.
     pub plugin: Option<Arc<KeyDecision>>,
 }
 
 impl DerivedKey {
-    /// The text that stands for the URL, and the tags, that the key plugin gave.
+    /// The text in place of the URL, and the tags, that the key plugin returned.
     fn said(&self) -> (Option<&str>, &[String]) {
         match self.plugin.as_deref() {
             Some(KeyDecision::Key { text, tags, .. }) => (Some(text), tags),
@@ -61,12 +62,13 @@ impl DerivedKey {
     }
 }
 
-/// The host that a request is addressed to, in its one spelling (RFC 9110 §4.2.3). The authority
-/// of an absolute target or of HTTP/2 goes before `Host`.
+/// The host that a request is addressed to, in its normal form (RFC 9110 §4.2.3). The authority of
+/// an absolute target or of HTTP/2 takes precedence over `Host`.
 pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
     let host = match parts.uri.authority() {
         Some(authority) => authority.as_str(),
-        // The first field as a rule: a pass over the names costs less than a look-up by hash.
+        // `Host` is usually the first field: going through the names costs less than a look-up by
+        // hash.
         None => parts
             .headers
             .iter()
@@ -80,8 +82,8 @@ pub fn host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
 const UPPER_CASE: u8 = 1;
 const COLON: u8 = 2;
 
-/// What keeps a host from being in its one spelling already, as a table: every request's host
-/// is looked at.
+/// The octets that may keep a host from being in normal form, as a table, since the host of every
+/// request is checked.
 static HOST_CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut octet = b'A';
@@ -93,8 +95,8 @@ static HOST_CLASSES: [u8; 256] = {
     classes
 };
 
-/// A host's one spelling: lower case, without the scheme's own port or an empty one (RFC 3986
-/// §6.2.3), and without the dot that ends a name written in full.
+/// The normal form of a host: lower case, without the scheme's default port or an empty port (RFC
+/// 3986 §6.2.3), and without the dot that ends a fully qualified name.
 pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
     let found = host
         .bytes()
@@ -120,7 +122,7 @@ pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
     }
 }
 
-/// The request as keys see it.
+/// The request as input for the cache key.
 pub fn subject<'a>(
     parts: &'a Parts,
     scheme: &'a str,
@@ -138,7 +140,8 @@ pub fn subject<'a>(
 }
 
 impl RequestContext {
-    /// What purges know the load by; tags of the response are added at its head.
+    /// The attributes by which purges find the load. The tags of the response are added when its
+    /// head arrives.
     pub fn marks(&self, keyed: &DerivedKey) -> PurgeAttributes {
         let (text, tags) = keyed.said();
         let path = self.parts.uri.path_and_query().map_or("/", |p| p.as_str());
@@ -153,17 +156,17 @@ impl RequestContext {
         }
     }
 
-    /// What the request says of its user besides what this key, its own, holds.
+    /// What identifies the user in the request and is not in `key`, the request's own key.
     pub fn credentials(&self, key: &KeyBuf) -> Credentials {
         came::credentials(&self.route, &self.parts, key)
     }
 
-    /// The credentials that it came with, where `key` is its own.
+    /// The credentials that the request arrived with; `key` is its own key.
     pub fn came_with(&self, key: &KeyBuf) -> CameWith {
         came::with(&self.route, &self.parts, key)
     }
 
-    /// What every request to an origin gets, also one that a plugin rewrote.
+    /// Adds the fields that every request to an origin gets, even one that a plugin rewrote.
     pub fn forward(&self, headers: &mut HeaderMap) {
         sign(headers, &self.caller, &self.host, self.parts.version);
         if self.wishes.trailers == TrailerWish::Accepted {
@@ -175,7 +178,7 @@ impl RequestContext {
     pub fn for_origin(&self, body: Body) -> Request<Body> {
         let mut headers = self.parts.headers.clone();
         self.forward(&mut headers);
-        // In the spelling that the key holds; HTTP/2 has it in the pseudo-header alone.
+        // The same spelling as in the key; HTTP/2 carries it only in the pseudo-header.
         if let (false, Ok(host)) = (self.host.is_empty(), HeaderValue::from_str(&self.host)) {
             headers.insert(HOST, host);
         }
@@ -190,8 +193,8 @@ impl RequestContext {
         request
     }
 
-    /// Asks the origin for the change of protocols that the client asked for. Only for an answer
-    /// that is for this client alone.
+    /// Adds the protocol upgrade that the client asked for to the request for the origin. Only for
+    /// an answer that is for this client alone.
     pub fn pass_upgrade_on(&self, headers: &mut HeaderMap) {
         if let Some(protocols) = &self.wishes.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -199,8 +202,8 @@ impl RequestContext {
         }
     }
 
-    /// Says on whose account the answer to a request of ours is held, and where its attempts are
-    /// noted.
+    /// Attaches to a request of ours the memory account that its answer is charged to, and the
+    /// trail on which its attempts are noted.
     pub fn charge(&self, request: &mut Request<Body>) {
         if let Some(memory) = &self.memory {
             request.extensions_mut().insert(Arc::clone(memory));
@@ -211,12 +214,12 @@ impl RequestContext {
         }
     }
 
-    /// The number of its record; 0 where it has none.
+    /// The number of the request's record; 0 if it has none.
     pub fn number(&self) -> u64 {
         self.trail.as_ref().map_or(0, |trail| trail.request)
     }
 
-    /// Notes what has just happened to it, where somebody reads that.
+    /// Notes an event on the trail, if there is one.
     pub fn note(&self, waypoint: impl FnOnce() -> TrailEvent) {
         if let Some(trail) = &self.trail {
             trail.note(waypoint());
@@ -224,16 +227,16 @@ impl RequestContext {
     }
 }
 
-/// Says who asks, and our own place on the way. All else in the head stays what the key was
-/// made of: where the two may differ is listed in [`forward::DIFFERENCES`].
+/// Adds the fields that name the client and this gateway. Everything else in the head stays as the
+/// key was derived from it; [`forward::DIFFERENCES`] lists where the two may differ.
 fn sign(headers: &mut HeaderMap, caller: &RequestSender, host: &str, version: Version) {
     forward::tell_origin(headers, caller, host);
     forward::append_via(headers, version, PSEUDONYM);
     forward::append_cdn_loop(headers, &CDN_ID);
 }
 
-/// Passes the origin's 1xx on (RFC 9110 §15.2): not 100, which each hop gives by itself,
-/// nor 101, which is no interim answer.
+/// Passes the origin's 1xx responses on (RFC 9110 §15.2), except 100, which each hop sends by
+/// itself, and 101, which is not an interim response.
 fn pass_interim(request: &mut Request<Body>, interim: InterimSender) {
     let told = OnInterim::new(move |status, version, headers| {
         if matches!(
@@ -244,7 +247,7 @@ fn pass_interim(request: &mut Request<Body>, interim: InterimSender) {
         }
         let mut headers = headers.clone();
         forward::end_response_hop(status, &mut headers);
-        // It has no content (RFC 9110 §15.2).
+        // An interim response has no content (RFC 9110 §15.2).
         headers.remove(http::header::CONTENT_LENGTH);
         forward::append_via(&mut headers, version, PSEUDONYM);
         interim.send(status, &headers);
@@ -252,17 +255,17 @@ fn pass_interim(request: &mut Request<Body>, interim: InterimSender) {
     request.extensions_mut().insert(told);
 }
 
-/// The name by which we stand in `Via`, `Cache-Status` and `Proxy-Status`.
+/// Our name in `Via`, `Cache-Status` and `Proxy-Status`.
 pub const PSEUDONYM: &str = "lamina";
 
-/// This process in `CDN-Loop` (RFC 8586). Its own name, so that one gateway may stand
-/// before another.
+/// The name of this process in `CDN-Loop` (RFC 8586). It differs between processes, so that one
+/// gateway may stand before another.
 pub static CDN_ID: LazyLock<String> = LazyLock::new(|| {
     let number = std::hash::RandomState::new().hash_one(std::process::id());
     format!("{PSEUDONYM}-{number:016x}")
 });
 
-/// Path and query alone (RFC 9112 §3.2.1).
+/// The path and query alone (RFC 9112 §3.2.1).
 pub fn origin_form(uri: &Uri) -> Uri {
     let path = uri
         .path_and_query()
@@ -318,7 +321,8 @@ mod tests {
         assert_eq!(host(&parts("/", "[::1]:"), "http"), "[::1]");
     }
 
-    /// Names of every kind: selecting, of the connection, posing, in odd spellings, ours, none of these.
+    /// Names of every kind: selecting, of the connection, reserved ones that a client forges, in
+    /// odd spellings, ours, none of these.
     const NAMES: [&str; 30] = [
         "accept",
         "accept-language",
@@ -352,7 +356,7 @@ mod tests {
         "x_user",
     ];
 
-    /// Lines of a head; `Connection` often names what may be there.
+    /// Lines of a head. `Connection` often names fields that may be in it.
     fn lines() -> impl Strategy<Value = Vec<(HeaderName, HeaderValue)>> {
         let name = || prop::sample::select(&NAMES[..]);
         let names = prop::collection::vec(name(), 0..5);
@@ -368,7 +372,7 @@ mod tests {
     }
 
     proptest! {
-        /// RFC 9110 §7.6.1, RFC 9111 §4.1: the cache and the origin read one request.
+        /// RFC 9110 §7.6.1, RFC 9111 §4.1: the cache and the origin must read the same request.
         #[test]
         fn what_the_cache_goes_by_is_what_the_origin_gets_but_for_a_written_list(
             lines in lines(),
@@ -383,7 +387,7 @@ mod tests {
             seen.extend(lines.iter().cloned().map(|(name, value)| (Some(name), value)));
             let connected = RequestSender::direct("10.0.0.1:4711".parse().unwrap(), "http");
             let (received, _) = forward::receive(&mut seen, version, connected, belief);
-            // A plugin, which may set any field but those of the connection.
+            // Stands for a plugin, which may set any field except those of the connection.
             let set = HeaderName::from_static(set);
             if !forward::is_hop_by_hop(&set) {
                 seen.insert(set.clone(), HeaderValue::from_static("by-a-plugin"));

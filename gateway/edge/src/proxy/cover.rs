@@ -1,5 +1,5 @@
-//! What of a request tells stored answers apart: the parts of it that the key holds, or that
-//! a stored answer varies by.
+//! Which parts of a request tell stored answers apart: those that the key holds, or that a stored
+//! answer varies by.
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName};
@@ -10,10 +10,10 @@ use crate::http::vary::Vary;
 use crate::plugin::{Plugin, SeenField};
 use crate::proxy::route::Route;
 
-/// What tells stored answers of one key apart.
+/// The parts of requests that tell the stored answers of one key apart.
 pub struct KeyCoverage<'a> {
     route: &'a Route,
-    /// Some: the key is this plugin's.
+    /// The plugin that derived the key, if a plugin did.
     plugin: Option<&'a Plugin>,
     varying: Vec<HeaderName>,
 }
@@ -31,7 +31,7 @@ impl<'a> KeyCoverage<'a> {
         }
     }
 
-    /// The same, and these fields.
+    /// The same, with these fields added.
     pub fn and_fields(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.varying.extend(names);
         self
@@ -43,13 +43,13 @@ impl<'a> KeyCoverage<'a> {
         let here = match field {
             SeenField::Header(name) => native.covers(name) || varies(name),
             SeenField::Cookie(name) => native.covers_cookie(name) || varies(&COOKIE),
-            // The text of a plugin takes the place of the query.
+            // The text of a key plugin replaces the query.
             SeenField::Parameter(piece) => self.plugin.is_none() && native.keeps(piece),
         };
         here || self.plugin.is_some_and(|plugin| plugin.keys_by(field))
     }
 
-    /// What such a request says of its user besides what is covered.
+    /// What identifies the user in such a request and is not covered.
     pub fn credentials(&self, request: &HeaderMap) -> Credentials {
         let authorization = SeenField::Header(AUTHORIZATION);
         if request.contains_key(AUTHORIZATION) && !self.has(&authorization) {
@@ -64,7 +64,7 @@ impl<'a> KeyCoverage<'a> {
     }
 }
 
-/// The cookie that a piece of a `Cookie` line is. None: it has no name, and is in no key.
+/// The cookie in one piece of a `Cookie` line. None if it has no name: then it is in no key.
 pub fn name_of(pair: &[u8]) -> Option<SeenField> {
     let equals = memchr::memchr(b'=', pair)?;
     Some(SeenField::Cookie(pair[..equals].trim_ascii_end().into()))

@@ -1,7 +1,7 @@
-//! A range of what only one client gets. Loads ask for the whole, which others might have
-//! shared; where nobody else may have it, the range is cut from what arrives, or the origin is
-//! asked again for the range alone. So the origin sends no more than the client gets and
-//! [`READ_AHEAD`], and what lies in the buffers of one connection.
+//! A range of an answer that only one client gets. Loads ask for the whole, because others might
+//! share it. If nobody else may have the answer, the range is cut out of the whole as it arrives,
+//! or the origin is asked again for the range alone. So the origin sends no more than what the
+//! client gets, plus [`READ_AHEAD`] and the content of one connection's buffers.
 
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use http::{Method, Response, StatusCode};
@@ -12,22 +12,22 @@ use crate::http::range;
 use crate::proxy::context::RequestContext;
 use crate::proxy::respond::{self, ConditionalOutcome};
 
-/// Octets before a range that are taken from the origin and thrown away at most.
+/// The most octets before a range that are read from the origin and discarded.
 pub const READ_AHEAD: u64 = 256 << 10;
 
-/// What becomes of an answer that one client gets.
+/// What becomes of an answer for one client.
 #[allow(
     clippy::large_enum_variant,
     reason = "it is looked at once, where it is made"
 )]
 pub enum ExcerptOutcome {
-    /// This goes to the client.
+    /// This response goes to the client.
     Response(Response<Body>),
-    /// The range lies too far behind in what arrives: it is to be asked for by itself.
+    /// The range begins too far behind the start of the body: it must be requested by itself.
     TooFar,
 }
 
-/// Cuts the range that is asked for from the whole that answers a load.
+/// Cuts the requested range out of the whole that a load received.
 pub fn of_load(ask: &RequestContext, response: Response<Body>) -> ExcerptOutcome {
     let may_ask = ask.route.loader.is_none() && ask.route.origin.is_some();
     match wanted(ask, &response) {
@@ -42,8 +42,8 @@ pub fn of_load(ask: &RequestContext, response: Response<Body>) -> ExcerptOutcome
     }
 }
 
-/// Cuts the range from the whole that answers a request which asked the origin for the range,
-/// where that costs the origin no more than it costs to send the whole on.
+/// Cuts the range out of a whole response to a request that asked the origin for the range, if that
+/// costs the origin no more than sending the whole to the client would.
 pub fn of_passed(ask: &RequestContext, response: Response<Body>) -> Response<Body> {
     match wanted(ask, &response) {
         ConditionalOutcome::Part(first, _) if first > READ_AHEAD && ask.route.loader.is_none() => {
@@ -61,7 +61,7 @@ fn wanted(ask: &RequestContext, response: &Response<Body>) -> ConditionalOutcome
     respond::special(&ask.parts, response.status(), response.headers(), length)
 }
 
-/// Whether an origin that knows ranges has not said how long the whole is.
+/// Whether an origin that supports ranges has not said how long the whole is.
 fn is_of_unknown_length(ask: &RequestContext, response: &Response<Body>) -> bool {
     let units = response.headers().get(ACCEPT_RANGES);
     response.status() == StatusCode::OK

@@ -1,4 +1,4 @@
-//! `explain`: what would be done with a request, and why, without doing it.
+//! `explain`: what would be done with a request and why, without doing it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -33,39 +33,41 @@ use crate::proxy::{Generation, Proxy, RoutedRequest, context, origin_query};
 #[derive(Default, Debug, Serialize)]
 pub struct Explanation {
     pub url: String,
-    /// The form in which routes, key, purges, log and origin have it, where that is another.
+    /// The normal form of the URL that routes, key, purges, log and origin use, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub form: Option<String>,
-    /// None: 404.
+    /// The route. None: the request would get 404.
     pub route: Option<String>,
-    /// What the route's request plugin makes of it; what follows is about that.
+    /// What the route's request plugin changes in the request. Everything below is about the
+    /// changed request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
     /// `cache`, `pass (…)` or `refuse (…)`.
     pub decision: String,
     pub key: Option<ExplainedKey>,
-    /// Which rule gives the lifetime, in order.
+    /// The rules that may give the lifetime, in their order.
     pub lifetime: Vec<String>,
     pub stale: Vec<String>,
     /// Where a missing value comes from.
     pub source: Option<String>,
-    /// What the loader or the response plugin sees, or the request plugin sets, and the key does not cover, unless the response's `Vary` does.
+    /// What the loader or the response plugin sees, or the request plugin sets, and the key does
+    /// not cover. The response's `Vary` may still cover it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unkeyed: Vec<String>,
-    /// What each tier holds; of a running gateway alone.
+    /// What each tier holds. Only a running gateway can tell.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tiers: Vec<String>,
 }
 
-/// The key and what it is made of.
+/// The key and its parts.
 #[derive(Debug, Serialize)]
 pub struct ExplainedKey {
     /// The short name, for `POST /v1/purge {"key": …}`.
     pub id: String,
     pub parts: String,
-    /// The plugin that derived it.
+    /// The plugin that derived the key.
     pub plugin: Option<String>,
-    /// Path and query that the origin gets, where the key leaves some of the query out.
+    /// The path and query that the origin gets, if the key leaves out part of the query.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin_gets: Option<String>,
 }
@@ -149,14 +151,14 @@ impl Generation {
         self.explained(&mut request.into_parts().0).0
     }
 
-    /// The key of a request, where it is cached.
+    /// The key of a request, if it is cached.
     pub fn key(&self, request: Request<()>) -> Option<KeyBuf> {
         let keyed = self.explained(&mut request.into_parts().0).1;
         keyed.map(|keyed| keyed.key)
     }
 
-    /// Makes the head of a request one, as the listeners do. Where they trust proxies, it is
-    /// explained as if one of these had sent it.
+    /// Normalizes the head of a request as the listeners do. If they trust proxies, the request is
+    /// explained as if one of these proxies had sent it.
     fn received(&self, parts: &mut Parts) -> ForwardingContext {
         let scheme = match parts.uri.scheme_str() {
             Some("https") => "https",
@@ -170,7 +172,7 @@ impl Generation {
         forward::receive(&mut parts.headers, parts.version, nobody, belief).0
     }
 
-    /// Explains a request, which the route's plugin may change.
+    /// Explains a request. The route's plugin may change it.
     fn explained(&self, parts: &mut Parts) -> (Explanation, Option<DerivedKey>) {
         let ForwardingContext { caller, wishes } = self.received(parts);
         let scheme = caller.scheme();
@@ -184,7 +186,8 @@ impl Generation {
             decision: "404: no route matches".into(),
             ..Explanation::default()
         };
-        // Nobody said to which listener the request comes: the rules of the first one count.
+        // It is unknown which listener the request would come to, so the rules of the first one
+        // apply.
         let rules = self.path_rules[0];
         let target = match path::arrive(&mut parts.uri) {
             Ok(spelling) => self.routes.target(&host, parts, spelling, rules),
@@ -230,7 +233,8 @@ impl Generation {
     }
 }
 
-/// What the route's request plugin makes of a request, and whether that goes on.
+/// Calls the route's request plugin. Returns a description of what it did, and whether the request
+/// goes on.
 fn asked(
     plugin: &Plugin,
     on_error: RequestError,
@@ -389,7 +393,7 @@ fn lifetime(route: &Route) -> Vec<String> {
     rules
 }
 
-/// What cookies of a request mean on this route.
+/// What cookies in a request mean on this route.
 fn with_cookies(route: &Route) -> Option<String> {
     let line = match route.policy.gives_lifetime(Credentials::Cookies) {
         true if route.policy.cookies.is_none() => return None,
@@ -402,7 +406,7 @@ fn with_cookies(route: &Route) -> Option<String> {
     Some(line.to_owned())
 }
 
-/// What this request's own credentials mean for its response.
+/// What the credentials of this request mean for its response.
 fn withheld(route: &Route, credentials: Credentials) -> Option<String> {
     let what = match credentials {
         _ if route.policy.gives_lifetime(credentials) => return None,

@@ -1,4 +1,4 @@
-//! Errors of our own for what could not be loaded.
+//! Error responses of our own, for requests whose answer could not be loaded.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::route::Route;
 use crate::proxy::{CountedResponse, pass, respond};
 
-/// The answer to a load that failed; its cause goes to the log, and not to the client.
+/// The answer to a load that failed. Its cause goes to the log, and not to the client.
 pub(super) fn answer(
     route: &Route,
     reason: ForwardReason,
@@ -30,7 +30,7 @@ pub(super) fn answer(
     CountedResponse::new(respond::failed(failure, &status), RequestOutcome::Error)
 }
 
-/// 504 to `only-if-cached` (RFC 9111 §5.2.1.7).
+/// The 504 response to `only-if-cached` (RFC 9111 §5.2.1.7).
 pub(super) fn not_in_the_cache(reason: ForwardReason) -> CountedResponse {
     let status = pass::status(reason, Some("only-if-cached"));
     let mut response = respond::plain(StatusCode::GATEWAY_TIMEOUT, "504 not in the cache\n");

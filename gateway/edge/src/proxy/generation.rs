@@ -1,9 +1,10 @@
-//! What one configuration makes of requests, apart from what outlives it.
+//! The generation: everything that one configuration sets up for requests, apart from what outlives
+//! it.
 //!
-//! The process keeps the cache, its listeners and its families of metrics; a [`Generation`]
-//! has the routes with their policies, key rules, upstreams and plugins, and how requests are
-//! read, logged and purged by. [`Proxy`](super::Proxy) holds the one that serves. A request
-//! keeps the generation that it began on, also in its loads, and the last one frees it.
+//! The process keeps the cache, its listeners and its metric families. A [`Generation`] has the
+//! routes with their policies, key rules, upstreams and plugins, and the rules by which requests
+//! are read, logged and purged. [`Proxy`](super::Proxy) holds the current one. A request and its
+//! loads keep the generation that the request began on, and the last of them frees it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -23,19 +24,19 @@ pub struct Generation {
     pub(super) routes: Routes,
     pub plugins: Arc<PluginSet>,
     pub(super) purge_method: PurgeMethod,
-    /// The different rules by which listeners read paths; at least one.
+    /// The distinct rules by which the listeners read paths; at least one.
     pub(super) path_rules: Box<[PathRules]>,
     pub(super) recorder: RequestRecorder,
-    /// What is believed of some proxy in front. None: there is no trusted one.
+    /// What is accepted from a trusted proxy in front of the gateway. None: no proxy is trusted.
     pub(super) trust: Option<TrustedProxies>,
-    /// Of warnings about paths that were refused.
+    /// Limits the warnings about refused paths.
     pub(super) refused_paths: LineLimiter,
-    /// What is done from time to time while it serves; it ends with the generation.
+    /// The periodic work of the generation; it ends with the generation.
     periodic_work: OnceLock<AbortOnDropHandle<()>>,
 }
 
 impl Generation {
-    /// Answers requests that came to listeners with these rules.
+    /// Creates a generation for requests to listeners with these rules.
     pub fn new(
         routes: Routes,
         plugins: Arc<PluginSet>,
@@ -65,8 +66,7 @@ impl Generation {
         })
     }
 
-    /// Begins what is done from time to time while it serves: new files of watched plugins are
-    /// taken up.
+    /// Starts the periodic work of the generation: it loads new files of watched plugins.
     pub fn begin_periodic_work(&self) {
         self.periodic_work.get_or_init(|| {
             let plugins = Arc::clone(&self.plugins);

@@ -1,8 +1,8 @@
-//! gRPC calls: what has gone wrong is said in the fields that their clients read, not in an
-//! HTTP status alone (the gRPC protocol over HTTP/2, "Responses").
+//! gRPC calls: errors are reported in the fields that gRPC clients read, and not only in the HTTP
+//! status (the gRPC protocol over HTTP/2, "Responses").
 //!
-//! Neighbours: `pass` asks it for the answer to a call that failed before its head, and puts
-//! [`told_in_trailers`] around the body of one that may fail later.
+//! `pass` uses it for the answer to a call that failed before its head, and wraps
+//! [`told_in_trailers`] around the body of an answer that may fail later.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,7 +17,7 @@ use crate::http::body::{Body, BodyError, BodyStream};
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The codes that we have a use for.
+/// The gRPC status codes that we use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum GrpcStatusCode {
     DeadlineExceeded = 4,
@@ -26,14 +26,14 @@ enum GrpcStatusCode {
     Unavailable = 14,
 }
 
-/// A body that ends with a gRPC status when it breaks off.
+/// A body that ends with a gRPC status if it breaks off.
 struct BodyWithGrpcStatus {
     body: BodyStream,
     ended: bool,
 }
 
-/// Turns an error of ours into an answer that has its status in `grpc-status` (a response of
-/// trailers only), with the other fields that it has.
+/// Turns an error response of ours into one that has its status in `grpc-status` (a response with
+/// trailers only), and keeps its other fields.
 pub fn failed(error: Response<Body>) -> Response<Body> {
     let status = error.status();
     let (mut parts, _) = error.into_parts();
@@ -46,7 +46,7 @@ pub fn failed(error: Response<Body>) -> Response<Body> {
     Response::from_parts(parts, Body::empty())
 }
 
-/// An answer whose trailers say what went wrong when it breaks off.
+/// Wraps an answer so that its trailers report the error if it breaks off.
 pub fn told_in_trailers(response: Response<Body>) -> Response<Body> {
     response.map(|body| match body {
         Body::Boxed(body) => Body::boxed(BodyWithGrpcStatus { body, ended: false }),

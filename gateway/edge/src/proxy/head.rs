@@ -1,6 +1,6 @@
-//! What is made of a response's head on its way in: the fields that every client gets,
-//! those that are kept, and the clock of the entry to be. [`miss::judge`](super::miss)
-//! and [`miss::renew`](super::miss::renew) do the same with different bodies.
+//! What is done with a response's head when it arrives: the fields that every client gets, those
+//! that are stored, and the freshness of the new entry. [`miss::judge`](super::miss) and
+//! [`miss::renew`](super::miss::renew) do the same with different bodies.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::http::{date, forward};
 use crate::proxy::context::PSEUDONYM;
 use crate::proxy::miss::load::ReceivedResponse;
 
-/// What every response gets on its way in, stored or not.
+/// Adds the fields that every response gets when it arrives, stored or not.
 pub(super) fn prepare(arrived: &mut ReceivedResponse) {
     let version = arrived.answer.response.version();
     let headers = arrived.answer.response.headers_mut();
@@ -52,11 +52,12 @@ pub(super) fn freshness(
     }
 }
 
-/// The fields that are kept: `Age` and the length are made anew for each answer, and
-/// fields named by `private` or `no-cache` are not for sharing (RFC 9111 §5.2.2.4, §5.2.2.7).
+/// The fields to store. `Age` and the length are set anew for each answer, and fields named by
+/// `private` or `no-cache` must not be shared (RFC 9111 §5.2.2.4, §5.2.2.7).
 pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderMap {
     let directives = policy.directives(&headers);
-    // A place for what each answer sets, so that a hit's copy need not grow.
+    // Reserves a place for the field that each answer sets, so that the copy for a hit need not
+    // grow.
     headers.insert(AGE, HeaderValue::from_static("0"));
     headers
         .entry(CACHE_STATUS)
@@ -73,7 +74,8 @@ pub(super) fn stored_headers(mut headers: HeaderMap, policy: &Policy) -> HeaderM
     headers
 }
 
-/// The fields that `private` or `no-cache` names: for the client who asked, and not for the store.
+/// The fields that `private` or `no-cache` names: the client who asked gets them, but they are not
+/// stored.
 pub(super) fn own_fields(headers: &HeaderMap, policy: &Policy) -> HeaderMap {
     let directives = policy.directives(headers);
     let named = |form| match form {
@@ -95,16 +97,16 @@ pub(super) fn own_fields(headers: &HeaderMap, policy: &Policy) -> HeaderMap {
     own
 }
 
-/// Whether fields that an entry's response came with are not in it: a 304 would not bring
-/// them back, so that it can only be loaded anew.
+/// Whether the entry lacks fields that its response arrived with: a 304 would not bring them back,
+/// so the entry can only be loaded anew.
 pub(super) fn withholds(stored: &HeaderMap, policy: &Policy) -> bool {
     let directives = policy.directives(stored);
     let names = |form: FieldForm| matches!(form, FieldForm::Fields(_));
     names(directives.private) || names(directives.no_cache)
 }
 
-/// Header values of one buffer of their own, as an entry keeps them: those that arrived
-/// are slices of read buffers many times their size.
+/// Copies the header values into one buffer of their own, as an entry keeps them: the values that
+/// arrived are slices of read buffers many times their size.
 pub fn compact(headers: &HeaderMap) -> HeaderMap {
     let total = headers.values().map(HeaderValue::len).sum();
     let mut all = bytes::BytesMut::with_capacity(total);

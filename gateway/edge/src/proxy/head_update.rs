@@ -1,6 +1,7 @@
-//! What the origin's answer to a HEAD says about the stored answer to GET: it still holds
-//! and gets the new fields, or it goes (RFC 9111 §4.3.5). A copy in a stale window stays there:
-//! the HEAD had the head of one client's request, which may be what the answer is about.
+//! What the origin's answer to a HEAD says about the stored answer to GET: either the stored answer
+//! is still valid and gets the new fields, or it is dropped (RFC 9111 §4.3.5). A copy in a stale
+//! window stays: the HEAD had the head of one client's request, which may be the cause of the
+//! answer.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -31,14 +32,14 @@ pub struct HeadSendTime {
     pub born: PurgeOrder,
 }
 
-/// What is stored for GET, which an answer to HEAD is news about.
+/// The stored response to GET that an answer to HEAD may update.
 pub struct StoredGetResponse<'a> {
     pub copy: &'a Arc<Entry>,
     /// Its key without the variant.
     pub primary: &'a KeyBuf,
 }
 
-/// Renews what is stored for GET by the answer to HEAD, or forgets it.
+/// Updates the stored response to GET by the answer to HEAD, or drops it.
 pub(super) fn learn(
     cache: &Cache,
     ask: &RequestContext,
@@ -48,7 +49,8 @@ pub(super) fn learn(
 ) {
     let copy = stored.copy;
     let both = (answer.response.status(), copy.status);
-    // Read after the HEAD's place in the order: a purge since then hides the renewed, too.
+    // Checked after the HEAD's place in the order of purges is known: a later purge hides the
+    // renewed entry, too.
     if both != (StatusCode::OK, StatusCode::OK) || !cache.shows(copy) {
         return;
     }
@@ -62,7 +64,7 @@ pub(super) fn learn(
             let key = entry.key.clone();
             cache.admit(key, &Vary::None, Arc::new(entry));
         }
-        // This one request's doing: it says nothing about the copy.
+        // The reason lies in this one request and says nothing about the copy.
         Err(
             UncacheableReason::RequestNoStore
             | UncacheableReason::Authorization
@@ -73,7 +75,7 @@ pub(super) fn learn(
     }
 }
 
-/// None: it is another variant now.
+/// The renewed entry. None if it would now be another variant.
 fn renewed(
     ask: &RequestContext,
     stored: &StoredGetResponse<'_>,
@@ -114,7 +116,7 @@ fn renewed(
     )))
 }
 
-/// Whether each validator that came, and the length, are those of what is stored.
+/// Whether all validators and the length that arrived equal those of the stored response.
 fn is_same(stored: &Entry, news: &HeaderMap) -> bool {
     let held = &stored.headers;
     let tag = news.get(ETAG).is_none_or(|came| {

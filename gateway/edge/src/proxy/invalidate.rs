@@ -1,10 +1,10 @@
-//! What an unsafe request makes the cache forget: the URL itself and the
-//! ones its answer names (RFC 9111 §4.4), their groups and the groups that the answer
-//! names (RFC 9875), and what the route's `invalidate` rules say.
+//! What an unsafe request makes invalid in the cache: its own URL and the URLs that its answer
+//! names (RFC 9111 §4.4), their groups and the groups that the answer names (RFC 9875), and what
+//! the route's `invalidate` rules say.
 //!
-//! Decision: of methods that are not known to be unsafe nothing follows, though RFC 9111 §4.4
-//! counts them as such. Anybody can send a word that nobody knows, and origins that answer
-//! each with 200 and the page are common. A rule may name any method.
+//! Decision: a method that is not known to be unsafe invalidates nothing, although RFC 9111 §4.4
+//! counts it as unsafe. Anybody can send an unknown method, and many origins answer each of them
+//! with 200 and the page. A rule may name any method.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
@@ -45,8 +45,8 @@ impl InvalidateRule {
     }
 }
 
-/// Methods that change something, in alphabetic order: those that the IANA registry calls
-/// unsafe, and others in wide use (UPnP's; those of caches are never passed on).
+/// Methods that change something, in alphabetic order: those that the IANA registry calls unsafe,
+/// and others in wide use (those of UPnP; those for caches are never passed on).
 const UNSAFE: [&str; 35] = [
     "ACL",
     "BASELINE-CONTROL",
@@ -85,7 +85,7 @@ const UNSAFE: [&str; 35] = [
     "VERSION-CONTROL",
 ];
 
-/// Numbers of URLs and groups that one answer makes invalid.
+/// The hashes of the URLs and groups that one answer makes invalid.
 type InvalidatedHashes = SmallVec<[PurgeHash; 8]>;
 
 fn is_unsafe(method: &Method) -> bool {
@@ -102,13 +102,13 @@ pub struct AnsweredRequest<'a> {
 }
 
 impl AnsweredRequest<'_> {
-    /// Purges what a request with this answer makes invalid: by itself where its method is one
-    /// that changes something, by the route's rules where they name it.
+    /// Purges what a request with this answer makes invalid: always if its method changes
+    /// something, and by those of the route's rules that name the method.
     pub fn invalidate(&self, rules: &[InvalidateRule], status: StatusCode, response: &HeaderMap) {
         let succeeded = status.is_success() || status.is_redirection();
         let method = &self.parts.method;
         if is_unsafe(method) {
-            // RFC 9875 §3 looks at no status: the origin itself has named these groups.
+            // RFC 9875 §3 does not depend on the status: the origin itself has named these groups.
             let named = groups(response, &CACHE_GROUP_INVALIDATION, self.scheme, self.host);
             let mut numbers = InvalidatedHashes::from_slice(&named);
             if succeeded {
@@ -131,7 +131,8 @@ impl AnsweredRequest<'_> {
     /// Adds the URLs that an unsafe request changed, and their groups.
     fn add_changed(&self, response: &HeaderMap, numbers: &mut InvalidatedHashes) {
         let Self { scheme, host, .. } = *self;
-        // The request came through the route's plugin; what an answer names did not.
+        // The request's own URL has passed through the route's plugin; URLs that the answer names
+        // have not.
         let own = |headers| {
             let uri = &self.parts.uri;
             self.generation.key_of_seen(scheme, host, uri, headers)
@@ -145,9 +146,9 @@ impl AnsweredRequest<'_> {
         }
     }
 
-    /// Adds a URL that an unsafe request changed, by its keys for given headers, and the groups
-    /// of what is stored there. That goes one step: what shares a group with it has no say
-    /// (RFC 9875 §2.2.1).
+    /// Adds a URL that an unsafe request changed, by its keys for given headers, and the groups of
+    /// the response stored there. It does not go further: the groups of other members of these
+    /// groups are not added (RFC 9875 §2.2.1).
     fn add_resource<K: IntoIterator<Item = KeyBuf>>(
         &self,
         keys: impl Fn(HeaderMap) -> K,
@@ -174,7 +175,7 @@ impl AnsweredRequest<'_> {
             return;
         };
         if text.is_empty() {
-            // Every URL begins with nothing.
+            // An empty prefix would match every URL.
             return;
         }
         let here = |text: &str| {
@@ -209,7 +210,7 @@ impl AnsweredRequest<'_> {
     }
 }
 
-/// The URI in `Location` or `Content-Location`, if it is of the same origin.
+/// The URI in `Location` or `Content-Location`, if it has the same origin as the request.
 pub fn named_uri(
     response: &HeaderMap,
     name: &HeaderName,
@@ -225,7 +226,8 @@ pub fn named_uri(
     same.then_some(uri)
 }
 
-/// Fills `{path}`, `{path.N}`, `{query.NAME}`, `{header.NAME}` and `{host}`. None: the request lacks one.
+/// Fills in `{path}`, `{path.N}`, `{query.NAME}`, `{header.NAME}` and `{host}`. None if the request
+/// lacks one of them.
 fn expand(template: &str, request: &Parts, host: &str, escape: bool) -> Option<String> {
     let mut out = String::with_capacity(template.len());
     let mut rest = template;
@@ -234,7 +236,7 @@ fn expand(template: &str, request: &Parts, host: &str, escape: bool) -> Option<S
         out.push_str(before);
         let value = placeholder(name, request, host)?;
         match escape {
-            // What a client sent is text, never a wildcard.
+            // Text from a client is literal and never a wildcard.
             true => value.chars().for_each(|c| {
                 if matches!(c, '*' | '?' | '\\') {
                     out.push('\\');

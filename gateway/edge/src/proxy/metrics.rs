@@ -1,7 +1,7 @@
-//! What a request became, counted by route.
+//! The outcomes of requests, counted by route.
 //!
-//! A route's series are made when they are first counted: of thousands of routes few have
-//! traffic on one node. [`SeriesBudget`] says how many there may be.
+//! The series of a route are created when they are first counted: of thousands of routes, few have
+//! traffic on one node. [`SeriesBudget`] limits how many series there may be.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,20 +11,20 @@ use crate::telemetry::config::SERIES_OF_A_ROUTE;
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::series::SeriesBudget;
 
-/// What a request became. The words of the `result` label and of the access log.
+/// The outcome of a request. Its words are those of the `result` label and of the access log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RequestOutcome {
     /// Served from the cache, fresh.
     Hit,
     /// Served from the cache, stale.
     Stale,
-    /// Loaded, and stored or at least looked up before.
+    /// Loaded; the request was looked up in the cache, and its answer may have been stored.
     Miss,
     /// The origin said that the stored response still holds.
     Revalidated,
     /// Followed another request's load.
     Coalesced,
-    /// Went past the cache.
+    /// Bypassed the cache.
     Pass,
     /// Answered with an error of ours.
     Error,
@@ -54,7 +54,7 @@ impl RequestOutcome {
     }
 }
 
-/// The families of metrics about requests, made once for the process.
+/// The metric families about requests, created once for the process.
 #[derive(Clone)]
 pub struct RequestFamilies(Arc<RequestMetricFamilies>);
 
@@ -66,14 +66,14 @@ struct RequestMetricFamilies {
     budget: SeriesBudget,
 }
 
-/// One route's series.
+/// The series of one route.
 pub struct RouteMetrics {
     families: RequestFamilies,
     route: Arc<str>,
     by_outcome: [OnceLock<(IntCounter, Histogram)>; OUTCOMES.len()],
 }
 
-/// Loads of one route whose plugin saw what the key does not cover.
+/// Counts the loads of one route in which a plugin saw something that the key does not cover.
 pub struct UnkeyedCount {
     families: RequestFamilies,
     route: Arc<str>,
@@ -81,21 +81,22 @@ pub struct UnkeyedCount {
     count: OnceLock<IntCounter>,
 }
 
-/// From a hit's tens of microseconds to a slow origin's seconds.
+/// The bounds of the buckets in seconds: from the tens of microseconds of a hit to the seconds of a
+/// slow origin.
 const BUCKETS: [f64; 14] = [
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0,
 ];
 
-/// Series of one route and result: a counter, and a histogram with its sum, its count and the
-/// bucket without a bound.
+/// The number of series for one route and result: a counter, and a histogram with its buckets, its
+/// sum, its count and the bucket without a bound.
 const OF_OUTCOME: u64 = 1 + BUCKETS.len() as u64 + 3;
 
-/// What `validate` goes by.
+/// `validate` computes with this number.
 const _: () = assert!(OF_OUTCOME * OUTCOMES.len() as u64 == SERIES_OF_A_ROUTE);
 
 impl RequestFamilies {
     /// # Errors
-    /// When the registry has them already.
+    /// If the registry has these families already.
     pub fn new(registry: &Registry, max_series: u64) -> prometheus::Result<Self> {
         let requests = IntCounterVec::new(
             Opts::new(
@@ -138,12 +139,12 @@ impl RequestFamilies {
         })))
     }
 
-    /// Requests to purge, by what became of them.
+    /// The counter of purge requests, by their outcome.
     pub fn purges(&self) -> IntCounterVec {
         self.0.purges.clone()
     }
 
-    /// The counter of a route's plugin.
+    /// The counter for one plugin of a route.
     pub fn unkeyed(&self, route: &Arc<str>, plugin: &str) -> UnkeyedCount {
         UnkeyedCount {
             families: self.clone(),

@@ -1,14 +1,14 @@
 //! The life of a miss: from the look-up that found nothing to serve, to the answer.
 //!
-//! Two tasks go through it step by step. The request's own task looks around, joins a load of
-//! the same key or leads one, and waits ([`answer`]). The task of the load looks into the second
-//! tier, asks the source, judges the answer and publishes it to all who wait
-//! ([`MissLoad::run`](load::MissLoad::run)); it goes on when its client leaves. [`EXITS`] has every way
-//! that there is from one step to the next; debug builds hold each miss to it.
+//! A miss goes step by step through two tasks. The request's own task looks for an answer that
+//! needs no load, joins a load of the same key or leads one, and waits ([`answer`]). The task of
+//! the load looks into the second tier, asks the source, judges the answer and publishes it to all
+//! who wait ([`MissLoad::run`](load::MissLoad::run)); it continues when its client leaves.
+//! [`EXITS`] lists every step that may follow another; debug builds check each miss against it.
 //!
-//! Where the leader's answer or failure was its own, one of those who waited loads next and the
-//! others follow it, until one gets what may be shared. So no request is told what another one
-//! brought about, and the origin never gets all of them at once.
+//! If the leader's answer or failure concerned only its own request, one of the waiting requests
+//! loads next and the others follow it, until one gets an answer that may be shared. So no request
+//! gets a result that another one caused, and the origin never gets all of them at once.
 
 mod combine;
 mod join;
@@ -54,19 +54,19 @@ pub enum MissStep {
     Look,
     /// It follows the load of its key, or leads one.
     JoinOrLead,
-    /// It waits for what the load comes to.
+    /// It waits for the result of the load.
     Wait,
-    /// It loads beside others, whom it does not wait for.
+    /// It loads beside others, without waiting for them.
     SideBySide,
     /// It is sent to the source as it is, for its client alone.
     PassOn,
     /// It has its answer.
     Answered,
-    /// The load looks into the second tier, and takes its turn among the nodes.
+    /// The load looks into the second tier, and waits for its lease among the nodes.
     SecondTier,
     /// It asks the origin or the loader.
     Source,
-    /// It decides what the answer is to those who wait, and whether it is stored.
+    /// It decides which of the waiting requests may use the answer, and whether it is stored.
     Judge,
     /// A 304 renews the stored response.
     Renew,
@@ -76,7 +76,7 @@ pub enum MissStep {
     KeepPrivate,
     /// The load failed.
     Fail,
-    /// All who waited know what the load came to.
+    /// The flight has ended: all who waited know the result.
     Landed,
 }
 
@@ -104,22 +104,22 @@ pub const EXITS: [(MissStep, &[MissStep]); 14] = [
     (Landed, &[]),
 ];
 
-/// A request whose answer is to be loaded.
+/// A request whose answer must be loaded.
 pub struct Miss {
     pub proxy: Arc<Proxy>,
     pub ask: Arc<RequestContext>,
     pub keyed: DerivedKey,
-    /// What its load goes by.
+    /// The key of its load.
     pub key: EntryKey,
-    /// What is there to validate or to fall back on.
+    /// A stored copy to validate or to fall back on.
     pub stale: Option<StaleCopy>,
-    /// Why it is not answered from the store.
+    /// Why it is not answered from the cache.
     pub reason: ForwardReason,
     pub kind: LoadKind,
     patience: WaitBudget,
 }
 
-/// What of a representation is loaded.
+/// How much of a representation is loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LoadKind {
     Whole,
@@ -155,7 +155,7 @@ impl RequestStep {
     }
 }
 
-/// Gets what L1 did not have for a request.
+/// Gets the answer to a request that L1 could not answer.
 pub async fn answer(
     proxy: &Arc<Proxy>,
     ask: Arc<RequestContext>,
@@ -179,7 +179,7 @@ pub async fn answer(
 }
 
 impl MissStep {
-    /// Whether the other step may follow this one.
+    /// Whether `next` may follow this step.
     fn leads_to(self, next: Self) -> bool {
         let mut exits = EXITS.iter();
         exits.any(|(step, exits)| *step == self && exits.contains(&next))
@@ -209,13 +209,13 @@ impl Miss {
         }
     }
 
-    /// The stale copy, unless a purge came since it was looked up.
+    /// The stale copy, unless a purge has hidden it since the look-up.
     fn shown(&self) -> Option<&StaleCopy> {
         let stale = self.stale.as_ref();
         stale.filter(|copy| self.proxy.cache.shows(&copy.entry))
     }
 
-    /// A fresh answer that was stored since the look-up.
+    /// A fresh answer that was stored after the look-up.
     fn stored_since(&self) -> Option<Arc<Entry>> {
         let (route, parts, now) = (&self.ask.route, &self.ask.parts, Instant::now());
         let cache = &self.proxy.cache;
@@ -223,18 +223,18 @@ impl Miss {
         plan::satisfies(route, parts, &found, now).then_some(found)
     }
 
-    /// Whether the range that it asks for may be loaded by itself.
+    /// Whether the requested range may be loaded by itself.
     fn may_load_range(&self) -> bool {
         self.kind == LoadKind::Whole && self.stale.is_none() && ranges::loadable(&self.ask)
     }
 
-    /// The range that it asks for is to be loaded, and not the whole.
+    /// Makes the load fetch only the requested range, and not the whole.
     fn load_range(&mut self) {
         self.kind = LoadKind::Range;
         self.key = ranges::load_key(&self.key, &self.ask.parts);
     }
 
-    /// Another variant's load is what it needs.
+    /// Makes the request load another variant, the one that it needs.
     fn load_variant(&mut self, variant: EntryKey) {
         self.key = match self.kind {
             LoadKind::Range => ranges::load_key(&variant, &self.ask.parts),

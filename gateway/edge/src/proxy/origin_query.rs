@@ -1,11 +1,11 @@
-//! The query that goes on to the origin, a loader and a response plugin: what the key holds
-//! of the client's, so that nothing else that a client writes can get into a page which
-//! others are given under the same key.
+//! The query that the origin, a loader and a response plugin get: the part of the client's query
+//! that the key holds. So nothing else that a client writes can get into a page that others get
+//! under the same key.
 //!
-//! Invariant: two requests with one key send one query, unless the route says
-//! `origin_query: as_sent`, or its key is derived by code from the whole query. What such code
-//! leaves out can only be tried: [`unheld`] asks it again without a parameter and with another
-//! value of it, once a load and never for a hit.
+//! Invariant: two requests with one key send the same query, unless the route says
+//! `origin_query: as_sent`, or code derives its key from the whole query. What such code leaves out
+//! can only be found by trying: [`unheld`] derives the key again without a parameter and with
+//! another value of it, once for each load and never for a hit.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -25,17 +25,17 @@ use crate::proxy::context::{DerivedKey, RequestContext};
 use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::route::Route;
 
-/// Parameters of one request that are tried at most; each takes two calls of the key plugin.
+/// The most parameters of one request that are tried; each takes two calls of the key plugin.
 const MOST_TRIED: usize = 32;
 
-/// Leaves of the query what this key holds of it.
+/// Reduces the query to the part that this key holds.
 pub fn narrow(uri: &mut Uri, route: &Route, key: &KeyBuf) {
     if let Some(target) = narrowed(uri, route, key) {
         path::set(uri, target);
     }
 }
 
-/// The path with the query that goes on. None: it is the one that is there.
+/// The path with the query for the origin. None if the query stays as it is.
 pub fn narrowed(uri: &Uri, route: &Route, key: &KeyBuf) -> Option<PathAndQuery> {
     let query = uri.query()?;
     if route.origin_query == OriginQuery::AsSent {
@@ -52,7 +52,7 @@ pub fn narrowed(uri: &Uri, route: &Route, key: &KeyBuf) -> Option<PathAndQuery> 
     }
 }
 
-/// Pieces of what was in a URI are in one again.
+/// Joins path and query. Both come from a valid URI.
 fn target(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
     match query {
         Some(query) => format!("{path}?{query}").parse().ok(),
@@ -60,13 +60,14 @@ fn target(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
     }
 }
 
-/// The plugin whose text stands for the query in this key.
+/// The plugin whose text replaces the query in this key.
 fn of_text<'a>(route: &'a Route, key: &KeyBuf) -> Option<&'a Plugin> {
     let plugin = route.key_plugin.as_ref().filter(|_| key.is_text());
     plugin.map(|(plugin, _)| &**plugin)
 }
 
-/// The parameters that go on and make no difference to the key, where code derives it.
+/// The parameters that the origin gets although they make no difference to the key, if code derives
+/// the key.
 pub fn unheld(ask: &RequestContext, key: &KeyBuf) -> RequestReads {
     let Some(query) = ask.parts.uri.query() else {
         return RequestReads::default();
@@ -96,10 +97,10 @@ pub fn unheld(ask: &RequestContext, key: &KeyBuf) -> RequestReads {
     seen
 }
 
-/// Makes another value of any.
+/// Appended to a value to make another one of it.
 const OTHER: &str = "-lamina";
 
-/// Whether the request has this key, too, with these pieces for its query.
+/// Whether the request has the same key if these pieces are its query.
 fn gives(ask: &RequestContext, key: &KeyBuf, pieces: &[&str]) -> bool {
     let query = pieces.join("&");
     let query = (!query.is_empty()).then_some(&*query);

@@ -1,4 +1,5 @@
-//! Past the cache: methods, routes and requests that are not for it, and upgrades.
+//! Requests that bypass the cache: methods, routes and requests that are not for the cache, and
+//! upgrades.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,8 +24,8 @@ use crate::proxy::miss::source::{self, SourceOutcome, SourceResponse};
 use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::{CountedResponse, excerpt, failure, grpc, post, respond, tunnel, watch};
 
-/// Sends the request on as it is and streams the answer back. The answer to a gRPC call
-/// says in gRPC's own words what we have to say.
+/// Sends the request on as it is and streams the answer back. If it is a gRPC call, our errors are
+/// reported in gRPC's own fields.
 pub(super) async fn pass(
     cache: &Arc<Cache>,
     ask: RequestContext,
@@ -44,7 +45,7 @@ pub(super) async fn pass(
     }
 }
 
-/// What the answer makes invalid is purged before the client sees it.
+/// Sends the request on. What its answer makes invalid is purged before the client sees the answer.
 async fn pass_on(
     cache: &Arc<Cache>,
     mut ask: RequestContext,
@@ -119,8 +120,8 @@ async fn pass_on(
     }
 }
 
-/// The same for a request without body whose `RequestContext` a load may share. On a route with
-/// a loader the loader answers. To a HEAD the answer is news about what is `stored`.
+/// The same for a request without a body, whose `RequestContext` a load may share. On a route with
+/// a loader, the loader answers. The answer to a HEAD may update `stored`.
 pub(super) async fn pass_shared(
     cache: &Cache,
     ask: &RequestContext,
@@ -155,7 +156,7 @@ pub(super) async fn pass_shared(
     ))
 }
 
-/// What TRACE and OPTIONS get when they may go no further (RFC 9110 §7.6.2).
+/// The answer to TRACE and OPTIONS when `Max-Forwards` ends here (RFC 9110 §7.6.2).
 fn last_hop(ask: &RequestContext) -> Response<Body> {
     if ask.parts.method != Method::TRACE {
         let mut response = Response::new(Body::empty());
@@ -168,12 +169,13 @@ fn last_hop(ask: &RequestContext) -> Response<Body> {
     response
 }
 
-/// A loader is asked for the whole even then, and says nothing new about what is stored.
+/// Whether the answer tells about the stored response to GET. A loader is asked for the whole even
+/// for a HEAD, so its answer says nothing new.
 fn asks_origin_for_head(ask: &RequestContext) -> bool {
     ask.parts.method == Method::HEAD && ask.route.loader.is_none()
 }
 
-/// What is said of an answer that neither comes from the cache nor goes into it.
+/// The `Cache-Status` of an answer that neither comes from the cache nor is stored.
 pub(super) fn status(reason: ForwardReason, detail: Option<&'static str>) -> CacheStatus<'static> {
     CacheStatus::Fwd {
         reason,
@@ -191,8 +193,8 @@ fn cleaned(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// The origin switched protocols: from here on bytes go both ways. A 101 that nobody asked
-/// for is the origin's mistake.
+/// Starts the tunnel after the origin has switched protocols. A 101 that no client asked for is an
+/// error of the origin.
 fn switch(
     mut response: Response<Body>,
     client: Option<OnUpgrade>,

@@ -1,4 +1,4 @@
-//! What is to be done with a request: look under this key, go past the cache, refuse.
+//! What is to be done with a request: look it up under this key, bypass the cache, or refuse it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,19 +23,19 @@ use crate::proxy::route::Route;
 )]
 pub enum RequestPlan {
     Cache(DerivedKey),
-    /// The request may have a body; what is to be done is known when it has begun.
+    /// The request may have a body. Whether it has one is known when the body has begun.
     AwaitBody,
-    /// Past the cache, with the reason and its detail for `Cache-Status`.
+    /// Bypass the cache, with the reason and its detail for `Cache-Status`.
     Pass(ForwardReason, Option<&'static str>),
     Refuse(StatusCode),
 }
 
-/// What becomes of a request that has a body: the key can't cover it (RFC 9110 §9.3.1 gives it
-/// no meaning).
+/// The reason why a request with a body bypasses the cache: the key can't cover the body (RFC 9110
+/// §9.3.1 gives it no meaning).
 pub(super) const WITH_BODY: (ForwardReason, Option<&str>) =
     (ForwardReason::Bypass, Some("request-body"));
 
-/// Decides from the request alone.
+/// Decides by the request alone.
 pub(super) fn plan(visit: &RoutedRequest<'_>) -> RequestPlan {
     if !matches!(visit.parts.method, Method::GET | Method::HEAD) {
         return RequestPlan::Pass(ForwardReason::Method, None);
@@ -52,7 +52,7 @@ pub(super) fn plan(visit: &RoutedRequest<'_>) -> RequestPlan {
     key(visit)
 }
 
-/// Derives the key, natively or by the route's plugin.
+/// Derives the key, either natively or by the route's plugin.
 pub(super) fn key(visit: &RoutedRequest<'_>) -> RequestPlan {
     let RoutedRequest {
         parts,
@@ -99,7 +99,8 @@ pub(super) fn key(visit: &RoutedRequest<'_>) -> RequestPlan {
     }
 }
 
-/// Whether a fresh entry is what the request accepts (RFC 9111 §5.2.1), where the route listens to it.
+/// Whether the request accepts this fresh entry (RFC 9111 §5.2.1), if the route honours request
+/// directives.
 pub fn satisfies(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> bool {
     if !route.policy.honors_requests() {
         return true;
@@ -114,8 +115,8 @@ pub fn satisfies(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> b
             .is_none_or(|min| age + secs(min) <= entry.freshness.lifetime)
 }
 
-/// Whether the request accepts this stale entry in place of an error (`stale-if-error`,
-/// RFC 5861 §4), where the route listens to it.
+/// Whether the request accepts this stale entry instead of an error (`stale-if-error`, RFC 5861
+/// §4), if the route honours request directives.
 pub fn accepts_on_error(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> bool {
     if !route.policy.honors_requests() || entry.is_marked() || entry.freshness.must_revalidate {
         return false;
@@ -125,7 +126,7 @@ pub fn accepts_on_error(route: &Route, parts: &Parts, entry: &Entry, now: Instan
     window.is_some_and(|n| entry.freshness.age(now) < entry.freshness.lifetime + secs(n))
 }
 
-/// Whether the request asked for nothing stale, where the route listens to it.
+/// Whether the request asks for nothing stale, if the route honours request directives.
 pub fn wants_fresh(route: &Route, parts: &Parts) -> bool {
     route.policy.honors_requests() && {
         let asked = RequestDirectives::parse(&parts.headers);
@@ -133,9 +134,9 @@ pub fn wants_fresh(route: &Route, parts: &Parts) -> bool {
     }
 }
 
-/// Whether the request takes an entry that is this stale (RFC 9111 §5.2.1.2), where the
-/// route listens to it and the response allows it. What a soft purge marked is stale for
-/// a reason that no client can weigh.
+/// Whether the request accepts an entry that is this stale (RFC 9111 §5.2.1.2), if the route
+/// honours request directives and the response allows it. An entry marked by a soft purge is stale
+/// for a reason that no client can judge.
 pub fn tolerates(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> bool {
     if !route.policy.honors_requests() || entry.freshness.must_revalidate || entry.is_marked() {
         return false;
@@ -154,7 +155,7 @@ pub fn tolerates(route: &Route, parts: &Parts, entry: &Entry, now: Instant) -> b
         && asked.max_age.is_none_or(|max| age <= secs(max))
 }
 
-/// Whether the request wants a stored response or none (RFC 9111 §5.2.1.7).
+/// Whether the request wants a stored response or none at all (RFC 9111 §5.2.1.7).
 pub fn only_if_cached(route: &Route, parts: &Parts) -> bool {
     route.policy.honors_requests() && RequestDirectives::parse(&parts.headers).only_if_cached
 }

@@ -1,10 +1,10 @@
-//! The answer to a POST that says it is what a GET would get (RFC 9110 §9.3.3): a 200 with
-//! explicit freshness and a `Content-Location` that names the URL itself it is stored, where
-//! the route of the GET has `store_post`: what a client sends becomes everybody's page.
+//! The answer to a POST that says it is also the answer to a GET (RFC 9110 §9.3.3): a 200 with
+//! explicit freshness and a `Content-Location` that names the same URL. It is stored if the route
+//! of the GET has `store_post`, because then every client gets a page that one client has sent.
 //!
-//! It goes the way of any load: a flight whose leader began after the POST's own purge
-//! of the URL, so that requests which come meanwhile follow it. Key, route and policy
-//! are those of a GET. A flight that is under way already stays what it is.
+//! It is stored like the answer of any load: in a flight whose leader began after the POST's own
+//! purge of the URL, so that requests that arrive meanwhile follow it. Key, route and policy are
+//! those of a GET. If a flight is already under way, nothing is stored.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -31,7 +31,8 @@ use crate::proxy::plan::{self, RequestPlan};
 use crate::proxy::target::RoutingOutcome;
 use crate::proxy::{CountedResponse, RoutedRequest, failure, invalidate, origin_query, respond};
 
-/// Stores the answer to a POST while its client reads it, or gives it back.
+/// Stores the answer to a POST while its client reads it. Returns the answer as an error if it is
+/// not to be stored.
 pub(super) async fn keep(
     cache: &Arc<Cache>,
     ask: &RequestContext,
@@ -80,7 +81,7 @@ pub(super) async fn keep(
     Ok(while_stored(ask, follower.landing().await))
 }
 
-/// The request as the GET that it stands for, on the route that a GET meets.
+/// The GET request that the POST stands for, on the route that takes the GET.
 fn as_get(ask: &RequestContext) -> Option<(RequestContext, DerivedKey)> {
     let mut parts = ask.parts.clone();
     parts.method = Method::GET;
@@ -119,15 +120,15 @@ fn as_get(ask: &RequestContext) -> Option<(RequestContext, DerivedKey)> {
         trail: ask.trail.clone(),
         route,
     };
-    // What another route's plugin would say of the response is not known.
+    // It is unknown how another route's plugin would have changed the response.
     let unseen = get.route.response_plugin.is_some() && !Arc::ptr_eq(&get.route, &ask.route);
-    // Nor would a GET have sent what the key leaves out.
+    // A GET would not have sent the part of the query that the key leaves out.
     let told_more = origin_query::narrowed(&get.parts.uri, &get.route, &keyed.key).is_some();
     let stores = get.route.cached && get.route.policy.store_post;
     (stores && !unseen && !told_more).then_some((get, keyed))
 }
 
-/// What the POST's client gets: the whole, whatever its preconditions say.
+/// The answer for the client of the POST: the whole, whatever its preconditions say.
 fn while_stored(ask: &RequestContext, landing: FlightOutcome) -> CountedResponse {
     let now = Instant::now();
     let FlightOutcome::Streaming(fill) = landing else {
@@ -157,7 +158,7 @@ fn is_explicit(source: LifetimeSource) -> bool {
     )
 }
 
-/// Whether `Content-Location` is the URL that was asked.
+/// Whether `Content-Location` is the URL of the request.
 fn names_itself(ask: &RequestContext, response: &Response<Body>) -> bool {
     let origin = (ask.scheme, &*ask.host);
     let named = invalidate::named_uri(

@@ -1,8 +1,8 @@
-//! The `PURGE` method on the listeners: off by default, by address and token.
+//! The `PURGE` method on the listeners: off by default, allowed by address and token.
 //!
-//! Where it is on, requests with other methods that ask caches for something (`BAN` and its
-//! kind) end here, too. What was not understood, and what no route caches, is never answered
-//! as done; what was done is named in the answer and in the log.
+//! If it is on, other methods that command caches (`BAN` and similar ones) are answered here, too.
+//! A request that was not understood, or whose URL no route caches, is never answered as done. The
+//! answer and the log name what was purged.
 
 mod form;
 
@@ -28,15 +28,15 @@ use crate::proxy::{Generation, config, respond};
 use crate::telemetry::limit::LineLimiter;
 use form::{AnswerForm, InvalidPurgeRequest, PurgeMethodScope, RequestedPurge};
 
-/// Who may purge by method, and where pages may have been stored that a URL stands for.
+/// Who may purge by method, and under which addresses the page of a URL may be stored.
 pub struct PurgeMethod {
     enabled: bool,
     allow: Box<[Cidr]>,
     token: Option<Box<str>>,
-    /// Ports of the listeners.
+    /// The ports of the listeners.
     ports: Box<[u16]>,
     answers: IntCounterVec,
-    /// Of warnings about refused requests: anybody may send them.
+    /// Limits the warnings about refused requests, since anybody may send them.
     warnings: LineLimiter,
 }
 
@@ -49,7 +49,7 @@ pub enum TokenError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// What became of a request to purge. The words of the metric's label.
+/// The outcome of a purge request. Its words are those of the metric's label.
 #[derive(Clone, Copy)]
 enum PurgeMethodOutcome {
     Done,
@@ -71,7 +71,7 @@ impl PurgeMethodOutcome {
     }
 }
 
-/// What a purge reaches: selectors, and how people read them.
+/// What a purge reaches: selectors, and descriptions of them for people.
 #[derive(Default)]
 struct PurgeMethodSelection {
     selectors: Vec<Selector>,
@@ -96,7 +96,7 @@ impl fmt::Display for PurgeMethodSelection {
 }
 
 impl PurgeMethod {
-    /// For listeners on these ports.
+    /// Creates the method for listeners on these ports.
     pub fn new(
         config: &config::PurgeMethodConfig,
         ports: impl Iterator<Item = u16>,
@@ -119,7 +119,7 @@ impl PurgeMethod {
         })
     }
 
-    /// Whether this request is one. It never reaches an origin.
+    /// Whether this is a purge request. Such a request never reaches an origin.
     pub fn takes(&self, parts: &Parts) -> bool {
         match parts.method {
             Method::GET | Method::HEAD | Method::POST => false,
@@ -250,10 +250,10 @@ impl PurgeMethod {
         reached
     }
 
-    /// Where clients may have asked for the page: under each scheme, at the host as it is
-    /// written, at its default port and at those of the listeners. An application that purges
-    /// past the proxy in front does not say which of them clients use; where a trusted proxy
-    /// says it, that one counts.
+    /// The addresses under which clients may have asked for the page: each scheme, with the host as
+    /// it is written, with the default port and with the ports of the listeners. An application
+    /// that purges without going through the proxy in front does not say which of them clients use.
+    /// If a trusted proxy reports the scheme and host, only these count.
     fn places(
         &self,
         host: &str,
@@ -275,8 +275,8 @@ impl PurgeMethod {
         places.into_iter()
     }
 
-    /// The address that counts is the client's, as trusted proxies report it; one that nobody
-    /// knows is on no list.
+    /// Whether the client may purge. Its address is the one that trusted proxies report; an unknown
+    /// address is on no list.
     fn allows(&self, parts: &Parts, caller: &RequestSender) -> bool {
         let listed = |client| self.allow.iter().any(|network| network.contains(client));
         let address = self.allow.is_empty() || caller.client().is_some_and(listed);

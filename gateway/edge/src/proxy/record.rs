@@ -1,9 +1,9 @@
-//! What is known of one request, from its head to the last octet of its answer.
+//! The record of one request, from its head to the last octet of its answer.
 //!
-//! [`RequestRecorder`] begins a [`RequestRecord`] where a request is handled. It ends with the body of
-//! the answer, or when the client leaves before that. What happens on the way is noted on the
-//! record's [`RequestTrail`], also by the load's own task, which may outlive the request. Two readers
-//! have it so far: the access log ([`access`](super::access)), and the last requests that
+//! [`RequestRecorder`] begins a [`RequestRecord`] when a request is handled. The record ends with
+//! the body of the answer, or when the client leaves before that. Events on the way are noted on
+//! the record's [`RequestTrail`], also by the task of the load, which may outlive the request. It
+//! has two readers: the access log ([`access`](super::access)), and the last requests that
 //! `GET /v1/requests/recent` explains ([`recent`], in the words of [`told`]).
 
 mod pending;
@@ -28,39 +28,39 @@ use trail::RequestTrail;
 
 pub use pending::PendingRecord;
 
-/// What is known of one request.
+/// What is known about one request.
 #[derive(Debug)]
 pub struct RequestRecord {
-    /// No other request of the process has it.
+    /// The number of the request, unique in the process.
     pub id: u64,
     pub started: Instant,
     pub method: Method,
     pub version: Version,
     pub scheme: &'static str,
-    /// At most 255 octets of it.
+    /// The host, at most 255 octets of it.
     pub host: Box<str>,
-    /// Path and query as the client asked, in their normal form; at most 4 KiB of them.
+    /// Path and query as the client requested them, in their normal form; at most 4 KiB.
     pub path: Box<str>,
-    /// None: trusted proxies hide it.
+    /// The client's address. None if trusted proxies hide it.
     pub client: Option<IpAddr>,
     pub peer: SocketAddr,
-    /// At most 512 octets of it.
+    /// The `User-Agent`, at most 512 octets of it.
     pub agent: Box<str>,
-    /// None: no route took it.
+    /// The route. None if no route took the request.
     pub route: Option<Arc<str>>,
-    /// Why it was refused, if its path was.
+    /// Why the path was refused, if it was.
     pub refused: Option<Box<str>>,
-    /// What happened on the way. None: it was answered at once.
+    /// The events on the way to the answer. None if the request was answered at once.
     pub trail: Option<Arc<RequestTrail>>,
-    /// None: the client left before there was an answer.
+    /// The head of the answer. None if the client left before there was one.
     pub answer: Option<AnswerHead>,
-    /// Octets of the body that the client took.
+    /// The octets of the body that the client has read.
     pub bytes: u64,
-    /// The client took all of the answer.
+    /// Whether the client read the whole answer.
     pub complete: bool,
-    /// How a gRPC call ended; its HTTP status says nothing of that.
+    /// The gRPC status of a call, which its HTTP status does not tell.
     pub grpc_status: Option<String>,
-    /// Until the end of the answer's body.
+    /// The time until the end of the answer's body.
     pub total: Duration,
 }
 
@@ -69,38 +69,38 @@ pub struct RequestRecord {
 pub struct AnswerHead {
     pub status: u16,
     pub outcome: RequestOutcome,
-    /// From the request's head to the answer's.
+    /// The time from the request's head to the head of the answer.
     pub after: Duration,
-    /// What the client is told (RFC 9211).
+    /// The `Cache-Status` that the client got (RFC 9211).
     pub cache_status: Option<HeaderValue>,
     /// The answer's `Content-Encoding`.
     pub encoding: Option<HeaderValue>,
 }
 
-/// Octets of a host's name, of a path with its query, and of `User-Agent` that are kept.
+/// The most octets of a host name, of a path with its query, and of `User-Agent` that are kept.
 const MOST_HOST: usize = 255;
 const MOST_PATH: usize = 4 << 10;
 const MOST_AGENT: usize = 512;
 
-/// The status in the log of a request whose client left before there was an answer; nobody is
-/// sent it.
+/// The status in the log of a request whose client left before there was an answer. It is never
+/// sent.
 pub const CLIENT_LEFT: u16 = 499;
 
-/// Says of which requests there are records, and who reads them.
+/// Decides which requests get a record, and passes finished records to their readers.
 #[derive(Clone)]
 pub struct RequestRecorder {
     access_log: AccessLog,
     recent: Arc<RecentRequestLog>,
 }
 
-/// Whether a record is among the last requests if it turns out to be a hit's.
+/// Whether the record is kept among the last requests if the request turns out to be a hit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum HitRecord {
     Kept,
     NotKept,
 }
 
-/// What of a request is known before anything is done with it.
+/// What is known about a request before anything is done with it.
 #[derive(Clone, Copy)]
 pub struct RecordBeginning<'a> {
     parts: &'a Parts,
@@ -129,28 +129,29 @@ impl<'a> RecordBeginning<'a> {
 }
 
 impl RequestRecord {
-    /// What the client was told of the cache, as the log has it.
+    /// The status of the response, or [`CLIENT_LEFT`] if there was none.
     pub fn status(&self) -> u16 {
         self.answer.as_ref().map_or(CLIENT_LEFT, |head| head.status)
     }
 
-    /// What the request became. None: the client left before that.
+    /// The outcome of the request. None if the client left before it was known.
     pub fn outcome(&self) -> Option<RequestOutcome> {
         self.answer.as_ref().map(|head| head.outcome)
     }
 }
 
 impl RequestRecorder {
-    /// Writes the access log where it is on; the last requests go to `recent`.
+    /// Creates a recorder that writes the access log if it is on; `recent` gets the last requests.
     pub fn new(access_log: AccessLog, recent: Arc<RecentRequestLog>) -> Self {
         Self { access_log, recent }
     }
 
-    /// Begins the record of a request that the cache may answer at once. None: such an answer
-    /// has none. It may be the turn of this one among the hits of which every so many is kept.
+    /// Begins the record of a request that the cache may answer at once. None if nobody would read
+    /// the record of a hit. Each call counts towards the selection of every so many hits that are
+    /// kept.
     pub fn of_perhaps_a_hit(&self, beginning: RecordBeginning<'_>) -> Option<PendingRecord> {
         let kept = self.recent.takes_this_hit();
-        // What a plugin changes is not what the client asked.
+        // A plugin may change the request, and the record shows what the client asked for.
         let changes = beginning
             .route
             .is_some_and(|route| route.request_plugin.is_some());
@@ -164,7 +165,7 @@ impl RequestRecorder {
         wanted.then(|| self.record(beginning, of_a_hit))
     }
 
-    /// Begins the record of a request that is no hit.
+    /// Begins the record of a request that is not a hit.
     pub fn begin(&self, beginning: RecordBeginning<'_>) -> Option<PendingRecord> {
         let wanted = self.access_log == AccessLog::On || self.recent.keeps_any();
         wanted.then(|| self.record(beginning, HitRecord::Kept))
@@ -208,7 +209,7 @@ impl RequestRecorder {
         PendingRecord::new(record, self.clone(), of_a_hit)
     }
 
-    /// Gives an ended record to its readers.
+    /// Gives a finished record to its readers.
     fn ended(&self, record: RequestRecord, of_a_hit: HitRecord) {
         if self.access_log == AccessLog::On {
             super::access::write(&record);
@@ -219,7 +220,7 @@ impl RequestRecorder {
     }
 }
 
-/// The first `most` octets of a text, and not half a character.
+/// The first `most` octets of a text, without splitting a character.
 fn cut(text: &str, most: usize) -> Box<str> {
     text[..text.floor_char_boundary(most)].into()
 }

@@ -1,4 +1,4 @@
-//! Answers to the client: from an entry, from a body that is arriving, or our own.
+//! Responses to the client: from an entry, from a body that is arriving, or our own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,7 +22,7 @@ use crate::http::date;
 use crate::http::memory::stored::{ReadsStored, SMALL_BODY, StoredReaders};
 use crate::http::range::{self, Multipart, RangeAnswer};
 
-/// Answers from an entry of this age: 304, 206, 416 or the whole.
+/// Answers from an entry of this age: with 304, 206, 416 or the whole.
 pub fn from_entry(
     request: &Parts,
     entry: &Entry,
@@ -53,7 +53,7 @@ pub fn from_entry(
     response
 }
 
-/// Answers from a body that is arriving. None: its start is gone.
+/// Answers from a body that is arriving. None if its beginning is no longer in memory.
 pub fn from_fill(
     request: &Parts,
     fill: &Arc<Fill>,
@@ -77,7 +77,8 @@ pub fn from_fill(
                 .insert(CONTENT_RANGE, range::content_range(first, last, length));
             response
         }
-        // Several parts of what is not here yet: the whole is a right answer too (RFC 9110 §14.2).
+        // Several parts of a body that has not fully arrived: the whole is a correct answer, too
+        // (RFC 9110 §14.2).
         ConditionalOutcome::Whole | ConditionalOutcome::Parts(_) => whole(
             fill.head.status,
             fill.head.headers.clone(),
@@ -89,7 +90,8 @@ pub fn from_fill(
     Some(response)
 }
 
-/// Says that an answer holds a stored body, unless it holds a few octets of its own.
+/// Notes on a response that it holds a stored body, unless its body is so small that it has a copy
+/// of its own.
 fn reads(response: &mut Response<Body>, readers: &Arc<StoredReaders>) {
     let holds = match response.body() {
         Body::Empty => false,
@@ -102,14 +104,14 @@ fn reads(response: &mut Response<Body>, readers: &Arc<StoredReaders>) {
     }
 }
 
-/// A response that goes straight on to its client.
+/// A response that is passed straight on to its client.
 pub fn passed(mut response: Response<Body>, status: &CacheStatus<'_>) -> Response<Body> {
     crate::cache::tags::strip(response.headers_mut());
     append_status(response.headers_mut(), status);
     response
 }
 
-/// An error of ours, with its cause in RFC 9209's words.
+/// An error response of ours, with its cause in the terms of RFC 9209.
 pub fn failed(failure: &LoadFailure, status: &CacheStatus<'_>) -> Response<Body> {
     let mut response = plain(failure.status, text(failure.status));
     if let Ok(value) = HeaderValue::from_str(&format!(
@@ -126,12 +128,12 @@ pub fn failed(failure: &LoadFailure, status: &CacheStatus<'_>) -> Response<Body>
     response
 }
 
-/// What a loader's *absent* is to clients.
+/// The response to clients if a loader says that the resource is absent.
 pub fn absent() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "404 not found\n")
 }
 
-/// The answer to HEAD that this answer to GET stands for.
+/// The response to HEAD that corresponds to this response to GET.
 pub fn head_of(mut response: Response<Body>) -> Response<Body> {
     if let Some(length) = response.body().size_hint().exact() {
         set_length(&mut response, length);
@@ -139,14 +141,14 @@ pub fn head_of(mut response: Response<Body>) -> Response<Body> {
     response.map(|_| Body::empty())
 }
 
-/// The length that a GET's answer would have; a 204 has none (RFC 9110 §8.6).
+/// Sets the length that the response to a GET would have; a 204 has none (RFC 9110 §8.6).
 fn set_length(response: &mut Response<Body>, length: u64) {
     if response.status() != StatusCode::NO_CONTENT {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
 }
 
-/// A short answer of ours.
+/// A short response of ours.
 pub fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = status;
@@ -157,7 +159,7 @@ pub fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-/// What a method gets that is switched off here (RFC 9110 §15.5.6 asks for `Allow`).
+/// The response to a method that is switched off here (RFC 9110 §15.5.6 requires `Allow`).
 pub fn method_not_allowed(text: &'static str) -> Response<Body> {
     const ALLOWED: HeaderValue =
         HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -166,7 +168,8 @@ pub fn method_not_allowed(text: &'static str) -> Response<Body> {
     response
 }
 
-/// To a method that a route without upstream has nobody for: its loader answers GET and HEAD.
+/// The response to other methods on a route without an upstream: its loader answers only GET and
+/// HEAD.
 pub fn loads_alone(text: &'static str) -> Response<Body> {
     let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
     let allowed = HeaderValue::from_static("GET, HEAD");
@@ -177,13 +180,13 @@ pub fn loads_alone(text: &'static str) -> Response<Body> {
 pub fn append_status(headers: &mut HeaderMap, status: &CacheStatus<'_>) {
     let value = status.to_value();
     match headers.get_mut(CACHE_STATUS) {
-        // The place that a stored response keeps for it.
+        // The place that a stored response reserves for this field.
         Some(place) if place.is_empty() => *place = value,
         _ => drop(headers.append(CACHE_STATUS, value)),
     }
 }
 
-/// What a request's preconditions and ranges make of a response.
+/// What the preconditions and ranges of a request make of a response.
 pub(super) enum ConditionalOutcome {
     Whole,
     NotModified,
@@ -203,7 +206,7 @@ pub(super) fn special(
     }
     let wall = SystemTime::now();
     let etag = headers.get(ETAG);
-    // RFC 9111 §4.3.2: without Last-Modified the stored Date stands for it.
+    // RFC 9111 §4.3.2: without Last-Modified, the stored Date is used instead.
     let modified = date::field(headers, &LAST_MODIFIED, wall)
         .at()
         .or_else(|| date::field(headers, &DATE, wall).at());
@@ -278,7 +281,8 @@ fn part(entry: &Entry, first: u64, last: u64) -> Response<Body> {
 }
 
 fn multipart(entry: &Entry, parts: Vec<(u64, u64)>) -> Response<Body> {
-    // Unguessable is not needed, unique within the body is: the key's hash and the length make it so in practice.
+    // The boundary must be unique within the body, but need not be unguessable. The hash of the key
+    // and the length make it unique in practice.
     let boundary = format!("lamina-{:016x}{:x}", entry.marks.id, entry.body.len());
     let kind = entry.headers.get(CONTENT_TYPE).cloned();
     let multipart = Multipart::new(parts, entry.body.bytes(), kind, boundary);
@@ -292,19 +296,19 @@ fn multipart(entry: &Entry, parts: Vec<(u64, u64)>) -> Response<Body> {
     response
 }
 
-/// `Age` (RFC 9111 §5.1) and `Cache-Status` (RFC 9211).
+/// Sets `Age` (RFC 9111 §5.1) and `Cache-Status` (RFC 9211).
 pub(super) fn finish(response: &mut Response<Body>, age: Duration, status: &CacheStatus<'_>) {
     let age = age::to_value(age.as_secs());
     let headers = response.headers_mut();
     match headers.get_mut(AGE) {
-        // The place that a stored response keeps for it, in one line.
+        // The place that a stored response reserves for this field, in one line.
         Some(place) => *place = age,
         None => drop(headers.insert(AGE, age)),
     }
     append_status(headers, status);
 }
 
-/// The text of an error of ours: its status, by number and by name.
+/// The text of an error response: its status, by number and by name.
 pub(super) fn text(status: StatusCode) -> String {
     let name = match status {
         StatusCode::INTERNAL_SERVER_ERROR => "internal error".to_owned(),

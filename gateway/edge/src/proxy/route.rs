@@ -1,4 +1,4 @@
-//! Routes, compiled: which one takes a request, and what it does with it.
+//! Compiled routes: which one takes a request, and what it does with it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,43 +34,45 @@ pub struct Route {
     matches: RouteConditions,
     pub origin: Option<Arc<Origin>>,
     pub cached: bool,
-    /// Whether TRACE, whose answer repeats the request, is answered and passed on.
+    /// Whether TRACE is answered and passed on. Its answer repeats the request.
     pub reflects: bool,
-    /// How paths are read, over what the listener says.
+    /// How paths are read, overriding the listener's rules.
     pub path: PathRuleOverrides,
-    /// Of a request's body, over what the listener says.
+    /// The limits for request bodies, overriding those of the listener.
     pub upload: UploadLimits,
     pub policy: Policy,
     pub key: CacheKeyTemplate,
     pub key_plugin: Option<(Arc<Plugin>, KeyError)>,
-    /// Which query goes on, of a request that is looked up.
+    /// Which part of the query the origin gets, for requests that are looked up.
     pub origin_query: OriginQuery,
     pub loader: Option<(Arc<Plugin>, LoaderError)>,
-    /// Of what the loader sees.
+    /// Watches what the loader sees.
     pub unkeyed: Option<UnkeyedWatch>,
-    /// Of what the origin gets beside the key of a key plugin.
+    /// Watches what the origin gets although the key plugin leaves it out of the key.
     pub forwarded: Option<UnkeyedWatch>,
-    /// Of what the response plugin sees.
+    /// Watches what the response plugin sees.
     pub looked: Option<UnkeyedWatch>,
-    /// Of what the request plugin sets.
+    /// Watches what the request plugin sets.
     pub changed: Option<UnkeyedWatch>,
     pub request_plugin: Option<(Arc<Plugin>, RequestError)>,
     pub response_plugin: Option<(Arc<Plugin>, ResponseError)>,
     pub tags: Box<[PurgeHash]>,
     pub invalidate: Box<[InvalidateRule]>,
     pub metrics: RouteMetrics,
-    /// Of warnings about failed requests; the access log and the metrics have them all.
+    /// Limits the warnings about failed requests. The access log and the metrics include all of
+    /// them.
     pub warnings: LineLimiter,
 }
 
-/// All routes, in their order.
+/// All routes, in the order of the file.
 pub struct Routes {
     in_order: Box<[Arc<Route>]>,
-    /// None: they are few, and tried in turn.
+    /// None if there are so few routes that they are tried one after the other.
     index: Option<RouteIndex>,
 }
 
-/// What a route needs and does not find; configuration checks should have said so before.
+/// Something that a route needs and that does not exist. The checks of the configuration should
+/// have reported it before.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     #[error("route {route}: there is no upstream {upstream:?}")]
@@ -102,7 +104,7 @@ pub struct RouteDependencies<'a> {
     pub origins: &'a Origins,
     pub plugins: &'a PluginSet,
     pub on_error: &'a BTreeMap<String, OnError>,
-    /// Fields that a listener believes: every key holds them.
+    /// Fields that a listener trusts. Every key holds them.
     pub trusted_headers: &'a [HeaderName],
     pub metrics: &'a RequestFamilies,
 }
@@ -111,7 +113,8 @@ impl Routes {
     /// Compiles the routes.
     ///
     /// # Errors
-    /// When one names an upstream or plugin that is not there, or a plugin without the hook.
+    /// If a route names an upstream or plugin that does not exist, or a plugin without the needed
+    /// hook.
     pub fn new(
         routes: &[config::RouteConfig],
         parts: &RouteDependencies<'_>,
@@ -129,7 +132,7 @@ impl Routes {
         self.find_at(host, parts, parts.uri.path())
     }
 
-    /// The first route that takes a request to `host`, if its path were this one.
+    /// The first route that would take a request to `host` if it had this path.
     pub fn find_at(&self, host: &str, parts: &Parts, path: &str) -> Option<&Arc<Route>> {
         let takes = |route: &Route| route.matches.takes(host, parts, path);
         match &self.index {
@@ -141,7 +144,7 @@ impl Routes {
         }
     }
 
-    /// The names of the routes that answer with an error when this plugin can't be called.
+    /// The names of the routes that answer with an error while this plugin can't be called.
     pub fn that_fail_without(&self, plugin: &str) -> Vec<&str> {
         let failing = self
             .in_order
@@ -152,12 +155,12 @@ impl Routes {
 }
 
 impl Route {
-    /// Whether a plugin has a say in what is done with a request before it is looked up.
+    /// Whether a plugin takes part in deciding about a request before it is looked up.
     pub fn has_plugins(&self) -> bool {
         self.request_plugin.is_some() || self.key_plugin.is_some()
     }
 
-    /// The header fields that its `match` looks at.
+    /// The header fields that its `match` checks.
     pub fn matched_fields(&self) -> impl Iterator<Item = &HeaderName> {
         self.matches.headers.iter().map(|(name, _)| name)
     }

@@ -1,11 +1,11 @@
-//! Which route takes a request, and with which path: the step from the path that a client
-//! wrote to the one that key, purges, log and origin share.
+//! Which route takes a request, and with which path: the step from the path that a client wrote to
+//! the one that key, purges, log and origin share.
 //!
-//! The order keeps it safe. The listener's rules shape the path, and the shaped path selects
-//! a route. That route's own rules then shape the path anew, in place of the listener's where
-//! they say something else. What comes out, and everything that an origin may read in it
-//! ([`readings`]), must select the same route again; otherwise the request is refused. So no
-//! spelling of a path leads past the route that is meant for it.
+//! The order of the steps makes it safe. The listener's rules shape the path, and the shaped path
+//! selects a route. Then that route's own rules, if they differ from the listener's, shape the path
+//! anew. The result, and every form in which an origin may read it ([`readings`]), must select the
+//! same route again; otherwise the request is refused. So no spelling of a path can bypass the
+//! route that is meant for it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use http::uri::PathAndQuery;
 use crate::http::path::{self, PathFault, PathRules, PathSpelling, readings};
 use crate::proxy::route::{Route, Routes};
 
-/// What became of the search for a route.
+/// The result of the search for a route.
 pub enum RoutingOutcome<'a> {
     /// This route takes it.
     Route(&'a Arc<Route>),
@@ -35,7 +35,8 @@ pub enum PathRefusal {
     Ambiguous(Box<AmbiguousPath>),
 }
 
-/// A path that selects one route as it stands and another one as an origin may read it.
+/// A path that selects one route as it is, and another route in a form in which an origin may read
+/// it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AmbiguousPath {
     path: String,
@@ -45,7 +46,7 @@ pub struct AmbiguousPath {
 }
 
 impl PathRefusal {
-    /// The reason for the client, who learns nothing about routes.
+    /// The reason for the client. It reveals nothing about routes.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Fault(fault) => fault.reason(),
@@ -135,11 +136,11 @@ impl Routes {
     }
 }
 
-/// Brings a path that the route's request plugin wrote into its normal form, under the rules
-/// that count on the route.
+/// Brings a path that the route's request plugin wrote into its normal form, under the rules that
+/// apply to the route.
 ///
 /// # Errors
-/// When the rules refuse it.
+/// If the rules refuse the path.
 pub fn reshape(uri: &mut Uri, rules: PathRules) -> Result<(), PathFault> {
     if path::arrive(uri)? == PathSpelling::Sole {
         return Ok(());

@@ -1,7 +1,7 @@
-//! Bytes both ways after a switch of protocols, until one side ends or nothing moves.
+//! Copies bytes both ways after a switch of protocols, until one side ends or no data moves.
 //!
-//! `pass` starts it. A tunnel holds a connection on both sides, so one that is silent must
-//! end: without a deadline a client that vanished without a word would keep both for good.
+//! `pass` starts it. A tunnel holds a connection on both sides, so a silent one must end: without a
+//! deadline, a client that vanished would keep both connections for ever.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::timeout;
 
-/// One side, counting what comes from it.
+/// One side of the tunnel; counts the bytes that it sends.
 struct TunnelSide<S> {
     stream: S,
     moved: Arc<AtomicU64>,
@@ -22,8 +22,8 @@ struct TunnelSide<S> {
 /// Copies until both sides have ended.
 ///
 /// # Errors
-/// `TimedOut` when nothing came from either side for `idle` (at most for twice that), and
-/// what the sides fail with.
+/// `TimedOut` if neither side sent anything for `idle` (it may take up to twice that time), and the
+/// errors of the two sides.
 pub async fn run<A, B>(client: A, origin: B, idle: Duration) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,

@@ -1,9 +1,10 @@
-//! What a loader or a response plugin saw of a request, a request plugin set for the origin, or
-//! the origin got, and the key does not cover: two requests that differ in it share an answer,
-//! which one client may have made for all the others.
+//! Watches for parts of a request that influence an answer although the key does not cover them: a
+//! loader or a response plugin saw them, a request plugin set them for the origin, or the origin
+//! got them. Two requests that differ in such a part share an answer, so one client may choose what
+//! all others get.
 //!
-//! Looked at once a load, after the response was found fit to be stored; a hit knows
-//! nothing of this. The route's `unkeyed` says what follows.
+//! This is checked once for each load, after the response was found fit to be stored; it costs a
+//! hit nothing. The route's `unkeyed` setting decides what follows.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -20,29 +21,29 @@ use crate::proxy::cover::KeyCoverage;
 use crate::proxy::metrics::UnkeyedCount;
 use crate::proxy::route::Route;
 
-/// Fields of a route that are remembered, so that each is told of once. Clients choose
-/// their names.
+/// The most fields of a route that are remembered, so that each is reported once. There must be a
+/// limit, because clients choose the names.
 const MOST: usize = 64;
 
 /// How a plugin makes an answer depend on something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PluginInfluence {
-    /// It sees it: a loader, a response plugin.
+    /// A loader or a response plugin sees it.
     Sees,
-    /// It sets it, and the origin gets it: a request plugin.
+    /// A request plugin sets it, and the origin gets it.
     Sets,
-    /// Its key is the same without it, and the origin gets it: a key plugin.
+    /// A key plugin derives the same key without it, and the origin gets it.
     LeavesOut,
 }
 
-/// What a route does about it, for one of its plugins.
+/// What a route does about unkeyed fields, for one of its plugins.
 pub struct UnkeyedWatch {
     pub rule: UnkeyedAction,
     how: PluginInfluence,
     plugin: Box<str>,
-    /// Loads that saw something that the key does not cover.
+    /// Counts the loads that saw something that the key does not cover.
     count: UnkeyedCount,
-    /// What was seen so far.
+    /// The fields that were seen so far.
     known: Mutex<HashSet<SeenField>>,
 }
 
@@ -62,11 +63,11 @@ impl UnkeyedWatch {
         }
     }
 
-    /// Whether a response whose plugin has `seen` this may be stored under `key`. Its
-    /// `Vary` may grow.
+    /// Checks whether a response may be stored under `key` if its plugin has `seen` these fields.
+    /// May add to the `Vary` of the response.
     ///
     /// # Errors
-    /// When it may not.
+    /// If it may not be stored.
     pub fn check(
         &self,
         route: &Route,
@@ -93,11 +94,11 @@ impl UnkeyedWatch {
         }
     }
 
-    /// Whether a response may be stored whose origin got this, which was found to make no
-    /// difference to the key. It is parameters alone, which no `Vary` can name.
+    /// Checks whether a response may be stored if its origin got parameters that make no difference
+    /// to the key. `Vary` cannot name parameters.
     ///
     /// # Errors
-    /// When it may not.
+    /// If it may not be stored.
     pub fn found(&self, route: &Route, unheld: &RequestReads) -> Result<(), UncacheableReason> {
         if unheld.fields.is_empty() {
             return Ok(());
@@ -109,10 +110,10 @@ impl UnkeyedWatch {
         self.check_undeclared()
     }
 
-    /// Whether a loader that says nothing of what it reads may have its answer stored.
+    /// Checks whether the answer of a loader that does not declare what it reads may be stored.
     ///
     /// # Errors
-    /// When it may not: it takes the place of one that did say.
+    /// If it may not be stored: the loader has replaced one that did declare its reads.
     pub fn check_undeclared(&self) -> Result<(), UncacheableReason> {
         match self.rule {
             UnkeyedAction::Allow | UnkeyedAction::Warn => Ok(()),
@@ -120,7 +121,7 @@ impl UnkeyedWatch {
         }
     }
 
-    /// Lines for `explain`: what is seen of this request, and what was seen of others.
+    /// Lines for `explain`: the unkeyed fields of this request and of earlier ones.
     pub fn explain(&self, route: &Route, key: &KeyBuf, seen: &RequestReads) -> Vec<String> {
         if self.rule == UnkeyedAction::Allow {
             return Vec::new();
@@ -143,7 +144,7 @@ impl UnkeyedWatch {
         lines.into_iter().collect()
     }
 
-    /// Once a field, in the log where nothing else is done about it.
+    /// Remembers a field when it is first seen, and logs it if the rule is `warn`.
     fn tell(&self, route: &Route, field: &SeenField) {
         let mut known = self.known.lock();
         if known.len() >= MOST || !known.insert(field.clone()) || self.rule != UnkeyedAction::Warn {
@@ -163,7 +164,8 @@ impl UnkeyedWatch {
         );
     }
 
-    /// What was not there, and what others had, selects an answer as well.
+    /// Adds the fields to `Vary`, including those that were absent here or that only other requests
+    /// had: they select an answer as well.
     fn vary(
         &self,
         cover: &KeyCoverage<'_>,

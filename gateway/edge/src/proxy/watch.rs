@@ -1,5 +1,5 @@
-//! Plugins that look at what passes: at a request before its key is derived, at a response
-//! before it is judged for the cache.
+//! Calls the plugins that look at messages: at a request before its key is derived, and at a
+//! response before it is judged for the cache.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,29 +23,30 @@ use crate::proxy::route::Route;
 use crate::proxy::target::reshape;
 use crate::proxy::{CountedResponse, pass, respond};
 
-/// What a request plugin wants of a request.
+/// The decision of a request plugin.
 pub enum RequestPluginOutcome {
-    /// On with it, changed or not.
+    /// Go on with the request, changed or not.
     Further,
     Respond(LoadedResponse),
     Refuse(StatusCode),
-    /// It wrote a path that is refused.
+    /// The plugin wrote a path that is refused.
     BadPath(PathFault),
 }
 
-/// What a request plugin did to the head, as an extension of the request.
+/// What a request plugin changed in the head. It is attached to the request as an extension.
 #[derive(Clone)]
 pub struct PluginHeadChanges {
     /// The names of the fields that it has set.
     pub set: Arc<[HeaderName]>,
-    /// Of these what the client had not sent so: it goes to the origin.
+    /// Those of these fields that the client had not sent in this form; the origin gets them.
     pub fields: Arc<[SeenField]>,
-    /// It took away, or put another in its place, what the client had sent.
+    /// Whether the plugin removed or replaced the `Authorization` that the client had sent.
     pub took_authorization: bool,
     pub took_cookies: bool,
 }
 
-/// Has the route's plugin look at a request, which it may change. Some: the answer.
+/// Calls the route's request plugin, which may change the request. Returns the response if the
+/// plugin answers or refuses it.
 pub fn request(
     route: &Route,
     parts: &mut Parts,
@@ -84,8 +85,8 @@ pub fn request(
     }
 }
 
-/// Asks a request plugin and makes the change that it wants, in the normal form and by the
-/// `rules` of the route. No client: nobody sent it.
+/// Calls a request plugin and makes the change that it wants, in normal form and by the `rules` of
+/// the route. The client is None if no client sent the request.
 pub fn ask(
     plugin: &Plugin,
     route: &str,
@@ -122,7 +123,7 @@ pub fn ask(
     })
 }
 
-/// Has the route's plugin look at a response, which it may change.
+/// Calls the route's response plugin, which may change the response.
 pub fn response(ask: &RequestContext, answer: &mut SourceResponse) {
     let Some((plugin, on_error)) = &ask.route.response_plugin else {
         return;

@@ -1,4 +1,4 @@
-//! What the other nodes are told, and how surely.
+//! What the other nodes are told, and how reliably.
 
 use super::PromiseConditions;
 use lamina_base::units::ConfigDuration;
@@ -26,7 +26,7 @@ pub(super) fn of(case: &PromiseConditions<'_>, bus: &BusConfig) -> Vec<String> {
     all
 }
 
-/// Whose events count.
+/// Whose events are accepted.
 fn writers(case: &PromiseConditions<'_>, bus: &BusConfig) -> &'static str {
     let sealed = case.config.bus_seal_key().is_some();
     let foreign = bus.foreign_events == Some(EventAdmission::Accept);
@@ -57,7 +57,7 @@ fn deaf(case: &PromiseConditions<'_>) -> String {
     format!("subscribe_to_events: false: this node tells and does not listen; it {rest}")
 }
 
-/// How surely each event comes.
+/// How reliably each event arrives.
 fn carried(bus: &BusConfig) -> Vec<String> {
     if let Some(nats) = &bus.nats {
         return match nats.mode {
@@ -167,7 +167,7 @@ fn in_queue(rabbitmq: &RabbitMq) -> Vec<String> {
     ]
 }
 
-/// What looks durable in plain mode.
+/// Describes a queue that looks durable although durable mode is off.
 fn half_durable(rabbitmq: &RabbitMq) -> Option<String> {
     let stays = rabbitmq.queue_name.as_ref();
     let stays = stays.filter(|_| !rabbitmq.is_exclusive() && !rabbitmq.is_auto_delete());

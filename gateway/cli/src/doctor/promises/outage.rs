@@ -1,4 +1,4 @@
-//! What a node that is away, a broker that is down and a partition do.
+//! What happens if a node is away, if a broker is down, and in a partition.
 
 use super::{PromiseConditions, staleness};
 use lamina_cluster::bus::config::BusConfig;
@@ -20,14 +20,14 @@ pub(super) fn of(case: &PromiseConditions<'_>, bus: &BusConfig) -> Vec<String> {
     all
 }
 
-/// Whether the broker keeps purges for who is away.
+/// Whether the broker keeps purges for nodes that are away.
 fn is_durable(bus: &BusConfig) -> bool {
     let nats = bus.nats.as_ref().map(|n| n.mode == NatsMode::Jetstream);
     let rabbitmq = bus.rabbitmq.as_ref();
     nats.or(rabbitmq.map(|r| r.durable_invalidation_mode)) == Some(true)
 }
 
-/// What a node does about purges of the time when it did not listen.
+/// How a node gets the purges of the time when it did not listen.
 fn away(case: &PromiseConditions<'_>, bus: &BusConfig) -> String {
     match (is_durable(bus), case.has_log) {
         (true, _) => "what is purged while a node is away comes when it is back; until then it \

@@ -1,4 +1,4 @@
-//! Words that follow from a configuration, and what of it changes them.
+//! The sentences that follow from a configuration, and the settings that change them.
 
 use super::of;
 use lamina_edge::config;

@@ -17,13 +17,13 @@ use crate::http::body::Body;
 use crate::http::server::{BoundListeners, HandlerAnswer, RunningListeners};
 use crate::proxy::{Generation, Proxy};
 
-/// Requests that wait at an origin until they are let on.
+/// Requests wait at an origin until the gate lets them go on.
 struct Gate {
     came: AtomicUsize,
     permits: Semaphore,
 }
 
-/// Answers at once, but for `/slow`, which waits at the gate.
+/// An origin that answers at once, except for `/slow`, which waits at the gate.
 fn origin(gate: &Arc<Gate>) -> (RunningListeners, SocketAddr) {
     let bound = bound("{address: 127.0.0.1:0}");
     let address = bound.addresses()[0];
@@ -71,8 +71,8 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     timeout(Duration::from_secs(20), holds).await.expect(what);
 }
 
-/// The second one shares cache, families of metrics and listeners with the first, which answers
-/// what began on it and is then freed.
+/// The second generation shares the cache, the metric families and the listeners with the first.
+/// The first answers the requests that began on it, and is then freed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_generation_takes_the_place_of_another_which_ends_with_its_last_request() {
     let gate = Arc::new(Gate {
@@ -125,7 +125,7 @@ async fn a_generation_takes_the_place_of_another_which_ends_with_its_last_reques
     assert!(text.contains("lamina_metric_series 54\n"), "{text}");
 }
 
-/// A configuration that can't serve leaves nothing behind, and the next one can be made.
+/// A configuration that can't be used leaves nothing behind, and the next one can be made.
 #[tokio::test]
 async fn a_generation_that_cannot_be_made_leaves_nothing() {
     let nowhere = "127.0.0.1:9".parse().unwrap();

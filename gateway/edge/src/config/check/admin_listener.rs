@@ -1,16 +1,16 @@
-//! The meaning of what stands below `admin`: who can reach the listener, and by which token.
+//! Checks the meaning of the `admin` section: who can reach the listener, and with which token.
 
 use super::{FindingCollector, form};
 use crate::admin::config::{AdminConfig, NamedToken};
 use crate::config::problem::{ConfigFinding, ConfigPath};
 
-/// Characters of a named token at least: shorter ones can be guessed over the network.
+/// The least characters of a named token: shorter ones can be guessed over the network.
 const MIN_TOKEN: usize = 8;
 
-/// Names that audit lines have for others.
+/// Names that audit lines use for other callers.
 const RESERVED: [&str; 2] = ["admin", "anonymous"];
 
-/// Checks the admin listener, which stands at `at`.
+/// Checks the admin listener, whose configuration is at path `at`.
 pub fn check(admin: &AdminConfig, at: &ConfigPath, report: &mut FindingCollector) {
     if !admin.address.is_local() && !admin.has_tokens() {
         let message = format!(
@@ -62,7 +62,7 @@ fn token(token: &NamedToken, at: &ConfigPath, report: &mut FindingCollector) {
                 format!("shorter than {MIN_TOKEN} characters; expected a long random text");
             report.add(at.key(given_as(token)), message);
         }
-        // A file that can't be read has been reported.
+        // A file that can't be read has already been reported.
         None if token.token_file.is_none() => {
             report.push(ConfigFinding::value(
                 at.clone(),
@@ -78,7 +78,7 @@ fn token(token: &NamedToken, at: &ConfigPath, report: &mut FindingCollector) {
     }
 }
 
-/// The key that the token was given by.
+/// The key by which the token was given.
 fn given_as(token: &NamedToken) -> &'static str {
     match token.token_file {
         Some(_) => "token_file",
@@ -86,7 +86,7 @@ fn given_as(token: &NamedToken) -> &'static str {
     }
 }
 
-/// A name that the listener may be asked by, or a pattern for such names.
+/// Checks a host name, or a pattern for such names, under which the listener may be addressed.
 fn host(text: &str) -> Result<(), String> {
     if text.parse::<std::net::Ipv6Addr>().is_ok() {
         return Err(format!(

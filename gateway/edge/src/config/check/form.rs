@@ -1,5 +1,5 @@
-//! The form of single values: addresses, URLs, names. Pure functions; the
-//! error is the message without the path.
+//! Checks the form of single values: addresses, URLs, names. These are pure functions; the error is
+//! the message without the path.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ const METHODS: [&str; 10] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PURGE",
 ];
 
-/// An address or a block of addresses in CIDR notation.
+/// Checks an address or a block of addresses in CIDR notation.
 pub fn cidr(text: &str) -> Result<(), String> {
     let (address, length) = text
         .split_once('/')
@@ -35,10 +35,10 @@ pub fn cidr(text: &str) -> Result<(), String> {
     }
 }
 
-/// The URL of an origin server: `http://host:port` and nothing more.
+/// Checks the URL of an origin server: `http://host:port` and nothing more.
 pub fn target(text: &str) -> Result<(), String> {
     const FORM: &str = "expected a URL as in http://127.0.0.1:9000";
-    // First, since the other messages repeat the text, which here holds a password.
+    // This comes first, since the other messages repeat the text, which holds a password here.
     if text.contains('@') {
         return Err("user information in a URL; expected scheme, host and port only".to_owned());
     }
@@ -71,11 +71,11 @@ pub fn target(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An HTTP method in capitals.
+/// Checks an HTTP method in capitals.
 pub fn method(text: &str) -> Result<(), String> {
     let upper = text.to_ascii_uppercase();
     let bad = text.is_empty() || ::http::Method::from_bytes(text.as_bytes()).is_err();
-    // Methods are case-sensitive (RFC 9110 §9.1), and nobody means `post`.
+    // Methods are case-sensitive (RFC 9110 §9.1), and nobody intends `post`.
     if bad || text != upper {
         let hint = nearest(&upper, &METHODS)
             .map(|m| format!("; did you mean `{m}`?"))
@@ -87,14 +87,14 @@ pub fn method(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The name of a header field (RFC 9110 §5.1).
+/// Checks the name of a header field (RFC 9110 §5.1).
 pub fn header_name(text: &str) -> Result<(), String> {
     ::http::HeaderName::from_bytes(text.as_bytes())
         .map(drop)
         .map_err(|_| format!("{text:?} is not a header name; expected letters, digits and `-`, as in accept-language"))
 }
 
-/// A status that an origin may answer with (RFC 9110 §15).
+/// Checks a status that an origin may answer with (RFC 9110 §15).
 pub fn status(code: u16) -> Result<(), String> {
     if (100..=999).contains(&code) {
         Ok(())
@@ -103,7 +103,7 @@ pub fn status(code: u16) -> Result<(), String> {
     }
 }
 
-/// A name that we put into metrics, logs and file names.
+/// Checks a name that is used in metrics, logs and file names.
 pub fn name(text: &str) -> Result<(), String> {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
@@ -114,7 +114,7 @@ pub fn name(text: &str) -> Result<(), String> {
     ))
 }
 
-/// A tag; headers separate tags by spaces and commas, so it may hold neither.
+/// Checks a tag. Headers separate tags by spaces and commas, so a tag may hold neither.
 pub fn tag(text: &str) -> Result<(), String> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || c == ',';
     if text.is_empty() || text.contains(bad) {
@@ -125,7 +125,7 @@ pub fn tag(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A pattern for a host name.
+/// Checks a pattern for a host name.
 pub fn host(text: &str) -> Result<(), String> {
     if text.is_empty()
         || text.contains(|c: char| c.is_whitespace() || c.is_control() || "/:@?#".contains(c))
@@ -137,7 +137,7 @@ pub fn host(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A pattern for a path.
+/// Checks a pattern for a path.
 pub fn path_pattern(text: &str) -> Result<(), String> {
     if !text.starts_with(['/', '*']) {
         return Err(format!(
@@ -152,7 +152,7 @@ pub fn path_pattern(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A selector template: text with placeholders from the request.
+/// Checks a selector template: text with placeholders for parts of the request.
 pub fn template(text: &str) -> Result<(), String> {
     const KNOWN: &str = "expected {path}, {path.N}, {query.NAME}, {header.NAME} or {host}";
     if text.is_empty() {

@@ -1,10 +1,10 @@
-//! The meaning of a policy, alone or over `defaults`.
+//! Checks the meaning of a policy, alone or together with `defaults`.
 
 use super::{FindingCollector, form};
 use crate::cache::config::{CachePolicyConfig, TtlMode};
 use crate::config::problem::ConfigPath;
 
-/// Checks `own`, which stands at `at`; what it leaves open comes from `defaults`.
+/// Checks `own`, whose configuration is at path `at`. What it leaves out comes from `defaults`.
 pub fn check(
     own: &CachePolicyConfig,
     defaults: &CachePolicyConfig,
@@ -34,7 +34,7 @@ pub fn check(
     }
 }
 
-/// Override and cap need a lifetime: none is invented where nobody gave one.
+/// The modes override and cap need a configured lifetime.
 fn lifetime(
     own: &CachePolicyConfig,
     defaults: &CachePolicyConfig,

@@ -1,4 +1,4 @@
-//! The meaning of routes: their references, and whether each can be reached.
+//! Checks the meaning of routes: their references, and whether each can be reached.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -51,13 +51,13 @@ pub fn check(config: &GatewayConfig, report: &mut FindingCollector) {
     }
 }
 
-/// The routes before one, by what must be unique.
+/// The earlier routes, by the values that must be unique.
 struct EarlierRoutes<'a> {
     names: HashMap<&'a str, usize>,
     matches: HashMap<NormalizedMatch, usize>,
 }
 
-/// One route and where it stands.
+/// One route and its position.
 struct RouteCheckScope<'a> {
     config: &'a GatewayConfig,
     route: &'a RouteConfig,
@@ -98,8 +98,8 @@ impl RouteCheckScope<'_> {
         }
     }
 
-    /// A plugin that looks at requests may guard something: nothing says by itself what its
-    /// failure means.
+    /// A plugin that looks at requests may guard something, so the configuration must say what
+    /// happens when it fails.
     fn guarded(&self, report: &mut FindingCollector) {
         let Some(hooked) = &self.route.request else {
             return;
@@ -117,7 +117,8 @@ impl RouteCheckScope<'_> {
         }
     }
 
-    /// A loader can stand in for an upstream, unless its failure sends the request there.
+    /// A route without an upstream needs a loader whose failure does not send the request to an
+    /// upstream.
     fn without_upstream(&self, report: &mut FindingCollector) {
         let names: Vec<&String> = self.config.upstreams.keys().collect();
         let choice = if names.is_empty() {
@@ -203,7 +204,8 @@ impl RouteCheckScope<'_> {
         }
     }
 
-    /// The first route that matches counts, so a second one with the same match, or one behind a match of all, never does.
+    /// The first route that matches is used, so a route with the same match as an earlier one, or
+    /// after one that matches everything, is never reached.
     fn reachable(&self, earlier: &EarlierRoutes<'_>, report: &mut FindingCollector) {
         let same = earlier.matches.get(&normal(&self.route.matches));
         let all = earlier.matches.get(&normal(&RouteMatchConfig::default()));
@@ -280,13 +282,14 @@ impl RouteCheckScope<'_> {
     }
 }
 
-/// Judges a single value.
+/// Checks a single value.
 type ValueCheck = fn(&str) -> Result<(), String>;
 
 /// Patterns for a value, and how they are compared.
 type NormalValues = (Vec<String>, LetterCase);
 
-/// Hosts, paths, methods, headers and parameters of a match, in a form where equal ones compare equal.
+/// The hosts, paths, methods, headers and parameters of a match, in a form in which equal matches
+/// compare as equal.
 type NormalizedMatch = (
     Vec<String>,
     Vec<String>,
@@ -301,7 +304,7 @@ fn normal(given: &RouteMatchConfig) -> NormalizedMatch {
         let mut texts: Vec<String> = texts.iter().map(|text| form(text)).collect();
         texts.sort();
         texts.dedup();
-        // A list with a bare `*` takes everything, as no list does.
+        // A list with a bare `*` matches everything, as a missing list does.
         if texts.iter().any(|t| t == "*") {
             Vec::new()
         } else {

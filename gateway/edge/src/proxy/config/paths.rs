@@ -5,16 +5,16 @@ use crate::http::path::{
 };
 use crate::pattern::Pattern;
 
-/// A path pattern in the form that paths are matched in.
+/// A path pattern in the normal form in which paths are matched.
 pub fn normal_pattern(pattern: &str) -> String {
     text::pattern(pattern).into_owned()
 }
 
-/// Judges one pattern of a route: `all` are the route's patterns, `overrides` its `path`,
-/// `listeners` what each listener says.
+/// Checks one pattern of a route: `all` are the route's patterns, `overrides` its `path` settings,
+/// `listeners` the rules of each listener.
 ///
 /// # Errors
-/// Why no request that it matches is answered, and what to write.
+/// Returns why no request that it matches is answered, and what to write instead.
 pub fn check(
     pattern: &str,
     all: &[String],
@@ -51,7 +51,7 @@ pub fn check(
     }
 }
 
-/// Why paths that a pattern matches are not answered under these rules.
+/// The reason why paths that a pattern matches are not answered under these rules, if there is one.
 fn unanswered(normal: &str, rules: PathRules, listener: PathRules) -> Option<&'static str> {
     let has = |text: &str| normal.contains(text);
     let merges =

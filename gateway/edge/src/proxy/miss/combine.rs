@@ -1,11 +1,11 @@
-//! The leader's part in ranges: asks the origin for what stored parts lack, puts both
-//! together, and keeps what came (RFC 9111 §3.3, §3.4; RFC 9110 §15.3.7.3).
+//! The leader's part in range requests: it asks the origin for the octets that stored parts lack,
+//! puts both together, and keeps what arrived (RFC 9111 §3.3, §3.4; RFC 9110 §15.3.7.3).
 //!
-//! Parts are put together only where both have the same strong validator; what came is
-//! then an answer like any other, judged and shared as every one is.
+//! Parts are put together only if both have the same strong validator. The result is then judged
+//! and shared like any other answer.
 //!
-//! Invariant: stored parts are looked up after the load's place in the order of purges is
-//! known, so that purged octets can't come back in a newer entry.
+//! Invariant: stored parts are looked up after the load's place in the order of purges is known, so
+//! that purged octets cannot come back in a newer entry.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,10 +31,10 @@ use crate::http::range::{ContentRange, RangeAnswer};
 use crate::http::{conditional, range};
 use crate::proxy::head::compact;
 
-/// Octets from the first to the second, both included.
+/// A span of octets, from the first to the last, both included.
 type OctetSpan = (u64, u64);
 
-/// Loads what is missing: the whole, a part, or what parts that are stored lack of either.
+/// Loads the whole or a part; if parts of it are stored, only what they lack.
 pub(super) async fn load(load: &MissLoad) -> SourceOutcome {
     let held = match load.stale {
         None if ranges::kept(&load.ask.route) => held(load),
@@ -54,7 +54,7 @@ async fn plainly(load: &MissLoad) -> SourceOutcome {
     }
 }
 
-/// Stored parts that others may be added to.
+/// Stored parts that new ones may be added to.
 fn held(load: &MissLoad) -> Option<Arc<Entry>> {
     let key = load.primary.of_parts();
     let found = load.cache.parts(&key, &load.ask.parts.headers)?;
@@ -62,8 +62,8 @@ fn held(load: &MissLoad) -> Option<Arc<Entry>> {
     Some(found)
 }
 
-/// The octets that are to be loaded, if it can be told from what is held. No more than
-/// an entry may have: they may have to be put together in memory.
+/// The octets that the request needs, if the stored parts tell which these are. Never more than an
+/// entry may have, since they may have to be put together in memory.
 fn wanted(load: &MissLoad, held: &Entry) -> Option<OctetSpan> {
     let fits = |span: &OctetSpan| span.1 - span.0 < load.cache.max_object_bytes as u64;
     octets(load, held).filter(fits)
@@ -90,13 +90,13 @@ fn octets(load: &MissLoad, held: &Entry) -> Option<OctetSpan> {
     }
 }
 
-/// Asks for what of `wanted` is not held, on condition that nothing has changed.
+/// Asks for the part of `wanted` that is not stored, on condition that nothing has changed.
 async fn lacking(load: &MissLoad, held: &Arc<Entry>, wanted: OctetSpan) -> SourceOutcome {
     let now = SystemTime::now();
     let parts = held.parts.as_ref();
     let gap = parts
         .and_then(|parts| parts.missing(wanted.0, wanted.1))
-        // All is there, but stale.
+        // Everything is stored, but stale.
         .unwrap_or(wanted);
     let Some(validator) = conditional::strong_validator(&held.headers, now) else {
         return plainly(load).await;
@@ -110,11 +110,12 @@ async fn lacking(load: &MissLoad, held: &Arc<Entry>, wanted: OctetSpan) -> Sourc
             combined(load, held, wanted, gap, answer).await
         }
         StatusCode::PARTIAL_CONTENT => {
-            // It is not what it was, or was never what it said.
+            // The representation has changed, or the stored parts were never what they claimed to
+            // be.
             load.cache.drop_entry(held);
             plainly(load).await
         }
-        // Perhaps this client's request alone is refused: what is held stays for others.
+        // Perhaps only this client's request is refused: the stored parts stay for others.
         StatusCode::RANGE_NOT_SATISFIABLE
         | StatusCode::NOT_MODIFIED
         | StatusCode::PRECONDITION_FAILED => plainly(load).await,
@@ -122,7 +123,7 @@ async fn lacking(load: &MissLoad, held: &Arc<Entry>, wanted: OctetSpan) -> Sourc
     }
 }
 
-/// The answer that what is held and what came are together.
+/// The answer made of the stored octets and those that arrived.
 async fn combined(
     load: &MissLoad,
     held: &Arc<Entry>,
@@ -132,7 +133,7 @@ async fn combined(
 ) -> SourceOutcome {
     let (mut parts, body) = answer.response.into_parts();
     let mut headers = held.headers.clone();
-    // This answer's way is its own.
+    // `Via` describes the way of this answer, and not that of the stored one.
     headers.remove(VIA);
     update(&mut headers, &parts.headers);
     let body = match (wanted == gap, &held.parts) {
@@ -163,7 +164,7 @@ async fn combined(
     })
 }
 
-/// Keeps a part beside those that belong to it, in place of any others.
+/// Stores a part together with the stored parts that it belongs to. Any other parts are replaced.
 pub(super) fn store_part(load: &MissLoad, leader: &Leader, head: &FillHead, body: StoredBody) {
     let Some(place) = ContentRange::of(&head.headers) else {
         return;
@@ -198,7 +199,7 @@ pub(super) fn store_part(load: &MissLoad, leader: &Leader, head: &FillHead, body
     let known = known
         .and_then(|held| held.parts.as_deref())
         .unwrap_or(&fresh);
-    // What came is what is held, even where a little more was promised.
+    // What arrived is stored, even if the origin promised a little more.
     let mut all = known.with(place.first, body, load.cache.max_object_bytes);
     if let Some(range) = load.ask.parts.headers.get(RANGE) {
         all = all.answering(range.clone(), place.first, place.first + octets - 1);
@@ -239,7 +240,8 @@ fn admit_parts(
         .admit(primary.to_key(), &head.vary, Arc::new(entry));
 }
 
-/// Parts are of no use beside the whole, and may be of something older.
+/// Drops the stored parts: beside the whole they are of no use, and they may be of an older
+/// version.
 pub(super) fn forget_parts(load: &MissLoad) {
     if !ranges::kept(&load.ask.route) {
         return;
@@ -250,7 +252,7 @@ pub(super) fn forget_parts(load: &MissLoad) {
     }
 }
 
-/// Whether a 206 is the part that was asked for, of the representation that is held.
+/// Whether a 206 is the requested part of the representation whose parts are stored.
 fn fits(held: &Entry, gap: OctetSpan, headers: &HeaderMap, now: SystemTime) -> bool {
     let place = ContentRange::of(headers);
     let length = held.parts.as_ref().and_then(|parts| parts.length);
@@ -258,8 +260,8 @@ fn fits(held: &Entry, gap: OctetSpan, headers: &HeaderMap, now: SystemTime) -> b
         && conditional::same_representation(&held.headers, headers, now)
 }
 
-/// The octets of `wanted` out of what is held and what arrives. None: less or more arrived
-/// than was promised.
+/// The octets of `wanted`, taken from the stored parts and the body that arrives. None if the body
+/// is shorter or longer than promised.
 async fn joined(
     held: &PartialBody,
     wanted: OctetSpan,

@@ -21,13 +21,13 @@ use crate::proxy::record::trail::TrailEvent;
 pub(super) struct FlightPlace {
     pub follower: Follower,
     pub role: FlightRole,
-    /// Some: it leads a load side by side with others, for this reason.
+    /// If set, it leads a load side by side with others, for this reason.
     pub apart: Option<UncoalescedReason>,
 }
 
-/// What a request does in a flight.
+/// The role of a request in a flight.
 pub(super) enum FlightRole {
-    /// Its load is the flight's; a response that is not to be shared comes here.
+    /// The flight is its own load. A response that may not be shared comes through this channel.
     Leader(oneshot::Receiver<Response<Body>>),
     Follower,
 }
@@ -38,7 +38,7 @@ impl FlightPlace {
     }
 }
 
-/// Leads or follows; or answers, when a load ended since the look-up.
+/// Leads or follows a load. Answers at once if another load ended since the look-up.
 pub(super) fn join_or_lead(miss: &Miss) -> RequestStep {
     let Miss { ask, keyed, .. } = miss;
     let cache = &miss.proxy.cache;
@@ -69,10 +69,10 @@ pub(super) fn join_or_lead(miss: &Miss) -> RequestStep {
     if miss.kind == LoadKind::Range
         && let StoredParts::Answer(served) = ranges::stored_parts(cache, ask, &keyed.key)
     {
-        // The leader's Drop sends the followers to look, too.
+        // Dropping the leader makes the followers look again, too.
         return RequestStep::Answered(served);
     }
-    // Or have failed there.
+    // The load may also have failed in that time.
     if let Some(served) = in_back_off(miss, miss.shown(), Instant::now()) {
         return RequestStep::Answered(served);
     }
@@ -80,15 +80,15 @@ pub(super) fn join_or_lead(miss: &Miss) -> RequestStep {
     RequestStep::Wait(lead(miss, leader, LoadMode::OneForAll, None))
 }
 
-/// Begins the load that `leader` stands for.
+/// Starts the load of `leader` in a task of its own.
 pub(super) fn lead(
     miss: &Miss,
     leader: Leader,
     mode: LoadMode,
     apart: Option<UncoalescedReason>,
 ) -> FlightPlace {
-    // Looked at after the load's place in the order is known: a copy that was purged before
-    // must not come back by way of a validation.
+    // Checked after the load's place in the order of purges is known: a copy that was purged before
+    // must not come back through a validation.
     let stale = miss.shown().map(|copy| Arc::clone(&copy.entry));
     let (private, receiver) = oneshot::channel();
     let load = MissLoad {

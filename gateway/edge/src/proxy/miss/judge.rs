@@ -1,5 +1,6 @@
-//! What an answer is to those who wait for it: shared and stored, the leader's own, a failure,
-//! or news about the stored response. The rules are the policy's and the plugins'.
+//! Decides what an answer means for the requests that wait for it: it is shared and stored, it is
+//! the leader's own, it is a failure, or it updates the stored response. The rules are those of the
+//! policy and the plugins.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,8 +35,8 @@ pub(super) fn judge(
             return LoadStep::Renew(leader, copy, arrived);
         }
         _ if status == StatusCode::NOT_MODIFIED => return LoadStep::Fail(leader, unasked_304()),
-        // Behind a reader nobody waits for the error; the copy keeps its window. A copy that
-        // is an error itself covers none: the newer one says more.
+        // Nobody waits for the error of a background refresh; the copy keeps its stale window. A
+        // copy that is an error itself does not replace an error: the newer one says more.
         Some(copy)
             if ERRORS.contains(&status.as_u16())
                 && !ERRORS.contains(&copy.status.as_u16())
@@ -65,8 +66,8 @@ pub(super) fn judge(
     }
 }
 
-/// Whether this is the first of the loads side by side whose answer may be stored: the
-/// others need not keep it in memory once more. From now on it is followed.
+/// Whether this is the first of the loads side by side whose answer may be stored; then others
+/// follow it from now on. The other loads need not keep their answers in memory as well.
 fn is_first(load: &MissLoad, leader: &Leader) -> bool {
     let (key, headers) = (&load.primary, &load.ask.parts.headers);
     let stored = load.cache.fresh_again(key, headers, Instant::now());
@@ -87,10 +88,10 @@ fn covers_error(load: &MissLoad, copy: &Arc<Entry>) -> bool {
     }
 }
 
-/// On which terms the route's policy stores what has arrived.
+/// The terms on which the route's policy stores the response.
 ///
 /// # Errors
-/// Why it is not stored.
+/// Returns the reason if the response is not stored.
 pub fn terms(
     load: &MissLoad,
     arrived: &ReceivedResponse,
@@ -119,7 +120,7 @@ pub fn terms(
     }
 }
 
-/// Remembers for the life of what has arrived that it is too large for the cache.
+/// Remembers, for as long as the response is fresh, that it is too large for the cache.
 fn note_large(load: &MissLoad, terms: &StorageTerms, arrived: &ReceivedResponse) {
     let headers = arrived.answer.response.headers();
     let age = initial_age(headers, arrived.wall, arrived.delay);
@@ -127,11 +128,11 @@ fn note_large(load: &MissLoad, terms: &StorageTerms, arrived: &ReceivedResponse)
     load.cache.large.note(&load.primary, left);
 }
 
-/// Whether the key covers what the origin got, what loader and response plugin saw and what
-/// the request plugin set, or the route has it all the same.
+/// Checks that the key covers what the origin got, what the loader and the response plugin saw, and
+/// what the request plugin set; or that the route stores the response anyway.
 ///
 /// # Errors
-/// When it is not stored for that.
+/// Returns the reason if the response is not stored because of this.
 pub fn check_key_covers_reads(
     load: &MissLoad,
     answer: &mut SourceResponse,
@@ -165,8 +166,8 @@ pub fn check_key_covers_reads(
     Ok(())
 }
 
-/// The status that the policy judges: a part is kept on the terms of the whole. Other
-/// answers to a range alone are nobody else's (RFC 9111 §3.3).
+/// The status that the policy judges: a part is stored on the terms of the whole. Any other answer
+/// that is only about a range is for its own client (RFC 9111 §3.3).
 fn judged_status(
     kind: LoadKind,
     response: &Response<Body>,
@@ -186,7 +187,8 @@ fn answered_badly(status: StatusCode) -> LoadFailure {
     failure.blamed_on(LoadFailureScope::PerhapsThisRequest)
 }
 
-/// We asked for the whole; there is nothing that this 304 could be about.
+/// The request was for the whole, without validators, so there is nothing that this 304 could be
+/// about.
 fn unasked_304() -> LoadFailure {
     let detail = "the origin answered 304 to a request without preconditions";
     let failure = LoadFailure::new(StatusCode::BAD_GATEWAY, "http_protocol_error", detail);

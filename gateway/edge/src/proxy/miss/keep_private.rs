@@ -1,12 +1,12 @@
-//! A response that is not to be shared: its client gets it, and what it says decides what
-//! becomes of the stored copy and of the requests that wait.
+//! A response that may not be shared: the leader's client gets it, and the response decides what
+//! happens to the stored copy and to the waiting requests.
 //!
-//! Invariant: a client that is answered by its own request's head takes no copy away that
-//! others may get. That head may be what the answer is about, so a copy in a stale window
-//! stays there. Three answers remove it: one to the plain request of a refresh, which is
-//! everybody's; 404 or 410; and one about the stored octets themselves that forbids keeping
-//! them (a 304, or a part that continues stored parts). A copy that nobody may get without
-//! asking the origin goes as well, which costs a validation and no more.
+//! Invariant: an answer that depends on one client's own request head removes no copy that others
+//! may get. That head may be the cause of the answer, so a copy in a stale window stays. Three
+//! answers remove it: an answer to the plain request of a refresh, which stands for all clients;
+//! 404 or 410; and an answer about the stored octets themselves that forbids keeping them (a 304,
+//! or a part that continues stored parts). A copy that nobody may get without asking the origin is
+//! removed as well, which costs no more than a validation.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,11 +23,11 @@ use crate::cache::freshness::FreshnessState;
 use crate::cache::policy::{UncacheableReason, concerns_requester_alone};
 use crate::proxy::record::trail::TrailEvent;
 
-/// Whom a response that is not shared is about.
+/// Which requests an unshared response concerns.
 enum PrivacySubject {
-    /// The request that was made: it says nothing about those of others.
+    /// Only the request that was made. It says nothing about the requests of others.
     Request,
-    /// All such requests: theirs would not be shared either.
+    /// All such requests: their responses could not be shared either.
     Requests(UnsharedScope),
 }
 
@@ -43,7 +43,7 @@ impl PrivacySubject {
     }
 }
 
-/// Gives a response to the leader's client alone. The others go on as it is about them.
+/// Gives a response to the leader's client alone. The flight's outcome tells the others what to do.
 pub(super) fn keep_private(
     load: &mut MissLoad,
     leader: Leader,
@@ -78,7 +78,7 @@ pub(super) fn keep_private(
     hand_over(load, leader, landing, arrived, Some(refusal));
 }
 
-/// Lands the flight and gives the response to the leader's client.
+/// Ends the flight and gives the response to the leader's client.
 pub(super) fn hand_over(
     load: &mut MissLoad,
     leader: Leader,
@@ -93,13 +93,13 @@ pub(super) fn hand_over(
         if let Some(refusal) = refusal {
             response.extensions_mut().insert(refusal);
         }
-        // The client may have left; then nobody wants this response.
+        // The client may have left; then nobody needs this response.
         let _ = client.send(response);
     }
 }
 
-/// Whether an answer with this status may be stored, and is not, since a good copy that
-/// others may get would go: its client asked by a head of its own.
+/// Whether an answer with this status is kept out of the cache although it may be stored, because
+/// it would replace a good copy that others may get, and its client asked with its own head.
 pub(super) fn spares_copy(load: &MissLoad, status: StatusCode) -> bool {
     let now = Instant::now();
     let good = load.stale.as_ref().is_some_and(|copy| {
@@ -109,8 +109,8 @@ pub(super) fn spares_copy(load: &MissLoad, status: StatusCode) -> bool {
     good && concerns_requester_alone(status) && !load.is_behind_reader()
 }
 
-/// The origin refuses the plain request: the copy keeps its windows, and it is not asked
-/// again at once.
+/// The origin refused the plain request: the copy keeps its stale windows, and the next refresh
+/// waits for the back-off.
 fn refresh_refused(load: &MissLoad, leader: &Leader, status: StatusCode) {
     let key = leader.key();
     let backoff = &load.cache.backoff;
@@ -121,7 +121,8 @@ fn refresh_refused(load: &MissLoad, leader: &Leader, status: StatusCode) {
     });
 }
 
-/// Drops what an answer that is not stored ends. An error ends nothing (RFC 9111 §4.3.3).
+/// Drops the stored copies that an unstored answer makes invalid. An error drops none (RFC 9111
+/// §4.3.3).
 fn drop_copies(load: &MissLoad, arrived: &ReceivedResponse, refusal: UncacheableReason) {
     let status = arrived.answer.response.status();
     if status.is_server_error() {

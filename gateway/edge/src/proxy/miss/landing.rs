@@ -1,5 +1,5 @@
-//! What a flight's landing is to one of the requests that waited for it: the shared
-//! answer, its own, or none, so that it asks the origin alone.
+//! What the outcome of a flight means for one of the requests that waited for it: it gets the
+//! shared answer, or one of its own, or none, so that it asks the origin alone.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +25,7 @@ use crate::proxy::excerpt::{self, ExcerptOutcome};
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::{CountedResponse, failure, hit, plan, respond};
 
-/// What the request does after its wait.
+/// Returns the next step of the request after its wait.
 pub(super) async fn next(
     miss: &mut Miss,
     place: FlightPlace,
@@ -56,7 +56,7 @@ pub(super) async fn next(
     }
 }
 
-/// After a 304, or when the leader found the entry there.
+/// The flight ended with a stored entry: after a 304, or because the leader found the entry in L1.
 fn stored(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
     let leads = place.leads();
     if !leads && let Some(variant) = other_variant(miss, entry) {
@@ -86,21 +86,22 @@ fn stored(miss: &mut Miss, entry: &Entry, place: &FlightPlace) -> RequestStep {
     RequestStep::Answered(CountedResponse::new(response, outcome))
 }
 
-/// A follower gets the failure only where its own load would have come to it.
+/// A follower gets the failure only if its own load would have failed in the same way.
 fn failed(miss: &Miss, failure: &LoadFailure, leads: bool) -> RequestStep {
     let below = fallback_now(miss);
     let copy = below.as_ref().or(miss.stale.as_ref());
     let is_ours = leads || failure.blame == LoadFailureScope::AnyRequest;
     match stale::stand_in(miss, copy, failure) {
-        // As long as it has patience: each of these turns is a load that failed.
+        // It tries again for as long as its wait budget lasts: each of these rounds is a failed
+        // load.
         None if !is_ours => RequestStep::JoinOrLead,
         _ => RequestStep::Answered(stale::or_error(miss, copy, failure)),
     }
 }
 
-/// Reads along while the body arrives, if it is this request's variant and no purge came since.
+/// Reads the body while it arrives, if it is this request's variant and no purge has hidden it.
 ///
-/// Invariant: a flight is keyed before `Vary` is known, so a follower takes the
+/// Invariant: the key of a flight is chosen before `Vary` is known, so a follower takes the
 /// leader's answer only if its own request selects the same variant.
 fn read_along(miss: &mut Miss, fill: &Arc<Fill>, place: &FlightPlace) -> RequestStep {
     let (ask, keyed, cache) = (&miss.ask, &miss.keyed, &miss.proxy.cache);
@@ -143,7 +144,7 @@ fn read_along(miss: &mut Miss, fill: &Arc<Fill>, place: &FlightPlace) -> Request
     }
 }
 
-/// From the second tier: no origin was asked.
+/// The entry came from the second tier: no origin was asked.
 fn promoted(miss: &mut Miss, entry: &Entry, leads: bool) -> RequestStep {
     if !leads && let Some(variant) = other_variant(miss, entry) {
         return ask_for_variant(miss, variant);
@@ -177,7 +178,7 @@ fn ask_for_variant(miss: &mut Miss, variant: EntryKey) -> RequestStep {
     miss.patience.asks_again()
 }
 
-/// The key of this request's variant, where a stored answer is of another one.
+/// The key of this request's variant, if the stored answer is of another variant.
 fn other_variant(miss: &Miss, entry: &Entry) -> Option<EntryKey> {
     let vary = Vary::parse(&entry.headers);
     let key = variant_key(&miss.keyed.key, &vary, &miss.ask.parts.headers);
@@ -188,7 +189,7 @@ fn other_variant(miss: &Miss, entry: &Entry) -> Option<EntryKey> {
     })
 }
 
-/// What is there to fall back on now: a load may have found it in the second tier.
+/// The copy to fall back on now: a load may have found one in the second tier.
 pub(super) fn fallback_now(miss: &Miss) -> Option<StaleCopy> {
     let cache = &miss.proxy.cache;
     cache.below()?;
@@ -197,7 +198,7 @@ pub(super) fn fallback_now(miss: &Miss) -> Option<StaleCopy> {
     found.map(|(entry, windows)| StaleCopy { entry, windows })
 }
 
-/// What the leader's client gets that is for it alone.
+/// Answers with the response that is for the leader's client alone.
 async fn leaders_own(miss: &mut Miss, place: FlightPlace) -> RequestStep {
     let response = match place.role {
         FlightRole::Leader(receiver) => receiver.await.ok(),
@@ -210,7 +211,7 @@ async fn leaders_own(miss: &mut Miss, place: FlightPlace) -> RequestStep {
     let refusal = response.extensions().get::<UncacheableReason>().copied();
     let fwd_status = Some(response.status().as_u16());
     let excerpted = match miss.kind {
-        // The origin was asked for the range, and knows none.
+        // The origin was asked for the range, but does not support ranges.
         LoadKind::Range => ExcerptOutcome::Response(excerpt::of_passed(&miss.ask, response)),
         LoadKind::Whole => excerpt::of_load(&miss.ask, response),
     };
@@ -243,7 +244,8 @@ async fn leaders_own(miss: &mut Miss, place: FlightPlace) -> RequestStep {
     ))
 }
 
-/// What the request gets is nobody else's. One that loads beside others was counted as it began.
+/// The request goes to the source for its own client alone. A load side by side was already counted
+/// when it began.
 fn alone(miss: &Miss, apart: Option<UncoalescedReason>, why: UncoalescedReason) -> RequestStep {
     if apart.is_none() {
         miss.proxy.cache.hooks.emit(CacheEvent::InflightBypass(why));
@@ -251,7 +253,7 @@ fn alone(miss: &Miss, apart: Option<UncoalescedReason>, why: UncoalescedReason) 
     RequestStep::PassOn(Some(apart.unwrap_or(why).as_str()))
 }
 
-/// The load ended, and nobody said how.
+/// The failure of a load that ended without an outcome.
 pub fn lost() -> LoadFailure {
     let detail = "the load ended without an answer";
     LoadFailure::new(StatusCode::BAD_GATEWAY, "proxy_internal_error", detail)

@@ -1,5 +1,5 @@
-//! The leader's load, step by step. It runs in a task of its own, so that a client hanging up
-//! ends nobody else's load.
+//! The leader's load, step by step. It runs in its own task, so that it continues for the others
+//! when its client hangs up.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -29,35 +29,36 @@ pub struct MissLoad {
     pub ask: Arc<RequestContext>,
     /// The key without the variant.
     pub primary: KeyBuf,
-    /// What is there to validate or to fall back on.
+    /// A stored copy to validate or to fall back on.
     pub stale: Option<Arc<Entry>>,
     pub kind: LoadKind,
-    /// Takes a response that belongs to the leader's client alone; none behind a reader.
+    /// Takes a response that is for the leader's client alone. None for a background refresh.
     pub private: Option<oneshot::Sender<Response<Body>>>,
     pub mode: LoadMode,
-    /// The turn to load, among the nodes that share the second tier.
+    /// The lease to load the key, among the nodes that share the second tier.
     pub lease: Option<HeldLease>,
 }
 
-/// How a load stands to other requests for its key.
+/// How a load relates to other requests for its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LoadMode {
     /// It is the one load of its key, here and among the nodes that share the second tier.
     OneForAll,
-    /// Others load the same beside it. It is followed from its head on, if that may be stored.
+    /// Others load the same key beside it. Requests follow it once its head shows that it may be
+    /// stored.
     SideBySide,
 }
 
-/// What a response brought, before it is judged.
+/// A response from the source, before it is judged.
 pub struct ReceivedResponse {
     pub answer: SourceResponse,
     pub at: Instant,
     pub wall: SystemTime,
-    /// From sending the request to the response's head.
+    /// The time from sending the request to receiving the response's head.
     pub delay: Duration,
 }
 
-/// Statuses that count as a failed load while a stale copy is there (RFC 5861 §4).
+/// Statuses that count as a failed load if there is a stale copy (RFC 5861 §4).
 pub(super) const ERRORS: [u16; 4] = [500, 502, 503, 504];
 
 /// What a load does next.
@@ -69,7 +70,7 @@ pub(super) enum LoadStep {
     SecondTier(Leader),
     Source(Leader),
     Judge(Leader, ReceivedResponse),
-    /// This copy is renewed by a 304.
+    /// Renew this copy, which a 304 has confirmed.
     Renew(Leader, Arc<Entry>, ReceivedResponse),
     Publish(Leader, ReceivedResponse, StorageTerms),
     KeepPrivate(Leader, ReceivedResponse, UncacheableReason),
@@ -93,7 +94,7 @@ impl LoadStep {
 }
 
 impl MissLoad {
-    /// Loads and lands `leader`.
+    /// Runs the load to its end, and ends the flight of `leader`.
     pub async fn run(mut self, leader: Leader) {
         let mut next = LoadStep::SecondTier(leader);
         loop {
@@ -123,12 +124,13 @@ impl MissLoad {
         }
     }
 
-    /// Whether the load asks by the plain request, which is everybody's.
+    /// Whether this is a background refresh, which asks with the plain request that stands for all
+    /// clients.
     pub(super) fn is_behind_reader(&self) -> bool {
         self.private.is_none()
     }
 
-    /// Notes a load that went well.
+    /// Records that the load succeeded.
     pub(super) fn succeeded(&self, leader: &Leader, took: Duration) {
         let key = leader.key();
         self.cache.backoff.succeeded(key);
@@ -149,7 +151,8 @@ async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
     let loaded = tokio::select! {
         biased;
         loaded = combine::load(load) => Some(loaded),
-        // What is loaded beside others could not be stored a moment ago.
+        // A load side by side could not share its answer a moment ago, so it ends when nobody waits
+        // for it.
         () = leader.all_followed(), if load.mode == LoadMode::SideBySide => None,
     };
     let Some(mut loaded) = loaded else {
@@ -157,7 +160,8 @@ async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
         return LoadStep::Landed;
     };
     if renew::is_about_another(load, &loaded) {
-        // RFC 9111 §4.3.4: nothing that we have may be updated by it.
+        // RFC 9111 §4.3.4: this 304 must not update any stored response, so the load asks again
+        // without validators.
         began = Instant::now();
         loaded = source::load(&load.ask, None).await;
     }
@@ -178,7 +182,7 @@ async fn ask_source(load: &MissLoad, leader: Leader) -> LoadStep {
     }
 }
 
-/// A loader says that there is no such thing.
+/// The loader says that the resource does not exist.
 fn absent(load: &MissLoad, seen: RequestReads) -> ReceivedResponse {
     if let Some(stale) = &load.stale {
         load.cache.drop_entry(stale);
@@ -217,8 +221,8 @@ fn fail(load: &MissLoad, leader: Leader, failure: LoadFailure) {
     leader.land(FlightOutcome::Failed(Arc::new(failure)));
 }
 
-/// A number that nobody can foresee, for jitter.
+/// An unpredictable number, for jitter.
 pub fn dice() -> u32 {
-    // Each state has random keys of its own.
+    // Each `RandomState` has its own random keys.
     RandomState::new().hash_one(0) as u32
 }

@@ -1,6 +1,6 @@
-//! What may answer a miss without a load: stored parts, the second tier for a request that
-//! loads nothing, a stale copy while the origin is not to be asked. Else it is decided how the
-//! answer is loaded.
+//! What may answer a miss without a load: stored parts, the second tier for a request that loads
+//! nothing, or a stale copy while the back-off lasts. Otherwise this decides how the answer is
+//! loaded.
 
 use std::time::Instant;
 
@@ -51,7 +51,8 @@ pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
         miss.load_range();
     }
     if is_head {
-        // A HEAD loads nothing for others (RFC 9110 §9.3.2): it is answered from a GET or passed.
+        // A HEAD loads nothing for others (RFC 9110 §9.3.2): a stored GET answers it, or it is
+        // passed on.
         return RequestStep::PassOn(None);
     }
     let marks = &miss.proxy.cache.hit_for_miss;
@@ -61,7 +62,7 @@ pub(super) async fn look(miss: &mut Miss, found: &Lookup) -> RequestStep {
     }
 }
 
-/// The stale copy, while a load that failed keeps the origin from being asked again.
+/// The answer with the stale copy, while the back-off after a failed load lasts.
 pub(super) fn in_back_off(
     miss: &Miss,
     copy: Option<&stale::StaleCopy>,

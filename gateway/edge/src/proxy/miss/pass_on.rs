@@ -1,5 +1,5 @@
-//! A miss that is sent to the source as it is, for its client alone. A stale copy stands in for
-//! a failure here, too.
+//! A miss that is sent to the source as it is, for its client alone. Here, too, a stale copy may
+//! replace a failure.
 
 use std::time::Instant;
 

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use super::RequestStep;
 use crate::cache::event::UncoalescedReason;
 
-/// How often a request asks again when a flight was lost or turned out not to be for it.
+/// How many flights that were lost, or turned out not to be for this request, make it load by
+/// itself.
 const ROUNDS: usize = 4;
 
-/// How many leaders a request lets go first whose answers were their own. A page that is
-/// refused to each client must not make all of them wait for one another.
+/// How many leaders with answers of their own make a request load by itself. If a page is refused
+/// to each client, its clients must not all wait for one another.
 const TURNS: usize = 4;
 
-/// What one request has left of its readiness to wait.
+/// How much longer one request is ready to wait.
 pub struct WaitBudget {
     began: Instant,
     limit: Duration,
@@ -21,7 +22,7 @@ pub struct WaitBudget {
 }
 
 impl WaitBudget {
-    /// Begins to wait; `limit` is for the loads of others, all together.
+    /// Begins to wait. `limit` is for all loads of others together.
     pub fn new(limit: Duration) -> Self {
         Self {
             began: Instant::now(),
@@ -31,17 +32,17 @@ impl WaitBudget {
         }
     }
 
-    /// When it has waited for so long. None: never.
+    /// The moment when it has waited for `time`. None: never.
     pub fn after(&self, time: Duration) -> Option<Instant> {
         self.began.checked_add(time)
     }
 
-    /// When a follower waits no longer. None: it always does.
+    /// The moment when a follower stops waiting. None: never.
     pub fn ends(&self) -> Option<Instant> {
         self.after(self.limit)
     }
 
-    /// After a flight that was not for it.
+    /// The next step after a flight that was not for this request.
     pub(super) fn asks_again(&mut self) -> RequestStep {
         self.rounds += 1;
         match self.rounds < ROUNDS {
@@ -50,7 +51,7 @@ impl WaitBudget {
         }
     }
 
-    /// After a flight whose answer was the leader's own.
+    /// The next step after a flight whose answer was the leader's own.
     pub(super) fn takes_next_turn(&mut self) -> RequestStep {
         self.turns += 1;
         match self.turns < TURNS {

@@ -1,10 +1,10 @@
-//! The plain request: what a refresh behind a reader asks for.
+//! The plain request: what a background refresh sends.
 //!
-//! Its answer is for everybody whom the stale copy was for, so of the client's request it
-//! has only the fields that select the copy: the host, what the key holds, what answers of
-//! this key vary by, what the route's `match` looks at, what its plugins declare that they
-//! read, and what its request plugin has set. Cookies, credentials, `User-Agent` and whatever
-//! else is unusual in one client's request can then not decide what all others get.
+//! Its answer is for everybody who may get the stale copy. So it has only those fields of the
+//! client's request that select the copy: the host, the fields in the key, the fields that answers
+//! of this key vary by, the fields in the route's `match`, the fields that its plugins declare to
+//! read, and the fields that its request plugin has set. Thus cookies, credentials, `User-Agent`
+//! and anything unusual in one client's request cannot decide what all others get.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(super) fn request(
     parts.uri = ask.parts.uri.clone();
     parts.version = ask.parts.version;
     parts.headers = selection.of_headers(&ask.parts.headers);
-    // What the plugin set goes along, and so what follows from it does.
+    // The fields that the plugin set are sent as well, so the record of its changes is needed, too.
     if let Some(by) = ask.parts.extensions.get::<PluginHeadChanges>() {
         parts.extensions.insert(by.clone());
     }
@@ -50,7 +50,7 @@ pub(super) fn request(
         route: Arc::clone(&ask.route),
         started: ask.started,
         interim: None,
-        // It is for everybody, so no connection is charged for what it holds.
+        // The refresh is for everybody, so its memory is not charged to one connection.
         memory: None,
         trail: ask.trail.clone(),
     }
@@ -59,7 +59,7 @@ pub(super) fn request(
 /// The fields of a request that select a representation.
 struct SelectingFields<'a> {
     cover: KeyCoverage<'a>,
-    /// Those that see the request's fields.
+    /// The plugins that see the request's fields.
     plugins: [Option<&'a Plugin>; 2],
     key_plugin: Option<&'a Plugin>,
 }
@@ -106,7 +106,7 @@ impl<'a> SelectingFields<'a> {
         headers
     }
 
-    /// One line with the cookies that are wanted by name.
+    /// One `Cookie` line with only the selected cookies.
     fn cookies(&self, given: &HeaderMap) -> Option<HeaderValue> {
         let named = |pair: &&[u8]| cover::name_of(pair).is_some_and(|cookie| self.has(&cookie));
         let pairs: Vec<&[u8]> = cover::pairs(given).filter(named).collect();

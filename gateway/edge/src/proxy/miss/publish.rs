@@ -1,5 +1,6 @@
-//! A response that may be shared: its body streams to all who follow the flight, and is
-//! stored when whole. The flight ends after that, so that a late request finds one or the other.
+//! A response that may be shared: its body streams to all who follow the flight, and is stored when
+//! it is complete. The flight ends after that, so that a late request finds either the flight or
+//! the entry.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -30,7 +31,7 @@ use crate::proxy::head::{compact, freshness, own_fields, stored_headers};
 use crate::proxy::record::trail::TrailEvent;
 use crate::telemetry::limit::LineLimiter;
 
-/// Streams the body to whoever follows, then stores it.
+/// Streams the body to all who follow, then stores it.
 pub async fn publish(
     load: &mut MissLoad,
     leader: Leader,
@@ -76,7 +77,8 @@ pub async fn publish(
     leader.stream(Arc::clone(&fill));
     let whole = stream_body(load, &leader, &fill, body).await;
     let stored = whole.and_then(|body| store_in_l1(load, &leader, &fill, body));
-    // The flight ends here, after the entry is in L1: a late request finds one or the other.
+    // The flight ends here, after the entry is in L1: a late request finds either the flight or the
+    // entry.
     drop(leader);
     if let Some(entry) = stored {
         let left = entry.freshness.left_at_arrival();
@@ -87,7 +89,7 @@ pub async fn publish(
     }
 }
 
-/// None: a purge overtook it.
+/// Stores the complete body in L1. None if it is only a part, or if a purge overtook it.
 fn store_in_l1(
     load: &MissLoad,
     leader: &Leader,
@@ -96,7 +98,7 @@ fn store_in_l1(
 ) -> Option<Arc<Entry>> {
     let head = &fill.head;
     if head.status == StatusCode::PARTIAL_CONTENT {
-        // Parts grow with every load, and stay in L1 while they do.
+        // Parts grow with every load, so they stay in L1 and do not go to the second tier.
         combine::store_part(load, leader, head, body);
         return None;
     }
@@ -138,7 +140,7 @@ pub(super) fn marks(
     }
 }
 
-/// Moves the body into the fill as it comes. Some: all of it, to be stored.
+/// Moves the body into the fill as it arrives. Returns the complete body if it is to be stored.
 async fn stream_body(
     load: &mut MissLoad,
     leader: &Leader,
@@ -148,7 +150,8 @@ async fn stream_body(
     let (primary, freshness) = (&load.primary, &fill.head.freshness);
     let (cache, lease) = (&load.cache, &mut load.lease);
     let outgrown = || {
-        // Learnt late: the next requests need not queue for it, here and elsewhere.
+        // It became clear late that this is too large: the next requests, here and on other nodes,
+        // need not wait for it.
         *lease = None;
         cache
             .hit_for_miss
@@ -158,7 +161,7 @@ async fn stream_body(
     pump(leader, fill, body, cache.unread_timeout, outgrown).await
 }
 
-/// Where an answer with this status is kept: parts have a key of their own.
+/// The key under which an answer with this status is stored: parts have a key of their own.
 pub(super) fn kept_under(primary: &KeyBuf, status: StatusCode) -> Cow<'_, KeyBuf> {
     match status {
         StatusCode::PARTIAL_CONTENT => Cow::Owned(primary.of_parts()),
@@ -166,11 +169,12 @@ pub(super) fn kept_under(primary: &KeyBuf, status: StatusCode) -> Cow<'_, KeyBuf
     }
 }
 
-/// Lines about responses that broke off.
+/// Limits the log lines about responses that broke off.
 static BROKEN_OFF: LazyLock<LineLimiter> = LazyLock::new(|| LineLimiter::new(Instant::now()));
 
-/// Moves the body into the fill as it comes, and says once that it outgrew what may be stored.
-/// What nobody has read for `unread` is given up. Some: all of it, to be stored.
+/// Moves the body into the fill as it arrives, and calls `outgrown` once if the body becomes too
+/// large to store. Gives up a body that nobody has read for `unread`. Returns the complete body if
+/// it is to be stored.
 async fn pump(
     leader: &Leader,
     fill: &Fill,
@@ -183,7 +187,7 @@ async fn pump(
     let mut unread = pin!(fill.unread_for(unread));
     loop {
         if !fill.room().await {
-            // Who waits for this flight may not have begun to read.
+            // Requests that wait for this flight may not have begun to read.
             leader.all_followed().await;
             if !fill.room().await {
                 break;
@@ -232,7 +236,7 @@ mod tests {
         Cache::new(&Default::default(), &prometheus::Registry::new()).unwrap()
     }
 
-    /// Guards against taking a client that has not begun to read for one that has left.
+    /// Guards against confusing a client that has not begun to read with one that has left.
     #[tokio::test]
     async fn a_body_that_outgrows_the_cache_at_once_waits_for_its_first_reader() {
         let cache = cache();

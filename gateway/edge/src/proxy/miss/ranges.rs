@@ -1,6 +1,7 @@
-//! Ranges of what is not stored as a whole, on routes with `ranges: parts`, and of what is
-//! too large for that, unless `ranges: whole` forbids it: answered from stored parts where these hold all that is asked for (RFC 9111 §3.3). What is missing is
-//! loaded like everything else, but by a key of its own; see [`combine`](super::combine).
+//! Ranges of responses that are not stored as a whole: on routes with `ranges: parts`, and of
+//! responses that are too large to store, unless `ranges: whole` forbids it. They are answered from
+//! stored parts if these hold everything that is asked for (RFC 9111 §3.3). What is missing is
+//! loaded like everything else, but under a key of its own; see [`combine`](super::combine).
 
 use std::time::Instant;
 
@@ -23,22 +24,22 @@ use crate::proxy::respond::{self, ConditionalOutcome};
 use crate::proxy::route::Route;
 use crate::proxy::{CountedResponse, plan};
 
-/// What stored parts are to a request.
+/// What stored parts can do for a request.
 pub enum StoredParts {
-    /// None, or none that is fresh.
+    /// There are none, or none that is fresh.
     Nothing,
-    /// Some, but not all that is asked for.
+    /// There are some, but not all that the request asks for.
     TooLittle,
     Answer(CountedResponse),
 }
 
-/// Whether a route may keep parts. A loader is asked for the whole always.
+/// Whether a route may store parts. A loader is always asked for the whole.
 pub fn kept(route: &Route) -> bool {
     route.policy.ranges != RangeLoadMode::Whole && route.loader.is_none()
 }
 
-/// Whether the request's range may be loaded by itself: one range, and no precondition
-/// that would make the answer something else than a part or the whole.
+/// Whether the request's range may be loaded by itself: it is a single range, and there is no
+/// precondition that could lead to an answer other than a part or the whole.
 pub fn loadable(ask: &RequestContext) -> bool {
     kept(&ask.route)
         && ask.parts.method == Method::GET
@@ -46,16 +47,16 @@ pub fn loadable(ask: &RequestContext) -> bool {
         && !conditional::has_preconditions(&ask.parts.headers)
 }
 
-/// Whether the whole is not worth loading for a range that may be loaded by itself: the route
-/// says so, or the whole is larger than the cache takes.
+/// Whether a range that may be loaded by itself should not make us load the whole: the route says
+/// so, or the whole is larger than the cache takes.
 pub fn preferred(ask: &RequestContext, cache: &Cache, key: &KeyBuf) -> bool {
     let most = cache.max_object_bytes as u64;
     let begins_beyond = || range::begins_at(&ask.parts.headers).is_some_and(|at| at >= most);
     ask.route.policy.ranges == RangeLoadMode::Parts || cache.large.knows(key) || begins_beyond()
 }
 
-/// The key of a load for the request's range; two such requests share an answer only if
-/// they ask for the same octets under the same condition.
+/// The key of a load for the request's range. Two such requests share an answer only if they ask
+/// for the same octets under the same condition.
 pub fn load_key(key: &EntryKey, request: &Request) -> EntryKey {
     let line = |name| {
         request
@@ -66,7 +67,7 @@ pub fn load_key(key: &EntryKey, request: &Request) -> EntryKey {
     key.of_range(line(RANGE), line(IF_RANGE))
 }
 
-/// What the stored parts are to a request for a range.
+/// What the stored parts can do for a range request.
 pub(super) fn stored_parts(cache: &Cache, ask: &RequestContext, key: &KeyBuf) -> StoredParts {
     let asks = ask.parts.method == Method::GET && ask.parts.headers.contains_key(RANGE);
     if !asks || !kept(&ask.route) {
@@ -87,10 +88,10 @@ pub(super) fn stored_parts(cache: &Cache, ask: &RequestContext, key: &KeyBuf) ->
     }
 }
 
-/// The answer from stored parts, if all of it is there.
+/// The answer from stored parts, if they hold all of it.
 fn answer(request: &Request, entry: &Entry, now: Instant) -> Option<Response<Body>> {
     let held = entry.parts.as_ref()?;
-    // Where nobody knows the length, no place is behind the end.
+    // If the length is unknown, no position is beyond the end.
     let length = held.length.unwrap_or(u64::MAX);
     let (first, last) =
         match respond::special(request, StatusCode::OK, &entry.headers, Some(length)) {

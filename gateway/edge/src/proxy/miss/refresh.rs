@@ -1,4 +1,4 @@
-//! The refresh behind a reader who was served stale.
+//! The background refresh after a request was answered with a stale copy.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::cache::coalesce::{FlightOutcome, LeadOrFollow};
 use crate::cache::entry::Entry;
 use crate::proxy::context::{DerivedKey, RequestContext};
 
-/// Loads in the background what was served stale, unless somebody does already.
+/// Reloads in the background the entry that was served stale, unless a load of it is under way.
 pub fn refresh(cache: &Arc<Cache>, ask: &RequestContext, keyed: DerivedKey, stale: Arc<Entry>) {
     let key = stale.key.clone();
     let is_paused = |now| cache.backoff.pauses_refresh(key.as_bytes(), now);
@@ -26,7 +26,7 @@ pub fn refresh(cache: &Arc<Cache>, ask: &RequestContext, keyed: DerivedKey, stal
         return leader.land(FlightOutcome::Stored(entry));
     }
     if is_paused(Instant::now()) {
-        // Another one failed there.
+        // Another refresh failed between the look-up and here.
         return;
     }
     let request = plain::request(ask, cache, &keyed.key, &stale);

@@ -1,8 +1,8 @@
-//! What a 304 makes of the stored response (RFC 9111 §4.3.4).
+//! How a 304 updates the stored response (RFC 9111 §4.3.4).
 //!
-//! The stored response with the 304's fields in it is an answer like any other: it is
-//! judged anew, and shared or kept for its own client as every
-//! answer. So nothing that belongs to one client comes in by way of a validation.
+//! The stored response with the fields of the 304 is an answer like any other: it is judged anew,
+//! and then shared or kept for its own client. So nothing that belongs to one client gets into the
+//! cache through a validation.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::proxy::head::{compact, freshness, prepare, stored_headers};
 use crate::proxy::record::trail::TrailEvent;
 use crate::proxy::watch;
 
-/// Whether this is a 304 for some other response than the one that we have.
+/// Whether this is a 304 for another response than the stored one.
 pub(super) fn is_about_another(load: &MissLoad, loaded: &SourceOutcome) -> bool {
     let (SourceOutcome::Response(answer), Some(stale)) = (loaded, &load.stale) else {
         return false;
@@ -36,7 +36,7 @@ pub(super) fn is_about_another(load: &MissLoad, loaded: &SourceOutcome) -> bool 
         && !is_for(&stale.headers, response.headers())
 }
 
-/// The origin says that the stored response still holds.
+/// Updates the stored response, which the origin says is still valid.
 pub(super) async fn renew(
     load: &mut MissLoad,
     leader: Leader,
@@ -60,14 +60,14 @@ pub(super) async fn renew(
             LoadStep::Landed
         }
         Err(refusal) => {
-            // It is about the stored response itload.
+            // The answer is about the stored response itself.
             arrived.answer.continues.clone_from(&load.stale);
             LoadStep::KeepPrivate(leader, arrived, refusal)
         }
     }
 }
 
-/// Stores the renewed entry, under the variant that its `Vary` now makes it.
+/// Stores the renewed entry as the variant that its new `Vary` selects.
 async fn store(
     load: &mut MissLoad,
     leader: Leader,
@@ -101,7 +101,7 @@ async fn store(
     }
 }
 
-/// A 304 that names no tags leaves those that the response came with.
+/// The marks of the renewed entry. If the 304 names no tags, the stored tags remain.
 fn renewed_marks(
     load: &MissLoad,
     leader: &Leader,
@@ -121,8 +121,8 @@ fn renewed_marks(
     }
 }
 
-/// Whether a 304 with these fields is about the stored response: a strong validator
-/// must be the stored one's, a weak one may be.
+/// Whether a 304 with these fields is about the stored response: a strong validator must equal the
+/// stored one; for a weak one a weak match is enough.
 fn is_for(stored: &HeaderMap, news: &HeaderMap) -> bool {
     let Some(tag) = news.get(ETAG).map(EntityTag::of) else {
         return true;
@@ -133,16 +133,16 @@ fn is_for(stored: &HeaderMap, news: &HeaderMap) -> bool {
         .is_some_and(|held| held.strong_eq(tag) || (tag.weak && held.weak_eq(tag)))
 }
 
-/// RFC 9111 §3.2: a 304's fields replace the stored ones, but for those that describe
-/// the stored octets: a digest of others would make clients refuse what is right. The
-/// stored `Age` is of the past in any case.
+/// Updates stored fields with those of a 304 (RFC 9111 §3.2). Fields that describe the stored
+/// octets stay: with a digest of other octets, clients would reject a correct body. The stored
+/// `Age` is outdated in any case.
 pub fn update(stored: &mut HeaderMap, news: &HeaderMap) {
     const KEPT: [HeaderName; 5] = [
         CONTENT_LENGTH,
         CONTENT_ENCODING,
         CONTENT_RANGE,
         HeaderName::from_static("content-md5"),
-        // RFC 9530 §2: of the content of the message, of which a 304 has none.
+        // RFC 9530 §2: it describes the content of the message, and a 304 has none.
         HeaderName::from_static("content-digest"),
     ];
     stored.remove(AGE);

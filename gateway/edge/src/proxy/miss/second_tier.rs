@@ -1,8 +1,8 @@
-//! What a leader does before it asks the origin: it looks in the second tier, and takes
-//! its turn among the nodes that share it.
+//! What a leader does before it asks the origin: it looks into the second tier, and waits for its
+//! lease among the nodes that share the tier.
 //!
-//! Invariant: a store that does not tell holds nobody up: after the first call that failed no
-//! other is made.
+//! Invariant: a store that cannot answer delays nobody. After the first call that fails, no further
+//! one is made.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,23 +26,23 @@ use crate::proxy::record::trail::{SecondTierAnswer, TrailEvent};
 use crate::proxy::route::Route;
 use crate::proxy::{CountedResponse, hit, plan};
 
-/// What comes of the second tier for a load.
+/// The result of the second tier for a load.
 enum SecondTierOutcome {
-    /// There it was.
+    /// The second tier has a fresh entry.
     Found(Arc<Entry>),
-    /// It may be served while it is refreshed.
+    /// The entry may be served while it is refreshed.
     Stale(Arc<Entry>),
-    /// It is to be loaded, under a lease where there is one.
+    /// The value must be loaded, under this lease if there is one.
     Load(Option<HeldLease>),
-    /// Another node takes too long, and the configuration says not to load then.
+    /// Another node takes too long, and by the configuration the load fails then.
     Waited(LoadFailure),
 }
 
-/// What a look at the second tier came to.
+/// The result of one look into the second tier.
 enum SecondTierCopy {
     Fresh(Arc<Entry>),
     Stale(Arc<Entry>),
-    /// Nothing that may be served; perhaps something to validate.
+    /// There is nothing that may be served, but perhaps something to validate.
     Nothing,
     Unknown,
 }
@@ -58,10 +58,11 @@ impl SecondTierCopy {
     }
 }
 
-/// Lands what the second tier has; else it is to be loaded, for clients who wait or behind them.
+/// Ends the flight with what the second tier has. Otherwise the load asks the source, for waiting
+/// clients or in the background.
 pub(super) async fn look(load: &mut MissLoad, mut leader: Leader) -> LoadStep {
     if load.mode == LoadMode::SideBySide {
-        // A moment ago there was nothing to share, and nobody is to wait for anybody.
+        // A moment ago there was nothing to share, so no request waits for another one.
         return LoadStep::Source(leader);
     }
     let mut outlook = find(load, &leader).await;
@@ -88,7 +89,7 @@ pub(super) async fn look(load: &mut MissLoad, mut leader: Leader) -> LoadStep {
     }
 }
 
-/// Looks into the second tier. A stale copy from there becomes what is validated.
+/// Looks into the second tier. A stale copy from there may become the one to validate.
 async fn find(load: &mut MissLoad, leader: &Leader) -> SecondTierOutcome {
     let Some(tier) = load.cache.below().cloned() else {
         return SecondTierOutcome::Load(None);
@@ -121,7 +122,7 @@ fn answer_stale_and_refresh(
     }
     let request = plain::request(&load.ask, &load.cache, &load.primary, &entry);
     load.ask = Arc::new(request);
-    // As every new leader: another refresh may have ended, a purge may have come.
+    // This applies to every new leader: another refresh may have ended, or a purge may have come.
     let headers = &load.ask.parts.headers;
     if let Some(fresh) = load.cache.fresh_again(&load.primary, headers, now) {
         leader.land(FlightOutcome::Stored(fresh));
@@ -131,8 +132,8 @@ fn answer_stale_and_refresh(
     Some(leader)
 }
 
-/// Gives a stored entry to the second tier: at once under the lease that it was loaded with,
-/// else soon, behind other writes.
+/// Writes a stored entry to the second tier: at once if it was loaded under a lease, otherwise
+/// soon, in the queue of other writes.
 pub(super) async fn store(load: &mut MissLoad, entry: &Entry, lifetime: Duration) {
     let lease = load.lease.take();
     let Some(tier) = load.cache.below() else {
@@ -149,9 +150,9 @@ pub(super) async fn store(load: &mut MissLoad, entry: &Entry, lifetime: Duration
     }
 }
 
-/// Waits for this node's turn to load, or for what another node loads.
+/// Waits for this node's lease to load, or for the entry that another node loads.
 async fn take_turn(load: &mut MissLoad, tier: &Arc<L2>, leader: &Leader) -> SecondTierOutcome {
-    // Parts stay in L1: nobody else gains from waiting for them.
+    // Parts stay in L1, so no other node would gain from a lease.
     if load.kind == LoadKind::Range || !tier.leases() {
         return SecondTierOutcome::Load(None);
     }
@@ -172,7 +173,7 @@ async fn take_turn(load: &mut MissLoad, tier: &Arc<L2>, leader: &Leader) -> Seco
                 None
             }
         };
-        // Whoever had it may have published just before.
+        // The previous holder may have published the entry just before.
         match (look_once(load, tier).await, held) {
             (SecondTierCopy::Fresh(entry), _) => return SecondTierOutcome::Found(entry),
             (SecondTierCopy::Stale(entry), _) => return SecondTierOutcome::Stale(entry),
@@ -193,7 +194,7 @@ fn waited(load: &MissLoad, then: OnTimeout) -> SecondTierOutcome {
     }
 }
 
-/// Looks once, and takes what is there into L1.
+/// Looks once, and takes the entry that is found into L1.
 async fn look_once(load: &mut MissLoad, tier: &L2) -> SecondTierCopy {
     let copy = match tier.find(&load.primary, &load.ask.parts.headers).await {
         L2Lookup::Found(found) => {
@@ -215,7 +216,7 @@ fn weigh(load: &mut MissLoad, entry: Arc<Entry>, state: FreshnessState) -> Secon
         FreshnessState::Fresh if plan::satisfies(route, parts, &entry, Instant::now()) => {
             return SecondTierCopy::Fresh(entry);
         }
-        // Behind a reader it is the refresh that is wanted.
+        // In a background refresh, a stale copy is no answer.
         FreshnessState::Stale(windows) if !load.is_behind_reader() => {
             let found = StaleSituation::Found(PurgeCertainty::InDoubt);
             let request = (&**route, parts);
@@ -233,7 +234,7 @@ fn weigh(load: &mut MissLoad, entry: Arc<Entry>, state: FreshnessState) -> Secon
     SecondTierCopy::Nothing
 }
 
-/// What the second tier has for a request that loads nothing for others.
+/// Answers a request that loads nothing for others from the second tier, if it has a fresh entry.
 pub(super) async fn answer(
     cache: &Cache,
     ask: &RequestContext,
@@ -249,7 +250,7 @@ pub(super) async fn answer(
     usable.then(|| hit(parts, &entry, Some("l2"), RequestOutcome::Hit, now))
 }
 
-/// Takes what was found below into L1, unless a purge hides it.
+/// Takes an entry from the second tier into L1, unless a purge hides it.
 fn take_up(
     cache: &Cache,
     route: &Route,
@@ -265,7 +266,7 @@ fn take_up(
     Some((entry, state))
 }
 
-/// L1 keeps it for `cap` from now on, and never longer than below.
+/// The lifetime in L1: `cap` from now on, and never longer than in the second tier.
 fn cap_of(entry: &Entry, cap: Duration) -> Duration {
     let age = entry.freshness.initial_age;
     entry.freshness.lifetime.min(age.saturating_add(cap))

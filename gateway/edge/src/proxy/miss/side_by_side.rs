@@ -1,8 +1,9 @@
-//! Loads side by side: for a key whose responses could not be shared a moment ago, and for
-//! a request that waited for others in vain.
+//! Loads side by side: for a key whose responses could not be shared a moment ago, and for a
+//! request that waited for others without getting an answer.
 //!
-//! Nobody queues. The first answer that may be stored is stored all the same, is followed
-//! from its head on, and ends the mark of the key; the others go to their clients alone.
+//! Nobody waits. The first answer that may be stored is stored, others follow it as soon as its
+//! head is known, and it ends the hit-for-miss mark of the key. The other answers go only to their
+//! own clients.
 
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::proxy::hit;
 use crate::proxy::metrics::RequestOutcome;
 use crate::proxy::record::trail::TrailEvent;
 
-/// Loads for this request, beside whoever loads the same.
+/// Loads for this request, beside other loads of the same key.
 pub(super) async fn load(miss: &mut Miss, why: UncoalescedReason) -> RequestStep {
     let cache = &miss.proxy.cache;
     if !may_bring_the_whole(miss) {
@@ -36,14 +37,14 @@ pub(super) async fn load(miss: &mut Miss, why: UncoalescedReason) -> RequestStep
     let waited = wait::for_landing(miss, &mut place, &patience).await;
     match landing::next(miss, place, waited).await {
         RequestStep::Answered(served) => RequestStep::Answered(served),
-        // The load was lost, and there is no flight to ask again for.
+        // The load was lost, and there is no flight to join again.
         _ => RequestStep::PassOn(Some(why.as_str())),
     }
 }
 
-/// Whether the request may be answered from the whole, so that its load may be stored. One
-/// for less is passed on as it is: for a large file that is not stored a load of the whole
-/// would cost much and bring nothing.
+/// Whether the whole may answer the request, so that its load may be stored. A request for less is
+/// passed on as it is: for a large file that is not stored, a load of the whole would cost much and
+/// gain nothing.
 fn may_bring_the_whole(miss: &Miss) -> bool {
     miss.kind == LoadKind::Range
         || miss.ask.route.loader.is_some()

@@ -23,9 +23,10 @@ use crate::proxy::watch;
 /// What a source answered.
 pub enum SourceOutcome {
     Response(SourceResponse),
-    /// There is no such thing: the stale copy goes, too. A loader saw this.
+    /// The loader says that the resource does not exist: the stale copy is dropped, too. Holds what
+    /// the loader saw of the request.
     Absent(RequestReads),
-    /// The loader wants the stale copy served.
+    /// The loader wants the stale copy to be served.
     Stale,
     Failed(LoadFailure),
 }
@@ -34,29 +35,29 @@ pub enum SourceOutcome {
 #[derive(Default)]
 pub struct SourceResponse {
     pub response: Response<Body>,
-    /// A plugin's word on the lifetime.
+    /// The lifetime that a plugin has set.
     pub ttl: Option<Duration>,
-    /// A plugin's tags.
+    /// The tags that a plugin has added.
     pub tags: Vec<String>,
-    /// The request carried the stale copy's validators: a 304 is about it.
+    /// The request carried the validators of the stale copy, so a 304 is about that copy.
     pub validates: bool,
-    /// What a loader saw of the request.
+    /// What the loader saw of the request.
     pub seen: Option<Box<RequestReads>>,
-    /// What a response plugin saw of it.
+    /// What the response plugin saw of the request.
     pub looked: Option<Box<RequestReads>>,
-    /// A plugin wants it not stored.
+    /// A plugin wants the response not to be stored.
     pub kept_out: bool,
-    /// What is stored and the response continues: parts that it is put together with, whose
-    /// marks are its own, or the response that it validates.
+    /// The stored entry that the response continues: either parts that it is combined with, whose
+    /// marks it takes over, or the response that it validates.
     pub continues: Option<Arc<Entry>>,
 }
 
-/// How long a load may take where the route sets no hard timeout: the upstream's own
-/// deadlines hold then, this one catches what they can't see.
+/// The longest time for a load if the route sets no hard timeout. The upstream's own deadlines
+/// apply first; this one catches what they cannot see.
 const LONGEST_LOAD: Duration = Duration::from_secs(300);
 
-/// Loads the whole of what `ask` is about, as a GET without preconditions of the
-/// client's. A stale entry's validators go along, so that a 304 may answer.
+/// Loads the whole of the requested resource, by a GET without the client's preconditions. The
+/// validators of a stale entry are sent, so that the origin may answer 304.
 pub async fn load(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome {
     let deadline = deadline(ask);
     let loaded = match &ask.route.loader {
@@ -70,7 +71,7 @@ pub async fn load(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome 
 
 fn watched(ask: &RequestContext, mut loaded: SourceOutcome) -> SourceOutcome {
     if let SourceOutcome::Response(answer) = &mut loaded
-        // What a 304 validates is looked at once it is whole: see `revalidate`.
+        // The response plugin sees a 304 only as the renewed response: see `renew::renew`.
         && !(answer.validates && answer.response.status() == StatusCode::NOT_MODIFIED)
     {
         watch::response(ask, answer);
@@ -78,8 +79,8 @@ fn watched(ask: &RequestContext, mut loaded: SourceOutcome) -> SourceOutcome {
     loaded
 }
 
-/// Loads what is for this client alone: from the loader where the route has one, else by
-/// the client's own request as it is.
+/// Loads for this client alone: through the loader if the route has one, otherwise with the
+/// client's own request as it is.
 pub async fn for_one(ask: &RequestContext) -> SourceOutcome {
     match (&ask.route.loader, &ask.route.origin) {
         (Some(_), _) => load(ask, None).await,
@@ -131,8 +132,8 @@ async fn by_origin(ask: &RequestContext, stale: Option<&Entry>) -> SourceOutcome
     sent(origin, request, stale.is_some()).await
 }
 
-/// Loads the octets from the first to the second of `gap`, both included, if `validator`
-/// still holds; else the whole comes (RFC 9110 §13.1.5).
+/// Loads the octets of `gap`, from the first to the last, both included, if `validator` is still
+/// valid; otherwise the whole arrives (RFC 9110 §13.1.5).
 pub async fn load_range(
     ask: &RequestContext,
     gap: (u64, u64),
@@ -153,7 +154,7 @@ pub async fn load_range(
     )
 }
 
-/// RFC 9111 §4.3.1.
+/// Adds the preconditions of RFC 9111 §4.3.1.
 fn add_validators(request: &mut Request<Body>, entry: &Entry) {
     for (validator, precondition) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
         if let Some(value) = entry.headers.get(validator) {
@@ -162,7 +163,7 @@ fn add_validators(request: &mut Request<Body>, entry: &Entry) {
     }
 }
 
-/// The fields of a request that are for a loader: none that asks for less than the whole.
+/// The request's fields for a loader, without those that ask for less than the whole.
 pub fn for_loader(parts: &Parts) -> HeaderMap {
     let mut headers = parts.headers.clone();
     conditional::strip_conditionals(&mut headers);
@@ -233,7 +234,7 @@ async fn by_plugin(
 }
 
 impl SourceOutcome {
-    /// The same, after a loader saw this of the request.
+    /// The same outcome, with what the loader saw of the request.
     fn after(mut self, seen: RequestReads) -> Self {
         if let Self::Response(answer) = &mut self {
             answer.seen = Some(Box::new(seen));
@@ -242,7 +243,7 @@ impl SourceOutcome {
     }
 }
 
-/// What a plugin made for `memory`'s connection.
+/// A response that a plugin made; its memory is charged to the connection of `memory`.
 pub fn composed(loaded: LoadedResponse, memory: Option<&Arc<ConnectionMemory>>) -> SourceResponse {
     let body = memory::claim(loaded.body, &PROCESS, memory);
     let mut response = Response::new(Body::full(body));
@@ -256,7 +257,7 @@ pub fn composed(loaded: LoadedResponse, memory: Option<&Arc<ConnectionMemory>>) 
     }
 }
 
-/// The plugin rewrote the request; the host streams the answer from the origin itself.
+/// The plugin rewrote the request; the host itself streams the origin's answer.
 async fn passed_on(ask: &RequestContext, mut request: Request<Body>) -> SourceOutcome {
     let Some(origin) = &ask.route.origin else {
         return SourceOutcome::Failed(no_origin());
@@ -294,7 +295,7 @@ fn unloaded(status: StatusCode, detail: String) -> LoadFailure {
     }
 }
 
-/// Answers hold as much memory as they may: nothing is begun that takes more of it.
+/// The failure when responses hold as much memory as they may: no new load may begin.
 pub fn too_much_held() -> LoadFailure {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     let detail = "answers that clients read slowly hold as much as server.max_held_bytes";
@@ -316,7 +317,8 @@ fn call_status(error: &CallError) -> StatusCode {
     }
 }
 
-/// A call that was made may have failed by what the plugin was asked.
+/// Whom a failed plugin call concerns: a call that reached the plugin may have failed because of
+/// this request.
 fn call_blame(error: &CallError) -> LoadFailureScope {
     match error {
         CallError::Overloaded | CallError::TotalMemory(_) | CallError::Quarantined => {
@@ -326,7 +328,7 @@ fn call_blame(error: &CallError) -> LoadFailureScope {
     }
 }
 
-/// An origin's failure in the words of the client.
+/// The failure of a load whose origin failed, with the status and error for the client.
 pub fn origin_failure(origin: &Origin, error: &OriginError) -> LoadFailure {
     let status = error.status();
     let detail = format!("upstream {}: {error}", origin.name());
@@ -348,7 +350,7 @@ fn timed_out() -> LoadFailure {
     failure.blamed_on(LoadFailureScope::PerhapsThisRequest)
 }
 
-/// A loader wants the stale copy served.
+/// The failure with which a loader asks for the stale copy.
 pub fn asked_for_stale() -> LoadFailure {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     let detail = "the loader asked for the stale copy";
@@ -360,7 +362,7 @@ pub fn asked_for_stale() -> LoadFailure {
     }
 }
 
-/// A route without upstream whose loader handed the request back.
+/// The failure on a route without an upstream whose loader handed the request back.
 pub fn no_origin() -> LoadFailure {
     let detail = "the route has no upstream to pass the request to";
     LoadFailure::new(StatusCode::BAD_GATEWAY, "destination_not_found", detail)

@@ -1,4 +1,4 @@
-//! When a stale copy may be shown: [`verdict`] is the one table of it (RFC 5861, RFC 9111
+//! When a stale copy may be shown: [`verdict`] is the one table that decides it (RFC 5861, RFC 9111
 //! §4.2.4, §5.2.1.2).
 
 use std::sync::Arc;
@@ -26,16 +26,17 @@ pub struct StaleCopy {
     pub windows: StaleWindows,
 }
 
-/// What there is instead of a fresh answer.
+/// The situation in which there is no fresh answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StaleSituation {
-    /// The copy was found; nobody has been asked. Whether the purges that may reach it are known.
+    /// The copy was found and nobody has been asked. The value tells whether all purges that may
+    /// reach it are known.
     Found(PurgeCertainty),
     /// A load of the key failed a moment ago.
     BackOff,
     /// The load takes longer than the soft timeout.
     SoftTimeout,
-    /// The load failed, in this way.
+    /// The load failed. The value tells which use of a stale copy the failure allows.
     Failed(StaleUse),
 }
 
@@ -46,14 +47,14 @@ pub enum PurgeCertainty {
     InDoubt,
 }
 
-/// What becomes of a stale copy.
+/// Whether and how a stale copy is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StaleVerdict {
     /// It is not shown.
     Withhold,
     /// It is shown, for this reason.
     Show(StaleReason),
-    /// It is shown, and refreshed behind the reader.
+    /// It is shown, and refreshed in the background.
     ShowAndRefresh,
 }
 
@@ -68,7 +69,7 @@ impl StaleVerdict {
     }
 }
 
-/// Says what becomes of a stale copy.
+/// Decides whether and how a stale copy is shown.
 ///
 /// | situation | what the copy must allow | what the request must say | verdict |
 /// |---|---|---|---|
@@ -80,9 +81,9 @@ impl StaleVerdict {
 /// | failed, the loader asks for the copy | no `must-revalidate` | | show |
 /// | failed, never | | | withhold |
 ///
-/// In each row with `stale-if-error` the request's own `stale-if-error` counts as well, unless
-/// the copy has `must-revalidate` or was purged softly. Requests count only where the route
-/// honours their directives; what a route's policy says is in the copy's windows already.
+/// In each row with `stale-if-error`, the request's own `stale-if-error` counts as well, unless the
+/// copy has `must-revalidate` or was purged softly. Directives of requests count only if the route
+/// honours them. The windows of the copy already include the route's policy.
 pub fn verdict(
     situation: StaleSituation,
     (entry, windows): (&Entry, StaleWindows),
@@ -117,11 +118,11 @@ pub fn verdict(
 }
 
 impl StaleCopy {
-    /// What a look-up found to validate or to fall back on.
+    /// The copy that a look-up found, to validate or to fall back on.
     pub fn of(found: &Lookup) -> Option<Self> {
         match found {
             Lookup::Miss(..) => None,
-            // Fresh, and not what the request accepts.
+            // It is fresh, but the request does not accept it.
             Lookup::Fresh(entry) => Some(Self {
                 entry: Arc::clone(entry),
                 windows: StaleWindows {
@@ -136,7 +137,7 @@ impl StaleCopy {
         }
     }
 
-    /// What becomes of it, for this request.
+    /// Whether and how it is shown for this request.
     pub fn verdict(
         &self,
         situation: StaleSituation,
@@ -148,8 +149,8 @@ impl StaleCopy {
     }
 }
 
-/// The stale copy that may be served in place of this failure, unless a purge came since it was
-/// looked up.
+/// The stale copy that may be served instead of this failure, unless a purge has hidden it since
+/// the look-up.
 pub(super) fn stand_in<'a>(
     miss: &Miss,
     copy: Option<&'a StaleCopy>,
@@ -162,7 +163,7 @@ pub(super) fn stand_in<'a>(
     })
 }
 
-/// The answer to a load that failed: a stale copy where one may be shown, else an error.
+/// The answer to a load that failed: a stale copy if one may be shown, otherwise an error.
 pub(super) fn or_error(
     miss: &Miss,
     copy: Option<&StaleCopy>,
@@ -177,8 +178,8 @@ pub(super) fn or_error(
             StaleReason::LoaderError,
         );
     }
-    // Where the origin of a copy that may not be used unvalidated can't be reached, 504 says so
-    // (RFC 9111 §5.2.2.2).
+    // If the copy must be validated and its origin cannot be reached, the answer is 504 (RFC 9111
+    // §5.2.2.2).
     let must_ask = copy.is_some_and(|copy| copy.entry.freshness.must_revalidate);
     match failure.disconnected && must_ask {
         true => {
@@ -203,7 +204,7 @@ pub fn serve(
     serve_now(cache, &ask.parts, entry, why, Instant::now())
 }
 
-/// Answers with a stale copy at this moment; nothing is noted on a trail.
+/// Answers with a stale copy at the moment `now`. Notes nothing in the trail.
 pub fn serve_now(
     cache: &Cache,
     parts: &Parts,
@@ -213,7 +214,7 @@ pub fn serve_now(
 ) -> CountedResponse {
     cache.hooks.emit(CacheEvent::StaleHit(why));
     match why {
-        // Nothing was asked of the origin.
+        // No origin was asked.
         StaleReason::Backoff | StaleReason::Revalidating | StaleReason::Tolerated => {
             hit(parts, entry, Some(why.as_str()), RequestOutcome::Stale, now)
         }

@@ -1,4 +1,4 @@
-//! A request's wait for what its load comes to, as long as it has patience.
+//! A request's wait for the result of its load, within its wait budget.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use super::{Miss, RequestStep};
 use crate::cache::coalesce::FlightOutcome;
 use crate::cache::entry::Entry;
 
-/// What a wait came to.
+/// How a wait ended.
 pub(super) enum FlightWaitOutcome {
     Landed(FlightOutcome),
-    /// The soft timeout: this stale copy will do.
+    /// The soft timeout has passed; this stale copy may be served.
     Soft(Arc<Entry>),
-    /// The load takes longer than a follower waits.
+    /// The load takes longer than the request waits.
     Long,
 }
 
@@ -26,7 +26,7 @@ pub(super) async fn wait(miss: &mut Miss, mut place: FlightPlace) -> RequestStep
     landing::next(miss, place, waited).await
 }
 
-/// Waits for the landing, as long as this request does.
+/// Waits for the end of the flight, at most as long as this request may wait.
 pub(super) async fn for_landing(
     miss: &Miss,
     place: &mut FlightPlace,
@@ -40,7 +40,7 @@ pub(super) async fn for_landing(
     let may_come = usable.is_some() || miss.proxy.cache.below().is_some();
     let soft = miss.ask.route.policy.soft_timeout.filter(|_| may_come);
     let soft = soft.and_then(|soft| patience.after(soft));
-    // A leader's client waits for its load, which has a deadline of its own.
+    // A leader's client waits for its own load, which has a deadline of its own.
     let long = patience.ends().filter(|_| !place.leads());
     let (mut soft, mut long) = (pin!(at(soft)), pin!(at(long)));
     let mut patient = true;
@@ -51,7 +51,7 @@ pub(super) async fn for_landing(
             () = &mut soft, if patient => match (miss.shown().filter(|copy| will_do(copy)), usable) {
                 (Some(copy), _) => return FlightWaitOutcome::Soft(Arc::clone(&copy.entry)),
                 (None, Some(_)) => return FlightWaitOutcome::Long,
-                // The load may have found one below by now.
+                // Meanwhile the load may have found a copy in the second tier.
                 (None, None) => match fallback_now(miss).filter(will_do) {
                     Some(copy) => return FlightWaitOutcome::Soft(copy.entry),
                     None => patient = false,
@@ -62,7 +62,7 @@ pub(super) async fn for_landing(
     }
 }
 
-/// Ends at this moment, or never.
+/// Waits until this moment, or for ever if there is none.
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,

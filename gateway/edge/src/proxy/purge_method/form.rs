@@ -1,8 +1,8 @@
-//! What a request to purge asks for, in the forms that applications send.
+//! What a purge request asks for, in the forms that applications send.
 //!
-//! A form is understood as a whole or refused with words: nothing is answered as done that
-//! was read by half. Regular expressions are never run. Those that clients send are of a few
-//! fixed kinds, and these are read as the list or the beginning that they stand for.
+//! A form is either understood as a whole or refused with a reason: no request is answered as done
+//! if only a part of it was understood. Regular expressions are never run. Those that clients send
+//! are of a few fixed kinds, and these are read as the list or the prefix that they stand for.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use crate::cache::purge::PurgeKind;
 use crate::cache::tags::MAX_TAG_BYTES;
 
-/// What is asked for.
+/// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RequestedPurge {
     pub reach: PurgeMethodScope,
@@ -20,34 +20,34 @@ pub struct RequestedPurge {
     pub answer: AnswerForm,
 }
 
-/// What a purge is to reach.
+/// What a purge must reach.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PurgeMethodScope {
     /// The URL of the request.
     Url,
-    /// All URLs of its host whose path begins with this.
+    /// All URLs of its host whose path begins with this text.
     Beginning(String),
     Tags(Vec<String>),
     Everything,
 }
 
-/// How the client expects to be answered.
+/// The form in which the client expects the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerForm {
     Text,
-    /// `{"status": "ok", "id": …}`, for whoever speaks to Fastly.
+    /// `{"status": "ok", "id": …}`, for clients that speak Fastly's protocol.
     Fastly,
 }
 
-/// Why nothing is done.
+/// Why nothing is purged.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InvalidPurgeRequest {
     pub status: StatusCode,
     why: String,
 }
 
-/// Methods that ask caches for something, other than `PURGE`. No application is to get them
-/// where purging is on: one that answers 200 to what it does not know has purged nothing.
+/// Methods other than `PURGE` that command caches. If purging is on, no application gets them: one
+/// that answers 200 to an unknown method has purged nothing.
 const OTHER_METHODS: [&str; 9] = [
     "BAN",
     "BANURL",
@@ -69,7 +69,7 @@ const TAGS: [(&str, PurgeKind); 5] = [
     ("cache-tag", PurgeKind::Hard),
 ];
 
-/// Fields that say what other caches are to purge, in forms that are not read here.
+/// Fields that tell other caches what to purge, in forms that are not supported here.
 const OTHER_FIELDS: [&str; 13] = [
     "apiplatform-ban-regex",
     "cache-tags",
@@ -86,7 +86,7 @@ const OTHER_FIELDS: [&str; 13] = [
     "x-url",
 ];
 
-/// Bytes that a purge of all that begin alike may have: other nodes are told of it.
+/// The most bytes of a prefix to purge, since other nodes get it, too.
 const LONGEST_BEGINNING: usize = 8 << 10;
 
 const ACCEPTED: &str = "accepted are: PURGE with a URL; `X-Purge-Method: regex` with a path that \
@@ -101,7 +101,7 @@ impl fmt::Display for InvalidPurgeRequest {
     }
 }
 
-/// Whether this method asks a cache for something, in whatever spelling.
+/// Whether this method commands a cache, in upper or lower case.
 pub fn is_control(method: &str) -> bool {
     let is = |known: &&str| known.eq_ignore_ascii_case(method);
     is(&"PURGE") || OTHER_METHODS.iter().any(is)
@@ -110,7 +110,7 @@ pub fn is_control(method: &str) -> bool {
 /// Reads a request with such a method.
 ///
 /// # Errors
-/// When it is of no form that is known.
+/// If its form is not known.
 pub fn read(parts: &Parts) -> Result<RequestedPurge, InvalidPurgeRequest> {
     let (method, headers) = (parts.method.as_str(), &parts.headers);
     if method != "PURGE" {
@@ -148,7 +148,7 @@ fn bad(why: impl Into<String>) -> InvalidPurgeRequest {
     refused(StatusCode::BAD_REQUEST, why.into())
 }
 
-/// The text of a field, its lines joined.
+/// The text of a field, with its lines joined.
 fn field(headers: &HeaderMap, name: &str) -> Result<Option<String>, InvalidPurgeRequest> {
     let lines: Result<Vec<&str>, _> = headers.get_all(name).iter().map(|l| l.to_str()).collect();
     let lines = lines.map_err(|_| bad(format!("the field {name} is no text")))?;
@@ -168,7 +168,7 @@ fn tags(headers: &HeaderMap, name: &str) -> Result<Option<Vec<String>>, InvalidP
     }
 }
 
-/// Tags as entries may have them.
+/// Checks that entries can have these tags.
 fn named(tags: Vec<String>) -> Result<Vec<String>, InvalidPurgeRequest> {
     match tags.iter().all(|tag| tag.len() <= MAX_TAG_BYTES) {
         true => Ok(tags),
@@ -191,7 +191,7 @@ fn magento(headers: &HeaderMap) -> Result<Option<PurgeMethodScope>, InvalidPurge
     };
     let alternatives = text.split(")|(").enumerate();
     let count = text.matches(")|(").count();
-    // What stood between two alternatives was taken from both.
+    // Splitting at `)|(` removed the parentheses on both sides of `|`.
     let whole = alternatives.map(|(n, part)| match (n > 0, n < count) {
         (false, false) => part.to_owned(),
         (false, true) => format!("{part})"),
@@ -213,8 +213,7 @@ fn clear_cache(headers: &HeaderMap) -> Result<Option<PurgeMethodScope>, InvalidP
     }
 }
 
-/// `X-Purge-Method: regex`: in the caches that it is meant for a path counts as the beginning
-/// of one.
+/// `X-Purge-Method: regex`: the caches that define it read the path as a prefix.
 fn regex(parts: &Parts) -> Result<Option<PurgeMethodScope>, InvalidPurgeRequest> {
     match field(&parts.headers, "x-purge-method")?.as_deref() {
         None | Some("default" | "exact" | "single" | "url") => Ok(None),
@@ -242,7 +241,7 @@ fn beginning(parts: &Parts) -> Result<PurgeMethodScope, InvalidPurgeRequest> {
         .ok_or_else(|| bad("the regular expression is not the beginning of a path"))
 }
 
-/// The URL as it stands, or with a wildcard at its end all that begin so, itself included.
+/// The URL as it is; with a wildcard at its end, all URLs that begin with it, including itself.
 fn url(parts: &Parts) -> Result<PurgeMethodScope, InvalidPurgeRequest> {
     let path = parts.uri.path();
     match (path.contains('*'), parts.uri.query()) {
@@ -260,7 +259,8 @@ fn url(parts: &Parts) -> Result<PurgeMethodScope, InvalidPurgeRequest> {
     }
 }
 
-/// What a regular expression matches that matches one text: a dot is taken for a dot.
+/// The one text that a regular expression stands for. An unescaped dot counts as a dot. None if it
+/// may match several texts.
 fn literal(expression: &str) -> Option<String> {
     let mut text = String::with_capacity(expression.len());
     let mut letters = expression.chars();
@@ -278,7 +278,7 @@ fn literal(expression: &str) -> Option<String> {
     Some(text)
 }
 
-/// Some: the request says how it is to leave what it reaches.
+/// Whether the request asks for a soft or a hard purge. None if it does not say.
 fn softly(headers: &HeaderMap) -> Result<Option<PurgeKind>, InvalidPurgeRequest> {
     let ours = match field(headers, "x-purge")?.as_deref() {
         None => None,

@@ -1,4 +1,4 @@
-//! A record whose request is under way. However that ends, its readers get it.
+//! A record whose request is under way. Its readers get it however the request ends.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::http::body::{Body, BodyError};
 use crate::http::cache_status::CACHE_STATUS;
 use crate::proxy::CountedResponse;
 
-/// A record that its readers get when it is dropped.
+/// A record that its readers get when this is dropped.
 pub struct PendingRecord {
     /// Some until it is dropped.
     record: Option<Box<RequestRecord>>,
@@ -36,13 +36,13 @@ impl PendingRecord {
         }
     }
 
-    /// Says why the request is refused.
+    /// Notes why the request is refused.
     pub fn because(mut self, refused: &impl ToString) -> Self {
         self.change(|record| record.refused = Some(refused.to_string().into()));
         self
     }
 
-    /// The trail on which everything that happens from now on is noted.
+    /// The trail on which all events from now on are noted.
     pub fn trail(&mut self) -> Option<Arc<RequestTrail>> {
         let record = self.record.as_deref_mut()?;
         let started = record.started;
@@ -52,7 +52,8 @@ impl PendingRecord {
         Some(Arc::clone(trail))
     }
 
-    /// Notes the answer; its record ends with its body, which is now if it is here as a whole.
+    /// Notes the answer. The record ends with the body of the answer; if the body is already
+    /// complete, it ends now.
     pub(in crate::proxy) fn answered(mut self, served: CountedResponse) -> Response<Body> {
         let CountedResponse { response, outcome } = served;
         let whole = matches!(response.body(), Body::Empty | Body::Full(_));
@@ -99,7 +100,7 @@ impl Drop for PendingRecord {
     }
 }
 
-/// Of a call: in the trailers, or in the head where nothing follows it.
+/// The status of a gRPC call: in the trailers, or in the head if nothing follows it.
 fn grpc_status(fields: &HeaderMap) -> Option<String> {
     let status = fields.get("grpc-status")?;
     Some(String::from_utf8_lossy(status.as_bytes()).into_owned())
@@ -129,7 +130,7 @@ impl http_body::Body for RecordedBody {
                 Poll::Ready(Some(Ok(frame))) => {
                     record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                     if let Some(trailers) = frame.trailers_ref() {
-                        // Nothing follows them, and not everybody asks whether something does.
+                        // Nothing follows the trailers, and not every reader polls again.
                         record.complete = true;
                         let ended = grpc_status(trailers);
                         record.grpc_status = ended.or(record.grpc_status.take());

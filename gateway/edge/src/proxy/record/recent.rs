@@ -1,7 +1,7 @@
-//! The last requests of the process, for the operator who asks what became of one.
+//! The last requests of the process, for an operator who asks what happened to one of them.
 //!
-//! Of plain hits only some are kept: they say little, and there are so many that the others
-//! would be gone at once.
+//! Only some of the plain hits are kept: they tell little, and there are so many that they would
+//! displace all others at once.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -20,20 +20,20 @@ pub struct RecentRequestLog {
     records: Mutex<VecDeque<Arc<RequestRecord>>>,
 }
 
-/// Which of the last requests are asked for.
+/// Selects some of the last requests.
 #[derive(Debug, Default)]
 pub struct RecentFilter {
     pub route: Option<String>,
-    /// The word of the log, as `miss`.
+    /// The result in the words of the log, such as `miss`.
     pub result: Option<String>,
-    /// All of these digits of the status, from its first on: `5` is every 5xx.
+    /// The first digits of the status: `5` selects every 5xx.
     pub status: Option<String>,
     /// A part of host and path.
     pub contains: Option<String>,
 }
 
 thread_local! {
-    /// How many hits of this worker are still left out before one is kept.
+    /// How many hits of this worker are left out before the next one is kept.
     static HITS_TO_LEAVE_OUT: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -46,7 +46,7 @@ impl RecentRequestLog {
         }
     }
 
-    /// Whether there is room for any.
+    /// Whether any requests are kept.
     pub fn keeps_any(&self) -> bool {
         self.keep > 0
     }
@@ -68,7 +68,7 @@ impl RecentRequestLog {
         })
     }
 
-    /// Keeps a record in place of the oldest one.
+    /// Keeps a record, in place of the oldest one if there is no room.
     pub fn keep(&self, record: RequestRecord) {
         if self.keep == 0 {
             return;
@@ -81,11 +81,11 @@ impl RecentRequestLog {
         };
         records.push_back(record);
         drop(records);
-        // It is freed without the lock.
+        // The oldest record is freed after the lock is released.
         drop(oldest);
     }
 
-    /// The newest first, `most` of those that are asked for.
+    /// The newest requests that `filter` selects, newest first, at most `most` of them.
     pub fn newest(&self, most: usize, filter: &RecentFilter) -> Vec<Arc<RequestRecord>> {
         let records = self.records.lock();
         let wanted = records.iter().rev().filter(|record| filter.takes(record));
@@ -113,7 +113,7 @@ impl RecentFilter {
 }
 
 impl RequestRecord {
-    /// What the request became, in the words of the log: `left` if the client did not wait.
+    /// The outcome in the words of the log, or `left` if the client left before the answer.
     pub fn result(&self) -> &'static str {
         self.outcome().map_or("left", RequestOutcome::as_str)
     }

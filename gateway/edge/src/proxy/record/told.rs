@@ -1,4 +1,4 @@
-//! A record in words, for people: what happened and why, one sentence a waypoint.
+//! A record in words for people: what happened and why, in one sentence for each event.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::cache::event::{StaleReason, UncoalescedReason};
 use crate::http::cache_status::ForwardReason;
 
 impl RequestRecord {
-    /// As `GET /v1/requests/recent` tells it.
+    /// The record as `GET /v1/requests/recent` shows it.
     pub fn explained(&self) -> Value {
         let (noted, dropped) = match &self.trail {
             Some(trail) => trail.noted(),
@@ -51,7 +51,7 @@ impl RequestRecord {
         })
     }
 
-    /// How it ended, in one sentence.
+    /// How the request ended, in one sentence.
     fn end(&self) -> String {
         let status = self.status();
         if status == CLIENT_LEFT && self.answer.is_none() {

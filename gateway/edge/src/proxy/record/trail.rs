@@ -1,7 +1,7 @@
-//! What happened on the way to an answer, in the order in which it did.
+//! The trail of a request: the events on the way to its answer, in their order.
 //!
-//! The request's own task and the load's task note here; a request that follows another one's
-//! load has only its own part, with the number of the request that leads.
+//! The request's own task and the load's task add events. A request that follows another one's load
+//! has only its own events, and the number of the leading request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::cache::key::KeyId;
 use crate::http::cache_status::ForwardReason;
 use crate::origin::Attempt;
 
-/// The way of one request.
+/// The events of one request.
 #[derive(Debug)]
 pub struct RequestTrail {
     /// The number of the request.
@@ -28,58 +28,58 @@ struct TrailEvents {
     dropped: u32,
 }
 
-/// A waypoint, and when it was reached.
+/// An event and its time.
 #[derive(Clone, Debug)]
 pub struct TimedTrailEvent {
-    /// From the request's head.
+    /// The time since the request's head.
     pub after: Duration,
     pub waypoint: TrailEvent,
 }
 
-/// One thing that happened.
+/// One event.
 #[derive(Clone, Debug)]
 pub enum TrailEvent {
     /// A plugin was called.
     PluginCall(PluginCall),
     /// The key was derived.
     Keyed(KeyId),
-    /// It goes past the cache, with the detail for `Cache-Status`.
+    /// The request bypasses the cache, with the detail for `Cache-Status`.
     Passes(ForwardReason, Option<&'static str>),
     /// L1 could not answer it, for this reason.
     NotInL1(ForwardReason),
     /// What the second tier held.
     SecondTier(SecondTierAnswer),
-    /// It leads the load that others may follow.
+    /// It leads a load that others may follow.
     Leads,
     /// It follows the load of the request with this number.
     Follows(u64),
     /// It loads beside others.
     SideBySide(UncoalescedReason),
-    /// What another node loads was waited for.
+    /// It waited for a load of another node.
     WaitedForNode,
-    /// A target of an upstream was asked.
+    /// A target of an upstream was tried.
     Attempt(Attempt),
-    /// The load failed: the error in the words of RFC 9209, and its cause.
+    /// The load failed: the error type of RFC 9209, and the cause.
     Failed(&'static str, Box<str>),
     /// The answer is not stored, for this reason.
     NotStored(&'static str),
-    /// The answer is stored, for so long.
+    /// The answer is stored, with this lifetime.
     Stored(Duration),
     /// A stale copy was served.
     Stale(StaleReason),
 }
 
-/// A call of a plugin.
+/// One call of a plugin.
 #[derive(Clone, Debug)]
 pub struct PluginCall {
     pub hook: &'static str,
     pub plugin: Arc<str>,
     pub took: Duration,
-    /// None: it went well.
+    /// The error of the call. None if it succeeded.
     pub error: Option<Box<str>>,
 }
 
-/// What the second tier said when it was asked.
+/// The answer of the second tier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SecondTierAnswer {
     Fresh,
@@ -88,11 +88,11 @@ pub enum SecondTierAnswer {
     Unknown,
 }
 
-/// Waypoints that are kept of one request; a load that goes round for longer than this says how
-/// many more there were.
+/// The most events that are kept of one request. If there are more, the trail says how many were
+/// left out.
 const MOST_WAYPOINTS: usize = 48;
 
-/// Octets of an error's text that are kept.
+/// The most octets of an error text that are kept.
 const MOST_ERROR: usize = 512;
 
 impl RequestTrail {
@@ -104,7 +104,7 @@ impl RequestTrail {
         }
     }
 
-    /// Notes what has just happened.
+    /// Adds an event that has just happened.
     pub fn note(&self, waypoint: TrailEvent) {
         let after = self.started.elapsed();
         let mut waypoints = self.waypoints.lock();
@@ -114,14 +114,14 @@ impl RequestTrail {
         }
     }
 
-    /// What was noted up to now, and how many waypoints more there were than are kept.
+    /// The events up to now, and how many more there were than are kept.
     pub fn noted(&self) -> (Vec<TimedTrailEvent>, u32) {
         let waypoints = self.waypoints.lock();
         (waypoints.noted.clone(), waypoints.dropped)
     }
 }
 
-/// Notes on a trail, where one is kept, that a plugin was called for `hook` and what came of it.
+/// Notes on the trail, if there is one, that a plugin was called for `hook` and with what result.
 pub fn note_call<T, E: std::fmt::Display>(
     trail: Option<&RequestTrail>,
     hook: &'static str,

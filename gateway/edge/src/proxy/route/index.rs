@@ -1,44 +1,45 @@
-//! Which routes may take a request, found without trying all of them.
+//! Finds the routes that may take a request without trying all of them.
 //!
-//! The first route in the order of the file that takes a request is its route; that is the
-//! whole meaning. What is here only leaves out routes that cannot take it: by their hosts, then
-//! by their paths. A route is asked itself in the end, so a place in too many lists does no harm.
+//! The route of a request is the first one, in the order of the file, that takes it. The index
+//! changes nothing about that: it only leaves out routes that cannot take the request, first by
+//! their hosts and then by their paths. In the end each remaining route is asked itself, so a route
+//! may stand in too many lists without harm.
 
 use foldhash::HashMap;
 
 use super::matching::{RouteConditions, without_port};
 use crate::pattern::Pattern;
 
-/// A route's place in the order.
+/// A route's position in the order of the file.
 type RoutePosition = u32;
 
-/// So many routes are tried in turn: that costs less than to look any of them up.
+/// Up to this many routes are tried one after the other: that costs less than a look-up.
 const IN_TURN: usize = 8;
 
 /// The routes by their hosts.
 #[derive(Default)]
 pub(super) struct RouteIndex {
-    /// A host as it is written.
+    /// Routes by a literal host.
     whole: HashMap<Box<str>, PathIndex>,
-    /// What a host ends with, from a dot on: `.example.com` of `*.example.com`.
+    /// Routes by the end of the host, from a dot on: `.example.com` for `*.example.com`.
     domains: HashMap<Box<str>, PathIndex>,
-    /// No host, or a pattern that nothing can be told of.
+    /// Routes without a host, or with a pattern that cannot be indexed.
     any: PathIndex,
 }
 
-/// The routes of some hosts by their paths; each list in the order of the file.
+/// The routes of some hosts, by their paths. Each list is in the order of the file.
 #[derive(Default)]
 struct PathIndex {
     whole: HashMap<Box<str>, Vec<RoutePosition>>,
-    /// What a path begins with. Its lengths, ascending.
+    /// Routes by what a path begins with, and the lengths of these prefixes, ascending.
     beginnings: HashMap<Box<str>, Vec<RoutePosition>>,
     lengths: Vec<usize>,
-    /// No path, or a pattern that begins with a wildcard.
+    /// Routes without a path, or with a pattern that begins with a wildcard.
     any: Vec<RoutePosition>,
 }
 
 impl RouteIndex {
-    /// None: there are so few routes that they are tried in turn.
+    /// None if there are so few routes that they are tried one after the other.
     pub(super) fn of<'a>(
         routes: impl ExactSizeIterator<Item = &'a RouteConditions>,
     ) -> Option<Self> {
@@ -67,7 +68,7 @@ impl RouteIndex {
         }
     }
 
-    /// The first place whose route takes the request.
+    /// The position of the first route that takes the request.
     pub(super) fn first(
         &self,
         host: &str,
@@ -127,14 +128,14 @@ impl PathIndex {
     }
 }
 
-/// A route that names a path twice has one place.
+/// Adds a position once, even if a route names the same path twice.
 fn push(places: &mut Vec<RoutePosition>, place: RoutePosition) {
     if places.last() != Some(&place) {
         places.push(place);
     }
 }
 
-/// The earliest route that takes the request, among those that were looked at.
+/// The earliest route found so far that takes the request.
 struct EarliestRoute<T> {
     found: Option<RoutePosition>,
     takes: T,
@@ -173,7 +174,7 @@ mod tests {
     ];
     const METHODS: [&str; 3] = ["GET", "POST", "PUT"];
 
-    /// Some of a list, perhaps none.
+    /// Up to two items of a list, perhaps none.
     fn some(all: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
         proptest::collection::vec(prop::sample::select(all), 0..3)
     }

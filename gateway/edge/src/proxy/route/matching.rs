@@ -1,4 +1,4 @@
-//! What a request must have for a route to take it.
+//! The conditions that a request must meet for a route to take it.
 
 use std::borrow::Cow;
 
@@ -9,18 +9,18 @@ use crate::http::path;
 use crate::pattern::Pattern;
 use crate::proxy::config;
 
-/// The conditions of one route, of which all must hold.
+/// The conditions of one route. All of them must hold.
 #[derive(Debug)]
 pub(super) struct RouteConditions {
     pub(super) hosts: Box<[Pattern]>,
     pub(super) paths: Box<[Pattern]>,
     methods: Box<[Method]>,
     pub(super) headers: Box<[(HeaderName, ValuePatterns)]>,
-    /// By patterns for their names.
+    /// Conditions on query parameters, by patterns for their names.
     parameters: Box<[(Pattern, ValuePatterns)]>,
 }
 
-/// Patterns of which a value must match one.
+/// Patterns for a value, which must match one of them.
 #[derive(Debug)]
 pub(super) struct ValuePatterns {
     any: Box<[Pattern]>,
@@ -76,7 +76,7 @@ impl RouteConditions {
         }
     }
 
-    /// Whether the route takes a request to `host`, if its path were this one.
+    /// Whether the route would take a request to `host` if it had this path.
     pub(super) fn takes(&self, host: &str, parts: &Parts, path: &str) -> bool {
         let any = |patterns: &[Pattern], text: &str| {
             patterns.is_empty() || patterns.iter().any(|p| p.matches(text))
@@ -91,7 +91,7 @@ impl RouteConditions {
             && (self.parameters.is_empty() || self.takes_query(parts.uri.query().unwrap_or("")))
     }
 
-    /// Whether each parameter that is asked for is there with a value that matches.
+    /// Whether each required parameter is there with a value that matches.
     fn takes_query(&self, query: &str) -> bool {
         let pieces = || query.split('&').filter(|piece| !piece.is_empty());
         self.parameters.iter().all(|(wanted, values)| {
@@ -103,7 +103,7 @@ impl RouteConditions {
     }
 }
 
-/// A name or a value of a query as forms write it.
+/// Decodes a name or a value of a query as forms encode it.
 fn decoded(text: &str) -> Cow<'_, str> {
     let spaced = match text.contains('+') {
         true => Cow::Owned(text.replace('+', " ")),
