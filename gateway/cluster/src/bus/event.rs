@@ -80,8 +80,8 @@ pub struct BusEvent {
     pub source: String,
     /// The namespace that the event is for; none: for all nodes that have no namespace.
     pub namespace: Option<String>,
-    /// Milliseconds since 1970 on the publisher's clock. `replay` compares it, and it shows how long
-    /// a value was on its way.
+    /// Milliseconds since 1970 on the publisher's clock. `replay` compares it, and it shows how
+    /// long a value was on its way.
     pub ts: u64,
     pub shape: EventShape,
     /// What a Lamina node adds to the shape; none on foreign events.
