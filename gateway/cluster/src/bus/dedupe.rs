@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// The ids.
+/// The ids that were noted.
 pub struct DuplicateFilter {
     keys: [RandomState; 2],
     seen: HashSet<EventFingerprint>,

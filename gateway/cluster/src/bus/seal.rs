@@ -26,7 +26,8 @@ const FIELD: &[u8] = b"\xa4seal\xc4\x10";
 #[derive(Clone)]
 pub struct SealKeys {
     own: Hmac<Sha256>,
-    /// While nodes change to another key: its seals hold as well, and none is made with it.
+    /// While nodes change to another key: seals made with it are valid as well, and none is made
+    /// with it.
     accepted: Option<Hmac<Sha256>>,
 }
 
