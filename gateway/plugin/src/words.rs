@@ -1,4 +1,4 @@
-//! What a manifest says, in words: for `lamina plugin check`.
+//! The text form of a manifest, for `lamina plugin check`.
 
 use std::fmt;
 
