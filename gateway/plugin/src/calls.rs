@@ -65,7 +65,7 @@ impl FailedCalls {
         kept.push_front(call);
     }
 
-    /// The newest first.
+    /// All kept calls, the newest first.
     pub(super) fn all(&self) -> Vec<FailedCall> {
         self.0.lock().iter().cloned().collect()
     }
@@ -137,7 +137,7 @@ fn lines(headers: &[types::Header]) -> impl Iterator<Item = (&str, &[u8])> {
 /// Collects inputs within their limit of bytes.
 struct KeptInputs {
     inputs: Map<String, Value>,
-    /// Bytes that are left.
+    /// Bytes that may still be added.
     room: usize,
     cut: bool,
 }

@@ -14,15 +14,15 @@ use super::{
 };
 use crate::http::forward;
 
-/// Bytes of a key's text.
+/// The most bytes of a key's text.
 const MAX_KEY: usize = 8 << 10;
-/// Parts of a key, and bytes of each.
+/// The most parts of a key, and the most bytes of each.
 const MAX_PARTS: usize = 16;
 const MAX_PART: usize = 1 << 10;
-/// Tags, and bytes of each.
+/// The most tags, and the most bytes of each.
 const MAX_TAGS: usize = 64;
 const MAX_TAG: usize = 256;
-/// Header lines of a message.
+/// The most header lines of a message.
 const MAX_HEADERS: usize = 128;
 /// Bytes of a reason that are kept.
 const MAX_REASON: usize = 1 << 10;

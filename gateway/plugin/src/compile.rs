@@ -112,7 +112,7 @@ impl Compiler {
         self.limits.kept_code.0
     }
 
-    /// Machine code for a file. Dropping the future ends the process.
+    /// Compiles a file to machine code. Dropping the future ends the process.
     pub(super) async fn compile(&self, wasm: Arc<[u8]>) -> Result<Vec<u8>, PluginFault> {
         match self.place {
             CompilePlace::Here => {
@@ -221,7 +221,7 @@ async fn read(pipe: impl AsyncRead + Unpin, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A process that ends when this is dropped.
+/// The compiling process; dropping this ends it.
 struct CompilerProcess(Option<Child>);
 
 impl CompilerProcess {

@@ -29,7 +29,7 @@ pub(super) const LOAD: &str = "lamina:plugin/load@1.0.0";
 pub(super) const ON_REQUEST: &str = "lamina:plugin/on-request@1.0.0";
 pub(super) const ON_RESPONSE: &str = "lamina:plugin/on-response@1.0.0";
 
-/// Where the exported functions of a component are.
+/// The exported functions of a component.
 #[derive(Clone, Copy)]
 pub(super) struct Exports {
     /// None where the component is a `wasi:http` handler, which has no manifest.
@@ -45,7 +45,7 @@ pub(super) struct Exports {
 }
 
 impl Exports {
-    /// Whether there is a hook to call.
+    /// Whether it exports any hook.
     pub(super) fn has_hook(&self) -> bool {
         let hooks = [self.derive, self.load, self.on_request, self.on_response];
         self.loads() || hooks.iter().any(Option::is_some)
@@ -102,7 +102,7 @@ pub(super) fn known_imports() -> String {
         .join(", ")
 }
 
-/// The interface that a plugin exports to have this hook.
+/// The interface that a plugin must export for this hook.
 pub(super) fn interface(hook: Hook) -> &'static str {
     match hook {
         Hook::Key => KEY,

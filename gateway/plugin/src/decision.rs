@@ -14,20 +14,20 @@ use crate::http::forward;
 /// What `key` decided.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeyDecision {
-    /// The route's own key.
+    /// Use the route's own key.
     Default,
-    /// This key.
+    /// Use this key.
     Key {
         /// The URL that identifies the request, as `host/path?query`.
         text: String,
         /// What distinguishes variants of that URL; a purge of the URL purges all of them.
         parts: Vec<String>,
-        /// Tags for what is stored.
+        /// Tags for the entry that is stored.
         tags: Vec<String>,
     },
     /// Do not use the cache.
     Bypass {
-        /// For the log.
+        /// The reason, for the log.
         reason: String,
     },
     /// Answer with this status, 400 to 599.
@@ -87,7 +87,7 @@ pub enum LoadDecision {
 /// A response made by a loader.
 #[derive(Debug)]
 pub struct LoadedResponse {
-    /// 200 to 599.
+    /// The status, 200 to 599.
     pub status: StatusCode,
     /// Without headers of the connection; `Content-Length` is correct.
     pub headers: HeaderMap,

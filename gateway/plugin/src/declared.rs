@@ -10,7 +10,7 @@ use super::manifest::{HeaderNeed, headers, patterns};
 use super::names::{self, NamePattern};
 use super::seen::SeenField;
 
-/// How the gateway derives the key.
+/// The rules by which the gateway derives the key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyRules {
     keep: Option<Vec<NamePattern>>,

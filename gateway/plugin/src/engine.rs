@@ -30,9 +30,9 @@ pub(super) fn guest_runs() {
     WORK.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Stack for the host functions that a guest on a stack of its own calls.
+/// Stack for the host functions that are called by a guest on a stack of its own.
 const HOST_STACK: usize = 512 << 10;
-/// Elements that the tables of a guest may have.
+/// The most elements of a guest's tables.
 pub(super) const MAX_TABLE_ELEMENTS: usize = 100_000;
 /// Core instances that one component may consist of: the module and the shims that make it a
 /// component, or the many libraries of a language's runtime (Python has about 30).

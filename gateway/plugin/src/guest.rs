@@ -104,7 +104,7 @@ pub(super) struct GuestState {
     _live: InstanceGauge,
 }
 
-/// Why an instance did not start.
+/// Why an instance could not be started.
 pub(super) enum GuestStartError {
     Instantiate(CallError),
     Describe(CallError),
@@ -344,7 +344,7 @@ where
 }
 
 impl GuestState {
-    /// A call begins.
+    /// Called when a call begins.
     pub(super) fn begin(&mut self, hook: Hook, deadline: Instant) {
         guest_runs();
         self.deadline = deadline;

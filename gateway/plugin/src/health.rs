@@ -133,7 +133,7 @@ impl VersionHealth {
         record.since.filter(|_| by_operator)
     }
 
-    /// Whether calls are served.
+    /// Whether the version serves calls.
     pub(super) fn serves(&self) -> bool {
         self.state.load(Ordering::Relaxed) == SERVES
     }

@@ -284,7 +284,7 @@ impl Plugin {
     /// Decides what happens with a request, on the calling thread within `hook_timeout`.
     ///
     /// # Errors
-    /// As [`key`](Self::key).
+    /// See [`key`](Self::key).
     pub fn on_request(&self, head: HookRequest<'_>) -> Result<RequestDecision, CallError> {
         let version = self.versions.current.load();
         match &version.heads {
@@ -296,7 +296,7 @@ impl Plugin {
     /// Decides how the response to `head` is changed, on the calling thread within `hook_timeout`.
     ///
     /// # Errors
-    /// As [`key`](Self::key).
+    /// See [`key`](Self::key).
     pub fn on_response(
         &self,
         head: HookRequest<'_>,
@@ -383,7 +383,7 @@ impl Plugin {
     /// future ends the call.
     ///
     /// # Errors
-    /// As [`key`](Self::key), and when too many calls are under way.
+    /// See [`key`](Self::key); also when too many calls are running.
     pub async fn load(
         &self,
         request: LoadRequest,

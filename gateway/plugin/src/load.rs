@@ -108,7 +108,7 @@ impl Loader {
         })
     }
 
-    /// The guest's decision about a request.
+    /// Calls the guest for its decision about a request.
     pub(super) async fn load(
         self: &Arc<Self>,
         request: LoadRequest,

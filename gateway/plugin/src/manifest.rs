@@ -76,7 +76,7 @@ impl Manifest {
 }
 
 impl HeaderNeed {
-    /// Whether this header is one of those that are meant.
+    /// Whether this is the header, or one of the headers, that is needed.
     pub(super) fn matches(&self, name: &HeaderName) -> bool {
         match self {
             Self::Exact(exact) => exact == name,

@@ -19,7 +19,7 @@ use super::{check, names};
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum SeenField {
     Header(HeaderName),
-    /// By name.
+    /// The cookie with this name.
     Cookie(Box<[u8]>),
     /// By the name as the request spells it; a piece that contains `;` is here as a whole.
     Parameter(Box<str>),

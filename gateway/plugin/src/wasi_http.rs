@@ -1,4 +1,4 @@
-//! Components that export `wasi:http/incoming-handler` (0.2) are loaders as they are.
+//! Components that export `wasi:http/incoming-handler` (0.2) serve as loaders without changes.
 //!
 //! Each request gets an instance of its own. The requests that the instance makes follow the same
 //! allow-list, limits and deadline as the import `fetch`: the host of a URL must be the name of a

@@ -70,7 +70,7 @@ const MAX_DEPTH: usize = 128;
 /// A key that no service uses. Events that are for Lamina nodes only delete this key.
 const INERT: &str = "lamina:";
 
-/// One event.
+/// One event of the bus.
 #[derive(Clone, PartialEq, Debug)]
 pub struct BusEvent {
     /// Unique. Computed from the rest of the event where a foreign event has none. It may be as

@@ -40,7 +40,7 @@ impl EventRefusal {
         Self::Ahead,
     ];
 
-    /// As the value of a metric's label.
+    /// The reason as the value of a metric's label.
     fn label(self) -> &'static str {
         match self {
             Self::Unsealed => "unsealed",
@@ -138,7 +138,7 @@ impl RefusalReporter {
     }
 }
 
-/// One line of the log in each [`PERIOD`].
+/// Admits one log line in each [`PERIOD`].
 #[derive(Default)]
 pub struct RareLine(Mutex<(Option<Instant>, u64)>);
 

@@ -177,7 +177,7 @@ impl ReplayGuard {
     }
 }
 
-/// The number of an event that was taken.
+/// The number that an accepted event has taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TakenNumber {
     source: String,

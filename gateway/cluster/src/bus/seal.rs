@@ -38,7 +38,7 @@ pub enum SealCheck {
     Holds,
     /// There is a seal, but it is not valid for these bytes.
     Broken,
-    /// There is none.
+    /// There is no seal.
     Absent,
 }
 

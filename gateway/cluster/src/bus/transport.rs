@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// A way to all nodes. Dropping it ends its tasks and connections.
+/// The connection to all other nodes over one broker. Dropping it ends its tasks and connections.
 pub trait BusTransport: Send + Sync {
     /// Its name in metrics, logs and `lamina doctor`.
     fn kind(&self) -> &'static str;
@@ -160,7 +160,7 @@ impl ConnectionCutter {
 }
 
 impl TransportEventSender {
-    /// The channel of a transport.
+    /// Makes the channel of a transport.
     pub fn new() -> (Self, TransportEventReceiver) {
         let (words, letters) = mpsc::channel(WAITING);
         let room = Arc::new(Semaphore::new(ROOM as usize));

@@ -32,7 +32,7 @@ pub struct BrokerFinding {
     /// Its name, in a word or two.
     pub what: &'static str,
     pub says: String,
-    /// The key of the configuration that it disagrees with, as `nats.jetstream.stream`.
+    /// The key of the configuration that it disagrees with, for example `nats.jetstream.stream`.
     pub fault: Option<&'static str>,
 }
 

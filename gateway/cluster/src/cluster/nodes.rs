@@ -34,7 +34,7 @@ pub struct SendingNode<'a> {
     pub trust: EventTrust,
 }
 
-/// One node.
+/// One other node.
 #[derive(Clone, Debug)]
 pub struct PeerNode {
     boot: u64,

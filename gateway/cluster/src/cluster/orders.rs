@@ -39,9 +39,10 @@ struct OwnPurges {
 struct PublisherNotes {
     /// The newest number.
     last: u64,
-    /// Ascending by number.
+    /// The notes, in ascending order of their numbers.
     notes: VecDeque<PurgeOrderNote>,
-    /// The newest number, and the latest place, that were dropped because there was no room.
+    /// `shed` is the newest number that was dropped because there was no room. `forgotten` is the
+    /// latest place that was dropped, for that reason or because of its age.
     shed: u64,
     forgotten: PurgeOrder,
 }
@@ -56,7 +57,7 @@ struct PurgeOrderNote {
 const NOTES: usize = 256;
 /// The most publishers; each life counts as one.
 const PUBLISHERS: usize = 256;
-/// Every load is taken to know the purges that are older than this, since no load takes so long.
+/// Every load is taken to know the purges that are older than this, since no load takes that long.
 const KEEP: Duration = Duration::from_secs(600);
 
 impl PublisherOrders {

@@ -68,7 +68,7 @@ impl PurgeReceipts {
         }
     }
 
-    /// A node said that it applied the purge.
+    /// Called when a node has answered that it applied the purge.
     pub fn answered(&self, id: &str, node: &str, order: u64) {
         let Some(open) = self.open.lock().get(id).cloned() else {
             return;

@@ -414,7 +414,7 @@ async fn a_value_reaches_the_nodes_that_want_it() {
     one.load("/p/1", "unwanted");
     settle().await;
     assert_eq!(two.look("/p/1"), Met::Nothing);
-    // Now somebody has asked for it.
+    // A client has asked for it by now.
     one.load("/p/1", "wanted");
     settle().await;
     assert_eq!(two.body("/p/1").unwrap(), "wanted");
@@ -462,7 +462,7 @@ async fn a_load_that_began_before_our_own_purge_is_told_as_such() {
     let born = one.cache.order();
     one.purge("tag:other");
     settle().await;
-    // It began before a purge that does not reach it.
+    // The load began before a purge that does not affect it.
     one.store("/p/1", "page", born);
     settle().await;
     assert_eq!(two.body("/p/1").unwrap(), "page");

@@ -1,4 +1,4 @@
-//! What waits to be published, within bounds.
+//! The bounded queue of what waits to be published.
 //!
 //! Purges are never lost: a new purge is merged into a waiting one with the same selector, and when
 //! too many wait, one purge of everything replaces them all. Purges that clients' requests caused
@@ -67,7 +67,7 @@ const VALUES: usize = 1_024;
 /// The bytes of a purge in memory besides its texts.
 const PURGE_COST: usize = 160;
 
-/// The queue.
+/// The queue of what waits to be published.
 pub struct OutboxQueue {
     /// By a running number; purges with the same selector wait as one.
     purges: HashMap<u64, QueuedPurge>,

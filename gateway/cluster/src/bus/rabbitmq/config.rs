@@ -72,9 +72,9 @@ pub struct RabbitMqConfig {
 pub enum ExchangeType {
     /// Every queue.
     Fanout,
-    /// By patterns of dotted words.
+    /// The queues whose pattern of dotted words matches the key.
     Topic,
-    /// By the exact key.
+    /// The queues with exactly this key.
     Direct,
 }
 

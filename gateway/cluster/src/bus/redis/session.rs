@@ -27,7 +27,7 @@ const BEHIND: usize = 4_096;
 /// The most messages that are sent before the first answer is awaited.
 const BATCH: usize = 256;
 
-/// What nodes publish to and listen on.
+/// The channel to which nodes publish and subscribe.
 #[derive(Clone)]
 pub(super) struct PubSubChannel {
     name: Arc<str>,

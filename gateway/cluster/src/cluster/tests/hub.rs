@@ -123,6 +123,6 @@ impl BusTransport for Line {
         *self.0.mail.lock() = Some(mail);
     }
 
-    /// There is no connection here.
+    /// Does nothing: there is no connection here.
     fn cut(&self) {}
 }
