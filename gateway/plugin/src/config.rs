@@ -48,7 +48,8 @@ pub struct CompileConfig {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PluginConfig {
-    /// The `.wasm` file: a component, or a core module with an embedded component type. Relative to the YAML file.
+    /// The `.wasm` file: a component, or a core module with an embedded component type. Relative to
+    /// the YAML file.
     pub file: PathBuf,
     /// Passed to the plugin's `manifest` as JSON text.
     #[serde(default = "empty_map")]
